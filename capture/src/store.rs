@@ -1,0 +1,235 @@
+//! What every place that keeps packets looks like to those who read them.
+//!
+//! Two things keep packets: the shared [ring](crate::ring) of a live capture and a
+//! [savefile](crate::savefile) mapped where it lies. Cursors, and whatever is built on cursors, see
+//! both through [`Store`]: a sequence of packets numbered from 1, cut into *chunks* that hold whole
+//! pcap records back to back, of which the oldest may have been dropped and to which new ones may
+//! be added at the end.
+//!
+//! The one invariant: a packet's number, its bytes and its [`Position`] never change once it is
+//! visible in [`Store::bounds`]; it can only cease to be there, together with all before it.
+
+use std::sync::Arc;
+
+use crate::bell::Bells;
+use crate::linktype::LinkType;
+use crate::time::{Precision, Timestamp};
+
+/// A place between two stored packets, in the three measures readers use.
+///
+/// All three grow together: if `a.number <= b.number` then the same holds for the other two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the packet that begins here; the first packet of a capture is number 1.
+    pub number: u64,
+    /// Bytes of all pcap records (16-byte header and data) before this place, since packet 1.
+    pub pcap: u64,
+    /// Bytes of all pcapng packet blocks, and interface blocks between them, before this place.
+    pub pcapng: u64,
+}
+
+impl Position {
+    /// Where packet number 1 begins.
+    pub const START: Self = Self { number: 1, pcap: 0, pcapng: 0 };
+}
+
+/// What a store holds at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Chunk that holds the oldest retained packet.
+    pub oldest_chunk: u64,
+    /// Where the oldest retained packet begins; equals `next` when nothing is retained.
+    pub oldest: Position,
+    /// Where the next packet to come will begin.
+    pub next: Position,
+    /// Time stamp of the newest packet; `None` before the first.
+    pub newest_time: Option<Timestamp>,
+    /// No packet will be added any more, unless the capture is started again.
+    pub ended: bool,
+}
+
+/// What a savefile made of a store says in its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Link type of every packet in the store.
+    pub link_type: LinkType,
+    /// Resolution of the time stamps in the records.
+    pub precision: Precision,
+    /// Most bytes kept of one packet.
+    pub snaplen: u32,
+}
+
+/// One interface packets came from, as a pcapng interface description block names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// `if_name`, such as `eth0`.
+    pub name: Option<String>,
+    /// `if_description`.
+    pub description: Option<String>,
+    /// `if_filter`: the filter expression that was in force.
+    pub filter: Option<String>,
+    /// Most bytes kept of one packet of this interface; 0 for no limit.
+    pub snaplen: u32,
+}
+
+/// Where a search in a store starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The packet of this number.
+    Number(u64),
+    /// The record that covers this offset, see [`Position::pcap`].
+    Pcap(u64),
+    /// The block that covers this offset, see [`Position::pcapng`].
+    Pcapng(u64),
+}
+
+impl Target {
+    /// The coordinate of `position` that this target is measured in.
+    #[must_use]
+    pub const fn coordinate(self, position: &Position) -> u64 {
+        match self {
+            Self::Number(_) => position.number,
+            Self::Pcap(_) => position.pcap,
+            Self::Pcapng(_) => position.pcapng,
+        }
+    }
+
+    /// The value searched for.
+    #[must_use]
+    pub const fn value(self) -> u64 {
+        match self {
+            Self::Number(value) | Self::Pcap(value) | Self::Pcapng(value) => value,
+        }
+    }
+}
+
+/// Why a chunk cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    /// Its packets have been overwritten; go on at [`Bounds::oldest_chunk`].
+    #[error("the packets asked for are no longer retained")]
+    Lapped,
+    /// No packet has been stored there yet.
+    #[error("no packet has been stored there yet")]
+    NotYet,
+    /// The storage below failed, as when a mapped savefile was truncated by someone.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A run of whole pcap records that stays in place until the chunk is dropped.
+///
+/// `bytes` holds records in this machine's byte order and the precision of [`Header`], and nothing
+/// else: the bytes of a savefile without its file header.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// Chunks of a store are numbered without holes; the next one is `id + 1`.
+    pub id: u64,
+    /// Where the first record begins.
+    pub first: Position,
+    /// No record will be added to this chunk any more.
+    pub complete: bool,
+    /// The records.
+    pub bytes: ChunkBytes<'a>,
+}
+
+/// Who keeps a chunk's bytes in place.
+#[derive(Debug)]
+pub enum ChunkBytes<'a> {
+    /// A slice of the ring; the pin keeps the writer from recycling the segment.
+    Pinned(&'a [u8], crate::ring::Pin<'a>),
+    /// A slice of a mapped savefile.
+    Mapped(&'a [u8]),
+    /// Records made from a savefile whose own are of another format.
+    Converted(Arc<Converted>),
+}
+
+/// Records made for sending out of something that is not a native pcap savefile.
+#[derive(Debug, Default)]
+pub struct Converted {
+    /// Native records back to back.
+    pub bytes: Vec<u8>,
+    /// For each record the interface it came from; empty if the store has only interface 0.
+    pub interfaces: Vec<RecordInterface>,
+}
+
+/// Which interface a record of a [`Converted`] chunk came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordInterface {
+    /// Index of the interface, see [`Store::interface`].
+    pub id: u32,
+    /// How many interfaces are described before this record; always above `id`.
+    pub known: u32,
+}
+
+impl Chunk<'_> {
+    /// The records: whole ones, back to back.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            ChunkBytes::Pinned(bytes, _) | ChunkBytes::Mapped(bytes) => bytes,
+            ChunkBytes::Converted(converted) => &converted.bytes,
+        }
+    }
+
+    /// Interface of the record with this index in the chunk, if it is not the store's only one.
+    #[must_use]
+    pub fn interface(&self, index: usize) -> Option<RecordInterface> {
+        match &self.bytes {
+            ChunkBytes::Converted(converted) => converted.interfaces.get(index).copied(),
+            ChunkBytes::Pinned(..) | ChunkBytes::Mapped(_) => None,
+        }
+    }
+}
+
+/// A sequence of stored packets that any number of cursors read while one writer adds to it.
+///
+/// Everything here may be called at any rate from any thread, and never waits for the writer.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// What a savefile made of this store says; `None` until the source has said what it sends.
+    fn header(&self) -> Option<Header>;
+
+    /// The interface of this index; `None` past the last one known by now.
+    fn interface(&self, id: u32) -> Option<Interface>;
+
+    /// How many interfaces are described before the first packet: at least 1 once
+    /// [`Store::header`] is known. Those after it are described in front of the first packet
+    /// that follows them, and the length of the description counts in [`Position::pcapng`].
+    fn leading_interfaces(&self) -> u32;
+
+    /// What is retained now. The parts agree with each other: they are of one moment.
+    fn bounds(&self) -> Bounds;
+
+    /// Keeps a chunk in place and gives its records as of now.
+    ///
+    /// Hold the result only for the time of one reply: a ring has as many spare segments as there
+    /// are threads that reply, and no more.
+    ///
+    /// # Errors
+    /// See [`PinError`]; nothing is changed.
+    fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError>;
+
+    /// The chunk in which `target` lies.
+    ///
+    /// # Errors
+    /// [`PinError::Lapped`] for one before the oldest retained packet, [`PinError::NotYet`] for
+    /// one at or behind the end.
+    fn find(&self, target: Target) -> Result<u64, PinError>;
+
+    /// Who is to be told when packets were added or the store has ended.
+    fn bells(&self) -> &Bells;
+
+    /// Bytes the records of the store may take, and how many chunks there are, for status.
+    fn capacity(&self) -> Capacity;
+}
+
+/// Size of a store, for status.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Capacity {
+    /// Bytes that retained records may take up: the size of the ring, or of the savefile.
+    pub size: u64,
+    /// Chunks the store is divided into.
+    pub segments: u64,
+    /// Chunks that hold packets.
+    pub used: u64,
+}
