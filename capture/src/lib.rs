@@ -24,6 +24,7 @@
 pub mod bell;
 pub mod cursor;
 pub mod filter;
+mod libpcap;
 pub mod linktype;
 pub mod pipeline;
 pub mod record;

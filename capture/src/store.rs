@@ -38,6 +38,8 @@ impl Position {
 pub struct Bounds {
     /// Chunk that holds the oldest retained packet.
     pub oldest_chunk: u64,
+    /// A chunk at or shortly before the one in which the next packet will be.
+    pub newest_chunk: u64,
     /// Where the oldest retained packet begins; equals `next` when nothing is retained.
     pub oldest: Position,
     /// Where the next packet to come will begin.
@@ -136,8 +138,8 @@ pub struct Chunk<'a> {
 /// Who keeps a chunk's bytes in place.
 #[derive(Debug)]
 pub enum ChunkBytes<'a> {
-    /// A slice of the ring; the pin keeps the writer from recycling the segment.
-    Pinned(&'a [u8], crate::ring::Pin<'a>),
+    /// A segment of the ring, kept from being recycled while this exists.
+    Pinned(crate::ring::Pin<'a>),
     /// A slice of a mapped savefile.
     Mapped(&'a [u8]),
     /// Records made from a savefile whose own are of another format.
@@ -167,7 +169,8 @@ impl Chunk<'_> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
-            ChunkBytes::Pinned(bytes, _) | ChunkBytes::Mapped(bytes) => bytes,
+            ChunkBytes::Pinned(pin) => pin.bytes(),
+            ChunkBytes::Mapped(bytes) => bytes,
             ChunkBytes::Converted(converted) => &converted.bytes,
         }
     }
@@ -177,7 +180,7 @@ impl Chunk<'_> {
     pub fn interface(&self, index: usize) -> Option<RecordInterface> {
         match &self.bytes {
             ChunkBytes::Converted(converted) => converted.interfaces.get(index).copied(),
-            ChunkBytes::Pinned(..) | ChunkBytes::Mapped(_) => None,
+            ChunkBytes::Pinned(_) | ChunkBytes::Mapped(_) => None,
         }
     }
 }
@@ -216,11 +219,36 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// one at or behind the end.
     fn find(&self, target: Target) -> Result<u64, PinError>;
 
+    /// Whether what was read from pinned chunks so far was what the storage holds. Asked after
+    /// the bytes were looked at and before they are believed.
+    ///
+    /// # Errors
+    /// [`PinError::Failed`] if the storage below was pulled away meanwhile.
+    fn intact(&self) -> Result<(), PinError> {
+        Ok(())
+    }
+
+    /// Packets that were lost on the way into the store.
+    fn losses(&self) -> Losses {
+        Losses::default()
+    }
+
     /// Who is to be told when packets were added or the store has ended.
     fn bells(&self) -> &Bells;
 
     /// Bytes the records of the store may take, and how many chunks there are, for status.
     fn capacity(&self) -> Capacity;
+}
+
+/// Packets lost on the way into a store, since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Passed the filter but found the kernel's buffer full.
+    pub kernel: u64,
+    /// Dropped by the interface or its driver before the kernel saw them.
+    pub interface: u64,
+    /// Longer than the store can keep.
+    pub oversize: u64,
 }
 
 /// Size of a store, for status.

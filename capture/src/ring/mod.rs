@@ -1,0 +1,232 @@
+//! The shared ring: one file, one writer, any number of cursors.
+//!
+//! A ring is a file of equal segments, mapped shared ([`layout`]). The writer fills one segment
+//! after the other with pcap records; when as many are retained as the ring has, the oldest goes.
+//! Readers pin a segment while they reply from it, and the writer takes only unpinned ones, of
+//! which spare segments make sure there always is one ([`pins`], [`map`]). A file left behind by a
+//! process that was killed is taken over with every committed record ([`recover`]).
+//!
+//! The one invariant readers rely on: packet numbers, byte positions and record bytes never change
+//! once published; they can only cease to be retained, oldest segment first.
+
+mod geometry;
+mod layout;
+mod map;
+mod open;
+mod pins;
+mod published;
+mod recover;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nix::fcntl::Flock;
+use parking_lot::Mutex;
+
+pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
+pub use map::Pin;
+pub use open::{Opened, Options, RingError};
+pub use writer::{Append, Writer};
+
+use crate::bell::Bells;
+use crate::linktype::LinkType;
+use crate::store::{
+    Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store, Target,
+};
+use crate::time::{Precision, Timestamp};
+use layout::FileHeader;
+use map::Segments;
+use published::Published;
+
+/// Owner, group and permission bits of a capture, kept in its ring file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Permission bits, `0o777` at most.
+    pub mode: u32,
+}
+
+/// A ring that is being filled or was; see the [module](self).
+#[derive(Debug)]
+pub struct Ring {
+    segments: Arc<Segments>,
+    published: Published,
+    bells: Bells,
+    ended: AtomicBool,
+    /// Segments that are retained.
+    used: AtomicU64,
+    precision: Precision,
+    link_type: OnceLock<LinkType>,
+    interface: Mutex<Interface>,
+    path: PathBuf,
+    /// Keeps other processes away for as long as the ring is used.
+    _lock: Flock<std::fs::File>,
+}
+
+impl Ring {
+    fn file_header(&self) -> &FileHeader {
+        self.segments.map().header()
+    }
+
+    /// The ring's shape.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.segments.map().geometry()
+    }
+
+    /// Resolution of the time stamps in the records.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The permissions kept with the ring; `None` if nobody has set any.
+    #[must_use]
+    pub fn permissions(&self) -> Option<Permissions> {
+        let header = self.file_header();
+        (header.has_permissions.load(Ordering::Acquire) == 1).then(|| Permissions {
+            uid: header.uid.load(Ordering::Relaxed),
+            gid: header.gid.load(Ordering::Relaxed),
+            mode: header.mode.load(Ordering::Relaxed) & 0o777,
+        })
+    }
+
+    /// Keeps permissions with the ring, for the next process that opens it.
+    pub fn set_permissions(&self, permissions: Permissions) {
+        let header = self.file_header();
+        header.uid.store(permissions.uid, Ordering::Relaxed);
+        header.gid.store(permissions.gid, Ordering::Relaxed);
+        header.mode.store(permissions.mode, Ordering::Relaxed);
+        header.has_permissions.store(1, Ordering::Release);
+    }
+
+    /// See [`Writer::declare`].
+    fn declare(&self, link_type: LinkType, snaplen: u32) -> Result<(), LinkType> {
+        let known = *self.link_type.get_or_init(|| {
+            let header = self.file_header();
+            header.link_type.store(u32::from(link_type.0), Ordering::Relaxed);
+            header.checksum.store(header.compute_checksum(), Ordering::Release);
+            link_type
+        });
+        if known != link_type {
+            return Err(known);
+        }
+        self.file_header().snaplen.fetch_max(snaplen, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn first_of(&self, chunk: u64) -> Option<Position> {
+        self.segments.pin(chunk).map(|pin| pin.first())
+    }
+}
+
+impl Store for Ring {
+    fn header(&self) -> Option<Header> {
+        self.link_type.get().map(|&link_type| Header {
+            link_type,
+            precision: self.precision,
+            snaplen: self.file_header().snaplen.load(Ordering::Relaxed),
+        })
+    }
+
+    fn interface(&self, id: u32) -> Option<Interface> {
+        (id == 0).then(|| self.interface.lock().clone())
+    }
+
+    fn leading_interfaces(&self) -> u32 {
+        1
+    }
+
+    fn bounds(&self) -> Bounds {
+        // Before the numbers: a reader that sees the end sees all that came before it.
+        let ended = self.ended.load(Ordering::SeqCst);
+        let moment = self.published.read();
+        Bounds {
+            oldest_chunk: moment.oldest_chunk,
+            newest_chunk: moment.newest_chunk,
+            oldest: moment.oldest,
+            next: moment.next,
+            newest_time: (moment.newest_time != 0)
+                .then(|| Timestamp::from_nanoseconds(moment.newest_time)),
+            ended,
+        }
+    }
+
+    fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
+        match self.segments.pin(chunk) {
+            Some(pin) => Ok(Chunk {
+                id: chunk,
+                first: pin.first(),
+                complete: pin.is_complete(),
+                bytes: ChunkBytes::Pinned(pin),
+            }),
+            None if chunk < self.published.read().oldest_chunk => Err(PinError::Lapped),
+            None if chunk > self.published.read().newest_chunk => Err(PinError::NotYet),
+            // Retired or opened this moment, and not published yet.
+            None => match self.segments.pin(chunk) {
+                Some(_) => Err(PinError::NotYet),
+                None => Err(PinError::Lapped),
+            },
+        }
+    }
+
+    fn find(&self, target: Target) -> Result<u64, PinError> {
+        loop {
+            let moment = self.published.read();
+            if target.value() < target.coordinate(&moment.oldest) {
+                return Err(PinError::Lapped);
+            }
+            if target.value() >= target.coordinate(&moment.next) {
+                return Err(PinError::NotYet);
+            }
+            // Invariant: the target lies at or behind the beginning of `low`, and before that of
+            // `high`.
+            let (mut low, mut high) = (moment.oldest_chunk, moment.newest_chunk + 1);
+            let mut lapped = false;
+            while high - low > 1 && !lapped {
+                let middle = low + (high - low) / 2;
+                match self.first_of(middle) {
+                    Some(first) if target.coordinate(&first) <= target.value() => low = middle,
+                    Some(_) => high = middle,
+                    None => lapped = true,
+                }
+            }
+            if !lapped {
+                return Ok(low);
+            }
+        }
+    }
+
+    fn losses(&self) -> Losses {
+        let header = self.file_header();
+        Losses {
+            kernel: header.dropped_kernel.load(Ordering::Relaxed),
+            interface: header.dropped_interface.load(Ordering::Relaxed),
+            oversize: header.dropped_oversize.load(Ordering::Relaxed),
+        }
+    }
+
+    fn bells(&self) -> &Bells {
+        &self.bells
+    }
+
+    fn capacity(&self) -> Capacity {
+        let geometry = self.geometry();
+        Capacity {
+            size: geometry.size(),
+            segments: u64::from(geometry.segments),
+            used: self.used.load(Ordering::Relaxed),
+        }
+    }
+}

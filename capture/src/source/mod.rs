@@ -1,0 +1,256 @@
+//! Where packets come from.
+//!
+//! A source hands packets to a ring's [`Writer`] until it is told to stop or has no more, and knows
+//! nothing of who reads them. Savefiles are not here: a [savefile](crate::savefile) is a store of
+//! its own.
+
+mod interface;
+mod stream;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+pub use interface::{InterfaceInfo, Live, interfaces};
+pub use stream::Stream;
+
+use crate::filter::FilterError;
+use crate::linktype::LinkType;
+
+/// The name under which all interfaces are captured at once.
+pub const ANY: &str = "any";
+
+/// What a capture captures, as it is written: an interface, `any` or nothing for all of them,
+/// `file:PATH`, `stream:PATH`, or `-`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SourceName {
+    /// A network interface, or [`ANY`].
+    Interface(String),
+    /// A savefile.
+    File(PathBuf),
+    /// A FIFO that savefiles are written into.
+    Stream(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+impl SourceName {
+    /// Reads a source as it is written.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "" => Self::Interface(ANY.to_owned()),
+            "-" => Self::Stdin,
+            _ => match (text.strip_prefix("file:"), text.strip_prefix("stream:")) {
+                (Some(path), _) => Self::File(path.into()),
+                (_, Some(path)) => Self::Stream(path.into()),
+                (None, None) => Self::Interface(text.to_owned()),
+            },
+        }
+    }
+
+    /// The alias a capture of this source gets if it is given none: the interface's name, or the
+    /// file's without its extension, with what an alias cannot have replaced.
+    #[must_use]
+    pub fn default_alias(&self) -> String {
+        let name = match self {
+            Self::Interface(name) => name.clone(),
+            Self::File(path) | Self::Stream(path) => {
+                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            Self::Stdin => "stdin".to_owned(),
+        };
+        let mut alias: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+            .take(64)
+            .collect();
+        if alias.starts_with('.') {
+            alias.replace_range(..1, "_");
+        }
+        if alias.is_empty() { "capture".to_owned() } else { alias }
+    }
+}
+
+impl std::fmt::Display for SourceName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interface(name) => formatter.write_str(name),
+            Self::File(path) => write!(formatter, "file:{}", path.display()),
+            Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
+            Self::Stdin => formatter.write_str("-"),
+        }
+    }
+}
+
+/// Why a source cannot be opened, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// There is no interface of this name.
+    #[error("{name}: no such interface (have: {have})")]
+    NoInterface {
+        /// The name asked for.
+        name: String,
+        /// The names there are, with commas.
+        have: String,
+    },
+    /// The process may not open a packet socket.
+    #[error("{name}: no permission to capture (run as root, or give the program CAP_NET_RAW)")]
+    NotPermitted {
+        /// The interface.
+        name: String,
+    },
+    /// libpcap refuses for another reason.
+    #[error("{name}: {why}")]
+    Libpcap {
+        /// The interface.
+        name: String,
+        /// What it said.
+        why: String,
+    },
+    /// The interface went away or down, or its socket failed.
+    #[error("{name}: {why}")]
+    Lost {
+        /// The interface.
+        name: String,
+        /// What happened.
+        why: String,
+    },
+    /// The filter does not compile.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A link type that savefiles have no number for.
+    #[error("{name}: its link type {dlt} has no savefile number")]
+    LinkType {
+        /// The interface.
+        name: String,
+        /// libpcap's number.
+        dlt: i32,
+    },
+    /// The packets to come cannot be in one savefile with those stored.
+    #[error("{name}: now sends {sent} packets, this capture holds {held}")]
+    Changed {
+        /// The source.
+        name: String,
+        /// Link type stored.
+        held: LinkType,
+        /// Link type to come.
+        sent: LinkType,
+    },
+    /// A stream that is no savefile.
+    #[error("{name}: {why}")]
+    Malformed {
+        /// The source.
+        name: String,
+        /// What is wrong and where.
+        why: String,
+    },
+    /// A path that is no FIFO.
+    #[error("{path}: not a FIFO (make one with: mkfifo {path}; a savefile is file:{path})", path = .path.display())]
+    NotAFifo {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{name}: {error}")]
+    System {
+        /// The source.
+        name: String,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// How a source that ran without an error ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// There is no more to come.
+    Exhausted,
+}
+
+/// Orders to a running source, from any thread.
+#[derive(Debug)]
+pub struct Control {
+    stop: AtomicBool,
+    clear: AtomicBool,
+    /// Readable while there may be an order.
+    wake: EventFd,
+}
+
+impl Control {
+    /// A control without orders.
+    ///
+    /// # Errors
+    /// Those of eventfd(2).
+    pub fn new() -> io::Result<Arc<Self>> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Arc::new(Self { stop: AtomicBool::new(false), clear: AtomicBool::new(false), wake }))
+    }
+
+    /// Stops the source soon.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Has the source drop what its ring retains.
+    pub fn clear(&self) {
+        self.clear.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is full, and then it is readable.
+        let _ = self.wake.write(1);
+    }
+
+    /// For the source's thread: whether to stop.
+    #[must_use]
+    pub fn must_stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// For the source's thread: whether to clear, once for each order.
+    #[must_use]
+    pub fn take_clear(&self) -> bool {
+        self.clear.load(Ordering::Relaxed) && self.clear.swap(false, Ordering::AcqRel)
+    }
+
+    /// For the source's thread: what to poll beside the source itself.
+    pub(crate) fn wake_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// For the source's thread: makes [`Control::wake_fd`] unreadable again. Look for orders after.
+    pub(crate) fn acknowledge(&self) {
+        // Fails only when it is not readable.
+        let _ = self.wake.read();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read_as_they_are_written() {
+        for (text, source, alias) in [
+            ("eth0", SourceName::Interface("eth0".into()), "eth0"),
+            ("", SourceName::Interface(ANY.into()), "any"),
+            ("any", SourceName::Interface(ANY.into()), "any"),
+            ("-", SourceName::Stdin, "stdin"),
+            ("file:/tmp/a b.pcap", SourceName::File("/tmp/a b.pcap".into()), "a_b"),
+            ("stream:/run/.fifo", SourceName::Stream("/run/.fifo".into()), "_fifo"),
+            ("file:/", SourceName::File("/".into()), "capture"),
+        ] {
+            assert_eq!(SourceName::parse(text), source);
+            assert_eq!(source.default_alias(), alias);
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! A reader's place in a store, and the savefile bytes it gets from there.
+//!
+//! A [`Cursor`] hands out one endless savefile, piece by piece: a header, then record after record
+//! as they are stored. A reply may end in the middle of a record; the cursor then keeps the rest of
+//! that record for itself, so that what a reader has seen stays a valid beginning of a savefile
+//! whatever happens to the ring before it comes back. A cursor whose next record is no longer
+//! retained skips to the oldest one that is, and counts exactly what it skipped.
+//!
+//! Between replies `position` is always a record boundary, and `lost` the packets passed over:
+//! `position.number - origin = delivered + lost`.
+//!
+//! [`Snapshot`](snapshot::Snapshot) puts file offsets on top, for files one can seek in.
+
+mod encode;
+pub mod snapshot;
+
+use std::io::{self, IoSlice};
+
+use crate::record;
+use crate::savefile::pcap;
+use crate::store::{Bounds, Chunk, PinError, Position, Store, Target};
+
+use encode::Encoder;
+
+/// Most chunks one reply is made from. A one-mebibyte read spans three of the smallest segments a
+/// default ring has, and a tiny ring gives short reads instead of more pins.
+const CHUNKS_PER_REPLY: usize = 3;
+
+/// What kind of savefile a cursor hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// pcap, in this machine's byte order: slices of the store.
+    Pcap,
+    /// pcapng, made from the records while they are sent.
+    Pcapng,
+}
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With the oldest packet retained.
+    Oldest,
+    /// With the next packet to come.
+    Next,
+}
+
+/// How one read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// So many bytes, at least one, were sent.
+    Sent(usize),
+    /// There is nothing now; the store's bells will ring.
+    Empty,
+    /// There will be nothing more.
+    End,
+}
+
+/// Why a read failed; the cursor stays where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The storage of the packets failed.
+    #[error("{0}")]
+    Storage(String),
+    /// The bytes at this offset are no longer retained.
+    #[error("the packets at this offset have been overwritten")]
+    Expired,
+    /// The reply could not be sent.
+    #[error("{0}")]
+    Send(io::Error),
+}
+
+/// A reader's place; see the [module](self).
+#[derive(Debug)]
+pub struct Cursor {
+    format: Format,
+    /// Where it was asked to begin, until the store's header is known.
+    waiting: Option<Begin>,
+    place: Place,
+    /// Number of the first packet it was to deliver.
+    origin: u64,
+    lost: u64,
+    delivered_bytes: u64,
+    /// Bytes handed out before anything else; those below `carried` were sent.
+    carry: Vec<u8>,
+    carried: usize,
+    encoder: Encoder,
+}
+
+/// The next record: its position and the chunk to look for it first.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// At or before the chunk that has or will have the record.
+    chunk: u64,
+    /// In the pcapng measure only kept up to date by cursors of that format.
+    position: Position,
+}
+
+/// What a reply would do to a cursor, done once it was sent.
+struct Step {
+    place: Place,
+    lost: u64,
+}
+
+/// Counters of a cursor at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets handed out; one that was begun counts.
+    pub delivered: u64,
+    /// Bytes handed out, file headers included.
+    pub delivered_bytes: u64,
+    /// Packets that were overwritten before they could be handed out.
+    pub lost: u64,
+    /// Packets stored but not handed out yet.
+    pub lag: u64,
+}
+
+impl Cursor {
+    /// A cursor over `store`, which all later calls must be made with.
+    ///
+    /// With `statistics`, a pcapng cursor sends interface statistics blocks, as befits a stream
+    /// and not a file of known length.
+    pub fn new(store: &dyn Store, format: Format, begin: Begin, statistics: bool) -> Self {
+        let bounds = store.bounds();
+        let (chunk, position) = match begin {
+            Begin::Oldest => (bounds.oldest_chunk, bounds.oldest),
+            Begin::Next => (bounds.newest_chunk, bounds.next),
+        };
+        Self {
+            format,
+            waiting: Some(begin),
+            place: Place { chunk, position },
+            origin: position.number,
+            lost: 0,
+            delivered_bytes: 0,
+            carry: Vec::new(),
+            carried: 0,
+            encoder: Encoder::new(statistics),
+        }
+    }
+
+    /// Counters as of now. They add up:
+    /// `delivered + lost + lag` is the number of packets stored since the cursor began.
+    pub fn progress(&self, store: &dyn Store) -> Progress {
+        let bounds = self.bounds(store);
+        let done = self.place.position.number - self.origin;
+        Progress {
+            delivered: done.saturating_sub(self.lost),
+            delivered_bytes: self.delivered_bytes,
+            lost: self.lost,
+            lag: bounds.next.number.saturating_sub(self.place.position.number),
+        }
+    }
+
+    /// The store's bounds, not older than what this cursor has already seen of the store.
+    fn bounds(&self, store: &dyn Store) -> Bounds {
+        loop {
+            let bounds = store.bounds();
+            // A segment's committed length is visible a moment before the sum of all.
+            if bounds.next.number >= self.place.position.number {
+                return bounds;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a read would send something or report the end, as poll(2) asks.
+    pub fn is_ready(&self, store: &dyn Store) -> bool {
+        let bounds = store.bounds();
+        self.carried < self.carry.len()
+            || bounds.ended
+            || (store.header().is_some()
+                && (self.waiting.is_some()
+                    || bounds.next.number > self.place.position.number))
+    }
+
+    /// Hands up to `want` bytes to `send`, in one call, as slices in order.
+    ///
+    /// Moves on only if `send` succeeds; then all of them count as delivered.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] and [`ReadError::Send`]; the cursor stays where it was.
+    pub fn read(
+        &mut self,
+        store: &dyn Store,
+        want: usize,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadError> {
+        // Before looking for packets: whoever sees the end sees all that came before it.
+        let ended = store.bounds().ended;
+        if !self.begin(store) {
+            return Ok(if ended { Outcome::End } else { Outcome::Empty });
+        }
+        let outcome = match self.format {
+            Format::Pcap => self.read_pcap(store, want, send),
+            Format::Pcapng => self.read_pcapng(store, want, ended, send),
+        }?;
+        Ok(match outcome {
+            Outcome::Empty if ended => Outcome::End,
+            other => other,
+        })
+    }
+
+    /// Puts the file header in front, once the store knows it.
+    fn begin(&mut self, store: &dyn Store) -> bool {
+        if self.waiting.is_none() {
+            return true;
+        }
+        let Some(header) = store.header() else { return false };
+        self.waiting = None;
+        match self.format {
+            Format::Pcap => self.carry.extend_from_slice(&pcap::file_header(&header)),
+            Format::Pcapng => self.encoder.begin(store, &header, &mut self.carry),
+        }
+        true
+    }
+
+    /// Bytes left of a record or header that was begun.
+    fn carry(&self) -> &[u8] {
+        self.carry.get(self.carried..).unwrap_or_default()
+    }
+
+    /// Bytes of the record or header that was begun and not sent to its end.
+    pub(crate) fn carry_len(&self) -> usize {
+        self.carry().len()
+    }
+
+    /// Where the record after the carry begins.
+    pub(crate) fn position(&self) -> Position {
+        self.place.position
+    }
+
+    fn read_pcap(
+        &mut self,
+        store: &dyn Store,
+        want: usize,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadError> {
+        let from_carry = self.carry_len().min(want);
+        let mut left = want - from_carry;
+        let mut step = Step { place: self.place, lost: 0 };
+        let mut parts: [Option<(Chunk<'_>, usize, usize)>; CHUNKS_PER_REPLY] =
+            [const { None }; CHUNKS_PER_REPLY];
+        // The rest of the last record, in the chunk of the last part.
+        let mut rest = 0;
+        for part in &mut parts {
+            if left == 0 {
+                break;
+            }
+            let Some((chunk, offset)) = next_chunk(store, &mut step, from_carry == 0)? else {
+                break;
+            };
+            let bytes = chunk.bytes().get(offset..).unwrap_or_default();
+            let take = left.min(bytes.len());
+            let (walked, count) = walk(bytes, take);
+            if walked < take {
+                return Err(ReadError::Storage("a stored record is not whole".to_owned()));
+            }
+            step.place.chunk = chunk.id;
+            step.place.position.number += count;
+            step.place.position.pcap += walked as u64;
+            rest = walked - take;
+            left -= take;
+            *part = Some((chunk, offset, take));
+        }
+        let mut slices = [IoSlice::new(&[]); CHUNKS_PER_REPLY + 1];
+        let carry = self.carry().get(..from_carry).unwrap_or_default();
+        let mut used = 0;
+        let bodies = parts.iter().flatten().map(|(chunk, offset, take)| {
+            chunk.bytes().get(*offset..offset + take).unwrap_or_default()
+        });
+        for (slice, bytes) in slices
+            .iter_mut()
+            .zip(std::iter::once(carry).chain(bodies).filter(|bytes| !bytes.is_empty()))
+        {
+            *slice = IoSlice::new(bytes);
+            used += 1;
+        }
+        let sent = want - left;
+        if sent == 0 {
+            self.apply(&step);
+            return Ok(Outcome::Empty);
+        }
+        store.intact().map_err(storage)?;
+        send(slices.get(..used).unwrap_or_default()).map_err(ReadError::Send)?;
+        // Sent: now the cursor moves, while the chunks are still pinned.
+        self.consume_carry(from_carry);
+        if let Some((chunk, offset, take)) = parts.iter().flatten().last() {
+            let end = offset + take;
+            if let Some(bytes) = chunk.bytes().get(end..end + rest) {
+                self.carry.extend_from_slice(bytes);
+            }
+        }
+        self.delivered_bytes += sent as u64;
+        self.apply(&step);
+        Ok(Outcome::Sent(sent))
+    }
+
+    fn read_pcapng(
+        &mut self,
+        store: &dyn Store,
+        want: usize,
+        ended: bool,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadError> {
+        let from_carry = self.carry_len().min(want);
+        let left = want - from_carry;
+        let mut step = Step { place: self.place, lost: 0 };
+        let mut blocks = std::mem::take(&mut self.encoder.scratch);
+        blocks.clear();
+        let mut encoder = self.encoder.clone();
+        if left > 0 {
+            let made = self.encode(store, &mut step, &mut encoder, left, ended, &mut blocks);
+            if let Err(error) = made {
+                self.encoder.scratch = blocks;
+                return Err(error);
+            }
+        }
+        let from_blocks = blocks.len().min(left);
+        let sent = from_carry + from_blocks;
+        let carry = self.carry().get(..from_carry).unwrap_or_default();
+        let fresh = blocks.get(..from_blocks).unwrap_or_default();
+        let result = if sent == 0 {
+            Ok(Outcome::Empty)
+        } else {
+            send(&[IoSlice::new(carry), IoSlice::new(fresh)])
+                .map(|()| Outcome::Sent(sent))
+                .map_err(ReadError::Send)
+        };
+        if result.is_ok() {
+            self.consume_carry(from_carry);
+            self.carry.extend_from_slice(blocks.get(from_blocks..).unwrap_or_default());
+            self.delivered_bytes += sent as u64;
+            self.encoder = encoder;
+            self.apply(&step);
+        }
+        self.encoder.scratch = blocks;
+        result
+    }
+
+    /// Encodes records until there are `want` bytes or no more records.
+    fn encode(
+        &self,
+        store: &dyn Store,
+        step: &mut Step,
+        encoder: &mut Encoder,
+        want: usize,
+        ended: bool,
+        blocks: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let Some(header) = store.header() else { return Ok(()) };
+        let delivered = |step: &Step| step.place.position.number - self.origin - self.lost - step.lost;
+        while blocks.len() < want {
+            let lost_before = step.lost;
+            let may_lap = blocks.is_empty() && self.carry_len() == 0;
+            let Some((chunk, offset)) = next_chunk(store, step, may_lap)? else {
+                if ended && blocks.is_empty() && self.carry_len() == 0 {
+                    encoder.finish(store, delivered(step), blocks);
+                }
+                break;
+            };
+            encoder.note_loss(step.lost - lost_before);
+            encoder.statistics_if_due(store, delivered(step), blocks);
+            let bytes = chunk.bytes().get(offset..).unwrap_or_default();
+            for record in record::Records::new(bytes) {
+                let index = step.place.position.number - chunk.first.number;
+                let interface = usize::try_from(index).ok().and_then(|index| chunk.interface(index));
+                let measured = encoder.packet(store, &header, interface, &record, blocks);
+                step.place.position.number += 1;
+                step.place.position.pcap += record.len() as u64;
+                step.place.position.pcapng += measured;
+                if blocks.len() >= want {
+                    break;
+                }
+            }
+            step.place.chunk = chunk.id;
+        }
+        store.intact().map_err(storage)
+    }
+
+    /// Puts the cursor at the byte of this coordinate of its format, as [`Position`] measures it.
+    ///
+    /// # Errors
+    /// [`ReadError::Expired`] if it is no longer retained; the cursor stays where it was.
+    pub(crate) fn seek(&mut self, store: &dyn Store, coordinate: u64) -> Result<(), ReadError> {
+        let Some(header) = store.header() else { return Err(ReadError::Expired) };
+        let target = match self.format {
+            Format::Pcap => Target::Pcap(coordinate),
+            Format::Pcapng => Target::Pcapng(coordinate),
+        };
+        let expired = |error| match error {
+            PinError::Failed(why) => ReadError::Storage(why),
+            PinError::Lapped | PinError::NotYet => ReadError::Expired,
+        };
+        let chunk = store.find(target).and_then(|id| store.pin(id)).map_err(expired)?;
+        let mut encoder = self.encoder.clone();
+        encoder.jump(described_before(store, &chunk));
+        let mut position = chunk.first;
+        for (index, record) in record::Records::new(chunk.bytes()).enumerate() {
+            let interface = chunk.interface(index);
+            let mut after = position;
+            after.number += 1;
+            after.pcap += record.len() as u64;
+            after.pcapng += encoder.measure(store, interface, &record);
+            if target.coordinate(&after) <= coordinate {
+                encoder.jump(interface.map_or(1, |interface| interface.known));
+                position = after;
+                continue;
+            }
+            let mut carry = Vec::new();
+            match self.format {
+                Format::Pcap => {
+                    let from = usize::try_from(position.pcap - chunk.first.pcap).unwrap_or(0);
+                    let bytes = chunk.bytes().get(from..from + record.len()).unwrap_or_default();
+                    carry.extend_from_slice(bytes);
+                }
+                Format::Pcapng => {
+                    encoder.packet(store, &header, interface, &record, &mut carry);
+                }
+            }
+            store.intact().map_err(storage)?;
+            self.waiting = None;
+            self.carried =
+                usize::try_from(coordinate - target.coordinate(&position)).unwrap_or(0);
+            self.carry = carry;
+            self.encoder = encoder;
+            self.place = Place { chunk: chunk.id, position: after };
+            self.lost = self.lost.min(after.number.saturating_sub(self.origin));
+            return Ok(());
+        }
+        Err(ReadError::Expired)
+    }
+
+    /// Puts the cursor back to where it was made, before the file header.
+    pub(crate) fn rewind(&mut self, store: &dyn Store, begin: Position) {
+        self.waiting = Some(Begin::Oldest);
+        self.carry.clear();
+        self.carried = 0;
+        self.lost = 0;
+        self.encoder.jump(0);
+        self.place = Place { chunk: store.bounds().oldest_chunk, position: begin };
+        if let Ok(chunk) = store.find(Target::Number(begin.number)) {
+            self.place.chunk = chunk;
+        }
+    }
+
+    fn consume_carry(&mut self, count: usize) {
+        self.carried += count;
+        if self.carried >= self.carry.len() {
+            self.carry.clear();
+            self.carried = 0;
+            // One giant record should not cost its size for as long as the reader lives.
+            self.carry.shrink_to(64 << 10);
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        self.place = step.place;
+        self.lost += step.lost;
+    }
+}
+
+/// The chunk with the next record and the record's offset in it; `None` if there is none yet.
+///
+/// With `may_lap`, a chunk that is gone is made up for by the oldest there is; without, it ends
+/// the reply, so that what was begun is sent first.
+fn next_chunk<'a>(
+    store: &'a dyn Store,
+    step: &mut Step,
+    may_lap: bool,
+) -> Result<Option<(Chunk<'a>, usize)>, ReadError> {
+    loop {
+        match store.pin(step.place.chunk) {
+            Ok(chunk) => {
+                let ahead = step.place.position.pcap.saturating_sub(chunk.first.pcap);
+                let offset = usize::try_from(ahead).unwrap_or(usize::MAX);
+                if offset < chunk.bytes().len() {
+                    return Ok(Some((chunk, offset)));
+                }
+                if !chunk.complete {
+                    return Ok(None);
+                }
+                step.place.chunk += 1;
+            }
+            Err(PinError::NotYet) => return Ok(None),
+            Err(PinError::Lapped) if may_lap => {
+                let bounds = store.bounds();
+                let skipped = bounds.oldest.number.saturating_sub(step.place.position.number);
+                step.lost += skipped;
+                // Behind the end of a chunk that is gone, there may be nothing to skip.
+                if skipped > 0 {
+                    step.place.position = bounds.oldest;
+                }
+                step.place.chunk = bounds.oldest_chunk;
+            }
+            Err(PinError::Lapped) => return Ok(None),
+            Err(error) => return Err(storage(error)),
+        }
+    }
+}
+
+/// Interfaces that are described before the first record of `chunk`.
+fn described_before(store: &dyn Store, chunk: &Chunk<'_>) -> u32 {
+    let previous = chunk.id.checked_sub(1).and_then(|id| store.pin(id).ok());
+    previous
+        .and_then(|previous| {
+            let count = chunk.first.number - previous.first.number;
+            previous.interface(usize::try_from(count).ok()?.checked_sub(1)?)
+        })
+        .map_or_else(|| store.leading_interfaces(), |interface| interface.known)
+}
+
+fn storage(error: PinError) -> ReadError {
+    ReadError::Storage(error.to_string())
+}
+
+/// Walks whole records until at least `take` bytes are covered; bytes and records walked.
+fn walk(bytes: &[u8], take: usize) -> (usize, u64) {
+    let (mut walked, mut count) = (0, 0);
+    while walked < take {
+        let Some(len) = bytes.get(walked..).and_then(record::len_at) else { break };
+        walked += len;
+        count += 1;
+    }
+    (walked, count)
+}

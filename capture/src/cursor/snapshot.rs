@@ -1,0 +1,173 @@
+//! A store as a file with offsets: what is retained now, then end of file, then what came since.
+//!
+//! [`Extent`] is the file itself: where it begins in the store, and so what its size is at any
+//! moment. It never shrinks; when the store drops its oldest packets, a new file with a new
+//! beginning takes its place in the tree, and the old one goes on for those who have it open.
+//!
+//! [`Snapshot`] is one opener of it. A reader that goes straight on is a cursor like any other: if
+//! it is lapped it continues at the oldest packet retained, so that what it has read stays a valid
+//! beginning of a savefile, and the offsets behind that place mean other packets than before.
+//! Going back to an offset that is no longer retained is an error instead.
+
+use std::io::{self, IoSlice};
+
+use super::{Begin, Cursor, Format, Outcome, Progress, ReadError};
+use crate::savefile::{pcap, pcapng_writer};
+use crate::store::{Position, Store};
+
+/// A file made of a store: everything from a place on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    format: Format,
+    begin: Position,
+}
+
+impl Extent {
+    /// Everything retained now, and what will come.
+    pub fn new(store: &dyn Store, format: Format) -> Self {
+        Self { format, begin: store.bounds().oldest }
+    }
+
+    /// Bytes of the file now; 0 while the store has no header.
+    #[must_use]
+    pub fn size(&self, store: &dyn Store) -> u64 {
+        self.size_at(store, store.bounds().next)
+    }
+
+    fn size_at(&self, store: &dyn Store, next: Position) -> u64 {
+        match store.header() {
+            None => 0,
+            Some(_) => {
+                let header_len = header_len(store, self.format);
+                header_len + (self.coordinate(next) - self.coordinate(self.begin))
+            }
+        }
+    }
+
+    const fn coordinate(&self, position: Position) -> u64 {
+        match self.format {
+            Format::Pcap => position.pcap,
+            Format::Pcapng => position.pcapng,
+        }
+    }
+}
+
+/// Bytes before the first packet's record or block.
+fn header_len(store: &dyn Store, format: Format) -> u64 {
+    match format {
+        Format::Pcap => pcap::FILE_HEADER_LEN as u64,
+        Format::Pcapng => {
+            let interfaces = (0..store.leading_interfaces())
+                .map(|id| store.interface(id).unwrap_or_default())
+                .map(|interface| pcapng_writer::interface_description_len(&interface));
+            pcapng_writer::section_header_len() + interfaces.sum::<u64>()
+        }
+    }
+}
+
+/// One opener of an [`Extent`].
+#[derive(Debug)]
+pub struct Snapshot {
+    extent: Extent,
+    cursor: Cursor,
+    /// File offset of the next byte the cursor will give.
+    offset: u64,
+    /// Offsets below this, header excepted, lie before the last lap.
+    floor: u64,
+    /// Coordinate minus file offset, for offsets from `floor` on, wrapping.
+    shift: u64,
+    /// Reads end here: the coordinate up to which packets were stored at open, or when the last
+    /// end of file was handed out.
+    end: u64,
+}
+
+impl Snapshot {
+    /// An opener whose end is what is stored now.
+    pub fn new(store: &dyn Store, extent: Extent) -> Self {
+        let mut cursor = Cursor::new(store, extent.format, Begin::Oldest, false);
+        cursor.rewind(store, extent.begin);
+        cursor.origin = extent.begin.number;
+        let mut snapshot = Self { extent, cursor, offset: 0, floor: 0, shift: 0, end: 0 };
+        snapshot.rearm(store);
+        snapshot
+    }
+
+    /// Moves the end to the newest packet.
+    pub fn rearm(&mut self, store: &dyn Store) {
+        self.end = self.extent.coordinate(store.bounds().next);
+    }
+
+    /// Counters as of now, see [`Cursor::progress`].
+    pub fn progress(&self, store: &dyn Store) -> Progress {
+        self.cursor.progress(store)
+    }
+
+    /// Reads at `offset`, as pread(2) does: [`Outcome::End`] at the end, which then moves to the
+    /// newest packet.
+    ///
+    /// # Errors
+    /// [`ReadError`]; [`ReadError::Expired`] only if `offset` is not where the last read ended.
+    pub fn read(
+        &mut self,
+        store: &dyn Store,
+        offset: u64,
+        want: usize,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadError> {
+        if store.header().is_none() {
+            return Ok(Outcome::End);
+        }
+        let header_len = header_len(store, self.extent.format);
+        let begin = self.extent.coordinate(self.extent.begin);
+        if self.floor == 0 {
+            // Nothing was lapped: offsets are what the size says.
+            self.floor = header_len;
+            self.shift = begin.wrapping_sub(header_len);
+        }
+        let end_offset = self.end.wrapping_sub(self.shift);
+        if offset >= end_offset.max(header_len) {
+            self.rearm(store);
+            return Ok(Outcome::End);
+        }
+        if offset != self.offset {
+            self.seek(store, offset, header_len)?;
+        }
+        let want = usize::try_from(end_offset.max(header_len) - offset).map_or(want, |left| left.min(want));
+        let lost = self.cursor.lost;
+        let outcome = self.cursor.read(store, want, send)?;
+        if let Outcome::Sent(sent) = outcome {
+            let carry_before = self.offset;
+            self.offset += sent as u64;
+            let coordinate = self.extent.coordinate(self.cursor.position());
+            let reached = self.offset + self.cursor.carry_len() as u64;
+            if self.cursor.lost != lost {
+                self.floor = carry_before.max(header_len);
+            }
+            if self.cursor.lost != lost || reached > header_len {
+                self.shift = coordinate.wrapping_sub(reached);
+            }
+            return Ok(outcome);
+        }
+        // What was to be read before the end is no longer there.
+        self.rearm(store);
+        Ok(Outcome::End)
+    }
+
+    fn seek(&mut self, store: &dyn Store, offset: u64, header_len: u64) -> Result<(), ReadError> {
+        if offset < header_len {
+            self.cursor.rewind(store, self.extent.begin);
+            // The whole header becomes the carry, of which the part before `offset` is skipped.
+            if self.cursor.begin(store) {
+                self.cursor.carried = usize::try_from(offset).unwrap_or(0);
+            }
+            self.floor = header_len;
+            self.shift = self.extent.coordinate(self.extent.begin).wrapping_sub(header_len);
+        } else if offset < self.floor {
+            return Err(ReadError::Expired);
+        } else {
+            self.cursor.seek(store, offset.wrapping_add(self.shift))?;
+        }
+        self.offset = offset;
+        Ok(())
+    }
+}

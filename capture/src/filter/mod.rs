@@ -1,0 +1,264 @@
+//! Filter expressions: libpcap's, made to see through VLAN tags.
+//!
+//! `tcp port 80`, as libpcap compiles it, looks for the IP header behind an untagged Ethernet
+//! header only. Here an expression for Ethernet is compiled three times, for packets with no, one
+//! and two tags, and a few instructions in front look at the EtherType and choose:
+//!
+//! ```text
+//!   EtherType at 12 is no tag      -> the expression
+//!   a tag, and at 16 is no tag     -> the expression behind one tag
+//!   a tag, and at 16 is a tag      -> the expression behind two tags
+//! ```
+//!
+//! So `not port 22` is right for tagged frames too, which `EXPR or (vlan and EXPR)` is not. An
+//! expression that speaks of tags or of fixed offsets itself (`vlan`, `ether[`, ...) is left as
+//! it is. On a live interface the kernel takes the outermost tag off before it asks the filter,
+//! so three tags are seen through there.
+
+use pcap::{Capture, Linktype};
+
+use crate::libpcap::{self, Instruction};
+use crate::linktype::LinkType;
+
+/// Longest program the kernel takes: `BPF_MAXINSNS` of `linux/bpf_common.h`.
+const MAX_INSTRUCTIONS: usize = 4096;
+
+/// A compiled filter.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    program: Vec<Instruction>,
+}
+
+/// An expression that does not compile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("filter '{expression}' does not compile: {why}")]
+pub struct FilterError {
+    /// The expression.
+    pub expression: String,
+    /// What libpcap says of it.
+    pub why: String,
+}
+
+impl Filter {
+    /// Compiles `expression` for packets of `link_type`; the empty one matches everything.
+    ///
+    /// # Errors
+    /// [`FilterError`] with libpcap's words.
+    pub fn compile(expression: &str, link_type: LinkType) -> Result<Self, FilterError> {
+        let error = |why: String| FilterError { expression: expression.to_owned(), why };
+        let dead = Capture::dead(Linktype(link_type.to_dlt()))
+            .map_err(|problem| error(problem.to_string()))?;
+        let compile = |text: &str| {
+            dead.compile(text, true)
+                .map(|program| libpcap::instructions(&program))
+                .map_err(|problem| error(explain(&problem)))
+        };
+        let plain = compile(expression)?;
+        let program = if sees_tags(expression) || link_type != LinkType::ETHERNET {
+            plain
+        } else {
+            // If the expression compiles, so does it behind a tag; should libpcap think otherwise,
+            // tags are not seen through.
+            let tagged = compile(&format!("vlan and ({expression})"));
+            let twice = compile(&format!("vlan and vlan and ({expression})"));
+            match (tagged, twice) {
+                (Ok(tagged), Ok(twice)) => choose(&plain, &tagged, &twice),
+                _ => plain,
+            }
+        };
+        Self::checked(program).ok_or_else(|| error("the program is too long".to_owned()))
+    }
+
+    /// The program of an expression compiled elsewhere, for a live capture's own link type.
+    pub(crate) fn checked(program: Vec<Instruction>) -> Option<Self> {
+        (program.len() <= MAX_INSTRUCTIONS && libpcap::is_valid(&program))
+            .then_some(Self { program })
+    }
+
+    /// Whether a packet matches, of whose `original_len` bytes `data` was captured.
+    #[must_use]
+    pub fn matches(&self, original_len: u32, data: &[u8]) -> bool {
+        libpcap::matches(&self.program, original_len, data)
+    }
+
+    /// The program, with `snaplen` as the number of bytes to keep of a packet that matches.
+    pub(crate) fn program(&self, snaplen: u32) -> Vec<Instruction> {
+        let mut program = self.program.clone();
+        for instruction in &mut program {
+            if instruction.code == RETURN_CONSTANT && instruction.operand != 0 {
+                instruction.operand = snaplen;
+            }
+        }
+        program
+    }
+}
+
+/// libpcap's words without the prefix the pcap crate puts before them.
+pub(crate) fn explain(error: &pcap::Error) -> String {
+    match error {
+        pcap::Error::PcapError(text) => text.trim().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether an expression speaks of VLAN tags or offsets itself, so that shifting it behind a tag
+/// would change what it says.
+pub(crate) fn sees_tags(expression: &str) -> bool {
+    let compact: String =
+        expression.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace()).collect();
+    let word = |wanted: &str| {
+        expression
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|found| found.eq_ignore_ascii_case(wanted))
+    };
+    word("vlan")
+        || ["ether[", "link[", "0x8100", "0x88a8", "0x9100"]
+            .iter()
+            .any(|part| compact.contains(part))
+}
+
+/// `ldh [k]`
+const LOAD_HALF: u16 = 0x28;
+/// `jeq #k`
+const JUMP_IF_EQUAL: u16 = 0x15;
+/// `ja k`
+const JUMP: u16 = 0x05;
+/// `ret #k`
+const RETURN_CONSTANT: u16 = 0x06;
+
+/// EtherTypes of VLAN tags: 802.1Q, 802.1ad, and what QinQ used before it.
+const TAGS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
+
+/// Three programs and the choice between them.
+///
+/// Programs end in returns, so they can stand one after the other; only the distance to their
+/// beginnings is to be computed, and `ja` has 32 bits for it.
+fn choose(
+    plain: &[Instruction],
+    tagged: &[Instruction],
+    twice: &[Instruction],
+) -> Vec<Instruction> {
+    let jump = |distance: usize| Instruction {
+        code: JUMP,
+        jump_true: 0,
+        jump_false: 0,
+        // Programs are checked to be short afterwards; a distance cut here fails validation.
+        operand: u32::try_from(distance).unwrap_or(u32::MAX),
+    };
+    // Falls through to what follows if the EtherType at `offset` is no tag, else skips it.
+    let test = |offset: u32| {
+        let load =
+            Instruction { code: LOAD_HALF, jump_true: 0, jump_false: 0, operand: offset };
+        let compare = |(tag, to): (u32, u8)| Instruction {
+            code: JUMP_IF_EQUAL,
+            jump_true: to,
+            jump_false: 0,
+            operand: tag,
+        };
+        std::iter::once(load).chain(TAGS.into_iter().zip([3, 2, 1]).map(compare))
+    };
+    let test_len = 1 + TAGS.len();
+    let mut program: Vec<Instruction> = test(12).collect();
+    program.push(jump(test_len + 2));
+    program.extend(test(16));
+    program.push(jump(1 + plain.len()));
+    program.push(jump(plain.len() + tagged.len()));
+    program.extend(plain.iter().chain(tagged).chain(twice));
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An Ethernet frame with these tags around an IPv4 TCP segment to `port`.
+    fn frame(tags: &[u16], port: u16) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        for tag in tags {
+            frame.extend(tag.to_be_bytes());
+            frame.extend([0, 10]);
+        }
+        frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend(40_000u16.to_be_bytes());
+        frame.extend(port.to_be_bytes());
+        frame.extend([0; 16]);
+        frame
+    }
+
+    fn matches(expression: &str, frame: &[u8]) -> bool {
+        let filter = Filter::compile(expression, LinkType::ETHERNET).unwrap();
+        filter.matches(u32::try_from(frame.len()).unwrap(), frame)
+    }
+
+    #[test]
+    fn expressions_see_through_tags_and_negations_stay_right() {
+        for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100], &[0x8100, 0x8100], &[0x9100]] {
+            for port in [80, 22] {
+                let frame = frame(tags, port);
+                for (expression, expected) in [
+                    ("tcp port 80", port == 80),
+                    ("not port 22", port != 22),
+                    ("tcp port 80 or tcp port 22", true),
+                    ("udp", false),
+                    ("", true),
+                    ("ether host 02:02:02:02:02:02", true),
+                ] {
+                    assert_eq!(matches(expression, &frame), expected, "{expression} {tags:x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn expressions_about_tags_are_left_alone() {
+        assert!(matches("vlan 10", &frame(&[0x8100], 80)));
+        assert!(!matches("vlan 10", &frame(&[], 80)));
+        assert!(matches("ether[12:2] = 0x8100", &frame(&[0x8100], 80)));
+        assert!(sees_tags("tcp or VLAN 5"));
+        assert!(!sees_tags("host vlan5.example"), "a host name is not the word");
+    }
+
+    #[test]
+    fn the_original_length_counts_not_the_captured_one() {
+        let filter = Filter::compile("greater 1000", LinkType::ETHERNET).unwrap();
+        let frame = frame(&[], 80);
+        assert!(filter.matches(1500, &frame));
+        assert!(!filter.matches(500, &frame));
+    }
+
+    #[test]
+    fn short_packets_match_nothing_but_do_no_harm() {
+        let filter = Filter::compile("tcp port 80", LinkType::ETHERNET).unwrap();
+        let whole = frame(&[0x8100, 0x8100], 80);
+        for len in 0..whole.len() - 18 {
+            assert!(!filter.matches(60, &whole[..len]));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_an_error_in_libpcaps_words() {
+        let error = Filter::compile("tcp prot 80", LinkType::ETHERNET).unwrap_err();
+        assert!(error.to_string().contains("'tcp prot 80' does not compile: "), "{error}");
+        assert!(error.to_string().contains("syntax error"), "{error}");
+    }
+
+    #[test]
+    fn other_link_types_are_compiled_as_they_are() {
+        let raw = Filter::compile("tcp port 80", LinkType::RAW).unwrap();
+        let packet = &frame(&[], 80)[14..];
+        assert!(raw.matches(40, packet));
+        assert!(Filter::compile("tcp port 80", LinkType::LINUX_SLL2).is_ok());
+    }
+
+    #[test]
+    fn the_snaplen_is_what_a_match_returns() {
+        let filter = Filter::compile("tcp", LinkType::ETHERNET).unwrap();
+        let returns: Vec<u32> = filter
+            .program(96)
+            .iter()
+            .filter(|instruction| instruction.code == RETURN_CONSTANT)
+            .map(|instruction| instruction.operand)
+            .collect();
+        assert!(returns.contains(&96) && returns.iter().all(|value| [0, 96].contains(value)));
+    }
+}

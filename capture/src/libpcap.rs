@@ -1,0 +1,132 @@
+//! The few calls into libpcap and the packet socket that the pcap crate does not have.
+#![expect(unsafe_code, reason = "foreign functions and one socket option, each argued below")]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use pcap::{Active, BpfProgram, Capture};
+
+/// One instruction of a classic BPF program: `struct bpf_insn` of `pcap/bpf.h`, which is also
+/// `struct sock_filter` of `linux/filter.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    /// Operation.
+    pub(crate) code: u16,
+    /// Instructions to skip if a comparison holds.
+    pub(crate) jump_true: u8,
+    /// Instructions to skip if it does not.
+    pub(crate) jump_false: u8,
+    /// Operand.
+    pub(crate) operand: u32,
+}
+
+/// `struct bpf_program` of `pcap/bpf.h`.
+#[repr(C)]
+struct Program {
+    len: u32,
+    instructions: *const Instruction,
+}
+
+/// `struct pcap_pkthdr` of `pcap/pcap.h`.
+#[repr(C)]
+struct PacketHeader {
+    time: libc::timeval,
+    captured_len: u32,
+    original_len: u32,
+}
+
+// Linked through the pcap crate.
+unsafe extern "C" {
+    fn pcap_setfilter(capture: *mut c_void, program: *const Program) -> c_int;
+    fn pcap_geterr(capture: *mut c_void) -> *const c_char;
+    fn pcap_offline_filter(
+        program: *const Program,
+        header: *const PacketHeader,
+        packet: *const u8,
+    ) -> c_int;
+    fn bpf_validate(program: *const Instruction, len: c_int) -> c_int;
+}
+
+/// The instructions of a program the pcap crate compiled.
+pub(crate) fn instructions(program: &BpfProgram) -> Vec<Instruction> {
+    let compiled = program.get_instructions();
+    const { assert!(size_of::<pcap::BpfInstruction>() == size_of::<Instruction>()) };
+    // SAFETY: BpfInstruction is repr(transparent) over libpcap's struct bpf_insn, of which
+    // Instruction has the layout; all bit patterns are valid; the length is that of the slice.
+    unsafe { std::slice::from_raw_parts(compiled.as_ptr().cast::<Instruction>(), compiled.len()) }
+        .to_vec()
+}
+
+/// Whether a program ends, stays inside itself and divides by no zero: what [`matches`] needs.
+pub(crate) fn is_valid(program: &[Instruction]) -> bool {
+    let Ok(len) = c_int::try_from(program.len()) else { return false };
+    // SAFETY: pointer and length are those of the slice, which bpf_validate only reads.
+    unsafe { bpf_validate(program.as_ptr(), len) != 0 }
+}
+
+/// Runs a valid program over a packet of which `data` was captured.
+///
+/// The pcap crate's own function takes the captured for the original length, so that `greater
+/// 1000` does not match a large packet cut to 60 bytes.
+pub(crate) fn matches(program: &[Instruction], original_len: u32, data: &[u8]) -> bool {
+    let (Ok(len), Ok(captured_len)) = (u32::try_from(program.len()), u32::try_from(data.len()))
+    else {
+        return false;
+    };
+    let program = Program { len, instructions: program.as_ptr() };
+    let header = PacketHeader {
+        time: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        captured_len,
+        original_len,
+    };
+    // SAFETY: both structures and the packet outlive the call and are only read; the program was
+    // validated by whoever made it; the interpreter checks every load against captured_len.
+    unsafe { pcap_offline_filter(&raw const program, &raw const header, data.as_ptr()) != 0 }
+}
+
+/// Puts a filter on a live capture. libpcap copies and validates the program, hands it to the
+/// kernel, and applies it itself to packets that came in before.
+///
+/// # Errors
+/// What libpcap says.
+pub(crate) fn set_filter(
+    capture: &Capture<Active>,
+    program: &[Instruction],
+) -> Result<(), String> {
+    let len = u32::try_from(program.len()).map_err(|_| "the filter is too long".to_owned())?;
+    let program = Program { len, instructions: program.as_ptr() };
+    let handle = capture.as_ptr().cast::<c_void>();
+    // SAFETY: the handle is open for as long as the capture is borrowed; the program is copied.
+    if unsafe { pcap_setfilter(handle, &raw const program) } == 0 {
+        return Ok(());
+    }
+    // SAFETY: pcap_geterr returns a string inside the handle, valid until the next call with it.
+    let text = unsafe { CStr::from_ptr(pcap_geterr(handle)) };
+    Err(text.to_string_lossy().into_owned())
+}
+
+/// Packets the kernel dropped on this packet socket since the last call, because its buffer was
+/// full (`PACKET_STATISTICS`, packet(7), resets the counters it returns).
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(crate) fn take_kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    // A TPACKET_V3 socket fills all three fields, an older one the first two.
+    // SAFETY: three integers, for which zero is a value.
+    let mut statistics: libc::tpacket_stats_v3 = unsafe { mem::zeroed() };
+    let mut len = libc::socklen_t::try_from(size_of_val(&statistics)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes to `statistics` and their number to `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(u64::from(statistics.tp_drops)) } else { Err(io::Error::last_os_error()) }
+}

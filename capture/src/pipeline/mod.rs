@@ -1,0 +1,392 @@
+//! A capture as a whole: a source, a store, the thread between them, and its state.
+//!
+//! The only place of this crate that starts threads. A capture of an interface or a stream has a
+//! [ring](crate::ring) and a thread that fills it; one of a savefile has the savefile and a thread
+//! that indexes it.
+
+mod rate;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use rate::Rate;
+
+use crate::filter::Filter;
+use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
+use crate::savefile::{OpenError, Probe, Savefile};
+use crate::source::{SourceError, SourceName};
+use crate::store::{Interface, Store};
+use crate::time::{Precision, Timestamp};
+use rate::RateMeter;
+use worker::{Feed, Worker};
+
+/// Most bytes kept of one packet if nothing else is said: libpcap's `MAXIMUM_SNAPLEN`.
+pub const DEFAULT_SNAPLEN: u32 = 262_144;
+
+/// What is captured and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Name of the capture, see [`is_alias`].
+    pub alias: String,
+    /// Where packets come from.
+    pub source: SourceName,
+    /// Filter expression; `None` and an empty one match everything.
+    pub filter: Option<String>,
+    /// Most bytes kept of one packet.
+    pub snaplen: u32,
+    /// Bytes of packets to retain; savefiles retain all they have.
+    pub ring_size: u64,
+    /// Directory of the ring file.
+    pub ring_dir: PathBuf,
+}
+
+impl Spec {
+    /// Whether two captures would hold the same packets, so that one can be an alias of the other.
+    #[must_use]
+    pub fn is_same_capture(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.expression() == other.expression()
+            && self.snaplen == other.snaplen
+    }
+
+    fn expression(&self) -> Option<&str> {
+        self.filter.as_deref().map(str::trim).filter(|text| !text.is_empty())
+    }
+}
+
+/// Whether a name can be an alias: 1 to 64 of `A-Z a-z 0-9 . _ -`, no dot in front.
+#[must_use]
+pub fn is_alias(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// What a capture is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits for its source to say what it sends.
+    Pending,
+    /// Packets come in, or would.
+    Running,
+    /// The source is gone; it is looked for.
+    Retrying,
+    /// Stopped by order.
+    Stopped,
+    /// The source has no more.
+    Ended,
+    /// The source failed for good.
+    Failed,
+}
+
+/// State and what there is to say about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What the capture is doing.
+    pub state: State,
+    /// What is or went wrong, for people.
+    pub error: Option<String>,
+}
+
+/// Packets of a capture, at one moment.
+///
+/// `seen = stored + dropped_kernel + dropped_oversize` and `stored = retained + overwritten`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Passed the filter.
+    pub seen: u64,
+    /// Were put into the store.
+    pub stored: u64,
+    /// Found the kernel's buffer full.
+    pub dropped_kernel: u64,
+    /// Dropped by interface or driver before the kernel saw them; not among those seen.
+    pub dropped_interface: u64,
+    /// Longer than a segment.
+    pub dropped_oversize: u64,
+    /// Still in the store.
+    pub retained: u64,
+    /// No longer in the store, overwritten or cleared.
+    pub overwritten: u64,
+}
+
+/// Bytes of a capture, record headers included, at the same moment as [`Counters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ByteCounters {
+    /// Were put into the store.
+    pub stored: u64,
+    /// Still in the store.
+    pub retained: u64,
+}
+
+/// Counters of a store, of one moment.
+pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
+    let losses = store.losses();
+    let bounds = store.bounds();
+    let stored = bounds.next.number - 1;
+    let overwritten = bounds.oldest.number - 1;
+    let packets = Counters {
+        seen: stored + losses.kernel + losses.oversize,
+        stored,
+        dropped_kernel: losses.kernel,
+        dropped_interface: losses.interface,
+        dropped_oversize: losses.oversize,
+        retained: stored - overwritten,
+        overwritten,
+    };
+    let bytes = ByteCounters {
+        stored: bounds.next.pcap,
+        retained: bounds.next.pcap - bounds.oldest.pcap,
+    };
+    (packets, bytes)
+}
+
+/// Why a capture cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// Its source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Its ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Its savefile.
+    #[error(transparent)]
+    Savefile(#[from] OpenError),
+    /// Its filter.
+    #[error(transparent)]
+    Filter(#[from] crate::filter::FilterError),
+    /// A thread or descriptor cannot be had.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A capture.
+#[derive(Debug)]
+pub struct Capture {
+    spec: Spec,
+    store: Arc<dyn Store>,
+    kind: Kind,
+    worker: Mutex<Option<Worker>>,
+    shared: Arc<Shared>,
+    started: Timestamp,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ring(Arc<Ring>),
+    Savefile(Arc<Savefile>),
+}
+
+/// What the worker tells the rest.
+#[derive(Debug)]
+struct Shared {
+    condition: Mutex<Condition>,
+    rate: RateMeter,
+}
+
+impl Shared {
+    fn set(&self, state: State, error: Option<String>) {
+        *self.condition.lock() = Condition { state, error };
+    }
+}
+
+/// A capture that was just made.
+#[derive(Debug)]
+pub struct Made {
+    /// The capture, running.
+    pub capture: Arc<Capture>,
+    /// Packets an earlier process left in its ring.
+    pub recovered: u64,
+    /// What of an earlier ring could not be kept, for people.
+    pub damage: Option<String>,
+}
+
+impl Capture {
+    /// Opens source and store and starts.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; nothing stays open and no file is left behind.
+    pub fn start_new(spec: Spec) -> Result<Made, CaptureError> {
+        match &spec.source {
+            SourceName::File(_) => Self::of_savefile(spec),
+            SourceName::Interface(_) | SourceName::Stream(_) | SourceName::Stdin => {
+                Self::of_ring(spec)
+            }
+        }
+    }
+
+    fn of_savefile(spec: Spec) -> Result<Made, CaptureError> {
+        let SourceName::File(path) = &spec.source else {
+            unreachable!("called for savefiles only")
+        };
+        let probe = Probe::open(path)?;
+        let filter = match spec.expression() {
+            Some(expression) => Some(Filter::compile(expression, probe.link_type())?),
+            None => None,
+        };
+        let snaplen = (spec.snaplen < DEFAULT_SNAPLEN).then_some(spec.snaplen);
+        let savefile = probe.into_savefile(crate::savefile::Options { filter, snaplen });
+        let savefile = Arc::new(savefile);
+        let kind = Kind::Savefile(Arc::clone(&savefile));
+        let capture = Self::assemble(spec, savefile, kind, State::Running);
+        capture.start()?;
+        Ok(Made { capture, recovered: 0, damage: None })
+    }
+
+    fn of_ring(spec: Spec) -> Result<Made, CaptureError> {
+        let feed = Feed::open(&spec)?;
+        let options = RingOptions {
+            path: spec.ring_dir.join(format!("{}.ring", spec.alias)),
+            size: spec.ring_size,
+            snaplen: spec.snaplen,
+            precision: Precision::Nano,
+            link_type: feed.link_type(),
+            interface: Interface {
+                name: Some(match &spec.source {
+                    SourceName::Interface(name) => name.clone(),
+                    other => other.to_string(),
+                }),
+                description: None,
+                filter: spec.expression().map(str::to_owned),
+                snaplen: spec.snaplen,
+            },
+        };
+        let Opened { ring, writer, recovered, damage } = Ring::open(&options)?;
+        let state =
+            if feed.link_type().is_some() { State::Running } else { State::Pending };
+        let kind = Kind::Ring(Arc::clone(&ring));
+        let capture = Self::assemble(spec, ring, kind, state);
+        *capture.worker.lock() = Some(Worker::idle(writer, Some(feed)));
+        capture.start()?;
+        Ok(Made { capture, recovered, damage })
+    }
+
+    fn assemble(spec: Spec, store: Arc<dyn Store>, kind: Kind, state: State) -> Arc<Self> {
+        let condition = Mutex::new(Condition { state, error: None });
+        Arc::new(Self {
+            spec,
+            store,
+            kind,
+            worker: Mutex::new(None),
+            shared: Arc::new(Shared { condition, rate: RateMeter::default() }),
+            started: Timestamp::now(),
+        })
+    }
+
+    /// What is captured and how.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Where the packets are.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// When the capture was made.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        let mut condition = self.shared.condition.lock().clone();
+        if let Kind::Savefile(savefile) = &self.kind
+            && let Some(problem) = savefile.problem()
+        {
+            condition.error = Some(problem);
+        }
+        condition
+    }
+
+    /// Packets and bits per second, over the last second or so.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.shared.rate.get()
+    }
+
+    /// The file of its ring; `None` for a savefile.
+    #[must_use]
+    pub fn ring_path(&self) -> Option<&std::path::Path> {
+        match &self.kind {
+            Kind::Ring(ring) => Some(ring.path()),
+            Kind::Savefile(_) => None,
+        }
+    }
+
+    /// The permissions kept with the ring.
+    #[must_use]
+    pub fn permissions(&self) -> Option<Permissions> {
+        match &self.kind {
+            Kind::Ring(ring) => ring.permissions(),
+            Kind::Savefile(_) => None,
+        }
+    }
+
+    /// Keeps permissions with the ring; those of a savefile's capture are not kept.
+    pub fn keep_permissions(&self, permissions: Permissions) {
+        if let Kind::Ring(ring) = &self.kind {
+            ring.set_permissions(permissions);
+        }
+    }
+
+    /// Starts, or starts again. A capture that runs is left alone.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the source cannot be opened; the capture stays stopped.
+    pub fn start(&self) -> Result<(), CaptureError> {
+        let mut worker = self.worker.lock();
+        match &self.kind {
+            Kind::Savefile(savefile) => {
+                if worker.is_none() {
+                    *worker = Some(Worker::index(savefile, &self.shared)?);
+                }
+            }
+            Kind::Ring(_) => {
+                if let Some(worker) = worker.as_mut() {
+                    worker.start(&self.spec, &self.shared)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops: readers of streams get what is stored and then the end.
+    ///
+    /// # Blocking
+    /// Waits for the thread to finish its batch.
+    pub fn stop(&self) {
+        let mut worker = self.worker.lock();
+        if let Some(worker) = worker.as_mut() {
+            worker.stop(&self.shared);
+        }
+    }
+
+    /// Drops all that is retained, and returns whether that can be done: of a savefile nothing can
+    /// be dropped.
+    pub fn clear(&self) -> bool {
+        match &self.kind {
+            Kind::Savefile(_) => false,
+            Kind::Ring(_) => {
+                if let Some(worker) = self.worker.lock().as_mut() {
+                    worker.clear();
+                }
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,252 @@
+//! The thread of a capture, and what it works on while it does not run.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{CaptureError, Shared, Spec, State};
+use crate::linktype::LinkType;
+use crate::ring::Writer;
+use crate::savefile::{Indexed, Savefile};
+use crate::source::{Control, Ended, Live, SourceError, SourceName, Stream};
+use crate::store::Store;
+
+/// Milliseconds between attempts to open a source that went away.
+const RETRY_INTERVAL: u16 = 250;
+
+/// Bytes of stack for a capture's thread: none of them recurses or has large locals.
+const STACK: usize = 256 << 10;
+
+/// A source that fills a ring.
+#[derive(Debug)]
+pub(super) enum Feed {
+    Live(Live),
+    Stream(Stream),
+}
+
+impl Feed {
+    pub(super) fn open(spec: &Spec) -> Result<Self, SourceError> {
+        let filter = spec.expression();
+        Ok(match &spec.source {
+            SourceName::Interface(name) => Self::Live(Live::open(name, filter, spec.snaplen)?),
+            SourceName::Stream(path) => Self::Stream(Stream::fifo(path, filter, spec.snaplen)?),
+            SourceName::Stdin => Self::Stream(Stream::stdin(filter, spec.snaplen)?),
+            SourceName::File(_) => unreachable!("a savefile fills no ring"),
+        })
+    }
+
+    /// What it sends, as far as that is known before the first packet.
+    pub(super) fn link_type(&self) -> Option<LinkType> {
+        match self {
+            Self::Live(live) => Some(live.link_type()),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+/// The writing side of a capture: at rest, or in its thread.
+#[derive(Debug)]
+pub(super) enum Worker {
+    /// Not running. `feed` is a source opened already, or one that goes on after a stop.
+    Idle { writer: Box<Writer>, feed: Option<Feed> },
+    /// Filling a ring.
+    Running { thread: JoinHandle<(Box<Writer>, Option<Feed>)>, control: Arc<Control> },
+    /// Indexing a savefile.
+    Indexing { thread: Option<JoinHandle<()>>, stop: Arc<AtomicBool> },
+    /// Its thread panicked; there is no writer any more.
+    Broken,
+}
+
+impl Worker {
+    pub(super) fn idle(writer: Writer, feed: Option<Feed>) -> Self {
+        Self::Idle { writer: Box::new(writer), feed }
+    }
+
+    /// Starts the thread that indexes a savefile.
+    pub(super) fn index(savefile: &Arc<Savefile>, shared: &Arc<Shared>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (savefile, shared) = (Arc::clone(savefile), Arc::clone(shared));
+        let order = Arc::clone(&stop);
+        let thread = builder().spawn(move || {
+            let state = match savefile.index(&order) {
+                Indexed::Finished => State::Ended,
+                Indexed::Stopped => State::Stopped,
+            };
+            shared.set(state, None);
+        })?;
+        Ok(Self::Indexing { thread: Some(thread), stop })
+    }
+
+    /// Starts filling the ring, unless that is going on.
+    pub(super) fn start(&mut self, spec: &Spec, shared: &Arc<Shared>) -> Result<(), CaptureError> {
+        match self {
+            Self::Running { thread, .. } if !thread.is_finished() => return Ok(()),
+            // Ended by itself: its writer is taken back first.
+            Self::Running { .. } => self.join(),
+            Self::Idle { .. } => {}
+            Self::Indexing { .. } | Self::Broken => return Ok(()),
+        }
+        let Self::Idle { writer, feed } = self else { return Ok(()) };
+        let feed = match feed.take() {
+            Some(feed) => feed,
+            None => Feed::open(spec)?,
+        };
+        if let (Some(sent), Some(held)) = (feed.link_type(), writer.ring().header())
+            && sent != held.link_type
+        {
+            let name = spec.source.to_string();
+            return Err(SourceError::Changed { name, held: held.link_type, sent }.into());
+        }
+        let control = Control::new()?;
+        writer.set_ended(false);
+        let known = writer.ring().header().is_some();
+        shared.set(if known { State::Running } else { State::Pending }, None);
+        let Self::Idle { writer, .. } = std::mem::replace(self, Self::Broken) else {
+            return Ok(());
+        };
+        let orders = Arc::clone(&control);
+        let (spec, shared) = (spec.clone(), Arc::clone(shared));
+        let thread = builder().spawn(move || {
+            Filling { spec, shared, control: orders }.run(writer, feed)
+        })?;
+        *self = Self::Running { thread, control };
+        Ok(())
+    }
+
+    /// Stops and waits for the thread.
+    pub(super) fn stop(&mut self, shared: &Shared) {
+        match self {
+            Self::Running { control, .. } => {
+                control.stop();
+                self.join();
+            }
+            Self::Indexing { thread, stop } => {
+                stop.store(true, Ordering::Release);
+                if let Some(thread) = thread.take()
+                    && thread.join().is_err()
+                {
+                    shared.set(State::Failed, Some("the indexing thread panicked".to_owned()));
+                }
+            }
+            Self::Idle { .. } | Self::Broken => {}
+        }
+    }
+
+    fn join(&mut self) {
+        if let Self::Running { thread, .. } = std::mem::replace(self, Self::Broken)
+            && let Ok((writer, feed)) = thread.join()
+        {
+            *self = Self::Idle { writer, feed };
+        }
+    }
+
+    /// Drops what is retained, soon if the thread runs, else now.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Self::Running { thread, .. } if thread.is_finished() => {
+                self.join();
+                self.clear();
+            }
+            Self::Running { control, .. } => control.clear(),
+            Self::Idle { writer, .. } => writer.clear(),
+            Self::Indexing { .. } | Self::Broken => {}
+        }
+    }
+}
+
+fn builder() -> thread::Builder {
+    thread::Builder::new().name("capture".to_owned()).stack_size(STACK)
+}
+
+/// What the thread of a ring works with.
+struct Filling {
+    spec: Spec,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+}
+
+impl Filling {
+    /// Fills the ring until it is told to stop or there is no more; looks again for a source that
+    /// went away.
+    fn run(self, mut writer: Box<Writer>, mut feed: Feed) -> (Box<Writer>, Option<Feed>) {
+        let (state, error) = loop {
+            match self.fill(&mut writer, &mut feed) {
+                Ok(Ended::Stopped) => break (State::Stopped, None),
+                Ok(Ended::Exhausted) => break (State::Ended, None),
+                Err(error @ SourceError::Lost { .. }) => {
+                    self.shared.set(State::Retrying, Some(error.to_string()));
+                    match self.retry(&mut writer) {
+                        Some(found) => feed = found,
+                        None => break (State::Stopped, Some(error.to_string())),
+                    }
+                    self.shared.set(State::Running, None);
+                }
+                Err(error) => break (State::Failed, Some(error.to_string())),
+            }
+        };
+        writer.set_ended(true);
+        self.shared.rate.reset();
+        self.shared.set(state, error);
+        // A FIFO stays open while the capture is stopped, so that its writer does not get SIGPIPE;
+        // an interface is opened again, and standard input has to be kept to go on with.
+        let kept = matches!((&feed, state), (Feed::Stream(_), State::Stopped));
+        (writer, kept.then_some(feed))
+    }
+
+    fn fill(&self, writer: &mut Writer, feed: &mut Feed) -> Result<Ended, SourceError> {
+        let shared = &self.shared;
+        let mut tick = |writer: &Writer| {
+            shared.rate.measure(Instant::now(), || writer.ring().bounds());
+        };
+        match feed {
+            Feed::Live(live) => live.run(writer, &self.control, &mut tick),
+            Feed::Stream(stream) => {
+                let mut pending = shared.condition.lock().state == State::Pending;
+                let mut tick = |writer: &Writer| {
+                    if pending && writer.ring().header().is_some() {
+                        pending = false;
+                        shared.condition.lock().state = State::Running;
+                    }
+                    tick(writer);
+                };
+                let mut trouble = |error: &SourceError| {
+                    shared.condition.lock().error = Some(error.to_string());
+                };
+                stream.run(writer, &self.control, &mut tick, &mut trouble)
+            }
+        }
+    }
+
+    /// Waits for the source to come back; `None` if told to stop meanwhile.
+    fn retry(&self, writer: &mut Writer) -> Option<Feed> {
+        loop {
+            let mut fds = [PollFd::new(self.control.wake_fd(), PollFlags::POLLIN)];
+            // Interrupted or failed: looks too early, no more.
+            if matches!(poll(&mut fds, PollTimeout::from(RETRY_INTERVAL)), Ok(1)) {
+                self.control.acknowledge();
+            }
+            if self.control.must_stop() {
+                return None;
+            }
+            if self.control.take_clear() {
+                writer.clear();
+            }
+            let held = writer.ring().header().map(|header| header.link_type);
+            match Feed::open(&self.spec) {
+                Ok(feed) if feed.link_type() == held => return Some(feed),
+                Ok(feed) => {
+                    if let (Some(held), Some(sent)) = (held, feed.link_type()) {
+                        let name = self.spec.source.to_string();
+                        let changed = SourceError::Changed { name, held, sent };
+                        self.shared.set(State::Retrying, Some(changed.to_string()));
+                    }
+                }
+                Err(error) => self.shared.set(State::Retrying, Some(error.to_string())),
+            }
+        }
+    }
+}

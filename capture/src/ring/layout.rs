@@ -1,0 +1,162 @@
+//! How a ring lies in its file.
+//!
+//! ```text
+//!   0        file header, one page: geometry, link type, loss counters, permissions
+//!   4096     segment headers, 128 bytes each
+//!   body     segment bodies, back to back, each `segment_size` bytes:
+//!            pcap records exactly as a savefile has them, none crossing a segment
+//! ```
+//!
+//! The file is mapped shared and outlives the process; it is read again by the next one
+//! ([`super::recover`]), never by another process at the same time (the file is locked). Everything
+//! is in this machine's byte order: a ring does not travel. Every field is an atomic, so a mapping
+//! with any content whatsoever is a valid one of these structures.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::geometry::Geometry;
+use crate::store::Position;
+
+/// First eight bytes of a ring file.
+pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"pcapfsR1");
+
+/// Changes whenever a ring written before could be misread.
+pub(super) const VERSION: u32 = 1;
+
+/// Bytes of the file header, and the alignment of the bodies.
+pub(super) const PAGE: u64 = 4096;
+
+/// In [`FileHeader::link_type`]: the source has not said yet.
+pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
+
+/// The first page of a ring file.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub(super) struct FileHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU32,
+    /// CRC-32 of the geometry, the link type and the precision, see [`FileHeader::checksum`].
+    pub(super) checksum: AtomicU32,
+    pub(super) segment_size: AtomicU64,
+    pub(super) segments: AtomicU32,
+    pub(super) spares: AtomicU32,
+    /// `LINKTYPE_` number or [`NO_LINK_TYPE`].
+    pub(super) link_type: AtomicU32,
+    /// 6 for microseconds, 9 for nanoseconds.
+    pub(super) precision: AtomicU32,
+    pub(super) snaplen: AtomicU32,
+    /// 1 once `uid`, `gid` and `mode` were set by somebody.
+    pub(super) has_permissions: AtomicU32,
+    pub(super) uid: AtomicU32,
+    pub(super) gid: AtomicU32,
+    pub(super) mode: AtomicU32,
+    pub(super) reserved: AtomicU32,
+    /// Sequence number of the oldest retained segment.
+    pub(super) oldest_sequence: AtomicU64,
+    /// Packets the kernel dropped because its buffer was full.
+    pub(super) dropped_kernel: AtomicU64,
+    /// Packets the interface or its driver dropped before the kernel saw them.
+    pub(super) dropped_interface: AtomicU64,
+    /// Packets whose record is longer than a segment.
+    pub(super) dropped_oversize: AtomicU64,
+}
+
+impl FileHeader {
+    /// CRC-32 over everything a reader of the file has to believe before it reads on.
+    pub(super) fn compute_checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.segment_size.load(Ordering::Relaxed).to_ne_bytes());
+        for field in [&self.segments, &self.spares, &self.link_type, &self.precision] {
+            hasher.update(&field.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        hasher.finalize()
+    }
+
+    /// Writes the fields that never change but for the link type.
+    pub(super) fn initialise(&self, geometry: Geometry, link_type: u32, precision: u32) {
+        self.segment_size.store(geometry.segment_size, Ordering::Relaxed);
+        self.segments.store(geometry.segments, Ordering::Relaxed);
+        self.spares.store(geometry.spares, Ordering::Relaxed);
+        self.link_type.store(link_type, Ordering::Relaxed);
+        self.precision.store(precision, Ordering::Relaxed);
+        self.version.store(VERSION, Ordering::Relaxed);
+        self.checksum.store(self.compute_checksum(), Ordering::Relaxed);
+        // Last: a file without its magic number is one whose creation was cut short.
+        self.magic.store(MAGIC, Ordering::Release);
+    }
+}
+
+/// One segment's header. `sequence`, `first_*` and `*_base` are written when the segment is opened
+/// and do not change until it is opened again.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(super) struct SegmentHeader {
+    /// Sequence number from 1; 0 for a segment that holds nothing.
+    pub(super) sequence: AtomicU64,
+    /// Number of the first packet.
+    pub(super) first_number: AtomicU64,
+    /// [`crate::store::Position::pcap`] of the first packet.
+    pub(super) pcap_base: AtomicU64,
+    /// [`crate::store::Position::pcapng`] of the first packet.
+    pub(super) pcapng_base: AtomicU64,
+    /// Packets lost (kernel and oversize, see [`FileHeader`]) before the first packet, in all.
+    pub(super) loss_before: AtomicU64,
+    /// CRC-32 of the five fields above.
+    pub(super) opening_checksum: AtomicU32,
+    /// 1 when no record will be added.
+    pub(super) sealed: AtomicU32,
+    /// What readers may see: [`Committed`], length and checksum in one word, so that a process
+    /// killed between any two instructions leaves a pair that belongs together.
+    pub(super) committed: AtomicU64,
+    /// Time of the first packet, nanoseconds since the Unix epoch; 0 when there is none.
+    pub(super) first_time: AtomicU64,
+    /// Time of the last committed packet, likewise.
+    pub(super) last_time: AtomicU64,
+    /// Committed packets.
+    pub(super) count: AtomicU64,
+}
+
+impl SegmentHeader {
+    /// What [`opening_checksum`] is taken of: sequence, first number, pcap base, pcapng base and
+    /// loss before.
+    pub(super) fn opening_fields(&self) -> [u64; 5] {
+        [&self.sequence, &self.first_number, &self.pcap_base, &self.pcapng_base, &self.loss_before]
+            .map(|field| field.load(Ordering::Acquire))
+    }
+
+    /// Where the first record begins.
+    pub(super) fn first(&self) -> Position {
+        let [_, number, pcap, pcapng, _] = self.opening_fields();
+        Position { number, pcap, pcapng }
+    }
+}
+
+/// CRC-32 of the fields written when a segment is opened.
+pub(super) fn opening_checksum(fields: [u64; 5]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for field in fields {
+        hasher.update(&field.to_ne_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Length of the committed part of a body and the CRC-32 of exactly these bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Committed {
+    pub(super) len: u32,
+    pub(super) checksum: u32,
+}
+
+impl Committed {
+    pub(super) const fn pack(self) -> u64 {
+        (self.len as u64) << 32 | self.checksum as u64
+    }
+
+    pub(super) const fn unpack(word: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word")]
+        Self { len: (word >> 32) as u32, checksum: word as u32 }
+    }
+}
+
+const _: () = assert!(size_of::<FileHeader>() as u64 == PAGE);
+const _: () = assert!(size_of::<SegmentHeader>() == 128);

@@ -1,0 +1,428 @@
+//! The mapped ring: the one place where shared memory is touched.
+//!
+//! Why not safe code: readers must see records where the writer puts them, without a lock and
+//! without a copy of ours, in memory that is backed by a file. The argument for all of it:
+//!
+//! * A body byte at or beyond the committed length of a segment is touched by the [`Tail`] only,
+//!   of which there is one per mapping.
+//! * A body byte below the committed length is not written while its segment belongs to its
+//!   sequence or is pinned. It became visible by a Release store of the committed length, and a
+//!   reader gets at it through an Acquire load of the same word ([`Pin`]).
+//! * A segment is opened again only when it is retired and unpinned ([`Slots`]).
+//! * No other process has the file mapped: it is locked, and 0600.
+#![expect(unsafe_code, reason = "shared memory, see above")]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use memmap2::MmapRaw;
+
+use super::geometry::Geometry;
+use super::layout::{Committed, FileHeader, PAGE, SegmentHeader, opening_checksum};
+use super::pins::{Attempt, Slots};
+use crate::record::HEADER_LEN;
+use crate::store::Position;
+
+/// Bytes to gather before their checksum is taken: few enough to be in the first-level cache still.
+const HASH_EVERY: usize = 8 << 10;
+
+/// A ring file in memory.
+#[derive(Debug)]
+pub(super) struct RingMap {
+    map: MmapRaw,
+    geometry: Geometry,
+}
+
+impl RingMap {
+    /// Maps `file`, which is locked by this process and has the size `geometry` asks for.
+    ///
+    /// # Errors
+    /// Those of mmap(2), and `InvalidInput` for a file of another size.
+    pub(super) fn new(file: &File, geometry: Geometry) -> io::Result<Self> {
+        let size = geometry.file_size();
+        if file.metadata()?.len() != size {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let len = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let map = memmap2::MmapOptions::new().len(len).map_raw(file)?;
+        Ok(Self { map, geometry })
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    pub(super) fn header(&self) -> &FileHeader {
+        // SAFETY: the mapping is at least a page long, page aligned, lives as long as self, and
+        // any bytes are a valid FileHeader, which consists of atomics.
+        unsafe { &*self.map.as_ptr().cast::<FileHeader>() }
+    }
+
+    pub(super) fn segment(&self, slot: u32) -> &SegmentHeader {
+        assert!(slot < self.geometry.slots(), "slot numbers come from this ring");
+        // SAFETY: body_offset() leaves room for slots() headers behind the first page; a page is
+        // a multiple of their alignment; any bytes are a valid SegmentHeader, all atomics.
+        unsafe { &*self.map.as_ptr().add(PAGE as usize).cast::<SegmentHeader>().add(slot as usize) }
+    }
+
+    /// Start of a body; `segment_size` bytes from here belong to `slot`.
+    fn body(&self, slot: u32) -> *mut u8 {
+        assert!(slot < self.geometry.slots(), "slot numbers come from this ring");
+        let offset =
+            self.geometry.body_offset() + u64::from(slot) * self.geometry.segment_size;
+        // SAFETY: file_size(), the length of the mapping, is body_offset() and slots() bodies;
+        // it fits usize, so the offset does.
+        #[expect(clippy::cast_possible_truncation, reason = "below the length of the mapping")]
+        unsafe {
+            self.map.as_mut_ptr().add(offset as usize)
+        }
+    }
+
+    /// The first `len` bytes of a body, before anything else uses the mapping.
+    pub(super) fn body_alone(&mut self, slot: u32, len: u32) -> Option<&[u8]> {
+        if u64::from(len) > self.geometry.segment_size {
+            return None;
+        }
+        // SAFETY: inside the body; `&mut self` says that no Tail or Pin exists for the mapping,
+        // and other processes are kept away by the lock on the file.
+        Some(unsafe { std::slice::from_raw_parts(self.body(slot), len as usize) })
+    }
+
+    /// Makes the pages of a body present and writable now, in one call instead of 128 faults.
+    fn populate(&self, slot: u32) {
+        // Failure means faults later, one by one: before Linux 5.14 there is no such advice.
+        // SAFETY: the range is one body inside the mapping; the advice changes no content.
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        unsafe {
+            libc::madvise(
+                self.body(slot).cast(),
+                self.geometry.segment_size as usize,
+                libc::MADV_POPULATE_WRITE,
+            );
+        }
+    }
+}
+
+/// Looks at the first page of a ring file without believing anything in it.
+pub(super) fn with_header<T>(page: &MmapRaw, look: impl FnOnce(&FileHeader) -> T) -> Option<T> {
+    if (page.len() as u64) < PAGE {
+        return None;
+    }
+    // SAFETY: the mapping holds a page, is page aligned and outlives the call; any bytes are a
+    // valid FileHeader. It may be mapped read-only: `look` gets no way to the mapping that would
+    // write but the atomics' own stores, and the caller only loads.
+    Some(look(unsafe { &*page.as_ptr().cast::<FileHeader>() }))
+}
+
+/// What readers and the writer share.
+#[derive(Debug)]
+pub(super) struct Segments {
+    map: RingMap,
+    slots: Slots,
+    /// Slot that holds sequence `s`, at index `s % segments`; a hint, checked by [`Slots::pin`].
+    directory: Box<[AtomicU32]>,
+}
+
+/// A segment that stays as it is until this is dropped.
+#[derive(Debug)]
+pub struct Pin<'a> {
+    segments: &'a Segments,
+    slot: u32,
+    len: u32,
+    complete: bool,
+}
+
+impl Pin<'_> {
+    /// The records committed when the segment was pinned.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` was the committed length, loaded with Acquire after the segment was
+        // pinned; bytes below it are initialised and not written until the pin is gone, which
+        // the borrow of self outlives.
+        unsafe {
+            std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize)
+        }
+    }
+
+    /// Whether no record will be added to the segment.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Where the first record of the segment begins.
+    #[must_use]
+    pub fn first(&self) -> Position {
+        self.segments.map.segment(self.slot).first()
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.segments.slots.unpin(self.slot);
+    }
+}
+
+/// What a segment starts with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) sequence: u64,
+    pub(super) position: Position,
+    pub(super) loss_before: u64,
+}
+
+/// Where the writer goes on in a mapping it takes over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Resume {
+    /// In a new segment.
+    Open(Opening),
+    /// Behind the committed records of the newest retained segment, which is not sealed.
+    Continue(Committed),
+}
+
+impl Segments {
+    /// Takes over a mapping. `retained` are the segments recovery found good, oldest first, their
+    /// sequence numbers without holes; fewer than the geometry's segments if one is to be opened,
+    /// at least one if it is to be continued. Whatever else the file holds is forgotten.
+    pub(super) fn new(map: RingMap, retained: &[(u64, u32)], resume: Resume) -> (Arc<Self>, Tail) {
+        let geometry = map.geometry();
+        let slots = Slots::new(geometry.slots(), geometry.spares);
+        let directory = (0..geometry.segments).map(|_| AtomicU32::new(0)).collect();
+        let segments = Arc::new(Self { map, slots, directory });
+        for &(sequence, slot) in retained {
+            segments.place(sequence, slot);
+        }
+        let free: VecDeque<u32> = (0..geometry.slots())
+            .filter(|slot| retained.iter().all(|(_, used)| used != slot))
+            .collect();
+        for &slot in &free {
+            segments.map.segment(slot).sequence.store(0, Ordering::Release);
+        }
+        let mut tail = Tail {
+            segments: Arc::clone(&segments),
+            retained: retained.iter().copied().collect(),
+            free,
+            populated: vec![false; geometry.slots() as usize],
+            slot: 0,
+            used: 0,
+            hashed: 0,
+            hasher: crc32fast::Hasher::new(),
+        };
+        match (resume, retained.last()) {
+            (Resume::Continue(committed), Some(&(_, slot))) => {
+                tail.slot = slot;
+                tail.used = committed.len as usize;
+                tail.hashed = tail.used;
+                tail.hasher = crc32fast::Hasher::new_with_initial(committed.checksum);
+            }
+            (Resume::Continue(_), None) => unreachable!("a caller's bug: nothing to continue"),
+            (Resume::Open(opening), _) => tail.open(opening),
+        }
+        (segments, tail)
+    }
+
+    pub(super) fn map(&self) -> &RingMap {
+        &self.map
+    }
+
+    fn directory(&self, sequence: u64) -> &AtomicU32 {
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::cast_possible_truncation,
+            reason = "a remainder by the length"
+        )]
+        &self.directory[(sequence % self.directory.len() as u64) as usize]
+    }
+
+    fn place(&self, sequence: u64, slot: u32) {
+        self.slots.assign(slot, sequence);
+        self.directory(sequence).store(slot, Ordering::Release);
+    }
+
+    /// Keeps the segment of this sequence number, if it is still or already there. Waits, without
+    /// bothering the writer, while others hold as many pins as the ring has spares.
+    pub(super) fn pin(&self, sequence: u64) -> Option<Pin<'_>> {
+        let slot = self.directory(sequence).load(Ordering::Acquire);
+        loop {
+            match self.slots.pin(slot, sequence) {
+                Attempt::Pinned => {
+                    let segment = self.map.segment(slot);
+                    // In this order: a length read after the seal was seen is the final one.
+                    let complete = segment.sealed.load(Ordering::Acquire) == 1;
+                    let word = segment.committed.load(Ordering::Acquire);
+                    let len = Committed::unpack(word).len;
+                    return Some(Pin { segments: self, slot, len, complete });
+                }
+                Attempt::Gone => return None,
+                Attempt::Busy => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+/// The writing end of a ring: the open segment, and which others are retained.
+#[derive(Debug)]
+pub(super) struct Tail {
+    segments: Arc<Segments>,
+    /// Sequence and slot, oldest first; the last is open.
+    retained: VecDeque<(u64, u32)>,
+    /// Retired slots, longest retired first; some may still be pinned.
+    free: VecDeque<u32>,
+    populated: Vec<bool>,
+    slot: u32,
+    /// Bytes of the open body that hold records, committed or not.
+    used: usize,
+    /// Bytes of it that `hasher` has seen; `hashed <= used`.
+    hashed: usize,
+    hasher: crc32fast::Hasher,
+}
+
+impl Tail {
+    /// Bytes free in the open segment.
+    pub(super) fn room(&self) -> usize {
+        // A segment is below 4 GiB.
+        self.segments.map.geometry.segment_size as usize - self.used
+    }
+
+    /// Adds a record behind the others, not yet visible.
+    ///
+    /// # Panics
+    /// If it does not fit [`Tail::room`].
+    pub(super) fn append(&mut self, header: [u8; HEADER_LEN], data: &[u8]) {
+        assert!(data.len() <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
+        // SAFETY: header and data fit between `used` and the end of the open body. Bytes there
+        // are beyond the committed length, so nobody reads them; there is one Tail, and `&mut
+        // self` makes this its one access. `data` is no part of the mapping: no slice of it is
+        // given out beyond the committed length.
+        unsafe {
+            let place = self.segments.map.body(self.slot).add(self.used);
+            std::ptr::copy_nonoverlapping(header.as_ptr(), place, HEADER_LEN);
+            std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(HEADER_LEN), data.len());
+        }
+        self.used += HEADER_LEN + data.len();
+        if self.used - self.hashed >= HASH_EVERY {
+            self.hash();
+        }
+    }
+
+    fn hash(&mut self) {
+        // SAFETY: bytes below `used` were written by append; readers may read those committed
+        // meanwhile, nobody writes them.
+        let new = unsafe {
+            std::slice::from_raw_parts(
+                self.segments.map.body(self.slot).add(self.hashed),
+                self.used - self.hashed,
+            )
+        };
+        self.hasher.update(new);
+        self.hashed = self.used;
+    }
+
+    /// Makes all records visible. `count` and `last_time` are of the open segment.
+    pub(super) fn commit(&mut self, count: u64, first_time: u64, last_time: u64) {
+        self.hash();
+        let segment = self.segments.map.segment(self.slot);
+        segment.count.store(count, Ordering::Relaxed);
+        segment.first_time.store(first_time, Ordering::Relaxed);
+        segment.last_time.store(last_time, Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let committed =
+            Committed { len: self.used as u32, checksum: self.hasher.clone().finalize() };
+        // Pairs with the Acquire load in Segments::pin.
+        segment.committed.store(committed.pack(), Ordering::Release);
+    }
+
+    /// Seals the open segment, drops the oldest if the ring is full, and opens another.
+    pub(super) fn roll(&mut self, opening: Opening) {
+        self.segments.map.segment(self.slot).sealed.store(1, Ordering::Release);
+        if self.retained.len() >= self.segments.map.geometry.segments as usize {
+            self.retire_oldest();
+        }
+        self.open(opening);
+    }
+
+    /// Drops everything retained and opens another segment.
+    pub(super) fn clear(&mut self, opening: Opening) {
+        while !self.retained.is_empty() {
+            self.retire_oldest();
+        }
+        self.open(opening);
+    }
+
+    fn retire_oldest(&mut self) {
+        let Some((sequence, slot)) = self.retained.pop_front() else { return };
+        // First the number below which nothing is expected, so that a process that is killed here
+        // does not take the segment that is gone for a damaged one.
+        let header = self.segments.map.header();
+        header.oldest_sequence.store(sequence + 1, Ordering::Release);
+        self.segments.slots.retire(slot);
+        self.segments.map.segment(slot).sequence.store(0, Ordering::Release);
+        self.free.push_back(slot);
+    }
+
+    /// A retired slot that is not pinned. There always is one: see [`super::geometry::MAX_PINS`].
+    fn claim(&mut self) -> u32 {
+        loop {
+            if let Some(index) = self.free.iter().position(|&slot| self.segments.slots.is_free(slot))
+                && let Some(slot) = self.free.remove(index)
+            {
+                return slot;
+            }
+            debug_assert!(false, "more pins than spares");
+            std::thread::yield_now();
+        }
+    }
+
+    fn open(&mut self, opening: Opening) {
+        let slot = self.claim();
+        if let Some(populated) = self.populated.get_mut(slot as usize)
+            && !std::mem::replace(populated, true)
+        {
+            self.segments.map.populate(slot);
+        }
+        let segment = self.segments.map.segment(slot);
+        let Opening { sequence, position, loss_before } = opening;
+        let fields = [sequence, position.number, position.pcap, position.pcapng, loss_before];
+        segment.committed.store(Committed::default().pack(), Ordering::Relaxed);
+        segment.sealed.store(0, Ordering::Relaxed);
+        segment.opening_checksum.store(opening_checksum(fields), Ordering::Relaxed);
+        for (field, value) in [
+            (&segment.first_number, position.number),
+            (&segment.pcap_base, position.pcap),
+            (&segment.pcapng_base, position.pcapng),
+            (&segment.loss_before, loss_before),
+            (&segment.first_time, 0),
+            (&segment.last_time, 0),
+            (&segment.count, 0),
+            // Last: a process killed before this leaves a segment that holds nothing.
+            (&segment.sequence, sequence),
+        ] {
+            field.store(value, Ordering::Release);
+        }
+        self.slot = slot;
+        self.used = 0;
+        self.hashed = 0;
+        self.hasher = crc32fast::Hasher::new();
+        self.retained.push_back((opening.sequence, slot));
+        self.segments.place(opening.sequence, slot);
+    }
+
+    /// Sequence number of the oldest retained segment.
+    pub(super) fn oldest(&self) -> u64 {
+        self.retained.front().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Segments retained, the open one included.
+    pub(super) fn retained(&self) -> usize {
+        self.retained.len()
+    }
+
+    /// Where the oldest retained segment begins.
+    pub(super) fn oldest_position(&self) -> Position {
+        let slot = self.retained.front().map_or(self.slot, |(_, slot)| *slot);
+        self.segments.map.segment(slot).first()
+    }
+}

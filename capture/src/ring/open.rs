@@ -1,0 +1,410 @@
+//! Creating a ring file, or taking one over.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use parking_lot::Mutex;
+
+use super::geometry::{BadSize, Geometry};
+use super::layout::{NO_LINK_TYPE, PAGE};
+use super::map::{Opening, Resume, RingMap, Segments};
+use super::published::{Moment, Published};
+use super::recover::{Claims, read_claims, recover};
+use super::writer::{Start, Writer};
+use super::{Append, Ring};
+use crate::bell::Bells;
+use crate::linktype::LinkType;
+use crate::record::Records;
+use crate::store::{Interface, Position, Store};
+use crate::time::Precision;
+
+/// What a ring should be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its file; the directory exists.
+    pub path: PathBuf,
+    /// Bytes of packets to retain.
+    pub size: u64,
+    /// Most bytes kept of one packet.
+    pub snaplen: u32,
+    /// Resolution of the time stamps.
+    pub precision: Precision,
+    /// What the source sends, if it is known already.
+    pub link_type: Option<LinkType>,
+    /// Where the packets come from, for pcapng readers.
+    pub interface: Interface,
+}
+
+/// Why a ring cannot be had. Nothing is changed by any of these.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// No ring has this size.
+    #[error(transparent)]
+    Size(#[from] BadSize),
+    /// Another process, or another capture of this one, fills the ring.
+    #[error("{path}: in use by another capture (give this one another alias, or another --ring-dir)")]
+    InUse {
+        /// The ring file.
+        path: PathBuf,
+    },
+    /// The directory's file system has no room for the whole ring.
+    #[error("{path}: no room for a ring of {needed} MiB (make --ring smaller, or choose another --ring-dir)")]
+    NoSpace {
+        /// The ring file.
+        path: PathBuf,
+        /// Mebibytes the file takes.
+        needed: u64,
+    },
+    /// The file is not a ring, or is damaged beyond its segments.
+    #[error("{path}: not a ring this program can use: {why} (delete the file to start afresh)")]
+    Damaged {
+        /// The ring file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The retained packets and those to come cannot be in one savefile.
+    #[error("{path}: holds {held} packets, the source now sends {sent} (delete the file to start afresh, or choose another alias)")]
+    Mismatch {
+        /// The ring file.
+        path: PathBuf,
+        /// Link type or precision retained.
+        held: String,
+        /// Link type or precision to come.
+        sent: String,
+    },
+    /// Anything else the system refused.
+    #[error("{path}: {error}")]
+    System {
+        /// The ring file.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// A ring ready to be filled.
+#[derive(Debug)]
+pub struct Opened {
+    /// For cursors.
+    pub ring: Arc<Ring>,
+    /// For the source.
+    pub writer: Writer,
+    /// Packets an earlier process left in it.
+    pub recovered: u64,
+    /// What of an earlier ring could not be kept, for people.
+    pub damage: Option<String>,
+}
+
+impl Ring {
+    /// Opens the ring in `options.path`, with all that an earlier process left in it, or creates
+    /// it. A ring of another size is replaced by one of the size asked for, its packets kept as
+    /// far as they fit.
+    ///
+    /// All memory is reserved here, so that a full file system is an error now and not a signal
+    /// later.
+    ///
+    /// # Errors
+    /// [`RingError`]; an existing file is left as it was.
+    pub fn open(options: &Options) -> Result<Opened, RingError> {
+        let geometry = Geometry::new(options.size, options.snaplen)?;
+        let path = options.path.as_path();
+        let system = |error| RingError::System { path: path.to_owned(), error };
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => {
+                let lock = lock(file, path)?;
+                let old = Existing::read(lock, options)?;
+                if old.claims.geometry == geometry {
+                    Ok(old.adopt(options))
+                } else {
+                    old.resize(options, geometry)
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(options, path, geometry)
+            }
+            Err(error) => Err(system(error)),
+        }
+    }
+}
+
+fn lock(file: File, path: &Path) -> Result<Flock<File>, RingError> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => RingError::InUse { path: path.to_owned() },
+        errno => RingError::System { path: path.to_owned(), error: errno.into() },
+    })
+}
+
+/// Makes a ring file with nothing in it.
+fn create(options: &Options, path: &Path, geometry: Geometry) -> Result<Opened, RingError> {
+    create_at(options, path, geometry, Position::START, 1)
+}
+
+fn create_at(
+    options: &Options,
+    path: &Path,
+    geometry: Geometry,
+    next: Position,
+    sequence: u64,
+) -> Result<Opened, RingError> {
+    let system = |error| RingError::System { path: path.to_owned(), error };
+    // Nobody but the owner, from the first moment on, whatever the umask.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(system)?;
+    let made = reserve(file, path, geometry).and_then(|file| {
+        let map = RingMap::new(&file, geometry).map_err(system)?;
+        Ok((file, map))
+    });
+    let (file, map) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // A file that could not be made ready is ours and worth nothing.
+            let _ = std::fs::remove_file(path);
+            return Err(error);
+        }
+    };
+    map.header().snaplen.store(options.snaplen, Ordering::Relaxed);
+    map.header().oldest_sequence.store(sequence, Ordering::Relaxed);
+    map.header().initialise(
+        geometry,
+        options.link_type.map_or(NO_LINK_TYPE, |link_type| u32::from(link_type.0)),
+        precision_number(options.precision),
+    );
+    let opening = Opening { sequence, position: next, loss_before: 0 };
+    let (segments, tail) = Segments::new(map, &[], Resume::Open(opening));
+    let start =
+        Start { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
+    Ok(assemble(options, file, segments, tail, start, 1))
+}
+
+/// Locks a new file and gives it all its pages.
+fn reserve(file: File, path: &Path, geometry: Geometry) -> Result<Flock<File>, RingError> {
+    let system = |error| RingError::System { path: path.to_owned(), error };
+    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
+    let file = lock(file, path)?;
+    let size = i64::try_from(geometry.file_size()).map_err(|_| {
+        system(io::Error::from(io::ErrorKind::FileTooLarge))
+    })?;
+    match fallocate(&*file, FallocateFlags::empty(), 0, size) {
+        Ok(()) => Ok(file),
+        Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => {
+            let needed = geometry.file_size().div_ceil(1 << 20);
+            Err(RingError::NoSpace { path: path.to_owned(), needed })
+        }
+        Err(errno) => Err(system(errno.into())),
+    }
+}
+
+const fn precision_number(precision: Precision) -> u32 {
+    match precision {
+        Precision::Micro => 6,
+        Precision::Nano => 9,
+    }
+}
+
+fn assemble(
+    options: &Options,
+    file: Flock<File>,
+    segments: Arc<Segments>,
+    tail: super::map::Tail,
+    start: Start,
+    used: u64,
+) -> Opened {
+    let link_type = OnceLock::new();
+    if let Ok(known) = u16::try_from(segments.map().header().link_type.load(Ordering::Relaxed)) {
+        link_type.get_or_init(|| LinkType(known));
+    }
+    let moment = Moment {
+        oldest_chunk: tail.oldest(),
+        newest_chunk: start.sequence,
+        oldest: start.oldest,
+        next: start.next,
+        newest_time: start.last_time,
+    };
+    let ring = Arc::new(Ring {
+        segments,
+        published: Published::new(moment),
+        bells: Bells::default(),
+        ended: AtomicBool::new(false),
+        used: AtomicU64::new(used),
+        precision: options.precision,
+        link_type,
+        interface: Mutex::new(options.interface.clone()),
+        path: options.path.clone(),
+        _lock: file,
+    });
+    let writer = Writer::new(Arc::clone(&ring), tail, start);
+    let recovered = start.next.number - start.oldest.number;
+    Opened { ring, writer, recovered, damage: None }
+}
+
+/// A ring file that was there, its header checked.
+struct Existing {
+    file: Flock<File>,
+    map: RingMap,
+    claims: Claims,
+}
+
+impl Existing {
+    fn read(file: Flock<File>, options: &Options) -> Result<Self, RingError> {
+        let path = options.path.as_path();
+        let system = |error| RingError::System { path: path.to_owned(), error };
+        let damaged = |why: String| RingError::Damaged { path: path.to_owned(), why };
+        let len = file.metadata().map_err(system)?.len();
+        if len < PAGE {
+            return Err(damaged(format!("it has {len} bytes")));
+        }
+        let geometry = peek_geometry(&file).map_err(system)?.map_err(damaged)?;
+        if len != geometry.file_size() {
+            let should = geometry.file_size();
+            return Err(damaged(format!("it has {len} bytes and should have {should}")));
+        }
+        let map = RingMap::new(&file, geometry).map_err(system)?;
+        let claims = read_claims(map.header()).map_err(damaged)?;
+        let mismatch = |held: String, sent: String| {
+            Err(RingError::Mismatch { path: path.to_owned(), held, sent })
+        };
+        if claims.precision != options.precision {
+            return mismatch(
+                format!("{:?}second", claims.precision).to_lowercase(),
+                format!("{:?}second", options.precision).to_lowercase(),
+            );
+        }
+        if let (Ok(held), Some(sent)) = (u16::try_from(claims.link_type), options.link_type)
+            && LinkType(held) != sent
+        {
+            return mismatch(LinkType(held).name(), sent.name());
+        }
+        // A copy made by hand may be sparse; reserve what is missing.
+        let size = i64::try_from(len).unwrap_or(i64::MAX);
+        match fallocate(&*file, FallocateFlags::empty(), 0, size) {
+            Ok(()) => Ok(Self { file, map, claims }),
+            Err(Errno::ENOSPC | Errno::EDQUOT | Errno::ENOMEM) => {
+                Err(RingError::NoSpace { path: path.to_owned(), needed: len.div_ceil(1 << 20) })
+            }
+            Err(errno) => Err(system(errno.into())),
+        }
+    }
+
+    /// Takes the ring over where it lies.
+    fn adopt(self, options: &Options) -> Opened {
+        let Self { file, mut map, claims } = self;
+        let found = recover(&mut map, claims);
+        let mut retained = found.retained;
+        let loss = {
+            let header = map.header();
+            if let Some(link_type) = options.link_type {
+                header.link_type.store(u32::from(link_type.0), Ordering::Relaxed);
+                header.checksum.store(header.compute_checksum(), Ordering::Relaxed);
+            }
+            header.snaplen.fetch_max(options.snaplen, Ordering::Relaxed);
+            header.dropped_kernel.load(Ordering::Relaxed)
+                + header.dropped_oversize.load(Ordering::Relaxed)
+        };
+        let (resume, sequence) = match found.resume {
+            Some(committed) => (Resume::Continue(committed), found.next_sequence - 1),
+            None => {
+                let opening = Opening {
+                    sequence: found.next_sequence,
+                    position: found.next,
+                    loss_before: loss,
+                };
+                // The new segment is one of those retained.
+                if retained.len() >= claims.geometry.segments as usize {
+                    retained.remove(0);
+                }
+                (Resume::Open(opening), found.next_sequence)
+            }
+        };
+        let oldest_sequence = retained.first().map_or(sequence, |(sequence, _)| *sequence);
+        map.header().oldest_sequence.store(oldest_sequence, Ordering::Relaxed);
+        let (segments, tail) = Segments::new(map, &retained, resume);
+        let (count, first_time, last_time) =
+            if found.resume.is_some() { found.newest } else { (0, 0, found.newest.2) };
+        let start = Start {
+            sequence,
+            next: found.next,
+            oldest: tail.oldest_position(),
+            count,
+            first_time,
+            last_time,
+        };
+        let used = tail.retained() as u64;
+        let mut opened = assemble(options, file, segments, tail, start, used);
+        opened.damage = found.damage;
+        opened
+    }
+
+    /// Moves the packets into a new ring of another size, which then takes the old one's place.
+    fn resize(self, options: &Options, geometry: Geometry) -> Result<Opened, RingError> {
+        let path = options.path.as_path();
+        let system = |error| RingError::System { path: path.to_owned(), error };
+        let mut fresh_path = options.path.clone().into_os_string();
+        fresh_path.push(".new");
+        let fresh_path = PathBuf::from(fresh_path);
+        match std::fs::remove_file(&fresh_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
+            _ => {}
+        }
+        let old = self.adopt(options);
+        let bounds = old.ring.bounds();
+        let known = Options {
+            link_type: options.link_type.or_else(|| old.ring.header().map(|h| h.link_type)),
+            snaplen: options.snaplen.max(old.ring.header().map_or(0, |h| h.snaplen)),
+            ..options.clone()
+        };
+        let mut fresh =
+            create_at(&known, &fresh_path, geometry, bounds.oldest, bounds.oldest_chunk)?;
+        copy(&old.ring, &mut fresh.writer);
+        if let Err(error) = std::fs::rename(&fresh_path, path) {
+            let _ = std::fs::remove_file(&fresh_path);
+            return Err(system(error));
+        }
+        let bounds = fresh.ring.bounds();
+        fresh.recovered = bounds.next.number - bounds.oldest.number;
+        fresh.damage = old.damage;
+        Ok(fresh)
+    }
+}
+
+/// Copies every retained packet, the loss counters and the permissions.
+fn copy(from: &Ring, into: &mut Writer) {
+    let losses = from.losses();
+    into.add_loss(losses.kernel, losses.interface);
+    into.ring().file_header().dropped_oversize.fetch_add(losses.oversize, Ordering::Relaxed);
+    if let Some(permissions) = from.permissions() {
+        into.ring().set_permissions(permissions);
+    }
+    let mut chunk = from.bounds().oldest_chunk;
+    while let Ok(pinned) = from.pin(chunk) {
+        for record in Records::new(pinned.bytes()) {
+            let time = record.time(from.precision());
+            // One longer than the new ring's segments is counted as oversize there.
+            let (Append::Stored | Append::Oversize) =
+                into.append(time, record.original_len, record.data);
+        }
+        chunk += 1;
+    }
+    into.publish();
+}
+
+/// The geometry in a ring file's first page, read and not mapped: the size of the mapping is not
+/// known before.
+fn peek_geometry(file: &File) -> io::Result<Result<Geometry, String>> {
+    let page = memmap2::MmapOptions::new().len(PAGE as usize).map_raw_read_only(file)?;
+    let geometry = super::map::with_header(&page, |header| {
+        read_claims(header).map(|claims| claims.geometry)
+    });
+    Ok(geometry.unwrap_or_else(|| Err("it is too short".to_owned())))
+}

@@ -1,0 +1,228 @@
+//! Taking over a ring file that an earlier process left behind.
+//!
+//! A process that is killed leaves every committed record: the pages of the mapping belong to the
+//! kernel. Nothing in the file is believed before it is checked, since hands, disks and crashes of
+//! the machine can leave anything: the geometry against the size of the file, each segment's
+//! header and body against their checksums, its records one by one, and each segment against the
+//! one before. The ring is kept up to the last segment that is whole; what lies behind the first
+//! damage is dropped, with a message that says what and how much.
+
+use std::sync::atomic::Ordering;
+
+use super::geometry::Geometry;
+use super::layout::{Committed, FileHeader, MAGIC, VERSION, opening_checksum};
+use super::map::RingMap;
+use crate::record;
+use crate::savefile::pcapng_writer::enhanced_packet_len;
+use crate::store::Position;
+use crate::time::{Precision, Timestamp};
+
+/// What a ring file says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claims {
+    pub(super) geometry: Geometry,
+    /// `LINKTYPE_` number or [`super::layout::NO_LINK_TYPE`].
+    pub(super) link_type: u32,
+    pub(super) precision: Precision,
+    pub(super) oldest_sequence: u64,
+}
+
+/// Reads the file header out of the first page of a file.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
+    if header.magic.load(Ordering::Acquire) != MAGIC {
+        return Err("it does not begin as a ring file does".to_owned());
+    }
+    let version = header.version.load(Ordering::Relaxed);
+    if version != VERSION {
+        return Err(format!("it is of version {version}, this program writes {VERSION}"));
+    }
+    if header.checksum.load(Ordering::Relaxed) != header.compute_checksum() {
+        return Err("the checksum of its header does not match".to_owned());
+    }
+    let geometry = Geometry::checked(
+        header.segment_size.load(Ordering::Relaxed),
+        header.segments.load(Ordering::Relaxed),
+        header.spares.load(Ordering::Relaxed),
+    )
+    .ok_or_else(|| "its header describes a ring that cannot be".to_owned())?;
+    let precision = match header.precision.load(Ordering::Relaxed) {
+        6 => Precision::Micro,
+        9 => Precision::Nano,
+        other => return Err(format!("its header names a precision of 10^-{other} s")),
+    };
+    Ok(Claims {
+        geometry,
+        link_type: header.link_type.load(Ordering::Relaxed),
+        precision,
+        oldest_sequence: header.oldest_sequence.load(Ordering::Acquire),
+    })
+}
+
+/// One segment that was found whole.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    sequence: u64,
+    slot: u32,
+    first: Position,
+    next: Position,
+    count: u64,
+    committed: Committed,
+    sealed: bool,
+    first_time: u64,
+    last_time: u64,
+}
+
+/// What can be taken over.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// Sequence and slot, oldest first; empty if there is nothing.
+    pub(super) retained: Vec<(u64, u32)>,
+    pub(super) next: Position,
+    pub(super) next_sequence: u64,
+    /// Packets in the newest segment, times of its first and last.
+    pub(super) newest: (u64, u64, u64),
+    /// The newest segment can take more records.
+    pub(super) resume: Option<Committed>,
+    /// What was dropped and why, for people.
+    pub(super) damage: Option<String>,
+}
+
+/// Finds what is whole. Reads every retained byte once.
+pub(super) fn recover(map: &mut RingMap, claims: Claims) -> Recovered {
+    let mut found: Vec<(u64, u32)> = (0..claims.geometry.slots())
+        .map(|slot| (map.segment(slot).sequence.load(Ordering::Acquire), slot))
+        .filter(|&(sequence, _)| sequence != 0)
+        .collect();
+    found.sort_unstable();
+
+    let mut whole: Vec<Whole> = Vec::new();
+    let mut damage: Option<String> = None;
+    // The first segment that is expected is known even if its header was destroyed.
+    let mut expected = claims.oldest_sequence;
+    for &(sequence, slot) in &found {
+        // A leftover of a segment that was being retired when the process was killed.
+        if sequence < claims.oldest_sequence {
+            continue;
+        }
+        let checked = if sequence == expected {
+            check(map, sequence, slot, claims.precision)
+                .and_then(|segment| follows(whole.last(), segment))
+        } else {
+            Err("its header is missing".to_owned())
+        };
+        match checked {
+            Ok(segment) => whole.push(segment),
+            Err(why) => {
+                damage = Some(format!("segment {expected}: {why}"));
+                if !whole.is_empty() {
+                    break;
+                }
+                // Nothing before it to keep: what follows is better than nothing.
+                if sequence != expected
+                    && let Ok(segment) = check(map, sequence, slot, claims.precision)
+                {
+                    whole.push(segment);
+                }
+            }
+        }
+        expected = sequence.saturating_add(1);
+    }
+    if damage.is_none() && whole.last().is_none_or(|segment| segment.sealed) {
+        // There is an open segment at any time but for the few instructions in which one is
+        // sealed and the next is opened.
+        damage = Some(format!("segment {expected}: its header is missing"));
+    }
+    // As many as the ring retains: a hand may have added more.
+    let surplus = whole.len().saturating_sub(claims.geometry.segments as usize);
+    whole.drain(..surplus);
+    summarise(&whole, claims, damage, found.last().map_or(0, |(sequence, _)| *sequence))
+}
+
+fn summarise(
+    whole: &[Whole],
+    claims: Claims,
+    damage: Option<String>,
+    newest_found: u64,
+) -> Recovered {
+    let (Some(first), Some(last)) = (whole.first(), whole.last()) else {
+        return Recovered {
+            retained: Vec::new(),
+            next: Position::START,
+            next_sequence: claims.oldest_sequence.max(newest_found).saturating_add(1),
+            newest: (0, 0, 0),
+            resume: None,
+            damage: damage.map(|why| format!("{why}: nothing of it could be kept")),
+        };
+    };
+    Recovered {
+        retained: whole.iter().map(|segment| (segment.sequence, segment.slot)).collect(),
+        next: last.next,
+        next_sequence: last.sequence + 1,
+        newest: (last.count, last.first_time, last.last_time),
+        resume: (!last.sealed).then_some(last.committed),
+        damage: damage.map(|why| {
+            format!(
+                "{why}: kept packets {} to {}, dropped the rest",
+                first.first.number,
+                last.next.number - 1
+            )
+        }),
+    }
+}
+
+/// Whether `segment` begins where the one before it ends.
+fn follows(before: Option<&Whole>, segment: Whole) -> Result<Whole, String> {
+    match before {
+        Some(before) if !before.sealed => Err("the one before it was not sealed".to_owned()),
+        Some(before) if before.next != segment.first => {
+            Err("it does not begin where the one before it ends".to_owned())
+        }
+        _ => Ok(segment),
+    }
+}
+
+/// Checks a segment against its checksums and walks its records.
+fn check(
+    map: &mut RingMap,
+    sequence: u64,
+    slot: u32,
+    precision: Precision,
+) -> Result<Whole, String> {
+    let header = map.segment(slot);
+    let fields = header.opening_fields();
+    if opening_checksum(fields) != header.opening_checksum.load(Ordering::Acquire) {
+        return Err("the checksum of its header does not match".to_owned());
+    }
+    let first = header.first();
+    let committed = Committed::unpack(header.committed.load(Ordering::Acquire));
+    let sealed = header.sealed.load(Ordering::Acquire) == 1;
+    let body = map
+        .body_alone(slot, committed.len)
+        .ok_or_else(|| "it claims to be longer than a segment".to_owned())?;
+    if crc32fast::hash(body) != committed.checksum {
+        return Err("the checksum of its packets does not match".to_owned());
+    }
+    let mut next = first;
+    let (mut count, mut first_time, mut last_time) = (0, 0, 0);
+    let mut records = record::Records::new(body);
+    for record in records.by_ref() {
+        let time: Timestamp = record.time(precision);
+        if count == 0 {
+            first_time = time.nanoseconds();
+        }
+        last_time = time.nanoseconds();
+        count += 1;
+        // Sums of lengths of packets: a u64 does not overflow; a hand-made base could.
+        next.number = next.number.saturating_add(1);
+        next.pcap = next.pcap.saturating_add(record.len() as u64);
+        let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
+        next.pcapng = next.pcapng.saturating_add(enhanced_packet_len(captured_len));
+    }
+    if !records.rest().is_empty() {
+        return Err("its last record is not whole".to_owned());
+    }
+    Ok(Whole { sequence, slot, first, next, count, committed, sealed, first_time, last_time })
+}

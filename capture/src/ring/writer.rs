@@ -1,0 +1,191 @@
+//! The one who fills a ring.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Ring;
+use super::map::{Opening, Tail};
+use super::published::Moment;
+use crate::linktype::LinkType;
+use crate::record;
+use crate::savefile::pcapng_writer::enhanced_packet_len;
+use crate::store::{Position, Store};
+use crate::time::Timestamp;
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Append {
+    /// It is in the ring, and visible after the next [`Writer::publish`] at the latest.
+    Stored,
+    /// Its record is longer than a segment; counted as oversize.
+    Oversize,
+}
+
+/// The writing end of a [`Ring`]; there is one.
+///
+/// What is appended becomes visible to cursors at [`Writer::publish`], which a source calls once
+/// per batch, or when a segment is full.
+#[derive(Debug)]
+pub struct Writer {
+    ring: Arc<Ring>,
+    tail: Tail,
+    sequence: u64,
+    next: Position,
+    /// Position of the first packet of the oldest retained segment.
+    oldest: Position,
+    /// Packets in the open segment.
+    count: u64,
+    first_time: u64,
+    last_time: u64,
+    unpublished: bool,
+}
+
+/// Where a writer starts in a new or recovered ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) sequence: u64,
+    pub(super) next: Position,
+    pub(super) oldest: Position,
+    pub(super) count: u64,
+    pub(super) first_time: u64,
+    pub(super) last_time: u64,
+}
+
+impl Writer {
+    pub(super) fn new(ring: Arc<Ring>, tail: Tail, start: Start) -> Self {
+        let Start { sequence, next, oldest, count, first_time, last_time } = start;
+        Self {
+            ring,
+            tail,
+            sequence,
+            next,
+            oldest,
+            count,
+            first_time,
+            last_time,
+            unpublished: false,
+        }
+    }
+
+    /// The ring that is filled.
+    #[must_use]
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Adds a packet behind the others.
+    ///
+    /// `data` is what was captured of it, already cut to the snaplen; `original_len` is its length
+    /// on the wire. Lengths beyond 4 GiB do not occur: a segment is smaller.
+    pub fn append(&mut self, time: Timestamp, original_len: u32, data: &[u8]) -> Append {
+        let len = record::HEADER_LEN + data.len();
+        let captured_len = match u32::try_from(data.len()) {
+            Ok(captured_len) if len as u64 <= self.ring.geometry().segment_size => captured_len,
+            _ => {
+                self.ring.file_header().dropped_oversize.fetch_add(1, Ordering::Relaxed);
+                return Append::Oversize;
+            }
+        };
+        if self.tail.room() < len {
+            self.roll();
+        }
+        let header = record::header(time, self.ring.precision(), captured_len, original_len);
+        self.tail.append(header, data);
+        if self.count == 0 {
+            self.first_time = time.nanoseconds();
+        }
+        self.last_time = time.nanoseconds();
+        self.count += 1;
+        self.next.number += 1;
+        self.next.pcap += len as u64;
+        self.next.pcapng += enhanced_packet_len(captured_len);
+        self.unpublished = true;
+        Append::Stored
+    }
+
+    /// Makes everything appended visible and wakes those who wait for it.
+    pub fn publish(&mut self) {
+        if std::mem::take(&mut self.unpublished) {
+            self.commit();
+            self.ring.bells().strike();
+        }
+    }
+
+    /// Adds packets lost before they could be appended. `interface` are those the driver dropped,
+    /// which the kernel never saw and which are in no sum with the others.
+    pub fn add_loss(&self, kernel: u64, interface: u64) {
+        let header = self.ring.file_header();
+        header.dropped_kernel.fetch_add(kernel, Ordering::Relaxed);
+        header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
+    }
+
+    /// Says what the source sends, once that is known.
+    ///
+    /// # Errors
+    /// The link type the ring already holds, if it is another; nothing is changed then.
+    pub fn declare(&self, link_type: LinkType, snaplen: u32) -> Result<(), LinkType> {
+        self.ring.declare(link_type, snaplen)?;
+        // Readers may be waiting for the header alone.
+        self.ring.bells().strike();
+        Ok(())
+    }
+
+    /// Drops everything retained. Cursors that were behind have lost it.
+    pub fn clear(&mut self) {
+        self.commit();
+        self.sequence += 1;
+        let opening = self.opening();
+        self.tail.clear(opening);
+        self.begin_segment();
+        self.oldest = self.next;
+        self.show();
+        self.ring.bells().strike();
+    }
+
+    /// Says that no packet will come for now, or that packets may come again. Whatever was
+    /// appended is published first.
+    pub fn set_ended(&mut self, ended: bool) {
+        self.publish();
+        self.ring.ended.store(ended, Ordering::SeqCst);
+        self.ring.bells().strike();
+    }
+
+    fn commit(&mut self) {
+        self.tail.commit(self.count, self.first_time, self.last_time);
+        self.show();
+    }
+
+    fn roll(&mut self) {
+        self.commit();
+        self.sequence += 1;
+        let opening = self.opening();
+        self.tail.roll(opening);
+        self.begin_segment();
+        self.oldest = self.tail.oldest_position();
+        self.show();
+    }
+
+    fn begin_segment(&mut self) {
+        self.count = 0;
+        self.first_time = 0;
+    }
+
+    fn opening(&self) -> Opening {
+        let header = self.ring.file_header();
+        let loss_before = header.dropped_kernel.load(Ordering::Relaxed)
+            + header.dropped_oversize.load(Ordering::Relaxed);
+        Opening { sequence: self.sequence, position: self.next, loss_before }
+    }
+
+    fn show(&self) {
+        self.ring.used.store(self.tail.retained() as u64, Ordering::Relaxed);
+        self.ring.published.write(Moment {
+            oldest_chunk: self.tail.oldest(),
+            newest_chunk: self.sequence,
+            oldest: self.oldest,
+            next: self.next,
+            newest_time: self.last_time,
+        });
+    }
+}

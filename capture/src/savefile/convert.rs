@@ -1,0 +1,146 @@
+//! Chunks made of a savefile whose bytes cannot be served as they lie: pcapng, the other byte
+//! order, packets left out or cut.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::index::{Entry, Interfaces, matched};
+use super::walk::{Format, Found, Packet};
+use crate::record;
+use crate::store::Converted;
+
+/// Chunks kept at most: enough for some readers that go through the file side by side.
+const CACHED_CHUNKS: usize = 8;
+
+/// Bytes kept at most, unless the newest chunk alone has more: eight chunks of usual size.
+const CACHED_LEN: usize = 2 << 20;
+
+/// Makes the records of a chunk. `pcap_len` is how many bytes the index found that they have, and
+/// so a bound for what is allocated.
+///
+/// `None` if the file does not hold what the index found there.
+pub(super) fn convert(
+    bytes: &[u8],
+    format: &Format,
+    entry: &Entry,
+    interfaces: &Interfaces,
+    snaplen: u32,
+    pcap_len: usize,
+) -> Option<Converted> {
+    let bytes = bytes.get(..entry.end)?;
+    let mut converted = Converted {
+        bytes: Vec::with_capacity(pcap_len),
+        interfaces: Vec::new(),
+    };
+    let mut place = entry.place;
+    let mut packets = 0_usize;
+    while place.offset < entry.end {
+        match place.step(bytes, format, &interfaces.all).ok()? {
+            Found::Packet(packet) => {
+                if matched(entry.matched.as_deref(), packets) {
+                    append(&mut converted.bytes, &packet, snaplen, pcap_len)?;
+                    if matches!(format, Format::Pcapng) {
+                        converted.interfaces.push(packet.interface);
+                    }
+                }
+                packets = packets.checked_add(1)?;
+            }
+            Found::Interface(_) => place.describe(interfaces.all.get(place.next_interface())?),
+            Found::Foreign(_) | Found::Other => {}
+            Found::End => return None,
+        }
+    }
+    if place.known <= 1 {
+        converted.interfaces = Vec::new();
+    }
+    (converted.bytes.len() == pcap_len).then_some(converted)
+}
+
+/// Appends a packet as a native record; `None` if there would be more than `pcap_len` bytes.
+fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, pcap_len: usize) -> Option<()> {
+    let captured_len = u32::try_from(packet.data.len()).ok()?.min(snaplen);
+    let data = packet.data.get(..captured_len as usize)?;
+    let len = out
+        .len()
+        .checked_add(record::HEADER_LEN)?
+        .checked_add(data.len())?;
+    if len > pcap_len {
+        return None;
+    }
+    // As the file has them, even if the fraction is a second or more.
+    for field in [
+        packet.seconds,
+        packet.fraction,
+        captured_len,
+        packet.original_len,
+    ] {
+        out.extend_from_slice(&field.to_ne_bytes());
+    }
+    out.extend_from_slice(data);
+    Some(())
+}
+
+/// The chunks converted last, so that readers that follow each other do not convert twice.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    /// Least recently used first.
+    chunks: VecDeque<(u64, Arc<Converted>)>,
+}
+
+impl Cache {
+    pub(super) fn get(&mut self, chunk: u64) -> Option<Arc<Converted>> {
+        let at = self.chunks.iter().position(|(id, _)| *id == chunk)?;
+        let entry = self.chunks.remove(at)?;
+        let converted = Arc::clone(&entry.1);
+        self.chunks.push_back(entry);
+        Some(converted)
+    }
+
+    pub(super) fn insert(&mut self, chunk: u64, converted: Arc<Converted>) {
+        self.chunks.retain(|(id, _)| *id != chunk);
+        self.chunks.push_back((chunk, converted));
+        while self.chunks.len() > CACHED_CHUNKS || self.chunks.len() > 1 && self.len() > CACHED_LEN
+        {
+            self.chunks.pop_front();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.chunks.iter().fold(0, |sum, (_, converted)| {
+            sum.saturating_add(converted.bytes.len())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_keeps_what_was_used_last_within_its_bounds() {
+        let chunk = |len| {
+            Arc::new(Converted {
+                bytes: vec![0; len],
+                interfaces: Vec::new(),
+            })
+        };
+        let mut cache = Cache::default();
+        for id in 0..10 {
+            cache.insert(id, chunk(100));
+            assert!(cache.get(0).is_some() || id >= CACHED_CHUNKS as u64 + 2);
+        }
+        assert_eq!(cache.chunks.len(), CACHED_CHUNKS);
+        assert!(cache.get(1).is_none(), "the least recently used went");
+        cache.insert(10, chunk(CACHED_LEN + 1));
+        assert_eq!(cache.chunks.len(), 1, "a large one goes alone");
+        assert!(cache.get(10).is_some());
+    }
+}

@@ -1,0 +1,168 @@
+//! What can be wrong with a savefile, sorted by whose fault it is.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::{MAX_BLOCK_LEN, MAX_CAPTURED_LEN, MAX_INTERFACES};
+
+/// Why bytes are no savefile, or not at this place. The fault of whoever wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The first four bytes are no magic number of a format read here.
+    #[error("no savefile (starts with {})", describe_start(*.0))]
+    Magic([u8; 4]),
+    /// A version of the format that is not read here.
+    #[error("{format} version {major}.{minor} is not supported")]
+    Version {
+        /// `pcap` or `pcapng`.
+        format: &'static str,
+        /// Major version found.
+        major: u16,
+        /// Minor version found.
+        minor: u16,
+    },
+    /// The bytes end inside the header of the file.
+    #[error("cut short inside its header ({there} of {needed} bytes)")]
+    HeaderCut {
+        /// Bytes there are.
+        there: u64,
+        /// Bytes a header has, as far as that is known.
+        needed: u64,
+    },
+    /// A record that claims more than [`MAX_CAPTURED_LEN`] bytes.
+    #[error("a packet of {captured_len} captured bytes (at most {MAX_CAPTURED_LEN} are possible)")]
+    PacketTooLong {
+        /// The captured length found.
+        captured_len: u32,
+    },
+    /// The first block of a pcapng section has no byte order magic.
+    #[error("a section header with byte order magic {0:#010x}")]
+    ByteOrderMagic(u32),
+    /// A block whose length no block of its type can have.
+    #[error("a block of type {block_type:#x} with a length of {len}")]
+    BlockLength {
+        /// Type of the block.
+        block_type: u32,
+        /// The total length found.
+        len: u32,
+    },
+    /// A block to be read that is longer than [`MAX_BLOCK_LEN`].
+    #[error(
+        "a block of type {block_type:#x} of {len} bytes (at most {MAX_BLOCK_LEN} are possible)"
+    )]
+    BlockTooLong {
+        /// Type of the block.
+        block_type: u32,
+        /// The total length found.
+        len: u32,
+    },
+    /// A block that gives its length differently at its two ends.
+    #[error("a block of type {block_type:#x} with length {head} in front and {tail} behind")]
+    BlockTrailer {
+        /// Type of the block.
+        block_type: u32,
+        /// Length at its beginning.
+        head: u32,
+        /// Length at its end.
+        tail: u32,
+    },
+    /// Captured bytes that do not fit into the block that is to hold them.
+    #[error("a packet of {captured_len} captured bytes in a block with room for {room}")]
+    PacketPastBlock {
+        /// The captured length found.
+        captured_len: u32,
+        /// Bytes from the beginning of the data to the end of the block.
+        room: usize,
+    },
+    /// An option that does not fit into the block that is to hold it, or is too short.
+    #[error("option {code} of {len} bytes does not fit")]
+    BadOption {
+        /// Option code.
+        code: u16,
+        /// Option length found.
+        len: u16,
+    },
+    /// A packet of an interface that has not been described in its section.
+    #[error("a packet of interface {interface}, but only {described} are described")]
+    NoInterface {
+        /// The interface named, counted from 0 in its section.
+        interface: u32,
+        /// Interfaces described in the section up to there.
+        described: u32,
+    },
+    /// More interfaces than [`MAX_INTERFACES`].
+    #[error("more than {MAX_INTERFACES} interfaces")]
+    TooManyInterfaces,
+}
+
+/// A [`Fault`] and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed at byte {offset}: {fault}")]
+pub struct Malformed {
+    /// Bytes from the beginning of the file or stream to the record or block at fault.
+    pub offset: u64,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// Why a savefile cannot be opened. Nothing has been kept open or mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is nothing at the path.
+    #[error("{}: no such file", .0.display())]
+    NotFound(PathBuf),
+    /// This process may not read it.
+    #[error("{}: permission denied", .0.display())]
+    NotPermitted(PathBuf),
+    /// A directory, pipe, socket or device; a pipe can be read as a stream.
+    #[error("{} is not a regular file but a {what}", path.display())]
+    NotRegular {
+        /// The path as given.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A file without a byte in it.
+    #[error("{} is empty", .0.display())]
+    Empty(PathBuf),
+    /// Not a savefile, or of a version not read here, or cut inside its header.
+    #[error("{} is {fault}", path.display())]
+    NotSavefile {
+        /// The path as given.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// As many savefiles are mapped as this process can guard.
+    #[error("{}: {limit} savefiles are mapped already", path.display())]
+    TooMany {
+        /// The path as given.
+        path: PathBuf,
+        /// How many can be mapped at a time.
+        limit: usize,
+    },
+    /// The system refused for another reason.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The path as given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The bytes a file starts with, and what that is if people are likely to try it.
+fn describe_start(start: [u8; 4]) -> String {
+    let [a, b, c, d] = start;
+    let known = match start {
+        [0x1f, 0x8b, ..] => ": gzip, unpack it first",
+        [0x28, 0xb5, 0x2f, 0xfd] => ": zstd, unpack it first",
+        [0xfd, b'7', b'z', b'X'] => ": xz, unpack it first",
+        [b's', b'n', b'o', b'o'] => ": snoop, convert it with editcap",
+        [0xa1, 0xb2, 0xcd, 0x34] | [0x34, 0xcd, 0xb2, 0xa1] => {
+            ": a pcap with patched record headers, convert it with editcap"
+        }
+        _ => "",
+    };
+    format!("{a:02x} {b:02x} {c:02x} {d:02x}{known}")
+}

@@ -1,0 +1,306 @@
+//! A savefile as a store: mapped where it lies, never copied, everything retained.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::convert::{self, Cache};
+use super::index::{Entry, Index, Indexer, Interfaces};
+use super::map::Map;
+use super::walk::{self, Format};
+use super::{OpenError, Probe};
+use crate::bell::Bells;
+use crate::filter::Filter;
+use crate::store::{
+    Bounds, Capacity, Chunk, ChunkBytes, Converted, Header, Interface, PinError, Position, Store,
+    Target,
+};
+
+/// What is to be served of a savefile.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Only packets this matches; compiled for [`Probe::link_type`]. It sees them uncut.
+    pub filter: Option<Filter>,
+    /// At most this many bytes of each packet; `None` and 0 for all that the file has.
+    pub snaplen: Option<u32>,
+}
+
+/// How [`Savefile::index`] came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexed {
+    /// All of the file that can be served is; [`Savefile::problem`] says if that is not all.
+    Finished,
+    /// It was told to stop; calling it again goes on from there.
+    Stopped,
+}
+
+/// A mapped savefile. See the [module](super).
+///
+/// Packets of a pcapng file that are not of the link type of its first one are left out and
+/// counted, and so are the interfaces they come from; the others are numbered through all sections.
+#[derive(Debug)]
+pub struct Savefile {
+    map: Map,
+    format: Format,
+    header: Header,
+    leading: u32,
+    /// Captured bytes served of a packet at most, even of one above the file's snapshot length.
+    snaplen: u32,
+    index: RwLock<Index>,
+    indexer: Mutex<Indexer>,
+    cache: Mutex<Cache>,
+    /// Why chunks can no longer be had: the file was changed by someone.
+    failure: OnceLock<String>,
+    bells: Bells,
+}
+
+impl Savefile {
+    /// Opens a savefile for which no filter has to be compiled; otherwise see [`Probe`].
+    ///
+    /// # Errors
+    /// As [`Probe::open`].
+    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        Probe::open(path).map(|probe| probe.into_savefile(options))
+    }
+
+    pub(super) fn new(probe: Probe, options: Options) -> Self {
+        let Probe {
+            map,
+            format,
+            mut header,
+            interfaces: described,
+        } = probe;
+        let snaplen = options
+            .snaplen
+            .filter(|snaplen| *snaplen != 0)
+            .unwrap_or(u32::MAX);
+        header.snaplen = header.snaplen.min(snaplen);
+        let mut interfaces = Interfaces::default();
+        for interface in described {
+            interfaces.push(interface, header.link_type);
+        }
+        let leading = u32::try_from(interfaces.served.len())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading);
+        let index = Index {
+            next: Position::START,
+            interfaces: Arc::new(interfaces),
+            ..Index::default()
+        };
+        Self {
+            map,
+            format,
+            header,
+            leading,
+            snaplen,
+            index: RwLock::new(index),
+            indexer: Mutex::new(indexer),
+            cache: Mutex::default(),
+            failure: OnceLock::new(),
+            bells: Bells::default(),
+        }
+    }
+
+    /// Walks the file and makes its packets visible, some 256 KiB of records at a time; the store
+    /// has ended when this returns. After [`Indexed::Stopped`] it may be called again and goes on.
+    ///
+    /// # Blocking
+    /// For as long as the walk takes, or until shortly after `stop` is set; a second caller waits
+    /// for the first.
+    pub fn index(&self, stop: &AtomicBool) -> Indexed {
+        let mut indexer = self.indexer.lock();
+        self.index.write().ended = false;
+        if indexer.run(&self.map, &self.format, &self.index, &self.bells, stop) {
+            Indexed::Finished
+        } else {
+            // Whoever waits for packets gets the end, as from any capture that is stopped.
+            self.index.write().ended = true;
+            self.bells.strike();
+            Indexed::Stopped
+        }
+    }
+
+    /// Why not all of the file is served, in one line; `None` if it is, or will be.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.failure
+            .get()
+            .cloned()
+            .or_else(|| self.index.read().problem.clone())
+    }
+
+    /// Packets found in the file up to now, whether they are served or not.
+    #[must_use]
+    pub fn raw_packets(&self) -> u64 {
+        self.index.read().raw
+    }
+
+    /// Packets left out up to now because their link type is not [`Header::link_type`].
+    #[must_use]
+    pub fn foreign_packets(&self) -> u64 {
+        self.index.read().foreign
+    }
+
+    /// The records of a chunk as this process makes them; from the cache, or made now.
+    fn converted(
+        &self,
+        chunk: u64,
+        entry: &Entry,
+        interfaces: &Interfaces,
+        pcap_len: u64,
+    ) -> Result<Arc<Converted>, PinError> {
+        if let Some(converted) = self.cache.lock().get(chunk) {
+            return Ok(converted);
+        }
+        let converted = usize::try_from(pcap_len).ok().and_then(|pcap_len| {
+            let bytes = self.map.bytes();
+            convert::convert(
+                bytes,
+                &self.format,
+                entry,
+                interfaces,
+                self.snaplen,
+                pcap_len,
+            )
+        });
+        // Asked after reading: zeros in the place of what was cut are never served.
+        self.check(entry.end)?;
+        let Some(converted) = converted else {
+            return Err(self.fail(self.map.describe_change()));
+        };
+        let converted = Arc::new(converted);
+        self.cache.lock().insert(chunk, Arc::clone(&converted));
+        Ok(converted)
+    }
+
+    /// Whether the first `end` bytes of the file are still there.
+    fn check(&self, end: usize) -> Result<(), PinError> {
+        self.map.check(end).map_err(|problem| self.fail(problem))
+    }
+
+    fn fail(&self, problem: String) -> PinError {
+        PinError::Failed(self.failure.get_or_init(|| problem).clone())
+    }
+}
+
+impl Store for Savefile {
+    fn header(&self) -> Option<Header> {
+        Some(self.header)
+    }
+
+    fn interface(&self, id: u32) -> Option<Interface> {
+        let limited = |snaplen: u32| match snaplen {
+            0 if self.snaplen == u32::MAX => 0,
+            0 => self.snaplen,
+            _ => snaplen.min(self.snaplen),
+        };
+        let interfaces = Arc::clone(&self.index.read().interfaces);
+        let described = interfaces
+            .served
+            .get(usize::try_from(id).ok()?)
+            .and_then(|at| interfaces.all.get(*at));
+        match described {
+            Some(described) => {
+                let interface = walk::interface(self.map.bytes(), described).unwrap_or_default();
+                Some(Interface {
+                    snaplen: limited(interface.snaplen),
+                    ..interface
+                })
+            }
+            // A pcap file, or a pcapng file that describes nothing.
+            None if id == 0 => Some(Interface {
+                snaplen: self.header.snaplen,
+                ..Interface::default()
+            }),
+            None => None,
+        }
+    }
+
+    fn leading_interfaces(&self) -> u32 {
+        self.leading
+    }
+
+    fn bounds(&self) -> Bounds {
+        let index = self.index.read();
+        Bounds {
+            oldest_chunk: 0,
+            newest_chunk: index.chunks.len().saturating_sub(1) as u64,
+            oldest: Position::START,
+            next: index.next,
+            newest_time: index.newest,
+            ended: index.ended,
+        }
+    }
+
+    fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
+        let (entry, next, interfaces) = {
+            let index = self.index.read();
+            let at = usize::try_from(chunk).map_err(|_| PinError::NotYet)?;
+            let entry = index.chunks.get(at).ok_or(PinError::NotYet)?.clone();
+            let next = at.checked_add(1).and_then(|at| index.chunks.get(at));
+            let next = next.map_or(index.next, |next| next.first);
+            (entry, next, Arc::clone(&index.interfaces))
+        };
+        self.check(entry.end)?;
+        let bytes = if entry.whole && self.format.is_native() {
+            let bytes = self.map.bytes().get(entry.place.offset..entry.end);
+            ChunkBytes::Mapped(bytes.unwrap_or_default())
+        } else {
+            let pcap_len = next.pcap.saturating_sub(entry.first.pcap);
+            ChunkBytes::Converted(self.converted(chunk, &entry, &interfaces, pcap_len)?)
+        };
+        Ok(Chunk {
+            id: chunk,
+            first: entry.first,
+            complete: true,
+            bytes,
+        })
+    }
+
+    fn find(&self, target: Target) -> Result<u64, PinError> {
+        let index = self.index.read();
+        let value = target.value();
+        if value < target.coordinate(&Position::START) {
+            return Err(PinError::Lapped);
+        }
+        if value >= target.coordinate(&index.next) {
+            return Err(PinError::NotYet);
+        }
+        let behind = index
+            .chunks
+            .partition_point(|entry| target.coordinate(&entry.first) <= value);
+        // The first chunk begins at START, so at least that one is not behind.
+        behind
+            .checked_sub(1)
+            .map(|chunk| chunk as u64)
+            .ok_or(PinError::NotYet)
+    }
+
+    fn intact(&self) -> Result<(), PinError> {
+        self.check(0)
+    }
+
+    fn bells(&self) -> &Bells {
+        &self.bells
+    }
+
+    fn capacity(&self) -> Capacity {
+        let chunks = self.index.read().chunks.len() as u64;
+        Capacity {
+            size: self.map.bytes().len() as u64,
+            segments: chunks,
+            used: chunks,
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! The layout of pcapng savefiles.
+//!
+//! A file is a sequence of blocks: type, total length, body, total length again, everything padded
+//! to four bytes. A section header starts over with its own byte order and its own interfaces; an
+//! interface description adds interface 0, 1, ... of its section; packets name theirs. Blocks of
+//! unknown type are skipped.
+//!
+//! Source: draft-ietf-opsawg-pcapng; libpcap `sf-pcapng.c` for what is accepted in practice.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use super::order::{ByteOrder, Fields};
+use super::{DEFAULT_SNAPLEN, Fault, MAX_BLOCK_LEN, MAX_CAPTURED_LEN};
+use crate::linktype::LinkType;
+use crate::store::Interface;
+use crate::time::Timestamp;
+
+/// Section header block; reads the same in both byte orders.
+pub const SECTION_HEADER: u32 = 0x0a0d_0d0a;
+/// Interface description block.
+pub const INTERFACE_DESCRIPTION: u32 = 1;
+/// Packet block, obsolete: an enhanced packet block with 16-bit interface and drop count.
+pub const OBSOLETE_PACKET: u32 = 2;
+/// Simple packet block: interface 0, no time.
+pub const SIMPLE_PACKET: u32 = 3;
+/// Interface statistics block.
+pub const INTERFACE_STATISTICS: u32 = 5;
+/// Enhanced packet block.
+pub const ENHANCED_PACKET: u32 = 6;
+
+/// What a section header's byte order magic reads as in the right order.
+pub const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
+
+/// Bytes to look at before the length of any block is known, and the length of the shortest.
+pub const HEAD_LEN: usize = 12;
+
+/// Option codes read or written here.
+pub mod option {
+    /// Ends a list of options.
+    pub const END: u16 = 0;
+    /// A comment, in any block.
+    pub const COMMENT: u16 = 1;
+    /// `shb_userappl`: what wrote the section.
+    pub const USER_APPLICATION: u16 = 4;
+    /// `if_name`.
+    pub const IF_NAME: u16 = 2;
+    /// `if_description`.
+    pub const IF_DESCRIPTION: u16 = 3;
+    /// `if_tsresol`: unit of the interface's time stamps.
+    pub const IF_TSRESOL: u16 = 9;
+    /// `if_filter`: one byte, 0 for an expression, and the filter.
+    pub const IF_FILTER: u16 = 11;
+    /// `if_tsoffset`: seconds to add to the interface's time stamps.
+    pub const IF_TSOFFSET: u16 = 14;
+    /// `isb_starttime`.
+    pub const ISB_STARTTIME: u16 = 2;
+    /// `isb_ifrecv`: packets received.
+    pub const ISB_IFRECV: u16 = 4;
+    /// `isb_ifdrop`: packets the interface dropped for lack of resources.
+    pub const ISB_IFDROP: u16 = 5;
+    /// `isb_osdrop`: packets the operating system dropped.
+    pub const ISB_OSDROP: u16 = 7;
+    /// `isb_usrdeliv`: packets delivered to the user.
+    pub const ISB_USRDELIV: u16 = 8;
+}
+
+/// Type and length of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Type of the block.
+    pub block_type: u32,
+    /// Bytes of the whole block: a multiple of 4, at least 12.
+    pub len: u32,
+    /// Byte order of the block, and of all up to the next section header.
+    pub order: ByteOrder,
+}
+
+impl Head {
+    /// The head of the block at the start of `bytes`, which belongs to a section in `order`; with
+    /// no section yet, only a section header will do. `None` if there are not [`HEAD_LEN`] bytes.
+    ///
+    /// # Errors
+    /// A fault in the block's length or in a section header's magic numbers.
+    #[inline]
+    pub fn parse(bytes: &[u8], order: Option<ByteOrder>) -> Result<Option<Self>, Fault> {
+        let Some(head) = bytes.first_chunk::<HEAD_LEN>() else {
+            return Ok(None);
+        };
+        let [t0, t1, t2, t3, .., m0, m1, m2, m3] = *head;
+        let block_type = ByteOrder::NATIVE.u32([t0, t1, t2, t3]);
+        let order = match order {
+            _ if block_type == SECTION_HEADER => section_order([m0, m1, m2, m3])?,
+            Some(order) => order,
+            None => return Err(Fault::Magic([t0, t1, t2, t3])),
+        };
+        let [block_type, len, _] = order.words(head);
+        let (shortest, read) = shortest(block_type);
+        if len < shortest || len % 4 != 0 {
+            return Err(Fault::BlockLength { block_type, len });
+        }
+        if read && len > MAX_BLOCK_LEN {
+            return Err(Fault::BlockTooLong { block_type, len });
+        }
+        Ok(Some(Self {
+            block_type,
+            len,
+            order,
+        }))
+    }
+
+    /// Whether [`Block::parse`] makes nothing of the contents, so that they need not be there.
+    #[must_use]
+    pub const fn is_skipped(&self) -> bool {
+        !shortest(self.block_type).1
+    }
+
+    /// Compares the length behind the block with the one in front.
+    ///
+    /// # Errors
+    /// [`Fault::BlockTrailer`] if they differ.
+    #[inline]
+    pub fn check_trailer(&self, trailer: [u8; 4]) -> Result<(), Fault> {
+        let (block_type, head, tail) = (self.block_type, self.len, self.order.u32(trailer));
+        if head == tail {
+            Ok(())
+        } else {
+            Err(Fault::BlockTrailer {
+                block_type,
+                head,
+                tail,
+            })
+        }
+    }
+}
+
+/// Length of the shortest block of a type, and whether its contents are read.
+const fn shortest(block_type: u32) -> (u32, bool) {
+    match block_type {
+        SECTION_HEADER => (28, true),
+        INTERFACE_DESCRIPTION => (20, true),
+        OBSOLETE_PACKET | ENHANCED_PACKET => (32, true),
+        SIMPLE_PACKET => (16, true),
+        _ => (12, false),
+    }
+}
+
+/// The byte order of a section from its byte order magic.
+fn section_order(magic: [u8; 4]) -> Result<ByteOrder, Fault> {
+    [ByteOrder::Little, ByteOrder::Big]
+        .into_iter()
+        .find(|order| order.u32(magic) == BYTE_ORDER_MAGIC)
+        .ok_or_else(|| Fault::ByteOrderMagic(ByteOrder::NATIVE.u32(magic)))
+}
+
+/// What a block says.
+#[derive(Clone, Debug)]
+pub enum Block<'a> {
+    /// A section begins; interfaces are numbered from 0 again.
+    Section,
+    /// One more interface of the section.
+    Interface(InterfaceBlock<'a>),
+    /// A packet.
+    Packet(PacketBlock<'a>),
+    /// Nothing of interest here.
+    Other,
+}
+
+impl<'a> Block<'a> {
+    /// Reads the block that `bytes` begins with. `None` if `bytes` ends inside it.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it, except that the options of an interface are not read yet.
+    #[inline]
+    pub fn parse(head: &Head, bytes: &'a [u8]) -> Result<Option<Self>, Fault> {
+        let Some(block) = bytes.get(..head.len as usize) else {
+            return Ok(None);
+        };
+        let Some((block, trailer)) = block.split_last_chunk() else {
+            return Ok(None);
+        };
+        head.check_trailer(*trailer)?;
+        let body = Fields::new(block.get(8..).unwrap_or_default(), head.order);
+        let too_short = || Fault::BlockLength {
+            block_type: head.block_type,
+            len: head.len,
+        };
+        match head.block_type {
+            SECTION_HEADER => {
+                let (major, minor) = section_version(body).ok_or_else(too_short)?;
+                // Minor version 2 was written by mistake for what is 0 (draft, section 4.1).
+                match (major, minor) {
+                    (1, 0 | 2) => Ok(Some(Self::Section)),
+                    _ => Err(Fault::Version {
+                        format: "pcapng",
+                        major,
+                        minor,
+                    }),
+                }
+            }
+            INTERFACE_DESCRIPTION => {
+                let interface = InterfaceBlock::parse(body).ok_or_else(too_short)?;
+                Ok(Some(Self::Interface(interface)))
+            }
+            ENHANCED_PACKET | OBSOLETE_PACKET | SIMPLE_PACKET => {
+                let packet = PacketBlock::parse(head.block_type, body).ok_or_else(too_short)?;
+                Ok(Some(Self::Packet(packet)))
+            }
+            _ => Ok(Some(Self::Other)),
+        }
+    }
+}
+
+fn section_version(mut body: Fields<'_>) -> Option<(u16, u16)> {
+    let _magic = body.u32()?;
+    Some((body.u16()?, body.u16()?))
+}
+
+/// An interface description block.
+#[derive(Clone, Debug)]
+pub struct InterfaceBlock<'a> {
+    /// Link type of the interface's packets.
+    pub link_type: LinkType,
+    /// Most bytes kept of one packet; 0 for no limit.
+    pub snaplen: u32,
+    options: Fields<'a>,
+}
+
+impl<'a> InterfaceBlock<'a> {
+    fn parse(mut body: Fields<'a>) -> Option<Self> {
+        let (link_type, _reserved, snaplen) = (LinkType(body.u16()?), body.u16()?, body.u32()?);
+        Some(Self {
+            link_type,
+            snaplen,
+            options: body,
+        })
+    }
+
+    /// How the interface's time stamps are to be understood.
+    ///
+    /// # Errors
+    /// [`Fault::BadOption`]
+    pub fn clock(&self) -> Result<Clock, Fault> {
+        let mut clock = Clock::default();
+        self.each_option(|code, value| match code {
+            option::IF_TSRESOL => value
+                .first()
+                .map(|resolution| clock.unit = Unit::parse(*resolution)),
+            option::IF_TSOFFSET => value
+                .first_chunk()
+                .map(|seconds| clock.offset = self.options_order().i64(*seconds)),
+            _ => Some(()),
+        })?;
+        Ok(clock)
+    }
+
+    /// What the block says about the interface itself.
+    ///
+    /// Text that is not UTF-8 has its faulty bytes replaced; NULs some writers put behind it go.
+    ///
+    /// # Errors
+    /// [`Fault::BadOption`]
+    pub fn interface(&self) -> Result<Interface, Fault> {
+        let mut interface = Interface {
+            snaplen: self.snaplen,
+            ..Interface::default()
+        };
+        self.each_option(|code, value| {
+            match (code, value) {
+                (option::IF_NAME, name) => interface.name = Some(text(name)),
+                (option::IF_DESCRIPTION, description) => {
+                    interface.description = Some(text(description));
+                }
+                (option::IF_FILTER, [0, expression @ ..]) => {
+                    interface.filter = Some(text(expression));
+                }
+                _ => {}
+            }
+            Some(())
+        })?;
+        Ok(interface)
+    }
+
+    const fn options_order(&self) -> ByteOrder {
+        self.options.order()
+    }
+
+    /// Calls `read` with each option's code and value; `None` from it means a value too short.
+    fn each_option(&self, mut read: impl FnMut(u16, &'a [u8]) -> Option<()>) -> Result<(), Fault> {
+        let mut options = self.options.clone();
+        while let (Some(code), Some(len)) = (options.u16(), options.u16()) {
+            if code == option::END {
+                break;
+            }
+            let bad = || Fault::BadOption { code, len };
+            let value = options.padded(usize::from(len)).ok_or_else(bad)?;
+            read(code, value).ok_or_else(bad)?;
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot length as an interface description gives it, or [`DEFAULT_SNAPLEN`] if it gives none.
+#[must_use]
+pub const fn effective_snaplen(snaplen: u32) -> u32 {
+    if snaplen == 0 {
+        DEFAULT_SNAPLEN
+    } else {
+        snaplen
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .trim_end_matches('\0')
+        .to_owned()
+}
+
+/// A packet block of any of the three types.
+#[derive(Clone, Debug)]
+pub struct PacketBlock<'a> {
+    /// Interface of the packet, counted from 0 in its section.
+    pub interface: u32,
+    /// Time in units of the interface's [`Clock`]; `None` if the block has none.
+    pub ticks: Option<u64>,
+    /// Bytes the packet had on the wire.
+    pub original_len: u32,
+    captured_len: Option<u32>,
+    /// The data, its padding and the options.
+    room: &'a [u8],
+}
+
+impl<'a> PacketBlock<'a> {
+    #[inline]
+    fn parse(block_type: u32, mut body: Fields<'a>) -> Option<Self> {
+        let interface = match block_type {
+            ENHANCED_PACKET => body.u32()?,
+            OBSOLETE_PACKET => {
+                let (interface, _drops) = (body.u16()?, body.u16()?);
+                u32::from(interface)
+            }
+            _ => {
+                let original_len = body.u32()?;
+                let room = body.rest();
+                return Some(Self {
+                    interface: 0,
+                    ticks: None,
+                    original_len,
+                    captured_len: None,
+                    room,
+                });
+            }
+        };
+        let (high, low) = (body.u32()?, body.u32()?);
+        let (captured_len, original_len) = (Some(body.u32()?), body.u32()?);
+        let ticks = Some(u64::from(high) << 32 | u64::from(low));
+        Some(Self {
+            interface,
+            ticks,
+            original_len,
+            captured_len,
+            room: body.rest(),
+        })
+    }
+
+    /// Where the data begins in the block.
+    #[must_use]
+    pub const fn data_offset(&self) -> usize {
+        if self.ticks.is_none() { 12 } else { 28 }
+    }
+
+    /// The bytes captured. A simple packet block leaves their number to be found from the
+    /// `snaplen` of its interface, 0 for no limit; the others ignore it.
+    ///
+    /// # Errors
+    /// [`Fault::PacketPastBlock`] if the block has not that many.
+    #[inline]
+    pub fn data(&self, snaplen: u32) -> Result<&'a [u8], Fault> {
+        let captured_len = self.captured_len.unwrap_or_else(|| {
+            if snaplen == 0 {
+                self.original_len
+            } else {
+                self.original_len.min(snaplen)
+            }
+        });
+        if captured_len > MAX_CAPTURED_LEN {
+            return Err(Fault::PacketTooLong { captured_len });
+        }
+        let room = self.room.len();
+        self.room
+            .get(..captured_len as usize)
+            .ok_or(Fault::PacketPastBlock { captured_len, room })
+    }
+}
+
+/// How the time stamps of an interface are to be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    unit: Unit,
+    /// Seconds to add.
+    offset: i64,
+}
+
+/// The unit of time stamps, from `if_tsresol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// This many nanoseconds.
+    Nanoseconds(u64),
+    /// This many units are a nanosecond; 0 for more than 64 bits hold.
+    PerNanosecond(u64),
+    /// 2 to the power of this many units are a second; at most 127.
+    Binary(u8),
+}
+
+impl Unit {
+    /// The unit an `if_tsresol` value names: a power of 10, or of 2 if the top bit is set.
+    fn parse(resolution: u8) -> Self {
+        let exponent = u32::from(resolution & 0x7f);
+        if resolution & 0x80 != 0 {
+            return Self::Binary(resolution & 0x7f);
+        }
+        match 9_u32.checked_sub(exponent) {
+            Some(more) => Self::Nanoseconds(10_u64.pow(more)),
+            None => {
+                let finer = exponent.saturating_sub(9);
+                Self::PerNanosecond(10_u64.checked_pow(finer).unwrap_or(0))
+            }
+        }
+    }
+}
+
+impl Default for Clock {
+    /// Microseconds, as without any option.
+    fn default() -> Self {
+        Self {
+            unit: Unit::Nanoseconds(1_000),
+            offset: 0,
+        }
+    }
+}
+
+impl Clock {
+    /// The moment `ticks` stands for, at the nearest end of what a [`Timestamp`] can hold.
+    #[inline]
+    #[must_use]
+    pub fn time(&self, ticks: u64) -> Timestamp {
+        let since = match self.unit {
+            Unit::Nanoseconds(unit) => ticks.saturating_mul(unit),
+            Unit::PerNanosecond(units) => ticks.checked_div(units).unwrap_or(0),
+            Unit::Binary(exponent) => {
+                // 94 bits at most.
+                let shifted = u128::from(ticks).saturating_mul(1_000_000_000) >> (exponent & 0x7f);
+                u64::try_from(shifted).unwrap_or(u64::MAX)
+            }
+        };
+        if self.offset == 0 {
+            return Timestamp::from_nanoseconds(since);
+        }
+        let offset = i128::from(self.offset).saturating_mul(1_000_000_000);
+        let sum = i128::from(since).saturating_add(offset).max(0);
+        Timestamp::from_nanoseconds(u64::try_from(sum).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers of the tests' own")]
+mod tests {
+    use super::*;
+
+    fn nanoseconds(resolution: u8, offset: i64, ticks: u64) -> u64 {
+        Clock {
+            unit: Unit::parse(resolution),
+            offset,
+        }
+        .time(ticks)
+        .nanoseconds()
+    }
+
+    #[test]
+    fn every_resolution_becomes_nanoseconds() {
+        assert_eq!(
+            Clock::default().time(1_700_000_000_123_456).nanoseconds(),
+            { 1_700_000_000_123_456_000 }
+        );
+        assert_eq!(nanoseconds(0, 0, 1_700_000_000), 1_700_000_000_000_000_000);
+        assert_eq!(
+            nanoseconds(9, 0, 1_700_000_000_123_456_789),
+            1_700_000_000_123_456_789
+        );
+        assert_eq!(
+            nanoseconds(12, 0, 5_999),
+            5,
+            "picoseconds are cut, not rounded"
+        );
+        assert_eq!(nanoseconds(127, 0, u64::MAX), 0);
+        assert_eq!(nanoseconds(0x80 | 10, 0, 1_536), 1_500_000_000);
+        assert_eq!(
+            nanoseconds(0x80 | 32, 0, (3 << 32) | (1 << 31)),
+            3_500_000_000
+        );
+        assert_eq!(nanoseconds(0xff, 0, u64::MAX), 0);
+        assert_eq!(nanoseconds(0, 0, u64::MAX), u64::MAX, "saturates");
+        assert_eq!(nanoseconds(0x80, 0, u64::MAX), u64::MAX, "saturates");
+        assert_eq!(nanoseconds(9, 2, 5), 2_000_000_005);
+        assert_eq!(nanoseconds(9, -2, 5), 0, "no time before 1970");
+        assert_eq!(nanoseconds(9, i64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(nanoseconds(9, i64::MIN, u64::MAX), 0);
+    }
+
+    fn block(order: ByteOrder, block_type: u32, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len() + 12).unwrap();
+        let number = |value: u32| match order {
+            ByteOrder::Little => value.to_le_bytes(),
+            ByteOrder::Big => value.to_be_bytes(),
+        };
+        [&number(block_type), &number(len), body, &number(len)].concat()
+    }
+
+    #[test]
+    fn heads_are_checked_before_anything_else() {
+        let first = |bytes: &[u8]| Head::parse(bytes, None).unwrap_err();
+        assert_eq!(first(b"%PDF-1.7 etc."), Fault::Magic(*b"%PDF"));
+        let section = |magic: u32| {
+            block(
+                ByteOrder::NATIVE,
+                SECTION_HEADER,
+                &[&magic.to_ne_bytes()[..], &[0; 12]].concat(),
+            )
+        };
+        assert_eq!(first(&section(7)), Fault::ByteOrderMagic(7));
+        let head = Head::parse(&section(BYTE_ORDER_MAGIC), None)
+            .unwrap()
+            .unwrap();
+        assert_eq!((head.order, head.len), (ByteOrder::NATIVE, 28));
+
+        let order = Some(ByteOrder::Big);
+        for (len, block_type) in [(8, 99), (14, 99), (16, 1), (28, 6), (12, 3), (0, 0)] {
+            let bytes = [u32::to_be_bytes(block_type), u32::to_be_bytes(len), [0; 4]].concat();
+            let fault = Head::parse(&bytes, order).unwrap_err();
+            assert_eq!(fault, Fault::BlockLength { block_type, len });
+        }
+        for (len, block_type, fits) in [(u32::MAX - 3, 99, true), (MAX_BLOCK_LEN + 4, 6, false)] {
+            let bytes = [u32::to_be_bytes(block_type), u32::to_be_bytes(len), [0; 4]].concat();
+            assert_eq!(Head::parse(&bytes, order).is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn a_trailing_length_must_agree() {
+        let mut bytes = block(ByteOrder::Big, 99, b"abcd");
+        let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
+        assert!(matches!(
+            Block::parse(&head, &bytes),
+            Ok(Some(Block::Other))
+        ));
+        assert!(matches!(Block::parse(&head, &bytes[..15]), Ok(None)));
+        bytes[15] = 20;
+        let fault = Block::parse(&head, &bytes).unwrap_err();
+        assert_eq!(
+            fault,
+            Fault::BlockTrailer {
+                block_type: 99,
+                head: 16,
+                tail: 20
+            }
+        );
+    }
+
+    #[test]
+    fn interface_options_are_read_and_bounded() {
+        let mut body = vec![0, 1, 0, 0, 0, 0, 0, 0];
+        body.extend([0, 2, 0, 4]);
+        body.extend(b"eth0");
+        body.extend([0, 3, 0, 2, b'a', 0, 0, 0]);
+        body.extend([0, 11, 0, 5, 0, b't', b'c', b'p', 0, 0, 0, 0]);
+        body.extend([0, 11, 0, 5, 1, 9, 9, 9, 9, 0, 0, 0]);
+        body.extend([0, 9, 0, 1, 9, 0, 0, 0]);
+        body.extend([0, 0, 0, 0, 0, 9, 0, 1, 6, 0, 0, 0]);
+        let parse = |body: &[u8]| {
+            let bytes = block(ByteOrder::Big, INTERFACE_DESCRIPTION, body);
+            let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
+            match Block::parse(&head, &bytes).unwrap().unwrap() {
+                Block::Interface(block) => (
+                    block.link_type,
+                    effective_snaplen(block.snaplen),
+                    block.interface(),
+                    block.clock(),
+                ),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (link_type, snaplen, interface, clock) = parse(&body);
+        assert_eq!((link_type, snaplen), (LinkType::ETHERNET, DEFAULT_SNAPLEN));
+        let interface = interface.unwrap();
+        assert_eq!(interface.name.as_deref(), Some("eth0"));
+        assert_eq!(interface.description.as_deref(), Some("a"));
+        assert_eq!(interface.filter.as_deref(), Some("tcp"));
+        assert_eq!(clock.unwrap().time(7).nanoseconds(), 7);
+
+        body[11] = 200;
+        let (.., interface, clock) = parse(&body);
+        assert_eq!(interface, Err(Fault::BadOption { code: 2, len: 200 }));
+        assert_eq!(clock, Err(Fault::BadOption { code: 2, len: 200 }));
+    }
+
+    #[test]
+    fn packet_data_stays_in_its_block() {
+        let packet = |captured_len: u32| {
+            let mut body = vec![0; 12];
+            body.extend(captured_len.to_be_bytes());
+            body.extend(1_500_u32.to_be_bytes());
+            body.extend(b"abc\0");
+            let bytes = block(ByteOrder::Big, ENHANCED_PACKET, &body);
+            let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
+            match Block::parse(&head, &bytes).unwrap().unwrap() {
+                Block::Packet(packet) => packet.data(0).map(<[u8]>::to_vec),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(packet(3).unwrap(), b"abc");
+        assert_eq!(
+            packet(5),
+            Err(Fault::PacketPastBlock {
+                captured_len: 5,
+                room: 4
+            })
+        );
+        assert_eq!(
+            packet(u32::MAX),
+            Err(Fault::PacketTooLong {
+                captured_len: u32::MAX
+            })
+        );
+    }
+}

@@ -1,0 +1,380 @@
+//! Blocks for readers of `.pcapng` files, appended to a buffer in this machine's byte order.
+//!
+//! Sizes of files are known before they are written: [`enhanced_packet_len`] and
+//! [`interface_description_len`] say exactly what the functions beside them append.
+//!
+//! Source: draft-ietf-opsawg-pcapng.
+
+use super::pcapng::{
+    BYTE_ORDER_MAGIC, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, SECTION_HEADER,
+    option,
+};
+use crate::store::{Header, Interface};
+use crate::time::{Precision, Timestamp};
+
+/// Head and trailer of a block, as far as they count in its length.
+const FRAME_LEN: u64 = 12;
+
+/// Bytes of an enhanced packet block before its data, and its trailer.
+const ENHANCED_PACKET_FIXED_LEN: u64 = FRAME_LEN + 20;
+
+/// Most bytes of data one block can take along: its length, with a comment, must fit 32 bits.
+///
+/// No store holds packets anywhere near this size.
+const MAX_DATA_LEN: u32 = u32::MAX - (1 << 20);
+
+/// What wrote the file, for whoever looks.
+const APPLICATION: &str = concat!("pcapfs ", env!("CARGO_PKG_VERSION"));
+
+/// Appends the section header a file begins with; the length of the section is left open.
+pub fn section_header(out: &mut Vec<u8>) {
+    block(out, SECTION_HEADER, |out| {
+        out.extend(BYTE_ORDER_MAGIC.to_ne_bytes());
+        out.extend(1_u16.to_ne_bytes());
+        out.extend(0_u16.to_ne_bytes());
+        out.extend((-1_i64).to_ne_bytes());
+        append_option(out, option::USER_APPLICATION, APPLICATION.as_bytes());
+        end_of_options(out);
+    });
+}
+
+/// Bytes [`section_header`] appends.
+#[must_use]
+pub fn section_header_len() -> u64 {
+    FRAME_LEN + 16 + option_len(APPLICATION.len()) + option_len(0)
+}
+
+/// Appends the description of one more interface of a store with this header.
+///
+/// Text above 65,535 bytes, more than an option holds, is cut.
+pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &Header) {
+    block(out, INTERFACE_DESCRIPTION, |out| {
+        out.extend(header.link_type.0.to_ne_bytes());
+        out.extend([0; 2]);
+        out.extend(interface.snaplen.to_ne_bytes());
+        let texts = [
+            (option::IF_NAME, &interface.name),
+            (option::IF_DESCRIPTION, &interface.description),
+        ];
+        for (code, value) in texts {
+            if let Some(value) = value {
+                append_option(out, code, fitting(value, MAX_OPTION_LEN).as_bytes());
+            }
+        }
+        let resolution = match header.precision {
+            Precision::Micro => 6,
+            Precision::Nano => 9,
+        };
+        append_option(out, option::IF_TSRESOL, &[resolution]);
+        if let Some(filter) = &interface.filter {
+            let expression = fitting(filter, MAX_OPTION_LEN - 1);
+            append_option(
+                out,
+                option::IF_FILTER,
+                &[b"\0", expression.as_bytes()].concat(),
+            );
+        }
+        end_of_options(out);
+    });
+}
+
+/// Bytes [`interface_description`] appends; the same for every header.
+#[must_use]
+pub fn interface_description_len(interface: &Interface) -> u64 {
+    let text = |value: &Option<String>| {
+        value
+            .as_ref()
+            .map_or(0, |value| option_len(fitting(value, MAX_OPTION_LEN).len()))
+    };
+    let filter = interface.filter.as_ref().map_or(0, |filter| {
+        option_len(fitting(filter, MAX_OPTION_LEN - 1).len() + 1)
+    });
+    let resolution_and_end = option_len(1) + option_len(0);
+    FRAME_LEN
+        + 8
+        + text(&interface.name)
+        + text(&interface.description)
+        + filter
+        + resolution_and_end
+}
+
+/// One packet as an enhanced packet block holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Index of its interface among those described in the file.
+    pub interface: u32,
+    /// When it was captured.
+    pub time: Timestamp,
+    /// Bytes it had on the wire.
+    pub original_len: u32,
+    /// The bytes captured.
+    pub data: &'a [u8],
+}
+
+/// Appends an enhanced packet block, with a comment of at most 65,535 bytes (the rest is cut).
+pub fn enhanced_packet(
+    out: &mut Vec<u8>,
+    packet: &Packet<'_>,
+    precision: Precision,
+    comment: Option<&str>,
+) {
+    let captured_len = packet
+        .data
+        .len()
+        .try_into()
+        .unwrap_or(u32::MAX)
+        .min(MAX_DATA_LEN);
+    let data = packet
+        .data
+        .get(..captured_len as usize)
+        .unwrap_or(packet.data);
+    block(out, ENHANCED_PACKET, |out| {
+        let (high, low) = ticks(packet.time, precision);
+        for field in [
+            packet.interface,
+            high,
+            low,
+            captured_len,
+            packet.original_len,
+        ] {
+            out.extend(field.to_ne_bytes());
+        }
+        out.extend(data);
+        pad(out, data.len());
+        if let Some(comment) = comment {
+            append_option(
+                out,
+                option::COMMENT,
+                fitting(comment, MAX_OPTION_LEN).as_bytes(),
+            );
+            end_of_options(out);
+        }
+    });
+}
+
+/// Bytes [`enhanced_packet`] appends for this many captured bytes, without a comment.
+#[must_use]
+pub const fn enhanced_packet_len(captured_len: u32) -> u64 {
+    let captured_len = if captured_len < MAX_DATA_LEN {
+        captured_len
+    } else {
+        MAX_DATA_LEN
+    };
+    ENHANCED_PACKET_FIXED_LEN + (captured_len as u64).next_multiple_of(4)
+}
+
+/// Counters of one interface, for an interface statistics block; `None` is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// When capturing began.
+    pub start: Option<Timestamp>,
+    /// Packets the interface received.
+    pub received: Option<u64>,
+    /// Packets the interface dropped for lack of resources.
+    pub interface_dropped: Option<u64>,
+    /// Packets the operating system dropped.
+    pub os_dropped: Option<u64>,
+    /// Packets delivered to the reader.
+    pub delivered: Option<u64>,
+}
+
+/// Appends an interface statistics block: the counters of `interface` at `time`.
+pub fn interface_statistics(
+    out: &mut Vec<u8>,
+    interface: u32,
+    time: Timestamp,
+    precision: Precision,
+    statistics: &Statistics,
+) {
+    let stamp = |time| {
+        let (high, low) = ticks(time, precision);
+        [high.to_ne_bytes(), low.to_ne_bytes()].concat()
+    };
+    block(out, INTERFACE_STATISTICS, |out| {
+        out.extend(interface.to_ne_bytes());
+        out.extend(stamp(time));
+        if let Some(start) = statistics.start {
+            append_option(out, option::ISB_STARTTIME, &stamp(start));
+        }
+        for (code, value) in [
+            (option::ISB_IFRECV, statistics.received),
+            (option::ISB_IFDROP, statistics.interface_dropped),
+            (option::ISB_OSDROP, statistics.os_dropped),
+            (option::ISB_USRDELIV, statistics.delivered),
+        ] {
+            if let Some(value) = value {
+                append_option(out, code, &value.to_ne_bytes());
+            }
+        }
+        end_of_options(out);
+    });
+}
+
+/// Most bytes of an option's value.
+const MAX_OPTION_LEN: usize = u16::MAX as usize;
+
+/// Appends head, body and trailer; `body` appends a multiple of 4 bytes.
+fn block(out: &mut Vec<u8>, block_type: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend(block_type.to_ne_bytes());
+    out.extend([0; 4]);
+    body(out);
+    // Bodies are bounded: data by MAX_DATA_LEN, each option by MAX_OPTION_LEN.
+    let len = u32::try_from(out.len() - start + 4)
+        .unwrap_or(u32::MAX)
+        .to_ne_bytes();
+    if let Some(field) = out.get_mut(start + 4..start + 8) {
+        field.copy_from_slice(&len);
+    }
+    out.extend(len);
+}
+
+/// Appends an option; `value` is at most [`MAX_OPTION_LEN`] bytes.
+fn append_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+    let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    out.extend(code.to_ne_bytes());
+    out.extend(len.to_ne_bytes());
+    out.extend(value);
+    pad(out, value.len());
+}
+
+fn end_of_options(out: &mut Vec<u8>) {
+    append_option(out, option::END, &[]);
+}
+
+/// Bytes of an option with a value of `len` bytes.
+const fn option_len(len: usize) -> u64 {
+    4 + (len as u64).next_multiple_of(4)
+}
+
+/// Fills up to a multiple of 4 behind `len` bytes.
+fn pad(out: &mut Vec<u8>, len: usize) {
+    out.resize(out.len() + (len.next_multiple_of(4) - len), 0);
+}
+
+/// As much of `text` from its beginning as `len` bytes hold.
+fn fitting(text: &str, len: usize) -> &str {
+    if text.len() <= len {
+        return text;
+    }
+    let end = (0..=len).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+/// High and low half of a time stamp in units of `precision`.
+fn ticks(time: Timestamp, precision: Precision) -> (u32, u32) {
+    let ticks = time.nanoseconds() / u64::from(precision.unit_nanoseconds());
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the lower half is what is meant"
+    )]
+    let low = ticks as u32;
+    let high = (ticks >> 32) as u32;
+    (high, low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ByteOrder;
+    use super::super::pcapng::{Block, Head};
+    use super::*;
+    use crate::linktype::LinkType;
+    use proptest::prelude::*;
+
+    const HEADER: Header = Header {
+        link_type: LinkType::ETHERNET,
+        precision: Precision::Nano,
+        snaplen: 65_535,
+    };
+
+    fn parse(bytes: &[u8]) -> Block<'_> {
+        let head = Head::parse(bytes, Some(ByteOrder::NATIVE))
+            .unwrap()
+            .unwrap();
+        assert_eq!(head.len as usize, bytes.len());
+        Block::parse(&head, bytes).unwrap().unwrap()
+    }
+
+    fn text() -> impl Strategy<Value = Option<String>> {
+        prop::option::of("[a-zß€]{0,9}")
+    }
+
+    proptest! {
+        #[test]
+        fn interfaces_are_read_back_and_have_the_length_foretold(
+            name in text(), description in text(), filter in text(), snaplen: u32,
+        ) {
+            let interface = Interface { name, description, filter, snaplen };
+            let mut out = Vec::new();
+            interface_description(&mut out, &interface, &HEADER);
+            prop_assert_eq!(out.len() as u64, interface_description_len(&interface));
+            let Block::Interface(block) = parse(&out) else { panic!("{out:?}") };
+            prop_assert_eq!(block.link_type, HEADER.link_type);
+            prop_assert_eq!(block.interface().unwrap(), interface);
+            prop_assert_eq!(block.clock().unwrap().time(7).nanoseconds(), 7);
+        }
+
+        #[test]
+        fn packets_are_read_back_and_have_the_length_foretold(
+            interface: u32, nanoseconds: u64, original_len: u32,
+            data in prop::collection::vec(any::<u8>(), 0..40), comment in text(),
+        ) {
+            let time = Timestamp::from_nanoseconds(nanoseconds);
+            let packet = Packet { interface, time, original_len, data: &data };
+            let mut out = Vec::new();
+            enhanced_packet(&mut out, &packet, Precision::Nano, comment.as_deref());
+            let comment_len =
+                comment.map_or(0, |comment| 8 + comment.len().next_multiple_of(4) as u64);
+            let captured_len = u32::try_from(data.len()).unwrap();
+            prop_assert_eq!(out.len() as u64, enhanced_packet_len(captured_len) + comment_len);
+            let Block::Packet(block) = parse(&out) else { panic!("{out:?}") };
+            prop_assert_eq!(block.interface, interface);
+            prop_assert_eq!(block.ticks, Some(nanoseconds));
+            prop_assert_eq!(block.original_len, original_len);
+            prop_assert_eq!(block.data(0).unwrap(), &data);
+        }
+    }
+
+    #[test]
+    fn text_too_long_for_an_option_is_cut_at_a_character() {
+        let long = Some("ß".repeat(40_000));
+        let interface = Interface {
+            name: long.clone(),
+            filter: long,
+            ..Interface::default()
+        };
+        let mut out = Vec::new();
+        interface_description(&mut out, &interface, &HEADER);
+        assert_eq!(out.len() as u64, interface_description_len(&interface));
+        let Block::Interface(block) = parse(&out) else {
+            panic!("no interface")
+        };
+        let read = block.interface().unwrap();
+        assert_eq!(read.name.unwrap().len(), 65_534);
+        assert_eq!(read.filter.unwrap().len(), 65_534);
+    }
+
+    #[test]
+    fn sections_and_statistics_are_well_formed() {
+        let mut out = Vec::new();
+        section_header(&mut out);
+        assert!(matches!(parse(&out), Block::Section));
+        assert!(out.windows(7).any(|window| window == b"pcapfs "));
+        out.clear();
+        let start = Some(Timestamp::from_nanoseconds(1));
+        let statistics = Statistics {
+            start,
+            os_dropped: Some(3),
+            ..Statistics::default()
+        };
+        let time = Timestamp::from_nanoseconds(5_000);
+        interface_statistics(&mut out, 0, time, Precision::Micro, &statistics);
+        assert!(matches!(parse(&out), Block::Other));
+        assert_eq!(out.len(), 12 + 12 + 12 + 12 + 4);
+        assert_eq!(
+            out[16..20],
+            5_u32.to_ne_bytes(),
+            "in units of the interface"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Finding out what a file is before anything is decided about it.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::map::Map;
+use super::order::ByteOrder;
+use super::pcap::{self, FileHeader};
+use super::pcapng;
+use super::walk::{self, Described, Format, Found, Place};
+use super::{Fault, MAX_INTERFACES, OpenError, Options, Savefile};
+use crate::linktype::LinkType;
+use crate::store::Header;
+use crate::time::Precision;
+
+/// Which of the two formats a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// pcap, in either byte order and precision.
+    Pcap,
+    /// pcapng.
+    Pcapng,
+}
+
+/// A savefile that has been opened and mapped, and read up to its first packet: enough to compile
+/// a filter for it.
+#[derive(Debug)]
+pub struct Probe {
+    pub(super) map: Map,
+    pub(super) format: Format,
+    pub(super) header: Header,
+    /// The interfaces described before the first packet, of whatever link type; empty for pcap.
+    pub(super) interfaces: Vec<Described>,
+}
+
+impl Probe {
+    /// Opens and maps the savefile at `path`.
+    ///
+    /// The link type of a pcapng file is that of the interface of its first packet; of its first
+    /// interface if there are no packets, and Ethernet if there is none. Only in a pcapng file
+    /// without packets is more read than its beginning.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; every one names the path.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let (file, len) = open_regular(path)?;
+        if len == 0 {
+            return Err(OpenError::Empty(path.to_owned()));
+        }
+        let map = Map::new(file, path, len)?;
+        let not_savefile = |fault| OpenError::NotSavefile {
+            path: path.to_owned(),
+            fault,
+        };
+        let format = detect(map.bytes()).map_err(not_savefile)?;
+        let mut interfaces = Vec::new();
+        let (link_type, snaplen) = match &format {
+            Format::Pcap(file) => (file.link_type, file.snaplen),
+            Format::Pcapng => {
+                let first = first_link_type(map.bytes(), &format, &mut interfaces);
+                let link_type = first
+                    .or_else(|| interfaces.first().map(|interface| interface.link_type))
+                    .unwrap_or(LinkType::ETHERNET);
+                (link_type, walk::snaplen(&interfaces, link_type))
+            }
+        };
+        let header = Header {
+            link_type,
+            precision: format.precision(),
+            snaplen,
+        };
+        Ok(Self {
+            map,
+            format,
+            header,
+            interfaces,
+        })
+    }
+
+    /// Which format the file has.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self.format {
+            Format::Pcap(_) => Kind::Pcap,
+            Format::Pcapng => Kind::Pcapng,
+        }
+    }
+
+    /// Link type of the packets that will be served.
+    #[must_use]
+    pub const fn link_type(&self) -> LinkType {
+        self.header.link_type
+    }
+
+    /// Resolution they will be served in: the file's for pcap, nanoseconds for pcapng.
+    #[must_use]
+    pub const fn precision(&self) -> Precision {
+        self.header.precision
+    }
+
+    /// Most bytes the file keeps of one packet, never 0; for pcapng the most of any interface of
+    /// the link type before the first packet.
+    #[must_use]
+    pub const fn snaplen(&self) -> u32 {
+        self.header.snaplen
+    }
+
+    /// A store over the file, empty until [`Savefile::index`] has run.
+    #[must_use]
+    pub fn into_savefile(self, options: Options) -> Savefile {
+        Savefile::new(self, options)
+    }
+}
+
+/// Opens a file without waiting for anybody, as opening a pipe would; its length.
+fn open_regular(path: &Path) -> Result<(File, u64), OpenError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
+        io::ErrorKind::PermissionDenied => OpenError::NotPermitted(path.to_owned()),
+        _ => OpenError::Io {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    // Looked at before it is opened, because opening a device or a pipe has effects, and after,
+    // because it may be another file by then.
+    check_regular(path, &fs::metadata(path).map_err(failed)?)?;
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    check_regular(path, &metadata)?;
+    Ok((file, metadata.len()))
+}
+
+fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "directory",
+        () if kind.is_fifo() => "named pipe",
+        () if kind.is_socket() => "socket",
+        () => "device",
+    };
+    Err(OpenError::NotRegular {
+        path: path.to_owned(),
+        what,
+    })
+}
+
+/// The format of a file, if its beginning is right.
+fn detect(bytes: &[u8]) -> Result<Format, Fault> {
+    let cut = |needed: usize| Fault::HeaderCut {
+        there: bytes.len() as u64,
+        needed: needed as u64,
+    };
+    let magic = bytes.first_chunk().ok_or_else(|| cut(4))?;
+    if ByteOrder::NATIVE.u32(*magic) == pcapng::SECTION_HEADER {
+        let head = pcapng::Head::parse(bytes, None)?.ok_or_else(|| cut(pcapng::HEAD_LEN))?;
+        pcapng::Block::parse(&head, bytes)?.ok_or_else(|| cut(head.len as usize))?;
+        return Ok(Format::Pcapng);
+    }
+    pcap::magic_number(*magic).ok_or(Fault::Magic(*magic))?;
+    let header = bytes
+        .first_chunk()
+        .ok_or_else(|| cut(pcap::FILE_HEADER_LEN))?;
+    FileHeader::parse(header).map(Format::Pcap)
+}
+
+/// Collects the interfaces before the first packet; the link type of that packet.
+///
+/// What is wrong with the file on the way is left for the index to report.
+fn first_link_type(
+    bytes: &[u8],
+    format: &Format,
+    interfaces: &mut Vec<Described>,
+) -> Option<LinkType> {
+    let mut place: Place = format.start();
+    loop {
+        let before = place;
+        match place.step(bytes, format, interfaces).ok()? {
+            Found::Interface(block) => {
+                let described = Described::new(&block, before).ok()?;
+                if interfaces.len() >= MAX_INTERFACES {
+                    return None;
+                }
+                place.describe(&described);
+                interfaces.push(described);
+            }
+            // As long as no interface is served, every packet is foreign.
+            Found::Foreign(link_type) => return Some(link_type),
+            Found::Packet(_) | Found::Other => {}
+            Found::End => return None,
+        }
+    }
+}

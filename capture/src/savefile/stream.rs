@@ -1,0 +1,443 @@
+//! Savefiles that come as a stream of bytes: a FIFO, standard input.
+//!
+//! A [`Reader`] does no I/O. Its owner reads into [`Reader::space`], says how much with
+//! [`Reader::filled`], and takes [events](Event) until there are none; packets are slices of the
+//! reader's buffer. The buffer starts at 256 KiB and grows only while a record larger than that is
+//! arriving, never beyond the largest record there can be ([`MAX_BLOCK_LEN`]).
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::ops::Range;
+
+use super::order::ByteOrder;
+use super::pcap::{self, FileHeader};
+use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
+use super::{Fault, MAX_BLOCK_LEN, MAX_INTERFACES, Malformed};
+use crate::linktype::LinkType;
+use crate::record;
+use crate::store::Header;
+use crate::time::{Precision, Timestamp};
+
+/// Bytes the buffer has while nothing needs more: four times what a pipe holds by default.
+const BUFFER_LEN: usize = 256 << 10;
+
+/// Least room offered to a read, so that no read is spent on a few bytes: what a pipe holds.
+const MIN_SPACE: usize = 64 << 10;
+
+/// What came out of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// What the packets to come have in common; precedes the first of them.
+    Header(Header),
+    /// A packet.
+    Packet(Packet<'a>),
+    /// A packet of another link type than the header's, which one capture cannot hold.
+    Foreign {
+        /// Its link type.
+        link_type: LinkType,
+    },
+}
+
+/// A packet, in the reader's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// When it was captured; the epoch if the stream does not say (simple packet blocks).
+    pub time: Timestamp,
+    /// Bytes it had on the wire.
+    pub original_len: u32,
+    /// The bytes captured.
+    pub data: &'a [u8],
+}
+
+/// Takes a stream apart into packets. See the [module](self).
+#[derive(Debug)]
+pub struct Reader {
+    buffer: Vec<u8>,
+    /// The part of `buffer` not taken apart yet: `0 <= unread.start <= unread.end <= len`.
+    unread: Range<usize>,
+    /// Where `unread` begins in the stream.
+    offset: u64,
+    format: Format,
+    failed: Option<Malformed>,
+}
+
+#[derive(Debug)]
+enum Format {
+    /// Not enough has come to know.
+    Unknown,
+    Pcap(FileHeader),
+    Pcapng(Section),
+}
+
+/// State of a pcapng stream.
+#[derive(Debug, Default)]
+struct Section {
+    /// Set by the section header.
+    order: Option<ByteOrder>,
+    interfaces: Vec<Described>,
+    /// Set by the first packet.
+    link_type: Option<LinkType>,
+    /// A block is being skipped that has not arrived whole.
+    skipping: Option<Skipping>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Described {
+    link_type: LinkType,
+    snaplen: u32,
+    clock: Clock,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Skipping {
+    head: Head,
+    /// Bytes of the block already dropped, all before its trailer.
+    dropped: u32,
+}
+
+/// One step through the buffer; `len` bytes of it are done with.
+enum Step {
+    /// Nothing can be said until more comes.
+    Wait,
+    Skip {
+        len: usize,
+    },
+    Found {
+        len: usize,
+        found: Found,
+    },
+}
+
+enum Found {
+    Header(Header),
+    /// `data` is relative to the beginning of the unread bytes.
+    Packet {
+        time: Timestamp,
+        original_len: u32,
+        data: Range<usize>,
+    },
+    Foreign(LinkType),
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reader {
+    /// A reader that expects a file header.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            buffer: Vec::new(),
+            unread: 0..0,
+            offset: 0,
+            format: Format::Unknown,
+            failed: None,
+        }
+    }
+
+    /// Room for the next bytes of the stream, at least 64 KiB if all events have been taken.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.unread.is_empty() {
+            self.unread = 0..0;
+            self.buffer.truncate(BUFFER_LEN);
+            self.buffer.shrink_to(BUFFER_LEN);
+        }
+        let free = self.buffer.len().saturating_sub(self.unread.end);
+        if free < MIN_SPACE {
+            self.make_space();
+        }
+        self.buffer.get_mut(self.unread.end..).unwrap_or_default()
+    }
+
+    /// Moves what is unread to the front; if that does not give enough, makes the buffer larger.
+    fn make_space(&mut self) {
+        // Always holds, see `unread`.
+        if self.unread.end <= self.buffer.len() {
+            self.buffer.copy_within(self.unread.clone(), 0);
+        }
+        self.unread = 0..self.unread.len();
+        let needed = self.unread.end.saturating_add(MIN_SPACE);
+        // More than the largest record plus one read stays unread only if events are not taken.
+        let most = (MAX_BLOCK_LEN as usize).saturating_add(MIN_SPACE);
+        if self.buffer.len() < needed && self.buffer.len() < most {
+            let len = needed
+                .max(self.buffer.len().saturating_mul(2))
+                .clamp(BUFFER_LEN, most);
+            self.buffer.resize(len, 0);
+        }
+    }
+
+    /// Says that the first `len` bytes of [`Reader::space`] now hold bytes of the stream.
+    ///
+    /// A number above what there was room for counts as that.
+    pub fn filled(&mut self, len: usize) {
+        self.unread.end = self.unread.end.saturating_add(len).min(self.buffer.len());
+    }
+
+    /// The next event; `None` if it takes more bytes to say what is next.
+    ///
+    /// # Errors
+    /// The stream is malformed, and where. Nothing can follow but [`Reader::reset`]; until then the
+    /// error stays.
+    pub fn event(&mut self) -> Result<Option<Event<'_>>, Malformed> {
+        if let Some(malformed) = &self.failed {
+            return Err(malformed.clone());
+        }
+        loop {
+            let step = self.step().map_err(|fault| {
+                let malformed = Malformed {
+                    offset: self.record_offset(),
+                    fault,
+                };
+                self.failed = Some(malformed.clone());
+                malformed
+            })?;
+            match step {
+                Step::Wait => return Ok(None),
+                Step::Skip { len } => {
+                    self.take(len);
+                }
+                Step::Found { len, found } => {
+                    let taken = self.take(len);
+                    return Ok(Some(match found {
+                        Found::Header(header) => Event::Header(header),
+                        Found::Foreign(link_type) => Event::Foreign { link_type },
+                        Found::Packet {
+                            time,
+                            original_len,
+                            data,
+                        } => {
+                            let data = self.buffer.get(taken).and_then(|taken| taken.get(data));
+                            let data = data.unwrap_or_default();
+                            Event::Packet(Packet {
+                                time,
+                                original_len,
+                                data,
+                            })
+                        }
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Bytes received of a header, record or block that has not come to its end: what is lost if
+    /// the stream ends here.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        let dropped = u64::from(self.skipping().map_or(0, |skipping| skipping.dropped));
+        dropped.saturating_add(self.unread.len() as u64)
+    }
+
+    /// Forgets everything, for another writer that begins with a header of its own.
+    pub fn reset(&mut self) {
+        self.unread = 0..0;
+        self.offset = 0;
+        self.format = Format::Unknown;
+        self.failed = None;
+    }
+
+    const fn skipping(&self) -> Option<Skipping> {
+        match &self.format {
+            Format::Pcapng(section) => section.skipping,
+            Format::Unknown | Format::Pcap(_) => None,
+        }
+    }
+
+    /// Where the record or block that is being read begins in the stream.
+    fn record_offset(&self) -> u64 {
+        let dropped = u64::from(self.skipping().map_or(0, |skipping| skipping.dropped));
+        self.offset.saturating_sub(dropped)
+    }
+
+    /// Drops `len` unread bytes; where they were in the buffer.
+    fn take(&mut self, len: usize) -> Range<usize> {
+        let start = self.unread.start;
+        let end = start.saturating_add(len).min(self.unread.end);
+        self.unread.start = end;
+        self.offset = self.offset.saturating_add(len as u64);
+        start..end
+    }
+
+    fn step(&mut self) -> Result<Step, Fault> {
+        let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
+        match &mut self.format {
+            Format::Unknown => {
+                let Some(magic) = unread.first_chunk() else {
+                    return Ok(Step::Wait);
+                };
+                if ByteOrder::NATIVE.u32(*magic) == pcapng::SECTION_HEADER {
+                    self.format = Format::Pcapng(Section::default());
+                    return Ok(Step::Skip { len: 0 });
+                }
+                pcap::magic_number(*magic).ok_or(Fault::Magic(*magic))?;
+                let Some(header) = unread.first_chunk() else {
+                    return Ok(Step::Wait);
+                };
+                let file = FileHeader::parse(header)?;
+                self.format = Format::Pcap(file);
+                let FileHeader {
+                    link_type,
+                    precision,
+                    snaplen,
+                    ..
+                } = file;
+                let found = Found::Header(Header {
+                    link_type,
+                    precision,
+                    snaplen,
+                });
+                Ok(Step::Found {
+                    len: header.len(),
+                    found,
+                })
+            }
+            Format::Pcap(file) => {
+                let Some((header, data)) = pcap::record(unread, file.order)? else {
+                    return Ok(Step::Wait);
+                };
+                let len = record::HEADER_LEN.saturating_add(data.len());
+                let (time, original_len) = (header.time(file.precision), header.original_len);
+                let data = record::HEADER_LEN..len;
+                Ok(Step::Found {
+                    len,
+                    found: Found::Packet {
+                        time,
+                        original_len,
+                        data,
+                    },
+                })
+            }
+            Format::Pcapng(section) => section.step(unread),
+        }
+    }
+}
+
+impl Section {
+    fn step(&mut self, unread: &[u8]) -> Result<Step, Fault> {
+        if let Some(skipping) = self.skipping {
+            return self.skip(skipping, unread);
+        }
+        let Some(head) = Head::parse(unread, self.order)? else {
+            return Ok(Step::Wait);
+        };
+        if head.is_skipped() {
+            return self.skip(Skipping { head, dropped: 0 }, unread);
+        }
+        let len = head.len as usize;
+        match Block::parse(&head, unread)? {
+            None => Ok(Step::Wait),
+            Some(Block::Other) => Ok(Step::Skip { len }),
+            Some(Block::Section) => {
+                self.order = Some(head.order);
+                self.interfaces.clear();
+                Ok(Step::Skip { len })
+            }
+            Some(Block::Interface(block)) => {
+                self.describe(&block)?;
+                Ok(Step::Skip { len })
+            }
+            Some(Block::Packet(packet)) => self.packet(&packet, len),
+        }
+    }
+
+    /// Drops as much of a block as is there, and the trailer when that is there.
+    fn skip(&mut self, skipping: Skipping, unread: &[u8]) -> Result<Step, Fault> {
+        let Skipping { head, dropped } = skipping;
+        let before_trailer = head.len.saturating_sub(4).saturating_sub(dropped) as usize;
+        if let Some(trailer) = unread.get(before_trailer..).and_then(<[u8]>::first_chunk) {
+            head.check_trailer(*trailer)?;
+            self.skipping = None;
+            return Ok(Step::Skip {
+                len: before_trailer.saturating_add(4),
+            });
+        }
+        let len = unread.len().min(before_trailer);
+        // `len` is less than the block's length, which fits.
+        let dropped = dropped.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        self.skipping = Some(Skipping { head, dropped });
+        Ok(if len == 0 {
+            Step::Wait
+        } else {
+            Step::Skip { len }
+        })
+    }
+
+    fn describe(&mut self, block: &InterfaceBlock<'_>) -> Result<(), Fault> {
+        if self.interfaces.len() >= MAX_INTERFACES {
+            return Err(Fault::TooManyInterfaces);
+        }
+        let (link_type, snaplen, clock) = (block.link_type, block.snaplen, block.clock()?);
+        self.interfaces.push(Described {
+            link_type,
+            snaplen,
+            clock,
+        });
+        Ok(())
+    }
+
+    fn packet(&mut self, packet: &PacketBlock<'_>, len: usize) -> Result<Step, Fault> {
+        let interface = usize::try_from(packet.interface).ok();
+        let Some(described) = interface.and_then(|id| self.interfaces.get(id)) else {
+            let described = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
+            return Err(Fault::NoInterface {
+                interface: packet.interface,
+                described,
+            });
+        };
+        let data = packet.data(described.snaplen)?;
+        let Some(link_type) = self.link_type else {
+            let header = self.header(described.link_type);
+            self.link_type = Some(header.link_type);
+            // The packet itself comes with the next step.
+            return Ok(Step::Found {
+                len: 0,
+                found: Found::Header(header),
+            });
+        };
+        if described.link_type != link_type {
+            return Ok(Step::Found {
+                len,
+                found: Found::Foreign(described.link_type),
+            });
+        }
+        let time = packet
+            .ticks
+            .map_or_else(Timestamp::default, |ticks| described.clock.time(ticks));
+        let start = packet.data_offset();
+        let data = start..start.saturating_add(data.len());
+        let found = Found::Packet {
+            time,
+            original_len: packet.original_len,
+            data,
+        };
+        Ok(Step::Found { len, found })
+    }
+
+    /// The header of a stream whose first packet has this link type: that of all interfaces of the
+    /// link type described so far.
+    fn header(&self, link_type: LinkType) -> Header {
+        let same = self
+            .interfaces
+            .iter()
+            .filter(|described| described.link_type == link_type);
+        let snaplen = same
+            .map(|described| pcapng::effective_snaplen(described.snaplen))
+            .max();
+        let snaplen = snaplen.unwrap_or(super::DEFAULT_SNAPLEN);
+        Header {
+            link_type,
+            precision: Precision::Nano,
+            snaplen,
+        }
+    }
+}

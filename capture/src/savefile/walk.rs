@@ -1,0 +1,247 @@
+//! The one walk over a mapped savefile that probing, indexing and converting share.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use super::Fault;
+use super::order::ByteOrder;
+use super::pcap::{self, FileHeader};
+use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
+use super::pcapng_writer::interface_description_len;
+use crate::linktype::LinkType;
+use crate::record;
+use crate::store::RecordInterface;
+use crate::time::{Precision, Timestamp};
+
+/// What the beginning of the file says about all of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Format {
+    Pcap(FileHeader),
+    Pcapng,
+}
+
+impl Format {
+    /// The precision its packets are served in.
+    pub(super) const fn precision(&self) -> Precision {
+        match self {
+            Self::Pcap(file) => file.precision,
+            Self::Pcapng => Precision::Nano,
+        }
+    }
+
+    /// Whether its records are served as they lie in the file.
+    pub(super) fn is_native(&self) -> bool {
+        matches!(self, Self::Pcap(file) if file.order == ByteOrder::NATIVE)
+    }
+
+    /// Where its first record or block is.
+    pub(super) const fn start(&self) -> Place {
+        let offset = match self {
+            Self::Pcap(_) => pcap::FILE_HEADER_LEN,
+            Self::Pcapng => 0,
+        };
+        Place {
+            offset,
+            order: None,
+            section: 0,
+            described: 0,
+            known: 0,
+        }
+    }
+}
+
+/// An interface a pcapng file describes. All those of a file, of whatever section and link type,
+/// are in one table in the order of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Described {
+    /// Where its block is, to read the text from when it is asked for.
+    pub(super) offset: usize,
+    pub(super) order: ByteOrder,
+    pub(super) link_type: LinkType,
+    pub(super) snaplen: u32,
+    pub(super) clock: Clock,
+    /// Its number among those of the link type served; `None` for one of another.
+    pub(super) served: Option<u32>,
+    /// Bytes of the description made of it for a reader.
+    pub(super) description_len: u64,
+}
+
+impl Described {
+    pub(super) fn new(block: &InterfaceBlock<'_>, at: Place) -> Result<Self, Fault> {
+        Ok(Self {
+            offset: at.offset,
+            order: at.order.unwrap_or(ByteOrder::NATIVE),
+            link_type: block.link_type,
+            snaplen: block.snaplen,
+            clock: block.clock()?,
+            served: None,
+            description_len: interface_description_len(&block.interface()?),
+        })
+    }
+}
+
+/// A place between two records or blocks, and all that is needed to go on from there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Bytes before it.
+    pub(super) offset: usize,
+    /// Byte order of the section; `None` before the first, and in a pcap file.
+    order: Option<ByteOrder>,
+    /// Interfaces described in all sections before this one: index of the section's interface 0.
+    section: u32,
+    /// Interfaces described up to here: `section <= described`.
+    described: u32,
+    /// How many of those are of the link type served.
+    pub(super) known: u32,
+}
+
+/// What a step came across. The place is behind it, except for [`Found::End`].
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    Packet(Packet<'a>),
+    /// A packet of an interface that is not served.
+    Foreign(LinkType),
+    /// An interface description; the walker's owner calls [`Place::describe`].
+    Interface(InterfaceBlock<'a>),
+    /// Anything else.
+    Other,
+    /// The bytes end here, or inside what is here.
+    End,
+}
+
+/// A packet, its time in the precision it is served in.
+#[derive(Debug)]
+pub(super) struct Packet<'a> {
+    pub(super) seconds: u32,
+    pub(super) fraction: u32,
+    pub(super) original_len: u32,
+    pub(super) data: &'a [u8],
+    pub(super) interface: RecordInterface,
+}
+
+impl Place {
+    /// One record or block. `table` holds at least the interfaces described up to here.
+    ///
+    /// # Errors
+    /// What is wrong with it; the place stays before it.
+    #[inline]
+    pub(super) fn step<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        format: &Format,
+        table: &[Described],
+    ) -> Result<Found<'a>, Fault> {
+        let rest = bytes.get(self.offset..).unwrap_or_default();
+        match format {
+            Format::Pcap(file) => {
+                let Some((header, data)) = pcap::record(rest, file.order)? else {
+                    return Ok(Found::End);
+                };
+                self.advance(record::HEADER_LEN.saturating_add(data.len()));
+                Ok(Found::Packet(Packet {
+                    seconds: header.seconds,
+                    fraction: header.fraction,
+                    original_len: header.original_len,
+                    data,
+                    interface: RecordInterface { id: 0, known: 1 },
+                }))
+            }
+            Format::Pcapng => self.block(rest, table),
+        }
+    }
+
+    fn block<'a>(&mut self, rest: &'a [u8], table: &[Described]) -> Result<Found<'a>, Fault> {
+        let Some(head) = Head::parse(rest, self.order)? else {
+            return Ok(Found::End);
+        };
+        let Some(block) = Block::parse(&head, rest)? else {
+            return Ok(Found::End);
+        };
+        let found = match block {
+            Block::Section => {
+                self.order = Some(head.order);
+                self.section = self.described;
+                Found::Other
+            }
+            Block::Interface(block) => Found::Interface(block),
+            Block::Packet(block) => self.packet(&block, table)?,
+            Block::Other => Found::Other,
+        };
+        self.advance(head.len as usize);
+        Ok(found)
+    }
+
+    /// Counts an interface just come across.
+    pub(super) const fn describe(&mut self, interface: &Described) {
+        self.described = self.described.saturating_add(1);
+        if interface.served.is_some() {
+            self.known = self.known.saturating_add(1);
+        }
+    }
+
+    /// Index in the table of the interface that is described next.
+    pub(super) const fn next_interface(&self) -> usize {
+        self.described as usize
+    }
+
+    #[inline]
+    fn packet<'a>(&self, block: &PacketBlock<'a>, table: &[Described]) -> Result<Found<'a>, Fault> {
+        let index = self.section.checked_add(block.interface);
+        let index = index.filter(|index| *index < self.described);
+        let Some(interface) = index.and_then(|index| table.get(index as usize)) else {
+            let described = self.described.saturating_sub(self.section);
+            return Err(Fault::NoInterface {
+                interface: block.interface,
+                described,
+            });
+        };
+        let data = block.data(interface.snaplen)?;
+        let Some(id) = interface.served else {
+            return Ok(Found::Foreign(interface.link_type));
+        };
+        let time = block
+            .ticks
+            .map_or_else(Timestamp::default, |ticks| interface.clock.time(ticks));
+        let (seconds, fraction) = time.to_parts(Precision::Nano);
+        let interface = RecordInterface {
+            id,
+            known: self.known,
+        };
+        Ok(Found::Packet(Packet {
+            seconds,
+            fraction,
+            original_len: block.original_len,
+            data,
+            interface,
+        }))
+    }
+
+    #[inline]
+    const fn advance(&mut self, len: usize) {
+        self.offset = self.offset.saturating_add(len);
+    }
+}
+
+/// The description of an interface as its block has it.
+pub(super) fn interface(bytes: &[u8], described: &Described) -> Option<crate::store::Interface> {
+    let block = bytes.get(described.offset..)?;
+    let head = Head::parse(block, Some(described.order)).ok()??;
+    match Block::parse(&head, block).ok()?? {
+        Block::Interface(block) => block.interface().ok(),
+        _ => None,
+    }
+}
+
+/// The snapshot length of packets of this link type from the interfaces described.
+pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
+    let same = table
+        .iter()
+        .filter(|described| described.link_type == link_type);
+    let snaplens = same.map(|described| pcapng::effective_snaplen(described.snaplen));
+    snaplens.max().unwrap_or(super::DEFAULT_SNAPLEN)
+}

@@ -1,0 +1,287 @@
+//! Live capture from a network interface, through libpcap's mapped packet socket (`TPACKET_V3`).
+//!
+//! The kernel fills blocks; a block is handed over when it is full or [`BLOCK_TIMEOUT_MS`] old, and
+//! each hand-over becomes one batch in the ring. Not libpcap's immediate mode, which would fall
+//! back to `TPACKET_V2` and a wake-up for each packet.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
+
+use super::{ANY, Control, Ended, SourceError};
+use crate::filter::{Filter, explain, sees_tags};
+use crate::libpcap;
+use crate::linktype::LinkType;
+use crate::ring::{Append, Writer};
+use crate::time::Timestamp;
+
+/// Milliseconds after which the kernel hands over a block that is not full: half of the 20 that a
+/// packet may take from the wire to a reader on an idle link.
+const BLOCK_TIMEOUT_MS: i32 = 10;
+
+/// Bytes of kernel buffer for each interface: 16 ms at 1 GB/s, enough to be scheduled away for a
+/// time slice on a busy machine, and little enough to have a hundred captures.
+const KERNEL_BUFFER: i32 = 16 << 20;
+
+/// Most packets between two publications, so that a link that never pauses is not published late.
+const BATCH: usize = 1024;
+
+/// How often the counters of interface and kernel are read when nothing makes it urgent.
+const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// An open interface.
+pub struct Live {
+    capture: Capture<Active>,
+    name: String,
+    link_type: LinkType,
+    snaplen: u32,
+    /// The interface's own count of drops when it was last read.
+    interface_drops: u64,
+    statistics_read: Instant,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Live").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// Opens an interface, or [`ANY`], and starts receiving what passes `filter`.
+    ///
+    /// # Errors
+    /// [`SourceError`]; nothing stays open.
+    pub fn open(name: &str, filter: Option<&str>, snaplen: u32) -> Result<Self, SourceError> {
+        let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
+            name: name.to_owned(),
+            why: explain(error),
+        };
+        if name != ANY {
+            let names = names();
+            if !names.iter().any(|known| known == name) {
+                return Err(SourceError::NoInterface {
+                    name: name.to_owned(),
+                    have: names.join(", "),
+                });
+            }
+        }
+        let inactive = Capture::from_device(name)
+            .map_err(|error| libpcap_error(&error))?
+            .promisc(name != ANY)
+            .snaplen(i32::try_from(snaplen).unwrap_or(i32::MAX))
+            .timeout(BLOCK_TIMEOUT_MS)
+            .buffer_size(KERNEL_BUFFER)
+            .precision(LibpcapPrecision::Nano);
+        let mut capture = inactive.open().map_err(|error| {
+            let why = explain(&error);
+            if why.contains("ermi") && (why.contains("CAP_NET_RAW") || why.contains("permitted")) {
+                SourceError::NotPermitted { name: name.to_owned() }
+            } else {
+                SourceError::Libpcap { name: name.to_owned(), why }
+            }
+        })?;
+        if name == ANY {
+            // Version 2 says which interface each packet came from. Where it is not to be had,
+            // version 1 is what libpcap gives anyway.
+            let _ = capture.set_datalink(Linktype(LinkType::LINUX_SLL2.to_dlt()));
+        }
+        let dlt = capture.get_datalink().0;
+        let link_type = LinkType::from_dlt(dlt)
+            .ok_or_else(|| SourceError::LinkType { name: name.to_owned(), dlt })?;
+        let expression = filter.unwrap_or_default();
+        let compiled = if sees_tags(expression) {
+            // Compiled for this socket: on a live one libpcap asks the kernel for the tag that was
+            // taken off the packet.
+            let program = capture.compile(expression, true).map_err(|error| {
+                crate::filter::FilterError {
+                    expression: expression.to_owned(),
+                    why: explain(&error),
+                }
+            })?;
+            Filter::checked(libpcap::instructions(&program)).ok_or_else(|| {
+                SourceError::Libpcap { name: name.to_owned(), why: "filter too long".to_owned() }
+            })?
+        } else {
+            Filter::compile(expression, link_type)?
+        };
+        libpcap::set_filter(&capture, &compiled.program(snaplen))
+            .map_err(|why| SourceError::Libpcap { name: name.to_owned(), why })?;
+        let capture = capture.setnonblock().map_err(|error| libpcap_error(&error))?;
+        let mut live = Self {
+            capture,
+            name: name.to_owned(),
+            link_type,
+            snaplen,
+            interface_drops: interface_drops(name),
+            statistics_read: Instant::now(),
+        };
+        // What was dropped before the filter was in place is no loss of this capture.
+        let _ = live.take_kernel_drops();
+        Ok(live)
+    }
+
+    /// What the interface sends.
+    #[must_use]
+    pub fn link_type(&self) -> LinkType {
+        self.link_type
+    }
+
+    /// Fills the ring until it is told to stop.
+    ///
+    /// `tick` is called after every batch and at least once a second.
+    ///
+    /// # Errors
+    /// [`SourceError::Lost`] when the interface goes away; all that came before is in the ring.
+    pub fn run(
+        &mut self,
+        writer: &mut Writer,
+        control: &Control,
+        tick: &mut dyn FnMut(&Writer),
+    ) -> Result<Ended, SourceError> {
+        loop {
+            if control.must_stop() {
+                // What the kernel has collected so far comes with its next block.
+                self.wait(control, BLOCK_TIMEOUT_MS.unsigned_abs());
+                while self.batch(writer)? > 0 {}
+                self.account(writer, true);
+                return Ok(Ended::Stopped);
+            }
+            if control.take_clear() {
+                writer.clear();
+            }
+            let stored = self.batch(writer)?;
+            self.account(writer, stored == 0);
+            tick(writer);
+            if stored == 0 {
+                self.wait(control, 1000);
+            }
+        }
+    }
+
+    /// Takes what the kernel has handed over, up to a batch, and publishes it.
+    fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
+        let snaplen = self.snaplen as usize;
+        let taken = self.capture.dispatch(Some(BATCH), |packet| {
+            let time = &packet.header.ts;
+            // With nanosecond precision libpcap puts nanoseconds into tv_usec; neither part is
+            // ever negative.
+            let nanoseconds = time.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000)
+                .wrapping_add(time.tv_usec.unsigned_abs());
+            let data = packet.data.get(..snaplen).unwrap_or(packet.data);
+            // Oversize packets are counted by the ring.
+            let (Append::Stored | Append::Oversize) =
+                writer.append(Timestamp::from_nanoseconds(nanoseconds), packet.header.len, data);
+        });
+        writer.publish();
+        taken.map_err(|error| SourceError::Lost {
+            name: self.name.clone(),
+            why: explain(&error),
+        })
+    }
+
+    /// Adds what was lost since the last time to the ring's counters.
+    fn account(&mut self, writer: &Writer, idle: bool) {
+        let now = Instant::now();
+        if !idle && now.duration_since(self.statistics_read) < STATISTICS_INTERVAL {
+            return;
+        }
+        self.statistics_read = now;
+        let kernel = self.take_kernel_drops();
+        let drops = interface_drops(&self.name);
+        // The count starts anew when the interface was made anew.
+        let interface = drops.saturating_sub(self.interface_drops);
+        self.interface_drops = drops;
+        if kernel + interface > 0 {
+            writer.add_loss(kernel, interface);
+        }
+    }
+
+    fn take_kernel_drops(&mut self) -> u64 {
+        // A socket that does not answer this is about to fail its next read as well.
+        libpcap::take_kernel_drops(self.capture.as_fd()).unwrap_or(0)
+    }
+
+    /// Waits for packets, an order, or so many milliseconds.
+    fn wait(&self, control: &Control, milliseconds: u32) {
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+        wait_for(self.capture.as_fd(), control, timeout);
+    }
+}
+
+/// Waits until `source` is readable, an order has come, or the time is over.
+pub(super) fn wait_for(source: BorrowedFd<'_>, control: &Control, timeout: PollTimeout) {
+    let mut fds = [
+        PollFd::new(source, PollFlags::POLLIN),
+        PollFd::new(control.wake_fd(), PollFlags::POLLIN),
+    ];
+    // An interrupted or failed wait only means looking too early.
+    let _ = poll(&mut fds, timeout);
+    if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {
+        control.acknowledge();
+    }
+}
+
+/// What an interface and its driver count as dropped before the kernel saw it, since it was made;
+/// 0 where that is not known, as for [`ANY`].
+fn interface_drops(name: &str) -> u64 {
+    ["rx_missed_errors", "rx_fifo_errors"]
+        .iter()
+        .filter_map(|counter| {
+            let path = format!("/sys/class/net/{name}/statistics/{counter}");
+            fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
+        })
+        .sum()
+}
+
+/// One interface, for people who choose.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct InterfaceInfo {
+    /// Its name.
+    pub name: String,
+    /// Administratively up.
+    pub up: bool,
+    /// Up and with a carrier.
+    pub running: bool,
+    /// A loopback interface.
+    pub loopback: bool,
+    /// Its addresses, IPv4 and IPv6.
+    pub addresses: Vec<String>,
+}
+
+/// The network interfaces of this network namespace, in the kernel's order.
+///
+/// # Errors
+/// Those of getifaddrs(3).
+pub fn interfaces() -> std::io::Result<Vec<InterfaceInfo>> {
+    use nix::net::if_::InterfaceFlags as Flags;
+    let mut found: Vec<InterfaceInfo> = Vec::new();
+    for address in nix::ifaddrs::getifaddrs()? {
+        let index = found.iter().position(|known| known.name == address.interface_name);
+        let index = index.unwrap_or_else(|| {
+            found.push(InterfaceInfo {
+                name: address.interface_name.clone(),
+                up: address.flags.contains(Flags::IFF_UP),
+                running: address.flags.contains(Flags::IFF_RUNNING),
+                loopback: address.flags.contains(Flags::IFF_LOOPBACK),
+                addresses: Vec::new(),
+            });
+            found.len() - 1
+        });
+        let text = address.address.and_then(|storage| {
+            let v4 = storage.as_sockaddr_in().map(|v4| v4.ip().to_string());
+            v4.or_else(|| storage.as_sockaddr_in6().map(|v6| v6.ip().to_string()))
+        });
+        if let (Some(interface), Some(text)) = (found.get_mut(index), text) {
+            interface.addresses.push(text);
+        }
+    }
+    Ok(found)
+}
+
+fn names() -> Vec<String> {
+    let found = interfaces().unwrap_or_default();
+    found.into_iter().map(|interface| interface.name).collect()
+}

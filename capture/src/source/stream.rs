@@ -1,0 +1,248 @@
+//! Savefiles that arrive through a FIFO or standard input.
+//!
+//! A FIFO is opened for reading once and stays open, so a writer never gets SIGPIPE and never
+//! waits for anyone but this thread, which waits for nobody. When a writer leaves, what it left
+//! half is dropped; the next one begins with a header of its own and goes on in the same capture.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use super::interface::wait_for;
+use super::{Control, Ended, SourceError};
+use crate::filter::Filter;
+use crate::linktype::LinkType;
+use crate::ring::{Append, Writer};
+use crate::savefile::stream::{Event, Reader};
+
+/// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
+/// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
+const PIPE_SIZE: i32 = 1 << 20;
+
+/// A stream of savefiles.
+#[derive(Debug)]
+pub struct Stream {
+    input: File,
+    name: String,
+    /// Whether another writer may come after the last has left.
+    endless: bool,
+    filter: Option<String>,
+    compiled: Option<Filter>,
+    snaplen: u32,
+    reader: Reader,
+    /// Packets of other link types than the capture's, which it cannot hold.
+    foreign: u64,
+}
+
+impl Stream {
+    /// Opens a FIFO. There need be no writer.
+    ///
+    /// # Errors
+    /// [`SourceError::NotAFifo`] and [`SourceError::System`].
+    pub fn fifo(path: &Path, filter: Option<&str>, snaplen: u32) -> Result<Self, SourceError> {
+        let name = path.display().to_string();
+        let system = |error| SourceError::System { name: name.clone(), error };
+        if !std::fs::metadata(path).map_err(system)?.file_type().is_fifo() {
+            return Err(SourceError::NotAFifo { path: path.to_owned() });
+        }
+        let input = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(path)
+            .map_err(system)?;
+        // Less is enough, only less comfortable for the writer.
+        let _ = nix::fcntl::fcntl(&input, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        Self::new(input, name, true, filter, snaplen)
+    }
+
+    /// Takes standard input, which should not be used otherwise any more.
+    ///
+    /// # Errors
+    /// [`SourceError::System`].
+    pub fn stdin(filter: Option<&str>, snaplen: u32) -> Result<Self, SourceError> {
+        let name = "standard input".to_owned();
+        let copy: io::Result<OwnedFd> = io::stdin().as_fd().try_clone_to_owned();
+        let input = copy.map_err(|error| SourceError::System { name: name.clone(), error })?;
+        Self::new(input.into(), name, false, filter, snaplen)
+    }
+
+    fn new(
+        input: File,
+        name: String,
+        endless: bool,
+        filter: Option<&str>,
+        snaplen: u32,
+    ) -> Result<Self, SourceError> {
+        // Whether it compiles is best known now; what it compiles to depends on the link type,
+        // which is not known yet. Ethernet is the likely one.
+        if let Some(expression) = filter {
+            Filter::compile(expression, LinkType::ETHERNET)?;
+        }
+        Ok(Self {
+            input,
+            name,
+            endless,
+            filter: filter.map(str::to_owned),
+            compiled: None,
+            snaplen,
+            reader: Reader::new(),
+            foreign: 0,
+        })
+    }
+
+    /// Packets left out because a capture holds one link type only.
+    #[must_use]
+    pub fn foreign(&self) -> u64 {
+        self.foreign
+    }
+
+    /// Fills the ring until it is told to stop or standard input ends.
+    ///
+    /// `tick` is called after every batch and at least once a second; `trouble` with what went
+    /// wrong with one writer, after which the next is waited for.
+    ///
+    /// # Errors
+    /// [`SourceError`], for standard input also when it is malformed; all that came before is in
+    /// the ring.
+    pub fn run(
+        &mut self,
+        writer: &mut Writer,
+        control: &Control,
+        tick: &mut dyn FnMut(&Writer),
+        trouble: &mut dyn FnMut(&SourceError),
+    ) -> Result<Ended, SourceError> {
+        let system = |errno: nix::Error| SourceError::System {
+            name: self.name.clone(),
+            error: errno.into(),
+        };
+        // Edge-triggered: a FIFO without a writer is "hung up" all the time, and only the next
+        // writer is news. A regular file as standard input cannot be waited for and need not be.
+        let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(system)?;
+        let edge = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        match ready.add(&self.input, edge) {
+            Ok(()) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(system(errno)),
+        }
+        // After an error nothing of this writer means anything any more.
+        let mut skipping = false;
+        loop {
+            if control.must_stop() {
+                return Ok(Ended::Stopped);
+            }
+            if control.take_clear() {
+                writer.clear();
+            }
+            if !self.endless {
+                // Standard input blocks in read: wait here, where orders are heard.
+                wait_for(self.input.as_fd(), control, PollTimeout::from(1000u16));
+                if !is_readable(self.input.as_fd()) {
+                    tick(writer);
+                    continue;
+                }
+            }
+            match self.input.read(self.reader.space()) {
+                Ok(0) => {
+                    let left = self.reader.finish();
+                    if left > 0 && !skipping {
+                        let why = format!("ended inside a record: {left} bytes dropped");
+                        trouble(&SourceError::Malformed { name: self.name.clone(), why });
+                    }
+                    self.reader.reset();
+                    skipping = false;
+                    tick(writer);
+                    if !self.endless {
+                        return Ok(Ended::Exhausted);
+                    }
+                    wait_for_edge(&ready, control);
+                }
+                Ok(_) if skipping => {}
+                Ok(count) => {
+                    self.reader.filled(count);
+                    match self.take(writer) {
+                        Ok(()) => {}
+                        Err(
+                            error @ (SourceError::Malformed { .. } | SourceError::Changed { .. }),
+                        ) if self.endless => {
+                            trouble(&error);
+                            skipping = true;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                    tick(writer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tick(writer);
+                    wait_for_edge(&ready, control);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(SourceError::System { name: self.name.clone(), error });
+                }
+            }
+        }
+    }
+
+    /// Stores every whole record that was read.
+    fn take(&mut self, writer: &mut Writer) -> Result<(), SourceError> {
+        let malformed = |name: &str, why: String| SourceError::Malformed {
+            name: name.to_owned(),
+            why,
+        };
+        let result = loop {
+            match self.reader.event() {
+                Ok(None) => break Ok(()),
+                Ok(Some(Event::Header(header))) => {
+                    let snaplen = header.snaplen.min(self.snaplen);
+                    if let Err(held) = writer.declare(header.link_type, snaplen) {
+                        break Err(SourceError::Changed {
+                            name: self.name.clone(),
+                            held,
+                            sent: header.link_type,
+                        });
+                    }
+                    self.compiled = match &self.filter {
+                        Some(expression) => Some(Filter::compile(expression, header.link_type)?),
+                        None => None,
+                    };
+                }
+                Ok(Some(Event::Packet(packet))) => {
+                    let data =
+                        packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
+                    let matches = self
+                        .compiled
+                        .as_ref()
+                        .is_none_or(|filter| filter.matches(packet.original_len, packet.data));
+                    if matches {
+                        // Oversize packets are counted by the ring.
+                        let (Append::Stored | Append::Oversize) =
+                            writer.append(packet.time, packet.original_len, data);
+                    }
+                }
+                Ok(Some(Event::Foreign { .. })) => self.foreign += 1,
+                Err(error) => break Err(malformed(&self.name, error.to_string())),
+            }
+        };
+        writer.publish();
+        result
+    }
+}
+
+/// Waits for news on an edge-triggered descriptor, an order, or a second. What is news is taken
+/// before the descriptor is read again, so nothing that comes after that read is missed.
+fn wait_for_edge(ready: &Epoll, control: &Control) {
+    wait_for(ready.0.as_fd(), control, PollTimeout::from(1000u16));
+    // Nothing there, or interrupted: the read that follows says what there is.
+    let _ = ready.wait(&mut [EpollEvent::empty()], 0u16);
+}
+
+fn is_readable(input: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(input, PollFlags::POLLIN)];
+    // At the end of a pipe only POLLHUP is set.
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+}
