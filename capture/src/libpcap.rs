@@ -77,11 +77,8 @@ pub(crate) fn matches(program: &[Instruction], original_len: u32, data: &[u8]) -
         return false;
     };
     let program = Program { len, instructions: program.as_ptr() };
-    let header = PacketHeader {
-        time: libc::timeval { tv_sec: 0, tv_usec: 0 },
-        captured_len,
-        original_len,
-    };
+    let header =
+        PacketHeader { time: libc::timeval { tv_sec: 0, tv_usec: 0 }, captured_len, original_len };
     // SAFETY: both structures and the packet outlive the call and are only read; the program was
     // validated by whoever made it; the interpreter checks every load against captured_len.
     unsafe { pcap_offline_filter(&raw const program, &raw const header, data.as_ptr()) != 0 }
@@ -92,10 +89,7 @@ pub(crate) fn matches(program: &[Instruction], original_len: u32, data: &[u8]) -
 ///
 /// # Errors
 /// What libpcap says.
-pub(crate) fn set_filter(
-    capture: &Capture<Active>,
-    program: &[Instruction],
-) -> Result<(), String> {
+pub(crate) fn set_filter(capture: &Capture<Active>, program: &[Instruction]) -> Result<(), String> {
     let len = u32::try_from(program.len()).map_err(|_| "the filter is too long".to_owned())?;
     let program = Program { len, instructions: program.as_ptr() };
     let handle = capture.as_ptr().cast::<c_void>();

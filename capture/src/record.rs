@@ -68,9 +68,12 @@ pub fn header(
 ) -> [u8; HEADER_LEN] {
     let (seconds, fraction) = time.to_parts(precision);
     let mut header = [0; HEADER_LEN];
-    for (field, value) in
-        header.as_chunks_mut::<4>().0.iter_mut().zip([seconds, fraction, captured_len, original_len])
-    {
+    for (field, value) in header.as_chunks_mut::<4>().0.iter_mut().zip([
+        seconds,
+        fraction,
+        captured_len,
+        original_len,
+    ]) {
         *field = value.to_ne_bytes();
     }
     header

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::bell::Bells;
 use crate::linktype::LinkType;
+use crate::record::Record;
 use crate::time::{Precision, Timestamp};
 
 /// A place between two stored packets, in the three measures readers use.
@@ -206,11 +207,24 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps a chunk in place and gives its records as of now.
     ///
     /// Hold the result only for the time of one reply: a ring has as many spare segments as there
-    /// are threads that reply, and no more.
+    /// are threads that reply, and no more. Whoever holds one already asks for another with
+    /// [`Store::pin_more`].
     ///
     /// # Errors
     /// See [`PinError`]; nothing is changed.
+    ///
+    /// # Blocking
+    /// While others hold all chunks that may be held, until one of them lets go of one.
     fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError>;
+
+    /// Like [`Store::pin`], for one who holds a chunk already: never waits, since several who wait
+    /// with a chunk in their hands would wait for each other.
+    ///
+    /// # Errors
+    /// See [`PinError`]; [`PinError::NotYet`] also while others hold all that may be held.
+    fn pin_more(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
+        self.pin(chunk)
+    }
 
     /// The chunk in which `target` lies.
     ///
@@ -231,6 +245,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Packets that were lost on the way into the store.
     fn losses(&self) -> Losses {
         Losses::default()
+    }
+
+    /// Time stamp of the oldest retained packet.
+    fn oldest_time(&self) -> Option<Timestamp> {
+        let precision = self.header()?.precision;
+        let chunk = self.pin(self.bounds().oldest_chunk).ok()?;
+        Record::parse(chunk.bytes()).map(|record| record.time(precision))
     }
 
     /// Who is to be told when packets were added or the store has ended.

@@ -1,0 +1,57 @@
+//! The harness of the black-box tests: daemons, networks, traffic and an independent view of
+//! savefiles.
+//!
+//! Nothing here uses the product's crates. What the tests know comes from the documented contract
+//! and from the formats' own specifications, so that a mistake in the product cannot hide in a
+//! shared helper. A test reads like this:
+//!
+//! ```ignore
+//! use pcapfs_tests::{Fed, run, skip_unless, tool};
+//!
+//! #[test]
+//! fn cat_reads_what_was_sent() {
+//!     skip_unless!(mount);
+//!     let fed = Fed::holding(100);
+//!     let output = run(tool("cat").arg(fed.daemon.path("web/replay.pcap")), 5).success();
+//!     assert_eq!(output.stdout[24..], Fed::records(100));
+//! }
+//! ```
+//!
+//! * [`Mount`] and [`Daemon`]: a daemon in the foreground with its own mount point and ring folder,
+//!   gone when the value is dropped, also when the test panics.
+//! * [`Net`]: two network namespaces with a veth pair, and [`Sender`] for numbered packets in them.
+//! * [`Fifo`] and [`Feed`]: a source without loss, at any speed, for what must be exact.
+//! * [`Fed`] and [`Wired`]: a daemon over either of them, the way most tests begin.
+//! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
+//! * [`savefile`]: strict incremental readers of pcap and pcapng, and writers of both.
+//! * [`StreamReader`]: a thread of this process that reads a stream at a given pace and checks it.
+//! * [`Running`] and [`run`]: real tools as children, with a time limit, killed on drop.
+//! * [`wait_until`], [`wait_for`]: conditions instead of sleeps.
+//! * [`measure`]: CPU time, memory and descriptors of a process.
+//!
+//! Tests need the built binary `pcapfs` beside the test's own target folder, or in `$PCAPFS_BIN`.
+//! What the machine lacks is skipped and said; with `PCAPFS_REQUIRE_ALL=1` it is a failure.
+
+#![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports failure")]
+
+pub mod daemon;
+pub mod feed;
+pub mod fixture;
+pub mod frame;
+pub mod measure;
+pub mod net;
+pub mod process;
+pub mod require;
+pub mod savefile;
+pub mod stream;
+pub mod traffic;
+pub mod wait;
+
+pub use daemon::{Daemon, Mount, Refused, binary, is_mounted};
+pub use feed::{Feed, Fifo};
+pub use fixture::{ALIAS, Fed, Wired};
+pub use net::{Namespace, Net, Sender};
+pub use process::{Finished, Running, python, run, tool};
+pub use stream::{Pace, StreamReader};
+pub use traffic::{Emit, Traffic};
+pub use wait::{wait_for, wait_until};

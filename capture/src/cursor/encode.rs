@@ -70,6 +70,11 @@ impl Encoder {
         self.due |= lost > 0;
     }
 
+    /// Whether the next packet will have a comment.
+    pub(super) const fn has_loss_to_tell(&self) -> bool {
+        self.lost > 0
+    }
+
     /// One packet; its length in the pcapng measure of positions.
     pub(super) fn packet(
         &mut self,
@@ -82,8 +87,9 @@ impl Encoder {
         let RecordInterface { id, known } =
             interface.unwrap_or(RecordInterface { id: 0, known: 1 });
         let described = self.describe(store, header, known, out);
-        let comment = (self.lost > 0)
-            .then(|| format!("pcapfs: {} packets lost before this one", std::mem::take(&mut self.lost)));
+        let comment = (self.lost > 0).then(|| {
+            format!("pcapfs: {} packets lost before this one", std::mem::take(&mut self.lost))
+        });
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         let packet = write::Packet {
             interface: id,

@@ -83,6 +83,9 @@ pub struct Cursor {
     /// Bytes handed out before anything else; those below `carried` were sent.
     carry: Vec<u8>,
     carried: usize,
+    /// From this place on, in the pcapng measure, the bytes handed out were those a seek gives:
+    /// behind the last packet that had a comment on what was lost before it.
+    plain: u64,
     encoder: Encoder,
 }
 
@@ -99,6 +102,15 @@ struct Place {
 struct Step {
     place: Place,
     lost: u64,
+    /// See [`Cursor::plain`].
+    plain: u64,
+}
+
+/// Whether whoever wants a chunk has others pinned, and so must not wait for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holding {
+    Nothing,
+    Chunks,
 }
 
 /// Counters of a cursor at one moment.
@@ -134,6 +146,7 @@ impl Cursor {
             delivered_bytes: 0,
             carry: Vec::new(),
             carried: 0,
+            plain: 0,
             encoder: Encoder::new(statistics),
         }
     }
@@ -169,8 +182,7 @@ impl Cursor {
         self.carried < self.carry.len()
             || bounds.ended
             || (store.header().is_some()
-                && (self.waiting.is_some()
-                    || bounds.next.number > self.place.position.number))
+                && (self.waiting.is_some() || bounds.next.number > self.place.position.number))
     }
 
     /// Hands up to `want` bytes to `send`, in one call, as slices in order.
@@ -237,18 +249,22 @@ impl Cursor {
     ) -> Result<Outcome, ReadError> {
         let from_carry = self.carry_len().min(want);
         let mut left = want - from_carry;
-        let mut step = Step { place: self.place, lost: 0 };
+        let mut step = Step { place: self.place, lost: 0, plain: self.plain };
         let mut parts: [Option<(Chunk<'_>, usize, usize)>; CHUNKS_PER_REPLY] =
             [const { None }; CHUNKS_PER_REPLY];
         // The rest of the last record, in the chunk of the last part.
         let mut rest = 0;
+        let mut held = 0;
         for part in &mut parts {
             if left == 0 {
                 break;
             }
-            let Some((chunk, offset)) = next_chunk(store, &mut step, from_carry == 0)? else {
+            let holding = if held == 0 { Holding::Nothing } else { Holding::Chunks };
+            let Some((chunk, offset)) = next_chunk(store, &mut step, from_carry == 0, holding)?
+            else {
                 break;
             };
+            held += 1;
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
             let take = left.min(bytes.len());
             let (walked, count) = walk(bytes, take);
@@ -304,7 +320,7 @@ impl Cursor {
     ) -> Result<Outcome, ReadError> {
         let from_carry = self.carry_len().min(want);
         let left = want - from_carry;
-        let mut step = Step { place: self.place, lost: 0 };
+        let mut step = Step { place: self.place, lost: 0, plain: self.plain };
         let mut blocks = std::mem::take(&mut self.encoder.scratch);
         blocks.clear();
         let mut encoder = self.encoder.clone();
@@ -348,26 +364,34 @@ impl Cursor {
         blocks: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
         let Some(header) = store.header() else { return Ok(()) };
-        let delivered = |step: &Step| step.place.position.number - self.origin - self.lost - step.lost;
+        let delivered =
+            |step: &Step| step.place.position.number - self.origin - self.lost - step.lost;
         while blocks.len() < want {
             let lost_before = step.lost;
             let may_lap = blocks.is_empty() && self.carry_len() == 0;
-            let Some((chunk, offset)) = next_chunk(store, step, may_lap)? else {
+            let found = next_chunk(store, step, may_lap, Holding::Nothing)?;
+            // Also if there is nothing to follow the loss yet: the packet that will follows it.
+            encoder.note_loss(step.lost - lost_before);
+            let Some((chunk, offset)) = found else {
                 if ended && blocks.is_empty() && self.carry_len() == 0 {
                     encoder.finish(store, delivered(step), blocks);
                 }
                 break;
             };
-            encoder.note_loss(step.lost - lost_before);
             encoder.statistics_if_due(store, delivered(step), blocks);
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
             for record in record::Records::new(bytes) {
                 let index = step.place.position.number - chunk.first.number;
-                let interface = usize::try_from(index).ok().and_then(|index| chunk.interface(index));
+                let interface =
+                    usize::try_from(index).ok().and_then(|index| chunk.interface(index));
+                let told = encoder.has_loss_to_tell();
                 let measured = encoder.packet(store, &header, interface, &record, blocks);
                 step.place.position.number += 1;
                 step.place.position.pcap += record.len() as u64;
                 step.place.position.pcapng += measured;
+                if told {
+                    step.plain = step.place.position.pcapng;
+                }
                 if blocks.len() >= want {
                     break;
                 }
@@ -383,6 +407,9 @@ impl Cursor {
     /// [`ReadError::Expired`] if it is no longer retained; the cursor stays where it was.
     pub(crate) fn seek(&mut self, store: &dyn Store, coordinate: u64) -> Result<(), ReadError> {
         let Some(header) = store.header() else { return Err(ReadError::Expired) };
+        if self.format == Format::Pcapng && coordinate < self.plain {
+            return Err(ReadError::Expired);
+        }
         let target = match self.format {
             Format::Pcap => Target::Pcap(coordinate),
             Format::Pcapng => Target::Pcapng(coordinate),
@@ -419,8 +446,7 @@ impl Cursor {
             }
             store.intact().map_err(storage)?;
             self.waiting = None;
-            self.carried =
-                usize::try_from(coordinate - target.coordinate(&position)).unwrap_or(0);
+            self.carried = usize::try_from(coordinate - target.coordinate(&position)).unwrap_or(0);
             self.carry = carry;
             self.encoder = encoder;
             self.place = Place { chunk: chunk.id, position: after };
@@ -436,6 +462,7 @@ impl Cursor {
         self.carry.clear();
         self.carried = 0;
         self.lost = 0;
+        self.plain = 0;
         self.encoder.jump(0);
         self.place = Place { chunk: store.bounds().oldest_chunk, position: begin };
         if let Ok(chunk) = store.find(Target::Number(begin.number)) {
@@ -456,6 +483,7 @@ impl Cursor {
     fn apply(&mut self, step: &Step) {
         self.place = step.place;
         self.lost += step.lost;
+        self.plain = step.plain;
     }
 }
 
@@ -467,10 +495,24 @@ fn next_chunk<'a>(
     store: &'a dyn Store,
     step: &mut Step,
     may_lap: bool,
+    holding: Holding,
 ) -> Result<Option<(Chunk<'a>, usize)>, ReadError> {
     loop {
-        match store.pin(step.place.chunk) {
+        let pinned = match holding {
+            Holding::Nothing => store.pin(step.place.chunk),
+            Holding::Chunks => store.pin_more(step.place.chunk),
+        };
+        match pinned {
             Ok(chunk) => {
+                // Put back to a place that is no longer retained, see Cursor::rewind.
+                let skipped = chunk.first.number.saturating_sub(step.place.position.number);
+                if skipped > 0 {
+                    if !may_lap {
+                        return Ok(None);
+                    }
+                    step.lost += skipped;
+                    step.place.position = chunk.first;
+                }
                 let ahead = step.place.position.pcap.saturating_sub(chunk.first.pcap);
                 let offset = usize::try_from(ahead).unwrap_or(usize::MAX);
                 if offset < chunk.bytes().len() {
@@ -489,6 +531,9 @@ fn next_chunk<'a>(
                 // Behind the end of a chunk that is gone, there may be nothing to skip.
                 if skipped > 0 {
                     step.place.position = bounds.oldest;
+                } else if step.place.chunk == bounds.oldest_chunk {
+                    // Retired this moment and not published yet.
+                    std::thread::yield_now();
                 }
                 step.place.chunk = bounds.oldest_chunk;
             }
@@ -500,7 +545,7 @@ fn next_chunk<'a>(
 
 /// Interfaces that are described before the first record of `chunk`.
 fn described_before(store: &dyn Store, chunk: &Chunk<'_>) -> u32 {
-    let previous = chunk.id.checked_sub(1).and_then(|id| store.pin(id).ok());
+    let previous = chunk.id.checked_sub(1).and_then(|id| store.pin_more(id).ok());
     previous
         .and_then(|previous| {
             let count = chunk.first.number - previous.first.number;

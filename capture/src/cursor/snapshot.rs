@@ -72,12 +72,8 @@ pub struct Snapshot {
     cursor: Cursor,
     /// File offset of the next byte the cursor will give.
     offset: u64,
-    /// Offsets below this, header excepted, lie before the last lap.
-    floor: u64,
-    /// Coordinate minus file offset, for offsets from `floor` on, wrapping.
-    shift: u64,
     /// Reads end here: the coordinate up to which packets were stored at open, or when the last
-    /// end of file was handed out.
+    /// end of file was handed out, or the first record boundary a lapped reader came to behind it.
     end: u64,
 }
 
@@ -87,7 +83,7 @@ impl Snapshot {
         let mut cursor = Cursor::new(store, extent.format, Begin::Oldest, false);
         cursor.rewind(store, extent.begin);
         cursor.origin = extent.begin.number;
-        let mut snapshot = Self { extent, cursor, offset: 0, floor: 0, shift: 0, end: 0 };
+        let mut snapshot = Self { extent, cursor, offset: 0, end: 0 };
         snapshot.rearm(store);
         snapshot
     }
@@ -114,38 +110,23 @@ impl Snapshot {
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
-        if store.header().is_none() {
+        // The header becomes what is to be sent next, if nothing was sent yet.
+        if !self.cursor.begin(store) {
             return Ok(Outcome::End);
         }
-        let header_len = header_len(store, self.extent.format);
-        let begin = self.extent.coordinate(self.extent.begin);
-        if self.floor == 0 {
-            // Nothing was lapped: offsets are what the size says.
-            self.floor = header_len;
-            self.shift = begin.wrapping_sub(header_len);
-        }
-        let end_offset = self.end.wrapping_sub(self.shift);
-        if offset >= end_offset.max(header_len) {
+        if offset >= self.offset.saturating_add(self.left()) {
             self.rearm(store);
             return Ok(Outcome::End);
         }
         if offset != self.offset {
-            self.seek(store, offset, header_len)?;
+            self.seek(store, offset)?;
         }
-        let want = usize::try_from(end_offset.max(header_len) - offset).map_or(want, |left| left.min(want));
-        let lost = self.cursor.lost;
+        let want = usize::try_from(self.left()).map_or(want, |left| left.min(want));
         let outcome = self.cursor.read(store, want, send)?;
         if let Outcome::Sent(sent) = outcome {
-            let carry_before = self.offset;
             self.offset += sent as u64;
-            let coordinate = self.extent.coordinate(self.cursor.position());
-            let reached = self.offset + self.cursor.carry_len() as u64;
-            if self.cursor.lost != lost {
-                self.floor = carry_before.max(header_len);
-            }
-            if self.cursor.lost != lost || reached > header_len {
-                self.shift = coordinate.wrapping_sub(reached);
-            }
+            // A reader that was lapped may have come out behind its end: never in a record.
+            self.end = self.end.max(self.extent.coordinate(self.cursor.position()));
             return Ok(outcome);
         }
         // What was to be read before the end is no longer there.
@@ -153,19 +134,27 @@ impl Snapshot {
         Ok(Outcome::End)
     }
 
-    fn seek(&mut self, store: &dyn Store, offset: u64, header_len: u64) -> Result<(), ReadError> {
+    /// Bytes from the cursor to the end.
+    fn left(&self) -> u64 {
+        let behind = self.extent.coordinate(self.cursor.position());
+        self.cursor.carry_len() as u64 + self.end.saturating_sub(behind)
+    }
+
+    fn seek(&mut self, store: &dyn Store, offset: u64) -> Result<(), ReadError> {
+        let header_len = header_len(store, self.extent.format);
         if offset < header_len {
             self.cursor.rewind(store, self.extent.begin);
             // The whole header becomes the carry, of which the part before `offset` is skipped.
             if self.cursor.begin(store) {
                 self.cursor.carried = usize::try_from(offset).unwrap_or(0);
             }
-            self.floor = header_len;
-            self.shift = self.extent.coordinate(self.extent.begin).wrapping_sub(header_len);
-        } else if offset < self.floor {
-            return Err(ReadError::Expired);
         } else {
-            self.cursor.seek(store, offset.wrapping_add(self.shift))?;
+            // The file offset of `cursor.position()`. Between it and the last lap, offsets and
+            // coordinates go side by side; what lies before is no longer retained. An offset
+            // before coordinate 0 wraps to one far behind the end, and is not found either.
+            let reached = self.offset + self.cursor.carry_len() as u64;
+            let position = self.extent.coordinate(self.cursor.position());
+            self.cursor.seek(store, position.wrapping_sub(reached).wrapping_add(offset))?;
         }
         self.offset = offset;
         Ok(())

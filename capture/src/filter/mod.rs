@@ -147,8 +147,7 @@ fn choose(
     };
     // Falls through to what follows if the EtherType at `offset` is no tag, else skips it.
     let test = |offset: u32| {
-        let load =
-            Instruction { code: LOAD_HALF, jump_true: 0, jump_false: 0, operand: offset };
+        let load = Instruction { code: LOAD_HALF, jump_true: 0, jump_false: 0, operand: offset };
         let compare = |(tag, to): (u32, u8)| Instruction {
             code: JUMP_IF_EQUAL,
             jump_true: to,

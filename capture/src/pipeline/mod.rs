@@ -137,10 +137,8 @@ pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
         retained: stored - overwritten,
         overwritten,
     };
-    let bytes = ByteCounters {
-        stored: bounds.next.pcap,
-        retained: bounds.next.pcap - bounds.oldest.pcap,
-    };
+    let bytes =
+        ByteCounters { stored: bounds.next.pcap, retained: bounds.next.pcap - bounds.oldest.pcap };
     (packets, bytes)
 }
 
@@ -256,8 +254,7 @@ impl Capture {
             },
         };
         let Opened { ring, writer, recovered, damage } = Ring::open(&options)?;
-        let state =
-            if feed.link_type().is_some() { State::Running } else { State::Pending };
+        let state = if feed.link_type().is_some() { State::Running } else { State::Pending };
         let kind = Kind::Ring(Arc::clone(&ring));
         let capture = Self::assemble(spec, ring, kind, state);
         *capture.worker.lock() = Some(Worker::idle(writer, Some(feed)));

@@ -110,9 +110,8 @@ impl Worker {
         };
         let orders = Arc::clone(&control);
         let (spec, shared) = (spec.clone(), Arc::clone(shared));
-        let thread = builder().spawn(move || {
-            Filling { spec, shared, control: orders }.run(writer, feed)
-        })?;
+        let thread =
+            builder().spawn(move || Filling { spec, shared, control: orders }.run(writer, feed))?;
         *self = Self::Running { thread, control };
         Ok(())
     }

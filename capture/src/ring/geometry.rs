@@ -18,6 +18,9 @@ const MAX_SEGMENT: u64 = 4 << 20;
 /// Segments a ring should have, so that one is under a hundredth of it.
 const WANTED_SEGMENTS: u64 = 128;
 
+/// Largest segment of a capture with a giant snaplen: its length has to fit 32 bits.
+const MAX_GIANT_SEGMENT: u64 = 1 << 31;
+
 /// Fewest segments: below this, dropping one drops too much.
 const MIN_SEGMENTS: u64 = 4;
 
@@ -40,7 +43,9 @@ pub struct Geometry {
 
 /// A ring size that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a ring of {size} bytes cannot be: between {MIN_RING} (512K) and {MAX_RING} (16384G) it must be")]
+#[error(
+    "a ring of {size} bytes cannot be: between {MIN_RING} (512K) and {MAX_RING} (16384G) it must be"
+)]
 pub struct BadSize {
     /// Bytes asked for.
     pub size: u64,
@@ -61,9 +66,8 @@ impl Geometry {
         let record = (u64::from(snaplen) + crate::record::HEADER_LEN as u64).next_power_of_two();
         let wanted = (size / WANTED_SEGMENTS).next_power_of_two().clamp(MIN_SEGMENT, MAX_SEGMENT);
         let largest_power = 1 << (size / 8).ilog2();
-        let segment_size = wanted.max(record.min(largest_power));
-        let segments =
-            u32::try_from(size / segment_size).map_err(|_| BadSize { size })?;
+        let segment_size = wanted.max(record.min(largest_power)).min(MAX_GIANT_SEGMENT);
+        let segments = u32::try_from(size / segment_size).map_err(|_| BadSize { size })?;
         Ok(Self { segment_size, segments, spares: MAX_PINS })
     }
 
@@ -120,7 +124,8 @@ mod tests {
         assert!(odd.size() <= 5_000_000 && odd.size() > 4_800_000);
         assert_eq!(Geometry::new(MIN_RING - 1, 96), Err(BadSize { size: MIN_RING - 1 }));
         assert!(Geometry::new(u64::MAX, 96).is_err());
-        for geometry in [default, small, large, odd] {
+        let giant = Geometry::new(MAX_RING, u32::MAX).unwrap();
+        for geometry in [default, small, large, odd, giant] {
             let Geometry { segment_size, segments, spares } = geometry;
             assert_eq!(Geometry::checked(segment_size, segments, spares), Some(geometry));
         }

@@ -64,11 +64,18 @@ pub(super) struct FileHeader {
 impl FileHeader {
     /// CRC-32 over everything a reader of the file has to believe before it reads on.
     pub(super) fn compute_checksum(&self) -> u32 {
+        self.checksum_with(self.link_type.load(Ordering::Relaxed))
+    }
+
+    /// What [`FileHeader::compute_checksum`] would be with another link type.
+    pub(super) fn checksum_with(&self, link_type: u32) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.segment_size.load(Ordering::Relaxed).to_ne_bytes());
-        for field in [&self.segments, &self.spares, &self.link_type, &self.precision] {
+        for field in [&self.segments, &self.spares] {
             hasher.update(&field.load(Ordering::Relaxed).to_ne_bytes());
         }
+        hasher.update(&link_type.to_ne_bytes());
+        hasher.update(&self.precision.load(Ordering::Relaxed).to_ne_bytes());
         hasher.finalize()
     }
 

@@ -71,8 +71,7 @@ impl RingMap {
     /// Start of a body; `segment_size` bytes from here belong to `slot`.
     fn body(&self, slot: u32) -> *mut u8 {
         assert!(slot < self.geometry.slots(), "slot numbers come from this ring");
-        let offset =
-            self.geometry.body_offset() + u64::from(slot) * self.geometry.segment_size;
+        let offset = self.geometry.body_offset() + u64::from(slot) * self.geometry.segment_size;
         // SAFETY: file_size(), the length of the mapping, is body_offset() and slots() bodies;
         // it fits usize, so the offset does.
         #[expect(clippy::cast_possible_truncation, reason = "below the length of the mapping")]
@@ -142,9 +141,7 @@ impl Pin<'_> {
         // SAFETY: `len` was the committed length, loaded with Acquire after the segment was
         // pinned; bytes below it are initialised and not written until the pin is gone, which
         // the borrow of self outlives.
-        unsafe {
-            std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize)
-        }
+        unsafe { std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize) }
     }
 
     /// Whether no record will be added to the segment.
@@ -194,6 +191,10 @@ impl Segments {
         let segments = Arc::new(Self { map, slots, directory });
         for &(sequence, slot) in retained {
             segments.place(sequence, slot);
+            let open = matches!(resume, Resume::Continue(_))
+                && retained.last().is_some_and(|(newest, _)| *newest == sequence);
+            // Killed between opening a segment and sealing the one before it.
+            segments.map.segment(slot).sealed.store(u32::from(!open), Ordering::Release);
         }
         let free: VecDeque<u32> = (0..geometry.slots())
             .filter(|slot| retained.iter().all(|(_, used)| used != slot))
@@ -244,21 +245,32 @@ impl Segments {
 
     /// Keeps the segment of this sequence number, if it is still or already there. Waits, without
     /// bothering the writer, while others hold as many pins as the ring has spares.
+    ///
+    /// Not for one who holds a pin already: several who wait for each other's pins would wait
+    /// forever. See [`Segments::try_pin`].
     pub(super) fn pin(&self, sequence: u64) -> Option<Pin<'_>> {
-        let slot = self.directory(sequence).load(Ordering::Acquire);
         loop {
-            match self.slots.pin(slot, sequence) {
-                Attempt::Pinned => {
-                    let segment = self.map.segment(slot);
-                    // In this order: a length read after the seal was seen is the final one.
-                    let complete = segment.sealed.load(Ordering::Acquire) == 1;
-                    let word = segment.committed.load(Ordering::Acquire);
-                    let len = Committed::unpack(word).len;
-                    return Some(Pin { segments: self, slot, len, complete });
-                }
-                Attempt::Gone => return None,
-                Attempt::Busy => std::thread::yield_now(),
+            match self.try_pin(sequence) {
+                Ok(pin) => return Some(pin),
+                Err(Attempt::Busy) => std::thread::yield_now(),
+                Err(_) => return None,
             }
+        }
+    }
+
+    /// Keeps the segment of this sequence number without waiting; else says why not.
+    pub(super) fn try_pin(&self, sequence: u64) -> Result<Pin<'_>, Attempt> {
+        let slot = self.directory(sequence).load(Ordering::Acquire);
+        match self.slots.pin(slot, sequence) {
+            Attempt::Pinned => {
+                let segment = self.map.segment(slot);
+                // In this order: a length read after the seal was seen is the final one.
+                let complete = segment.sealed.load(Ordering::Acquire) == 1;
+                let word = segment.committed.load(Ordering::Acquire);
+                let len = Committed::unpack(word).len;
+                Ok(Pin { segments: self, slot, len, complete })
+            }
+            refused => Err(refused),
         }
     }
 }
@@ -335,21 +347,26 @@ impl Tail {
         segment.committed.store(committed.pack(), Ordering::Release);
     }
 
-    /// Seals the open segment, drops the oldest if the ring is full, and opens another.
+    /// Drops the oldest segment if the ring is full, opens another, and seals the one before it.
+    ///
+    /// In this order, so that a process killed at any point leaves a segment that is not sealed:
+    /// recovery knows by it that none is missing at the end.
     pub(super) fn roll(&mut self, opening: Opening) {
-        self.segments.map.segment(self.slot).sealed.store(1, Ordering::Release);
         if self.retained.len() >= self.segments.map.geometry.segments as usize {
             self.retire_oldest();
         }
+        let full = self.slot;
         self.open(opening);
+        self.segments.map.segment(full).sealed.store(1, Ordering::Release);
     }
 
-    /// Drops everything retained and opens another segment.
+    /// Opens another segment and drops all before it. The new one is there first, so that a
+    /// process killed meanwhile does not leave a ring that knows no packet numbers any more.
     pub(super) fn clear(&mut self, opening: Opening) {
-        while !self.retained.is_empty() {
+        self.roll(opening);
+        while self.retained.len() > 1 {
             self.retire_oldest();
         }
-        self.open(opening);
     }
 
     fn retire_oldest(&mut self) {
@@ -364,14 +381,16 @@ impl Tail {
     }
 
     /// A retired slot that is not pinned. There always is one: see [`super::geometry::MAX_PINS`].
+    /// Pins may move while the slots are looked at one by one, so that more than one look is
+    /// needed once in a blue moon.
     fn claim(&mut self) -> u32 {
         loop {
-            if let Some(index) = self.free.iter().position(|&slot| self.segments.slots.is_free(slot))
+            if let Some(index) =
+                self.free.iter().position(|&slot| self.segments.slots.is_free(slot))
                 && let Some(slot) = self.free.remove(index)
             {
                 return slot;
             }
-            debug_assert!(false, "more pins than spares");
             std::thread::yield_now();
         }
     }

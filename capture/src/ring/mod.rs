@@ -33,7 +33,8 @@ pub use writer::{Append, Writer};
 use crate::bell::Bells;
 use crate::linktype::LinkType;
 use crate::store::{
-    Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store, Target,
+    Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store,
+    Target,
 };
 use crate::time::{Precision, Timestamp};
 use layout::FileHeader;
@@ -131,6 +132,10 @@ impl Ring {
     }
 }
 
+fn pinned(id: u64, pin: Pin<'_>) -> Chunk<'_> {
+    Chunk { id, first: pin.first(), complete: pin.is_complete(), bytes: ChunkBytes::Pinned(pin) }
+}
+
 impl Store for Ring {
     fn header(&self) -> Option<Header> {
         self.link_type.get().map(|&link_type| Header {
@@ -165,12 +170,7 @@ impl Store for Ring {
 
     fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
         match self.segments.pin(chunk) {
-            Some(pin) => Ok(Chunk {
-                id: chunk,
-                first: pin.first(),
-                complete: pin.is_complete(),
-                bytes: ChunkBytes::Pinned(pin),
-            }),
+            Some(pin) => Ok(pinned(chunk, pin)),
             None if chunk < self.published.read().oldest_chunk => Err(PinError::Lapped),
             None if chunk > self.published.read().newest_chunk => Err(PinError::NotYet),
             // Retired or opened this moment, and not published yet.
@@ -178,6 +178,15 @@ impl Store for Ring {
                 Some(_) => Err(PinError::NotYet),
                 None => Err(PinError::Lapped),
             },
+        }
+    }
+
+    fn pin_more(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
+        match self.segments.try_pin(chunk) {
+            Ok(pin) => Ok(pinned(chunk, pin)),
+            Err(_) if chunk < self.published.read().oldest_chunk => Err(PinError::Lapped),
+            // Not there yet, about to go, or as many are pinned as may be.
+            Err(_) => Err(PinError::NotYet),
         }
     }
 
@@ -205,6 +214,8 @@ impl Store for Ring {
             if !lapped {
                 return Ok(low);
             }
+            // Retired this moment and not published yet, at worst.
+            std::thread::yield_now();
         }
     }
 

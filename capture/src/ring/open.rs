@@ -48,13 +48,17 @@ pub enum RingError {
     #[error(transparent)]
     Size(#[from] BadSize),
     /// Another process, or another capture of this one, fills the ring.
-    #[error("{path}: in use by another capture (give this one another alias, or another --ring-dir)")]
+    #[error(
+        "{path}: in use by another capture (give this one another alias, or another --ring-dir)"
+    )]
     InUse {
         /// The ring file.
         path: PathBuf,
     },
     /// The directory's file system has no room for the whole ring.
-    #[error("{path}: no room for a ring of {needed} MiB (make --ring smaller, or choose another --ring-dir)")]
+    #[error(
+        "{path}: no room for a ring of {needed} MiB (make --ring smaller, or choose another --ring-dir)"
+    )]
     NoSpace {
         /// The ring file.
         path: PathBuf,
@@ -70,7 +74,9 @@ pub enum RingError {
         why: String,
     },
     /// The retained packets and those to come cannot be in one savefile.
-    #[error("{path}: holds {held} packets, the source now sends {sent} (delete the file to start afresh, or choose another alias)")]
+    #[error(
+        "{path}: holds {held} packets, the source now sends {sent} (delete the file to start afresh, or choose another alias)"
+    )]
     Mismatch {
         /// The ring file.
         path: PathBuf,
@@ -183,8 +189,7 @@ fn create_at(
     );
     let opening = Opening { sequence, position: next, loss_before: 0 };
     let (segments, tail) = Segments::new(map, &[], Resume::Open(opening));
-    let start =
-        Start { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
+    let start = Start { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
     Ok(assemble(options, file, segments, tail, start, 1))
 }
 
@@ -193,9 +198,8 @@ fn reserve(file: File, path: &Path, geometry: Geometry) -> Result<Flock<File>, R
     let system = |error| RingError::System { path: path.to_owned(), error };
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
     let file = lock(file, path)?;
-    let size = i64::try_from(geometry.file_size()).map_err(|_| {
-        system(io::Error::from(io::ErrorKind::FileTooLarge))
-    })?;
+    let size = i64::try_from(geometry.file_size())
+        .map_err(|_| system(io::Error::from(io::ErrorKind::FileTooLarge)))?;
     match fallocate(&*file, FallocateFlags::empty(), 0, size) {
         Ok(()) => Ok(file),
         Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => {
@@ -403,8 +407,7 @@ fn copy(from: &Ring, into: &mut Writer) {
 /// known before.
 fn peek_geometry(file: &File) -> io::Result<Result<Geometry, String>> {
     let page = memmap2::MmapOptions::new().len(PAGE as usize).map_raw_read_only(file)?;
-    let geometry = super::map::with_header(&page, |header| {
-        read_claims(header).map(|claims| claims.geometry)
-    });
+    let geometry =
+        super::map::with_header(&page, |header| read_claims(header).map(|claims| claims.geometry));
     Ok(geometry.unwrap_or_else(|| Err("it is too short".to_owned())))
 }

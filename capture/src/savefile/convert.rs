@@ -36,10 +36,7 @@ pub(super) fn convert(
     pcap_len: usize,
 ) -> Option<Converted> {
     let bytes = bytes.get(..entry.end)?;
-    let mut converted = Converted {
-        bytes: Vec::with_capacity(pcap_len),
-        interfaces: Vec::new(),
-    };
+    let mut converted = Converted { bytes: Vec::with_capacity(pcap_len), interfaces: Vec::new() };
     let mut place = entry.place;
     let mut packets = 0_usize;
     while place.offset < entry.end {
@@ -68,20 +65,12 @@ pub(super) fn convert(
 fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, pcap_len: usize) -> Option<()> {
     let captured_len = u32::try_from(packet.data.len()).ok()?.min(snaplen);
     let data = packet.data.get(..captured_len as usize)?;
-    let len = out
-        .len()
-        .checked_add(record::HEADER_LEN)?
-        .checked_add(data.len())?;
+    let len = out.len().checked_add(record::HEADER_LEN)?.checked_add(data.len())?;
     if len > pcap_len {
         return None;
     }
     // As the file has them, even if the fraction is a second or more.
-    for field in [
-        packet.seconds,
-        packet.fraction,
-        captured_len,
-        packet.original_len,
-    ] {
+    for field in [packet.seconds, packet.fraction, captured_len, packet.original_len] {
         out.extend_from_slice(&field.to_ne_bytes());
     }
     out.extend_from_slice(data);
@@ -114,9 +103,7 @@ impl Cache {
     }
 
     fn len(&self) -> usize {
-        self.chunks.iter().fold(0, |sum, (_, converted)| {
-            sum.saturating_add(converted.bytes.len())
-        })
+        self.chunks.iter().fold(0, |sum, (_, converted)| sum.saturating_add(converted.bytes.len()))
     }
 }
 
@@ -126,12 +113,7 @@ mod tests {
 
     #[test]
     fn the_cache_keeps_what_was_used_last_within_its_bounds() {
-        let chunk = |len| {
-            Arc::new(Converted {
-                bytes: vec![0; len],
-                interfaces: Vec::new(),
-            })
-        };
+        let chunk = |len| Arc::new(Converted { bytes: vec![0; len], interfaces: Vec::new() });
         let mut cache = Cache::default();
         for id in 0..10 {
             cache.insert(id, chunk(100));

@@ -175,7 +175,7 @@ impl Indexer {
             }
             // Zeros behind a cut look like all sorts of things; the cut explains them.
             if !matches!(end, End::Stopped | End::Changed(_))
-                && let Err(problem) = map.check(self.place.offset)
+                && let Err(problem) = map.check()
             {
                 end = End::Changed(problem);
             }
@@ -195,9 +195,7 @@ impl Indexer {
             End::File if left == 0 => None,
             End::File => {
                 let bytes = if left == 1 { "byte is" } else { "bytes are" };
-                Some(format!(
-                    "cut short: the last {left} {bytes} not a whole record"
-                ))
+                Some(format!("cut short: the last {left} {bytes} not a whole record"))
             }
             End::Malformed(fault) => {
                 let offset = self.place.offset as u64;
@@ -286,9 +284,7 @@ impl Indexer {
     #[inline]
     fn len(&self, packet: &Packet<'_>) -> u32 {
         // The captured length has been checked to fit.
-        u32::try_from(packet.data.len())
-            .unwrap_or(u32::MAX)
-            .min(self.snaplen)
+        u32::try_from(packet.data.len()).unwrap_or(u32::MAX).min(self.snaplen)
     }
 
     /// Adds a packet of `len` bytes, to be served from `before`, to the chunk being built.
@@ -311,11 +307,8 @@ impl Indexer {
         let mut pcapng = enhanced_packet_len(len);
         while self.counted < packet.interface.known {
             let counted = self.counted as usize;
-            let described = self
-                .interfaces
-                .served
-                .get(counted)
-                .and_then(|at| self.interfaces.all.get(*at));
+            let described =
+                self.interfaces.served.get(counted).and_then(|at| self.interfaces.all.get(*at));
             pcapng =
                 pcapng.saturating_add(described.map_or(0, |described| described.description_len));
             self.counted = self.counted.saturating_add(1);
@@ -330,9 +323,9 @@ impl Indexer {
     /// On failure nothing is shown, and the walk must end: it has counted what was not there.
     fn publish(&mut self, map: &Map, index: &RwLock<Index>, bells: &Bells) -> Result<(), String> {
         let closed = self.open.take();
-        if let Some(open) = &closed {
+        if closed.is_some() {
             // Read first, asked after: what was read up to here was there.
-            map.check(open.end)?;
+            map.check()?;
         }
         {
             let mut index = index.write();
@@ -347,20 +340,8 @@ impl Indexer {
             }
             if let Some(open) = closed {
                 let matched = open.verdicts.matched();
-                let Open {
-                    first,
-                    place,
-                    end,
-                    whole,
-                    ..
-                } = open;
-                index.chunks.push(Entry {
-                    first,
-                    place,
-                    end,
-                    whole,
-                    matched,
-                });
+                let Open { first, place, end, whole, .. } = open;
+                index.chunks.push(Entry { first, place, end, whole, matched });
             }
             index.next = self.next;
             index.raw = self.raw;

@@ -9,10 +9,7 @@
 //!
 //! The same is not needed where the kernel reads the mapping (`writev`): it returns EFAULT.
 
-#![expect(
-    unsafe_code,
-    reason = "mmap, and the signal handler that makes mmap safe to use"
-)]
+#![expect(unsafe_code, reason = "mmap, and the signal handler that makes mmap safe to use")]
 
 use std::fs::File;
 use std::io;
@@ -43,10 +40,7 @@ pub(super) struct Map {
 impl Map {
     /// Maps the first `len` bytes of `file`, which was opened at `path`. `len` is not 0.
     pub(super) fn new(file: File, path: &Path, len: u64) -> Result<Self, OpenError> {
-        let io_error = |source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
         let page = install().map_err(io_error)?;
         let len = usize::try_from(len).map_err(|_| io_error(io::ErrorKind::FileTooLarge.into()))?;
         // SAFETY: what is asked of the caller is that the file does not change under the slice
@@ -60,17 +54,9 @@ impl Map {
         let start = bytes.as_ptr().addr();
         let end = start.saturating_add(len.next_multiple_of(page));
         let Some(guard) = Guard::new(start, end) else {
-            return Err(OpenError::TooMany {
-                path: path.to_owned(),
-                limit: MAX_MAPPINGS,
-            });
+            return Err(OpenError::TooMany { path: path.to_owned(), limit: MAX_MAPPINGS });
         };
-        Ok(Self {
-            guard,
-            bytes,
-            file,
-            path: path.to_owned(),
-        })
+        Ok(Self { guard, bytes, file, path: path.to_owned() })
     }
 
     /// The whole mapping. Zeros where the file has been cut short, see [`Map::check`].
@@ -78,21 +64,20 @@ impl Map {
         &self.bytes
     }
 
-    /// Whether what has been read of the first `end` bytes was in the file.
+    /// Whether what has been read of the mapping was in the file. Once the file has been cut, none
+    /// of it is believed any more, so that what can be read does not depend on who read what.
     ///
     /// # Errors
     /// Why not, in one line. Once a page could not be had this stays so for the whole mapping.
-    pub(super) fn check(&self, end: usize) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         // Acquire on behalf of the reads before: the handler has set the flag before it let the
         // read go on, on the same thread or, through the page table, before another's.
         fence(Ordering::Acquire);
-        let torn = self
-            .guard
-            .slot()
-            .is_some_and(|slot| slot.torn.load(Ordering::Acquire));
+        let torn = self.guard.slot().is_some_and(|slot| slot.torn.load(Ordering::Acquire));
         let path = self.path.display();
         match self.file.metadata().map(|metadata| metadata.len()) {
-            Ok(len) if len < end as u64 || torn && len < self.bytes.len() as u64 => {
+            // Also without a fault: what lies behind the cut in its page reads as zeros.
+            Ok(len) if len < self.bytes.len() as u64 => {
                 Err(format!("{path} was cut to {len} bytes while mounted"))
             }
             Ok(_) if torn => Err(format!(
@@ -127,11 +112,7 @@ struct Slot {
 }
 
 static SLOTS: [Slot; MAX_MAPPINGS] = [const {
-    Slot {
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        torn: AtomicBool::new(false),
-    }
+    Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0), torn: AtomicBool::new(false) }
 }; MAX_MAPPINGS];
 
 /// Held while an entry is taken or freed; never by the handler.
@@ -203,10 +184,7 @@ fn install() -> io::Result<usize> {
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_sigbus;
     // SA_ONSTACK, because the handler before this one may be the standard library's, which runs
     // when a stack has no room left.
-    swap_action(Some((
-        handler as usize,
-        libc::SA_SIGINFO | libc::SA_ONSTACK,
-    )))?;
+    swap_action(Some((handler as usize, libc::SA_SIGINFO | libc::SA_ONSTACK)))?;
     *installed = true;
     Ok(page)
 }
@@ -225,17 +203,9 @@ fn swap_action(action: Option<(usize, c_int)>) -> io::Result<libc::sigaction> {
     // SAFETY: both pointers are null or point to a sigaction that lives past the call. A handler
     // given is either SIG_DFL or `on_sigbus`, which has the signature that SA_SIGINFO calls for.
     let result = unsafe {
-        libc::sigaction(
-            libc::SIGBUS,
-            new.unwrap_or(std::ptr::null()),
-            &raw mut previous,
-        )
+        libc::sigaction(libc::SIGBUS, new.unwrap_or(std::ptr::null()), &raw mut previous)
     };
-    if result == 0 {
-        Ok(previous)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(previous) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The handler. Does nothing but loads and stores of atomics and system calls.
@@ -291,10 +261,7 @@ fn patch(address: usize) -> bool {
 /// and waits for the fault to come again. That would only take away this handler.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_int) {
     let sent_by_a_process = code <= 0;
-    match PREVIOUS
-        .get()
-        .map(|previous| (previous.sa_sigaction, previous.sa_flags))
-    {
+    match PREVIOUS.get().map(|previous| (previous.sa_sigaction, previous.sa_flags)) {
         Some((libc::SIG_IGN, _)) if sent_by_a_process => {}
         _ if sent_by_a_process => {
             if swap_action(Some((libc::SIG_DFL, 0))).is_ok() {
@@ -340,23 +307,19 @@ mod tests {
     #[test]
     fn a_page_that_is_gone_reads_as_zeros_and_is_reported() {
         let (file, map) = mapped(40_000);
-        assert_eq!(map.check(40_000), Ok(()));
+        assert_eq!(map.check(), Ok(()));
         file.as_file().set_len(5_000).unwrap();
-        assert_eq!(map.check(5_000), Ok(()), "still all there");
+        let problem = format!("{} was cut to 5000 bytes while mounted", file.path().display());
+        assert_eq!(map.check(), Err(problem));
+        file.as_file().set_len(40_000).unwrap();
+        assert_eq!(map.check(), Ok(()), "nobody has seen it");
+        file.as_file().set_len(5_000).unwrap();
         assert_eq!(map.bytes()[4_999], 7);
         assert_eq!(map.bytes()[39_999], 0, "no crash");
-        let problem = format!(
-            "{} was cut to 5000 bytes while mounted",
-            file.path().display()
-        );
-        assert_eq!(map.check(5_000), Err(problem));
         file.as_file().set_len(40_000).unwrap();
-        assert!(
-            map.check(5_000).unwrap_err().contains("for a moment"),
-            "it stays torn"
-        );
+        assert!(map.check().unwrap_err().contains("for a moment"), "it stays torn");
         let (_file, other) = mapped(40_000);
-        assert_eq!(other.check(40_000), Ok(()), "only the one mapping is torn");
+        assert_eq!(other.check(), Ok(()), "only the one mapping is torn");
     }
 
     #[test]
@@ -365,7 +328,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    while map.check(1 << 20).is_ok() {
+                    while map.check().is_ok() {
                         let sum: u64 = map.bytes().iter().map(|byte| u64::from(*byte)).sum();
                         assert!(sum <= 7 << 20);
                     }

@@ -74,30 +74,17 @@ impl Savefile {
     }
 
     pub(super) fn new(probe: Probe, options: Options) -> Self {
-        let Probe {
-            map,
-            format,
-            mut header,
-            interfaces: described,
-        } = probe;
-        let snaplen = options
-            .snaplen
-            .filter(|snaplen| *snaplen != 0)
-            .unwrap_or(u32::MAX);
+        let Probe { map, format, mut header, interfaces: described } = probe;
+        let snaplen = options.snaplen.filter(|snaplen| *snaplen != 0).unwrap_or(u32::MAX);
         header.snaplen = header.snaplen.min(snaplen);
         let mut interfaces = Interfaces::default();
         for interface in described {
             interfaces.push(interface, header.link_type);
         }
-        let leading = u32::try_from(interfaces.served.len())
-            .unwrap_or(u32::MAX)
-            .max(1);
+        let leading = u32::try_from(interfaces.served.len()).unwrap_or(u32::MAX).max(1);
         let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading);
-        let index = Index {
-            next: Position::START,
-            interfaces: Arc::new(interfaces),
-            ..Index::default()
-        };
+        let index =
+            Index { next: Position::START, interfaces: Arc::new(interfaces), ..Index::default() };
         Self {
             map,
             format,
@@ -120,13 +107,9 @@ impl Savefile {
     /// for the first.
     pub fn index(&self, stop: &AtomicBool) -> Indexed {
         let mut indexer = self.indexer.lock();
-        self.index.write().ended = false;
         if indexer.run(&self.map, &self.format, &self.index, &self.bells, stop) {
             Indexed::Finished
         } else {
-            // Whoever waits for packets gets the end, as from any capture that is stopped.
-            self.index.write().ended = true;
-            self.bells.strike();
             Indexed::Stopped
         }
     }
@@ -134,10 +117,7 @@ impl Savefile {
     /// Why not all of the file is served, in one line; `None` if it is, or will be.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        self.failure
-            .get()
-            .cloned()
-            .or_else(|| self.index.read().problem.clone())
+        self.failure.get().cloned().or_else(|| self.index.read().problem.clone())
     }
 
     /// Packets found in the file up to now, whether they are served or not.
@@ -165,28 +145,16 @@ impl Savefile {
         }
         let converted = usize::try_from(pcap_len).ok().and_then(|pcap_len| {
             let bytes = self.map.bytes();
-            convert::convert(
-                bytes,
-                &self.format,
-                entry,
-                interfaces,
-                self.snaplen,
-                pcap_len,
-            )
+            convert::convert(bytes, &self.format, entry, interfaces, self.snaplen, pcap_len)
         });
         // Asked after reading: zeros in the place of what was cut are never served.
-        self.check(entry.end)?;
+        self.intact()?;
         let Some(converted) = converted else {
             return Err(self.fail(self.map.describe_change()));
         };
         let converted = Arc::new(converted);
         self.cache.lock().insert(chunk, Arc::clone(&converted));
         Ok(converted)
-    }
-
-    /// Whether the first `end` bytes of the file are still there.
-    fn check(&self, end: usize) -> Result<(), PinError> {
-        self.map.check(end).map_err(|problem| self.fail(problem))
     }
 
     fn fail(&self, problem: String) -> PinError {
@@ -206,23 +174,17 @@ impl Store for Savefile {
             _ => snaplen.min(self.snaplen),
         };
         let interfaces = Arc::clone(&self.index.read().interfaces);
-        let described = interfaces
-            .served
-            .get(usize::try_from(id).ok()?)
-            .and_then(|at| interfaces.all.get(*at));
+        let described =
+            interfaces.served.get(usize::try_from(id).ok()?).and_then(|at| interfaces.all.get(*at));
         match described {
             Some(described) => {
                 let interface = walk::interface(self.map.bytes(), described).unwrap_or_default();
-                Some(Interface {
-                    snaplen: limited(interface.snaplen),
-                    ..interface
-                })
+                Some(Interface { snaplen: limited(interface.snaplen), ..interface })
             }
             // A pcap file, or a pcapng file that describes nothing.
-            None if id == 0 => Some(Interface {
-                snaplen: self.header.snaplen,
-                ..Interface::default()
-            }),
+            None if id == 0 => {
+                Some(Interface { snaplen: self.header.snaplen, ..Interface::default() })
+            }
             None => None,
         }
     }
@@ -235,7 +197,7 @@ impl Store for Savefile {
         let index = self.index.read();
         Bounds {
             oldest_chunk: 0,
-            newest_chunk: index.chunks.len().saturating_sub(1) as u64,
+            newest_chunk: index.chunks.len() as u64,
             oldest: Position::START,
             next: index.next,
             newest_time: index.newest,
@@ -252,7 +214,7 @@ impl Store for Savefile {
             let next = next.map_or(index.next, |next| next.first);
             (entry, next, Arc::clone(&index.interfaces))
         };
-        self.check(entry.end)?;
+        self.intact()?;
         let bytes = if entry.whole && self.format.is_native() {
             let bytes = self.map.bytes().get(entry.place.offset..entry.end);
             ChunkBytes::Mapped(bytes.unwrap_or_default())
@@ -260,12 +222,7 @@ impl Store for Savefile {
             let pcap_len = next.pcap.saturating_sub(entry.first.pcap);
             ChunkBytes::Converted(self.converted(chunk, &entry, &interfaces, pcap_len)?)
         };
-        Ok(Chunk {
-            id: chunk,
-            first: entry.first,
-            complete: true,
-            bytes,
-        })
+        Ok(Chunk { id: chunk, first: entry.first, complete: true, bytes })
     }
 
     fn find(&self, target: Target) -> Result<u64, PinError> {
@@ -277,18 +234,14 @@ impl Store for Savefile {
         if value >= target.coordinate(&index.next) {
             return Err(PinError::NotYet);
         }
-        let behind = index
-            .chunks
-            .partition_point(|entry| target.coordinate(&entry.first) <= value);
+        let behind = index.chunks.partition_point(|entry| target.coordinate(&entry.first) <= value);
         // The first chunk begins at START, so at least that one is not behind.
-        behind
-            .checked_sub(1)
-            .map(|chunk| chunk as u64)
-            .ok_or(PinError::NotYet)
+        behind.checked_sub(1).map(|chunk| chunk as u64).ok_or(PinError::NotYet)
     }
 
+    /// A savefile that was cut while mounted is not believed in any part any more.
     fn intact(&self) -> Result<(), PinError> {
-        self.check(0)
+        self.map.check().map_err(|problem| self.fail(problem))
     }
 
     fn bells(&self) -> &Bells {
@@ -297,10 +250,6 @@ impl Store for Savefile {
 
     fn capacity(&self) -> Capacity {
         let chunks = self.index.read().chunks.len() as u64;
-        Capacity {
-            size: self.map.bytes().len() as u64,
-            segments: chunks,
-            used: chunks,
-        }
+        Capacity { size: self.map.bytes().len() as u64, segments: chunks, used: chunks }
     }
 }

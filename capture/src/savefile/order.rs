@@ -19,11 +19,7 @@ pub enum ByteOrder {
 
 impl ByteOrder {
     /// That of this machine.
-    pub const NATIVE: Self = if cfg!(target_endian = "little") {
-        Self::Little
-    } else {
-        Self::Big
-    };
+    pub const NATIVE: Self = if cfg!(target_endian = "little") { Self::Little } else { Self::Big };
 
     /// The other one.
     #[must_use]

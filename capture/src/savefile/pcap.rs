@@ -59,26 +59,14 @@ impl FileHeader {
         let (order, precision) = magic_number(magic).ok_or(Fault::Magic(magic))?;
         let (major, minor) = (order.u16([major0, major1]), order.u16([minor0, minor1]));
         if major != VERSION.0 {
-            return Err(Fault::Version {
-                format: "pcap",
-                major,
-                minor,
-            });
+            return Err(Fault::Version { format: "pcap", major, minor });
         }
         let [_magic, _version, _zone, _accuracy, snaplen, network] = order.words(header);
         let unlimited = snaplen == 0 || i32::try_from(snaplen).is_err();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the lower half is what is meant"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
         let link_type = LinkType(network as u16);
         let snaplen = if unlimited { DEFAULT_SNAPLEN } else { snaplen };
-        Ok(Self {
-            order,
-            precision,
-            link_type,
-            snaplen,
-        })
+        Ok(Self { order, precision, link_type, snaplen })
     }
 }
 
@@ -135,12 +123,7 @@ impl RecordHeader {
     #[must_use]
     pub fn parse(header: &[u8; record::HEADER_LEN], order: ByteOrder) -> Self {
         let [seconds, fraction, captured_len, original_len] = order.words(header);
-        Self {
-            seconds,
-            fraction,
-            captured_len,
-            original_len,
-        }
+        Self { seconds, fraction, captured_len, original_len }
     }
 
     /// When the packet was captured.
@@ -153,7 +136,7 @@ impl RecordHeader {
 /// The record at the start of `bytes`: its header and data. `None` if `bytes` ends inside it.
 ///
 /// # Errors
-/// [`Fault::PacketTooLong`] for a captured length above [`MAX_CAPTURED_LEN`](super::MAX_CAPTURED_LEN).
+/// [`Fault::PacketTooLong`] for a captured length above [`MAX_CAPTURED_LEN`].
 #[inline]
 pub fn record(bytes: &[u8], order: ByteOrder) -> Result<Option<(RecordHeader, &[u8])>, Fault> {
     let Some((header, rest)) = bytes.split_first_chunk() else {
@@ -174,38 +157,22 @@ mod tests {
     #[test]
     fn a_written_header_is_read_back() {
         for precision in [Precision::Micro, Precision::Nano] {
-            let header = Header {
-                link_type: LinkType::LINUX_SLL2,
-                precision,
-                snaplen: 96,
-            };
+            let header = Header { link_type: LinkType::LINUX_SLL2, precision, snaplen: 96 };
             let parsed = FileHeader::parse(&file_header(&header)).unwrap();
             let order = ByteOrder::NATIVE;
             let link_type = LinkType::LINUX_SLL2;
-            assert_eq!(
-                parsed,
-                FileHeader {
-                    order,
-                    precision,
-                    link_type,
-                    snaplen: 96
-                }
-            );
+            assert_eq!(parsed, FileHeader { order, precision, link_type, snaplen: 96 });
         }
     }
 
     #[test]
     fn the_other_byte_order_an_fcs_length_and_no_snaplen_are_understood() {
-        let bytes = [
-            0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x24, 0, 0, 1,
-        ];
+        let bytes =
+            [0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x24, 0, 0, 1];
         let parsed = FileHeader::parse(&bytes).unwrap();
         assert_eq!(parsed.order, ByteOrder::Big);
         assert_eq!(parsed.precision, Precision::Nano);
-        assert_eq!(
-            (parsed.link_type, parsed.snaplen),
-            (LinkType::ETHERNET, DEFAULT_SNAPLEN)
-        );
+        assert_eq!((parsed.link_type, parsed.snaplen), (LinkType::ETHERNET, DEFAULT_SNAPLEN));
     }
 
     #[test]
@@ -234,11 +201,6 @@ mod tests {
         let (header, data) = record(&bytes, ByteOrder::Big).unwrap().unwrap();
         assert_eq!((header.original_len, data), (60, &b"abc"[..]));
         let fault = record(&bytes, ByteOrder::Little).unwrap_err();
-        assert_eq!(
-            fault,
-            Fault::PacketTooLong {
-                captured_len: 0x0300_0000
-            }
-        );
+        assert_eq!(fault, Fault::PacketTooLong { captured_len: 0x0300_0000 });
     }
 }

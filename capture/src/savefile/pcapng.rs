@@ -15,11 +15,12 @@
     clippy::panic
 )]
 
+pub use super::clock::Clock;
+use super::clock::Unit;
 use super::order::{ByteOrder, Fields};
 use super::{DEFAULT_SNAPLEN, Fault, MAX_BLOCK_LEN, MAX_CAPTURED_LEN};
 use crate::linktype::LinkType;
 use crate::store::Interface;
-use crate::time::Timestamp;
 
 /// Section header block; reads the same in both byte orders.
 pub const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -107,11 +108,7 @@ impl Head {
         if read && len > MAX_BLOCK_LEN {
             return Err(Fault::BlockTooLong { block_type, len });
         }
-        Ok(Some(Self {
-            block_type,
-            len,
-            order,
-        }))
+        Ok(Some(Self { block_type, len, order }))
     }
 
     /// Whether [`Block::parse`] makes nothing of the contents, so that they need not be there.
@@ -127,15 +124,7 @@ impl Head {
     #[inline]
     pub fn check_trailer(&self, trailer: [u8; 4]) -> Result<(), Fault> {
         let (block_type, head, tail) = (self.block_type, self.len, self.order.u32(trailer));
-        if head == tail {
-            Ok(())
-        } else {
-            Err(Fault::BlockTrailer {
-                block_type,
-                head,
-                tail,
-            })
-        }
+        if head == tail { Ok(()) } else { Err(Fault::BlockTrailer { block_type, head, tail }) }
     }
 }
 
@@ -186,21 +175,14 @@ impl<'a> Block<'a> {
         };
         head.check_trailer(*trailer)?;
         let body = Fields::new(block.get(8..).unwrap_or_default(), head.order);
-        let too_short = || Fault::BlockLength {
-            block_type: head.block_type,
-            len: head.len,
-        };
+        let too_short = || Fault::BlockLength { block_type: head.block_type, len: head.len };
         match head.block_type {
             SECTION_HEADER => {
                 let (major, minor) = section_version(body).ok_or_else(too_short)?;
                 // Minor version 2 was written by mistake for what is 0 (draft, section 4.1).
                 match (major, minor) {
                     (1, 0 | 2) => Ok(Some(Self::Section)),
-                    _ => Err(Fault::Version {
-                        format: "pcapng",
-                        major,
-                        minor,
-                    }),
+                    _ => Err(Fault::Version { format: "pcapng", major, minor }),
                 }
             }
             INTERFACE_DESCRIPTION => {
@@ -234,11 +216,7 @@ pub struct InterfaceBlock<'a> {
 impl<'a> InterfaceBlock<'a> {
     fn parse(mut body: Fields<'a>) -> Option<Self> {
         let (link_type, _reserved, snaplen) = (LinkType(body.u16()?), body.u16()?, body.u32()?);
-        Some(Self {
-            link_type,
-            snaplen,
-            options: body,
-        })
+        Some(Self { link_type, snaplen, options: body })
     }
 
     /// How the interface's time stamps are to be understood.
@@ -248,12 +226,12 @@ impl<'a> InterfaceBlock<'a> {
     pub fn clock(&self) -> Result<Clock, Fault> {
         let mut clock = Clock::default();
         self.each_option(|code, value| match code {
-            option::IF_TSRESOL => value
-                .first()
-                .map(|resolution| clock.unit = Unit::parse(*resolution)),
-            option::IF_TSOFFSET => value
-                .first_chunk()
-                .map(|seconds| clock.offset = self.options_order().i64(*seconds)),
+            option::IF_TSRESOL => {
+                value.first().map(|resolution| clock.unit = Unit::parse(*resolution))
+            }
+            option::IF_TSOFFSET => {
+                value.first_chunk().map(|seconds| clock.offset = self.options_order().i64(*seconds))
+            }
             _ => Some(()),
         })?;
         Ok(clock)
@@ -266,10 +244,7 @@ impl<'a> InterfaceBlock<'a> {
     /// # Errors
     /// [`Fault::BadOption`]
     pub fn interface(&self) -> Result<Interface, Fault> {
-        let mut interface = Interface {
-            snaplen: self.snaplen,
-            ..Interface::default()
-        };
+        let mut interface = Interface { snaplen: self.snaplen, ..Interface::default() };
         self.each_option(|code, value| {
             match (code, value) {
                 (option::IF_NAME, name) => interface.name = Some(text(name)),
@@ -308,17 +283,11 @@ impl<'a> InterfaceBlock<'a> {
 /// A snapshot length as an interface description gives it, or [`DEFAULT_SNAPLEN`] if it gives none.
 #[must_use]
 pub const fn effective_snaplen(snaplen: u32) -> u32 {
-    if snaplen == 0 {
-        DEFAULT_SNAPLEN
-    } else {
-        snaplen
-    }
+    if snaplen == 0 { DEFAULT_SNAPLEN } else { snaplen }
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .trim_end_matches('\0')
-        .to_owned()
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
 /// A packet block of any of the three types.
@@ -359,13 +328,7 @@ impl<'a> PacketBlock<'a> {
         let (high, low) = (body.u32()?, body.u32()?);
         let (captured_len, original_len) = (Some(body.u32()?), body.u32()?);
         let ticks = Some(u64::from(high) << 32 | u64::from(low));
-        Some(Self {
-            interface,
-            ticks,
-            original_len,
-            captured_len,
-            room: body.rest(),
-        })
+        Some(Self { interface, ticks, original_len, captured_len, room: body.rest() })
     }
 
     /// Where the data begins in the block.
@@ -382,88 +345,13 @@ impl<'a> PacketBlock<'a> {
     #[inline]
     pub fn data(&self, snaplen: u32) -> Result<&'a [u8], Fault> {
         let captured_len = self.captured_len.unwrap_or_else(|| {
-            if snaplen == 0 {
-                self.original_len
-            } else {
-                self.original_len.min(snaplen)
-            }
+            if snaplen == 0 { self.original_len } else { self.original_len.min(snaplen) }
         });
         if captured_len > MAX_CAPTURED_LEN {
             return Err(Fault::PacketTooLong { captured_len });
         }
         let room = self.room.len();
-        self.room
-            .get(..captured_len as usize)
-            .ok_or(Fault::PacketPastBlock { captured_len, room })
-    }
-}
-
-/// How the time stamps of an interface are to be understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clock {
-    unit: Unit,
-    /// Seconds to add.
-    offset: i64,
-}
-
-/// The unit of time stamps, from `if_tsresol`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    /// This many nanoseconds.
-    Nanoseconds(u64),
-    /// This many units are a nanosecond; 0 for more than 64 bits hold.
-    PerNanosecond(u64),
-    /// 2 to the power of this many units are a second; at most 127.
-    Binary(u8),
-}
-
-impl Unit {
-    /// The unit an `if_tsresol` value names: a power of 10, or of 2 if the top bit is set.
-    fn parse(resolution: u8) -> Self {
-        let exponent = u32::from(resolution & 0x7f);
-        if resolution & 0x80 != 0 {
-            return Self::Binary(resolution & 0x7f);
-        }
-        match 9_u32.checked_sub(exponent) {
-            Some(more) => Self::Nanoseconds(10_u64.pow(more)),
-            None => {
-                let finer = exponent.saturating_sub(9);
-                Self::PerNanosecond(10_u64.checked_pow(finer).unwrap_or(0))
-            }
-        }
-    }
-}
-
-impl Default for Clock {
-    /// Microseconds, as without any option.
-    fn default() -> Self {
-        Self {
-            unit: Unit::Nanoseconds(1_000),
-            offset: 0,
-        }
-    }
-}
-
-impl Clock {
-    /// The moment `ticks` stands for, at the nearest end of what a [`Timestamp`] can hold.
-    #[inline]
-    #[must_use]
-    pub fn time(&self, ticks: u64) -> Timestamp {
-        let since = match self.unit {
-            Unit::Nanoseconds(unit) => ticks.saturating_mul(unit),
-            Unit::PerNanosecond(units) => ticks.checked_div(units).unwrap_or(0),
-            Unit::Binary(exponent) => {
-                // 94 bits at most.
-                let shifted = u128::from(ticks).saturating_mul(1_000_000_000) >> (exponent & 0x7f);
-                u64::try_from(shifted).unwrap_or(u64::MAX)
-            }
-        };
-        if self.offset == 0 {
-            return Timestamp::from_nanoseconds(since);
-        }
-        let offset = i128::from(self.offset).saturating_mul(1_000_000_000);
-        let sum = i128::from(since).saturating_add(offset).max(0);
-        Timestamp::from_nanoseconds(u64::try_from(sum).unwrap_or(u64::MAX))
+        self.room.get(..captured_len as usize).ok_or(Fault::PacketPastBlock { captured_len, room })
     }
 }
 
@@ -471,46 +359,6 @@ impl Clock {
 #[expect(clippy::arithmetic_side_effects, reason = "numbers of the tests' own")]
 mod tests {
     use super::*;
-
-    fn nanoseconds(resolution: u8, offset: i64, ticks: u64) -> u64 {
-        Clock {
-            unit: Unit::parse(resolution),
-            offset,
-        }
-        .time(ticks)
-        .nanoseconds()
-    }
-
-    #[test]
-    fn every_resolution_becomes_nanoseconds() {
-        assert_eq!(
-            Clock::default().time(1_700_000_000_123_456).nanoseconds(),
-            { 1_700_000_000_123_456_000 }
-        );
-        assert_eq!(nanoseconds(0, 0, 1_700_000_000), 1_700_000_000_000_000_000);
-        assert_eq!(
-            nanoseconds(9, 0, 1_700_000_000_123_456_789),
-            1_700_000_000_123_456_789
-        );
-        assert_eq!(
-            nanoseconds(12, 0, 5_999),
-            5,
-            "picoseconds are cut, not rounded"
-        );
-        assert_eq!(nanoseconds(127, 0, u64::MAX), 0);
-        assert_eq!(nanoseconds(0x80 | 10, 0, 1_536), 1_500_000_000);
-        assert_eq!(
-            nanoseconds(0x80 | 32, 0, (3 << 32) | (1 << 31)),
-            3_500_000_000
-        );
-        assert_eq!(nanoseconds(0xff, 0, u64::MAX), 0);
-        assert_eq!(nanoseconds(0, 0, u64::MAX), u64::MAX, "saturates");
-        assert_eq!(nanoseconds(0x80, 0, u64::MAX), u64::MAX, "saturates");
-        assert_eq!(nanoseconds(9, 2, 5), 2_000_000_005);
-        assert_eq!(nanoseconds(9, -2, 5), 0, "no time before 1970");
-        assert_eq!(nanoseconds(9, i64::MAX, u64::MAX), u64::MAX);
-        assert_eq!(nanoseconds(9, i64::MIN, u64::MAX), 0);
-    }
 
     fn block(order: ByteOrder, block_type: u32, body: &[u8]) -> Vec<u8> {
         let len = u32::try_from(body.len() + 12).unwrap();
@@ -526,16 +374,10 @@ mod tests {
         let first = |bytes: &[u8]| Head::parse(bytes, None).unwrap_err();
         assert_eq!(first(b"%PDF-1.7 etc."), Fault::Magic(*b"%PDF"));
         let section = |magic: u32| {
-            block(
-                ByteOrder::NATIVE,
-                SECTION_HEADER,
-                &[&magic.to_ne_bytes()[..], &[0; 12]].concat(),
-            )
+            block(ByteOrder::NATIVE, SECTION_HEADER, &[&magic.to_ne_bytes()[..], &[0; 12]].concat())
         };
         assert_eq!(first(&section(7)), Fault::ByteOrderMagic(7));
-        let head = Head::parse(&section(BYTE_ORDER_MAGIC), None)
-            .unwrap()
-            .unwrap();
+        let head = Head::parse(&section(BYTE_ORDER_MAGIC), None).unwrap().unwrap();
         assert_eq!((head.order, head.len), (ByteOrder::NATIVE, 28));
 
         let order = Some(ByteOrder::Big);
@@ -554,21 +396,11 @@ mod tests {
     fn a_trailing_length_must_agree() {
         let mut bytes = block(ByteOrder::Big, 99, b"abcd");
         let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
-        assert!(matches!(
-            Block::parse(&head, &bytes),
-            Ok(Some(Block::Other))
-        ));
+        assert!(matches!(Block::parse(&head, &bytes), Ok(Some(Block::Other))));
         assert!(matches!(Block::parse(&head, &bytes[..15]), Ok(None)));
         bytes[15] = 20;
         let fault = Block::parse(&head, &bytes).unwrap_err();
-        assert_eq!(
-            fault,
-            Fault::BlockTrailer {
-                block_type: 99,
-                head: 16,
-                tail: 20
-            }
-        );
+        assert_eq!(fault, Fault::BlockTrailer { block_type: 99, head: 16, tail: 20 });
     }
 
     #[test]
@@ -623,18 +455,7 @@ mod tests {
             }
         };
         assert_eq!(packet(3).unwrap(), b"abc");
-        assert_eq!(
-            packet(5),
-            Err(Fault::PacketPastBlock {
-                captured_len: 5,
-                room: 4
-            })
-        );
-        assert_eq!(
-            packet(u32::MAX),
-            Err(Fault::PacketTooLong {
-                captured_len: u32::MAX
-            })
-        );
+        assert_eq!(packet(5), Err(Fault::PacketPastBlock { captured_len: 5, room: 4 }));
+        assert_eq!(packet(u32::MAX), Err(Fault::PacketTooLong { captured_len: u32::MAX }));
     }
 }

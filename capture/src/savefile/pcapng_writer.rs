@@ -23,9 +23,6 @@ const ENHANCED_PACKET_FIXED_LEN: u64 = FRAME_LEN + 20;
 /// No store holds packets anywhere near this size.
 const MAX_DATA_LEN: u32 = u32::MAX - (1 << 20);
 
-/// What wrote the file, for whoever looks.
-const APPLICATION: &str = concat!("pcapfs ", env!("CARGO_PKG_VERSION"));
-
 /// Appends the section header a file begins with; the length of the section is left open.
 pub fn section_header(out: &mut Vec<u8>) {
     block(out, SECTION_HEADER, |out| {
@@ -38,9 +35,12 @@ pub fn section_header(out: &mut Vec<u8>) {
     });
 }
 
+/// What a section header says wrote the section.
+const APPLICATION: &str = concat!("pcapfs ", env!("CARGO_PKG_VERSION"));
+
 /// Bytes [`section_header`] appends.
 #[must_use]
-pub fn section_header_len() -> u64 {
+pub const fn section_header_len() -> u64 {
     FRAME_LEN + 16 + option_len(APPLICATION.len()) + option_len(0)
 }
 
@@ -52,10 +52,8 @@ pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &
         out.extend(header.link_type.0.to_ne_bytes());
         out.extend([0; 2]);
         out.extend(interface.snaplen.to_ne_bytes());
-        let texts = [
-            (option::IF_NAME, &interface.name),
-            (option::IF_DESCRIPTION, &interface.description),
-        ];
+        let texts =
+            [(option::IF_NAME, &interface.name), (option::IF_DESCRIPTION, &interface.description)];
         for (code, value) in texts {
             if let Some(value) = value {
                 append_option(out, code, fitting(value, MAX_OPTION_LEN).as_bytes());
@@ -68,11 +66,7 @@ pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &
         append_option(out, option::IF_TSRESOL, &[resolution]);
         if let Some(filter) = &interface.filter {
             let expression = fitting(filter, MAX_OPTION_LEN - 1);
-            append_option(
-                out,
-                option::IF_FILTER,
-                &[b"\0", expression.as_bytes()].concat(),
-            );
+            append_option(out, option::IF_FILTER, &[b"\0", expression.as_bytes()].concat());
         }
         end_of_options(out);
     });
@@ -82,13 +76,12 @@ pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &
 #[must_use]
 pub fn interface_description_len(interface: &Interface) -> u64 {
     let text = |value: &Option<String>| {
-        value
-            .as_ref()
-            .map_or(0, |value| option_len(fitting(value, MAX_OPTION_LEN).len()))
+        value.as_ref().map_or(0, |value| option_len(fitting(value, MAX_OPTION_LEN).len()))
     };
-    let filter = interface.filter.as_ref().map_or(0, |filter| {
-        option_len(fitting(filter, MAX_OPTION_LEN - 1).len() + 1)
-    });
+    let filter = interface
+        .filter
+        .as_ref()
+        .map_or(0, |filter| option_len(fitting(filter, MAX_OPTION_LEN - 1).len() + 1));
     let resolution_and_end = option_len(1) + option_len(0);
     FRAME_LEN
         + 8
@@ -118,35 +111,17 @@ pub fn enhanced_packet(
     precision: Precision,
     comment: Option<&str>,
 ) {
-    let captured_len = packet
-        .data
-        .len()
-        .try_into()
-        .unwrap_or(u32::MAX)
-        .min(MAX_DATA_LEN);
-    let data = packet
-        .data
-        .get(..captured_len as usize)
-        .unwrap_or(packet.data);
+    let captured_len = packet.data.len().try_into().unwrap_or(u32::MAX).min(MAX_DATA_LEN);
+    let data = packet.data.get(..captured_len as usize).unwrap_or(packet.data);
     block(out, ENHANCED_PACKET, |out| {
         let (high, low) = ticks(packet.time, precision);
-        for field in [
-            packet.interface,
-            high,
-            low,
-            captured_len,
-            packet.original_len,
-        ] {
+        for field in [packet.interface, high, low, captured_len, packet.original_len] {
             out.extend(field.to_ne_bytes());
         }
         out.extend(data);
         pad(out, data.len());
         if let Some(comment) = comment {
-            append_option(
-                out,
-                option::COMMENT,
-                fitting(comment, MAX_OPTION_LEN).as_bytes(),
-            );
+            append_option(out, option::COMMENT, fitting(comment, MAX_OPTION_LEN).as_bytes());
             end_of_options(out);
         }
     });
@@ -155,11 +130,7 @@ pub fn enhanced_packet(
 /// Bytes [`enhanced_packet`] appends for this many captured bytes, without a comment.
 #[must_use]
 pub const fn enhanced_packet_len(captured_len: u32) -> u64 {
-    let captured_len = if captured_len < MAX_DATA_LEN {
-        captured_len
-    } else {
-        MAX_DATA_LEN
-    };
+    let captured_len = if captured_len < MAX_DATA_LEN { captured_len } else { MAX_DATA_LEN };
     ENHANCED_PACKET_FIXED_LEN + (captured_len as u64).next_multiple_of(4)
 }
 
@@ -220,9 +191,7 @@ fn block(out: &mut Vec<u8>, block_type: u32, body: impl FnOnce(&mut Vec<u8>)) {
     out.extend([0; 4]);
     body(out);
     // Bodies are bounded: data by MAX_DATA_LEN, each option by MAX_OPTION_LEN.
-    let len = u32::try_from(out.len() - start + 4)
-        .unwrap_or(u32::MAX)
-        .to_ne_bytes();
+    let len = u32::try_from(out.len() - start + 4).unwrap_or(u32::MAX).to_ne_bytes();
     if let Some(field) = out.get_mut(start + 4..start + 8) {
         field.copy_from_slice(&len);
     }
@@ -264,10 +233,7 @@ fn fitting(text: &str, len: usize) -> &str {
 /// High and low half of a time stamp in units of `precision`.
 fn ticks(time: Timestamp, precision: Precision) -> (u32, u32) {
     let ticks = time.nanoseconds() / u64::from(precision.unit_nanoseconds());
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the lower half is what is meant"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
     let low = ticks as u32;
     let high = (ticks >> 32) as u32;
     (high, low)
@@ -281,16 +247,11 @@ mod tests {
     use crate::linktype::LinkType;
     use proptest::prelude::*;
 
-    const HEADER: Header = Header {
-        link_type: LinkType::ETHERNET,
-        precision: Precision::Nano,
-        snaplen: 65_535,
-    };
+    const HEADER: Header =
+        Header { link_type: LinkType::ETHERNET, precision: Precision::Nano, snaplen: 65_535 };
 
     fn parse(bytes: &[u8]) -> Block<'_> {
-        let head = Head::parse(bytes, Some(ByteOrder::NATIVE))
-            .unwrap()
-            .unwrap();
+        let head = Head::parse(bytes, Some(ByteOrder::NATIVE)).unwrap().unwrap();
         assert_eq!(head.len as usize, bytes.len());
         Block::parse(&head, bytes).unwrap().unwrap()
     }
@@ -338,17 +299,11 @@ mod tests {
     #[test]
     fn text_too_long_for_an_option_is_cut_at_a_character() {
         let long = Some("ß".repeat(40_000));
-        let interface = Interface {
-            name: long.clone(),
-            filter: long,
-            ..Interface::default()
-        };
+        let interface = Interface { name: long.clone(), filter: long, ..Interface::default() };
         let mut out = Vec::new();
         interface_description(&mut out, &interface, &HEADER);
         assert_eq!(out.len() as u64, interface_description_len(&interface));
-        let Block::Interface(block) = parse(&out) else {
-            panic!("no interface")
-        };
+        let Block::Interface(block) = parse(&out) else { panic!("no interface") };
         let read = block.interface().unwrap();
         assert_eq!(read.name.unwrap().len(), 65_534);
         assert_eq!(read.filter.unwrap().len(), 65_534);
@@ -359,22 +314,15 @@ mod tests {
         let mut out = Vec::new();
         section_header(&mut out);
         assert!(matches!(parse(&out), Block::Section));
+        assert_eq!(out.len() as u64, section_header_len());
         assert!(out.windows(7).any(|window| window == b"pcapfs "));
         out.clear();
         let start = Some(Timestamp::from_nanoseconds(1));
-        let statistics = Statistics {
-            start,
-            os_dropped: Some(3),
-            ..Statistics::default()
-        };
+        let statistics = Statistics { start, os_dropped: Some(3), ..Statistics::default() };
         let time = Timestamp::from_nanoseconds(5_000);
         interface_statistics(&mut out, 0, time, Precision::Micro, &statistics);
         assert!(matches!(parse(&out), Block::Other));
         assert_eq!(out.len(), 12 + 12 + 12 + 12 + 4);
-        assert_eq!(
-            out[16..20],
-            5_u32.to_ne_bytes(),
-            "in units of the interface"
-        );
+        assert_eq!(out[16..20], 5_u32.to_ne_bytes(), "in units of the interface");
     }
 }

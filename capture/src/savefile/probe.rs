@@ -44,7 +44,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Opens and maps the savefile at `path`.
+    /// Opens and maps the savefile at `path`. What is appended to it later is not seen.
     ///
     /// The link type of a pcapng file is that of the interface of its first packet; of its first
     /// interface if there are no packets, and Ethernet if there is none. Only in a pcapng file
@@ -58,10 +58,7 @@ impl Probe {
             return Err(OpenError::Empty(path.to_owned()));
         }
         let map = Map::new(file, path, len)?;
-        let not_savefile = |fault| OpenError::NotSavefile {
-            path: path.to_owned(),
-            fault,
-        };
+        let not_savefile = |fault| OpenError::NotSavefile { path: path.to_owned(), fault };
         let format = detect(map.bytes()).map_err(not_savefile)?;
         let mut interfaces = Vec::new();
         let (link_type, snaplen) = match &format {
@@ -74,17 +71,8 @@ impl Probe {
                 (link_type, walk::snaplen(&interfaces, link_type))
             }
         };
-        let header = Header {
-            link_type,
-            precision: format.precision(),
-            snaplen,
-        };
-        Ok(Self {
-            map,
-            format,
-            header,
-            interfaces,
-        })
+        let header = Header { link_type, precision: format.precision(), snaplen };
+        Ok(Self { map, format, header, interfaces })
     }
 
     /// Which format the file has.
@@ -127,18 +115,13 @@ fn open_regular(path: &Path) -> Result<(File, u64), OpenError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
         io::ErrorKind::PermissionDenied => OpenError::NotPermitted(path.to_owned()),
-        _ => OpenError::Io {
-            path: path.to_owned(),
-            source,
-        },
+        _ => OpenError::Io { path: path.to_owned(), source },
     };
     // Looked at before it is opened, because opening a device or a pipe has effects, and after,
     // because it may be another file by then.
     check_regular(path, &fs::metadata(path).map_err(failed)?)?;
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let file = options.open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     check_regular(path, &metadata)?;
@@ -154,18 +137,12 @@ fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> 
         () if kind.is_socket() => "socket",
         () => "device",
     };
-    Err(OpenError::NotRegular {
-        path: path.to_owned(),
-        what,
-    })
+    Err(OpenError::NotRegular { path: path.to_owned(), what })
 }
 
 /// The format of a file, if its beginning is right.
 fn detect(bytes: &[u8]) -> Result<Format, Fault> {
-    let cut = |needed: usize| Fault::HeaderCut {
-        there: bytes.len() as u64,
-        needed: needed as u64,
-    };
+    let cut = |needed: usize| Fault::HeaderCut { there: bytes.len() as u64, needed: needed as u64 };
     let magic = bytes.first_chunk().ok_or_else(|| cut(4))?;
     if ByteOrder::NATIVE.u32(*magic) == pcapng::SECTION_HEADER {
         let head = pcapng::Head::parse(bytes, None)?.ok_or_else(|| cut(pcapng::HEAD_LEN))?;
@@ -173,9 +150,7 @@ fn detect(bytes: &[u8]) -> Result<Format, Fault> {
         return Ok(Format::Pcapng);
     }
     pcap::magic_number(*magic).ok_or(Fault::Magic(*magic))?;
-    let header = bytes
-        .first_chunk()
-        .ok_or_else(|| cut(pcap::FILE_HEADER_LEN))?;
+    let header = bytes.first_chunk().ok_or_else(|| cut(pcap::FILE_HEADER_LEN))?;
     FileHeader::parse(header).map(Format::Pcap)
 }
 

@@ -135,13 +135,7 @@ impl Reader {
     /// A reader that expects a file header.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            buffer: Vec::new(),
-            unread: 0..0,
-            offset: 0,
-            format: Format::Unknown,
-            failed: None,
-        }
+        Self { buffer: Vec::new(), unread: 0..0, offset: 0, format: Format::Unknown, failed: None }
     }
 
     /// Room for the next bytes of the stream, at least 64 KiB if all events have been taken.
@@ -169,9 +163,7 @@ impl Reader {
         // More than the largest record plus one read stays unread only if events are not taken.
         let most = (MAX_BLOCK_LEN as usize).saturating_add(MIN_SPACE);
         if self.buffer.len() < needed && self.buffer.len() < most {
-            let len = needed
-                .max(self.buffer.len().saturating_mul(2))
-                .clamp(BUFFER_LEN, most);
+            let len = needed.max(self.buffer.len().saturating_mul(2)).clamp(BUFFER_LEN, most);
             self.buffer.resize(len, 0);
         }
     }
@@ -194,10 +186,7 @@ impl Reader {
         }
         loop {
             let step = self.step().map_err(|fault| {
-                let malformed = Malformed {
-                    offset: self.record_offset(),
-                    fault,
-                };
+                let malformed = Malformed { offset: self.record_offset(), fault };
                 self.failed = Some(malformed.clone());
                 malformed
             })?;
@@ -211,18 +200,10 @@ impl Reader {
                     return Ok(Some(match found {
                         Found::Header(header) => Event::Header(header),
                         Found::Foreign(link_type) => Event::Foreign { link_type },
-                        Found::Packet {
-                            time,
-                            original_len,
-                            data,
-                        } => {
+                        Found::Packet { time, original_len, data } => {
                             let data = self.buffer.get(taken).and_then(|taken| taken.get(data));
                             let data = data.unwrap_or_default();
-                            Event::Packet(Packet {
-                                time,
-                                original_len,
-                                data,
-                            })
+                            Event::Packet(Packet { time, original_len, data })
                         }
                     }));
                 }
@@ -285,21 +266,9 @@ impl Reader {
                 };
                 let file = FileHeader::parse(header)?;
                 self.format = Format::Pcap(file);
-                let FileHeader {
-                    link_type,
-                    precision,
-                    snaplen,
-                    ..
-                } = file;
-                let found = Found::Header(Header {
-                    link_type,
-                    precision,
-                    snaplen,
-                });
-                Ok(Step::Found {
-                    len: header.len(),
-                    found,
-                })
+                let FileHeader { link_type, precision, snaplen, .. } = file;
+                let found = Found::Header(Header { link_type, precision, snaplen });
+                Ok(Step::Found { len: header.len(), found })
             }
             Format::Pcap(file) => {
                 let Some((header, data)) = pcap::record(unread, file.order)? else {
@@ -308,14 +277,7 @@ impl Reader {
                 let len = record::HEADER_LEN.saturating_add(data.len());
                 let (time, original_len) = (header.time(file.precision), header.original_len);
                 let data = record::HEADER_LEN..len;
-                Ok(Step::Found {
-                    len,
-                    found: Found::Packet {
-                        time,
-                        original_len,
-                        data,
-                    },
-                })
+                Ok(Step::Found { len, found: Found::Packet { time, original_len, data } })
             }
             Format::Pcapng(section) => section.step(unread),
         }
@@ -357,19 +319,13 @@ impl Section {
         if let Some(trailer) = unread.get(before_trailer..).and_then(<[u8]>::first_chunk) {
             head.check_trailer(*trailer)?;
             self.skipping = None;
-            return Ok(Step::Skip {
-                len: before_trailer.saturating_add(4),
-            });
+            return Ok(Step::Skip { len: before_trailer.saturating_add(4) });
         }
         let len = unread.len().min(before_trailer);
         // `len` is less than the block's length, which fits.
         let dropped = dropped.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         self.skipping = Some(Skipping { head, dropped });
-        Ok(if len == 0 {
-            Step::Wait
-        } else {
-            Step::Skip { len }
-        })
+        Ok(if len == 0 { Step::Wait } else { Step::Skip { len } })
     }
 
     fn describe(&mut self, block: &InterfaceBlock<'_>) -> Result<(), Fault> {
@@ -377,11 +333,7 @@ impl Section {
             return Err(Fault::TooManyInterfaces);
         }
         let (link_type, snaplen, clock) = (block.link_type, block.snaplen, block.clock()?);
-        self.interfaces.push(Described {
-            link_type,
-            snaplen,
-            clock,
-        });
+        self.interfaces.push(Described { link_type, snaplen, clock });
         Ok(())
     }
 
@@ -389,55 +341,32 @@ impl Section {
         let interface = usize::try_from(packet.interface).ok();
         let Some(described) = interface.and_then(|id| self.interfaces.get(id)) else {
             let described = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
-            return Err(Fault::NoInterface {
-                interface: packet.interface,
-                described,
-            });
+            return Err(Fault::NoInterface { interface: packet.interface, described });
         };
         let data = packet.data(described.snaplen)?;
         let Some(link_type) = self.link_type else {
             let header = self.header(described.link_type);
             self.link_type = Some(header.link_type);
             // The packet itself comes with the next step.
-            return Ok(Step::Found {
-                len: 0,
-                found: Found::Header(header),
-            });
+            return Ok(Step::Found { len: 0, found: Found::Header(header) });
         };
         if described.link_type != link_type {
-            return Ok(Step::Found {
-                len,
-                found: Found::Foreign(described.link_type),
-            });
+            return Ok(Step::Found { len, found: Found::Foreign(described.link_type) });
         }
-        let time = packet
-            .ticks
-            .map_or_else(Timestamp::default, |ticks| described.clock.time(ticks));
+        let time =
+            packet.ticks.map_or_else(Timestamp::default, |ticks| described.clock.time(ticks));
         let start = packet.data_offset();
         let data = start..start.saturating_add(data.len());
-        let found = Found::Packet {
-            time,
-            original_len: packet.original_len,
-            data,
-        };
+        let found = Found::Packet { time, original_len: packet.original_len, data };
         Ok(Step::Found { len, found })
     }
 
     /// The header of a stream whose first packet has this link type: that of all interfaces of the
     /// link type described so far.
     fn header(&self, link_type: LinkType) -> Header {
-        let same = self
-            .interfaces
-            .iter()
-            .filter(|described| described.link_type == link_type);
-        let snaplen = same
-            .map(|described| pcapng::effective_snaplen(described.snaplen))
-            .max();
+        let same = self.interfaces.iter().filter(|described| described.link_type == link_type);
+        let snaplen = same.map(|described| pcapng::effective_snaplen(described.snaplen)).max();
         let snaplen = snaplen.unwrap_or(super::DEFAULT_SNAPLEN);
-        Header {
-            link_type,
-            precision: Precision::Nano,
-            snaplen,
-        }
+        Header { link_type, precision: Precision::Nano, snaplen }
     }
 }

@@ -45,13 +45,7 @@ impl Format {
             Self::Pcap(_) => pcap::FILE_HEADER_LEN,
             Self::Pcapng => 0,
         };
-        Place {
-            offset,
-            order: None,
-            section: 0,
-            described: 0,
-            known: 0,
-        }
+        Place { offset, order: None, section: 0, described: 0, known: 0 }
     }
 }
 
@@ -195,23 +189,15 @@ impl Place {
         let index = index.filter(|index| *index < self.described);
         let Some(interface) = index.and_then(|index| table.get(index as usize)) else {
             let described = self.described.saturating_sub(self.section);
-            return Err(Fault::NoInterface {
-                interface: block.interface,
-                described,
-            });
+            return Err(Fault::NoInterface { interface: block.interface, described });
         };
         let data = block.data(interface.snaplen)?;
         let Some(id) = interface.served else {
             return Ok(Found::Foreign(interface.link_type));
         };
-        let time = block
-            .ticks
-            .map_or_else(Timestamp::default, |ticks| interface.clock.time(ticks));
+        let time = block.ticks.map_or_else(Timestamp::default, |ticks| interface.clock.time(ticks));
         let (seconds, fraction) = time.to_parts(Precision::Nano);
-        let interface = RecordInterface {
-            id,
-            known: self.known,
-        };
+        let interface = RecordInterface { id, known: self.known };
         Ok(Found::Packet(Packet {
             seconds,
             fraction,
@@ -239,9 +225,7 @@ pub(super) fn interface(bytes: &[u8], described: &Described) -> Option<crate::st
 
 /// The snapshot length of packets of this link type from the interfaces described.
 pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
-    let same = table
-        .iter()
-        .filter(|described| described.link_type == link_type);
+    let same = table.iter().filter(|described| described.link_type == link_type);
     let snaplens = same.map(|described| pcapng::effective_snaplen(described.snaplen));
     snaplens.max().unwrap_or(super::DEFAULT_SNAPLEN)
 }

@@ -22,6 +22,9 @@ use crate::time::Timestamp;
 /// packet may take from the wire to a reader on an idle link.
 const BLOCK_TIMEOUT_MS: i32 = 10;
 
+/// The same as a duration.
+const BLOCK_TIMEOUT: Duration = Duration::from_millis(BLOCK_TIMEOUT_MS.unsigned_abs() as u64);
+
 /// Bytes of kernel buffer for each interface: 16 ms at 1 GB/s, enough to be scheduled away for a
 /// time slice on a busy machine, and little enough to have a hundred captures.
 const KERNEL_BUFFER: i32 = 16 << 20;
@@ -95,12 +98,11 @@ impl Live {
         let compiled = if sees_tags(expression) {
             // Compiled for this socket: on a live one libpcap asks the kernel for the tag that was
             // taken off the packet.
-            let program = capture.compile(expression, true).map_err(|error| {
-                crate::filter::FilterError {
+            let program =
+                capture.compile(expression, true).map_err(|error| crate::filter::FilterError {
                     expression: expression.to_owned(),
                     why: explain(&error),
-                }
-            })?;
+                })?;
             Filter::checked(libpcap::instructions(&program)).ok_or_else(|| {
                 SourceError::Libpcap { name: name.to_owned(), why: "filter too long".to_owned() }
             })?
@@ -143,9 +145,16 @@ impl Live {
     ) -> Result<Ended, SourceError> {
         loop {
             if control.must_stop() {
-                // What the kernel has collected so far comes with its next block.
-                self.wait(control, BLOCK_TIMEOUT_MS.unsigned_abs());
-                while self.batch(writer)? > 0 {}
+                // What the kernel has collected so far comes with its next block, for which the
+                // order itself must not be waited.
+                control.acknowledge();
+                let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
+                while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+                    // A whole millisecond at least, or poll would not wait at all.
+                    let left = u32::try_from(left.as_millis()).unwrap_or(0) + 1;
+                    self.wait(control, left);
+                    self.batch(writer)?;
+                }
                 self.account(writer, true);
                 return Ok(Ended::Stopped);
             }
@@ -168,7 +177,10 @@ impl Live {
             let time = &packet.header.ts;
             // With nanosecond precision libpcap puts nanoseconds into tv_usec; neither part is
             // ever negative.
-            let nanoseconds = time.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000)
+            let nanoseconds = time
+                .tv_sec
+                .unsigned_abs()
+                .wrapping_mul(1_000_000_000)
                 .wrapping_add(time.tv_usec.unsigned_abs());
             let data = packet.data.get(..snaplen).unwrap_or(packet.data);
             // Oversize packets are counted by the ring.
@@ -176,10 +188,7 @@ impl Live {
                 writer.append(Timestamp::from_nanoseconds(nanoseconds), packet.header.len, data);
         });
         writer.publish();
-        taken.map_err(|error| SourceError::Lost {
-            name: self.name.clone(),
-            why: explain(&error),
-        })
+        taken.map_err(|error| SourceError::Lost { name: self.name.clone(), why: explain(&error) })
     }
 
     /// Adds what was lost since the last time to the ring's counters.
@@ -213,10 +222,8 @@ impl Live {
 
 /// Waits until `source` is readable, an order has come, or the time is over.
 pub(super) fn wait_for(source: BorrowedFd<'_>, control: &Control, timeout: PollTimeout) {
-    let mut fds = [
-        PollFd::new(source, PollFlags::POLLIN),
-        PollFd::new(control.wake_fd(), PollFlags::POLLIN),
-    ];
+    let mut fds =
+        [PollFd::new(source, PollFlags::POLLIN), PollFd::new(control.wake_fd(), PollFlags::POLLIN)];
     // An interrupted or failed wait only means looking too early.
     let _ = poll(&mut fds, timeout);
     if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {

@@ -190,10 +190,8 @@ impl Stream {
 
     /// Stores every whole record that was read.
     fn take(&mut self, writer: &mut Writer) -> Result<(), SourceError> {
-        let malformed = |name: &str, why: String| SourceError::Malformed {
-            name: name.to_owned(),
-            why,
-        };
+        let malformed =
+            |name: &str, why: String| SourceError::Malformed { name: name.to_owned(), why };
         let result = loop {
             match self.reader.event() {
                 Ok(None) => break Ok(()),
@@ -212,8 +210,7 @@ impl Stream {
                     };
                 }
                 Ok(Some(Event::Packet(packet))) => {
-                    let data =
-                        packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
+                    let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
                     let matches = self
                         .compiled
                         .as_ref()

@@ -1,0 +1,52 @@
+# A thin front: the work is done by cargo and by the scripts in .ci.
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+# mount(8) looks for its helpers here, whatever the prefix is.
+HELPERDIR ?= /sbin
+
+CARGO ?= cargo
+INSTALL ?= install
+RELEASE = $${CARGO_TARGET_DIR:-target}/release
+MAN1 = man/pcapfs.1
+MAN7 = man/pcapfs.7
+MAN8 = man/mount.pcapfs.8
+
+all: build
+
+build:
+	$(CARGO) build --release --locked
+
+# make up ON=eth0 FILTER='tcp port 80'
+up:
+	sh .ci/up "$(ON)" "$(FILTER)"
+
+test:
+	sh .ci/test
+
+# As root; prints its table, and compares with tcpdump, dumpcap and dd in the same run.
+bench: build
+	sh .ci/packages build test
+	$(CARGO) bench --locked -p pcapfs-tests
+
+# Builds nothing, so that it can run as root after `make`.
+install:
+	@test -x "$(RELEASE)/pcapfs" || { echo "run make first"; exit 1; }
+	$(INSTALL) -D -m 755 "$(RELEASE)/pcapfs" "$(DESTDIR)$(BINDIR)/pcapfs"
+	$(INSTALL) -D -m 755 "$(RELEASE)/mount-pcapfs" "$(DESTDIR)$(HELPERDIR)/mount.pcapfs"
+	ln -sf mount.pcapfs "$(DESTDIR)$(HELPERDIR)/mount.fuse.pcapfs"
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man1" $(MAN1)
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man7" $(MAN7)
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man8" $(MAN8)
+
+uninstall:
+	rm -f "$(DESTDIR)$(BINDIR)/pcapfs"
+	rm -f "$(DESTDIR)$(HELPERDIR)/mount.pcapfs" "$(DESTDIR)$(HELPERDIR)/mount.fuse.pcapfs"
+	rm -f "$(DESTDIR)$(MANDIR)/man1/pcapfs.1" "$(DESTDIR)$(MANDIR)/man7/pcapfs.7"
+	rm -f "$(DESTDIR)$(MANDIR)/man8/mount.pcapfs.8"
+
+clean:
+	$(CARGO) clean
+
+.PHONY: all build up test bench install uninstall clean

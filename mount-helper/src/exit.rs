@@ -1,0 +1,121 @@
+//! What can go wrong besides usage, and how mount(8) is told.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
+
+use nix::sys::signal::Signal;
+
+use crate::list;
+use crate::plan::UsageError;
+
+/// The exit statuses mount(8) knows, section "EXIT STATUS"; 16 (mtab) and 64 (some succeeded) can
+/// not happen here: there is no mtab to write, and one call mounts one tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// The tree is mounted, or would have been.
+    Done = 0,
+    /// Incorrect invocation or permissions.
+    Usage = 1,
+    /// The system refused something: no memory, no process, no namespace.
+    System = 2,
+    /// A bug in pcapfs.
+    Bug = 4,
+    /// Interrupted by the user.
+    Interrupted = 8,
+    /// The daemon said why it could not mount.
+    Failed = 32,
+}
+
+impl Exit {
+    /// What the way in which the daemon's start ended means to mount(8).
+    pub(crate) fn of_daemon(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(0) => Self::Done,
+            Some(1) => Self::Failed,
+            Some(2) => Self::Usage,
+            Some(_) => Self::Bug,
+            None => Self::of_signal(status.signal()),
+        }
+    }
+
+    fn of_signal(signal: Option<i32>) -> Self {
+        match signal.and_then(|number| Signal::try_from(number).ok()) {
+            Some(Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM) => {
+                Self::Interrupted
+            }
+            // Whoever sends this is the system, when memory has run out.
+            Some(Signal::SIGKILL) => Self::System,
+            _ => Self::Bug,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The arguments make no plan.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The directory to mount on is missing, or is none.
+    #[error("{}: cannot be mounted on: {error}", path.display())]
+    Directory { path: PathBuf, error: io::Error },
+    /// The namespace of `-N` cannot be entered.
+    #[error("{}: cannot enter this mount namespace: {error}", path.display())]
+    Namespace { path: PathBuf, error: io::Error },
+    /// The daemon is in none of the places it is looked for.
+    #[error("pcapfs is not installed (looked in {})", list(directories).display())]
+    NoDaemon { directories: Vec<PathBuf> },
+    /// The daemon is there and does not start.
+    #[error("{}: cannot be started: {error}", daemon.display())]
+    Start { daemon: PathBuf, error: io::Error },
+}
+
+impl Failure {
+    /// The exit status for it.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Directory { .. } => Exit::Usage,
+            Self::Namespace { .. } | Self::Start { .. } => Exit::System,
+            Self::NoDaemon { .. } => Exit::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemons_exit_codes_become_status_bits() {
+        let code = |code: i32| Exit::of_daemon(ExitStatus::from_raw(code << 8));
+        assert_eq!(code(0), Exit::Done);
+        assert_eq!(code(1), Exit::Failed, "it said why");
+        assert_eq!(code(2), Exit::Usage);
+        assert_eq!(code(101), Exit::Bug, "a panic");
+    }
+
+    #[test]
+    fn a_signal_is_told_apart_by_who_sends_it() {
+        let signal = |signal: Signal| Exit::of_daemon(ExitStatus::from_raw(signal as i32));
+        assert_eq!(signal(Signal::SIGINT), Exit::Interrupted);
+        assert_eq!(signal(Signal::SIGTERM), Exit::Interrupted);
+        assert_eq!(signal(Signal::SIGKILL), Exit::System);
+        assert_eq!(signal(Signal::SIGSEGV), Exit::Bug);
+    }
+
+    #[test]
+    fn the_statuses_are_those_of_mount_8() {
+        let statuses =
+            [Exit::Done, Exit::Usage, Exit::System, Exit::Bug, Exit::Interrupted, Exit::Failed];
+        assert_eq!(statuses.map(|exit| exit as u8), [0, 1, 2, 4, 8, 32]);
+    }
+}

@@ -1,0 +1,244 @@
+//! `-o` lists: cutting them into options, and knowing which words are meant for whom.
+//!
+//! The text comes from `/etc/fstab` or a command line, so nothing here may panic whatever it holds.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+/// One option of a list, with quotes and backslashes taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountOption {
+    /// The part before the first `=`.
+    pub(crate) name: String,
+    /// The part after it; `None` without a `=`.
+    pub(crate) value: Option<String>,
+}
+
+/// Why a list cannot be cut into options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SyntaxError {
+    /// A `"` has no partner.
+    #[error("a double quote is never closed")]
+    OpenQuote,
+    /// The list ends in a backslash.
+    #[error("a backslash at the end has nothing to protect")]
+    OpenEscape,
+}
+
+/// Cuts a list at its commas.
+///
+/// A comma inside double quotes or behind a backslash belongs to the option. A backslash takes the
+/// meaning away from any character behind it. Empty options are dropped, as mount(8) does.
+///
+/// # Errors
+/// [`SyntaxError`] for a quote or a backslash that is left open.
+pub(crate) fn split(list: &str) -> Result<Vec<MountOption>, SyntaxError> {
+    let mut options = Vec::new();
+    let mut name = String::new();
+    let mut value: Option<String> = None;
+    let mut quoted = false;
+    let mut characters = list.chars();
+    while let Some(character) = characters.next() {
+        let literal = match character {
+            '\\' => characters.next().ok_or(SyntaxError::OpenEscape)?,
+            '"' => {
+                quoted = !quoted;
+                continue;
+            }
+            ',' if !quoted => {
+                push(&mut options, std::mem::take(&mut name), value.take());
+                continue;
+            }
+            '=' if !quoted && value.is_none() => {
+                value = Some(String::new());
+                continue;
+            }
+            other => other,
+        };
+        value.as_mut().unwrap_or(&mut name).push(literal);
+    }
+    if quoted {
+        return Err(SyntaxError::OpenQuote);
+    }
+    push(&mut options, name, value);
+    Ok(options)
+}
+
+fn push(options: &mut Vec<MountOption>, name: String, value: Option<String>) {
+    if !name.is_empty() || value.is_some() {
+        options.push(MountOption { name, value });
+    }
+}
+
+/// What an option has to do with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// One of ours.
+    Own(Own),
+    /// A property of the mount that the daemon is told as well.
+    Mount,
+    /// Nothing is to be done: it speaks to mount(8) or systemd, or it is what pcapfs does anyway.
+    Swallowed,
+    /// One of ours in a version to come.
+    Later,
+    /// Asks to change a mount that is there.
+    Remount,
+    /// Nobody knows it.
+    Unknown,
+}
+
+/// Options that describe the capture; each has a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// Name of the capture's directory.
+    Alias,
+    /// BPF expression.
+    Filter,
+    /// Bytes of the ring.
+    Ring,
+    /// Directory of the ring file.
+    RingDir,
+    /// Most bytes kept of a packet.
+    Snaplen,
+}
+
+impl MountOption {
+    /// Who this option is for.
+    ///
+    /// `user` and `group` alone are words of fstab (who may mount); with a value they are ours.
+    pub(crate) fn meaning(&self) -> Meaning {
+        match (self.name.as_str(), self.value.is_some()) {
+            ("alias", _) => Meaning::Own(Own::Alias),
+            ("filter", _) => Meaning::Own(Own::Filter),
+            ("ring", _) => Meaning::Own(Own::Ring),
+            ("ring_dir", _) => Meaning::Own(Own::RingDir),
+            ("snaplen", _) => Meaning::Own(Own::Snaplen),
+            ("user" | "group", true) | ("mode" | "socket" | "config", _) => Meaning::Later,
+            ("ro" | "nosuid" | "nodev" | "noexec", false) => Meaning::Mount,
+            ("remount", false) => Meaning::Remount,
+            ("comment", _) => Meaning::Swallowed,
+            (name, _) if name.starts_with("x-") || name.starts_with("X-") => Meaning::Swallowed,
+            (name, false) if SWALLOWED.contains(&name) => Meaning::Swallowed,
+            _ => Meaning::Unknown,
+        }
+    }
+}
+
+/// Words without a value that need nothing from us: mount(8) "FILESYSTEM-INDEPENDENT MOUNT
+/// OPTIONS", fstab(5), systemd.mount(5), and what mount.fuse3(8) users write out of habit.
+const SWALLOWED: &[&str] = &[
+    // Who may mount, and when.
+    "_netdev",
+    "auto",
+    "noauto",
+    "defaults",
+    "fail",
+    "nofail",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "quiet",
+    // The tree holds no devices and no programs, so what these allow is not there.
+    "rw",
+    "suid",
+    "dev",
+    "exec",
+    // Times and writing: captures have their own.
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "sync",
+    "async",
+    "dirsync",
+    "iversion",
+    "noiversion",
+    "mand",
+    "nomand",
+    "silent",
+    "loud",
+    // Always in force where they can be.
+    "allow_other",
+    "default_permissions",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(name: &str, value: Option<&str>) -> MountOption {
+        MountOption { name: name.to_owned(), value: value.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_list_is_cut_at_commas() {
+        let options = split("rw,alias=web,,filter=tcp port 80,").unwrap();
+        let expected = [
+            option("rw", None),
+            option("alias", Some("web")),
+            option("filter", Some("tcp port 80")),
+        ];
+        assert_eq!(options, expected);
+        assert_eq!(split("").unwrap(), []);
+    }
+
+    #[test]
+    fn quotes_and_backslashes_keep_a_comma() {
+        let one = [option("ring_dir", Some("/a,b"))];
+        for list in [r#"ring_dir="/a,b""#, r"ring_dir=/a\,b", r#""ring_dir"=/"a,b""#] {
+            assert_eq!(split(list).unwrap(), one, "{list}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_equals_sign_divides() {
+        let filter = [option("filter", Some("tcp[13] = 2"))];
+        assert_eq!(split("filter=tcp[13] = 2").unwrap(), filter);
+        assert_eq!(split(r#"filter="tcp[13] = 2""#).unwrap(), filter);
+    }
+
+    #[test]
+    fn a_backslash_is_written_twice() {
+        assert_eq!(
+            split(r"filter=ip proto \\tcp").unwrap(),
+            [option("filter", Some(r"ip proto \tcp"))]
+        );
+    }
+
+    #[test]
+    fn what_is_left_open_is_refused() {
+        assert_eq!(split(r#"filter="tcp"#), Err(SyntaxError::OpenQuote));
+        assert_eq!(split(r"ro,alias=web\"), Err(SyntaxError::OpenEscape));
+    }
+
+    #[test]
+    fn words_of_fstab_are_swallowed_and_values_make_them_ours() {
+        for word in ["_netdev", "nofail", "noauto", "user", "users", "owner", "group", "relatime"] {
+            assert_eq!(option(word, None).meaning(), Meaning::Swallowed, "{word}");
+        }
+        for (name, value) in [("x-systemd.automount", None), ("comment", Some("mine"))] {
+            assert_eq!(option(name, value).meaning(), Meaning::Swallowed, "{name}");
+        }
+        for name in ["user", "group", "mode", "socket", "config"] {
+            assert_eq!(option(name, Some("x")).meaning(), Meaning::Later, "{name}");
+        }
+        assert_eq!(option("alais", Some("web")).meaning(), Meaning::Unknown);
+        assert_eq!(option("rw", Some("x")).meaning(), Meaning::Unknown);
+    }
+}

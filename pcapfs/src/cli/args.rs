@@ -1,0 +1,88 @@
+//! The command line, as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Live packet captures as ordinary files: one capture, many readers.
+#[derive(Debug, Parser)]
+#[command(name = "pcapfs", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Capture, and show the captures as a tree of files
+    Mount(Mount),
+    /// Take a tree down
+    Umount {
+        /// Where the tree is mounted
+        mountpoint: PathBuf,
+    },
+    /// List the network interfaces there are to capture from
+    Interfaces {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
+/// for a FIFO that savefiles are written into; - for standard input.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcapfs mount /captures -i eth0
+  pcapfs mount /captures -c web='eth0 tcp port 80' -c dns='any udp port 53' --ring 256M
+  pcapfs mount ./captures -r trace.pcap")]
+pub(crate) struct Mount {
+    /// An empty directory to show the tree in
+    pub(crate) mountpoint: PathBuf,
+
+    /// A capture: its name, where packets come from, and which (can be repeated)
+    #[arg(short = 'c', long = "capture", value_name = "ALIAS=SOURCE [FILTER]")]
+    pub(crate) captures: Vec<String>,
+
+    /// An interface to capture from
+    #[arg(short, long, value_name = "IFACE")]
+    pub(crate) interface: Option<String>,
+
+    /// Which packets of -i, or of -r if there is no -i: see pcap-filter(7)
+    #[arg(short, long)]
+    pub(crate) filter: Option<String>,
+
+    /// Name of the capture of -i, or of the only -r [default: the interface's or file's name]
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+
+    /// A savefile to show (can be repeated)
+    #[arg(short, long, value_name = "SAVEFILE")]
+    pub(crate) read: Vec<PathBuf>,
+
+    /// Bytes of packets each live capture keeps, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = super::size::parse)]
+    pub(crate) ring: u64,
+
+    /// Where ring files are [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ring_dir: Option<PathBuf>,
+
+    /// Most bytes to keep of one packet
+    #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
+          value_parser = clap::value_parser!(u32).range(1..=262_144))]
+    pub(crate) snaplen: u32,
+
+    /// Mount options, separated by commas
+    #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
+    pub(crate) options: Vec<String>,
+
+    /// Return when the tree is ready, and go on in the background
+    #[arg(long)]
+    pub(crate) background: bool,
+
+    /// Set by --background for the process in the background
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}

@@ -1,0 +1,98 @@
+//! The command line: what was typed, and what becomes of it.
+//!
+//! Exit codes: 0 done, 1 failed, 2 typed wrong.
+
+mod args;
+pub(crate) mod output;
+mod size;
+
+use std::path::Path;
+use std::process::{Command as Process, ExitCode, Stdio};
+
+use clap::Parser;
+
+use crate::daemon::{self, Failure};
+use crate::fuse;
+use args::{Arguments, Command};
+
+pub(crate) use args::Mount;
+
+/// Runs the command that was typed.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Arguments { command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap knows where they go.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match command {
+        Command::Mount(mount) if mount.background => in_background(),
+        Command::Mount(mount) => daemon::run(&mount),
+        Command::Umount { mountpoint } => umount(&mountpoint),
+        Command::Interfaces { json } => interfaces(json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // What went wrong was said by the process in the background.
+        Err(Failure::Background(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(failure) => {
+            output::say(&failure);
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn umount(mountpoint: &Path) -> Result<(), Failure> {
+    let mountpoint = daemon::absolute(mountpoint)?;
+    fuse::unmount(&mountpoint, fuse::Manner::Clean).map_err(Failure::Mount)
+}
+
+fn interfaces(json: bool) -> Result<(), Failure> {
+    let found = capture::source::interfaces().map_err(Failure::System)?;
+    let text = if json {
+        serde_json::to_string_pretty(&found).map_err(|error| Failure::System(error.into()))? + "\n"
+    } else {
+        let rows: Vec<_> = found
+            .iter()
+            .map(|interface| {
+                let state = match (interface.up, interface.running) {
+                    (true, true) => "up",
+                    (true, false) => "no carrier",
+                    (false, _) => "down",
+                };
+                [interface.name.clone(), state.to_owned(), interface.addresses.join(" ")]
+            })
+            .collect();
+        output::table(["INTERFACE", "STATE", "ADDRESSES"], &rows)
+    };
+    output::print(&text).map_err(Failure::System)
+}
+
+/// Starts this program again without a terminal, passes on what it says until the tree is ready,
+/// and ends as it ends if it never is.
+fn in_background() -> Result<(), Failure> {
+    use std::io::BufRead;
+    let arguments = std::env::args_os().skip(1).filter(|word| word != "--background");
+    let program = std::env::current_exe().map_err(Failure::System)?;
+    let mut child = Process::new(program)
+        .args(arguments)
+        .arg("--detached")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Failure::System)?;
+    let stderr = child.stderr.take().into_iter();
+    for line in stderr.flat_map(|stderr| std::io::BufReader::new(stderr).lines()) {
+        let line = line.map_err(Failure::System)?;
+        let text = line.strip_prefix("pcapfs: ").unwrap_or(&line);
+        output::say(text);
+        if text.starts_with(daemon::READY) {
+            return Ok(());
+        }
+    }
+    let status = child.wait().map_err(Failure::System)?;
+    Err(Failure::Background(status.code().unwrap_or(1)))
+}

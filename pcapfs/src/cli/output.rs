@@ -1,0 +1,53 @@
+//! What goes to standard output and standard error. Nothing else of the program writes there.
+
+use std::io::{self, Write};
+
+/// Prints to standard output. A reader that has gone away, as with `| head`, is no error.
+///
+/// # Errors
+/// Any other trouble with standard output.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Says something to the operator: one line on standard error, after the program's name.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    // In the background there may be nobody to hear it.
+    let _ = writeln!(io::stderr().lock(), "pcapfs: {text}");
+}
+
+/// Rows under a heading, columns as wide as they need to be.
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let longest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        longest.max(heading.get(column).map_or(0, |title| title.len()))
+    });
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> =
+            cells.zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(padded.join("  ").trim_end());
+        text.push('\n');
+    };
+    line(&mut heading.into_iter());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["eth0".to_owned(), "up".to_owned()], ["lo".to_owned(), String::new()]];
+        assert_eq!(table(["NAME", "S"], &rows), "NAME  S\neth0  up\nlo\n");
+    }
+}

@@ -1,0 +1,240 @@
+//! The daemon: starts captures and the tree, and ends them in order.
+//!
+//! Start: plan, rings, captures, tree, mount, "ready". Whatever fails leaves nothing mounted and
+//! nothing running. End: captures stop, so that readers get the rest and the end of file; the tree
+//! is taken out of the file system; readers that are left have a moment to close; the process ends.
+
+mod plan;
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use capture::pipeline::{Capture, CaptureError, Made, Spec};
+use capture::ring::Permissions;
+use capture::source::SourceName;
+use nix::unistd::{getegid, geteuid, setsid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::Mount;
+use crate::cli::output::say;
+use crate::fs::{Tree, group_id};
+use crate::fuse::{MountError, Mounted, Options};
+
+/// How the line begins that says the tree answers.
+pub(crate) const READY: &str = "ready at ";
+
+/// Group that may read captures if there is one of this name.
+const GROUP: &str = "pcapfs";
+
+/// Permissions of a capture's directory if nothing else is said.
+const MODE: u32 = 0o750;
+
+/// How long readers may go on after the end, to read what is stored.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether they have closed.
+const GRACE_STEP: Duration = Duration::from_millis(10);
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Typed wrong.
+    #[error("{0} (try: pcapfs mount --help)")]
+    Usage(String),
+    /// A capture cannot be made.
+    #[error("{0}")]
+    Capture(CaptureError),
+    /// The tree cannot be mounted or unmounted.
+    #[error("{0}")]
+    Mount(MountError),
+    /// The ring directory cannot be used.
+    #[error("{path}: {why}", path = .path.display())]
+    RingDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong, for people.
+        why: String,
+    },
+    /// The system refused something else.
+    #[error("{0}")]
+    System(io::Error),
+    /// The process in the background has said why, and ended with this code.
+    #[error("not started in the background (exit code {0})")]
+    Background(i32),
+}
+
+/// What ends the daemon.
+enum Event {
+    /// A signal that means so.
+    Signal,
+    /// The tree was unmounted by someone, and no file of it is open.
+    Unmounted,
+}
+
+/// `pcapfs mount`, from the options to the end.
+pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
+    let ring_dir = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
+    let ring_dir = absolute(&ring_dir)?;
+    let plan = plan::plan(options, &ring_dir).map_err(Failure::Usage)?;
+    let mountpoint = absolute(&options.mountpoint)?;
+    let mount_options = Options {
+        source: "pcapfs".to_owned(),
+        words: options.options.iter().filter(|word| !word.is_empty()).cloned().collect(),
+    };
+    if options.detached {
+        // Fails for a process that leads a group already, which then has no terminal to lose.
+        let _ = setsid();
+    }
+    let (sender, events) = mpsc::channel();
+    watch_signals(sender.clone()).map_err(Failure::System)?;
+    if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
+        prepare_ring_dir(&ring_dir)?;
+    }
+    let tree = Arc::new(Tree::new((geteuid().as_raw(), getegid().as_raw())));
+    for spec in plan.captures {
+        let capture = start(spec)?;
+        tree.captures.add(capture, default_permissions());
+    }
+    for (name, target) in &plan.links {
+        tree.captures.link(name, target);
+    }
+    let mounted = Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, move || {
+        // Nobody listens any more when the daemon has ended before.
+        let _ = sender.send(Event::Unmounted);
+    })
+    .map_err(Failure::Mount)?;
+    say(format_args!("{READY}{}", mountpoint.display()));
+    if options.detached {
+        // Not to keep a directory busy that has nothing to do with the captures.
+        let _ = std::env::set_current_dir("/");
+    }
+    // An error is the end of all senders, which is the end of the tree.
+    let event = events.recv().unwrap_or(Event::Unmounted);
+    end(&tree, mounted, &event, &events);
+    Ok(())
+}
+
+fn start(spec: Spec) -> Result<Arc<Capture>, Failure> {
+    let alias = spec.alias.clone();
+    let Made { capture, recovered, damage } = Capture::start_new(spec).map_err(Failure::Capture)?;
+    if let Some(damage) = damage {
+        say(format_args!("{alias}: the ring file was damaged: {damage}"));
+    }
+    if recovered > 0 {
+        say(format_args!("{alias}: {recovered} packets of an earlier run are still there"));
+    }
+    Ok(capture)
+}
+
+/// Ends everything in order.
+fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
+    let captures = tree.captures.all();
+    for entry in &captures {
+        entry.capture.stop();
+    }
+    if matches!(event, Event::Signal) {
+        mounted.detach();
+        let begun = Instant::now();
+        while !mounted.is_over() && begun.elapsed() < GRACE {
+            match events.recv_timeout(GRACE_STEP) {
+                Ok(Event::Unmounted) | Err(RecvTimeoutError::Disconnected) => break,
+                // A second signal: no more patience.
+                Ok(Event::Signal) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        if !mounted.is_over() && tree.open_files() > 0 {
+            say(format_args!("{} files were still open", tree.open_files()));
+            return;
+        }
+    }
+    mounted.join();
+    for entry in &captures {
+        let retained = capture::pipeline::counters(&**entry.capture.store()).0.retained;
+        if let Some(path) = entry.capture.ring_path()
+            && retained > 0
+        {
+            let (alias, path) = (entry.alias(), path.display());
+            say(format_args!("{alias}: {retained} packets are kept in {path}"));
+        }
+    }
+}
+
+/// Sends an event for every signal that means the end.
+fn watch_signals(sender: Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in signals.forever() {
+            if sender.send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The permissions a capture starts with: `root:pcapfs 0750`, or the invoking user's own.
+fn default_permissions() -> Permissions {
+    let gid = if geteuid().is_root() { group_id(GROUP) } else { None };
+    Permissions {
+        uid: geteuid().as_raw(),
+        gid: gid.unwrap_or_else(|| getegid().as_raw()),
+        mode: MODE,
+    }
+}
+
+fn default_ring_dir() -> PathBuf {
+    let uid = geteuid();
+    if uid.is_root() {
+        PathBuf::from("/dev/shm/pcapfs")
+    } else {
+        PathBuf::from(format!("/dev/shm/pcapfs-{uid}"))
+    }
+}
+
+/// Makes the ring directory, or makes sure that nobody else can put anything into it.
+fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
+    let failure = |why: String| Failure::RingDir { path: path.to_owned(), why };
+    let made = DirBuilder::new().mode(0o700).create(path);
+    match made {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failure(format!("cannot be made: {error}"))),
+    }
+    let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
+    if !metadata.is_dir() {
+        return Err(failure("not a directory".to_owned()));
+    }
+    // A ring file in a directory that others may write to could be one of theirs.
+    let sticky_or_private = metadata.mode() & 0o022 == 0;
+    let uid = geteuid().as_raw();
+    if (metadata.uid() != uid && metadata.uid() != 0) || !sticky_or_private {
+        return Err(failure(
+            "others may write to this directory (choose another --ring-dir, or chmod go-w it)"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// A path as it is from anywhere, links followed as far as it exists.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    // A mount point whose daemon died cannot be looked at, and need not be.
+    match fs::canonicalize(path) {
+        Ok(whole) => Ok(whole),
+        Err(_) => {
+            let whole = std::path::absolute(path).map_err(Failure::System)?;
+            // The parent can be looked at, and must be: mount tables have no links.
+            match (whole.parent().map(fs::canonicalize), whole.file_name()) {
+                (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
+                _ => Ok(whole),
+            }
+        }
+    }
+}

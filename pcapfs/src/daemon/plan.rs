@@ -1,0 +1,219 @@
+//! What was typed, made into captures: pure, so that every mistake can be tested.
+
+use std::path::{Path, PathBuf};
+
+use capture::pipeline::{Spec, is_alias};
+use capture::source::SourceName;
+
+use crate::cli::Mount;
+
+/// What to make.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Captures, in the order in which they were given.
+    pub(super) captures: Vec<Spec>,
+    /// Further names: the name and the alias it stands for.
+    pub(super) links: Vec<(String, String)>,
+}
+
+/// Makes a plan of the options of `pcapfs mount`; ring files go to `ring_dir`.
+///
+/// # Errors
+/// What was typed wrong, for people.
+pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
+    let mut plan = Plan::default();
+    let spec = |alias: &str, source: SourceName, filter: Option<&str>| Spec {
+        alias: alias.to_owned(),
+        source,
+        filter: filter.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
+        snaplen: options.snaplen,
+        ring_size: options.ring,
+        ring_dir: ring_dir.to_owned(),
+    };
+    for text in &options.captures {
+        let (alias, capture) = text
+            .split_once('=')
+            .ok_or_else(|| format!("-c {text}: write it as ALIAS='SOURCE [FILTER]'"))?;
+        let capture = capture.trim();
+        let (source, filter) = capture
+            .split_once(char::is_whitespace)
+            .map_or((capture, None), |(source, filter)| (source, Some(filter)));
+        // `web='"" port 80'`: an empty source that leaves room for a filter.
+        let source = if source == "\"\"" || source == "''" { "" } else { source };
+        plan.add(spec(alias, absolute(SourceName::parse(source)), filter), true)?;
+    }
+    let (interface_filter, file_filter) = match options.interface {
+        Some(_) => (options.filter.as_deref(), None),
+        None => (None, options.filter.as_deref()),
+    };
+    if let Some(interface) = &options.interface {
+        let source = SourceName::parse(interface);
+        if !matches!(source, SourceName::Interface(_)) {
+            return Err(format!("-i {interface}: not an interface (use -c ALIAS={interface})"));
+        }
+        let alias = options.alias.clone().unwrap_or_else(|| source.default_alias());
+        plan.add(spec(&alias, source, interface_filter), options.alias.is_some())?;
+    } else if options.alias.is_some() && options.read.len() != 1 {
+        return Err("--alias names the capture of -i, or of the only -r".to_owned());
+    } else if options.filter.is_some() && options.read.is_empty() {
+        return Err("-f belongs to -i or -r; with -c, put the filter behind the source".to_owned());
+    }
+    for path in &options.read {
+        let source = absolute(SourceName::File(path.clone()));
+        let given = options.alias.as_ref().filter(|_| options.interface.is_none());
+        let alias = given.cloned().unwrap_or_else(|| source.default_alias());
+        plan.add(spec(&alias, source, file_filter), given.is_some())?;
+    }
+    let of_stdin = |spec: &&Spec| spec.source == SourceName::Stdin;
+    if plan.captures.iter().filter(of_stdin).count() > 1 {
+        return Err("standard input can be the source of one capture only".to_owned());
+    }
+    if plan.captures.is_empty() {
+        return Err("nothing to capture: name an interface (-i eth0), a savefile (-r trace.pcap) \
+                    or a capture (-c web='eth0 port 80')"
+            .to_owned());
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    /// Adds a capture, or another name for one that is the same. A name that was given must be
+    /// free; one that was made up gets a number.
+    fn add(&mut self, mut spec: Spec, given: bool) -> Result<(), String> {
+        let alias = &spec.alias;
+        if !is_alias(alias) {
+            return Err(format!(
+                "'{alias}' is no alias: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front"
+            ));
+        }
+        if RESERVED.contains(&alias.as_str()) {
+            return Err(format!("'{alias}' is no alias: the tree has a file of this name"));
+        }
+        if !given {
+            let free = (1..).map(|n| if n == 1 { alias.clone() } else { format!("{alias}-{n}") });
+            if let Some(name) = free.into_iter().find(|name| self.holder(name).is_none()) {
+                spec.alias = name;
+            }
+        } else if let Some(holder) = self.holder(alias) {
+            return Err(format!("alias '{alias}' is taken (by {holder}); choose another"));
+        }
+        match self.captures.iter().find(|known| known.is_same_capture(&spec)) {
+            Some(known) => self.links.push((spec.alias, known.alias.clone())),
+            None => self.captures.push(spec),
+        }
+        Ok(())
+    }
+
+    /// What has this name already.
+    fn holder(&self, name: &str) -> Option<String> {
+        let capture = self.captures.iter().find(|spec| spec.alias == name);
+        capture.map(|spec| spec.source.to_string()).or_else(|| {
+            let link = self.links.iter().find(|(alias, _)| alias == name);
+            link.map(|(_, target)| format!("a link to {target}"))
+        })
+    }
+}
+
+/// Names in the root of the tree that are no captures.
+const RESERVED: [&str; 2] = ["README", "status.json"];
+
+/// Paths as they are from anywhere: the daemon may change its directory.
+fn absolute(source: SourceName) -> SourceName {
+    let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    match source {
+        SourceName::File(path) => SourceName::File(whole(path)),
+        SourceName::Stream(path) => SourceName::Stream(whole(path)),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Mount {
+        Mount {
+            mountpoint: "/captures".into(),
+            captures: Vec::new(),
+            interface: None,
+            filter: None,
+            alias: None,
+            read: Vec::new(),
+            ring: 64 << 20,
+            ring_dir: None,
+            snaplen: 262_144,
+            options: Vec::new(),
+            background: false,
+            detached: false,
+        }
+    }
+
+    fn made(options: &Mount) -> Result<Plan, String> {
+        plan(options, Path::new("/rings"))
+    }
+
+    #[test]
+    fn captures_are_read_as_typed() {
+        let captures =
+            ["web=eth0 tcp port 80", "all=", "x='' udp", "f=file:/t.pcap", "in=-", "s=stream:/f"];
+        let options = Mount { captures: captures.map(str::to_owned).to_vec(), ..options() };
+        let plan = made(&options).unwrap();
+        let seen: Vec<_> = plan
+            .captures
+            .iter()
+            .map(|spec| (spec.alias.as_str(), spec.source.to_string(), spec.filter.as_deref()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("web", "eth0".to_owned(), Some("tcp port 80")),
+                ("all", "any".to_owned(), None),
+                ("x", "any".to_owned(), Some("udp")),
+                ("f", "file:/t.pcap".to_owned(), None),
+                ("in", "-".to_owned(), None),
+                ("s", "stream:/f".to_owned(), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_same_capture_again_is_a_link() {
+        let captures = ["web=eth0 port 80", "www=eth0  port 80 ", "other=eth0 port 81"];
+        let plan =
+            made(&Mount { captures: captures.map(str::to_owned).to_vec(), ..options() }).unwrap();
+        assert_eq!(plan.captures.len(), 2);
+        assert_eq!(plan.links, [("www".to_owned(), "web".to_owned())]);
+    }
+
+    #[test]
+    fn made_up_names_give_way_and_given_ones_do_not() {
+        let read = ["/a/t.pcap", "/b/t.pcap", "/c/t.pcapng"].map(PathBuf::from).to_vec();
+        let plan = made(&Mount { read, ..options() }).unwrap();
+        let names: Vec<_> = plan.captures.iter().map(|spec| spec.alias.as_str()).collect();
+        assert_eq!(names, ["t", "t-2", "t-3"]);
+        let captures = vec!["web=eth0".to_owned(), "web=eth1".to_owned()];
+        let error = made(&Mount { captures, ..options() }).unwrap_err();
+        assert_eq!(error, "alias 'web' is taken (by eth0); choose another");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (options, part) in [
+            (options(), "nothing to capture"),
+            (Mount { captures: vec!["eth0".into()], ..options() }, "ALIAS='SOURCE [FILTER]'"),
+            (Mount { captures: vec![".x=eth0".into()], ..options() }, "'.x' is no alias"),
+            (Mount { captures: vec!["a/b=eth0".into()], ..options() }, "'a/b' is no alias"),
+            (Mount { captures: vec!["README=eth0".into()], ..options() }, "file of this name"),
+            (Mount { interface: Some("-".into()), ..options() }, "not an interface"),
+            (Mount { filter: Some("tcp".into()), ..options() }, "-f belongs to"),
+            (Mount { alias: Some("x".into()), ..options() }, "--alias names"),
+            (
+                Mount { captures: vec!["a=-".into(), "b=- tcp".into()], ..options() },
+                "one capture only",
+            ),
+        ] {
+            let error = made(&options).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The captures of a tree, their aliases and permissions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use capture::pipeline::Capture;
+use capture::ring::Permissions;
+use parking_lot::{Mutex, RwLock};
+
+/// One capture in the tree.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Index of the capture, from 0; never used again for another.
+    pub(crate) id: u32,
+    pub(crate) capture: Arc<Capture>,
+    permissions: Mutex<Permissions>,
+    /// What readers that are closed by now had delivered and lost, in packets.
+    closed: Mutex<Totals>,
+}
+
+/// Packets of readers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+}
+
+impl Entry {
+    pub(crate) fn alias(&self) -> &str {
+        &self.capture.spec().alias
+    }
+
+    pub(crate) fn permissions(&self) -> Permissions {
+        *self.permissions.lock()
+    }
+
+    /// Changes the permissions, and keeps them for the next process where that is possible.
+    pub(crate) fn change_permissions(&self, change: impl FnOnce(&mut Permissions)) {
+        let mut permissions = self.permissions.lock();
+        change(&mut permissions);
+        self.capture.keep_permissions(*permissions);
+    }
+
+    pub(crate) fn closed(&self) -> Totals {
+        *self.closed.lock()
+    }
+
+    pub(crate) fn reader_closed(&self, delivered: u64, lost: u64) {
+        let mut closed = self.closed.lock();
+        closed.delivered += delivered;
+        closed.lost += lost;
+    }
+}
+
+/// What a name in the root of the tree stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Named {
+    Capture(Arc<Entry>),
+    /// A link; its index among all links, from 0.
+    Link {
+        index: u32,
+    },
+}
+
+/// All captures of a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Captures {
+    names: RwLock<Names>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    by_name: BTreeMap<String, Named>,
+    entries: Vec<Arc<Entry>>,
+    links: Vec<String>,
+}
+
+impl Captures {
+    /// Adds a capture under its alias, which must be free. Permissions kept from an earlier
+    /// process go before `permissions`.
+    pub(crate) fn add(&self, capture: Arc<Capture>, permissions: Permissions) -> Arc<Entry> {
+        let mut names = self.names.write();
+        let permissions = capture.permissions().unwrap_or(permissions);
+        let entry = Arc::new(Entry {
+            id: u32::try_from(names.entries.len()).unwrap_or(u32::MAX),
+            capture,
+            permissions: Mutex::new(permissions),
+            closed: Mutex::default(),
+        });
+        names.entries.push(Arc::clone(&entry));
+        names.by_name.insert(entry.alias().to_owned(), Named::Capture(Arc::clone(&entry)));
+        entry
+    }
+
+    /// Adds another name for the capture `target`.
+    pub(crate) fn link(&self, name: &str, target: &str) {
+        let mut names = self.names.write();
+        let index = u32::try_from(names.links.len()).unwrap_or(u32::MAX);
+        names.links.push(target.to_owned());
+        names.by_name.insert(name.to_owned(), Named::Link { index });
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<Named> {
+        self.names.read().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Entry>> {
+        self.names.read().entries.get(id as usize).cloned()
+    }
+
+    pub(crate) fn link_target(&self, index: u32) -> Option<String> {
+        self.names.read().links.get(index as usize).cloned()
+    }
+
+    /// All captures, in the order in which they were made.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        self.names.read().entries.clone()
+    }
+
+    /// All names in the root that stand for captures, sorted.
+    pub(crate) fn names(&self) -> Vec<(String, Named)> {
+        let names = self.names.read();
+        names.by_name.iter().map(|(name, named)| (name.clone(), named.clone())).collect()
+    }
+}

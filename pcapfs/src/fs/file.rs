@@ -1,0 +1,163 @@
+//! Open files: a cursor, a snapshot, frozen bytes, or `ctl`, and who opened it.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use capture::cursor::snapshot::Snapshot;
+use capture::cursor::{Cursor, Outcome, Progress, ReadError};
+use capture::store::Store;
+use capture::time::Timestamp;
+use parking_lot::Mutex;
+
+use super::captures::Entry;
+use super::error::Error;
+
+/// Who opened a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener {
+    /// Process, or thread of it, as the daemon's pid namespace numbers it; 0 from outside.
+    pub(crate) pid: u32,
+    /// User.
+    pub(crate) uid: u32,
+    /// The process's name at that time.
+    pub(crate) comm: String,
+}
+
+impl Opener {
+    /// The caller with these ids, its name looked up.
+    pub(crate) fn new(pid: u32, uid: u32) -> Self {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Self { pid, uid, comm: comm.trim_end().to_owned() }
+    }
+}
+
+/// What an open file gives.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Savefile bytes without end; offsets mean nothing.
+    Stream(Mutex<Cursor>),
+    /// A savefile with offsets.
+    Snapshot(Mutex<Snapshot>),
+    /// Bytes that do not change.
+    Frozen(Arc<[u8]>),
+    /// Takes orders, gives nothing.
+    Control,
+}
+
+/// One opener of one file.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) inode: u64,
+    pub(crate) name: &'static str,
+    /// The capture it belongs to, for all but the files in the root of the tree.
+    pub(crate) entry: Option<Arc<Entry>>,
+    pub(crate) content: Content,
+    pub(crate) opener: Opener,
+    pub(crate) opened: Timestamp,
+    /// A read of it waits for packets.
+    pub(crate) blocked: AtomicBool,
+}
+
+impl OpenFile {
+    /// Whether it counts as a reader of its capture.
+    pub(crate) fn is_reader(&self) -> bool {
+        matches!(self.content, Content::Stream(_) | Content::Snapshot(_))
+    }
+
+    /// The packets it reads, for one whose reads may wait.
+    pub(crate) fn waits_for(&self) -> Option<&Arc<Entry>> {
+        match self.content {
+            Content::Stream(_) => self.entry.as_ref(),
+            Content::Snapshot(_) | Content::Frozen(_) | Content::Control => None,
+        }
+    }
+
+    fn store(&self) -> Option<&dyn Store> {
+        self.entry.as_ref().map(|entry| &**entry.capture.store())
+    }
+
+    /// Counters as of now; `None` for what is no reader.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let store = self.store()?;
+        match &self.content {
+            Content::Stream(cursor) => Some(cursor.lock().progress(store)),
+            Content::Snapshot(snapshot) => Some(snapshot.lock().progress(store)),
+            Content::Frozen(_) | Content::Control => None,
+        }
+    }
+
+    /// Whether a read would not wait.
+    pub(crate) fn is_ready(&self) -> bool {
+        match (&self.content, self.store()) {
+            (Content::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),
+            _ => true,
+        }
+    }
+
+    /// Says that whoever opened the file was told its size, so that it can read that far.
+    pub(crate) fn size_was_told(&self) {
+        if let (Content::Snapshot(snapshot), Some(store)) = (&self.content, self.store()) {
+            snapshot.lock().rearm(store);
+        }
+    }
+
+    /// One read: hands bytes to `send`, in one call, or says why not.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Outcome::Empty`] only for streams.
+    pub(crate) fn read(
+        &self,
+        offset: u64,
+        size: usize,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadFailure> {
+        let outcome = match (&self.content, self.store()) {
+            (Content::Stream(cursor), Some(store)) => cursor.lock().read(store, size, send),
+            (Content::Snapshot(snapshot), Some(store)) => {
+                snapshot.lock().read(store, offset, size, send)
+            }
+            (Content::Frozen(bytes), _) => read_frozen(bytes, offset, size, send),
+            _ => return Err(Error::WrongAccess.into()),
+        };
+        if matches!(outcome, Ok(Outcome::Sent(_))) {
+            self.blocked.store(false, Ordering::Relaxed);
+        }
+        outcome.map_err(|error| match error {
+            ReadError::Storage(why) => Error::Storage(why).into(),
+            ReadError::Expired => Error::Expired.into(),
+            ReadError::Send(error) => ReadFailure::Send(error),
+        })
+    }
+}
+
+/// Why a read gave nothing.
+#[derive(Debug)]
+pub(crate) enum ReadFailure {
+    /// The reader is to be told.
+    Refused(Error),
+    /// The reply did not reach the reader.
+    Send(io::Error),
+}
+
+impl From<Error> for ReadFailure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn read_frozen(
+    bytes: &[u8],
+    offset: u64,
+    size: usize,
+    send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+) -> Result<Outcome, ReadError> {
+    let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+    let rest = rest.unwrap_or_default();
+    let part = rest.get(..size).unwrap_or(rest);
+    if part.is_empty() {
+        return Ok(Outcome::End);
+    }
+    send(&[IoSlice::new(part)]).map_err(ReadError::Send)?;
+    Ok(Outcome::Sent(part.len()))
+}

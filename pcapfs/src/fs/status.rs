@@ -1,0 +1,213 @@
+//! What the tree says about itself: `status.json`, `readers.jsonl` and `README`.
+
+use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
+use capture::time::{Precision, Timestamp};
+use serde::Serialize;
+
+use super::captures::{Captures, Entry};
+use super::file::OpenFile;
+use super::names;
+
+/// README of the root.
+pub(crate) const README: &str = include_str!("README.txt");
+
+/// `status.json` of a capture. The order of the fields is that of the file.
+#[derive(Debug, Serialize)]
+struct CaptureStatus<'a> {
+    alias: &'a str,
+    source: String,
+    interface: Option<String>,
+    filter: Option<&'a str>,
+    state: State,
+    error: Option<String>,
+    linktype: Option<String>,
+    snaplen: u32,
+    precision: Precision,
+    started: String,
+    owner: String,
+    group: String,
+    mode: String,
+    packets: Counters,
+    bytes: ByteCounters,
+    rate: Rate,
+    ring: RingStatus,
+    readers: ReadersStatus,
+    flows: FlowsStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct RingStatus {
+    size: u64,
+    segments: u64,
+    used: u64,
+    oldest: Option<String>,
+    newest: Option<String>,
+    first_number: u64,
+    next_number: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadersStatus {
+    open: u64,
+    delivered: u64,
+    lost: u64,
+}
+
+/// There is no flow engine yet: what it will count is zero.
+#[derive(Debug, Default, Serialize)]
+struct FlowsStatus {
+    open: u64,
+    closed: u64,
+    evicted: u64,
+    engine_lag_packets: u64,
+    engine_lost_packets: u64,
+    undecodable: u64,
+    gaps: u64,
+    overlap_conflicts: u64,
+}
+
+/// `status.json` of the root.
+#[derive(Debug, Serialize)]
+struct DaemonStatus {
+    version: &'static str,
+    pid: u32,
+    started: String,
+    uptime: u64,
+    memory: u64,
+    captures: Vec<CaptureSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct CaptureSummary {
+    alias: String,
+    source: String,
+    state: State,
+}
+
+/// One line of `readers.jsonl`.
+#[derive(Debug, Serialize)]
+struct Reader<'a> {
+    file: &'a str,
+    pid: u32,
+    uid: u32,
+    comm: &'a str,
+    opened: String,
+    delivered_packets: u64,
+    delivered_bytes: u64,
+    lost_packets: u64,
+    lag_packets: u64,
+    blocked: bool,
+}
+
+/// `status.json` of a capture as of now; `readers` are its open files.
+pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
+    let capture = &entry.capture;
+    let store = &**capture.store();
+    let spec = capture.spec();
+    let condition = capture.condition();
+    let header = store.header();
+    let (packets, bytes) = pipeline::counters(store);
+    let bounds = store.bounds();
+    let capacity = store.capacity();
+    let permissions = entry.permissions();
+    let closed = entry.closed();
+    let mut totals = ReadersStatus { open: 0, delivered: closed.delivered, lost: closed.lost };
+    for progress in readers.iter().filter_map(|file| file.progress()) {
+        totals.open += 1;
+        totals.delivered += progress.delivered;
+        totals.lost += progress.lost;
+    }
+    let status = CaptureStatus {
+        alias: &spec.alias,
+        source: spec.source.to_string(),
+        interface: store.interface(0).and_then(|interface| interface.name),
+        filter: spec.filter.as_deref(),
+        state: condition.state,
+        error: condition.error,
+        linktype: header.map(|header| header.link_type.name()),
+        snaplen: header.map_or(spec.snaplen, |header| header.snaplen),
+        precision: header.map_or(Precision::Nano, |header| header.precision),
+        started: capture.started().to_rfc3339(),
+        owner: names::user(permissions.uid),
+        group: names::group(permissions.gid),
+        mode: format!("{:04o}", permissions.mode),
+        packets,
+        bytes,
+        rate: capture.rate(),
+        ring: RingStatus {
+            size: capacity.size,
+            segments: capacity.segments,
+            used: capacity.used,
+            oldest: store.oldest_time().map(Timestamp::to_rfc3339),
+            newest: bounds.newest_time.filter(|_| packets.retained > 0).map(Timestamp::to_rfc3339),
+            first_number: packets.overwritten + 1,
+            next_number: packets.stored + 1,
+        },
+        readers: totals,
+        flows: FlowsStatus::default(),
+    };
+    line(&status)
+}
+
+/// `readers.jsonl` of a capture, oldest opener first.
+pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
+    let mut readers: Vec<_> = readers.iter().collect();
+    readers.sort_by_key(|file| file.opened);
+    let mut lines = Vec::new();
+    for file in readers {
+        let Some(progress) = file.progress() else { continue };
+        lines.extend(line(&Reader {
+            file: file.name,
+            pid: file.opener.pid,
+            uid: file.opener.uid,
+            comm: &file.opener.comm,
+            opened: file.opened.to_rfc3339(),
+            delivered_packets: progress.delivered,
+            delivered_bytes: progress.delivered_bytes,
+            lost_packets: progress.lost,
+            lag_packets: progress.lag,
+            blocked: file.blocked.load(std::sync::atomic::Ordering::Relaxed),
+        }));
+    }
+    lines
+}
+
+/// `status.json` of the root, as of now.
+pub(crate) fn of_daemon(captures: &Captures, started: Timestamp) -> Vec<u8> {
+    let uptime = Timestamp::now().nanoseconds().saturating_sub(started.nanoseconds());
+    line(&DaemonStatus {
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        started: started.to_rfc3339(),
+        uptime: uptime / 1_000_000_000,
+        memory: resident_memory(),
+        captures: captures
+            .all()
+            .iter()
+            .map(|entry| CaptureSummary {
+                alias: entry.alias().to_owned(),
+                source: entry.capture.spec().source.to_string(),
+                state: entry.capture.condition().state,
+            })
+            .collect(),
+    })
+}
+
+/// A value as one line of JSON.
+fn line(value: &impl Serialize) -> Vec<u8> {
+    // Numbers, strings and lists of them: there is nothing that could fail.
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// Bytes of memory the daemon has to itself, rings and mapped files not counted: the anonymous
+/// part of its resident memory (`RssAnon`, proc_pid_status(5)).
+fn resident_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}

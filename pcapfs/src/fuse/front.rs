@@ -1,0 +1,458 @@
+//! The front end: this process's own reader of `/dev/fuse`, before fuser.
+//!
+//! ```text
+//!   kernel ── /dev/fuse ──▶ front end ── SOCK_SEQPACKET ──▶ fuser ──▶ the tree
+//!     ▲                      │      ▲                         │
+//!     └── READ POLL INTERRUPT┘      └──── all other replies ──┘
+//! ```
+//!
+//! fuser answers FUSE_INTERRUPT with ENOSYS, after which a reader that waits for a packet cannot
+//! even be killed; and it replies with one slice from its own thread, where a read that waits
+//! would block all others. So READ, POLL and INTERRUPT are answered here, the data gathered
+//! straight from the ring, and everything else goes to a stock fuser session over a socket pair.
+//!
+//! A read that finds nothing is *parked*: an entry in the table of its capture, no thread. It is
+//! answered by the waker when the capture's bell has rung, or by the interrupt that ends it.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+
+use capture::bell::Bell;
+use capture::cursor::Outcome;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, shutdown,
+    socketpair, sockopt,
+};
+use nix::sys::uio::writev;
+use nix::unistd::read;
+use parking_lot::{Mutex, RwLock};
+
+use super::wire::{self, OUT_HEADER_LEN, Poll, Read, Request};
+use crate::fs::Tree;
+use crate::fs::captures::Entry;
+use crate::fs::error::Error;
+use crate::fs::file::{OpenFile, ReadFailure};
+
+/// Threads that read requests: one may be copying a mebibyte while another takes the next request.
+const READERS: usize = 2;
+
+/// Bytes of the largest request: what `max_write` allows ([`super::adapter::MAX_WRITE`]) and its
+/// headers.
+const MAX_REQUEST: usize = super::adapter::MAX_WRITE as usize + 4096;
+
+/// Bytes of socket buffer for messages to and from fuser. Replies to READ do not go there, so the
+/// largest is a directory listing.
+const SOCKET_BUFFER: usize = 1 << 20;
+
+/// Most slices a cursor hands out at once, and the header.
+const MAX_SLICES: usize = 8;
+
+/// Stack of a front end thread, which has its message buffer on the heap.
+const STACK: usize = 256 << 10;
+
+/// `POLLIN | POLLRDNORM` of `asm-generic/poll.h`.
+const READABLE: u32 = 0x0001 | 0x0040;
+/// What poll(2) says of files that never wait: also `POLLOUT | POLLWRNORM`.
+const ALWAYS: u32 = READABLE | 0x0004 | 0x0100;
+
+/// A running front end.
+#[derive(Debug)]
+pub(super) struct Front {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    waker: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: OwnedFd,
+    fuser: OwnedFd,
+    tree: Arc<Tree>,
+    /// By capture id.
+    topics: RwLock<HashMap<u32, Arc<Topic>>>,
+    waker: Arc<Waker>,
+    closed: AtomicBool,
+}
+
+/// What waits for the packets of one capture.
+#[derive(Debug)]
+struct Topic {
+    entry: Arc<Entry>,
+    bell: Arc<Bell>,
+    /// The bell has rung since the waker last looked.
+    rung: Arc<AtomicBool>,
+    parked: Mutex<Vec<Parked>>,
+    polls: Mutex<Vec<Polled>>,
+}
+
+/// A read that waits.
+#[derive(Debug)]
+struct Parked {
+    unique: u64,
+    file: Arc<OpenFile>,
+    read: Read,
+}
+
+/// Somebody who waits in poll(2).
+#[derive(Debug)]
+struct Polled {
+    kernel_handle: u64,
+    file: Arc<OpenFile>,
+}
+
+/// The thread to unpark when a bell rings. No lock: bells ring on the threads that capture.
+#[derive(Debug, Default)]
+struct Waker {
+    thread: OnceLock<Thread>,
+}
+
+impl Waker {
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+impl Front {
+    /// Starts serving `device`, an open and mounted `/dev/fuse`, and returns the descriptor to
+    /// give to fuser.
+    ///
+    /// # Errors
+    /// Those of socketpair(2) and of starting threads; the device is closed then.
+    pub(super) fn start(device: OwnedFd, tree: Arc<Tree>) -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        for end in [&ours, &theirs] {
+            // Beyond the system's limit only for the privileged; directory listings are cut to
+            // what fits by whoever asks.
+            if setsockopt(end, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
+                setsockopt(end, sockopt::SndBuf, &SOCKET_BUFFER)?;
+            }
+        }
+        let shared = Arc::new(Shared {
+            device,
+            fuser: ours,
+            tree,
+            topics: RwLock::default(),
+            waker: Arc::default(),
+            closed: AtomicBool::new(false),
+        });
+        let spawn = |name: &str, run: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name(name.to_owned())
+                .stack_size(STACK)
+                .spawn(move || run(&shared))
+        };
+        let waker = spawn("waker", Shared::run_waker)?;
+        shared.waker.thread.get_or_init(|| waker.thread().clone());
+        let mut threads = vec![spawn("relay", Shared::run_relay)?];
+        for _ in 0..READERS {
+            threads.push(spawn("front", Shared::run_reader)?);
+        }
+        Ok((Self { shared, threads, waker }, theirs))
+    }
+
+    /// Waits until the tree is unmounted.
+    pub(super) fn join(self) {
+        for thread in self.threads {
+            // A front end thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+        self.shared.closed.store(true, Ordering::Release);
+        self.waker.thread().unpark();
+        let _ = self.waker.join();
+    }
+}
+
+impl Shared {
+    /// Reads requests from the kernel until there is no kernel any more.
+    fn run_reader(&self) {
+        let mut buffer = vec![0; MAX_REQUEST];
+        loop {
+            match read(&self.device, &mut buffer) {
+                Ok(0) => break,
+                Ok(len) => self.request(buffer.get(..len).unwrap_or_default()),
+                // A request that was interrupted before it was read; nothing to do; and the
+                // signals nobody waits for.
+                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => {}
+                // Unmounted, or the connection was aborted.
+                Err(_) => break,
+            }
+        }
+        // The other end sees the end, and so does the relay.
+        let _ = shutdown(self.fuser.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// Passes fuser's replies on to the kernel.
+    fn run_relay(&self) {
+        let mut buffer = vec![0; SOCKET_BUFFER];
+        loop {
+            match recv(self.fuser.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(0) => break,
+                Ok(len) => self.write(&[IoSlice::new(buffer.get(..len).unwrap_or_default())]),
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// One message to the kernel. That a request is gone, or everything, is no concern here.
+    fn write(&self, message: &[IoSlice<'_>]) {
+        let _ = writev(&self.device, message);
+    }
+
+    fn reply_error(&self, unique: u64, errno: Errno) {
+        self.write(&[IoSlice::new(&wire::reply_header(unique, errno as i32, 0))]);
+    }
+
+    fn request(&self, message: &[u8]) {
+        match wire::parse(message) {
+            Some((unique, Request::Read(read))) => self.read(unique, read),
+            Some((unique, Request::Poll(poll))) => self.poll(unique, poll),
+            Some((unique, Request::Interrupt { target })) => self.interrupt(unique, target),
+            Some((unique, Request::Write)) if message.len() > wire::MAX_OTHER => {
+                // No order is this long.
+                self.reply_error(unique, Errno::EINVAL);
+            }
+            Some((unique, request)) => self.forward(unique, request, message),
+            // The kernel does not send less than a header.
+            None => {}
+        }
+    }
+
+    fn forward(&self, unique: u64, request: Request, message: &[u8]) {
+        loop {
+            let fuser = self.fuser.as_raw_fd();
+            match send(fuser, message, MsgFlags::MSG_NOSIGNAL) {
+                Err(Errno::EINTR) => {}
+                Ok(_) => return,
+                Err(errno) => {
+                    if request != Request::Silent {
+                        let errno =
+                            if errno == Errno::EMSGSIZE { Errno::E2BIG } else { Errno::EIO };
+                        self.reply_error(unique, errno);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read(&self, unique: u64, read: Read) {
+        match self.tree.file(read.handle) {
+            None => self.reply_error(unique, Error::BadHandle.errno()),
+            Some(file) => {
+                if let Some(parked) = self.serve(Parked { unique, file, read }) {
+                    self.park(parked);
+                }
+            }
+        }
+    }
+
+    /// Answers a read, or gives it back if there is nothing to answer it with.
+    fn serve(&self, parked: Parked) -> Option<Parked> {
+        let Parked { unique, file, read } = &parked;
+        let size = usize::try_from(read.size).unwrap_or(usize::MAX);
+        let mut send = |slices: &[IoSlice<'_>]| self.reply_data(*unique, slices);
+        match file.read(read.offset, size, &mut send) {
+            Ok(Outcome::Sent(_)) => {}
+            Ok(Outcome::End) => {
+                file.blocked.store(false, Ordering::Relaxed);
+                self.write(&[IoSlice::new(&wire::reply_header(*unique, 0, 0))]);
+            }
+            Ok(Outcome::Empty) if read.flags & libc::O_NONBLOCK.unsigned_abs() != 0 => {
+                self.reply_error(*unique, Errno::EAGAIN);
+            }
+            Ok(Outcome::Empty) => return Some(parked),
+            Err(ReadFailure::Refused(error)) => {
+                log::warn!("reading {}: {error}", file.name);
+                self.reply_error(*unique, error.errno());
+            }
+            // The file below a mapping was cut while the kernel copied from it.
+            Err(ReadFailure::Send(error)) if error.raw_os_error() == Some(libc::EFAULT) => {
+                self.reply_error(*unique, Errno::EIO);
+            }
+            // Nobody waits for the reply any more: the request was interrupted or all is over.
+            Err(ReadFailure::Send(_)) => {}
+        }
+        None
+    }
+
+    fn reply_data(&self, unique: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        let header = wire::reply_header(unique, 0, len);
+        let mut message = [IoSlice::new(&header); MAX_SLICES];
+        for (place, slice) in message.iter_mut().skip(1).zip(slices) {
+            *place = *slice;
+        }
+        let used = slices.len() + 1;
+        debug_assert!(used <= MAX_SLICES, "cursors hand out few slices");
+        match writev(&self.device, message.get(..used).unwrap_or_default()) {
+            Ok(written) if written == OUT_HEADER_LEN + len => Ok(()),
+            // The device takes a message whole or not at all.
+            Ok(_) => Err(io::Error::from(io::ErrorKind::WriteZero)),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn topic(&self, entry: &Arc<Entry>) -> Arc<Topic> {
+        if let Some(topic) = self.topics.read().get(&entry.id) {
+            return Arc::clone(topic);
+        }
+        let mut topics = self.topics.write();
+        let topic = topics.entry(entry.id).or_insert_with(|| {
+            let rung = Arc::new(AtomicBool::new(false));
+            let (flag, waker) = (Arc::clone(&rung), Arc::clone(&self.waker));
+            let bell = Bell::new(move || {
+                flag.store(true, Ordering::Release);
+                waker.wake();
+            });
+            entry.capture.store().bells().hang(Arc::clone(&bell));
+            Arc::new(Topic {
+                entry: Arc::clone(entry),
+                bell,
+                rung,
+                parked: Mutex::default(),
+                polls: Mutex::default(),
+            })
+        });
+        Arc::clone(topic)
+    }
+
+    /// Puts a read that found nothing where the waker and interrupts find it.
+    fn park(&self, parked: Parked) {
+        let Some(entry) = parked.file.waits_for() else {
+            // Only streams wait.
+            self.reply_error(parked.unique, Errno::EIO);
+            return;
+        };
+        let topic = self.topic(entry);
+        let (unique, file) = (parked.unique, Arc::clone(&parked.file));
+        file.blocked.store(true, Ordering::Relaxed);
+        topic.parked.lock().push(parked);
+        topic.bell.arm();
+        // What came between the read and the arming rang no bell.
+        if file.is_ready()
+            && let Some(parked) = topic.take(unique)
+            && let Some(parked) = self.serve(parked)
+        {
+            self.park(parked);
+        }
+    }
+
+    fn poll(&self, unique: u64, poll: Poll) {
+        let Some(file) = self.tree.file(poll.handle) else {
+            self.reply_error(unique, Error::BadHandle.errno());
+            return;
+        };
+        let Some(entry) = file.waits_for() else {
+            self.write(&[IoSlice::new(&wire::poll_reply(unique, ALWAYS))]);
+            return;
+        };
+        if poll.notify {
+            let topic = self.topic(entry);
+            let kernel_handle = poll.kernel_handle;
+            {
+                let mut polls = topic.polls.lock();
+                // Those of files that were closed meanwhile: nobody else has them any more.
+                polls.retain(|polled| Arc::strong_count(&polled.file) > 1);
+                // The kernel asks again and again with the same handle for one file.
+                if polls.iter().all(|polled| polled.kernel_handle != kernel_handle) {
+                    polls.push(Polled { kernel_handle, file: Arc::clone(&file) });
+                }
+            }
+            topic.bell.arm();
+        }
+        let events = if file.is_ready() { READABLE } else { 0 };
+        self.write(&[IoSlice::new(&wire::poll_reply(unique, events))]);
+    }
+
+    /// Ends a parked read; asks the kernel to try again if it is not parked (yet).
+    fn interrupt(&self, unique: u64, target: u64) {
+        let topics: Vec<_> = self.topics.read().values().cloned().collect();
+        match topics.iter().find_map(|topic| topic.take(target)) {
+            // Data goes before the interruption: many programs do not try again after EINTR.
+            Some(parked) => {
+                if let Some(parked) = self.serve(parked) {
+                    parked.file.blocked.store(false, Ordering::Relaxed);
+                    self.reply_error(parked.unique, Errno::EINTR);
+                }
+            }
+            // Just being read, served or answered. The kernel repeats the interrupt as long as
+            // there is something to interrupt.
+            None => self.reply_error(unique, Errno::EAGAIN),
+        }
+    }
+
+    /// Answers what is parked on captures whose bell has rung.
+    fn run_waker(&self) {
+        while !self.closed.load(Ordering::Acquire) {
+            let topics: Vec<_> = self
+                .topics
+                .read()
+                .values()
+                .filter(|topic| topic.rung.swap(false, Ordering::AcqRel))
+                .cloned()
+                .collect();
+            if topics.is_empty() {
+                // An unpark that came since the look above makes this return at once.
+                thread::park();
+            }
+            for topic in topics {
+                self.wake(&topic);
+            }
+        }
+    }
+
+    fn wake(&self, topic: &Topic) {
+        loop {
+            let before = topic.progress();
+            for Polled { kernel_handle, .. } in topic.take_ready_polls() {
+                self.write(&[IoSlice::new(&wire::poll_wakeup(kernel_handle))]);
+            }
+            let parked = std::mem::take(&mut *topic.parked.lock());
+            let waiting: Vec<_> =
+                parked.into_iter().filter_map(|parked| self.serve(parked)).collect();
+            let idle = {
+                let mut parked = topic.parked.lock();
+                parked.extend(waiting);
+                parked.is_empty() && topic.polls.lock().is_empty()
+            };
+            if idle {
+                return;
+            }
+            topic.bell.arm();
+            // What came between serving and arming rang no bell.
+            if topic.progress() == before {
+                return;
+            }
+        }
+    }
+}
+
+impl Topic {
+    fn take(&self, unique: u64) -> Option<Parked> {
+        let mut parked = self.parked.lock();
+        let index = parked.iter().position(|parked| parked.unique == unique)?;
+        Some(parked.swap_remove(index))
+    }
+
+    fn take_ready_polls(&self) -> Vec<Polled> {
+        let mut polls = self.polls.lock();
+        polls.extract_if(.., |polled| polled.file.is_ready()).collect()
+    }
+
+    /// Changes whenever a reader that waits might have something to read.
+    fn progress(&self) -> (u64, bool, bool) {
+        let store = self.entry.capture.store();
+        let bounds = store.bounds();
+        (bounds.next.number, bounds.ended, store.header().is_some())
+    }
+}

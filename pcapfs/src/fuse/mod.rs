@@ -1,0 +1,84 @@
+//! The tree in the kernel's file system: mounting, serving, unmounting.
+
+mod adapter;
+mod front;
+mod mount;
+mod wire;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use fuser::{Session, SessionACL};
+
+pub(crate) use mount::{Manner, MountError, Options, unmount};
+
+use crate::fs::Tree;
+use adapter::Adapter;
+use front::Front;
+
+/// A mounted tree that answers.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    mountpoint: PathBuf,
+    front: Front,
+    fuser: JoinHandle<io::Result<()>>,
+}
+
+impl Mounted {
+    /// Mounts `tree` at `mountpoint` and serves it from threads of its own, until it is unmounted
+    /// and no file is open; then `over` is called.
+    ///
+    /// # Errors
+    /// [`MountError`]; nothing stays mounted.
+    pub(crate) fn new(
+        tree: Arc<Tree>,
+        mountpoint: &Path,
+        options: &Options,
+        over: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, MountError> {
+        let device = mount::mount(mountpoint, options)?;
+        let serve = || -> io::Result<(Front, Session<Adapter>)> {
+            let (front, socket) = Front::start(device, Arc::clone(&tree))?;
+            // Waits for the kernel's first message, which the front end passes on.
+            let config = fuser::Config::default();
+            let session = Session::from_fd(Adapter { tree }, socket, SessionACL::All, config)?;
+            Ok((front, session))
+        };
+        let started = serve().and_then(|(front, session)| {
+            let fuser = thread::Builder::new().name("fuser".to_owned()).spawn(|| {
+                let result = session.run();
+                over();
+                result
+            })?;
+            Ok((front, fuser))
+        });
+        match started {
+            Ok((front, fuser)) => Ok(Self { mountpoint: mountpoint.to_owned(), front, fuser }),
+            Err(error) => {
+                // What could not be served must not stay; that it did not work is said already.
+                let _ = unmount(mountpoint, Manner::Detach);
+                Err(MountError::Serve(error))
+            }
+        }
+    }
+
+    /// Takes the tree out of the file system; files that are open go on until they are closed.
+    pub(crate) fn detach(&self) {
+        // Gone already, if somebody else was faster.
+        let _ = unmount(&self.mountpoint, Manner::Detach);
+    }
+
+    /// Whether the kernel has let go of the tree: unmounted, and no file open.
+    pub(crate) fn is_over(&self) -> bool {
+        self.fuser.is_finished()
+    }
+
+    /// Waits for the threads, after [`Mounted::is_over`].
+    pub(crate) fn join(self) {
+        self.front.join();
+        // A closed socket looks to fuser like an invalid request, which is a clean end.
+        let _ = self.fuser.join();
+    }
+}

@@ -1,0 +1,341 @@
+//! Getting an open, mounted `/dev/fuse`, and letting go of it.
+//!
+//! root mounts with mount(2), as type `fuse.pcapfs`; everybody else asks `fusermount3`, which is
+//! setuid root, checks the mount point, and sends the descriptor back.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
+};
+use nix::unistd::geteuid;
+
+/// The device.
+const DEVICE: &str = "/dev/fuse";
+
+/// File system type, as it stands in `/proc/mounts`.
+const TYPE: &str = "fuse.pcapfs";
+
+/// How to mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// What stands in the first column of `/proc/mounts`.
+    pub(crate) source: String,
+    /// Words of `-o`, without those that are always set.
+    pub(crate) words: Vec<String>,
+}
+
+/// How to unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Only if no file is open.
+    Clean,
+    /// From the tree now, from the kernel when the last file is closed.
+    Detach,
+}
+
+/// Why a tree is not mounted, or not unmounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MountError {
+    /// No directory there.
+    #[error("{path}: no such directory (make it with: mkdir -p {path})", path = .0.display())]
+    Missing(PathBuf),
+    /// Something else there.
+    #[error("{path}: not a directory", path = .0.display())]
+    NotADirectory(PathBuf),
+    /// A tree is mounted there.
+    #[error("{path}: busy, a pcapfs is mounted there (end it with: pcapfs umount {path})", path = .0.display())]
+    Busy(PathBuf),
+    /// Files are open.
+    #[error("{path}: busy, files below it are open (fuser -vm {path} shows by whom)", path = .0.display())]
+    InUse(PathBuf),
+    /// Nothing is mounted there.
+    #[error("{path}: nothing is mounted there", path = .0.display())]
+    NotMounted(PathBuf),
+    /// A word of `-o` that means nothing here.
+    #[error("-o {0}: no such mount option")]
+    BadOption(String),
+    /// The kernel has no FUSE, or keeps it from this process.
+    #[error("{DEVICE}: {0} (is the fuse module loaded? modprobe fuse)")]
+    Device(io::Error),
+    /// mount(2) or umount(2) refuses.
+    #[error("{path}: {error}", path = .path.display())]
+    Refused {
+        /// The mount point.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// fusermount3 is missing.
+    #[error("fusermount3: {0} (install it with: apt-get install fuse3)")]
+    NoHelper(io::Error),
+    /// fusermount3 refuses.
+    #[error("{0}")]
+    Helper(String),
+    /// Mounted, but it cannot be served.
+    #[error("cannot serve the tree: {0}")]
+    Serve(io::Error),
+}
+
+/// Mount flags that have a word.
+const FLAGS: [(&str, MsFlags, bool); 11] = [
+    ("ro", MsFlags::MS_RDONLY, true),
+    ("rw", MsFlags::MS_RDONLY, false),
+    ("nosuid", MsFlags::MS_NOSUID, true),
+    ("suid", MsFlags::MS_NOSUID, false),
+    ("nodev", MsFlags::MS_NODEV, true),
+    ("dev", MsFlags::MS_NODEV, false),
+    ("noexec", MsFlags::MS_NOEXEC, true),
+    ("exec", MsFlags::MS_NOEXEC, false),
+    ("noatime", MsFlags::MS_NOATIME, true),
+    ("atime", MsFlags::MS_NOATIME, false),
+    ("sync", MsFlags::MS_SYNCHRONOUS, true),
+];
+
+/// Words that are always set, and may be repeated.
+const ALWAYS: [&str; 2] = ["default_permissions", "allow_other"];
+
+/// Checks the words of `-o` and gives flags and what goes to the file system.
+fn flags(options: &Options) -> Result<(MsFlags, Vec<&str>), MountError> {
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let mut data = Vec::new();
+    for word in &options.words {
+        if let Some((_, flag, set)) = FLAGS.iter().find(|(name, ..)| name == word) {
+            flags.set(*flag, *set);
+        } else if word.starts_with("max_read=") {
+            data.push(word.as_str());
+        } else if !ALWAYS.contains(&word.as_str()) && !word.starts_with("fsname=") {
+            return Err(MountError::BadOption(word.clone()));
+        }
+    }
+    Ok((flags, data))
+}
+
+/// Mounts, and returns the device to serve.
+///
+/// # Errors
+/// [`MountError`]; nothing is mounted then.
+pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, MountError> {
+    let (flags, data) = flags(options)?;
+    check(mountpoint)?;
+    if geteuid().is_root() {
+        mount_directly(mountpoint, options, flags, &data)
+    } else {
+        mount_with_helper(mountpoint, options, flags, &data)
+    }
+}
+
+/// Whether something can be mounted there; clears away a tree whose daemon died.
+fn check(mountpoint: &Path) -> Result<(), MountError> {
+    if mounted_type(mountpoint).as_deref() == Some(TYPE) {
+        match fs::metadata(mountpoint) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+                unmount(mountpoint, Manner::Detach)?;
+            }
+            _ => return Err(MountError::Busy(mountpoint.to_owned())),
+        }
+    }
+    match fs::metadata(mountpoint) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(MountError::NotADirectory(mountpoint.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(MountError::Missing(mountpoint.to_owned()))
+        }
+        Err(error) => Err(MountError::Refused { path: mountpoint.to_owned(), error }),
+    }
+}
+
+/// Type of the file system that is mounted at exactly this path, if one is.
+fn mounted_type(mountpoint: &Path) -> Option<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // proc(5): the fifth field is the mount point, the first after the hyphen the type. The last
+    // line for a mount point is the mount on top.
+    table.lines().rev().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let place = unescape(left.split(' ').nth(4)?);
+        (Path::new(&place) == mountpoint)
+            .then(|| right.split(' ').next().unwrap_or_default().to_owned())
+    })
+}
+
+/// Undoes the octal escapes of `/proc/self/mountinfo`.
+fn unescape(field: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+fn mount_directly(
+    mountpoint: &Path,
+    options: &Options,
+    flags: MsFlags,
+    data: &[&str],
+) -> Result<OwnedFd, MountError> {
+    let device: OwnedFd =
+        OpenOptions::new().read(true).write(true).open(DEVICE).map_err(MountError::Device)?.into();
+    let mut words = vec![
+        format!("fd={}", device.as_raw_fd()),
+        // S_IFDIR: the root of the tree.
+        "rootmode=40000".to_owned(),
+        "user_id=0".to_owned(),
+        "group_id=0".to_owned(),
+    ];
+    words.extend(ALWAYS.iter().chain(data).map(|word| (*word).to_owned()));
+    let words = words.join(",");
+    let mounted = nix::mount::mount(
+        Some(options.source.as_str()),
+        mountpoint,
+        Some(TYPE),
+        flags,
+        Some(words.as_str()),
+    );
+    match mounted {
+        Ok(()) => Ok(device),
+        Err(Errno::EBUSY) => Err(MountError::Busy(mountpoint.to_owned())),
+        Err(errno) => Err(MountError::Refused { path: mountpoint.to_owned(), error: errno.into() }),
+    }
+}
+
+/// What fusermount3 is asked for, and the descriptor it sends over its standard input.
+fn mount_with_helper(
+    mountpoint: &Path,
+    options: &Options,
+    flags: MsFlags,
+    data: &[&str],
+) -> Result<OwnedFd, MountError> {
+    let mut words = vec!["subtype=pcapfs".to_owned(), "default_permissions".to_owned()];
+    words.push(format!("fsname={}", options.source.replace(',', "\\,")));
+    let set = FLAGS.iter().filter(|(_, flag, set)| *set && flags.contains(*flag));
+    words.extend(set.map(|(word, ..)| (*word).to_owned()));
+    words.extend(data.iter().map(|word| (*word).to_owned()));
+    let mut with_others = words.clone();
+    with_others.push("allow_other".to_owned());
+    // allow_other takes `user_allow_other` in /etc/fuse.conf; without it the tree is for this
+    // user alone.
+    ask_helper(mountpoint, &with_others.join(",")).or_else(|error| match error {
+        MountError::Helper(text) if text.contains("allow_other") => {
+            ask_helper(mountpoint, &words.join(","))
+        }
+        error => Err(error),
+    })
+}
+
+fn ask_helper(mountpoint: &Path, words: &str) -> Result<OwnedFd, MountError> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|errno| MountError::Serve(errno.into()))?;
+    // The helper looks for its end of the socket in this variable; here it is standard input.
+    let child = Command::new("fusermount3")
+        .args(["-o", words, "--"])
+        .arg(mountpoint)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(MountError::NoHelper)?;
+    // Ends with nothing when the helper ends without having sent anything.
+    let device = receive_descriptor(&ours);
+    let output = child.wait_with_output().map_err(MountError::NoHelper)?;
+    match device {
+        Some(device) if output.status.success() => Ok(device),
+        _ => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            Err(MountError::Helper(text.trim().replace('\n', "; ")))
+        }
+    }
+}
+
+fn receive_descriptor(socket: &impl AsFd) -> Option<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message =
+        recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+    message.cmsgs().ok()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(descriptors) => {
+            descriptors.first().map(|descriptor| own(*descriptor))
+        }
+        _ => None,
+    })
+}
+
+#[expect(unsafe_code, reason = "a received descriptor is a bare number in nix")]
+fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for this process when the message was received;
+    // nothing else knows of it.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Unmounts the tree at `mountpoint`.
+///
+/// # Errors
+/// [`MountError`]; it stays mounted then.
+pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountError> {
+    if mounted_type(mountpoint).is_none_or(|kind| kind != TYPE) {
+        return Err(MountError::NotMounted(mountpoint.to_owned()));
+    }
+    if geteuid().is_root() {
+        let flags = match manner {
+            Manner::Clean => MntFlags::empty(),
+            Manner::Detach => MntFlags::MNT_DETACH,
+        };
+        return umount2(mountpoint, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(
+            |errno| match errno {
+                Errno::EBUSY => MountError::InUse(mountpoint.to_owned()),
+                Errno::EINVAL => MountError::NotMounted(mountpoint.to_owned()),
+                errno => MountError::Refused { path: mountpoint.to_owned(), error: errno.into() },
+            },
+        );
+    }
+    let manner = match manner {
+        Manner::Clean => "-u",
+        Manner::Detach => "-uz",
+    };
+    let output = Command::new("fusermount3")
+        .args([manner, "--"])
+        .arg(mountpoint)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(MountError::NoHelper)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("busy") {
+        return Err(MountError::InUse(mountpoint.to_owned()));
+    }
+    Err(MountError::Helper(text.trim().replace('\n', "; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(words: &[&str]) -> Options {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Options { source: "pcapfs".to_owned(), words }
+    }
+
+    #[test]
+    fn words_become_flags_or_are_refused() {
+        let (set, data) = flags(&options(&["ro", "exec", "allow_other", "max_read=4096"])).unwrap();
+        assert!(set.contains(MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV));
+        assert!(!set.contains(MsFlags::MS_NOEXEC));
+        assert_eq!(data, ["max_read=4096"]);
+        let error = flags(&options(&["colour=red"])).unwrap_err();
+        assert_eq!(error.to_string(), "-o colour=red: no such mount option");
+    }
+
+    #[test]
+    fn escaped_mount_points_are_found() {
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+    }
+}

@@ -1,0 +1,130 @@
+//! Packets that say which one they are.
+//!
+//! Every packet the tests send is UDP over IPv4 with a payload of a magic, the packet's sequence
+//! number, and filler made from that number: whoever reads it can tell whether it is the right
+//! packet and whether each of its bytes is right.
+
+/// First bytes of every payload.
+pub const MAGIC: [u8; 8] = *b"PcApFsT1";
+/// Bytes of Ethernet, IPv4 and UDP headers in front of the payload.
+pub const HEADERS: usize = 42;
+/// Smallest payload: magic and sequence number.
+pub const MIN_PAYLOAD: usize = 16;
+/// UDP port packets are sent from.
+pub const SOURCE_PORT: u16 = 40_000;
+/// UDP port packets are sent to.
+pub const PORT: u16 = 40_001;
+
+/// The payload of packet `sequence`, `length` bytes (at least [`MIN_PAYLOAD`]).
+#[must_use]
+pub fn payload(sequence: u64, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append_payload(&mut bytes, sequence, length);
+    bytes
+}
+
+fn append_payload(bytes: &mut Vec<u8>, sequence: u64, length: usize) {
+    assert!(length >= MIN_PAYLOAD, "a payload of {length} bytes has no room for its number");
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&sequence.to_be_bytes());
+    bytes.extend_from_slice(filler(sequence, length));
+}
+
+/// Bytes 0 to 255 again and again, as many as the longest payload and the first offset need.
+static CYCLE: [u8; 0x1_0100] = {
+    let mut bytes = [0; 0x1_0100];
+    let mut index = 1;
+    while index < bytes.len() {
+        bytes[index] = u8::wrapping_add(bytes[index - 1], 1);
+        index += 1;
+    }
+    bytes
+};
+
+/// The payload of packet `sequence` behind its number: bytes that count up from one made of it.
+fn filler(sequence: u64, length: usize) -> &'static [u8] {
+    let [low, ..] = sequence.to_le_bytes();
+    &CYCLE[usize::from(low.wrapping_mul(31))..][MIN_PAYLOAD..length]
+}
+
+/// A whole Ethernet frame with the [`payload`] of packet `sequence`.
+#[must_use]
+pub fn ethernet(sequence: u64, payload_length: usize) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(HEADERS + payload_length);
+    append_ethernet(&mut frame, sequence, payload_length);
+    frame
+}
+
+/// Appends what [`ethernet`] makes to `frame`.
+pub fn append_ethernet(frame: &mut Vec<u8>, sequence: u64, payload_length: usize) {
+    let udp_length = u16::try_from(8 + payload_length).expect("a payload that fits in UDP");
+    let mut ip = [0u8; 20];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&(20 + udp_length).to_be_bytes());
+    ip[8] = 64;
+    ip[9] = 17;
+    ip[12..16].copy_from_slice(&[10, 0, 0, 1]);
+    ip[16..20].copy_from_slice(&[10, 0, 0, 2]);
+    let checksum = internet_checksum(&ip);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+
+    frame.extend_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
+    frame.extend_from_slice(&ip);
+    frame.extend_from_slice(&SOURCE_PORT.to_be_bytes());
+    frame.extend_from_slice(&PORT.to_be_bytes());
+    frame.extend_from_slice(&udp_length.to_be_bytes());
+    frame.extend_from_slice(&[0, 0]); // no UDP checksum
+    append_payload(frame, sequence, payload_length);
+}
+
+/// The Internet checksum, RFC 1071, of a header whose checksum field is zero.
+fn internet_checksum(header: &[u8]) -> u16 {
+    let mut sum: u32 =
+        header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded to 16 bits")
+}
+
+/// The sequence number of a captured packet of ours, after checking every byte that was captured.
+///
+/// `data` may have been cut by a snaplen, but not before the number; `original_length` is the
+/// length on the wire. Understands Ethernet (with one VLAN tag), raw IP, SLL and SLL2.
+///
+/// # Errors
+/// What is wrong with the packet.
+pub fn sequence(link_type: u32, data: &[u8], original_length: usize) -> Result<u64, String> {
+    let wrong = |what: &str| Err(format!("{what} in packet {:02x?}", &data[..data.len().min(64)]));
+    let link_header = match link_type {
+        1 if data.get(12..14) == Some(&[0x81, 0]) => 18,
+        1 => 14,
+        101 => 0,
+        113 => 16,
+        276 => 20,
+        other => return Err(format!("link type {other} is none the tests know")),
+    };
+    let Some(ip) = data.get(link_header..link_header + 20) else {
+        return wrong("no whole IPv4 header");
+    };
+    if ip[0] != 0x45 || ip[9] != 17 {
+        return wrong("no plain UDP over IPv4");
+    }
+    let total_length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    let Some(payload) = data.get(link_header + 28..) else {
+        return wrong("no whole UDP header");
+    };
+    if payload.len() < MIN_PAYLOAD || payload[..8] != MAGIC {
+        return wrong("no payload of ours");
+    }
+    let padded = original_length <= 60;
+    if link_header + total_length != original_length && !padded {
+        return wrong("a length on the wire that is not the packet's own");
+    }
+    let number = u64::from_be_bytes(payload[8..16].try_into().expect("eight bytes"));
+    let end = payload.len().min(total_length - 28);
+    if payload[MIN_PAYLOAD..end] != *filler(number, end) {
+        return Err(format!("packet {number} has a wrong byte: {:02x?}", &payload[..end]));
+    }
+    Ok(number)
+}
