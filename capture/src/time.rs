@@ -52,7 +52,6 @@ impl Timestamp {
         match u32::try_from(self.0 / 1_000_000_000) {
             // The remainder is below 10^9 and fits.
             Ok(seconds) => {
-                #[expect(clippy::cast_possible_truncation, reason = "below 10^9")]
                 let nanoseconds = (self.0 % 1_000_000_000) as u32;
                 (seconds, nanoseconds / precision.unit_nanoseconds())
             }

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     source: String,
     /// BPF expression; `None` for everything.
     filter: Option<String>,
-    /// Size of the ring: digits and at most one of K, M and G.
+    /// Size of the ring: digits and at most one of K, M, G and T.
     ring: Option<String>,
     /// Directory of the ring file.
     ring_dir: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) enum UsageError {
     Value(&'static str),
     #[error("-o alias={0}: an alias is 1 to 64 of A-Z a-z 0-9 . _ - and begins with no dot")]
     Alias(String),
-    #[error("-o ring={0}: a size is a whole number of bytes above 0, or one with K, M or G behind")]
+    #[error("-o ring={0}: write a size as 512K, 64M or 2G")]
     Size(String),
     #[error("-o snaplen={0}: a number of bytes from 1 to 4294967295 is needed")]
     Snaplen(String),
@@ -195,7 +195,7 @@ impl CommandLine {
             None => default_alias(&source),
         };
         Ok(Plan {
-            directory: directory.into(),
+            directory: operand(directory),
             alias,
             source,
             filter: chosen.filter.filter(|filter| !filter.trim().is_empty()),
@@ -258,7 +258,8 @@ impl Plan {
             capture.push(' ');
             capture.push_str(filter);
         }
-        let mut arguments: Vec<OsString> = vec!["mount".into(), "-c".into(), capture.into()];
+        let mut arguments: Vec<OsString> =
+            vec!["mount".into(), self.directory.clone().into(), "-c".into(), capture.into()];
         let snaplen = self.snaplen.map(|snaplen| snaplen.to_string());
         for (flag, value) in
             [("--ring", &self.ring), ("--ring-dir", &self.ring_dir), ("--snaplen", &snaplen)]
@@ -270,8 +271,16 @@ impl Plan {
         if !self.mount_options.is_empty() {
             arguments.extend(["-o".into(), self.mount_options.join(",").into()]);
         }
-        arguments.extend(["--background".into(), "--".into(), self.directory.clone().into()]);
+        arguments.push("--background".into());
         arguments
+    }
+}
+
+/// A path that cannot be taken for a flag.
+fn operand(path: OsString) -> PathBuf {
+    match path.as_encoded_bytes() {
+        [b'-', ..] => Path::new(".").join(path),
+        _ => path.into(),
     }
 }
 
@@ -316,10 +325,12 @@ fn is_alias(name: &str) -> bool {
 }
 
 fn size(value: String) -> Result<String, UsageError> {
-    let digits = value.strip_suffix(['K', 'M', 'G', 'k', 'm', 'g']).unwrap_or(&value);
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>());
-    match number {
-        Some(Ok(1..)) => Ok(value),
+    let (digits, unit) =
+        value.split_at(value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len()));
+    let unit_is_known =
+        ["", "K", "M", "G", "T"].iter().any(|known| unit.eq_ignore_ascii_case(known));
+    match digits.parse::<u64>() {
+        Ok(1..) if unit_is_known => Ok(value),
         _ => Err(UsageError::Size(value)),
     }
 }
@@ -362,10 +373,9 @@ mod tests {
     fn daemon(arguments: &[&str]) -> Vec<String> {
         let all = plan(arguments).daemon_arguments();
         let mut all: Vec<_> = all.into_iter().map(|word| word.into_string().unwrap()).collect();
-        assert_eq!(all[..2], ["mount", "-c"]);
-        assert_eq!(all[all.len() - 3..], ["--background", "--", "/captures"]);
-        all.truncate(all.len() - 3);
-        all.split_off(2)
+        assert_eq!(all[..3], ["mount", "/captures", "-c"]);
+        assert_eq!(all.pop().unwrap(), "--background");
+        all.split_off(3)
     }
 
     #[test]
@@ -511,6 +521,7 @@ mod tests {
             refusal(&["eth0", "/a", "-sx"]),
             "-sx: neither a flag nor an operand of this program (try --help)"
         );
+        assert_eq!(plan(&["eth0", "--", "-a"]).directory, Path::new("./-a"));
         assert_eq!(request(&["--help"]), Ok(Request::Help));
         assert_eq!(request(&["-V"]), Ok(Request::Version));
     }

@@ -123,6 +123,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
 fd = os.open(sys.argv[1], os.O_RDONLY)
 while data := os.read(fd, 100):
     os.write(1, data)
+signal.setitimer(signal.ITIMER_REAL, 0)  # Python takes its handlers away before it ends
 ";
     let mut reader = Running::spawn(python(program).arg(fed.daemon.path("web/live.pcap")));
     wait_until("the reader has opened", 5, || fed.daemon.readers(ALIAS).len() == 1);

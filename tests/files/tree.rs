@@ -325,13 +325,13 @@ fn clear_empties_the_ring_and_keeps_the_readers() {
     };
     assert_eq!(counts(&told("live.pcap")), [60, 0, 0]);
     assert_eq!(counts(&told("follow.pcap")).iter().sum::<u64>(), 110);
-    let prefix = read_packets(idle, 10);
+    let prefix = read_packets(&idle, 10);
     assert_eq!(prefix, Vec::from_iter(101..=110), "what was cleared is gone for all");
     assert_eq!(counts(&told("follow.pcap")), [10, 100, 0]);
 }
 
 /// Reads the header and `count` packets of [`Fed::send`] off a stream.
-fn read_packets(file: File, count: u64) -> Vec<u64> {
+fn read_packets(file: &File, count: u64) -> Vec<u64> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     file.take(24 + count * Fed::RECORD).read_to_end(&mut bytes).unwrap();

@@ -93,10 +93,15 @@ impl Collected {
         Self { bytes, thread: Some(thread) }
     }
 
-    fn finish(&mut self) -> Vec<u8> {
+    /// Waits for the end of the pipe.
+    fn settle(&mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("collecting does not panic");
         }
+    }
+
+    fn finish(&mut self) -> Vec<u8> {
+        self.settle();
         std::mem::take(&mut self.bytes.lock().unwrap())
     }
 }
@@ -178,6 +183,9 @@ impl Running {
         loop {
             let late = Instant::now() > limit;
             if let Some(status) = self.try_wait() {
+                // What it wrote last may still be on its way here.
+                self.stdout.settle();
+                self.stderr.settle();
                 return status;
             }
             assert!(

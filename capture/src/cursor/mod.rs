@@ -254,8 +254,7 @@ impl Cursor {
             [const { None }; CHUNKS_PER_REPLY];
         // The rest of the last record, in the chunk of the last part.
         let mut rest = 0;
-        let mut held = 0;
-        for part in &mut parts {
+        for (held, part) in parts.iter_mut().enumerate() {
             if left == 0 {
                 break;
             }
@@ -264,7 +263,6 @@ impl Cursor {
             else {
                 break;
             };
-            held += 1;
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
             let take = left.min(bytes.len());
             let (walked, count) = walk(bytes, take);

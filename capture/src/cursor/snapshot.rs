@@ -72,9 +72,12 @@ pub struct Snapshot {
     cursor: Cursor,
     /// File offset of the next byte the cursor will give.
     offset: u64,
-    /// Reads end here: the coordinate up to which packets were stored at open, or when the last
-    /// end of file was handed out, or the first record boundary a lapped reader came to behind it.
+    /// Reads end here: the coordinate up to which packets were stored at open, or at the first
+    /// read after an end of file was handed out, or the first record boundary a lapped reader came
+    /// to behind it.
     end: u64,
+    /// An end of file was handed out: the next read moves the end.
+    at_end: bool,
 }
 
 impl Snapshot {
@@ -83,7 +86,7 @@ impl Snapshot {
         let mut cursor = Cursor::new(store, extent.format, Begin::Oldest, false);
         cursor.rewind(store, extent.begin);
         cursor.origin = extent.begin.number;
-        let mut snapshot = Self { extent, cursor, offset: 0, end: 0 };
+        let mut snapshot = Self { extent, cursor, offset: 0, end: 0, at_end: false };
         snapshot.rearm(store);
         snapshot
     }
@@ -98,8 +101,8 @@ impl Snapshot {
         self.cursor.progress(store)
     }
 
-    /// Reads at `offset`, as pread(2) does: [`Outcome::End`] at the end, which then moves to the
-    /// newest packet.
+    /// Reads at `offset`, as pread(2) does: [`Outcome::End`] at the end, which the next read moves
+    /// to the newest packet.
     ///
     /// # Errors
     /// [`ReadError`]; [`ReadError::Expired`] only if `offset` is not where the last read ended.
@@ -114,8 +117,11 @@ impl Snapshot {
         if !self.cursor.begin(store) {
             return Ok(Outcome::End);
         }
-        if offset >= self.offset.saturating_add(self.left()) {
+        if std::mem::take(&mut self.at_end) {
             self.rearm(store);
+        }
+        if offset >= self.offset.saturating_add(self.left()) {
+            self.at_end = true;
             return Ok(Outcome::End);
         }
         if offset != self.offset {
@@ -130,7 +136,7 @@ impl Snapshot {
             return Ok(outcome);
         }
         // What was to be read before the end is no longer there.
-        self.rearm(store);
+        self.at_end = true;
         Ok(Outcome::End)
     }
 

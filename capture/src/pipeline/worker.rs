@@ -212,8 +212,8 @@ impl Filling {
                     }
                     tick(writer);
                 };
-                let mut trouble = |error: &SourceError| {
-                    shared.condition.lock().error = Some(error.to_string());
+                let mut trouble = |error: Option<&SourceError>| {
+                    shared.condition.lock().error = error.map(SourceError::to_string);
                 };
                 stream.run(writer, &self.control, &mut tick, &mut trouble)
             }

@@ -65,6 +65,7 @@ impl RingMap {
         assert!(slot < self.geometry.slots(), "slot numbers come from this ring");
         // SAFETY: body_offset() leaves room for slots() headers behind the first page; a page is
         // a multiple of their alignment; any bytes are a valid SegmentHeader, all atomics.
+        #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
         unsafe { &*self.map.as_ptr().add(PAGE as usize).cast::<SegmentHeader>().add(slot as usize) }
     }
 
@@ -295,8 +296,9 @@ pub(super) struct Tail {
 impl Tail {
     /// Bytes free in the open segment.
     pub(super) fn room(&self) -> usize {
-        // A segment is below 4 GiB.
-        self.segments.map.geometry.segment_size as usize - self.used
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let size = self.segments.map.geometry.segment_size as usize;
+        size - self.used
     }
 
     /// Adds a record behind the others, not yet visible.

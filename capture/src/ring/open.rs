@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -122,22 +122,63 @@ impl Ring {
         let geometry = Geometry::new(options.size, options.snaplen)?;
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
-        match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => {
-                let lock = lock(file, path)?;
-                let old = Existing::read(lock, options)?;
-                if old.claims.geometry == geometry {
-                    Ok(old.adopt(options))
-                } else {
-                    old.resize(options, geometry)
+        loop {
+            match OpenOptions::new().read(true).write(true).open(path) {
+                Ok(file) => {
+                    let file = lock(file, path)?;
+                    // Its last owner may have put another in its place before it let go.
+                    if !is_at(&file, path).map_err(system)? {
+                        continue;
+                    }
+                    if was_cut_short(&file).map_err(system)? {
+                        return form(options, path, file, geometry, Position::START, 1);
+                    }
+                    let old = Existing::read(file, options)?;
+                    return if old.claims.geometry == geometry {
+                        Ok(old.adopt(options))
+                    } else {
+                        old.resize(options, geometry)
+                    };
                 }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match create_at(options, path, geometry, Position::START, 1) {
+                        Err(RingError::System { error, .. })
+                            if error.kind() == io::ErrorKind::AlreadyExists => {}
+                        created => return created,
+                    }
+                }
+                Err(error) => return Err(system(error)),
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create(options, path, geometry)
-            }
-            Err(error) => Err(system(error)),
         }
     }
+}
+
+/// Whether `file` is what `path` names now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a process was killed before it had made this file a ring, so that nothing is lost with
+/// it: no magic number, which comes last, and nothing where the segment headers and the first
+/// packets of a ring are.
+fn was_cut_short(file: &File) -> io::Result<bool> {
+    let len = file.metadata()?.len();
+    if len == 0 {
+        return Ok(true);
+    }
+    if len <= PAGE {
+        return Ok(false);
+    }
+    let mut magic = [0; 8];
+    file.read_exact_at(&mut magic, 0)?;
+    let mut headers = vec![0; usize::try_from(len - PAGE).unwrap_or(usize::MAX).min(64 << 10)];
+    file.read_exact_at(&mut headers, PAGE)?;
+    Ok(magic.iter().chain(&headers).all(|&byte| byte == 0))
 }
 
 fn lock(file: File, path: &Path) -> Result<Flock<File>, RingError> {
@@ -148,10 +189,6 @@ fn lock(file: File, path: &Path) -> Result<Flock<File>, RingError> {
 }
 
 /// Makes a ring file with nothing in it.
-fn create(options: &Options, path: &Path, geometry: Geometry) -> Result<Opened, RingError> {
-    create_at(options, path, geometry, Position::START, 1)
-}
-
 fn create_at(
     options: &Options,
     path: &Path,
@@ -168,12 +205,23 @@ fn create_at(
         .mode(0o600)
         .open(path)
         .map_err(system)?;
-    let made = reserve(file, path, geometry).and_then(|file| {
-        let map = RingMap::new(&file, geometry).map_err(system)?;
-        Ok((file, map))
-    });
-    let (file, map) = match made {
-        Ok(made) => made,
+    form(options, path, lock(file, path)?, geometry, next, sequence)
+}
+
+/// Makes a locked file that holds nothing a ring that holds nothing.
+fn form(
+    options: &Options,
+    path: &Path,
+    file: Flock<File>,
+    geometry: Geometry,
+    next: Position,
+    sequence: u64,
+) -> Result<Opened, RingError> {
+    let system = |error| RingError::System { path: path.to_owned(), error };
+    let made = reserve(&file, path, geometry)
+        .and_then(|()| RingMap::new(&file, geometry).map_err(system));
+    let map = match made {
+        Ok(map) => map,
         Err(error) => {
             // A file that could not be made ready is ours and worth nothing.
             let _ = std::fs::remove_file(path);
@@ -193,15 +241,16 @@ fn create_at(
     Ok(assemble(options, file, segments, tail, start, 1))
 }
 
-/// Locks a new file and gives it all its pages.
-fn reserve(file: File, path: &Path, geometry: Geometry) -> Result<Flock<File>, RingError> {
+/// Gives a new file all its pages.
+fn reserve(file: &File, path: &Path, geometry: Geometry) -> Result<(), RingError> {
     let system = |error| RingError::System { path: path.to_owned(), error };
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
-    let file = lock(file, path)?;
+    // What a process left that was killed here.
+    file.set_len(0).map_err(system)?;
     let size = i64::try_from(geometry.file_size())
         .map_err(|_| system(io::Error::from(io::ErrorKind::FileTooLarge)))?;
-    match fallocate(&*file, FallocateFlags::empty(), 0, size) {
-        Ok(()) => Ok(file),
+    match fallocate(file, FallocateFlags::empty(), 0, size) {
+        Ok(()) => Ok(()),
         Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => {
             let needed = geometry.file_size().div_ceil(1 << 20);
             Err(RingError::NoSpace { path: path.to_owned(), needed })
@@ -308,10 +357,9 @@ impl Existing {
         let mut retained = found.retained;
         let loss = {
             let header = map.header();
-            if let Some(link_type) = options.link_type {
-                header.link_type.store(u32::from(link_type.0), Ordering::Relaxed);
-                header.checksum.store(header.compute_checksum(), Ordering::Relaxed);
-            }
+            let sent = options.link_type.map(|link_type| u32::from(link_type.0));
+            header.link_type.store(sent.unwrap_or(claims.link_type), Ordering::Relaxed);
+            header.checksum.store(header.compute_checksum(), Ordering::Release);
             header.snaplen.fetch_max(options.snaplen, Ordering::Relaxed);
             header.dropped_kernel.load(Ordering::Relaxed)
                 + header.dropped_oversize.load(Ordering::Relaxed)
@@ -406,6 +454,7 @@ fn copy(from: &Ring, into: &mut Writer) {
 /// The geometry in a ring file's first page, read and not mapped: the size of the mapping is not
 /// known before.
 fn peek_geometry(file: &File) -> io::Result<Result<Geometry, String>> {
+    #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
     let page = memmap2::MmapOptions::new().len(PAGE as usize).map_raw_read_only(file)?;
     let geometry =
         super::map::with_header(&page, |header| read_claims(header).map(|claims| claims.geometry));

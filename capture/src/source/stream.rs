@@ -105,7 +105,8 @@ impl Stream {
     /// Fills the ring until it is told to stop or standard input ends.
     ///
     /// `tick` is called after every batch and at least once a second; `trouble` with what went
-    /// wrong with one writer, after which the next is waited for.
+    /// wrong with one writer, after which the next is waited for, and with `None` when a writer
+    /// has begun well.
     ///
     /// # Errors
     /// [`SourceError`], for standard input also when it is malformed; all that came before is in
@@ -115,7 +116,7 @@ impl Stream {
         writer: &mut Writer,
         control: &Control,
         tick: &mut dyn FnMut(&Writer),
-        trouble: &mut dyn FnMut(&SourceError),
+        trouble: &mut dyn FnMut(Option<&SourceError>),
     ) -> Result<Ended, SourceError> {
         let system = |errno: nix::Error| SourceError::System {
             name: self.name.clone(),
@@ -151,7 +152,8 @@ impl Stream {
                     let left = self.reader.finish();
                     if left > 0 && !skipping {
                         let why = format!("ended inside a record: {left} bytes dropped");
-                        trouble(&SourceError::Malformed { name: self.name.clone(), why });
+                        let error = SourceError::Malformed { name: self.name.clone(), why };
+                        trouble(Some(&error));
                     }
                     self.reader.reset();
                     skipping = false;
@@ -164,12 +166,12 @@ impl Stream {
                 Ok(_) if skipping => {}
                 Ok(count) => {
                     self.reader.filled(count);
-                    match self.take(writer) {
+                    match self.take(writer, trouble) {
                         Ok(()) => {}
                         Err(
                             error @ (SourceError::Malformed { .. } | SourceError::Changed { .. }),
                         ) if self.endless => {
-                            trouble(&error);
+                            trouble(Some(&error));
                             skipping = true;
                         }
                         Err(error) => return Err(error),
@@ -189,7 +191,11 @@ impl Stream {
     }
 
     /// Stores every whole record that was read.
-    fn take(&mut self, writer: &mut Writer) -> Result<(), SourceError> {
+    fn take(
+        &mut self,
+        writer: &mut Writer,
+        trouble: &mut dyn FnMut(Option<&SourceError>),
+    ) -> Result<(), SourceError> {
         let malformed =
             |name: &str, why: String| SourceError::Malformed { name: name.to_owned(), why };
         let result = loop {
@@ -208,6 +214,7 @@ impl Stream {
                         Some(expression) => Some(Filter::compile(expression, header.link_type)?),
                         None => None,
                     };
+                    trouble(None);
                 }
                 Ok(Some(Event::Packet(packet))) => {
                     let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);

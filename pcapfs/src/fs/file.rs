@@ -113,16 +113,21 @@ impl OpenFile {
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadFailure> {
         let outcome = match (&self.content, self.store()) {
-            (Content::Stream(cursor), Some(store)) => cursor.lock().read(store, size, send),
+            (Content::Stream(cursor), Some(store)) => {
+                let mut cursor = cursor.lock();
+                let outcome = cursor.read(store, size, send);
+                if matches!(outcome, Ok(Outcome::Sent(_))) {
+                    // Before the lock is gone: the reader has its bytes and may wait again.
+                    self.blocked.store(false, Ordering::Relaxed);
+                }
+                outcome
+            }
             (Content::Snapshot(snapshot), Some(store)) => {
                 snapshot.lock().read(store, offset, size, send)
             }
             (Content::Frozen(bytes), _) => read_frozen(bytes, offset, size, send),
             _ => return Err(Error::WrongAccess.into()),
         };
-        if matches!(outcome, Ok(Outcome::Sent(_))) {
-            self.blocked.store(false, Ordering::Relaxed);
-        }
         outcome.map_err(|error| match error {
             ReadError::Storage(why) => Error::Storage(why).into(),
             ReadError::Expired => Error::Expired.into(),

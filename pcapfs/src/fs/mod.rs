@@ -1,8 +1,8 @@
 //! The tree as operations on inodes, without FUSE: what there is, what it says, who has it open.
 //!
-//! Files whose content changes and whose size must be exact get an inode for each content: a
-//! `status.json` is frozen when its name is looked up, a `replay.pcap` has a new inode each time
-//! the ring has dropped what its old one began with. So a size, once told, stays true.
+//! Sizes are exact although contents change: a `status.json` is frozen when it is opened, and its
+//! opener is told the size of what was frozen; a `replay.pcap` has a new inode each time the ring
+//! has dropped what its old one began with, and whoever has the old one open goes on with that.
 
 pub(crate) mod captures;
 pub(crate) mod error;
@@ -11,9 +11,10 @@ mod names;
 mod node;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Cursor, Format};
@@ -24,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use captures::{Captures, Entry, Named};
 use error::Error;
 use file::{Content, OpenFile, Opener};
-use node::{LEAVES, Leaf, Node, dynamic, leaf_index};
+use node::{LEAVES, Leaf, Node, leaf_index, replay_inode};
 
 pub(crate) use names::group_id;
 
@@ -75,28 +76,35 @@ pub(crate) struct Access {
     pub(crate) write: bool,
 }
 
-/// A file with a content of its own.
+/// A `replay` file with a beginning of its own.
 #[derive(Clone, Debug)]
-enum Dynamic {
-    Frozen { name: &'static str, entry: Option<Arc<Entry>>, bytes: Arc<[u8]>, made: Timestamp },
-    Replay { name: &'static str, entry: Arc<Entry>, extent: Extent },
+struct Replay {
+    name: &'static str,
+    entry: Arc<Entry>,
+    extent: Extent,
 }
 
-/// The dynamic inodes the kernel knows of.
+/// How long a process that looked a `replay` file up finds the same one, although it begins
+/// elsewhere by now: cp and others look first, open then, and give up if that is another file.
+const SAME_FILE: Duration = Duration::from_millis(10);
+
+/// The `replay` files the kernel knows of.
 #[derive(Debug, Default)]
-struct Inodes {
+struct Replays {
     made: u64,
-    /// With the number of times each was looked up and not forgotten.
-    known: HashMap<u64, (Dynamic, u64)>,
+    /// By inode, with the number of times each was looked up and not forgotten.
+    known: HashMap<u64, (Replay, u64)>,
     /// The inode that a capture's replay of a format has now.
     current: HashMap<(u32, Format), (Extent, u64)>,
+    /// Who looked up what within the last [`SAME_FILE`] and has not opened it, oldest first.
+    recent: VecDeque<(Instant, u32, (u32, Format), u64)>,
 }
 
 /// The whole tree.
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) captures: Captures,
-    inodes: Mutex<Inodes>,
+    replays: Mutex<Replays>,
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     opened: AtomicU64,
     started: Timestamp,
@@ -109,7 +117,7 @@ impl Tree {
     pub(crate) fn new(owner: (u32, u32)) -> Self {
         Self {
             captures: Captures::default(),
-            inodes: Mutex::default(),
+            replays: Mutex::default(),
             files: RwLock::default(),
             opened: AtomicU64::new(0),
             started: Timestamp::now(),
@@ -117,54 +125,32 @@ impl Tree {
         }
     }
 
-    /// Finds a name in a directory. Each success is to be undone with [`Tree::forget`].
-    pub(crate) fn lookup(&self, parent: u64, name: &str) -> Result<Attributes, Error> {
-        match Node::of(parent) {
+    /// Finds a name in a directory, for a process. Each success is to be undone with
+    /// [`Tree::forget`].
+    pub(crate) fn lookup(&self, parent: u64, name: &str, pid: u32) -> Result<Attributes, Error> {
+        let node = match Node::of(parent) {
             Some(Node::Root) => match name {
-                "README" => self.attributes(Node::Readme.inode()),
-                "status.json" => {
-                    let bytes = status::of_daemon(&self.captures, self.started);
-                    Ok(self.freeze("status.json", None, bytes))
-                }
+                "README" => Node::Readme,
+                "status.json" => Node::RootStatus,
                 _ => match self.captures.named(name).ok_or(Error::NotFound)? {
-                    Named::Capture(entry) => self.attributes(Node::Capture(entry.id).inode()),
-                    Named::Link { index } => self.attributes(Node::Link(index).inode()),
+                    Named::Capture(entry) => Node::Capture(entry.id),
+                    Named::Link { index } => Node::Link(index),
                 },
             },
             Some(Node::Capture(id)) => {
                 let entry = self.captures.by_id(id).ok_or(Error::NotFound)?;
                 let index = leaf_index(name).ok_or(Error::NotFound)?;
-                let (name, leaf) = LEAVES.get(index).ok_or(Error::NotFound)?;
-                match leaf {
-                    Leaf::Stream(..) | Leaf::Control => {
-                        self.attributes(Node::Leaf(id, index).inode())
+                match LEAVES.get(index) {
+                    Some((name, Leaf::Replay(format))) => {
+                        return Ok(self.replay(name, &entry, *format, pid));
                     }
-                    Leaf::Replay(format) => self.replay(name, &entry, *format),
-                    Leaf::Status => {
-                        let bytes = status::of_capture(&entry, &self.readers(id));
-                        Ok(self.freeze(name, Some(entry), bytes))
-                    }
-                    Leaf::Readers => {
-                        let bytes = status::of_readers(&self.readers(id));
-                        Ok(self.freeze(name, Some(entry), bytes))
-                    }
+                    _ => Node::Leaf(id, index),
                 }
             }
-            Some(_) => Err(Error::NotADirectory),
-            None => Err(Error::NotFound),
-        }
-    }
-
-    /// Makes an inode with this content, looked up once.
-    fn freeze(&self, name: &'static str, entry: Option<Arc<Entry>>, bytes: Vec<u8>) -> Attributes {
-        let made = Timestamp::now();
-        let frozen = Dynamic::Frozen { name, entry, bytes: bytes.into(), made };
-        let mut inodes = self.inodes.lock();
-        inodes.made += 1;
-        let inode = dynamic(inodes.made);
-        let attributes = self.of_dynamic(inode, &frozen);
-        inodes.known.insert(inode, (frozen, 1));
-        attributes
+            Some(_) => return Err(Error::NotADirectory),
+            None => return Err(Error::NotFound),
+        };
+        self.attributes(node.inode(), pid)
     }
 
     /// The inode a capture's replay has now, looked up once more.
@@ -173,44 +159,87 @@ impl Tree {
         name: &'static str,
         entry: &Arc<Entry>,
         format: Format,
-    ) -> Result<Attributes, Error> {
+        pid: u32,
+    ) -> Attributes {
         let extent = Extent::new(&**entry.capture.store(), format);
-        let mut inodes = self.inodes.lock();
         let key = (entry.id, format);
-        let inode = match inodes.current.get(&key) {
-            Some((known, inode)) if *known == extent => *inode,
+        let now = Instant::now();
+        let mut replays = self.replays.lock();
+        let Replays { made, known, current, recent } = &mut *replays;
+        while recent.front().is_some_and(|(then, ..)| now.duration_since(*then) > SAME_FILE) {
+            recent.pop_front();
+        }
+        let again = recent.iter().find(|(_, who, what, _)| (*who, *what) == (pid, key));
+        let inode = match (again, current.get(&key)) {
+            (Some((.., inode)), _) if known.contains_key(inode) => *inode,
+            (_, Some((same, inode))) if *same == extent => *inode,
             _ => {
-                inodes.made += 1;
-                let inode = dynamic(inodes.made);
-                inodes.current.insert(key, (extent, inode));
+                *made += 1;
+                let inode = replay_inode(*made);
+                current.insert(key, (extent, inode));
                 inode
             }
         };
-        let replay = || Dynamic::Replay { name, entry: Arc::clone(entry), extent };
-        let (known, lookups) = inodes.known.entry(inode).or_insert_with(|| (replay(), 0));
+        if again.is_none() {
+            recent.push_back((now, pid, key, inode));
+        }
+        let make = || Replay { name, entry: Arc::clone(entry), extent };
+        let (replay, lookups) = known.entry(inode).or_insert_with(|| (make(), 0));
         *lookups += 1;
-        Ok(self.of_dynamic(inode, known))
+        of_replay(inode, replay)
     }
 
     /// Undoes `count` lookups of an inode.
     pub(crate) fn forget(&self, inode: u64, count: u64) {
-        let mut inodes = self.inodes.lock();
-        if let Some((_, lookups)) = inodes.known.get_mut(&inode) {
+        let mut replays = self.replays.lock();
+        if let Some((_, lookups)) = replays.known.get_mut(&inode) {
             *lookups = lookups.saturating_sub(count);
             if *lookups == 0 {
-                inodes.known.remove(&inode);
+                replays.known.remove(&inode);
             }
         }
     }
 
-    fn dynamic(&self, inode: u64) -> Result<Dynamic, Error> {
-        let inodes = self.inodes.lock();
-        inodes.known.get(&inode).map(|(dynamic, _)| dynamic.clone()).ok_or(Error::NotFound)
+    fn known_replay(&self, inode: u64) -> Result<Replay, Error> {
+        let replays = self.replays.lock();
+        replays.known.get(&inode).map(|(replay, _)| replay.clone()).ok_or(Error::NotFound)
     }
 
-    /// What stat(2) says.
-    pub(crate) fn attributes(&self, inode: u64) -> Result<Attributes, Error> {
-        let of_root = |inode, kind, mode, size| Attributes {
+    /// The content of a file that is frozen when it is opened.
+    fn render(&self, node: Node) -> Option<Arc<[u8]>> {
+        match node {
+            Node::Readme => Some(status::README.as_bytes().into()),
+            Node::RootStatus => Some(status::of_daemon(&self.captures, self.started).into()),
+            Node::Leaf(id, index) => {
+                let entry = self.captures.by_id(id)?;
+                match LEAVES.get(index)?.1 {
+                    Leaf::Status => Some(status::of_capture(&entry, &self.readers(id)).into()),
+                    Leaf::Readers => Some(status::of_readers(&self.readers(id)).into()),
+                    Leaf::Stream(..) | Leaf::Replay(_) | Leaf::Control => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Size and time of a file that is frozen when it is opened: of what process `pid` has open,
+    /// or else of what it would get.
+    fn frozen(&self, node: Node, pid: u32) -> (u64, Timestamp) {
+        let inode = node.inode();
+        let files = self.files.read();
+        let mine = files.values().filter(|file| file.inode == inode && file.opener.pid == pid);
+        if let Some(file) = mine.max_by_key(|file| file.opened)
+            && let Content::Frozen(bytes) = &file.content
+        {
+            return (bytes.len() as u64, file.opened);
+        }
+        drop(files);
+        (self.render(node).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
+    }
+
+    /// What stat(2) says to process `pid`, which can then read as far as it was told.
+    pub(crate) fn attributes(&self, inode: u64, pid: u32) -> Result<Attributes, Error> {
+        let of_root = |kind, mode, size, modified| Attributes {
             inode,
             kind,
             mode,
@@ -218,84 +247,59 @@ impl Tree {
             uid: self.owner.0,
             gid: self.owner.1,
             size,
-            modified: self.started,
+            modified,
         };
-        match Node::of(inode).ok_or(Error::NotFound)? {
+        let node = Node::of(inode).ok_or(Error::NotFound)?;
+        match node {
             Node::Root => {
                 let directories = self.captures.all().len();
                 let links = u32::try_from(directories + 2).unwrap_or(u32::MAX);
-                Ok(Attributes { links, ..of_root(inode, Kind::Directory, 0o755, 0) })
+                Ok(Attributes { links, ..of_root(Kind::Directory, 0o755, 0, self.started) })
             }
-            Node::Readme => Ok(of_root(inode, Kind::File, 0o444, status::README.len() as u64)),
-            Node::RootStatus => Ok(of_root(inode, Kind::File, 0o444, 0)),
+            Node::Readme => {
+                Ok(of_root(Kind::File, 0o444, status::README.len() as u64, self.started))
+            }
+            Node::RootStatus => {
+                let (size, modified) = self.frozen(node, pid);
+                Ok(of_root(Kind::File, 0o444, size, modified))
+            }
             Node::Link(index) => {
                 let target = self.captures.link_target(index).ok_or(Error::NotFound)?;
-                Ok(of_root(inode, Kind::Link, 0o777, target.len() as u64))
+                Ok(of_root(Kind::Link, 0o777, target.len() as u64, self.started))
             }
             Node::Capture(id) => {
                 let entry = self.captures.by_id(id).ok_or(Error::NotFound)?;
                 let Permissions { uid, gid, mode } = entry.permissions();
                 let modified = newest(&entry);
-                Ok(Attributes {
-                    inode,
-                    kind: Kind::Directory,
-                    mode,
-                    links: 2,
-                    uid,
-                    gid,
-                    size: 0,
-                    modified,
-                })
+                let kind = Kind::Directory;
+                Ok(Attributes { inode, kind, mode, links: 2, uid, gid, size: 0, modified })
             }
             Node::Leaf(id, index) => {
                 let entry = self.captures.by_id(id).ok_or(Error::NotFound)?;
                 let leaf = LEAVES.get(index).map(|(_, leaf)| *leaf).ok_or(Error::NotFound)?;
-                Ok(of_leaf(inode, &entry, leaf, 0, newest(&entry)))
+                let (size, modified) = match leaf {
+                    Leaf::Status | Leaf::Readers => self.frozen(node, pid),
+                    Leaf::Stream(..) | Leaf::Replay(_) | Leaf::Control => (0, newest(&entry)),
+                };
+                Ok(of_leaf(inode, &entry, leaf, size, modified))
             }
-            Node::Dynamic => Ok(self.of_dynamic(inode, &self.dynamic(inode)?)),
-        }
-    }
-
-    /// [`Tree::attributes`] for process `pid`, which may then read as far as it was told.
-    pub(crate) fn attributes_for(&self, inode: u64, pid: u32) -> Result<Attributes, Error> {
-        // The ends move after the size was taken, so they are never before it.
-        let attributes = self.attributes(inode)?;
-        if Node::of(inode) == Some(Node::Dynamic) {
-            let files = self.files.read();
-            for file in files.values() {
-                if file.inode == inode && file.opener.pid == pid {
-                    file.size_was_told();
+            Node::Replay => {
+                let attributes = of_replay(inode, &self.known_replay(inode)?);
+                // The ends move after the size was taken, so they are never before it.
+                let files = self.files.read();
+                for file in files.values() {
+                    if file.inode == inode && file.opener.pid == pid {
+                        file.size_was_told();
+                    }
                 }
+                Ok(attributes)
             }
-        }
-        Ok(attributes)
-    }
-
-    fn of_dynamic(&self, inode: u64, dynamic: &Dynamic) -> Attributes {
-        match dynamic {
-            Dynamic::Replay { entry, extent, .. } => {
-                let size = extent.size(&**entry.capture.store());
-                of_leaf(inode, entry, Leaf::Replay(Format::Pcap), size, newest(entry))
-            }
-            Dynamic::Frozen { entry: Some(entry), bytes, made, .. } => {
-                of_leaf(inode, entry, Leaf::Status, bytes.len() as u64, *made)
-            }
-            Dynamic::Frozen { entry: None, bytes, made, .. } => Attributes {
-                inode,
-                kind: Kind::File,
-                mode: 0o444,
-                links: 1,
-                uid: self.owner.0,
-                gid: self.owner.1,
-                size: bytes.len() as u64,
-                modified: *made,
-            },
         }
     }
 
     /// Changes owner, group and mode of a capture's directory. Setting the size of `ctl` to zero,
     /// as a shell's `>` does, changes nothing and is no error.
-    pub(crate) fn change(&self, inode: u64, change: Change) -> Result<Attributes, Error> {
+    pub(crate) fn change(&self, inode: u64, pid: u32, change: Change) -> Result<Attributes, Error> {
         match Node::of(inode) {
             Some(Node::Capture(id)) if change.size.is_none() => {
                 let entry = self.captures.by_id(id).ok_or(Error::NotFound)?;
@@ -313,7 +317,7 @@ impl Tree {
                     ) => {}
             _ => return Err(Error::Fixed),
         }
-        self.attributes(inode)
+        self.attributes(inode, pid)
     }
 
     /// Where a link points to.
@@ -354,8 +358,18 @@ impl Tree {
 
     /// Opens a file; the handle is to be given back with [`Tree::close`].
     pub(crate) fn open(&self, inode: u64, access: Access, opener: Opener) -> Result<u64, Error> {
-        let (name, entry, content) = match Node::of(inode).ok_or(Error::NotFound)? {
-            Node::Readme => ("README", None, Content::Frozen(status::README.as_bytes().into())),
+        let node = Node::of(inode).ok_or(Error::NotFound)?;
+        let (name, entry, content) = match node {
+            Node::Replay => {
+                let Replay { name, entry, extent } = self.known_replay(inode)?;
+                let pid = opener.pid;
+                self.replays
+                    .lock()
+                    .recent
+                    .retain(|(_, who, _, what)| (*who, *what) != (pid, inode));
+                let snapshot = Snapshot::new(&**entry.capture.store(), extent);
+                (name, Some(entry), Content::Snapshot(Mutex::new(snapshot)))
+            }
             Node::Leaf(id, index) => {
                 let entry = self.captures.by_id(id).ok_or(Error::NotFound)?;
                 let (name, leaf) = LEAVES.get(index).ok_or(Error::NotFound)?;
@@ -365,20 +379,14 @@ impl Tree {
                         let store = &**entry.capture.store();
                         Content::Stream(Mutex::new(Cursor::new(store, *format, *begin, true)))
                     }
-                    // Always looked up as inodes of their own.
-                    Leaf::Replay(_) | Leaf::Status | Leaf::Readers => return Err(Error::NotFound),
+                    Leaf::Replay(_) | Leaf::Status | Leaf::Readers => {
+                        Content::Frozen(self.render(node).ok_or(Error::NotFound)?)
+                    }
                 };
                 (*name, Some(entry), content)
             }
-            Node::Dynamic => match self.dynamic(inode)? {
-                Dynamic::Frozen { name, entry, bytes, .. } => (name, entry, Content::Frozen(bytes)),
-                Dynamic::Replay { name, entry, extent } => {
-                    let snapshot = Snapshot::new(&**entry.capture.store(), extent);
-                    (name, Some(entry), Content::Snapshot(Mutex::new(snapshot)))
-                }
-            },
-            Node::Root | Node::RootStatus | Node::Capture(_) | Node::Link(_) => {
-                return Err(Error::NotFound);
+            Node::Root | Node::Readme | Node::RootStatus | Node::Capture(_) | Node::Link(_) => {
+                ("", None, Content::Frozen(self.render(node).ok_or(Error::NotFound)?))
             }
         };
         let is_control = matches!(content, Content::Control);
@@ -450,6 +458,12 @@ impl Tree {
 /// When something last changed in a capture.
 fn newest(entry: &Entry) -> Timestamp {
     entry.capture.store().bounds().newest_time.unwrap_or_else(|| entry.capture.started())
+}
+
+fn of_replay(inode: u64, replay: &Replay) -> Attributes {
+    let Replay { entry, extent, .. } = replay;
+    let size = extent.size(&**entry.capture.store());
+    of_leaf(inode, entry, Leaf::Replay(Format::Pcap), size, newest(entry))
 }
 
 /// A file of a capture: readable by whom the directory is readable, `ctl` writable by whom it is

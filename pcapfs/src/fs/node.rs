@@ -1,15 +1,14 @@
 //! Inode numbers, and the names of what is in a capture's directory.
 //!
-//! Most inodes are what their number says. Files whose size must be exact although their content
-//! changes (`status.json`, `replay.pcap`, ...) get a number of their own for each content; those
-//! are counted as the kernel looks them up and forgets them.
+//! Most inodes are what their number says. `replay` files get a number of their own for each
+//! beginning; those are counted as the kernel looks them up and forgets them.
 //!
 //! ```text
 //!   1                          the root
-//!   2, 3                       README, status.json of the root (in directory listings only)
+//!   2, 3                       README, status.json of the root
 //!   1 << 16 | capture id << 32 a capture's directory; with the leaf's index in the low 16 bits
 //!   1 << 17 | link index << 32 a link
-//!   1 << 63 | n                the n-th file made so far that has a content of its own
+//!   1 << 63 | n                the n-th replay file made so far
 //! ```
 
 use capture::cursor::{Begin, Format};
@@ -43,12 +42,12 @@ pub(crate) const LEAVES: [(&str, Leaf); 9] = [
 pub(crate) const ROOT: u64 = 1;
 /// Number of the README in the root.
 pub(crate) const README: u64 = 2;
-/// Number under which the root lists its `status.json`.
+/// Number of `status.json` in the root.
 pub(crate) const ROOT_STATUS: u64 = 3;
 
 const CAPTURE: u64 = 1 << 16;
 const LINK: u64 = 1 << 17;
-const DYNAMIC: u64 = 1 << 63;
+const REPLAY: u64 = 1 << 63;
 
 /// What an inode number says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +60,15 @@ pub(crate) enum Node {
     /// A file in a capture's directory.
     Leaf(u32, usize),
     Link(u32),
-    /// One with a content of its own.
-    Dynamic,
+    /// A replay file.
+    Replay,
 }
 
 impl Node {
     /// What `inode` stands for; `None` for a number no inode has.
     pub(crate) fn of(inode: u64) -> Option<Self> {
-        if inode & DYNAMIC != 0 {
-            return Some(Self::Dynamic);
+        if inode & REPLAY != 0 {
+            return Some(Self::Replay);
         }
         let id = u32::try_from(inode >> 32).ok()?;
         let low = inode & 0xffff_ffff;
@@ -87,10 +86,10 @@ impl Node {
         }
     }
 
-    /// The number; for [`Node::Dynamic`] see [`dynamic`].
+    /// The number; for [`Node::Replay`] see [`replay_inode`].
     pub(crate) const fn inode(self) -> u64 {
         match self {
-            Self::Root | Self::Dynamic => ROOT,
+            Self::Root | Self::Replay => ROOT,
             Self::Readme => README,
             Self::RootStatus => ROOT_STATUS,
             Self::Capture(id) => (id as u64) << 32 | CAPTURE,
@@ -100,9 +99,9 @@ impl Node {
     }
 }
 
-/// Number of the `n`-th file with a content of its own.
-pub(crate) const fn dynamic(n: u64) -> u64 {
-    DYNAMIC | n
+/// Number of the `n`-th replay file.
+pub(crate) const fn replay_inode(n: u64) -> u64 {
+    REPLAY | n
 }
 
 /// Index of a leaf's name.
@@ -126,7 +125,7 @@ mod tests {
             assert_eq!(Node::of(node.inode()), Some(node));
             assert!(numbers.insert(node.inode()), "{node:?} shares its number");
         }
-        assert_eq!(Node::of(dynamic(5)), Some(Node::Dynamic));
+        assert_eq!(Node::of(replay_inode(5)), Some(Node::Replay));
         for nonsense in [0, 4, CAPTURE + 1 + LEAVES.len() as u64, LINK + 1] {
             assert_eq!(Node::of(nonsense), None);
         }

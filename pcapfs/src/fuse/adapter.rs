@@ -88,8 +88,8 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.tree.lookup(parent.0, text(name)) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.tree.lookup(parent.0, text(name), request.pid()) {
             Ok(attributes) => reply.entry(&NO_CACHE, &attr(&attributes), Generation(0)),
             Err(error) => reply.error(refuse("lookup", &error)),
         }
@@ -106,7 +106,7 @@ impl Filesystem for Adapter {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        match self.tree.attributes_for(inode.0, request.pid()) {
+        match self.tree.attributes(inode.0, request.pid()) {
             Ok(attributes) => reply.attr(&NO_CACHE, &attr(&attributes)),
             Err(error) => reply.error(refuse("getattr", &error)),
         }
@@ -114,7 +114,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -130,7 +130,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        match self.tree.change(inode.0, Change { mode, uid, gid, size }) {
+        match self.tree.change(inode.0, request.pid(), Change { mode, uid, gid, size }) {
             Ok(attributes) => reply.attr(&NO_CACHE, &attr(&attributes)),
             Err(error) => reply.error(refuse("setattr", &error)),
         }

@@ -1,0 +1,563 @@
+//! The ring against an obvious model: a vector of all packets ever stored, and four lists of
+//! lengths for the segments.
+//!
+//! Single-threaded, so that after every step everything can be compared exactly. The ring is the
+//! smallest there is and packets are large, so that cursors are lapped all the time.
+
+mod support;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format, Outcome, ReadError};
+use capture::pipeline::counters;
+use capture::ring::{Append, Ring, Writer};
+use capture::store::Store;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use support::{Parser, SEGMENT, collect, data, directory, options, time};
+
+/// Segments of the smallest ring.
+const SEGMENTS: usize = 4;
+
+/// The longest packet a segment holds.
+const LONGEST: usize = SEGMENT - 16;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Lengths of packets, published together or not at all.
+    Append(Vec<usize>, bool),
+    Publish,
+    Clear,
+    Loss(u64, u64),
+    Ended(bool),
+    Open { pcapng: bool, begin: Begin },
+    Read { cursor: Index, want: usize, fail_first: bool },
+    Drain { cursor: Index, want: usize },
+    Extent { pcapng: bool },
+    OpenSnapshot { extent: Index },
+    /// Where the last read ended.
+    Straight { snapshot: Index, want: usize },
+    /// At any offset up to there.
+    Back { snapshot: Index, offset: Index, want: usize },
+    /// To the end of file.
+    ToTheEnd { snapshot: Index, want: usize },
+    /// A fresh opener read straight through, compared with another at random offsets.
+    Compare { extent: Index, want: usize, offsets: Vec<Index> },
+}
+
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        2 => Just(0_usize),
+        6 => 1..400_usize,
+        8 => 20_000..70_000_usize,
+        1 => LONGEST - 1..=LONGEST,
+        1 => LONGEST + 1..LONGEST + 20,
+    ]
+}
+
+fn want() -> impl Strategy<Value = usize> {
+    prop_oneof![1..40_usize, 1..3_000_usize, 4_096..400_000_usize, Just(1 << 20)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let begin = prop_oneof![Just(Begin::Oldest), Just(Begin::Next)];
+    prop_oneof![
+        12 => (prop::collection::vec(length(), 1..12), prop::bool::weighted(0.8))
+            .prop_map(|(lengths, publish)| Op::Append(lengths, publish)),
+        1 => Just(Op::Publish),
+        1 => Just(Op::Clear),
+        1 => (0..9_u64, 0..9_u64).prop_map(|(kernel, interface)| Op::Loss(kernel, interface)),
+        1 => any::<bool>().prop_map(Op::Ended),
+        3 => (any::<bool>(), begin).prop_map(|(pcapng, begin)| Op::Open { pcapng, begin }),
+        12 => (any::<Index>(), want(), prop::bool::weighted(0.2))
+            .prop_map(|(cursor, want, fail_first)| Op::Read { cursor, want, fail_first }),
+        3 => (any::<Index>(), want().prop_map(|want| want.max(500)))
+            .prop_map(|(cursor, want)| Op::Drain { cursor, want }),
+        2 => any::<bool>().prop_map(|pcapng| Op::Extent { pcapng }),
+        3 => any::<Index>().prop_map(|extent| Op::OpenSnapshot { extent }),
+        10 => (any::<Index>(), want())
+            .prop_map(|(snapshot, want)| Op::Straight { snapshot, want }),
+        4 => (any::<Index>(), any::<Index>(), want())
+            .prop_map(|(snapshot, offset, want)| Op::Back { snapshot, offset, want }),
+        3 => (any::<Index>(), want().prop_map(|want| want.max(500)))
+            .prop_map(|(snapshot, want)| Op::ToTheEnd { snapshot, want }),
+        2 => (any::<Index>(), want().prop_map(|want| want.max(5_000)),
+              prop::collection::vec(any::<Index>(), 1..5))
+            .prop_map(|(extent, want, offsets)| Op::Compare { extent, want, offsets }),
+    ]
+}
+
+/// What the ring should be.
+#[derive(Default)]
+struct Model {
+    /// Length of packet `n` at `n - 1`.
+    stored: Vec<usize>,
+    /// First number and bytes used, oldest first.
+    segments: VecDeque<(u64, usize)>,
+    /// Packets that must be visible; more may be, when a segment was filled since.
+    published: u64,
+    kernel: u64,
+    interface: u64,
+    oversize: u64,
+}
+
+impl Model {
+    fn next(&self) -> u64 {
+        self.stored.len() as u64 + 1
+    }
+
+    fn oldest(&self) -> u64 {
+        self.segments[0].0
+    }
+
+    fn roll(&mut self) {
+        if self.segments.len() == SEGMENTS {
+            self.segments.pop_front();
+        }
+        // A full segment is published.
+        self.published = self.stored.len() as u64;
+        self.segments.push_back((self.next(), 0));
+    }
+
+    fn append(&mut self, len: usize) -> Append {
+        if len > LONGEST {
+            self.oversize += 1;
+            return Append::Oversize;
+        }
+        if self.segments.back().unwrap().1 + 16 + len > SEGMENT {
+            self.roll();
+        }
+        self.segments.back_mut().unwrap().1 += 16 + len;
+        self.stored.push(len);
+        Append::Stored
+    }
+
+    fn clear(&mut self) {
+        self.roll();
+        self.segments.drain(..self.segments.len() - 1);
+    }
+}
+
+/// A cursor and what it must have handed out.
+struct Reader {
+    cursor: Cursor,
+    pcapng: bool,
+    parser: Parser,
+    origin: u64,
+    /// Number that comes next if nothing is lost.
+    expected: u64,
+    /// Lost, as far as the packets seen tell.
+    jumped: u64,
+    /// Oldest numbers at the times of its reads: a jump can only lead there.
+    landings: BTreeSet<u64>,
+}
+
+impl Reader {
+    fn take(&mut self, bytes: &[u8], model: &Model) {
+        let before = self.parser.packets.len();
+        self.parser.feed(bytes);
+        for packet in &self.parser.packets[before..] {
+            packet.check();
+            assert_eq!(packet.data.len(), model.stored[packet.number as usize - 1]);
+            assert!(packet.number >= self.expected, "twice, or not in order");
+            let lost = packet.number - self.expected;
+            if lost > 0 {
+                assert!(self.landings.contains(&packet.number), "a jump to no segment's start");
+            }
+            let comment = (self.pcapng && lost > 0).then_some(lost);
+            assert_eq!(packet.comment, comment);
+            self.jumped += lost;
+            self.expected = packet.number + 1;
+        }
+        for statistics in &self.parser.statistics {
+            assert_eq!(statistics.delivered, statistics.after);
+        }
+    }
+
+    fn check(&self, ring: &Ring) {
+        let progress = self.cursor.progress(ring);
+        let since = ring.bounds().next.number - self.origin;
+        assert_eq!(progress.delivered + progress.lost + progress.lag, since, "{progress:?}");
+        let begun = u64::from(self.parser.pending() > 0 || self.pcapng);
+        let parsed = self.parser.count;
+        assert!((parsed..=parsed + begun).contains(&progress.delivered), "{progress:?} {parsed}");
+        assert!(progress.lost >= self.jumped, "{progress:?}");
+    }
+}
+
+/// An opener of an extent and what it has read.
+struct Opener {
+    snapshot: Snapshot,
+    extent: Extent,
+    pcapng: bool,
+    begin: u64,
+    /// What the file is, up to where it was read straight on.
+    seen: Vec<u8>,
+    /// Size of the file when its end was last set.
+    armed: u64,
+    /// The end was handed out and is to move with the next read.
+    ended: bool,
+    lapped: bool,
+}
+
+struct World {
+    ring: Arc<Ring>,
+    writer: Writer,
+    model: Model,
+    readers: Vec<Reader>,
+    /// With the number it begins at and the largest size seen.
+    extents: Vec<(Extent, bool, u64, u64)>,
+    openers: Vec<Opener>,
+    ended: bool,
+}
+
+fn format(pcapng: bool) -> Format {
+    if pcapng { Format::Pcapng } else { Format::Pcap }
+}
+
+impl World {
+    fn new(path: std::path::PathBuf) -> Self {
+        let opened = Ring::open(&options(path)).unwrap();
+        let model = Model { segments: VecDeque::from([(1, 0)]), ..Model::default() };
+        Self {
+            ring: opened.ring,
+            writer: opened.writer,
+            model,
+            readers: Vec::new(),
+            extents: Vec::new(),
+            openers: Vec::new(),
+            ended: false,
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Append(lengths, publish) => {
+                for &len in lengths {
+                    let number = self.model.next();
+                    let original_len = u32::try_from(len + 1).unwrap();
+                    let expected = self.model.append(len);
+                    let done = self.writer.append(time(number), original_len, &data(number, len));
+                    assert_eq!(done, expected);
+                }
+                if *publish {
+                    self.publish();
+                }
+            }
+            Op::Publish => self.publish(),
+            Op::Clear => {
+                self.writer.clear();
+                self.model.clear();
+            }
+            Op::Loss(kernel, interface) => {
+                self.writer.add_loss(*kernel, *interface);
+                self.model.kernel += kernel;
+                self.model.interface += interface;
+            }
+            Op::Ended(ended) => {
+                self.writer.set_ended(*ended);
+                self.ended = *ended;
+                self.model.published = self.model.stored.len() as u64;
+            }
+            Op::Open { pcapng, begin } => self.open(*pcapng, *begin),
+            Op::Read { cursor, want, fail_first } => self.read(cursor, *want, *fail_first),
+            Op::Drain { cursor, want } => self.drain(cursor, *want),
+            Op::Extent { pcapng } => {
+                let extent = Extent::new(&*self.ring, format(*pcapng));
+                self.extents.push((extent, *pcapng, self.model.oldest(), 0));
+            }
+            Op::OpenSnapshot { extent } if !self.extents.is_empty() => {
+                let (extent, pcapng, begin, _) = *extent.get(&self.extents);
+                let snapshot = Snapshot::new(&*self.ring, extent);
+                let armed = extent.size(&*self.ring);
+                let seen = Vec::new();
+                self.openers.push(Opener { snapshot, extent, pcapng, begin, seen, armed, ended: false, lapped: false });
+            }
+            Op::Straight { snapshot, want } if !self.openers.is_empty() => {
+                let index = snapshot.index(self.openers.len());
+                let at = self.openers[index].seen.len();
+                self.pread(index, at, *want);
+            }
+            Op::Back { snapshot, offset, want } if !self.openers.is_empty() => {
+                let index = snapshot.index(self.openers.len());
+                let at = offset.index(self.openers[index].seen.len() + 1);
+                self.pread(index, at, *want);
+            }
+            Op::ToTheEnd { snapshot, want } if !self.openers.is_empty() => {
+                let index = snapshot.index(self.openers.len());
+                loop {
+                    let at = self.openers[index].seen.len();
+                    if !self.pread(index, at, *want) {
+                        break;
+                    }
+                }
+            }
+            Op::Compare { extent, want, offsets } if !self.extents.is_empty() => {
+                let (extent, pcapng, begin, _) = *extent.get(&self.extents);
+                self.compare(extent, pcapng, begin, *want, offsets);
+            }
+            _ => {}
+        }
+        self.check();
+    }
+
+    fn publish(&mut self) {
+        self.writer.publish();
+        self.model.published = self.model.stored.len() as u64;
+    }
+
+    fn open(&mut self, pcapng: bool, begin: Begin) {
+        let bounds = self.ring.bounds();
+        let origin = match begin {
+            Begin::Oldest => bounds.oldest.number,
+            Begin::Next => bounds.next.number,
+        };
+        self.readers.push(Reader {
+            cursor: Cursor::new(&*self.ring, format(pcapng), begin, true),
+            pcapng,
+            parser: Parser::new(pcapng),
+            origin,
+            expected: origin,
+            jumped: 0,
+            landings: BTreeSet::new(),
+        });
+    }
+
+    fn read(&mut self, cursor: &Index, want: usize, fail_first: bool) {
+        let ring = &*self.ring;
+        if self.readers.is_empty() {
+            return;
+        }
+        let index = cursor.index(self.readers.len());
+        let reader = &mut self.readers[index];
+        reader.landings.insert(self.model.oldest());
+        if fail_first {
+            let before = reader.cursor.progress(ring);
+            let mut refuse = |_: &[io::IoSlice<'_>]| Err(io::Error::from(io::ErrorKind::Other));
+            match reader.cursor.read(ring, want, &mut refuse) {
+                Err(ReadError::Send(_)) => assert_eq!(reader.cursor.progress(ring), before),
+                Ok(outcome) => assert!(!matches!(outcome, Outcome::Sent(_))),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let before = reader.cursor.progress(ring).delivered_bytes;
+        let ready = reader.cursor.is_ready(ring);
+        let mut bytes = Vec::new();
+        let outcome = reader.cursor.read(ring, want, &mut collect(&mut bytes)).unwrap();
+        assert_eq!(reader.cursor.progress(ring).delivered_bytes - before, bytes.len() as u64);
+        match outcome {
+            Outcome::Sent(sent) => {
+                assert_eq!(sent, bytes.len());
+                assert!((1..=want).contains(&sent) && ready);
+            }
+            Outcome::Empty => assert!(bytes.is_empty() && !self.ended),
+            Outcome::End => assert!(bytes.is_empty() && self.ended && ready),
+        }
+        reader.take(&bytes, &self.model);
+    }
+
+    fn drain(&mut self, cursor: &Index, want: usize) {
+        if self.readers.is_empty() {
+            return;
+        }
+        self.publish();
+        let index = cursor.index(self.readers.len());
+        let reader = &mut self.readers[index];
+        reader.landings.insert(self.model.oldest());
+        let (bytes, outcome) = support::drain(&mut reader.cursor, &*self.ring, want);
+        reader.take(&bytes, &self.model);
+        assert_eq!(outcome, if self.ended { Outcome::End } else { Outcome::Empty });
+        assert_eq!(reader.parser.pending(), 0, "whole records at the end");
+        let progress = reader.cursor.progress(&*self.ring);
+        assert_eq!(progress.lag, 0);
+        assert_eq!(progress.delivered, reader.parser.count);
+        if reader.expected == self.model.next() {
+            assert_eq!(progress.lost, reader.jumped);
+        }
+        if self.ended && reader.pcapng {
+            let last = reader.parser.statistics.last().expect("a stream that ends says so");
+            // It may have ended before.
+            assert!(last.received <= self.model.stored.len() as u64 + self.model.kernel + self.model.oversize);
+        }
+        assert!(!reader.cursor.is_ready(&*self.ring) || self.ended);
+    }
+
+    /// Reads an opener at `at`; whether there was anything.
+    fn pread(&mut self, index: usize, at: usize, want: usize) -> bool {
+        let ring = &*self.ring;
+        let opener = &mut self.openers[index];
+        let header_len = if opener.pcapng { header_len(opener.pcapng, ring) } else { 24 };
+        if std::mem::take(&mut opener.ended) {
+            opener.armed = opener.extent.size(ring);
+        }
+        let lost = opener.snapshot.progress(ring).lost;
+        let mut bytes = Vec::new();
+        let result = opener.snapshot.read(ring, at as u64, want, &mut collect(&mut bytes));
+        match result {
+            Err(ReadError::Expired) => {
+                assert!(at >= header_len, "the header is there for ever");
+                // What was seen there must have been overwritten, or a straight reader has jumped
+                // since, so that the file goes on elsewhere.
+                assert!(opener.begin < self.model.oldest(), "expired but retained");
+                opener.lapped = true;
+                if at == opener.seen.len() {
+                    // The reader went back and cannot go on: start anew.
+                    opener.seen.clear();
+                }
+                return false;
+            }
+            Err(error) => panic!("{error}"),
+            Ok(Outcome::Empty) => panic!("a file does not block"),
+            Ok(Outcome::End) => {
+                assert!(bytes.is_empty());
+                if at == opener.seen.len() {
+                    let mut parser = Parser::new(opener.pcapng);
+                    parser.feed(&opener.seen);
+                    assert_eq!(parser.pending(), 0, "the end of file is in no record");
+                    if !opener.lapped && lost == 0 && opener.begin >= self.model.oldest() {
+                        assert_eq!(opener.seen.len() as u64, opener.armed, "the size was exact");
+                    }
+                }
+                opener.ended = true;
+                return false;
+            }
+            Ok(Outcome::Sent(sent)) => {
+                assert_eq!(sent, bytes.len());
+                assert!((1..=want).contains(&sent));
+            }
+        }
+        let lapped = opener.snapshot.progress(ring).lost > lost || at < header_len && opener.lapped;
+        if lapped || opener.begin < self.model.oldest() {
+            opener.lapped = true;
+        }
+        let known = opener.seen.len().min(at + bytes.len());
+        if opener.snapshot.progress(ring).lost > lost || at < header_len {
+            let header = header_len.min(known).max(at);
+            assert!(bytes[..header - at] == opener.seen[at..header], "another header");
+            opener.seen.truncate(at);
+        } else {
+            assert!(bytes[..known - at] == opener.seen[at..known], "other bytes than before");
+        }
+        if at + bytes.len() > opener.seen.len() {
+            opener.seen.truncate(at);
+            opener.seen.extend_from_slice(&bytes);
+        }
+        // Whatever happened, it is a beginning of a savefile with packets of ours in order.
+        let mut parser = Parser::new(opener.pcapng);
+        parser.feed(&opener.seen);
+        let mut expected = opener.begin;
+        for packet in &parser.packets {
+            packet.check();
+            assert!(packet.number >= expected);
+            let lost = packet.number - expected;
+            assert_eq!(packet.comment, (opener.pcapng && lost > 0).then_some(lost));
+            expected = packet.number + 1;
+        }
+        true
+    }
+
+    fn compare(&self, extent: Extent, pcapng: bool, begin: u64, want: usize, offsets: &[Index]) {
+        let ring = &*self.ring;
+        let size = extent.size(ring);
+        let mut straight = Snapshot::new(ring, extent);
+        let mut whole = Vec::new();
+        while let Outcome::Sent(_) =
+            straight.read(ring, whole.len() as u64, want, &mut collect(&mut whole)).unwrap()
+        {}
+        let mut parser = Parser::new(pcapng);
+        parser.feed(&whole);
+        assert_eq!(parser.pending(), 0);
+        let visible = ring.bounds().next.number;
+        let numbers: Vec<u64> = parser.packets.iter().map(|packet| packet.number).collect();
+        assert_eq!(numbers, (begin.max(self.model.oldest())..visible).collect::<Vec<_>>());
+        parser.packets.iter().for_each(support::Packet::check);
+        if begin < self.model.oldest() {
+            return;
+        }
+        assert_eq!(whole.len() as u64, size, "st_size is exact");
+        let mut again = Snapshot::new(ring, extent);
+        for offset in offsets {
+            let at = offset.index(whole.len() + 1);
+            let mut bytes = Vec::new();
+            let outcome = again.read(ring, at as u64, want, &mut collect(&mut bytes)).unwrap();
+            assert_eq!(outcome == Outcome::End, at == whole.len());
+            assert!(bytes[..] == whole[at..at + bytes.len()], "pread at {at} of {}", whole.len());
+        }
+        let end = again.read(ring, size + 5, want, &mut |_| Ok(())).unwrap();
+        assert_eq!(end, Outcome::End);
+    }
+
+    fn check(&mut self) {
+        let bounds = self.ring.bounds();
+        let visible = bounds.next.number - 1;
+        assert!((self.model.published..self.model.next()).contains(&visible));
+        assert_eq!(bounds.oldest.number, self.model.oldest());
+        assert_eq!(bounds.ended, self.ended);
+        let records: u64 = self.model.stored[..visible as usize].iter().map(|&len| 16 + len as u64).sum();
+        assert_eq!(bounds.next.pcap, records);
+        let blocks: u64 = self.model.stored[..visible as usize]
+            .iter()
+            .map(|&len| 32 + len.next_multiple_of(4) as u64)
+            .sum();
+        assert_eq!(bounds.next.pcapng, blocks);
+        let (packets, bytes) = counters(&*self.ring);
+        assert_eq!(packets.stored, visible);
+        assert_eq!(packets.overwritten, self.model.oldest() - 1);
+        assert_eq!(packets.stored, packets.retained + packets.overwritten);
+        let lost = packets.dropped_kernel + packets.dropped_oversize;
+        assert_eq!(packets.seen, packets.stored + lost);
+        assert_eq!(packets.dropped_kernel, self.model.kernel);
+        assert_eq!(packets.dropped_interface, self.model.interface);
+        assert_eq!(packets.dropped_oversize, self.model.oversize);
+        assert_eq!(bytes.stored - bytes.retained, bounds.oldest.pcap);
+        assert_eq!(self.ring.capacity().used, self.model.segments.len() as u64);
+        for reader in &self.readers {
+            reader.check(&self.ring);
+        }
+        for (extent, _, _, largest) in &mut self.extents {
+            let size = extent.size(&*self.ring);
+            assert!(size >= *largest, "st_size shrank from {largest} to {size}");
+            *largest = size;
+        }
+    }
+}
+
+/// Bytes before the first packet, measured by a reader that begins at the end.
+fn header_len(pcapng: bool, ring: &Ring) -> usize {
+    let mut cursor = Cursor::new(ring, format(pcapng), Begin::Next, false);
+    let mut bytes = Vec::new();
+    let _ = cursor.read(ring, 1 << 10, &mut collect(&mut bytes)).unwrap();
+    bytes.len()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        max_shrink_iters: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn everything_read_is_what_the_model_says(ops in prop::collection::vec(op(), 1..90)) {
+        let directory = directory();
+        let mut world = World::new(directory.path().join("model.ring"));
+        for op in &ops {
+            world.apply(op);
+        }
+        // At last everybody reads all there is.
+        world.apply(&Op::Ended(true));
+        for index in 0..world.readers.len() {
+            let reader = &mut world.readers[index];
+            reader.landings.insert(world.model.oldest());
+            let (bytes, outcome) = support::drain(&mut reader.cursor, &*world.ring, 100_000);
+            reader.take(&bytes, &world.model);
+            prop_assert_eq!(outcome, Outcome::End);
+            prop_assert_eq!(reader.parser.pending(), 0);
+        }
+        world.check();
+    }
+}

@@ -1,0 +1,292 @@
+//! What the tests of the ring have in common: packets that can be told apart, and readers of
+//! savefiles written for the tests alone, so that no error of the crate can hide in both.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use capture::cursor::{Cursor, Outcome};
+use capture::linktype::LinkType;
+use capture::ring::{MIN_RING, Options};
+use capture::store::{Interface, Store};
+use capture::time::{Precision, Timestamp};
+
+/// Time stamp of packet number 0; that of packet `n` is `n` nanoseconds later, so that a packet
+/// without data has its number too.
+pub const EPOCH: u64 = 1_700_000_000_000_000_000;
+
+/// Bytes of a segment of the smallest ring.
+pub const SEGMENT: usize = 128 << 10;
+
+/// A directory in memory if there is one: rings are meant to lie there.
+pub fn directory() -> tempfile::TempDir {
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() { tempfile::tempdir_in(shared).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+pub fn options(path: PathBuf) -> Options {
+    Options {
+        path,
+        size: MIN_RING,
+        snaplen: 262_144,
+        precision: Precision::Nano,
+        link_type: Some(LinkType::ETHERNET),
+        interface: Interface {
+            name: Some("test0".to_owned()),
+            description: None,
+            filter: Some("tcp".to_owned()),
+            snaplen: 262_144,
+        },
+    }
+}
+
+pub fn time(number: u64) -> Timestamp {
+    Timestamp::from_nanoseconds(EPOCH + number)
+}
+
+/// The data of a packet: every byte depends on the number, the length and the place.
+pub fn data(number: u64, len: usize) -> Vec<u8> {
+    let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ len as u64;
+    let words = (0..len.div_ceil(8) as u64).map(|word| seed.rotate_left(17).wrapping_add(word * 0x0101));
+    let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// A packet as a reader got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    pub number: u64,
+    pub original_len: u32,
+    pub data: Vec<u8>,
+    /// Packets lost before this one, as a comment said.
+    pub comment: Option<u64>,
+    /// Where it ends in the bytes fed so far.
+    pub end: u64,
+}
+
+impl Packet {
+    /// Panics unless the packet is exactly as [`data`] makes it, `original_len` one above.
+    pub fn check(&self) {
+        assert_eq!(self.original_len as usize, self.data.len() + 1, "packet {}", self.number);
+        assert!(self.data == data(self.number, self.data.len()), "packet {} is torn", self.number);
+    }
+}
+
+/// An interface statistics block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    pub received: u64,
+    pub os_dropped: u64,
+    pub interface_dropped: u64,
+    pub delivered: u64,
+    /// Packets parsed before it.
+    pub after: u64,
+}
+
+/// Takes the bytes one reader gets, in pieces, and panics at the first that are not a valid
+/// beginning of a savefile.
+#[derive(Debug)]
+pub struct Parser {
+    pcapng: bool,
+    pending: Vec<u8>,
+    taken: u64,
+    headed: bool,
+    interfaces: u32,
+    pub packets: Vec<Packet>,
+    pub count: u64,
+    pub statistics: Vec<Statistics>,
+    /// Keep packets; without, only the last.
+    keep: bool,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> usize {
+    usize::from(u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap()))
+}
+
+impl Parser {
+    pub fn new(pcapng: bool) -> Self {
+        Self {
+            pcapng,
+            pending: Vec::new(),
+            taken: 0,
+            headed: false,
+            interfaces: 0,
+            packets: Vec::new(),
+            count: 0,
+            statistics: Vec::new(),
+            keep: true,
+        }
+    }
+
+    /// One that keeps only the packets parsed by the last [`Parser::feed`].
+    pub fn forgetful(pcapng: bool) -> Self {
+        Self { keep: false, ..Self::new(pcapng) }
+    }
+
+    /// Bytes of a record or block that was begun.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if !self.keep {
+            self.packets.clear();
+        }
+        self.pending.extend_from_slice(bytes);
+        let pending = std::mem::take(&mut self.pending);
+        let mut at = 0;
+        loop {
+            let rest = &pending[at..];
+            let len = match (self.pcapng, self.headed) {
+                (false, false) => self.pcap_header(rest),
+                (false, true) => self.pcap_record(rest),
+                (true, _) => self.block(rest),
+            };
+            if len == 0 {
+                break;
+            }
+            at += len;
+            self.taken += len as u64;
+            if let Some(last) = self.packets.last_mut()
+                && last.end == 0
+            {
+                last.end = self.taken;
+            }
+        }
+        self.pending = pending[at..].to_vec();
+    }
+
+    fn pcap_header(&mut self, bytes: &[u8]) -> usize {
+        if bytes.len() < 24 {
+            return 0;
+        }
+        assert_eq!(u32_at(bytes, 0), 0xa1b2_3c4d, "magic number");
+        assert_eq!((u16_at(bytes, 4), u16_at(bytes, 6)), (2, 4), "version");
+        assert_eq!(u32_at(bytes, 16), 262_144, "snaplen");
+        assert_eq!(u32_at(bytes, 20), 1, "link type");
+        self.headed = true;
+        24
+    }
+
+    fn push(&mut self, nanoseconds: u64, original_len: u32, data: &[u8], comment: Option<u64>) {
+        self.count += 1;
+        let number = nanoseconds.checked_sub(EPOCH).expect("a time stamp of ours");
+        self.packets.push(Packet { number, original_len, data: data.to_vec(), comment, end: 0 });
+    }
+
+    fn pcap_record(&mut self, bytes: &[u8]) -> usize {
+        if bytes.len() < 16 {
+            return 0;
+        }
+        let [seconds, fraction, captured, original] = [0, 4, 8, 12].map(|at| u32_at(bytes, at));
+        assert!(fraction < 1_000_000_000 && captured as usize <= SEGMENT * 64, "a torn header");
+        let end = 16 + captured as usize;
+        if bytes.len() < end {
+            return 0;
+        }
+        let nanoseconds = u64::from(seconds) * 1_000_000_000 + u64::from(fraction);
+        self.push(nanoseconds, original, &bytes[16..end], None);
+        end
+    }
+
+    fn block(&mut self, bytes: &[u8]) -> usize {
+        if bytes.len() < 12 {
+            return 0;
+        }
+        let (kind, len) = (u32_at(bytes, 0), u32_at(bytes, 4) as usize);
+        assert!(len >= 12 && len.is_multiple_of(4) && len <= SEGMENT * 64, "block length {len}");
+        if bytes.len() < len {
+            return 0;
+        }
+        assert_eq!(u32_at(bytes, len - 4) as usize, len, "both lengths of a block");
+        let body = &bytes[8..len - 4];
+        assert_eq!(kind == 0x0a0d_0d0a, !self.headed, "one section header, and first");
+        match kind {
+            0x0a0d_0d0a => {
+                assert_eq!(u32_at(body, 0), 0x1a2b_3c4d);
+                self.headed = true;
+            }
+            1 => {
+                assert_eq!(u16_at(body, 0), 1, "link type");
+                assert!(options_of(&body[8..]).contains(&(9, vec![9])), "if_tsresol");
+                self.interfaces += 1;
+            }
+            6 => {
+                assert!(u32_at(body, 0) < self.interfaces, "a packet of an unknown interface");
+                let time = u64::from(u32_at(body, 4)) << 32 | u64::from(u32_at(body, 8));
+                let captured = u32_at(body, 12) as usize;
+                let comments: Vec<u64> = options_of(&body[20 + captured.next_multiple_of(4)..])
+                    .into_iter()
+                    .filter(|(code, _)| *code == 1)
+                    .map(|(_, text)| {
+                        let text = String::from_utf8(text).unwrap();
+                        text.split(|c: char| !c.is_ascii_digit())
+                            .find_map(|word| word.parse().ok())
+                            .expect("a comment says how many")
+                    })
+                    .collect();
+                assert!(comments.len() <= 1);
+                let packet = &body[20..20 + captured];
+                self.push(time, u32_at(body, 16), packet, comments.first().copied());
+            }
+            5 => {
+                assert!(u32_at(body, 0) < self.interfaces);
+                let found = options_of(&body[12..]);
+                let value = |code| {
+                    let (_, bytes) = found.iter().find(|(found, _)| *found == code).unwrap();
+                    u64::from_ne_bytes(bytes.as_slice().try_into().unwrap())
+                };
+                self.statistics.push(Statistics {
+                    received: value(4),
+                    interface_dropped: value(5),
+                    os_dropped: value(7),
+                    delivered: value(8),
+                    after: self.count,
+                });
+            }
+            other => panic!("block type {other:#x}"),
+        }
+        len
+    }
+}
+
+fn options_of(mut bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let (code, len) = (u16_at(bytes, 0), u16_at(bytes, 2));
+        let value = &bytes[4..4 + len];
+        bytes = &bytes[4 + len.next_multiple_of(4)..];
+        if code == 0 {
+            assert!(len == 0 && bytes.is_empty(), "the end of the options is the end");
+            break;
+        }
+        found.push((code, value.to_vec()));
+    }
+    found
+}
+
+/// A send that keeps what it is given.
+pub fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<()> {
+    |slices| {
+        for slice in slices {
+            into.extend_from_slice(slice);
+        }
+        Ok(())
+    }
+}
+
+/// Reads until there is nothing more for now.
+pub fn drain(cursor: &mut Cursor, store: &dyn Store, want: usize) -> (Vec<u8>, Outcome) {
+    let mut bytes = Vec::new();
+    loop {
+        let outcome = cursor.read(store, want, &mut collect(&mut bytes)).unwrap();
+        if !matches!(outcome, Outcome::Sent(_)) {
+            return (bytes, outcome);
+        }
+    }
+}
