@@ -5,7 +5,7 @@
 //!                      savefile ◀──┘
 //! ```
 //!
-//! One writer, many cursors. A [source](source) hands packets to the one [writer](ring::Writer) of
+//! One writer, many cursors. A [source] hands packets to the one [writer](ring::Writer) of
 //! a [ring], whose segments hold pcap records exactly as a savefile does; a
 //! [savefile](savefile::Savefile) that is mounted is its own, finished ring. Both are a
 //! [`store::Store`], and everything that reads is a [`cursor::Cursor`] over a store.

@@ -33,19 +33,47 @@ enum Op {
     Clear,
     Loss(u64, u64),
     Ended(bool),
-    Open { pcapng: bool, begin: Begin },
-    Read { cursor: Index, want: usize, fail_first: bool },
-    Drain { cursor: Index, want: usize },
-    Extent { pcapng: bool },
-    OpenSnapshot { extent: Index },
+    Open {
+        pcapng: bool,
+        begin: Begin,
+    },
+    Read {
+        cursor: Index,
+        want: usize,
+        fail_first: bool,
+    },
+    Drain {
+        cursor: Index,
+        want: usize,
+    },
+    Extent {
+        pcapng: bool,
+    },
+    OpenSnapshot {
+        extent: Index,
+    },
     /// Where the last read ended.
-    Straight { snapshot: Index, want: usize },
+    Straight {
+        snapshot: Index,
+        want: usize,
+    },
     /// At any offset up to there.
-    Back { snapshot: Index, offset: Index, want: usize },
+    Back {
+        snapshot: Index,
+        offset: Index,
+        want: usize,
+    },
     /// To the end of file.
-    ToTheEnd { snapshot: Index, want: usize },
+    ToTheEnd {
+        snapshot: Index,
+        want: usize,
+    },
     /// A fresh opener read straight through, compared with another at random offsets.
-    Compare { extent: Index, want: usize, offsets: Vec<Index> },
+    Compare {
+        extent: Index,
+        want: usize,
+        offsets: Vec<Index>,
+    },
 }
 
 fn length() -> impl Strategy<Value = usize> {
@@ -196,11 +224,39 @@ struct Opener {
     begin: u64,
     /// What the file is, up to where it was read straight on.
     seen: Vec<u8>,
+    /// Fed with all of it.
+    parser: Parser,
+    /// Number the next packet parsed has if nothing is lost.
+    expected: u64,
     /// Size of the file when its end was last set.
     armed: u64,
     /// The end was handed out and is to move with the next read.
     ended: bool,
     lapped: bool,
+}
+
+impl Opener {
+    /// Forgets what is behind `len`.
+    fn truncate(&mut self, len: usize) {
+        self.seen.truncate(len);
+        let seen = std::mem::take(&mut self.seen);
+        self.parser = Parser::forgetful(self.pcapng);
+        self.expected = self.begin;
+        self.extend(&seen);
+    }
+
+    /// Whatever happened: all of it is a beginning of a savefile with packets of ours in order.
+    fn extend(&mut self, bytes: &[u8]) {
+        self.seen.extend_from_slice(bytes);
+        self.parser.feed(bytes);
+        for packet in &self.parser.packets {
+            packet.check();
+            assert!(packet.number >= self.expected);
+            let lost = packet.number - self.expected;
+            assert_eq!(packet.comment, (self.pcapng && lost > 0).then_some(lost));
+            self.expected = packet.number + 1;
+        }
+    }
 }
 
 struct World {
@@ -274,7 +330,18 @@ impl World {
                 let snapshot = Snapshot::new(&*self.ring, extent);
                 let armed = extent.size(&*self.ring);
                 let seen = Vec::new();
-                self.openers.push(Opener { snapshot, extent, pcapng, begin, seen, armed, ended: false, lapped: false });
+                self.openers.push(Opener {
+                    snapshot,
+                    extent,
+                    pcapng,
+                    begin,
+                    seen,
+                    parser: Parser::forgetful(pcapng),
+                    expected: begin,
+                    armed,
+                    ended: false,
+                    lapped: false,
+                });
             }
             Op::Straight { snapshot, want } if !self.openers.is_empty() => {
                 let index = snapshot.index(self.openers.len());
@@ -380,7 +447,10 @@ impl World {
         if self.ended && reader.pcapng {
             let last = reader.parser.statistics.last().expect("a stream that ends says so");
             // It may have ended before.
-            assert!(last.received <= self.model.stored.len() as u64 + self.model.kernel + self.model.oversize);
+            assert!(
+                last.received
+                    <= self.model.stored.len() as u64 + self.model.kernel + self.model.oversize
+            );
         }
         assert!(!reader.cursor.is_ready(&*self.ring) || self.ended);
     }
@@ -405,7 +475,7 @@ impl World {
                 opener.lapped = true;
                 if at == opener.seen.len() {
                     // The reader went back and cannot go on: start anew.
-                    opener.seen.clear();
+                    opener.truncate(0);
                 }
                 return false;
             }
@@ -414,9 +484,7 @@ impl World {
             Ok(Outcome::End) => {
                 assert!(bytes.is_empty());
                 if at == opener.seen.len() {
-                    let mut parser = Parser::new(opener.pcapng);
-                    parser.feed(&opener.seen);
-                    assert_eq!(parser.pending(), 0, "the end of file is in no record");
+                    assert_eq!(opener.parser.pending(), 0, "the end of file is in no record");
                     if !opener.lapped && lost == 0 && opener.begin >= self.model.oldest() {
                         assert_eq!(opener.seen.len() as u64, opener.armed, "the size was exact");
                     }
@@ -437,24 +505,13 @@ impl World {
         if opener.snapshot.progress(ring).lost > lost || at < header_len {
             let header = header_len.min(known).max(at);
             assert!(bytes[..header - at] == opener.seen[at..header], "another header");
-            opener.seen.truncate(at);
+            opener.truncate(at);
         } else {
             assert!(bytes[..known - at] == opener.seen[at..known], "other bytes than before");
         }
         if at + bytes.len() > opener.seen.len() {
-            opener.seen.truncate(at);
-            opener.seen.extend_from_slice(&bytes);
-        }
-        // Whatever happened, it is a beginning of a savefile with packets of ours in order.
-        let mut parser = Parser::new(opener.pcapng);
-        parser.feed(&opener.seen);
-        let mut expected = opener.begin;
-        for packet in &parser.packets {
-            packet.check();
-            assert!(packet.number >= expected);
-            let lost = packet.number - expected;
-            assert_eq!(packet.comment, (opener.pcapng && lost > 0).then_some(lost));
-            expected = packet.number + 1;
+            let known = opener.seen.len() - at;
+            opener.extend(&bytes[known..]);
         }
         true
     }
@@ -466,7 +523,8 @@ impl World {
         let mut whole = Vec::new();
         while let Outcome::Sent(_) =
             straight.read(ring, whole.len() as u64, want, &mut collect(&mut whole)).unwrap()
-        {}
+        {
+        }
         let mut parser = Parser::new(pcapng);
         parser.feed(&whole);
         assert_eq!(parser.pending(), 0);
@@ -496,7 +554,8 @@ impl World {
         assert!((self.model.published..self.model.next()).contains(&visible));
         assert_eq!(bounds.oldest.number, self.model.oldest());
         assert_eq!(bounds.ended, self.ended);
-        let records: u64 = self.model.stored[..visible as usize].iter().map(|&len| 16 + len as u64).sum();
+        let records: u64 =
+            self.model.stored[..visible as usize].iter().map(|&len| 16 + len as u64).sum();
         assert_eq!(bounds.next.pcap, records);
         let blocks: u64 = self.model.stored[..visible as usize]
             .iter()
@@ -535,7 +594,7 @@ fn header_len(pcapng: bool, ring: &Ring) -> usize {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 96,
+        cases: 512,
         max_shrink_iters: 2_000,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -194,6 +194,7 @@ impl Mount {
             own_mountpoint: own_mountpoint.map(TempDir::keep),
             _own_ring_dir: own_ring_dir,
             alive: Arc::default(),
+            leave_mount: false,
         };
         daemon.guard(self.lifetime.unwrap_or(Duration::from_secs(100)));
         daemon.wait_ready()
@@ -263,6 +264,7 @@ pub struct Daemon {
     own_mountpoint: Option<PathBuf>,
     _own_ring_dir: Option<TempDir>,
     alive: Arc<(Mutex<bool>, Condvar)>,
+    leave_mount: bool,
 }
 
 impl Daemon {
@@ -469,6 +471,14 @@ impl Daemon {
         })
     }
 
+    /// Ends it with SIGKILL, as a crash would, and leaves the dead mount for the next daemon, which
+    /// is to be given the same mount point and clears it away.
+    pub fn crash(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_exit(STOP_LIMIT).expect("SIGKILL ends everything");
+        self.leave_mount = true;
+    }
+
     /// Ends it with SIGKILL, as a crash would, and clears the dead mount away.
     pub fn kill9(&mut self) {
         self.signal(Signal::SIGKILL);
@@ -515,7 +525,9 @@ impl Drop for Daemon {
                 }
             }
         }
-        detach(&self.mountpoint);
+        if !self.leave_mount {
+            detach(&self.mountpoint);
+        }
         if let Some(folder) = &self.own_mountpoint {
             let _ = fs::remove_dir(folder);
         }

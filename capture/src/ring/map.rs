@@ -66,7 +66,9 @@ impl RingMap {
         // SAFETY: body_offset() leaves room for slots() headers behind the first page; a page is
         // a multiple of their alignment; any bytes are a valid SegmentHeader, all atomics.
         #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-        unsafe { &*self.map.as_ptr().add(PAGE as usize).cast::<SegmentHeader>().add(slot as usize) }
+        unsafe {
+            &*self.map.as_ptr().add(PAGE as usize).cast::<SegmentHeader>().add(slot as usize)
+        }
     }
 
     /// Start of a body; `segment_size` bytes from here belong to `slot`.

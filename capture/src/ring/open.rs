@@ -218,8 +218,8 @@ fn form(
     sequence: u64,
 ) -> Result<Opened, RingError> {
     let system = |error| RingError::System { path: path.to_owned(), error };
-    let made = reserve(&file, path, geometry)
-        .and_then(|()| RingMap::new(&file, geometry).map_err(system));
+    let made =
+        reserve(&file, path, geometry).and_then(|()| RingMap::new(&file, geometry).map_err(system));
     let map = match made {
         Ok(map) => map,
         Err(error) => {

@@ -32,8 +32,12 @@ const KERNEL_BUFFER: i32 = 16 << 20;
 /// Most packets between two publications, so that a link that never pauses is not published late.
 const BATCH: usize = 1024;
 
-/// How often the counters of interface and kernel are read when nothing makes it urgent.
+/// How often the counters of interface and kernel are read while packets come in, and how long
+/// after the last packet at most.
 const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long to sleep on an idle link.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// An open interface.
 pub struct Live {
@@ -44,6 +48,8 @@ pub struct Live {
     /// The interface's own count of drops when it was last read.
     interface_drops: u64,
     statistics_read: Instant,
+    /// Packets came in since the counters were read.
+    uncounted: bool,
 }
 
 impl std::fmt::Debug for Live {
@@ -119,6 +125,7 @@ impl Live {
             snaplen,
             interface_drops: interface_drops(name),
             statistics_read: Instant::now(),
+            uncounted: true,
         };
         // What was dropped before the filter was in place is no loss of this capture.
         let _ = live.take_kernel_drops();
@@ -151,21 +158,23 @@ impl Live {
                 let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
                 while let Some(left) = deadline.checked_duration_since(Instant::now()) {
                     // A whole millisecond at least, or poll would not wait at all.
-                    let left = u32::try_from(left.as_millis()).unwrap_or(0) + 1;
-                    self.wait(control, left);
+                    self.wait(control, left.max(Duration::from_millis(1)));
                     self.batch(writer)?;
                 }
-                self.account(writer, true);
+                self.account(writer);
                 return Ok(Ended::Stopped);
             }
             if control.take_clear() {
                 writer.clear();
             }
-            let stored = self.batch(writer)?;
-            self.account(writer, stored == 0);
+            let idle = self.batch(writer)? == 0;
+            self.uncounted |= !idle;
+            if self.statistics_read.elapsed() >= STATISTICS_INTERVAL {
+                self.account(writer);
+            }
             tick(writer);
-            if stored == 0 {
-                self.wait(control, 1000);
+            if idle {
+                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { IDLE });
             }
         }
     }
@@ -192,12 +201,9 @@ impl Live {
     }
 
     /// Adds what was lost since the last time to the ring's counters.
-    fn account(&mut self, writer: &Writer, idle: bool) {
-        let now = Instant::now();
-        if !idle && now.duration_since(self.statistics_read) < STATISTICS_INTERVAL {
-            return;
-        }
-        self.statistics_read = now;
+    fn account(&mut self, writer: &Writer) {
+        self.statistics_read = Instant::now();
+        self.uncounted = false;
         let kernel = self.take_kernel_drops();
         let drops = interface_drops(&self.name);
         // The count starts anew when the interface was made anew.
@@ -213,9 +219,9 @@ impl Live {
         libpcap::take_kernel_drops(self.capture.as_fd()).unwrap_or(0)
     }
 
-    /// Waits for packets, an order, or so many milliseconds.
-    fn wait(&self, control: &Control, milliseconds: u32) {
-        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+    /// Waits for packets, an order, or so long.
+    fn wait(&self, control: &Control, time: Duration) {
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         wait_for(self.capture.as_fd(), control, timeout);
     }
 }

@@ -1,6 +1,6 @@
 //! Where packets come from.
 //!
-//! A source hands packets to a ring's [`Writer`] until it is told to stop or has no more, and knows
+//! A source hands packets to a ring's [writer](crate::ring::Writer) until it is told to stop or has no more, and knows
 //! nothing of who reads them. Savefiles are not here: a [savefile](crate::savefile) is a store of
 //! its own.
 

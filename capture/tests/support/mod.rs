@@ -13,18 +13,22 @@ use capture::time::{Precision, Timestamp};
 
 /// Time stamp of packet number 0; that of packet `n` is `n` nanoseconds later, so that a packet
 /// without data has its number too.
-pub const EPOCH: u64 = 1_700_000_000_000_000_000;
+pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
 
 /// Bytes of a segment of the smallest ring.
-pub const SEGMENT: usize = 128 << 10;
+pub(crate) const SEGMENT: usize = 128 << 10;
 
 /// A directory in memory if there is one: rings are meant to lie there.
-pub fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     let shared = Path::new("/dev/shm");
-    if shared.is_dir() { tempfile::tempdir_in(shared).unwrap() } else { tempfile::tempdir().unwrap() }
+    if shared.is_dir() {
+        tempfile::tempdir_in(shared).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
-pub fn options(path: PathBuf) -> Options {
+pub(crate) fn options(path: PathBuf) -> Options {
     Options {
         path,
         size: MIN_RING,
@@ -40,34 +44,39 @@ pub fn options(path: PathBuf) -> Options {
     }
 }
 
-pub fn time(number: u64) -> Timestamp {
+pub(crate) fn time(number: u64) -> Timestamp {
     Timestamp::from_nanoseconds(EPOCH + number)
 }
 
-/// The data of a packet: every byte depends on the number, the length and the place.
-pub fn data(number: u64, len: usize) -> Vec<u8> {
+/// The data of a packet: every byte depends on the number and the length, and once in a kilobyte
+/// both are written out, so that no two pieces of packets are alike.
+pub(crate) fn data(number: u64, len: usize) -> Vec<u8> {
     let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ len as u64;
-    let words = (0..len.div_ceil(8) as u64).map(|word| seed.rotate_left(17).wrapping_add(word * 0x0101));
-    let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
-    bytes.truncate(len);
+    let [.., fill] = seed.to_le_bytes();
+    let mut bytes = vec![fill; len];
+    for (index, kilobyte) in bytes.chunks_mut(1024).enumerate() {
+        if let Some(stamp) = kilobyte.first_chunk_mut() {
+            *stamp = (seed.wrapping_add(index as u64)).to_le_bytes();
+        }
+    }
     bytes
 }
 
 /// A packet as a reader got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
-    pub number: u64,
-    pub original_len: u32,
-    pub data: Vec<u8>,
+pub(crate) struct Packet {
+    pub(crate) number: u64,
+    pub(crate) original_len: u32,
+    pub(crate) data: Vec<u8>,
     /// Packets lost before this one, as a comment said.
-    pub comment: Option<u64>,
+    pub(crate) comment: Option<u64>,
     /// Where it ends in the bytes fed so far.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 impl Packet {
     /// Panics unless the packet is exactly as [`data`] makes it, `original_len` one above.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         assert_eq!(self.original_len as usize, self.data.len() + 1, "packet {}", self.number);
         assert!(self.data == data(self.number, self.data.len()), "packet {} is torn", self.number);
     }
@@ -75,27 +84,27 @@ impl Packet {
 
 /// An interface statistics block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    pub received: u64,
-    pub os_dropped: u64,
-    pub interface_dropped: u64,
-    pub delivered: u64,
+pub(crate) struct Statistics {
+    pub(crate) received: u64,
+    pub(crate) os_dropped: u64,
+    pub(crate) interface_dropped: u64,
+    pub(crate) delivered: u64,
     /// Packets parsed before it.
-    pub after: u64,
+    pub(crate) after: u64,
 }
 
 /// Takes the bytes one reader gets, in pieces, and panics at the first that are not a valid
 /// beginning of a savefile.
 #[derive(Debug)]
-pub struct Parser {
+pub(crate) struct Parser {
     pcapng: bool,
     pending: Vec<u8>,
     taken: u64,
     headed: bool,
     interfaces: u32,
-    pub packets: Vec<Packet>,
-    pub count: u64,
-    pub statistics: Vec<Statistics>,
+    pub(crate) packets: Vec<Packet>,
+    pub(crate) count: u64,
+    pub(crate) statistics: Vec<Statistics>,
     /// Keep packets; without, only the last.
     keep: bool,
 }
@@ -109,7 +118,7 @@ fn u16_at(bytes: &[u8], at: usize) -> usize {
 }
 
 impl Parser {
-    pub fn new(pcapng: bool) -> Self {
+    pub(crate) fn new(pcapng: bool) -> Self {
         Self {
             pcapng,
             pending: Vec::new(),
@@ -124,16 +133,16 @@ impl Parser {
     }
 
     /// One that keeps only the packets parsed by the last [`Parser::feed`].
-    pub fn forgetful(pcapng: bool) -> Self {
+    pub(crate) fn forgetful(pcapng: bool) -> Self {
         Self { keep: false, ..Self::new(pcapng) }
     }
 
     /// Bytes of a record or block that was begun.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         if !self.keep {
             self.packets.clear();
         }
@@ -271,7 +280,7 @@ fn options_of(mut bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
 }
 
 /// A send that keeps what it is given.
-pub fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<()> {
+pub(crate) fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<()> {
     |slices| {
         for slice in slices {
             into.extend_from_slice(slice);
@@ -281,7 +290,7 @@ pub fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<(
 }
 
 /// Reads until there is nothing more for now.
-pub fn drain(cursor: &mut Cursor, store: &dyn Store, want: usize) -> (Vec<u8>, Outcome) {
+pub(crate) fn drain(cursor: &mut Cursor, store: &dyn Store, want: usize) -> (Vec<u8>, Outcome) {
     let mut bytes = Vec::new();
     loop {
         let outcome = cursor.read(store, want, &mut collect(&mut bytes)).unwrap();

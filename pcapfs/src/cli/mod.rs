@@ -75,11 +75,14 @@ fn interfaces(json: bool) -> Result<(), Failure> {
 /// and ends as it ends if it never is.
 fn in_background() -> Result<(), Failure> {
     use std::io::BufRead;
-    let arguments = std::env::args_os().skip(1).filter(|word| word != "--background");
+    // The command comes first; options go behind it, before a `--` that may follow.
+    let command = std::env::args_os().skip(1).take(1);
+    let arguments = std::env::args_os().skip(2).filter(|word| word != "--background");
     let program = std::env::current_exe().map_err(Failure::System)?;
     let mut child = Process::new(program)
-        .args(arguments)
+        .args(command)
         .arg("--detached")
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

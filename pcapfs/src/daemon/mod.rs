@@ -24,7 +24,8 @@ use signal_hook::iterator::Signals;
 use crate::cli::Mount;
 use crate::cli::output::say;
 use crate::fs::{Tree, group_id};
-use crate::fuse::{MountError, Mounted, Options};
+use crate::fuse::{self, MountError, Mounted, Options};
+use plan::Plan;
 
 /// How the line begins that says the tree answers.
 pub(crate) const READY: &str = "ready at ";
@@ -91,24 +92,28 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         // Fails for a process that leads a group already, which then has no terminal to lose.
         let _ = setsid();
     }
+    // What would fail at the end fails before anything is made.
+    fuse::check(&mountpoint, &mount_options).map_err(Failure::Mount)?;
     let (sender, events) = mpsc::channel();
     watch_signals(sender.clone()).map_err(Failure::System)?;
     if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
         prepare_ring_dir(&ring_dir)?;
     }
     let tree = Arc::new(Tree::new((geteuid().as_raw(), getegid().as_raw())));
-    for spec in plan.captures {
-        let capture = start(spec)?;
-        tree.captures.add(capture, default_permissions());
-    }
-    for (name, target) in &plan.links {
-        tree.captures.link(name, target);
-    }
-    let mounted = Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, move || {
-        // Nobody listens any more when the daemon has ended before.
-        let _ = sender.send(Event::Unmounted);
-    })
-    .map_err(Failure::Mount)?;
+    let mounted = start_all(&tree, plan).and_then(|()| {
+        let over = move || {
+            // Nobody listens any more when the daemon has ended before.
+            let _ = sender.send(Event::Unmounted);
+        };
+        Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, over).map_err(Failure::Mount)
+    });
+    let mounted = match mounted {
+        Ok(mounted) => mounted,
+        Err(failure) => {
+            stop_all(&tree);
+            return Err(failure);
+        }
+    };
     say(format_args!("{READY}{}", mountpoint.display()));
     if options.detached {
         // Not to keep a directory busy that has nothing to do with the captures.
@@ -118,6 +123,32 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     let event = events.recv().unwrap_or(Event::Unmounted);
     end(&tree, mounted, &event, &events);
     Ok(())
+}
+
+fn start_all(tree: &Tree, plan: Plan) -> Result<(), Failure> {
+    for spec in plan.captures {
+        let capture = start(spec)?;
+        tree.captures.add(capture, default_permissions());
+    }
+    for (name, target) in &plan.links {
+        tree.captures.link(name, target);
+    }
+    Ok(())
+}
+
+/// Stops every capture, and takes away rings that never held anything.
+fn stop_all(tree: &Tree) {
+    for entry in &tree.captures.all() {
+        entry.capture.stop();
+        let (packets, _) = capture::pipeline::counters(&**entry.capture.store());
+        if let Some(path) = entry.capture.ring_path()
+            && packets.seen == 0
+            && entry.capture.permissions().is_none()
+        {
+            // It takes memory and holds nothing; if it cannot be removed, it is found again.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 fn start(spec: Spec) -> Result<Arc<Capture>, Failure> {
@@ -134,10 +165,7 @@ fn start(spec: Spec) -> Result<Arc<Capture>, Failure> {
 
 /// Ends everything in order.
 fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
-    let captures = tree.captures.all();
-    for entry in &captures {
-        entry.capture.stop();
-    }
+    stop_all(tree);
     if matches!(event, Event::Signal) {
         mounted.detach();
         let begun = Instant::now();
@@ -155,7 +183,7 @@ fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
         }
     }
     mounted.join();
-    for entry in &captures {
+    for entry in tree.captures.all() {
         let retained = capture::pipeline::counters(&**entry.capture.store()).0.retained;
         if let Some(path) = entry.capture.ring_path()
             && retained > 0

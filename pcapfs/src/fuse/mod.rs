@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use fuser::{Session, SessionACL};
 
-pub(crate) use mount::{Manner, MountError, Options, unmount};
+pub(crate) use mount::{Manner, MountError, Options, check, unmount};
 
 use crate::fs::Tree;
 use adapter::Adapter;
@@ -27,7 +27,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts `tree` at `mountpoint` and serves it from threads of its own, until it is unmounted
+    /// Mounts `tree` at `mountpoint`, which was checked, and serves it from threads of its own, until it is unmounted
     /// and no file is open; then `over` is called.
     ///
     /// # Errors

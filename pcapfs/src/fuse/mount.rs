@@ -117,13 +117,12 @@ fn flags(options: &Options) -> Result<(MsFlags, Vec<&str>), MountError> {
     Ok((flags, data))
 }
 
-/// Mounts, and returns the device to serve.
+/// Mounts, after a [`check`], and returns the device to serve.
 ///
 /// # Errors
 /// [`MountError`]; nothing is mounted then.
 pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, MountError> {
     let (flags, data) = flags(options)?;
-    check(mountpoint)?;
     if geteuid().is_root() {
         mount_directly(mountpoint, options, flags, &data)
     } else {
@@ -131,8 +130,12 @@ pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Mou
     }
 }
 
-/// Whether something can be mounted there; clears away a tree whose daemon died.
-fn check(mountpoint: &Path) -> Result<(), MountError> {
+/// Whether a tree can be mounted there like this; clears away a tree whose daemon died.
+///
+/// # Errors
+/// [`MountError`]; nothing is mounted.
+pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountError> {
+    flags(options)?;
     if mounted_type(mountpoint).as_deref() == Some(TYPE) {
         match fs::metadata(mountpoint) {
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -326,7 +329,8 @@ mod tests {
 
     #[test]
     fn words_become_flags_or_are_refused() {
-        let (set, data) = flags(&options(&["ro", "exec", "allow_other", "max_read=4096"])).unwrap();
+        let given = options(&["ro", "exec", "allow_other", "max_read=4096"]);
+        let (set, data) = flags(&given).unwrap();
         assert!(set.contains(MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV));
         assert!(!set.contains(MsFlags::MS_NOEXEC));
         assert_eq!(data, ["max_read=4096"]);

@@ -1,0 +1,356 @@
+//! The ring with everybody at once: one writer at full speed, readers of every kind and speed.
+//!
+//! Each packet's bytes tell its number and its length, so a torn one is noticed wherever it tears.
+//! Bounded by counts, not by time: everybody reads until the writer has said that this was all.
+
+mod support;
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use capture::bell::Bell;
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::pipeline::counters;
+use capture::ring::{Append, MAX_PINS, Opened, Ring, Writer};
+use capture::store::{PinError, Store};
+use support::{Parser, collect, data, directory, options, time};
+
+/// After this a reader that waits has been forgotten. Ends a test that failed, is no part of one
+/// that does not.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lengths from nothing to what a large receive offload makes, small ones most often.
+fn length(number: u64) -> usize {
+    let mixed = number.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+    match mixed % 64 {
+        0 => 0,
+        1 => 40_000 + (mixed % 30_000) as usize,
+        2..8 => 1_000 + (mixed % 2_000) as usize,
+        _ => 1 + (mixed % 300) as usize,
+    }
+}
+
+/// Appends these packets in batches of changing size; `pause` after each.
+fn write(writer: &mut Writer, count: u64, mut pause: impl FnMut(u64)) {
+    for number in 1..=count {
+        let len = length(number);
+        let original_len = u32::try_from(len + 1).unwrap();
+        let done = writer.append(time(number), original_len, &data(number, len));
+        assert_eq!(done, Append::Stored);
+        if number.wrapping_mul(0x9e37_79b9) % 23 == 0 {
+            writer.publish();
+            pause(number);
+        }
+    }
+    writer.set_ended(true);
+}
+
+fn bell(ring: &Ring) -> (Arc<Bell>, Receiver<()>) {
+    let (sender, receiver) = sync_channel(1);
+    let bell = Bell::new(move || {
+        // Full means that one is on its way.
+        let _ = sender.try_send(());
+    });
+    ring.bells().hang(Arc::clone(&bell));
+    (bell, receiver)
+}
+
+/// What a reader has seen when all was over.
+struct Seen {
+    first: Option<u64>,
+    delivered: u64,
+    lost: u64,
+}
+
+/// Reads to the end, checks every packet, and that the counters add up at every step.
+fn read(ring: &Ring, format: Format, begin: Begin, want: usize) -> Seen {
+    let (bell, bells) = bell(ring);
+    let mut cursor = Cursor::new(ring, format, begin, true);
+    let mut parser = Parser::forgetful(format == Format::Pcapng);
+    let mut bytes = Vec::new();
+    let (mut first, mut last, mut jumped) = (None, None, 0);
+    let mut origin = None;
+    loop {
+        bytes.clear();
+        let outcome = cursor.read(ring, want, &mut |slices: &[IoSlice<'_>]| {
+            slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+            // While the segments are pinned, to have many pinned at once.
+            thread::yield_now();
+            Ok(())
+        });
+        let sum = |cursor: &Cursor| {
+            let before = ring.bounds().next.number;
+            let progress = cursor.progress(ring);
+            let after = ring.bounds().next.number;
+            (before, progress.delivered + progress.lost + progress.lag, after)
+        };
+        let (before, all, after) = sum(&cursor);
+        match outcome.unwrap() {
+            Outcome::Sent(_) => parser.feed(&bytes),
+            Outcome::Empty => {
+                bell.arm();
+                if !cursor.is_ready(ring) {
+                    bells.recv_timeout(PATIENCE).expect("the writer forgot to ring");
+                }
+                continue;
+            }
+            Outcome::End => break,
+        }
+        for packet in &parser.packets {
+            packet.check();
+            assert_eq!(packet.data.len(), length(packet.number));
+            // Only known of one that begins with what is retained.
+            first.get_or_insert(packet.number);
+            if let Some(last) = last {
+                assert!(packet.number > last, "twice, or not in order");
+                let lost = packet.number - last - 1;
+                jumped += lost;
+                if format == Format::Pcapng {
+                    assert_eq!(packet.comment.unwrap_or(0), lost);
+                }
+            }
+            last = Some(packet.number);
+        }
+        // All are of some moment between the two looks.
+        let origin = *origin.get_or_insert(after - all);
+        assert!((before - origin..=after - origin).contains(&all) || origin > before);
+    }
+    assert_eq!(parser.pending(), 0, "whole records at the end");
+    let progress = cursor.progress(ring);
+    assert_eq!(progress.lag, 0);
+    assert_eq!(progress.delivered, parser.count, "exactly what was parsed");
+    let all = progress.delivered + progress.lost;
+    let begun = ring.bounds().next.number - all;
+    // What was lost before the first packet is not seen between packets.
+    let before_first = first.map_or(progress.lost, |first| first - begun);
+    assert_eq!(progress.lost, jumped + before_first, "exactly what was jumped over");
+    if format == Format::Pcapng {
+        let last = parser.statistics.last().expect("a stream that ends says so");
+        assert_eq!(last.delivered, progress.delivered);
+        assert_eq!(last.received, ring.bounds().next.number - 1);
+    }
+    Seen { first, delivered: progress.delivered, lost: progress.lost }
+}
+
+#[test]
+fn nothing_is_torn_and_every_loss_is_counted() {
+    const COUNT: u64 = 60_000;
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&options(directory.path().join("threads.ring"))).unwrap();
+    let appended = AtomicU64::new(0);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ring = &ring;
+        let readers: Vec<_> = [
+            (Format::Pcap, 1),
+            (Format::Pcap, 13),
+            (Format::Pcap, 4_096),
+            (Format::Pcap, 1 << 20),
+            (Format::Pcap, 1 << 20),
+            (Format::Pcap, 1 << 20),
+            (Format::Pcap, 1 << 20),
+            (Format::Pcapng, 7),
+            (Format::Pcapng, 100_000),
+        ]
+        .map(|(format, want)| scope.spawn(move || read(ring, format, Begin::Oldest, want)))
+        .into_iter()
+        .collect();
+        let status = scope.spawn(|| watch(ring, &appended, &over));
+        let files = scope.spawn(|| snapshots(ring, &over));
+        write(&mut writer, COUNT, |number| {
+            appended.store(number, Ordering::Release);
+            if number.is_multiple_of(3) {
+                thread::yield_now();
+            }
+        });
+        let seen: Vec<Seen> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+        over.store(true, Ordering::Release);
+        status.join().unwrap();
+        files.join().unwrap();
+        assert!(seen.iter().any(|seen| seen.lost > 0), "nobody was lapped: this tested nothing");
+        assert!(seen.iter().all(|seen| seen.delivered > 0 && seen.first.is_some()));
+    });
+    assert_eq!(ring.bounds().next.number, COUNT + 1);
+}
+
+/// Looks at the counters all the time.
+fn watch(ring: &Ring, appended: &AtomicU64, over: &AtomicBool) {
+    let mut last = counters(ring).0;
+    while !over.load(Ordering::Acquire) {
+        let at_least = appended.load(Ordering::Acquire);
+        let (packets, bytes) = counters(ring);
+        assert!(packets.stored >= at_least, "published, but not counted");
+        assert_eq!(packets.stored, packets.retained + packets.overwritten);
+        let dropped = packets.dropped_kernel + packets.dropped_oversize;
+        assert_eq!(packets.seen, packets.stored + dropped);
+        assert!(packets.stored >= last.stored && packets.overwritten >= last.overwritten);
+        assert!(bytes.retained <= ring.geometry().size(), "more than there is room for");
+        assert!(ring.capacity().used <= ring.capacity().segments);
+        last = packets;
+    }
+}
+
+/// Reads the whole file again and again while it changes: each time it ends.
+fn snapshots(ring: &Ring, over: &AtomicBool) {
+    for round in 0_usize.. {
+        if over.load(Ordering::Acquire) {
+            break;
+        }
+        let format = if round.is_multiple_of(2) { Format::Pcap } else { Format::Pcapng };
+        let extent = Extent::new(ring, format);
+        let mut snapshot = Snapshot::new(ring, extent);
+        let mut parser = Parser::forgetful(format == Format::Pcapng);
+        let mut offset = 0;
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let want = 1 << (10 + round % 8);
+            let outcome = snapshot.read(ring, offset, want, &mut collect(&mut bytes)).unwrap();
+            if outcome == Outcome::End {
+                break;
+            }
+            offset += bytes.len() as u64;
+            parser.feed(&bytes);
+            parser.packets.iter().for_each(support::Packet::check);
+            // The end was set at the beginning; a lap goes past it by one read at most.
+            assert!(offset <= 2 * ring.geometry().size(), "it does not end");
+        }
+        assert_eq!(parser.pending(), 0, "the end of file is in a record");
+    }
+}
+
+#[test]
+fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
+    const COUNT: u64 = 20_000;
+    let directory = directory();
+    let options = capture::ring::Options {
+        // All of it fits, so that nothing may be missing.
+        size: 64 << 20,
+        ..options(directory.path().join("follow.ring"))
+    };
+    let Opened { ring, mut writer, .. } = Ring::open(&options).unwrap();
+    thread::scope(|scope| {
+        let ring = &ring;
+        let mut readers = Vec::new();
+        write(&mut writer, COUNT, |number| {
+            if readers.len() < 8 && number > readers.len() as u64 * COUNT / 8 {
+                let want = [5_000, 1 << 20][readers.len() % 2];
+                let format = [Format::Pcap, Format::Pcapng][readers.len() / 2 % 2];
+                readers.push(scope.spawn(move || read(ring, format, Begin::Oldest, want)));
+            }
+        });
+        assert_eq!(readers.len(), 8);
+        for reader in readers {
+            let seen = reader.join().unwrap();
+            assert_eq!((seen.first, seen.delivered, seen.lost), (Some(1), COUNT, 0));
+        }
+    });
+}
+
+#[test]
+fn a_live_reader_gets_what_comes_after_it_began() {
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&options(directory.path().join("live.ring"))).unwrap();
+    let mut append = |number: u64| {
+        let len = length(number);
+        let len32 = u32::try_from(len + 1).unwrap();
+        assert_eq!(writer.append(time(number), len32, &data(number, len)), Append::Stored);
+        writer.publish();
+    };
+    append(1);
+    let mut cursor = Cursor::new(&*ring, Format::Pcap, Begin::Next, false);
+    append(2);
+    append(3);
+    let mut parser = Parser::new(false);
+    parser.feed(&support::drain(&mut cursor, &*ring, 1 << 20).0);
+    let numbers: Vec<u64> = parser.packets.iter().map(|packet| packet.number).collect();
+    assert_eq!(numbers, [2, 3]);
+}
+
+#[test]
+fn pinned_segments_stay_as_they_are_and_the_writer_goes_on() {
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&options(directory.path().join("pins.ring"))).unwrap();
+    let mut number = 0;
+    let mut fill = |segments: u64| {
+        let until = ring.bounds().newest_chunk + segments;
+        while ring.bounds().newest_chunk < until {
+            number += 1;
+            let done = writer.append(time(number), 60_001, &data(number, 60_000));
+            assert_eq!(done, Append::Stored);
+        }
+        writer.publish();
+    };
+    // As many pins as there may be, each on a segment of its own, most of them overwritten by now.
+    let mut held = Vec::new();
+    for _ in 0..MAX_PINS {
+        fill(1);
+        let chunk = ring.pin(ring.bounds().newest_chunk - 1).unwrap();
+        let bytes = chunk.bytes().to_vec();
+        held.push((chunk, bytes));
+    }
+    assert!(matches!(ring.pin_more(ring.bounds().newest_chunk), Err(PinError::NotYet)));
+    fill(40);
+    for (chunk, bytes) in &held {
+        assert!(chunk.bytes() == bytes.as_slice(), "segment {} was overwritten", chunk.id);
+        assert!(chunk.complete);
+    }
+    assert!(matches!(ring.pin_more(held[0].0.id), Err(PinError::Lapped)));
+    // Whoever needs one waits until another lets go of one, and no longer.
+    let newest = ring.bounds().newest_chunk;
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| ring.pin(newest).map(|chunk| chunk.id));
+        assert!(ring.pin_more(newest).is_err(), "one more than there may be");
+        held.pop();
+        assert_eq!(waiting.join().unwrap(), Ok(newest));
+    });
+    assert!(ring.pin_more(newest).is_ok());
+}
+
+/// Segments that are small against a read make every reply hold as many as it may; more threads
+/// than there are spares for must still all get through.
+#[test]
+fn many_threads_with_large_reads_do_not_wait_for_each_other_forever() {
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&options(directory.path().join("many.ring"))).unwrap();
+    for number in 1..=60 {
+        assert_eq!(writer.append(time(number), 8_001, &data(number, 8_000)), Append::Stored);
+    }
+    writer.publish();
+    let (done, finished) = sync_channel(1);
+    let reading = Arc::clone(&ring);
+    // Not scoped: if they hang, the test has to fail all the same.
+    thread::spawn(move || {
+        thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    for _ in 0..150 {
+                        let mut cursor = Cursor::new(&*reading, Format::Pcap, Begin::Oldest, false);
+                        let mut got = 0;
+                        let mut count = |slices: &[IoSlice<'_>]| -> io::Result<()> {
+                            got += slices.iter().map(|slice| slice.len()).sum::<usize>();
+                            thread::yield_now();
+                            Ok(())
+                        };
+                        while let Outcome::Sent(_) =
+                            cursor.read(&*reading, 1 << 20, &mut count).unwrap()
+                        {
+                        }
+                        assert_eq!(got, 24 + 60 * 8_016);
+                    }
+                });
+            }
+        });
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(PATIENCE).expect("they wait for each other");
+}

@@ -1,0 +1,251 @@
+//! Without root: savefiles through fusermount3, for the one who mounted them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use pcapfs_tests::savefile::{Format, check_prefix, numbered};
+use pcapfs_tests::{
+    Finished, Net, Running, binary, is_mounted, run, skip_unless, tool, wait_until,
+};
+use tempfile::TempDir;
+
+/// nobody and nogroup.
+const USER: u32 = 65_534;
+/// An id no account has.
+const STRANGER: u32 = 54_321;
+
+/// A command run as this user, with no other group and no capability.
+fn as_user(user: u32, program: &Path) -> Command {
+    let mut command = tool("setpriv");
+    command
+        .args([format!("--reuid={user}"), format!("--regid={user}")])
+        .args(["--clear-groups", "--inh-caps=-all", "--"])
+        .arg(program);
+    command
+}
+
+/// A folder of the user's own with the program, a savefile and the mount point `captures`.
+struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let home = Self { folder };
+        fs::set_permissions(home.path(""), Permissions::from_mode(0o755)).unwrap();
+        chown(home.path(""), Some(USER), Some(USER)).unwrap();
+        fs::copy(binary("pcapfs"), home.program()).unwrap();
+        fs::set_permissions(home.program(), Permissions::from_mode(0o755)).unwrap();
+        fs::write(home.path("trace.pcap"), numbered(Format::default(), 500, 200)).unwrap();
+        fs::create_dir(home.captures()).unwrap();
+        chown(home.captures(), Some(USER), Some(USER)).unwrap();
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.path("pcapfs")
+    }
+
+    fn captures(&self) -> PathBuf {
+        self.path("captures")
+    }
+
+    /// The program as the user, in this folder.
+    fn pcapfs(&self, arguments: &[&str]) -> Command {
+        let mut command = as_user(USER, &self.program());
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
+    /// `pcapfs mount ./captures` and what it needs to be ready.
+    #[track_caller]
+    fn mount(&self, arguments: &[&str]) -> Running {
+        let mut running = Running::spawn(self.pcapfs(&["mount", "./captures"]).args(arguments));
+        let ready = format!("pcapfs: ready at {}\n", self.captures().display());
+        wait_until("the user's daemon is ready", 10, || {
+            let said = running.stderr();
+            assert!(running.try_wait().is_none(), "refused: {said}");
+            said.ends_with(&ready)
+        });
+        running
+    }
+
+    /// A tool as the user, on a file of the tree.
+    #[track_caller]
+    fn tool(&self, words: &[&str], file: &str) -> Finished {
+        let mut command = as_user(USER, Path::new(words[0]));
+        run(command.args(&words[1..]).arg(self.captures().join(file)), 10)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if is_mounted(&self.captures()) {
+            let _ = tool("umount").arg("-l").arg(self.captures()).status();
+        }
+    }
+}
+
+#[test]
+fn a_savefile_is_mounted_and_read_by_its_user() {
+    skip_unless!(root, "fusermount3", "setpriv", "tcpdump");
+    let home = Home::new();
+    let mut daemon = home.mount(&["-r", "trace.pcap"]);
+    let trace = fs::read(home.path("trace.pcap")).unwrap();
+    wait_until("all of the savefile is there", 5, || {
+        home.tool(&["cat"], "trace/replay.pcap").success().stdout == trace
+    });
+    assert_eq!(home.tool(&["cat"], "trace/follow.pcap").success().stdout, trace);
+    let replay = home.tool(&["tcpdump", "-nn", "-r"], "trace/replay.pcap").success();
+    assert_eq!(replay.text().lines().count(), 500);
+    let listed = home.tool(&["ls", "-ldn"], "trace").success();
+    let words: Vec<&str> = listed.text().split_whitespace().collect();
+    let id = USER.to_string();
+    assert_eq!((words[0], words[2], words[3]), ("drwxr-x---", &*id, &*id), "{listed:?}");
+    let status = home.tool(&["cat"], "trace/status.json").success();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["state"], &status["packets"]["stored"]), (&"ended".into(), &500.into()));
+
+    let finished = run(&mut home.pcapfs(&["umount", "./captures"]), 5).success();
+    assert_eq!(finished.stderr, "");
+    assert!(daemon.wait(5).success(), "{}", daemon.stderr());
+    assert!(!is_mounted(&home.captures()));
+}
+
+#[test]
+fn nobody_else_sees_it() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    let _daemon = home.mount(&["-r", "trace.pcap"]);
+    let _ = home.tool(&["cat"], "trace/replay.pcap").success();
+    for file in ["trace/replay.pcap", "trace/live.pcap", "trace/status.json", "trace/ctl"] {
+        let mut cat = as_user(STRANGER, Path::new("cat"));
+        let finished = run(cat.arg(home.captures().join(file)), 5);
+        assert!(!finished.status.success(), "{file} is read by a stranger");
+        assert_eq!(finished.stdout, b"", "{file}");
+        assert!(finished.stderr.contains("Permission denied"), "{file}: {finished:?}");
+    }
+    let mut ls = as_user(STRANGER, Path::new("ls"));
+    let finished = run(ls.arg(home.captures().join("trace")), 5);
+    assert_eq!((finished.status.success(), finished.text()), (false, ""));
+}
+
+#[test]
+fn signals_end_it_and_unmount() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let home = Home::new();
+        let mut daemon = home.mount(&["-r", "trace.pcap"]);
+        let _ = home.tool(&["cat"], "trace/replay.pcap").success();
+        daemon.signal(signal);
+        assert!(daemon.wait(5).success(), "{signal}: {}", daemon.stderr());
+        assert!(!is_mounted(&home.captures()), "{signal}");
+        assert!(!daemon.stderr().contains("panicked"), "{}", daemon.stderr());
+    }
+}
+
+#[test]
+fn background_works_too() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    let arguments = ["mount", "captures", "-r", "trace.pcap", "--background"];
+    let finished = run(&mut home.pcapfs(&arguments), 10).success();
+    let ready = format!("pcapfs: ready at {}\n", home.captures().display());
+    assert_eq!(finished.stderr, ready);
+    assert!(!home.tool(&["cat"], "trace/replay.pcap").success().stdout.is_empty());
+    let _ = run(&mut home.pcapfs(&["umount", "captures"]), 5).success();
+    assert!(!is_mounted(&home.captures()));
+}
+
+#[test]
+fn a_tree_whose_daemon_died_is_cleared_away() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    let mut daemon = home.mount(&["-r", "trace.pcap"]);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait(5);
+    assert!(is_mounted(&home.captures()), "what this test is about");
+    let mut daemon = home.mount(&["-r", "trace.pcap"]);
+    let _ = home.tool(&["cat"], "trace/replay.pcap").success();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait(5).success(), "{}", daemon.stderr());
+    assert!(!is_mounted(&home.captures()));
+}
+
+#[test]
+fn a_stream_has_a_ring_of_the_users_own() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    let trace = fs::read(home.path("trace.pcap")).unwrap();
+    let capture = "web=-";
+    let mut command = home.pcapfs(&["mount", "captures", "-c", capture, "--ring-dir", "rings"]);
+    let input = fs::File::open(home.path("trace.pcap")).unwrap();
+    let mut daemon = Running::spawn(command.stdin(input));
+    wait_until("the tree answers", 10, || {
+        assert!(daemon.try_wait().is_none(), "refused: {}", daemon.stderr());
+        daemon.stderr().contains("ready at")
+    });
+    wait_until("all packets are there", 5, || {
+        home.tool(&["cat"], "web/replay.pcap").stdout.len() == trace.len()
+    });
+    let replay = home.tool(&["cat"], "web/replay.pcap").success().stdout;
+    assert_eq!(check_prefix(&replay).unwrap().whole(), Vec::from_iter(1..=500));
+    for (name, mode) in [("rings", 0o700), ("rings/web.ring", 0o600)] {
+        let metadata = fs::metadata(home.path(name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (USER, mode), "{name}");
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait(5).success(), "{}", daemon.stderr());
+}
+
+#[track_caller]
+fn one_line(finished: &Finished) -> &str {
+    let line = finished.stderr.strip_suffix('\n').unwrap_or(&finished.stderr);
+    assert!(line.starts_with("pcapfs: ") && !line.contains('\n'), "{finished:?}");
+    line
+}
+
+#[test]
+fn an_interface_says_what_is_missing() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let (home, net) = (Home::new(), Net::new());
+    for source in ["wire-a", "any"] {
+        let arguments = ["mount", "captures", "--ring-dir", "rings", "-i", source];
+        let finished = net.a.run(|| run(&mut home.pcapfs(&arguments), 10));
+        assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+        let line = one_line(&finished);
+        for part in [source, "permission", "root", "CAP_NET_RAW"] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+        assert!(!is_mounted(&home.captures()));
+        let rings = fs::read_dir(home.path("rings")).map_or(0, Iterator::count);
+        assert_eq!(rings, 0, "a ring is left");
+    }
+}
+
+#[test]
+fn what_is_not_the_users_is_refused() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    // A savefile that may not be read.
+    fs::write(home.path("secret.pcap"), numbered(Format::default(), 1, 20)).unwrap();
+    fs::set_permissions(home.path("secret.pcap"), Permissions::from_mode(0o600)).unwrap();
+    let finished = run(&mut home.pcapfs(&["mount", "captures", "-r", "secret.pcap"]), 10);
+    assert_eq!(finished.status.code(), Some(1));
+    assert!(one_line(&finished).contains("secret.pcap: permission denied"), "{finished:?}");
+    assert!(!is_mounted(&home.captures()));
+    // A mount point that may not be written.
+    fs::create_dir(home.path("theirs")).unwrap();
+    let finished = run(&mut home.pcapfs(&["mount", "theirs", "-r", "trace.pcap"]), 10);
+    assert_eq!(finished.status.code(), Some(1));
+    assert!(one_line(&finished).contains("theirs"), "{finished:?}");
+    assert!(!is_mounted(&home.path("theirs")));
+}
