@@ -7,9 +7,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
-use pcapfs_tests::{
-    Finished, Net, Running, binary, is_mounted, run, skip_unless, tool, wait_until,
-};
+use pcapfs_tests::{Finished, Net, Running, binary, run, skip_unless, tool, wait_until};
 use tempfile::TempDir;
 
 /// nobody and nogroup.
@@ -17,25 +15,36 @@ const USER: u32 = 65_534;
 /// An id no account has.
 const STRANGER: u32 = 54_321;
 
-/// A command run as this user, with no other group and no capability.
-fn as_user(user: u32, program: &Path) -> Command {
-    let mut command = tool("setpriv");
-    command
-        .args([format!("--reuid={user}"), format!("--regid={user}")])
-        .args(["--clear-groups", "--inh-caps=-all", "--"])
-        .arg(program);
-    command
-}
-
 /// A folder of the user's own with the program, a savefile and the mount point `captures`.
+///
+/// It lives in a mount namespace in which everybody may open /dev/fuse, as udev has it, and
+/// /etc/fuse.conf is as it comes: what the machine of the tests has instead changes nothing. All
+/// that is mounted there goes with the namespace.
 struct Home {
+    namespace: Running,
     folder: TempDir,
 }
+
+const NAMESPACE: &str = "
+set -e
+mknod -m 666 \"$1/device\" c 10 229
+mount --bind \"$1/device\" /dev/fuse
+: > \"$1/fuse.conf\"
+if [ -e /etc/fuse.conf ]; then mount --bind \"$1/fuse.conf\" /etc/fuse.conf; fi
+echo made
+exec sleep 120
+";
 
 impl Home {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let home = Self { folder };
+        let namespace = Running::spawn(
+            tool("unshare")
+                .args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh"])
+                .arg(folder.path()),
+        );
+        namespace.wait_stdout("the namespace is made", 5, |said| said == b"made\n");
+        let home = Self { namespace, folder };
         fs::set_permissions(home.path(""), Permissions::from_mode(0o755)).unwrap();
         chown(home.path(""), Some(USER), Some(USER)).unwrap();
         fs::copy(binary("pcapfs"), home.program()).unwrap();
@@ -58,39 +67,51 @@ impl Home {
         self.path("captures")
     }
 
-    /// The program as the user, in this folder.
-    fn pcapfs(&self, arguments: &[&str]) -> Command {
-        let mut command = as_user(USER, &self.program());
-        command.current_dir(self.folder.path()).args(arguments);
+    /// A command run as this user in this folder, with no other group and no capability.
+    fn as_user(&self, user: u32, program: &Path) -> Command {
+        let mut command = tool("nsenter");
+        command
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.namespace.pid()))
+            .args(["env", "-C"])
+            .arg(self.folder.path())
+            .arg("setpriv")
+            .args([format!("--reuid={user}"), format!("--regid={user}")])
+            .args(["--clear-groups", "--inh-caps=-all", "--"])
+            .arg(program);
         command
     }
 
-    /// `pcapfs mount ./captures` and what it needs to be ready.
+    /// The program as the user.
+    fn pcapfs(&self, arguments: &[&str]) -> Command {
+        let mut command = self.as_user(USER, &self.program());
+        command.args(arguments);
+        command
+    }
+
+    /// `pcapfs mount ./captures` with these arguments, once it is ready.
     #[track_caller]
     fn mount(&self, arguments: &[&str]) -> Running {
         let mut running = Running::spawn(self.pcapfs(&["mount", "./captures"]).args(arguments));
         let ready = format!("pcapfs: ready at {}\n", self.captures().display());
         wait_until("the user's daemon is ready", 10, || {
-            let said = running.stderr();
-            assert!(running.try_wait().is_none(), "refused: {said}");
-            said.ends_with(&ready)
+            assert!(running.try_wait().is_none(), "refused: {}", running.stderr());
+            running.stderr().ends_with(&ready)
         });
+        assert!(self.is_mounted(&self.captures()));
         running
     }
 
     /// A tool as the user, on a file of the tree.
     #[track_caller]
     fn tool(&self, words: &[&str], file: &str) -> Finished {
-        let mut command = as_user(USER, Path::new(words[0]));
+        let mut command = self.as_user(USER, Path::new(words[0]));
         run(command.args(&words[1..]).arg(self.captures().join(file)), 10)
     }
-}
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        if is_mounted(&self.captures()) {
-            let _ = tool("umount").arg("-l").arg(self.captures()).status();
-        }
+    fn is_mounted(&self, path: &Path) -> bool {
+        let table = format!("/proc/{}/mountinfo", self.namespace.pid());
+        let table = fs::read_to_string(table).expect("the namespace is there");
+        table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
     }
 }
 
@@ -117,7 +138,7 @@ fn a_savefile_is_mounted_and_read_by_its_user() {
     let finished = run(&mut home.pcapfs(&["umount", "./captures"]), 5).success();
     assert_eq!(finished.stderr, "");
     assert!(daemon.wait(5).success(), "{}", daemon.stderr());
-    assert!(!is_mounted(&home.captures()));
+    assert!(!home.is_mounted(&home.captures()));
 }
 
 #[test]
@@ -127,13 +148,13 @@ fn nobody_else_sees_it() {
     let _daemon = home.mount(&["-r", "trace.pcap"]);
     let _ = home.tool(&["cat"], "trace/replay.pcap").success();
     for file in ["trace/replay.pcap", "trace/live.pcap", "trace/status.json", "trace/ctl"] {
-        let mut cat = as_user(STRANGER, Path::new("cat"));
+        let mut cat = home.as_user(STRANGER, Path::new("cat"));
         let finished = run(cat.arg(home.captures().join(file)), 5);
         assert!(!finished.status.success(), "{file} is read by a stranger");
         assert_eq!(finished.stdout, b"", "{file}");
         assert!(finished.stderr.contains("Permission denied"), "{file}: {finished:?}");
     }
-    let mut ls = as_user(STRANGER, Path::new("ls"));
+    let mut ls = home.as_user(STRANGER, Path::new("ls"));
     let finished = run(ls.arg(home.captures().join("trace")), 5);
     assert_eq!((finished.status.success(), finished.text()), (false, ""));
 }
@@ -147,7 +168,7 @@ fn signals_end_it_and_unmount() {
         let _ = home.tool(&["cat"], "trace/replay.pcap").success();
         daemon.signal(signal);
         assert!(daemon.wait(5).success(), "{signal}: {}", daemon.stderr());
-        assert!(!is_mounted(&home.captures()), "{signal}");
+        assert!(!home.is_mounted(&home.captures()), "{signal}");
         assert!(!daemon.stderr().contains("panicked"), "{}", daemon.stderr());
     }
 }
@@ -162,7 +183,7 @@ fn background_works_too() {
     assert_eq!(finished.stderr, ready);
     assert!(!home.tool(&["cat"], "trace/replay.pcap").success().stdout.is_empty());
     let _ = run(&mut home.pcapfs(&["umount", "captures"]), 5).success();
-    assert!(!is_mounted(&home.captures()));
+    assert!(!home.is_mounted(&home.captures()));
 }
 
 #[test]
@@ -172,12 +193,12 @@ fn a_tree_whose_daemon_died_is_cleared_away() {
     let mut daemon = home.mount(&["-r", "trace.pcap"]);
     daemon.signal(Signal::SIGKILL);
     daemon.wait(5);
-    assert!(is_mounted(&home.captures()), "what this test is about");
+    assert!(home.is_mounted(&home.captures()), "what this test is about");
     let mut daemon = home.mount(&["-r", "trace.pcap"]);
     let _ = home.tool(&["cat"], "trace/replay.pcap").success();
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait(5).success(), "{}", daemon.stderr());
-    assert!(!is_mounted(&home.captures()));
+    assert!(!home.is_mounted(&home.captures()));
 }
 
 #[test]
@@ -225,7 +246,7 @@ fn an_interface_says_what_is_missing() {
         for part in [source, "permission", "root", "CAP_NET_RAW"] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
-        assert!(!is_mounted(&home.captures()));
+        assert!(!home.is_mounted(&home.captures()));
         let rings = fs::read_dir(home.path("rings")).map_or(0, Iterator::count);
         assert_eq!(rings, 0, "a ring is left");
     }
@@ -241,11 +262,11 @@ fn what_is_not_the_users_is_refused() {
     let finished = run(&mut home.pcapfs(&["mount", "captures", "-r", "secret.pcap"]), 10);
     assert_eq!(finished.status.code(), Some(1));
     assert!(one_line(&finished).contains("secret.pcap: permission denied"), "{finished:?}");
-    assert!(!is_mounted(&home.captures()));
+    assert!(!home.is_mounted(&home.captures()));
     // A mount point that may not be written.
     fs::create_dir(home.path("theirs")).unwrap();
     let finished = run(&mut home.pcapfs(&["mount", "theirs", "-r", "trace.pcap"]), 10);
     assert_eq!(finished.status.code(), Some(1));
     assert!(one_line(&finished).contains("theirs"), "{finished:?}");
-    assert!(!is_mounted(&home.path("theirs")));
+    assert!(!home.is_mounted(&home.path("theirs")));
 }

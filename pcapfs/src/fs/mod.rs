@@ -476,3 +476,6 @@ fn of_leaf(inode: u64, entry: &Entry, leaf: Leaf, size: u64, modified: Timestamp
     };
     Attributes { inode, kind: Kind::File, mode, links: 1, uid, gid, size, modified }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! The tree without FUSE: what a kernel would ask, and what it would be told.
+
+use std::io::{IoSlice, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use capture::cursor::Outcome;
+use capture::pipeline::{Capture, Spec};
+use capture::record;
+use capture::source::SourceName;
+use capture::time::Precision;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A tree with one capture, `web`, of a FIFO with a writer.
+struct Scene {
+    tree: Tree,
+    fifo: std::fs::File,
+    sent: u32,
+    _directory: TempDir,
+}
+
+const ME: u32 = 100;
+const OTHER: u32 = 200;
+const PERMISSIONS: Permissions = Permissions { uid: 1, gid: 2, mode: 0o750 };
+const DATA: usize = 1000;
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let spec = Spec {
+            alias: "web".to_owned(),
+            source: SourceName::Stream(path.clone()),
+            filter: None,
+            snaplen: 262_144,
+            ring_size: 512 << 10,
+            ring_dir: directory.path().to_owned(),
+        };
+        let capture = Capture::start_new(spec).unwrap().capture;
+        let tree = Tree::new((0, 0));
+        tree.captures.add(capture, PERMISSIONS);
+        tree.captures.link("www", "web");
+        let mut scene = Self { tree, fifo: writer(&path), sent: 0, _directory: directory };
+        let mut header = 0xa1b2_3c4d_u32.to_ne_bytes().to_vec();
+        header.extend(2_u16.to_ne_bytes());
+        header.extend(4_u16.to_ne_bytes());
+        for field in [0_u32, 0, 262_144, 1] {
+            header.extend(field.to_ne_bytes());
+        }
+        scene.fifo.write_all(&header).unwrap();
+        scene
+    }
+
+    /// Has `count` more packets stored.
+    fn store(&mut self, count: u32) {
+        for _ in 0..count {
+            self.sent += 1;
+            let time = Timestamp::from_parts(self.sent, 0, Precision::Nano);
+            let len = u32::try_from(DATA).unwrap();
+            self.fifo.write_all(&record::header(time, Precision::Nano, len, len)).unwrap();
+            self.fifo.write_all(&[7; DATA]).unwrap();
+        }
+        let entry = self.tree.captures.by_id(0).unwrap();
+        let begun = Instant::now();
+        while entry.capture.store().bounds().next.number <= u64::from(self.sent) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "packets do not arrive");
+            std::thread::yield_now();
+        }
+    }
+
+    fn lookup(&self, path: &str, pid: u32) -> Result<Attributes, Error> {
+        let mut attributes = self.tree.attributes(node::ROOT, pid)?;
+        for name in path.split('/') {
+            attributes = self.tree.lookup(attributes.inode, name, pid)?;
+        }
+        Ok(attributes)
+    }
+
+    fn open(&self, path: &str, pid: u32) -> Result<(Attributes, u64), Error> {
+        let attributes = self.lookup(path, pid)?;
+        let opener = Opener { pid, uid: 0, comm: "test".to_owned() };
+        let access = Access { read: true, write: false };
+        Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
+    }
+
+    fn control(&self) -> u64 {
+        let inode = self.lookup("web/ctl", ME).unwrap().inode;
+        let opener = Opener { pid: ME, uid: 0, comm: "test".to_owned() };
+        self.tree.open(inode, Access { read: false, write: true }, opener).unwrap()
+    }
+
+    /// Reads until there is no more.
+    fn read(&self, handle: u64, mut offset: u64) -> Vec<u8> {
+        let file = self.tree.file(handle).unwrap();
+        let mut bytes = Vec::new();
+        loop {
+            let mut send = |slices: &[IoSlice<'_>]| {
+                slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                Ok(())
+            };
+            match file.read(offset, 4096, &mut send).unwrap() {
+                Outcome::Sent(sent) => offset += sent as u64,
+                Outcome::Empty | Outcome::End => return bytes,
+            }
+        }
+    }
+}
+
+fn writer(path: &Path) -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open(path).unwrap()
+}
+
+#[test]
+fn every_name_that_is_listed_can_be_looked_up() {
+    let scene = Scene::new();
+    let root = scene.tree.list(node::ROOT).unwrap();
+    let names: Vec<_> = root.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["README", "status.json", "web", "www"]);
+    for entry in &root {
+        assert_eq!(scene.lookup(&entry.name, ME).unwrap().kind, entry.kind, "{}", entry.name);
+    }
+    for entry in scene.tree.list(scene.lookup("web", ME).unwrap().inode).unwrap() {
+        let found = scene.lookup(&format!("web/{}", entry.name), ME).unwrap();
+        assert_eq!(found.kind, entry.kind, "{}", entry.name);
+        assert_eq!((found.uid, found.gid), (PERMISSIONS.uid, PERMISSIONS.gid));
+    }
+    assert!(matches!(scene.lookup("nothing", ME), Err(Error::NotFound)));
+    assert!(matches!(scene.lookup("web/nothing", ME), Err(Error::NotFound)));
+    assert!(matches!(scene.lookup("README/x", ME), Err(Error::NotADirectory)));
+    let link = scene.lookup("www", ME).unwrap();
+    assert_eq!(scene.tree.link_target(link.inode).unwrap(), "web");
+    assert_eq!(link.size, 3);
+}
+
+#[test]
+fn permissions_of_files_are_those_of_their_directory() {
+    let scene = Scene::new();
+    let mode = |path| scene.lookup(path, ME).unwrap().mode;
+    assert_eq!((mode("web"), mode("web/live.pcap"), mode("web/ctl")), (0o750, 0o640, 0o200));
+    let directory = scene.lookup("web", ME).unwrap().inode;
+    let change = Change { mode: Some(0o4770), gid: Some(9), ..Change::default() };
+    scene.tree.change(directory, ME, change).unwrap();
+    assert_eq!((mode("web"), mode("web/live.pcap"), mode("web/ctl")), (0o770, 0o660, 0o220));
+    assert_eq!(scene.lookup("web/status.json", ME).unwrap().gid, 9);
+    let file = scene.lookup("web/live.pcap", ME).unwrap().inode;
+    assert!(matches!(scene.tree.change(file, ME, change), Err(Error::Fixed)));
+    let control = scene.lookup("web/ctl", ME).unwrap().inode;
+    let emptied = Change { size: Some(0), ..Change::default() };
+    assert!(scene.tree.change(control, ME, emptied).is_ok(), "a shell's > does this");
+}
+
+#[test]
+fn a_replay_is_the_same_file_until_it_begins_elsewhere() {
+    let mut scene = Scene::new();
+    scene.store(10);
+    let (first, handle) = scene.open("web/replay.pcap", ME).unwrap();
+    assert_eq!(first.size, 24 + 10 * (16 + DATA as u64));
+    scene.store(10);
+    let grown = scene.lookup("web/replay.pcap", OTHER).unwrap();
+    assert_eq!((grown.inode, grown.size), (first.inode, 24 + 20 * (16 + DATA as u64)));
+    // More than the ring holds.
+    scene.store(1000);
+    let fresh = scene.lookup("web/replay.pcap", OTHER + 1).unwrap();
+    assert_ne!(fresh.inode, first.inode);
+    assert!(scene.tree.attributes(first.inode, ME).unwrap().size > grown.size, "never shrinks");
+    assert_eq!(scene.read(handle, 0).len() % (16 + DATA), 24, "whole records");
+    // Three lookups of the first and none left: the kernel has no more use for it.
+    scene.tree.close(handle);
+    scene.tree.forget(first.inode, 2);
+    assert!(matches!(scene.tree.attributes(first.inode, ME), Err(Error::NotFound)));
+}
+
+#[test]
+fn who_looks_up_and_then_opens_finds_the_same_replay() {
+    let mut scene = Scene::new();
+    scene.store(400);
+    let entry = scene.tree.captures.by_id(0).unwrap();
+    // The clock decides how long that holds, so the ring must move on faster; it mostly does.
+    for _ in 0..50 {
+        let before = Instant::now();
+        let looked_up = scene.lookup("web/replay.pcap", ME).unwrap().inode;
+        let begins = entry.capture.store().bounds().oldest;
+        scene.store(200);
+        let again = scene.lookup("web/replay.pcap", ME).unwrap().inode;
+        if before.elapsed() < SAME_FILE {
+            assert_ne!(entry.capture.store().bounds().oldest, begins, "the ring has moved on");
+            assert_eq!(again, looked_up, "to the process that was here a moment ago");
+            assert_ne!(scene.lookup("web/replay.pcap", OTHER).unwrap().inode, looked_up);
+            return;
+        }
+    }
+    eprintln!("skipped: this machine is too slow to do it within {SAME_FILE:?}");
+}
+
+#[test]
+fn what_is_frozen_has_the_size_its_opener_is_told() {
+    let mut scene = Scene::new();
+    let (before, handle) = scene.open("web/status.json", ME).unwrap();
+    scene.store(1000);
+    let told = scene.tree.attributes(before.inode, ME).unwrap();
+    assert_eq!(scene.read(handle, 0).len() as u64, told.size);
+    let (_, fresh) = scene.open("web/status.json", OTHER).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&scene.read(fresh, 0)).unwrap();
+    assert_eq!(status["packets"]["stored"], 1000);
+    let old: serde_json::Value = serde_json::from_slice(&scene.read(handle, 0)).unwrap();
+    assert_eq!(old["packets"]["stored"], 0);
+}
+
+#[test]
+fn readers_are_counted_while_and_after_they_read() {
+    let mut scene = Scene::new();
+    scene.store(5);
+    let (_, handle) = scene.open("web/follow.pcap", ME).unwrap();
+    scene.read(handle, 0);
+    let lines = |scene: &Scene| {
+        let (_, readers) = scene.open("web/readers.jsonl", OTHER).unwrap();
+        let text = String::from_utf8(scene.read(readers, 0)).unwrap();
+        scene.tree.close(readers);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()
+    };
+    let found: Vec<serde_json::Value> = lines(&scene);
+    let [reader] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&reader["file"], &reader["pid"]), (&"follow.pcap".into(), &ME.into()));
+    assert_eq!((&reader["delivered_packets"], &reader["lag_packets"]), (&5.into(), &0.into()));
+    scene.tree.close(handle);
+    assert!(lines(&scene).is_empty());
+    assert_eq!(scene.tree.open_files(), 0);
+    let (_, status) = scene.open("web/status.json", ME).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&scene.read(status, 0)).unwrap();
+    assert_eq!(status["readers"]["delivered"], 5);
+    assert_eq!(status["readers"]["open"], 0);
+}
+
+#[test]
+fn orders_are_words_and_nothing_else_is() {
+    let mut scene = Scene::new();
+    scene.store(5);
+    let control = scene.control();
+    for nonsense in [&b""[..], b"\n", b"STOP", b"stop start", b"stop\n\n", b"\xff"] {
+        assert!(matches!(scene.tree.order(control, nonsense), Err(Error::BadOrder)));
+    }
+    let entry = scene.tree.captures.by_id(0).unwrap();
+    for (order, ended) in [(&b"stop\n"[..], true), (b"stop", true), (b"start", false)] {
+        scene.tree.order(control, order).unwrap();
+        assert_eq!(entry.capture.store().bounds().ended, ended);
+    }
+    let (_, reader) = scene.open("web/live.pcap", ME).unwrap();
+    assert!(matches!(scene.tree.order(reader, b"stop"), Err(Error::WrongAccess)));
+    assert!(matches!(scene.tree.order(99, b"stop"), Err(Error::BadHandle)));
+}
+
+#[test]
+fn files_are_opened_for_what_they_are_for() {
+    let scene = Scene::new();
+    let opener = || Opener { pid: ME, uid: 0, comm: String::new() };
+    for name in ["live.pcap", "replay.pcap", "status.json", "readers.jsonl"] {
+        let inode = scene.lookup(&format!("web/{name}"), ME).unwrap().inode;
+        for (read, write) in [(true, true), (false, true)] {
+            let result = scene.tree.open(inode, Access { read, write }, opener());
+            assert!(matches!(result, Err(Error::WrongAccess)), "{name}");
+        }
+    }
+    let control = scene.lookup("web/ctl", ME).unwrap().inode;
+    let result = scene.tree.open(control, Access { read: true, write: true }, opener());
+    assert!(matches!(result, Err(Error::WrongAccess)));
+    assert_eq!(scene.tree.open_files(), 0, "nothing that was refused stays open");
+}
