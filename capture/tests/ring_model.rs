@@ -3,6 +3,7 @@
 //!
 //! Single-threaded, so that after every step everything can be compared exactly. The ring is the
 //! smallest there is and packets are large, so that cursors are lapped all the time.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of the test's own making")]
 
 mod support;
 

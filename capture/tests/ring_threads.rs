@@ -2,7 +2,6 @@
 //!
 //! Each packet's bytes tell its number and its length, so a torn one is noticed wherever it tears.
 //! Bounded by counts, not by time: everybody reads until the writer has said that this was all.
-
 mod support;
 
 use std::io::{self, IoSlice};
@@ -18,7 +17,7 @@ use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::pipeline::counters;
 use capture::ring::{Append, MAX_PINS, Opened, Ring, Writer};
 use capture::store::{PinError, Store};
-use support::{Parser, collect, data, directory, options, time};
+use support::{Parser, SEGMENT, collect, data, directory, options, time};
 
 /// After this a reader that waits has been forgotten. Ends a test that failed, is no part of one
 /// that does not.
@@ -261,6 +260,46 @@ fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
             let seen = reader.join().unwrap();
             assert_eq!((seen.first, seen.delivered, seen.lost), (Some(1), COUNT, 0));
         }
+    });
+}
+
+/// A segment that is seen to be full is seen with all it holds: looked at all the time, with only
+/// a few packets in each segment.
+#[test]
+fn a_full_segment_holds_all_that_come_before_the_next() {
+    const ENOUGH: u64 = 400;
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&options(directory.path().join("full.ring"))).unwrap();
+    let (over, compared) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let (ring, over, compared) = (&ring, &over, &compared);
+        let end = End(over);
+        let reader = scope.spawn(move || {
+            let mut id = 0;
+            while !over.load(Ordering::Acquire) {
+                let Ok(chunk) = ring.pin(id) else {
+                    id = ring.bounds().newest_chunk;
+                    continue;
+                };
+                if !chunk.complete {
+                    continue;
+                }
+                let count = capture::record::Records::new(chunk.bytes()).count();
+                if let Ok(next) = ring.pin_more(chunk.id + 1) {
+                    assert_eq!(next.first.number, chunk.first.number + count as u64);
+                    compared.fetch_add(1, Ordering::Relaxed);
+                }
+                id += 1;
+            }
+        });
+        let data = vec![7; SEGMENT / 3];
+        while compared.load(Ordering::Relaxed) < ENOUGH && !reader.is_finished() {
+            assert_eq!(writer.append(time(0), 1, &data), Append::Stored);
+            writer.publish();
+        }
+        drop(end);
+        reader.join().unwrap();
     });
 }
 

@@ -54,7 +54,11 @@ impl Filter {
                 .map_err(|problem| error(explain(&problem)))
         };
         let plain = compile(expression)?;
-        let program = if sees_tags(expression) || link_type != LinkType::ETHERNET {
+        // What matches everything needs no look at the EtherType, which a runt does not have.
+        let program = if sees_tags(expression)
+            || link_type != LinkType::ETHERNET
+            || expression.trim().is_empty()
+        {
             plain
         } else {
             // If the expression compiles, so does it behind a tag; should libpcap think otherwise,
@@ -232,6 +236,12 @@ mod tests {
         for len in 0..whole.len() - 18 {
             assert!(!filter.matches(60, &whole[..len]));
         }
+    }
+
+    #[test]
+    fn nothing_asked_for_matches_the_shortest_packets_too() {
+        let filter = Filter::compile(" ", LinkType::ETHERNET).unwrap();
+        assert!(filter.matches(0, &[]) && filter.matches(10, &[0; 10]));
     }
 
     #[test]

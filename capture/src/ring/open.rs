@@ -15,7 +15,7 @@ use super::geometry::{BadSize, Geometry};
 use super::layout::{NO_LINK_TYPE, PAGE};
 use super::map::{Opening, Resume, RingMap, Segments};
 use super::published::{Moment, Published};
-use super::recover::{Claims, read_claims, recover};
+use super::recover::{Claims, MAX_FIELD, read_claims, recover};
 use super::writer::{Start, Writer};
 use super::{Append, Ring};
 use crate::bell::Bells;
@@ -361,6 +361,14 @@ impl Existing {
             header.link_type.store(sent.unwrap_or(claims.link_type), Ordering::Relaxed);
             header.checksum.store(header.compute_checksum(), Ordering::Release);
             header.snaplen.fetch_max(options.snaplen, Ordering::Relaxed);
+            // Under no checksum, since they change all the time; sums of them must not overflow.
+            for count in
+                [&header.dropped_kernel, &header.dropped_interface, &header.dropped_oversize]
+            {
+                if count.load(Ordering::Relaxed) > MAX_FIELD {
+                    count.store(0, Ordering::Relaxed);
+                }
+            }
             header.dropped_kernel.load(Ordering::Relaxed)
                 + header.dropped_oversize.load(Ordering::Relaxed)
         };

@@ -67,9 +67,9 @@ pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
     })
 }
 
-/// Largest sequence number, packet number or position believed: 14 years at 10 GB/s, and far
+/// Largest sequence number, packet number, position or count of losses believed: 14 years at 10 GB/s, and far
 /// enough below the end of a u64 that no sum overflows.
-const MAX_FIELD: u64 = 1 << 62;
+pub(super) const MAX_FIELD: u64 = 1 << 62;
 
 /// One segment that was found whole.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +203,8 @@ fn check(
     if opening_checksum(fields) != header.opening_checksum.load(Ordering::Acquire) {
         return Err("the checksum of its header does not match".to_owned());
     }
-    if fields.iter().any(|&field| field > MAX_FIELD) {
+    let [numbers @ .., _loss_before] = fields;
+    if numbers.iter().any(|&number| number > MAX_FIELD) {
         return Err("its header has numbers that cannot be".to_owned());
     }
     let first = header.first();

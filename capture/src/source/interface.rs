@@ -152,9 +152,7 @@ impl Live {
     ) -> Result<Ended, SourceError> {
         loop {
             if control.must_stop() {
-                // What the kernel has collected so far comes with its next block, for which the
-                // order itself must not be waited.
-                control.acknowledge();
+                // What the kernel has collected so far comes with its next blocks.
                 let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
                 while let Some(left) = deadline.checked_duration_since(Instant::now()) {
                     // A whole millisecond at least, or poll would not wait at all.

@@ -105,7 +105,9 @@ pub(crate) struct Parser {
     pub(crate) packets: Vec<Packet>,
     pub(crate) count: u64,
     pub(crate) statistics: Vec<Statistics>,
-    /// Keep packets; without, only the last.
+    /// The file header may state another than that of [`options`].
+    pub(crate) any_snaplen: bool,
+    /// Keep all packets and not only those of the last [`Parser::feed`].
     keep: bool,
 }
 
@@ -128,6 +130,7 @@ impl Parser {
             packets: Vec::new(),
             count: 0,
             statistics: Vec::new(),
+            any_snaplen: false,
             keep: true,
         }
     }
@@ -176,7 +179,7 @@ impl Parser {
         }
         assert_eq!(u32_at(bytes, 0), 0xa1b2_3c4d, "magic number");
         assert_eq!((u16_at(bytes, 4), u16_at(bytes, 6)), (2, 4), "version");
-        assert_eq!(u32_at(bytes, 16), 262_144, "snaplen");
+        assert!(self.any_snaplen || u32_at(bytes, 16) == 262_144, "snaplen");
         assert_eq!(u32_at(bytes, 20), 1, "link type");
         self.headed = true;
         24

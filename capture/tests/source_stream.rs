@@ -1,0 +1,524 @@
+//! Sources that come and go: FIFOs with their writers, and interfaces.
+//!
+//! Whoever waits here waits for something to be true, with a deadline that ends a failed test.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of the test's own making")]
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::filter::FilterError;
+use capture::pipeline::{Capture, CaptureError, Spec, State, counters};
+use capture::source::{SourceError, SourceName};
+use support::{EPOCH, Parser, data, directory};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `done`.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    assert!(within(PATIENCE, &mut done), "never: {what}");
+}
+
+fn within(patience: Duration, done: &mut dyn FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !done() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    true
+}
+
+fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
+    Spec {
+        alias: "test".to_owned(),
+        source,
+        filter: filter.map(str::to_owned),
+        snaplen: 262_144,
+        ring_size: 4 << 20,
+        ring_dir: directory.to_owned(),
+    }
+}
+
+fn stored(capture: &Capture) -> u64 {
+    let (packets, _) = counters(&**capture.store());
+    assert_eq!(packets.seen, packets.stored + packets.dropped_kernel + packets.dropped_oversize);
+    packets.stored
+}
+
+/// Numbers of the packets retained, each as [`packet`] makes it.
+fn numbers(capture: &Capture) -> Vec<u64> {
+    let store = &**capture.store();
+    let mut cursor = Cursor::new(store, Format::Pcap, Begin::Oldest, false);
+    let mut parser = Parser::new(false);
+    parser.any_snaplen = true;
+    parser.feed(&support::drain(&mut cursor, store, 1 << 20).0);
+    parser.packets.iter().for_each(support::Packet::check);
+    parser.packets.iter().map(|packet| packet.number).collect()
+}
+
+/// How a savefile is written.
+#[derive(Clone, Copy)]
+struct Style {
+    big_endian: bool,
+    micro: bool,
+    link_type: u32,
+}
+
+const NATIVE: Style = Style { big_endian: false, micro: false, link_type: 1 };
+
+impl Style {
+    fn u32(self, value: u32) -> [u8; 4] {
+        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    fn header(self) -> Vec<u8> {
+        let magic = if self.micro { 0xa1b2_c3d4 } else { 0xa1b2_3c4d };
+        let version = if self.big_endian { 0x0002_0004 } else { 0x0004_0002 };
+        [magic, version, 0, 0, 65_535, self.link_type].map(|word| self.u32(word)).concat()
+    }
+
+    /// A packet that has its number in its time stamp.
+    fn packet(self, number: u64, len: usize) -> Vec<u8> {
+        let nanoseconds = EPOCH + number;
+        let fraction = u32::try_from(nanoseconds % 1_000_000_000).unwrap();
+        let fraction = if self.micro { fraction / 1_000 } else { fraction };
+        let seconds = u32::try_from(nanoseconds / 1_000_000_000).unwrap();
+        let captured = u32::try_from(len).unwrap();
+        let mut record =
+            [seconds, fraction, captured, captured + 1].map(|word| self.u32(word)).concat();
+        record.extend(data(number, len));
+        record
+    }
+
+    fn savefile(self, numbers: &[u64]) -> Vec<u8> {
+        let mut file = self.header();
+        for &number in numbers {
+            file.extend(self.packet(number, 100 + number as usize % 50));
+        }
+        file
+    }
+}
+
+/// A pcapng file with one interface and these packets.
+fn pcapng(numbers: &[u64]) -> Vec<u8> {
+    let block = |kind: u32, body: &[u8]| {
+        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
+        [&kind.to_le_bytes()[..], &len, body, &len].concat()
+    };
+    let section = [&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+    let interface = [1, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+    let mut file = [block(0x0a0d_0d0a, &section), block(1, &interface)].concat();
+    for &number in numbers {
+        let data = data(number, 64);
+        let nanoseconds = EPOCH + number;
+        let halves = [(nanoseconds >> 32) as u32, nanoseconds as u32];
+        let mut body = [0, halves[0], halves[1], 64, 65].map(u32::to_le_bytes).concat();
+        body.extend(data);
+        file.extend(block(6, &body));
+    }
+    file
+}
+
+fn fifo(directory: &Path) -> PathBuf {
+    let path = directory.join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    path
+}
+
+/// Opens a FIFO without waiting for a reader: there has to be one.
+fn writer(path: &Path) -> File {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.expect("somebody reads the FIFO");
+    // From here on as a writer usually has it.
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+    file
+}
+
+fn start(directory: &Path, path: &Path, filter: Option<&str>) -> Arc<Capture> {
+    let source = SourceName::Stream(path.to_owned());
+    Capture::start_new(spec(directory, source, filter)).unwrap().capture
+}
+
+fn error(capture: &Capture) -> String {
+    capture.condition().error.unwrap_or_default()
+}
+
+#[test]
+fn writers_come_and_go_in_one_capture() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    assert_eq!(capture.condition().state, State::Pending);
+    // Someone waits before it is known what will come.
+    let store = &**capture.store();
+    let mut early = Cursor::new(store, Format::Pcap, Begin::Next, false);
+    assert_eq!(early.read(store, 100, &mut |_| Ok(())).unwrap(), Outcome::Empty);
+
+    let mut first = writer(&path);
+    first.write_all(&NATIVE.header()).unwrap();
+    eventually("the header is known", || capture.condition().state == State::Running);
+    for number in [1, 2] {
+        first.write_all(&NATIVE.packet(number, 300)).unwrap();
+        eventually("each is stored as it comes", || stored(&capture) == number);
+    }
+    // It leaves in the middle of a record.
+    first.write_all(&NATIVE.packet(3, 300)[..200]).unwrap();
+    drop(first);
+    eventually("what is missing is said", || error(&capture).contains("ended inside a record"));
+    assert_eq!(capture.condition().state, State::Running);
+
+    // Another begins anew, from a machine and a program of another kind.
+    let other = Style { big_endian: true, micro: true, link_type: 1 };
+    let mut second = writer(&path);
+    second.write_all(&other.header()).unwrap();
+    second.write_all(&other.packet(4_000, 80)).unwrap();
+    eventually("the next is stored", || stored(&capture) == 3);
+    assert_eq!(error(&capture), "", "what was wrong is so no longer");
+    second.write_all(&[0; 9]).unwrap();
+    drop(second);
+    eventually("9 bytes are dropped", || error(&capture).contains("9 bytes dropped"));
+
+    // A third that comes in single bytes.
+    let mut third = writer(&path);
+    for byte in NATIVE.savefile(&[5_000, 5_001]) {
+        third.write_all(&[byte]).unwrap();
+    }
+    eventually("the last is stored", || stored(&capture) == 5);
+    assert_eq!(numbers(&capture), [1, 2, 4_000, 5_000, 5_001]);
+    let mut parser = Parser::new(false);
+    parser.any_snaplen = true;
+    parser.feed(&support::drain(&mut early, store, 1 << 20).0);
+    assert_eq!(parser.packets.len(), 5, "one who was there before the header");
+}
+
+/// Writes until one is taken: the one before may not have been seen to leave yet.
+fn write_until_taken(capture: &Capture, path: &Path, file: &[u8]) {
+    let before = stored(capture);
+    eventually("a good writer is taken again", || {
+        writer(path).write_all(file).unwrap();
+        within(Duration::from_millis(200), &mut || stored(capture) > before)
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    write_until_taken(&capture, &path, &NATIVE.savefile(&[1]));
+    let refused = [
+        (Style { link_type: 101, ..NATIVE }.savefile(&[7]), "RAW"),
+        (b"GET / HTTP/1.1\r\n\r\n".repeat(20_000), "fifo"),
+        ([NATIVE.header(), vec![0xff; 64]].concat(), "fifo"),
+    ];
+    for (round, (file, word)) in refused.into_iter().enumerate() {
+        let before = stored(&capture);
+        // Again until it is the first that the last has left for.
+        eventually("it is refused", || {
+            let mut bad = writer(&path);
+            // Never a broken pipe, however long it goes on.
+            bad.write_all(&file).unwrap();
+            bad.write_all(&file).unwrap();
+            within(Duration::from_millis(200), &mut || error(&capture).contains(word))
+        });
+        assert_eq!(stored(&capture), before, "nothing of it is stored");
+        assert_eq!(capture.condition().state, State::Running);
+        let number = 10 + round as u64;
+        write_until_taken(&capture, &path, &NATIVE.savefile(&[number]));
+        assert_eq!(error(&capture), "");
+        assert_eq!(numbers(&capture).last(), Some(&number));
+    }
+}
+
+#[test]
+fn pcapng_comes_through_a_fifo_too() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    let mut writer = writer(&path);
+    let file = pcapng(&[1, 2, 3]);
+    let (begin, end) = file.split_at(file.len() - 30);
+    writer.write_all(begin).unwrap();
+    eventually("whole blocks are stored", || stored(&capture) == 2);
+    writer.write_all(end).unwrap();
+    eventually("and the rest", || stored(&capture) == 3);
+    assert_eq!(numbers(&capture), [1, 2, 3]);
+}
+
+#[test]
+fn a_writer_is_never_held_up_by_readers_nor_by_a_ring_that_is_full() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    let store = &**capture.store();
+    let mut idle = Cursor::new(store, Format::Pcap, Begin::Oldest, false);
+    let mut writer = writer(&path);
+    writer.write_all(&NATIVE.header()).unwrap();
+    // Five times what the ring holds, twenty times what a pipe does.
+    const COUNT: u64 = 400;
+    for number in 1..=COUNT {
+        writer.write_all(&NATIVE.packet(number, 50_000)).unwrap();
+    }
+    eventually("all of it is stored", || stored(&capture) == COUNT);
+    let (packets, _) = counters(store);
+    assert!(packets.overwritten > 200);
+    let mut parser = Parser::new(false);
+    parser.any_snaplen = true;
+    parser.feed(&support::drain(&mut idle, store, 1 << 20).0);
+    assert_eq!(parser.packets.last().unwrap().number, COUNT);
+    let progress = idle.progress(store);
+    assert_eq!((progress.lost, progress.lag), (packets.overwritten, 0));
+}
+
+#[test]
+fn stop_start_and_clear() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    let store = &**capture.store();
+    let mut live = Cursor::new(store, Format::Pcap, Begin::Next, false);
+    let mut writer = writer(&path);
+    writer.write_all(&NATIVE.savefile(&[1, 2])).unwrap();
+    eventually("both are stored", || stored(&capture) == 2);
+
+    capture.stop();
+    assert_eq!(capture.condition().state, State::Stopped);
+    assert!(store.bounds().ended);
+    assert_eq!(support::drain(&mut live, store, 1 << 20).1, Outcome::End);
+    // No broken pipe, and nothing is lost, not even half a record.
+    let record = NATIVE.packet(3, 200);
+    writer.write_all(&record[..100]).unwrap();
+    assert_eq!(stored(&capture), 2);
+    capture.start().unwrap();
+    capture.start().unwrap();
+    writer.write_all(&record[100..]).unwrap();
+    eventually("what came meanwhile is stored", || stored(&capture) == 3);
+    assert_eq!(capture.condition().state, State::Running);
+    assert!(!store.bounds().ended);
+    assert_eq!(numbers(&capture), [1, 2, 3]);
+
+    assert!(capture.clear());
+    eventually("nothing is retained", || counters(store).0.retained == 0);
+    assert_eq!((stored(&capture), counters(store).0.overwritten), (3, 3));
+    writer.write_all(&NATIVE.packet(4, 10)).unwrap();
+    eventually("the next is stored", || stored(&capture) == 4);
+    assert_eq!(numbers(&capture), [4]);
+    capture.stop();
+    assert!(capture.clear(), "also while it is stopped");
+    assert_eq!(counters(store).0.retained, 0);
+
+    // The next process goes on where this one was.
+    drop(capture);
+    let again = start(directory.path(), &path, None);
+    assert_eq!((stored(&again), counters(&**again.store()).0.retained), (4, 0));
+}
+
+#[test]
+fn a_filter_is_compiled_for_what_comes() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let source = SourceName::Stream(path.clone());
+    let bad = Capture::start_new(spec(directory.path(), source, Some("tcp prot 80")));
+    assert!(matches!(bad, Err(CaptureError::Source(SourceError::Filter(FilterError { .. })))));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no ring is left behind");
+    let capture = start(directory.path(), &path, Some("less 110"));
+    let mut writer = writer(&path);
+    // Lengths on the wire: one more than 100 + number % 50.
+    writer.write_all(&NATIVE.savefile(&[1, 30, 5, 40, 9])).unwrap();
+    writer.write_all(&NATIVE.packet(50, 20)).unwrap();
+    eventually("the last is stored", || numbers(&capture).last() == Some(&50));
+    assert_eq!(numbers(&capture), [1, 5, 9, 50]);
+}
+
+#[test]
+fn what_is_no_fifo_is_refused() {
+    let directory = directory();
+    let path = directory.path().join("file");
+    std::fs::write(&path, b"").unwrap();
+    for (source, word) in [
+        (SourceName::Stream(path.clone()), "not a FIFO"),
+        (SourceName::Stream(directory.path().join("none")), "No such file"),
+        (SourceName::Interface("nosuchif0".to_owned()), "no such interface (have: "),
+    ] {
+        let error = Capture::start_new(spec(directory.path(), source, None)).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(!directory.path().join("test.ring").exists());
+}
+
+/// A pair of connected interfaces, gone when this is.
+struct Pair {
+    near: String,
+    far: String,
+}
+
+impl Pair {
+    fn new(tag: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root, for interfaces of its own");
+            return None;
+        }
+        let id = std::process::id();
+        let pair = Self { near: format!("pf{tag}{id}n"), far: format!("pf{tag}{id}f") };
+        pair.create();
+        Some(pair)
+    }
+
+    fn create(&self) {
+        let Self { near, far } = self;
+        ip(&["link", "add", near, "type", "veth", "peer", "name", far]);
+        for name in [near, far] {
+            // Nothing but what the test sends; where there is no IPv6, none is to be kept quiet.
+            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+            ip(&["link", "set", name, "up"]);
+        }
+    }
+
+    fn remove(&self) {
+        ip(&["link", "del", &self.near]);
+    }
+
+    fn send(&self, frames: &[Vec<u8>]) {
+        let mut socket = pcap::Capture::from_device(self.far.as_str()).unwrap().open().unwrap();
+        for frame in frames {
+            socket.sendpacket(frame.as_slice()).unwrap();
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // Gone already, if the test has failed between removing and creating.
+        let _ = Command::new("ip").args(["link", "del", &self.near]).output();
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+}
+
+/// A frame with these tags around a UDP datagram to `port`; `mark` is its payload.
+fn frame(tags: &[u16], port: u16, mark: u32) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    for tag in tags {
+        frame.extend(tag.to_be_bytes());
+        frame.extend([0, 10]);
+    }
+    frame.extend([8, 0, 0x45, 0, 0, 32 + 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 8, 1, 10, 9, 8, 2]);
+    frame.extend(40_000_u16.to_be_bytes());
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 40, 0, 0]);
+    frame.extend(mark.to_be_bytes());
+    frame.extend([0x55; 28]);
+    frame
+}
+
+/// The frames retained.
+fn frames(capture: &Capture) -> Vec<Vec<u8>> {
+    let store = &**capture.store();
+    let chunk = store.pin(store.bounds().oldest_chunk).unwrap();
+    capture::record::Records::new(chunk.bytes()).map(|record| record.data.to_vec()).collect()
+}
+
+#[test]
+fn an_interface_is_filtered_through_tags_and_stopped_without_loss() {
+    let Some(pair) = Pair::new("a") else { return };
+    let directory = directory();
+    let source = SourceName::Interface(pair.near.clone());
+    let spec = spec(directory.path(), source, Some("udp port 7777"));
+    let capture = Capture::start_new(spec).unwrap().capture;
+    assert_eq!(capture.condition().state, State::Running);
+    let tags: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8, 0x8100], &[0x8100, 0x8100]];
+    let wanted: Vec<Vec<u8>> =
+        (0..).zip(tags).map(|(mark, tags)| frame(tags, 7_777, mark)).collect();
+    let mut sent = Vec::new();
+    for (wanted, tags) in wanted.iter().zip(tags) {
+        sent.push(frame(tags, 9_999, 0));
+        sent.push(wanted.clone());
+    }
+    pair.send(&sent);
+    eventually("all that match", || stored(&capture) as usize >= wanted.len());
+    assert_eq!(frames(&capture), wanted, "as they were sent, tags and all");
+
+    // What was sent before the order to stop is there after it.
+    let mut expected = stored(&capture);
+    for round in 0..5_u32 {
+        let burst: Vec<_> = (0..40 + round).map(|mark| frame(&[], 7_777, mark)).collect();
+        pair.send(&burst);
+        capture.stop();
+        expected += burst.len() as u64;
+        assert_eq!(stored(&capture), expected, "round {round}");
+        assert_eq!(capture.condition().state, State::Stopped);
+        pair.send(&burst);
+        capture.start().unwrap();
+        assert_eq!(stored(&capture), expected, "nothing of what came meanwhile");
+    }
+    let (packets, _) = counters(&**capture.store());
+    assert_eq!((packets.dropped_kernel, packets.dropped_interface), (0, 0));
+}
+
+#[test]
+fn an_interface_that_goes_away_is_waited_for() {
+    let Some(pair) = Pair::new("b") else { return };
+    let directory = directory();
+    let source = SourceName::Interface(pair.near.clone());
+    let capture = Capture::start_new(spec(directory.path(), source, Some("udp"))).unwrap().capture;
+    pair.send(&[frame(&[], 1, 1)]);
+    eventually("the first is stored", || stored(&capture) == 1);
+    for round in 0..2 {
+        pair.remove();
+        eventually("its loss is noticed", || capture.condition().state == State::Retrying);
+        eventually("and said", || error(&capture).contains(&pair.near));
+        assert!(!capture.store().bounds().ended, "readers of streams wait as well");
+        if round == 1 {
+            assert!(capture.clear(), "orders are heard meanwhile");
+            eventually("it is clear", || counters(&**capture.store()).0.retained == 0);
+        }
+        pair.create();
+        eventually("it is found again", || capture.condition().state == State::Running);
+        assert_eq!(error(&capture), "");
+        let before = stored(&capture);
+        pair.send(&[frame(&[], 1, 2)]);
+        eventually("it goes on", || stored(&capture) == before + 1);
+    }
+    pair.remove();
+    eventually("its loss is noticed", || capture.condition().state == State::Retrying);
+    capture.stop();
+    assert_eq!(capture.condition().state, State::Stopped);
+    assert!(matches!(capture.start(), Err(CaptureError::Source(SourceError::NoInterface { .. }))));
+    assert_eq!(capture.condition().state, State::Stopped);
+    pair.create();
+    capture.start().unwrap();
+    assert_eq!(capture.condition().state, State::Running);
+}
+
+#[test]
+fn a_fifo_that_nobody_captures_any_more_tells_its_writer() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    let mut writer = writer(&path);
+    writer.write_all(&NATIVE.savefile(&[1])).unwrap();
+    eventually("it is stored", || stored(&capture) == 1);
+    drop(capture);
+    let error = writer.write_all(&NATIVE.packet(2, 10)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    // The lock on the ring is gone with it.
+    let mut ring = File::open(directory.path().join("test.ring")).unwrap();
+    nix::fcntl::Flock::lock(ring.try_clone().unwrap(), nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .unwrap();
+    let mut magic = [0; 8];
+    ring.read_exact(&mut magic).unwrap();
+    assert_eq!(&magic, b"pcapfsR1");
+}
