@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use capture::cursor::{Begin, Cursor, Format};
 use capture::linktype::LinkType;
@@ -148,7 +149,7 @@ fn a_process_killed_while_it_makes_its_ring_does_not_stand_in_the_way() {
         let mut child = child(&path);
         // Until the file is there, and then a little.
         while !path.exists() && child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         for _ in 0..round * 400 {
             std::hint::spin_loop();
@@ -440,23 +441,28 @@ fn a_full_file_system_is_an_error_and_leaves_nothing_behind() {
         return;
     }
     let directory = directory();
-    // A namespace of this thread, which takes the mount along when it ends.
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("tmpfs"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some("size=3m"))
-        .unwrap();
-    let small = options(directory.path().join("full.ring"));
-    let large = Options { size: 16 << 20, ..small.clone() };
-    let Err(RingError::NoSpace { needed, .. }) = Ring::open(&large) else {
-        panic!("a ring of 16 MiB in 3 MiB")
-    };
-    assert!((16..32).contains(&needed));
-    let left = || fs::read_dir(directory.path()).unwrap().count();
-    assert_eq!(left(), 0);
-    // A ring that cannot grow stays what it was.
-    let all = run(&filled(&small, 100).ring);
-    assert!(matches!(Ring::open(&large), Err(RingError::NoSpace { .. })));
-    assert_eq!(left(), 1);
-    assert_eq!(run(&Ring::open(&small).unwrap().ring), all);
+    let path = directory.path();
+    thread::scope(|scope| {
+        let test = scope.spawn(move || {
+            // A namespace of this thread, which takes the mount along when it ends.
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none: Option<&str> = None;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some("size=3m")).unwrap();
+            let small = options(path.join("full.ring"));
+            let large = Options { size: 16 << 20, ..small.clone() };
+            let Err(RingError::NoSpace { needed, .. }) = Ring::open(&large) else {
+                panic!("a ring of 16 MiB in 3 MiB")
+            };
+            assert!((16..32).contains(&needed));
+            let left = || fs::read_dir(path).unwrap().count();
+            assert_eq!(left(), 0);
+            // A ring that cannot grow stays what it was.
+            let all = run(&filled(&small, 100).ring);
+            assert!(matches!(Ring::open(&large), Err(RingError::NoSpace { .. })));
+            assert_eq!(left(), 1);
+            assert_eq!(run(&Ring::open(&small).unwrap().ring), all);
+        });
+        test.join().unwrap();
+    });
 }

@@ -243,7 +243,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         (&["-c", "a=-", "-c", "b=- tcp"], &["standard input"]),
         (&["-i", "lo", "--ring", "64X"], &["64X", "--ring"]),
         (&["-i", "lo", "--ring", ""], &["--ring"]),
-        (&["-i", "lo", "--ring", "-5M"], &["5M"]),
+        (&["-i", "lo", "--ring", "-5M"], &["-5"]),
         (&["-i", "lo", "--snaplen", "many"], &["many", "--snaplen"]),
         (&["-i", "lo", "--snaplen", "0"], &["0", "--snaplen"]),
         (&["--no-such-option"], &["--no-such-option"]),

@@ -115,6 +115,16 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    /// Without its mount a daemon in the background ends, also after a panic.
+    fn drop(&mut self) {
+        let mount = format!("--mount=/proc/{}/ns/mnt", self.namespace.pid());
+        let mut umount = tool("nsenter");
+        umount.arg(mount).args(["umount", "-l"]).arg(self.captures());
+        let _ = umount.stderr(std::process::Stdio::null()).status();
+    }
+}
+
 #[test]
 fn a_savefile_is_mounted_and_read_by_its_user() {
     skip_unless!(root, "fusermount3", "setpriv", "tcpdump");

@@ -43,9 +43,7 @@ pub struct Geometry {
 
 /// A ring size that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a ring of {size} bytes cannot be: between {MIN_RING} (512K) and {MAX_RING} (16384G) it must be"
-)]
+#[error("a ring of {size} bytes is not possible (at least 512K, at most 16384G)")]
 pub struct BadSize {
     /// Bytes asked for.
     pub size: u64,

@@ -130,6 +130,7 @@ impl Ring {
                     if !is_at(&file, path).map_err(system)? {
                         continue;
                     }
+                    clear_away(path).map_err(system)?;
                     if was_cut_short(&file).map_err(system)? {
                         return form(options, path, file, geometry, Position::START, 1);
                     }
@@ -153,6 +154,22 @@ impl Ring {
     }
 }
 
+/// Where a ring of another size is made, before it takes the place of the one at `path`.
+fn fresh_path(path: &Path) -> PathBuf {
+    let mut fresh = path.to_owned().into_os_string();
+    fresh.push(".new");
+    fresh.into()
+}
+
+/// Removes what a process left that was killed while it made a ring of another size. Only with
+/// the ring at `path` locked.
+fn clear_away(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(fresh_path(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether `file` is what `path` names now.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let held = file.metadata()?;
@@ -167,7 +184,12 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 /// it: no magic number, which comes last, and nothing where the segment headers and the first
 /// packets of a ring are.
 fn was_cut_short(file: &File) -> io::Result<bool> {
-    let len = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let len = metadata.len();
+    if !metadata.is_file() {
+        // A FIFO, say: not of ours.
+        return Ok(false);
+    }
     if len == 0 {
         return Ok(true);
     }
@@ -410,13 +432,7 @@ impl Existing {
     fn resize(self, options: &Options, geometry: Geometry) -> Result<Opened, RingError> {
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
-        let mut fresh_path = options.path.clone().into_os_string();
-        fresh_path.push(".new");
-        let fresh_path = PathBuf::from(fresh_path);
-        match std::fs::remove_file(&fresh_path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
-            _ => {}
-        }
+        let fresh_path = fresh_path(path);
         let old = self.adopt(options);
         let bounds = old.ring.bounds();
         let known = Options {

@@ -227,6 +227,33 @@ impl Reader {
         self.failed = None;
     }
 
+    /// Looks for the beginning of a savefile in what is unread, drops what lies before it, and
+    /// expects it next; whether there is one. For a stream that went wrong: another writer may
+    /// have come without an end of file that anyone saw.
+    ///
+    /// Bytes of a packet can look like a beginning, so this is not for streams that are well.
+    pub fn resume(&mut self) -> bool {
+        let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
+        // Not where it went wrong: it would go wrong again.
+        let mut at = usize::from(self.failed.is_some()).min(unread.len());
+        let mut found = Some(false);
+        // Less than a magic number is kept until there is more.
+        while let Some(rest) = unread.get(at..).filter(|rest| rest.len() >= size_of::<u32>()) {
+            found = begins_file(rest);
+            if found != Some(false) {
+                break;
+            }
+            at = at.saturating_add(1);
+        }
+        self.take(at);
+        if found == Some(true) {
+            self.offset = 0;
+            self.format = Format::Unknown;
+            self.failed = None;
+        }
+        found == Some(true)
+    }
+
     const fn skipping(&self) -> Option<Skipping> {
         match &self.format {
             Format::Pcapng(section) => section.skipping,
@@ -251,6 +278,16 @@ impl Reader {
 
     fn step(&mut self) -> Result<Step, Fault> {
         let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
+        // One writer may leave and the next come without an end of file between them that anyone
+        // sees, so a file header where a record or block should be begins another savefile.
+        // A section header in a pcapng file is only its next section.
+        if self.format.is_at_boundary() && !self.format.goes_on_with(unread) {
+            match begins_file(unread) {
+                Some(true) => self.format = Format::Unknown,
+                Some(false) => {}
+                None => return Ok(Step::Wait),
+            }
+        }
         match &mut self.format {
             Format::Unknown => {
                 let Some(magic) = unread.first_chunk() else {
@@ -282,6 +319,48 @@ impl Reader {
             Format::Pcapng(section) => section.step(unread),
         }
     }
+}
+
+impl Format {
+    /// Whether what is unread begins where a record or block begins, and not the first.
+    const fn is_at_boundary(&self) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Pcap(_) => true,
+            Self::Pcapng(section) => section.order.is_some() && section.skipping.is_none(),
+        }
+    }
+
+    /// Whether what would begin another file here is part of this one.
+    fn goes_on_with(&self, unread: &[u8]) -> bool {
+        let section = || {
+            unread.first_chunk().is_some_and(|kind: &[u8; 4]| {
+                ByteOrder::NATIVE.u32(*kind) == pcapng::SECTION_HEADER
+            })
+        };
+        matches!(self, Self::Pcapng(_)) && section()
+    }
+}
+
+/// Whether a savefile begins here; `None` if it takes more bytes to say.
+///
+/// As a record header, that of a pcap file would be an empty packet of the year 2055 or later at
+/// one microsecond of it, and that of a pcapng file one of 1975 with an impossible length.
+fn begins_file(unread: &[u8]) -> Option<bool> {
+    let Some(magic) = unread.first_chunk::<4>() else {
+        return Some(false);
+    };
+    if ByteOrder::NATIVE.u32(*magic) == pcapng::SECTION_HEADER {
+        let order: &[u8; 4] = unread.get(8..)?.first_chunk()?;
+        let order = ByteOrder::NATIVE.u32(*order);
+        return Some([0x1a2b_3c4d, 0x4d3c_2b1a].contains(&order));
+    }
+    if pcap::magic_number(*magic).is_none() {
+        return Some(false);
+    }
+    let header = unread.first_chunk()?;
+    // Zone and accuracy, which nobody has ever set.
+    Some(FileHeader::parse(header).is_ok() && header.get(8..16) == Some(&[0; 8]))
 }
 
 impl Section {

@@ -130,7 +130,8 @@ impl Stream {
             Ok(()) | Err(Errno::EPERM) => {}
             Err(errno) => return Err(system(errno)),
         }
-        // After an error nothing of this writer means anything any more.
+        // After an error nothing of this writer means anything any more; it ends with the end of
+        // file, or where another one's file begins.
         let mut skipping = false;
         loop {
             if control.must_stop() {
@@ -163,18 +164,21 @@ impl Stream {
                     }
                     wait_for_edge(&ready, control);
                 }
-                Ok(_) if skipping => {}
                 Ok(count) => {
                     self.reader.filled(count);
-                    match self.take(writer, trouble) {
-                        Ok(()) => {}
-                        Err(
-                            error @ (SourceError::Malformed { .. } | SourceError::Changed { .. }),
-                        ) if self.endless => {
-                            trouble(Some(&error));
-                            skipping = true;
+                    while !skipping || self.reader.resume() {
+                        skipping = false;
+                        match self.take(writer, trouble) {
+                            Ok(()) => break,
+                            Err(
+                                error @ (SourceError::Malformed { .. }
+                                | SourceError::Changed { .. }),
+                            ) if self.endless => {
+                                trouble(Some(&error));
+                                skipping = true;
+                            }
+                            Err(error) => return Err(error),
                         }
-                        Err(error) => return Err(error),
                     }
                     tick(writer);
                 }

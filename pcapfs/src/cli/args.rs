@@ -62,7 +62,8 @@ pub(crate) struct Mount {
     pub(crate) read: Vec<PathBuf>,
 
     /// Bytes of packets each live capture keeps, with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = super::size::parse)]
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = super::size::parse,
+          allow_hyphen_values = true)]
     pub(crate) ring: u64,
 
     /// Where ring files are [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::daemon::{self, Failure};
 use crate::fuse;
@@ -22,10 +23,14 @@ pub(crate) use args::Mount;
 pub fn run() -> ExitCode {
     let Arguments { command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
+        Err(error) if !error.use_stderr() => {
+            // Help and version, which were asked for.
+            let printed = output::print(&error.render().to_string());
+            return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
         Err(error) => {
-            // Help and version are no errors; clap knows where they go.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            output::say(mistake(&error));
+            return ExitCode::from(2);
         }
     };
     let result = match command {
@@ -40,9 +45,21 @@ pub fn run() -> ExitCode {
         Err(Failure::Background(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(failure) => {
             output::say(&failure);
-            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+            ExitCode::from(if failure.is_usage() { 2 } else { 1 })
         }
     }
+}
+
+/// What clap has to say in a paragraph, in one line like any other message.
+fn mistake(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command (try: pcapfs --help)".to_owned();
+    }
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let line = words.join(" ");
+    format!("{} (try: pcapfs --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 fn umount(mountpoint: &Path) -> Result<(), Failure> {

@@ -70,6 +70,13 @@ pub(crate) enum Failure {
     Background(i32),
 }
 
+impl Failure {
+    /// Whether typing something else would help, whatever the state of the system.
+    pub(crate) const fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_) | Self::Mount(MountError::BadOption(_)))
+    }
+}
+
 /// What ends the daemon.
 enum Event {
     /// A signal that means so.

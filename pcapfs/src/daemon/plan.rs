@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use capture::pipeline::{Spec, is_alias};
+use capture::ring::Geometry;
 use capture::source::SourceName;
 
 use crate::cli::Mount;
@@ -63,6 +64,9 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
         let given = options.alias.as_ref().filter(|_| options.interface.is_none());
         let alias = given.cloned().unwrap_or_else(|| source.default_alias());
         plan.add(spec(&alias, source, file_filter), given.is_some())?;
+    }
+    if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
+        Geometry::new(options.ring, options.snaplen).map_err(|bad| format!("--ring: {bad}"))?;
     }
     let of_stdin = |spec: &&Spec| spec.source == SourceName::Stdin;
     if plan.captures.iter().filter(of_stdin).count() > 1 {
@@ -211,6 +215,7 @@ mod tests {
                 Mount { captures: vec!["a=-".into(), "b=- tcp".into()], ..options() },
                 "one capture only",
             ),
+            (Mount { interface: Some("lo".into()), ring: 1, ..options() }, "--ring: a ring of 1"),
         ] {
             let error = made(&options).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -1,0 +1,290 @@
+//! Full speed on a veth pair, nobody reading: what a captured packet costs, and what is lost.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use pcapfs_tests::{Daemon, Mount, Net, Running, measure, run, tool, wait_until};
+
+use crate::load::Noise;
+use crate::memory::mebibytes;
+use crate::report::Section;
+use crate::sample::Sample;
+use crate::{Effort, cores};
+
+/// What is sent in one run.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    /// Bytes of a frame.
+    length: usize,
+    packets: u64,
+    /// Packets a second; as fast as one core can if not said.
+    rate: Option<u64>,
+}
+
+/// One to three seconds each. The first is a speed at which nobody but dumpcap is to lose any,
+/// whatever the machine; the others are as fast as the generator is.
+const LOADS: [Load; 3] = [
+    Load { length: 1442, packets: 1_500_000, rate: Some(500_000) },
+    Load { length: 1442, packets: 1_500_000, rate: None },
+    Load { length: 60, packets: 2_000_000, rate: None },
+];
+
+/// Longest time any of the tools lets packets wait in the kernel: that of tcpdump, which asks for
+/// a second.
+const KERNEL_TIMEOUT: Duration = Duration::from_millis(1200);
+
+impl Load {
+    fn name(self) -> String {
+        let rate = self.rate.map_or("full speed".to_owned(), |rate| format!("{rate}/s"));
+        format!("{} bytes, {rate}", self.length)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tool {
+    Pcapfs,
+    Tcpdump,
+    Dumpcap,
+}
+
+const TOOLS: [Tool; 3] = [Tool::Pcapfs, Tool::Tcpdump, Tool::Dumpcap];
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pcapfs => "pcapfs",
+            Self::Tcpdump => "tcpdump -w /dev/null -B 65536",
+            Self::Dumpcap => "dumpcap -B 64, to tmpfs",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Figures {
+    offered: Sample,
+    rate: Sample,
+    captured: Sample,
+    lost: Sample,
+    lost_share: Sample,
+    cpu: Sample,
+    resident: Sample,
+}
+
+impl Figures {
+    fn append(&mut self, other: &Self) {
+        for (ours, theirs) in [
+            (&mut self.offered, &other.offered),
+            (&mut self.rate, &other.rate),
+            (&mut self.captured, &other.captured),
+            (&mut self.lost, &other.lost),
+            (&mut self.lost_share, &other.lost_share),
+            (&mut self.cpu, &other.cpu),
+            (&mut self.resident, &other.resident),
+        ] {
+            ours.append(theirs);
+        }
+    }
+}
+
+pub(crate) fn measure(effort: Effort) -> Section {
+    let mut section = Section::new(
+        "Capture, no reader",
+        &[
+            "sent",
+            "tool",
+            "offered",
+            "packets/s",
+            "captured",
+            "lost",
+            "lost %",
+            "CPU us/packet",
+            "resident MiB",
+        ],
+    );
+    let mut noise = Noise::default();
+    for load in LOADS {
+        let net = Net::new();
+        let mut figures = TOOLS.map(|_| Figures::default());
+        for round in 0..effort.rounds {
+            for turn in 0..TOOLS.len() {
+                let which = (round + turn) % TOOLS.len();
+                let taken = noise.quietly(|| take(TOOLS[which], &net, load));
+                figures[which].append(&taken);
+            }
+        }
+        for (tool, figures) in TOOLS.iter().zip(&figures) {
+            section.row([
+                load.name(),
+                tool.name().to_owned(),
+                figures.offered.show(0),
+                figures.rate.show(0),
+                figures.captured.show(0),
+                figures.lost.show(0),
+                figures.lost_share.show(2),
+                figures.cpu.show(3),
+                figures.resident.show(1),
+            ]);
+        }
+        let [ours, tcpdump, dumpcap] = &figures;
+        let what = |what: &str| format!("{what}, {}", load.name());
+        section.verdict(
+            &what("lost, where tcpdump loses 0"),
+            format!("{} (tcpdump {})", ours.lost.show(0), tcpdump.lost.show(0)),
+            "0",
+            ours.lost.median() == 0.0 || tcpdump.lost.median() > 0.0,
+        );
+        for (other, name, target) in [(tcpdump, "tcpdump", 1.5), (dumpcap, "dumpcap", 0.5)] {
+            let ratio = ours.cpu.over(&other.cpu);
+            section.verdict(
+                &what(&format!("CPU per packet over {name}'s")),
+                format!("{}x", ratio.show(2)),
+                &format!("{target}x or less"),
+                ratio.median() <= target,
+            );
+        }
+    }
+    section.note(format!(
+        "trafgen on core {}, who captures on core {}; 64 MiB ring. CPU is that of the process, by \
+         captured packets. Resident includes the ring, but no kernel buffers.",
+        cores::GENERATOR,
+        cores::CAPTURE
+    ));
+    section.note(noise.show());
+    section
+}
+
+/// Somebody who captures.
+enum Capturing {
+    Pcapfs(Daemon),
+    Other(Running, Option<tempfile::TempDir>),
+}
+
+const ALIAS: &str = "web";
+
+impl Capturing {
+    fn start(which: Tool, net: &Net) -> Self {
+        let spawn = |command: &mut std::process::Command| {
+            cores::on(cores::CAPTURE, || net.a.run(|| Running::spawn(command)))
+        };
+        match which {
+            Tool::Pcapfs => Self::Pcapfs(cores::on(cores::CAPTURE, || {
+                Mount::new().inside(&net.a).capture(ALIAS, Net::DEVICE).start()
+            })),
+            Tool::Tcpdump => {
+                let mut command = tool("tcpdump");
+                command.args(["-i", Net::DEVICE, "-n", "-Z", "root", "-B", "65536"]);
+                let running = spawn(command.args(["-w", "/dev/null"]));
+                wait_until("tcpdump listens", 5, || running.stderr().contains("listening on"));
+                Self::Other(running, None)
+            }
+            Tool::Dumpcap => {
+                let folder = tempfile::tempdir_in("/dev/shm").expect("a folder on tmpfs");
+                let mut command = tool("dumpcap");
+                command.args(["-q", "-i", Net::DEVICE, "-B", "64", "-w"]);
+                let running = spawn(command.arg(folder.path().join("out.pcapng")));
+                wait_until("dumpcap listens", 5, || running.stderr().contains("File: "));
+                Self::Other(running, Some(folder))
+            }
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        match self {
+            Self::Pcapfs(daemon) => daemon.pid(),
+            Self::Other(running, _) => running.pid(),
+        }
+    }
+
+    /// Packets captured, after the end.
+    fn captured(self) -> u64 {
+        match self {
+            Self::Pcapfs(daemon) => daemon.count(ALIAS, "/packets/stored"),
+            Self::Other(mut running, _folder) => {
+                running.signal(Signal::SIGINT);
+                let _ = running.wait(20);
+                captured(&running.stderr())
+            }
+        }
+    }
+}
+
+/// `1234 packets captured` of tcpdump, `Packets captured: 1234` of dumpcap.
+fn captured(said: &str) -> u64 {
+    let line = said.lines().rfind(|line| line.to_lowercase().contains("packets captured"));
+    let line = line.unwrap_or_else(|| panic!("no count of packets in: {said}"));
+    let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+fn take(which: Tool, net: &Net, load: Load) -> Figures {
+    let capturing = Capturing::start(which, net);
+    let pid = capturing.pid();
+    let (before, begun) = (received(net), measure::cpu_time(pid));
+    let begin = Instant::now();
+    generate(net, load);
+    let elapsed = begin.elapsed();
+    settle(pid);
+    let cpu = measure::cpu_time(pid).saturating_sub(begun);
+    let offered = received(net) - before;
+    let resident = measure::resident_memory(pid);
+    let captured = capturing.captured();
+
+    assert!(captured > 0, "{which:?} captured nothing");
+    let lost = offered.saturating_sub(captured) as f64;
+    let mut figures = Figures::default();
+    figures.offered.push(offered as f64);
+    figures.rate.push(offered as f64 / elapsed.as_secs_f64());
+    figures.captured.push(captured as f64);
+    figures.lost.push(lost);
+    figures.lost_share.push(100.0 * lost / offered as f64);
+    figures.cpu.push(cpu.as_secs_f64() * 1e6 / captured as f64);
+    figures.resident.push(mebibytes(resident));
+    figures
+}
+
+/// Waits until a process has nothing to do any more.
+fn settle(pid: Pid) {
+    std::thread::sleep(KERNEL_TIMEOUT);
+    let mut last = Duration::MAX;
+    wait_until("the capture has caught up", 20, || {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = measure::cpu_time(pid);
+        let still = now.saturating_sub(last) < Duration::from_millis(5) && last != Duration::MAX;
+        last = now;
+        still
+    });
+}
+
+/// Sends frames from one core.
+fn generate(net: &Net, load: Load) {
+    let mut packet = tempfile::NamedTempFile::new().expect("a file for trafgen");
+    // An Ethernet type that nobody in the kernel answers to.
+    writeln!(
+        packet,
+        "{{ 2,0,0,0,0,0x99, 2,0,0,0,0,1, 0x88,0xb5, fill(0x2a, {}) }}",
+        load.length - 14
+    )
+    .expect("a file for trafgen");
+    let mut command = tool("trafgen");
+    command.args(["--no-sock-mem", "--cpus", "1", "--num", &load.packets.to_string()]);
+    if let Some(rate) = load.rate {
+        command.args(["--rate", &format!("{rate}pps")]);
+    }
+    command.args(["--dev", Net::PEER, "--conf"]).arg(packet.path());
+    let finished = cores::on(cores::GENERATOR, || net.b.run(|| run(&mut command, 60)));
+    let _ = finished.success();
+}
+
+/// Packets that have arrived at the interface that is captured on.
+fn received(net: &Net) -> u64 {
+    let table = net.a.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+    let table = table.expect("/proc is mounted");
+    let (_, counters) = table
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.trim() == Net::DEVICE)
+        .expect("the interface is there");
+    counters.split_whitespace().nth(1).and_then(|field| field.parse().ok()).expect("a counter")
+}

@@ -1,0 +1,181 @@
+//! Tables, for the terminal and for `docs/benchmarks.md`.
+
+use std::fmt::Write as _;
+
+/// A figure that was to reach something.
+#[derive(Debug)]
+struct Verdict {
+    what: String,
+    measured: String,
+    target: String,
+    met: bool,
+}
+
+/// One part of the benchmark.
+#[derive(Debug)]
+pub(crate) struct Section {
+    title: String,
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+    verdicts: Vec<Verdict>,
+    notes: Vec<String>,
+}
+
+impl Section {
+    /// A table with these columns, without rows yet.
+    pub(crate) fn new(title: &str, columns: &[&'static str]) -> Self {
+        Self {
+            title: title.to_owned(),
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+            verdicts: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// A part that could not be measured.
+    pub(crate) fn skipped(name: &str, lack: &str) -> Self {
+        let mut section = Self::new(name, &[]);
+        section.note(format!("Not measured: needs {lack}."));
+        section
+    }
+
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        assert_eq!(N, self.columns.len(), "a cell for each column of {}", self.title);
+        self.rows.push(cells.into());
+    }
+
+    pub(crate) fn verdict(&mut self, what: &str, measured: String, target: &str, met: bool) {
+        let (what, target) = (what.to_owned(), target.to_owned());
+        self.verdicts.push(Verdict { what, measured, target, met });
+    }
+
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// For a terminal.
+    pub(crate) fn plain(&self) -> String {
+        let mut text = format!("\n== {}\n", self.title);
+        text += &table(&self.columns, &self.rows, Style::Plain);
+        for note in &self.notes {
+            let _ = writeln!(text, "   {note}");
+        }
+        text
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!("\n## {}\n\n", self.title);
+        text += &table(&self.columns, &self.rows, Style::Markdown);
+        for note in &self.notes {
+            let _ = write!(text, "\n{note}\n");
+        }
+        text
+    }
+}
+
+/// The whole result.
+#[derive(Debug)]
+pub(crate) struct Report {
+    machine: Vec<(&'static str, String)>,
+    rounds: usize,
+    sections: Vec<Section>,
+}
+
+impl Report {
+    pub(crate) fn new(machine: Vec<(&'static str, String)>, rounds: usize) -> Self {
+        Self { machine, rounds, sections: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, section: Section) {
+        self.sections.push(section);
+    }
+
+    /// What it is measured on, for a terminal.
+    pub(crate) fn head(&self) -> String {
+        let lines: Vec<_> =
+            self.machine.iter().map(|(what, value)| format!("{what:<10} {value}")).collect();
+        lines.join("\n")
+    }
+
+    fn verdict_table(&self, style: Style) -> String {
+        let rows: Vec<_> = self
+            .sections
+            .iter()
+            .flat_map(|section| &section.verdicts)
+            .map(|verdict| {
+                let met = if verdict.met { "met" } else { "missed" };
+                vec![
+                    verdict.what.clone(),
+                    verdict.measured.clone(),
+                    verdict.target.clone(),
+                    met.to_owned(),
+                ]
+            })
+            .collect();
+        table(&["what", "measured", "target", ""], &rows, style)
+    }
+
+    /// What was to be reached and what was, for a terminal.
+    pub(crate) fn verdicts(&self) -> String {
+        format!("\n== Targets\n{}", self.verdict_table(Style::Plain))
+    }
+
+    /// The file for `docs/`.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::from(
+            "# Benchmarks\n\n\
+             Written by `make bench`; `tests/benches/` says how each figure is taken. What is\n\
+             compared was run alternately in the same run on the same machine. Absolute figures\n\
+             are those of this machine; the ratios carry over.\n\n",
+        );
+        let _ = writeln!(
+            text,
+            "Each figure is the median of {} rounds, with the smallest and the largest behind it.\n",
+            self.rounds
+        );
+        let machine: Vec<_> = self
+            .machine
+            .iter()
+            .map(|(what, value)| vec![(*what).to_owned(), value.clone()])
+            .collect();
+        text += &table(&["machine", ""], &machine, Style::Markdown);
+        text += "\n## Targets\n\n";
+        text += &self.verdict_table(Style::Markdown);
+        for section in &self.sections {
+            text += &section.markdown();
+        }
+        text
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Markdown,
+}
+
+fn table(columns: &[&str], rows: &[Vec<String>], style: Style) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([columns[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded: Vec<_> =
+            cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        match style {
+            Style::Plain => format!("   {}\n", padded.join("  ").trim_end()),
+            Style::Markdown => format!("| {} |\n", padded.join(" | ")),
+        }
+    };
+    if columns.is_empty() {
+        return String::new();
+    }
+    let mut text = line(&columns.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    if style == Style::Markdown {
+        text += &line(&widths.iter().map(|&width| "-".repeat(width.max(3))).collect::<Vec<_>>());
+    }
+    rows.iter().for_each(|row| text += &line(row));
+    text
+}
