@@ -18,8 +18,8 @@
 //! * Counters add up, whenever they are read ([`pipeline::Counters`]).
 //! * Bytes from the wire or from a foreign file never panic and never size an allocation unchecked.
 //!
-//! `unsafe` lives in [`ring`]'s map, [`savefile`]'s map and the calls into libpcap below
-//! [`source`] and [`filter`], nowhere else.
+//! `unsafe` lives in [`ring`]'s map, [`savefile`]'s map, the signal handler that guards both, and
+//! the calls into libpcap below [`source`] and [`filter`], nowhere else.
 
 pub mod bell;
 pub mod cursor;
@@ -30,6 +30,7 @@ pub mod pipeline;
 pub mod record;
 pub mod ring;
 pub mod savefile;
+mod sigbus;
 pub mod source;
 pub mod store;
 pub mod time;

@@ -379,7 +379,7 @@ impl Cursor {
             encoder.statistics_if_due(store, delivered(step), blocks);
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
             for record in record::Records::new(bytes) {
-                let index = step.place.position.number - chunk.first.number;
+                let index = step.place.position.number.saturating_sub(chunk.first.number);
                 let interface =
                     usize::try_from(index).ok().and_then(|index| chunk.interface(index));
                 let told = encoder.has_loss_to_tell();
@@ -546,7 +546,7 @@ fn described_before(store: &dyn Store, chunk: &Chunk<'_>) -> u32 {
     let previous = chunk.id.checked_sub(1).and_then(|id| store.pin_more(id).ok());
     previous
         .and_then(|previous| {
-            let count = chunk.first.number - previous.first.number;
+            let count = chunk.first.number.saturating_sub(previous.first.number);
             previous.interface(usize::try_from(count).ok()?.checked_sub(1)?)
         })
         .map_or_else(|| store.leading_interfaces(), |interface| interface.known)

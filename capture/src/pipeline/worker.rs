@@ -174,7 +174,10 @@ impl Filling {
     fn run(self, mut writer: Box<Writer>, mut feed: Feed) -> (Box<Writer>, Option<Feed>) {
         let (state, error) = loop {
             match self.fill(&mut writer, &mut feed) {
-                Ok(Ended::Stopped) => break (State::Stopped, None),
+                Ok(Ended::Stopped) => match writer.ring().intact() {
+                    Ok(()) => break (State::Stopped, None),
+                    Err(error) => break (State::Failed, Some(error.to_string())),
+                },
                 Ok(Ended::Exhausted) => break (State::Ended, None),
                 Err(error @ SourceError::Lost { .. }) => {
                     self.shared.set(State::Retrying, Some(error.to_string()));
@@ -200,6 +203,10 @@ impl Filling {
         let shared = &self.shared;
         let mut tick = |writer: &Writer| {
             shared.rate.measure(Instant::now(), || writer.ring().bounds());
+            if writer.ring().intact().is_err() {
+                // What is stored from here on would be in no file.
+                self.control.stop();
+            }
         };
         match feed {
             Feed::Live(live) => live.run(writer, &self.control, &mut tick),

@@ -24,6 +24,7 @@ use super::geometry::Geometry;
 use super::layout::{Committed, FileHeader, PAGE, SegmentHeader, opening_checksum};
 use super::pins::{Attempt, Slots};
 use crate::record::HEADER_LEN;
+use crate::sigbus::{Guard, Use};
 use crate::store::Position;
 
 /// Bytes to gather before their checksum is taken: few enough to be in the first-level cache still.
@@ -32,6 +33,8 @@ const HASH_EVERY: usize = 8 << 10;
 /// A ring file in memory.
 #[derive(Debug)]
 pub(super) struct RingMap {
+    // Dropped in this order: addresses are guarded no longer than they are mapped.
+    guard: Option<Guard>,
     map: MmapRaw,
     geometry: Geometry,
 }
@@ -48,7 +51,17 @@ impl RingMap {
         }
         let len = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let map = memmap2::MmapOptions::new().len(len).map_raw(file)?;
-        Ok(Self { map, geometry })
+        // Without a guard, when there are a thousand, a ring file that someone cuts is the end of
+        // the process, as it is for any other program.
+        let start = map.as_ptr();
+        let guard = Guard::new(&(start..start.wrapping_add(len)), Use::Write)?;
+        Ok(Self { guard, map, geometry })
+    }
+
+    /// Whether the file was cut short by someone, so that the memory is no longer that of the
+    /// file.
+    pub(super) fn is_torn(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_torn)
     }
 
     pub(super) fn geometry(&self) -> Geometry {

@@ -228,6 +228,14 @@ impl Store for Ring {
         }
     }
 
+    fn intact(&self) -> Result<(), PinError> {
+        if self.segments.map().is_torn() {
+            let path = self.path.display();
+            return Err(PinError::Failed(format!("{path} was cut short while in use")));
+        }
+        Ok(())
+    }
+
     fn bells(&self) -> &Bells {
         &self.bells
     }
