@@ -8,7 +8,8 @@ struct Verdict {
     what: String,
     measured: String,
     target: String,
-    met: bool,
+    /// `None` if this run says nothing about it.
+    met: Option<bool>,
 }
 
 /// One part of the benchmark.
@@ -47,7 +48,13 @@ impl Section {
 
     pub(crate) fn verdict(&mut self, what: &str, measured: String, target: &str, met: bool) {
         let (what, target) = (what.to_owned(), target.to_owned());
-        self.verdicts.push(Verdict { what, measured, target, met });
+        self.verdicts.push(Verdict { what, measured, target, met: Some(met) });
+    }
+
+    /// A figure whose condition did not hold in this run.
+    pub(crate) fn undecided(&mut self, what: &str, measured: String, target: &str) {
+        let (what, target) = (what.to_owned(), target.to_owned());
+        self.verdicts.push(Verdict { what, measured, target, met: None });
     }
 
     pub(crate) fn note(&mut self, note: String) {
@@ -104,7 +111,7 @@ impl Report {
             .iter()
             .flat_map(|section| &section.verdicts)
             .map(|verdict| {
-                let met = if verdict.met { "met" } else { "missed" };
+                let met = verdict.met.map_or("undecided", |met| if met { "met" } else { "missed" });
                 vec![
                     verdict.what.clone(),
                     verdict.measured.clone(),

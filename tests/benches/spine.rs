@@ -75,7 +75,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let mut markdown = None;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
             "--bench" => asked = true,
             "--rounds" => {
@@ -83,7 +83,10 @@ fn arguments() -> Result<Option<Arguments>, String> {
             }
             "--markdown" => markdown = Some(PathBuf::from(value()?)),
             name => parts.push(
-                PARTS.iter().find(|part| part.name == name).ok_or(format!("no part {name}"))?,
+                PARTS
+                    .iter()
+                    .find(|part| part.name == name)
+                    .ok_or_else(|| format!("no part {name}"))?,
             ),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::sys::statvfs::fstatvfs;
 use parking_lot::Mutex;
 
 use super::geometry::{BadSize, Geometry};
@@ -271,14 +272,26 @@ fn reserve(file: &File, path: &Path, geometry: Geometry) -> Result<(), RingError
     file.set_len(0).map_err(system)?;
     let size = i64::try_from(geometry.file_size())
         .map_err(|_| system(io::Error::from(io::ErrorKind::FileTooLarge)))?;
+    let no_space = || {
+        let needed = geometry.file_size().div_ceil(1 << 20);
+        RingError::NoSpace { path: path.to_owned(), needed }
+    };
+    // Asked first: an attempt at too much takes all there is for a moment, from everybody.
+    if available(file).is_some_and(|available| available < geometry.file_size()) {
+        return Err(no_space());
+    }
     match fallocate(file, FallocateFlags::empty(), 0, size) {
         Ok(()) => Ok(()),
-        Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => {
-            let needed = geometry.file_size().div_ceil(1 << 20);
-            Err(RingError::NoSpace { path: path.to_owned(), needed })
-        }
+        Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => Err(no_space()),
         Err(errno) => Err(system(errno.into())),
     }
+}
+
+/// Bytes free for this process in the file system of `file`, if it says.
+fn available(file: &File) -> Option<u64> {
+    let status = fstatvfs(file).ok()?;
+    // A tmpfs without a limit says it has no blocks at all.
+    (status.blocks() > 0).then(|| status.blocks_available().saturating_mul(status.fragment_size()))
 }
 
 const fn precision_number(precision: Precision) -> u32 {
