@@ -25,9 +25,10 @@ const BLOCK_TIMEOUT_MS: i32 = 10;
 /// The same as a duration.
 const BLOCK_TIMEOUT: Duration = Duration::from_millis(BLOCK_TIMEOUT_MS.unsigned_abs() as u64);
 
-/// Bytes of kernel buffer for each interface: 16 ms at 1 GB/s, enough to be scheduled away for a
-/// time slice on a busy machine, and little enough to have a hundred captures.
-const KERNEL_BUFFER: i32 = 16 << 20;
+/// Bytes of kernel buffer for each interface: 24 ms at 1 GB/s, enough to be scheduled away for a
+/// few time slices on a busy machine, and little enough to have a hundred captures. It is memory
+/// of this process as the kernel counts it.
+const KERNEL_BUFFER: i32 = 24 << 20;
 
 /// Most packets between two publications, so that a link that never pauses is not published late.
 const BATCH: usize = 1024;
@@ -236,7 +237,8 @@ pub(super) fn wait_for(source: BorrowedFd<'_>, control: &Control, timeout: PollT
 }
 
 /// What an interface and its driver count as dropped before the kernel saw it, since it was made;
-/// 0 where that is not known, as for [`ANY`].
+/// 0 where that is not known, as for [`ANY`], and in a network namespace other than that of the
+/// mounted sysfs unless an interface there has the same name.
 fn interface_drops(name: &str) -> u64 {
     ["rx_missed_errors", "rx_fifo_errors"]
         .iter()
