@@ -26,6 +26,7 @@ struct Streamed {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Packet {
+    link_type: LinkType,
     seconds: u32,
     fraction: u32,
     original_len: u32,
@@ -69,7 +70,9 @@ pub(crate) fn savefile(data: &[u8]) {
         return;
     };
     let packets = check_store(&whole);
-    assert_eq!(packets, streamed.packets);
+    let link_type = whole.header().expect("known from the start").link_type;
+    let native = packets.iter().filter(|packet| packet.link_type == link_type);
+    assert!(native.eq(&streamed.packets));
     assert_eq!(whole.foreign_packets(), streamed.foreign);
     let problem = whole.problem().unwrap_or_default();
     match &streamed.malformed {
@@ -114,11 +117,17 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
                     streamed.foreign += 1;
                 }
                 Ok(Some(Event::Packet(packet))) => {
-                    assert!(streamed.link_type.is_some());
+                    let link_type = streamed.link_type.expect("the header comes first");
                     let (seconds, fraction) = packet.time.to_parts(precision);
                     let original_len = packet.original_len;
                     let data = packet.data.to_vec();
-                    streamed.packets.push(Packet { seconds, fraction, original_len, data });
+                    streamed.packets.push(Packet {
+                        link_type,
+                        seconds,
+                        fraction,
+                        original_len,
+                        data,
+                    });
                 }
                 Ok(None) => break,
                 Err(malformed) => {
@@ -144,7 +153,7 @@ fn mapped(path: &Path, snaplen: u8) -> Option<Savefile> {
 /// Everything in a store, after a look at whether its parts agree.
 fn check_store(store: &Savefile) -> Vec<Packet> {
     let header = store.header().expect("known from the start");
-    let (mut packets, mut pcap) = (Vec::new(), 0);
+    let (mut packets, mut pcap, mut foreign) = (Vec::new(), 0, 0);
     let mut pcapng = Vec::new();
     let mut described = store.leading_interfaces();
     for id in 0.. {
@@ -158,7 +167,9 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
         assert_eq!(store.find(Target::Number(chunk.first.number)), Ok(id));
         assert_eq!(store.find(Target::Pcap(chunk.first.pcap)), Ok(id));
         assert_eq!(store.find(Target::Pcapng(chunk.first.pcapng)), Ok(id));
-        pcap += chunk.bytes().len() as u64;
+        assert_eq!(chunk.foreign, foreign);
+        pcap += chunk.pcap_bytes().len() as u64;
+        let mut selected = Records::new(chunk.pcap_bytes());
         let mut records = Records::new(chunk.bytes());
         for (index, record) in records.by_ref().enumerate() {
             let (interface, known) =
@@ -169,11 +180,19 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
                 pcapng_writer::interface_description(&mut pcapng, &interface, &header);
                 described += 1;
             }
+            let link_type = store.interface(interface).and_then(|interface| interface.link_type);
+            let link_type = link_type.unwrap_or(header.link_type);
+            if link_type == header.link_type {
+                assert_eq!(selected.next(), Some(record));
+            } else {
+                foreign += 1;
+            }
             let (time, original_len, data) =
                 (Timestamp::default(), record.original_len, record.data);
             let packet = pcapng_writer::Packet { interface, time, original_len, data };
             pcapng_writer::enhanced_packet(&mut pcapng, &packet, header.precision, None);
             packets.push(Packet {
+                link_type,
                 // As time stamps, because a fraction of a second or more carries over in one.
                 seconds: record.time(header.precision).to_parts(header.precision).0,
                 fraction: record.time(header.precision).to_parts(header.precision).1,
@@ -181,10 +200,11 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
                 data: data.to_vec(),
             });
         }
-        assert!(records.rest().is_empty());
+        assert!(records.rest().is_empty() && selected.rest().is_empty());
     }
     let bounds = store.bounds();
     assert!(bounds.ended);
+    assert_eq!(store.foreign_packets(), foreign);
     assert_eq!(bounds.next.number, packets.len() as u64 + 1);
     assert_eq!((bounds.next.pcap, bounds.next.pcapng), (pcap, pcapng.len() as u64));
     packets

@@ -18,12 +18,14 @@ use crate::time::{Precision, Timestamp};
 
 /// A place between two stored packets, in the three measures readers use.
 ///
-/// All three grow together: if `a.number <= b.number` then the same holds for the other two.
+/// All three grow together: if `a.number <= b.number` then the same holds for the other two. Only
+/// `pcap` may stand still meanwhile, over packets that `.pcap` files do not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// Number of the packet that begins here; the first packet of a capture is number 1.
     pub number: u64,
-    /// Bytes of all pcap records (16-byte header and data) before this place, since packet 1.
+    /// Bytes of all pcap records (16-byte header and data) of [`Header::link_type`] before this
+    /// place, since packet 1.
     pub pcap: u64,
     /// Bytes of all pcapng packet blocks, and interface blocks between them, before this place.
     pub pcapng: u64,
@@ -45,6 +47,9 @@ pub struct Bounds {
     pub oldest: Position,
     /// Where the next packet to come will begin.
     pub next: Position,
+    /// Bytes of the records that [`Position::pcap`] of `next` leaves out: those of other link
+    /// types than the header's. Only a store that drops nothing has any.
+    pub foreign_bytes: u64,
     /// Time stamp of the newest packet; `None` before the first.
     pub newest_time: Option<Timestamp>,
     /// No packet will be added any more, unless the capture is started again.
@@ -54,7 +59,8 @@ pub struct Bounds {
 /// What a savefile made of a store says in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Link type of every packet in the store.
+    /// Link type of a `.pcap` file. Packets of interfaces that have another are in `.pcapng` files
+    /// only.
     pub link_type: LinkType,
     /// Resolution of the time stamps in the records.
     pub precision: Precision,
@@ -73,6 +79,8 @@ pub struct Interface {
     pub filter: Option<String>,
     /// Most bytes kept of one packet of this interface; 0 for no limit.
     pub snaplen: u32,
+    /// Link type of its packets; `None` for [`Header::link_type`].
+    pub link_type: Option<LinkType>,
 }
 
 /// Where a search in a store starts from.
@@ -80,7 +88,7 @@ pub struct Interface {
 pub enum Target {
     /// The packet of this number.
     Number(u64),
-    /// The record that covers this offset, see [`Position::pcap`].
+    /// The record that covers this offset, see [`Position::pcap`]; one of the header's link type.
     Pcap(u64),
     /// The block that covers this offset, see [`Position::pcapng`].
     Pcapng(u64),
@@ -123,13 +131,15 @@ pub enum PinError {
 /// A run of whole pcap records that stays in place until the chunk is dropped.
 ///
 /// `bytes` holds records in this machine's byte order and the precision of [`Header`], and nothing
-/// else: the bytes of a savefile without its file header.
+/// else: the bytes of a savefile without its file header, if all are of the header's link type.
 #[derive(Debug)]
 pub struct Chunk<'a> {
     /// Chunks of a store are numbered without holes; the next one is `id + 1`.
     pub id: u64,
     /// Where the first record begins.
     pub first: Position,
+    /// Packets before it, since packet 1, that are of another link type than the header's.
+    pub foreign: u64,
     /// No record will be added to this chunk any more.
     pub complete: bool,
     /// The records.
@@ -154,6 +164,32 @@ pub struct Converted {
     pub bytes: Vec<u8>,
     /// For each record the interface it came from; empty if the store has only interface 0.
     pub interfaces: Vec<RecordInterface>,
+    /// What `.pcap` files have of it; `None` if they have all.
+    pub selection: Option<Selection>,
+}
+
+/// The records of a [`Converted`] chunk that are of the header's link type, where some are not.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// A copy of these records, back to back.
+    pub bytes: Vec<u8>,
+    /// Index in the chunk of each of them, in rising order.
+    pub indices: Vec<u32>,
+    /// Records in the chunk: above every index.
+    pub records: u32,
+}
+
+impl Selection {
+    /// How many records of the selection lie before the record with this index in the chunk.
+    fn before(&self, index: u64) -> usize {
+        self.indices.partition_point(|selected| u64::from(*selected) < index)
+    }
+
+    /// Index in the chunk of the record with this index in the selection; behind the last, that of
+    /// the end of the chunk.
+    fn index(&self, selected: usize) -> u64 {
+        u64::from(self.indices.get(selected).copied().unwrap_or(self.records))
+    }
 }
 
 /// Which interface a record of a [`Converted`] chunk came from.
@@ -173,6 +209,41 @@ impl Chunk<'_> {
             ChunkBytes::Pinned(pin) => pin.bytes(),
             ChunkBytes::Mapped(bytes) => bytes,
             ChunkBytes::Converted(converted) => &converted.bytes,
+        }
+    }
+
+    /// The records of the header's link type: what `.pcap` files have of the chunk.
+    #[must_use]
+    pub fn pcap_bytes(&self) -> &[u8] {
+        self.selection().map_or_else(|| self.bytes(), |selection| &selection.bytes)
+    }
+
+    /// Number of the packet `count` records of [`Chunk::pcap_bytes`] behind that with `number`,
+    /// or behind the place it would have among them; behind the last of them, that of the packet
+    /// the next chunk begins with.
+    pub(crate) fn pcap_number(&self, number: u64, count: u64) -> u64 {
+        let Some(selection) = self.selection() else { return number.saturating_add(count) };
+        let before = selection.before(number.saturating_sub(self.first.number));
+        let selected = before.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
+        self.first.number.saturating_add(selection.index(selected))
+    }
+
+    /// Whether the record with this index in the chunk is one of [`Chunk::pcap_bytes`].
+    pub(crate) fn is_in_pcap(&self, index: usize) -> bool {
+        self.selection().is_none_or(|selection| {
+            u32::try_from(index).is_ok_and(|index| selection.indices.binary_search(&index).is_ok())
+        })
+    }
+
+    /// Whether some of its records are not in `.pcap` files.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.selection().is_some()
+    }
+
+    fn selection(&self) -> Option<&Selection> {
+        match &self.bytes {
+            ChunkBytes::Converted(converted) => converted.selection.as_ref(),
+            ChunkBytes::Pinned(_) | ChunkBytes::Mapped(_) => None,
         }
     }
 

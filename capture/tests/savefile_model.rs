@@ -42,7 +42,9 @@ struct Served {
     time: (u32, u32),
     original_len: u32,
     data: Vec<u8>,
-    /// Index among the interfaces served, and how many are described before.
+    /// Of the link type that pcap files have.
+    native: bool,
+    /// Index among the interfaces of the file, and how many are described before.
     interface: (u32, u32),
     at: Position,
 }
@@ -51,11 +53,11 @@ struct Served {
 struct Model {
     link_type: u16,
     leading: u32,
-    names: Vec<Option<String>>,
+    /// Name and link type.
+    interfaces: Vec<(Option<String>, u16)>,
     served: Vec<Served>,
     next: Position,
     raw: usize,
-    foreign: usize,
     left: usize,
 }
 
@@ -68,49 +70,48 @@ impl Model {
             .or_else(|| raw.first().map(|packet| packet.link_type))
             .or_else(|| interfaces.first().map(|interface| interface.link_type))
             .unwrap_or(1);
-        let same: Vec<usize> = (0..interfaces.len())
-            .filter(|index| interfaces[*index].link_type == link_type)
-            .collect();
         let known_at = |end: usize| {
-            let known = same.iter().filter(|index| interfaces[**index].end <= end).count();
+            let known = interfaces.iter().filter(|interface| interface.end <= end).count();
             if file.link_type.is_some() { 1 } else { u32::try_from(known).unwrap() }
         };
         let leading = known_at(raw.first().map_or(cut, |packet| packet.end)).max(1);
-        let ours = raw.iter().filter(|packet| packet.link_type == link_type);
         let mut next = Position::START;
         let mut described = leading;
         let mut served = Vec::new();
-        for packet in ours.clone().filter(|packet| view.matches(&packet.data)) {
+        for packet in raw.iter().filter(|packet| view.matches(&packet.data)) {
             let mut data = packet.data.clone();
             data.truncate(view.snaplen.unwrap_or(u32::MAX) as usize);
-            let id = same.iter().position(|index| *index == packet.interface).unwrap_or(0);
+            let native = packet.link_type == link_type;
             let known = known_at(packet.end);
             let at = next;
             next.number += 1;
-            next.pcap += 16 + data.len() as u64;
+            next.pcap += if native { 16 + data.len() as u64 } else { 0 };
             next.pcapng += 32 + data.len().next_multiple_of(4) as u64;
             while described < known {
-                let name = interfaces[same[described as usize]].name.as_ref();
+                let name = interfaces[described as usize].name.as_ref();
                 let name = name.map_or(0, |name| 4 + name.len().next_multiple_of(4));
                 // Block, link type and snapshot length, name, resolution, end of options.
                 next.pcapng += 12 + 8 + name as u64 + 8 + 4;
                 described += 1;
             }
-            let interface = (u32::try_from(id).unwrap(), known);
+            let interface = (u32::try_from(packet.interface).unwrap(), known);
             let (time, original_len) = (packet.time, packet.original_len);
-            served.push(Served { time, original_len, data, interface, at });
+            served.push(Served { time, original_len, data, native, interface, at });
         }
         let whole = file.ends.iter().filter(|end| **end <= cut).max().copied().unwrap_or(0);
         Self {
             link_type,
             leading,
-            names: same.iter().map(|index| interfaces[*index].name.clone()).collect(),
+            interfaces: interfaces.iter().map(|one| (one.name.clone(), one.link_type)).collect(),
             next,
             served,
             raw: raw.len(),
-            foreign: raw.len() - ours.count(),
             left: cut - whole,
         }
+    }
+
+    fn foreign(&self) -> usize {
+        self.served.iter().filter(|packet| !packet.native).count()
     }
 }
 
@@ -139,20 +140,25 @@ fn served(savefile: &Savefile) -> Vec<Served> {
         };
         assert!(chunk.complete && !chunk.bytes().is_empty());
         let mut at = chunk.first;
+        let mut selected = Records::new(chunk.pcap_bytes());
         let mut records = Records::new(chunk.bytes());
         for (index, record) in records.by_ref().enumerate() {
             let interface = chunk.interface(index).map_or((0, 1), |one| (one.id, one.known));
+            let link_type = savefile.interface(interface.0).unwrap().link_type;
+            let native = link_type.is_none_or(|it| it == savefile.header().unwrap().link_type);
+            assert!(!native || selected.next() == Some(record));
             all.push(Served {
                 time: (record.seconds, record.fraction),
                 original_len: record.original_len,
                 data: record.data.to_vec(),
+                native,
                 interface,
                 at,
             });
             at.number += 1;
-            at.pcap += record.len() as u64;
+            at.pcap += if native { record.len() as u64 } else { 0 };
         }
-        assert!(records.rest().is_empty());
+        assert!(records.rest().is_empty() && selected.rest().is_empty());
     }
     all
 }
@@ -162,12 +168,15 @@ fn check_mapped(savefile: &Savefile, model: &Model) {
     let header = savefile.header().unwrap();
     assert_eq!(header.link_type.0, model.link_type);
     assert_eq!(savefile.leading_interfaces(), model.leading);
-    for (id, name) in (0..).zip(&model.names) {
-        assert_eq!(savefile.interface(id).unwrap().name, *name);
+    for (id, (name, link_type)) in (0..).zip(&model.interfaces) {
+        let interface = savefile.interface(id).unwrap();
+        assert_eq!(interface.name, *name);
+        assert_eq!(interface.link_type.unwrap_or(header.link_type).0, *link_type);
     }
-    assert!(savefile.interface(u32::try_from(model.names.len().max(1)).unwrap()).is_none());
+    assert!(savefile.interface(u32::try_from(model.interfaces.len().max(1)).unwrap()).is_none());
     assert_eq!(savefile.raw_packets(), model.raw as u64);
-    assert_eq!(savefile.foreign_packets(), model.foreign as u64);
+    assert_eq!(savefile.foreign_packets(), model.foreign() as u64);
+    assert_eq!(savefile.note().is_some(), model.foreign() > 0);
     let bounds = savefile.bounds();
     assert!(bounds.ended);
     assert_eq!((bounds.oldest, bounds.next), (Position::START, model.next));
@@ -198,7 +207,9 @@ fn check_find(savefile: &Savefile, model: &Model) {
         let last = savefile.capacity().used - 1;
         assert_eq!(savefile.find(Target::Number(1)), Ok(0));
         assert_eq!(savefile.find(Target::Pcapng(0)), Ok(0));
-        assert_eq!(savefile.find(Target::Pcap(next.pcap - 1)), Ok(last));
+        let number = model.served.iter().rposition(|packet| packet.native).map_or(0, |at| at + 1);
+        let chunk = savefile.find(Target::Number(number as u64)).ok();
+        assert_eq!(savefile.find(Target::Pcap(next.pcap.wrapping_sub(1))).ok(), chunk);
         assert_eq!(savefile.find(Target::Pcapng(next.pcapng - 1)), Ok(last));
     }
 }
@@ -246,6 +257,7 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
                     time: packet.time.to_parts(precision.unwrap()),
                     original_len: packet.original_len,
                     data: packet.data.to_vec(),
+                    native: true,
                     interface: (0, 1),
                     at: Position::START,
                 }),
@@ -261,8 +273,8 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
 fn check_streamed(bytes: &[u8], pieces: &[usize], model: &Model) {
     let (packets, foreign, left) = streamed(bytes, pieces);
     assert_eq!(left, model.left as u64);
-    assert_eq!(foreign, model.foreign);
-    let plain = model.served.iter().map(|packet| Served {
+    assert_eq!(foreign, model.foreign());
+    let plain = model.served.iter().filter(|packet| packet.native).map(|packet| Served {
         interface: (0, 1),
         at: Position::START,
         ..packet.clone()

@@ -6,8 +6,12 @@
 //! whatever happens to the ring before it comes back. A cursor whose next record is no longer
 //! retained skips to the oldest one that is, and counts exactly what it skipped.
 //!
-//! Between replies `position` is always a record boundary, and `lost` the packets passed over:
-//! `position.number - origin = delivered + lost`.
+//! A pcap file holds one link type, so a pcap cursor passes over the packets of others, and counts
+//! them too. It does so at once: behind a record it delivered it stands before the next that it
+//! can, or where its chunk ends.
+//!
+//! Between replies `position` is always a record boundary, and `lost` and `foreign` are the packets
+//! passed over: `position.number - origin = delivered + lost + foreign`.
 //!
 //! [`Snapshot`](snapshot::Snapshot) puts file offsets on top, for files one can seek in.
 
@@ -34,6 +38,16 @@ pub enum Format {
     Pcap,
     /// pcapng, made from the records while they are sent.
     Pcapng,
+}
+
+impl Format {
+    /// The records of a chunk that a file of this format has.
+    fn records<'a>(self, chunk: &'a Chunk<'_>) -> &'a [u8] {
+        match self {
+            Self::Pcap => chunk.pcap_bytes(),
+            Self::Pcapng => chunk.bytes(),
+        }
+    }
 }
 
 /// Where a cursor begins.
@@ -79,7 +93,11 @@ pub struct Cursor {
     place: Place,
     /// Number of the first packet it was to deliver.
     origin: u64,
+    /// Packets that were overwritten before they could be handed out.
     lost: u64,
+    /// Packets passed over for their link type; 0 for pcapng. A store that has any drops none, so
+    /// for a cursor that seeks they are those before its place, of which packet 1 is the first.
+    foreign: u64,
     delivered_bytes: u64,
     /// Bytes handed out before anything else; those below `carried` were sent.
     carry: Vec<u8>,
@@ -103,6 +121,7 @@ struct Place {
 struct Step {
     place: Place,
     lost: u64,
+    foreign: u64,
     /// See [`Cursor::plain`].
     plain: u64,
 }
@@ -121,7 +140,8 @@ pub struct Progress {
     pub delivered: u64,
     /// Bytes handed out, file headers included.
     pub delivered_bytes: u64,
-    /// Packets that were overwritten before they could be handed out.
+    /// Packets that were overwritten before they could be handed out, or that a pcap file cannot
+    /// have for their link type.
     pub lost: u64,
     /// Packets stored but not handed out yet.
     pub lag: u64,
@@ -144,6 +164,7 @@ impl Cursor {
             place: Place { chunk, position },
             origin: position.number,
             lost: 0,
+            foreign: 0,
             delivered_bytes: 0,
             carry: Vec::new(),
             carried: 0,
@@ -158,9 +179,9 @@ impl Cursor {
         let bounds = self.bounds(store);
         let done = self.place.position.number - self.origin;
         Progress {
-            delivered: done.saturating_sub(self.lost),
+            delivered: done.saturating_sub(self.lost + self.foreign),
             delivered_bytes: self.delivered_bytes,
-            lost: self.lost,
+            lost: self.lost + self.foreign,
             lag: bounds.next.number.saturating_sub(self.place.position.number),
         }
     }
@@ -180,10 +201,15 @@ impl Cursor {
     /// Whether a read would send something or report the end, as poll(2) asks.
     pub fn is_ready(&self, store: &dyn Store) -> bool {
         let bounds = store.bounds();
+        let position = self.place.position;
+        let has_more = match self.format {
+            // Also says whether all that is left is of other link types.
+            Format::Pcap => bounds.next.pcap > position.pcap,
+            Format::Pcapng => bounds.next.number > position.number,
+        };
         self.carried < self.carry.len()
             || bounds.ended
-            || (store.header().is_some()
-                && (self.waiting.is_some() || bounds.next.number > self.place.position.number))
+            || (store.header().is_some() && (self.waiting.is_some() || has_more))
     }
 
     /// Hands up to `want` bytes to `send`, in one call, as slices in order.
@@ -250,7 +276,7 @@ impl Cursor {
     ) -> Result<Outcome, ReadError> {
         let from_carry = self.carry_len().min(want);
         let mut left = want - from_carry;
-        let mut step = Step { place: self.place, lost: 0, plain: self.plain };
+        let mut step = self.step();
         let mut parts: [Option<(Chunk<'_>, usize, usize)>; CHUNKS_PER_REPLY] =
             [const { None }; CHUNKS_PER_REPLY];
         // The rest of the last record, in the chunk of the last part.
@@ -260,18 +286,18 @@ impl Cursor {
                 break;
             }
             let holding = if held == 0 { Holding::Nothing } else { Holding::Chunks };
-            let Some((chunk, offset)) = next_chunk(store, &mut step, from_carry == 0, holding)?
-            else {
-                break;
-            };
-            let bytes = chunk.bytes().get(offset..).unwrap_or_default();
+            let found = next_chunk(store, self.format, &mut step, from_carry == 0, holding)?;
+            let Some((chunk, offset)) = found else { break };
+            let bytes = chunk.pcap_bytes().get(offset..).unwrap_or_default();
             let take = left.min(bytes.len());
             let (walked, count) = walk(bytes, take);
             if walked < take {
                 return Err(ReadError::Storage("a stored record is not whole".to_owned()));
             }
             step.place.chunk = chunk.id;
-            step.place.position.number += count;
+            let number = chunk.pcap_number(step.place.position.number, count);
+            step.foreign += number - step.place.position.number - count;
+            step.place.position.number = number;
             step.place.position.pcap += walked as u64;
             rest = walked - take;
             left -= take;
@@ -281,7 +307,7 @@ impl Cursor {
         let carry = self.carry().get(..from_carry).unwrap_or_default();
         let mut used = 0;
         let bodies = parts.iter().flatten().map(|(chunk, offset, take)| {
-            chunk.bytes().get(*offset..offset + take).unwrap_or_default()
+            chunk.pcap_bytes().get(*offset..offset + take).unwrap_or_default()
         });
         for (slice, bytes) in slices
             .iter_mut()
@@ -301,7 +327,7 @@ impl Cursor {
         self.consume_carry(from_carry);
         if let Some((chunk, offset, take)) = parts.iter().flatten().last() {
             let end = offset + take;
-            if let Some(bytes) = chunk.bytes().get(end..end + rest) {
+            if let Some(bytes) = chunk.pcap_bytes().get(end..end + rest) {
                 self.carry.extend_from_slice(bytes);
             }
         }
@@ -319,7 +345,7 @@ impl Cursor {
     ) -> Result<Outcome, ReadError> {
         let from_carry = self.carry_len().min(want);
         let left = want - from_carry;
-        let mut step = Step { place: self.place, lost: 0, plain: self.plain };
+        let mut step = self.step();
         let mut blocks = std::mem::take(&mut self.encoder.scratch);
         blocks.clear();
         let mut encoder = self.encoder.clone();
@@ -368,7 +394,7 @@ impl Cursor {
         while blocks.len() < want {
             let lost_before = step.lost;
             let may_lap = blocks.is_empty() && self.carry_len() == 0;
-            let found = next_chunk(store, step, may_lap, Holding::Nothing)?;
+            let found = next_chunk(store, self.format, step, may_lap, Holding::Nothing)?;
             // Also if there is nothing to follow the loss yet: the packet that will follows it.
             encoder.note_loss(step.lost - lost_before);
             let Some((chunk, offset)) = found else {
@@ -381,12 +407,14 @@ impl Cursor {
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
             for record in record::Records::new(bytes) {
                 let index = step.place.position.number.saturating_sub(chunk.first.number);
-                let interface =
-                    usize::try_from(index).ok().and_then(|index| chunk.interface(index));
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
+                let interface = chunk.interface(index);
                 let told = encoder.has_loss_to_tell();
                 let measured = encoder.packet(store, &header, interface, &record, blocks);
                 step.place.position.number += 1;
-                step.place.position.pcap += record.len() as u64;
+                if chunk.is_in_pcap(index) {
+                    step.place.position.pcap += record.len() as u64;
+                }
                 step.place.position.pcapng += measured;
                 if told {
                     step.plain = step.place.position.pcapng;
@@ -421,12 +449,28 @@ impl Cursor {
         let mut encoder = self.encoder.clone();
         encoder.jump(described_before(store, &chunk));
         let mut position = chunk.first;
-        for (index, record) in record::Records::new(chunk.bytes()).enumerate() {
+        // Of another link type, before `position`.
+        let mut foreign = match self.format {
+            Format::Pcap => chunk.foreign,
+            Format::Pcapng => 0,
+        };
+        for (index, record) in record::Records::new(self.format.records(&chunk)).enumerate() {
             let interface = chunk.interface(index);
             let mut after = position;
-            after.number += 1;
-            after.pcap += record.len() as u64;
-            after.pcapng += encoder.measure(store, interface, &record);
+            match self.format {
+                Format::Pcap => {
+                    after.number = chunk.pcap_number(position.number, 1);
+                    foreign += after.number - position.number - 1;
+                    after.pcap += record.len() as u64;
+                }
+                Format::Pcapng => {
+                    after.number += 1;
+                    if chunk.is_in_pcap(index) {
+                        after.pcap += record.len() as u64;
+                    }
+                    after.pcapng += encoder.measure(store, interface, &record);
+                }
+            }
             if target.coordinate(&after) <= coordinate {
                 encoder.jump(interface.map_or(1, |interface| interface.known));
                 position = after;
@@ -436,8 +480,8 @@ impl Cursor {
             match self.format {
                 Format::Pcap => {
                     let from = usize::try_from(position.pcap - chunk.first.pcap).unwrap_or(0);
-                    let bytes = chunk.bytes().get(from..from + record.len()).unwrap_or_default();
-                    carry.extend_from_slice(bytes);
+                    let bytes = chunk.pcap_bytes().get(from..from + record.len());
+                    carry.extend_from_slice(bytes.unwrap_or_default());
                 }
                 Format::Pcapng => {
                     encoder.packet(store, &header, interface, &record, &mut carry);
@@ -449,6 +493,7 @@ impl Cursor {
             self.carry = carry;
             self.encoder = encoder;
             self.place = Place { chunk: chunk.id, position: after };
+            self.foreign = foreign;
             self.lost = self.lost.min(after.number.saturating_sub(self.origin));
             return Ok(());
         }
@@ -461,6 +506,7 @@ impl Cursor {
         self.carry.clear();
         self.carried = 0;
         self.lost = 0;
+        self.foreign = 0;
         self.plain = 0;
         self.encoder.jump(0);
         self.place = Place { chunk: store.bounds().oldest_chunk, position: begin };
@@ -479,19 +525,37 @@ impl Cursor {
         }
     }
 
+    /// Passes over packets at the end of the store that a pcap file cannot have, if only such are
+    /// left.
+    pub(crate) fn pass_over_foreign(&mut self, store: &dyn Store) {
+        if self.format == Format::Pcap && self.waiting.is_none() && self.carry().is_empty() {
+            let mut step = self.step();
+            pass_over_foreign(store, &mut step);
+            self.apply(&step);
+        }
+    }
+
+    /// A reply that does nothing yet.
+    const fn step(&self) -> Step {
+        Step { place: self.place, lost: 0, foreign: 0, plain: self.plain }
+    }
+
     fn apply(&mut self, step: &Step) {
         self.place = step.place;
         self.lost += step.lost;
+        self.foreign += step.foreign;
         self.plain = step.plain;
     }
 }
 
-/// The chunk with the next record and the record's offset in it; `None` if there is none yet.
+/// The chunk with the next record, and the record's offset among those a file of this format has
+/// of it; `None` if there is none yet.
 ///
 /// With `may_lap`, a chunk that is gone is made up for by the oldest there is; without, it ends
 /// the reply, so that what was begun is sent first.
 fn next_chunk<'a>(
     store: &'a dyn Store,
+    format: Format,
     step: &mut Step,
     may_lap: bool,
     holding: Holding,
@@ -503,24 +567,37 @@ fn next_chunk<'a>(
         };
         match pinned {
             Ok(chunk) => {
-                // Put back to a place that is no longer retained, see Cursor::rewind.
                 let skipped = chunk.first.number.saturating_sub(step.place.position.number);
                 if skipped > 0 {
-                    if !may_lap {
+                    if chunk.first.pcap == step.place.position.pcap {
+                        // No record between, so whole chunks were left out below.
+                        step.foreign += skipped;
+                    } else if may_lap {
+                        // Put back to a place that is no longer retained, see Cursor::rewind.
+                        step.lost += skipped;
+                    } else {
                         return Ok(None);
                     }
-                    step.lost += skipped;
                     step.place.position = chunk.first;
                 }
-                let ahead = step.place.position.pcap.saturating_sub(chunk.first.pcap);
-                let offset = usize::try_from(ahead).unwrap_or(usize::MAX);
-                if offset < chunk.bytes().len() {
+                let offset = offset_in(&chunk, format, step.place.position);
+                if offset < format.records(&chunk).len() {
                     return Ok(Some((chunk, offset)));
                 }
                 if !chunk.complete {
                     return Ok(None);
                 }
                 step.place.chunk += 1;
+                if format == Format::Pcap && chunk.is_mixed() {
+                    // There may be any number of chunks with nothing for this file.
+                    match store.find(Target::Pcap(step.place.position.pcap)) {
+                        Ok(found) => step.place.chunk = step.place.chunk.max(found),
+                        Err(_) => {
+                            pass_over_foreign(store, step);
+                            return Ok(None);
+                        }
+                    }
+                }
             }
             Err(PinError::NotYet) => return Ok(None),
             Err(PinError::Lapped) if may_lap => {
@@ -539,6 +616,30 @@ fn next_chunk<'a>(
             Err(PinError::Lapped) => return Ok(None),
             Err(error) => return Err(storage(error)),
         }
+    }
+}
+
+/// Bytes before `position` among the records a file of this format has of a chunk.
+fn offset_in(chunk: &Chunk<'_>, format: Format, position: Position) -> usize {
+    if format == Format::Pcapng && chunk.is_mixed() {
+        // Neither measure of positions is one of all records.
+        let index = position.number.saturating_sub(chunk.first.number);
+        let mut records = record::Records::new(chunk.bytes());
+        let passed = usize::try_from(index).unwrap_or(usize::MAX);
+        records.by_ref().take(passed).for_each(drop);
+        return chunk.bytes().len() - records.rest().len();
+    }
+    let ahead = position.pcap.saturating_sub(chunk.first.pcap);
+    usize::try_from(ahead).unwrap_or(usize::MAX)
+}
+
+/// Goes to the end of the store, if what is left is of other link types than the header's.
+fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
+    let next = store.bounds().next;
+    let position = &mut step.place.position;
+    if next.pcap == position.pcap && next.number > position.number {
+        step.foreign += next.number - position.number;
+        position.number = next.number;
     }
 }
 

@@ -122,6 +122,7 @@ impl Snapshot {
         }
         if offset >= self.offset.saturating_add(self.left()) {
             self.at_end = true;
+            self.cursor.pass_over_foreign(store);
             return Ok(Outcome::End);
         }
         if offset != self.offset {

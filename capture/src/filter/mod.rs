@@ -27,6 +27,7 @@ const MAX_INSTRUCTIONS: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Filter {
     program: Vec<Instruction>,
+    expression: String,
 }
 
 /// An expression that does not compile.
@@ -70,13 +71,20 @@ impl Filter {
                 _ => plain,
             }
         };
-        Self::checked(program).ok_or_else(|| error("the program is too long".to_owned()))
+        Self::checked(program, expression)
+            .ok_or_else(|| error("the program is too long".to_owned()))
     }
 
     /// The program of an expression compiled elsewhere, for a live capture's own link type.
-    pub(crate) fn checked(program: Vec<Instruction>) -> Option<Self> {
+    pub(crate) fn checked(program: Vec<Instruction>, expression: &str) -> Option<Self> {
         (program.len() <= MAX_INSTRUCTIONS && libpcap::is_valid(&program))
-            .then_some(Self { program })
+            .then(|| Self { program, expression: expression.to_owned() })
+    }
+
+    /// The expression it was compiled from.
+    #[must_use]
+    pub fn expression(&self) -> &str {
+        &self.expression
     }
 
     /// Whether a packet matches, of whose `original_len` bytes `data` was captured.

@@ -88,7 +88,7 @@ pub enum State {
 pub struct Condition {
     /// What the capture is doing.
     pub state: State,
-    /// What is or went wrong, for people.
+    /// What is or went wrong, or is not everywhere one would look for it, for people.
     pub error: Option<String>,
 }
 
@@ -137,8 +137,8 @@ pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
         retained: stored - overwritten,
         overwritten,
     };
-    let bytes =
-        ByteCounters { stored: bounds.next.pcap, retained: bounds.next.pcap - bounds.oldest.pcap };
+    let stored = bounds.next.pcap + bounds.foreign_bytes;
+    let bytes = ByteCounters { stored, retained: stored - bounds.oldest.pcap };
     (packets, bytes)
 }
 
@@ -251,6 +251,7 @@ impl Capture {
                 description: None,
                 filter: spec.expression().map(str::to_owned),
                 snaplen: spec.snaplen,
+                link_type: None,
             },
         };
         let Opened { ring, writer, recovered, damage } = Ring::open(&options)?;
@@ -297,7 +298,7 @@ impl Capture {
     pub fn condition(&self) -> Condition {
         let mut condition = self.shared.condition.lock().clone();
         if let Kind::Savefile(savefile) = &self.kind
-            && let Some(problem) = savefile.problem()
+            && let Some(problem) = savefile.problem().or_else(|| savefile.note())
         {
             condition.error = Some(problem);
         }

@@ -77,6 +77,7 @@ mod tests {
                 newest_chunk: 1,
                 oldest: Position::START,
                 next: Position { number, pcap, pcapng: 0 },
+                foreign_bytes: 0,
                 newest_time: None,
                 ended: false,
             }

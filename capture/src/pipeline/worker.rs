@@ -25,7 +25,7 @@ const STACK: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) enum Feed {
     Live(Live),
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl Feed {
@@ -33,8 +33,10 @@ impl Feed {
         let filter = spec.expression();
         Ok(match &spec.source {
             SourceName::Interface(name) => Self::Live(Live::open(name, filter, spec.snaplen)?),
-            SourceName::Stream(path) => Self::Stream(Stream::fifo(path, filter, spec.snaplen)?),
-            SourceName::Stdin => Self::Stream(Stream::stdin(filter, spec.snaplen)?),
+            SourceName::Stream(path) => {
+                Self::Stream(Box::new(Stream::fifo(path, filter, spec.snaplen)?))
+            }
+            SourceName::Stdin => Self::Stream(Box::new(Stream::stdin(filter, spec.snaplen)?)),
             SourceName::File(_) => unreachable!("a savefile fills no ring"),
         })
     }

@@ -133,7 +133,13 @@ impl Ring {
 }
 
 fn pinned(id: u64, pin: Pin<'_>) -> Chunk<'_> {
-    Chunk { id, first: pin.first(), complete: pin.is_complete(), bytes: ChunkBytes::Pinned(pin) }
+    Chunk {
+        id,
+        first: pin.first(),
+        foreign: 0,
+        complete: pin.is_complete(),
+        bytes: ChunkBytes::Pinned(pin),
+    }
 }
 
 impl Store for Ring {
@@ -162,6 +168,7 @@ impl Store for Ring {
             newest_chunk: moment.newest_chunk,
             oldest: moment.oldest,
             next: moment.next,
+            foreign_bytes: 0,
             newest_time: (moment.newest_time != 0)
                 .then(|| Timestamp::from_nanoseconds(moment.newest_time)),
             ended,

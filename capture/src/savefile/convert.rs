@@ -12,10 +12,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::index::{Entry, Interfaces, matched};
-use super::walk::{Format, Found, Packet};
+use super::index::{Entry, matched};
+use super::walk::{Described, Format, Found, Packet};
+use crate::linktype::LinkType;
 use crate::record;
-use crate::store::Converted;
+use crate::store::{Converted, Selection};
 
 /// Chunks kept at most: enough for some readers that go through the file side by side.
 const CACHED_CHUNKS: usize = 8;
@@ -23,50 +24,73 @@ const CACHED_CHUNKS: usize = 8;
 /// Bytes kept at most, unless the newest chunk alone has more: eight chunks of usual size.
 const CACHED_LEN: usize = 2 << 20;
 
-/// Makes the records of a chunk. `pcap_len` is how many bytes the index found that they have, and
-/// so a bound for what is allocated.
-///
-/// `None` if the file does not hold what the index found there.
-pub(super) fn convert(
-    bytes: &[u8],
-    format: &Format,
-    entry: &Entry,
-    interfaces: &Interfaces,
-    snaplen: u32,
-    pcap_len: usize,
-) -> Option<Converted> {
-    let bytes = bytes.get(..entry.end)?;
-    let mut converted = Converted { bytes: Vec::with_capacity(pcap_len), interfaces: Vec::new() };
-    let mut place = entry.place;
-    let mut packets = 0_usize;
-    while place.offset < entry.end {
-        match place.step(bytes, format, &interfaces.all).ok()? {
-            Found::Packet(packet) => {
-                if matched(entry.matched.as_deref(), packets) {
-                    append(&mut converted.bytes, &packet, snaplen, pcap_len)?;
-                    if matches!(format, Format::Pcapng) {
-                        converted.interfaces.push(packet.interface);
-                    }
-                }
-                packets = packets.checked_add(1)?;
-            }
-            Found::Interface(_) => place.describe(interfaces.all.get(place.next_interface())?),
-            Found::Foreign(_) | Found::Other => {}
-            Found::End => return None,
-        }
-    }
-    if place.known <= 1 {
-        converted.interfaces = Vec::new();
-    }
-    (converted.bytes.len() == pcap_len).then_some(converted)
+/// What is the same for all chunks of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conversion<'a> {
+    /// The file.
+    pub(super) bytes: &'a [u8],
+    pub(super) format: &'a Format,
+    /// All interfaces described before the end of the chunk, at least.
+    pub(super) interfaces: &'a [Described],
+    /// Captured bytes served of a packet at most.
+    pub(super) snaplen: u32,
+    /// Of the packets `.pcap` files have.
+    pub(super) link_type: LinkType,
 }
 
-/// Appends a packet as a native record; `None` if there would be more than `pcap_len` bytes.
-fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, pcap_len: usize) -> Option<()> {
+impl Conversion<'_> {
+    /// Makes the records of a chunk. `pcap_len` is how many bytes the index found that those of the
+    /// link type have, and so, with [`Entry::len`], a bound for what is allocated.
+    ///
+    /// `None` if the file does not hold what the index found there.
+    pub(super) fn convert(&self, entry: &Entry, pcap_len: u64) -> Option<Converted> {
+        let Self { format, interfaces, snaplen, link_type, .. } = *self;
+        let bytes = self.bytes.get(..entry.end)?;
+        let (len, pcap_len) = (usize::try_from(entry.len).ok()?, usize::try_from(pcap_len).ok()?);
+        let mut converted = Converted { bytes: Vec::with_capacity(len), ..Converted::default() };
+        // Each record has a header, so the lengths differ if and only if packets do.
+        let mut selection = (pcap_len != len)
+            .then(|| Selection { bytes: Vec::with_capacity(pcap_len), ..Selection::default() });
+        let mut place = entry.place;
+        let mut packets = 0_usize;
+        while place.offset < entry.end {
+            match place.step(bytes, format, interfaces).ok()? {
+                Found::Packet(packet) => {
+                    if matched(entry.matched.as_deref(), packets) {
+                        append(&mut converted.bytes, &packet, snaplen, len)?;
+                        if let Some(selection) = &mut selection {
+                            if packet.link_type == link_type {
+                                append(&mut selection.bytes, &packet, snaplen, pcap_len)?;
+                                selection.indices.push(selection.records);
+                            }
+                            selection.records = selection.records.checked_add(1)?;
+                        }
+                        if matches!(format, Format::Pcapng) {
+                            converted.interfaces.push(packet.interface);
+                        }
+                    }
+                    packets = packets.checked_add(1)?;
+                }
+                Found::Interface(_) => place.describe(),
+                Found::Other => {}
+                Found::End => return None,
+            }
+        }
+        if place.described <= 1 {
+            converted.interfaces = Vec::new();
+        }
+        let selected = selection.as_ref().is_none_or(|selection| selection.bytes.len() == pcap_len);
+        converted.selection = selection;
+        (converted.bytes.len() == len && selected).then_some(converted)
+    }
+}
+
+/// Appends a packet as a native record; `None` if there would be more than `most` bytes.
+fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, most: usize) -> Option<()> {
     let captured_len = u32::try_from(packet.data.len()).ok()?.min(snaplen);
     let data = packet.data.get(..captured_len as usize)?;
     let len = out.len().checked_add(record::HEADER_LEN)?.checked_add(data.len())?;
-    if len > pcap_len {
+    if len > most {
         return None;
     }
     // As the file has them, even if the fraction is a second or more.
@@ -103,7 +127,12 @@ impl Cache {
     }
 
     fn len(&self) -> usize {
-        self.chunks.iter().fold(0, |sum, (_, converted)| sum.saturating_add(converted.bytes.len()))
+        let lens = self.chunks.iter().map(|(_, converted)| {
+            let selected =
+                converted.selection.as_ref().map_or(0, |selection| selection.bytes.len());
+            converted.bytes.len().saturating_add(selected)
+        });
+        lens.fold(0, usize::saturating_add)
     }
 }
 
@@ -113,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_cache_keeps_what_was_used_last_within_its_bounds() {
-        let chunk = |len| Arc::new(Converted { bytes: vec![0; len], interfaces: Vec::new() });
+        let chunk = |len| Arc::new(Converted { bytes: vec![0; len], ..Converted::default() });
         let mut cache = Cache::default();
         for id in 0..10 {
             cache.insert(id, chunk(100));

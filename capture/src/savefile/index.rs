@@ -13,6 +13,7 @@
     clippy::panic
 )]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,42 +51,38 @@ pub(super) struct Index {
     pub(super) ended: bool,
     pub(super) problem: Option<String>,
     pub(super) raw: u64,
-    pub(super) foreign: u64,
-    pub(super) interfaces: Arc<Interfaces>,
+    pub(super) foreign: Foreign,
+    /// All interfaces the file describes, in its order.
+    pub(super) interfaces: Arc<Vec<Described>>,
+}
+
+/// Packets that are of another link type than the header's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// Served, for readers of pcapng.
+    pub(super) packets: u64,
+    /// Bytes of their records.
+    pub(super) bytes: u64,
+    /// Left out, because the filter does not compile for their link type.
+    pub(super) unfiltered: u64,
 }
 
 /// A run of packets.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) first: Position,
+    /// Packets before the first that are of another link type than the header's.
+    pub(super) foreign: u64,
+    /// Bytes of all records.
+    pub(super) len: u64,
     /// Where the record or block of the first packet is.
     pub(super) place: Place,
     /// End of the last packet's record or block in the file.
     pub(super) end: usize,
     /// The file between the two is exactly what is to be served, but for the byte order.
     pub(super) whole: bool,
-    /// For each packet of the link type, whether the filter matched; `None` if all did.
+    /// For each packet, whether the filter matched; `None` if all did.
     pub(super) matched: Option<Arc<[u64]>>,
-}
-
-/// The interfaces of a pcapng file.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Interfaces {
-    /// All that are described, in the order of the file.
-    pub(super) all: Vec<Described>,
-    /// Index in `all` of each interface served.
-    pub(super) served: Vec<usize>,
-}
-
-impl Interfaces {
-    /// Adds the next one of the file.
-    pub(super) fn push(&mut self, mut described: Described, link_type: LinkType) {
-        if described.link_type == link_type {
-            described.served = u32::try_from(self.served.len()).ok();
-            self.served.push(self.all.len());
-        }
-        self.all.push(described);
-    }
 }
 
 /// How the walk over the file ended.
@@ -107,15 +104,15 @@ pub(super) struct Indexer {
     precision: Precision,
     /// Captured bytes served of a packet at most.
     snaplen: u32,
-    filter: Option<Filter>,
+    filter: Option<Filters>,
     place: Place,
-    interfaces: Interfaces,
+    interfaces: Vec<Described>,
     /// Interfaces whose description is in `next.pcapng`, or comes before everything.
     counted: u32,
     next: Position,
     newest: Option<(u32, u32)>,
     raw: u64,
-    foreign: u64,
+    foreign: Foreign,
     open: Option<Open>,
     finished: bool,
 }
@@ -124,6 +121,8 @@ pub(super) struct Indexer {
 #[derive(Debug)]
 struct Open {
     first: Position,
+    foreign: u64,
+    len: u64,
     place: Place,
     end: usize,
     whole: bool,
@@ -143,14 +142,14 @@ impl Indexer {
             link_type,
             precision: format.precision(),
             snaplen,
-            filter,
+            filter: filter.map(|filter| Filters { filter, others: HashMap::new() }),
             place: format.start(),
-            interfaces: Interfaces::default(),
+            interfaces: Vec::new(),
             counted: leading,
             next: Position::START,
             newest: None,
             raw: 0,
-            foreign: 0,
+            foreign: Foreign::default(),
             open: None,
             finished: false,
         }
@@ -224,13 +223,12 @@ impl Indexer {
             }
             until_stop = until_stop.saturating_sub(1);
             let before = self.place;
-            match self.place.step(bytes, format, &self.interfaces.all) {
+            match self.place.step(bytes, format, &self.interfaces) {
                 Ok(Found::Packet(packet)) => {
                     self.raw = self.raw.saturating_add(1);
                     let left_out = self.is_left_out(&packet);
                     let len = if left_out { 0 } else { self.len(&packet) };
-                    let next = self.next;
-                    let is_full = |open: &Open| open.is_full(&next, len, self.place.offset);
+                    let is_full = |open: &Open| open.is_full(len, self.place.offset);
                     if self.open.as_ref().is_some_and(is_full)
                         && let Err(problem) = self.publish(map, index, bells)
                     {
@@ -240,20 +238,14 @@ impl Indexer {
                         self.add(&packet, before, len);
                     }
                 }
-                Ok(Found::Foreign(_)) => {
-                    self.raw = self.raw.saturating_add(1);
-                    self.foreign = self.foreign.saturating_add(1);
-                }
                 Ok(Found::Interface(block)) => match Described::new(&block, before) {
-                    Ok(_) if self.interfaces.all.len() >= MAX_INTERFACES => {
+                    Ok(_) if self.interfaces.len() >= MAX_INTERFACES => {
                         self.place = before;
                         return End::Malformed(Fault::TooManyInterfaces);
                     }
                     Ok(described) => {
-                        self.interfaces.push(described, self.link_type);
-                        if let Some(described) = self.interfaces.all.last() {
-                            self.place.describe(described);
-                        }
+                        self.interfaces.push(described);
+                        self.place.describe();
                     }
                     Err(fault) => {
                         self.place = before;
@@ -270,10 +262,19 @@ impl Indexer {
     /// Whether the filter leaves a packet out; the answer is kept for the chunk being built.
     #[inline]
     fn is_left_out(&mut self, packet: &Packet<'_>) -> bool {
-        let Some(filter) = &self.filter else {
+        let Some(filter) = &mut self.filter else {
             return false;
         };
-        let left_out = !filter.matches(packet.original_len, packet.data);
+        let filter = if packet.link_type == self.link_type {
+            Some(&filter.filter)
+        } else {
+            filter.other(packet.link_type)
+        };
+        if filter.is_none() {
+            self.foreign.unfiltered = self.foreign.unfiltered.saturating_add(1);
+        }
+        let left_out =
+            !filter.is_some_and(|filter| filter.matches(packet.original_len, packet.data));
         if left_out && let Some(open) = &mut self.open {
             open.verdicts.push(false);
         }
@@ -290,9 +291,11 @@ impl Indexer {
     /// Adds a packet of `len` bytes, to be served from `before`, to the chunk being built.
     #[inline]
     fn add(&mut self, packet: &Packet<'_>, before: Place, len: u32) {
-        let first = self.next;
+        let (first, foreign) = (self.next, self.foreign.packets);
         let open = self.open.get_or_insert_with(|| Open {
             first,
+            foreign,
+            len: 0,
             place: before,
             end: before.offset,
             whole: true,
@@ -300,21 +303,25 @@ impl Indexer {
         });
         open.whole &= open.end == before.offset && packet.data.len() == len as usize;
         open.end = self.place.offset;
+        open.len = open.len.saturating_add(record_len(len));
         if self.filter.is_some() {
             open.verdicts.push(true);
         }
         self.newest = Some((packet.seconds, packet.fraction));
         let mut pcapng = enhanced_packet_len(len);
         while self.counted < packet.interface.known {
-            let counted = self.counted as usize;
-            let described =
-                self.interfaces.served.get(counted).and_then(|at| self.interfaces.all.get(*at));
+            let described = self.interfaces.get(self.counted as usize);
             pcapng =
                 pcapng.saturating_add(described.map_or(0, |described| described.description_len));
             self.counted = self.counted.saturating_add(1);
         }
         self.next.number = self.next.number.saturating_add(1);
-        self.next.pcap = self.next.pcap.saturating_add(record_len(len));
+        if packet.link_type == self.link_type {
+            self.next.pcap = self.next.pcap.saturating_add(record_len(len));
+        } else {
+            self.foreign.packets = self.foreign.packets.saturating_add(1);
+            self.foreign.bytes = self.foreign.bytes.saturating_add(record_len(len));
+        }
         self.next.pcapng = self.next.pcapng.saturating_add(pcapng);
     }
 
@@ -329,19 +336,16 @@ impl Indexer {
         }
         {
             let mut index = index.write();
-            let known = index.interfaces.all.len();
-            if let Some(new) = self.interfaces.all.get(known..)
+            let known = index.interfaces.len();
+            if let Some(new) = self.interfaces.get(known..)
                 && !new.is_empty()
             {
-                let interfaces = Arc::make_mut(&mut index.interfaces);
-                for described in new {
-                    interfaces.push(*described, self.link_type);
-                }
+                Arc::make_mut(&mut index.interfaces).extend_from_slice(new);
             }
             if let Some(open) = closed {
                 let matched = open.verdicts.matched();
-                let Open { first, place, end, whole, .. } = open;
-                index.chunks.push(Entry { first, place, end, whole, matched });
+                let Open { first, foreign, len, place, end, whole, .. } = open;
+                index.chunks.push(Entry { first, foreign, len, place, end, whole, matched });
             }
             index.next = self.next;
             index.raw = self.raw;
@@ -358,10 +362,25 @@ impl Indexer {
 impl Open {
     /// Whether a packet of `len` bytes that ends at `end` in the file is for the next chunk.
     #[inline]
-    const fn is_full(&self, next: &Position, len: u32, end: usize) -> bool {
-        let served = next.pcap.saturating_sub(self.first.pcap);
-        served.saturating_add(record_len(len)) > CHUNK_LEN
+    const fn is_full(&self, len: u32, end: usize) -> bool {
+        self.len.saturating_add(record_len(len)) > CHUNK_LEN
             || end.saturating_sub(self.place.offset) > SPAN_LEN
+    }
+}
+
+/// A filter, compiled again for every link type that comes.
+#[derive(Debug)]
+struct Filters {
+    /// For the header's link type.
+    filter: Filter,
+    /// For others; `None` for one its expression does not compile for.
+    others: HashMap<LinkType, Option<Filter>>,
+}
+
+impl Filters {
+    fn other(&mut self, link_type: LinkType) -> Option<&Filter> {
+        let compile = || Filter::compile(self.filter.expression(), link_type).ok();
+        self.others.entry(link_type).or_insert_with(compile).as_ref()
     }
 }
 

@@ -14,10 +14,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::convert::{self, Cache};
-use super::index::{Entry, Index, Indexer, Interfaces};
+use super::convert::{Cache, Conversion};
+use super::index::{Entry, Index, Indexer};
 use super::map::Map;
-use super::walk::{self, Format};
+use super::walk::{self, Described, Format};
 use super::{OpenError, Probe};
 use crate::bell::Bells;
 use crate::filter::Filter;
@@ -29,7 +29,8 @@ use crate::store::{
 /// What is to be served of a savefile.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Only packets this matches; compiled for [`Probe::link_type`]. It sees them uncut.
+    /// Only packets this matches; compiled for [`Probe::link_type`]. It sees them uncut. For other
+    /// link types its expression is compiled again.
     pub filter: Option<Filter>,
     /// At most this many bytes of each packet; `None` and 0 for all that the file has.
     pub snaplen: Option<u32>,
@@ -46,8 +47,8 @@ pub enum Indexed {
 
 /// A mapped savefile. See the [module](super).
 ///
-/// Packets of a pcapng file that are not of the link type of its first one are left out and
-/// counted, and so are the interfaces they come from; the others are numbered through all sections.
+/// The interfaces of a pcapng file are numbered through all its sections. Packets that are not of
+/// the link type of its first one are served to readers of pcapng only.
 #[derive(Debug)]
 pub struct Savefile {
     map: Map,
@@ -74,14 +75,10 @@ impl Savefile {
     }
 
     pub(super) fn new(probe: Probe, options: Options) -> Self {
-        let Probe { map, format, mut header, interfaces: described } = probe;
+        let Probe { map, format, mut header, interfaces } = probe;
         let snaplen = options.snaplen.filter(|snaplen| *snaplen != 0).unwrap_or(u32::MAX);
         header.snaplen = header.snaplen.min(snaplen);
-        let mut interfaces = Interfaces::default();
-        for interface in described {
-            interfaces.push(interface, header.link_type);
-        }
-        let leading = u32::try_from(interfaces.served.len()).unwrap_or(u32::MAX).max(1);
+        let leading = u32::try_from(interfaces.len()).unwrap_or(u32::MAX).max(1);
         let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading);
         let index =
             Index { next: Position::START, interfaces: Arc::new(interfaces), ..Index::default() };
@@ -126,10 +123,33 @@ impl Savefile {
         self.index.read().raw
     }
 
-    /// Packets left out up to now because their link type is not [`Header::link_type`].
+    /// Packets served up to now whose link type is not [`Header::link_type`]: `.pcap` files do not
+    /// have them.
     #[must_use]
     pub fn foreign_packets(&self) -> u64 {
-        self.index.read().foreign
+        self.index.read().foreign.packets
+    }
+
+    /// What one might miss although nothing is wrong, in one line: packets that only `.pcapng`
+    /// files have, and those the filter cannot be asked about.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        let foreign = self.index.read().foreign;
+        let name = self.header.link_type;
+        let count = |count: u64| match count {
+            1 => "1 packet is".to_owned(),
+            _ => format!("{count} packets are"),
+        };
+        let pcapng_only = (foreign.packets > 0).then(|| {
+            let count = count(foreign.packets);
+            format!("{count} of another link type than {name} and in .pcapng files only")
+        });
+        let unfiltered = (foreign.unfiltered > 0).then(|| {
+            let count = count(foreign.unfiltered);
+            format!("{count} left out, of a link type the filter does not compile for")
+        });
+        let notes: Vec<String> = pcapng_only.into_iter().chain(unfiltered).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// The records of a chunk as this process makes them; from the cache, or made now.
@@ -137,16 +157,20 @@ impl Savefile {
         &self,
         chunk: u64,
         entry: &Entry,
-        interfaces: &Interfaces,
+        interfaces: &[Described],
         pcap_len: u64,
     ) -> Result<Arc<Converted>, PinError> {
         if let Some(converted) = self.cache.lock().get(chunk) {
             return Ok(converted);
         }
-        let converted = usize::try_from(pcap_len).ok().and_then(|pcap_len| {
-            let bytes = self.map.bytes();
-            convert::convert(bytes, &self.format, entry, interfaces, self.snaplen, pcap_len)
-        });
+        let conversion = Conversion {
+            bytes: self.map.bytes(),
+            format: &self.format,
+            interfaces,
+            snaplen: self.snaplen,
+            link_type: self.header.link_type,
+        };
+        let converted = conversion.convert(entry, pcap_len);
         // Asked after reading: zeros in the place of what was cut are never served.
         self.intact()?;
         let Some(converted) = converted else {
@@ -174,12 +198,11 @@ impl Store for Savefile {
             _ => snaplen.min(self.snaplen),
         };
         let interfaces = Arc::clone(&self.index.read().interfaces);
-        let described =
-            interfaces.served.get(usize::try_from(id).ok()?).and_then(|at| interfaces.all.get(*at));
-        match described {
+        match interfaces.get(usize::try_from(id).ok()?) {
             Some(described) => {
                 let interface = walk::interface(self.map.bytes(), described).unwrap_or_default();
-                Some(Interface { snaplen: limited(interface.snaplen), ..interface })
+                let link_type = Some(described.link_type);
+                Some(Interface { snaplen: limited(interface.snaplen), link_type, ..interface })
             }
             // A pcap file, or a pcapng file that describes nothing.
             None if id == 0 => {
@@ -200,6 +223,7 @@ impl Store for Savefile {
             newest_chunk: index.chunks.len() as u64,
             oldest: Position::START,
             next: index.next,
+            foreign_bytes: index.foreign.bytes,
             newest_time: index.newest,
             ended: index.ended,
         }
@@ -222,7 +246,8 @@ impl Store for Savefile {
             let pcap_len = next.pcap.saturating_sub(entry.first.pcap);
             ChunkBytes::Converted(self.converted(chunk, &entry, &interfaces, pcap_len)?)
         };
-        Ok(Chunk { id: chunk, first: entry.first, complete: true, bytes })
+        let Entry { first, foreign, .. } = entry;
+        Ok(Chunk { id: chunk, first, foreign, complete: true, bytes })
     }
 
     fn find(&self, target: Target) -> Result<u64, PinError> {

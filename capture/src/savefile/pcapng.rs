@@ -244,7 +244,8 @@ impl<'a> InterfaceBlock<'a> {
     /// # Errors
     /// [`Fault::BadOption`]
     pub fn interface(&self) -> Result<Interface, Fault> {
-        let mut interface = Interface { snaplen: self.snaplen, ..Interface::default() };
+        let (snaplen, link_type) = (self.snaplen, Some(self.link_type));
+        let mut interface = Interface { snaplen, link_type, ..Interface::default() };
         self.each_option(|code, value| {
             match (code, value) {
                 (option::IF_NAME, name) => interface.name = Some(text(name)),

@@ -44,12 +44,13 @@ pub const fn section_header_len() -> u64 {
     FRAME_LEN + 16 + option_len(APPLICATION.len()) + option_len(0)
 }
 
-/// Appends the description of one more interface of a store with this header.
+/// Appends the description of one more interface of a store with this header, whose link type it
+/// has if it has none of its own.
 ///
 /// Text above 65,535 bytes, more than an option holds, is cut.
 pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &Header) {
     block(out, INTERFACE_DESCRIPTION, |out| {
-        out.extend(header.link_type.0.to_ne_bytes());
+        out.extend(interface.link_type.unwrap_or(header.link_type).0.to_ne_bytes());
         out.extend([0; 2]);
         out.extend(interface.snaplen.to_ne_bytes());
         let texts =
@@ -264,13 +265,14 @@ mod tests {
         #[test]
         fn interfaces_are_read_back_and_have_the_length_foretold(
             name in text(), description in text(), filter in text(), snaplen: u32,
+            link_type in prop::option::of(any::<u16>().prop_map(LinkType)),
         ) {
-            let interface = Interface { name, description, filter, snaplen };
+            let mut interface = Interface { name, description, filter, snaplen, link_type };
             let mut out = Vec::new();
             interface_description(&mut out, &interface, &HEADER);
             prop_assert_eq!(out.len() as u64, interface_description_len(&interface));
             let Block::Interface(block) = parse(&out) else { panic!("{out:?}") };
-            prop_assert_eq!(block.link_type, HEADER.link_type);
+            interface.link_type.get_or_insert(HEADER.link_type);
             prop_assert_eq!(block.interface().unwrap(), interface);
             prop_assert_eq!(block.clock().unwrap().time(7).nanoseconds(), 7);
         }

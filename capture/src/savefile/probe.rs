@@ -84,7 +84,7 @@ impl Probe {
         }
     }
 
-    /// Link type of the packets that will be served.
+    /// Link type of the packets that `.pcap` files of it have, see [`Header::link_type`].
     #[must_use]
     pub const fn link_type(&self) -> LinkType {
         self.header.link_type
@@ -171,12 +171,11 @@ fn first_link_type(
                 if interfaces.len() >= MAX_INTERFACES {
                     return None;
                 }
-                place.describe(&described);
+                place.describe();
                 interfaces.push(described);
             }
-            // As long as no interface is served, every packet is foreign.
-            Found::Foreign(link_type) => return Some(link_type),
-            Found::Packet(_) | Found::Other => {}
+            Found::Packet(packet) => return Some(packet.link_type),
+            Found::Other => {}
             Found::End => return None,
         }
     }

@@ -45,7 +45,7 @@ impl Format {
             Self::Pcap(_) => pcap::FILE_HEADER_LEN,
             Self::Pcapng => 0,
         };
-        Place { offset, order: None, section: 0, described: 0, known: 0 }
+        Place { offset, order: None, section: 0, described: 0 }
     }
 }
 
@@ -59,8 +59,6 @@ pub(super) struct Described {
     pub(super) link_type: LinkType,
     pub(super) snaplen: u32,
     pub(super) clock: Clock,
-    /// Its number among those of the link type served; `None` for one of another.
-    pub(super) served: Option<u32>,
     /// Bytes of the description made of it for a reader.
     pub(super) description_len: u64,
 }
@@ -73,7 +71,6 @@ impl Described {
             link_type: block.link_type,
             snaplen: block.snaplen,
             clock: block.clock()?,
-            served: None,
             description_len: interface_description_len(&block.interface()?),
         })
     }
@@ -89,17 +86,13 @@ pub(super) struct Place {
     /// Interfaces described in all sections before this one: index of the section's interface 0.
     section: u32,
     /// Interfaces described up to here: `section <= described`.
-    described: u32,
-    /// How many of those are of the link type served.
-    pub(super) known: u32,
+    pub(super) described: u32,
 }
 
 /// What a step came across. The place is behind it, except for [`Found::End`].
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     Packet(Packet<'a>),
-    /// A packet of an interface that is not served.
-    Foreign(LinkType),
     /// An interface description; the walker's owner calls [`Place::describe`].
     Interface(InterfaceBlock<'a>),
     /// Anything else.
@@ -115,6 +108,7 @@ pub(super) struct Packet<'a> {
     pub(super) fraction: u32,
     pub(super) original_len: u32,
     pub(super) data: &'a [u8],
+    pub(super) link_type: LinkType,
     pub(super) interface: RecordInterface,
 }
 
@@ -142,6 +136,7 @@ impl Place {
                     fraction: header.fraction,
                     original_len: header.original_len,
                     data,
+                    link_type: file.link_type,
                     interface: RecordInterface { id: 0, known: 1 },
                 }))
             }
@@ -171,39 +166,29 @@ impl Place {
     }
 
     /// Counts an interface just come across.
-    pub(super) const fn describe(&mut self, interface: &Described) {
+    pub(super) const fn describe(&mut self) {
         self.described = self.described.saturating_add(1);
-        if interface.served.is_some() {
-            self.known = self.known.saturating_add(1);
-        }
-    }
-
-    /// Index in the table of the interface that is described next.
-    pub(super) const fn next_interface(&self) -> usize {
-        self.described as usize
     }
 
     #[inline]
     fn packet<'a>(&self, block: &PacketBlock<'a>, table: &[Described]) -> Result<Found<'a>, Fault> {
         let index = self.section.checked_add(block.interface);
         let index = index.filter(|index| *index < self.described);
-        let Some(interface) = index.and_then(|index| table.get(index as usize)) else {
+        let found = index.and_then(|id| Some((id, table.get(id as usize)?)));
+        let Some((id, interface)) = found else {
             let described = self.described.saturating_sub(self.section);
             return Err(Fault::NoInterface { interface: block.interface, described });
         };
         let data = block.data(interface.snaplen)?;
-        let Some(id) = interface.served else {
-            return Ok(Found::Foreign(interface.link_type));
-        };
         let time = block.ticks.map_or_else(Timestamp::default, |ticks| interface.clock.time(ticks));
         let (seconds, fraction) = time.to_parts(Precision::Nano);
-        let interface = RecordInterface { id, known: self.known };
         Ok(Found::Packet(Packet {
             seconds,
             fraction,
             original_len: block.original_len,
             data,
-            interface,
+            link_type: interface.link_type,
+            interface: RecordInterface { id, known: self.described },
         }))
     }
 

@@ -110,7 +110,7 @@ impl Live {
                     expression: expression.to_owned(),
                     why: explain(&error),
                 })?;
-            Filter::checked(libpcap::instructions(&program)).ok_or_else(|| {
+            Filter::checked(libpcap::instructions(&program), expression).ok_or_else(|| {
                 SourceError::Libpcap { name: name.to_owned(), why: "filter too long".to_owned() }
             })?
         } else {

@@ -40,6 +40,7 @@ pub(crate) fn options(path: PathBuf) -> Options {
             description: None,
             filter: Some("tcp".to_owned()),
             snaplen: 262_144,
+            link_type: None,
         },
     }
 }
