@@ -267,6 +267,29 @@ fn pcapng_comes_through_a_fifo_too() {
 }
 
 #[test]
+fn packets_of_another_link_type_are_left_out_and_told_of() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    let mut file = pcapng(&[1, 2]);
+    let second = pcapng(&[3, 4, 5]);
+    // Behind the section header of 28 bytes: its interface becomes the second one, of type RAW.
+    let mut blocks = second[28..].to_vec();
+    blocks[8] = 101;
+    for packet in 0..3 {
+        blocks[32 + packet * 96 + 8] = 1;
+    }
+    file.extend(blocks);
+    writer(&path).write_all(&file).unwrap();
+    eventually("the packets left out are told of", || {
+        error(&capture).ends_with("3 packets left out, not of link type EN10MB as the first")
+    });
+    assert_eq!(numbers(&capture), [1, 2]);
+    capture.stop();
+    assert!(error(&capture).contains("3 packets left out"), "they still are");
+}
+
+#[test]
 fn a_writer_is_never_held_up_by_readers_nor_by_a_ring_that_is_full() {
     let directory = directory();
     let path = fifo(directory.path());

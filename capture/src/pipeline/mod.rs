@@ -190,6 +190,10 @@ impl Shared {
     fn set(&self, state: State, error: Option<String>) {
         *self.condition.lock() = Condition { state, error };
     }
+
+    fn error(&self) -> Option<String> {
+        self.condition.lock().error.clone()
+    }
 }
 
 /// A capture that was just made.

@@ -177,10 +177,11 @@ impl Filling {
         let (state, error) = loop {
             match self.fill(&mut writer, &mut feed) {
                 Ok(Ended::Stopped) => match writer.ring().intact() {
-                    Ok(()) => break (State::Stopped, None),
+                    // What was left out until then still is.
+                    Ok(()) => break (State::Stopped, self.shared.error()),
                     Err(error) => break (State::Failed, Some(error.to_string())),
                 },
-                Ok(Ended::Exhausted) => break (State::Ended, None),
+                Ok(Ended::Exhausted) => break (State::Ended, self.shared.error()),
                 Err(error @ SourceError::Lost { .. }) => {
                     self.shared.set(State::Retrying, Some(error.to_string()));
                     match self.retry(&mut writer) {

@@ -141,6 +141,17 @@ pub enum SourceError {
         /// Link type to come.
         sent: LinkType,
     },
+    /// A stream of packets of several link types, of which a capture holds one.
+    #[error("{name}: {} left out, not of link type {held} as the first",
+        if *.left_out == 1 { "1 packet".to_owned() } else { format!("{} packets", .left_out) })]
+    Mixed {
+        /// The source.
+        name: String,
+        /// Link type stored.
+        held: LinkType,
+        /// Packets of others, up to now.
+        left_out: u64,
+    },
     /// A stream that is no savefile.
     #[error("{name}: {why}")]
     Malformed {

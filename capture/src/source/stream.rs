@@ -20,6 +20,7 @@ use crate::filter::Filter;
 use crate::linktype::LinkType;
 use crate::ring::{Append, Writer};
 use crate::savefile::stream::{Event, Reader};
+use crate::store::Store;
 
 /// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
 /// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
@@ -38,6 +39,8 @@ pub struct Stream {
     reader: Reader,
     /// Packets of other link types than the capture's, which it cannot hold.
     foreign: u64,
+    /// How many of those were told of.
+    told: u64,
 }
 
 impl Stream {
@@ -93,6 +96,7 @@ impl Stream {
             snaplen,
             reader: Reader::new(),
             foreign: 0,
+            told: 0,
         })
     }
 
@@ -105,8 +109,8 @@ impl Stream {
     /// Fills the ring until it is told to stop or standard input ends.
     ///
     /// `tick` is called after every batch and at least once a second; `trouble` with what went
-    /// wrong with one writer, after which the next is waited for, and with `None` when a writer
-    /// has begun well.
+    /// wrong with one writer, after which the next is waited for, with how many packets were left
+    /// out, and with `None` when a writer has begun well.
     ///
     /// # Errors
     /// [`SourceError`], for standard input also when it is malformed; all that came before is in
@@ -219,6 +223,7 @@ impl Stream {
                         None => None,
                     };
                     trouble(None);
+                    self.told = 0;
                 }
                 Ok(Some(Event::Packet(packet))) => {
                     let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
@@ -237,6 +242,13 @@ impl Stream {
             }
         };
         writer.publish();
+        if self.told != self.foreign
+            && let Some(held) = writer.ring().header()
+        {
+            self.told = self.foreign;
+            let (name, held, left_out) = (self.name.clone(), held.link_type, self.foreign);
+            trouble(Some(&SourceError::Mixed { name, held, left_out }));
+        }
         result
     }
 }
