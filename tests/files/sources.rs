@@ -875,6 +875,18 @@ fn captures_of_other_projects_read_the_same() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), sample.len(), wrong.join("\n"));
 }
 
+/// Lines that begin with a time, those that no record can hold (32 bits of seconds) made one: a
+/// capture here has packets of the year 586524.
+fn sensible(dump: &Finished) -> Vec<String> {
+    let line = |line: &str| {
+        let (time, rest) = line.split_once('\t').expect("several fields");
+        let seconds: u64 = time.split('.').next().unwrap().parse().expect("seconds");
+        let time = if seconds >= u64::from(u32::MAX) { "never" } else { time };
+        format!("{time} {rest}")
+    };
+    dump.text().lines().map(line).collect()
+}
+
 #[test]
 fn pcapng_of_other_projects_reads_the_same() {
     skip_unless!(mount, "tshark");
@@ -901,7 +913,7 @@ fn pcapng_of_other_projects_reads_the_same() {
         let original = tshark(path);
         let served = tshark(&daemon.path(&alias).join("replay.pcapng"));
         assert!(!original.stdout.is_empty(), "{}: {}", path.display(), original.stderr);
-        if served.stdout != original.stdout {
+        if sensible(&served) != sensible(&original) {
             let [served, original] = [&served, &original].map(|dump| dump.text().lines().count());
             wrong.push(format!("{}: {served} of {original} packets", path.display()));
         }
