@@ -23,6 +23,7 @@
 
 pub mod bell;
 pub mod cursor;
+pub mod extent;
 pub mod filter;
 mod libpcap;
 pub mod linktype;
@@ -33,4 +34,5 @@ pub mod savefile;
 mod sigbus;
 pub mod source;
 pub mod store;
+pub mod tcp;
 pub mod time;

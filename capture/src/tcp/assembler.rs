@@ -1,0 +1,689 @@
+//! One direction of a connection, put in order without touching a byte of it.
+//!
+//! Always true:
+//!
+//! ```text
+//!   0            front          end                    limit
+//!   | expired    | settled      | pending, with holes  |
+//!   |            | or missing   | between              |
+//! ```
+//!
+//! * Below `end` everything is decided: bytes, or `missing`, or `expired`. What was announced there
+//!   never changes, but for bytes to expire.
+//! * `settled` is sorted by offset and has no overlaps; so is `pending`, and all of it lies at or
+//!   behind `end`.
+//! * Bytes settle up to `limit` only, so that a caller can keep them open for replacement.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use crate::extent::Extent;
+
+/// Which copy of a byte counts if a sender sends different ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// The copy that was captured first; what Linux, BSD and Windows do with data in order.
+    #[default]
+    First,
+    /// The copy that was captured last before the byte settled.
+    Last,
+}
+
+/// How much one direction may hold. Each bound has a counter in [`Bites`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Extents that wait behind a hole. 16,384 full segments are 23 MB, more than the largest
+    /// receive buffer Linux uses by itself (6 MB) holds out of order, and cost 1 MiB.
+    pub pending: usize,
+    /// Holes in front of waiting data. With every second segment of such a buffer lost there are
+    /// 2,200; a sender with selective acknowledgments does not get much further.
+    pub holes: usize,
+    /// Extents of the whole stream, 24 bytes each. 2^26 are a stream of 90 GB in full segments and
+    /// 1.6 GiB of memory; beyond, the oldest bytes expire.
+    pub extents: usize,
+    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the older
+    /// half of the stream's ranges, and the bytes between them, expire.
+    pub gaps: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pending: 16_384, holes: 4_096, extents: 1 << 26, gaps: 65_536 }
+    }
+}
+
+/// How often each bound of [`Limits`] was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bites {
+    /// Holes given up because too much waited behind them.
+    pub holes: u64,
+    /// Extents that expired although their packets were still there.
+    pub extents: u64,
+}
+
+/// The bytes of extents, for as long as somebody has them.
+///
+/// Only overlaps ask: are the two copies of a byte the same?
+pub trait Bytes {
+    /// The bytes of an extent, exactly `extent.len` of them. `None` if they are gone.
+    fn get(&self, extent: Extent) -> Option<&[u8]>;
+
+    /// How many bytes differ between two extents of the same length; `None` if one of them is gone.
+    ///
+    /// For those who cannot lend two extents at a time.
+    fn differing(&self, one: Extent, other: Extent) -> Option<u64> {
+        let (one, other) = (self.get(one)?, self.get(other)?);
+        if one.len() != other.len() {
+            return None;
+        }
+        if one == other {
+            return Some(0);
+        }
+        Some(one.iter().zip(other).map(|(one, other)| u64::from(one != other)).sum())
+    }
+}
+
+/// No bytes at all: whether overlaps agree stays unknown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBytes;
+
+impl Bytes for NoBytes {
+    fn get(&self, _: Extent) -> Option<&[u8]> {
+        None
+    }
+}
+
+/// What became of the bytes of one [`Assembler::insert`]. Units are bytes;
+/// `new + seen + late` is what was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inserted {
+    /// Not seen before.
+    pub new: u64,
+    /// Seen before, whichever copy counts now.
+    pub seen: u64,
+    /// Not seen before, but the place had been given up as missing; they are not used.
+    pub late: u64,
+    /// Of `seen`: different from the earlier copy.
+    pub conflicting: u64,
+    /// Of `seen`: the earlier copy could not be compared, because its bytes are gone.
+    pub unverified: u64,
+    /// Stream offset of the first byte that is new.
+    pub first_new: Option<u64>,
+}
+
+impl Inserted {
+    /// Both of two.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            new: self.new.saturating_add(other.new),
+            seen: self.seen.saturating_add(other.seen),
+            late: self.late.saturating_add(other.late),
+            conflicting: self.conflicting.saturating_add(other.conflicting),
+            unverified: self.unverified.saturating_add(other.unverified),
+            first_new: self.first_new.or(other.first_new),
+        }
+    }
+}
+
+/// Why bytes of a stream cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Absence {
+    /// They are in no captured packet.
+    Missing,
+    /// Their packet is not retained any more.
+    Expired,
+}
+
+/// A range of a stream that is in one piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Stream offsets.
+    pub range: Range<u64>,
+    /// Where the bytes are, `range.end - range.start` of them; or why there are none.
+    pub content: Result<Extent, Absence>,
+}
+
+/// A place in the stream and the extent that fills it.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    start: u64,
+    extent: Extent,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(u64::from(self.extent.len))
+    }
+
+    fn part(&self, range: Range<u64>) -> Extent {
+        let skip = range.start.saturating_sub(self.start);
+        self.extent.part(skip, range.end.saturating_sub(range.start))
+    }
+}
+
+/// Order for one direction; see the module's text.
+#[derive(Debug)]
+pub struct Assembler {
+    settled: VecDeque<Piece>,
+    end: u64,
+    /// `end` when [`Assembler::take`] was last called.
+    taken: u64,
+    limit: u64,
+    /// Packets below this number are not retained any more.
+    oldest: u64,
+    /// Below this offset everything expired, missing bytes too: their list was cut.
+    forgotten: u64,
+    /// Highest packet number in `settled`, and where the last piece ends whose number is lower than
+    /// one before it. Behind that, packet numbers ascend.
+    newest: u64,
+    disorder: u64,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a connection without trouble does not have.
+#[derive(Debug, Default)]
+struct Rare {
+    pending: BTreeMap<u64, Extent>,
+    /// Runs of `pending` without a hole inside.
+    islands: usize,
+    /// Sorted, neither touching nor overlapping.
+    missing: VecDeque<Range<u64>>,
+    bites: Bites,
+}
+
+impl Default for Assembler {
+    /// An empty stream in which everything settles at once.
+    fn default() -> Self {
+        Self {
+            settled: VecDeque::new(),
+            end: 0,
+            taken: 0,
+            limit: u64::MAX,
+            oldest: 0,
+            forgotten: 0,
+            newest: 0,
+            disorder: 0,
+            rare: None,
+        }
+    }
+}
+
+impl Assembler {
+    /// An empty stream in which everything settles at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stream offset up to which everything is decided; the stream's length so far.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Lets bytes settle up to `limit`, and no further until the next call. Never goes back
+    /// behind what has settled.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+        self.settle();
+    }
+
+    /// Lets bytes settle up to `limit` at least.
+    pub fn raise_limit(&mut self, limit: u64) {
+        self.set_limit(self.limit.max(limit));
+    }
+
+    /// The range that settled as bytes since the last call.
+    ///
+    /// To be called before [`Assembler::skip`], which would fall into the range.
+    pub fn take(&mut self) -> Option<Range<u64>> {
+        let range = self.taken..self.end;
+        self.taken = self.end;
+        (!range.is_empty()).then_some(range)
+    }
+
+    /// Puts the bytes of `extent` at `start`.
+    ///
+    /// Costs O(log n) and, for overlaps, O(log n) for each piece that is overlapped, of which there
+    /// are at most as many as bytes in `extent`.
+    pub fn insert(
+        &mut self,
+        start: u64,
+        extent: Extent,
+        policy: Policy,
+        bytes: &dyn Bytes,
+    ) -> Inserted {
+        let new = Piece { start, extent };
+        let end = new.end();
+        if extent.len == 0 {
+            return Inserted::default();
+        }
+        if start == self.end && end <= self.limit && !self.is_waiting() {
+            self.push(new);
+            let new = u64::from(extent.len);
+            return Inserted { new, first_new: Some(start), ..Inserted::default() };
+        }
+        let mut inserted = Inserted::default();
+        if start < self.end {
+            self.compare_settled(&new, &mut inserted, bytes);
+        }
+        if end > self.end {
+            self.insert_pending(&new, policy, &mut inserted, bytes);
+            self.settle();
+        }
+        inserted
+    }
+
+    /// Gives up the hole at the end, at most up to `to`. The range that is missing now; what waited
+    /// behind it has settled.
+    pub fn skip(&mut self, to: u64) -> Option<Range<u64>> {
+        let to = self.first_pending().map_or(to, |first| first.min(to));
+        let gap = self.end..to;
+        if gap.is_empty() {
+            return None;
+        }
+        let rare = self.rare.get_or_insert_default();
+        match rare.missing.back_mut() {
+            Some(last) if last.end == gap.start => last.end = gap.end,
+            _ => rare.missing.push_back(gap.clone()),
+        }
+        self.end = gap.end;
+        self.taken = gap.end;
+        self.settle();
+        Some(gap)
+    }
+
+    /// Drops what waits at or behind `offset`: it cannot belong to the stream. The bytes dropped.
+    pub fn cut_pending(&mut self, offset: u64) -> u64 {
+        let Some(rare) = &mut self.rare else {
+            return 0;
+        };
+        let mut dropped = 0_u64;
+        let behind = rare.pending.split_off(&offset);
+        for extent in behind.values() {
+            dropped = dropped.saturating_add(u64::from(extent.len));
+        }
+        if let Some(mut last) = rare.pending.last_entry() {
+            let piece = Piece { start: *last.key(), extent: *last.get() };
+            let over = piece.end().saturating_sub(offset);
+            dropped = dropped.saturating_add(over);
+            *last.get_mut() = piece.part(piece.start..piece.end().min(offset));
+        }
+        rare.count_islands();
+        dropped
+    }
+
+    /// Moves everything that waits by `distance`. Only for streams of which nothing has settled
+    /// and whose beginning was guessed wrong.
+    pub(super) fn shift(&mut self, distance: i64) {
+        if let Some(rare) = &mut self.rare {
+            let old = std::mem::take(&mut rare.pending);
+            rare.pending = old
+                .into_iter()
+                .filter_map(|(start, extent)| Some((start.checked_add_signed(distance)?, extent)))
+                .collect();
+            rare.count_islands();
+        }
+    }
+
+    /// Whether a bound of `limits` on what waits is exceeded, so that the first hole has to go.
+    #[must_use]
+    pub fn is_overfull(&self, limits: &Limits) -> bool {
+        self.rare.as_ref().is_some_and(|rare| {
+            rare.pending.len() > limits.pending || self.holes_waiting() > limits.holes
+        })
+    }
+
+    /// Gives way to [`Assembler::is_overfull`]: lets bytes settle that were kept open, or gives up
+    /// the first hole. The hole, if it was one.
+    pub fn give_way(&mut self) -> Option<Range<u64>> {
+        let first = self.first_pending()?;
+        if let Some(rare) = &mut self.rare {
+            rare.bites.holes = rare.bites.holes.saturating_add(1);
+        }
+        let limit = std::mem::replace(&mut self.limit, u64::MAX);
+        let gap = self.skip(first);
+        self.settle();
+        self.limit = limit;
+        gap
+    }
+
+    /// Keeps the settled part within `limits`; called after anything that may have settled bytes.
+    pub fn trim(&mut self, limits: &Limits) {
+        while self.settled.len() > limits.extents {
+            self.settled.pop_front();
+            self.bite();
+        }
+        let Some(rare) = &mut self.rare else {
+            return;
+        };
+        if rare.missing.len() > limits.gaps {
+            let cut = rare.missing.len().div_ceil(2);
+            if let Some(last) = rare.missing.drain(..cut).next_back() {
+                self.forgotten = last.end;
+            }
+            while self.settled.front().is_some_and(|piece| piece.start < self.forgotten) {
+                self.settled.pop_front();
+                self.bite();
+            }
+        }
+    }
+
+    /// Packets below number `packet` are gone. Extents of them expire.
+    pub fn expire(&mut self, packet: u64) {
+        self.oldest = self.oldest.max(packet);
+        while self.settled.front().is_some_and(|piece| piece.extent.packet < self.oldest) {
+            self.settled.pop_front();
+        }
+        if self.settled.is_empty() {
+            self.settled.shrink_to_fit();
+        }
+    }
+
+    /// The stream between two offsets, in order and without anything left out. Ends where nothing
+    /// is decided yet. Costs O(log n) for the first chunk and O(1) for each other.
+    #[must_use]
+    pub fn chunks(&self, range: Range<u64>) -> Chunks<'_> {
+        let index = self.settled.partition_point(|piece| piece.end() <= range.start);
+        let missing = &self.missing_ranges();
+        let gap = missing.map_or(0, |all| all.partition_point(|gap| gap.end <= range.start));
+        Chunks { assembler: self, at: range.start, end: range.end.min(self.end), index, gap }
+    }
+
+    /// The ranges of the stream that cannot be read, sorted and not touching if of one kind.
+    ///
+    /// Costs the number of ranges, and for streams with reordering in them up to the number of
+    /// extents.
+    #[must_use]
+    pub fn holes(&self) -> Vec<(Range<u64>, Absence)> {
+        let mut holes: Vec<(Range<u64>, Absence)> = Vec::new();
+        let mut add = |range: Range<u64>, kind| match holes.last_mut() {
+            Some((last, last_kind)) if last.end == range.start && *last_kind == kind => {
+                last.end = range.end;
+            }
+            _ => holes.push((range, kind)),
+        };
+        // Behind this there is no expired piece, only missing ranges.
+        let mixed = self.front().max(if self.oldest == 0 { 0 } else { self.disorder });
+        for chunk in self.chunks(0..mixed) {
+            if let Err(kind) = chunk.content {
+                add(chunk.range, kind);
+            }
+        }
+        for gap in self.missing_ranges().into_iter().flatten() {
+            let rest = gap.start.max(mixed)..gap.end;
+            if !rest.is_empty() {
+                add(rest, Absence::Missing);
+            }
+        }
+        holes
+    }
+
+    /// Ranges of missing bytes below [`Assembler::end`].
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.missing_ranges().map_or(0, VecDeque::len)
+    }
+
+    /// Bytes that are missing below [`Assembler::end`]. Costs the number of gaps.
+    #[must_use]
+    pub fn missing_bytes(&self) -> u64 {
+        let gaps = self.missing_ranges().into_iter().flatten();
+        gaps.map(|gap| gap.end.saturating_sub(gap.start)).sum()
+    }
+
+    /// Whether anything waits behind the end.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.pending.is_empty())
+    }
+
+    /// Extents that wait behind the end.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| rare.pending.len())
+    }
+
+    /// Holes in front of what waits.
+    #[must_use]
+    pub fn holes_waiting(&self) -> usize {
+        let Some(rare) = &self.rare else {
+            return 0;
+        };
+        let touches = rare.pending.contains_key(&self.end);
+        rare.islands.saturating_sub(usize::from(touches))
+    }
+
+    /// Stream offset of the first byte that waits.
+    #[must_use]
+    pub fn first_pending(&self) -> Option<u64> {
+        self.rare.as_ref()?.pending.first_key_value().map(|(start, _)| *start)
+    }
+
+    /// Extents of the settled part that are retained.
+    #[must_use]
+    pub fn extents(&self) -> usize {
+        self.settled.len()
+    }
+
+    /// How often bounds were reached.
+    #[must_use]
+    pub fn bites(&self) -> Bites {
+        self.rare.as_ref().map_or_else(Bites::default, |rare| rare.bites)
+    }
+
+    /// Bytes of memory on the heap, to a few per cent.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let settled = self.settled.capacity().saturating_mul(size_of::<Piece>());
+        let Some(rare) = &self.rare else {
+            return settled;
+        };
+        // A B-tree's nodes are two thirds full.
+        let pending = rare.pending.len().saturating_mul(36);
+        let missing = rare.missing.capacity().saturating_mul(16);
+        settled.saturating_add(pending).saturating_add(missing).saturating_add(size_of::<Rare>())
+    }
+
+    fn missing_ranges(&self) -> Option<&VecDeque<Range<u64>>> {
+        self.rare.as_ref().map(|rare| &rare.missing)
+    }
+
+    /// Where retained pieces begin.
+    fn front(&self) -> u64 {
+        self.settled.front().map_or(self.end, |piece| piece.start)
+    }
+
+    fn bite(&mut self) {
+        let bites = &mut self.rare.get_or_insert_default().bites;
+        bites.extents = bites.extents.saturating_add(1);
+    }
+
+    /// Appends to the settled part. `piece.start` is `end`.
+    fn push(&mut self, piece: Piece) {
+        self.end = piece.end();
+        if piece.extent.packet < self.newest.max(self.oldest) {
+            self.disorder = self.end;
+        }
+        self.newest = self.newest.max(piece.extent.packet);
+        if let Some(last) = self.settled.back_mut()
+            && last.end() == piece.start
+            && last.extent.continues_in(piece.extent)
+            && let Some(len) = last.extent.len.checked_add(piece.extent.len)
+        {
+            last.extent.len = len;
+            return;
+        }
+        self.settled.push_back(piece);
+    }
+
+    /// Moves pieces from `pending` to `settled` while they follow on and the limit allows.
+    fn settle(&mut self) {
+        while let Some(rare) = &mut self.rare
+            && let Some(first) = rare.pending.first_entry()
+            && *first.key() == self.end
+            && *first.key() < self.limit
+        {
+            let piece = Piece { start: *first.key(), extent: first.remove() };
+            let cut = piece.end().min(self.limit);
+            if cut < piece.end() {
+                rare.pending.insert(cut, piece.part(cut..piece.end()));
+            } else if !rare.pending.contains_key(&cut) {
+                rare.islands = rare.islands.saturating_sub(1);
+            }
+            self.push(Piece { start: piece.start, extent: piece.part(piece.start..cut) });
+        }
+    }
+
+    /// Compares the part of `new` that lies below `end` with what is there.
+    fn compare_settled(&self, new: &Piece, inserted: &mut Inserted, bytes: &dyn Bytes) {
+        for chunk in self.chunks(new.start..new.end()) {
+            let len = chunk.range.end.saturating_sub(chunk.range.start);
+            match chunk.content {
+                Ok(old) => inserted.overlap(old, new.part(chunk.range), bytes),
+                Err(Absence::Missing) => inserted.late = inserted.late.saturating_add(len),
+                Err(Absence::Expired) => inserted.unverifiable(len),
+            }
+        }
+    }
+
+    /// Puts the part of `new` that lies at or behind `end` into `pending`.
+    fn insert_pending(
+        &mut self,
+        new: &Piece,
+        policy: Policy,
+        inserted: &mut Inserted,
+        bytes: &dyn Bytes,
+    ) {
+        let rare = self.rare.get_or_insert_default();
+        let end = new.end();
+        let mut at = new.start.max(self.end);
+        while at < end {
+            if let Some(old) = rare.covering(at) {
+                let range = at..old.end().min(end);
+                let (was, is) = (old.part(range.clone()), new.part(range.clone()));
+                inserted.overlap(was, is, bytes);
+                if policy == Policy::Last {
+                    rare.replace(&old, range.clone(), is);
+                }
+                at = range.end;
+            } else {
+                let next = rare.pending.range(at..).next().map_or(end, |(start, _)| *start);
+                let range = at..next.min(end);
+                inserted.first_new = inserted.first_new.or(Some(at));
+                inserted.new = inserted.new.saturating_add(range.end.saturating_sub(at));
+                rare.fill(range.clone(), new.part(range.clone()));
+                at = range.end;
+            }
+        }
+    }
+}
+
+impl Inserted {
+    fn overlap(&mut self, old: Extent, new: Extent, bytes: &dyn Bytes) {
+        let len = u64::from(new.len);
+        if old == new {
+            self.seen = self.seen.saturating_add(len);
+            return;
+        }
+        match bytes.differing(old, new) {
+            Some(count) => {
+                self.seen = self.seen.saturating_add(len);
+                self.conflicting = self.conflicting.saturating_add(count);
+            }
+            None => self.unverifiable(len),
+        }
+    }
+
+    fn unverifiable(&mut self, len: u64) {
+        self.seen = self.seen.saturating_add(len);
+        self.unverified = self.unverified.saturating_add(len);
+    }
+}
+
+impl Rare {
+    fn covering(&self, at: u64) -> Option<Piece> {
+        let (start, extent) = self.pending.range(..=at).next_back()?;
+        let piece = Piece { start: *start, extent: *extent };
+        (piece.end() > at).then_some(piece)
+    }
+
+    /// Puts `extent` where nothing is.
+    fn fill(&mut self, range: Range<u64>, extent: Extent) {
+        let before = range.start.checked_sub(1).and_then(|at| self.covering(at)).is_some();
+        let behind = self.pending.contains_key(&range.end);
+        self.pending.insert(range.start, extent);
+        let islands = self.islands.saturating_add(1);
+        self.islands = islands.saturating_sub(usize::from(before)).saturating_sub(behind.into());
+    }
+
+    /// Puts `extent` in the place of a part of `old`.
+    fn replace(&mut self, old: &Piece, range: Range<u64>, extent: Extent) {
+        if old.start < range.start {
+            self.pending.insert(old.start, old.part(old.start..range.start));
+        }
+        if range.end < old.end() {
+            self.pending.insert(range.end, old.part(range.end..old.end()));
+        }
+        self.pending.insert(range.start, extent);
+    }
+
+    fn count_islands(&mut self) {
+        let mut end = None;
+        self.islands = 0;
+        for (start, extent) in &self.pending {
+            self.islands = self.islands.saturating_add(usize::from(end != Some(*start)));
+            end = Some(start.saturating_add(u64::from(extent.len)));
+        }
+    }
+}
+
+/// The chunks of a range; see [`Assembler::chunks`].
+#[derive(Debug)]
+pub struct Chunks<'a> {
+    assembler: &'a Assembler,
+    at: u64,
+    end: u64,
+    /// The first settled piece that ends behind `at`.
+    index: usize,
+    /// The first missing range that ends behind `at`.
+    gap: usize,
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        if self.at >= self.end {
+            return None;
+        }
+        let at = self.at;
+        let piece = self.assembler.settled.get(self.index);
+        if let Some(piece) = piece.filter(|piece| piece.start <= at) {
+            let range = at..piece.end().min(self.end);
+            self.at = range.end;
+            self.index = self.index.saturating_add(1);
+            let is_there = piece.extent.packet >= self.assembler.oldest;
+            let extent = piece.part(range.clone());
+            return Some(Chunk {
+                range,
+                content: if is_there { Ok(extent) } else { Err(Absence::Expired) },
+            });
+        }
+        let limit = piece.map_or(self.end, |piece| piece.start.min(self.end));
+        let missing = self.assembler.missing_ranges();
+        let mut gap = missing.and_then(|all| all.get(self.gap));
+        if gap.is_some_and(|gap| gap.end <= at) {
+            self.gap = self.gap.saturating_add(1);
+            gap = missing.and_then(|all| all.get(self.gap));
+        }
+        let (end, kind) = match gap {
+            Some(gap) if gap.start <= at => (gap.end.min(limit), Absence::Missing),
+            Some(gap) => (gap.start.min(limit), Absence::Expired),
+            None => (limit, Absence::Expired),
+        };
+        self.at = end;
+        Some(Chunk { range: at..end, content: Err(kind) })
+    }
+}

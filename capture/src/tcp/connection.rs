@@ -1,0 +1,611 @@
+//! The pair of streams, and what their segments say about the connection.
+//!
+//! **Who is the client**, from the surest to the least sure: the sender of a SYN, or the receiver of
+//! a SYN-ACK; of two ports the one that is not well known (below 1024); the higher of two ports of
+//! which only one is ephemeral (from 32768 on, as Linux and RFC 6335 count); the sender of the first
+//! segment. Only a SYN seen late changes what was said with [`Event::Opened`].
+//!
+//! **Opening** ends with the first segment that has an acknowledgment and neither SYN nor RST: its
+//! sender has finished its handshake. If both sides send a SYN, it ends when both are acknowledged.
+//! Data in a SYN is data (RFC 7413).
+//!
+//! **Reset.** A RST counts if its number lies between what its sender's peer has acknowledged and
+//! the furthest place a window reaches; or, from a sender of which nothing is known, if it acknowledges
+//! the peer's SYN or data. A RST whose alleged sender goes on with new bytes afterwards was someone
+//! else's: it is `rejected` and the connection lives on.
+//!
+//! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs, a
+//! reset or is closed; if it is opening and nobody has answered; or after `reuse_after` of silence.
+//! Otherwise it is kept in mind and `rejected`, and the new connection begins with the
+//! segment that goes on from it: the SYN-ACK, or the sender's next.
+//!
+//! **Ending.** After a reset, or both FINs and their acknowledgments, the connection waits for
+//! `linger` of silence and is closed. With one FIN, it is closed after `closing_timeout`,
+//! as `timed_out` unless nothing was ever seen of the other side.
+
+use std::time::Duration;
+
+use super::assembler::{Assembler, Bytes};
+use super::segment::{Counters, Direction, Event, Segment, Settings, State, Verdict};
+use super::seq::Sequence;
+use super::stream::{Announce, Place, Stream, after, passed};
+use crate::time::Timestamp;
+
+/// First port that needs no privilege (RFC 6335 6).
+const FIRST_USER_PORT: u16 = 1_024;
+
+/// First ephemeral port of Linux (`ip_local_port_range`); IANA's range begins at 49152.
+const FIRST_EPHEMERAL_PORT: u16 = 32_768;
+
+/// The ports of both endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Of the endpoint that sends [`Direction::Forward`].
+    pub forward: u16,
+    /// Of the other one.
+    pub backward: u16,
+}
+
+/// A SYN with a number that does not fit, until something follows it.
+#[derive(Clone, Copy, Debug)]
+struct Challenger {
+    direction: Direction,
+    first: Sequence,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reset {
+    by: Direction,
+    at: u64,
+}
+
+/// One TCP connection. See the module's text for its rules.
+#[derive(Debug)]
+pub struct Connection {
+    forward: Stream,
+    backward: Stream,
+    client: Direction,
+    is_client_sure: bool,
+    is_announced: bool,
+    /// A SYN of either side was seen.
+    has_beginning: bool,
+    syn_ack_seen: bool,
+    is_open: bool,
+    closed: Option<State>,
+    reset: Option<Reset>,
+    challenger: Option<Challenger>,
+    first_fin: Option<Direction>,
+    syn_time: Option<Timestamp>,
+    handshake: Option<u32>,
+    last: Timestamp,
+}
+
+impl Connection {
+    /// A connection of which no segment was seen yet.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        let by_port = client_by_port(ports);
+        Self {
+            forward: Stream::default(),
+            backward: Stream::default(),
+            client: by_port.unwrap_or(Direction::Forward),
+            is_client_sure: by_port.is_some(),
+            is_announced: false,
+            has_beginning: false,
+            syn_ack_seen: false,
+            is_open: false,
+            closed: None,
+            reset: None,
+            challenger: None,
+            first_fin: None,
+            syn_time: None,
+            handshake: None,
+            last: Timestamp::default(),
+        }
+    }
+
+    /// Takes one segment, and adds what follows from it to `events`.
+    ///
+    /// `bytes` is asked for payload only where copies of it overlap.
+    pub fn process(
+        &mut self,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<Event>,
+    ) -> Verdict {
+        if self.is_announced {
+            self.poll(segment.time, settings, bytes, events);
+        }
+        if let Some(state) = self.closed {
+            return self.after_closing(state, segment, settings);
+        }
+        let said = self.client;
+        let is_believed = match self.syn(segment, settings) {
+            Syn::NewConnection => return Verdict::NewConnection,
+            Syn::Believed => true,
+            Syn::Rejected => false,
+        };
+        self.announce_opening(said, segment, events);
+        self.last = self.last.max(segment.time);
+        let counters = &mut self.stream(segment.direction).counters;
+        counters.packets = counters.packets.saturating_add(1);
+        let payload = u64::from(segment.wire_len);
+        counters.payload_bytes = counters.payload_bytes.saturating_add(payload);
+        let is_believed = is_believed
+            && if segment.flags.rst {
+                self.take_reset(segment, settings)
+            } else {
+                self.take(segment, settings, bytes, events)
+            };
+        if !is_believed {
+            let rejected = &mut self.stream(segment.direction).counters.rejected;
+            *rejected = rejected.saturating_add(1);
+        }
+        self.forward.wait(segment.time, settings);
+        self.backward.wait(segment.time, settings);
+        self.advance(segment.time, settings, events);
+        Verdict::Taken
+    }
+
+    /// Lets time pass: gives up holes that nobody will fill, closes what is over.
+    ///
+    /// Costs nothing before [`Connection::deadline`].
+    pub fn poll(
+        &mut self,
+        now: Timestamp,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<Event>,
+    ) {
+        if self.closed.is_some() {
+            return;
+        }
+        let timeout = self.timeout(settings);
+        if passed(self.last, now, timeout) {
+            let state = self.state_after_silence();
+            self.close_as(state, settings, bytes, events);
+            return;
+        }
+        if self.stream_deadline(settings).is_some_and(|deadline| deadline <= now) {
+            for stream in [&mut self.forward, &mut self.backward] {
+                if stream.deadline(true, settings).is_some() {
+                    stream.wait(now, settings);
+                }
+            }
+            self.advance(now, settings, events);
+        }
+    }
+
+    /// When [`Connection::poll`] has something to do at the latest, if nothing else comes. `None`
+    /// once closed.
+    #[must_use]
+    pub fn deadline(&self, settings: &Settings) -> Option<Timestamp> {
+        if self.closed.is_some() {
+            return None;
+        }
+        let silence = after(self.last, self.timeout(settings));
+        Some(self.stream_deadline(settings).map_or(silence, |stream| stream.min(silence)))
+    }
+
+    /// Ends the connection now: the capture ends, a new connection takes its place, or it is
+    /// evicted. Everything that is known of its streams is announced; the state stays as it is.
+    pub fn close(&mut self, settings: &Settings, bytes: &dyn Bytes, events: &mut Vec<Event>) {
+        if self.closed.is_none() {
+            self.close_as(self.state(), settings, bytes, events);
+        }
+    }
+
+    /// Packets below number `packet` are gone; what refers to them expires.
+    pub fn expire(&mut self, packet: u64) {
+        self.forward.assembler.expire(packet);
+        self.backward.assembler.expire(packet);
+    }
+
+    /// The stream that is sent in `direction`.
+    #[must_use]
+    pub fn assembler(&self, direction: Direction) -> &Assembler {
+        &self.half(direction).assembler
+    }
+
+    /// What `direction` amounts to.
+    #[must_use]
+    pub fn counters(&self, direction: Direction) -> &Counters {
+        &self.half(direction).counters
+    }
+
+    /// The direction the client sends in.
+    #[must_use]
+    pub fn client(&self) -> Direction {
+        self.client
+    }
+
+    /// Where the connection is now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if let Some(state) = self.closed {
+            return state;
+        }
+        let (forward, backward) = (&self.forward, &self.backward);
+        if self.reset.is_some() {
+            State::Reset
+        } else if forward.is_fin_acked() && backward.is_fin_acked() {
+            State::Closed
+        } else if forward.fin().is_some() || backward.fin().is_some() {
+            State::Closing
+        } else if !self.has_beginning {
+            State::Midstream
+        } else if self.is_open {
+            State::Open
+        } else {
+            State::Opening
+        }
+    }
+
+    /// Who ended it: the sender of the first FIN, or of a reset before any FIN.
+    #[must_use]
+    pub fn closed_by(&self) -> Option<Direction> {
+        self.first_fin.or(self.reset.map(|reset| reset.by))
+    }
+
+    /// Microseconds from the SYN (the last of them, if it was repeated) to the acknowledgment of the
+    /// SYN-ACK. `None` unless all three were seen in this order.
+    #[must_use]
+    pub fn handshake_us(&self) -> Option<u32> {
+        self.handshake
+    }
+
+    /// Bytes of memory on the heap, to a few per cent.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.forward.assembler.memory().saturating_add(self.backward.assembler.memory())
+    }
+
+    fn half(&self, direction: Direction) -> &Stream {
+        match direction {
+            Direction::Forward => &self.forward,
+            Direction::Backward => &self.backward,
+        }
+    }
+
+    fn stream(&mut self, direction: Direction) -> &mut Stream {
+        match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Backward => &mut self.backward,
+        }
+    }
+
+    /// Says who is the client, at first and if a SYN shows something else.
+    fn announce_opening(
+        &mut self,
+        said: Direction,
+        segment: &Segment<'_>,
+        events: &mut Vec<Event>,
+    ) {
+        if !self.is_announced {
+            if !self.is_client_sure {
+                self.client = segment.direction;
+            }
+            self.is_announced = true;
+            events.push(Event::Opened { client: self.client });
+        } else if said != self.client {
+            events.push(Event::Turned { client: self.client });
+        }
+    }
+}
+
+/// What the SYN of a segment means.
+enum Syn {
+    /// There is none, or it fits.
+    Believed,
+    Rejected,
+    NewConnection,
+}
+
+/// The client, if the ports tell.
+fn client_by_port(ports: Ports) -> Option<Direction> {
+    let by = |test: fn(u16) -> bool| match (test(ports.forward), test(ports.backward)) {
+        (true, false) => Some(Direction::Forward),
+        (false, true) => Some(Direction::Backward),
+        _ => None,
+    };
+    by(|port| port >= FIRST_USER_PORT).or_else(|| by(|port| port >= FIRST_EPHEMERAL_PORT))
+}
+
+impl Connection {
+    /// A segment for a connection that is over.
+    fn after_closing(&self, state: State, segment: &Segment<'_>, settings: &Settings) -> Verdict {
+        if segment.flags.rst {
+            return Verdict::Late;
+        }
+        let stream = self.half(segment.direction);
+        let is_known = stream.is_known();
+        let first = segment.sequence.plus(1);
+        let is_new = if segment.flags.syn {
+            !(is_known && stream.origin() == first)
+        } else if state == State::TimedOut {
+            segment.wire_len > 0
+        } else {
+            segment.wire_len > 0
+                && match stream.place(segment.sequence, segment.wire_len, settings) {
+                    Place::Far => is_known,
+                    Place::Near(offset) => {
+                        // Open to the end of the capture, or evicted: it may go on.
+                        let may_go_on = !matches!(state, State::Closed | State::Reset);
+                        may_go_on
+                            && is_known
+                            && u64::try_from(offset).is_ok_and(|offset| offset >= stream.anchor())
+                    }
+                }
+        };
+        if is_new { Verdict::NewConnection } else { Verdict::Late }
+    }
+
+    fn syn(&mut self, segment: &Segment<'_>, settings: &Settings) -> Syn {
+        if self.follows_challenger(segment) {
+            return Syn::NewConnection;
+        }
+        if !segment.flags.syn || segment.flags.rst {
+            return Syn::Believed;
+        }
+        let direction = segment.direction;
+        let first = segment.sequence.plus(1);
+        if self.is_other_connection(segment, settings) {
+            return Syn::NewConnection;
+        }
+        if let Some(number) = segment.acknowledgment {
+            let peer = self.half(direction.other());
+            if peer.is_known() && peer.is_exact() {
+                match peer.place(number, 0, settings) {
+                    Place::Near(offset)
+                        if u64::try_from(offset).is_ok_and(|offset| offset <= peer.anchor()) => {}
+                    _ => return Syn::Rejected,
+                }
+            }
+        }
+        let is_known = self.half(direction).is_exact() && self.half(direction).origin() == first;
+        let is_opening = self.has_beginning && !self.is_open;
+        let stream = self.stream(direction);
+        if is_known {
+            let was_seen = std::mem::replace(&mut stream.syn_seen, true);
+            let is_repeated =
+                if segment.acknowledgment.is_some() { self.syn_ack_seen } else { was_seen };
+            if is_repeated && segment.wire_len == 0 {
+                let count = &mut self.stream(direction).counters.retransmitted;
+                *count = count.saturating_add(1);
+            }
+        } else if stream.is_exact() && is_opening && stream.is_untouched() {
+            // An answer to the same SYN with another number, as SYN cookies make them.
+            stream.restart(first);
+        } else if !stream.begin(first, settings) {
+            let is_before = !self.has_beginning
+                && (0..=1 << 20).contains(&self.half(direction).origin().since(first));
+            if !is_before {
+                self.challenger = Some(Challenger { direction, first });
+                return Syn::Rejected;
+            }
+        }
+        self.stream(direction).syn_seen = true;
+        self.note_syn(segment, settings);
+        Syn::Believed
+    }
+
+    /// A SYN that was believed: who is the client, and when it began.
+    fn note_syn(&mut self, segment: &Segment<'_>, settings: &Settings) {
+        let direction = segment.direction;
+        if let Some(number) = segment.acknowledgment {
+            let peer = self.stream(direction.other());
+            if !peer.is_exact() {
+                // Of data in the SYN, which this may acknowledge too, nothing was seen.
+                peer.begin(number, settings);
+            }
+            self.syn_ack_seen = true;
+        } else if !self.syn_ack_seen {
+            self.syn_time = Some(segment.time);
+        }
+        let is_first = !self.has_beginning;
+        self.has_beginning = true;
+        if is_first {
+            let is_answer = segment.acknowledgment.is_some();
+            let client = if is_answer { direction.other() } else { direction };
+            self.is_client_sure = true;
+            self.client = client;
+        }
+    }
+
+    /// Whether a SYN is of another connection between the same endpoints, for sure.
+    fn is_other_connection(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
+        let stream = self.half(segment.direction);
+        let first = segment.sequence.plus(1);
+        if !stream.is_known() || stream.origin() == first {
+            return false;
+        }
+        let has_ended =
+            self.reset.is_some() || (self.forward.fin().is_some() && self.backward.fin().is_some());
+        if segment.acknowledgment.is_some() {
+            return false;
+        }
+        let peer = self.half(segment.direction.other());
+        let is_unanswered = stream.syn_seen && peer.counters.packets == 0 && !self.is_open;
+        has_ended
+            || is_unanswered
+            || (stream.syn_seen && passed(self.last, segment.time, settings.reuse_after))
+    }
+
+    /// Whether a segment goes on from a SYN that did not fit.
+    fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
+        let Some(challenger) = self.challenger else {
+            return false;
+        };
+        if segment.flags.rst {
+            return false;
+        }
+        if segment.direction == challenger.direction {
+            !segment.flags.syn && segment.sequence == challenger.first
+        } else {
+            segment.flags.syn && segment.acknowledgment == Some(challenger.first)
+        }
+    }
+
+    /// Anything but a reset. Whether it is believed.
+    fn take(
+        &mut self,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<Event>,
+    ) -> bool {
+        let (direction, other) = (segment.direction, segment.direction.other());
+        let has_beginning = self.has_beginning;
+        if !segment.flags.syn && segment.wire_len == 0 {
+            self.stream(direction).hint(segment.sequence, has_beginning, segment.time, settings);
+        }
+        let window = self.half(other).window;
+        let stream = self.stream(direction);
+        let mut announce = Announce { direction, events };
+        let is_believed = stream.receive(segment, window, settings, bytes, &mut announce);
+        stream.window = Some(segment.window);
+        if !is_believed {
+            return false;
+        }
+        if let Some(number) = segment.acknowledgment {
+            let peer = self.stream(other);
+            peer.hint(number, has_beginning, segment.time, settings);
+            let mut announce = Announce { direction: other, events };
+            peer.acknowledge(number, settings, bytes, &mut announce);
+            self.note_open(segment);
+        }
+        if segment.flags.fin && self.first_fin.is_none() {
+            self.first_fin = Some(direction);
+        }
+        self.doubt_reset(segment, settings)
+    }
+
+    fn note_open(&mut self, segment: &Segment<'_>) {
+        if self.is_open {
+            return;
+        }
+        let both = self.forward.syn_seen && self.backward.syn_seen;
+        let simultaneous = both && self.forward.is_acked() && self.backward.is_acked();
+        if segment.flags.syn && !simultaneous {
+            return;
+        }
+        self.is_open = true;
+        if let Some(syn) = self.syn_time
+            && self.syn_ack_seen
+            && segment.direction == self.client
+        {
+            let taken = segment.time.nanoseconds().checked_sub(syn.nanoseconds());
+            self.handshake = taken.and_then(|taken| u32::try_from(taken / 1_000).ok());
+        }
+    }
+
+    /// The alleged sender of a reset goes on: it was not its own. Whether there was none.
+    fn doubt_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
+        let Some(reset) = self.reset.filter(|reset| reset.by == segment.direction) else {
+            return true;
+        };
+        let len = segment.wire_len;
+        let stream = self.stream(segment.direction);
+        let goes_on = match stream.place(segment.sequence, len, settings) {
+            Place::Near(offset) if len > 0 || segment.flags.fin => {
+                let end = offset.saturating_add(len.into());
+                let end = end.saturating_add(segment.flags.fin.into());
+                u64::try_from(end).is_ok_and(|end| end > reset.at)
+            }
+            _ => false,
+        };
+        if goes_on {
+            stream.reset_at(None);
+            self.reset = None;
+        }
+        !goes_on
+    }
+
+    /// Whether a reset counts.
+    fn take_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
+        let (direction, other) = (segment.direction, segment.direction.other());
+        let stream = self.half(direction);
+        let peer = self.half(other);
+        let answers = segment.acknowledgment.is_none_or(|number| {
+            !peer.is_known()
+                || match peer.place(number, 0, settings) {
+                    Place::Near(offset) => u64::try_from(offset)
+                        .is_ok_and(|offset| offset <= peer.anchor().saturating_add(1)),
+                    Place::Far => false,
+                }
+        });
+        let at = if stream.is_known() {
+            stream.accepts_reset(segment.sequence, settings)
+        } else {
+            // To a SYN, or from a side that was never seen.
+            answers.then_some(0)
+        };
+        let Some(at) = at else {
+            return false;
+        };
+        if self.reset.is_none() {
+            let knows = segment.acknowledgment.is_some() && stream.is_known();
+            self.stream(direction).reset_at(knows.then_some(at));
+            self.reset = Some(Reset { by: direction, at });
+        }
+        true
+    }
+
+    fn advance(&mut self, now: Timestamp, settings: &Settings, events: &mut Vec<Event>) {
+        let (forward, backward) =
+            (self.forward.counters.packets > 0, self.backward.counters.packets > 0);
+        let mut announce = Announce { direction: Direction::Forward, events };
+        self.forward.advance(backward, now, settings, &mut announce);
+        let mut announce = Announce { direction: Direction::Backward, events };
+        self.backward.advance(forward, now, settings, &mut announce);
+    }
+
+    fn stream_deadline(&self, settings: &Settings) -> Option<Timestamp> {
+        let (forward, backward) =
+            (self.forward.counters.packets > 0, self.backward.counters.packets > 0);
+        let one = self.forward.deadline(backward, settings);
+        let other = self.backward.deadline(forward, settings);
+        one.into_iter().chain(other).min()
+    }
+
+    /// How much silence the present state bears.
+    fn timeout(&self, settings: &Settings) -> Duration {
+        match self.state() {
+            State::Opening => settings.opening_timeout,
+            State::Open | State::Midstream => settings.idle_timeout,
+            State::Closing => settings.closing_timeout,
+            State::Closed | State::Reset | State::TimedOut => settings.linger,
+        }
+    }
+
+    fn state_after_silence(&self) -> State {
+        let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
+        let is_one_sided =
+            self.forward.counters.packets == 0 || self.backward.counters.packets == 0;
+        match self.state() {
+            State::Closing if has_both || is_one_sided => State::Closed,
+            state @ (State::Closed | State::Reset) => state,
+            _ => State::TimedOut,
+        }
+    }
+
+    fn close_as(
+        &mut self,
+        state: State,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<Event>,
+    ) {
+        let (forward, backward) = (
+            self.forward.counters.packets == 0 && self.backward.fin().is_some(),
+            self.backward.counters.packets == 0 && self.forward.fin().is_some(),
+        );
+        let mut announce = Announce { direction: Direction::Forward, events };
+        self.forward.close(forward, settings, bytes, &mut announce);
+        let mut announce = Announce { direction: Direction::Backward, events };
+        self.backward.close(backward, settings, bytes, &mut announce);
+        self.closed = Some(state);
+        events.push(Event::Closed { state });
+    }
+}

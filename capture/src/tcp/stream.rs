@@ -1,0 +1,615 @@
+//! One direction of a connection: where it begins, what was seen and acknowledged, where it ends.
+//!
+//! **Beginning.** A SYN, or the acknowledgment in a SYN-ACK, fixes the sequence number of offset 0.
+//! Without one, offset 0 is the first byte seen. Because that may be a segment that overtook
+//! another, nothing is announced at first, and earlier bytes still move the beginning, until
+//! `pickup_segments` or `pickup_wait` are over. An acknowledgment, or a segment without payload,
+//! also begins a stream: for good if the connection's SYN was seen, else until the first payload.
+//!
+//! **Gaps.** Bytes that were not seen are `missing` once
+//!
+//! * their receiver has acknowledged them, and since then `gap_segments` segments with payload came
+//!   in this direction or `gap_wait` has passed; or
+//! * nothing of the receiver was captured and `one_sided_wait` has passed since later bytes came; or
+//! * more waits behind them than the bounds allow; or
+//! * their packet was captured without them; or
+//! * the connection ends, and a FIN, a reset with an acknowledgment, an acknowledgment or
+//!   later bytes show that they were sent.
+//!
+//! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::assembler::{Assembler, Bytes, Inserted, Policy};
+use super::segment::{Counters, Direction, Event, Segment, Settings};
+use super::seq::Sequence;
+use crate::extent::Extent;
+use crate::time::Timestamp;
+
+/// Segments that agree on a far place before the stream goes on there.
+const VOTES: u8 = 3;
+
+/// A reset's own number says that bytes before it were sent, if it lies at most this far behind the
+/// last byte seen: a window without scale, as random numbers seldom do.
+const RESET_REACH: u64 = 65_535;
+
+/// How sure the number of offset 0 is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Start {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// A number was seen, but no payload.
+    Soft,
+    /// The first byte seen; may move to an earlier one while `held`.
+    Guess,
+    /// A SYN says so.
+    Exact,
+}
+
+/// Holes below `target` are given up after a while.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    target: u64,
+    since: Timestamp,
+    segments: u16,
+}
+
+/// Segments at an unexpected place that follow on each other.
+#[derive(Clone, Copy, Debug)]
+struct Votes {
+    next: Sequence,
+    count: u8,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    pub(super) assembler: Assembler,
+    pub(super) counters: Counters,
+    /// The last window the sender of this stream has advertised for the other one.
+    pub(super) window: Option<u16>,
+    /// A SYN of this direction was seen.
+    pub(super) syn_seen: bool,
+    start: Start,
+    /// Nothing is announced yet.
+    held: Option<(Timestamp, u16)>,
+    origin: Sequence,
+    /// End of the last byte seen.
+    highest: u64,
+    /// Highest acknowledgment of the receiver.
+    acked: Option<u64>,
+    /// Offset of the FIN.
+    fin: Option<u64>,
+    ended: bool,
+    /// Where a reset of the sender says that the stream ends.
+    reset: Option<u64>,
+    suspicion: Option<Suspicion>,
+    votes: Option<Votes>,
+    /// A window probe that nobody has taken yet.
+    probe: Option<(u64, Extent)>,
+}
+
+/// Where a segment lies.
+pub(super) enum Place {
+    Near(i64),
+    Far,
+}
+
+impl Stream {
+    pub(super) fn is_known(&self) -> bool {
+        self.start != Start::Unknown
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        self.start == Start::Exact
+    }
+
+    pub(super) fn is_acked(&self) -> bool {
+        self.acked.is_some()
+    }
+
+    pub(super) fn fin(&self) -> Option<u64> {
+        self.fin
+    }
+
+    pub(super) fn is_fin_acked(&self) -> bool {
+        self.fin.is_some_and(|fin| self.acked.is_some_and(|acked| acked > fin))
+    }
+
+    pub(super) fn origin(&self) -> Sequence {
+        self.origin
+    }
+
+    /// Stream offset behind everything that is known of this direction.
+    pub(super) fn anchor(&self) -> u64 {
+        self.assembler.end().max(self.highest).max(self.acked.unwrap_or(0))
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        self.highest == 0
+    }
+
+    pub(super) fn place(&self, sequence: Sequence, len: u32, settings: &Settings) -> Place {
+        let anchor = i64::try_from(self.anchor()).unwrap_or(i64::MAX);
+        let offset = sequence.offset(self.origin, self.anchor());
+        let reach = i64::from(settings.reach);
+        let ahead = offset.saturating_add(len.into()).saturating_sub(anchor);
+        if ahead > reach || anchor.saturating_sub(offset) > reach {
+            Place::Far
+        } else {
+            Place::Near(offset)
+        }
+    }
+
+    /// A SYN: offset 0 has number `origin`. False if that contradicts what was announced.
+    pub(super) fn begin(&mut self, origin: Sequence, settings: &Settings) -> bool {
+        match self.start {
+            Start::Unknown => self.origin = origin,
+            Start::Exact => return self.origin == origin,
+            Start::Soft | Start::Guess => {
+                let earlier = self.origin.since(origin);
+                let is_near = earlier >= 0 && earlier <= i64::from(settings.reach);
+                let may_move = self.held.is_some() || self.start == Start::Soft;
+                if earlier != 0 && !(is_near && may_move) && !self.is_untouched() {
+                    return false;
+                }
+                self.move_origin(origin);
+            }
+        }
+        self.start = Start::Exact;
+        self.release(settings);
+        true
+    }
+
+    /// The number of the next byte is `next`, which is not a byte that was seen.
+    pub(super) fn hint(&mut self, next: Sequence, firm: bool, now: Timestamp, settings: &Settings) {
+        if self.start == Start::Unknown {
+            self.origin = next;
+            self.start = if firm { Start::Guess } else { Start::Soft };
+            self.hold(now, settings);
+        }
+    }
+
+    /// Starts again with another initial number; nothing was seen of the old one but the SYN.
+    pub(super) fn restart(&mut self, origin: Sequence) {
+        self.origin = origin;
+        self.acked = None;
+    }
+
+    fn hold(&mut self, now: Timestamp, settings: &Settings) {
+        self.held = Some((now, 0));
+        self.limit(settings);
+    }
+
+    pub(super) fn release(&mut self, settings: &Settings) {
+        self.held = None;
+        self.limit(settings);
+    }
+
+    /// Counts a segment of the connection towards the end of the wait for earlier bytes.
+    pub(super) fn wait(&mut self, now: Timestamp, settings: &Settings) {
+        let Some((since, segments)) = &mut self.held else {
+            return;
+        };
+        *segments = segments.saturating_add(1);
+        if *segments > settings.pickup_segments || passed(*since, now, settings.pickup_wait) {
+            self.release(settings);
+        }
+    }
+
+    /// How far bytes settle. With [`Policy::Last`] they may be replaced until their receiver has
+    /// acknowledged them.
+    fn limit(&mut self, settings: &Settings) {
+        let limit = match (self.held, settings.policy, self.acked) {
+            (Some(_), ..) => 0,
+            (None, Policy::Last, Some(acked)) => acked,
+            _ => u64::MAX,
+        };
+        self.assembler.set_limit(limit);
+    }
+
+    /// Moves offset 0. Only while nothing is announced.
+    fn move_origin(&mut self, origin: Sequence) {
+        let distance = self.origin.since(origin);
+        let move_by = |offset: u64| offset.checked_add_signed(distance).unwrap_or(0);
+        self.assembler.shift(distance);
+        self.origin = origin;
+        if self.highest > 0 {
+            self.highest = move_by(self.highest);
+        }
+        self.acked = self.acked.map(move_by);
+        self.fin = self.fin.map(move_by);
+        self.reset = self.reset.map(move_by);
+        self.probe = self.probe.map(|(offset, extent)| (move_by(offset), extent));
+        self.suspicion = None;
+    }
+
+    /// The receiver has acknowledged everything before `number`.
+    pub(super) fn acknowledge(
+        &mut self,
+        number: Sequence,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        let offset = match self.place(number, 0, settings) {
+            Place::Near(offset) => u64::try_from(offset).unwrap_or(0),
+            Place::Far => match self.vote(number, 0) {
+                Some(offset) => {
+                    self.give_up(offset, announce);
+                    offset
+                }
+                None => return,
+            },
+        };
+        if self.acked.is_none_or(|acked| acked < offset) {
+            self.acked = Some(offset);
+            if self.probe.is_some_and(|(probe, _)| offset > probe) {
+                self.take_probe(settings, bytes);
+            }
+            if settings.policy == Policy::Last {
+                self.limit(settings);
+            }
+        }
+    }
+
+    /// Payload, FIN, and everything a segment says about its own direction. Whether it contradicts
+    /// nothing that was believed before.
+    pub(super) fn receive(
+        &mut self,
+        segment: &Segment<'_>,
+        window: Option<u16>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) -> bool {
+        let sequence = segment.sequence.plus(segment.flags.syn.into());
+        let len = segment.wire_len;
+        if len > 0 {
+            match self.start {
+                Start::Unknown => {
+                    self.origin = sequence;
+                    self.start = Start::Guess;
+                    self.hold(segment.time, settings);
+                }
+                Start::Soft if !self.looks_kept_alive(sequence, segment) => {
+                    self.move_origin(sequence);
+                    self.start = Start::Guess;
+                }
+                _ => {}
+            }
+        }
+        let mut offset = match self.place(sequence, len, settings) {
+            Place::Near(offset) => offset,
+            Place::Far if len == 0 && !segment.flags.fin => return true,
+            Place::Far => {
+                let Some(offset) = self.vote(sequence, len) else {
+                    return false;
+                };
+                self.give_up(offset, announce);
+                i64::try_from(offset).unwrap_or(i64::MAX)
+            }
+        };
+        if self.looks_kept_alive(sequence, segment) {
+            let count = &mut self.counters.keep_alives;
+            *count = count.saturating_add(1);
+            return true;
+        }
+        if len == 0 && !segment.flags.fin {
+            return true;
+        }
+        if offset < 0 && self.held.is_some() && self.start == Start::Guess {
+            self.move_origin(sequence);
+            offset = 0;
+        }
+        self.votes = None;
+        let is_probe = window == Some(0)
+            && len == 1
+            && !segment.flags.fin
+            && u64::try_from(offset) == Ok(self.highest);
+        if is_probe && let Some(extent) = segment.payload.first() {
+            self.counters.window_probes = self.counters.window_probes.saturating_add(1);
+            self.probe = Some((self.highest, extent.part(0, 1)));
+            return true;
+        }
+        let end = offset.saturating_add(len.into());
+        let is_believed = self.fin_allows(end, segment);
+        self.payload(offset, segment, settings, bytes, announce);
+        is_believed
+    }
+
+    /// Whether the segment fits the FIN, if one was seen, and takes over its own.
+    fn fin_allows(&mut self, end: i64, segment: &Segment<'_>) -> bool {
+        let end = u64::try_from(end).unwrap_or(0);
+        let mut is_believed = true;
+        if let Some(fin) = self.fin
+            && end > fin
+        {
+            is_believed = false;
+            // Its sender goes on, and nobody has acknowledged it: the FIN was not its own.
+            if !self.is_fin_acked() && !self.ended {
+                self.fin = None;
+            }
+        }
+        if segment.flags.fin && self.fin.is_none() {
+            if end < self.highest {
+                return false;
+            }
+            self.fin = Some(end);
+        } else if segment.flags.fin {
+            is_believed &= self.fin == Some(end);
+            if is_believed && segment.wire_len == 0 {
+                self.counters.retransmitted = self.counters.retransmitted.saturating_add(1);
+            }
+        }
+        is_believed
+    }
+
+    fn payload(
+        &mut self,
+        offset: i64,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        if segment.wire_len == 0 {
+            return;
+        }
+        let before = offset.min(0).unsigned_abs();
+        let start = u64::try_from(offset).unwrap_or(0);
+        let len = u64::from(segment.wire_len).saturating_sub(before);
+        let end = start.saturating_add(len).min(self.fin.unwrap_or(u64::MAX));
+        match self.probe {
+            Some((probe, _)) if (start..end).contains(&probe) => self.probe = None,
+            Some((probe, _)) if start > probe => self.take_probe(settings, bytes),
+            _ => {}
+        }
+        let mut inserted =
+            Inserted { seen: before.min(segment.wire_len.into()), ..Inserted::default() };
+        let (mut at, mut skip) = (start, before);
+        for extent in segment.payload {
+            let part = extent.part(skip, end.saturating_sub(at));
+            skip = skip.saturating_sub(extent.len.into());
+            inserted = inserted.and(self.assembler.insert(at, part, settings.policy, bytes));
+            at = at.saturating_add(part.len.into());
+        }
+        self.count(&inserted, end);
+        self.highest = self.highest.max(end);
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.segments = suspicion.segments.saturating_add(1);
+        }
+        let is_cut = at < end && self.held.is_none() && settings.policy == Policy::First;
+        if is_cut && self.assembler.end() == at {
+            announce.data(&mut self.assembler);
+            announce.gap(self.assembler.skip(end));
+        }
+        while self.assembler.is_overfull(&settings.limits) {
+            announce.data(&mut self.assembler);
+            announce.gap(self.assembler.give_way());
+            self.held = None;
+        }
+    }
+
+    fn count(&mut self, inserted: &Inserted, end: u64) {
+        let counters = &mut self.counters;
+        let is_old = inserted.new == 0 && (inserted.seen > 0 || end <= self.highest);
+        if inserted.conflicting > 0 || (inserted.new > 0 && inserted.seen > 0) {
+            counters.overlapping = counters.overlapping.saturating_add(1);
+        } else if is_old && inserted.late == 0 {
+            counters.retransmitted = counters.retransmitted.saturating_add(1);
+        }
+        if inserted.first_new.is_some_and(|first| first < self.highest) || inserted.late > 0 {
+            counters.out_of_order = counters.out_of_order.saturating_add(1);
+        }
+        counters.conflicting_bytes =
+            counters.conflicting_bytes.saturating_add(inserted.conflicting);
+        counters.unverified_bytes = counters.unverified_bytes.saturating_add(inserted.unverified);
+        counters.late_bytes = counters.late_bytes.saturating_add(inserted.late);
+    }
+
+    /// One before the next that is due, when nothing is in flight.
+    fn looks_kept_alive(&self, sequence: Sequence, segment: &Segment<'_>) -> bool {
+        let is_plain = !segment.flags.syn && !segment.flags.fin && segment.wire_len <= 1;
+        let due = i64::try_from(self.highest).unwrap_or(i64::MAX);
+        is_plain
+            && self.is_known()
+            && self.acked.is_none_or(|acked| acked >= self.highest)
+            && self.fin.is_none()
+            && sequence.offset(self.origin, self.highest) == due.saturating_sub(1)
+    }
+
+    /// The probe's byte was taken by the receiver: it is data like any other.
+    fn take_probe(&mut self, settings: &Settings, bytes: &dyn Bytes) {
+        if let Some((offset, extent)) = self.probe.take() {
+            self.assembler.insert(offset, extent, settings.policy, bytes);
+            self.highest = self.highest.max(offset.saturating_add(1));
+        }
+    }
+
+    /// Somebody is at a far place; where that is, if enough others were there.
+    fn vote(&mut self, sequence: Sequence, len: u32) -> Option<u64> {
+        let next = sequence.plus(len);
+        let count = match self.votes {
+            Some(votes) if (0..=1 << 20).contains(&sequence.since(votes.next)) => {
+                votes.count.saturating_add(1)
+            }
+            _ => 1,
+        };
+        if count < VOTES {
+            self.votes = Some(Votes { next, count });
+            return None;
+        }
+        self.votes = None;
+        // Forward, since a sender does not go back that far.
+        let anchor = self.anchor();
+        let forward = sequence.0.wrapping_sub(self.origin.at(anchor).0);
+        Some(anchor.saturating_add(forward.into()))
+    }
+
+    /// Announces what is in order, and gives up what has been suspect for long enough.
+    pub(super) fn advance(
+        &mut self,
+        is_receiver_seen: bool,
+        now: Timestamp,
+        settings: &Settings,
+        announce: &mut Announce<'_>,
+    ) {
+        announce.data(&mut self.assembler);
+        if self.held.is_none() {
+            self.suspect(is_receiver_seen, now, settings, announce);
+        }
+        self.assembler.trim(&settings.limits);
+        if self.fin == Some(self.assembler.end()) && !self.ended && self.held.is_none() {
+            self.ended = true;
+            announce.ended();
+        }
+    }
+
+    fn suspect(
+        &mut self,
+        is_receiver_seen: bool,
+        now: Timestamp,
+        settings: &Settings,
+        announce: &mut Announce<'_>,
+    ) {
+        loop {
+            let target = if is_receiver_seen { self.proven() } else { self.highest };
+            if target <= self.assembler.end() {
+                self.suspicion = None;
+                return;
+            }
+            let Some(suspicion) = self.suspicion.filter(|old| old.target > self.assembler.end())
+            else {
+                self.suspicion = Some(Suspicion { target, since: now, segments: 0 });
+                return;
+            };
+            let wait = self.patience(is_receiver_seen, settings);
+            let is_enough = is_receiver_seen && suspicion.segments >= settings.gap_segments;
+            if !is_enough && !passed(suspicion.since, now, wait) {
+                return;
+            }
+            self.suspicion = None;
+            self.give_up(suspicion.target, announce);
+        }
+    }
+
+    fn patience(&self, is_receiver_seen: bool, settings: &Settings) -> Duration {
+        if is_receiver_seen { settings.gap_wait } else { settings.one_sided_wait }
+    }
+
+    /// Everything below was received by the other side.
+    fn proven(&self) -> u64 {
+        let acked = self.acked.unwrap_or(0).min(self.fin.unwrap_or(u64::MAX));
+        let seen = self.highest.max(self.assembler.end());
+        if acked == seen.saturating_add(1) { seen } else { acked }
+    }
+
+    /// All holes below `target` are missing, and what waits below it is announced.
+    fn give_up(&mut self, target: u64, announce: &mut Announce<'_>) {
+        self.assembler.raise_limit(target);
+        announce.data(&mut self.assembler);
+        while self.assembler.end() < target {
+            announce.gap(self.assembler.skip(target));
+            announce.data(&mut self.assembler);
+        }
+        self.highest = self.highest.max(target);
+    }
+
+    /// When [`Stream::advance`] has to be called again at the latest.
+    pub(super) fn deadline(
+        &self,
+        is_receiver_seen: bool,
+        settings: &Settings,
+    ) -> Option<Timestamp> {
+        let held = self.held.map(|(since, _)| after(since, settings.pickup_wait));
+        let patience = self.patience(is_receiver_seen, settings);
+        let suspect = self.suspicion.map(|suspicion| after(suspicion.since, patience));
+        held.into_iter().chain(suspect).min()
+    }
+
+    /// A reset of the sender with this number: whether it is one the receiver would take.
+    pub(super) fn accepts_reset(&self, number: Sequence, settings: &Settings) -> Option<u64> {
+        match self.place(number, 0, settings) {
+            Place::Near(offset) => {
+                let offset = u64::try_from(offset).unwrap_or(0);
+                let received = self.acked.unwrap_or(0).min(self.highest);
+                (offset >= received).then_some(offset)
+            }
+            Place::Far => None,
+        }
+    }
+
+    /// A reset that was accepted says with its own number where the stream ends.
+    pub(super) fn reset_at(&mut self, offset: Option<u64>) {
+        let limit = self.highest.saturating_add(RESET_REACH);
+        self.reset = offset.filter(|offset| *offset <= limit);
+    }
+
+    /// The connection ends: announces everything there is.
+    ///
+    /// `fin_acked`: the connection ended in a way in which this side's unseen FIN was acknowledged.
+    pub(super) fn close(
+        &mut self,
+        fin_acked: bool,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        self.release(settings);
+        self.take_probe(settings, bytes);
+        self.assembler.set_limit(u64::MAX);
+        let mut end = self.highest.max(self.reset.unwrap_or(0)).max(self.proven());
+        if fin_acked && self.fin.is_none() && self.acked == Some(end) && end > self.highest {
+            end = end.saturating_sub(1);
+        }
+        if let Some(fin) = self.fin {
+            self.assembler.cut_pending(fin);
+            end = fin;
+        }
+        self.give_up(end, announce);
+        self.suspicion = None;
+        self.assembler.trim(&settings.limits);
+        if self.fin == Some(self.assembler.end()) && !self.ended {
+            self.ended = true;
+            announce.ended();
+        }
+    }
+}
+
+/// Where events of one direction go.
+pub(super) struct Announce<'a> {
+    pub(super) direction: Direction,
+    pub(super) events: &'a mut Vec<Event>,
+}
+
+impl Announce<'_> {
+    fn data(&mut self, assembler: &mut Assembler) {
+        if let Some(range) = assembler.take() {
+            self.events.push(Event::Data { direction: self.direction, range });
+        }
+    }
+
+    fn gap(&mut self, range: Option<Range<u64>>) {
+        if let Some(range) = range {
+            self.events.push(Event::Gap { direction: self.direction, range });
+        }
+    }
+
+    fn ended(&mut self) {
+        self.events.push(Event::Ended { direction: self.direction });
+    }
+}
+
+/// The moment `wait` after `since`.
+pub(super) fn after(since: Timestamp, wait: Duration) -> Timestamp {
+    let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+    Timestamp::from_nanoseconds(since.nanoseconds().saturating_add(wait))
+}
+
+/// Whether `wait` has passed.
+pub(super) fn passed(since: Timestamp, now: Timestamp, wait: Duration) -> bool {
+    now >= after(since, wait)
+}
