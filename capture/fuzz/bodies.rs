@@ -6,12 +6,20 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use capture::extent::Extent;
 use capture::linktype::LinkType;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
 use capture::savefile::{Malformed, Options, Probe, Savefile, pcapng_writer};
 use capture::store::{PinError, Store, Target};
+use capture::tcp::assembler::Limits;
+use capture::tcp::seq::Sequence;
+use capture::tcp::{
+    Bytes, Connection, Direction, Event as TcpEvent, Flags, Policy, Ports, Segment, Settings,
+    Verdict,
+};
 use capture::time::{Precision, Timestamp};
 
 /// What came out of a stream.
@@ -208,4 +216,122 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
     assert_eq!(bounds.next.number, packets.len() as u64 + 1);
     assert_eq!((bounds.next.pcap, bounds.next.pcapng), (pcap, pcapng.len() as u64));
     packets
+}
+
+/// Every byte is the low byte of its offset, and every third packet is gone.
+struct Pattern(Vec<u8>);
+
+impl Bytes for Pattern {
+    fn get(&self, extent: Extent) -> Option<&[u8]> {
+        let start = extent.offset as usize;
+        (extent.packet % 3 > 0).then(|| &self.0[start..start + extent.len as usize])
+    }
+}
+
+/// A connection: the first byte chooses the settings, each ten others are a segment.
+#[allow(clippy::cast_possible_truncation, reason = "the low byte is wanted; times are short")]
+pub(crate) fn tcp(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
+    let bound = usize::from(first >> 4) + 1;
+    let settings = Settings {
+        policy: if first & 1 == 0 { Policy::First } else { Policy::Last },
+        limits: Limits { pending: bound * 2, holes: bound, extents: bound * 8, gaps: bound },
+        ..Settings::default()
+    };
+    let pattern = Pattern((0..2_000_u32).map(|at| at as u8).collect());
+    let fresh = || Connection::new(Ports { forward: 5_000, backward: u16::from(*first) });
+    let (mut connection, mut events) = (fresh(), Vec::new());
+    let mut now = 0;
+    let mut ends = [0, 0];
+    for (index, bytes) in rest.chunks_exact(10).enumerate() {
+        let &[kind, how, high, low, ack_high, ack_low, len, cut, window, sleep] = bytes else {
+            unreachable!("chunks of ten");
+        };
+        // Small numbers mostly, so that segments meet; high bits when asked for.
+        let number = |high: u8, low: u8| {
+            let far = if how & 4 > 0 { u32::from(high) << 24 } else { u32::from(high & 3) << 8 };
+            Sequence((far | u32::from(low)).wrapping_sub(64))
+        };
+        let len = u32::from(len) * if how & 8 > 0 { 5 } else { 1 };
+        let packet = index as u64 + 1;
+        let whole = Extent { packet, offset: u32::from(high), len };
+        let payload = [whole.part(0, cut.into()), whole.part(cut.into(), u64::MAX)];
+        now += 1 + u64::from(sleep).pow(5);
+        let segment = Segment {
+            time: Timestamp::from_nanoseconds(now),
+            packet,
+            direction: if kind & 1 == 0 { Direction::Forward } else { Direction::Backward },
+            sequence: number(high, low),
+            acknowledgment: (kind & 2 == 0).then(|| number(ack_high, ack_low)),
+            flags: Flags {
+                syn: kind & 0x1c == 0x04,
+                fin: kind & 0x1c == 0x08,
+                rst: kind & 0x1c == 0x0c,
+            },
+            window: u16::from(window / 4),
+            payload: &payload[..if how & 16 > 0 { 1 } else { 2 }],
+            wire_len: len,
+        };
+        let verdict = connection.process(&segment, &settings, &pattern, &mut events);
+        if verdict == Verdict::NewConnection {
+            connection.close(&settings, &pattern, &mut events);
+            check_tcp(&connection, &mut events, &mut ends, &settings);
+            (connection, ends) = (fresh(), [0, 0]);
+            let verdict = connection.process(&segment, &settings, &pattern, &mut events);
+            assert_eq!(verdict, Verdict::Taken);
+        }
+        if how & 0xe0 == 0xe0 {
+            connection.expire(packet / 2);
+        }
+        check_tcp(&connection, &mut events, &mut ends, &settings);
+    }
+    if let Some(deadline) = connection.deadline(&settings) {
+        let late = deadline.nanoseconds() + Duration::from_secs(3).as_nanos() as u64;
+        let late = Timestamp::from_nanoseconds(late);
+        connection.poll(late, &settings, &pattern, &mut events);
+        let next = connection.deadline(&settings);
+        assert!(next.is_none_or(|next| next > deadline), "time passes and nothing happens");
+    }
+    connection.close(&settings, &pattern, &mut events);
+    check_tcp(&connection, &mut events, &mut ends, &settings);
+    for direction in [Direction::Forward, Direction::Backward] {
+        assert!(!connection.assembler(direction).is_waiting());
+    }
+}
+
+/// Events follow on each other, bounds hold, and the stream is whole.
+fn check_tcp(
+    connection: &Connection,
+    events: &mut Vec<TcpEvent>,
+    ends: &mut [u64; 2],
+    settings: &Settings,
+) {
+    for event in events.drain(..) {
+        if let TcpEvent::Data { direction, range } | TcpEvent::Gap { direction, range } = event {
+            let end = &mut ends[usize::from(direction == Direction::Backward)];
+            assert_eq!(range.start, *end);
+            assert!(range.end > range.start);
+            *end = range.end;
+        }
+    }
+    for (direction, end) in [Direction::Forward, Direction::Backward].into_iter().zip(ends) {
+        let stream = connection.assembler(direction);
+        assert_eq!(stream.end(), *end);
+        assert!(stream.pending() <= settings.limits.pending);
+        assert!(stream.holes_waiting() <= settings.limits.holes);
+        assert!(stream.extents() <= settings.limits.extents);
+        assert!(stream.gaps() <= settings.limits.gaps);
+        let mut at = 0;
+        for chunk in stream.chunks(0..u64::MAX) {
+            assert_eq!(chunk.range.start, at);
+            at = chunk.range.end;
+        }
+        assert_eq!(at, *end);
+        let absent = stream.chunks(0..u64::MAX).filter(|chunk| chunk.content.is_err());
+        let absent: u64 = absent.map(|chunk| chunk.range.end - chunk.range.start).sum();
+        let holes: u64 = stream.holes().iter().map(|(range, _)| range.end - range.start).sum();
+        assert_eq!(absent, holes);
+    }
 }

@@ -14,10 +14,11 @@ use savefile_encoder::{any_pcap, any_pcapng};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 3] = [
+const TARGETS: [(&str, Body); 4] = [
     ("pcap_stream", bodies::pcap_stream),
     ("pcapng_stream", bodies::pcapng_stream),
     ("savefile", bodies::savefile),
+    ("tcp", bodies::tcp),
 ];
 
 fn corpus(target: &str) -> PathBuf {
@@ -88,7 +89,7 @@ fn byte() -> impl Strategy<Value = u8> {
 #[test]
 #[ignore = "writes into the source folder"]
 fn write_seeds() {
-    let mut runner = runner();
+    let (mut runner, mut tcp_runner) = (runner(), runner());
     for number in 0..12_u8 {
         let pcap = any_pcap(1..4).new_tree(&mut runner).unwrap().current().bytes;
         let pcapng = any_pcapng(3..10).new_tree(&mut runner).unwrap().current().bytes;
@@ -98,6 +99,8 @@ fn write_seeds() {
         };
         write("pcap_stream", &pcap[4..]);
         write("pcapng_stream", &pcapng[4..]);
+        let segments = prop::collection::vec(0..64_u8, 40..200).new_tree(&mut tcp_runner).unwrap();
+        write("tcp", &segments.current());
         write("savefile", if number % 2 == 0 { &pcapng } else { &pcap });
     }
 }

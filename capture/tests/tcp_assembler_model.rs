@@ -2,6 +2,13 @@
 //!
 //! Streams are short and bytes are `a` or `b`, so that everything collides all the time.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers of tests are small"
+)]
+
 use std::ops::Range;
 
 use capture::extent::Extent;

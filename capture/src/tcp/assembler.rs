@@ -41,8 +41,8 @@ pub struct Limits {
     /// Extents of the whole stream, 24 bytes each. 2^26 are a stream of 90 GB in full segments and
     /// 1.6 GiB of memory; beyond, the oldest bytes expire.
     pub extents: usize,
-    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the older
-    /// half of the stream's ranges, and the bytes between them, expire.
+    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the oldest
+    /// of the stream's ranges, and the bytes between them, expire, until half as many are left.
     pub gaps: usize,
 }
 
@@ -172,8 +172,6 @@ pub struct Assembler {
     limit: u64,
     /// Packets below this number are not retained any more.
     oldest: u64,
-    /// Below this offset everything expired, missing bytes too: their list was cut.
-    forgotten: u64,
     /// Highest packet number in `settled`, and where the last piece ends whose number is lower than
     /// one before it. Behind that, packet numbers ascend.
     newest: u64,
@@ -201,7 +199,6 @@ impl Default for Assembler {
             taken: 0,
             limit: u64::MAX,
             oldest: 0,
-            forgotten: 0,
             newest: 0,
             disorder: 0,
             rare: None,
@@ -359,11 +356,10 @@ impl Assembler {
             return;
         };
         if rare.missing.len() > limits.gaps {
-            let cut = rare.missing.len().div_ceil(2);
-            if let Some(last) = rare.missing.drain(..cut).next_back() {
-                self.forgotten = last.end;
-            }
-            while self.settled.front().is_some_and(|piece| piece.start < self.forgotten) {
+            let cut = rare.missing.len().saturating_sub(limits.gaps / 2);
+            let last = rare.missing.drain(..cut).next_back();
+            let forgotten = last.map_or(0, |last| last.end);
+            while self.settled.front().is_some_and(|piece| piece.start < forgotten) {
                 self.settled.pop_front();
                 self.bite();
             }

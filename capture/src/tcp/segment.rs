@@ -94,7 +94,7 @@ pub enum Event {
         /// Stream offsets.
         range: Range<u64>,
     },
-    /// The sender's FIN is reached: its stream is complete.
+    /// The sender's FIN is reached and can be relied on: its stream is complete.
     Ended {
         /// Whose stream.
         direction: Direction,
@@ -127,9 +127,9 @@ pub enum State {
     Opening,
     /// Both sides may send.
     Open,
-    /// One side has sent its FIN, or both have and one is not acknowledged.
+    /// One side has sent its FIN; or both have, and bytes before one are still to come.
     Closing,
-    /// Both sides have ended and know it.
+    /// Both sides have sent their FIN, and it is acknowledged or all bytes before it were seen.
     Closed,
     /// Ended by a reset.
     Reset,

@@ -17,6 +17,10 @@
 //!   later bytes show that they were sent.
 //!
 //! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte.
+//!
+//! **End.** A FIN that nobody has acknowledged is forgotten if its sender goes on behind it, so a
+//! stream has ended once its FIN is acknowledged, or nothing of the receiver is captured, or the
+//! connection is closed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -85,10 +89,10 @@ pub(super) struct Stream {
     ended: bool,
     /// Where a reset of the sender says that the stream ends.
     reset: Option<u64>,
-    suspicion: Option<Suspicion>,
+    suspicion: Option<Box<Suspicion>>,
     votes: Option<Votes>,
     /// A window probe that nobody has taken yet.
-    probe: Option<(u64, Extent)>,
+    probe: Option<Box<(u64, Extent)>>,
 }
 
 /// Where a segment lies.
@@ -116,6 +120,11 @@ impl Stream {
 
     pub(super) fn is_fin_acked(&self) -> bool {
         self.fin.is_some_and(|fin| self.acked.is_some_and(|acked| acked > fin))
+    }
+
+    /// The sender has nothing more to say: its FIN is acknowledged, or reached.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_fin_acked() || self.fin == Some(self.assembler.end())
     }
 
     pub(super) fn origin(&self) -> Sequence {
@@ -222,7 +231,7 @@ impl Stream {
         self.acked = self.acked.map(move_by);
         self.fin = self.fin.map(move_by);
         self.reset = self.reset.map(move_by);
-        self.probe = self.probe.map(|(offset, extent)| (move_by(offset), extent));
+        self.probe = self.probe.take().map(|probe| Box::new((move_by(probe.0), probe.1)));
         self.suspicion = None;
     }
 
@@ -246,7 +255,7 @@ impl Stream {
         };
         if self.acked.is_none_or(|acked| acked < offset) {
             self.acked = Some(offset);
-            if self.probe.is_some_and(|(probe, _)| offset > probe) {
+            if self.probe.as_ref().is_some_and(|probe| offset > probe.0) {
                 self.take_probe(settings, bytes);
             }
             if settings.policy == Policy::Last {
@@ -311,7 +320,7 @@ impl Stream {
             && u64::try_from(offset) == Ok(self.highest);
         if is_probe && let Some(extent) = segment.payload.first() {
             self.counters.window_probes = self.counters.window_probes.saturating_add(1);
-            self.probe = Some((self.highest, extent.part(0, 1)));
+            self.probe = Some(Box::new((self.highest, extent.part(0, 1))));
             return true;
         }
         let end = offset.saturating_add(len.into());
@@ -362,9 +371,9 @@ impl Stream {
         let start = u64::try_from(offset).unwrap_or(0);
         let len = u64::from(segment.wire_len).saturating_sub(before);
         let end = start.saturating_add(len).min(self.fin.unwrap_or(u64::MAX));
-        match self.probe {
-            Some((probe, _)) if (start..end).contains(&probe) => self.probe = None,
-            Some((probe, _)) if start > probe => self.take_probe(settings, bytes),
+        match self.probe.as_ref().map(|probe| probe.0) {
+            Some(probe) if (start..end).contains(&probe) => self.probe = None,
+            Some(probe) if start > probe => self.take_probe(settings, bytes),
             _ => {}
         }
         let mut inserted =
@@ -385,11 +394,6 @@ impl Stream {
         if is_cut && self.assembler.end() == at {
             announce.data(&mut self.assembler);
             announce.gap(self.assembler.skip(end));
-        }
-        while self.assembler.is_overfull(&settings.limits) {
-            announce.data(&mut self.assembler);
-            announce.gap(self.assembler.give_way());
-            self.held = None;
         }
     }
 
@@ -423,7 +427,7 @@ impl Stream {
 
     /// The probe's byte was taken by the receiver: it is data like any other.
     fn take_probe(&mut self, settings: &Settings, bytes: &dyn Bytes) {
-        if let Some((offset, extent)) = self.probe.take() {
+        if let Some((offset, extent)) = self.probe.take().map(|probe| *probe) {
             self.assembler.insert(offset, extent, settings.policy, bytes);
             self.highest = self.highest.max(offset.saturating_add(1));
         }
@@ -457,12 +461,18 @@ impl Stream {
         settings: &Settings,
         announce: &mut Announce<'_>,
     ) {
+        while self.assembler.is_overfull(&settings.limits) {
+            announce.data(&mut self.assembler);
+            announce.gap(self.assembler.give_way());
+            self.held = None;
+        }
         announce.data(&mut self.assembler);
         if self.held.is_none() {
             self.suspect(is_receiver_seen, now, settings, announce);
         }
         self.assembler.trim(&settings.limits);
-        if self.fin == Some(self.assembler.end()) && !self.ended && self.held.is_none() {
+        let is_sure = self.is_fin_acked() || !is_receiver_seen;
+        if self.fin == Some(self.assembler.end()) && is_sure && !self.ended {
             self.ended = true;
             announce.ended();
         }
@@ -481,18 +491,20 @@ impl Stream {
                 self.suspicion = None;
                 return;
             }
-            let Some(suspicion) = self.suspicion.filter(|old| old.target > self.assembler.end())
-            else {
-                self.suspicion = Some(Suspicion { target, since: now, segments: 0 });
+            let end = self.assembler.end();
+            let Some(suspicion) = self.suspicion.as_deref().filter(|old| old.target > end) else {
+                let suspicion = Suspicion { target, since: now, segments: 0 };
+                self.suspicion = Some(Box::new(suspicion));
                 return;
             };
+            let target = suspicion.target;
             let wait = self.patience(is_receiver_seen, settings);
             let is_enough = is_receiver_seen && suspicion.segments >= settings.gap_segments;
             if !is_enough && !passed(suspicion.since, now, wait) {
                 return;
             }
             self.suspicion = None;
-            self.give_up(suspicion.target, announce);
+            self.give_up(target, announce);
         }
     }
 
@@ -526,7 +538,7 @@ impl Stream {
     ) -> Option<Timestamp> {
         let held = self.held.map(|(since, _)| after(since, settings.pickup_wait));
         let patience = self.patience(is_receiver_seen, settings);
-        let suspect = self.suspicion.map(|suspicion| after(suspicion.since, patience));
+        let suspect = self.suspicion.as_ref().map(|suspicion| after(suspicion.since, patience));
         held.into_iter().chain(suspect).min()
     }
 

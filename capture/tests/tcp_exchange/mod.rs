@@ -3,6 +3,13 @@
 //! `a` and `b` are the endpoints. Numbers in tests are relative: byte 0 of a stream is 0, its SYN
 //! is -1, and the world adds an initial number that is chosen so that it wraps in some tests.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers of tests are small"
+)]
+
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::time::Duration;
