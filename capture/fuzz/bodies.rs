@@ -224,7 +224,7 @@ struct Pattern(Vec<u8>);
 impl Bytes for Pattern {
     fn get(&self, extent: Extent) -> Option<&[u8]> {
         let start = extent.offset as usize;
-        (extent.packet % 3 > 0).then(|| &self.0[start..start + extent.len as usize])
+        (!extent.packet.is_multiple_of(3)).then(|| &self.0[start..start + extent.len as usize])
     }
 }
 

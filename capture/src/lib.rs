@@ -10,6 +10,9 @@
 //! [savefile](savefile::Savefile) that is mounted is its own, finished ring. Both are a
 //! [`store::Store`], and everything that reads is a [`cursor::Cursor`] over a store.
 //!
+//! [`tcp`] says what the segments of a connection mean; its streams are lists of
+//! [extents](extent::Extent) of packets in a store.
+//!
 //! Promises, each with a test:
 //!
 //! * A slow cursor never slows the writer or another cursor. It is lapped, continues at a record

@@ -4,7 +4,8 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "the numbers of tests are small"
+    clippy::print_stdout,
+    reason = "the numbers of tests are small, and some are worth a look"
 )]
 
 #[path = "../fuzz/bodies.rs"]

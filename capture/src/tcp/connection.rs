@@ -189,10 +189,16 @@ impl Connection {
     }
 
     /// Ends the connection now: the capture ends, a new connection takes its place, or it is
-    /// evicted. Everything that is known of its streams is announced; the state stays as it is.
+    /// evicted. Everything that is known of its streams is announced; the state stays as it is, but
+    /// with two FINs is [`State::Closed`].
     pub fn close(&mut self, settings: &Settings, bytes: &dyn Bytes, events: &mut Vec<Event>) {
         if self.closed.is_none() {
-            self.close_as(self.state(), settings, bytes, events);
+            let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
+            let state = match self.state() {
+                State::Closing if has_both => State::Closed,
+                state => state,
+            };
+            self.close_as(state, settings, bytes, events);
         }
     }
 
@@ -529,6 +535,7 @@ impl Connection {
         };
         if goes_on {
             stream.reset_at(None);
+            self.stream(segment.direction.other()).reset_at(None);
             self.reset = None;
         }
         !goes_on
@@ -558,6 +565,9 @@ impl Connection {
         };
         if self.reset.is_none() {
             let knows = segment.acknowledgment.is_some() && stream.is_known();
+            if let Some(number) = segment.acknowledgment {
+                self.stream(other).reset_acknowledges(number, settings);
+            }
             self.stream(direction).reset_at(knows.then_some(at));
             self.reset = Some(Reset { by: direction, at });
         }

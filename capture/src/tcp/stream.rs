@@ -13,8 +13,8 @@
 //! * nothing of the receiver was captured and `one_sided_wait` has passed since later bytes came; or
 //! * more waits behind them than the bounds allow; or
 //! * their packet was captured without them; or
-//! * the connection ends, and a FIN, a reset with an acknowledgment, an acknowledgment or
-//!   later bytes show that they were sent.
+//! * the connection ends, and a FIN, an acknowledgment, the numbers of a reset with an
+//!   acknowledgment, or later bytes show that they were sent.
 //!
 //! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte.
 //!
@@ -558,6 +558,15 @@ impl Stream {
     pub(super) fn reset_at(&mut self, offset: Option<u64>) {
         let limit = self.highest.saturating_add(RESET_REACH);
         self.reset = offset.filter(|offset| *offset <= limit);
+    }
+
+    /// A reset of the receiver that was accepted acknowledges this. Exactly one more than was seen
+    /// may be a FIN.
+    pub(super) fn reset_acknowledges(&mut self, number: Sequence, settings: &Settings) {
+        if let (true, Place::Near(offset)) = (self.is_known(), self.place(number, 0, settings)) {
+            let offset = u64::try_from(offset).unwrap_or(0);
+            self.reset_at(Some(offset).filter(|offset| *offset != self.highest.saturating_add(1)));
+        }
     }
 
     /// The connection ends: announces everything there is.

@@ -9,7 +9,6 @@
     clippy::cast_sign_loss,
     reason = "the numbers of tests are small"
 )]
-
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::time::Duration;
