@@ -26,6 +26,7 @@
 
 pub mod bell;
 pub mod cursor;
+pub mod decode;
 pub mod extent;
 pub mod filter;
 mod libpcap;

@@ -1,0 +1,367 @@
+//! Datagrams of which some fragments are here.
+//!
+//! A datagram is a sorted list of pieces, places in captured packets, and a copy of its first
+//! [`HEAD_LEN`] bytes: what is needed to decode it once it is complete. Memory, number and age are
+//! bounded whatever is sent; every bound has a counter.
+//!
+//! Sources: RFC 791 3.2, RFC 815, RFC 8200 4.5. RFC 5722 wants datagrams with overlaps dropped; a
+//! capture does not know what the receiver did, so they are completed, by policy, and counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use super::view::{At, Piece, State, View};
+use super::{Options, Overlap, Reason, Tunnel, Vlans};
+use crate::time::Timestamp;
+
+/// Bytes kept of a datagram's beginning: room for the headers of a tunnel in a tunnel with all
+/// their options. Headers beyond count as truncated.
+const HEAD_LEN: usize = 512;
+
+/// Longest datagram: the total length of IPv4, the payload length of IPv6.
+const MAX_DATAGRAM_LEN: u32 = 65_535;
+
+/// What became of fragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentCounters {
+    /// Datagrams completed.
+    pub reassembled: u64,
+    /// Fragments that overlap an earlier one, repeated ones among them.
+    pub overlapping: u64,
+    /// Fragments refused because their datagram already lies in [`Options::max_fragments`] pieces.
+    pub too_many: u64,
+    /// Datagrams given up because they were not complete in time.
+    pub expired: u64,
+    /// Datagrams given up to make room for newer ones.
+    pub evicted: u64,
+    /// Datagrams under reassembly now.
+    pub pending: u64,
+}
+
+/// What the fragments of one datagram have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) identification: u32,
+    /// 0 for IPv6, where the first fragment alone tells it.
+    pub(super) protocol: u8,
+    /// The same private addresses may occur in many networks.
+    pub(super) vlans: Vlans,
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+/// One fragment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fragment<'v> {
+    pub(super) key: Key,
+    /// The protocol that follows, as this fragment says.
+    pub(super) protocol: u8,
+    /// Where in the datagram it belongs.
+    pub(super) offset: u32,
+    /// Whether more follows behind it.
+    pub(super) more: bool,
+    pub(super) payload: At<'v>,
+}
+
+/// All datagrams under reassembly.
+#[derive(Debug, Default)]
+pub(super) struct Fragments {
+    datagrams: HashMap<Key, Datagram>,
+    /// Their keys by [`Datagram::serial`]: oldest first.
+    ages: BTreeMap<u64, Key>,
+    next_serial: u64,
+    bytes: usize,
+    counters: FragmentCounters,
+}
+
+/// A datagram, complete or not.
+#[derive(Debug)]
+pub(super) struct Datagram {
+    serial: u64,
+    created: Timestamp,
+    /// Of the fragment at offset 0.
+    protocol: u8,
+    /// Known with the last fragment.
+    total: Option<u32>,
+    /// Sum of the pieces' lengths.
+    covered: u32,
+    /// Sorted, without overlap; all within `total`.
+    pieces: Vec<Piece>,
+    /// Its first bytes; zero where there is no [`State::Known`] piece.
+    head: Vec<u8>,
+}
+
+impl Fragments {
+    #[inline]
+    pub(super) fn has_any(&self) -> bool {
+        !self.ages.is_empty()
+    }
+
+    pub(super) fn counters(&self) -> FragmentCounters {
+        FragmentCounters { pending: self.ages.len() as u64, ..self.counters }
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives up on what is too old at `now`.
+    pub(super) fn expire(&mut self, now: Timestamp, options: &Options) {
+        let timeout = u64::try_from(options.fragment_timeout.as_nanos()).unwrap_or(u64::MAX);
+        while let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) {
+            let created = self.datagrams.get(&key).map_or(0, |one| one.created.nanoseconds());
+            if now.nanoseconds().saturating_sub(created) <= timeout {
+                break;
+            }
+            self.remove(&key);
+            count(&mut self.counters.expired);
+        }
+    }
+
+    /// Takes a fragment in; the datagram, if that completes it.
+    ///
+    /// # Errors
+    /// [`Reason::BadFragment`] if it is refused; its datagram stays as it was.
+    pub(super) fn insert(
+        &mut self,
+        fragment: &Fragment<'_>,
+        now: Timestamp,
+        options: &Options,
+    ) -> Result<Option<Box<Datagram>>, Reason> {
+        let mut len = fragment.payload.wire_len();
+        if fragment.more {
+            // As Linux does it: what is beyond the last multiple of 8 cannot be followed.
+            len &= !7;
+        }
+        let len = u32::try_from(len).ok().filter(|len| *len > 0).ok_or(Reason::BadFragment)?;
+        let end = fragment.offset.checked_add(len).filter(|end| *end <= MAX_DATAGRAM_LEN);
+        let end = end.ok_or(Reason::BadFragment)?;
+        let payload = fragment.payload.limit(len as usize);
+
+        if !self.datagrams.contains_key(&fragment.key) {
+            self.create(fragment.key, now, options);
+        }
+        let Some(datagram) = self.datagrams.get_mut(&fragment.key) else {
+            return Err(Reason::BadFragment);
+        };
+        let before = datagram.bytes();
+        let inserted = datagram.insert(fragment, payload, end, options);
+        let after = datagram.bytes();
+        let is_complete = datagram.total == Some(datagram.covered);
+        let is_empty = datagram.pieces.is_empty();
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(after);
+        match inserted {
+            Ok(overlaps) => {
+                if overlaps {
+                    count(&mut self.counters.overlapping);
+                }
+            }
+            Err(refused) => {
+                if refused == Refused::TooMany {
+                    count(&mut self.counters.too_many);
+                }
+                if is_empty {
+                    self.remove(&fragment.key);
+                }
+                return Err(Reason::BadFragment);
+            }
+        }
+        if is_complete {
+            count(&mut self.counters.reassembled);
+            return Ok(self.remove(&fragment.key).map(|datagram| Box::new(datagram.finish())));
+        }
+        while self.bytes > options.max_fragment_bytes && self.evict() {}
+        Ok(None)
+    }
+
+    fn create(&mut self, key: Key, now: Timestamp, options: &Options) {
+        while self.ages.len() >= options.max_datagrams.max(1) && self.evict() {}
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let datagram = Datagram {
+            serial,
+            created: now,
+            protocol: 0,
+            total: None,
+            covered: 0,
+            pieces: Vec::new(),
+            head: Vec::new(),
+        };
+        self.bytes = self.bytes.saturating_add(datagram.bytes());
+        self.ages.insert(serial, key);
+        self.datagrams.insert(key, datagram);
+    }
+
+    /// Gives up the oldest; `false` if there is none.
+    fn evict(&mut self) -> bool {
+        let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) else {
+            return false;
+        };
+        count(&mut self.counters.evicted);
+        self.remove(&key).is_some()
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Datagram> {
+        let datagram = self.datagrams.remove(key)?;
+        self.ages.remove(&datagram.serial);
+        self.bytes = self.bytes.saturating_sub(datagram.bytes());
+        Some(datagram)
+    }
+}
+
+/// Why a fragment is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// It contradicts where the datagram ends.
+    End,
+    TooMany,
+}
+
+impl Datagram {
+    /// The protocol of what it contains.
+    pub(super) const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View::pieces(&self.head, &self.pieces)
+    }
+
+    /// The beginning of its contents.
+    pub(super) fn at(&self) -> At<'_> {
+        At::new(self.view(), self.covered as usize)
+    }
+
+    /// Memory it occupies, its entries in both tables included.
+    const fn bytes(&self) -> usize {
+        /// Its key in both tables, and the serial number.
+        const TABLES: usize = 2 * size_of::<Key>() + size_of::<u64>();
+        let own = size_of::<Self>().saturating_add(TABLES);
+        let pieces = self.pieces.capacity().saturating_mul(size_of::<Piece>());
+        own.saturating_add(pieces).saturating_add(self.head.capacity())
+    }
+
+    /// Whether it overlaps what was here.
+    fn insert(
+        &mut self,
+        fragment: &Fragment<'_>,
+        payload: At<'_>,
+        end: u32,
+        options: &Options,
+    ) -> Result<bool, Refused> {
+        let start = fragment.offset;
+        let last_end = self.pieces.last().map_or(0, Piece::end);
+        let total = if fragment.more { self.total } else { Some(end) };
+        let contradicts = self.total.is_some() && total != self.total;
+        if contradicts || total.is_some_and(|total| end.max(last_end) > total) {
+            return Err(Refused::End);
+        }
+
+        let fresh = payload.pieces(start, options.max_fragments.saturating_add(1));
+        // Those that have a byte in common with it.
+        let low = self.pieces.partition_point(|piece| piece.end() <= start);
+        let high = self.pieces.partition_point(|piece| piece.start < end);
+        let old = self.pieces.get(low..high).unwrap_or_default();
+        let overlaps = !old.is_empty();
+        let (merged, added) = match options.overlap {
+            Overlap::First => keep_old(old, &fresh, start, end),
+            Overlap::Last => keep_new(old, &fresh, start, end),
+        };
+        let others = self.pieces.len().saturating_sub(old.len());
+        if others.saturating_add(merged.len()) > options.max_fragments {
+            return Err(Refused::TooMany);
+        }
+        let old_len: u32 = old.iter().map(|piece| piece.len).sum();
+        let new_len: u32 = merged.iter().map(|piece| piece.len).sum();
+        for piece in &added {
+            self.copy_head(piece, start, payload.rest());
+        }
+        self.pieces.splice(low..high, merged);
+        self.covered = self.covered.saturating_sub(old_len).saturating_add(new_len);
+        self.total = total;
+        let first = start == 0 && added.first().is_some_and(|piece| piece.start == 0);
+        if first {
+            self.protocol = fragment.protocol;
+        }
+        Ok(overlaps)
+    }
+
+    /// Copies what reaches into the head of a piece of the fragment that begins at `start` with
+    /// `bytes`.
+    fn copy_head(&mut self, piece: &Piece, start: u32, bytes: &[u8]) {
+        let (from, to) = (piece.start as usize, (piece.end() as usize).min(HEAD_LEN));
+        if piece.state != State::Known || from >= to {
+            return;
+        }
+        if self.head.len() < to {
+            self.head.resize(to, 0);
+        }
+        let skip = piece.start.saturating_sub(start) as usize;
+        let target = self.head.get_mut(from..to).into_iter().flatten();
+        for (target, source) in target.zip(bytes.iter().skip(skip)) {
+            *target = *source;
+        }
+    }
+
+    /// Now that it is complete: the head without what is not known, and as few pieces as possible.
+    fn finish(mut self) -> Self {
+        let known = self.pieces.iter().take_while(|piece| piece.state == State::Known);
+        let known = known.last().map_or(0, Piece::end);
+        self.head.truncate(known as usize);
+        let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
+        for piece in self.pieces {
+            let is_missing = piece.state == State::Missing;
+            let state = if is_missing { State::Missing } else { State::Captured };
+            match pieces.last_mut() {
+                Some(last)
+                    if last.packet == piece.packet
+                        && last.state == state
+                        && (is_missing || last.offset.checked_add(last.len) == Some(piece.offset)) =>
+                {
+                    last.len = last.len.saturating_add(piece.len);
+                }
+                _ => pieces.push(Piece { state, ..piece }),
+            }
+        }
+        Self { pieces, ..self }
+    }
+}
+
+/// What lies in `start..end`, and a little beyond, if the earlier bytes hold; and what of it is new.
+fn keep_old(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>, Vec<Piece>) {
+    let (mut merged, mut added) = (Vec::with_capacity(fresh.len()), Vec::new());
+    let mut next = start;
+    // The new pieces are walked once, beside the old ones.
+    let mut rest = fresh;
+    for piece in old.iter().map(Some).chain([None]) {
+        let hole_end = piece.map_or(end, |piece| piece.start.min(end));
+        while let Some((first, others)) = rest.split_first() {
+            if let Some(part) = first.clip(next, hole_end) {
+                merged.push(part);
+                added.push(part);
+            }
+            if first.end() > hole_end {
+                break;
+            }
+            rest = others;
+        }
+        if let Some(piece) = piece {
+            merged.push(*piece);
+            next = next.max(piece.end());
+        }
+    }
+    (merged, added)
+}
+
+/// The same if the later bytes hold.
+fn keep_new(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>, Vec<Piece>) {
+    let before = old.first().and_then(|piece| piece.clip(0, start));
+    let behind = old.last().and_then(|piece| piece.clip(end, u32::MAX));
+    let merged = before.into_iter().chain(fresh.iter().copied()).chain(behind).collect();
+    (merged, fresh.to_vec())
+}
+
+const fn count(counter: &mut u64) {
+    *counter = counter.wrapping_add(1);
+}

@@ -1,0 +1,258 @@
+//! IPv4, IPv6 and its extension headers.
+//!
+//! Sources: RFC 791, RFC 8200, RFC 2675 (jumbograms), RFC 4302 (AH).
+
+use std::net::IpAddr;
+
+use etherparse::err::{ipv4, ipv6};
+use etherparse::{Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
+
+use super::fragments::{Fragment, Key};
+use super::view::At;
+use super::{Found, Ip, Layers, Reason, Stop, Transport, Walk};
+
+/// Most extension headers of one packet. RFC 8200 recommends an order in which eight fit.
+const MAX_EXTENSIONS: usize = 16;
+
+mod protocol {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const IPV4: u8 = 4;
+    pub(super) const TCP: u8 = 6;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const IPV6: u8 = 41;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const GRE: u8 = 47;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const DESTINATION: u8 = 60;
+    pub(super) const MOBILITY: u8 = 135;
+    pub(super) const MPLS: u8 = 137;
+    pub(super) const HIP: u8 = 139;
+    pub(super) const SHIM6: u8 = 140;
+}
+
+impl Walk<'_> {
+    /// An IP header of either version.
+    pub(super) fn ip(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+        let [first] = at.peek::<1>()?;
+        match first >> 4 {
+            4 => self.ipv4(at, layers),
+            6 => self.ipv6(at, layers),
+            _ => Err(Reason::Malformed.into()),
+        }
+    }
+
+    pub(super) fn ipv4(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+        let layers = layers.deeper()?;
+        let header = Ipv4HeaderSlice::from_slice(at.rest()).map_err(|error| match error {
+            ipv4::HeaderSliceError::Len(error) => at.lacking(error.required_len),
+            ipv4::HeaderSliceError::Content(_) => Reason::Malformed,
+        })?;
+        let header_len = header.slice().len();
+        let whole = match usize::from(header.total_len()) {
+            0 => at,
+            total if total < header_len => return Err(Reason::Malformed.into()),
+            total => at.claim(total),
+        };
+        let payload = whole.skip(header_len)?;
+        let ip = Ip {
+            source: IpAddr::V4(header.source_addr()),
+            destination: IpAddr::V4(header.destination_addr()),
+        };
+        let protocol = header.protocol().0;
+        if !header.is_fragmenting_payload() {
+            return self.upper(protocol, payload, ip, &layers);
+        }
+        let identification = header.identification().into();
+        let fragment = Fragment {
+            key: Key {
+                source: ip.source,
+                destination: ip.destination,
+                identification,
+                protocol,
+                vlans: layers.vlans,
+                tunnel: layers.tunnel,
+            },
+            protocol,
+            offset: u32::from(header.fragments_offset().byte_offset()),
+            more: header.more_fragments(),
+            payload,
+        };
+        self.fragment(&fragment, ip, &layers)
+    }
+
+    pub(super) fn ipv6(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+        let layers = layers.deeper()?;
+        let header = Ipv6HeaderSlice::from_slice(at.rest()).map_err(|error| match error {
+            ipv6::HeaderSliceError::Len(error) => at.lacking(error.required_len),
+            ipv6::HeaderSliceError::Content(_) => Reason::Malformed,
+        })?;
+        let inner = at.skip(40)?;
+        let next = header.next_header().0;
+        let payload = match header.payload_length() {
+            0 if next == protocol::HOP_BY_HOP => match jumbo_len(inner)? {
+                // Not claimed: that could be 4 GiB.
+                Some(len) => inner.limit(usize::try_from(len).unwrap_or(usize::MAX)),
+                None => inner,
+            },
+            0 => inner,
+            len => inner.claim(usize::from(len)),
+        };
+        let ip = Ip {
+            source: IpAddr::V6(header.source_addr()),
+            destination: IpAddr::V6(header.destination_addr()),
+        };
+        self.upper(next, payload, ip, &layers)
+    }
+
+    /// What follows an IP header: extension headers, then a transport header or another packet.
+    #[inline]
+    fn upper(
+        &mut self,
+        mut next: u8,
+        mut at: At<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Result<Found, Stop> {
+        let is_ipv6 = ip.source.is_ipv6();
+        for _ in 0..MAX_EXTENSIONS {
+            match next {
+                protocol::TCP => return Self::tcp(at, ip, layers),
+                protocol::UDP => return self.udp(at, ip, layers),
+                protocol::HOP_BY_HOP
+                | protocol::ROUTING
+                | protocol::DESTINATION
+                | protocol::MOBILITY
+                | protocol::HIP
+                | protocol::SHIM6
+                    if is_ipv6 =>
+                {
+                    let [following, len] = *at.peek::<2>()?;
+                    // In units of 8 bytes, the first not counted.
+                    at = at.skip(usize::from(len).saturating_add(1).saturating_mul(8))?;
+                    next = following;
+                }
+                protocol::AUTHENTICATION => {
+                    let [following, len] = *at.peek::<2>()?;
+                    // In units of 4 bytes, the first two not counted.
+                    at = at.skip(usize::from(len).saturating_add(2).saturating_mul(4))?;
+                    next = following;
+                }
+                protocol::FRAGMENT if is_ipv6 => {
+                    let header = Ipv6FragmentHeaderSlice::from_slice(at.rest())
+                        .map_err(|_| at.lacking(8))?;
+                    at = at.skip(8)?;
+                    next = header.next_header().0;
+                    // An "atomic" fragment is whole by itself, RFC 6946.
+                    if !header.is_fragmenting_payload() {
+                        continue;
+                    }
+                    let fragment = Fragment {
+                        key: Key {
+                            source: ip.source,
+                            destination: ip.destination,
+                            identification: header.identification(),
+                            protocol: 0,
+                            vlans: layers.vlans,
+                            tunnel: layers.tunnel,
+                        },
+                        protocol: next,
+                        offset: u32::from(header.fragment_offset().byte_offset()),
+                        more: header.more_fragments(),
+                        payload: at,
+                    };
+                    return self.fragment(&fragment, ip, layers);
+                }
+                protocol::IPV4 | protocol::IPV6 | protocol::GRE | protocol::MPLS
+                    if self.options.tunnels =>
+                {
+                    let inner = match next {
+                        protocol::GRE => self.gre(at, ip, layers),
+                        protocol::MPLS => self.mpls(at, layers),
+                        _ => self.ip_in_ip(next == protocol::IPV6, at, ip, layers),
+                    };
+                    return or_outer(inner, || Found::other(next, at, ip, layers));
+                }
+                _ => return Ok(Found::other(next, at, ip, layers)),
+            }
+        }
+        Err(Reason::TooDeep.into())
+    }
+
+    fn fragment(
+        &mut self,
+        fragment: &Fragment<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Result<Found, Stop> {
+        let inserted = self.fragments.insert(fragment, self.time, self.options)?;
+        let datagram = inserted.ok_or(Stop::Fragment)?;
+        let layers = layers.deeper()?;
+        let mut found = self.upper(datagram.protocol(), datagram.at(), ip, &layers)?;
+        // If there is one already, the payload is that of a datagram within this one.
+        found.whole.get_or_insert(datagram);
+        Ok(found)
+    }
+}
+
+impl Found {
+    fn other(protocol: u8, at: At<'_>, ip: Ip, layers: &Layers) -> Self {
+        Self::new(protocol, Transport::Other, at, ip, layers)
+    }
+
+    pub(super) fn new(
+        protocol: u8,
+        transport: Transport,
+        payload: At<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Self {
+        Self {
+            layers: *layers,
+            ip,
+            protocol,
+            transport,
+            offset: payload.offset,
+            len: payload.wire_len(),
+            whole: None,
+        }
+    }
+}
+
+/// What a tunnel contains, or the packet it is in if that is no IP packet.
+///
+/// Not if it is cut off: more of it might have shown an IP packet, and what is made of a packet
+/// must not depend on the snapshot length.
+pub(super) fn or_outer(
+    inner: Result<Found, Stop>,
+    outer: impl FnOnce() -> Found,
+) -> Result<Found, Stop> {
+    match inner {
+        Err(Stop::Reason(Reason::NotIp | Reason::Malformed)) => Ok(outer()),
+        inner => inner,
+    }
+}
+
+/// The length that hop-by-hop options state in place of the IPv6 header.
+fn jumbo_len(at: At<'_>) -> Result<Option<u32>, Reason> {
+    const PAD1: u8 = 0;
+    const JUMBO: u8 = 0xc2;
+    let [_, len] = *at.peek::<2>()?;
+    let len = usize::from(len).saturating_add(1).saturating_mul(8);
+    let mut options = at.skip(2)?.limit(len.saturating_sub(2));
+    // At most 2 KiB of options, each of a byte or more.
+    while options.wire_len() > 0 {
+        match *options.peek::<1>()? {
+            [PAD1] => options = options.skip(1)?,
+            [JUMBO] => {
+                let [_, _, len @ ..] = *options.peek::<6>()?;
+                return Ok(Some(u32::from_be_bytes(len)));
+            }
+            _ => {
+                let [_, len] = *options.peek::<2>()?;
+                options = options.skip(usize::from(len).saturating_add(2))?;
+            }
+        }
+    }
+    Ok(None)
+}

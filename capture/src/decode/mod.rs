@@ -1,0 +1,391 @@
+//! From the bytes of a packet to addresses, ports and where its payload lies.
+//!
+//! ```text
+//!   link      Ethernet, VLAN tags, LLC/SNAP, MPLS, PPPoE, PPP, SLL, SLL2, NULL, LOOP, RAW, NFLOG
+//!    │  ▲
+//!    ▼  │     Ethernet again
+//!   ip  │     IPv4, IPv6 and its extension headers ◀──▶ fragments
+//!    │  │
+//!    ▼  │
+//!   transport ──▶ tunnel    GRE, ERSPAN, VXLAN, Geneve, IP in IP, MPLS in IP
+//! ```
+//!
+//! A [`Decoder`] takes packets one by one, with the moment each was captured; it does no I/O and
+//! knows no clock. No payload is copied: what it finds is a list of [`Extent`]s, places in captured
+//! packets, also for a datagram that came in fragments. Only the first bytes of a datagram under
+//! reassembly are kept, for the headers that may be in them.
+//!
+//! Lengths are those of the wire. Where a header says how long its packet is, that is believed, so
+//! that Ethernet padding is no payload and bytes beyond the snapshot length are known to be
+//! missing; where it says 0, because the packet had no length yet (TSO) or is longer than the field
+//! can say (BIG TCP), the length of the frame holds.
+//!
+//! Everything comes from strangers: nothing panics, work per packet is linear in its headers, and
+//! what fragments may occupy is bounded in number, memory and time ([`Options`]).
+//!
+//! The fixed layouts are read by etherparse. What it does not know (SLL2, NFLOG, PPP, MPLS, all of
+//! the tunnels) or refuses as a whole (a TCP header whose options are cut, options it does not
+//! know) is read here.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod fragments;
+mod ip;
+mod link;
+mod transport;
+mod tunnel;
+mod view;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub use fragments::FragmentCounters;
+pub use transport::{Tcp, TcpFlags, Transport};
+pub use tunnel::{Tunnel, TunnelKind};
+pub use view::{Extent, Payload};
+
+use crate::linktype::LinkType;
+use crate::time::Timestamp;
+use fragments::{Datagram, Fragments};
+use view::{At, View};
+
+/// Most headers that may contain another packet (IP, MPLS stack, PPPoE, tunnels), one in the other.
+///
+/// IPv4 in VXLAN in GRE in IPv4 behind MPLS has seven; what has more than 24 was built to have them.
+const MAX_NESTING: u8 = 24;
+
+/// Most VLAN ids kept of one packet. QinQ has two, behind a tunnel another two.
+const MAX_VLANS: usize = 8;
+
+/// How a [`Decoder`] decodes, and what it may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether to look into tunnels. If not, the outer packet is the packet. MPLS and PPPoE have no
+    /// outer packet and are always looked into.
+    pub tunnels: bool,
+    /// Which bytes hold where fragments overlap.
+    pub overlap: Overlap,
+    /// Most datagrams under reassembly; the oldest gives way to a new one.
+    pub max_datagrams: usize,
+    /// Most pieces one datagram may lie in; a fragment that would make more is refused.
+    pub max_fragments: usize,
+    /// Most bytes of memory datagrams under reassembly may occupy; the oldest give way.
+    pub max_fragment_bytes: usize,
+    /// How long after its first fragment a datagram must be complete.
+    pub fragment_timeout: Duration,
+}
+
+impl Default for Options {
+    /// Tunnels are looked into, the first bytes hold. Time and memory are Linux's
+    /// (`net.ipv4.ipfrag_time`, `ipfrag_high_thresh`), of which 4096 datagrams use about as much.
+    /// 2048 pieces are more than 64 KiB at IPv4's least MTU of 68 bytes make: 1366.
+    fn default() -> Self {
+        Self {
+            tunnels: true,
+            overlap: Overlap::First,
+            max_datagrams: 4096,
+            max_fragments: 2048,
+            max_fragment_bytes: 4 << 20,
+            fragment_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Which bytes hold where fragments overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overlap {
+    /// Those that came first.
+    #[default]
+    First,
+    /// Those that came last, up to the moment the datagram is complete.
+    Last,
+}
+
+/// Decodes packets, and keeps the fragments of those that are not complete.
+#[derive(Debug)]
+pub struct Decoder {
+    options: Options,
+    fragments: Fragments,
+    counters: Counters,
+    /// The reassembled datagram the last [`Decoded`] borrows from.
+    whole: Option<Box<Datagram>>,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug)]
+pub enum Outcome<'d> {
+    /// It is, or it completes, an IP packet.
+    Decoded(Decoded<'d>),
+    /// It is a fragment of a datagram of which more has to come.
+    Fragment,
+    /// It is neither.
+    Undecoded(Reason),
+}
+
+/// An IP packet: the innermost one, if tunnels are looked into.
+///
+/// If what a tunnel contains is no IP packet, the outer packet is the one.
+#[derive(Clone, Debug)]
+pub struct Decoded<'d> {
+    /// VLAN ids, outermost first; those inside a tunnel follow those outside.
+    pub vlans: Vlans,
+    /// The innermost tunnel it came through.
+    pub tunnel: Option<Tunnel>,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// The IP protocol number behind the IPv6 extension headers and AH: 6 for TCP, 17 for UDP.
+    pub protocol: u8,
+    /// The transport header.
+    pub transport: Transport,
+    /// What follows the transport header, or the IP headers if that is [`Transport::Other`].
+    pub payload: Payload<'d>,
+}
+
+/// Why a packet was not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The link type is none of those known here.
+    LinkType,
+    /// It is no IP packet: ARP, LLDP, a routing protocol, ...
+    NotIp,
+    /// The capture of the packet ends inside a header that went on, on the wire.
+    Truncated,
+    /// A header contradicts itself or the length of the packet.
+    Malformed,
+    /// More packets are nested in each other than is reasonable.
+    TooDeep,
+    /// A fragment that fits no datagram: it ends beyond 64 KiB or beyond the datagram's end, it is
+    /// empty, or it is one piece too many.
+    BadFragment,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::LinkType,
+        Self::NotIp,
+        Self::Truncated,
+        Self::Malformed,
+        Self::TooDeep,
+        Self::BadFragment,
+    ];
+
+    /// A name for counters: `link_type`, `not_ip`, ...
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LinkType => "link_type",
+            Self::NotIp => "not_ip",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::TooDeep => "too_deep",
+            Self::BadFragment => "bad_fragment",
+        }
+    }
+}
+
+/// What a decoder has done: `packets = decoded + fragments + the sum of undecoded`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets seen.
+    pub packets: u64,
+    /// Packets that were [`Outcome::Decoded`].
+    pub decoded: u64,
+    /// Packets that were [`Outcome::Fragment`].
+    pub fragments: u64,
+    /// What became of the fragments.
+    pub reassembly: FragmentCounters,
+    undecoded: [u64; Reason::ALL.len()],
+}
+
+impl Counters {
+    /// Packets not decoded for `reason`.
+    #[must_use]
+    pub fn undecoded(&self, reason: Reason) -> u64 {
+        self.undecoded.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    fn count(&mut self, result: &Result<Found, Stop>) {
+        let counter = match result {
+            Ok(_) => Some(&mut self.decoded),
+            Err(Stop::Fragment) => Some(&mut self.fragments),
+            Err(Stop::Reason(reason)) => self.undecoded.get_mut(*reason as usize),
+        };
+        if let Some(counter) = counter {
+            *counter = counter.wrapping_add(1);
+        }
+        self.packets = self.packets.wrapping_add(1);
+    }
+}
+
+impl Decoder {
+    /// A decoder that has seen nothing yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            fragments: Fragments::default(),
+            counters: Counters::default(),
+            whole: None,
+        }
+    }
+
+    /// Decodes one packet, of whose `original_len` bytes on the wire `data` was captured.
+    ///
+    /// `number` is what extents call the packet. `time` is only used to give up on datagrams whose
+    /// fragments do not all come; it need not be monotonic.
+    pub fn packet(
+        &mut self,
+        link_type: LinkType,
+        number: u64,
+        time: Timestamp,
+        original_len: u32,
+        data: &[u8],
+    ) -> Outcome<'_> {
+        if self.fragments.has_any() {
+            self.fragments.expire(time, &self.options);
+        }
+        let view = View::packet(number, data);
+        let end = data.len().max(usize::try_from(original_len).unwrap_or(usize::MAX));
+        let at = At::new(view, end);
+        let mut walk = Walk { options: &self.options, fragments: &mut self.fragments, time };
+        let result = walk.link(link_type, at, &Layers::default());
+        self.counters.count(&result);
+        match result {
+            Ok(found) => {
+                self.whole = found.whole;
+                let payload = match &self.whole {
+                    Some(datagram) => Payload::new(datagram.view(), found.offset, found.len),
+                    None => Payload::new(View::located(number, data.len()), found.offset, found.len),
+                };
+                Outcome::Decoded(Decoded {
+                    vlans: found.layers.vlans,
+                    tunnel: found.layers.tunnel,
+                    source: found.ip.source,
+                    destination: found.ip.destination,
+                    protocol: found.protocol,
+                    transport: found.transport,
+                    payload,
+                })
+            }
+            Err(Stop::Fragment) => Outcome::Fragment,
+            Err(Stop::Reason(reason)) => Outcome::Undecoded(reason),
+        }
+    }
+
+    /// What has been decoded so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters { reassembly: self.fragments.counters(), ..self.counters }
+    }
+
+    /// Bytes of memory that datagrams under reassembly occupy, at most
+    /// [`Options::max_fragment_bytes`].
+    #[must_use]
+    pub const fn fragment_bytes(&self) -> usize {
+        self.fragments.bytes()
+    }
+}
+
+/// VLAN ids, 12 bits each, never 0: the id of a tag that only carries a priority is not kept.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Vlans {
+    ids: [u16; MAX_VLANS],
+    len: u8,
+}
+
+impl Vlans {
+    /// The ids, outermost first.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u16] {
+        self.ids.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// `false` if there is no room for it.
+    fn push(&mut self, id: u16) -> bool {
+        match self.ids.get_mut(usize::from(self.len)) {
+            Some(slot) => {
+                *slot = id;
+                self.len = self.len.saturating_add(1);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Vlans {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_slice().fmt(formatter)
+    }
+}
+
+/// One packet's way down its headers.
+#[derive(Debug)]
+struct Walk<'w> {
+    options: &'w Options,
+    fragments: &'w mut Fragments,
+    time: Timestamp,
+}
+
+/// What the headers passed so far say about those that follow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Layers {
+    vlans: Vlans,
+    tunnel: Option<Tunnel>,
+    nesting: u8,
+}
+
+impl Layers {
+    /// One level further in.
+    fn deeper(&self) -> Result<Self, Stop> {
+        let nesting = self.nesting.saturating_add(1);
+        if nesting > MAX_NESTING {
+            return Err(Stop::Reason(Reason::TooDeep));
+        }
+        Ok(Self { nesting, ..*self })
+    }
+}
+
+/// The addresses of an IP packet.
+#[derive(Clone, Copy, Debug)]
+struct Ip {
+    source: IpAddr,
+    destination: IpAddr,
+}
+
+/// The end of a successful way.
+#[derive(Debug)]
+struct Found {
+    layers: Layers,
+    ip: Ip,
+    protocol: u8,
+    transport: Transport,
+    /// Where the payload begins, in the packet or in `whole`.
+    offset: usize,
+    /// Bytes it had on the wire.
+    len: usize,
+    /// The datagram it is part of, if that came in fragments.
+    whole: Option<Box<Datagram>>,
+}
+
+/// The end of any other way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Fragment,
+    Reason(Reason),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Reason(reason)
+    }
+}

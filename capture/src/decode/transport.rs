@@ -1,0 +1,165 @@
+//! TCP and UDP headers.
+//!
+//! Sources: RFC 9293, RFC 7323 (window scale), RFC 768.
+
+use etherparse::err::tcp::HeaderSliceError;
+use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
+
+use super::ip::or_outer;
+use super::view::At;
+use super::{Found, Ip, Layers, Reason, Stop, Walk};
+
+/// What the payload of an IP packet begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp(Tcp),
+    /// UDP.
+    Udp {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+    },
+    /// Anything else: ICMP with the packet it complains about, SCTP, a tunnel not looked into, ...
+    Other,
+}
+
+/// A TCP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Sequence number of the first byte of the payload, or of the SYN.
+    pub sequence: u32,
+    /// The next sequence number expected from the other side, if [`TcpFlags::ACK`] is set.
+    pub acknowledgment: u32,
+    /// Flags.
+    pub flags: TcpFlags,
+    /// Window, as it is in the header: not scaled.
+    pub window: u16,
+    /// Offset behind the urgent data, if [`TcpFlags::URG`] is set.
+    pub urgent: u16,
+    /// Maximum segment size, of a SYN that states one.
+    pub maximum_segment_size: Option<u16>,
+    /// Bits to shift windows by, of a SYN that states them.
+    pub window_scale: Option<u8>,
+}
+
+/// The flags of a TCP header, as its fourteenth byte has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: Self = Self(0x01);
+    /// Synchronize sequence numbers.
+    pub const SYN: Self = Self(0x02);
+    /// Reset the connection.
+    pub const RST: Self = Self(0x04);
+    /// Push.
+    pub const PSH: Self = Self(0x08);
+    /// The acknowledgment number is valid.
+    pub const ACK: Self = Self(0x10);
+    /// The urgent pointer is valid.
+    pub const URG: Self = Self(0x20);
+    /// Explicit congestion notification: echo.
+    pub const ECE: Self = Self(0x40);
+    /// Explicit congestion notification: window reduced.
+    pub const CWR: Self = Self(0x80);
+
+    /// Whether all of `flags` are set.
+    #[must_use]
+    pub const fn contains(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+}
+
+impl Walk<'_> {
+    pub(super) fn tcp(at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+        const FIXED_LEN: usize = 20;
+        let bytes = at.rest();
+        let (tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
+            Ok(header) => (Tcp::new(&header, header.options()), header.slice().len()),
+            Err(HeaderSliceError::Len(error)) => {
+                // The options are cut; what comes before them is as good as ever.
+                let (fixed, options) =
+                    bytes.split_first_chunk::<FIXED_LEN>().ok_or_else(|| at.lacking(FIXED_LEN))?;
+                let mut alone = *fixed;
+                let [.., offset, _, _, _, _, _, _, _] = &mut alone;
+                *offset = 5 << 4;
+                let header = TcpHeaderSlice::from_slice(&alone).map_err(|_| Reason::Malformed)?;
+                (Tcp::new(&header, options), error.required_len)
+            }
+            Err(HeaderSliceError::Content(_)) => return Err(Reason::Malformed.into()),
+        };
+        Ok(Found::new(6, Transport::Tcp(tcp), at.skip(header_len)?, ip, layers))
+    }
+
+    pub(super) fn udp(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+        const HEADER_LEN: usize = 8;
+        let header =
+            UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
+        let whole = match usize::from(header.length()) {
+            // A jumbogram (RFC 2675), or not filled in yet.
+            0 => at,
+            len if len < HEADER_LEN => return Err(Reason::Malformed.into()),
+            len => at.limit(len),
+        };
+        let payload = whole.skip(HEADER_LEN)?;
+        let (source_port, destination_port) = (header.source_port(), header.destination_port());
+        let transport = Transport::Udp { source_port, destination_port };
+        let outer = || Found::new(17, transport, payload, ip, layers);
+        if self.options.tunnels
+            && let Some(inner) = self.udp_tunnel(destination_port, payload, ip, layers)
+        {
+            return or_outer(inner, outer);
+        }
+        Ok(outer())
+    }
+}
+
+impl Tcp {
+    fn new(header: &TcpHeaderSlice<'_>, options: &[u8]) -> Self {
+        let [.., flags, _, _, _, _, _, _] = *header.slice().first_chunk::<20>().unwrap_or(&[0; 20]);
+        let flags = TcpFlags(flags);
+        let mut tcp = Self {
+            source_port: header.source_port(),
+            destination_port: header.destination_port(),
+            sequence: header.sequence_number(),
+            acknowledgment: header.acknowledgment_number(),
+            flags,
+            window: header.window_size(),
+            urgent: header.urgent_pointer(),
+            maximum_segment_size: None,
+            window_scale: None,
+        };
+        if flags.contains(TcpFlags::SYN) {
+            tcp.read_options(options);
+        }
+        tcp
+    }
+
+    /// Options up to the first that is cut or cannot be right. Those not known are passed over.
+    fn read_options(&mut self, mut options: &[u8]) {
+        while let Some((kind, rest)) = options.split_first() {
+            let (skip, value) = match (kind, rest) {
+                (0, _) => return,
+                (1, _) => (1, rest),
+                (_, [len, value @ ..]) if *len >= 2 => (usize::from(*len), value),
+                _ => return,
+            };
+            match (kind, skip, value) {
+                (2, 4, [high, low, ..]) => {
+                    self.maximum_segment_size = Some(u16::from_be_bytes([*high, *low]));
+                }
+                // More than 14 counts as 14, RFC 7323 2.3.
+                (3, 3, [shift, ..]) => self.window_scale = Some((*shift).min(14)),
+                _ => {}
+            }
+            options = options.get(skip..).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Tunnels: packets within IP packets.
+//!
+//! Sources: RFC 2784, 2890 and 1701 (GRE), RFC 2637 (PPTP), RFC 7637 (NVGRE),
+//! draft-foschiano-erspan, RFC 7348 and draft-ietf-nvo3-vxlan-gpe (VXLAN), RFC 8926 (Geneve).
+
+use std::net::IpAddr;
+
+use super::link::ether_type;
+use super::view::At;
+use super::{Found, Ip, Layers, Reason, Stop, Walk};
+
+/// A tunnel a packet came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Which kind it is.
+    pub kind: TunnelKind,
+    /// What it is told apart by: the key of GRE, the session of PPTP, PPPoE and ERSPAN, the network
+    /// of NVGRE, VXLAN and Geneve, the label of MPLS next to the packet. `None` if it has none.
+    ///
+    /// Labels, and keys of some routers, differ between the two directions.
+    pub id: Option<u32>,
+    /// Source and destination of the innermost IP packet around it; `None` if there is none, as
+    /// with MPLS and PPPoE on a link.
+    pub endpoints: Option<(IpAddr, IpAddr)>,
+}
+
+/// Kinds of tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelKind {
+    /// GRE around IP, Ethernet (NVGRE among it) or MPLS.
+    Gre,
+    /// GRE version 1 around PPP.
+    Pptp,
+    /// ERSPAN type I, which has no header.
+    Erspan1,
+    /// ERSPAN type II.
+    Erspan2,
+    /// ERSPAN type III.
+    Erspan3,
+    /// VXLAN, and VXLAN-GPE.
+    Vxlan,
+    /// Geneve.
+    Geneve,
+    /// IPv4 in IPv4 or IPv6.
+    Ipip,
+    /// IPv6 in IPv4 or IPv6.
+    Ip6in,
+    /// MPLS.
+    Mpls,
+    /// PPPoE.
+    Pppoe,
+}
+
+impl TunnelKind {
+    /// A name for people and files: `gre`, `vxlan`, ...
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gre => "gre",
+            Self::Pptp => "pptp",
+            Self::Erspan1 => "erspan1",
+            Self::Erspan2 => "erspan2",
+            Self::Erspan3 => "erspan3",
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+            Self::Ipip => "ipip",
+            Self::Ip6in => "ip6in",
+            Self::Mpls => "mpls",
+            Self::Pppoe => "pppoe",
+        }
+    }
+}
+
+/// Flag bits of the first two bytes of GRE.
+mod gre {
+    pub(super) const CHECKSUM: u16 = 0x8000;
+    pub(super) const ROUTING: u16 = 0x4000;
+    pub(super) const KEY: u16 = 0x2000;
+    pub(super) const SEQUENCE: u16 = 0x1000;
+    /// Version 1 only.
+    pub(super) const ACKNOWLEDGMENT: u16 = 0x0080;
+    pub(super) const VERSION: u16 = 0x0007;
+    pub(super) const ERSPAN_1_2: u16 = 0x88be;
+    pub(super) const ERSPAN_3: u16 = 0x22eb;
+    /// Web cache redirection: IPv4, in version 2 with four bytes in front.
+    pub(super) const WCCP: u16 = 0x883e;
+}
+
+/// Most routing entries of a GRE header, which is obsolete as a whole.
+const MAX_ROUTES: usize = 16;
+
+impl Walk<'_> {
+    pub(super) fn ip_in_ip(
+        &mut self,
+        is_ipv6: bool,
+        at: At<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Result<Found, Stop> {
+        let kind = if is_ipv6 { TunnelKind::Ip6in } else { TunnelKind::Ipip };
+        let layers = layers.through(kind, None, ip)?;
+        if is_ipv6 { self.ipv6(at, &layers) } else { self.ipv4(at, &layers) }
+    }
+
+    pub(super) fn gre(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+        let ([a, b, c, d], mut at) = at.take::<4>()?;
+        let (flags, protocol) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+        let has = |flag| flags & flag != 0;
+        match flags & gre::VERSION {
+            0 => {}
+            1 => return self.pptp(flags, protocol, at, ip, layers),
+            _ => return Err(Reason::NotIp.into()),
+        }
+        if has(gre::CHECKSUM | gre::ROUTING) {
+            at = at.skip(4)?;
+        }
+        let mut key = None;
+        if has(gre::KEY) {
+            let (value, rest) = at.take::<4>()?;
+            key = Some(u32::from_be_bytes(*value));
+            at = rest;
+        }
+        if has(gre::SEQUENCE) {
+            at = at.skip(4)?;
+        }
+        if has(gre::ROUTING) {
+            at = behind_routes(at)?;
+        }
+        match protocol {
+            gre::ERSPAN_1_2 if has(gre::SEQUENCE) => {
+                let ([_, _, high, low, ..], inner) = at.take::<8>()?;
+                let session = u16::from_be_bytes([*high, *low]) & 0x3ff;
+                let layers = layers.through(TunnelKind::Erspan2, Some(session.into()), ip)?;
+                self.ethernet(inner, &layers)
+            }
+            gre::ERSPAN_1_2 => {
+                let layers = layers.through(TunnelKind::Erspan1, None, ip)?;
+                self.ethernet(at, &layers)
+            }
+            gre::ERSPAN_3 => self.erspan_3(at, ip, layers),
+            gre::WCCP => {
+                let layers = layers.through(TunnelKind::Gre, key, ip)?;
+                let is_ip = at.peek::<1>()?.first().is_some_and(|first| first >> 4 == 4);
+                self.ipv4(if is_ip { at } else { at.skip(4)? }, &layers)
+            }
+            ether_type::BRIDGED => {
+                // NVGRE: 24 bits of network and 8 of flow, and no other flag than the key's.
+                let is_nvgre = flags == gre::KEY;
+                let id = if is_nvgre { key.map(|key| key >> 8) } else { key };
+                let layers = layers.through(TunnelKind::Gre, id, ip)?;
+                self.ethernet(at, &layers)
+            }
+            ether_type::PPP => {
+                let layers = layers.through(TunnelKind::Gre, key, ip)?;
+                self.ppp(at, &layers)
+            }
+            protocol if protocol < ether_type::LEAST => Err(Reason::NotIp.into()),
+            protocol => {
+                let layers = layers.through(TunnelKind::Gre, key, ip)?;
+                self.ether_type(protocol, at, &layers)
+            }
+        }
+    }
+
+    /// GRE version 1: length and call in place of the key, and acknowledgments.
+    fn pptp(
+        &mut self,
+        flags: u16,
+        protocol: u16,
+        at: At<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Result<Found, Stop> {
+        if protocol != ether_type::PPP || flags & gre::KEY == 0 {
+            return Err(Reason::NotIp.into());
+        }
+        let ([a, b, c, d], mut at) = at.take::<4>()?;
+        let (len, call) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+        for flag in [gre::SEQUENCE, gre::ACKNOWLEDGMENT] {
+            if flags & flag != 0 {
+                at = at.skip(4)?;
+            }
+        }
+        // Without a sequence number it is an acknowledgment only.
+        if flags & gre::SEQUENCE == 0 || len == 0 {
+            return Err(Reason::NotIp.into());
+        }
+        let layers = layers.through(TunnelKind::Pptp, Some(call.into()), ip)?;
+        self.ppp(at.limit(usize::from(len)), &layers)
+    }
+
+    fn erspan_3(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+        let ([_, _, high, low, .., kind, options], mut inner) = at.take::<12>()?;
+        let session = u16::from_be_bytes([*high, *low]) & 0x3ff;
+        let layers = layers.through(TunnelKind::Erspan3, Some(session.into()), ip)?;
+        let has_platform_header = options & 1 != 0;
+        if has_platform_header {
+            inner = inner.skip(8)?;
+        }
+        match kind >> 2 & 0x1f {
+            0 => self.ethernet(inner, &layers),
+            2 => self.ip(inner, &layers),
+            _ => Err(Reason::NotIp.into()),
+        }
+    }
+
+    /// What a UDP datagram to `port` contains, if that is the port of a tunnel.
+    pub(super) fn udp_tunnel(
+        &mut self,
+        port: u16,
+        at: At<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Option<Result<Found, Stop>> {
+        match port {
+            // The second is what Linux used before there was a number, and flannel still does.
+            4789 | 8472 => Some(self.vxlan(false, at, ip, layers)),
+            4790 => Some(self.vxlan(true, at, ip, layers)),
+            6081 => Some(self.geneve(at, ip, layers)),
+            _ => None,
+        }
+    }
+
+    fn vxlan(
+        &mut self,
+        is_generic: bool,
+        at: At<'_>,
+        ip: Ip,
+        layers: &Layers,
+    ) -> Result<Found, Stop> {
+        const HAS_NETWORK: u8 = 0x08;
+        const HAS_NEXT: u8 = 0x04;
+        let ([flags, _, _, next, id @ .., _], inner) = at.take::<8>()?;
+        if flags & HAS_NETWORK == 0 {
+            return Err(Reason::NotIp.into());
+        }
+        let [high, middle, low] = *id;
+        let id = u32::from_be_bytes([0, high, middle, low]);
+        let layers = layers.through(TunnelKind::Vxlan, Some(id), ip)?;
+        if !is_generic || flags & HAS_NEXT == 0 {
+            return self.ethernet(inner, &layers);
+        }
+        match next {
+            1 => self.ipv4(inner, &layers),
+            2 => self.ipv6(inner, &layers),
+            3 => self.ethernet(inner, &layers),
+            5 => self.mpls(inner, &layers),
+            _ => Err(Reason::NotIp.into()),
+        }
+    }
+
+    fn geneve(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+        let ([first, _, high, low, id @ .., _], inner) = at.take::<8>()?;
+        let version = first >> 6;
+        if version != 0 {
+            return Err(Reason::NotIp.into());
+        }
+        let options_len = usize::from(first & 0x3f).saturating_mul(4);
+        let inner = inner.skip(options_len)?;
+        let [top, middle, bottom] = *id;
+        let id = u32::from_be_bytes([0, top, middle, bottom]);
+        let layers = layers.through(TunnelKind::Geneve, Some(id), ip)?;
+        match u16::from_be_bytes([*high, *low]) {
+            ether_type::BRIDGED => self.ethernet(inner, &layers),
+            protocol if protocol < ether_type::LEAST => Err(Reason::NotIp.into()),
+            protocol => self.ether_type(protocol, inner, &layers),
+        }
+    }
+}
+
+impl Layers {
+    fn through(&self, kind: TunnelKind, id: Option<u32>, ip: Ip) -> Result<Self, Stop> {
+        let endpoints = Some((ip.source, ip.destination));
+        Ok(Self { tunnel: Some(Tunnel { kind, id, endpoints }), ..self.deeper()? })
+    }
+}
+
+/// Behind the source routing entries of RFC 1701, which end with one of length 0.
+fn behind_routes(mut at: At<'_>) -> Result<At<'_>, Reason> {
+    for _ in 0..MAX_ROUTES {
+        let ([a, b, _, len], rest) = at.take::<4>()?;
+        if (*a, *b, *len) == (0, 0, 0) {
+            return Ok(rest);
+        }
+        at = rest.skip(usize::from(*len))?;
+    }
+    Err(Reason::TooDeep)
+}

@@ -1,0 +1,279 @@
+//! Captures of other projects: what tshark makes of each TCP and UDP packet, and datagrams whose
+//! fragments another decoder has put together.
+//!
+//! They are not part of this project. The tests look for them in `$PCAPFS_TESTDATA`, then in
+//! `../shared/testdata`, and say that they were skipped when there are none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use capture::decode::{Decoded, Decoder, Options, Outcome, Reason, Transport};
+use capture::linktype::LinkType;
+use capture::savefile::stream::{Event, Reader};
+use capture::time::Timestamp;
+
+fn folder() -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/testdata");
+    let folder = std::env::var_os("PCAPFS_TESTDATA").map_or(default, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+fn captures(folder: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            captures(&path, found);
+        } else if path.extension().is_some_and(|ext| {
+            ["pcap", "pcapng", "cap"].iter().any(|known| ext.eq_ignore_ascii_case(known))
+        }) {
+            found.push(path);
+        }
+    }
+}
+
+struct Packet {
+    link_type: LinkType,
+    /// Counts packets of other link types in the same file too, as tshark does.
+    number: u64,
+    time: Timestamp,
+    original_len: u32,
+    data: Vec<u8>,
+}
+
+fn packets(path: &Path) -> Vec<Packet> {
+    let bytes = std::fs::read(path).unwrap();
+    let (mut reader, mut rest, mut packets) = (Reader::new(), bytes.as_slice(), Vec::new());
+    let (mut link_type, mut number) = (LinkType::ETHERNET, 0);
+    while !rest.is_empty() {
+        let space = reader.space();
+        let (now, later) = rest.split_at(rest.len().min(space.len()));
+        space[..now.len()].copy_from_slice(now);
+        reader.filled(now.len());
+        rest = later;
+        loop {
+            match reader.event() {
+                Ok(Some(Event::Header(header))) => link_type = header.link_type,
+                Ok(Some(Event::Foreign { .. })) => number += 1,
+                Ok(Some(Event::Packet(packet))) => {
+                    number += 1;
+                    packets.push(Packet {
+                        link_type,
+                        number,
+                        time: packet.time,
+                        original_len: packet.original_len,
+                        data: packet.data.to_vec(),
+                    });
+                }
+                Ok(None) => break,
+                Err(_) => return packets,
+            }
+        }
+    }
+    packets
+}
+
+fn decode<'d>(decoder: &'d mut Decoder, packet: &Packet) -> Outcome<'d> {
+    let Packet { link_type, number, time, original_len, data } = packet;
+    decoder.packet(*link_type, *number, *time, *original_len, data)
+}
+
+/// What is compared.
+#[derive(Debug, PartialEq, Eq)]
+struct Summary {
+    protocol: u8,
+    source: String,
+    destination: String,
+    ports: (u16, u16),
+    len: u32,
+    vlans: Vec<u16>,
+}
+
+impl Summary {
+    fn new(decoded: &Decoded<'_>) -> Option<Self> {
+        let ports = match decoded.transport {
+            Transport::Tcp(tcp) => (tcp.source_port, tcp.destination_port),
+            Transport::Udp { source_port, destination_port } => (source_port, destination_port),
+            Transport::Other => return None,
+        };
+        Some(Self {
+            protocol: decoded.protocol,
+            source: decoded.source.to_string(),
+            destination: decoded.destination.to_string(),
+            ports,
+            len: decoded.payload.len(),
+            vlans: decoded.vlans.as_slice().to_vec(),
+        })
+    }
+}
+
+const FIELDS: [&str; 14] = [
+    "frame.number",
+    "frame.protocols",
+    "ip.src",
+    "ip.dst",
+    "ipv6.src",
+    "ipv6.dst",
+    "tcp.srcport",
+    "tcp.dstport",
+    "tcp.len",
+    "udp.srcport",
+    "udp.dstport",
+    "udp.length",
+    "vlan.id",
+    "tcp.seq_raw",
+];
+
+/// The innermost TCP or UDP of each packet as tshark has it, with its list of protocols. `None` if
+/// tshark is not installed.
+fn tshark(path: &Path) -> Option<HashMap<u64, (String, Option<Summary>)>> {
+    let mut command = Command::new("tshark");
+    // Reassembly above IP only costs time. What GRE, VXLAN and the like are is looked at anyway.
+    command.args(["-n", "-T", "fields", "-o", "tcp.desegment_tcp_streams:FALSE", "-r"]).arg(path);
+    command.args(["-o", "ip.tso_support:TRUE", "-d", "udp.port==8472,vxlan"]);
+    for field in FIELDS {
+        command.args(["-e", field]);
+    }
+    let output = command.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut found = HashMap::new();
+    for line in text.lines() {
+        let values: Vec<&str> = line.split('\t').collect();
+        let [
+            number,
+            protocols,
+            source4,
+            destination4,
+            source6,
+            destination6,
+            tcp_source,
+            tcp_destination,
+            tcp_len,
+            udp_source,
+            udp_destination,
+            udp_len,
+            vlan,
+            _,
+        ] = values[..]
+        else {
+            continue;
+        };
+        let last = |list: &str| list.rsplit(',').next().unwrap().to_owned();
+        let number_of = |list: &str| last(list).parse::<u32>().unwrap_or(0);
+        let layers: Vec<&str> = protocols.split(':').collect();
+        let place = |name| layers.iter().rposition(|layer| *layer == name);
+        let (source, destination) = if place("ip") > place("ipv6") {
+            (last(source4), last(destination4))
+        } else {
+            (last(source6), last(destination6))
+        };
+        let port = |list| u16::try_from(number_of(list)).unwrap();
+        let (protocol, ports, len) = match (place("tcp"), place("udp")) {
+            (None, None) => {
+                found.insert(number.parse().unwrap(), (protocols.to_owned(), None));
+                continue;
+            }
+            (tcp, udp) if tcp > udp => {
+                (6, (port(tcp_source), port(tcp_destination)), number_of(tcp_len))
+            }
+            _ => {
+                let len = number_of(udp_len).saturating_sub(8);
+                (17, (port(udp_source), port(udp_destination)), len)
+            }
+        };
+        let vlans = vlan.split(',').filter_map(|id| id.parse().ok()).filter(|id| *id != 0);
+        let vlans = vlans.collect();
+        let summary = Summary { protocol, source, destination, ports, len, vlans };
+        found.insert(number.parse().unwrap(), (protocols.to_owned(), Some(summary)));
+    }
+    Some(found)
+}
+
+#[test]
+fn tcp_and_udp_packets_are_what_tshark_says_they_are() {
+    let Some(folder) = folder() else {
+        eprintln!("skipped: no captures; set PCAPFS_TESTDATA to a folder of them");
+        return;
+    };
+    let wanted = std::env::var("DECODE_ONLY").unwrap_or_default();
+    let mut files = Vec::new();
+    for project in ["zeek+zeek", "arkime+arkime", "seladb+PcapPlusPlus", "the-tcpdump-group+tcpdump"]
+    {
+        let folder = folder.join(project);
+        if folder.is_dir() {
+            captures(&folder, &mut files);
+        }
+    }
+    files.retain(|path| path.to_string_lossy().contains(&wanted));
+    let (mut agreed, mut differences) = (0, String::new());
+    for path in &files {
+        let Some(expected) = tshark(path) else {
+            eprintln!("not compared: tshark is not installed");
+            return;
+        };
+        let mut decoder = Decoder::new(Options::default());
+        for packet in packets(path) {
+            let Some((protocols, expected)) = expected.get(&packet.number) else {
+                continue;
+            };
+            let outcome = decode(&mut decoder, &packet);
+            let found = match &outcome {
+                Outcome::Decoded(decoded) => Summary::new(decoded),
+                _ => None,
+            };
+            if found == *expected {
+                agreed += 1;
+            } else {
+                let name = path.strip_prefix(&folder).unwrap().display();
+                writeln!(
+                    differences,
+                    "{name} {}: {protocols}\n  tshark {expected:?}\n  here   {found:?} {}",
+                    packet.number,
+                    match &outcome {
+                        Outcome::Undecoded(reason) => reason.name(),
+                        Outcome::Fragment => "fragment",
+                        Outcome::Decoded(_) => "",
+                    }
+                )
+                .unwrap();
+            }
+        }
+    }
+    eprintln!("{} files, {agreed} packets agree", files.len());
+    assert!(differences.is_empty(), "\n{differences}");
+}
+
+#[test]
+fn whatever_is_in_a_capture_the_counters_add_up() {
+    let Some(folder) = folder() else {
+        eprintln!("skipped: no captures; set PCAPFS_TESTDATA to a folder of them");
+        return;
+    };
+    let mut files = Vec::new();
+    captures(&folder, &mut files);
+    let mut reasons = BTreeMap::new();
+    let mut decoded = 0;
+    for path in &files {
+        let mut decoder = Decoder::new(Options::default());
+        let packets = packets(path);
+        for packet in &packets {
+            if let Outcome::Decoded(decoded) = decode(&mut decoder, packet) {
+                let extents = decoded.payload.extents().map(|extent| extent.len).sum::<u32>();
+                assert_eq!(extents, decoded.payload.captured());
+            }
+        }
+        let counters = decoder.counters();
+        let undecoded = Reason::ALL.map(|reason| counters.undecoded(reason));
+        assert_eq!(counters.packets, packets.len() as u64);
+        let sum = counters.decoded + counters.fragments + undecoded.iter().sum::<u64>();
+        assert_eq!(sum, counters.packets, "{}", path.display());
+        decoded += counters.decoded;
+        for (reason, count) in Reason::ALL.into_iter().zip(undecoded) {
+            *reasons.entry(reason.name()).or_insert(0) += count;
+        }
+    }
+    eprintln!("{} files, {decoded} packets decoded, not: {reasons:?}", files.len());
+}
