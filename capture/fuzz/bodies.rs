@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use capture::extent::Extent;
+use capture::decode::{self, Decoder, Outcome, Overlap, Reason};
 use capture::linktype::LinkType;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
@@ -334,4 +335,53 @@ fn check_tcp(
         let holes: u64 = stream.holes().iter().map(|(range, _)| range.end - range.start).sum();
         assert_eq!(absent, holes);
     }
+/// Packets one after the other, each behind four bytes: which link type it has, how much more of it
+/// was on the wire, and its length. The first byte says which policies hold.
+pub(crate) fn decode(data: &[u8]) {
+    const LINK_TYPES: [u16; 16] =
+        [1, 101, 113, 276, 0, 108, 239, 9, 50, 51, 104, 166, 204, 228, 229, 147];
+    let Some((first, mut rest)) = data.split_first() else {
+        return;
+    };
+    let options = decode::Options {
+        tunnels: first & 1 == 0,
+        overlap: if first & 2 == 0 { Overlap::First } else { Overlap::Last },
+        max_datagrams: 8,
+        max_fragments: 16,
+        max_fragment_bytes: 8 << 10,
+        ..decode::Options::default()
+    };
+    let mut decoder = Decoder::new(options);
+    let mut packets: Vec<&[u8]> = Vec::new();
+    while let Some(([kind, more, len @ ..], behind)) = rest.split_first_chunk::<4>() {
+        let len = usize::from(u16::from_be_bytes(*len)).min(behind.len());
+        let (packet, behind) = behind.split_at(len);
+        rest = behind;
+        packets.push(packet);
+        let number = packets.len() as u64 - 1;
+        let link_type = LinkType(LINK_TYPES[usize::from(*kind) % LINK_TYPES.len()]);
+        let original_len = u32::try_from(len).expect("16 bits") + u32::from(*more);
+        let time = Timestamp::from_nanoseconds(number << 32);
+        if let Outcome::Decoded(decoded) =
+            decoder.packet(link_type, number, time, original_len, packet)
+        {
+            let payload = decoded.payload;
+            let (mut end, mut captured) = (0, 0);
+            for extent in payload.extents() {
+                assert!(extent.len > 0 && extent.at >= end);
+                assert!(packets[extent.packet as usize].get(extent.range()).is_some());
+                end = extent.at + extent.len;
+                captured += extent.len;
+            }
+            assert!(end <= payload.len());
+            assert_eq!(captured, payload.captured());
+            assert_eq!(payload.captured() + payload.missing(), payload.len());
+        }
+        assert!(decoder.fragment_bytes() <= 8 << 10);
+    }
+    let counters = decoder.counters();
+    let undecoded: u64 = Reason::ALL.into_iter().map(|reason| counters.undecoded(reason)).sum();
+    assert_eq!(counters.packets, packets.len() as u64);
+    assert_eq!(counters.packets, counters.decoded + counters.fragments + undecoded);
+    assert!(counters.reassembly.pending <= 8);
 }

@@ -14,7 +14,8 @@ use savefile_encoder::{any_pcap, any_pcapng};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 4] = [
+const TARGETS: [(&str, Body); 5] = [
+    ("decode", bodies::decode),
     ("pcap_stream", bodies::pcap_stream),
     ("pcapng_stream", bodies::pcapng_stream),
     ("savefile", bodies::savefile),

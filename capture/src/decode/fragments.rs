@@ -317,7 +317,8 @@ impl Datagram {
                 Some(last)
                     if last.packet == piece.packet
                         && last.state == state
-                        && (is_missing || last.offset.checked_add(last.len) == Some(piece.offset)) =>
+                        && (is_missing
+                            || last.offset.checked_add(last.len) == Some(piece.offset)) =>
                 {
                     last.len = last.len.saturating_add(piece.len);
                 }

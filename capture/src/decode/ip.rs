@@ -52,7 +52,7 @@ impl Walk<'_> {
         let whole = match usize::from(header.total_len()) {
             0 => at,
             total if total < header_len => return Err(Reason::Malformed.into()),
-            total => at.claim(total),
+            total => at.limit(total),
         };
         let payload = whole.skip(header_len)?;
         let ip = Ip {
@@ -91,12 +91,13 @@ impl Walk<'_> {
         let next = header.next_header().0;
         let payload = match header.payload_length() {
             0 if next == protocol::HOP_BY_HOP => match jumbo_len(inner)? {
-                // Not claimed: that could be 4 GiB.
                 Some(len) => inner.limit(usize::try_from(len).unwrap_or(usize::MAX)),
-                None => inner,
+                None => inner.limit(0),
             },
-            0 => inner,
-            len => inner.claim(usize::from(len)),
+            // Linux leaves the jumbo option out of what it hands to a capture. Below 64 KiB there
+            // is no reason for a 0 but an empty packet, perhaps with padding behind it.
+            0 if inner.wire_len() > usize::from(u16::MAX) => inner,
+            len => inner.limit(usize::from(len)),
         };
         let ip = Ip {
             source: IpAddr::V6(header.source_addr()),

@@ -286,7 +286,12 @@ impl Walk<'_> {
         match u32::from_be_bytes(*family).min(u32::from_le_bytes(*family)) {
             2 => self.ipv4(inner, layers),
             10 | 24 | 28 | 30 => self.ipv6(inner, layers),
-            _ => Err(Reason::NotIp.into()),
+            // Some write an EtherType in the last two bytes.
+            _ => match *family {
+                [_, _, 0x08, 0x00] => self.ipv4(inner, layers),
+                [_, _, 0x86, 0xdd] => self.ipv6(inner, layers),
+                _ => Err(Reason::NotIp.into()),
+            },
         }
     }
 

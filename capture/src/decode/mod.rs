@@ -15,10 +15,10 @@
 //! packets, also for a datagram that came in fragments. Only the first bytes of a datagram under
 //! reassembly are kept, for the headers that may be in them.
 //!
-//! Lengths are those of the wire. Where a header says how long its packet is, that is believed, so
-//! that Ethernet padding is no payload and bytes beyond the snapshot length are known to be
-//! missing; where it says 0, because the packet had no length yet (TSO) or is longer than the field
-//! can say (BIG TCP), the length of the frame holds.
+//! Lengths are those of the wire, so that bytes beyond the snapshot length are known to be missing.
+//! A header that says how long its packet is ends it there: Ethernet padding is no payload. One
+//! that says 0, because the packet had no length yet (TSO) or is longer than the field can say
+//! (BIG TCP), or more than there is around it, does not; then the frame's length holds.
 //!
 //! Everything comes from strangers: nothing panics, work per packet is linear in its headers, and
 //! what fragments may occupy is bounded in number, memory and time ([`Options`]).
@@ -82,8 +82,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Tunnels are looked into, the first bytes hold. Time and memory are Linux's
-    /// (`net.ipv4.ipfrag_time`, `ipfrag_high_thresh`), of which 4096 datagrams use about as much.
+    /// Tunnels are looked into, the first bytes hold. Memory is Linux's (`ipfrag_high_thresh`), of
+    /// which 4096 small datagrams use about as much; a minute is what RFC 8200 gives a datagram.
     /// 2048 pieces are more than 64 KiB at IPv4's least MTU of 68 bytes make: 1366.
     fn default() -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Default for Options {
             max_datagrams: 4096,
             max_fragments: 2048,
             max_fragment_bytes: 4 << 20,
-            fragment_timeout: Duration::from_secs(30),
+            fragment_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -264,7 +264,9 @@ impl Decoder {
                 self.whole = found.whole;
                 let payload = match &self.whole {
                     Some(datagram) => Payload::new(datagram.view(), found.offset, found.len),
-                    None => Payload::new(View::located(number, data.len()), found.offset, found.len),
+                    None => {
+                        Payload::new(View::located(number, data.len()), found.offset, found.len)
+                    }
                 };
                 Outcome::Decoded(Decoded {
                     vlans: found.layers.vlans,

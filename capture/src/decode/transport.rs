@@ -100,8 +100,7 @@ impl Walk<'_> {
 
     pub(super) fn udp(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
         const HEADER_LEN: usize = 8;
-        let header =
-            UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
+        let header = UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
         let whole = match usize::from(header.length()) {
             // A jumbogram (RFC 2675), or not filled in yet.
             0 => at,

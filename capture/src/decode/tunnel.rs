@@ -1,7 +1,7 @@
 //! Tunnels: packets within IP packets.
 //!
 //! Sources: RFC 2784, 2890 and 1701 (GRE), RFC 2637 (PPTP), RFC 7637 (NVGRE),
-//! draft-foschiano-erspan, RFC 7348 and draft-ietf-nvo3-vxlan-gpe (VXLAN), RFC 8926 (Geneve).
+//! draft-foschiano-erspan, RFC 8086 (GRE in UDP), RFC 7348 and draft-ietf-nvo3-vxlan-gpe (VXLAN), RFC 8926 (Geneve).
 
 use std::net::IpAddr;
 
@@ -215,6 +215,8 @@ impl Walk<'_> {
         match port {
             // The second is what Linux used before there was a number, and flannel still does.
             4789 | 8472 => Some(self.vxlan(false, at, ip, layers)),
+            // GRE in UDP, RFC 8086.
+            4754 => Some(self.gre(at, ip, layers)),
             4790 => Some(self.vxlan(true, at, ip, layers)),
             6081 => Some(self.geneve(at, ip, layers)),
             _ => None,

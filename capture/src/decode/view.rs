@@ -204,7 +204,7 @@ pub(super) struct At<'v> {
     view: View<'v>,
     /// Bytes of the wire before it.
     pub(super) offset: usize,
-    /// Where the layer ends; may lie beyond what the view has.
+    /// Where the layer ends on the wire; may lie beyond what was captured.
     end: usize,
 }
 
@@ -266,13 +266,6 @@ impl<'v> At<'v> {
         Self { end: self.end.min(self.offset.saturating_add(len)), ..*self }
     }
 
-    /// The same place in a layer that ends `len` bytes further on, wherever this one ends: what is
-    /// beyond was cut off before the frame's length was noted, as mirrored packets often are.
-    #[inline]
-    pub(super) const fn claim(&self, len: usize) -> Self {
-        Self { end: self.offset.saturating_add(len), ..*self }
-    }
-
     /// Where the bytes of the layer from here on lie, as pieces of a datagram that begin at
     /// `start` in it. At most `most` of them: a hostile list is cut, and then not contiguous.
     pub(super) fn pieces(&self, start: u32, most: usize) -> Vec<Piece> {
@@ -309,7 +302,7 @@ impl<'v> At<'v> {
                 add(Piece { state: State::Captured, ..part });
             }
         }
-        // What the layer claims beyond the end of the view.
+        // What was not captured.
         let packet = map.last().map_or(0, |piece| piece.packet);
         let len = to.saturating_sub(next);
         add(Piece { packet, offset: 0, start: next, len, state: State::Missing });
