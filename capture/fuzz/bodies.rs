@@ -369,7 +369,11 @@ pub(crate) fn decode(data: &[u8]) {
             let (mut end, mut captured) = (0, 0);
             for extent in payload.extents() {
                 assert!(extent.len > 0 && extent.at >= end);
-                assert!(packets[extent.packet as usize].get(extent.range()).is_some());
+                assert!(
+                    packets[usize::try_from(extent.packet).expect("small")]
+                        .get(extent.range())
+                        .is_some()
+                );
                 end = extent.at + extent.len;
                 captured += extent.len;
             }

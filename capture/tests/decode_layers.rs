@@ -318,7 +318,7 @@ fn tunnels() {
     let packets = [
         (TunnelKind::Gre, None, gre(&[0, 0, 8, 0], &v4)),
         (TunnelKind::Gre, Some(7), gre(&[0xb0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1], &v4)),
-        (TunnelKind::Gre, Some(0x0102_03), gre(&[0x20, 0, 0x65, 0x58, 1, 2, 3, 9], &frame)),
+        (TunnelKind::Gre, Some(0x1_0203), gre(&[0x20, 0, 0x65, 0x58, 1, 2, 3, 9], &frame)),
         (TunnelKind::Gre, None, gre(&routed, &v4)),
         (TunnelKind::Gre, None, gre(&[0, 0, 0x88, 0x3e], &v4)),
         (TunnelKind::Gre, None, gre(&[0, 0, 0x88, 0x3e, 0, 1, 2, 3], &v4)),

@@ -2,6 +2,8 @@
 //!
 //! The builder shares no code with the decoder: it knows what it has put together, and where.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -102,7 +104,7 @@ impl Ip {
                 let mut bytes = vec![0x45 + options, 0];
                 bytes.extend(total.to_be_bytes());
                 bytes.extend(id.to_be_bytes());
-                bytes.extend((offset / 8 | u16::from(more) << 13).to_be_bytes());
+                bytes.extend(((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
                 bytes.extend([64, protocol, 0, 0]);
                 bytes.extend(addresses.0);
                 bytes.extend(addresses.1);
@@ -231,14 +233,14 @@ impl Tunnel {
             TunnelKind::Erspan1 => (47, [&[0, 0, 0x88, 0xbe], &frame[..]].concat()),
             TunnelKind::Erspan2 => {
                 let mut bytes = vec![0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0x11];
-                bytes.extend((self.id as u16 & 0x3ff | 0xfc00).to_be_bytes());
+                bytes.extend(((self.id & 0x3ff) as u16 | 0xfc00).to_be_bytes());
                 bytes.extend([0, 0, 0, 9]);
                 bytes.extend(frame);
                 (47, bytes)
             }
             TunnelKind::Erspan3 => {
                 let mut bytes = vec![0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 0x11];
-                bytes.extend((self.id as u16 & 0x3ff | 0xfc00).to_be_bytes());
+                bytes.extend(((self.id & 0x3ff) as u16 | 0xfc00).to_be_bytes());
                 bytes.extend([1, 2, 3, 4, 5, 6, 0x80, self.flags & 1]);
                 bytes.resize(bytes.len() + usize::from(self.flags & 1) * 8, 0xee);
                 bytes.extend(frame);
@@ -345,7 +347,8 @@ impl Stack {
                 bytes.extend(session.to_be_bytes());
                 bytes.extend(u16::try_from(ppp.len()).unwrap().to_be_bytes());
                 bytes.extend(ppp);
-                tunnel.get_or_insert((TunnelKind::Pppoe, Some(u32::from(*session))));
+                let id = u32::from(*session);
+                tunnel.get_or_insert((TunnelKind::Pppoe, Some(id)));
                 (1, ethernet(tags, 0x8864, &bytes))
             }
             Link::Cooked => {

@@ -305,7 +305,8 @@ fn datagrams_in_fragments_are_what_another_decoder_made_of_them() {
         ),
         ("ip6_fragments.pcap", &["ip6_fragments_packet1", "ip6_fragments_packet2"], 14 + 40 + 8),
         ("frag_http_req.pcap", &["frag_http_req_reassembled"], 14 + 20 + 20),
-        ("frag_with_padding.pcap", &["frag_with_padding_defragmented"], 14 + 20 + 8),
+        // With a tag.
+        ("frag_with_padding.pcap", &["frag_with_padding_defragmented"], 18 + 20 + 8),
     ] {
         let packets = packets(&folder.join(capture));
         let mut decoder = Decoder::new(Options::default());

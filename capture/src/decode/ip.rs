@@ -33,17 +33,17 @@ mod protocol {
 
 impl Walk<'_> {
     /// An IP header of either version.
-    pub(super) fn ip(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    pub(super) fn ip(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let [first] = at.peek::<1>()?;
         match first >> 4 {
-            4 => self.ipv4(at, layers),
-            6 => self.ipv6(at, layers),
+            4 => self.ipv4(at),
+            6 => self.ipv6(at),
             _ => Err(Reason::Malformed.into()),
         }
     }
 
-    pub(super) fn ipv4(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
-        let layers = layers.deeper()?;
+    pub(super) fn ipv4(&mut self, at: At<'_>) -> Result<Found, Stop> {
+        self.deeper()?;
         let header = Ipv4HeaderSlice::from_slice(at.rest()).map_err(|error| match error {
             ipv4::HeaderSliceError::Len(error) => at.lacking(error.required_len),
             ipv4::HeaderSliceError::Content(_) => Reason::Malformed,
@@ -61,7 +61,7 @@ impl Walk<'_> {
         };
         let protocol = header.protocol().0;
         if !header.is_fragmenting_payload() {
-            return self.upper(protocol, payload, ip, &layers);
+            return self.upper(protocol, payload, ip);
         }
         let identification = header.identification().into();
         let fragment = Fragment {
@@ -70,19 +70,19 @@ impl Walk<'_> {
                 destination: ip.destination,
                 identification,
                 protocol,
-                vlans: layers.vlans,
-                tunnel: layers.tunnel,
+                vlans: self.layers.vlans,
+                tunnel: self.layers.tunnel,
             },
             protocol,
             offset: u32::from(header.fragments_offset().byte_offset()),
             more: header.more_fragments(),
             payload,
         };
-        self.fragment(&fragment, ip, &layers)
+        self.fragment(&fragment, ip)
     }
 
-    pub(super) fn ipv6(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
-        let layers = layers.deeper()?;
+    pub(super) fn ipv6(&mut self, at: At<'_>) -> Result<Found, Stop> {
+        self.deeper()?;
         let header = Ipv6HeaderSlice::from_slice(at.rest()).map_err(|error| match error {
             ipv6::HeaderSliceError::Len(error) => at.lacking(error.required_len),
             ipv6::HeaderSliceError::Content(_) => Reason::Malformed,
@@ -103,23 +103,17 @@ impl Walk<'_> {
             source: IpAddr::V6(header.source_addr()),
             destination: IpAddr::V6(header.destination_addr()),
         };
-        self.upper(next, payload, ip, &layers)
+        self.upper(next, payload, ip)
     }
 
     /// What follows an IP header: extension headers, then a transport header or another packet.
     #[inline]
-    fn upper(
-        &mut self,
-        mut next: u8,
-        mut at: At<'_>,
-        ip: Ip,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    fn upper(&mut self, mut next: u8, mut at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let is_ipv6 = ip.source.is_ipv6();
         for _ in 0..MAX_EXTENSIONS {
             match next {
-                protocol::TCP => return Self::tcp(at, ip, layers),
-                protocol::UDP => return self.udp(at, ip, layers),
+                protocol::TCP => return Self::tcp(at, ip),
+                protocol::UDP => return self.udp(at, ip),
                 protocol::HOP_BY_HOP
                 | protocol::ROUTING
                 | protocol::DESTINATION
@@ -154,42 +148,58 @@ impl Walk<'_> {
                             destination: ip.destination,
                             identification: header.identification(),
                             protocol: 0,
-                            vlans: layers.vlans,
-                            tunnel: layers.tunnel,
+                            vlans: self.layers.vlans,
+                            tunnel: self.layers.tunnel,
                         },
                         protocol: next,
                         offset: u32::from(header.fragment_offset().byte_offset()),
                         more: header.more_fragments(),
                         payload: at,
                     };
-                    return self.fragment(&fragment, ip, layers);
+                    return self.fragment(&fragment, ip);
                 }
                 protocol::IPV4 | protocol::IPV6 | protocol::GRE | protocol::MPLS
                     if self.options.tunnels =>
                 {
+                    let outside = self.layers;
                     let inner = match next {
-                        protocol::GRE => self.gre(at, ip, layers),
-                        protocol::MPLS => self.mpls(at, layers),
-                        _ => self.ip_in_ip(next == protocol::IPV6, at, ip, layers),
+                        protocol::GRE => self.gre(at, ip),
+                        protocol::MPLS => self.mpls(at),
+                        _ => self.ip_in_ip(next == protocol::IPV6, at, ip),
                     };
-                    return or_outer(inner, || Found::other(next, at, ip, layers));
+                    return self.or_outer(inner, outside, || Found::other(next, at, ip));
                 }
-                _ => return Ok(Found::other(next, at, ip, layers)),
+                _ => return Ok(Found::other(next, at, ip)),
             }
         }
         Err(Reason::TooDeep.into())
     }
 
-    fn fragment(
+    /// What a tunnel contains, or the packet it is in if that is no IP packet; `outside` is what was
+    /// known in front of the tunnel.
+    ///
+    /// Not if it is cut off: more of it might have shown an IP packet, and what is made of a packet
+    /// must not depend on the snapshot length.
+    pub(super) fn or_outer(
         &mut self,
-        fragment: &Fragment<'_>,
-        ip: Ip,
-        layers: &Layers,
+        inner: Result<Found, Stop>,
+        outside: Layers,
+        outer: impl FnOnce() -> Found,
     ) -> Result<Found, Stop> {
+        match inner {
+            Err(Stop::Reason(Reason::NotIp | Reason::Malformed)) => {
+                self.layers = outside;
+                Ok(outer())
+            }
+            inner => inner,
+        }
+    }
+
+    fn fragment(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
         let inserted = self.fragments.insert(fragment, self.time, self.options)?;
         let datagram = inserted.ok_or(Stop::Fragment)?;
-        let layers = layers.deeper()?;
-        let mut found = self.upper(datagram.protocol(), datagram.at(), ip, &layers)?;
+        self.deeper()?;
+        let mut found = self.upper(datagram.protocol(), datagram.at(), ip)?;
         // If there is one already, the payload is that of a datagram within this one.
         found.whole.get_or_insert(datagram);
         Ok(found)
@@ -197,19 +207,12 @@ impl Walk<'_> {
 }
 
 impl Found {
-    fn other(protocol: u8, at: At<'_>, ip: Ip, layers: &Layers) -> Self {
-        Self::new(protocol, Transport::Other, at, ip, layers)
+    fn other(protocol: u8, at: At<'_>, ip: Ip) -> Self {
+        Self::new(protocol, Transport::Other, at, ip)
     }
 
-    pub(super) fn new(
-        protocol: u8,
-        transport: Transport,
-        payload: At<'_>,
-        ip: Ip,
-        layers: &Layers,
-    ) -> Self {
+    pub(super) fn new(protocol: u8, transport: Transport, payload: At<'_>, ip: Ip) -> Self {
         Self {
-            layers: *layers,
             ip,
             protocol,
             transport,
@@ -217,20 +220,6 @@ impl Found {
             len: payload.wire_len(),
             whole: None,
         }
-    }
-}
-
-/// What a tunnel contains, or the packet it is in if that is no IP packet.
-///
-/// Not if it is cut off: more of it might have shown an IP packet, and what is made of a packet
-/// must not depend on the snapshot length.
-pub(super) fn or_outer(
-    inner: Result<Found, Stop>,
-    outer: impl FnOnce() -> Found,
-) -> Result<Found, Stop> {
-    match inner {
-        Err(Stop::Reason(Reason::NotIp | Reason::Malformed)) => Ok(outer()),
-        inner => inner,
     }
 }
 

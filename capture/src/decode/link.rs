@@ -6,7 +6,7 @@
 use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
 
 use super::view::At;
-use super::{Found, Layers, Reason, Stop, Tunnel, TunnelKind, Walk};
+use super::{Found, Reason, Stop, Tunnel, TunnelKind, Walk};
 use crate::linktype::LinkType;
 
 /// Most tags in a row, those without an id included.
@@ -40,94 +40,84 @@ pub(super) mod ether_type {
 }
 
 impl Walk<'_> {
-    pub(super) fn link(
-        &mut self,
-        link_type: LinkType,
-        at: At<'_>,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    pub(super) fn link(&mut self, link_type: LinkType, at: At<'_>) -> Result<Found, Stop> {
         match link_type.0 {
-            1 => self.ethernet(at, layers),
+            1 => self.ethernet(at),
             // RAW and the numbers DLT_RAW has had; IPV4 and IPV6.
-            12 | 14 | 101 | 228 | 229 => self.ip(at, layers),
+            12 | 14 | 101 | 228 | 229 => self.ip(at),
             // NULL and LOOP: an address family, in the byte order of the host or the network's.
-            0 | 108 => self.family(at, layers),
+            0 | 108 => self.family(at),
             113 => {
                 let (header, inner) = at.take::<16>()?;
                 let [_, _, hardware @ .., _, _, _, _, _, _, _, _, _, _, high, low] = *header;
                 let [hardware_high, hardware_low, ..] = hardware;
                 let hardware = u16::from_be_bytes([hardware_high, hardware_low]);
-                self.cooked(hardware, u16::from_be_bytes([high, low]), inner, layers)
+                self.cooked(hardware, u16::from_be_bytes([high, low]), inner)
             }
             276 => {
                 let (header, inner) = at.take::<20>()?;
                 let [high, low, _, _, _, _, _, _, hardware_high, hardware_low, ..] = *header;
                 let hardware = u16::from_be_bytes([hardware_high, hardware_low]);
-                self.cooked(hardware, u16::from_be_bytes([high, low]), inner, layers)
+                self.cooked(hardware, u16::from_be_bytes([high, low]), inner)
             }
-            239 => self.nflog(at, layers),
-            9 => self.ppp(at, layers),
-            50 => self.ppp_serial(at, layers),
-            51 => self.pppoe(at, layers),
-            104 => self.cisco_hdlc(at, layers),
+            239 => self.nflog(at),
+            9 => self.ppp(at),
+            50 => self.ppp_serial(at),
+            51 => self.pppoe(at),
+            104 => self.cisco_hdlc(at),
             // PPP_PPPD and PPP_WITH_DIR: a byte for the direction, then PPP; the former has it in
             // place of the address.
             166 | 204 => {
                 let ([_], inner) = at.take::<1>()?;
                 match inner.peek::<1>()? {
-                    [0x03] => self.ppp(inner.skip(1)?, layers),
-                    _ => self.ppp(inner, layers),
+                    [0x03] => self.ppp(inner.skip(1)?),
+                    _ => self.ppp(inner),
                 }
             }
             _ => Err(Reason::LinkType.into()),
         }
     }
 
-    pub(super) fn ethernet(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    pub(super) fn ethernet(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let header = Ethernet2HeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(14))?;
-        self.ether_type(header.ether_type().0, at.skip(14)?, layers)
+        self.ether_type(header.ether_type().0, at.skip(14)?)
     }
 
     /// What follows an EtherType or an 802.3 length.
     #[inline]
-    pub(super) fn ether_type(
-        &mut self,
-        ether_type: u16,
-        at: At<'_>,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    pub(super) fn ether_type(&mut self, ether_type: u16, at: At<'_>) -> Result<Found, Stop> {
         match ether_type {
-            ether_type::IPV4 => self.ipv4(at, layers),
-            ether_type::IPV6 => self.ipv6(at, layers),
+            ether_type::IPV4 => self.ipv4(at),
+            ether_type::IPV6 => self.ipv6(at),
             ether_type::TAG | ether_type::SERVICE_TAG | ether_type::OLD_SERVICE_TAG => {
-                self.tags(at, layers)
+                self.tags(at)
             }
-            ether_type::MPLS | ether_type::MPLS_MULTICAST => self.mpls(at, layers),
-            ether_type::PPPOE_SESSION => self.pppoe(at, layers),
-            len if len < ether_type::LEAST => self.llc(at.limit(usize::from(len)), layers),
+            ether_type::MPLS | ether_type::MPLS_MULTICAST => self.mpls(at),
+            ether_type::PPPOE_SESSION => self.pppoe(at),
+            len if len < ether_type::LEAST => self.llc(at.limit(usize::from(len))),
             _ => Err(Reason::NotIp.into()),
         }
     }
 
-    fn tags(&mut self, mut at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
-        let mut layers = layers.deeper()?;
+    fn tags(&mut self, mut at: At<'_>) -> Result<Found, Stop> {
+        self.deeper()?;
         for _ in 0..MAX_TAGS {
             let tag = SingleVlanHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(4))?;
             let id = tag.vlan_identifier().value();
-            if id != 0 && !layers.vlans.push(id) {
+            if id != 0 && !self.layers.vlans.push(id) {
                 return Err(Reason::TooDeep.into());
             }
             at = at.skip(4)?;
             match tag.ether_type().0 {
                 ether_type::TAG | ether_type::SERVICE_TAG | ether_type::OLD_SERVICE_TAG => {}
-                other => return self.ether_type(other, at, &layers),
+                other => return self.ether_type(other, at),
             }
         }
         Err(Reason::TooDeep.into())
     }
 
     /// IEEE 802.2: IP over SNAP (RFC 1042), and IP with a service access point of its own.
-    fn llc(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn llc(&mut self, at: At<'_>) -> Result<Found, Stop> {
         match at.peek::<3>()? {
             [0xaa, 0xaa, 0x03] => {
                 let (header, inner) = at.take::<8>()?;
@@ -138,34 +128,34 @@ impl Walk<'_> {
                 if !is_ether_type || ether_type < ether_type::LEAST {
                     return Err(Reason::NotIp.into());
                 }
-                self.ether_type(ether_type, inner, layers)
+                self.ether_type(ether_type, inner)
             }
-            [0x06, 0x06, 0x03] => self.ip(at.skip(3)?, layers),
+            [0x06, 0x06, 0x03] => self.ip(at.skip(3)?),
             _ => Err(Reason::NotIp.into()),
         }
     }
 
     /// A label stack. Nothing says what follows it; the first four bits are the usual guess.
-    pub(super) fn mpls(&mut self, mut at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
-        let mut layers = layers.deeper()?;
+    pub(super) fn mpls(&mut self, mut at: At<'_>) -> Result<Found, Stop> {
+        self.deeper()?;
         for _ in 0..MAX_LABELS {
             let (entry, inner) = at.take::<4>()?;
             let entry = u32::from_be_bytes(*entry);
             at = inner;
             let is_bottom = entry & 0x100 != 0;
             if is_bottom {
-                layers.tunnel = Some(Tunnel {
+                self.layers.tunnel = Some(Tunnel {
                     kind: TunnelKind::Mpls,
                     id: Some(entry >> 12),
-                    endpoints: layers.tunnel.and_then(|tunnel| tunnel.endpoints),
+                    endpoints: self.endpoints(),
                 });
-                return self.below_labels(at, &layers);
+                return self.below_labels(at);
             }
         }
         Err(Reason::TooDeep.into())
     }
 
-    fn below_labels(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn below_labels(&mut self, at: At<'_>) -> Result<Found, Stop> {
         // A MAC address may begin like an IP header too, but then no EtherType known here is likely
         // to be where it has to be, nor the IP header to be a sound one where it is.
         let is_ethernet = |at: At<'_>| {
@@ -189,37 +179,29 @@ impl Walk<'_> {
                 let [_, _, high, low] = *at.peek::<4>()?;
                 let total = usize::from(u16::from_be_bytes([high, low]));
                 let plausible = total == 0 || (20..=at.wire_len()).contains(&total);
-                if plausible || !is_ethernet(at)? {
-                    self.ipv4(at, layers)
-                } else {
-                    self.ethernet(at, layers)
-                }
+                if plausible || !is_ethernet(at)? { self.ipv4(at) } else { self.ethernet(at) }
             }
             6 => {
                 let [_, _, _, _, high, low] = *at.peek::<6>()?;
                 let payload = usize::from(u16::from_be_bytes([high, low]));
                 let plausible = payload.saturating_add(40) <= at.wire_len();
-                if plausible || !is_ethernet(at)? {
-                    self.ipv6(at, layers)
-                } else {
-                    self.ethernet(at, layers)
-                }
+                if plausible || !is_ethernet(at)? { self.ipv6(at) } else { self.ethernet(at) }
             }
             // A control word in front of the frame of a pseudo-wire, unless that would make no
             // sense.
             0 => {
                 let inner = at.skip(4)?;
                 if is_ethernet(inner)? || !is_ethernet(at)? {
-                    self.ethernet(inner, layers)
+                    self.ethernet(inner)
                 } else {
-                    self.ethernet(at, layers)
+                    self.ethernet(at)
                 }
             }
-            _ => self.ethernet(at, layers),
+            _ => self.ethernet(at),
         }
     }
 
-    fn pppoe(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn pppoe(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let ([version, code, session @ .., high, low], inner) = at.take::<6>()?;
         if *version != 0x11 {
             return Err(Reason::Malformed.into());
@@ -227,17 +209,17 @@ impl Walk<'_> {
         if *code != 0 {
             return Err(Reason::NotIp.into());
         }
-        let mut layers = layers.deeper()?;
-        layers.tunnel = Some(Tunnel {
+        self.deeper()?;
+        self.layers.tunnel = Some(Tunnel {
             kind: TunnelKind::Pppoe,
             id: Some(u16::from_be_bytes(*session).into()),
-            endpoints: layers.tunnel.and_then(|tunnel| tunnel.endpoints),
+            endpoints: self.endpoints(),
         });
-        self.ppp(inner.limit(usize::from(u16::from_be_bytes([*high, *low]))), &layers)
+        self.ppp(inner.limit(usize::from(u16::from_be_bytes([*high, *low]))))
     }
 
     /// PPP, with or without address and control field; the protocol may be compressed to a byte.
-    pub(super) fn ppp(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    pub(super) fn ppp(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let at = match at.peek::<1>()? {
             [0xff] => {
                 let ([_, control], inner) = at.take::<2>()?;
@@ -256,61 +238,55 @@ impl Walk<'_> {
             (u16::from_be_bytes(*protocol), inner)
         };
         match protocol {
-            0x0021 => self.ipv4(inner, layers),
-            0x0057 => self.ipv6(inner, layers),
-            0x0281 | 0x0283 => self.mpls(inner, layers),
+            0x0021 => self.ipv4(inner),
+            0x0057 => self.ipv6(inner),
+            0x0281 | 0x0283 => self.mpls(inner),
             _ => Err(Reason::NotIp.into()),
         }
     }
 
     /// `LINKTYPE_PPP_HDLC`: PPP in HDLC-like framing, or Cisco's.
-    fn ppp_serial(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn ppp_serial(&mut self, at: At<'_>) -> Result<Found, Stop> {
         match at.peek::<1>()? {
-            [0x0f | 0x8f] => self.cisco_hdlc(at, layers),
-            _ => self.ppp(at, layers),
+            [0x0f | 0x8f] => self.cisco_hdlc(at),
+            _ => self.ppp(at),
         }
     }
 
-    fn cisco_hdlc(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn cisco_hdlc(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let ([_, _, high, low], inner) = at.take::<4>()?;
         match u16::from_be_bytes([*high, *low]) {
             len if len < ether_type::LEAST => Err(Reason::NotIp.into()),
-            ether_type => self.ether_type(ether_type, inner, layers),
+            ether_type => self.ether_type(ether_type, inner),
         }
     }
 
     /// An address family: 2 for IPv4, and a number for each kind of system for IPv6.
-    fn family(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn family(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let (family, inner) = at.take::<4>()?;
         // In the other byte order a small number is a large one.
         match u32::from_be_bytes(*family).min(u32::from_le_bytes(*family)) {
-            2 => self.ipv4(inner, layers),
-            10 | 24 | 28 | 30 => self.ipv6(inner, layers),
+            2 => self.ipv4(inner),
+            10 | 24 | 28 | 30 => self.ipv6(inner),
             // Some write an EtherType in the last two bytes.
             _ => match *family {
-                [_, _, 0x08, 0x00] => self.ipv4(inner, layers),
-                [_, _, 0x86, 0xdd] => self.ipv6(inner, layers),
+                [_, _, 0x08, 0x00] => self.ipv4(inner),
+                [_, _, 0x86, 0xdd] => self.ipv6(inner),
                 _ => Err(Reason::NotIp.into()),
             },
         }
     }
 
     /// What follows the header of a Linux "cooked" packet from a device of type `hardware`.
-    fn cooked(
-        &mut self,
-        hardware: u16,
-        protocol: u16,
-        at: At<'_>,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    fn cooked(&mut self, hardware: u16, protocol: u16, at: At<'_>) -> Result<Found, Stop> {
         /// `ARPHRD_NETLINK`, where the field is a netlink family.
         const NETLINK: u16 = 824;
         match protocol {
             _ if hardware == NETLINK => Err(Reason::NotIp.into()),
             // 802.2 (`ETH_P_802_2`); there is no length in front of it.
-            0x0004 => self.llc(at, layers),
+            0x0004 => self.llc(at),
             protocol if protocol < ether_type::LEAST => Err(Reason::NotIp.into()),
-            protocol => self.ether_type(protocol, at, layers),
+            protocol => self.ether_type(protocol, at),
         }
     }
 
@@ -318,7 +294,7 @@ impl Walk<'_> {
     ///
     /// Lengths and types are in the byte order of the capturing host, which nothing names; types
     /// are small, so it shows.
-    fn nflog(&mut self, at: At<'_>, layers: &Layers) -> Result<Found, Stop> {
+    fn nflog(&mut self, at: At<'_>) -> Result<Found, Stop> {
         const PAYLOAD: u16 = 9;
         let ([_, version, _, _], mut at) = at.take::<4>()?;
         if *version != 0 {
@@ -339,7 +315,7 @@ impl Walk<'_> {
                 return Err(Reason::Malformed.into());
             };
             if kind & 0x3fff == PAYLOAD {
-                return self.ip(inner.limit(value_len), layers);
+                return self.ip(inner.limit(value_len));
             }
             // The padding of the last one may be left out.
             at = at.skip(len.next_multiple_of(4).min(at.wire_len().max(len)))?;

@@ -256,8 +256,15 @@ impl Decoder {
         let view = View::packet(number, data);
         let end = data.len().max(usize::try_from(original_len).unwrap_or(usize::MAX));
         let at = At::new(view, end);
-        let mut walk = Walk { options: &self.options, fragments: &mut self.fragments, time };
-        let result = walk.link(link_type, at, &Layers::default());
+        let mut walk = Walk {
+            options: &self.options,
+            fragments: &mut self.fragments,
+            time,
+            layers: Layers::default(),
+            nesting: 0,
+        };
+        let result = walk.link(link_type, at);
+        let layers = walk.layers;
         self.counters.count(&result);
         match result {
             Ok(found) => {
@@ -269,8 +276,8 @@ impl Decoder {
                     }
                 };
                 Outcome::Decoded(Decoded {
-                    vlans: found.layers.vlans,
-                    tunnel: found.layers.tunnel,
+                    vlans: layers.vlans,
+                    tunnel: layers.tunnel,
                     source: found.ip.source,
                     destination: found.ip.destination,
                     protocol: found.protocol,
@@ -336,6 +343,9 @@ struct Walk<'w> {
     options: &'w Options,
     fragments: &'w mut Fragments,
     time: Timestamp,
+    layers: Layers,
+    /// Packets around the one the walk has come to.
+    nesting: u8,
 }
 
 /// What the headers passed so far say about those that follow.
@@ -343,17 +353,16 @@ struct Walk<'w> {
 struct Layers {
     vlans: Vlans,
     tunnel: Option<Tunnel>,
-    nesting: u8,
 }
 
-impl Layers {
+impl Walk<'_> {
     /// One level further in.
-    fn deeper(&self) -> Result<Self, Stop> {
-        let nesting = self.nesting.saturating_add(1);
-        if nesting > MAX_NESTING {
+    const fn deeper(&mut self) -> Result<(), Stop> {
+        if self.nesting >= MAX_NESTING {
             return Err(Stop::Reason(Reason::TooDeep));
         }
-        Ok(Self { nesting, ..*self })
+        self.nesting = self.nesting.saturating_add(1);
+        Ok(())
     }
 }
 
@@ -367,7 +376,6 @@ struct Ip {
 /// The end of a successful way.
 #[derive(Debug)]
 struct Found {
-    layers: Layers,
     ip: Ip,
     protocol: u8,
     transport: Transport,

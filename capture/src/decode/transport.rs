@@ -5,9 +5,8 @@
 use etherparse::err::tcp::HeaderSliceError;
 use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
 
-use super::ip::or_outer;
 use super::view::At;
-use super::{Found, Ip, Layers, Reason, Stop, Walk};
+use super::{Found, Ip, Reason, Stop, Walk};
 
 /// What the payload of an IP packet begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +77,7 @@ impl TcpFlags {
 }
 
 impl Walk<'_> {
-    pub(super) fn tcp(at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+    pub(super) fn tcp(at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         const FIXED_LEN: usize = 20;
         let bytes = at.rest();
         let (tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
@@ -95,10 +94,10 @@ impl Walk<'_> {
             }
             Err(HeaderSliceError::Content(_)) => return Err(Reason::Malformed.into()),
         };
-        Ok(Found::new(6, Transport::Tcp(tcp), at.skip(header_len)?, ip, layers))
+        Ok(Found::new(6, Transport::Tcp(tcp), at.skip(header_len)?, ip))
     }
 
-    pub(super) fn udp(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+    pub(super) fn udp(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         const HEADER_LEN: usize = 8;
         let header = UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
         let whole = match usize::from(header.length()) {
@@ -110,11 +109,12 @@ impl Walk<'_> {
         let payload = whole.skip(HEADER_LEN)?;
         let (source_port, destination_port) = (header.source_port(), header.destination_port());
         let transport = Transport::Udp { source_port, destination_port };
-        let outer = || Found::new(17, transport, payload, ip, layers);
+        let outer = || Found::new(17, transport, payload, ip);
+        let outside = self.layers;
         if self.options.tunnels
-            && let Some(inner) = self.udp_tunnel(destination_port, payload, ip, layers)
+            && let Some(inner) = self.udp_tunnel(destination_port, payload, ip)
         {
-            return or_outer(inner, outer);
+            return self.or_outer(inner, outside, outer);
         }
         Ok(outer())
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::link::ether_type;
 use super::view::At;
-use super::{Found, Ip, Layers, Reason, Stop, Walk};
+use super::{Found, Ip, Reason, Stop, Walk};
 
 /// A tunnel a packet came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,25 +90,19 @@ mod gre {
 const MAX_ROUTES: usize = 16;
 
 impl Walk<'_> {
-    pub(super) fn ip_in_ip(
-        &mut self,
-        is_ipv6: bool,
-        at: At<'_>,
-        ip: Ip,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    pub(super) fn ip_in_ip(&mut self, is_ipv6: bool, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let kind = if is_ipv6 { TunnelKind::Ip6in } else { TunnelKind::Ipip };
-        let layers = layers.through(kind, None, ip)?;
-        if is_ipv6 { self.ipv6(at, &layers) } else { self.ipv4(at, &layers) }
+        self.through(kind, None, ip)?;
+        if is_ipv6 { self.ipv6(at) } else { self.ipv4(at) }
     }
 
-    pub(super) fn gre(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+    pub(super) fn gre(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let ([a, b, c, d], mut at) = at.take::<4>()?;
         let (flags, protocol) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
         let has = |flag| flags & flag != 0;
         match flags & gre::VERSION {
             0 => {}
-            1 => return self.pptp(flags, protocol, at, ip, layers),
+            1 => return self.pptp(flags, protocol, at, ip),
             _ => return Err(Reason::NotIp.into()),
         }
         if has(gre::CHECKSUM | gre::ROUTING) {
@@ -130,47 +124,40 @@ impl Walk<'_> {
             gre::ERSPAN_1_2 if has(gre::SEQUENCE) => {
                 let ([_, _, high, low, ..], inner) = at.take::<8>()?;
                 let session = u16::from_be_bytes([*high, *low]) & 0x3ff;
-                let layers = layers.through(TunnelKind::Erspan2, Some(session.into()), ip)?;
-                self.ethernet(inner, &layers)
+                self.through(TunnelKind::Erspan2, Some(session.into()), ip)?;
+                self.ethernet(inner)
             }
             gre::ERSPAN_1_2 => {
-                let layers = layers.through(TunnelKind::Erspan1, None, ip)?;
-                self.ethernet(at, &layers)
+                self.through(TunnelKind::Erspan1, None, ip)?;
+                self.ethernet(at)
             }
-            gre::ERSPAN_3 => self.erspan_3(at, ip, layers),
+            gre::ERSPAN_3 => self.erspan_3(at, ip),
             gre::WCCP => {
-                let layers = layers.through(TunnelKind::Gre, key, ip)?;
+                self.through(TunnelKind::Gre, key, ip)?;
                 let is_ip = at.peek::<1>()?.first().is_some_and(|first| first >> 4 == 4);
-                self.ipv4(if is_ip { at } else { at.skip(4)? }, &layers)
+                self.ipv4(if is_ip { at } else { at.skip(4)? })
             }
             ether_type::BRIDGED => {
                 // NVGRE: 24 bits of network and 8 of flow, and no other flag than the key's.
                 let is_nvgre = flags == gre::KEY;
                 let id = if is_nvgre { key.map(|key| key >> 8) } else { key };
-                let layers = layers.through(TunnelKind::Gre, id, ip)?;
-                self.ethernet(at, &layers)
+                self.through(TunnelKind::Gre, id, ip)?;
+                self.ethernet(at)
             }
             ether_type::PPP => {
-                let layers = layers.through(TunnelKind::Gre, key, ip)?;
-                self.ppp(at, &layers)
+                self.through(TunnelKind::Gre, key, ip)?;
+                self.ppp(at)
             }
             protocol if protocol < ether_type::LEAST => Err(Reason::NotIp.into()),
             protocol => {
-                let layers = layers.through(TunnelKind::Gre, key, ip)?;
-                self.ether_type(protocol, at, &layers)
+                self.through(TunnelKind::Gre, key, ip)?;
+                self.ether_type(protocol, at)
             }
         }
     }
 
     /// GRE version 1: length and call in place of the key, and acknowledgments.
-    fn pptp(
-        &mut self,
-        flags: u16,
-        protocol: u16,
-        at: At<'_>,
-        ip: Ip,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    fn pptp(&mut self, flags: u16, protocol: u16, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         if protocol != ether_type::PPP || flags & gre::KEY == 0 {
             return Err(Reason::NotIp.into());
         }
@@ -185,21 +172,21 @@ impl Walk<'_> {
         if flags & gre::SEQUENCE == 0 || len == 0 {
             return Err(Reason::NotIp.into());
         }
-        let layers = layers.through(TunnelKind::Pptp, Some(call.into()), ip)?;
-        self.ppp(at.limit(usize::from(len)), &layers)
+        self.through(TunnelKind::Pptp, Some(call.into()), ip)?;
+        self.ppp(at.limit(usize::from(len)))
     }
 
-    fn erspan_3(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+    fn erspan_3(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let ([_, _, high, low, .., kind, options], mut inner) = at.take::<12>()?;
         let session = u16::from_be_bytes([*high, *low]) & 0x3ff;
-        let layers = layers.through(TunnelKind::Erspan3, Some(session.into()), ip)?;
+        self.through(TunnelKind::Erspan3, Some(session.into()), ip)?;
         let has_platform_header = options & 1 != 0;
         if has_platform_header {
             inner = inner.skip(8)?;
         }
         match kind >> 2 & 0x1f {
-            0 => self.ethernet(inner, &layers),
-            2 => self.ip(inner, &layers),
+            0 => self.ethernet(inner),
+            2 => self.ip(inner),
             _ => Err(Reason::NotIp.into()),
         }
     }
@@ -210,26 +197,19 @@ impl Walk<'_> {
         port: u16,
         at: At<'_>,
         ip: Ip,
-        layers: &Layers,
     ) -> Option<Result<Found, Stop>> {
         match port {
             // The second is what Linux used before there was a number, and flannel still does.
-            4789 | 8472 => Some(self.vxlan(false, at, ip, layers)),
+            4789 | 8472 => Some(self.vxlan(false, at, ip)),
             // GRE in UDP, RFC 8086.
-            4754 => Some(self.gre(at, ip, layers)),
-            4790 => Some(self.vxlan(true, at, ip, layers)),
-            6081 => Some(self.geneve(at, ip, layers)),
+            4754 => Some(self.gre(at, ip)),
+            4790 => Some(self.vxlan(true, at, ip)),
+            6081 => Some(self.geneve(at, ip)),
             _ => None,
         }
     }
 
-    fn vxlan(
-        &mut self,
-        is_generic: bool,
-        at: At<'_>,
-        ip: Ip,
-        layers: &Layers,
-    ) -> Result<Found, Stop> {
+    fn vxlan(&mut self, is_generic: bool, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         const HAS_NETWORK: u8 = 0x08;
         const HAS_NEXT: u8 = 0x04;
         let ([flags, _, _, next, id @ .., _], inner) = at.take::<8>()?;
@@ -238,20 +218,20 @@ impl Walk<'_> {
         }
         let [high, middle, low] = *id;
         let id = u32::from_be_bytes([0, high, middle, low]);
-        let layers = layers.through(TunnelKind::Vxlan, Some(id), ip)?;
+        self.through(TunnelKind::Vxlan, Some(id), ip)?;
         if !is_generic || flags & HAS_NEXT == 0 {
-            return self.ethernet(inner, &layers);
+            return self.ethernet(inner);
         }
         match next {
-            1 => self.ipv4(inner, &layers),
-            2 => self.ipv6(inner, &layers),
-            3 => self.ethernet(inner, &layers),
-            5 => self.mpls(inner, &layers),
+            1 => self.ipv4(inner),
+            2 => self.ipv6(inner),
+            3 => self.ethernet(inner),
+            5 => self.mpls(inner),
             _ => Err(Reason::NotIp.into()),
         }
     }
 
-    fn geneve(&mut self, at: At<'_>, ip: Ip, layers: &Layers) -> Result<Found, Stop> {
+    fn geneve(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let ([first, _, high, low, id @ .., _], inner) = at.take::<8>()?;
         let version = first >> 6;
         if version != 0 {
@@ -261,19 +241,25 @@ impl Walk<'_> {
         let inner = inner.skip(options_len)?;
         let [top, middle, bottom] = *id;
         let id = u32::from_be_bytes([0, top, middle, bottom]);
-        let layers = layers.through(TunnelKind::Geneve, Some(id), ip)?;
+        self.through(TunnelKind::Geneve, Some(id), ip)?;
         match u16::from_be_bytes([*high, *low]) {
-            ether_type::BRIDGED => self.ethernet(inner, &layers),
+            ether_type::BRIDGED => self.ethernet(inner),
             protocol if protocol < ether_type::LEAST => Err(Reason::NotIp.into()),
-            protocol => self.ether_type(protocol, inner, &layers),
+            protocol => self.ether_type(protocol, inner),
         }
     }
 }
 
-impl Layers {
-    fn through(&self, kind: TunnelKind, id: Option<u32>, ip: Ip) -> Result<Self, Stop> {
+impl Walk<'_> {
+    fn through(&mut self, kind: TunnelKind, id: Option<u32>, ip: Ip) -> Result<(), Stop> {
         let endpoints = Some((ip.source, ip.destination));
-        Ok(Self { tunnel: Some(Tunnel { kind, id, endpoints }), ..self.deeper()? })
+        self.layers.tunnel = Some(Tunnel { kind, id, endpoints });
+        self.deeper()
+    }
+
+    /// Those of the innermost IP packet so far, if there is one.
+    pub(super) fn endpoints(&self) -> Option<(IpAddr, IpAddr)> {
+        self.layers.tunnel.and_then(|tunnel| tunnel.endpoints)
     }
 }
 
