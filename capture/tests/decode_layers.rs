@@ -130,6 +130,17 @@ fn priority_tags_have_no_id_and_others_twelve_bits_of_it() {
 }
 
 #[test]
+fn port_tags_are_no_vlans() {
+    let packet = ipv4(17, &hello());
+    for (ether_type, tag) in
+        [(0x893f, &[0, 1, 0, 2, 0, 0, 8, 0][..]), (0x8926, &[0, 1, 0, 2, 8, 0])]
+    {
+        let found = assert_hello(ETHERNET, &ethernet(ether_type, &[tag, &packet].concat()));
+        assert!(found.vlans.is_empty());
+    }
+}
+
+#[test]
 fn llc_with_and_without_snap() {
     let packet = ipv4(17, &hello());
     let snap = [&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &packet[..]].concat();

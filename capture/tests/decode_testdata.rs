@@ -91,6 +91,8 @@ struct Summary {
     destination: String,
     ports: (u16, u16),
     len: u32,
+    /// Of TCP.
+    sequence: Option<u32>,
     vlans: Vec<u16>,
 }
 
@@ -107,6 +109,10 @@ impl Summary {
             destination: decoded.destination.to_string(),
             ports,
             len: decoded.payload.len(),
+            sequence: match decoded.transport {
+                Transport::Tcp(tcp) => Some(tcp.sequence),
+                _ => None,
+            },
             vlans: decoded.vlans.as_slice().to_vec(),
         })
     }
@@ -168,7 +174,7 @@ fn tshark(path: &Path) -> Option<HashMap<u64, (String, Option<Summary>)>> {
             udp_destination,
             udp_len,
             vlan,
-            _,
+            tcp_sequence,
         ] = values[..]
         else {
             continue;
@@ -206,7 +212,8 @@ fn tshark(path: &Path) -> Option<HashMap<u64, (String, Option<Summary>)>> {
         let vlan = if is_cut { vlan.split(',').next().unwrap() } else { vlan };
         let vlans = vlan.split(',').filter_map(|id| id.parse().ok()).filter(|id| *id != 0);
         let vlans = vlans.collect();
-        let summary = Summary { protocol, source, destination, ports, len, vlans };
+        let sequence = (protocol == 6).then(|| number_of(tcp_sequence, "tcp"));
+        let summary = Summary { protocol, source, destination, ports, len, sequence, vlans };
         found.insert(number.parse().unwrap(), (protocols.to_owned(), Some(summary)));
     }
     Some(found)

@@ -31,6 +31,10 @@ pub(super) mod ether_type {
     pub(crate) const MPLS: u16 = 0x8847;
     pub(crate) const MPLS_MULTICAST: u16 = 0x8848;
     pub(crate) const PPPOE_SESSION: u16 = 0x8864;
+    /// E-tag of 802.1BR.
+    pub(crate) const PORT_TAG: u16 = 0x893f;
+    /// VN-tag.
+    pub(crate) const CISCO_PORT_TAG: u16 = 0x8926;
     /// Transparent Ethernet bridging, RFC 1701.
     pub(crate) const BRIDGED: u16 = 0x6558;
     /// PPP, RFC 2637.
@@ -94,6 +98,9 @@ impl Walk<'_> {
             }
             ether_type::MPLS | ether_type::MPLS_MULTICAST => self.mpls(at),
             ether_type::PPPOE_SESSION => self.pppoe(at),
+            // Tags that say which port of an extender a frame is of, and name no VLAN.
+            ether_type::PORT_TAG => self.behind_tag::<6>(at),
+            ether_type::CISCO_PORT_TAG => self.behind_tag::<4>(at),
             len if len < ether_type::LEAST => self.llc(at.limit(usize::from(len))),
             _ => Err(Reason::NotIp.into()),
         }
@@ -114,6 +121,13 @@ impl Walk<'_> {
             }
         }
         Err(Reason::TooDeep.into())
+    }
+
+    /// What follows a tag of `N` bytes and the EtherType behind it.
+    fn behind_tag<const N: usize>(&mut self, at: At<'_>) -> Result<Found, Stop> {
+        self.deeper()?;
+        let (ether_type, inner) = at.skip(N)?.take::<2>()?;
+        self.ether_type(u16::from_be_bytes(*ether_type), inner)
     }
 
     /// IEEE 802.2: IP over SNAP (RFC 1042), and IP with a service access point of its own.
