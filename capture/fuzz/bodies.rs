@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use capture::extent::Extent;
 use capture::decode::{self, Decoder, Outcome, Overlap, Reason};
+use capture::extent::Extent;
 use capture::linktype::LinkType;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
@@ -335,6 +335,8 @@ fn check_tcp(
         let holes: u64 = stream.holes().iter().map(|(range, _)| range.end - range.start).sum();
         assert_eq!(absent, holes);
     }
+}
+
 /// Packets one after the other, each behind four bytes: which link type it has, how much more of it
 /// was on the wire, and its length. The first byte says which policies hold.
 pub(crate) fn decode(data: &[u8]) {
@@ -367,15 +369,12 @@ pub(crate) fn decode(data: &[u8]) {
         {
             let payload = decoded.payload;
             let (mut end, mut captured) = (0, 0);
-            for extent in payload.extents() {
-                assert!(extent.len > 0 && extent.at >= end);
-                assert!(
-                    packets[usize::try_from(extent.packet).expect("small")]
-                        .get(extent.range())
-                        .is_some()
-                );
-                end = extent.at + extent.len;
-                captured += extent.len;
+            for part in payload.parts() {
+                assert!(part.extent.len > 0 && part.at >= end);
+                let packet = packets[usize::try_from(part.extent.packet).expect("small")];
+                assert!(packet.get(part.extent.range()).is_some());
+                end = part.at + part.extent.len;
+                captured += part.extent.len;
             }
             assert!(end <= payload.len());
             assert_eq!(captured, payload.captured());

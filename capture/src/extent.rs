@@ -1,5 +1,7 @@
 //! Where bytes are, without the bytes: what a flow keeps of a packet that the ring holds.
 
+use std::ops::Range;
+
 /// A run of bytes of one captured packet.
 ///
 /// A stream is a list of these. Gathering a stream reads them from the ring; a packet that the
@@ -22,6 +24,12 @@ impl Extent {
         let rest = self.len.saturating_sub(skip);
         let len = u32::try_from(len).unwrap_or(u32::MAX).min(rest);
         Self { packet: self.packet, offset: self.offset.saturating_add(skip), len }
+    }
+
+    /// The same place, to take from the packet's captured data.
+    #[must_use]
+    pub const fn range(&self) -> Range<usize> {
+        self.offset as usize..(self.offset as usize).saturating_add(self.len as usize)
     }
 
     /// Whether `next` goes on where this extent ends, in the same packet.

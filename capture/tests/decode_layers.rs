@@ -1,8 +1,9 @@
 //! One packet for each thing the decoder has to know about a layer.
 
 use capture::decode::{
-    Decoder, Extent, Options, Outcome, Reason, Tcp, TcpFlags, Transport, Tunnel, TunnelKind,
+    Decoder, Options, Outcome, Part, Reason, Tcp, TcpFlags, Transport, Tunnel, TunnelKind,
 };
+use capture::extent::Extent;
 use capture::linktype::LinkType;
 use capture::time::Timestamp;
 
@@ -80,7 +81,11 @@ fn decode_with(
             vlans: decoded.vlans.as_slice().to_vec(),
             tunnel: decoded.tunnel,
             is_ipv6: decoded.source.is_ipv6(),
-            payload: decoded.payload.extents().flat_map(|at| data[at.range()].to_vec()).collect(),
+            payload: decoded
+                .payload
+                .parts()
+                .flat_map(|part| data[part.extent.range()].to_vec())
+                .collect(),
             missing: decoded.payload.missing(),
         }),
         Outcome::Fragment => Err(None),
@@ -209,7 +214,7 @@ fn tcp_headers_and_their_options() {
     let Transport::Tcp(tcp) = decoded.transport else { panic!("{decoded:?}") };
     assert_eq!((tcp.maximum_segment_size, tcp.window_scale), (Some(1460), None));
     assert_eq!((decoded.payload.len(), decoded.payload.missing()), (7, 7));
-    assert_eq!(decoded.payload.extents().next(), None);
+    assert_eq!(decoded.payload.parts().next(), None);
 }
 
 #[test]
@@ -405,7 +410,7 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
                 match outcome {
                     Outcome::Decoded(decoded) => Some((
                         decoded.vlans.as_slice().to_vec(),
-                        decoded.payload.extents().collect::<Vec<_>>(),
+                        decoded.payload.parts().collect::<Vec<_>>(),
                     )),
                     Outcome::Fragment => None,
                     Outcome::Undecoded(reason) => panic!("{reason:?}"),
@@ -415,8 +420,9 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
             if count < 2 {
                 assert_eq!((plain, packet(&tagged)), (None, None));
             } else {
-                let extent = |at, packet, offset, len| Extent { at, packet, offset, len };
-                let extents = vec![extent(0, 0, 42, 8), extent(8, 1, 34, 8), extent(16, 2, 34, 4)];
+                let part =
+                    |at, packet, offset, len| Part { at, extent: Extent { packet, offset, len } };
+                let extents = vec![part(0, 0, 42, 8), part(8, 1, 34, 8), part(16, 2, 34, 4)];
                 assert_eq!(plain, Some((vec![], extents)));
                 assert_eq!(packet(&tagged).unwrap().0, [5]);
             }

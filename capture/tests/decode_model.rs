@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use capture::decode::{
-    Decoded, Decoder, Extent, Options, Outcome, Overlap, Reason, Transport, TunnelKind,
+    Decoded, Decoder, Options, Outcome, Overlap, Part, Reason, Transport, TunnelKind,
 };
+use capture::extent::Extent;
 use capture::linktype::LinkType;
 use capture::time::Timestamp;
 use proptest::prelude::*;
@@ -526,14 +527,12 @@ proptest! {
                     let captured = cut.saturating_sub(start).min(len);
                     prop_assert_eq!(decoded.payload.captured() as usize, captured);
                     prop_assert_eq!(decoded.payload.missing() as usize, len - captured);
-                    let extents: Vec<Extent> = decoded.payload.extents().collect();
-                    let whole = (captured > 0).then(|| Extent {
-                        at: 0,
-                        packet: 9,
-                        offset: u32::try_from(start).unwrap(),
-                        len: u32::try_from(captured).unwrap(),
-                    });
-                    prop_assert_eq!(extents, whole.into_iter().collect::<Vec<_>>());
+                    let parts: Vec<Part> = decoded.payload.parts().collect();
+                    let offset = u32::try_from(start).unwrap();
+                    let len = u32::try_from(captured).unwrap();
+                    let extent = Extent { packet: 9, offset, len };
+                    let whole = (captured > 0).then_some(Part { at: 0, extent });
+                    prop_assert_eq!(parts, whole.into_iter().collect::<Vec<_>>());
                 }
                 Outcome::Undecoded(Reason::Truncated) => prop_assert!(cut < start),
                 other => prop_assert!(false, "{cut} of {}: {other:?}", built.bytes.len()),
@@ -598,11 +597,12 @@ proptest! {
             Outcome::Decoded(decoded) => {
                 check(&stack, &whole, &decoded);
                 let mut payload = vec![None; decoded.payload.len() as usize];
-                for extent in decoded.payload.extents() {
-                    let frame = &frames[usize::try_from(extent.packet).unwrap()];
-                    prop_assert!(extent.range().end <= snaplen);
-                    let at = extent.at as usize;
-                    for (slot, byte) in payload[at..].iter_mut().zip(&frame[extent.range()]) {
+                for part in decoded.payload.parts() {
+                    let frame = &frames[usize::try_from(part.extent.packet).unwrap()];
+                    let range = part.extent.range();
+                    prop_assert!(range.end <= snaplen);
+                    let at = part.at as usize;
+                    for (slot, byte) in payload[at..].iter_mut().zip(&frame[range]) {
                         prop_assert_eq!(slot.replace(*byte), None);
                     }
                 }
@@ -666,8 +666,8 @@ proptest! {
                     prop_assert!(is_complete);
                     let found: Vec<_> = decoded
                         .payload
-                        .extents()
-                        .flat_map(|extent| {
+                        .parts()
+                        .flat_map(|Part { extent, .. }| {
                             extent.range().map(move |at| Some((extent.packet, at as u32)))
                         })
                         .collect();
@@ -699,8 +699,8 @@ proptest! {
         for data in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
             let outcome = decoder.packet(built.link_type, 1, time, original_len, data);
             if let Outcome::Decoded(decoded) = outcome {
-                for extent in decoded.payload.extents() {
-                    prop_assert!(extent.range().end <= bytes.len());
+                for part in decoded.payload.parts() {
+                    prop_assert!(part.extent.range().end <= bytes.len());
                 }
             }
         }

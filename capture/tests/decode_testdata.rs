@@ -321,10 +321,11 @@ fn datagrams_in_fragments_are_what_another_decoder_made_of_them() {
         for packet in &packets {
             if let Outcome::Decoded(decoded) = decode(&mut decoder, packet) {
                 let mut bytes: Vec<u8> = Vec::new();
-                for extent in decoded.payload.extents() {
-                    assert_eq!(extent.at as usize, bytes.len());
-                    let origin = packets.iter().find(|packet| packet.number == extent.packet);
-                    bytes.extend(&origin.unwrap().data[extent.range()]);
+                for part in decoded.payload.parts() {
+                    assert_eq!(part.at as usize, bytes.len());
+                    let number = part.extent.packet;
+                    let origin = packets.iter().find(|packet| packet.number == number);
+                    bytes.extend(&origin.unwrap().data[part.extent.range()]);
                 }
                 payloads.push(bytes);
             }
@@ -367,8 +368,8 @@ fn whatever_is_in_a_capture_the_counters_add_up() {
         let packets = packets(path);
         for packet in &packets {
             if let Outcome::Decoded(decoded) = decode(&mut decoder, packet) {
-                let extents = decoded.payload.extents().map(|extent| extent.len).sum::<u32>();
-                assert_eq!(extents, decoded.payload.captured());
+                let captured = decoded.payload.parts().map(|part| part.extent.len).sum::<u32>();
+                assert_eq!(captured, decoded.payload.captured());
             }
         }
         let counters = decoder.counters();

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A [`Decoder`] takes packets one by one, with the moment each was captured; it does no I/O and
-//! knows no clock. No payload is copied: what it finds is a list of [`Extent`]s, places in captured
+//! knows no clock. No payload is copied: what it finds is a list of [`Part`]s, places in captured
 //! packets, also for a datagram that came in fragments. Only the first bytes of a datagram under
 //! reassembly are kept, for the headers that may be in them.
 //!
@@ -48,7 +48,7 @@ use std::time::Duration;
 pub use fragments::FragmentCounters;
 pub use transport::{Tcp, TcpFlags, Transport};
 pub use tunnel::{Tunnel, TunnelKind};
-pub use view::{Extent, Payload};
+pub use view::{Part, Parts, Payload};
 
 use crate::linktype::LinkType;
 use crate::time::Timestamp;

@@ -4,29 +4,16 @@
 //! the first are at hand. Offsets into either count the bytes of the wire, so that they are right
 //! behind a hole too.
 
-use std::ops::Range;
-
 use super::Reason;
+use crate::extent::Extent;
 
-/// A place in a captured packet.
+/// A run of bytes of a payload that was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Extent {
+pub struct Part {
     /// Where in the payload it is: bytes of the wire before it.
     pub at: u32,
-    /// The number of the packet.
-    pub packet: u64,
-    /// Bytes of captured data before it.
-    pub offset: u32,
-    /// Bytes of captured data it has; never 0.
-    pub len: u32,
-}
-
-impl Extent {
-    /// The same place, to take from the packet's captured data.
-    #[must_use]
-    pub const fn range(&self) -> Range<usize> {
-        self.offset as usize..(self.offset as usize).saturating_add(self.len as usize)
-    }
+    /// Where its bytes are; never empty.
+    pub extent: Extent,
 }
 
 /// The payload of a packet: where those bytes of it lie that were captured.
@@ -45,7 +32,7 @@ impl<'d> Payload<'d> {
         payload.captured = match view.map {
             Map::Packet { captured, .. } => captured.saturating_sub(offset).min(len),
             // Parts of the payload, so their sum is at most its length.
-            Map::Pieces(_) => payload.extents().map(|extent| extent.len).sum(),
+            Map::Pieces(_) => payload.parts().map(|part| part.extent.len).sum(),
         };
         payload
     }
@@ -57,7 +44,7 @@ impl<'d> Payload<'d> {
         self.len
     }
 
-    /// Bytes of it that were captured: the sum of the lengths of [`Payload::extents`].
+    /// Bytes of it that were captured: the sum of the lengths of [`Payload::parts`].
     #[must_use]
     pub const fn captured(&self) -> u32 {
         self.captured
@@ -69,11 +56,11 @@ impl<'d> Payload<'d> {
         self.len.saturating_sub(self.captured)
     }
 
-    /// Where it lies, in order: one extent, or several if it came in fragments, or none.
+    /// Where it lies, in order: one part, or several if it came in fragments, or none.
     ///
-    /// Extents do not overlap; what none of them covers of `0..len()` is missing.
+    /// Parts do not overlap; what none of them covers of `0..len()` is missing.
     #[must_use]
-    pub fn extents(&self) -> Extents<'d> {
+    pub fn parts(&self) -> Parts<'d> {
         let end = self.offset.saturating_add(self.len);
         match self.map {
             Map::Packet { number, captured } => {
@@ -84,30 +71,30 @@ impl<'d> Payload<'d> {
                     len: captured,
                     state: State::Captured,
                 };
-                Extents { single: Some(piece), pieces: &[], start: self.offset, end }
+                Parts { single: Some(piece), pieces: &[], start: self.offset, end }
             }
             Map::Pieces(pieces) => {
                 let first = pieces.partition_point(|piece| piece.end() <= self.offset);
                 let pieces = pieces.get(first..).unwrap_or_default();
-                Extents { single: None, pieces, start: self.offset, end }
+                Parts { single: None, pieces, start: self.offset, end }
             }
         }
     }
 }
 
-/// The extents of a [`Payload`].
+/// The parts of a [`Payload`].
 #[derive(Clone, Debug)]
-pub struct Extents<'d> {
+pub struct Parts<'d> {
     single: Option<Piece>,
     pieces: &'d [Piece],
     start: u32,
     end: u32,
 }
 
-impl Iterator for Extents<'_> {
-    type Item = Extent;
+impl Iterator for Parts<'_> {
+    type Item = Part;
 
-    fn next(&mut self) -> Option<Extent> {
+    fn next(&mut self) -> Option<Part> {
         loop {
             let piece = match self.single.take() {
                 Some(piece) => piece,
@@ -119,11 +106,10 @@ impl Iterator for Extents<'_> {
             };
             let part = piece.clip(self.start, self.end);
             if let Some(part) = part.filter(|part| part.state != State::Missing) {
-                return Some(Extent {
+                let Piece { packet, offset, len, .. } = part;
+                return Some(Part {
                     at: part.start.saturating_sub(self.start),
-                    packet: part.packet,
-                    offset: part.offset,
-                    len: part.len,
+                    extent: Extent { packet, offset, len },
                 });
             }
         }
