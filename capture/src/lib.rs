@@ -10,8 +10,10 @@
 //! [savefile](savefile::Savefile) that is mounted is its own, finished ring. Both are a
 //! [`store::Store`], and everything that reads is a [`cursor::Cursor`] over a store.
 //!
-//! [`tcp`] says what the segments of a connection mean; its streams are lists of
-//! [extents](extent::Extent) of packets in a store.
+//! Beside the spine stand the protocols, pure: bytes and time in, values out, no I/O and no clock.
+//! [`decode`] finds addresses, ports and payload in a packet, [`tcp`] makes streams of segments,
+//! both as [extents](extent::Extent) and without a copy of payload. The flow engine that will run them over a
+//! store, and show flows as directories, is not there yet.
 //!
 //! Promises, each with a test:
 //!
