@@ -12,8 +12,9 @@
 //!
 //! Beside the spine stand the protocols, pure: bytes and time in, values out, no I/O and no clock.
 //! [`decode`] finds addresses, ports and payload in a packet, [`tcp`] makes streams of segments,
-//! both as [extents](extent::Extent) and without a copy of payload. The flow engine that will run them over a
-//! store, and show flows as directories, is not there yet.
+//! both as [extents](extent::Extent) and without a copy of payload; [`http`] finds the transactions
+//! in a pair of streams. The flow engine that will run them over a store, and show flows as
+//! directories, is not there yet.
 //!
 //! Promises, each with a test:
 //!
@@ -31,6 +32,7 @@ pub mod cursor;
 pub mod decode;
 pub mod extent;
 pub mod filter;
+pub mod http;
 mod libpcap;
 pub mod linktype;
 pub mod pipeline;

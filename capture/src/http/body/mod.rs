@@ -1,0 +1,335 @@
+//! What is in a body: content codings undone, on demand and within bounds.
+//!
+//! Codings are claims. Each is tried from the outermost inwards; one that the bytes refute is
+//! skipped and noted, so that a body that lies about its encoding comes out as it was sent.
+//! What breaks off, or turns bad later on, gives what could be decoded before.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod layer;
+mod wire;
+
+use std::ops::Range;
+
+use super::transaction::{Body, Direction};
+use wire::Wire;
+
+/// Some of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Bytes that are there.
+    Bytes(&'a [u8]),
+    /// So many bytes that are not, or no longer.
+    Hole(u64),
+}
+
+/// The two streams of a connection, for whoever needs bytes again.
+pub trait Streams {
+    /// Hands `range` of a stream to `sink`, in order and completely.
+    fn read(&self, direction: Direction, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>));
+}
+
+/// Bounds of decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes taken from the wire for one body. What is larger is cut; bodies without codings are
+    /// better served from their ranges, without this module.
+    pub input: u64,
+    /// Bytes of output of any one coding: a body is decoded in memory, several at a time.
+    pub output: u64,
+    /// Output bytes per byte on the wire. Deflate reaches 1,032; real text rarely 50.
+    pub ratio: u64,
+    /// Output up to which `ratio` does not matter: tiny bodies of blanks are harmless.
+    pub ratio_from: u64,
+    /// Codings that are undone; each costs as much as a body.
+    pub codings: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { input: 64 << 20, output: 64 << 20, ratio: 256, ratio_from: 4 << 20, codings: 8 }
+    }
+}
+
+/// A coding this module can undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, and RFC 1951 without the wrapper, as some servers send it.
+    Deflate,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// The coding called `name` in a header, in lower case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "gzip" | "x-gzip" => Some(Self::Gzip),
+            "deflate" | "x-deflate" => Some(Self::Deflate),
+            "br" | "brotli" => Some(Self::Brotli),
+            "zstd" | "x-zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// What was noticed while decoding, from harmless to grave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// Bytes after the end of the compressed data were left out.
+    Trailing,
+    /// A checksum or a length at the end is wrong.
+    Checksum,
+    /// A coding nobody here knows; the bytes are as it left them.
+    Unknown,
+    /// The body is not in a coding it claims; that coding was skipped.
+    Lie,
+    /// Bytes are missing.
+    Hole,
+    /// The compressed data breaks off; what came before is there.
+    Truncated,
+    /// The compressed data is bad from some point on; what came before is there.
+    Corrupt,
+    /// A bound of [`Limits`] cut it.
+    Limit,
+}
+
+impl Note {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Trailing => "bytes follow the compressed data",
+            Self::Checksum => "the checksum of the compressed data is wrong",
+            Self::Unknown => "the encoding is not known",
+            Self::Lie => "the body is not in the encoding it claims",
+            Self::Hole => "bytes of the body are missing",
+            Self::Truncated => "the compressed data breaks off",
+            Self::Corrupt => "the compressed data is corrupt",
+            Self::Limit => "the decoded body is larger than allowed",
+        }
+    }
+}
+
+/// A body without its codings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// The bytes; zeros stand for missing ones.
+    pub bytes: Vec<u8>,
+    /// What was undone, in that order.
+    pub undone: Vec<Coding>,
+    /// What was noticed, each once, gravest last.
+    pub notes: Vec<Note>,
+}
+
+impl Decoded {
+    fn note(&mut self, note: Note) {
+        if let Err(at) = self.notes.binary_search(&note) {
+            self.notes.insert(at, note);
+        }
+    }
+}
+
+/// The body as it was before it was encoded for the wire.
+#[must_use]
+pub fn read(streams: &dyn Streams, direction: Direction, body: &Body, limits: &Limits) -> Decoded {
+    let mut wire = Wire::new(limits);
+    for range in &body.ranges {
+        if wire.cut {
+            break;
+        }
+        // Holes known from the start count even if the stream hands out zeros for them.
+        let mut at = range.start;
+        let from = at;
+        let holes = body.holes.iter().filter(|hole| hole.start < range.end && hole.end > from);
+        for hole in holes {
+            let (start, end) = (hole.start.max(range.start), hole.end.min(range.end));
+            if start > at {
+                streams.read(direction, at..start, &mut |piece| wire.push(piece));
+            }
+            wire.push(Piece::Hole(end.saturating_sub(start)));
+            at = end;
+        }
+        if range.end > at {
+            let end = range.end.min(at.saturating_add(limits.input).saturating_add(1));
+            streams.read(direction, at..end, &mut |piece| wire.push(piece));
+        }
+    }
+    wire.decode(&body.codings, body.is_whole(), limits)
+}
+
+/// Undoes `codings`, listed in the order in which they were applied, on the bytes of a body.
+///
+/// `whole` says whether the body ended where its framing says; if so, data that breaks off was
+/// never compressed data, when the coding has no mark to know it by.
+#[must_use]
+pub fn decode<'a>(
+    pieces: impl IntoIterator<Item = Piece<'a>>,
+    codings: &[String],
+    whole: bool,
+    limits: &Limits,
+) -> Decoded {
+    let mut wire = Wire::new(limits);
+    for piece in pieces {
+        wire.push(piece);
+        if wire.cut {
+            break;
+        }
+    }
+    wire.decode(codings, whole, limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"the quick brown fox jumps over the lazy dog; the quick brown fox.";
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn zlib(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn raw(bytes: &[u8]) -> Vec<u8> {
+        let mut writer =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        ::zstd::stream::encode_all(bytes, 3).unwrap()
+    }
+
+    /// Brotli as RFC 7932 9.2 has it, in one meta-block that is not compressed.
+    fn brotli(bytes: &[u8]) -> Vec<u8> {
+        let header = u32::try_from(bytes.len()).unwrap().wrapping_sub(1) << 4 | 1 << 20;
+        [&header.to_le_bytes()[..3], bytes, &[3]].concat()
+    }
+
+    fn undo(bytes: &[u8], codings: &[&str]) -> Decoded {
+        let codings: Vec<_> = codings.iter().map(|&name| name.to_owned()).collect();
+        decode([Piece::Bytes(bytes)], &codings, true, &Limits::default())
+    }
+
+    #[test]
+    fn codings_are_undone_in_reverse() {
+        for (bytes, codings) in [
+            (TEXT.to_vec(), vec![]),
+            (TEXT.to_vec(), vec!["identity"]),
+            (gzip(TEXT), vec!["gzip"]),
+            (gzip(TEXT), vec!["x-gzip", "identity"]),
+            (zlib(TEXT), vec!["deflate"]),
+            (raw(TEXT), vec!["deflate"]),
+            (zstd(TEXT), vec!["zstd"]),
+            (brotli(TEXT), vec!["br"]),
+            (gzip(&zlib(TEXT)), vec!["deflate", "gzip"]),
+            (raw(&gzip(&zstd(TEXT))), vec!["zstd", "gzip", "deflate"]),
+            ([gzip(&TEXT[..9]), gzip(&TEXT[9..])].concat(), vec!["gzip"]),
+        ] {
+            let decoded = undo(&bytes, &codings);
+            assert_eq!(decoded.bytes, TEXT, "{codings:?}");
+            assert_eq!(decoded.notes, [], "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn lies_are_skipped() {
+        for (bytes, codings) in [
+            (TEXT.to_vec(), vec!["gzip"]),
+            (TEXT.to_vec(), vec!["deflate"]),
+            (TEXT.to_vec(), vec!["br"]),
+            (TEXT.to_vec(), vec!["zstd"]),
+            (gzip(TEXT), vec!["gzip", "gzip"]),
+            (gzip(TEXT), vec!["gzip", "deflate"]),
+            (raw(TEXT), vec!["gzip", "deflate", "zstd"]),
+        ] {
+            let decoded = undo(&bytes, &codings);
+            assert_eq!(decoded.bytes, TEXT, "{codings:?}");
+            assert_eq!(decoded.notes, [Note::Lie], "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_off_gives_what_there_is() {
+        let text: Vec<u8> = (0..200_000_u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        for (bytes, coding) in [
+            (gzip(&text), "gzip"),
+            (zlib(&text), "deflate"),
+            (raw(&text), "deflate"),
+            (zstd(&text), "zstd"),
+        ] {
+            let half = bytes.len() / 2;
+            let decoded = undo(&bytes[..half], &[coding]);
+            assert_eq!(decoded.notes, [Note::Truncated], "{coding}");
+            assert!(decoded.bytes.len() > text.len() / 10, "{coding} {}", decoded.bytes.len());
+            assert!(text.starts_with(&decoded.bytes), "{coding}");
+
+            // A hole is where compressed data ends.
+            let pieces =
+                [Piece::Bytes(&bytes[..half]), Piece::Hole(9), Piece::Bytes(&bytes[half..])];
+            let holed = decode(pieces, &[coding.to_owned()], false, &Limits::default());
+            assert_eq!(holed.bytes, decoded.bytes);
+            assert_eq!(holed.notes, [Note::Hole, Note::Truncated]);
+        }
+        let pieces = [Piece::Bytes(b"ab"), Piece::Hole(2), Piece::Bytes(b"c")];
+        let plain = decode(pieces, &[], true, &Limits::default());
+        assert_eq!((plain.bytes, plain.notes), (b"ab\0\0c".to_vec(), vec![Note::Hole]));
+    }
+
+    #[test]
+    fn trailers_and_odd_headers_do_not_matter() {
+        let mut bytes = gzip(TEXT);
+        let end = bytes.len();
+        bytes[end - 1] ^= 1;
+        assert_eq!(undo(&bytes, &["gzip"]).notes, [Note::Checksum]);
+        assert_eq!(undo(&bytes[..end - 8], &["gzip"]).bytes, TEXT);
+        bytes[3] = 0xe0;
+        assert_eq!(undo(&bytes, &["gzip"]).bytes, TEXT);
+        let junk = [gzip(TEXT), b"junk".to_vec()].concat();
+        assert_eq!(undo(&junk, &["gzip"]).notes, [Note::Trailing]);
+    }
+
+    #[test]
+    fn bombs_stop_at_the_bound() {
+        let limits = Limits { ratio_from: 1000, ..Limits::default() };
+        let zeros = vec![0; 10 << 20];
+        for (bytes, coding) in
+            [(gzip(&zeros), "gzip"), (raw(&zeros), "deflate"), (zstd(&zeros), "zstd")]
+        {
+            let most = (bytes.len() as u64 * limits.ratio).max(1000);
+            let decoded = decode([Piece::Bytes(&bytes)], &[coding.to_owned()], true, &limits);
+            assert_eq!(decoded.bytes.len() as u64, most, "{coding}");
+            assert_eq!(decoded.notes, [Note::Limit], "{coding}");
+        }
+        let small = Limits { input: 3, ..Limits::default() };
+        let decoded = decode([Piece::Bytes(b"abcdef")], &[], true, &small);
+        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (&b"abc"[..], &[Note::Limit][..]));
+    }
+
+    #[test]
+    fn unknown_codings_are_said_to_be() {
+        let decoded = undo(TEXT, &["lzma"]);
+        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (TEXT, &[Note::Unknown][..]));
+    }
+}

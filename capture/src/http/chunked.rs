@@ -1,0 +1,110 @@
+//! The lines between chunks, as strictly as browsers read them: hardly.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+/// What a chunk's first line turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Not yet all there; so many bytes of it are blanks in front.
+    More(usize),
+    /// A chunk of `size` bytes begins `length` bytes on.
+    Size { size: u64, length: usize },
+    /// No such line.
+    Bad(&'static str),
+    /// Longer than allowed.
+    TooLong,
+}
+
+/// Blanks, line ends and other control characters that may stand before a size.
+pub(super) const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c | 0)
+}
+
+/// Reads the line with a chunk's size, and whatever ends the chunk before it.
+///
+/// With `first`, the line decides whether the body is chunked at all, and the size must be a word
+/// of its own.
+pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
+    let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+    let line = bytes.get(blanks..).unwrap_or_default();
+    if first && blanks > max {
+        return Line::TooLong;
+    }
+    let hex = match line {
+        [b'0', b'x' | b'X', rest @ ..] if rest.first().is_none_or(u8::is_ascii_hexdigit) => rest,
+        _ => line,
+    };
+    let digits = hex.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let end = line.iter().take(max).position(|byte| *byte == b'\n');
+    match hex.get(digits) {
+        None if line.len() >= max => return Line::TooLong,
+        None => return Line::More(blanks),
+        Some(_) if digits == 0 => return Line::Bad("a chunk's size is no number"),
+        Some(byte) if first && !is_blank(*byte) && !matches!(byte, b';' | b',') => {
+            return Line::Bad("a chunk's size is no number");
+        }
+        Some(_) => {}
+    }
+    let zeros = hex.iter().take_while(|byte| **byte == b'0').count().min(digits);
+    let digits = hex.get(zeros..digits).unwrap_or_default();
+    let size = match std::str::from_utf8(digits) {
+        Ok("") => 0,
+        Ok(digits) => match u64::from_str_radix(digits, 16) {
+            Ok(size) if size <= i64::MAX.cast_unsigned() => size,
+            _ => return Line::Bad("a chunk's size is out of range"),
+        },
+        Err(_) => return Line::Bad("a chunk's size is no number"),
+    };
+    match end {
+        Some(end) => Line::Size { size, length: blanks.saturating_add(end).saturating_add(1) },
+        None if line.len() >= max => Line::TooLong,
+        None => Line::More(blanks),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_all_kinds() {
+        for (line, expected) in [
+            ("f\r\n", 15),
+            ("F\n", 15),
+            ("0000000000000000000000f\r\n", 15),
+            ("f \r\n", 15),
+            ("f\r\r\n", 15),
+            ("f,\r\n", 15),
+            ("f;name=value; x\r\n", 15),
+            ("f x\r\n", 15),
+            ("\r\n\r\n\t f\r\n", 15),
+            ("0xf\r\n", 15),
+            ("0\r\n", 0),
+            ("000\n", 0),
+        ] {
+            let length = line.len();
+            let found = size_line(line.as_bytes(), true, 100);
+            assert_eq!(found, Line::Size { size: expected, length }, "{line:?}");
+            for cut in 0..line.len() {
+                let found = size_line(&line.as_bytes()[..cut], true, 100);
+                assert!(matches!(found, Line::More(_)), "{line:?} up to {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_size() {
+        for line in ["X5O\r\n", "-1\r\n", ";\r\n", "10000000000000000\r\n", "8000000000000000\r\n"]
+        {
+            assert!(matches!(size_line(line.as_bytes(), false, 100), Line::Bad(_)), "{line:?}");
+        }
+        assert!(matches!(size_line(b"4(P^)7\r\n", true, 100), Line::Bad(_)));
+        assert!(matches!(size_line(b"5;aaaaaaaaaaaaaaaa", false, 10), Line::TooLong));
+    }
+}

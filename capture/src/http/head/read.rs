@@ -1,0 +1,275 @@
+//! Heads into words: the strict reading, and the one that takes what browsers take.
+//!
+//! What the strict reading takes is never read laxly.
+
+use super::scan::{begins_header, is_blank, is_token};
+use super::{Head, Start, text};
+
+/// Headers the strict parser has room for on its stack; heads with more are read laxly.
+const STRICT_HEADERS: usize = 64;
+
+pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option<Head> {
+    let mut room = [httparse::EMPTY_HEADER; STRICT_HEADERS];
+    let (start, fields) = if response {
+        let mut parsed = httparse::Response::new(&mut room);
+        let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else { return None };
+        let version = if parsed.version == Some(0) { "HTTP/1.0" } else { "HTTP/1.1" };
+        let reason = parsed.reason.filter(|reason| !reason.is_empty()).map(str::to_owned);
+        if length != bytes.len() {
+            return None;
+        }
+        (
+            Start::Response { version: version.to_owned(), status: parsed.code, reason },
+            parsed.headers,
+        )
+    } else {
+        let mut parsed = httparse::Request::new(&mut room);
+        let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else { return None };
+        let version = if parsed.version == Some(0) { "HTTP/1.0" } else { "HTTP/1.1" };
+        if length != bytes.len() {
+            return None;
+        }
+        let (method, target) = (parsed.method?.to_owned(), parsed.path?.to_owned());
+        (Start::Request { method, target, version: Some(version.to_owned()) }, parsed.headers)
+    };
+    if fields.len() > max_headers {
+        return None;
+    }
+    let headers = fields.iter().map(|one| (one.name.to_owned(), text(one.value))).collect();
+    Some(Head { start, headers, lax: false, headers_dropped: 0, hints: Vec::new() })
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_blank(*first)
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_blank(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Lines of a head without their ends: LF, CRLF, and CR where a header follows.
+fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let mut rest = line;
+        let mut from = 0_usize;
+        while let Some(at) = rest.iter().skip(from).position(|byte| *byte == b'\r') {
+            let at = at.saturating_add(from);
+            let (before, after) = rest.split_at(at);
+            let after = after.get(1..).unwrap_or_default();
+            if begins_header(after) == Some(true) {
+                lines.push(before);
+                rest = after;
+                from = 0;
+            } else {
+                from = at.saturating_add(1);
+            }
+        }
+        lines.push(rest);
+    }
+    lines
+}
+
+fn split_header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = (trim(line.get(..colon)?), trim(line.get(colon.saturating_add(1)..)?));
+    (!name.is_empty()).then_some((name, value))
+}
+
+pub(super) fn lax(response: bool, bytes: &[u8], max_headers: usize) -> Option<Head> {
+    let mut start: Vec<u8> = Vec::new();
+    let mut fields: Vec<Vec<u8>> = Vec::new();
+    let mut hints = Vec::new();
+    let mut dropped = 0_usize;
+    for (number, line) in lines(bytes).into_iter().enumerate() {
+        let body = trim(line);
+        let folded = matches!(line.first(), Some(b' ' | b'\t'));
+        if number == 0 {
+            start = body.to_vec();
+        } else if body.is_empty() {
+        } else if folded {
+            let like = begins_header(body) == Some(true);
+            if like && let Some((name, value)) = split_header(body) {
+                if fields.is_empty() {
+                    fields.push(body.to_vec());
+                    continue;
+                }
+                if hints.len() < max_headers {
+                    hints.push((text(name), text(value)));
+                }
+            }
+            let before = fields.last_mut().unwrap_or(&mut start);
+            before.push(b' ');
+            before.extend_from_slice(body);
+        } else if fields.len() < max_headers {
+            fields.push(line.to_vec());
+        } else {
+            dropped = dropped.saturating_add(1);
+        }
+    }
+    let start = if response { status_line(&start)? } else { request_line(&start)? };
+    let headers = fields
+        .iter()
+        .filter_map(|line| split_header(line))
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    Some(Head { start, headers, lax: true, headers_dropped: dropped, hints })
+}
+
+/// Splits off the first word; blanks of any kind separate words.
+fn word(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let bytes = trim(bytes);
+    let end = bytes.iter().position(|byte| is_blank(*byte)).unwrap_or(bytes.len());
+    let (word, rest) = bytes.split_at(end);
+    (word, trim(rest))
+}
+
+fn status_line(line: &[u8]) -> Option<Start> {
+    // What stands before the version is junk that browsers skip.
+    let at = line.windows(4).position(|four| four.eq_ignore_ascii_case(b"http"));
+    let line = match at {
+        Some(at) => line.get(at..)?,
+        None if line.starts_with(b"ICY") => line,
+        None => return None,
+    };
+    let (version, rest) = word(line);
+    let (number, reason) = word(rest);
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).take(5);
+    let status = digits
+        .fold(None, |sum: Option<u16>, digit| {
+            let digit = u16::from(digit.wrapping_sub(b'0'));
+            Some(sum.unwrap_or(0).saturating_mul(10).saturating_add(digit))
+        })
+        .filter(|_| !number.is_empty());
+    let reason = if status.is_some() { reason } else { rest };
+    let reason = (!reason.is_empty()).then(|| text(reason));
+    Some(Start::Response { version: text(version), status, reason })
+}
+
+fn request_line(line: &[u8]) -> Option<Start> {
+    let (method, rest) = word(line);
+    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+        return None;
+    }
+    // The version is the last word; a target may contain blanks, which browsers once sent.
+    let last = rest.iter().rposition(|byte| is_blank(*byte));
+    let version = last.and_then(|at| rest.get(at.saturating_add(1)..));
+    let version = version
+        .filter(|word| word.get(..5).is_some_and(|five| five.eq_ignore_ascii_case(b"http/")));
+    let target = match (version, last) {
+        (Some(_), Some(at)) => trim(rest.get(..at)?),
+        _ => rest,
+    };
+    (!target.is_empty()).then(|| Start::Request {
+        method: text(method),
+        target: text(target),
+        version: version.map(text),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scan;
+    use super::*;
+
+    fn response(bytes: &[u8]) -> Head {
+        Head::parse(true, bytes, 100).unwrap()
+    }
+
+    fn status(bytes: &[u8]) -> (String, Option<u16>, Option<String>) {
+        match response(bytes).start {
+            Start::Response { version, status, reason } => (version, status, reason),
+            Start::Request { .. } => panic!("a request"),
+        }
+    }
+
+    #[test]
+    fn what_is_strict_stays_strict() {
+        let head = response(b"HTTP/1.1 200 OK\r\nA: b\r\nA: c \r\n\r\n");
+        assert!(!head.lax);
+        let pairs = [("A", "b"), ("A", "c")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(head.headers, pairs);
+        assert_eq!(head.values("a").collect::<Vec<_>>(), ["b", "c"]);
+    }
+
+    #[test]
+    fn status_lines_of_all_kinds() {
+        let ok = Some("ok".to_owned());
+        for (line, version, code, reason) in [
+            ("HTTP/1.1 200", "HTTP/1.1", Some(200), None),
+            ("http/1.1 200 ok", "http/1.1", Some(200), ok.clone()),
+            ("HTTP/2.0 200 ok", "HTTP/2.0", Some(200), ok.clone()),
+            ("HTTP/1.1\t 200 ok", "HTTP/1.1", Some(200), ok.clone()),
+            ("HTTP/1.1\u{b}200\u{b}ok", "HTTP/1.1", Some(200), ok.clone()),
+            ("HTTP/1.1 200\0 ok", "HTTP/1.1", Some(200), ok.clone()),
+            ("HTTP/1.1\n 200 ok", "HTTP/1.1", Some(200), ok.clone()),
+            ("\0HTTP/1.1 0200 ok", "HTTP/1.1", Some(200), ok.clone()),
+            ("HTTP/1.1 20x ok", "HTTP/1.1", Some(20), ok.clone()),
+            ("HTTP/1.1 2040 ok", "HTTP/1.1", Some(2040), ok.clone()),
+            ("HTTP/1.1", "HTTP/1.1", None, None),
+            ("HTTP/1.1 ok", "HTTP/1.1", None, ok),
+        ] {
+            let bytes = format!("{line}\r\nA: b\r\n\r\n");
+            let expected = (version.to_owned(), code, reason);
+            assert_eq!(status(bytes.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn header_lines_of_all_kinds() {
+        for lines in [
+            "X-Name: a value\n",
+            "X-Name : a value\r\n",
+            "X-Name\t:a value  \r\n",
+            "X-Name\u{b}: a value\r\n",
+            "X-Name\r\n : a\r\n value\r\n",
+            "X-Name:\r\n \r\n a value\r\n",
+            "no colon here\r\nX-Name: a value\r\n",
+            "Other: x\rX-Name: a value\r\n",
+            "\r\r\nX-Name: a value\r\n",
+            "\0X-Name: a value\0\r\n",
+        ] {
+            let bytes = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+            assert_eq!(Scan::default().end(bytes.as_bytes()), Some(bytes.len()), "{lines:?}");
+            let head = response(bytes.as_bytes());
+            let values: Vec<_> = head.values("x-name").collect();
+            assert_eq!(values.len(), 1, "{lines:?}");
+            let words: Vec<_> = values[0].split_whitespace().collect();
+            assert_eq!(words, ["a", "value"], "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_show_as_latin_1() {
+        let head = response(b"HTTP/1.1 200 OK\r\nA: caf\xe9\r\nB: caf\xc3\xa9\r\n\r\n");
+        assert_eq!((head.value("a"), head.value("b")), (Some("café"), Some("café")));
+    }
+
+    #[test]
+    fn request_lines_of_all_kinds() {
+        for (line, method, target, version) in [
+            ("GET / HTTP/1.1", "GET", "/", Some("HTTP/1.1")),
+            ("GET  /a b  http/1.1", "GET", "/a b", Some("http/1.1")),
+            ("GET /", "GET", "/", None),
+            ("M-SEARCH * HTTP/1.1", "M-SEARCH", "*", Some("HTTP/1.1")),
+        ] {
+            let head = Head::parse(false, format!("{line}\r\n\r\n").as_bytes(), 9).unwrap();
+            let found = (head.method(), head.target(), head.version());
+            assert_eq!(found, (Some(method), Some(target), version), "{line}");
+        }
+        assert!(Head::parse(false, b"GET\r\n\r\n", 9).is_none());
+    }
+
+    #[test]
+    fn headers_beyond_the_limit_are_counted() {
+        let head = Head::parse(true, b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n", 2);
+        let head = head.unwrap();
+        assert_eq!((head.headers.len(), head.headers_dropped), (2, 1));
+    }
+}

@@ -1,0 +1,121 @@
+//! The message under way: where its bytes are, and how it ends.
+//!
+//! Ranges of a body are in order, do not touch, and contain every hole.
+
+use std::ops::Range;
+
+use super::pairing::Open;
+use super::side::Phase;
+use super::{End, Parser};
+use crate::http::transaction::{Direction, Message, State};
+use crate::time::Timestamp;
+
+impl Parser {
+    pub(super) fn current(&mut self, direction: Direction) -> Option<&mut Open> {
+        let index = self.side(direction).current;
+        self.open.iter_mut().find(|open| open.transaction.index == index)
+    }
+
+    pub(super) fn message(&mut self, direction: Direction, change: impl FnOnce(&mut Message)) {
+        let message = self.current(direction).and_then(|open| match direction {
+            Direction::Request => open.transaction.request.as_mut(),
+            Direction::Response => open.transaction.response.as_mut(),
+        });
+        if let Some(message) = message {
+            change(message);
+        }
+    }
+
+    pub(super) fn worsen(&mut self, direction: Direction, state: State, why: &'static str) {
+        if let Some(open) = self.current(direction) {
+            open.transaction.worsen(state, why);
+        }
+    }
+
+    pub(super) fn touch(&mut self, direction: Direction, now: Timestamp) {
+        self.message(direction, |message| message.last = message.last.max(now));
+    }
+
+    /// Bytes of the body.
+    pub(super) fn data(&mut self, direction: Direction, at: u64, length: usize, now: Timestamp) {
+        let range = at..at.saturating_add(length as u64);
+        self.add(direction, &range, false);
+        self.touch(direction, now);
+    }
+
+    /// Bytes of the body that are missing.
+    pub(super) fn hole(&mut self, direction: Direction, range: Range<u64>) {
+        self.add(direction, &range, true);
+        self.worsen(direction, State::Gap, "bytes of the body are missing");
+    }
+
+    pub(super) fn add(&mut self, direction: Direction, range: &Range<u64>, hole: bool) {
+        let limit = self.limits.body_ranges;
+        let mut full = false;
+        self.message(direction, |message| {
+            full = !push(&mut message.body.ranges, range, limit)
+                || hole && !push(&mut message.body.holes, range, limit);
+        });
+        if full {
+            let length = range.end.saturating_sub(range.start);
+            self.counters.unlisted_bytes = self.counters.unlisted_bytes.saturating_add(length);
+            self.worsen(direction, State::Truncated, "the body has too many pieces");
+        }
+    }
+
+    /// The current message is there up to its end.
+    pub(super) fn finish(&mut self, direction: Direction) {
+        self.message(direction, |message| message.body.ended = true);
+        self.close(direction);
+    }
+
+    /// The current message ends before its end.
+    pub(super) fn cut(&mut self, direction: Direction, state: State, why: &'static str) {
+        self.worsen(direction, state, why);
+        self.close(direction);
+    }
+
+    pub(super) fn close(&mut self, direction: Direction) {
+        if let Some(open) = self.current(direction) {
+            match direction {
+                Direction::Request => open.request_done = true,
+                Direction::Response => open.response_done = true,
+            }
+            if direction == Direction::Request && self.response.ended.is_some() {
+                let how = self.response.ended;
+                if let Some(open) = self.current(direction)
+                    && open.transaction.response.is_none()
+                {
+                    open.response_done = true;
+                    let (state, why) = match how {
+                        Some(End::Reset) => {
+                            (State::Aborted, "the connection was reset before the response")
+                        }
+                        _ => (State::Truncated, "there is no response"),
+                    };
+                    open.transaction.worsen(state, why);
+                }
+            }
+        }
+        let side = self.side_mut(direction);
+        side.current = 0;
+        side.phase = Phase::Start;
+        self.emit();
+    }
+}
+
+/// Appends a range, merged with the last one if they touch; `false` if there is no room.
+fn push(ranges: &mut Vec<Range<u64>>, range: &Range<u64>, limit: usize) -> bool {
+    if range.is_empty() {
+        return true;
+    }
+    if let Some(last) = ranges.last_mut().filter(|last| last.end == range.start) {
+        last.end = range.end;
+        return true;
+    }
+    let room = ranges.len() < limit;
+    if room {
+        ranges.push(range.clone());
+    }
+    room
+}

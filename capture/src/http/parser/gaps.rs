@@ -1,0 +1,225 @@
+//! What becomes of a direction when bytes of it are missing or none come any more.
+//!
+//! Afterwards nothing is carried, and the phase is one that needs no byte from before.
+
+use std::ops::Range;
+
+use super::side::Phase;
+use super::step::{Input, Step};
+use super::{End, Parser};
+use crate::http::head::Head;
+use crate::http::transaction::{Body, Direction, Message, State};
+use crate::time::Timestamp;
+
+impl Parser {
+    /// Bytes from `start` to `end` of a stream will never come.
+    pub fn gap(&mut self, direction: Direction, start: u64, end: u64) {
+        let side = self.side_mut(direction);
+        let start = start.max(side.next);
+        if end <= start || side.ended.is_some() {
+            return;
+        }
+        if start > side.next {
+            let next = side.next;
+            self.gap(direction, next, start);
+        }
+        if let Phase::Unsure(plan, chunked) = self.side(direction).phase
+            && self.side(direction).carry.is_empty()
+        {
+            self.begin_sure(direction, plan, chunked);
+        }
+        let side = self.side_mut(direction);
+        let time = side.carry_time();
+        side.marks = Vec::new();
+        let carry = std::mem::take(&mut side.carry);
+        let base = start.saturating_sub(carry.len() as u64);
+        side.next = end;
+        side.gapped = true;
+        let phase = std::mem::take(&mut side.phase);
+        if self.miss(direction, phase, start..end, &carry, time) {
+            self.lose(direction);
+            let side = self.side_mut(direction);
+            side.lost_from = side.lost_from.or(Some(base));
+        }
+    }
+
+    /// Bytes that `phase` asked for are not there, behind those in `carry`; whether the next start
+    /// of a message must be looked for.
+    fn miss(
+        &mut self,
+        direction: Direction,
+        phase: Phase,
+        Range { start, end }: Range<u64>,
+        carry: &[u8],
+        time: Timestamp,
+    ) -> bool {
+        let length = end.saturating_sub(start);
+        // What remains `Start` here is between two messages, and not lost.
+        match phase {
+            Phase::Opaque => {
+                self.side_mut(direction).phase = Phase::Opaque;
+                return false;
+            }
+            Phase::Close => {
+                self.side_mut(direction).phase = Phase::Close;
+                self.hole(direction, start..end);
+                return false;
+            }
+            Phase::Length(left) if length <= left => {
+                self.side_mut(direction).phase = Phase::Length(left.saturating_sub(length));
+                self.hole(direction, start..end);
+                if length == left {
+                    self.finish(direction);
+                }
+                return false;
+            }
+            Phase::Length(left) => {
+                self.hole(direction, start..start.saturating_add(left));
+                self.finish(direction);
+            }
+            Phase::Data(left) if length <= left => {
+                let left = left.saturating_sub(length);
+                self.side_mut(direction).phase =
+                    if left == 0 { Phase::Size } else { Phase::Data(left) };
+                self.hole(direction, start..end);
+                return false;
+            }
+            Phase::Data(left) => {
+                self.hole(direction, start..start.saturating_add(left));
+                self.cut(direction, State::Gap, "bytes are missing between chunks");
+            }
+            Phase::Probe(_) | Phase::Unsure(..) | Phase::Size | Phase::Trailer(..) => {
+                self.cut(direction, State::Gap, "bytes are missing between chunks");
+            }
+            Phase::Head(_) => {
+                self.part_of_head(
+                    direction,
+                    carry,
+                    start.saturating_sub(carry.len() as u64),
+                    time,
+                    State::Gap,
+                    "bytes are missing in a head",
+                );
+            }
+            Phase::Start => self.stray(carry.len()),
+            Phase::Lost => {
+                self.stray(carry.len());
+                let side = self.side_mut(direction);
+                side.phase = Phase::Lost;
+                side.lost_from = side.lost_from.or(Some(start));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Nothing will come any more in a direction.
+    pub fn end(&mut self, direction: Direction, how: End) {
+        let side = self.side_mut(direction);
+        if side.ended.is_some() {
+            return;
+        }
+        let carry = std::mem::take(&mut side.carry);
+        let base = side.next.saturating_sub(carry.len() as u64);
+        let time = side.carry_time();
+        let mut at = 0_usize;
+        loop {
+            let rest = carry.get(at..).unwrap_or_default();
+            if rest.is_empty()
+                && !matches!(self.side(direction).phase, Phase::Probe(_) | Phase::Unsure(..))
+            {
+                break;
+            }
+            let offset = base.saturating_add(at as u64);
+            let input = Input { direction, rest, at: offset, first: time, now: time, eof: true };
+            match self.step(input) {
+                Step::Consumed(length) => at = at.saturating_add(length),
+                Step::Again => {}
+                Step::More => break,
+            }
+        }
+        let rest = carry.get(at..).unwrap_or_default();
+        let offset = base.saturating_add(at as u64);
+        let (state, why) = match how {
+            End::Fin => (State::Truncated, "the stream ended first"),
+            End::Reset => (State::Aborted, "the connection was reset"),
+            End::Timeout => (State::Truncated, "nothing more was captured"),
+            End::Evicted => (State::Truncated, "the capture of the flow ended first"),
+        };
+        match std::mem::take(&mut self.side_mut(direction).phase) {
+            Phase::Start | Phase::Lost => self.stray(rest.len()),
+            Phase::Opaque => self.side_mut(direction).phase = Phase::Opaque,
+            Phase::Head(_) => self.part_of_head(direction, rest, offset, time, state, why),
+            Phase::Close if how == End::Fin => self.finish(direction),
+            Phase::Trailer(..) if how == End::Fin => {
+                self.cut(
+                    direction,
+                    State::Truncated,
+                    "the empty line after the last chunk is missing",
+                );
+            }
+            Phase::Size if how == End::Fin => {
+                self.cut(direction, State::Truncated, "the last chunk is missing");
+            }
+            _ => self.cut(direction, state, why),
+        }
+        self.side_mut(direction).ended = Some(how);
+        if direction == Direction::Response {
+            let gapped = self.response.gapped || self.response.lost_from.is_some();
+            let (state, why) = match how {
+                End::Reset => (State::Aborted, "the connection was reset before the response"),
+                _ if gapped => (State::Gap, "the response is missing"),
+                _ => (State::Truncated, "there is no response"),
+            };
+            for open in self.open.iter_mut().filter(|open| open.transaction.response.is_none()) {
+                open.response_done = true;
+                open.transaction.worsen(state, why);
+            }
+        }
+        self.emit();
+    }
+
+    pub(super) fn lose(&mut self, direction: Direction) {
+        self.counters.resyncs = self.counters.resyncs.saturating_add(1);
+        let side = self.side_mut(direction);
+        side.phase = Phase::Lost;
+        side.forbidden = None;
+        side.current = 0;
+    }
+
+    /// Some of a head, and nothing after it.
+    pub(super) fn part_of_head(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        at: u64,
+        time: Timestamp,
+        state: State,
+        why: &'static str,
+    ) {
+        let response = direction == Direction::Response;
+        let range = at..at.saturating_add(bytes.len() as u64);
+        let head = Head::parse(response, bytes, self.limits.headers);
+        let Some(head) = head.filter(|_| bytes.contains(&b'\n')) else {
+            self.stray(bytes.len());
+            return;
+        };
+        self.note_head(&head);
+        if response {
+            let index = self.pair(at);
+            let body = Body::default();
+            let message = Message {
+                head: Some(head),
+                head_range: range,
+                body,
+                trailer: None,
+                first: time,
+                last: time,
+            };
+            self.respond(index, message);
+        } else {
+            self.open_request(head, range, time, time);
+        }
+        self.cut(direction, state, why);
+    }
+}

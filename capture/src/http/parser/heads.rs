@@ -1,0 +1,215 @@
+//! What a head, or bytes in place of one, says about the body that follows.
+//!
+//! Reading a head leaves the direction in the phase in which the byte after it is read.
+
+use std::ops::Range;
+
+use super::Parser;
+use super::side::{Forbidden, Phase, Plan};
+use crate::http::head::{Announced, Head, Length};
+use crate::http::transaction::{Body, Direction, Framing, Message, State};
+use crate::time::Timestamp;
+
+impl Parser {
+    pub(super) fn head(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        at: u64,
+        first: Timestamp,
+        now: Timestamp,
+    ) {
+        let response = direction == Direction::Response;
+        let Some(head) = Head::parse(response, bytes, self.limits.headers) else {
+            self.stray(bytes.len());
+            self.lose(direction);
+            return;
+        };
+        let range = at..at.saturating_add(bytes.len() as u64);
+        self.note_head(&head);
+        if response {
+            self.response_head(head, range, first, now);
+        } else {
+            self.request_head(head, range, first, now);
+        }
+    }
+
+    pub(super) fn note_head(&mut self, head: &Head) {
+        let counters = &mut self.counters;
+        counters.lax_heads = counters.lax_heads.saturating_add(u64::from(head.lax));
+        counters.dropped_headers =
+            counters.dropped_headers.saturating_add(head.headers_dropped as u64);
+    }
+
+    pub(super) fn request_head(
+        &mut self,
+        head: Head,
+        range: Range<u64>,
+        first: Timestamp,
+        now: Timestamp,
+    ) {
+        let direction = Direction::Request;
+        let plan = self.plan(&head, direction);
+        let announced = head.announced();
+        self.open_request(head, range, first, now);
+        if let Length::Doubtful(_) = announced.length {
+            self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
+        }
+        self.begin(direction, plan, announced.chunked);
+    }
+
+    pub(super) fn response_head(
+        &mut self,
+        head: Head,
+        range: Range<u64>,
+        first: Timestamp,
+        now: Timestamp,
+    ) {
+        let direction = Direction::Response;
+        let index = self.pair(range.start);
+        let method = self.transaction(index).and_then(|one| one.request.as_ref());
+        let method = method.and_then(|request| request.head.as_ref()).and_then(Head::method);
+        let (is_head, is_connect) = (method == Some("HEAD"), method == Some("CONNECT"));
+        let status = head.status().unwrap_or(200);
+        let announced = head.announced();
+        let is_announced = announced != Announced::default();
+        let switches = status == 101 && head.has("upgrade");
+        let interim = (100..200).contains(&status) && !switches;
+        let bodiless = is_head || interim || matches!(status, 204 | 304);
+        self.response.began = true;
+        if bodiless && is_announced {
+            let (head, range) = (head.clone(), range.clone());
+            self.response.forbidden = Some(Box::new(Forbidden { head, range, first, interim }));
+        }
+        if interim {
+            if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index)
+                && open.transaction.interim.len() < self.limits.pending
+            {
+                open.transaction.interim.push(range);
+            }
+            if self.transaction(index).is_some_and(|one| one.request.is_none()) {
+                // Not worth a transaction of its own: the final response is to come.
+                self.open.retain(|open| open.transaction.index != index);
+                self.last_index = self.last_index.saturating_sub(1);
+            }
+            self.response.phase = Phase::Start;
+            return;
+        }
+        let plan = if bodiless || switches { Plan::None } else { self.plan(&head, direction) };
+        let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
+        let after = range.end;
+        let message =
+            Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
+        self.respond(index, message);
+        if switches || is_connect && (200..300).contains(&status) {
+            if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
+                open.transaction.switched = true;
+                open.request_done = true;
+                if let Some(request) = &mut open.transaction.request {
+                    request.body.ended = true;
+                }
+            }
+            self.finish(direction);
+            let request = self.request.next.saturating_sub(self.request.carry.len() as u64);
+            self.switch(request, after);
+            return;
+        }
+        if let (Length::Doubtful(_), false) = (announced.length, bodiless) {
+            self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
+        }
+        self.begin(direction, plan, announced.chunked && !bodiless);
+    }
+
+    /// Bytes from the server that are no head.
+    pub(super) fn headless(&mut self, offset: u64, first: Timestamp) {
+        let direction = Direction::Response;
+        if let Some(forbidden) = self.response.forbidden.take() {
+            let plan = self.plan(&forbidden.head, direction);
+            let body =
+                Body { codings: forbidden.head.codings(self.limits.codings), ..Body::default() };
+            let chunked = forbidden.head.announced().chunked;
+            let mut message = Message {
+                head: None,
+                head_range: forbidden.range,
+                body,
+                trailer: None,
+                first,
+                last: first,
+            };
+            let index = if forbidden.interim {
+                message.head = Some(forbidden.head);
+                message.first = forbidden.first;
+                self.pair(offset)
+            } else {
+                message.head_range.start = message.head_range.end;
+                self.orphan()
+            };
+            self.respond(index, message);
+            let why = "a body follows a status that has none";
+            self.worsen(direction, State::Malformed, why);
+            self.begin(direction, plan, chunked);
+        } else if !self.response.began && !self.response.gapped && !self.open.is_empty() {
+            let start = offset;
+            let body = Body::default();
+            let message = Message {
+                head: None,
+                head_range: start..start,
+                body,
+                trailer: None,
+                first,
+                last: first,
+            };
+            let index = self.pair(offset);
+            self.respond(index, message);
+            self.begin_body(direction, Plan::Close);
+        } else {
+            self.lose(direction);
+        }
+    }
+
+    pub(super) fn plan(&self, head: &Head, direction: Direction) -> Plan {
+        match (head.announced().length, direction) {
+            (Length::Exact(length), _) => Plan::Length(length),
+            (Length::Doubtful(_), Direction::Response) if head.closes() => Plan::Close,
+            (Length::Doubtful(length), _) => Plan::Length(length),
+            (Length::None, Direction::Request) => Plan::None,
+            (Length::None, Direction::Response) => Plan::Close,
+        }
+    }
+
+    /// Starts the body of the current message.
+    pub(super) fn begin(&mut self, direction: Direction, plan: Plan, chunked: bool) {
+        let gapped = self.request.gapped;
+        let alone = direction == Direction::Response
+            && self
+                .current(direction)
+                .is_some_and(|open| gapped || open.transaction.request.is_none());
+        if alone && (plan != Plan::None || chunked) {
+            self.response.phase = Phase::Unsure(plan, chunked);
+        } else {
+            self.begin_sure(direction, plan, chunked);
+        }
+    }
+
+    pub(super) fn begin_sure(&mut self, direction: Direction, plan: Plan, chunked: bool) {
+        if chunked {
+            self.message(direction, |message| message.body.framing = Framing::Chunked);
+            self.side_mut(direction).phase = Phase::Probe(plan);
+        } else {
+            self.begin_body(direction, plan);
+        }
+    }
+
+    pub(super) fn begin_body(&mut self, direction: Direction, plan: Plan) {
+        let (framing, phase) = match plan {
+            Plan::None => (Framing::None, Phase::Start),
+            Plan::Length(length) => (Framing::Length, Phase::Length(length)),
+            Plan::Close => (Framing::Close, Phase::Close),
+        };
+        self.message(direction, |message| message.body.framing = framing);
+        self.side_mut(direction).phase = phase;
+        if matches!(plan, Plan::None | Plan::Length(0)) {
+            self.finish(direction);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The state machine: two streams in, transactions out.
+//!
+//! Each direction is fed its bytes once and in order, and keeps of them only what is undecided:
+//! part of a head, of a chunk's first line, of a start line that is looked for after a gap. All of
+//! it is bounded by [`Limits`]. How bytes are cut into calls makes no difference.
+//!
+//! Responses belong to requests in order. After a gap that may have swallowed heads, what each
+//! side had seen of the other when it sent decides: a response cannot answer a request sent after
+//! its beginning had arrived, nor one whose successor was sent on bytes that came before it.
+//!
+//! `side` is what is known of one direction, `step` moves it on through a message, `starts` and
+//! `heads` decide what begins, `body` notes where its bytes are, `pairing` finds the request of a
+//! response, and `gaps` says what becomes of it all when bytes are missing.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod body;
+mod gaps;
+mod heads;
+mod limits;
+mod pairing;
+mod side;
+mod starts;
+mod step;
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use super::transaction::{Direction, Transaction};
+use crate::time::Timestamp;
+
+pub use limits::{Counters, Limits};
+use pairing::Open;
+use side::{MARKS, Phase, Side};
+use step::{Input, Step};
+
+/// How a direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With a FIN: the sender said all.
+    Fin,
+    /// With a RST.
+    Reset,
+    /// Nothing came for long.
+    Timeout,
+    /// The flow had to make room, or the capture ended.
+    Evicted,
+}
+
+/// What the parser has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A transaction ended.
+    Transaction(Box<Transaction>),
+    /// The connection no longer speaks HTTP/1; nothing else will come. Comes after the
+    /// transaction that led to it, if one did.
+    Switched {
+        /// Stream offset of the first byte the client sends in the other protocol.
+        request: u64,
+        /// Stream offset of the first byte the server sends in the other protocol.
+        response: u64,
+    },
+}
+
+/// One connection. See the [module](self).
+#[derive(Debug, Default)]
+pub struct Parser {
+    limits: Limits,
+    request: Side,
+    response: Side,
+    open: VecDeque<Open>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    last_index: u64,
+    pending_bytes: usize,
+    /// Responses to come whose requests were given up.
+    shed: u64,
+    /// Highest stream offset of the responses that the client is known to have seen.
+    acknowledged: u64,
+}
+
+impl Parser {
+    /// A connection of which nothing is known yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// What bit so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The next thing to know, oldest first.
+    pub fn event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Transactions under way: the request began, not everything ended.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Bytes kept on the heap, about; for whoever adds them up.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let carried = self.request.carry.capacity().saturating_add(self.response.carry.capacity());
+        let open = self.open.capacity().saturating_mul(size_of::<Open>());
+        // Parsed headers take about thrice what they took on the wire.
+        carried.saturating_add(open).saturating_add(self.pending_bytes.saturating_mul(3))
+    }
+
+    /// The client said that it has the response stream up to `offset` (a TCP acknowledgement).
+    ///
+    /// Not needed, but after gaps it tells which request a response answers. Best called before
+    /// [`feed`](Self::feed) with the payload of the same packet.
+    pub fn acknowledged(&mut self, offset: u64) {
+        self.acknowledged = self.acknowledged.max(offset);
+    }
+
+    /// The next bytes of a stream; what lies between them and those before is taken for a
+    /// [gap](Self::gap), what was fed before is ignored.
+    pub fn feed(&mut self, direction: Direction, offset: u64, bytes: &[u8], time: Timestamp) {
+        let next = self.side(direction).next;
+        if offset > next {
+            self.gap(direction, next, offset);
+        }
+        let known = usize::try_from(next.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let Some(bytes) = bytes.get(known..).filter(|bytes| !bytes.is_empty()) else { return };
+        let side = self.side_mut(direction);
+        if side.ended.is_some() {
+            return;
+        }
+        let carried = side.carry.len();
+        let base = side.next.saturating_sub(carried as u64);
+        let mut marks = std::mem::take(&mut side.marks);
+        if carried > 0 && marks.last().is_some_and(|(_, last)| *last != time) {
+            if marks.len() >= MARKS {
+                marks.remove(1);
+            }
+            marks.push((side.next, time));
+        }
+        side.next = side.next.saturating_add(bytes.len() as u64);
+        if matches!(side.phase, Phase::Opaque) {
+            return;
+        }
+        let mut buffer = Cow::Borrowed(bytes);
+        if carried > 0 {
+            let mut whole = std::mem::take(&mut side.carry);
+            whole.extend_from_slice(bytes);
+            buffer = Cow::Owned(whole);
+        }
+        let mut at = 0_usize;
+        while let Some(rest) = buffer.get(at..).filter(|rest| !rest.is_empty()) {
+            let offset = base.saturating_add(at as u64);
+            let first = marks.iter().rfind(|(from, _)| *from <= offset);
+            let first = first.map_or(time, |(_, first)| *first);
+            let input = Input { direction, rest, at: offset, first, now: time, eof: false };
+            match self.step(input) {
+                Step::Consumed(length) => at = at.saturating_add(length),
+                Step::Again => {}
+                Step::More => break,
+            }
+        }
+        let side = self.side_mut(direction);
+        if at >= buffer.len() || matches!(side.phase, Phase::Opaque) {
+            return;
+        }
+        let start = base.saturating_add(at as u64);
+        if marks.is_empty() {
+            marks.push((start, time));
+        }
+        let stale = marks.iter().skip(1).take_while(|(from, _)| *from <= start).count();
+        marks.drain(..stale);
+        side.marks = marks;
+        match buffer {
+            Cow::Owned(mut whole) => {
+                whole.drain(..at);
+                side.carry = whole;
+            }
+            Cow::Borrowed(bytes) => side.carry = bytes.get(at..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    const fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
+    }
+
+    const fn side_mut(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+
+    fn stray(&mut self, bytes: usize) {
+        self.counters.stray_bytes = self.counters.stray_bytes.saturating_add(bytes as u64);
+    }
+}

@@ -1,0 +1,187 @@
+//! Which request a response answers, and what is under way because of it.
+//!
+//! Transactions are kept in the order of their index, and one is handed out as soon as both of
+//! its directions are done.
+
+use std::ops::Range;
+
+use super::side::Phase;
+use super::{Event, Parser};
+use crate::http::head::Head;
+use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use crate::time::Timestamp;
+
+/// A transaction under way.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    pub(super) transaction: Transaction,
+    /// What the client had seen of the responses when it sent the request.
+    pub(super) floor: u64,
+    pub(super) head_bytes: usize,
+    pub(super) request_done: bool,
+    pub(super) response_done: bool,
+}
+
+impl Parser {
+    /// Makes the transaction of a request, at the cost of the oldest ones if there are too many.
+    pub(super) fn open_request(
+        &mut self,
+        head: Head,
+        range: Range<u64>,
+        first: Timestamp,
+        now: Timestamp,
+    ) {
+        let head_bytes =
+            usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        self.pending_bytes = self.pending_bytes.saturating_add(head_bytes);
+        while self.open.len() >= self.limits.pending
+            || self.pending_bytes > self.limits.pending_bytes
+        {
+            let oldest = self.open.iter().position(|open| !open.response_done);
+            let Some(mut shed) = oldest.and_then(|at| self.open.remove(at)) else { break };
+            self.pending_bytes = self.pending_bytes.saturating_sub(shed.head_bytes);
+            if shed.transaction.response.is_none() {
+                self.shed = self.shed.saturating_add(1);
+            } else {
+                self.response.current = 0;
+            }
+            self.counters.shed_requests = self.counters.shed_requests.saturating_add(1);
+            shed.transaction.worsen(State::Truncated, "too many requests were under way");
+            self.events.push_back(Event::Transaction(Box::new(shed.transaction)));
+        }
+        self.settle_orphan();
+        self.last_index = self.last_index.saturating_add(1);
+        let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
+        let request =
+            Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
+        self.request.current = self.last_index;
+        self.request.began = true;
+        self.request.lost_from = None;
+        // Bytes of the response that wait for more count: they were sent before.
+        let floor = self.acknowledged.max(self.response.next);
+        let transaction = Transaction {
+            index: self.last_index,
+            request: Some(request),
+            ..Transaction::default()
+        };
+        self.open.push_back(Open { transaction, floor, head_bytes, ..Open::default() });
+    }
+
+    /// A response whose request is unknown may be one to `HEAD`, without the body it announces.
+    /// It was if the client goes on before any of that body came.
+    pub(super) fn settle_orphan(&mut self) {
+        let waits = match &self.response.phase {
+            Phase::Close | Phase::Length(_) => true,
+            Phase::Probe(_) | Phase::Unsure(..) => self.response.carry.is_empty(),
+            _ => false,
+        };
+        let direction = Direction::Response;
+        let gapped = self.request.gapped && self.response.gapped;
+        let orphan = self.current(direction).is_some_and(|open| {
+            let response = open.transaction.response.as_ref();
+            let empty = response.is_some_and(|one| one.body.ranges.is_empty());
+            (gapped || open.transaction.request.is_none()) && empty
+        });
+        if waits && orphan {
+            self.message(direction, |message| message.body.framing = Framing::None);
+            self.finish(direction);
+        }
+    }
+
+    /// The transaction that a response beginning at `at` belongs to.
+    pub(super) fn pair(&mut self, at: u64) -> u64 {
+        let lost = self.response.lost_from.is_some();
+        if let Some(gap) = self.response.lost_from.take() {
+            loop {
+                let second = self.waiting().nth(1).map(|open| open.floor);
+                if second.is_none_or(|second| second > at || second <= gap) {
+                    break;
+                }
+                let Some(first) = self.waiting_mut() else { break };
+                first.response_done = true;
+                first.transaction.worsen(State::Gap, "the response is missing");
+            }
+            self.emit();
+        }
+        if self.shed > 0 {
+            self.shed = self.shed.saturating_sub(1);
+            return self.orphan();
+        }
+        let gapped = self.request.gapped;
+        match self.waiting_mut().filter(|open| !gapped || open.floor <= at) {
+            Some(open) => {
+                if lost && gapped && open.floor < at {
+                    let why = "whether the response answers this request is not certain";
+                    open.transaction.worsen(State::Gap, why);
+                }
+                open.transaction.index
+            }
+            None => self.orphan(),
+        }
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Open> {
+        self.open.iter().filter(|open| !open.response_done && open.transaction.response.is_none())
+    }
+
+    pub(super) fn waiting_mut(&mut self) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| !open.response_done && open.transaction.response.is_none())
+    }
+
+    /// A transaction without a request.
+    pub(super) fn orphan(&mut self) -> u64 {
+        self.last_index = self.last_index.saturating_add(1);
+        let mut transaction = Transaction { index: self.last_index, ..Transaction::default() };
+        if self.request.gapped {
+            transaction.worsen(State::Gap, "the request is missing");
+        } else {
+            transaction.worsen(State::Truncated, "the request was not captured");
+        }
+        self.open.push_back(Open { transaction, request_done: true, ..Open::default() });
+        self.last_index
+    }
+
+    pub(super) fn respond(&mut self, index: u64, message: Message) {
+        self.response.current = index;
+        self.response.began = true;
+        if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
+            open.transaction.response = Some(message);
+        }
+    }
+
+    pub(super) fn transaction(&self, index: u64) -> Option<&Transaction> {
+        self.open.iter().map(|open| &open.transaction).find(|one| one.index == index)
+    }
+
+    /// Both directions are opaque from here on; requests without a response never get one.
+    pub(super) fn switch(&mut self, request: u64, response: u64) {
+        for side in [&mut self.request, &mut self.response] {
+            side.phase = Phase::Opaque;
+            side.carry = Vec::new();
+            side.marks = Vec::new();
+            side.current = 0;
+        }
+        for open in &mut self.open {
+            open.request_done = true;
+            open.response_done = true;
+            open.transaction.worsen(State::Truncated, "the connection changed its protocol");
+        }
+        self.emit();
+        self.events.push_back(Event::Switched { request, response });
+    }
+
+    /// Hands out what ended.
+    pub(super) fn emit(&mut self) {
+        let mut at = 0_usize;
+        while let Some(open) = self.open.get(at) {
+            if !(open.request_done && open.response_done) {
+                at = at.saturating_add(1);
+                continue;
+            }
+            if let Some(open) = self.open.remove(at) {
+                self.pending_bytes = self.pending_bytes.saturating_sub(open.head_bytes);
+                self.events.push_back(Event::Transaction(Box::new(open.transaction)));
+            }
+        }
+    }
+}

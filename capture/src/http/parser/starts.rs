@@ -1,0 +1,113 @@
+//! Does a message begin here? Asked between messages, once blanks are passed over.
+//!
+//! An answer consumes nothing but junk before a status line; what begins is read from its first
+//! byte by the next step.
+
+use super::Parser;
+use super::side::Phase;
+use super::step::Step;
+use crate::http::head::Scan;
+use crate::http::probe::{self, Verdict};
+use crate::http::transaction::Direction;
+use crate::time::Timestamp;
+
+impl Parser {
+    pub(super) fn start_request(&mut self, rest: &[u8], at: u64, eof: bool) -> Step {
+        const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+        if HTTP2.starts_with(rest.get(..HTTP2.len()).unwrap_or(rest)) {
+            if rest.len() >= HTTP2.len() {
+                self.switch(at, self.response.next);
+                return Step::Again;
+            }
+            if !eof {
+                return Step::More;
+            }
+        }
+        match probe::begins_request(rest) {
+            Verdict::Yes => self.request.phase = Phase::Head(Scan::default()),
+            Verdict::NotYet => return Step::More,
+            Verdict::No => self.lose(Direction::Request),
+        }
+        Step::Again
+    }
+
+    pub(super) fn start_response(
+        &mut self,
+        rest: &[u8],
+        at: u64,
+        first: Timestamp,
+        eof: bool,
+    ) -> Step {
+        match begins_response(rest, self.limits.junk_line, eof) {
+            Begins::Here(0) => {
+                self.response.forbidden = None;
+                self.response.phase = Phase::Head(Scan::default());
+                Step::Again
+            }
+            Begins::Here(junk) => {
+                self.stray(junk);
+                self.response.forbidden = None;
+                self.response.phase = Phase::Head(Scan::default());
+                Step::Consumed(junk)
+            }
+            Begins::NotYet => Step::More,
+            Begins::Not => {
+                self.headless(at, first);
+                Step::Again
+            }
+        }
+    }
+}
+
+/// Length of a request line without a version, which is a whole request of HTTP/0.9.
+pub(super) fn simple_request(bytes: &[u8], scan: &mut Scan) -> Option<usize> {
+    let end = scan.first_line(bytes)?;
+    let line = bytes.get(..end)?;
+    let versioned = line.windows(5).any(|five| five.eq_ignore_ascii_case(b"http/"));
+    // A bare CR may end the line, and a continuation line may hold the version.
+    (!versioned && line.starts_with(b"GET")).then(|| end.saturating_add(1))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    /// After so many bytes of junk.
+    Here(usize),
+    Not,
+    NotYet,
+}
+
+/// Whether a response begins: `HTTP`, behind up to four bytes of junk or a line of it.
+fn begins_response(bytes: &[u8], junk_line: usize, eof: bool) -> Begins {
+    const WORD: &[u8] = b"HTTP";
+    const JUNK: usize = 4;
+    let is = |at: usize| {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let part = rest.get(..WORD.len()).unwrap_or(rest);
+        let begins = WORD.get(..part.len()).is_some_and(|word| word.eq_ignore_ascii_case(part));
+        match rest.get(WORD.len()) {
+            _ if !begins => Verdict::No,
+            None => Verdict::NotYet,
+            Some(b'/' | b' ' | b'\t') => Verdict::Yes,
+            Some(_) => Verdict::No,
+        }
+    };
+    if bytes.starts_with(b"ICY ") {
+        return Begins::Here(0);
+    }
+    for at in 0..=JUNK {
+        match is(at) {
+            Verdict::Yes => return Begins::Here(at),
+            Verdict::NotYet if !eof => return Begins::NotYet,
+            Verdict::NotYet | Verdict::No => {}
+        }
+    }
+    match bytes.iter().take(junk_line).position(|byte| *byte == b'\n') {
+        Some(end) => match is(end.saturating_add(1)) {
+            Verdict::Yes => Begins::Here(end.saturating_add(1)),
+            Verdict::NotYet if !eof => Begins::NotYet,
+            Verdict::NotYet | Verdict::No => Begins::Not,
+        },
+        None if bytes.len() >= junk_line || eof => Begins::Not,
+        None => Begins::NotYet,
+    }
+}

@@ -1,0 +1,164 @@
+//! Is this HTTP/1? Asked of the first bytes of a stream, whatever its port.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use super::chunked::is_blank;
+use super::transaction::Direction;
+
+/// An answer that may need more bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+    /// The bytes so far do not say.
+    NotYet,
+}
+
+/// Methods whose name alone is a good sign: RFC 9110, RFC 5789 and WebDAV.
+pub(super) const METHODS: [&[u8]; 18] = [
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"CONNECT",
+    b"PATCH",
+    b"TRACE",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+];
+
+/// Blanks before the first message that a stream is still taken for HTTP with.
+const BLANKS: usize = 16;
+
+/// Longest method: the longest registered one has 16 characters.
+const METHOD: usize = 24;
+
+/// Longest request line looked at when its beginning does not decide.
+const LINE: usize = 4096;
+
+/// Whether the stream that begins with `bytes` is one side of an HTTP/1 connection.
+///
+/// A connection is HTTP as soon as one side says yes; a side that says no settles it only together
+/// with the other, since a response may begin with anything (HTTP/0.9, junk that browsers skip).
+#[must_use]
+pub fn probe(direction: Direction, bytes: &[u8]) -> Verdict {
+    let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+    if blanks > BLANKS {
+        return Verdict::No;
+    }
+    let bytes = bytes.get(blanks..).unwrap_or_default();
+    match direction {
+        Direction::Request => request(bytes),
+        Direction::Response => response(bytes),
+    }
+}
+
+fn response(bytes: &[u8]) -> Verdict {
+    let begins = |word: &[u8]| {
+        let length = word.len().min(bytes.len());
+        bytes.get(..length).zip(word.get(..length)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+    };
+    match bytes.get(5) {
+        None if begins(b"HTTP/") || begins(b"ICY ") => Verdict::NotYet,
+        Some(digit) if begins(b"HTTP/") && digit.is_ascii_digit() => Verdict::Yes,
+        Some(_) if begins(b"ICY ") => Verdict::Yes,
+        _ => Verdict::No,
+    }
+}
+
+fn request(bytes: &[u8]) -> Verdict {
+    let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
+    let (method, rest) = bytes.split_at(length);
+    match rest {
+        [] if length < METHOD => return Verdict::NotYet,
+        [b' ' | b'\t', ..] if length > 0 => {}
+        _ => return Verdict::No,
+    }
+    let target = rest.get(1..).unwrap_or_default();
+    let known = METHODS.contains(&method);
+    match target {
+        [] => return Verdict::NotYet,
+        [b'/', ..] if known => return Verdict::Yes,
+        _ if known && target.starts_with(b"http") => return Verdict::Yes,
+        _ => {}
+    }
+    match target.iter().take(LINE).position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let line = target.get(..end).unwrap_or_default().trim_ascii_end();
+            let version = line.iter().rposition(|byte| *byte == b' ');
+            let version = version.and_then(|at| line.get(at.saturating_add(1)..));
+            match version {
+                Some([b'H', b'T', b'T', b'P', b'/', digit, ..]) if digit.is_ascii_digit() => {
+                    Verdict::Yes
+                }
+                _ => Verdict::No,
+            }
+        }
+        None if target.len() >= LINE || target.iter().any(|byte| *byte < b'\t') => Verdict::No,
+        None => Verdict::NotYet,
+    }
+}
+
+const fn is_method(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// Whether a request may begin here: a method and a blank.
+pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
+    let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
+    match bytes.get(length) {
+        Some(b' ' | b'\t') if length > 0 => Verdict::Yes,
+        None if length < METHOD => Verdict::NotYet,
+        _ => Verdict::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_bytes_decide() {
+        use Direction::{Request, Response};
+        use Verdict::{No, NotYet, Yes};
+        for (direction, bytes, expected) in [
+            (Request, "GET /", Yes),
+            (Request, "\r\nPOST http", Yes),
+            (Request, "GE", NotYet),
+            (Request, "GET ", NotYet),
+            (Request, "CONNECT a:443", NotYet),
+            (Request, "CONNECT a:443 HTTP/1.1\r\n", Yes),
+            (Request, "FROBNICATE / HTTP/1.1\r\n", Yes),
+            (Request, "OPTIONS rtsp://a RTSP/1.0\r\n", No),
+            (Request, "INVITE sip:a SIP/2.0\r\n", No),
+            (Request, "\x16\x03\x01", No),
+            (Request, "SSH-2.0-OpenSSH", No),
+            (Request, "EHLO there\r\n", No),
+            (Response, "HTTP/1.1 200 OK", Yes),
+            (Response, "http/1", Yes),
+            (Response, "HTT", NotYet),
+            (Response, "ICY 200", Yes),
+            (Response, "220 mail", No),
+            (Response, "", NotYet),
+        ] {
+            assert_eq!(probe(direction, bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Where HTTP may go on after bytes that are missing or make no sense.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use super::head::begins_header;
+use super::probe::METHODS;
+use super::transaction::Direction;
+
+/// Longest start line that is waited for.
+pub(super) const LINE: usize = 8192;
+
+/// What a search came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A message begins here.
+    At(usize),
+    /// Nothing before this; from here on more bytes are needed, or there are none.
+    Keep(usize),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fits {
+    Yes,
+    No,
+    NotYet,
+}
+
+/// Looks for the next plausible start of a message: a whole start line of version 1.x, followed
+/// by a header or an empty line. It may stand anywhere, since bodies need not end with a line.
+pub(super) fn find(direction: Direction, bytes: &[u8]) -> Found {
+    let mut end = 0_usize;
+    for at in 0..bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let begins = match direction {
+            Direction::Request => request(rest),
+            Direction::Response => response(rest),
+        };
+        if begins == Fits::No {
+            continue;
+        }
+        if begins == Fits::NotYet {
+            return Found::Keep(at);
+        }
+        // Looked for once, however many starts the line seems to have.
+        if end < at.saturating_add(1) {
+            let next = rest.iter().position(|byte| *byte < b' ' && *byte != b'\t');
+            end = next.map_or(bytes.len(), |next| at.saturating_add(next));
+        }
+        let fits = line(direction, rest, end.saturating_sub(at));
+        match fits {
+            Fits::Yes => return Found::At(at),
+            Fits::NotYet => return Found::Keep(at),
+            Fits::No => {}
+        }
+    }
+    Found::Keep(bytes.len())
+}
+
+/// Whether `bytes` begin with `word`, as far as they go.
+fn begins(bytes: &[u8], word: &[u8]) -> Fits {
+    match bytes.get(..word.len()) {
+        Some(whole) if whole == word => Fits::Yes,
+        Some(_) => Fits::No,
+        None if word.starts_with(bytes) => Fits::NotYet,
+        None => Fits::No,
+    }
+}
+
+fn response(bytes: &[u8]) -> Fits {
+    if bytes.first() != Some(&b'H') {
+        return Fits::No;
+    }
+    for (at, byte) in bytes.iter().enumerate().take(13) {
+        let fits = match at {
+            0..=6 => b"HTTP/1.".get(at) == Some(byte),
+            7 => matches!(byte, b'0' | b'1'),
+            8 => *byte == b' ',
+            9 => matches!(byte, b'1'..=b'5'),
+            10 | 11 => byte.is_ascii_digit(),
+            _ => matches!(byte, b' ' | b'\r' | b'\n'),
+        };
+        if !fits {
+            return Fits::No;
+        }
+    }
+    if bytes.len() < 13 { Fits::NotYet } else { Fits::Yes }
+}
+
+fn request(bytes: &[u8]) -> Fits {
+    if !bytes.first().is_some_and(u8::is_ascii_uppercase) {
+        return Fits::No;
+    }
+    let mut method = Fits::No;
+    for name in METHODS {
+        match begins(bytes, name) {
+            Fits::Yes => match bytes.get(name.len()) {
+                Some(b' ') => method = Fits::Yes,
+                Some(_) => {}
+                None => return Fits::NotYet,
+            },
+            Fits::NotYet => return Fits::NotYet,
+            Fits::No => {}
+        }
+    }
+    method
+}
+
+/// Whether the text of `end` bytes is a start line, and a header or an empty line follows.
+fn line(direction: Direction, bytes: &[u8], end: usize) -> Fits {
+    if end > LINE {
+        return Fits::No;
+    }
+    let (start, rest) = bytes.split_at(end);
+    let after = match rest {
+        [b'\n', after @ ..] | [b'\r', b'\n', after @ ..] => after,
+        [] | [b'\r'] => return Fits::NotYet,
+        _ => return Fits::No,
+    };
+    let versioned = start.ends_with(b" HTTP/1.1") || start.ends_with(b" HTTP/1.0");
+    if direction == Direction::Request && !versioned {
+        return Fits::No;
+    }
+    match after {
+        [b'\n', ..] | [b'\r', b'\n', ..] => Fits::Yes,
+        [] | [b'\r'] => Fits::NotYet,
+        _ => match begins_header(after) {
+            Some(true) => Fits::Yes,
+            Some(false) => Fits::No,
+            None => Fits::NotYet,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_found_anywhere_and_whatever_the_cut() {
+        let cases = [
+            (Direction::Response, "HTTP HTTP/1.1 xHTTP/1.1 200 OK\r\nA: b\r\n\r\n", 15),
+            (Direction::Response, "HTTP/1.1 200 OK\r\nno header\r\n HTTP/1.0 404 \r\n\r\n", 29),
+            (Direction::Request, "GET nothing\r\nbodyPOST /a HTTP/1.1\r\nHost: x\r\n", 17),
+            (Direction::Request, "GEGET / HTTP/1.0\r\n\r\n", 2),
+        ];
+        for (direction, text, expected) in cases {
+            let bytes = text.as_bytes();
+            assert_eq!(find(direction, bytes), Found::At(expected), "{text}");
+            for cut in 0..bytes.len() {
+                match find(direction, &bytes[..cut]) {
+                    Found::At(at) => assert_eq!(at, expected, "{text} up to {cut}"),
+                    Found::Keep(at) => assert!(at <= expected || at == cut && cut <= expected),
+                }
+            }
+        }
+    }
+}
