@@ -1,7 +1,7 @@
 //! HTTP/1.x out of two byte streams: bytes, stream offsets and times in, transactions out.
 //!
 //! ```text
-//!   probe ─▶ parser ──▶ transactions
+//!   probe ─▶ parser ──transactions──▶ record, transcript, har
 //!             │ head   (start lines and headers, strict first, then as browsers read them)
 //!             └ framing (length, chunked, until the end)      body ─ decodes when somebody reads
 //! ```
@@ -17,8 +17,12 @@
 
 pub mod body;
 mod chunked;
+pub mod har;
 pub mod head;
+pub mod names;
 pub mod parser;
 pub mod probe;
+pub mod record;
 mod resync;
 pub mod transaction;
+pub mod transcript;

@@ -1,0 +1,333 @@
+//! `http.har`: transactions for whatever reads HAR 1.2.
+//!
+//! What HAR has no place for goes into fields whose names begin with an underscore, as it allows.
+//! Values it demands and the capture does not have are the ones it names for that: -1 for sizes
+//! and times, the empty string for texts, 0 for a status.
+
+use serde::Serialize;
+
+use super::body::{self, Decoded, Limits, Streams};
+use super::head::{Head, Start};
+use super::transaction::{Direction, Message, Transaction};
+use crate::time::Timestamp;
+
+/// A whole file.
+#[derive(Debug, Serialize)]
+pub struct Har {
+    log: Log,
+}
+
+#[derive(Debug, Serialize)]
+struct Log {
+    version: &'static str,
+    creator: Creator,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Creator {
+    name: &'static str,
+    version: &'static str,
+}
+
+impl Har {
+    /// The file with these entries.
+    #[must_use]
+    pub fn new(entries: Vec<Entry>) -> Self {
+        let creator = Creator { name: "pcapfs", version: env!("CARGO_PKG_VERSION") };
+        Self { log: Log { version: "1.2", creator, entries } }
+    }
+}
+
+/// One transaction.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    started_date_time: String,
+    time: f64,
+    request: Request,
+    response: Response,
+    cache: Cache,
+    timings: Timings,
+    #[serde(rename = "serverIPAddress", skip_serializing_if = "Option::is_none")]
+    server_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<String>,
+    #[serde(rename = "_state")]
+    state: super::transaction::State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cache {}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    method: String,
+    url: String,
+    http_version: String,
+    cookies: Vec<Cookie>,
+    headers: Vec<Pair>,
+    query_string: Vec<Pair>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post_data: Option<PostData>,
+    headers_size: i64,
+    body_size: i64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    status: u16,
+    status_text: String,
+    http_version: String,
+    cookies: Vec<Cookie>,
+    headers: Vec<Pair>,
+    content: Content,
+    #[serde(rename = "redirectURL")]
+    redirect_url: String,
+    headers_size: i64,
+    body_size: i64,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Pair {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Cookie {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PostData {
+    mime_type: String,
+    params: Vec<Pair>,
+    text: String,
+    #[serde(rename = "_encoding", skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    size: i64,
+    compression: i64,
+    mime_type: String,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Timings {
+    send: f64,
+    wait: f64,
+    receive: f64,
+}
+
+/// Where the server of a connection is, for the entry.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// Its address, without a port.
+    pub address: Option<String>,
+    /// The host of URLs when a request names none: address and port.
+    pub authority: Option<String>,
+    /// Name of the connection.
+    pub connection: Option<String>,
+}
+
+/// The entry of a transaction.
+#[must_use]
+pub fn entry(
+    transaction: &Transaction,
+    server: &Server,
+    streams: &dyn Streams,
+    limits: &Limits,
+) -> Entry {
+    let (request, response) = (&transaction.request, &transaction.response);
+    let first = request.as_ref().or(response.as_ref()).map(|message| message.first);
+    let timings = timings(request.as_ref(), response.as_ref());
+    Entry {
+        started_date_time: first.unwrap_or_default().to_rfc3339(),
+        time: timings.send.max(0.0) + timings.wait.max(0.0) + timings.receive.max(0.0),
+        request: request_of(transaction, server, streams, limits),
+        response: response_of(response.as_ref(), streams, limits),
+        cache: Cache {},
+        timings,
+        server_address: server.address.clone(),
+        connection: server.connection.clone(),
+        state: transaction.state,
+        comment: transaction.why.as_deref().map(str::to_owned),
+    }
+}
+
+fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
+    let nanoseconds = to.nanoseconds().saturating_sub(from.nanoseconds());
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ns are 104 days")]
+    let nanoseconds = nanoseconds as f64;
+    nanoseconds / 1e6
+}
+
+fn timings(request: Option<&Message>, response: Option<&Message>) -> Timings {
+    Timings {
+        send: request.map_or(0.0, |one| milliseconds(one.first, one.last)),
+        wait: request.zip(response).map_or(0.0, |(a, b)| milliseconds(a.last, b.first)),
+        receive: response.map_or(0.0, |one| milliseconds(one.first, one.last)),
+    }
+}
+
+fn size(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn pairs(head: Option<&Head>) -> Vec<Pair> {
+    let headers = head.map_or(&[][..], |head| &head.headers);
+    headers.iter().map(|(name, value)| Pair { name: name.clone(), value: value.clone() }).collect()
+}
+
+fn cookies(head: Option<&Head>, header: &str) -> Vec<Cookie> {
+    let Some(head) = head else { return Vec::new() };
+    let values = head.values(header).flat_map(|value| {
+        // `Set-Cookie` has attributes after its one cookie.
+        value.split(';').take(if header == "cookie" { usize::MAX } else { 1 })
+    });
+    values
+        .filter_map(|one| one.trim().split_once('='))
+        .map(|(name, value)| Cookie { name: name.to_owned(), value: value.to_owned() })
+        .collect()
+}
+
+fn request_of(
+    transaction: &Transaction,
+    server: &Server,
+    streams: &dyn Streams,
+    limits: &Limits,
+) -> Request {
+    let message = transaction.request.as_ref();
+    let head = message.and_then(|message| message.head.as_ref());
+    let url = url(transaction, server);
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = query.split('#').next().unwrap_or_default();
+    let query_string = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Pair { name: name.to_owned(), value: value.to_owned() }
+    });
+    let post_data = message.filter(|message| message.body.wire_bytes() > 0).map(|message| {
+        let decoded = body::read(streams, Direction::Request, &message.body, limits);
+        let (text, encoding) = text(&decoded);
+        let mime_type = content_type(head);
+        PostData { mime_type, params: Vec::new(), text, encoding }
+    });
+    Request {
+        method: head.and_then(Head::method).unwrap_or_default().to_owned(),
+        query_string: query_string.collect(),
+        url,
+        http_version: head.and_then(Head::version).unwrap_or_default().to_owned(),
+        cookies: cookies(head, "cookie"),
+        headers: pairs(head),
+        post_data,
+        headers_size: message.map_or(-1, head_size),
+        body_size: message.map_or(-1, |message| size(message.body.wire_bytes())),
+    }
+}
+
+fn head_size(message: &Message) -> i64 {
+    size(message.head_range.end.saturating_sub(message.head_range.start))
+}
+
+fn response_of(message: Option<&Message>, streams: &dyn Streams, limits: &Limits) -> Response {
+    let head = message.and_then(|message| message.head.as_ref());
+    let reason = head.and_then(|head| match &head.start {
+        Start::Response { reason, .. } => reason.clone(),
+        Start::Request { .. } => None,
+    });
+    let wire = message.map_or(0, |message| message.body.wire_bytes());
+    let decoded = match message {
+        Some(message) if wire > 0 => {
+            body::read(streams, Direction::Response, &message.body, limits)
+        }
+        _ => Decoded::default(),
+    };
+    let (text, encoding) = text(&decoded);
+    let bytes = size(decoded.bytes.len() as u64);
+    let notes: Vec<_> = decoded.notes.iter().map(|note| note.text()).collect();
+    Response {
+        status: head.and_then(Head::status).unwrap_or(0),
+        status_text: reason.unwrap_or_default(),
+        http_version: head.and_then(Head::version).unwrap_or_default().to_owned(),
+        cookies: cookies(head, "set-cookie"),
+        headers: pairs(head),
+        content: Content {
+            size: bytes,
+            compression: bytes.saturating_sub(size(wire)),
+            mime_type: content_type(head),
+            text,
+            encoding,
+            comment: (!notes.is_empty()).then(|| notes.join("; ")),
+        },
+        redirect_url: head.and_then(|head| head.value("location")).unwrap_or_default().to_owned(),
+        headers_size: message.map_or(-1, head_size),
+        body_size: message.map_or(-1, |_| size(wire)),
+    }
+}
+
+fn content_type(head: Option<&Head>) -> String {
+    head.and_then(|head| head.value("content-type")).unwrap_or_default().to_owned()
+}
+
+fn url(transaction: &Transaction, server: &Server) -> String {
+    let target = transaction.request.as_ref().and_then(|one| one.head.as_ref()?.target());
+    let Some(target) = target else { return String::new() };
+    if target.contains("://") {
+        return target.to_owned();
+    }
+    let host = transaction.host().or(server.authority.as_deref()).unwrap_or("unknown");
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    format!("http://{host}{slash}{target}")
+}
+
+/// A body as HAR has it: text, or base64.
+fn text(decoded: &Decoded) -> (String, Option<&'static str>) {
+    match std::str::from_utf8(&decoded.bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (base64(&decoded.bytes), Some("base64")),
+    }
+}
+
+/// RFC 4648 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let digit = (bits >> shift & 63) as usize;
+            out.push(if at <= chunk.len() { char::from(DIGITS[digit]) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_as_in_rfc_4648() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

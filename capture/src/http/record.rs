@@ -1,0 +1,132 @@
+//! One line of `http.jsonl`.
+
+use serde::Serialize;
+
+use super::body::{self, Limits, Streams};
+use super::names;
+use super::transaction::{Direction, Framing, Message, State, Transaction};
+use crate::time::Timestamp;
+
+/// A transaction as `http.jsonl` has it: indexes from 1, missing values null, never absent.
+#[derive(Debug, Serialize)]
+pub struct Record<'a> {
+    flow: u64,
+    index: u64,
+    method: Option<&'a str>,
+    target: Option<&'a str>,
+    host: Option<&'a str>,
+    version: Option<&'a str>,
+    status: Option<u16>,
+    reason: Option<&'a str>,
+    request_headers: &'a [(String, String)],
+    response_headers: &'a [(String, String)],
+    request_body: BodyRecord,
+    response_body: BodyRecord,
+    times: Times,
+    state: State,
+    why: Option<&'a str>,
+}
+
+/// A body in a [`Record`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BodyRecord {
+    /// Bytes on the wire without framing, holes included.
+    pub wire_bytes: u64,
+    /// Bytes after decoding: the size of `file`.
+    pub bytes: u64,
+    /// Codings as announced, in the order of application.
+    pub encoding: Option<String>,
+    /// What said where it ends.
+    pub framing: Framing,
+    /// Path in the flow's directory; `None` for a body of no bytes.
+    pub file: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Times {
+    request_first: Option<String>,
+    request_last: Option<String>,
+    response_first: Option<String>,
+    response_last: Option<String>,
+}
+
+impl BodyRecord {
+    /// The body that went in `direction`, of `bytes` bytes when decoded.
+    #[must_use]
+    pub fn new(transaction: &Transaction, direction: Direction, bytes: u64) -> Self {
+        let Some(message) = transaction.message(direction) else {
+            return Self::default();
+        };
+        let wire_bytes = message.body.wire_bytes();
+        Self {
+            wire_bytes,
+            bytes,
+            encoding: message.body.encoding(),
+            framing: message.body.framing,
+            file: (wire_bytes > 0)
+                .then(|| format!("bodies/{}", names::body_file(transaction, direction))),
+        }
+    }
+
+    /// The same, decoding the body if its size cannot be known otherwise.
+    #[must_use]
+    pub fn measured(
+        transaction: &Transaction,
+        direction: Direction,
+        streams: &dyn Streams,
+        limits: &Limits,
+    ) -> Self {
+        let bytes = transaction.message(direction).map_or(0, |message| {
+            let known = message.body.codings.iter().any(|name| body::Coding::named(name).is_some());
+            if known && message.body.wire_bytes() > 0 {
+                body::read(streams, direction, &message.body, limits).bytes.len() as u64
+            } else {
+                message.body.wire_bytes()
+            }
+        });
+        Self::new(transaction, direction, bytes)
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The record of a transaction of flow number `flow`.
+    #[must_use]
+    pub fn new(
+        flow: u64,
+        transaction: &'a Transaction,
+        request_body: BodyRecord,
+        response_body: BodyRecord,
+    ) -> Self {
+        let request = transaction.request.as_ref().and_then(|message| message.head.as_ref());
+        let response = transaction.response.as_ref().and_then(|message| message.head.as_ref());
+        let reason = response.and_then(|head| match &head.start {
+            super::head::Start::Response { reason, .. } => reason.as_deref(),
+            super::head::Start::Request { .. } => None,
+        });
+        let time = |message: &Option<Message>, pick: fn(&Message) -> Timestamp| {
+            message.as_ref().map(|message| pick(message).to_rfc3339())
+        };
+        Self {
+            flow,
+            index: transaction.index,
+            method: request.and_then(|head| head.method()),
+            target: request.and_then(|head| head.target()),
+            host: transaction.host(),
+            version: response.or(request).and_then(|head| head.version()),
+            status: response.and_then(|head| head.status()),
+            reason,
+            request_headers: request.map_or(&[], |head| &head.headers),
+            response_headers: response.map_or(&[], |head| &head.headers),
+            request_body,
+            response_body,
+            times: Times {
+                request_first: time(&transaction.request, |message| message.first),
+                request_last: time(&transaction.request, |message| message.last),
+                response_first: time(&transaction.response, |message| message.first),
+                response_last: time(&transaction.response, |message| message.last),
+            },
+            state: transaction.state,
+            why: transaction.why.as_deref(),
+        }
+    }
+}

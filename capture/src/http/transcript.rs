@@ -1,0 +1,148 @@
+//! `http`: what a connection said, to be read by people.
+
+use std::fmt::Write;
+
+use super::body::{self, Limits, Piece, Streams};
+use super::names;
+use super::transaction::{Direction, Message, Transaction};
+
+/// Bytes of a decoded text body that are shown; the file of the body has all of it.
+pub const TEXT_MAX: usize = 64 << 10;
+
+/// The transcript of one transaction.
+///
+/// Heads come as they were sent; text bodies decoded, others as a pointer to their file. Lines
+/// that begin with `---` are ours. Control characters other than tabs and line ends are replaced,
+/// so that nothing captured can talk to a terminal.
+#[must_use]
+pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Limits) -> String {
+    let mut out = String::new();
+    let number = transaction.index;
+    for direction in [Direction::Request, Direction::Response] {
+        let name = match direction {
+            Direction::Request => "request",
+            Direction::Response => "response",
+        };
+        let Some(message) = transaction.message(direction) else {
+            let _ = writeln!(out, "--- {number} no {name}");
+            continue;
+        };
+        let _ = writeln!(out, "--- {number} {name} {}", message.first.to_rfc3339());
+        if direction == Direction::Response {
+            for range in &transaction.interim {
+                head(&mut out, streams, direction, range.clone());
+            }
+        }
+        head(&mut out, streams, direction, message.head_range.clone());
+        body(&mut out, transaction, direction, message, streams, limits);
+    }
+    if let Some(why) = &transaction.why {
+        let state = format!("{:?}", transaction.state).to_ascii_lowercase();
+        let _ = writeln!(out, "--- {number} {state}: {why}");
+    }
+    out.push('\n');
+    out
+}
+
+fn head(
+    out: &mut String,
+    streams: &dyn Streams,
+    direction: Direction,
+    range: std::ops::Range<u64>,
+) {
+    if range.is_empty() {
+        return;
+    }
+    let mut bytes = Vec::new();
+    streams.read(direction, range, &mut |piece| match piece {
+        Piece::Bytes(part) => bytes.extend_from_slice(part),
+        Piece::Hole(length) => bytes.extend_from_slice(format!("[{length} bytes gone]").as_bytes()),
+    });
+    out.push_str(&printable(&super::head::text(&bytes)));
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
+}
+
+fn body(
+    out: &mut String,
+    transaction: &Transaction,
+    direction: Direction,
+    message: &Message,
+    streams: &dyn Streams,
+    limits: &Limits,
+) {
+    let wire = message.body.wire_bytes();
+    if wire == 0 {
+        return;
+    }
+    let file = names::body_file(transaction, direction);
+    let pointer = format!("--- body: {wire} bytes on the wire, see bodies/{file}");
+    let media = message.head.as_ref().and_then(|head| head.media_type());
+    if !media.as_deref().is_none_or(is_text) {
+        let _ = writeln!(out, "{pointer}");
+        return;
+    }
+    let decoded = body::read(streams, direction, &message.body, limits);
+    let text = match std::str::from_utf8(&decoded.bytes) {
+        Ok(text) => text.to_owned(),
+        // A cut or a hole may fall into a character; Latin-1 is only for what says it is text.
+        Err(_) if media.is_some() => super::head::text(&decoded.bytes),
+        Err(_) => {
+            let _ = writeln!(out, "{pointer}");
+            return;
+        }
+    };
+    if media.is_none() && text.contains('\0') {
+        let _ = writeln!(out, "{pointer}");
+        return;
+    }
+    let mut end = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.push_str(&printable(&text[..end]));
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
+    if end < text.len() {
+        let _ = writeln!(out, "--- {} more bytes in bodies/{file}", text.len() - end);
+    }
+    for note in decoded.notes {
+        let _ = writeln!(out, "--- {}", note.text());
+    }
+}
+
+/// Whether bodies of that type are meant to be read.
+fn is_text(media: &str) -> bool {
+    media.starts_with("text/")
+        || media.ends_with("json")
+        || media.ends_with("xml")
+        || matches!(
+            media,
+            "application/javascript"
+                | "application/x-javascript"
+                | "application/x-www-form-urlencoded"
+                | "application/x-ndjson"
+                | "application/graphql"
+                | "application/yaml"
+        )
+}
+
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\r' if characters.peek() == Some(&'\n') => {}
+            '\n' | '\t' => out.push(character),
+            // The pictures of control characters, in their order.
+            '\0'..='\x1f' => {
+                out.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}'));
+            }
+            other if other.is_control() => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+    out
+}
