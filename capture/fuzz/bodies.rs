@@ -10,6 +10,11 @@ use std::time::Duration;
 
 use capture::decode::{self, Decoder, Outcome, Overlap, Reason};
 use capture::extent::Extent;
+use capture::http::body::{self, Piece, Streams};
+use capture::http::har::{self, Server};
+use capture::http::parser::{End, Event as HttpEvent, Limits as HttpLimits, Parser};
+use capture::http::transaction::{Direction as HttpDirection, Transaction};
+use capture::http::{names, probe, transcript};
 use capture::linktype::LinkType;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
@@ -96,6 +101,147 @@ pub(crate) fn savefile(data: &[u8]) {
         packet
     });
     assert_eq!(check_store(&part), expected.collect::<Vec<_>>());
+}
+
+/// A connection, as operations: a byte says what, one how long, and the bytes follow.
+pub(crate) fn http(data: &[u8]) {
+    let Some((first, operations)) = data.split_first() else {
+        return;
+    };
+    let limits = HttpLimits {
+        head_bytes: 300,
+        headers: 8,
+        pending: 4,
+        pending_bytes: 600,
+        chunk_line: 40,
+        body_ranges: 6,
+        codings: 3,
+        junk_line: 40,
+    };
+    let limits = if first & 1 == 0 { limits } else { HttpLimits::default() };
+    let (whole, streams) = connection(operations, limits, usize::MAX);
+    let (pieces, _) = connection(operations, limits, usize::from(first >> 1).max(1));
+    assert_eq!(whole, pieces);
+    for one in &whole {
+        check_transaction(one, &streams);
+    }
+}
+
+/// A compressed body: the first byte names the coding.
+pub(crate) fn http_body(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
+    let all = ["gzip", "deflate", "br", "zstd"];
+    let codings: Vec<_> =
+        all.iter().skip(usize::from(first & 3)).take(1 + usize::from(first >> 7)).collect();
+    let codings: Vec<_> = codings.into_iter().map(|&name| name.to_owned()).collect();
+    let limits = body::Limits { output: 10_000, ratio_from: 5_000, ..body::Limits::default() };
+    let decoded = body::decode([Piece::Bytes(rest)], &codings, first & 4 != 0, &limits);
+    assert!(decoded.bytes.len() <= rest.len().max(10_000));
+    if decoded.undone.is_empty() {
+        assert_eq!(decoded.bytes, rest);
+    }
+}
+
+#[derive(Debug, Default)]
+struct TwoStreams([Vec<u8>; 2]);
+
+impl Streams for TwoStreams {
+    fn read(
+        &self,
+        direction: HttpDirection,
+        range: std::ops::Range<u64>,
+        sink: &mut dyn FnMut(Piece<'_>),
+    ) {
+        let place = |offset| usize::try_from(offset).expect("an offset in memory");
+        let range = place(range.start)..place(range.end);
+        sink(Piece::Bytes(&self.0[direction as usize][range]));
+    }
+}
+
+fn connection(mut data: &[u8], limits: HttpLimits, piece: usize) -> (Vec<Transaction>, TwoStreams) {
+    let mut parser = Parser::new(limits);
+    let mut streams = TwoStreams::default();
+    let mut time = 0;
+    while let [operation, length, rest @ ..] = data {
+        time += 1;
+        let now = Timestamp::from_nanoseconds(time);
+        let direction =
+            if operation & 1 == 0 { HttpDirection::Request } else { HttpDirection::Response };
+        let stream = &mut streams.0[direction as usize];
+        let start = stream.len() as u64;
+        match operation >> 1 & 15 {
+            0 => {
+                stream.resize(stream.len() + usize::from(*length), 0);
+                parser.gap(direction, start, stream.len() as u64);
+                data = rest;
+            }
+            1 => {
+                let how = [End::Fin, End::Reset, End::Timeout, End::Evicted];
+                parser.end(direction, how[usize::from(length & 3)]);
+                data = rest;
+            }
+            2 => {
+                parser.acknowledged(u64::from(*length));
+                data = rest;
+            }
+            _ => {
+                let (bytes, after) = rest.split_at(usize::from(*length).min(rest.len()));
+                stream.extend_from_slice(bytes);
+                let mut at = start;
+                for part in bytes.chunks(piece) {
+                    parser.feed(direction, at, part, now);
+                    at += part.len() as u64;
+                }
+                data = after;
+            }
+        }
+        for direction in [HttpDirection::Request, HttpDirection::Response] {
+            let _ = probe::probe(direction, &streams.0[direction as usize]);
+        }
+        if limits.head_bytes < 1000 {
+            assert!(parser.memory() < 50_000, "{} bytes", parser.memory());
+        }
+    }
+    parser.end(HttpDirection::Response, End::Fin);
+    parser.end(HttpDirection::Request, End::Fin);
+    assert_eq!(parser.pending(), 0);
+    let mut found = Vec::new();
+    while let Some(event) = parser.event() {
+        match event {
+            HttpEvent::Transaction(one) => found.push(*one),
+            HttpEvent::Switched { request, response } => {
+                assert!(request <= streams.0[0].len() as u64);
+                assert!(response <= streams.0[1].len() as u64);
+            }
+        }
+    }
+    (found, streams)
+}
+
+fn check_transaction(one: &Transaction, streams: &TwoStreams) {
+    assert!(one.request.is_some() || one.response.is_some());
+    for direction in [HttpDirection::Request, HttpDirection::Response] {
+        let Some(message) = one.message(direction) else { continue };
+        let mut at = message.head_range.end;
+        assert!(message.head_range.start <= at);
+        for range in &message.body.ranges {
+            assert!(at <= range.start && range.start < range.end);
+            at = range.end;
+        }
+        assert!(at <= streams.0[direction as usize].len() as u64);
+        for hole in &message.body.holes {
+            let inside =
+                |range: &std::ops::Range<u64>| range.start <= hole.start && hole.end <= range.end;
+            assert!(message.body.ranges.iter().any(inside));
+        }
+        let name = names::body_file(one, direction);
+        assert!(name.len() <= names::MAX && !name.contains('/') && !name.contains(".."));
+    }
+    let limits = body::Limits { output: 10_000, ratio_from: 5_000, ..body::Limits::default() };
+    let _ = transcript::transcript(one, streams, &limits);
+    let _ = har::entry(one, &Server::default(), streams, &limits);
 }
 
 /// However a stream is cut into reads, the same comes out of it.

@@ -14,8 +14,10 @@ use savefile_encoder::{any_pcap, any_pcapng};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 5] = [
+const TARGETS: [(&str, Body); 7] = [
     ("decode", bodies::decode),
+    ("http", bodies::http),
+    ("http_body", bodies::http_body),
     ("pcap_stream", bodies::pcap_stream),
     ("pcapng_stream", bodies::pcapng_stream),
     ("savefile", bodies::savefile),
