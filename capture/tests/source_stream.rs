@@ -315,6 +315,28 @@ fn a_writer_is_never_held_up_by_readers_nor_by_a_ring_that_is_full() {
 }
 
 #[test]
+fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    let capture = start(directory.path(), &path, None);
+    let mut writer = writer(&path);
+    writer.write_all(&NATIVE.savefile(&[1])).unwrap();
+    eventually("it is stored", || stored(&capture) == 1);
+    capture.stop();
+    // Far more than a pipe holds: this would block for ever.
+    for number in 2..=2_000 {
+        writer.write_all(&NATIVE.packet(number, 2_000)).unwrap();
+    }
+    assert_eq!(stored(&capture), 1, "what comes while it is stopped is not kept");
+    assert_eq!(capture.condition().state, State::Stopped);
+    capture.start().unwrap();
+    writer.write_all(&NATIVE.packet(2_001, 10)).unwrap();
+    eventually("it goes on", || numbers(&capture).last() == Some(&2_001));
+    // What was in the pipe still, a megabyte at most, came when it was started again.
+    assert!(stored(&capture) < 600, "{} stored", stored(&capture));
+}
+
+#[test]
 fn stop_start_and_clear() {
     let directory = directory();
     let path = fifo(directory.path());

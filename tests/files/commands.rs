@@ -4,13 +4,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid, mkfifo};
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::{Format, numbered};
 use pcapfs_tests::{
-    Daemon, Fifo, Finished, Mount, Namespace, binary, is_mounted, run, skip_unless, tool,
+    Daemon, Fifo, Finished, Mount, Namespace, Running, binary, is_mounted, run, skip_unless, tool,
     wait_until,
 };
 use serde_json::Value;
@@ -467,7 +468,7 @@ fn umount_ends_the_daemon() {
         let finished = run(pcapfs().arg("umount").arg(&name), 5).success();
         assert_eq!((finished.text(), finished.stderr.as_str()), ("", ""));
         assert!(!is_mounted(&place.mountpoint()), "{}", name.display());
-        let status = daemon.wait_exit(std::time::Duration::from_secs(3)).expect("its end");
+        let status = daemon.wait_exit(Duration::from_secs(3)).expect("its end");
         assert!(status.success(), "{status}: {}", daemon.stderr());
     }
     place.is_untouched();
@@ -569,4 +570,76 @@ fn version_and_help_go_to_standard_output() {
         says(help.text(), parts);
         assert!(help.text().lines().all(|line| line.chars().count() <= 100), "{}", help.text());
     }
+}
+
+#[test]
+fn mounting_again_right_after_unmounting_works() {
+    skip_unless!(mount);
+    let place = Place::new();
+    let capture = format!("web=stream:{}", place.text("fifo"));
+    for round in 0..5 {
+        let mounted = run(place.mount(&["-c", &capture]).arg("--background"), 10);
+        assert_eq!(mounted.status.code(), Some(0), "round {round}: {mounted:?}");
+        let gone = run(pcapfs().arg("umount").arg(place.mountpoint()), 10);
+        assert_eq!(gone.status.code(), Some(0), "round {round}: {gone:?}");
+    }
+}
+
+#[test]
+fn a_mount_point_of_any_bytes_somewhere_is_no_trouble() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    skip_unless!(mount);
+    let place = Place::new();
+    let odd = place.path("x").with_file_name(OsStr::from_bytes(b"odd \xff\\ name"));
+    fs::create_dir(&odd).unwrap();
+    let file = place.text("trace.pcap");
+    let mount =
+        |at: &Path| run(pcapfs().arg("mount").arg(at).args(["-r", &file, "--background"]), 10);
+    for at in [odd.clone(), place.mountpoint()] {
+        let mounted = mount(&at);
+        assert_eq!(mounted.status.code(), Some(0), "{}: {mounted:?}", at.display());
+        assert_eq!(mount(&at).status.code(), Some(1), "{}: busy", at.display());
+    }
+    for at in [place.mountpoint(), odd.clone()] {
+        let gone = run(pcapfs().arg("umount").arg(&at), 10);
+        assert_eq!(gone.status.code(), Some(0), "{}: {gone:?}", at.display());
+    }
+}
+
+#[test]
+fn what_is_started_in_the_background_holds_nothing_of_who_started_it() {
+    skip_unless!(mount);
+    let place = Place::new();
+    let file = place.text("trace.pcap");
+    // The pipe of cat is descriptor 3 of pcapfs; cat ends when nobody has it any more.
+    let script = r#"{ "$0" mount "$1" -r "$2" --background 3>&1 >/dev/null 2>&1; } | cat"#;
+    let mut shell = tool("sh");
+    shell.args(["-c", script]).arg(pcapfs().get_program()).arg(place.mountpoint()).arg(&file);
+    let finished = run(&mut shell, 10);
+    assert!(finished.status.success(), "{finished:?}");
+    let gone = run(pcapfs().arg("umount").arg(place.mountpoint()), 10);
+    assert_eq!(gone.status.code(), Some(0), "{gone:?}");
+}
+
+#[test]
+fn a_start_that_takes_long_can_be_interrupted() {
+    skip_unless!(mount);
+    let place = Place::new();
+    // libpcap works on this for many seconds.
+    let ports: Vec<String> = (1..=600).map(|port| format!("port {port}")).collect();
+    let file = place.text("trace.pcap");
+    let filter = ports.join(" or ");
+    let mut command = place.mount(&["-r", &file, "-f", &filter]);
+    let mut running = Running::spawn(&mut command);
+    let pid = running.pid();
+    wait_until("its signals are watched", 5, || {
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).is_ok()
+            && fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
+    });
+    let begun = Instant::now();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait(5).code(), Some(1), "{}", running.stderr());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(running.stderr().contains("interrupted"), "{}", running.stderr());
 }

@@ -110,7 +110,8 @@ impl Home {
 
     fn is_mounted(&self, path: &Path) -> bool {
         let table = format!("/proc/{}/mountinfo", self.namespace.pid());
-        let table = fs::read_to_string(table).expect("the namespace is there");
+        let table = fs::read(table).expect("the namespace is there");
+        let table = String::from_utf8_lossy(&table);
         table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
     }
 }

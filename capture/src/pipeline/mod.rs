@@ -361,7 +361,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Stops: readers of streams get what is stored and then the end.
+    /// Stops: readers of streams get what is stored and then the end. A FIFO is read on, so that
+    /// whoever writes into it is not held up, and nothing of it is stored.
     ///
     /// # Blocking
     /// Waits for the thread to finish its batch.
@@ -389,6 +390,8 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.stop();
+        if let Some(worker) = self.worker.get_mut() {
+            worker.end(&self.shared);
+        }
     }
 }

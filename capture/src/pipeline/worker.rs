@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{CaptureError, Shared, Spec, State};
 use crate::linktype::LinkType;
-use crate::ring::Writer;
+use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
 use crate::source::{Control, Ended, Live, SourceError, SourceName, Stream};
 use crate::store::Store;
@@ -56,7 +56,12 @@ pub(super) enum Worker {
     /// Not running. `feed` is a source opened already, or one that goes on after a stop.
     Idle { writer: Box<Writer>, feed: Option<Feed> },
     /// Filling a ring.
-    Running { thread: JoinHandle<(Box<Writer>, Option<Feed>)>, control: Arc<Control> },
+    Running {
+        thread: JoinHandle<(Box<Writer>, Option<Feed>)>,
+        control: Arc<Control>,
+        /// The ring, if the source is a FIFO: then the thread goes on while the capture is stopped.
+        fifo: Option<Arc<Ring>>,
+    },
     /// Indexing a savefile.
     Indexing { thread: Option<JoinHandle<()>>, stop: Arc<AtomicBool> },
     /// Its thread panicked; there is no writer any more.
@@ -86,7 +91,15 @@ impl Worker {
     /// Starts filling the ring, unless that is going on.
     pub(super) fn start(&mut self, spec: &Spec, shared: &Arc<Shared>) -> Result<(), CaptureError> {
         match self {
-            Self::Running { thread, .. } if !thread.is_finished() => return Ok(()),
+            Self::Running { thread, control, fifo } if !thread.is_finished() => {
+                if let Some(ring) = fifo.as_ref().filter(|_| control.is_paused()) {
+                    control.pause(false);
+                    let known = ring.header().is_some();
+                    shared.set(if known { State::Running } else { State::Pending }, None);
+                    wait_until(|| !ring.bounds().ended || thread.is_finished());
+                }
+                return Ok(());
+            }
             // Ended by itself: its writer is taken back first.
             Self::Running { .. } => self.join(),
             Self::Idle { .. } => {}
@@ -112,14 +125,28 @@ impl Worker {
         };
         let orders = Arc::clone(&control);
         let (spec, shared) = (spec.clone(), Arc::clone(shared));
+        let endless = matches!(spec.source, SourceName::Stream(_));
+        let fifo = endless.then(|| Arc::clone(writer.ring()));
         let thread =
             builder().spawn(move || Filling { spec, shared, control: orders }.run(writer, feed))?;
-        *self = Self::Running { thread, control };
+        *self = Self::Running { thread, control, fifo };
         Ok(())
     }
 
-    /// Stops and waits for the thread.
+    /// Stops, so that the store has ended when this returns.
     pub(super) fn stop(&mut self, shared: &Shared) {
+        match self {
+            Self::Running { thread, control, fifo: Some(ring) } if !thread.is_finished() => {
+                control.pause(true);
+                wait_until(|| ring.bounds().ended || thread.is_finished());
+                shared.set(State::Stopped, shared.error());
+            }
+            _ => self.end(shared),
+        }
+    }
+
+    /// Stops and waits for the thread.
+    pub(super) fn end(&mut self, shared: &Shared) {
         match self {
             Self::Running { control, .. } => {
                 control.stop();
@@ -145,17 +172,27 @@ impl Worker {
         }
     }
 
-    /// Drops what is retained, soon if the thread runs, else now.
+    /// Drops what is retained.
     pub(super) fn clear(&mut self) {
         match self {
             Self::Running { thread, .. } if thread.is_finished() => {
                 self.join();
                 self.clear();
             }
-            Self::Running { control, .. } => control.clear(),
+            Self::Running { thread, control, .. } => {
+                control.clear();
+                wait_until(|| !control.is_clearing() || thread.is_finished());
+            }
             Self::Idle { writer, .. } => writer.clear(),
             Self::Indexing { .. } | Self::Broken => {}
         }
+    }
+}
+
+/// Waits for what a capture's thread does within its next batch.
+fn wait_until(done: impl Fn() -> bool) {
+    while !done() {
+        thread::sleep(Duration::from_micros(100));
     }
 }
 
@@ -216,7 +253,7 @@ impl Filling {
             Feed::Stream(stream) => {
                 let mut pending = shared.condition.lock().state == State::Pending;
                 let mut tick = |writer: &Writer| {
-                    if pending && writer.ring().header().is_some() {
+                    if pending && writer.ring().header().is_some() && !self.control.is_paused() {
                         pending = false;
                         shared.condition.lock().state = State::Running;
                     }
@@ -241,9 +278,7 @@ impl Filling {
             if self.control.must_stop() {
                 return None;
             }
-            if self.control.take_clear() {
-                writer.clear();
-            }
+            self.control.clear_if_ordered(|| writer.clear());
             let held = writer.ring().header().map(|header| header.link_type);
             match Feed::open(&self.spec) {
                 Ok(feed) if feed.link_type() == held => return Some(feed),

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
@@ -204,11 +205,27 @@ fn was_cut_short(file: &File) -> io::Result<bool> {
     Ok(magic.iter().chain(&headers).all(|&byte| byte == 0))
 }
 
-fn lock(file: File, path: &Path) -> Result<Flock<File>, RingError> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => RingError::InUse { path: path.to_owned() },
-        errno => RingError::System { path: path.to_owned(), error: errno.into() },
-    })
+/// How long a ring that is locked is waited for: a daemon that was told to end, or whose tree was
+/// unmounted, lets go of its rings a moment later.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+fn lock(mut file: File, path: &Path) -> Result<Flock<File>, RingError> {
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((same, Errno::EWOULDBLOCK)) if begun.elapsed() < LOCK_PATIENCE => {
+                file = same;
+                std::thread::sleep(LOCK_PATIENCE / 50);
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(RingError::InUse { path: path.to_owned() });
+            }
+            Err((_, errno)) => {
+                return Err(RingError::System { path: path.to_owned(), error: errno.into() });
+            }
+        }
+    }
 }
 
 /// Makes a ring file with nothing in it.

@@ -163,9 +163,7 @@ impl Live {
                 self.account(writer);
                 return Ok(Ended::Stopped);
             }
-            if control.take_clear() {
-                writer.clear();
-            }
+            control.clear_if_ordered(|| writer.clear());
             let idle = self.batch(writer)? == 0;
             self.uncounted |= !idle;
             if self.statistics_read.elapsed() >= STATISTICS_INTERVAL {

@@ -189,6 +189,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Control {
     stop: AtomicBool,
+    pause: AtomicBool,
     clear: AtomicBool,
     /// Readable while there may be an order.
     wake: EventFd,
@@ -201,13 +202,31 @@ impl Control {
     /// Those of eventfd(2).
     pub fn new() -> io::Result<Arc<Self>> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Arc::new(Self { stop: AtomicBool::new(false), clear: AtomicBool::new(false), wake }))
+        Ok(Arc::new(Self {
+            stop: AtomicBool::new(false),
+            pause: AtomicBool::new(false),
+            clear: AtomicBool::new(false),
+            wake,
+        }))
     }
 
     /// Stops the source soon.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Has the source go on but store nothing, or store again. Only streams do that: whoever
+    /// writes into one must not be held up.
+    pub fn pause(&self, pause: bool) {
+        self.pause.store(pause, Ordering::Release);
+        self.wake();
+    }
+
+    /// For the source's thread: whether to store nothing.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.pause.load(Ordering::Acquire)
     }
 
     /// Has the source drop what its ring retains.
@@ -227,10 +246,18 @@ impl Control {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// For the source's thread: whether to clear, once for each order.
+    /// For the source's thread: runs `clear` if it was ordered.
+    pub(crate) fn clear_if_ordered(&self, clear: impl FnOnce()) {
+        if self.clear.load(Ordering::Acquire) {
+            clear();
+            self.clear.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether an order to clear has not been carried out yet.
     #[must_use]
-    pub fn take_clear(&self) -> bool {
-        self.clear.load(Ordering::Relaxed) && self.clear.swap(false, Ordering::AcqRel)
+    pub fn is_clearing(&self) -> bool {
+        self.clear.load(Ordering::Acquire)
     }
 
     /// For the source's thread: what to poll beside the source itself.

@@ -37,6 +37,8 @@ pub struct Stream {
     compiled: Option<Filter>,
     snaplen: u32,
     reader: Reader,
+    /// What is read is not stored.
+    paused: bool,
     /// Packets of other link types than the capture's, which it cannot hold.
     foreign: u64,
     /// How many of those were told of.
@@ -95,6 +97,7 @@ impl Stream {
             compiled: None,
             snaplen,
             reader: Reader::new(),
+            paused: false,
             foreign: 0,
             told: 0,
         })
@@ -141,8 +144,10 @@ impl Stream {
             if control.must_stop() {
                 return Ok(Ended::Stopped);
             }
-            if control.take_clear() {
-                writer.clear();
+            control.clear_if_ordered(|| writer.clear());
+            if self.paused != control.is_paused() {
+                self.paused = !self.paused;
+                writer.set_ended(self.paused);
             }
             if !self.endless {
                 // Standard input blocks in read: wait here, where orders are heard.
@@ -231,7 +236,8 @@ impl Stream {
                         .compiled
                         .as_ref()
                         .is_none_or(|filter| filter.matches(packet.original_len, packet.data));
-                    if matches {
+                    // A paused stream is read to stay in step with it.
+                    if matches && !self.paused {
                         // Oversize packets are counted by the ring.
                         let (Append::Stored | Append::Oversize) =
                             writer.append(packet.time, packet.original_len, data);

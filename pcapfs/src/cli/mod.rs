@@ -3,11 +3,15 @@
 //! Exit codes: 0 done, 1 failed, 2 typed wrong.
 
 mod args;
+mod descriptors;
 pub(crate) mod output;
 mod size;
 
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -62,9 +66,31 @@ fn mistake(error: &clap::Error) -> String {
     format!("{} (try: pcapfs --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
+/// How long `umount` waits for the daemon to end, which by then has nothing left to do but that.
+const UMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+
 fn umount(mountpoint: &Path) -> Result<(), Failure> {
     let mountpoint = daemon::absolute(mountpoint)?;
-    fuse::unmount(&mountpoint, fuse::Manner::Clean).map_err(Failure::Mount)
+    // Of a tree whose daemon has died, or that is not to be read, nobody is known.
+    let daemon = fs::read(mountpoint.join("status.json"))
+        .ok()
+        .and_then(|status| serde_json::from_slice::<serde_json::Value>(&status).ok())
+        .and_then(|status| status.get("pid")?.as_u64());
+    fuse::unmount(&mountpoint, fuse::Manner::Clean).map_err(Failure::Mount)?;
+    // So that whoever mounts next finds the rings free.
+    let begun = Instant::now();
+    while daemon.is_some_and(is_alive) && begun.elapsed() < UMOUNT_PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Whether a process is there and has not ended; one that nobody has waited for yet has.
+fn is_alive(pid: u64) -> bool {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| !state.trim_start().starts_with(['Z', 'X']))
 }
 
 fn interfaces(json: bool) -> Result<(), Failure> {
@@ -96,6 +122,8 @@ fn in_background() -> Result<(), Failure> {
     let command = std::env::args_os().skip(1).take(1);
     let arguments = std::env::args_os().skip(2).filter(|word| word != "--background");
     let program = std::env::current_exe().map_err(Failure::System)?;
+    // A lock or a pipe of whoever started this is not to be held for the life of the daemon.
+    descriptors::close_on_exec();
     let mut child = Process::new(program)
         .args(command)
         .arg("--detached")
@@ -114,5 +142,8 @@ fn in_background() -> Result<(), Failure> {
         }
     }
     let status = child.wait().map_err(Failure::System)?;
+    if let Some(signal) = status.signal() {
+        output::say(format_args!("ended by signal {signal} before the tree was ready"));
+    }
     Err(Failure::Background(status.code().unwrap_or(1)))
 }

@@ -11,14 +11,18 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use capture::pipeline::{Capture, CaptureError, Made, Spec};
 use capture::ring::Permissions;
 use capture::source::SourceName;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid, setsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::cli::Mount;
@@ -98,11 +102,15 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     if options.detached {
         // Fails for a process that leads a group already, which then has no terminal to lose.
         let _ = setsid();
+        // Whoever waits for the tree to be ready has gone: then nobody wants it. A kernel without
+        // this has us go on.
+        let _ = set_pdeathsig(Signal::SIGTERM);
     }
     // What would fail at the end fails before anything is made.
     fuse::check(&mountpoint, &mount_options).map_err(Failure::Mount)?;
     let (sender, events) = mpsc::channel();
-    watch_signals(sender.clone()).map_err(Failure::System)?;
+    let mounting = Arc::new(AtomicBool::new(false));
+    watch_signals(sender.clone(), Arc::clone(&mounting)).map_err(Failure::System)?;
     if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
         prepare_ring_dir(&ring_dir)?;
     }
@@ -112,6 +120,7 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
             // Nobody listens any more when the daemon has ended before.
             let _ = sender.send(Event::Unmounted);
         };
+        mounting.store(true, Ordering::SeqCst);
         Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, over).map_err(Failure::Mount)
     });
     let mounted = match mounted {
@@ -121,6 +130,10 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
             return Err(failure);
         }
     };
+    if options.detached {
+        // Before it is said: whoever waits for it ends then.
+        let _ = set_pdeathsig(None);
+    }
     say(format_args!("{READY}{}", mountpoint.display()));
     if options.detached {
         // Not to keep a directory busy that has nothing to do with the captures.
@@ -201,17 +214,38 @@ fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
     }
 }
 
-/// Sends an event for every signal that means the end.
-fn watch_signals(sender: Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
+/// Sends an event for every signal that means the end. Before anything is mounted there is nothing
+/// to end in order, and what holds the start up may take long: then the process ends at once.
+fn watch_signals(sender: Sender<Event>, mounting: Arc<AtomicBool>) -> io::Result<()> {
+    // A write behind the limit of file sizes is an error like any other, and no reason to end.
+    flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
+    // nohup(1) means what it says.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in signals.forever() {
+            if !mounting.load(Ordering::SeqCst) {
+                say("interrupted before the tree was mounted");
+                #[expect(clippy::exit, reason = "the main thread may be busy for minutes")]
+                std::process::exit(1);
+            }
             if sender.send(Event::Signal).is_err() {
                 return;
             }
         }
     })?;
     Ok(())
+}
+
+/// Whether this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// The permissions a capture starts with: `root:pcapfs 0750`, or the invoking user's own.

@@ -90,12 +90,13 @@ impl Plan {
                 "'{alias}' is no alias: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front"
             ));
         }
-        if RESERVED.contains(&alias.as_str()) {
+        let is_free = |name: &str| !RESERVED.contains(&name) && self.holder(name).is_none();
+        if given && RESERVED.contains(&alias.as_str()) {
             return Err(format!("'{alias}' is no alias: the tree has a file of this name"));
         }
         if !given {
             let free = (1..).map(|n| if n == 1 { alias.clone() } else { format!("{alias}-{n}") });
-            if let Some(name) = free.into_iter().find(|name| self.holder(name).is_none()) {
+            if let Some(name) = free.into_iter().find(|name| is_free(name)) {
                 spec.alias = name;
             }
         } else if let Some(holder) = self.holder(alias) {
@@ -191,10 +192,11 @@ mod tests {
 
     #[test]
     fn made_up_names_give_way_and_given_ones_do_not() {
-        let read = ["/a/t.pcap", "/b/t.pcap", "/c/t.pcapng"].map(PathBuf::from).to_vec();
+        let read = ["/a/t.pcap", "/b/t.pcap", "/c/t.pcapng", "/README.pcap"];
+        let read = read.map(PathBuf::from).to_vec();
         let plan = made(&Mount { read, ..options() }).unwrap();
         let names: Vec<_> = plan.captures.iter().map(|spec| spec.alias.as_str()).collect();
-        assert_eq!(names, ["t", "t-2", "t-3"]);
+        assert_eq!(names, ["t", "t-2", "t-3", "README-2"]);
         let captures = vec!["web=eth0".to_owned(), "web=eth1".to_owned()];
         let error = made(&Mount { captures, ..options() }).unwrap_err();
         assert_eq!(error, "alias 'web' is taken (by eth0); choose another");

@@ -23,9 +23,12 @@ pub(crate) enum Error {
     /// A word written to `ctl` that is none of its orders.
     #[error("no such order (start, stop, clear)")]
     BadOrder,
-    /// An order that this capture cannot carry out.
-    #[error("not possible for this capture: {0}")]
+    /// An order that was tried and failed.
+    #[error("not possible now: {0}")]
     Refused(String),
+    /// An order that no capture of this kind can carry out.
+    #[error("not possible for this capture: {0}")]
+    Unsupported(&'static str),
     /// A file handle that is not open.
     #[error("not open")]
     BadHandle,
@@ -49,6 +52,7 @@ impl Error {
             Self::Fixed => Errno::EPERM,
             Self::WrongAccess => Errno::EACCES,
             Self::BadHandle => Errno::EBADF,
+            Self::Unsupported(_) => Errno::EOPNOTSUPP,
             // EIO for both: the bytes exist in the file's size and cannot be had.
             Self::Refused(_) | Self::Storage(_) | Self::Expired => Errno::EIO,
         }

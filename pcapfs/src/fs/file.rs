@@ -16,20 +16,36 @@ use super::error::Error;
 /// Who opened a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener {
-    /// Process, or thread of it, as the daemon's pid namespace numbers it; 0 from outside.
+    /// Process, as the daemon's pid namespace numbers it; 0 from outside.
     pub(crate) pid: u32,
+    /// The thread of it that called.
+    pub(crate) thread: u32,
     /// User.
     pub(crate) uid: u32,
-    /// The process's name at that time.
+    /// The thread's name at that time.
     pub(crate) comm: String,
 }
 
 impl Opener {
-    /// The caller with these ids, its name looked up.
-    pub(crate) fn new(pid: u32, uid: u32) -> Self {
-        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        Self { pid, uid, comm: comm.trim_end().to_owned() }
+    /// The caller with these ids, as the kernel gives them: it numbers threads.
+    pub(crate) fn new(thread: u32, uid: u32) -> Self {
+        let (pid, comm) = process_of(thread);
+        Self { pid, thread, uid, comm }
     }
+}
+
+/// The process that a thread belongs to, and the thread's name; the thread's own number and no name
+/// if it is gone or out of sight.
+pub(super) fn process_of(thread: u32) -> (u32, String) {
+    let directory = format!("/proc/{thread}");
+    // A name may be any bytes.
+    let comm = std::fs::read(format!("{directory}/comm")).unwrap_or_default();
+    let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
+    let status = std::fs::read(format!("{directory}/status")).unwrap_or_default();
+    let process = String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+    (process.unwrap_or(thread), comm)
 }
 
 /// What an open file gives.

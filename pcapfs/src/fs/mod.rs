@@ -222,18 +222,28 @@ impl Tree {
         }
     }
 
+    /// What the process of this thread has open of an inode.
+    fn opened_by(&self, inode: u64, thread: u32) -> Vec<Arc<OpenFile>> {
+        let files = self.files.read();
+        let open: Vec<_> = files.values().filter(|file| file.inode == inode).cloned().collect();
+        drop(files);
+        if open.is_empty() {
+            return open;
+        }
+        // Only now: it is a look into /proc.
+        let process = file::process_of(thread).0;
+        open.into_iter().filter(|file| [process, thread].contains(&file.opener.pid)).collect()
+    }
+
     /// Size and time of a file that is frozen when it is opened: of what process `pid` has open,
     /// or else of what it would get.
     fn frozen(&self, node: Node, pid: u32) -> (u64, Timestamp) {
-        let inode = node.inode();
-        let files = self.files.read();
-        let mine = files.values().filter(|file| file.inode == inode && file.opener.pid == pid);
-        if let Some(file) = mine.max_by_key(|file| file.opened)
+        let newest = self.opened_by(node.inode(), pid).into_iter().max_by_key(|file| file.opened);
+        if let Some(file) = newest
             && let Content::Frozen(bytes) = &file.content
         {
             return (bytes.len() as u64, file.opened);
         }
-        drop(files);
         (self.render(node).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
     }
 
@@ -286,11 +296,8 @@ impl Tree {
             Node::Replay => {
                 let attributes = of_replay(inode, &self.known_replay(inode)?);
                 // The ends move after the size was taken, so they are never before it.
-                let files = self.files.read();
-                for file in files.values() {
-                    if file.inode == inode && file.opener.pid == pid {
-                        file.size_was_told();
-                    }
+                for file in self.opened_by(inode, pid) {
+                    file.size_was_told();
                 }
                 Ok(attributes)
             }
@@ -362,11 +369,11 @@ impl Tree {
         let (name, entry, content) = match node {
             Node::Replay => {
                 let Replay { name, entry, extent } = self.known_replay(inode)?;
-                let pid = opener.pid;
+                let thread = opener.thread;
                 self.replays
                     .lock()
                     .recent
-                    .retain(|(_, who, _, what)| (*who, *what) != (pid, inode));
+                    .retain(|(_, who, _, what)| (*who, *what) != (thread, inode));
                 let snapshot = Snapshot::new(&**entry.capture.store(), extent);
                 (name, Some(entry), Content::Snapshot(Mutex::new(snapshot)))
             }
@@ -449,7 +456,7 @@ impl Tree {
                 Ok(())
             }
             b"clear" if capture.clear() => Ok(()),
-            b"clear" => Err(Error::Refused("a savefile cannot be cleared".to_owned())),
+            b"clear" => Err(Error::Unsupported("a savefile cannot be cleared")),
             _ => Err(Error::BadOrder),
         }
     }

@@ -21,8 +21,9 @@ struct Scene {
     _directory: TempDir,
 }
 
-const ME: u32 = 100;
-const OTHER: u32 = 200;
+// Above any process's number (proc_sys_kernel(5): pid_max is at most 2^22).
+const ME: u32 = 1 << 30;
+const OTHER: u32 = ME + 100;
 const PERMISSIONS: Permissions = Permissions { uid: 1, gid: 2, mode: 0o750 };
 const DATA: usize = 1000;
 
@@ -81,14 +82,14 @@ impl Scene {
 
     fn open(&self, path: &str, pid: u32) -> Result<(Attributes, u64), Error> {
         let attributes = self.lookup(path, pid)?;
-        let opener = Opener { pid, uid: 0, comm: "test".to_owned() };
+        let opener = Opener { pid, thread: pid, uid: 0, comm: "test".to_owned() };
         let access = Access { read: true, write: false };
         Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
     }
 
     fn control(&self) -> u64 {
         let inode = self.lookup("web/ctl", ME).unwrap().inode;
-        let opener = Opener { pid: ME, uid: 0, comm: "test".to_owned() };
+        let opener = Opener { pid: ME, thread: ME, uid: 0, comm: "test".to_owned() };
         self.tree.open(inode, Access { read: false, write: true }, opener).unwrap()
     }
 
@@ -255,7 +256,7 @@ fn orders_are_words_and_nothing_else_is() {
 #[test]
 fn files_are_opened_for_what_they_are_for() {
     let scene = Scene::new();
-    let opener = || Opener { pid: ME, uid: 0, comm: String::new() };
+    let opener = || Opener { pid: ME, thread: ME, uid: 0, comm: String::new() };
     for name in ["live.pcap", "replay.pcap", "status.json", "readers.jsonl"] {
         let inode = scene.lookup(&format!("web/{name}"), ME).unwrap().inode;
         for (read, write) in [(true, true), (false, true)] {

@@ -3,9 +3,11 @@
 //! root mounts with mount(2), as type `fuse.pcapfs`; everybody else asks `fusermount3`, which is
 //! setuid root, checks the mount point, and sends the descriptor back.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -83,6 +85,9 @@ pub(crate) enum MountError {
     Serve(io::Error),
 }
 
+/// The mounts this process sees.
+const MOUNTS: &str = "/proc/self/mountinfo";
+
 /// Mount flags that have a word.
 const FLAGS: [(&str, MsFlags, bool); 11] = [
     ("ro", MsFlags::MS_RDONLY, true),
@@ -136,7 +141,7 @@ pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Mou
 /// [`MountError`]; nothing is mounted.
 pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountError> {
     flags(options)?;
-    if mounted_type(mountpoint).as_deref() == Some(TYPE) {
+    if mounted_type(mountpoint)?.as_deref() == Some(TYPE) {
         match fs::metadata(mountpoint) {
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
                 unmount(mountpoint, Manner::Detach)?;
@@ -155,23 +160,45 @@ pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountErr
 }
 
 /// Type of the file system that is mounted at exactly this path, if one is.
-fn mounted_type(mountpoint: &Path) -> Option<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // proc(5): the fifth field is the mount point, the first after the hyphen the type. The last
-    // line for a mount point is the mount on top.
-    table.lines().rev().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let place = unescape(left.split(' ').nth(4)?);
-        (Path::new(&place) == mountpoint)
-            .then(|| right.split(' ').next().unwrap_or_default().to_owned())
-    })
+fn mounted_type(mountpoint: &Path) -> Result<Option<String>, MountError> {
+    let table =
+        fs::read(MOUNTS).map_err(|error| MountError::Refused { path: MOUNTS.into(), error })?;
+    // The last line for a mount point is the mount on top.
+    Ok(table.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        let (place, kind) = mount_of(line)?;
+        (place == mountpoint.as_os_str()).then(|| String::from_utf8_lossy(kind).into_owned())
+    }))
 }
 
-/// Undoes the octal escapes of `/proc/self/mountinfo`.
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+/// Mount point and type in a line of [`MOUNTS`]; both may be any bytes.
+///
+/// proc_pid_mountinfo(5): the fifth field is the mount point, the first after the hyphen the type.
+fn mount_of(line: &[u8]) -> Option<(OsString, &[u8])> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let place = unescape(fields.nth(4)?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some((place, kind))
+}
+
+/// Undoes the octal escapes of [`MOUNTS`]: a backslash and three digits.
+fn unescape(field: &[u8]) -> OsString {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, behind)) = rest.split_first() {
+        let digits = behind.first_chunk::<3>().filter(|_| *byte == b'\\');
+        let octal = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
+            Some(escaped) => {
+                plain.push(escaped);
+                rest = behind.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    OsString::from_vec(plain)
 }
 
 fn mount_directly(
@@ -282,7 +309,7 @@ fn own(descriptor: RawFd) -> OwnedFd {
 /// # Errors
 /// [`MountError`]; it stays mounted then.
 pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountError> {
-    if mounted_type(mountpoint).is_none_or(|kind| kind != TYPE) {
+    if mounted_type(mountpoint)?.is_none_or(|kind| kind != TYPE) {
         return Err(MountError::NotMounted(mountpoint.to_owned()));
     }
     if geteuid().is_root() {
@@ -340,6 +367,10 @@ mod tests {
 
     #[test]
     fn escaped_mount_points_are_found() {
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+        assert_eq!(unescape(br"/a\040b\134c\12"), r"/a b\c\12");
+        let line = b"40 1 0:35 / /tmp/b\xff\\040c rw,nosuid shared:1 - fuse.pcapfs pcapfs rw";
+        let (place, kind) = mount_of(line).unwrap();
+        assert_eq!((place.as_encoded_bytes(), kind), (&b"/tmp/b\xff c"[..], &b"fuse.pcapfs"[..]));
+        assert!(mount_of(b"").is_none());
     }
 }
