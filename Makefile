@@ -28,7 +28,7 @@ test:
 # As root; prints its table, and compares with tcpdump, dumpcap and dd in the same run.
 bench: build
 	sh .ci/packages build test
-	$(CARGO) bench --locked -p pcapfs-tests
+	$(CARGO) bench --locked -p pcapfs-tests --bench spine -- --markdown "$(CURDIR)/docs/benchmarks.md"
 
 # Builds nothing, so that it can run as root after `make`.
 install:
