@@ -5,7 +5,16 @@
 //! reader hardly ever reads twice. The fields are atomics, so the race is only about which values
 //! belong together, never about their validity.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(loom)]
+use loom::{
+    sync::atomic::{AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+#[cfg(not(loom))]
+use std::{
+    sync::atomic::{AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
 
 use crate::store::Position;
 
@@ -84,12 +93,12 @@ impl Published {
             if before.is_multiple_of(2) && before == self.version.load(Ordering::Relaxed) {
                 return Moment::from_words(words);
             }
-            std::thread::yield_now();
+            yield_now();
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
@@ -120,5 +129,30 @@ mod tests {
             reader.join().unwrap();
         });
         assert_eq!(published.read(), moment(200_000));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    #[test]
+    fn a_moment_is_read_whole_or_again() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let moment = |value| Moment::from_words([value; FIELDS]);
+            let published = Arc::new(Published::new(moment(0)));
+            let writer = Arc::clone(&published);
+            let thread = thread::spawn(move || {
+                writer.write(moment(1));
+            });
+            let seen = published.read();
+            assert_eq!(seen, moment(seen.newest_time));
+            thread.join().unwrap();
+            assert_eq!(published.read(), moment(1));
+        });
     }
 }
