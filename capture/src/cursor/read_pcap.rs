@@ -1,0 +1,98 @@
+//! One reply of a pcap reader: slices of the store, cut where the reader's buffer ends.
+//!
+//! What is handed out is counted in whole records: the records are walked, header by header, to
+//! the first that begins behind the cut, and the rest of the last one becomes the carry.
+
+use std::hint::black_box;
+use std::io::{self, IoSlice};
+
+use super::{CHUNKS_PER_REPLY, Cursor, Holding, Outcome, ReadError, next_chunk, storage};
+use crate::record;
+use crate::store::{Chunk, Store};
+
+impl Cursor {
+    pub(super) fn read_pcap(
+        &mut self,
+        store: &dyn Store,
+        want: usize,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadError> {
+        let from_carry = self.carry_len().min(want);
+        let mut left = want - from_carry;
+        let mut step = self.step();
+        let mut parts: [Option<(Chunk<'_>, usize, usize)>; CHUNKS_PER_REPLY] =
+            [const { None }; CHUNKS_PER_REPLY];
+        // The rest of the last record, in the chunk of the last part.
+        let mut rest = 0;
+        for (held, part) in parts.iter_mut().enumerate() {
+            if left == 0 {
+                break;
+            }
+            let holding = if held == 0 { Holding::Nothing } else { Holding::Chunks };
+            let found = next_chunk(store, self.format, &mut step, from_carry == 0, holding)?;
+            let Some((chunk, offset)) = found else { break };
+            let bytes = chunk.pcap_bytes().get(offset..).unwrap_or_default();
+            let take = left.min(bytes.len());
+            let (walked, count) = walk(bytes, take);
+            if walked < take {
+                return Err(ReadError::Storage("a stored record is not whole".to_owned()));
+            }
+            step.place.chunk = chunk.id;
+            let number = chunk.pcap_number(step.place.position.number, count);
+            step.foreign += number - step.place.position.number - count;
+            step.place.position.number = number;
+            step.place.position.pcap += walked as u64;
+            rest = walked - take;
+            left -= take;
+            *part = Some((chunk, offset, take));
+        }
+        let mut slices = [IoSlice::new(&[]); CHUNKS_PER_REPLY + 1];
+        let carry = self.carry().get(..from_carry).unwrap_or_default();
+        let mut used = 0;
+        let bodies = parts.iter().flatten().map(|(chunk, offset, take)| {
+            chunk.pcap_bytes().get(*offset..offset + take).unwrap_or_default()
+        });
+        for (slice, bytes) in slices
+            .iter_mut()
+            .zip(std::iter::once(carry).chain(bodies).filter(|bytes| !bytes.is_empty()))
+        {
+            *slice = IoSlice::new(bytes);
+            used += 1;
+        }
+        let sent = want - left;
+        if sent == 0 {
+            self.apply(&step);
+            return Ok(Outcome::Empty);
+        }
+        store.intact().map_err(storage)?;
+        send(slices.get(..used).unwrap_or_default()).map_err(ReadError::Send)?;
+        // Sent: now the cursor moves, while the chunks are still pinned.
+        self.consume_carry(from_carry);
+        if let Some((chunk, offset, take)) = parts.iter().flatten().last() {
+            let end = offset + take;
+            if let Some(bytes) = chunk.pcap_bytes().get(end..end + rest) {
+                self.carry.extend_from_slice(bytes);
+            }
+        }
+        self.delivered_bytes += sent as u64;
+        self.apply(&step);
+        Ok(Outcome::Sent(sent))
+    }
+}
+
+/// Records to look ahead in a walk: as many cache lines as a processor waits for at a time.
+const AHEAD: usize = 8;
+
+/// Walks whole records until at least `take` bytes are covered; bytes and records walked.
+fn walk(bytes: &[u8], take: usize) -> (usize, u64) {
+    let (mut walked, mut count) = (0, 0);
+    while walked < take {
+        let Some(len) = bytes.get(walked..).and_then(record::len_at) else { break };
+        // A guess at a header further on, so that the processor fetches it now: each length says
+        // where the next one is, and a walk of cold memory would wait for one line at a time.
+        black_box(bytes.get(walked + AHEAD * len).copied());
+        walked += len;
+        count += 1;
+    }
+    (walked, count)
+}

@@ -1,0 +1,102 @@
+//! One reply of a pcapng reader: blocks made of records into a buffer, and what does not fit the
+//! reader's buffer kept as the carry.
+
+use std::io::{self, IoSlice};
+
+use super::{Cursor, Encoder, Holding, Outcome, ReadError, Step, next_chunk, storage};
+use crate::record;
+use crate::store::Store;
+
+impl Cursor {
+    pub(super) fn read_pcapng(
+        &mut self,
+        store: &dyn Store,
+        want: usize,
+        ended: bool,
+        send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+    ) -> Result<Outcome, ReadError> {
+        let from_carry = self.carry_len().min(want);
+        let left = want - from_carry;
+        let mut step = self.step();
+        let mut blocks = std::mem::take(&mut self.encoder.scratch);
+        blocks.clear();
+        let mut encoder = self.encoder.clone();
+        if left > 0 {
+            let made = self.encode(store, &mut step, &mut encoder, left, ended, &mut blocks);
+            if let Err(error) = made {
+                self.encoder.scratch = blocks;
+                return Err(error);
+            }
+        }
+        let from_blocks = blocks.len().min(left);
+        let sent = from_carry + from_blocks;
+        let carry = self.carry().get(..from_carry).unwrap_or_default();
+        let fresh = blocks.get(..from_blocks).unwrap_or_default();
+        let result = if sent == 0 {
+            Ok(Outcome::Empty)
+        } else {
+            send(&[IoSlice::new(carry), IoSlice::new(fresh)])
+                .map(|()| Outcome::Sent(sent))
+                .map_err(ReadError::Send)
+        };
+        if result.is_ok() {
+            self.consume_carry(from_carry);
+            self.carry.extend_from_slice(blocks.get(from_blocks..).unwrap_or_default());
+            self.delivered_bytes += sent as u64;
+            self.encoder = encoder;
+            self.apply(&step);
+        }
+        self.encoder.scratch = blocks;
+        result
+    }
+
+    /// Encodes records until there are `want` bytes or no more records.
+    fn encode(
+        &self,
+        store: &dyn Store,
+        step: &mut Step,
+        encoder: &mut Encoder,
+        want: usize,
+        ended: bool,
+        blocks: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let Some(header) = store.header() else { return Ok(()) };
+        let delivered =
+            |step: &Step| step.place.position.number - self.origin - self.lost - step.lost;
+        while blocks.len() < want {
+            let lost_before = step.lost;
+            let may_lap = blocks.is_empty() && self.carry_len() == 0;
+            let found = next_chunk(store, self.format, step, may_lap, Holding::Nothing)?;
+            // Also if there is nothing to follow the loss yet: the packet that will follows it.
+            encoder.note_loss(step.lost - lost_before);
+            let Some((chunk, offset)) = found else {
+                if ended && blocks.is_empty() && self.carry_len() == 0 {
+                    encoder.finish(store, delivered(step), blocks);
+                }
+                break;
+            };
+            encoder.statistics_if_due(store, delivered(step), blocks);
+            let bytes = chunk.bytes().get(offset..).unwrap_or_default();
+            for record in record::Records::new(bytes) {
+                let index = step.place.position.number.saturating_sub(chunk.first.number);
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
+                let interface = chunk.interface(index);
+                let told = encoder.has_loss_to_tell();
+                let measured = encoder.packet(store, &header, interface, &record, blocks);
+                step.place.position.number += 1;
+                if chunk.is_in_pcap(index) {
+                    step.place.position.pcap += record.len() as u64;
+                }
+                step.place.position.pcapng += measured;
+                if told {
+                    step.plain = step.place.position.pcapng;
+                }
+                if blocks.len() >= want {
+                    break;
+                }
+            }
+            step.place.chunk = chunk.id;
+        }
+        store.intact().map_err(storage)
+    }
+}

@@ -1,0 +1,105 @@
+//! Putting a cursor somewhere else: to any byte that is retained, or back to the beginning.
+
+use super::{Begin, Cursor, Format, Place, ReadError, storage};
+use crate::record;
+use crate::store::{Chunk, PinError, Position, Store, Target};
+
+impl Cursor {
+    /// Puts the cursor at the byte of this coordinate of its format, as [`Position`] measures it.
+    ///
+    /// # Errors
+    /// [`ReadError::Expired`] if it is no longer retained; the cursor stays where it was.
+    pub(crate) fn seek(&mut self, store: &dyn Store, coordinate: u64) -> Result<(), ReadError> {
+        let Some(header) = store.header() else { return Err(ReadError::Expired) };
+        if self.format == Format::Pcapng && coordinate < self.plain {
+            return Err(ReadError::Expired);
+        }
+        let target = match self.format {
+            Format::Pcap => Target::Pcap(coordinate),
+            Format::Pcapng => Target::Pcapng(coordinate),
+        };
+        let expired = |error| match error {
+            PinError::Failed(why) => ReadError::Storage(why),
+            PinError::Lapped | PinError::NotYet => ReadError::Expired,
+        };
+        let chunk = store.find(target).and_then(|id| store.pin(id)).map_err(expired)?;
+        let mut encoder = self.encoder.clone();
+        encoder.jump(described_before(store, &chunk));
+        let mut position = chunk.first;
+        // Of another link type, before `position`.
+        let mut foreign = match self.format {
+            Format::Pcap => chunk.foreign,
+            Format::Pcapng => 0,
+        };
+        for (index, record) in record::Records::new(self.format.records(&chunk)).enumerate() {
+            let interface = chunk.interface(index);
+            let mut after = position;
+            match self.format {
+                Format::Pcap => {
+                    after.number = chunk.pcap_number(position.number, 1);
+                    foreign += after.number - position.number - 1;
+                    after.pcap += record.len() as u64;
+                }
+                Format::Pcapng => {
+                    after.number += 1;
+                    if chunk.is_in_pcap(index) {
+                        after.pcap += record.len() as u64;
+                    }
+                    after.pcapng += encoder.measure(store, interface, &record);
+                }
+            }
+            if target.coordinate(&after) <= coordinate {
+                encoder.jump(interface.map_or(1, |interface| interface.known));
+                position = after;
+                continue;
+            }
+            let mut carry = Vec::new();
+            match self.format {
+                Format::Pcap => {
+                    let from = usize::try_from(position.pcap - chunk.first.pcap).unwrap_or(0);
+                    let bytes = chunk.pcap_bytes().get(from..from + record.len());
+                    carry.extend_from_slice(bytes.unwrap_or_default());
+                }
+                Format::Pcapng => {
+                    encoder.packet(store, &header, interface, &record, &mut carry);
+                }
+            }
+            store.intact().map_err(storage)?;
+            self.waiting = None;
+            self.carried = usize::try_from(coordinate - target.coordinate(&position)).unwrap_or(0);
+            self.carry = carry;
+            self.encoder = encoder;
+            self.place = Place { chunk: chunk.id, position: after };
+            self.foreign = foreign;
+            self.lost = self.lost.min(after.number.saturating_sub(self.origin));
+            return Ok(());
+        }
+        Err(ReadError::Expired)
+    }
+
+    /// Puts the cursor back to where it was made, before the file header.
+    pub(crate) fn rewind(&mut self, store: &dyn Store, begin: Position) {
+        self.waiting = Some(Begin::Oldest);
+        self.carry.clear();
+        self.carried = 0;
+        self.lost = 0;
+        self.foreign = 0;
+        self.plain = 0;
+        self.encoder.jump(0);
+        self.place = Place { chunk: store.bounds().oldest_chunk, position: begin };
+        if let Ok(chunk) = store.find(Target::Number(begin.number)) {
+            self.place.chunk = chunk;
+        }
+    }
+}
+
+/// Interfaces that are described before the first record of `chunk`.
+fn described_before(store: &dyn Store, chunk: &Chunk<'_>) -> u32 {
+    let previous = chunk.id.checked_sub(1).and_then(|id| store.pin_more(id).ok());
+    previous
+        .and_then(|previous| {
+            let count = chunk.first.number.saturating_sub(previous.first.number);
+            previous.interface(usize::try_from(count).ok()?.checked_sub(1)?)
+        })
+        .map_or_else(|| store.leading_interfaces(), |interface| interface.known)
+}
