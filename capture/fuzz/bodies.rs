@@ -27,6 +27,7 @@ use capture::tcp::{
     Verdict,
 };
 use capture::time::{Precision, Timestamp};
+use capture::tls;
 
 /// What came out of a stream.
 #[derive(Debug, Default, PartialEq)]
@@ -141,6 +142,33 @@ pub(crate) fn http_body(data: &[u8]) {
     assert!(decoded.bytes.len() <= rest.len().max(10_000));
     if decoded.undone.is_empty() {
         assert_eq!(decoded.bytes, rest);
+    }
+}
+
+/// The beginning of a stream; the first byte says how many bytes of it come at a time.
+pub(crate) fn tls(data: &[u8]) {
+    let Some((first, stream)) = data.split_first() else {
+        return;
+    };
+    let whole = tls::hello(stream);
+    // Enough pieces to find what is undecided, few enough for streams of some length.
+    let piece = usize::from(*first).max(stream.len() / 64).max(1);
+    for cut in (0..stream.len()).step_by(piece) {
+        let part = tls::hello(&stream[..cut]);
+        assert!(part == tls::Outcome::NotYet || part == whole, "{part:?}, then {whole:?}");
+    }
+    let names = match whole {
+        tls::Outcome::Client(hello) => hello.server_name.into_iter().chain(hello.alpn).collect(),
+        tls::Outcome::Server(hello) => hello.alpn.into_iter().collect(),
+        tls::Outcome::NotYet => {
+            assert!(stream.len() < tls::ENOUGH);
+            Vec::new()
+        }
+        tls::Outcome::No => Vec::new(),
+    };
+    assert!(names.len() <= 33);
+    for name in names {
+        assert!(!name.is_empty() && name.len() <= 255 && !name.contains(char::is_control));
     }
 }
 

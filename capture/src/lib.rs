@@ -44,3 +44,4 @@ pub mod source;
 pub mod store;
 pub mod tcp;
 pub mod time;
+pub mod tls;

@@ -14,7 +14,7 @@ use savefile_encoder::{any_pcap, any_pcapng};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 7] = [
+const TARGETS: [(&str, Body); 8] = [
     ("decode", bodies::decode),
     ("http", bodies::http),
     ("http_body", bodies::http_body),
@@ -22,6 +22,7 @@ const TARGETS: [(&str, Body); 7] = [
     ("pcapng_stream", bodies::pcapng_stream),
     ("savefile", bodies::savefile),
     ("tcp", bodies::tcp),
+    ("tls", bodies::tls),
 ];
 
 fn corpus(target: &str) -> PathBuf {

@@ -1,0 +1,305 @@
+//! What TLS says in the clear: the name a client asks for, protocols and versions.
+//!
+//! Pure: the first bytes of a stream in, what its first message says out. Nothing is decrypted, and
+//! what follows the first message of a side is of no interest here.
+//!
+//! Sources: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 6066 section 3 (`server_name`), RFC 7301
+//! section 3.1 (ALPN), RFC 8701 (GREASE), RFC 6101 (SSL 3.0).
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod message;
+mod reader;
+
+use std::fmt;
+
+use message::{CLIENT_HELLO, Message};
+use reader::{Fault, Reader};
+
+/// Most bytes of a hello with its header: far more than the 2 KB of those with post-quantum keys,
+/// less than the format allows.
+const LONGEST: usize = 64 << 10;
+
+/// Bytes of a stream behind which [`hello`] is never undecided: the longest hello that is looked
+/// at, with a record header of five bytes before each of its bytes.
+pub const ENOUGH: usize = 6 * LONGEST;
+
+/// Bytes kept of a name.
+const NAME: usize = 255;
+
+/// Protocols kept of what a client offers.
+const PROTOCOLS: usize = 32;
+
+/// `SHA-256("HelloRetryRequest")`, the random number of a server hello that is none: RFC 8446,
+/// section 4.1.3.
+const RETRY: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+
+/// Extension `server_name`: RFC 6066, section 3.
+const SERVER_NAME: u16 = 0;
+
+/// Extension `application_layer_protocol_negotiation`: RFC 7301, section 3.1.
+const ALPN: u16 = 16;
+
+/// Extension `supported_versions`: RFC 8446, section 4.2.1.
+const SUPPORTED_VERSIONS: u16 = 43;
+
+/// What the first bytes of a stream are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The bytes so far do not say.
+    NotYet,
+    /// Not the beginning of TLS.
+    No,
+    /// The side that opens a TLS connection.
+    Client(ClientHello),
+    /// The other side.
+    Server(ServerHello),
+}
+
+/// What a client offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientHello {
+    /// The host it wants to talk to: at most 255 bytes, without control characters. That of the
+    /// outer hello if there is an encrypted one inside.
+    pub server_name: Option<String>,
+    /// The highest version it offers.
+    pub version: Version,
+    /// Application protocols, the preferred one first; at most 32, in the shape of names.
+    pub alpn: Vec<String>,
+}
+
+/// What a server chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerHello {
+    /// The version that is spoken.
+    pub version: Version,
+    /// The application protocol; TLS 1.3 does not show it.
+    pub alpn: Option<String>,
+    /// It asks for another client hello first (`HelloRetryRequest`).
+    pub is_retry: bool,
+}
+
+/// A version as it is on the wire. Written as people call it: `TLS 1.3`, `SSL 3.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Version(pub u16);
+
+impl Version {
+    /// A draft of TLS 1.3: RFC 8446 had 28 of them, and they were in use for years.
+    const fn is_draft(self) -> bool {
+        self.0 >> 8 == 0x7f
+    }
+
+    /// Where it is among the versions, from the oldest on; `None` for numbers that are none, such
+    /// as GREASE.
+    fn rank(self) -> Option<(u16, u16)> {
+        match self.0.to_be_bytes() {
+            [3, _] => Some((self.0, 0)),
+            [0x7f, draft] => Some((0x0303, u16::from(draft).max(1))),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.to_be_bytes() {
+            [0, 2] => write!(formatter, "SSL 2.0"),
+            [3, 0] => write!(formatter, "SSL 3.0"),
+            [3, minor] => write!(formatter, "TLS 1.{}", minor.saturating_sub(1)),
+            [0x7f, draft] => write!(formatter, "TLS 1.3 (draft {draft})"),
+            _ => write!(formatter, "0x{:04x}", self.0),
+        }
+    }
+}
+
+/// What the stream that begins with `bytes` opens with.
+///
+/// Once it is decided, more bytes do not change it, and it is with [`ENOUGH`] of them. Looks at a
+/// hello from its beginning each time, so callers with much to wait for ask less often than they
+/// get bytes.
+#[must_use]
+pub fn hello(bytes: &[u8]) -> Outcome {
+    match bytes.first() {
+        None => return Outcome::NotYet,
+        Some(first) if first & 0x80 != 0 => {
+            return decide(compatible_client_hello(&mut Reader::new(bytes)), false);
+        }
+        Some(_) => {}
+    }
+    let message = match Message::gather(bytes) {
+        Ok(message) => message,
+        Err(fault) => return decide(Err(fault), false),
+    };
+    let mut body = Reader::new(&message.body);
+    let found = if message.kind == CLIENT_HELLO {
+        client_hello(&mut body).map(Outcome::Client)
+    } else {
+        server_hello(&mut body).map(Outcome::Server)
+    };
+    match found {
+        Ok(_) if !message.is_whole => Outcome::NotYet,
+        found => decide(found, message.is_whole),
+    }
+}
+
+/// `is_whole`: nothing will be added to what was too short.
+fn decide(found: Result<Outcome, Fault>, is_whole: bool) -> Outcome {
+    match found {
+        Ok(outcome) => outcome,
+        Err(Fault::Short) if !is_whole => Outcome::NotYet,
+        Err(_) => Outcome::No,
+    }
+}
+
+/// A client hello in the format of SSL 2.0, which clients sent that spoke later versions too:
+/// RFC 5246, section E.2. It names no server.
+fn compatible_client_hello(reader: &mut Reader<'_>) -> Result<Outcome, Fault> {
+    let len = usize::from(reader.u16()? & 0x7fff);
+    Fault::unless(reader.u8()? == CLIENT_HELLO)?;
+    let version = Version(reader.u16()?);
+    Fault::unless(matches!(version.0, 0x0002 | 0x0300..=0x0304))?;
+    let ciphers = usize::from(reader.u16()?);
+    Fault::unless(ciphers > 0 && ciphers.is_multiple_of(3))?;
+    let session = usize::from(reader.u16()?);
+    Fault::unless(matches!(session, 0 | 16))?;
+    let challenge = usize::from(reader.u16()?);
+    Fault::unless((16..=32).contains(&challenge))?;
+    let fields = [ciphers, session, challenge].into_iter().fold(9, usize::saturating_add);
+    Fault::unless(len == fields)?;
+    Ok(Outcome::Client(ClientHello { server_name: None, version, alpn: Vec::new() }))
+}
+
+/// RFC 8446, section 4.1.2.
+fn client_hello(body: &mut Reader<'_>) -> Result<ClientHello, Fault> {
+    let version = legacy_version(body)?;
+    Fault::unless(!version.is_draft())?;
+    body.take(32)?;
+    session_id(body)?;
+    let ciphers = usize::from(body.u16()?);
+    Fault::unless(ciphers >= 2 && ciphers.is_multiple_of(2))?;
+    body.take(ciphers)?;
+    let compressions = usize::from(body.u8()?);
+    Fault::unless(compressions >= 1)?;
+    body.take(compressions)?;
+    let extensions = Extensions::read(body)?;
+    let versions = extensions.supported_versions.and_then(|mut versions| versions.short().ok());
+    let best = versions.into_iter().flat_map(words).map(Version);
+    let best = best.filter(|version| version.rank().is_some()).max_by_key(|one| one.rank());
+    Ok(ClientHello {
+        server_name: extensions.server_name.and_then(host_name),
+        version: best.unwrap_or(version),
+        alpn: extensions.alpn.map(protocols).unwrap_or_default(),
+    })
+}
+
+/// RFC 8446, section 4.1.3.
+fn server_hello(body: &mut Reader<'_>) -> Result<ServerHello, Fault> {
+    let version = legacy_version(body)?;
+    let is_retry = body.take(32)? == RETRY;
+    if version.is_draft() {
+        // Up to draft 21, of which this is the only trace, there were no other fields.
+        body.take(2)?;
+    } else {
+        session_id(body)?;
+        body.take(3)?;
+    }
+    let extensions = Extensions::read(body)?;
+    let selected = extensions.supported_versions.and_then(|mut version| version.u16().ok());
+    let selected = selected.map(Version).filter(|version| version.rank().is_some());
+    let alpn = extensions.alpn.and_then(|list| protocols(list).into_iter().next());
+    Ok(ServerHello { version: selected.unwrap_or(version), alpn, is_retry })
+}
+
+fn legacy_version(body: &mut Reader<'_>) -> Result<Version, Fault> {
+    let major = body.u8()?;
+    Fault::unless(matches!(major, 3 | 0x7f))?;
+    Ok(Version(u16::from_be_bytes([major, body.u8()?])))
+}
+
+fn session_id(body: &mut Reader<'_>) -> Result<(), Fault> {
+    let len = body.u8()?;
+    Fault::unless(len <= 32)?;
+    body.take(len.into()).map(drop)
+}
+
+/// The contents of the extensions that say something here. One that does not keep to its own
+/// format says nothing.
+#[derive(Debug, Default)]
+struct Extensions<'a> {
+    server_name: Option<Reader<'a>>,
+    alpn: Option<Reader<'a>>,
+    supported_versions: Option<Reader<'a>>,
+}
+
+impl<'a> Extensions<'a> {
+    /// RFC 8446, section 4.2. Versions before TLS 1.2 need not have the field at all.
+    fn read(body: &mut Reader<'a>) -> Result<Self, Fault> {
+        let mut found = Self::default();
+        if body.is_empty() {
+            return Ok(found);
+        }
+        let mut all = body.long()?;
+        while !all.is_empty() {
+            // Behind the length of all of them, what is short stays short.
+            let kind = all.u16().map_err(|_| Fault::Broken)?;
+            let content = all.long().map_err(|_| Fault::Broken)?;
+            let place = match kind {
+                SERVER_NAME => &mut found.server_name,
+                ALPN => &mut found.alpn,
+                SUPPORTED_VERSIONS => &mut found.supported_versions,
+                _ => continue,
+            };
+            place.get_or_insert(content);
+        }
+        Ok(found)
+    }
+}
+
+/// The first host name of a list of names: RFC 6066, section 3.
+fn host_name(mut content: Reader<'_>) -> Option<String> {
+    let mut names = content.long().ok()?;
+    loop {
+        let (kind, name) = (names.u8().ok()?, names.long().ok()?);
+        if kind == 0 {
+            return (!name.is_empty()).then(|| text(name.rest()));
+        }
+    }
+}
+
+/// RFC 7301, section 3.1.
+fn protocols(mut content: Reader<'_>) -> Vec<String> {
+    let mut list = content.long().unwrap_or_default();
+    let names = std::iter::from_fn(|| list.short().ok());
+    let names = names.filter(|name| !name.is_empty()).take(PROTOCOLS);
+    names.map(|name| text(name.rest())).collect()
+}
+
+fn words(list: Reader<'_>) -> impl Iterator<Item = u16> {
+    let (words, _) = list.rest().as_chunks::<2>();
+    words.iter().map(|word| u16::from_be_bytes(*word))
+}
+
+/// A name from the wire, fit to be shown.
+fn text(bytes: &[u8]) -> String {
+    let mut name = String::new();
+    for character in String::from_utf8_lossy(bytes).chars() {
+        let shown = if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
+        if name.len().saturating_add(shown.len_utf8()) > NAME {
+            break;
+        }
+        name.push(shown);
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests;
