@@ -377,6 +377,11 @@ impl Assembler {
         }
     }
 
+    /// Gives back memory kept for growth: nothing more will come.
+    pub fn shrink(&mut self) {
+        self.settled.shrink_to_fit();
+    }
+
     /// The stream between two offsets, in order and without anything left out. Ends where nothing
     /// is decided yet. Costs O(log n) for the first chunk and O(1) for each other.
     #[must_use]

@@ -261,6 +261,32 @@ impl Connection {
         self.handshake
     }
 
+    /// Stream offset up to which the receiver of the stream sent in `direction` has acknowledged it;
+    /// 0 if it never did. One more than the stream has if that was for a FIN.
+    #[must_use]
+    pub fn acknowledged(&self, direction: Direction) -> u64 {
+        self.half(direction).acknowledged()
+    }
+
+    /// Stream offset behind the payload of a segment that was just taken; `None` if it is far from
+    /// anything expected.
+    #[must_use]
+    pub fn offset_behind(&self, segment: &Segment<'_>, settings: &Settings) -> Option<u64> {
+        let sequence = segment.sequence.plus(segment.flags.syn.into());
+        match self.half(segment.direction).place(sequence, segment.wire_len, settings) {
+            Place::Near(offset) => {
+                u64::try_from(offset.saturating_add(segment.wire_len.into())).ok()
+            }
+            Place::Far => None,
+        }
+    }
+
+    /// Whether it has ended: [`Event::Closed`] was told.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
     pub fn memory(&self) -> usize {

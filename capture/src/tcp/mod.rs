@@ -30,3 +30,4 @@ pub mod stream;
 pub use assembler::{Absence, Assembler, Bytes, NoBytes, Policy};
 pub use connection::{Connection, Ports};
 pub use segment::{Counters, Direction, Event, Flags, Segment, Settings, State, Verdict};
+pub(crate) use stream::after;

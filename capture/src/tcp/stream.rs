@@ -114,6 +114,10 @@ impl Stream {
         self.acked.is_some()
     }
 
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acked.unwrap_or(0)
+    }
+
     pub(super) fn fin(&self) -> Option<u64> {
         self.fin
     }
@@ -625,7 +629,7 @@ impl Announce<'_> {
 }
 
 /// The moment `wait` after `since`.
-pub(super) fn after(since: Timestamp, wait: Duration) -> Timestamp {
+pub(crate) fn after(since: Timestamp, wait: Duration) -> Timestamp {
     let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
     Timestamp::from_nanoseconds(since.nanoseconds().saturating_add(wait))
 }

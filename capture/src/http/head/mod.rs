@@ -80,7 +80,7 @@ pub(super) enum Length {
 
 impl Head {
     /// Reads a head up to and including its empty line. `None` if the first line is none.
-    pub(super) fn parse(response: bool, bytes: &[u8], max_headers: usize) -> Option<Self> {
+    pub(crate) fn parse(response: bool, bytes: &[u8], max_headers: usize) -> Option<Self> {
         read::strict(response, bytes, max_headers)
             .or_else(|| read::lax(response, bytes, max_headers))
     }
