@@ -32,6 +32,7 @@ pub mod cursor;
 pub mod decode;
 pub mod extent;
 pub mod filter;
+pub mod flow;
 pub mod http;
 mod libpcap;
 pub mod linktype;

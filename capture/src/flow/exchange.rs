@@ -1,0 +1,191 @@
+//! A transaction as a flow keeps it: places and times, no text.
+//!
+//! Heads are read from the ring again when somebody wants them. What cannot be found again once
+//! packets are overwritten is kept: names of body files, sizes, and the lengths of lines that were
+//! shown, so that files stay what they were.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::http::body::{Piece, Streams};
+use crate::http::head::Head;
+use crate::http::names;
+use crate::http::parser::Limits;
+use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use crate::time::Timestamp;
+
+/// A message without its text.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    has_head: bool,
+    head: Range<u64>,
+    trailer: Option<Range<u64>>,
+    first: Timestamp,
+    last: Timestamp,
+    framing: Framing,
+    is_ended: bool,
+    ranges: Box<[Range<u64>]>,
+    holes: Box<[Range<u64>]>,
+    codings: Box<[Box<str>]>,
+    /// Name of the body's file; empty if it has none.
+    pub(super) file: Box<str>,
+    /// Bytes of the body when decoded.
+    pub(super) decoded: u64,
+    /// The file is the body's bytes as they are in the stream.
+    pub(super) is_plain: bool,
+}
+
+/// A transaction that ended.
+#[derive(Clone, Debug)]
+pub(super) struct Exchange {
+    pub(super) index: u64,
+    pub(super) request: Option<Box<Part>>,
+    pub(super) response: Option<Box<Part>>,
+    interim: Box<[Range<u64>]>,
+    pub(super) state: State,
+    why: Option<Cow<'static, str>>,
+    switched: bool,
+    /// Bytes of its line in `http.jsonl`.
+    pub(super) line: u32,
+    /// Bytes of its part of the transcript; `None` until somebody asked.
+    pub(super) transcript: Option<u32>,
+}
+
+impl Part {
+    fn new(transaction: &Transaction, direction: Direction, decoded: u64) -> Option<Box<Self>> {
+        let message = transaction.message(direction)?;
+        let body = &message.body;
+        let file = if body.wire_bytes() > 0 {
+            names::body_file(transaction, direction).into_boxed_str()
+        } else {
+            Box::default()
+        };
+        Some(Box::new(Self {
+            has_head: message.head.is_some(),
+            head: message.head_range.clone(),
+            trailer: message.trailer.clone(),
+            first: message.first,
+            last: message.last,
+            framing: body.framing,
+            is_ended: body.ended,
+            ranges: body.ranges.clone().into_boxed_slice(),
+            holes: body.holes.clone().into_boxed_slice(),
+            codings: body.codings.iter().map(|name| name.as_str().into()).collect(),
+            file,
+            decoded,
+            is_plain: !is_decoded(body),
+        }))
+    }
+
+    /// When its last byte was seen.
+    pub(super) fn last(&self) -> Timestamp {
+        self.last
+    }
+
+    /// Where its body lies in the stream.
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        &self.ranges
+    }
+
+    fn message(&self, direction: Direction, streams: &dyn Streams) -> Message {
+        let head = self.has_head.then(|| read_head(direction, self.head.clone(), streams));
+        Message {
+            head: head.flatten(),
+            head_range: self.head.clone(),
+            body: Body {
+                framing: self.framing,
+                ranges: self.ranges.to_vec(),
+                holes: self.holes.to_vec(),
+                ended: self.is_ended,
+                codings: self.codings.iter().map(|name| String::from(&**name)).collect(),
+            },
+            trailer: self.trailer.clone(),
+            first: self.first,
+            last: self.last,
+        }
+    }
+
+    fn memory(&self) -> usize {
+        let ranges = self.ranges.len().saturating_add(self.holes.len());
+        let codings = self.codings.iter().map(|name| name.len().saturating_add(32)).sum::<usize>();
+        size_of::<Self>()
+            .saturating_add(ranges.saturating_mul(16))
+            .saturating_add(codings)
+            .saturating_add(self.file.len())
+    }
+}
+
+/// Whether a body's file is something else than its bytes on the wire.
+pub(super) fn is_decoded(body: &Body) -> bool {
+    body.wire_bytes() > 0
+        && body.codings.iter().any(|name| crate::http::body::Coding::named(name).is_some())
+}
+
+/// A head as it was parsed before; `None` if its bytes are gone.
+fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> Option<Head> {
+    let limits = Limits::default();
+    let mut bytes = Vec::new();
+    let mut is_whole = true;
+    streams.read(direction, range, &mut |piece| match piece {
+        Piece::Bytes(part) => bytes.extend_from_slice(part),
+        Piece::Hole(_) => is_whole = false,
+    });
+    if !is_whole {
+        return None;
+    }
+    Head::parse(direction == Direction::Response, &bytes, limits.headers)
+}
+
+impl Exchange {
+    /// Keeps a transaction whose bodies decode to that many bytes, request first, and whose line in
+    /// `http.jsonl` has `line` bytes.
+    pub(super) fn new(transaction: &Transaction, decoded: [u64; 2], line: usize) -> Self {
+        let [request, response] = decoded;
+        Self {
+            index: transaction.index,
+            request: Part::new(transaction, Direction::Request, request),
+            response: Part::new(transaction, Direction::Response, response),
+            interim: transaction.interim.clone().into_boxed_slice(),
+            state: transaction.state,
+            why: transaction.why.clone(),
+            switched: transaction.switched,
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            transcript: None,
+        }
+    }
+
+    /// The message that went in `direction`.
+    pub(super) fn part(&self, direction: Direction) -> Option<&Part> {
+        match direction {
+            Direction::Request => self.request.as_deref(),
+            Direction::Response => self.response.as_deref(),
+        }
+    }
+
+    /// When the last byte of it was seen.
+    pub(super) fn last(&self) -> Option<Timestamp> {
+        let parts = [&self.request, &self.response];
+        parts.into_iter().flatten().map(|part| part.last).max()
+    }
+
+    /// The transaction as it was, its heads read again; those whose bytes are gone are `None`.
+    pub(super) fn transaction(&self, streams: &dyn Streams) -> Transaction {
+        let message = |direction| self.part(direction).map(|part| part.message(direction, streams));
+        Transaction {
+            index: self.index,
+            request: message(Direction::Request),
+            response: message(Direction::Response),
+            interim: self.interim.to_vec(),
+            state: self.state,
+            why: self.why.clone(),
+            switched: self.switched,
+        }
+    }
+
+    /// Bytes of memory on the heap, about.
+    pub(super) fn memory(&self) -> usize {
+        let parts = [&self.request, &self.response];
+        let parts = parts.into_iter().flatten().map(|part| part.memory()).sum::<usize>();
+        parts.saturating_add(self.interim.len().saturating_mul(16))
+    }
+}

@@ -1,0 +1,175 @@
+//! Bytes for readers: extents and whole records, fetched from the store by packet number.
+
+use std::ops::Range;
+
+use super::Shared;
+use super::locator::Place;
+use super::one::Flow;
+use crate::extent::Extent;
+use crate::http::body::{Piece, Streams};
+use crate::http::transaction::Direction as Side;
+use crate::record;
+use crate::store::{Chunk, PinError};
+use crate::tcp::Direction;
+
+/// Bytes of a stream that are looked up at a time, so that the engine is not held up.
+const PORTION: u64 = 256 << 10;
+
+/// A run of bytes to give, and where they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Bytes.
+    pub(super) len: u64,
+    /// `None` for a hole.
+    pub(super) extent: Option<Extent>,
+}
+
+impl Shared {
+    /// Hands the bytes of `wanted` to `sink`, in order.
+    ///
+    /// # Errors
+    /// What the storage said if it failed; some was handed out then.
+    pub(super) fn gather(
+        &self,
+        wanted: &[Wanted],
+        sink: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<(), String> {
+        let mut held: Option<Chunk<'_>> = None;
+        for one in wanted {
+            let place = one.extent.and_then(|extent| self.locator.read().place(extent.packet));
+            let (Some(extent), Some(place)) = (one.extent, place) else {
+                sink(Piece::Hole(one.len));
+                continue;
+            };
+            self.hold(&mut held, place)?;
+            let record = held.as_ref().and_then(|chunk| place.record(chunk.bytes()));
+            match record.and_then(|record| record.data.get(extent.range())) {
+                Some(bytes) => sink(Piece::Bytes(bytes)),
+                None => sink(Piece::Hole(one.len)),
+            }
+        }
+        drop(held);
+        self.store.intact().map_err(|error| error.to_string())
+    }
+
+    /// Hands whole records, header and data, to `sink`, as long as it returns true. `false` if a
+    /// packet is gone.
+    ///
+    /// # Errors
+    /// What the storage said if it failed.
+    pub(super) fn records(
+        &self,
+        numbers: impl Iterator<Item = u64>,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, String> {
+        let mut held: Option<Chunk<'_>> = None;
+        for number in numbers {
+            let Some(place) = self.locator.read().place(number) else { return Ok(false) };
+            self.hold(&mut held, place)?;
+            let bytes = held.as_ref().and_then(|chunk| place.bytes(chunk.bytes()));
+            let Some(record) = bytes.and_then(|bytes| bytes.get(..record::len_at(bytes)?)) else {
+                return Ok(false);
+            };
+            if !sink(record) {
+                break;
+            }
+        }
+        drop(held);
+        self.store.intact().map_err(|error| error.to_string())?;
+        Ok(true)
+    }
+
+    /// Holds the chunk of a place instead of another; none if it is gone.
+    fn hold<'s>(&'s self, held: &mut Option<Chunk<'s>>, place: Place) -> Result<(), String> {
+        if held.as_ref().is_some_and(|chunk| chunk.id == place.chunk) {
+            return Ok(());
+        }
+        // Given back first: whoever waits for one must hold none.
+        *held = None;
+        match self.store.pin(place.chunk) {
+            Ok(chunk) => *held = Some(chunk),
+            Err(PinError::Lapped | PinError::NotYet) => {}
+            Err(PinError::Failed(why)) => return Err(why),
+        }
+        Ok(())
+    }
+
+    /// Hands `range` of the stream that flow `id` sends in `direction` to `sink`; what is not there,
+    /// or the flow itself, comes as holes.
+    ///
+    /// # Errors
+    /// What the storage said if it failed.
+    pub(super) fn read_stream(
+        &self,
+        id: u64,
+        direction: Direction,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<(), String> {
+        let mut at = range.start;
+        let mut wanted = Vec::new();
+        while at < range.end {
+            let end = range.end.min(at.saturating_add(PORTION));
+            wanted.clear();
+            let table = self.table.read();
+            list(table.flow(id), direction, at..end, &mut wanted);
+            drop(table);
+            self.gather(&wanted, sink)?;
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+/// Where the bytes of `range` are, all of it.
+fn list(flow: Option<&Flow>, direction: Direction, range: Range<u64>, wanted: &mut Vec<Wanted>) {
+    let mut at = range.start;
+    let stream = flow.and_then(|flow| flow.stream(direction));
+    for chunk in stream.into_iter().flat_map(|stream| stream.chunks(range.clone())) {
+        let len = chunk.range.end.saturating_sub(chunk.range.start);
+        wanted.push(Wanted { len, extent: chunk.content.ok() });
+        at = chunk.range.end;
+    }
+    if at < range.end {
+        wanted.push(Wanted { len: range.end.saturating_sub(at), extent: None });
+    }
+}
+
+/// The streams of a flow, as HTTP calls them.
+#[derive(Debug)]
+pub(super) struct FlowStreams<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) id: u64,
+    /// The direction requests go in.
+    pub(super) request: Direction,
+}
+
+impl FlowStreams<'_> {
+    /// The direction in which a side sends.
+    pub(super) fn direction(&self, side: Side) -> Direction {
+        match side {
+            Side::Request => self.request,
+            Side::Response => self.request.other(),
+        }
+    }
+}
+
+impl Streams for FlowStreams<'_> {
+    fn read(&self, side: Side, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
+        let mut given = 0;
+        let mut counting = |piece: Piece<'_>| {
+            given += match piece {
+                Piece::Bytes(bytes) => bytes.len() as u64,
+                Piece::Hole(len) => len,
+            };
+            sink(piece);
+        };
+        let direction = self.direction(side);
+        let len = range.end.saturating_sub(range.start);
+        // A storage that failed has nothing to give.
+        if self.shared.read_stream(self.id, direction, range, &mut counting).is_err() && given < len
+        {
+            sink(Piece::Hole(len.saturating_sub(given)));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What makes packets belong together: addresses, ports, and the network they are from.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::decode::{Decoded, Tunnel, TunnelKind, Vlans};
+use crate::linktype::LinkType;
+use crate::tcp::Direction;
+
+/// A transport protocol that has flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+impl Protocol {
+    /// As file names and `meta.json` have it.
+    #[must_use]
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Both endpoints of a flow, the lower one first, so that both directions have the same key.
+///
+/// [`Direction::Forward`] is from the lower endpoint to the higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// IPv4 as IPv6 has it mapped; `is_ipv4` tells whether it is.
+    low: [u8; 16],
+    high: [u8; 16],
+    /// See [`Network::tag`].
+    network: u64,
+    low_port: u16,
+    high_port: u16,
+    pub(super) protocol: Protocol,
+    is_ipv4: bool,
+}
+
+impl Key {
+    /// The key of a packet, and which way it goes.
+    pub(super) fn new(
+        packet: &Decoded<'_>,
+        protocol: Protocol,
+        (source_port, destination_port): (u16, u16),
+        network: u64,
+    ) -> (Self, Direction) {
+        let source = (octets(packet.source), source_port);
+        let destination = (octets(packet.destination), destination_port);
+        let (direction, low, high) = if source <= destination {
+            (Direction::Forward, source, destination)
+        } else {
+            (Direction::Backward, destination, source)
+        };
+        let key = Self {
+            low: low.0,
+            high: high.0,
+            network,
+            low_port: low.1,
+            high_port: high.1,
+            protocol,
+            is_ipv4: packet.source.is_ipv4(),
+        };
+        (key, direction)
+    }
+
+    /// Address and port of the endpoint that sends in `direction`.
+    pub(super) fn sender(&self, direction: Direction) -> (IpAddr, u16) {
+        let (octets, port) = match direction {
+            Direction::Forward => (self.low, self.low_port),
+            Direction::Backward => (self.high, self.high_port),
+        };
+        let address = Ipv6Addr::from(octets);
+        let mapped = address.to_ipv4_mapped().filter(|_| self.is_ipv4);
+        (mapped.map_or(IpAddr::V6(address), IpAddr::V4), port)
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// What was around the first packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) vlans: Vlans,
+    pub(super) tunnel: Option<Tunnel>,
+    /// Link type of the packets, if it is not that of the store's header.
+    pub(super) link_type: Option<LinkType>,
+}
+
+impl Network {
+    /// `None` for the plain case, which needs no memory.
+    pub(super) fn of(packet: &Decoded<'_>, link_type: Option<LinkType>) -> Option<Self> {
+        let is_plain =
+            packet.vlans.as_slice().is_empty() && packet.tunnel.is_none() && link_type.is_none();
+        (!is_plain).then_some(Self { vlans: packet.vlans, tunnel: packet.tunnel, link_type })
+    }
+
+    /// Tells networks apart in which the same addresses may belong to different hosts: by VLAN ids,
+    /// and by the kind of an IP tunnel and its network id where both directions have the same.
+    /// Labels of MPLS and keys of GRE may differ between directions, and one direction may come
+    /// without a label; outer addresses change with the route.
+    ///
+    /// Two networks share a tag by chance once in 2^64, and nobody outside can know which.
+    pub(super) fn tag(packet: &Decoded<'_>, hasher: &RandomState) -> u64 {
+        let tunnel = packet.tunnel.and_then(|tunnel| match tunnel.kind {
+            TunnelKind::Mpls | TunnelKind::Pppoe => None,
+            kind @ (TunnelKind::Vxlan | TunnelKind::Geneve) => Some((kind, tunnel.id)),
+            kind => Some((kind, None)),
+        });
+        if packet.vlans.as_slice().is_empty() && tunnel.is_none() {
+            return 0;
+        }
+        hasher.hash_one((packet.vlans, tunnel))
+    }
+}
+
+/// Name of a flow's directory: `000042-tcp-10.0.0.1.43512-10.0.0.2.80`, the client first.
+pub(super) fn name(id: u64, key: &Key, client: Direction) -> String {
+    let (address, port) = key.sender(client);
+    let (server, server_port) = key.sender(client.other());
+    format!("{id:06}-{}-{address}.{port}-{server}.{server_port}", key.protocol.name())
+}

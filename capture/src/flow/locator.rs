@@ -1,0 +1,234 @@
+//! From the number of a packet to where its record lies in the store.
+//!
+//! A store finds the chunk of a packet, but inside a chunk only a walk over all records leads to
+//! one. This keeps the place of every 8th record, half a byte for each packet that the store
+//! retains: the walk is over seven headers at most. A store of 64 GiB holds 900 million packets if
+//! it holds nothing but empty TCP segments, and then this has 430 MB.
+
+use std::collections::VecDeque;
+
+use crate::record::{Record, len_at};
+
+/// Records from one whose place is kept to the next.
+const STEP: usize = 8;
+
+/// Where the record of a packet lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Id of the chunk.
+    pub chunk: u64,
+    /// Offset in the chunk's bytes at which a record begins.
+    pub offset: u32,
+    /// How many records behind that one it is: below 8.
+    pub skip: u32,
+}
+
+/// The places of all records from some chunk on, but for those that were left out.
+///
+/// One thread adds and expires; whoever shares it puts it behind a lock.
+#[derive(Debug, Default)]
+pub(super) struct Locator {
+    /// In rising order of both ids and numbers. A chunk has several runs if records were left out
+    /// in its middle.
+    runs: VecDeque<Run>,
+    /// Bytes on the heap in `runs`.
+    packed: usize,
+}
+
+/// Records in a row, of one chunk and with consecutive numbers.
+#[derive(Debug)]
+struct Run {
+    chunk: u64,
+    first_number: u64,
+    len: u64,
+    /// Of every 8th record, from the first on.
+    offsets: Vec<u32>,
+}
+
+impl Run {
+    /// Number of the packet behind it.
+    fn end(&self) -> u64 {
+        self.first_number.saturating_add(self.len)
+    }
+
+    fn memory(&self) -> usize {
+        self.offsets.capacity() * size_of::<u32>()
+    }
+}
+
+impl Locator {
+    #[cfg(test)]
+    /// Knows no place.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next [`Locator::record`] is that of packet `first_number`, in chunk `id`.
+    ///
+    /// Numbers may jump, when chunks or the rest of one are left out; neither they nor the ids ever
+    /// go back. Calling it once more in the middle of a chunk does no harm.
+    pub(super) fn begin_chunk(&mut self, id: u64, first_number: u64) {
+        if let Some(last) = self.runs.back_mut() {
+            debug_assert!(last.chunk <= id && last.end() <= first_number, "packets go forward");
+            if last.chunk == id && last.end() == first_number {
+                return;
+            }
+            self.packed -= last.memory();
+            last.offsets.shrink_to_fit();
+            self.packed += last.memory();
+        }
+        self.runs.push_back(Run { chunk: id, first_number, len: 0, offsets: Vec::new() });
+    }
+
+    /// The record of the next packet begins at `offset` in the bytes of the chunk begun last.
+    /// Nothing happens if none was begun.
+    pub(super) fn record(&mut self, offset: u32) {
+        let Some(run) = self.runs.back_mut() else {
+            return;
+        };
+        if run.len.is_multiple_of(STEP as u64) {
+            let before = run.memory();
+            run.offsets.push(offset);
+            self.packed += run.memory() - before;
+        }
+        run.len += 1;
+    }
+
+    /// Where the record of a packet lies; `None` if it has expired, was left out, or has not come.
+    /// Costs O(log n) of the number of chunks.
+    #[must_use]
+    pub(super) fn place(&self, number: u64) -> Option<Place> {
+        let behind = self.runs.partition_point(|run| run.first_number <= number);
+        let run = self.runs.get(behind.checked_sub(1)?)?;
+        let index = number.checked_sub(run.first_number).filter(|index| *index < run.len)?;
+        let index = usize::try_from(index).ok()?;
+        let offset = *run.offsets.get(index / STEP)?;
+        Some(Place { chunk: run.chunk, offset, skip: u32::try_from(index % STEP).ok()? })
+    }
+
+    /// Forgets the chunks before `oldest_chunk`. Costs nothing if there are none.
+    pub(super) fn expire(&mut self, oldest_chunk: u64) {
+        while self.runs.front().is_some_and(|run| run.chunk < oldest_chunk)
+            && let Some(run) = self.runs.pop_front()
+        {
+            self.packed -= run.memory();
+        }
+        if self.runs.len() < self.runs.capacity() / 4 {
+            self.runs.shrink_to(self.runs.len() * 2);
+        }
+    }
+
+    /// Bytes of memory on the heap.
+    #[must_use]
+    pub(super) fn memory(&self) -> usize {
+        self.runs.capacity() * size_of::<Run>() + self.packed
+    }
+}
+
+impl Place {
+    /// The bytes of its chunk from the record at this place on; `None` if they end before it.
+    #[must_use]
+    pub(super) fn bytes(self, chunk: &[u8]) -> Option<&[u8]> {
+        let mut rest = chunk.get(usize::try_from(self.offset).ok()?..)?;
+        for _ in 0..self.skip {
+            rest = rest.get(len_at(rest)?..)?;
+        }
+        Some(rest)
+    }
+
+    /// The record at this place in the bytes of its chunk; `None` if they end before it does.
+    #[must_use]
+    pub(super) fn record(self, chunk: &[u8]) -> Option<Record<'_>> {
+        Record::parse(self.bytes(chunk)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::header;
+    use crate::time::{Precision, Timestamp};
+
+    /// Records whose original length is the packet's number.
+    fn chunk(first_number: u64, lens: &[usize]) -> (Vec<u8>, Vec<u32>) {
+        let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
+        for (number, len) in (first_number..).zip(lens) {
+            offsets.push(u32::try_from(bytes.len()).unwrap());
+            let (len, number) = (u32::try_from(*len).unwrap(), u32::try_from(number).unwrap());
+            bytes.extend(header(Timestamp::default(), Precision::Nano, len, number));
+            bytes.resize(bytes.len() + len as usize, 0);
+        }
+        (bytes, offsets)
+    }
+
+    fn chunks() -> impl Strategy<Value = Vec<(u64, u64, Vec<usize>)>> {
+        let gap = prop_oneof![3 => Just(0_u64), 1 => 1..40_u64];
+        let lens = prop::collection::vec(0..60_usize, 0..40);
+        prop::collection::vec((gap.clone(), gap, lens), 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn every_record_is_found(chunks in chunks(), oldest in 0..30_u64) {
+            let mut locator = Locator::new();
+            let mut stored = Vec::new();
+            let (mut id, mut number) = (0, 1);
+            for (skipped_chunks, skipped_packets, lens) in chunks {
+                id += skipped_chunks;
+                number += skipped_packets;
+                let (bytes, offsets) = chunk(number, &lens);
+                for (index, offset) in (0_u64..).zip(offsets) {
+                    if index == 0 || index % 5 == 0 {
+                        locator.begin_chunk(id, number + index);
+                    }
+                    locator.record(offset);
+                }
+                let end = number + lens.len() as u64;
+                stored.push((id, number..end, bytes));
+                id += 1;
+                number = end;
+            }
+            locator.expire(oldest);
+            for number in 0..number + 3 {
+                let found = stored.iter().find(|(_, numbers, _)| numbers.contains(&number));
+                let place = locator.place(number);
+                let expected = found.filter(|(id, _, _)| *id >= oldest);
+                prop_assert_eq!(place.map(|place| place.chunk), expected.map(|(id, _, _)| *id));
+                if let (Some(place), Some((_, _, bytes))) = (place, expected) {
+                    prop_assert!(place.skip < 8);
+                    let record = place.record(bytes).unwrap();
+                    prop_assert_eq!(u64::from(record.original_len), number);
+                    prop_assert!(place.record(&bytes[..place.offset as usize]).is_none());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_left_and_come_back_to_has_two_runs() {
+        let mut locator = Locator::new();
+        locator.begin_chunk(4, 10);
+        locator.record(0);
+        locator.begin_chunk(4, 13);
+        locator.record(300);
+        assert_eq!(locator.place(10), Some(Place { chunk: 4, offset: 0, skip: 0 }));
+        assert_eq!((locator.place(11), locator.place(12), locator.place(14)), (None, None, None));
+        assert_eq!(locator.place(13), Some(Place { chunk: 4, offset: 300, skip: 0 }));
+    }
+
+    #[test]
+    fn a_packet_costs_half_a_byte_and_nothing_when_it_is_gone() {
+        let mut locator = Locator::new();
+        for id in 0..100 {
+            locator.begin_chunk(id, 1 + id * 10_000);
+            (0..10_000).for_each(|index| locator.record(index * 100));
+        }
+        let memory = locator.memory();
+        assert!((500_000..530_000).contains(&memory), "{memory}");
+        locator.expire(100);
+        assert!(locator.memory() < 1_000 && locator.place(999_999).is_none());
+    }
+}

@@ -1,0 +1,299 @@
+//! Lines that a capture adds up, in memory and compressed: the newest of them, within a bound.
+//!
+//! ```text
+//!   | dropped | packed block | packed block | ... | plain block | open block |
+//!             begin                                (being packed)            end
+//! ```
+//!
+//! One [`LogWriter`] adds whole lines to the open block; a full one is packed while nobody waits
+//! for it, since readers have the plain bytes meanwhile. Blocks hold whole lines, and are dropped
+//! whole. So both ends of the log are beginnings of lines at any moment, and neither goes back.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use zstd::bulk::{Compressor, decompress};
+
+/// Bytes of lines that make a block. Twice as many would pack 2 per cent better, and be unpacked for
+/// twice as long for one who wants a line.
+const BLOCK: usize = 64 << 10;
+
+/// Level of compression: one 7th to one 9th is left of lines. Higher levels leave no less at this
+/// size of blocks, and lower ones are no faster.
+const LEVEL: i32 = 1;
+
+/// What a block costs beyond its bytes.
+const OVERHEAD: usize = size_of::<Block>() + 32;
+
+/// A log as readers see it. Offsets count bytes since the first line ever.
+#[derive(Debug)]
+pub(super) struct LineLog {
+    limit: usize,
+    kept: Mutex<Kept>,
+}
+
+/// Adds lines to a log; there is one for each.
+pub(super) struct LogWriter {
+    log: Arc<LineLog>,
+    block: usize,
+    /// `None` if there was no memory for one; blocks stay plain then.
+    compressor: Option<Compressor<'static>>,
+}
+
+/// The block a reader saw last, so that reading on does not unpack it again: up to 64 KiB, or one
+/// longer line.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    start: u64,
+    bytes: Arc<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Without holes, and the open block follows on.
+    blocks: VecDeque<Block>,
+    open: Vec<u8>,
+    open_start: u64,
+    /// Bytes of memory in `blocks`.
+    held: usize,
+    dropped_lines: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    start: u64,
+    /// Bytes when it is plain.
+    len: usize,
+    lines: u64,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Plain(Arc<Vec<u8>>),
+    Packed(Arc<[u8]>),
+}
+
+/// Where an offset is.
+enum Place {
+    Dropped,
+    End,
+    /// In a block.
+    Block(Block),
+    /// In the open block; these are the bytes there, as many as wanted.
+    Open(Vec<u8>),
+}
+
+impl LineLog {
+    /// Offset of the first byte retained, which is how many bytes were dropped.
+    #[must_use]
+    pub(super) fn begin(&self) -> u64 {
+        self.range().start
+    }
+
+    /// Offset behind the last byte.
+    #[must_use]
+    pub(super) fn end(&self) -> u64 {
+        self.range().end
+    }
+
+    /// [`LineLog::begin`] and [`LineLog::end`] of one moment.
+    #[must_use]
+    pub(super) fn range(&self) -> Range<u64> {
+        self.kept.lock().range()
+    }
+
+    /// Lines that were dropped to stay within the limit.
+    #[must_use]
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.kept.lock().dropped_lines
+    }
+
+    /// Bytes of memory, without the [`Cache`]s of readers.
+    #[must_use]
+    pub(super) fn memory(&self) -> usize {
+        self.kept.lock().memory()
+    }
+
+    /// The `want` bytes at `offset`; fewer where the log ends, none behind the end. `None` if the
+    /// byte at `offset` was dropped, unless `cache` still has it. Fewer also if bytes are dropped
+    /// while this reads; the next call finds that out.
+    ///
+    /// For one who reads on with the same cache, each block is unpacked once.
+    #[must_use]
+    pub(super) fn read(&self, offset: u64, want: usize, cache: &mut Cache) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while bytes.len() < want {
+            let (at, want) = (offset.saturating_add(bytes.len() as u64), want - bytes.len());
+            if let Some(cached) = cache.get(at, want) {
+                bytes.extend(cached);
+                continue;
+            }
+            let place = self.kept.lock().place(at, want);
+            let is_there = match place {
+                Place::Block(block) => cache.fill(&block),
+                Place::Open(open) => {
+                    bytes.extend(open);
+                    true
+                }
+                Place::End => break,
+                Place::Dropped => false,
+            };
+            if !is_there {
+                // What was read before it was dropped makes a good answer still.
+                return (!bytes.is_empty()).then_some(bytes);
+            }
+        }
+        Some(bytes)
+    }
+}
+
+impl LogWriter {
+    /// An empty log that takes `limit` bytes of memory. A log never has less than its open block,
+    /// of 64 KiB or one longer line.
+    #[must_use]
+    pub(super) fn new(limit: usize) -> Self {
+        Self::with_block(limit, BLOCK)
+    }
+
+    fn with_block(limit: usize, block: usize) -> Self {
+        let log = Arc::new(LineLog { limit, kept: Mutex::default() });
+        Self { log, block, compressor: Compressor::new(LEVEL).ok() }
+    }
+
+    /// The log, for those who read it.
+    #[must_use]
+    pub(super) fn log(&self) -> &Arc<LineLog> {
+        &self.log
+    }
+
+    /// Adds whole lines: the last byte of `lines` is a newline. They become visible all at once.
+    ///
+    /// Once in 64 KiB this packs a block, which takes a tenth of a millisecond; readers do not
+    /// wait for it.
+    pub(super) fn append(&mut self, lines: &[u8]) {
+        debug_assert!(lines.is_empty() || lines.ends_with(b"\n"), "whole lines");
+        let full = {
+            let mut kept = self.log.kept.lock();
+            let is_full = kept.open.len().saturating_add(lines.len()) > self.block;
+            let full = if is_full { kept.close() } else { None };
+            kept.open.extend_from_slice(lines);
+            kept.trim(self.log.limit);
+            full
+        };
+        let Some((start, plain)) = full else {
+            return;
+        };
+        let packed = self.compressor.as_mut().and_then(|one| one.compress(&plain).ok());
+        if let Some(packed) = packed.filter(|packed| packed.len() < plain.len()) {
+            self.log.kept.lock().replace(start, packed.into());
+        }
+    }
+}
+
+impl Kept {
+    fn range(&self) -> Range<u64> {
+        let start = self.blocks.front().map_or(self.open_start, |block| block.start);
+        start..self.open_start.saturating_add(self.open.len() as u64)
+    }
+
+    fn memory(&self) -> usize {
+        self.held + self.open.capacity()
+    }
+
+    fn place(&self, offset: u64, want: usize) -> Place {
+        let range = self.range();
+        if offset < range.start {
+            return Place::Dropped;
+        }
+        let Some(inside) = offset.checked_sub(self.open_start) else {
+            let behind = self.blocks.partition_point(|block| block.start <= offset);
+            let block = behind.checked_sub(1).and_then(|index| self.blocks.get(index));
+            return block.cloned().map_or(Place::Dropped, Place::Block);
+        };
+        match part(&self.open, inside, want) {
+            [] => Place::End,
+            bytes => Place::Open(bytes.to_vec()),
+        }
+    }
+
+    /// Makes a plain block of the open one, if there is anything in it. Its place and its bytes.
+    fn close(&mut self) -> Option<(u64, Arc<Vec<u8>>)> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let plain = Arc::new(std::mem::take(&mut self.open));
+        let (start, len) = (self.open_start, plain.len());
+        let lines = plain.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let content = Content::Plain(Arc::clone(&plain));
+        self.open_start = self.open_start.saturating_add(len as u64);
+        self.held += content.memory();
+        self.blocks.push_back(Block { start, len, lines, content });
+        Some((start, plain))
+    }
+
+    /// Puts the packed form of the newest block in its place, unless it was dropped meanwhile.
+    fn replace(&mut self, start: u64, packed: Arc<[u8]>) {
+        if let Some(block) = self.blocks.back_mut().filter(|block| block.start == start) {
+            self.held -= block.content.memory();
+            block.content = Content::Packed(packed);
+            self.held += block.content.memory();
+        }
+    }
+
+    fn trim(&mut self, limit: usize) {
+        while self.memory() > limit
+            && let Some(block) = self.blocks.pop_front()
+        {
+            self.held -= block.content.memory();
+            self.dropped_lines = self.dropped_lines.saturating_add(block.lines);
+        }
+    }
+}
+
+impl Content {
+    fn memory(&self) -> usize {
+        OVERHEAD
+            + match self {
+                Self::Plain(bytes) => bytes.capacity(),
+                Self::Packed(bytes) => bytes.len(),
+            }
+    }
+}
+
+impl Cache {
+    fn get(&self, offset: u64, want: usize) -> Option<&[u8]> {
+        let cached = part(&self.bytes, offset.checked_sub(self.start)?, want);
+        (!cached.is_empty()).then_some(cached)
+    }
+
+    /// Takes a block in. Returns whether it could be unpacked, which fails for want of memory only.
+    fn fill(&mut self, block: &Block) -> bool {
+        let bytes = match &block.content {
+            Content::Plain(bytes) => Arc::clone(bytes),
+            Content::Packed(bytes) => match decompress(bytes, block.len) {
+                Ok(bytes) => Arc::new(bytes),
+                Err(_) => return false,
+            },
+        };
+        *self = Self { start: block.start, bytes };
+        self.bytes.len() == block.len
+    }
+}
+
+/// At most `want` bytes of `bytes` after the first `skip`.
+fn part(bytes: &[u8], skip: u64, want: usize) -> &[u8] {
+    let rest = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)).unwrap_or_default();
+    rest.get(..want).unwrap_or(rest)
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LogWriter").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! HTTP in a TCP flow: brings both streams to the parser in the order the endpoints saw them.
+//!
+//! The capture may have a response before its request, and one of two streams may be settled long
+//! before the other. What an endpoint had received when it sent a byte is in the acknowledgment of
+//! the segment that byte came in. So each piece of a stream waits until the other stream was fed up
+//! to there, or was given up there as a gap. Pieces wait as places; their bytes are read again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::window::Window;
+use crate::http::parser::{End, Event, Limits, Parser};
+use crate::http::transaction::{Direction as Side, Transaction};
+use crate::tcp::{Assembler, Direction};
+
+/// Pieces of one stream that may wait. Behind that, order is given up: a window of 6 MB full of
+/// requests of one segment each, which nobody sends.
+const MAX_WAITING: usize = 4_096;
+
+/// Segments captured too early whose acknowledgment is kept until their bytes are in order.
+const MAX_MARKS: usize = 4_096;
+
+/// A piece of a stream that waits.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// Where it ends.
+    end: u64,
+    /// How far the other stream has to be.
+    needs: u64,
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Half {
+    /// The parser has all before this.
+    fed: u64,
+    waiting: VecDeque<Waiting>,
+    /// Acknowledgments of segments captured too early, by the stream offset behind them.
+    marks: BTreeMap<u64, u64>,
+    /// How the stream ended, once it did, and whether the parser knows.
+    end: Option<(End, bool)>,
+}
+
+impl Half {
+    fn wait(&mut self, piece: Waiting) {
+        let from = self.waiting.back().map_or(self.fed, |last| last.end);
+        if piece.end <= from {
+            return;
+        }
+        match self.waiting.back_mut() {
+            Some(last) if last.needs >= piece.needs => last.end = piece.end,
+            _ => self.waiting.push_back(piece),
+        }
+    }
+
+    /// What is in order up to `end` came in several segments, some of them early.
+    fn wait_for_marks(&mut self, end: u64, acknowledged: u64) {
+        let behind = self.marks.split_off(&end.saturating_add(1));
+        let marks = std::mem::replace(&mut self.marks, behind);
+        let last = Waiting { end, needs: acknowledged };
+        let pieces = marks.into_iter().map(|(end, needs)| Waiting { end, needs });
+        let mut pieces: Vec<_> = pieces.chain([last]).collect();
+        // What was sent earlier in the stream was sent with no later acknowledgment.
+        let mut least = u64::MAX;
+        for piece in pieces.iter_mut().rev() {
+            least = least.min(piece.needs);
+            piece.needs = least;
+        }
+        for piece in pieces {
+            self.wait(piece);
+        }
+    }
+}
+
+/// The parser of one flow and what is on the way to it.
+#[derive(Debug)]
+pub(super) struct Messages {
+    parser: Parser,
+    /// The direction requests go in.
+    request: Direction,
+    forward: Half,
+    backward: Half,
+    switched: bool,
+}
+
+/// Both streams of a flow.
+pub(super) trait Pair {
+    /// The stream sent in `direction`.
+    fn stream(&self, direction: Direction) -> &Assembler;
+}
+
+impl Pair for crate::tcp::Connection {
+    fn stream(&self, direction: Direction) -> &Assembler {
+        self.assembler(direction)
+    }
+}
+
+impl Messages {
+    /// A flow whose requests go in `request`, and whose streams, forward and backward, are HTTP from
+    /// these offsets on.
+    pub(super) fn new(request: Direction, [forward, backward]: [u64; 2]) -> Self {
+        Self {
+            parser: Parser::new(Limits::default()),
+            request,
+            forward: Half { fed: forward, ..Half::default() },
+            backward: Half { fed: backward, ..Half::default() },
+            switched: false,
+        }
+    }
+
+    /// The direction requests go in.
+    pub(super) fn request(&self) -> Direction {
+        self.request
+    }
+
+    /// Bytes of memory on the heap, about.
+    pub(super) fn memory(&self) -> usize {
+        let waiting =
+            self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
+        let marks = self.forward.marks.len().saturating_add(self.backward.marks.len());
+        self.parser
+            .memory()
+            .saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
+            .saturating_add(marks.saturating_mul(32))
+    }
+
+    /// A segment whose payload ends at `end` of the stream sent in `direction` came too early, and
+    /// acknowledges the other stream up to `acknowledged`.
+    pub(super) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
+        if self.switched {
+            return;
+        }
+        let half = self.half_mut(direction);
+        if half.marks.len() < MAX_MARKS {
+            let mark = half.marks.entry(end).or_insert(acknowledged);
+            *mark = acknowledged.min(*mark);
+        }
+    }
+
+    /// The stream sent in `direction` is decided up to `end`, the last of it by a segment that
+    /// acknowledged the other stream up to `acknowledged`. Feeds what can be fed.
+    pub(super) fn settled(
+        &mut self,
+        direction: Direction,
+        end: u64,
+        acknowledged: u64,
+        streams: &impl Pair,
+        window: &Window<'_>,
+    ) {
+        if self.switched {
+            return;
+        }
+        let half = self.half_mut(direction);
+        if half.marks.is_empty() {
+            half.wait(Waiting { end, needs: acknowledged });
+        } else {
+            half.wait_for_marks(end, acknowledged);
+        }
+        self.feed(streams, window);
+        while self.half(direction).waiting.len() > MAX_WAITING {
+            self.feed_one(direction, streams, window);
+        }
+    }
+    /// Nothing will follow in `direction`.
+    pub(super) fn ended(
+        &mut self,
+        direction: Direction,
+        how: End,
+        streams: &impl Pair,
+        window: &Window<'_>,
+    ) {
+        let half = self.half_mut(direction);
+        if half.end.is_none() {
+            half.end = Some((how, false));
+        }
+        self.feed(streams, window);
+    }
+
+    /// The flow is over, in both directions in this way unless one has ended before.
+    pub(super) fn close(&mut self, how: End, streams: &impl Pair, window: &Window<'_>) {
+        let (request, response) = (self.request, self.request.other());
+        while !self.forward.waiting.is_empty() || !self.backward.waiting.is_empty() {
+            // Whatever they wait for does not come any more.
+            if self.half(request).waiting.is_empty() {
+                self.feed_one(response, streams, window);
+            } else {
+                self.feed_one(request, streams, window);
+            }
+            self.feed(streams, window);
+        }
+        self.ended(request, how, streams, window);
+        self.ended(response, how, streams, window);
+    }
+
+    /// The next transaction that ended.
+    pub(super) fn transaction(&mut self) -> Option<Box<Transaction>> {
+        while let Some(event) = self.parser.event() {
+            match event {
+                Event::Transaction(transaction) => return Some(transaction),
+                Event::Switched { .. } => {
+                    self.switched = true;
+                    self.forward = Half::default();
+                    self.backward = Half::default();
+                }
+            }
+        }
+        None
+    }
+
+    fn half(&self, direction: Direction) -> &Half {
+        match direction {
+            Direction::Forward => &self.forward,
+            Direction::Backward => &self.backward,
+        }
+    }
+
+    fn half_mut(&mut self, direction: Direction) -> &mut Half {
+        match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Backward => &mut self.backward,
+        }
+    }
+
+    /// Feeds all that waits for nothing.
+    fn feed(&mut self, streams: &impl Pair, window: &Window<'_>) {
+        loop {
+            let mut is_done = true;
+            for direction in [self.request, self.request.other()] {
+                while self.may_feed(direction, streams) {
+                    self.feed_one(direction, streams, window);
+                    is_done = false;
+                }
+                let half = self.half_mut(direction);
+                if let (true, Some((how, false))) = (half.waiting.is_empty(), half.end) {
+                    half.end = Some((how, true));
+                    let side = self.side(direction);
+                    self.parser.end(side, how);
+                    is_done = false;
+                }
+            }
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    /// Whether the next piece of a direction waits for nothing.
+    fn may_feed(&self, direction: Direction, streams: &impl Pair) -> bool {
+        let Some(next) = self.half(direction).waiting.front() else { return false };
+        let other = self.half(direction.other());
+        // One more than the stream has is the acknowledgment of a FIN.
+        other.fed >= next.needs
+            || other.waiting.is_empty()
+                && other.fed.saturating_add(1) == next.needs
+                && !streams.stream(direction.other()).is_waiting()
+    }
+
+    fn feed_one(&mut self, direction: Direction, streams: &impl Pair, window: &Window<'_>) {
+        let half = self.half_mut(direction);
+        let Some(piece) = half.waiting.pop_front() else { return };
+        let range = half.fed..piece.end;
+        half.fed = piece.end.max(half.fed);
+        if self.switched {
+            return;
+        }
+        let side = self.side(direction);
+        if side == Side::Request {
+            self.parser.acknowledged(piece.needs);
+        }
+        for chunk in streams.stream(direction).chunks(range) {
+            let bytes = chunk.content.ok().and_then(|extent| window.read(extent));
+            match bytes {
+                Some((bytes, time)) => {
+                    self.parser.feed(side, chunk.range.start, &bytes, time);
+                }
+                None => self.parser.gap(side, chunk.range.start, chunk.range.end),
+            }
+        }
+    }
+
+    /// What the parser calls a direction.
+    fn side(&self, direction: Direction) -> Side {
+        if direction == self.request { Side::Request } else { Side::Response }
+    }
+}

@@ -1,0 +1,231 @@
+//! `meta.json` of a flow, which is also a line of `flows.jsonl`.
+
+use std::net::IpAddr;
+
+use serde::{Serialize, Serializer};
+
+use super::app::TlsHellos;
+use super::key::{self, Protocol};
+use super::one::{self, Flow};
+use crate::decode::Tunnel;
+use crate::tcp::{self, Absence, Direction};
+use crate::time::Timestamp;
+
+/// The state of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    /// TCP: a SYN was seen, but no segment of a side that has finished its handshake. UDP: only one
+    /// side has sent.
+    Opening,
+    /// Both sides may send.
+    Open,
+    /// One side has sent its FIN; or both have, and bytes before one are still to come.
+    Closing,
+    /// Both sides have sent their FIN.
+    Closed,
+    /// Ended by a reset.
+    Reset,
+    /// Nothing was seen for too long.
+    TimedOut,
+    /// Given up for a bound, or since the ring had overwritten all its packets.
+    Evicted,
+    /// Open, but the beginning was not seen.
+    Midstream,
+}
+
+impl From<tcp::State> for State {
+    fn from(state: tcp::State) -> Self {
+        match state {
+            tcp::State::Opening => Self::Opening,
+            tcp::State::Open => Self::Open,
+            tcp::State::Closing => Self::Closing,
+            tcp::State::Closed => Self::Closed,
+            tcp::State::Reset => Self::Reset,
+            tcp::State::TimedOut => Self::TimedOut,
+            tcp::State::Midstream => Self::Midstream,
+        }
+    }
+}
+
+/// What speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Application {
+    Http,
+    Tls,
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    Client,
+    Server,
+}
+
+/// The record. The order of the fields is that of the file.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Meta {
+    id: u64,
+    name: String,
+    protocol: Protocol,
+    application: Application,
+    state: State,
+    closed_by: Option<Role>,
+    client: Side,
+    server: Side,
+    vlan: Vec<u16>,
+    tunnel: Option<Tunneled>,
+    first: Time,
+    last: Time,
+    handshake_us: Option<u32>,
+    tls: Option<Tls>,
+    http: Option<Http>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Side {
+    address: IpAddr,
+    port: u16,
+    packets: u64,
+    bytes: u64,
+    stream_bytes: u64,
+    retransmitted: u32,
+    out_of_order: u32,
+    overlapping: u32,
+    gaps: Vec<(u64, u64, Gap)>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Gap {
+    Missing,
+    Expired,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Tunneled {
+    kind: &'static str,
+    id: Option<u32>,
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Tls {
+    sni: Option<String>,
+    alpn: Option<String>,
+    version: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Http {
+    transactions: u64,
+    incomplete: u64,
+}
+
+/// A time as RFC 3339 has it.
+#[derive(Clone, Copy, Debug)]
+struct Time(Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_rfc3339())
+    }
+}
+
+impl Meta {
+    /// What is known of a flow now.
+    pub(super) fn of(flow: &Flow) -> Self {
+        let (closed_by, handshake_us) = flow.ending();
+        let role = |by| if by == flow.client { Role::Client } else { Role::Server };
+        // That it ended is said once all its transactions are told.
+        let state = match flow.state() {
+            _ if flow.ended.is_some() && !flow.is_sealed => State::Closing,
+            state => state,
+        };
+        let hellos = flow.hellos();
+        let application = if flow.http.is_some() {
+            Application::Http
+        } else if hellos.is_some() {
+            Application::Tls
+        } else {
+            Application::Unknown
+        };
+        let network = flow.network.as_deref();
+        Self {
+            id: flow.id,
+            name: key::name(flow.id, &flow.key, flow.client),
+            protocol: flow.key.protocol,
+            application,
+            state,
+            closed_by: closed_by.map(role),
+            client: side(flow, flow.client),
+            server: side(flow, flow.client.other()),
+            vlan: network.map(|network| network.vlans.as_slice().to_vec()).unwrap_or_default(),
+            tunnel: network.and_then(|network| network.tunnel.as_ref()).map(tunneled),
+            first: Time(flow.first),
+            last: Time(flow.last),
+            handshake_us,
+            tls: hellos.map(tls),
+            http: flow.http.as_ref().map(|http| Http {
+                transactions: http.exchanges.len() as u64,
+                incomplete: http.incomplete,
+            }),
+        }
+    }
+
+    /// One line, with its line feed.
+    pub(super) fn line(&self) -> Vec<u8> {
+        // Numbers, strings and lists of them: there is nothing that could fail.
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+fn side(flow: &Flow, direction: Direction) -> Side {
+    let (address, port) = flow.key.sender(direction);
+    let sent = one::of(&flow.sent, direction);
+    let counters = flow.counters(direction);
+    let stream = flow.stream(direction);
+    let gaps = stream.map(|stream| stream.holes()).unwrap_or_default().into_iter();
+    Side {
+        address,
+        port,
+        packets: sent.packets,
+        bytes: sent.bytes,
+        stream_bytes: stream.map_or(0, |stream| stream.end()),
+        retransmitted: counters.retransmitted,
+        out_of_order: counters.out_of_order,
+        overlapping: counters.overlapping,
+        gaps: gaps
+            .map(|(range, absence)| match absence {
+                Absence::Missing => (range.start, range.end, Gap::Missing),
+                Absence::Expired => (range.start, range.end, Gap::Expired),
+            })
+            .collect(),
+    }
+}
+
+fn tls(hellos: &TlsHellos) -> Tls {
+    let (client, server) = (hellos.client.as_ref(), hellos.server.as_ref());
+    let chosen = server.and_then(|hello| hello.alpn.clone());
+    let version = server.map(|hello| hello.version).or_else(|| client.map(|hello| hello.version));
+    Tls {
+        sni: client.and_then(|hello| hello.server_name.clone()),
+        // What TLS 1.3 chose is not to be seen: then what the client likes best.
+        alpn: chosen.or_else(|| client.and_then(|hello| hello.alpn.first().cloned())),
+        version: version.map(|version| version.to_string()),
+    }
+}
+
+fn tunneled(tunnel: &Tunnel) -> Tunneled {
+    Tunneled {
+        kind: tunnel.kind.name(),
+        id: tunnel.id,
+        source: tunnel.endpoints.map(|(source, _)| source),
+        destination: tunnel.endpoints.map(|(_, destination)| destination),
+    }
+}

@@ -1,0 +1,493 @@
+//! Flows: connections as views of a store.
+//!
+//! ```text
+//!   store ──▶ engine ──jobs──▶ recorder ──lines──▶ logs: flows.jsonl, http.jsonl
+//!               │                  │
+//!               ▼                  ▼
+//!             table: flows by id; for each its packets, streams, transactions ◀── readings
+//!               ▲
+//!            locator: where the record of a packet lies
+//! ```
+//!
+//! The [engine] is one more cursor over the store, in its own thread: it looks at every packet once
+//! and holds nobody up. What it keeps of a packet is a number in the list of its flow, and for its
+//! payload a place in a stream. Whoever reads a stream has the bytes gathered from the store then;
+//! those that the store has dropped are holes, and a flow leaves the table with its last packet.
+//!
+//! The [recorder] is a second thread, since to say how long a body is takes decoding it. The engine
+//! waits for it when the queue between them is full; the capture waits for neither.
+//!
+//! Everything that strangers can make grow is bounded by [`Limits`], `tcp`'s and `http`'s limits,
+//! and those of [`decode`](crate::decode). Counters say what was given up for them.
+
+#![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod app;
+mod engine;
+mod exchange;
+mod gather;
+mod key;
+mod locator;
+mod log;
+mod messages;
+mod meta;
+mod one;
+mod packets;
+mod reading;
+mod recorder;
+mod render;
+mod table;
+mod timer;
+mod window;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::http::transaction::Direction;
+use crate::store::Store;
+use crate::tcp::Policy;
+use crate::time::Timestamp;
+
+use engine::Engine;
+use locator::Locator;
+use log::{LineLog, LogWriter};
+use one::Flow;
+pub use reading::{ReadError, Reading};
+use recorder::Logs;
+use render::Hars;
+use table::Table;
+
+/// Batches the engine may be ahead of the recorder: with some 500 jobs each, a few megabytes.
+const QUEUE: usize = 8;
+
+/// Bounds on what strangers can make grow, per capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows in the tree. Beyond, those leave of which nothing was heard for longest.
+    pub flows: usize,
+    /// Flows that are under way at a time. Beyond, the oldest end as `evicted`, but stay readable.
+    pub open: usize,
+    /// Bytes of memory for all flows. Beyond, those leave of which nothing was heard for longest.
+    pub memory: usize,
+    /// Bytes of memory for each of the two logs. Beyond, their oldest lines go.
+    pub log: usize,
+}
+
+impl Default for Limits {
+    /// Two million flows of one packet take some 700 MB, and are what a host without connection
+    /// tracking sees in a busy hour; a gigabyte is what a machine that captures can spare. A line
+    /// takes some 50 bytes of a log, so that the logs reach further back than the flows.
+    fn default() -> Self {
+        Self { flows: 1 << 21, open: 1 << 20, memory: 1 << 30, log: 256 << 20 }
+    }
+}
+
+/// How flows are made of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Bounds.
+    pub limits: Limits,
+    /// Do not look into tunnels: the outer packet is the packet.
+    pub outer: bool,
+    /// Which copy of a byte counts where segments overlap.
+    pub policy: Policy,
+}
+
+/// `flows` of `status.json`; the order of the fields is that of the file.
+///
+/// Every flow there ever was is `open`, `closed` or `evicted`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Under way now.
+    pub open: u64,
+    /// Ended by themselves since the start.
+    pub closed: u64,
+    /// Ended for a bound, or since their last packet was overwritten, since the start.
+    pub evicted: u64,
+    /// Packets stored that the engine has not looked at yet.
+    pub engine_lag_packets: u64,
+    /// Packets that were overwritten before the engine came to them.
+    pub engine_lost_packets: u64,
+    /// Packets that are no IP packets, or broken ones.
+    pub undecodable: u64,
+    /// Ranges of streams that are missing.
+    pub gaps: u64,
+    /// Segments with bytes that differ from an earlier copy.
+    pub overlap_conflicts: u64,
+    /// Flows that left the tree for a bound while packets of theirs were retained.
+    pub dropped: u64,
+    /// Segments that came after the end of their connection, and are in no flow.
+    pub late: u64,
+    /// Lines that left the logs for their bound.
+    pub log_lines_dropped: u64,
+    /// Bytes of memory that flows, and what finds them and their packets, take up.
+    pub memory: u64,
+}
+
+/// The engine of one capture and what it has found.
+#[derive(Debug)]
+pub struct Flows {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads and all readers share.
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn Store>,
+    table: RwLock<Table>,
+    locator: RwLock<Locator>,
+    flow_log: Arc<LineLog>,
+    http_log: Arc<LineLog>,
+    hars: Mutex<Hars>,
+    stop: AtomicBool,
+    /// The next packet the engine will look at.
+    position: AtomicU64,
+    /// The oldest packet retained, as the engine knows it.
+    oldest: AtomicU64,
+    /// All packets before this are in the tree.
+    recorded: AtomicU64,
+    /// The store has ended, and so has every flow.
+    is_over: AtomicBool,
+    opened: AtomicU64,
+    closed: AtomicU64,
+    evicted: AtomicU64,
+    dropped: AtomicU64,
+    lost: AtomicU64,
+    late: AtomicU64,
+    undecodable: AtomicU64,
+    gaps: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+/// A file of a flow's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum File {
+    /// `meta.json`
+    Meta,
+    /// `packets.pcap`
+    Packets,
+    /// `client.bin`
+    Client,
+    /// `server.bin`
+    Server,
+    /// `http`
+    Transcript,
+    /// `http.jsonl`
+    HttpJsonl,
+    /// `http.har`
+    Har,
+    /// A file in `bodies/`.
+    Body {
+        /// Of the transaction, from 1.
+        index: u64,
+        /// Of the request or of the response.
+        direction: Direction,
+    },
+}
+
+/// A growing list of lines of a whole capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Log {
+    /// `flows.jsonl`
+    Flows,
+    /// `http.jsonl`
+    Http,
+}
+
+/// A flow in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowEntry {
+    /// From 1, in order of appearance.
+    pub id: u64,
+    /// Name of its directory.
+    pub name: String,
+    /// Time of its last packet.
+    pub modified: Timestamp,
+    /// Whether there are `http`, `http.jsonl`, `http.har` and `bodies`.
+    pub has_http: bool,
+    /// It has ended, and all of its transactions are there.
+    pub is_over: bool,
+}
+
+/// A body in a flow's `bodies`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyEntry {
+    /// Of the transaction, from 1.
+    pub index: u64,
+    /// Of the request or of the response.
+    pub direction: Direction,
+    /// Name of the file.
+    pub name: String,
+}
+
+/// What stat(2) needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes.
+    pub size: u64,
+    /// Bytes that are not in holes.
+    pub present: u64,
+    /// Time of the last packet that changed it.
+    pub modified: Timestamp,
+    /// Tells files of the same name apart that begin at different places: another value is another
+    /// file, with another inode. 0 for files that always have the same beginning.
+    pub beginning: u64,
+    /// It does not change any more, but for what the store drops.
+    pub is_final: bool,
+}
+
+/// Where to go from an offset (lseek(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// The next byte that is there.
+    Data,
+    /// The next hole; the end is one.
+    Hole,
+}
+
+impl Flows {
+    /// Starts the engine over a store.
+    ///
+    /// # Errors
+    /// If a thread cannot be had.
+    pub fn start(store: Arc<dyn Store>, options: Options) -> io::Result<Self> {
+        let limit = options.limits.log;
+        let logs = Logs { flows: LogWriter::new(limit), http: LogWriter::new(limit) };
+        let shared = Arc::new(Shared {
+            store,
+            table: RwLock::default(),
+            locator: RwLock::default(),
+            flow_log: Arc::clone(logs.flows.log()),
+            http_log: Arc::clone(logs.http.log()),
+            hars: Mutex::default(),
+            stop: AtomicBool::new(false),
+            position: AtomicU64::new(1),
+            oldest: AtomicU64::new(1),
+            recorded: AtomicU64::new(1),
+            is_over: AtomicBool::new(false),
+            opened: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            undecodable: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+        });
+        let (sender, receiver) = sync_channel(QUEUE);
+        let recorder = Arc::clone(&shared);
+        let recorder = thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(move || recorder::run(&recorder, logs, &receiver))?;
+        let engine = Arc::clone(&shared);
+        let engine = thread::Builder::new()
+            .name("flows".to_owned())
+            .spawn(move || Engine::new(engine, sender, options).run())?;
+        Ok(Self { shared, threads: Mutex::new(vec![engine, recorder]) })
+    }
+
+    /// Counters as of now.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let shared = &self.shared;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // Ended ones first: what is opened meanwhile is open.
+        let (closed, evicted) = (load(&shared.closed), load(&shared.evicted));
+        let opened = load(&shared.opened);
+        let next = shared.store.bounds().next.number;
+        let memory = shared.table.read().memory().saturating_add(shared.locator.read().memory());
+        let logs = shared.flow_log.memory().saturating_add(shared.http_log.memory());
+        Counters {
+            open: opened.saturating_sub(closed).saturating_sub(evicted),
+            closed,
+            evicted,
+            engine_lag_packets: next.saturating_sub(load(&shared.position)),
+            engine_lost_packets: load(&shared.lost),
+            undecodable: load(&shared.undecodable),
+            gaps: load(&shared.gaps),
+            overlap_conflicts: load(&shared.conflicts),
+            dropped: load(&shared.dropped),
+            late: load(&shared.late),
+            log_lines_dropped: shared
+                .flow_log
+                .dropped_lines()
+                .saturating_add(shared.http_log.dropped_lines()),
+            memory: memory.saturating_add(logs) as u64,
+        }
+    }
+
+    /// Whether everything stored so far is in the tree; once the store has ended, also that every
+    /// flow has.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        let bounds = self.shared.store.bounds();
+        let recorded = self.shared.recorded.load(Ordering::Acquire) >= bounds.next.number;
+        recorded && (!bounds.ended || self.shared.is_over.load(Ordering::Acquire))
+    }
+
+    /// Visits the flows from `from` on, in order of their ids, until told to stop.
+    ///
+    /// The engine waits meanwhile: visit a page, not all.
+    pub fn list(&self, from: u64, visit: &mut dyn FnMut(&FlowEntry) -> ControlFlow<()>) {
+        for flow in self.shared.table.read().from(from) {
+            if visit(&entry(flow)).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// One flow; `None` if it is not (any more) there.
+    #[must_use]
+    pub fn flow(&self, id: u64) -> Option<FlowEntry> {
+        self.shared.table.read().flow(id).map(entry)
+    }
+
+    /// Visits the bodies of a flow from transaction `from` on, request before response, until told
+    /// to stop.
+    pub fn bodies(&self, id: u64, from: u64, visit: &mut dyn FnMut(&BodyEntry) -> ControlFlow<()>) {
+        let table = self.shared.table.read();
+        let Some(http) = table.flow(id).and_then(|flow| flow.http.as_ref()) else { return };
+        for exchange in http.from(from) {
+            for direction in [Direction::Request, Direction::Response] {
+                let Some(part) = exchange.part(direction).filter(|part| !part.file.is_empty())
+                else {
+                    continue;
+                };
+                let name = part.file.clone().into();
+                if visit(&BodyEntry { index: exchange.index, direction, name }).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Size and time of a file; `None` if there is no such file (any more).
+    #[must_use]
+    pub fn stat(&self, id: u64, file: File) -> Option<Stat> {
+        self.shared.stat(id, file)
+    }
+
+    /// Opens a file of a flow that begins at `beginning`, see [`Stat::beginning`]; `None` if it is
+    /// gone.
+    #[must_use]
+    pub fn open(&self, id: u64, file: File, beginning: u64) -> Option<Reading> {
+        let content = self.shared.content(id, file, beginning)?;
+        Some(Reading::new(Arc::clone(&self.shared), content))
+    }
+
+    /// Size of a log; with `beginning`, of the log that begins there.
+    #[must_use]
+    pub fn log_stat(&self, log: Log, beginning: Option<u64>) -> Stat {
+        let lines = self.shared.log(log);
+        let beginning = beginning.unwrap_or_else(|| lines.begin());
+        let size = lines.end().saturating_sub(beginning);
+        let newest = self.shared.store.bounds().newest_time;
+        let modified = newest.unwrap_or_default();
+        Stat { size, present: size, modified, beginning, is_final: false }
+    }
+
+    /// Opens a log that begins at `beginning`.
+    #[must_use]
+    pub fn open_log(&self, log: Log, beginning: u64) -> Reading {
+        let content = reading::Content::Log { log, begin: beginning, cache: Default::default() };
+        Reading::new(Arc::clone(&self.shared), content)
+    }
+
+    /// Ends the threads. What was found stays readable.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        for thread in self.threads.lock().drain(..) {
+            thread.thread().unpark();
+            // One that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Flows {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn entry(flow: &Flow) -> FlowEntry {
+    FlowEntry {
+        id: flow.id,
+        name: key::name(flow.id, &flow.key, flow.client),
+        modified: flow.last,
+        has_http: flow.http.is_some(),
+        is_over: flow.is_sealed,
+    }
+}
+
+impl Shared {
+    fn log(&self, log: Log) -> &LineLog {
+        match log {
+            Log::Flows => &self.flow_log,
+            Log::Http => &self.http_log,
+        }
+    }
+
+    /// Takes over what the store has dropped meanwhile.
+    fn expire(&self, id: u64) {
+        let oldest = self.store.bounds().oldest.number;
+        let is_stale = |flow: &Flow| flow.packets.begin().0 < oldest;
+        if self.table.read().flow(id).is_some_and(is_stale)
+            && let Some(flow) = self.table.write().flow_mut(id)
+        {
+            flow.expire(oldest);
+        }
+    }
+
+    fn stat(&self, id: u64, file: File) -> Option<Stat> {
+        self.expire(id);
+        let (modified, beginning, is_final) = {
+            let table = self.table.read();
+            let flow = table.flow(id)?;
+            let of_http = || {
+                let last = flow.http.as_ref()?.exchanges.last()?.last();
+                Some(last.unwrap_or(flow.first))
+            };
+            let modified = match file {
+                File::Meta | File::Packets | File::Client | File::Server => flow.last,
+                File::Transcript | File::HttpJsonl | File::Har => of_http().unwrap_or(flow.first),
+                File::Body { index, direction } => {
+                    let exchange = flow.http.as_ref()?.exchange(index)?;
+                    exchange.part(direction)?.last()
+                }
+            };
+            let (_, before) = flow.packets.begin();
+            let before = if file == File::Packets { before } else { 0 };
+            let is_body = matches!(file, File::Body { .. });
+            (modified, before, flow.is_sealed || is_body)
+        };
+        let (size, present) = self.size(id, file, beginning)?;
+        Some(Stat { size, present, modified, beginning, is_final })
+    }
+
+    /// Bytes of a file, and those of them that are not in holes.
+    fn size(&self, id: u64, file: File, beginning: u64) -> Option<(u64, u64)> {
+        if let File::Body { index, direction } = file {
+            // Without decoding it.
+            let table = self.table.read();
+            let part = table.flow(id)?.http.as_ref()?.exchange(index)?.part(direction)?;
+            return (!part.file.is_empty()).then_some((part.decoded, part.decoded));
+        }
+        let content = self.content(id, file, beginning)?;
+        let size = content.len(self);
+        let holes = match content {
+            reading::Content::Stream { id, direction } => self.holes(id, direction),
+            _ => Vec::new(),
+        };
+        let holes: u64 = holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).sum();
+        Some((size, size.saturating_sub(holes)))
+    }
+}

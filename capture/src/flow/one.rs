@@ -1,0 +1,658 @@
+//! One flow: what is known of a conversation, from its first packet until it leaves the tree.
+
+use super::app::{App, Found, Probing, TlsHellos};
+use super::exchange::Exchange;
+use super::key::{Key, Network, Protocol};
+use super::messages::Messages;
+use super::meta::State;
+use super::packets::Packets;
+use super::window::Window;
+use crate::extent::Extent;
+use crate::http::parser::End;
+use crate::http::transaction::Transaction;
+use crate::tcp::seq::Sequence;
+use crate::tcp::{
+    Assembler, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Segment,
+    Settings, Verdict,
+};
+use crate::time::Timestamp;
+
+/// What a flow comes to, that others are to hear of.
+#[derive(Debug)]
+pub(super) enum News {
+    /// An HTTP transaction ended; requests go in this direction.
+    Transaction(Box<Transaction>, Direction),
+    /// Nothing more will come.
+    Closed,
+}
+
+/// Sums over all flows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    /// Ranges of streams that are missing.
+    pub(super) gaps: u64,
+    /// Segments with bytes that differ from an earlier copy.
+    pub(super) conflicts: u64,
+}
+
+/// What flows need to process a packet.
+pub(super) struct Tools<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) window: &'a Window<'a>,
+    pub(super) events: &'a mut Vec<Event>,
+    pub(super) news: &'a mut Vec<News>,
+    pub(super) totals: &'a mut Totals,
+}
+
+/// One flow.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) id: u64,
+    pub(super) key: Key,
+    pub(super) network: Option<Box<Network>>,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    pub(super) packets: Packets,
+    /// Packets, and bytes of them on the wire, forward and backward.
+    pub(super) sent: [Sent; 2],
+    pub(super) client: Direction,
+    /// How it ended, once it did.
+    pub(super) ended: Option<State>,
+    /// That it ended is told, with all its transactions before it.
+    pub(super) is_sealed: bool,
+    pub(super) kind: Kind,
+    pub(super) tls: Option<Box<TlsHellos>>,
+    pub(super) http: Option<Box<Http>>,
+}
+
+/// Packets of one direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+/// What was seen of HTTP.
+#[derive(Debug)]
+pub(super) struct Http {
+    /// The direction requests go in.
+    pub(super) request: Direction,
+    /// Transactions that ended, in the order in which they did.
+    pub(super) exchanges: Vec<Exchange>,
+    /// Of these, those that are not complete.
+    pub(super) incomplete: u64,
+    /// The highest index among them.
+    newest: u64,
+    /// Heap memory of `exchanges`.
+    pub(super) memory: usize,
+}
+
+/// The state of a flow, which is most of its memory.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// One segment without payload, as a flood of SYNs leaves behind: what a [`Connection`] can be
+    /// made of if a second one comes.
+    Embryo(Embryo),
+    /// TCP that is followed.
+    Tcp(Box<Tcp>),
+    /// UDP.
+    Udp(Box<[Assembler; 2]>),
+    /// TCP that is over.
+    Ended(Box<Ended>),
+}
+
+/// The first segment of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Embryo {
+    direction: Direction,
+    sequence: Sequence,
+    acknowledgment: Option<Sequence>,
+    flags: Flags,
+    window: u16,
+}
+
+/// A connection that is followed, and what it speaks.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) connection: Connection,
+    app: App,
+}
+
+/// What stays of a connection.
+#[derive(Debug)]
+pub(super) struct Ended {
+    streams: [Option<Box<Assembler>>; 2],
+    counters: [Short; 2],
+    pub(super) closed_by: Option<Direction>,
+    pub(super) handshake_us: Option<u32>,
+}
+
+/// The counters that `meta.json` has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Short {
+    pub(super) retransmitted: u32,
+    pub(super) out_of_order: u32,
+    pub(super) overlapping: u32,
+}
+
+impl From<&Counters> for Short {
+    fn from(counters: &Counters) -> Self {
+        Self {
+            retransmitted: counters.retransmitted,
+            out_of_order: counters.out_of_order,
+            overlapping: counters.overlapping,
+        }
+    }
+}
+
+/// The one of a pair.
+pub(super) fn of<T>(pair: &[T; 2], direction: Direction) -> &T {
+    let [forward, backward] = pair;
+    match direction {
+        Direction::Forward => forward,
+        Direction::Backward => backward,
+    }
+}
+
+/// The one of a pair.
+pub(super) fn of_mut<T>(pair: &mut [T; 2], direction: Direction) -> &mut T {
+    let [forward, backward] = pair;
+    match direction {
+        Direction::Forward => forward,
+        Direction::Backward => backward,
+    }
+}
+
+/// A UDP datagram, or what of a packet is the same for both protocols.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) number: u64,
+    pub(super) time: Timestamp,
+    pub(super) direction: Direction,
+    /// Bytes on the wire, of the whole packet.
+    pub(super) wire_len: u32,
+    /// Bytes of its record in the store.
+    pub(super) record_len: u32,
+}
+
+impl Flow {
+    /// A flow of which no packet was seen yet.
+    pub(super) fn new(id: u64, key: Key, network: Option<Network>, arrival: &Arrival) -> Self {
+        let kind = match key.protocol {
+            Protocol::Tcp => Kind::Tcp(Box::new(Tcp::new(&key))),
+            Protocol::Udp => Kind::Udp(Box::default()),
+        };
+        Self {
+            id,
+            key,
+            network: network.map(Box::new),
+            first: arrival.time,
+            last: arrival.time,
+            packets: Packets::default(),
+            sent: Default::default(),
+            client: arrival.direction,
+            ended: None,
+            is_sealed: false,
+            kind,
+            tls: None,
+            http: None,
+        }
+    }
+
+    /// Counts a packet.
+    pub(super) fn count(&mut self, arrival: &Arrival) {
+        let sent = of_mut(&mut self.sent, arrival.direction);
+        sent.packets = sent.packets.saturating_add(1);
+        sent.bytes = sent.bytes.saturating_add(arrival.wire_len.into());
+        self.first = self.first.min(arrival.time);
+        self.last = self.last.max(arrival.time);
+    }
+
+    /// Takes a TCP segment.
+    pub(super) fn segment(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) -> Verdict {
+        if self.ended.is_none() {
+            self.hatch(tools.settings);
+        }
+        let Kind::Tcp(tcp) = &mut self.kind else { return Verdict::NewConnection };
+        let conflicts = tcp.connection.counters(segment.direction).conflicting_bytes;
+        tools.events.clear();
+        let verdict = tcp.connection.process(segment, tools.settings, tools.window, tools.events);
+        let after = tcp.connection.counters(segment.direction).conflicting_bytes;
+        tools.totals.conflicts = tools.totals.conflicts.saturating_add((after > conflicts).into());
+        if verdict == Verdict::Taken {
+            self.arrived(segment, tools);
+        }
+        self.happened(tools);
+        verdict
+    }
+
+    /// What a segment that was taken means for what is spoken; events come after.
+    fn arrived(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) {
+        let Kind::Tcp(tcp) = &mut self.kind else { return };
+        let App::Http(messages) = &mut tcp.app else { return };
+        let direction = segment.direction;
+        let is_early = segment.wire_len > 0
+            && tcp.connection.assembler(direction).is_waiting()
+            && !tools.events.iter().any(
+                |event| matches!(event, Event::Data { direction: of, .. } if *of == direction),
+            );
+        if is_early && let Some(end) = tcp.connection.offset_behind(segment, tools.settings) {
+            let acknowledged = tcp.connection.acknowledged(direction.other());
+            messages.early(direction, end, acknowledged);
+        }
+    }
+
+    /// A UDP datagram: its payload goes behind those before.
+    pub(super) fn datagram(&mut self, arrival: &Arrival, payload: &[Extent], wire_len: u32) {
+        let Kind::Udp(streams) = &mut self.kind else { return };
+        let stream = of_mut(streams, arrival.direction);
+        let end = stream.end().saturating_add(wire_len.into());
+        for extent in payload {
+            stream.insert(stream.end(), *extent, Policy::First, &NoBytes);
+        }
+        stream.skip(end);
+        stream.take();
+    }
+
+    /// Lets time pass.
+    pub(super) fn poll(&mut self, now: Timestamp, tools: &mut Tools<'_>) {
+        match &mut self.kind {
+            Kind::Embryo(_) => {
+                if now >= self.deadline(tools.settings) {
+                    self.end(State::TimedOut, tools);
+                }
+            }
+            Kind::Tcp(tcp) => {
+                tools.events.clear();
+                tcp.connection.poll(now, tools.settings, tools.window, tools.events);
+                self.happened(tools);
+            }
+            Kind::Udp(_) => {
+                if now >= self.deadline(tools.settings) {
+                    self.end(State::TimedOut, tools);
+                }
+            }
+            Kind::Ended(_) => {}
+        }
+    }
+
+    /// Ends it now, in the state it is in or as evicted.
+    pub(super) fn close(&mut self, is_evicted: bool, tools: &mut Tools<'_>) {
+        if self.ended.is_some() {
+            return;
+        }
+        let evicted = is_evicted.then_some(State::Evicted);
+        match &mut self.kind {
+            Kind::Embryo(_) => {
+                let state = evicted.unwrap_or_else(|| self.state());
+                self.end(state, tools);
+            }
+            Kind::Tcp(tcp) => {
+                tools.events.clear();
+                tcp.connection.close(tools.settings, tools.window, tools.events);
+                self.ended = evicted;
+                self.happened(tools);
+            }
+            Kind::Udp(_) => {
+                let state = evicted.unwrap_or_else(|| self.state());
+                self.end(state, tools);
+            }
+            Kind::Ended(_) => {}
+        }
+    }
+
+    fn end(&mut self, state: State, tools: &mut Tools<'_>) {
+        self.ended = Some(state);
+        tools.news.push(News::Closed);
+    }
+
+    /// When [`Flow::poll`] has something to do.
+    pub(super) fn deadline(&self, settings: &Settings) -> Timestamp {
+        let never = Timestamp::from_nanoseconds(u64::MAX);
+        match &self.kind {
+            Kind::Embryo(_) | Kind::Udp(_) if self.ended.is_some() => never,
+            Kind::Embryo(embryo) if embryo.flags.syn => {
+                crate::tcp::after(self.last, settings.opening_timeout)
+            }
+            Kind::Embryo(_) => crate::tcp::after(self.last, settings.idle_timeout),
+            Kind::Tcp(tcp) => tcp.connection.deadline(settings).unwrap_or(never),
+            Kind::Udp(_) => {
+                let is_answered = self.sent.iter().all(|sent| sent.packets > 0);
+                let silence = if is_answered { UDP_TIMEOUT } else { UDP_UNANSWERED_TIMEOUT };
+                crate::tcp::after(self.last, silence)
+            }
+            Kind::Ended(_) => never,
+        }
+    }
+
+    /// Makes a connection of what was kept of its first segment.
+    fn hatch(&mut self, settings: &Settings) {
+        let Kind::Embryo(embryo) = self.kind else { return };
+        let mut tcp = Tcp::new(&self.key);
+        let segment = embryo.segment(self.last);
+        let mut events = Vec::new();
+        // It was taken before, and is the same segment.
+        let _ = tcp.connection.process(&segment, settings, &NoBytes, &mut events);
+        self.kind = Kind::Tcp(Box::new(tcp));
+    }
+
+    /// After its first segment, if that had no payload: keeps only what a connection can be made
+    /// of again.
+    pub(super) fn keep_little(&mut self, segment: &Segment<'_>) {
+        let flags = segment.flags;
+        if segment.wire_len == 0 && !flags.rst && !flags.fin && self.ended.is_none() {
+            self.kind = Kind::Embryo(Embryo::new(segment));
+        }
+    }
+
+    /// After the end: keeps what it takes to read it.
+    pub(super) fn compact(&mut self) {
+        if self.ended.is_none() {
+            return;
+        }
+        match &mut self.kind {
+            Kind::Tcp(tcp) => {
+                let connection = std::mem::replace(&mut tcp.connection, Connection::new(NO_PORTS));
+                self.kind = Kind::Ended(Box::new(Ended::new(connection)));
+            }
+            Kind::Udp(streams) => streams.iter_mut().for_each(Assembler::shrink),
+            Kind::Embryo(_) | Kind::Ended(_) => {}
+        }
+        self.packets.shrink();
+        if let Some(http) = &mut self.http {
+            http.exchanges.shrink_to_fit();
+        }
+    }
+
+    /// Passes on what the connection told.
+    fn happened(&mut self, tools: &mut Tools<'_>) {
+        let Kind::Tcp(tcp) = &mut self.kind else { return };
+        let Tcp { connection, app } = &mut **tcp;
+        for event in tools.events.drain(..) {
+            match event {
+                Event::Opened { client } | Event::Turned { client } => self.client = client,
+                Event::Data { direction, range } => {
+                    if let App::Probing(probing) = app {
+                        if connection.state() == crate::tcp::State::Midstream {
+                            probing.tear();
+                        }
+                        match probing.look(direction, &range, connection, tools.window) {
+                            Found::Nothing => continue,
+                            Found::Http { request, begins } => {
+                                let mut messages = Messages::new(request, begins);
+                                let other = direction.other();
+                                let end = connection.assembler(other).end();
+                                messages.settled(other, end, 0, connection, tools.window);
+                                *app = App::Http(Box::new(messages));
+                                self.http = Some(Box::new(Http::new(request)));
+                            }
+                            Found::Tls => {
+                                self.tls = probing.take_hellos();
+                                *app = App::Tls;
+                            }
+                            Found::Unknown => *app = App::Unknown,
+                        }
+                    }
+                    if let App::Http(messages) = app {
+                        let needs = connection.acknowledged(direction.other());
+                        messages.settled(direction, range.end, needs, connection, tools.window);
+                    }
+                }
+                Event::Gap { direction, range } => {
+                    tools.totals.gaps = tools.totals.gaps.saturating_add(1);
+                    match app {
+                        App::Probing(probing) => probing.tear(),
+                        App::Http(messages) => {
+                            messages.settled(direction, range.end, 0, connection, tools.window);
+                        }
+                        App::Tls | App::Unknown => {}
+                    }
+                }
+                Event::Ended { direction } => {
+                    if let App::Http(messages) = app {
+                        messages.ended(direction, End::Fin, connection, tools.window);
+                    }
+                }
+                Event::Closed { state } => {
+                    let state = self.ended.unwrap_or_else(|| state.into());
+                    match app {
+                        App::Http(messages) => {
+                            messages.close(how(state), connection, tools.window);
+                        }
+                        App::Probing(probing) => self.tls = probing.take_hellos(),
+                        App::Tls | App::Unknown => {}
+                    }
+                    tell(app, tools.news);
+                    self.ended = Some(state);
+                    tools.news.push(News::Closed);
+                    return;
+                }
+            }
+        }
+        tell(app, tools.news);
+    }
+
+    /// Where it is now.
+    pub(super) fn state(&self) -> State {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        match &self.kind {
+            Kind::Embryo(embryo) if embryo.flags.syn => State::Opening,
+            Kind::Embryo(_) => State::Midstream,
+            Kind::Tcp(tcp) => tcp.connection.state().into(),
+            Kind::Udp(_) if self.sent.iter().any(|sent| sent.packets == 0) => State::Opening,
+            Kind::Udp(_) | Kind::Ended(_) => State::Open,
+        }
+    }
+
+    /// The stream sent in `direction`; `None` if nothing was.
+    pub(super) fn stream(&self, direction: Direction) -> Option<&Assembler> {
+        match &self.kind {
+            Kind::Embryo(_) => None,
+            Kind::Tcp(tcp) => Some(tcp.connection.assembler(direction)),
+            Kind::Udp(streams) => Some(of(streams, direction)),
+            Kind::Ended(ended) => of(&ended.streams, direction).as_deref(),
+        }
+    }
+
+    /// What `meta.json` counts of a direction.
+    pub(super) fn counters(&self, direction: Direction) -> Short {
+        match &self.kind {
+            Kind::Tcp(tcp) => tcp.connection.counters(direction).into(),
+            Kind::Ended(ended) => *of(&ended.counters, direction),
+            Kind::Embryo(_) | Kind::Udp(_) => Short::default(),
+        }
+    }
+
+    /// Who ended it, and how long its handshake took.
+    pub(super) fn ending(&self) -> (Option<Direction>, Option<u32>) {
+        match &self.kind {
+            Kind::Tcp(tcp) => (tcp.connection.closed_by(), tcp.connection.handshake_us()),
+            Kind::Ended(ended) => (ended.closed_by, ended.handshake_us),
+            Kind::Embryo(_) | Kind::Udp(_) => (None, None),
+        }
+    }
+
+    /// TLS as far as it was seen.
+    pub(super) fn hellos(&self) -> Option<&TlsHellos> {
+        match (&self.tls, &self.kind) {
+            (Some(hellos), _) => Some(hellos),
+            (None, Kind::Tcp(tcp)) => match &tcp.app {
+                App::Probing(probing) => probing.hellos(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Packets below number `oldest` are gone.
+    pub(super) fn expire(&mut self, oldest: u64) {
+        self.packets.expire(oldest);
+        match &mut self.kind {
+            Kind::Embryo(_) => {}
+            Kind::Tcp(tcp) => tcp.connection.expire(oldest),
+            Kind::Udp(streams) => streams.iter_mut().for_each(|stream| stream.expire(oldest)),
+            Kind::Ended(ended) => {
+                ended.streams.iter_mut().flatten().for_each(|stream| stream.expire(oldest));
+            }
+        }
+    }
+
+    /// Bytes of memory on the heap, about.
+    pub(super) fn memory(&self) -> usize {
+        let kind = match &self.kind {
+            Kind::Embryo(_) => 0,
+            Kind::Tcp(tcp) => {
+                let app = match &tcp.app {
+                    App::Http(messages) => messages.memory().saturating_add(size_of::<Messages>()),
+                    _ => 0,
+                };
+                size_of::<Tcp>().saturating_add(tcp.connection.memory()).saturating_add(app)
+            }
+            Kind::Udp(streams) => {
+                let heap = streams.iter().map(Assembler::memory).sum::<usize>();
+                size_of::<[Assembler; 2]>().saturating_add(heap)
+            }
+            Kind::Ended(ended) => ended.memory(),
+        };
+        let http = self.http.as_ref().map_or(0, |http| http.memory());
+        kind.saturating_add(self.packets.memory())
+            .saturating_add(http)
+            .saturating_add(if self.network.is_some() { size_of::<Network>() } else { 0 })
+            .saturating_add(if self.tls.is_some() { 256 } else { 0 })
+    }
+}
+
+/// Silence after which a UDP conversation is over: `nf_conntrack_udp_timeout_stream` of Linux.
+const UDP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// The same if only one side has sent: `nf_conntrack_udp_timeout`.
+const UDP_UNANSWERED_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Transactions that may be under way at a time: above what the parser's limits allow.
+const PENDING: usize = 512;
+
+const NO_PORTS: Ports = Ports { forward: 0, backward: 0 };
+
+/// Takes what the parser has to say.
+fn tell(app: &mut App, news: &mut Vec<News>) {
+    if let App::Http(messages) = app {
+        let request = messages.request();
+        while let Some(transaction) = messages.transaction() {
+            news.push(News::Transaction(transaction, request));
+        }
+    }
+}
+
+/// What the end of a flow means to a message that is under way.
+const fn how(state: State) -> End {
+    match state {
+        State::Closed => End::Fin,
+        State::Reset => End::Reset,
+        State::TimedOut => End::Timeout,
+        State::Opening | State::Open | State::Closing | State::Midstream | State::Evicted => {
+            End::Evicted
+        }
+    }
+}
+
+impl Tcp {
+    fn new(key: &Key) -> Self {
+        let ports = Ports {
+            forward: key.sender(Direction::Forward).1,
+            backward: key.sender(Direction::Backward).1,
+        };
+        Self { connection: Connection::new(ports), app: App::Probing(Probing::default()) }
+    }
+}
+
+impl Embryo {
+    fn new(segment: &Segment<'_>) -> Self {
+        Self {
+            direction: segment.direction,
+            sequence: segment.sequence,
+            acknowledgment: segment.acknowledgment,
+            flags: segment.flags,
+            window: segment.window,
+        }
+    }
+
+    fn segment(&self, time: Timestamp) -> Segment<'static> {
+        Segment {
+            time,
+            packet: 0,
+            direction: self.direction,
+            sequence: self.sequence,
+            acknowledgment: self.acknowledgment,
+            flags: self.flags,
+            window: self.window,
+            payload: &[],
+            wire_len: 0,
+        }
+    }
+}
+
+impl Ended {
+    fn new(connection: Connection) -> Self {
+        let (closed_by, handshake_us) = (connection.closed_by(), connection.handshake_us());
+        let counters = [
+            connection.counters(Direction::Forward).into(),
+            connection.counters(Direction::Backward).into(),
+        ];
+        let (forward, backward) = connection.into_assemblers();
+        let streams = [forward, backward].map(|mut stream| {
+            stream.shrink();
+            (stream.end() > 0).then(|| Box::new(stream))
+        });
+        Self { streams, counters, closed_by, handshake_us }
+    }
+
+    fn memory(&self) -> usize {
+        let streams = self.streams.iter().flatten();
+        let streams = streams.map(|stream| stream.memory().saturating_add(size_of::<Assembler>()));
+        size_of::<Self>().saturating_add(streams.sum())
+    }
+}
+
+impl Http {
+    fn new(request: Direction) -> Self {
+        Self { request, exchanges: Vec::new(), incomplete: 0, newest: 0, memory: 0 }
+    }
+
+    /// Adds a transaction that ended.
+    pub(super) fn push(&mut self, exchange: Exchange) {
+        if exchange.state != crate::http::transaction::State::Complete {
+            self.incomplete = self.incomplete.saturating_add(1);
+        }
+        self.memory = self.memory.saturating_add(exchange.memory());
+        self.newest = self.newest.max(exchange.index);
+        self.exchanges.push(exchange);
+    }
+
+    /// The transaction of this index.
+    pub(super) fn exchange(&self, index: u64) -> Option<&Exchange> {
+        if index == 0 || index > self.newest {
+            return None;
+        }
+        // They end nearly in the order in which they begin: no more are pending at a time.
+        let near = usize::try_from(index.saturating_sub(1)).ok()?;
+        match self.exchanges.get(near) {
+            Some(exchange) if exchange.index == index => return Some(exchange),
+            _ => {}
+        }
+        let from = near.saturating_sub(PENDING).min(self.exchanges.len());
+        let to = near.saturating_add(PENDING).min(self.exchanges.len());
+        self.exchanges.get(from..to)?.iter().find(|exchange| exchange.index == index)
+    }
+
+    /// The transactions from an index on, in the order in which they began.
+    pub(super) fn from(&self, index: u64) -> impl Iterator<Item = &Exchange> {
+        (index.max(1)..=self.newest).filter_map(|index| self.exchange(index))
+    }
+
+    fn memory(&self) -> usize {
+        let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
+        self.memory.saturating_add(table).saturating_add(size_of::<Self>())
+    }
+}

@@ -1,0 +1,138 @@
+//! A run of packets in a few bytes each.
+
+/// One packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its number in the capture.
+    pub number: u64,
+    /// Bytes of the pcap records of the flow's packets before it, since the flow's first ever.
+    pub offset: u64,
+    /// Bytes of its pcap record, with header.
+    pub len: u32,
+}
+
+impl Entry {
+    /// The offset behind its record.
+    #[must_use]
+    pub(crate) const fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len as u64)
+    }
+}
+
+/// Packets in a row: the first one's number and offset, and as integers of variable length the
+/// length of its record, then for each other the difference of numbers and the length.
+///
+/// Without what stands for its first packets, it is a block still.
+#[derive(Debug)]
+pub(super) struct Block<Bytes> {
+    pub(super) number: u64,
+    pub(super) offset: u64,
+    pub(super) bytes: Bytes,
+}
+
+impl<Bytes: AsRef<[u8]>> Block<Bytes> {
+    /// Its packets, by and by.
+    pub(super) fn walk(&self) -> Walk<'_> {
+        Walk { number: self.number, offset: self.offset, rest: self.bytes.as_ref() }
+    }
+
+    /// How many packets it has.
+    pub(super) fn count(&self) -> usize {
+        // An integer's last byte is the only one below 128. All packets have two, the first one.
+        self.bytes.as_ref().iter().filter(|byte| **byte < 0x80).count().div_ceil(2)
+    }
+}
+
+impl Block<Vec<u8>> {
+    /// A block of one packet.
+    pub(super) fn new(first: Entry) -> Self {
+        let mut block = Self { number: 0, offset: 0, bytes: Vec::new() };
+        block.restart(first);
+        block
+    }
+
+    /// Makes it a block of one packet.
+    pub(super) fn restart(&mut self, first: Entry) {
+        (self.number, self.offset) = (first.number, first.offset);
+        self.bytes.clear();
+        put(&mut self.bytes, first.len.into());
+    }
+
+    /// Adds the packet whose number is `difference` above that of the last.
+    pub(super) fn push(&mut self, difference: u64, len: u32) {
+        put(&mut self.bytes, difference);
+        put(&mut self.bytes, len.into());
+    }
+
+    /// Gives it the shape it has when it is read only.
+    pub(super) fn packed(&self) -> Block<Box<[u8]>> {
+        Block { number: self.number, offset: self.offset, bytes: self.bytes.as_slice().into() }
+    }
+}
+
+/// The packets of a block from some place on; `number` and `offset` are those of the next one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walk<'a> {
+    pub(super) number: u64,
+    pub(super) offset: u64,
+    pub(super) rest: &'a [u8],
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        let len = u32::try_from(take(&mut self.rest)?).ok()?;
+        let entry = Entry { number: self.number, offset: self.offset, len };
+        self.offset = entry.end();
+        if let Some(difference) = take(&mut self.rest) {
+            self.number = self.number.saturating_add(difference);
+        }
+        Some(entry)
+    }
+}
+
+/// Appends an integer in groups of 7 bits, the lowest first; all but the last have the high bit.
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low & 0x7f);
+            return;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// Takes an integer from the front; `None` at the end.
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_of_all_lengths_come_back() {
+        let values: Vec<u64> =
+            (0..64).flat_map(|bit| [(1 << bit) - 1, 1 << bit]).chain([u64::MAX]).collect();
+        let mut bytes = Vec::new();
+        for value in &values {
+            put(&mut bytes, *value);
+        }
+        let mut rest = bytes.as_slice();
+        let back: Vec<u64> = std::iter::from_fn(|| take(&mut rest)).collect();
+        assert_eq!(back, values);
+    }
+}

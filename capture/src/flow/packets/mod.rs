@@ -1,0 +1,349 @@
+//! The packets of a flow, as numbers in a few bytes each.
+//!
+//! ```text
+//!   | expired | block of 64 | block of 64 | ... | open block |
+//!             begin                                          record_bytes()
+//! ```
+//!
+//! A block says with which packet it begins and how many bytes of records lie before that, so it
+//! is a place to start reading from; inside, numbers are differences. A packet costs four bytes,
+//! all included, of a long flow that has one packet in a hundred of a capture; a flow of one packet
+//! has nothing on the heap.
+//!
+//! The lengths of records are kept beside the numbers, so that offsets in a flow's `packets.pcap`
+//! are known without a look at the store, also for packets that it has dropped meanwhile.
+
+mod block;
+
+use std::collections::{VecDeque, vec_deque};
+
+pub(super) use block::Entry;
+use block::{Block, Walk};
+
+/// Packets of a block that is full.
+const BLOCK: usize = 64;
+
+/// What an allocation costs beyond its bytes.
+const ALLOCATION: usize = 16;
+
+/// The packets of a flow in rising order of their numbers, of which the oldest expire.
+///
+/// Offsets count the bytes of pcap records, without a file header, since the flow's first packet
+/// ever; they stay the same when packets expire.
+#[derive(Debug)]
+pub(super) struct Packets(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    /// Nothing; `last` is the highest number there was, `end` the bytes of all records.
+    None {
+        last: u64,
+        end: u64,
+    },
+    One(Entry),
+    Many(Box<Many>),
+}
+
+/// Two packets or more, though all but one may have expired since.
+#[derive(Debug)]
+struct Many {
+    /// Full blocks; packets may have expired from the front of the first.
+    full: VecDeque<Block<Box<[u8]>>>,
+    /// Never empty: it holds the newest packet.
+    open: Block<Vec<u8>>,
+    open_len: usize,
+    /// Packets in all blocks.
+    len: usize,
+    last: u64,
+    end: u64,
+    /// Bytes on the heap in `full`.
+    packed: usize,
+}
+
+impl Default for Packets {
+    fn default() -> Self {
+        Self(Kept::None { last: 0, end: 0 })
+    }
+}
+
+impl Packets {
+    #[cfg(test)]
+    /// No packets.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a packet whose pcap record has `record_len` bytes, header included.
+    ///
+    /// Returns whether it was taken: a packet is not if its number is not above all before it.
+    /// Numbers begin at 1.
+    pub(super) fn push(&mut self, number: u64, record_len: u32) -> bool {
+        match &mut self.0 {
+            Kept::None { last, end } if number > *last => {
+                self.0 = Kept::One(Entry { number, offset: *end, len: record_len });
+            }
+            Kept::One(first) if number > first.number => {
+                let mut many = Many::new(*first);
+                many.push(number, record_len);
+                self.0 = Kept::Many(Box::new(many));
+            }
+            Kept::Many(many) if number > many.last => many.push(number, record_len),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Packets that are retained.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        match &self.0 {
+            Kept::None { .. } => 0,
+            Kept::One(_) => 1,
+            Kept::Many(many) => many.len,
+        }
+    }
+
+    #[cfg(test)]
+    /// Whether no packet is retained.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the pcap records of all packets there ever were: the offset behind the last one.
+    #[must_use]
+    pub(super) fn record_bytes(&self) -> u64 {
+        match &self.0 {
+            Kept::None { end, .. } => *end,
+            Kept::One(entry) => entry.end(),
+            Kept::Many(many) => many.end,
+        }
+    }
+
+    #[cfg(test)]
+    /// Number of the oldest packet retained.
+    #[must_use]
+    pub(super) fn first(&self) -> Option<u64> {
+        (!self.is_empty()).then(|| self.begin().0)
+    }
+
+    /// Number of the newest packet retained.
+    #[must_use]
+    pub(super) fn last(&self) -> Option<u64> {
+        match &self.0 {
+            Kept::None { .. } => None,
+            Kept::One(entry) => Some(entry.number),
+            Kept::Many(many) => Some(many.last),
+        }
+    }
+
+    /// Number and offset of the oldest packet retained. If none is: the least number the next
+    /// packet may have, and the offset it will have.
+    #[must_use]
+    pub(super) fn begin(&self) -> (u64, u64) {
+        match &self.0 {
+            Kept::None { last, end } => (last.saturating_add(1), *end),
+            Kept::One(entry) => (entry.number, entry.offset),
+            Kept::Many(many) => {
+                let front = many.walk(0);
+                (front.number, front.offset)
+            }
+        }
+    }
+
+    #[cfg(test)]
+    /// The packet whose record has the byte at `offset`; `None` for offsets before that of
+    /// [`Packets::begin`] or behind the end. Costs O(log n).
+    #[must_use]
+    pub(super) fn find(&self, offset: u64) -> Option<Entry> {
+        self.iter_at(offset).next()
+    }
+
+    /// The packets from the one on whose record has the byte at `offset`; none for offsets before
+    /// that of [`Packets::begin`]. Costs O(log n) for the first and O(1) for each other.
+    #[must_use]
+    pub(super) fn iter_at(&self, offset: u64) -> Iter<'_> {
+        if offset < self.begin().1 {
+            return Iter::default();
+        }
+        self.iter_where(|_, start| start <= offset, |entry| entry.end() > offset)
+    }
+
+    #[cfg(test)]
+    /// The packets whose numbers are `number` or above. Costs O(log n) for the first and O(1) for
+    /// each other.
+    #[must_use]
+    pub(super) fn iter_from(&self, number: u64) -> Iter<'_> {
+        self.iter_where(|first, _| first <= number, |entry| entry.number >= number)
+    }
+
+    /// Drops the packets below number `oldest`. Costs O(dropped), and nothing if there are none.
+    pub(super) fn expire(&mut self, oldest: u64) {
+        let last = match &mut self.0 {
+            Kept::None { .. } => return,
+            Kept::One(entry) => entry.number,
+            Kept::Many(many) if many.last >= oldest => return many.expire(oldest),
+            Kept::Many(many) => many.last,
+        };
+        if last < oldest {
+            self.0 = Kept::None { last, end: self.record_bytes() };
+        }
+    }
+
+    /// Gives back memory kept for packets to come: the flow has ended.
+    pub(super) fn shrink(&mut self) {
+        if let Kept::Many(many) = &mut self.0 {
+            many.full.shrink_to_fit();
+            many.open.bytes.shrink_to_fit();
+        }
+    }
+
+    /// Bytes of memory on the heap, to a few per cent.
+    #[must_use]
+    pub(super) fn memory(&self) -> usize {
+        let Kept::Many(many) = &self.0 else {
+            return 0;
+        };
+        let blocks = many.full.capacity() * size_of::<Block<Box<[u8]>>>();
+        size_of::<Many>() + 2 * ALLOCATION + blocks + many.packed + many.open.bytes.capacity()
+    }
+
+    /// From the last block on whose number and offset are `before` what is searched, without the
+    /// entries that are not yet `reached`.
+    fn iter_where(
+        &self,
+        before: impl Fn(u64, u64) -> bool,
+        reached: impl Fn(&Entry) -> bool,
+    ) -> Iter<'_> {
+        let mut iter = match &self.0 {
+            Kept::None { .. } => Iter::default(),
+            Kept::One(entry) => Iter { one: Some(*entry), ..Iter::default() },
+            Kept::Many(many) => many.iter_where(before),
+        };
+        let mut at = iter.clone();
+        while at.next().is_some_and(|entry| !reached(&entry)) {
+            iter.clone_from(&at);
+        }
+        iter
+    }
+}
+
+impl Many {
+    fn new(first: Entry) -> Self {
+        Self {
+            full: VecDeque::new(),
+            open: Block::new(first),
+            open_len: 1,
+            len: 1,
+            last: first.number,
+            end: first.end(),
+            packed: 0,
+        }
+    }
+
+    fn push(&mut self, number: u64, len: u32) {
+        if self.open_len == BLOCK {
+            let full = self.open.packed();
+            self.packed += full.bytes.len() + ALLOCATION;
+            self.full.push_back(full);
+            self.open.restart(Entry { number, offset: self.end, len });
+            self.open_len = 1;
+        } else {
+            self.open.push(number.saturating_sub(self.last), len);
+            self.open_len += 1;
+        }
+        self.len += 1;
+        self.last = number;
+        self.end = self.end.saturating_add(len.into());
+    }
+
+    /// The packets of a block by its place; the open one is behind the full ones.
+    fn walk(&self, index: usize) -> Walk<'_> {
+        self.full.get(index).map_or_else(|| self.open.walk(), Block::walk)
+    }
+
+    /// The packets from the last block on that begins `before` what is searched, or else all.
+    fn iter_where(&self, before: impl Fn(u64, u64) -> bool) -> Iter<'_> {
+        let behind = self.full.partition_point(|block| before(block.number, block.offset));
+        let index = if before(self.open.number, self.open.offset) {
+            self.full.len()
+        } else {
+            behind.saturating_sub(1)
+        };
+        if index >= self.full.len() {
+            return Iter { walk: self.open.walk(), ..Iter::default() };
+        }
+        let full = self.full.range(index + 1..);
+        Iter { walk: self.walk(index), full, open: Some(self.open.walk()), one: None }
+    }
+
+    /// Drops packets, but not the newest, whose number is at least `oldest`.
+    fn expire(&mut self, oldest: u64) {
+        while !self.full.is_empty() && self.walk(1).number <= oldest {
+            self.drop_front();
+        }
+        self.cut_front(oldest);
+        if self.full.len() < self.full.capacity() / 4 {
+            self.full.shrink_to(self.full.len() * 2);
+        }
+    }
+
+    fn drop_front(&mut self) {
+        if let Some(block) = self.full.pop_front() {
+            self.packed -= block.bytes.len() + ALLOCATION;
+            self.len -= block.count();
+        }
+    }
+
+    fn cut_front(&mut self, oldest: u64) {
+        let mut front = self.walk(0);
+        let (before, mut gone) = (front.rest.len(), 0);
+        while front.number < oldest && front.next().is_some() {
+            gone += 1;
+        }
+        if gone == 0 {
+            return;
+        }
+        if front.rest.is_empty() {
+            // The next block begins above `oldest`, but none of this one's packets is.
+            return self.drop_front();
+        }
+        let (number, offset, cut) = (front.number, front.offset, before - front.rest.len());
+        if let Some(block) = self.full.front_mut() {
+            let bytes = block.bytes.get(cut..).unwrap_or_default().into();
+            *block = Block { number, offset, bytes };
+            self.packed -= cut;
+        } else {
+            (self.open.number, self.open.offset) = (number, offset);
+            self.open.bytes.drain(..cut);
+            self.open_len -= gone;
+        }
+        self.len -= gone;
+    }
+}
+
+/// Packets in rising order; see [`Packets::iter_from`] and [`Packets::iter_at`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Iter<'a> {
+    one: Option<Entry>,
+    walk: Walk<'a>,
+    full: vec_deque::Iter<'a, Block<Box<[u8]>>>,
+    open: Option<Walk<'a>>,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        loop {
+            if let Some(entry) = self.one.take().or_else(|| self.walk.next()) {
+                return Some(entry);
+            }
+            self.walk = self.full.next().map(Block::walk).or_else(|| self.open.take())?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! Files of flows, as their openers see them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::exchange::Exchange;
+use super::gather::FlowStreams;
+use super::log::Cache;
+use super::{File, Log, Seek, Shared, render};
+use crate::http::body::Piece;
+use crate::http::transaction::Direction as Side;
+use crate::savefile::pcap;
+use crate::tcp::Direction;
+
+/// One opener of one of the files here.
+///
+/// The end is fixed at open; handing out an end of file makes the next read move it to the newest.
+#[derive(Debug)]
+pub struct Reading {
+    shared: Arc<Shared>,
+    content: Content,
+    end: u64,
+    at_end: bool,
+}
+
+/// What a file is made of.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Made when it was opened.
+    Frozen(Arc<[u8]>),
+    /// The stream a flow sends in a direction.
+    Stream { id: u64, direction: Direction },
+    /// Pieces of such a stream: a body that needs no decoding.
+    Pieces { id: u64, direction: Direction, ranges: Box<[Range<u64>]> },
+    /// The packets of a flow, from the one on whose record begins at this offset.
+    Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
+    /// Something for each transaction of a flow, and the last one that was made.
+    Exchanges { id: u64, kind: Kind, made: Option<(usize, Vec<u8>)> },
+    /// Lines of a whole capture, from this offset on.
+    Log { log: Log, begin: u64, cache: Cache },
+}
+
+/// What there is for each transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A part of `http`.
+    Transcript,
+    /// A line of `http.jsonl`.
+    Line,
+}
+
+impl Kind {
+    /// Bytes of it, if known.
+    fn len(self, exchange: &Exchange) -> Option<u64> {
+        match self {
+            Self::Transcript => exchange.transcript.map(u64::from),
+            Self::Line => Some(exchange.line.into()),
+        }
+    }
+}
+
+impl Reading {
+    pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
+        let mut reading = Self { shared, content, end: 0, at_end: false };
+        reading.rearm();
+        reading
+    }
+
+    /// Bytes at `offset`, at most `want`; none at the end.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn read(&mut self, offset: u64, want: usize) -> Result<Vec<u8>, ReadError> {
+        if std::mem::take(&mut self.at_end) {
+            self.rearm();
+        }
+        let left = self.end.saturating_sub(offset);
+        if left == 0 {
+            self.at_end = true;
+            return Ok(Vec::new());
+        }
+        let want = usize::try_from(left).map_or(want, |left| left.min(want));
+        let mut bytes = Vec::with_capacity(want);
+        let shared = &self.shared;
+        match &mut self.content {
+            Content::Frozen(all) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = all.get(from..).unwrap_or_default();
+                bytes.extend_from_slice(rest.get(..want).unwrap_or(rest));
+            }
+            Content::Stream { id, direction } => {
+                let range = offset..offset.saturating_add(want as u64);
+                shared.read_stream(*id, *direction, range, &mut |piece| fill(&mut bytes, piece))?;
+            }
+            Content::Pieces { id, direction, ranges } => {
+                for range in pieces(ranges, offset, want as u64) {
+                    let mut sink = |piece: Piece<'_>| fill(&mut bytes, piece);
+                    shared.read_stream(*id, *direction, range, &mut sink)?;
+                }
+            }
+            Content::Packets { id, header, begin } => {
+                shared.read_packets(*id, header, *begin, offset, want, &mut bytes)?;
+            }
+            Content::Exchanges { id, kind, made } => {
+                shared.read_exchanges(*id, *kind, made, offset, want, &mut bytes);
+            }
+            Content::Log { log, begin, cache } => {
+                let at = begin.saturating_add(offset);
+                bytes = shared.log(*log).read(at, want, cache).ok_or(ReadError::Expired)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Moves the end to the newest, since the opener was told the size.
+    pub fn rearm(&mut self) {
+        // What is gone keeps the end it had.
+        self.end = self.end.max(self.content.len(&self.shared));
+    }
+
+    /// The size its opener was to be told, if the content was made when it was opened (`meta.json`,
+    /// `http.har`, a decoded body) and may by now differ from what another opener would get.
+    #[must_use]
+    pub fn frozen_size(&self) -> Option<u64> {
+        match &self.content {
+            Content::Frozen(bytes) => Some(bytes.len() as u64),
+            _ => None,
+        }
+    }
+
+    /// The next place of a kind at or after `offset`; `None` behind the end, or if only holes follow.
+    #[must_use]
+    pub fn seek(&self, offset: u64, to: Seek) -> Option<u64> {
+        let end = self.content.len(&self.shared).max(self.end);
+        if offset >= end {
+            return None;
+        }
+        let Content::Stream { id, direction } = &self.content else {
+            return Some(if to == Seek::Data { offset } else { end });
+        };
+        let mut at = offset;
+        for hole in self.shared.holes(*id, *direction) {
+            if hole.end <= at {
+                continue;
+            }
+            match to {
+                Seek::Data if hole.start <= at => at = hole.end,
+                Seek::Data => break,
+                Seek::Hole => return Some(hole.start.max(at)),
+            }
+        }
+        match to {
+            Seek::Data => (at < end).then_some(at),
+            Seek::Hole => Some(end),
+        }
+    }
+}
+
+/// Why there is nothing to read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The store has dropped it, or a log its lines.
+    #[error("what was to be read is no longer retained")]
+    Expired,
+    /// The storage below failed, and said this.
+    #[error("{0}")]
+    Storage(String),
+}
+
+impl From<String> for ReadError {
+    fn from(why: String) -> Self {
+        Self::Storage(why)
+    }
+}
+
+impl Content {
+    /// Bytes there are now.
+    pub(super) fn len(&self, shared: &Shared) -> u64 {
+        match self {
+            Self::Frozen(bytes) => bytes.len() as u64,
+            Self::Stream { id, direction } => {
+                let table = shared.table.read();
+                table.flow(*id).and_then(|flow| flow.stream(*direction)).map_or(0, |s| s.end())
+            }
+            Self::Pieces { ranges, .. } => {
+                ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum()
+            }
+            Self::Packets { id, begin, .. } => {
+                let end = shared.table.read().flow(*id).map(|flow| flow.packets.record_bytes());
+                let records = end.map_or(0, |end| end.saturating_sub(*begin));
+                (pcap::FILE_HEADER_LEN as u64).saturating_add(records)
+            }
+            Self::Exchanges { id, kind, .. } => shared.measure(*id, *kind),
+            Self::Log { log, begin, .. } => shared.log(*log).end().saturating_sub(*begin),
+        }
+    }
+}
+
+/// The parts of `ranges`, put together, from `offset` on.
+fn pieces(ranges: &[Range<u64>], offset: u64, want: u64) -> Vec<Range<u64>> {
+    let (mut before, mut left) = (0_u64, want);
+    let mut parts = Vec::new();
+    for range in ranges {
+        let len = range.end.saturating_sub(range.start);
+        let skip = offset.saturating_sub(before).min(len);
+        before = before.saturating_add(len);
+        let take = len.saturating_sub(skip).min(left);
+        if take > 0 {
+            let start = range.start.saturating_add(skip);
+            parts.push(start..start.saturating_add(take));
+            left = left.saturating_sub(take);
+        }
+    }
+    parts
+}
+
+/// A hole reads as zeros.
+fn fill(bytes: &mut Vec<u8>, piece: Piece<'_>) {
+    match piece {
+        Piece::Bytes(part) => bytes.extend_from_slice(part),
+        Piece::Hole(len) => {
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            bytes.resize(bytes.len().saturating_add(len), 0);
+        }
+    }
+}
+
+impl Shared {
+    fn read_packets(
+        &self,
+        id: u64,
+        header: &[u8; pcap::FILE_HEADER_LEN],
+        begin: u64,
+        offset: u64,
+        want: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        bytes.extend(header.iter().skip(from).take(want));
+        let left = want.saturating_sub(bytes.len());
+        if left == 0 {
+            return Ok(());
+        }
+        let at = offset.saturating_sub(header.len() as u64).saturating_add(begin);
+        let table = self.table.read();
+        let Some(flow) = table.flow(id) else { return Err(ReadError::Expired) };
+        let end = at.saturating_add(left as u64);
+        let entries = flow.packets.iter_at(at).take_while(|entry| entry.offset < end);
+        let entries: Vec<_> = entries.map(|entry| (entry.number, entry.offset)).collect();
+        drop(table);
+        let Some((_, first)) = entries.first() else { return Err(ReadError::Expired) };
+        let mut skip = usize::try_from(at.saturating_sub(*first)).unwrap_or(usize::MAX);
+        let numbers = entries.iter().map(|(number, _)| *number);
+        let is_there = self.records(numbers, &mut |record| {
+            let part = record.get(std::mem::take(&mut skip)..).unwrap_or_default();
+            let room = want.saturating_sub(bytes.len());
+            bytes.extend_from_slice(part.get(..room).unwrap_or(part));
+            bytes.len() < want
+        })?;
+        // What was read before the first packet that is gone is right.
+        if is_there || !bytes.is_empty() { Ok(()) } else { Err(ReadError::Expired) }
+    }
+
+    fn read_exchanges(
+        &self,
+        id: u64,
+        kind: Kind,
+        made: &mut Option<(usize, Vec<u8>)>,
+        offset: u64,
+        want: usize,
+        bytes: &mut Vec<u8>,
+    ) {
+        let mut at = offset;
+        while bytes.len() < want {
+            let Some((index, begin, request, exchange)) = self.exchange_at(id, kind, at) else {
+                // The flow has left the tree: blanks are in no line.
+                bytes.resize(want, b' ');
+                return;
+            };
+            if made.as_ref().is_none_or(|(made, _)| *made != index) {
+                let len = kind.len(&exchange).unwrap_or(0);
+                let streams = FlowStreams { shared: self, id, request };
+                let text = match kind {
+                    Kind::Transcript => render::transcript(&exchange, &streams),
+                    Kind::Line => render::line(id, &exchange, &streams),
+                };
+                *made = Some((index, fitted(text, len)));
+            }
+            let Some((_, text)) = made.as_ref() else { return };
+            let skip = usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX);
+            let part = text.get(skip..).unwrap_or_default();
+            if part.is_empty() {
+                return;
+            }
+            let room = want.saturating_sub(bytes.len());
+            let part = part.get(..room).unwrap_or(part);
+            bytes.extend_from_slice(part);
+            at = at.saturating_add(part.len() as u64);
+        }
+    }
+
+    /// The transaction whose text covers an offset: its place among all, where its text begins, the
+    /// direction of requests, and a copy.
+    fn exchange_at(
+        &self,
+        id: u64,
+        kind: Kind,
+        at: u64,
+    ) -> Option<(usize, u64, Direction, Exchange)> {
+        let table = self.table.read();
+        let http = table.flow(id)?.http.as_ref()?;
+        let mut begin = 0_u64;
+        for (index, exchange) in http.exchanges.iter().enumerate() {
+            let end = begin.saturating_add(kind.len(exchange)?);
+            if at < end {
+                return Some((index, begin, http.request, exchange.clone()));
+            }
+            begin = end;
+        }
+        None
+    }
+
+    /// Bytes of a file that has something for each transaction. What was never made is made.
+    fn measure(&self, id: u64, kind: Kind) -> u64 {
+        let mut from = 0;
+        loop {
+            let table = self.table.read();
+            let Some(http) = table.flow(id).and_then(|flow| flow.http.as_ref()) else { return 0 };
+            let unknown = http.exchanges.iter().enumerate().skip(from);
+            let mut unknown = unknown.filter(|(_, exchange)| kind.len(exchange).is_none());
+            let Some((index, exchange)) = unknown.next() else {
+                return http.exchanges.iter().filter_map(|exchange| kind.len(exchange)).sum();
+            };
+            let (request, exchange) = (http.request, exchange.clone());
+            drop(table);
+            let streams = FlowStreams { shared: self, id, request };
+            let len = render::transcript(&exchange, &streams).len();
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let mut table = self.table.write();
+            let http = table.flow_mut(id).and_then(|flow| flow.http.as_mut());
+            if let Some(exchange) = http.and_then(|http| http.exchanges.get_mut(index)) {
+                exchange.transcript.get_or_insert(len);
+            }
+            from = index;
+        }
+    }
+
+    /// The holes of a stream, in order.
+    pub(super) fn holes(&self, id: u64, direction: Direction) -> Vec<Range<u64>> {
+        self.expire(id);
+        let table = self.table.read();
+        let stream = table.flow(id).and_then(|flow| flow.stream(direction));
+        let holes = stream.map(|stream| stream.holes()).unwrap_or_default();
+        holes.into_iter().map(|(range, _)| range).collect()
+    }
+
+    /// What a file of a flow is made of; `None` if there is no such file.
+    pub(super) fn content(&self, id: u64, file: File, beginning: u64) -> Option<Content> {
+        if matches!(file, File::Meta) {
+            self.expire(id);
+        }
+        let table = self.table.read();
+        let flow = table.flow(id)?;
+        let http = flow.http.as_deref();
+        Some(match file {
+            File::Meta => Content::Frozen(render::meta(flow).into()),
+            File::Client => Content::Stream { id, direction: flow.client },
+            File::Server => Content::Stream { id, direction: flow.client.other() },
+            File::Packets => {
+                let link_type = flow.network.as_ref().and_then(|network| network.link_type);
+                drop(table);
+                let header = render::pcap_header(self, link_type)?;
+                Content::Packets { id, header, begin: beginning }
+            }
+            File::Transcript | File::HttpJsonl => {
+                http?;
+                let is_line = file == File::HttpJsonl;
+                let kind = if is_line { Kind::Line } else { Kind::Transcript };
+                Content::Exchanges { id, kind, made: None }
+            }
+            File::Har => {
+                http?;
+                drop(table);
+                Content::Frozen(self.har(id)?)
+            }
+            File::Body { index, direction } => {
+                let http = http?;
+                let exchange = http.exchange(index)?;
+                let part = exchange.part(direction).filter(|part| !part.file.is_empty())?;
+                let sends = match direction {
+                    Side::Request => http.request,
+                    Side::Response => http.request.other(),
+                };
+                if part.is_plain {
+                    let ranges = part.ranges().into();
+                    return Some(Content::Pieces { id, direction: sends, ranges });
+                }
+                let (exchange, request) = (exchange.clone(), http.request);
+                drop(table);
+                let streams = FlowStreams { shared: self, id, request };
+                Content::Frozen(render::body(&exchange, direction, &streams)?.into())
+            }
+        })
+    }
+}
+
+/// Text of exactly `len` bytes: what was shown once keeps its length, though heads and bodies may be
+/// gone since.
+fn fitted(mut text: Vec<u8>, len: u64) -> Vec<u8> {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    if text.len() != len {
+        text.truncate(len);
+        if text.last() == Some(&b'\n') {
+            text.pop();
+        }
+        text.resize(len.saturating_sub(1), b' ');
+        text.push(b'\n');
+    }
+    text
+}

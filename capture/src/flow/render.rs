@@ -1,0 +1,126 @@
+//! The texts of a flow's directory.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::exchange::{Exchange, Part};
+use super::gather::FlowStreams;
+use super::key;
+use super::meta::Meta;
+use super::one::Flow;
+use super::recorder;
+use crate::http::body::{self, Limits};
+use crate::http::har::{self, Har, Server};
+use crate::http::record::{BodyRecord, Record};
+use crate::http::transaction::{Direction as Side, Transaction};
+use crate::http::transcript;
+use crate::linktype::LinkType;
+use crate::savefile::pcap;
+use crate::store::Header;
+
+/// Bytes of bodies in one `http.har`, decoded: it is made in memory. Bodies behind that are left
+/// out of it and said to be; their files have them.
+const HAR_BODIES: u64 = 64 << 20;
+
+/// Bytes of all `http.har` that are kept, since whoever reads one asks for its size before.
+const HARS: usize = 64 << 20;
+
+/// `meta.json`
+pub(super) fn meta(flow: &Flow) -> Vec<u8> {
+    Meta::of(flow).line()
+}
+
+/// The file header of `packets.pcap`.
+pub(super) fn pcap_header(
+    shared: &Shared,
+    link_type: Option<LinkType>,
+) -> Option<[u8; pcap::FILE_HEADER_LEN]> {
+    let header = shared.store.header()?;
+    let link_type = link_type.unwrap_or(header.link_type);
+    Some(pcap::file_header(&Header { link_type, ..header }))
+}
+
+/// A transaction's part of `http`.
+pub(super) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
+    let transaction = exchange.transaction(streams);
+    transcript::transcript(&transaction, streams, &Limits::default()).into_bytes()
+}
+
+/// A transaction's line of `http.jsonl`, as it was when it ended.
+pub(super) fn line(id: u64, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
+    let transaction = exchange.transaction(streams);
+    let body = |side| body_record(&transaction, side, exchange.part(side));
+    recorder::line(&Record::new(id, &transaction, body(Side::Request), body(Side::Response)))
+}
+
+fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> BodyRecord {
+    let Some(part) = part else { return BodyRecord::default() };
+    // The name cannot be made again when the head is gone.
+    let file = (!part.file.is_empty()).then(|| format!("bodies/{}", part.file));
+    BodyRecord { file, ..BodyRecord::new(transaction, side, part.decoded) }
+}
+
+/// A body without its codings, of the length it had when it was seen.
+pub(super) fn body(exchange: &Exchange, side: Side, streams: &FlowStreams<'_>) -> Option<Vec<u8>> {
+    let transaction = exchange.transaction(streams);
+    let message = transaction.message(side)?;
+    let mut bytes = body::read(streams, side, &message.body, &Limits::default()).bytes;
+    let len = exchange.part(side)?.decoded;
+    bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+    Some(bytes)
+}
+
+/// Files of `http.har` that were asked for last, with how many transactions they have.
+#[derive(Debug, Default)]
+pub(super) struct Hars(Vec<(u64, usize, Arc<[u8]>)>);
+
+impl Shared {
+    /// `http.har` of a flow as of now.
+    pub(super) fn har(&self, id: u64) -> Option<Arc<[u8]>> {
+        let table = self.table.read();
+        let flow = table.flow(id)?;
+        let http = flow.http.as_ref()?;
+        let count = http.exchanges.len();
+        if let Some((.., bytes)) =
+            self.hars.lock().0.iter().find(|(of, made, _)| (*of, *made) == (id, count))
+        {
+            return Some(Arc::clone(bytes));
+        }
+        let (address, port) = flow.key.sender(http.request.other());
+        let authority = if address.is_ipv6() {
+            format!("[{address}]:{port}")
+        } else {
+            format!("{address}:{port}")
+        };
+        let server = Server {
+            address: Some(address.to_string()),
+            authority: Some(authority),
+            connection: Some(key::name(id, &flow.key, flow.client)),
+        };
+        let (request, exchanges) = (http.request, http.exchanges.clone());
+        drop(table);
+        let streams = FlowStreams { shared: self, id, request };
+        let mut left = HAR_BODIES;
+        let entries = exchanges.iter().map(|exchange| {
+            let most = Limits::default();
+            let limits =
+                Limits { input: left.min(most.input), output: left.min(most.output), ..most };
+            let sides = [Side::Request, Side::Response].map(|side| exchange.part(side));
+            let taken: u64 = sides.into_iter().flatten().map(|part| part.decoded).sum();
+            left = left.saturating_sub(taken);
+            har::entry(&exchange.transaction(&streams), &server, &streams, &limits)
+        });
+        let har = Har::new(entries.collect());
+        let mut bytes = serde_json::to_vec(&har).unwrap_or_default();
+        bytes.push(b'\n');
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut hars = self.hars.lock();
+        hars.0.retain(|(of, ..)| *of != id);
+        hars.0.push((id, count, Arc::clone(&bytes)));
+        while hars.0.len() > 1 && hars.0.iter().map(|(.., bytes)| bytes.len()).sum::<usize>() > HARS
+        {
+            hars.0.remove(0);
+        }
+        Some(bytes)
+    }
+}

@@ -1,0 +1,353 @@
+//! All flows of a capture: by key, by id, by how long nothing was heard of them.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use super::exchange::Exchange;
+use super::key::Key;
+use super::one::Flow;
+
+/// Places of a block: memory grows by blocks, so that it is never moved.
+const BLOCK: usize = 1_024;
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// Where a flow is. Another flow may have the place later, with another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    slot: u32,
+    generation: u32,
+}
+
+/// A place in a list that is in order of last packets.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    before: u32,
+    behind: u32,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { before: NONE, behind: NONE }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    flow: Option<Flow>,
+    generation: u32,
+    /// In the list of all flows, and in that of those under way.
+    links: [Link; 2],
+    /// Is in the list of those under way.
+    is_active: bool,
+    /// Is found by its key.
+    is_keyed: bool,
+    /// Is about to be taken out, and counts no more.
+    is_doomed: bool,
+    /// What it counts for in `memory`.
+    memory: usize,
+    /// When the timer looks at it next, in nanoseconds.
+    scheduled: u64,
+}
+
+/// Ends of a list.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+const ALL: usize = 0;
+const ACTIVE: usize = 1;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Table {
+    blocks: Vec<Box<[Slot]>>,
+    free: Vec<u32>,
+    by_key: HashTable<u32>,
+    hasher: RandomState,
+    by_id: BTreeMap<u64, u32>,
+    lists: [List; 2],
+    active: usize,
+    /// Flows that are about to be taken out.
+    doomed: usize,
+    next_id: u64,
+    memory: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let empty = List { first: NONE, last: NONE };
+        Self {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            hasher: RandomState::new(),
+            by_id: BTreeMap::new(),
+            lists: [empty; 2],
+            active: 0,
+            doomed: 0,
+            next_id: 1,
+            memory: 0,
+        }
+    }
+}
+
+impl Table {
+    /// Flows in the tree, those that are about to leave it left out.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len().saturating_sub(self.doomed)
+    }
+
+    /// Flows under way.
+    pub(super) fn active(&self) -> usize {
+        self.active
+    }
+
+    /// Bytes of memory of flows and what finds them, about.
+    pub(super) fn memory(&self) -> usize {
+        // A BTreeMap is two thirds full on average; a hash table of numbers has five bytes a place.
+        let ids = self.by_id.len().saturating_mul(20);
+        let keys = self.by_key.capacity().saturating_mul(6);
+        let slots = self.len().saturating_mul(size_of::<Slot>());
+        self.memory.saturating_add(ids).saturating_add(keys).saturating_add(slots)
+    }
+
+    /// The hasher for whatever strangers choose.
+    pub(super) fn hasher(&self) -> &RandomState {
+        &self.hasher
+    }
+
+    /// The id the next flow will have.
+    pub(super) fn take_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id = self.next_id.saturating_add(1);
+        id
+    }
+
+    /// Where the flow of this key is, if packets still go to it.
+    pub(super) fn by_key(&self, key: &Key) -> Option<Place> {
+        let hash = self.hasher.hash_one(key);
+        let slot = self.by_key.find(hash, |slot| {
+            self.slot(*slot).and_then(|slot| slot.flow.as_ref()).is_some_and(|f| f.key == *key)
+        });
+        slot.map(|slot| self.place(*slot))
+    }
+
+    /// The flow of this id.
+    pub(super) fn flow(&self, id: u64) -> Option<&Flow> {
+        self.slot(*self.by_id.get(&id)?)?.flow.as_ref()
+    }
+
+    /// The flow of this id, to change. Whoever does tells [`Table::touched`].
+    pub(super) fn flow_mut(&mut self, id: u64) -> Option<&mut Flow> {
+        let slot = *self.by_id.get(&id)?;
+        self.slot_mut(slot)?.flow.as_mut()
+    }
+
+    /// Flows from an id on, in order of ids.
+    pub(super) fn from(&self, id: u64) -> impl Iterator<Item = &Flow> {
+        self.by_id.range(id..).filter_map(|(_, slot)| self.slot(*slot)?.flow.as_ref())
+    }
+
+    /// The flow at a place, if it is still that.
+    pub(super) fn get(&mut self, place: Place) -> Option<&mut Flow> {
+        let slot = self.slot_mut(place.slot)?;
+        if slot.generation == place.generation { slot.flow.as_mut() } else { None }
+    }
+
+    /// Puts a flow in, found by its key from now on, and behind all others in order.
+    pub(super) fn insert(&mut self, flow: Flow) -> Place {
+        let (id, key) = (flow.id, flow.key);
+        let number = self.free.pop().unwrap_or_else(|| self.grow());
+        if let Some(slot) = self.slot_mut(number) {
+            slot.flow = Some(flow);
+            slot.is_active = true;
+            slot.is_keyed = true;
+            slot.memory = 0;
+            slot.scheduled = u64::MAX;
+        }
+        self.by_id.insert(id, number);
+        let hash = self.hasher.hash_one(key);
+        let Self { blocks, by_key, hasher, .. } = self;
+        by_key.insert_unique(hash, number, |slot| {
+            let flow = slot_of(blocks, *slot).and_then(|slot| slot.flow.as_ref());
+            // Whatever is in the table has a flow.
+            flow.map_or(0, |flow| hasher.hash_one(flow.key))
+        });
+        self.append(ALL, number);
+        self.append(ACTIVE, number);
+        self.active = self.active.saturating_add(1);
+        self.place(number)
+    }
+
+    /// A packet of it was seen: it is the last in order.
+    pub(super) fn heard(&mut self, place: Place) {
+        self.unlink(ALL, place.slot);
+        self.append(ALL, place.slot);
+        if self.slot(place.slot).is_some_and(|slot| slot.is_active) {
+            self.unlink(ACTIVE, place.slot);
+            self.append(ACTIVE, place.slot);
+        }
+    }
+
+    /// Takes over what memory a flow has now.
+    pub(super) fn touched(&mut self, place: Place) {
+        let Some(slot) = slot_of_mut(&mut self.blocks, place.slot) else { return };
+        if slot.is_doomed {
+            return;
+        }
+        let now = slot.flow.as_ref().map_or(0, Flow::memory);
+        self.memory = self.memory.saturating_sub(slot.memory).saturating_add(now);
+        slot.memory = now;
+    }
+
+    /// Adds a transaction to a flow, if it is still there.
+    pub(super) fn add_exchange(&mut self, id: u64, exchange: Exchange) {
+        let Some(slot) = self.by_id.get(&id).copied() else { return };
+        if let Some(http) = self.slot_mut(slot).and_then(|slot| slot.flow.as_mut()?.http.as_mut()) {
+            http.push(exchange);
+        }
+        self.touched(self.place(slot));
+    }
+
+    /// It is no longer under way.
+    pub(super) fn deactivate(&mut self, place: Place) {
+        if let Some(slot) = self.slot_mut(place.slot)
+            && std::mem::take(&mut slot.is_active)
+        {
+            self.unlink(ACTIVE, place.slot);
+            self.active = self.active.saturating_sub(1);
+        }
+    }
+
+    /// Packets with its key belong to another flow from now on.
+    pub(super) fn unkey(&mut self, place: Place) {
+        let Some(slot) = self.slot_mut(place.slot) else { return };
+        if !std::mem::take(&mut slot.is_keyed) {
+            return;
+        }
+        let Some(key) = slot.flow.as_ref().map(|flow| flow.key) else { return };
+        let hash = self.hasher.hash_one(key);
+        if let Ok(entry) = self.by_key.find_entry(hash, |slot| *slot == place.slot) {
+            entry.remove();
+        }
+    }
+
+    /// Counts a flow no longer, though it is still there until [`Table::remove`]; its id.
+    pub(super) fn doom(&mut self, place: Place) -> Option<u64> {
+        self.deactivate(place);
+        self.unkey(place);
+        self.unlink(ALL, place.slot);
+        self.doomed = self.doomed.saturating_add(1);
+        let slot = slot_of_mut(&mut self.blocks, place.slot)?;
+        self.memory = self.memory.saturating_sub(std::mem::take(&mut slot.memory));
+        slot.is_doomed = true;
+        slot.flow.as_ref().map(|flow| flow.id)
+    }
+
+    /// Takes a flow out that was doomed.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Flow> {
+        let number = self.by_id.remove(&id)?;
+        self.doomed = self.doomed.saturating_sub(1);
+        let slot = self.slot_mut(number)?;
+        let flow = slot.flow.take();
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.is_doomed = false;
+        self.free.push(number);
+        flow
+    }
+
+    /// The flow whose last packet is the oldest.
+    pub(super) fn oldest(&self) -> Option<Place> {
+        self.first(ALL)
+    }
+
+    /// The same of those under way.
+    pub(super) fn oldest_active(&self) -> Option<Place> {
+        self.first(ACTIVE)
+    }
+
+    /// When the timer looks at it next.
+    pub(super) fn scheduled(&mut self, place: Place) -> Option<&mut u64> {
+        self.slot_mut(place.slot)
+            .filter(|slot| slot.generation == place.generation)
+            .map(|slot| &mut slot.scheduled)
+    }
+
+    fn first(&self, list: usize) -> Option<Place> {
+        let first = self.lists.get(list)?.first;
+        (first != NONE).then(|| self.place(first))
+    }
+
+    fn place(&self, slot: u32) -> Place {
+        Place { slot, generation: self.slot(slot).map_or(0, |slot| slot.generation) }
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        slot_of(&self.blocks, number)
+    }
+
+    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+        slot_of_mut(&mut self.blocks, number)
+    }
+
+    /// Adds a block, and returns the first of its places.
+    fn grow(&mut self) -> u32 {
+        let first = self.blocks.len().saturating_mul(BLOCK);
+        let first = u32::try_from(first).unwrap_or(NONE);
+        self.blocks.push((0..BLOCK).map(|_| Slot::default()).collect());
+        let places = u32::try_from(BLOCK).unwrap_or(1);
+        self.free.extend((1..places).rev().map(|place| first.saturating_add(place)));
+        first
+    }
+
+    fn append(&mut self, list: usize, number: u32) {
+        let Some(ends) = self.lists.get_mut(list) else { return };
+        let before = std::mem::replace(&mut ends.last, number);
+        if before == NONE {
+            ends.first = number;
+        } else if let Some(link) = self.link(list, before) {
+            link.behind = number;
+        }
+        if let Some(link) = self.link(list, number) {
+            *link = Link { before, behind: NONE };
+        }
+    }
+
+    fn unlink(&mut self, list: usize, number: u32) {
+        let Some(Link { before, behind }) = self.link(list, number).copied() else { return };
+        match self.link(list, before) {
+            Some(link) => link.behind = behind,
+            None => self.set_end(list, |ends| ends.first = behind),
+        }
+        match self.link(list, behind) {
+            Some(link) => link.before = before,
+            None => self.set_end(list, |ends| ends.last = before),
+        }
+    }
+
+    fn set_end(&mut self, list: usize, set: impl FnOnce(&mut List)) {
+        if let Some(ends) = self.lists.get_mut(list) {
+            set(ends);
+        }
+    }
+
+    fn link(&mut self, list: usize, number: u32) -> Option<&mut Link> {
+        self.slot_mut(number)?.links.get_mut(list)
+    }
+}
+
+fn slot_of(blocks: &[Box<[Slot]>], number: u32) -> Option<&Slot> {
+    let number = usize::try_from(number).ok()?;
+    blocks.get(number / BLOCK)?.get(number % BLOCK)
+}
+
+fn slot_of_mut(blocks: &mut [Box<[Slot]>], number: u32) -> Option<&mut Slot> {
+    let number = usize::try_from(number).ok()?;
+    blocks.get_mut(number / BLOCK)?.get_mut(number % BLOCK)
+}

@@ -1,0 +1,109 @@
+//! The bytes of packets for the engine: those of the chunk it is in, and any before it.
+
+use std::borrow::Cow;
+use std::thread;
+
+use parking_lot::RwLock;
+
+use super::Shared;
+use super::locator::{Locator, Place};
+use crate::extent::Extent;
+use crate::record::Record;
+use crate::store::{PinError, Store};
+use crate::tcp::Bytes;
+use crate::time::{Precision, Timestamp};
+
+/// What the engine sees from the packet it is at: all packets up to that one.
+pub(super) struct Window<'a> {
+    pub(super) store: &'a dyn Store,
+    pub(super) locator: &'a RwLock<Locator>,
+    pub(super) precision: Precision,
+    /// The chunk that is held, and its records.
+    pub(super) chunk: u64,
+    pub(super) bytes: &'a [u8],
+    /// The packet the engine is at: the one asked for most.
+    pub(super) number: u64,
+    pub(super) data: &'a [u8],
+    pub(super) time: Timestamp,
+}
+
+impl<'a> Window<'a> {
+    /// Between two packets: there is none the engine is at.
+    pub(super) fn between(
+        shared: &'a Shared,
+        precision: Precision,
+        chunk: u64,
+        bytes: &'a [u8],
+    ) -> Self {
+        Self {
+            store: &*shared.store,
+            locator: &shared.locator,
+            precision,
+            chunk,
+            bytes,
+            number: 0,
+            data: &[],
+            time: Timestamp::default(),
+        }
+    }
+
+    /// Bytes of a packet's record; `None` if it is gone.
+    pub(super) fn record_len(&self, number: u64) -> Option<u32> {
+        let place = self.locator.read().place(number)?;
+        if place.chunk == self.chunk {
+            return u32::try_from(place.record(self.bytes)?.len()).ok();
+        }
+        self.elsewhere(place, |record| u32::try_from(record.len()).ok())
+    }
+
+    /// The bytes of an extent and when their packet was captured; `None` if they are gone.
+    pub(super) fn read(&self, extent: Extent) -> Option<(Cow<'_, [u8]>, Timestamp)> {
+        if extent.packet == self.number {
+            return self.data.get(extent.range()).map(|bytes| (Cow::Borrowed(bytes), self.time));
+        }
+        let place = self.locator.read().place(extent.packet)?;
+        if place.chunk == self.chunk {
+            let record = place.record(self.bytes)?;
+            let bytes = record.data.get(extent.range())?;
+            return Some((Cow::Borrowed(bytes), record.time(self.precision)));
+        }
+        let precision = self.precision;
+        let found = self.elsewhere(place, |record| {
+            let bytes = record.data.get(extent.range())?.to_vec();
+            Some((bytes, record.time(precision)))
+        });
+        found.map(|(bytes, time)| (Cow::Owned(bytes), time))
+    }
+
+    fn elsewhere<T>(&self, place: Place, take: impl Fn(&Record<'_>) -> Option<T>) -> Option<T> {
+        loop {
+            match self.store.pin_more(place.chunk) {
+                Ok(chunk) => return take(&place.record(chunk.bytes())?),
+                // It was stored, so others hold all that may be held. They do for one reply each,
+                // and wait for nobody.
+                Err(PinError::NotYet) => thread::yield_now(),
+                Err(PinError::Lapped | PinError::Failed(_)) => return None,
+            }
+        }
+    }
+}
+
+impl Bytes for Window<'_> {
+    fn get(&self, extent: Extent) -> Option<&[u8]> {
+        match self.read(extent)?.0 {
+            Cow::Borrowed(bytes) => Some(bytes),
+            Cow::Owned(_) => None,
+        }
+    }
+
+    fn differing(&self, one: Extent, other: Extent) -> Option<u64> {
+        let (one, other) = (self.read(one)?.0, self.read(other)?.0);
+        if one.len() != other.len() {
+            return None;
+        }
+        if one == other {
+            return Some(0);
+        }
+        Some(one.iter().zip(other.iter()).map(|(one, other)| u64::from(one != other)).sum())
+    }
+}
