@@ -45,6 +45,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         snaplen: 262_144,
         ring_size: 4 << 20,
         ring_dir: directory.to_owned(),
+        flows: capture::flow::Options::default(),
     }
 }
 

@@ -14,10 +14,13 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
     "ctl",
+    "flows.jsonl",
+    "flows/",
     "follow.pcap",
     "follow.pcapng",
+    "http.jsonl",
     "live.pcap",
     "live.pcapng",
     "readers.jsonl",

@@ -1,6 +1,6 @@
 //! A capture as a whole: a source, a store, the thread between them, and its state.
 //!
-//! The only place of this crate that starts threads. A capture of an interface or a stream has a
+//! Beside [`flow`], the only place of this crate that starts threads. A capture of an interface or a stream has a
 //! [ring](crate::ring) and a thread that fills it; one of a savefile has the savefile and a thread
 //! that indexes it.
 
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 pub use rate::Rate;
 
 use crate::filter::Filter;
+use crate::flow::{self, Flows};
 use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
 use crate::savefile::{OpenError, Probe, Savefile};
 use crate::source::{SourceError, SourceName};
@@ -41,6 +42,8 @@ pub struct Spec {
     pub ring_size: u64,
     /// Directory of the ring file.
     pub ring_dir: PathBuf,
+    /// How flows are made of the packets.
+    pub flows: flow::Options,
 }
 
 impl Spec {
@@ -168,6 +171,7 @@ pub struct Capture {
     spec: Spec,
     store: Arc<dyn Store>,
     kind: Kind,
+    flows: Arc<Flows>,
     worker: Mutex<Option<Worker>>,
     shared: Arc<Shared>,
     started: Timestamp,
@@ -234,7 +238,7 @@ impl Capture {
         let savefile = probe.into_savefile(crate::savefile::Options { filter, snaplen });
         let savefile = Arc::new(savefile);
         let kind = Kind::Savefile(Arc::clone(&savefile));
-        let capture = Self::assemble(spec, savefile, kind, State::Running);
+        let capture = Self::assemble(spec, savefile, kind, State::Running)?;
         capture.start()?;
         Ok(Made { capture, recovered: 0, damage: None })
     }
@@ -261,22 +265,29 @@ impl Capture {
         let Opened { ring, writer, recovered, damage } = Ring::open(&options)?;
         let state = if feed.link_type().is_some() { State::Running } else { State::Pending };
         let kind = Kind::Ring(Arc::clone(&ring));
-        let capture = Self::assemble(spec, ring, kind, state);
+        let capture = Self::assemble(spec, ring, kind, state)?;
         *capture.worker.lock() = Some(Worker::idle(writer, Some(feed)));
         capture.start()?;
         Ok(Made { capture, recovered, damage })
     }
 
-    fn assemble(spec: Spec, store: Arc<dyn Store>, kind: Kind, state: State) -> Arc<Self> {
+    fn assemble(
+        spec: Spec,
+        store: Arc<dyn Store>,
+        kind: Kind,
+        state: State,
+    ) -> Result<Arc<Self>, CaptureError> {
         let condition = Mutex::new(Condition { state, error: None });
-        Arc::new(Self {
+        let flows = Arc::new(Flows::start(Arc::clone(&store), spec.flows)?);
+        Ok(Arc::new(Self {
             spec,
             store,
             kind,
+            flows,
             worker: Mutex::new(None),
             shared: Arc::new(Shared { condition, rate: RateMeter::default() }),
             started: Timestamp::now(),
-        })
+        }))
     }
 
     /// What is captured and how.
@@ -291,16 +302,28 @@ impl Capture {
         &self.store
     }
 
+    /// The flows of its packets.
+    #[must_use]
+    pub fn flows(&self) -> &Arc<Flows> {
+        &self.flows
+    }
+
     /// When the capture was made.
     #[must_use]
     pub fn started(&self) -> Timestamp {
         self.started
     }
 
-    /// What it is doing.
+    /// What it is doing. A savefile has ended when all of its packets are in its flows.
     #[must_use]
     pub fn condition(&self) -> Condition {
         let mut condition = self.shared.condition.lock().clone();
+        if matches!(self.kind, Kind::Savefile(_))
+            && condition.state == State::Ended
+            && !self.flows.is_caught_up()
+        {
+            condition.state = State::Running;
+        }
         if let Kind::Savefile(savefile) = &self.kind
             && let Some(problem) = savefile.problem().or_else(|| savefile.note())
         {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use capture::tcp::Policy;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 /// Live packet captures as ordinary files: one capture, many readers.
@@ -75,6 +77,24 @@ pub(crate) struct Mount {
           value_parser = clap::value_parser!(u32).range(1..=262_144))]
     pub(crate) snaplen: u32,
 
+    /// Most memory for the flows of each capture, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = super::size::parse,
+          allow_hyphen_values = true)]
+    pub(crate) flow_memory: u64,
+
+    /// Most flows to show of each capture
+    #[arg(long, value_name = "N", default_value_t = 1 << 21,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_flows: u32,
+
+    /// Do not look for flows inside tunnels
+    #[arg(long)]
+    pub(crate) no_tunnels: bool,
+
+    /// Which copy counts of bytes that were sent twice and are not the same
+    #[arg(long, value_name = "WHICH", default_value = "first", value_parser = overlap())]
+    pub(crate) overlap: Policy,
+
     /// Mount options, separated by commas
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
@@ -86,4 +106,45 @@ pub(crate) struct Mount {
     /// Set by --background for the process in the background
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
+}
+
+/// Reads the words of `--overlap`.
+fn overlap() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(["first", "last"])
+        .map(|word| if word == "last" { Policy::Last } else { Policy::First })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(words: &[&str]) -> Result<Mount, String> {
+        let words = ["pcapfs", "mount", "/captures"].iter().chain(words);
+        match Arguments::try_parse_from(words) {
+            Ok(Arguments { command: Command::Mount(mount) }) => Ok(mount),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn options_of_flows_are_read() {
+        let plain = mount(&[]).unwrap();
+        assert_eq!((plain.flow_memory, plain.max_flows), (1 << 30, 1 << 21));
+        assert_eq!((plain.no_tunnels, plain.overlap), (false, Policy::First));
+        let words = ["--flow-memory", "64M", "--max-flows=5", "--no-tunnels", "--overlap", "last"];
+        let given = mount(&words).unwrap();
+        assert_eq!((given.flow_memory, given.max_flows), (64 << 20, 5));
+        assert_eq!((given.no_tunnels, given.overlap), (true, Policy::Last));
+        for (word, part) in [
+            ("--flow-memory=lots", "is no size"),
+            ("--flow-memory=-1", "is no size"),
+            ("--max-flows=0", "'0' for '--max-flows <N>'"),
+            ("--max-flows=many", "'many' for '--max-flows <N>'"),
+            ("--overlap=none", "possible values: first, last"),
+        ] {
+            let error = mount(&[word]).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }

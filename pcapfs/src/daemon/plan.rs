@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use capture::flow;
 use capture::pipeline::{Spec, is_alias};
 use capture::ring::Geometry;
 use capture::source::SourceName;
@@ -23,6 +24,7 @@ pub(super) struct Plan {
 /// What was typed wrong, for people.
 pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
     let mut plan = Plan::default();
+    let flows = flow_options(options)?;
     let spec = |alias: &str, source: SourceName, filter: Option<&str>| Spec {
         alias: alias.to_owned(),
         source,
@@ -30,6 +32,7 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
         snaplen: options.snaplen,
         ring_size: options.ring,
         ring_dir: ring_dir.to_owned(),
+        flows,
     };
     for text in &options.captures {
         let (alias, capture) = text
@@ -78,6 +81,30 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
             .to_owned());
     }
     Ok(plan)
+}
+
+/// Least memory for flows: with less, a few connections at a time would be all there is.
+const LEAST_FLOW_MEMORY: u64 = 1 << 20;
+
+/// How flows are made.
+fn flow_options(options: &Mount) -> Result<flow::Options, String> {
+    if options.flow_memory < LEAST_FLOW_MEMORY {
+        return Err(format!(
+            "--flow-memory: {} bytes are not enough (at least 1M)",
+            options.flow_memory
+        ));
+    }
+    let memory = usize::try_from(options.flow_memory).unwrap_or(usize::MAX);
+    let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
+    let defaults = flow::Limits::default();
+    let limits = flow::Limits {
+        flows,
+        open: defaults.open.min(flows),
+        memory,
+        // In the proportion of the defaults.
+        log: memory / 4,
+    };
+    Ok(flow::Options { limits, outer: options.no_tunnels, policy: options.overlap })
 }
 
 impl Plan {
@@ -134,6 +161,8 @@ fn absolute(source: SourceName) -> SourceName {
 
 #[cfg(test)]
 mod tests {
+    use capture::tcp::Policy;
+
     use super::*;
 
     fn options() -> Mount {
@@ -147,6 +176,10 @@ mod tests {
             ring: 64 << 20,
             ring_dir: None,
             snaplen: 262_144,
+            flow_memory: 1 << 30,
+            max_flows: 1 << 21,
+            no_tunnels: false,
+            overlap: Policy::First,
             options: Vec::new(),
             background: false,
             detached: false,
@@ -179,6 +212,22 @@ mod tests {
                 ("s", "stream:/f".to_owned(), None),
             ]
         );
+    }
+
+    #[test]
+    fn flows_are_made_as_asked_for() {
+        let of = |options| made(&options).unwrap().captures[0].flows;
+        let lo = || Mount { interface: Some("lo".into()), ..options() };
+        assert_eq!(of(lo()), flow::Options::default());
+        let flows = of(Mount {
+            flow_memory: 64 << 20,
+            max_flows: 5,
+            no_tunnels: true,
+            overlap: Policy::Last,
+            ..lo()
+        });
+        let limits = flow::Limits { flows: 5, open: 5, memory: 64 << 20, log: 16 << 20 };
+        assert_eq!(flows, flow::Options { limits, outer: true, policy: Policy::Last });
     }
 
     #[test]
@@ -218,6 +267,7 @@ mod tests {
                 "one capture only",
             ),
             (Mount { interface: Some("lo".into()), ring: 1, ..options() }, "--ring: a ring of 1"),
+            (Mount { interface: Some("lo".into()), flow_memory: 9, ..options() }, "--flow-memory"),
         ] {
             let error = made(&options).unwrap_err();
             assert!(error.contains(part), "{error}");

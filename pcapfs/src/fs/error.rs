@@ -8,6 +8,12 @@ pub(crate) enum Error {
     /// No such name or inode.
     #[error("no such file")]
     NotFound,
+    /// An inode whose name stands for another file by now, which begins elsewhere.
+    #[error("another file has this name now")]
+    Stale,
+    /// An offset behind which there is nothing that was looked for.
+    #[error("nothing from there on")]
+    NothingThere,
     /// An inode that is not a directory.
     #[error("not a directory")]
     NotADirectory,
@@ -45,6 +51,12 @@ impl Error {
     pub(crate) const fn errno(&self) -> Errno {
         match self {
             Self::NotFound => Errno::ENOENT,
+            // What makes the kernel look the name up again, for whoever came by name: it is for
+            // what that helps with. What is gone for good is ENOENT at once, since tar and rsync
+            // pass over a file that vanished, and fail at any other error.
+            Self::Stale => Errno::ESTALE,
+            // lseek(2), of SEEK_DATA and SEEK_HOLE.
+            Self::NothingThere => Errno::ENXIO,
             Self::NotADirectory => Errno::ENOTDIR,
             Self::NotALink | Self::BadOrder => Errno::EINVAL,
             // What a file system answers whose content is not the caller's to change, whoever the

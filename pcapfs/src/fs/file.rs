@@ -1,4 +1,4 @@
-//! Open files: a cursor, a snapshot, frozen bytes, or `ctl`, and who opened it.
+//! Open files: a cursor, a snapshot, a file of a flow, frozen bytes, or `ctl`, and who opened it.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use capture::cursor::snapshot::Snapshot;
 use capture::cursor::{Cursor, Outcome, Progress, ReadError};
+use capture::flow::{self, Reading, Seek, Stat};
 use capture::store::Store;
 use capture::time::Timestamp;
 use parking_lot::Mutex;
@@ -55,10 +56,73 @@ pub(crate) enum Content {
     Stream(Mutex<Cursor>),
     /// A savefile with offsets.
     Snapshot(Mutex<Snapshot>),
+    /// A file of a flow, or a log of flows.
+    Flow(Mutex<FlowFile>),
     /// Bytes that do not change.
     Frozen(Arc<[u8]>),
     /// Takes orders, gives nothing.
     Control,
+}
+
+/// One opener of a file of a flow.
+#[derive(Debug)]
+pub(crate) struct FlowFile {
+    reading: Reading,
+    /// What its opener knows of it. It stays when the file is gone from the tree.
+    told: Stat,
+}
+
+impl FlowFile {
+    /// An opener that was told `told`.
+    pub(super) fn new(reading: Reading, told: Stat) -> Self {
+        let told = match reading.frozen_size() {
+            Some(size) => Stat { size, present: size, ..told },
+            None => told,
+        };
+        Self { reading, told }
+    }
+
+    /// What its opener is to be told of it, if that is not what any other would be told.
+    pub(super) fn frozen(&self) -> Option<Stat> {
+        self.reading.frozen_size().map(|_| self.told)
+    }
+
+    /// What its opener knows of it.
+    pub(super) const fn told(&self) -> Stat {
+        self.told
+    }
+
+    /// Says that its opener was told this, and can read that far.
+    fn tell(&mut self, stat: Stat) {
+        self.reading.rearm();
+        self.told = Stat { size: stat.size.max(self.told.size), ..stat };
+    }
+
+    /// Looks how long a file is whose name stands for one with another beginning now: nobody else
+    /// can say. Files that begin anew have no holes but the one behind their end.
+    fn catch_up(&mut self) {
+        self.reading.rearm();
+        if let Some(end) = self.reading.seek(0, Seek::Hole)
+            && end > self.told.size
+        {
+            self.told = Stat { size: end, present: end, ..self.told };
+        }
+    }
+
+    /// Where the next data or hole is, see [`Reading::seek`].
+    pub(super) fn seek(&self, offset: u64, to: Seek) -> Option<u64> {
+        self.reading.seek(offset, to)
+    }
+
+    fn read(&mut self, offset: u64, size: usize) -> Result<Vec<u8>, flow::ReadError> {
+        let bytes = self.reading.read(offset, size)?;
+        // A file that is gone from the tree can still grow for those who have it open, and must
+        // not seem to be shorter than what they have read.
+        if !bytes.is_empty() {
+            self.told.size = self.told.size.max(offset.saturating_add(bytes.len() as u64));
+        }
+        Ok(bytes)
+    }
 }
 
 /// One opener of one file.
@@ -85,7 +149,7 @@ impl OpenFile {
     pub(crate) fn waits_for(&self) -> Option<&Arc<Entry>> {
         match self.content {
             Content::Stream(_) => self.entry.as_ref(),
-            Content::Snapshot(_) | Content::Frozen(_) | Content::Control => None,
+            Content::Snapshot(_) | Content::Flow(_) | Content::Frozen(_) | Content::Control => None,
         }
     }
 
@@ -99,7 +163,7 @@ impl OpenFile {
         match &self.content {
             Content::Stream(cursor) => Some(cursor.lock().progress(store)),
             Content::Snapshot(snapshot) => Some(snapshot.lock().progress(store)),
-            Content::Frozen(_) | Content::Control => None,
+            Content::Flow(_) | Content::Frozen(_) | Content::Control => None,
         }
     }
 
@@ -111,10 +175,28 @@ impl OpenFile {
         }
     }
 
-    /// Says that whoever opened the file was told its size, so that it can read that far.
-    pub(crate) fn size_was_told(&self) {
-        if let (Content::Snapshot(snapshot), Some(store)) = (&self.content, self.store()) {
-            snapshot.lock().rearm(store);
+    /// Says that whoever opened the file was told its size, so that it can read that far; `stat` is
+    /// what was told of a file of a flow.
+    pub(super) fn size_was_told(&self, stat: Option<Stat>) {
+        match (&self.content, self.store(), stat) {
+            (Content::Snapshot(snapshot), Some(store), _) => snapshot.lock().rearm(store),
+            (Content::Flow(flow), _, Some(stat)) => flow.lock().tell(stat),
+            _ => {}
+        }
+    }
+
+    /// Looks how long a file of a flow is whose name stands for another by now, for its opener.
+    pub(super) fn catch_up(&self) {
+        if let Content::Flow(flow) = &self.content {
+            flow.lock().catch_up();
+        }
+    }
+
+    /// What is known of a file of a flow to whom it is open.
+    pub(super) fn told(&self) -> Option<Stat> {
+        match &self.content {
+            Content::Flow(flow) => Some(flow.lock().told()),
+            _ => None,
         }
     }
 
@@ -140,6 +222,16 @@ impl OpenFile {
             }
             (Content::Snapshot(snapshot), Some(store)) => {
                 snapshot.lock().read(store, offset, size, send)
+            }
+            (Content::Flow(flow), _) => {
+                // A statement of its own: nobody is to wait for the lock while this one's reply is
+                // copied.
+                let bytes = flow.lock().read(offset, size);
+                let bytes = bytes.map_err(|error| match error {
+                    flow::ReadError::Expired => ReadError::Expired,
+                    flow::ReadError::Storage(why) => ReadError::Storage(why),
+                });
+                bytes.and_then(|bytes| give(&bytes, send))
             }
             (Content::Frozen(bytes), _) => read_frozen(bytes, offset, size, send),
             _ => return Err(Error::WrongAccess.into()),
@@ -175,7 +267,13 @@ fn read_frozen(
 ) -> Result<Outcome, ReadError> {
     let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
     let rest = rest.unwrap_or_default();
-    let part = rest.get(..size).unwrap_or(rest);
+    give(rest.get(..size).unwrap_or(rest), send)
+}
+
+fn give(
+    part: &[u8],
+    send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
+) -> Result<Outcome, ReadError> {
     if part.is_empty() {
         return Ok(Outcome::End);
     }

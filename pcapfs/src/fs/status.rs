@@ -1,5 +1,6 @@
 //! What the tree says about itself: `status.json`, `readers.jsonl` and `README`.
 
+use capture::flow;
 use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
 use capture::time::{Precision, Timestamp};
 use serde::Serialize;
@@ -32,7 +33,7 @@ struct CaptureStatus<'a> {
     rate: Rate,
     ring: RingStatus,
     readers: ReadersStatus,
-    flows: FlowsStatus,
+    flows: flow::Counters,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,19 +52,6 @@ struct ReadersStatus {
     open: u64,
     delivered: u64,
     lost: u64,
-}
-
-/// There is no flow engine yet: what it will count is zero.
-#[derive(Debug, Default, Serialize)]
-struct FlowsStatus {
-    open: u64,
-    closed: u64,
-    evicted: u64,
-    engine_lag_packets: u64,
-    engine_lost_packets: u64,
-    undecodable: u64,
-    gaps: u64,
-    overlap_conflicts: u64,
 }
 
 /// `status.json` of the root.
@@ -144,7 +132,7 @@ pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) ->
             next_number: packets.stored + 1,
         },
         readers: totals,
-        flows: FlowsStatus::default(),
+        flows: capture.flows().counters(),
     };
     line(&status)
 }

@@ -1,17 +1,21 @@
 //! The tree without FUSE: what a kernel would ask, and what it would be told.
 
 use std::io::{IoSlice, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use capture::cursor::Outcome;
 use capture::pipeline::{Capture, Spec};
 use capture::record;
+use capture::ring::Permissions;
 use capture::source::SourceName;
 use capture::time::Precision;
 use tempfile::TempDir;
 
+use super::known::SAME_FILE;
 use super::*;
+use crate::fs::file::Opener;
 
 /// A tree with one capture, `web`, of a FIFO with a writer.
 struct Scene {
@@ -39,6 +43,7 @@ impl Scene {
             snaplen: 262_144,
             ring_size: 512 << 10,
             ring_dir: directory.path().to_owned(),
+            flows: capture::flow::Options::default(),
         };
         let capture = Capture::start_new(spec).unwrap().capture;
         let tree = Tree::new((0, 0));
@@ -87,6 +92,20 @@ impl Scene {
         Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
     }
 
+    /// At most `count` names behind a cookie, with their cookies.
+    fn list(&self, inode: u64, after: u64, count: usize) -> Vec<(String, Kind, u64)> {
+        let mut names = Vec::new();
+        let mut visit = |entry: list::Listed<'_>| {
+            if names.len() == count {
+                return ControlFlow::Break(());
+            }
+            names.push((entry.name.to_owned(), entry.kind, entry.cookie));
+            ControlFlow::Continue(())
+        };
+        self.tree.list(inode, after, &mut visit).unwrap();
+        names
+    }
+
     fn control(&self) -> u64 {
         let inode = self.lookup("web/ctl", ME).unwrap().inode;
         let opener = Opener { pid: ME, thread: ME, uid: 0, comm: "test".to_owned() };
@@ -117,15 +136,15 @@ fn writer(path: &Path) -> std::fs::File {
 #[test]
 fn every_name_that_is_listed_can_be_looked_up() {
     let scene = Scene::new();
-    let root = scene.tree.list(node::ROOT).unwrap();
-    let names: Vec<_> = root.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["README", "status.json", "web", "www"]);
-    for entry in &root {
-        assert_eq!(scene.lookup(&entry.name, ME).unwrap().kind, entry.kind, "{}", entry.name);
+    let root = scene.list(node::ROOT, 0, usize::MAX);
+    let names: Vec<_> = root.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, [".", "..", "README", "status.json", "web", "www"]);
+    for (name, kind, _) in &root[2..] {
+        assert_eq!(scene.lookup(name, ME).unwrap().kind, *kind, "{name}");
     }
-    for entry in scene.tree.list(scene.lookup("web", ME).unwrap().inode).unwrap() {
-        let found = scene.lookup(&format!("web/{}", entry.name), ME).unwrap();
-        assert_eq!(found.kind, entry.kind, "{}", entry.name);
+    for (name, kind, _) in &scene.list(scene.lookup("web", ME).unwrap().inode, 0, usize::MAX)[2..] {
+        let found = scene.lookup(&format!("web/{name}"), ME).unwrap();
+        assert_eq!(found.kind, *kind, "{name}");
         assert_eq!((found.uid, found.gid), (PERMISSIONS.uid, PERMISSIONS.gid));
     }
     assert!(matches!(scene.lookup("nothing", ME), Err(Error::NotFound)));
@@ -268,4 +287,43 @@ fn files_are_opened_for_what_they_are_for() {
     let result = scene.tree.open(control, Access { read: true, write: true }, opener());
     assert!(matches!(result, Err(Error::WrongAccess)));
     assert_eq!(scene.tree.open_files(), 0, "nothing that was refused stays open");
+}
+
+#[test]
+fn a_directory_is_listed_a_page_at_a_time() {
+    let scene = Scene::new();
+    let web = scene.lookup("web", ME).unwrap().inode;
+    let whole = scene.list(web, 0, usize::MAX);
+    assert_eq!(whole.len(), 2 + node::LEAVES.len());
+    assert_eq!((whole[0].0.as_str(), whole[1].0.as_str()), (".", ".."));
+    for page in 1..=whole.len() {
+        let mut pieces = Vec::new();
+        let mut after = 0;
+        loop {
+            let names = scene.list(web, after, page);
+            let Some((_, _, last)) = names.last() else { break };
+            after = *last;
+            pieces.extend(names);
+        }
+        assert_eq!(pieces, whole, "{page} at a time");
+    }
+    assert!(matches!(
+        scene.tree.list(scene.lookup("README", ME).unwrap().inode, 0, &mut |_| panic!()),
+        Err(Error::NotADirectory)
+    ));
+}
+
+#[test]
+fn files_without_holes_are_data_up_to_their_end() {
+    let mut scene = Scene::new();
+    scene.store(10);
+    let (attributes, handle) = scene.open("web/replay.pcap", ME).unwrap();
+    let seek = |offset, to| scene.tree.seek(handle, offset, to, ME);
+    assert_eq!(seek(0, Seek::Data).unwrap(), 0);
+    assert_eq!(seek(7, Seek::Data).unwrap(), 7);
+    assert_eq!(seek(7, Seek::Hole).unwrap(), attributes.size);
+    for to in [Seek::Data, Seek::Hole] {
+        assert!(matches!(seek(attributes.size, to), Err(Error::NothingThere)));
+        assert!(matches!(scene.tree.seek(99, 0, to, ME), Err(Error::BadHandle)));
+    }
 }

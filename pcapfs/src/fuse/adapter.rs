@@ -1,5 +1,5 @@
 //! fuser on one side, the tree on the other: trace, call, reply. READ, POLL and INTERRUPT never
-//! come here, see [`super::front`].
+//! come here, see [`super::front`], nor does what walks are made of, see [`super::walk`].
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,17 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use capture::flow::Seek;
 use fuser::{
-    BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use nix::errno::Errno;
 
 use crate::fs::error::Error;
-use crate::fs::file::Opener;
-use crate::fs::{Access, Attributes, Change, Kind, Tree};
+use crate::fs::{Attributes, Change, Kind, Tree};
 
 /// Bytes of the largest write, which is also what the kernel asks for in one read: it takes the
 /// number of pages of a request from this.
@@ -55,7 +54,7 @@ fn attr(attributes: &Attributes) -> FileAttr {
     FileAttr {
         ino: INodeNo(attributes.inode),
         size: attributes.size,
-        blocks: attributes.size.div_ceil(512),
+        blocks: attributes.present.div_ceil(512),
         atime: modified,
         mtime: modified,
         ctime: modified,
@@ -72,11 +71,6 @@ fn attr(attributes: &Attributes) -> FileAttr {
     }
 }
 
-/// Names in the tree are ASCII.
-fn text(name: &OsStr) -> &str {
-    name.to_str().unwrap_or_default()
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let refused = |_| io::Error::from(io::ErrorKind::Unsupported);
@@ -86,30 +80,6 @@ impl Filesystem for Adapter {
         // A kernel without it sends one operation after the other for each directory; that is all.
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
         Ok(())
-    }
-
-    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.tree.lookup(parent.0, text(name), request.pid()) {
-            Ok(attributes) => reply.entry(&NO_CACHE, &attr(&attributes), Generation(0)),
-            Err(error) => reply.error(refuse("lookup", &error)),
-        }
-    }
-
-    fn forget(&self, _request: &Request, inode: INodeNo, count: u64) {
-        self.tree.forget(inode.0, count);
-    }
-
-    fn getattr(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        _handle: Option<FileHandle>,
-        reply: ReplyAttr,
-    ) {
-        match self.tree.attributes(inode.0, request.pid()) {
-            Ok(attributes) => reply.attr(&NO_CACHE, &attr(&attributes)),
-            Err(error) => reply.error(refuse("getattr", &error)),
-        }
     }
 
     fn setattr(
@@ -143,20 +113,6 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let access = match flags.acc_mode() {
-            OpenAccMode::O_RDONLY => Access { read: true, write: false },
-            OpenAccMode::O_WRONLY => Access { read: false, write: true },
-            OpenAccMode::O_RDWR => Access { read: true, write: true },
-        };
-        let opener = Opener::new(request.pid(), request.uid());
-        match self.tree.open(inode.0, access, opener) {
-            // Not NONSEEKABLE or STREAM: `tail -f -c +1` seeks before it reads.
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO),
-            Err(error) => reply.error(refuse("open", &error)),
-        }
-    }
-
     fn write(
         &self,
         _request: &Request,
@@ -176,43 +132,29 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn release(
+    fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         _inode: INodeNo,
         handle: FileHandle,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
     ) {
-        self.tree.close(handle.0);
-        reply.ok();
-    }
-
-    fn readdir(
-        &self,
-        _request: &Request,
-        inode: INodeNo,
-        _handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        let entries = match self.tree.list(inode.0) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(refuse("readdir", &error)),
+        let to = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            // The kernel does the others itself.
+            _ => return reply.error(fuser::Errno::EINVAL),
         };
-        let dots = [".", ".."].map(|name| (inode, FileType::Directory, name));
-        let named = entries
-            .iter()
-            .map(|entry| (INodeNo(entry.inode), file_type(entry.kind), entry.name.as_str()));
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (index, (inode, kind, name)) in (1..).zip(dots.into_iter().chain(named)).skip(skipped) {
-            if reply.add(inode, index, kind, name) {
-                break;
-            }
+        let found = u64::try_from(offset).map_err(|_| Error::NothingThere);
+        let found = found.and_then(|offset| self.tree.seek(handle.0, offset, to, request.pid()));
+        match found.map(i64::try_from) {
+            Ok(Ok(offset)) => reply.offset(offset),
+            // Where no file of this system can end.
+            Ok(Err(_)) => reply.error(fuser::Errno::EOVERFLOW),
+            Err(error) => reply.error(refuse("lseek", &error)),
         }
-        reply.ok();
     }
 
     // What would make, remove or rename something: fuser's own answer is "no such operation",

@@ -32,7 +32,8 @@ use nix::sys::uio::writev;
 use nix::unistd::read;
 use parking_lot::{Mutex, RwLock};
 
-use super::wire::{self, OUT_HEADER_LEN, Poll, Read, Request};
+use super::walk;
+use super::wire::{self, Message, OUT_HEADER_LEN, Poll, Read, Request};
 use crate::fs::Tree;
 use crate::fs::captures::Entry;
 use crate::fs::error::Error;
@@ -213,32 +214,43 @@ impl Shared {
     }
 
     fn request(&self, message: &[u8]) {
-        match wire::parse(message) {
-            Some((unique, Request::Read(read))) => self.read(unique, read),
-            Some((unique, Request::Poll(poll))) => self.poll(unique, poll),
-            Some((unique, Request::Interrupt { target })) => self.interrupt(unique, target),
-            Some((unique, Request::Write)) if message.len() > wire::MAX_OTHER => {
+        // The kernel does not send less than a header.
+        let Some(parsed) = wire::parse(message) else { return };
+        let unique = parsed.unique;
+        match parsed.request {
+            Request::Read(read) => self.read(unique, read),
+            Request::Poll(poll) => self.poll(unique, poll),
+            Request::Interrupt { target } => self.interrupt(unique, target),
+            Request::Write if message.len() > wire::MAX_OTHER => {
                 // No order is this long.
                 self.reply_error(unique, Errno::EINVAL);
             }
-            Some((unique, request)) => self.forward(unique, request, message),
-            // The kernel does not send less than a header.
-            None => {}
+            Request::Write | Request::Other => self.forward(unique, message),
+            _ => self.walk(&parsed),
         }
     }
 
-    fn forward(&self, unique: u64, request: Request, message: &[u8]) {
+    /// What a walk through the tree is made of, one message for each step.
+    fn walk(&self, message: &Message<'_>) {
+        match walk::answer(&self.tree, message) {
+            Ok(Some(reply)) => {
+                let header = wire::reply_header(message.unique, 0, reply.len());
+                self.write(&[IoSlice::new(&header), IoSlice::new(&reply)]);
+            }
+            Ok(None) => {}
+            Err(error) => self.reply_error(message.unique, error.errno()),
+        }
+    }
+
+    fn forward(&self, unique: u64, message: &[u8]) {
         loop {
             let fuser = self.fuser.as_raw_fd();
             match send(fuser, message, MsgFlags::MSG_NOSIGNAL) {
                 Err(Errno::EINTR) => {}
                 Ok(_) => return,
                 Err(errno) => {
-                    if request != Request::Silent {
-                        let errno =
-                            if errno == Errno::EMSGSIZE { Errno::E2BIG } else { Errno::EIO };
-                        self.reply_error(unique, errno);
-                    }
+                    let errno = if errno == Errno::EMSGSIZE { Errno::E2BIG } else { Errno::EIO };
+                    self.reply_error(unique, errno);
                     return;
                 }
             }

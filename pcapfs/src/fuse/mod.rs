@@ -3,6 +3,7 @@
 mod adapter;
 mod front;
 mod mount;
+mod walk;
 mod wire;
 
 use std::io;

@@ -2,6 +2,9 @@
 //!
 //! Source: `linux/fuse.h`, protocol 7.12 and later. All fields are in this machine's byte order.
 
+use crate::fs::list::Listed;
+use crate::fs::{Attributes, Kind};
+
 /// Bytes of `struct fuse_in_header`.
 const IN_HEADER_LEN: usize = 40;
 
@@ -11,11 +14,25 @@ pub(super) const OUT_HEADER_LEN: usize = 16;
 /// Bytes a request that is not a write has at most: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
 
+/// Seconds for which the kernel may believe what is lasting: long enough for a walk through a
+/// flow's directory, and no longer than people wait for a change to show.
+const LASTING: u64 = 1;
+
+/// Bytes of `struct fuse_dirent` before the name.
+const DIRENT_LEN: usize = 24;
+
 mod opcode {
     //! `enum fuse_opcode`
+    pub(super) const LOOKUP: u32 = 1;
     pub(super) const FORGET: u32 = 2;
+    pub(super) const GETATTR: u32 = 3;
+    pub(super) const OPEN: u32 = 14;
     pub(super) const READ: u32 = 15;
     pub(super) const WRITE: u32 = 16;
+    pub(super) const RELEASE: u32 = 18;
+    pub(super) const OPENDIR: u32 = 27;
+    pub(super) const READDIR: u32 = 28;
+    pub(super) const RELEASEDIR: u32 = 29;
     pub(super) const INTERRUPT: u32 = 36;
     pub(super) const POLL: u32 = 40;
     pub(super) const BATCH_FORGET: u32 = 42;
@@ -27,9 +44,44 @@ const NOTIFY_POLL: i32 = 1;
 /// `FUSE_POLL_SCHEDULE_NOTIFY`: somebody waits, not only asks.
 const POLL_SCHEDULE_NOTIFY: u32 = 1;
 
+/// `FOPEN_DIRECT_IO`
+const FOPEN_DIRECT_IO: u32 = 1;
+
+/// A message: what is in front of every request, and the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    pub(super) unique: u64,
+    /// The inode it is about.
+    pub(super) inode: u64,
+    pub(super) uid: u32,
+    /// The thread that asks, as this process's pid namespace numbers it.
+    pub(super) thread: u32,
+    pub(super) request: Request<'a>,
+}
+
 /// A request, as far as the front end looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum Request<'a> {
+    /// `FUSE_LOOKUP` of this name.
+    Lookup(&'a [u8]),
+    /// `FUSE_GETATTR`
+    Attributes,
+    /// `FUSE_OPEN` with these flags of open(2).
+    Open {
+        /// See open(2).
+        flags: u32,
+    },
+    /// `FUSE_RELEASE`
+    Release {
+        /// What it was opened as.
+        handle: u64,
+    },
+    /// `FUSE_OPENDIR`
+    OpenDirectory,
+    /// `FUSE_RELEASEDIR`
+    ReleaseDirectory,
+    /// `FUSE_READDIR`: the handle means nothing, the offset is a cookie.
+    List(Read),
     /// `FUSE_READ`
     Read(Read),
     /// `FUSE_POLL`
@@ -41,8 +93,10 @@ pub(super) enum Request {
     },
     /// `FUSE_WRITE`
     Write,
-    /// A request that gets no reply.
-    Silent,
+    /// `FUSE_FORGET` of so many lookups.
+    Forget(u64),
+    /// `FUSE_BATCH_FORGET`, see [`forgotten`].
+    ForgetMany(&'a [u8]),
     /// Any other.
     Other,
 }
@@ -67,18 +121,27 @@ pub(super) struct Poll {
     pub(super) notify: bool,
 }
 
-/// Number and meaning of a message; `None` if it is shorter than its structures.
-pub(super) fn parse(message: &[u8]) -> Option<(u64, Request)> {
+/// What a message says; `None` if it is shorter than its structures.
+pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
     let code = u32_at(message, 4)?;
-    let unique = u64_at(message, 8)?;
     let body = message.get(IN_HEADER_LEN..)?;
-    let request = match code {
-        opcode::READ => Request::Read(Read {
+    let read = || {
+        Some(Read {
             handle: u64_at(body, 0)?,
             offset: u64_at(body, 8)?,
             size: u32_at(body, 16)?,
             flags: u32_at(body, 32)?,
-        }),
+        })
+    };
+    let request = match code {
+        opcode::LOOKUP => Request::Lookup(body.split(|byte| *byte == 0).next()?),
+        opcode::GETATTR => Request::Attributes,
+        opcode::OPEN => Request::Open { flags: u32_at(body, 0)? },
+        opcode::RELEASE => Request::Release { handle: u64_at(body, 0)? },
+        opcode::OPENDIR => Request::OpenDirectory,
+        opcode::RELEASEDIR => Request::ReleaseDirectory,
+        opcode::READDIR => Request::List(read()?),
+        opcode::READ => Request::Read(read()?),
         opcode::POLL => Request::Poll(Poll {
             handle: u64_at(body, 0)?,
             kernel_handle: u64_at(body, 8)?,
@@ -86,10 +149,134 @@ pub(super) fn parse(message: &[u8]) -> Option<(u64, Request)> {
         }),
         opcode::INTERRUPT => Request::Interrupt { target: u64_at(body, 0)? },
         opcode::WRITE => Request::Write,
-        opcode::FORGET | opcode::BATCH_FORGET => Request::Silent,
+        opcode::FORGET => Request::Forget(u64_at(body, 0)?),
+        opcode::BATCH_FORGET => Request::ForgetMany(body.get(8..)?),
         _ => Request::Other,
     };
-    Some((unique, request))
+    Some(Message {
+        unique: u64_at(message, 8)?,
+        inode: u64_at(message, 16)?,
+        uid: u32_at(message, 24)?,
+        thread: u32_at(message, 32)?,
+        request,
+    })
+}
+
+/// The inodes of a `FUSE_BATCH_FORGET`, and how many lookups of each are forgotten:
+/// `struct fuse_forget_one`.
+pub(super) fn forgotten(list: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    list.as_chunks::<16>().0.iter().filter_map(|one| Some((u64_at(one, 0)?, u64_at(one, 8)?)))
+}
+
+/// `struct fuse_attr`, 88 bytes, behind what `out` holds.
+fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
+    let kind = match attributes.kind {
+        Kind::Directory => libc::S_IFDIR,
+        Kind::File => libc::S_IFREG,
+        Kind::Link => libc::S_IFLNK,
+    };
+    let nanoseconds = attributes.modified.nanoseconds();
+    let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    // Below a billion.
+    let fraction = u32::try_from(fraction).unwrap_or(0);
+    let blocks = attributes.present.div_ceil(512);
+    for word in [attributes.inode, attributes.size, blocks, seconds, seconds, seconds] {
+        out.extend(word.to_ne_bytes());
+    }
+    let mode = kind | attributes.mode & 0o777;
+    let owner = [attributes.links, attributes.uid, attributes.gid];
+    for word in [fraction, fraction, fraction, mode].into_iter().chain(owner).chain([0, 4096, 0]) {
+        out.extend(word.to_ne_bytes());
+    }
+}
+
+/// Seconds the kernel may believe attributes, and that a name stands for an inode.
+fn validity(attributes: &Attributes) -> u64 {
+    if attributes.is_lasting { LASTING } else { 0 }
+}
+
+/// A reply to `FUSE_LOOKUP`: `struct fuse_entry_out`.
+pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
+    let seconds = validity(attributes);
+    let mut out = Vec::with_capacity(128);
+    for word in [attributes.inode, 0, seconds, seconds, 0] {
+        out.extend(word.to_ne_bytes());
+    }
+    put_attributes(&mut out, attributes);
+    out
+}
+
+/// A reply to `FUSE_GETATTR`: `struct fuse_attr_out`.
+pub(super) fn attributes_reply(attributes: &Attributes) -> Vec<u8> {
+    let mut out = Vec::with_capacity(104);
+    for word in [validity(attributes), 0] {
+        out.extend(word.to_ne_bytes());
+    }
+    put_attributes(&mut out, attributes);
+    out
+}
+
+/// A reply to `FUSE_OPEN` or `FUSE_OPENDIR`: `struct fuse_open_out`.
+///
+/// Files are read past the page cache, and are not marked as non-seekable or streams: `tail -f -c
+/// +1` seeks before it reads.
+pub(super) fn open_reply(handle: u64, is_file: bool) -> [u8; 16] {
+    let flags = if is_file { FOPEN_DIRECT_IO } else { 0 };
+    let mut out = [0; 16];
+    let (words, _) = out.as_chunks_mut::<8>();
+    if let [first, second] = words {
+        *first = handle.to_ne_bytes();
+        first_half(second, flags);
+    }
+    out
+}
+
+fn first_half(word: &mut [u8; 8], value: u32) {
+    if let (halves, _) = word.as_chunks_mut::<4>()
+        && let Some(half) = halves.first_mut()
+    {
+        *half = value.to_ne_bytes();
+    }
+}
+
+/// A page of a directory: `struct fuse_dirent` one after the other, at most `size` bytes.
+#[derive(Debug)]
+pub(super) struct Page {
+    size: usize,
+    bytes: Vec<u8>,
+}
+
+impl Page {
+    pub(super) fn new(size: usize) -> Self {
+        Self { size, bytes: Vec::with_capacity(size) }
+    }
+
+    /// Adds a name; false if there is no room for it.
+    pub(super) fn add(&mut self, listed: &Listed<'_>) -> bool {
+        let name = listed.name.as_bytes();
+        let len = (DIRENT_LEN + name.len()).next_multiple_of(8);
+        let end = self.bytes.len() + len;
+        if end > self.size {
+            return false;
+        }
+        let kind = match listed.kind {
+            Kind::Directory => libc::DT_DIR,
+            Kind::File => libc::DT_REG,
+            Kind::Link => libc::DT_LNK,
+        };
+        self.bytes.extend(listed.inode.to_ne_bytes());
+        self.bytes.extend(listed.cookie.to_ne_bytes());
+        // A name has at most 255 bytes.
+        self.bytes.extend(u32::try_from(name.len()).unwrap_or(0).to_ne_bytes());
+        self.bytes.extend(u32::from(kind).to_ne_bytes());
+        self.bytes.extend(name);
+        self.bytes.resize(end, 0);
+        true
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 /// `struct fuse_out_header` before `len` bytes of reply; `error` is 0 or a positive errno.
@@ -135,6 +322,8 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use capture::time::Timestamp;
+
     use super::*;
 
     fn message(code: u32, unique: u64, body: &[u8]) -> Vec<u8> {
@@ -156,13 +345,23 @@ mod tests {
         body.extend([0; 4]);
         let whole = message(15, 42, &body);
         let read = Read { handle: 7, offset: 4096, size: 131_072, flags: 0o4000 };
-        assert_eq!(parse(&whole), Some((42, Request::Read(read))));
+        assert_eq!(
+            parse(&whole).map(|one| (one.unique, one.request)),
+            Some((42, Request::Read(read)))
+        );
         for len in 0..whole.len() - 4 {
             assert_eq!(parse(&whole[..len]), None, "{len} bytes");
         }
         let interrupt = message(36, 43, &42u64.to_ne_bytes());
-        assert_eq!(parse(&interrupt), Some((43, Request::Interrupt { target: 42 })));
-        assert_eq!(parse(&message(1, 5, b"name\0")), Some((5, Request::Other)));
+        assert_eq!(
+            parse(&interrupt).map(|one| one.request),
+            Some(Request::Interrupt { target: 42 })
+        );
+        let lookup = message(1, 5, b"name\0");
+        assert_eq!(parse(&lookup).map(|one| one.request), Some(Request::Lookup(b"name")));
+        assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::Other));
+        let pairs = [7u64, 1, 9, 2].map(u64::to_ne_bytes).concat();
+        assert_eq!(forgotten(&pairs).collect::<Vec<_>>(), [(7, 1), (9, 2)]);
     }
 
     #[test]
@@ -176,5 +375,29 @@ mod tests {
         assert_eq!(wakeup[4..8], 1i32.to_ne_bytes());
         assert_eq!(wakeup[16..], 9u64.to_ne_bytes());
         assert_eq!(poll_reply(1, 5)[16..20], 5u32.to_ne_bytes());
+        let attributes = Attributes {
+            inode: 11,
+            kind: Kind::Directory,
+            mode: 0o750,
+            links: 2,
+            uid: 3,
+            gid: 4,
+            size: 5,
+            present: 513,
+            modified: Timestamp::from_nanoseconds(6_000_000_007),
+            is_lasting: true,
+        };
+        let entry = entry_reply(&attributes);
+        assert_eq!((entry.len(), attributes_reply(&attributes).len()), (128, 104));
+        assert_eq!((u64_at(&entry, 0), u64_at(&entry, 16)), (Some(11), Some(LASTING)));
+        let attr = &entry[40..];
+        assert_eq!(
+            (u64_at(attr, 8), u64_at(attr, 16), u64_at(attr, 32)),
+            (Some(5), Some(2), Some(6))
+        );
+        assert_eq!((u32_at(attr, 52), u32_at(attr, 60)), (Some(7), Some(0o040_750)));
+        assert_eq!((u32_at(attr, 68), u32_at(attr, 72)), (Some(3), Some(4)));
+        assert_eq!(u64_at(&open_reply(8, true), 0), Some(8));
+        assert_eq!(open_reply(8, true)[8], 1);
     }
 }

@@ -1,0 +1,265 @@
+//! What stat(2) says.
+
+use std::sync::Arc;
+
+use capture::flow::Stat;
+use capture::ring::Permissions;
+use capture::time::Timestamp;
+
+use super::captures::Entry;
+use super::error::Error;
+use super::file::Content;
+use super::known::{Begins, Version};
+use super::node::{Leaf, Node, Part};
+use super::{Attributes, Kind, Tree, status};
+
+/// Links of a directory that has no directories in it: its name and its own `.`.
+const LINKS: u32 = 2;
+
+/// Links of a directory where nobody counts the directories in it, or where one may come while
+/// somebody walks through it. Programs that walk through trees take a number below 2 for "not
+/// known", as with btrfs; a wrong one would have them leave directories out.
+const UNKNOWN_LINKS: u32 = 1;
+
+/// What there is now where a file of a flow was.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    /// The same file.
+    Same(Stat),
+    /// Another one, which begins elsewhere.
+    Other(Stat),
+    /// None.
+    Nothing,
+}
+
+impl Found {
+    /// What to tell whoever wants the file that it was, see [`Error::errno`].
+    pub(super) const fn error(self) -> Error {
+        match self {
+            Self::Same(_) | Self::Other(_) => Error::Stale,
+            Self::Nothing => Error::NotFound,
+        }
+    }
+}
+
+impl Tree {
+    /// What stat(2) says to a thread, whose process can then read as far as it was told.
+    pub(crate) fn attributes(&self, inode: u64, thread: u32) -> Result<Attributes, Error> {
+        let version = self.known.lock().version(inode).ok_or(Error::NotFound)?;
+        self.attributes_of(inode, version, thread)
+    }
+
+    /// The same for an inode of which it is known what it is.
+    pub(super) fn attributes_of(
+        &self,
+        inode: u64,
+        version: Version,
+        thread: u32,
+    ) -> Result<Attributes, Error> {
+        let Version { node, .. } = version;
+        let of_root = |mode, size, modified| Attributes {
+            inode,
+            kind: node.kind(),
+            mode,
+            links: 1,
+            uid: self.owner.0,
+            gid: self.owner.1,
+            size,
+            present: size,
+            modified,
+            is_lasting: false,
+        };
+        match node {
+            Node::Root => {
+                let directories = self.captures.all().len();
+                let links = u32::try_from(directories).unwrap_or(u32::MAX).saturating_add(LINKS);
+                Ok(Attributes { links, is_lasting: true, ..of_root(0o755, 0, self.started) })
+            }
+            Node::Readme => Ok(of_root(0o444, status::README.len() as u64, self.started)),
+            Node::RootStatus => {
+                let (size, modified) = self.frozen(inode, node, thread);
+                Ok(of_root(0o444, size, modified))
+            }
+            Node::Link(index) => {
+                let target = self.captures.link_target(index).ok_or(Error::NotFound)?;
+                Ok(of_root(0o777, target.len() as u64, self.started))
+            }
+            Node::Capture(id) => {
+                let entry = self.entry(id)?;
+                let modified = newest(&entry);
+                // `flows` is in it.
+                let links = LINKS + 1;
+                let attributes = of_entry(inode, &entry, node, 0, modified);
+                Ok(Attributes { links, is_lasting: true, ..attributes })
+            }
+            Node::Leaf(id, _) => self.of_leaf(inode, version, &self.entry(id)?, thread),
+            Node::Flow(id, flow, part) => {
+                let entry = self.entry(id)?;
+                if matches!(part, Part::File(_)) {
+                    return self.of_flow_file(inode, version, &entry, thread);
+                }
+                let flow = entry.capture.flows().flow(flow);
+                let flow = flow.filter(|flow| flow.has_http || !part.is_of_http());
+                let flow = flow.ok_or(Error::NotFound)?;
+                let links = if part == Part::Bodies { LINKS } else { UNKNOWN_LINKS };
+                let attributes = of_entry(inode, &entry, node, 0, flow.modified);
+                Ok(Attributes { links, is_lasting: flow.is_over, ..attributes })
+            }
+        }
+    }
+
+    /// Of what is in a capture's directory.
+    fn of_leaf(
+        &self,
+        inode: u64,
+        version: Version,
+        entry: &Arc<Entry>,
+        thread: u32,
+    ) -> Result<Attributes, Error> {
+        let node = version.node;
+        let plain = |size, modified| of_entry(inode, entry, node, size, modified);
+        match node.leaf().ok_or(Error::NotFound)? {
+            Leaf::Status | Leaf::Readers => {
+                let (size, modified) = self.frozen(inode, node, thread);
+                Ok(plain(size, modified))
+            }
+            Leaf::Stream(..) | Leaf::Control => Ok(plain(0, newest(entry))),
+            Leaf::Replay(_) => {
+                // Without a beginning it was never looked up.
+                let Begins::Extent(extent) = version.begins else { return Err(Error::Stale) };
+                let attributes = plain(extent.size(&**entry.capture.store()), newest(entry));
+                // The ends move after the size was taken, so they are never before it.
+                for file in self.opened.of_process(inode, thread) {
+                    file.size_was_told(None);
+                }
+                Ok(attributes)
+            }
+            Leaf::Log(_) => self.of_flow_file(inode, version, entry, thread),
+            Leaf::Flows => {
+                let attributes = plain(0, newest(entry));
+                Ok(Attributes { links: UNKNOWN_LINKS, is_lasting: true, ..attributes })
+            }
+        }
+    }
+
+    /// Of a file of a flow or a log.
+    fn of_flow_file(
+        &self,
+        inode: u64,
+        version: Version,
+        entry: &Arc<Entry>,
+        thread: u32,
+    ) -> Result<Attributes, Error> {
+        let attributes = |stat: Stat, links| Attributes {
+            present: stat.present,
+            links,
+            is_lasting: stat.is_final && !version.node.begins_anew() && links > 0,
+            ..of_entry(inode, entry, version.node, stat.size, stat.modified)
+        };
+        match Self::stat(version, entry) {
+            Found::Same(stat) => {
+                let own = self.opened.of_process(inode, thread);
+                let newest = own.iter().max_by_key(|file| file.opened);
+                if let Some(file) = newest
+                    && let Content::Flow(flow) = &file.content
+                    && let Some(frozen) = flow.lock().frozen()
+                {
+                    return Ok(attributes(frozen, 1));
+                }
+                if version.node.begins_anew() {
+                    self.known.lock().tell(inode, stat);
+                }
+                // After the size was taken, as above.
+                for file in own {
+                    file.size_was_told(Some(stat));
+                }
+                Ok(attributes(stat, 1))
+            }
+            // Gone from the tree; like a file that was removed it goes on for who has it open.
+            found => {
+                if let Found::Other(_) = found {
+                    for file in self.opened.of_process(inode, thread) {
+                        file.catch_up();
+                    }
+                }
+                let open = self.opened.of_inode(inode);
+                let told = open.iter().filter_map(|file| file.told()).max_by_key(|told| told.size);
+                let told = told.or_else(|| self.known.lock().told(inode));
+                let mut told = told.ok_or_else(|| found.error())?;
+                if let Found::Other(now) = found {
+                    // What came since is in the open file as well.
+                    told.modified = now.modified;
+                }
+                Ok(attributes(told, 0))
+            }
+        }
+    }
+
+    /// Looks for the file of a flow, or the log, that a version is.
+    pub(super) fn stat(version: Version, entry: &Entry) -> Found {
+        let beginning = version.begins.beginning();
+        let flows = entry.capture.flows();
+        match (version.node, version.node.leaf()) {
+            (_, Some(Leaf::Log(log))) => Found::Same(flows.log_stat(log, Some(beginning))),
+            (Node::Flow(_, id, Part::File(file)), _) => match flows.stat(id, file) {
+                // Of a file that always begins at the same place it does not matter what it says.
+                Some(stat) if stat.beginning == beginning || !version.node.begins_anew() => {
+                    Found::Same(stat)
+                }
+                Some(stat) => Found::Other(stat),
+                None => Found::Nothing,
+            },
+            _ => Found::Nothing,
+        }
+    }
+
+    /// Size and time of a file that is frozen when it is opened: of what the process of `thread`
+    /// has open, or else of what it would get.
+    fn frozen(&self, inode: u64, node: Node, thread: u32) -> (u64, Timestamp) {
+        let own = self.opened.of_process(inode, thread);
+        if let Some(file) = own.into_iter().max_by_key(|file| file.opened)
+            && let Content::Frozen(bytes) = &file.content
+        {
+            return (bytes.len() as u64, file.opened);
+        }
+        (self.render(node).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
+    }
+
+    /// The content of a file that is frozen when it is opened.
+    pub(super) fn render(&self, node: Node) -> Option<Arc<[u8]>> {
+        match node {
+            Node::Readme => Some(status::README.as_bytes().into()),
+            Node::RootStatus => Some(status::of_daemon(&self.captures, self.started).into()),
+            Node::Leaf(id, _) => {
+                let entry = self.captures.by_id(id)?;
+                let readers = self.opened.readers(id);
+                match node.leaf()? {
+                    Leaf::Status => Some(status::of_capture(&entry, &readers).into()),
+                    Leaf::Readers => Some(status::of_readers(&readers).into()),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// When something last changed in a capture.
+fn newest(entry: &Entry) -> Timestamp {
+    entry.capture.store().bounds().newest_time.unwrap_or_else(|| entry.capture.started())
+}
+
+/// Something of a capture: directories are for whom the capture's is; files are readable by whom
+/// it is readable, `ctl` writable by whom it is writable.
+fn of_entry(inode: u64, entry: &Entry, node: Node, size: u64, modified: Timestamp) -> Attributes {
+    let Permissions { uid, gid, mode } = entry.permissions();
+    let kind = node.kind();
+    let mode = match (kind, node.leaf()) {
+        (Kind::Directory, _) => mode,
+        (_, Some(Leaf::Control)) => mode & 0o222,
+        _ => mode & 0o666,
+    };
+    let present = size;
+    let is_lasting = false;
+    Attributes { inode, kind, mode, links: 1, uid, gid, size, present, modified, is_lasting }
+}

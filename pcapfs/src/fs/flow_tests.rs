@@ -1,0 +1,221 @@
+//! Flows in the tree, of a savefile with three connections: HTTP, one with a hole, and UDP.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use capture::flow::Seek;
+use capture::pipeline::{Capture, Spec, State};
+use capture::record;
+use capture::ring::Permissions;
+use capture::source::SourceName;
+use capture::time::{Precision, Timestamp};
+use tempfile::TempDir;
+
+use super::file::Opener;
+use super::*;
+
+const ME: u32 = 1 << 30;
+const HTTP: &str = "trace/flows/000001-tcp-10.0.0.1.2000-10.0.0.2.80";
+const TORN: &str = "trace/flows/000002-tcp-10.0.0.1.2001-10.0.0.2.80";
+const UDP: &str = "trace/flows/000003-udp-10.0.0.1.2002-10.0.0.2.53";
+const REQUEST: &[u8] = b"GET /a.html HTTP/1.1\r\nHost: h\r\n\r\n";
+const RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello";
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+const FIN: u8 = 17;
+
+/// An Ethernet frame between a client's port and a server's, with what follows IP's header.
+fn frame(from_client: bool, protocol: u8, rest: &[u8]) -> Vec<u8> {
+    let (from, to) = if from_client { (1, 2) } else { (2, 1) };
+    let mut frame = vec![0; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend(u16::try_from(20 + rest.len()).unwrap().to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, from, 10, 0, 0, to]);
+    frame.extend(rest);
+    frame
+}
+
+fn ports(from_client: bool, client: u16, server: u16) -> Vec<u8> {
+    let (from, to) = if from_client { (client, server) } else { (server, client) };
+    [from.to_be_bytes(), to.to_be_bytes()].concat()
+}
+
+fn tcp(from_client: bool, port: u16, seq: u32, ack: u32, flags: u8, data: &[u8]) -> Vec<u8> {
+    let mut segment = ports(from_client, port, 80);
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend(data);
+    frame(from_client, 6, &segment)
+}
+
+/// A connection, of whose answer the bytes in `lost` were not captured.
+fn connection(
+    port: u16,
+    request: &[u8],
+    answer: &[u8],
+    lost: std::ops::Range<usize>,
+) -> Vec<Vec<u8>> {
+    let number = |len: usize| 1 + u32::try_from(len).unwrap();
+    let (asked, told) = (number(request.len()), number(answer.len()));
+    let mut frames = vec![
+        tcp(true, port, 0, 0, SYN, b""),
+        tcp(false, port, 0, 1, SYN | ACK, b""),
+        tcp(true, port, 1, 1, ACK, request),
+    ];
+    for part in [0..lost.start, lost.end..answer.len()] {
+        let seq = number(part.start);
+        frames.push(tcp(false, port, seq, asked, ACK, &answer[part]));
+    }
+    frames.push(tcp(true, port, asked, told, FIN, b""));
+    frames.push(tcp(false, port, told, asked + 1, FIN, b""));
+    frames.push(tcp(true, port, asked + 1, told + 1, ACK, b""));
+    frames
+}
+
+fn scene() -> (Tree, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("trace.pcap");
+    let mut bytes = 0xa1b2_3c4d_u32.to_ne_bytes().to_vec();
+    bytes.extend([2_u16, 4].map(u16::to_ne_bytes).concat());
+    bytes.extend([0_u32, 0, 262_144, 1].map(u32::to_ne_bytes).concat());
+    let mut frames = connection(2000, REQUEST, RESPONSE, 0..0);
+    frames.extend(connection(2001, b"x", &[7; 3000], 1000..2000));
+    let question = [ports(true, 2002, 53), vec![0, 13, 0, 0], b"query".to_vec()].concat();
+    frames.push(frame(true, 17, &question));
+    for (second, frame) in (1..).zip(&frames) {
+        let time = Timestamp::from_parts(second, 0, Precision::Nano);
+        let len = u32::try_from(frame.len()).unwrap();
+        bytes.extend(record::header(time, Precision::Nano, len, len));
+        bytes.extend(frame);
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let spec = Spec {
+        alias: "trace".to_owned(),
+        source: SourceName::File(path),
+        filter: None,
+        snaplen: 262_144,
+        ring_size: 0,
+        ring_dir: directory.path().to_owned(),
+        flows: capture::flow::Options::default(),
+    };
+    let capture = Capture::start_new(spec).unwrap().capture;
+    let begun = Instant::now();
+    while capture.condition().state != State::Ended {
+        assert!(begun.elapsed() < Duration::from_secs(10), "does not end");
+        std::thread::yield_now();
+    }
+    assert!(capture.flows().is_caught_up());
+    let tree = Tree::new((0, 0));
+    tree.captures.add(capture, Permissions { uid: 1, gid: 2, mode: 0o750 });
+    (tree, directory)
+}
+
+fn lookup(tree: &Tree, path: &str) -> Result<Attributes, Error> {
+    let mut attributes = tree.attributes(node::ROOT, ME)?;
+    for name in path.split('/') {
+        attributes = tree.lookup(attributes.inode, name, ME)?;
+    }
+    Ok(attributes)
+}
+
+fn names(tree: &Tree, path: &str) -> Vec<(String, Kind, u64)> {
+    let mut names = Vec::new();
+    let inode = lookup(tree, path).unwrap().inode;
+    let mut visit = |entry: list::Listed<'_>| {
+        names.push((entry.name.to_owned(), entry.kind, entry.inode));
+        ControlFlow::Continue(())
+    };
+    // Behind the dots.
+    tree.list(inode, 2, &mut visit).unwrap();
+    names
+}
+
+fn open(tree: &Tree, path: &str) -> (Attributes, u64) {
+    let attributes = lookup(tree, path).unwrap();
+    let opener = Opener { pid: ME, thread: ME, uid: 0, comm: "test".to_owned() };
+    let access = Access { read: true, write: false };
+    (attributes, tree.open(attributes.inode, access, opener).unwrap())
+}
+
+fn read(tree: &Tree, path: &str) -> Vec<u8> {
+    let (_, handle) = open(tree, path);
+    let mut bytes = Vec::new();
+    let mut send = |slices: &[std::io::IoSlice<'_>]| {
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        Ok(())
+    };
+    tree.file(handle).unwrap().read(0, 1 << 20, &mut send).unwrap();
+    tree.close(handle);
+    bytes
+}
+
+#[test]
+fn everything_below_flows_can_be_looked_up_and_has_the_size_it_says() {
+    let (tree, _directory) = scene();
+    let mut folders = vec!["trace/flows".to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for (name, kind, inode) in names(&tree, &folder) {
+            let path = format!("{folder}/{name}");
+            let found = lookup(&tree, &path).unwrap();
+            assert_eq!((found.kind, found.inode, found.uid), (kind, inode, 1), "{path}");
+            if kind == Kind::Directory {
+                assert_eq!(found.mode, 0o750, "{path}");
+                folders.push(path);
+            } else {
+                assert_eq!(found.mode, 0o640, "{path}");
+                assert_eq!(read(&tree, &path).len() as u64, found.size, "{path}");
+                files += 1;
+            }
+        }
+    }
+    // Four for each flow, three and a body for the one with HTTP.
+    assert_eq!(files, 3 * 4 + 3 + 1);
+}
+
+#[test]
+fn flows_have_what_each_side_sent() {
+    let (tree, _directory) = scene();
+    let flows: Vec<_> = names(&tree, "trace/flows").into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(flows, [HTTP, TORN, UDP].map(|path| &path["trace/flows/".len()..]));
+    assert_eq!(read(&tree, &format!("{HTTP}/client.bin")), REQUEST);
+    assert_eq!(read(&tree, &format!("{HTTP}/server.bin")), RESPONSE);
+    assert_eq!(read(&tree, &format!("{HTTP}/bodies/0001-response-a.html")), b"hello");
+    assert_eq!(read(&tree, &format!("{UDP}/client.bin")), b"query");
+    for log in ["flows.jsonl", "http.jsonl"] {
+        let text = String::from_utf8(read(&tree, &format!("trace/{log}"))).unwrap();
+        assert!(text.lines().count() > 0 && text.ends_with('\n'), "{log}");
+    }
+}
+
+#[test]
+fn names_that_are_not_quite_right_are_not_there() {
+    let (tree, _directory) = scene();
+    for path in [
+        "trace/flows/000001",
+        "trace/flows/1-tcp-10.0.0.1.2000-10.0.0.2.80",
+        "trace/flows/000002-tcp-10.0.0.1.2000-10.0.0.2.80",
+        "trace/flows/000009-tcp-10.0.0.1.2000-10.0.0.2.80",
+        &format!("{TORN}/http"),
+        &format!("{TORN}/bodies"),
+        &format!("{HTTP}/bodies/0001-response"),
+        &format!("{HTTP}/bodies/1-response-a.html"),
+        &format!("{HTTP}/bodies/0002-response-a.html"),
+    ] {
+        assert!(matches!(lookup(&tree, path), Err(Error::NotFound)), "{path}");
+    }
+}
+
+#[test]
+fn holes_are_found_and_take_no_room() {
+    let (tree, _directory) = scene();
+    let (attributes, handle) = open(&tree, &format!("{TORN}/server.bin"));
+    assert_eq!((attributes.size, attributes.present), (3000, 2000));
+    let seek = |offset, to| tree.seek(handle, offset, to, ME).ok();
+    assert_eq!((seek(0, Seek::Hole), seek(1000, Seek::Data)), (Some(1000), Some(2000)));
+    assert_eq!((seek(2000, Seek::Hole), seek(3000, Seek::Hole)), (Some(3000), None));
+    assert_eq!(read(&tree, &format!("{TORN}/server.bin"))[1000..2000], [0; 1000]);
+}

@@ -1,0 +1,123 @@
+//! Opening and closing files.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use capture::cursor::Cursor;
+use capture::cursor::snapshot::Snapshot;
+use capture::flow::File;
+use capture::time::Timestamp;
+use parking_lot::Mutex;
+
+use super::attributes::Found;
+use super::captures::Entry;
+use super::error::Error;
+use super::file::{Content, FlowFile, OpenFile, Opener};
+use super::known::{Begins, Version};
+use super::node::{FLOW_LEAVES, LEAVES, Leaf, Node, Part};
+use super::{Access, Kind, Tree};
+
+impl Tree {
+    /// Opens a file; the handle is to be given back with [`Tree::close`].
+    pub(crate) fn open(&self, inode: u64, access: Access, opener: Opener) -> Result<u64, Error> {
+        let version = self.known.lock().version(inode).ok_or(Error::NotFound)?;
+        let node = version.node;
+        if node.kind() != Kind::File {
+            return Err(Error::NotFound);
+        }
+        let is_control = node.leaf() == Some(Leaf::Control);
+        if access.read == is_control || access.write != is_control {
+            return Err(Error::WrongAccess);
+        }
+        let (entry, content) = match node {
+            Node::Leaf(id, _) | Node::Flow(id, ..) => {
+                let entry = self.entry(id)?;
+                let content = self.content(inode, version, &entry);
+                (Some(entry), content)
+            }
+            _ => (None, self.render(node).map(Content::Frozen).ok_or(Error::NotFound)),
+        };
+        // Also if it cannot be opened: whoever looks again is to find what can be.
+        self.known.lock().opened(opener.thread, inode);
+        let content = content?;
+        Ok(self.opened.add(OpenFile {
+            inode,
+            name: name(node),
+            entry,
+            content,
+            opener,
+            opened: Timestamp::now(),
+            blocked: AtomicBool::new(false),
+        }))
+    }
+
+    /// What a new opener of something in a capture gets.
+    fn content(&self, inode: u64, version: Version, entry: &Arc<Entry>) -> Result<Content, Error> {
+        let store = &**entry.capture.store();
+        match version.node.leaf() {
+            Some(Leaf::Control) => Ok(Content::Control),
+            Some(Leaf::Stream(begin, format)) => {
+                Ok(Content::Stream(Mutex::new(Cursor::new(store, format, begin, true))))
+            }
+            Some(Leaf::Replay(_)) => match version.begins {
+                Begins::Extent(extent) => {
+                    Ok(Content::Snapshot(Mutex::new(Snapshot::new(store, extent))))
+                }
+                Begins::Always | Begins::At(_) => Err(Error::Stale),
+            },
+            Some(Leaf::Status | Leaf::Readers) => {
+                Ok(Content::Frozen(self.render(version.node).ok_or(Error::NotFound)?))
+            }
+            Some(Leaf::Log(_) | Leaf::Flows) | None => self.flow_content(inode, version, entry),
+        }
+    }
+
+    /// What a new opener of a file of a flow, or of a log, gets.
+    fn flow_content(
+        &self,
+        inode: u64,
+        version: Version,
+        entry: &Arc<Entry>,
+    ) -> Result<Content, Error> {
+        // Before it is opened, so that its end is nowhere before what was told. A file that began
+        // to begin elsewhere since it was looked up is still what was looked up.
+        let told = match Self::stat(version, entry) {
+            Found::Same(stat) => stat,
+            found @ Found::Other(_) => {
+                self.known.lock().told(inode).ok_or_else(|| found.error())?
+            }
+            Found::Nothing => return Err(Error::NotFound),
+        };
+        let flows = entry.capture.flows();
+        let beginning = version.begins.beginning();
+        let reading = match (version.node, version.node.leaf()) {
+            (_, Some(Leaf::Log(log))) => Some(flows.open_log(log, beginning)),
+            (Node::Flow(_, id, Part::File(file)), _) => flows.open(id, file, beginning),
+            _ => None,
+        };
+        let reading = reading.ok_or_else(|| Self::stat(version, entry).error())?;
+        Ok(Content::Flow(Mutex::new(FlowFile::new(reading, told))))
+    }
+
+    /// Gives a handle back.
+    pub(crate) fn close(&self, handle: u64) {
+        if let Some(file) = self.opened.remove(handle)
+            && let (Some(progress), Some(entry)) = (file.progress(), &file.entry)
+        {
+            entry.reader_closed(progress.delivered, progress.lost);
+        }
+    }
+}
+
+/// What to call a file in `readers.jsonl` and in messages.
+fn name(node: Node) -> &'static str {
+    let named = match node {
+        Node::Leaf(_, index) => LEAVES.get(index).map(|(name, _)| *name),
+        Node::Flow(.., Part::File(File::Body { .. })) => Some("a body"),
+        Node::Flow(.., part) => {
+            FLOW_LEAVES.iter().find(|(_, known)| *known == part).map(|(name, _)| *name)
+        }
+        _ => None,
+    };
+    named.unwrap_or_default()
+}

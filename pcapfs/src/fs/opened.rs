@@ -1,0 +1,83 @@
+//! Who has what open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::file::{self, OpenFile};
+
+/// The open files of a tree.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    table: RwLock<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    made: u64,
+    by_handle: HashMap<u64, Arc<OpenFile>>,
+    /// The handles of each inode. Every stat(2) asks for those of one, whatever else is open.
+    by_inode: HashMap<u64, Vec<u64>>,
+}
+
+impl Opened {
+    /// Adds a file, and returns its handle.
+    pub(super) fn add(&self, file: OpenFile) -> u64 {
+        let mut table = self.table.write();
+        table.made += 1;
+        let handle = table.made;
+        table.by_inode.entry(file.inode).or_default().push(handle);
+        table.by_handle.insert(handle, Arc::new(file));
+        handle
+    }
+
+    /// Takes a file out.
+    pub(super) fn remove(&self, handle: u64) -> Option<Arc<OpenFile>> {
+        let mut table = self.table.write();
+        let file = table.by_handle.remove(&handle)?;
+        if let Some(handles) = table.by_inode.get_mut(&file.inode) {
+            handles.retain(|other| *other != handle);
+            if handles.is_empty() {
+                table.by_inode.remove(&file.inode);
+            }
+        }
+        Some(file)
+    }
+
+    /// The file of a handle.
+    pub(super) fn file(&self, handle: u64) -> Option<Arc<OpenFile>> {
+        self.table.read().by_handle.get(&handle).cloned()
+    }
+
+    /// How many files are open.
+    pub(super) fn count(&self) -> usize {
+        self.table.read().by_handle.len()
+    }
+
+    /// What anybody has open of an inode.
+    pub(super) fn of_inode(&self, inode: u64) -> Vec<Arc<OpenFile>> {
+        let table = self.table.read();
+        let handles = table.by_inode.get(&inode).into_iter().flatten();
+        handles.filter_map(|handle| table.by_handle.get(handle).cloned()).collect()
+    }
+
+    /// What the process of this thread has open of an inode.
+    pub(super) fn of_process(&self, inode: u64, thread: u32) -> Vec<Arc<OpenFile>> {
+        let open = self.of_inode(inode);
+        if open.is_empty() {
+            return open;
+        }
+        // Only now: it is a look into /proc.
+        let process = file::process_of(thread).0;
+        open.into_iter().filter(|file| [process, thread].contains(&file.opener.pid)).collect()
+    }
+
+    /// The open files that read packets of a capture.
+    pub(super) fn readers(&self, capture: u32) -> Vec<Arc<OpenFile>> {
+        let belongs = |file: &&Arc<OpenFile>| {
+            file.is_reader() && file.entry.as_ref().is_some_and(|entry| entry.id == capture)
+        };
+        self.table.read().by_handle.values().filter(belongs).cloned().collect()
+    }
+}
