@@ -16,6 +16,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
 };
+use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 /// The device.
@@ -142,10 +143,9 @@ pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Mou
 pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountError> {
     flags(options)?;
     if mounted_type(mountpoint)?.as_deref() == Some(TYPE) {
-        match fs::metadata(mountpoint) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-                unmount(mountpoint, Manner::Detach)?;
-            }
+        // Not stat(2): the kernel answers that for a dead mount as long as attributes are valid.
+        match statvfs(mountpoint) {
+            Err(Errno::ENOTCONN) => unmount(mountpoint, Manner::Detach)?,
             _ => return Err(MountError::Busy(mountpoint.to_owned())),
         }
     }
