@@ -1,6 +1,10 @@
 //! What speaks over a TCP flow: found out from its bytes, whatever its ports.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::messages::{Messages, Pair};
+use super::one::{of, of_mut};
 use super::window::Window;
 use crate::http::probe::{self, Verdict};
 use crate::http::transaction::Direction as Side;
@@ -11,9 +15,13 @@ use crate::tls::{self, ClientHello, Outcome, ServerHello};
 /// turns to TLS, as SMTP does.
 const MAX_TRIES: u8 = 32;
 
-/// Bytes from the beginning of a stream that are looked at: a `ClientHello` with post-quantum keys
-/// and a ticket has some 2,000, and may be as long as four records.
-const MAX_PROBE: u64 = 64 << 10;
+/// Bytes of a stream that are looked at, and kept until they say something: a `ClientHello` with
+/// post-quantum keys and a ticket has some 2,000, a request line seldom 8,000.
+const MAX_PROBE: usize = 16 << 10;
+
+/// Looks at a growing beginning of a stream that are for free: more segments than a `ClientHello`
+/// or a request line ever comes in.
+const FREE_LOOKS: u32 = 16;
 
 /// What a flow speaks.
 #[derive(Debug)]
@@ -35,13 +43,24 @@ pub(super) struct TlsHellos {
     pub(super) server: Option<ServerHello>,
 }
 
+/// Bytes of a stream that do not say yet what they are. Kept, so that a stream of small segments
+/// is not fetched again with each.
+#[derive(Debug, Default)]
+struct Undecided {
+    /// Where they begin in the stream.
+    start: u64,
+    bytes: Vec<u8>,
+    /// How often they were looked at, and how many of them the last time.
+    looks: u32,
+    seen: usize,
+}
+
 /// Looking for a protocol.
 #[derive(Debug, Default)]
 pub(super) struct Probing {
     tries: u8,
-    /// Where in the streams, forward and backward, lies what does not say yet, and up to where it
-    /// was looked at.
-    from: [Option<(u64, u64)>; 2],
+    /// Forward and backward.
+    undecided: [Undecided; 2],
     /// Bytes are missing, or the beginning was not captured: a message may begin anywhere.
     is_torn: bool,
     /// Of TLS.
@@ -69,6 +88,11 @@ impl Probing {
         self.is_torn = true;
     }
 
+    /// Bytes of memory on the heap.
+    pub(super) fn memory(&self) -> usize {
+        self.undecided.iter().map(|undecided| undecided.bytes.capacity()).sum()
+    }
+
     /// TLS as far as it was seen.
     pub(super) fn hellos(&self) -> Option<&TlsHellos> {
         self.hellos.as_deref()
@@ -83,33 +107,38 @@ impl Probing {
     pub(super) fn look(
         &mut self,
         direction: Direction,
-        range: &std::ops::Range<u64>,
+        range: &Range<u64>,
         pair: &impl Pair,
         window: &Window<'_>,
     ) -> Found {
-        let index = usize::from(direction == Direction::Backward);
-        let Some(from) = self.from.get_mut(index) else { return Found::Nothing };
-        let (start, seen) = from.unwrap_or((range.start, 0));
-        // A look begins at the beginning again: not for every byte of a segment each.
-        let grown = range.end.saturating_sub(seen);
-        if seen > 0 && grown < seen.saturating_sub(start) / 16 {
-            return Found::Nothing;
-        }
-        *from = None;
-        let end = range.end.min(start.saturating_add(MAX_PROBE));
-        let bytes = contiguous(direction, start..end, pair, window);
-        let is_full = end < range.end || bytes.len() as u64 >= MAX_PROBE;
+        let undecided = of_mut(&mut self.undecided, direction);
+        let follows = undecided.start.saturating_add(undecided.bytes.len() as u64) == range.start;
+        let fresh;
+        let (start, bytes) = if follows && !undecided.bytes.is_empty() {
+            gather(&mut undecided.bytes, direction, range.clone(), pair, window);
+            // A look begins at the beginning again: in the long run, only when there is much more.
+            let enough = undecided.seen.saturating_add(undecided.seen / 4);
+            if undecided.looks >= FREE_LOOKS && undecided.bytes.len() < enough {
+                return Found::Nothing;
+            }
+            (undecided.start, &undecided.bytes[..])
+        } else {
+            undecided.bytes = Vec::new();
+            fresh = first_bytes(direction, range.clone(), pair, window);
+            (range.start, &fresh[..])
+        };
+        let is_full = bytes.len() >= MAX_PROBE;
         let mut may_follow = false;
         if start == 0 || self.is_torn {
             for side in [Side::Request, Side::Response] {
-                match probe::probe(side, &bytes) {
+                match probe::probe(side, bytes) {
                     Verdict::Yes => return self.http(direction, side, start, pair),
                     Verdict::NotYet => may_follow = true,
                     Verdict::No => {}
                 }
             }
         }
-        match tls::hello(&bytes) {
+        match tls::hello(bytes) {
             Outcome::Client(hello) => {
                 self.hellos.get_or_insert_default().client.get_or_insert(hello);
             }
@@ -123,10 +152,14 @@ impl Probing {
             return Found::Tls;
         }
         if may_follow && !is_full {
-            if let Some(from) = self.from.get_mut(index) {
-                *from = Some((start, range.end));
+            if undecided.bytes.is_empty() {
+                undecided.start = start;
+                undecided.bytes = bytes.to_vec();
             }
+            undecided.seen = undecided.bytes.len();
+            undecided.looks = undecided.looks.saturating_add(1);
         } else {
+            *undecided = Undecided::default();
             self.tries = self.tries.saturating_add(1);
         }
         match self.tries {
@@ -141,11 +174,11 @@ impl Probing {
     fn http(&self, direction: Direction, side: Side, start: u64, pair: &impl Pair) -> Found {
         let other = direction.other();
         // What came before in the other direction belongs to it if nothing was missed.
-        let before = self.from.get(usize::from(other == Direction::Backward)).copied().flatten();
-        let before = match (before, self.is_torn) {
-            (Some((before, _)), _) => before,
-            (None, true) => pair.stream(other).end(),
-            (None, false) => 0,
+        let undecided = of(&self.undecided, other);
+        let before = match (undecided.bytes.is_empty(), self.is_torn) {
+            (false, _) => undecided.start,
+            (true, true) => pair.stream(other).end(),
+            (true, false) => 0,
         };
         let request = if side == Side::Request { direction } else { other };
         let begins = match direction {
@@ -156,23 +189,41 @@ impl Probing {
     }
 }
 
-/// The bytes of a stream from the beginning of `range` to the first hole.
-fn contiguous<'w>(
+/// Bytes at the beginning of `range` that lie in one packet.
+fn first_bytes<'w>(
     direction: Direction,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     pair: &impl Pair,
     window: &'w Window<'_>,
-) -> std::borrow::Cow<'w, [u8]> {
-    let mut gathered = std::borrow::Cow::Borrowed(&[][..]);
-    for chunk in pair.stream(direction).chunks(range) {
-        let Some((bytes, _)) = chunk.content.ok().and_then(|extent| window.read(extent)) else {
-            break;
-        };
-        if gathered.is_empty() {
-            gathered = bytes;
-        } else {
-            gathered.to_mut().extend_from_slice(&bytes);
-        }
+) -> Cow<'w, [u8]> {
+    let mut chunks = pair.stream(direction).chunks(range.clone());
+    let first = chunks.next().and_then(|chunk| window.read(chunk.content.ok()?));
+    let Some((bytes, _)) = first else { return Cow::Borrowed(&[]) };
+    if bytes.len() as u64 == range.end.saturating_sub(range.start) {
+        return bytes;
     }
-    gathered
+    let mut whole = bytes.into_owned();
+    let rest = range.start.saturating_add(whole.len() as u64)..range.end;
+    gather(&mut whole, direction, rest, pair, window);
+    Cow::Owned(whole)
+}
+
+/// Adds the bytes of a stream from the beginning of `range` to the first hole.
+fn gather(
+    bytes: &mut Vec<u8>,
+    direction: Direction,
+    range: Range<u64>,
+    pair: &impl Pair,
+    window: &Window<'_>,
+) {
+    for chunk in pair.stream(direction).chunks(range) {
+        let room = MAX_PROBE.saturating_sub(bytes.len());
+        let Some((part, _)) = chunk.content.ok().and_then(|extent| window.read(extent)) else {
+            return;
+        };
+        if room == 0 {
+            return;
+        }
+        bytes.extend_from_slice(part.get(..room).unwrap_or(&part));
+    }
 }

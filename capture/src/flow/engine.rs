@@ -1,5 +1,6 @@
 //! The thread that reads every packet of a store once and puts it into its flow.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -38,6 +39,9 @@ const AFTERWARDS: Duration = Duration::from_secs(8);
 /// Packets of a flow after which it gives up memory for what the store has dropped.
 const EXPIRE_EVERY: usize = 64;
 
+/// Ended flows that are made small at a time when memory is short.
+const RELIEF: usize = 4 * SLICE;
+
 /// Where the engine is.
 #[derive(Clone, Copy, Debug)]
 struct Position {
@@ -57,6 +61,8 @@ pub(super) struct Engine {
     /// Always there between two slices.
     decoder: Option<Decoder>,
     timers: Timers<Place>,
+    /// Flows that have ended, in that order, and until when they are kept whole.
+    resting: VecDeque<(Timestamp, Place)>,
     events: Vec<Event>,
     news: Vec<News>,
     totals: Totals,
@@ -88,6 +94,7 @@ impl Engine {
             settings: Settings { policy: options.policy, ..Settings::default() },
             decoder: Some(Decoder::new(decoding)),
             timers: Timers::new(),
+            resting: VecDeque::new(),
             events: Vec::new(),
             news: Vec::new(),
             totals: Totals::default(),
@@ -432,8 +439,7 @@ impl Engine {
                     };
                     count.fetch_add(1, Ordering::Relaxed);
                     self.outbox.push(Job::Closed { id });
-                    let at = after(self.clock.0, AFTERWARDS);
-                    self.schedule(table, place, at);
+                    self.resting.push_back((after(self.clock.0, AFTERWARDS), place));
                 }
             }
         }
@@ -454,10 +460,6 @@ impl Engine {
                 // Gone since.
                 None => continue,
             }
-            if table.get(place).is_some_and(|flow| flow.ended.is_some()) {
-                retire(table, place);
-                continue;
-            }
             self.with(table, place, window, |flow, tools| flow.poll(now, tools));
             if let Some(flow) = table.get(place)
                 && flow.ended.is_none()
@@ -466,6 +468,17 @@ impl Engine {
                 self.schedule(table, place, deadline);
             }
             table.touched(place);
+        }
+        self.rest(table, |at| at <= now);
+    }
+
+    /// Flows that have ended long enough ago give back what it does not take to read them.
+    fn rest(&mut self, table: &mut Table, mut is_enough: impl FnMut(Timestamp) -> bool) {
+        while let Some((at, place)) = self.resting.front().copied()
+            && is_enough(at)
+        {
+            self.resting.pop_front();
+            retire(table, place);
         }
     }
 
@@ -478,7 +491,17 @@ impl Engine {
             self.with(table, place, window, |flow, tools| flow.close(true, tools));
             retire(table, place);
         }
-        while (table.len() > limits.flows || table.memory() > limits.memory)
+        let others = self.shared.memory_beside_flows();
+        let most = limits.memory.saturating_sub(others);
+        // Before anything leaves, what is only kept for stragglers goes.
+        if table.memory() > most {
+            let mut left = RELIEF;
+            self.rest(table, |_| {
+                left = left.saturating_sub(1);
+                left > 0
+            });
+        }
+        while (table.len() > limits.flows || table.memory() > most)
             && let Some(place) = table.oldest()
         {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -535,8 +558,7 @@ impl Engine {
             let mut table = shared.table.write();
             for _ in 0..SLICE {
                 let Some(place) = table.oldest_active() else {
-                    // Those that ended before and were kept for what straggles in.
-                    self.timers_due(&mut table, Timestamp::from_nanoseconds(u64::MAX), &window);
+                    self.rest(&mut table, |_| true);
                     self.is_over = true;
                     return;
                 };

@@ -73,19 +73,29 @@ pub struct Limits {
     pub flows: usize,
     /// Flows that are under way at a time. Beyond, the oldest end as `evicted`, but stay readable.
     pub open: usize,
-    /// Bytes of memory for all flows. Beyond, those leave of which nothing was heard for longest.
+    /// Bytes of memory for flows, logs, and what finds packets. Beyond, flows leave of which
+    /// nothing was heard for longest.
     pub memory: usize,
-    /// Bytes of memory for each of the two logs. Beyond, their oldest lines go.
+    /// Bytes of memory, of these, for each of the two logs. Beyond, their oldest lines go.
     pub log: usize,
 }
 
 impl Default for Limits {
-    /// Two million flows of one packet take some 700 MB, and are what a host without connection
-    /// tracking sees in a busy hour; a gigabyte is what a machine that captures can spare. A line
-    /// takes some 50 bytes of a log, so that the logs reach further back than the flows.
+    /// An eighth of the machine's memory, and at least 256 MB: a flow takes 300 bytes at least,
+    /// and one kilobyte or two while it is under way. Two million flows are what a busy host
+    /// without connection tracking sees in an hour; more than a million at a time is a flood.
     fn default() -> Self {
-        Self { flows: 1 << 21, open: 1 << 20, memory: 1 << 30, log: 256 << 20 }
+        let machine = machine_memory().unwrap_or(0);
+        let memory = (machine / 8).max(256 << 20);
+        Self { flows: 1 << 21, open: 1 << 20, memory, log: memory / 4 }
     }
+}
+
+/// Bytes of memory of this machine: `MemTotal`, proc_meminfo(5).
+fn machine_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// How flows are made of packets.
@@ -303,8 +313,7 @@ impl Flows {
         let (closed, evicted) = (load(&shared.closed), load(&shared.evicted));
         let opened = load(&shared.opened);
         let next = shared.store.bounds().next.number;
-        let memory = shared.table.read().memory().saturating_add(shared.locator.read().memory());
-        let logs = shared.flow_log.memory().saturating_add(shared.http_log.memory());
+        let memory = shared.table.read().memory().saturating_add(shared.memory_beside_flows());
         Counters {
             open: opened.saturating_sub(closed).saturating_sub(evicted),
             closed,
@@ -320,7 +329,7 @@ impl Flows {
                 .flow_log
                 .dropped_lines()
                 .saturating_add(shared.http_log.dropped_lines()),
-            memory: memory.saturating_add(logs) as u64,
+            memory: memory as u64,
         }
     }
 
@@ -429,6 +438,12 @@ fn entry(flow: &Flow) -> FlowEntry {
 }
 
 impl Shared {
+    /// Bytes of memory of logs, and of what finds packets.
+    fn memory_beside_flows(&self) -> usize {
+        let logs = self.flow_log.memory().saturating_add(self.http_log.memory());
+        logs.saturating_add(self.locator.read().memory())
+    }
+
     fn log(&self, log: Log) -> &LineLog {
         match log {
             Log::Flows => &self.flow_log,

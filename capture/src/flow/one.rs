@@ -506,7 +506,8 @@ impl Flow {
             Kind::Tcp(tcp) => {
                 let app = match &tcp.app {
                     App::Http(messages) => messages.memory().saturating_add(size_of::<Messages>()),
-                    _ => 0,
+                    App::Probing(probing) => probing.memory(),
+                    App::Tls | App::Unknown => 0,
                 };
                 size_of::<Tcp>().saturating_add(tcp.connection.memory()).saturating_add(app)
             }

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Capture, and show the captures as a tree of files
-    Mount(Mount),
+    Mount(Box<Mount>),
     /// Take a tree down
     Umount {
         /// Where the tree is mounted
@@ -77,10 +77,10 @@ pub(crate) struct Mount {
           value_parser = clap::value_parser!(u32).range(1..=262_144))]
     pub(crate) snaplen: u32,
 
-    /// Most memory for the flows of each capture, with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = super::size::parse,
+    /// Most memory for the flows of each capture, with K, M or G [default: an eighth of all]
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse,
           allow_hyphen_values = true)]
-    pub(crate) flow_memory: u64,
+    pub(crate) flow_memory: Option<u64>,
 
     /// Most flows to show of each capture
     #[arg(long, value_name = "N", default_value_t = 1 << 21,
@@ -121,7 +121,7 @@ mod tests {
     fn mount(words: &[&str]) -> Result<Mount, String> {
         let words = ["pcapfs", "mount", "/captures"].iter().chain(words);
         match Arguments::try_parse_from(words) {
-            Ok(Arguments { command: Command::Mount(mount) }) => Ok(mount),
+            Ok(Arguments { command: Command::Mount(mount) }) => Ok(*mount),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn options_of_flows_are_read() {
         let plain = mount(&[]).unwrap();
-        assert_eq!((plain.flow_memory, plain.max_flows), (1 << 30, 1 << 21));
+        assert_eq!((plain.flow_memory, plain.max_flows), (None, 1 << 21));
         assert_eq!((plain.no_tunnels, plain.overlap), (false, Policy::First));
         let words = ["--flow-memory", "64M", "--max-flows=5", "--no-tunnels", "--overlap", "last"];
         let given = mount(&words).unwrap();
-        assert_eq!((given.flow_memory, given.max_flows), (64 << 20, 5));
+        assert_eq!((given.flow_memory, given.max_flows), (Some(64 << 20), 5));
         assert_eq!((given.no_tunnels, given.overlap), (true, Policy::Last));
         for (word, part) in [
             ("--flow-memory=lots", "is no size"),

@@ -88,22 +88,17 @@ const LEAST_FLOW_MEMORY: u64 = 1 << 20;
 
 /// How flows are made.
 fn flow_options(options: &Mount) -> Result<flow::Options, String> {
-    if options.flow_memory < LEAST_FLOW_MEMORY {
-        return Err(format!(
-            "--flow-memory: {} bytes are not enough (at least 1M)",
-            options.flow_memory
-        ));
-    }
-    let memory = usize::try_from(options.flow_memory).unwrap_or(usize::MAX);
-    let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
     let defaults = flow::Limits::default();
-    let limits = flow::Limits {
-        flows,
-        open: defaults.open.min(flows),
-        memory,
-        // In the proportion of the defaults.
-        log: memory / 4,
+    let memory = match options.flow_memory {
+        Some(given) if given < LEAST_FLOW_MEMORY => {
+            return Err(format!("--flow-memory: {given} bytes are not enough (at least 1M)"));
+        }
+        Some(given) => usize::try_from(given).unwrap_or(usize::MAX),
+        None => defaults.memory,
     };
+    let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
+    // In the proportion of the defaults.
+    let limits = flow::Limits { flows, open: defaults.open.min(flows), memory, log: memory / 4 };
     Ok(flow::Options { limits, outer: options.no_tunnels, policy: options.overlap })
 }
 
@@ -176,7 +171,7 @@ mod tests {
             ring: 64 << 20,
             ring_dir: None,
             snaplen: 262_144,
-            flow_memory: 1 << 30,
+            flow_memory: None,
             max_flows: 1 << 21,
             no_tunnels: false,
             overlap: Policy::First,
@@ -220,7 +215,7 @@ mod tests {
         let lo = || Mount { interface: Some("lo".into()), ..options() };
         assert_eq!(of(lo()), flow::Options::default());
         let flows = of(Mount {
-            flow_memory: 64 << 20,
+            flow_memory: Some(64 << 20),
             max_flows: 5,
             no_tunnels: true,
             overlap: Policy::Last,
@@ -267,7 +262,10 @@ mod tests {
                 "one capture only",
             ),
             (Mount { interface: Some("lo".into()), ring: 1, ..options() }, "--ring: a ring of 1"),
-            (Mount { interface: Some("lo".into()), flow_memory: 9, ..options() }, "--flow-memory"),
+            (
+                Mount { interface: Some("lo".into()), flow_memory: Some(9), ..options() },
+                "--flow-memory",
+            ),
         ] {
             let error = made(&options).unwrap_err();
             assert!(error.contains(part), "{error}");
