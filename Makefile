@@ -30,6 +30,12 @@ bench: build
 	sh .ci/packages build test
 	$(CARGO) bench --locked -p pcapfs-tests --bench spine -- --markdown "$(CURDIR)/docs/benchmarks.md"
 
+# Captures of other projects and generated ones, beside the truth; tests/src/require.rs says where
+# they are looked for.
+conformance: build
+	sh .ci/packages build test
+	$(CARGO) bench --locked -p pcapfs-tests --bench conformance -- --markdown "$(CURDIR)/docs/conformance.md"
+
 # Builds nothing, so that it can run as root after `make`.
 install:
 	@test -x "$(RELEASE)/pcapfs" || { echo "run make first"; exit 1; }
@@ -49,4 +55,4 @@ uninstall:
 clean:
 	$(CARGO) clean
 
-.PHONY: all build up test bench install uninstall clean
+.PHONY: all build up test bench conformance install uninstall clean

@@ -85,3 +85,23 @@ pub fn testdata(path: &str) -> Option<PathBuf> {
     eprintln!("skipped: needs {}", found.display());
     None
 }
+
+/// A program that makes captures and the truth about them, or `None` after saying that what needs
+/// it is skipped.
+///
+/// They lie beside the project in `../shared/tools`, or where `PCAPFS_TOOLS` says, or beside
+/// [`testdata`].
+#[must_use]
+pub fn generator(name: &str) -> Option<PathBuf> {
+    let own = env::var_os("PCAPFS_TOOLS").map(PathBuf::from);
+    let beside = env::var_os("PCAPFS_TESTDATA").map(|data| Path::new(&data).join("../tools"));
+    let folder = own
+        .or(beside)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/tools"));
+    let found = folder.join(name);
+    if found.exists() {
+        return Some(found);
+    }
+    eprintln!("skipped: needs {}", found.display());
+    None
+}

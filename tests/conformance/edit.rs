@@ -1,0 +1,131 @@
+//! Savefiles taken apart, changed and written again.
+
+use std::fs;
+use std::path::Path;
+
+/// A savefile of the classic form in this machine's byte order.
+#[derive(Clone, Debug)]
+pub(crate) struct Savefile {
+    header: Vec<u8>,
+    /// Records, each with its header of 16 bytes.
+    pub(crate) records: Vec<Vec<u8>>,
+}
+
+const RECORD: usize = 16;
+const ETHERNET: usize = 14;
+
+impl Savefile {
+    /// Takes one apart; what is left at its end is left out.
+    ///
+    /// # Panics
+    /// When it cannot be read or has another form.
+    pub(crate) fn read(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (header, mut rest) = bytes.split_at(24.min(bytes.len()));
+        assert_eq!(header.get(..4), Some(&[0xd4, 0xc3, 0xb2, 0xa1][..]), "{}", path.display());
+        let mut records = Vec::new();
+        while let Some(length) = rest.get(8..12) {
+            let length = u32::from_le_bytes(length.try_into().expect("four bytes"));
+            let length = RECORD + usize::try_from(length).expect("at least 32 bits");
+            let Some((record, more)) = rest.split_at_checked(length) else { break };
+            records.push(record.to_owned());
+            rest = more;
+        }
+        Self { header: header.to_owned(), records }
+    }
+
+    /// Writes it.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub(crate) fn write(&self, path: &Path) {
+        let bytes = [self.header.clone(), self.records.concat()].concat();
+        fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// Moves a packet to where another is.
+    pub(crate) fn shift(&mut self, from: usize, to: usize) {
+        let record = self.records.remove(from);
+        self.records.insert(to, record);
+    }
+
+    /// A packet of TCP over IPv4 over Ethernet with another part of its payload: `length` bytes
+    /// from `begin` on, or all the rest, with `*` for bytes that it has not got.
+    pub(crate) fn part(&self, index: usize, begin: usize, length: Option<usize>) -> Vec<u8> {
+        let mut record = self.records[index].clone();
+        let ip = RECORD + ETHERNET;
+        let tcp = ip + usize::from(record[ip] & 15) * 4;
+        let payload = tcp + usize::from(record[tcp + 12] >> 4) * 4;
+        let end = ip + usize::from(be16(&record, ip + 2));
+        record.truncate(end);
+        let had = end - payload;
+        let length = length.unwrap_or_else(|| had - begin);
+        let mut bytes = record.split_off(payload);
+        bytes.drain(..begin);
+        bytes.resize(length, b'*');
+        record.extend_from_slice(&bytes);
+
+        let sequence = record[tcp + 4..tcp + 8].try_into().expect("four bytes");
+        let begin = u32::try_from(begin).expect("less than a packet");
+        let sequence = u32::from_be_bytes(sequence).wrapping_add(begin);
+        record[tcp + 4..tcp + 8].copy_from_slice(&sequence.to_be_bytes());
+        let total = record.len() - ip;
+        set_be16(&mut record, ip + 2, total);
+        let length = u32::try_from(record.len() - RECORD).expect("a packet");
+        record[8..12].copy_from_slice(&length.to_le_bytes());
+        record[12..16].copy_from_slice(&length.to_le_bytes());
+        record
+    }
+
+    /// Makes a packet of IPv4 over Ethernet say that it is longer than it is.
+    pub(crate) fn lie(&mut self, index: usize, more: usize) {
+        let at = RECORD + ETHERNET + 2;
+        let record = &mut self.records[index];
+        let total = usize::from(be16(record, at)) + more;
+        set_be16(record, at, total);
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn set_be16(bytes: &mut [u8], at: usize, value: usize) {
+    let value = u16::try_from(value).expect("a length of IPv4");
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Pseudo-random numbers that are the same in every run.
+#[derive(Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number below `bound`: splitmix64.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let number = usize::try_from(mixed >> 33).expect("31 bits");
+        number % bound.max(1)
+    }
+}
+
+/// Changes a few bits of a savefile behind its header of 24 bytes.
+pub(crate) fn flip(bytes: &mut [u8], random: &mut Random) {
+    if bytes.len() <= 24 {
+        return;
+    }
+    for _ in 0..=random.below(8) {
+        let at = 24 + random.below(bytes.len() - 24);
+        bytes[at] ^= match random.below(3) {
+            0 => 1 << random.below(8),
+            1 => 0xff,
+            _ => u8::try_from(1 + random.below(255)).expect("a byte"),
+        };
+    }
+}

@@ -1,0 +1,302 @@
+//! Streams and fragments of PcapPlusPlus's own tests, with the changes those tests make first.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::data;
+use crate::edit::Savefile;
+use crate::outcome::{Outcome, Reach};
+use crate::tree::{Capture, Flow, Side, Tree};
+
+const FOLDER: &str = "seladb+PcapPlusPlus/Tests/Pcap++Test/PcapExamples";
+
+/// A capture, what is done to it, and the files that hold both directions of its connections as
+/// they came, in order of the connections.
+struct Case {
+    name: &'static str,
+    capture: &'static str,
+    change: fn(&mut Savefile),
+    truths: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "one stream",
+        capture: "one_tcp_stream",
+        change: |_| {},
+        truths: &["one_tcp_stream_output"],
+    },
+    Case {
+        name: "wrap of the sequence number",
+        capture: "one_tcp_stream_max_seq",
+        change: |_| {},
+        truths: &["one_tcp_stream_output"],
+    },
+    Case {
+        name: "no SYN",
+        capture: "one_tcp_stream",
+        change: |file| drop(file.records.drain(..2)),
+        truths: &["one_tcp_stream_output"],
+    },
+    Case {
+        name: "retransmissions",
+        capture: "one_tcp_stream",
+        change: retransmit,
+        truths: &["one_tcp_stream_retransmission_output"],
+    },
+    Case {
+        name: "missing data",
+        capture: "one_tcp_stream",
+        change: lose,
+        truths: &["one_tcp_stream_missing_data_output"],
+    },
+    Case {
+        name: "out of order",
+        capture: "one_tcp_stream",
+        change: disorder,
+        truths: &["one_tcp_stream_out_of_order_output"],
+    },
+    Case {
+        name: "out of order, missing data",
+        capture: "one_tcp_stream",
+        change: |file| {
+            reverse(file);
+            file.records.remove(29);
+        },
+        truths: &["one_tcp_stream_missing_data_output_ooo"],
+    },
+    Case {
+        name: "FIN",
+        capture: "one_http_stream_fin",
+        change: |_| {},
+        truths: &["one_http_stream_fin_output"],
+    },
+    Case {
+        name: "RST",
+        capture: "one_http_stream_rst",
+        change: |_| {},
+        truths: &["one_http_stream_rst_output"],
+    },
+    Case {
+        name: "FIN with data",
+        capture: "one_http_stream_fin2",
+        change: |_| {},
+        truths: &["one_http_stream_fin2_output"],
+    },
+    Case {
+        name: "data behind its FIN",
+        capture: "one_http_stream_fin2",
+        change: |file| file.shift(6, 12),
+        truths: &["one_http_stream_fin2_output2"],
+    },
+    Case {
+        name: "a packet that says it is longer",
+        capture: "one_http_stream_fin2",
+        change: |file| file.lie(8, 40),
+        truths: &["one_http_stream_fin2_output"],
+    },
+    Case {
+        name: "three streams",
+        capture: "three_http_streams",
+        change: |_| {},
+        truths: &[
+            "three_http_streams_conn_1_output",
+            "three_http_streams_conn_2_output",
+            "three_http_streams_conn_3_output",
+        ],
+    },
+    Case {
+        name: "IPv6",
+        capture: "one_ipv6_http_stream",
+        change: |_| {},
+        truths: &["one_ipv6_http_stream"],
+    },
+    Case {
+        name: "IPv6 out of order",
+        capture: "one_ipv6_http_stream",
+        change: |file| {
+            file.shift(10, 12);
+            file.shift(15, 17);
+        },
+        truths: &["one_ipv6_http_stream"],
+    },
+    Case {
+        name: "four streams of IPv6",
+        capture: "four_ipv6_http_streams",
+        change: |_| {},
+        truths: &["one_ipv6_http_stream4", "", "one_ipv6_http_stream3", "one_ipv6_http_stream2"],
+    },
+];
+
+fn retransmit(file: &mut Savefile) {
+    let copies = [
+        (5, file.part(4, 0, None)),
+        (12, file.part(10, 10, None)),
+        (16, file.part(13, 0, Some(1340))),
+        (25, file.part(21, 0, Some(1430))),
+        (33, file.part(28, 10, Some(1370))),
+        (40, file.part(34, 10, Some(91))),
+    ];
+    for (at, copy) in copies {
+        file.records.insert(at, copy);
+    }
+}
+
+fn lose(file: &mut Savefile) {
+    file.records[3] = file.part(3, 20, None);
+    file.records[20] = file.part(20, 0, Some(1390));
+    file.records.remove(28);
+    file.records.remove(30);
+}
+
+fn disorder(file: &mut Savefile) {
+    file.records.swap(9, 10);
+    file.shift(18, 23);
+    reverse(file);
+}
+
+fn reverse(file: &mut Savefile) {
+    for place in 0..12 {
+        file.shift(35, 24 + place);
+    }
+}
+
+/// Streams, and fragments.
+pub(crate) fn check(root: &Path) -> Vec<Outcome> {
+    let root = root.join(FOLDER);
+    let mut streams =
+        Outcome::new("PcapPlusPlus streams", "PcapPlusPlus: streams, both directions", Reach::All);
+    let folder = tempfile::tempdir().expect("a folder for changed captures");
+    let files = CASES.iter().enumerate().map(|(number, case)| {
+        let mut file = Savefile::read(&root.join(case.capture).with_extension("pcap"));
+        (case.change)(&mut file);
+        let path = folder.path().join(format!("{number}.pcap"));
+        file.write(&path);
+        path
+    });
+    let tree = Tree::mount(files);
+    for (case, capture) in CASES.iter().zip(tree.captures()) {
+        streams.case(case.name, compare(case, capture, &root));
+    }
+    streams.close(tree);
+    let one_way = "unidirectional_tcp_stream_with_missing_packet";
+    let tree = Tree::mount([root.join(one_way).with_extension("pcap")]);
+    streams.case(one_way, missing_packet(&tree.captures()[0]));
+    streams.close(tree);
+    streams.note(
+        "The captures are changed before as the owner's tests do it, and a hole is taken for the \
+         text `[N bytes missing]` that those write."
+            .to_owned(),
+    );
+    vec![streams, fragments(&root)]
+}
+
+/// A stream with its holes as PcapPlusPlus writes them.
+pub(crate) fn with_missing_text(flow: &Flow, side: Side) -> Result<Vec<u8>, String> {
+    let stream = flow.stream(side)?;
+    let mut text = Vec::new();
+    let mut done = 0;
+    for (start, end) in flow.gaps(side)? {
+        let before = stream.get(done..start).ok_or("a gap that is outside of its stream")?;
+        text.extend_from_slice(before);
+        text.extend_from_slice(format!("[{} bytes missing]", end - start).as_bytes());
+        done = end;
+    }
+    text.extend_from_slice(stream.get(done..).ok_or("a gap that is outside of its stream")?);
+    Ok(text)
+}
+
+fn compare(case: &Case, capture: &Capture, root: &Path) -> Result<(), String> {
+    let flows = capture.connections()?;
+    if flows.len() != case.truths.len() {
+        return Err(format!("{} connections instead of {}", flows.len(), case.truths.len()));
+    }
+    for (flow, truth) in flows.iter().zip(case.truths).filter(|(_, truth)| !truth.is_empty()) {
+        let truth = fs::read(root.join(truth).with_extension("txt"))
+            .map_err(|error| format!("{truth}: {error}"))?;
+        let [client, server] = Side::BOTH.map(|side| with_missing_text(flow, side));
+        let (client, server) = (client?, server?);
+        if !data::is_interleaved(&truth, &client, &server) {
+            return Err(format!(
+                "{}: {} and {} bytes, which do not make the {} of the truth",
+                flow.name(),
+                client.len(),
+                server.len(),
+                truth.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// There is no truth in a file: one direction, one packet missing, everything else there.
+fn missing_packet(capture: &Capture) -> Result<(), String> {
+    let flows = capture.connections()?;
+    let [flow] = &flows[..] else { return Err(format!("{} connections", flows.len())) };
+    let gaps = [flow.gaps(Side::Client)?, flow.gaps(Side::Server)?].concat();
+    match gaps[..] {
+        [_] => Ok(()),
+        _ => Err(format!("gaps are {gaps:?}")),
+    }
+}
+
+/// Capture and a whole packet of it in hexadecimal digits.
+const FRAGMENTS: [(&str, &str); 7] = [
+    ("ip4_fragments", "ip4_fragments_packet1.txt"),
+    ("ip4_fragments", "ip4_fragments_packet4.txt"),
+    ("ip4_fragments", "ip4_fragments_packet6.txt"),
+    ("ip6_fragments", "ip6_fragments_packet1.txt"),
+    ("ip6_fragments", "ip6_fragments_packet2.txt"),
+    ("frag_http_req", "frag_http_req_reassembled.txt"),
+    ("frag_with_padding", "frag_with_padding_defragmented.dat"),
+];
+
+fn fragments(root: &Path) -> Outcome {
+    let about = "PcapPlusPlus: payloads of fragmented packets";
+    let mut outcome = Outcome::new("PcapPlusPlus fragments", about, Reach::All);
+    let tree = Tree::mount(FRAGMENTS.map(|(capture, _)| root.join(capture).with_extension("pcap")));
+    for (capture, (_, truth)) in tree.captures().iter().zip(FRAGMENTS) {
+        outcome.case(truth, holds_packet(capture, &root.join(truth)));
+    }
+    outcome.close(tree);
+    outcome
+}
+
+fn holds_packet(capture: &Capture, truth: &Path) -> Result<(), String> {
+    let text = fs::read_to_string(truth).map_err(|error| error.to_string())?;
+    let packet = data::hex(&text).ok_or("the truth is not hexadecimal")?;
+    let (from, port, payload) = payload(&packet).ok_or("the truth is no packet")?;
+    for flow in capture.flows()? {
+        for side in Side::BOTH {
+            let stream = flow.stream(side)?;
+            if flow.endpoint(side)? == (from, port)
+                && stream.windows(payload.len()).any(|window| window == payload)
+            {
+                return Ok(());
+            }
+        }
+    }
+    Err(format!("no stream from {from} port {port} has its {} bytes", payload.len()))
+}
+
+/// Source, source port and payload of a whole Ethernet frame.
+fn payload(frame: &[u8]) -> Option<(IpAddr, u16, &[u8])> {
+    let ip = frame.get(14..)?;
+    let (from, protocol, rest) = match ip.first()? >> 4 {
+        4 => {
+            let total = usize::from(u16::from_be_bytes(ip.get(2..4)?.try_into().ok()?));
+            let address: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
+            let header = usize::from(ip[0] & 15) * 4;
+            (IpAddr::from(address), ip.get(9)?, ip.get(header..total.min(ip.len()))?)
+        }
+        6 => {
+            let address: [u8; 16] = ip.get(8..24)?.try_into().ok()?;
+            (IpAddr::from(address), ip.get(6)?, ip.get(40..)?)
+        }
+        _ => return None,
+    };
+    let port = u16::from_be_bytes(rest.get(..2)?.try_into().ok()?);
+    let header = if *protocol == 6 { usize::from(rest.get(12)? >> 4) * 4 } else { 8 };
+    Some((from, port, rest.get(header..)?))
+}
