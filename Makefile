@@ -25,15 +25,17 @@ up:
 test:
 	sh .ci/test
 
-# As root; prints its table, and compares with tcpdump, dumpcap and dd in the same run.
+# As root; prints its tables, and compares with tcpdump, dumpcap, dd, tshark and tcpflow in the
+# same run.
 bench: build
-	sh .ci/packages build test
+	sh .ci/packages build test bench
 	$(CARGO) bench --locked -p pcapfs-tests --bench spine -- --markdown "$(CURDIR)/docs/benchmarks.md"
+	$(CARGO) bench --locked -p pcapfs-tests --bench flows -- --markdown "$(CURDIR)/docs/benchmarks.md"
 
 # Captures of other projects and generated ones, beside the truth; tests/src/require.rs says where
 # they are looked for.
 conformance: build
-	sh .ci/packages build test
+	sh .ci/packages build test bench
 	$(CARGO) bench --locked -p pcapfs-tests --bench conformance -- --markdown "$(CURDIR)/docs/conformance.md"
 
 # Builds nothing, so that it can run as root after `make`.

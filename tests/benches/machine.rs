@@ -1,7 +1,7 @@
 //! What the benchmark runs on and with.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use pcapfs_tests::binary;
 
@@ -29,6 +29,9 @@ pub(crate) fn describe() -> Vec<(&'static str, String)> {
         ("tcpdump", first_line(Command::new("tcpdump").arg("--version"))),
         ("dumpcap", first_line(Command::new("dumpcap").arg("--version"))),
         ("trafgen", first_line(Command::new("trafgen").arg("--version"))),
+        ("tshark", first_line(Command::new("tshark").arg("--version").stderr(Stdio::null()))),
+        ("tcpflow", first_line(Command::new("tcpflow").arg("--version").stderr(Stdio::null()))),
+        ("tcpreplay", first_line(Command::new("tcpreplay").arg("--version"))),
         ("dd", first_line(Command::new("dd").arg("--version"))),
     ]
 }

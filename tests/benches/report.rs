@@ -1,6 +1,8 @@
 //! Tables, for the terminal and for `docs/benchmarks.md`.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
 
 /// A figure that was to reach something.
 #[derive(Debug)]
@@ -81,17 +83,22 @@ impl Section {
     }
 }
 
-/// The whole result.
+/// The whole result of one program, which is a chapter of the file in `docs/`.
 #[derive(Debug)]
 pub(crate) struct Report {
+    chapter: &'static str,
     machine: Vec<(&'static str, String)>,
     rounds: usize,
     sections: Vec<Section>,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Vec<(&'static str, String)>, rounds: usize) -> Self {
-        Self { machine, rounds, sections: Vec::new() }
+    pub(crate) fn new(
+        chapter: &'static str,
+        machine: Vec<(&'static str, String)>,
+        rounds: usize,
+    ) -> Self {
+        Self { chapter, machine, rounds, sections: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, section: Section) {
@@ -128,13 +135,25 @@ impl Report {
         format!("\n== Targets\n{}", self.verdict_table(Style::Plain))
     }
 
-    /// The file for `docs/`.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::from(
-            "# Benchmarks\n\n\
+    /// Writes the chapter into the file in `docs/`, in the place of what it was before.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        let before = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        fs::write(path, with_chapter(&before, self.chapter, &self.markdown()))
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!(
+            "# {}\n\n\
              Written by `make bench`; `tests/benches/` says how each figure is taken. What is\n\
              compared was run alternately in the same run on the same machine. Absolute figures\n\
              are those of this machine; the ratios carry over.\n\n",
+            self.chapter
         );
         let _ = writeln!(
             text,
@@ -154,6 +173,26 @@ impl Report {
         }
         text
     }
+}
+
+/// A file of chapters with one of them replaced, or added behind the others.
+fn with_chapter(before: &str, title: &str, chapter: &str) -> String {
+    let mut chapters: Vec<String> = Vec::new();
+    for line in before.split_inclusive('\n') {
+        if line.starts_with("# ") || chapters.is_empty() {
+            chapters.push(String::new());
+        }
+        if let Some(last) = chapters.last_mut() {
+            last.push_str(line);
+        }
+    }
+    let heading = format!("# {title}\n");
+    match chapters.iter_mut().find(|known| known.starts_with(&heading)) {
+        Some(known) => chapter.clone_into(known),
+        None => chapters.push(chapter.to_owned()),
+    }
+    let trimmed: Vec<&str> = chapters.iter().map(|chapter| chapter.trim_end()).collect();
+    trimmed.join("\n\n") + "\n"
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@
 //! * [`Fed`] and [`Wired`]: a daemon over either of them, the way most tests begin.
 //! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
 //! * [`savefile`]: strict incremental readers of pcap and pcapng, and writers of both.
+//! * [`segments`]: savefiles of any number of connections, for what is about numbers.
 //! * [`StreamReader`]: a thread of this process that reads a stream at a given pace and checks it.
 //! * [`Running`] and [`run`]: real tools as children, with a time limit, killed on drop.
 //! * [`wait_until`], [`wait_for`]: conditions instead of sleeps.
@@ -43,6 +44,7 @@ pub mod net;
 pub mod process;
 pub mod require;
 pub mod savefile;
+pub mod segments;
 pub mod stream;
 pub mod traffic;
 pub mod wait;
