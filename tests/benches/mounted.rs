@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,14 @@ use crate::program;
 
 /// A daemon whose capture has ended.
 pub(crate) struct Mounted {
+    // In front of the daemon, as it ends before it.
+    peak: Peak,
     /// The daemon.
     pub(crate) daemon: Daemon,
     /// From exec until the capture was `ended`.
     pub(crate) took: Duration,
     /// CPU time of the daemon until then.
     pub(crate) cpu: Duration,
-    peak: Peak,
 }
 
 impl Mounted {
@@ -38,7 +39,7 @@ impl Mounted {
         }
         let took = begin.elapsed();
         let cpu = measure::cpu_time(daemon.pid());
-        Self { daemon, took, cpu, peak }
+        Self { peak, daemon, took, cpu }
     }
 
     /// Its folder of flows.
@@ -55,7 +56,7 @@ impl Mounted {
 /// The largest amount of memory a daemon has had of its own, asked a hundred times a second.
 struct Peak {
     stop: Arc<AtomicBool>,
-    most: Arc<std::sync::atomic::AtomicU64>,
+    most: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,7 +68,7 @@ impl Peak {
             let (stop, most, pid) = (Arc::clone(&stop), Arc::clone(&most), daemon.pid());
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let most: &std::sync::atomic::AtomicU64 = &most;
+                    let most: &AtomicU64 = &most;
                     most.fetch_max(measure::anonymous_memory(pid), Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(10));
                 }
