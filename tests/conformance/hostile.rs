@@ -94,8 +94,11 @@ fn all(root: &Path, files: &[PathBuf], outcome: &mut Outcome) {
     ));
 }
 
-/// Reads every file of every flow. A savefile that is none is one that failed, with the reason.
+/// Reads every file of every flow. A savefile that is none was refused or has failed, with a reason.
 fn read_all(capture: &Capture) -> Result<(), String> {
+    if capture.is_refused() {
+        return Ok(());
+    }
     if capture.state == "failed" {
         let status = crate::tree::json(&capture.folder.join("status.json"))?;
         return if status["error"].is_string() {

@@ -282,7 +282,8 @@ fn holds_packet(capture: &Capture, truth: &Path) -> Result<(), String> {
 
 /// Source, source port and payload of a whole Ethernet frame.
 fn payload(frame: &[u8]) -> Option<(IpAddr, u16, &[u8])> {
-    let ip = frame.get(14..)?;
+    let tag = if frame.get(12..14)? == [0x81, 0] { 4 } else { 0 };
+    let ip = frame.get(14 + tag..)?;
     let (from, protocol, rest) = match ip.first()? >> 4 {
         4 => {
             let total = usize::from(u16::from_be_bytes(ip.get(2..4)?.try_into().ok()?));

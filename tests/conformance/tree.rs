@@ -28,8 +28,9 @@ pub(crate) struct Capture {
     pub(crate) file: PathBuf,
     /// Its directory in the tree.
     pub(crate) folder: PathBuf,
-    /// `state` of its status once it no longer changes.
+    /// `state` of its status once it no longer changes; what the daemon said if it is no savefile.
     pub(crate) state: String,
+    alias: String,
 }
 
 impl Tree {
@@ -43,21 +44,36 @@ impl Tree {
         files: impl IntoIterator<Item = P>,
         arguments: &[&str],
     ) -> Self {
-        let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
-        let mut mount = Mount::new().lifetime(Duration::from_secs(900)).args(arguments);
-        for (number, file) in files.iter().enumerate() {
-            mount = mount.capture(&alias(number), &format!("file:{}", file.display()));
-        }
-        let daemon = mount.start();
-        let limit = Instant::now() + PATIENCE;
-        let captures = files
-            .into_iter()
+        let files = files.into_iter().map(|file| file.as_ref().to_owned());
+        let mut captures: Vec<Capture> = files
             .enumerate()
-            .map(|(number, file)| {
-                let folder = daemon.path(&alias(number));
-                Capture { file, state: settle(&folder, limit), folder }
-            })
+            .map(|(number, file)| Capture { alias: alias(number), ..Capture::of(file) })
             .collect();
+        let daemon = loop {
+            let mut mount = Mount::new().lifetime(Duration::from_secs(900)).args(arguments);
+            for capture in captures.iter().filter(|capture| capture.state.is_empty()) {
+                mount = mount.capture(&capture.alias, &format!("file:{}", capture.file.display()));
+            }
+            // One that is no savefile makes the command line as a whole be refused.
+            let refused = match mount.try_start() {
+                Ok(daemon) => break daemon,
+                Err(refused) => refused,
+            };
+            let named = captures
+                .iter_mut()
+                .filter(|capture| capture.state.is_empty())
+                .find(|capture| refused.stderr.contains(&capture.file.display().to_string()));
+            let capture = named.unwrap_or_else(|| panic!("pcapfs did not start: {refused:#?}"));
+            assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
+            capture.state = format!("refused: {}", refused.stderr.trim());
+        };
+        let limit = Instant::now() + PATIENCE;
+        for capture in &mut captures {
+            capture.folder = daemon.path(&capture.alias);
+            if capture.state.is_empty() {
+                capture.state = settle(&capture.folder, limit);
+            }
+        }
         Self { daemon, captures }
     }
 
@@ -115,6 +131,15 @@ pub(crate) fn json_lines(path: &Path) -> Result<Vec<Value>, String> {
 }
 
 impl Capture {
+    fn of(file: PathBuf) -> Self {
+        Self { file, folder: PathBuf::new(), state: String::new(), alias: String::new() }
+    }
+
+    /// Whether the daemon said that it is no savefile.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state.starts_with("refused: ")
+    }
+
     /// The savefile below the folder of all test data, for people.
     pub(crate) fn name(&self) -> String {
         short(&self.file)
