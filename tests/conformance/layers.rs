@@ -103,8 +103,12 @@ fn conversations(file: &Path) -> Conversations {
         else {
             continue;
         };
-        // Headers that an ICMP error quotes are no packet of their conversation.
-        if protocols[..innermost].iter().any(|name| name.starts_with("icmp")) {
+        // Headers that an ICMP error quotes are no packet of their conversation, and a tunnel with
+        // something else inside is none.
+        let quoted = protocols[..innermost].iter().any(|name| name.starts_with("icmp"));
+        let tunnel =
+            protocols[innermost..].iter().any(|name| matches!(*name, "eth" | "ip" | "ipv6"));
+        if quoted || tunnel {
             continue;
         }
         let (tcp, udp) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());

@@ -118,11 +118,11 @@ const EXPECTED: &[Expected] = &[
     // The body is not compressed although the header says so.
     Expected {
         test: "http-encoding-gzip-uncompressed",
-        transactions: &[("POST", Some(200), Some(228), "complete")],
+        transactions: &[("POST", Some(200), Some(224), "complete")],
     },
     Expected {
         test: "http-encoding-identity",
-        transactions: &[("GET", Some(200), Some(12), "complete")],
+        transactions: &[("GET", Some(200), Some(31), "complete")],
     },
     Expected {
         test: "http-post-data-decompression",
@@ -140,8 +140,8 @@ const EXPECTED: &[Expected] = &[
     Expected {
         test: "http-brotli-ce",
         transactions: &[
-            ("GET", Some(200), Some(1743), "complete"),
             ("GET", Some(200), Some(121), "complete"),
+            ("GET", Some(200), Some(1743), "complete"),
             ("GET", Some(204), Some(0), "complete"),
         ],
     },
