@@ -22,6 +22,8 @@
 //! * [`Net`]: two network namespaces with a veth pair, and [`Sender`] for numbered packets in them.
 //! * [`Fifo`] and [`Feed`]: a source without loss, at any speed, for what must be exact.
 //! * [`Fed`] and [`Wired`]: a daemon over either of them, the way most tests begin.
+//! * [`Conversation`]: packets of a connection as a network would have carried them, or should not
+//!   have; [`Filed`] is a daemon over a savefile of some, and [`flows`] asks for what it made of them.
 //! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
 //! * [`savefile`]: strict incremental readers of pcap and pcapng, and writers of both.
 //! * [`segments`]: savefiles of any number of connections, for what is about numbers.
@@ -35,9 +37,11 @@
 
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports failure")]
 
+pub mod conversation;
 pub mod daemon;
 pub mod feed;
 pub mod fixture;
+pub mod flows;
 pub mod frame;
 pub mod measure;
 pub mod net;
@@ -49,9 +53,11 @@ pub mod stream;
 pub mod traffic;
 pub mod wait;
 
+pub use conversation::{Client, Conversation, Server, Side};
 pub use daemon::{Daemon, Mount, Refused, binary, is_mounted};
 pub use feed::{Feed, Fifo};
 pub use fixture::{ALIAS, Fed, Wired};
+pub use flows::Filed;
 pub use net::{Namespace, Net, Sender};
 pub use process::{Finished, Running, python, run, tool};
 pub use stream::{Pace, StreamReader};
