@@ -37,6 +37,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports failure")]
 
+pub mod coding;
 pub mod conversation;
 pub mod daemon;
 pub mod feed;
