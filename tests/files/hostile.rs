@@ -1,1 +1,510 @@
+//! What strangers can send to make a program grow: every bound holds, is counted, and nothing is lost
+//! of the capture.
 
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Whence, lseek};
+use pcapfs_tests::coding::{chunked, gzip_of_zeros};
+use pcapfs_tests::conversation::{
+    ACK, EPOCH, PSH, Packet, SYN, ethernet, ip, ipv4_part, noise, records, savefile, savefile_of,
+    tcp, udp,
+};
+use pcapfs_tests::flows::{flow, json, lines, meta, names};
+use pcapfs_tests::savefile::Format;
+use pcapfs_tests::{
+    ALIAS, Client, Conversation, Daemon, Fifo, Filed, Mount, Running, Server, run, skip_unless,
+    tool, wait_until,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+
+/// Memory for flows that the tests give.
+const GIVEN: u64 = 32 * MIB;
+
+/// What it may come to with both logs, which have a quarter of it each beside it, and with all that
+/// a daemon needs anyway.
+const ALLOWED: u64 = GIVEN + GIVEN / 2 + 32 * MIB;
+
+fn memory(daemon: &Daemon) -> u64 {
+    let status = json(&daemon.path("status.json"));
+    status["memory"].as_u64().unwrap_or_else(|| panic!("no memory in {status:#}"))
+}
+
+fn frugal() -> Mount {
+    Mount::new().arg("--flow-memory").arg(GIVEN.to_string()).lifetime(Duration::from_secs(240))
+}
+
+/// A daemon over a savefile, whose memory is looked at all the time.
+struct Watched {
+    daemon: Daemon,
+    most: u64,
+    _folder: TempDir,
+}
+
+impl Watched {
+    #[track_caller]
+    fn new(savefile: &[u8]) -> Self {
+        Self::with(frugal(), savefile)
+    }
+
+    #[track_caller]
+    fn with(mount: Mount, savefile: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flood.pcap");
+        fs::write(&file, savefile).unwrap();
+        let daemon = mount.capture(ALIAS, &format!("file:{}", file.display())).start();
+        let mut most = 0;
+        wait_until("the capture has ended", 200, || {
+            most = most.max(memory(&daemon));
+            daemon.status(ALIAS)["state"] == "ended"
+        });
+        let this = Self { daemon, most, _folder: folder };
+        this.check();
+        this
+    }
+
+    /// Memory is within bounds, and the counters add up.
+    #[track_caller]
+    fn check(&self) {
+        let status = self.daemon.status(ALIAS);
+        let most = self.most.max(memory(&self.daemon));
+        assert!(most <= ALLOWED, "{} MiB: {:#}", most / MIB, status["flows"]);
+        adds_up(&status);
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.daemon.count(ALIAS, &format!("/flows/{name}"))
+    }
+}
+
+/// Nothing is lost of a capture at rest, and its flows are as many as began.
+#[track_caller]
+fn adds_up(status: &Value) {
+    let of = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64).unwrap();
+    assert_eq!(of("/packets/seen"), of("/packets/stored"), "{status:#}");
+    assert_eq!(of("/packets/stored"), of("/packets/retained") + of("/packets/overwritten"));
+    assert_eq!(of("/flows/engine_lag_packets"), 0, "{status:#}");
+    assert!(of("/flows/memory") <= GIVEN + GIVEN / 2 + MIB, "{status:#}");
+}
+
+fn address(number: u32) -> IpAddr {
+    Ipv4Addr::from(0x0b00_0000 + number).into()
+}
+
+/// A packet of its own flow for each number.
+fn lone(number: u32, is_udp: bool) -> Packet {
+    let (here, there) =
+        ((address(number), 1_234).into(), ("10.0.0.1".parse::<IpAddr>().unwrap(), 80));
+    let there = there.into();
+    let (protocol, segment) = if is_udp {
+        (17, udp(here, there, b"x"))
+    } else {
+        (6, tcp(here, there, [number, 0], SYN, b""))
+    };
+    let data = ethernet(
+        Client,
+        &[],
+        &ip(address(number), "10.0.0.1".parse().unwrap(), protocol, &segment),
+    );
+    Packet { time: EPOCH + u64::from(number) * 1_000, data, from: Client }
+}
+
+fn flood(count: u32, is_udp: bool) -> Vec<u8> {
+    let mut bytes = Format::default().header();
+    (0..count).for_each(|number| lone(number, is_udp).append(&mut bytes));
+    bytes
+}
+
+// ---- Many flows.
+
+#[test]
+fn flows_of_one_packet_stay_within_the_memory_given() {
+    skip_unless!(mount);
+    const COUNT: u32 = 200_000;
+    for is_udp in [false, true] {
+        let bytes = flood(COUNT, is_udp);
+        let watched = Watched::new(&bytes);
+        let flows = watched.daemon.status(ALIAS)["flows"].clone();
+        let of = |name: &str| flows[name].as_u64().unwrap();
+        assert_eq!(of("open") + of("closed") + of("evicted"), u64::from(COUNT), "{flows:#}");
+        assert!(of("dropped") > 0, "the bound was not reached: {flows:#}");
+        assert_eq!((of("engine_lost_packets"), of("undecodable")), (0, 0), "{flows:#}");
+        let names = names(&watched.daemon);
+        assert_eq!(names.len() as u64 + of("dropped"), u64::from(COUNT), "{flows:#}");
+        // The newest are those that stay.
+        let first = u64::from(COUNT) - names.len() as u64 + 1;
+        assert!(names[0].starts_with(&format!("{first:06}-")), "{} of {first}", names[0]);
+        let newest = flow(&watched.daemon, u64::from(COUNT));
+        assert_eq!(
+            fs::read(newest.join("packets.pcap")).unwrap(),
+            savefile([&lone(COUNT - 1, is_udp)])
+        );
+        assert_eq!(watched.daemon.count(ALIAS, "/packets/stored"), u64::from(COUNT));
+        assert!(fs::read(watched.daemon.path("web/replay.pcap")).unwrap() == bytes);
+        // The logs keep their newest lines, and count those they gave up.
+        let told = lines(&watched.daemon.path("web/flows.jsonl"));
+        assert_eq!(told.len() as u64 + of("log_lines_dropped"), 2 * u64::from(COUNT), "{flows:#}");
+        watched.check();
+    }
+}
+
+#[test]
+fn a_flood_of_syns_does_not_hold_up_the_capture() {
+    skip_unless!(mount);
+    const COUNT: u32 = 150_000;
+    let fifo = Fifo::new();
+    let daemon = frugal().ring("16M").capture(ALIAS, &fifo.source()).start();
+    let mut feed = fifo.connect();
+    let begun = Instant::now();
+    for part in (0..COUNT).collect::<Vec<_>>().chunks(1_000) {
+        let packets: Vec<_> = part.iter().map(|number| lone(*number, false)).collect();
+        feed.write(&records(&packets));
+    }
+    daemon.wait_stored(ALIAS, u64::from(COUNT));
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    wait_until("the engine has had them", 60, || {
+        daemon.count(ALIAS, "/flows/engine_lag_packets") == 0
+    });
+    let status = daemon.status(ALIAS);
+    adds_up(&status);
+    assert_eq!(status["packets"]["seen"], COUNT, "{status:#}");
+    let flows = &status["flows"];
+    let of = |name: &str| flows[name].as_u64().unwrap();
+    let seen = of("open") + of("closed") + of("evicted") + of("engine_lost_packets");
+    assert_eq!(seen, u64::from(COUNT), "{flows:#}");
+    assert!(memory(&daemon) <= ALLOWED, "{} MiB", memory(&daemon) / MIB);
+    // What is asked for next is answered at once.
+    let asked = Instant::now();
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80");
+    talk.open().says(Client, b"still there");
+    feed.write(&records(&talk.packets));
+    wait_until("the new flow is there", 10, || {
+        names(&daemon).last().is_some_and(|name| name.ends_with("10.0.0.1.40000-10.0.0.2.80"))
+    });
+    assert!(asked.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn listing_many_flows_page_by_page_gives_each_once() {
+    skip_unless!(mount);
+    const COUNT: u32 = 30_000;
+    let filed = Filed::new(&flood(COUNT, true));
+    let ls = run(tool("ls").arg("-U").arg(filed.daemon.path("web/flows")), 60).success();
+    let listed: Vec<_> = ls.text().lines().collect();
+    assert_eq!(listed.len() as u32, COUNT);
+    for (id, name) in (1..).zip(&listed) {
+        assert!(name.starts_with(&format!("{id:06}-")), "{name} at place {id}");
+    }
+}
+
+// ---- Hard streams.
+
+#[test]
+fn segments_of_one_byte_make_the_same_stream() {
+    skip_unless!(mount);
+    let body = noise(1, 60_000);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").segments_of(1).every(1_000);
+    talk.open().says(Client, "GET /one.bin HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    talk.says(Server, format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
+    talk.says(Server, &body).close(Client);
+    let stream = talk.stream(Server).to_vec();
+    let watched = Watched::new(&savefile_of([talk]));
+    let folder = flow(&watched.daemon, 1);
+    assert!(fs::read(folder.join("server.bin")).unwrap() == stream);
+    assert!(fs::read(folder.join("bodies/0001-response-one.bin")).unwrap() == body);
+}
+
+#[test]
+fn heads_that_never_end_are_given_up() {
+    skip_unless!(mount);
+    // One that goes on for 4 MiB, and a hundred that stop before any bound of their own.
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open().says(Client, "GET / HTTP/1.1\r\nHost: a.example\r\n");
+    for number in 0..40_000 {
+        talk.says(Client, format!("X-Header-{number}: {}\r\n", "y".repeat(90)));
+    }
+    let stream = talk.stream(Client).to_vec();
+    let mut talks = vec![talk];
+    for number in 1..=100 {
+        let mut talk = Conversation::tcp(&format!("10.3.0.{number}:40000"), "10.0.0.2:80")
+            .every(1_000)
+            .at(EPOCH + 500 + number);
+        talk.open().says(Client, "GET / HTTP/1.1\r\nX: ").says(Client, vec![b'z'; 200_000]);
+        talks.push(talk);
+    }
+    let watched = Watched::new(&savefile_of(talks));
+    let told = lines(&flow(&watched.daemon, 1).join("http.jsonl"));
+    assert_eq!(told[0]["state"], "malformed", "{:?}", told[0]["why"]);
+    assert!(fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap() == stream);
+}
+
+#[test]
+fn a_bomb_is_decoded_up_to_a_bound() {
+    skip_unless!(mount, "python3");
+    let bomb = gzip_of_zeros(1 << 30);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open().says(Client, "GET /bomb HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let length = bomb.len();
+    talk.says(
+        Server,
+        format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n"),
+    );
+    talk.says(Server, &bomb);
+    talk.says(Client, "GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    talk.says(Server, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").close(Client);
+    // A body is decoded in memory: what that may take is in its own bound of 64 MiB and its ratio.
+    let bytes = savefile_of([talk]);
+    let filed = Filed::with(frugal(), &bytes);
+    let records = filed.http(1);
+    assert_eq!(records[1]["state"], "complete");
+    let file = records[0]["response_body"]["file"].as_str().unwrap();
+    let decoded = filed.read(1, file);
+    assert_eq!(records[0]["response_body"]["bytes"], decoded.len());
+    assert!(decoded.len() as u64 <= 64 * MIB, "{} bytes", decoded.len());
+    assert!((1..=256).contains(&(decoded.len() / length)), "{} bytes of {length}", decoded.len());
+    assert!(decoded.iter().all(|byte| *byte == 0));
+    let transcript = String::from_utf8(filed.read(1, "http")).unwrap();
+    let told = transcript.lines().any(|line| line.starts_with("---") && line.contains("larger"));
+    assert!(told, "nobody says that it was cut: {}", &transcript[..transcript.len().min(1_000)]);
+    drop(filed.read(1, "http.har"));
+    // Ten readers at a time.
+    let path = filed.file(1, file);
+    let mut readers: Vec<_> = (0..10).map(|_| Running::spawn(tool("md5sum").arg(&path))).collect();
+    let mut most = 0;
+    for reader in &mut readers {
+        wait_until("the reader is done", 60, || {
+            most = most.max(memory(&filed.daemon));
+            reader.try_wait().is_some()
+        });
+    }
+    assert!(most <= ALLOWED + 12 * 64 * MIB, "{} MiB", most / MIB);
+    drop(readers);
+    // And it is given back: what stays is one file of HAR and what the allocator likes to keep.
+    wait_until("the memory is given back", 20, || memory(&filed.daemon) <= ALLOWED + 2 * 64 * MIB);
+}
+
+#[test]
+fn a_stream_of_holes() {
+    skip_unless!(mount);
+    const HOLES: u64 = 65_535;
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open();
+    for number in 0..HOLES {
+        talk.says(Server, [1]).unseen(Server, [2]);
+        if number % 64 == 0 {
+            talk.ack(Client);
+        }
+    }
+    talk.says(Server, [3]).ack(Client).close(Server);
+    let length = talk.stream(Server).len();
+    let watched = Watched::new(&savefile_of([talk]));
+    let path = flow(&watched.daemon, 1).join("server.bin");
+    assert_eq!(fs::metadata(&path).unwrap().size(), length as u64);
+    let bytes = fs::read(&path).unwrap();
+    let meta = meta(&watched.daemon, 1);
+    let gaps = meta["server"]["gaps"].as_array().unwrap();
+    assert!(!gaps.is_empty() && gaps.len() as u64 <= HOLES, "{}", gaps.len());
+    // What is listed is what reads as zeros.
+    let mut wanted = vec![1; length];
+    wanted[length - 1] = 3;
+    let mut last = 0;
+    for gap in gaps {
+        let (start, end) = (gap[0].as_u64().unwrap(), gap[1].as_u64().unwrap());
+        assert!(start >= last && end > start, "{gap}");
+        last = end;
+        let range = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+        wanted[range].fill(0);
+    }
+    assert!(bytes == wanted, "server.bin is not what meta.json says");
+    assert!(bytes[1..length].iter().step_by(2).take(1_000).all(|byte| *byte == 0));
+    assert_eq!(watched.count("gaps"), gaps.len() as u64);
+    let file = File::open(&path).unwrap();
+    assert_eq!(lseek(&file, 0, Whence::SeekHole), Ok(1));
+    let copy = tempfile::tempdir().unwrap();
+    let mut cp = tool("cp");
+    drop(run(cp.arg("--sparse=always").arg(&path).arg(copy.path()), 60).success());
+    assert!(fs::read(copy.path().join("server.bin")).unwrap() == bytes);
+}
+
+#[test]
+fn copies_that_contradict_each_other_are_counted() {
+    skip_unless!(mount);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open().says(Client, vec![b'a'; 1_000]);
+    for number in 0..30_000u32 {
+        let other = b'b' + u8::try_from(number % 20).unwrap();
+        talk.again(Client, 1_000, ACK | PSH, &vec![other; 1_000]);
+    }
+    talk.ack(Server).close(Client);
+    let watched = Watched::new(&savefile_of([talk]));
+    assert_eq!(watched.count("overlap_conflicts"), 30_000);
+    assert_eq!(fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap(), [b'a'; 1_000]);
+}
+
+#[test]
+fn requests_that_nobody_answers() {
+    skip_unless!(mount);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open();
+    for number in 0..50_000 {
+        talk.says(Client, format!("GET /{number} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+    }
+    talk.ack(Server).close(Client);
+    let watched = Watched::new(&savefile_of([talk]));
+    let told = lines(&flow(&watched.daemon, 1).join("http.jsonl"));
+    assert_eq!(told.len(), 50_000);
+    for (number, line) in told.iter().enumerate() {
+        assert_eq!(line["target"], format!("/{number}"));
+        assert_eq!((&line["status"], &line["state"]), (&Value::Null, &json!("truncated")));
+    }
+}
+
+#[test]
+fn chunks_of_one_byte() {
+    skip_unless!(mount);
+    let body = noise(1, 100_000);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open().says(Client, "GET /c HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    talk.says(Server, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    talk.says(Server, chunked(&body, 1, "", "")).close(Server);
+    let watched = Watched::new(&savefile_of([talk]));
+    let record = lines(&flow(&watched.daemon, 1).join("http.jsonl")).remove(0);
+    let file = record["response_body"]["file"].as_str().unwrap();
+    let got = fs::read(flow(&watched.daemon, 1).join(file)).unwrap();
+    assert!(got.len() > 60_000 && got == body[..got.len()], "{} bytes", got.len());
+    let is_whole = got.len() == body.len();
+    assert_eq!(record["state"], if is_whole { "complete" } else { "truncated" }, "{record:#}");
+}
+
+// ---- Fragments.
+
+const HOSTS: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+
+fn fragment(identification: u16, offset: usize, more: bool, bytes: &[u8]) -> Vec<u8> {
+    let place = u16::try_from(offset / 8).unwrap() | if more { 0x2000 } else { 0 };
+    ethernet(Client, &[], &ipv4_part(HOSTS, 17, place, identification, bytes))
+}
+
+fn packets(frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Packet> {
+    let timed = |(at, data): (u64, Vec<u8>)| Packet { time: EPOCH + at * 1_000, data, from: Client };
+    (0..).zip(frames).map(timed).collect()
+}
+
+fn datagram(bytes: &[u8]) -> Vec<u8> {
+    let (here, there) = (IpAddr::from(HOSTS.0), IpAddr::from(HOSTS.1));
+    udp((here, 5_000).into(), (there, 53).into(), bytes)
+}
+
+#[test]
+fn fragments_are_put_together() {
+    skip_unless!(mount);
+    let body = noise(1, 4_000);
+    let whole = datagram(&body);
+    let part = |from: usize, to: usize| {
+        fragment(9, from, to < whole.len(), &whole[from..to.min(whole.len())])
+    };
+    // In any order, one of them twice.
+    let frames = vec![part(2_960, 4_440), part(0, 1_480), part(0, 1_480), part(1_480, 2_960)];
+    let all = packets(frames);
+    let filed = Filed::new(&savefile(&all));
+    assert!(filed.read(1, "client.bin") == body);
+    let ids: Vec<_> = names(&filed.daemon);
+    assert_eq!(ids, ["000001-udp-10.0.0.1.5000-10.0.0.2.53"]);
+    assert!(filed.meta(1)["client"]["packets"].as_u64().unwrap() >= 1);
+}
+
+#[test]
+fn fragments_that_overlap_or_never_end() {
+    skip_unless!(mount);
+    let body = noise(2, 2_000);
+    let whole = datagram(&body);
+    let mut frames = Vec::new();
+    // Teardrop: the second lies within the first, and says otherwise.
+    for id in 0..1_000 {
+        frames.push(fragment(id, 0, true, &whole[..1_480]));
+        frames.push(fragment(id, 800, true, &[0xee; 400]));
+        frames.push(fragment(id, 1_480, false, &whole[1_480..]));
+    }
+    // Beyond the longest packet there is.
+    frames.push(fragment(2_000, 65_528, true, &[1; 1_000]));
+    // First fragments without end.
+    for id in 0..60_000 {
+        frames.push(fragment(3_000u16.wrapping_add(id), 0, true, &whole[..1_480]));
+    }
+    // And a good one behind it all.
+    frames.push(fragment(65_000, 0, true, &whole[..1_480]));
+    frames.push(fragment(65_000, 1_480, false, &whole[1_480..]));
+    let count = frames.len() as u64;
+    let watched = Watched::new(&savefile(&packets(frames)));
+    assert_eq!(watched.daemon.count(ALIAS, "/packets/stored"), count);
+    let stream = fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap();
+    assert!(stream.ends_with(&body), "the good one is not there");
+    assert!(stream.len().is_multiple_of(body.len()), "{} bytes", stream.len());
+    assert!(
+        stream.chunks(body.len()).all(|one| one == body),
+        "a datagram of two minds was believed"
+    );
+}
+
+// ---- Garbage.
+
+#[test]
+fn broken_packets_are_counted_and_passed_over() {
+    skip_unless!(mount);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
+    talk.open();
+    for turn in 0..200 {
+        talk.says(Client, noise(turn, 300));
+    }
+    talk.close(Client);
+    let stream = talk.stream(Client).to_vec();
+    // Between all of them: noise, and packets of another talk cut short or with bits turned.
+    let mut all = Vec::new();
+    let mut garbage = 0;
+    for (at, packet) in (0u64..).zip(&talk.packets) {
+        all.push(packet.clone());
+        let mut cut = lone(77, at % 2 == 0).data;
+        cut.truncate(usize::try_from(at % 54).unwrap());
+        let mut turned = lone(78, at % 2 == 0).data;
+        turned[14] = noise(at, 1)[0];
+        for data in [noise(at, 200), cut, turned] {
+            garbage += 1;
+            all.push(Packet { time: packet.time, data, from: Client });
+        }
+    }
+    let watched = Watched::new(&savefile(&all));
+    assert_eq!(watched.daemon.count(ALIAS, "/packets/stored"), all.len() as u64);
+    let undecodable = watched.count("undecodable");
+    assert!(undecodable > 0 && undecodable <= garbage, "{undecodable} of {garbage}");
+    assert!(fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap() == stream);
+    let mut bytes = vec![0; 100];
+    let replay = File::open(watched.daemon.path("web/replay.pcap")).unwrap();
+    replay.read_exact_at(&mut bytes, 24).unwrap();
+}
+
+#[test]
+fn packets_cut_by_a_snaplen_have_holes() {
+    skip_unless!(mount);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").segments_of(1_000);
+    talk.open().says(Client, noise(1, 10_000)).ack(Server).close(Client);
+    let format = Format { snaplen: 154, ..Format::default() };
+    let mut bytes = format.header();
+    for packet in &talk.packets {
+        let kept = packet.data.len().min(154);
+        format.append(&mut bytes, packet.time, &packet.data[..kept], packet.data.len());
+    }
+    let watched = Watched::new(&bytes);
+    let mut wanted = talk.stream(Client).to_vec();
+    let mut gaps = Vec::new();
+    for start in (0..10_000).step_by(1_000) {
+        wanted[start + 100..start + 1_000].fill(0);
+        gaps.push(json!([start + 100, start + 1_000, "missing"]));
+    }
+    assert_eq!(meta(&watched.daemon, 1)["client"]["gaps"], Value::from(gaps));
+    assert!(fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap() == wanted);
+}
