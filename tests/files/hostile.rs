@@ -196,7 +196,7 @@ fn listing_many_flows_page_by_page_gives_each_once() {
     let filed = Filed::new(&flood(COUNT, true));
     let ls = run(tool("ls").arg("-U").arg(filed.daemon.path("web/flows")), 60).success();
     let listed: Vec<_> = ls.text().lines().collect();
-    assert_eq!(listed.len() as u32, COUNT);
+    assert_eq!(listed.len(), COUNT as usize);
     for (id, name) in (1..).zip(&listed) {
         assert!(name.starts_with(&format!("{id:06}-")), "{name} at place {id}");
     }

@@ -1057,7 +1057,7 @@ fn a_record_says_it_all() {
             "response_first": time(6), "response_last": time(7)},
         "state": "complete", "why": null,
     });
-    assert_eq!(filed.http(1), [wanted.clone()]);
+    assert_eq!(filed.http(1), std::slice::from_ref(&wanted));
     assert_eq!(lines(&filed.daemon.path("web/http.jsonl")), [wanted]);
     assert_eq!(filed.read(1, "bodies/0001-request.json"), b"{\"a\":1}\n");
     let transcript = String::from_utf8(filed.read(1, "http")).unwrap();

@@ -156,8 +156,7 @@ impl Table {
 
     /// The flow at a place, if it is still that.
     pub(super) fn get(&mut self, place: Place) -> Option<&mut Flow> {
-        let slot = self.slot_mut(place.slot)?;
-        if slot.generation == place.generation { slot.flow.as_mut() } else { None }
+        self.at(place)?.flow.as_mut()
     }
 
     /// Puts a flow in, found by its key from now on, and behind all others in order.
@@ -187,9 +186,10 @@ impl Table {
 
     /// A packet of it was seen: it is the last in order.
     pub(super) fn heard(&mut self, place: Place) {
+        let Some(is_active) = self.at(place).map(|slot| slot.is_active) else { return };
         self.unlink(ALL, place.slot);
         self.append(ALL, place.slot);
-        if self.slot(place.slot).is_some_and(|slot| slot.is_active) {
+        if is_active {
             self.unlink(ACTIVE, place.slot);
             self.append(ACTIVE, place.slot);
         }
@@ -198,7 +198,7 @@ impl Table {
     /// Takes over what memory a flow has now.
     pub(super) fn touched(&mut self, place: Place) {
         let Some(slot) = slot_of_mut(&mut self.blocks, place.slot) else { return };
-        if slot.is_doomed {
+        if slot.generation != place.generation || slot.is_doomed {
             return;
         }
         let now = slot.flow.as_ref().map_or(0, Flow::memory);
@@ -217,7 +217,7 @@ impl Table {
 
     /// It is no longer under way.
     pub(super) fn deactivate(&mut self, place: Place) {
-        if let Some(slot) = self.slot_mut(place.slot)
+        if let Some(slot) = self.at(place)
             && std::mem::take(&mut slot.is_active)
         {
             self.unlink(ACTIVE, place.slot);
@@ -227,7 +227,7 @@ impl Table {
 
     /// Packets with its key belong to another flow from now on.
     pub(super) fn unkey(&mut self, place: Place) {
-        let Some(slot) = self.slot_mut(place.slot) else { return };
+        let Some(slot) = self.at(place) else { return };
         if !std::mem::take(&mut slot.is_keyed) {
             return;
         }
@@ -240,6 +240,7 @@ impl Table {
 
     /// Counts a flow no longer, though it is still there until [`Table::remove`]; its id.
     pub(super) fn doom(&mut self, place: Place) -> Option<u64> {
+        self.at(place).filter(|slot| !slot.is_doomed)?;
         self.deactivate(place);
         self.unkey(place);
         self.unlink(ALL, place.slot);
@@ -274,14 +275,17 @@ impl Table {
 
     /// When the timer looks at it next.
     pub(super) fn scheduled(&mut self, place: Place) -> Option<&mut u64> {
-        self.slot_mut(place.slot)
-            .filter(|slot| slot.generation == place.generation)
-            .map(|slot| &mut slot.scheduled)
+        Some(&mut self.at(place)?.scheduled)
     }
 
     fn first(&self, list: usize) -> Option<Place> {
         let first = self.lists.get(list)?.first;
         (first != NONE).then(|| self.place(first))
+    }
+
+    /// The slot of a place, if no other flow has it by now.
+    fn at(&mut self, place: Place) -> Option<&mut Slot> {
+        self.slot_mut(place.slot).filter(|slot| slot.generation == place.generation)
     }
 
     fn place(&self, slot: u32) -> Place {
