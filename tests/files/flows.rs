@@ -1047,7 +1047,7 @@ fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet()
     );
     assert_eq!(size(&stream), 200_000, "the size is that of the stream");
     assert_eq!(
-        lseek(&File::open(&stream).unwrap(), 0, Whence::SeekData),
+        lseek(File::open(&stream).unwrap(), 0, Whence::SeekData),
         Ok(i64::try_from(end).unwrap())
     );
 

@@ -391,7 +391,8 @@ fn fragment(identification: u16, offset: usize, more: bool, bytes: &[u8]) -> Vec
 }
 
 fn packets(frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Packet> {
-    let timed = |(at, data): (u64, Vec<u8>)| Packet { time: EPOCH + at * 1_000, data, from: Client };
+    let timed =
+        |(at, data): (u64, Vec<u8>)| Packet { time: EPOCH + at * 1_000, data, from: Client };
     (0..).zip(frames).map(timed).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::messages::{Messages, Pair};
+use super::messages::{Marks, Messages, Pair};
 use super::one::{of, of_mut};
 use super::window::Window;
 use crate::http::probe::{self, Verdict};
@@ -61,6 +61,11 @@ pub(super) struct Probing {
     tries: u8,
     /// Forward and backward.
     undecided: [Undecided; 2],
+    /// Forward and backward: how far the stream was looked at.
+    looked: [u64; 2],
+    /// Forward and backward: segments captured before the bytes in front of them, or before it was
+    /// sure where their stream begins.
+    marks: [Marks; 2],
     /// Bytes are missing, or the beginning was not captured: a message may begin anywhere.
     is_torn: bool,
     /// Of TLS.
@@ -88,9 +93,25 @@ impl Probing {
         self.is_torn = true;
     }
 
-    /// Bytes of memory on the heap.
+    /// Bytes of memory on the heap, about.
     pub(super) fn memory(&self) -> usize {
-        self.undecided.iter().map(|undecided| undecided.bytes.capacity()).sum()
+        let bytes: usize = self.undecided.iter().map(|undecided| undecided.bytes.capacity()).sum();
+        bytes.saturating_add(self.marks.iter().map(Marks::memory).sum())
+    }
+
+    /// How far the stream sent in `direction` was looked at.
+    pub(super) fn looked(&self, direction: Direction) -> u64 {
+        *of(&self.looked, direction)
+    }
+
+    /// A segment came too early, as [`Messages::early`] has it.
+    pub(super) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
+        of_mut(&mut self.marks, direction).set(end, acknowledged);
+    }
+
+    /// What is known of segments that came too early, to keep.
+    pub(super) fn take_marks(&mut self) -> [Marks; 2] {
+        std::mem::take(&mut self.marks)
     }
 
     /// TLS as far as it was seen.
@@ -111,6 +132,7 @@ impl Probing {
         pair: &impl Pair,
         window: &Window<'_>,
     ) -> Found {
+        *of_mut(&mut self.looked, direction) = range.end;
         let undecided = of_mut(&mut self.undecided, direction);
         let follows = undecided.start.saturating_add(undecided.bytes.len() as u64) == range.start;
         let fresh;
@@ -132,7 +154,7 @@ impl Probing {
         if start == 0 || self.is_torn {
             for side in [Side::Request, Side::Response] {
                 match probe::probe(side, bytes) {
-                    Verdict::Yes => return self.http(direction, side, start, pair),
+                    Verdict::Yes => return self.http(direction, side, start),
                     Verdict::NotYet => may_follow = true,
                     Verdict::No => {}
                 }
@@ -171,13 +193,13 @@ impl Probing {
 }
 
 impl Probing {
-    fn http(&self, direction: Direction, side: Side, start: u64, pair: &impl Pair) -> Found {
+    fn http(&self, direction: Direction, side: Side, start: u64) -> Found {
         let other = direction.other();
         // What came before in the other direction belongs to it if nothing was missed.
         let undecided = of(&self.undecided, other);
         let before = match (undecided.bytes.is_empty(), self.is_torn) {
             (false, _) => undecided.start,
-            (true, true) => pair.stream(other).end(),
+            (true, true) => self.looked(other),
             (true, false) => 0,
         };
         let request = if side == Side::Request { direction } else { other };

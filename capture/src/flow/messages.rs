@@ -19,6 +19,32 @@ const MAX_WAITING: usize = 4_096;
 /// Segments captured too early whose acknowledgment is kept until their bytes are in order.
 const MAX_MARKS: usize = 4_096;
 
+/// Acknowledgments of segments captured too early, by the stream offset behind them.
+#[derive(Debug, Default)]
+pub(super) struct Marks(BTreeMap<u64, u64>);
+
+impl Marks {
+    /// A segment whose payload ends at `end` came too early, and acknowledges the other stream up
+    /// to `acknowledged`.
+    pub(super) fn set(&mut self, end: u64, acknowledged: u64) {
+        if self.0.len() < MAX_MARKS {
+            let mark = self.0.entry(end).or_insert(acknowledged);
+            *mark = acknowledged.min(*mark);
+        }
+    }
+
+    /// Takes those up to `end` out, in order.
+    fn take(&mut self, end: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let behind = self.0.split_off(&end.saturating_add(1));
+        std::mem::replace(&mut self.0, behind).into_iter()
+    }
+
+    /// Bytes of memory on the heap, about.
+    pub(super) fn memory(&self) -> usize {
+        self.0.len().saturating_mul(32)
+    }
+}
+
 /// A piece of a stream that waits.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -34,8 +60,7 @@ struct Half {
     /// The parser has all before this.
     fed: u64,
     waiting: VecDeque<Waiting>,
-    /// Acknowledgments of segments captured too early, by the stream offset behind them.
-    marks: BTreeMap<u64, u64>,
+    marks: Marks,
     /// How the stream ended, once it did, and whether the parser knows.
     end: Option<(End, bool)>,
 }
@@ -54,10 +79,8 @@ impl Half {
 
     /// What is in order up to `end` came in several segments, some of them early.
     fn wait_for_marks(&mut self, end: u64, acknowledged: u64) {
-        let behind = self.marks.split_off(&end.saturating_add(1));
-        let marks = std::mem::replace(&mut self.marks, behind);
         let last = Waiting { end, needs: acknowledged };
-        let pieces = marks.into_iter().map(|(end, needs)| Waiting { end, needs });
+        let pieces = self.marks.take(end).map(|(end, needs)| Waiting { end, needs });
         let mut pieces: Vec<_> = pieces.chain([last]).collect();
         // What was sent earlier in the stream was sent with no later acknowledgment.
         let mut least = u64::MAX;
@@ -96,13 +119,17 @@ impl Pair for crate::tcp::Connection {
 
 impl Messages {
     /// A flow whose requests go in `request`, and whose streams, forward and backward, are HTTP from
-    /// these offsets on.
-    pub(super) fn new(request: Direction, [forward, backward]: [u64; 2]) -> Self {
+    /// these offsets on. `marks` are of segments whose bytes are not all settled.
+    pub(super) fn new(
+        request: Direction,
+        [forward, backward]: [u64; 2],
+        [forward_marks, backward_marks]: [Marks; 2],
+    ) -> Self {
         Self {
             parser: Parser::new(Limits::default()),
             request,
-            forward: Half { fed: forward, ..Half::default() },
-            backward: Half { fed: backward, ..Half::default() },
+            forward: Half { fed: forward, marks: forward_marks, ..Half::default() },
+            backward: Half { fed: backward, marks: backward_marks, ..Half::default() },
             switched: false,
         }
     }
@@ -116,11 +143,11 @@ impl Messages {
     pub(super) fn memory(&self) -> usize {
         let waiting =
             self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
-        let marks = self.forward.marks.len().saturating_add(self.backward.marks.len());
+        let marks = self.forward.marks.memory().saturating_add(self.backward.marks.memory());
         self.parser
             .memory()
             .saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
-            .saturating_add(marks.saturating_mul(32))
+            .saturating_add(marks)
     }
 
     /// A segment whose payload ends at `end` of the stream sent in `direction` came too early, and
@@ -129,11 +156,7 @@ impl Messages {
         if self.switched {
             return;
         }
-        let half = self.half_mut(direction);
-        if half.marks.len() < MAX_MARKS {
-            let mark = half.marks.entry(end).or_insert(acknowledged);
-            *mark = acknowledged.min(*mark);
-        }
+        self.half_mut(direction).marks.set(end, acknowledged);
     }
 
     /// The stream sent in `direction` is decided up to `end`, the last of it by a segment that
@@ -150,7 +173,7 @@ impl Messages {
             return;
         }
         let half = self.half_mut(direction);
-        if half.marks.is_empty() {
+        if half.marks.0.is_empty() {
             half.wait(Waiting { end, needs: acknowledged });
         } else {
             half.wait_for_marks(end, acknowledged);
@@ -160,6 +183,7 @@ impl Messages {
             self.feed_one(direction, streams, window);
         }
     }
+
     /// Nothing will follow in `direction`.
     pub(super) fn ended(
         &mut self,

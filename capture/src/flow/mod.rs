@@ -499,10 +499,9 @@ impl Shared {
         let content = self.content(id, file, beginning)?;
         let size = content.len(self);
         let holes = match content {
-            reading::Content::Stream { id, direction } => self.holes(id, direction),
-            _ => Vec::new(),
+            reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),
+            _ => 0,
         };
-        let holes: u64 = holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).sum();
         Some((size, size.saturating_sub(holes)))
     }
 }

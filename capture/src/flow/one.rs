@@ -229,7 +229,9 @@ impl Flow {
     /// What a segment that was taken means for what is spoken; events come after.
     fn arrived(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) {
         let Kind::Tcp(tcp) = &mut self.kind else { return };
-        let App::Http(messages) = &mut tcp.app else { return };
+        if matches!(tcp.app, App::Tls | App::Unknown) {
+            return;
+        }
         let direction = segment.direction;
         let is_early = segment.wire_len > 0
             && tcp.connection.assembler(direction).is_waiting()
@@ -238,7 +240,11 @@ impl Flow {
             );
         if is_early && let Some(end) = tcp.connection.offset_behind(segment, tools.settings) {
             let acknowledged = tcp.connection.acknowledged(direction.other());
-            messages.early(direction, end, acknowledged);
+            match &mut tcp.app {
+                App::Http(messages) => messages.early(direction, end, acknowledged),
+                App::Probing(probing) => probing.early(direction, end, acknowledged),
+                App::Tls | App::Unknown => {}
+            }
         }
     }
 
@@ -379,9 +385,10 @@ impl Flow {
                         match probing.look(direction, &range, connection, tools.window) {
                             Found::Nothing => continue,
                             Found::Http { request, begins } => {
-                                let mut messages = Messages::new(request, begins);
+                                let marks = probing.take_marks();
+                                let mut messages = Messages::new(request, begins, marks);
                                 let other = direction.other();
-                                let end = connection.assembler(other).end();
+                                let end = probing.looked(other);
                                 messages.settled(other, end, 0, connection, tools.window);
                                 *app = App::Http(Box::new(messages));
                                 self.http = Some(Box::new(Http::new(request)));

@@ -21,6 +21,15 @@ pub struct Reading {
     content: Content,
     end: u64,
     at_end: bool,
+    holes: Holes,
+}
+
+/// The holes of a stream, merged, as they were when three numbers were these: its end, its gaps, and
+/// the oldest packet retained.
+#[derive(Debug, Default)]
+struct Holes {
+    of: Option<[u64; 3]>,
+    ranges: Vec<Range<u64>>,
 }
 
 /// What a file is made of.
@@ -35,9 +44,19 @@ pub(super) enum Content {
     /// The packets of a flow, from the one on whose record begins at this offset.
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
     /// Something for each transaction of a flow, and the last one that was made.
-    Exchanges { id: u64, kind: Kind, made: Option<(usize, Vec<u8>)> },
+    Exchanges { id: u64, kind: Kind, made: Option<Made> },
     /// Lines of a whole capture, from this offset on.
     Log { log: Log, begin: u64, cache: Cache },
+}
+
+/// What was made of a transaction.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Its place among all.
+    index: usize,
+    /// Where it begins in the file.
+    begin: u64,
+    text: Vec<u8>,
 }
 
 /// What there is for each transaction.
@@ -47,6 +66,13 @@ pub(super) enum Kind {
     Transcript,
     /// A line of `http.jsonl`.
     Line,
+}
+
+impl Made {
+    /// Where it ends in the file.
+    fn end(&self) -> u64 {
+        self.begin.saturating_add(self.text.len() as u64)
+    }
 }
 
 impl Kind {
@@ -61,7 +87,7 @@ impl Kind {
 
 impl Reading {
     pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
-        let mut reading = Self { shared, content, end: 0, at_end: false };
+        let mut reading = Self { shared, content, end: 0, at_end: false, holes: Holes::default() };
         reading.rearm();
         reading
     }
@@ -130,7 +156,7 @@ impl Reading {
 
     /// The next place of a kind at or after `offset`; `None` behind the end, or if only holes follow.
     #[must_use]
-    pub fn seek(&self, offset: u64, to: Seek) -> Option<u64> {
+    pub fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
         let end = self.content.len(&self.shared).max(self.end);
         if offset >= end {
             return None;
@@ -138,20 +164,14 @@ impl Reading {
         let Content::Stream { id, direction } = &self.content else {
             return Some(if to == Seek::Data { offset } else { end });
         };
-        let mut at = offset;
-        for hole in self.shared.holes(*id, *direction) {
-            if hole.end <= at {
-                continue;
-            }
-            match to {
-                Seek::Data if hole.start <= at => at = hole.end,
-                Seek::Data => break,
-                Seek::Hole => return Some(hole.start.max(at)),
-            }
-        }
+        self.shared.holes(*id, *direction, &mut self.holes);
+        let holes = &self.holes.ranges;
+        let next = holes.get(holes.partition_point(|hole| hole.end <= offset));
+        let here = next.filter(|hole| hole.start <= offset);
         match to {
-            Seek::Data => (at < end).then_some(at),
-            Seek::Hole => Some(end),
+            // Behind a hole there are bytes, or the end.
+            Seek::Data => Some(here.map_or(offset, |hole| hole.end)).filter(|at| *at < end),
+            Seek::Hole => Some(next.map_or(end, |hole| hole.start.max(offset))),
         }
     }
 }
@@ -265,33 +285,26 @@ impl Shared {
         &self,
         id: u64,
         kind: Kind,
-        made: &mut Option<(usize, Vec<u8>)>,
+        made: &mut Option<Made>,
         offset: u64,
         want: usize,
         bytes: &mut Vec<u8>,
     ) {
         let mut at = offset;
         while bytes.len() < want {
-            let Some((index, begin, request, exchange)) = self.exchange_at(id, kind, at) else {
+            let last = made.as_ref().filter(|made| made.begin <= at);
+            if last.is_none_or(|made| made.end() <= at) {
+                // Whoever reads on does not begin at the first again.
+                let from = last.map_or((0, 0), |made| (made.index, made.begin));
+                *made = self.make(id, kind, from, at);
+            }
+            let Some(made) = made.as_ref() else {
                 // The flow has left the tree: blanks are in no line.
                 bytes.resize(want, b' ');
                 return;
             };
-            if made.as_ref().is_none_or(|(made, _)| *made != index) {
-                let len = kind.len(&exchange).unwrap_or(0);
-                let streams = FlowStreams { shared: self, id, request };
-                let text = match kind {
-                    Kind::Transcript => render::transcript(&exchange, &streams),
-                    Kind::Line => render::line(id, &exchange, &streams),
-                };
-                *made = Some((index, fitted(text, len)));
-            }
-            let Some((_, text)) = made.as_ref() else { return };
-            let skip = usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX);
-            let part = text.get(skip..).unwrap_or_default();
-            if part.is_empty() {
-                return;
-            }
+            let skip = usize::try_from(at.saturating_sub(made.begin)).unwrap_or(usize::MAX);
+            let part = made.text.get(skip..).unwrap_or_default();
             let room = want.saturating_sub(bytes.len());
             let part = part.get(..room).unwrap_or(part);
             bytes.extend_from_slice(part);
@@ -299,21 +312,24 @@ impl Shared {
         }
     }
 
-    /// The transaction whose text covers an offset: its place among all, where its text begins, the
-    /// direction of requests, and a copy.
-    fn exchange_at(
-        &self,
-        id: u64,
-        kind: Kind,
-        at: u64,
-    ) -> Option<(usize, u64, Direction, Exchange)> {
+    /// Makes the text that covers `at`, of a transaction not before `from`: a place among all and
+    /// where its text begins.
+    fn make(&self, id: u64, kind: Kind, from: (usize, u64), at: u64) -> Option<Made> {
+        let (first, mut begin) = from;
         let table = self.table.read();
         let http = table.flow(id)?.http.as_ref()?;
-        let mut begin = 0_u64;
-        for (index, exchange) in http.exchanges.iter().enumerate() {
-            let end = begin.saturating_add(kind.len(exchange)?);
+        for (index, exchange) in http.exchanges.iter().enumerate().skip(first) {
+            let len = kind.len(exchange)?;
+            let end = begin.saturating_add(len);
             if at < end {
-                return Some((index, begin, http.request, exchange.clone()));
+                let (request, exchange) = (http.request, exchange.clone());
+                drop(table);
+                let streams = FlowStreams { shared: self, id, request };
+                let text = match kind {
+                    Kind::Transcript => render::transcript(&exchange, &streams),
+                    Kind::Line => render::line(id, &exchange, &streams),
+                };
+                return Some(Made { index, begin, text: fitted(text, len) });
             }
             begin = end;
         }
@@ -345,13 +361,32 @@ impl Shared {
         }
     }
 
-    /// The holes of a stream, in order.
-    pub(super) fn holes(&self, id: u64, direction: Direction) -> Vec<Range<u64>> {
-        self.expire(id);
+    /// Bytes of a stream that are not there to read.
+    pub(super) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
         let table = self.table.read();
         let stream = table.flow(id).and_then(|flow| flow.stream(direction));
         let holes = stream.map(|stream| stream.holes()).unwrap_or_default();
-        holes.into_iter().map(|(range, _)| range).collect()
+        holes.iter().map(|(hole, _)| hole.end.saturating_sub(hole.start)).sum()
+    }
+
+    /// Brings the holes of a stream up to date.
+    fn holes(&self, id: u64, direction: Direction, known: &mut Holes) {
+        self.expire(id);
+        let table = self.table.read();
+        let Some(stream) = table.flow(id).and_then(|flow| flow.stream(direction)) else { return };
+        let oldest = self.store.bounds().oldest.number;
+        let of = Some([stream.end(), stream.gaps() as u64, oldest]);
+        if known.of == of {
+            return;
+        }
+        known.of = of;
+        known.ranges.clear();
+        for (hole, _) in stream.holes() {
+            match known.ranges.last_mut() {
+                Some(last) if last.end == hole.start => last.end = hole.end,
+                _ => known.ranges.push(hole),
+            }
+        }
     }
 
     /// What a file of a flow is made of; `None` if there is no such file.

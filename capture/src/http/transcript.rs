@@ -1,5 +1,6 @@
 //! `http`: what a connection said, to be read by people.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::body::{self, Limits, Piece, Streams};
@@ -77,38 +78,39 @@ fn body(
         return;
     }
     let file = names::body_file(transaction, direction);
-    let pointer = format!("--- body: {wire} bytes on the wire, see bodies/{file}");
     let media = message.head.as_ref().and_then(|head| head.media_type());
-    if !media.as_deref().is_none_or(is_text) {
-        let _ = writeln!(out, "{pointer}");
-        return;
-    }
-    let decoded = body::read(streams, direction, &message.body, limits);
-    let text = match std::str::from_utf8(&decoded.bytes) {
-        Ok(text) => text.to_owned(),
-        // A cut or a hole may fall into a character; Latin-1 is only for what says it is text.
-        Err(_) if media.is_some() => super::head::text(&decoded.bytes),
-        Err(_) => {
-            let _ = writeln!(out, "{pointer}");
-            return;
+    let may_be_text = media.as_deref().is_none_or(is_text);
+    let decoded = (may_be_text || !message.body.codings.is_empty())
+        .then(|| body::read(streams, direction, &message.body, limits));
+    let text = decoded.as_ref().filter(|_| may_be_text).and_then(|decoded| {
+        match std::str::from_utf8(&decoded.bytes) {
+            Ok(text) if media.is_none() && text.contains('\0') => None,
+            Ok(text) => Some(Cow::Borrowed(text)),
+            // A cut or a hole may fall into a character; Latin-1 is only for what says it is text.
+            Err(_) if media.is_some() => Some(Cow::Owned(super::head::text(&decoded.bytes))),
+            Err(_) => None,
         }
-    };
-    if media.is_none() && text.contains('\0') {
-        let _ = writeln!(out, "{pointer}");
-        return;
+    });
+    match text {
+        Some(text) => {
+            let mut end = text.len().min(TEXT_MAX);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (shown, rest) = text.split_at(end);
+            out.push_str(&printable(shown));
+            if !out.ends_with('\n') {
+                out.push('\n');
+            }
+            if !rest.is_empty() {
+                let _ = writeln!(out, "--- {} more bytes in bodies/{file}", rest.len());
+            }
+        }
+        None => {
+            let _ = writeln!(out, "--- body: {wire} bytes on the wire, see bodies/{file}");
+        }
     }
-    let mut end = text.len().min(TEXT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    out.push_str(&printable(&text[..end]));
-    if !out.ends_with('\n') {
-        out.push('\n');
-    }
-    if end < text.len() {
-        let _ = writeln!(out, "--- {} more bytes in bodies/{file}", text.len() - end);
-    }
-    for note in decoded.notes {
+    for note in decoded.into_iter().flat_map(|decoded| decoded.notes) {
         let _ = writeln!(out, "--- {}", note.text());
     }
 }

@@ -110,7 +110,7 @@ impl FlowFile {
     }
 
     /// Where the next data or hole is, see [`Reading::seek`].
-    pub(super) fn seek(&self, offset: u64, to: Seek) -> Option<u64> {
+    pub(super) fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
         self.reading.seek(offset, to)
     }
 

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use capture::flow::Seek;
@@ -17,6 +18,7 @@ use nix::errno::Errno;
 
 use crate::fs::error::Error;
 use crate::fs::{Attributes, Change, Kind, Tree};
+use crate::fuse::wire::LASTING;
 
 /// Bytes of the largest write, which is also what the kernel asks for in one read: it takes the
 /// number of pages of a request from this.
@@ -25,6 +27,9 @@ pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// How long the kernel may believe what it was told: not at all. Sizes and times change with every
 /// packet, names with what the ring retains.
 const NO_CACHE: Duration = Duration::ZERO;
+
+/// For replies that were made before a change and reach the kernel after it, and for its clock.
+const MARGIN: Duration = Duration::from_millis(50);
 
 /// The tree as fuser wants it.
 #[derive(Debug)]
@@ -101,7 +106,18 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         match self.tree.change(inode.0, request.pid(), Change { mode, uid, gid, size }) {
-            Ok(attributes) => reply.attr(&NO_CACHE, &attr(&attributes)),
+            Ok(attributes) if mode.is_none() && uid.is_none() && gid.is_none() => {
+                reply.attr(&NO_CACHE, &attr(&attributes));
+            }
+            // Other files of the capture have these permissions too, and the kernel may still
+            // believe in the old ones: it is done when they are in force everywhere.
+            Ok(attributes) => {
+                // Without a thread the reply is dropped, which tells the caller of an error.
+                let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
+                    thread::sleep(LASTING + MARGIN);
+                    reply.attr(&NO_CACHE, &attr(&attributes));
+                });
+            }
             Err(error) => reply.error(refuse("setattr", &error)),
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Source: `linux/fuse.h`, protocol 7.12 and later. All fields are in this machine's byte order.
 
+use std::time::Duration;
+
 use crate::fs::list::Listed;
 use crate::fs::{Attributes, Kind};
 
@@ -14,9 +16,9 @@ pub(super) const OUT_HEADER_LEN: usize = 16;
 /// Bytes a request that is not a write has at most: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
 
-/// Seconds for which the kernel may believe what is lasting: long enough for a walk through a
-/// flow's directory, and no longer than people wait for a change to show.
-const LASTING: u64 = 1;
+/// For how long the kernel may believe what is lasting, below a second: enough for a walk through a
+/// flow's directory, and little enough for a change of permissions to wait for.
+pub(super) const LASTING: Duration = Duration::from_millis(200);
 
 /// Bytes of `struct fuse_dirent` before the name.
 const DIRENT_LEN: usize = 24;
@@ -190,17 +192,21 @@ fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
     }
 }
 
-/// Seconds the kernel may believe attributes, and that a name stands for an inode.
-fn validity(attributes: &Attributes) -> u64 {
-    if attributes.is_lasting { LASTING } else { 0 }
+/// Nanoseconds, below a second, for which the kernel may believe attributes, and that a name stands
+/// for an inode.
+fn validity(attributes: &Attributes) -> u32 {
+    if attributes.is_lasting { LASTING.subsec_nanos() } else { 0 }
 }
 
 /// A reply to `FUSE_LOOKUP`: `struct fuse_entry_out`.
 pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
-    let seconds = validity(attributes);
     let mut out = Vec::with_capacity(128);
-    for word in [attributes.inode, 0, seconds, seconds, 0] {
+    // Inode, generation, and seconds of both validities.
+    for word in [attributes.inode, 0, 0, 0] {
         out.extend(word.to_ne_bytes());
+    }
+    for fraction in [validity(attributes); 2] {
+        out.extend(fraction.to_ne_bytes());
     }
     put_attributes(&mut out, attributes);
     out
@@ -209,6 +215,7 @@ pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
 /// A reply to `FUSE_GETATTR`: `struct fuse_attr_out`.
 pub(super) fn attributes_reply(attributes: &Attributes) -> Vec<u8> {
     let mut out = Vec::with_capacity(104);
+    out.extend(0_u64.to_ne_bytes());
     for word in [validity(attributes), 0] {
         out.extend(word.to_ne_bytes());
     }
@@ -389,7 +396,11 @@ mod tests {
         };
         let entry = entry_reply(&attributes);
         assert_eq!((entry.len(), attributes_reply(&attributes).len()), (128, 104));
-        assert_eq!((u64_at(&entry, 0), u64_at(&entry, 16)), (Some(11), Some(LASTING)));
+        assert_eq!((u64_at(&entry, 0), u64_at(&entry, 16)), (Some(11), Some(0)));
+        assert_eq!(
+            (u32_at(&entry, 32), u32_at(&entry, 36)),
+            (Some(200_000_000), Some(200_000_000))
+        );
         let attr = &entry[40..];
         assert_eq!(
             (u64_at(attr, 8), u64_at(attr, 16), u64_at(attr, 32)),
