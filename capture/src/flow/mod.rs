@@ -29,6 +29,7 @@ mod gather;
 mod key;
 mod locator;
 mod log;
+mod made;
 mod messages;
 mod meta;
 mod one;
@@ -57,8 +58,9 @@ use crate::time::Timestamp;
 use engine::Engine;
 use locator::Locator;
 use log::{LineLog, LogWriter};
+use made::Contents;
 use one::Flow;
-pub use reading::{ReadError, Reading};
+pub use reading::{OpenError, ReadError, Reading};
 use recorder::Logs;
 use render::Hars;
 use table::Table;
@@ -90,6 +92,17 @@ impl Default for Limits {
         Self { flows: 1 << 21, open: 1 << 20, memory, log: memory / 4 }
     }
 }
+
+impl Limits {
+    /// Bytes of decoded bodies and `http.har` that may be open at a time: as much again as flows
+    /// have, and room for a few of the largest there are.
+    fn room(&self) -> u64 {
+        (self.memory as u64).max(LEAST_ROOM)
+    }
+}
+
+/// Four bodies of the 64 MiB at which decoding ends.
+const LEAST_ROOM: u64 = 256 << 20;
 
 /// Bytes of memory of this machine: `MemTotal`, proc_meminfo(5).
 fn machine_memory() -> Option<usize> {
@@ -156,6 +169,8 @@ struct Shared {
     flow_log: Arc<LineLog>,
     http_log: Arc<LineLog>,
     hars: Mutex<Hars>,
+    /// Decoded bodies that somebody has open; `hars` take of the same room.
+    bodies: Contents<(u64, u64, Direction)>,
     stop: AtomicBool,
     /// The next packet the engine will look at.
     position: AtomicU64,
@@ -277,6 +292,7 @@ impl Flows {
             flow_log: Arc::clone(logs.flows.log()),
             http_log: Arc::clone(logs.http.log()),
             hars: Mutex::default(),
+            bodies: Contents::new(options.limits.room()),
             stop: AtomicBool::new(false),
             position: AtomicU64::new(1),
             oldest: AtomicU64::new(1),
@@ -384,12 +400,13 @@ impl Flows {
         self.shared.stat(id, file)
     }
 
-    /// Opens a file of a flow that begins at `beginning`, see [`Stat::beginning`]; `None` if it is
-    /// gone.
-    #[must_use]
-    pub fn open(&self, id: u64, file: File, beginning: u64) -> Option<Reading> {
+    /// Opens a file of a flow that begins at `beginning`, see [`Stat::beginning`].
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(&self, id: u64, file: File, beginning: u64) -> Result<Reading, OpenError> {
         let content = self.shared.content(id, file, beginning)?;
-        Some(Reading::new(Arc::clone(&self.shared), content))
+        Ok(Reading::new(Arc::clone(&self.shared), content))
     }
 
     /// Size of a log; with `beginning`, of the log that begins there.
@@ -496,7 +513,7 @@ impl Shared {
             let part = table.flow(id)?.http.as_ref()?.exchange(index)?.part(direction)?;
             return (!part.file.is_empty()).then_some((part.decoded, part.decoded));
         }
-        let content = self.content(id, file, beginning)?;
+        let content = self.content(id, file, beginning).ok()?;
         let size = content.len(self);
         let holes = match content {
             reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::exchange::Exchange;
 use super::gather::FlowStreams;
 use super::log::Cache;
+use super::made::Made;
 use super::{File, Log, Seek, Shared, render};
 use crate::http::body::Piece;
 use crate::http::transaction::Direction as Side;
@@ -36,7 +37,7 @@ struct Holes {
 #[derive(Debug)]
 pub(super) enum Content {
     /// Made when it was opened.
-    Frozen(Arc<[u8]>),
+    Frozen(Arc<Made>),
     /// The stream a flow sends in a direction.
     Stream { id: u64, direction: Direction },
     /// Pieces of such a stream: a body that needs no decoding.
@@ -44,14 +45,14 @@ pub(super) enum Content {
     /// The packets of a flow, from the one on whose record begins at this offset.
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
     /// Something for each transaction of a flow, and the last one that was made.
-    Exchanges { id: u64, kind: Kind, made: Option<Made> },
+    Exchanges { id: u64, kind: Kind, made: Option<Text> },
     /// Lines of a whole capture, from this offset on.
     Log { log: Log, begin: u64, cache: Cache },
 }
 
 /// What was made of a transaction.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct Text {
     /// Its place among all.
     index: usize,
     /// Where it begins in the file.
@@ -68,7 +69,7 @@ pub(super) enum Kind {
     Line,
 }
 
-impl Made {
+impl Text {
     /// Where it ends in the file.
     fn end(&self) -> u64 {
         self.begin.saturating_add(self.text.len() as u64)
@@ -109,9 +110,9 @@ impl Reading {
         let mut bytes = Vec::with_capacity(want);
         let shared = &self.shared;
         match &mut self.content {
-            Content::Frozen(all) => {
+            Content::Frozen(made) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                let rest = all.get(from..).unwrap_or_default();
+                let rest = made.bytes().get(from..).unwrap_or_default();
                 bytes.extend_from_slice(rest.get(..want).unwrap_or(rest));
             }
             Content::Stream { id, direction } => {
@@ -149,7 +150,7 @@ impl Reading {
     #[must_use]
     pub fn frozen_size(&self) -> Option<u64> {
         match &self.content {
-            Content::Frozen(bytes) => Some(bytes.len() as u64),
+            Content::Frozen(made) => Some(made.bytes().len() as u64),
             _ => None,
         }
     }
@@ -176,6 +177,17 @@ impl Reading {
     }
 }
 
+/// Why a file cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such file, or no longer.
+    #[error("no such file")]
+    Gone,
+    /// Its content is made in memory, and of such contents as much is open as may be.
+    #[error("as many decoded files are open as --flow-memory has room for")]
+    NoRoom,
+}
+
 /// Why there is nothing to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -197,7 +209,7 @@ impl Content {
     /// Bytes there are now.
     pub(super) fn len(&self, shared: &Shared) -> u64 {
         match self {
-            Self::Frozen(bytes) => bytes.len() as u64,
+            Self::Frozen(made) => made.bytes().len() as u64,
             Self::Stream { id, direction } => {
                 let table = shared.table.read();
                 table.flow(*id).and_then(|flow| flow.stream(*direction)).map_or(0, |s| s.end())
@@ -285,7 +297,7 @@ impl Shared {
         &self,
         id: u64,
         kind: Kind,
-        made: &mut Option<Made>,
+        made: &mut Option<Text>,
         offset: u64,
         want: usize,
         bytes: &mut Vec<u8>,
@@ -314,7 +326,7 @@ impl Shared {
 
     /// Makes the text that covers `at`, of a transaction not before `from`: a place among all and
     /// where its text begins.
-    fn make(&self, id: u64, kind: Kind, from: (usize, u64), at: u64) -> Option<Made> {
+    fn make(&self, id: u64, kind: Kind, from: (usize, u64), at: u64) -> Option<Text> {
         let (first, mut begin) = from;
         let table = self.table.read();
         let http = table.flow(id)?.http.as_ref()?;
@@ -329,7 +341,7 @@ impl Shared {
                     Kind::Transcript => render::transcript(&exchange, &streams),
                     Kind::Line => render::line(id, &exchange, &streams),
                 };
-                return Some(Made { index, begin, text: fitted(text, len) });
+                return Some(Text { index, begin, text: fitted(text, len) });
             }
             begin = end;
         }
@@ -389,22 +401,27 @@ impl Shared {
         }
     }
 
-    /// What a file of a flow is made of; `None` if there is no such file.
-    pub(super) fn content(&self, id: u64, file: File, beginning: u64) -> Option<Content> {
+    /// What a file of a flow is made of.
+    pub(super) fn content(
+        &self,
+        id: u64,
+        file: File,
+        beginning: u64,
+    ) -> Result<Content, OpenError> {
         if matches!(file, File::Meta) {
             self.expire(id);
         }
         let table = self.table.read();
-        let flow = table.flow(id)?;
-        let http = flow.http.as_deref();
-        Some(match file {
-            File::Meta => Content::Frozen(render::meta(flow).into()),
+        let flow = table.flow(id).ok_or(OpenError::Gone)?;
+        let http = flow.http.as_deref().ok_or(OpenError::Gone);
+        Ok(match file {
+            File::Meta => Content::Frozen(Made::own(render::meta(flow))),
             File::Client => Content::Stream { id, direction: flow.client },
             File::Server => Content::Stream { id, direction: flow.client.other() },
             File::Packets => {
                 let link_type = flow.network.as_ref().and_then(|network| network.link_type);
                 drop(table);
-                let header = render::pcap_header(self, link_type)?;
+                let header = render::pcap_header(self, link_type).ok_or(OpenError::Gone)?;
                 Content::Packets { id, header, begin: beginning }
             }
             File::Transcript | File::HttpJsonl => {
@@ -420,20 +437,24 @@ impl Shared {
             }
             File::Body { index, direction } => {
                 let http = http?;
-                let exchange = http.exchange(index)?;
-                let part = exchange.part(direction).filter(|part| !part.file.is_empty())?;
+                let exchange = http.exchange(index).ok_or(OpenError::Gone)?;
+                let part = exchange.part(direction).filter(|part| !part.file.is_empty());
+                let part = part.ok_or(OpenError::Gone)?;
                 let sends = match direction {
                     Side::Request => http.request,
                     Side::Response => http.request.other(),
                 };
                 if part.is_plain {
                     let ranges = part.ranges().into();
-                    return Some(Content::Pieces { id, direction: sends, ranges });
+                    return Ok(Content::Pieces { id, direction: sends, ranges });
                 }
-                let (exchange, request) = (exchange.clone(), http.request);
+                let (len, exchange, request) = (part.decoded, exchange.clone(), http.request);
                 drop(table);
                 let streams = FlowStreams { shared: self, id, request };
-                Content::Frozen(render::body(&exchange, direction, &streams)?.into())
+                let made = self.bodies.get((id, index, direction), len, || {
+                    render::body(&exchange, direction, &streams).unwrap_or_default()
+                });
+                Content::Frozen(made.ok_or(OpenError::NoRoom)?)
             }
         })
     }

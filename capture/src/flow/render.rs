@@ -6,8 +6,10 @@ use super::Shared;
 use super::exchange::{Exchange, Part};
 use super::gather::FlowStreams;
 use super::key;
+use super::made::{self, Made};
 use super::meta::Meta;
 use super::one::Flow;
+use super::reading::OpenError;
 use super::recorder;
 use crate::http::body::{self, Limits};
 use crate::http::har::{self, Har, Server};
@@ -43,7 +45,11 @@ pub(super) fn pcap_header(
 /// A transaction's part of `http`.
 pub(super) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
     let transaction = exchange.transaction(streams);
-    transcript::transcript(&transaction, streams, &Limits::default()).into_bytes()
+    let decoded = |side| exchange.part(side).map_or(0, |part| part.decoded);
+    let len = decoded(Side::Request).max(decoded(Side::Response));
+    let text = || transcript::transcript(&transaction, streams, &Limits::default());
+    let bodies = &streams.shared.bodies;
+    if len > made::LARGE { bodies.in_turn(text) } else { text() }.into_bytes()
 }
 
 /// A transaction's line of `http.jsonl`, as it was when it ended.
@@ -72,19 +78,23 @@ pub(super) fn body(exchange: &Exchange, side: Side, streams: &FlowStreams<'_>) -
 
 /// Files of `http.har` that were asked for last, with how many transactions they have.
 #[derive(Debug, Default)]
-pub(super) struct Hars(Vec<(u64, usize, Arc<[u8]>)>);
+pub(super) struct Hars(Vec<(u64, usize, Arc<Made>)>);
 
 impl Shared {
     /// `http.har` of a flow as of now.
-    pub(super) fn har(&self, id: u64) -> Option<Arc<[u8]>> {
+    pub(super) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
+        self.bodies.in_turn(|| self.make_har(id))
+    }
+
+    fn make_har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
         let table = self.table.read();
-        let flow = table.flow(id)?;
-        let http = flow.http.as_ref()?;
+        let flow = table.flow(id).ok_or(OpenError::Gone)?;
+        let http = flow.http.as_ref().ok_or(OpenError::Gone)?;
         let count = http.exchanges.len();
         if let Some((.., bytes)) =
             self.hars.lock().0.iter().find(|(of, made, _)| (*of, *made) == (id, count))
         {
-            return Some(Arc::clone(bytes));
+            return Ok(Arc::clone(bytes));
         }
         let (address, port) = flow.key.sender(http.request.other());
         let authority = if address.is_ipv6() {
@@ -113,14 +123,14 @@ impl Shared {
         let har = Har::new(entries.collect());
         let mut bytes = serde_json::to_vec(&har).unwrap_or_default();
         bytes.push(b'\n');
-        let bytes: Arc<[u8]> = bytes.into();
         let mut hars = self.hars.lock();
         hars.0.retain(|(of, ..)| *of != id);
-        hars.0.push((id, count, Arc::clone(&bytes)));
-        while hars.0.len() > 1 && hars.0.iter().map(|(.., bytes)| bytes.len()).sum::<usize>() > HARS
-        {
+        let len = |hars: &Hars| hars.0.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();
+        while hars.0.len() > 1 && len(&hars).saturating_add(bytes.len()) > HARS {
             hars.0.remove(0);
         }
-        Some(bytes)
+        let made = self.bodies.keep(bytes).ok_or(OpenError::NoRoom)?;
+        hars.0.push((id, count, Arc::clone(&made)));
+        Ok(made)
     }
 }

@@ -296,10 +296,13 @@ fn url(transaction: &Transaction, server: &Server) -> String {
 }
 
 /// A body as HAR has it: text, or base64.
+///
+/// Control characters are no text: each would be six characters of JSON.
 fn text(decoded: &Decoded) -> (String, Option<&'static str>) {
+    let is_text = |byte: &u8| *byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
     match std::str::from_utf8(&decoded.bytes) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => (base64(&decoded.bytes), Some("base64")),
+        Ok(text) if decoded.bytes.iter().all(is_text) => (text.to_owned(), None),
+        _ => (base64(&decoded.bytes), Some("base64")),
     }
 }
 

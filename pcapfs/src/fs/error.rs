@@ -1,5 +1,6 @@
 //! What can go wrong with an operation on the tree, and the one table of error numbers.
 
+use capture::flow;
 use nix::errno::Errno;
 
 /// Why an operation on the tree is refused.
@@ -41,6 +42,9 @@ pub(crate) enum Error {
     /// The packets could not be read.
     #[error("{0}")]
     Storage(String),
+    /// A content that is made in memory, of which as much is open as may be.
+    #[error("{0}")]
+    NoRoom(flow::OpenError),
     /// An offset whose packets were overwritten.
     #[error("overwritten")]
     Expired,
@@ -65,6 +69,7 @@ impl Error {
             Self::WrongAccess => Errno::EACCES,
             Self::BadHandle => Errno::EBADF,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
+            Self::NoRoom(_) => Errno::ENOMEM,
             // EIO for both: the bytes exist in the file's size and cannot be had.
             Self::Refused(_) | Self::Storage(_) | Self::Expired => Errno::EIO,
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use capture::cursor::Cursor;
 use capture::cursor::snapshot::Snapshot;
-use capture::flow::File;
+use capture::flow::{File, OpenError};
 use capture::time::Timestamp;
 use parking_lot::Mutex;
 
@@ -91,11 +91,14 @@ impl Tree {
         let flows = entry.capture.flows();
         let beginning = version.begins.beginning();
         let reading = match (version.node, version.node.leaf()) {
-            (_, Some(Leaf::Log(log))) => Some(flows.open_log(log, beginning)),
+            (_, Some(Leaf::Log(log))) => Ok(flows.open_log(log, beginning)),
             (Node::Flow(_, id, Part::File(file)), _) => flows.open(id, file, beginning),
-            _ => None,
+            _ => Err(OpenError::Gone),
         };
-        let reading = reading.ok_or_else(|| Self::stat(version, entry).error())?;
+        let reading = reading.map_err(|error| match error {
+            OpenError::Gone => Self::stat(version, entry).error(),
+            OpenError::NoRoom => Error::NoRoom(error),
+        })?;
         Ok(Content::Flow(Mutex::new(FlowFile::new(reading, told))))
     }
 
