@@ -52,18 +52,27 @@ impl Savefile {
     /// A packet of TCP over IPv4 over Ethernet with another part of its payload: `length` bytes
     /// from `begin` on, or all the rest, with `*` for bytes that it has not got.
     pub(crate) fn part(&self, index: usize, begin: usize, length: Option<usize>) -> Vec<u8> {
+        let mut bytes = self.payload(index).split_off(begin);
+        let length = length.unwrap_or(bytes.len());
+        bytes.resize(length, b'*');
+        self.other(index, begin, &bytes)
+    }
+
+    /// The payload of a packet of TCP over IPv4 over Ethernet.
+    pub(crate) fn payload(&self, index: usize) -> Vec<u8> {
+        let record = &self.records[index];
+        let end = RECORD + ETHERNET + usize::from(be16(record, RECORD + ETHERNET + 2));
+        record[payload_at(record)..end].to_vec()
+    }
+
+    /// A packet of TCP over IPv4 over Ethernet with another payload, which begins `begin` bytes
+    /// later in the stream.
+    pub(crate) fn other(&self, index: usize, begin: usize, bytes: &[u8]) -> Vec<u8> {
         let mut record = self.records[index].clone();
         let ip = RECORD + ETHERNET;
         let tcp = ip + usize::from(record[ip] & 15) * 4;
-        let payload = tcp + usize::from(record[tcp + 12] >> 4) * 4;
-        let end = ip + usize::from(be16(&record, ip + 2));
-        record.truncate(end);
-        let had = end - payload;
-        let length = length.unwrap_or_else(|| had - begin);
-        let mut bytes = record.split_off(payload);
-        bytes.drain(..begin);
-        bytes.resize(length, b'*');
-        record.extend_from_slice(&bytes);
+        record.truncate(payload_at(&record));
+        record.extend_from_slice(bytes);
 
         let sequence = record[tcp + 4..tcp + 8].try_into().expect("four bytes");
         let begin = u32::try_from(begin).expect("less than a packet");
@@ -84,6 +93,13 @@ impl Savefile {
         let total = usize::from(be16(record, at)) + more;
         set_be16(record, at, total);
     }
+}
+
+/// Where the payload of TCP over IPv4 over Ethernet begins in a record.
+fn payload_at(record: &[u8]) -> usize {
+    let ip = RECORD + ETHERNET;
+    let tcp = ip + usize::from(record[ip] & 15) * 4;
+    tcp + usize::from(record[tcp + 12] >> 4) * 4
 }
 
 fn be16(bytes: &[u8], at: usize) -> u16 {

@@ -103,12 +103,12 @@ fn conversations(file: &Path) -> Conversations {
         else {
             continue;
         };
-        // Headers that an ICMP error quotes are no packet of their conversation, and a tunnel with
-        // something else inside is none.
+        // Headers that an ICMP error quotes are no packet of their conversation. The innermost
+        // packet of IP counts: one of ICMP in a tunnel is no conversation, but a frame without IP
+        // in it is one of the tunnel.
         let quoted = protocols[..innermost].iter().any(|name| name.starts_with("icmp"));
-        let tunnel =
-            protocols[innermost..].iter().any(|name| matches!(*name, "eth" | "ip" | "ipv6"));
-        if quoted || tunnel {
+        let inside = protocols[innermost..].iter().any(|name| matches!(*name, "ip" | "ipv6"));
+        if quoted || inside {
             continue;
         }
         let (tcp, udp) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());

@@ -145,7 +145,11 @@ fn retransmit(file: &mut Savefile) {
 }
 
 fn lose(file: &mut Savefile) {
-    file.records[3] = file.part(3, 20, None);
+    // The owner's test means to cut off 20 bytes, and leaves the body that follows on the head of
+    // a request in its place, with what is left of both behind it.
+    let payload = file.payload(3);
+    let head = payload.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
+    file.records[3] = file.other(3, 20, &[&payload[head..], &payload[20..]].concat());
     file.records[20] = file.part(20, 0, Some(1390));
     file.records.remove(28);
     file.records.remove(30);

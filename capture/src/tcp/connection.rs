@@ -622,17 +622,23 @@ impl Connection {
         match self.state() {
             State::Opening => settings.opening_timeout,
             State::Open | State::Midstream => settings.idle_timeout,
+            State::Closing if self.is_half_closed() => settings.half_closed_timeout,
             State::Closing => settings.closing_timeout,
             State::Closed | State::Reset | State::TimedOut => settings.linger,
         }
     }
 
-    fn state_after_silence(&self) -> State {
+    /// One side has ended, and the other is there and may go on sending.
+    fn is_half_closed(&self) -> bool {
         let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
         let is_one_sided =
             self.forward.counters.packets == 0 || self.backward.counters.packets == 0;
+        !has_both && !is_one_sided
+    }
+
+    fn state_after_silence(&self) -> State {
         match self.state() {
-            State::Closing if has_both || is_one_sided => State::Closed,
+            State::Closing if !self.is_half_closed() => State::Closed,
             state @ (State::Closed | State::Reset) => state,
             _ => State::TimedOut,
         }

@@ -197,8 +197,11 @@ pub struct Settings {
     pub linger: Duration,
     /// Silence after which an opening connection has timed out: Linux gives up a SYN after 127 s.
     pub opening_timeout: Duration,
-    /// The same with one FIN seen; `tcp_fin_timeout` of Linux is 60 s.
+    /// The same with both FINs seen, or the only one there can be; `tcp_fin_timeout` of Linux is 60 s.
     pub closing_timeout: Duration,
+    /// The same with the FIN of one side only: the other may go on for as long as it likes (RFC 9293
+    /// 3.6), and has been seen to be silent for four minutes before its own FIN.
+    pub half_closed_timeout: Duration,
     /// The same for an open one. Keep-alives come every two hours (RFC 1122 4.2.3.6).
     pub idle_timeout: Duration,
     /// Silence after which a SYN with another number is believed at once.
@@ -219,6 +222,7 @@ impl Default for Settings {
             linger: Duration::from_secs(2),
             opening_timeout: Duration::from_secs(130),
             closing_timeout: Duration::from_secs(60),
+            half_closed_timeout: Duration::from_secs(300),
             idle_timeout: Duration::from_secs(7_300),
             reuse_after: Duration::from_secs(30),
         }
