@@ -19,8 +19,8 @@ pub(crate) fn measure(effort: Effort) -> Section {
         &["capture", "way", "ended after s", "CPU s", "own memory MiB"],
     );
     let mut captures: Vec<(&str, PathBuf)> = vec![
-        ("4,000,000 packets, 1,000 flows", growth::capture(1_000)),
-        ("4,000,000 packets, 1,000,000 flows", growth::capture(1_000_000)),
+        ("4,000,000 packets, 1,000 flows", growth::capture(1_000, 1)),
+        ("4,000,000 packets, 1,000,000 flows", growth::capture(1_000_000, 1)),
         ("1,000,000 SYNs", directory::capture(1_000_000)),
     ];
     captures.extend(objects::capture().map(|path| ("1 GB of HTTP", path)));
