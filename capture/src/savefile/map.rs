@@ -5,8 +5,11 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use memmap2::{Mmap, MmapOptions};
+use nix::time::{ClockId, clock_gettime};
 
 use super::OpenError;
 use crate::sigbus::{Guard, MAX_MAPPINGS, Use};
@@ -19,6 +22,8 @@ pub(super) struct Map {
     bytes: Mmap,
     file: File,
     path: PathBuf,
+    /// When the file was last looked at, in milliseconds of some clock.
+    checked: AtomicU64,
 }
 
 impl Map {
@@ -37,7 +42,7 @@ impl Map {
         let Some(guard) = Guard::new(&bytes.as_ptr_range(), Use::Read).map_err(io_error)? else {
             return Err(OpenError::TooMany { path: path.to_owned(), limit: MAX_MAPPINGS });
         };
-        Ok(Self { guard, bytes, file, path: path.to_owned() })
+        Ok(Self { guard, bytes, file, path: path.to_owned(), checked: AtomicU64::new(0) })
     }
 
     /// The whole mapping. Zeros where the file has been cut short, see [`Map::check`].
@@ -66,10 +71,32 @@ impl Map {
         }
     }
 
+    /// [`Map::check`], unless that was done a few milliseconds ago: for whoever looks at many pieces
+    /// and checks when it is done.
+    pub(super) fn check_lately(&self) -> Result<(), String> {
+        let now = coarse_milliseconds();
+        let checked = self.checked.load(Ordering::Relaxed);
+        if !self.guard.is_torn() && now.saturating_sub(checked) < LATELY {
+            return Ok(());
+        }
+        self.checked.store(now, Ordering::Relaxed);
+        self.check()
+    }
+
     /// What to say when the file no longer holds what it did, though its length is right.
     pub(super) fn describe_change(&self) -> String {
         format!("{} was written to while mounted", self.path.display())
     }
+}
+
+/// Milliseconds in which a file is not looked at again.
+const LATELY: u64 = 8;
+
+/// Milliseconds of a clock that costs nothing to read and moves with the kernel's tick.
+fn coarse_milliseconds() -> u64 {
+    // The clock is always there.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from);
+    now.map_or(u64::MAX, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -238,7 +238,7 @@ impl Store for Savefile {
             let next = next.map_or(index.next, |next| next.first);
             (entry, next, Arc::clone(&index.interfaces))
         };
-        self.intact()?;
+        self.map.check_lately().map_err(|problem| self.fail(problem))?;
         let bytes = if entry.whole && self.format.is_native() {
             let bytes = self.map.bytes().get(entry.place.offset..entry.end);
             ChunkBytes::Mapped(bytes.unwrap_or_default())

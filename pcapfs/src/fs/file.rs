@@ -1,8 +1,8 @@
 //! Open files: a cursor, a snapshot, a file of a flow, frozen bytes, or `ctl`, and who opened it.
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use capture::cursor::snapshot::Snapshot;
 use capture::cursor::{Cursor, Outcome, Progress, ReadError};
@@ -15,38 +15,49 @@ use super::captures::Entry;
 use super::error::Error;
 
 /// Who opened a file.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Opener {
-    /// Process, as the daemon's pid namespace numbers it; 0 from outside.
-    pub(crate) pid: u32,
-    /// The thread of it that called.
+    /// The thread that called, as the daemon's pid namespace numbers it; 0 from outside.
     pub(crate) thread: u32,
     /// User.
     pub(crate) uid: u32,
-    /// The thread's name at that time.
+    process: OnceLock<Process>,
+}
+
+/// The process a thread belongs to.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Its number; the thread's own if it is gone or out of sight.
+    pub(crate) pid: u32,
+    /// The thread's name when it was looked for.
     pub(crate) comm: String,
 }
 
 impl Opener {
     /// The caller with these ids, as the kernel gives them: it numbers threads.
     pub(crate) fn new(thread: u32, uid: u32) -> Self {
-        let (pid, comm) = process_of(thread);
-        Self { pid, thread, uid, comm }
+        Self { thread, uid, process: OnceLock::new() }
+    }
+
+    /// Its process, which is looked for when it is first asked for: that costs more than all of
+    /// opening a small file.
+    pub(crate) fn process(&self) -> &Process {
+        self.process.get_or_init(|| {
+            // A name may be any bytes.
+            let comm = std::fs::read(format!("/proc/{}/comm", self.thread)).unwrap_or_default();
+            let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
+            Process { pid: process_of(self.thread), comm }
+        })
     }
 }
 
-/// The process that a thread belongs to, and the thread's name; the thread's own number and no name
-/// if it is gone or out of sight.
-pub(super) fn process_of(thread: u32) -> (u32, String) {
-    let directory = format!("/proc/{thread}");
-    // A name may be any bytes.
-    let comm = std::fs::read(format!("{directory}/comm")).unwrap_or_default();
-    let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
-    let status = std::fs::read(format!("{directory}/status")).unwrap_or_default();
+/// The process that a thread belongs to; the thread's own number if it is gone or out of sight.
+pub(super) fn process_of(thread: u32) -> u32 {
+    let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
     let process = String::from_utf8_lossy(&status)
         .lines()
         .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-    (process.unwrap_or(thread), comm)
+    process.unwrap_or(thread)
 }
 
 /// What an open file gives.
@@ -62,6 +73,16 @@ pub(crate) enum Content {
     Frozen(Arc<[u8]>),
     /// Takes orders, gives nothing.
     Control,
+}
+
+impl Content {
+    /// Whether all openers of the file get the same, whenever they opened it.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Flow(flow) => flow.lock().told().is_final,
+            Self::Stream(_) | Self::Snapshot(_) | Self::Frozen(_) | Self::Control => false,
+        }
+    }
 }
 
 /// One opener of a file of a flow.

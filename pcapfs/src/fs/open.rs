@@ -40,6 +40,10 @@ impl Tree {
         // Also if it cannot be opened: whoever looks again is to find what can be.
         self.known.lock().opened(opener.thread, inode);
         let content = content?;
+        if !content.is_final() {
+            // While the thread is there: it may be gone when somebody asks.
+            let _ = opener.process();
+        }
         Ok(self.opened.add(OpenFile {
             inode,
             name: name(node),

@@ -65,12 +65,15 @@ impl Opened {
     /// What the process of this thread has open of an inode.
     pub(super) fn of_process(&self, inode: u64, thread: u32) -> Vec<Arc<OpenFile>> {
         let open = self.of_inode(inode);
-        if open.is_empty() {
+        if open.iter().all(|file| file.opener.thread == thread) {
             return open;
         }
         // Only now: it is a look into /proc.
-        let process = file::process_of(thread).0;
-        open.into_iter().filter(|file| [process, thread].contains(&file.opener.pid)).collect()
+        let process = file::process_of(thread);
+        let is_own = |file: &Arc<OpenFile>| {
+            file.opener.thread == thread || [process, thread].contains(&file.opener.process().pid)
+        };
+        open.into_iter().filter(is_own).collect()
     }
 
     /// The open files that read packets of a capture.

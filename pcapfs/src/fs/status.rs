@@ -146,9 +146,9 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
         let Some(progress) = file.progress() else { continue };
         lines.extend(line(&Reader {
             file: file.name,
-            pid: file.opener.pid,
+            pid: file.opener.process().pid,
             uid: file.opener.uid,
-            comm: &file.opener.comm,
+            comm: &file.opener.process().comm,
             opened: file.opened.to_rfc3339(),
             delivered_packets: progress.delivered,
             delivered_bytes: progress.delivered_bytes,
