@@ -36,6 +36,11 @@ const NAP: Duration = Duration::from_millis(100);
 /// new one: after the end, which itself comes after [`Settings::linger`].
 const AFTERWARDS: Duration = Duration::from_secs(8);
 
+/// How far packets of several queues may be from the order in which they came. Further back the
+/// clock was set, or another savefile begins; then time goes on from there, or else what comes next
+/// would have been silent for too long at once.
+const REORDERED: Duration = Duration::from_secs(1);
+
 /// Packets of a flow after which it gives up memory for what the store has dropped.
 const EXPIRE_EVERY: usize = 64;
 
@@ -252,8 +257,8 @@ impl Engine {
                 .interface(index)
                 .and_then(|interface| shared.store.interface(interface.id)?.link_type)
                 .filter(|foreign| *foreign != link_type);
-            if time > self.clock.0 {
-                self.clock = (time, self.clock.1);
+            if time > self.clock.0 || after(time, REORDERED) < self.clock.0 {
+                self.clock.0 = time;
             }
             let link_type = foreign.unwrap_or(link_type);
             match decoder.packet(link_type, window.number, time, record.original_len, record.data) {
