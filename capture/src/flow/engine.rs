@@ -367,7 +367,8 @@ impl Engine {
         }
         let place = found.unwrap_or_else(|| begin(table, incoming));
         if let Some(flow) = table.get(place) {
-            flow.datagram(&incoming.arrival, extents, incoming.packet.payload.len());
+            let limits = &self.settings.limits;
+            flow.datagram(&incoming.arrival, extents, incoming.packet.payload.len(), limits);
         }
         self.joined(table, place, incoming, window, found.is_none());
     }
@@ -383,6 +384,7 @@ impl Engine {
     ) {
         let Incoming { packet, arrival, .. } = incoming;
         let Some(flow) = table.get(place) else { return };
+        let before = flow.packets.len() / EXPIRE_EVERY;
         flow.count(arrival);
         for part in packet.payload.parts() {
             // The other fragments of a datagram, as far as they are behind the newest packet: what
@@ -399,7 +401,7 @@ impl Engine {
             self.shared.opened.fetch_add(1, Ordering::Relaxed);
             self.outbox.push(Job::Opened(Box::new(Meta::of(flow))));
         }
-        if flow.packets.len().is_multiple_of(EXPIRE_EVERY) {
+        if flow.packets.len() / EXPIRE_EVERY > before {
             flow.expire(self.oldest);
         }
         let deadline = flow.deadline(&self.settings);

@@ -10,6 +10,7 @@ use super::window::Window;
 use crate::extent::Extent;
 use crate::http::parser::End;
 use crate::http::transaction::Transaction;
+use crate::tcp::assembler::Limits;
 use crate::tcp::seq::Sequence;
 use crate::tcp::{
     Assembler, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Segment,
@@ -249,7 +250,13 @@ impl Flow {
     }
 
     /// A UDP datagram: its payload goes behind those before.
-    pub(super) fn datagram(&mut self, arrival: &Arrival, payload: &[Extent], wire_len: u32) {
+    pub(super) fn datagram(
+        &mut self,
+        arrival: &Arrival,
+        payload: &[Extent],
+        wire_len: u32,
+        limits: &Limits,
+    ) {
         let Kind::Udp(streams) = &mut self.kind else { return };
         let stream = of_mut(streams, arrival.direction);
         let end = stream.end().saturating_add(wire_len.into());
@@ -258,6 +265,7 @@ impl Flow {
         }
         stream.skip(end);
         stream.take();
+        stream.trim(limits);
     }
 
     /// Lets time pass.
