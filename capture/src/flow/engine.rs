@@ -90,6 +90,7 @@ impl Engine {
         let thread = thread::current();
         let bell = Bell::new(move || thread.unpark());
         shared.store.bells().hang(Arc::clone(&bell));
+        let first = shared.position.load(Ordering::Relaxed);
         let decoding = decode::Options { tunnels: !options.outer, ..decode::Options::default() };
         Self {
             shared,
@@ -104,7 +105,7 @@ impl Engine {
             news: Vec::new(),
             totals: Totals::default(),
             outbox: Vec::new(),
-            position: Position { number: 1, at: None },
+            position: Position { number: first, at: None },
             clock: (Timestamp::default(), Instant::now()),
             is_over: false,
             oldest: 0,

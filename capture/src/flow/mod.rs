@@ -284,6 +284,8 @@ impl Flows {
     /// If a thread cannot be had.
     pub fn start(store: Arc<dyn Store>, options: Options) -> io::Result<Self> {
         let limit = options.limits.log;
+        // What a ring lost in an earlier life was not lost by this engine.
+        let first = store.bounds().oldest.number;
         let logs = Logs { flows: LogWriter::new(limit), http: LogWriter::new(limit) };
         let shared = Arc::new(Shared {
             store,
@@ -294,9 +296,9 @@ impl Flows {
             hars: Mutex::default(),
             bodies: Contents::new(options.limits.room()),
             stop: AtomicBool::new(false),
-            position: AtomicU64::new(1),
-            oldest: AtomicU64::new(1),
-            recorded: AtomicU64::new(1),
+            position: AtomicU64::new(first),
+            oldest: AtomicU64::new(first),
+            recorded: AtomicU64::new(first),
             is_over: AtomicBool::new(false),
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
