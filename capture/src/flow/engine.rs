@@ -44,8 +44,9 @@ const REORDERED: Duration = Duration::from_secs(1);
 /// Packets of a flow after which it gives up memory for what the store has dropped.
 const EXPIRE_EVERY: usize = 64;
 
-/// Ended flows that are made small at a time when memory is short.
-const RELIEF: usize = 4 * SLICE;
+/// Flows that are looked at without letting readers in between because time has passed, or memory
+/// is short: more than begin meanwhile.
+const TURN: usize = 4 * SLICE;
 
 /// Where the engine is.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,8 @@ pub(super) struct Engine {
     /// Always there between two slices.
     decoder: Option<Decoder>,
     timers: Timers<Place>,
+    /// Flows the timers have given, and when: some at a time are looked at.
+    due: VecDeque<(Timestamp, Place)>,
     /// Flows that have ended, in that order, and until when they are kept whole.
     resting: VecDeque<(Timestamp, Place)>,
     events: Vec<Event>,
@@ -100,6 +103,7 @@ impl Engine {
             settings: Settings { policy: options.policy, ..Settings::default() },
             decoder: Some(Decoder::new(decoding)),
             timers: Timers::new(),
+            due: VecDeque::new(),
             resting: VecDeque::new(),
             events: Vec::new(),
             news: Vec::new(),
@@ -124,15 +128,16 @@ impl Engine {
             } else {
                 true
             };
-            self.expire(bounds.oldest.number, bounds.oldest_chunk);
+            let is_at_end = bounds.ended && self.position.number >= bounds.next.number;
+            let mut done = self.expire(bounds.oldest.number, bounds.oldest_chunk);
             if is_idle {
-                self.pass_time();
-                if bounds.ended && self.position.number >= bounds.next.number && !self.is_over {
-                    self.close_all();
+                done = done.and_then(|()| self.pass_time());
+                if is_at_end && !self.is_over {
+                    done = done.and_then(|()| self.close_all());
                 }
             }
             self.publish(is_idle && self.is_over && bounds.ended);
-            if self.deliver().is_err() {
+            if done.and_then(|()| self.deliver()).is_err() {
                 return;
             }
             if is_idle {
@@ -275,9 +280,10 @@ impl Engine {
         }
         self.decoder = Some(decoder);
         self.clock.1 = Instant::now();
-        let window = Window::between(&shared, precision, chunk.id, chunk.bytes());
+        let window = Window::between(&shared, chunk.id, chunk.bytes());
         self.timers_due(&mut table, self.clock.0, &window);
         self.make_room(&mut table, &window);
+        self.forget(&mut table);
     }
 
     /// An IP packet.
@@ -421,6 +427,27 @@ impl Engine {
         }
     }
 
+    /// Keeps what is waited for as bounded as the flows are: those that left it are in there until
+    /// their time, and so are those that have ended.
+    fn forget(&mut self, table: &mut Table) {
+        if self.timers.len() > table.active().saturating_mul(2).saturating_add(TURN) {
+            self.timers.clear();
+            self.due.clear();
+            for (place, at) in table.all_scheduled().filter(|(_, at)| *at != u64::MAX) {
+                self.timers.schedule(Timestamp::from_nanoseconds(at), place);
+            }
+        }
+        let most = self.options.limits.open.min(table.len().saturating_add(TURN));
+        self.rest(table, self.resting.len().saturating_sub(most), |_| true);
+        if self.resting.len() < self.resting.capacity() / 4 {
+            self.resting.shrink_to(self.resting.len().saturating_mul(2));
+        }
+        let waiting = self.resting.capacity().saturating_add(self.due.capacity());
+        let waiting = waiting.saturating_mul(size_of::<(Timestamp, Place)>());
+        let memory = waiting.saturating_add(self.timers.memory());
+        self.shared.waiting.store(memory, Ordering::Relaxed);
+    }
+
     /// Does something to a flow, and takes up what it tells.
     fn with<T>(
         &mut self,
@@ -460,13 +487,16 @@ impl Engine {
         retire(table, place);
     }
 
-    /// Flows whose time has come.
-    fn timers_due(&mut self, table: &mut Table, now: Timestamp, window: &Window<'_>) {
-        for place in self.timers.due(now) {
+    /// Some of the flows whose time has come. Whether these were all.
+    fn timers_due(&mut self, table: &mut Table, now: Timestamp, window: &Window<'_>) -> bool {
+        let due = self.timers.due(now);
+        self.due.extend(due.into_iter().map(|place| (now, place)));
+        for _ in 0..TURN {
+            let Some((due, place)) = self.due.pop_front() else { break };
             match table.scheduled(place) {
-                Some(scheduled) => *scheduled = u64::MAX,
-                // Gone since.
-                None => continue,
+                Some(scheduled) if *scheduled <= due.nanoseconds() => *scheduled = u64::MAX,
+                // Gone since, or scheduled twice, and the other time is the one that counts.
+                _ => continue,
             }
             self.with(table, place, window, |flow, tools| flow.poll(now, tools));
             if let Some(flow) = table.get(place)
@@ -477,17 +507,29 @@ impl Engine {
             }
             table.touched(place);
         }
-        self.rest(table, |at| at <= now);
+        let latest = after(now, AFTERWARDS);
+        // Behind the latest: time has gone back since.
+        let is_rested = self.rest(table, TURN, |at| at <= now || at > latest);
+        self.due.is_empty() && is_rested
     }
 
-    /// Flows that have ended long enough ago give back what it does not take to read them.
-    fn rest(&mut self, table: &mut Table, mut is_enough: impl FnMut(Timestamp) -> bool) {
-        while let Some((at, place)) = self.resting.front().copied()
-            && is_enough(at)
-        {
+    /// Flows that have ended long enough ago, so many of them, give back what it does not take to
+    /// read them. Whether these were all.
+    fn rest(
+        &mut self,
+        table: &mut Table,
+        most: usize,
+        is_enough: impl Fn(Timestamp) -> bool,
+    ) -> bool {
+        for _ in 0..most {
+            let Some((_, place)) = self.resting.front().copied().filter(|(at, _)| is_enough(*at))
+            else {
+                return true;
+            };
             self.resting.pop_front();
             retire(table, place);
         }
+        false
     }
 
     /// Keeps within the bounds: the flows of which nothing was heard for longest go first.
@@ -503,11 +545,7 @@ impl Engine {
         let most = limits.memory.saturating_sub(others);
         // Before anything leaves, what is only kept for stragglers goes.
         if table.memory() > most {
-            let mut left = RELIEF;
-            self.rest(table, |_| {
-                left = left.saturating_sub(1);
-                left > 0
-            });
+            self.rest(table, TURN, |_| true);
         }
         while (table.len() > limits.flows || table.memory() > most)
             && let Some(place) = table.oldest()
@@ -525,57 +563,65 @@ impl Engine {
         }
     }
 
-    /// Flows leave with their last packet.
-    fn expire(&mut self, oldest: u64, oldest_chunk: u64) {
+    /// Flows leave with their last packet. An error if the recorder is gone.
+    fn expire(&mut self, oldest: u64, oldest_chunk: u64) -> Result<(), ()> {
         if oldest <= self.oldest {
-            return;
+            return Ok(());
         }
         self.oldest = oldest;
         let shared = Arc::clone(&self.shared);
         shared.oldest.store(oldest, Ordering::Relaxed);
         shared.locator.write().expire(oldest_chunk);
-        let window = Window::between(&shared, Precision::Nano, u64::MAX, &[]);
-        let mut table = shared.table.write();
-        while let Some(place) = table.oldest()
-            && table
-                .get(place)
-                .is_some_and(|flow| flow.packets.last().is_none_or(|last| last < oldest))
-        {
-            self.doom(&mut table, place, &window);
+        let window = Window::between(&shared, u64::MAX, &[]);
+        loop {
+            let mut table = shared.table.write();
+            for _ in 0..SLICE {
+                let is_gone =
+                    |flow: &mut Flow| flow.packets.last().is_none_or(|last| last < oldest);
+                match table.oldest() {
+                    Some(place) if table.get(place).is_some_and(is_gone) => {
+                        self.doom(&mut table, place, &window);
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            drop(table);
+            self.deliver()?;
         }
     }
 
-    /// Time passes without packets.
-    fn pass_time(&mut self) {
+    /// Time passes without packets. An error if the recorder is gone.
+    fn pass_time(&mut self) -> Result<(), ()> {
         let (newest, seen) = self.clock;
         if newest == Timestamp::default() || self.is_over {
-            return;
+            return Ok(());
         }
         let shared = Arc::clone(&self.shared);
-        let window = Window::between(&shared, Precision::Nano, u64::MAX, &[]);
-        let mut table = shared.table.write();
-        self.timers_due(&mut table, after(newest, seen.elapsed()), &window);
+        let window = Window::between(&shared, u64::MAX, &[]);
+        let now = after(newest, seen.elapsed());
+        while !self.timers_due(&mut shared.table.write(), now, &window) {
+            self.deliver()?;
+        }
+        self.forget(&mut shared.table.write());
+        Ok(())
     }
 
-    /// The capture has ended, and with it all that is under way.
-    fn close_all(&mut self) {
+    /// The capture has ended, and with it all that is under way. An error if the recorder is gone.
+    fn close_all(&mut self) -> Result<(), ()> {
         let shared = Arc::clone(&self.shared);
-        let precision = shared.store.header().map_or(Precision::Nano, |header| header.precision);
-        let window = Window::between(&shared, precision, u64::MAX, &[]);
+        let window = Window::between(&shared, u64::MAX, &[]);
         loop {
             let mut table = shared.table.write();
             for _ in 0..SLICE {
                 let Some(place) = table.oldest_active() else {
-                    self.rest(&mut table, |_| true);
+                    self.rest(&mut table, usize::MAX, |_| true);
                     self.is_over = true;
-                    return;
+                    return Ok(());
                 };
                 self.finish(&mut table, place, &window);
             }
             drop(table);
-            if self.deliver().is_err() {
-                return;
-            }
+            self.deliver()?;
         }
     }
 
@@ -591,8 +637,12 @@ impl Engine {
         }
     }
 
-    /// Hands over to the recorder, and waits for it if it is behind; an error if it is gone.
+    /// Hands over to the recorder, and waits for it if it is behind; an error if it is gone, or is
+    /// about to be.
     fn deliver(&mut self) -> Result<(), ()> {
+        if self.shared.stop.load(Ordering::Acquire) {
+            return Err(());
+        }
         if self.outbox.is_empty() {
             return Ok(());
         }

@@ -44,7 +44,7 @@ mod window;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
@@ -189,6 +189,8 @@ struct Shared {
     undecodable: AtomicU64,
     gaps: AtomicU64,
     conflicts: AtomicU64,
+    /// Bytes of memory for what the engine waits for.
+    waiting: AtomicUsize,
 }
 
 /// A file of a flow's directory.
@@ -309,6 +311,7 @@ impl Flows {
             undecodable: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
         });
         let (sender, receiver) = sync_channel(QUEUE);
         let recorder = Arc::clone(&shared);
@@ -457,10 +460,11 @@ fn entry(flow: &Flow) -> FlowEntry {
 }
 
 impl Shared {
-    /// Bytes of memory of logs, and of what finds packets.
+    /// Bytes of memory of logs, of what finds packets, and of what the engine waits for.
     fn memory_beside_flows(&self) -> usize {
         let logs = self.flow_log.memory().saturating_add(self.http_log.memory());
-        logs.saturating_add(self.locator.read().memory())
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        logs.saturating_add(self.locator.read().memory()).saturating_add(waiting)
     }
 
     fn log(&self, log: Log) -> &LineLog {

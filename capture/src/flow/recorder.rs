@@ -39,11 +39,17 @@ pub(super) struct Logs {
     pub(super) http: LogWriter,
 }
 
-/// Does jobs until nobody gives any.
+/// Bytes of lines that are added to a log at a time: what is not in the log yet is in no bound.
+const PAGE: usize = 16 << 10;
+
+/// Does jobs until nobody gives any, or it is told to stop: what is left could take minutes.
 pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>>) {
     let mut lines = Vec::new();
     while let Ok(batch) = jobs.recv() {
         for job in batch {
+            if shared.stop.load(Ordering::Relaxed) {
+                return;
+            }
             match job {
                 Job::Opened(meta) => lines.extend(meta.line()),
                 Job::Closed { id } => lines.extend(closed(shared, id)),
@@ -57,6 +63,10 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>
                     shared.recorded.store(number, Ordering::Release);
                     shared.is_over.store(is_over, Ordering::Release);
                 }
+            }
+            if lines.len() >= PAGE {
+                append(&mut logs.flows, &lines);
+                lines.clear();
             }
         }
         append(&mut logs.flows, &std::mem::take(&mut lines));

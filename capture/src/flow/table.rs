@@ -173,11 +173,7 @@ impl Table {
         self.by_id.insert(id, number);
         let hash = self.hasher.hash_one(key);
         let Self { blocks, by_key, hasher, .. } = self;
-        by_key.insert_unique(hash, number, |slot| {
-            let flow = slot_of(blocks, *slot).and_then(|slot| slot.flow.as_ref());
-            // Whatever is in the table has a flow.
-            flow.map_or(0, |flow| hasher.hash_one(flow.key))
-        });
+        by_key.insert_unique(hash, number, |slot| hash_of(blocks, hasher, *slot));
         self.append(ALL, number);
         self.append(ACTIVE, number);
         self.active = self.active.saturating_add(1);
@@ -233,8 +229,12 @@ impl Table {
         }
         let Some(key) = slot.flow.as_ref().map(|flow| flow.key) else { return };
         let hash = self.hasher.hash_one(key);
-        if let Ok(entry) = self.by_key.find_entry(hash, |slot| *slot == place.slot) {
+        let Self { blocks, by_key, hasher, .. } = self;
+        if let Ok(entry) = by_key.find_entry(hash, |slot| *slot == place.slot) {
             entry.remove();
+        }
+        if by_key.len() < by_key.capacity() / 8 {
+            by_key.shrink_to(by_key.len().saturating_mul(2), |slot| hash_of(blocks, hasher, *slot));
         }
     }
 
@@ -271,6 +271,15 @@ impl Table {
     /// The same of those under way.
     pub(super) fn oldest_active(&self) -> Option<Place> {
         self.first(ACTIVE)
+    }
+
+    /// Flows under way, and when the timer looks at each next.
+    pub(super) fn all_scheduled(&self) -> impl Iterator<Item = (Place, u64)> {
+        let next = |number: u32| (number != NONE).then_some(number);
+        let behind = move |number: &u32| next(self.slot(*number)?.links.get(ACTIVE)?.behind);
+        let first = self.lists.get(ACTIVE).and_then(|list| next(list.first));
+        let all = std::iter::successors(first, behind);
+        all.filter_map(|number| Some((self.place(number), self.slot(number)?.scheduled)))
     }
 
     /// When the timer looks at it next.
@@ -344,6 +353,13 @@ impl Table {
     fn link(&mut self, list: usize, number: u32) -> Option<&mut Link> {
         self.slot_mut(number)?.links.get_mut(list)
     }
+}
+
+/// Hash of the key of the flow in a slot that is found by its key.
+fn hash_of(blocks: &[Box<[Slot]>], hasher: &RandomState, number: u32) -> u64 {
+    let flow = slot_of(blocks, number).and_then(|slot| slot.flow.as_ref());
+    // Whatever is in the table has a flow.
+    flow.map_or(0, |flow| hasher.hash_one(flow.key))
 }
 
 fn slot_of(blocks: &[Box<[Slot]>], number: u32) -> Option<&Slot> {

@@ -1,9 +1,9 @@
 //! Who is to be looked at when, for any number of flows.
 //!
 //! Keys lie in buckets by time, so that scheduling one costs the same with a million others. There
-//! is no way to take a key back: an owner whose time has moved on meanwhile schedules itself again
-//! when it is looked at. Keep at most one key scheduled per owner, and this is as bounded as they
-//! are.
+//! is no way to take one key back: an owner whose time has moved on meanwhile schedules itself again
+//! when it is looked at. Keys of owners that are gone, or have another, stay until their time, which
+//! may be hours: whoever has many of these takes all back, and schedules again those that matter.
 //!
 //! Pure: time is what callers say it is.
 
@@ -21,7 +21,6 @@ const COARSE: u64 = 16;
 /// timeout of two hours, there are 7,000 coarse ones.
 const NEAR: u64 = 60_000_000_000 / TICK;
 
-#[cfg(test)]
 /// What a bucket costs in the map: its number, its list, and its share of a node two thirds full.
 const BUCKET: usize = 48;
 
@@ -97,7 +96,6 @@ impl<K: Copy> Timers<K> {
         Some(Timestamp::from_nanoseconds(tick.saturating_mul(TICK)))
     }
 
-    #[cfg(test)]
     /// Keys that are scheduled.
     #[must_use]
     pub(super) const fn len(&self) -> usize {
@@ -111,7 +109,11 @@ impl<K: Copy> Timers<K> {
         self.len == 0
     }
 
-    #[cfg(test)]
+    /// Takes all keys back.
+    pub(super) fn clear(&mut self) {
+        *self = Self { now: self.now, ..Self::default() };
+    }
+
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
     pub(super) fn memory(&self) -> usize {

@@ -28,17 +28,13 @@ pub(super) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// Between two packets: there is none the engine is at.
-    pub(super) fn between(
-        shared: &'a Shared,
-        precision: Precision,
-        chunk: u64,
-        bytes: &'a [u8],
-    ) -> Self {
+    /// Between two packets: there is none the engine is at, though it may hold a chunk.
+    pub(super) fn between(shared: &'a Shared, chunk: u64, bytes: &'a [u8]) -> Self {
+        let header = shared.store.header();
         Self {
             store: &*shared.store,
             locator: &shared.locator,
-            precision,
+            precision: header.map_or(Precision::Nano, |header| header.precision),
             chunk,
             bytes,
             number: 0,
