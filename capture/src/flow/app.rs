@@ -109,6 +109,11 @@ impl Probing {
         of_mut(&mut self.marks, direction).set(end, acknowledged);
     }
 
+    /// Whether segments came too early in `direction`, and what is in front of them did not yet.
+    pub(super) fn has_marks(&self, direction: Direction) -> bool {
+        !of(&self.marks, direction).is_empty()
+    }
+
     /// What is known of segments that came too early, to keep.
     pub(super) fn take_marks(&mut self) -> [Marks; 2] {
         std::mem::take(&mut self.marks)

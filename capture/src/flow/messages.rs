@@ -39,6 +39,11 @@ impl Marks {
         std::mem::replace(&mut self.0, behind).into_iter()
     }
 
+    /// There are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Bytes of memory on the heap, about.
     pub(super) fn memory(&self) -> usize {
         self.0.len().saturating_mul(32)
@@ -159,6 +164,11 @@ impl Messages {
         self.half_mut(direction).marks.set(end, acknowledged);
     }
 
+    /// Whether segments came too early in `direction`, and what is in front of them did not yet.
+    pub(super) fn has_marks(&self, direction: Direction) -> bool {
+        !self.half(direction).marks.is_empty()
+    }
+
     /// The stream sent in `direction` is decided up to `end`, the last of it by a segment that
     /// acknowledged the other stream up to `acknowledged`. Feeds what can be fed.
     pub(super) fn settled(
@@ -173,7 +183,7 @@ impl Messages {
             return;
         }
         let half = self.half_mut(direction);
-        if half.marks.0.is_empty() {
+        if half.marks.is_empty() {
             half.wait(Waiting { end, needs: acknowledged });
         } else {
             half.wait_for_marks(end, acknowledged);

@@ -234,13 +234,22 @@ impl Flow {
             return;
         }
         let direction = segment.direction;
-        let is_early = segment.wire_len > 0
-            && tcp.connection.assembler(direction).is_waiting()
-            && !tools.events.iter().any(
-                |event| matches!(event, Event::Data { direction: of, .. } if *of == direction),
-            );
-        if is_early && let Some(end) = tcp.connection.offset_behind(segment, tools.settings) {
-            let acknowledged = tcp.connection.acknowledged(direction.other());
+        let has_marks = match &tcp.app {
+            App::Http(messages) => messages.has_marks(direction),
+            App::Probing(probing) => probing.has_marks(direction),
+            App::Tls | App::Unknown => false,
+        };
+        let is_data =
+            |event: &Event| matches!(event, Event::Data { direction: of, .. } if *of == direction);
+        let is_early =
+            tcp.connection.assembler(direction).is_waiting() && !tools.events.iter().any(is_data);
+        // What fills the hole in front of early ones was sent before them, and so may have been
+        // sent before what they acknowledge.
+        if segment.wire_len > 0
+            && (is_early || has_marks)
+            && let Some(end) = tcp.connection.offset_behind(segment, tools.settings)
+        {
+            let acknowledged = tcp.connection.acknowledged_by(segment, tools.settings);
             match &mut tcp.app {
                 App::Http(messages) => messages.early(direction, end, acknowledged),
                 App::Probing(probing) => probing.early(direction, end, acknowledged),

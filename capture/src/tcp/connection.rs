@@ -281,6 +281,17 @@ impl Connection {
         }
     }
 
+    /// Stream offset up to which a segment that was just taken acknowledges the other stream; what
+    /// is known if it does not, or says something far from that.
+    #[must_use]
+    pub fn acknowledged_by(&self, segment: &Segment<'_>, settings: &Settings) -> u64 {
+        let other = self.half(segment.direction.other());
+        match segment.acknowledgment.map(|number| other.place(number, 0, settings)) {
+            Some(Place::Near(offset)) => u64::try_from(offset).unwrap_or(0),
+            Some(Place::Far) | None => other.acknowledged(),
+        }
+    }
+
     /// Whether it has ended: [`Event::Closed`] was told.
     #[must_use]
     pub fn is_closed(&self) -> bool {
