@@ -1,0 +1,342 @@
+//! A ring, its flow engine, and conversations to fill it with: what the tests of flows share.
+
+#![allow(dead_code, reason = "each test uses a part")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use capture::flow::{Counters, File, Flows, Log, Options, Reading};
+use capture::linktype::LinkType;
+use capture::ring::{self, Append, MIN_RING, Opened, Ring, Writer};
+use capture::store::{Interface, Store};
+use capture::time::{Precision, Timestamp};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
+pub(crate) const MILLISECOND: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
+
+/// Ends a test that failed, is no part of one that does not.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks until it is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "still waiting until {what}");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Where a ring is, which outlives those who use it.
+pub(crate) struct Place {
+    _directory: TempDir,
+    path: PathBuf,
+    size: u64,
+    precision: Precision,
+}
+
+impl Place {
+    pub(crate) fn new(size: u64, precision: Precision) -> Self {
+        let shared = std::path::Path::new("/dev/shm");
+        let directory = if shared.is_dir() {
+            tempfile::tempdir_in(shared).unwrap()
+        } else {
+            tempfile::tempdir().unwrap()
+        };
+        let path = directory.path().join("flows.ring");
+        Self { _directory: directory, path, size, precision }
+    }
+
+    pub(crate) fn open(&self) -> (Arc<Ring>, Writer) {
+        let options = ring::Options {
+            path: self.path.clone(),
+            size: self.size,
+            snaplen: 262_144,
+            precision: self.precision,
+            link_type: Some(LinkType::ETHERNET),
+            interface: Interface::default(),
+        };
+        let Opened { ring, writer, .. } = Ring::open(&options).unwrap();
+        (ring, writer)
+    }
+}
+
+/// A ring with an engine.
+pub(crate) struct Scene {
+    pub(crate) flows: Arc<Flows>,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) writer: Writer,
+    pub(crate) place: Place,
+    /// Time of the next packet, in nanoseconds since the epoch.
+    pub(crate) now: u64,
+}
+
+impl Scene {
+    pub(crate) fn new(options: Options) -> Self {
+        Self::of_size(MIN_RING, options)
+    }
+
+    pub(crate) fn of_size(size: u64, options: Options) -> Self {
+        Self::over(Place::new(size, Precision::Nano), options)
+    }
+
+    pub(crate) fn over(place: Place, options: Options) -> Self {
+        let (ring, writer) = place.open();
+        let store: Arc<dyn Store> = Arc::clone(&ring) as _;
+        let flows = Arc::new(Flows::start(store, options).unwrap());
+        Self { flows, ring, writer, place, now: EPOCH }
+    }
+
+    /// Puts a packet into the ring, a microsecond behind the one before.
+    pub(crate) fn send(&mut self, frame: &[u8]) {
+        self.now += 1_000;
+        self.send_cut(frame, frame.len());
+    }
+
+    /// A packet of which this many bytes are captured, now.
+    pub(crate) fn send_cut(&mut self, frame: &[u8], captured: usize) {
+        let time = Timestamp::from_nanoseconds(self.now);
+        let stored = self.writer.append(time, frame.len() as u32, &frame[..captured]);
+        assert_eq!(stored, Append::Stored);
+    }
+
+    pub(crate) fn send_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) {
+        for frame in frames {
+            self.send(&frame);
+        }
+    }
+
+    /// Waits until everything sent is in the tree.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        self.writer.publish();
+        wait_until("the engine has caught up", || self.flows.is_caught_up());
+    }
+
+    /// Fills the ring with packets of other flows until what is in it now is overwritten. Waits for
+    /// the engine on the way, so that it loses nothing.
+    pub(crate) fn lap(&mut self) {
+        let target = self.ring.bounds().next.number;
+        self.lap_to(target);
+    }
+
+    /// The same, until packet `number` is the oldest.
+    pub(crate) fn lap_to(&mut self, number: u64) {
+        while self.ring.bounds().oldest.number < number {
+            for _ in 0..16 {
+                self.send(&udp(9, 1, true, &[0; 1_400]));
+            }
+            self.settle();
+        }
+    }
+
+    /// The capture has ended.
+    #[track_caller]
+    pub(crate) fn end(&mut self) {
+        self.writer.set_ended(true);
+        wait_until("every flow has ended", || self.flows.is_caught_up());
+    }
+
+    /// The same ring for another engine, the one before stopped.
+    pub(crate) fn restart(self, options: Options) -> Self {
+        let Self { flows, ring, writer, place, now } = self;
+        flows.stop();
+        drop((flows, writer, ring));
+        let (ring, writer) = place.open();
+        let store: Arc<dyn Store> = Arc::clone(&ring) as _;
+        let flows = Arc::new(Flows::start(store, options).unwrap());
+        Self { flows, ring, writer, place, now }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.flows.counters()
+    }
+
+    /// Ids of the flows in the tree.
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        ids(&self.flows)
+    }
+
+    /// A whole file.
+    #[track_caller]
+    pub(crate) fn file(&self, id: u64, file: File) -> Vec<u8> {
+        let stat = self.flows.stat(id, file).expect("there is such a file");
+        let mut reading = self.flows.open(id, file, stat.beginning).expect("it can be opened");
+        whole(&mut reading)
+    }
+
+    #[track_caller]
+    pub(crate) fn meta(&self, id: u64) -> Value {
+        serde_json::from_slice(&self.file(id, File::Meta)).unwrap()
+    }
+
+    /// Lines of a log that are there.
+    pub(crate) fn log(&self, log: Log) -> Vec<Value> {
+        let beginning = self.flows.log_stat(log, None).beginning;
+        let bytes = whole(&mut self.flows.open_log(log, beginning));
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        lines.map(|line| serde_json::from_slice(line).expect("a whole line")).collect()
+    }
+}
+
+pub(crate) fn ids(flows: &Flows) -> Vec<u64> {
+    let mut ids = Vec::new();
+    flows.list(0, &mut |flow| {
+        ids.push(flow.id);
+        ControlFlow::Continue(())
+    });
+    ids
+}
+
+/// Reads on to the end.
+#[track_caller]
+pub(crate) fn whole(reading: &mut Reading) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let part = reading.read(bytes.len() as u64, 50_000).expect("it can be read");
+        if part.is_empty() {
+            return bytes;
+        }
+        bytes.extend(part);
+    }
+}
+
+/// An Ethernet frame from the client of this number, or to it.
+fn frame(client: u32, protocol: u8, from_client: bool, fragment: u16, rest: &[u8]) -> Vec<u8> {
+    let client = [&[10][..], &client.to_be_bytes()[1..]].concat();
+    let server = vec![192, 168, 0, 1];
+    let (from, to) = if from_client { (client, server) } else { (server, client) };
+    let mut frame = vec![0; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((20 + rest.len() as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(fragment.to_be_bytes());
+    frame.extend([64, protocol, 0, 0]);
+    frame.extend(from);
+    frame.extend(to);
+    frame.extend(rest);
+    frame
+}
+
+fn ports(port: u16, server: u16, from_client: bool) -> Vec<u8> {
+    let (from, to) = if from_client { (port, server) } else { (server, port) };
+    [from.to_be_bytes(), to.to_be_bytes()].concat()
+}
+
+/// A TCP segment between port `port` of a client and port 80.
+pub(crate) fn tcp(
+    client: u32,
+    port: u16,
+    from_client: bool,
+    (sequence, acknowledgment): (u32, u32),
+    flags: u8,
+    data: &[u8],
+) -> Vec<u8> {
+    let mut segment = ports(port, 80, from_client);
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(acknowledgment.to_be_bytes());
+    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend(data);
+    frame(client, 6, from_client, 0, &segment)
+}
+
+/// A UDP datagram between port `port` of a client and port 53.
+pub(crate) fn udp(client: u32, port: u16, from_client: bool, data: &[u8]) -> Vec<u8> {
+    let mut datagram = ports(port, 53, from_client);
+    datagram.extend((8 + data.len() as u16).to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(data);
+    frame(client, 17, from_client, 0, &datagram)
+}
+
+/// The same in two fragments, the first of which has this many bytes of data.
+pub(crate) fn fragmented_udp(client: u32, port: u16, data: &[u8], first: usize) -> [Vec<u8>; 2] {
+    let whole = udp(client, port, true, data);
+    let (head, tail) = whole[34..].split_at(8 + first);
+    let more = 1 << 13;
+    let offset = (head.len() / 8) as u16;
+    [frame(client, 17, true, more, head), frame(client, 17, true, offset, tail)]
+}
+
+/// A connection of which both sides see every segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Talk {
+    pub(crate) client: u32,
+    pub(crate) port: u16,
+    /// Sequence numbers of what comes next, of the client and of the server.
+    pub(crate) next: [u32; 2],
+    /// What each has sent.
+    pub(crate) sent: [Vec<u8>; 2],
+}
+
+pub(crate) const CLIENT: usize = 0;
+pub(crate) const SERVER: usize = 1;
+
+impl Talk {
+    pub(crate) fn new(client: u32, port: u16) -> Self {
+        // Some wrap soon.
+        let first = u32::MAX - client.wrapping_mul(977) % 3_000;
+        Self { client, port, next: [first, first ^ 0x5555_5555], sent: Default::default() }
+    }
+
+    pub(crate) fn segment(&mut self, side: usize, flags: u8, data: &[u8]) -> Vec<u8> {
+        let acknowledgment = if flags & ACK == 0 { 0 } else { self.next[1 - side] };
+        let numbers = (self.next[side], acknowledgment);
+        let frame = tcp(self.client, self.port, side == CLIENT, numbers, flags, data);
+        let counts = data.len() as u32 + u32::from(flags & (SYN | FIN) != 0);
+        self.next[side] = self.next[side].wrapping_add(counts);
+        self.sent[side].extend(data);
+        frame
+    }
+
+    pub(crate) fn open(&mut self) -> Vec<Vec<u8>> {
+        vec![
+            self.segment(CLIENT, SYN, b""),
+            self.segment(SERVER, SYN | ACK, b""),
+            self.segment(CLIENT, ACK, b""),
+        ]
+    }
+
+    /// Data in segments of at most `most` bytes.
+    pub(crate) fn says(&mut self, side: usize, data: &[u8], most: usize) -> Vec<Vec<u8>> {
+        data.chunks(most).map(|part| self.segment(side, ACK, part)).collect()
+    }
+
+    pub(crate) fn close(&mut self) -> Vec<Vec<u8>> {
+        vec![
+            self.segment(CLIENT, FIN | ACK, b""),
+            self.segment(SERVER, FIN | ACK, b""),
+            self.segment(CLIENT, ACK, b""),
+        ]
+    }
+
+    /// All of a connection in which the client says this and the server that.
+    pub(crate) fn exchange(&mut self, asks: &[u8], answers: &[u8]) -> Vec<Vec<u8>> {
+        let mut frames = self.open();
+        frames.extend(self.says(CLIENT, asks, 1_000));
+        frames.extend(self.says(SERVER, answers, 1_000));
+        frames.extend(self.close());
+        frames
+    }
+}
+
+pub(crate) fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").into_bytes()
+}
+
+pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
