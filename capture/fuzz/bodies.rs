@@ -116,6 +116,7 @@ pub(crate) fn http(data: &[u8]) {
         pending_bytes: 600,
         chunk_line: 40,
         body_ranges: 6,
+        pending_ranges: 10,
         codings: 3,
         junk_line: 40,
     };

@@ -233,6 +233,31 @@ fn bounds_bite_and_are_counted() {
 }
 
 #[test]
+fn pieces_of_bodies_under_way_are_counted_and_bounded() {
+    const PIECES: usize = 1_000;
+    let chunks = "1\r\na\r\n".repeat(PIECES);
+    let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    let limits = Limits { pending_ranges: 5 * PIECES, ..Limits::default() };
+    let mut parser = Parser::new(limits);
+    let mut at = 0;
+    for number in 1..=20 {
+        parser.feed(Direction::Request, at, request.as_bytes(), Timestamp::default());
+        at += request.len() as u64;
+        let pieces = parser.pending() * PIECES;
+        assert!(parser.memory() >= pieces * 16, "{} with {pieces}", parser.memory());
+        // Six, since the last is still within when it begins.
+        assert_eq!(parser.pending(), number.min(6));
+    }
+    assert_eq!(parser.counters().shed_requests, 14);
+    let shed = transactions(&mut parser);
+    assert!(shed.iter().all(|one| one.state == State::Truncated) && shed.len() == 14);
+    parser.end(Direction::Request, End::Fin);
+    parser.end(Direction::Response, End::Fin);
+    assert_eq!(transactions(&mut parser).len(), 6);
+    assert!(parser.memory() < 10_000, "{}", parser.memory());
+}
+
+#[test]
 fn records_transcripts_and_har() {
     let request = "POST /a.txt?q=1&r HTTP/1.1\r\nHost: h\r\nCookie: a=b; c=d\r\n\
                    Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::pairing::Open;
 use super::side::Phase;
 use super::{End, Parser};
-use crate::http::transaction::{Direction, Message, State};
+use crate::http::transaction::{Body, Direction, Message, State};
 use crate::time::Timestamp;
 
 impl Parser {
@@ -51,11 +51,19 @@ impl Parser {
 
     pub(super) fn add(&mut self, direction: Direction, range: &Range<u64>, hole: bool) {
         let limit = self.limits.body_ranges;
-        let mut full = false;
+        let (mut full, mut added) = (false, 0_usize);
         self.message(direction, |message| {
-            full = !push(&mut message.body.ranges, range, limit)
-                || hole && !push(&mut message.body.holes, range, limit);
+            let Body { ranges, holes, .. } = &mut message.body;
+            let before = ranges.len().saturating_add(holes.len());
+            full = !push(ranges, range, limit) || hole && !push(holes, range, limit);
+            added = ranges.len().saturating_add(holes.len()).saturating_sub(before);
         });
+        if added > 0 {
+            self.pending_ranges = self.pending_ranges.saturating_add(added);
+            if let Some(open) = self.current(direction) {
+                open.ranges = open.ranges.saturating_add(added);
+            }
+        }
         if full {
             let length = range.end.saturating_sub(range.start);
             self.counters.unlisted_bytes = self.counters.unlisted_bytes.saturating_add(length);

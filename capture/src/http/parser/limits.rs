@@ -18,6 +18,8 @@ pub struct Limits {
     pub chunk_line: usize,
     /// Ranges of a body, each of 16 bytes here; a body of one-byte chunks has one per byte.
     pub body_ranges: usize,
+    /// Ranges of the bodies of transactions under way, together: those of four bodies.
+    pub pending_ranges: usize,
     /// Codings remembered of a body.
     pub codings: usize,
     /// Bytes of a line before the status line that is skipped.
@@ -33,6 +35,7 @@ impl Default for Limits {
             pending_bytes: 1 << 20,
             chunk_line: 16 << 10,
             body_ranges: 1 << 16,
+            pending_ranges: 1 << 18,
             codings: 16,
             junk_line: 256,
         }
@@ -46,7 +49,8 @@ pub struct Counters {
     pub long_heads: u64,
     /// Headers left out for [`Limits::headers`].
     pub dropped_headers: u64,
-    /// Requests given up for [`Limits::pending`] and [`Limits::pending_bytes`].
+    /// Requests given up for [`Limits::pending`], [`Limits::pending_bytes`], and
+    /// [`Limits::pending_ranges`].
     pub shed_requests: u64,
     /// Chunk lines longer than [`Limits::chunk_line`].
     pub long_chunk_lines: u64,

@@ -31,6 +31,7 @@ mod step;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::transaction::{Direction, Transaction};
 use crate::time::Timestamp;
@@ -79,6 +80,8 @@ pub struct Parser {
     counters: Counters,
     last_index: u64,
     pending_bytes: usize,
+    /// Ranges and holes in the bodies of `open`.
+    pending_ranges: usize,
     /// Responses to come whose requests were given up.
     shed: u64,
     /// Highest stream offset of the responses that the client is known to have seen.
@@ -115,7 +118,9 @@ impl Parser {
         let carried = self.request.carry.capacity().saturating_add(self.response.carry.capacity());
         let open = self.open.capacity().saturating_mul(size_of::<Open>());
         // Parsed headers take about thrice what they took on the wire.
-        carried.saturating_add(open).saturating_add(self.pending_bytes.saturating_mul(3))
+        let ranges = self.pending_ranges.saturating_mul(size_of::<Range<u64>>());
+        let heads = self.pending_bytes.saturating_mul(3);
+        carried.saturating_add(open).saturating_add(heads).saturating_add(ranges)
     }
 
     /// The client said that it has the response stream up to `offset` (a TCP acknowledgement).

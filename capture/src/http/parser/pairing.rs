@@ -18,6 +18,8 @@ pub(super) struct Open {
     /// What the client had seen of the responses when it sent the request.
     pub(super) floor: u64,
     pub(super) head_bytes: usize,
+    /// Ranges and holes of both bodies.
+    pub(super) ranges: usize,
     pub(super) request_done: bool,
     pub(super) response_done: bool,
 }
@@ -36,10 +38,11 @@ impl Parser {
         self.pending_bytes = self.pending_bytes.saturating_add(head_bytes);
         while self.open.len() >= self.limits.pending
             || self.pending_bytes > self.limits.pending_bytes
+            || self.pending_ranges > self.limits.pending_ranges
         {
             let oldest = self.open.iter().position(|open| !open.response_done);
             let Some(mut shed) = oldest.and_then(|at| self.open.remove(at)) else { break };
-            self.pending_bytes = self.pending_bytes.saturating_sub(shed.head_bytes);
+            self.left(&shed);
             if shed.transaction.response.is_none() {
                 self.shed = self.shed.saturating_add(1);
             } else {
@@ -170,6 +173,12 @@ impl Parser {
         self.events.push_back(Event::Switched { request, response });
     }
 
+    /// It is no longer under way.
+    fn left(&mut self, open: &Open) {
+        self.pending_bytes = self.pending_bytes.saturating_sub(open.head_bytes);
+        self.pending_ranges = self.pending_ranges.saturating_sub(open.ranges);
+    }
+
     /// Hands out what ended.
     pub(super) fn emit(&mut self) {
         let mut at = 0_usize;
@@ -179,7 +188,7 @@ impl Parser {
                 continue;
             }
             if let Some(open) = self.open.remove(at) {
-                self.pending_bytes = self.pending_bytes.saturating_sub(open.head_bytes);
+                self.left(&open);
                 self.events.push_back(Event::Transaction(Box::new(open.transaction)));
             }
         }
