@@ -1,0 +1,194 @@
+//! How flows end and leave: their time has come, there is no room, or their packets are gone.
+//!
+//! Readers get at the table in between, however many leave at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{AFTERWARDS, Engine, SLICE, retire};
+use crate::flow::one::Flow;
+use crate::flow::recorder::Job;
+use crate::flow::table::{Place, Table};
+use crate::flow::window::Window;
+use crate::tcp::after;
+use crate::time::Timestamp;
+
+/// Flows that are looked at without letting readers in between because time has passed, or memory
+/// is short: more than begin meanwhile.
+const TURN: usize = 4 * SLICE;
+
+impl Engine {
+    /// Has the timer look at a flow then, or before.
+    pub(super) fn schedule(&mut self, table: &mut Table, place: Place, at: Timestamp) {
+        if let Some(scheduled) = table.scheduled(place)
+            && at.nanoseconds() < *scheduled
+        {
+            *scheduled = at.nanoseconds();
+            self.timers.schedule(at, place);
+        }
+    }
+
+    /// Some of the flows whose time has come. Whether these were all.
+    pub(super) fn timers_due(
+        &mut self,
+        table: &mut Table,
+        now: Timestamp,
+        window: &Window<'_>,
+    ) -> bool {
+        let due = self.timers.due(now);
+        self.due.extend(due.into_iter().map(|place| (now, place)));
+        for _ in 0..TURN {
+            let Some((due, place)) = self.due.pop_front() else { break };
+            match table.scheduled(place) {
+                Some(scheduled) if *scheduled <= due.nanoseconds() => *scheduled = u64::MAX,
+                // Gone since, or scheduled twice, and the other time is the one that counts.
+                _ => continue,
+            }
+            self.with(table, place, window, |flow, tools| flow.poll(now, tools));
+            if let Some(flow) = table.get(place)
+                && flow.ended.is_none()
+            {
+                let deadline = flow.deadline(&self.settings);
+                self.schedule(table, place, deadline);
+            }
+            table.touched(place);
+        }
+        let latest = after(now, AFTERWARDS);
+        // Behind the latest: time has gone back since.
+        let is_rested = self.rest(table, TURN, |at| at <= now || at > latest);
+        self.due.is_empty() && is_rested
+    }
+
+    /// Flows that have ended long enough ago, so many of them, give back what it does not take to
+    /// read them. Whether these were all.
+    fn rest(
+        &mut self,
+        table: &mut Table,
+        most: usize,
+        is_enough: impl Fn(Timestamp) -> bool,
+    ) -> bool {
+        for _ in 0..most {
+            let Some((_, place)) = self.resting.front().copied().filter(|(at, _)| is_enough(*at))
+            else {
+                return true;
+            };
+            self.resting.pop_front();
+            retire(table, place);
+        }
+        false
+    }
+
+    /// Keeps within the bounds: the flows of which nothing was heard for longest go first.
+    pub(super) fn make_room(&mut self, table: &mut Table, window: &Window<'_>) {
+        let limits = self.options.limits;
+        while table.active() > limits.open
+            && let Some(place) = table.oldest_active()
+        {
+            self.with(table, place, window, |flow, tools| flow.close(true, tools));
+            retire(table, place);
+        }
+        let others = self.shared.memory_beside_flows();
+        let most = limits.memory.saturating_sub(others);
+        // Before anything leaves, what is only kept for stragglers goes.
+        if table.memory() > most {
+            self.rest(table, TURN, |_| true);
+        }
+        while (table.len() > limits.flows || table.memory() > most)
+            && let Some(place) = table.oldest()
+        {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.doom(table, place, window);
+        }
+    }
+
+    /// Has a flow leave the tree once all that was to be told of it is told.
+    fn doom(&mut self, table: &mut Table, place: Place, window: &Window<'_>) {
+        self.with(table, place, window, |flow, tools| flow.close(true, tools));
+        if let Some(id) = table.doom(place) {
+            self.outbox.push(Job::Gone { id });
+        }
+    }
+
+    /// Flows leave with their last packet. An error if the recorder is gone.
+    pub(super) fn expire(&mut self, oldest: u64, oldest_chunk: u64) -> Result<(), ()> {
+        if oldest <= self.oldest {
+            return Ok(());
+        }
+        self.oldest = oldest;
+        let shared = Arc::clone(&self.shared);
+        shared.oldest.store(oldest, Ordering::Relaxed);
+        shared.locator.write().expire(oldest_chunk);
+        let window = Window::between(&shared, u64::MAX, &[]);
+        loop {
+            let mut table = shared.table.write();
+            for _ in 0..SLICE {
+                let is_gone =
+                    |flow: &mut Flow| flow.packets.last().is_none_or(|last| last < oldest);
+                match table.oldest() {
+                    Some(place) if table.get(place).is_some_and(is_gone) => {
+                        self.doom(&mut table, place, &window);
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            drop(table);
+            self.deliver()?;
+        }
+    }
+
+    /// Time passes without packets. An error if the recorder is gone.
+    pub(super) fn pass_time(&mut self) -> Result<(), ()> {
+        let (newest, seen) = self.clock;
+        if newest == Timestamp::default() || self.is_over {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let window = Window::between(&shared, u64::MAX, &[]);
+        let now = after(newest, seen.elapsed());
+        while !self.timers_due(&mut shared.table.write(), now, &window) {
+            self.deliver()?;
+        }
+        self.forget(&mut shared.table.write());
+        Ok(())
+    }
+
+    /// The capture has ended, and with it all that is under way. An error if the recorder is gone.
+    pub(super) fn close_all(&mut self) -> Result<(), ()> {
+        let shared = Arc::clone(&self.shared);
+        let window = Window::between(&shared, u64::MAX, &[]);
+        loop {
+            let mut table = shared.table.write();
+            for _ in 0..SLICE {
+                let Some(place) = table.oldest_active() else {
+                    self.rest(&mut table, usize::MAX, |_| true);
+                    self.is_over = true;
+                    return Ok(());
+                };
+                self.finish(&mut table, place, &window);
+            }
+            drop(table);
+            self.deliver()?;
+        }
+    }
+
+    /// Keeps what is waited for as bounded as the flows are: those that left it are in there until
+    /// their time, and so are those that have ended.
+    pub(super) fn forget(&mut self, table: &mut Table) {
+        if self.timers.len() > table.active().saturating_mul(2).saturating_add(TURN) {
+            self.timers.clear();
+            self.due.clear();
+            for (place, at) in table.all_scheduled().filter(|(_, at)| *at != u64::MAX) {
+                self.timers.schedule(Timestamp::from_nanoseconds(at), place);
+            }
+        }
+        let most = self.options.limits.open.min(table.len().saturating_add(TURN));
+        self.rest(table, self.resting.len().saturating_sub(most), |_| true);
+        if self.resting.len() < self.resting.capacity() / 4 {
+            self.resting.shrink_to(self.resting.len().saturating_mul(2));
+        }
+        let waiting = self.resting.capacity().saturating_add(self.due.capacity());
+        let waiting = waiting.saturating_mul(size_of::<(Timestamp, Place)>());
+        let memory = waiting.saturating_add(self.timers.memory());
+        self.shared.waiting.store(memory, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,353 @@
+//! The thread that reads every packet of a store once and puts it into its flow.
+
+mod incoming;
+mod leaving;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::meta::State;
+use super::one::{Flow, News, Tools, Totals};
+use super::recorder::Job;
+use super::table::{Place, Table};
+use super::timer::Timers;
+use super::window::Window;
+use super::{Options, Shared};
+use crate::bell::Bell;
+use crate::decode::{self, Decoder, Outcome};
+use crate::linktype::LinkType;
+use crate::record::Record;
+use crate::store::{Bounds, Chunk, PinError, Target};
+use crate::tcp::{Event, Settings, after};
+use crate::time::{Precision, Timestamp};
+
+/// Packets that are processed without letting readers of the flows in between: a tenth of a
+/// millisecond.
+const SLICE: usize = 256;
+
+/// Longest sleep, so that flows time out on an idle link.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How long a connection that ended is kept whole, so that what straggles in is not taken for a
+/// new one: after the end, which itself comes after [`Settings::linger`].
+const AFTERWARDS: Duration = Duration::from_secs(8);
+
+/// How far packets of several queues may be from the order in which they came. Further back the
+/// clock was set, or another savefile begins; then time goes on from there, or else what comes next
+/// would have been silent for too long at once.
+const REORDERED: Duration = Duration::from_secs(1);
+
+/// Where the engine is.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    /// The next packet.
+    number: u64,
+    /// Its chunk, and bytes and records before it there; `None` if that has to be found.
+    at: Option<(u64, usize, usize)>,
+}
+
+/// Everything only the thread uses.
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    jobs: SyncSender<Vec<Job>>,
+    bell: Arc<Bell>,
+    options: Options,
+    settings: Settings,
+    /// Always there between two slices.
+    decoder: Option<Decoder>,
+    timers: Timers<Place>,
+    /// Flows the timers have given, and when: some at a time are looked at.
+    due: VecDeque<(Timestamp, Place)>,
+    /// Flows that have ended, in that order, and until when they are kept whole.
+    resting: VecDeque<(Timestamp, Place)>,
+    events: Vec<Event>,
+    news: Vec<News>,
+    totals: Totals,
+    /// For the recorder, once the table is let go of.
+    outbox: Vec<Job>,
+    position: Position,
+    /// Time of the newest packet, and when it was looked at: time goes on from there.
+    clock: (Timestamp, Instant),
+    /// All flows were closed since the store had ended.
+    is_over: bool,
+    /// The oldest packet retained.
+    oldest: u64,
+    /// What the recorder was told last.
+    told: (u64, bool),
+}
+
+impl Engine {
+    /// To be called on the thread it will run on, which its bell wakes.
+    pub(super) fn new(shared: Arc<Shared>, jobs: SyncSender<Vec<Job>>, options: Options) -> Self {
+        let thread = thread::current();
+        let bell = Bell::new(move || thread.unpark());
+        shared.store.bells().hang(Arc::clone(&bell));
+        let first = shared.position.load(Ordering::Relaxed);
+        let decoding = decode::Options { tunnels: !options.outer, ..decode::Options::default() };
+        Self {
+            shared,
+            jobs,
+            bell,
+            options,
+            settings: Settings { policy: options.policy, ..Settings::default() },
+            decoder: Some(Decoder::new(decoding)),
+            timers: Timers::new(),
+            due: VecDeque::new(),
+            resting: VecDeque::new(),
+            events: Vec::new(),
+            news: Vec::new(),
+            totals: Totals::default(),
+            outbox: Vec::new(),
+            position: Position { number: first, at: None },
+            clock: (Timestamp::default(), Instant::now()),
+            is_over: false,
+            oldest: 0,
+            told: (0, false),
+        }
+    }
+
+    /// Runs until it is told to stop, or the recorder is gone.
+    pub(super) fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let bounds = self.shared.store.bounds();
+            self.skip_lost(&bounds);
+            let is_idle = if self.position.number < bounds.next.number {
+                self.is_over = false;
+                !self.chunk()
+            } else {
+                true
+            };
+            let is_at_end = bounds.ended && self.position.number >= bounds.next.number;
+            let mut done = self.expire(bounds.oldest.number, bounds.oldest_chunk);
+            if is_idle {
+                done = done.and_then(|()| self.pass_time());
+                if is_at_end && !self.is_over {
+                    done = done.and_then(|()| self.close_all());
+                }
+            }
+            self.publish(is_idle && self.is_over && bounds.ended);
+            if done.and_then(|()| self.deliver()).is_err() {
+                return;
+            }
+            if is_idle {
+                self.wait();
+            }
+        }
+    }
+
+    /// Sleeps until there are packets, or time has passed.
+    fn wait(&self) {
+        self.bell.arm();
+        let bounds = self.shared.store.bounds();
+        let is_new = self.position.number < bounds.next.number || bounds.ended && !self.is_over;
+        if !is_new && !self.shared.stop.load(Ordering::Acquire) {
+            thread::park_timeout(NAP);
+        }
+    }
+
+    /// Packets that were overwritten before they were looked at.
+    fn skip_lost(&mut self, bounds: &Bounds) {
+        let oldest = bounds.oldest.number;
+        if self.position.number < oldest {
+            let lost = oldest.saturating_sub(self.position.number);
+            self.shared.lost.fetch_add(lost, Ordering::Relaxed);
+            self.position = Position { number: oldest, at: None };
+        }
+    }
+
+    /// Processes what there is of the next chunk. Whether there was anything.
+    fn chunk(&mut self) -> bool {
+        let store = Arc::clone(&self.shared.store);
+        let (id, mut offset, mut index) = match self.position.at {
+            Some(at) => at,
+            None => match store.find(Target::Number(self.position.number)) {
+                Ok(id) => (id, 0, 0),
+                Err(_) => return false,
+            },
+        };
+        let chunk = match store.pin(id) {
+            Ok(chunk) => chunk,
+            Err(PinError::Lapped) => {
+                self.position.at = None;
+                return true;
+            }
+            Err(PinError::NotYet | PinError::Failed(_)) => return false,
+        };
+        let Some(header) = store.header() else { return false };
+        let bytes = chunk.bytes();
+        if self.position.at.is_none() {
+            // From its beginning to the packet.
+            let before = self.position.number.saturating_sub(chunk.first.number);
+            for _ in 0..before {
+                let len = bytes.get(offset..).and_then(crate::record::len_at);
+                offset = offset.saturating_add(len.unwrap_or(0));
+                index = index.saturating_add(1);
+            }
+            self.shared.locator.write().begin_chunk(id, self.position.number);
+        }
+        let mut is_any = false;
+        loop {
+            let (slice, behind) = self.slice(bytes, offset);
+            if slice.is_empty() {
+                break;
+            }
+            is_any = true;
+            self.process(&chunk, &slice, index, header.precision, header.link_type);
+            index = index.saturating_add(slice.len());
+            offset = behind;
+            if self.shared.stop.load(Ordering::Acquire) || self.outbox.len() >= SLICE {
+                break;
+            }
+        }
+        let is_done = chunk.complete && offset >= bytes.len();
+        self.position.at =
+            if is_done { Some((id.saturating_add(1), 0, 0)) } else { Some((id, offset, index)) };
+        if is_done {
+            self.shared.locator.write().begin_chunk(id.saturating_add(1), self.position.number);
+        }
+        is_any || is_done
+    }
+
+    /// The next records, which can be located from now on, and where they end.
+    fn slice<'c>(&self, bytes: &'c [u8], offset: usize) -> (Vec<Record<'c>>, usize) {
+        let mut slice = Vec::with_capacity(SLICE);
+        let mut at = offset;
+        let mut locator = self.shared.locator.write();
+        while slice.len() < SLICE
+            && let Some(record) = bytes.get(at..).and_then(Record::parse)
+        {
+            locator.record(u32::try_from(at).unwrap_or(u32::MAX));
+            at = at.saturating_add(record.len());
+            slice.push(record);
+        }
+        (slice, at)
+    }
+
+    /// Puts the packets of a slice into their flows.
+    fn process(
+        &mut self,
+        chunk: &Chunk<'_>,
+        slice: &[Record<'_>],
+        first: usize,
+        precision: Precision,
+        link_type: LinkType,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        // What it finds borrows from it, and the rest of the engine works on that.
+        let Some(mut decoder) = self.decoder.take() else { return };
+        let mut table = shared.table.write();
+        for (index, record) in (first..).zip(slice) {
+            let time = record.time(precision);
+            let window = Window {
+                store: &*shared.store,
+                locator: &shared.locator,
+                precision,
+                chunk: chunk.id,
+                bytes: chunk.bytes(),
+                number: self.position.number,
+                data: record.data,
+                time,
+            };
+            let foreign = chunk
+                .interface(index)
+                .and_then(|interface| shared.store.interface(interface.id)?.link_type)
+                .filter(|foreign| *foreign != link_type);
+            if time > self.clock.0 || after(time, REORDERED) < self.clock.0 {
+                self.clock.0 = time;
+            }
+            let link_type = foreign.unwrap_or(link_type);
+            match decoder.packet(link_type, window.number, time, record.original_len, record.data) {
+                Outcome::Decoded(packet) => {
+                    self.packet(&mut table, &packet, record, foreign, &window);
+                }
+                Outcome::Fragment => {}
+                Outcome::Undecoded(_) => {
+                    shared.undecodable.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            self.position.number = self.position.number.saturating_add(1);
+        }
+        self.decoder = Some(decoder);
+        self.clock.1 = Instant::now();
+        let window = Window::between(&shared, chunk.id, chunk.bytes());
+        self.timers_due(&mut table, self.clock.0, &window);
+        self.make_room(&mut table, &window);
+        self.forget(&mut table);
+    }
+
+    /// Does something to a flow, and takes up what it tells.
+    fn with<T>(
+        &mut self,
+        table: &mut Table,
+        place: Place,
+        window: &Window<'_>,
+        act: impl FnOnce(&mut Flow, &mut Tools<'_>) -> T,
+    ) -> Option<T> {
+        let Self { settings, events, news, totals, .. } = self;
+        let flow = table.get(place)?;
+        let mut tools = Tools { settings, window, events, news, totals };
+        let result = act(flow, &mut tools);
+        let (id, ended) = (flow.id, flow.ended);
+        for news in std::mem::take(&mut self.news) {
+            match news {
+                News::Transaction(transaction, request) => {
+                    self.outbox.push(Job::Transaction { id, request, transaction });
+                }
+                News::Closed => {
+                    table.deactivate(place);
+                    let count = match ended {
+                        Some(State::Evicted) => &self.shared.evicted,
+                        _ => &self.shared.closed,
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    self.outbox.push(Job::Closed { id });
+                    self.resting.push_back((after(self.clock.0, AFTERWARDS), place));
+                }
+            }
+        }
+        Some(result)
+    }
+
+    /// Packets with its key go to another flow from now on; ends it if it has not.
+    fn finish(&mut self, table: &mut Table, place: Place, window: &Window<'_>) {
+        self.with(table, place, window, |flow, tools| flow.close(false, tools));
+        retire(table, place);
+    }
+
+    /// Says how far it is.
+    fn publish(&mut self, is_over: bool) {
+        let number = self.position.number;
+        self.shared.position.store(number, Ordering::Relaxed);
+        self.shared.gaps.store(self.totals.gaps, Ordering::Relaxed);
+        self.shared.conflicts.store(self.totals.conflicts, Ordering::Relaxed);
+        if !self.outbox.is_empty() || self.told != (number, is_over) {
+            self.told = (number, is_over);
+            self.outbox.push(Job::Reached { number, is_over });
+        }
+    }
+
+    /// Hands over to the recorder, and waits for it if it is behind; an error if it is gone, or is
+    /// about to be.
+    fn deliver(&mut self) -> Result<(), ()> {
+        if self.shared.stop.load(Ordering::Acquire) {
+            return Err(());
+        }
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        self.jobs.send(std::mem::take(&mut self.outbox)).map_err(drop)
+    }
+}
+
+/// Nothing more goes to a flow: it gives back what it does not need to be read.
+fn retire(table: &mut Table, place: Place) {
+    table.unkey(place);
+    if let Some(flow) = table.get(place) {
+        flow.compact();
+    }
+    table.touched(place);
+}
