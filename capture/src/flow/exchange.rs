@@ -12,6 +12,7 @@ use crate::http::head::Head;
 use crate::http::names;
 use crate::http::parser::Limits;
 use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use crate::tcp;
 use crate::time::Timestamp;
 
 /// A message without its text.
@@ -187,5 +188,67 @@ impl Exchange {
         let parts = [&self.request, &self.response];
         let parts = parts.into_iter().flatten().map(|part| part.memory()).sum::<usize>();
         parts.saturating_add(self.interim.len().saturating_mul(16))
+    }
+}
+
+/// Transactions that may be under way at a time: above what the parser's limits allow.
+const PENDING: usize = 512;
+
+/// What was seen of HTTP.
+#[derive(Debug)]
+pub(super) struct Http {
+    /// The direction requests go in.
+    pub(super) request: tcp::Direction,
+    /// Transactions that ended, in the order in which they did.
+    pub(super) exchanges: Vec<Exchange>,
+    /// Of these, those that are not complete.
+    pub(super) incomplete: u64,
+    /// The highest index among them.
+    newest: u64,
+    /// Heap memory of `exchanges`.
+    pub(super) memory: usize,
+}
+
+impl Http {
+    /// Nothing yet.
+    pub(super) fn new(request: tcp::Direction) -> Self {
+        Self { request, exchanges: Vec::new(), incomplete: 0, newest: 0, memory: 0 }
+    }
+
+    /// Adds a transaction that ended.
+    pub(super) fn push(&mut self, exchange: Exchange) {
+        if exchange.state != State::Complete {
+            self.incomplete = self.incomplete.saturating_add(1);
+        }
+        self.memory = self.memory.saturating_add(exchange.memory());
+        self.newest = self.newest.max(exchange.index);
+        self.exchanges.push(exchange);
+    }
+
+    /// The transaction of this index.
+    pub(super) fn exchange(&self, index: u64) -> Option<&Exchange> {
+        if index == 0 || index > self.newest {
+            return None;
+        }
+        // They end nearly in the order in which they begin: no more are pending at a time.
+        let near = usize::try_from(index.saturating_sub(1)).ok()?;
+        match self.exchanges.get(near) {
+            Some(exchange) if exchange.index == index => return Some(exchange),
+            _ => {}
+        }
+        let from = near.saturating_sub(PENDING).min(self.exchanges.len());
+        let to = near.saturating_add(PENDING).min(self.exchanges.len());
+        self.exchanges.get(from..to)?.iter().find(|exchange| exchange.index == index)
+    }
+
+    /// The transactions from an index on, in the order in which they began.
+    pub(super) fn from(&self, index: u64) -> impl Iterator<Item = &Exchange> {
+        (index.max(1)..=self.newest).filter_map(|index| self.exchange(index))
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn memory(&self) -> usize {
+        let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
+        self.memory.saturating_add(table).saturating_add(size_of::<Self>())
     }
 }

@@ -27,6 +27,7 @@ mod engine;
 mod exchange;
 mod gather;
 mod key;
+mod kind;
 mod locator;
 mod log;
 mod made;

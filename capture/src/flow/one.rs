@@ -1,8 +1,9 @@
 //! One flow: what is known of a conversation, from its first packet until it leaves the tree.
 
-use super::app::{App, Found, Probing, TlsHellos};
-use super::exchange::Exchange;
+use super::app::{App, Found, TlsHellos};
+use super::exchange::Http;
 use super::key::{Key, Network, Protocol};
+use super::kind::{Embryo, Ended, Kind, Short, Tcp};
 use super::messages::Messages;
 use super::meta::State;
 use super::packets::Packets;
@@ -11,10 +12,8 @@ use crate::extent::Extent;
 use crate::http::parser::End;
 use crate::http::transaction::Transaction;
 use crate::tcp::assembler::Limits;
-use crate::tcp::seq::Sequence;
 use crate::tcp::{
-    Assembler, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Segment,
-    Settings, Verdict,
+    Assembler, Connection, Direction, Event, NoBytes, Policy, Ports, Segment, Settings, Verdict,
 };
 use crate::time::Timestamp;
 
@@ -71,79 +70,6 @@ pub(super) struct Flow {
 pub(super) struct Sent {
     pub(super) packets: u64,
     pub(super) bytes: u64,
-}
-
-/// What was seen of HTTP.
-#[derive(Debug)]
-pub(super) struct Http {
-    /// The direction requests go in.
-    pub(super) request: Direction,
-    /// Transactions that ended, in the order in which they did.
-    pub(super) exchanges: Vec<Exchange>,
-    /// Of these, those that are not complete.
-    pub(super) incomplete: u64,
-    /// The highest index among them.
-    newest: u64,
-    /// Heap memory of `exchanges`.
-    pub(super) memory: usize,
-}
-
-/// The state of a flow, which is most of its memory.
-#[derive(Debug)]
-pub(super) enum Kind {
-    /// One segment without payload, as a flood of SYNs leaves behind: what a [`Connection`] can be
-    /// made of if a second one comes.
-    Embryo(Embryo),
-    /// TCP that is followed.
-    Tcp(Box<Tcp>),
-    /// UDP.
-    Udp(Box<[Assembler; 2]>),
-    /// TCP that is over.
-    Ended(Box<Ended>),
-}
-
-/// The first segment of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Embryo {
-    direction: Direction,
-    sequence: Sequence,
-    acknowledgment: Option<Sequence>,
-    flags: Flags,
-    window: u16,
-}
-
-/// A connection that is followed, and what it speaks.
-#[derive(Debug)]
-pub(super) struct Tcp {
-    pub(super) connection: Connection,
-    app: App,
-}
-
-/// What stays of a connection.
-#[derive(Debug)]
-pub(super) struct Ended {
-    streams: [Option<Box<Assembler>>; 2],
-    counters: [Short; 2],
-    pub(super) closed_by: Option<Direction>,
-    pub(super) handshake_us: Option<u32>,
-}
-
-/// The counters that `meta.json` has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Short {
-    pub(super) retransmitted: u32,
-    pub(super) out_of_order: u32,
-    pub(super) overlapping: u32,
-}
-
-impl From<&Counters> for Short {
-    fn from(counters: &Counters) -> Self {
-        Self {
-            retransmitted: counters.retransmitted,
-            out_of_order: counters.out_of_order,
-            overlapping: counters.overlapping,
-        }
-    }
 }
 
 /// The one of a pair.
@@ -555,9 +481,6 @@ const UDP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 /// The same if only one side has sent: `nf_conntrack_udp_timeout`.
 const UDP_UNANSWERED_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Transactions that may be under way at a time: above what the parser's limits allow.
-const PENDING: usize = 512;
-
 const NO_PORTS: Ports = Ports { forward: 0, backward: 0 };
 
 /// Takes what the parser has to say.
@@ -579,105 +502,5 @@ const fn how(state: State) -> End {
         State::Opening | State::Open | State::Closing | State::Midstream | State::Evicted => {
             End::Evicted
         }
-    }
-}
-
-impl Tcp {
-    fn new(key: &Key) -> Self {
-        let ports = Ports {
-            forward: key.sender(Direction::Forward).1,
-            backward: key.sender(Direction::Backward).1,
-        };
-        Self { connection: Connection::new(ports), app: App::Probing(Probing::default()) }
-    }
-}
-
-impl Embryo {
-    fn new(segment: &Segment<'_>) -> Self {
-        Self {
-            direction: segment.direction,
-            sequence: segment.sequence,
-            acknowledgment: segment.acknowledgment,
-            flags: segment.flags,
-            window: segment.window,
-        }
-    }
-
-    fn segment(&self, time: Timestamp) -> Segment<'static> {
-        Segment {
-            time,
-            packet: 0,
-            direction: self.direction,
-            sequence: self.sequence,
-            acknowledgment: self.acknowledgment,
-            flags: self.flags,
-            window: self.window,
-            payload: &[],
-            wire_len: 0,
-        }
-    }
-}
-
-impl Ended {
-    fn new(connection: Connection) -> Self {
-        let (closed_by, handshake_us) = (connection.closed_by(), connection.handshake_us());
-        let counters = [
-            connection.counters(Direction::Forward).into(),
-            connection.counters(Direction::Backward).into(),
-        ];
-        let (forward, backward) = connection.into_assemblers();
-        let streams = [forward, backward].map(|mut stream| {
-            stream.shrink();
-            (stream.end() > 0).then(|| Box::new(stream))
-        });
-        Self { streams, counters, closed_by, handshake_us }
-    }
-
-    fn memory(&self) -> usize {
-        let streams = self.streams.iter().flatten();
-        let streams = streams.map(|stream| stream.memory().saturating_add(size_of::<Assembler>()));
-        size_of::<Self>().saturating_add(streams.sum())
-    }
-}
-
-impl Http {
-    fn new(request: Direction) -> Self {
-        Self { request, exchanges: Vec::new(), incomplete: 0, newest: 0, memory: 0 }
-    }
-
-    /// Adds a transaction that ended.
-    pub(super) fn push(&mut self, exchange: Exchange) {
-        if exchange.state != crate::http::transaction::State::Complete {
-            self.incomplete = self.incomplete.saturating_add(1);
-        }
-        self.memory = self.memory.saturating_add(exchange.memory());
-        self.newest = self.newest.max(exchange.index);
-        self.exchanges.push(exchange);
-    }
-
-    /// The transaction of this index.
-    pub(super) fn exchange(&self, index: u64) -> Option<&Exchange> {
-        if index == 0 || index > self.newest {
-            return None;
-        }
-        // They end nearly in the order in which they begin: no more are pending at a time.
-        let near = usize::try_from(index.saturating_sub(1)).ok()?;
-        match self.exchanges.get(near) {
-            Some(exchange) if exchange.index == index => return Some(exchange),
-            _ => {}
-        }
-        let from = near.saturating_sub(PENDING).min(self.exchanges.len());
-        let to = near.saturating_add(PENDING).min(self.exchanges.len());
-        self.exchanges.get(from..to)?.iter().find(|exchange| exchange.index == index)
-    }
-
-    /// The transactions from an index on, in the order in which they began.
-    pub(super) fn from(&self, index: u64) -> impl Iterator<Item = &Exchange> {
-        (index.max(1)..=self.newest).filter_map(|index| self.exchange(index))
-    }
-
-    fn memory(&self) -> usize {
-        let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
-        self.memory.saturating_add(table).saturating_add(size_of::<Self>())
     }
 }
