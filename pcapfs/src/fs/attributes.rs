@@ -1,6 +1,7 @@
 //! What stat(2) says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capture::flow::Stat;
 use capture::ring::Permissions;
@@ -11,7 +12,7 @@ use super::error::Error;
 use super::file::Content;
 use super::known::{Begins, Version};
 use super::node::{Leaf, Node, Part};
-use super::{Attributes, Kind, Tree, status};
+use super::{A_MOMENT, Attributes, Kind, LASTING, Tree, status};
 
 /// Links of a directory that has no directories in it: its name and its own `.`.
 const LINKS: u32 = 2;
@@ -67,13 +68,13 @@ impl Tree {
             size,
             present: size,
             modified,
-            is_lasting: false,
+            valid: Duration::ZERO,
         };
         match node {
             Node::Root => {
                 let directories = self.captures.all().len();
                 let links = u32::try_from(directories).unwrap_or(u32::MAX).saturating_add(LINKS);
-                Ok(Attributes { links, is_lasting: true, ..of_root(0o755, 0, self.started) })
+                Ok(Attributes { links, valid: A_MOMENT, ..of_root(0o755, 0, self.started) })
             }
             Node::Readme => Ok(of_root(0o444, status::README.len() as u64, self.started)),
             Node::RootStatus => {
@@ -90,7 +91,7 @@ impl Tree {
                 // `flows` is in it.
                 let links = LINKS + 1;
                 let attributes = of_entry(inode, &entry, node, 0, modified);
-                Ok(Attributes { links, is_lasting: true, ..attributes })
+                Ok(Attributes { links, valid: A_MOMENT, ..attributes })
             }
             Node::Leaf(id, _) => self.of_leaf(inode, version, &self.entry(id)?, thread),
             Node::Flow(id, flow, part) => {
@@ -103,7 +104,8 @@ impl Tree {
                 let flow = flow.ok_or(Error::NotFound)?;
                 let links = if part == Part::Bodies { LINKS } else { UNKNOWN_LINKS };
                 let attributes = of_entry(inode, &entry, node, 0, flow.modified);
-                Ok(Attributes { links, is_lasting: flow.is_over, ..attributes })
+                let valid = if flow.is_over { LASTING } else { Duration::ZERO };
+                Ok(Attributes { links, valid, ..attributes })
             }
         }
     }
@@ -137,7 +139,7 @@ impl Tree {
             Leaf::Log(_) => self.of_flow_file(inode, version, entry, thread),
             Leaf::Flows => {
                 let attributes = plain(0, newest(entry));
-                Ok(Attributes { links: UNKNOWN_LINKS, is_lasting: true, ..attributes })
+                Ok(Attributes { links: UNKNOWN_LINKS, valid: A_MOMENT, ..attributes })
             }
         }
     }
@@ -153,7 +155,7 @@ impl Tree {
         let attributes = |stat: Stat, links| Attributes {
             present: stat.present,
             links,
-            is_lasting: stat.is_final && !version.node.begins_anew() && links > 0,
+            valid: if links > 0 && is_final(version, stat) { LASTING } else { Duration::ZERO },
             ..of_entry(inode, entry, version.node, stat.size, stat.modified)
         };
         match Self::stat(version, entry) {
@@ -244,6 +246,11 @@ impl Tree {
     }
 }
 
+/// Whether a file of a flow stays what it is.
+pub(super) fn is_final(version: Version, stat: Stat) -> bool {
+    stat.is_final && !version.node.begins_anew()
+}
+
 /// When something last changed in a capture.
 fn newest(entry: &Entry) -> Timestamp {
     entry.capture.store().bounds().newest_time.unwrap_or_else(|| entry.capture.started())
@@ -260,6 +267,6 @@ fn of_entry(inode: u64, entry: &Entry, node: Node, size: u64, modified: Timestam
         _ => mode & 0o666,
     };
     let present = size;
-    let is_lasting = false;
-    Attributes { inode, kind, mode, links: 1, uid, gid, size, present, modified, is_lasting }
+    let valid = Duration::ZERO;
+    Attributes { inode, kind, mode, links: 1, uid, gid, size, present, modified, valid }
 }

@@ -11,8 +11,10 @@ use capture::store::Store;
 use capture::time::Timestamp;
 use parking_lot::Mutex;
 
+use super::attributes;
 use super::captures::Entry;
 use super::error::Error;
+use super::known::Version;
 
 /// Who opened a file.
 #[derive(Debug)]
@@ -76,11 +78,14 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    /// Whether all openers of the file get the same, whenever they opened it.
-    pub(super) fn is_final(&self) -> bool {
+    /// Whether all openers of the file get the same, whenever they opened it, and its size.
+    pub(super) fn finality(&self, version: Version) -> (bool, u64) {
         match self {
-            Self::Flow(flow) => flow.lock().told().is_final,
-            Self::Stream(_) | Self::Snapshot(_) | Self::Frozen(_) | Self::Control => false,
+            Self::Flow(flow) => {
+                let told = flow.lock().told();
+                (attributes::is_final(version, told), told.size)
+            }
+            Self::Stream(_) | Self::Snapshot(_) | Self::Frozen(_) | Self::Control => (false, 0),
         }
     }
 }
@@ -158,9 +163,16 @@ pub(crate) struct OpenFile {
     pub(crate) opened: Timestamp,
     /// A read of it waits for packets.
     pub(crate) blocked: AtomicBool,
+    /// The kernel may keep its content.
+    pub(super) is_small_and_final: bool,
 }
 
 impl OpenFile {
+    /// Whether the kernel may keep its content while it is open.
+    pub(crate) const fn is_small_and_final(&self) -> bool {
+        self.is_small_and_final
+    }
+
     /// Whether it counts as a reader of its capture.
     pub(crate) fn is_reader(&self) -> bool {
         matches!(self.content, Content::Stream(_) | Content::Snapshot(_))

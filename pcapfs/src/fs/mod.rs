@@ -25,6 +25,8 @@ mod opened;
 mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use capture::flow::Seek;
 use capture::time::Timestamp;
@@ -62,10 +64,16 @@ pub(crate) struct Attributes {
     /// Bytes that are not in holes.
     pub(crate) present: u64,
     pub(crate) modified: Timestamp,
-    /// All of this, and that the name stands for it, may be believed for a while: nothing of it
-    /// changes with packets that come.
-    pub(crate) is_lasting: bool,
+    /// For how long all of this, and that the name stands for it, may be believed.
+    pub(crate) valid: Duration,
 }
+
+/// For directories that change a little with each packet: enough for a path to be walked.
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(200);
+
+/// For what has ended, and changes only with permissions or by leaving: enough for a program that
+/// lists many files before it opens them, and the longest that a change of permissions waits.
+pub(crate) const LASTING: Duration = Duration::from_secs(1);
 
 /// A change of attributes; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +98,10 @@ pub(crate) struct Tree {
     known: Mutex<Known>,
     opened: Opened,
     started: Timestamp,
+    /// The same on a clock that is not set, and until when the kernel may believe something it was
+    /// told, in milliseconds from then on.
+    begin: Instant,
+    believed: AtomicU64,
     /// Owner and group of the root and what belongs to no capture.
     owner: (u32, u32),
 }
@@ -102,6 +114,8 @@ impl Tree {
             known: Mutex::default(),
             opened: Opened::default(),
             started: Timestamp::now(),
+            begin: Instant::now(),
+            believed: AtomicU64::new(0),
             owner,
         }
     }
@@ -137,6 +151,21 @@ impl Tree {
             _ => return Err(Error::Fixed),
         }
         self.attributes(inode, thread)
+    }
+
+    /// Notes that the kernel is about to be told something it may believe for a while.
+    pub(crate) fn tell(&self, attributes: &Attributes) {
+        if attributes.valid > Duration::ZERO {
+            let until = self.begin.elapsed() + attributes.valid;
+            let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            self.believed.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the kernel may go on believing something it was told.
+    pub(crate) fn believed_for(&self) -> Duration {
+        let until = Duration::from_millis(self.believed.load(Ordering::Relaxed));
+        until.saturating_sub(self.begin.elapsed())
     }
 
     /// Where a link points to.

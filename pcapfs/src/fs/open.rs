@@ -17,6 +17,10 @@ use super::known::{Begins, Version};
 use super::node::{FLOW_LEAVES, LEAVES, Leaf, Node, Part};
 use super::{Access, Kind, Tree};
 
+/// Bytes of a file that is read through the page cache: what is larger is read in pieces so large
+/// that copying it once more costs more than asking for its end.
+const SMALL: u64 = 256 << 10;
+
 impl Tree {
     /// Opens a file; the handle is to be given back with [`Tree::close`].
     pub(crate) fn open(&self, inode: u64, access: Access, opener: Opener) -> Result<u64, Error> {
@@ -40,7 +44,8 @@ impl Tree {
         // Also if it cannot be opened: whoever looks again is to find what can be.
         self.known.lock().opened(opener.thread, inode);
         let content = content?;
-        if !content.is_final() {
+        let (is_final, size) = content.finality(version);
+        if !is_final {
             // While the thread is there: it may be gone when somebody asks.
             let _ = opener.process();
         }
@@ -52,6 +57,7 @@ impl Tree {
             opener,
             opened: Timestamp::now(),
             blocked: AtomicBool::new(false),
+            is_small_and_final: is_final && size <= SMALL,
         }))
     }
 

@@ -18,7 +18,6 @@ use nix::errno::Errno;
 
 use crate::fs::error::Error;
 use crate::fs::{Attributes, Change, Kind, Tree};
-use crate::fuse::wire::LASTING;
 
 /// Bytes of the largest write, which is also what the kernel asks for in one read: it takes the
 /// number of pages of a request from this.
@@ -112,9 +111,10 @@ impl Filesystem for Adapter {
             // Other files of the capture have these permissions too, and the kernel may still
             // believe in the old ones: it is done when they are in force everywhere.
             Ok(attributes) => {
+                let wait = self.tree.believed_for() + MARGIN;
                 // Without a thread the reply is dropped, which tells the caller of an error.
                 let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
-                    thread::sleep(LASTING + MARGIN);
+                    thread::sleep(wait);
                     reply.attr(&NO_CACHE, &attr(&attributes));
                 });
             }

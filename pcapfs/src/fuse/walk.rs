@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use super::wire::{self, Message, Page, Request};
+use super::wire::{self, Message, Opening, Page, Request};
 use crate::fs::error::Error;
 use crate::fs::file::Opener;
 use crate::fs::{Access, Tree};
@@ -21,19 +21,28 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
         Request::Lookup(name) => {
             // Names in the tree are UTF-8.
             let name = std::str::from_utf8(name).map_err(|_| Error::NotFound)?;
-            wire::entry_reply(&tree.lookup(inode, name, thread)?)
+            let attributes = tree.lookup(inode, name, thread)?;
+            tree.tell(&attributes);
+            wire::entry_reply(&attributes)
         }
-        Request::Attributes => wire::attributes_reply(&tree.attributes(inode, thread)?),
+        Request::Attributes => {
+            let attributes = tree.attributes(inode, thread)?;
+            tree.tell(&attributes);
+            wire::attributes_reply(&attributes)
+        }
         Request::Open { flags } => {
             let opener = Opener::new(thread, uid);
-            wire::open_reply(tree.open(inode, access(flags), opener)?, true).to_vec()
+            let handle = tree.open(inode, access(flags), opener)?;
+            let is_cached = tree.file(handle).is_some_and(|file| file.is_small_and_final());
+            let opening = if is_cached { Opening::Cached } else { Opening::Direct };
+            wire::open_reply(handle, opening).to_vec()
         }
         Request::Release { handle } => {
             tree.close(handle);
             Vec::new()
         }
         // A listing needs nothing but where it goes on.
-        Request::OpenDirectory => wire::open_reply(0, false).to_vec(),
+        Request::OpenDirectory => wire::open_reply(0, Opening::Directory).to_vec(),
         Request::ReleaseDirectory => Vec::new(),
         Request::List(read) => {
             let mut page = Page::new(usize::try_from(read.size).unwrap_or(usize::MAX));

@@ -2,8 +2,6 @@
 //!
 //! Source: `linux/fuse.h`, protocol 7.12 and later. All fields are in this machine's byte order.
 
-use std::time::Duration;
-
 use crate::fs::list::Listed;
 use crate::fs::{Attributes, Kind};
 
@@ -15,10 +13,6 @@ pub(super) const OUT_HEADER_LEN: usize = 16;
 
 /// Bytes a request that is not a write has at most: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
-
-/// For how long the kernel may believe what is lasting, below a second: enough for a walk through a
-/// flow's directory, and little enough for a change of permissions to wait for.
-pub(super) const LASTING: Duration = Duration::from_millis(200);
 
 /// Bytes of `struct fuse_dirent` before the name.
 const DIRENT_LEN: usize = 24;
@@ -192,20 +186,15 @@ fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
     }
 }
 
-/// Nanoseconds, below a second, for which the kernel may believe attributes, and that a name stands
-/// for an inode.
-fn validity(attributes: &Attributes) -> u32 {
-    if attributes.is_lasting { LASTING.subsec_nanos() } else { 0 }
-}
-
 /// A reply to `FUSE_LOOKUP`: `struct fuse_entry_out`.
 pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
-    // Inode, generation, and seconds of both validities.
-    for word in [attributes.inode, 0, 0, 0] {
+    let valid = attributes.valid;
+    // Inode, generation, and seconds for which the name and the attributes are valid.
+    for word in [attributes.inode, 0, valid.as_secs(), valid.as_secs()] {
         out.extend(word.to_ne_bytes());
     }
-    for fraction in [validity(attributes); 2] {
+    for fraction in [valid.subsec_nanos(); 2] {
         out.extend(fraction.to_ne_bytes());
     }
     put_attributes(&mut out, attributes);
@@ -215,20 +204,30 @@ pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
 /// A reply to `FUSE_GETATTR`: `struct fuse_attr_out`.
 pub(super) fn attributes_reply(attributes: &Attributes) -> Vec<u8> {
     let mut out = Vec::with_capacity(104);
-    out.extend(0_u64.to_ne_bytes());
-    for word in [validity(attributes), 0] {
+    out.extend(attributes.valid.as_secs().to_ne_bytes());
+    for word in [attributes.valid.subsec_nanos(), 0] {
         out.extend(word.to_ne_bytes());
     }
     put_attributes(&mut out, attributes);
     out
 }
 
+/// How a file or a directory is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// A directory.
+    Directory,
+    /// A file that is read past the page cache.
+    Direct,
+    /// A file that stays what it is, through the page cache: the kernel knows its end.
+    Cached,
+}
+
 /// A reply to `FUSE_OPEN` or `FUSE_OPENDIR`: `struct fuse_open_out`.
 ///
-/// Files are read past the page cache, and are not marked as non-seekable or streams: `tail -f -c
-/// +1` seeks before it reads.
-pub(super) fn open_reply(handle: u64, is_file: bool) -> [u8; 16] {
-    let flags = if is_file { FOPEN_DIRECT_IO } else { 0 };
+/// Files are not marked as non-seekable or streams: `tail -f -c +1` seeks before it reads.
+pub(super) fn open_reply(handle: u64, opening: Opening) -> [u8; 16] {
+    let flags = if opening == Opening::Direct { FOPEN_DIRECT_IO } else { 0 };
     let mut out = [0; 16];
     let (words, _) = out.as_chunks_mut::<8>();
     if let [first, second] = words {
@@ -392,11 +391,11 @@ mod tests {
             size: 5,
             present: 513,
             modified: Timestamp::from_nanoseconds(6_000_000_007),
-            is_lasting: true,
+            valid: Duration::from_millis(1_200),
         };
         let entry = entry_reply(&attributes);
         assert_eq!((entry.len(), attributes_reply(&attributes).len()), (128, 104));
-        assert_eq!((u64_at(&entry, 0), u64_at(&entry, 16)), (Some(11), Some(0)));
+        assert_eq!((u64_at(&entry, 0), u64_at(&entry, 16)), (Some(11), Some(1)));
         assert_eq!(
             (u32_at(&entry, 32), u32_at(&entry, 36)),
             (Some(200_000_000), Some(200_000_000))
@@ -408,7 +407,8 @@ mod tests {
         );
         assert_eq!((u32_at(attr, 52), u32_at(attr, 60)), (Some(7), Some(0o040_750)));
         assert_eq!((u32_at(attr, 68), u32_at(attr, 72)), (Some(3), Some(4)));
-        assert_eq!(u64_at(&open_reply(8, true), 0), Some(8));
-        assert_eq!(open_reply(8, true)[8], 1);
+        assert_eq!(u64_at(&open_reply(8, Opening::Direct), 0), Some(8));
+        assert_eq!(open_reply(8, Opening::Direct)[8], 1);
+        assert_eq!(open_reply(8, Opening::Cached)[8], 0);
     }
 }
