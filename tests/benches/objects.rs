@@ -81,7 +81,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
         noise.quietly(|| take(&capture, (flows, bodies, bytes), &mut ours));
     }
     section.row([
-        "pcapfs mount -r, find -exec cat".to_owned(),
+        "pcapfs mount -r, find | xargs -P cat".to_owned(),
         ours.all.show(1),
         ours.listed.show(1),
         ours.read.show(1),
@@ -138,7 +138,8 @@ fn take(capture: &Path, (flows, bodies, bytes): (usize, usize, u64), figures: &m
     figures.ended.push(mounted.took.as_secs_f64());
     let reading = Instant::now();
     let mut command = tool("sh");
-    let program = "find \"$0\" -path '*/bodies/*' -type f -exec cat {} + > /dev/null";
+    let program = "find \"$0\" -path '*/bodies/*' -type f -print0 \
+                   | xargs -0 -n 500 -P \"$(nproc)\" cat > /dev/null";
     let _ = run(command.args(["-c", program]).arg(&folder), 600).success();
     figures.read.push(reading.elapsed().as_secs_f64());
     figures.all.push(begin.elapsed().as_secs_f64());

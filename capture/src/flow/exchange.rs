@@ -155,6 +155,12 @@ impl Exchange {
         }
     }
 
+    /// Bytes of both bodies, decoded.
+    pub(super) fn decoded(&self) -> u64 {
+        let parts = [&self.request, &self.response].into_iter().flatten();
+        parts.map(|part| part.decoded).sum()
+    }
+
     /// The message that went in `direction`.
     pub(super) fn part(&self, direction: Direction) -> Option<&Part> {
         match direction {

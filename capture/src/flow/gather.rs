@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::Shared;
+use super::exchange::is_decoded;
 use super::locator::Place;
 use super::one::Flow;
 use crate::extent::Extent;
 use crate::http::body::{Piece, Streams};
-use crate::http::transaction::Direction as Side;
+use crate::http::transaction::{Direction as Side, Transaction};
 use crate::record;
 use crate::store::{Chunk, PinError};
 use crate::tcp::Direction;
@@ -142,9 +143,96 @@ pub(super) struct FlowStreams<'a> {
     pub(super) id: u64,
     /// The direction requests go in.
     pub(super) request: Direction,
+    /// What was found before.
+    pub(super) found: Found,
 }
 
-impl FlowStreams<'_> {
+/// Where the bodies of a transaction are, looked up before they are read.
+#[derive(Debug, Default)]
+pub(super) struct Found(Vec<Body>);
+
+/// Where one body is.
+#[derive(Debug)]
+struct Body {
+    side: Side,
+    range: Range<u64>,
+    /// In order, without anything between them, and where each begins.
+    wanted: Vec<(u64, Wanted)>,
+}
+
+/// Bytes of a body, or what lies between its pieces, that are looked up before they are read.
+const MAX_FOUND: u64 = 1 << 20;
+
+impl Found {
+    /// Looks up the bodies that have to be decoded, as far as they do not come in more pieces than
+    /// there is `room` for.
+    pub(super) fn of(
+        flow: Option<&Flow>,
+        request: Direction,
+        transaction: &Transaction,
+        room: &mut usize,
+    ) -> Self {
+        let mut found = Self::default();
+        for side in Side::BOTH {
+            let body = transaction.message(side).map(|message| &message.body);
+            let Some(body) = body.filter(|body| is_decoded(body)) else { continue };
+            let (Some(first), Some(last)) = (body.ranges.first(), body.ranges.last()) else {
+                continue;
+            };
+            let range = first.start..last.end;
+            if *room == 0 || range.end.saturating_sub(range.start) > MAX_FOUND {
+                continue;
+            }
+            let direction = if side == Side::Request { request } else { request.other() };
+            let mut wanted = Vec::new();
+            list(flow, direction, range.clone(), &mut wanted);
+            let Some(left) = room.checked_sub(wanted.len()) else {
+                *room = 0;
+                continue;
+            };
+            *room = left;
+            let mut at = range.start;
+            let placed = wanted.into_iter().map(|one| {
+                let start = at;
+                at = at.saturating_add(one.len);
+                (start, one)
+            });
+            let wanted = placed.collect();
+            found.0.push(Body { side, range, wanted });
+        }
+        found
+    }
+
+    /// The streams of the flow, with what was found.
+    pub(super) fn streams(self, shared: &Shared, id: u64, request: Direction) -> FlowStreams<'_> {
+        FlowStreams { shared, id, request, found: self }
+    }
+
+    /// Where the bytes of `range` are, if that was looked up.
+    fn part(&self, side: Side, range: &Range<u64>) -> Option<Vec<Wanted>> {
+        let body = self.0.iter().find(|body| {
+            body.side == side && body.range.start <= range.start && range.end <= body.range.end
+        })?;
+        let first = body.wanted.partition_point(|(start, _)| *start <= range.start);
+        let pieces = body.wanted.iter().skip(first.saturating_sub(1));
+        let pieces = pieces.take_while(|(start, _)| *start < range.end);
+        let cut = pieces.filter_map(|(start, one)| {
+            let end = start.saturating_add(one.len).min(range.end);
+            let from = range.start.max(*start);
+            let (skip, len) = (from.saturating_sub(*start), end.saturating_sub(from));
+            let extent = one.extent.map(|extent| extent.part(skip, len));
+            (len > 0).then_some(Wanted { len, extent })
+        });
+        Some(cut.collect())
+    }
+}
+
+impl<'a> FlowStreams<'a> {
+    /// Of flow `id`, whose requests go in `request`.
+    pub(super) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
+        Found::default().streams(shared, id, request)
+    }
+
     /// The direction in which a side sends.
     pub(super) fn direction(&self, side: Side) -> Direction {
         match side {
@@ -166,9 +254,12 @@ impl Streams for FlowStreams<'_> {
         };
         let direction = self.direction(side);
         let len = range.end.saturating_sub(range.start);
+        let read = match self.found.part(side, &range) {
+            Some(wanted) => self.shared.gather(&wanted, &mut counting),
+            None => self.shared.read_stream(self.id, direction, range, &mut counting),
+        };
         // A storage that failed has nothing to give.
-        if self.shared.read_stream(self.id, direction, range, &mut counting).is_err() && given < len
-        {
+        if read.is_err() && given < len {
             sink(Piece::Hole(len.saturating_sub(given)));
         }
     }

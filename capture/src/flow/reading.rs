@@ -336,7 +336,7 @@ impl Shared {
             if at < end {
                 let (request, exchange) = (http.request, exchange.clone());
                 drop(table);
-                let streams = FlowStreams { shared: self, id, request };
+                let streams = FlowStreams::new(self, id, request);
                 let text = match kind {
                     Kind::Transcript => render::transcript(&exchange, &streams),
                     Kind::Line => render::line(id, &exchange, &streams),
@@ -361,7 +361,7 @@ impl Shared {
             };
             let (request, exchange) = (http.request, exchange.clone());
             drop(table);
-            let streams = FlowStreams { shared: self, id, request };
+            let streams = FlowStreams::new(self, id, request);
             let len = render::transcript(&exchange, &streams).len();
             let len = u32::try_from(len).unwrap_or(u32::MAX);
             let mut table = self.table.write();
@@ -450,7 +450,7 @@ impl Shared {
                 }
                 let (len, exchange, request) = (part.decoded, exchange.clone(), http.request);
                 drop(table);
-                let streams = FlowStreams { shared: self, id, request };
+                let streams = FlowStreams::new(self, id, request);
                 let made = self.bodies.get((id, index, direction), len, || {
                     render::body(&exchange, direction, &streams).unwrap_or_default()
                 });

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
 use super::Shared;
-use super::exchange::Exchange;
-use super::gather::FlowStreams;
+use super::exchange::{Exchange, is_decoded};
+use super::gather::{FlowStreams, Found};
 use super::log::LogWriter;
 use super::meta::Meta;
+use super::table::Table;
 use crate::http::body::Limits;
 use crate::http::record::{BodyRecord, Record};
 use crate::http::transaction::{Direction as Side, Transaction};
@@ -42,35 +43,132 @@ pub(super) struct Logs {
 /// Bytes of lines that are added to a log at a time: what is not in the log yet is in no bound.
 const PAGE: usize = 16 << 10;
 
+/// Bytes of decoded bodies after which what was done is put into the tree, before all of a batch is.
+const PORTION: u64 = 8 << 20;
+
 /// Does jobs until nobody gives any, or it is told to stop: what is left could take minutes.
+///
+/// The engine has the table most of the time, and being woken when it lets go of it takes longer
+/// than most jobs: the table is asked for once for a batch, and then to write once.
 pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>>) {
     let mut lines = Vec::new();
+    let mut done = Vec::new();
     while let Ok(batch) = jobs.recv() {
-        for job in batch {
+        let mut decoded = 0_u64;
+        for (job, found) in find(shared, batch) {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
-            match job {
-                Job::Opened(meta) => lines.extend(meta.line()),
-                Job::Closed { id } => lines.extend(closed(shared, id)),
+            done.push(match job {
                 Job::Transaction { id, request, transaction } => {
-                    let line = ended(shared, id, request, &transaction);
+                    let streams = found.streams(shared, id, request);
+                    let (exchange, line) = ended(&streams, id, &transaction);
                     append(&mut logs.http, &line);
+                    decoded = decoded.saturating_add(exchange.decoded());
+                    Done::Exchange { id, exchange }
                 }
-                Job::Gone { id } => drop(shared.table.write().remove(id)),
-                Job::Reached { number, is_over } => {
-                    append(&mut logs.flows, &std::mem::take(&mut lines));
-                    shared.recorded.store(number, Ordering::Release);
-                    shared.is_over.store(is_over, Ordering::Release);
-                }
-            }
-            if lines.len() >= PAGE {
-                append(&mut logs.flows, &lines);
-                lines.clear();
+                Job::Opened(meta) => Done::Flow(meta),
+                Job::Closed { id } => Done::Closed { id },
+                Job::Gone { id } => Done::Gone { id },
+                Job::Reached { number, is_over } => Done::Reached { number, is_over },
+            });
+            if decoded > PORTION {
+                tell(shared, &mut done, &mut logs.flows, &mut lines);
+                decoded = 0;
             }
         }
-        append(&mut logs.flows, &std::mem::take(&mut lines));
+        tell(shared, &mut done, &mut logs.flows, &mut lines);
     }
+}
+
+/// A job that is done as far as it can be without the table.
+enum Done {
+    /// A line of `flows.jsonl`.
+    Flow(Box<Meta>),
+    Exchange {
+        id: u64,
+        exchange: Exchange,
+    },
+    Closed {
+        id: u64,
+    },
+    Gone {
+        id: u64,
+    },
+    Reached {
+        number: u64,
+        is_over: bool,
+    },
+}
+
+/// Puts what was done into the tree and the log of flows, in order.
+fn tell(shared: &Shared, done: &mut Vec<Done>, log: &mut LogWriter, lines: &mut Vec<u8>) {
+    // Freed without the table.
+    let mut gone = Vec::new();
+    let mut told = Vec::new();
+    let mut table = shared.table.write();
+    for one in done.drain(..) {
+        match one {
+            Done::Flow(meta) => told.push(Told::Flow(meta)),
+            Done::Exchange { id, exchange } => table.add_exchange(id, exchange),
+            Done::Closed { id } => told.extend(closed(shared, &mut table, id)),
+            Done::Gone { id } => gone.push(table.remove(id)),
+            Done::Reached { number, is_over } => told.push(Told::Reached { number, is_over }),
+        }
+    }
+    drop(table);
+    drop(gone);
+    for one in told {
+        match one {
+            Told::Flow(meta) => lines.extend(meta.line()),
+            Told::Reached { number, is_over } => {
+                append(log, &std::mem::take(lines));
+                shared.recorded.store(number, Ordering::Release);
+                shared.is_over.store(is_over, Ordering::Release);
+            }
+        }
+        if lines.len() >= PAGE {
+            append(log, lines);
+            lines.clear();
+        }
+    }
+    append(log, &std::mem::take(lines));
+}
+
+/// What is left of a job when the table is not needed any more.
+enum Told {
+    Flow(Box<Meta>),
+    Reached { number: u64, is_over: bool },
+}
+
+/// Pieces of bodies that are found at once: two megabytes of places. Bodies beyond are found when
+/// they are read.
+const MAX_PIECES: usize = 1 << 15;
+
+/// Finds the bodies that have to be decoded for jobs, all at once.
+fn find(shared: &Shared, batch: Vec<Job>) -> Vec<(Job, Found)> {
+    let needs = |job: &Job| match job {
+        Job::Transaction { transaction, .. } => Side::BOTH
+            .iter()
+            .filter_map(|side| transaction.message(*side))
+            .any(|message| is_decoded(&message.body)),
+        _ => false,
+    };
+    if !batch.iter().any(needs) {
+        return batch.into_iter().map(|job| (job, Found::default())).collect();
+    }
+    let mut room = MAX_PIECES;
+    let table = shared.table.read();
+    let found = batch.into_iter().map(|job| {
+        let found = match &job {
+            Job::Transaction { id, request, transaction } if needs(&job) => {
+                Found::of(table.flow(*id), *request, transaction, &mut room)
+            }
+            _ => Found::default(),
+        };
+        (job, found)
+    });
+    found.collect()
 }
 
 fn append(log: &mut LogWriter, lines: &[u8]) {
@@ -80,29 +178,23 @@ fn append(log: &mut LogWriter, lines: &[u8]) {
 }
 
 /// A flow has ended, and all of its transactions are told.
-fn closed(shared: &Shared, id: u64) -> Vec<u8> {
-    let mut table = shared.table.write();
+fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
     let oldest = shared.oldest.load(Ordering::Relaxed);
-    let Some(flow) = table.flow_mut(id) else { return Vec::new() };
+    let flow = table.flow_mut(id)?;
     flow.is_sealed = true;
     flow.expire(oldest);
-    let meta = Meta::of(flow);
-    drop(table);
-    meta.line()
+    Some(Told::Flow(Box::new(Meta::of(flow))))
 }
 
-/// A transaction has ended: keeps it with its flow, and returns its line.
-fn ended(shared: &Shared, id: u64, request: Direction, transaction: &Transaction) -> Vec<u8> {
-    let streams = FlowStreams { shared, id, request };
+/// A transaction has ended: what to keep of it, and its line.
+fn ended(streams: &FlowStreams<'_>, id: u64, transaction: &Transaction) -> (Exchange, Vec<u8>) {
     let limits = Limits::default();
-    let measured = |side| BodyRecord::measured(transaction, side, &streams, &limits);
+    let measured = |side| BodyRecord::measured(transaction, side, streams, &limits);
     let bodies = [measured(Side::Request), measured(Side::Response)];
     let decoded = [bodies[0].bytes, bodies[1].bytes];
     let [of_request, of_response] = bodies;
     let line = line(&Record::new(id, transaction, of_request, of_response));
-    let exchange = Exchange::new(transaction, decoded, line.len());
-    shared.table.write().add_exchange(id, exchange);
-    line
+    (Exchange::new(transaction, decoded, line.len()), line)
 }
 
 /// A line of `http.jsonl`.

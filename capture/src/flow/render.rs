@@ -109,7 +109,7 @@ impl Shared {
         };
         let (request, exchanges) = (http.request, http.exchanges.clone());
         drop(table);
-        let streams = FlowStreams { shared: self, id, request };
+        let streams = FlowStreams::new(self, id, request);
         let mut left = HAR_BODIES;
         let entries = exchanges.iter().map(|exchange| {
             let most = Limits::default();

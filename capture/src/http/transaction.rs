@@ -18,6 +18,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Request, Self::Response];
+
     /// The other one.
     #[must_use]
     pub const fn opposite(self) -> Self {

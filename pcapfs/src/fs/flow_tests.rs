@@ -135,7 +135,7 @@ fn names(tree: &Tree, path: &str) -> Vec<(String, Kind, u64)> {
 
 fn open(tree: &Tree, path: &str) -> (Attributes, u64) {
     let attributes = lookup(tree, path).unwrap();
-    let opener = Opener { pid: ME, thread: ME, uid: 0, comm: "test".to_owned() };
+    let opener = Opener::new(ME, 0);
     let access = Access { read: true, write: false };
     (attributes, tree.open(attributes.inode, access, opener).unwrap())
 }

@@ -10,7 +10,7 @@ use super::captures::Named;
 use super::error::Error;
 use super::known::{Begins, Version};
 use super::node::{self, Leaf, Node, Part};
-use super::{Attributes, Kind, Tree};
+use super::{Attributes, Kind, LASTING, Tree};
 
 impl Tree {
     /// Finds a name in a directory, for a thread. Each success is to be undone with
@@ -23,6 +23,24 @@ impl Tree {
         let (inode, version) = self.known.lock().look_up(thread, version, told, Instant::now());
         // Counted before it is looked at, so that it cannot be forgotten in between.
         self.attributes_of(inode, version, thread).inspect_err(|_| self.forget(inode, 1))
+    }
+
+    /// [`Tree::lookup`] of a name that is being listed, if that costs little and what it says is worth
+    /// more than a moment.
+    pub(crate) fn look_ahead(&self, parent: u64, name: &str, thread: u32) -> Option<Attributes> {
+        let is_cheap = match self.known.lock().version(parent)?.node {
+            Node::Leaf(..) | Node::Flow(.., Part::Bodies) => true,
+            // Of others the size is known only when they are made.
+            Node::Flow(.., Part::Directory) => node::flow_leaf(name) == Some(Part::Bodies),
+            _ => false,
+        };
+        let attributes =
+            if is_cheap { self.lookup(parent, name, thread).ok()? } else { return None };
+        if attributes.valid < LASTING {
+            self.forget(attributes.inode, 1);
+            return None;
+        }
+        Some(attributes)
     }
 
     /// Undoes `count` lookups of an inode.

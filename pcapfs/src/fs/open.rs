@@ -61,6 +61,21 @@ impl Tree {
         }))
     }
 
+    /// Whether looking at something, or opening it, takes no time to speak of: nothing large is made
+    /// for it.
+    pub(crate) fn is_quick(&self, inode: u64) -> bool {
+        let node = self.known.lock().version(inode).map(|version| version.node);
+        match node {
+            Some(Node::Flow(capture, id, Part::File(file @ File::Body { .. }))) => {
+                let entry = self.entry(capture).ok();
+                let stat = entry.and_then(|entry| entry.capture.flows().stat(id, file));
+                stat.is_none_or(|stat| stat.size <= SMALL)
+            }
+            Some(Node::Flow(.., Part::File(File::Har | File::Transcript))) => false,
+            _ => true,
+        }
+    }
+
     /// What a new opener of something in a capture gets.
     fn content(&self, inode: u64, version: Version, entry: &Arc<Entry>) -> Result<Content, Error> {
         let store = &**entry.capture.store();

@@ -87,7 +87,7 @@ impl Scene {
 
     fn open(&self, path: &str, pid: u32) -> Result<(Attributes, u64), Error> {
         let attributes = self.lookup(path, pid)?;
-        let opener = Opener { pid, thread: pid, uid: 0, comm: "test".to_owned() };
+        let opener = Opener::new(pid, 0);
         let access = Access { read: true, write: false };
         Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
     }
@@ -108,7 +108,7 @@ impl Scene {
 
     fn control(&self) -> u64 {
         let inode = self.lookup("web/ctl", ME).unwrap().inode;
-        let opener = Opener { pid: ME, thread: ME, uid: 0, comm: "test".to_owned() };
+        let opener = Opener::new(ME, 0);
         self.tree.open(inode, Access { read: false, write: true }, opener).unwrap()
     }
 
@@ -275,7 +275,7 @@ fn orders_are_words_and_nothing_else_is() {
 #[test]
 fn files_are_opened_for_what_they_are_for() {
     let scene = Scene::new();
-    let opener = || Opener { pid: ME, thread: ME, uid: 0, comm: String::new() };
+    let opener = || Opener::new(ME, 0);
     for name in ["live.pcap", "replay.pcap", "status.json", "readers.jsonl"] {
         let inode = scene.lookup(&format!("web/{name}"), ME).unwrap().inode;
         for (read, write) in [(true, true), (false, true)] {

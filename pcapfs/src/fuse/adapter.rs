@@ -83,6 +83,9 @@ impl Filesystem for Adapter {
         let _ = config.set_max_background(64);
         // A kernel without it sends one operation after the other for each directory; that is all.
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        // Where a walk goes deeper, names come with what they stand for.
+        let ahead = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
+        let _ = config.add_capabilities(ahead);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use super::wire::{self, Message, Opening, Page, Request};
 use crate::fs::error::Error;
 use crate::fs::file::Opener;
+use crate::fs::list::Listed;
 use crate::fs::{Access, Tree};
 
 /// The reply to a message; `None` if it gets none.
@@ -52,6 +53,12 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             })?;
             page.into_bytes()
         }
+        // find(1) asks for each directory.
+        Request::FileSystem => wire::file_system_reply(),
+        Request::ListAhead(read) => {
+            let size = usize::try_from(read.size).unwrap_or(usize::MAX);
+            list_ahead(tree, inode, thread, read.offset, size)?
+        }
         Request::Forget(count) => {
             tree.forget(inode, count);
             return Ok(None);
@@ -69,6 +76,39 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
         | Request::Other => return Err(Error::WrongAccess),
     };
     Ok(Some(reply))
+}
+
+/// A page of names with what looking them up says.
+fn list_ahead(
+    tree: &Tree,
+    inode: u64,
+    thread: u32,
+    after: u64,
+    size: usize,
+) -> Result<Vec<u8>, Error> {
+    // Looked up when the listing is over: nothing is held up then that looking up needs.
+    let mut names = Vec::new();
+    let mut room = size;
+    tree.list(inode, after, &mut |listed| {
+        let len = wire::ENTRY_LEN + listed.name.len();
+        let Some(left) = room.checked_sub(len) else { return ControlFlow::Break(()) };
+        room = left;
+        names.push((listed.inode, listed.kind, listed.name.to_owned(), listed.cookie));
+        ControlFlow::Continue(())
+    })?;
+    let mut page = Page::new(size);
+    for (listed, kind, name, cookie) in &names {
+        let listed = Listed { inode: *listed, kind: *kind, name, cookie: *cookie };
+        let look = || {
+            let is_dot = matches!(name.as_str(), "." | "..");
+            let attributes = if is_dot { None } else { tree.look_ahead(inode, name, thread) };
+            attributes.inspect(|attributes| tree.tell(attributes))
+        };
+        if !page.add_ahead(&listed, look) {
+            break;
+        }
+    }
+    Ok(page.into_bytes())
 }
 
 /// What open(2) was asked for.

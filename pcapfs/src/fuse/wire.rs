@@ -14,6 +14,9 @@ pub(super) const OUT_HEADER_LEN: usize = 16;
 /// Bytes a request that is not a write has at most: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
 
+/// Bytes of `struct fuse_entry_out`.
+pub(super) const ENTRY_LEN: usize = 128;
+
 /// Bytes of `struct fuse_dirent` before the name.
 const DIRENT_LEN: usize = 24;
 
@@ -27,7 +30,9 @@ mod opcode {
     pub(super) const WRITE: u32 = 16;
     pub(super) const RELEASE: u32 = 18;
     pub(super) const OPENDIR: u32 = 27;
+    pub(super) const STATFS: u32 = 17;
     pub(super) const READDIR: u32 = 28;
+    pub(super) const READDIRPLUS: u32 = 44;
     pub(super) const RELEASEDIR: u32 = 29;
     pub(super) const INTERRUPT: u32 = 36;
     pub(super) const POLL: u32 = 40;
@@ -53,6 +58,8 @@ pub(super) struct Message<'a> {
     /// The thread that asks, as this process's pid namespace numbers it.
     pub(super) thread: u32,
     pub(super) request: Request<'a>,
+    /// All of it.
+    pub(super) bytes: &'a [u8],
 }
 
 /// A request, as far as the front end looks at it.
@@ -78,6 +85,10 @@ pub(super) enum Request<'a> {
     ReleaseDirectory,
     /// `FUSE_READDIR`: the handle means nothing, the offset is a cookie.
     List(Read),
+    /// `FUSE_STATFS`
+    FileSystem,
+    /// `FUSE_READDIRPLUS`: the same, with what looking each name up would say.
+    ListAhead(Read),
     /// `FUSE_READ`
     Read(Read),
     /// `FUSE_POLL`
@@ -136,7 +147,9 @@ pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
         opcode::RELEASE => Request::Release { handle: u64_at(body, 0)? },
         opcode::OPENDIR => Request::OpenDirectory,
         opcode::RELEASEDIR => Request::ReleaseDirectory,
+        opcode::STATFS => Request::FileSystem,
         opcode::READDIR => Request::List(read()?),
+        opcode::READDIRPLUS => Request::ListAhead(read()?),
         opcode::READ => Request::Read(read()?),
         opcode::POLL => Request::Poll(Poll {
             handle: u64_at(body, 0)?,
@@ -155,6 +168,7 @@ pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
         uid: u32_at(message, 24)?,
         thread: u32_at(message, 32)?,
         request,
+        bytes: message,
     })
 }
 
@@ -188,7 +202,7 @@ fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
 
 /// A reply to `FUSE_LOOKUP`: `struct fuse_entry_out`.
 pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
+    let mut out = Vec::with_capacity(ENTRY_LEN);
     let valid = attributes.valid;
     // Inode, generation, and seconds for which the name and the attributes are valid.
     for word in [attributes.inode, 0, valid.as_secs(), valid.as_secs()] {
@@ -209,6 +223,18 @@ pub(super) fn attributes_reply(attributes: &Attributes) -> Vec<u8> {
         out.extend(word.to_ne_bytes());
     }
     put_attributes(&mut out, attributes);
+    out
+}
+
+/// A reply to `FUSE_STATFS`: `struct fuse_kstatfs`. Nothing can be written, so no block is free;
+/// names have at most 255 bytes.
+pub(super) fn file_system_reply() -> Vec<u8> {
+    let mut out = vec![0; 40];
+    // Bytes of a block, of a name, of a fragment.
+    for word in [4096_u32, 255, 4096] {
+        out.extend(word.to_ne_bytes());
+    }
+    out.resize(80, 0);
     out
 }
 
@@ -259,12 +285,40 @@ impl Page {
 
     /// Adds a name; false if there is no room for it.
     pub(super) fn add(&mut self, listed: &Listed<'_>) -> bool {
-        let name = listed.name.as_bytes();
-        let len = (DIRENT_LEN + name.len()).next_multiple_of(8);
-        let end = self.bytes.len() + len;
-        if end > self.size {
+        self.has_room(listed.name, 0) && {
+            self.put(listed);
+            true
+        }
+    }
+
+    /// Whether a name has room, behind as many bytes.
+    pub(super) fn has_room(&self, name: &str, before: usize) -> bool {
+        let len = before + (DIRENT_LEN + name.len()).next_multiple_of(8);
+        self.bytes.len() + len <= self.size
+    }
+
+    /// Adds a name with what looking it up says, or nothing of that; false if there is no room for
+    /// it: `struct fuse_direntplus`.
+    pub(super) fn add_ahead(
+        &mut self,
+        listed: &Listed<'_>,
+        look: impl FnOnce() -> Option<Attributes>,
+    ) -> bool {
+        if !self.has_room(listed.name, ENTRY_LEN) {
             return false;
         }
+        match look() {
+            Some(attributes) => self.bytes.extend(entry_reply(&attributes)),
+            // Inode 0: not looked up.
+            None => self.bytes.extend([0; ENTRY_LEN]),
+        }
+        self.put(listed);
+        true
+    }
+
+    fn put(&mut self, listed: &Listed<'_>) {
+        let name = listed.name.as_bytes();
+        let end = self.bytes.len() + (DIRENT_LEN + name.len()).next_multiple_of(8);
         let kind = match listed.kind {
             Kind::Directory => libc::DT_DIR,
             Kind::File => libc::DT_REG,
@@ -277,7 +331,6 @@ impl Page {
         self.bytes.extend(u32::from(kind).to_ne_bytes());
         self.bytes.extend(name);
         self.bytes.resize(end, 0);
-        true
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -391,7 +444,7 @@ mod tests {
             size: 5,
             present: 513,
             modified: Timestamp::from_nanoseconds(6_000_000_007),
-            valid: Duration::from_millis(1_200),
+            valid: std::time::Duration::from_millis(1_200),
         };
         let entry = entry_reply(&attributes);
         assert_eq!((entry.len(), attributes_reply(&attributes).len()), (128, 104));
