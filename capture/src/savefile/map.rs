@@ -141,7 +141,7 @@ mod tests {
                     }
                 });
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
             file.as_file().set_len(0).unwrap();
         });
         assert!(map.bytes().iter().all(|byte| *byte == 0));

@@ -238,6 +238,9 @@ impl Store for Savefile {
             let next = next.map_or(index.next, |next| next.first);
             (entry, next, Arc::clone(&index.interfaces))
         };
+        if let Some(problem) = self.failure.get() {
+            return Err(PinError::Failed(problem.clone()));
+        }
         self.map.check_lately().map_err(|problem| self.fail(problem))?;
         let bytes = if entry.whole && self.format.is_native() {
             let bytes = self.map.bytes().get(entry.place.offset..entry.end);
