@@ -1,0 +1,184 @@
+//! What command lines mean, without running anything.
+
+use super::*;
+
+fn request(arguments: &[&str]) -> Result<Request, UsageError> {
+    Request::from_arguments(arguments.iter().map(OsString::from))
+}
+
+fn plan(arguments: &[&str]) -> Plan {
+    match request(arguments) {
+        Ok(Request::Mount(plan)) => *plan,
+        other => panic!("{arguments:?} gave {other:?}"),
+    }
+}
+
+fn refusal(arguments: &[&str]) -> String {
+    request(arguments).unwrap_err().to_string()
+}
+
+/// What the daemon is run with, without the parts that are always the same.
+fn daemon(arguments: &[&str]) -> Vec<String> {
+    let all = plan(arguments).daemon_arguments();
+    let mut all: Vec<_> = all.into_iter().map(|word| word.into_string().unwrap()).collect();
+    assert_eq!(all[..3], ["mount", "/captures", "-c"]);
+    assert_eq!(all.pop().unwrap(), "--background");
+    all.split_off(3)
+}
+
+#[test]
+fn the_least_there_can_be() {
+    assert_eq!(daemon(&["eth0", "/captures"]), ["eth0=eth0"]);
+}
+
+#[test]
+fn as_mount_8_calls_it() {
+    let options = "rw,alias=web,filter=tcp port 80,ring=256M,snaplen=128,_netdev,nofail,user";
+    let arguments = ["eth0", "/captures", "-s", "-n", "-v", "-o", options];
+    assert_eq!(daemon(&arguments), ["web=eth0 tcp port 80", "--ring", "256M", "--snaplen", "128"]);
+    assert!(plan(&arguments).verbose);
+    assert!(!plan(&arguments).fake);
+}
+
+#[test]
+fn flags_stand_anywhere_and_together() {
+    let expected = plan(&["eth0", "/captures", "-f", "-v", "-o", "ro", "-o", "alias=a"]);
+    for arguments in [
+        &["-fvo", "ro,alias=a", "eth0", "/captures"][..],
+        &["eth0", "-oro", "-fv", "/captures", "-oalias=a"],
+        &["-vf", "-o", "ro", "-o", "alias=a", "--", "eth0", "/captures"],
+    ] {
+        assert_eq!(plan(arguments), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn properties_of_the_mount_are_passed_on() {
+    let arguments = ["eth0", "/captures", "-o", "ro,noexec,nosuid,nodev,allow_other,relatime"];
+    assert_eq!(daemon(&arguments), ["eth0=eth0", "-o", "ro,noexec,nosuid,nodev"]);
+}
+
+#[test]
+fn the_last_of_two_counts() {
+    let arguments = ["eth0", "/captures", "-o", "ring=1M,alias=a", "-o", "ring=2M"];
+    assert_eq!(daemon(&arguments), ["a=eth0", "--ring", "2M"]);
+}
+
+#[test]
+fn an_alias_comes_from_the_source() {
+    for (spec, capture) in [
+        ("", "any=any"),
+        ("any", "any=any"),
+        ("eth0.100", "eth0.100=eth0.100"),
+        ("file:/var/lib/trace.pcap", "trace=file:/var/lib/trace.pcap"),
+        ("stream:/run/tap", "tap=stream:/run/tap"),
+        ("file:/tmp/.pcap", "_pcap=file:/tmp/.pcap"),
+        ("file:/tmp/a+b.c.pcap", "a_b.c=file:/tmp/a+b.c.pcap"),
+        ("file:/", "capture=file:/"),
+    ] {
+        assert_eq!(daemon(&[spec, "/captures"]), [capture]);
+    }
+}
+
+#[test]
+fn sources_that_cannot_work_are_refused() {
+    for spec in ["none", "-", "file:/a b.pcap"] {
+        let text = refusal(&[spec, "/captures", "-o", "alias=a"]);
+        assert!(text.contains(spec), "{text}");
+    }
+}
+
+#[test]
+fn options_to_come_are_refused_unless_sloppy() {
+    for option in ["user=pcapfs", "group=staff", "mode=0750", "socket=/s", "config=/c"] {
+        let name = option.split_inclusive('=').next().unwrap();
+        let text = refusal(&["eth0", "/captures", "-o", option]);
+        assert_eq!(
+            text,
+            format!("-o {name}: not in this version; leave it out, or ignore it with -s")
+        );
+        assert_eq!(daemon(&["eth0", "/captures", "-s", "-o", option]), ["eth0=eth0"]);
+    }
+}
+
+#[test]
+fn an_unknown_option_is_refused_unless_sloppy() {
+    let text = refusal(&["eth0", "/captures", "-o", "fliter=tcp"]);
+    assert_eq!(text, "-o fliter: unknown option (-s ignores those)");
+    assert_eq!(daemon(&["eth0", "/captures", "-so", "fliter=tcp"]), ["eth0=eth0"]);
+}
+
+#[test]
+fn values_are_checked() {
+    for option in [
+        "alias",
+        "alias=",
+        "alias=.x",
+        "alias=a/b",
+        "alias=a b",
+        "ring=",
+        "ring=0",
+        "ring=+1",
+        "ring=64X",
+        "ring=M",
+        "ring=1.5G",
+        "snaplen=0",
+        "snaplen=-1",
+        "snaplen=4294967296",
+        "ring_dir=",
+        "filter",
+        "remount",
+    ] {
+        let text = refusal(&["eth0", "/captures", "-s", "-o", option]);
+        assert!(text.starts_with("-o ") && text.contains(option), "{option}: {text}");
+    }
+    let long = format!("alias={}", "a".repeat(ALIAS_MAX));
+    assert_eq!(plan(&["eth0", "/c", "-o", &long]).alias.len(), ALIAS_MAX);
+    assert!(request(&["eth0", "/c", "-o", &(long + "a")]).is_err());
+    assert_eq!(daemon(&["eth0", "/captures", "-o", "filter="]), ["eth0=eth0"]);
+}
+
+#[test]
+fn types_are_those_mount_8_knows_us_by() {
+    for kind in ["pcapfs", "fuse.pcapfs"] {
+        assert_eq!(daemon(&["eth0", "/captures", "-t", kind]), ["eth0=eth0"]);
+    }
+    assert_eq!(
+        refusal(&["eth0", "/captures", "-t", "pcapfs.x"]),
+        "pcapfs.x: no such type (have: pcapfs, fuse.pcapfs)"
+    );
+}
+
+#[test]
+fn a_namespace_is_a_path_or_a_process() {
+    let namespace = |value| plan(&["eth0", "/captures", "-N", value]).namespace.unwrap();
+    assert_eq!(namespace("42"), Path::new("/proc/42/ns/mnt"));
+    assert_eq!(namespace("/run/ns/a"), Path::new("/run/ns/a"));
+}
+
+#[test]
+fn wrong_calls_are_told() {
+    for arguments in [&[][..], &["eth0"], &["eth0", "/a", "/b"]] {
+        assert_eq!(request(arguments), Err(UsageError::Operands), "{arguments:?}");
+    }
+    assert_eq!(refusal(&["eth0", "/a", "-o"]), "-o: its value is missing");
+    assert_eq!(
+        refusal(&["eth0", "/a", "-sx"]),
+        "-sx: neither a flag nor an operand of this program (try --help)"
+    );
+    assert_eq!(plan(&["eth0", "--", "-a"]).directory, Path::new("./-a"));
+    assert_eq!(request(&["--help"]), Ok(Request::Help));
+    assert_eq!(request(&["-V"]), Ok(Request::Version));
+}
+
+#[test]
+fn what_is_no_utf_8_is_refused_and_not_changed() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = || OsString::from_vec(vec![b'/', 0xff]);
+    let of = |spec: OsString, directory: OsString| {
+        Request::from_arguments([spec, directory].into_iter())
+    };
+    assert_eq!(of(odd(), "/captures".into()), Err(UsageError::Encoding(odd())));
+    let Ok(Request::Mount(plan)) = of("eth0".into(), odd()) else { panic!("a directory may") };
+    assert_eq!(plan.directory, Path::new(&odd()));
+}
