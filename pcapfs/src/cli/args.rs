@@ -95,6 +95,15 @@ pub(crate) struct Mount {
     #[arg(long, value_name = "WHICH", default_value = "first", value_parser = overlap())]
     pub(crate) overlap: Policy,
 
+    /// Group that may read captures nobody has given to another [default: pcapfs as root, otherwise
+    /// the user's own]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+
+    /// Permission bits of captures nobody has given others
+    #[arg(long, value_name = "BITS", default_value = "0750", value_parser = mode)]
+    pub(crate) mode: u32,
+
     /// Mount options, separated by commas
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
@@ -106,12 +115,24 @@ pub(crate) struct Mount {
     /// Set by --background for the process in the background
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
+
+    /// Set by mount.pcapfs: the descriptor of the socket over which it gives the mounted device
+    #[arg(long, hide = true, value_name = "DESCRIPTOR",
+          value_parser = clap::value_parser!(i32).range(3..),
+          conflicts_with_all = ["background", "detached", "options"])]
+    pub(crate) handoff: Option<i32>,
 }
 
 /// Reads the words of `--overlap`.
 fn overlap() -> impl TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(["first", "last"])
         .map(|word| if word == "last" { Policy::Last } else { Policy::First })
+}
+
+/// Reads the bits of `--mode`.
+fn mode(text: &str) -> Result<u32, String> {
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+    bits.ok_or_else(|| format!("'{text}' are no permission bits (write them as 0750)"))
 }
 
 #[cfg(test)]
@@ -132,6 +153,7 @@ mod tests {
         let plain = mount(&[]).unwrap();
         assert_eq!((plain.flow_memory, plain.max_flows), (None, 1 << 21));
         assert_eq!((plain.no_tunnels, plain.overlap), (false, Policy::First));
+        assert_eq!((plain.mode, plain.group), (0o750, None));
         let words = ["--flow-memory", "64M", "--max-flows=5", "--no-tunnels", "--overlap", "last"];
         let given = mount(&words).unwrap();
         assert_eq!((given.flow_memory, given.max_flows), (Some(64 << 20), 5));
@@ -141,6 +163,8 @@ mod tests {
             ("--flow-memory=-1", "is no size"),
             ("--max-flows=0", "'0' for '--max-flows <N>'"),
             ("--max-flows=many", "'many' for '--max-flows <N>'"),
+            ("--mode=0888", "no permission bits"),
+            ("--mode=1777", "no permission bits"),
             ("--overlap=none", "possible values: first, last"),
         ] {
             let error = mount(&[word]).unwrap_err();

@@ -47,6 +47,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // What went wrong was said by the process in the background.
         Err(Failure::Background(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        // And what went wrong with mounting by the helper that was to mount.
+        Err(Failure::Mount(fuse::MountError::HelperRefused)) => ExitCode::FAILURE,
         Err(failure) => {
             output::say(&failure);
             ExitCode::from(if failure.is_usage() { 2 } else { 1 })

@@ -4,6 +4,7 @@
 //! nothing running. End: captures stop, so that readers get the rest and the end of file; the tree
 //! is taken out of the file system; readers that are left have a moment to close; the process ends.
 
+mod confine;
 mod plan;
 
 use std::fs::{self, DirBuilder};
@@ -28,7 +29,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::Mount;
 use crate::cli::output::say;
 use crate::fs::{Tree, group_id};
-use crate::fuse::{self, MountError, Mounted, Options};
+use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
 use plan::Plan;
 
 /// How the line begins that says the tree answers.
@@ -36,9 +37,6 @@ pub(crate) const READY: &str = "ready at ";
 
 /// Group that may read captures if there is one of this name.
 const GROUP: &str = "pcapfs";
-
-/// Permissions of a capture's directory if nothing else is said.
-const MODE: u32 = 0o750;
 
 /// How long readers may go on after the end, to read what is stored.
 const GRACE: Duration = Duration::from_secs(3);
@@ -91,14 +89,13 @@ enum Event {
 
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
+    // Before this process opens anything, which might get the same number.
+    let handoff = options.handoff.map(Handoff::inherited).transpose().map_err(Failure::Mount)?;
     let ring_dir = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
     let ring_dir = absolute(&ring_dir)?;
     let plan = plan::plan(options, &ring_dir).map_err(Failure::Usage)?;
+    let permissions = default_permissions(options).map_err(Failure::Usage)?;
     let mountpoint = absolute(&options.mountpoint)?;
-    let mount_options = Options {
-        source: "pcapfs".to_owned(),
-        words: options.options.iter().filter(|word| !word.is_empty()).cloned().collect(),
-    };
     if options.detached {
         // Fails for a process that leads a group already, which then has no terminal to lose.
         let _ = setsid();
@@ -106,8 +103,19 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         // this has us go on.
         let _ = set_pdeathsig(Signal::SIGTERM);
     }
-    // What would fail at the end fails before anything is made.
-    fuse::check(&mountpoint, &mount_options).map_err(Failure::Mount)?;
+    let by = match handoff {
+        Some(helper) => {
+            confine::start_no_programs().map_err(Failure::System)?;
+            By::Helper(helper)
+        }
+        None => {
+            let words = options.options.iter().filter(|word| !word.is_empty()).cloned().collect();
+            let mount_options = Options { source: "pcapfs".to_owned(), words };
+            // What would fail at the end fails before anything is made.
+            fuse::check(&mountpoint, &mount_options).map_err(Failure::Mount)?;
+            By::Itself(mount_options)
+        }
+    };
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
     watch_signals(sender.clone(), Arc::clone(&mounting)).map_err(Failure::System)?;
@@ -115,13 +123,13 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         prepare_ring_dir(&ring_dir)?;
     }
     let tree = Arc::new(Tree::new((geteuid().as_raw(), getegid().as_raw())));
-    let mounted = start_all(&tree, plan).and_then(|()| {
+    let mounted = start_all(&tree, plan, permissions).and_then(|()| {
         let over = move || {
             // Nobody listens any more when the daemon has ended before.
             let _ = sender.send(Event::Unmounted);
         };
         mounting.store(true, Ordering::SeqCst);
-        Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, over).map_err(Failure::Mount)
+        Mounted::new(Arc::clone(&tree), &mountpoint, &by, over).map_err(Failure::Mount)
     });
     let mounted = match mounted {
         Ok(mounted) => mounted,
@@ -134,7 +142,10 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         // Before it is said: whoever waits for it ends then.
         let _ = set_pdeathsig(None);
     }
-    say(format_args!("{READY}{}", mountpoint.display()));
+    match &by {
+        By::Itself(_) => say(format_args!("{READY}{}", mountpoint.display())),
+        By::Helper(helper) => helper.ready(),
+    }
     if options.detached {
         // Not to keep a directory busy that has nothing to do with the captures.
         let _ = std::env::set_current_dir("/");
@@ -145,10 +156,10 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start_all(tree: &Tree, plan: Plan) -> Result<(), Failure> {
+fn start_all(tree: &Tree, plan: Plan, permissions: Permissions) -> Result<(), Failure> {
     for spec in plan.captures {
         let capture = start(spec)?;
-        tree.captures.add(capture, default_permissions());
+        tree.captures.add(capture, permissions);
     }
     for (name, target) in &plan.links {
         tree.captures.link(name, target);
@@ -248,14 +259,19 @@ fn is_ignored(signal: i32) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-/// The permissions a capture starts with: `root:pcapfs 0750`, or the invoking user's own.
-fn default_permissions() -> Permissions {
-    let gid = if geteuid().is_root() { group_id(GROUP) } else { None };
-    Permissions {
+/// The permissions a capture starts with: `root:pcapfs 0750`, or the invoking user's own, unless
+/// something else was asked for.
+fn default_permissions(options: &Mount) -> Result<Permissions, String> {
+    let gid = match &options.group {
+        Some(name) => Some(group_id(name).ok_or_else(|| format!("--group {name}: no such group"))?),
+        None if geteuid().is_root() => group_id(GROUP),
+        None => None,
+    };
+    Ok(Permissions {
         uid: geteuid().as_raw(),
         gid: gid.unwrap_or_else(|| getegid().as_raw()),
-        mode: MODE,
-    }
+        mode: options.mode,
+    })
 }
 
 fn default_ring_dir() -> PathBuf {

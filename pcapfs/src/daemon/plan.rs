@@ -175,9 +175,12 @@ mod tests {
             max_flows: 1 << 21,
             no_tunnels: false,
             overlap: Policy::First,
+            group: None,
+            mode: 0o750,
             options: Vec::new(),
             background: false,
             detached: false,
+            handoff: None,
         }
     }
 

@@ -2,44 +2,76 @@
 
 mod adapter;
 mod front;
+mod handoff;
 mod mount;
 mod walk;
 mod wire;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use fuser::{Session, SessionACL};
 
+pub(crate) use handoff::Handoff;
 pub(crate) use mount::{Manner, MountError, Options, check, unmount};
 
 use crate::fs::Tree;
 use adapter::Adapter;
 use front::Front;
 
+/// Who mounts and unmounts.
+#[derive(Clone, Debug)]
+pub(crate) enum By {
+    /// This process, with these options.
+    Itself(Options),
+    /// The mount helper, which has the options.
+    Helper(Handoff),
+}
+
+impl By {
+    fn mount(&self, mountpoint: &Path) -> Result<OwnedFd, MountError> {
+        match self {
+            Self::Itself(options) => mount::mount(mountpoint, options),
+            Self::Helper(helper) => helper.mount(),
+        }
+    }
+
+    /// Takes the tree out of the file system, unless somebody was faster.
+    fn detach(&self, mountpoint: &Path) {
+        match self {
+            Self::Itself(_) => {
+                let _ = unmount(mountpoint, Manner::Detach);
+            }
+            Self::Helper(helper) => helper.unmount(),
+        }
+    }
+}
+
 /// A mounted tree that answers.
 #[derive(Debug)]
 pub(crate) struct Mounted {
     mountpoint: PathBuf,
+    by: By,
     front: Front,
     fuser: JoinHandle<io::Result<()>>,
 }
 
 impl Mounted {
-    /// Mounts `tree` at `mountpoint`, which was checked, and serves it from threads of its own, until it is unmounted
-    /// and no file is open; then `over` is called.
+    /// Mounts `tree` at `mountpoint`, which was checked, and serves it from threads of its own, until
+    /// it is unmounted and no file is open; then `over` is called.
     ///
     /// # Errors
     /// [`MountError`]; nothing stays mounted.
     pub(crate) fn new(
         tree: Arc<Tree>,
         mountpoint: &Path,
-        options: &Options,
+        by: &By,
         over: impl FnOnce() + Send + 'static,
     ) -> Result<Self, MountError> {
-        let device = mount::mount(mountpoint, options)?;
+        let device = by.mount(mountpoint)?;
         let serve = || -> io::Result<(Front, Session<Adapter>)> {
             let (front, socket) = Front::start(device, Arc::clone(&tree))?;
             // Waits for the kernel's first message, which the front end passes on.
@@ -56,10 +88,12 @@ impl Mounted {
             Ok((front, fuser))
         });
         match started {
-            Ok((front, fuser)) => Ok(Self { mountpoint: mountpoint.to_owned(), front, fuser }),
+            Ok((front, fuser)) => {
+                Ok(Self { mountpoint: mountpoint.to_owned(), by: by.clone(), front, fuser })
+            }
             Err(error) => {
                 // What could not be served must not stay; that it did not work is said already.
-                let _ = unmount(mountpoint, Manner::Detach);
+                by.detach(mountpoint);
                 Err(MountError::Serve(error))
             }
         }
@@ -67,8 +101,7 @@ impl Mounted {
 
     /// Takes the tree out of the file system; files that are open go on until they are closed.
     pub(crate) fn detach(&self) {
-        // Gone already, if somebody else was faster.
-        let _ = unmount(&self.mountpoint, Manner::Detach);
+        self.by.detach(&self.mountpoint);
     }
 
     /// Whether the kernel has let go of the tree: unmounted, and no file open.

@@ -81,6 +81,9 @@ pub(crate) enum MountError {
     /// fusermount3 refuses.
     #[error("{0}")]
     Helper(String),
+    /// The mount helper, which has said why.
+    #[error("the mount helper has not mounted the tree")]
+    HelperRefused,
     /// Mounted, but it cannot be served.
     #[error("cannot serve the tree: {0}")]
     Serve(io::Error),
@@ -282,7 +285,7 @@ fn ask_helper(mountpoint: &Path, words: &str) -> Result<OwnedFd, MountError> {
     }
 }
 
-fn receive_descriptor(socket: &impl AsFd) -> Option<OwnedFd> {
+pub(super) fn receive_descriptor(socket: &impl AsFd) -> Option<OwnedFd> {
     let mut byte = [0; 1];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!(RawFd);
@@ -297,10 +300,14 @@ fn receive_descriptor(socket: &impl AsFd) -> Option<OwnedFd> {
     })
 }
 
-#[expect(unsafe_code, reason = "a received descriptor is a bare number in nix")]
-fn own(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made this descriptor for this process when the message was received;
-    // nothing else knows of it.
+/// Takes over a descriptor that was made for this process and that nothing else knows of: one out
+/// of a message, or one that this process was started with.
+#[expect(unsafe_code, reason = "such a descriptor is a bare number")]
+pub(super) fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: a descriptor out of a message was made by the kernel when the message was received.
+    // One of a number given by `--handoff` was left open by mount.pcapfs for this purpose alone, and
+    // is taken over before this process has opened anything; a number that is not open makes every
+    // use of it fail with EBADF.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
