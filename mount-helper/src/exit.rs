@@ -7,8 +7,10 @@ use std::process::{ExitCode, ExitStatus};
 
 use nix::sys::signal::Signal;
 
+use crate::account::AccountError;
 use crate::list;
 use crate::plan::UsageError;
+use crate::tree::TreeError;
 
 /// The exit statuses mount(8) knows, section "EXIT STATUS"; 16 (mtab) and 64 (some succeeded) can
 /// not happen here: there is no mtab to write, and one call mounts one tree.
@@ -30,6 +32,14 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// The status the supervisor has ended with.
+    pub(crate) fn of_supervisor(status: ExitStatus) -> Self {
+        let all =
+            [Self::Done, Self::Usage, Self::System, Self::Bug, Self::Interrupted, Self::Failed];
+        let known = all.into_iter().find(|exit| status.code() == Some(i32::from(*exit as u8)));
+        known.unwrap_or_else(|| Self::of_daemon(status))
+    }
+
     /// What the way in which the daemon's start ended means to mount(8).
     pub(crate) fn of_daemon(status: ExitStatus) -> Self {
         match status.code() {
@@ -65,9 +75,18 @@ pub(crate) enum Failure {
     /// The arguments make no plan.
     #[error(transparent)]
     Usage(#[from] UsageError),
-    /// The directory to mount on is missing, or is none.
-    #[error("{}: cannot be mounted on: {error}", path.display())]
-    Directory { path: PathBuf, error: io::Error },
+    /// The user of the daemon.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The tree cannot be mounted.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The directory for rings is missing and cannot be made.
+    #[error("-o ring_dir={}: cannot be made: {error}", path.display())]
+    RingDirectory { path: PathBuf, error: io::Error },
+    /// The system refuses what a supervisor needs.
+    #[error("cannot supervise a daemon: {0}")]
+    System(io::Error),
     /// The namespace of `-N` cannot be entered.
     #[error("{}: cannot enter this mount namespace: {error}", path.display())]
     Namespace { path: PathBuf, error: io::Error },
@@ -83,9 +102,17 @@ impl Failure {
     /// The exit status for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Directory { .. } => Exit::Usage,
-            Self::Namespace { .. } | Self::Start { .. } => Exit::System,
-            Self::NoDaemon { .. } => Exit::Failed,
+            Self::Usage(_)
+            | Self::Account(AccountError::Missing(_) | AccountError::Root(_))
+            | Self::Tree(TreeError::Missing(_) | TreeError::NotADirectory(_)) => Exit::Usage,
+            Self::Namespace { .. }
+            | Self::Start { .. }
+            | Self::System(_)
+            | Self::Account(AccountError::Lookup(..))
+            | Self::Tree(TreeError::Device(_)) => Exit::System,
+            Self::NoDaemon { .. }
+            | Self::RingDirectory { .. }
+            | Self::Tree(TreeError::Busy(_) | TreeError::Refused { .. }) => Exit::Failed,
         }
     }
 }
@@ -110,6 +137,16 @@ mod tests {
         assert_eq!(signal(Signal::SIGTERM), Exit::Interrupted);
         assert_eq!(signal(Signal::SIGKILL), Exit::System);
         assert_eq!(signal(Signal::SIGSEGV), Exit::Bug);
+    }
+
+    #[test]
+    fn the_supervisors_status_is_passed_on() {
+        for exit in [Exit::Done, Exit::Usage, Exit::System, Exit::Interrupted, Exit::Failed] {
+            let status = ExitStatus::from_raw(i32::from(exit as u8) << 8);
+            assert_eq!(Exit::of_supervisor(status), exit);
+        }
+        assert_eq!(Exit::of_supervisor(ExitStatus::from_raw(101 << 8)), Exit::Bug, "a panic");
+        assert_eq!(Exit::of_supervisor(ExitStatus::from_raw(9)), Exit::System);
     }
 
     #[test]

@@ -1,36 +1,57 @@
 //! `mount.pcapfs`: what mount(8) runs for `mount -t pcapfs` and for lines of `/etc/fstab`.
 //!
-//! It turns the arguments mount(8) gives to its helpers into a checked [`Plan`], starts
-//! `pcapfs mount ... --background` with it, waits until the tree answers or the start has failed,
-//! and reports the outcome in the exit status bits mount(8) asks of its helpers.
+//! It is the only part of pcapfs that runs privileged. It turns the arguments mount(8) gives to its
+//! helpers into a checked [`Plan`], mounts, and runs the daemon as a user of its own that can do
+//! nothing but open packet sockets. Two processes do that:
 //!
-//! The daemon it starts runs as whoever called mount(8), root as a rule. Giving up privileges
-//! before the daemon starts, and watching over the daemon afterwards, are planned and not done yet:
-//! this program ends as soon as the mount is there.
+//! * the one mount(8) waits for, which ends when the tree answers or the start has failed, with the
+//!   exit status bits mount(8) asks of its helpers;
+//! * the [`Supervisor`], which stays as long as the tree is mounted.
+//!
+//! What happens in which order, and what each process can do, is told in docs/threat-model.md.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::{chdir, geteuid, setsid};
 
+use crate::account::Account;
+use crate::confine::Confinement;
 use crate::exit::{Exit, Failure};
-use crate::plan::{Plan, Request};
+use crate::plan::{Plan, Request, SUPERVISE, Stand};
+use crate::supervisor::Supervisor;
 
+mod account;
+mod backoff;
+mod confine;
 mod exit;
+mod filter;
+mod handoff;
+mod log;
+mod notify;
 mod options;
 mod plan;
+mod supervisor;
+mod sys;
+mod table;
+mod tree;
+mod watchdog;
 
 const USAGE: &str = "\
 Usage: mount.pcapfs SPEC DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]
 
 Mounts a live packet capture on DIR. mount(8) runs this for `mount -t pcapfs`.
-SPEC is an interface, `any`, file:PATH or stream:PATH.
-Options: alias=, filter=, ring=, ring_dir=, snaplen=, and those of mount(8).
+SPEC is an interface, `any`, file:PATH or stream:PATH; `none` with config=FILE.
+Options: alias=, filter=, ring=, ring_dir=, snaplen=, group=, mode=, config=, socket=,
+user= (of the daemon), and those of mount(8).
 See mount.pcapfs(8).
 ";
 
@@ -38,7 +59,7 @@ fn main() -> ExitCode {
     let exit = match Request::from_arguments(env::args_os().skip(1)) {
         Ok(Request::Help) => say(USAGE),
         Ok(Request::Version) => say(concat!("mount.pcapfs ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Request::Mount(plan)) => mount(&plan).unwrap_or_else(report),
+        Ok(Request::Mount(plan)) => carry_out(*plan).unwrap_or_else(report),
         Err(error) => report(error.into()),
     };
     exit.into()
@@ -55,22 +76,91 @@ fn report(failure: Failure) -> Exit {
     failure.exit()
 }
 
-/// Carries out a plan, and waits until the tree answers or the daemon has given up.
-fn mount(plan: &Plan) -> Result<Exit, Failure> {
+/// Carries out a plan, as far as it is this process's part.
+fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
     if let Some(namespace) = &plan.namespace {
         enter(namespace)?;
     }
-    let daemon = find_daemon()?;
-    let mut command = Command::new(&daemon);
-    command.args(plan.daemon_arguments());
+    let program = find_daemon()?;
+    let base = env::current_dir().map_err(Failure::System)?;
+    plan.settle(&base);
+    plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
+    if !geteuid().is_root() {
+        // mount(8) runs its helpers as who calls it, also where fstab lets users mount.
+        return mount_unprivileged(&plan, &program);
+    }
+    let account = Account::of(plan.user())?;
+    if plan.verbose && plan.stand != Stand::Background {
+        let (user, arguments) = (plan.user(), plan.daemon_arguments());
+        eprintln!("mount.pcapfs: as {user}: {:?}", Command::new(&program).args(arguments));
+    }
+    tree::check(&plan.directory)?;
+    match plan.stand {
+        _ if plan.fake => Ok(Exit::Done),
+        Stand::Front => wait_for_supervisor(),
+        Stand::Foreground => supervise(plan, program, account, None),
+        Stand::Background => {
+            let report = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::System)?;
+            // Fails for a process that leads a group, which then has no terminal to lose.
+            let _ = setsid();
+            supervise(plan, program, account, Some(report))
+        }
+    }
+}
+
+/// Starts the supervisor with the arguments of this process, and waits until the tree answers or
+/// the supervisor has said why it does not.
+fn wait_for_supervisor() -> Result<Exit, Failure> {
+    let program = env::current_exe().map_err(Failure::System)?;
+    // A lock or a pipe of whoever started this is not to be held as long as the tree is mounted.
+    sys::close_descriptors_on_exec().map_err(Failure::System)?;
+    let mut supervisor = Command::new(&program)
+        .arg0("mount.pcapfs")
+        .arg(SUPERVISE)
+        .args(env::args_os().skip(1))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::Start { daemon: program, error })?;
+    let mut byte = [0; 1];
+    let mut report = supervisor.stdout.take();
+    match report.as_mut().map(|report| report.read(&mut byte)) {
+        Some(Ok(1)) => Ok(Exit::Done),
+        _ => Ok(Exit::of_supervisor(supervisor.wait().map_err(Failure::System)?)),
+    }
+}
+
+fn supervise(
+    plan: Plan,
+    program: PathBuf,
+    account: Account,
+    report: Option<OwnedFd>,
+) -> Result<Exit, Failure> {
+    if let Some(path) = &plan.ring_dir {
+        tree::make_ring_directory(path, &account)
+            .map_err(|error| Failure::RingDirectory { path: path.clone(), error })?;
+    }
+    let confinement = Confinement { account, filter: filter::program() };
+    let supervisor =
+        Supervisor::new(plan, program, confinement, report).map_err(Failure::System)?;
+    // Not to keep a directory busy that has nothing to do with the captures.
+    chdir("/").map_err(|errno| Failure::System(errno.into()))?;
+    supervisor.run()
+}
+
+/// Without root there is no privilege to give up: the daemon runs as whoever calls, has
+/// fusermount3(1) mount the tree, and nobody supervises it.
+fn mount_unprivileged(plan: &Plan, program: &Path) -> Result<Exit, Failure> {
+    let mut command = Command::new(program);
+    command.args(plan.own_mount_arguments());
     if plan.verbose {
         eprintln!("mount.pcapfs: {command:?}");
     }
     if plan.fake {
-        // Otherwise the daemon looks at it, which also clears away a dead tree.
-        return check_directory(&plan.directory).map(|()| Exit::Done);
+        return tree::check(&plan.directory).map(|()| Exit::Done).map_err(Failure::from);
     }
-    let status = command.status().map_err(|error| Failure::Start { daemon, error })?;
+    let status =
+        command.status().map_err(|error| Failure::Start { daemon: program.to_owned(), error })?;
     Ok(Exit::of_daemon(status))
 }
 
@@ -79,15 +169,6 @@ fn enter(namespace: &Path) -> Result<(), Failure> {
     File::open(namespace)
         .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNS)?))
         .map_err(|error| Failure::Namespace { path: namespace.to_owned(), error })
-}
-
-fn check_directory(directory: &Path) -> Result<(), Failure> {
-    let unusable = |error| Failure::Directory { path: directory.to_owned(), error };
-    if fs::metadata(directory).map_err(unusable)?.is_dir() {
-        Ok(())
-    } else {
-        Err(unusable(io::ErrorKind::NotADirectory.into()))
-    }
 }
 
 /// The daemon: beside this program as in a build directory, or where it gets installed.

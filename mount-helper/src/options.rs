@@ -80,19 +80,17 @@ fn push(options: &mut Vec<MountOption>, name: String, value: Option<String>) {
 pub(crate) enum Meaning {
     /// One of ours.
     Own(Own),
-    /// A property of the mount that the daemon is told as well.
+    /// A property of the mount.
     Mount,
     /// Nothing is to be done: it speaks to mount(8) or systemd, or it is what pcapfs does anyway.
     Swallowed,
-    /// One of ours in a version to come.
-    Later,
     /// Asks to change a mount that is there.
     Remount,
     /// Nobody knows it.
     Unknown,
 }
 
-/// Options that describe the capture; each has a value.
+/// Options that describe the capture and its daemon; each has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Own {
     /// Name of the capture's directory.
@@ -105,6 +103,16 @@ pub(crate) enum Own {
     RingDir,
     /// Most bytes kept of a packet.
     Snaplen,
+    /// User the daemon runs as.
+    User,
+    /// Group that may read the captures.
+    Group,
+    /// Permission bits of the captures.
+    Mode,
+    /// Socket of the control service.
+    Socket,
+    /// Configuration file of the daemon.
+    Config,
 }
 
 impl MountOption {
@@ -118,7 +126,11 @@ impl MountOption {
             ("ring", _) => Meaning::Own(Own::Ring),
             ("ring_dir", _) => Meaning::Own(Own::RingDir),
             ("snaplen", _) => Meaning::Own(Own::Snaplen),
-            ("user" | "group", true) | ("mode" | "socket" | "config", _) => Meaning::Later,
+            ("user", true) => Meaning::Own(Own::User),
+            ("group", true) => Meaning::Own(Own::Group),
+            ("mode", _) => Meaning::Own(Own::Mode),
+            ("socket", _) => Meaning::Own(Own::Socket),
+            ("config", _) => Meaning::Own(Own::Config),
             ("ro" | "nosuid" | "nodev" | "noexec", false) => Meaning::Mount,
             ("remount", false) => Meaning::Remount,
             ("comment", _) => Meaning::Swallowed,
@@ -235,8 +247,8 @@ mod tests {
         for (name, value) in [("x-systemd.automount", None), ("comment", Some("mine"))] {
             assert_eq!(option(name, value).meaning(), Meaning::Swallowed, "{name}");
         }
-        for name in ["user", "group", "mode", "socket", "config"] {
-            assert_eq!(option(name, Some("x")).meaning(), Meaning::Later, "{name}");
+        for (name, own) in [("user", Own::User), ("group", Own::Group), ("config", Own::Config)] {
+            assert_eq!(option(name, Some("x")).meaning(), Meaning::Own(own), "{name}");
         }
         assert_eq!(option("alais", Some("web")).meaning(), Meaning::Unknown);
         assert_eq!(option("rw", Some("x")).meaning(), Meaning::Unknown);

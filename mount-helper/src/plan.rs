@@ -28,27 +28,65 @@ pub(crate) enum Request {
 pub(crate) struct Plan {
     /// Where to mount.
     pub(crate) directory: PathBuf,
-    /// Name of the capture: `[A-Za-z0-9._-]{1,64}`, no leading dot.
-    alias: String,
-    /// What to capture from, as `pcapfs mount -c` takes it; without blanks.
-    source: String,
-    /// BPF expression; `None` for everything.
-    filter: Option<String>,
+    /// SPEC as it was given, for the first column of `/proc/mounts`: what mount(8) compares with
+    /// the first column of fstab.
+    pub(crate) spec: String,
+    /// The capture to start with; `None` if the configuration file has them all.
+    capture: Option<Capture>,
     /// Size of the ring: digits and at most one of K, M, G and T.
     ring: Option<String>,
     /// Directory of the ring file.
-    ring_dir: Option<String>,
+    pub(crate) ring_dir: Option<PathBuf>,
     /// Most bytes kept of a packet.
     snaplen: Option<u32>,
-    /// Properties of the mount that the daemon is told, such as `ro`.
-    mount_options: Vec<String>,
+    /// Group that may read the captures.
+    group: Option<String>,
+    /// Permission bits of the captures, octal.
+    mode: Option<String>,
+    /// Socket of the control service.
+    socket: Option<PathBuf>,
+    /// Configuration file.
+    config: Option<PathBuf>,
+    /// User the daemon runs as, if named.
+    user: Option<String>,
+    /// Properties of the mount, such as `ro`.
+    pub(crate) mount_options: Vec<String>,
     /// Mount namespace to mount in.
     pub(crate) namespace: Option<PathBuf>,
     /// Check everything, mount nothing.
     pub(crate) fake: bool,
     /// Say what is run.
     pub(crate) verbose: bool,
+    /// Who waits for the tree to answer.
+    pub(crate) stand: Stand,
 }
+
+/// What to capture from.
+#[derive(Debug, PartialEq, Eq)]
+struct Capture {
+    /// Its name: `[A-Za-z0-9._-]{1,64}`, no leading dot.
+    alias: String,
+    /// As `pcapfs mount -c` takes it; without blanks.
+    source: String,
+    /// BPF expression; `None` for everything.
+    filter: Option<String>,
+}
+
+/// Where this process stands: mount(8) waits for one that ends when the tree answers, while
+/// another supervises the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// The one mount(8) waits for.
+    #[default]
+    Front,
+    /// Supervises for whoever started it and looks on, such as systemd: `--foreground`.
+    Foreground,
+    /// Supervises, and reports to a [`Stand::Front`] over standard output: `--supervise`.
+    Background,
+}
+
+/// User the daemon runs as if none is named.
+const USER: &str = "pcapfs";
 
 /// What is wrong with the arguments: each names the culprit and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +105,6 @@ pub(crate) enum UsageError {
     Syntax(String, SyntaxError),
     #[error("-o {0}: unknown option (-s ignores those)")]
     Unknown(String),
-    #[error("-o {0}: not in this version; leave it out, or ignore it with -s")]
-    Later(String),
     #[error("-o remount: cannot change what is mounted; unmount it and mount it again")]
     Remount,
     #[error("-o {0}: its value is missing; write {0}=VALUE")]
@@ -79,13 +115,20 @@ pub(crate) enum UsageError {
     Size(String),
     #[error("-o snaplen={0}: a number of bytes from 1 to 4294967295 is needed")]
     Snaplen(String),
-    #[error("none: needs config=FILE, which is not in this version; name an interface instead")]
+    #[error("-o mode={0}: write permission bits as 0750 or 750")]
+    Mode(String),
+    #[error("none: without a source, a configuration file is needed: -o config=FILE")]
     NoSource,
+    #[error("-o {0}=: describes a capture, and the source is none")]
+    NoCapture(&'static str),
     #[error("-: standard input cannot be mounted in the background; use stream:PATH with a FIFO")]
     StandardInput,
     #[error("{0:?}: a source with blanks in it cannot be mounted; give it a name without")]
     Blank(String),
 }
+
+/// The flag for [`Stand::Background`]; not for people.
+pub(crate) const SUPERVISE: &str = "--supervise";
 
 impl Request {
     /// Reads the arguments behind the program's name.
@@ -105,6 +148,8 @@ impl Request {
                 Some("--") if !only_operands => only_operands = true,
                 Some("--help") if !only_operands => return Ok(Self::Help),
                 Some("--version") if !only_operands => return Ok(Self::Version),
+                Some("--foreground") if !only_operands => line.stand = Stand::Foreground,
+                Some(SUPERVISE) if !only_operands => line.stand = Stand::Background,
                 Some(flags) if !only_operands && flags.len() > 1 && flags.starts_with('-') => {
                     if let Some(answer) = line.flags(flags, &mut arguments)? {
                         return Ok(answer);
@@ -127,6 +172,7 @@ struct CommandLine {
     sloppy: bool,
     fake: bool,
     verbose: bool,
+    stand: Stand,
 }
 
 impl CommandLine {
@@ -188,24 +234,24 @@ impl CommandLine {
                 Err(error) => return Err(UsageError::Syntax(list, error)),
             }
         }
-        let source = source(text(spec)?)?;
-        let alias = match chosen.alias {
-            Some(alias) if is_alias(&alias) => alias,
-            Some(alias) => return Err(UsageError::Alias(alias)),
-            None => default_alias(&source),
-        };
+        let spec = text(spec)?;
         Ok(Plan {
             directory: operand(directory),
-            alias,
-            source,
-            filter: chosen.filter.filter(|filter| !filter.trim().is_empty()),
+            capture: chosen.capture(&spec)?,
+            spec,
             ring: chosen.ring,
             ring_dir: chosen.ring_dir,
             snaplen: chosen.snaplen,
+            group: chosen.group,
+            mode: chosen.mode,
+            socket: chosen.socket,
+            config: chosen.config,
+            user: chosen.user,
             mount_options: chosen.mount_options,
             namespace: self.namespace.as_deref().map(namespace),
             fake: self.fake,
             verbose: self.verbose,
+            stand: self.stand,
         })
     }
 }
@@ -216,8 +262,13 @@ struct Chosen {
     alias: Option<String>,
     filter: Option<String>,
     ring: Option<String>,
-    ring_dir: Option<String>,
+    ring_dir: Option<PathBuf>,
     snaplen: Option<u32>,
+    group: Option<String>,
+    mode: Option<String>,
+    socket: Option<PathBuf>,
+    config: Option<PathBuf>,
+    user: Option<String>,
     mount_options: Vec<String>,
 }
 
@@ -228,8 +279,7 @@ impl Chosen {
             Meaning::Mount => self.mount_options.push(option.name),
             Meaning::Swallowed => {}
             Meaning::Remount => return Err(UsageError::Remount),
-            Meaning::Later | Meaning::Unknown if sloppy => {}
-            Meaning::Later => return Err(UsageError::Later(option.name + "=")),
+            Meaning::Unknown if sloppy => {}
             Meaning::Unknown => return Err(UsageError::Unknown(option.name)),
         }
         Ok(())
@@ -243,31 +293,101 @@ impl Chosen {
             // An empty filter is one that lets everything pass.
             Own::Filter => self.filter = Some(value.ok_or(UsageError::Value("filter"))?),
             Own::Ring => self.ring = Some(size(needed("ring")?)?),
-            Own::RingDir => self.ring_dir = Some(needed("ring_dir")?),
+            Own::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
             Own::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
+            Own::User => self.user = Some(needed("user")?),
+            Own::Group => self.group = Some(needed("group")?),
+            Own::Mode => self.mode = Some(mode(needed("mode")?)?),
+            Own::Socket => self.socket = Some(needed("socket")?.into()),
+            Own::Config => self.config = Some(needed("config")?.into()),
         }
         Ok(())
+    }
+
+    /// The capture that SPEC and the options about it describe; `None` for `none`.
+    fn capture(&mut self, spec: &str) -> Result<Option<Capture>, UsageError> {
+        let (alias, filter) = (self.alias.take(), self.filter.take());
+        let source = match spec {
+            "none" if self.config.is_none() => return Err(UsageError::NoSource),
+            "none" if alias.is_some() => return Err(UsageError::NoCapture("alias")),
+            "none" if filter.is_some() => return Err(UsageError::NoCapture("filter")),
+            "none" => return Ok(None),
+            "" => "any",
+            "-" => return Err(UsageError::StandardInput),
+            // Behind an alias the source ends at the first blank, and the filter begins.
+            blank if blank.contains(char::is_whitespace) => {
+                return Err(UsageError::Blank(spec.to_owned()));
+            }
+            _ => spec,
+        };
+        let alias = match alias {
+            Some(alias) if is_alias(&alias) => alias,
+            Some(alias) => return Err(UsageError::Alias(alias)),
+            None => default_alias(source),
+        };
+        let filter = filter.filter(|filter| !filter.trim().is_empty());
+        Ok(Some(Capture { alias, source: source.to_owned(), filter }))
     }
 }
 
 impl Plan {
+    /// User the daemon is to run as.
+    pub(crate) fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or(USER)
+    }
+
+    /// Makes every path of the plan one that means the same from any directory; relative ones
+    /// start at `base`. Only [`Plan::directory`] is left as it is: links in it are to be followed,
+    /// so it is for those to resolve who look at the file system.
+    pub(crate) fn settle(&mut self, base: &Path) {
+        let paths = [&mut self.ring_dir, &mut self.socket, &mut self.config];
+        for path in paths.into_iter().flatten() {
+            *path = base.join(&path);
+        }
+        let Some(Capture { source, .. }) = &mut self.capture else { return };
+        for kind in ["file:", "stream:"] {
+            // A directory that is no text cannot stand in a source; then the path stays relative,
+            // and the daemon says that there is no such file.
+            let settled = source
+                .strip_prefix(kind)
+                .and_then(|path| Some(format!("{kind}{}", base.join(path).to_str()?)));
+            *source = settled.unwrap_or_else(|| std::mem::take(source));
+        }
+    }
+
     /// The arguments `pcapfs` is run with.
     pub(crate) fn daemon_arguments(&self) -> Vec<OsString> {
-        let mut capture = format!("{}={}", self.alias, self.source);
-        if let Some(filter) = &self.filter {
-            capture.push(' ');
-            capture.push_str(filter);
+        let mut arguments: Vec<OsString> = vec!["mount".into(), self.directory.clone().into()];
+        if let Some(Capture { alias, source, filter }) = &self.capture {
+            let filter = filter.as_ref().map(|filter| format!(" {filter}")).unwrap_or_default();
+            arguments.extend(["-c".into(), format!("{alias}={source}{filter}").into()]);
         }
-        let mut arguments: Vec<OsString> =
-            vec!["mount".into(), self.directory.clone().into(), "-c".into(), capture.into()];
-        let snaplen = self.snaplen.map(|snaplen| snaplen.to_string());
-        for (flag, value) in
-            [("--ring", &self.ring), ("--ring-dir", &self.ring_dir), ("--snaplen", &snaplen)]
-        {
+        let text = |value: &Option<String>| value.clone().map(OsString::from);
+        let path = |value: &Option<PathBuf>| value.clone().map(OsString::from);
+        for (flag, value) in [
+            ("--config", path(&self.config)),
+            ("--ring", text(&self.ring)),
+            ("--ring-dir", path(&self.ring_dir)),
+            ("--snaplen", self.snaplen.map(|snaplen| snaplen.to_string().into())),
+            ("--group", text(&self.group)),
+            ("--mode", text(&self.mode)),
+            ("--socket", path(&self.socket)),
+        ] {
             if let Some(value) = value {
-                arguments.extend([flag.into(), value.into()]);
+                // In one word, so that a value with a hyphen in front is no flag.
+                let mut word = OsString::from(flag);
+                word.push("=");
+                word.push(value);
+                arguments.push(word);
             }
         }
+        arguments
+    }
+
+    /// The arguments for a daemon that mounts by itself and goes to the background, which is how
+    /// somebody other than root runs it.
+    pub(crate) fn own_mount_arguments(&self) -> Vec<OsString> {
+        let mut arguments = self.daemon_arguments();
         if !self.mount_options.is_empty() {
             arguments.extend(["-o".into(), self.mount_options.join(",").into()]);
         }
@@ -286,18 +406,6 @@ fn operand(path: OsString) -> PathBuf {
 
 fn text(argument: OsString) -> Result<String, UsageError> {
     argument.into_string().map_err(UsageError::Encoding)
-}
-
-/// The SPEC as a source `pcapfs mount` takes behind an alias.
-fn source(spec: String) -> Result<String, UsageError> {
-    match spec.as_str() {
-        "" => Ok("any".to_owned()),
-        "none" => Err(UsageError::NoSource),
-        "-" => Err(UsageError::StandardInput),
-        // Behind an alias the source ends at the first blank, and the filter begins.
-        blank if blank.contains(char::is_whitespace) => Err(UsageError::Blank(spec)),
-        _ => Ok(spec),
-    }
 }
 
 /// The name `pcapfs` itself would choose: the interface's, or the file's without its extension,
@@ -339,6 +447,13 @@ fn snaplen(value: String) -> Result<u32, UsageError> {
     match value.parse() {
         Ok(bytes @ 1..) => Ok(bytes),
         _ => Err(UsageError::Snaplen(value)),
+    }
+}
+
+fn mode(value: String) -> Result<String, UsageError> {
+    match u32::from_str_radix(&value, 8) {
+        Ok(bits) if bits <= 0o777 && !value.starts_with('+') => Ok(value),
+        _ => Err(UsageError::Mode(value)),
     }
 }
 

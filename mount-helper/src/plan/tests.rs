@@ -22,7 +22,6 @@ fn daemon(arguments: &[&str]) -> Vec<String> {
     let all = plan(arguments).daemon_arguments();
     let mut all: Vec<_> = all.into_iter().map(|word| word.into_string().unwrap()).collect();
     assert_eq!(all[..3], ["mount", "/captures", "-c"]);
-    assert_eq!(all.pop().unwrap(), "--background");
     all.split_off(3)
 }
 
@@ -35,7 +34,7 @@ fn the_least_there_can_be() {
 fn as_mount_8_calls_it() {
     let options = "rw,alias=web,filter=tcp port 80,ring=256M,snaplen=128,_netdev,nofail,user";
     let arguments = ["eth0", "/captures", "-s", "-n", "-v", "-o", options];
-    assert_eq!(daemon(&arguments), ["web=eth0 tcp port 80", "--ring", "256M", "--snaplen", "128"]);
+    assert_eq!(daemon(&arguments), ["web=eth0 tcp port 80", "--ring=256M", "--snaplen=128"]);
     assert!(plan(&arguments).verbose);
     assert!(!plan(&arguments).fake);
 }
@@ -55,13 +54,17 @@ fn flags_stand_anywhere_and_together() {
 #[test]
 fn properties_of_the_mount_are_passed_on() {
     let arguments = ["eth0", "/captures", "-o", "ro,noexec,nosuid,nodev,allow_other,relatime"];
-    assert_eq!(daemon(&arguments), ["eth0=eth0", "-o", "ro,noexec,nosuid,nodev"]);
+    assert_eq!(daemon(&arguments), ["eth0=eth0"], "the daemon has nothing to do with them");
+    let plan = plan(&arguments);
+    assert_eq!(plan.mount_options, ["ro", "noexec", "nosuid", "nodev"]);
+    let arguments = plan.own_mount_arguments();
+    assert_eq!(arguments[4..], ["-o", "ro,noexec,nosuid,nodev", "--background"]);
 }
 
 #[test]
 fn the_last_of_two_counts() {
     let arguments = ["eth0", "/captures", "-o", "ring=1M,alias=a", "-o", "ring=2M"];
-    assert_eq!(daemon(&arguments), ["a=eth0", "--ring", "2M"]);
+    assert_eq!(daemon(&arguments), ["a=eth0", "--ring=2M"]);
 }
 
 #[test]
@@ -89,16 +92,44 @@ fn sources_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn options_to_come_are_refused_unless_sloppy() {
-    for option in ["user=pcapfs", "group=staff", "mode=0750", "socket=/s", "config=/c"] {
-        let name = option.split_inclusive('=').next().unwrap();
-        let text = refusal(&["eth0", "/captures", "-o", option]);
-        assert_eq!(
-            text,
-            format!("-o {name}: not in this version; leave it out, or ignore it with -s")
-        );
-        assert_eq!(daemon(&["eth0", "/captures", "-s", "-o", option]), ["eth0=eth0"]);
+fn what_is_for_the_daemon_is_passed_on() {
+    let options = "group=staff,mode=0770,socket=/run/s,config=/etc/c,user=sniffer,ring_dir=/r";
+    let arguments = ["eth0", "/captures", "-o", options];
+    let expected = ["--config=/etc/c", "--ring-dir=/r", "--group=staff", "--mode=0770"];
+    assert_eq!(daemon(&arguments)[1..5], expected);
+    assert_eq!(daemon(&arguments)[5..], ["--socket=/run/s"]);
+    assert_eq!(plan(&arguments).user(), "sniffer");
+    assert_eq!(plan(&["eth0", "/captures", "-o", "user,group"]).user(), "pcapfs");
+}
+
+#[test]
+fn without_a_source_there_is_a_configuration() {
+    let plan = plan(&["none", "/captures", "-o", "config=/etc/c"]);
+    assert_eq!(plan.daemon_arguments(), ["mount", "/captures", "--config=/etc/c"]);
+    assert_eq!(plan.spec, "none");
+    for option in ["alias=a", "filter=tcp"] {
+        let text = refusal(&["none", "/captures", "-o", "config=/etc/c", "-o", option]);
+        assert!(text.contains(option.split('=').next().unwrap()), "{text}");
     }
+}
+
+#[test]
+fn paths_are_settled() {
+    let mut plan = plan(&["file:a.pcap", "captures", "-o", "ring_dir=r,config=/c,socket=../s"]);
+    plan.settle(Path::new("/home"));
+    let expected =
+        ["a=file:/home/a.pcap", "--config=/c", "--ring-dir=/home/r", "--socket=/home/../s"];
+    assert_eq!(plan.daemon_arguments()[3..], expected);
+    assert_eq!(plan.directory, Path::new("captures"));
+}
+
+#[test]
+fn where_a_process_stands() {
+    let stand = |flag: &[&str]| plan(&[flag, &["eth0", "/captures"]].concat()).stand;
+    assert_eq!(stand(&[]), Stand::Front);
+    assert_eq!(stand(&["--foreground"]), Stand::Foreground);
+    assert_eq!(stand(&["--supervise"]), Stand::Background);
+    assert_eq!(plan(&["eth0", "--", "--supervise"]).directory, Path::new("./--supervise"));
 }
 
 #[test]
@@ -127,13 +158,20 @@ fn values_are_checked() {
         "snaplen=4294967296",
         "ring_dir=",
         "filter",
+        "mode=8",
+        "mode=1777",
+        "mode=rwx",
+        "user=",
+        "group=",
+        "config",
+        "socket=",
         "remount",
     ] {
         let text = refusal(&["eth0", "/captures", "-s", "-o", option]);
         assert!(text.starts_with("-o ") && text.contains(option), "{option}: {text}");
     }
     let long = format!("alias={}", "a".repeat(ALIAS_MAX));
-    assert_eq!(plan(&["eth0", "/c", "-o", &long]).alias.len(), ALIAS_MAX);
+    assert_eq!(plan(&["eth0", "/c", "-o", &long]).capture.unwrap().alias.len(), ALIAS_MAX);
     assert!(request(&["eth0", "/c", "-o", &(long + "a")]).is_err());
     assert_eq!(daemon(&["eth0", "/captures", "-o", "filter="]), ["eth0=eth0"]);
 }

@@ -1,0 +1,399 @@
+//! Which system calls the daemon may make, as a program for the kernel (seccomp(2)).
+//!
+//! A list of what is allowed, so that what nobody thought of, and what kernels to come will have,
+//! is refused. It is what a program needs that reads packets and serves files: files, memory,
+//! threads, sockets, time. Left out is what the kernel's worst bugs were found in, and what a
+//! daemon without privileges has no use for: mounts, namespaces, ptrace, BPF, io_uring, keys,
+//! modules, other processes.
+//!
+//! What is not on the list fails with ENOSYS, as on a kernel that does not have it: the C library
+//! knows what to do then. A call that is there, with an argument that is not allowed, fails with
+//! EPERM. Starting a program is on the list, since this filter is in force before the daemon is;
+//! the daemon takes that away by itself once it runs.
+
+use std::mem::offset_of;
+
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, seccomp_data, sock_filter,
+};
+
+/// `AUDIT_ARCH_*` of `linux/audit.h`: the numbers below mean other calls on another.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xC000_00B7;
+
+/// Kinds of sockets: local ones; the network, where a filter that names a host asks for its
+/// address; the kernel's list of interfaces; packets.
+const FAMILIES: [i32; 5] =
+    [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
+
+/// Calls that are allowed whatever their arguments are.
+const ALLOWED: &[libc::c_long] = &[
+    // Reading and writing.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev2,
+    libc::SYS_lseek,
+    libc::SYS_sendfile,
+    libc::SYS_splice,
+    libc::SYS_tee,
+    libc::SYS_copy_file_range,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_fadvise64,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+    libc::SYS_truncate,
+    libc::SYS_sync_file_range,
+    // Descriptors.
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_pipe2,
+    libc::SYS_fcntl,
+    libc::SYS_flock,
+    libc::SYS_ioctl,
+    libc::SYS_memfd_create,
+    libc::SYS_eventfd2,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    libc::SYS_timerfd_gettime,
+    libc::SYS_signalfd4,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
+    // Names and attributes.
+    libc::SYS_newfstatat,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_getcwd,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_umask,
+    libc::SYS_getxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_lgetxattr,
+    // Waiting.
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_futex,
+    libc::SYS_futex_waitv,
+    // Memory.
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_msync,
+    libc::SYS_mincore,
+    libc::SYS_brk,
+    libc::SYS_membarrier,
+    // Threads, and the end of them all.
+    libc::SYS_set_robust_list,
+    libc::SYS_get_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_set_tid_address,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_tgkill,
+    libc::SYS_tkill,
+    libc::SYS_restart_syscall,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_getparam,
+    libc::SYS_sched_getscheduler,
+    libc::SYS_getcpu,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    // Signals.
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigpending,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_sigaltstack,
+    // Who and where this process is; less of what it may.
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_getresuid,
+    libc::SYS_getresgid,
+    libc::SYS_getgroups,
+    libc::SYS_getppid,
+    libc::SYS_getpgid,
+    libc::SYS_getsid,
+    libc::SYS_setsid,
+    libc::SYS_capget,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_getrusage,
+    libc::SYS_times,
+    libc::SYS_getrlimit,
+    libc::SYS_prlimit64,
+    libc::SYS_getpriority,
+    libc::SYS_prctl,
+    libc::SYS_seccomp,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+    libc::SYS_execve,
+    // Time and chance.
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrandom,
+    // Sockets, but for making one.
+    libc::SYS_socketpair,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_shutdown,
+];
+
+/// The same in the form that only older architectures have.
+#[cfg(target_arch = "x86_64")]
+const ALLOWED_HERE: &[libc::c_long] = &[
+    libc::SYS_open,
+    libc::SYS_dup2,
+    libc::SYS_pipe,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_access,
+    libc::SYS_readlink,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir,
+    libc::SYS_unlink,
+    libc::SYS_rename,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_poll,
+    libc::SYS_select,
+    libc::SYS_epoll_create,
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd,
+    libc::SYS_inotify_init,
+    libc::SYS_getpgrp,
+    libc::SYS_time,
+    libc::SYS_arch_prctl,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const ALLOWED_HERE: &[libc::c_long] = &[];
+
+/// The program.
+pub(crate) fn program() -> Vec<sock_filter> {
+    let mut program = vec![
+        load(offset_of!(seccomp_data, arch)),
+        unless_equal(ARCHITECTURE, 0, 1),
+        unless_equal(ARCHITECTURE, 1, 0),
+        verdict(SECCOMP_RET_KILL_PROCESS),
+        load(offset_of!(seccomp_data, nr)),
+    ];
+    for number in ALLOWED.iter().chain(ALLOWED_HERE) {
+        program.extend([unless_equal(call(*number), 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+    }
+    // Threads of this process, and no processes. clone3 has its flags in memory, where a filter
+    // cannot look: it is not on the list, and the C library then uses clone.
+    let thread = libc::CLONE_THREAD.unsigned_abs();
+    program.extend([
+        unless_equal(call(libc::SYS_clone), 0, 5),
+        load(argument(0)),
+        instruction(BPF_ALU | BPF_AND | BPF_K, thread, 0, 0),
+        unless_equal(thread, 0, 1),
+        verdict(SECCOMP_RET_ALLOW),
+        refusal(libc::EPERM),
+    ]);
+    let families = FAMILIES.map(i32::unsigned_abs);
+    let behind = u8::try_from(families.len() * 2 + 2).unwrap_or(u8::MAX);
+    program.extend([unless_equal(call(libc::SYS_socket), 0, behind), load(argument(0))]);
+    for family in families {
+        program.extend([unless_equal(family, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+    }
+    program.push(refusal(libc::EPERM));
+    program.push(refusal(libc::ENOSYS));
+    program
+}
+
+/// Number of a system call as the kernel's data has it.
+fn call(number: libc::c_long) -> u32 {
+    // Calls have small numbers, none negative.
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Where the lower half of an argument is: the arguments looked at are of 32 bits.
+fn argument(index: usize) -> usize {
+    let half = if cfg!(target_endian = "big") { 4 } else { 0 };
+    offset_of!(seccomp_data, args) + index * 8 + half
+}
+
+fn load(offset: usize) -> sock_filter {
+    instruction(BPF_LD | BPF_W | BPF_ABS, u32::try_from(offset).unwrap_or(u32::MAX), 0, 0)
+}
+
+/// Goes on `equal` or `other` instructions behind the next.
+fn unless_equal(value: u32, equal: u8, other: u8) -> sock_filter {
+    instruction(BPF_JMP | BPF_JEQ | BPF_K, value, equal, other)
+}
+
+fn refusal(errno: i32) -> sock_filter {
+    verdict(SECCOMP_RET_ERRNO | errno.unsigned_abs())
+}
+
+fn verdict(action: u32) -> sock_filter {
+    instruction(BPF_RET | BPF_K, action, 0, 0)
+}
+
+fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    // Codes have 16 bits.
+    sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sys::prctl::set_no_new_privs;
+
+    use super::*;
+    use crate::sys;
+
+    const EPERM: u32 = SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    const ENOSYS: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+
+    /// What the program says of a call: an interpreter of the few instructions that it has.
+    fn judge(architecture: u32, number: u32, first_argument: u64) -> u32 {
+        let word = |offset: u32| match offset {
+            0 => number,
+            4 => architecture,
+            16 => u32::try_from(first_argument & 0xffff_ffff).unwrap(),
+            other => panic!("loads {other}"),
+        };
+        let program = program();
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            match u32::from(code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => accumulator = word(k),
+                code if code == BPF_ALU | BPF_AND | BPF_K => accumulator &= k,
+                code if code == BPF_RET | BPF_K => return k,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => {
+                    at += usize::from(if accumulator == k { jt } else { jf });
+                }
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn of(number: libc::c_long, first_argument: i32) -> u32 {
+        judge(ARCHITECTURE, call(number), u64::from(first_argument.unsigned_abs()))
+    }
+
+    #[test]
+    fn what_is_listed_is_allowed() {
+        for number in ALLOWED.iter().chain(ALLOWED_HERE) {
+            assert_eq!(of(*number, 0), SECCOMP_RET_ALLOW, "{number}");
+        }
+        for family in FAMILIES {
+            assert_eq!(of(libc::SYS_socket, family), SECCOMP_RET_ALLOW, "{family}");
+        }
+        assert_eq!(of(libc::SYS_clone, libc::CLONE_THREAD | libc::CLONE_VM), SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for number in [
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_fsopen,
+            libc::SYS_ptrace,
+            libc::SYS_bpf,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_clone3,
+            libc::SYS_io_uring_setup,
+            libc::SYS_perf_event_open,
+            libc::SYS_keyctl,
+            libc::SYS_init_module,
+            libc::SYS_process_vm_readv,
+            libc::SYS_userfaultfd,
+            libc::SYS_kill,
+            libc::SYS_setuid,
+            libc::SYS_capset,
+            libc::SYS_execveat,
+            100_000,
+        ] {
+            assert_eq!(of(number, 0), ENOSYS, "{number}");
+        }
+        for family in [libc::AF_VSOCK, libc::AF_ALG, libc::AF_BLUETOOTH, libc::AF_XDP, 99] {
+            assert_eq!(of(libc::SYS_socket, family), EPERM, "{family}");
+        }
+        assert_eq!(of(libc::SYS_clone, libc::SIGCHLD), EPERM, "a process");
+        assert_eq!(judge(0x4000_0003, 0, 0), SECCOMP_RET_KILL_PROCESS, "calls of 32 bits");
+        assert_eq!(judge(ARCHITECTURE, 0x4000_0000, 0), ENOSYS, "calls of x32");
+    }
+
+    #[test]
+    fn the_kernel_takes_it() {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "true"]).env("LC_ALL", "C");
+        sys::before_exec(&mut command, || {
+            set_no_new_privs()?;
+            sys::install_filter(&program())
+        });
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("not implemented"), "{said}");
+    }
+}

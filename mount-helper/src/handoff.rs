@@ -1,0 +1,117 @@
+//! What the supervisor and the daemon say to each other: messages of one byte over a pair of
+//! sockets, the daemon's part of which it has inherited.
+//!
+//! ```text
+//!   daemon                      supervisor
+//!     │  m: captures run, mount me   │
+//!     │ ───────────────────────────▶ │  opens /dev/fuse, mounts
+//!     │  m, and the device           │
+//!     │ ◀─────────────────────────── │  closes its copy of the device
+//!     │  r: the tree answers         │
+//!     │ ───────────────────────────▶ │  tells whoever waits
+//!     │  u: take the tree out        │
+//!     │ ───────────────────────────▶ │  unmounts
+//! ```
+//!
+//! The daemon is not trusted: a message that makes no sense at its time is ignored, and none has a
+//! part that the supervisor would have to interpret.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+};
+
+/// What the daemon says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// It wants the tree mounted and the device.
+    Mount,
+    /// The tree answers.
+    Ready,
+    /// It wants the tree out of the file system.
+    Unmount,
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub(crate) struct Handoff {
+    socket: OwnedFd,
+}
+
+impl Handoff {
+    /// A new pair: this end, and the one for the daemon.
+    ///
+    /// # Errors
+    /// Those of socketpair(2).
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Self { socket }, theirs))
+    }
+
+    /// To wait for messages.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The next message, if there is one that means something; `None` when the daemon has closed
+    /// its end.
+    pub(crate) fn receive(&self) -> Option<Option<Message>> {
+        // A longer message is cut, and a descriptor that comes with it is closed by the kernel.
+        let mut byte = [0; 1];
+        match recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => None,
+            Ok(_) => Some(match byte {
+                [b'm'] => Some(Message::Mount),
+                [b'r'] => Some(Message::Ready),
+                [b'u'] => Some(Message::Unmount),
+                _ => None,
+            }),
+            Err(Errno::EAGAIN | Errno::EINTR) => Some(None),
+            Err(_) => None,
+        }
+    }
+
+    /// Sends the device, of which nobody else has a copy then.
+    ///
+    /// # Errors
+    /// When the daemon is gone; the device is closed then.
+    pub(crate) fn send(&self, device: OwnedFd) -> io::Result<()> {
+        let descriptors = [device.as_raw_fd()];
+        let message = [ControlMessage::ScmRights(&descriptors)];
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(b"m")], &message, flags, None)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::send;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_understood_or_ignored() {
+        let (handoff, daemon) = Handoff::pair().unwrap();
+        assert_eq!(handoff.receive(), Some(None), "nothing was said yet");
+        let say = |bytes: &[u8]| send(daemon.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+        for (bytes, message) in [
+            (&b"m"[..], Some(Message::Mount)),
+            (b"r", Some(Message::Ready)),
+            (b"u", Some(Message::Unmount)),
+            (b"x", None),
+            (b"much more than one byte", Some(Message::Mount)),
+        ] {
+            say(bytes);
+            assert_eq!(handoff.receive(), Some(message));
+        }
+        drop(daemon);
+        assert_eq!(handoff.receive(), None);
+        let (reader, _writer) = nix::unistd::pipe().unwrap();
+        assert!(handoff.send(reader).is_err());
+    }
+}

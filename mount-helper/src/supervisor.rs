@@ -1,0 +1,456 @@
+//! The small process that stays: it mounts, starts the daemon, and starts it again when it dies.
+//!
+//! A dead tree stays mounted until the next daemon wants to be mounted: whoever looks gets an error
+//! and not the directory below, and umount(8) works at all times. That is also how the supervisor
+//! is told to give up: a tree that is not there any more is not mounted again.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+
+use crate::backoff::Backoff;
+use crate::confine::{self, Confinement};
+use crate::exit::{Exit, Failure};
+use crate::handoff::{Handoff, Message};
+use crate::log::{Lines, Log};
+use crate::notify::Notifier;
+use crate::plan::Plan;
+use crate::tree::Tree;
+use crate::watchdog::{Verdict, Watchdog};
+
+/// How long a daemon may take to end after it was told to; it gives its readers 3 s of that.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How often it is looked whether a dead tree was unmounted.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Signals that are waited for.
+const SIGNALS: [Signal; 5] =
+    [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// The supervisor of one tree.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    plan: Plan,
+    program: PathBuf,
+    confinement: Confinement,
+    signals: SignalFd,
+    log: Log,
+    notifier: Notifier,
+    watchdog: Watchdog,
+    /// Whoever waits for the tree to answer; `None` if nobody does, or not any more.
+    report: Option<OwnedFd>,
+    /// What was mounted last, unless it was taken away again.
+    tree: Option<Tree>,
+    /// The tree has answered once: from then on a daemon that dies is started again.
+    established: bool,
+    /// When to lose patience, after the order to end.
+    stopping: Option<Instant>,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+struct Daemon {
+    child: Child,
+    /// `None` when the daemon has closed its end.
+    handoff: Option<Handoff>,
+    stderr: Option<File>,
+    lines: Lines,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Opens its sources.
+    Starting,
+    /// Has got the device.
+    Mounted,
+    /// Answers, since then.
+    Serving(Instant),
+}
+
+/// How a daemon ended, and how long it had answered.
+struct End {
+    status: ExitStatus,
+    served: Duration,
+}
+
+impl Supervisor {
+    /// A supervisor for a plan whose directory is as the table of mounts has it. `report` is told
+    /// when the tree answers; the supervisor goes to the background then.
+    ///
+    /// # Errors
+    /// When signals cannot be waited for.
+    pub(crate) fn new(
+        plan: Plan,
+        program: PathBuf,
+        confinement: Confinement,
+        report: Option<OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        SIGNALS.iter().for_each(|signal| mask.add(*signal));
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let notifier = Notifier::from_environment();
+        let watchdog = Watchdog::new(notifier.watchdog(), plan.directory.clone())?;
+        Ok(Self {
+            plan,
+            program,
+            confinement,
+            signals,
+            log: Log::default(),
+            notifier,
+            watchdog,
+            report,
+            tree: None,
+            established: false,
+            stopping: None,
+        })
+    }
+
+    /// Serves until the tree is unmounted, or the order to end comes, or the first start fails.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing is mounted then.
+    pub(crate) fn run(mut self) -> Result<Exit, Failure> {
+        let result = self.supervise();
+        if let Some(tree) = self.tree.take() {
+            tree.detach();
+        }
+        if let (Err(failure), true) = (&result, self.established) {
+            // Nobody else hears it.
+            self.log.say(failure);
+        }
+        result
+    }
+
+    fn supervise(&mut self) -> Result<Exit, Failure> {
+        let mut backoff = Backoff::default();
+        loop {
+            let end = match self.serve() {
+                Ok(end) => end,
+                // No memory for a process, perhaps; there may be later.
+                Err(failure) if self.established && self.tree.is_some() => {
+                    self.log.say(&failure);
+                    End { status: ExitStatus::from_raw(0x100), served: Duration::ZERO }
+                }
+                Err(failure) => return Err(failure),
+            };
+            if self.stopping.is_some() {
+                return Ok(if self.established { Exit::Done } else { Exit::Interrupted });
+            }
+            if !self.established {
+                if end.status.signal().is_some() {
+                    let how = How(end.status);
+                    self.log.say(format_args!("the daemon {how} before the tree answered"));
+                }
+                return Ok(match Exit::of_daemon(end.status) {
+                    Exit::Done => Exit::Failed,
+                    exit => exit,
+                });
+            }
+            if end.status.success() {
+                // Unmounted, or ended on purpose: then it has asked for that to be done.
+                self.tree = None;
+                return Ok(Exit::Done);
+            }
+            let wait = backoff.after(end.served);
+            self.log.say(format_args!("the daemon {}; {}", How(end.status), Soon(wait)));
+            self.notifier.tell("STATUS=The daemon died and is started again");
+            if !self.pause(wait) {
+                return Ok(Exit::Done);
+            }
+        }
+    }
+
+    /// Waits before the next start; says whether there is to be one.
+    fn pause(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            if !self.tree.as_ref().is_some_and(Tree::is_there_and_dead) {
+                self.log.say("the tree was unmounted meanwhile: not started again");
+                self.tree = None;
+                return false;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            self.wait(None, left.min(LOOK));
+            self.take_signals(None);
+            if self.stopping.is_some() {
+                return false;
+            }
+            if self.watchdog.tick(false) == Verdict::Well {
+                self.notifier.tell("WATCHDOG=1");
+            }
+        }
+    }
+
+    /// Starts a daemon and does what it asks for until it has ended.
+    fn serve(&mut self) -> Result<End, Failure> {
+        let begun = Instant::now();
+        let mut daemon = self.start()?;
+        loop {
+            let woken = self.wait(Some(&daemon), self.next_tick());
+            self.take_signals(Some(&daemon));
+            if woken.stderr {
+                daemon.pass_on(&self.log);
+            }
+            if woken.socket
+                && let Err(failure) = self.take_message(&mut daemon, begun)
+            {
+                daemon.kill();
+                return Err(failure);
+            }
+            if woken.report {
+                // Whoever waited has gone: then nobody wants it.
+                self.report = None;
+                self.stop(&daemon);
+            }
+            if let Some(status) = daemon.child.try_wait().map_err(Failure::System)? {
+                daemon.pass_on(&self.log);
+                let served = match daemon.phase {
+                    Phase::Serving(since) => since.elapsed(),
+                    Phase::Starting | Phase::Mounted => Duration::ZERO,
+                };
+                return Ok(End { status, served });
+            }
+            self.look_after(&daemon);
+        }
+    }
+
+    fn start(&self) -> Result<Daemon, Failure> {
+        let (handoff, socket) = Handoff::pair().map_err(Failure::System)?;
+        let (stderr, theirs) =
+            pipe2(OFlag::O_CLOEXEC).map_err(|errno| Failure::System(errno.into()))?;
+        let mut stderr = File::from(stderr);
+        let arguments = self.plan.daemon_arguments();
+        let child = confine::start(&self.program, &arguments, socket, theirs, &self.confinement);
+        let child = child.map_err(|error| {
+            // Both ends of the pipe were in the new process, which is gone: this ends.
+            let said = Lines::default().read(&mut stderr).unwrap_or_default();
+            said.iter().for_each(|line| self.log.say(line));
+            Failure::Start { daemon: self.program.clone(), error }
+        })?;
+        Ok(Daemon {
+            child,
+            handoff: Some(handoff),
+            stderr: Some(stderr),
+            lines: Lines::default(),
+            phase: Phase::Starting,
+        })
+    }
+
+    fn take_message(&mut self, daemon: &mut Daemon, begun: Instant) -> Result<(), Failure> {
+        let Some(handoff) = &daemon.handoff else { return Ok(()) };
+        match (handoff.receive(), daemon.phase) {
+            // Its end is near.
+            (None, _) => daemon.handoff = None,
+            (Some(Some(Message::Mount)), Phase::Starting) if self.stopping.is_none() => {
+                if let Some(dead) = self.tree.take() {
+                    dead.detach();
+                }
+                let plan = &self.plan;
+                let (tree, device) = Tree::mount(&plan.spec, &plan.directory, &plan.mount_options)?;
+                self.tree = Some(tree);
+                daemon.phase = Phase::Mounted;
+                // If it fails the daemon has died, which is seen soon.
+                let _ = handoff.send(device);
+            }
+            (Some(Some(Message::Ready)), Phase::Mounted) => {
+                daemon.phase = Phase::Serving(Instant::now());
+                self.is_ready(begun.elapsed());
+            }
+            (Some(Some(Message::Unmount)), _) => {
+                if let Some(tree) = self.tree.take() {
+                    tree.detach();
+                }
+            }
+            // Nothing, or what makes no sense now.
+            (Some(_), _) => {}
+        }
+        Ok(())
+    }
+
+    fn is_ready(&mut self, took: Duration) {
+        let place = self.plan.directory.display();
+        let first = if self.established { "" } else { "READY=1\n" };
+        self.notifier.tell(&format!("{first}STATUS=Serving {place}"));
+        if self.established {
+            let milliseconds = took.as_millis();
+            self.log.say(format_args!("{place}: answers again, {milliseconds} ms after the start"));
+            return;
+        }
+        self.established = true;
+        match self.report.take() {
+            Some(report) => {
+                // Whoever waits reads one byte; if it has gone just now, it is too late for that.
+                let _ = File::from(report).write_all(&[0]);
+                self.log.leave();
+                leave_terminal();
+            }
+            None => self.log.say(format_args!("ready at {place}")),
+        }
+    }
+
+    /// Takes the signals that have come.
+    fn take_signals(&mut self, daemon: Option<&Daemon>) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let signal = i32::try_from(signal.ssi_signo).ok().and_then(|n| n.try_into().ok());
+            match (signal, daemon) {
+                // The daemon's affair.
+                (Some(Signal::SIGHUP), Some(daemon)) => daemon.signal(Signal::SIGHUP),
+                // Children are looked for in any case.
+                (Some(Signal::SIGCHLD | Signal::SIGHUP) | None, _) => {}
+                (Some(_), Some(daemon)) => self.stop(daemon),
+                (Some(_), None) => self.stopping = Some(Instant::now()),
+            }
+        }
+    }
+
+    /// Has the daemon end in order; the second time, at once.
+    fn stop(&mut self, daemon: &Daemon) {
+        if self.stopping.is_some() {
+            daemon.signal(Signal::SIGKILL);
+            return;
+        }
+        self.notifier.tell("STOPPING=1\nSTATUS=Ending");
+        self.stopping = Some(Instant::now() + PATIENCE);
+        daemon.signal(Signal::SIGTERM);
+    }
+
+    /// Until something is to be done without anything having happened.
+    fn next_tick(&self) -> Duration {
+        let patience = self.stopping.map(|until| until.saturating_duration_since(Instant::now()));
+        [patience, self.watchdog.next()].into_iter().flatten().min().unwrap_or(Duration::MAX)
+    }
+
+    fn look_after(&mut self, daemon: &Daemon) {
+        if self.stopping.is_some_and(|until| until <= Instant::now()) {
+            daemon.signal(Signal::SIGKILL);
+            self.stopping = Some(Instant::now() + PATIENCE);
+        }
+        let serving = matches!(daemon.phase, Phase::Serving(_)) && self.stopping.is_none();
+        match self.watchdog.tick(serving) {
+            Verdict::Well => self.notifier.tell("WATCHDOG=1"),
+            Verdict::Unknown => {}
+            Verdict::Stuck => {
+                self.log.say("the tree does not answer: the daemon is killed");
+                daemon.signal(Signal::SIGKILL);
+                // The tree is being looked after.
+                self.notifier.tell("WATCHDOG=1");
+            }
+        }
+    }
+
+    /// Waits until something happens, for at most this time.
+    fn wait(&self, daemon: Option<&Daemon>, most: Duration) -> Woken {
+        let input = PollFlags::POLLIN;
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), input)];
+        let socket = daemon.and_then(|daemon| daemon.handoff.as_ref()).map(Handoff::as_fd);
+        let stderr = daemon.and_then(|daemon| daemon.stderr.as_ref()).map(AsFd::as_fd);
+        // An error is all that can happen at the writing end of a pipe that is never full.
+        let report = self.report.as_ref().map(AsFd::as_fd);
+        let wanted = [
+            (socket, input),
+            (stderr, input),
+            (report, PollFlags::empty()),
+            (self.watchdog.as_fd(), input),
+        ];
+        let mut places = [None; 4];
+        for (place, (fd, flags)) in places.iter_mut().zip(wanted) {
+            if let Some(fd) = fd {
+                *place = Some(fds.len());
+                fds.push(PollFd::new(fd, flags));
+            }
+        }
+        // Rounded up, or the last millisecond would be spent in a loop.
+        let most = most.saturating_add(Duration::from_millis(1));
+        let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::NONE);
+        // An interrupted wait is one that ends early.
+        let _ = poll(&mut fds, timeout);
+        let has = |index: usize| {
+            let place = places.get(index).copied().flatten();
+            place.and_then(|place| fds.get(place)).and_then(PollFd::any).unwrap_or(false)
+        };
+        Woken { socket: has(0), stderr: has(1), report: has(2) }
+    }
+}
+
+/// What ended a wait, besides signals.
+struct Woken {
+    socket: bool,
+    stderr: bool,
+    report: bool,
+}
+
+impl Daemon {
+    fn signal(&self, signal: Signal) {
+        // It has not been waited for yet, so the number is still its own.
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+
+    /// Passes on what the daemon has said.
+    fn pass_on(&mut self, log: &Log) {
+        let Some(stderr) = &self.stderr else { return };
+        match self.lines.read(stderr) {
+            Some(lines) => lines.iter().for_each(|line| log.line(line)),
+            None => self.stderr = None,
+        }
+    }
+}
+
+/// Lets go of the terminal, or whatever the standard descriptors are.
+fn leave_terminal() {
+    // Without /dev/null they stay as they are, which does no harm but to keep them open.
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = dup2_stdin(&null);
+        let _ = dup2_stdout(&null);
+        let _ = dup2_stderr(&null);
+    }
+}
+
+/// How a process ended, for people.
+struct How(ExitStatus);
+
+impl fmt::Display for How {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.code(), self.0.signal().map(Signal::try_from)) {
+            (Some(code), _) => write!(formatter, "failed with exit code {code}"),
+            (None, Some(Ok(signal))) => write!(formatter, "was ended by {signal}"),
+            (None, _) => write!(formatter, "ended ({})", self.0),
+        }
+    }
+}
+
+/// When the next start is, for people.
+struct Soon(Duration);
+
+impl fmt::Display for Soon {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() {
+            formatter.write_str("starting it again")
+        } else {
+            write!(formatter, "starting it again in {} ms", self.0.as_millis())
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Mounting and unmounting.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::statvfs::statvfs;
+
+use crate::table::{self, Entry};
+
+/// The device.
+const DEVICE: &str = "/dev/fuse";
+
+/// File system type, as it stands in `/proc/mounts`.
+const TYPE: &str = "fuse.pcapfs";
+
+/// The kernel checks the permission bits, for every user: they are the access control.
+const DATA: &str = "rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other";
+
+/// Why nothing is mounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TreeError {
+    #[error("{path}: no such directory (make it with: mkdir -p {path})", path = .0.display())]
+    Missing(PathBuf),
+    #[error("{path}: not a directory", path = .0.display())]
+    NotADirectory(PathBuf),
+    #[error("{path}: busy, a pcapfs is mounted there (end it with: umount {path})", path = .0.display())]
+    Busy(PathBuf),
+    #[error("{DEVICE}: {0} (is the fuse module loaded? modprobe fuse)")]
+    Device(io::Error),
+    #[error("{path}: {error}", path = .path.display())]
+    Refused { path: PathBuf, error: io::Error },
+}
+
+impl TreeError {
+    fn refused(path: &Path, error: impl Into<io::Error>) -> Self {
+        Self::Refused { path: path.to_owned(), error: error.into() }
+    }
+}
+
+/// A path as the table of mounts has it: absolute, without links.
+///
+/// # Errors
+/// When there is no current directory that the path could start at.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    // A mount point whose daemon died cannot be looked at, but its parent can.
+    fs::canonicalize(path).or_else(|_| {
+        let whole = std::path::absolute(path)?;
+        Ok(match (whole.parent().map(fs::canonicalize), whole.file_name()) {
+            (Some(Ok(parent)), Some(name)) => parent.join(name),
+            _ => whole,
+        })
+    })
+}
+
+/// Whether a tree can be mounted there; clears away one whose daemon died.
+///
+/// # Errors
+/// [`TreeError`].
+pub(crate) fn check(place: &Path) -> Result<(), TreeError> {
+    let top = table::top(place).map_err(|error| TreeError::refused(place, error))?;
+    if top.is_some_and(|entry| entry.kind == TYPE.as_bytes()) {
+        if !is_dead(place) {
+            return Err(TreeError::Busy(place.to_owned()));
+        }
+        detach(place).map_err(|errno| TreeError::refused(place, errno))?;
+    }
+    match fs::metadata(place) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(TreeError::NotADirectory(place.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(TreeError::Missing(place.to_owned()))
+        }
+        Err(error) => Err(TreeError::refused(place, error)),
+    }
+}
+
+/// Whether nobody answers for the tree any more. Not by stat(2): the kernel answers that for a dead
+/// tree as long as attributes are valid. A question that was under way at the death is aborted.
+fn is_dead(place: &Path) -> bool {
+    matches!(statvfs(place), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
+}
+
+/// Whether a tree answers. Waits until it does, or until its daemon is gone.
+pub(crate) fn answers(place: &Path) -> bool {
+    statvfs(place).is_ok()
+}
+
+fn detach(place: &Path) -> nix::Result<()> {
+    umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+}
+
+/// A tree that this process has mounted.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    place: PathBuf,
+    entry: Entry,
+}
+
+impl Tree {
+    /// Mounts, and returns the device to serve with it. When every copy of the device is closed,
+    /// the tree is dead.
+    ///
+    /// # Errors
+    /// [`TreeError`]; nothing is mounted then.
+    pub(crate) fn mount(
+        source: &str,
+        place: &Path,
+        words: &[String],
+    ) -> Result<(Self, OwnedFd), TreeError> {
+        let device: OwnedFd = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(DEVICE)
+            .map_err(TreeError::Device)?
+            .into();
+        let data = format!("fd={},{DATA}", device.as_raw_fd());
+        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        flags.set(MsFlags::MS_RDONLY, words.iter().any(|word| word == "ro"));
+        nix::mount::mount(Some(source), place, Some(TYPE), flags, Some(data.as_str()))
+            .map_err(|errno| TreeError::refused(place, errno))?;
+        match table::top(place) {
+            Ok(Some(entry)) => Ok((Self { place: place.to_owned(), entry }, device)),
+            // Unmounted by somebody at once, or /proc is not there.
+            other => {
+                let _ = detach(place);
+                let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
+                Err(TreeError::refused(place, error))
+            }
+        }
+    }
+
+    /// Whether it is still mounted, dead or alive, and nothing on top of it.
+    pub(crate) fn is_there(&self) -> bool {
+        table::top(&self.place).is_ok_and(|top| top.as_ref() == Some(&self.entry))
+    }
+
+    /// Whether it is still mounted and its daemon is gone. Another tree that was mounted there
+    /// meanwhile may have got the same numbers, and answers.
+    pub(crate) fn is_there_and_dead(&self) -> bool {
+        self.is_there() && is_dead(&self.place)
+    }
+
+    /// Takes it out of the file system, unless somebody was faster; files that are open go on.
+    pub(crate) fn detach(self) {
+        if self.is_there() {
+            // Somebody was faster.
+            let _ = detach(&self.place);
+        }
+    }
+}
+
+/// Makes a directory for rings that belongs to this user, unless there is something of that name.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_ring_directory(
+    path: &Path,
+    account: &crate::account::Account,
+) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        // The daemon looks whether it is one that it can use.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // By descriptor, and no link: it is this directory that is given away.
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)?;
+    fchown(directory, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+}
