@@ -3,6 +3,10 @@
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+# Where systemd looks for what an administrator adds; the Debian package has its own places.
+UNITDIR ?= /etc/systemd/system
+SYSUSERSDIR ?= /etc/sysusers.d
+TMPFILESDIR ?= /etc/tmpfiles.d
 # mount(8) looks for its helpers here, whatever the prefix is.
 HELPERDIR ?= /sbin
 
@@ -38,6 +42,22 @@ conformance: build
 	sh .ci/packages build test bench
 	$(CARGO) bench --locked -p pcapfs-tests --bench conformance -- --markdown "$(CURDIR)/docs/conformance.md"
 
+DEB_VERSION = 3.8.0
+TOOLS = $(CURDIR)/target/tools
+
+# Unoptimised: it runs for a second, and builds in a third of the time.
+$(TOOLS)/bin/cargo-deb:
+	CARGO_TARGET_DIR=$(TOOLS)/build CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install cargo-deb \
+	    --version $(DEB_VERSION) --locked --debug --quiet --root $(TOOLS)
+
+# A Debian package, in target/debian.
+deb: build $(TOOLS)/bin/cargo-deb
+	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deb --locked --no-build -p pcapfs -o "$(CURDIR)/target/debian/"
+
+# As root: installs the package on a Debian 12 made for the purpose, and removes it.
+deb-test: deb
+	sh packaging/try-deb.sh "$$(ls -t target/debian/pcapfs_*.deb | head -n 1)"
+
 # Builds nothing, so that it can run as root after `make`.
 install:
 	@test -x "$(RELEASE)/pcapfs" || { echo "run make first"; exit 1; }
@@ -47,14 +67,19 @@ install:
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man1" $(MAN1)
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man7" $(MAN7)
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man8" $(MAN8)
+	$(INSTALL) -D -m 644 packaging/pcapfs.sysusers "$(DESTDIR)$(SYSUSERSDIR)/pcapfs.conf"
+	$(INSTALL) -D -m 644 packaging/pcapfs.tmpfiles "$(DESTDIR)$(TMPFILESDIR)/pcapfs.conf"
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(UNITDIR)" packaging/pcapfs.service
 
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/pcapfs"
 	rm -f "$(DESTDIR)$(HELPERDIR)/mount.pcapfs" "$(DESTDIR)$(HELPERDIR)/mount.fuse.pcapfs"
 	rm -f "$(DESTDIR)$(MANDIR)/man1/pcapfs.1" "$(DESTDIR)$(MANDIR)/man7/pcapfs.7"
 	rm -f "$(DESTDIR)$(MANDIR)/man8/mount.pcapfs.8"
+	rm -f "$(DESTDIR)$(SYSUSERSDIR)/pcapfs.conf" "$(DESTDIR)$(TMPFILESDIR)/pcapfs.conf"
+	rm -f "$(DESTDIR)$(UNITDIR)/pcapfs.service"
 
 clean:
 	$(CARGO) clean
 
-.PHONY: all build up test bench conformance install uninstall clean
+.PHONY: all build up test bench conformance deb deb-test install uninstall clean
