@@ -24,6 +24,7 @@
 //! * [`Fed`] and [`Wired`]: a daemon over either of them, the way most tests begin.
 //! * [`Conversation`]: packets of a connection as a network would have carried them, or should not
 //!   have; [`Filed`] is a daemon over a savefile of some, and [`flows`] asks for what it made of them.
+//! * [`Host`]: a mount namespace in which pcapfs is installed and has its user, for mount(8).
 //! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
 //! * [`savefile`]: strict incremental readers of pcap and pcapng, and writers of both.
 //! * [`segments`]: savefiles of any number of connections, for what is about numbers.
@@ -44,6 +45,7 @@ pub mod feed;
 pub mod fixture;
 pub mod flows;
 pub mod frame;
+pub mod host;
 pub mod measure;
 pub mod net;
 pub mod process;
@@ -59,6 +61,7 @@ pub use daemon::{Daemon, Mount, Refused, binary, is_mounted};
 pub use feed::{Feed, Fifo};
 pub use fixture::{ALIAS, Fed, Wired};
 pub use flows::Filed;
+pub use host::Host;
 pub use net::{Namespace, Net, Sender};
 pub use process::{Finished, Running, python, run, tool};
 pub use stream::{Pace, StreamReader};
