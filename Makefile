@@ -52,7 +52,7 @@ $(TOOLS)/bin/cargo-deb:
 
 # A Debian package, in target/debian.
 deb: build $(TOOLS)/bin/cargo-deb
-	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deb --locked --no-build -p pcapfs -o "$(CURDIR)/target/debian/"
+	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deb --locked --no-build --strip -p pcapfs -o "$(CURDIR)/target/debian/"
 
 # As root: installs the package on a Debian 12 made for the purpose, and removes it.
 deb-test: deb

@@ -27,18 +27,22 @@ mirror=${MIRROR:-$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/d
 mirror=${mirror:-http://deb.debian.org/debian}
 cache=${CACHE:-/var/cache/try-deb}
 root=$(mktemp -d)
+# A root directory is for everybody.
+chmod 755 "$root"
 trap 'umount -R "$root/proc" "$root/dev" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 trap 'exit 130' INT TERM
 
 say "a $suite root from $mirror"
 mkdir -p "$cache"
-debootstrap --variant=minbase --include=man-db,systemd --cache-dir="$cache" "$suite" "$root" "$mirror" \
+debootstrap --variant=minbase --include=man-db,procps,systemd --cache-dir="$cache" "$suite" "$root" "$mirror" \
     >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; fail "debootstrap failed"; }
 rm -f "$root.log"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
-mkdir "$root/dev/shm"
+mkdir "$root/dev/shm" "$root/dev/pts"
 chmod 1777 "$root/dev/shm"
+mount -t devpts -o ptmxmode=666 devpts "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
 for node in 'null c 1 3' 'zero c 1 5' 'urandom c 1 9' 'fuse c 10 229'; do
     # shellcheck disable=SC2086 # four words
     mknod -m 666 "$root"/dev/$node
@@ -56,7 +60,7 @@ inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEB
 # Every file but those that package managers and caches write.
 files() {
     (cd "$root" && find . -xdev \( -path ./var/cache -o -path ./var/lib/dpkg -o -path ./var/lib/apt \
-        -o -path ./var/log -o -path ./tmp -o -path ./var/lib/systemd -o -path './etc/*-' \) -prune -o -print | sort)
+        -o -path ./var/log -o -path ./tmp -o -path ./run -o -path ./var/lib/systemd -o -path './etc/*-' \) -prune -o -print | sort)
 }
 
 cp "$package" "$root/tmp/pcapfs.deb"
@@ -88,7 +92,7 @@ printf '\324\303\262\241\2\0\4\0\0\0\0\0\0\0\0\0\0\0\4\0\1\0\0\0' >"$root/tmp/em
 mkdir "$root/captures"
 inside mount -t pcapfs file:/tmp/empty.pcap /captures
 inside findmnt -no FSTYPE,SOURCE /captures
-inside cat /captures/empty/status.json | head -n 3
+inside cat /captures/README | head -n 1
 inside ls -ld /captures/empty | grep -q 'drwxr-x--- .* pcapfs pcapfs ' || fail "the capture is not pcapfs's"
 inside umount /captures
 rmdir "$root/captures"
@@ -97,6 +101,7 @@ say "removing"
 inside apt-get -qq -y purge pcapfs >/dev/null
 files >"$root/tmp/after"
 diff "$root/tmp/before" "$root/tmp/after" || fail "the package left something behind, or took something away"
+[ ! -e "$root/run/pcapfs" ] || fail "/run/pcapfs is still there"
 ! inside getent passwd pcapfs || fail "the user is still there"
 ! inside getent group pcapfs || fail "the group is still there"
 say "ok"
