@@ -78,7 +78,10 @@ fn report(failure: Failure) -> Exit {
 
 /// Carries out a plan, as far as it is this process's part.
 fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
-    if let Some(namespace) = &plan.namespace {
+    if let Some(namespace) = &plan.namespace
+        // Which was started in it, and may not find the way there from the inside.
+        && plan.stand != Stand::Background
+    {
         enter(namespace)?;
     }
     let program = find_daemon()?;

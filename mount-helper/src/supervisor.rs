@@ -220,7 +220,10 @@ impl Supervisor {
                 self.stop(&daemon);
             }
             if let Some(status) = daemon.child.try_wait().map_err(Failure::System)? {
-                daemon.pass_on(&self.log);
+                // All of it: nobody else has the other end.
+                while daemon.stderr.is_some() {
+                    daemon.pass_on(&self.log);
+                }
                 let served = match daemon.phase {
                     Phase::Serving(since) => since.elapsed(),
                     Phase::Starting | Phase::Mounted => Duration::ZERO,
