@@ -415,6 +415,45 @@ fn a_mount_that_is_interrupted_leaves_nothing() {
     host.wait_gone();
 }
 
+#[test]
+fn a_step_that_fails_is_named_and_nothing_runs() {
+    skip_unless!(root, "nsenter", "setpriv");
+    let host = Host::new();
+    fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();
+    for (lacking, part) in [
+        ("setpcap", "cannot limit capabilities for the daemon: Operation not permitted"),
+        ("setgid", "cannot change groups for the daemon: Operation not permitted"),
+        ("setuid", "cannot change the user for the daemon: Operation not permitted"),
+        ("net_raw", "cannot drop capabilities for the daemon: Operation not permitted"),
+    ] {
+        let mut helper = host.command("setpriv");
+        helper
+            .args([&format!("--bounding-set=-{lacking}"), "--inh-caps=-all", "mount.pcapfs"])
+            .arg(format!("file:{}", host.path("trace.pcap").display()))
+            .arg(host.captures());
+        let finished = run(&mut helper, 10);
+        assert_eq!(finished.status.code(), Some(2), "{lacking}: {finished:?}");
+        assert!(finished.stderr.contains(part), "{lacking}: {}", finished.stderr);
+        host.wait_gone();
+    }
+}
+
+#[test]
+fn another_user_does_as_well() {
+    skip_unless!(root, "nsenter");
+    let host = with_savefile();
+    let _ = host.umount().success();
+    host.wait_gone();
+    let spec = format!("file:{}", host.path("trace.pcap").display());
+    let _ = host.mount(&spec, "user=nobody,group=pcapfs,mode=0700").success();
+    assert_eq!(status_line(host.daemon().unwrap(), "Uid"), ["65534"; 4].join(" "));
+    let metadata = fs::metadata(host.file("trace")).unwrap();
+    let found = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
+    assert_eq!(found, (65_534, Host::GROUP, 0o700));
+    let _ = host.umount().success();
+    host.wait_gone();
+}
+
 /// Something that hears what systemd would hear.
 struct Notified {
     socket: UnixDatagram,
