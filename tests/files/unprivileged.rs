@@ -198,6 +198,22 @@ fn background_works_too() {
 }
 
 #[test]
+fn the_mount_helper_mounts_for_its_user() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    let helper = home.path("mount.pcapfs");
+    fs::copy(binary("mount-pcapfs"), &helper).unwrap();
+    let mut mount = home.as_user(USER, &helper);
+    mount.args(["file:trace.pcap", "captures", "-o", "ro,user,noauto"]);
+    let finished = run(&mut mount, 10).success();
+    assert_eq!(finished.stderr, format!("pcapfs: ready at {}\n", home.captures().display()));
+    let replay = home.tool(&["cat"], "trace/replay.pcap").success().stdout;
+    assert!(check_prefix(&replay).is_ok());
+    let _ = run(&mut home.pcapfs(&["umount", "captures"]), 5).success();
+    assert!(!home.is_mounted(&home.captures()));
+}
+
+#[test]
 fn a_tree_whose_daemon_died_is_cleared_away() {
     skip_unless!(root, "fusermount3", "setpriv");
     let home = Home::new();
