@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use capture::tcp::Policy;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// Live packet captures as ordinary files: one capture, many readers.
 #[derive(Debug, Parser)]
@@ -29,6 +30,129 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Add a capture to a tree that is mounted
+    Init(Init),
+    /// Start captures that were stopped, ended or failed
+    Start(Chosen),
+    /// Stop captures: their readers get what is stored, and then the end
+    Stop(Chosen),
+    /// Take captures out of the tree; their packets are gone then
+    Remove(Chosen),
+    /// List the captures
+    List(Shown),
+    /// Show how a capture is, or the daemon
+    Status(Shown),
+    /// Write a savefile of all that is retained to standard output, or to a file
+    Replay(Replay),
+    /// Write a savefile to standard output, from the next packet on
+    Listen(Listen),
+    /// Print what a shell needs to complete this command
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// The interface and filter of a capture there is give that capture another name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcapfs init eth0
+  pcapfs init eth0 'tcp port 80' --alias web
+  pcapfs init any 'udp port 53' --alias dns")]
+pub(crate) struct Init {
+    /// The interface; "any" or "" for all of them
+    pub(crate) interface: String,
+
+    /// Which packets: see pcap-filter(7)
+    pub(crate) filter: Vec<String>,
+
+    /// Name of the capture [default: the interface's name]
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// Which captures an order is for.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen {
+    /// Names or numbers of captures
+    #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) captures: Vec<String>,
+
+    /// All captures there are for you
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// What is to be shown, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
+    /// Name or number of a capture [default: all, or the daemon]
+    #[arg(value_name = "ALIAS")]
+    pub(crate) capture: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Go on, once a second, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// A savefile to be fetched.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// Name or number of the capture
+    #[arg(value_name = "ALIAS")]
+    pub(crate) capture: String,
+
+    /// Go on with what comes after what is retained
+    #[arg(long)]
+    pub(crate) live: bool,
+
+    /// Write to a file, which is there when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+
+    /// Write pcapng
+    #[arg(long)]
+    pub(crate) pcapng: bool,
+
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// Packets to be listened to.
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Name or number of the capture
+    #[arg(value_name = "ALIAS")]
+    pub(crate) capture: String,
+
+    /// Write pcapng
+    #[arg(long)]
+    pub(crate) pcapng: bool,
+
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// Which daemon to talk to.
+#[derive(Debug, Args)]
+pub(crate) struct Daemon {
+    /// Socket of the daemon [default: /run/pcapfs/control.sock]
+    #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
@@ -72,6 +196,15 @@ pub(crate) struct Mount {
     #[arg(long, value_name = "DIR")]
     pub(crate) ring_dir: Option<PathBuf>,
 
+    /// Where programs that steer the daemon connect [default: /run/pcapfs/control.sock]
+    #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Where captures made by init, and changed permissions, are kept over a restart
+    /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
     /// Most bytes to keep of one packet
     #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
           value_parser = clap::value_parser!(u32).range(1..=262_144))]
@@ -107,6 +240,9 @@ pub(crate) struct Mount {
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
 }
+
+/// Says where the socket of the control service is.
+pub(super) const SOCKET_VARIABLE: &str = "PCAPFS_SOCKET";
 
 /// Reads the words of `--overlap`.
 fn overlap() -> impl TypedValueParser<Value = Policy> {

@@ -3,9 +3,13 @@
 //! Exit codes: 0 done, 1 failed, 2 typed wrong.
 
 mod args;
+mod client;
 mod descriptors;
+mod listing;
 pub(crate) mod output;
+mod savefile;
 mod size;
+mod verbs;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -13,8 +17,8 @@ use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::daemon::{self, Failure};
 use crate::fuse;
@@ -42,6 +46,15 @@ pub fn run() -> ExitCode {
         Command::Mount(mount) => daemon::run(&mount),
         Command::Umount { mountpoint } => umount(&mountpoint),
         Command::Interfaces { json } => interfaces(json),
+        Command::Init(init) => verbs::init(&init),
+        Command::Start(chosen) => verbs::order(&chosen, verbs::Verb::Start),
+        Command::Stop(chosen) => verbs::order(&chosen, verbs::Verb::Stop),
+        Command::Remove(chosen) => verbs::order(&chosen, verbs::Verb::Remove),
+        Command::List(shown) => listing::list(&shown),
+        Command::Status(shown) => listing::status(&shown),
+        Command::Replay(replay) => savefile::replay(&replay),
+        Command::Listen(listen) => savefile::listen(&listen),
+        Command::Completions { shell } => completions(shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +77,13 @@ fn mistake(error: &clap::Error) -> String {
     let words: Vec<&str> = first.split_whitespace().collect();
     let line = words.join(" ");
     format!("{} (try: pcapfs --help)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+/// Prints what a shell needs to complete the command line.
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pcapfs", &mut script);
+    output::write(&script).map_err(Failure::System)
 }
 
 /// How long `umount` waits for the daemon to end, which by then has nothing left to do but that.

@@ -5,9 +5,12 @@
 //! is taken out of the file system; readers that are left have a moment to close; the process ends.
 
 mod plan;
+pub(crate) mod registry;
+pub(crate) mod settings;
+mod state;
 
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,33 +18,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use capture::pipeline::{Capture, CaptureError, Made, Spec};
-use capture::ring::Permissions;
-use capture::source::SourceName;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{getegid, geteuid, setsid};
+use nix::unistd::{geteuid, setsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::cli::Mount;
 use crate::cli::output::say;
-use crate::fs::{Tree, group_id};
+use crate::control::{self, Control, Socket, SocketError};
+use crate::fs::Tree;
 use crate::fuse::{self, MountError, Mounted, Options};
 use plan::Plan;
+use registry::{Origin, Planned, Refusal, Registry};
+use state::StateFile;
 
 /// How the line begins that says the tree answers.
 pub(crate) const READY: &str = "ready at ";
 
-/// Group that may read captures if there is one of this name.
-const GROUP: &str = "pcapfs";
-
-/// Permissions of a capture's directory if nothing else is said.
-const MODE: u32 = 0o750;
-
 /// How long readers may go on after the end, to read what is stored.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How long programs connected to the control service may go on after the end.
+const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether they have closed.
 const GRACE_STEP: Duration = Duration::from_millis(10);
@@ -52,9 +52,15 @@ pub(crate) enum Failure {
     /// Typed wrong.
     #[error("{0} (try: pcapfs mount --help)")]
     Usage(String),
+    /// An argument that cannot be right.
+    #[error("{0}")]
+    Argument(String),
     /// A capture cannot be made.
     #[error("{0}")]
-    Capture(CaptureError),
+    Refused(Refusal),
+    /// The control service cannot have its socket.
+    #[error("{0}")]
+    Socket(SocketError),
     /// The tree cannot be mounted or unmounted.
     #[error("{0}")]
     Mount(MountError),
@@ -69,6 +75,12 @@ pub(crate) enum Failure {
     /// The system refused something else.
     #[error("{0}")]
     System(io::Error),
+    /// The daemon cannot be reached, or has gone away.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The daemon does not do what it was asked for.
+    #[error("{0}")]
+    Answer(String),
     /// The process in the background has said why, and ended with this code.
     #[error("not started in the background (exit code {0})")]
     Background(i32),
@@ -77,7 +89,7 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether typing something else would help, whatever the state of the system.
     pub(crate) const fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::Mount(MountError::BadOption(_)))
+        matches!(self, Self::Usage(_) | Self::Argument(_) | Self::Mount(MountError::BadOption(_)))
     }
 }
 
@@ -111,22 +123,29 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
     watch_signals(sender.clone(), Arc::clone(&mounting)).map_err(Failure::System)?;
-    if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
-        prepare_ring_dir(&ring_dir)?;
-    }
-    let tree = Arc::new(Tree::new((geteuid().as_raw(), getegid().as_raw())));
-    let mounted = start_all(&tree, plan).and_then(|()| {
+    let tree = Arc::new(Tree::new(settings::root_permissions()));
+    let own_ring_dir = options.ring_dir.as_ref().map(|_| ring_dir.as_path());
+    let state = match &options.state {
+        Some(path) => Some(absolute(path)?),
+        None => state::default_path(own_ring_dir, &mountpoint),
+    };
+    let state = state.map(StateFile::load);
+    let registry = Registry::new(Arc::clone(&tree), &ring_dir, plan.settings.clone(), state);
+    let started = start_all(&registry, plan).and_then(|()| control(options, &registry));
+    let mounted = started.and_then(|control| {
         let over = move || {
             // Nobody listens any more when the daemon has ended before.
             let _ = sender.send(Event::Unmounted);
         };
         mounting.store(true, Ordering::SeqCst);
-        Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, over).map_err(Failure::Mount)
+        Mounted::new(Arc::clone(&tree), &mountpoint, &mount_options, over)
+            .map(|mounted| (mounted, control))
+            .map_err(Failure::Mount)
     });
-    let mounted = match mounted {
+    let (mounted, control) = match mounted {
         Ok(mounted) => mounted,
         Err(failure) => {
-            stop_all(&tree);
+            registry.stop_all();
             return Err(failure);
         }
     };
@@ -141,51 +160,62 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     }
     // An error is the end of all senders, which is the end of the tree.
     let event = events.recv().unwrap_or(Event::Unmounted);
-    end(&tree, mounted, &event, &events);
+    end(&registry, mounted, control, &event, &events);
     Ok(())
 }
 
-fn start_all(tree: &Tree, plan: Plan) -> Result<(), Failure> {
-    for spec in plan.captures {
-        let capture = start(spec)?;
-        tree.captures.add(capture, default_permissions());
-    }
-    for (name, target) in &plan.links {
-        tree.captures.link(name, target);
-    }
-    Ok(())
-}
-
-/// Stops every capture, and takes away rings that never held anything.
-fn stop_all(tree: &Tree) {
-    for entry in &tree.captures.all() {
-        entry.capture.stop();
-        let (packets, _) = capture::pipeline::counters(&**entry.capture.store());
-        if let Some(path) = entry.capture.ring_path()
-            && packets.seen == 0
-            && entry.capture.permissions().is_none()
-        {
-            // It takes memory and holds nothing; if it cannot be removed, it is found again.
-            let _ = fs::remove_file(path);
+/// Starts the control service. Without a socket there is none: only one that was asked for must be
+/// had, as several daemons may run with the defaults.
+fn control(options: &Mount, registry: &Arc<Registry>) -> Result<Option<Control>, Failure> {
+    let path = match &options.socket {
+        Some(path) => absolute(path)?,
+        None => match control::daemon_path() {
+            Some(path) => path,
+            None => return Ok(None),
+        },
+    };
+    match Socket::bind(&path) {
+        Ok(socket) => {
+            let control = Control::start(socket, Arc::clone(registry));
+            control.map(Some).map_err(Failure::System)
+        }
+        Err(error) if options.socket.is_some() => Err(Failure::Socket(error)),
+        Err(error) => {
+            // News for whoever looks; a script that starts several daemons knows what it does.
+            if io::stderr().is_terminal() {
+                say(format_args!("not to be steered by pcapfs list, start and the like: {error}"));
+            }
+            Ok(None)
         }
     }
 }
 
-fn start(spec: Spec) -> Result<Arc<Capture>, Failure> {
-    let alias = spec.alias.clone();
-    let Made { capture, recovered, damage } = Capture::start_new(spec).map_err(Failure::Capture)?;
-    if let Some(damage) = damage {
-        say(format_args!("{alias}: the ring file was damaged: {damage}"));
+fn start_all(registry: &Registry, plan: Plan) -> Result<(), Failure> {
+    let permissions = plan.settings.permissions;
+    for spec in plan.captures {
+        let planned = Planned { spec, origin: Origin::CommandLine, permissions, waits: false };
+        registry.add(planned).map_err(Failure::Refused)?;
     }
-    if recovered > 0 {
-        say(format_args!("{alias}: {recovered} packets of an earlier run are still there"));
+    for (name, target) in &plan.links {
+        registry.link(name, target);
     }
-    Ok(capture)
+    registry.restore();
+    Ok(())
 }
 
 /// Ends everything in order.
-fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
-    stop_all(tree);
+fn end(
+    registry: &Registry,
+    mounted: Mounted,
+    control: Option<Control>,
+    event: &Event,
+    events: &Receiver<Event>,
+) {
+    let tree = &registry.tree;
+    registry.stop_all();
+    if let Some(control) = control {
+        control.end(CONTROL_GRACE);
+    }
     if matches!(event, Event::Signal) {
         mounted.detach();
         let begun = Instant::now();
@@ -246,16 +276,6 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask >> (signal - 1) & 1 == 1
-}
-
-/// The permissions a capture starts with: `root:pcapfs 0750`, or the invoking user's own.
-fn default_permissions() -> Permissions {
-    let gid = if geteuid().is_root() { group_id(GROUP) } else { None };
-    Permissions {
-        uid: geteuid().as_raw(),
-        gid: gid.unwrap_or_else(|| getegid().as_raw()),
-        mode: MODE,
-    }
 }
 
 fn default_ring_dir() -> PathBuf {

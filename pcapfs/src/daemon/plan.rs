@@ -6,12 +6,17 @@ use capture::flow;
 use capture::pipeline::{Spec, is_alias};
 use capture::ring::Geometry;
 use capture::source::SourceName;
+use capture::time::Precision;
 
+use super::registry::RESERVED;
+use super::settings::{Settings, default_permissions};
 use crate::cli::Mount;
 
 /// What to make.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
+    /// How captures are made if nothing else is said.
+    pub(super) settings: Settings,
     /// Captures, in the order in which they were given.
     pub(super) captures: Vec<Spec>,
     /// Further names: the name and the alias it stands for.
@@ -23,17 +28,15 @@ pub(super) struct Plan {
 /// # Errors
 /// What was typed wrong, for people.
 pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
-    let mut plan = Plan::default();
-    let flows = flow_options(options)?;
-    let spec = |alias: &str, source: SourceName, filter: Option<&str>| Spec {
-        alias: alias.to_owned(),
-        source,
-        filter: filter.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
+    let settings = Settings {
         snaplen: options.snaplen,
-        ring_size: options.ring,
-        ring_dir: ring_dir.to_owned(),
-        flows,
+        precision: Precision::Nano,
+        ring: options.ring,
+        flows: flow_options(options)?,
+        permissions: default_permissions(),
     };
+    let spec = |alias: &str, source, filter| settings.spec(alias, source, filter, ring_dir);
+    let mut plan = Plan { settings: settings.clone(), captures: Vec::new(), links: Vec::new() };
     for text in &options.captures {
         let (alias, capture) = text
             .split_once('=')
@@ -75,7 +78,8 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
     if plan.captures.iter().filter(of_stdin).count() > 1 {
         return Err("standard input can be the source of one capture only".to_owned());
     }
-    if plan.captures.is_empty() {
+    // Whoever asks for a socket will make captures through it.
+    if plan.captures.is_empty() && options.socket.is_none() {
         return Err("nothing to capture: name an interface (-i eth0), a savefile (-r trace.pcap) \
                     or a capture (-c web='eth0 port 80')"
             .to_owned());
@@ -141,9 +145,6 @@ impl Plan {
     }
 }
 
-/// Names in the root of the tree that are no captures.
-const RESERVED: [&str; 2] = ["README", "status.json"];
-
 /// Paths as they are from anywhere: the daemon may change its directory.
 fn absolute(source: SourceName) -> SourceName {
     let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
@@ -170,6 +171,8 @@ mod tests {
             read: Vec::new(),
             ring: 64 << 20,
             ring_dir: None,
+            socket: None,
+            state: None,
             snaplen: 262_144,
             flow_memory: None,
             max_flows: 1 << 21,

@@ -113,7 +113,9 @@ impl Filesystem for Adapter {
             // believe in the old ones: it is done when they are in force everywhere.
             Ok(attributes) => {
                 // Without a thread the reply is dropped, which tells the caller of an error.
+                let tree = Arc::clone(&self.tree);
                 let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
+                    tree.keep_permissions(inode.0);
                     thread::sleep(LASTING + MARGIN);
                     reply.attr(&NO_CACHE, &attr(&attributes));
                 });

@@ -1,0 +1,1 @@
+//! Groups, as teams use them.
