@@ -622,7 +622,7 @@ fn completions_know_every_command() {
         let finished =
             run(tool(binary("pcapfs").to_str().unwrap()).args(["completions", shell]), 5);
         let script = finished.success();
-        for word in ["mount", "umount", "init", "replay", "listen", "--socket"] {
+        for word in ["mount", "umount", "init", "replay", "listen", "check-config", "--socket"] {
             let found = script.text().contains(word.trim_start_matches('-'));
             assert!(found, "{word} is not in the script for {shell}");
         }

@@ -46,6 +46,16 @@ pub(super) enum Command {
     Replay(Replay),
     /// Write a savefile to standard output, from the next packet on
     Listen(Listen),
+    /// Say what is wrong with a configuration, if anything is
+    CheckConfig {
+        /// The file [default: /etc/pcapfs/pcapfs.toml]
+        #[arg(conflicts_with = "config")]
+        file: Option<PathBuf>,
+
+        /// The file, said as to mount
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Print what a shell needs to complete this command
     Completions {
         /// The shell
@@ -186,6 +196,11 @@ pub(crate) struct Mount {
     /// A savefile to show (can be repeated)
     #[arg(short, long, value_name = "SAVEFILE")]
     pub(crate) read: Vec<PathBuf>,
+
+    /// A file with captures and defaults; SIGHUP has it read again
+    /// [default: /etc/pcapfs/pcapfs.toml, if no capture is given]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 
     /// Bytes of packets each live capture keeps, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = super::size::parse,

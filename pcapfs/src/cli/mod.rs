@@ -8,7 +8,7 @@ mod descriptors;
 mod listing;
 pub(crate) mod output;
 mod savefile;
-mod size;
+pub(crate) mod size;
 mod verbs;
 
 use std::fs;
@@ -54,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Status(shown) => listing::status(&shown),
         Command::Replay(replay) => savefile::replay(&replay),
         Command::Listen(listen) => savefile::listen(&listen),
+        Command::CheckConfig { file, config } => daemon::check_config(file.or(config)),
         Command::Completions { shell } => completions(shell),
     };
     match result {

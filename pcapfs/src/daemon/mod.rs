@@ -26,12 +26,14 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::cli::Mount;
-use crate::cli::output::say;
+use crate::cli::output::{print, say};
+use crate::config::{self, Config, ConfigError, RingDir};
 use crate::control::{self, Control, Socket, SocketError};
 use crate::fs::Tree;
 use crate::fuse::{self, MountError, Mounted, Options};
 use plan::Plan;
 use registry::{Origin, Planned, Refusal, Registry};
+use settings::Settings;
 use state::StateFile;
 
 /// How the line begins that says the tree answers.
@@ -39,6 +41,9 @@ pub(crate) const READY: &str = "ready at ";
 
 /// How long readers may go on after the end, to read what is stored.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How long to wait for the kernel to let go of a tree of which no file is open.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
 
 /// How long programs connected to the control service may go on after the end.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
@@ -58,6 +63,9 @@ pub(crate) enum Failure {
     /// A capture cannot be made.
     #[error("{0}")]
     Refused(Refusal),
+    /// The configuration.
+    #[error("{0}")]
+    Config(ConfigError),
     /// The control service cannot have its socket.
     #[error("{0}")]
     Socket(SocketError),
@@ -93,20 +101,95 @@ impl Failure {
     }
 }
 
-/// What ends the daemon.
+/// What the main thread waits for.
 enum Event {
     /// A signal that means so.
     Signal,
+    /// The configuration is to be read again.
+    Reload,
     /// The tree was unmounted by someone, and no file of it is open.
     Unmounted,
 }
 
+/// What is to be started, and where it keeps what.
+struct Start {
+    plan: Plan,
+    /// The configuration, and the file it is in.
+    config: Option<(PathBuf, Config)>,
+    base: Settings,
+    ring_dir: PathBuf,
+    /// Nobody said where rings are.
+    is_default_ring_dir: bool,
+    mountpoint: PathBuf,
+}
+
+impl Start {
+    /// Reads what was typed, and the configuration.
+    fn new(options: &Mount) -> Result<Self, Failure> {
+        let base = plan::settings(options).map_err(Failure::Usage)?;
+        let default = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
+        let mut ring_dir = absolute(&default)?;
+        let mut is_default_ring_dir = options.ring_dir.is_none();
+        let config = match config_path(options) {
+            None => None,
+            Some(path) => {
+                let path = absolute(&path)?;
+                let config = Config::load(&path, &base, ring_dir_for(options, &ring_dir));
+                Some((path, config.map_err(Failure::Config)?))
+            }
+        };
+        let configured = config.as_ref().and_then(|(_, config)| config.ring_dir.clone());
+        if let Some(configured) = configured.filter(|_| is_default_ring_dir) {
+            (ring_dir, is_default_ring_dir) = (configured, false);
+        }
+        let plan = plan::plan(options, &ring_dir, config.is_some()).map_err(Failure::Usage)?;
+        let mountpoint = absolute(&options.mountpoint)?;
+        Ok(Self { plan, config, base, ring_dir, is_default_ring_dir, mountpoint })
+    }
+
+    /// The registry, without captures yet.
+    fn registry(&self, options: &Mount, tree: &Arc<Tree>) -> Result<Arc<Registry>, Failure> {
+        let configured = self.config.as_ref().and_then(|(_, config)| config.state.clone());
+        let state = match (&options.state, configured) {
+            (Some(path), _) => Some(absolute(path)?),
+            (None, Some(path)) => Some(path),
+            (None, None) => {
+                let own = (!self.is_default_ring_dir).then_some(self.ring_dir.as_path());
+                state::default_path(own, &self.mountpoint)
+            }
+        };
+        let settings = self.config.as_ref().map_or(&self.base, |(_, config)| &config.settings);
+        let state = state.map(StateFile::load);
+        Ok(Registry::new(Arc::clone(tree), &self.ring_dir, settings.clone(), state))
+    }
+}
+
+/// The configuration that was asked for; or, if no capture was, that of the system if there is one.
+fn config_path(options: &Mount) -> Option<PathBuf> {
+    let has_captures =
+        !options.captures.is_empty() || options.interface.is_some() || !options.read.is_empty();
+    let default = || Some(PathBuf::from(config::DEFAULT)).filter(|path| path.exists());
+    options.config.clone().or_else(|| if has_captures { None } else { default() })
+}
+
+fn ring_dir_for<'a>(options: &Mount, ring_dir: &'a Path) -> RingDir<'a> {
+    if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
+}
+
+/// `pcapfs check-config`.
+pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
+    let path = path.unwrap_or_else(|| config::DEFAULT.into());
+    let ring_dir = default_ring_dir();
+    let config = Config::load(&path, &Settings::default(), RingDir::Default(&ring_dir));
+    let count = config.map_err(Failure::Config)?.captures.len();
+    let captures = if count == 1 { "capture" } else { "captures" };
+    print(&format!("{}: good, {count} {captures}\n", path.display())).map_err(Failure::System)
+}
+
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
-    let ring_dir = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
-    let ring_dir = absolute(&ring_dir)?;
-    let plan = plan::plan(options, &ring_dir).map_err(Failure::Usage)?;
-    let mountpoint = absolute(&options.mountpoint)?;
+    let start = Start::new(options)?;
+    let mountpoint = start.mountpoint.clone();
     let mount_options = Options {
         source: "pcapfs".to_owned(),
         words: options.options.iter().filter(|word| !word.is_empty()).cloned().collect(),
@@ -122,16 +205,12 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     fuse::check(&mountpoint, &mount_options).map_err(Failure::Mount)?;
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
-    watch_signals(sender.clone(), Arc::clone(&mounting)).map_err(Failure::System)?;
+    watch_signals(sender.clone(), Arc::clone(&mounting), start.config.is_some())
+        .map_err(Failure::System)?;
     let tree = Arc::new(Tree::new(settings::root_permissions()));
-    let own_ring_dir = options.ring_dir.as_ref().map(|_| ring_dir.as_path());
-    let state = match &options.state {
-        Some(path) => Some(absolute(path)?),
-        None => state::default_path(own_ring_dir, &mountpoint),
-    };
-    let state = state.map(StateFile::load);
-    let registry = Registry::new(Arc::clone(&tree), &ring_dir, plan.settings.clone(), state);
-    let started = start_all(&registry, plan).and_then(|()| control(options, &registry));
+    let registry = start.registry(options, &tree)?;
+    let reload = start.config.as_ref().map(|(path, _)| (path.clone(), start.base.clone()));
+    let started = start_all(&registry, &start).and_then(|()| control(options, &start, &registry));
     let mounted = started.and_then(|control| {
         let over = move || {
             // Nobody listens any more when the daemon has ended before.
@@ -158,16 +237,41 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         // Not to keep a directory busy that has nothing to do with the captures.
         let _ = std::env::set_current_dir("/");
     }
-    // An error is the end of all senders, which is the end of the tree.
-    let event = events.recv().unwrap_or(Event::Unmounted);
+    let event = loop {
+        // An error is the end of all senders, which is the end of the tree.
+        match events.recv().unwrap_or(Event::Unmounted) {
+            Event::Reload => {
+                if let Some((path, base)) = &reload {
+                    let ring_dir = ring_dir_for(options, &start.ring_dir);
+                    read_again(&registry, path, base, ring_dir);
+                }
+            }
+            event => break event,
+        }
+    };
     end(&registry, mounted, control, &event, &events);
     Ok(())
 }
 
+/// Reads the configuration again and applies what is different.
+fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingDir<'_>) {
+    let config = Config::load(path, base, ring_dir);
+    match config.and_then(|config| registry.reload(&config)) {
+        Ok(changes) => say(format_args!("{}: read again: {changes}", path.display())),
+        Err(error) => say(format_args!("{error}; nothing has changed")),
+    }
+}
+
 /// Starts the control service. Without a socket there is none: only one that was asked for must be
 /// had, as several daemons may run with the defaults.
-fn control(options: &Mount, registry: &Arc<Registry>) -> Result<Option<Control>, Failure> {
-    let path = match &options.socket {
+fn control(
+    options: &Mount,
+    start: &Start,
+    registry: &Arc<Registry>,
+) -> Result<Option<Control>, Failure> {
+    let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
+    let given = options.socket.clone().or(configured);
+    let path = match &given {
         Some(path) => absolute(path)?,
         None => match control::daemon_path() {
             Some(path) => path,
@@ -179,7 +283,7 @@ fn control(options: &Mount, registry: &Arc<Registry>) -> Result<Option<Control>,
             let control = Control::start(socket, Arc::clone(registry));
             control.map(Some).map_err(Failure::System)
         }
-        Err(error) if options.socket.is_some() => Err(Failure::Socket(error)),
+        Err(error) if given.is_some() => Err(Failure::Socket(error)),
         Err(error) => {
             // News for whoever looks; a script that starts several daemons knows what it does.
             if io::stderr().is_terminal() {
@@ -190,14 +294,18 @@ fn control(options: &Mount, registry: &Arc<Registry>) -> Result<Option<Control>,
     }
 }
 
-fn start_all(registry: &Registry, plan: Plan) -> Result<(), Failure> {
-    let permissions = plan.settings.permissions;
-    for spec in plan.captures {
-        let planned = Planned { spec, origin: Origin::CommandLine, permissions, waits: false };
+fn start_all(registry: &Registry, start: &Start) -> Result<(), Failure> {
+    let permissions = start.plan.settings.permissions;
+    for spec in start.plan.captures.iter().cloned() {
+        let origin = Origin::CommandLine;
+        let planned = Planned { spec, origin, permissions, is_explicit: false, waits: false };
         registry.add(planned).map_err(Failure::Refused)?;
     }
-    for (name, target) in &plan.links {
+    for (name, target) in &start.plan.links {
         registry.link(name, target);
+    }
+    if let Some((_, config)) = &start.config {
+        registry.configure(config).map_err(Failure::Config)?;
     }
     registry.restore();
     Ok(())
@@ -219,12 +327,13 @@ fn end(
     if matches!(event, Event::Signal) {
         mounted.detach();
         let begun = Instant::now();
-        while !mounted.is_over() && begun.elapsed() < GRACE {
+        let patience = || if tree.open_files() > 0 { GRACE } else { IDLE_GRACE };
+        while !mounted.is_over() && begun.elapsed() < patience() {
             match events.recv_timeout(GRACE_STEP) {
                 Ok(Event::Unmounted) | Err(RecvTimeoutError::Disconnected) => break,
                 // A second signal: no more patience.
                 Ok(Event::Signal) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
         if !mounted.is_over() && tree.open_files() > 0 {
@@ -232,7 +341,11 @@ fn end(
             return;
         }
     }
-    mounted.join();
+    // With the process at the latest, it is over for those as well that have a copy of the mount in
+    // a mount namespace of their own.
+    if mounted.is_over() {
+        mounted.join();
+    }
     for entry in tree.captures.all() {
         let retained = capture::pipeline::counters(&**entry.capture.store()).0.retained;
         if let Some(path) = entry.capture.ring_path()
@@ -244,9 +357,14 @@ fn end(
     }
 }
 
-/// Sends an event for every signal that means the end. Before anything is mounted there is nothing
-/// to end in order, and what holds the start up may take long: then the process ends at once.
-fn watch_signals(sender: Sender<Event>, mounting: Arc<AtomicBool>) -> io::Result<()> {
+/// Sends an event for every signal that means the end, and with a configuration for SIGHUP, which
+/// means to read it again. Before anything is mounted there is nothing to end in order, and what
+/// holds the start up may take long: then the process ends at once.
+fn watch_signals(
+    sender: Sender<Event>,
+    mounting: Arc<AtomicBool>,
+    has_config: bool,
+) -> io::Result<()> {
     // A write behind the limit of file sizes is an error like any other, and no reason to end.
     flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
@@ -256,7 +374,13 @@ fn watch_signals(sender: Sender<Event>, mounting: Arc<AtomicBool>) -> io::Result
     }
     let mut signals = Signals::new(wanted)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if signal == SIGHUP && has_config {
+                if sender.send(Event::Reload).is_err() {
+                    return;
+                }
+                continue;
+            }
             if !mounting.load(Ordering::SeqCst) {
                 say("interrupted before the tree was mounted");
                 #[expect(clippy::exit, reason = "the main thread may be busy for minutes")]

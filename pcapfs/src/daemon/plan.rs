@@ -9,7 +9,7 @@ use capture::source::SourceName;
 use capture::time::Precision;
 
 use super::registry::RESERVED;
-use super::settings::{Settings, default_permissions};
+use super::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
 use crate::cli::Mount;
 
 /// What to make.
@@ -23,18 +23,13 @@ pub(super) struct Plan {
     pub(super) links: Vec<(String, String)>,
 }
 
-/// Makes a plan of the options of `pcapfs mount`; ring files go to `ring_dir`.
+/// Makes a plan of the options of `pcapfs mount`; ring files go to `ring_dir`. With a configuration
+/// there need be no captures among them.
 ///
 /// # Errors
 /// What was typed wrong, for people.
-pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
-    let settings = Settings {
-        snaplen: options.snaplen,
-        precision: Precision::Nano,
-        ring: options.ring,
-        flows: flow_options(options)?,
-        permissions: default_permissions(),
-    };
+pub(super) fn plan(options: &Mount, ring_dir: &Path, has_config: bool) -> Result<Plan, String> {
+    let settings = settings(options)?;
     let spec = |alias: &str, source, filter| settings.spec(alias, source, filter, ring_dir);
     let mut plan = Plan { settings: settings.clone(), captures: Vec::new(), links: Vec::new() };
     for text in &options.captures {
@@ -78,8 +73,8 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
     if plan.captures.iter().filter(of_stdin).count() > 1 {
         return Err("standard input can be the source of one capture only".to_owned());
     }
-    // Whoever asks for a socket will make captures through it.
-    if plan.captures.is_empty() && options.socket.is_none() {
+    // Whoever asks for a socket will make captures through it, and a configuration may have some.
+    if plan.captures.is_empty() && options.socket.is_none() && !has_config {
         return Err("nothing to capture: name an interface (-i eth0), a savefile (-r trace.pcap) \
                     or a capture (-c web='eth0 port 80')"
             .to_owned());
@@ -87,8 +82,19 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Least memory for flows: with less, a few connections at a time would be all there is.
-const LEAST_FLOW_MEMORY: u64 = 1 << 20;
+/// How captures are made if nothing else is said.
+///
+/// # Errors
+/// As [`plan`].
+pub(super) fn settings(options: &Mount) -> Result<Settings, String> {
+    Ok(Settings {
+        snaplen: options.snaplen,
+        precision: Precision::Nano,
+        ring: options.ring,
+        flows: flow_options(options)?,
+        permissions: default_permissions(),
+    })
+}
 
 /// How flows are made.
 fn flow_options(options: &Mount) -> Result<flow::Options, String> {
@@ -101,8 +107,7 @@ fn flow_options(options: &Mount) -> Result<flow::Options, String> {
         None => defaults.memory,
     };
     let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
-    // In the proportion of the defaults.
-    let limits = flow::Limits { flows, open: defaults.open.min(flows), memory, log: memory / 4 };
+    let limits = flow_limits(flows, memory);
     Ok(flow::Options { limits, outer: options.no_tunnels, policy: options.overlap })
 }
 
@@ -173,6 +178,7 @@ mod tests {
             ring_dir: None,
             socket: None,
             state: None,
+            config: None,
             snaplen: 262_144,
             flow_memory: None,
             max_flows: 1 << 21,
@@ -185,7 +191,7 @@ mod tests {
     }
 
     fn made(options: &Mount) -> Result<Plan, String> {
-        plan(options, Path::new("/rings"))
+        plan(options, Path::new("/rings"), false)
     }
 
     #[test]

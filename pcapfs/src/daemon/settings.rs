@@ -20,6 +20,15 @@ const MODE: u32 = 0o750;
 /// Permissions of the root of the tree if nothing else is said.
 const ROOT_MODE: u32 = 0o755;
 
+/// Least memory for flows: with less, a few connections at a time would be all there is.
+pub(crate) const LEAST_FLOW_MEMORY: u64 = 1 << 20;
+
+/// Bounds on flows, in the proportion of the defaults.
+pub(crate) fn flow_limits(flows: usize, memory: usize) -> flow::Limits {
+    let open = flow::Limits::default().open.min(flows);
+    flow::Limits { flows, open, memory, log: memory / 4 }
+}
+
 /// How a capture is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -29,6 +38,22 @@ pub(crate) struct Settings {
     pub(crate) ring: u64,
     pub(crate) flows: flow::Options,
     pub(crate) permissions: Permissions,
+}
+
+/// Bytes of a ring if nothing else is said.
+pub(crate) const DEFAULT_RING: u64 = 64 << 20;
+
+impl Default for Settings {
+    /// As with no option given.
+    fn default() -> Self {
+        Self {
+            snaplen: capture::pipeline::DEFAULT_SNAPLEN,
+            precision: Precision::Nano,
+            ring: DEFAULT_RING,
+            flows: flow::Options::default(),
+            permissions: default_permissions(),
+        }
+    }
 }
 
 impl Settings {

@@ -38,7 +38,7 @@ use known::Known;
 use node::{Leaf, Node};
 use opened::Opened;
 
-pub(crate) use names::{group, group_id, user};
+pub(crate) use names::{group, group_id, user, user_id};
 
 /// What kind of thing an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

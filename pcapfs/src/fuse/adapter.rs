@@ -28,8 +28,9 @@ pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// packet, names with what the ring retains.
 const NO_CACHE: Duration = Duration::ZERO;
 
-/// For replies that were made before a change and reach the kernel after it, and for its clock.
-const MARGIN: Duration = Duration::from_millis(50);
+/// How long after a change nobody believes in what was before: what the kernel may believe, and
+/// something for replies that were made before the change and reach it after, and for its clock.
+pub(super) const SETTLING: Duration = LASTING.saturating_add(Duration::from_millis(50));
 
 /// The tree as fuser wants it.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl Filesystem for Adapter {
                 let tree = Arc::clone(&self.tree);
                 let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
                     tree.keep_permissions(inode.0);
-                    thread::sleep(LASTING + MARGIN);
+                    thread::sleep(SETTLING);
                     reply.attr(&NO_CACHE, &attr(&attributes));
                 });
             }

@@ -19,6 +19,9 @@ use crate::fs::Tree;
 use adapter::Adapter;
 use front::Front;
 
+/// How long after a change of the tree nobody believes in what was before.
+pub(crate) const SETTLING: std::time::Duration = adapter::SETTLING;
+
 /// A mounted tree that answers.
 #[derive(Debug)]
 pub(crate) struct Mounted {

@@ -3,10 +3,13 @@
 //! One lock is held while captures are made or removed, which may take as long as opening an
 //! interface takes. Whoever only looks does not need it.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::thread;
 
 use capture::pipeline::{self, Capture, CaptureError, Made, Spec, State, is_alias};
 use capture::ring::Permissions;
@@ -17,12 +20,14 @@ use parking_lot::Mutex;
 use super::settings::Settings;
 use super::state::{Changed, Saved, State as Kept, StateFile};
 use crate::cli::output::say;
+use crate::config::Configured;
 use crate::control::access::{Bit, Caller, Denied};
 use crate::fs::captures::{Entry, Named};
 use crate::fs::{Keeper, Tree};
+use crate::fuse;
 
 /// Names in the root of the tree that are no captures.
-pub(super) const RESERVED: [&str; 2] = ["README", "status.json"];
+pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
 
 /// What the root of the tree is called in messages.
 const ROOT: &str = "the root of the tree";
@@ -68,6 +73,8 @@ pub(crate) enum Refusal {
 pub(crate) enum Origin {
     /// The command line of `pcapfs mount`.
     CommandLine,
+    /// The configuration file.
+    Config,
     /// `pcapfs init`.
     Init,
 }
@@ -78,6 +85,8 @@ pub(crate) struct Planned {
     pub(crate) spec: Spec,
     pub(crate) origin: Origin,
     pub(crate) permissions: Permissions,
+    /// Somebody wrote these permissions down: they go before those kept with a ring.
+    pub(crate) is_explicit: bool,
     /// Wait for its interface if that is not there.
     pub(crate) waits: bool,
 }
@@ -100,6 +109,8 @@ struct Record {
     origin: Origin,
     /// The permissions it was to have.
     configured: Permissions,
+    /// Somebody wrote them down.
+    is_explicit: bool,
 }
 
 /// The captures of a daemon, and how to change them.
@@ -112,6 +123,8 @@ pub(crate) struct Registry {
     /// By alias.
     records: Mutex<BTreeMap<String, Record>>,
     state: Option<StateFile>,
+    /// The captures of the configuration, as it was read last.
+    configured: Mutex<Vec<Configured>>,
 }
 
 impl Registry {
@@ -131,6 +144,7 @@ impl Registry {
             settings: Mutex::new(settings),
             records: Mutex::default(),
             state,
+            configured: Mutex::default(),
         });
         registry.tree.set_keeper(Box::new(Keep(Arc::downgrade(&registry))));
         registry
@@ -151,7 +165,21 @@ impl Registry {
             let source = SourceName::Interface(saved.interface);
             let spec = kept.spec(&saved.alias, source, saved.filter.as_deref(), &self.ring_dir);
             let permissions = saved.permissions.into();
-            let planned = Planned { spec, origin: Origin::Init, permissions, waits: true };
+            let planned = Planned {
+                spec,
+                origin: Origin::Init,
+                permissions,
+                is_explicit: false,
+                waits: true,
+            };
+            let alias = &planned.spec.alias;
+            if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
+                && entry.capture.spec().is_same_capture(&planned.spec)
+            {
+                // Somebody has written it down meanwhile.
+                self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
+                continue;
+            }
             if let Err(refusal) = self.add(planned) {
                 say(format_args!("{}, made by pcapfs init, is not there: {refusal}", saved.alias));
             }
@@ -176,13 +204,14 @@ impl Registry {
 
     /// The permissions of a capture: as somebody changed them, unless they were configured anew
     /// since; or as they are kept with its ring.
-    fn permissions(&self, capture: &Capture, configured: Permissions) -> Permissions {
+    fn permissions(&self, capture: &Capture, record: Record) -> Permissions {
+        let Record { configured, is_explicit, .. } = record;
         let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
         let changed = state.permissions.get(&capture.spec().alias);
         changed
             .filter(|changed| changed.configured == configured.into())
             .map(|changed| changed.now.into())
-            .or_else(|| capture.permissions())
+            .or_else(|| capture.permissions().filter(|_| !is_explicit))
             .unwrap_or(configured)
     }
 
@@ -205,11 +234,11 @@ impl Registry {
         records: &mut BTreeMap<String, Record>,
         planned: Planned,
     ) -> Result<Arc<Entry>, Refusal> {
-        let Planned { spec, origin, permissions: configured, waits } = planned;
+        let Planned { spec, origin, permissions: configured, is_explicit, waits } = planned;
         let alias = spec.alias.clone();
         self.check_free(&alias)?;
         if !matches!(spec.source, SourceName::File(_)) {
-            super::prepare_ring_dir(&spec.ring_dir)
+            crate::daemon::prepare_ring_dir(&spec.ring_dir)
                 .map_err(|failure| Refusal::RingDir(failure.to_string()))?;
         }
         let Made { capture, recovered, damage } =
@@ -224,8 +253,9 @@ impl Registry {
             let error = capture.condition().error.unwrap_or_default();
             say(format_args!("{alias}: waits for its interface: {error}"));
         }
-        let permissions = self.permissions(&capture, configured);
-        records.insert(alias, Record { origin, configured });
+        let record = Record { origin, configured, is_explicit };
+        let permissions = self.permissions(&capture, record);
+        records.insert(alias, record);
         Ok(self.tree.captures.add(capture, permissions))
     }
 
@@ -362,7 +392,8 @@ impl Registry {
             ring: spec.ring_size,
             permissions: permissions.into(),
         };
-        let planned = Planned { spec, origin: Origin::Init, permissions, waits: false };
+        let planned =
+            Planned { spec, origin: Origin::Init, permissions, is_explicit: false, waits: false };
         let left = self.ring_dir.join(format!("{alias}.ring"));
         forget_ring(&left);
         let entry = self.make(&mut records, planned)?;
@@ -413,6 +444,9 @@ impl Registry {
             notes
                 .push("it is on the command line of the daemon, and comes back with it".to_owned());
         }
+        drop(records);
+        // It is done when nobody finds it any more.
+        thread::sleep(fuse::SETTLING);
         Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
@@ -471,11 +505,13 @@ impl Keeper for Keep {
                 let root = registry.tree.permissions();
                 registry.keep(|state| state.root = Some(root.into()))
             }
-            // Its ring has them.
-            Some(entry) if entry.capture.permissions().is_some() => None,
             Some(entry) => {
                 let record = registry.records.lock().get(entry.alias()).copied();
                 let Some(record) = record else { return };
+                if entry.capture.permissions().is_some() && !record.is_explicit {
+                    // Its ring has them.
+                    return;
+                }
                 let now = entry.permissions().into();
                 let changed = Changed { now, configured: record.configured.into() };
                 let alias = entry.alias().to_owned();
