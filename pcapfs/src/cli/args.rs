@@ -267,6 +267,10 @@ fn overlap() -> impl TypedValueParser<Value = Policy> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
     use super::*;
 
     fn mount(words: &[&str]) -> Result<Mount, String> {
@@ -297,5 +301,42 @@ mod tests {
             let error = mount(&[word]).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    /// The options of a manual page: `Fl x` and `Fl -long`.
+    fn described(page: &str) -> BTreeSet<String> {
+        let words: Vec<&str> = page.split_whitespace().collect();
+        let flags = words.windows(2).filter(|pair| matches!(pair[0], "Fl" | ".Fl"));
+        flags.map(|pair| pair[1].trim_start_matches('-').to_owned()).collect()
+    }
+
+    #[test]
+    fn the_manual_page_has_every_command_and_option_and_no_other() {
+        let page = include_str!("../../../man/pcapfs.1");
+        let mut command = Arguments::command();
+        command.build();
+        let mut options: BTreeSet<String> = BTreeSet::new();
+        let mut commands: BTreeSet<&str> = BTreeSet::new();
+        for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
+            commands.insert(one.get_name());
+            for argument in one.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                options.extend(argument.get_short().map(String::from));
+                options.extend(argument.get_long().map(str::to_owned));
+            }
+        }
+        // Of the program itself.
+        options.extend(["V", "version"].map(str::to_owned));
+        assert_eq!(described(page), options);
+        let described: BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm ")?.split(' ').next())
+            .filter(|word| *word != "any" && *word != "file" && *word != "stream" && *word != "-")
+            .collect();
+        assert_eq!(described, commands);
+    }
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Arguments::command().debug_assert();
     }
 }

@@ -106,3 +106,28 @@ fn mistakes_have_a_line_and_a_remedy() {
         assert!(!error.contains('\n'), "{error:?}");
     }
 }
+
+/// The words in backquotes of what is said of a key that is not known.
+fn known_keys(text: &str) -> Vec<String> {
+    let error = read(text).unwrap_err();
+    let (_, known) = error.split_once("expected one of").expect("the keys there are");
+    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_page_has_every_key_and_no_other() {
+    let page = include_str!("../../../man/pcapfs.toml.5");
+    let described: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
+    let settings = known_keys("[defaults]\nx = 1");
+    let mut expected = known_keys("x = 1");
+    expected.extend(known_keys("[[capture]]\nx = 1"));
+    for key in &settings {
+        assert!(expected.contains(key), "{key} is for a capture too");
+    }
+    let mut described: Vec<String> =
+        described.iter().map(|key| key.trim_matches(['[', ']']).to_owned()).collect();
+    described.sort();
+    expected.sort();
+    assert_eq!(described, expected);
+}

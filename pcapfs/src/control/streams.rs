@@ -27,7 +27,7 @@ use crate::fs::{Tree, Wanted};
 
 /// Most bytes of savefile in one message: a few of what a program reads at a time, and little
 /// enough for a hundred clients that do not read on.
-pub(super) const CHUNK: u32 = 256 << 10;
+pub(super) const CHUNK: u32 = 64 << 10;
 
 /// The bells of captures that somebody waits for.
 #[derive(Debug)]

@@ -440,9 +440,13 @@ impl Registry {
         if !links.is_empty() {
             notes.push(format!("its other names are gone as well: {}", links.join(", ")));
         }
-        if let Some(Record { origin: Origin::CommandLine, .. }) = record {
-            notes
-                .push("it is on the command line of the daemon, and comes back with it".to_owned());
+        let place = match record.map(|record| record.origin) {
+            Some(Origin::CommandLine) => Some("on the command line"),
+            Some(Origin::Config) => Some("in the configuration"),
+            Some(Origin::Init) | None => None,
+        };
+        if let Some(place) = place {
+            notes.push(format!("it is {place} of the daemon, and comes back with its next start"));
         }
         drop(records);
         // It is done when nobody finds it any more.
