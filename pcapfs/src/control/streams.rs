@@ -4,18 +4,21 @@
 //! writes a byte into a socket and no more; a task here then wakes whoever waits for that capture.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use capture::bell::Bell;
 use capture::cursor::{Format, Outcome};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -27,7 +30,12 @@ use crate::fs::{Tree, Wanted};
 
 /// Most bytes of savefile in one message: a few of what a program reads at a time, and little
 /// enough for a hundred clients that do not read on.
-pub(super) const CHUNK: u32 = 64 << 10;
+pub(super) const CHUNK: u32 = 256 << 10;
+
+/// Least time between two times that a stream which has caught up looks for more. A packet that
+/// comes alone is sent at once; of many, a few milliseconds' worth are sent together, since waking
+/// a client costs more than copying what it gets.
+const GATHER: Duration = Duration::from_millis(4);
 
 /// The bells of captures that somebody waits for.
 #[derive(Debug)]
@@ -117,6 +125,10 @@ pub(super) struct Savefile {
     offset: u64,
     /// Told with the first chunk, then 0.
     total: u64,
+    /// When it had caught up last.
+    caught_up: Option<Instant>,
+    /// Until when more is gathered before it is sent.
+    gathering: Option<Pin<Box<Sleep>>>,
     _busy: Busy,
 }
 
@@ -135,7 +147,17 @@ impl Savefile {
         let topic = bells.topic(entry);
         // A handle that was just made is there.
         let file = file.unwrap_or_else(|| unreachable!("nobody closes it but us"));
-        Self { tree: Arc::clone(tree), topic, handle, file, offset: 0, total, _busy: busy }
+        Self {
+            tree: Arc::clone(tree),
+            topic,
+            handle,
+            file,
+            offset: 0,
+            total,
+            caught_up: None,
+            gathering: None,
+            _busy: busy,
+        }
     }
 
     /// Reads what there is; `None` if there is nothing yet.
@@ -172,10 +194,22 @@ impl Stream for Savefile {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if let Some(caught_up) = this.caught_up.take() {
+            // Woken: there is more.
+            if caught_up.elapsed() < GATHER && this.file.is_ready() {
+                this.gathering =
+                    Some(Box::pin(tokio::time::sleep_until((caught_up + GATHER).into())));
+            }
+        }
+        if let Some(gathering) = &mut this.gathering {
+            ready!(gathering.as_mut().poll(context));
+            this.gathering = None;
+        }
         loop {
             if let Some(result) = this.read() {
                 return Poll::Ready(result.transpose());
             }
+            this.caught_up = Some(Instant::now());
             this.file.blocked.store(true, Ordering::Relaxed);
             this.topic.waiting.lock().insert(this.handle, context.waker().clone());
             this.topic.bell.arm();
