@@ -136,7 +136,10 @@ fn a_capture_is_made_seen_stopped_started_and_removed() {
     assert!(ring.exists());
     let follow = Running::spawn(tool("cat").arg(daemon.path("web/follow.pcap")));
     daemon.wait_blocked("web", "follow.pcap", follow.pid());
+    let mut ctl = OpenOptions::new().write(true).open(daemon.path("web/ctl")).unwrap();
     daemon.verb(["remove", "web"]);
+    assert!(ctl.write_all(b"start").is_err(), "what is removed does not begin again");
+    drop(ctl);
     let mut follow = follow;
     assert!(follow.wait(5).success(), "remove ends readers");
     assert_eq!(check_prefix(&follow.stdout()).unwrap().whole(), Vec::from_iter(1..=20));

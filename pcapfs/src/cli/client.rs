@@ -30,7 +30,9 @@ pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &Daemon,
     action: impl FnOnce(Client) -> F,
 ) -> Result<T, Failure> {
-    let path = daemon.socket.clone().unwrap_or_else(control::client_path);
+    // A variable that is set to nothing says nothing.
+    let given = daemon.socket.clone().filter(|path| !path.as_os_str().is_empty());
+    let path = given.unwrap_or_else(control::client_path);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -19,6 +19,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{geteuid, setsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -188,6 +189,7 @@ pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
 
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
+    allow_descriptors();
     let start = Start::new(options)?;
     let mountpoint = start.mountpoint.clone();
     let mount_options = Options {
@@ -253,6 +255,15 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Lets this process have as many descriptors as it may: three for each capture, and one for each
+/// connection. The usual limit is for programs that still use select(2), which none of this does.
+fn allow_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where that is refused, the usual limit is enough for what is usual.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 /// Reads the configuration again and applies what is different.
 fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingDir<'_>) {
     let config = Config::load(path, base, ring_dir);
@@ -270,7 +281,8 @@ fn control(
     registry: &Arc<Registry>,
 ) -> Result<Option<Control>, Failure> {
     let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
-    let given = options.socket.clone().or(configured);
+    // A variable that is set to nothing says nothing.
+    let given = options.socket.clone().filter(|path| !path.as_os_str().is_empty()).or(configured);
     let path = match &given {
         Some(path) => absolute(path)?,
         None => match control::daemon_path() {

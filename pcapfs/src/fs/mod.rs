@@ -255,6 +255,8 @@ impl Tree {
         let (Content::Control, Some(entry)) = (&file.content, &file.entry) else {
             return Err(Error::WrongAccess);
         };
+        // One that was taken out of the tree meanwhile is not to begin again.
+        self.entry(entry.id)?;
         let capture = &entry.capture;
         match text.strip_suffix(b"\n").unwrap_or(text) {
             b"start" => capture.start().map_err(|error| Error::Refused(error.to_string())),
