@@ -65,6 +65,12 @@ fn the_socket_is_there_as_long_as_the_daemon() {
     assert_eq!(second.status.code(), Some(1));
     says(&second.stderr, &["control.sock", "another pcapfs listens there", "--socket"]);
     assert_eq!(daemon.json(["list", "--json"])[0]["alias"], ALIAS);
+    // It can be said in front of the command, and behind.
+    let path = socket.to_str().unwrap();
+    for words in [["--socket", path, "list"], ["list", "--socket", path]] {
+        let mut command = tool(binary("pcapfs").to_str().unwrap());
+        assert!(run(command.args(words), 5).success().text().contains(ALIAS));
+    }
 
     assert!(daemon.terminate().success());
     assert!(!socket.exists(), "it is gone with the daemon");

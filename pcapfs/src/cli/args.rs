@@ -11,6 +11,9 @@ use clap_complete::Shell;
 #[derive(Debug, Parser)]
 #[command(name = "pcapfs", version, max_term_width = 100)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) daemon: Daemon,
+
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -80,9 +83,6 @@ pub(crate) struct Init {
     /// Name of the capture [default: the interface's name]
     #[arg(long)]
     pub(crate) alias: Option<String>,
-
-    #[command(flatten)]
-    pub(crate) daemon: Daemon,
 }
 
 /// Which captures an order is for.
@@ -95,9 +95,6 @@ pub(crate) struct Chosen {
     /// All captures there are for you
     #[arg(long)]
     pub(crate) all: bool,
-
-    #[command(flatten)]
-    pub(crate) daemon: Daemon,
 }
 
 /// What is to be shown, and how.
@@ -114,9 +111,6 @@ pub(crate) struct Shown {
     /// Go on, once a second, until interrupted
     #[arg(long)]
     pub(crate) watch: bool,
-
-    #[command(flatten)]
-    pub(crate) daemon: Daemon,
 }
 
 /// A savefile to be fetched.
@@ -137,9 +131,6 @@ pub(crate) struct Replay {
     /// Write pcapng
     #[arg(long)]
     pub(crate) pcapng: bool,
-
-    #[command(flatten)]
-    pub(crate) daemon: Daemon,
 }
 
 /// Packets to be listened to.
@@ -152,16 +143,13 @@ pub(crate) struct Listen {
     /// Write pcapng
     #[arg(long)]
     pub(crate) pcapng: bool,
-
-    #[command(flatten)]
-    pub(crate) daemon: Daemon,
 }
 
 /// Which daemon to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct Daemon {
-    /// Socket of the daemon [default: /run/pcapfs/control.sock]
-    #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
+    /// Where the daemon listens, or is to listen [default: /run/pcapfs/control.sock]
+    #[arg(long, global = true, value_name = "PATH", env = SOCKET_VARIABLE)]
     pub(crate) socket: Option<PathBuf>,
 }
 
@@ -211,8 +199,8 @@ pub(crate) struct Mount {
     #[arg(long, value_name = "DIR")]
     pub(crate) ring_dir: Option<PathBuf>,
 
-    /// Where programs that steer the daemon connect [default: /run/pcapfs/control.sock]
-    #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
+    /// Where programs that steer the daemon connect, see [`Daemon`].
+    #[arg(skip)]
     pub(crate) socket: Option<PathBuf>,
 
     /// Where captures made by init, and changed permissions, are kept over a restart
@@ -276,7 +264,7 @@ mod tests {
     fn mount(words: &[&str]) -> Result<Mount, String> {
         let words = ["pcapfs", "mount", "/captures"].iter().chain(words);
         match Arguments::try_parse_from(words) {
-            Ok(Arguments { command: Command::Mount(mount) }) => Ok(*mount),
+            Ok(Arguments { command: Command::Mount(mount), .. }) => Ok(*mount),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }

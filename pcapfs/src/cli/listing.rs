@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::args::Shown;
+use super::args::{Daemon, Shown};
 use super::client::{self, Client};
 use super::output;
 use crate::control::messages::{Capture, ListRequest, StatusRequest};
@@ -18,9 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// `pcapfs list`.
-pub(super) fn list(shown: &Shown) -> Result<(), Failure> {
+pub(super) fn list(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
     let capture = named(shown)?;
-    client::with(&shown.daemon, |mut client| async move {
+    client::with(daemon, |mut client| async move {
         let mut page = Page::new(shown);
         loop {
             let captures = captures(&mut client, &capture).await?;
@@ -39,9 +39,9 @@ pub(super) fn list(shown: &Shown) -> Result<(), Failure> {
 }
 
 /// `pcapfs status`.
-pub(super) fn status(shown: &Shown) -> Result<(), Failure> {
+pub(super) fn status(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
     let capture = named(shown)?;
-    client::with(&shown.daemon, |mut client| async move {
+    client::with(daemon, |mut client| async move {
         let mut page = Page::new(shown);
         let interval =
             if shown.watch { u32::try_from(INTERVAL.as_millis()).unwrap_or(0) } else { 0 };

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Streaming;
 
-use super::args::{Listen, Replay};
+use super::args::{Daemon, Listen, Replay};
 use super::listing::bytes;
 use super::{client, output};
 use crate::control::messages::{Chunk, Format, ListenRequest, ReplayRequest};
@@ -24,7 +24,7 @@ const fn format(pcapng: bool) -> i32 {
 }
 
 /// `pcapfs replay`.
-pub(super) fn replay(replay: &Replay) -> Result<(), Failure> {
+pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&replay.capture)?;
     // What cannot be written is said before anything is fetched.
     let mut target = Target::open(replay.write.as_deref())?;
@@ -33,7 +33,7 @@ pub(super) fn replay(replay: &Replay) -> Result<(), Failure> {
         format: format(replay.pcapng),
         live: replay.live,
     };
-    client::with(&replay.daemon, |mut client| async move {
+    client::with(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
         let end = copy(answer.into_inner(), &mut target).await?;
         // What was interrupted is whole only if it has no end of its own.
@@ -45,10 +45,10 @@ pub(super) fn replay(replay: &Replay) -> Result<(), Failure> {
 }
 
 /// `pcapfs listen`.
-pub(super) fn listen(listen: &Listen) -> Result<(), Failure> {
+pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&listen.capture)?;
     let request = ListenRequest { capture: listen.capture.clone(), format: format(listen.pcapng) };
-    client::with(&listen.daemon, |mut client| async move {
+    client::with(daemon, |mut client| async move {
         let mut target = Target::open(None)?;
         let answer = client.listen(request).await.map_err(client::failure)?;
         copy(answer.into_inner(), &mut target).await?;

@@ -2,7 +2,7 @@
 
 use capture::pipeline::is_alias;
 
-use super::args::{Chosen, Init};
+use super::args::{Chosen, Daemon, Init};
 use super::client::{self, Client};
 use super::output;
 use crate::control::messages::{
@@ -11,8 +11,8 @@ use crate::control::messages::{
 use crate::daemon::Failure;
 
 /// `pcapfs init`: prints number and alias.
-pub(super) fn init(init: &Init) -> Result<(), Failure> {
-    let Init { interface, filter, alias, daemon } = init;
+pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
+    let Init { interface, filter, alias } = init;
     if interface.starts_with("file:") || interface.starts_with("stream:") || interface == "-" {
         return Err(Failure::Argument(format!(
             "{interface}: not an interface (savefiles and FIFOs are for pcapfs mount, or the \
@@ -55,11 +55,11 @@ pub(super) enum Verb {
 }
 
 /// `pcapfs start`, `stop` and `remove`. What can be done is done, and the rest said.
-pub(super) fn order(chosen: &Chosen, verb: Verb) -> Result<(), Failure> {
+pub(super) fn order(chosen: &Chosen, verb: Verb, daemon: &Daemon) -> Result<(), Failure> {
     for capture in &chosen.captures {
         client::check_local(capture)?;
     }
-    client::with(&chosen.daemon, |mut client| async move {
+    client::with(daemon, |mut client| async move {
         let captures = if chosen.all { all(&mut client).await? } else { chosen.captures.clone() };
         let mut failed = None;
         for capture in captures {
