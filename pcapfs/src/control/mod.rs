@@ -24,17 +24,22 @@ mod socket;
 mod streams;
 
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tonic::transport::Server;
 
 pub(crate) use proto::pcapfs::control::v1 as messages;
 pub(crate) use socket::{Socket, SocketError, client_path, daemon_path};
 
+use crate::cli::output::say;
 use crate::daemon::registry::Registry;
 use messages::control_server::ControlServer;
 use service::Service;
@@ -55,6 +60,8 @@ const BLOCKING_THREADS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Control {
     end: oneshot::Sender<()>,
+    /// Closed at the end, for a service that nobody has asked for anything yet.
+    first: UnixStream,
     thread: JoinHandle<()>,
     /// Removed at the end.
     _socket: Socket,
@@ -64,40 +71,64 @@ impl Control {
     /// Serves `registry` at `socket` from a thread of its own.
     ///
     /// # Errors
-    /// Those of making a thread and its runtime.
+    /// Those of making a thread.
     pub(crate) fn start(mut socket: Socket, registry: Arc<Registry>) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_name("control-work")
-            .build()?;
         let listener = socket.take_listener()?;
         let (end, ended) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || serve(runtime, listener, registry, ended))?;
-        Ok(Self { end, thread, _socket: socket })
+        let (first, closed) = UnixStream::pair()?;
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            if !is_wanted(&listener, &closed) {
+                return;
+            }
+            if let Err(error) = serve(listener, registry, ended) {
+                say(format_args!("the control service has ended: {error}"));
+            }
+        })?;
+        Ok(Self { end, first, thread, _socket: socket })
     }
 
     /// Ends the service: streams whose captures have stopped get what is stored, for so long.
     pub(crate) fn end(self, patience: Duration) {
-        let _ = self.end.send(());
-        let begun = std::time::Instant::now();
-        while !self.thread.is_finished() && begun.elapsed() < patience {
+        let Self { end, first, thread, _socket } = self;
+        // Nobody is there to hear it if the service has ended by itself.
+        let _ = end.send(());
+        drop(first);
+        let begun = Instant::now();
+        while !thread.is_finished() && begun.elapsed() < patience {
             thread::sleep(Duration::from_millis(2));
         }
         // Who still reads is cut off with the process.
     }
 }
 
-/// The thread of the service.
+/// Waits until somebody connects, and says whether that came before the end. Until then there is no
+/// runtime: a daemon that nobody steers does not pay for it, which is most of a megabyte.
+fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
+    loop {
+        let mut fds = [
+            PollFd::new(closed.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return !fds.iter().take(1).any(|fd| fd.any().unwrap_or(false)),
+            Err(Errno::EINTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// The service, from the first connection to the end.
 fn serve(
-    runtime: Runtime,
-    listener: std::os::unix::net::UnixListener,
+    listener: UnixListener,
     registry: Arc<Registry>,
     ended: oneshot::Receiver<()>,
-) {
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("control-work")
+        .build()?;
     let result = runtime.block_on(async {
         let incoming = connections::accept(listener)?;
         let service =
@@ -114,8 +145,6 @@ fn serve(
             .await;
         result.map_err(io::Error::other)
     });
-    if let Err(error) = result {
-        crate::cli::output::say(format_args!("the control service has ended: {error}"));
-    }
     runtime.shutdown_background();
+    result
 }
