@@ -7,6 +7,9 @@ MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= /etc/systemd/system
 SYSUSERSDIR ?= /etc/sysusers.d
 TMPFILESDIR ?= /etc/tmpfiles.d
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 # mount(8) looks for its helpers here, whatever the prefix is.
 HELPERDIR ?= /sbin
 
@@ -14,6 +17,7 @@ CARGO ?= cargo
 INSTALL ?= install
 RELEASE = $${CARGO_TARGET_DIR:-target}/release
 MAN1 = man/pcapfs.1
+MAN5 = man/pcapfs.toml.5
 MAN7 = man/pcapfs.7
 MAN8 = man/mount.pcapfs.8
 
@@ -65,19 +69,26 @@ install:
 	$(INSTALL) -D -m 755 "$(RELEASE)/mount-pcapfs" "$(DESTDIR)$(HELPERDIR)/mount.pcapfs"
 	ln -sf mount.pcapfs "$(DESTDIR)$(HELPERDIR)/mount.fuse.pcapfs"
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man1" $(MAN1)
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man5" $(MAN5)
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man7" $(MAN7)
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(MANDIR)/man8" $(MAN8)
 	$(INSTALL) -D -m 644 packaging/pcapfs.sysusers "$(DESTDIR)$(SYSUSERSDIR)/pcapfs.conf"
 	$(INSTALL) -D -m 644 packaging/pcapfs.tmpfiles "$(DESTDIR)$(TMPFILESDIR)/pcapfs.conf"
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(UNITDIR)" packaging/pcapfs.service
+	$(INSTALL) -d -m 755 "$(DESTDIR)$(BASHDIR)" "$(DESTDIR)$(ZSHDIR)" "$(DESTDIR)$(FISHDIR)"
+	"$(RELEASE)/pcapfs" completions bash > "$(DESTDIR)$(BASHDIR)/pcapfs"
+	"$(RELEASE)/pcapfs" completions zsh > "$(DESTDIR)$(ZSHDIR)/_pcapfs"
+	"$(RELEASE)/pcapfs" completions fish > "$(DESTDIR)$(FISHDIR)/pcapfs.fish"
 
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/pcapfs"
 	rm -f "$(DESTDIR)$(HELPERDIR)/mount.pcapfs" "$(DESTDIR)$(HELPERDIR)/mount.fuse.pcapfs"
 	rm -f "$(DESTDIR)$(MANDIR)/man1/pcapfs.1" "$(DESTDIR)$(MANDIR)/man7/pcapfs.7"
-	rm -f "$(DESTDIR)$(MANDIR)/man8/mount.pcapfs.8"
 	rm -f "$(DESTDIR)$(SYSUSERSDIR)/pcapfs.conf" "$(DESTDIR)$(TMPFILESDIR)/pcapfs.conf"
 	rm -f "$(DESTDIR)$(UNITDIR)/pcapfs.service"
+	rm -f "$(DESTDIR)$(MANDIR)/man5/pcapfs.toml.5" "$(DESTDIR)$(MANDIR)/man8/mount.pcapfs.8"
+	rm -f "$(DESTDIR)$(BASHDIR)/pcapfs" "$(DESTDIR)$(ZSHDIR)/_pcapfs"
+	rm -f "$(DESTDIR)$(FISHDIR)/pcapfs.fish"
 
 clean:
 	$(CARGO) clean

@@ -16,10 +16,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::net::Namespace;
+use crate::process::{run, tool};
 use crate::wait::{wait_for, wait_until};
 
 /// How long a daemon may take until it says that it is ready, or that it is not going to be.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// Says where the socket is.
+pub const SOCKET: &str = "PCAPFS_SOCKET";
+
 /// How long a daemon may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -73,6 +77,7 @@ pub struct Mount {
     ring_dir: Option<PathBuf>,
     stdin: Option<Stdio>,
     lifetime: Option<Duration>,
+    socket: Option<PathBuf>,
 }
 
 impl Mount {
@@ -130,6 +135,13 @@ impl Mount {
         self
     }
 
+    /// Has the daemon listen there; otherwise at a place of its own.
+    #[must_use]
+    pub fn socket(mut self, path: &Path) -> Self {
+        self.socket = Some(path.to_owned());
+        self
+    }
+
     /// Gives the daemon this standard input instead of none.
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
@@ -169,9 +181,14 @@ impl Mount {
             .ring_dir
             .unwrap_or_else(|| own_ring_dir.as_ref().expect("made above").path().to_owned());
 
+        let own_socket_dir = self.socket.is_none().then(|| temporary(&env::temp_dir()));
+        let socket = self.socket.unwrap_or_else(|| {
+            own_socket_dir.as_ref().expect("made above").path().join("control.sock")
+        });
+
         let mut command = Command::new(binary("pcapfs"));
         command.arg("mount").arg(&mountpoint).arg("--ring-dir").arg(&ring_dir);
-        command.args(&self.arguments);
+        command.args(&self.arguments).env(SOCKET, &socket);
         command.stdin(self.stdin.unwrap_or_else(Stdio::null));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = match &self.namespace {
@@ -191,6 +208,8 @@ impl Mount {
             child,
             mountpoint,
             ring_dir,
+            socket,
+            _own_socket_dir: own_socket_dir,
             log,
             exit: None,
             own_mountpoint: own_mountpoint.map(TempDir::keep),
@@ -260,6 +279,8 @@ pub struct Daemon {
     child: Child,
     mountpoint: PathBuf,
     ring_dir: PathBuf,
+    socket: PathBuf,
+    _own_socket_dir: Option<TempDir>,
     log: Arc<Log>,
     exit: Option<ExitStatus>,
     /// Kept as a path: removed only when empty, never through a file system still mounted on it.
@@ -327,6 +348,34 @@ impl Daemon {
     #[must_use]
     pub fn ring_dir(&self) -> &Path {
         &self.ring_dir
+    }
+
+    /// Where programs that steer it connect.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A `pcapfs` command for this daemon.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
+        let mut command = tool(binary("pcapfs").to_str().expect("test paths are text"));
+        command.args(words).env(SOCKET, &self.socket);
+        command
+    }
+
+    /// What a `pcapfs` command for this daemon prints, which must succeed within 10 s.
+    #[track_caller]
+    pub fn verb<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> String {
+        run(&mut self.command(words), 10).success().text().to_owned()
+    }
+
+    /// What a `pcapfs` command for this daemon prints as JSON.
+    #[must_use]
+    #[track_caller]
+    pub fn json<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Value {
+        let text = self.verb(words);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON: {error}\n{text}"))
     }
 
     /// Path of a file in the tree, such as `web/live.pcap`.

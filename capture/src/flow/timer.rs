@@ -102,7 +102,6 @@ impl<K: Copy> Timers<K> {
         self.len
     }
 
-    #[cfg(test)]
     /// Whether nothing is scheduled.
     #[must_use]
     pub(super) const fn is_empty(&self) -> bool {

@@ -7,6 +7,7 @@
 mod rate;
 mod worker;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub use rate::Rate;
 
 use crate::filter::Filter;
 use crate::flow::{self, Flows};
+use crate::linktype::LinkType;
 use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
 use crate::savefile::{OpenError, Probe, Savefile};
 use crate::source::{SourceError, SourceName};
@@ -38,6 +40,8 @@ pub struct Spec {
     pub filter: Option<String>,
     /// Most bytes kept of one packet.
     pub snaplen: u32,
+    /// Resolution of the time stamps that are stored; savefiles have their own.
+    pub precision: Precision,
     /// Bytes of packets to retain; savefiles retain all they have.
     pub ring_size: u64,
     /// Directory of the ring file.
@@ -53,6 +57,7 @@ impl Spec {
         self.source == other.source
             && self.expression() == other.expression()
             && self.snaplen == other.snaplen
+            && self.precision == other.precision
     }
 
     fn expression(&self) -> Option<&str> {
@@ -183,14 +188,55 @@ enum Kind {
     Savefile(Arc<Savefile>),
 }
 
+/// Whether a capture is made although its source is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    None,
+    ForInterface,
+}
+
+/// Most interruptions that are remembered of a capture: what someone looks at, and little enough to
+/// be in every status.
+const INTERRUPTIONS: usize = 16;
+
+/// A time in which a source was not there, and nothing could be captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    /// When it was found out that it is not there.
+    pub began: Timestamp,
+    /// When it was there again; `None` as long as it is not.
+    pub ended: Option<Timestamp>,
+    /// What happened, for people.
+    pub why: String,
+}
+
 /// What the worker tells the rest.
 #[derive(Debug)]
 struct Shared {
     condition: Mutex<Condition>,
+    /// The last [`INTERRUPTIONS`], oldest first.
+    interruptions: Mutex<VecDeque<Interruption>>,
     rate: RateMeter,
 }
 
 impl Shared {
+    /// The source is gone.
+    fn interrupted(&self, why: &SourceError) {
+        let mut interruptions = self.interruptions.lock();
+        if interruptions.len() >= INTERRUPTIONS {
+            interruptions.pop_front();
+        }
+        let (began, why) = (Timestamp::now(), why.to_string());
+        interruptions.push_back(Interruption { began, ended: None, why });
+    }
+
+    /// The source is there again, or is not looked for any more.
+    fn resumed(&self) {
+        if let Some(last) = self.interruptions.lock().back_mut() {
+            last.ended.get_or_insert_with(Timestamp::now);
+        }
+    }
+
     fn set(&self, state: State, error: Option<String>) {
         *self.condition.lock() = Condition { state, error };
     }
@@ -217,10 +263,23 @@ impl Capture {
     /// # Errors
     /// [`CaptureError`]; nothing stays open and no file is left behind.
     pub fn start_new(spec: Spec) -> Result<Made, CaptureError> {
+        Self::make(spec, Patience::None)
+    }
+
+    /// Like [`Capture::start_new`], but an interface that is not there is waited for: at the start
+    /// of a machine it may come later.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; nothing stays open and no file is left behind.
+    pub fn start_waiting(spec: Spec) -> Result<Made, CaptureError> {
+        Self::make(spec, Patience::ForInterface)
+    }
+
+    fn make(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
         match &spec.source {
             SourceName::File(_) => Self::of_savefile(spec),
             SourceName::Interface(_) | SourceName::Stream(_) | SourceName::Stdin => {
-                Self::of_ring(spec)
+                Self::of_ring(spec, patience)
             }
         }
     }
@@ -243,14 +302,25 @@ impl Capture {
         Ok(Made { capture, recovered: 0, damage: None })
     }
 
-    fn of_ring(spec: Spec) -> Result<Made, CaptureError> {
-        let feed = Feed::open(&spec)?;
+    fn of_ring(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
+        let (feed, lack) = match Feed::open(&spec) {
+            Ok(feed) => (Some(feed), None),
+            Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
+                // As well as it can be known before the interface says what it sends.
+                if let Some(expression) = spec.expression() {
+                    Filter::compile(expression, LinkType::ETHERNET)?;
+                }
+                (None, Some(lack))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let link_type = feed.as_ref().and_then(Feed::link_type);
         let options = RingOptions {
             path: spec.ring_dir.join(format!("{}.ring", spec.alias)),
             size: spec.ring_size,
             snaplen: spec.snaplen,
-            precision: Precision::Nano,
-            link_type: feed.link_type(),
+            precision: spec.precision,
+            link_type,
             interface: Interface {
                 name: Some(match &spec.source {
                     SourceName::Interface(name) => name.clone(),
@@ -263,11 +333,15 @@ impl Capture {
             },
         };
         let Opened { ring, writer, recovered, damage } = Ring::open(&options)?;
-        let state = if feed.link_type().is_some() { State::Running } else { State::Pending };
+        let state = if link_type.is_some() { State::Running } else { State::Pending };
         let kind = Kind::Ring(Arc::clone(&ring));
         let capture = Self::assemble(spec, ring, kind, state)?;
-        *capture.worker.lock() = Some(Worker::idle(writer, Some(feed)));
-        capture.start()?;
+        let mut worker = Worker::idle(writer, feed);
+        match lack {
+            None => worker.start(&capture.spec, &capture.shared)?,
+            Some(lack) => worker.look_for(&lack, &capture.spec, &capture.shared)?,
+        }
+        *capture.worker.lock() = Some(worker);
         Ok(Made { capture, recovered, damage })
     }
 
@@ -285,7 +359,11 @@ impl Capture {
             kind,
             flows,
             worker: Mutex::new(None),
-            shared: Arc::new(Shared { condition, rate: RateMeter::default() }),
+            shared: Arc::new(Shared {
+                condition,
+                interruptions: Mutex::default(),
+                rate: RateMeter::default(),
+            }),
             started: Timestamp::now(),
         }))
     }
@@ -330,6 +408,12 @@ impl Capture {
             condition.error = Some(problem);
         }
         condition
+    }
+
+    /// The last times in which the source was not there, oldest first.
+    #[must_use]
+    pub fn interruptions(&self) -> Vec<Interruption> {
+        self.shared.interruptions.lock().iter().cloned().collect()
     }
 
     /// Packets and bits per second, over the last second or so.

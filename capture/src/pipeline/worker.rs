@@ -116,10 +116,27 @@ impl Worker {
             let name = spec.source.to_string();
             return Err(SourceError::Changed { name, held: held.link_type, sent }.into());
         }
-        let control = Control::new()?;
         writer.set_ended(false);
         let known = writer.ring().header().is_some();
         shared.set(if known { State::Running } else { State::Pending }, None);
+        Ok(self.spawn(Some(feed), spec, shared)?)
+    }
+
+    /// Starts looking for a source that is not there, for want of which nothing was opened.
+    pub(super) fn look_for(
+        &mut self,
+        lack: &SourceError,
+        spec: &Spec,
+        shared: &Arc<Shared>,
+    ) -> io::Result<()> {
+        shared.interrupted(lack);
+        shared.set(State::Retrying, Some(lack.to_string()));
+        self.spawn(None, spec, shared)
+    }
+
+    /// Starts the thread that fills the ring.
+    fn spawn(&mut self, feed: Option<Feed>, spec: &Spec, shared: &Arc<Shared>) -> io::Result<()> {
+        let control = Control::new()?;
         let Self::Idle { writer, .. } = std::mem::replace(self, Self::Broken) else {
             return Ok(());
         };
@@ -210,33 +227,45 @@ struct Filling {
 impl Filling {
     /// Fills the ring until it is told to stop or there is no more; looks again for a source that
     /// went away.
-    fn run(self, mut writer: Box<Writer>, mut feed: Feed) -> (Box<Writer>, Option<Feed>) {
-        let (state, error) = loop {
-            match self.fill(&mut writer, &mut feed) {
-                Ok(Ended::Stopped) => match writer.ring().intact() {
-                    // What was left out until then still is.
-                    Ok(()) => break (State::Stopped, self.shared.error()),
-                    Err(error) => break (State::Failed, Some(error.to_string())),
-                },
-                Ok(Ended::Exhausted) => break (State::Ended, self.shared.error()),
-                Err(error @ SourceError::Lost { .. }) => {
-                    self.shared.set(State::Retrying, Some(error.to_string()));
-                    match self.retry(&mut writer) {
-                        Some(found) => feed = found,
-                        None => break (State::Stopped, Some(error.to_string())),
-                    }
-                    self.shared.set(State::Running, None);
-                }
-                Err(error) => break (State::Failed, Some(error.to_string())),
+    fn run(self, mut writer: Box<Writer>, feed: Option<Feed>) -> (Box<Writer>, Option<Feed>) {
+        let found = feed.or_else(|| self.look(&mut writer));
+        let (state, error, feed) = match found {
+            Some(mut feed) => {
+                let (state, error) = self.fill_all(&mut writer, &mut feed);
+                (state, error, Some(feed))
             }
+            None => (State::Stopped, self.shared.error(), None),
         };
         writer.set_ended(true);
         self.shared.rate.reset();
         self.shared.set(state, error);
         // A FIFO stays open while the capture is stopped, so that its writer does not get SIGPIPE;
         // an interface is opened again, and standard input has to be kept to go on with.
-        let kept = matches!((&feed, state), (Feed::Stream(_), State::Stopped));
-        (writer, kept.then_some(feed))
+        let kept = feed.filter(|feed| matches!((feed, state), (Feed::Stream(_), State::Stopped)));
+        (writer, kept)
+    }
+
+    /// Fills the ring from one source after the other; says how that ended.
+    fn fill_all(&self, writer: &mut Writer, feed: &mut Feed) -> (State, Option<String>) {
+        loop {
+            match self.fill(writer, feed) {
+                Ok(Ended::Stopped) => match writer.ring().intact() {
+                    // What was left out until then still is.
+                    Ok(()) => return (State::Stopped, self.shared.error()),
+                    Err(error) => return (State::Failed, Some(error.to_string())),
+                },
+                Ok(Ended::Exhausted) => return (State::Ended, self.shared.error()),
+                Err(error @ SourceError::Lost { .. }) => {
+                    self.shared.interrupted(&error);
+                    self.shared.set(State::Retrying, Some(error.to_string()));
+                    match self.look(writer) {
+                        Some(found) => *feed = found,
+                        None => return (State::Stopped, Some(error.to_string())),
+                    }
+                }
+                Err(error) => return (State::Failed, Some(error.to_string())),
+            }
+        }
     }
 
     fn fill(&self, writer: &mut Writer, feed: &mut Feed) -> Result<Ended, SourceError> {
@@ -267,7 +296,16 @@ impl Filling {
         }
     }
 
-    /// Waits for the source to come back; `None` if told to stop meanwhile.
+    /// Waits for the source to be there; `None` if told to stop meanwhile.
+    fn look(&self, writer: &mut Writer) -> Option<Feed> {
+        let found = self.retry(writer);
+        self.shared.resumed();
+        if found.is_some() {
+            self.shared.set(State::Running, None);
+        }
+        found
+    }
+
     fn retry(&self, writer: &mut Writer) -> Option<Feed> {
         loop {
             let mut fds = [PollFd::new(self.control.wake_fd(), PollFlags::POLLIN)];
@@ -279,15 +317,15 @@ impl Filling {
                 return None;
             }
             self.control.clear_if_ordered(|| writer.clear());
-            let held = writer.ring().header().map(|header| header.link_type);
             match Feed::open(&self.spec) {
-                Ok(feed) if feed.link_type() == held => return Some(feed),
                 Ok(feed) => {
-                    if let (Some(held), Some(sent)) = (held, feed.link_type()) {
-                        let name = self.spec.source.to_string();
-                        let changed = SourceError::Changed { name, held, sent };
-                        self.shared.set(State::Retrying, Some(changed.to_string()));
-                    }
+                    // The first one says what the ring is to hold.
+                    let sent = feed.link_type();
+                    let held = sent.and_then(|sent| writer.declare(sent, self.spec.snaplen).err());
+                    let (Some(held), Some(sent)) = (held, sent) else { return Some(feed) };
+                    let name = self.spec.source.to_string();
+                    let changed = SourceError::Changed { name, held, sent };
+                    self.shared.set(State::Retrying, Some(changed.to_string()));
                 }
                 Err(error) => self.shared.set(State::Retrying, Some(error.to_string())),
             }

@@ -40,6 +40,14 @@ const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to sleep on an idle link.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long to sleep on one that has been idle for [`IDLE_LOOKS`]. Packets, orders and the end of
+/// the interface wake at once; the rest is for counters, which a hundred captures would read a
+/// hundred times a second.
+const LONG_IDLE: Duration = Duration::from_secs(5);
+
+/// Looks at an idle link after which it is looked at less often. The rate is measured in these.
+const IDLE_LOOKS: u32 = 3;
+
 /// An open interface.
 pub struct Live {
     capture: Capture<Active>,
@@ -141,7 +149,7 @@ impl Live {
 
     /// Fills the ring until it is told to stop.
     ///
-    /// `tick` is called after every batch and at least once a second.
+    /// `tick` is called after every batch and every few seconds.
     ///
     /// # Errors
     /// [`SourceError::Lost`] when the interface goes away; all that came before is in the ring.
@@ -151,6 +159,7 @@ impl Live {
         control: &Control,
         tick: &mut dyn FnMut(&Writer),
     ) -> Result<Ended, SourceError> {
+        let mut idle_looks: u32 = 0;
         loop {
             if control.must_stop() {
                 // What the kernel has collected so far comes with its next blocks.
@@ -170,8 +179,10 @@ impl Live {
                 self.account(writer);
             }
             tick(writer);
+            idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
             if idle {
-                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { IDLE });
+                let long = if idle_looks > IDLE_LOOKS { LONG_IDLE } else { IDLE };
+                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { long });
             }
         }
     }

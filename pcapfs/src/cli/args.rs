@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use capture::tcp::Policy;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// Live packet captures as ordinary files: one capture, many readers.
 #[derive(Debug, Parser)]
 #[command(name = "pcapfs", version, max_term_width = 100)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) daemon: Daemon,
+
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -29,6 +33,124 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Add a capture to a tree that is mounted
+    Init(Init),
+    /// Start captures that were stopped, ended or failed
+    Start(Chosen),
+    /// Stop captures: their readers get what is stored, and then the end
+    Stop(Chosen),
+    /// Take captures out of the tree; their packets are gone then
+    Remove(Chosen),
+    /// List the captures
+    List(Shown),
+    /// Show how a capture is, or the daemon
+    Status(Shown),
+    /// Write a savefile of all that is retained to standard output, or to a file
+    Replay(Replay),
+    /// Write a savefile to standard output, from the next packet on
+    Listen(Listen),
+    /// Say what is wrong with a configuration, if anything is
+    CheckConfig {
+        /// The file [default: /etc/pcapfs/pcapfs.toml]
+        #[arg(conflicts_with = "config")]
+        file: Option<PathBuf>,
+
+        /// The file, said as to mount
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print what a shell needs to complete this command
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// The interface and filter of a capture there is give that capture another name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcapfs init eth0
+  pcapfs init eth0 'tcp port 80' --alias web
+  pcapfs init any 'udp port 53' --alias dns")]
+pub(crate) struct Init {
+    /// The interface; "any" or "" for all of them
+    pub(crate) interface: String,
+
+    /// Which packets: see pcap-filter(7)
+    pub(crate) filter: Vec<String>,
+
+    /// Name of the capture [default: the interface's name]
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+}
+
+/// Which captures an order is for.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen {
+    /// Names or numbers of captures
+    #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) captures: Vec<String>,
+
+    /// All captures there are for you
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// What is to be shown, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
+    /// Name or number of a capture [default: all, or the daemon]
+    #[arg(value_name = "ALIAS")]
+    pub(crate) capture: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Go on, once a second, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// A savefile to be fetched.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// Name or number of the capture
+    #[arg(value_name = "ALIAS")]
+    pub(crate) capture: String,
+
+    /// Go on with what comes after what is retained
+    #[arg(long)]
+    pub(crate) live: bool,
+
+    /// Write to a file, which is there when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+
+    /// Write pcapng
+    #[arg(long)]
+    pub(crate) pcapng: bool,
+}
+
+/// Packets to be listened to.
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Name or number of the capture
+    #[arg(value_name = "ALIAS")]
+    pub(crate) capture: String,
+
+    /// Write pcapng
+    #[arg(long)]
+    pub(crate) pcapng: bool,
+}
+
+/// Which daemon to talk to.
+#[derive(Debug, Args)]
+pub(crate) struct Daemon {
+    /// Where the daemon listens, or is to listen [default: /run/pcapfs/control.sock]
+    #[arg(long, global = true, value_name = "PATH", env = SOCKET_VARIABLE)]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
@@ -63,6 +185,11 @@ pub(crate) struct Mount {
     #[arg(short, long, value_name = "SAVEFILE")]
     pub(crate) read: Vec<PathBuf>,
 
+    /// A file with captures and defaults; SIGHUP has it read again
+    /// [default: /etc/pcapfs/pcapfs.toml, if no capture is given]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// Bytes of packets each live capture keeps, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = super::size::parse,
           allow_hyphen_values = true)]
@@ -71,6 +198,15 @@ pub(crate) struct Mount {
     /// Where ring files are [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]
     #[arg(long, value_name = "DIR")]
     pub(crate) ring_dir: Option<PathBuf>,
+
+    /// Where programs that steer the daemon connect, see [`Daemon`].
+    #[arg(skip)]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Where captures made by init, and changed permissions, are kept over a restart
+    /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
 
     /// Most bytes to keep of one packet
     #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
@@ -123,6 +259,9 @@ pub(crate) struct Mount {
     pub(crate) handoff: Option<i32>,
 }
 
+/// Says where the socket of the control service is.
+pub(super) const SOCKET_VARIABLE: &str = "PCAPFS_SOCKET";
+
 /// Reads the words of `--overlap`.
 fn overlap() -> impl TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(["first", "last"])
@@ -137,12 +276,16 @@ fn mode(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
     use super::*;
 
     fn mount(words: &[&str]) -> Result<Mount, String> {
         let words = ["pcapfs", "mount", "/captures"].iter().chain(words);
         match Arguments::try_parse_from(words) {
-            Ok(Arguments { command: Command::Mount(mount) }) => Ok(*mount),
+            Ok(Arguments { command: Command::Mount(mount), .. }) => Ok(*mount),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
@@ -170,5 +313,42 @@ mod tests {
             let error = mount(&[word]).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    /// The options of a manual page: `Fl x` and `Fl -long`.
+    fn described(page: &str) -> BTreeSet<String> {
+        let words: Vec<&str> = page.split_whitespace().collect();
+        let flags = words.windows(2).filter(|pair| matches!(pair[0], "Fl" | ".Fl"));
+        flags.map(|pair| pair[1].trim_start_matches('-').to_owned()).collect()
+    }
+
+    #[test]
+    fn the_manual_page_has_every_command_and_option_and_no_other() {
+        let page = include_str!("../../../man/pcapfs.1");
+        let mut command = Arguments::command();
+        command.build();
+        let mut options: BTreeSet<String> = BTreeSet::new();
+        let mut commands: BTreeSet<&str> = BTreeSet::new();
+        for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
+            commands.insert(one.get_name());
+            for argument in one.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                options.extend(argument.get_short().map(String::from));
+                options.extend(argument.get_long().map(str::to_owned));
+            }
+        }
+        // Of the program itself.
+        options.extend(["V", "version"].map(str::to_owned));
+        assert_eq!(described(page), options);
+        let described: BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm ")?.split(' ').next())
+            .filter(|word| *word != "any" && *word != "file" && *word != "stream" && *word != "-")
+            .collect();
+        assert_eq!(described, commands);
+    }
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Arguments::command().debug_assert();
     }
 }

@@ -3,18 +3,23 @@
 //! Exit codes: 0 done, 1 failed, 2 typed wrong.
 
 mod args;
+mod client;
 mod descriptors;
+mod listing;
 pub(crate) mod output;
-mod size;
+mod savefile;
+pub(crate) mod size;
+mod verbs;
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::daemon::{self, Failure};
 use crate::fuse;
@@ -25,7 +30,7 @@ pub(crate) use args::Mount;
 /// Runs the command that was typed.
 #[must_use]
 pub fn run() -> ExitCode {
-    let Arguments { command } = match Arguments::try_parse() {
+    let Arguments { daemon, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
             // Help and version, which were asked for.
@@ -39,9 +44,19 @@ pub fn run() -> ExitCode {
     };
     let result = match command {
         Command::Mount(mount) if mount.background => in_background(),
-        Command::Mount(mount) => daemon::run(&mount),
+        Command::Mount(mount) => daemon::run(&Mount { socket: daemon.socket, ..*mount }),
         Command::Umount { mountpoint } => umount(&mountpoint),
         Command::Interfaces { json } => interfaces(json),
+        Command::Init(init) => verbs::init(&init, &daemon),
+        Command::Start(chosen) => verbs::order(&chosen, verbs::Verb::Start, &daemon),
+        Command::Stop(chosen) => verbs::order(&chosen, verbs::Verb::Stop, &daemon),
+        Command::Remove(chosen) => verbs::order(&chosen, verbs::Verb::Remove, &daemon),
+        Command::List(shown) => listing::list(&shown, &daemon),
+        Command::Status(shown) => listing::status(&shown, &daemon),
+        Command::Replay(replay) => savefile::replay(&replay, &daemon),
+        Command::Listen(listen) => savefile::listen(&listen, &daemon),
+        Command::CheckConfig { file, config } => daemon::check_config(file.or(config)),
+        Command::Completions { shell } => completions(shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,6 +81,13 @@ fn mistake(error: &clap::Error) -> String {
     let words: Vec<&str> = first.split_whitespace().collect();
     let line = words.join(" ");
     format!("{} (try: pcapfs --help)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+/// Prints what a shell needs to complete the command line.
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pcapfs", &mut script);
+    output::write(&script).map_err(Failure::System)
 }
 
 /// How long `umount` waits for the daemon to end, which by then has nothing left to do but that.
@@ -116,18 +138,34 @@ fn interfaces(json: bool) -> Result<(), Failure> {
     output::print(&text).map_err(Failure::System)
 }
 
+/// How many words there are up to the command, with it: only `--socket` may come before.
+fn command_len(words: &[OsString]) -> usize {
+    let mut rest = words.iter();
+    let mut len = 0;
+    while let Some(word) = rest.next() {
+        len += 1;
+        if word == "--socket" {
+            len += rest.next().map_or(0, |_| 1);
+        } else if !word.as_encoded_bytes().starts_with(b"--socket=") {
+            break;
+        }
+    }
+    len
+}
+
 /// Starts this program again without a terminal, passes on what it says until the tree is ready,
 /// and ends as it ends if it never is.
 fn in_background() -> Result<(), Failure> {
     use std::io::BufRead;
-    // The command comes first; options go behind it, before a `--` that may follow.
-    let command = std::env::args_os().skip(1).take(1);
-    let arguments = std::env::args_os().skip(2).filter(|word| word != "--background");
+    // Options go behind the command, before a `--` that may follow.
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let (before, arguments) = words.split_at_checked(command_len(&words)).unwrap_or_default();
+    let arguments = arguments.iter().filter(|word| *word != "--background");
     let program = std::env::current_exe().map_err(Failure::System)?;
     // A lock or a pipe of whoever started this is not to be held for the life of the daemon.
     descriptors::close_on_exec();
     let mut child = Process::new(program)
-        .args(command)
+        .args(before)
         .arg("--detached")
         .args(arguments)
         .stdout(Stdio::null())
@@ -148,4 +186,22 @@ fn in_background() -> Result<(), Failure> {
         output::say(format_args!("ended by signal {signal} before the tree was ready"));
     }
     Err(Failure::Background(status.code().unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_found_behind_the_socket() {
+        for (words, len) in [
+            (&["mount", "/m", "--socket", "x"][..], 1),
+            (&["--socket", "mount", "mount", "/m"], 3),
+            (&["--socket=x", "mount"], 2),
+            (&[], 0),
+        ] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert_eq!(command_len(&words), len, "{words:?}");
+        }
+    }
 }

@@ -7,11 +7,33 @@ use std::io::{self, Write};
 /// # Errors
 /// Any other trouble with standard output.
 pub(crate) fn print(text: &str) -> io::Result<()> {
+    write(text.as_bytes())
+}
+
+/// Like [`print`], of bytes.
+///
+/// # Errors
+/// As there.
+pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
+    print_on(bytes).map(|_| ())
+}
+
+/// Like [`print`]; says whether there is still somebody who reads.
+///
+/// # Errors
+/// As there.
+pub(crate) fn print_on(bytes: &[u8]) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
     }
+}
+
+/// Shows how far something is, in place of what was shown last; an empty text takes it away.
+pub(crate) fn progress(text: &str) {
+    // Carriage return, and erase to the end of the line (ECMA-48 EL).
+    let _ = write!(io::stderr().lock(), "\r{text}\x1b[K");
 }
 
 /// Says something to the operator: one line on standard error, after the program's name.

@@ -6,9 +6,12 @@
 
 mod confine;
 mod plan;
+pub(crate) mod registry;
+pub(crate) mod settings;
+mod state;
 
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,30 +19,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use capture::pipeline::{Capture, CaptureError, Made, Spec};
-use capture::ring::Permissions;
-use capture::source::SourceName;
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::{getegid, geteuid, setsid};
+use nix::unistd::{geteuid, setsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::cli::Mount;
-use crate::cli::output::say;
-use crate::fs::{Tree, group_id};
+use crate::cli::output::{print, say};
+use crate::config::{self, Config, ConfigError, RingDir};
+use crate::control::{self, Control, Socket, SocketError};
+use crate::fs::Tree;
 use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
 use plan::Plan;
+use registry::{Origin, Planned, Refusal, Registry};
+use settings::Settings;
+use state::StateFile;
 
 /// How the line begins that says the tree answers.
 pub(crate) const READY: &str = "ready at ";
 
-/// Group that may read captures if there is one of this name.
-const GROUP: &str = "pcapfs";
-
 /// How long readers may go on after the end, to read what is stored.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How long to wait for the kernel to let go of a tree of which no file is open.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
+
+/// How long programs connected to the control service may go on after the end.
+const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether they have closed.
 const GRACE_STEP: Duration = Duration::from_millis(10);
@@ -50,9 +59,18 @@ pub(crate) enum Failure {
     /// Typed wrong.
     #[error("{0} (try: pcapfs mount --help)")]
     Usage(String),
+    /// An argument that cannot be right.
+    #[error("{0}")]
+    Argument(String),
     /// A capture cannot be made.
     #[error("{0}")]
-    Capture(CaptureError),
+    Refused(Refusal),
+    /// The configuration.
+    #[error("{0}")]
+    Config(ConfigError),
+    /// The control service cannot have its socket.
+    #[error("{0}")]
+    Socket(SocketError),
     /// The tree cannot be mounted or unmounted.
     #[error("{0}")]
     Mount(MountError),
@@ -67,6 +85,12 @@ pub(crate) enum Failure {
     /// The system refused something else.
     #[error("{0}")]
     System(io::Error),
+    /// The daemon cannot be reached, or has gone away.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The daemon does not do what it was asked for.
+    #[error("{0}")]
+    Answer(String),
     /// The process in the background has said why, and ended with this code.
     #[error("not started in the background (exit code {0})")]
     Background(i32),
@@ -75,27 +99,102 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether typing something else would help, whatever the state of the system.
     pub(crate) const fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::Mount(MountError::BadOption(_)))
+        matches!(self, Self::Usage(_) | Self::Argument(_) | Self::Mount(MountError::BadOption(_)))
     }
 }
 
-/// What ends the daemon.
+/// What the main thread waits for.
 enum Event {
     /// A signal that means so.
     Signal,
+    /// The configuration is to be read again.
+    Reload,
     /// The tree was unmounted by someone, and no file of it is open.
     Unmounted,
 }
 
+/// What is to be started, and where it keeps what.
+struct Start {
+    plan: Plan,
+    /// The configuration, and the file it is in.
+    config: Option<(PathBuf, Config)>,
+    base: Settings,
+    ring_dir: PathBuf,
+    /// Nobody said where rings are.
+    is_default_ring_dir: bool,
+    mountpoint: PathBuf,
+}
+
+impl Start {
+    /// Reads what was typed, and the configuration.
+    fn new(options: &Mount) -> Result<Self, Failure> {
+        let base = plan::settings(options).map_err(Failure::Usage)?;
+        let default = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
+        let mut ring_dir = absolute(&default)?;
+        let mut is_default_ring_dir = options.ring_dir.is_none();
+        let config = match config_path(options) {
+            None => None,
+            Some(path) => {
+                let path = absolute(&path)?;
+                let config = Config::load(&path, &base, ring_dir_for(options, &ring_dir));
+                Some((path, config.map_err(Failure::Config)?))
+            }
+        };
+        let configured = config.as_ref().and_then(|(_, config)| config.ring_dir.clone());
+        if let Some(configured) = configured.filter(|_| is_default_ring_dir) {
+            (ring_dir, is_default_ring_dir) = (configured, false);
+        }
+        let plan = plan::plan(options, &ring_dir, config.is_some()).map_err(Failure::Usage)?;
+        let mountpoint = absolute(&options.mountpoint)?;
+        Ok(Self { plan, config, base, ring_dir, is_default_ring_dir, mountpoint })
+    }
+
+    /// The registry, without captures yet.
+    fn registry(&self, options: &Mount, tree: &Arc<Tree>) -> Result<Arc<Registry>, Failure> {
+        let configured = self.config.as_ref().and_then(|(_, config)| config.state.clone());
+        let state = match (&options.state, configured) {
+            (Some(path), _) => Some(absolute(path)?),
+            (None, Some(path)) => Some(path),
+            (None, None) => {
+                let own = (!self.is_default_ring_dir).then_some(self.ring_dir.as_path());
+                state::default_path(own, &self.mountpoint)
+            }
+        };
+        let settings = self.config.as_ref().map_or(&self.base, |(_, config)| &config.settings);
+        let state = state.map(StateFile::load);
+        Ok(Registry::new(Arc::clone(tree), &self.ring_dir, settings.clone(), state))
+    }
+}
+
+/// The configuration that was asked for; or, if no capture was, that of the system if there is one.
+fn config_path(options: &Mount) -> Option<PathBuf> {
+    let has_captures =
+        !options.captures.is_empty() || options.interface.is_some() || !options.read.is_empty();
+    let default = || Some(PathBuf::from(config::DEFAULT)).filter(|path| path.exists());
+    options.config.clone().or_else(|| if has_captures { None } else { default() })
+}
+
+fn ring_dir_for<'a>(options: &Mount, ring_dir: &'a Path) -> RingDir<'a> {
+    if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
+}
+
+/// `pcapfs check-config`.
+pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
+    let path = path.unwrap_or_else(|| config::DEFAULT.into());
+    let ring_dir = default_ring_dir();
+    let config = Config::load(&path, &Settings::default(), RingDir::Default(&ring_dir));
+    let count = config.map_err(Failure::Config)?.captures.len();
+    let captures = if count == 1 { "capture" } else { "captures" };
+    print(&format!("{}: good, {count} {captures}\n", path.display())).map_err(Failure::System)
+}
+
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
+    allow_descriptors();
     // Before this process opens anything, which might get the same number.
     let handoff = options.handoff.map(Handoff::inherited).transpose().map_err(Failure::Mount)?;
-    let ring_dir = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
-    let ring_dir = absolute(&ring_dir)?;
-    let plan = plan::plan(options, &ring_dir).map_err(Failure::Usage)?;
-    let permissions = default_permissions(options).map_err(Failure::Usage)?;
-    let mountpoint = absolute(&options.mountpoint)?;
+    let start = Start::new(options)?;
+    let mountpoint = start.mountpoint.clone();
     if options.detached {
         // Fails for a process that leads a group already, which then has no terminal to lose.
         let _ = setsid();
@@ -118,23 +217,26 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     };
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
-    watch_signals(sender.clone(), Arc::clone(&mounting)).map_err(Failure::System)?;
-    if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
-        prepare_ring_dir(&ring_dir)?;
-    }
-    let tree = Arc::new(Tree::new((geteuid().as_raw(), getegid().as_raw())));
-    let mounted = start_all(&tree, plan, permissions).and_then(|()| {
+    watch_signals(sender.clone(), Arc::clone(&mounting), start.config.is_some())
+        .map_err(Failure::System)?;
+    let tree = Arc::new(Tree::new(settings::root_permissions()));
+    let registry = start.registry(options, &tree)?;
+    let reload = start.config.as_ref().map(|(path, _)| (path.clone(), start.base.clone()));
+    let started = start_all(&registry, &start).and_then(|()| control(options, &start, &registry));
+    let mounted = started.and_then(|control| {
         let over = move || {
             // Nobody listens any more when the daemon has ended before.
             let _ = sender.send(Event::Unmounted);
         };
         mounting.store(true, Ordering::SeqCst);
-        Mounted::new(Arc::clone(&tree), &mountpoint, &by, over).map_err(Failure::Mount)
+        Mounted::new(Arc::clone(&tree), &mountpoint, &by, over)
+            .map(|mounted| (mounted, control))
+            .map_err(Failure::Mount)
     });
-    let mounted = match mounted {
+    let (mounted, control) = match mounted {
         Ok(mounted) => mounted,
         Err(failure) => {
-            stop_all(&tree);
+            registry.stop_all();
             return Err(failure);
         }
     };
@@ -150,62 +252,113 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         // Not to keep a directory busy that has nothing to do with the captures.
         let _ = std::env::set_current_dir("/");
     }
-    // An error is the end of all senders, which is the end of the tree.
-    let event = events.recv().unwrap_or(Event::Unmounted);
-    end(&tree, mounted, &event, &events);
+    let event = loop {
+        // An error is the end of all senders, which is the end of the tree.
+        match events.recv().unwrap_or(Event::Unmounted) {
+            Event::Reload => {
+                if let Some((path, base)) = &reload {
+                    let ring_dir = ring_dir_for(options, &start.ring_dir);
+                    read_again(&registry, path, base, ring_dir);
+                }
+            }
+            event => break event,
+        }
+    };
+    end(&registry, mounted, control, &event, &events);
     Ok(())
 }
 
-fn start_all(tree: &Tree, plan: Plan, permissions: Permissions) -> Result<(), Failure> {
-    for spec in plan.captures {
-        let capture = start(spec)?;
-        tree.captures.add(capture, permissions);
+/// Lets this process have as many descriptors as it may: three for each capture, and one for each
+/// connection. The usual limit is for programs that still use select(2), which none of this does.
+fn allow_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where that is refused, the usual limit is enough for what is usual.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
-    for (name, target) in &plan.links {
-        tree.captures.link(name, target);
-    }
-    Ok(())
 }
 
-/// Stops every capture, and takes away rings that never held anything.
-fn stop_all(tree: &Tree) {
-    for entry in &tree.captures.all() {
-        entry.capture.stop();
-        let (packets, _) = capture::pipeline::counters(&**entry.capture.store());
-        if let Some(path) = entry.capture.ring_path()
-            && packets.seen == 0
-            && entry.capture.permissions().is_none()
-        {
-            // It takes memory and holds nothing; if it cannot be removed, it is found again.
-            let _ = fs::remove_file(path);
+/// Reads the configuration again and applies what is different.
+fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingDir<'_>) {
+    let config = Config::load(path, base, ring_dir);
+    match config.and_then(|config| registry.reload(&config)) {
+        Ok(changes) => say(format_args!("{}: read again: {changes}", path.display())),
+        Err(error) => say(format_args!("{error}; nothing has changed")),
+    }
+}
+
+/// Starts the control service. Without a socket there is none: only one that was asked for must be
+/// had, as several daemons may run with the defaults.
+fn control(
+    options: &Mount,
+    start: &Start,
+    registry: &Arc<Registry>,
+) -> Result<Option<Control>, Failure> {
+    let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
+    // A variable that is set to nothing says nothing.
+    let given = options.socket.clone().filter(|path| !path.as_os_str().is_empty()).or(configured);
+    let path = match &given {
+        Some(path) => absolute(path)?,
+        None => match control::daemon_path() {
+            Some(path) => path,
+            None => return Ok(None),
+        },
+    };
+    match Socket::bind(&path) {
+        Ok(socket) => {
+            let control = Control::start(socket, Arc::clone(registry));
+            control.map(Some).map_err(Failure::System)
+        }
+        Err(error) if given.is_some() => Err(Failure::Socket(error)),
+        Err(error) => {
+            // News for whoever looks; a script that starts several daemons knows what it does.
+            if io::stderr().is_terminal() {
+                say(format_args!("not to be steered by pcapfs list, start and the like: {error}"));
+            }
+            Ok(None)
         }
     }
 }
 
-fn start(spec: Spec) -> Result<Arc<Capture>, Failure> {
-    let alias = spec.alias.clone();
-    let Made { capture, recovered, damage } = Capture::start_new(spec).map_err(Failure::Capture)?;
-    if let Some(damage) = damage {
-        say(format_args!("{alias}: the ring file was damaged: {damage}"));
+fn start_all(registry: &Registry, start: &Start) -> Result<(), Failure> {
+    let permissions = start.plan.settings.permissions;
+    for spec in start.plan.captures.iter().cloned() {
+        let origin = Origin::CommandLine;
+        let planned = Planned { spec, origin, permissions, is_explicit: false, waits: false };
+        registry.add(planned).map_err(Failure::Refused)?;
     }
-    if recovered > 0 {
-        say(format_args!("{alias}: {recovered} packets of an earlier run are still there"));
+    for (name, target) in &start.plan.links {
+        registry.link(name, target);
     }
-    Ok(capture)
+    if let Some((_, config)) = &start.config {
+        registry.configure(config).map_err(Failure::Config)?;
+    }
+    registry.restore();
+    Ok(())
 }
 
 /// Ends everything in order.
-fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
-    stop_all(tree);
+fn end(
+    registry: &Registry,
+    mounted: Mounted,
+    control: Option<Control>,
+    event: &Event,
+    events: &Receiver<Event>,
+) {
+    let tree = &registry.tree;
+    registry.stop_all();
+    if let Some(control) = control {
+        control.end(CONTROL_GRACE);
+    }
     if matches!(event, Event::Signal) {
         mounted.detach();
         let begun = Instant::now();
-        while !mounted.is_over() && begun.elapsed() < GRACE {
+        let patience = || if tree.open_files() > 0 { GRACE } else { IDLE_GRACE };
+        while !mounted.is_over() && begun.elapsed() < patience() {
             match events.recv_timeout(GRACE_STEP) {
                 Ok(Event::Unmounted) | Err(RecvTimeoutError::Disconnected) => break,
                 // A second signal: no more patience.
                 Ok(Event::Signal) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
         if !mounted.is_over() && tree.open_files() > 0 {
@@ -213,7 +366,11 @@ fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
             return;
         }
     }
-    mounted.join();
+    // With the process at the latest, it is over for those as well that have a copy of the mount in
+    // a mount namespace of their own.
+    if mounted.is_over() {
+        mounted.join();
+    }
     for entry in tree.captures.all() {
         let retained = capture::pipeline::counters(&**entry.capture.store()).0.retained;
         if let Some(path) = entry.capture.ring_path()
@@ -225,9 +382,14 @@ fn end(tree: &Tree, mounted: Mounted, event: &Event, events: &Receiver<Event>) {
     }
 }
 
-/// Sends an event for every signal that means the end. Before anything is mounted there is nothing
-/// to end in order, and what holds the start up may take long: then the process ends at once.
-fn watch_signals(sender: Sender<Event>, mounting: Arc<AtomicBool>) -> io::Result<()> {
+/// Sends an event for every signal that means the end, and with a configuration for SIGHUP, which
+/// means to read it again. Before anything is mounted there is nothing to end in order, and what
+/// holds the start up may take long: then the process ends at once.
+fn watch_signals(
+    sender: Sender<Event>,
+    mounting: Arc<AtomicBool>,
+    has_config: bool,
+) -> io::Result<()> {
     // A write behind the limit of file sizes is an error like any other, and no reason to end.
     flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
@@ -237,7 +399,13 @@ fn watch_signals(sender: Sender<Event>, mounting: Arc<AtomicBool>) -> io::Result
     }
     let mut signals = Signals::new(wanted)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if signal == SIGHUP && has_config {
+                if sender.send(Event::Reload).is_err() {
+                    return;
+                }
+                continue;
+            }
             if !mounting.load(Ordering::SeqCst) {
                 say("interrupted before the tree was mounted");
                 #[expect(clippy::exit, reason = "the main thread may be busy for minutes")]
@@ -257,21 +425,6 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask >> (signal - 1) & 1 == 1
-}
-
-/// The permissions a capture starts with: `root:pcapfs 0750`, or the invoking user's own, unless
-/// something else was asked for.
-fn default_permissions(options: &Mount) -> Result<Permissions, String> {
-    let gid = match &options.group {
-        Some(name) => Some(group_id(name).ok_or_else(|| format!("--group {name}: no such group"))?),
-        None if geteuid().is_root() => group_id(GROUP),
-        None => None,
-    };
-    Ok(Permissions {
-        uid: geteuid().as_raw(),
-        gid: gid.unwrap_or_else(|| getegid().as_raw()),
-        mode: options.mode,
-    })
 }
 
 fn default_ring_dir() -> PathBuf {

@@ -4,36 +4,35 @@ use std::path::{Path, PathBuf};
 
 use capture::flow;
 use capture::pipeline::{Spec, is_alias};
-use capture::ring::Geometry;
+use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
+use capture::time::Precision;
 
+use super::registry::RESERVED;
+use super::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
 use crate::cli::Mount;
+use crate::fs::group_id;
 
 /// What to make.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
+    /// How captures are made if nothing else is said.
+    pub(super) settings: Settings,
     /// Captures, in the order in which they were given.
     pub(super) captures: Vec<Spec>,
     /// Further names: the name and the alias it stands for.
     pub(super) links: Vec<(String, String)>,
 }
 
-/// Makes a plan of the options of `pcapfs mount`; ring files go to `ring_dir`.
+/// Makes a plan of the options of `pcapfs mount`; ring files go to `ring_dir`. With a configuration
+/// there need be no captures among them.
 ///
 /// # Errors
 /// What was typed wrong, for people.
-pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
-    let mut plan = Plan::default();
-    let flows = flow_options(options)?;
-    let spec = |alias: &str, source: SourceName, filter: Option<&str>| Spec {
-        alias: alias.to_owned(),
-        source,
-        filter: filter.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
-        snaplen: options.snaplen,
-        ring_size: options.ring,
-        ring_dir: ring_dir.to_owned(),
-        flows,
-    };
+pub(super) fn plan(options: &Mount, ring_dir: &Path, has_config: bool) -> Result<Plan, String> {
+    let settings = settings(options)?;
+    let spec = |alias: &str, source, filter| settings.spec(alias, source, filter, ring_dir);
+    let mut plan = Plan { settings: settings.clone(), captures: Vec::new(), links: Vec::new() };
     for text in &options.captures {
         let (alias, capture) = text
             .split_once('=')
@@ -75,7 +74,8 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
     if plan.captures.iter().filter(of_stdin).count() > 1 {
         return Err("standard input can be the source of one capture only".to_owned());
     }
-    if plan.captures.is_empty() {
+    // Whoever asks for a socket will make captures through it, and a configuration may have some.
+    if plan.captures.is_empty() && options.socket.is_none() && !has_config {
         return Err("nothing to capture: name an interface (-i eth0), a savefile (-r trace.pcap) \
                     or a capture (-c web='eth0 port 80')"
             .to_owned());
@@ -83,8 +83,29 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Least memory for flows: with less, a few connections at a time would be all there is.
-const LEAST_FLOW_MEMORY: u64 = 1 << 20;
+/// How captures are made if nothing else is said.
+///
+/// # Errors
+/// As [`plan`].
+pub(super) fn settings(options: &Mount) -> Result<Settings, String> {
+    Ok(Settings {
+        snaplen: options.snaplen,
+        precision: Precision::Nano,
+        ring: options.ring,
+        flows: flow_options(options)?,
+        permissions: permissions(options)?,
+    })
+}
+
+/// The permissions captures start with.
+fn permissions(options: &Mount) -> Result<Permissions, String> {
+    let default = default_permissions();
+    let gid = match &options.group {
+        Some(name) => group_id(name).ok_or_else(|| format!("--group {name}: no such group"))?,
+        None => default.gid,
+    };
+    Ok(Permissions { gid, mode: options.mode, ..default })
+}
 
 /// How flows are made.
 fn flow_options(options: &Mount) -> Result<flow::Options, String> {
@@ -97,8 +118,7 @@ fn flow_options(options: &Mount) -> Result<flow::Options, String> {
         None => defaults.memory,
     };
     let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
-    // In the proportion of the defaults.
-    let limits = flow::Limits { flows, open: defaults.open.min(flows), memory, log: memory / 4 };
+    let limits = flow_limits(flows, memory);
     Ok(flow::Options { limits, outer: options.no_tunnels, policy: options.overlap })
 }
 
@@ -141,9 +161,6 @@ impl Plan {
     }
 }
 
-/// Names in the root of the tree that are no captures.
-const RESERVED: [&str; 2] = ["README", "status.json"];
-
 /// Paths as they are from anywhere: the daemon may change its directory.
 fn absolute(source: SourceName) -> SourceName {
     let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
@@ -170,6 +187,9 @@ mod tests {
             read: Vec::new(),
             ring: 64 << 20,
             ring_dir: None,
+            socket: None,
+            state: None,
+            config: None,
             snaplen: 262_144,
             flow_memory: None,
             max_flows: 1 << 21,
@@ -185,7 +205,7 @@ mod tests {
     }
 
     fn made(options: &Mount) -> Result<Plan, String> {
-        plan(options, Path::new("/rings"))
+        plan(options, Path::new("/rings"), false)
     }
 
     #[test]

@@ -58,13 +58,14 @@ impl Tree {
         thread: u32,
     ) -> Result<Attributes, Error> {
         let Version { node, .. } = version;
+        let root = self.permissions();
         let of_root = |mode, size, modified| Attributes {
             inode,
             kind: node.kind(),
             mode,
             links: 1,
-            uid: self.owner.0,
-            gid: self.owner.1,
+            uid: root.uid,
+            gid: root.gid,
             size,
             present: size,
             modified,
@@ -74,7 +75,7 @@ impl Tree {
             Node::Root => {
                 let directories = self.captures.all().len();
                 let links = u32::try_from(directories).unwrap_or(u32::MAX).saturating_add(LINKS);
-                Ok(Attributes { links, valid: A_MOMENT, ..of_root(0o755, 0, self.started) })
+                Ok(Attributes { links, valid: A_MOMENT, ..of_root(root.mode, 0, self.started) })
             }
             Node::Readme => Ok(of_root(0o444, status::README.len() as u64, self.started)),
             Node::RootStatus => {
@@ -231,13 +232,12 @@ impl Tree {
     pub(super) fn render(&self, node: Node) -> Option<Arc<[u8]>> {
         match node {
             Node::Readme => Some(status::README.as_bytes().into()),
-            Node::RootStatus => Some(status::of_daemon(&self.captures, self.started).into()),
+            Node::RootStatus => Some(self.status_of_daemon(&self.captures.all()).into()),
             Node::Leaf(id, _) => {
                 let entry = self.captures.by_id(id)?;
-                let readers = self.opened.readers(id);
                 match node.leaf()? {
-                    Leaf::Status => Some(status::of_capture(&entry, &readers).into()),
-                    Leaf::Readers => Some(status::of_readers(&readers).into()),
+                    Leaf::Status => Some(self.status_of(&entry).into()),
+                    Leaf::Readers => Some(status::of_readers(&self.opened.readers(id)).into()),
                     _ => None,
                 }
             }

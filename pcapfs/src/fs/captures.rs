@@ -1,4 +1,7 @@
 //! The captures of a tree, their aliases and permissions.
+//!
+//! Captures and links come and go while the tree is used. The number of one that is gone is never
+//! given to another, so what somebody has open or looked up stays what it was.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,23 +74,23 @@ pub(crate) struct Captures {
 #[derive(Debug, Default)]
 struct Names {
     by_name: BTreeMap<String, Named>,
-    entries: Vec<Arc<Entry>>,
-    links: Vec<String>,
+    /// By index; `None` for what is gone.
+    entries: Vec<Option<Arc<Entry>>>,
+    /// The alias each stands for, by index; `None` for what is gone.
+    links: Vec<Option<String>>,
 }
 
 impl Captures {
-    /// Adds a capture under its alias, which must be free. Permissions kept from an earlier
-    /// process go before `permissions`.
+    /// Adds a capture under its alias, which must be free.
     pub(crate) fn add(&self, capture: Arc<Capture>, permissions: Permissions) -> Arc<Entry> {
         let mut names = self.names.write();
-        let permissions = capture.permissions().unwrap_or(permissions);
         let entry = Arc::new(Entry {
             id: u32::try_from(names.entries.len()).unwrap_or(u32::MAX),
             capture,
             permissions: Mutex::new(permissions),
             closed: Mutex::default(),
         });
-        names.entries.push(Arc::clone(&entry));
+        names.entries.push(Some(Arc::clone(&entry)));
         names.by_name.insert(entry.alias().to_owned(), Named::Capture(Arc::clone(&entry)));
         entry
     }
@@ -96,8 +99,33 @@ impl Captures {
     pub(crate) fn link(&self, name: &str, target: &str) {
         let mut names = self.names.write();
         let index = u32::try_from(names.links.len()).unwrap_or(u32::MAX);
-        names.links.push(target.to_owned());
+        names.links.push(Some(target.to_owned()));
         names.by_name.insert(name.to_owned(), Named::Link { index });
+    }
+
+    /// Takes a capture out of the tree, and the links to it, whose names are returned. Files of it
+    /// that are open go on.
+    pub(crate) fn remove(&self, entry: &Entry) -> Vec<String> {
+        let mut names = self.names.write();
+        if let Some(place) = names.entries.get_mut(entry.id as usize) {
+            *place = None;
+        }
+        names.by_name.remove(entry.alias());
+        let links = names.links_to(entry.alias());
+        for name in &links {
+            names.unlink(name);
+        }
+        links
+    }
+
+    /// Takes a link out of the tree.
+    pub(crate) fn unlink(&self, name: &str) {
+        self.names.write().unlink(name);
+    }
+
+    /// The names of the links to a capture, sorted.
+    pub(crate) fn links_to(&self, alias: &str) -> Vec<String> {
+        self.names.read().links_to(alias)
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<Named> {
@@ -105,21 +133,40 @@ impl Captures {
     }
 
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Entry>> {
-        self.names.read().entries.get(id as usize).cloned()
+        self.names.read().entries.get(id as usize)?.clone()
     }
 
     pub(crate) fn link_target(&self, index: u32) -> Option<String> {
-        self.names.read().links.get(index as usize).cloned()
+        self.names.read().links.get(index as usize)?.clone()
     }
 
     /// All captures, in the order in which they were made.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
-        self.names.read().entries.clone()
+        self.names.read().entries.iter().flatten().cloned().collect()
     }
 
     /// All names in the root that stand for captures, sorted.
     pub(crate) fn names(&self) -> Vec<(String, Named)> {
         let names = self.names.read();
         names.by_name.iter().map(|(name, named)| (name.clone(), named.clone())).collect()
+    }
+}
+
+impl Names {
+    fn links_to(&self, alias: &str) -> Vec<String> {
+        let target = |index: &u32| self.links.get(*index as usize).and_then(Option::as_deref);
+        let links = self.by_name.iter().filter(
+            |(_, named)| matches!(named, Named::Link { index } if target(index) == Some(alias)),
+        );
+        links.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn unlink(&mut self, name: &str) {
+        if let Some(Named::Link { index }) = self.by_name.get(name) {
+            if let Some(place) = self.links.get_mut(*index as usize) {
+                *place = None;
+            }
+            self.by_name.remove(name);
+        }
     }
 }

@@ -97,6 +97,7 @@ fn scene() -> (Tree, TempDir) {
         source: SourceName::File(path),
         filter: None,
         snaplen: 262_144,
+        precision: Precision::Nano,
         ring_size: 0,
         ring_dir: directory.path().to_owned(),
         flows: capture::flow::Options::default(),
@@ -108,7 +109,7 @@ fn scene() -> (Tree, TempDir) {
         std::thread::yield_now();
     }
     assert!(capture.flows().is_caught_up());
-    let tree = Tree::new((0, 0));
+    let tree = Tree::new(Permissions { uid: 0, gid: 0, mode: 0o755 });
     tree.captures.add(capture, Permissions { uid: 1, gid: 2, mode: 0o750 });
     (tree, directory)
 }

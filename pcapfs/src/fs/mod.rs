@@ -24,11 +24,12 @@ mod open;
 mod opened;
 mod status;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use capture::flow::Seek;
+use capture::ring::Permissions;
 use capture::time::Timestamp;
 use parking_lot::Mutex;
 
@@ -39,7 +40,7 @@ use known::Known;
 use node::{Leaf, Node};
 use opened::Opened;
 
-pub(crate) use names::group_id;
+pub(crate) use names::{group, group_id, user, user_id};
 
 /// What kind of thing an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,25 @@ pub(crate) struct Change {
     pub(crate) size: Option<u64>,
 }
 
+impl Change {
+    fn apply(self, permissions: &mut Permissions) {
+        permissions.mode = self.mode.map_or(permissions.mode, |mode| mode & 0o777);
+        permissions.uid = self.uid.unwrap_or(permissions.uid);
+        permissions.gid = self.gid.unwrap_or(permissions.gid);
+    }
+}
+
+/// A savefile of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Everything retained.
+    Replay,
+    /// Everything retained, and what comes.
+    Follow,
+    /// What comes.
+    Live,
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
@@ -102,13 +122,21 @@ pub(crate) struct Tree {
     /// told, in milliseconds from then on.
     begin: Instant,
     believed: AtomicU64,
-    /// Owner and group of the root and what belongs to no capture.
-    owner: (u32, u32),
+    /// Of the root; what belongs to no capture has its owner and group.
+    permissions: Mutex<Permissions>,
+    /// Who is told of changed permissions.
+    keeper: OnceLock<Box<dyn Keeper>>,
+}
+
+/// Keeps permissions for the next process.
+pub(crate) trait Keeper: Send + Sync + std::fmt::Debug {
+    /// The permissions of a capture, or without one of the root, have changed.
+    fn keep(&self, entry: Option<&Entry>);
 }
 
 impl Tree {
-    /// A tree without captures.
-    pub(crate) fn new(owner: (u32, u32)) -> Self {
+    /// A tree without captures, whose root has these permissions.
+    pub(crate) fn new(permissions: Permissions) -> Self {
         Self {
             captures: Captures::default(),
             known: Mutex::default(),
@@ -116,7 +144,40 @@ impl Tree {
             started: Timestamp::now(),
             begin: Instant::now(),
             believed: AtomicU64::new(0),
-            owner,
+            permissions: Mutex::new(permissions),
+            keeper: OnceLock::new(),
+        }
+    }
+
+    /// The permissions of the root.
+    pub(crate) fn permissions(&self) -> Permissions {
+        *self.permissions.lock()
+    }
+
+    /// Sets the permissions of the root.
+    pub(crate) fn set_permissions(&self, permissions: Permissions) {
+        *self.permissions.lock() = permissions;
+    }
+
+    /// Says who is to be told of permissions that are changed; only the first counts.
+    pub(crate) fn set_keeper(&self, keeper: Box<dyn Keeper>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    /// Has the permissions of what an inode is kept for the next process, after a change.
+    ///
+    /// # Blocking
+    /// On the disk.
+    pub(crate) fn keep_permissions(&self, inode: u64) {
+        let Some(keeper) = self.keeper.get() else { return };
+        match Node::of(inode) {
+            Some(Node::Root) => keeper.keep(None),
+            Some(Node::Capture(id)) => {
+                if let Some(entry) = self.captures.by_id(id) {
+                    keeper.keep(Some(&entry));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -125,7 +186,7 @@ impl Tree {
         self.captures.by_id(id).ok_or(Error::NotFound)
     }
 
-    /// Changes owner, group and mode of a capture's directory. Setting the size of `ctl` to zero,
+    /// Changes owner, group and mode of the root or a capture's directory. Setting the size of `ctl` to zero,
     /// as a shell's `>` does, changes nothing and is no error.
     pub(crate) fn change(
         &self,
@@ -135,12 +196,11 @@ impl Tree {
     ) -> Result<Attributes, Error> {
         let node = self.known.lock().version(inode).map(|version| version.node);
         match node {
+            Some(Node::Root) if change.size.is_none() => {
+                change.apply(&mut self.permissions.lock());
+            }
             Some(Node::Capture(id)) if change.size.is_none() => {
-                self.entry(id)?.change_permissions(|permissions| {
-                    permissions.mode = change.mode.map_or(permissions.mode, |mode| mode & 0o777);
-                    permissions.uid = change.uid.unwrap_or(permissions.uid);
-                    permissions.gid = change.gid.unwrap_or(permissions.gid);
-                });
+                self.entry(id)?.change_permissions(|permissions| change.apply(permissions));
             }
             Some(node)
                 if node.leaf() == Some(Leaf::Control)
@@ -166,6 +226,16 @@ impl Tree {
     pub(crate) fn believed_for(&self) -> Duration {
         let until = Duration::from_millis(self.believed.load(Ordering::Relaxed));
         until.saturating_sub(self.begin.elapsed())
+    }
+
+    /// `status.json` of a capture as of now.
+    pub(crate) fn status_of(&self, entry: &Entry) -> Vec<u8> {
+        status::of_capture(entry, &self.opened.readers(entry.id))
+    }
+
+    /// `status.json` of the root as of now, with these captures.
+    pub(crate) fn status_of_daemon(&self, captures: &[Arc<Entry>]) -> Vec<u8> {
+        status::of_daemon(captures, self.started)
     }
 
     /// Where a link points to.
@@ -214,6 +284,8 @@ impl Tree {
         let (Content::Control, Some(entry)) = (&file.content, &file.entry) else {
             return Err(Error::WrongAccess);
         };
+        // One that was taken out of the tree meanwhile is not to begin again.
+        self.entry(entry.id)?;
         let capture = &entry.capture;
         match text.strip_suffix(b"\n").unwrap_or(text) {
             b"start" => capture.start().map_err(|error| Error::Refused(error.to_string())),

@@ -18,3 +18,8 @@ pub(crate) fn group(gid: u32) -> String {
 pub(crate) fn group_id(name: &str) -> Option<u32> {
     Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
+
+/// The number of the user of this name.
+pub(crate) fn user_id(name: &str) -> Option<u32> {
+    User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+}

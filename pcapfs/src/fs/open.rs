@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use capture::cursor::Cursor;
-use capture::cursor::snapshot::Snapshot;
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format};
 use capture::flow::{File, OpenError};
 use capture::time::Timestamp;
 use parking_lot::Mutex;
@@ -15,7 +15,7 @@ use super::error::Error;
 use super::file::{Content, FlowFile, OpenFile, Opener};
 use super::known::{Begins, Version};
 use super::node::{FLOW_LEAVES, LEAVES, Leaf, Node, Part};
-use super::{Access, Kind, Tree};
+use super::{Access, Kind, Tree, Wanted};
 
 /// Bytes of a file that is read through the page cache: what is larger is read in pieces so large
 /// that copying it once more costs more than asking for its end.
@@ -74,6 +74,44 @@ impl Tree {
             Some(Node::Flow(.., Part::File(File::Har | File::Transcript))) => false,
             _ => true,
         }
+    }
+
+    /// Opens a savefile of a capture for somebody who does not come through the kernel; the handle
+    /// is to be given back with [`Tree::close`]. Beside it the size it has by now, for a file that
+    /// has one.
+    pub(crate) fn open_savefile(
+        &self,
+        entry: &Arc<Entry>,
+        wanted: Wanted,
+        format: Format,
+        opener: Opener,
+    ) -> (u64, u64) {
+        let store = &**entry.capture.store();
+        let (leaf, content, size) = match wanted {
+            Wanted::Replay => {
+                let extent = Extent::new(store, format);
+                let snapshot = Snapshot::new(store, extent);
+                (Leaf::Replay(format), Content::Snapshot(Mutex::new(snapshot)), extent.size(store))
+            }
+            Wanted::Follow | Wanted::Live => {
+                let begin = if wanted == Wanted::Live { Begin::Next } else { Begin::Oldest };
+                let cursor = Cursor::new(store, format, begin, true);
+                (Leaf::Stream(begin, format), Content::Stream(Mutex::new(cursor)), 0)
+            }
+        };
+        let named = LEAVES.iter().find(|(_, known)| *known == leaf).map(|(name, _)| *name);
+        let handle = self.opened.add(OpenFile {
+            // None: whoever asks by inode does not mean this one.
+            inode: 0,
+            name: named.unwrap_or_default(),
+            entry: Some(Arc::clone(entry)),
+            content,
+            opener,
+            opened: Timestamp::now(),
+            blocked: AtomicBool::new(false),
+            is_small_and_final: false,
+        });
+        (handle, size)
     }
 
     /// What a new opener of something in a capture gets.

@@ -5,7 +5,7 @@ use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
 use capture::time::{Precision, Timestamp};
 use serde::Serialize;
 
-use super::captures::{Captures, Entry};
+use super::captures::Entry;
 use super::file::OpenFile;
 use super::names;
 
@@ -34,6 +34,14 @@ struct CaptureStatus<'a> {
     ring: RingStatus,
     readers: ReadersStatus,
     flows: flow::Counters,
+    interruptions: Vec<InterruptionStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct InterruptionStatus {
+    began: String,
+    ended: Option<String>,
+    why: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,6 +141,15 @@ pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) ->
         },
         readers: totals,
         flows: capture.flows().counters(),
+        interruptions: capture
+            .interruptions()
+            .into_iter()
+            .map(|one| InterruptionStatus {
+                began: one.began.to_rfc3339(),
+                ended: one.ended.map(Timestamp::to_rfc3339),
+                why: one.why,
+            })
+            .collect(),
     };
     line(&status)
 }
@@ -161,7 +178,7 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
 }
 
 /// `status.json` of the root, as of now.
-pub(crate) fn of_daemon(captures: &Captures, started: Timestamp) -> Vec<u8> {
+pub(crate) fn of_daemon(captures: &[std::sync::Arc<Entry>], started: Timestamp) -> Vec<u8> {
     let uptime = Timestamp::now().nanoseconds().saturating_sub(started.nanoseconds());
     line(&DaemonStatus {
         version: env!("CARGO_PKG_VERSION"),
@@ -170,7 +187,6 @@ pub(crate) fn of_daemon(captures: &Captures, started: Timestamp) -> Vec<u8> {
         uptime: uptime / 1_000_000_000,
         memory: resident_memory(),
         captures: captures
-            .all()
             .iter()
             .map(|entry| CaptureSummary {
                 alias: entry.alias().to_owned(),

@@ -41,12 +41,13 @@ impl Scene {
             source: SourceName::Stream(path.clone()),
             filter: None,
             snaplen: 262_144,
+            precision: Precision::Nano,
             ring_size: 512 << 10,
             ring_dir: directory.path().to_owned(),
             flows: capture::flow::Options::default(),
         };
         let capture = Capture::start_new(spec).unwrap().capture;
-        let tree = Tree::new((0, 0));
+        let tree = Tree::new(Permissions { uid: 0, gid: 0, mode: 0o755 });
         tree.captures.add(capture, PERMISSIONS);
         tree.captures.link("www", "web");
         let mut scene = Self { tree, fifo: writer(&path), sent: 0, _directory: directory };

@@ -28,7 +28,7 @@ pub(super) const MAX_WRITE: u32 = 1 << 20;
 const NO_CACHE: Duration = Duration::ZERO;
 
 /// For replies that were made before a change and reach the kernel after it, and for its clock.
-const MARGIN: Duration = Duration::from_millis(50);
+pub(super) const MARGIN: Duration = Duration::from_millis(50);
 
 /// The tree as fuser wants it.
 #[derive(Debug)]
@@ -114,10 +114,11 @@ impl Filesystem for Adapter {
             // Other files of the capture have these permissions too, and the kernel may still
             // believe in the old ones: it is done when they are in force everywhere.
             Ok(attributes) => {
-                let wait = self.tree.believed_for() + MARGIN;
                 // Without a thread the reply is dropped, which tells the caller of an error.
+                let tree = Arc::clone(&self.tree);
                 let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
-                    thread::sleep(wait);
+                    tree.keep_permissions(inode.0);
+                    thread::sleep(tree.believed_for() + MARGIN);
                     reply.attr(&NO_CACHE, &attr(&attributes));
                 });
             }

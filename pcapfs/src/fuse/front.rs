@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,8 @@ struct Shared {
 /// What waits for the packets of one capture.
 #[derive(Debug)]
 struct Topic {
-    entry: Arc<Entry>,
+    /// Not to keep a capture that was removed and that nobody has open.
+    entry: Weak<Entry>,
     bell: Arc<Bell>,
     /// The bell has rung since the waker last looked.
     rung: Arc<AtomicBool>,
@@ -370,6 +371,7 @@ impl Shared {
             return Arc::clone(topic);
         }
         let mut topics = self.topics.write();
+        topics.retain(|_, topic| topic.entry.strong_count() > 0);
         let topic = topics.entry(entry.id).or_insert_with(|| {
             let rung = Arc::new(AtomicBool::new(false));
             let (flag, waker) = (Arc::clone(&rung), Arc::clone(&self.waker));
@@ -379,7 +381,7 @@ impl Shared {
             });
             entry.capture.store().bells().hang(Arc::clone(&bell));
             Arc::new(Topic {
-                entry: Arc::clone(entry),
+                entry: Arc::downgrade(entry),
                 bell,
                 rung,
                 parked: Mutex::default(),
@@ -514,7 +516,8 @@ impl Topic {
 
     /// Changes whenever a reader that waits might have something to read.
     fn progress(&self) -> (u64, bool, bool) {
-        let store = self.entry.capture.store();
+        let Some(entry) = self.entry.upgrade() else { return (0, true, true) };
+        let store = entry.capture.store();
         let bounds = store.bounds();
         (bounds.next.number, bounds.ended, store.header().is_some())
     }

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use fuser::{Session, SessionACL};
 
@@ -48,6 +49,10 @@ impl By {
             Self::Helper(helper) => helper.unmount(),
         }
     }
+}
+/// How long after a change of the tree the kernel may still believe in what was before.
+pub(crate) fn settling(tree: &Tree) -> Duration {
+    tree.believed_for() + adapter::MARGIN
 }
 
 /// A mounted tree that answers.

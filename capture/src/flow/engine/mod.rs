@@ -32,6 +32,10 @@ const SLICE: usize = 256;
 /// Longest sleep, so that flows time out on an idle link.
 const NAP: Duration = Duration::from_millis(100);
 
+/// Longest sleep while there is nothing that could time out. The bell rings when there is; this is
+/// for a hundred captures on idle links, which would wake a thousand times a second.
+const LONG_NAP: Duration = Duration::from_secs(5);
+
 /// How long a connection that ended is kept whole, so that what straggles in is not taken for a
 /// new one: after the end, which itself comes after [`Settings::linger`].
 const AFTERWARDS: Duration = Duration::from_secs(8);
@@ -145,7 +149,8 @@ impl Engine {
         let bounds = self.shared.store.bounds();
         let is_new = self.position.number < bounds.next.number || bounds.ended && !self.is_over;
         if !is_new && !self.shared.stop.load(Ordering::Acquire) {
-            thread::park_timeout(NAP);
+            let is_at_rest = self.timers.is_empty() && self.resting.is_empty();
+            thread::park_timeout(if is_at_rest { LONG_NAP } else { NAP });
         }
     }
 

@@ -1,0 +1,15 @@
+//! Makes Rust of the control service's definition, without protoc.
+
+use std::error::Error;
+
+const PROTO: &str = "pcapfs/control/v1/control.proto";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let definition = protox::compile([PROTO], ["proto"])?;
+    tonic_prost_build::configure()
+        // Savefile bytes are handed on as they arrived, without a copy.
+        .bytes(".pcapfs.control.v1.Chunk")
+        .compile_fds(definition)?;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Talking to a daemon: connecting, and what its refusals mean to whoever typed the command.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+use tower::service_fn;
+
+use super::args::Daemon;
+use crate::control;
+use crate::control::messages::control_client::ControlClient;
+use crate::daemon::Failure;
+
+/// Bytes of the largest answer: the list of a thousand captures takes two million.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Bytes that may be on their way to this client: some chunks, so that the daemon need not wait
+/// for word that one was read.
+const WINDOW: u32 = 2 << 20;
+
+/// A connected client.
+pub(super) type Client = ControlClient<Channel>;
+
+/// Connects to the daemon, and runs what is to be done with it.
+pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
+    daemon: &Daemon,
+    action: impl FnOnce(Client) -> F,
+) -> Result<T, Failure> {
+    // A variable that is set to nothing says nothing.
+    let given = daemon.socket.clone().filter(|path| !path.as_os_str().is_empty());
+    let path = given.unwrap_or_else(control::client_path);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::System)?;
+    let result = runtime.block_on(async {
+        // Before gRPC has its say, which would be that the transport had an error.
+        let stream =
+            UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
+        action(connected(stream, path).await?).await
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn connected(stream: UnixStream, path: PathBuf) -> Result<Client, Failure> {
+    let mut first = Some(stream);
+    let connect = service_fn(move |_: Uri| {
+        let (stream, path) = (first.take(), path.clone());
+        async move {
+            let stream = match stream {
+                Some(stream) => stream,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    // The address is not used: there is one socket.
+    let channel = Endpoint::from_static("http://pcapfs")
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .connect_with_connector(connect)
+        .await
+        .map_err(|error| Failure::Unreachable(format!("no answer from the daemon: {error}")))?;
+    Ok(Client::new(channel).max_decoding_message_size(MAX_ANSWER))
+}
+
+fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {
+    let path = path.display();
+    Failure::Unreachable(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "{path}: no pcapfs listens there (start one with: pcapfs mount; or say where it is \
+             with --socket or $PCAPFS_SOCKET)"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "{path}: permission denied: w on the socket, or x on a directory above it, is missing"
+        ),
+        _ => format!("{path}: {error}"),
+    })
+}
+
+/// What an answer that is none means.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn failure(status: Status) -> Failure {
+    match status.code() {
+        // Nothing more was heard: what it says is about connections.
+        Code::Unavailable | Code::Cancelled | Code::Unknown => {
+            let why = status.message();
+            Failure::Unreachable(format!("the daemon went away ({why})"))
+        }
+        _ => Failure::Answer(status.message().to_owned()),
+    }
+}
+
+/// Refuses a capture of another machine.
+pub(super) fn check_local(word: &str) -> Result<(), Failure> {
+    let remote = word.split_once(':').map(|(remote, _)| remote);
+    match remote {
+        Some(remote) if !remote.is_empty() => Err(Failure::Argument(format!(
+            "{word}: there are no remotes yet; log in to {remote}, and use pcapfs there"
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,321 @@
+//! The configuration file: read once, checked once, all of it or nothing.
+//!
+//! [`raw`] is what was written, here is what it means. Whatever can be known to be wrong before
+//! anything is opened is an error with the file, the line, what, and how to mend it.
+
+mod raw;
+mod values;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use capture::filter::Filter;
+use capture::flow;
+use capture::linktype::LinkType;
+use capture::pipeline::{Spec, is_alias};
+use capture::ring::{Geometry, Permissions};
+use capture::source::SourceName;
+use toml::Spanned;
+
+use crate::daemon::registry::RESERVED;
+use crate::daemon::settings::{LEAST_FLOW_MEMORY, Settings, flow_limits};
+use crate::fs::{group_id, user_id};
+use values::Id;
+
+/// Where the configuration is, unless something else is said.
+pub(crate) const DEFAULT: &str = "/etc/pcapfs/pcapfs.toml";
+
+/// Bytes of the largest file that is read: some ten thousand captures.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Most bytes of one packet: libpcap's `MAXIMUM_SNAPLEN`.
+const MAX_SNAPLEN: u64 = 262_144;
+
+/// What is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}:{line}{what}", path = .path.display(),
+    line = .line.map_or_else(|| " ".to_owned(), |line| format!("{line}: ")))]
+pub(crate) struct ConfigError {
+    path: PathBuf,
+    /// From 1; `None` for the file as a whole.
+    line: Option<usize>,
+    /// What, and how to mend it.
+    what: String,
+}
+
+/// A configuration that makes sense.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    path: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) ring_dir: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
+    /// For captures made by `init`.
+    pub(crate) settings: Settings,
+    pub(crate) captures: Vec<Configured>,
+}
+
+/// One `[[capture]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    pub(crate) spec: Spec,
+    pub(crate) permissions: Permissions,
+    /// The permissions, or some of them, are those of the file.
+    pub(crate) is_explicit: bool,
+    /// Where it begins in the file, from 1.
+    pub(crate) line: usize,
+}
+
+impl Config {
+    /// Reads a file. `base` is what holds where the file says nothing, `ring_dir` where rings are
+    /// if neither the file nor the command line says so.
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first there is.
+    pub(crate) fn load(
+        path: &Path,
+        base: &Settings,
+        ring_dir: RingDir<'_>,
+    ) -> Result<Self, ConfigError> {
+        let failure = |what: String| ConfigError { path: path.to_owned(), line: None, what };
+        let length = fs::metadata(path).map_err(|error| failure(error.to_string()))?.len();
+        if length > MAX_FILE {
+            return Err(failure(format!("{length} bytes are no configuration")));
+        }
+        let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+        Self::parse(path, &text, base, ring_dir)
+    }
+
+    fn parse(
+        path: &Path,
+        text: &str,
+        base: &Settings,
+        ring_dir: RingDir<'_>,
+    ) -> Result<Self, ConfigError> {
+        let reader = Reader { path, text };
+        let file: raw::File = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
+        let (settings, _) = reader.settings(base, &file.defaults)?;
+        let folder = |value: Option<&Spanned<PathBuf>>| match value {
+            Some(value) if !value.get_ref().is_absolute() => Err(reader.wrong(
+                value,
+                format!("{}: write the whole path, from /", value.get_ref().display()),
+            )),
+            value => Ok(value.map(|value| value.get_ref().clone())),
+        };
+        let own_ring_dir = folder(file.ring_dir.as_ref())?;
+        let ring_dir = match ring_dir {
+            RingDir::Given(path) => path,
+            RingDir::Default(path) => own_ring_dir.as_deref().unwrap_or(path),
+        };
+        let mut captures: Vec<Configured> = Vec::new();
+        for capture in &file.capture {
+            let configured = reader.capture(capture, &settings, &file.defaults, ring_dir)?;
+            let alias = &configured.spec.alias;
+            if let Some(other) = captures.iter().find(|other| other.spec.alias == *alias) {
+                let what = format!(
+                    "alias '{alias}' is taken (by the capture in line {}); choose another",
+                    other.line
+                );
+                return Err(reader.at(capture.span().start, what));
+            }
+            captures.push(configured);
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            socket: folder(file.socket.as_ref())?,
+            ring_dir: own_ring_dir.clone(),
+            state: folder(file.state.as_ref())?,
+            settings,
+            captures,
+        })
+    }
+
+    /// That a capture cannot be had as it is configured.
+    pub(crate) fn error(&self, configured: &Configured, what: String) -> ConfigError {
+        ConfigError { path: self.path.clone(), line: Some(configured.line), what }
+    }
+}
+
+/// Where rings are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RingDir<'a> {
+    /// By the command line, whatever the file says.
+    Given(&'a Path),
+    /// If the file says nothing.
+    Default(&'a Path),
+}
+
+/// One file that is being read.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    /// An error in the line of this offset.
+    fn at(&self, offset: usize, what: String) -> ConfigError {
+        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        ConfigError { path: self.path.to_owned(), line: Some(line), what }
+    }
+
+    fn wrong<T>(&self, value: &Spanned<T>, what: String) -> ConfigError {
+        self.at(value.span().start, what)
+    }
+
+    fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        let what = error.message().lines().collect::<Vec<_>>().join(", ");
+        match error.span() {
+            Some(span) => {
+                // Behind the value, at the end of a line, is not the next line.
+                let line = self.text.get(span.clone()).unwrap_or_default();
+                let blank = line.len() - line.trim_start().len();
+                self.at(span.start + blank.min(line.len().saturating_sub(1)), what)
+            }
+            None => ConfigError { path: self.path.to_owned(), line: None, what },
+        }
+    }
+
+    /// What settings say on top of others; whether permissions are among it.
+    fn settings(
+        &self,
+        base: &Settings,
+        raw: &raw::Settings,
+    ) -> Result<(Settings, bool), ConfigError> {
+        let mut settings = base.clone();
+        if let Some(snaplen) = &raw.snaplen {
+            let given = snaplen.get_ref().0;
+            let fits = (1..=MAX_SNAPLEN).contains(&given).then(|| u32::try_from(given).ok());
+            settings.snaplen = fits.flatten().ok_or_else(|| {
+                self.wrong(snaplen, format!("snaplen: {given} is not in 1 to {MAX_SNAPLEN}"))
+            })?;
+        }
+        if let Some(ring) = &raw.ring {
+            settings.ring = ring.get_ref().0;
+        }
+        if let Some(ring) = raw.ring.as_ref().or(raw.snaplen.as_ref()) {
+            Geometry::new(settings.ring, settings.snaplen)
+                .map_err(|bad| self.wrong(ring, format!("ring: {bad}")))?;
+        }
+        if let Some(precision) = &raw.precision {
+            settings.precision = precision.get_ref().0;
+        }
+        self.flows(&mut settings.flows, raw)?;
+        let permissions = &mut settings.permissions;
+        if let Some(owner) = &raw.owner {
+            permissions.uid = self.id(owner, "user", user_id)?;
+        }
+        if let Some(group) = &raw.group {
+            permissions.gid = self.id(group, "group", group_id)?;
+        }
+        if let Some(mode) = &raw.mode {
+            permissions.mode = mode.get_ref().0;
+        }
+        let is_explicit = raw.owner.is_some() || raw.group.is_some() || raw.mode.is_some();
+        Ok((settings, is_explicit))
+    }
+
+    fn flows(&self, flows: &mut flow::Options, raw: &raw::Settings) -> Result<(), ConfigError> {
+        let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let mut limits = (flows.limits.flows, flows.limits.memory);
+        if let Some(memory) = &raw.flow_memory {
+            let given = memory.get_ref().0;
+            if given < LEAST_FLOW_MEMORY {
+                let what = format!("flow_memory: {given} bytes are not enough (at least 1M)");
+                return Err(self.wrong(memory, what));
+            }
+            limits.1 = number(given);
+        }
+        if let Some(most) = &raw.max_flows {
+            if most.get_ref().0 == 0 {
+                return Err(self.wrong(most, "max_flows: at least 1".to_owned()));
+            }
+            limits.0 = number(most.get_ref().0);
+        }
+        flows.limits = flow_limits(limits.0, limits.1);
+        if let Some(tunnels) = &raw.tunnels {
+            flows.outer = !*tunnels.get_ref();
+        }
+        if let Some(overlap) = &raw.overlap {
+            flows.policy = overlap.get_ref().0;
+        }
+        Ok(())
+    }
+
+    fn id(
+        &self,
+        id: &Spanned<Id>,
+        kind: &str,
+        find: fn(&str) -> Option<u32>,
+    ) -> Result<u32, ConfigError> {
+        match id.get_ref() {
+            Id::Number(number) => Ok(*number),
+            Id::Name(name) => find(name).ok_or_else(|| {
+                let what = format!("no such {kind}: '{name}' (make it with: {kind}add {name})");
+                self.wrong(id, what)
+            }),
+        }
+    }
+
+    fn capture(
+        &self,
+        capture: &Spanned<raw::Capture>,
+        base: &Settings,
+        defaults: &raw::Settings,
+        ring_dir: &Path,
+    ) -> Result<Configured, ConfigError> {
+        let (start, raw) = (capture.span().start, capture.get_ref());
+        let lack = "a capture without a source (write source = \"eth0\")";
+        let source = raw.source.as_ref().ok_or_else(|| self.at(start, lack.to_owned()))?;
+        let named = SourceName::parse(source.get_ref());
+        if let SourceName::File(path) | SourceName::Stream(path) = &named
+            && !path.is_absolute()
+        {
+            let what = format!("{}: write the whole path, from /", path.display());
+            return Err(self.wrong(source, what));
+        }
+        if named == SourceName::Stdin {
+            let what = "standard input is for pcapfs mount -c; write stream:PATH of a FIFO";
+            return Err(self.wrong(source, what.to_owned()));
+        }
+        let alias = match &raw.alias {
+            Some(alias) => self.alias(alias)?,
+            None => named.default_alias(),
+        };
+        let own = raw.settings();
+        let (settings, is_explicit) = self.settings(base, &own)?;
+        if let (Some(precision), SourceName::File(_)) = (&own.precision, &named) {
+            let what = "precision: a savefile has its own; leave it out";
+            return Err(self.wrong(precision, what.to_owned()));
+        }
+        if let Some(filter) = &raw.filter {
+            // As well as it can be known before the source says what it sends.
+            Filter::compile(filter.get_ref(), LinkType::ETHERNET)
+                .map_err(|error| self.wrong(filter, error.to_string()))?;
+        }
+        let filter = raw.filter.as_ref().map(|filter| filter.get_ref().as_str());
+        let spec = settings.spec(&alias, named, filter, ring_dir);
+        let by_default =
+            defaults.owner.is_some() || defaults.group.is_some() || defaults.mode.is_some();
+        let line = self.at(start, String::new()).line.unwrap_or(0);
+        let is_explicit = is_explicit || by_default;
+        Ok(Configured { spec, permissions: settings.permissions, is_explicit, line })
+    }
+
+    fn alias(&self, alias: &Spanned<String>) -> Result<String, ConfigError> {
+        let name = alias.get_ref();
+        if !is_alias(name) {
+            let what =
+                format!("'{name}' is no alias: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front");
+            return Err(self.wrong(alias, what));
+        }
+        if RESERVED.contains(&name.as_str()) {
+            let what = format!("'{name}' is no alias: the tree has a file of this name");
+            return Err(self.wrong(alias, what));
+        }
+        Ok(name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

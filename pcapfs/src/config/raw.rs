@@ -1,0 +1,98 @@
+//! The configuration as it is written. What it means is decided in the module above.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::values::{Id, Mode, OverlapWord, PrecisionWord, Size};
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// Where programs that steer the daemon connect.
+    pub(super) socket: Option<Spanned<PathBuf>>,
+    /// Where ring files are.
+    pub(super) ring_dir: Option<Spanned<PathBuf>>,
+    /// Where captures made by `init` are kept.
+    pub(super) state: Option<Spanned<PathBuf>>,
+    /// What holds for every capture that says nothing else.
+    #[serde(default)]
+    pub(super) defaults: Settings,
+    /// The captures.
+    #[serde(default)]
+    pub(super) capture: Vec<Spanned<Capture>>,
+}
+
+/// `[defaults]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) snaplen: Option<Spanned<Size>>,
+    pub(super) ring: Option<Spanned<Size>>,
+    pub(super) precision: Option<Spanned<PrecisionWord>>,
+    pub(super) owner: Option<Spanned<Id>>,
+    pub(super) group: Option<Spanned<Id>>,
+    pub(super) mode: Option<Spanned<Mode>>,
+    pub(super) flow_memory: Option<Spanned<Size>>,
+    pub(super) max_flows: Option<Spanned<Size>>,
+    pub(super) tunnels: Option<Spanned<bool>>,
+    pub(super) overlap: Option<Spanned<OverlapWord>>,
+}
+
+/// One `[[capture]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Capture {
+    pub(super) alias: Option<Spanned<String>>,
+    pub(super) source: Option<Spanned<String>>,
+    pub(super) filter: Option<Spanned<String>>,
+    // The fields of `Settings`; serde's flatten does not go with deny_unknown_fields.
+    snaplen: Option<Spanned<Size>>,
+    ring: Option<Spanned<Size>>,
+    precision: Option<Spanned<PrecisionWord>>,
+    owner: Option<Spanned<Id>>,
+    group: Option<Spanned<Id>>,
+    mode: Option<Spanned<Mode>>,
+    flow_memory: Option<Spanned<Size>>,
+    max_flows: Option<Spanned<Size>>,
+    tunnels: Option<Spanned<bool>>,
+    overlap: Option<Spanned<OverlapWord>>,
+}
+
+impl Capture {
+    /// What it says itself of what there are defaults for.
+    pub(super) fn settings(&self) -> Settings {
+        let one = self.clone();
+        Settings {
+            snaplen: one.snaplen,
+            ring: one.ring,
+            precision: one.precision,
+            owner: one.owner,
+            group: one.group,
+            mode: one.mode,
+            flow_memory: one.flow_memory,
+            max_flows: one.max_flows,
+            tunnels: one.tunnels,
+            overlap: one.overlap,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_can_say_all_there_are_defaults_for() {
+        // One key of `Settings` that `Capture` does not know would be an unknown one there.
+        let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
+                    flow_memory = 6\nmax_flows = 7\ntunnels = true\noverlap = \"last\"\n";
+        let plain: Settings = toml::from_str(text).unwrap();
+        let capture: Capture = toml::from_str(text).unwrap();
+        let described = format!("{:?}", capture.settings());
+        assert_eq!(described, format!("{plain:?}"));
+        assert!(!described.contains("None"), "{described}");
+    }
+}

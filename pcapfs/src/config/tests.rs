@@ -1,0 +1,133 @@
+//! Configurations, and what is said of wrong ones.
+
+use capture::tcp::Policy;
+use capture::time::Precision;
+
+use super::*;
+
+fn base() -> Settings {
+    Settings {
+        snaplen: 262_144,
+        precision: Precision::Nano,
+        ring: 64 << 20,
+        flows: flow::Options::default(),
+        permissions: Permissions { uid: 0, gid: 0, mode: 0o750 },
+    }
+}
+
+fn read(text: &str) -> Result<Config, String> {
+    let rings = RingDir::Default(Path::new("/rings"));
+    Config::parse(Path::new("f.toml"), text, &base(), rings).map_err(|error| error.to_string())
+}
+
+#[test]
+fn everything_can_be_said() {
+    let config = read(
+        "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
+         [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
+         [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
+         snaplen = 100\nring = 1048576\nprecision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
+         mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\noverlap = \"last\"\n\
+         [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
+    )
+    .unwrap();
+    assert_eq!(config.socket.as_deref(), Some(Path::new("/run/p.sock")));
+    assert_eq!(config.state.as_deref(), Some(Path::new("/s")));
+    let [web, any, file] = &config.captures[..] else { panic!("{config:#?}") };
+    let spec = &web.spec;
+    assert_eq!((spec.alias.as_str(), spec.filter.as_deref()), ("web", Some("tcp port 80")));
+    assert_eq!((spec.snaplen, spec.ring_size), (100, 1 << 20));
+    assert_eq!((spec.precision, &spec.ring_dir), (Precision::Micro, &PathBuf::from("/r")));
+    assert_eq!(web.permissions, Permissions { uid: 7, gid: 0, mode: 0o770 });
+    let limits = spec.flows.limits;
+    assert_eq!((limits.flows, limits.open, limits.memory), (100, 100, 8 << 20));
+    assert_eq!((spec.flows.outer, spec.flows.policy), (true, Policy::Last));
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 21));
+    assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
+    assert_eq!(file.spec.alias, "t");
+    assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);
+    assert!(read("").unwrap().captures.is_empty());
+}
+
+#[test]
+fn the_command_line_decides_where_rings_are() {
+    let text = "ring_dir = \"/r\"\n[[capture]]\nsource = \"lo\"\n";
+    let given = RingDir::Given(Path::new("/given"));
+    let config = Config::parse(Path::new("f"), text, &base(), given).unwrap();
+    assert_eq!(config.captures[0].spec.ring_dir, Path::new("/given"));
+}
+
+#[test]
+fn mistakes_have_a_line_and_a_remedy() {
+    let capture = |line: &str| format!("\n[[capture]]\nsource = \"lo\"\n{line}\n");
+    for (text, parts) in [
+        ("colour = 1".to_owned(), &["f.toml:1: ", "`colour`", "socket", "defaults"][..]),
+        ("\n[default]\n".to_owned(), &["f.toml:2: ", "`default`"]),
+        ("[defaults]\nalias = \"x\"".to_owned(), &["f.toml:2: ", "`alias`"]),
+        (capture("snap = 5"), &["f.toml:4: ", "`snap`", "snaplen"]),
+        (capture("snaplen = \"many\""), &["f.toml:4: ", "'many' is no size", "64M"]),
+        (capture("snaplen = 0"), &["f.toml:4: ", "snaplen: 0", "262144"]),
+        (capture("snaplen = 262145"), &["f.toml:4: ", "262145"]),
+        (capture("ring = \"64X\""), &["f.toml:4: ", "'64X' is no size"]),
+        (capture("ring = -5"), &["f.toml:4: ", "-5 is below 0"]),
+        (capture("ring = true"), &["f.toml:4: ", "a size, such as \"64M\""]),
+        (capture("ring = 1"), &["f.toml:4: ", "ring: a ring of 1"]),
+        (capture("precision = \"milli\""), &["f.toml:4: ", "'milli'", "\"nano\" or \"micro\""]),
+        (capture("group = \"no-such-group\""), &["f.toml:4: ", "'no-such-group'", "groupadd"]),
+        (capture("owner = \"no-such-user\""), &["f.toml:4: ", "'no-such-user'", "useradd"]),
+        (capture("mode = \"0888\""), &["f.toml:4: ", "'0888'", "\"0750\""]),
+        (capture("mode = 750"), &["f.toml:4: ", "750", "0o750"]),
+        (capture("mode = \"01777\""), &["f.toml:4: ", "'01777'"]),
+        (capture("flow_memory = 9"), &["f.toml:4: ", "flow_memory: 9", "1M"]),
+        (capture("max_flows = 0"), &["f.toml:4: ", "max_flows"]),
+        (capture("tunnels = \"yes\""), &["f.toml:4: ", "string \"yes\"", "boolean"]),
+        (capture("overlap = \"none\""), &["f.toml:4: ", "'none'", "\"first\" or \"last\""]),
+        (capture("filter = \"tcp prot 1\""), &["f.toml:4: ", "tcp prot 1", "syntax error"]),
+        (capture("alias = \"a b\""), &["f.toml:4: ", "'a b' is no alias"]),
+        (capture("alias = \"README\""), &["f.toml:4: ", "file of this name"]),
+        (capture("alias = 5"), &["f.toml:4: ", "integer `5`", "string"]),
+        (capture("[[capture]]\nsource = \"lo\""), &["f.toml:4: ", "'lo' is taken", "line 2"]),
+        ("[[capture]]\nalias = \"x\"".to_owned(), &["f.toml:1: ", "without a source"]),
+        ("[[capture]]\nsource = \"file:t\"".to_owned(), &["f.toml:2: ", "the whole path"]),
+        ("[[capture]]\nsource = \"-\"".to_owned(), &["f.toml:2: ", "standard input"]),
+        (
+            "[[capture]]\nsource = \"file:/t\"\nprecision = \"nano\"".to_owned(),
+            &["f.toml:3: ", "a savefile has its own"],
+        ),
+        ("socket = \"x\"".to_owned(), &["f.toml:1: ", "the whole path"]),
+        ("[[capture]\n".to_owned(), &["f.toml:1: "]),
+        (capture("ring = "), &["f.toml:4: "]),
+        (capture("ring = 1\nring = 2"), &["f.toml:5: ", "duplicate"]),
+    ] {
+        let error = read(&text).unwrap_err();
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in {error:?}, of {text:?}");
+        }
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+}
+
+/// The words in backquotes of what is said of a key that is not known.
+fn known_keys(text: &str) -> Vec<String> {
+    let error = read(text).unwrap_err();
+    let (_, known) = error.split_once("expected one of").expect("the keys there are");
+    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_page_has_every_key_and_no_other() {
+    let page = include_str!("../../../man/pcapfs.toml.5");
+    let described: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
+    let settings = known_keys("[defaults]\nx = 1");
+    let mut expected = known_keys("x = 1");
+    expected.extend(known_keys("[[capture]]\nx = 1"));
+    for key in &settings {
+        assert!(expected.contains(key), "{key} is for a capture too");
+    }
+    let mut described: Vec<String> =
+        described.iter().map(|key| key.trim_matches(['[', ']']).to_owned()).collect();
+    described.sort();
+    expected.sort();
+    assert_eq!(described, expected);
+}

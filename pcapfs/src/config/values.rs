@@ -1,0 +1,155 @@
+//! Values as they are written in a configuration: sizes, permission bits, users and groups.
+
+use std::fmt;
+
+use capture::tcp::Policy;
+use capture::time::Precision;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+use crate::cli::size;
+
+/// Bytes: a number, or `"64M"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+/// Permission bits: `"0750"`, or the number `0o750`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode(pub(super) u32);
+
+/// A user or group: its name, or its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Id {
+    Name(String),
+    Number(u32),
+}
+
+/// [`Precision`], as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PrecisionWord(pub(super) Precision);
+
+/// [`Policy`], as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OverlapWord(pub(super) Policy);
+
+/// A value that is written as a word or as a number.
+trait Written: Sized {
+    const EXPECTED: &str;
+
+    fn from_word(word: &str) -> Result<Self, String>;
+
+    fn from_number(number: u64) -> Result<Self, String>;
+}
+
+struct Reader<T>(std::marker::PhantomData<T>);
+
+impl<T: Written> Visitor<'_> for Reader<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
+        T::from_word(word).map_err(E::custom)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        T::from_number(number).map_err(E::custom)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        let below = || E::custom(format!("{number} is below 0; expected {}", T::EXPECTED));
+        T::from_number(u64::try_from(number).map_err(|_| below())?).map_err(E::custom)
+    }
+}
+
+macro_rules! written {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Reader::<Self>(std::marker::PhantomData))
+            }
+        }
+    )*};
+}
+
+written!(Size, Mode, Id, PrecisionWord, OverlapWord);
+
+impl Written for Size {
+    const EXPECTED: &str = "a size, such as \"64M\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        size::parse(word).map(Self)
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Ok(Self(number))
+    }
+}
+
+impl Written for Mode {
+    const EXPECTED: &str = "permission bits, such as \"0750\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let digits = word.strip_prefix("0o").unwrap_or(word);
+        let bad = || format!("'{word}' are no permission bits (write them as \"0750\")");
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(bad());
+        }
+        let bits = u32::from_str_radix(digits, 8).map_err(|_| bad())?;
+        if bits > 0o777 { Err(bad()) } else { Ok(Self(bits)) }
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        let bits = u32::try_from(number).ok().filter(|bits| *bits <= 0o777);
+        bits.map(Self).ok_or_else(|| {
+            format!("{number} are no permission bits (write them as \"0750\" or 0o750)")
+        })
+    }
+}
+
+impl Written for Id {
+    const EXPECTED: &str = "a name or a number";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        Ok(word.parse().map_or_else(|_| Self::Name(word.to_owned()), Self::Number))
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        // The last one means "nobody" to chown(2).
+        let id = u32::try_from(number).ok().filter(|id| *id != u32::MAX);
+        id.map(Self::Number).ok_or_else(|| format!("{number} is no user or group"))
+    }
+}
+
+impl Written for PrecisionWord {
+    const EXPECTED: &str = "\"nano\" or \"micro\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "nano" => Ok(Self(Precision::Nano)),
+            "micro" => Ok(Self(Precision::Micro)),
+            _ => Err(format!("'{word}' is no precision (write \"nano\" or \"micro\")")),
+        }
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
+    }
+}
+
+impl Written for OverlapWord {
+    const EXPECTED: &str = "\"first\" or \"last\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "first" => Ok(Self(Policy::First)),
+            "last" => Ok(Self(Policy::Last)),
+            _ => Err(format!("'{word}' is no copy (write \"first\" or \"last\")")),
+        }
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
+    }
+}

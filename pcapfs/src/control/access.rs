@@ -1,0 +1,175 @@
+//! What a caller may do: the permission bits of the tree, as path_resolution(7) has them.
+//!
+//! Pure: a caller, permissions, yes or no.
+
+use capture::ring::Permissions;
+
+use crate::fs;
+
+/// Somebody who asks for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// One of the three bits that each of owner, group and others have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bit {
+    Read,
+    Write,
+    Search,
+}
+
+impl Bit {
+    const fn mask(self) -> u32 {
+        match self {
+            Self::Read => 0o4,
+            Self::Write => 0o2,
+            Self::Search => 0o1,
+        }
+    }
+
+    const fn letter(self) -> char {
+        match self {
+            Self::Read => 'r',
+            Self::Write => 'w',
+            Self::Search => 'x',
+        }
+    }
+}
+
+/// A bit that is missing, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("permission denied: {} {letter} on {what} is missing ({owner}:{group} {mode:04o}{advice})",
+    .class.name())]
+pub(crate) struct Denied {
+    /// The bit: r, w or x.
+    letter: char,
+    /// Alias of the capture, or the root of the tree.
+    what: String,
+    class: Class,
+    owner: String,
+    group: String,
+    mode: u32,
+    advice: &'static str,
+}
+
+/// Whose bits count for a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Owner,
+    Group,
+    Others,
+}
+
+impl Class {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "the owner's",
+            Self::Group => "the group's",
+            Self::Others => "the others'",
+        }
+    }
+
+    const fn shift(self) -> u32 {
+        match self {
+            Self::Owner => 6,
+            Self::Group => 3,
+            Self::Others => 0,
+        }
+    }
+}
+
+impl Caller {
+    /// Whether these bits let the caller do that. `what` is what the bits are of.
+    ///
+    /// # Errors
+    /// The first of `bits` that is missing.
+    pub(crate) fn check(
+        &self,
+        permissions: Permissions,
+        bits: &[Bit],
+        what: &str,
+    ) -> Result<(), Denied> {
+        // CAP_DAC_OVERRIDE cannot be seen from here; whoever has it and is not root has the tree.
+        if self.uid == 0 {
+            return Ok(());
+        }
+        let class = self.class(permissions);
+        let granted = permissions.mode >> class.shift();
+        let missing = bits.iter().find(|bit| granted & bit.mask() == 0);
+        missing.map_or(Ok(()), |bit| {
+            Err(Denied {
+                letter: bit.letter(),
+                what: what.to_owned(),
+                class,
+                owner: fs::user(permissions.uid),
+                group: fs::group(permissions.gid),
+                mode: permissions.mode,
+                advice: "; its owner can chmod or chgrp it",
+            })
+        })
+    }
+
+    /// The first class that the caller is in, and no other, decides.
+    fn class(&self, permissions: Permissions) -> Class {
+        if self.uid == permissions.uid {
+            Class::Owner
+        } else if self.gid == permissions.gid || self.groups.contains(&permissions.gid) {
+            Class::Group
+        } else {
+            Class::Others
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: u32 = 54_321;
+    const GROUP: u32 = 65_432;
+
+    fn caller(uid: u32, gid: u32, groups: &[u32]) -> Caller {
+        Caller { uid, gid, groups: groups.to_vec() }
+    }
+
+    fn may(caller: &Caller, mode: u32, bit: Bit) -> bool {
+        caller.check(Permissions { uid: USER, gid: GROUP, mode }, &[bit], "web").is_ok()
+    }
+
+    #[test]
+    fn each_class_has_its_bits_and_no_others() {
+        let classes = [
+            (caller(USER, 1, &[]), 6),
+            (caller(USER, GROUP, &[GROUP]), 6),
+            (caller(1, GROUP, &[]), 3),
+            (caller(1, 1, &[2, GROUP]), 3),
+            (caller(1, 1, &[2]), 0),
+        ];
+        for (caller, shift) in classes {
+            for (bit, mask) in [(Bit::Read, 4), (Bit::Write, 2), (Bit::Search, 1)] {
+                assert!(may(&caller, mask << shift, bit), "{caller:?} {bit:?}");
+                assert!(!may(&caller, 0o777 & !(mask << shift), bit), "{caller:?} {bit:?}");
+            }
+        }
+        assert!(may(&caller(0, 0, &[]), 0, Bit::Write), "root may all");
+    }
+
+    #[test]
+    fn a_refusal_names_the_bit() {
+        let permissions = Permissions { uid: 0, gid: GROUP, mode: 0o740 };
+        let denied = |caller: Caller| {
+            let bits = [Bit::Read, Bit::Search];
+            caller.check(permissions, &bits, "web").unwrap_err().to_string()
+        };
+        let text = denied(caller(1, 1, &[]));
+        assert!(text.starts_with("permission denied: the others' r on web is missing"), "{text}");
+        assert!(text.contains("root:65432 0740"), "{text}");
+        let text = denied(caller(1, GROUP, &[]));
+        assert!(text.starts_with("permission denied: the group's x on web is missing"), "{text}");
+    }
+}

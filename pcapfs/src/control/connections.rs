@@ -1,0 +1,295 @@
+//! Connections: how many there may be, and which give way.
+//!
+//! A client that connects and says nothing, or nonsense, costs a descriptor and a few kilobytes.
+//! When there are too many, the oldest that has no request under way is closed, first among those
+//! of the same user: whoever has something to say is heard however many others do not.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::access::Caller;
+use super::peer;
+
+/// Most connections at a time: a quarter of the 1,024 descriptors a process usually has.
+const CONNECTIONS: usize = 256;
+
+/// Most connections of one user who is not root: four such users can be there at once.
+const CONNECTIONS_OF_USER: usize = 64;
+
+/// Connections that are accepted and not served yet.
+const QUEUE: usize = 8;
+
+/// How long to wait when no connection can be accepted, for want of descriptors as a rule.
+const RESPITE: Duration = Duration::from_millis(50);
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) caller: Caller,
+    /// Its process when it connected, 0 if that is out of sight.
+    pub(super) process: u32,
+    /// Requests under way.
+    requests: AtomicU32,
+}
+
+/// A request under way, for as long as this exists.
+#[derive(Debug)]
+pub(super) struct Busy {
+    peer: Arc<Peer>,
+}
+
+impl Peer {
+    /// Says that a request is under way.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Busy { peer: Arc::clone(self) }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.peer.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The connections there are, by the order in which they came.
+#[derive(Debug, Default)]
+struct Table {
+    came: u64,
+    connections: BTreeMap<u64, (Arc<Peer>, Arc<UnixStream>)>,
+}
+
+impl Table {
+    /// Makes room for one more, if need be and if it can be made.
+    fn make_room(&mut self, uid: u32) -> Result<(), Full> {
+        let of_user = self.connections.values().filter(|(peer, _)| peer.caller.uid == uid).count();
+        let user_is_full = uid != 0 && of_user >= CONNECTIONS_OF_USER;
+        if user_is_full || self.connections.len() >= CONNECTIONS {
+            let idle = |same_user: bool| {
+                self.connections.iter().find(|(_, (peer, _))| {
+                    let is_idle = peer.requests.load(Ordering::Relaxed) == 0;
+                    is_idle && (!same_user || peer.caller.uid == uid)
+                })
+            };
+            let found = idle(true).or_else(|| if user_is_full { None } else { idle(false) });
+            let number = found.map(|(number, _)| *number).ok_or(Full)?;
+            if let Some((_, stream)) = self.connections.remove(&number) {
+                // Its task sees the end, and lets go of it.
+                let _ = shutdown(stream.as_raw_fd(), Shutdown::Both);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everybody who is connected has a request under way.
+#[derive(Debug)]
+struct Full;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Arc<UnixStream>,
+    peer: Arc<Peer>,
+    number: u64,
+    table: Arc<Mutex<Table>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.table.lock().connections.remove(&self.number);
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Arc<Peer>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(&self.peer)
+    }
+}
+
+/// The connections that come in, for as long as somebody takes them.
+///
+/// # Errors
+/// Those of registering the listener with the runtime, in which this must be called.
+pub(super) fn accept(
+    listener: StdListener,
+) -> io::Result<ReceiverStream<Result<Connection, io::Error>>> {
+    let listener = UnixListener::from_std(listener)?;
+    let table = Arc::new(Mutex::new(Table::default()));
+    let (sender, accepted) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        loop {
+            let stream = tokio::select! {
+                () = sender.closed() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = stream else {
+                tokio::time::sleep(RESPITE).await;
+                continue;
+            };
+            if let Some(connection) = admit(stream, &table)
+                && sender.send(Ok(connection)).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(accepted))
+}
+
+/// Lets a connection in, unless there are too many; otherwise it is closed.
+fn admit(stream: UnixStream, table: &Arc<Mutex<Table>>) -> Option<Connection> {
+    let (caller, process) = peer::credentials(&stream).ok()?;
+    let mut locked = table.lock();
+    locked.make_room(caller.uid).ok()?;
+    let stream = Arc::new(stream);
+    let peer = Arc::new(Peer { caller, process, requests: AtomicU32::new(0) });
+    locked.came += 1;
+    let number = locked.came;
+    locked.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
+    Some(Connection { stream, peer, number, table: Arc::clone(table) })
+}
+
+/// Tries again as long as the operation says that it would have to wait although it was ready.
+fn attempt<T>(
+    mut ready: impl FnMut() -> Poll<io::Result<()>>,
+    mut operation: impl FnMut() -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    loop {
+        ready!(ready())?;
+        match operation() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream = &self.stream;
+        let read = ready!(attempt(
+            || stream.poll_read_ready(context),
+            || stream.try_read(buffer.initialize_unfilled()),
+        ))?;
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.stream;
+        attempt(|| stream.poll_write_ready(context), || stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.stream;
+        attempt(|| stream.poll_write_ready(context), || stream.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Of a connection that is gone there is nothing left to shut.
+        let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scene {
+        table: Arc<Mutex<Table>>,
+        connections: Vec<Connection>,
+    }
+
+    impl Scene {
+        /// Lets one more user in.
+        fn connect(&mut self, uid: u32) -> Option<Arc<Peer>> {
+            let (stream, _) = UnixStream::pair().unwrap();
+            let mut table = self.table.lock();
+            table.make_room(uid).ok()?;
+            let caller = Caller { uid, gid: uid, groups: Vec::new() };
+            let peer = Arc::new(Peer { caller, process: 0, requests: AtomicU32::new(0) });
+            table.came += 1;
+            let (number, stream) = (table.came, Arc::new(stream));
+            table.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
+            let table = Arc::clone(&self.table);
+            self.connections.push(Connection { stream, peer: Arc::clone(&peer), number, table });
+            Some(peer)
+        }
+
+        fn of(&self, uid: u32) -> usize {
+            let table = self.table.lock();
+            table.connections.values().filter(|(peer, _)| peer.caller.uid == uid).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_idle_give_way() {
+        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let first = scene.connect(7).unwrap();
+        let _busy = first.busy();
+        for _ in 0..CONNECTIONS {
+            scene.connect(7).unwrap();
+        }
+        assert_eq!(scene.of(7), CONNECTIONS_OF_USER, "one user has only so many");
+        assert!(scene.table.lock().connections.contains_key(&1), "the busy one stays");
+        for _ in 0..2 * CONNECTIONS {
+            scene.connect(0).unwrap();
+        }
+        assert_eq!((scene.of(0), scene.of(7)), (CONNECTIONS - CONNECTIONS_OF_USER, 64));
+    }
+
+    #[tokio::test]
+    async fn the_busy_do_not() {
+        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut busy = Vec::new();
+        for _ in 0..CONNECTIONS_OF_USER {
+            busy.push(scene.connect(7).unwrap().busy());
+        }
+        assert!(scene.connect(7).is_none(), "all are busy");
+        assert!(scene.connect(8).is_some(), "another user is not concerned");
+        busy.pop();
+        assert!(scene.connect(7).is_some(), "one is idle now");
+        scene.connections.clear();
+        assert_eq!(scene.of(7), 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! The control service: gRPC on a UNIX socket.
+//!
+//! ```text
+//!   client ── socket ──▶ connections ──▶ service ──▶ daemon::registry ──▶ the tree
+//!                        (how many)      (whether)   (what)
+//!                                           │
+//!                                        streams ◀── a byte ── bells of the captures
+//! ```
+//!
+//! Everything asynchronous of the daemon is here, on one thread. Packets do not pass through it:
+//! a stream of savefile bytes is a reader of the tree like any other, and is woken by a
+//! byte in a socket, so that the threads that capture never touch the runtime.
+//!
+//! Whatever a client can make grow is bounded: connections ([`connections`]), the size of a request,
+//! streams per connection, and what is ready for a client that does not read, which is one chunk
+//! and the socket's buffers for each stream.
+
+pub(crate) mod access;
+mod connections;
+mod peer;
+mod proto;
+mod service;
+mod socket;
+mod streams;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+
+pub(crate) use proto::pcapfs::control::v1 as messages;
+pub(crate) use socket::{Socket, SocketError, client_path, daemon_path};
+
+use crate::cli::output::say;
+use crate::daemon::registry::Registry;
+use messages::control_server::ControlServer;
+use service::Service;
+
+/// Bytes of the largest request: a filter expression and two names.
+const MAX_REQUEST: usize = 64 << 10;
+
+/// Bytes of the largest list of headers.
+const MAX_HEADERS: u32 = 16 << 10;
+
+/// Requests that one connection may have under way; one program hardly has two.
+const MAX_STREAMS: u32 = 16;
+
+/// Threads for what blocks: opening and stopping captures.
+const BLOCKING_THREADS: usize = 2;
+
+/// A running service.
+#[derive(Debug)]
+pub(crate) struct Control {
+    end: oneshot::Sender<()>,
+    /// Closed at the end, for a service that nobody has asked for anything yet.
+    first: UnixStream,
+    thread: JoinHandle<()>,
+    /// Removed at the end.
+    _socket: Socket,
+}
+
+impl Control {
+    /// Serves `registry` at `socket` from a thread of its own.
+    ///
+    /// # Errors
+    /// Those of making a thread.
+    pub(crate) fn start(mut socket: Socket, registry: Arc<Registry>) -> io::Result<Self> {
+        let listener = socket.take_listener()?;
+        let (end, ended) = oneshot::channel();
+        let (first, closed) = UnixStream::pair()?;
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            if !is_wanted(&listener, &closed) {
+                return;
+            }
+            if let Err(error) = serve(listener, registry, ended) {
+                say(format_args!("the control service has ended: {error}"));
+            }
+        })?;
+        Ok(Self { end, first, thread, _socket: socket })
+    }
+
+    /// Ends the service: streams whose captures have stopped get what is stored, for so long.
+    pub(crate) fn end(self, patience: Duration) {
+        let Self { end, first, thread, _socket } = self;
+        // Nobody is there to hear it if the service has ended by itself.
+        let _ = end.send(());
+        drop(first);
+        let begun = Instant::now();
+        while !thread.is_finished() && begun.elapsed() < patience {
+            thread::sleep(Duration::from_millis(2));
+        }
+        // Who still reads is cut off with the process.
+    }
+}
+
+/// Waits until somebody connects, and says whether that came before the end. Until then there is no
+/// runtime: a daemon that nobody steers does not pay for it, which is most of a megabyte.
+fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
+    loop {
+        let mut fds = [
+            PollFd::new(closed.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return !fds.iter().take(1).any(|fd| fd.any().unwrap_or(false)),
+            Err(Errno::EINTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// The service, from the first connection to the end.
+fn serve(
+    listener: UnixListener,
+    registry: Arc<Registry>,
+    ended: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("control-work")
+        .build()?;
+    let result = runtime.block_on(async {
+        let incoming = connections::accept(listener)?;
+        let service =
+            ControlServer::new(Service::new(registry)?).max_decoding_message_size(MAX_REQUEST);
+        let result = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_header_list_size(MAX_HEADERS)
+            .max_frame_size(streams::CHUNK)
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, async {
+                // An error is the end as well.
+                let _ = ended.await;
+            })
+            .await;
+        result.map_err(io::Error::other)
+    });
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,260 @@
+//! The service: translates requests into orders, and refusals into status codes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capture::cursor::Format;
+use capture::pipeline::{CaptureError, State};
+use tokio_stream::wrappers::IntervalStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Code, Request, Response, Status};
+
+use super::connections::{Busy, Peer};
+use super::messages::control_server;
+use super::messages::{self as message, StatusResponse};
+use super::streams::{Bells, Savefile};
+use crate::daemon::registry::{Refusal, Registry};
+use crate::fs::Wanted;
+use crate::fs::captures::Entry;
+use crate::fs::file::Opener;
+
+/// Least time between two answers of a status that is repeated.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Service {
+    registry: Arc<Registry>,
+    bells: Arc<Bells>,
+}
+
+impl Service {
+    /// A service in the runtime this is called in.
+    ///
+    /// # Errors
+    /// Those of making what wakes its streams.
+    pub(super) fn new(registry: Arc<Registry>) -> io::Result<Self> {
+        Ok(Self { registry, bells: Bells::new()? })
+    }
+
+    fn savefile<T>(
+        &self,
+        request: &Request<T>,
+        capture: &str,
+        format: message::Format,
+        wanted: Wanted,
+    ) -> Result<Response<Savefile>, Status> {
+        let peer = peer(request)?;
+        let entry = self.registry.readable(&peer.caller, capture).map_err(refused)?;
+        let format = match format {
+            message::Format::Pcapng => Format::Pcapng,
+            message::Format::Pcap | message::Format::Unspecified => Format::Pcap,
+        };
+        let opener = Opener::new(peer.process, peer.caller.uid);
+        let tree = &self.registry.tree;
+        let what = (wanted, format);
+        Ok(Response::new(Savefile::open(tree, &self.bells, &entry, what, opener, peer.busy())))
+    }
+}
+
+/// Who sent a request.
+fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    peer.cloned().ok_or_else(|| Status::internal("nobody knows who is connected"))
+}
+
+/// A refusal as a status.
+fn refused(refusal: Refusal) -> Status {
+    let code = match &refusal {
+        Refusal::Denied(_) => Code::PermissionDenied,
+        Refusal::NoSuchCapture(_) => Code::NotFound,
+        Refusal::BadAlias(_) | Refusal::Reserved(_) | Refusal::NotAnInterface(_) => {
+            Code::InvalidArgument
+        }
+        Refusal::Taken { .. } => Code::AlreadyExists,
+        Refusal::Capture(CaptureError::Filter(_)) => Code::InvalidArgument,
+        Refusal::Capture(_) | Refusal::RingDir(_) => Code::FailedPrecondition,
+    };
+    Status::new(code, refusal.to_string())
+}
+
+/// Carries out, on a thread that may block, what a peer orders.
+async fn carry_out<R: Send + 'static>(
+    registry: &Arc<Registry>,
+    peer: Arc<Peer>,
+    order: impl FnOnce(&Registry, &Peer) -> Result<R, Refusal> + Send + 'static,
+) -> Result<R, Status> {
+    let busy: Busy = peer.busy();
+    let registry = Arc::clone(registry);
+    let task = tokio::task::spawn_blocking(move || {
+        let result = order(&registry, &peer);
+        drop(busy);
+        result
+    });
+    task.await.map_err(|error| Status::internal(error.to_string()))?.map_err(refused)
+}
+
+#[tonic::async_trait]
+impl control_server::Control for Service {
+    async fn init(
+        &self,
+        request: Request<message::InitRequest>,
+    ) -> Result<Response<message::InitResponse>, Status> {
+        let peer = peer(&request)?;
+        let message::InitRequest { interface, filter, alias } = request.into_inner();
+        let made = carry_out(&self.registry, peer, move |registry, peer| {
+            registry.init(&peer.caller, &interface, &filter, &alias)
+        });
+        let made = made.await?;
+        let alias_of = if made.is_alias { made.entry.alias().to_owned() } else { String::new() };
+        Ok(Response::new(message::InitResponse {
+            id: number(&made.entry),
+            alias: made.alias,
+            alias_of,
+            note: made.note.unwrap_or_default(),
+        }))
+    }
+
+    async fn start(
+        &self,
+        request: Request<message::StartRequest>,
+    ) -> Result<Response<message::StartResponse>, Status> {
+        let (peer, capture) = (peer(&request)?, request.into_inner().capture);
+        carry_out(&self.registry, peer, move |registry, peer| {
+            registry.start(&peer.caller, &capture)
+        })
+        .await?;
+        Ok(Response::new(message::StartResponse {}))
+    }
+
+    async fn stop(
+        &self,
+        request: Request<message::StopRequest>,
+    ) -> Result<Response<message::StopResponse>, Status> {
+        let (peer, capture) = (peer(&request)?, request.into_inner().capture);
+        carry_out(&self.registry, peer, move |registry, peer| {
+            registry.stop(&peer.caller, &capture)
+        })
+        .await?;
+        Ok(Response::new(message::StopResponse {}))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<message::RemoveRequest>,
+    ) -> Result<Response<message::RemoveResponse>, Status> {
+        let (peer, capture) = (peer(&request)?, request.into_inner().capture);
+        let note = carry_out(&self.registry, peer, move |registry, peer| {
+            registry.remove(&peer.caller, &capture)
+        });
+        Ok(Response::new(message::RemoveResponse { note: note.await?.unwrap_or_default() }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<message::ListRequest>,
+    ) -> Result<Response<message::ListResponse>, Status> {
+        let peer = peer(&request)?;
+        let capture = &request.get_ref().capture;
+        let entries = if capture.is_empty() {
+            self.registry.list(&peer.caller)
+        } else {
+            vec![self.registry.readable(&peer.caller, capture).map_err(refused)?]
+        };
+        let captures = entries.iter().map(|entry| described(&self.registry, entry)).collect();
+        Ok(Response::new(message::ListResponse { captures }))
+    }
+
+    type StatusStream = Pin<Box<dyn Stream<Item = Result<StatusResponse, Status>> + Send>>;
+
+    async fn status(
+        &self,
+        request: Request<message::StatusRequest>,
+    ) -> Result<Response<Self::StatusStream>, Status> {
+        let peer = peer(&request)?;
+        let message::StatusRequest { capture, interval } = request.into_inner();
+        // Asked again each time: permissions may change while somebody watches.
+        let registry = Arc::clone(&self.registry);
+        let busy = peer.busy();
+        let answer = move || {
+            let _while_watching = &busy;
+            status(&registry, &peer, &capture)
+        };
+        let first = answer()?;
+        if interval == 0 {
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)))));
+        }
+        let interval = Duration::from_millis(u64::from(interval)).max(LEAST_INTERVAL);
+        let mut ticks = tokio::time::interval(interval);
+        // Whoever is slow gets what is true then, not what was true before.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        Ok(Response::new(Box::pin(IntervalStream::new(ticks).map(move |_| answer()))))
+    }
+
+    type ReplayStream = Savefile;
+
+    async fn replay(
+        &self,
+        request: Request<message::ReplayRequest>,
+    ) -> Result<Response<Savefile>, Status> {
+        let asked = request.get_ref();
+        let wanted = if asked.live { Wanted::Follow } else { Wanted::Replay };
+        self.savefile(&request, &asked.capture, asked.format(), wanted)
+    }
+
+    type ListenStream = Savefile;
+
+    async fn listen(
+        &self,
+        request: Request<message::ListenRequest>,
+    ) -> Result<Response<Savefile>, Status> {
+        let asked = request.get_ref();
+        self.savefile(&request, &asked.capture, asked.format(), Wanted::Live)
+    }
+}
+
+/// One answer to a request for a status.
+fn status(registry: &Registry, peer: &Peer, capture: &str) -> Result<StatusResponse, Status> {
+    let status = if capture.is_empty() {
+        registry.tree.status_of_daemon(&registry.list(&peer.caller))
+    } else {
+        let entry = registry.readable(&peer.caller, capture).map_err(refused)?;
+        registry.tree.status_of(&entry)
+    };
+    Ok(StatusResponse { status: text(status) })
+}
+
+fn text(json: Vec<u8>) -> String {
+    // It is made of strings.
+    String::from_utf8(json).unwrap_or_default().trim_end().to_owned()
+}
+
+/// Number of a capture for people, from 1.
+const fn number(entry: &Entry) -> u32 {
+    entry.id.saturating_add(1)
+}
+
+fn described(registry: &Registry, entry: &Entry) -> message::Capture {
+    let spec = entry.capture.spec();
+    let condition = entry.capture.condition();
+    let state = match condition.state {
+        State::Pending => message::State::Pending,
+        State::Running => message::State::Running,
+        State::Retrying => message::State::Retrying,
+        State::Stopped => message::State::Stopped,
+        State::Ended => message::State::Ended,
+        State::Failed => message::State::Failed,
+    };
+    message::Capture {
+        id: number(entry),
+        alias: entry.alias().to_owned(),
+        aliases: registry.tree.captures.links_to(entry.alias()),
+        source: spec.source.to_string(),
+        filter: spec.filter.clone().unwrap_or_default(),
+        state: state.into(),
+        error: condition.error.unwrap_or_default(),
+        status: text(registry.tree.status_of(entry)),
+    }
+}

@@ -1,0 +1,156 @@
+//! The socket in the file system: where it is, and whose.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+
+/// Where the socket is, unless something else is said.
+const DEFAULT: &str = "/run/pcapfs/control.sock";
+
+/// Bytes of the longest path of a socket: `sun_path` of unix(7), with its end.
+const MAX_PATH: usize = 107;
+
+/// Where a daemon makes its socket if it is not told; `None` if there is no such place.
+pub(crate) fn daemon_path() -> Option<PathBuf> {
+    if geteuid().is_root() { Some(DEFAULT.into()) } else { users_path() }
+}
+
+/// Where a client looks for the socket if it is not told: at the daemon of its user if there is
+/// one, or else at that of the system.
+pub(crate) fn client_path() -> PathBuf {
+    let own = if geteuid().is_root() { None } else { users_path() };
+    own.filter(|path| path.exists()).unwrap_or_else(|| DEFAULT.into())
+}
+
+fn users_path() -> Option<PathBuf> {
+    let directory = PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?);
+    directory.is_absolute().then(|| directory.join("pcapfs/control.sock"))
+}
+
+/// Why a socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {why}", path = .path.display())]
+pub(crate) struct SocketError {
+    path: PathBuf,
+    why: String,
+}
+
+/// A socket that is listened at, removed on drop.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+    /// Device and inode, to know whether it is still there.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    /// Listens at a path. A socket that nobody listens at any more is replaced.
+    ///
+    /// # Errors
+    /// [`SocketError`]; also if another daemon listens there.
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failure = |why: String| SocketError { path: path.to_owned(), why };
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(failure(format!("longer than the {MAX_PATH} bytes a socket can have")));
+        }
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| Path::new("."));
+        if let Err(error) = DirBuilder::new().mode(0o755).create(directory)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(failure(format!("its directory cannot be made: {error}")));
+        }
+        let opened = File::open(directory).map_err(|error| failure(error.to_string()))?;
+        // Between looking whether somebody listens and replacing what is there, nobody else may.
+        // Where directories cannot be locked, two that start in one moment may both go on.
+        let _lock = Flock::lock(opened, FlockArg::LockExclusive);
+        Self::replace_stale(path).map_err(failure)?;
+        let listener = UnixListener::bind(path).map_err(|error| failure(error.to_string()))?;
+        let described = || -> io::Result<(u64, u64)> {
+            // Everybody may ask; the bits of the tree say who gets an answer.
+            fs::set_permissions(path, Permissions::from_mode(0o666))?;
+            listener.set_nonblocking(true)?;
+            let metadata = fs::symlink_metadata(path)?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        let identity = described().map_err(|error| failure(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), listener: Some(listener), identity })
+    }
+
+    fn replace_stale(path: &Path) -> Result<(), String> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+            Ok(metadata) if !is_socket(&metadata) => {
+                return Err("there is something that is no socket; remove it".to_owned());
+            }
+            Ok(_) => {}
+        }
+        match UnixStream::connect(path) {
+            Ok(_) => Err("another pcapfs listens there (choose another --socket)".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(|error| error.to_string())
+            }
+            // Its queue of connections is full, for example: somebody is there.
+            Err(error) => Err(format!("somebody seems to listen there ({error})")),
+        }
+    }
+
+    /// What to accept connections with; once.
+    ///
+    /// # Errors
+    /// The second time.
+    pub(super) fn take_listener(&mut self) -> io::Result<UnixListener> {
+        self.listener.take().ok_or_else(|| io::Error::other("the socket is served already"))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let there = fs::symlink_metadata(&self.path);
+        if there.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity) {
+            // If it cannot be removed, it is replaced by the next daemon.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_socket(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    metadata.file_type().is_socket()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_replaced_only_if_nobody_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/control.sock");
+        let socket = Socket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        let error = Socket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("another pcapfs listens there"), "{error}");
+        drop(socket);
+        assert!(!path.exists(), "removed at the end");
+
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left behind");
+        let socket = Socket::bind(&path).unwrap();
+        // What somebody else has put there meanwhile is not ours to remove.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"").unwrap();
+        drop(socket);
+        assert!(path.exists());
+        let error = Socket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+    }
+}

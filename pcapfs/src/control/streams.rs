@@ -1,0 +1,229 @@
+//! Savefile bytes for clients: readers of the tree like any other, in `readers.jsonl` too.
+//!
+//! One that finds nothing arms the bell of its capture. The bell, on the thread that captures,
+//! writes a byte into a socket and no more; a task here then wakes whoever waits for that capture.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::{self, IoSlice, Write};
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use capture::bell::Bell;
+use capture::cursor::{Format, Outcome};
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
+use tokio::time::Sleep;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use super::connections::Busy;
+use super::messages::Chunk;
+use crate::fs::captures::Entry;
+use crate::fs::file::{OpenFile, Opener, ReadFailure};
+use crate::fs::{Tree, Wanted};
+
+/// Most bytes of savefile in one message: a few of what a program reads at a time, and little
+/// enough for a hundred clients that do not read on.
+pub(super) const CHUNK: u32 = 256 << 10;
+
+/// Least time between two times that a stream which has caught up looks for more. A packet that
+/// comes alone is sent at once; of many, a few milliseconds' worth are sent together, since waking
+/// a client costs more than copying what it gets.
+const GATHER: Duration = Duration::from_millis(4);
+
+/// The bells of captures that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Bells {
+    /// By capture id.
+    topics: Mutex<HashMap<u32, Arc<Topic>>>,
+    /// A byte written here has the task look.
+    rung: Arc<UnixStream>,
+}
+
+/// Those who wait for packets of one capture.
+#[derive(Debug)]
+struct Topic {
+    entry: Weak<Entry>,
+    bell: Arc<Bell>,
+    /// The bell has rung since the task last looked.
+    rung: Arc<AtomicBool>,
+    waiting: Mutex<HashMap<u64, Waker>>,
+}
+
+impl Bells {
+    /// Starts the task that wakes, in the runtime this is called in.
+    ///
+    /// # Errors
+    /// Those of socketpair(2).
+    pub(super) fn new() -> io::Result<Arc<Self>> {
+        let (rung, news) = UnixStream::pair()?;
+        rung.set_nonblocking(true)?;
+        news.set_nonblocking(true)?;
+        let mut news = tokio::net::UnixStream::from_std(news)?;
+        let bells = Arc::new(Self { topics: Mutex::default(), rung: Arc::new(rung) });
+        let task = Arc::downgrade(&bells);
+        tokio::spawn(async move {
+            let mut heard = [0; 64];
+            while let Ok(1..) = news.read(&mut heard).await {
+                let Some(bells) = task.upgrade() else { return };
+                bells.wake();
+            }
+        });
+        Ok(bells)
+    }
+
+    fn wake(&self) {
+        let topics: Vec<_> = self
+            .topics
+            .lock()
+            .values()
+            .filter(|topic| topic.rung.swap(false, Ordering::AcqRel))
+            .cloned()
+            .collect();
+        for topic in topics {
+            let waiting = std::mem::take(&mut *topic.waiting.lock());
+            waiting.into_values().for_each(Waker::wake);
+        }
+    }
+
+    fn topic(&self, entry: &Arc<Entry>) -> Arc<Topic> {
+        let mut topics = self.topics.lock();
+        if let Some(topic) = topics.get(&entry.id) {
+            return Arc::clone(topic);
+        }
+        topics.retain(|_, topic| topic.entry.strong_count() > 0);
+        let rung = Arc::new(AtomicBool::new(false));
+        let (flag, news) = (Arc::clone(&rung), Arc::clone(&self.rung));
+        let bell = Bell::new(move || {
+            flag.store(true, Ordering::Release);
+            // Fails only when it is full, and then there is something to read.
+            let _ = (&*news).write(&[1]);
+        });
+        entry.capture.store().bells().hang(Arc::clone(&bell));
+        let entry_id = entry.id;
+        let entry = Arc::downgrade(entry);
+        let topic = Arc::new(Topic { entry, bell, rung, waiting: Mutex::default() });
+        topics.insert(entry_id, Arc::clone(&topic));
+        topic
+    }
+}
+
+/// A savefile on its way to a client.
+#[derive(Debug)]
+pub(super) struct Savefile {
+    tree: Arc<Tree>,
+    topic: Arc<Topic>,
+    handle: u64,
+    file: Arc<OpenFile>,
+    /// For a file that has offsets.
+    offset: u64,
+    /// Told with the first chunk, then 0.
+    total: u64,
+    /// When it had caught up last.
+    caught_up: Option<Instant>,
+    /// Until when more is gathered before it is sent.
+    gathering: Option<Pin<Box<Sleep>>>,
+    _busy: Busy,
+}
+
+impl Savefile {
+    /// Opens a savefile of a capture for `opener`.
+    pub(super) fn open(
+        tree: &Arc<Tree>,
+        bells: &Bells,
+        entry: &Arc<Entry>,
+        (wanted, format): (Wanted, Format),
+        opener: Opener,
+        busy: Busy,
+    ) -> Self {
+        let (handle, total) = tree.open_savefile(entry, wanted, format, opener);
+        let file = tree.file(handle);
+        let topic = bells.topic(entry);
+        // A handle that was just made is there.
+        let file = file.unwrap_or_else(|| unreachable!("nobody closes it but us"));
+        Self {
+            tree: Arc::clone(tree),
+            topic,
+            handle,
+            file,
+            offset: 0,
+            total,
+            caught_up: None,
+            gathering: None,
+            _busy: busy,
+        }
+    }
+
+    /// Reads what there is; `None` if there is nothing yet.
+    fn read(&mut self) -> Option<Result<Option<Chunk>, Status>> {
+        let mut bytes = Vec::new();
+        let outcome =
+            self.file.read(self.offset, CHUNK as usize, &mut |slices: &[IoSlice<'_>]| {
+                bytes.reserve_exact(slices.iter().map(|slice| slice.len()).sum());
+                slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                Ok(())
+            });
+        // Before they are believed: a mapped file may have been cut while it was copied.
+        if let Some(entry) = &self.file.entry
+            && let Err(error) = entry.capture.store().intact()
+        {
+            return Some(Err(Status::data_loss(error.to_string())));
+        }
+        match outcome {
+            Ok(Outcome::Sent(count)) => {
+                self.offset += count as u64;
+                let total = std::mem::take(&mut self.total);
+                Some(Ok(Some(Chunk { data: Bytes::from(bytes), total })))
+            }
+            Ok(Outcome::End) => Some(Ok(None)),
+            Ok(Outcome::Empty) => None,
+            Err(ReadFailure::Refused(error)) => Some(Err(Status::data_loss(error.to_string()))),
+            Err(ReadFailure::Send(error)) => Some(Err(Status::internal(error.to_string()))),
+        }
+    }
+}
+
+impl Stream for Savefile {
+    type Item = Result<Chunk, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(caught_up) = this.caught_up.take() {
+            // Woken: there is more.
+            if caught_up.elapsed() < GATHER && this.file.is_ready() {
+                this.gathering =
+                    Some(Box::pin(tokio::time::sleep_until((caught_up + GATHER).into())));
+            }
+        }
+        if let Some(gathering) = &mut this.gathering {
+            ready!(gathering.as_mut().poll(context));
+            this.gathering = None;
+        }
+        loop {
+            if let Some(result) = this.read() {
+                return Poll::Ready(result.transpose());
+            }
+            this.caught_up = Some(Instant::now());
+            this.file.blocked.store(true, Ordering::Relaxed);
+            this.topic.waiting.lock().insert(this.handle, context.waker().clone());
+            this.topic.bell.arm();
+            // What came between the read and the arming rang no bell.
+            if !this.file.is_ready() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Savefile {
+    fn drop(&mut self) {
+        self.topic.waiting.lock().remove(&self.handle);
+        self.tree.close(self.handle);
+    }
+}

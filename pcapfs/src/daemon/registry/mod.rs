@@ -1,0 +1,531 @@
+//! Every order the outside may give, in one place: what exists, and who may have it changed.
+//!
+//! One lock is held while captures are made or removed, which may take as long as opening an
+//! interface takes. Whoever only looks does not need it.
+
+mod reload;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use capture::pipeline::{self, Capture, CaptureError, Made, Spec, State, is_alias};
+use capture::ring::Permissions;
+use capture::source::SourceName;
+use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
+
+use super::settings::Settings;
+use super::state::{Changed, Saved, State as Kept, StateFile};
+use crate::cli::output::say;
+use crate::config::Configured;
+use crate::control::access::{Bit, Caller, Denied};
+use crate::fs::captures::{Entry, Named};
+use crate::fs::{Keeper, Tree};
+use crate::fuse;
+
+/// Names in the root of the tree that are no captures.
+pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
+
+/// What the root of the tree is called in messages.
+const ROOT: &str = "the root of the tree";
+
+/// Why an order is not carried out. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The permission bits.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// No capture has this name or number.
+    #[error("{0}: no such capture (see: pcapfs list)")]
+    NoSuchCapture(String),
+    /// A name that no capture can have.
+    #[error("'{0}' is no alias: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")]
+    BadAlias(String),
+    /// A name that a file of the tree has.
+    #[error("'{0}' is no alias: the tree has a file of this name")]
+    Reserved(String),
+    /// A name that something else has.
+    #[error("alias '{alias}' is taken (by {holder}); choose another")]
+    Taken {
+        /// The name.
+        alias: String,
+        /// What has it.
+        holder: String,
+    },
+    /// A source that only whoever starts the daemon may choose.
+    #[error(
+        "{0}: not an interface (savefiles and FIFOs are for pcapfs mount, or the configuration)"
+    )]
+    NotAnInterface(String),
+    /// It could not be made or started.
+    #[error("{0}")]
+    Capture(#[from] CaptureError),
+    /// The directory for its ring cannot be used.
+    #[error("{0}")]
+    RingDir(String),
+}
+
+/// Who wanted a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The command line of `pcapfs mount`.
+    CommandLine,
+    /// The configuration file.
+    Config,
+    /// `pcapfs init`.
+    Init,
+}
+
+/// A capture to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) spec: Spec,
+    pub(crate) origin: Origin,
+    pub(crate) permissions: Permissions,
+    /// Somebody wrote these permissions down: they go before those kept with a ring.
+    pub(crate) is_explicit: bool,
+    /// Wait for its interface if that is not there.
+    pub(crate) waits: bool,
+}
+
+/// What `init` has made.
+#[derive(Debug)]
+pub(crate) struct Initialised {
+    pub(crate) entry: Arc<Entry>,
+    /// The name it has, or has got as well.
+    pub(crate) alias: String,
+    /// It was there already, under another name.
+    pub(crate) is_alias: bool,
+    /// What the caller should know all the same.
+    pub(crate) note: Option<String>,
+}
+
+/// What is known of a capture beside what is in the tree.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    origin: Origin,
+    /// The permissions it was to have.
+    configured: Permissions,
+    /// Somebody wrote them down.
+    is_explicit: bool,
+}
+
+/// The captures of a daemon, and how to change them.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) tree: Arc<Tree>,
+    ring_dir: PathBuf,
+    /// For what `init` makes.
+    settings: Mutex<Settings>,
+    /// By alias.
+    records: Mutex<BTreeMap<String, Record>>,
+    state: Option<StateFile>,
+    /// The captures of the configuration, as it was read last.
+    configured: Mutex<Vec<Configured>>,
+}
+
+impl Registry {
+    /// A registry over a tree without captures.
+    pub(crate) fn new(
+        tree: Arc<Tree>,
+        ring_dir: &Path,
+        settings: Settings,
+        state: Option<StateFile>,
+    ) -> Arc<Self> {
+        if let Some(root) = state.as_ref().and_then(|state| state.state().root) {
+            tree.set_permissions(root.into());
+        }
+        let registry = Arc::new(Self {
+            tree,
+            ring_dir: ring_dir.to_owned(),
+            settings: Mutex::new(settings),
+            records: Mutex::default(),
+            state,
+            configured: Mutex::default(),
+        });
+        registry.tree.set_keeper(Box::new(Keep(Arc::downgrade(&registry))));
+        registry
+    }
+
+    /// Makes the captures that `init` had made before. What cannot be made is said, and stays in
+    /// the state for the next time.
+    pub(crate) fn restore(&self) {
+        let Some(state) = self.state.as_ref().map(StateFile::state) else { return };
+        let settings = self.settings.lock().clone();
+        for saved in state.captures {
+            let kept = Settings {
+                snaplen: saved.snaplen,
+                precision: saved.precision.into(),
+                ring: saved.ring,
+                ..settings.clone()
+            };
+            let source = SourceName::Interface(saved.interface);
+            let spec = kept.spec(&saved.alias, source, saved.filter.as_deref(), &self.ring_dir);
+            let permissions = saved.permissions.into();
+            let planned = Planned {
+                spec,
+                origin: Origin::Init,
+                permissions,
+                is_explicit: false,
+                waits: true,
+            };
+            let alias = &planned.spec.alias;
+            if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
+                && entry.capture.spec().is_same_capture(&planned.spec)
+            {
+                // Somebody has written it down meanwhile.
+                self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
+                continue;
+            }
+            if let Err(refusal) = self.add(planned) {
+                say(format_args!("{}, made by pcapfs init, is not there: {refusal}", saved.alias));
+            }
+        }
+        for (name, target) in state.links {
+            match (self.check_free(&name), self.find(&target)) {
+                (Ok(()), Ok(entry)) => self.tree.captures.link(&name, entry.alias()),
+                (Err(refusal), _) | (_, Err(refusal)) => {
+                    say(format_args!("{name}, made by pcapfs init, is not there: {refusal}"));
+                }
+            }
+        }
+    }
+
+    /// Changes what is kept for the next process, and says why if that is not possible.
+    fn keep(&self, change: impl FnOnce(&mut Kept)) -> Option<String> {
+        match &self.state {
+            Some(file) => file.change(change).err(),
+            None => Some("there is no place for it (choose one with --state)".to_owned()),
+        }
+    }
+
+    /// The permissions of a capture: as somebody changed them, unless they were configured anew
+    /// since; or as they are kept with its ring.
+    fn permissions(&self, capture: &Capture, record: Record) -> Permissions {
+        let Record { configured, is_explicit, .. } = record;
+        let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
+        let changed = state.permissions.get(&capture.spec().alias);
+        changed
+            .filter(|changed| changed.configured == configured.into())
+            .map(|changed| changed.now.into())
+            .or_else(|| capture.permissions().filter(|_| !is_explicit))
+            .unwrap_or(configured)
+    }
+
+    /// Makes a capture whose alias is free.
+    ///
+    /// # Blocking
+    /// While its source and ring are opened.
+    pub(crate) fn add(&self, planned: Planned) -> Result<Arc<Entry>, Refusal> {
+        self.make(&mut self.records.lock(), planned)
+    }
+
+    /// Gives a capture another name, which must be free.
+    pub(crate) fn link(&self, name: &str, target: &str) {
+        let _records = self.records.lock();
+        self.tree.captures.link(name, target);
+    }
+
+    fn make(
+        &self,
+        records: &mut BTreeMap<String, Record>,
+        planned: Planned,
+    ) -> Result<Arc<Entry>, Refusal> {
+        let Planned { spec, origin, permissions: configured, is_explicit, waits } = planned;
+        let alias = spec.alias.clone();
+        self.check_free(&alias)?;
+        if !matches!(spec.source, SourceName::File(_)) {
+            crate::daemon::prepare_ring_dir(&spec.ring_dir)
+                .map_err(|failure| Refusal::RingDir(failure.to_string()))?;
+        }
+        let Made { capture, recovered, damage } =
+            if waits { Capture::start_waiting(spec) } else { Capture::start_new(spec) }?;
+        if let Some(damage) = damage {
+            say(format_args!("{alias}: the ring file was damaged: {damage}"));
+        }
+        if recovered > 0 {
+            say(format_args!("{alias}: {recovered} packets of an earlier run are still there"));
+        }
+        if capture.condition().state == State::Retrying {
+            let error = capture.condition().error.unwrap_or_default();
+            say(format_args!("{alias}: waits for its interface: {error}"));
+        }
+        let record = Record { origin, configured, is_explicit };
+        let permissions = self.permissions(&capture, record);
+        records.insert(alias, record);
+        Ok(self.tree.captures.add(capture, permissions))
+    }
+
+    /// Whether a name can be given to a capture.
+    fn check_free(&self, alias: &str) -> Result<(), Refusal> {
+        if !is_alias(alias) {
+            return Err(Refusal::BadAlias(alias.to_owned()));
+        }
+        if RESERVED.contains(&alias) {
+            return Err(Refusal::Reserved(alias.to_owned()));
+        }
+        let holder = match self.tree.captures.named(alias) {
+            None => return Ok(()),
+            Some(Named::Capture(entry)) => entry.capture.spec().source.to_string(),
+            Some(Named::Link { index }) => {
+                let target = self.tree.captures.link_target(index).unwrap_or_default();
+                format!("a link to {target}")
+            }
+        };
+        Err(Refusal::Taken { alias: alias.to_owned(), holder })
+    }
+
+    /// Finds a capture by an alias, the name of a link, or its number from 1.
+    fn find(&self, word: &str) -> Result<Arc<Entry>, Refusal> {
+        let captures = &self.tree.captures;
+        let found = match captures.named(word) {
+            Some(Named::Capture(entry)) => Some(entry),
+            Some(Named::Link { index }) => {
+                captures.link_target(index).and_then(|target| match captures.named(&target)? {
+                    Named::Capture(entry) => Some(entry),
+                    Named::Link { .. } => None,
+                })
+            }
+            None => {
+                let id = word.parse::<u32>().ok().and_then(|number| number.checked_sub(1));
+                id.and_then(|id| captures.by_id(id))
+            }
+        };
+        found.ok_or_else(|| Refusal::NoSuchCapture(word.to_owned()))
+    }
+
+    fn check_root(&self, caller: &Caller, bits: &[Bit]) -> Result<(), Refusal> {
+        Ok(caller.check(self.tree.permissions(), bits, ROOT)?)
+    }
+
+    fn check(&self, caller: &Caller, entry: &Entry, bits: &[Bit]) -> Result<(), Refusal> {
+        self.check_root(caller, &[Bit::Search])?;
+        Ok(caller.check(entry.permissions(), bits, entry.alias())?)
+    }
+
+    /// The capture of this alias or number, if the caller may read it.
+    pub(crate) fn readable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
+        self.check_root(caller, &[Bit::Search])?;
+        let entry = self.find(word)?;
+        self.check(caller, &entry, &[Bit::Read, Bit::Search])?;
+        Ok(entry)
+    }
+
+    /// The captures that the caller may read, in the order in which they were made.
+    pub(crate) fn list(&self, caller: &Caller) -> Vec<Arc<Entry>> {
+        let mut entries = self.tree.captures.all();
+        entries.retain(|entry| self.check(caller, entry, &[Bit::Read, Bit::Search]).is_ok());
+        entries
+    }
+
+    /// The capture of this alias or number, if the caller may start and stop it.
+    fn steerable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
+        self.check_root(caller, &[Bit::Search])?;
+        let entry = self.find(word)?;
+        self.check(caller, &entry, &[Bit::Write, Bit::Search])?;
+        Ok(entry)
+    }
+
+    /// Starts a capture.
+    ///
+    /// # Blocking
+    /// While its source is opened.
+    pub(crate) fn start(&self, caller: &Caller, word: &str) -> Result<(), Refusal> {
+        Ok(self.steerable(caller, word)?.capture.start()?)
+    }
+
+    /// Stops a capture.
+    ///
+    /// # Blocking
+    /// Until its last packets are stored.
+    pub(crate) fn stop(&self, caller: &Caller, word: &str) -> Result<(), Refusal> {
+        self.steerable(caller, word)?.capture.stop();
+        Ok(())
+    }
+
+    /// Makes a capture of an interface, or another name for the one there is.
+    ///
+    /// # Blocking
+    /// While the interface and the ring are opened.
+    pub(crate) fn init(
+        &self,
+        caller: &Caller,
+        interface: &str,
+        filter: &str,
+        alias: &str,
+    ) -> Result<Initialised, Refusal> {
+        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        let source = SourceName::parse(interface);
+        if !matches!(source, SourceName::Interface(_)) {
+            return Err(Refusal::NotAnInterface(interface.to_owned()));
+        }
+        let mut records = self.records.lock();
+        let settings = self.settings.lock().clone();
+        let given = !alias.is_empty();
+        let alias = if given {
+            self.check_free(alias)?;
+            alias.to_owned()
+        } else {
+            self.free_name(&source.default_alias())
+        };
+        let spec = settings.spec(&alias, source, Some(filter), &self.ring_dir);
+        let all = self.tree.captures.all();
+        let same = all.iter().find(|entry| entry.capture.spec().is_same_capture(&spec));
+        if let Some(entry) = same {
+            let entry = Arc::clone(entry);
+            self.tree.captures.link(&alias, entry.alias());
+            let link = (alias.clone(), entry.alias().to_owned());
+            let note = self.keep(|state| state.links.push(link)).map(not_kept);
+            return Ok(Initialised { entry, alias, is_alias: true, note });
+        }
+        // As of a directory somebody makes: whoever made it owns it.
+        let permissions = Permissions { uid: caller.uid, ..settings.permissions };
+        let saved = Saved {
+            alias: alias.clone(),
+            interface: interface_of(&spec),
+            filter: spec.filter.clone(),
+            snaplen: spec.snaplen,
+            precision: spec.precision.into(),
+            ring: spec.ring_size,
+            permissions: permissions.into(),
+        };
+        let planned =
+            Planned { spec, origin: Origin::Init, permissions, is_explicit: false, waits: false };
+        let left = self.ring_dir.join(format!("{alias}.ring"));
+        forget_ring(&left);
+        let entry = self.make(&mut records, planned)?;
+        let note = self.keep(|state| state.captures.push(saved)).map(not_kept);
+        Ok(Initialised { entry, alias, is_alias: false, note })
+    }
+
+    /// The name, or the first of it with a number behind that is free.
+    fn free_name(&self, name: &str) -> String {
+        let names = (2..).map(|number| format!("{name}-{number}"));
+        std::iter::once(name.to_owned())
+            .chain(names)
+            .find(|name| self.check_free(name).is_ok() || !is_alias(name))
+            .unwrap_or_default()
+    }
+
+    /// Takes a capture, or another name for one, out of the tree; says what else is gone or stays.
+    ///
+    /// # Blocking
+    /// Until it has stopped.
+    pub(crate) fn remove(&self, caller: &Caller, word: &str) -> Result<Option<String>, Refusal> {
+        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        let mut records = self.records.lock();
+        if let Some(Named::Link { .. }) = self.tree.captures.named(word) {
+            self.tree.captures.unlink(word);
+            return Ok(self
+                .keep(|state| state.links.retain(|(name, _)| name != word))
+                .map(not_kept));
+        }
+        let entry = self.find(word)?;
+        let record = records.remove(entry.alias());
+        let links = self.take_out(&entry);
+        if let Some(path) = entry.capture.ring_path() {
+            // What is left of it is found by the next capture of this name, no more.
+            let _ = fs::remove_file(path);
+        }
+        let alias = entry.alias();
+        let kept = self.keep(|state| {
+            state.captures.retain(|saved| saved.alias != alias);
+            state.links.retain(|(name, target)| target != alias && !links.contains(name));
+            state.permissions.remove(alias);
+        });
+        let mut notes: Vec<_> = kept.map(not_kept).into_iter().collect();
+        if !links.is_empty() {
+            notes.push(format!("its other names are gone as well: {}", links.join(", ")));
+        }
+        let place = match record.map(|record| record.origin) {
+            Some(Origin::CommandLine) => Some("on the command line"),
+            Some(Origin::Config) => Some("in the configuration"),
+            Some(Origin::Init) | None => None,
+        };
+        if let Some(place) = place {
+            notes.push(format!("it is {place} of the daemon, and comes back with its next start"));
+        }
+        drop(records);
+        // It is done when nobody finds it any more.
+        thread::sleep(fuse::settling(&self.tree));
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
+    }
+
+    /// Stops a capture and takes it out of the tree, with its other names.
+    fn take_out(&self, entry: &Entry) -> Vec<String> {
+        // First the name, so that nobody opens what will not go on.
+        let links = self.tree.captures.remove(entry);
+        entry.capture.stop();
+        links
+    }
+
+    /// Stops every capture, and takes away rings that never held anything.
+    pub(crate) fn stop_all(&self) {
+        for entry in &self.tree.captures.all() {
+            entry.capture.stop();
+            let (packets, _) = pipeline::counters(&**entry.capture.store());
+            if let Some(path) = entry.capture.ring_path()
+                && packets.seen == 0
+                && entry.capture.permissions().is_none()
+            {
+                // It takes memory and holds nothing; if it cannot be removed, it is found again.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Removes a ring that an earlier capture of the same name has left, unless somebody uses it: its
+/// packets were not for whoever makes a new one now.
+fn forget_ring(path: &Path) {
+    let file = fs::File::open(path).ok();
+    let lock = file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+    if let Some(Ok(_lock)) = lock {
+        // If it cannot be removed, it is found to be in the way.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn not_kept(why: String) -> String {
+    format!("after a restart of the daemon this is not known any more: {why}")
+}
+
+fn interface_of(spec: &Spec) -> String {
+    spec.source.to_string()
+}
+
+/// Keeps permissions that are changed through the tree.
+#[derive(Debug)]
+struct Keep(Weak<Registry>);
+
+impl Keeper for Keep {
+    fn keep(&self, entry: Option<&Entry>) {
+        let Some(registry) = self.0.upgrade() else { return };
+        let failed = match entry {
+            None => {
+                let root = registry.tree.permissions();
+                registry.keep(|state| state.root = Some(root.into()))
+            }
+            Some(entry) => {
+                let record = registry.records.lock().get(entry.alias()).copied();
+                let Some(record) = record else { return };
+                if entry.capture.permissions().is_some() && !record.is_explicit {
+                    // Its ring has them.
+                    return;
+                }
+                let now = entry.permissions().into();
+                let changed = Changed { now, configured: record.configured.into() };
+                let alias = entry.alias().to_owned();
+                registry.keep(|state| {
+                    state.permissions.insert(alias, changed);
+                })
+            }
+        };
+        if let Some(why) = failed {
+            say(format_args!("changed permissions are not kept: {why}"));
+        }
+    }
+}

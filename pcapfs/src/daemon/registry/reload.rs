@@ -1,0 +1,224 @@
+//! Applying a configuration: at the start all of it, later what is different.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use capture::pipeline::{self, CaptureError};
+use capture::ring::RingError;
+
+use super::{Origin, Planned, Record, Refusal, Registry};
+use crate::cli::output::say;
+use crate::config::{Config, ConfigError, Configured};
+use crate::fs::captures::{Entry, Named};
+use crate::fuse;
+
+/// How long to wait for the readers of a capture that is made anew, which have its end.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What was different.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    added: usize,
+    removed: usize,
+    /// Made anew, or with other permissions.
+    changed: usize,
+    failed: usize,
+}
+
+impl std::fmt::Display for Changes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { added, removed, changed, failed } = self;
+        write!(formatter, "{added} added, {removed} removed, {changed} changed")?;
+        if *failed > 0 { write!(formatter, ", {failed} failed") } else { Ok(()) }
+    }
+}
+
+impl Configured {
+    fn planned(&self) -> Planned {
+        Planned {
+            spec: self.spec.clone(),
+            origin: Origin::Config,
+            permissions: self.permissions,
+            is_explicit: self.is_explicit,
+            waits: true,
+        }
+    }
+
+    /// Whether the same is captured in the same way.
+    fn is_same(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+
+    fn has_same_permissions(&self, other: &Self) -> bool {
+        (self.permissions, self.is_explicit) == (other.permissions, other.is_explicit)
+    }
+}
+
+impl Registry {
+    /// Makes the captures of a configuration, when there are none of one yet.
+    pub(crate) fn configure(&self, config: &Config) -> Result<(), ConfigError> {
+        for configured in &config.captures {
+            self.add(configured.planned())
+                .map_err(|refusal| config.error(configured, refusal.to_string()))?;
+        }
+        self.configured.lock().clone_from(&config.captures);
+        Ok(())
+    }
+
+    /// Changes what another configuration has different; captures that are the same in both are
+    /// not touched. What fails is said; the rest is done all the same.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it cannot be applied as a whole; nothing is changed then.
+    pub(crate) fn reload(&self, config: &Config) -> Result<Changes, ConfigError> {
+        let mut records = self.records.lock();
+        let mut before = self.configured.lock();
+        for configured in &config.captures {
+            self.check_not_taken(&records, config, configured)?;
+        }
+        let mut changes = Changes::default();
+        let is_gone =
+            |old: &&Configured| config.captures.iter().all(|new| new.spec.alias != old.spec.alias);
+        for old in before.iter().filter(is_gone) {
+            if let Some(entry) = self.configured_entry(&records, &old.spec.alias) {
+                records.remove(&old.spec.alias);
+                self.take_out(&entry);
+                let retained = pipeline::counters(&**entry.capture.store()).0.retained;
+                forget_or_keep(&entry, retained);
+                changes.removed += 1;
+            }
+        }
+        for new in &config.captures {
+            let old = before.iter().find(|old| old.spec.alias == new.spec.alias);
+            let applied = match old {
+                None => self.make(&mut records, new.planned()).map(|_| changes.added += 1),
+                Some(old) if !old.is_same(new) => {
+                    let remade = self.remake(&mut records, old, new);
+                    remade.map(|()| changes.changed += 1)
+                }
+                Some(old) if !old.has_same_permissions(new) => {
+                    self.set_permissions(&mut records, new);
+                    changes.changed += 1;
+                    Ok(())
+                }
+                Some(_) => Ok(()),
+            };
+            if let Err(refusal) = applied {
+                changes.failed += 1;
+                say(config.error(new, refusal.to_string()));
+            }
+        }
+        *self.settings.lock() = config.settings.clone();
+        before.clone_from(&config.captures);
+        drop((records, before));
+        // It is done when nobody finds what was before.
+        if changes.removed + changes.changed > 0 {
+            thread::sleep(fuse::settling(&self.tree));
+        }
+        Ok(changes)
+    }
+
+    /// The capture of this alias, if it is of the configuration and still there.
+    fn configured_entry(
+        &self,
+        records: &BTreeMap<String, Record>,
+        alias: &str,
+    ) -> Option<Arc<Entry>> {
+        records.get(alias).filter(|record| record.origin == Origin::Config)?;
+        match self.tree.captures.named(alias)? {
+            Named::Capture(entry) => Some(entry),
+            Named::Link { .. } => None,
+        }
+    }
+
+    fn check_not_taken(
+        &self,
+        records: &BTreeMap<String, Record>,
+        config: &Config,
+        configured: &Configured,
+    ) -> Result<(), ConfigError> {
+        let alias = &configured.spec.alias;
+        if self.configured_entry(records, alias).is_some() {
+            return Ok(());
+        }
+        self.check_free(alias).map_err(|refusal| config.error(configured, refusal.to_string()))
+    }
+
+    fn set_permissions(&self, records: &mut BTreeMap<String, Record>, new: &Configured) {
+        let alias = &new.spec.alias;
+        let Some(entry) = self.configured_entry(records, alias) else { return };
+        if let Some(record) = records.get_mut(alias) {
+            record.configured = new.permissions;
+            record.is_explicit = new.is_explicit;
+        }
+        entry.change_permissions(|permissions| *permissions = new.permissions);
+        self.keep(|state| {
+            state.permissions.remove(alias);
+        });
+    }
+
+    /// Makes a capture anew, in the same ring if that is possible. If it is not possible at all,
+    /// the old one is made again.
+    fn remake(
+        &self,
+        records: &mut BTreeMap<String, Record>,
+        old: &Configured,
+        new: &Configured,
+    ) -> Result<(), Refusal> {
+        let alias = &new.spec.alias;
+        let mut links = Vec::new();
+        if let Some(entry) = self.configured_entry(records, alias) {
+            links = self.take_out(&entry);
+            let path = entry.capture.ring_path().map(std::path::Path::to_owned);
+            let capture = Arc::downgrade(&entry.capture);
+            drop(entry);
+            let begun = Instant::now();
+            while capture.strong_count() > 0 && begun.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(2));
+            }
+            if capture.strong_count() > 0
+                && let Some(path) = path
+            {
+                say(format_args!(
+                    "{alias}: begins afresh; its packets so far are for those who have them open"
+                ));
+                // The next one makes its own.
+                let _ = fs::remove_file(path);
+            }
+        }
+        let mut made = self.make(records, new.planned());
+        if let Err(Refusal::Capture(CaptureError::Ring(RingError::Mismatch { path, .. }))) = &made {
+            say(format_args!("{alias}: begins afresh; its packets so far are of another kind"));
+            let _ = fs::remove_file(path);
+            made = self.make(records, new.planned());
+        }
+        let result = match made {
+            Ok(_) => Ok(()),
+            Err(refusal) => {
+                if let Err(again) = self.make(records, old.planned()) {
+                    say(format_args!("{alias}: cannot go on as it was either: {again}"));
+                }
+                Err(refusal)
+            }
+        };
+        for name in links {
+            self.tree.captures.link(&name, alias);
+        }
+        result
+    }
+}
+
+/// What to do with the ring of a capture that is not configured any more.
+fn forget_or_keep(entry: &Entry, retained: u64) {
+    let Some(path) = entry.capture.ring_path() else { return };
+    if retained == 0 {
+        // It takes memory and holds nothing; if it cannot be removed, it is found again.
+        let _ = fs::remove_file(path);
+    } else {
+        let (alias, path) = (entry.alias(), path.display());
+        say(format_args!("{alias}: {retained} packets are kept in {path}"));
+    }
+}

@@ -1,0 +1,327 @@
+//! What outlives the daemon beside the rings: captures made by `init`, and changed permissions.
+//!
+//! One JSON file, written anew as a whole for each change: beside its place, synced, and renamed,
+//! so that what is there is always complete. It is only there once there was something to keep.
+//! One that cannot be read, as after a crash of the machine, is set aside and said, and the daemon
+//! goes on without: nothing in it is worth more than the captures that are to run.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use capture::ring::Permissions;
+use capture::time::Precision;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::output::say;
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+/// Where root's daemons keep it that use the ring directory everybody uses.
+const DIRECTORY: &str = "/var/lib/pcapfs";
+
+/// Bytes of the largest file that is read: ten thousand captures.
+const MAX_FILE: u64 = 16 << 20;
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    /// Of the root of the tree, if they were changed.
+    pub(super) root: Option<Bits>,
+    /// Captures made by `init`, in that order.
+    pub(super) captures: Vec<Saved>,
+    /// Other names made by `init`, each with the capture it stands for.
+    pub(super) links: Vec<(String, String)>,
+    /// Permissions that were changed, by alias.
+    pub(super) permissions: BTreeMap<String, Changed>,
+}
+
+/// A capture made by `init`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    pub(super) alias: String,
+    pub(super) interface: String,
+    pub(super) filter: Option<String>,
+    pub(super) snaplen: u32,
+    pub(super) precision: SavedPrecision,
+    pub(super) ring: u64,
+    pub(super) permissions: Bits,
+}
+
+/// [`Precision`], in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SavedPrecision {
+    Micro,
+    Nano,
+}
+
+impl From<Precision> for SavedPrecision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Micro => Self::Micro,
+            Precision::Nano => Self::Nano,
+        }
+    }
+}
+
+impl From<SavedPrecision> for Precision {
+    fn from(precision: SavedPrecision) -> Self {
+        match precision {
+            SavedPrecision::Micro => Self::Micro,
+            SavedPrecision::Nano => Self::Nano,
+        }
+    }
+}
+
+/// Permissions as somebody set them, and as they had been configured then: if that is another now,
+/// it is what was wanted last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Changed {
+    pub(super) now: Bits,
+    pub(super) configured: Bits,
+}
+
+/// [`Permissions`], in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bits {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl From<Permissions> for Bits {
+    fn from(Permissions { uid, gid, mode }: Permissions) -> Self {
+        Self { uid, gid, mode }
+    }
+}
+
+impl From<Bits> for Permissions {
+    fn from(Bits { uid, gid, mode }: Bits) -> Self {
+        Self { uid, gid, mode: mode & 0o777 }
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    state: State,
+    /// Keeps other daemons from writing the same file; taken when there is something to write.
+    lock: Option<Flock<File>>,
+}
+
+impl StateFile {
+    /// Reads the file, if there is one. What is wrong with it is said, and set aside.
+    pub(crate) fn load(path: PathBuf) -> Self {
+        let mut held = Held::default();
+        match read(&path, &mut held.lock) {
+            Ok(state) => held.state = state,
+            Err(why) => say(format_args!("{}: {why}", path.display())),
+        }
+        Self { path, held: Mutex::new(held) }
+    }
+
+    /// What is kept now.
+    pub(super) fn state(&self) -> State {
+        self.held.lock().state.clone()
+    }
+
+    /// Changes what is kept.
+    ///
+    /// # Errors
+    /// Why it is not kept, for people: it is forgotten with this process.
+    ///
+    /// # Blocking
+    /// On the disk.
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), String> {
+        let mut held = self.held.lock();
+        let before = held.state.clone();
+        change(&mut held.state);
+        if held.state == before {
+            return Ok(());
+        }
+        held.state.version = VERSION;
+        let failure = |error: io::Error| format!("{}: {error}", self.path.display());
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
+        make_folder(folder).map_err(failure)?;
+        if held.lock.is_none() {
+            held.lock = Some(lock(&self.path)?);
+        }
+        write(&self.path, folder, &held.state).map_err(failure)
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+}
+
+/// Takes the lock that goes with a file.
+fn lock(path: &Path) -> Result<Flock<File>, String> {
+    let path = beside(path, ".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => {
+            format!("{}: another pcapfs is using it (choose another --state)", path.display())
+        }
+        errno => format!("{}: {errno}", path.display()),
+    })
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn read(path: &Path, held: &mut Option<Flock<File>>) -> Result<State, String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MAX_FILE => {
+            return Err("far too long; captures made by pcapfs init are not there".to_owned());
+        }
+        Ok(_) => {}
+        // Where nothing can be, nothing was kept. That nothing can be kept is said when there is
+        // something to keep.
+        Err(error) => {
+            log::debug!("{}: {error}", path.display());
+            return Ok(State::default());
+        }
+    }
+    *held = Some(lock(path)?);
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let read = serde_json::from_slice::<State>(&bytes).map_err(|error| error.to_string());
+    let read = read.and_then(|state| match state.version {
+        VERSION => Ok(state),
+        other => Err(format!("version {other}, which this program does not know")),
+    });
+    read.map_err(|why| {
+        let aside = beside(path, ".damaged");
+        let moved = match fs::rename(path, &aside) {
+            Ok(()) => format!("it is {} now", aside.display()),
+            Err(error) => format!("and cannot be set aside: {error}"),
+        };
+        format!("damaged ({why}), {moved}; captures made by pcapfs init are not there")
+    })
+}
+
+fn write(path: &Path, folder: &Path, state: &State) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".pcapfs-state-").tempfile_in(folder)?;
+    let text = serde_json::to_vec_pretty(state)?;
+    file.write_all(&text)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    // The name as well; where directories cannot be synced, nobody could do more.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+/// Where a daemon keeps its state if it is not told: with its rings if it has a directory of its own
+/// for them, or else at a place made of its mount point. `None` if there is no such place.
+pub(super) fn default_path(own_ring_dir: Option<&Path>, mountpoint: &Path) -> Option<PathBuf> {
+    if let Some(directory) = own_ring_dir {
+        return Some(directory.join("pcapfs.state"));
+    }
+    let name = format!("{}.state", escaped(mountpoint));
+    if geteuid().is_root() {
+        return Some(Path::new(DIRECTORY).join(name));
+    }
+    let home =
+        |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = home("XDG_STATE_HOME").or_else(|| Some(home("HOME")?.join(".local/state")))?;
+    Some(directory.join("pcapfs").join(name))
+}
+
+/// A path as one name.
+fn escaped(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
+    let mut name = String::new();
+    for &byte in bytes {
+        match byte {
+            b'/' => name.push('-'),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' => name.push(char::from(byte)),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(alias: &str) -> Saved {
+        Saved {
+            alias: alias.to_owned(),
+            interface: "eth0".to_owned(),
+            filter: Some("tcp".to_owned()),
+            snaplen: 262_144,
+            precision: SavedPrecision::Nano,
+            ring: 64 << 20,
+            permissions: Permissions { uid: 1, gid: 2, mode: 0o750 }.into(),
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pcapfs.state");
+        let file = StateFile::load(path.clone());
+        file.change(|_| {}).unwrap();
+        assert!(!path.exists(), "there is nothing to keep");
+        file.change(|state| state.captures.push(saved("web"))).unwrap();
+        let kept = file.state();
+        let other = StateFile::load(path.clone());
+        assert_eq!(other.state(), State::default(), "it is in use");
+        assert!(other.change(|state| state.captures.clear()).is_ok(), "nothing to change");
+        let error = other.change(|state| state.captures.push(saved("dns"))).unwrap_err();
+        assert!(error.contains("another pcapfs is using it"), "{error}");
+        drop((file, other));
+        assert_eq!(StateFile::load(path).state(), kept);
+    }
+
+    #[test]
+    fn what_was_cut_short_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pcapfs.state");
+        StateFile::load(path.clone()).change(|state| state.captures.push(saved("web"))).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() - 2 {
+            fs::write(&path, &whole[..len]).unwrap();
+            let file = StateFile::load(path.clone());
+            assert_eq!(file.state(), State::default(), "{len}");
+            assert!(!path.exists() && beside(&path, ".damaged").exists(), "{len}");
+            file.change(|state| state.captures.push(saved("dns"))).unwrap();
+            assert!(path.exists(), "{len}");
+        }
+    }
+
+    #[test]
+    fn paths_become_names() {
+        for (path, name) in [("/captures", "captures"), ("/a/b-c d", "a-b%2dc%20d"), ("/", "")] {
+            assert_eq!(escaped(Path::new(path)), name);
+        }
+        let own = default_path(Some(Path::new("/rings")), Path::new("/captures"));
+        assert_eq!(own, Some("/rings/pcapfs.state".into()));
+    }
+}
