@@ -13,8 +13,10 @@
 //! Beside the spine stand the protocols, pure: bytes and time in, values out, no I/O and no clock.
 //! [`decode`] finds addresses, ports and payload in a packet, [`tcp`] makes streams of segments,
 //! both as [extents](extent::Extent) and without a copy of payload; [`http`] finds the transactions
-//! in a pair of streams. The flow engine that will run them over a store, and show flows as
-//! directories, is not there yet.
+//! in a pair of streams, and [`tls`] reads what hellos say in the clear.
+//!
+//! [`flow`] runs them over a store, as one more cursor: flows with their packets, streams and
+//! transactions, as views of what the store retains.
 //!
 //! Promises, each with a test:
 //!
@@ -22,6 +24,7 @@
 //!   boundary, and knows exactly how many packets it lost.
 //! * What a cursor has handed out at any moment is a prefix of a well-formed savefile.
 //! * Counters add up, whenever they are read ([`pipeline::Counters`]).
+//! * Flows never hold up the capture, and stay within their bounds ([`flow::Limits`]).
 //! * Bytes from the wire or from a foreign file never panic and never size an allocation unchecked.
 //!
 //! `unsafe` lives in [`ring`]'s map, [`savefile`]'s map, the signal handler that guards both, and

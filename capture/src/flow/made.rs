@@ -108,6 +108,11 @@ impl<K: Copy + Eq + Hash> Contents<K> {
         Some(made)
     }
 
+    /// Whether there is room for this many bytes.
+    pub(super) fn has_room(&self, len: u64) -> bool {
+        self.room.load(Ordering::Relaxed) >= len
+    }
+
     fn take(&self, len: u64) -> Option<Arc<Made>> {
         let order = Ordering::Relaxed;
         self.room.fetch_update(order, order, |room| room.checked_sub(len)).ok()?;

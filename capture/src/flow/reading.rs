@@ -451,6 +451,10 @@ impl Shared {
                 let (len, exchange, request) = (part.decoded, exchange.clone(), http.request);
                 drop(table);
                 let streams = FlowStreams::new(self, id, request);
+                if !self.bodies.has_room(len) {
+                    // What is kept in case somebody asks again.
+                    self.hars.lock().clear();
+                }
                 let made = self.bodies.get((id, index, direction), len, || {
                     render::body(&exchange, direction, &streams).unwrap_or_default()
                 });

@@ -80,6 +80,13 @@ pub(super) fn body(exchange: &Exchange, side: Side, streams: &FlowStreams<'_>) -
 #[derive(Debug, Default)]
 pub(super) struct Hars(Vec<(u64, usize, Arc<Made>)>);
 
+impl Hars {
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 impl Shared {
     /// `http.har` of a flow as of now.
     pub(super) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
@@ -128,6 +135,10 @@ impl Shared {
         let len = |hars: &Hars| hars.0.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();
         while hars.0.len() > 1 && len(&hars).saturating_add(bytes.len()) > HARS {
             hars.0.remove(0);
+        }
+        if !self.bodies.has_room(bytes.len() as u64) {
+            // What is kept in case somebody asks again goes before what somebody asks for.
+            hars.clear();
         }
         let made = self.bodies.keep(bytes).ok_or(OpenError::NoRoom)?;
         hars.0.push((id, count, Arc::clone(&made)));
