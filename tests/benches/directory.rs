@@ -70,7 +70,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
 }
 
 /// A savefile of that many SYNs.
-pub(crate) fn capture(flows: u32) -> std::path::PathBuf {
+fn capture(flows: u32) -> std::path::PathBuf {
     cached(&format!("syn-{flows}.pcap"), |path| write(path, flows).expect("the disk has room"))
 }
 

@@ -27,7 +27,6 @@ mod program;
 mod report;
 #[allow(dead_code, reason = "shared with the other benchmark")]
 mod sample;
-mod spread;
 
 use std::process::ExitCode;
 
@@ -43,7 +42,6 @@ const PARTS: &[Part] = &[
     Part { name: "live", tools: &["ip", "tcpreplay"], measure: live::measure },
     Part { name: "directory", tools: &["ls"], measure: directory::measure },
     Part { name: "growth", tools: &[], measure: growth::measure },
-    Part { name: "spread", tools: &[], measure: spread::measure },
 ];
 
 fn main() -> ExitCode {

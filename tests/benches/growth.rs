@@ -81,7 +81,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
 }
 
 /// A savefile of [`PACKETS`] packets, or of a multiple of them, in that many flows.
-pub(crate) fn capture(flows: u32, times: u32) -> PathBuf {
+fn capture(flows: u32, times: u32) -> PathBuf {
     let name = format!("segments-{flows}-{times}.pcap");
     cached(&name, |path| write(path, flows, times).expect("room on the disk"))
 }

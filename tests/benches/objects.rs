@@ -19,7 +19,7 @@ use crate::sample::Sample;
 const ARGUMENTS: [&str; 6] = ["--flows", "11000", "--body", "400000", "--interleave", "64"];
 
 /// The capture, made with the generator if it is not there yet; `None` without the generator.
-pub(crate) fn capture() -> Option<PathBuf> {
+fn capture() -> Option<PathBuf> {
     let generator = require::generator("wiregen.py")?;
     let name = "wiregen-11000-400000-64.pcap";
     Some(cached(name, |path| {
