@@ -21,11 +21,11 @@ use crate::tcp::Direction;
 /// What the engine has found.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// A flow has begun, and looked like this.
-    Opened(Box<Meta>),
+    /// A flow has begun, or one without transactions has ended, and looked like this.
+    Flow(Box<Meta>),
     /// A transaction of a flow has ended.
     Transaction { id: u64, request: Direction, transaction: Box<Transaction> },
-    /// A flow has ended.
+    /// A flow with transactions has ended.
     Closed { id: u64 },
     /// A flow leaves the tree.
     Gone { id: u64 },
@@ -67,7 +67,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>
                     decoded = decoded.saturating_add(exchange.decoded());
                     Done::Exchange { id, exchange }
                 }
-                Job::Opened(meta) => Done::Flow(meta),
+                Job::Flow(meta) => Done::Flow(meta),
                 Job::Closed { id } => Done::Closed { id },
                 Job::Gone { id } => Done::Gone { id },
                 Job::Reached { number, is_over } => Done::Reached { number, is_over },
@@ -106,14 +106,17 @@ fn tell(shared: &Shared, done: &mut Vec<Done>, log: &mut LogWriter, lines: &mut 
     // Freed without the table.
     let mut gone = Vec::new();
     let mut told = Vec::new();
-    let mut table = shared.table.write();
+    let needs_table = |one: &Done| !matches!(one, Done::Flow(_) | Done::Reached { .. });
+    let mut table = done.iter().any(needs_table).then(|| shared.table.write());
     for one in done.drain(..) {
-        match one {
-            Done::Flow(meta) => told.push(Told::Flow(meta)),
-            Done::Exchange { id, exchange } => table.add_exchange(id, exchange),
-            Done::Closed { id } => told.extend(closed(shared, &mut table, id)),
-            Done::Gone { id } => gone.push(table.remove(id)),
-            Done::Reached { number, is_over } => told.push(Told::Reached { number, is_over }),
+        match (one, &mut table) {
+            (Done::Flow(meta), _) => told.push(Told::Flow(meta)),
+            (Done::Reached { number, is_over }, _) => told.push(Told::Reached { number, is_over }),
+            (Done::Exchange { id, exchange }, Some(table)) => table.add_exchange(id, exchange),
+            (Done::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
+            (Done::Gone { id }, Some(table)) => gone.push(table.remove(id)),
+            // It was asked for if anything needs it.
+            (_, None) => {}
         }
     }
     drop(table);

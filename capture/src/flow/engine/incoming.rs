@@ -140,7 +140,7 @@ impl Engine {
         flow.packets.push(arrival.number, arrival.record_len);
         if is_new {
             self.shared.opened.fetch_add(1, Ordering::Relaxed);
-            self.outbox.push(Job::Opened(Box::new(Meta::of(flow))));
+            self.outbox.push(Job::Flow(Box::new(Meta::of(flow))));
         }
         if flow.packets.len() / EXPIRE_EVERY > before {
             flow.expire(self.oldest);

@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::meta::State;
+use super::meta::{Meta, State};
 use super::one::{Flow, News, Tools, Totals};
 use super::recorder::Job;
 use super::table::{Place, Table};
@@ -309,7 +309,17 @@ impl Engine {
                         _ => &self.shared.closed,
                     };
                     count.fetch_add(1, Ordering::Relaxed);
-                    self.outbox.push(Job::Closed { id });
+                    let job = match table.get(place) {
+                        // Nothing of it is decoded, so the recorder need not ask for the table,
+                        // which this thread has most of the time.
+                        Some(flow) if flow.http.is_none() => {
+                            flow.is_sealed = true;
+                            flow.expire(self.oldest);
+                            Job::Flow(Box::new(Meta::of(flow)))
+                        }
+                        _ => Job::Closed { id },
+                    };
+                    self.outbox.push(job);
                     self.resting.push_back((after(self.clock.0, AFTERWARDS), place));
                 }
             }
