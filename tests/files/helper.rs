@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
-use pcapfs_tests::{Host, Net, Running, Traffic, run, skip_unless, tool, wait_for, wait_until};
+use pcapfs_tests::{
+    Host, Net, Running, Traffic, binary, run, skip_unless, tool, wait_for, wait_until,
+};
+use serde_json::Value;
 
 /// A line of `/proc/PID/status`, without its name.
 #[track_caller]
@@ -451,6 +455,42 @@ fn another_user_does_as_well() {
     let metadata = fs::metadata(host.file("trace")).unwrap();
     let found = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
     assert_eq!(found, (65_534, Host::GROUP, 0o700));
+    let _ = host.umount().success();
+    host.wait_gone();
+}
+
+#[test]
+fn a_configured_daemon_is_steered_through_its_socket() {
+    skip_unless!(root, "nsenter");
+    let host = Host::new();
+    let config = host.path("pcapfs.toml");
+    fs::write(&config, "[[capture]]\nalias = \"web\"\nsource = \"lo\"\nfilter = \"tcp port 80\"\n")
+        .unwrap();
+    let run_dir = host.path("run");
+    fs::create_dir(&run_dir).unwrap();
+    chown(&run_dir, Some(Host::USER), None).unwrap();
+    let socket = run_dir.join("control.sock");
+    let options = format!("config={},socket={}", config.display(), socket.display());
+    let _ = host.mount("none", &options).success();
+    let pcapfs = |words: &[&str]| {
+        let mut command = Command::new(binary("pcapfs"));
+        command.arg("--socket").arg(&socket).args(words);
+        run(&mut command, 20).success()
+    };
+    let aliases = || -> Vec<String> {
+        let listed: Value = serde_json::from_str(pcapfs(&["list", "--json"]).text()).unwrap();
+        let captures = listed.as_array().unwrap().iter();
+        captures.map(|capture| capture["alias"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(aliases(), ["web"]);
+    let _ = pcapfs(&["init", "lo", "udp port 53", "--alias", "dns"]);
+    assert_eq!(aliases(), ["web", "dns"]);
+    // What was made is there again with the next daemon.
+    let before = host.daemon().unwrap();
+    kill(before, Signal::SIGKILL).unwrap();
+    let (_, took) = answers_again(&host, before);
+    eprintln!("both are there again after {took:?}");
+    assert_eq!(aliases(), ["web", "dns"]);
     let _ = host.umount().success();
     host.wait_gone();
 }
