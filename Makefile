@@ -56,6 +56,10 @@ $(TOOLS)/bin/cargo-deb:
 
 # A Debian package, in target/debian.
 deb: build $(TOOLS)/bin/cargo-deb
+	mkdir -p "$(RELEASE)/completions"
+	"$(RELEASE)/pcapfs" completions bash > "$(RELEASE)/completions/pcapfs"
+	"$(RELEASE)/pcapfs" completions zsh > "$(RELEASE)/completions/_pcapfs"
+	"$(RELEASE)/pcapfs" completions fish > "$(RELEASE)/completions/pcapfs.fish"
 	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deb --locked --no-build --strip -p pcapfs -o "$(CURDIR)/target/debian/"
 
 # As root: installs the package on a Debian 12 made for the purpose, and removes it.
