@@ -418,7 +418,9 @@ mod tests {
         );
         let lookup = message(1, 5, b"name\0");
         assert_eq!(parse(&lookup).map(|one| one.request), Some(Request::Lookup(b"name")));
-        assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::Other));
+        assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::FileSystem));
+        // FUSE_FLUSH
+        assert_eq!(parse(&message(25, 5, b"")).map(|one| one.request), Some(Request::Other));
         let pairs = [7u64, 1, 9, 2].map(u64::to_ne_bytes).concat();
         assert_eq!(forgotten(&pairs).collect::<Vec<_>>(), [(7, 1), (9, 2)]);
     }
@@ -463,5 +465,18 @@ mod tests {
         assert_eq!(u64_at(&open_reply(8, Opening::Direct), 0), Some(8));
         assert_eq!(open_reply(8, Opening::Direct)[8], 1);
         assert_eq!(open_reply(8, Opening::Cached)[8], 0);
+        assert_eq!(file_system_reply().len(), 80);
+        let listed = Listed { inode: 11, kind: Kind::Directory, name: "bodies", cookie: 7 };
+        let mut page = Page::new(200);
+        assert!(page.add_ahead(&listed, || Some(attributes)));
+        assert!(!page.add_ahead(&listed, || unreachable!("there is no room for it")));
+        let page = page.into_bytes();
+        assert_eq!(page[..ENTRY_LEN], entry);
+        // Inode, cookie, length and kind, name: struct fuse_dirent.
+        assert_eq!((u64_at(&page, 128), u64_at(&page, 136)), (Some(11), Some(7)));
+        assert_eq!(
+            (u32_at(&page, 144), &page[152..158], page.len()),
+            (Some(6), &b"bodies"[..], 160)
+        );
     }
 }
