@@ -62,7 +62,7 @@ use log::{LineLog, LogWriter};
 use made::Contents;
 use one::Flow;
 pub use reading::{OpenError, ReadError, Reading};
-use recorder::Logs;
+use recorder::{Logs, Queue};
 use render::Hars;
 use table::Table;
 
@@ -314,15 +314,17 @@ impl Flows {
             conflicts: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
         });
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, jobs) = sync_channel(QUEUE);
+        let (back, spent) = sync_channel(2 * QUEUE);
+        let queue = Queue { jobs, spent: back };
         let recorder = Arc::clone(&shared);
         let recorder = thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || recorder::run(&recorder, logs, &receiver))?;
+            .spawn(move || recorder::run(&recorder, logs, &queue))?;
         let engine = Arc::clone(&shared);
         let engine = thread::Builder::new()
             .name("flows".to_owned())
-            .spawn(move || Engine::new(engine, sender, options).run())?;
+            .spawn(move || Engine::new(engine, sender, spent, options).run())?;
         Ok(Self { shared, threads: Mutex::new(vec![engine, recorder]) })
     }
 

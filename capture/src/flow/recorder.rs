@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::Shared;
 use super::exchange::{Exchange, is_decoded};
@@ -50,10 +50,11 @@ const PORTION: u64 = 8 << 20;
 ///
 /// The engine has the table most of the time, and being woken when it lets go of it takes longer
 /// than most jobs: the table is asked for once for a batch, and then to write once.
-pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>>) {
+pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
     let mut lines = Vec::new();
     let mut done = Vec::new();
-    while let Ok(batch) = jobs.recv() {
+    let mut spent = Vec::new();
+    while let Ok(batch) = queue.jobs.recv() {
         let mut decoded = 0_u64;
         for (job, found) in find(shared, batch) {
             if shared.stop.load(Ordering::Relaxed) {
@@ -65,6 +66,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>
                     let (exchange, line) = ended(&streams, id, &transaction);
                     append(&mut logs.http, &line);
                     decoded = decoded.saturating_add(exchange.decoded());
+                    spent.push(Spent::Transaction(transaction));
                     Done::Exchange { id, exchange }
                 }
                 Job::Flow(meta) => Done::Flow(meta),
@@ -73,12 +75,31 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, jobs: &Receiver<Vec<Job>
                 Job::Reached { number, is_over } => Done::Reached { number, is_over },
             });
             if decoded > PORTION {
-                tell(shared, &mut done, &mut logs.flows, &mut lines);
+                tell(shared, &mut done, &mut logs.flows, &mut lines, &mut spent);
                 decoded = 0;
             }
         }
-        tell(shared, &mut done, &mut logs.flows, &mut lines);
+        tell(shared, &mut done, &mut logs.flows, &mut lines, &mut spent);
+        // If the engine does not take them, they are freed here.
+        let _ = queue.spent.try_send(std::mem::take(&mut spent));
     }
+}
+
+/// What comes from the engine, and what goes back.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) jobs: Receiver<Vec<Job>>,
+    /// For the engine to free: memory that one thread allocates and another frees has both wait for
+    /// the allocator, most of the time with a million small flows.
+    pub(super) spent: SyncSender<Vec<Spent>>,
+}
+
+/// What a job was made of.
+#[derive(Debug)]
+#[expect(dead_code, reason = "only to be freed")]
+pub(super) enum Spent {
+    Flow(Box<Meta>),
+    Transaction(Box<Transaction>),
 }
 
 /// A job that is done as far as it can be without the table.
@@ -102,7 +123,13 @@ enum Done {
 }
 
 /// Puts what was done into the tree and the log of flows, in order.
-fn tell(shared: &Shared, done: &mut Vec<Done>, log: &mut LogWriter, lines: &mut Vec<u8>) {
+fn tell(
+    shared: &Shared,
+    done: &mut Vec<Done>,
+    log: &mut LogWriter,
+    lines: &mut Vec<u8>,
+    spent: &mut Vec<Spent>,
+) {
     // Freed without the table.
     let mut gone = Vec::new();
     let mut told = Vec::new();
@@ -123,7 +150,10 @@ fn tell(shared: &Shared, done: &mut Vec<Done>, log: &mut LogWriter, lines: &mut 
     drop(gone);
     for one in told {
         match one {
-            Told::Flow(meta) => lines.extend(meta.line()),
+            Told::Flow(meta) => {
+                lines.extend(meta.line());
+                spent.push(Spent::Flow(meta));
+            }
             Told::Reached { number, is_over } => {
                 append(log, &std::mem::take(lines));
                 shared.recorded.store(number, Ordering::Release);

@@ -6,13 +6,13 @@ mod leaving;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::meta::{Meta, State};
 use super::one::{Flow, News, Tools, Totals};
-use super::recorder::Job;
+use super::recorder::{Job, Spent};
 use super::table::{Place, Table};
 use super::timer::Timers;
 use super::window::Window;
@@ -58,6 +58,8 @@ struct Position {
 pub(super) struct Engine {
     shared: Arc<Shared>,
     jobs: SyncSender<Vec<Job>>,
+    /// What the recorder is done with, to free.
+    spent: Receiver<Vec<Spent>>,
     bell: Arc<Bell>,
     options: Options,
     settings: Settings,
@@ -86,7 +88,12 @@ pub(super) struct Engine {
 
 impl Engine {
     /// To be called on the thread it will run on, which its bell wakes.
-    pub(super) fn new(shared: Arc<Shared>, jobs: SyncSender<Vec<Job>>, options: Options) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        jobs: SyncSender<Vec<Job>>,
+        spent: Receiver<Vec<Spent>>,
+        options: Options,
+    ) -> Self {
         let thread = thread::current();
         let bell = Bell::new(move || thread.unpark());
         shared.store.bells().hang(Arc::clone(&bell));
@@ -95,6 +102,7 @@ impl Engine {
         Self {
             shared,
             jobs,
+            spent,
             bell,
             options,
             settings: Settings { policy: options.policy, ..Settings::default() },
@@ -354,6 +362,7 @@ impl Engine {
         if self.outbox.is_empty() {
             return Ok(());
         }
+        drop(self.spent.try_iter().collect::<Vec<_>>());
         self.jobs.send(std::mem::take(&mut self.outbox)).map_err(drop)
     }
 }
