@@ -136,6 +136,14 @@ fn list(flow: Option<&Flow>, direction: Direction, range: Range<u64>, wanted: &m
     }
 }
 
+/// The direction in which a side sends, where requests go in `request`.
+pub(super) fn sender(side: Side, request: Direction) -> Direction {
+    match side {
+        Side::Request => request,
+        Side::Response => request.other(),
+    }
+}
+
 /// The streams of a flow, as HTTP calls them.
 #[derive(Debug)]
 pub(super) struct FlowStreams<'a> {
@@ -183,7 +191,7 @@ impl Found {
             if *room == 0 || range.end.saturating_sub(range.start) > MAX_FOUND {
                 continue;
             }
-            let direction = if side == Side::Request { request } else { request.other() };
+            let direction = sender(side, request);
             let mut wanted = Vec::new();
             list(flow, direction, range.clone(), &mut wanted);
             let Some(left) = room.checked_sub(wanted.len()) else {
@@ -232,14 +240,6 @@ impl<'a> FlowStreams<'a> {
     pub(super) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
         Found::default().streams(shared, id, request)
     }
-
-    /// The direction in which a side sends.
-    pub(super) fn direction(&self, side: Side) -> Direction {
-        match side {
-            Side::Request => self.request,
-            Side::Response => self.request.other(),
-        }
-    }
 }
 
 impl Streams for FlowStreams<'_> {
@@ -252,7 +252,7 @@ impl Streams for FlowStreams<'_> {
             };
             sink(piece);
         };
-        let direction = self.direction(side);
+        let direction = sender(side, self.request);
         let len = range.end.saturating_sub(range.start);
         let read = match self.found.part(side, &range) {
             Some(wanted) => self.shared.gather(&wanted, &mut counting),

@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::exchange::Exchange;
-use super::gather::FlowStreams;
+use super::gather::{FlowStreams, sender};
 use super::log::Cache;
 use super::made::Made;
 use super::{File, Log, Seek, Shared, render};
 use crate::http::body::Piece;
-use crate::http::transaction::Direction as Side;
 use crate::savefile::pcap;
 use crate::tcp::Direction;
 
@@ -440,10 +439,7 @@ impl Shared {
                 let exchange = http.exchange(index).ok_or(OpenError::Gone)?;
                 let part = exchange.part(direction).filter(|part| !part.file.is_empty());
                 let part = part.ok_or(OpenError::Gone)?;
-                let sends = match direction {
-                    Side::Request => http.request,
-                    Side::Response => http.request.other(),
-                };
+                let sends = sender(direction, http.request);
                 if part.is_plain {
                     let ranges = part.ranges().into();
                     return Ok(Content::Pieces { id, direction: sends, ranges });

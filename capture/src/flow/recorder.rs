@@ -69,10 +69,10 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
                     spent.push(Spent::Transaction(transaction));
                     Done::Exchange { id, exchange }
                 }
-                Job::Flow(meta) => Done::Flow(meta),
+                Job::Flow(meta) => Done::Told(Told::Flow(meta)),
                 Job::Closed { id } => Done::Closed { id },
                 Job::Gone { id } => Done::Gone { id },
-                Job::Reached { number, is_over } => Done::Reached { number, is_over },
+                Job::Reached { number, is_over } => Done::Told(Told::Reached { number, is_over }),
             });
             if decoded > PORTION {
                 tell(shared, &mut done, &mut logs.flows, &mut lines, &mut spent);
@@ -104,8 +104,6 @@ pub(super) enum Spent {
 
 /// A job that is done as far as it can be without the table.
 enum Done {
-    /// A line of `flows.jsonl`.
-    Flow(Box<Meta>),
     Exchange {
         id: u64,
         exchange: Exchange,
@@ -116,6 +114,14 @@ enum Done {
     Gone {
         id: u64,
     },
+    /// It needs no table.
+    Told(Told),
+}
+
+/// What is left of a job when the table is not needed any more.
+enum Told {
+    /// A line of `flows.jsonl`.
+    Flow(Box<Meta>),
     Reached {
         number: u64,
         is_over: bool,
@@ -133,12 +139,11 @@ fn tell(
     // Freed without the table.
     let mut gone = Vec::new();
     let mut told = Vec::new();
-    let needs_table = |one: &Done| !matches!(one, Done::Flow(_) | Done::Reached { .. });
+    let needs_table = |one: &Done| !matches!(one, Done::Told(_));
     let mut table = done.iter().any(needs_table).then(|| shared.table.write());
     for one in done.drain(..) {
         match (one, &mut table) {
-            (Done::Flow(meta), _) => told.push(Told::Flow(meta)),
-            (Done::Reached { number, is_over }, _) => told.push(Told::Reached { number, is_over }),
+            (Done::Told(one), _) => told.push(one),
             (Done::Exchange { id, exchange }, Some(table)) => table.add_exchange(id, exchange),
             (Done::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
             (Done::Gone { id }, Some(table)) => gone.push(table.remove(id)),
@@ -168,12 +173,6 @@ fn tell(
     append(log, &std::mem::take(lines));
 }
 
-/// What is left of a job when the table is not needed any more.
-enum Told {
-    Flow(Box<Meta>),
-    Reached { number: u64, is_over: bool },
-}
-
 /// Pieces of bodies that are found at once: two megabytes of places. Bodies beyond are found when
 /// they are read.
 const MAX_PIECES: usize = 1 << 15;
@@ -187,14 +186,11 @@ fn find(shared: &Shared, batch: Vec<Job>) -> Vec<(Job, Found)> {
             .any(|message| is_decoded(&message.body)),
         _ => false,
     };
-    if !batch.iter().any(needs) {
-        return batch.into_iter().map(|job| (job, Found::default())).collect();
-    }
     let mut room = MAX_PIECES;
-    let table = shared.table.read();
+    let table = batch.iter().any(needs).then(|| shared.table.read());
     let found = batch.into_iter().map(|job| {
-        let found = match &job {
-            Job::Transaction { id, request, transaction } if needs(&job) => {
+        let found = match (&job, &table) {
+            (Job::Transaction { id, request, transaction }, Some(table)) => {
                 Found::of(table.flow(*id), *request, transaction, &mut room)
             }
             _ => Found::default(),

@@ -66,6 +66,11 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    /// Whether its size is known only when it was made.
+    pub(crate) const fn is_measured_by_making(self) -> bool {
+        matches!(self, Self::File(File::Transcript | File::Har))
+    }
+
     /// Whether only flows with HTTP have it.
     pub(crate) const fn is_of_http(self) -> bool {
         match self {

@@ -14,7 +14,7 @@ use super::captures::Entry;
 use super::error::Error;
 use super::file::{Content, FlowFile, OpenFile, Opener};
 use super::known::{Begins, Version};
-use super::node::{FLOW_LEAVES, LEAVES, Leaf, Node, Part};
+use super::node::{self, FLOW_LEAVES, LEAVES, Leaf, Node, Part};
 use super::{Access, Kind, Tree, Wanted};
 
 /// Bytes of a file that is read through the page cache: what is larger is read in pieces so large
@@ -71,9 +71,15 @@ impl Tree {
                 let stat = entry.and_then(|entry| entry.capture.flows().stat(id, file));
                 stat.is_none_or(|stat| stat.size <= SMALL)
             }
-            Some(Node::Flow(.., Part::File(File::Har | File::Transcript))) => false,
+            Some(Node::Flow(.., part)) => !part.is_measured_by_making(),
             _ => true,
         }
+    }
+
+    /// The same of looking a name up, in whatever directory.
+    pub(crate) fn is_found_quickly(name: &[u8]) -> bool {
+        let part = std::str::from_utf8(name).ok().and_then(node::flow_leaf);
+        part.is_none_or(|part| !part.is_measured_by_making())
     }
 
     /// Opens a savefile of a capture for somebody who does not come through the kernel; the handle

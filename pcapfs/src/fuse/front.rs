@@ -55,9 +55,6 @@ const SOCKET_BUFFER: usize = 1 << 20;
 /// Most slices a cursor hands out at once, and the header.
 const MAX_SLICES: usize = 8;
 
-/// Names of files whose size is known only when they were made.
-const SLOW: [&[u8]; 2] = [b"http", b"http.har"];
-
 /// How long a thread that has answered a step of a walk waits awake for the next. Being woken takes
 /// 30 us on a virtual machine with idle processors, most of what a step takes.
 const AWAKE: Duration = Duration::from_micros(50);
@@ -229,7 +226,7 @@ impl Shared {
                 self.tree.file(read.handle).is_some_and(|file| file.is_small_and_final())
             }
             Request::Open { .. } | Request::Attributes => self.tree.is_quick(message.inode),
-            Request::Lookup(name) => !SLOW.contains(&name),
+            Request::Lookup(name) => Tree::is_found_quickly(name),
             Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => false,
             _ => true,
         }

@@ -285,14 +285,15 @@ impl Page {
 
     /// Adds a name; false if there is no room for it.
     pub(super) fn add(&mut self, listed: &Listed<'_>) -> bool {
-        self.has_room(listed.name, 0) && {
+        let has_room = self.has_room(listed.name, 0);
+        if has_room {
             self.put(listed);
-            true
         }
+        has_room
     }
 
     /// Whether a name has room, behind as many bytes.
-    pub(super) fn has_room(&self, name: &str, before: usize) -> bool {
+    fn has_room(&self, name: &str, before: usize) -> bool {
         let len = before + (DIRENT_LEN + name.len()).next_multiple_of(8);
         self.bytes.len() + len <= self.size
     }
