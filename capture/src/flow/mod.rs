@@ -414,7 +414,7 @@ impl Flows {
     /// [`OpenError`]
     pub fn open(&self, id: u64, file: File, beginning: u64) -> Result<Reading, OpenError> {
         let content = self.shared.content(id, file, beginning)?;
-        Ok(Reading::new(Arc::clone(&self.shared), content))
+        Reading::new(Arc::clone(&self.shared), content).ok_or(OpenError::Gone)
     }
 
     /// Size of a log; with `beginning`, of the log that begins there.
@@ -431,8 +431,7 @@ impl Flows {
     /// Opens a log that begins at `beginning`.
     #[must_use]
     pub fn open_log(&self, log: Log, beginning: u64) -> Reading {
-        let content = reading::Content::Log { log, begin: beginning, cache: Default::default() };
-        Reading::new(Arc::clone(&self.shared), content)
+        Reading::of_log(Arc::clone(&self.shared), log, beginning)
     }
 
     /// Ends the threads. What was found stays readable.
@@ -523,7 +522,7 @@ impl Shared {
             return (!part.file.is_empty()).then_some((part.decoded, part.decoded));
         }
         let content = self.content(id, file, beginning).ok()?;
-        let size = content.len(self);
+        let size = content.len(self)?;
         let holes = match content {
             reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),
             _ => 0,

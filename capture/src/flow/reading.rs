@@ -86,7 +86,16 @@ impl Kind {
 }
 
 impl Reading {
-    pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
+    /// `None` if what it is made of has left since `content` was looked up: an empty file where
+    /// there was none would be a lie.
+    pub(super) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
+        let end = content.len(&shared)?;
+        Some(Self { shared, content, end, at_end: false, holes: Holes::default() })
+    }
+
+    /// Of the lines of a whole capture from `begin` on.
+    pub(super) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
+        let content = Content::Log { log, begin, cache: Cache::default() };
         let mut reading = Self { shared, content, end: 0, at_end: false, holes: Holes::default() };
         reading.rearm();
         reading
@@ -141,7 +150,7 @@ impl Reading {
     /// Moves the end to the newest, since the opener was told the size.
     pub fn rearm(&mut self) {
         // What is gone keeps the end it had.
-        self.end = self.end.max(self.content.len(&self.shared));
+        self.end = self.end.max(self.content.len(&self.shared).unwrap_or(0));
     }
 
     /// The size its opener was to be told, if the content was made when it was opened (`meta.json`,
@@ -157,7 +166,7 @@ impl Reading {
     /// The next place of a kind at or after `offset`; `None` behind the end, or if only holes follow.
     #[must_use]
     pub fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
-        let end = self.content.len(&self.shared).max(self.end);
+        let end = self.content.len(&self.shared).map_or(self.end, |end| end.max(self.end));
         if offset >= end {
             return None;
         }
@@ -205,25 +214,24 @@ impl From<String> for ReadError {
 }
 
 impl Content {
-    /// Bytes there are now.
-    pub(super) fn len(&self, shared: &Shared) -> u64 {
-        match self {
+    /// Bytes there are now; `None` if the flow has left the tree.
+    pub(super) fn len(&self, shared: &Shared) -> Option<u64> {
+        Some(match self {
             Self::Frozen(made) => made.bytes().len() as u64,
             Self::Stream { id, direction } => {
                 let table = shared.table.read();
-                table.flow(*id).and_then(|flow| flow.stream(*direction)).map_or(0, |s| s.end())
+                table.flow(*id)?.stream(*direction).map_or(0, |stream| stream.end())
             }
             Self::Pieces { ranges, .. } => {
                 ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum()
             }
             Self::Packets { id, begin, .. } => {
-                let end = shared.table.read().flow(*id).map(|flow| flow.packets.record_bytes());
-                let records = end.map_or(0, |end| end.saturating_sub(*begin));
-                (pcap::FILE_HEADER_LEN as u64).saturating_add(records)
+                let end = shared.table.read().flow(*id)?.packets.record_bytes();
+                (pcap::FILE_HEADER_LEN as u64).saturating_add(end.saturating_sub(*begin))
             }
-            Self::Exchanges { id, kind, .. } => shared.measure(*id, *kind),
+            Self::Exchanges { id, kind, .. } => shared.measure(*id, *kind)?,
             Self::Log { log, begin, .. } => shared.log(*log).end().saturating_sub(*begin),
-        }
+        })
     }
 }
 
@@ -347,16 +355,17 @@ impl Shared {
         None
     }
 
-    /// Bytes of a file that has something for each transaction. What was never made is made.
-    fn measure(&self, id: u64, kind: Kind) -> u64 {
+    /// Bytes of a file that has something for each transaction; `None` if the flow has left the
+    /// tree. What was never made is made.
+    fn measure(&self, id: u64, kind: Kind) -> Option<u64> {
         let mut from = 0;
         loop {
             let table = self.table.read();
-            let Some(http) = table.flow(id).and_then(|flow| flow.http.as_ref()) else { return 0 };
+            let http = table.flow(id)?.http.as_ref()?;
             let unknown = http.exchanges.iter().enumerate().skip(from);
             let mut unknown = unknown.filter(|(_, exchange)| kind.len(exchange).is_none());
             let Some((index, exchange)) = unknown.next() else {
-                return http.exchanges.iter().filter_map(|exchange| kind.len(exchange)).sum();
+                return Some(http.exchanges.iter().filter_map(|exchange| kind.len(exchange)).sum());
             };
             let (request, exchange) = (http.request, exchange.clone());
             drop(table);
