@@ -2,7 +2,7 @@
 
 mod http_support;
 
-use capture::http::body::{self, Limits as BodyLimits};
+use capture::http::body::{self, Limits as BodyLimits, Workspace};
 use capture::http::har::{self, Har, Server};
 use capture::http::parser::{Counters, End, Event, Limits, Parser};
 use capture::http::record::{BodyRecord, Record};
@@ -267,7 +267,9 @@ fn records_transcripts_and_har() {
     let memory = Memory { request: request.into(), response: response.into() };
     let limits = BodyLimits::default();
     let [one] = &found[..] else { panic!("{found:#?}") };
-    let body = |direction| BodyRecord::measured(one, direction, &memory, &limits);
+    let body = |direction| {
+        BodyRecord::measured(one, direction, &memory, &limits, &mut Workspace::default())
+    };
     let record = Record::new(42, one, body(Direction::Request), body(Direction::Response));
     let json = serde_json::to_value(&record).unwrap();
     let expected = serde_json::json!({

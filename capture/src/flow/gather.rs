@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::Shared;
-use super::exchange::is_decoded;
+use super::found::Found;
 use super::locator::Place;
 use super::one::Flow;
 use crate::extent::Extent;
 use crate::http::body::{Piece, Streams};
-use crate::http::transaction::{Direction as Side, Transaction};
+use crate::http::transaction::Direction as Side;
 use crate::record;
 use crate::store::{Chunk, PinError};
 use crate::tcp::Direction;
@@ -122,18 +122,23 @@ impl Shared {
     }
 }
 
-/// Where the bytes of `range` are, all of it.
-fn list(flow: Option<&Flow>, direction: Direction, range: Range<u64>, wanted: &mut Vec<Wanted>) {
+/// Tells where the bytes of `range` are, all of it, in order.
+pub(super) fn list(
+    flow: Option<&Flow>,
+    direction: Direction,
+    range: Range<u64>,
+    wanted: &mut impl Extend<Wanted>,
+) {
     let mut at = range.start;
     let stream = flow.and_then(|flow| flow.stream(direction));
-    for chunk in stream.into_iter().flat_map(|stream| stream.chunks(range.clone())) {
-        let len = chunk.range.end.saturating_sub(chunk.range.start);
-        wanted.push(Wanted { len, extent: chunk.content.ok() });
+    let chunks = stream.into_iter().flat_map(|stream| stream.chunks(range.clone()));
+    wanted.extend(chunks.map(|chunk| {
         at = chunk.range.end;
-    }
-    if at < range.end {
-        wanted.push(Wanted { len: range.end.saturating_sub(at), extent: None });
-    }
+        let len = chunk.range.end.saturating_sub(chunk.range.start);
+        Wanted { len, extent: chunk.content.ok() }
+    }));
+    let rest = range.end.saturating_sub(at);
+    wanted.extend((rest > 0).then_some(Wanted { len: rest, extent: None }));
 }
 
 /// The direction in which a side sends, where requests go in `request`.
@@ -152,93 +157,13 @@ pub(super) struct FlowStreams<'a> {
     /// The direction requests go in.
     pub(super) request: Direction,
     /// What was found before.
-    pub(super) found: Found,
-}
-
-/// Where the bodies of a transaction are, looked up before they are read.
-#[derive(Debug, Default)]
-pub(super) struct Found(Vec<Body>);
-
-/// Where one body is.
-#[derive(Debug)]
-struct Body {
-    side: Side,
-    range: Range<u64>,
-    /// In order, without anything between them, and where each begins.
-    wanted: Vec<(u64, Wanted)>,
-}
-
-/// Bytes of a body, or what lies between its pieces, that are looked up before they are read.
-const MAX_FOUND: u64 = 1 << 20;
-
-impl Found {
-    /// Looks up the bodies that have to be decoded, as far as they do not come in more pieces than
-    /// there is `room` for.
-    pub(super) fn of(
-        flow: Option<&Flow>,
-        request: Direction,
-        transaction: &Transaction,
-        room: &mut usize,
-    ) -> Self {
-        let mut found = Self::default();
-        for side in Side::BOTH {
-            let body = transaction.message(side).map(|message| &message.body);
-            let Some(body) = body.filter(|body| is_decoded(body)) else { continue };
-            let (Some(first), Some(last)) = (body.ranges.first(), body.ranges.last()) else {
-                continue;
-            };
-            let range = first.start..last.end;
-            if *room == 0 || range.end.saturating_sub(range.start) > MAX_FOUND {
-                continue;
-            }
-            let direction = sender(side, request);
-            let mut wanted = Vec::new();
-            list(flow, direction, range.clone(), &mut wanted);
-            let Some(left) = room.checked_sub(wanted.len()) else {
-                *room = 0;
-                continue;
-            };
-            *room = left;
-            let mut at = range.start;
-            let placed = wanted.into_iter().map(|one| {
-                let start = at;
-                at = at.saturating_add(one.len);
-                (start, one)
-            });
-            let wanted = placed.collect();
-            found.0.push(Body { side, range, wanted });
-        }
-        found
-    }
-
-    /// The streams of the flow, with what was found.
-    pub(super) fn streams(self, shared: &Shared, id: u64, request: Direction) -> FlowStreams<'_> {
-        FlowStreams { shared, id, request, found: self }
-    }
-
-    /// Where the bytes of `range` are, if that was looked up.
-    fn part(&self, side: Side, range: &Range<u64>) -> Option<Vec<Wanted>> {
-        let body = self.0.iter().find(|body| {
-            body.side == side && body.range.start <= range.start && range.end <= body.range.end
-        })?;
-        let first = body.wanted.partition_point(|(start, _)| *start <= range.start);
-        let pieces = body.wanted.iter().skip(first.saturating_sub(1));
-        let pieces = pieces.take_while(|(start, _)| *start < range.end);
-        let cut = pieces.filter_map(|(start, one)| {
-            let end = start.saturating_add(one.len).min(range.end);
-            let from = range.start.max(*start);
-            let (skip, len) = (from.saturating_sub(*start), end.saturating_sub(from));
-            let extent = one.extent.map(|extent| extent.part(skip, len));
-            (len > 0).then_some(Wanted { len, extent })
-        });
-        Some(cut.collect())
-    }
+    pub(super) found: Option<&'a Found<'a>>,
 }
 
 impl<'a> FlowStreams<'a> {
     /// Of flow `id`, whose requests go in `request`.
     pub(super) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
-        Found::default().streams(shared, id, request)
+        Self { shared, id, request, found: None }
     }
 }
 
@@ -254,7 +179,7 @@ impl Streams for FlowStreams<'_> {
         };
         let direction = sender(side, self.request);
         let len = range.end.saturating_sub(range.start);
-        let read = match self.found.part(side, &range) {
+        let read = match self.found.and_then(|found| found.part(side, &range)) {
             Some(wanted) => self.shared.gather(&wanted, &mut counting),
             None => self.shared.read_stream(self.id, direction, range, &mut counting),
         };

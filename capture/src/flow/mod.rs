@@ -25,6 +25,7 @@
 mod app;
 mod engine;
 mod exchange;
+mod found;
 mod gather;
 mod key;
 mod kind;

@@ -9,11 +9,12 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::Shared;
 use super::exchange::{Exchange, is_decoded};
-use super::gather::{FlowStreams, Found};
+use super::found::{Places, Spans};
+use super::gather::FlowStreams;
 use super::log::LogWriter;
 use super::meta::Meta;
 use super::table::Table;
-use crate::http::body::Limits;
+use crate::http::body::{Limits, Workspace};
 use crate::http::record::{BodyRecord, Record};
 use crate::http::transaction::{Direction as Side, Transaction};
 use crate::tcp::Direction;
@@ -54,16 +55,19 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
     let mut lines = Vec::new();
     let mut done = Vec::new();
     let mut spent = Vec::new();
+    let mut places = Places::default();
+    let mut workspace = Workspace::default();
     while let Ok(batch) = queue.jobs.recv() {
         let mut decoded = 0_u64;
-        for (job, found) in find(shared, batch) {
+        for (job, spans) in look_up(shared, batch, &mut places) {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
             done.push(match job {
                 Job::Transaction { id, request, transaction } => {
-                    let streams = found.streams(shared, id, request);
-                    let (exchange, line) = ended(&streams, id, &transaction);
+                    let found = places.of(spans);
+                    let streams = FlowStreams { shared, id, request, found: Some(&found) };
+                    let (exchange, line) = ended(&streams, id, &transaction, &mut workspace);
                     append(&mut logs.http, &line);
                     decoded = decoded.saturating_add(exchange.decoded());
                     spent.push(Spent::Transaction(transaction));
@@ -173,12 +177,8 @@ fn tell(
     append(log, &std::mem::take(lines));
 }
 
-/// Pieces of bodies that are found at once: two megabytes of places. Bodies beyond are found when
-/// they are read.
-const MAX_PIECES: usize = 1 << 15;
-
-/// Finds the bodies that have to be decoded for jobs, all at once.
-fn find(shared: &Shared, batch: Vec<Job>) -> Vec<(Job, Found)> {
+/// Looks up the bodies that have to be decoded for jobs, all at once.
+fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, Spans)> {
     let needs = |job: &Job| match job {
         Job::Transaction { transaction, .. } => Side::BOTH
             .iter()
@@ -186,18 +186,18 @@ fn find(shared: &Shared, batch: Vec<Job>) -> Vec<(Job, Found)> {
             .any(|message| is_decoded(&message.body)),
         _ => false,
     };
-    let mut room = MAX_PIECES;
+    places.clear();
     let table = batch.iter().any(needs).then(|| shared.table.read());
-    let found = batch.into_iter().map(|job| {
-        let found = match (&job, &table) {
+    let with_spans = batch.into_iter().map(|job| {
+        let spans = match (&job, &table) {
             (Job::Transaction { id, request, transaction }, Some(table)) => {
-                Found::of(table.flow(*id), *request, transaction, &mut room)
+                places.look_up(table.flow(*id), *request, transaction)
             }
-            _ => Found::default(),
+            _ => Spans::default(),
         };
-        (job, found)
+        (job, spans)
     });
-    found.collect()
+    with_spans.collect()
 }
 
 fn append(log: &mut LogWriter, lines: &[u8]) {
@@ -216,9 +216,14 @@ fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
 }
 
 /// A transaction has ended: what to keep of it, and its line.
-fn ended(streams: &FlowStreams<'_>, id: u64, transaction: &Transaction) -> (Exchange, Vec<u8>) {
+fn ended(
+    streams: &FlowStreams<'_>,
+    id: u64,
+    transaction: &Transaction,
+    workspace: &mut Workspace,
+) -> (Exchange, Vec<u8>) {
     let limits = Limits::default();
-    let measured = |side| BodyRecord::measured(transaction, side, streams, &limits);
+    let mut measured = |side| BodyRecord::measured(transaction, side, streams, &limits, workspace);
     let bodies = [measured(Side::Request), measured(Side::Response)];
     let decoded = [bodies[0].bytes, bodies[1].bytes];
     let [of_request, of_response] = bodies;

@@ -75,11 +75,15 @@ impl BodyRecord {
         direction: Direction,
         streams: &dyn Streams,
         limits: &Limits,
+        workspace: &mut body::Workspace,
     ) -> Self {
         let bytes = transaction.message(direction).map_or(0, |message| {
             let known = message.body.codings.iter().any(|name| body::Coding::named(name).is_some());
             if known && message.body.wire_bytes() > 0 {
-                body::read(streams, direction, &message.body, limits).bytes.len() as u64
+                let decoded = body::read_with(streams, direction, &message.body, limits, workspace);
+                let len = decoded.bytes.len() as u64;
+                workspace.give_back(decoded.bytes);
+                len
             } else {
                 message.body.wire_bytes()
             }

@@ -4,17 +4,18 @@
 
 use std::io::{ErrorKind, Read};
 
-use super::{Coding, Note};
+use super::{Coding, Note, Workspace};
 
 /// Output from which on a coding without a mark is believed although its data turns bad.
 const BELIEVED: usize = 4096;
 
 /// One coding being undone.
-pub(super) struct Layer {
+pub(super) struct Layer<'a> {
     pub(super) output: Vec<u8>,
     max: usize,
     pub(super) note: Option<Note>,
     pub(super) broke_off: bool,
+    inflater: &'a mut Option<flate2::Decompress>,
 }
 
 /// How a run of the inflater ended.
@@ -27,10 +28,12 @@ enum Inflated {
     Full,
 }
 
-impl Layer {
+impl<'a> Layer<'a> {
     /// Room for at most `max` bytes of output.
-    pub(super) const fn new(max: usize) -> Self {
-        Self { output: Vec::new(), max, note: None, broke_off: false }
+    pub(super) fn new(max: usize, workspace: &'a mut Workspace) -> Self {
+        let output = workspace.buffer();
+        let inflater = &mut workspace.inflater;
+        Self { output, max, note: None, broke_off: false, inflater }
     }
 
     /// Whether the input is in that coding; the output is then valid.
@@ -249,7 +252,8 @@ impl Layer {
     }
 
     fn inflate(&mut self, input: &[u8]) -> Inflated {
-        let mut inflater = flate2::Decompress::new(false);
+        let inflater = self.inflater.get_or_insert_with(|| flate2::Decompress::new(false));
+        inflater.reset(false);
         let mut room = [0; 8192];
         loop {
             let (read, written) = (inflater.total_in(), inflater.total_out());
@@ -258,7 +262,7 @@ impl Layer {
             let produced = inflater.total_out().saturating_sub(written);
             let produced = usize::try_from(produced).unwrap_or(usize::MAX);
             let left = self.max.saturating_sub(self.output.len());
-            self.output.extend(room.iter().take(produced.min(left)));
+            self.output.extend_from_slice(room.get(..produced.min(left)).unwrap_or_default());
             if produced > left {
                 return Inflated::Full;
             }

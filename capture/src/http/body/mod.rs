@@ -141,10 +141,48 @@ impl Decoded {
     }
 }
 
+/// Most bytes of a buffer that is kept for the next body.
+const MAX_KEPT: usize = 4 << 20;
+
+/// What decoding works with. Whoever decodes one body after the other keeps it: buffers that grow
+/// and go with each body leave holes in the memory between what stays.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    /// Empty, at most two: what comes from the wire, and what comes out.
+    buffers: Vec<Vec<u8>>,
+    inflater: Option<flate2::Decompress>,
+}
+
+impl Workspace {
+    fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    /// Keeps the memory of bytes that are not needed any more for the next body.
+    pub fn give_back(&mut self, mut bytes: Vec<u8>) {
+        if self.buffers.len() < 2 && bytes.capacity() <= MAX_KEPT {
+            bytes.clear();
+            self.buffers.push(bytes);
+        }
+    }
+}
+
 /// The body as it was before it was encoded for the wire.
 #[must_use]
 pub fn read(streams: &dyn Streams, direction: Direction, body: &Body, limits: &Limits) -> Decoded {
-    let mut wire = Wire::new(limits);
+    read_with(streams, direction, body, limits, &mut Workspace::default())
+}
+
+/// Like [`read`], with what is left of the last time.
+#[must_use]
+pub fn read_with(
+    streams: &dyn Streams,
+    direction: Direction,
+    body: &Body,
+    limits: &Limits,
+    workspace: &mut Workspace,
+) -> Decoded {
+    let mut wire = Wire::new(limits, workspace);
     for range in &body.ranges {
         if wire.cut {
             break;
@@ -167,7 +205,7 @@ pub fn read(streams: &dyn Streams, direction: Direction, body: &Body, limits: &L
             streams.read(direction, at..end, &mut |piece| wire.push(piece));
         }
     }
-    wire.decode(&body.codings, body.is_whole(), limits)
+    wire.decode(&body.codings, body.is_whole(), limits, workspace)
 }
 
 /// Undoes `codings`, listed in the order in which they were applied, on the bytes of a body.
@@ -181,14 +219,15 @@ pub fn decode<'a>(
     whole: bool,
     limits: &Limits,
 ) -> Decoded {
-    let mut wire = Wire::new(limits);
+    let mut workspace = Workspace::default();
+    let mut wire = Wire::new(limits, &mut workspace);
     for piece in pieces {
         wire.push(piece);
         if wire.cut {
             break;
         }
     }
-    wire.decode(codings, whole, limits)
+    wire.decode(codings, whole, limits, &mut workspace)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! for compressed data.
 
 use super::layer::Layer;
-use super::{Coding, Decoded, Limits, Note, Piece};
+use super::{Coding, Decoded, Limits, Note, Piece, Workspace};
 
 /// The bytes of a body as they come from the stream.
 pub(super) struct Wire {
@@ -16,8 +16,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) const fn new(limits: &Limits) -> Self {
-        Self { bytes: Vec::new(), hole: None, max: limits.input, cut: false }
+    pub(super) fn new(limits: &Limits, workspace: &mut Workspace) -> Self {
+        Self { bytes: workspace.buffer(), hole: None, max: limits.input, cut: false }
     }
 
     pub(super) fn push(&mut self, piece: Piece<'_>) {
@@ -39,7 +39,13 @@ impl Wire {
         }
     }
 
-    pub(super) fn decode(self, codings: &[String], whole: bool, limits: &Limits) -> Decoded {
+    pub(super) fn decode(
+        self,
+        codings: &[String],
+        whole: bool,
+        limits: &Limits,
+        workspace: &mut Workspace,
+    ) -> Decoded {
         let mut decoded = Decoded { bytes: self.bytes, ..Decoded::default() };
         if self.hole.is_some() {
             decoded.note(Note::Hole);
@@ -67,18 +73,21 @@ impl Wire {
             if input.is_empty() {
                 break;
             }
-            let mut layer = Layer::new(output);
-            if layer.undo(coding, input, whole) {
-                whole &= !layer.broke_off;
+            let mut layer = Layer::new(output, workspace);
+            let is_so = layer.undo(coding, input, whole);
+            let Layer { mut output, note, broke_off, .. } = layer;
+            if is_so {
+                whole &= !broke_off;
                 end = None;
-                decoded.bytes = layer.output;
+                std::mem::swap(&mut decoded.bytes, &mut output);
                 decoded.undone.push(coding);
-                if let Some(note) = layer.note {
+                if let Some(note) = note {
                     decoded.note(note);
                 }
             } else {
                 decoded.note(Note::Lie);
             }
+            workspace.give_back(output);
         }
         decoded
     }

@@ -117,6 +117,7 @@ impl Parser {
     pub fn memory(&self) -> usize {
         let carried = self.request.carry.capacity().saturating_add(self.response.carry.capacity());
         let open = self.open.capacity().saturating_mul(size_of::<Open>());
+        let open = open.saturating_add(self.open.len().saturating_mul(size_of::<Transaction>()));
         // Parsed headers take about thrice what they took on the wire.
         let ranges = self.pending_ranges.saturating_mul(size_of::<Range<u64>>());
         let heads = self.pending_bytes.saturating_mul(3);

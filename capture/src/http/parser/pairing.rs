@@ -12,9 +12,10 @@ use crate::http::transaction::{Body, Direction, Framing, Message, State, Transac
 use crate::time::Timestamp;
 
 /// A transaction under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Open {
-    pub(super) transaction: Transaction,
+    /// Boxed, as it is handed out: between messages a connection keeps room for some of these.
+    pub(super) transaction: Box<Transaction>,
     /// What the client had seen of the responses when it sent the request.
     pub(super) floor: u64,
     pub(super) head_bytes: usize,
@@ -22,6 +23,19 @@ pub(super) struct Open {
     pub(super) ranges: usize,
     pub(super) request_done: bool,
     pub(super) response_done: bool,
+}
+
+impl Open {
+    fn new(transaction: Transaction) -> Self {
+        Self {
+            transaction: Box::new(transaction),
+            floor: 0,
+            head_bytes: 0,
+            ranges: 0,
+            request_done: false,
+            response_done: false,
+        }
+    }
 }
 
 impl Parser {
@@ -50,7 +64,7 @@ impl Parser {
             }
             self.counters.shed_requests = self.counters.shed_requests.saturating_add(1);
             shed.transaction.worsen(State::Truncated, "too many requests were under way");
-            self.events.push_back(Event::Transaction(Box::new(shed.transaction)));
+            self.events.push_back(Event::Transaction(shed.transaction));
         }
         self.settle_orphan();
         self.last_index = self.last_index.saturating_add(1);
@@ -67,7 +81,7 @@ impl Parser {
             request: Some(request),
             ..Transaction::default()
         };
-        self.open.push_back(Open { transaction, floor, head_bytes, ..Open::default() });
+        self.open.push_back(Open { floor, head_bytes, ..Open::new(transaction) });
     }
 
     /// A response whose request is unknown may be one to `HEAD`, without the body it announces.
@@ -140,7 +154,7 @@ impl Parser {
         } else {
             transaction.worsen(State::Truncated, "the request was not captured");
         }
-        self.open.push_back(Open { transaction, request_done: true, ..Open::default() });
+        self.open.push_back(Open { request_done: true, ..Open::new(transaction) });
         self.last_index
     }
 
@@ -153,7 +167,7 @@ impl Parser {
     }
 
     pub(super) fn transaction(&self, index: u64) -> Option<&Transaction> {
-        self.open.iter().map(|open| &open.transaction).find(|one| one.index == index)
+        self.open.iter().map(|open| &*open.transaction).find(|one| one.index == index)
     }
 
     /// Both directions are opaque from here on; requests without a response never get one.
@@ -189,7 +203,7 @@ impl Parser {
             }
             if let Some(open) = self.open.remove(at) {
                 self.left(&open);
-                self.events.push_back(Event::Transaction(Box::new(open.transaction)));
+                self.events.push_back(Event::Transaction(open.transaction));
             }
         }
     }

@@ -1,0 +1,123 @@
+//! Where the bodies of transactions are, looked up before they are read.
+//!
+//! The recorder decodes what the engine found while the engine has the table, so it looks all bodies
+//! of a batch up at once. The places go into one buffer that is used again for the next batch: lists
+//! of their own would lie between what is kept of the transactions, and leave holes there.
+
+use std::ops::Range;
+
+use super::exchange::is_decoded;
+use super::gather::{Wanted, list, sender};
+use super::one::Flow;
+use crate::http::transaction::{Direction as Side, Transaction};
+use crate::tcp::Direction;
+
+/// Bytes of a body, or what lies between its pieces, that are looked up before they are read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Pieces of bodies that are looked up at once: a megabyte of places. Bodies beyond are looked up
+/// when they are read.
+const MAX_PIECES: usize = 1 << 15;
+
+/// Places of many bodies, one behind the other: where in its stream each begins, and what is there.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<(u64, Wanted)>);
+
+/// Which of the places are those of one transaction: of the body of its request, and its response.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spans([Option<Span>; 2]);
+
+/// Where one body is.
+#[derive(Clone, Debug)]
+struct Span {
+    /// From its first byte to its last, in its stream.
+    range: Range<u64>,
+    /// Which places cover that, in order and without anything between them.
+    places: Range<usize>,
+}
+
+/// What was found for one transaction.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    places: &'a Places,
+    spans: Spans,
+}
+
+impl Places {
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Looks up the bodies that have to be decoded, as far as there is room for their pieces.
+    pub(super) fn look_up(
+        &mut self,
+        flow: Option<&Flow>,
+        request: Direction,
+        transaction: &Transaction,
+    ) -> Spans {
+        let one = |side: Side| {
+            let body = &transaction.message(side)?.body;
+            let (first, last) = (body.ranges.first()?, body.ranges.last()?);
+            let range = first.start..last.end;
+            let len = range.end.saturating_sub(range.start);
+            if !is_decoded(body) || len > MAX_BYTES || self.0.len() >= MAX_PIECES {
+                return None;
+            }
+            let begin = self.0.len();
+            let mut placing = Placing { places: &mut self.0, start: range.start };
+            list(flow, sender(side, request), range.clone(), &mut placing);
+            if self.0.len() > MAX_PIECES {
+                self.0.truncate(begin);
+                return None;
+            }
+            Some(Span { range, places: begin..self.0.len() })
+        };
+        Spans(Side::BOTH.map(one))
+    }
+
+    /// The places of one transaction.
+    pub(super) fn of(&self, spans: Spans) -> Found<'_> {
+        Found { places: self, spans }
+    }
+}
+
+/// Adds places of one body.
+struct Placing<'a> {
+    places: &'a mut Vec<(u64, Wanted)>,
+    start: u64,
+}
+
+impl Extend<Wanted> for Placing<'_> {
+    fn extend<T: IntoIterator<Item = Wanted>>(&mut self, wanted: T) {
+        for one in wanted {
+            self.places.push((self.start, one));
+            self.start = self.start.saturating_add(one.len);
+        }
+    }
+}
+
+impl Found<'_> {
+    /// Where the bytes of `range` are, if that was looked up.
+    pub(super) fn part(&self, side: Side, range: &Range<u64>) -> Option<Vec<Wanted>> {
+        let [request, response] = &self.spans.0;
+        let span = match side {
+            Side::Request => request,
+            Side::Response => response,
+        };
+        let covers = |span: &&Span| span.range.start <= range.start && range.end <= span.range.end;
+        let span = span.as_ref().filter(covers)?;
+        let places = self.places.0.get(span.places.clone())?;
+        let first = places.partition_point(|(start, _)| *start <= range.start);
+        let places = places.iter().skip(first.saturating_sub(1));
+        let places = places.take_while(|(start, _)| *start < range.end);
+        let cut = places.filter_map(|(start, one)| {
+            let end = start.saturating_add(one.len).min(range.end);
+            let from = range.start.max(*start);
+            let (skip, len) = (from.saturating_sub(*start), end.saturating_sub(from));
+            let extent = one.extent.map(|extent| extent.part(skip, len));
+            (len > 0).then_some(Wanted { len, extent })
+        });
+        Some(cut.collect())
+    }
+}
