@@ -36,6 +36,7 @@ pub mod decode;
 pub mod extent;
 pub mod filter;
 pub mod flow;
+pub mod hole;
 pub mod http;
 mod libpcap;
 pub mod linktype;

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use crate::bell::Bells;
+use crate::hole::Hole;
 use crate::linktype::LinkType;
 use crate::record::Record;
 use crate::time::{Precision, Timestamp};
@@ -316,6 +317,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Packets that were lost on the way into the store.
     fn losses(&self) -> Losses {
         Losses::default()
+    }
+
+    /// How many holes in time there have been, see [`Hole`]. Ask after the packets behind them were
+    /// found, and for each chunk rather than for each packet.
+    fn holes(&self) -> u64 {
+        0
+    }
+
+    /// The hole of this index, counted from 0, with its index; instead of one that is too old to be
+    /// remembered, the oldest that is. `None` if there is none yet.
+    fn hole(&self, _index: u64) -> Option<(u64, Hole)> {
+        None
     }
 
     /// Time stamp of the oldest retained packet.

@@ -16,6 +16,7 @@ use capture::cursor::{Begin, Cursor, Format, Outcome, ReadError};
 use capture::pipeline::counters;
 use capture::ring::{Append, Ring, Writer};
 use capture::store::Store;
+use capture::time::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::{Parser, SEGMENT, collect, data, directory, options, time};
@@ -33,6 +34,8 @@ enum Op {
     Publish,
     Clear,
     Loss(u64, u64),
+    /// The source was lost and found.
+    Hole,
     Ended(bool),
     Open {
         pcapng: bool,
@@ -100,6 +103,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Clear),
         1 => (0..9_u64, 0..9_u64).prop_map(|(kernel, interface)| Op::Loss(kernel, interface)),
         1 => any::<bool>().prop_map(Op::Ended),
+        2 => Just(Op::Hole),
         3 => (any::<bool>(), begin).prop_map(|(pcapng, begin)| Op::Open { pcapng, begin }),
         12 => (any::<Index>(), want(), prop::bool::weighted(0.2))
             .prop_map(|(cursor, want, fail_first)| Op::Read { cursor, want, fail_first }),
@@ -131,6 +135,8 @@ struct Model {
     kernel: u64,
     interface: u64,
     oversize: u64,
+    /// Number of the packet that each hole in time lies before.
+    holes: Vec<u64>,
 }
 
 impl Model {
@@ -182,6 +188,8 @@ struct Reader {
     jumped: u64,
     /// Oldest numbers at the times of its reads: a jump can only lead there.
     landings: BTreeSet<u64>,
+    /// Index of the first hole in time it is told of.
+    hole: usize,
 }
 
 impl Reader {
@@ -201,9 +209,32 @@ impl Reader {
             self.jumped += lost;
             self.expected = packet.number + 1;
         }
+        let mut told = self.hole;
         for statistics in &self.parser.statistics {
             assert_eq!(statistics.delivered, statistics.after);
+            let Some(text) = &statistics.hole else { continue };
+            assert_eq!(*text, hole_text(told), "each once and in order");
+            let before = model.holes[told];
+            told += 1;
+            let after = usize::try_from(statistics.after).unwrap();
+            let number = |index: usize| self.parser.packets.get(index).map(|packet| packet.number);
+            let previous = after.checked_sub(1).and_then(number);
+            assert!(previous.is_none_or(|number| number < before));
+            assert!(number(after).is_none_or(|number| number >= before));
+            if let Some(next) = self.parser.packets.get(after) {
+                assert!(next.holes.contains(text), "the packet says so too: {next:?}");
+            }
         }
+        let comments = self.parser.packets.iter().flat_map(|packet| &packet.holes);
+        let comments: Vec<_> = comments.cloned().collect();
+        let told: Vec<_> = (self.hole..told).map(hole_text).collect();
+        assert!(told.starts_with(&comments), "{comments:?} of {told:?}");
+    }
+
+    /// How many holes in time there were, as far as it knows.
+    fn holes_told(&self) -> usize {
+        let holes = self.parser.statistics.iter().filter(|statistics| statistics.hole.is_some());
+        self.hole + holes.count()
     }
 
     fn check(&self, ring: &Ring) {
@@ -271,6 +302,17 @@ struct World {
     ended: bool,
 }
 
+/// When a hole in time was, and what is said of it.
+fn hole(index: usize) -> (Timestamp, Timestamp, String) {
+    (time(index as u64), time(index as u64 + 7), format!("reason {index}"))
+}
+
+fn hole_text(index: usize) -> String {
+    let (began, ended, why) = hole(index);
+    let (began, ended) = (began.to_rfc3339(), ended.to_rfc3339());
+    format!("pcapfs: nothing was captured from {began} to {ended}: {why}")
+}
+
 fn format(pcapng: bool) -> Format {
     if pcapng { Format::Pcapng } else { Format::Pcap }
 }
@@ -313,6 +355,13 @@ impl World {
                 self.writer.add_loss(*kernel, *interface);
                 self.model.kernel += kernel;
                 self.model.interface += interface;
+            }
+            Op::Hole => {
+                let (began, ended, why) = hole(self.model.holes.len());
+                self.writer.source_lost(began, &why);
+                self.writer.source_found(ended);
+                self.model.holes.push(self.model.next());
+                self.model.published = self.model.stored.len() as u64;
             }
             Op::Ended(ended) => {
                 self.writer.set_ended(*ended);
@@ -383,6 +432,8 @@ impl World {
             Begin::Oldest => bounds.oldest.number,
             Begin::Next => bounds.next.number,
         };
+        // Those between what it reads, and those to come.
+        let hole = self.model.holes.partition_point(|before| *before <= origin);
         self.readers.push(Reader {
             cursor: Cursor::new(&*self.ring, format(pcapng), begin, true),
             pcapng,
@@ -391,6 +442,7 @@ impl World {
             expected: origin,
             jumped: 0,
             landings: BTreeSet::new(),
+            hole,
         });
     }
 
@@ -454,6 +506,9 @@ impl World {
             );
         }
         assert!(!reader.cursor.is_ready(&*self.ring) || self.ended);
+        if reader.pcapng {
+            assert_eq!(reader.holes_told(), self.model.holes.len());
+        }
     }
 
     /// Reads an opener at `at`; whether there was anything.

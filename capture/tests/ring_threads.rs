@@ -34,6 +34,11 @@ fn length(number: u64) -> usize {
     }
 }
 
+/// Whether the source is lost and found behind this packet.
+fn is_before_hole(number: u64) -> bool {
+    number.wrapping_mul(0x9e37_79b9) % 499 == 0
+}
+
 /// Appends these packets in batches of changing size; `pause` after each.
 fn write(writer: &mut Writer, count: u64, mut pause: impl FnMut(u64)) {
     for number in 1..=count {
@@ -41,6 +46,10 @@ fn write(writer: &mut Writer, count: u64, mut pause: impl FnMut(u64)) {
         let original_len = u32::try_from(len + 1).unwrap();
         let done = writer.append(time(number), original_len, &data(number, len));
         assert_eq!(done, Append::Stored);
+        if is_before_hole(number) {
+            writer.source_lost(time(number), &format!("behind {number}"));
+            writer.source_found(time(number));
+        }
         if number.wrapping_mul(0x9e37_79b9) % 23 == 0 {
             writer.publish();
             pause(number);
@@ -112,6 +121,13 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
                 jumped += lost;
                 if format == Format::Pcapng {
                     assert_eq!(packet.comment.unwrap_or(0), lost);
+                    let holes = (last..packet.number).filter(|number| is_before_hole(*number));
+                    let holes = holes.map(|number| format!(": behind {number}"));
+                    // No more than that are said of one packet.
+                    let holes: Vec<_> = holes.take(16).collect();
+                    let told = packet.holes.iter().zip(&holes);
+                    let same = told.filter(|(text, hole)| text.ends_with(hole.as_str())).count();
+                    assert!(same == holes.len() && same == packet.holes.len(), "{packet:?}");
                 }
             }
             last = Some(packet.number);

@@ -176,7 +176,7 @@ fn an_interface_that_vanishes_is_waited_for() {
     let live = StreamReader::open(&wired.daemon.path("web/live.pcap"), Pace::FAST);
     let (a, b) = (wired.net.a.name(), wired.net.b.name());
     for round in 1..=2 {
-        ip(&["-n", a, "link", "delete", Net::DEVICE]);
+        wired.net.unplug();
         wired.daemon.wait_state(ALIAS, "retrying");
         let status = wired.daemon.status(ALIAS);
         let error = status["error"].as_str().expect("a reason");
@@ -185,29 +185,7 @@ fn an_interface_that_vanishes_is_waited_for() {
         let bytes = fs::read(wired.daemon.path("web/replay.pcap")).unwrap();
         assert_eq!(check_prefix(&bytes).unwrap().whole().len(), round * 10);
 
-        ip(&[
-            "-n",
-            a,
-            "link",
-            "add",
-            Net::DEVICE,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            Net::PEER,
-            "netns",
-            b,
-        ]);
-        for (namespace, device, address) in
-            [(a, Net::DEVICE, Net::ADDRESS), (b, Net::PEER, Net::PEER_ADDRESS)]
-        {
-            let address = format!("{address}/24");
-            ip(&["-n", namespace, "address", "add", &address, "dev", device]);
-            ip(&["-n", namespace, "link", "set", device, "up"]);
-        }
-        let neighbour = ["neighbour", "add", Net::NOBODY, "lladdr", "02:00:00:00:00:99"];
-        ip(&[&["-n", b][..], &neighbour, &["dev", Net::PEER, "nud", "permanent"]].concat());
+        wired.net.plug();
         wired.daemon.wait_state(ALIAS, "running");
         assert_eq!(wired.daemon.status(ALIAS)["error"], Value::Null);
         wired.send(&mut sender, 10);

@@ -116,7 +116,19 @@ impl Net {
     /// Makes the two namespaces and the wire.
     #[must_use]
     pub fn new() -> Self {
-        let (a, b) = (Namespace::new(), Namespace::new());
+        let net = Self { a: Namespace::new(), b: Namespace::new() };
+        net.plug();
+        net
+    }
+
+    /// Takes the wire away, both of its ends.
+    pub fn unplug(&self) {
+        ip(&["-n", self.a.name(), "link", "delete", Self::DEVICE]);
+    }
+
+    /// Makes the wire, which is not there.
+    pub fn plug(&self) {
+        let Self { a, b } = self;
         ip(&[
             "link",
             "add",
@@ -132,7 +144,7 @@ impl Net {
             b.name(),
         ]);
         for (namespace, device, address) in
-            [(&a, Self::DEVICE, Self::ADDRESS), (&b, Self::PEER, Self::PEER_ADDRESS)]
+            [(a, Self::DEVICE, Self::ADDRESS), (b, Self::PEER, Self::PEER_ADDRESS)]
         {
             let address = format!("{address}/24");
             ip(&["-n", namespace.name(), "address", "add", &address, "dev", device]);
@@ -152,7 +164,6 @@ impl Net {
             "nud",
             "permanent",
         ]);
-        Self { a, b }
     }
 
     /// Someone in `b` who sends numbered packets with payloads of `payload_length` bytes.

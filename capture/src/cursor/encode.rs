@@ -1,9 +1,16 @@
 //! Records made into pcapng blocks, and what goes between them.
 
+use std::fmt::Write as _;
+
+use crate::hole::Hole;
 use crate::record::Record;
 use crate::savefile::pcapng_writer as write;
 use crate::store::{Header, Losses, RecordInterface, Store};
 use crate::time::{Precision, Timestamp};
+
+/// Most holes in time that are in the comment on one packet; all are in statistics blocks before
+/// it.
+const HOLES_PER_PACKET: usize = 16;
 
 /// What a pcapng cursor has to remember between packets.
 #[derive(Clone, Debug)]
@@ -14,6 +21,11 @@ pub(super) struct Encoder {
     described: u32,
     /// Packets lost since the last one sent; told in a comment on the next.
     lost: u64,
+    /// Index of the first hole in time that was not told of.
+    hole: u64,
+    /// Holes told of since the last packet in which the source was lost; said once more in the
+    /// comment on the next.
+    holes: Vec<Hole>,
     /// Losses told of last.
     told: Losses,
     /// Something was lost since statistics were sent.
@@ -27,11 +39,14 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(statistics: bool) -> Self {
+    /// `hole` is the index of the first hole in time that is to be told of.
+    pub(super) fn new(statistics: bool, hole: u64) -> Self {
         Self {
             statistics,
             described: 0,
             lost: 0,
+            hole,
+            holes: Vec::new(),
             told: Losses::default(),
             due: false,
             finished: false,
@@ -71,8 +86,39 @@ impl Encoder {
     }
 
     /// Whether the next packet will have a comment.
-    pub(super) const fn has_loss_to_tell(&self) -> bool {
-        self.lost > 0
+    pub(super) const fn has_comment(&self) -> bool {
+        self.lost > 0 || !self.holes.is_empty()
+    }
+
+    /// Whether there are holes in time that were not told of.
+    pub(super) fn has_hole_to_tell(&self, store: &dyn Store) -> bool {
+        self.statistics && self.hole < store.holes()
+    }
+
+    /// An interface statistics block for each hole in time before the packet with this number;
+    /// returns that of the packet before which the next one lies.
+    ///
+    /// To be called when what the store holds up to that packet was seen.
+    pub(super) fn holes_before(
+        &mut self,
+        store: &dyn Store,
+        number: u64,
+        delivered: u64,
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        while self.has_hole_to_tell(store) {
+            let Some((index, hole)) = store.hole(self.hole) else { break };
+            if hole.before > number {
+                return hole.before;
+            }
+            self.hole = index + 1;
+            let comment = format!("pcapfs: {hole}");
+            self.write_statistics(store, store.losses(), delivered, Some(&comment), out);
+            if hole.lost && self.holes.len() < HOLES_PER_PACKET {
+                self.holes.push(hole);
+            }
+        }
+        u64::MAX
     }
 
     /// One packet; its length in the pcapng measure of positions.
@@ -87,9 +133,7 @@ impl Encoder {
         let RecordInterface { id, known } =
             interface.unwrap_or(RecordInterface { id: 0, known: 1 });
         let described = self.describe(store, header, known, out);
-        let comment = (self.lost > 0).then(|| {
-            format!("pcapfs: {} packets lost before this one", std::mem::take(&mut self.lost))
-        });
+        let comment = self.has_comment().then(|| self.take_comment());
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         let packet = write::Packet {
             interface: id,
@@ -99,6 +143,18 @@ impl Encoder {
         };
         write::enhanced_packet(out, &packet, header.precision, comment.as_deref());
         described + write::enhanced_packet_len(captured_len)
+    }
+
+    /// What is said on a packet: how many were lost before it, first and also if none was, and the
+    /// holes in time.
+    fn take_comment(&mut self) -> String {
+        let lost = std::mem::take(&mut self.lost);
+        let mut comment = format!("pcapfs: {lost} packets lost before this one");
+        for hole in std::mem::take(&mut self.holes) {
+            // Writing to a string does not fail.
+            let _ = write!(comment, "; {hole}");
+        }
+        comment
     }
 
     /// What [`Encoder::packet`] would return.
@@ -123,15 +179,15 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) {
         let losses = store.losses();
-        if self.statistics && (std::mem::take(&mut self.due) || losses != self.told) {
-            self.write_statistics(store, losses, delivered, out);
+        if self.statistics && (self.due || losses != self.told) {
+            self.write_statistics(store, losses, delivered, None, out);
         }
     }
 
     /// The last block of a stream that ends.
     pub(super) fn finish(&mut self, store: &dyn Store, delivered: u64, out: &mut Vec<u8>) {
         if self.statistics && !std::mem::replace(&mut self.finished, true) {
-            self.write_statistics(store, store.losses(), delivered, out);
+            self.write_statistics(store, store.losses(), delivered, None, out);
         }
     }
 
@@ -140,9 +196,11 @@ impl Encoder {
         store: &dyn Store,
         losses: Losses,
         delivered: u64,
+        comment: Option<&str>,
         out: &mut Vec<u8>,
     ) {
         self.told = losses;
+        self.due = false;
         let stored = store.bounds().next.number - 1;
         let precision = store.header().map_or(Precision::Nano, |header| header.precision);
         let statistics = write::Statistics {
@@ -152,12 +210,13 @@ impl Encoder {
             os_dropped: Some(losses.kernel),
             delivered: Some(delivered),
         };
-        write::interface_statistics(out, 0, Timestamp::now(), precision, &statistics);
+        write::interface_statistics(out, 0, Timestamp::now(), precision, &statistics, comment);
     }
 
     /// Says which interfaces a reader that jumps to a place has seen described before it.
-    pub(super) const fn jump(&mut self, described: u32) {
+    pub(super) fn jump(&mut self, described: u32) {
         self.described = described;
         self.lost = 0;
+        self.holes.clear();
     }
 }

@@ -105,7 +105,7 @@ pub struct Cursor {
     carry: Vec<u8>,
     carried: usize,
     /// From this place on, in the pcapng measure, the bytes handed out were those a seek gives:
-    /// behind the last packet that had a comment on what was lost before it.
+    /// behind the last packet that had a comment.
     plain: u64,
     encoder: Encoder,
 }
@@ -152,13 +152,19 @@ pub struct Progress {
 impl Cursor {
     /// A cursor over `store`, which all later calls must be made with.
     ///
-    /// With `statistics`, a pcapng cursor sends interface statistics blocks, as befits a stream
-    /// and not a file of known length.
+    /// With `statistics`, a pcapng cursor sends interface statistics blocks, and says when a hole in
+    /// time was ([`Hole`](crate::hole::Hole)), as befits a stream and not a file of known length.
     pub fn new(store: &dyn Store, format: Format, begin: Begin, statistics: bool) -> Self {
+        // In this order: of a hole that is just being found, a reader may be told in vain.
+        let holes = store.holes();
         let bounds = store.bounds();
         let (chunk, position) = match begin {
             Begin::Oldest => (bounds.oldest_chunk, bounds.oldest),
             Begin::Next => (bounds.newest_chunk, bounds.next),
+        };
+        let hole = match begin {
+            Begin::Oldest => first_hole_behind(store, position.number, holes),
+            Begin::Next => holes,
         };
         Self {
             format,
@@ -171,7 +177,7 @@ impl Cursor {
             carry: Vec::new(),
             carried: 0,
             plain: 0,
-            encoder: Encoder::new(statistics),
+            encoder: Encoder::new(statistics, hole),
         }
     }
 
@@ -207,7 +213,9 @@ impl Cursor {
         let has_more = match self.format {
             // Also says whether all that is left is of other link types.
             Format::Pcap => bounds.next.pcap > position.pcap,
-            Format::Pcapng => bounds.next.number > position.number,
+            Format::Pcapng => {
+                bounds.next.number > position.number || self.encoder.has_hole_to_tell(store)
+            }
         };
         self.carried < self.carry.len()
             || bounds.ended
@@ -301,6 +309,19 @@ impl Cursor {
         self.foreign += step.foreign;
         self.plain = step.plain;
     }
+}
+
+/// Index of the first hole in time, of so many, that lies between packets of this number and later
+/// ones, or of the first to come.
+fn first_hole_behind(store: &dyn Store, number: u64, holes: u64) -> u64 {
+    let mut index = 0;
+    while index < holes
+        && let Some((found, hole)) = store.hole(index)
+        && hole.before <= number
+    {
+        index = found + 1;
+    }
+    index.min(holes)
 }
 
 /// The chunk with the next record, and the record's offset among those a file of this format has

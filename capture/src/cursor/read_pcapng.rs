@@ -69,6 +69,9 @@ impl Cursor {
             let found = next_chunk(store, self.format, step, may_lap, Holding::Nothing)?;
             // Also if there is nothing to follow the loss yet: the packet that will follows it.
             encoder.note_loss(step.lost - lost_before);
+            // Behind the look for packets: what it found, the holes before it are there.
+            let number = step.place.position.number;
+            let mut hole = encoder.holes_before(store, number, delivered(step), blocks);
             let Some((chunk, offset)) = found else {
                 if ended && blocks.is_empty() && self.carry_len() == 0 {
                     encoder.finish(store, delivered(step), blocks);
@@ -81,7 +84,11 @@ impl Cursor {
                 let index = step.place.position.number.saturating_sub(chunk.first.number);
                 let index = usize::try_from(index).unwrap_or(usize::MAX);
                 let interface = chunk.interface(index);
-                let told = encoder.has_loss_to_tell();
+                if step.place.position.number >= hole {
+                    let number = step.place.position.number;
+                    hole = encoder.holes_before(store, number, delivered(step), blocks);
+                }
+                let told = encoder.has_comment();
                 let measured = encoder.packet(store, &header, interface, &record, blocks);
                 step.place.position.number += 1;
                 if chunk.is_in_pcap(index) {

@@ -195,6 +195,9 @@ enum Patience {
     ForInterface,
 }
 
+/// Why nothing was captured between the last packet in a ring and the moment it was opened again.
+const NOT_RUNNING: &str = "the capture was not running";
+
 /// Most interruptions that are remembered of a capture: what someone looks at, and little enough to
 /// be in every status.
 const INTERRUPTIONS: usize = 16;
@@ -221,19 +224,18 @@ struct Shared {
 
 impl Shared {
     /// The source is gone.
-    fn interrupted(&self, why: &SourceError) {
+    fn interrupted(&self, began: Timestamp, why: &SourceError) {
         let mut interruptions = self.interruptions.lock();
         if interruptions.len() >= INTERRUPTIONS {
             interruptions.pop_front();
         }
-        let (began, why) = (Timestamp::now(), why.to_string());
-        interruptions.push_back(Interruption { began, ended: None, why });
+        interruptions.push_back(Interruption { began, ended: None, why: why.to_string() });
     }
 
     /// The source is there again, or is not looked for any more.
-    fn resumed(&self) {
+    fn resumed(&self, ended: Timestamp) {
         if let Some(last) = self.interruptions.lock().back_mut() {
-            last.ended.get_or_insert_with(Timestamp::now);
+            last.ended.get_or_insert(ended);
         }
     }
 
@@ -303,6 +305,7 @@ impl Capture {
     }
 
     fn of_ring(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
+        let opening = Timestamp::now();
         let (feed, lack) = match Feed::open(&spec) {
             Ok(feed) => (Some(feed), None),
             Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
@@ -332,13 +335,20 @@ impl Capture {
                 link_type: None,
             },
         };
-        let Opened { ring, writer, recovered, damage } = Ring::open(&options)?;
+        let Opened { ring, mut writer, recovered, left, damage } = Ring::open(&options)?;
+        if recovered > 0
+            && let Some(left) = left
+        {
+            // A process that was killed may have stored packets since it last said that it lives.
+            let newest = ring.bounds().newest_time.filter(|newest| *newest < opening);
+            writer.source_rests(newest.map_or(left, |newest| newest.max(left)), NOT_RUNNING);
+        }
         let state = if link_type.is_some() { State::Running } else { State::Pending };
         let kind = Kind::Ring(Arc::clone(&ring));
         let capture = Self::assemble(spec, ring, kind, state)?;
         let mut worker = Worker::idle(writer, feed);
         match lack {
-            None => worker.start(&capture.spec, &capture.shared)?,
+            None => worker.start_at(opening, &capture.spec, &capture.shared)?,
             Some(lack) => worker.look_for(&lack, &capture.spec, &capture.shared)?,
         }
         *capture.worker.lock() = Some(worker);

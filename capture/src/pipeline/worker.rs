@@ -12,8 +12,9 @@ use super::{CaptureError, Shared, Spec, State};
 use crate::linktype::LinkType;
 use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
-use crate::source::{Control, Ended, Live, SourceError, SourceName, Stream};
+use crate::source::{Control, Ended, Live, STOPPED, SourceError, SourceName, Stream};
 use crate::store::Store;
+use crate::time::Timestamp;
 
 /// Milliseconds between attempts to open a source that went away.
 const RETRY_INTERVAL: u16 = 250;
@@ -90,6 +91,16 @@ impl Worker {
 
     /// Starts filling the ring, unless that is going on.
     pub(super) fn start(&mut self, spec: &Spec, shared: &Arc<Shared>) -> Result<(), CaptureError> {
+        self.start_at(Timestamp::now(), spec, shared)
+    }
+
+    /// The same; `now` is before the source was opened, if it was already.
+    pub(super) fn start_at(
+        &mut self,
+        now: Timestamp,
+        spec: &Spec,
+        shared: &Arc<Shared>,
+    ) -> Result<(), CaptureError> {
         match self {
             Self::Running { thread, control, fifo } if !thread.is_finished() => {
                 if let Some(ring) = fifo.as_ref().filter(|_| control.is_paused()) {
@@ -116,6 +127,7 @@ impl Worker {
             let name = spec.source.to_string();
             return Err(SourceError::Changed { name, held: held.link_type, sent }.into());
         }
+        writer.source_found(now);
         writer.set_ended(false);
         let known = writer.ring().header().is_some();
         shared.set(if known { State::Running } else { State::Pending }, None);
@@ -129,7 +141,11 @@ impl Worker {
         spec: &Spec,
         shared: &Arc<Shared>,
     ) -> io::Result<()> {
-        shared.interrupted(lack);
+        let now = Timestamp::now();
+        shared.interrupted(now, lack);
+        if let Self::Idle { writer, .. } = self {
+            writer.source_lost(now, &lack.to_string());
+        }
         shared.set(State::Retrying, Some(lack.to_string()));
         self.spawn(None, spec, shared)
     }
@@ -237,6 +253,14 @@ impl Filling {
             None => (State::Stopped, self.shared.error(), None),
         };
         writer.set_ended(true);
+        // Of standard input nothing is missed: it is not read on.
+        if matches!(self.spec.source, SourceName::Interface(_)) {
+            let now = Timestamp::now();
+            match &error {
+                Some(why) if state == State::Failed => writer.source_lost(now, why),
+                _ => writer.source_rests(now, STOPPED),
+            }
+        }
         self.shared.rate.reset();
         self.shared.set(state, error);
         // A FIFO stays open while the capture is stopped, so that its writer does not get SIGPIPE;
@@ -256,7 +280,9 @@ impl Filling {
                 },
                 Ok(Ended::Exhausted) => return (State::Ended, self.shared.error()),
                 Err(error @ SourceError::Lost { .. }) => {
-                    self.shared.interrupted(&error);
+                    let now = Timestamp::now();
+                    self.shared.interrupted(now, &error);
+                    writer.source_lost(now, &error.to_string());
                     self.shared.set(State::Retrying, Some(error.to_string()));
                     match self.look(writer) {
                         Some(found) => *feed = found,
@@ -271,6 +297,7 @@ impl Filling {
     fn fill(&self, writer: &mut Writer, feed: &mut Feed) -> Result<Ended, SourceError> {
         let shared = &self.shared;
         let mut tick = |writer: &Writer| {
+            writer.note_alive();
             shared.rate.measure(Instant::now(), || writer.ring().bounds());
             if writer.ring().intact().is_err() {
                 // What is stored from here on would be in no file.
@@ -299,14 +326,20 @@ impl Filling {
     /// Waits for the source to be there; `None` if told to stop meanwhile.
     fn look(&self, writer: &mut Writer) -> Option<Feed> {
         let found = self.retry(writer);
-        self.shared.resumed();
-        if found.is_some() {
+        let (now, feed) = match found {
+            Some((opening, feed)) => (opening, Some(feed)),
+            None => (Timestamp::now(), None),
+        };
+        self.shared.resumed(now);
+        if feed.is_some() {
+            writer.source_found(now);
             self.shared.set(State::Running, None);
         }
-        found
+        feed
     }
 
-    fn retry(&self, writer: &mut Writer) -> Option<Feed> {
+    /// Beside the source, the time before it was opened: no packet of it is older.
+    fn retry(&self, writer: &mut Writer) -> Option<(Timestamp, Feed)> {
         loop {
             let mut fds = [PollFd::new(self.control.wake_fd(), PollFlags::POLLIN)];
             // Interrupted or failed: looks too early, no more.
@@ -317,12 +350,15 @@ impl Filling {
                 return None;
             }
             self.control.clear_if_ordered(|| writer.clear());
+            let opening = Timestamp::now();
             match Feed::open(&self.spec) {
                 Ok(feed) => {
                     // The first one says what the ring is to hold.
                     let sent = feed.link_type();
                     let held = sent.and_then(|sent| writer.declare(sent, self.spec.snaplen).err());
-                    let (Some(held), Some(sent)) = (held, sent) else { return Some(feed) };
+                    let (Some(held), Some(sent)) = (held, sent) else {
+                        return Some((opening, feed));
+                    };
                     let name = self.spec.source.to_string();
                     let changed = SourceError::Changed { name, held, sent };
                     self.shared.set(State::Retrying, Some(changed.to_string()));

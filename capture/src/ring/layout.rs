@@ -1,7 +1,7 @@
 //! How a ring lies in its file.
 //!
 //! ```text
-//!   0        file header, one page: geometry, link type, loss counters, permissions
+//!   0        file header, one page: geometry, link type, loss counters, permissions, last alive
 //!   4096     segment headers, 128 bytes each
 //!   body     segment bodies, back to back, each `segment_size` bytes:
 //!            pcap records exactly as a savefile has them, none crossing a segment
@@ -59,6 +59,9 @@ pub(super) struct FileHeader {
     pub(super) dropped_interface: AtomicU64,
     /// Packets whose record is longer than a segment.
     pub(super) dropped_oversize: AtomicU64,
+    /// When the capture was last seen to run, nanoseconds since the Unix epoch; 0 if that is not
+    /// known, as in a file of before this was kept.
+    pub(super) last_alive: AtomicU64,
 }
 
 impl FileHeader {

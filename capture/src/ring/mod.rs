@@ -31,6 +31,7 @@ pub use open::{Opened, Options, RingError};
 pub use writer::{Append, Writer};
 
 use crate::bell::Bells;
+use crate::hole::{Hole, Holes};
 use crate::linktype::LinkType;
 use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store,
@@ -58,6 +59,7 @@ pub struct Ring {
     segments: Arc<Segments>,
     published: Published,
     bells: Bells,
+    holes: Holes,
     ended: AtomicBool,
     /// Segments that are retained.
     used: AtomicU64,
@@ -233,6 +235,14 @@ impl Store for Ring {
             interface: header.dropped_interface.load(Ordering::Relaxed),
             oversize: header.dropped_oversize.load(Ordering::Relaxed),
         }
+    }
+
+    fn holes(&self) -> u64 {
+        self.holes.count()
+    }
+
+    fn hole(&self, index: u64) -> Option<(u64, Hole)> {
+        self.holes.get(index)
     }
 
     fn intact(&self) -> Result<(), PinError> {

@@ -21,10 +21,11 @@ use super::recover::{Claims, MAX_FIELD, read_claims, recover};
 use super::writer::{Start, Writer};
 use super::{Append, Ring};
 use crate::bell::Bells;
+use crate::hole::Holes;
 use crate::linktype::LinkType;
 use crate::record::Records;
 use crate::store::{Interface, Position, Store};
-use crate::time::Precision;
+use crate::time::{Precision, Timestamp};
 
 /// What a ring should be.
 #[derive(Clone, Debug)]
@@ -106,6 +107,8 @@ pub struct Opened {
     pub writer: Writer,
     /// Packets an earlier process left in it.
     pub recovered: u64,
+    /// When that process was last known to capture, to within some seconds.
+    pub left: Option<Timestamp>,
     /// What of an earlier ring could not be kept, for people.
     pub damage: Option<String>,
 }
@@ -341,6 +344,7 @@ fn assemble(
         segments,
         published: Published::new(moment),
         bells: Bells::default(),
+        holes: Holes::default(),
         ended: AtomicBool::new(false),
         used: AtomicU64::new(used),
         precision: options.precision,
@@ -351,7 +355,7 @@ fn assemble(
     });
     let writer = Writer::new(Arc::clone(&ring), tail, start);
     let recovered = start.next.number - start.oldest.number;
-    Opened { ring, writer, recovered, damage: None }
+    Opened { ring, writer, recovered, left: None, damage: None }
 }
 
 /// A ring file that was there, its header checked.
@@ -407,6 +411,10 @@ impl Existing {
         let Self { file, mut map, claims } = self;
         let found = recover(&mut map, claims);
         let mut retained = found.retained;
+        let left = match map.header().last_alive.load(Ordering::Relaxed) {
+            0 => None,
+            nanoseconds => Some(Timestamp::from_nanoseconds(nanoseconds)),
+        };
         let loss = {
             let header = map.header();
             let sent = options.link_type.map(|link_type| u32::from(link_type.0));
@@ -454,6 +462,8 @@ impl Existing {
         };
         let used = tail.retained() as u64;
         let mut opened = assemble(options, file, segments, tail, start, used);
+        // Under no checksum; a clock that was set back makes it useless, too.
+        opened.left = left.filter(|left| *left < Timestamp::now());
         opened.damage = found.damage;
         opened
     }
@@ -479,16 +489,19 @@ impl Existing {
         }
         let bounds = fresh.ring.bounds();
         fresh.recovered = bounds.next.number - bounds.oldest.number;
+        fresh.left = old.left;
         fresh.damage = old.damage;
         Ok(fresh)
     }
 }
 
-/// Copies every retained packet, the loss counters and the permissions.
+/// Copies every retained packet, the loss counters, the permissions and when it was left.
 fn copy(from: &Ring, into: &mut Writer) {
     let losses = from.losses();
     into.add_loss(losses.kernel, losses.interface);
     into.ring().file_header().dropped_oversize.fetch_add(losses.oversize, Ordering::Relaxed);
+    let alive = from.file_header().last_alive.load(Ordering::Relaxed);
+    into.ring().file_header().last_alive.store(alive, Ordering::Relaxed);
     if let Some(permissions) = from.permissions() {
         into.ring().set_permissions(permissions);
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Ring;
 use super::map::{Opening, Tail};
 use super::published::Moment;
+use crate::hole::Hole;
 use crate::linktype::LinkType;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
@@ -39,6 +40,16 @@ pub struct Writer {
     first_time: u64,
     last_time: u64,
     unpublished: bool,
+    /// What will be a hole when there is a source again; its end is not known yet.
+    away: Option<Away>,
+}
+
+/// Since when there is no source, and why.
+#[derive(Debug)]
+struct Away {
+    began: Timestamp,
+    why: String,
+    lost: bool,
 }
 
 /// Where a writer starts in a new or recovered ring.
@@ -65,6 +76,7 @@ impl Writer {
             first_time,
             last_time,
             unpublished: false,
+            away: None,
         }
     }
 
@@ -149,6 +161,49 @@ impl Writer {
         self.publish();
         self.ring.ended.store(ended, Ordering::SeqCst);
         self.ring.bells().strike();
+    }
+
+    /// Says that the source is gone from here on, until [`Writer::source_found`]. If there was none
+    /// before, that is one more reason.
+    pub fn source_lost(&mut self, began: Timestamp, why: &str) {
+        self.away(began, why, true);
+    }
+
+    /// Says that the source is at rest from here on, until [`Writer::source_found`], likewise.
+    pub fn source_rests(&mut self, began: Timestamp, why: &str) {
+        self.away(began, why, false);
+    }
+
+    fn away(&mut self, began: Timestamp, why: &str, lost: bool) {
+        self.publish();
+        match &mut self.away {
+            Some(away) => {
+                away.why.push_str("; ");
+                away.why.push_str(why);
+                away.lost |= lost;
+            }
+            None => self.away = Some(Away { began, why: why.to_owned(), lost }),
+        }
+    }
+
+    /// Says that packets may have come again from `ended` on, and tells readers of the hole at once.
+    pub fn source_found(&mut self, ended: Timestamp) {
+        self.publish();
+        if let Some(Away { began, why, lost }) = self.away.take() {
+            // The clock may have been set meanwhile.
+            let ended = ended.max(began);
+            let before = self.next.number;
+            self.ring.holes.add(Hole { before, began, ended, why: why.into(), lost });
+            self.ring.bells().strike();
+        }
+    }
+
+    /// Keeps with the ring that there is a source by now, for who opens it next.
+    pub fn note_alive(&self) {
+        if self.away.is_none() {
+            let now = Timestamp::now().nanoseconds();
+            self.ring.file_header().last_alive.store(now, Ordering::Relaxed);
+        }
     }
 
     fn commit(&mut self) {

@@ -150,13 +150,15 @@ pub struct Statistics {
     pub delivered: Option<u64>,
 }
 
-/// Appends an interface statistics block: the counters of `interface` at `time`.
+/// Appends an interface statistics block: the counters of `interface` at `time`, and what there is to
+/// say beside them, of at most 65,535 bytes (the rest is cut).
 pub fn interface_statistics(
     out: &mut Vec<u8>,
     interface: u32,
     time: Timestamp,
     precision: Precision,
     statistics: &Statistics,
+    comment: Option<&str>,
 ) {
     let stamp = |time| {
         let (high, low) = ticks(time, precision);
@@ -165,6 +167,9 @@ pub fn interface_statistics(
     block(out, INTERFACE_STATISTICS, |out| {
         out.extend(interface.to_ne_bytes());
         out.extend(stamp(time));
+        if let Some(comment) = comment {
+            append_option(out, option::COMMENT, fitting(comment, MAX_OPTION_LEN).as_bytes());
+        }
         if let Some(start) = statistics.start {
             append_option(out, option::ISB_STARTTIME, &stamp(start));
         }
@@ -322,9 +327,14 @@ mod tests {
         let start = Some(Timestamp::from_nanoseconds(1));
         let statistics = Statistics { start, os_dropped: Some(3), ..Statistics::default() };
         let time = Timestamp::from_nanoseconds(5_000);
-        interface_statistics(&mut out, 0, time, Precision::Micro, &statistics);
+        interface_statistics(&mut out, 0, time, Precision::Micro, &statistics, None);
         assert!(matches!(parse(&out), Block::Other));
         assert_eq!(out.len(), 12 + 12 + 12 + 12 + 4);
+        let plain = out.len();
+        interface_statistics(&mut out, 0, time, Precision::Micro, &statistics, Some("why"));
+        assert!(matches!(parse(&out[plain..]), Block::Other));
+        assert_eq!(out[plain..].len(), plain + 8);
+        assert!(out[plain..].windows(8).any(|window| window == b"\x01\0\x03\0why\0"));
         assert_eq!(out[16..20], 5_u32.to_ne_bytes(), "in units of the interface");
     }
 }

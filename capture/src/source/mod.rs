@@ -24,6 +24,9 @@ use crate::linktype::LinkType;
 /// The name under which all interfaces are captured at once.
 pub const ANY: &str = "any";
 
+/// What pcapng streams say of a time in which a capture was stopped.
+pub(crate) const STOPPED: &str = "stopped";
+
 /// What a capture captures, as it is written: an interface, `any` or nothing for all of them,
 /// `file:PATH`, `stream:PATH`, or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -15,12 +15,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::interface::wait_for;
-use super::{Control, Ended, SourceError};
+use super::{Control, Ended, STOPPED, SourceError};
 use crate::filter::Filter;
 use crate::linktype::LinkType;
 use crate::ring::{Append, Writer};
 use crate::savefile::stream::{Event, Reader};
 use crate::store::Store;
+use crate::time::Timestamp;
 
 /// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
 /// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
@@ -147,6 +148,12 @@ impl Stream {
             control.clear_if_ordered(|| writer.clear());
             if self.paused != control.is_paused() {
                 self.paused = !self.paused;
+                let now = Timestamp::now();
+                if self.paused {
+                    writer.source_rests(now, STOPPED);
+                } else {
+                    writer.source_found(now);
+                }
                 writer.set_ended(self.paused);
             }
             if !self.endless {

@@ -71,6 +71,8 @@ pub(crate) struct Packet {
     pub(crate) data: Vec<u8>,
     /// Packets lost before this one, as a comment said.
     pub(crate) comment: Option<u64>,
+    /// What the comment said of holes in time before this one, as the statistics say it.
+    pub(crate) holes: Vec<String>,
     /// Where it ends in the bytes fed so far.
     pub(crate) end: u64,
 }
@@ -92,6 +94,8 @@ pub(crate) struct Statistics {
     pub(crate) delivered: u64,
     /// Packets parsed before it.
     pub(crate) after: u64,
+    /// The hole in time it tells of.
+    pub(crate) hole: Option<String>,
 }
 
 /// Takes the bytes one reader gets, in pieces, and panics at the first that are not a valid
@@ -186,10 +190,21 @@ impl Parser {
         24
     }
 
-    fn push(&mut self, nanoseconds: u64, original_len: u32, data: &[u8], comment: Option<u64>) {
+    fn push(&mut self, nanoseconds: u64, original_len: u32, data: &[u8], comments: &[String]) {
         self.count += 1;
         let number = nanoseconds.checked_sub(EPOCH).expect("a time stamp of ours");
-        self.packets.push(Packet { number, original_len, data: data.to_vec(), comment, end: 0 });
+        assert!(comments.len() <= 1, "{comments:?}");
+        let comment = comments.first().map(|text| {
+            text.split(|c: char| !c.is_ascii_digit())
+                .find_map(|word| word.parse().ok())
+                .expect("a comment says how many")
+        });
+        let holes = comments.iter().flat_map(|text| text.split("; nothing was ").skip(1));
+        let holes: Vec<_> = holes.map(|text| format!("pcapfs: nothing was {text}")).collect();
+        // Also if none were lost, if there is something else to say.
+        let comment = comment.filter(|lost| *lost > 0 || holes.is_empty());
+        let data = data.to_vec();
+        self.packets.push(Packet { number, original_len, data, comment, holes, end: 0 });
     }
 
     fn pcap_record(&mut self, bytes: &[u8]) -> usize {
@@ -203,7 +218,7 @@ impl Parser {
             return 0;
         }
         let nanoseconds = u64::from(seconds) * 1_000_000_000 + u64::from(fraction);
-        self.push(nanoseconds, original, &bytes[16..end], None);
+        self.push(nanoseconds, original, &bytes[16..end], &[]);
         end
     }
 
@@ -233,19 +248,13 @@ impl Parser {
                 assert!(u32_at(body, 0) < self.interfaces, "a packet of an unknown interface");
                 let time = u64::from(u32_at(body, 4)) << 32 | u64::from(u32_at(body, 8));
                 let captured = u32_at(body, 12) as usize;
-                let comments: Vec<u64> = options_of(&body[20 + captured.next_multiple_of(4)..])
+                let comments: Vec<String> = options_of(&body[20 + captured.next_multiple_of(4)..])
                     .into_iter()
                     .filter(|(code, _)| *code == 1)
-                    .map(|(_, text)| {
-                        let text = String::from_utf8(text).unwrap();
-                        text.split(|c: char| !c.is_ascii_digit())
-                            .find_map(|word| word.parse().ok())
-                            .expect("a comment says how many")
-                    })
+                    .map(|(_, text)| String::from_utf8(text).unwrap())
                     .collect();
-                assert!(comments.len() <= 1);
                 let packet = &body[20..20 + captured];
-                self.push(time, u32_at(body, 16), packet, comments.first().copied());
+                self.push(time, u32_at(body, 16), packet, &comments);
             }
             5 => {
                 assert!(u32_at(body, 0) < self.interfaces);
@@ -254,7 +263,9 @@ impl Parser {
                     let (_, bytes) = found.iter().find(|(found, _)| *found == code).unwrap();
                     u64::from_ne_bytes(bytes.as_slice().try_into().unwrap())
                 };
+                let comment = found.iter().find(|(code, _)| *code == 1);
                 self.statistics.push(Statistics {
+                    hole: comment.map(|(_, text)| String::from_utf8(text.clone()).unwrap()),
                     received: value(4),
                     interface_dropped: value(5),
                     os_dropped: value(7),

@@ -30,6 +30,8 @@ pub struct Statistics {
     pub dropped_by_system: Option<u64>,
     /// `isb_usrdeliv`.
     pub delivered: Option<u64>,
+    /// `opt_comment`.
+    pub comment: Option<String>,
 }
 
 /// Reads pcapng of this machine's byte order.
@@ -151,6 +153,10 @@ impl NgParser {
         }
         for (code, value) in options(&body[12..])? {
             match code {
+                1 if statistics.comment.is_some() => {
+                    return Err("two comments in statistics".into());
+                }
+                1 => statistics.comment = Some(option_text(value)?.to_owned()),
                 4 => statistics.received = Some(option_u64(value)?),
                 5 => statistics.dropped = Some(option_u64(value)?),
                 7 => statistics.dropped_by_system = Some(option_u64(value)?),
