@@ -36,7 +36,7 @@ fn length(number: u64) -> usize {
 
 /// Whether the source is lost and found behind this packet.
 fn is_before_hole(number: u64) -> bool {
-    number.wrapping_mul(0x9e37_79b9) % 499 == 0
+    number.wrapping_mul(0x9e37_79b9).is_multiple_of(499)
 }
 
 /// Appends these packets in batches of changing size; `pause` after each.

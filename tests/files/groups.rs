@@ -257,6 +257,31 @@ fn an_outsider_learns_nothing() {
     let daemon_status = CAROL.verb(daemon, &["status", "--json"]).success();
     let daemon_status: Value = serde_json::from_str(daemon_status.text()).unwrap();
     assert_eq!(daemon_status["captures"], Value::Array(Vec::new()));
+    // The same in the tree, for each who opens it.
+    let root_status = |user: User| {
+        let shown = run(user.command("cat").arg(daemon.path("status.json")), 5).success();
+        let status: Value = serde_json::from_str(shown.text()).unwrap();
+        let captures = status["captures"].as_array().unwrap();
+        assert_eq!(shown.text().matches("stream:").count(), captures.len());
+        // It has the size it says, to who opens it.
+        let folder = tempfile::TempDir::new().unwrap();
+        let archive = folder.path().join("status.tar");
+        let mut tar = user.command("tar");
+        tar.args(["-cf", "-", "-C"]).arg(daemon.mountpoint()).arg("status.json");
+        fs::write(&archive, run(&mut tar, 5).success().stdout).unwrap();
+        let packed = run(tool("tar").arg("-xOf").arg(&archive), 5).success();
+        let packed: Value = serde_json::from_str(packed.text()).unwrap();
+        assert_eq!(packed["captures"], status["captures"]);
+        let alias = |one: &Value| one["alias"].as_str().unwrap().to_owned();
+        captures.iter().map(alias).collect::<Vec<_>>()
+    };
+    const ROOT: User = User { id: 0, group: 0, groups: &[] };
+    assert_eq!(root_status(ROOT), ["web", "dns", "all"]);
+    for user in [ALICE, BOB, CAROL] {
+        assert_eq!(root_status(user), user.list(daemon), "user {}", user.id);
+    }
+    fs::set_permissions(daemon.path("all"), fs::Permissions::from_mode(0o705)).unwrap();
+    assert_eq!(root_status(CAROL), ["all"]);
     let ring = run(CAROL.command("cat").arg(daemon.ring_dir().join("web.ring")), 5);
     assert!(ring.stderr.contains("Permission denied"), "{}", ring.stderr);
     cat.end_with(nix::sys::signal::Signal::SIGTERM);

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::access::Caller;
 use super::peer;
+use crate::fs::access::Caller;
 
 /// Most connections at a time: a quarter of the 1,024 descriptors a process usually has.
 const CONNECTIONS: usize = 256;

@@ -15,7 +15,6 @@
 //! streams per connection, and what is ready for a client that does not read, which is one chunk
 //! and the socket's buffers for each stream.
 
-pub(crate) mod access;
 mod connections;
 mod peer;
 mod proto;

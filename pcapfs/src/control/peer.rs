@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::access::Caller;
+use crate::fs::access::Caller;
 
 /// Most groups a process can be in: `NGROUPS_MAX` of `linux/limits.h`.
 const MOST_GROUPS: usize = 65_536;

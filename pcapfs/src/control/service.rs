@@ -16,9 +16,9 @@ use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
 use super::streams::{Bells, Savefile};
 use crate::daemon::registry::{Refusal, Registry};
-use crate::fs::Wanted;
 use crate::fs::captures::Entry;
 use crate::fs::file::Opener;
+use crate::fs::{Asker, Wanted};
 
 /// Least time between two answers of a status that is repeated.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -52,7 +52,8 @@ impl Service {
             message::Format::Pcapng => Format::Pcapng,
             message::Format::Pcap | message::Format::Unspecified => Format::Pcap,
         };
-        let opener = Opener::new(peer.process, peer.caller.uid);
+        let (uid, gid) = (peer.caller.uid, peer.caller.gid);
+        let opener = Opener::new(Asker { thread: peer.process, uid, gid });
         let tree = &self.registry.tree;
         let what = (wanted, format);
         Ok(Response::new(Savefile::open(tree, &self.bells, &entry, what, opener, peer.busy())))

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::file::Content;
 use super::known::{Begins, Version};
 use super::node::{Leaf, Node, Part};
-use super::{A_MOMENT, Attributes, Kind, LASTING, Tree, status};
+use super::{A_MOMENT, Asker, Attributes, Kind, LASTING, Tree, status};
 
 /// Links of a directory that has no directories in it: its name and its own `.`.
 const LINKS: u32 = 2;
@@ -44,10 +44,10 @@ impl Found {
 }
 
 impl Tree {
-    /// What stat(2) says to a thread, whose process can then read as far as it was told.
-    pub(crate) fn attributes(&self, inode: u64, thread: u32) -> Result<Attributes, Error> {
+    /// What stat(2) says to who asks, whose process can then read as far as it was told.
+    pub(crate) fn attributes(&self, inode: u64, asker: Asker) -> Result<Attributes, Error> {
         let version = self.known.lock().version(inode).ok_or(Error::NotFound)?;
-        self.attributes_of(inode, version, thread)
+        self.attributes_of(inode, version, asker)
     }
 
     /// The same for an inode of which it is known what it is.
@@ -55,7 +55,7 @@ impl Tree {
         &self,
         inode: u64,
         version: Version,
-        thread: u32,
+        asker: Asker,
     ) -> Result<Attributes, Error> {
         let Version { node, .. } = version;
         let root = self.permissions();
@@ -79,7 +79,7 @@ impl Tree {
             }
             Node::Readme => Ok(of_root(0o444, status::README.len() as u64, self.started)),
             Node::RootStatus => {
-                let (size, modified) = self.frozen(inode, node, thread);
+                let (size, modified) = self.frozen(inode, node, asker);
                 Ok(of_root(0o444, size, modified))
             }
             Node::Link(index) => {
@@ -94,11 +94,11 @@ impl Tree {
                 let attributes = of_entry(inode, &entry, node, 0, modified);
                 Ok(Attributes { links, valid: A_MOMENT, ..attributes })
             }
-            Node::Leaf(id, _) => self.of_leaf(inode, version, &self.entry(id)?, thread),
+            Node::Leaf(id, _) => self.of_leaf(inode, version, &self.entry(id)?, asker),
             Node::Flow(id, flow, part) => {
                 let entry = self.entry(id)?;
                 if matches!(part, Part::File(_)) {
-                    return self.of_flow_file(inode, version, &entry, thread);
+                    return self.of_flow_file(inode, version, &entry, asker);
                 }
                 let flow = entry.capture.flows().flow(flow);
                 let flow = flow.filter(|flow| flow.has_http || !part.is_of_http());
@@ -117,13 +117,13 @@ impl Tree {
         inode: u64,
         version: Version,
         entry: &Arc<Entry>,
-        thread: u32,
+        asker: Asker,
     ) -> Result<Attributes, Error> {
         let node = version.node;
         let plain = |size, modified| of_entry(inode, entry, node, size, modified);
         match node.leaf().ok_or(Error::NotFound)? {
             Leaf::Status | Leaf::Readers => {
-                let (size, modified) = self.frozen(inode, node, thread);
+                let (size, modified) = self.frozen(inode, node, asker);
                 Ok(plain(size, modified))
             }
             Leaf::Stream(..) | Leaf::Control => Ok(plain(0, newest(entry))),
@@ -132,12 +132,12 @@ impl Tree {
                 let Begins::Extent(extent) = version.begins else { return Err(Error::Stale) };
                 let attributes = plain(extent.size(&**entry.capture.store()), newest(entry));
                 // The ends move after the size was taken, so they are never before it.
-                for file in self.opened.of_process(inode, thread) {
+                for file in self.opened.of_process(inode, asker.thread) {
                     file.size_was_told(None);
                 }
                 Ok(attributes)
             }
-            Leaf::Log(_) => self.of_flow_file(inode, version, entry, thread),
+            Leaf::Log(_) => self.of_flow_file(inode, version, entry, asker),
             Leaf::Flows => {
                 let attributes = plain(0, newest(entry));
                 Ok(Attributes { links: UNKNOWN_LINKS, valid: A_MOMENT, ..attributes })
@@ -151,7 +151,7 @@ impl Tree {
         inode: u64,
         version: Version,
         entry: &Arc<Entry>,
-        thread: u32,
+        asker: Asker,
     ) -> Result<Attributes, Error> {
         let attributes = |stat: Stat, links| Attributes {
             present: stat.present,
@@ -161,7 +161,7 @@ impl Tree {
         };
         match Self::stat(version, entry) {
             Found::Same(stat) => {
-                let own = self.opened.of_process(inode, thread);
+                let own = self.opened.of_process(inode, asker.thread);
                 let newest = own.iter().max_by_key(|file| file.opened);
                 if let Some(file) = newest
                     && let Content::Flow(flow) = &file.content
@@ -181,7 +181,7 @@ impl Tree {
             // Gone from the tree; like a file that was removed it goes on for who has it open.
             found => {
                 if let Found::Other(_) = found {
-                    for file in self.opened.of_process(inode, thread) {
+                    for file in self.opened.of_process(inode, asker.thread) {
                         file.catch_up();
                     }
                 }
@@ -216,23 +216,27 @@ impl Tree {
         }
     }
 
-    /// Size and time of a file that is frozen when it is opened: of what the process of `thread`
-    /// has open, or else of what it would get.
-    fn frozen(&self, inode: u64, node: Node, thread: u32) -> (u64, Timestamp) {
-        let own = self.opened.of_process(inode, thread);
+    /// Size and time of a file that is frozen when it is opened: of what the process that
+    /// asks has open, or else of what it would get.
+    fn frozen(&self, inode: u64, node: Node, asker: Asker) -> (u64, Timestamp) {
+        let own = self.opened.of_process(inode, asker.thread);
         if let Some(file) = own.into_iter().max_by_key(|file| file.opened)
             && let Content::Frozen(bytes) = &file.content
         {
             return (bytes.len() as u64, file.opened);
         }
-        (self.render(node).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
+        (self.render(node, asker).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
     }
 
-    /// The content of a file that is frozen when it is opened.
-    pub(super) fn render(&self, node: Node) -> Option<Arc<[u8]>> {
+    /// The content of a file that is frozen when it is opened, for who opens it.
+    pub(super) fn render(&self, node: Node, asker: Asker) -> Option<Arc<[u8]>> {
         match node {
             Node::Readme => Some(status::README.as_bytes().into()),
-            Node::RootStatus => Some(self.status_of_daemon(&self.captures.all()).into()),
+            Node::RootStatus => {
+                // In a file that everybody may read: the captures that its opener may.
+                let readable = self.captures.readable(&asker.caller());
+                Some(self.status_of_daemon(&readable).into())
+            }
             Node::Leaf(id, _) => {
                 let entry = self.captures.by_id(id)?;
                 match node.leaf()? {

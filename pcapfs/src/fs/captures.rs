@@ -10,6 +10,8 @@ use capture::pipeline::Capture;
 use capture::ring::Permissions;
 use parking_lot::{Mutex, RwLock};
 
+use super::access::{Bit, Caller};
+
 /// One capture in the tree.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -143,6 +145,13 @@ impl Captures {
     /// All captures, in the order in which they were made.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.names.read().entries.iter().flatten().cloned().collect()
+    }
+
+    /// Those that somebody may read, in the same order.
+    pub(crate) fn readable(&self, caller: &Caller) -> Vec<Arc<Entry>> {
+        let mut entries = self.all();
+        entries.retain(|entry| caller.may(entry.permissions(), &[Bit::Read, Bit::Search]));
+        entries
     }
 
     /// All names in the root that stand for captures, sorted.

@@ -11,6 +11,7 @@ use capture::store::Store;
 use capture::time::Timestamp;
 use parking_lot::Mutex;
 
+use super::Asker;
 use super::attributes;
 use super::captures::Entry;
 use super::error::Error;
@@ -19,10 +20,8 @@ use super::known::Version;
 /// Who opened a file.
 #[derive(Debug)]
 pub(crate) struct Opener {
-    /// The thread that called, as the daemon's pid namespace numbers it; 0 from outside.
-    pub(crate) thread: u32,
-    /// User.
-    pub(crate) uid: u32,
+    /// The thread that called.
+    pub(crate) asker: Asker,
     process: OnceLock<Process>,
 }
 
@@ -36,9 +35,9 @@ pub(crate) struct Process {
 }
 
 impl Opener {
-    /// The caller with these ids, as the kernel gives them: it numbers threads.
-    pub(crate) fn new(thread: u32, uid: u32) -> Self {
-        Self { thread, uid, process: OnceLock::new() }
+    /// Whoever asks.
+    pub(crate) fn new(asker: Asker) -> Self {
+        Self { asker, process: OnceLock::new() }
     }
 
     /// Its process, which is looked for when it is first asked for: that costs more than all of
@@ -46,9 +45,10 @@ impl Opener {
     pub(crate) fn process(&self) -> &Process {
         self.process.get_or_init(|| {
             // A name may be any bytes.
-            let comm = std::fs::read(format!("/proc/{}/comm", self.thread)).unwrap_or_default();
+            let comm =
+                std::fs::read(format!("/proc/{}/comm", self.asker.thread)).unwrap_or_default();
             let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
-            Process { pid: process_of(self.thread), comm }
+            Process { pid: process_of(self.asker.thread), comm }
         })
     }
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::file::Opener;
 use super::*;
 
-const ME: u32 = 1 << 30;
+const ME: Asker = Asker { thread: 1 << 30, uid: 0, gid: 0 };
 const HTTP: &str = "trace/flows/000001-tcp-10.0.0.1.2000-10.0.0.2.80";
 const TORN: &str = "trace/flows/000002-tcp-10.0.0.1.2001-10.0.0.2.80";
 const UDP: &str = "trace/flows/000003-udp-10.0.0.1.2002-10.0.0.2.53";
@@ -136,7 +136,7 @@ fn names(tree: &Tree, path: &str) -> Vec<(String, Kind, u64)> {
 
 fn open(tree: &Tree, path: &str) -> (Attributes, u64) {
     let attributes = lookup(tree, path).unwrap();
-    let opener = Opener::new(ME, 0);
+    let opener = Opener::new(ME);
     let access = Access { read: true, write: false };
     (attributes, tree.open(attributes.inode, access, opener).unwrap())
 }

@@ -10,24 +10,30 @@ use super::captures::Named;
 use super::error::Error;
 use super::known::{Begins, Version};
 use super::node::{self, Leaf, Node, Part};
-use super::{Attributes, Kind, LASTING, Tree};
+use super::{Asker, Attributes, Kind, LASTING, Tree};
 
 impl Tree {
-    /// Finds a name in a directory, for a thread. Each success is to be undone with
+    /// Finds a name in a directory. Each success is to be undone with
     /// [`Tree::forget`].
-    pub(crate) fn lookup(&self, parent: u64, name: &str, thread: u32) -> Result<Attributes, Error> {
+    pub(crate) fn lookup(
+        &self,
+        parent: u64,
+        name: &str,
+        asker: Asker,
+    ) -> Result<Attributes, Error> {
         let parent = self.known.lock().version(parent).ok_or(Error::NotFound)?.node;
         let node = self.find(parent, name)?;
         let (begins, told) = self.beginning(node)?;
         let version = Version { node, begins };
-        let (inode, version) = self.known.lock().look_up(thread, version, told, Instant::now());
+        let (inode, version) =
+            self.known.lock().look_up(asker.thread, version, told, Instant::now());
         // Counted before it is looked at, so that it cannot be forgotten in between.
-        self.attributes_of(inode, version, thread).inspect_err(|_| self.forget(inode, 1))
+        self.attributes_of(inode, version, asker).inspect_err(|_| self.forget(inode, 1))
     }
 
     /// [`Tree::lookup`] of a name that is being listed, if that costs little and what it says is worth
     /// more than a moment.
-    pub(crate) fn look_ahead(&self, parent: u64, name: &str, thread: u32) -> Option<Attributes> {
+    pub(crate) fn look_ahead(&self, parent: u64, name: &str, asker: Asker) -> Option<Attributes> {
         let is_cheap = match self.known.lock().version(parent)?.node {
             Node::Leaf(..) | Node::Flow(.., Part::Bodies) => true,
             // Of others the size is known only when they are made.
@@ -35,7 +41,7 @@ impl Tree {
             _ => false,
         };
         let attributes =
-            if is_cheap { self.lookup(parent, name, thread).ok()? } else { return None };
+            if is_cheap { self.lookup(parent, name, asker).ok()? } else { return None };
         if attributes.valid < LASTING {
             self.forget(attributes.inode, 1);
             return None;

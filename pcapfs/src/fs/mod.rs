@@ -11,6 +11,8 @@
 //!   attributes
 //! ```
 
+pub(crate) mod access;
+mod asker;
 mod attributes;
 pub(crate) mod captures;
 pub(crate) mod error;
@@ -40,7 +42,8 @@ use known::Known;
 use node::{Leaf, Node};
 use opened::Opened;
 
-pub(crate) use names::{group, group_id, user, user_id};
+pub(crate) use asker::Asker;
+pub(crate) use names::{group_id, user_id};
 
 /// What kind of thing an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +194,7 @@ impl Tree {
     pub(crate) fn change(
         &self,
         inode: u64,
-        thread: u32,
+        asker: Asker,
         change: Change,
     ) -> Result<Attributes, Error> {
         let node = self.known.lock().version(inode).map(|version| version.node);
@@ -210,7 +213,7 @@ impl Tree {
                     ) => {}
             _ => return Err(Error::Fixed),
         }
-        self.attributes(inode, thread)
+        self.attributes(inode, asker)
     }
 
     /// Notes that the kernel is about to be told something it may believe for a while.
@@ -246,21 +249,20 @@ impl Tree {
         }
     }
 
-    /// Where in an open file the next data or hole is, at or after an offset (lseek(2)); `thread`
-    /// is who asks.
+    /// Where in an open file the next data or hole is, at or after an offset (lseek(2)).
     pub(crate) fn seek(
         &self,
         handle: u64,
         offset: u64,
         to: Seek,
-        thread: u32,
+        asker: Asker,
     ) -> Result<u64, Error> {
         let file = self.file(handle).ok_or(Error::BadHandle)?;
         if let Content::Flow(flow) = &file.content {
             return flow.lock().seek(offset, to).ok_or(Error::NothingThere);
         }
         // No other file has holes; but each has one behind its end.
-        let size = self.attributes(file.inode, thread)?.size;
+        let size = self.attributes(file.inode, asker)?.size;
         match to {
             _ if offset >= size => Err(Error::NothingThere),
             Seek::Data => Ok(offset),

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::file::{Content, FlowFile, OpenFile, Opener};
 use super::known::{Begins, Version};
 use super::node::{self, FLOW_LEAVES, LEAVES, Leaf, Node, Part};
-use super::{Access, Kind, Tree, Wanted};
+use super::{Access, Asker, Kind, Tree, Wanted};
 
 /// Bytes of a file that is read through the page cache: what is larger is read in pieces so large
 /// that copying it once more costs more than asking for its end.
@@ -36,13 +36,15 @@ impl Tree {
         let (entry, content) = match node {
             Node::Leaf(id, _) | Node::Flow(id, ..) => {
                 let entry = self.entry(id)?;
-                let content = self.content(inode, version, &entry);
+                let content = self.content(inode, version, &entry, opener.asker);
                 (Some(entry), content)
             }
-            _ => (None, self.render(node).map(Content::Frozen).ok_or(Error::NotFound)),
+            _ => {
+                (None, self.render(node, opener.asker).map(Content::Frozen).ok_or(Error::NotFound))
+            }
         };
         // Also if it cannot be opened: whoever looks again is to find what can be.
-        self.known.lock().opened(opener.thread, inode);
+        self.known.lock().opened(opener.asker.thread, inode);
         let content = content?;
         let (is_final, size) = content.finality(version);
         if !is_final {
@@ -121,7 +123,13 @@ impl Tree {
     }
 
     /// What a new opener of something in a capture gets.
-    fn content(&self, inode: u64, version: Version, entry: &Arc<Entry>) -> Result<Content, Error> {
+    fn content(
+        &self,
+        inode: u64,
+        version: Version,
+        entry: &Arc<Entry>,
+        asker: Asker,
+    ) -> Result<Content, Error> {
         let store = &**entry.capture.store();
         match version.node.leaf() {
             Some(Leaf::Control) => Ok(Content::Control),
@@ -135,7 +143,7 @@ impl Tree {
                 Begins::Always | Begins::At(_) => Err(Error::Stale),
             },
             Some(Leaf::Status | Leaf::Readers) => {
-                Ok(Content::Frozen(self.render(version.node).ok_or(Error::NotFound)?))
+                Ok(Content::Frozen(self.render(version.node, asker).ok_or(Error::NotFound)?))
             }
             Some(Leaf::Log(_) | Leaf::Flows) | None => self.flow_content(inode, version, entry),
         }

@@ -65,13 +65,14 @@ impl Opened {
     /// What the process of this thread has open of an inode.
     pub(super) fn of_process(&self, inode: u64, thread: u32) -> Vec<Arc<OpenFile>> {
         let open = self.of_inode(inode);
-        if open.iter().all(|file| file.opener.thread == thread) {
+        if open.iter().all(|file| file.opener.asker.thread == thread) {
             return open;
         }
         // Only now: it is a look into /proc.
         let process = file::process_of(thread);
         let is_own = |file: &Arc<OpenFile>| {
-            file.opener.thread == thread || [process, thread].contains(&file.opener.process().pid)
+            file.opener.asker.thread == thread
+                || [process, thread].contains(&file.opener.process().pid)
         };
         open.into_iter().filter(is_own).collect()
     }

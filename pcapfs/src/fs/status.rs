@@ -164,7 +164,7 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
         lines.extend(line(&Reader {
             file: file.name,
             pid: file.opener.process().pid,
-            uid: file.opener.uid,
+            uid: file.opener.asker.uid,
             comm: &file.opener.process().comm,
             opened: file.opened.to_rfc3339(),
             delivered_packets: progress.delivered,

@@ -26,8 +26,8 @@ struct Scene {
 }
 
 // Above any process's number (proc_sys_kernel(5): pid_max is at most 2^22).
-const ME: u32 = 1 << 30;
-const OTHER: u32 = ME + 100;
+const ME: Asker = Asker { thread: 1 << 30, uid: 0, gid: 0 };
+const OTHER: Asker = Asker { thread: (1 << 30) + 100, ..ME };
 const PERMISSIONS: Permissions = Permissions { uid: 1, gid: 2, mode: 0o750 };
 const DATA: usize = 1000;
 
@@ -78,17 +78,17 @@ impl Scene {
         }
     }
 
-    fn lookup(&self, path: &str, pid: u32) -> Result<Attributes, Error> {
-        let mut attributes = self.tree.attributes(node::ROOT, pid)?;
+    fn lookup(&self, path: &str, asker: Asker) -> Result<Attributes, Error> {
+        let mut attributes = self.tree.attributes(node::ROOT, asker)?;
         for name in path.split('/') {
-            attributes = self.tree.lookup(attributes.inode, name, pid)?;
+            attributes = self.tree.lookup(attributes.inode, name, asker)?;
         }
         Ok(attributes)
     }
 
-    fn open(&self, path: &str, pid: u32) -> Result<(Attributes, u64), Error> {
-        let attributes = self.lookup(path, pid)?;
-        let opener = Opener::new(pid, 0);
+    fn open(&self, path: &str, asker: Asker) -> Result<(Attributes, u64), Error> {
+        let attributes = self.lookup(path, asker)?;
+        let opener = Opener::new(asker);
         let access = Access { read: true, write: false };
         Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
     }
@@ -109,7 +109,7 @@ impl Scene {
 
     fn control(&self) -> u64 {
         let inode = self.lookup("web/ctl", ME).unwrap().inode;
-        let opener = Opener::new(ME, 0);
+        let opener = Opener::new(ME);
         self.tree.open(inode, Access { read: false, write: true }, opener).unwrap()
     }
 
@@ -184,7 +184,8 @@ fn a_replay_is_the_same_file_until_it_begins_elsewhere() {
     assert_eq!((grown.inode, grown.size), (first.inode, 24 + 20 * (16 + DATA as u64)));
     // More than the ring holds.
     scene.store(1000);
-    let fresh = scene.lookup("web/replay.pcap", OTHER + 1).unwrap();
+    let fresh =
+        scene.lookup("web/replay.pcap", Asker { thread: OTHER.thread + 1, ..OTHER }).unwrap();
     assert_ne!(fresh.inode, first.inode);
     assert!(scene.tree.attributes(first.inode, ME).unwrap().size > grown.size, "never shrinks");
     assert_eq!(scene.read(handle, 0).len() % (16 + DATA), 24, "whole records");
@@ -244,7 +245,7 @@ fn readers_are_counted_while_and_after_they_read() {
     };
     let found: Vec<serde_json::Value> = lines(&scene);
     let [reader] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((&reader["file"], &reader["pid"]), (&"follow.pcap".into(), &ME.into()));
+    assert_eq!((&reader["file"], &reader["pid"]), (&"follow.pcap".into(), &ME.thread.into()));
     assert_eq!((&reader["delivered_packets"], &reader["lag_packets"]), (&5.into(), &0.into()));
     scene.tree.close(handle);
     assert!(lines(&scene).is_empty());
@@ -276,7 +277,7 @@ fn orders_are_words_and_nothing_else_is() {
 #[test]
 fn files_are_opened_for_what_they_are_for() {
     let scene = Scene::new();
-    let opener = || Opener::new(ME, 0);
+    let opener = || Opener::new(ME);
     for name in ["live.pcap", "replay.pcap", "status.json", "readers.jsonl"] {
         let inode = scene.lookup(&format!("web/{name}"), ME).unwrap().inode;
         for (read, write) in [(true, true), (false, true)] {
@@ -312,6 +313,21 @@ fn a_directory_is_listed_a_page_at_a_time() {
         scene.tree.list(scene.lookup("README", ME).unwrap().inode, 0, &mut |_| panic!()),
         Err(Error::NotADirectory)
     ));
+}
+
+#[test]
+fn the_status_of_the_daemon_has_what_its_opener_may_read() {
+    let scene = Scene::new();
+    for (uid, gid, shown) in [(0, 0, 1), (1, 9, 1), (8, 2, 1), (8, 9, 0)] {
+        let asker = Asker { uid, gid, ..ME };
+        let (_, handle) = scene.open("status.json", asker).unwrap();
+        let text = scene.read(handle, 0);
+        let status: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(status["captures"].as_array().unwrap().len(), shown, "{asker:?}");
+        let told = scene.lookup("status.json", asker).unwrap();
+        assert_eq!(told.size, text.len() as u64, "of what it has open");
+        scene.tree.close(handle);
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use fuser::{
 use nix::errno::Errno;
 
 use crate::fs::error::Error;
-use crate::fs::{Attributes, Change, Kind, Tree};
+use crate::fs::{Asker, Attributes, Change, Kind, Tree};
 
 /// Bytes of the largest write, which is also what the kernel asks for in one read: it takes the
 /// number of pages of a request from this.
@@ -75,6 +75,10 @@ fn attr(attributes: &Attributes) -> FileAttr {
     }
 }
 
+fn asker(request: &Request) -> Asker {
+    Asker { thread: request.pid(), uid: request.uid(), gid: request.gid() }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let refused = |_| io::Error::from(io::ErrorKind::Unsupported);
@@ -107,7 +111,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        match self.tree.change(inode.0, request.pid(), Change { mode, uid, gid, size }) {
+        match self.tree.change(inode.0, asker(request), Change { mode, uid, gid, size }) {
             Ok(attributes) if mode.is_none() && uid.is_none() && gid.is_none() => {
                 reply.attr(&NO_CACHE, &attr(&attributes));
             }
@@ -168,7 +172,7 @@ impl Filesystem for Adapter {
             _ => return reply.error(fuser::Errno::EINVAL),
         };
         let found = u64::try_from(offset).map_err(|_| Error::NothingThere);
-        let found = found.and_then(|offset| self.tree.seek(handle.0, offset, to, request.pid()));
+        let found = found.and_then(|offset| self.tree.seek(handle.0, offset, to, asker(request)));
         match found.map(i64::try_from) {
             Ok(Ok(offset)) => reply.offset(offset),
             // Where no file of this system can end.

@@ -10,29 +10,29 @@ use super::wire::{self, Message, Opening, Page, Request};
 use crate::fs::error::Error;
 use crate::fs::file::Opener;
 use crate::fs::list::Listed;
-use crate::fs::{Access, Tree};
+use crate::fs::{Access, Asker, Tree};
 
 /// The reply to a message; `None` if it gets none.
 ///
 /// # Errors
 /// For whoever asked.
 pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8>>, Error> {
-    let Message { inode, thread, uid, request, .. } = *message;
+    let Message { inode, asker, request, .. } = *message;
     let reply = match request {
         Request::Lookup(name) => {
             // Names in the tree are UTF-8.
             let name = std::str::from_utf8(name).map_err(|_| Error::NotFound)?;
-            let attributes = tree.lookup(inode, name, thread)?;
+            let attributes = tree.lookup(inode, name, asker)?;
             tree.tell(&attributes);
             wire::entry_reply(&attributes)
         }
         Request::Attributes => {
-            let attributes = tree.attributes(inode, thread)?;
+            let attributes = tree.attributes(inode, asker)?;
             tree.tell(&attributes);
             wire::attributes_reply(&attributes)
         }
         Request::Open { flags } => {
-            let opener = Opener::new(thread, uid);
+            let opener = Opener::new(asker);
             let handle = tree.open(inode, access(flags), opener)?;
             let is_cached = tree.file(handle).is_some_and(|file| file.is_small_and_final());
             let opening = if is_cached { Opening::Cached } else { Opening::Direct };
@@ -57,7 +57,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
         Request::FileSystem => wire::file_system_reply(),
         Request::ListAhead(read) => {
             let size = usize::try_from(read.size).unwrap_or(usize::MAX);
-            list_ahead(tree, inode, thread, read.offset, size)?
+            list_ahead(tree, inode, asker, read.offset, size)?
         }
         Request::Forget(count) => {
             tree.forget(inode, count);
@@ -82,7 +82,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
 fn list_ahead(
     tree: &Tree,
     inode: u64,
-    thread: u32,
+    asker: Asker,
     after: u64,
     size: usize,
 ) -> Result<Vec<u8>, Error> {
@@ -101,7 +101,7 @@ fn list_ahead(
         let listed = Listed { inode: *listed, kind: *kind, name, cookie: *cookie };
         let look = || {
             let is_dot = matches!(name.as_str(), "." | "..");
-            let attributes = if is_dot { None } else { tree.look_ahead(inode, name, thread) };
+            let attributes = if is_dot { None } else { tree.look_ahead(inode, name, asker) };
             attributes.inspect(|attributes| tree.tell(attributes))
         };
         if !page.add_ahead(&listed, look) {

@@ -3,7 +3,7 @@
 //! Source: `linux/fuse.h`, protocol 7.12 and later. All fields are in this machine's byte order.
 
 use crate::fs::list::Listed;
-use crate::fs::{Attributes, Kind};
+use crate::fs::{Asker, Attributes, Kind};
 
 /// Bytes of `struct fuse_in_header`.
 const IN_HEADER_LEN: usize = 40;
@@ -54,9 +54,7 @@ pub(super) struct Message<'a> {
     pub(super) unique: u64,
     /// The inode it is about.
     pub(super) inode: u64,
-    pub(super) uid: u32,
-    /// The thread that asks, as this process's pid namespace numbers it.
-    pub(super) thread: u32,
+    pub(super) asker: Asker,
     pub(super) request: Request<'a>,
     /// All of it.
     pub(super) bytes: &'a [u8],
@@ -165,8 +163,11 @@ pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
     Some(Message {
         unique: u64_at(message, 8)?,
         inode: u64_at(message, 16)?,
-        uid: u32_at(message, 24)?,
-        thread: u32_at(message, 32)?,
+        asker: Asker {
+            uid: u32_at(message, 24)?,
+            gid: u32_at(message, 28)?,
+            thread: u32_at(message, 32)?,
+        },
         request,
         bytes: message,
     })

@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::state::{Changed, Saved, State as Kept, StateFile};
 use crate::cli::output::say;
 use crate::config::Configured;
-use crate::control::access::{Bit, Caller, Denied};
+use crate::fs::access::{Bit, Caller, Denied};
 use crate::fs::captures::{Entry, Named};
 use crate::fs::{Keeper, Tree};
 use crate::fuse;
@@ -316,9 +316,10 @@ impl Registry {
 
     /// The captures that the caller may read, in the order in which they were made.
     pub(crate) fn list(&self, caller: &Caller) -> Vec<Arc<Entry>> {
-        let mut entries = self.tree.captures.all();
-        entries.retain(|entry| self.check(caller, entry, &[Bit::Read, Bit::Search]).is_ok());
-        entries
+        match self.check_root(caller, &[Bit::Search]) {
+            Ok(()) => self.tree.captures.readable(caller),
+            Err(_) => Vec::new(),
+        }
     }
 
     /// The capture of this alias or number, if the caller may start and stop it.

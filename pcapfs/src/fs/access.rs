@@ -4,7 +4,7 @@
 
 use capture::ring::Permissions;
 
-use crate::fs;
+use super::names;
 
 /// Somebody who asks for something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,24 +94,32 @@ impl Caller {
         bits: &[Bit],
         what: &str,
     ) -> Result<(), Denied> {
-        // CAP_DAC_OVERRIDE cannot be seen from here; whoever has it and is not root has the tree.
-        if self.uid == 0 {
-            return Ok(());
-        }
-        let class = self.class(permissions);
-        let granted = permissions.mode >> class.shift();
-        let missing = bits.iter().find(|bit| granted & bit.mask() == 0);
-        missing.map_or(Ok(()), |bit| {
+        self.missing(permissions, bits).map_or(Ok(()), |bit| {
             Err(Denied {
                 letter: bit.letter(),
                 what: what.to_owned(),
-                class,
-                owner: fs::user(permissions.uid),
-                group: fs::group(permissions.gid),
+                class: self.class(permissions),
+                owner: names::user(permissions.uid),
+                group: names::group(permissions.gid),
                 mode: permissions.mode,
                 advice: "; its owner can chmod or chgrp it",
             })
         })
+    }
+
+    /// Whether these bits let the caller do that.
+    pub(crate) fn may(&self, permissions: Permissions, bits: &[Bit]) -> bool {
+        self.missing(permissions, bits).is_none()
+    }
+
+    /// The first bit that the caller lacks.
+    fn missing(&self, permissions: Permissions, bits: &[Bit]) -> Option<Bit> {
+        // CAP_DAC_OVERRIDE cannot be seen from here; whoever has it and is not root has the tree.
+        if self.uid == 0 {
+            return None;
+        }
+        let granted = permissions.mode >> self.class(permissions).shift();
+        bits.iter().copied().find(|bit| granted & bit.mask() == 0)
     }
 
     /// The first class that the caller is in, and no other, decides.
@@ -138,7 +146,10 @@ mod tests {
     }
 
     fn may(caller: &Caller, mode: u32, bit: Bit) -> bool {
-        caller.check(Permissions { uid: USER, gid: GROUP, mode }, &[bit], "web").is_ok()
+        let permissions = Permissions { uid: USER, gid: GROUP, mode };
+        let may = caller.may(permissions, &[bit]);
+        assert_eq!(caller.check(permissions, &[bit], "web").is_ok(), may);
+        may
     }
 
     #[test]
