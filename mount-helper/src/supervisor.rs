@@ -57,6 +57,8 @@ pub(crate) struct Supervisor {
     established: bool,
     /// When to lose patience, after the order to end.
     stopping: Option<Instant>,
+    /// SIGHUP came for a daemon that was starting: passed on when it has started.
+    hangup: bool,
 }
 
 /// A running daemon.
@@ -116,6 +118,7 @@ impl Supervisor {
             tree: None,
             established: false,
             stopping: None,
+            hangup: false,
         })
     }
 
@@ -201,6 +204,8 @@ impl Supervisor {
     /// Starts a daemon and does what it asks for until it has ended.
     fn serve(&mut self) -> Result<End, Failure> {
         let begun = Instant::now();
+        // A new one reads everything anew.
+        self.hangup = false;
         let mut daemon = self.start()?;
         loop {
             let woken = self.wait(Some(&daemon), self.next_tick());
@@ -269,6 +274,9 @@ impl Supervisor {
                 let (tree, device) = Tree::mount(&plan.spec, &plan.directory, &plan.mount_options)?;
                 self.tree = Some(tree);
                 daemon.phase = Phase::Mounted;
+                if std::mem::take(&mut self.hangup) {
+                    daemon.signal(Signal::SIGHUP);
+                }
                 // If it fails the daemon has died, which is seen soon.
                 let _ = handoff.send(device);
             }
@@ -313,7 +321,11 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let signal = i32::try_from(signal.ssi_signo).ok().and_then(|n| n.try_into().ok());
             match (signal, daemon) {
-                // The daemon's affair.
+                // The daemon's affair; but as long as it starts it may not know yet what to do with
+                // it, and would just die.
+                (Some(Signal::SIGHUP), Some(daemon)) if daemon.phase == Phase::Starting => {
+                    self.hangup = true;
+                }
                 (Some(Signal::SIGHUP), Some(daemon)) => daemon.signal(Signal::SIGHUP),
                 // Children are looked for in any case.
                 (Some(Signal::SIGCHLD | Signal::SIGHUP) | None, _) => {}

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -293,7 +293,13 @@ fn umount_with_open_files_waits_for_them() {
 #[test]
 fn the_order_to_end_is_followed_by_both() {
     skip_unless!(root, "nsenter");
-    for whom in ["supervisor", "daemon"] {
+    // Without a configuration SIGHUP is one, too.
+    let orders = [
+        ("supervisor", Signal::SIGTERM),
+        ("daemon", Signal::SIGTERM),
+        ("supervisor", Signal::SIGHUP),
+    ];
+    for (whom, signal) in orders {
         let (host, net) = (Host::new(), Net::new());
         let _ = net.a.run(|| host.mount(Net::DEVICE, "alias=web,ring=1M")).success();
         let mut cat = Running::spawn(tool("cat").arg(host.file("web/follow.pcap")));
@@ -301,8 +307,12 @@ fn the_order_to_end_is_followed_by_both() {
         net.sender(200).send(5);
         cat.wait_stdout("packets", 5, |bytes| bytes.len() > 24);
         let pid = if whom == "daemon" { host.daemon() } else { host.supervisor() };
-        kill(pid.unwrap(), Signal::SIGTERM).unwrap();
-        assert!(cat.wait(5).success(), "{whom}: a reader gets end of file: {}", cat.stderr());
+        kill(pid.unwrap(), signal).unwrap();
+        assert!(
+            cat.wait(5).success(),
+            "{whom} {signal}: a reader gets end of file: {}",
+            cat.stderr()
+        );
         assert_eq!(check_prefix(&cat.stdout()).unwrap().whole(), Vec::from_iter(1..=5));
         host.wait_gone();
     }
@@ -495,6 +505,95 @@ fn a_configured_daemon_is_steered_through_its_socket() {
     host.wait_gone();
 }
 
+/// Writes a configuration with these captures, each of another savefile, and returns its path.
+fn configure(host: &Host, aliases: &[&str]) -> PathBuf {
+    let capture = |alias: &&str| {
+        let savefile = host.path(&format!("{alias}.pcap"));
+        fs::write(&savefile, numbered(Format::default(), 10, 100)).unwrap();
+        format!("[[capture]]\nalias = \"{alias}\"\nsource = \"file:{}\"\n", savefile.display())
+    };
+    let config = host.path("pcapfs.toml");
+    fs::write(&config, aliases.iter().map(capture).collect::<String>()).unwrap();
+    config
+}
+
+/// Waits until the tree has these captures and no others.
+#[track_caller]
+fn wait_captures(host: &Host, aliases: &[&str]) {
+    wait_until(&format!("the captures are {aliases:?}"), 10, || {
+        let Some(status) = host.try_status("") else { return false };
+        let captures = status["captures"].as_array().unwrap().iter();
+        captures.map(|one| one["alias"].as_str().unwrap()).eq(aliases.iter().copied())
+    });
+}
+
+#[test]
+fn the_order_to_read_the_configuration_again_may_go_to_either() {
+    skip_unless!(root, "nsenter");
+    // Also if it is ignored where mount(8) is called, as under nohup(1).
+    for ignored in ["", "trap '' HUP; "] {
+        let host = Host::new();
+        let config = configure(&host, &["web"]);
+        let options = format!("config={},{}", config.display(), host.ring_option());
+        let script = format!("{ignored}exec mount -t pcapfs none \"$1\" -o \"$2\"");
+        let mut mount = host.command("sh");
+        mount.args(["-c", &script, "sh"]).arg(host.captures()).arg(options);
+        let _ = run(&mut mount, 15).success();
+        wait_captures(&host, &["web"]);
+        let (daemon, supervisor) = (host.daemon().unwrap(), host.supervisor().unwrap());
+        let started = host.try_status("web").unwrap()["started"].clone();
+
+        configure(&host, &["web", "dns"]);
+        kill(supervisor, Signal::SIGHUP).unwrap();
+        wait_captures(&host, &["web", "dns"]);
+        configure(&host, &["web"]);
+        kill(daemon, Signal::SIGHUP).unwrap();
+        wait_captures(&host, &["web"]);
+        assert_eq!((host.daemon(), host.supervisor()), (Some(daemon), Some(supervisor)));
+        assert_eq!(host.try_status("web").unwrap()["started"], started, "it was left alone");
+
+        // The one that takes its place hears it as well.
+        kill(daemon, Signal::SIGKILL).unwrap();
+        let _ = answers_again(&host, daemon);
+        configure(&host, &["web", "dns"]);
+        kill(supervisor, Signal::SIGHUP).unwrap();
+        wait_captures(&host, &["web", "dns"]);
+        let _ = host.umount().success();
+        host.wait_gone();
+    }
+}
+
+#[test]
+fn a_service_that_is_reloaded_goes_on() {
+    skip_unless!(root, "nsenter", "setpriv");
+    let host = Host::new();
+    let config = configure(&host, &["web"]);
+    let mut helper = confined(&host);
+    helper.args(["mount.pcapfs", "--foreground", "none"]).arg(host.captures());
+    helper.args(["-o", &format!("config={},{}", config.display(), host.ring_option())]);
+    let mut supervisor = Running::spawn(&mut helper);
+    // From the very first moment at which there is a daemon.
+    let reload = setting("ExecReload").unwrap();
+    assert_eq!(reload, "/bin/kill -HUP $MAINPID");
+    wait_until("there is a daemon", 10, || host.daemon().is_some());
+    for _ in 0..200 {
+        supervisor.signal(Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    wait_captures(&host, &["web"]);
+    let daemon = host.daemon().unwrap();
+    configure(&host, &["web", "dns"]);
+    let main = supervisor.pid().to_string();
+    let _ = run(tool("sh").args(["-c", &reload]).env("MAINPID", main), 5).success();
+    wait_captures(&host, &["web", "dns"]);
+    assert_eq!(host.daemon(), Some(daemon));
+    let said = supervisor.stderr();
+    assert!(said.contains("read again") && !said.contains("starting it again"), "{said}");
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.wait(10).success(), "{}", supervisor.stderr());
+    host.wait_gone();
+}
+
 /// Something that hears what systemd would hear.
 struct Notified {
     socket: UnixDatagram,
@@ -555,6 +654,20 @@ fn systemd_is_told_and_a_daemon_that_hangs_is_replaced() {
     host.wait_gone();
 }
 
+/// `setpriv` with the rights the unit leaves, and the program to follow.
+fn confined(host: &Host) -> Command {
+    let capabilities = setting("CapabilityBoundingSet").unwrap();
+    let capabilities: Vec<_> = capabilities
+        .split_whitespace()
+        .map(|name| format!("+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()))
+        .collect();
+    let mut command = host.command("setpriv");
+    command
+        .arg(format!("--bounding-set=-all,{}", capabilities.join(",")))
+        .args(["--inh-caps=-all", "--no-new-privs"]);
+    command
+}
+
 /// A setting of the unit, by name.
 fn setting(name: &str) -> Option<String> {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/pcapfs.service");
@@ -589,16 +702,10 @@ fn the_rights_the_service_leaves_are_enough() {
     ] {
         assert_eq!(setting(name), None, "{name}");
     }
-    let capabilities = setting("CapabilityBoundingSet").unwrap();
-    let capabilities: Vec<_> = capabilities
-        .split_whitespace()
-        .map(|name| format!("+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()))
-        .collect();
     let (host, net) = (Host::new(), Net::new());
-    let mut helper = host.command("setpriv");
+    let mut helper = confined(&host);
     helper
-        .arg(format!("--bounding-set=-all,{}", capabilities.join(",")))
-        .args(["--inh-caps=-all", "--no-new-privs", "mount.pcapfs", "--foreground", Net::DEVICE])
+        .args(["mount.pcapfs", "--foreground", Net::DEVICE])
         .arg(host.captures())
         .args(["-o", &format!("alias=web,ring=1M,{}", host.ring_option())]);
     let mut supervisor = net.a.run(|| Running::spawn(&mut helper));

@@ -393,8 +393,8 @@ fn watch_signals(
     // A write behind the limit of file sizes is an error like any other, and no reason to end.
     flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
-    // nohup(1) means what it says.
-    if !is_ignored(SIGHUP) {
+    // nohup(1) means what it says: that this is not the end.
+    if has_config || !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted)?;
