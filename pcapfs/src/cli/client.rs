@@ -6,12 +6,16 @@ use std::path::PathBuf;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status};
-use tower::service_fn;
+use tonic::{Code, Response, Status};
+use tower::util::MapResponse;
+use tower::{ServiceExt, service_fn};
 
 use super::args::Daemon;
+use super::memory;
 use crate::control;
+use crate::control::chunks::{self, Parts};
 use crate::control::messages::control_client::ControlClient;
 use crate::daemon::Failure;
 
@@ -25,10 +29,42 @@ const WINDOW: u32 = 2 << 20;
 /// A connected client.
 pub(super) type Client = ControlClient<Channel>;
 
+/// A client whose answers are handed over as they come, see [`chunks`].
+pub(super) type Receiver = ControlClient<MapResponse<Channel, fn(Answer) -> Answer>>;
+
+/// An answer of the daemon.
+type Answer = http::Response<Body>;
+
 /// Connects to the daemon, and runs what is to be done with it.
 pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &Daemon,
     action: impl FnOnce(Client) -> F,
+) -> Result<T, Failure> {
+    on_channel(daemon, |channel| action(Client::new(channel).max_decoding_message_size(MAX_ANSWER)))
+}
+
+/// Like [`with`], to receive a savefile.
+pub(super) fn receiving<T, F: Future<Output = Result<T, Failure>>>(
+    daemon: &Daemon,
+    action: impl FnOnce(Receiver) -> F,
+) -> Result<T, Failure> {
+    memory::keep_freed();
+    let past_the_codec: fn(Answer) -> Answer = |mut answer| {
+        let body = std::mem::take(answer.body_mut());
+        chunks::hand_over(answer.extensions_mut(), body);
+        answer
+    };
+    on_channel(daemon, |channel| action(Receiver::new(channel.map_response(past_the_codec))))
+}
+
+/// The savefile in an answer.
+pub(super) fn parts<T>(mut answer: Response<T>) -> Parts {
+    Parts::new(chunks::handed(answer.extensions_mut()).unwrap_or_default())
+}
+
+fn on_channel<T, F: Future<Output = Result<T, Failure>>>(
+    daemon: &Daemon,
+    action: impl FnOnce(Channel) -> F,
 ) -> Result<T, Failure> {
     // A variable that is set to nothing says nothing.
     let given = daemon.socket.clone().filter(|path| !path.as_os_str().is_empty());
@@ -47,7 +83,7 @@ pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
     result
 }
 
-async fn connected(stream: UnixStream, path: PathBuf) -> Result<Client, Failure> {
+async fn connected(stream: UnixStream, path: PathBuf) -> Result<Channel, Failure> {
     let mut first = Some(stream);
     let connect = service_fn(move |_: Uri| {
         let (stream, path) = (first.take(), path.clone());
@@ -60,13 +96,13 @@ async fn connected(stream: UnixStream, path: PathBuf) -> Result<Client, Failure>
         }
     });
     // The address is not used: there is one socket.
-    let channel = Endpoint::from_static("http://pcapfs")
+    Endpoint::from_static("http://pcapfs")
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
+        .max_frame_size(chunks::FRAME)
         .connect_with_connector(connect)
         .await
-        .map_err(|error| Failure::Unreachable(format!("no answer from the daemon: {error}")))?;
-    Ok(Client::new(channel).max_decoding_message_size(MAX_ANSWER))
+        .map_err(|error| Failure::Unreachable(format!("no answer from the daemon: {error}")))
 }
 
 fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {

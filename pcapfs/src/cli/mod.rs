@@ -6,6 +6,7 @@ mod args;
 mod client;
 mod descriptors;
 mod listing;
+mod memory;
 pub(crate) mod output;
 mod savefile;
 pub(crate) mod size;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use nix::errno::Errno;
+
 /// Prints to standard output. A reader that has gone away, as with `| head`, is no error.
 ///
 /// # Errors
@@ -23,11 +25,19 @@ pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As there.
 pub(crate) fn print_on(bytes: &[u8]) -> io::Result<bool> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        result => result.map(|()| true),
+    // Not through the library's buffer, which looks for lines, and keeps the last until the next
+    // is complete: whatever is written here is to be read, and of packets there are many.
+    let stdout = io::stdout();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match nix::unistd::write(&stdout, rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EPIPE) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(true)
 }
 
 /// Shows how far something is, in place of what was shown last; an empty text takes it away.

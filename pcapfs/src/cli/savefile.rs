@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tonic::Streaming;
 
 use super::args::{Daemon, Listen, Replay};
 use super::listing::bytes;
 use super::{client, output};
-use crate::control::messages::{Chunk, Format, ListenRequest, ReplayRequest};
+use crate::control::chunks::{Part, Parts};
+use crate::control::messages::{Format, ListenRequest, ReplayRequest};
 use crate::daemon::Failure;
 
 /// How often progress is shown.
@@ -33,9 +33,9 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
         format: format(replay.pcapng),
         live: replay.live,
     };
-    client::with(daemon, |mut client| async move {
+    client::receiving(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
-        let end = copy(answer.into_inner(), &mut target).await?;
+        let end = copy(client::parts(answer), &mut target).await?;
         // What was interrupted is whole only if it has no end of its own.
         if end == End::Interrupted && !replay.live {
             return Err(Failure::Answer("interrupted".to_owned()));
@@ -48,10 +48,10 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
 pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&listen.capture)?;
     let request = ListenRequest { capture: listen.capture.clone(), format: format(listen.pcapng) };
-    client::with(daemon, |mut client| async move {
+    client::receiving(daemon, |mut client| async move {
         let mut target = Target::open(None)?;
         let answer = client.listen(request).await.map_err(client::failure)?;
-        copy(answer.into_inner(), &mut target).await?;
+        copy(client::parts(answer), &mut target).await?;
         target.finish()
     })
 }
@@ -67,19 +67,20 @@ enum End {
     Interrupted,
 }
 
-async fn copy(mut chunks: Streaming<Chunk>, target: &mut Target) -> Result<End, Failure> {
+async fn copy(mut parts: Parts, target: &mut Target) -> Result<End, Failure> {
     let mut signals = if target.is_named_later() { Some(Signals::new()?) } else { None };
     let mut progress = Progress::new();
     let end = loop {
-        let message = tokio::select! {
+        let part = tokio::select! {
             biased;
             () = interrupted(signals.as_mut()) => break End::Interrupted,
-            message = chunks.message() => message,
+            part = parts.next() => part,
         };
-        match message {
-            Ok(Some(chunk)) => {
-                progress.add(&chunk);
-                if !target.write(&chunk.data)? {
+        match part {
+            Ok(Some(Part::Total(total))) => progress.total = total,
+            Ok(Some(Part::Data(bytes))) => {
+                progress.add(bytes.len());
+                if !target.write(&bytes)? {
                     break End::Unread;
                 }
             }
@@ -212,9 +213,8 @@ impl Progress {
         Self { is_shown, began: Instant::now(), shown: None, done: 0, total: 0 }
     }
 
-    fn add(&mut self, chunk: &Chunk) {
-        self.done += chunk.data.len() as u64;
-        self.total = self.total.max(chunk.total);
+    fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
         if !self.is_shown || self.shown.is_some_and(|when| when.elapsed() < PROGRESS_INTERVAL) {
             return;
         }

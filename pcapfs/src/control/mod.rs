@@ -12,9 +12,10 @@
 //! byte in a socket, so that the threads that capture never touch the runtime.
 //!
 //! Whatever a client can make grow is bounded: connections ([`connections`]), the size of a request,
-//! streams per connection, and what is ready for a client that does not read, which is one chunk
-//! and the socket's buffers for each stream.
+//! streams per connection, and what is ready for a client that does not read, which is a chunk, what
+//! HTTP/2 takes before it waits, and the socket's buffers for each stream.
 
+pub(crate) mod chunks;
 mod connections;
 mod peer;
 mod proto;
@@ -33,7 +34,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+use tonic::body::Body;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 pub(crate) use proto::pcapfs::control::v1 as messages;
 pub(crate) use socket::{Socket, SocketError, client_path, daemon_path};
@@ -116,6 +119,14 @@ fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
     }
 }
 
+/// An answer with the body that was handed over with it, if one was.
+fn past_the_codec(mut answer: http::Response<Body>) -> http::Response<Body> {
+    if let Some(body) = chunks::handed(answer.extensions_mut()) {
+        *answer.body_mut() = body;
+    }
+    answer
+}
+
 /// The service, from the first connection to the end.
 fn serve(
     listener: UnixListener,
@@ -135,7 +146,8 @@ fn serve(
         let result = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_max_header_list_size(MAX_HEADERS)
-            .max_frame_size(streams::CHUNK)
+            .max_frame_size(chunks::FRAME)
+            .layer(MapResponseLayer::new(past_the_codec))
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, async {
                 // An error is the end as well.

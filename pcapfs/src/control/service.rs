@@ -8,9 +8,11 @@ use std::time::Duration;
 use capture::cursor::Format;
 use capture::pipeline::{CaptureError, State};
 use tokio_stream::wrappers::IntervalStream;
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::{Empty, Stream, StreamExt};
+use tonic::body::Body;
 use tonic::{Code, Request, Response, Status};
 
+use super::chunks;
 use super::connections::{Busy, Peer};
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
@@ -22,6 +24,9 @@ use crate::fs::{Asker, Wanted};
 
 /// Least time between two answers of a status that is repeated.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the codec has to do with the chunks of a savefile, see [`chunks`].
+type Chunks = Empty<Result<message::Chunk, Status>>;
 
 /// The service.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ impl Service {
         capture: &str,
         format: message::Format,
         wanted: Wanted,
-    ) -> Result<Response<Savefile>, Status> {
+    ) -> Result<Response<Chunks>, Status> {
         let peer = peer(request)?;
         let entry = self.registry.readable(&peer.caller, capture).map_err(refused)?;
         let format = match format {
@@ -56,7 +61,10 @@ impl Service {
         let opener = Opener::new(Asker { thread: peer.process, uid, gid });
         let tree = &self.registry.tree;
         let what = (wanted, format);
-        Ok(Response::new(Savefile::open(tree, &self.bells, &entry, what, opener, peer.busy())))
+        let savefile = Savefile::open(tree, &self.bells, &entry, what, opener, peer.busy());
+        let mut response = Response::new(tokio_stream::empty());
+        chunks::hand_over(response.extensions_mut(), Body::new(savefile));
+        Ok(response)
     }
 }
 
@@ -194,23 +202,23 @@ impl control_server::Control for Service {
         Ok(Response::new(Box::pin(IntervalStream::new(ticks).map(move |_| answer()))))
     }
 
-    type ReplayStream = Savefile;
+    type ReplayStream = Chunks;
 
     async fn replay(
         &self,
         request: Request<message::ReplayRequest>,
-    ) -> Result<Response<Savefile>, Status> {
+    ) -> Result<Response<Chunks>, Status> {
         let asked = request.get_ref();
         let wanted = if asked.live { Wanted::Follow } else { Wanted::Replay };
         self.savefile(&request, &asked.capture, asked.format(), wanted)
     }
 
-    type ListenStream = Savefile;
+    type ListenStream = Chunks;
 
     async fn listen(
         &self,
         request: Request<message::ListenRequest>,
-    ) -> Result<Response<Savefile>, Status> {
+    ) -> Result<Response<Chunks>, Status> {
         let asked = request.get_ref();
         self.savefile(&request, &asked.capture, asked.format(), Wanted::Live)
     }

@@ -4,6 +4,7 @@
 //! writes a byte into a socket and no more; a task here then wakes whoever waits for that capture.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
@@ -16,21 +17,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use capture::bell::Bell;
 use capture::cursor::{Format, Outcome};
+use http::HeaderMap;
+use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::time::Sleep;
-use tokio_stream::Stream;
 use tonic::Status;
 
+use super::chunks::{self, CHUNK};
 use super::connections::Busy;
-use super::messages::Chunk;
 use crate::fs::captures::Entry;
 use crate::fs::file::{OpenFile, Opener, ReadFailure};
 use crate::fs::{Tree, Wanted};
-
-/// Most bytes of savefile in one message: a few of what a program reads at a time, and little
-/// enough for a hundred clients that do not read on.
-pub(super) const CHUNK: u32 = 256 << 10;
 
 /// Least time between two times that a stream which has caught up looks for more. A packet that
 /// comes alone is sent at once; of many, a few milliseconds' worth are sent together, since waking
@@ -129,6 +127,8 @@ pub(super) struct Savefile {
     caught_up: Option<Instant>,
     /// Until when more is gathered before it is sent.
     gathering: Option<Pin<Box<Sleep>>>,
+    /// Its status was sent.
+    has_ended: bool,
     _busy: Busy,
 }
 
@@ -156,17 +156,18 @@ impl Savefile {
             total,
             caught_up: None,
             gathering: None,
+            has_ended: false,
             _busy: busy,
         }
     }
 
-    /// Reads what there is; `None` if there is nothing yet.
-    fn read(&mut self) -> Option<Result<Option<Chunk>, Status>> {
-        let mut bytes = Vec::new();
+    /// Reads what there is, as a message; `None` if there is nothing yet.
+    fn read(&mut self) -> Option<Result<Option<Bytes>, Status>> {
+        let total = self.total;
+        let mut message = Bytes::new();
         let outcome =
             self.file.read(self.offset, CHUNK as usize, &mut |slices: &[IoSlice<'_>]| {
-                bytes.reserve_exact(slices.iter().map(|slice| slice.len()).sum());
-                slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                message = chunks::message(total, slices);
                 Ok(())
             });
         // Before they are believed: a mapped file may have been cut while it was copied.
@@ -178,8 +179,8 @@ impl Savefile {
         match outcome {
             Ok(Outcome::Sent(count)) => {
                 self.offset += count as u64;
-                let total = std::mem::take(&mut self.total);
-                Some(Ok(Some(Chunk { data: Bytes::from(bytes), total })))
+                self.total = 0;
+                Some(Ok(Some(message)))
             }
             Ok(Outcome::End) => Some(Ok(None)),
             Ok(Outcome::Empty) => None,
@@ -187,37 +188,60 @@ impl Savefile {
             Err(ReadFailure::Send(error)) => Some(Err(Status::internal(error.to_string()))),
         }
     }
-}
 
-impl Stream for Savefile {
-    type Item = Result<Chunk, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        if let Some(caught_up) = this.caught_up.take() {
+    /// The next message; `None` at the end.
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        if let Some(caught_up) = self.caught_up.take() {
             // Woken: there is more.
-            if caught_up.elapsed() < GATHER && this.file.is_ready() {
-                this.gathering =
+            if caught_up.elapsed() < GATHER && self.file.is_ready() {
+                self.gathering =
                     Some(Box::pin(tokio::time::sleep_until((caught_up + GATHER).into())));
             }
         }
-        if let Some(gathering) = &mut this.gathering {
+        if let Some(gathering) = &mut self.gathering {
             ready!(gathering.as_mut().poll(context));
-            this.gathering = None;
+            self.gathering = None;
         }
         loop {
-            if let Some(result) = this.read() {
-                return Poll::Ready(result.transpose());
+            if let Some(result) = self.read() {
+                return Poll::Ready(result);
             }
-            this.caught_up = Some(Instant::now());
-            this.file.blocked.store(true, Ordering::Relaxed);
-            this.topic.waiting.lock().insert(this.handle, context.waker().clone());
-            this.topic.bell.arm();
+            self.caught_up = Some(Instant::now());
+            self.file.blocked.store(true, Ordering::Relaxed);
+            self.topic.waiting.lock().insert(self.handle, context.waker().clone());
+            self.topic.bell.arm();
             // What came between the read and the arming rang no bell.
-            if !this.file.is_ready() {
+            if !self.file.is_ready() {
                 return Poll::Pending;
             }
         }
+    }
+}
+
+impl Body for Savefile {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        if this.has_ended {
+            return Poll::Ready(None);
+        }
+        let status = match ready!(this.poll_message(context)) {
+            Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+            Ok(None) => Status::ok(""),
+            Err(status) => status,
+        };
+        this.has_ended = true;
+        let mut trailers = HeaderMap::new();
+        // A text that is no header value; the status is told without it.
+        if status.add_header(&mut trailers).is_err() {
+            trailers.insert("grpc-status", i32::from(status.code()).into());
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
 

@@ -1,0 +1,335 @@
+//! Chunks of savefiles as they are on the wire, at both ends.
+//!
+//! What a codec does with a message, it does by copying: into a buffer to be sent, and out of the
+//! buffers that were received. Chunks are nearly all there is to transfer, so both ends take the
+//! body of such an answer past it ([`hand_over`]): the daemon copies packets from the ring to where
+//! they are sent from, and the client writes them from where they were received.
+//!
+//! ```text
+//!  0    length, 4 bytes   0x10   total   0x0a   length   savefile bytes
+//!  └─ prefix of gRPC ─┘   └─ if any ─┘   └─ field 1 of Chunk ─────────┘
+//! ```
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::Extensions;
+use http_body::Body as _;
+use parking_lot::Mutex;
+use prost::encoding::{decode_varint, encode_varint};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+/// Most bytes of savefile in one message: what a program reads at a time, and little
+/// enough for a hundred clients that do not read on.
+pub(super) const CHUNK: u32 = 128 << 10;
+
+/// Bytes of a frame that holds the largest message, with all that is before its data.
+pub(crate) const FRAME: u32 = CHUNK + 64;
+
+/// Key of `data`: field 1, bytes.
+const DATA: u8 = 1 << 3 | BYTES;
+
+/// Key of `total`: field 2, a number.
+const TOTAL: u8 = 2 << 3 | NUMBER;
+
+/// Wire types, the lowest three bits of a key.
+const NUMBER: u8 = 0;
+const BYTES: u8 = 2;
+const WIRE_TYPE: u8 = 0b111;
+
+/// Bytes of gRPC's prefix: whether the message is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// Longest varint.
+const VARINT: usize = 10;
+
+/// The body of an answer on its way past the codec.
+#[derive(Clone)]
+struct Handed(Arc<Mutex<Option<Body>>>);
+
+/// Puts the body of an answer where [`handed`] finds it.
+pub(crate) fn hand_over(extensions: &mut Extensions, body: Body) {
+    extensions.insert(Handed(Arc::new(Mutex::new(Some(body)))));
+}
+
+/// The body that was handed over with an answer, the first time.
+pub(crate) fn handed(extensions: &mut Extensions) -> Option<Body> {
+    extensions.remove::<Handed>()?.0.lock().take()
+}
+
+/// The message of a chunk; `total` is told if it is not 0.
+pub(super) fn message(total: u64, slices: &[IoSlice<'_>]) -> Bytes {
+    let size: usize = slices.iter().map(|slice| slice.len()).sum();
+    let mut fields = BytesMut::with_capacity(2 * (1 + VARINT));
+    if total > 0 {
+        fields.put_u8(TOTAL);
+        encode_varint(total, &mut fields);
+    }
+    fields.put_u8(DATA);
+    encode_varint(size as u64, &mut fields);
+    let length = fields.len() + size;
+    let mut message = Vec::with_capacity(PREFIX + length);
+    message.put_u8(0);
+    // At most a chunk, and what is before it.
+    message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    message.put_slice(&fields);
+    slices.iter().for_each(|slice| message.put_slice(slice));
+    Bytes::from(message)
+}
+
+/// What is in a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Bytes of the whole answer.
+    Total(u64),
+    /// Savefile bytes; a message may come in several parts.
+    Data(Bytes),
+}
+
+/// The parts of the chunks of an answer.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    body: Body,
+    input: Bytes,
+    parser: Parser,
+}
+
+impl Parts {
+    /// Those of this body.
+    pub(crate) fn new(body: Body) -> Self {
+        Self { body, input: Bytes::new(), parser: Parser::default() }
+    }
+
+    /// The next one; `None` when there are no more. Nothing is lost when it is dropped before it
+    /// is ready.
+    ///
+    /// # Errors
+    /// What the daemon says, or that it says nothing any more.
+    pub(crate) async fn next(&mut self) -> Result<Option<Part>, Status> {
+        loop {
+            if let Some(part) = self.parser.next(&mut self.input)? {
+                return Ok(Some(part));
+            }
+            let frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
+            let Some(frame) = frame else {
+                return Err(Status::unknown("the answer ended without a status"));
+            };
+            match frame?.into_data() {
+                Ok(data) => self.input = data,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let status = Status::from_header_map(&trailers);
+                    let status = status.unwrap_or_else(|| Status::unknown("no status"));
+                    return match status.code() {
+                        Code::Ok if self.parser.is_between() => Ok(None),
+                        Code::Ok => Err(Status::unknown("the answer ended within a message")),
+                        _ => Err(status),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Where in a message it is.
+#[derive(Debug)]
+struct Parser {
+    stage: Stage,
+    /// Bytes of the message that are still to come.
+    left: u64,
+    /// What of a number, or of a prefix, is there.
+    held: [u8; VARINT],
+    holds: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Prefix,
+    Key,
+    /// The number behind this key.
+    Number(u8),
+    /// So many bytes behind this key.
+    Bytes(u8, u64),
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self { stage: Stage::Prefix, left: 0, held: [0; VARINT], holds: 0 }
+    }
+}
+
+impl Parser {
+    /// Whether a message has ended and none has begun.
+    fn is_between(&self) -> bool {
+        self.stage == Stage::Prefix && self.holds == 0
+    }
+
+    /// The next part of `input`; `None` if it is used up.
+    fn next(&mut self, input: &mut Bytes) -> Result<Option<Part>, Status> {
+        loop {
+            match self.stage {
+                Stage::Key if self.left == 0 => self.stage = Stage::Prefix,
+                Stage::Bytes(_, 0) => self.stage = Stage::Key,
+                _ if input.is_empty() => return Ok(None),
+                Stage::Bytes(key, count) => {
+                    let here = usize::try_from(count).unwrap_or(usize::MAX).min(input.len());
+                    self.stage = Stage::Bytes(key, count - here as u64);
+                    self.left -= here as u64;
+                    let bytes = input.split_to(here);
+                    if key == DATA {
+                        return Ok(Some(Part::Data(bytes)));
+                    }
+                }
+                Stage::Prefix => {
+                    if let Some(mut prefix) = self.hold(input.get_u8(), |held| held == PREFIX) {
+                        if prefix.get_u8() != 0 {
+                            return Err(Status::internal("a compressed message"));
+                        }
+                        self.left = prefix.get_u32().into();
+                        self.stage = Stage::Key;
+                    }
+                }
+                Stage::Key => {
+                    let key = input.get_u8();
+                    self.left -= 1;
+                    // Also those of fields that a later version may have, up to the 15th.
+                    if key & 0x80 != 0 || ![NUMBER, BYTES].contains(&(key & WIRE_TYPE)) {
+                        return Err(Status::internal("an unknown kind of field"));
+                    }
+                    self.stage = Stage::Number(key);
+                }
+                Stage::Number(key) => {
+                    if self.left == 0 {
+                        return Err(Status::internal("a message ends within a field"));
+                    }
+                    let byte = input.get_u8();
+                    self.left -= 1;
+                    let Some(mut number) =
+                        self.hold(byte, |held| byte & 0x80 == 0 || held == VARINT)
+                    else {
+                        continue;
+                    };
+                    let number = decode_varint(&mut number)
+                        .map_err(|error| Status::internal(error.to_string()))?;
+                    self.stage = Stage::Key;
+                    if key & WIRE_TYPE == BYTES {
+                        if number > self.left {
+                            return Err(Status::internal("a field is longer than its message"));
+                        }
+                        self.stage = Stage::Bytes(key, number);
+                    } else if key == TOTAL {
+                        return Ok(Some(Part::Total(number)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps a byte of something that may come in pieces; gives all of them with the last one.
+    fn hold(&mut self, byte: u8, is_last: impl FnOnce(usize) -> bool) -> Option<&[u8]> {
+        // There is room: what is held ends before.
+        if let Some(place) = self.held.get_mut(self.holds) {
+            *place = byte;
+        }
+        self.holds += 1;
+        if !is_last(self.holds) {
+            return None;
+        }
+        let held = std::mem::take(&mut self.holds);
+        self.held.get(..held)
+    }
+}
+
+/// The longest head of a message has room in a frame, beside the data.
+const _: () = assert!(PREFIX + 2 + VARINT + VARINT <= (FRAME - CHUNK) as usize);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::super::messages::Chunk;
+    use super::*;
+
+    /// All parts of what comes in such pieces, data put together.
+    fn parse(wire: &[u8], pieces: usize) -> Result<(Vec<u8>, Vec<u64>), Status> {
+        let mut parser = Parser::default();
+        let (mut data, mut totals) = (Vec::new(), Vec::new());
+        for piece in wire.chunks(pieces) {
+            let mut input = Bytes::copy_from_slice(piece);
+            while let Some(part) = parser.next(&mut input)? {
+                match part {
+                    Part::Total(total) => totals.push(total),
+                    Part::Data(bytes) => data.extend_from_slice(&bytes),
+                }
+            }
+            assert!(input.is_empty());
+        }
+        if !parser.is_between() {
+            return Err(Status::unknown("incomplete"));
+        }
+        Ok((data, totals))
+    }
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let mut wire = vec![0];
+        wire.put_u32(u32::try_from(message.len()).unwrap());
+        wire.extend_from_slice(message);
+        wire
+    }
+
+    proptest! {
+        #[test]
+        fn the_codec_understands_what_is_sent(
+            data in proptest::collection::vec(any::<u8>(), 0..400),
+            total: u64,
+            cut in 0..400_usize,
+        ) {
+            let (first, second) = data.split_at(cut.min(data.len()));
+            let mut wire = message(total, &[IoSlice::new(first), IoSlice::new(second)]);
+            prop_assert_eq!(wire.get_u8(), 0);
+            prop_assert_eq!(wire.get_u32() as usize, wire.len());
+            prop_assert_eq!(Chunk::decode(wire).unwrap(), Chunk { data: data.into(), total });
+        }
+
+        #[test]
+        fn what_the_codec_sends_is_understood(
+            messages in proptest::collection::vec(
+                (proptest::collection::vec(any::<u8>(), 0..300), any::<u64>()), 0..4),
+            pieces in 1..400_usize,
+        ) {
+            let (mut wire, mut all, mut told) = (Vec::new(), Vec::new(), Vec::new());
+            for (data, total) in messages {
+                all.extend_from_slice(&data);
+                told.extend((total != 0).then_some(total));
+                wire.extend(framed(&Chunk { data: data.into(), total }.encode_to_vec()));
+            }
+            prop_assert_eq!(parse(&wire, pieces).unwrap(), (all, told));
+        }
+
+        #[test]
+        fn nonsense_is_refused_or_empty(wire in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&wire, 7);
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_passed_over() {
+        let wire = framed(b"\x18\x96\x01\x22\x03abc\x0a\x02hi");
+        assert_eq!(parse(&wire, 1).unwrap(), (b"hi".to_vec(), vec![]));
+    }
+
+    #[test]
+    fn broken_messages_are_refused() {
+        for message in [&b"\x0a"[..], b"\x0a\x05hi", b"\x10\xff", b"\x09hello678", b"\x8a\x01\x00"]
+        {
+            assert!(parse(&framed(message), 3).is_err(), "{message:?}");
+        }
+        assert!(parse(b"\x01\0\0\0\0", 5).is_err(), "compressed");
+        assert!(parse(&framed(b"\x0a\x02hi")[..8], 5).is_err(), "cut off");
+    }
+}
