@@ -12,7 +12,9 @@ fail() {
 }
 say() { echo "try-deb: $*"; }
 
-[ $# -eq 1 ] && [ -f "$1" ] || fail "usage: sh packaging/try-deb.sh PACKAGE.deb"
+if [ $# -ne 1 ] || [ ! -f "$1" ]; then
+    fail "usage: sh packaging/try-deb.sh PACKAGE.deb"
+fi
 [ "$(id -u)" -eq 0 ] || fail "needs root, for a root directory of its own"
 command -v debootstrap >/dev/null || fail "needs debootstrap (apt-get install debootstrap)"
 package=$(realpath -- "$1")
@@ -77,8 +79,11 @@ inside pcapfs --version
 inside mount.pcapfs --version
 inside getent passwd pcapfs
 inside getent group pcapfs
-for page in pcapfs.1 pcapfs.7 mount.pcapfs.8; do
+for page in pcapfs.1 pcapfs.toml.5 pcapfs.7 mount.pcapfs.8; do
     inside man -w "${page##*.}" "${page%.*}" >/dev/null || fail "$page: no such man page"
+done
+for file in bash-completion/completions/pcapfs zsh/vendor-completions/_pcapfs fish/vendor_completions.d/pcapfs.fish; do
+    grep -q check-config "$root/usr/share/$file" || fail "$file completes nothing"
 done
 [ "$(readlink "$root/usr/sbin/mount.fuse.pcapfs")" = mount.pcapfs ] || fail "mount.fuse.pcapfs leads elsewhere"
 inside test ! -u /usr/sbin/mount.pcapfs || fail "mount.pcapfs is setuid"
