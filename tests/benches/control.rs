@@ -1,5 +1,5 @@
-//! The benchmark of the control service: how fast it answers, what a hundred captures cost that
-//! nobody uses, and what listening through it costs beside reading the file.
+//! The benchmark of the control service: how soon a hundred captures are there, how fast it answers
+//! then, what they cost while nobody uses them, and what listening costs beside reading the file.
 //!
 //! Run by hand, as root: `cargo bench -p pcapfs-tests --bench control`. See `spine.rs` for how
 //! figures are taken, and `program.rs` for what may come behind `--`.
@@ -37,6 +37,7 @@ use report::Section;
 use sample::Sample;
 
 const PARTS: &[Part] = &[
+    Part { name: "start", tools: &["ip"], measure: start },
     Part { name: "status", tools: &["ip"], measure: status },
     Part { name: "idle", tools: &["ip"], measure: idle },
     Part { name: "listen", tools: &["cat"], measure: listen },
@@ -51,8 +52,13 @@ fn main() -> ExitCode {
 
 /// A daemon with a hundred captures on a link without traffic.
 fn hundred(namespace: &Namespace) -> Daemon {
+    with_captures(CAPTURES, namespace)
+}
+
+/// A daemon with so many captures on a link without traffic.
+fn with_captures(count: usize, namespace: &Namespace) -> Daemon {
     let mut mount = Mount::new().inside(namespace).ring("512K");
-    for number in 0..CAPTURES {
+    for number in 0..count {
         mount = mount.capture(&format!("c{number}"), &format!("lo udp port {}", 1000 + number));
     }
     mount.start()
@@ -64,6 +70,39 @@ fn timed(command: &mut Command) -> Duration {
     let status = command.stdout(Stdio::null()).status().expect("the binary starts");
     assert!(status.success());
     begin.elapsed()
+}
+
+fn start(effort: Effort) -> Section {
+    let mut section = Section::new(
+        "From exec to ready, and from SIGTERM to the end",
+        &["captures", "ready after ms", "ended after ms"],
+    );
+    let mut noise = Noise::default();
+    let namespace = Namespace::new();
+    for count in [1, CAPTURES] {
+        let (mut ready, mut ended) = (Sample::default(), Sample::default());
+        for _ in 0..effort.rounds {
+            let watch = Watch::when_quiet();
+            let begin = Instant::now();
+            let mut daemon = with_captures(count, &namespace);
+            ready.push(begin.elapsed().as_secs_f64() * 1e3);
+            let begin = Instant::now();
+            assert!(daemon.terminate().success());
+            ended.push(begin.elapsed().as_secs_f64() * 1e3);
+            noise.round(&watch);
+        }
+        section.row([count.to_string(), ready.show(0), ended.show(0)]);
+        if count == CAPTURES {
+            section.verdict(
+                "ready after start, 100 captures",
+                format!("{} ms", ready.show(0)),
+                "2000 ms or less",
+                ready.median() <= 2000.0,
+            );
+        }
+    }
+    section.note(format!("Of each capture the kernel zeroes 24 MiB of buffer. {}", noise.show()));
+    section
 }
 
 fn status(effort: Effort) -> Section {

@@ -70,6 +70,41 @@ fn reload(daemon: &Daemon) -> String {
     daemon.stderr()[before..].to_owned()
 }
 
+/// Captures are opened several at a time.
+#[test]
+fn captures_have_the_order_of_the_file_and_the_first_that_fails_is_named() {
+    let place = Place::new();
+    let rings = TempDir::new().unwrap();
+    let fifos: Vec<Fifo> = (0..12).map(|_| Fifo::new()).collect();
+    let all: Vec<String> = (0..24).map(|number| format!("c{}", (number * 7) % 24)).collect();
+    let good = |(alias, number): (&String, usize)| match fifos.get(number / 2) {
+        Some(fifo) if number % 2 == 0 => capture(alias, &fifo.source(), "ring = \"512K\""),
+        _ => place.trace().replace("trace\"", &format!("{alias}\"")),
+    };
+    let mut texts: Vec<String> = all.iter().zip(0..).map(good).collect();
+    place.write(&texts.concat());
+    let daemon = place.mount().start();
+    let listed = daemon.json(["list", "--json"]);
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), 24);
+    for (number, (entry, alias)) in (1..).zip(listed.iter().zip(&all)) {
+        assert_eq!((&entry["id"], &entry["alias"]), (&Value::from(number), &alias[..].into()));
+    }
+    drop(daemon);
+
+    for (index, name) in [(9, "second.pcap"), (6, "first.pcap"), (20, "third.pcap")] {
+        fs::write(place.path(name), "no savefile").unwrap();
+        texts.insert(index, capture(name, &format!("file:{}", place.path(name).display()), ""));
+    }
+    place.write(&texts.concat());
+    let line = texts[..6].concat().lines().count() + 1;
+    let refused = place.mount().ring_dir(rings.path()).try_start().unwrap_err();
+    says(&refused.stderr, &[&format!("pcapfs.toml:{line}: "), "first.pcap"]);
+    assert!(!refused.stderr.contains("second.pcap") && !refused.stderr.contains("third.pcap"));
+    let left: Vec<_> = fs::read_dir(rings.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

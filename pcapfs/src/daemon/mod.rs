@@ -5,6 +5,7 @@
 //! is taken out of the file system; readers that are left have a moment to close; the process ends.
 
 mod confine;
+mod parallel;
 mod plan;
 pub(crate) mod registry;
 pub(crate) mod settings;
@@ -321,11 +322,15 @@ fn control(
 
 fn start_all(registry: &Registry, start: &Start) -> Result<(), Failure> {
     let permissions = start.plan.settings.permissions;
-    for spec in start.plan.captures.iter().cloned() {
-        let origin = Origin::CommandLine;
-        let planned = Planned { spec, origin, permissions, is_explicit: false, waits: false };
-        registry.add(planned).map_err(Failure::Refused)?;
-    }
+    let origin = Origin::CommandLine;
+    let planned = start.plan.captures.iter().cloned().map(|spec| Planned {
+        spec,
+        origin,
+        permissions,
+        is_explicit: false,
+        waits: false,
+    });
+    registry.add_all(planned.collect()).map_err(|(_, refusal)| Failure::Refused(refusal))?;
     for (name, target) in &start.plan.links {
         registry.link(name, target);
     }

@@ -17,6 +17,7 @@ use capture::source::SourceName;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 
+use super::parallel;
 use super::settings::Settings;
 use super::state::{Changed, Saved, State as Kept, StateFile};
 use crate::cli::output::say;
@@ -113,6 +114,12 @@ struct Record {
     is_explicit: bool,
 }
 
+/// A capture that is not in the tree yet.
+struct Opened {
+    made: Made,
+    record: Record,
+}
+
 /// The captures of a daemon, and how to change them.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -155,6 +162,7 @@ impl Registry {
     pub(crate) fn restore(&self) {
         let Some(state) = self.state.as_ref().map(StateFile::state) else { return };
         let settings = self.settings.lock().clone();
+        let mut wanted = Vec::new();
         for saved in state.captures {
             let kept = Settings {
                 snaplen: saved.snaplen,
@@ -180,10 +188,22 @@ impl Registry {
                 self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
                 continue;
             }
-            if let Err(refusal) = self.add(planned) {
-                say(format_args!("{}, made by pcapfs init, is not there: {refusal}", saved.alias));
+            wanted.push(planned);
+        }
+        let mut records = self.records.lock();
+        let opened = parallel::map(&wanted, |planned| {
+            self.prepare(&planned.spec).and_then(|()| Self::open(planned.clone()))
+        });
+        for (planned, opened) in wanted.iter().zip(opened) {
+            match opened {
+                Ok(opened) => drop(self.enter(&mut records, opened)),
+                Err(refusal) => {
+                    let alias = &planned.spec.alias;
+                    say(format_args!("{alias}, made by pcapfs init, is not there: {refusal}"));
+                }
             }
         }
+        drop(records);
         for (name, target) in state.links {
             match (self.check_free(&name), self.find(&target)) {
                 (Ok(()), Ok(entry)) => self.tree.captures.link(&name, entry.alias()),
@@ -215,12 +235,46 @@ impl Registry {
             .unwrap_or(configured)
     }
 
-    /// Makes a capture whose alias is free.
+    /// Makes captures, which get their numbers in this order; fails with the first of them that
+    /// fails, and says which.
     ///
     /// # Blocking
-    /// While its source and ring are opened.
-    pub(crate) fn add(&self, planned: Planned) -> Result<Arc<Entry>, Refusal> {
-        self.make(&mut self.records.lock(), planned)
+    /// While their sources and rings are opened, several at a time.
+    pub(crate) fn add_all(&self, planned: Vec<Planned>) -> Result<(), (usize, Refusal)> {
+        let mut records = self.records.lock();
+        let mut failed = None;
+        for (index, opened) in self.open_all(planned).into_iter().enumerate() {
+            match opened {
+                Ok(opened) if failed.is_none() => drop(self.enter(&mut records, opened)),
+                // To be stopped with the others, and nothing is to be said of it.
+                Ok(opened) => {
+                    self.tree.captures.add(opened.made.capture, opened.record.configured);
+                }
+                Err(refusal) => failed = failed.or(Some((index, refusal))),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Opens captures, whose aliases must be free and different. After one of which that is not
+    /// so, none is opened.
+    fn open_all(&self, planned: Vec<Planned>) -> Vec<Result<Opened, Refusal>> {
+        let mut refused = None;
+        let mut before: BTreeMap<&str, &Spec> = BTreeMap::new();
+        let count = planned.iter().take_while(|planned| {
+            let spec = &planned.spec;
+            let taken = before.insert(&spec.alias, spec).map(|holder| Refusal::Taken {
+                alias: spec.alias.clone(),
+                holder: holder.source.to_string(),
+            });
+            refused = taken.map_or_else(|| self.prepare(spec), Err).err();
+            refused.is_none()
+        });
+        let count = count.count();
+        let ready = planned.get(..count).unwrap_or_default();
+        let mut opened = parallel::map(ready, |planned| Self::open(planned.clone()));
+        opened.extend(refused.map(Err));
+        opened
     }
 
     /// Gives a capture another name, which must be free.
@@ -229,20 +283,40 @@ impl Registry {
         self.tree.captures.link(name, target);
     }
 
+    /// Makes a capture whose alias is free.
+    ///
+    /// # Blocking
+    /// While its source and ring are opened.
     fn make(
         &self,
         records: &mut BTreeMap<String, Record>,
         planned: Planned,
     ) -> Result<Arc<Entry>, Refusal> {
-        let Planned { spec, origin, permissions: configured, is_explicit, waits } = planned;
-        let alias = spec.alias.clone();
-        self.check_free(&alias)?;
+        self.prepare(&planned.spec)?;
+        Ok(self.enter(records, Self::open(planned)?))
+    }
+
+    /// Sees to what a capture needs before it can be opened.
+    fn prepare(&self, spec: &Spec) -> Result<(), Refusal> {
+        self.check_free(&spec.alias)?;
         if !matches!(spec.source, SourceName::File(_)) {
             crate::daemon::prepare_ring_dir(&spec.ring_dir)
                 .map_err(|failure| Refusal::RingDir(failure.to_string()))?;
         }
-        let Made { capture, recovered, damage } =
-            if waits { Capture::start_waiting(spec) } else { Capture::start_new(spec) }?;
+        Ok(())
+    }
+
+    /// Opens a capture, of which nobody knows yet.
+    fn open(planned: Planned) -> Result<Opened, Refusal> {
+        let Planned { spec, origin, permissions: configured, is_explicit, waits } = planned;
+        let made = if waits { Capture::start_waiting(spec) } else { Capture::start_new(spec) }?;
+        Ok(Opened { made, record: Record { origin, configured, is_explicit } })
+    }
+
+    /// Puts a capture into the tree.
+    fn enter(&self, records: &mut BTreeMap<String, Record>, opened: Opened) -> Arc<Entry> {
+        let Opened { made: Made { capture, recovered, damage }, record } = opened;
+        let alias = capture.spec().alias.clone();
         if let Some(damage) = damage {
             say(format_args!("{alias}: the ring file was damaged: {damage}"));
         }
@@ -253,10 +327,9 @@ impl Registry {
             let error = capture.condition().error.unwrap_or_default();
             say(format_args!("{alias}: waits for its interface: {error}"));
         }
-        let record = Record { origin, configured, is_explicit };
         let permissions = self.permissions(&capture, record);
         records.insert(alias, record);
-        Ok(self.tree.captures.add(capture, permissions))
+        self.tree.captures.add(capture, permissions)
     }
 
     /// Whether a name can be given to a capture.
@@ -465,7 +538,7 @@ impl Registry {
 
     /// Stops every capture, and takes away rings that never held anything.
     pub(crate) fn stop_all(&self) {
-        for entry in &self.tree.captures.all() {
+        parallel::map(&self.tree.captures.all(), |entry| {
             entry.capture.stop();
             let (packets, _) = pipeline::counters(&**entry.capture.store());
             if let Some(path) = entry.capture.ring_path()
@@ -475,7 +548,7 @@ impl Registry {
                 // It takes memory and holds nothing; if it cannot be removed, it is found again.
                 let _ = fs::remove_file(path);
             }
-        }
+        });
     }
 }
 

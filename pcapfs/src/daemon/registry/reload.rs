@@ -60,10 +60,14 @@ impl Configured {
 impl Registry {
     /// Makes the captures of a configuration, when there are none of one yet.
     pub(crate) fn configure(&self, config: &Config) -> Result<(), ConfigError> {
-        for configured in &config.captures {
-            self.add(configured.planned())
-                .map_err(|refusal| config.error(configured, refusal.to_string()))?;
-        }
+        let planned = config.captures.iter().map(Configured::planned).collect();
+        self.add_all(planned).map_err(|(index, refusal)| {
+            let what = refusal.to_string();
+            match config.captures.get(index) {
+                Some(configured) => config.error(configured, what),
+                None => unreachable!("one of those that were planned"),
+            }
+        })?;
         self.configured.lock().clone_from(&config.captures);
         Ok(())
     }
