@@ -1,15 +1,15 @@
 //! A ring, its flow engine, and conversations to fill it with: what the tests of flows share.
 
-#![allow(dead_code, reason = "each test uses a part")]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use capture::flow::{Counters, File, Flows, Log, Options, Reading};
+use capture::flow::{Counters, File, Flows, Limits, Log, Options, Reading};
 use capture::linktype::LinkType;
 use capture::ring::{self, Append, MIN_RING, Opened, Ring, Writer};
 use capture::store::{Interface, Store};
@@ -339,4 +339,61 @@ pub(crate) fn get(target: &str) -> Vec<u8> {
 pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
+}
+
+pub(crate) fn limited(limit: impl FnOnce(&mut Limits)) -> Options {
+    let mut options = Options::default();
+    options.limits.memory = 64 << 20;
+    options.limits.log = 16 << 20;
+    limit(&mut options.limits);
+    options
+}
+
+pub(crate) fn free() -> Options {
+    limited(|_| {})
+}
+
+/// Every flow has begun once and ended at most once in the log, in order, and so have transactions.
+#[track_caller]
+pub(crate) fn adds_up(scene: &Scene, opened: u64, transactions: u64) {
+    let counters = scene.counters();
+    assert_eq!(counters.open + counters.closed + counters.evicted, opened, "{counters:?}");
+    let lines = scene.log(Log::Flows);
+    let told = lines.len() as u64 + scene.log(Log::Http).len() as u64;
+    let all = 2 * opened - counters.open + transactions;
+    assert_eq!(told + counters.log_lines_dropped, all, "{counters:?}");
+    if counters.log_lines_dropped > 0 {
+        return;
+    }
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut newest = 0;
+    for line in &lines {
+        let id = line["id"].as_u64().unwrap();
+        let times = seen.entry(id).or_default();
+        *times += 1;
+        if *times == 1 {
+            assert_eq!(id, newest + 1, "ids are given in order, each once");
+            newest = id;
+        }
+        let is_end =
+            matches!(line["state"].as_str().unwrap(), "closed" | "reset" | "timed_out" | "evicted");
+        assert!(*times == 1 || *times == 2 && (is_end || counters.open == 0), "{line}");
+    }
+    assert_eq!(newest, opened);
+    assert_eq!(seen.values().filter(|times| **times == 1).count() as u64, counters.open);
+}
+
+pub(crate) fn of(lines: &[Value], id: u64) -> Vec<&Value> {
+    lines.iter().filter(|line| line["id"] == id).collect()
+}
+
+pub(crate) fn target(number: u32, turn: u32) -> String {
+    format!("/{number}/{turn}")
+}
+
+/// Which connection a flow is.
+pub(crate) fn number_of(name: &str) -> u32 {
+    let address = name.split('-').nth(2).unwrap();
+    let parts: Vec<u32> = address.split('.').map(|part| part.parse().unwrap()).collect();
+    parts[1] << 16 | parts[2] << 8 | parts[3]
 }

@@ -22,50 +22,21 @@
 //! stream has ended once its FIN is acknowledged, or nothing of the receiver is captured, or the
 //! connection is closed.
 
+mod beginning;
+mod ending;
+mod gaps;
+
 use std::ops::Range;
 use std::time::Duration;
+
+use beginning::Start;
+use gaps::{Suspicion, Votes};
 
 use super::assembler::{Assembler, Bytes, Inserted, Policy};
 use super::segment::{Counters, Direction, Event, Segment, Settings};
 use super::seq::Sequence;
 use crate::extent::Extent;
 use crate::time::Timestamp;
-
-/// Segments that agree on a far place before the stream goes on there.
-const VOTES: u8 = 3;
-
-/// A reset's own number says that bytes before it were sent, if it lies at most this far behind the
-/// last byte seen: a window without scale, as random numbers seldom do.
-const RESET_REACH: u64 = 65_535;
-
-/// How sure the number of offset 0 is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Start {
-    /// Nothing is known.
-    #[default]
-    Unknown,
-    /// A number was seen, but no payload.
-    Soft,
-    /// The first byte seen; may move to an earlier one while `held`.
-    Guess,
-    /// A SYN says so.
-    Exact,
-}
-
-/// Holes below `target` are given up after a while.
-#[derive(Clone, Copy, Debug)]
-struct Suspicion {
-    target: u64,
-    since: Timestamp,
-    segments: u16,
-}
-
-/// Segments at an unexpected place that follow on each other.
-#[derive(Clone, Copy, Debug)]
-struct Votes {
-    next: Sequence,
-    count: u8,
-}
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -154,89 +125,6 @@ impl Stream {
         } else {
             Place::Near(offset)
         }
-    }
-
-    /// A SYN: offset 0 has number `origin`. False if that contradicts what was announced.
-    pub(super) fn begin(&mut self, origin: Sequence, settings: &Settings) -> bool {
-        match self.start {
-            Start::Unknown => self.origin = origin,
-            Start::Exact => return self.origin == origin,
-            Start::Soft | Start::Guess => {
-                let earlier = self.origin.since(origin);
-                let is_near = earlier >= 0 && earlier <= i64::from(settings.reach);
-                let may_move = self.held.is_some() || self.start == Start::Soft;
-                if earlier != 0 && !(is_near && may_move) && !self.is_untouched() {
-                    return false;
-                }
-                self.move_origin(origin);
-            }
-        }
-        self.start = Start::Exact;
-        self.release(settings);
-        true
-    }
-
-    /// The number of the next byte is `next`, which is not a byte that was seen.
-    pub(super) fn hint(&mut self, next: Sequence, firm: bool, now: Timestamp, settings: &Settings) {
-        if self.start == Start::Unknown {
-            self.origin = next;
-            self.start = if firm { Start::Guess } else { Start::Soft };
-            self.hold(now, settings);
-        }
-    }
-
-    /// Starts again with another initial number; nothing was seen of the old one but the SYN.
-    pub(super) fn restart(&mut self, origin: Sequence) {
-        self.origin = origin;
-        self.acked = None;
-    }
-
-    fn hold(&mut self, now: Timestamp, settings: &Settings) {
-        self.held = Some((now, 0));
-        self.limit(settings);
-    }
-
-    pub(super) fn release(&mut self, settings: &Settings) {
-        self.held = None;
-        self.limit(settings);
-    }
-
-    /// Counts a segment of the connection towards the end of the wait for earlier bytes.
-    pub(super) fn wait(&mut self, now: Timestamp, settings: &Settings) {
-        let Some((since, segments)) = &mut self.held else {
-            return;
-        };
-        *segments = segments.saturating_add(1);
-        if *segments > settings.pickup_segments || passed(*since, now, settings.pickup_wait) {
-            self.release(settings);
-        }
-    }
-
-    /// How far bytes settle. With [`Policy::Last`] they may be replaced until their receiver has
-    /// acknowledged them.
-    fn limit(&mut self, settings: &Settings) {
-        let limit = match (self.held, settings.policy, self.acked) {
-            (Some(_), ..) => 0,
-            (None, Policy::Last, Some(acked)) => acked,
-            _ => u64::MAX,
-        };
-        self.assembler.set_limit(limit);
-    }
-
-    /// Moves offset 0. Only while nothing is announced.
-    fn move_origin(&mut self, origin: Sequence) {
-        let distance = self.origin.since(origin);
-        let move_by = |offset: u64| offset.checked_add_signed(distance).unwrap_or(0);
-        self.assembler.shift(distance);
-        self.origin = origin;
-        if self.highest > 0 {
-            self.highest = move_by(self.highest);
-        }
-        self.acked = self.acked.map(move_by);
-        self.fin = self.fin.map(move_by);
-        self.reset = self.reset.map(move_by);
-        self.probe = self.probe.take().map(|probe| Box::new((move_by(probe.0), probe.1)));
-        self.suspicion = None;
     }
 
     /// The receiver has acknowledged everything before `number`.
@@ -333,33 +221,6 @@ impl Stream {
         is_believed
     }
 
-    /// Whether the segment fits the FIN, if one was seen, and takes over its own.
-    fn fin_allows(&mut self, end: i64, segment: &Segment<'_>) -> bool {
-        let end = u64::try_from(end).unwrap_or(0);
-        let mut is_believed = true;
-        if let Some(fin) = self.fin
-            && end > fin
-        {
-            is_believed = false;
-            // Its sender goes on, and nobody has acknowledged it: the FIN was not its own.
-            if !self.is_fin_acked() && !self.ended {
-                self.fin = None;
-            }
-        }
-        if segment.flags.fin && self.fin.is_none() {
-            if end < self.highest {
-                return false;
-            }
-            self.fin = Some(end);
-        } else if segment.flags.fin {
-            is_believed &= self.fin == Some(end);
-            if is_believed && segment.wire_len == 0 {
-                self.counters.retransmitted = self.counters.retransmitted.saturating_add(1);
-            }
-        }
-        is_believed
-    }
-
     fn payload(
         &mut self,
         offset: i64,
@@ -434,172 +295,6 @@ impl Stream {
         if let Some((offset, extent)) = self.probe.take().map(|probe| *probe) {
             self.assembler.insert(offset, extent, settings.policy, bytes);
             self.highest = self.highest.max(offset.saturating_add(1));
-        }
-    }
-
-    /// Somebody is at a far place; where that is, if enough others were there.
-    fn vote(&mut self, sequence: Sequence, len: u32) -> Option<u64> {
-        let next = sequence.plus(len);
-        let count = match self.votes {
-            Some(votes) if (0..=1 << 20).contains(&sequence.since(votes.next)) => {
-                votes.count.saturating_add(1)
-            }
-            _ => 1,
-        };
-        if count < VOTES {
-            self.votes = Some(Votes { next, count });
-            return None;
-        }
-        self.votes = None;
-        // Forward, since a sender does not go back that far.
-        let anchor = self.anchor();
-        let forward = sequence.0.wrapping_sub(self.origin.at(anchor).0);
-        Some(anchor.saturating_add(forward.into()))
-    }
-
-    /// Announces what is in order, and gives up what has been suspect for long enough.
-    pub(super) fn advance(
-        &mut self,
-        is_receiver_seen: bool,
-        now: Timestamp,
-        settings: &Settings,
-        announce: &mut Announce<'_>,
-    ) {
-        while self.assembler.is_overfull(&settings.limits) {
-            announce.data(&mut self.assembler);
-            announce.gap(self.assembler.give_way());
-            self.held = None;
-        }
-        announce.data(&mut self.assembler);
-        if self.held.is_none() {
-            self.suspect(is_receiver_seen, now, settings, announce);
-        }
-        self.assembler.trim(&settings.limits);
-        let is_sure = self.is_fin_acked() || !is_receiver_seen;
-        if self.fin == Some(self.assembler.end()) && is_sure && !self.ended {
-            self.ended = true;
-            announce.ended();
-        }
-    }
-
-    fn suspect(
-        &mut self,
-        is_receiver_seen: bool,
-        now: Timestamp,
-        settings: &Settings,
-        announce: &mut Announce<'_>,
-    ) {
-        loop {
-            let target = if is_receiver_seen { self.proven() } else { self.highest };
-            if target <= self.assembler.end() {
-                self.suspicion = None;
-                return;
-            }
-            let end = self.assembler.end();
-            let Some(suspicion) = self.suspicion.as_deref().filter(|old| old.target > end) else {
-                let suspicion = Suspicion { target, since: now, segments: 0 };
-                self.suspicion = Some(Box::new(suspicion));
-                return;
-            };
-            let target = suspicion.target;
-            let wait = self.patience(is_receiver_seen, settings);
-            let is_enough = is_receiver_seen && suspicion.segments >= settings.gap_segments;
-            if !is_enough && !passed(suspicion.since, now, wait) {
-                return;
-            }
-            self.suspicion = None;
-            self.give_up(target, announce);
-        }
-    }
-
-    fn patience(&self, is_receiver_seen: bool, settings: &Settings) -> Duration {
-        if is_receiver_seen { settings.gap_wait } else { settings.one_sided_wait }
-    }
-
-    /// Everything below was received by the other side.
-    fn proven(&self) -> u64 {
-        let acked = self.acked.unwrap_or(0).min(self.fin.unwrap_or(u64::MAX));
-        let seen = self.highest.max(self.assembler.end());
-        if acked == seen.saturating_add(1) { seen } else { acked }
-    }
-
-    /// All holes below `target` are missing, and what waits below it is announced.
-    fn give_up(&mut self, target: u64, announce: &mut Announce<'_>) {
-        self.assembler.raise_limit(target);
-        announce.data(&mut self.assembler);
-        while self.assembler.end() < target {
-            announce.gap(self.assembler.skip(target));
-            announce.data(&mut self.assembler);
-        }
-        self.highest = self.highest.max(target);
-    }
-
-    /// When [`Stream::advance`] has to be called again at the latest.
-    pub(super) fn deadline(
-        &self,
-        is_receiver_seen: bool,
-        settings: &Settings,
-    ) -> Option<Timestamp> {
-        let held = self.held.map(|(since, _)| after(since, settings.pickup_wait));
-        let patience = self.patience(is_receiver_seen, settings);
-        let suspect = self.suspicion.as_ref().map(|suspicion| after(suspicion.since, patience));
-        held.into_iter().chain(suspect).min()
-    }
-
-    /// A reset of the sender with this number: whether it is one the receiver would take.
-    pub(super) fn accepts_reset(&self, number: Sequence, settings: &Settings) -> Option<u64> {
-        match self.place(number, 0, settings) {
-            Place::Near(offset) => {
-                let offset = u64::try_from(offset).unwrap_or(0);
-                let received = self.acked.unwrap_or(0).min(self.highest);
-                (offset >= received).then_some(offset)
-            }
-            Place::Far => None,
-        }
-    }
-
-    /// A reset that was accepted says with its own number where the stream ends.
-    pub(super) fn reset_at(&mut self, offset: Option<u64>) {
-        let limit = self.highest.saturating_add(RESET_REACH);
-        self.reset = offset.filter(|offset| *offset <= limit);
-    }
-
-    /// A reset of the receiver that was accepted acknowledges this. Exactly one more than was seen
-    /// may be a FIN.
-    pub(super) fn reset_acknowledges(&mut self, number: Sequence, settings: &Settings) {
-        if let (true, Place::Near(offset)) = (self.is_known(), self.place(number, 0, settings)) {
-            let offset = u64::try_from(offset).unwrap_or(0);
-            self.reset_at(Some(offset).filter(|offset| *offset != self.highest.saturating_add(1)));
-        }
-    }
-
-    /// The connection ends: announces everything there is.
-    ///
-    /// `fin_acked`: the connection ended in a way in which this side's unseen FIN was acknowledged.
-    pub(super) fn close(
-        &mut self,
-        fin_acked: bool,
-        settings: &Settings,
-        bytes: &dyn Bytes,
-        announce: &mut Announce<'_>,
-    ) {
-        self.release(settings);
-        self.take_probe(settings, bytes);
-        self.assembler.set_limit(u64::MAX);
-        let mut end = self.highest.max(self.reset.unwrap_or(0)).max(self.proven());
-        if fin_acked && self.fin.is_none() && self.acked == Some(end) && end > self.highest {
-            end = end.saturating_sub(1);
-        }
-        if let Some(fin) = self.fin {
-            self.assembler.cut_pending(fin);
-            end = fin;
-        }
-        self.give_up(end, announce);
-        self.suspicion = None;
-        self.assembler.trim(&settings.limits);
-        if self.fin == Some(self.assembler.end()) && !self.ended {
-            self.ended = true;
-            announce.ended();
         }
     }
 }

@@ -23,41 +23,18 @@
 //! connection waits for `linger` of silence and is closed. With one FIN, it is closed after `closing_timeout`,
 //! as `timed_out` unless nothing was ever seen of the other side.
 
-use std::time::Duration;
+mod ending;
+mod opening;
+mod reset;
+
+pub use opening::Ports;
+use opening::{Challenger, Syn, client_by_port};
+use reset::Reset;
 
 use super::assembler::{Assembler, Bytes};
 use super::segment::{Counters, Direction, Event, Segment, Settings, State, Verdict};
-use super::seq::Sequence;
 use super::stream::{Announce, Place, Stream, after, passed};
 use crate::time::Timestamp;
-
-/// First port that needs no privilege (RFC 6335 6).
-const FIRST_USER_PORT: u16 = 1_024;
-
-/// First ephemeral port of Linux (`ip_local_port_range`); IANA's range begins at 49152.
-const FIRST_EPHEMERAL_PORT: u16 = 32_768;
-
-/// The ports of both endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports {
-    /// Of the endpoint that sends [`Direction::Forward`].
-    pub forward: u16,
-    /// Of the other one.
-    pub backward: u16,
-}
-
-/// A SYN with a number that does not fit, until something follows it.
-#[derive(Clone, Copy, Debug)]
-struct Challenger {
-    direction: Direction,
-    first: Sequence,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Reset {
-    by: Direction,
-    at: u64,
-}
 
 /// One TCP connection. See the module's text for its rules.
 #[derive(Debug)]
@@ -324,179 +301,9 @@ impl Connection {
             Direction::Backward => &mut self.backward,
         }
     }
-
-    /// Says who is the client, at first and if a SYN shows something else.
-    fn announce_opening(
-        &mut self,
-        said: Direction,
-        segment: &Segment<'_>,
-        events: &mut Vec<Event>,
-    ) {
-        if !self.is_announced {
-            if !self.is_client_sure {
-                self.client = segment.direction;
-            }
-            self.is_announced = true;
-            events.push(Event::Opened { client: self.client });
-        } else if said != self.client {
-            events.push(Event::Turned { client: self.client });
-        }
-    }
-}
-
-/// What the SYN of a segment means.
-enum Syn {
-    /// There is none, or it fits.
-    Believed,
-    Rejected,
-    NewConnection,
-}
-
-/// The client, if the ports tell.
-fn client_by_port(ports: Ports) -> Option<Direction> {
-    let by = |test: fn(u16) -> bool| match (test(ports.forward), test(ports.backward)) {
-        (true, false) => Some(Direction::Forward),
-        (false, true) => Some(Direction::Backward),
-        _ => None,
-    };
-    by(|port| port >= FIRST_USER_PORT).or_else(|| by(|port| port >= FIRST_EPHEMERAL_PORT))
 }
 
 impl Connection {
-    /// A segment for a connection that is over.
-    fn after_closing(&self, state: State, segment: &Segment<'_>, settings: &Settings) -> Verdict {
-        if segment.flags.rst {
-            return Verdict::Late;
-        }
-        let stream = self.half(segment.direction);
-        let is_known = stream.is_known();
-        let first = segment.sequence.plus(1);
-        let is_new = if segment.flags.syn {
-            !(is_known && stream.origin() == first)
-        } else if state == State::TimedOut {
-            segment.wire_len > 0
-        } else {
-            segment.wire_len > 0
-                && match stream.place(segment.sequence, segment.wire_len, settings) {
-                    Place::Far => is_known,
-                    Place::Near(offset) => {
-                        // Open to the end of the capture, or evicted: it may go on.
-                        let may_go_on = !matches!(state, State::Closed | State::Reset);
-                        may_go_on
-                            && is_known
-                            && u64::try_from(offset).is_ok_and(|offset| offset >= stream.anchor())
-                    }
-                }
-        };
-        if is_new { Verdict::NewConnection } else { Verdict::Late }
-    }
-
-    fn syn(&mut self, segment: &Segment<'_>, settings: &Settings) -> Syn {
-        if self.follows_challenger(segment) {
-            return Syn::NewConnection;
-        }
-        if !segment.flags.syn || segment.flags.rst {
-            return Syn::Believed;
-        }
-        let direction = segment.direction;
-        let first = segment.sequence.plus(1);
-        if self.is_other_connection(segment, settings) {
-            return Syn::NewConnection;
-        }
-        if let Some(number) = segment.acknowledgment {
-            let peer = self.half(direction.other());
-            if peer.is_known() && peer.is_exact() {
-                match peer.place(number, 0, settings) {
-                    Place::Near(offset)
-                        if u64::try_from(offset).is_ok_and(|offset| offset <= peer.anchor()) => {}
-                    _ => return Syn::Rejected,
-                }
-            }
-        }
-        let is_known = self.half(direction).is_exact() && self.half(direction).origin() == first;
-        let is_opening = self.has_beginning && !self.is_open;
-        let stream = self.stream(direction);
-        if is_known {
-            let was_seen = std::mem::replace(&mut stream.syn_seen, true);
-            let is_repeated =
-                if segment.acknowledgment.is_some() { self.syn_ack_seen } else { was_seen };
-            if is_repeated && segment.wire_len == 0 {
-                let count = &mut self.stream(direction).counters.retransmitted;
-                *count = count.saturating_add(1);
-            }
-        } else if stream.is_exact() && is_opening && stream.is_untouched() {
-            // An answer to the same SYN with another number, as SYN cookies make them.
-            stream.restart(first);
-        } else if !stream.begin(first, settings) {
-            let is_before = !self.has_beginning
-                && (0..=1 << 20).contains(&self.half(direction).origin().since(first));
-            if !is_before {
-                self.challenger = Some(Challenger { direction, first });
-                return Syn::Rejected;
-            }
-        }
-        self.stream(direction).syn_seen = true;
-        self.note_syn(segment, settings);
-        Syn::Believed
-    }
-
-    /// A SYN that was believed: who is the client, and when it began.
-    fn note_syn(&mut self, segment: &Segment<'_>, settings: &Settings) {
-        let direction = segment.direction;
-        if let Some(number) = segment.acknowledgment {
-            let peer = self.stream(direction.other());
-            if !peer.is_exact() {
-                // Of data in the SYN, which this may acknowledge too, nothing was seen.
-                peer.begin(number, settings);
-            }
-            self.syn_ack_seen = true;
-        } else if !self.syn_ack_seen {
-            self.syn_time = Some(segment.time);
-        }
-        let is_first = !self.has_beginning;
-        self.has_beginning = true;
-        if is_first {
-            let is_answer = segment.acknowledgment.is_some();
-            let client = if is_answer { direction.other() } else { direction };
-            self.is_client_sure = true;
-            self.client = client;
-        }
-    }
-
-    /// Whether a SYN is of another connection between the same endpoints, for sure.
-    fn is_other_connection(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
-        let stream = self.half(segment.direction);
-        let first = segment.sequence.plus(1);
-        if !stream.is_known() || stream.origin() == first {
-            return false;
-        }
-        let has_ended =
-            self.reset.is_some() || (self.forward.fin().is_some() && self.backward.fin().is_some());
-        if segment.acknowledgment.is_some() {
-            return false;
-        }
-        let peer = self.half(segment.direction.other());
-        let is_unanswered = stream.syn_seen && peer.counters.packets == 0 && !self.is_open;
-        has_ended
-            || is_unanswered
-            || (stream.syn_seen && passed(self.last, segment.time, settings.reuse_after))
-    }
-
-    /// Whether a segment goes on from a SYN that did not fit.
-    fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
-        let Some(challenger) = self.challenger else {
-            return false;
-        };
-        if segment.flags.rst {
-            return false;
-        }
-        if segment.direction == challenger.direction {
-            !segment.flags.syn && segment.sequence == challenger.first
-        } else {
-            segment.flags.syn && segment.acknowledgment == Some(challenger.first)
-        }
-    }
-
     /// Anything but a reset. Whether it is believed.
     fn take(
         &mut self,
@@ -536,81 +343,6 @@ impl Connection {
         self.first_fin.filter(|direction| self.half(*direction).fin().is_some())
     }
 
-    fn note_open(&mut self, segment: &Segment<'_>) {
-        if self.is_open {
-            return;
-        }
-        let both = self.forward.syn_seen && self.backward.syn_seen;
-        let simultaneous = both && self.forward.is_acked() && self.backward.is_acked();
-        if segment.flags.syn && !simultaneous {
-            return;
-        }
-        self.is_open = true;
-        if let Some(syn) = self.syn_time
-            && self.syn_ack_seen
-            && segment.direction == self.client
-        {
-            let taken = segment.time.nanoseconds().checked_sub(syn.nanoseconds());
-            self.handshake = taken.and_then(|taken| u32::try_from(taken / 1_000).ok());
-        }
-    }
-
-    /// The alleged sender of a reset goes on: it was not its own. Whether there was none.
-    fn doubt_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
-        let Some(reset) = self.reset.filter(|reset| reset.by == segment.direction) else {
-            return true;
-        };
-        let len = segment.wire_len;
-        let stream = self.stream(segment.direction);
-        let goes_on = match stream.place(segment.sequence, len, settings) {
-            Place::Near(offset) if len > 0 || segment.flags.fin => {
-                let end = offset.saturating_add(len.into());
-                let end = end.saturating_add(segment.flags.fin.into());
-                u64::try_from(end).is_ok_and(|end| end > reset.at)
-            }
-            _ => false,
-        };
-        if goes_on {
-            stream.reset_at(None);
-            self.stream(segment.direction.other()).reset_at(None);
-            self.reset = None;
-        }
-        !goes_on
-    }
-
-    /// Whether a reset counts.
-    fn take_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
-        let (direction, other) = (segment.direction, segment.direction.other());
-        let stream = self.half(direction);
-        let peer = self.half(other);
-        let answers = segment.acknowledgment.is_none_or(|number| {
-            !peer.is_known()
-                || match peer.place(number, 0, settings) {
-                    Place::Near(offset) => u64::try_from(offset)
-                        .is_ok_and(|offset| offset <= peer.anchor().saturating_add(1)),
-                    Place::Far => false,
-                }
-        });
-        let at = if stream.is_known() {
-            stream.accepts_reset(segment.sequence, settings)
-        } else {
-            // To a SYN, or from a side that was never seen.
-            answers.then_some(0)
-        };
-        let Some(at) = at else {
-            return false;
-        };
-        if self.reset.is_none() {
-            let knows = segment.acknowledgment.is_some() && stream.is_known();
-            if let Some(number) = segment.acknowledgment {
-                self.stream(other).reset_acknowledges(number, settings);
-            }
-            self.stream(direction).reset_at(knows.then_some(at));
-            self.reset = Some(Reset { by: direction, at });
-        }
-        true
-    }
-
     fn advance(&mut self, now: Timestamp, settings: &Settings, events: &mut Vec<Event>) {
         let (forward, backward) =
             (self.forward.counters.packets > 0, self.backward.counters.packets > 0);
@@ -626,51 +358,5 @@ impl Connection {
         let one = self.forward.deadline(backward, settings);
         let other = self.backward.deadline(forward, settings);
         one.into_iter().chain(other).min()
-    }
-
-    /// How much silence the present state bears.
-    fn timeout(&self, settings: &Settings) -> Duration {
-        match self.state() {
-            State::Opening => settings.opening_timeout,
-            State::Open | State::Midstream => settings.idle_timeout,
-            State::Closing if self.is_half_closed() => settings.half_closed_timeout,
-            State::Closing => settings.closing_timeout,
-            State::Closed | State::Reset | State::TimedOut => settings.linger,
-        }
-    }
-
-    /// One side has ended, and the other is there and may go on sending.
-    fn is_half_closed(&self) -> bool {
-        let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
-        let is_one_sided =
-            self.forward.counters.packets == 0 || self.backward.counters.packets == 0;
-        !has_both && !is_one_sided
-    }
-
-    fn state_after_silence(&self) -> State {
-        match self.state() {
-            State::Closing if !self.is_half_closed() => State::Closed,
-            state @ (State::Closed | State::Reset) => state,
-            _ => State::TimedOut,
-        }
-    }
-
-    fn close_as(
-        &mut self,
-        state: State,
-        settings: &Settings,
-        bytes: &dyn Bytes,
-        events: &mut Vec<Event>,
-    ) {
-        let (forward, backward) = (
-            self.forward.counters.packets == 0 && self.backward.fin().is_some(),
-            self.backward.counters.packets == 0 && self.forward.fin().is_some(),
-        );
-        let mut announce = Announce { direction: Direction::Forward, events };
-        self.forward.close(forward, settings, bytes, &mut announce);
-        let mut announce = Announce { direction: Direction::Backward, events };
-        self.backward.close(backward, settings, bytes, &mut announce);
-        self.closed = Some(state);
-        events.push(Event::Closed { state });
     }
 }

@@ -14,8 +14,16 @@
 //!   behind `end`.
 //! * Bytes settle up to `limit` only, so that a caller can keep them open for replacement.
 
+mod bounds;
+mod chunks;
+mod copies;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+
+pub use bounds::{Bites, Limits};
+pub use chunks::{Absence, Chunk, Chunks};
+pub use copies::{Bytes, Inserted, NoBytes};
 
 use crate::extent::Extent;
 
@@ -27,121 +35,6 @@ pub enum Policy {
     First,
     /// The copy that was captured last before the byte settled.
     Last,
-}
-
-/// How much one direction may hold. Each bound has a counter in [`Bites`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Extents that wait behind a hole. 16,384 full segments are 23 MB, more than the largest
-    /// receive buffer Linux uses by itself (6 MB) holds out of order, and cost 1 MiB.
-    pub pending: usize,
-    /// Holes in front of waiting data. With every second segment of such a buffer lost there are
-    /// 2,200; a sender with selective acknowledgments does not get much further.
-    pub holes: usize,
-    /// Extents of the whole stream, 24 bytes each. 2^26 are a stream of 90 GB in full segments and
-    /// 1.6 GiB of memory; beyond, the oldest bytes expire.
-    pub extents: usize,
-    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the oldest
-    /// of the stream's ranges, and the bytes between them, expire, until half as many are left.
-    pub gaps: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { pending: 16_384, holes: 4_096, extents: 1 << 26, gaps: 65_536 }
-    }
-}
-
-/// How often each bound of [`Limits`] was reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bites {
-    /// Holes given up because too much waited behind them.
-    pub holes: u64,
-    /// Extents that expired although their packets were still there.
-    pub extents: u64,
-}
-
-/// The bytes of extents, for as long as somebody has them.
-///
-/// Only overlaps ask: are the two copies of a byte the same?
-pub trait Bytes {
-    /// The bytes of an extent, exactly `extent.len` of them. `None` if they are gone.
-    fn get(&self, extent: Extent) -> Option<&[u8]>;
-
-    /// How many bytes differ between two extents of the same length; `None` if one of them is gone.
-    ///
-    /// For those who cannot lend two extents at a time.
-    fn differing(&self, one: Extent, other: Extent) -> Option<u64> {
-        let (one, other) = (self.get(one)?, self.get(other)?);
-        if one.len() != other.len() {
-            return None;
-        }
-        if one == other {
-            return Some(0);
-        }
-        Some(one.iter().zip(other).map(|(one, other)| u64::from(one != other)).sum())
-    }
-}
-
-/// No bytes at all: whether overlaps agree stays unknown.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoBytes;
-
-impl Bytes for NoBytes {
-    fn get(&self, _: Extent) -> Option<&[u8]> {
-        None
-    }
-}
-
-/// What became of the bytes of one [`Assembler::insert`]. Units are bytes;
-/// `new + seen + late` is what was given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Inserted {
-    /// Not seen before.
-    pub new: u64,
-    /// Seen before, whichever copy counts now.
-    pub seen: u64,
-    /// Not seen before, but the place had been given up as missing; they are not used.
-    pub late: u64,
-    /// Of `seen`: different from the earlier copy.
-    pub conflicting: u64,
-    /// Of `seen`: the earlier copy could not be compared, because its bytes are gone.
-    pub unverified: u64,
-    /// Stream offset of the first byte that is new.
-    pub first_new: Option<u64>,
-}
-
-impl Inserted {
-    /// Both of two.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            new: self.new.saturating_add(other.new),
-            seen: self.seen.saturating_add(other.seen),
-            late: self.late.saturating_add(other.late),
-            conflicting: self.conflicting.saturating_add(other.conflicting),
-            unverified: self.unverified.saturating_add(other.unverified),
-            first_new: self.first_new.or(other.first_new),
-        }
-    }
-}
-
-/// Why bytes of a stream cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Absence {
-    /// They are in no captured packet.
-    Missing,
-    /// Their packet is not retained any more.
-    Expired,
-}
-
-/// A range of a stream that is in one piece.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// Stream offsets.
-    pub range: Range<u64>,
-    /// Where the bytes are, `range.end - range.start` of them; or why there are none.
-    pub content: Result<Extent, Absence>,
 }
 
 /// A place in the stream and the extent that fills it.
@@ -324,48 +217,6 @@ impl Assembler {
         }
     }
 
-    /// Whether a bound of `limits` on what waits is exceeded, so that the first hole has to go.
-    #[must_use]
-    pub fn is_overfull(&self, limits: &Limits) -> bool {
-        self.rare.as_ref().is_some_and(|rare| {
-            rare.pending.len() > limits.pending || self.holes_waiting() > limits.holes
-        })
-    }
-
-    /// Gives way to [`Assembler::is_overfull`]: lets bytes settle that were kept open, or gives up
-    /// the first hole. The hole, if it was one.
-    pub fn give_way(&mut self) -> Option<Range<u64>> {
-        let first = self.first_pending()?;
-        if let Some(rare) = &mut self.rare {
-            rare.bites.holes = rare.bites.holes.saturating_add(1);
-        }
-        let limit = std::mem::replace(&mut self.limit, u64::MAX);
-        let gap = self.skip(first);
-        self.settle();
-        self.limit = limit;
-        gap
-    }
-
-    /// Keeps the settled part within `limits`; called after anything that may have settled bytes.
-    pub fn trim(&mut self, limits: &Limits) {
-        while self.settled.len() > limits.extents {
-            self.settled.pop_front();
-            self.bite();
-        }
-        let Some(rare) = &mut self.rare else {
-            return;
-        };
-        if rare.missing.len() > limits.gaps {
-            let cut = rare.missing.len().saturating_sub(limits.gaps / 2);
-            let last = rare.missing.drain(..cut).next_back();
-            let forgotten = last.map_or(0, |last| last.end);
-            while self.settled.front().is_some_and(|piece| piece.start < forgotten) {
-                self.settled.pop_front();
-                self.bite();
-            }
-        }
-    }
-
     /// Packets below number `packet` are gone. Extents of them expire.
     pub fn expire(&mut self, packet: u64) {
         self.oldest = self.oldest.max(packet);
@@ -380,58 +231,6 @@ impl Assembler {
     /// Gives back memory kept for growth: nothing more will come.
     pub fn shrink(&mut self) {
         self.settled.shrink_to_fit();
-    }
-
-    /// The stream between two offsets, in order and without anything left out. Ends where nothing
-    /// is decided yet. Costs O(log n) for the first chunk and O(1) for each other.
-    #[must_use]
-    pub fn chunks(&self, range: Range<u64>) -> Chunks<'_> {
-        let index = self.settled.partition_point(|piece| piece.end() <= range.start);
-        let missing = &self.missing_ranges();
-        let gap = missing.map_or(0, |all| all.partition_point(|gap| gap.end <= range.start));
-        Chunks { assembler: self, at: range.start, end: range.end.min(self.end), index, gap }
-    }
-
-    /// The ranges of the stream that cannot be read, sorted and not touching if of one kind.
-    ///
-    /// Costs the number of ranges, and for streams with reordering in them up to the number of
-    /// extents.
-    #[must_use]
-    pub fn holes(&self) -> Vec<(Range<u64>, Absence)> {
-        let mut holes: Vec<(Range<u64>, Absence)> = Vec::new();
-        let mut add = |range: Range<u64>, kind| match holes.last_mut() {
-            Some((last, last_kind)) if last.end == range.start && *last_kind == kind => {
-                last.end = range.end;
-            }
-            _ => holes.push((range, kind)),
-        };
-        // Behind this there is no expired piece, only missing ranges.
-        let mixed = self.front().max(if self.oldest == 0 { 0 } else { self.disorder });
-        for chunk in self.chunks(0..mixed) {
-            if let Err(kind) = chunk.content {
-                add(chunk.range, kind);
-            }
-        }
-        for gap in self.missing_ranges().into_iter().flatten() {
-            let rest = gap.start.max(mixed)..gap.end;
-            if !rest.is_empty() {
-                add(rest, Absence::Missing);
-            }
-        }
-        holes
-    }
-
-    /// Ranges of missing bytes below [`Assembler::end`].
-    #[must_use]
-    pub fn gaps(&self) -> usize {
-        self.missing_ranges().map_or(0, VecDeque::len)
-    }
-
-    /// Bytes that are missing below [`Assembler::end`]. Costs the number of gaps.
-    #[must_use]
-    pub fn missing_bytes(&self) -> u64 {
-        let gaps = self.missing_ranges().into_iter().flatten();
-        gaps.map(|gap| gap.end.saturating_sub(gap.start)).sum()
     }
 
     /// Whether anything waits behind the end.
@@ -468,12 +267,6 @@ impl Assembler {
         self.settled.len()
     }
 
-    /// How often bounds were reached.
-    #[must_use]
-    pub fn bites(&self) -> Bites {
-        self.rare.as_ref().map_or_else(Bites::default, |rare| rare.bites)
-    }
-
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -489,16 +282,6 @@ impl Assembler {
 
     fn missing_ranges(&self) -> Option<&VecDeque<Range<u64>>> {
         self.rare.as_ref().map(|rare| &rare.missing)
-    }
-
-    /// Where retained pieces begin.
-    fn front(&self) -> u64 {
-        self.settled.front().map_or(self.end, |piece| piece.start)
-    }
-
-    fn bite(&mut self) {
-        let bites = &mut self.rare.get_or_insert_default().bites;
-        bites.extents = bites.extents.saturating_add(1);
     }
 
     /// Appends to the settled part. `piece.start` is `end`.
@@ -581,28 +364,6 @@ impl Assembler {
     }
 }
 
-impl Inserted {
-    fn overlap(&mut self, old: Extent, new: Extent, bytes: &dyn Bytes) {
-        let len = u64::from(new.len);
-        if old == new {
-            self.seen = self.seen.saturating_add(len);
-            return;
-        }
-        match bytes.differing(old, new) {
-            Some(count) => {
-                self.seen = self.seen.saturating_add(len);
-                self.conflicting = self.conflicting.saturating_add(count);
-            }
-            None => self.unverifiable(len),
-        }
-    }
-
-    fn unverifiable(&mut self, len: u64) {
-        self.seen = self.seen.saturating_add(len);
-        self.unverified = self.unverified.saturating_add(len);
-    }
-}
-
 impl Rare {
     fn covering(&self, at: u64) -> Option<Piece> {
         let (start, extent) = self.pending.range(..=at).next_back()?;
@@ -637,54 +398,5 @@ impl Rare {
             self.islands = self.islands.saturating_add(usize::from(end != Some(*start)));
             end = Some(start.saturating_add(u64::from(extent.len)));
         }
-    }
-}
-
-/// The chunks of a range; see [`Assembler::chunks`].
-#[derive(Debug)]
-pub struct Chunks<'a> {
-    assembler: &'a Assembler,
-    at: u64,
-    end: u64,
-    /// The first settled piece that ends behind `at`.
-    index: usize,
-    /// The first missing range that ends behind `at`.
-    gap: usize,
-}
-
-impl Iterator for Chunks<'_> {
-    type Item = Chunk;
-
-    fn next(&mut self) -> Option<Chunk> {
-        if self.at >= self.end {
-            return None;
-        }
-        let at = self.at;
-        let piece = self.assembler.settled.get(self.index);
-        if let Some(piece) = piece.filter(|piece| piece.start <= at) {
-            let range = at..piece.end().min(self.end);
-            self.at = range.end;
-            self.index = self.index.saturating_add(1);
-            let is_there = piece.extent.packet >= self.assembler.oldest;
-            let extent = piece.part(range.clone());
-            return Some(Chunk {
-                range,
-                content: if is_there { Ok(extent) } else { Err(Absence::Expired) },
-            });
-        }
-        let limit = piece.map_or(self.end, |piece| piece.start.min(self.end));
-        let missing = self.assembler.missing_ranges();
-        let mut gap = missing.and_then(|all| all.get(self.gap));
-        if gap.is_some_and(|gap| gap.end <= at) {
-            self.gap = self.gap.saturating_add(1);
-            gap = missing.and_then(|all| all.get(self.gap));
-        }
-        let (end, kind) = match gap {
-            Some(gap) if gap.start <= at => (gap.end.min(limit), Absence::Missing),
-            Some(gap) => (gap.start.min(limit), Absence::Expired),
-            None => (limit, Absence::Expired),
-        };
-        self.at = end;
-        Some(Chunk { range: at..end, content: Err(kind) })
     }
 }

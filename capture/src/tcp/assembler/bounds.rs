@@ -1,0 +1,92 @@
+//! How much one direction may hold, and what gives way.
+
+use std::ops::Range;
+
+use super::Assembler;
+
+/// How much one direction may hold. Each bound has a counter in [`Bites`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Extents that wait behind a hole. 16,384 full segments are 23 MB, more than the largest
+    /// receive buffer Linux uses by itself (6 MB) holds out of order, and cost 1 MiB.
+    pub pending: usize,
+    /// Holes in front of waiting data. With every second segment of such a buffer lost there are
+    /// 2,200; a sender with selective acknowledgments does not get much further.
+    pub holes: usize,
+    /// Extents of the whole stream, 24 bytes each. 2^26 are a stream of 90 GB in full segments and
+    /// 1.6 GiB of memory; beyond, the oldest bytes expire.
+    pub extents: usize,
+    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the oldest
+    /// of the stream's ranges, and the bytes between them, expire, until half as many are left.
+    pub gaps: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pending: 16_384, holes: 4_096, extents: 1 << 26, gaps: 65_536 }
+    }
+}
+
+/// How often each bound of [`Limits`] was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bites {
+    /// Holes given up because too much waited behind them.
+    pub holes: u64,
+    /// Extents that expired although their packets were still there.
+    pub extents: u64,
+}
+
+impl Assembler {
+    /// Whether a bound of `limits` on what waits is exceeded, so that the first hole has to go.
+    #[must_use]
+    pub fn is_overfull(&self, limits: &Limits) -> bool {
+        self.rare.as_ref().is_some_and(|rare| {
+            rare.pending.len() > limits.pending || self.holes_waiting() > limits.holes
+        })
+    }
+
+    /// Gives way to [`Assembler::is_overfull`]: lets bytes settle that were kept open, or gives up
+    /// the first hole. The hole, if it was one.
+    pub fn give_way(&mut self) -> Option<Range<u64>> {
+        let first = self.first_pending()?;
+        if let Some(rare) = &mut self.rare {
+            rare.bites.holes = rare.bites.holes.saturating_add(1);
+        }
+        let limit = std::mem::replace(&mut self.limit, u64::MAX);
+        let gap = self.skip(first);
+        self.settle();
+        self.limit = limit;
+        gap
+    }
+
+    /// Keeps the settled part within `limits`; called after anything that may have settled bytes.
+    pub fn trim(&mut self, limits: &Limits) {
+        while self.settled.len() > limits.extents {
+            self.settled.pop_front();
+            self.bite();
+        }
+        let Some(rare) = &mut self.rare else {
+            return;
+        };
+        if rare.missing.len() > limits.gaps {
+            let cut = rare.missing.len().saturating_sub(limits.gaps / 2);
+            let last = rare.missing.drain(..cut).next_back();
+            let forgotten = last.map_or(0, |last| last.end);
+            while self.settled.front().is_some_and(|piece| piece.start < forgotten) {
+                self.settled.pop_front();
+                self.bite();
+            }
+        }
+    }
+
+    /// How often bounds were reached.
+    #[must_use]
+    pub fn bites(&self) -> Bites {
+        self.rare.as_ref().map_or_else(Bites::default, |rare| rare.bites)
+    }
+
+    fn bite(&mut self) {
+        let bites = &mut self.rare.get_or_insert_default().bites;
+        bites.extents = bites.extents.saturating_add(1);
+    }
+}

@@ -1,0 +1,56 @@
+//! How a connection ends: by FINs, by silence, or because it is closed from outside.
+
+use std::time::Duration;
+
+use super::Connection;
+use crate::tcp::assembler::Bytes;
+use crate::tcp::segment::{Direction, Event, Settings, State};
+use crate::tcp::stream::Announce;
+
+impl Connection {
+    /// How much silence the present state bears.
+    pub(super) fn timeout(&self, settings: &Settings) -> Duration {
+        match self.state() {
+            State::Opening => settings.opening_timeout,
+            State::Open | State::Midstream => settings.idle_timeout,
+            State::Closing if self.is_half_closed() => settings.half_closed_timeout,
+            State::Closing => settings.closing_timeout,
+            State::Closed | State::Reset | State::TimedOut => settings.linger,
+        }
+    }
+
+    /// One side has ended, and the other is there and may go on sending.
+    fn is_half_closed(&self) -> bool {
+        let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
+        let is_one_sided =
+            self.forward.counters.packets == 0 || self.backward.counters.packets == 0;
+        !has_both && !is_one_sided
+    }
+
+    pub(super) fn state_after_silence(&self) -> State {
+        match self.state() {
+            State::Closing if !self.is_half_closed() => State::Closed,
+            state @ (State::Closed | State::Reset) => state,
+            _ => State::TimedOut,
+        }
+    }
+
+    pub(super) fn close_as(
+        &mut self,
+        state: State,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<Event>,
+    ) {
+        let (forward, backward) = (
+            self.forward.counters.packets == 0 && self.backward.fin().is_some(),
+            self.backward.counters.packets == 0 && self.forward.fin().is_some(),
+        );
+        let mut announce = Announce { direction: Direction::Forward, events };
+        self.forward.close(forward, settings, bytes, &mut announce);
+        let mut announce = Announce { direction: Direction::Backward, events };
+        self.backward.close(backward, settings, bytes, &mut announce);
+        self.closed = Some(state);
+        events.push(Event::Closed { state });
+    }
+}

@@ -1,0 +1,112 @@
+//! Where offset 0 is, and how long it may still move.
+
+use super::{Stream, passed};
+use crate::tcp::assembler::Policy;
+use crate::tcp::segment::Settings;
+use crate::tcp::seq::Sequence;
+use crate::time::Timestamp;
+
+/// How sure the number of offset 0 is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// A number was seen, but no payload.
+    Soft,
+    /// The first byte seen; may move to an earlier one while `held`.
+    Guess,
+    /// A SYN says so.
+    Exact,
+}
+
+impl Stream {
+    /// A SYN: offset 0 has number `origin`. False if that contradicts what was announced.
+    pub(in crate::tcp) fn begin(&mut self, origin: Sequence, settings: &Settings) -> bool {
+        match self.start {
+            Start::Unknown => self.origin = origin,
+            Start::Exact => return self.origin == origin,
+            Start::Soft | Start::Guess => {
+                let earlier = self.origin.since(origin);
+                let is_near = earlier >= 0 && earlier <= i64::from(settings.reach);
+                let may_move = self.held.is_some() || self.start == Start::Soft;
+                if earlier != 0 && !(is_near && may_move) && !self.is_untouched() {
+                    return false;
+                }
+                self.move_origin(origin);
+            }
+        }
+        self.start = Start::Exact;
+        self.release(settings);
+        true
+    }
+
+    /// The number of the next byte is `next`, which is not a byte that was seen.
+    pub(in crate::tcp) fn hint(
+        &mut self,
+        next: Sequence,
+        firm: bool,
+        now: Timestamp,
+        settings: &Settings,
+    ) {
+        if self.start == Start::Unknown {
+            self.origin = next;
+            self.start = if firm { Start::Guess } else { Start::Soft };
+            self.hold(now, settings);
+        }
+    }
+
+    /// Starts again with another initial number; nothing was seen of the old one but the SYN.
+    pub(in crate::tcp) fn restart(&mut self, origin: Sequence) {
+        self.origin = origin;
+        self.acked = None;
+    }
+
+    pub(super) fn hold(&mut self, now: Timestamp, settings: &Settings) {
+        self.held = Some((now, 0));
+        self.limit(settings);
+    }
+
+    pub(super) fn release(&mut self, settings: &Settings) {
+        self.held = None;
+        self.limit(settings);
+    }
+
+    /// Counts a segment of the connection towards the end of the wait for earlier bytes.
+    pub(in crate::tcp) fn wait(&mut self, now: Timestamp, settings: &Settings) {
+        let Some((since, segments)) = &mut self.held else {
+            return;
+        };
+        *segments = segments.saturating_add(1);
+        if *segments > settings.pickup_segments || passed(*since, now, settings.pickup_wait) {
+            self.release(settings);
+        }
+    }
+
+    /// How far bytes settle. With [`Policy::Last`] they may be replaced until their receiver has
+    /// acknowledged them.
+    pub(super) fn limit(&mut self, settings: &Settings) {
+        let limit = match (self.held, settings.policy, self.acked) {
+            (Some(_), ..) => 0,
+            (None, Policy::Last, Some(acked)) => acked,
+            _ => u64::MAX,
+        };
+        self.assembler.set_limit(limit);
+    }
+
+    /// Moves offset 0. Only while nothing is announced.
+    pub(super) fn move_origin(&mut self, origin: Sequence) {
+        let distance = self.origin.since(origin);
+        let move_by = |offset: u64| offset.checked_add_signed(distance).unwrap_or(0);
+        self.assembler.shift(distance);
+        self.origin = origin;
+        if self.highest > 0 {
+            self.highest = move_by(self.highest);
+        }
+        self.acked = self.acked.map(move_by);
+        self.fin = self.fin.map(move_by);
+        self.reset = self.reset.map(move_by);
+        self.probe = self.probe.take().map(|probe| Box::new((move_by(probe.0), probe.1)));
+        self.suspicion = None;
+    }
+}

@@ -1,0 +1,100 @@
+//! Where a stream ends: a FIN, a reset, or the end of its connection.
+
+use super::{Announce, Place, Stream};
+use crate::tcp::assembler::Bytes;
+use crate::tcp::segment::{Segment, Settings};
+use crate::tcp::seq::Sequence;
+
+/// A reset's own number says that bytes before it were sent, if it lies at most this far behind the
+/// last byte seen: a window without scale, as random numbers seldom do.
+const RESET_REACH: u64 = 65_535;
+
+impl Stream {
+    /// Whether the segment fits the FIN, if one was seen, and takes over its own.
+    pub(super) fn fin_allows(&mut self, end: i64, segment: &Segment<'_>) -> bool {
+        let end = u64::try_from(end).unwrap_or(0);
+        let mut is_believed = true;
+        if let Some(fin) = self.fin
+            && end > fin
+        {
+            is_believed = false;
+            // Its sender goes on, and nobody has acknowledged it: the FIN was not its own.
+            if !self.is_fin_acked() && !self.ended {
+                self.fin = None;
+            }
+        }
+        if segment.flags.fin && self.fin.is_none() {
+            if end < self.highest {
+                return false;
+            }
+            self.fin = Some(end);
+        } else if segment.flags.fin {
+            is_believed &= self.fin == Some(end);
+            if is_believed && segment.wire_len == 0 {
+                self.counters.retransmitted = self.counters.retransmitted.saturating_add(1);
+            }
+        }
+        is_believed
+    }
+
+    /// A reset of the sender with this number: whether it is one the receiver would take.
+    pub(in crate::tcp) fn accepts_reset(
+        &self,
+        number: Sequence,
+        settings: &Settings,
+    ) -> Option<u64> {
+        match self.place(number, 0, settings) {
+            Place::Near(offset) => {
+                let offset = u64::try_from(offset).unwrap_or(0);
+                let received = self.acked.unwrap_or(0).min(self.highest);
+                (offset >= received).then_some(offset)
+            }
+            Place::Far => None,
+        }
+    }
+
+    /// A reset that was accepted says with its own number where the stream ends.
+    pub(in crate::tcp) fn reset_at(&mut self, offset: Option<u64>) {
+        let limit = self.highest.saturating_add(RESET_REACH);
+        self.reset = offset.filter(|offset| *offset <= limit);
+    }
+
+    /// A reset of the receiver that was accepted acknowledges this. Exactly one more than was seen
+    /// may be a FIN.
+    pub(in crate::tcp) fn reset_acknowledges(&mut self, number: Sequence, settings: &Settings) {
+        if let (true, Place::Near(offset)) = (self.is_known(), self.place(number, 0, settings)) {
+            let offset = u64::try_from(offset).unwrap_or(0);
+            self.reset_at(Some(offset).filter(|offset| *offset != self.highest.saturating_add(1)));
+        }
+    }
+
+    /// The connection ends: announces everything there is.
+    ///
+    /// `fin_acked`: the connection ended in a way in which this side's unseen FIN was acknowledged.
+    pub(in crate::tcp) fn close(
+        &mut self,
+        fin_acked: bool,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        self.release(settings);
+        self.take_probe(settings, bytes);
+        self.assembler.set_limit(u64::MAX);
+        let mut end = self.highest.max(self.reset.unwrap_or(0)).max(self.proven());
+        if fin_acked && self.fin.is_none() && self.acked == Some(end) && end > self.highest {
+            end = end.saturating_sub(1);
+        }
+        if let Some(fin) = self.fin {
+            self.assembler.cut_pending(fin);
+            end = fin;
+        }
+        self.give_up(end, announce);
+        self.suspicion = None;
+        self.assembler.trim(&settings.limits);
+        if self.fin == Some(self.assembler.end()) && !self.ended {
+            self.ended = true;
+            announce.ended();
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! When bytes that were not seen are given up.
+
+use std::time::Duration;
+
+use super::{Announce, Stream, after, passed};
+use crate::tcp::segment::Settings;
+use crate::tcp::seq::Sequence;
+use crate::time::Timestamp;
+
+/// Segments that agree on a far place before the stream goes on there.
+const VOTES: u8 = 3;
+
+/// Holes below `target` are given up after a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    target: u64,
+    since: Timestamp,
+    pub(super) segments: u16,
+}
+
+/// Segments at an unexpected place that follow on each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Votes {
+    next: Sequence,
+    count: u8,
+}
+
+impl Stream {
+    /// Announces what is in order, and gives up what has been suspect for long enough.
+    pub(in crate::tcp) fn advance(
+        &mut self,
+        is_receiver_seen: bool,
+        now: Timestamp,
+        settings: &Settings,
+        announce: &mut Announce<'_>,
+    ) {
+        while self.assembler.is_overfull(&settings.limits) {
+            announce.data(&mut self.assembler);
+            announce.gap(self.assembler.give_way());
+            self.held = None;
+        }
+        announce.data(&mut self.assembler);
+        if self.held.is_none() {
+            self.suspect(is_receiver_seen, now, settings, announce);
+        }
+        self.assembler.trim(&settings.limits);
+        let is_sure = self.is_fin_acked() || !is_receiver_seen;
+        if self.fin == Some(self.assembler.end()) && is_sure && !self.ended {
+            self.ended = true;
+            announce.ended();
+        }
+    }
+
+    fn suspect(
+        &mut self,
+        is_receiver_seen: bool,
+        now: Timestamp,
+        settings: &Settings,
+        announce: &mut Announce<'_>,
+    ) {
+        loop {
+            let target = if is_receiver_seen { self.proven() } else { self.highest };
+            if target <= self.assembler.end() {
+                self.suspicion = None;
+                return;
+            }
+            let end = self.assembler.end();
+            let Some(suspicion) = self.suspicion.as_deref().filter(|old| old.target > end) else {
+                let suspicion = Suspicion { target, since: now, segments: 0 };
+                self.suspicion = Some(Box::new(suspicion));
+                return;
+            };
+            let target = suspicion.target;
+            let wait = self.patience(is_receiver_seen, settings);
+            let is_enough = is_receiver_seen && suspicion.segments >= settings.gap_segments;
+            if !is_enough && !passed(suspicion.since, now, wait) {
+                return;
+            }
+            self.suspicion = None;
+            self.give_up(target, announce);
+        }
+    }
+
+    fn patience(&self, is_receiver_seen: bool, settings: &Settings) -> Duration {
+        if is_receiver_seen { settings.gap_wait } else { settings.one_sided_wait }
+    }
+
+    /// Everything below was received by the other side.
+    pub(super) fn proven(&self) -> u64 {
+        let acked = self.acked.unwrap_or(0).min(self.fin.unwrap_or(u64::MAX));
+        let seen = self.highest.max(self.assembler.end());
+        if acked == seen.saturating_add(1) { seen } else { acked }
+    }
+
+    /// All holes below `target` are missing, and what waits below it is announced.
+    pub(super) fn give_up(&mut self, target: u64, announce: &mut Announce<'_>) {
+        self.assembler.raise_limit(target);
+        announce.data(&mut self.assembler);
+        while self.assembler.end() < target {
+            announce.gap(self.assembler.skip(target));
+            announce.data(&mut self.assembler);
+        }
+        self.highest = self.highest.max(target);
+    }
+
+    /// Somebody is at a far place; where that is, if enough others were there.
+    pub(super) fn vote(&mut self, sequence: Sequence, len: u32) -> Option<u64> {
+        let next = sequence.plus(len);
+        let count = match self.votes {
+            Some(votes) if (0..=1 << 20).contains(&sequence.since(votes.next)) => {
+                votes.count.saturating_add(1)
+            }
+            _ => 1,
+        };
+        if count < VOTES {
+            self.votes = Some(Votes { next, count });
+            return None;
+        }
+        self.votes = None;
+        // Forward, since a sender does not go back that far.
+        let anchor = self.anchor();
+        let forward = sequence.0.wrapping_sub(self.origin.at(anchor).0);
+        Some(anchor.saturating_add(forward.into()))
+    }
+
+    /// When [`Stream::advance`] has to be called again at the latest.
+    pub(in crate::tcp) fn deadline(
+        &self,
+        is_receiver_seen: bool,
+        settings: &Settings,
+    ) -> Option<Timestamp> {
+        let held = self.held.map(|(since, _)| after(since, settings.pickup_wait));
+        let patience = self.patience(is_receiver_seen, settings);
+        let suspect = self.suspicion.as_ref().map(|suspicion| after(suspicion.since, patience));
+        held.into_iter().chain(suspect).min()
+    }
+}

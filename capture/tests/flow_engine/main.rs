@@ -1,0 +1,9 @@
+//! The flow engine over a ring: bounds, laps, time, restarts, and readers meanwhile.
+
+mod bounds;
+mod conversations;
+mod overwritten;
+mod readers;
+mod restarts;
+mod scene;
+mod time;

@@ -1,0 +1,89 @@
+//! An engine that begins over a ring with packets, and one that stops.
+
+use std::io::Write;
+
+use capture::flow::{File, Log};
+use capture::ring::MIN_RING;
+use capture::store::Store;
+
+use crate::scene::*;
+
+/// What a tree says, but for the logs.
+fn everything(scene: &Scene) -> Vec<(u64, String, Vec<Vec<u8>>)> {
+    let files = [File::Packets, File::Client, File::Server, File::Meta];
+    let http = [File::Transcript, File::HttpJsonl, File::Har];
+    let mut all = Vec::new();
+    for id in scene.ids() {
+        let flow = scene.flows.flow(id).unwrap();
+        let mut contents: Vec<_> = files.iter().map(|file| scene.file(id, *file)).collect();
+        if flow.has_http {
+            contents.extend(http.iter().map(|file| scene.file(id, *file)));
+        }
+        all.push((id, flow.name, contents));
+    }
+    all
+}
+
+#[test]
+fn an_engine_over_a_ring_with_packets_finds_the_same_flows() {
+    let mut scene = Scene::new(free());
+    let mut open = Talk::new(77, 2_000);
+    scene.send_all(open.open());
+    for number in 0..20 {
+        scene.send_all(Talk::new(number, 2_000).exchange(&get("/a"), &ok(b"hello")));
+        scene.send(&udp(number, 2_000, true, b"x"));
+        scene.send_all(open.says(CLIENT, &get(&format!("/{number}")), 10));
+    }
+    scene.settle();
+    let before = everything(&scene);
+    assert_eq!(before.len(), 41);
+    let mut scene = scene.restart(free());
+    scene.settle();
+    assert!(everything(&scene) == before);
+    assert_eq!(scene.counters().engine_lost_packets, 0);
+    scene.send_all(open.says(CLIENT, b"on", 10));
+    scene.settle();
+    assert_eq!(scene.file(1, File::Client), open.sent[CLIENT]);
+
+    // With the beginning gone, nothing is lost by the one who was not there.
+    scene.lap_to(30);
+    let oldest = scene.ring.bounds().oldest.number;
+    assert!(oldest > 30);
+    let mut scene = scene.restart(free());
+    scene.settle();
+    let counters = scene.counters();
+    assert_eq!((counters.engine_lost_packets, counters.engine_lag_packets), (0, 0));
+    assert_eq!(scene.ids().first(), Some(&1), "an engine counts its own flows");
+    let packets: u64 = scene
+        .ids()
+        .iter()
+        .map(|id| {
+            let meta = scene.meta(*id);
+            ["client", "server"]
+                .map(|side| meta[side]["packets"].as_u64().unwrap())
+                .iter()
+                .sum::<u64>()
+        })
+        .sum();
+    assert_eq!(packets, scene.ring.bounds().next.number - oldest, "every packet is in a flow");
+}
+
+#[test]
+fn stopping_does_not_wait_for_what_there_is_to_decode() {
+    const COUNT: u32 = 2_000;
+    let mut scene = Scene::of_size(64 * MIN_RING, free());
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    bomb.write_all(&vec![0; 4 << 20]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: ";
+    let answer = [format!("{head}{}\r\n\r\n", bomb.len()).as_bytes(), &bomb].concat();
+    for number in 0..COUNT {
+        scene.send_all(Talk::new(number, 2_000).exchange(&get("/bomb"), &answer));
+    }
+    scene.writer.publish();
+    wait_until("one is decoded", || !scene.log(Log::Http).is_empty());
+    let before = scene.log(Log::Http).len();
+    scene.flows.stop();
+    let told = scene.log(Log::Http).len() - before;
+    assert!(told < 100, "{told} were decoded before it stopped");
+}

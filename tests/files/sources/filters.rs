@@ -1,0 +1,169 @@
+//! Filters, also behind VLAN tags, and the snaplen.
+
+use std::fs::{self, File};
+
+use pcapfs_tests::savefile::{Format, check_prefix, timestamp};
+use pcapfs_tests::{ALIAS, Fifo, Mount, Net, frame, python, run, skip_unless};
+use tempfile::TempDir;
+
+use crate::support::{Filed, frames, packets_of};
+
+#[test]
+fn filters_choose_in_savefiles_and_streams() {
+    skip_unless!(mount);
+    let mut bytes = Format::default().header();
+    let mut wanted = Vec::new();
+    for sequence in 1..=50 {
+        let mut data = frame::ethernet(sequence, 60);
+        if sequence % 3 == 0 {
+            data[36..38].copy_from_slice(&53u16.to_be_bytes());
+            wanted.push(data.clone());
+        }
+        Format::default().append(&mut bytes, timestamp(sequence), &data, data.len());
+    }
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.pcap");
+    fs::write(&path, &bytes).unwrap();
+    let source = format!("file:{} udp dst port 53", path.display());
+    let by_capture = Mount::new().capture(ALIAS, &source).start();
+    let by_flag = Mount::new().arg("-r").arg(&path).args(["-f", "udp dst port 53"]).start();
+    let piped = File::open(&path).unwrap();
+    let by_stream = Mount::new().stdin(piped).capture(ALIAS, "- udp dst port 53").start();
+    for daemon in [&by_capture, &by_flag, &by_stream] {
+        daemon.wait_state(ALIAS, "ended");
+        let served = fs::read(daemon.path("web/replay.pcap")).unwrap();
+        assert_eq!(frames(&served), wanted);
+        assert_eq!(daemon.count(ALIAS, "/packets/seen"), wanted.len() as u64);
+    }
+}
+
+#[test]
+fn snaplen_cuts_what_is_kept_and_not_what_is_said() {
+    skip_unless!(root);
+    let net = Net::new();
+    let fifo = Fifo::new();
+    let daemon = Mount::new()
+        .inside(&net.a)
+        .args(["--snaplen", "96"])
+        .capture("wire", Net::DEVICE)
+        .capture("pipe", &fifo.source())
+        .start();
+    daemon.wait_state("wire", "running");
+    net.sender(1_000).send(20);
+    let mut feed = fifo.connect();
+    feed.send(20, 1_000);
+    for alias in ["wire", "pipe"] {
+        daemon.wait_stored(alias, 20);
+        assert_eq!(daemon.status(alias)["snaplen"], 96);
+        for name in ["replay.pcap", "replay.pcapng"] {
+            let bytes = fs::read(daemon.path(alias).join(name)).unwrap();
+            assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=20));
+            for (.., length, data) in packets_of(name, &bytes) {
+                assert_eq!((length, data.len()), (1_042, 96), "{name} of {alias}");
+            }
+        }
+    }
+}
+
+/// A frame to or from TCP port `port` with these tags: protocol and control information each.
+fn tcp(tags: &[(u16, u16)], port: u16, mark: u8) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    for (protocol, control) in tags {
+        bytes.extend(protocol.to_be_bytes());
+        bytes.extend(control.to_be_bytes());
+    }
+    bytes.extend([8, 0, 0x45, 0, 0, 60, 0, mark, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend(40_000u16.to_be_bytes());
+    bytes.extend(port.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0]);
+    bytes.extend([mark; 20]);
+    bytes
+}
+
+/// Each way to be tagged, to port 80 (wanted) and to port 81 (not wanted), in turn.
+fn tagged() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let (q, ad) = (0x8100, 0x88a8);
+    let ways: [&[(u16, u16)]; 6] =
+        [&[], &[(q, 7)], &[(q, 0xa000)], &[(q, 4094)], &[(ad, 5), (q, 7)], &[(q, 5), (q, 7)]];
+    let (mut all, mut wanted) = (Vec::new(), Vec::new());
+    for (mark, tags) in (1..).zip(ways) {
+        all.push(tcp(tags, 81, mark));
+        wanted.push(tcp(tags, 80, mark));
+        all.extend(wanted.last().cloned());
+    }
+    (all, wanted)
+}
+
+/// Sends frames as they are, in `b`.
+fn send_raw(net: &Net, frames: &[Vec<u8>]) {
+    const PROGRAM: &str = "
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind((sys.argv[1], 0))
+for frame in sys.argv[2:]:
+    s.send(bytes.fromhex(frame))
+";
+    let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut command = python(PROGRAM);
+    command.arg(Net::PEER).args(frames.iter().map(hex));
+    let _ = net.b.run(|| run(&mut command, 10)).success();
+}
+
+#[test]
+fn tagged_frames_match_on_an_interface() {
+    skip_unless!(root, "python3");
+    let net = Net::new();
+    let captures = [
+        ("web", "wire-a tcp port 80"),
+        ("seven", "wire-a vlan 7"),
+        ("not", "wire-a not tcp port 80 and tcp"),
+        ("all", "wire-a"),
+    ];
+    let mut mount = Mount::new().inside(&net.a);
+    for (alias, source) in captures {
+        mount = mount.capture(alias, source);
+    }
+    let daemon = mount.start();
+    for (alias, _) in captures {
+        daemon.wait_state(alias, "running");
+    }
+    let (all, wanted) = tagged();
+    send_raw(&net, &all);
+    let stored = |alias: &str| {
+        daemon.wait_stored(alias, all.len() as u64);
+        frames(&fs::read(daemon.path(alias).join("replay.pcap")).unwrap())
+    };
+    assert_eq!(stored("all"), all, "frames are as they were sent, tags in their place");
+    // One ring is full of them, so the kernel has put them before every capture's filter; what
+    // the others got is there once a last packet that each of them wants is.
+    let served = |alias: &str, count: usize| {
+        daemon.wait_stored(alias, count as u64);
+        frames(&fs::read(daemon.path(alias).join("replay.pcap")).unwrap())
+    };
+    assert_eq!(served("web", wanted.len()), wanted);
+    let seven: Vec<Vec<u8>> =
+        all.iter().filter(|frame| frame[12..16] == [0x81, 0, 0, 7]).cloned().collect();
+    assert_eq!(served("seven", 2), seven, "a filter that speaks of tags is taken as it stands");
+    let not: Vec<Vec<u8>> = all.iter().filter(|frame| !wanted.contains(frame)).cloned().collect();
+    assert_eq!(served("not", not.len()), not, "and what is not wanted is not, tagged or not");
+}
+
+#[test]
+fn tagged_frames_match_in_savefiles_and_streams() {
+    skip_unless!(mount);
+    let (all, wanted) = tagged();
+    let mut bytes = Format::default().header();
+    for (sequence, frame) in (1..).zip(&all) {
+        Format::default().append(&mut bytes, timestamp(sequence), frame, frame.len());
+    }
+    let filed = Filed::new(&bytes, &["-f", "tcp port 80"]);
+    assert_eq!(frames(&filed.read("replay.pcap")), wanted);
+    let input = File::open(&filed.path).unwrap();
+    let daemon = Mount::new().stdin(input).capture(ALIAS, "- tcp port 80").start();
+    daemon.wait_state(ALIAS, "ended");
+    assert_eq!(frames(&fs::read(daemon.path("web/replay.pcap")).unwrap()), wanted);
+    let not = Filed::new(&bytes, &["-f", "not tcp port 80"]);
+    let others: Vec<Vec<u8>> =
+        all.iter().filter(|frame| !wanted.contains(frame)).cloned().collect();
+    assert_eq!(frames(&not.read("replay.pcap")), others);
+}

@@ -1,0 +1,143 @@
+//! Interfaces of the machine.
+
+use std::fs;
+use std::net::UdpSocket;
+
+use pcapfs_tests::net::ip;
+use pcapfs_tests::savefile::check_prefix;
+use pcapfs_tests::{
+    ALIAS, Mount, Net, Pace, StreamReader, Wired, frame, run, skip_unless, tool, wait_until,
+};
+use serde_json::Value;
+
+use crate::support::packets_of;
+
+#[test]
+fn an_interface_by_its_flags_with_filter_and_alias() {
+    skip_unless!(root);
+    let net = Net::new();
+    let daemon = Mount::new()
+        .inside(&net.a)
+        .args(["-i", Net::DEVICE, "-f", "udp port 40001", "--alias", "lan"])
+        .start();
+    daemon.wait_state("lan", "running");
+    let (mut wanted, mut other) = (net.sender(100), net.sender_to(100, 40_002));
+    for _ in 0..10 {
+        other.send(3);
+        wanted.send(2);
+    }
+    daemon.wait_stored("lan", 20);
+    let status = daemon.status("lan");
+    assert_eq!(status["packets"]["seen"], 20, "what the filter leaves out was never seen");
+    assert_eq!(status["interface"], Net::DEVICE);
+    assert_eq!(status["source"], Net::DEVICE);
+    assert_eq!(status["filter"], "udp port 40001");
+    assert_eq!(status["linktype"], "EN10MB");
+    let bytes = fs::read(daemon.path("lan/replay.pcap")).unwrap();
+    assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=20));
+}
+
+#[test]
+fn an_interface_without_a_name_is_called_as_it_is() {
+    skip_unless!(root);
+    let net = Net::new();
+    let daemon = Mount::new().inside(&net.a).args(["-i", Net::DEVICE]).start();
+    daemon.wait_state(Net::DEVICE, "running");
+    net.sender(100).send(5);
+    daemon.wait_stored(Net::DEVICE, 5);
+    assert_eq!(daemon.status(Net::DEVICE)["filter"], Value::Null);
+}
+
+#[test]
+fn any_and_nothing_are_all_interfaces() {
+    skip_unless!(root);
+    let net = Net::new();
+    // Somebody listens, so that nothing is answered.
+    let (listener, local) = net.a.run(|| {
+        let listener = UdpSocket::bind(("127.0.0.1", frame::PORT)).unwrap();
+        let local = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        local.connect(("127.0.0.1", frame::PORT)).unwrap();
+        (listener, local)
+    });
+    let filter = format!("udp dst port {}", frame::PORT);
+    let captures =
+        [("any", "any".to_owned()), ("empty", String::new()), ("quoted", format!("\"\" {filter}"))];
+    let mut daemons = Vec::new();
+    for (alias, source) in &captures {
+        daemons.push(Mount::new().inside(&net.a).capture(alias, source).start());
+    }
+    daemons.push(Mount::new().inside(&net.a).args(["-i", "", "--alias", "flag"]).start());
+    let aliases = ["any", "empty", "quoted", "flag"];
+    for (daemon, alias) in daemons.iter().zip(aliases) {
+        daemon.wait_state(alias, "running");
+        assert_eq!(daemon.status(alias)["linktype"], "LINUX_SLL2", "{alias}");
+    }
+    let mut sender = net.sender(100);
+    sender.send(5);
+    for sequence in 6..=8 {
+        local.send(&frame::payload(sequence, 100)).unwrap();
+    }
+    sender.send(3); // numbered 6 to 8 as well: left out below
+    for (daemon, alias) in daemons.iter().zip(aliases) {
+        daemon.wait_stored(alias, 11);
+        let bytes = fs::read(daemon.path(alias).join("replay.pcap")).unwrap();
+        let packets = packets_of("replay.pcap", &bytes);
+        let mut seen: Vec<(u64, [u8; 4])> = packets
+            .iter()
+            .map(|(_, link_type, _, length, data)| {
+                assert_eq!(*link_type, 276, "LINKTYPE_LINUX_SLL2");
+                let sequence = frame::sequence(*link_type, data, *length as usize).unwrap();
+                // SLL2: protocol, reserved, then the interface's index.
+                (sequence, data[4..8].try_into().unwrap())
+            })
+            .collect();
+        seen.sort_unstable();
+        let numbers: Vec<u64> = seen.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8], "{alias}");
+        let index = |number: u64| -> Vec<[u8; 4]> {
+            seen.iter().filter(|(other, _)| *other == number).map(|(_, index)| *index).collect()
+        };
+        let lo = [0, 0, 0, 1];
+        assert_ne!(index(1), [lo], "{alias}");
+        assert!(index(7).contains(&lo) && index(7).contains(&index(1)[0]), "{alias}: {seen:?}");
+    }
+    drop(listener);
+}
+
+#[test]
+fn an_interface_that_vanishes_is_waited_for() {
+    skip_unless!(root);
+    let wired = Wired::start();
+    let mut sender = wired.net.sender(200);
+    wired.send(&mut sender, 10);
+    let live = StreamReader::open(&wired.daemon.path("web/live.pcap"), Pace::FAST);
+    let (a, b) = (wired.net.a.name(), wired.net.b.name());
+    for round in 1..=2 {
+        wired.net.unplug();
+        wired.daemon.wait_state(ALIAS, "retrying");
+        let status = wired.daemon.status(ALIAS);
+        let error = status["error"].as_str().expect("a reason");
+        assert!(error.contains(Net::DEVICE), "{error}");
+        assert_eq!(status["packets"]["retained"], round * 10);
+        let bytes = fs::read(wired.daemon.path("web/replay.pcap")).unwrap();
+        assert_eq!(check_prefix(&bytes).unwrap().whole().len(), round * 10);
+
+        wired.net.plug();
+        wired.daemon.wait_state(ALIAS, "running");
+        assert_eq!(wired.daemon.status(ALIAS)["error"], Value::Null);
+        wired.send(&mut sender, 10);
+    }
+    // Down and up is no reason to stop.
+    ip(&["-n", a, "link", "set", Net::DEVICE, "down"]);
+    ip(&["-n", a, "link", "set", Net::DEVICE, "up"]);
+    wait_until("the wire carries again", 5, || {
+        let link = run(tool("ip").args(["-n", b, "link", "show", Net::PEER]), 5).success();
+        link.text().contains("LOWER_UP")
+    });
+    wired.daemon.wait_state(ALIAS, "running");
+    let neighbour = ["neighbour", "replace", Net::NOBODY, "lladdr", "02:00:00:00:00:99"];
+    ip(&[&["-n", b][..], &neighbour, &["dev", Net::PEER, "nud", "permanent"]].concat());
+    wired.send(&mut sender, 10);
+    let seen = live.wait_last(40).seen;
+    assert_eq!((seen.first, seen.missing), (11, 0), "the reader stayed: {seen:?}");
+}

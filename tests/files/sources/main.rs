@@ -1,0 +1,8 @@
+//! Where packets come from: interfaces, savefiles, FIFOs, standard input.
+
+mod filters;
+mod interfaces;
+mod savefiles;
+mod streams;
+mod support;
+mod testdata;

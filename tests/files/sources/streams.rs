@@ -1,0 +1,164 @@
+//! FIFOs and standard input.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+
+use nix::sys::signal::Signal;
+use pcapfs_tests::savefile::{
+    Format, NgPacket, append_numbered, check_prefix, numbered, pcapng, timestamp,
+};
+use pcapfs_tests::{
+    ALIAS, Fed, Fifo, Mount, Net, Pace, Running, StreamReader, Traffic, frame, skip_unless, tool,
+    wait_until,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::interface;
+
+/// A tcpdump in `net.a` that writes into the FIFO.
+fn tcpdump_into(net: &Net, fifo: &Fifo) -> Running {
+    let tcpdump = net.a.run(|| {
+        Running::spawn(
+            tool("tcpdump")
+                .args(["-i", Net::DEVICE, "-U", "-B", "16384", "-s", "0", "-Z", "root"])
+                .args(["--time-stamp-precision=nano", "-w"])
+                .arg(fifo.path())
+                .args(["udp port 40001"]),
+        )
+    });
+    wait_until("tcpdump listens", 5, || tcpdump.stderr().contains("listening on"));
+    tcpdump
+}
+
+#[test]
+fn tcpdump_into_a_fifo_runs_on_with_nobody_reading() {
+    skip_unless!(root, "tcpdump");
+    let (net, fifo) = (Net::new(), Fifo::new());
+    let daemon = Mount::new().ring("4M").capture(ALIAS, &fifo.source()).start();
+    assert_eq!(daemon.status(ALIAS)["state"], "pending", "nobody has written yet");
+    let mut first = tcpdump_into(&net, &fifo);
+    daemon.wait_state(ALIAS, "running");
+    // Twenty times the largest pipe there is, and five times the ring.
+    let traffic = Traffic::start(net.sender(1_000), 12_000, 20_000);
+    let sender = traffic.finish();
+    daemon.wait_stored(ALIAS, 20_000);
+    assert!(first.try_wait().is_none(), "tcpdump has ended: {}", first.stderr());
+    assert!(daemon.count(ALIAS, "/packets/overwritten") > 0);
+    let live = StreamReader::open(&daemon.path("web/live.pcap"), Pace::FAST);
+
+    // The writer leaves, another one comes: the same capture, the same readers.
+    first.signal(Signal::SIGINT);
+    assert!(first.wait(5).success(), "{}", first.stderr());
+    assert!(first.stderr().contains("20000 packets captured"), "{}", first.stderr());
+    let mut second = tcpdump_into(&net, &fifo);
+    let mut sender = sender;
+    sender.send(100);
+    daemon.wait_stored(ALIAS, 20_100);
+    let seen = live.wait_last(20_100).seen;
+    assert_eq!((seen.first, seen.missing), (20_001, 0), "{seen:?}");
+    let bytes = fs::read(daemon.path("web/replay.pcap")).unwrap();
+    let prefix = check_prefix(&bytes).unwrap();
+    assert_eq!(prefix.seen.last, 20_100);
+    assert_eq!(prefix.seen.missing, 0, "one run over both writers");
+    assert_eq!(daemon.count(ALIAS, "/ring/next_number"), 20_101);
+    second.signal(Signal::SIGINT);
+    assert!(second.wait(5).success());
+}
+
+#[test]
+fn half_a_record_of_a_writer_that_left_is_dropped() {
+    skip_unless!(mount);
+    let mut fed = Fed::holding(10);
+    let live = StreamReader::open(&fed.daemon.path("web/live.pcap"), Pace::FAST);
+    let mut sent = 10;
+    for cut in [1, 15, 16, 17, 200] {
+        let mut record = Vec::new();
+        append_numbered(&mut record, Format::default(), sent + 1, 200);
+        fed.feed.write(&record[..cut]);
+        drop(fed.feed);
+        // Whoever comes next may write another variety.
+        let format = Format { big_endian: cut % 2 == 0, ..Format::default() };
+        wait_until("the daemon says what was left out", 5, || {
+            fed.daemon.status(ALIAS)["error"].is_string()
+        });
+        fed.feed = fed.fifo.connect_as(format).after(sent);
+        fed.feed.send(10, 200);
+        sent += 10;
+        fed.daemon.wait_stored(ALIAS, sent);
+        assert_eq!(fed.daemon.status(ALIAS)["state"], "running");
+        assert_eq!(fed.daemon.status(ALIAS)["error"], Value::Null, "all is well again");
+    }
+    let seen = live.wait_last(sent).seen;
+    assert_eq!((seen.first, seen.missing), (11, 0));
+    let bytes = fs::read(fed.daemon.path("web/replay.pcap")).unwrap();
+    assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=sent));
+}
+
+#[test]
+fn nonsense_in_a_fifo_is_said_and_the_next_writer_heard() {
+    skip_unless!(mount);
+    let mut fed = Fed::holding(10);
+    drop(fed.feed);
+    let mut nonsense =
+        OpenOptions::new().write(true).open(fed.fifo.path()).expect("the daemon reads");
+    nonsense.write_all(b"these are words and no packets at all").unwrap();
+    drop(nonsense);
+    wait_until("the daemon says so", 5, || fed.daemon.status(ALIAS)["error"].is_string());
+    fed.feed = fed.fifo.connect().after(10);
+    fed.feed.send(10, 200);
+    fed.daemon.wait_stored(ALIAS, 20);
+    let bytes = fs::read(fed.daemon.path("web/replay.pcap")).unwrap();
+    assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=20));
+}
+
+#[test]
+fn a_fifo_takes_pcapng_and_many_writers() {
+    skip_unless!(mount);
+    let fifo = Fifo::new();
+    let daemon = Mount::new().capture(ALIAS, &fifo.source()).start();
+    let mut sent = 0;
+    for _ in 0..20 {
+        let packets: Vec<NgPacket> = (sent + 1..=sent + 5)
+            .map(|sequence| NgPacket {
+                interface: 0,
+                timestamp: timestamp(sequence),
+                data: frame::ethernet(sequence, 77),
+            })
+            .collect();
+        let bytes = pcapng(&[interface("far0", 1, 1_000_000_000)], &packets);
+        OpenOptions::new().write(true).open(fifo.path()).unwrap().write_all(&bytes).unwrap();
+        sent += 5;
+        daemon.wait_stored(ALIAS, sent);
+    }
+    let bytes = fs::read(daemon.path("web/replay.pcap")).unwrap();
+    assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=sent));
+}
+
+#[test]
+fn standard_input_from_a_file_and_from_a_pipe() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("trace.pcap");
+    fs::write(&path, numbered(Format::default(), 500, 100)).unwrap();
+    let daemon = Mount::new().stdin(File::open(&path).unwrap()).capture(ALIAS, "-").start();
+    daemon.wait_state(ALIAS, "ended");
+    let bytes = fs::read(daemon.path("web/follow.pcap")).unwrap();
+    assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=500));
+
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let daemon = Mount::new().stdin(reader).capture(ALIAS, "-").start();
+    assert_eq!(daemon.status(ALIAS)["state"], "pending");
+    let bytes = numbered(Format::default(), 100, 100);
+    let (first, second) = bytes.split_at(24 + 40 * (16 + 142) + 33);
+    writer.write_all(first).unwrap();
+    daemon.wait_stored(ALIAS, 40);
+    let live = StreamReader::open(&daemon.path("web/live.pcap"), Pace::FAST);
+    assert_eq!(daemon.status(ALIAS)["state"], "running");
+    writer.write_all(second).unwrap();
+    drop(writer);
+    let seen = live.wait_end().seen;
+    assert_eq!((seen.first, seen.count), (41, 60), "{seen:?}");
+    assert_eq!(daemon.status(ALIAS)["state"], "ended");
+    assert_eq!(daemon.count(ALIAS, "/packets/stored"), 100);
+}
