@@ -241,6 +241,9 @@ impl Reader {
         let progress = self.cursor.progress(ring);
         let since = ring.bounds().next.number - self.origin;
         assert_eq!(progress.delivered + progress.lost + progress.lag, since, "{progress:?}");
+        let (next, oldest) = (ring.bounds().next.number, ring.bounds().oldest.number);
+        let there = (next - progress.lag).max(oldest);
+        assert_eq!(progress.lag - progress.gone, next - there, "{progress:?}");
         let begun = u64::from(self.parser.pending() > 0 || self.pcapng);
         let parsed = self.parser.count;
         assert!((parsed..=parsed + begun).contains(&progress.delivered), "{progress:?} {parsed}");

@@ -327,6 +327,29 @@ fn is_rfc3339(time: &Value) -> bool {
 }
 
 #[test]
+fn what_is_overwritten_is_lost_before_its_reader_comes_back() {
+    skip_unless!(mount);
+    let mut fed = Fed::with(Mount::new().ring("1M"));
+    for (file, sent) in [("follow.pcap", 20_000), ("live.pcapng", 40_000)] {
+        let before = fed.daemon.count(ALIAS, "/readers/lost");
+        let stored = fed.daemon.count(ALIAS, "/packets/stored");
+        let reader = File::open(fed.daemon.path(ALIAS).join(file)).unwrap();
+        fed.feed.send(20_000, 200);
+        fed.daemon.wait_stored(ALIAS, sent);
+        let retained = fed.daemon.count(ALIAS, "/packets/retained");
+        assert!(retained < 10_000, "{retained} of 20,000 retained");
+        let told = fed.daemon.reader(ALIAS, file, 0);
+        assert_eq!(number(&told, "lag_packets"), retained, "what there is to read: {told}");
+        assert_eq!(number(&told, "lost_packets"), sent - stored - retained, "{told}");
+        assert_eq!(accounted(&told), sent - stored, "{told}");
+        drop(reader);
+        wait_until("the reader has left", 5, || fed.daemon.count(ALIAS, "/readers/open") == 0);
+        let lost = fed.daemon.count(ALIAS, "/readers/lost");
+        assert_eq!(lost - before, sent - stored - retained, "those who never came back count too");
+    }
+}
+
+#[test]
 fn a_reader_that_does_not_read_lags() {
     skip_unless!(mount);
     let mut fed = Fed::holding(10);

@@ -560,6 +560,28 @@ os.read(fd, 1)
 }
 
 #[test]
+fn python_maps_files_as_it_does_if_told_nothing() {
+    skip_unless!(mount, "python3");
+    let fed = Fed::holding(HELD);
+    // A shared mapping, which Linux before 6.6 has no way to give.
+    let program = r"
+import mmap, os, sys
+release = os.uname().release.split('.')
+for path in sys.argv[1:]:
+    with open(path, 'rb') as file:
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                print(mapped[:] == file.read())
+        except OSError as error:
+            print((int(release[0]), int(release[1])) < (6, 6) or error)
+";
+    let path = |file| fed.daemon.path(ALIAS).join(file);
+    let files = ["replay.pcap", "replay.pcapng", "status.json"].map(path);
+    let output = run(python(program).args(files), 10).success();
+    assert_eq!(output.text(), "True\n".repeat(3));
+}
+
+#[test]
 fn dumpcap_refuses_a_plain_file() {
     skip_unless!(mount, "dumpcap");
     let fed = Fed::holding(HELD);

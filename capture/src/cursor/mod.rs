@@ -147,6 +147,8 @@ pub struct Progress {
     pub lost: u64,
     /// Packets stored but not handed out yet.
     pub lag: u64,
+    /// Those of `lag` that are no longer retained: lost as soon as the cursor is read on.
+    pub gone: u64,
 }
 
 impl Cursor {
@@ -185,12 +187,14 @@ impl Cursor {
     /// `delivered + lost + lag` is the number of packets stored since the cursor began.
     pub fn progress(&self, store: &dyn Store) -> Progress {
         let bounds = self.bounds(store);
-        let done = self.place.position.number - self.origin;
+        let number = self.place.position.number;
+        let done = number - self.origin;
         Progress {
             delivered: done.saturating_sub(self.lost + self.foreign),
             delivered_bytes: self.delivered_bytes,
             lost: self.lost + self.foreign,
-            lag: bounds.next.number.saturating_sub(self.place.position.number),
+            lag: bounds.next.number.saturating_sub(number),
+            gone: bounds.oldest.number.saturating_sub(number),
         }
     }
 

@@ -1,6 +1,14 @@
 //! What goes to standard output and standard error. Nothing else of the program writes there.
 
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// The system's log, see syslog(3).
+const SYSTEM_LOG: &str = "/dev/log";
+
+/// `LOG_DAEMON | LOG_NOTICE`.
+const LOG_PRIORITY: u32 = 3 << 3 | 5;
 
 use nix::errno::Errno;
 
@@ -46,10 +54,26 @@ pub(crate) fn progress(text: &str) {
     let _ = write!(io::stderr().lock(), "\r{text}\x1b[K");
 }
 
-/// Says something to the operator: one line on standard error, after the program's name.
+/// Says something to the operator: one line on standard error, after the program's name. When
+/// nobody is at its other end any more, as in the background, the system's log gets it.
 pub(crate) fn say(text: impl std::fmt::Display) {
-    // In the background there may be nobody to hear it.
-    let _ = writeln!(io::stderr().lock(), "pcapfs: {text}");
+    if let Err(error) = writeln!(io::stderr().lock(), "pcapfs: {text}")
+        && error.kind() == io::ErrorKind::BrokenPipe
+    {
+        // Without a system log there is nobody to tell.
+        let _ = log(Path::new(SYSTEM_LOG), &text.to_string());
+    }
+}
+
+/// One line for the log whose socket is at `path`, see syslog(3). Names and the like in it are a
+/// stranger's text, and terminals obey control characters.
+fn log(path: &Path, text: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    let text = text.replace(char::is_control, "?");
+    let line = format!("<{LOG_PRIORITY}>pcapfs[{}]: {text}", std::process::id());
+    socket.send_to(line.as_bytes(), path)?;
+    Ok(())
 }
 
 /// Rows under a heading, columns as wide as they need to be.
@@ -75,7 +99,19 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_is_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        log(&path, "x.toml:1: a\n<0>b\x1b[2J").unwrap();
+        let mut bytes = [0; 100];
+        let len = socket.recv(&mut bytes).unwrap();
+        let expected = format!("<29>pcapfs[{}]: x.toml:1: a?<0>b?[2J", std::process::id());
+        assert_eq!(String::from_utf8_lossy(&bytes[..len]), expected);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -190,14 +190,17 @@ impl OpenFile {
         self.entry.as_ref().map(|entry| &**entry.capture.store())
     }
 
-    /// Counters as of now; `None` for what is no reader.
+    /// Counters as of now; `None` for what is no reader. What is overwritten is lost to a reader
+    /// that has not come back yet to find out, too: nobody is behind by what is not there.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let store = self.store()?;
-        match &self.content {
-            Content::Stream(cursor) => Some(cursor.lock().progress(store)),
-            Content::Snapshot(snapshot) => Some(snapshot.lock().progress(store)),
-            Content::Flow(_) | Content::Frozen(_) | Content::Control => None,
-        }
+        let progress = match &self.content {
+            Content::Stream(cursor) => cursor.lock().progress(store),
+            Content::Snapshot(snapshot) => snapshot.lock().progress(store),
+            Content::Flow(_) | Content::Frozen(_) | Content::Control => return None,
+        };
+        let Progress { lost, lag, gone, .. } = progress;
+        Some(Progress { lost: lost + gone, lag: lag - gone, gone: 0, ..progress })
     }
 
     /// Whether a read would not wait.

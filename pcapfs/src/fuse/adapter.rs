@@ -90,6 +90,9 @@ impl Filesystem for Adapter {
         // Where a walk goes deeper, names come with what they stand for.
         let ahead = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
         let _ = config.add_capabilities(ahead);
+        // Files past the page cache can be mapped shared as well, which is what programs ask for
+        // that say nothing of it. Linux before 6.6 maps them privately only.
+        let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
         Ok(())
     }
 
