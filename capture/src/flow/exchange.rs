@@ -83,6 +83,14 @@ impl Part {
         self.last
     }
 
+    /// Bytes of the body's file, and those of them that were captured. What the store has dropped
+    /// since counts as captured; what was decoded has no holes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let len = |hole: &Range<u64>| hole.end.saturating_sub(hole.start);
+        let holes = if self.is_plain { self.holes.iter().map(len).sum() } else { 0 };
+        (self.decoded, self.decoded.saturating_sub(holes))
+    }
+
     /// Where its body lies in the stream.
     pub(super) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges

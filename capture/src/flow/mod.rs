@@ -520,7 +520,7 @@ impl Shared {
             // Without decoding it.
             let table = self.table.read();
             let part = table.flow(id)?.http.as_ref()?.exchange(index)?.part(direction)?;
-            return (!part.file.is_empty()).then_some((part.decoded, part.decoded));
+            return (!part.file.is_empty()).then(|| part.size());
         }
         let content = self.content(id, file, beginning).ok()?;
         let size = content.len(self)?;

@@ -24,8 +24,8 @@ pub struct Reading {
     holes: Holes,
 }
 
-/// The holes of a stream, merged, as they were when three numbers were these: its end, its gaps, and
-/// the oldest packet retained.
+/// The holes of a stream, or of a body made of pieces of it, merged, as they were when three numbers
+/// of the stream were these: its end, its gaps, and the oldest packet retained.
 #[derive(Debug, Default)]
 struct Holes {
     of: Option<[u64; 3]>,
@@ -170,10 +170,15 @@ impl Reading {
         if offset >= end {
             return None;
         }
-        let Content::Stream { id, direction } = &self.content else {
-            return Some(if to == Seek::Data { offset } else { end });
-        };
-        self.shared.holes(*id, *direction, &mut self.holes);
+        match &self.content {
+            Content::Stream { id, direction } => {
+                self.shared.holes(*id, *direction, None, &mut self.holes);
+            }
+            Content::Pieces { id, direction, ranges } => {
+                self.shared.holes(*id, *direction, Some(ranges), &mut self.holes);
+            }
+            _ => return Some(if to == Seek::Data { offset } else { end }),
+        }
         let holes = &self.holes.ranges;
         let next = holes.get(holes.partition_point(|hole| hole.end <= offset));
         let here = next.filter(|hole| hole.start <= offset);
@@ -251,6 +256,36 @@ fn pieces(ranges: &[Range<u64>], offset: u64, want: u64) -> Vec<Range<u64>> {
         }
     }
     parts
+}
+
+/// Ascending ranges, those put together that touch.
+fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
+/// The parts of `holes` that lie in `pieces`, where the pieces are put together. All ascend.
+fn holes_in(pieces: &[Range<u64>], holes: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
+    let mut before = 0_u64;
+    pieces.iter().flat_map(move |piece| {
+        let begin = before;
+        before = before.saturating_add(piece.end.saturating_sub(piece.start));
+        let first = holes.partition_point(|hole| hole.end <= piece.start);
+        let inside = holes.iter().skip(first).take_while(|hole| hole.start < piece.end);
+        inside.map(move |hole| {
+            let at = |offset: u64| {
+                let offset = offset.clamp(piece.start, piece.end);
+                begin.saturating_add(offset.saturating_sub(piece.start))
+            };
+            at(hole.start)..at(hole.end)
+        })
+    })
 }
 
 /// A hole reads as zeros.
@@ -389,8 +424,14 @@ impl Shared {
         holes.iter().map(|(hole, _)| hole.end.saturating_sub(hole.start)).sum()
     }
 
-    /// Brings the holes of a stream up to date.
-    fn holes(&self, id: u64, direction: Direction, known: &mut Holes) {
+    /// Brings the holes of a stream up to date, or those of the body that lies in `pieces` of it.
+    fn holes(
+        &self,
+        id: u64,
+        direction: Direction,
+        pieces: Option<&[Range<u64>]>,
+        known: &mut Holes,
+    ) {
         self.expire(id);
         let table = self.table.read();
         let Some(stream) = table.flow(id).and_then(|flow| flow.stream(direction)) else { return };
@@ -400,13 +441,12 @@ impl Shared {
             return;
         }
         known.of = of;
-        known.ranges.clear();
-        for (hole, _) in stream.holes() {
-            match known.ranges.last_mut() {
-                Some(last) if last.end == hole.start => last.end = hole.end,
-                _ => known.ranges.push(hole),
-            }
-        }
+        let holes = merged(stream.holes().into_iter().map(|(hole, _)| hole));
+        drop(table);
+        known.ranges = match pieces {
+            Some(pieces) => merged(holes_in(pieces, &holes)),
+            None => holes,
+        };
     }
 
     /// What a file of a flow is made of.
@@ -482,4 +522,25 @@ fn fitted(mut text: Vec<u8>, len: u64) -> Vec<u8> {
         text.push(b'\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_of_a_body_are_counted_in_its_own_bytes() {
+        let holes = [5..10, 18..22, 30..60, 70..80];
+        let found = |pieces: &[(u64, u64)]| {
+            let pieces: Vec<_> = pieces.iter().map(|(start, end)| *start..*end).collect();
+            let found = merged(holes_in(&pieces, &holes)).into_iter();
+            found.map(|hole| (hole.start, hole.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[(0, 100)]), [(5, 10), (18, 22), (30, 60), (70, 80)]);
+        assert_eq!(found(&[(10, 18), (22, 30)]), []);
+        assert_eq!(found(&[(6, 9)]), [(0, 3)]);
+        // Pieces that are all hole are one hole, whatever lies between them.
+        let pieces = [(0, 6), (8, 12), (31, 40), (50, 75)];
+        assert_eq!(found(&pieces), [(5, 8), (10, 29), (39, 44)]);
+    }
 }

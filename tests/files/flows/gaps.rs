@@ -44,6 +44,37 @@ fn lseek_finds_the_holes_of_a_stream() {
 }
 
 #[test]
+fn a_hole_of_a_body_is_one_of_its_file() {
+    skip_unless!(mount);
+    let mut talk = talk(1);
+    let (before, missing, behind) = (noise(1, 300_000), noise(2, 1_000_000), noise(3, 300_000));
+    let length = before.len() + missing.len() + behind.len();
+    talk.open().says(Client, "GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    talk.says(Server, format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
+    talk.says(Server, &before).unseen(Server, &missing).ack(Client).says(Server, &behind);
+    talk.ack(Client).close(Server);
+    let filed = Filed::of([talk]);
+    let path = filed.file(1, "bodies/0001-response-big");
+    let (hole, data, end) = (300_000, 1_300_000, 1_600_000);
+    let file = File::open(&path).unwrap();
+    for (from, to, found) in [
+        (0, Whence::SeekHole, Some(hole)),
+        (hole - 1, Whence::SeekData, Some(hole - 1)),
+        (hole, Whence::SeekHole, Some(hole)),
+        (hole, Whence::SeekData, Some(data)),
+        (data, Whence::SeekHole, Some(end)),
+        (end, Whence::SeekData, None),
+    ] {
+        assert_eq!(lseek(&file, from, to).ok(), found, "{to:?} from {from}");
+    }
+    let stat = fs::metadata(&path).unwrap();
+    assert_eq!(stat.size(), length as u64);
+    assert_eq!(stat.blocks(), 600_000_u64.div_ceil(512), "what du says is what there is");
+    let wanted = [before, vec![0; missing.len()], behind].concat();
+    assert!(fs::read(&path).unwrap() == wanted);
+}
+
+#[test]
 fn sparse_copies_are_exact() {
     skip_unless!(mount, "rsync");
     let holed = holed(1);
