@@ -39,6 +39,7 @@ bench: build
 	sh .ci/packages build test bench
 	$(CARGO) bench --locked -p pcapfs-tests --bench spine -- --markdown "$(CURDIR)/docs/benchmarks.md"
 	$(CARGO) bench --locked -p pcapfs-tests --bench flows -- --markdown "$(CURDIR)/docs/benchmarks.md"
+	$(CARGO) bench --locked -p pcapfs-tests --bench control -- --markdown "$(CURDIR)/docs/benchmarks.md"
 
 # Captures of other projects and generated ones, beside the truth; tests/src/require.rs says where
 # they are looked for.

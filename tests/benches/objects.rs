@@ -138,8 +138,8 @@ fn take(capture: &Path, (flows, bodies, bytes): (usize, usize, u64), figures: &m
     figures.ended.push(mounted.took.as_secs_f64());
     let reading = Instant::now();
     let mut command = tool("sh");
-    let program = "find \"$0\" -path '*/bodies/*' -type f -print0 \
-                   | xargs -0 -n 250 -P \"$(nproc)\" cat > /dev/null";
+    let program = "find \"$0\"/*/bodies -type f -print0 \
+                   | xargs -0 -n 1000 -P \"$(nproc)\" cat > /dev/null";
     let _ = run(command.args(["-c", program]).arg(&folder), 600).success();
     figures.read.push(reading.elapsed().as_secs_f64());
     figures.all.push(begin.elapsed().as_secs_f64());
