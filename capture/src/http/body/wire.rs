@@ -29,7 +29,9 @@ impl Wire {
         self.cut |= length > room;
         let taken = usize::try_from(length.min(room)).unwrap_or(usize::MAX);
         match piece {
-            Piece::Bytes(bytes) => self.bytes.extend(bytes.iter().take(taken)),
+            Piece::Bytes(bytes) => {
+                self.bytes.extend_from_slice(bytes.get(..taken).unwrap_or(bytes));
+            }
             Piece::Hole(length) => {
                 if length > 0 {
                     self.hole = self.hole.or(Some(self.bytes.len()));
