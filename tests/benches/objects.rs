@@ -1,8 +1,11 @@
 //! A gigabyte of HTTP: every body out of a savefile, beside tshark and tcpflow.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pcapfs_tests::{require, run, tool};
@@ -45,6 +48,65 @@ fn truth(capture: &Path) -> (usize, usize, u64) {
     (flows, bodies, bytes)
 }
 
+/// How the bodies are read.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// A program that opens and reads one after the other, in as many threads as there are
+    /// processors; as those beside it, it does nothing else.
+    Program,
+    /// Commands of a shell.
+    Commands,
+}
+
+impl Reader {
+    const ALL: [Self; 2] = [Self::Program, Self::Commands];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Program => "pcapfs mount -r, a program that reads",
+            Self::Commands => "pcapfs mount -r, find | xargs -P cat",
+        }
+    }
+
+    /// Reads all of them.
+    fn read(self, folder: &Path) {
+        match self {
+            Self::Program => read(folder),
+            Self::Commands => {
+                let mut command = tool("sh");
+                let program = "find \"$0\"/*/bodies -type f -print0 \
+                               | xargs -0 -n 1000 -P \"$(nproc)\" cat > /dev/null";
+                let _ = run(command.args(["-c", program]).arg(folder), 600).success();
+            }
+        }
+    }
+}
+
+/// Reads all bodies of the flows in a folder.
+fn read(folder: &Path) {
+    let flows: Vec<PathBuf> = listed(folder).collect();
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        let mut buffer = vec![0; 1 << 20];
+        while let Some(flow) = flows.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for body in listed(&flow.join("bodies")) {
+                let mut file = fs::File::open(body).expect("a body");
+                while file.read(&mut buffer).expect("it is read") > 0 {}
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(take_turns);
+        }
+    });
+}
+
+fn listed(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).expect("it is listed");
+    entries.map(|entry| entry.expect("an entry").path())
+}
+
 #[derive(Debug, Default)]
 struct Figures {
     ended: Sample,
@@ -76,18 +138,23 @@ pub(crate) fn measure(effort: Effort) -> Section {
     let _ = run(tool("cp").arg(&capture).arg("/dev/null"), 120);
 
     let mut noise = Noise::default();
-    let mut ours = Figures::default();
+    let mut all = Reader::ALL.map(|_| Figures::default());
     for _ in 0..effort.rounds {
-        noise.quietly(|| take(&capture, (flows, bodies, bytes), &mut ours));
+        for (reader, figures) in Reader::ALL.into_iter().zip(&mut all) {
+            noise.quietly(|| take(&capture, reader, (flows, bodies, bytes), figures));
+        }
     }
-    section.row([
-        "pcapfs mount -r, find | xargs -P cat".to_owned(),
-        ours.all.show(1),
-        ours.listed.show(1),
-        ours.read.show(1),
-        ours.cpu.show(1),
-        ours.memory.show(0),
-    ]);
+    for (reader, figures) in Reader::ALL.into_iter().zip(&all) {
+        section.row([
+            reader.name().to_owned(),
+            figures.all.show(1),
+            figures.listed.show(1),
+            figures.read.show(1),
+            figures.cpu.show(1),
+            figures.memory.show(0),
+        ]);
+    }
+    let [ours, _] = &all;
     let tshark = noise.quietly(|| other("tshark", &["-Q", "--export-objects"], &capture));
     let tcpflow = noise.quietly(|| other("tcpflow", &["-e", "http", "-o"], &capture));
     for (name, took) in [("tshark -Q --export-objects http", tshark), ("tcpflow -e http", tcpflow)]
@@ -129,7 +196,12 @@ pub(crate) fn measure(effort: Effort) -> Section {
     section
 }
 
-fn take(capture: &Path, (flows, bodies, bytes): (usize, usize, u64), figures: &mut Figures) {
+fn take(
+    capture: &Path,
+    reader: Reader,
+    (flows, bodies, bytes): (usize, usize, u64),
+    figures: &mut Figures,
+) {
     let begin = Instant::now();
     let mounted = Mounted::with(capture, &[]);
     let folder = mounted.flows();
@@ -137,10 +209,7 @@ fn take(capture: &Path, (flows, bodies, bytes): (usize, usize, u64), figures: &m
     figures.listed.push(begin.elapsed().as_secs_f64());
     figures.ended.push(mounted.took.as_secs_f64());
     let reading = Instant::now();
-    let mut command = tool("sh");
-    let program = "find \"$0\"/*/bodies -type f -print0 \
-                   | xargs -0 -n 1000 -P \"$(nproc)\" cat > /dev/null";
-    let _ = run(command.args(["-c", program]).arg(&folder), 600).success();
+    reader.read(&folder);
     figures.read.push(reading.elapsed().as_secs_f64());
     figures.all.push(begin.elapsed().as_secs_f64());
     figures.cpu.push(pcapfs_tests::measure::cpu_time(mounted.daemon.pid()).as_secs_f64());
