@@ -65,8 +65,11 @@ impl Places {
                 return None;
             }
             let begin = self.0.len();
-            let mut placing = Placing { places: &mut self.0, start: range.start };
-            list(flow, sender(side, request), range.clone(), &mut placing);
+            let mut start = range.start;
+            list(flow, sender(side, request), range.clone(), |one| {
+                self.0.push((start, one));
+                start = start.saturating_add(one.len);
+            });
             if self.0.len() > MAX_PIECES {
                 self.0.truncate(begin);
                 return None;
@@ -79,21 +82,6 @@ impl Places {
     /// The places of one transaction.
     pub(super) fn of(&self, spans: Spans) -> Found<'_> {
         Found { places: self, spans }
-    }
-}
-
-/// Adds places of one body.
-struct Placing<'a> {
-    places: &'a mut Vec<(u64, Wanted)>,
-    start: u64,
-}
-
-impl Extend<Wanted> for Placing<'_> {
-    fn extend<T: IntoIterator<Item = Wanted>>(&mut self, wanted: T) {
-        for one in wanted {
-            self.places.push((self.start, one));
-            self.start = self.start.saturating_add(one.len);
-        }
     }
 }
 

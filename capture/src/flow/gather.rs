@@ -113,7 +113,7 @@ impl Shared {
             let end = range.end.min(at.saturating_add(PORTION));
             wanted.clear();
             let table = self.table.read();
-            list(table.flow(id), direction, at..end, &mut wanted);
+            list(table.flow(id), direction, at..end, |one| wanted.push(one));
             drop(table);
             self.gather(&wanted, sink)?;
             at = end;
@@ -122,23 +122,23 @@ impl Shared {
     }
 }
 
-/// Tells where the bytes of `range` are, all of it, in order.
+/// Tells `sink` where the bytes of `range` are, all of it, in order.
 pub(super) fn list(
     flow: Option<&Flow>,
     direction: Direction,
     range: Range<u64>,
-    wanted: &mut impl Extend<Wanted>,
+    mut sink: impl FnMut(Wanted),
 ) {
     let mut at = range.start;
     let stream = flow.and_then(|flow| flow.stream(direction));
-    let chunks = stream.into_iter().flat_map(|stream| stream.chunks(range.clone()));
-    wanted.extend(chunks.map(|chunk| {
-        at = chunk.range.end;
+    for chunk in stream.into_iter().flat_map(|stream| stream.chunks(range.clone())) {
         let len = chunk.range.end.saturating_sub(chunk.range.start);
-        Wanted { len, extent: chunk.content.ok() }
-    }));
-    let rest = range.end.saturating_sub(at);
-    wanted.extend((rest > 0).then_some(Wanted { len: rest, extent: None }));
+        sink(Wanted { len, extent: chunk.content.ok() });
+        at = chunk.range.end;
+    }
+    if at < range.end {
+        sink(Wanted { len: range.end.saturating_sub(at), extent: None });
+    }
 }
 
 /// The direction in which a side sends, where requests go in `request`.

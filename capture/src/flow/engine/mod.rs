@@ -362,7 +362,7 @@ impl Engine {
         if self.outbox.is_empty() {
             return Ok(());
         }
-        drop(self.spent.try_iter().collect::<Vec<_>>());
+        self.spent.try_iter().for_each(drop);
         self.jobs.send(std::mem::take(&mut self.outbox)).map_err(drop)
     }
 }
