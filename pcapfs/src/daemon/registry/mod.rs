@@ -374,17 +374,17 @@ impl Registry {
         Ok(caller.check(self.tree.permissions(), bits, ROOT)?)
     }
 
-    fn check(&self, caller: &Caller, entry: &Entry, bits: &[Bit]) -> Result<(), Refusal> {
+    /// The capture of this alias or number, if its bits, and those of the root, let the caller in.
+    fn reachable(&self, caller: &Caller, word: &str, bits: &[Bit]) -> Result<Arc<Entry>, Refusal> {
         self.check_root(caller, &[Bit::Search])?;
-        Ok(caller.check(entry.permissions(), bits, entry.alias())?)
+        let entry = self.find(word)?;
+        caller.check(entry.permissions(), bits, entry.alias())?;
+        Ok(entry)
     }
 
     /// The capture of this alias or number, if the caller may read it.
     pub(crate) fn readable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
-        self.check_root(caller, &[Bit::Search])?;
-        let entry = self.find(word)?;
-        self.check(caller, &entry, &[Bit::Read, Bit::Search])?;
-        Ok(entry)
+        self.reachable(caller, word, &[Bit::Read, Bit::Search])
     }
 
     /// The captures that the caller may read, in the order in which they were made.
@@ -397,10 +397,7 @@ impl Registry {
 
     /// The capture of this alias or number, if the caller may start and stop it.
     fn steerable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
-        self.check_root(caller, &[Bit::Search])?;
-        let entry = self.find(word)?;
-        self.check(caller, &entry, &[Bit::Write, Bit::Search])?;
-        Ok(entry)
+        self.reachable(caller, word, &[Bit::Write, Bit::Search])
     }
 
     /// Starts a capture.
@@ -459,7 +456,7 @@ impl Registry {
         let permissions = Permissions { uid: caller.uid, ..settings.permissions };
         let saved = Saved {
             alias: alias.clone(),
-            interface: interface_of(&spec),
+            interface: spec.source.to_string(),
             filter: spec.filter.clone(),
             snaplen: spec.snaplen,
             precision: spec.precision.into(),
@@ -565,10 +562,6 @@ fn forget_ring(path: &Path) {
 
 fn not_kept(why: String) -> String {
     format!("after a restart of the daemon this is not known any more: {why}")
-}
-
-fn interface_of(spec: &Spec) -> String {
-    spec.source.to_string()
 }
 
 /// Keeps permissions that are changed through the tree.
