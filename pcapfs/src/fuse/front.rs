@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use capture::bell::Bell;
 use capture::cursor::Outcome;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, shutdown,
@@ -56,8 +57,9 @@ const SOCKET_BUFFER: usize = 1 << 20;
 const MAX_SLICES: usize = 8;
 
 /// How long a thread that has answered a step of a walk waits awake for the next. Being woken takes
-/// 30 us on a virtual machine with idle processors, most of what a step takes.
-const AWAKE: Duration = Duration::from_micros(50);
+/// 30 us on a virtual machine with idle processors, most of what a step takes. Threads that are
+/// awake also keep the processors from idling, so that whoever asks is woken where he slept.
+const AWAKE: Duration = Duration::from_micros(100);
 
 /// Stack of a front end thread, which has its message buffer on the heap.
 const STACK: usize = 256 << 10;
@@ -84,7 +86,7 @@ struct Shared {
     topics: RwLock<HashMap<u32, Arc<Topic>>>,
     waker: Arc<Waker>,
     closed: AtomicBool,
-    /// To read the next request.
+    /// To sleep until there is a request.
     turn: Mutex<()>,
 }
 
@@ -115,6 +117,17 @@ struct Polled {
     file: Arc<OpenFile>,
 }
 
+/// What is to be expected of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// A step of a walk that takes no longer than to wake another thread for the next one.
+    Quick,
+    /// One that may take longer, such as to open a large body.
+    Slow,
+    /// No step of a walk: whoever asked may not ask again for long.
+    Lone,
+}
+
 /// The thread to unpark when a bell rings. No lock: bells ring on the threads that capture.
 #[derive(Debug, Default)]
 struct Waker {
@@ -134,8 +147,10 @@ impl Front {
     /// give to fuser.
     ///
     /// # Errors
-    /// Those of socketpair(2) and of starting threads; the device is closed then.
+    /// Those of fcntl(2), socketpair(2) and of starting threads; the device is closed then.
     pub(super) fn start(device: OwnedFd, tree: Arc<Tree>) -> io::Result<(Self, OwnedFd)> {
+        // A thread that is awake asks without waiting.
+        fcntl(&device, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         for end in [&ours, &theirs] {
@@ -185,32 +200,41 @@ impl Front {
 impl Shared {
     /// Reads requests from the kernel until there is no kernel any more.
     ///
-    /// One thread at a time: the kernel wakes whoever waits, and for requests that take no longer
-    /// than being woken does, that is most of the cost. The next thread has its turn while this one
-    /// does something that takes longer.
+    /// One thread at a time sleeps until there is one: the kernel wakes whoever waits, and for
+    /// requests that take no longer than being woken does, that is most of the cost. The next
+    /// thread has its turn while this one does something that takes longer. When it has done that,
+    /// both are awake for as long as requests keep coming, and either takes the next.
     fn run_reader(&self) {
         let mut buffer = vec![0; MAX_REQUEST];
         let mut turn = None;
+        let mut awake = Instant::now();
         loop {
-            let held = turn.take().unwrap_or_else(|| self.turn.lock());
             match read(&self.device, &mut buffer) {
                 Ok(0) => break,
                 Ok(len) => {
                     let message = buffer.get(..len).unwrap_or_default();
                     // The kernel does not send less than a header.
                     let Some(message) = wire::parse(message) else { continue };
-                    if self.is_quick(&message) {
-                        self.request(&message);
-                        self.stay_awake();
-                        turn = Some(held);
-                    } else {
-                        drop(held);
-                        self.request(&message);
+                    let pace = self.pace(&message);
+                    if pace != Pace::Quick {
+                        turn = None;
                     }
+                    self.request(&message);
+                    if pace != Pace::Lone {
+                        awake = Instant::now() + AWAKE;
+                    }
+                    turn = turn.or_else(|| self.turn.try_lock());
+                }
+                Err(Errno::EAGAIN) if Instant::now() < awake => thread::yield_now(),
+                Err(Errno::EAGAIN) => {
+                    turn = Some(turn.unwrap_or_else(|| self.turn.lock()));
+                    let mut device = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+                    // What it says, the next read says too.
+                    let _ = poll(&mut device, PollTimeout::NONE);
                 }
                 // A request that was interrupted before it was read; nothing to do; and the
                 // signals nobody waits for.
-                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => {}
+                Err(Errno::ENOENT | Errno::EINTR) => {}
                 // Unmounted, or the connection was aborted.
                 Err(_) => break,
             }
@@ -219,26 +243,20 @@ impl Shared {
         let _ = shutdown(self.fuser.as_raw_fd(), Shutdown::Both);
     }
 
-    /// Whether a request takes no longer than to wake another thread for the next one.
-    fn is_quick(&self, message: &Message<'_>) -> bool {
+    fn pace(&self, message: &Message<'_>) -> Pace {
+        let quick = |is_quick| if is_quick { Pace::Quick } else { Pace::Slow };
         match message.request {
-            Request::Read(read) => {
-                self.tree.file(read.handle).is_some_and(|file| file.is_small_and_final())
+            Request::Read(read) => match self.tree.file(read.handle) {
+                Some(file) if file.waits_for().is_some() => Pace::Lone,
+                Some(file) => quick(file.is_small_and_final()),
+                None => Pace::Quick,
+            },
+            Request::Open { .. } | Request::Attributes => quick(self.tree.is_quick(message.inode)),
+            Request::Lookup(name) => quick(Tree::is_found_quickly(name)),
+            Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => {
+                Pace::Lone
             }
-            Request::Open { .. } | Request::Attributes => self.tree.is_quick(message.inode),
-            Request::Lookup(name) => Tree::is_found_quickly(name),
-            Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => false,
-            _ => true,
-        }
-    }
-
-    /// Waits a moment for the next request without going to sleep: whoever walks through the tree
-    /// asks again at once.
-    fn stay_awake(&self) {
-        let end = Instant::now() + AWAKE;
-        let mut device = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
-        while poll(&mut device, PollTimeout::ZERO) == Ok(0) && Instant::now() < end {
-            thread::yield_now();
+            _ => Pace::Quick,
         }
     }
 
