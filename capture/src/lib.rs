@@ -50,3 +50,4 @@ pub mod store;
 pub mod tcp;
 pub mod time;
 pub mod tls;
+mod varint;

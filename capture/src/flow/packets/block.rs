@@ -1,5 +1,7 @@
 //! A run of packets in a few bytes each.
 
+use crate::varint::{put, take};
+
 /// One packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -89,50 +91,5 @@ impl Iterator for Walk<'_> {
             self.number = self.number.saturating_add(difference);
         }
         Some(entry)
-    }
-}
-
-/// Appends an integer in groups of 7 bits, the lowest first; all but the last have the high bit.
-fn put(bytes: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let [low, ..] = value.to_le_bytes();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(low & 0x7f);
-            return;
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-/// Takes an integer from the front; `None` at the end.
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..u64::BITS).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if *byte < 0x80 {
-            break;
-        }
-    }
-    Some(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn integers_of_all_lengths_come_back() {
-        let values: Vec<u64> =
-            (0..64).flat_map(|bit| [(1 << bit) - 1, 1 << bit]).chain([u64::MAX]).collect();
-        let mut bytes = Vec::new();
-        for value in &values {
-            put(&mut bytes, *value);
-        }
-        let mut rest = bytes.as_slice();
-        let back: Vec<u64> = std::iter::from_fn(|| take(&mut rest)).collect();
-        assert_eq!(back, values);
     }
 }

@@ -13,8 +13,8 @@ pub struct Limits {
     /// Holes in front of waiting data. With every second segment of such a buffer lost there are
     /// 2,200; a sender with selective acknowledgments does not get much further.
     pub holes: usize,
-    /// Extents of the whole stream, 24 bytes each. 2^26 are a stream of 90 GB in full segments and
-    /// 1.6 GiB of memory; beyond, the oldest bytes expire.
+    /// Extents of the whole stream, about four bytes each. 2^26 are a stream of 90 GB in full
+    /// segments and 256 MiB of memory; beyond, the oldest bytes expire.
     pub extents: usize,
     /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the oldest
     /// of the stream's ranges, and the bytes between them, expire, until half as many are left.
@@ -61,9 +61,11 @@ impl Assembler {
 
     /// Keeps the settled part within `limits`; called after anything that may have settled bytes.
     pub fn trim(&mut self, limits: &Limits) {
-        while self.settled.len() > limits.extents {
-            self.settled.pop_front();
-            self.bite();
+        let mut over = self.settled.len().saturating_sub(limits.extents);
+        if over > 0 {
+            let bites =
+                self.settled.drop_front(|_| over.checked_sub(1).map(|left| over = left).is_some());
+            self.bite(bites);
         }
         let Some(rare) = &mut self.rare else {
             return;
@@ -72,10 +74,8 @@ impl Assembler {
             let cut = rare.missing.len().saturating_sub(limits.gaps / 2);
             let last = rare.missing.drain(..cut).next_back();
             let forgotten = last.map_or(0, |last| last.end);
-            while self.settled.front().is_some_and(|piece| piece.start < forgotten) {
-                self.settled.pop_front();
-                self.bite();
-            }
+            let bites = self.settled.drop_front(|piece| piece.start < forgotten);
+            self.bite(bites);
         }
     }
 
@@ -85,8 +85,8 @@ impl Assembler {
         self.rare.as_ref().map_or_else(Bites::default, |rare| rare.bites)
     }
 
-    fn bite(&mut self) {
+    fn bite(&mut self, extents: usize) {
         let bites = &mut self.rare.get_or_insert_default().bites;
-        bites.extents = bites.extents.saturating_add(1);
+        bites.extents = bites.extents.saturating_add(u64::try_from(extents).unwrap_or(u64::MAX));
     }
 }

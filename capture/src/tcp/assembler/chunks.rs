@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::Assembler;
+use super::pieces::Iter;
+use super::{Assembler, Piece};
 use crate::extent::Extent;
 
 /// Why bytes of a stream cannot be read.
@@ -29,10 +30,18 @@ impl Assembler {
     /// is decided yet. Costs O(log n) for the first chunk and O(1) for each other.
     #[must_use]
     pub fn chunks(&self, range: Range<u64>) -> Chunks<'_> {
-        let index = self.settled.partition_point(|piece| piece.end() <= range.start);
+        let mut pieces = self.settled.behind(range.start);
+        let piece = pieces.next();
         let missing = &self.missing_ranges();
         let gap = missing.map_or(0, |all| all.partition_point(|gap| gap.end <= range.start));
-        Chunks { assembler: self, at: range.start, end: range.end.min(self.end), index, gap }
+        Chunks {
+            assembler: self,
+            at: range.start,
+            end: range.end.min(self.end),
+            pieces,
+            piece,
+            gap,
+        }
     }
 
     /// The ranges of the stream that cannot be read, sorted and not touching if of one kind.
@@ -79,7 +88,7 @@ impl Assembler {
 
     /// Where retained pieces begin.
     fn front(&self) -> u64 {
-        self.settled.front().map_or(self.end, |piece| piece.start)
+        self.settled.front().unwrap_or(self.end)
     }
 }
 
@@ -89,8 +98,9 @@ pub struct Chunks<'a> {
     assembler: &'a Assembler,
     at: u64,
     end: u64,
-    /// The first settled piece that ends behind `at`.
-    index: usize,
+    /// The first settled piece that ends behind `at`, and those behind it.
+    piece: Option<Piece>,
+    pieces: Iter<'a>,
     /// The first missing range that ends behind `at`.
     gap: usize,
 }
@@ -103,11 +113,10 @@ impl Iterator for Chunks<'_> {
             return None;
         }
         let at = self.at;
-        let piece = self.assembler.settled.get(self.index);
-        if let Some(piece) = piece.filter(|piece| piece.start <= at) {
+        if let Some(piece) = self.piece.filter(|piece| piece.start <= at) {
             let range = at..piece.end().min(self.end);
             self.at = range.end;
-            self.index = self.index.saturating_add(1);
+            self.piece = self.pieces.next();
             let is_there = piece.extent.packet >= self.assembler.oldest;
             let extent = piece.part(range.clone());
             return Some(Chunk {
@@ -115,7 +124,7 @@ impl Iterator for Chunks<'_> {
                 content: if is_there { Ok(extent) } else { Err(Absence::Expired) },
             });
         }
-        let limit = piece.map_or(self.end, |piece| piece.start.min(self.end));
+        let limit = self.piece.map_or(self.end, |piece| piece.start.min(self.end));
         let missing = self.assembler.missing_ranges();
         let mut gap = missing.and_then(|all| all.get(self.gap));
         if gap.is_some_and(|gap| gap.end <= at) {

@@ -17,6 +17,7 @@
 mod bounds;
 mod chunks;
 mod copies;
+mod pieces;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -24,6 +25,7 @@ use std::ops::Range;
 pub use bounds::{Bites, Limits};
 pub use chunks::{Absence, Chunk, Chunks};
 pub use copies::{Bytes, Inserted, NoBytes};
+use pieces::Pieces;
 
 use crate::extent::Extent;
 
@@ -38,7 +40,7 @@ pub enum Policy {
 }
 
 /// A place in the stream and the extent that fills it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Piece {
     start: u64,
     extent: Extent,
@@ -58,7 +60,7 @@ impl Piece {
 /// Order for one direction; see the module's text.
 #[derive(Debug)]
 pub struct Assembler {
-    settled: VecDeque<Piece>,
+    settled: Pieces,
     end: u64,
     /// `end` when [`Assembler::take`] was last called.
     taken: u64,
@@ -87,7 +89,7 @@ impl Default for Assembler {
     /// An empty stream in which everything settles at once.
     fn default() -> Self {
         Self {
-            settled: VecDeque::new(),
+            settled: Pieces::default(),
             end: 0,
             taken: 0,
             limit: u64::MAX,
@@ -220,17 +222,13 @@ impl Assembler {
     /// Packets below number `packet` are gone. Extents of them expire.
     pub fn expire(&mut self, packet: u64) {
         self.oldest = self.oldest.max(packet);
-        while self.settled.front().is_some_and(|piece| piece.extent.packet < self.oldest) {
-            self.settled.pop_front();
-        }
-        if self.settled.is_empty() {
-            self.settled.shrink_to_fit();
-        }
+        let oldest = self.oldest;
+        let _ = self.settled.drop_front(|piece| piece.extent.packet < oldest);
     }
 
     /// Gives back memory kept for growth: nothing more will come.
     pub fn shrink(&mut self) {
-        self.settled.shrink_to_fit();
+        self.settled.shrink();
     }
 
     /// Whether anything waits behind the end.
@@ -270,7 +268,7 @@ impl Assembler {
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let settled = self.settled.capacity().saturating_mul(size_of::<Piece>());
+        let settled = self.settled.memory();
         let Some(rare) = &self.rare else {
             return settled;
         };
@@ -291,15 +289,9 @@ impl Assembler {
             self.disorder = self.end;
         }
         self.newest = self.newest.max(piece.extent.packet);
-        if let Some(last) = self.settled.back_mut()
-            && last.end() == piece.start
-            && last.extent.continues_in(piece.extent)
-            && let Some(len) = last.extent.len.checked_add(piece.extent.len)
-        {
-            last.extent.len = len;
-            return;
+        if !self.settled.extend(&piece) {
+            self.settled.push(piece);
         }
-        self.settled.push_back(piece);
     }
 
     /// Moves pieces from `pending` to `settled` while they follow on and the limit allows.

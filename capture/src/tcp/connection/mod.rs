@@ -282,7 +282,7 @@ impl Connection {
     }
 
     /// The two streams alone, forward and backward: all that is needed to read a closed connection,
-    /// in a third of the memory.
+    /// in less than half of the memory.
     #[must_use]
     pub fn into_assemblers(self) -> (Assembler, Assembler) {
         (self.forward.assembler, self.backward.assembler)

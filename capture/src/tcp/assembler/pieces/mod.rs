@@ -1,0 +1,398 @@
+//! What a stream is made of, in a few bytes for each piece.
+//!
+//! ```text
+//!   | block of 64 | block of 64 | ... | open block |
+//!   front                                     last
+//! ```
+//!
+//! A block says where its first piece is. The others follow as differences: most go on where the one
+//! before ends, begin at the same byte of their packet, and have its length, and then two or three
+//! bytes say the rest. The length of a piece is written with the place of the next one, so that the
+//! last can grow.
+
+use std::collections::{VecDeque, vec_deque};
+
+use super::Piece;
+use crate::extent::Extent;
+use crate::varint::{fold, put, take, unfold};
+
+/// Pieces of a block that is full.
+const BLOCK: u32 = 64;
+
+/// What an allocation costs beyond its bytes.
+const ALLOCATION: usize = 16;
+
+/// Bits of the byte in front of each difference: what is written because it is not as usual. The
+/// rest of the bits are the difference of packet numbers, or [`FAR`].
+const HAS_LEN: u8 = 1;
+const HAS_GAP: u8 = 2;
+const HAS_OFFSET: u8 = 4;
+const PACKET: u32 = 3;
+/// The difference of packet numbers is this and what is written.
+const FAR: u64 = 31;
+
+/// Pieces of a stream, sorted and without overlaps.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    /// All but the last block; `None` until there is one.
+    full: Option<Box<Full>>,
+    /// Empty only if everything is.
+    open: Block<Vec<u8>>,
+    /// The last piece, if there is one.
+    last: Piece,
+    /// Length of the piece before that, if it is in the same block.
+    before: u32,
+}
+
+#[derive(Debug, Default)]
+struct Full {
+    blocks: VecDeque<Block<Box<[u8]>>>,
+    /// Pieces in them.
+    len: usize,
+    /// Bytes of memory in the blocks.
+    packed: usize,
+}
+
+/// Pieces in a row.
+#[derive(Debug, Default)]
+struct Block<Bytes> {
+    /// Of the first.
+    start: u64,
+    packet: u64,
+    offset: u32,
+    /// Of the last one.
+    len: u32,
+    count: u32,
+    bytes: Bytes,
+}
+
+impl Pieces {
+    pub(super) fn len(&self) -> usize {
+        let full = self.full.as_ref().map_or(0, |full| full.len);
+        full.saturating_add(usize::try_from(self.open.count).unwrap_or(usize::MAX))
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.open.count == 0
+    }
+
+    /// Where the first one begins.
+    pub(super) fn front(&self) -> Option<u64> {
+        let block = self.full.as_ref().and_then(|full| full.blocks.front());
+        let open = (!self.is_empty()).then_some(self.open.start);
+        block.map(|block| block.start).or(open)
+    }
+
+    /// Puts a piece behind all others, where it belongs.
+    pub(super) fn push(&mut self, piece: Piece) {
+        if self.open.count == 0 || self.open.count == BLOCK {
+            if self.open.count == BLOCK {
+                self.full.get_or_insert_default().push(self.open.packed());
+            }
+            self.open.restart(&piece);
+            self.before = 0;
+        } else {
+            self.open.push(&self.last, self.before, &piece);
+            self.before = self.last.extent.len;
+        }
+        self.last = piece;
+    }
+
+    /// Makes the last piece longer by one that goes on in the same packet, if `next` is that.
+    pub(super) fn extend(&mut self, next: &Piece) -> bool {
+        let extent = self.last.extent;
+        if !self.is_empty()
+            && self.last.end() == next.start
+            && extent.continues_in(next.extent)
+            && let Some(len) = extent.len.checked_add(next.extent.len)
+        {
+            self.last.extent.len = len;
+            self.open.len = len;
+            return true;
+        }
+        false
+    }
+
+    /// Drops pieces from the front, up to the first that is not `gone`. How many.
+    pub(super) fn drop_front(&mut self, mut gone: impl FnMut(&Piece) -> bool) -> usize {
+        let mut dropped = 0_usize;
+        while let Some(full) = &mut self.full {
+            let (count, is_all) = full.drop_front(&mut gone);
+            dropped = dropped.saturating_add(count);
+            if full.blocks.is_empty() {
+                self.full = None;
+            }
+            if !is_all {
+                return dropped;
+            }
+        }
+        let mut rest = self.open.walk();
+        let count = rest.pass(&mut gone);
+        if count > 0 {
+            let rest: Vec<Piece> = rest.collect();
+            self.reopen(&rest);
+        }
+        dropped.saturating_add(count)
+    }
+
+    /// The pieces that end behind `offset`. Costs O(log n) for the first and O(1) for each other.
+    pub(super) fn behind(&self, offset: u64) -> Iter<'_> {
+        if !self.is_empty() && self.last.start <= offset {
+            // What has just come, or nothing.
+            let is_behind = self.last.end() > offset;
+            return if is_behind { Iter::one(&self.last) } else { Iter::default() };
+        }
+        let open = self.open.walk();
+        let mut iter = match &self.full {
+            Some(full) if self.open.start > offset => {
+                let behind = full.blocks.partition_point(|block| block.start <= offset);
+                let mut blocks = full.blocks.range(behind.saturating_sub(1)..);
+                let walk = blocks.next().map(Block::walk).unwrap_or_default();
+                Iter { walk, full: blocks, open: Some(open) }
+            }
+            _ => Iter { walk: open, ..Iter::default() },
+        };
+        // The next block begins behind it.
+        let _ = iter.walk.pass(|piece| piece.end() <= offset);
+        iter
+    }
+
+    /// Gives back memory kept for growth.
+    pub(super) fn shrink(&mut self) {
+        self.open.bytes.shrink_to_fit();
+        if let Some(full) = &mut self.full {
+            full.blocks.shrink_to_fit();
+        }
+    }
+
+    /// Bytes of memory on the heap, to a few per cent.
+    pub(super) fn memory(&self) -> usize {
+        let full = self.full.as_ref().map_or(0, |full| full.memory());
+        let open = self.open.bytes.capacity();
+        full.saturating_add(open).saturating_add(if open > 0 { ALLOCATION } else { 0 })
+    }
+
+    /// Makes the open block anew, of these.
+    fn reopen(&mut self, pieces: &[Piece]) {
+        self.open.count = 0;
+        self.open.bytes.clear();
+        for piece in pieces {
+            self.push(*piece);
+        }
+        if pieces.is_empty() {
+            self.open.bytes.shrink_to_fit();
+        }
+    }
+}
+
+impl Full {
+    fn push(&mut self, block: Block<Box<[u8]>>) {
+        self.len = self.len.saturating_add(usize::try_from(block.count).unwrap_or(usize::MAX));
+        self.packed = self.packed.saturating_add(block.memory());
+        self.blocks.push_back(block);
+    }
+
+    /// Drops pieces from the front block, up to the first that is not `gone`. How many, and
+    /// whether it was all of them.
+    fn drop_front(&mut self, gone: impl FnMut(&Piece) -> bool) -> (usize, bool) {
+        let Some(front) = self.blocks.front() else { return (0, true) };
+        let mut rest = front.walk();
+        let count = rest.pass(gone);
+        let is_all = rest.left == 0;
+        if count > 0 {
+            let kept = (!is_all).then(|| Block::of(rest));
+            self.packed = self.packed.saturating_sub(front.memory());
+            let _ = self.blocks.pop_front();
+            if let Some(kept) = kept {
+                self.packed = self.packed.saturating_add(kept.memory());
+                self.blocks.push_front(kept);
+            }
+            self.len = self.len.saturating_sub(count);
+            if self.blocks.len() < self.blocks.capacity() / 4 {
+                self.blocks.shrink_to(self.blocks.len().saturating_mul(2));
+            }
+        }
+        (count, is_all)
+    }
+
+    fn memory(&self) -> usize {
+        let blocks = self.blocks.capacity().saturating_mul(size_of::<Block<Box<[u8]>>>());
+        size_of::<Self>().saturating_add(blocks).saturating_add(self.packed)
+    }
+}
+
+impl<Bytes: AsRef<[u8]>> Block<Bytes> {
+    fn walk(&self) -> Walk<'_> {
+        Walk {
+            start: self.start,
+            packet: self.packet,
+            offset: self.offset,
+            before: 0,
+            len: self.len,
+            left: self.count,
+            rest: self.bytes.as_ref(),
+        }
+    }
+}
+
+impl Block<Vec<u8>> {
+    /// Makes it a block of one piece.
+    fn restart(&mut self, first: &Piece) {
+        self.start = first.start;
+        self.packet = first.extent.packet;
+        self.offset = first.extent.offset;
+        self.len = first.extent.len;
+        self.count = 1;
+        self.bytes.clear();
+    }
+
+    /// Adds a piece behind the last one, before which is one of `before` bytes.
+    fn push(&mut self, last: &Piece, before: u32, next: &Piece) {
+        let (from, to) = (last.extent, next.extent);
+        let packets = fold(to.packet.wrapping_sub(from.packet).cast_signed());
+        let gap = next.start.wrapping_sub(last.end());
+        let offset = fold(i64::from(to.offset).wrapping_sub(from.offset.into()));
+        let near = u8::try_from(packets.min(FAR)).unwrap_or(u8::MAX);
+        let has = |flag: u8, is: bool| if is { flag } else { 0 };
+        self.bytes.push(
+            near << PACKET
+                | has(HAS_LEN, from.len != before)
+                | has(HAS_GAP, gap != 0)
+                | has(HAS_OFFSET, offset != 0),
+        );
+        if let Some(more) = packets.checked_sub(FAR) {
+            put(&mut self.bytes, more);
+        }
+        if from.len != before {
+            put(&mut self.bytes, from.len.into());
+        }
+        if gap != 0 {
+            put(&mut self.bytes, gap);
+        }
+        if offset != 0 {
+            put(&mut self.bytes, offset);
+        }
+        self.len = to.len;
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Gives it the shape it has when it is read only.
+    fn packed(&self) -> Block<Box<[u8]>> {
+        let Self { start, packet, offset, len, count, .. } = *self;
+        Block { start, packet, offset, len, count, bytes: self.bytes.as_slice().into() }
+    }
+}
+
+impl Block<Box<[u8]>> {
+    /// A block of these pieces.
+    fn of(pieces: impl Iterator<Item = Piece>) -> Self {
+        let mut block = Block::<Vec<u8>>::default();
+        let (mut last, mut before) = (Piece::default(), 0);
+        for piece in pieces {
+            if block.count == 0 {
+                block.restart(&piece);
+            } else {
+                block.push(&last, before, &piece);
+                before = last.extent.len;
+            }
+            last = piece;
+        }
+        block.packed()
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.len().saturating_add(ALLOCATION)
+    }
+}
+
+/// The pieces of a block from some place on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk<'a> {
+    /// Of the next one.
+    start: u64,
+    packet: u64,
+    offset: u32,
+    /// Length of the one before.
+    before: u32,
+    /// Length of the last one.
+    len: u32,
+    left: u32,
+    rest: &'a [u8],
+}
+
+impl Walk<'_> {
+    /// Goes on to the first that is not `gone`; how many are before that.
+    fn pass(&mut self, mut gone: impl FnMut(&Piece) -> bool) -> usize {
+        let mut count = 0_usize;
+        let mut at = *self;
+        while at.next().is_some_and(|piece| gone(&piece)) {
+            *self = at;
+            count = count.saturating_add(1);
+        }
+        count
+    }
+
+    /// Goes on to the next; the length of this one. `None` if nothing is written any more.
+    fn advance(&mut self) -> Option<u32> {
+        let (head, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let mut packets = u64::from(head >> PACKET);
+        if packets == FAR {
+            packets = packets.wrapping_add(take(&mut self.rest)?);
+        }
+        let mut optional = |flag| if head & flag != 0 { take(&mut self.rest) } else { Some(0) };
+        let len = optional(HAS_LEN)?;
+        let gap = optional(HAS_GAP)?;
+        let offset = unfold(optional(HAS_OFFSET)?);
+        let len = if head & HAS_LEN != 0 { u32::try_from(len).ok()? } else { self.before };
+        self.before = len;
+        self.start = self.start.saturating_add(len.into()).wrapping_add(gap);
+        self.packet = self.packet.wrapping_add(unfold(packets).cast_unsigned());
+        self.offset = u32::try_from(i64::from(self.offset).wrapping_add(offset)).ok()?;
+        Some(len)
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        self.left = self.left.checked_sub(1)?;
+        let Self { start, packet, offset, .. } = *self;
+        let len = if self.left == 0 { self.len } else { self.advance()? };
+        Some(Piece { start, extent: Extent { packet, offset, len } })
+    }
+}
+
+/// Pieces in order; see [`Pieces::behind`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Iter<'a> {
+    walk: Walk<'a>,
+    full: vec_deque::Iter<'a, Block<Box<[u8]>>>,
+    open: Option<Walk<'a>>,
+}
+
+impl Iter<'_> {
+    /// Only this one.
+    fn one(piece: &Piece) -> Self {
+        let Extent { packet, offset, len } = piece.extent;
+        let walk = Walk { start: piece.start, packet, offset, before: 0, len, left: 1, rest: &[] };
+        Self { walk, ..Self::default() }
+    }
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        loop {
+            if let Some(piece) = self.walk.next() {
+                return Some(piece);
+            }
+            self.walk = self.full.next().map(Block::walk).or_else(|| self.open.take())?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
