@@ -101,7 +101,7 @@ fn start(effort: Effort) -> Section {
             );
         }
     }
-    section.note(format!("Of each capture the kernel zeroes 24 MiB of buffer. {}", noise.show()));
+    section.note(format!("Of each capture the kernel zeroes 22 MiB of buffer. {}", noise.show()));
     section
 }
 

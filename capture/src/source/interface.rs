@@ -25,10 +25,10 @@ const BLOCK_TIMEOUT_MS: i32 = 10;
 /// The same as a duration.
 const BLOCK_TIMEOUT: Duration = Duration::from_millis(BLOCK_TIMEOUT_MS.unsigned_abs() as u64);
 
-/// Bytes of kernel buffer for each interface: 24 ms at 1 GB/s, enough to be scheduled away for a
+/// Bytes of kernel buffer for each interface: 22 ms at 1 GB/s, enough to be scheduled away for a
 /// few time slices on a busy machine, and little enough to have a hundred captures. It is memory
 /// of this process as the kernel counts it.
-const KERNEL_BUFFER: i32 = 24 << 20;
+const KERNEL_BUFFER: i32 = 22 << 20;
 
 /// Most packets between two publications, so that a link that never pauses is not published late.
 const BATCH: usize = 1024;

@@ -1,7 +1,7 @@
 //! Many things that wait for the kernel, at once.
 //!
 //! What a packet socket is opened and closed with waits for every processor to have passed a quiet
-//! state, and has 24 MiB of buffer zeroed: tens of milliseconds in which one thread does nothing
+//! state, and has 22 MiB of buffer zeroed: tens of milliseconds in which one thread does nothing
 //! else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
