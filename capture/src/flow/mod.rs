@@ -180,6 +180,8 @@ struct Shared {
     oldest: AtomicU64,
     /// All packets before this are in the tree.
     recorded: AtomicU64,
+    /// Batches of jobs the recorder has done.
+    batches: AtomicU64,
     /// The store has ended, and so has every flow.
     is_over: AtomicBool,
     opened: AtomicU64,
@@ -303,6 +305,7 @@ impl Flows {
             position: AtomicU64::new(first),
             oldest: AtomicU64::new(first),
             recorded: AtomicU64::new(first),
+            batches: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
@@ -468,6 +471,12 @@ impl Shared {
         let logs = self.flow_log.memory().saturating_add(self.http_log.memory());
         let waiting = self.waiting.load(Ordering::Relaxed);
         logs.saturating_add(self.locator.read().memory()).saturating_add(waiting)
+    }
+
+    /// All packets before `number` are in the tree; and, if it is over, every flow has ended.
+    fn reached(&self, number: u64, is_over: bool) {
+        self.recorded.store(number, Ordering::Release);
+        self.is_over.store(is_over, Ordering::Release);
     }
 
     fn log(&self, log: Log) -> &LineLog {

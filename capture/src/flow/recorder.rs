@@ -86,6 +86,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
         tell(shared, &mut done, &mut logs.flows, &mut lines, &mut spent);
         // If the engine does not take them, they are freed here.
         let _ = queue.spent.try_send(std::mem::take(&mut spent));
+        let _ = shared.batches.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -165,8 +166,7 @@ fn tell(
             }
             Told::Reached { number, is_over } => {
                 append(log, &std::mem::take(lines));
-                shared.recorded.store(number, Ordering::Release);
-                shared.is_over.store(is_over, Ordering::Release);
+                shared.reached(number, is_over);
             }
         }
         if lines.len() >= PAGE {

@@ -82,8 +82,10 @@ pub(super) struct Engine {
     is_over: bool,
     /// The oldest packet retained.
     oldest: u64,
-    /// What the recorder was told last.
+    /// How far all is, as it was told last.
     told: (u64, bool),
+    /// Batches of jobs the recorder was given.
+    batches: u64,
 }
 
 impl Engine {
@@ -119,6 +121,7 @@ impl Engine {
             is_over: false,
             oldest: 0,
             told: (0, false),
+            batches: 0,
         }
     }
 
@@ -347,8 +350,14 @@ impl Engine {
         self.shared.position.store(number, Ordering::Relaxed);
         self.shared.gaps.store(self.totals.gaps, Ordering::Relaxed);
         self.shared.conflicts.store(self.totals.conflicts, Ordering::Relaxed);
-        if !self.outbox.is_empty() || self.told != (number, is_over) {
-            self.told = (number, is_over);
+        if self.outbox.is_empty() && self.told == (number, is_over) {
+            return;
+        }
+        self.told = (number, is_over);
+        if self.outbox.is_empty() && self.shared.batches.load(Ordering::Acquire) == self.batches {
+            // It has nothing to do: that would cost more than what is said, for each few packets.
+            self.shared.reached(number, is_over);
+        } else {
             self.outbox.push(Job::Reached { number, is_over });
         }
     }
@@ -363,6 +372,7 @@ impl Engine {
             return Ok(());
         }
         self.spent.try_iter().for_each(drop);
+        self.batches = self.batches.saturating_add(1);
         self.jobs.send(std::mem::take(&mut self.outbox)).map_err(drop)
     }
 }
