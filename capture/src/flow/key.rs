@@ -1,6 +1,6 @@
 //! What makes packets belong together: addresses, ports, and the network they are from.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::decode::{Decoded, Tunnel, TunnelKind, Vlans};
@@ -31,17 +31,36 @@ impl Protocol {
 /// Both endpoints of a flow, the lower one first, so that both directions have the same key.
 ///
 /// [`Direction::Forward`] is from the lower endpoint to the higher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     /// IPv4 as IPv6 has it mapped; `is_ipv4` tells whether it is.
-    low: [u8; 16],
-    high: [u8; 16],
+    low: u128,
+    high: u128,
     /// See [`Network::tag`].
     network: u64,
     low_port: u16,
     high_port: u16,
     pub(super) protocol: Protocol,
     is_ipv4: bool,
+}
+
+impl Hash for Key {
+    /// All of it at once, which takes half the time of one field after the other.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { low, high, network, low_port, high_port, protocol, is_ipv4 } = *self;
+        let rest = u64::from(low_port) << 32
+            | u64::from(high_port) << 16
+            | u64::from(protocol as u8) << 8
+            | u64::from(is_ipv4);
+        let mut bytes = [0; 48];
+        let fields = [low.to_ne_bytes(), high.to_ne_bytes(), {
+            (u128::from(network) << 64 | u128::from(rest)).to_ne_bytes()
+        }];
+        for (place, field) in bytes.chunks_exact_mut(16).zip(fields) {
+            place.copy_from_slice(&field);
+        }
+        state.write(&bytes);
+    }
 }
 
 impl Key {
@@ -52,8 +71,8 @@ impl Key {
         (source_port, destination_port): (u16, u16),
         network: u64,
     ) -> (Self, Direction) {
-        let source = (octets(packet.source), source_port);
-        let destination = (octets(packet.destination), destination_port);
+        let source = (number(packet.source), source_port);
+        let destination = (number(packet.destination), destination_port);
         let (direction, low, high) = if source <= destination {
             (Direction::Forward, source, destination)
         } else {
@@ -73,20 +92,23 @@ impl Key {
 
     /// Address and port of the endpoint that sends in `direction`.
     pub(super) fn sender(&self, direction: Direction) -> (IpAddr, u16) {
-        let (octets, port) = match direction {
+        let (number, port) = match direction {
             Direction::Forward => (self.low, self.low_port),
             Direction::Backward => (self.high, self.high_port),
         };
-        let address = Ipv6Addr::from(octets);
+        let address = Ipv6Addr::from_bits(number);
         let mapped = address.to_ipv4_mapped().filter(|_| self.is_ipv4);
         (mapped.map_or(IpAddr::V6(address), IpAddr::V4), port)
     }
 }
 
-fn octets(address: IpAddr) -> [u8; 16] {
+/// Prefix of IPv4 addresses in those of IPv6, RFC 4291 section 2.5.5.2.
+const MAPPED: u128 = 0xffff << 32;
+
+fn number(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(address) => MAPPED | u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

@@ -183,11 +183,9 @@ impl Table {
     /// A packet of it was seen: it is the last in order.
     pub(super) fn heard(&mut self, place: Place) {
         let Some(is_active) = self.at(place).map(|slot| slot.is_active) else { return };
-        self.unlink(ALL, place.slot);
-        self.append(ALL, place.slot);
+        self.move_back(ALL, place.slot);
         if is_active {
-            self.unlink(ACTIVE, place.slot);
-            self.append(ACTIVE, place.slot);
+            self.move_back(ACTIVE, place.slot);
         }
     }
 
@@ -317,6 +315,14 @@ impl Table {
         let places = u32::try_from(BLOCK).unwrap_or(1);
         self.free.extend((1..places).rev().map(|place| first.saturating_add(place)));
         first
+    }
+
+    /// Makes a member of a list its last.
+    fn move_back(&mut self, list: usize, number: u32) {
+        if self.lists.get(list).is_some_and(|ends| ends.last != number) {
+            self.unlink(list, number);
+            self.append(list, number);
+        }
     }
 
     fn append(&mut self, list: usize, number: u32) {

@@ -127,14 +127,16 @@ impl Engine {
         let Some(flow) = table.get(place) else { return };
         let before = flow.packets.len() / EXPIRE_EVERY;
         flow.count(arrival);
-        for part in packet.payload.parts() {
-            // The other fragments of a datagram, as far as they are behind the newest packet: what
-            // is in `packets.pcap` stays where it is.
-            let number = part.extent.packet;
-            if number < arrival.number
-                && let Some(len) = window.record_len(number)
-            {
-                flow.packets.push(number, len);
+        if packet.payload.is_reassembled() {
+            for part in packet.payload.parts() {
+                // The other fragments of a datagram, as far as they are behind the newest packet:
+                // what is in `packets.pcap` stays where it is.
+                let number = part.extent.packet;
+                if number < arrival.number
+                    && let Some(len) = window.record_len(number)
+                {
+                    flow.packets.push(number, len);
+                }
             }
         }
         flow.packets.push(arrival.number, arrival.record_len);
