@@ -20,7 +20,8 @@ pub(super) enum State {
     Opening,
     /// Both sides may send.
     Open,
-    /// One side has sent its FIN; or both have, and bytes before one are still to come.
+    /// One side has sent its FIN; or both have, or there was a reset, and something may still come:
+    /// bytes before a FIN, stragglers, what its transactions were.
     Closing,
     /// Both sides have sent their FIN.
     Closed,
@@ -32,6 +33,16 @@ pub(super) enum State {
     Evicted,
     /// Open, but the beginning was not seen.
     Midstream,
+}
+
+impl State {
+    /// Whether nothing more comes after it.
+    const fn is_end(self) -> bool {
+        match self {
+            Self::Closed | Self::Reset | Self::TimedOut | Self::Evicted => true,
+            Self::Opening | Self::Open | Self::Closing | Self::Midstream => false,
+        }
+    }
 }
 
 impl From<tcp::State> for State {
@@ -140,9 +151,10 @@ impl Meta {
     pub(super) fn of(flow: &Flow) -> Self {
         let (closed_by, handshake_us) = flow.ending();
         let role = |by| if by == flow.client { Role::Client } else { Role::Server };
-        // That it ended is said once all its transactions are told.
+        // That it ended is said once nothing changes any more: stragglers were waited for, and all
+        // transactions are told.
         let state = match flow.state() {
-            _ if flow.ended.is_some() && !flow.is_sealed => State::Closing,
+            state if state.is_end() && !flow.is_sealed => State::Closing,
             state => state,
         };
         let hellos = flow.hellos();

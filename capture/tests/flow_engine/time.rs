@@ -121,3 +121,31 @@ fn times_of_messages_are_those_of_their_packets_in_any_precision() {
         assert_eq!(times["response_last"], "2023-11-14T22:13:20.500002000Z");
     }
 }
+
+#[test]
+fn what_has_ended_is_said_to_once_it_changes_no_more() {
+    let mut scene = Scene::new(free());
+    let mut other = Talk::new(9, 2_000);
+    for (port, state) in (2_000..).zip(["closed", "reset"]) {
+        let mut talk = Talk::new(1, port);
+        scene.send_all(talk.open());
+        scene.send_all(talk.exchange(&get("/a"), &ok(b"answer")));
+        match state {
+            "closed" => scene.send_all(talk.close()),
+            _ => scene.send(&talk.segment(SERVER, RST | ACK, b"")),
+        }
+        scene.settle();
+        let id = *scene.ids().last().unwrap();
+        let look = |scene: &Scene| {
+            let is_final = scene.flows.stat(id, File::Transcript).unwrap().is_final;
+            (scene.meta(id)["state"].clone(), is_final)
+        };
+        assert_eq!(look(&scene), ("closing".into(), false), "stragglers may come");
+        for wait in [3, 20] {
+            scene.now += wait * SECOND;
+            scene.send_all(other.open());
+            scene.settle();
+            wait_until("it has ended", || look(&scene) == (state.into(), true));
+        }
+    }
+}
