@@ -254,6 +254,7 @@ fn a_bomb_is_decoded_up_to_a_bound() {
     let filed = Filed::with(frugal(), &bytes);
     let records = filed.http(1);
     assert_eq!(records[1]["state"], "complete");
+    assert_eq!(records[0]["why"], "response body: the decoded body is larger than allowed");
     let file = records[0]["response_body"]["file"].as_str().unwrap();
     let decoded = filed.read(1, file);
     assert_eq!(records[0]["response_body"]["bytes"], decoded.len());

@@ -7,10 +7,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::http::body::{Piece, Streams};
+use crate::http::body::{Note, Piece, Streams};
 use crate::http::head::Head;
 use crate::http::names;
 use crate::http::parser::Limits;
+use crate::http::record::BodyRecord;
 use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
 use crate::tcp;
 use crate::time::Timestamp;
@@ -32,6 +33,8 @@ pub(super) struct Part {
     pub(super) file: Box<str>,
     /// Bytes of the body when decoded.
     pub(super) decoded: u64,
+    /// What the line in `http.jsonl` says of it.
+    pub(super) note: Option<Note>,
     /// The file is the body's bytes as they are in the stream.
     pub(super) is_plain: bool,
 }
@@ -53,7 +56,11 @@ pub(super) struct Exchange {
 }
 
 impl Part {
-    fn new(transaction: &Transaction, direction: Direction, decoded: u64) -> Option<Box<Self>> {
+    fn new(
+        transaction: &Transaction,
+        direction: Direction,
+        (decoded, note): (u64, Option<Note>),
+    ) -> Option<Box<Self>> {
         let message = transaction.message(direction)?;
         let body = &message.body;
         let file = if body.wire_bytes() > 0 {
@@ -74,6 +81,7 @@ impl Part {
             codings: body.codings.iter().map(|name| name.as_str().into()).collect(),
             file,
             decoded,
+            note,
             is_plain: !is_decoded(body),
         }))
     }
@@ -146,10 +154,10 @@ fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> 
 }
 
 impl Exchange {
-    /// Keeps a transaction whose bodies decode to that many bytes, request first, and whose line in
+    /// Keeps a transaction with the bodies as they were measured, request first, whose line in
     /// `http.jsonl` has `line` bytes.
-    pub(super) fn new(transaction: &Transaction, decoded: [u64; 2], line: usize) -> Self {
-        let [request, response] = decoded;
+    pub(super) fn new(transaction: &Transaction, bodies: [&BodyRecord; 2], line: usize) -> Self {
+        let [request, response] = bodies.map(|body| (body.bytes, body.note));
         Self {
             index: transaction.index,
             request: Part::new(transaction, Direction::Request, request),

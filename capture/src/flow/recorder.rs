@@ -225,10 +225,10 @@ fn ended(
     let limits = Limits::default();
     let mut measured = |side| BodyRecord::measured(transaction, side, streams, &limits, workspace);
     let bodies = [measured(Side::Request), measured(Side::Response)];
-    let decoded = [bodies[0].bytes, bodies[1].bytes];
-    let [of_request, of_response] = bodies;
+    let [of_request, of_response] = bodies.clone();
     let line = line(&Record::new(id, transaction, of_request, of_response));
-    (Exchange::new(transaction, decoded, line.len()), line)
+    let [of_request, of_response] = &bodies;
+    (Exchange::new(transaction, [of_request, of_response], line.len()), line)
 }
 
 /// A line of `http.jsonl`.

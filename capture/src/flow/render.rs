@@ -63,7 +63,7 @@ fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> Bo
     let Some(part) = part else { return BodyRecord::default() };
     // The name cannot be made again when the head is gone.
     let file = (!part.file.is_empty()).then(|| format!("bodies/{}", part.file));
-    BodyRecord { file, ..BodyRecord::new(transaction, side, part.decoded) }
+    BodyRecord { file, note: part.note, ..BodyRecord::new(transaction, side, part.decoded) }
 }
 
 /// A body without its codings, of the length it had when it was seen.

@@ -1,8 +1,10 @@
 //! One line of `http.jsonl`.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
-use super::body::{self, Limits, Streams};
+use super::body::{self, Limits, Note, Streams};
 use super::names;
 use super::transaction::{Direction, Framing, Message, State, Transaction};
 use crate::time::Timestamp;
@@ -24,7 +26,7 @@ pub struct Record<'a> {
     response_body: BodyRecord,
     times: Times,
     state: State,
-    why: Option<&'a str>,
+    why: Option<Cow<'a, str>>,
 }
 
 /// A body in a [`Record`].
@@ -40,6 +42,9 @@ pub struct BodyRecord {
     pub framing: Framing,
     /// Path in the flow's directory; `None` for a body of no bytes.
     pub file: Option<String>,
+    /// What `why` of a transaction says of it, if nothing graver is to be said.
+    #[serde(skip)]
+    pub note: Option<Note>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +70,7 @@ impl BodyRecord {
             framing: message.body.framing,
             file: (wire_bytes > 0)
                 .then(|| format!("bodies/{}", names::body_file(transaction, direction))),
+            note: None,
         }
     }
 
@@ -77,18 +83,25 @@ impl BodyRecord {
         limits: &Limits,
         workspace: &mut body::Workspace,
     ) -> Self {
+        let mut note = None;
         let bytes = transaction.message(direction).map_or(0, |message| {
-            let known = message.body.codings.iter().any(|name| body::Coding::named(name).is_some());
-            if known && message.body.wire_bytes() > 0 {
+            let codings = &message.body.codings;
+            let known = codings.iter().any(|name| body::Coding::named(name).is_some());
+            if message.body.wire_bytes() == 0 {
+                0
+            } else if known {
                 let decoded = body::read_with(streams, direction, &message.body, limits, workspace);
                 let len = decoded.bytes.len() as u64;
+                note = decoded.notes.last().copied().filter(|note| note.is_told());
                 workspace.give_back(decoded.bytes);
                 len
             } else {
+                let is_encoded = codings.iter().any(|name| name != body::IDENTITY);
+                note = is_encoded.then_some(Note::Unknown);
                 message.body.wire_bytes()
             }
         });
-        Self::new(transaction, direction, bytes)
+        Self { note, ..Self::new(transaction, direction, bytes) }
     }
 }
 
@@ -110,6 +123,10 @@ impl<'a> Record<'a> {
         let time = |message: &Option<Message>, pick: fn(&Message) -> Timestamp| {
             message.as_ref().map(|message| pick(message).to_rfc3339())
         };
+        let noted = [("request", request_body.note), ("response", response_body.note)];
+        let mut noted =
+            noted.into_iter().filter_map(|(of, note)| Some(format!("{of} body: {}", note?.text())));
+        let why = transaction.why.as_deref().map(Cow::Borrowed);
         Self {
             flow,
             index: transaction.index,
@@ -130,7 +147,7 @@ impl<'a> Record<'a> {
                 response_last: time(&transaction.response, |message| message.last),
             },
             state: transaction.state,
-            why: transaction.why.as_deref(),
+            why: why.or_else(|| noted.next().map(Cow::Owned)),
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Wanted {
     method: Option<&'static str>,
     pub(crate) status: Option<u16>,
     state: &'static str,
+    /// `why` says something although it is complete.
+    is_marked: bool,
     framing: [&'static str; 2],
     pub(crate) encoding: [Option<&'static str>; 2],
     bodies: [Vec<u8>; 2],
@@ -32,6 +34,7 @@ impl Wanted {
             method: Some(method),
             status: Some(status),
             state: "complete",
+            is_marked: false,
             framing: ["none"; 2],
             encoding: [None; 2],
             bodies: [Vec::new(), Vec::new()],
@@ -40,6 +43,11 @@ impl Wanted {
 
     pub(crate) fn state(mut self, state: &'static str) -> Self {
         self.state = state;
+        self
+    }
+
+    pub(crate) fn marked(mut self) -> Self {
+        self.is_marked = true;
         self
     }
 
@@ -134,7 +142,8 @@ impl Case {
             assert_eq!(got["method"], json!(wanted.method), "{name}: {got:#}");
             assert_eq!(got["status"], json!(wanted.status), "{name}: {got:#}");
             assert_eq!(got["state"], wanted.state, "{name}: {got:#}");
-            assert_eq!(got["why"].is_null(), wanted.state == "complete", "{name}: {got:#}");
+            let is_plain = wanted.state == "complete" && !wanted.is_marked;
+            assert_eq!(got["why"].is_null(), is_plain, "{name}: {got:#}");
             for (at, side) in ["request_body", "response_body"].into_iter().enumerate() {
                 let (body, bytes) = (&got[side], &wanted.bodies[at]);
                 assert_eq!(body["framing"], wanted.framing[at], "{name}, {side}: {got:#}");

@@ -2,7 +2,7 @@
 
 use pcapfs_tests::coding::{brotli, chunked, deflate, gzip, raw_deflate, zstd};
 use pcapfs_tests::conversation::noise;
-use pcapfs_tests::flows::json;
+use pcapfs_tests::flows::{json, lines};
 use pcapfs_tests::{Client, Filed, Server, skip_unless};
 
 use crate::case::{Case, Wanted, check, text};
@@ -87,7 +87,12 @@ fn a_body_that_lies_about_its_encoding_is_served_as_it_is_and_marked() {
                 &format!("Content-Type: text/plain\nContent-Encoding: {encoding}"),
                 "as plain as can be",
             )
-            .wants(Wanted::new("GET", 200).gives("length", "as plain as can be").encoded(encoding))
+            .wants(
+                Wanted::new("GET", 200)
+                    .gives("length", "as plain as can be")
+                    .encoded(encoding)
+                    .marked(),
+            )
             .close(Client)
     };
     for encoding in ["gzip", "deflate", "zstd", "x-unheard-of"] {
@@ -102,6 +107,32 @@ fn a_body_that_lies_about_its_encoding_is_served_as_it_is_and_marked() {
         let content = &har["log"]["entries"][0]["response"]["content"];
         assert_eq!(content["text"], "as plain as can be");
         assert!(content["comment"].is_string(), "{content:#}");
+        let record = filed.http(1).remove(0);
+        let why = record["why"].as_str().unwrap_or_default();
+        assert!(why.starts_with("response body: the "), "{record:#}");
+        assert_eq!(lines(&filed.daemon.path("web/http.jsonl")), [record]);
+    }
+}
+
+#[test]
+fn a_body_that_is_not_all_of_what_was_sent_is_said_to_be() {
+    skip_unless!(mount, "python3");
+    let text = text();
+    let mut unchecked = gzip(&text);
+    let checksum = unchecked.len() - 8;
+    unchecked[checksum] ^= 1;
+    let short = unchecked[..checksum / 2].to_vec();
+    for (body, wanted) in [(unchecked, "checksum"), (short, "breaks off")] {
+        let case = Case::new(wanted)
+            .request("GET /x HTTP/1.1\nHost: a.example")
+            .ok("Content-Encoding: gzip", body)
+            .close(Client);
+        let filed = Filed::of([case.talk]);
+        let record = filed.http(1).remove(0);
+        assert_eq!(record["state"], "complete", "{record:#}");
+        let why = record["why"].as_str().unwrap_or_default();
+        assert!(why.starts_with("response body: ") && why.contains(wanted), "{why:?}, {wanted}");
+        assert_eq!(lines(&filed.daemon.path("web/http.jsonl")), [record]);
     }
 }
 

@@ -70,6 +70,9 @@ pub enum Coding {
     Zstd,
 }
 
+/// The name of no coding at all, RFC 9110 section 8.4.1.
+pub(crate) const IDENTITY: &str = "identity";
+
 impl Coding {
     /// The coding called `name` in a header, in lower case.
     #[must_use]
@@ -119,6 +122,15 @@ impl Note {
             Self::Corrupt => "the compressed data is corrupt",
             Self::Limit => "the decoded body is larger than allowed",
         }
+    }
+}
+
+impl Note {
+    /// Whether what comes out is not all of what was sent, or may not be. Of missing bytes the
+    /// transaction tells by itself.
+    #[must_use]
+    pub const fn is_told(self) -> bool {
+        !matches!(self, Self::Trailing | Self::Hole)
     }
 }
 

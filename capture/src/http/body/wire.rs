@@ -57,7 +57,7 @@ impl Wire {
         }
         let known: Vec<_> = codings.iter().filter_map(|name| Coding::named(name)).collect();
         let foreign =
-            codings.iter().any(|name| name != "identity" && Coding::named(name).is_none());
+            codings.iter().any(|name| name != super::IDENTITY && Coding::named(name).is_none());
         if foreign && known.is_empty() {
             decoded.note(Note::Unknown);
         }
