@@ -48,12 +48,20 @@ const LONG_IDLE: Duration = Duration::from_secs(5);
 /// Looks at an idle link after which it is looked at less often. The rate is measured in these.
 const IDLE_LOOKS: u32 = 3;
 
+/// How long packets may come that were captured before the filter was in place: the kernel hands
+/// them over with its first block. For no longer, as clocks are set.
+const STARTING: Duration = Duration::from_secs(1);
+
 /// An open interface.
 pub struct Live {
     capture: Capture<Active>,
     name: String,
     link_type: LinkType,
     snaplen: u32,
+    /// When the filter was in place, for as long as it matters. The socket has packets from before,
+    /// and none of a moment in which libpcap lets nothing through: they would be a loss that nobody
+    /// counts.
+    begun: Option<(Timestamp, Instant)>,
     /// The interface's own count of drops when it was last read.
     interface_drops: u64,
     statistics_read: Instant,
@@ -126,12 +134,14 @@ impl Live {
         };
         libpcap::set_filter(&capture, &compiled.program(snaplen))
             .map_err(|why| SourceError::Libpcap { name: name.to_owned(), why })?;
+        let begun = Some((Timestamp::now(), Instant::now()));
         let capture = capture.setnonblock().map_err(|error| libpcap_error(&error))?;
         let mut live = Self {
             capture,
             name: name.to_owned(),
             link_type,
             snaplen,
+            begun,
             interface_drops: interface_drops(name),
             statistics_read: Instant::now(),
             uncounted: true,
@@ -190,6 +200,8 @@ impl Live {
     /// Takes what the kernel has handed over, up to a batch, and publishes it.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
         let snaplen = self.snaplen as usize;
+        self.begun = self.begun.filter(|(_, at)| at.elapsed() < STARTING);
+        let begun = self.begun.map_or_else(Timestamp::default, |(time, _)| time);
         let taken = self.capture.dispatch(Some(BATCH), |packet| {
             let time = &packet.header.ts;
             // With nanosecond precision libpcap puts nanoseconds into tv_usec; neither part is
@@ -199,10 +211,13 @@ impl Live {
                 .unsigned_abs()
                 .wrapping_mul(1_000_000_000)
                 .wrapping_add(time.tv_usec.unsigned_abs());
+            let time = Timestamp::from_nanoseconds(nanoseconds);
+            if time < begun {
+                return;
+            }
             let data = packet.data.get(..snaplen).unwrap_or(packet.data);
             // Oversize packets are counted by the ring.
-            let (Append::Stored | Append::Oversize) =
-                writer.append(Timestamp::from_nanoseconds(nanoseconds), packet.header.len, data);
+            let (Append::Stored | Append::Oversize) = writer.append(time, packet.header.len, data);
         });
         writer.publish();
         taken.map_err(|error| SourceError::Lost { name: self.name.clone(), why: explain(&error) })
