@@ -129,8 +129,7 @@ impl Pieces {
         let mut rest = self.open.walk();
         let count = rest.pass(&mut gone);
         if count > 0 {
-            let rest: Vec<Piece> = rest.collect();
-            self.reopen(&rest);
+            (self.open, self.before) = Block::of(rest);
         }
         dropped.saturating_add(count)
     }
@@ -171,18 +170,6 @@ impl Pieces {
         let open = self.open.bytes.capacity();
         full.saturating_add(open).saturating_add(if open > 0 { ALLOCATION } else { 0 })
     }
-
-    /// Makes the open block anew, of these.
-    fn reopen(&mut self, pieces: &[Piece]) {
-        self.open.count = 0;
-        self.open.bytes.clear();
-        for piece in pieces {
-            self.push(*piece);
-        }
-        if pieces.is_empty() {
-            self.open.bytes.shrink_to_fit();
-        }
-    }
 }
 
 impl Full {
@@ -200,7 +187,7 @@ impl Full {
         let count = rest.pass(gone);
         let is_all = rest.left == 0;
         if count > 0 {
-            let kept = (!is_all).then(|| Block::of(rest));
+            let kept = (!is_all).then(|| Block::of(rest).0.packed());
             self.packed = self.packed.saturating_sub(front.memory());
             let _ = self.blocks.pop_front();
             if let Some(kept) = kept {
@@ -276,17 +263,9 @@ impl Block<Vec<u8>> {
         self.count = self.count.saturating_add(1);
     }
 
-    /// Gives it the shape it has when it is read only.
-    fn packed(&self) -> Block<Box<[u8]>> {
-        let Self { start, packet, offset, len, count, .. } = *self;
-        Block { start, packet, offset, len, count, bytes: self.bytes.as_slice().into() }
-    }
-}
-
-impl Block<Box<[u8]>> {
-    /// A block of these pieces.
-    fn of(pieces: impl Iterator<Item = Piece>) -> Self {
-        let mut block = Block::<Vec<u8>>::default();
+    /// A block of these pieces, and the length of the last but one.
+    fn of(pieces: impl Iterator<Item = Piece>) -> (Self, u32) {
+        let mut block = Self::default();
         let (mut last, mut before) = (Piece::default(), 0);
         for piece in pieces {
             if block.count == 0 {
@@ -297,9 +276,17 @@ impl Block<Box<[u8]>> {
             }
             last = piece;
         }
-        block.packed()
+        (block, before)
     }
 
+    /// Gives it the shape it has when it is read only.
+    fn packed(&self) -> Block<Box<[u8]>> {
+        let Self { start, packet, offset, len, count, .. } = *self;
+        Block { start, packet, offset, len, count, bytes: self.bytes.as_slice().into() }
+    }
+}
+
+impl Block<Box<[u8]>> {
     fn memory(&self) -> usize {
         self.bytes.len().saturating_add(ALLOCATION)
     }
