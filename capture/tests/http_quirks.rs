@@ -270,7 +270,8 @@ fn records_transcripts_and_har() {
     let body = |direction| {
         BodyRecord::measured(one, direction, &memory, &limits, &mut Workspace::default())
     };
-    let record = Record::new(42, one, body(Direction::Request), body(Direction::Response));
+    let (of_request, of_response) = (body(Direction::Request), body(Direction::Response));
+    let record = Record::new(42, one, &of_request, &of_response);
     let json = serde_json::to_value(&record).unwrap();
     let expected = serde_json::json!({
         "flow": 42, "index": 1, "method": "POST", "target": "/a.txt?q=1&r", "host": "h",

@@ -82,7 +82,7 @@ impl Part {
             file,
             decoded,
             note,
-            is_plain: !is_decoded(body),
+            is_plain: !body.is_decoded(),
         }))
     }
 
@@ -132,12 +132,6 @@ impl Part {
     }
 }
 
-/// Whether a body's file is something else than its bytes on the wire.
-pub(super) fn is_decoded(body: &Body) -> bool {
-    body.wire_bytes() > 0
-        && body.codings.iter().any(|name| crate::http::body::Coding::named(name).is_some())
-}
-
 /// A head as it was parsed before; `None` if its bytes are gone.
 fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> Option<Head> {
     let limits = Limits::default();
@@ -156,8 +150,8 @@ fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> 
 impl Exchange {
     /// Keeps a transaction with the bodies as they were measured, request first, whose line in
     /// `http.jsonl` has `line` bytes.
-    pub(super) fn new(transaction: &Transaction, bodies: [&BodyRecord; 2], line: usize) -> Self {
-        let [request, response] = bodies.map(|body| (body.bytes, body.note));
+    pub(super) fn new(transaction: &Transaction, bodies: &[BodyRecord; 2], line: usize) -> Self {
+        let [request, response] = bodies.each_ref().map(|body| (body.bytes, body.note));
         Self {
             index: transaction.index,
             request: Part::new(transaction, Direction::Request, request),

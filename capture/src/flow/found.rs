@@ -6,7 +6,6 @@
 
 use std::ops::Range;
 
-use super::exchange::is_decoded;
 use super::gather::{Wanted, list, sender};
 use super::one::Flow;
 use crate::http::transaction::{Direction as Side, Transaction};
@@ -61,7 +60,7 @@ impl Places {
             let (first, last) = (body.ranges.first()?, body.ranges.last()?);
             let range = first.start..last.end;
             let len = range.end.saturating_sub(range.start);
-            if !is_decoded(body) || len > MAX_BYTES || self.0.len() >= MAX_PIECES {
+            if !body.is_decoded() || len > MAX_BYTES || self.0.len() >= MAX_PIECES {
                 return None;
             }
             let begin = self.0.len();

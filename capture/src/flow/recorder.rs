@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::Shared;
-use super::exchange::{Exchange, is_decoded};
+use super::exchange::Exchange;
 use super::found::{Places, Spans};
 use super::gather::FlowStreams;
 use super::log::LogWriter;
@@ -183,7 +183,7 @@ fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, S
         Job::Transaction { transaction, .. } => Side::BOTH
             .iter()
             .filter_map(|side| transaction.message(*side))
-            .any(|message| is_decoded(&message.body)),
+            .any(|message| message.body.is_decoded()),
         _ => false,
     };
     places.clear();
@@ -225,10 +225,9 @@ fn ended(
     let limits = Limits::default();
     let mut measured = |side| BodyRecord::measured(transaction, side, streams, &limits, workspace);
     let bodies = [measured(Side::Request), measured(Side::Response)];
-    let [of_request, of_response] = bodies.clone();
-    let line = line(&Record::new(id, transaction, of_request, of_response));
     let [of_request, of_response] = &bodies;
-    (Exchange::new(transaction, [of_request, of_response], line.len()), line)
+    let line = line(&Record::new(id, transaction, of_request, of_response));
+    (Exchange::new(transaction, &bodies, line.len()), line)
 }
 
 /// A line of `http.jsonl`.

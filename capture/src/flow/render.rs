@@ -56,7 +56,7 @@ pub(super) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<
 pub(super) fn line(id: u64, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
     let transaction = exchange.transaction(streams);
     let body = |side| body_record(&transaction, side, exchange.part(side));
-    recorder::line(&Record::new(id, &transaction, body(Side::Request), body(Side::Response)))
+    recorder::line(&Record::new(id, &transaction, &body(Side::Request), &body(Side::Response)))
 }
 
 fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> BodyRecord {

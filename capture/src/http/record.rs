@@ -22,8 +22,8 @@ pub struct Record<'a> {
     reason: Option<&'a str>,
     request_headers: &'a [(String, String)],
     response_headers: &'a [(String, String)],
-    request_body: BodyRecord,
-    response_body: BodyRecord,
+    request_body: &'a BodyRecord,
+    response_body: &'a BodyRecord,
     times: Times,
     state: State,
     why: Option<Cow<'a, str>>,
@@ -83,24 +83,19 @@ impl BodyRecord {
         limits: &Limits,
         workspace: &mut body::Workspace,
     ) -> Self {
-        let mut note = None;
-        let bytes = transaction.message(direction).map_or(0, |message| {
-            let codings = &message.body.codings;
-            let known = codings.iter().any(|name| body::Coding::named(name).is_some());
-            if message.body.wire_bytes() == 0 {
-                0
-            } else if known {
-                let decoded = body::read_with(streams, direction, &message.body, limits, workspace);
-                let len = decoded.bytes.len() as u64;
-                note = decoded.notes.last().copied().filter(|note| note.is_told());
-                workspace.give_back(decoded.bytes);
-                len
-            } else {
-                let is_encoded = codings.iter().any(|name| name != body::IDENTITY);
-                note = is_encoded.then_some(Note::Unknown);
-                message.body.wire_bytes()
-            }
-        });
+        let Some(Message { body, .. }) = transaction.message(direction) else {
+            return Self::default();
+        };
+        let (bytes, note) = if body.is_decoded() {
+            let decoded = body::read_with(streams, direction, body, limits, workspace);
+            let len = decoded.bytes.len() as u64;
+            workspace.give_back(decoded.bytes);
+            (len, decoded.notes.last().copied().filter(|note| note.is_told()))
+        } else {
+            let wire_bytes = body.wire_bytes();
+            let is_foreign = wire_bytes > 0 && body::is_foreign(&body.codings);
+            (wire_bytes, is_foreign.then_some(Note::Unknown))
+        };
         Self { note, ..Self::new(transaction, direction, bytes) }
     }
 }
@@ -111,8 +106,8 @@ impl<'a> Record<'a> {
     pub fn new(
         flow: u64,
         transaction: &'a Transaction,
-        request_body: BodyRecord,
-        response_body: BodyRecord,
+        request_body: &'a BodyRecord,
+        response_body: &'a BodyRecord,
     ) -> Self {
         let request = transaction.request.as_ref().and_then(|message| message.head.as_ref());
         let response = transaction.response.as_ref().and_then(|message| message.head.as_ref());

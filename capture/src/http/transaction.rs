@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::body;
 use super::head::Head;
 use crate::time::Timestamp;
 
@@ -97,6 +98,12 @@ impl Body {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.ended && self.holes.is_empty()
+    }
+
+    /// Whether what is read of it is something else than its bytes on the wire.
+    #[must_use]
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.wire_bytes() > 0 && body::known(&self.codings).next().is_some()
     }
 
     /// `Content-Encoding` as `http.jsonl` has it: the codings, joined; `None` if there are none.

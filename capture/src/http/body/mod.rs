@@ -70,8 +70,18 @@ pub enum Coding {
     Zstd,
 }
 
-/// The name of no coding at all, RFC 9110 section 8.4.1.
-pub(crate) const IDENTITY: &str = "identity";
+/// The name of no coding at all, RFC 9110 section 12.5.3.
+const IDENTITY: &str = "identity";
+
+/// Those of the codings a body claims that can be undone.
+pub(super) fn known(codings: &[String]) -> impl DoubleEndedIterator<Item = Coding> {
+    codings.iter().filter_map(|name| Coding::named(name))
+}
+
+/// Whether a body claims a coding, and none that can be undone.
+pub(super) fn is_foreign(codings: &[String]) -> bool {
+    codings.iter().any(|name| name != IDENTITY) && known(codings).next().is_none()
+}
 
 impl Coding {
     /// The coding called `name` in a header, in lower case.
@@ -123,9 +133,7 @@ impl Note {
             Self::Limit => "the decoded body is larger than allowed",
         }
     }
-}
 
-impl Note {
     /// Whether what comes out is not all of what was sent, or may not be. Of missing bytes the
     /// transaction tells by itself.
     #[must_use]

@@ -4,7 +4,7 @@
 //! for compressed data.
 
 use super::layer::Layer;
-use super::{Coding, Decoded, Limits, Note, Piece, Workspace};
+use super::{Decoded, Limits, Note, Piece, Workspace};
 
 /// The bytes of a body as they come from the stream.
 pub(super) struct Wire {
@@ -55,10 +55,7 @@ impl Wire {
         if self.cut {
             decoded.note(Note::Limit);
         }
-        let known: Vec<_> = codings.iter().filter_map(|name| Coding::named(name)).collect();
-        let foreign =
-            codings.iter().any(|name| name != super::IDENTITY && Coding::named(name).is_none());
-        if foreign && known.is_empty() {
+        if super::is_foreign(codings) {
             decoded.note(Note::Unknown);
         }
         let wire_len = decoded.bytes.len() as u64;
@@ -67,7 +64,7 @@ impl Wire {
         let output = usize::try_from(output).unwrap_or(usize::MAX);
         let mut whole = whole && self.hole.is_none() && !self.cut;
         let mut end = self.hole;
-        for coding in known.into_iter().rev().take(limits.codings) {
+        for coding in super::known(codings).rev().take(limits.codings) {
             let input = match end {
                 Some(end) => decoded.bytes.get(..end).unwrap_or_default(),
                 None => &decoded.bytes,
