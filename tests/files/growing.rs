@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use nix::libc;
 use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{
     ALIAS, Fed, Mount, Pace, StreamReader, Traffic, Wired, skip_unless, wait_until,
@@ -175,6 +176,11 @@ fn a_new_beginning_is_a_new_file() {
         assert_eq!(fed.daemon.count(ALIAS, "/ring/first_number"), overwritten + 1);
         assert_eq!(fed.daemon.count(ALIAS, "/ring/next_number"), stored + 1);
 
+        // What is gone is an error to who reads it at its offset, be it read before or not.
+        for offset in [50_000, 200_000] {
+            let error = old.read_at(&mut [0; 100], offset).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name} at {offset}: {error}");
+        }
         // The old opener goes on behind its gap, and is told how wide it was.
         bytes.append(&mut to_end(&mut old));
         fed.send(10);
