@@ -9,7 +9,7 @@ use etherparse::{Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 
 use super::fragments::{Fragment, Key};
 use super::view::At;
-use super::{Found, Ip, Layers, Reason, Stop, Transport, Walk};
+use super::{Found, Ip, Reason, Stop, Transport, Walk};
 
 /// Most extension headers of one packet. RFC 8200 recommends an order in which eight fit.
 const MAX_EXTENSIONS: usize = 16;
@@ -161,13 +161,12 @@ impl Walk<'_> {
                 protocol::IPV4 | protocol::IPV6 | protocol::GRE | protocol::MPLS
                     if self.options.tunnels =>
                 {
-                    let outside = self.layers;
-                    let inner = match next {
-                        protocol::GRE => self.gre(at, ip),
-                        protocol::MPLS => self.mpls(at),
-                        _ => self.ip_in_ip(next == protocol::IPV6, at, ip),
+                    let inner = |walk: &mut Self| match next {
+                        protocol::GRE => walk.gre(at, ip),
+                        protocol::MPLS => walk.mpls(at),
+                        _ => walk.ip_in_ip(next == protocol::IPV6, at, ip),
                     };
-                    return self.or_outer(inner, outside, || Found::other(next, at, ip));
+                    return self.or_outer(inner, || Found::other(next, at, ip));
                 }
                 _ => return Ok(Found::other(next, at, ip)),
             }
@@ -175,20 +174,19 @@ impl Walk<'_> {
         Err(Reason::TooDeep.into())
     }
 
-    /// What a tunnel contains, or the packet it is in if that is no IP packet; `outside` is what was
-    /// known in front of the tunnel.
+    /// What a tunnel contains, or the packet it is in if that is no IP packet.
     ///
     /// Not if it is cut off: more of it might have shown an IP packet, and what is made of a packet
     /// must not depend on the snapshot length.
     pub(super) fn or_outer(
         &mut self,
-        inner: Result<Found, Stop>,
-        outside: Layers,
+        inner: impl FnOnce(&mut Self) -> Result<Found, Stop>,
         outer: impl FnOnce() -> Found,
     ) -> Result<Found, Stop> {
-        match inner {
+        let outside = *self.layers;
+        match inner(self) {
             Err(Stop::Reason(Reason::NotIp | Reason::Malformed)) => {
-                self.layers = outside;
+                *self.layers = outside;
                 Ok(outer())
             }
             inner => inner,

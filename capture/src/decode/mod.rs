@@ -256,15 +256,16 @@ impl Decoder {
         let view = View::packet(number, data);
         let end = data.len().max(usize::try_from(original_len).unwrap_or(usize::MAX));
         let at = At::new(view, end);
+        // In its place from the beginning: it is more than is moved for every packet.
+        let mut layers = Layers::default();
         let mut walk = Walk {
             options: &self.options,
             fragments: &mut self.fragments,
             time,
-            layers: Layers::default(),
+            layers: &mut layers,
             nesting: 0,
         };
         let result = walk.link(link_type, at);
-        let layers = walk.layers;
         self.counters.count(&result);
         match result {
             Ok(found) => {
@@ -343,7 +344,7 @@ struct Walk<'w> {
     options: &'w Options,
     fragments: &'w mut Fragments,
     time: Timestamp,
-    layers: Layers,
+    layers: &'w mut Layers,
     /// Packets around the one the walk has come to.
     nesting: u8,
 }

@@ -110,11 +110,10 @@ impl Walk<'_> {
         let (source_port, destination_port) = (header.source_port(), header.destination_port());
         let transport = Transport::Udp { source_port, destination_port };
         let outer = || Found::new(17, transport, payload, ip);
-        let outside = self.layers;
         if self.options.tunnels
-            && let Some(inner) = self.udp_tunnel(destination_port, payload, ip)
+            && let Some(tunnel) = Self::udp_tunnel(destination_port)
         {
-            return self.or_outer(inner, outside, outer);
+            return self.or_outer(|walk| tunnel(walk, payload, ip), outer);
         }
         Ok(outer())
     }

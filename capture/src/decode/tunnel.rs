@@ -89,7 +89,10 @@ mod gre {
 /// Most routing entries of a GRE header, which is obsolete as a whole.
 const MAX_ROUTES: usize = 16;
 
-impl Walk<'_> {
+/// Reads what is in a tunnel.
+type Inner<'w> = fn(&mut Walk<'w>, At<'_>, Ip) -> Result<Found, Stop>;
+
+impl<'w> Walk<'w> {
     pub(super) fn ip_in_ip(&mut self, is_ipv6: bool, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let kind = if is_ipv6 { TunnelKind::Ip6in } else { TunnelKind::Ipip };
         self.through(kind, None, ip)?;
@@ -191,20 +194,15 @@ impl Walk<'_> {
         }
     }
 
-    /// What a UDP datagram to `port` contains, if that is the port of a tunnel.
-    pub(super) fn udp_tunnel(
-        &mut self,
-        port: u16,
-        at: At<'_>,
-        ip: Ip,
-    ) -> Option<Result<Found, Stop>> {
+    /// What reads the payload of a UDP datagram to `port`, if that is the port of a tunnel.
+    pub(super) fn udp_tunnel(port: u16) -> Option<Inner<'w>> {
         match port {
             // The second is what Linux used before there was a number, and flannel still does.
-            4789 | 8472 => Some(self.vxlan(false, at, ip)),
+            4789 | 8472 => Some(|walk, at, ip| walk.vxlan(false, at, ip)),
             // GRE in UDP, RFC 8086.
-            4754 => Some(self.gre(at, ip)),
-            4790 => Some(self.vxlan(true, at, ip)),
-            6081 => Some(self.geneve(at, ip)),
+            4754 => Some(Self::gre),
+            4790 => Some(|walk, at, ip| walk.vxlan(true, at, ip)),
+            6081 => Some(Self::geneve),
             _ => None,
         }
     }

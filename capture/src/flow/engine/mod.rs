@@ -256,6 +256,7 @@ impl Engine {
         // What it finds borrows from it, and the rest of the engine works on that.
         let Some(mut decoder) = self.decoder.take() else { return };
         let mut table = shared.table.write();
+        let mut undecodable = 0;
         for (index, record) in (first..).zip(slice) {
             let time = record.time(precision);
             let window = Window {
@@ -281,13 +282,12 @@ impl Engine {
                     self.packet(&mut table, &packet, record, foreign, &window);
                 }
                 Outcome::Fragment => {}
-                Outcome::Undecoded(_) => {
-                    shared.undecodable.fetch_add(1, Ordering::Relaxed);
-                }
+                Outcome::Undecoded(_) => undecodable += 1,
             }
             self.position.number = self.position.number.saturating_add(1);
         }
         self.decoder = Some(decoder);
+        shared.undecodable.fetch_add(undecodable, Ordering::Relaxed);
         self.clock.1 = Instant::now();
         let window = Window::between(&shared, chunk.id, chunk.bytes());
         self.timers_due(&mut table, self.clock.0, &window);
