@@ -452,14 +452,23 @@ fn fragments_are_put_together() {
     let part = |from: usize, to: usize| {
         fragment(9, from, to < whole.len(), &whole[from..to.min(whole.len())])
     };
-    // In any order, one of them twice.
-    let frames = vec![part(2_960, 4_440), part(0, 1_480), part(0, 1_480), part(1_480, 2_960)];
-    let all = packets(frames);
+    // In any order, some of them twice, and the one with the header alone.
+    let first = [(0, 8), (8, 1_480)].map(|(from, to)| part(from, to));
+    let frames = [vec![part(2_960, 4_440)], first.to_vec(), first.to_vec()].concat();
+    let all = packets(frames.into_iter().chain([part(1_480, 2_960)]));
     let filed = Filed::new(&savefile(&all));
     assert!(filed.read(1, "client.bin") == body);
     let ids: Vec<_> = names(&filed.daemon);
     assert_eq!(ids, ["000001-udp-10.0.0.1.5000-10.0.0.2.53"]);
-    assert!(filed.meta(1)["client"]["packets"].as_u64().unwrap() >= 1);
+    // All of them are the flow's.
+    assert!(
+        filed.read(1, "packets.pcap") == fs::read(filed.daemon.path("web/replay.pcap")).unwrap()
+    );
+    let meta = filed.meta(1);
+    assert_eq!(meta["client"]["packets"], all.len());
+    let bytes: usize = all.iter().map(|packet| packet.data.len()).sum();
+    assert_eq!(meta["client"]["bytes"], bytes);
+    assert_ne!(meta["first"], meta["last"]);
 }
 
 #[test]

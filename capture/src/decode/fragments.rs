@@ -90,6 +90,9 @@ pub(super) struct Datagram {
     pieces: Vec<Piece>,
     /// Its first bytes; zero where there is no [`State::Known`] piece.
     head: Vec<u8>,
+    /// Packets its fragments came in, whether their bytes are in pieces or not. Not more than
+    /// pieces: of a fragment that is repeated for ever, the rest is nobody's.
+    packets: Vec<u64>,
 }
 
 impl Fragments {
@@ -187,6 +190,7 @@ impl Fragments {
             covered: 0,
             pieces: Vec::new(),
             head: Vec::new(),
+            packets: Vec::new(),
         };
         self.bytes = self.bytes.saturating_add(datagram.bytes());
         self.ages.insert(serial, key);
@@ -228,6 +232,11 @@ impl Datagram {
         View::pieces(&self.head, &self.pieces)
     }
 
+    /// Numbers of the packets it came in, rising, once it is complete.
+    pub(super) fn packets(&self) -> &[u64] {
+        &self.packets
+    }
+
     /// The beginning of its contents.
     pub(super) fn at(&self) -> At<'_> {
         At::new(self.view(), self.covered as usize)
@@ -239,7 +248,8 @@ impl Datagram {
         const TABLES: usize = 2 * size_of::<Key>() + size_of::<u64>();
         let own = size_of::<Self>().saturating_add(TABLES);
         let pieces = self.pieces.capacity().saturating_mul(size_of::<Piece>());
-        own.saturating_add(pieces).saturating_add(self.head.capacity())
+        let packets = self.packets.capacity().saturating_mul(size_of::<u64>());
+        own.saturating_add(pieces).saturating_add(packets).saturating_add(self.head.capacity())
     }
 
     /// Whether it overlaps what was here.
@@ -278,6 +288,12 @@ impl Datagram {
             self.copy_head(piece, start, payload.rest());
         }
         self.pieces.splice(low..high, merged);
+        for packet in fresh.iter().map(|piece| piece.packet) {
+            let is_new = self.packets.last() != Some(&packet);
+            if is_new && self.packets.len() < options.max_fragments {
+                self.packets.push(packet);
+            }
+        }
         self.covered = self.covered.saturating_sub(old_len).saturating_add(new_len);
         self.total = total;
         let first = start == 0 && added.first().is_some_and(|piece| piece.start == 0);
@@ -304,7 +320,8 @@ impl Datagram {
         }
     }
 
-    /// Now that it is complete: the head without what is not known, and as few pieces as possible.
+    /// Now that it is complete: the head without what is not known, as few pieces as possible, and
+    /// packets in order, each once.
     fn finish(mut self) -> Self {
         let known = self.pieces.iter().take_while(|piece| piece.state == State::Known);
         let known = known.last().map_or(0, Piece::end);
@@ -325,6 +342,8 @@ impl Datagram {
                 _ => pieces.push(Piece { state, ..piece }),
             }
         }
+        self.packets.sort_unstable();
+        self.packets.dedup();
         Self { pieces, ..self }
     }
 }

@@ -147,6 +147,9 @@ pub struct Decoded<'d> {
     pub transport: Transport,
     /// What follows the transport header, or the IP headers if that is [`Transport::Other`].
     pub payload: Payload<'d>,
+    /// Numbers of all packets it came in, rising, those of fragments that came twice among them;
+    /// empty if it came in one.
+    pub fragments: &'d [u64],
 }
 
 /// Why a packet was not decoded.
@@ -270,11 +273,9 @@ impl Decoder {
         match result {
             Ok(found) => {
                 self.whole = found.whole;
-                let payload = match &self.whole {
-                    Some(datagram) => Payload::new(datagram.view(), found.offset, found.len),
-                    None => {
-                        Payload::new(View::located(number, data.len()), found.offset, found.len)
-                    }
+                let (view, fragments) = match &self.whole {
+                    Some(datagram) => (datagram.view(), datagram.packets()),
+                    None => (View::located(number, data.len()), &[][..]),
                 };
                 Outcome::Decoded(Decoded {
                     vlans: layers.vlans,
@@ -283,7 +284,8 @@ impl Decoder {
                     destination: found.ip.destination,
                     protocol: found.protocol,
                     transport: found.transport,
-                    payload,
+                    payload: Payload::new(view, found.offset, found.len),
+                    fragments,
                 })
             }
             Err(Stop::Fragment) => Outcome::Fragment,

@@ -56,12 +56,6 @@ impl<'d> Payload<'d> {
         self.len.saturating_sub(self.captured)
     }
 
-    /// Whether it came in fragments, so that parts of it may be in other packets.
-    #[must_use]
-    pub const fn is_reassembled(&self) -> bool {
-        matches!(self.map, Map::Pieces(_))
-    }
-
     /// Where it lies, in order: one part, or several if it came in fragments, or none.
     ///
     /// Parts do not overlap; what none of them covers of `0..len()` is missing.

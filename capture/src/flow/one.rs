@@ -11,6 +11,7 @@ use super::window::Window;
 use crate::extent::Extent;
 use crate::http::parser::End;
 use crate::http::transaction::Transaction;
+use crate::record::Record;
 use crate::tcp::assembler::Limits;
 use crate::tcp::{
     Assembler, Connection, Direction, Event, NoBytes, Policy, Ports, Segment, Settings, Verdict,
@@ -102,6 +103,19 @@ pub(super) struct Arrival {
     pub(super) record_len: u32,
 }
 
+impl Arrival {
+    /// The packet of a record.
+    pub(super) fn new(
+        number: u64,
+        time: Timestamp,
+        direction: Direction,
+        record: &Record<'_>,
+    ) -> Self {
+        let record_len = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        Self { number, time, direction, wire_len: record.original_len, record_len }
+    }
+}
+
 impl Flow {
     /// A flow of which no packet was seen yet.
     pub(super) fn new(id: u64, key: Key, network: Option<Network>, arrival: &Arrival) -> Self {
@@ -126,8 +140,14 @@ impl Flow {
         }
     }
 
-    /// Counts a packet.
-    pub(super) fn count(&mut self, arrival: &Arrival) {
+    /// Takes a packet into its list, and counts it.
+    ///
+    /// What is in `packets.pcap` stays where it is: a fragment that came before the newest packet,
+    /// while nobody knew whose it was, is left out.
+    pub(super) fn joined(&mut self, arrival: &Arrival) {
+        if !self.packets.push(arrival.number, arrival.record_len) {
+            return;
+        }
         let sent = of_mut(&mut self.sent, arrival.direction);
         sent.packets = sent.packets.saturating_add(1);
         sent.bytes = sent.bytes.saturating_add(arrival.wire_len.into());

@@ -7,10 +7,11 @@ use parking_lot::RwLock;
 
 use super::Shared;
 use super::locator::{Locator, Place};
+use super::one::Arrival;
 use crate::extent::Extent;
 use crate::record::Record;
 use crate::store::{PinError, Store};
-use crate::tcp::Bytes;
+use crate::tcp::{Bytes, Direction};
 use crate::time::{Precision, Timestamp};
 
 /// What the engine sees from the packet it is at: all packets up to that one.
@@ -43,13 +44,16 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Bytes of a packet's record; `None` if it is gone.
-    pub(super) fn record_len(&self, number: u64) -> Option<u32> {
+    /// An earlier packet, which went in `direction`; `None` if it is gone.
+    pub(super) fn arrival(&self, number: u64, direction: Direction) -> Option<Arrival> {
+        let arrival = |record: &Record<'_>| {
+            Some(Arrival::new(number, record.time(self.precision), direction, record))
+        };
         let place = self.locator.read().place(number)?;
         if place.chunk == self.chunk {
-            return u32::try_from(place.record(self.bytes)?.len()).ok();
+            return arrival(&place.record(self.bytes)?);
         }
-        self.elsewhere(place, |record| u32::try_from(record.len()).ok())
+        self.elsewhere(place, arrival)
     }
 
     /// The bytes of an extent and when their packet was captured; `None` if they are gone.

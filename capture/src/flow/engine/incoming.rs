@@ -38,13 +38,7 @@ impl Engine {
         };
         let tag = Network::tag(packet, table.hasher());
         let (key, direction) = Key::new(packet, protocol, ports, tag);
-        let arrival = Arrival {
-            number: window.number,
-            time: window.time,
-            direction,
-            wire_len: record.original_len,
-            record_len: u32::try_from(record.len()).unwrap_or(u32::MAX),
-        };
+        let arrival = Arrival::new(window.number, window.time, direction, record);
         let incoming = Incoming { packet, arrival, key, foreign };
         let mut extents = Extents::default();
         extents.gather(packet);
@@ -126,20 +120,12 @@ impl Engine {
         let Incoming { packet, arrival, .. } = incoming;
         let Some(flow) = table.get(place) else { return };
         let before = flow.packets.len() / EXPIRE_EVERY;
-        flow.count(arrival);
-        if packet.payload.is_reassembled() {
-            for part in packet.payload.parts() {
-                // The other fragments of a datagram, as far as they are behind the newest packet:
-                // what is in `packets.pcap` stays where it is.
-                let number = part.extent.packet;
-                if number < arrival.number
-                    && let Some(len) = window.record_len(number)
-                {
-                    flow.packets.push(number, len);
-                }
+        for number in packet.fragments.iter().filter(|number| **number < arrival.number) {
+            if let Some(fragment) = window.arrival(*number, arrival.direction) {
+                flow.joined(&fragment);
             }
         }
-        flow.packets.push(arrival.number, arrival.record_len);
+        flow.joined(arrival);
         if is_new {
             self.shared.opened.fetch_add(1, Ordering::Relaxed);
             self.outbox.push(Job::Flow(Box::new(Meta::of(flow))));
