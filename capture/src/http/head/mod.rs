@@ -54,7 +54,7 @@ pub enum Start {
         version: String,
         /// `None` if the line has no number where a status should be.
         status: Option<u16>,
-        /// `None` if there is nothing after the status.
+        /// `None` if there is nothing after the status. Bytes as in headers.
         reason: Option<String>,
     },
 }
@@ -172,12 +172,15 @@ impl Head {
         announced
     }
 
-    /// Codings of the body in the order they were applied: content, then transfer codings.
+    /// Codings of the body in the order they were applied: content, then transfer codings. The
+    /// last ones, if there are more than `limit`: they are the first to be undone.
     pub(super) fn codings(&self, limit: usize) -> Vec<String> {
         let content = self.values_and_hints("content-encoding").flat_map(tokens);
         let transfer = self.values_and_hints("transfer-encoding").flat_map(tokens);
         let transfer = transfer.filter(|token| super::body::Coding::named(token).is_some());
-        content.chain(transfer).take(limit).collect()
+        let mut codings: Vec<_> = content.chain(transfer).collect();
+        codings.drain(..codings.len().saturating_sub(limit));
+        codings
     }
 }
 
@@ -258,6 +261,6 @@ mod tests {
               chunked\r\nContent-Encoding:br\r\n\r\n",
         );
         assert_eq!(head.codings(8), ["deflate", "gzip", "br", "gzip"]);
-        assert_eq!(head.codings(2), ["deflate", "gzip"]);
+        assert_eq!(head.codings(2), ["br", "gzip"], "those to be undone first");
     }
 }

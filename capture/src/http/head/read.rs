@@ -14,7 +14,14 @@ pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option
         let mut parsed = httparse::Response::new(&mut room);
         let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else { return None };
         let version = if parsed.version == Some(0) { "HTTP/1.0" } else { "HTTP/1.1" };
-        let reason = parsed.reason.filter(|reason| !reason.is_empty()).map(str::to_owned);
+        let reason = match parsed.reason {
+            // It has none either if there are bytes beyond ASCII in it, RFC 9112 section 4.
+            None | Some("") => match status_line(bytes.split(|byte| *byte == b'\n').next()?) {
+                Some(Start::Response { reason, .. }) => reason,
+                _ => None,
+            },
+            Some(reason) => Some(reason.to_owned()),
+        };
         if length != bytes.len() {
             return None;
         }
@@ -53,13 +60,14 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Lines of a head without their ends: LF, CRLF, and CR where a header follows.
-fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+/// Lines of a head without their ends: LF, CRLF, and CR where a header follows. Browsers take that
+/// of a response; of a request no server does, RFC 9112 section 2.2.
+fn lines(response: bool, bytes: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         let mut rest = line;
         let mut from = 0_usize;
-        while let Some(at) = rest.iter().skip(from).position(|byte| *byte == b'\r') {
+        while response && let Some(at) = rest.iter().skip(from).position(|byte| *byte == b'\r') {
             let at = at.saturating_add(from);
             let (before, after) = rest.split_at(at);
             let after = after.get(1..).unwrap_or_default();
@@ -87,12 +95,13 @@ pub(super) fn lax(response: bool, bytes: &[u8], max_headers: usize) -> Option<He
     let mut fields: Vec<Vec<u8>> = Vec::new();
     let mut hints = Vec::new();
     let mut dropped = 0_usize;
-    for (number, line) in lines(bytes).into_iter().enumerate() {
+    for (number, line) in lines(response, bytes).into_iter().enumerate() {
         let body = trim(line);
         let folded = matches!(line.first(), Some(b' ' | b'\t'));
         if number == 0 {
             start = body.to_vec();
-        } else if body.is_empty() {
+        } else if body.is_empty() || folded && !response && fields.is_empty() {
+            // Of a request, what is folded behind the start line is discarded, RFC 9112 section 2.2.
         } else if folded {
             let like = begins_header(body) == Some(true);
             if like && let Some((name, value)) = split_header(body) {
@@ -246,9 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn requests_have_no_headers_that_servers_do_not_see() {
+        for lines in ["X: a\rContent-Length: 28\r\n", " Content-Length: 28\r\nX: a\r\n"] {
+            let bytes = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+            let head = Head::parse(false, bytes.as_bytes(), 9).unwrap();
+            assert_eq!((head.target(), head.version()), (Some("/"), Some("HTTP/1.1")), "{lines:?}");
+            assert!(!head.has("content-length"), "{lines:?}");
+            assert!(head.has("x"), "{lines:?}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_utf8_show_as_latin_1() {
         let head = response(b"HTTP/1.1 200 OK\r\nA: caf\xe9\r\nB: caf\xc3\xa9\r\n\r\n");
         assert_eq!((head.value("a"), head.value("b")), (Some("café"), Some("café")));
+        for reason in [&b"non trouv\xe9"[..], "non trouvé".as_bytes()] {
+            let bytes = [b"HTTP/1.1 404 ", reason, b"\r\nA: b\r\n\r\n"].concat();
+            assert_eq!(status(&bytes).2.as_deref(), Some("non trouvé"));
+        }
     }
 
     #[test]
