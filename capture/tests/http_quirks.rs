@@ -311,3 +311,21 @@ fn records_transcripts_and_har() {
     assert_eq!(entry["response"]["content"]["mimeType"], "text/plain");
     assert_eq!(entry["response"]["bodySize"], 6);
 }
+
+#[test]
+fn targets_of_every_form_have_a_url() {
+    for (line, url) in [
+        ("GET /a", "http://h/a"),
+        ("GET http://other/b", "http://other/b"),
+        ("OPTIONS *", "http://h"),
+        ("CONNECT far:443", "http://far:443"),
+    ] {
+        let request = format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let response = "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n";
+        let found = exchange(request.as_bytes(), response.as_bytes(), End::Fin);
+        let memory = Memory { request: request.into(), response: response.into() };
+        let entry = har::entry(&found[0], &Server::default(), &memory, &BodyLimits::default());
+        let entry = serde_json::to_value(&entry).unwrap();
+        assert_eq!(entry["request"]["url"], url, "{line}");
+    }
+}

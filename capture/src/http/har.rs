@@ -284,15 +284,20 @@ fn content_type(head: Option<&Head>) -> String {
     head.and_then(|head| head.value("content-type")).unwrap_or_default().to_owned()
 }
 
+/// The target of a request as a whole, RFC 9112 section 3.3.
 fn url(transaction: &Transaction, server: &Server) -> String {
-    let target = transaction.request.as_ref().and_then(|one| one.head.as_ref()?.target());
-    let Some(target) = target else { return String::new() };
+    let head = transaction.request.as_ref().and_then(|one| one.head.as_ref());
+    let Some(target) = head.and_then(Head::target) else { return String::new() };
     if target.contains("://") {
         return target.to_owned();
     }
+    if head.and_then(Head::method) == Some("CONNECT") {
+        return format!("http://{target}");
+    }
     let host = transaction.host().or(server.authority.as_deref()).unwrap_or("unknown");
-    let slash = if target.starts_with('/') { "" } else { "/" };
-    format!("http://{host}{slash}{target}")
+    let path = if target == "*" { "" } else { target };
+    let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
+    format!("http://{host}{slash}{path}")
 }
 
 /// A body as HAR has it: text, or base64.
