@@ -93,8 +93,8 @@ impl BodyRecord {
             (len, decoded.notes.last().copied().filter(|note| note.is_told()))
         } else {
             let wire_bytes = body.wire_bytes();
-            let is_foreign = wire_bytes > 0 && body::is_foreign(&body.codings);
-            (wire_bytes, is_foreign.then_some(Note::Unknown))
+            let is_encoded = wire_bytes > 0 && body::has_foreign(&body.codings);
+            (wire_bytes, is_encoded.then_some(Note::Unknown))
         };
         Self { note, ..Self::new(transaction, direction, bytes) }
     }

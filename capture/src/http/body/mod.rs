@@ -78,9 +78,9 @@ pub(super) fn known(codings: &[String]) -> impl DoubleEndedIterator<Item = Codin
     codings.iter().filter_map(|name| Coding::named(name))
 }
 
-/// Whether a body claims a coding, and none that can be undone.
-pub(super) fn is_foreign(codings: &[String]) -> bool {
-    codings.iter().any(|name| name != IDENTITY) && known(codings).next().is_none()
+/// Whether a body claims a coding that cannot be undone.
+pub(super) fn has_foreign(codings: &[String]) -> bool {
+    codings.iter().any(|name| name != IDENTITY && Coding::named(name).is_none())
 }
 
 impl Coding {
@@ -104,7 +104,7 @@ pub enum Note {
     Trailing,
     /// A checksum or a length at the end is wrong.
     Checksum,
-    /// A coding nobody here knows; the bytes are as it left them.
+    /// A coding nobody here knows, which was skipped.
     Unknown,
     /// The body is not in a coding it claims; that coding was skipped.
     Lie,
@@ -114,6 +114,8 @@ pub enum Note {
     Truncated,
     /// The compressed data is bad from some point on; what came before is there.
     Corrupt,
+    /// It claims more codings than [`Limits::codings`]; those applied first were not undone.
+    Layers,
     /// A bound of [`Limits`] cut it.
     Limit,
 }
@@ -130,6 +132,7 @@ impl Note {
             Self::Hole => "bytes of the body are missing",
             Self::Truncated => "the compressed data breaks off",
             Self::Corrupt => "the compressed data is corrupt",
+            Self::Layers => "it has more encodings than are undone",
             Self::Limit => "the decoded body is larger than allowed",
         }
     }
@@ -327,6 +330,22 @@ mod tests {
             let decoded = undo(&bytes, &codings);
             assert_eq!(decoded.bytes, TEXT, "{codings:?}");
             assert_eq!(decoded.notes, [Note::Lie], "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn more_codings_than_are_undone_are_told() {
+        let layers = Limits::default().codings;
+        for more in 0..3 {
+            let bytes = (0..layers + more).fold(TEXT.to_vec(), |bytes, _| gzip(&bytes));
+            let decoded = undo(&bytes, &vec!["gzip"; layers + more]);
+            let left = (0..more).fold(TEXT.to_vec(), |bytes, _| gzip(&bytes));
+            assert_eq!((decoded.bytes, decoded.undone.len()), (left, layers));
+            assert_eq!(decoded.notes.first(), (more > 0).then_some(&Note::Layers));
+        }
+        for (codings, bytes) in [(["br9", "gzip"], gzip(TEXT)), (["gzip", "br9"], gzip(TEXT))] {
+            let decoded = undo(&bytes, &codings);
+            assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (TEXT, &[Note::Unknown][..]));
         }
     }
 

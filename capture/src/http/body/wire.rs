@@ -55,8 +55,11 @@ impl Wire {
         if self.cut {
             decoded.note(Note::Limit);
         }
-        if super::is_foreign(codings) {
+        if super::has_foreign(codings) {
             decoded.note(Note::Unknown);
+        }
+        if super::known(codings).count() > limits.codings {
+            decoded.note(Note::Layers);
         }
         let wire_len = decoded.bytes.len() as u64;
         let output =
