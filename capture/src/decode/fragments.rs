@@ -237,9 +237,9 @@ impl Datagram {
         &self.packets
     }
 
-    /// The beginning of its contents.
-    pub(super) fn at(&self) -> At<'_> {
-        At::new(self.view(), self.covered as usize)
+    /// Bytes of it that are here.
+    pub(super) const fn len(&self) -> usize {
+        self.covered as usize
     }
 
     /// Memory it occupies, its entries in both tables included.

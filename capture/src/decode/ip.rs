@@ -197,7 +197,9 @@ impl Walk<'_> {
         let inserted = self.fragments.insert(fragment, self.time, self.options)?;
         let datagram = inserted.ok_or(Stop::Fragment)?;
         self.deeper()?;
-        let mut found = self.upper(datagram.protocol(), datagram.at(), ip)?;
+        let view = datagram.view();
+        let at = At::new(&view, datagram.len());
+        let mut found = self.upper(datagram.protocol(), at, ip)?;
         // If there is one already, the payload is that of a datagram within this one.
         found.whole.get_or_insert(datagram);
         Ok(found)

@@ -258,7 +258,7 @@ impl Decoder {
         }
         let view = View::packet(number, data);
         let end = data.len().max(usize::try_from(original_len).unwrap_or(usize::MAX));
-        let at = At::new(view, end);
+        let at = At::new(&view, end);
         // In its place from the beginning: it is more than is moved for every packet.
         let mut layers = Layers::default();
         let mut walk = Walk {

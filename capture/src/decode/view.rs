@@ -187,7 +187,7 @@ impl<'v> View<'v> {
 /// A place in a view, and the end of the layer it is in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'v> {
-    view: View<'v>,
+    view: &'v View<'v>,
     /// Bytes of the wire before it.
     pub(super) offset: usize,
     /// Where the layer ends on the wire; may lie beyond what was captured.
@@ -196,7 +196,7 @@ pub(super) struct At<'v> {
 
 impl<'v> At<'v> {
     /// The beginning of a view of which `end` bytes were on the wire.
-    pub(super) const fn new(view: View<'v>, end: usize) -> Self {
+    pub(super) const fn new(view: &'v View<'v>, end: usize) -> Self {
         Self { view, offset: 0, end }
     }
 
