@@ -23,8 +23,8 @@ use capture::store::{PinError, Store, Target};
 use capture::tcp::assembler::Limits;
 use capture::tcp::seq::Sequence;
 use capture::tcp::{
-    Bytes, Connection, Direction, Event as TcpEvent, Flags, Policy, Ports, Segment, Settings,
-    Verdict,
+    Bytes, Connection, Direction, Event as TcpEvent, Flags, Policy, Ports, Scale, Segment,
+    Settings, Verdict,
 };
 use capture::time::{Precision, Timestamp};
 use capture::tls;
@@ -447,6 +447,8 @@ pub(crate) fn tcp(data: &[u8]) {
                 rst: kind & 0x1c == 0x0c,
             },
             window: u16::from(window / 4),
+            scale: [Scale::Unknown, Scale::Absent, Scale::By(window), Scale::By(0)]
+                [usize::from(window & 3)],
             payload: &payload[..if how & 16 > 0 { 1 } else { 2 }],
             wire_len: len,
         };

@@ -201,6 +201,7 @@ fn tcp_headers_and_their_options() {
         urgent: 0,
         maximum_segment_size: Some(1460),
         window_scale: Some(14),
+        has_all_options: true,
     };
     assert_eq!(found.transport, Transport::Tcp(expected));
     assert!(expected.flags.contains(TcpFlags::SYN) && !expected.flags.contains(TcpFlags::FIN));
@@ -213,6 +214,7 @@ fn tcp_headers_and_their_options() {
     let Outcome::Decoded(decoded) = outcome else { panic!("{outcome:?}") };
     let Transport::Tcp(tcp) = decoded.transport else { panic!("{decoded:?}") };
     assert_eq!((tcp.maximum_segment_size, tcp.window_scale), (Some(1460), None));
+    assert!(!tcp.has_all_options);
     assert_eq!((decoded.payload.len(), decoded.payload.missing()), (7, 7));
     assert_eq!(decoded.payload.parts().next(), None);
 }

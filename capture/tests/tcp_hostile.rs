@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use capture::extent::Extent;
 use capture::tcp::seq::Sequence;
 use capture::tcp::{
-    Absence, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Segment,
+    Absence, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Scale, Segment,
     Settings, State,
 };
 use capture::time::Timestamp;
@@ -83,7 +83,7 @@ proptest! {
         w.initial = initial;
         let stream: Vec<u8> = (0..1_000_u32).map(|at| b'a' + (at * 7 % 26) as u8).collect();
         let plain = |direction, flags, sequence, acknowledgment| Sent {
-            direction, flags, sequence, acknowledgment, data: b"", wire_len: None, window: 500,
+            direction, flags, sequence, acknowledgment, data: b"", wire_len: None, window: 500, scale: Scale::Absent,
         };
         let mut sent = vec![
             (syn_delay, plain(A, "S", -1, None)),
@@ -207,6 +207,7 @@ fn cost(
             acknowledgment: None,
             flags: Flags { syn: index == 0, ..Flags::default() },
             window: 500,
+            scale: Scale::Absent,
             payload: &[extent],
             wire_len: len,
         };

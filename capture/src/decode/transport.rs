@@ -45,6 +45,8 @@ pub struct Tcp {
     pub maximum_segment_size: Option<u16>,
     /// Bits to shift windows by, of a SYN that states them.
     pub window_scale: Option<u8>,
+    /// The options were captured to their end.
+    pub has_all_options: bool,
 }
 
 /// The flags of a TCP header, as its fourteenth byte has them.
@@ -81,7 +83,7 @@ impl Walk<'_> {
         const FIXED_LEN: usize = 20;
         let bytes = at.rest();
         let (tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
-            Ok(header) => (Tcp::new(&header, header.options()), header.slice().len()),
+            Ok(header) => (Tcp::new(&header, header.options(), true), header.slice().len()),
             Err(HeaderSliceError::Len(error)) => {
                 // The options are cut; what comes before them is as good as ever.
                 let (fixed, options) =
@@ -90,7 +92,7 @@ impl Walk<'_> {
                 let [.., offset, _, _, _, _, _, _, _] = &mut alone;
                 *offset = 5 << 4;
                 let header = TcpHeaderSlice::from_slice(&alone).map_err(|_| Reason::Malformed)?;
-                (Tcp::new(&header, options), error.required_len)
+                (Tcp::new(&header, options, false), error.required_len)
             }
             Err(HeaderSliceError::Content(_)) => return Err(Reason::Malformed.into()),
         };
@@ -120,7 +122,7 @@ impl Walk<'_> {
 }
 
 impl Tcp {
-    fn new(header: &TcpHeaderSlice<'_>, options: &[u8]) -> Self {
+    fn new(header: &TcpHeaderSlice<'_>, options: &[u8], has_all_options: bool) -> Self {
         let [.., flags, _, _, _, _, _, _] = *header.slice().first_chunk::<20>().unwrap_or(&[0; 20]);
         let flags = TcpFlags(flags);
         let mut tcp = Self {
@@ -133,6 +135,7 @@ impl Tcp {
             urgent: header.urgent_pointer(),
             maximum_segment_size: None,
             window_scale: None,
+            has_all_options,
         };
         if flags.contains(TcpFlags::SYN) {
             tcp.read_options(options);

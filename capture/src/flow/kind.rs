@@ -3,7 +3,7 @@
 use super::app::{App, Probing};
 use super::key::Key;
 use crate::tcp::seq::Sequence;
-use crate::tcp::{Assembler, Connection, Counters, Direction, Flags, Ports, Segment};
+use crate::tcp::{Assembler, Connection, Counters, Direction, Flags, Ports, Scale, Segment};
 use crate::time::Timestamp;
 
 /// The state of a flow, which is most of its memory.
@@ -28,6 +28,7 @@ pub(super) struct Embryo {
     acknowledgment: Option<Sequence>,
     pub(super) flags: Flags,
     window: u16,
+    scale: Scale,
 }
 
 /// A connection that is followed, and what it speaks.
@@ -84,6 +85,7 @@ impl Embryo {
             acknowledgment: segment.acknowledgment,
             flags: segment.flags,
             window: segment.window,
+            scale: segment.scale,
         }
     }
 
@@ -97,6 +99,7 @@ impl Embryo {
             acknowledgment: self.acknowledgment,
             flags: self.flags,
             window: self.window,
+            scale: self.scale,
             payload: &[],
             wire_len: 0,
         }

@@ -29,5 +29,5 @@ pub mod stream;
 
 pub use assembler::{Absence, Assembler, Bytes, NoBytes, Policy};
 pub use connection::{Connection, Ports};
-pub use segment::{Counters, Direction, Event, Flags, Segment, Settings, State, Verdict};
+pub use segment::{Counters, Direction, Event, Flags, Scale, Segment, Settings, State, Verdict};
 pub(crate) use stream::after;

@@ -40,6 +40,18 @@ pub struct Flags {
     pub rst: bool,
 }
 
+/// Whether a SYN offers to scale windows (RFC 7323 2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scale {
+    /// It cannot be told: no SYN was seen, or its options were cut when captured.
+    #[default]
+    Unknown,
+    /// It does not.
+    Absent,
+    /// Its sender's windows are to be shifted left by this.
+    By(u8),
+}
+
 /// One TCP segment, as a decoder found it in a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
@@ -55,8 +67,10 @@ pub struct Segment<'a> {
     pub acknowledgment: Option<Sequence>,
     /// The other flags.
     pub flags: Flags,
-    /// The window as the wire has it. Its scale is not known here, so only zero has a meaning.
+    /// The window as the wire has it, not scaled.
     pub window: u16,
+    /// What a SYN says of scaling windows. Of no meaning without SYN.
+    pub scale: Scale,
     /// The captured payload, in order. Anything beyond `wire_len` bytes is ignored.
     pub payload: &'a [Extent],
     /// Bytes of payload on the wire. More than captured if the packet was cut when captured.

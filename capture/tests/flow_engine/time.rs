@@ -39,6 +39,32 @@ fn ports_used_again_are_other_flows() {
     adds_up(&scene, 6, 0);
 }
 
+/// The resets were somebody else's, with the right numbers. No packet is in no flow.
+#[test]
+fn a_connection_that_goes_on_after_its_reset_is_another_flow() {
+    for (client, side) in [(1, CLIENT), (2, SERVER)] {
+        let mut scene = Scene::new(free());
+        let mut talk = Talk::new(client, 2_000);
+        scene.send_all(talk.open());
+        scene.send_all(talk.says(CLIENT, &get("/1"), 1_000));
+        scene.send_all(talk.says(SERVER, &ok(b"one"), 1_000));
+        let reset = talk.segment(side, RST | ACK, b"");
+        scene.send(&reset);
+        scene.now += 3 * SECOND;
+        for turn in [&b"two"[..], b"three"] {
+            scene.send_all(talk.says(CLIENT, &get("/2"), 1_000));
+            scene.send_all(talk.says(SERVER, &ok(turn), 1_000));
+        }
+        scene.send_all(talk.close());
+        scene.end();
+        assert_eq!(scene.ids(), [1, 2]);
+        assert_eq!(scene.meta(1)["state"], "reset");
+        assert_eq!(scene.file(2, File::Client), get("/2").repeat(2));
+        assert_eq!(scene.file(2, File::Server), [ok(b"two"), ok(b"three")].concat());
+        assert_eq!(scene.counters().late, 0);
+    }
+}
+
 #[test]
 fn datagrams_after_a_silence_are_another_conversation() {
     let mut scene = Scene::new(free());

@@ -16,8 +16,8 @@ use std::time::Duration;
 use capture::extent::Extent;
 use capture::tcp::seq::Sequence;
 use capture::tcp::{
-    Absence, Bytes, Connection, Counters, Direction, Event, Flags, Ports, Segment, Settings, State,
-    Verdict,
+    Absence, Bytes, Connection, Counters, Direction, Event, Flags, Ports, Scale, Segment, Settings,
+    State, Verdict,
 };
 use capture::time::Timestamp;
 
@@ -43,6 +43,7 @@ pub(crate) struct Sent<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) wire_len: Option<u32>,
     pub(crate) window: u16,
+    pub(crate) scale: Scale,
 }
 
 pub(crate) struct World {
@@ -99,6 +100,7 @@ impl World {
                 rst: sent.flags.contains('R'),
             },
             window: sent.window,
+            scale: sent.scale,
             payload: if len == 0 { &[] } else { &extents },
             wire_len: sent.wire_len.unwrap_or(len),
         };
@@ -163,7 +165,7 @@ macro_rules! send {
     (@side a) => { $crate::tcp_exchange::A };
     (@side b) => { $crate::tcp_exchange::B };
     ($world:expr, $side:tt $flags:literal $sequence:expr $(, ack $ack:expr)? $(, win $window:literal)?
-     $(, wire $wire:literal)? $(, $data:literal)?) => {{
+     $(, scale $scale:literal)?     $(, wire $wire:literal)? $(, $data:literal)?) => {{
         #[allow(unused_mut, unused_assignments, reason = "not every segment has everything")]
         let mut sent = $crate::tcp_exchange::Sent {
             direction: $crate::send!(@side $side),
@@ -173,9 +175,11 @@ macro_rules! send {
             data: b"",
             wire_len: None,
             window: 500,
+            scale: capture::tcp::Scale::Absent,
         };
         $( sent.acknowledgment = Some($ack); )?
         $( sent.window = $window; )?
+        $( sent.scale = capture::tcp::Scale::By($scale); )?
         $( sent.wire_len = Some($wire); )?
         $( sent.data = str::as_bytes($data); )?
         $world.send(sent)

@@ -14,7 +14,7 @@ use crate::flow::window::Window;
 use crate::linktype::LinkType;
 use crate::record::Record;
 use crate::tcp::seq::Sequence;
-use crate::tcp::{Flags, Segment, Verdict};
+use crate::tcp::{Flags, Scale, Segment, Verdict};
 
 /// Packets of a flow after which it gives up memory for what the store has dropped.
 const EXPIRE_EVERY: usize = 64;
@@ -204,6 +204,11 @@ fn segment<'a>(tcp: &Tcp, arrival: &Arrival, payload: &'a [Extent], wire_len: u3
             rst: tcp.flags.contains(TcpFlags::RST),
         },
         window: tcp.window,
+        scale: match tcp.window_scale {
+            Some(shift) => Scale::By(shift),
+            None if tcp.has_all_options => Scale::Absent,
+            None => Scale::Unknown,
+        },
         payload,
         wire_len,
     }

@@ -10,9 +10,11 @@
 //! Data in a SYN is data (RFC 7413).
 //!
 //! **Reset.** A RST counts if its number lies between what its sender's peer has acknowledged and
-//! the furthest place a window reaches; or, from a sender of which nothing is known, if it acknowledges
-//! the peer's SYN or data. A RST whose alleged sender goes on with new bytes afterwards was someone
-//! else's: it is `rejected` and the connection lives on.
+//! the end of the window that the peer has advertised last, or anywhere near if the window's scale is
+//! not known; or, from a sender of which nothing is known, if it acknowledges the peer's SYN or data.
+//! A RST whose alleged sender goes on with new bytes afterwards, or acknowledges new ones, was
+//! someone else's: it is `rejected` and the connection lives on. If that comes when the connection is
+//! over already, or the other side goes on then, it is another connection.
 //!
 //! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs, a
 //! reset or is closed; if it is opening and nobody has answered; or after `reuse_after` of silence.
@@ -49,7 +51,7 @@ pub struct Connection {
     syn_ack_seen: bool,
     is_open: bool,
     closed: Option<State>,
-    reset: Option<Reset>,
+    reset: Option<Box<Reset>>,
     challenger: Option<Challenger>,
     first_fin: Option<Direction>,
     syn_time: Option<Timestamp>,
@@ -228,7 +230,7 @@ impl Connection {
     /// Who ended it: the sender of the first FIN, or of a reset before any FIN.
     #[must_use]
     pub fn closed_by(&self) -> Option<Direction> {
-        self.valid_fin().or_else(|| self.reset.map(|reset| reset.by))
+        self.valid_fin().or_else(|| self.reset.as_deref().map(|reset| reset.by))
     }
 
     /// Microseconds from the SYN (the last of them, if it was repeated) to the acknowledgment of the
@@ -321,13 +323,14 @@ impl Connection {
         let stream = self.stream(direction);
         let mut announce = Announce { direction, events };
         let is_believed = stream.receive(segment, window, settings, bytes, &mut announce);
-        stream.window = Some(segment.window);
         if segment.flags.fin && self.half(direction).fin().is_some() {
             self.first_fin = self.valid_fin().or(Some(direction));
         }
         if !is_believed {
             return false;
         }
+        let scale = self.half(other).scale();
+        self.stream(direction).note_window(segment, scale);
         if let Some(number) = segment.acknowledgment {
             let peer = self.stream(other);
             peer.hint(number, has_beginning, segment.time, settings);

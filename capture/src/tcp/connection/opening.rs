@@ -82,19 +82,28 @@ impl Connection {
         } else if state == State::TimedOut {
             segment.wire_len > 0
         } else {
-            segment.wire_len > 0
-                && match stream.place(segment.sequence, segment.wire_len, settings) {
-                    Place::Far => is_known,
-                    Place::Near(offset) => {
-                        // Open to the end of the capture, or evicted: it may go on.
-                        let may_go_on = !matches!(state, State::Closed | State::Reset);
-                        may_go_on
-                            && is_known
-                            && u64::try_from(offset).is_ok_and(|offset| offset >= stream.anchor())
-                    }
-                }
+            is_known && self.goes_on(state, segment, settings)
         };
         if is_new { Verdict::NewConnection } else { Verdict::Late }
+    }
+
+    /// A segment without SYN, of a side that was seen, for a connection that is over: whether this
+    /// is not the end of it.
+    fn goes_on(&self, state: State, segment: &Segment<'_>, settings: &Settings) -> bool {
+        let stream = self.half(segment.direction);
+        let len = segment.wire_len;
+        let Place::Near(offset) = stream.place(segment.sequence, len, settings) else {
+            return len > 0;
+        };
+        match state {
+            // Reset by somebody else, or a FIN that was somebody else's: both sides go on where they
+            // were. What was seen before is a straggler.
+            State::Reset if segment.flags.fin && stream.fin().is_none() => true,
+            State::Reset => stream.lacks(offset, len),
+            State::Closed => !stream.is_fin_acked() && stream.lacks(offset, len),
+            // Open to the end of the capture, or evicted: it may go on.
+            _ => len > 0 && u64::try_from(offset).is_ok_and(|offset| offset >= stream.anchor()),
+        }
     }
 
     pub(super) fn syn(&mut self, segment: &Segment<'_>, settings: &Settings) -> Syn {
@@ -142,6 +151,7 @@ impl Connection {
             }
         }
         self.stream(direction).syn_seen = true;
+        self.stream(direction).note_scale(segment.scale);
         self.note_syn(segment, settings);
         Syn::Believed
     }

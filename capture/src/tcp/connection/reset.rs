@@ -2,12 +2,19 @@
 
 use super::Connection;
 use crate::tcp::segment::{Direction, Segment, Settings};
-use crate::tcp::stream::Place;
+use crate::tcp::stream::{Place, passed};
+use crate::time::Timestamp;
 
+/// A reset that was taken, and how far everything was when it came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reset {
     pub(super) by: Direction,
     at: u64,
+    time: Timestamp,
+    /// End of what was known of its sender's stream.
+    sent: u64,
+    /// The same of the other one.
+    heard: u64,
 }
 
 impl Connection {
@@ -16,54 +23,75 @@ impl Connection {
         let (direction, other) = (segment.direction, segment.direction.other());
         let stream = self.half(direction);
         let peer = self.half(other);
-        let answers = segment.acknowledgment.is_none_or(|number| {
-            !peer.is_known()
-                || match peer.place(number, 0, settings) {
-                    Place::Near(offset) => u64::try_from(offset)
-                        .is_ok_and(|offset| offset <= peer.anchor().saturating_add(1)),
-                    Place::Far => false,
-                }
+        let answered = segment.acknowledgment.filter(|_| peer.is_known()).map(|number| match peer
+            .place(number, 0, settings)
+        {
+            Place::Near(offset) => u64::try_from(offset)
+                .ok()
+                .filter(|offset| *offset <= peer.anchor().saturating_add(1)),
+            Place::Far => None,
         });
         let at = if stream.is_known() {
-            stream.accepts_reset(segment.sequence, settings)
+            stream.accepts_reset(segment.sequence, peer.window, settings)
         } else {
             // To a SYN, or from a side that was never seen.
-            answers.then_some(0)
+            answered.is_none_or(|offset| offset.is_some()).then_some(0)
         };
         let Some(at) = at else {
             return false;
         };
         if self.reset.is_none() {
+            let heard = peer.known_end().max(answered.flatten().unwrap_or(0));
+            let (by, time, sent) = (direction, segment.time, stream.known_end());
             let knows = segment.acknowledgment.is_some() && stream.is_known();
             if let Some(number) = segment.acknowledgment {
                 self.stream(other).reset_acknowledges(number, settings);
             }
             self.stream(direction).reset_at(knows.then_some(at));
-            self.reset = Some(Reset { by: direction, at });
+            self.reset = Some(Box::new(Reset { by, at, time, sent, heard }));
         }
         true
     }
 
     /// The alleged sender of a reset goes on: it was not its own. Whether there was none.
     pub(super) fn doubt_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
-        let Some(reset) = self.reset.filter(|reset| reset.by == segment.direction) else {
+        let Some(reset) = self.reset.as_deref().filter(|reset| reset.by == segment.direction)
+        else {
             return true;
         };
-        let len = segment.wire_len;
-        let stream = self.stream(segment.direction);
-        let goes_on = match stream.place(segment.sequence, len, settings) {
-            Place::Near(offset) if len > 0 || segment.flags.fin => {
-                let end = offset.saturating_add(len.into());
-                let end = end.saturating_add(segment.flags.fin.into());
-                u64::try_from(end).is_ok_and(|end| end > reset.at)
-            }
-            _ => false,
-        };
-        if goes_on {
-            stream.reset_at(None);
-            self.stream(segment.direction.other()).reset_at(None);
-            self.reset = None;
+        if !self.contradicts(reset, segment, settings) {
+            return true;
         }
-        !goes_on
+        self.stream(segment.direction).reset_at(None);
+        self.stream(segment.direction.other()).reset_at(None);
+        self.reset = None;
+        false
+    }
+
+    /// Whether a segment of its sender shows that a reset was not its own:
+    ///
+    /// * it goes on behind the place of the reset; or
+    /// * it fills what was between the last byte seen and that place, so much later that it cannot
+    ///   have been captured in another order; or
+    /// * it acknowledges what the other side was seen to send after the reset, when its sender would
+    ///   have known of no connection any more.
+    fn contradicts(&self, reset: &Reset, segment: &Segment<'_>, settings: &Settings) -> bool {
+        let near = |place| match place {
+            Place::Near(offset) => u64::try_from(offset).ok(),
+            Place::Far => None,
+        };
+        let len = segment.wire_len.saturating_add(segment.flags.fin.into());
+        let stream = self.half(segment.direction);
+        let end = near(stream.place(segment.sequence, segment.wire_len, settings))
+            .filter(|_| len > 0)
+            .map_or(0, |offset| offset.saturating_add(len.into()));
+        let peer = self.half(segment.direction.other());
+        let acknowledged = segment
+            .acknowledgment
+            .and_then(|number| near(peer.place(number, 0, settings)))
+            .unwrap_or(0);
+        end > reset.at
+            || (end > reset.sent && passed(reset.time, segment.time, settings.gap_wait))
+            || (acknowledged > reset.heard && acknowledged <= peer.seen_end())
     }
 }

@@ -1,6 +1,6 @@
 //! Where a stream ends: a FIN, a reset, or the end of its connection.
 
-use super::{Announce, Place, Stream};
+use super::{Announce, Place, Stream, Window};
 use crate::tcp::assembler::Bytes;
 use crate::tcp::segment::{Segment, Settings};
 use crate::tcp::seq::Sequence;
@@ -37,17 +37,20 @@ impl Stream {
         is_believed
     }
 
-    /// A reset of the sender with this number: whether it is one the receiver would take.
+    /// A reset of the sender with this number: whether it is in the window of the receiver, who says
+    /// nothing to others (RFC 9293 3.10.7.4). If not at the very place that is next, a receiver asks
+    /// first (RFC 5961 3.2); but what is next is not known here if packets were not captured.
     pub(in crate::tcp) fn accepts_reset(
         &self,
         number: Sequence,
+        window: Option<Window>,
         settings: &Settings,
     ) -> Option<u64> {
         match self.place(number, 0, settings) {
             Place::Near(offset) => {
                 let offset = u64::try_from(offset).unwrap_or(0);
                 let received = self.acked.unwrap_or(0).min(self.highest);
-                (offset >= received).then_some(offset)
+                (received..=self.reset_limit(window)).contains(&offset).then_some(offset)
             }
             Place::Far => None,
         }

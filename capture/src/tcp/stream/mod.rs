@@ -25,15 +25,17 @@
 mod beginning;
 mod ending;
 mod gaps;
+mod window;
 
 use std::ops::Range;
 use std::time::Duration;
 
 use beginning::Start;
 use gaps::{Suspicion, Votes};
+pub(super) use window::Window;
 
-use super::assembler::{Assembler, Bytes, Inserted, Policy};
-use super::segment::{Counters, Direction, Event, Segment, Settings};
+use super::assembler::{Absence, Assembler, Bytes, Chunk, Inserted, Policy};
+use super::segment::{Counters, Direction, Event, Scale, Segment, Settings};
 use super::seq::Sequence;
 use crate::extent::Extent;
 use crate::time::Timestamp;
@@ -43,8 +45,9 @@ use crate::time::Timestamp;
 pub(super) struct Stream {
     pub(super) assembler: Assembler,
     pub(super) counters: Counters,
-    /// The last window the sender of this stream has advertised for the other one.
-    pub(super) window: Option<u16>,
+    /// What the sender of this stream has advertised for the other one.
+    pub(super) window: Option<Window>,
+    scale: Scale,
     /// A SYN of this direction was seen.
     pub(super) syn_seen: bool,
     start: Start,
@@ -111,8 +114,26 @@ impl Stream {
         self.assembler.end().max(self.highest).max(self.acked.unwrap_or(0))
     }
 
+    /// Stream offset behind everything that was seen, the FIN included.
+    pub(super) fn seen_end(&self) -> u64 {
+        self.highest.max(self.fin.map_or(0, |fin| fin.saturating_add(1)))
+    }
+
+    /// The same, with what was acknowledged though it was not seen.
+    pub(super) fn known_end(&self) -> u64 {
+        self.anchor().max(self.seen_end())
+    }
+
     pub(super) fn is_untouched(&self) -> bool {
         self.highest == 0
+    }
+
+    /// Whether one of `len` bytes at `offset` was never seen.
+    pub(super) fn lacks(&self, offset: i64, len: u32) -> bool {
+        let end = u64::try_from(offset.saturating_add(len.into())).unwrap_or(0);
+        let start = u64::try_from(offset).unwrap_or(0).min(end);
+        let is_missing = |chunk: Chunk| matches!(chunk.content, Err(Absence::Missing));
+        len > 0 && (end > self.anchor() || self.assembler.chunks(start..end).any(is_missing))
     }
 
     pub(super) fn place(&self, sequence: Sequence, len: u32, settings: &Settings) -> Place {
@@ -161,7 +182,7 @@ impl Stream {
     pub(super) fn receive(
         &mut self,
         segment: &Segment<'_>,
-        window: Option<u16>,
+        window: Option<Window>,
         settings: &Settings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
@@ -206,7 +227,7 @@ impl Stream {
             offset = 0;
         }
         self.votes = None;
-        let is_probe = window == Some(0)
+        let is_probe = window.is_some_and(Window::is_zero)
             && len == 1
             && !segment.flags.fin
             && u64::try_from(offset) == Ok(self.highest);

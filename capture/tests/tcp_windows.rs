@@ -1,0 +1,169 @@
+//! What a receiver would not take: resets, data and FINs out of its window, one situation a test.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers of tests are small"
+)]
+
+mod tcp_exchange;
+
+use std::time::Duration;
+
+use capture::tcp::{State, Verdict};
+use tcp_exchange::{A, B, World, world};
+
+/// After SYN and SYN-ACK with these bits to shift windows by, and a request and its answer.
+fn scaled() -> World {
+    let mut w = world();
+    let _ = send!(w, a "S" -1, win 64_000, scale 7);
+    let _ = send!(w, b "S" -1, ack 0, win 64_000, scale 3);
+    let _ = send!(w, a "" 0, ack 0);
+    let _ = send!(w, a "" 0, ack 0, "ask");
+    let _ = send!(w, b "" 0, ack 3, "answer");
+    let _ = send!(w, a "" 3, ack 6);
+    w
+}
+
+#[test]
+fn the_window_of_a_reset_is_the_one_its_receiver_said_last() {
+    let mut w = scaled();
+    // 500 of them by 8 bytes.
+    let _ = send!(w, a "R" 3 + 4_001);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "R" 3 + 4_000);
+    assert_eq!(w.state(), State::Reset);
+    let mut w = scaled();
+    // And 500 by 128.
+    let _ = send!(w, b "R" 6 + 64_001);
+    assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+    let _ = send!(w, b "R" 6 + 64_000);
+    assert_eq!(w.state(), State::Reset);
+    // The window in a SYN is not scaled.
+    let mut w = world();
+    let _ = send!(w, a "S" -1, scale 7);
+    let _ = send!(w, b "S" -1, ack 0, scale 7);
+    let _ = send!(w, a "R" 501);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Opening, 1));
+}
+
+#[test]
+fn without_scaling_on_both_sides_there_is_none() {
+    let mut w = world();
+    let _ = send!(w, a "S" -1, scale 7);
+    let _ = send!(w, b "S" -1, ack 0);
+    let _ = send!(w, a "" 0, ack 0);
+    let _ = send!(w, b "" 0, ack 0, "answer");
+    let _ = send!(w, b "R" 507);
+    assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+    let _ = send!(w, b "R" 506);
+    assert_eq!(w.state(), State::Reset);
+}
+
+#[test]
+fn a_window_of_zero_takes_a_reset_at_its_place_only() {
+    let mut w = world();
+    w.handshake();
+    let _ = send!(w, a "" 0, ack 0, "abc");
+    let _ = send!(w, b "" 0, ack 3, win 0);
+    let _ = send!(w, a "R" 4);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "R" 3);
+    assert_eq!(w.state(), State::Reset);
+}
+
+/// Of a window whose scale was not seen nothing is known.
+#[test]
+fn a_reset_of_a_connection_without_beginning_may_be_far_off() {
+    let mut w = world();
+    let _ = send!(w, b "S" -1, ack 0, scale 3);
+    let _ = send!(w, a "" 0, ack 0, "ask");
+    let _ = send!(w, b "R" 1_000_000, ack 3);
+    assert_eq!(w.state(), State::Reset);
+    let mut w = world();
+    let _ = send!(w, a "" 0, ack 0, "ask");
+    let _ = send!(w, b "" 0, ack 3, "answer");
+    let _ = send!(w, b "R" 1_000_000, ack 3);
+    assert_eq!(w.state(), State::Reset);
+}
+
+/// Its sender would have known of no connection any more.
+#[test]
+fn who_acknowledges_what_came_after_its_reset_has_sent_none() {
+    let mut w = scaled();
+    // In the window, and not where the stream is.
+    let _ = send!(w, a "R" 103);
+    let _ = send!(w, b "" 6, ack 3);
+    let _ = send!(w, a "" 3, ack 6, "more");
+    // May have been sent before it.
+    assert_eq!(w.state(), State::Reset);
+    let _ = send!(w, b "" 6, ack 7, "again");
+    assert_eq!(w.state(), State::Reset);
+    let _ = send!(w, a "" 7, ack 11);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "F" 7, ack 11);
+    let _ = send!(w, b "F" 11, ack 8);
+    let _ = send!(w, a "" 8, ack 12);
+    assert_eq!((w.state(), w.connection.closed_by()), (State::Closed, Some(A)));
+    assert_eq!((w.stream(A), w.stream(B)), ("askmore".into(), "answeragain".into()));
+}
+
+#[test]
+fn what_was_sent_before_a_reset_does_not_undo_it() {
+    let mut w = scaled();
+    let _ = send!(w, b "" 6, ack 3, "again");
+    let _ = send!(w, a "R" 7, ack 6);
+    // Captured in another order, or on its way when the reset came.
+    let _ = send!(w, a "" 3, ack 11, "more");
+    let _ = send!(w, b "" 11, ack 3, "and on");
+    let _ = send!(w, b "F" 17, ack 7);
+    assert_eq!(w.state(), State::Reset);
+    w.close();
+    assert_eq!((w.stream(A), w.counters(A).rejected), ("askmore".into(), 0));
+}
+
+#[test]
+fn bytes_long_after_a_reset_and_before_its_place_undo_it() {
+    let mut w = scaled();
+    let _ = send!(w, a "R" 103);
+    w.sleep(Duration::from_millis(1_100));
+    let _ = send!(w, a "" 3, ack 6, "more");
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+}
+
+/// It was somebody else's, and the connection had nothing to say for a while.
+#[test]
+fn what_goes_on_after_a_reset_that_is_over_is_another_connection() {
+    for by_sender in [true, false] {
+        for at in [3, 103] {
+            let mut w = scaled();
+            let _ = send!(w, a "R" at, ack 6);
+            w.sleep(Duration::from_secs(3));
+            assert!(w.connection.is_closed());
+            // Stragglers.
+            assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
+            assert_eq!(send!(w, b "" 0, ack 3, "answer"), Verdict::Late);
+            assert_eq!(send!(w, b "" 6, ack 3), Verdict::Late);
+            let verdict = if by_sender {
+                send!(w, a "" 3, ack 6, "more")
+            } else {
+                send!(w, b "" 6, ack 3, "more")
+            };
+            assert_eq!(verdict, Verdict::NewConnection);
+            assert_eq!(send!(w, a "F" 3, ack 6), Verdict::NewConnection);
+        }
+    }
+}
+
+/// Both FINs were somebody else's, and nobody has acknowledged them.
+#[test]
+fn what_goes_on_after_fins_that_are_over_is_another_connection() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 103, ack 6);
+    let _ = send!(w, b "F" 106, ack 3);
+    w.sleep(Duration::from_secs(61));
+    assert_eq!(w.state(), State::Closed);
+    assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
+    assert_eq!(send!(w, a "" 3, ack 6, "more"), Verdict::NewConnection);
+}
