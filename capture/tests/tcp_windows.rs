@@ -167,3 +167,122 @@ fn what_goes_on_after_fins_that_are_over_is_another_connection() {
     assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
     assert_eq!(send!(w, a "" 3, ack 6, "more"), Verdict::NewConnection);
 }
+
+/// Twice the largest window of B, which was that of its SYN-ACK, behind what is known.
+const FAR: i64 = 2 * 65_535;
+
+#[test]
+fn data_far_out_of_the_window_is_not_of_the_stream() {
+    for far in [FAR + 1, 40_000_000] {
+        let mut w = scaled();
+        let _ = send!(w, a "" 3 + far, ack 6, "EVIL");
+        let _ = send!(w, a "" 3, ack 6, "more");
+        let _ = send!(w, b "" 6, ack 7);
+        let _ = send!(w, a "F" 7, ack 6);
+        let _ = send!(w, b "F" 6, ack 8);
+        let _ = send!(w, a "" 8, ack 7);
+        assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
+        w.close();
+        assert_eq!(w.stream(A), "askmore");
+    }
+    // Captures lose packets: so much may be ahead.
+    let mut w = scaled();
+    let _ = send!(w, a "" 3 + FAR, ack 6, "more");
+    let _ = send!(w, b "" 6, ack 7 + FAR);
+    w.close();
+    assert_eq!(w.connection.assembler(A).missing_bytes() as i64, FAR);
+    assert_eq!(w.counters(A).rejected, 0);
+}
+
+#[test]
+fn a_fin_far_out_of_the_window_is_none() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 3 + FAR + 1, ack 6);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "F" 3, ack 6, "more");
+    let _ = send!(w, b "F" 6, ack 8);
+    let _ = send!(w, a "" 8, ack 7);
+    assert_eq!((w.state(), w.stream(A)), (State::Closed, "askmore".into()));
+}
+
+/// The capture had an outage, and more than a window was sent meanwhile.
+#[test]
+fn after_an_outage_the_sender_is_followed_and_nothing_is_lost() {
+    // Others that follow on it.
+    for copies in [1, 2] {
+        let mut w = scaled();
+        for at in [0, 4, 8] {
+            for _ in 0..copies {
+                let _ = send!(w, a "" 1_000_000 + at, ack 6, "more");
+            }
+        }
+        w.close();
+        let stream = w.connection.assembler(A);
+        assert_eq!((stream.end(), stream.missing_bytes()), (1_000_012, 999_997));
+        assert_eq!(w.counters(A).rejected, 0);
+    }
+    // Its acknowledgment, and a FIN.
+    let mut w = scaled();
+    let _ = send!(w, a "" 1_000_000, ack 6, "more");
+    let _ = send!(w, a "F" 1_000_004, ack 6);
+    let _ = send!(w, a "" 0, ack 6, "ask");
+    let _ = send!(w, b "F" 6, ack 1_000_005);
+    let _ = send!(w, a "" 1_000_005, ack 7);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 0));
+    w.close();
+    let stream = w.connection.assembler(A);
+    assert_eq!((stream.end(), stream.missing_bytes()), (1_000_004, 999_997));
+}
+
+/// Without the receiver, or its scale, nothing is known of its window.
+#[test]
+fn where_no_window_is_known_nothing_is_out_of_it() {
+    let mut only_one = world();
+    let _ = send!(only_one, a "S" -1);
+    let mut middle = world();
+    let _ = send!(middle, a "" 0, ack 0, "ask");
+    let _ = send!(middle, b "" 0, ack 3);
+    let mut half = world();
+    let _ = send!(half, b "S" -1, ack 0, scale 7);
+    let _ = send!(half, a "" 0, ack 0);
+    let _ = send!(half, b "" 0, ack 0);
+    for mut w in [only_one, middle, half] {
+        let _ = send!(w, a "" 40_000_000, ack 0, "more");
+        w.close();
+        assert_eq!((w.connection.assembler(A).end(), w.counters(A).rejected), (40_000_004, 0));
+    }
+}
+
+#[test]
+fn of_two_fins_the_one_that_is_acknowledged_holds() {
+    // That of somebody else comes first.
+    let mut w = scaled();
+    let _ = send!(w, a "F" 60_003, ack 6);
+    let _ = send!(w, a "" 3, ack 6, "more");
+    let _ = send!(w, b "" 6, ack 7);
+    let _ = send!(w, a "F" 7, ack 6);
+    assert_eq!(w.state(), State::Closing);
+    let _ = send!(w, b "F" 6, ack 8);
+    let _ = send!(w, a "" 8, ack 7);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
+    w.close();
+    assert_eq!(w.stream(A), "askmore");
+    // It comes second, and what was sent before the other one was not captured.
+    let mut w = scaled();
+    let _ = send!(w, a "F" 7, ack 6);
+    let _ = send!(w, a "F" 3, ack 6);
+    let _ = send!(w, b "F" 6, ack 8);
+    let _ = send!(w, a "" 8, ack 7);
+    w.close();
+    assert_eq!((w.state(), w.stream(A)), (State::Closed, "ask....".into()));
+}
+
+/// Nobody acknowledges either of them.
+#[test]
+fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 10, ack 6);
+    let _ = send!(w, a "F" 3, ack 6);
+    w.close();
+    assert_eq!(w.stream(A), "ask");
+}

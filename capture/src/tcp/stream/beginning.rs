@@ -108,5 +108,7 @@ impl Stream {
         self.reset = self.reset.map(move_by);
         self.probe = self.probe.take().map(|probe| Box::new((move_by(probe.0), probe.1)));
         self.suspicion = None;
+        self.votes = None;
+        self.rival = None;
     }
 }

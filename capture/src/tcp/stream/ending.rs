@@ -28,6 +28,9 @@ impl Stream {
                 return false;
             }
             self.fin = Some(end);
+        } else if segment.flags.fin && self.may_end(end) {
+            self.rival = Some(Box::new(end));
+            self.settle_rivals();
         } else if segment.flags.fin {
             is_believed &= self.fin == Some(end);
             if is_believed && segment.wire_len == 0 {
@@ -35,6 +38,30 @@ impl Stream {
             }
         }
         is_believed
+    }
+
+    /// Whether the stream may end here and not at its FIN, which is further off.
+    fn may_end(&self, end: u64) -> bool {
+        let is_open = !self.is_fin_acked() && !self.ended;
+        let acked = self.acked.unwrap_or(0);
+        is_open
+            && self.fin.is_some_and(|fin| end < fin)
+            && end >= self.highest.max(self.assembler.end())
+            && acked <= end.saturating_add(1)
+    }
+
+    /// Of two FINs, the one that is acknowledged holds.
+    pub(super) fn settle_rivals(&mut self) {
+        let Some(end) = self.rival.as_deref().copied() else {
+            return;
+        };
+        if !self.may_end(end) {
+            self.rival = None;
+        } else if self.acked == Some(end.saturating_add(1)) {
+            self.rival = None;
+            self.fin = Some(end);
+            self.counters.rejected = self.counters.rejected.saturating_add(1);
+        }
     }
 
     /// A reset of the sender with this number: whether it is in the window of the receiver, who says
@@ -87,6 +114,11 @@ impl Stream {
         let mut end = self.highest.max(self.reset.unwrap_or(0)).max(self.proven());
         if fin_acked && self.fin.is_none() && self.acked == Some(end) && end > self.highest {
             end = end.saturating_sub(1);
+        }
+        // Nobody has acknowledged either: the one that claims no byte that was not seen.
+        let rival = self.rival.take().filter(|rival| self.may_end(**rival));
+        if let Some(rival) = rival.filter(|rival| **rival == end) {
+            self.fin = Some(*rival);
         }
         if let Some(fin) = self.fin {
             self.assembler.cut_pending(fin);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::window::Stray;
 use super::{Announce, Stream, after, passed};
 use crate::tcp::segment::Settings;
 use crate::tcp::seq::Sequence;
@@ -19,10 +20,12 @@ pub(super) struct Suspicion {
 }
 
 /// Segments at an unexpected place that follow on each other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Votes {
     next: Sequence,
     count: u8,
+    /// Those that are not further off than sequence numbers tell.
+    pub(super) strays: Vec<Stray>,
 }
 
 impl Stream {
@@ -103,17 +106,24 @@ impl Stream {
         self.highest = self.highest.max(target);
     }
 
+    /// Somebody is at an unexpected place. Whether enough others were there.
+    pub(super) fn agrees(&mut self, sequence: Sequence, len: u32) -> bool {
+        let next = sequence.plus(len);
+        match self.votes.as_deref_mut() {
+            // Captured twice.
+            Some(votes) if len > 0 && votes.next == next => {}
+            Some(votes) if (0..=1 << 20).contains(&sequence.since(votes.next)) => {
+                votes.count = votes.count.saturating_add(1);
+                votes.next = next;
+            }
+            _ => self.votes = Some(Box::new(Votes { next, count: 1, strays: Vec::new() })),
+        }
+        self.votes.as_ref().is_some_and(|votes| votes.count >= VOTES)
+    }
+
     /// Somebody is at a far place; where that is, if enough others were there.
     pub(super) fn vote(&mut self, sequence: Sequence, len: u32) -> Option<u64> {
-        let next = sequence.plus(len);
-        let count = match self.votes {
-            Some(votes) if (0..=1 << 20).contains(&sequence.since(votes.next)) => {
-                votes.count.saturating_add(1)
-            }
-            _ => 1,
-        };
-        if count < VOTES {
-            self.votes = Some(Votes { next, count });
+        if !self.agrees(sequence, len) {
             return None;
         }
         self.votes = None;

@@ -20,7 +20,11 @@
 //!
 //! **End.** A FIN that nobody has acknowledged is forgotten if its sender goes on behind it, so a
 //! stream has ended once its FIN is acknowledged, or nothing of the receiver is captured, or the
-//! connection is closed.
+//! connection is closed. Of two FINs the one that is acknowledged holds.
+//!
+//! **Window.** Data and FINs by more than twice the largest window that the receiver ever advertised
+//! behind everything known are `rejected`, as somebody else's, unless the receiver acknowledges them
+//! or two more follow on them. Windows are only known if both SYNs were seen.
 
 mod beginning;
 mod ending;
@@ -60,11 +64,13 @@ pub(super) struct Stream {
     acked: Option<u64>,
     /// Offset of the FIN.
     fin: Option<u64>,
+    /// Of another FIN before it: that one holds which is acknowledged.
+    rival: Option<Box<u64>>,
     ended: bool,
     /// Where a reset of the sender says that the stream ends.
     reset: Option<u64>,
     suspicion: Option<Box<Suspicion>>,
-    votes: Option<Votes>,
+    votes: Option<Box<Votes>>,
     /// A window probe that nobody has taken yet.
     probe: Option<Box<(u64, Extent)>>,
 }
@@ -168,6 +174,8 @@ impl Stream {
         };
         if self.acked.is_none_or(|acked| acked < offset) {
             self.acked = Some(offset);
+            self.take_strays(offset, settings, bytes, announce);
+            self.settle_rivals();
             if self.probe.as_ref().is_some_and(|probe| offset > probe.0) {
                 self.take_probe(settings, bytes);
             }
@@ -204,8 +212,14 @@ impl Stream {
             }
         }
         let mut offset = match self.place(sequence, len, settings) {
-            Place::Near(offset) => offset,
-            Place::Far if len == 0 && !segment.flags.fin => return true,
+            Place::Near(offset) if !self.is_far_out(offset, window) => offset,
+            _ if len == 0 && !segment.flags.fin => return true,
+            Place::Near(offset) => {
+                if !self.stray(offset, segment, settings, bytes, announce) {
+                    return false;
+                }
+                offset
+            }
             Place::Far => {
                 let Some(offset) = self.vote(sequence, len) else {
                     return false;
@@ -226,7 +240,6 @@ impl Stream {
             self.move_origin(sequence);
             offset = 0;
         }
-        self.votes = None;
         let is_probe = window.is_some_and(Window::is_zero)
             && len == 1
             && !segment.flags.fin
@@ -236,7 +249,22 @@ impl Stream {
             self.probe = Some(Box::new((self.highest, extent.part(0, 1))));
             return true;
         }
-        let end = offset.saturating_add(len.into());
+        self.put(offset, segment, settings, bytes, announce)
+    }
+
+    /// Payload and FIN of a segment that is at `offset`.
+    fn put(
+        &mut self,
+        offset: i64,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) -> bool {
+        let end = offset.saturating_add(segment.wire_len.into());
+        if segment.flags.fin || u64::try_from(end).is_ok_and(|end| end > self.highest) {
+            self.votes = None;
+        }
         let is_believed = self.fin_allows(end, segment);
         self.payload(offset, segment, settings, bytes, announce);
         is_believed
