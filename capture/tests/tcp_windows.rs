@@ -286,3 +286,71 @@ fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {
     w.close();
     assert_eq!(w.stream(A), "ask");
 }
+
+/// Only the SYN of the second connection was not captured.
+#[test]
+fn a_syn_ack_that_is_acknowledged_begins_another_connection() {
+    // The client's acknowledgment, its data, and the server's data.
+    for next in 0..3 {
+        let mut w = scaled();
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::Taken);
+        assert_eq!(w.counters(B).rejected, 1);
+        let verdict = match next {
+            0 => send!(w, a "" 900_000, ack 7_000_001),
+            1 => send!(w, a "" 900_000, ack 7_000_001, "ask"),
+            _ => send!(w, b "" 7_000_001, ack 900_000, "hello"),
+        };
+        assert_eq!(verdict, Verdict::NewConnection);
+    }
+    // The SYN comes late.
+    let mut w = scaled();
+    let _ = send!(w, b "S" 7_000_000, ack 900_000);
+    assert_eq!(send!(w, a "S" 899_999), Verdict::NewConnection);
+}
+
+#[test]
+fn a_syn_ack_behind_the_end_begins_another_connection() {
+    let mut closing = scaled();
+    let _ = send!(closing, a "F" 3, ack 6);
+    let _ = send!(closing, b "F" 6, ack 4);
+    let _ = send!(closing, a "" 4, ack 7);
+    let mut reset = scaled();
+    let _ = send!(reset, a "R" 3, ack 6);
+    for mut w in [closing, reset] {
+        // The old one again.
+        assert_eq!(send!(w, b "S" -1, ack 0), Verdict::Taken);
+        // An answer to the same SYN with another number.
+        assert_eq!(send!(w, b "S" 5_000_000, ack 0), Verdict::Taken);
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::NewConnection);
+        w.sleep(Duration::from_secs(3));
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::NewConnection);
+    }
+}
+
+/// Neither the one that a receiver answers with what it expects, nor one where its alleged sender is.
+#[test]
+fn a_syn_ack_of_somebody_else_begins_nothing() {
+    for at in [7_000_000, 5, 100, -1_000_000] {
+        for acknowledgment in [900_000, 3] {
+            let mut w = scaled();
+            assert_eq!(send!(w, b "S" at, ack acknowledgment), Verdict::Taken);
+            assert_eq!(send!(w, a "" 3, ack 6), Verdict::Taken);
+            assert_eq!(send!(w, b "" 6, ack 3, "again"), Verdict::Taken);
+            assert_eq!(send!(w, a "" 3, ack 11, "more"), Verdict::Taken);
+            assert_eq!((w.stream(A), w.stream(B)), ("askmore".into(), "answeragain".into()));
+            assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+        }
+    }
+}
+
+/// Of the second connection neither SYN was captured.
+#[test]
+fn data_far_out_of_the_window_of_one_that_is_closed_is_of_another() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 3, ack 6);
+    let _ = send!(w, b "F" 6, ack 4);
+    let _ = send!(w, a "" 4, ack 7);
+    w.sleep(Duration::from_secs(3));
+    assert_eq!(send!(w, a "" 3, ack 7, "late"), Verdict::Late);
+    assert_eq!(send!(w, a "" 900_000, ack 7_000_000, "ask"), Verdict::NewConnection);
+}

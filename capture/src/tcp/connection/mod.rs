@@ -19,7 +19,9 @@
 //! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs, a
 //! reset or is closed; if it is opening and nobody has answered; or after `reuse_after` of silence.
 //! Otherwise it is kept in mind and `rejected`, and the new connection begins with the
-//! segment that goes on from it: the SYN-ACK, or the sender's next.
+//! segment that goes on from it: the SYN-ACK, or the sender's next. So with a SYN-ACK out of the
+//! window whose SYN was not captured: at once if this one has two FINs or a reset, else with the
+//! segment that has both of its numbers.
 //!
 //! **Ending.** After a reset, or two FINs that are acknowledged or have all bytes before them, the
 //! connection waits for `linger` of silence and is closed. With one FIN, it is closed after `closing_timeout`,

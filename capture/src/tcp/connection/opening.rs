@@ -25,6 +25,8 @@ pub struct Ports {
 pub(super) struct Challenger {
     direction: Direction,
     first: Sequence,
+    /// What it acknowledges.
+    peer: Option<Sequence>,
 }
 
 /// What the SYN of a segment means.
@@ -95,6 +97,9 @@ impl Connection {
         let Place::Near(offset) = stream.place(segment.sequence, len, settings) else {
             return len > 0;
         };
+        if stream.is_far_out(offset, self.half(segment.direction.other()).window) {
+            return len > 0;
+        }
         match state {
             // Reset by somebody else, or a FIN that was somebody else's: both sides go on where they
             // were. What was seen before is a straggler.
@@ -124,7 +129,10 @@ impl Connection {
                 match peer.place(number, 0, settings) {
                     Place::Near(offset)
                         if u64::try_from(offset).is_ok_and(|offset| offset <= peer.anchor()) => {}
-                    _ => return Syn::Rejected,
+                    _ => {
+                        self.challenge(segment, settings);
+                        return Syn::Rejected;
+                    }
                 }
             }
         }
@@ -146,7 +154,7 @@ impl Connection {
             let is_before = !self.has_beginning
                 && (0..=1 << 20).contains(&self.half(direction).origin().since(first));
             if !is_before {
-                self.challenger = Some(Challenger { direction, first });
+                self.challenge(segment, settings);
                 return Syn::Rejected;
             }
         }
@@ -188,28 +196,56 @@ impl Connection {
         }
         let has_ended =
             self.reset.is_some() || (self.forward.fin().is_some() && self.backward.fin().is_some());
-        if segment.acknowledgment.is_some() {
-            return false;
-        }
         let peer = self.half(segment.direction.other());
+        if let Some(number) = segment.acknowledgment {
+            // Not to the SYN of this one, and its own was not captured.
+            let answers = peer.is_exact() && peer.origin() == number;
+            return has_ended && !answers && self.is_elsewhere(segment, settings);
+        }
         let is_unanswered = stream.syn_seen && peer.counters.packets == 0 && !self.is_open;
         has_ended
             || is_unanswered
             || (stream.syn_seen && passed(self.last, segment.time, settings.reuse_after))
     }
 
-    /// Whether a segment goes on from a SYN that did not fit.
+    /// Whether a SYN-ACK is none of this connection's: its number is in no window.
+    fn is_elsewhere(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
+        let (direction, other) = (segment.direction, segment.direction.other());
+        let stream = self.half(direction);
+        match stream.place(segment.sequence.plus(1), 0, settings) {
+            Place::Near(offset) => offset < 0 || stream.is_far_out(offset, self.half(other).window),
+            Place::Far => stream.is_known(),
+        }
+    }
+
+    /// Keeps a SYN that does not fit in mind. A SYN-ACK in the window may be made by somebody who
+    /// hopes for the sender to go on there.
+    fn challenge(&mut self, segment: &Segment<'_>, settings: &Settings) {
+        let (direction, first) = (segment.direction, segment.sequence.plus(1));
+        let peer = segment.acknowledgment;
+        if peer.is_none() || self.is_elsewhere(segment, settings) {
+            self.challenger = Some(Challenger { direction, first, peer });
+        }
+    }
+
+    /// Whether a segment goes on from a SYN that did not fit. From a SYN-ACK only with both of its
+    /// numbers; its own SYN may come behind it.
     fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
-        let Some(challenger) = self.challenger else {
+        let Some(Challenger { direction, first, peer }) = self.challenger else {
             return false;
         };
-        if segment.flags.rst {
+        let Segment { sequence, acknowledgment, flags, .. } = *segment;
+        if flags.rst {
             return false;
         }
-        if segment.direction == challenger.direction {
-            !segment.flags.syn && segment.sequence == challenger.first
-        } else {
-            segment.flags.syn && segment.acknowledgment == Some(challenger.first)
+        match (segment.direction == direction, peer) {
+            (true, None) => !flags.syn && sequence == first,
+            (true, Some(_)) => !flags.syn && sequence == first && acknowledgment == peer,
+            (false, None) => flags.syn && acknowledgment == Some(first),
+            (false, Some(peer)) if flags.syn => {
+                sequence.plus(1) == peer && acknowledgment.is_none()
+            }
+            (false, Some(peer)) => sequence == peer && acknowledgment == Some(first),
         }
     }
 
