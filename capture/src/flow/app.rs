@@ -63,6 +63,8 @@ pub(super) struct Probing {
     undecided: [Undecided; 2],
     /// Forward and backward: how far the stream was looked at.
     looked: [u64; 2],
+    /// Forward and backward: what the last segment looked at acknowledges of the other stream.
+    acknowledged: [u64; 2],
     /// Forward and backward: segments captured before the bytes in front of them, or before it was
     /// sure where their stream begins.
     marks: [Marks; 2],
@@ -81,6 +83,8 @@ pub(super) enum Found {
         request: Direction,
         /// Stream offsets, forward and backward, at which it begins.
         begins: [u64; 2],
+        /// Messages under way are to be expected there, of which the beginning is missing.
+        is_torn: bool,
     },
     /// TLS with both hellos, or as much as will be found.
     Tls,
@@ -99,9 +103,11 @@ impl Probing {
         bytes.saturating_add(self.marks.iter().map(Marks::memory).sum())
     }
 
-    /// How far the stream sent in `direction` was looked at.
-    pub(super) fn looked(&self, direction: Direction) -> u64 {
-        *of(&self.looked, direction)
+    /// How far the stream sent in `direction` was looked at, and what the last of that acknowledges
+    /// of the other one: nothing that counts if no byte is missing.
+    pub(super) fn looked(&self, direction: Direction) -> (u64, u64) {
+        let acknowledged = if self.is_torn { *of(&self.acknowledged, direction) } else { 0 };
+        (*of(&self.looked, direction), acknowledged)
     }
 
     /// A segment came too early, as [`Messages::early`] has it.
@@ -129,15 +135,25 @@ impl Probing {
         self.hellos.take()
     }
 
-    /// The stream sent in `direction` has come to its `range`.
+    /// The stream sent in `direction` has come to its `range`, the last of it in a segment that
+    /// acknowledged the other stream up to `acknowledged`.
     pub(super) fn look(
         &mut self,
         direction: Direction,
         range: &Range<u64>,
+        acknowledged: u64,
         pair: &impl Pair,
         window: &Window<'_>,
     ) -> Found {
         *of_mut(&mut self.looked, direction) = range.end;
+        if self.is_torn {
+            // Whoever reads it all again, once it is known what it is, has to know the order.
+            *of_mut(&mut self.acknowledged, direction) = acknowledged;
+            of_mut(&mut self.marks, direction).set(range.end, acknowledged);
+            if let Some(side) = begins_within(direction, range, pair, window) {
+                return self.http(direction, side, range.start);
+            }
+        }
         let undecided = of_mut(&mut self.undecided, direction);
         let follows = undecided.start.saturating_add(undecided.bytes.len() as u64) == range.start;
         let fresh;
@@ -200,20 +216,36 @@ impl Probing {
 impl Probing {
     fn http(&self, direction: Direction, side: Side, start: u64) -> Found {
         let other = direction.other();
-        // What came before in the other direction belongs to it if nothing was missed.
-        let undecided = of(&self.undecided, other);
-        let before = match (undecided.bytes.is_empty(), self.is_torn) {
-            (false, _) => undecided.start,
-            (true, true) => self.looked(other),
-            (true, false) => 0,
-        };
         let request = if side == Side::Request { direction } else { other };
+        let undecided = of(&self.undecided, other);
+        // What came before in the other direction belongs to it if nothing was missed.
+        let before = if undecided.bytes.is_empty() { 0 } else { undecided.start };
         let begins = match direction {
+            // The first message may lie behind the rest of another, where nobody looked.
+            _ if self.is_torn => [0, 0],
             Direction::Forward => [start, before],
             Direction::Backward => [before, start],
         };
-        Found::Http { request, begins }
+        Found::Http { request, begins, is_torn: self.is_torn }
     }
+}
+
+/// The side of HTTP that a segment in `range` says it is, other than the first. What is held until
+/// it is sure where the stream begins comes in one range, and the first segment may be the rest of
+/// a message.
+fn begins_within(
+    direction: Direction,
+    range: &Range<u64>,
+    pair: &impl Pair,
+    window: &Window<'_>,
+) -> Option<Side> {
+    let behind = pair.stream(direction).chunks(range.clone()).skip(1);
+    behind
+        .filter_map(|chunk| window.read(chunk.content.ok()?))
+        .flat_map(|(bytes, _)| {
+            Side::BOTH.map(|side| (probe::probe(side, &bytes) == Verdict::Yes).then_some(side))
+        })
+        .find_map(|side| side)
 }
 
 /// Bytes at the beginning of `range` that lie in one packet.

@@ -124,14 +124,17 @@ impl Pair for crate::tcp::Connection {
 
 impl Messages {
     /// A flow whose requests go in `request`, and whose streams, forward and backward, are HTTP from
-    /// these offsets on. `marks` are of segments whose bytes are not all settled.
+    /// these offsets on. `marks` are of segments whose bytes are not all settled; if `is_torn`, the
+    /// streams may begin within a message.
     pub(super) fn new(
         request: Direction,
         [forward, backward]: [u64; 2],
         [forward_marks, backward_marks]: [Marks; 2],
+        is_torn: bool,
     ) -> Self {
+        let limits = Limits::default();
         Self {
-            parser: Parser::new(Limits::default()),
+            parser: if is_torn { Parser::joined(limits) } else { Parser::new(limits) },
             request,
             forward: Half { fed: forward, marks: forward_marks, ..Half::default() },
             backward: Half { fed: backward, marks: backward_marks, ..Half::default() },

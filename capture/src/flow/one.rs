@@ -342,17 +342,19 @@ impl Flow {
                 Event::Opened { client } | Event::Turned { client } => self.client = client,
                 Event::Data { direction, range } => {
                     if let App::Probing(probing) = app {
-                        if connection.state() == crate::tcp::State::Midstream {
+                        if !connection.has_beginning() {
                             probing.tear();
                         }
-                        match probing.look(direction, &range, connection, tools.window) {
+                        let other = direction.other();
+                        let acknowledged = connection.acknowledged(other);
+                        let window = tools.window;
+                        match probing.look(direction, &range, acknowledged, connection, window) {
                             Found::Nothing => continue,
-                            Found::Http { request, begins } => {
+                            Found::Http { request, begins, is_torn } => {
                                 let marks = probing.take_marks();
-                                let mut messages = Messages::new(request, begins, marks);
-                                let other = direction.other();
-                                let end = probing.looked(other);
-                                messages.settled(other, end, 0, connection, tools.window);
+                                let mut messages = Messages::new(request, begins, marks, is_torn);
+                                let (end, acknowledged) = probing.looked(other);
+                                messages.settled(other, end, acknowledged, connection, window);
                                 *app = App::Http(Box::new(messages));
                                 self.http = Some(Box::new(Http::new(request)));
                             }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod conversations;
+mod joined;
 mod overwritten;
 mod readers;
 mod restarts;

@@ -6,7 +6,9 @@
 //!
 //! Responses belong to requests in order. After a gap that may have swallowed heads, what each
 //! side had seen of the other when it sent decides: a response cannot answer a request sent after
-//! its beginning had arrived, nor one whose successor was sent on bytes that came before it.
+//! its beginning had arrived, nor one whose successor was sent on bytes that came before it. The
+//! first holds as well in a connection that was joined in the middle, where the first response may
+//! answer a request that was not captured.
 //!
 //! `side` is what is known of one direction, `step` moves it on through a message, `starts` and
 //! `heads` decide what begins, `body` notes where its bytes are, `pairing` finds the request of a
@@ -86,6 +88,8 @@ pub struct Parser {
     shed: u64,
     /// Highest stream offset of the responses that the client is known to have seen.
     acknowledged: u64,
+    /// The streams may begin within a message.
+    joined: bool,
 }
 
 impl Parser {
@@ -93,6 +97,13 @@ impl Parser {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// A connection that was under way before its first byte was captured: either stream may begin
+    /// with the rest of a message.
+    #[must_use]
+    pub fn joined(limits: Limits) -> Self {
+        Self { joined: true, ..Self::new(limits) }
     }
 
     /// What bit so far.

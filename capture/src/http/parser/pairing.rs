@@ -125,7 +125,8 @@ impl Parser {
             return self.orphan();
         }
         let gapped = self.request.gapped;
-        match self.waiting_mut().filter(|open| !gapped || open.floor <= at) {
+        let torn = gapped || self.joined;
+        match self.waiting_mut().filter(|open| !torn || open.floor <= at) {
             Some(open) => {
                 if lost && gapped && open.floor < at {
                     let why = "whether the response answers this request is not certain";

@@ -8,6 +8,7 @@ use super::side::Phase;
 use super::step::Step;
 use crate::http::head::Scan;
 use crate::http::probe::{self, Verdict};
+use crate::http::resync::{self, Found};
 use crate::http::transaction::Direction;
 use crate::time::Timestamp;
 
@@ -23,7 +24,12 @@ impl Parser {
                 return Step::More;
             }
         }
-        match probe::begins_request(rest) {
+        let begins = if self.joined && !self.request.began {
+            begins_joined(Direction::Request, rest)
+        } else {
+            probe::begins_request(rest)
+        };
+        match begins {
             Verdict::Yes => self.request.phase = Phase::Head(Scan::default()),
             Verdict::NotYet => return Step::More,
             Verdict::No => self.lose(Direction::Request),
@@ -38,7 +44,16 @@ impl Parser {
         first: Timestamp,
         eof: bool,
     ) -> Step {
-        match begins_response(rest, self.limits.junk_line, eof) {
+        let begins = if self.joined && !self.response.began {
+            match begins_joined(Direction::Response, rest) {
+                Verdict::Yes => Begins::Here(0),
+                Verdict::NotYet if !eof => Begins::NotYet,
+                Verdict::NotYet | Verdict::No => Begins::Not,
+            }
+        } else {
+            begins_response(rest, self.limits.junk_line, eof)
+        };
+        match begins {
             Begins::Here(0) => {
                 self.response.forbidden = None;
                 self.response.phase = Phase::Head(Scan::default());
@@ -56,6 +71,18 @@ impl Parser {
                 Step::Again
             }
         }
+    }
+}
+
+/// Whether the first message begins here, in a stream that may begin with the rest of another.
+///
+/// Such a rest may read like a start line as servers and clients take them, so it is no message if
+/// a plain one begins within it.
+fn begins_joined(direction: Direction, bytes: &[u8]) -> Verdict {
+    match resync::find(direction, bytes) {
+        Found::At(0) => Verdict::Yes,
+        Found::At(_) => Verdict::No,
+        Found::Keep(_) => probe::probe(direction, bytes),
     }
 }
 

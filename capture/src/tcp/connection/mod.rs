@@ -229,6 +229,13 @@ impl Connection {
         }
     }
 
+    /// Whether a SYN of either side was seen. If not, offset 0 is where the capture begins, and that
+    /// may be anywhere in what is said.
+    #[must_use]
+    pub fn has_beginning(&self) -> bool {
+        self.has_beginning
+    }
+
     /// Who ended it: the sender of the first FIN, or of a reset before any FIN.
     #[must_use]
     pub fn closed_by(&self) -> Option<Direction> {

@@ -1,0 +1,109 @@
+//! Connections that were under way when the capture began.
+
+use capture::flow::File;
+use capture::http::transaction::Direction;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::scene::*;
+
+/// Silence after which the engine waits no longer for bytes in front of the first ones.
+const LONG: u64 = SECOND;
+
+/// Ends of requests: of a head, of a target, of bodies, and nothing that shows.
+const ASKS: [&str; 7] = [
+    "ser-Agent: x\r\nCookie: a\r\n\r\n",
+    "tml; q=0.1\r\n\r\n",
+    "abc HTTP/1.1\r\nHost: test\r\n\r\n",
+    "a=b&c=d",
+    "{\"a\":1}",
+    "foo bar baz",
+    "\r\n",
+];
+
+/// Data of one side, in one segment, and the acknowledgment of the other.
+fn turn(scene: &mut Scene, talk: &mut Talk, side: usize, data: &[u8]) {
+    let data = talk.segment(side, ACK, data);
+    let seen = talk.segment(1 - side, ACK, b"");
+    scene.send_all([data, seen]);
+}
+
+/// What is told of the only flow: target, status, state, and the response's body.
+fn told(scene: &Scene) -> Vec<(Value, Value, Value, String)> {
+    let id = scene.ids()[0];
+    let lines = scene.file(id, File::HttpJsonl);
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    let line = |line: &[u8]| {
+        let line: Value = serde_json::from_slice(line).unwrap();
+        let index = line["index"].as_u64().unwrap();
+        let has_body = !line["response_body"]["file"].is_null();
+        let body = File::Body { index, direction: Direction::Response };
+        let body = if has_body { scene.file(id, body) } else { Vec::new() };
+        let body = String::from_utf8_lossy(&body).into_owned();
+        (line["target"].clone(), line["status"].clone(), line["state"].clone(), body)
+    };
+    lines.map(line).collect()
+}
+
+/// What a connection of `turns` requests comes to, the first of them the number `first`, if the
+/// response to the one before them is captured too or not.
+fn wanted(has_orphan: bool, turns: u32) -> Vec<(Value, Value, Value, String)> {
+    let orphan = (Value::Null, 200.into(), "truncated".into(), "body-1".to_owned());
+    let turns = (2..2 + turns).map(|number| {
+        let target = Value::from(format!("/{number}"));
+        (target, 200.into(), "complete".into(), format!("body-{number}"))
+    });
+    has_orphan.then_some(orphan).into_iter().chain(turns).collect()
+}
+
+fn answer(number: u32) -> Vec<u8> {
+    ok(format!("body-{number}").as_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// The tail of a request, its response, and then requests as usual.
+    #[test]
+    fn a_request_joined_in_its_tail_has_its_response(
+        tail in prop::sample::select(&ASKS[..]),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        pauses in prop::collection::vec(prop::sample::select(vec![0, 50 * MILLISECOND, LONG]), 2..24),
+    ) {
+        let mut scene = Scene::new(free());
+        let mut talk = Talk::new(1, 2_000);
+        let cut = cut.map_or(tail.len(), |cut| cut.index(tail.len()).max(1));
+        for part in [&tail.as_bytes()[..cut], &tail.as_bytes()[cut..]] {
+            if !part.is_empty() {
+                turn(&mut scene, &mut talk, CLIENT, part);
+            }
+        }
+        turn(&mut scene, &mut talk, SERVER, &answer(1));
+        let turns = u32::try_from(pauses.len() / 2).unwrap();
+        for (number, pauses) in (2..).zip(pauses.chunks_exact(2)) {
+            scene.now += pauses[0];
+            turn(&mut scene, &mut talk, CLIENT, &get(&format!("/{number}")));
+            scene.now += pauses[1];
+            turn(&mut scene, &mut talk, SERVER, &answer(number));
+        }
+        scene.send_all(talk.close());
+        scene.settle();
+        scene.end();
+        prop_assert_eq!(told(&scene), wanted(true, turns));
+    }
+}
+
+#[test]
+fn the_tail_of_a_response_ends_where_the_next_one_begins() {
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    turn(&mut scene, &mut talk, SERVER, &[b"tail of a body", &answer(1)[..]].concat());
+    for number in 2..5 {
+        turn(&mut scene, &mut talk, CLIENT, &get(&format!("/{number}")));
+        turn(&mut scene, &mut talk, SERVER, &answer(number));
+    }
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    assert_eq!(told(&scene), wanted(true, 3));
+}
