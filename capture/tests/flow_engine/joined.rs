@@ -21,6 +21,10 @@ const ASKS: [&str; 7] = [
     "\r\n",
 ];
 
+/// Ends of responses.
+const ANSWERS: [&str; 6] =
+    ["tttttttt", "last words of a text", "line\nline\n", "HTTP is spoken", "ok\r\n0\r\n\r\n", "HT"];
+
 /// Data of one side, in one segment, and the acknowledgment of the other.
 fn turn(scene: &mut Scene, talk: &mut Talk, side: usize, data: &[u8]) {
     let data = talk.segment(side, ACK, data);
@@ -91,6 +95,28 @@ proptest! {
         scene.end();
         prop_assert_eq!(told(&scene), wanted(true, turns));
     }
+
+    /// The tail of a response, and then requests as usual.
+    #[test]
+    fn a_response_joined_in_its_tail_is_no_response(
+        tail in prop::sample::select(&ANSWERS[..]),
+        pauses in prop::collection::vec(prop::sample::select(vec![0, 50 * MILLISECOND, LONG]), 2..24),
+    ) {
+        let mut scene = Scene::new(free());
+        let mut talk = Talk::new(1, 2_000);
+        turn(&mut scene, &mut talk, SERVER, tail.as_bytes());
+        let turns = u32::try_from(pauses.len() / 2).unwrap();
+        for (number, pauses) in (2..).zip(pauses.chunks_exact(2)) {
+            scene.now += pauses[0];
+            turn(&mut scene, &mut talk, CLIENT, &get(&format!("/{number}")));
+            scene.now += pauses[1];
+            turn(&mut scene, &mut talk, SERVER, &answer(number));
+        }
+        scene.send_all(talk.close());
+        scene.settle();
+        scene.end();
+        prop_assert_eq!(told(&scene), wanted(false, turns));
+    }
 }
 
 #[test]
@@ -106,4 +132,17 @@ fn the_tail_of_a_response_ends_where_the_next_one_begins() {
     scene.settle();
     scene.end();
     assert_eq!(told(&scene), wanted(true, 3));
+}
+
+#[test]
+fn a_request_without_a_version_has_an_answer_without_a_head() {
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    turn(&mut scene, &mut talk, CLIENT, b"GET /old\r\n");
+    turn(&mut scene, &mut talk, SERVER, b"<html>old</html>");
+    scene.send_all([talk.segment(SERVER, FIN | ACK, b""), talk.segment(CLIENT, FIN | ACK, b"")]);
+    scene.settle();
+    scene.end();
+    let old = ("/old".into(), Value::Null, "complete".into(), "<html>old</html>".to_owned());
+    assert_eq!(told(&scene), [old]);
 }

@@ -148,7 +148,7 @@ impl Parser {
             let why = "a body follows a status that has none";
             self.worsen(direction, State::Malformed, why);
             self.begin(direction, plan, chunked);
-        } else if !self.response.began && !self.response.gapped && !self.open.is_empty() {
+        } else if !self.response.began && !self.response.gapped && self.may_lack_head(offset) {
             let start = offset;
             let body = Body::default();
             let message = Message {
@@ -165,6 +165,17 @@ impl Parser {
         } else {
             self.lose(direction);
         }
+    }
+
+    /// Whether bytes at `offset` may be a response without a head, as the first one of a connection
+    /// is taken if it has none. If what was sent before may be missing, they may as well be the rest
+    /// of another: only HTTP/0.9 asks for such a response, and nobody before it is sent.
+    fn may_lack_head(&self, offset: u64) -> bool {
+        let Some(open) = self.waiting().next() else { return false };
+        let request = open.transaction.request.as_ref();
+        let version = request.and_then(|request| request.head.as_ref()?.version());
+        let torn = self.joined || self.request.gapped;
+        !torn || version.is_none() && open.floor <= offset
     }
 
     pub(super) fn plan(&self, head: &Head, direction: Direction) -> Plan {
