@@ -155,6 +155,11 @@ impl Head {
         close || (!keep && self.version().is_none_or(|version| !version.ends_with("1.1")))
     }
 
+    /// Whether the client waits for leave before it sends the body.
+    pub(super) fn asks_first(&self) -> bool {
+        self.values("expect").flat_map(tokens).any(|token| token == "100-continue")
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.value(name).is_some()
     }

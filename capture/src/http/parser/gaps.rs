@@ -122,6 +122,12 @@ impl Parser {
         let carry = std::mem::take(&mut side.carry);
         let base = side.next.saturating_sub(carry.len() as u64);
         let time = side.carry_time();
+        if (direction, how) == (Direction::Request, End::Fin)
+            && carry.is_empty()
+            && self.may_withhold()
+        {
+            self.finish(direction);
+        }
         let mut at = 0_usize;
         loop {
             let rest = carry.get(at..).unwrap_or_default();

@@ -50,12 +50,16 @@ impl Parser {
     ) {
         let direction = Direction::Request;
         let plan = self.plan(&head, direction);
-        let announced = head.announced();
+        let (announced, asks) = (head.announced(), head.asks_first());
         self.open_request(head, range, first, now);
         if let Length::Doubtful(_) = announced.length {
             self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
         }
-        self.begin(direction, plan, announced.chunked);
+        if asks && (announced.chunked || !matches!(plan, Plan::None | Plan::Length(0))) {
+            self.request.phase = Phase::Unsure(plan, announced.chunked);
+        } else {
+            self.begin(direction, plan, announced.chunked);
+        }
     }
 
     pub(super) fn response_head(
@@ -186,6 +190,15 @@ impl Parser {
             (Length::None, Direction::Request) => Plan::None,
             (Length::None, Direction::Response) => Plan::Close,
         }
+    }
+
+    /// Whether the request under way was answered before any of its body came. A client that asked
+    /// with `Expect: 100-continue` does not send the body then (RFC 9110, 10.1.1).
+    pub(super) fn may_withhold(&self) -> bool {
+        matches!(self.request.phase, Phase::Unsure(..))
+            && self
+                .transaction(self.request.current)
+                .is_some_and(|transaction| transaction.response.is_some())
     }
 
     /// Starts the body of the current message.

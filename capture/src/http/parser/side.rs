@@ -16,7 +16,8 @@ pub(super) enum Phase {
     Head(Scan),
     /// A body announced as chunked whose first line is to prove it.
     Probe(Plan),
-    /// A body, perhaps chunked, of a response that may have been one to `HEAD`.
+    /// A body, perhaps chunked, that may not come: of a response that may have been one to `HEAD`,
+    /// or of a request that waits for leave to send it.
     Unsure(Plan, bool),
     Length(u64),
     Close,

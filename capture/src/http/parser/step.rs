@@ -150,6 +150,10 @@ impl Parser {
 
     fn step_unsure(&mut self, input: Input<'_>, plan: Plan, chunked: bool) -> Step {
         let Input { direction, rest, eof, .. } = input;
+        if direction == Direction::Request && !self.may_withhold() {
+            self.begin_sure(direction, plan, chunked);
+            return Step::Again;
+        }
         match resync::find(direction, rest) {
             Found::At(0) if !rest.is_empty() => self.finish(direction),
             Found::Keep(0) if !eof => return Step::More,
