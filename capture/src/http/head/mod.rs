@@ -31,8 +31,8 @@ pub struct Head {
     pub lax: bool,
     /// Headers left out because there were more than allowed.
     pub headers_dropped: usize,
-    /// Folded into another header's value, something that reads like a header of its own; some
-    /// clients take it for one.
+    /// Of a response, folded into another header's value, something that reads like a header of its
+    /// own; some clients take it for one.
     hints: Vec<(String, String)>,
 }
 
