@@ -329,3 +329,62 @@ fn targets_of_every_form_have_a_url() {
         assert_eq!(entry["request"]["url"], url, "{line}");
     }
 }
+
+#[test]
+fn what_is_read_otherwise_than_it_says_is_remarked() {
+    let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(20_000));
+    let no_chunk = "a body announced as chunked does not begin with a chunk";
+    let long_line = "a chunk's first line is too long, and the body read as not chunked";
+    let no_number = "Content-Length is no length, and passed over";
+    let junk = "bytes in front of the response belong to no message";
+    let (chunked, ok) = ("Transfer-Encoding: chunked", "200 OK");
+    for (status, head, body, remark) in [
+        (ok, chunked, "+5\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
+        (ok, chunked, "-5\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
+        (ok, chunked, "fffffffffffffffff\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
+        (ok, chunked, "FFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
+        (ok, chunked, "\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
+        (ok, chunked, &long, Some(long_line)),
+        (ok, chunked, "5;x\r\nhello\r\n0\r\n\r\n", None),
+        (ok, "Content-Length: +5", "hello", Some(no_number)),
+        (ok, "Content-Length: -5", "hello", Some(no_number)),
+        (ok, "Content-Length: 99999999999999999999999999", "hello", Some(no_number)),
+        (ok, "Content-Length:", "hello", Some(no_number)),
+        (ok, "Content-Length: 5", "hello", None),
+        ("304 Not Modified", "Content-Length:", "", None),
+        ("204 No Content", "A: b", "", None),
+        (ok, "A: b", "until the end", None),
+    ] {
+        let response = format!("HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}");
+        let found = exchange(GET.as_bytes(), response.as_bytes(), End::Fin);
+        assert_eq!(found.len(), 1, "{response}");
+        assert_eq!((found[0].state, &found[0].why), (State::Complete, &None), "{response}");
+        assert_eq!((found[0].remark, found[0].told()), (remark, remark), "{response}");
+        let record = BodyRecord::default();
+        let record = Record::new(1, &found[0], &record, &record);
+        assert_eq!(serde_json::to_value(&record).unwrap()["why"].as_str(), remark, "{response}");
+    }
+    let second = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!";
+    for (first, remark) in [
+        ("HTTP/1.1 204 X\r\n\r\ngarb", Some(junk)),
+        ("HTTP/1.1 204 X\r\n\r\nmore garbage", Some(junk)),
+        ("HTTP/1.1 200 X\r\nContent-Length: 1\r\n\r\naX", Some(junk)),
+        ("HTTP/1.1 200 X\r\nContent-Length: 1\r\n\r\na\r\n", None),
+        ("HTTP/1.1 204 X\r\n\r\n", None),
+    ] {
+        let found =
+            exchange(GET.repeat(2).as_bytes(), format!("{first}{second}").as_bytes(), End::Fin);
+        let remarks: Vec<_> = found.iter().map(|one| (one.state, one.remark)).collect();
+        assert_eq!(remarks, [(State::Complete, None), (State::Complete, remark)], "{first}");
+    }
+}
+
+#[test]
+fn a_long_line_of_the_first_chunk_is_counted() {
+    let mut parser = Parser::new(Limits { chunk_line: 20, ..Limits::default() });
+    let response =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=aaaaaaaaaaaaaaaaaaaaaa\r\n";
+    parser.feed(Direction::Request, 0, GET.as_bytes(), Timestamp::default());
+    parser.feed(Direction::Response, 0, response.as_bytes(), Timestamp::default());
+    assert_eq!(parser.counters().long_chunk_lines, 1);
+}

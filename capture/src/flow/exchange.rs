@@ -48,6 +48,7 @@ pub(super) struct Exchange {
     interim: Box<[Range<u64>]>,
     pub(super) state: State,
     why: Option<Cow<'static, str>>,
+    remark: Option<&'static str>,
     switched: bool,
     /// Bytes of its line in `http.jsonl`.
     pub(super) line: u32,
@@ -159,6 +160,7 @@ impl Exchange {
             interim: transaction.interim.clone().into_boxed_slice(),
             state: transaction.state,
             why: transaction.why.clone(),
+            remark: transaction.remark,
             switched: transaction.switched,
             line: u32::try_from(line).unwrap_or(u32::MAX),
             transcript: None,
@@ -195,6 +197,7 @@ impl Exchange {
             interim: self.interim.to_vec(),
             state: self.state,
             why: self.why.clone(),
+            remark: self.remark,
             switched: self.switched,
         }
     }

@@ -166,7 +166,7 @@ pub fn entry(
         server_address: server.address.clone(),
         connection: server.connection.clone(),
         state: transaction.state,
-        comment: transaction.why.as_deref().map(str::to_owned),
+        comment: transaction.told().map(str::to_owned),
     }
 }
 

@@ -121,7 +121,7 @@ impl<'a> Record<'a> {
         let noted = [("request", request_body.note), ("response", response_body.note)];
         let mut noted =
             noted.into_iter().filter_map(|(of, note)| Some(format!("{of} body: {}", note?.text())));
-        let why = transaction.why.as_deref().map(Cow::Borrowed);
+        let why = transaction.told().map(Cow::Borrowed);
         Self {
             flow,
             index: transaction.index,

@@ -149,6 +149,8 @@ pub struct Transaction {
     pub state: State,
     /// What was wrong, for people; `None` exactly if the state is complete.
     pub why: Option<Cow<'static, str>>,
+    /// What was read otherwise than it says, as browsers do, although nothing of it is missing.
+    pub remark: Option<&'static str>,
     /// Whether the connection stopped speaking HTTP after it (`CONNECT`, `Upgrade`).
     pub switched: bool,
 }
@@ -172,6 +174,17 @@ impl Transaction {
         }
         let (_, rest) = head.target()?.split_once("://")?;
         rest.split(['/', '?', '#']).next()
+    }
+
+    /// What there is to say of it, for people; `None` if all is as it should be.
+    #[must_use]
+    pub fn told(&self) -> Option<&str> {
+        self.why.as_deref().or(self.remark)
+    }
+
+    /// Notes what was read otherwise than it says. The first such thing stands: others follow from it.
+    pub(super) fn remark(&mut self, what: &'static str) {
+        self.remark.get_or_insert(what);
     }
 
     /// Notes the worse of what is known and `state`.

@@ -37,7 +37,7 @@ pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Lim
         head(&mut out, streams, direction, message.head_range.clone());
         body(&mut out, transaction, direction, message, streams, limits);
     }
-    if let Some(why) = &transaction.why {
+    if let Some(why) = transaction.told() {
         let state = format!("{:?}", transaction.state).to_ascii_lowercase();
         let _ = writeln!(out, "--- {number} {state}: {why}");
     }

@@ -164,6 +164,11 @@ impl Head {
         self.value(name).is_some()
     }
 
+    /// Whether there is a `Content-Length`, and no length in it.
+    pub(super) fn has_no_length(&self) -> bool {
+        self.has("content-length") && self.announced().length == Length::None
+    }
+
     pub(super) fn announced(&self) -> Announced {
         let mut announced = Announced::default();
         for token in self.values_and_hints("transfer-encoding").flat_map(tokens) {

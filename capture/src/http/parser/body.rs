@@ -32,6 +32,13 @@ impl Parser {
         }
     }
 
+    /// Notes what is odd about the current transaction and harms nothing.
+    pub(super) fn remark(&mut self, direction: Direction, what: &'static str) {
+        if let Some(open) = self.current(direction) {
+            open.transaction.remark(what);
+        }
+    }
+
     pub(super) fn touch(&mut self, direction: Direction, now: Timestamp) {
         self.message(direction, |message| message.last = message.last.max(now));
     }

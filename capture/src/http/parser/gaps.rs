@@ -35,6 +35,7 @@ impl Parser {
         let base = start.saturating_sub(carry.len() as u64);
         side.next = end;
         side.gapped = true;
+        side.passed_over = false;
         let phase = std::mem::take(&mut side.phase);
         if self.miss(direction, phase, start..end, &carry, time) {
             self.lose(direction);

@@ -10,6 +10,9 @@ use crate::http::head::{Announced, Head, Length};
 use crate::http::transaction::{Body, Direction, Framing, Message, State};
 use crate::time::Timestamp;
 
+/// Of a `Content-Length` that is passed over.
+const NO_LENGTH: &str = "Content-Length is no length, and passed over";
+
 impl Parser {
     pub(super) fn head(
         &mut self,
@@ -51,7 +54,11 @@ impl Parser {
         let direction = Direction::Request;
         let plan = self.plan(&head, direction);
         let (announced, asks) = (head.announced(), head.asks_first());
+        let is_odd = !announced.chunked && head.has_no_length();
         self.open_request(head, range, first, now);
+        if is_odd {
+            self.remark(direction, NO_LENGTH);
+        }
         if let Length::Doubtful(_) = announced.length {
             self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
         }
@@ -102,9 +109,13 @@ impl Parser {
         let plan = if bodiless || switches { Plan::None } else { self.plan(&head, direction) };
         let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
         let after = range.end;
+        let is_odd = !bodiless && !announced.chunked && head.has_no_length();
         let message =
             Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
         self.respond(index, message);
+        if is_odd {
+            self.remark(direction, NO_LENGTH);
+        }
         if switches || is_connect && (200..300).contains(&status) {
             if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
                 open.transaction.switched = true;
@@ -167,6 +178,8 @@ impl Parser {
             self.respond(index, message);
             self.begin_body(direction, Plan::Close);
         } else {
+            // Of a stream joined in the middle, the rest of a message.
+            self.response.passed_over = self.response.began || !self.joined;
             self.lose(direction);
         }
     }

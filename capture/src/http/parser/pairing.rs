@@ -76,11 +76,14 @@ impl Parser {
         self.request.lost_from = None;
         // Bytes of the response that wait for more count: they were sent before.
         let floor = self.acknowledged.max(self.response.next);
-        let transaction = Transaction {
+        let mut transaction = Transaction {
             index: self.last_index,
             request: Some(request),
             ..Transaction::default()
         };
+        if std::mem::take(&mut self.request.passed_over) {
+            transaction.remark("bytes in front of the request belong to no message");
+        }
         self.open.push_back(Open { floor, head_bytes, ..Open::new(transaction) });
     }
 
@@ -162,8 +165,12 @@ impl Parser {
     pub(super) fn respond(&mut self, index: u64, message: Message) {
         self.response.current = index;
         self.response.began = true;
+        let passed_over = std::mem::take(&mut self.response.passed_over);
         if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
             open.transaction.response = Some(message);
+            if passed_over {
+                open.transaction.remark("bytes in front of the response belong to no message");
+            }
         }
     }
 

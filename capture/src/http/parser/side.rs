@@ -67,6 +67,8 @@ pub(super) struct Side {
     /// Where the gap began that may have swallowed heads.
     pub(super) lost_from: Option<u64>,
     pub(super) forbidden: Option<Box<Forbidden>>,
+    /// Bytes in front of the next message, all captured, are of no message.
+    pub(super) passed_over: bool,
 }
 
 /// Times remembered of undecided bytes. All but a few of them begin a head and need one.

@@ -32,7 +32,10 @@ impl Parser {
         match begins {
             Verdict::Yes => self.request.phase = Phase::Head(Scan::default()),
             Verdict::NotYet => return Step::More,
-            Verdict::No => self.lose(Direction::Request),
+            Verdict::No => {
+                self.request.passed_over = self.request.began || !self.joined;
+                self.lose(Direction::Request);
+            }
         }
         Step::Again
     }
@@ -61,6 +64,7 @@ impl Parser {
             }
             Begins::Here(junk) => {
                 self.stray(junk);
+                self.response.passed_over = true;
                 self.response.forbidden = None;
                 self.response.phase = Phase::Head(Scan::default());
                 Step::Consumed(junk)

@@ -137,7 +137,14 @@ impl Parser {
                 self.message(direction, |message| message.body.framing = Framing::Chunked);
             }
             Line::More(_) if !eof => return Step::More,
-            Line::More(_) | Line::Bad(_) | Line::TooLong => {
+            line @ (Line::More(_) | Line::Bad(_) | Line::TooLong) => {
+                let mut why = "a body announced as chunked does not begin with a chunk";
+                if line == Line::TooLong {
+                    self.counters.long_chunk_lines =
+                        self.counters.long_chunk_lines.saturating_add(1);
+                    why = "a chunk's first line is too long, and the body read as not chunked";
+                }
+                self.remark(direction, why);
                 self.begin_body(direction, plan);
                 // Nothing comes after the end, so that `end` must not see `Probe` again.
                 if rest.is_empty() {
