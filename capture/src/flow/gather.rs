@@ -6,6 +6,7 @@ use super::Shared;
 use super::found::Found;
 use super::locator::Place;
 use super::one::Flow;
+use super::reading::ReadError;
 use crate::extent::Extent;
 use crate::http::body::{Piece, Streams};
 use crate::http::transaction::Direction as Side;
@@ -95,25 +96,27 @@ impl Shared {
         Ok(())
     }
 
-    /// Hands `range` of the stream that flow `id` sends in `direction` to `sink`; what is not there,
-    /// or the flow itself, comes as holes.
+    /// Hands `range` of the stream that flow `id` sends in `direction` to `sink`; what is not there
+    /// comes as holes.
     ///
     /// # Errors
-    /// What the storage said if it failed.
+    /// If the flow has left the tree, or the storage failed; some was handed out then.
     pub(super) fn read_stream(
         &self,
         id: u64,
         direction: Direction,
         range: Range<u64>,
         sink: &mut dyn FnMut(Piece<'_>),
-    ) -> Result<(), String> {
+    ) -> Result<(), ReadError> {
         let mut at = range.start;
         let mut wanted = Vec::new();
         while at < range.end {
             let end = range.end.min(at.saturating_add(PORTION));
             wanted.clear();
             let table = self.table.read();
-            list(table.flow(id), direction, at..end, |one| wanted.push(one));
+            // Nothing of it can be found any more: that is not the same as a hole.
+            let flow = table.flow(id).ok_or(ReadError::Expired)?;
+            list(Some(flow), direction, at..end, |one| wanted.push(one));
             drop(table);
             self.gather(&wanted, sink)?;
             at = end;
@@ -180,10 +183,10 @@ impl Streams for FlowStreams<'_> {
         let direction = sender(side, self.request);
         let len = range.end.saturating_sub(range.start);
         let read = match self.found.and_then(|found| found.part(side, &range)) {
-            Some(wanted) => self.shared.gather(&wanted, &mut counting),
+            Some(wanted) => self.shared.gather(&wanted, &mut counting).map_err(ReadError::from),
             None => self.shared.read_stream(self.id, direction, range, &mut counting),
         };
-        // A storage that failed has nothing to give.
+        // A storage that failed has nothing to give, nor has a flow that has left the tree.
         if read.is_err() && given < len {
             sink(Piece::Hole(len.saturating_sub(given)));
         }

@@ -27,6 +27,7 @@ mod engine;
 mod exchange;
 mod found;
 mod gather;
+mod holes;
 mod key;
 mod kind;
 mod locator;

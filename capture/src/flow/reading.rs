@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::exchange::Exchange;
 use super::gather::{FlowStreams, sender};
+use super::holes::Holes;
 use super::log::Cache;
 use super::made::Made;
 use super::{File, Log, Seek, Shared, render};
@@ -20,16 +21,10 @@ pub struct Reading {
     shared: Arc<Shared>,
     content: Content,
     end: u64,
+    /// Of a stream: no byte before the end is of a packet after this one.
+    newest: u64,
     at_end: bool,
     holes: Holes,
-}
-
-/// The holes of a stream, or of a body made of pieces of it, merged, as they were when three numbers
-/// of the stream were these: its end, its gaps, and the oldest packet retained.
-#[derive(Debug, Default)]
-struct Holes {
-    of: Option<[u64; 3]>,
-    ranges: Vec<Range<u64>>,
 }
 
 /// What a file is made of.
@@ -89,14 +84,15 @@ impl Reading {
     /// `None` if what it is made of has left since `content` was looked up: an empty file where
     /// there was none would be a lie.
     pub(super) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
-        let end = content.len(&shared)?;
-        Some(Self { shared, content, end, at_end: false, holes: Holes::default() })
+        let (end, newest) = content.end(&shared)?;
+        Some(Self { shared, content, end, newest, at_end: false, holes: Holes::default() })
     }
 
     /// Of the lines of a whole capture from `begin` on.
     pub(super) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
         let content = Content::Log { log, begin, cache: Cache::default() };
-        let mut reading = Self { shared, content, end: 0, at_end: false, holes: Holes::default() };
+        let holes = Holes::default();
+        let mut reading = Self { shared, content, end: 0, newest: 0, at_end: false, holes };
         reading.rearm();
         reading
     }
@@ -116,7 +112,7 @@ impl Reading {
         }
         let want = usize::try_from(left).map_or(want, |left| left.min(want));
         let mut bytes = Vec::with_capacity(want);
-        let shared = &self.shared;
+        let (shared, newest) = (&self.shared, self.newest);
         match &mut self.content {
             Content::Frozen(made) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -125,19 +121,17 @@ impl Reading {
             }
             Content::Stream { id, direction } => {
                 let range = offset..offset.saturating_add(want as u64);
-                shared.read_stream(*id, *direction, range, &mut |piece| fill(&mut bytes, piece))?;
+                shared.read_pieces(*id, *direction, &[range], newest, &mut bytes)?;
             }
             Content::Pieces { id, direction, ranges } => {
-                for range in pieces(ranges, offset, want as u64) {
-                    let mut sink = |piece: Piece<'_>| fill(&mut bytes, piece);
-                    shared.read_stream(*id, *direction, range, &mut sink)?;
-                }
+                let ranges = pieces(ranges, offset, want as u64);
+                shared.read_pieces(*id, *direction, &ranges, newest, &mut bytes)?;
             }
             Content::Packets { id, header, begin } => {
                 shared.read_packets(*id, header, *begin, offset, want, &mut bytes)?;
             }
             Content::Exchanges { id, kind, made } => {
-                shared.read_exchanges(*id, *kind, made, offset, want, &mut bytes);
+                shared.read_exchanges(*id, *kind, made, offset, want, &mut bytes)?;
             }
             Content::Log { log, begin, cache } => {
                 let at = begin.saturating_add(offset);
@@ -150,7 +144,17 @@ impl Reading {
     /// Moves the end to the newest, since the opener was told the size.
     pub fn rearm(&mut self) {
         // What is gone keeps the end it had.
-        self.end = self.end.max(self.content.len(&self.shared).unwrap_or(0));
+        if let Some((end, newest)) = self.content.end(&self.shared) {
+            (self.end, self.newest) = (self.end.max(end), self.newest.max(newest));
+        }
+    }
+
+    /// Whether it is of a stream of which nothing is left: its flow has left the tree with the last
+    /// of its packets.
+    #[must_use]
+    pub fn is_all_hole(&self) -> bool {
+        let Some(id) = self.content.stream() else { return false };
+        self.shared.table.read().flow(id).is_none() && self.shared.is_overwritten(self.newest)
     }
 
     /// The size its opener was to be told, if the content was made when it was opened (`meta.json`,
@@ -170,14 +174,19 @@ impl Reading {
         if offset >= end {
             return None;
         }
-        match &self.content {
+        let is_there = match &self.content {
             Content::Stream { id, direction } => {
-                self.shared.holes(*id, *direction, None, &mut self.holes);
+                self.shared.holes(*id, *direction, None, &mut self.holes)
             }
             Content::Pieces { id, direction, ranges } => {
-                self.shared.holes(*id, *direction, Some(ranges), &mut self.holes);
+                self.shared.holes(*id, *direction, Some(ranges), &mut self.holes)
             }
             _ => return Some(if to == Seek::Data { offset } else { end }),
+        };
+        if !is_there {
+            // What is not overwritten is no hole: whoever reads it is told that it cannot be had.
+            let all = self.shared.is_overwritten(self.newest).then_some(0..end);
+            self.holes = Holes { of: None, ranges: all.into_iter().collect() };
         }
         let holes = &self.holes.ranges;
         let next = holes.get(holes.partition_point(|hole| hole.end <= offset));
@@ -204,7 +213,7 @@ pub enum OpenError {
 /// Why there is nothing to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The store has dropped it, or a log its lines.
+    /// The store has dropped it, a log its lines, or its flow has left the tree.
     #[error("what was to be read is no longer retained")]
     Expired,
     /// The storage below failed, and said this.
@@ -219,6 +228,26 @@ impl From<String> for ReadError {
 }
 
 impl Content {
+    /// The flow it is a stream of, or pieces of one.
+    const fn stream(&self) -> Option<u64> {
+        match self {
+            Self::Stream { id, .. } | Self::Pieces { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Bytes there are now and, of a stream, the newest packet they may be of; `None` if the flow
+    /// has left the tree.
+    fn end(&self, shared: &Shared) -> Option<(u64, u64)> {
+        let end = self.len(shared)?;
+        // Looked up after the end, it is not before it.
+        let newest = match self.stream() {
+            Some(id) => shared.table.read().flow(id)?.packets.last().unwrap_or(0),
+            None => 0,
+        };
+        Some((end, newest))
+    }
+
     /// Bytes there are now; `None` if the flow has left the tree.
     pub(super) fn len(&self, shared: &Shared) -> Option<u64> {
         Some(match self {
@@ -258,36 +287,6 @@ fn pieces(ranges: &[Range<u64>], offset: u64, want: u64) -> Vec<Range<u64>> {
     parts
 }
 
-/// Ascending ranges, those put together that touch.
-fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
-    let mut all: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
-        match all.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => all.push(range),
-        }
-    }
-    all
-}
-
-/// The parts of `holes` that lie in `pieces`, where the pieces are put together. All ascend.
-fn holes_in(pieces: &[Range<u64>], holes: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
-    let mut before = 0_u64;
-    pieces.iter().flat_map(move |piece| {
-        let begin = before;
-        before = before.saturating_add(piece.end.saturating_sub(piece.start));
-        let first = holes.partition_point(|hole| hole.end <= piece.start);
-        let inside = holes.iter().skip(first).take_while(|hole| hole.start < piece.end);
-        inside.map(move |hole| {
-            let at = |offset: u64| {
-                let offset = offset.clamp(piece.start, piece.end);
-                begin.saturating_add(offset.saturating_sub(piece.start))
-            };
-            at(hole.start)..at(hole.end)
-        })
-    })
-}
-
 /// A hole reads as zeros.
 fn fill(bytes: &mut Vec<u8>, piece: Piece<'_>) {
     match piece {
@@ -300,6 +299,38 @@ fn fill(bytes: &mut Vec<u8>, piece: Piece<'_>) {
 }
 
 impl Shared {
+    /// Whether the store has dropped all packets up to this one.
+    fn is_overwritten(&self, newest: u64) -> bool {
+        self.store.bounds().oldest.number > newest
+    }
+
+    /// Reads `ranges` of a stream, no byte of which is of a packet after `newest`.
+    ///
+    /// A flow that has left the tree with the last of its packets is a hole from end to end, as it
+    /// was bit by bit before. One that had to leave for a bound is not: its bytes may be there, and
+    /// nobody knows where.
+    fn read_pieces(
+        &self,
+        id: u64,
+        direction: Direction,
+        ranges: &[Range<u64>],
+        newest: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let len = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>();
+        let mut sink = |piece: Piece<'_>| fill(bytes, piece);
+        let read = ranges
+            .iter()
+            .try_for_each(|range| self.read_stream(id, direction, range.clone(), &mut sink));
+        match read {
+            Err(ReadError::Expired) if self.is_overwritten(newest) => {
+                fill(bytes, Piece::Hole(len.saturating_sub(bytes.len() as u64)));
+                Ok(())
+            }
+            read => read,
+        }
+    }
+
     fn read_packets(
         &self,
         id: u64,
@@ -343,7 +374,7 @@ impl Shared {
         offset: u64,
         want: usize,
         bytes: &mut Vec<u8>,
-    ) {
+    ) -> Result<(), ReadError> {
         let mut at = offset;
         while bytes.len() < want {
             let last = made.as_ref().filter(|made| made.begin <= at);
@@ -352,11 +383,8 @@ impl Shared {
                 let from = last.map_or((0, 0), |made| (made.index, made.begin));
                 *made = self.make(id, kind, from, at);
             }
-            let Some(made) = made.as_ref() else {
-                // The flow has left the tree: blanks are in no line.
-                bytes.resize(want, b' ');
-                return;
-            };
+            // Otherwise the flow has left the tree, and nothing says what was here.
+            let made = made.as_ref().ok_or(ReadError::Expired)?;
             let skip = usize::try_from(at.saturating_sub(made.begin)).unwrap_or(usize::MAX);
             let part = made.text.get(skip..).unwrap_or_default();
             let room = want.saturating_sub(bytes.len());
@@ -364,10 +392,11 @@ impl Shared {
             bytes.extend_from_slice(part);
             at = at.saturating_add(part.len() as u64);
         }
+        Ok(())
     }
 
     /// Makes the text that covers `at`, of a transaction not before `from`: a place among all and
-    /// where its text begins.
+    /// where its text begins; `None` if the flow has left the tree, be it meanwhile.
     fn make(&self, id: u64, kind: Kind, from: (usize, u64), at: u64) -> Option<Text> {
         let (first, mut begin) = from;
         let table = self.table.read();
@@ -383,7 +412,8 @@ impl Shared {
                     Kind::Transcript => render::transcript(&exchange, &streams),
                     Kind::Line => render::line(id, &exchange, &streams),
                 };
-                return Some(Text { index, begin, text: fitted(text, len) });
+                let text = Text { index, begin, text: fitted(text, len) };
+                return self.has(id).then_some(text);
             }
             begin = end;
         }
@@ -416,37 +446,10 @@ impl Shared {
         }
     }
 
-    /// Bytes of a stream that are not there to read.
-    pub(super) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
-        let table = self.table.read();
-        let stream = table.flow(id).and_then(|flow| flow.stream(direction));
-        let holes = stream.map(|stream| stream.holes()).unwrap_or_default();
-        holes.iter().map(|(hole, _)| hole.end.saturating_sub(hole.start)).sum()
-    }
-
-    /// Brings the holes of a stream up to date, or those of the body that lies in `pieces` of it.
-    fn holes(
-        &self,
-        id: u64,
-        direction: Direction,
-        pieces: Option<&[Range<u64>]>,
-        known: &mut Holes,
-    ) {
-        self.expire(id);
-        let table = self.table.read();
-        let Some(stream) = table.flow(id).and_then(|flow| flow.stream(direction)) else { return };
-        let oldest = self.store.bounds().oldest.number;
-        let of = Some([stream.end(), stream.gaps() as u64, oldest]);
-        if known.of == of {
-            return;
-        }
-        known.of = of;
-        let holes = merged(stream.holes().into_iter().map(|(hole, _)| hole));
-        drop(table);
-        known.ranges = match pieces {
-            Some(pieces) => merged(holes_in(pieces, &holes)),
-            None => holes,
-        };
+    /// Whether a flow is in the tree. What was made of its packets, before this, has nothing missing
+    /// that was not missing in the tree.
+    fn has(&self, id: u64) -> bool {
+        self.table.read().flow(id).is_some()
     }
 
     /// What a file of a flow is made of.
@@ -481,7 +484,8 @@ impl Shared {
             File::Har => {
                 http?;
                 drop(table);
-                Content::Frozen(self.har(id)?)
+                let har = self.har(id)?;
+                Content::Frozen(if self.has(id) { har } else { return Err(OpenError::Gone) })
             }
             File::Body { index, direction } => {
                 let http = http?;
@@ -503,7 +507,8 @@ impl Shared {
                 let made = self.bodies.get((id, index, direction), len, || {
                     render::body(&exchange, direction, &streams).unwrap_or_default()
                 });
-                Content::Frozen(made.ok_or(OpenError::NoRoom)?)
+                let made = made.ok_or(OpenError::NoRoom)?;
+                Content::Frozen(if self.has(id) { made } else { return Err(OpenError::Gone) })
             }
         })
     }
@@ -522,25 +527,4 @@ fn fitted(mut text: Vec<u8>, len: u64) -> Vec<u8> {
         text.push(b'\n');
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holes_of_a_body_are_counted_in_its_own_bytes() {
-        let holes = [5..10, 18..22, 30..60, 70..80];
-        let found = |pieces: &[(u64, u64)]| {
-            let pieces: Vec<_> = pieces.iter().map(|(start, end)| *start..*end).collect();
-            let found = merged(holes_in(&pieces, &holes)).into_iter();
-            found.map(|hole| (hole.start, hole.end)).collect::<Vec<_>>()
-        };
-        assert_eq!(found(&[(0, 100)]), [(5, 10), (18, 22), (30, 60), (70, 80)]);
-        assert_eq!(found(&[(10, 18), (22, 30)]), []);
-        assert_eq!(found(&[(6, 9)]), [(0, 3)]);
-        // Pieces that are all hole are one hole, whatever lies between them.
-        let pieces = [(0, 6), (8, 12), (31, 40), (50, 75)];
-        assert_eq!(found(&pieces), [(5, 8), (10, 29), (39, 44)]);
-    }
 }

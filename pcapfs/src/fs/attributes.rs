@@ -186,7 +186,7 @@ impl Tree {
                     }
                 }
                 let open = self.opened.of_inode(inode);
-                let told = open.iter().filter_map(|file| file.told()).max_by_key(|told| told.size);
+                let told = open.iter().filter_map(|file| file.left()).max_by_key(|told| told.size);
                 let told = told.or_else(|| self.known.lock().told(inode));
                 let mut told = told.ok_or_else(|| found.error())?;
                 if let Found::Other(now) = found {

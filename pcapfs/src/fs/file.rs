@@ -118,6 +118,12 @@ impl FlowFile {
         self.told
     }
 
+    /// The same when it is gone from the tree: of a stream it may be that nothing is left.
+    fn left(&self) -> Stat {
+        let present = if self.reading.is_all_hole() { 0 } else { self.told.present };
+        Stat { present, ..self.told }
+    }
+
     /// Says that its opener was told this, and can read that far.
     fn tell(&mut self, stat: Stat) {
         self.reading.rearm();
@@ -228,10 +234,10 @@ impl OpenFile {
         }
     }
 
-    /// What is known of a file of a flow to whom it is open.
-    pub(super) fn told(&self) -> Option<Stat> {
+    /// What is known to whom it is open of a file of a flow that is gone from the tree.
+    pub(super) fn left(&self) -> Option<Stat> {
         match &self.content {
-            Content::Flow(flow) => Some(flow.lock().told()),
+            Content::Flow(flow) => Some(flow.lock().left()),
             _ => None,
         }
     }

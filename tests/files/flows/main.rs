@@ -5,6 +5,7 @@ mod closed;
 mod counters;
 mod gaps;
 mod growing;
+mod leaving;
 mod lifetime;
 mod meta;
 mod packets;

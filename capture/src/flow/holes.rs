@@ -1,0 +1,104 @@
+//! Where in streams there is nothing, and in the bodies that lie in them.
+
+use std::ops::Range;
+
+use super::Shared;
+use crate::tcp::Direction;
+
+/// The holes of a stream, or of a body made of pieces of it, merged, as they were when three numbers
+/// of the stream were these: its end, its gaps, and the oldest packet retained.
+#[derive(Debug, Default)]
+pub(super) struct Holes {
+    pub(super) of: Option<[u64; 3]>,
+    pub(super) ranges: Vec<Range<u64>>,
+}
+
+impl Shared {
+    /// Bytes of a stream that are not there to read.
+    pub(super) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
+        let table = self.table.read();
+        let stream = table.flow(id).and_then(|flow| flow.stream(direction));
+        let holes = stream.map(|stream| stream.holes()).unwrap_or_default();
+        holes.iter().map(|(hole, _)| hole.end.saturating_sub(hole.start)).sum()
+    }
+
+    /// Brings the holes of a stream up to date, or those of the body that lies in `pieces` of it;
+    /// false if the flow has left the tree.
+    pub(super) fn holes(
+        &self,
+        id: u64,
+        direction: Direction,
+        pieces: Option<&[Range<u64>]>,
+        known: &mut Holes,
+    ) -> bool {
+        self.expire(id);
+        let table = self.table.read();
+        let Some(flow) = table.flow(id) else { return false };
+        // One of which nothing was seen has no holes either.
+        let Some(stream) = flow.stream(direction) else { return true };
+        let oldest = self.store.bounds().oldest.number;
+        let of = Some([stream.end(), stream.gaps() as u64, oldest]);
+        if known.of == of {
+            return true;
+        }
+        known.of = of;
+        let holes = merged(stream.holes().into_iter().map(|(hole, _)| hole));
+        drop(table);
+        known.ranges = match pieces {
+            Some(pieces) => merged(holes_in(pieces, &holes)),
+            None => holes,
+        };
+        true
+    }
+}
+
+/// Ascending ranges, those put together that touch.
+fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
+/// The parts of `holes` that lie in `pieces`, where the pieces are put together. All ascend.
+fn holes_in(pieces: &[Range<u64>], holes: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
+    let mut before = 0_u64;
+    pieces.iter().flat_map(move |piece| {
+        let begin = before;
+        before = before.saturating_add(piece.end.saturating_sub(piece.start));
+        let first = holes.partition_point(|hole| hole.end <= piece.start);
+        let inside = holes.iter().skip(first).take_while(|hole| hole.start < piece.end);
+        inside.map(move |hole| {
+            let at = |offset: u64| {
+                let offset = offset.clamp(piece.start, piece.end);
+                begin.saturating_add(offset.saturating_sub(piece.start))
+            };
+            at(hole.start)..at(hole.end)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_of_a_body_are_counted_in_its_own_bytes() {
+        let holes = [5..10, 18..22, 30..60, 70..80];
+        let found = |pieces: &[(u64, u64)]| {
+            let pieces: Vec<_> = pieces.iter().map(|(start, end)| *start..*end).collect();
+            let found = merged(holes_in(&pieces, &holes)).into_iter();
+            found.map(|hole| (hole.start, hole.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[(0, 100)]), [(5, 10), (18, 22), (30, 60), (70, 80)]);
+        assert_eq!(found(&[(10, 18), (22, 30)]), []);
+        assert_eq!(found(&[(6, 9)]), [(0, 3)]);
+        // Pieces that are all hole are one hole, whatever lies between them.
+        let pieces = [(0, 6), (8, 12), (31, 40), (50, 75)];
+        assert_eq!(found(&pieces), [(5, 8), (10, 29), (39, 44)]);
+    }
+}
