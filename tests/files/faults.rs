@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use pcapfs_tests::measure::{anonymous_memory, descriptors, threads};
 use pcapfs_tests::savefile::check_prefix;
@@ -431,6 +432,38 @@ fn two_thousand_files_open_at_once_are_given_back() {
     let growth = anonymous_memory(pid).saturating_sub(memory);
     assert!(growth <= 512 << 10, "{growth} bytes more than {memory}");
     assert_eq!(descriptors(pid), open, "descriptors");
+}
+
+#[test]
+fn lists_of_readers_that_are_open_are_bounded_together() {
+    skip_unless!(mount);
+    const ROOM: u64 = 64 << 20;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let fed = Fed::holding(10);
+    let readers: Vec<File> =
+        (0..1_500).map(|_| File::open(fed.daemon.path("web/live.pcap")).unwrap()).collect();
+    let path = fed.daemon.path("web/readers.jsonl");
+    let before = anonymous_memory(fed.daemon.pid());
+    let (mut lists, mut bytes) = (Vec::new(), 0);
+    let error = loop {
+        match File::open(&path) {
+            Ok(list) => {
+                bytes += list.metadata().unwrap().size();
+                lists.push(list);
+            }
+            Err(error) => break error,
+        }
+        assert!(bytes <= ROOM, "{} lists of {bytes} bytes", lists.len());
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+    assert!(bytes > ROOM * 9 / 10, "{bytes} bytes");
+    let growth = anonymous_memory(fed.daemon.pid()).saturating_sub(before);
+    assert!(growth <= ROOM + (16 << 20), "{growth} bytes more");
+    // What is small is not kept from anybody.
+    assert_eq!(fed.daemon.count(ALIAS, "/readers/open"), 1_500);
+    drop((lists, readers));
+    wait_until("all are closed", 10, || fed.daemon.readers(ALIAS).is_empty());
 }
 
 #[test]

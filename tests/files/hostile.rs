@@ -331,19 +331,55 @@ fn many_bombs_that_are_open_at_a_time() {
     }
 }
 
-#[test]
-fn a_stream_of_holes() {
-    skip_unless!(mount);
-    const HOLES: u64 = 65_535;
+/// A conversation of which every other byte was not captured.
+fn riddled(holes: u64) -> Conversation {
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
     talk.open();
-    for number in 0..HOLES {
+    for number in 0..holes {
         talk.says(Server, [1]).unseen(Server, [2]);
         if number % 64 == 0 {
             talk.ack(Client);
         }
     }
     talk.says(Server, [3]).ack(Client).close(Server);
+    talk
+}
+
+#[test]
+fn long_lists_of_gaps_take_of_the_room_for_bodies() {
+    skip_unless!(mount);
+    // What may be open with this little memory for flows.
+    const ROOM: u64 = 4;
+    let bomb = gzip_of_zeros(1 << 28);
+    let talks = (0..ROOM).map(|number| bombing(&format!("10.0.0.1:{}", 41_000 + number), &bomb));
+    let filed = Filed::with(frugal(), &savefile_of(talks.chain([riddled(1_000)])));
+    let holed = names(&filed.daemon).iter().position(|name| name.contains(".40000-")).unwrap() + 1;
+    let long = filed.file(holed as u64, "meta.json");
+    let size = fs::metadata(&long).unwrap().size();
+    assert_eq!(fs::read(&long).unwrap().len() as u64, size);
+    let bodies = (1..=ROOM + 1).filter(|id| *id != holed as u64).map(|id| {
+        let file = filed.http(id)[0]["response_body"]["file"].as_str().unwrap().to_owned();
+        File::open(filed.file(id, &file)).unwrap()
+    });
+    let bodies: Vec<_> = bodies.collect();
+    let taken: u64 = bodies.iter().map(|body| body.metadata().unwrap().size()).sum();
+    let left = (ROOM * 64 * MIB).strict_sub(taken) / size;
+    let lists: Vec<_> = (0..left).map(|_| File::open(&long).unwrap()).collect();
+    let error = File::open(&long).expect_err("there is no room");
+    assert_eq!(error.raw_os_error(), Some(Errno::ENOMEM as i32), "{error}");
+    assert_eq!(fs::metadata(&long).unwrap().size(), size, "it can be looked at");
+    for id in (1..=ROOM + 1).filter(|id| *id != holed as u64) {
+        assert_eq!(filed.meta(id)["id"], id, "short ones can be opened");
+    }
+    drop((bodies, lists));
+    wait_until("there is room again", 10, || fs::read(&long).is_ok());
+}
+
+#[test]
+fn a_stream_of_holes() {
+    skip_unless!(mount);
+    const HOLES: u64 = 65_535;
+    let talk = riddled(HOLES);
     let length = talk.stream(Server).len();
     let watched = Watched::new(&savefile_of([talk]));
     let path = flow(&watched.daemon, 1).join("server.bin");

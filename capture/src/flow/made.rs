@@ -12,6 +12,10 @@ use parking_lot::Mutex;
 /// beside them.
 pub(super) const LARGE: u64 = 1 << 20;
 
+/// Bytes of a content that takes no room: that much takes opening any file, and those who may open
+/// it are held to their number of open files.
+pub(super) const SMALL: usize = 4 << 10;
+
 /// A content, while somebody has it.
 #[derive(Debug)]
 pub(super) struct Made {

@@ -97,8 +97,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of decoded bodies and `http.har` that may be open at a time: as much again as flows
-    /// have, and room for a few of the largest there are.
+    /// Bytes of decoded bodies, `http.har` and `meta.json` that may be open at a time: as much again
+    /// as flows have, and room for a few of the largest there are.
     fn room(&self) -> u64 {
         (self.memory as u64).max(LEAST_ROOM)
     }
@@ -172,7 +172,7 @@ struct Shared {
     flow_log: Arc<LineLog>,
     http_log: Arc<LineLog>,
     hars: Mutex<Hars>,
-    /// Decoded bodies that somebody has open; `hars` take of the same room.
+    /// Decoded bodies that somebody has open; `hars` and `meta.json` take of the same room.
     bodies: Contents<(u64, u64, Direction)>,
     stop: AtomicBool,
     /// The next packet the engine will look at.
@@ -531,6 +531,11 @@ impl Shared {
             let table = self.table.read();
             let part = table.flow(id)?.http.as_ref()?.exchange(index)?.part(direction)?;
             return (!part.file.is_empty()).then(|| part.size());
+        }
+        if file == File::Meta {
+            // Nobody keeps it.
+            let size = render::meta(self.table.read().flow(id)?).len() as u64;
+            return Some((size, size));
         }
         let content = self.content(id, file, beginning).ok()?;
         let size = content.len(self)?;

@@ -7,7 +7,7 @@ use super::exchange::Exchange;
 use super::gather::{FlowStreams, sender};
 use super::holes::Holes;
 use super::log::Cache;
-use super::made::Made;
+use super::made::{self, Made};
 use super::{File, Log, Seek, Shared, render};
 use crate::http::body::Piece;
 use crate::savefile::pcap;
@@ -206,7 +206,7 @@ pub enum OpenError {
     #[error("no such file")]
     Gone,
     /// Its content is made in memory, and of such contents as much is open as may be.
-    #[error("as many decoded files are open as --flow-memory has room for")]
+    #[error("as much that is made in memory is open as --flow-memory has room for")]
     NoRoom,
 }
 
@@ -452,6 +452,18 @@ impl Shared {
         self.table.read().flow(id).is_some()
     }
 
+    /// A content of one opener's own, which may be as long as a list of gaps is.
+    fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
+        if text.len() <= made::SMALL {
+            return Ok(Made::own(text));
+        }
+        if !self.bodies.has_room(text.len() as u64) {
+            // What is kept in case somebody asks again.
+            self.hars.lock().clear();
+        }
+        self.bodies.keep(text).ok_or(OpenError::NoRoom)
+    }
+
     /// What a file of a flow is made of.
     pub(super) fn content(
         &self,
@@ -466,7 +478,11 @@ impl Shared {
         let flow = table.flow(id).ok_or(OpenError::Gone)?;
         let http = flow.http.as_deref().ok_or(OpenError::Gone);
         Ok(match file {
-            File::Meta => Content::Frozen(Made::own(render::meta(flow))),
+            File::Meta => {
+                let text = render::meta(flow);
+                drop(table);
+                Content::Frozen(self.keep(text)?)
+            }
             File::Client => Content::Stream { id, direction: flow.client },
             File::Server => Content::Stream { id, direction: flow.client.other() },
             File::Packets => {

@@ -221,9 +221,9 @@ impl Tree {
     fn frozen(&self, inode: u64, node: Node, asker: Asker) -> (u64, Timestamp) {
         let own = self.opened.of_process(inode, asker.thread);
         if let Some(file) = own.into_iter().max_by_key(|file| file.opened)
-            && let Content::Frozen(bytes) = &file.content
+            && let Content::Frozen(frozen) = &file.content
         {
-            return (bytes.len() as u64, file.opened);
+            return (frozen.bytes().len() as u64, file.opened);
         }
         (self.render(node, asker).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
     }

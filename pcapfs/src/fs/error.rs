@@ -45,6 +45,9 @@ pub(crate) enum Error {
     /// A content that is made in memory, of which as much is open as may be.
     #[error("{0}")]
     NoRoom(flow::OpenError),
+    /// A content that is frozen, of which as much is open as may be.
+    #[error("as much of status.json and readers.jsonl is open as may be")]
+    Full,
     /// An offset whose packets were overwritten.
     #[error("overwritten")]
     Expired,
@@ -69,7 +72,7 @@ impl Error {
             Self::WrongAccess => Errno::EACCES,
             Self::BadHandle => Errno::EBADF,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
-            Self::NoRoom(_) => Errno::ENOMEM,
+            Self::NoRoom(_) | Self::Full => Errno::ENOMEM,
             // EIO for both: the bytes exist in the file's size and cannot be had.
             Self::Refused(_) | Self::Storage(_) | Self::Expired => Errno::EIO,
         }

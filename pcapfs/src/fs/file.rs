@@ -15,6 +15,7 @@ use super::Asker;
 use super::attributes;
 use super::captures::Entry;
 use super::error::Error;
+use super::frozen::Frozen;
 use super::known::Version;
 
 /// Who opened a file.
@@ -72,7 +73,7 @@ pub(crate) enum Content {
     /// A file of a flow, or a log of flows.
     Flow(Mutex<FlowFile>),
     /// Bytes that do not change.
-    Frozen(Arc<[u8]>),
+    Frozen(Frozen),
     /// Takes orders, gives nothing.
     Control,
 }
@@ -275,7 +276,7 @@ impl OpenFile {
                 });
                 bytes.and_then(|bytes| give(&bytes, send))
             }
-            (Content::Frozen(bytes), _) => read_frozen(bytes, offset, size, send),
+            (Content::Frozen(frozen), _) => read_frozen(frozen.bytes(), offset, size, send),
             _ => return Err(Error::WrongAccess.into()),
         };
         outcome.map_err(|error| match error {

@@ -17,6 +17,7 @@ mod attributes;
 pub(crate) mod captures;
 pub(crate) mod error;
 pub(crate) mod file;
+mod frozen;
 mod known;
 pub(crate) mod list;
 mod lookup;
@@ -120,6 +121,8 @@ pub(crate) struct Tree {
     pub(crate) captures: Captures,
     known: Mutex<Known>,
     opened: Opened,
+    /// For what is frozen while somebody has it open.
+    room: frozen::Room,
     started: Timestamp,
     /// The same on a clock that is not set, and until when the kernel may believe something it was
     /// told, in milliseconds from then on.
@@ -144,6 +147,7 @@ impl Tree {
             captures: Captures::default(),
             known: Mutex::default(),
             opened: Opened::default(),
+            room: frozen::Room::default(),
             started: Timestamp::now(),
             begin: Instant::now(),
             believed: AtomicU64::new(0),

@@ -39,9 +39,7 @@ impl Tree {
                 let content = self.content(inode, version, &entry, opener.asker);
                 (Some(entry), content)
             }
-            _ => {
-                (None, self.render(node, opener.asker).map(Content::Frozen).ok_or(Error::NotFound))
-            }
+            _ => (None, self.freeze(node, opener.asker)),
         };
         // Also if it cannot be opened: whoever looks again is to find what can be.
         self.known.lock().opened(opener.asker.thread, inode);
@@ -142,11 +140,15 @@ impl Tree {
                 }
                 Begins::Always | Begins::At(_) => Err(Error::Stale),
             },
-            Some(Leaf::Status | Leaf::Readers) => {
-                Ok(Content::Frozen(self.render(version.node, asker).ok_or(Error::NotFound)?))
-            }
+            Some(Leaf::Status | Leaf::Readers) => self.freeze(version.node, asker),
             Some(Leaf::Log(_) | Leaf::Flows) | None => self.flow_content(inode, version, entry),
         }
+    }
+
+    /// What a new opener of a file gets that is frozen then.
+    fn freeze(&self, node: Node, asker: Asker) -> Result<Content, Error> {
+        let bytes = self.render(node, asker).ok_or(Error::NotFound)?;
+        Ok(Content::Frozen(self.room.take(bytes).ok_or(Error::Full)?))
     }
 
     /// What a new opener of a file of a flow, or of a log, gets.
