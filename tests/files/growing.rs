@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::libc;
+use nix::unistd::{Whence, lseek};
 use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{
     ALIAS, Fed, Mount, Pace, StreamReader, Traffic, Wired, skip_unless, wait_until,
@@ -224,6 +225,29 @@ fn status_and_readers_have_the_size_they_say() {
         assert!(to_end(&mut file).is_empty(), "{name} goes on behind its end");
     }
     drop((traffic.stop(), reader));
+}
+
+#[test]
+fn the_end_of_an_opening_is_that_of_its_own_content() {
+    skip_unless!(mount);
+    let fed = Fed::holding(10);
+    let path = fed.daemon.path("web/readers.jsonl");
+    let mut readers = Vec::new();
+    let mut lists = Vec::new();
+    for count in [1, 30, 5] {
+        readers.resize_with(count, || File::open(fed.daemon.path("web/live.pcap")).unwrap());
+        wait_until("they are listed", 5, || fed.daemon.readers(ALIAS).len() == count);
+        lists.push((count, File::open(&path).unwrap()));
+    }
+    // The oldest last, so that what the kernel was told last is of another.
+    for (count, list) in lists.iter_mut().rev() {
+        let end = lseek(&*list, 0, Whence::SeekEnd).unwrap();
+        assert_eq!(lseek(&*list, 0, Whence::SeekHole).unwrap(), end, "of {count}");
+        lseek(&*list, 0, Whence::SeekSet).unwrap();
+        let bytes = to_end(list);
+        assert_eq!(i64::try_from(bytes.len()).unwrap(), end, "of {count}");
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), *count);
+    }
 }
 
 #[test]

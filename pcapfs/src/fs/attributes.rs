@@ -50,6 +50,29 @@ impl Tree {
         self.attributes_of(inode, version, asker)
     }
 
+    /// The same of an open file, whose content may be another than that of later openings.
+    pub(crate) fn attributes_of_opening(
+        &self,
+        handle: u64,
+        inode: u64,
+        asker: Asker,
+    ) -> Result<Attributes, Error> {
+        let attributes = self.attributes(inode, asker)?;
+        let file = self.file(handle).filter(|file| file.inode == inode);
+        let own = file.and_then(|file| match &file.content {
+            Content::Frozen(frozen) => Some((frozen.bytes().len() as u64, file.opened)),
+            Content::Flow(flow) => flow.lock().frozen().map(|stat| (stat.size, stat.modified)),
+            Content::Stream(_) | Content::Snapshot(_) | Content::Control => None,
+        });
+        Ok(match own {
+            // The kernel has one set of attributes for all openings: it is to ask for each.
+            Some((size, modified)) if size != attributes.size => {
+                Attributes { size, present: size, modified, valid: Duration::ZERO, ..attributes }
+            }
+            _ => attributes,
+        })
+    }
+
     /// The same for an inode of which it is known what it is.
     pub(super) fn attributes_of(
         &self,

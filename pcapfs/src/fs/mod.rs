@@ -266,7 +266,7 @@ impl Tree {
             return flow.lock().seek(offset, to).ok_or(Error::NothingThere);
         }
         // No other file has holes; but each has one behind its end.
-        let size = self.attributes(file.inode, asker)?.size;
+        let size = self.attributes_of_opening(handle, file.inode, asker)?.size;
         match to {
             _ if offset >= size => Err(Error::NothingThere),
             Seek::Data => Ok(offset),

@@ -251,7 +251,9 @@ impl Shared {
                 Some(file) => quick(file.is_small_and_final()),
                 None => Pace::Quick,
             },
-            Request::Open { .. } | Request::Attributes => quick(self.tree.is_quick(message.inode)),
+            Request::Open { .. } | Request::Attributes { .. } => {
+                quick(self.tree.is_quick(message.inode))
+            }
             Request::Lookup(name) => quick(Tree::is_found_quickly(name)),
             Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => {
                 Pace::Lone

@@ -26,8 +26,11 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             tree.tell(&attributes);
             wire::entry_reply(&attributes)
         }
-        Request::Attributes => {
-            let attributes = tree.attributes(inode, asker)?;
+        Request::Attributes { handle } => {
+            let attributes = match handle {
+                Some(handle) => tree.attributes_of_opening(handle, inode, asker)?,
+                None => tree.attributes(inode, asker)?,
+            };
             tree.tell(&attributes);
             wire::attributes_reply(&attributes)
         }

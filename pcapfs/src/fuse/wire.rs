@@ -45,6 +45,9 @@ const NOTIFY_POLL: i32 = 1;
 /// `FUSE_POLL_SCHEDULE_NOTIFY`: somebody waits, not only asks.
 const POLL_SCHEDULE_NOTIFY: u32 = 1;
 
+/// `FUSE_GETATTR_FH`: there is a handle in the request.
+const GETATTR_FH: u32 = 1;
+
 /// `FOPEN_DIRECT_IO`
 const FOPEN_DIRECT_IO: u32 = 1;
 
@@ -66,7 +69,10 @@ pub(super) enum Request<'a> {
     /// `FUSE_LOOKUP` of this name.
     Lookup(&'a [u8]),
     /// `FUSE_GETATTR`
-    Attributes,
+    Attributes {
+        /// What it was opened as, if it is asked of an open file.
+        handle: Option<u64>,
+    },
     /// `FUSE_OPEN` with these flags of open(2).
     Open {
         /// See open(2).
@@ -140,7 +146,10 @@ pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
     };
     let request = match code {
         opcode::LOOKUP => Request::Lookup(body.split(|byte| *byte == 0).next()?),
-        opcode::GETATTR => Request::Attributes,
+        opcode::GETATTR => {
+            let (flags, handle) = (u32_at(body, 0)?, u64_at(body, 8)?);
+            Request::Attributes { handle: (flags & GETATTR_FH != 0).then_some(handle) }
+        }
         opcode::OPEN => Request::Open { flags: u32_at(body, 0)? },
         opcode::RELEASE => Request::Release { handle: u64_at(body, 0)? },
         opcode::OPENDIR => Request::OpenDirectory,
@@ -418,6 +427,12 @@ mod tests {
             parse(&interrupt).map(|one| one.request),
             Some(Request::Interrupt { target: 42 })
         );
+        for (flags, handle) in [(0u64, None), (1, Some(9))] {
+            let body = [flags, 9].map(u64::to_ne_bytes).concat();
+            let whole = message(3, 5, &body);
+            let found = parse(&whole).map(|one| one.request);
+            assert_eq!(found, Some(Request::Attributes { handle }));
+        }
         let lookup = message(1, 5, b"name\0");
         assert_eq!(parse(&lookup).map(|one| one.request), Some(Request::Lookup(b"name")));
         assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::FileSystem));
