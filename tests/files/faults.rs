@@ -1,9 +1,9 @@
 //! Ends, clean and not: signals, unmounting, full disks, and files opened ten thousand times.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use pcapfs_tests::measure::{anonymous_memory, descriptors, threads};
-use pcapfs_tests::savefile::check_prefix;
+use pcapfs_tests::savefile::{Format, check_prefix, numbered};
 use pcapfs_tests::{
     ALIAS, Daemon, Emit, Fed, Fifo, Mount, Pace, Running, StreamReader, Traffic, Wired, binary,
     is_mounted, run, skip_unless, tool, wait_until,
@@ -343,6 +343,50 @@ fn a_ring_file_cut_while_it_is_in_use_does_not_kill_the_daemon() {
     let mut feed = fine.connect();
     feed.send(10, 200);
     daemon.wait_stored("fine", 10);
+}
+
+#[test]
+fn with_few_descriptors_all_works_or_the_start_is_refused() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["mount", "rings"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::set_permissions(path("rings"), Permissions::from_mode(0o700)).unwrap();
+    fs::write(path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();
+    let (mut refused, mut ready) = (0, 0);
+    for limit in (10..=50).step_by(2) {
+        let script = r#"ulimit -n "$1"; shift; exec "$@""#;
+        let mut command = tool("sh");
+        command.args(["-c", script, "sh"]).arg(limit.to_string()).arg(binary("pcapfs"));
+        command.arg("mount").arg(path("mount")).arg("--ring-dir").arg(path("rings"));
+        command.arg("-r").arg(path("trace.pcap")).arg("--socket").arg(path("socket"));
+        let mut daemon = Running::spawn(&mut command);
+        wait_until("it is ready or has ended", 10, || {
+            daemon.try_wait().is_some() || daemon.stderr().contains(": ready at ")
+        });
+        if daemon.try_wait().is_some() {
+            assert_eq!(daemon.wait(1).code(), Some(1), "{limit}: {}", daemon.stderr());
+            let said = daemon.stderr();
+            assert_eq!(said.lines().count(), 1, "{limit}: {said}");
+            assert!(said.ends_with("; raise the limit of open files (ulimit -n)\n"), "{said}");
+            assert!(!is_mounted(&path("mount")), "{limit}: {said}");
+            refused += 1;
+            continue;
+        }
+        let mut list = tool(binary("pcapfs").to_str().unwrap());
+        list.arg("list").arg("--socket").arg(path("socket"));
+        let listed = run(&mut list, 10).success();
+        assert!(listed.text().contains("trace"), "{limit}: {listed:?}");
+        let savefile = fs::read(path("mount/trace/replay.pcap")).unwrap();
+        assert!(savefile == numbered(Format::default(), 10, 100), "{limit}");
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait(10).code(), Some(0), "{limit}: {}", daemon.stderr());
+        assert_eq!(daemon.stderr().lines().count(), 1, "{limit}: {}", daemon.stderr());
+        ready += 1;
+    }
+    assert!(refused > 0 && ready > 0, "{refused} refused, {ready} ready");
 }
 
 // Ten thousand of everything.

@@ -66,9 +66,19 @@ pub fn run() -> ExitCode {
         // And what went wrong with mounting by the helper that was to mount.
         Err(Failure::Mount(fuse::MountError::HelperRefused)) => ExitCode::FAILURE,
         Err(failure) => {
-            output::say(&failure);
+            output::say(advised(failure.to_string()));
             ExitCode::from(if failure.is_usage() { 2 } else { 1 })
         }
+    }
+}
+
+/// A message with what to do about it, where that is the same whatever could not be opened.
+fn advised(text: String) -> String {
+    let too_many = std::io::Error::from_raw_os_error(libc::EMFILE).to_string();
+    if text.contains(&too_many) {
+        format!("{text}; raise the limit of open files (ulimit -n)")
+    } else {
+        text
     }
 }
 

@@ -58,6 +58,11 @@ const MAX_STREAMS: u32 = 16;
 /// Threads for what blocks: opening and stopping captures.
 const BLOCKING_THREADS: usize = 2;
 
+/// Descriptors that are kept for the service until somebody connects: eight for the runtime and what
+/// wakes its streams, and a few for connections. Without them it would end, or panic, when it is
+/// wanted, long after it was said that all is ready.
+const DESCRIPTORS: usize = 12;
+
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -73,15 +78,18 @@ impl Control {
     /// Serves `registry` at `socket` from a thread of its own.
     ///
     /// # Errors
-    /// Those of making a thread.
+    /// Those of making a thread, and of having descriptors.
     pub(crate) fn start(mut socket: Socket, registry: Arc<Registry>) -> io::Result<Self> {
         let listener = socket.take_listener()?;
         let (end, ended) = oneshot::channel();
         let (first, closed) = UnixStream::pair()?;
+        let kept: Vec<_> =
+            (0..DESCRIPTORS).map(|_| closed.try_clone()).collect::<Result<_, _>>()?;
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             if !is_wanted(&listener, &closed) {
                 return;
             }
+            drop(kept);
             if let Err(error) = serve(listener, registry, ended) {
                 say(format_args!("the control service has ended: {error}"));
             }

@@ -72,6 +72,14 @@ pub(crate) enum Failure {
     /// The control service cannot have its socket.
     #[error("{0}")]
     Socket(SocketError),
+    /// The control service cannot be made.
+    #[error("{path}: the control service cannot be started: {error}", path = .path.display())]
+    Control {
+        /// Where it was to be reached.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The tree cannot be mounted or unmounted.
     #[error("{0}")]
     Mount(MountError),
@@ -307,7 +315,7 @@ fn control(
     match Socket::bind(&path) {
         Ok(socket) => {
             let control = Control::start(socket, Arc::clone(registry));
-            control.map(Some).map_err(Failure::System)
+            control.map(Some).map_err(|error| Failure::Control { path, error })
         }
         Err(error) if given.is_some() => Err(Failure::Socket(error)),
         Err(error) => {
