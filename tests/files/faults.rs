@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,18 @@ fn a_file_held_open_by_somebody_who_does_not_read_delays_the_end_but_no_more() {
     assert!(begin.elapsed() < Duration::from_secs(5));
     let error = (&held).read(&mut [0; 64]).expect_err("the daemon is gone");
     assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN), "{error}");
+
+    // Nor do those who are connected beside it.
+    let mut fed = Fed::holding(20);
+    let _held = File::open(fed.daemon.path("web/flows.jsonl")).unwrap();
+    let _mute = UnixStream::connect(fed.daemon.socket()).unwrap();
+    let watch = Running::spawn(&mut fed.daemon.command(["status", ALIAS, "--watch", "--json"]));
+    watch.wait_stdout("it watches", 5, |bytes| !bytes.is_empty());
+    let begin = Instant::now();
+    fed.daemon.signal(Signal::SIGTERM);
+    is_gone(&mut fed.daemon, Duration::from_secs(5));
+    // Three seconds are promised; some of the rest is the end of a process on a busy machine.
+    assert!(begin.elapsed() < Duration::from_millis(3_500), "{:?}", begin.elapsed());
 
     // A second signal: no patience at all.
     let mut fed = Fed::holding(20);

@@ -28,7 +28,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -70,7 +69,14 @@ pub(crate) struct Control {
     /// Closed at the end, for a service that nobody has asked for anything yet.
     first: UnixStream,
     thread: JoinHandle<()>,
-    /// Removed at the end.
+    _socket: Socket,
+}
+
+/// A service that is about to end.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    thread: JoinHandle<()>,
+    /// Removed with this.
     _socket: Socket,
 }
 
@@ -97,17 +103,20 @@ impl Control {
         Ok(Self { end, first, thread, _socket: socket })
     }
 
-    /// Ends the service: streams whose captures have stopped get what is stored, for so long.
-    pub(crate) fn end(self, patience: Duration) {
+    /// Has the service end: streams whose captures have stopped get what is stored.
+    pub(crate) fn end(self) -> Ending {
         let Self { end, first, thread, _socket } = self;
         // Nobody is there to hear it if the service has ended by itself.
         let _ = end.send(());
         drop(first);
-        let begun = Instant::now();
-        while !thread.is_finished() && begun.elapsed() < patience {
-            thread::sleep(Duration::from_millis(2));
-        }
-        // Who still reads is cut off with the process.
+        Ending { thread, _socket }
+    }
+}
+
+impl Ending {
+    /// Whether nobody is connected any more. Whoever still is is cut off with the process.
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.is_finished()
     }
 }
 

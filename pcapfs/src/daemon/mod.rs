@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
@@ -42,7 +43,8 @@ use state::StateFile;
 /// How the line begins that says the tree answers.
 pub(crate) const READY: &str = "ready at ";
 
-/// How long readers may go on after the end, to read what is stored.
+/// How long readers may go on after the end, to read what is stored. Everything else that is waited
+/// for is waited for meanwhile: that it takes no longer is promised in pcapfs(1).
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How long to wait for the kernel to let go of a tree of which no file is open.
@@ -358,26 +360,33 @@ fn end(
     events: &Receiver<Event>,
 ) {
     let tree = &registry.tree;
+    let begun = Instant::now();
     registry.stop_all();
-    if let Some(control) = control {
-        control.end(CONTROL_GRACE);
-    }
+    let control = control.map(Control::end);
     if matches!(event, Event::Signal) {
         mounted.detach();
-        let begun = Instant::now();
-        let patience = || if tree.open_files() > 0 { GRACE } else { IDLE_GRACE };
-        while !mounted.is_over() && begun.elapsed() < patience() {
-            match events.recv_timeout(GRACE_STEP) {
-                Ok(Event::Unmounted) | Err(RecvTimeoutError::Disconnected) => break,
-                // A second signal: no more patience.
-                Ok(Event::Signal) => return,
-                Ok(Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
-            }
+    }
+    let stopped = Instant::now();
+    let is_waited_for = || {
+        let clients = control.as_ref().is_some_and(|control| !control.is_over());
+        let idle = if clients { CONTROL_GRACE } else { IDLE_GRACE };
+        let is_done = mounted.is_over() && !clients;
+        // Clients read files of the tree too.
+        let is_idle = mounted.is_over() || tree.open_files() == 0;
+        !is_done && begun.elapsed() < GRACE && !(is_idle && stopped.elapsed() >= idle)
+    };
+    while is_waited_for() {
+        match events.recv_timeout(GRACE_STEP) {
+            // A second signal: no more patience.
+            Ok(Event::Signal) => return,
+            Ok(Event::Unmounted | Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
+            // Nobody is left to send one.
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(GRACE_STEP),
         }
-        if !mounted.is_over() && tree.open_files() > 0 {
-            say(format_args!("{} files were still open", tree.open_files()));
-            return;
-        }
+    }
+    if !mounted.is_over() && tree.open_files() > 0 {
+        say(format_args!("{} files were still open", tree.open_files()));
+        return;
     }
     // With the process at the latest, it is over for those as well that have a copy of the mount in
     // a mount namespace of their own.
@@ -411,7 +420,7 @@ fn watch_signals(
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted)?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             if signal == SIGHUP && has_config {
                 if sender.send(Event::Reload).is_err() {
