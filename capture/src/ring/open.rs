@@ -88,6 +88,14 @@ pub enum RingError {
         /// Link type or precision to come.
         sent: String,
     },
+    /// There can be no such file in its directory.
+    #[error("{path}: no ring can be made there: {error} (choose another --ring-dir)")]
+    NotMade {
+        /// The ring file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// Anything else the system refused.
     #[error("{path}: {error}")]
     System {
@@ -239,7 +247,16 @@ fn create_at(
     next: Position,
     sequence: u64,
 ) -> Result<Opened, RingError> {
-    let system = |error| RingError::System { path: path.to_owned(), error };
+    let refused = |error: io::Error| {
+        let path = path.to_owned();
+        match error.kind() {
+            // Somebody was faster.
+            io::ErrorKind::AlreadyExists => RingError::System { path, error },
+            // In no directory could it be opened.
+            _ if error.raw_os_error() == Some(libc::EMFILE) => RingError::System { path, error },
+            _ => RingError::NotMade { path, error },
+        }
+    };
     // Nobody but the owner, from the first moment on, whatever the umask.
     let file = OpenOptions::new()
         .read(true)
@@ -247,7 +264,7 @@ fn create_at(
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(system)?;
+        .map_err(refused)?;
     form(options, path, lock(file, path)?, geometry, next, sequence)
 }
 

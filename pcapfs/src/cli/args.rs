@@ -1,5 +1,6 @@
 //! The command line, as it is typed.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use capture::tcp::Policy;
@@ -210,7 +211,7 @@ pub(crate) struct Mount {
 
     /// Most bytes to keep of one packet
     #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
-          value_parser = clap::value_parser!(u32).range(1..=262_144))]
+          value_parser = |text: &str| number(text, 1..=262_144), allow_negative_numbers = true)]
     pub(crate) snaplen: u32,
 
     /// Most memory for the flows of each capture, with K, M or G [default: an eighth of all]
@@ -220,7 +221,7 @@ pub(crate) struct Mount {
 
     /// Most flows to show of each capture
     #[arg(long, value_name = "N", default_value_t = 1 << 21,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = |text: &str| number(text, 1..=u32::MAX), allow_negative_numbers = true)]
     pub(crate) max_flows: u32,
 
     /// Do not look for flows inside tunnels
@@ -266,6 +267,13 @@ pub(super) const SOCKET_VARIABLE: &str = "PCAPFS_SOCKET";
 fn overlap() -> impl TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(["first", "last"])
         .map(|word| if word == "last" { Policy::Last } else { Policy::First })
+}
+
+/// Reads a number that is to be in a range.
+fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let found = text.parse().ok().filter(|number| range.contains(number));
+    let (least, most) = range.into_inner();
+    found.ok_or_else(|| format!("'{text}' is no number from {least} to {most}"))
 }
 
 /// Reads the bits of `--mode`.

@@ -160,7 +160,18 @@ impl Target {
                     // As tcpdump's; who may read packets is for the umask to say.
                     builder.permissions(fs::Permissions::from_mode(0o666));
                 }
-                let file = builder.tempfile_in(folder).map_err(failure)?;
+                // What it says names the file that was tried, which nobody has asked for.
+                let file = builder.tempfile_in(folder).map_err(|error| {
+                    let (path, folder) = (path.display(), folder.display());
+                    Failure::Answer(match error.kind() {
+                        io::ErrorKind::NotFound => format!(
+                            "{path}: no such directory: {folder} (make it with: mkdir -p {folder})"
+                        ),
+                        why => format!(
+                            "{path}: no file can be made in {folder}: {why} (name another with -w)"
+                        ),
+                    })
+                })?;
                 Ok(Self::File(file, path))
             }
         }

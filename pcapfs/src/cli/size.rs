@@ -1,14 +1,20 @@
 //! Sizes as people write them.
 
+use std::num::IntErrorKind;
+
 /// Reads `64M`, `1G`, `512K`, `1048576`; `64MiB` and `64MB` mean the same as `64M`.
 ///
 /// # Errors
 /// What is wrong, for people.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    let too_large = || format!("'{text}' is too large for a size (the most is 16777215T)");
     let bad = || format!("'{text}' is no size (write it as 512K, 64M or 2G)");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits).ok_or_else(bad)?;
-    let number: u64 = number.parse().map_err(|_| bad())?;
+    let number: Result<u64, _> = number.parse();
+    if number.as_ref().is_err_and(|error| *error.kind() != IntErrorKind::PosOverflow) {
+        return Err(bad());
+    }
     let unit = unit.trim_start().to_ascii_uppercase();
     let shift = match unit.trim_end_matches('B').trim_end_matches('I') {
         "" if unit != "I" && unit != "IB" => 0,
@@ -18,7 +24,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         "T" => 40,
         _ => return Err(bad()),
     };
-    number.checked_mul(1 << shift).ok_or_else(bad)
+    number.ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(too_large)
 }
 
 #[cfg(test)]
@@ -41,5 +47,10 @@ mod tests {
         for text in ["", "M", "64X", "-1", "1.5G", "99999999999T", "5i", "6ib", "ä"] {
             assert!(parse(text).is_err(), "{text}");
         }
+        assert_eq!(parse("16777215T"), Ok(16_777_215 << 40));
+        for text in ["16777216T", "99999999999T", "99999999999999999999"] {
+            assert!(parse(text).unwrap_err().contains("too large"), "{text}");
+        }
+        assert!(parse("99999999999999999999X").unwrap_err().contains("is no size"));
     }
 }

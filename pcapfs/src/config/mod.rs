@@ -7,6 +7,7 @@ mod raw;
 mod values;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use capture::filter::Filter;
@@ -78,11 +79,17 @@ impl Config {
         ring_dir: RingDir<'_>,
     ) -> Result<Self, ConfigError> {
         let failure = |what: String| ConfigError { path: path.to_owned(), line: None, what };
-        let length = fs::metadata(path).map_err(|error| failure(error.to_string()))?.len();
+        let unread = |error: io::Error| {
+            let is_missing = error.kind() == io::ErrorKind::NotFound;
+            let advice =
+                if is_missing { " (write one, see pcapfs.toml(5), or name another)" } else { "" };
+            failure(format!("the configuration cannot be read: {error}{advice}"))
+        };
+        let length = fs::metadata(path).map_err(unread)?.len();
         if length > MAX_FILE {
             return Err(failure(format!("{length} bytes are no configuration")));
         }
-        let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+        let text = fs::read_to_string(path).map_err(unread)?;
         Self::parse(path, &text, base, ring_dir)
     }
 

@@ -465,7 +465,9 @@ fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
     match made {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failure(format!("cannot be made: {error}"))),
+        Err(error) => {
+            return Err(failure(format!("cannot be made: {error} (choose another --ring-dir)")));
+        }
     }
     let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
     if !metadata.is_dir() {

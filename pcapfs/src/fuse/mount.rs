@@ -61,6 +61,15 @@ pub(crate) enum MountError {
     /// Nothing is mounted there.
     #[error("{path}: nothing is mounted there", path = .0.display())]
     NotMounted(PathBuf),
+    /// Something else is mounted there.
+    #[error("{path}: what is mounted there is no pcapfs but {kind} (unmount it with: umount {path})",
+        path = .path.display())]
+    NotOurs {
+        /// The mount point.
+        path: PathBuf,
+        /// Type of the file system.
+        kind: String,
+    },
     /// A word of `-o` that means nothing here.
     #[error("-o {0}: no such mount option")]
     BadOption(String),
@@ -316,8 +325,10 @@ pub(super) fn own(descriptor: RawFd) -> OwnedFd {
 /// # Errors
 /// [`MountError`]; it stays mounted then.
 pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountError> {
-    if mounted_type(mountpoint)?.is_none_or(|kind| kind != TYPE) {
-        return Err(MountError::NotMounted(mountpoint.to_owned()));
+    match mounted_type(mountpoint)? {
+        Some(kind) if kind == TYPE => {}
+        Some(kind) => return Err(MountError::NotOurs { path: mountpoint.to_owned(), kind }),
+        None => return Err(MountError::NotMounted(mountpoint.to_owned())),
     }
     if geteuid().is_root() {
         let flags = match manner {
