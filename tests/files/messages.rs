@@ -1,6 +1,9 @@
 //! What is said of mistakes: what was wrong, with what, and what to do.
 
-use pcapfs_tests::{binary, run, skip_unless, tool};
+use std::fs::{self, File};
+
+use pcapfs_tests::conversation::savefile_of;
+use pcapfs_tests::{Filed, Mount, binary, run, skip_unless, tool};
 use tempfile::TempDir;
 
 /// What `pcapfs` says in its one line, when it ends with this code.
@@ -48,4 +51,21 @@ fn a_folder_that_can_have_no_rings_is_named_with_a_remedy() {
     for part in ["/proc/lo.ring: no ring can be made there", "another --ring-dir"] {
         assert!(line.contains(part), "{part:?} is not in {line:?}");
     }
+}
+
+#[test]
+fn what_is_in_the_directory_is_hidden_as_long_as_a_tree_is_mounted_on_it() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    File::create(folder.path().join("letter")).unwrap();
+    let filed = Filed::with(Mount::new().mountpoint(folder.path()), &savefile_of([]));
+    assert!(!folder.path().join("letter").exists(), "it shows through");
+    assert!(folder.path().join("status.json").exists());
+    drop(filed);
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["letter"]);
+    let mut pcapfs = tool(binary("pcapfs").to_str().unwrap());
+    let help = run(pcapfs.args(["mount", "--help"]), 5).success();
+    assert!(help.text().contains("what is in it is hidden meanwhile"), "{}", help.text());
 }

@@ -163,7 +163,7 @@ Examples:
   pcapfs mount /captures -c web='eth0 tcp port 80' -c dns='any udp port 53' --ring 256M
   pcapfs mount ./captures -r trace.pcap")]
 pub(crate) struct Mount {
-    /// An empty directory to show the tree in
+    /// A directory to show the tree in; what is in it is hidden meanwhile
     pub(crate) mountpoint: PathBuf,
 
     /// A capture: its name, where packets come from, and which (can be repeated)
