@@ -173,8 +173,9 @@ impl Probing {
         let is_full = bytes.len() >= MAX_PROBE;
         let mut may_follow = false;
         if start == 0 || self.is_torn {
-            for side in [Side::Request, Side::Response] {
-                match probe::probe(side, bytes) {
+            let probe = if self.is_torn { probe::probe_joined } else { probe::probe };
+            for side in Side::BOTH {
+                match probe(side, bytes) {
                     Verdict::Yes => return self.http(direction, side, start),
                     Verdict::NotYet => may_follow = true,
                     Verdict::No => {}
@@ -243,9 +244,10 @@ fn begins_within(
     behind
         .filter_map(|chunk| window.read(chunk.content.ok()?))
         .flat_map(|(bytes, _)| {
-            Side::BOTH.map(|side| (probe::probe(side, &bytes) == Verdict::Yes).then_some(side))
+            let begins = |side: &Side| probe::probe_joined(*side, &bytes) == Verdict::Yes;
+            Side::BOTH.into_iter().find(begins)
         })
-        .find_map(|side| side)
+        .next()
 }
 
 /// Bytes at the beginning of `range` that lie in one packet.

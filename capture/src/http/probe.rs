@@ -70,6 +70,27 @@ pub fn probe(direction: Direction, bytes: &[u8]) -> Verdict {
     }
 }
 
+/// The same if the stream may begin within a message. The end of a request line reads like a status
+/// line without a status, so there has to be one.
+#[must_use]
+pub fn probe_joined(direction: Direction, bytes: &[u8]) -> Verdict {
+    match (direction, probe(direction, bytes)) {
+        (Direction::Response, Verdict::Yes) => status(bytes.trim_ascii_start()),
+        (_, verdict) => verdict,
+    }
+}
+
+/// Whether a number follows on the first word of a line.
+fn status(line: &[u8]) -> Verdict {
+    let mut words = line.splitn(2, |byte| is_blank(*byte) || *byte == b'\n');
+    match (words.next(), words.next().and_then(|rest| rest.trim_ascii_start().first())) {
+        (Some(version), None) if version.len() >= LINE => Verdict::No,
+        (_, None) => Verdict::NotYet,
+        (_, Some(byte)) if byte.is_ascii_digit() => Verdict::Yes,
+        _ => Verdict::No,
+    }
+}
+
 fn response(bytes: &[u8]) -> Verdict {
     let begins = |word: &[u8]| {
         let length = word.len().min(bytes.len());
@@ -133,6 +154,26 @@ pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_request_line_is_no_response() {
+        use Verdict::{No, NotYet, Yes};
+        for (bytes, expected) in [
+            ("HTTP/1.1 200 OK\r\n", Yes),
+            ("\r\nHTTP/1.1  404", Yes),
+            ("ICY 200 OK", Yes),
+            ("HTTP/1.1", NotYet),
+            ("HTTP/1.1 ", NotYet),
+            ("HTTP/1.1\r\n", NotYet),
+            (" HTTP/1.1\r\nHost: a\r\n", No),
+            ("HTTP/1.1\r\n\r\nGET / HTTP/1.1", No),
+            ("HTTP is spoken", No),
+        ] {
+            assert_eq!(probe_joined(Direction::Response, bytes.as_bytes()), expected, "{bytes:?}");
+        }
+        let long = format!("HTTP/1{}", "x".repeat(LINE));
+        assert_eq!(probe_joined(Direction::Response, long.as_bytes()), No);
+    }
 
     #[test]
     fn few_bytes_decide() {

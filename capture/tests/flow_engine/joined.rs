@@ -146,3 +146,26 @@ fn a_request_without_a_version_has_an_answer_without_a_head() {
     let old = ("/old".into(), Value::Null, "complete".into(), "<html>old</html>".to_owned());
     assert_eq!(told(&scene), [old]);
 }
+
+/// Each rest may read like something else: the end of a request line like a response.
+#[test]
+fn requests_joined_anywhere_in_their_tails_have_their_responses() {
+    for tail in ASKS {
+        for cut in 0..tail.len() {
+            let mut scene = Scene::new(free());
+            let mut talk = Talk::new(1, 2_000);
+            for part in [&tail.as_bytes()[..cut], &tail.as_bytes()[cut..]] {
+                if !part.is_empty() {
+                    turn(&mut scene, &mut talk, CLIENT, part);
+                }
+            }
+            turn(&mut scene, &mut talk, SERVER, &answer(1));
+            turn(&mut scene, &mut talk, CLIENT, &get("/2"));
+            turn(&mut scene, &mut talk, SERVER, &answer(2));
+            scene.send_all(talk.close());
+            scene.settle();
+            scene.end();
+            assert_eq!(told(&scene), wanted(true, 1), "{tail:?}, {cut} bytes before the rest");
+        }
+    }
+}

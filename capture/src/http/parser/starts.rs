@@ -86,7 +86,7 @@ fn begins_joined(direction: Direction, bytes: &[u8]) -> Verdict {
     match resync::find(direction, bytes) {
         Found::At(0) => Verdict::Yes,
         Found::At(_) => Verdict::No,
-        Found::Keep(_) => probe::probe(direction, bytes),
+        Found::Keep(_) => probe::probe_joined(direction, bytes),
     }
 }
 
