@@ -64,6 +64,30 @@ fn answer(number: u32) -> Vec<u8> {
     ok(format!("body-{number}").as_bytes())
 }
 
+/// The end of a request in two segments, the second from `cut` on, and its response.
+fn tail_of_request(scene: &mut Scene, talk: &mut Talk, tail: &str, cut: usize) {
+    for part in [&tail.as_bytes()[..cut], &tail.as_bytes()[cut..]] {
+        if !part.is_empty() {
+            turn(scene, talk, CLIENT, part);
+        }
+    }
+    turn(scene, talk, SERVER, &answer(1));
+}
+
+/// Requests from number 2 on, their responses, each after its pause, and the end. How many requests.
+fn goes_on(scene: &mut Scene, talk: &mut Talk, pauses: &[u64]) -> u32 {
+    for (number, pauses) in (2..).zip(pauses.chunks_exact(2)) {
+        scene.now += pauses[0];
+        turn(scene, talk, CLIENT, &get(&format!("/{number}")));
+        scene.now += pauses[1];
+        turn(scene, talk, SERVER, &answer(number));
+    }
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    u32::try_from(pauses.len() / 2).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -77,22 +101,8 @@ proptest! {
         let mut scene = Scene::new(free());
         let mut talk = Talk::new(1, 2_000);
         let cut = cut.map_or(tail.len(), |cut| cut.index(tail.len()).max(1));
-        for part in [&tail.as_bytes()[..cut], &tail.as_bytes()[cut..]] {
-            if !part.is_empty() {
-                turn(&mut scene, &mut talk, CLIENT, part);
-            }
-        }
-        turn(&mut scene, &mut talk, SERVER, &answer(1));
-        let turns = u32::try_from(pauses.len() / 2).unwrap();
-        for (number, pauses) in (2..).zip(pauses.chunks_exact(2)) {
-            scene.now += pauses[0];
-            turn(&mut scene, &mut talk, CLIENT, &get(&format!("/{number}")));
-            scene.now += pauses[1];
-            turn(&mut scene, &mut talk, SERVER, &answer(number));
-        }
-        scene.send_all(talk.close());
-        scene.settle();
-        scene.end();
+        tail_of_request(&mut scene, &mut talk, tail, cut);
+        let turns = goes_on(&mut scene, &mut talk, &pauses);
         prop_assert_eq!(told(&scene), wanted(true, turns));
     }
 
@@ -105,16 +115,7 @@ proptest! {
         let mut scene = Scene::new(free());
         let mut talk = Talk::new(1, 2_000);
         turn(&mut scene, &mut talk, SERVER, tail.as_bytes());
-        let turns = u32::try_from(pauses.len() / 2).unwrap();
-        for (number, pauses) in (2..).zip(pauses.chunks_exact(2)) {
-            scene.now += pauses[0];
-            turn(&mut scene, &mut talk, CLIENT, &get(&format!("/{number}")));
-            scene.now += pauses[1];
-            turn(&mut scene, &mut talk, SERVER, &answer(number));
-        }
-        scene.send_all(talk.close());
-        scene.settle();
-        scene.end();
+        let turns = goes_on(&mut scene, &mut talk, &pauses);
         prop_assert_eq!(told(&scene), wanted(false, turns));
     }
 }
@@ -154,18 +155,9 @@ fn requests_joined_anywhere_in_their_tails_have_their_responses() {
         for cut in 0..tail.len() {
             let mut scene = Scene::new(free());
             let mut talk = Talk::new(1, 2_000);
-            for part in [&tail.as_bytes()[..cut], &tail.as_bytes()[cut..]] {
-                if !part.is_empty() {
-                    turn(&mut scene, &mut talk, CLIENT, part);
-                }
-            }
-            turn(&mut scene, &mut talk, SERVER, &answer(1));
-            turn(&mut scene, &mut talk, CLIENT, &get("/2"));
-            turn(&mut scene, &mut talk, SERVER, &answer(2));
-            scene.send_all(talk.close());
-            scene.settle();
-            scene.end();
-            assert_eq!(told(&scene), wanted(true, 1), "{tail:?}, {cut} bytes before the rest");
+            tail_of_request(&mut scene, &mut talk, tail, cut);
+            let turns = goes_on(&mut scene, &mut talk, &[0, 0]);
+            assert_eq!(told(&scene), wanted(true, turns), "{tail:?}, {cut} bytes before the rest");
         }
     }
 }
