@@ -74,9 +74,10 @@ fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<
             Ok(part) => bytes.extend(part),
             Err(error) => {
                 assert_eq!(error, ReadError::Expired, "{file:?} of {id}");
-                // Packets are gone one by one, what is made of them with their flow.
-                let is_text = matches!(file, File::Transcript | File::HttpJsonl);
-                let has_left = is_text && flows.flow(id).is_none();
+                // The records of packets are gone one by one. All else is an error only after its
+                // flow has left: text with the flow, and a stream if the flow left for a bound
+                // while some of its packets were retained.
+                let has_left = flows.flow(id).is_none();
                 assert!(file == File::Packets || has_left, "{file:?} of {id}");
                 return None;
             }
