@@ -38,6 +38,7 @@ mod handoff;
 mod log;
 mod notify;
 mod options;
+mod places;
 mod plan;
 mod supervisor;
 mod sys;
@@ -51,7 +52,7 @@ Usage: mount.pcapfs SPEC DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]
 Mounts a live packet capture on DIR. mount(8) runs this for `mount -t pcapfs`.
 SPEC is an interface, `any`, file:PATH or stream:PATH; `none` with config=FILE.
 Options: alias=, filter=, ring=, ring_dir=, snaplen=, group=, mode=, config=, socket=,
-user= (of the daemon), and those of mount(8).
+state=, user= (of the daemon), and those of mount(8).
 See mount.pcapfs(8).
 ";
 
@@ -140,9 +141,10 @@ fn supervise(
     report: Option<OwnedFd>,
 ) -> Result<Exit, Failure> {
     if let Some(path) = &plan.ring_dir {
-        tree::make_ring_directory(path, &account)
+        places::make_ring_directory(path, &account)
             .map_err(|error| Failure::RingDirectory { path: path.clone(), error })?;
     }
+    places::make_defaults(&account);
     let confinement = Confinement { account, filter: filter::program() };
     let supervisor =
         Supervisor::new(plan, program, confinement, report).map_err(Failure::System)?;

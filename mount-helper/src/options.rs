@@ -111,6 +111,8 @@ pub(crate) enum Own {
     Mode,
     /// Socket of the control service.
     Socket,
+    /// File of what outlives the daemon.
+    State,
     /// Configuration file of the daemon.
     Config,
 }
@@ -130,6 +132,7 @@ impl MountOption {
             ("group", true) => Meaning::Own(Own::Group),
             ("mode", _) => Meaning::Own(Own::Mode),
             ("socket", _) => Meaning::Own(Own::Socket),
+            ("state", _) => Meaning::Own(Own::State),
             ("config", _) => Meaning::Own(Own::Config),
             ("ro" | "nosuid" | "nodev" | "noexec", false) => Meaning::Mount,
             ("remount", false) => Meaning::Remount,

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     mode: Option<String>,
     /// Socket of the control service.
     socket: Option<PathBuf>,
+    /// File of what outlives the daemon.
+    state: Option<PathBuf>,
     /// Configuration file.
     config: Option<PathBuf>,
     /// User the daemon runs as, if named.
@@ -245,6 +247,7 @@ impl CommandLine {
             group: chosen.group,
             mode: chosen.mode,
             socket: chosen.socket,
+            state: chosen.state,
             config: chosen.config,
             user: chosen.user,
             mount_options: chosen.mount_options,
@@ -267,6 +270,7 @@ struct Chosen {
     group: Option<String>,
     mode: Option<String>,
     socket: Option<PathBuf>,
+    state: Option<PathBuf>,
     config: Option<PathBuf>,
     user: Option<String>,
     mount_options: Vec<String>,
@@ -299,6 +303,7 @@ impl Chosen {
             Own::Group => self.group = Some(needed("group")?),
             Own::Mode => self.mode = Some(mode(needed("mode")?)?),
             Own::Socket => self.socket = Some(needed("socket")?.into()),
+            Own::State => self.state = Some(needed("state")?.into()),
             Own::Config => self.config = Some(needed("config")?.into()),
         }
         Ok(())
@@ -340,7 +345,7 @@ impl Plan {
     /// start at `base`. Only [`Plan::directory`] is left as it is: links in it are to be followed,
     /// so it is for those to resolve who look at the file system.
     pub(crate) fn settle(&mut self, base: &Path) {
-        let paths = [&mut self.ring_dir, &mut self.socket, &mut self.config];
+        let paths = [&mut self.ring_dir, &mut self.socket, &mut self.state, &mut self.config];
         for path in paths.into_iter().flatten() {
             *path = base.join(&path);
         }
@@ -372,6 +377,7 @@ impl Plan {
             ("--group", text(&self.group)),
             ("--mode", text(&self.mode)),
             ("--socket", path(&self.socket)),
+            ("--state", path(&self.state)),
         ] {
             if let Some(value) = value {
                 // In one word, so that a value with a hyphen in front is no flag.

@@ -152,26 +152,3 @@ impl Tree {
         }
     }
 }
-
-/// Makes a directory for rings that belongs to this user, unless there is something of that name.
-///
-/// # Errors
-/// When it cannot be made.
-pub(crate) fn make_ring_directory(
-    path: &Path,
-    account: &crate::account::Account,
-) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
-        // The daemon looks whether it is one that it can use.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    // By descriptor, and no link: it is this directory that is given away.
-    let directory = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open(path)?;
-    fchown(directory, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
-}

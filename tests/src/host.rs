@@ -35,6 +35,14 @@ ln -s mount.pcapfs /usr/sbin/mount.fuse.pcapfs
 for file in passwd group fstab; do
     mount --bind \"$1/$file\" \"/etc/$file\"
 done
+# A machine of its own has places of its own for what runs and what stays.
+mount -t tmpfs -o mode=755 pcapfs-test /run
+mount -t tmpfs -o mode=755 pcapfs-test /var/lib
+mkdir \"$1/shm\"
+mount --bind \"$4\" \"$1/shm\"
+mount -t tmpfs -o mode=1777 pcapfs-test /dev/shm
+mkdir \"$4\"
+mount --bind \"$1/shm\" \"$4\"
 echo made
 exec sleep 600
 ";
@@ -91,7 +99,7 @@ impl Host {
         let namespace = Running::spawn(
             tool("unshare")
                 .args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh"])
-                .args([folder.path(), &binary("mount-pcapfs"), &binary("pcapfs")]),
+                .args([folder.path(), &binary("mount-pcapfs"), &binary("pcapfs"), rings.path()]),
         );
         wait_until("the namespace is made", 10, || {
             assert!(namespace.stderr().is_empty(), "{}", namespace.stderr());
@@ -130,6 +138,13 @@ impl Host {
     #[must_use]
     pub fn ring_option(&self) -> String {
         format!("ring_dir={}", self.rings().display())
+    }
+
+    /// Any path of the machine, as this process can open it.
+    #[must_use]
+    pub fn inside(&self, path: &str) -> PathBuf {
+        let inside = path.strip_prefix('/').expect("absolute");
+        Path::new(&format!("/proc/{}/root", self.namespace.pid())).join(inside)
     }
 
     /// A command that runs inside.

@@ -93,11 +93,12 @@ fn sources_that_cannot_work_are_refused() {
 
 #[test]
 fn what_is_for_the_daemon_is_passed_on() {
-    let options = "group=staff,mode=0770,socket=/run/s,config=/etc/c,user=sniffer,ring_dir=/r";
+    let options =
+        "group=staff,mode=0770,socket=/run/s,config=/etc/c,user=sniffer,ring_dir=/r,state=/s";
     let arguments = ["eth0", "/captures", "-o", options];
     let expected = ["--config=/etc/c", "--ring-dir=/r", "--group=staff", "--mode=0770"];
     assert_eq!(daemon(&arguments)[1..5], expected);
-    assert_eq!(daemon(&arguments)[5..], ["--socket=/run/s"]);
+    assert_eq!(daemon(&arguments)[5..], ["--socket=/run/s", "--state=/s"]);
     assert_eq!(plan(&arguments).user(), "sniffer");
     assert_eq!(plan(&["eth0", "/captures", "-o", "user,group"]).user(), "pcapfs");
 }

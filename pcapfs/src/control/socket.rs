@@ -16,9 +16,11 @@ const DEFAULT: &str = "/run/pcapfs/control.sock";
 /// Bytes of the longest path of a socket: `sun_path` of unix(7), with its end.
 const MAX_PATH: usize = 107;
 
-/// Where a daemon makes its socket if it is not told; `None` if there is no such place.
-pub(crate) fn daemon_path() -> Option<PathBuf> {
-    if geteuid().is_root() { Some(DEFAULT.into()) } else { users_path() }
+/// Where a daemon makes its socket if it is not told; `None` if there is no such place. One that
+/// root has started for all users, as `mount -t pcapfs` does, is that of the system whoever it runs
+/// as.
+pub(crate) fn daemon_path(is_systems: bool) -> Option<PathBuf> {
+    if is_systems || geteuid().is_root() { Some(DEFAULT.into()) } else { users_path() }
 }
 
 /// Where a client looks for the socket if it is not told: at the daemon of its user if there is

@@ -168,7 +168,7 @@ impl Start {
             (None, Some(path)) => Some(path),
             (None, None) => {
                 let own = (!self.is_default_ring_dir).then_some(self.ring_dir.as_path());
-                state::default_path(own, &self.mountpoint)
+                state::default_path(own, &self.mountpoint, options.handoff.is_some())
             }
         };
         let settings = self.config.as_ref().map_or(&self.base, |(_, config)| &config.settings);
@@ -309,7 +309,7 @@ fn control(
     let given = options.socket.clone().filter(|path| !path.as_os_str().is_empty()).or(configured);
     let path = match &given {
         Some(path) => absolute(path)?,
-        None => match control::daemon_path() {
+        None => match control::daemon_path(options.handoff.is_some()) {
             Some(path) => path,
             None => return Ok(None),
         },

@@ -26,7 +26,7 @@ use crate::cli::output::say;
 /// Version of the format.
 const VERSION: u32 = 1;
 
-/// Where root's daemons keep it that use the ring directory everybody uses.
+/// Where daemons of root and of `mount -t pcapfs` keep it that use the ring directory everybody uses.
 const DIRECTORY: &str = "/var/lib/pcapfs";
 
 /// Bytes of the largest file that is read: ten thousand captures.
@@ -237,12 +237,17 @@ fn write(path: &Path, folder: &Path, state: &State) -> io::Result<()> {
 
 /// Where a daemon keeps its state if it is not told: with its rings if it has a directory of its own
 /// for them, or else at a place made of its mount point. `None` if there is no such place.
-pub(super) fn default_path(own_ring_dir: Option<&Path>, mountpoint: &Path) -> Option<PathBuf> {
+/// `is_systems`: root has started it for all users, whoever it runs as.
+pub(super) fn default_path(
+    own_ring_dir: Option<&Path>,
+    mountpoint: &Path,
+    is_systems: bool,
+) -> Option<PathBuf> {
     if let Some(directory) = own_ring_dir {
         return Some(directory.join("pcapfs.state"));
     }
     let name = format!("{}.state", escaped(mountpoint));
-    if geteuid().is_root() {
+    if is_systems || geteuid().is_root() {
         return Some(Path::new(DIRECTORY).join(name));
     }
     let home =
@@ -321,7 +326,9 @@ mod tests {
         for (path, name) in [("/captures", "captures"), ("/a/b-c d", "a-b%2dc%20d"), ("/", "")] {
             assert_eq!(escaped(Path::new(path)), name);
         }
-        let own = default_path(Some(Path::new("/rings")), Path::new("/captures"));
+        let own = default_path(Some(Path::new("/rings")), Path::new("/captures"), false);
         assert_eq!(own, Some("/rings/pcapfs.state".into()));
+        let systems = default_path(None, Path::new("/captures"), true);
+        assert_eq!(systems, Some("/var/lib/pcapfs/captures.state".into()));
     }
 }

@@ -1,6 +1,7 @@
 //! systemd and the unit.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -10,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pcapfs_tests::savefile::{Format, numbered};
 use pcapfs_tests::{Host, Net, Running, run, skip_unless, tool, wait_until};
+use serde_json::Value;
 
 use crate::support::{answers_again, configure, status_line, wait_captures};
 
@@ -175,6 +177,56 @@ fn a_service_that_is_reloaded_goes_on() {
     assert_eq!(host.daemon(), Some(daemon));
     let said = supervisor.stderr();
     assert!(said.contains("read again") && !said.contains("starting it again"), "{said}");
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.wait(10).success(), "{}", supervisor.stderr());
+    host.wait_gone();
+}
+
+/// The service as it is installed: `ExecStart=` of the unit, with nothing chosen.
+#[test]
+fn the_service_can_be_steered_and_remembers() {
+    skip_unless!(root, "nsenter", "setpriv");
+    let host = Host::new();
+    let config = configure(&host, &["web"]);
+    let start = setting("ExecStart").unwrap();
+    let options = start.split_once(" -o ").unwrap().1;
+    assert_eq!(options, "config=/etc/pcapfs/pcapfs.toml", "no place is chosen");
+    let start = || {
+        let mut helper = confined(&host);
+        helper.args(["mount.pcapfs", "--foreground", "none"]).arg(host.captures());
+        helper.args(["-o", &format!("config={}", config.display())]);
+        let supervisor = Running::spawn(&mut helper);
+        wait_until("the tree answers", 10, || supervisor.stderr().contains("ready at"));
+        supervisor
+    };
+    let pcapfs = |words: &[&str]| {
+        run(host.command("pcapfs").args(words).env_remove("PCAPFS_SOCKET"), 20).success()
+    };
+    let aliases = || -> Vec<String> {
+        let listed: Value = serde_json::from_str(pcapfs(&["list", "--json"]).text()).unwrap();
+        let captures = listed.as_array().unwrap().iter();
+        captures.map(|capture| capture["alias"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut supervisor = start();
+    assert_eq!(aliases(), ["web"]);
+    let _ = pcapfs(&["init", "lo", "udp port 53", "--alias", "dns"]);
+    assert_eq!(aliases(), ["web", "dns"]);
+    for (path, mode) in [("/run/pcapfs", 0o755), ("/var/lib/pcapfs", 0o700)] {
+        let found = fs::metadata(host.inside(path)).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (Host::USER, mode), "{path}");
+    }
+    // A daemon that died, and a service that was stopped and started.
+    let daemon = host.daemon().unwrap();
+    kill(daemon, Signal::SIGKILL).unwrap();
+    let _ = answers_again(&host, daemon);
+    assert_eq!(aliases(), ["web", "dns"]);
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.wait(10).success(), "{}", supervisor.stderr());
+    host.wait_gone();
+    assert!(!host.inside("/run/pcapfs/control.sock").exists());
+    let mut supervisor = start();
+    assert_eq!(aliases(), ["web", "dns"]);
+    let _ = pcapfs(&["remove", "dns"]);
     supervisor.signal(Signal::SIGTERM);
     assert!(supervisor.wait(10).success(), "{}", supervisor.stderr());
     host.wait_gone();

@@ -1,0 +1,108 @@
+//! Directories that the daemon writes to and cannot make by itself.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
+
+use crate::account::Account;
+
+/// Where the daemon's socket is by default, and the permission bits: all users may connect.
+const RUN: (&str, u32) = ("/run/pcapfs", 0o755);
+
+/// Where the daemon keeps what outlives it by default: captures made by `pcapfs init`.
+const STATE: (&str, u32) = ("/var/lib/pcapfs", 0o700);
+
+/// Makes a directory for rings that belongs to this user, unless there is something of that name.
+/// The daemon looks whether it is one that it can use.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_ring_directory(path: &Path, account: &Account) -> io::Result<()> {
+    if !make(path)? {
+        return Ok(());
+    }
+    give(&open(path)?, 0o700, account)
+}
+
+/// Makes `/run/pcapfs` and `/var/lib/pcapfs` for this user, as far as they are missing. One that
+/// root's daemon has made, or that an installation left to root, is given to the user.
+///
+/// What cannot be done is left: the daemon says it if it wants one of them and cannot use it.
+pub(crate) fn make_defaults(account: &Account) {
+    for (path, mode) in [RUN, STATE] {
+        let _ = provide(Path::new(path), mode, account);
+    }
+}
+
+fn provide(path: &Path, mode: u32, account: &Account) -> io::Result<()> {
+    let is_new = make(path)?;
+    let directory = open(path)?;
+    let metadata = directory.metadata()?;
+    // Of another user, or where another may put something: not ours to give away.
+    if is_new || (metadata.uid() == 0 && metadata.mode() & 0o022 == 0) {
+        give(&directory, mode, account)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory that only this process can use; says whether it was missing.
+fn make(path: &Path) -> io::Result<bool> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a directory and no link: what is given away afterwards is this one.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
+
+fn give(directory: &File, mode: u32, account: &Account) -> io::Result<()> {
+    // Before it is somebody else's, which would take another capability.
+    directory.set_permissions(Permissions::from_mode(mode))?;
+    fchown(directory, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use nix::unistd::{Gid, Uid, geteuid};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_roots_is_given_away() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("pcapfs-places-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let account =
+            Account { uid: Uid::from_raw(54_321), gid: Gid::from_raw(54_322), groups: vec![] };
+        let found = |name: &str| {
+            let metadata = fs::symlink_metadata(folder.join(name)).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+        };
+        for (name, mode) in [("roots", 0o700), ("open", 0o777)] {
+            fs::create_dir(folder.join(name)).unwrap();
+            fs::set_permissions(folder.join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        symlink(folder.join("roots"), folder.join("link")).unwrap();
+        fs::write(folder.join("file"), "").unwrap();
+        for name in ["new", "open"] {
+            provide(&folder.join(name), 0o755, &account).unwrap();
+        }
+        assert!(provide(&folder.join("link"), 0o755, &account).is_err());
+        assert!(provide(&folder.join("file"), 0o755, &account).is_err());
+        assert_eq!(found("new"), (54_321, 54_322, 0o755));
+        assert_eq!(found("open"), (0, 0, 0o777), "others may write to it");
+        assert_eq!(found("roots"), (0, 0, 0o700), "not through a link");
+        provide(&folder.join("roots"), 0o755, &account).unwrap();
+        assert_eq!(found("roots"), (54_321, 54_322, 0o755));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
