@@ -35,9 +35,21 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How often it is looked whether a dead tree was unmounted.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Signals that are waited for.
-const SIGNALS: [Signal; 5] =
-    [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+/// Signals that are not waited for: those of faults of this process, and of job control. All others
+/// either mean something, or must not end it.
+const NOT_OURS: [Signal; 11] = [
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
 
 /// The supervisor of one tree.
 #[derive(Debug)]
@@ -100,8 +112,8 @@ impl Supervisor {
         confinement: Confinement,
         report: Option<OwnedFd>,
     ) -> io::Result<Self> {
-        let mut mask = SigSet::empty();
-        SIGNALS.iter().for_each(|signal| mask.add(*signal));
+        let mut mask = SigSet::all();
+        NOT_OURS.iter().for_each(|signal| mask.remove(*signal));
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let notifier = Notifier::from_environment();
@@ -327,10 +339,18 @@ impl Supervisor {
                     self.hangup = true;
                 }
                 (Some(Signal::SIGHUP), Some(daemon)) => daemon.signal(Signal::SIGHUP),
-                // Children are looked for in any case.
-                (Some(Signal::SIGCHLD | Signal::SIGHUP) | None, _) => {}
-                (Some(_), Some(daemon)) => self.stop(daemon),
-                (Some(_), None) => self.stopping = Some(Instant::now()),
+                // Before that it counts nothing.
+                (Some(Signal::SIGUSR1), Some(daemon)) if daemon.phase != Phase::Starting => {
+                    daemon.signal(Signal::SIGUSR1);
+                }
+                (Some(Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM), Some(daemon)) => {
+                    self.stop(daemon);
+                }
+                (Some(Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM), None) => {
+                    self.stopping = Some(Instant::now());
+                }
+                // Children are looked for in any case. The rest has no meaning.
+                (Some(_) | None, _) => {}
             }
         }
     }

@@ -65,6 +65,26 @@ fn signals_end_fifty_blocked_readers_with_end_of_file() {
 }
 
 #[test]
+fn signals_without_a_meaning_leave_the_tree() {
+    let fed = Fed::holding(7);
+    let pid = fed.daemon.pid().to_string();
+    let signal =
+        |name: &str| run(tool("kill").args([&format!("-{name}"), &pid]), 5).success().status;
+    // Of those that end a process if nothing is done about them; 34 and 64 are real-time signals.
+    for name in
+        ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XFSZ", "PIPE", "34", "64"]
+    {
+        assert!(signal(name).success());
+        assert_eq!(fed.daemon.count(ALIAS, "/packets/stored"), 7, "{name}");
+    }
+    assert!(signal("USR1").success());
+    let line = format!(
+        "pcapfs: {ALIAS}: 7 packets seen, 7 stored, 0 dropped by the kernel, 0 too large, 7 retained"
+    );
+    wait_until("the counters are said", 5, || fed.daemon.stderr().contains(&line));
+}
+
+#[test]
 fn signals_end_readers_under_load_with_end_of_file() {
     skip_unless!(root);
     for signal in [Signal::SIGTERM, Signal::SIGINT] {

@@ -9,6 +9,7 @@ mod parallel;
 mod plan;
 pub(crate) mod registry;
 pub(crate) mod settings;
+mod signals;
 mod state;
 
 use std::fs::{self, DirBuilder};
@@ -17,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,6 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{geteuid, setsid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::flag;
-use signal_hook::iterator::Signals;
 
 use crate::cli::Mount;
 use crate::cli::output::{print, say};
@@ -120,6 +118,8 @@ enum Event {
     Signal,
     /// The configuration is to be read again.
     Reload,
+    /// The counters are to be logged.
+    Counters,
     /// The tree was unmounted by someone, and no file of it is open.
     Unmounted,
 }
@@ -228,7 +228,7 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     };
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
-    watch_signals(sender.clone(), Arc::clone(&mounting), start.config.is_some())
+    signals::watch(sender.clone(), Arc::clone(&mounting), start.config.is_some())
         .map_err(Failure::System)?;
     let tree = Arc::new(Tree::new(settings::root_permissions()));
     let registry = start.registry(options, &tree)?;
@@ -272,7 +272,8 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
                     read_again(&registry, path, base, ring_dir);
                 }
             }
-            event => break event,
+            Event::Counters => say_counters(&tree),
+            event @ (Event::Signal | Event::Unmounted) => break event,
         }
     };
     end(&registry, mounted, control, &event, &events);
@@ -285,6 +286,22 @@ fn allow_descriptors() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // Where that is refused, the usual limit is enough for what is usual.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
+/// Says what each capture has counted, as `status.json` does.
+fn say_counters(tree: &Tree) {
+    for entry in tree.captures.all() {
+        let packets = capture::pipeline::counters(&**entry.capture.store()).0;
+        say(format_args!(
+            "{}: {} packets seen, {} stored, {} dropped by the kernel, {} too large, {} retained",
+            entry.alias(),
+            packets.seen,
+            packets.stored,
+            packets.dropped_kernel,
+            packets.dropped_oversize,
+            packets.retained,
+        ));
     }
 }
 
@@ -379,6 +396,7 @@ fn end(
         match events.recv_timeout(GRACE_STEP) {
             // A second signal: no more patience.
             Ok(Event::Signal) => return,
+            Ok(Event::Counters) => say_counters(tree),
             Ok(Event::Unmounted | Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
             // Nobody is left to send one.
             Err(RecvTimeoutError::Disconnected) => thread::sleep(GRACE_STEP),
@@ -402,51 +420,6 @@ fn end(
             say(format_args!("{alias}: {retained} packets are kept in {path}"));
         }
     }
-}
-
-/// Sends an event for every signal that means the end, and with a configuration for SIGHUP, which
-/// means to read it again. Before anything is mounted there is nothing to end in order, and what
-/// holds the start up may take long: then the process ends at once.
-fn watch_signals(
-    sender: Sender<Event>,
-    mounting: Arc<AtomicBool>,
-    has_config: bool,
-) -> io::Result<()> {
-    // A write behind the limit of file sizes is an error like any other, and no reason to end.
-    flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
-    // nohup(1) means what it says: that this is not the end.
-    if has_config || !is_ignored(SIGHUP) {
-        wanted.push(SIGHUP);
-    }
-    let mut signals = Signals::new(wanted)?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGHUP && has_config {
-                if sender.send(Event::Reload).is_err() {
-                    return;
-                }
-                continue;
-            }
-            if !mounting.load(Ordering::SeqCst) {
-                say("interrupted before the tree was mounted");
-                #[expect(clippy::exit, reason = "the main thread may be busy for minutes")]
-                std::process::exit(1);
-            }
-            if sender.send(Event::Signal).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Whether this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
-fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
 }
 
 fn default_ring_dir() -> PathBuf {

@@ -134,6 +134,24 @@ fn umount_with_open_files_waits_for_them() {
 }
 
 #[test]
+fn signals_without_a_meaning_end_neither() {
+    skip_unless!(root, "nsenter");
+    let host = with_savefile();
+    let (daemon, supervisor) = (host.daemon(), host.supervisor());
+    // Of those that end a process if nothing is done about them; 34 and 64 are real-time signals.
+    for pid in [daemon, supervisor].into_iter().flatten() {
+        for signal in ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "34", "64"]
+        {
+            let _ = run(tool("kill").args([&format!("-{signal}"), &pid.to_string()]), 5).success();
+            assert!(host.try_status("trace").is_some(), "{signal}");
+        }
+    }
+    assert_eq!((host.daemon(), host.supervisor()), (daemon, supervisor));
+    let _ = host.umount().success();
+    host.wait_gone();
+}
+
+#[test]
 fn the_order_to_end_is_followed_by_both() {
     skip_unless!(root, "nsenter");
     // Without a configuration SIGHUP is one, too.

@@ -1,0 +1,80 @@
+//! What the daemon does at a signal.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXCPU};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::Event;
+use crate::cli::output::say;
+
+/// Signals without a meaning here, which would end the process and leave a tree that nobody serves.
+/// One of them, SIGXFSZ, comes with a write past the limit of file sizes, which is an error like any
+/// other.
+const WITHOUT_MEANING: [i32; 8] = [
+    libc::SIGXFSZ,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+];
+
+/// Sends an event for every signal that has a meaning: SIGUSR1 asks for the counters, SIGHUP with a
+/// configuration to read it again, others for the end. The rest of those that would end the process
+/// have no effect. Before anything is mounted there is nothing to end in order, and what holds the
+/// start up may take long: then the process ends at once.
+///
+/// # Errors
+/// When a signal cannot be waited for, or there is no thread for it.
+pub(super) fn watch(
+    sender: Sender<Event>,
+    mounting: Arc<AtomicBool>,
+    has_config: bool,
+) -> io::Result<()> {
+    let nothing = Arc::new(AtomicBool::new(false));
+    for signal in WITHOUT_MEANING.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        // Handled rather than ignored: a program this one starts does not inherit it.
+        flag::register(signal, Arc::clone(&nothing))?;
+    }
+    let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGUSR1];
+    // nohup(1) means what it says: that this is not the end.
+    if has_config || !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted)?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let event = match signal {
+                SIGUSR1 => Event::Counters,
+                SIGHUP if has_config => Event::Reload,
+                _ => Event::Signal,
+            };
+            if matches!(event, Event::Signal) && !mounting.load(Ordering::SeqCst) {
+                say("interrupted before the tree was mounted");
+                #[expect(clippy::exit, reason = "the main thread may be busy for minutes")]
+                std::process::exit(1);
+            }
+            if sender.send(event).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Whether this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
