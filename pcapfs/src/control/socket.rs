@@ -16,9 +16,8 @@ const DEFAULT: &str = "/run/pcapfs/control.sock";
 /// Bytes of the longest path of a socket: `sun_path` of unix(7), with its end.
 const MAX_PATH: usize = 107;
 
-/// Where a daemon makes its socket if it is not told; `None` if there is no such place. One that
-/// root has started for all users, as `mount -t pcapfs` does, is that of the system whoever it runs
-/// as.
+/// Where a daemon makes its socket by default; `None` if there is no such place. `is_systems`: root
+/// has started it for all users, as `mount -t pcapfs` does, also if it runs as another user.
 pub(crate) fn daemon_path(is_systems: bool) -> Option<PathBuf> {
     if is_systems || geteuid().is_root() { Some(DEFAULT.into()) } else { users_path() }
 }

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use super::Event;
 use crate::cli::output::say;
 
-/// Signals without a meaning here, which would end the process and leave a tree that nobody serves.
+/// Signals without a meaning here, which would end the process and leave a tree without a daemon.
 /// One of them, SIGXFSZ, comes with a write past the limit of file sizes, which is an error like any
 /// other.
 const WITHOUT_MEANING: [i32; 8] = [

@@ -237,7 +237,7 @@ fn write(path: &Path, folder: &Path, state: &State) -> io::Result<()> {
 
 /// Where a daemon keeps its state if it is not told: with its rings if it has a directory of its own
 /// for them, or else at a place made of its mount point. `None` if there is no such place.
-/// `is_systems`: root has started it for all users, whoever it runs as.
+/// `is_systems`: root has started it for all users, also if it runs as another.
 pub(super) fn default_path(
     own_ring_dir: Option<&Path>,
     mountpoint: &Path,
