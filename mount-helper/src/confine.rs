@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setgroups, setresgid, setresuid};
 
 use crate::account::Account;
+use crate::namespace;
 use crate::sys::{self, CAP_NET_RAW};
 
 /// Limits of the daemon, which it cannot raise.
@@ -52,14 +53,15 @@ pub(crate) fn start(
     stderr: OwnedFd,
     confinement: &Confinement,
 ) -> io::Result<Child> {
+    let null = namespace::open_null()?;
     let mut command = Command::new(daemon);
     command
         .args(arguments)
         .arg(format!("--handoff={}", socket.as_raw_fd()))
         .env_clear()
         .env("PATH", PATH)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdin(null.try_clone()?)
+        .stdout(null)
         .stderr(stderr)
         // What is typed at a terminal is for this process, which tells the daemon.
         .process_group(0);
@@ -72,6 +74,8 @@ impl Confinement {
     /// All steps, in the new process.
     fn enter(&self, socket: &OwnedFd) -> io::Result<()> {
         let Account { uid, gid, groups } = &self.account;
+        // No program of another mount namespace is run.
+        step("leave the mount namespace", namespace::go_back())?;
         step("close descriptors", sys::close_descriptors_on_exec())?;
         step("keep the socket open", keep_open(socket))?;
         // This process waits for its signals in a way of its own.

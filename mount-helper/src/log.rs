@@ -14,22 +14,29 @@ const PRIORITY: u32 = 3 << 3 | 5;
 const LONGEST: usize = 1000;
 
 /// Takes messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
-    /// `None` while there is somebody at standard error.
-    system: Option<Option<UnixDatagram>>,
+    /// The system's log, as it is in the mount namespace this was made in.
+    system: Option<UnixDatagram>,
+    /// Standard error is of no use any more.
+    has_left: bool,
 }
 
 impl Log {
-    /// From now on nobody is at standard error.
-    pub(crate) fn leave(&mut self) {
+    /// Messages go to standard error at first.
+    pub(crate) fn new() -> Self {
         let socket = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;
             socket.connect(SYSTEM)?;
             Ok(socket)
         });
-        // Without a system log there is nobody to tell.
-        self.system = Some(socket.ok());
+        // Without a system log, messages after the start are lost.
+        Self { system: socket.ok(), has_left: false }
+    }
+
+    /// From now on messages go to the system's log.
+    pub(crate) fn leave(&mut self) {
+        self.has_left = true;
     }
 
     /// One message of this program.
@@ -39,16 +46,12 @@ impl Log {
 
     /// One line, which begins with the name of a program and a colon.
     pub(crate) fn line(&self, line: &str) {
-        match &self.system {
-            None => {
-                let _ = writeln!(io::stderr().lock(), "{line}");
-            }
-            Some(Some(socket)) => {
-                let (name, text) = line.split_once(": ").unwrap_or(("pcapfs", line));
-                let pid = std::process::id();
-                let _ = socket.send(format!("<{PRIORITY}>{name}[{pid}]: {text}").as_bytes());
-            }
-            Some(None) => {}
+        if !self.has_left {
+            let _ = writeln!(io::stderr().lock(), "{line}");
+        } else if let Some(socket) = &self.system {
+            let (name, text) = line.split_once(": ").unwrap_or(("pcapfs", line));
+            let pid = std::process::id();
+            let _ = socket.send(format!("<{PRIORITY}>{name}[{pid}]: {text}").as_bytes());
         }
     }
 }

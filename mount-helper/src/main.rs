@@ -12,7 +12,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -20,12 +20,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chdir, geteuid, setsid};
 
 use crate::account::Account;
 use crate::confine::Confinement;
 use crate::exit::{Exit, Failure};
+use crate::log::Log;
+use crate::notify::Notifier;
 use crate::plan::{Plan, Request, SUPERVISE, Stand};
 use crate::supervisor::Supervisor;
 
@@ -36,6 +37,7 @@ mod exit;
 mod filter;
 mod handoff;
 mod log;
+mod namespace;
 mod notify;
 mod options;
 mod places;
@@ -79,17 +81,14 @@ fn report(failure: Failure) -> Exit {
 
 /// Carries out a plan, as far as it is this process's part.
 fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
-    if let Some(namespace) = &plan.namespace
-        // Which was started in it, and may not find the way there from the inside.
-        && plan.stand != Stand::Background
-    {
-        enter(namespace)?;
-    }
     let program = find_daemon()?;
     let base = env::current_dir().map_err(Failure::System)?;
     plan.settle(&base);
-    plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
     if !geteuid().is_root() {
+        if let Some(path) = plan.namespace {
+            return Err(Failure::Namespace { path, error: io::ErrorKind::PermissionDenied.into() });
+        }
+        plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
         // mount(8) runs its helpers as who calls it, also where fstab lets users mount.
         return mount_unprivileged(&plan, &program);
     }
@@ -98,10 +97,15 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
         let (user, arguments) = (plan.user(), plan.daemon_arguments());
         eprintln!("mount.pcapfs: as {user}: {:?}", Command::new(&program).args(arguments));
     }
-    tree::check(&plan.directory)?;
     match plan.stand {
-        _ if plan.fake => Ok(Exit::Done),
-        Stand::Front => wait_for_supervisor(),
+        _ if plan.fake => look_at_directory(&mut plan).map(|()| Exit::Done),
+        Stand::Front => {
+            // In another namespace the supervisor looks at it: what starts a program enters none.
+            if plan.namespace.is_none() {
+                look_at_directory(&mut plan)?;
+            }
+            wait_for_supervisor()
+        }
         Stand::Foreground => supervise(plan, program, account, None),
         Stand::Background => {
             let report = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::System)?;
@@ -110,6 +114,15 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
             supervise(plan, program, account, Some(report))
         }
     }
+}
+
+/// Makes sure that a tree can be mounted, in the mount namespace of `-N`, which is entered.
+fn look_at_directory(plan: &mut Plan) -> Result<(), Failure> {
+    if let Some(path) = &plan.namespace {
+        namespace::enter(path).map_err(|error| Failure::Namespace { path: path.clone(), error })?;
+    }
+    plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
+    Ok(tree::check(&plan.directory)?)
 }
 
 /// Starts the supervisor with the arguments of this process, and waits until the tree answers or
@@ -135,7 +148,7 @@ fn wait_for_supervisor() -> Result<Exit, Failure> {
 }
 
 fn supervise(
-    plan: Plan,
+    mut plan: Plan,
     program: PathBuf,
     account: Account,
     report: Option<OwnedFd>,
@@ -145,9 +158,11 @@ fn supervise(
             .map_err(|error| Failure::RingDirectory { path: path.clone(), error })?;
     }
     places::make_defaults(&account);
+    let (log, notifier) = (Log::new(), Notifier::from_environment());
+    look_at_directory(&mut plan)?;
     let confinement = Confinement { account, filter: filter::program() };
-    let supervisor =
-        Supervisor::new(plan, program, confinement, report).map_err(Failure::System)?;
+    let supervisor = Supervisor::new(plan, program, confinement, report, (log, notifier))
+        .map_err(Failure::System)?;
     // Not to keep a directory busy that has nothing to do with the captures.
     chdir("/").map_err(|errno| Failure::System(errno.into()))?;
     supervisor.run()
@@ -167,13 +182,6 @@ fn mount_unprivileged(plan: &Plan, program: &Path) -> Result<Exit, Failure> {
     let status =
         command.status().map_err(|error| Failure::Start { daemon: program.to_owned(), error })?;
     Ok(Exit::of_daemon(status))
-}
-
-/// Moves this process, and with it the daemon to come, into another mount namespace.
-fn enter(namespace: &Path) -> Result<(), Failure> {
-    File::open(namespace)
-        .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNS)?))
-        .map_err(|error| Failure::Namespace { path: namespace.to_owned(), error })
 }
 
 /// The daemon: beside this program as in a build directory, or where it gets installed.

@@ -342,13 +342,13 @@ impl Plan {
     }
 
     /// Makes every path of the plan one that means the same from any directory; relative ones
-    /// start at `base`. Only [`Plan::directory`] is left as it is: links in it are to be followed,
-    /// so it is for those to resolve who look at the file system.
+    /// start at `base`. Links in [`Plan::directory`] are left: it may be in another namespace.
     pub(crate) fn settle(&mut self, base: &Path) {
         let paths = [&mut self.ring_dir, &mut self.socket, &mut self.state, &mut self.config];
         for path in paths.into_iter().flatten() {
             *path = base.join(&path);
         }
+        self.directory = base.join(&self.directory);
         let Some(Capture { source, .. }) = &mut self.capture else { return };
         for kind in ["file:", "stream:"] {
             // A directory that is no text cannot stand in a source; then the path stays relative,

@@ -5,7 +5,7 @@
 //! is told to give up: a tree that is not there any more is not mounted again.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -24,6 +24,7 @@ use crate::confine::{self, Confinement};
 use crate::exit::{Exit, Failure};
 use crate::handoff::{Handoff, Message};
 use crate::log::{Lines, Log};
+use crate::namespace;
 use crate::notify::Notifier;
 use crate::plan::Plan;
 use crate::tree::Tree;
@@ -102,7 +103,8 @@ struct End {
 
 impl Supervisor {
     /// A supervisor for a plan whose directory is as the table of mounts has it. `report` is told
-    /// when the tree answers; the supervisor goes to the background then.
+    /// when the tree answers; the supervisor goes to the background then. Who else is told was made
+    /// before another mount namespace was entered.
     ///
     /// # Errors
     /// When signals cannot be waited for.
@@ -111,19 +113,19 @@ impl Supervisor {
         program: PathBuf,
         confinement: Confinement,
         report: Option<OwnedFd>,
+        (log, notifier): (Log, Notifier),
     ) -> io::Result<Self> {
         let mut mask = SigSet::all();
         NOT_OURS.iter().for_each(|signal| mask.remove(*signal));
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let notifier = Notifier::from_environment();
         let watchdog = Watchdog::new(notifier.watchdog(), plan.directory.clone())?;
         Ok(Self {
             plan,
             program,
             confinement,
             signals,
-            log: Log::default(),
+            log,
             notifier,
             watchdog,
             report,
@@ -457,7 +459,7 @@ impl Daemon {
 /// Lets go of the terminal, or whatever the standard descriptors are.
 fn leave_terminal() {
     // Without /dev/null they stay as they are, which does no harm but to keep them open.
-    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+    if let Ok(null) = namespace::open_null() {
         let _ = dup2_stdin(&null);
         let _ = dup2_stdout(&null);
         let _ = dup2_stderr(&null);

@@ -1,13 +1,11 @@
 //! The kernel's table of mounts: what is mounted where, and whether it is still the same.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// The mounts this process sees.
-const TABLE: &str = "/proc/self/mountinfo";
+use crate::namespace;
 
 /// What is on top at a mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub(crate) struct Entry {
 /// # Errors
 /// When the table cannot be read.
 pub(crate) fn top(place: &Path) -> io::Result<Option<Entry>> {
-    let table = fs::read(TABLE)?;
+    let table = namespace::read_table()?;
     // The last line for a mount point is the mount on top.
     Ok(table.split(|byte| *byte == b'\n').rev().find_map(|line| {
         let (found, entry) = parse(line)?;

@@ -1,6 +1,6 @@
 //! Mounting and unmounting.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::statvfs::statvfs;
 
+use crate::namespace;
 use crate::table::{self, Entry};
-
-/// The device.
-const DEVICE: &str = "/dev/fuse";
 
 /// File system type, as it stands in `/proc/mounts`.
 const TYPE: &str = "fuse.pcapfs";
@@ -29,7 +27,7 @@ pub(crate) enum TreeError {
     NotADirectory(PathBuf),
     #[error("{path}: busy, a pcapfs is mounted there (end it with: umount {path})", path = .0.display())]
     Busy(PathBuf),
-    #[error("{DEVICE}: {0} (is the fuse module loaded? modprobe fuse)")]
+    #[error("/dev/fuse: {0} (is the fuse module loaded? modprobe fuse)")]
     Device(io::Error),
     #[error("{path}: {error}", path = .path.display())]
     Refused { path: PathBuf, error: io::Error },
@@ -111,12 +109,7 @@ impl Tree {
         place: &Path,
         words: &[String],
     ) -> Result<(Self, OwnedFd), TreeError> {
-        let device: OwnedFd = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(DEVICE)
-            .map_err(TreeError::Device)?
-            .into();
+        let device: OwnedFd = namespace::open_device().map_err(TreeError::Device)?.into();
         let data = format!("fd={},{DATA}", device.as_raw_fd());
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         flags.set(MsFlags::MS_RDONLY, words.iter().any(|word| word == "ro"));

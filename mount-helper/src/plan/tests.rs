@@ -121,7 +121,7 @@ fn paths_are_settled() {
     let expected =
         ["a=file:/home/a.pcap", "--config=/c", "--ring-dir=/home/r", "--socket=/home/../s"];
     assert_eq!(plan.daemon_arguments()[3..], expected);
-    assert_eq!(plan.directory, Path::new("captures"));
+    assert_eq!(plan.directory, Path::new("/home/captures"));
 }
 
 #[test]

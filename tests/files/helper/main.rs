@@ -2,6 +2,7 @@
 
 mod configuration;
 mod mounting;
+mod namespaces;
 mod rights;
 mod service;
 mod supervision;

@@ -1,0 +1,115 @@
+//! Mounting in another mount namespace, `-N`, whose owner is a stranger: a container, for example.
+//!
+//! Only the mount point is looked for there. What runs as root uses nothing else of that namespace:
+//! no program, no library, no user database, no `/proc` and no `/dev`. All of these are opened
+//! before it is entered. The daemon goes back before it becomes what it is.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::unistd::{chroot, fchdir};
+
+/// The device of FUSE.
+const DEVICE: &str = "/dev/fuse";
+
+/// The device that has nothing.
+const NULL: &str = "/dev/null";
+
+/// The table of the mounts this process sees.
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// Where this process comes from, held open.
+#[derive(Debug)]
+struct Home {
+    namespace: File,
+    root: File,
+    /// `/proc/self`.
+    process: File,
+    device: File,
+    null: File,
+}
+
+/// Set once another namespace is entered.
+static HOME: OnceLock<Home> = OnceLock::new();
+
+/// Enters a mount namespace, from a process with one thread, for good.
+///
+/// # Errors
+/// When it is none, or may not be entered, or something is missing here.
+pub(crate) fn enter(namespace: &Path) -> io::Result<()> {
+    let place = |path: &str| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
+    let home = Home {
+        namespace: File::open("/proc/self/ns/mnt")?,
+        root: place("/")?,
+        process: place("/proc/self")?,
+        device: place(DEVICE)?,
+        null: place(NULL)?,
+    };
+    setns(File::open(namespace)?, CloneFlags::CLONE_NEWNS)?;
+    HOME.set(home).map_err(|_| io::Error::other("another one was entered before"))
+}
+
+/// Goes back, in a process of its own with one thread; does nothing if no other was entered.
+///
+/// # Errors
+/// Those of setns(2) and chroot(2).
+pub(crate) fn go_back() -> io::Result<()> {
+    let Some(home) = HOME.get() else { return Ok(()) };
+    setns(&home.namespace, CloneFlags::CLONE_NEWNS)?;
+    // A process that enters a namespace gets the root of that.
+    fchdir(&home.root)?;
+    chroot(".")?;
+    Ok(())
+}
+
+impl Home {
+    /// Opens something below `/proc/self`, as it is at home.
+    fn open(&self, name: &str, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_CLOEXEC;
+        Ok(openat(&self.process, name, flags, Mode::empty())?.into())
+    }
+}
+
+/// Opens `/dev/fuse` once more, the one at home.
+///
+/// # Errors
+/// Those of open(2).
+pub(crate) fn open_device() -> io::Result<File> {
+    open_again(DEVICE, |home| &home.device)
+}
+
+/// Opens `/dev/null` once more, the one at home.
+///
+/// # Errors
+/// Those of open(2).
+pub(crate) fn open_null() -> io::Result<File> {
+    open_again(NULL, |home| &home.null)
+}
+
+fn open_again(path: &str, held: impl FnOnce(&Home) -> &File) -> io::Result<File> {
+    match HOME.get() {
+        None => OpenOptions::new().read(true).write(true).open(path),
+        Some(home) => home.open(&format!("fd/{}", held(home).as_raw_fd()), OFlag::O_RDWR),
+    }
+}
+
+/// Reads the table of the mounts this process sees, in the namespace it is in now.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read_table() -> io::Result<Vec<u8>> {
+    let mut table = Vec::new();
+    match HOME.get() {
+        None => File::open(TABLE)?,
+        Some(home) => home.open("mountinfo", OFlag::O_RDONLY)?,
+    }
+    .read_to_end(&mut table)?;
+    Ok(table)
+}
