@@ -10,6 +10,9 @@ const SYSTEM: &str = "/dev/log";
 /// `LOG_DAEMON | LOG_NOTICE`.
 const PRIORITY: u32 = 3 << 3 | 5;
 
+/// The name the daemon has in the log.
+const DAEMON: &str = "pcapfs";
+
 /// Most bytes of a line of the daemon.
 const LONGEST: usize = 1000;
 
@@ -41,16 +44,18 @@ impl Log {
 
     /// One message of this program.
     pub(crate) fn say(&self, message: impl Display) {
-        self.line(&format!("mount.pcapfs: {message}"));
+        self.line("mount.pcapfs", std::process::id(), &message.to_string());
     }
 
-    /// One line, which begins with the name of a program and a colon.
-    pub(crate) fn line(&self, line: &str) {
+    /// One line of the daemon, which is process `pid`. Whatever it says, it says as `pcapfs`.
+    pub(crate) fn of_daemon(&self, pid: u32, line: &str) {
+        self.line(DAEMON, pid, line.strip_prefix("pcapfs: ").unwrap_or(line));
+    }
+
+    fn line(&self, name: &str, pid: u32, text: &str) {
         if !self.has_left {
-            let _ = writeln!(io::stderr().lock(), "{line}");
+            let _ = writeln!(io::stderr().lock(), "{name}: {text}");
         } else if let Some(socket) = &self.system {
-            let (name, text) = line.split_once(": ").unwrap_or(("pcapfs", line));
-            let pid = std::process::id();
             let _ = socket.send(format!("<{PRIORITY}>{name}[{pid}]: {text}").as_bytes());
         }
     }
@@ -96,11 +101,23 @@ impl Lines {
     }
 }
 
+/// A line with an escape for each character that is not to be obeyed: controls, and those that end
+/// a line or change the direction of a text.
 fn plain(line: &[u8]) -> String {
-    String::from_utf8_lossy(line)
-        .chars()
-        .map(|character| if character.is_control() { '?' } else { character })
-        .collect()
+    let mut text = String::new();
+    for character in String::from_utf8_lossy(line).chars() {
+        match character {
+            '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => {
+                text.extend(character.escape_unicode());
+            }
+            _ if character.is_control() => text.extend(character.escape_unicode()),
+            _ => text.push(character),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -108,13 +125,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_daemon_speaks_for_itself_only() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let log = Log { system: Some(ours), has_left: true };
+        for line in ["sshd: Accepted password for root", "pcapfs: sshd: yes", "mount.pcapfs: no"] {
+            log.of_daemon(7, line);
+        }
+        log.say("done");
+        let own = format!("<29>mount.pcapfs[{}]: done", std::process::id());
+        for expected in [
+            "<29>pcapfs[7]: sshd: Accepted password for root",
+            "<29>pcapfs[7]: sshd: yes",
+            "<29>pcapfs[7]: mount.pcapfs: no",
+            &own,
+        ] {
+            let mut bytes = [0; 100];
+            let len = theirs.recv(&mut bytes).unwrap();
+            assert_eq!(str::from_utf8(&bytes[..len]).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn lines_are_whole_bounded_and_harmless() {
         let mut lines = Lines::default();
         assert_eq!(lines.read(&b"pcapfs: on"[..]), Some(vec![]));
         assert_eq!(
             lines.read(&b"e\nt\x1b[2Jwo\xff\n"[..]).unwrap(),
-            ["pcapfs: one", "t?[2Jwo\u{fffd}"]
+            ["pcapfs: one", "t\\u{1b}[2Jwo\u{fffd}"]
         );
+        // C1 controls, a line separator, an override of direction.
+        let strange = "a\u{9b}2J\u{2028}b\u{202e}\t\n";
+        let expected = r"a\u{9b}2J\u{2028}b\u{202e}\u{9}";
+        assert_eq!(lines.read(strange.as_bytes()).unwrap(), [expected]);
         let long = [b'x'; 3 * LONGEST];
         assert_eq!(lines.read(&long[..]), Some(vec![]));
         assert_eq!(lines.read(&b"\nnext\n"[..]).unwrap(), ["x".repeat(LONGEST), "next".into()]);

@@ -450,7 +450,7 @@ impl Daemon {
     fn pass_on(&mut self, log: &Log) {
         let Some(stderr) = &self.stderr else { return };
         match self.lines.read(stderr) {
-            Some(lines) => lines.iter().for_each(|line| log.line(line)),
+            Some(lines) => lines.iter().for_each(|line| log.of_daemon(self.child.id(), line)),
             None => self.stderr = None,
         }
     }
