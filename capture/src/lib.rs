@@ -38,6 +38,7 @@ pub mod filter;
 pub mod flow;
 pub mod hole;
 pub mod http;
+pub mod json;
 mod libpcap;
 pub mod linktype;
 pub mod pipeline;

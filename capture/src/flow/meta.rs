@@ -8,6 +8,7 @@ use super::app::TlsHellos;
 use super::key::{self, Protocol};
 use super::one::{self, Flow};
 use crate::decode::Tunnel;
+use crate::json;
 use crate::tcp::{self, Absence, Direction};
 use crate::time::Timestamp;
 
@@ -190,10 +191,7 @@ impl Meta {
 
     /// One line, with its line feed.
     pub(super) fn line(&self) -> Vec<u8> {
-        // Numbers, strings and lists of them: there is nothing that could fail.
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
-        line.push(b'\n');
-        line
+        json::line(self)
     }
 }
 

@@ -17,6 +17,7 @@ use super::table::Table;
 use crate::http::body::{Limits, Workspace};
 use crate::http::record::{BodyRecord, Record};
 use crate::http::transaction::{Direction as Side, Transaction};
+use crate::json;
 use crate::tcp::Direction;
 
 /// What the engine has found.
@@ -232,8 +233,5 @@ fn ended(
 
 /// A line of `http.jsonl`.
 pub(super) fn line(record: &Record<'_>) -> Vec<u8> {
-    // Numbers, strings and lists of them: there is nothing that could fail.
-    let mut line = serde_json::to_vec(record).unwrap_or_default();
-    line.push(b'\n');
-    line
+    json::line(record)
 }

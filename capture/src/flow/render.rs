@@ -16,6 +16,7 @@ use crate::http::har::{self, Har, Server};
 use crate::http::record::{BodyRecord, Record};
 use crate::http::transaction::{Direction as Side, Transaction};
 use crate::http::transcript;
+use crate::json;
 use crate::linktype::LinkType;
 use crate::savefile::pcap;
 use crate::store::Header;
@@ -128,8 +129,7 @@ impl Shared {
             har::entry(&exchange.transaction(&streams), &server, &streams, &limits)
         });
         let har = Har::new(entries.collect());
-        let mut bytes = serde_json::to_vec(&har).unwrap_or_default();
-        bytes.push(b'\n');
+        let bytes = json::line(&har);
         let mut hars = self.hars.lock();
         hars.0.retain(|(of, ..)| *of != id);
         let len = |hars: &Hars| hars.0.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();

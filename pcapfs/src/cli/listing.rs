@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use capture::json::escaped;
 use serde_json::{Map, Value, json};
 
 use super::args::{Daemon, Shown};
@@ -104,7 +105,7 @@ impl Page {
         } else {
             serde_json::to_string_pretty(value)
         };
-        Ok(text.map_err(|error| Failure::System(error.into()))? + "\n")
+        Ok(escaped(text.map_err(|error| Failure::System(error.into()))? + "\n"))
     }
 
     /// Shows it, and says whether there is somebody to look at the next one.

@@ -1,6 +1,7 @@
 //! What the tree says about itself: `status.json`, `readers.jsonl` and `README`.
 
 use capture::flow;
+use capture::json;
 use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
 use capture::time::{Precision, Timestamp};
 use serde::Serialize;
@@ -151,7 +152,7 @@ pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) ->
             })
             .collect(),
     };
-    line(&status)
+    json::line(&status)
 }
 
 /// `readers.jsonl` of a capture, oldest opener first.
@@ -161,7 +162,7 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
     let mut lines = Vec::new();
     for file in readers {
         let Some(progress) = file.progress() else { continue };
-        lines.extend(line(&Reader {
+        lines.extend(json::line(&Reader {
             file: file.name,
             pid: file.opener.process().pid,
             uid: file.opener.asker.uid,
@@ -180,7 +181,7 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
 /// `status.json` of the root, as of now.
 pub(crate) fn of_daemon(captures: &[std::sync::Arc<Entry>], started: Timestamp) -> Vec<u8> {
     let uptime = Timestamp::now().nanoseconds().saturating_sub(started.nanoseconds());
-    line(&DaemonStatus {
+    json::line(&DaemonStatus {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         started: started.to_rfc3339(),
@@ -195,14 +196,6 @@ pub(crate) fn of_daemon(captures: &[std::sync::Arc<Entry>], started: Timestamp) 
             })
             .collect(),
     })
-}
-
-/// A value as one line of JSON.
-fn line(value: &impl Serialize) -> Vec<u8> {
-    // Numbers, strings and lists of them: there is nothing that could fail.
-    let mut text = serde_json::to_vec(value).unwrap_or_default();
-    text.push(b'\n');
-    text
 }
 
 /// Bytes of memory the daemon has to itself, rings and mapped files not counted: the anonymous

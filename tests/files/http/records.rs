@@ -13,6 +13,27 @@ use crate::framing::framings;
 use crate::har::har_is_valid;
 
 #[test]
+fn terminals_have_nothing_to_obey() {
+    skip_unless!(mount);
+    let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").at(EPOCH);
+    talk.open();
+    // C1 controls, which are two bytes of UTF-8, and delete.
+    talk.says(Client, "GET /\u{9b}2J HTTP/1.1\r\nHost: \u{9d}0;x\u{9c}\r\nA: \u{90}\u{7f}\r\n\r\n");
+    talk.says(Server, "HTTP/1.1 200 O\u{85}K\r\nContent-Length: 0\r\nB: \u{9b}31m\r\n\r\n")
+        .close(Client);
+    let filed = Filed::of([talk]);
+    assert_eq!(filed.http(1).len(), 1);
+    let files = ["http", "http.jsonl", "http.har", "meta.json"].map(|name| filed.read(1, name));
+    let logs = ["http.jsonl", "flows.jsonl"]
+        .map(|name| fs::read(filed.daemon.path("web").join(name)).unwrap());
+    for text in files.into_iter().chain(logs) {
+        let text = String::from_utf8(text).unwrap();
+        let obeyed = text.chars().find(|one| one.is_control() && !"\r\n\t".contains(*one));
+        assert_eq!(obeyed, None, "{text:?}");
+    }
+}
+
+#[test]
 fn a_record_says_it_all() {
     skip_unless!(mount);
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").at(1_700_000_000_000_000_001);

@@ -1,0 +1,46 @@
+//! JSON of what strangers have sent, such that a terminal can show it.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+/// A value as one line of JSON, with its line feed; empty if it cannot be one, such as a map with
+/// lists for keys.
+pub fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = escaped(serde_json::to_string(value).unwrap_or_default()).into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// JSON with an escape in place of each control character that JSON allows in strings and terminals
+/// obey: delete, and those of ISO 6429 from U+0080 to U+009F.
+pub fn escaped(text: String) -> String {
+    let is_control = |character: char| ('\u{7f}'..='\u{9f}').contains(&character);
+    if !text.contains(is_control) {
+        return text;
+    }
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_control(character) {
+            // A string takes any text.
+            let _ = write!(plain, "\\u{:04x}", u32::from(character));
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_have_nothing_to_obey_and_programs_read_the_same() {
+        let all: String = ('\0'..='\u{ff}').collect();
+        let line = line(&[&all]);
+        let text = String::from_utf8(line).unwrap();
+        assert!(!text.trim_end_matches('\n').chars().any(char::is_control), "{text:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [all]);
+    }
+}
