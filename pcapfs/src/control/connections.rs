@@ -2,7 +2,8 @@
 //!
 //! A client that connects and says nothing, or nonsense, costs a descriptor and a few kilobytes.
 //! When there are too many, the oldest that has no request under way is closed, first among those
-//! of the same user: whoever has something to say is heard however many others do not.
+//! of the same user. Without one, the user with the most connections loses one: first one whose
+//! requests concern no capture its user may read. Some places are root's alone.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -10,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const CONNECTIONS: usize = 256;
 /// Most connections of one user who is not root: four such users can be there at once.
 const CONNECTIONS_OF_USER: usize = 64;
 
+/// Places that only root can have.
+const PLACES_OF_ROOT: usize = 32;
+
 /// Connections that are accepted and not served yet.
 const QUEUE: usize = 8;
 
@@ -45,6 +49,8 @@ pub(super) struct Peer {
     pub(super) process: u32,
     /// Requests under way.
     requests: AtomicU32,
+    /// It was given something of a capture, or an order of it was carried out.
+    has_rights: AtomicBool,
 }
 
 /// A request under way, for as long as this exists.
@@ -54,6 +60,16 @@ pub(super) struct Busy {
 }
 
 impl Peer {
+    fn new(caller: Caller, process: u32) -> Arc<Self> {
+        let (requests, has_rights) = (AtomicU32::new(0), AtomicBool::new(false));
+        Arc::new(Self { caller, process, requests, has_rights })
+    }
+
+    /// Says that its user had the right to something it asked for.
+    pub(super) fn shown_rights(&self) {
+        self.has_rights.store(true, Ordering::Relaxed);
+    }
+
     /// Says that a request is under way.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -78,16 +94,25 @@ impl Table {
     /// Makes room for one more, if need be and if it can be made.
     fn make_room(&mut self, uid: u32) -> Result<(), Full> {
         let of_user = self.connections.values().filter(|(peer, _)| peer.caller.uid == uid).count();
+        let of_others = self.connections.values().filter(|(peer, _)| peer.caller.uid != 0).count();
         let user_is_full = uid != 0 && of_user >= CONNECTIONS_OF_USER;
-        if user_is_full || self.connections.len() >= CONNECTIONS {
+        let others_are_full = uid != 0 && of_others >= CONNECTIONS - PLACES_OF_ROOT;
+        if user_is_full || others_are_full || self.connections.len() >= CONNECTIONS {
             let idle = |same_user: bool| {
                 self.connections.iter().find(|(_, (peer, _))| {
                     let is_idle = peer.requests.load(Ordering::Relaxed) == 0;
-                    is_idle && (!same_user || peer.caller.uid == uid)
+                    // Of root's places none is there for others.
+                    let may_be_taken = uid == 0 || peer.caller.uid != 0;
+                    is_idle && may_be_taken && (!same_user || peer.caller.uid == uid)
                 })
             };
-            let found = idle(true).or_else(|| if user_is_full { None } else { idle(false) });
-            let number = found.map(|(number, _)| *number).ok_or(Full)?;
+            let found = idle(true).map(|(number, _)| *number);
+            let number = match found {
+                None if user_is_full => None,
+                None => idle(false).map(|(number, _)| *number).or_else(|| self.busy(of_user)),
+                found => found,
+            };
+            let number = number.ok_or(Full)?;
             if let Some((_, stream)) = self.connections.remove(&number) {
                 // Its task sees the end, and lets go of it.
                 let _ = shutdown(stream.as_raw_fd(), Shutdown::Both);
@@ -95,9 +120,30 @@ impl Table {
         }
         Ok(())
     }
+
+    /// A connection that gives way although a request is under way, to a user with `held` others: the
+    /// oldest of the user, not root, who has the most. One with a right to what it asked for gives
+    /// way only to somebody who has none at all.
+    fn busy(&self, held: usize) -> Option<u64> {
+        let mut counts = BTreeMap::<u32, usize>::new();
+        for (peer, _) in self.connections.values().filter(|(peer, _)| peer.caller.uid != 0) {
+            *counts.entry(peer.caller.uid).or_default() += 1;
+        }
+        let most_of = |has_rights: bool, least: usize| {
+            let numbers = self.connections.iter().filter(|(_, (peer, _))| {
+                let count = counts.get(&peer.caller.uid).copied().unwrap_or(0);
+                peer.has_rights.load(Ordering::Relaxed) == has_rights && count >= least
+            });
+            // The first of those with the most.
+            let count = |peer: &Peer| counts.get(&peer.caller.uid).copied().unwrap_or(0);
+            numbers.rev().max_by_key(|(_, (peer, _))| count(peer)).map(|(number, _)| *number)
+        };
+        let without = most_of(false, held.saturating_add(1));
+        without.or_else(|| if held == 0 { most_of(true, 2) } else { None })
+    }
 }
 
-/// Everybody who is connected has a request under way.
+/// Enough who are connected have a request under way.
 #[derive(Debug)]
 struct Full;
 
@@ -160,7 +206,7 @@ fn admit(stream: UnixStream, table: &Arc<Mutex<Table>>) -> Option<Connection> {
     let mut locked = table.lock();
     locked.make_room(caller.uid).ok()?;
     let stream = Arc::new(stream);
-    let peer = Arc::new(Peer { caller, process, requests: AtomicU32::new(0) });
+    let peer = Peer::new(caller, process);
     locked.came += 1;
     let number = locked.came;
     locked.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
@@ -247,7 +293,7 @@ mod tests {
             let mut table = self.table.lock();
             table.make_room(uid).ok()?;
             let caller = Caller { uid, gid: uid, groups: Vec::new() };
-            let peer = Arc::new(Peer { caller, process: 0, requests: AtomicU32::new(0) });
+            let peer = Peer::new(caller, 0);
             table.came += 1;
             let (number, stream) = (table.came, Arc::new(stream));
             table.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
@@ -276,6 +322,55 @@ mod tests {
             scene.connect(0).unwrap();
         }
         assert_eq!((scene.of(0), scene.of(7)), (CONNECTIONS - CONNECTIONS_OF_USER, 64));
+    }
+
+    #[tokio::test]
+    async fn no_users_keep_others_out() {
+        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut busy = Vec::new();
+        for uid in 1..=4 {
+            for _ in 0..CONNECTIONS_OF_USER {
+                busy.extend(scene.connect(uid).map(|peer| peer.busy()));
+            }
+        }
+        assert_eq!((1..=4).map(|uid| scene.of(uid)).sum::<usize>(), CONNECTIONS - PLACES_OF_ROOT);
+        for _ in 0..PLACES_OF_ROOT {
+            busy.push(scene.connect(0).unwrap().busy());
+        }
+        // Another user takes from the one with the most, who is not root, until it has as many.
+        let mut of_fifth = 0;
+        while let Some(peer) = scene.connect(5).filter(|_| of_fifth < CONNECTIONS) {
+            busy.push(peer.busy());
+            of_fifth += 1;
+        }
+        assert_eq!((scene.of(0), scene.of(5)), (PLACES_OF_ROOT, of_fifth));
+        assert!((40..=46).contains(&of_fifth), "{of_fifth}: an even share of 224 is 44.8");
+    }
+
+    #[tokio::test]
+    async fn who_has_rights_gives_way_last() {
+        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut busy = Vec::new();
+        for uid in 1..=4 {
+            for _ in 0..CONNECTIONS_OF_USER {
+                if let Some(peer) = scene.connect(uid) {
+                    if uid <= 2 {
+                        peer.shown_rights();
+                    }
+                    busy.push(peer.busy());
+                }
+            }
+        }
+        let before = [scene.of(1), scene.of(2)];
+        for _ in 0..20 {
+            busy.push(scene.connect(5).unwrap().busy());
+        }
+        assert_eq!([scene.of(1), scene.of(2)], before);
+        for (peer, _) in scene.table.lock().connections.values() {
+            peer.shown_rights();
+        }
+        assert!(scene.connect(5).is_none(), "it has some");
+        assert!(scene.connect(6).is_some(), "it has none");
     }
 
     #[tokio::test]

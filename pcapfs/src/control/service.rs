@@ -53,6 +53,7 @@ impl Service {
     ) -> Result<Response<Chunks>, Status> {
         let peer = peer(request)?;
         let entry = self.registry.readable(&peer.caller, capture).map_err(refused)?;
+        peer.shown_rights();
         let format = match format {
             message::Format::Pcapng => Format::Pcapng,
             message::Format::Pcap | message::Format::Unspecified => Format::Pcap,
@@ -99,6 +100,9 @@ async fn carry_out<R: Send + 'static>(
     let registry = Arc::clone(registry);
     let task = tokio::task::spawn_blocking(move || {
         let result = order(&registry, &peer);
+        if result.is_ok() {
+            peer.shown_rights();
+        }
         drop(busy);
         result
     });
@@ -172,6 +176,9 @@ impl control_server::Control for Service {
         } else {
             vec![self.registry.readable(&peer.caller, capture).map_err(refused)?]
         };
+        if !entries.is_empty() {
+            peer.shown_rights();
+        }
         let captures = entries.iter().map(|entry| described(&self.registry, entry)).collect();
         Ok(Response::new(message::ListResponse { captures }))
     }
@@ -227,9 +234,14 @@ impl control_server::Control for Service {
 /// One answer to a request for a status.
 fn status(registry: &Registry, peer: &Peer, capture: &str) -> Result<StatusResponse, Status> {
     let status = if capture.is_empty() {
-        registry.tree.status_of_daemon(&registry.list(&peer.caller))
+        let entries = registry.list(&peer.caller);
+        if !entries.is_empty() {
+            peer.shown_rights();
+        }
+        registry.tree.status_of_daemon(&entries)
     } else {
         let entry = registry.readable(&peer.caller, capture).map_err(refused)?;
+        peer.shown_rights();
         registry.tree.status_of(&entry)
     };
     Ok(StatusResponse { status: text(status) })
