@@ -1,13 +1,15 @@
 //! The socket in the file system: where it is, and whose.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 /// Where the socket is, unless something else is said.
@@ -45,7 +47,9 @@ pub(crate) struct SocketError {
 /// A socket that is listened at, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    path: PathBuf,
+    /// Its path through the descriptor of its directory.
+    inside: PathBuf,
+    _directory: File,
     listener: Option<UnixListener>,
     /// Device and inode, to know whether it is still there.
     identity: (u64, u64),
@@ -68,21 +72,40 @@ impl Socket {
         {
             return Err(failure(format!("its directory cannot be made: {error}")));
         }
+        // What is looked at and removed is in this directory, whatever its name leads to later.
         let opened = File::open(directory).map_err(|error| failure(error.to_string()))?;
+        let metadata = opened.metadata().map_err(|error| failure(error.to_string()))?;
+        if metadata.mode() & 0o1002 == 0o002 {
+            return Err(failure(
+                "everybody may replace a socket in this directory (chmod o-w it, or choose another \
+                 --socket)"
+                    .to_owned(),
+            ));
+        }
+        let name = path.file_name().ok_or_else(|| failure("not the name of a file".to_owned()))?;
+        let directory = opened.try_clone().map_err(|error| failure(error.to_string()))?;
+        // By descriptor: links in the path are not followed again.
+        let inside = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
         // Between looking whether somebody listens and replacing what is there, nobody else may.
         // Where directories cannot be locked, two that start in one moment may both go on.
         let _lock = Flock::lock(opened, FlockArg::LockExclusive);
-        Self::replace_stale(path).map_err(failure)?;
-        let listener = UnixListener::bind(path).map_err(|error| failure(error.to_string()))?;
+        Self::replace_stale(&inside).map_err(failure)?;
+        // Everybody may ask; the bits of the tree say who gets an answer. A change of mode by name
+        // could hit another file. Files that other threads make have modes of their own.
+        let before = umask(Mode::from_bits_truncate(0o111));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener.map_err(|error| failure(error.to_string()))?;
         let described = || -> io::Result<(u64, u64)> {
-            // Everybody may ask; the bits of the tree say who gets an answer.
-            fs::set_permissions(path, Permissions::from_mode(0o666))?;
             listener.set_nonblocking(true)?;
-            let metadata = fs::symlink_metadata(path)?;
+            let metadata = fs::symlink_metadata(&inside)?;
+            if !is_socket(&metadata) || metadata.uid() != geteuid().as_raw() {
+                return Err(io::Error::other("its directory was changed meanwhile"));
+            }
             Ok((metadata.dev(), metadata.ino()))
         };
         let identity = described().map_err(|error| failure(error.to_string()))?;
-        Ok(Self { path: path.to_owned(), listener: Some(listener), identity })
+        Ok(Self { inside, _directory: directory, listener: Some(listener), identity })
     }
 
     fn replace_stale(path: &Path) -> Result<(), String> {
@@ -115,10 +138,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let there = fs::symlink_metadata(&self.path);
+        let there = fs::symlink_metadata(&self.inside);
         if there.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity) {
             // If it cannot be removed, it is replaced by the next daemon.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.inside);
         }
     }
 }
@@ -133,11 +156,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_but_the_socket_is_changed() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        let directory = tempfile::tempdir().unwrap();
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let place = directory.path().join("place");
+        fs::create_dir(&place).unwrap();
+        let path = place.join("control.sock");
+        symlink(&secret, &path).unwrap();
+        let error = Socket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+        fs::remove_file(&path).unwrap();
+        let socket = Socket::bind(&path).unwrap();
+        assert_eq!((mode(&secret), mode(&path)), (0o600, 0o666));
+        // Its directory is another now, with a file of that name.
+        fs::rename(&place, directory.path().join("moved")).unwrap();
+        fs::create_dir(&place).unwrap();
+        fs::write(&path, "another").unwrap();
+        drop(socket);
+        assert!(path.exists(), "not ours");
+        assert!(!directory.path().join("moved/control.sock").exists(), "ours");
+        fs::remove_file(&path).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Socket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("everybody may replace a socket"), "{error}");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o1777)).unwrap();
+        drop(Socket::bind(&path).unwrap());
+    }
+
+    #[test]
     fn a_socket_is_replaced_only_if_nobody_listens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/control.sock");
         let socket = Socket::bind(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o666);
         let error = Socket::bind(&path).unwrap_err().to_string();
         assert!(error.contains("another pcapfs listens there"), "{error}");
         drop(socket);
