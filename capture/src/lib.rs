@@ -46,6 +46,7 @@ pub mod record;
 pub mod ring;
 pub mod savefile;
 mod sigbus;
+pub mod socks;
 pub mod source;
 pub mod store;
 pub mod tcp;

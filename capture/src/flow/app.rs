@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::messages::{Marks, Messages, Pair};
+use super::messages::{Marks, Messages, Pair, Tunnel};
 use super::one::{of, of_mut};
 use super::window::Window;
 use crate::http::probe::{self, Verdict};
 use crate::http::transaction::Direction as Side;
+use crate::socks::{self, Preamble};
 use crate::tcp::Direction;
 use crate::tls::{self, ClientHello, Outcome, ServerHello};
 
@@ -59,6 +60,8 @@ struct Undecided {
 #[derive(Debug, Default)]
 pub(super) struct Probing {
     tries: u8,
+    /// The tunnel whose content is looked at, if it is not the whole flow.
+    tunnel: Option<Box<Tunnel>>,
     /// Forward and backward.
     undecided: [Undecided; 2],
     /// Forward and backward: how far the stream was looked at.
@@ -91,7 +94,32 @@ pub(super) enum Found {
     Unknown,
 }
 
+/// What some bytes are.
+enum Look {
+    Decided(Found),
+    /// More bytes have to follow.
+    NotYet,
+    /// Nothing that is looked for begins with them.
+    Foreign,
+}
+
 impl Probing {
+    /// Looks for what a proxy relays.
+    pub(super) fn tunnel(tunnel: Tunnel) -> Self {
+        Self { looked: tunnel.begins, tunnel: Some(Box::new(tunnel)), ..Self::default() }
+    }
+
+    /// HTTP transactions of the flow before what is looked for.
+    pub(super) fn transactions(&self) -> u64 {
+        self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions)
+    }
+
+    /// Forward and backward: stream offsets at which the protocol begins, unless a SOCKS preamble
+    /// comes first.
+    fn begins(&self) -> [u64; 2] {
+        self.tunnel.as_ref().map_or([0, 0], |tunnel| tunnel.begins)
+    }
+
     /// Bytes are missing, or the beginning of the flow was not seen.
     pub(super) fn tear(&mut self) {
         self.is_torn = true;
@@ -154,29 +182,61 @@ impl Probing {
                 return self.http(direction, side, range.start);
             }
         }
-        let undecided = of_mut(&mut self.undecided, direction);
+        let mut undecided = std::mem::take(of_mut(&mut self.undecided, direction));
         let follows = undecided.start.saturating_add(undecided.bytes.len() as u64) == range.start;
-        let fresh;
-        let (start, bytes) = if follows && !undecided.bytes.is_empty() {
+        if follows && !undecided.bytes.is_empty() {
             gather(&mut undecided.bytes, direction, range.clone(), pair, window);
             // A look begins at the beginning again: in the long run, only when there is much more.
             let enough = undecided.seen.saturating_add(undecided.seen / 4);
             if undecided.looks >= FREE_LOOKS && undecided.bytes.len() < enough {
+                *of_mut(&mut self.undecided, direction) = undecided;
                 return Found::Nothing;
             }
-            (undecided.start, &undecided.bytes[..])
         } else {
-            undecided.bytes = Vec::new();
-            fresh = first_bytes(direction, range.clone(), pair, window);
-            (range.start, &fresh[..])
+            let bytes = first_bytes(direction, range.clone(), pair, window);
+            let is_full = bytes.len() >= MAX_PROBE;
+            let looked = self.examine(direction, range.start, &bytes);
+            if !matches!(looked, Look::NotYet) || is_full {
+                return self.decided(looked);
+            }
+            let bytes = bytes.into_owned();
+            let undecided = Undecided { start: range.start, bytes, ..Undecided::default() };
+            return self.undecided_yet(direction, undecided);
+        }
+        let looked = self.examine(direction, undecided.start, &undecided.bytes);
+        if matches!(looked, Look::NotYet) && undecided.bytes.len() < MAX_PROBE {
+            return self.undecided_yet(direction, undecided);
+        }
+        self.decided(looked)
+    }
+
+    /// What `bytes` are, which begin at `start` of the stream sent in `direction`.
+    fn examine(&mut self, direction: Direction, start: u64, bytes: &[u8]) -> Look {
+        let is_beginning = start == *of(&self.begins(), direction);
+        let preamble = if is_beginning { socks::preamble(bytes) } else { Preamble::No };
+        let (skip, mut may_follow) = match preamble {
+            Preamble::No => (0, false),
+            Preamble::NotYet => (0, true),
+            // What is relayed has to follow.
+            Preamble::Len(len) => (len, bytes.len() == len),
         };
-        let is_full = bytes.len() >= MAX_PROBE;
-        let mut may_follow = false;
-        if start == 0 || self.is_torn {
+        let bytes = bytes.get(skip..).unwrap_or_default();
+        if (is_beginning || self.is_torn) && !bytes.is_empty() {
             let probe = if self.is_torn { probe::probe_joined } else { probe::probe };
             for side in Side::BOTH {
                 match probe(side, bytes) {
-                    Verdict::Yes => return self.http(direction, side, start),
+                    // A client that did not wait for its proxy: where the other stream begins is
+                    // known once the proxy has answered.
+                    Verdict::Yes if skip > 0 && !self.has_begin(direction.other()) => {
+                        may_follow = true;
+                    }
+                    Verdict::Yes => {
+                        return Look::Decided(self.http(
+                            direction,
+                            side,
+                            start.saturating_add(skip as u64),
+                        ));
+                    }
                     Verdict::NotYet => may_follow = true,
                     Verdict::No => {}
                 }
@@ -193,19 +253,25 @@ impl Probing {
             Outcome::No => {}
         }
         if self.hellos.as_ref().is_some_and(|one| one.client.is_some() && one.server.is_some()) {
-            return Found::Tls;
+            return Look::Decided(Found::Tls);
         }
-        if may_follow && !is_full {
-            if undecided.bytes.is_empty() {
-                undecided.start = start;
-                undecided.bytes = bytes.to_vec();
-            }
-            undecided.seen = undecided.bytes.len();
-            undecided.looks = undecided.looks.saturating_add(1);
-        } else {
-            *undecided = Undecided::default();
-            self.tries = self.tries.saturating_add(1);
+        if may_follow { Look::NotYet } else { Look::Foreign }
+    }
+
+    /// Keeps bytes that more have to follow on.
+    fn undecided_yet(&mut self, direction: Direction, mut undecided: Undecided) -> Found {
+        undecided.seen = undecided.bytes.len();
+        undecided.looks = undecided.looks.saturating_add(1);
+        *of_mut(&mut self.undecided, direction) = undecided;
+        Found::Nothing
+    }
+
+    /// What a look means on which no more bytes can bear.
+    fn decided(&mut self, looked: Look) -> Found {
+        if let Look::Decided(found) = looked {
+            return found;
         }
+        self.tries = self.tries.saturating_add(1);
         match self.tries {
             MAX_TRIES.. if self.hellos.is_some() => Found::Tls,
             MAX_TRIES.. => Found::Unknown,
@@ -215,15 +281,34 @@ impl Probing {
 }
 
 impl Probing {
+    /// Where the protocol begins in a stream, after what is known of it: its SOCKS preamble is
+    /// passed over. `None` if that has not come to its end.
+    fn begin(&self, direction: Direction) -> Option<u64> {
+        let undecided = of(&self.undecided, direction);
+        // What came before in this direction belongs to it if nothing was missed.
+        if undecided.bytes.is_empty() {
+            return Some(*of(&self.begins(), direction));
+        }
+        match socks::preamble(&undecided.bytes) {
+            Preamble::No => Some(undecided.start),
+            Preamble::NotYet => None,
+            Preamble::Len(len) => Some(undecided.start.saturating_add(len as u64)),
+        }
+    }
+
+    /// Whether something was sent in a direction, and it is known where the protocol begins in it.
+    fn has_begin(&self, direction: Direction) -> bool {
+        of(&self.looked, direction) > of(&self.begins(), direction)
+            && self.begin(direction).is_some()
+    }
+
     fn http(&self, direction: Direction, side: Side, start: u64) -> Found {
         let other = direction.other();
         let request = if side == Side::Request { direction } else { other };
-        let undecided = of(&self.undecided, other);
-        // What came before in the other direction belongs to it if nothing was missed.
-        let before = if undecided.bytes.is_empty() { 0 } else { undecided.start };
+        let before = self.begin(other).unwrap_or_else(|| *of(&self.begins(), other));
         let begins = match direction {
-            // The first message may lie behind the rest of another, where nobody looked.
-            _ if self.is_torn => [0, 0],
+            // The first message may come after the rest of another, which was not looked at.
+            _ if self.is_torn => self.begins(),
             Direction::Forward => [start, before],
             Direction::Backward => [before, start],
         };

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::window::Window;
+use crate::http::head::Head;
 use crate::http::parser::{End, Event, Limits, Parser};
 use crate::http::transaction::{Direction as Side, Transaction};
 use crate::tcp::{Assembler, Direction};
@@ -71,9 +72,13 @@ struct Half {
 }
 
 impl Half {
+    /// The end of what is settled, be it fed or not.
+    fn settled(&self) -> u64 {
+        self.waiting.back().map_or(self.fed, |last| last.end)
+    }
+
     fn wait(&mut self, piece: Waiting) {
-        let from = self.waiting.back().map_or(self.fed, |last| last.end);
-        if piece.end <= from {
+        if piece.end <= self.settled() {
             return;
         }
         match self.waiting.back_mut() {
@@ -107,7 +112,25 @@ pub(super) struct Messages {
     request: Direction,
     forward: Half,
     backward: Half,
+    /// The connection ceased to be HTTP/1.
     switched: bool,
+    /// What a proxy relays then, until it is taken.
+    tunnel: Option<Tunnel>,
+    /// Transactions of the flow that ended, those before these messages included.
+    transactions: u64,
+    /// The last of these asked for a tunnel, and got it.
+    is_connected: bool,
+}
+
+/// What a proxy relays after it has answered CONNECT, in both streams, forward and backward.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tunnel {
+    /// The first byte of something else.
+    pub(super) begins: [u64; 2],
+    /// The end of what is settled.
+    pub(super) settled: [u64; 2],
+    /// Transactions of the flow so far.
+    pub(super) transactions: u64,
 }
 
 /// Both streams of a flow.
@@ -125,20 +148,30 @@ impl Pair for crate::tcp::Connection {
 impl Messages {
     /// A flow whose requests go in `request`, and whose streams, forward and backward, are HTTP from
     /// these offsets on. `marks` are of segments whose bytes are not all settled; if `is_torn`, the
-    /// streams may begin within a message.
+    /// streams may begin within a message. The flow has had `before` transactions.
     pub(super) fn new(
         request: Direction,
         [forward, backward]: [u64; 2],
         [forward_marks, backward_marks]: [Marks; 2],
         is_torn: bool,
+        before: u64,
     ) -> Self {
         let limits = Limits::default();
+        let parser = if is_torn { Parser::joined(limits) } else { Parser::new(limits) };
+        let (asks, answers) = match request {
+            Direction::Forward => (forward, backward),
+            Direction::Backward => (backward, forward),
+        };
+        let parser = parser.beginning_at(asks, answers);
         Self {
-            parser: if is_torn { Parser::joined(limits) } else { Parser::new(limits) },
+            parser: parser.with_first_index(before.saturating_add(1)),
             request,
             forward: Half { fed: forward, marks: forward_marks, ..Half::default() },
             backward: Half { fed: backward, marks: backward_marks, ..Half::default() },
             switched: false,
+            tunnel: None,
+            transactions: before,
+            is_connected: false,
         }
     }
 
@@ -232,15 +265,38 @@ impl Messages {
     pub(super) fn transaction(&mut self) -> Option<Box<Transaction>> {
         while let Some(event) = self.parser.event() {
             match event {
-                Event::Transaction(transaction) => return Some(transaction),
-                Event::Switched { .. } => {
+                Event::Transaction(transaction) => {
+                    self.transactions = self.transactions.saturating_add(1);
+                    self.is_connected = transaction.switched && is_connect(&transaction);
+                    return Some(transaction);
+                }
+                Event::Switched { request, response } => {
                     self.switched = true;
+                    if self.is_connected {
+                        let begins = match self.request {
+                            Direction::Forward => [request, response],
+                            Direction::Backward => [response, request],
+                        };
+                        let settled = [self.forward.settled(), self.backward.settled()];
+                        let transactions = self.transactions;
+                        self.tunnel = Some(Tunnel { begins, settled, transactions });
+                    }
                     self.forward = Half::default();
                     self.backward = Half::default();
                 }
             }
         }
         None
+    }
+
+    /// Both ends are with the parser.
+    pub(super) fn is_closed(&self) -> bool {
+        [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
+    }
+
+    /// What a proxy relays from here on, once, after all transactions are taken.
+    pub(super) fn take_tunnel(&mut self) -> Option<Tunnel> {
+        self.tunnel.take()
     }
 
     fn half(&self, direction: Direction) -> &Half {
@@ -318,4 +374,10 @@ impl Messages {
     fn side(&self, direction: Direction) -> Side {
         if direction == self.request { Side::Request } else { Side::Response }
     }
+}
+
+/// Whether it asks a proxy for a tunnel.
+fn is_connect(transaction: &Transaction) -> bool {
+    let head = transaction.request.as_ref().and_then(|request| request.head.as_ref());
+    head.and_then(Head::method) == Some("CONNECT")
 }

@@ -40,6 +40,7 @@ mod packets;
 mod reading;
 mod recorder;
 mod render;
+mod spoken;
 mod table;
 mod timer;
 mod window;

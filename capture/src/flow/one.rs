@@ -1,12 +1,13 @@
 //! One flow: what is known of a conversation, from its first packet until it leaves the tree.
 
-use super::app::{App, Found, TlsHellos};
+use super::app::{App, TlsHellos};
 use super::exchange::Http;
 use super::key::{Key, Network, Protocol};
 use super::kind::{Embryo, Ended, Kind, Short, Tcp};
 use super::messages::Messages;
 use super::meta::State;
 use super::packets::Packets;
+use super::spoken::Spoken;
 use super::window::Window;
 use crate::extent::Extent;
 use crate::http::parser::End;
@@ -337,42 +338,17 @@ impl Flow {
     fn happened(&mut self, tools: &mut Tools<'_>) {
         let Kind::Tcp(tcp) = &mut self.kind else { return };
         let Tcp { connection, app } = &mut **tcp;
+        let mut spoken = Spoken { app, http: &mut self.http, tls: &mut self.tls };
         for event in tools.events.drain(..) {
             match event {
                 Event::Opened { client } | Event::Turned { client } => self.client = client,
                 Event::Data { direction, range } => {
-                    if let App::Probing(probing) = app {
-                        if !connection.has_beginning() {
-                            probing.tear();
-                        }
-                        let other = direction.other();
-                        let acknowledged = connection.acknowledged(other);
-                        let window = tools.window;
-                        match probing.look(direction, &range, acknowledged, connection, window) {
-                            Found::Nothing => continue,
-                            Found::Http { request, begins, is_torn } => {
-                                let marks = probing.take_marks();
-                                let mut messages = Messages::new(request, begins, marks, is_torn);
-                                let (end, acknowledged) = probing.looked(other);
-                                messages.settled(other, end, acknowledged, connection, window);
-                                *app = App::Http(Box::new(messages));
-                                self.http = Some(Box::new(Http::new(request)));
-                            }
-                            Found::Tls => {
-                                self.tls = probing.take_hellos();
-                                *app = App::Tls;
-                            }
-                            Found::Unknown => *app = App::Unknown,
-                        }
-                    }
-                    if let App::Http(messages) = app {
-                        let needs = connection.acknowledged(direction.other());
-                        messages.settled(direction, range.end, needs, connection, tools.window);
-                    }
+                    let needs = connection.acknowledged(direction.other());
+                    spoken.settled(direction, &range, needs, connection, tools.window);
                 }
                 Event::Gap { direction, range } => {
                     tools.totals.gaps = tools.totals.gaps.saturating_add(1);
-                    match app {
+                    match spoken.app {
                         App::Probing(probing) => probing.tear(),
                         App::Http(messages) => {
                             messages.settled(direction, range.end, 0, connection, tools.window);
@@ -381,27 +357,20 @@ impl Flow {
                     }
                 }
                 Event::Ended { direction } => {
-                    if let App::Http(messages) = app {
+                    if let App::Http(messages) = spoken.app {
                         messages.ended(direction, End::Fin, connection, tools.window);
                     }
                 }
                 Event::Closed { state } => {
                     let state = self.ended.unwrap_or_else(|| state.into());
-                    match app {
-                        App::Http(messages) => {
-                            messages.close(how(state), connection, tools.window);
-                        }
-                        App::Probing(probing) => self.tls = probing.take_hellos(),
-                        App::Tls | App::Unknown => {}
-                    }
-                    tell(app, tools.news);
+                    spoken.close(how(state), connection, tools.window, tools.news);
                     self.ended = Some(state);
                     tools.news.push(News::Closed);
                     return;
                 }
             }
+            spoken.tell(connection, tools.window, tools.news);
         }
-        tell(app, tools.news);
     }
 
     /// Where it is now.
@@ -504,16 +473,6 @@ const UDP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 const UDP_UNANSWERED_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 const NO_PORTS: Ports = Ports { forward: 0, backward: 0 };
-
-/// Takes what the parser has to say.
-fn tell(app: &mut App, news: &mut Vec<News>) {
-    if let App::Http(messages) = app {
-        let request = messages.request();
-        while let Some(transaction) = messages.transaction() {
-            news.push(News::Transaction(transaction, request));
-        }
-    }
-}
 
 /// What the end of a flow means to a message that is under way.
 const fn how(state: State) -> End {

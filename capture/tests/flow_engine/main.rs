@@ -8,3 +8,4 @@ mod readers;
 mod restarts;
 mod scene;
 mod time;
+mod tunnels;

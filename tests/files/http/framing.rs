@@ -118,7 +118,7 @@ fn folded_lines_are_one_value() {
 }
 
 #[test]
-fn what_follows_an_upgrade_is_not_http() {
+fn what_follows_an_upgrade_is_not_http_and_what_follows_connect_may_be() {
     skip_unless!(mount);
     let opaque = "GET /inside HTTP/1.1\r\nHost: b.example\r\n\r\n";
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -129,6 +129,7 @@ fn what_follows_an_upgrade_is_not_http() {
             .says(Client, opaque)
             .says(Server, answer)
             .wants(Wanted::new("CONNECT", 200))
+            .wants(Wanted::new("GET", 200).gives("length", "hi"))
             .close(Client),
         Case::new("a CONNECT that is refused")
             .request("CONNECT b.example:443 HTTP/1.1\nHost: b.example")

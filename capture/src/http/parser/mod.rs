@@ -106,6 +106,21 @@ impl Parser {
         Self { joined: true, ..Self::new(limits) }
     }
 
+    /// The streams are HTTP from these offsets on; what comes before them is no gap.
+    #[must_use]
+    pub const fn beginning_at(mut self, request: u64, response: u64) -> Self {
+        self.request.next = request;
+        self.response.next = response;
+        self
+    }
+
+    /// The first transaction has this index, unless it is 0.
+    #[must_use]
+    pub fn with_first_index(mut self, index: u64) -> Self {
+        self.last_index = index.saturating_sub(1);
+        self
+    }
+
     /// What bit so far.
     #[must_use]
     pub const fn counters(&self) -> &Counters {

@@ -1,0 +1,112 @@
+//! What a TCP flow speaks, as the bytes of its streams arrive: from the search for a protocol to
+//! HTTP, and on to what a tunnel of HTTP carries.
+
+use std::ops::Range;
+
+use super::app::{App, Found, Probing, TlsHellos};
+use super::exchange::Http;
+use super::messages::Messages;
+use super::one::News;
+use super::window::Window;
+use crate::http::parser::End;
+use crate::tcp::{Connection, Direction};
+
+/// The parts of a flow that follow from what it speaks.
+pub(super) struct Spoken<'a> {
+    pub(super) app: &'a mut App,
+    pub(super) http: &'a mut Option<Box<Http>>,
+    pub(super) tls: &'a mut Option<Box<TlsHellos>>,
+}
+
+impl Spoken<'_> {
+    /// The stream sent in `direction` has come to its `range`, the last of it in a segment that
+    /// acknowledges the other stream up to `acknowledged`.
+    pub(super) fn settled(
+        &mut self,
+        direction: Direction,
+        range: &Range<u64>,
+        acknowledged: u64,
+        connection: &Connection,
+        window: &Window<'_>,
+    ) {
+        if let App::Probing(probing) = self.app {
+            if !connection.has_beginning() {
+                probing.tear();
+            }
+            match probing.look(direction, range, acknowledged, connection, window) {
+                Found::Nothing => return,
+                Found::Http { request, begins, is_torn } => {
+                    let other = direction.other();
+                    let http = self.http.get_or_insert_with(|| Box::new(Http::new(request)));
+                    // A server that asks its client inside a tunnel: records have one direction.
+                    if http.request != request {
+                        *self.app = App::Unknown;
+                        return;
+                    }
+                    let (marks, before) = (probing.take_marks(), probing.transactions());
+                    let mut messages = Messages::new(request, begins, marks, is_torn, before);
+                    let (end, acknowledged) = probing.looked(other);
+                    messages.settled(other, end, acknowledged, connection, window);
+                    *self.app = App::Http(Box::new(messages));
+                }
+                Found::Tls => {
+                    *self.tls = probing.take_hellos();
+                    *self.app = App::Tls;
+                }
+                Found::Unknown => *self.app = App::Unknown,
+            }
+        }
+        if let App::Http(messages) = self.app {
+            messages.settled(direction, range.end, acknowledged, connection, window);
+        }
+    }
+
+    /// Passes on the transactions that ended. If the last one opened a tunnel, looks at what
+    /// follows in it, which may be HTTP again.
+    pub(super) fn tell(
+        &mut self,
+        connection: &Connection,
+        window: &Window<'_>,
+        news: &mut Vec<News>,
+    ) {
+        // Each turn takes a transaction at least, so this ends with the bytes that are settled.
+        while let App::Http(messages) = self.app {
+            let request = messages.request();
+            while let Some(transaction) = messages.transaction() {
+                news.push(News::Transaction(transaction, request));
+            }
+            let Some(tunnel) = messages.take_tunnel() else { return };
+            *self.app = App::Probing(Probing::tunnel(tunnel));
+            for (direction, begin, end) in [
+                (Direction::Forward, tunnel.begins[0], tunnel.settled[0]),
+                (Direction::Backward, tunnel.begins[1], tunnel.settled[1]),
+            ] {
+                if begin < end {
+                    self.settled(direction, &(begin..end), 0, connection, window);
+                }
+            }
+        }
+    }
+
+    /// The flow is over, in this way.
+    pub(super) fn close(
+        &mut self,
+        how: End,
+        connection: &Connection,
+        window: &Window<'_>,
+        news: &mut Vec<News>,
+    ) {
+        // What waited may open a tunnel, and what is in it may be HTTP that ends here as well.
+        while let App::Http(messages) = self.app
+            && !messages.is_closed()
+        {
+            messages.close(how, connection, window);
+            self.tell(connection, window, news);
+        }
+        if let App::Probing(probing) = self.app
+            && let Some(hellos) = probing.take_hellos()
+        {
+            *self.tls = Some(hellos);
+        }
+    }
+}
