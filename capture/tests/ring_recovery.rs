@@ -466,3 +466,41 @@ fn a_full_file_system_is_an_error_and_leaves_nothing_behind() {
         test.join().unwrap();
     });
 }
+
+#[test]
+fn a_file_that_is_not_its_owners_alone_is_no_ring() {
+    use std::os::unix::fs::{chown, symlink};
+    let folder = directory();
+    let options = options(folder.path().join("web.ring"));
+    drop(filled(&options, 10));
+    let path = &options.path;
+    let refused = |part: &str| {
+        let before = fs::read(path).unwrap();
+        let error = Ring::open(&options).unwrap_err();
+        assert!(matches!(error, RingError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+        assert_eq!(fs::read(path).unwrap(), before, "left as it was");
+    };
+    for mode in [0o620, 0o602, 0o666] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        refused("writable for other users");
+    }
+    // One that others may only read is closed to them.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Ring::open(&options).unwrap());
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    let second = folder.path().join("second");
+    fs::hard_link(path, &second).unwrap();
+    refused("second name");
+    fs::remove_file(path).unwrap();
+    symlink(&second, path).unwrap();
+    refused("a link");
+    fs::remove_file(path).unwrap();
+    fs::rename(&second, path).unwrap();
+    // Only root can give a file away.
+    if chown(path, Some(54_321), None).is_ok() {
+        refused("another user's");
+        chown(path, Some(0), None).unwrap();
+    }
+    assert_eq!(run(&Ring::open(&options).unwrap().ring), 1..11);
+}

@@ -1,7 +1,7 @@
 //! The configuration file: at the start, and read again.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -349,4 +349,25 @@ fn the_socket_can_be_configured() {
     assert!(!socket.exists());
     let listed = daemon.json(["list", "--json"]);
     assert_eq!(listed[0]["alias"], "trace");
+}
+
+#[test]
+fn a_configuration_that_others_may_write_is_not_obeyed() {
+    skip_unless!(root);
+    let place = Place::new();
+    place.write(&place.trace());
+    let mode =
+        |mode| fs::set_permissions(place.config(), fs::Permissions::from_mode(mode)).unwrap();
+    for bits in [0o666, 0o664, 0o646] {
+        mode(bits);
+        assert!(place.checked(1).contains("other users may write to it"));
+        let refused = place.mount().try_start().unwrap_err();
+        assert!(refused.stderr.contains("other users may write to it"), "{}", refused.stderr);
+        assert!(!refused.left_mounted);
+    }
+    mode(0o644);
+    chown(place.config(), Some(54_321), None).unwrap();
+    assert!(place.checked(1).contains("it belongs to user 54321"));
+    chown(place.config(), Some(0), None).unwrap();
+    assert!(place.checked(0).contains("good, 1 capture"));
 }

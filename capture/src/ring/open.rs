@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use nix::sys::statvfs::fstatvfs;
+use nix::unistd::geteuid;
 use parking_lot::Mutex;
 
 use super::geometry::{BadSize, Geometry};
@@ -67,6 +68,14 @@ pub enum RingError {
         path: PathBuf,
         /// Mebibytes the file takes.
         needed: u64,
+    },
+    /// Another user could read the packets in the file, or put others there.
+    #[error("{path}: not used as a ring: it is {why} (remove it, or choose another --ring-dir)")]
+    Foreign {
+        /// The ring file.
+        path: PathBuf,
+        /// What it is instead of a file that belongs to this user alone.
+        why: &'static str,
     },
     /// The file is not a ring, or is damaged beyond its segments.
     #[error("{path}: not a ring this program can use: {why} (delete the file to start afresh)")]
@@ -136,8 +145,11 @@ impl Ring {
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
         loop {
-            match OpenOptions::new().read(true).write(true).open(path) {
+            // No link, which leads to another's file; and a FIFO is not waited for.
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
                 Ok(file) => {
+                    check_owner(&file, path)?;
                     let file = lock(file, path)?;
                     // Its last owner may have put another in its place before it let go.
                     if !is_at(&file, path).map_err(system)? {
@@ -161,10 +173,33 @@ impl Ring {
                         created => return created,
                     }
                 }
+                Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                    return Err(RingError::Foreign { path: path.to_owned(), why: "a link" });
+                }
                 Err(error) => return Err(system(error)),
             }
         }
     }
+}
+
+/// Makes sure that no other user could have changed the file, and none can read it from now on.
+fn check_owner(file: &File, path: &Path) -> Result<(), RingError> {
+    let system = |error| RingError::System { path: path.to_owned(), error };
+    let metadata = file.metadata().map_err(system)?;
+    let why = if metadata.uid() != geteuid().as_raw() {
+        "another user's"
+    } else if metadata.is_file() && metadata.mode() & 0o022 != 0 {
+        "writable for other users"
+    } else if metadata.is_file() && metadata.nlink() > 1 {
+        "a file with a second name"
+    } else {
+        // A copy, for example, that has the mode copies get.
+        if metadata.is_file() && metadata.mode() & 0o055 != 0 {
+            file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
+        }
+        return Ok(());
+    };
+    Err(RingError::Foreign { path: path.to_owned(), why })
 }
 
 /// Where a ring of another size is made, before it takes the place of the one at `path`.

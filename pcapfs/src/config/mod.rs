@@ -6,8 +6,9 @@
 mod raw;
 mod values;
 
-use std::fs;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use capture::filter::Filter;
@@ -16,6 +17,7 @@ use capture::linktype::LinkType;
 use capture::pipeline::{Spec, is_alias};
 use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
+use nix::unistd::geteuid;
 use toml::Spanned;
 
 use crate::daemon::registry::RESERVED;
@@ -67,6 +69,18 @@ pub(crate) struct Configured {
     pub(crate) line: usize,
 }
 
+/// Makes sure that no other user, but root, says what this program does.
+fn check_owner(metadata: &Metadata) -> Result<(), String> {
+    let uid = metadata.uid();
+    if uid != 0 && uid != geteuid().as_raw() {
+        return Err(format!("not obeyed: it belongs to user {uid} (chown it to root)"));
+    }
+    if metadata.is_file() && metadata.mode() & 0o022 != 0 {
+        return Err("not obeyed: other users may write to it (chmod go-w it)".to_owned());
+    }
+    Ok(())
+}
+
 impl Config {
     /// Reads a file. `base` is what holds where the file says nothing, `ring_dir` where rings are
     /// if neither the file nor the command line says so.
@@ -85,11 +99,15 @@ impl Config {
                 if is_missing { " (write one, see pcapfs.toml(5), or name another)" } else { "" };
             failure(format!("the configuration cannot be read: {error}{advice}"))
         };
-        let length = fs::metadata(path).map_err(unread)?.len();
+        let mut file = File::open(path).map_err(unread)?;
+        let metadata = file.metadata().map_err(unread)?;
+        let length = metadata.len();
         if length > MAX_FILE {
             return Err(failure(format!("{length} bytes are no configuration")));
         }
-        let text = fs::read_to_string(path).map_err(unread)?;
+        check_owner(&metadata).map_err(failure)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unread)?;
         Self::parse(path, &text, base, ring_dir)
     }
 

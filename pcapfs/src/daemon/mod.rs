@@ -442,14 +442,21 @@ fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
             return Err(failure(format!("cannot be made: {error} (choose another --ring-dir)")));
         }
     }
+    let uid = geteuid().as_raw();
+    let is_trusted = |metadata: &fs::Metadata| metadata.uid() == uid || metadata.uid() == 0;
+    // In a directory in which every user may make something, it could be anybody's link.
+    let named = fs::symlink_metadata(path).map_err(|error| failure(error.to_string()))?;
+    if !is_trusted(&named) {
+        let of = named.uid();
+        return Err(failure(format!("belongs to user {of} (choose another --ring-dir)")));
+    }
     let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
     if !metadata.is_dir() {
         return Err(failure("not a directory".to_owned()));
     }
     // A ring file in a directory that others may write to could be one of theirs.
     let sticky_or_private = metadata.mode() & 0o022 == 0;
-    let uid = geteuid().as_raw();
-    if (metadata.uid() != uid && metadata.uid() != 0) || !sticky_or_private {
+    if !is_trusted(&metadata) || !sticky_or_private {
         return Err(failure(
             "others may write to this directory (choose another --ring-dir, or chmod go-w it)"
                 .to_owned(),
