@@ -245,6 +245,11 @@ pub(crate) struct Mount {
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
 
+    /// Be ready before all of the savefiles is read: until a status says "ended", their files end
+    /// early
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
     /// Return when the tree is ready, and go on in the background
     #[arg(long)]
     pub(crate) background: bool,

@@ -167,7 +167,7 @@ fn command_len(words: &[OsString]) -> usize {
 /// Starts this program again without a terminal, passes on what it says until the tree is ready,
 /// and ends as it ends if it never is.
 fn in_background() -> Result<(), Failure> {
-    use std::io::BufRead;
+    use std::io::{BufRead, IsTerminal};
     // Options go behind the command, before a `--` that may follow.
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let (before, arguments) = words.split_at_checked(command_len(&words)).unwrap_or_default();
@@ -184,9 +184,20 @@ fn in_background() -> Result<(), Failure> {
         .spawn()
         .map_err(Failure::System)?;
     let stderr = child.stderr.take().into_iter();
+    let mut is_shown = false;
     for line in stderr.flat_map(|stderr| std::io::BufReader::new(stderr).lines()) {
         let line = line.map_err(Failure::System)?;
         let text = line.strip_prefix("pcapfs: ").unwrap_or(&line);
+        if text.starts_with(daemon::READING) {
+            if std::io::stderr().is_terminal() {
+                output::progress(&line);
+                is_shown = true;
+            }
+            continue;
+        }
+        if std::mem::take(&mut is_shown) {
+            output::progress("");
+        }
         output::say(text);
         if text.starts_with(daemon::READY) {
             return Ok(());

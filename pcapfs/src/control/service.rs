@@ -17,6 +17,8 @@ use super::connections::{Busy, Peer};
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
 use super::streams::{Bells, Savefile};
+use capture::source::SourceName;
+
 use crate::daemon::registry::{Refusal, Registry};
 use crate::fs::captures::Entry;
 use crate::fs::file::Opener;
@@ -216,7 +218,14 @@ impl control_server::Control for Service {
         request: Request<message::ReplayRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let asked = request.get_ref();
-        let wanted = if asked.live { Wanted::Follow } else { Wanted::Replay };
+        // A savefile that is still being read ends with its last packet, which this waits for.
+        let is_being_read = || {
+            let entry = self.registry.readable(&peer(&request)?.caller, &asked.capture);
+            let capture = &entry.map_err(refused)?.capture;
+            let is_savefile = matches!(capture.spec().source, SourceName::File(_));
+            Ok::<_, Status>(is_savefile && !capture.store().bounds().ended)
+        };
+        let wanted = if asked.live || is_being_read()? { Wanted::Follow } else { Wanted::Replay };
         self.savefile(&request, &asked.capture, asked.format(), wanted)
     }
 

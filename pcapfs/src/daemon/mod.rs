@@ -1,12 +1,13 @@
 //! The daemon: starts captures and the tree, and ends them in order.
 //!
-//! Start: plan, rings, captures, tree, mount, "ready". Whatever fails leaves nothing mounted and
+//! Start: plan, rings, captures, tree, mount, all of the savefiles, "ready". Whatever fails leaves nothing mounted and
 //! nothing running. End: captures stop, so that readers get the rest and the end of file; the tree
 //! is taken out of the file system; readers that are left have a moment to close; the process ends.
 
 mod confine;
 mod parallel;
 mod plan;
+mod reading;
 pub(crate) mod registry;
 pub(crate) mod settings;
 mod signals;
@@ -34,6 +35,8 @@ use crate::control::{self, Control, Socket, SocketError};
 use crate::fs::Tree;
 use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
 use plan::Plan;
+pub(crate) use reading::READING;
+use reading::Reading;
 use registry::{Origin, Planned, Refusal, Registry};
 use settings::Settings;
 use state::StateFile;
@@ -251,33 +254,59 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    if options.detached {
-        // Before it is said: whoever waits for it ends then.
-        let _ = set_pdeathsig(None);
-    }
-    match &by {
-        By::Itself(_) => say(format_args!("{READY}{}", mountpoint.display())),
-        By::Helper(helper) => helper.ready(),
-    }
-    if options.detached {
-        // Not to keep a directory busy that has nothing to do with the captures.
-        let _ = std::env::set_current_dir("/");
-    }
-    let event = loop {
-        // An error is the end of all senders, which is the end of the tree.
-        match events.recv().unwrap_or(Event::Unmounted) {
-            Event::Reload => {
-                if let Some((path, base)) = &reload {
-                    let ring_dir = ring_dir_for(options, &start.ring_dir);
-                    read_again(&registry, path, base, ring_dir);
-                }
-            }
-            Event::Counters => say_counters(&tree),
-            event @ (Event::Signal | Event::Unmounted) => break event,
+    let ready = || {
+        if options.detached {
+            // Before the line that the waiting process ends on.
+            let _ = set_pdeathsig(None);
+        }
+        match &by {
+            By::Itself(_) => say(format_args!("{READY}{}", mountpoint.display())),
+            By::Helper(helper) => helper.ready(),
+        }
+        if options.detached {
+            // Not to keep a directory busy that has nothing to do with the captures.
+            let _ = std::env::set_current_dir("/");
         }
     };
+    let read_again = || {
+        if let Some((path, base)) = &reload {
+            read_again(&registry, path, base, ring_dir_for(options, &start.ring_dir));
+        }
+    };
+    let reading = (!options.no_wait).then(|| Reading::new(options.detached));
+    let event = serve(&tree, &events, reading, &ready, &read_again);
     end(&registry, mounted, control, &event, &events);
     Ok(())
+}
+
+/// Until something ends the daemon. Calls `ready` once all is there that `reading` waits for.
+fn serve(
+    tree: &Tree,
+    events: &Receiver<Event>,
+    mut reading: Option<Reading>,
+    ready: &dyn Fn(),
+    read_again: &dyn Fn(),
+) -> Event {
+    let mut is_ready = false;
+    loop {
+        if !is_ready && reading.as_mut().is_none_or(|reading| reading.is_over(tree)) {
+            is_ready = true;
+            ready();
+        }
+        let event = if is_ready {
+            events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            events.recv_timeout(reading::STEP)
+        };
+        match event {
+            Ok(Event::Reload) => read_again(),
+            Ok(Event::Counters) => say_counters(tree),
+            Ok(event @ (Event::Signal | Event::Unmounted)) => return event,
+            Err(RecvTimeoutError::Timeout) => {}
+            // The end of all senders is the end of the tree.
+            Err(RecvTimeoutError::Disconnected) => return Event::Unmounted,
+        }
+    }
 }
 
 /// Lets this process have as many descriptors as it may: three for each capture, and one for each

@@ -198,6 +198,7 @@ mod tests {
             group: None,
             mode: 0o750,
             options: Vec::new(),
+            no_wait: false,
             background: false,
             detached: false,
             handoff: None,

@@ -248,6 +248,41 @@ fn a_savefile_truncated_while_it_is_mounted_is_an_error_and_not_the_end() {
     assert_eq!(check_prefix(&fine).unwrap().whole(), Vec::from_iter(1..=10));
 }
 
+/// Enough packets that reading them takes many times as long as mounting.
+const MANY: u64 = 200_000;
+
+#[test]
+fn a_mount_is_ready_when_all_of_its_savefile_is_read() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.pcap");
+    fs::write(&path, numbered(Format::default(), MANY, 60)).unwrap();
+    for _ in 0..10 {
+        let daemon = Mount::new().arg("-r").arg(&path).start();
+        // At once, without a look at the status.
+        let replay = fs::read(daemon.path("web/replay.pcap")).unwrap();
+        assert_eq!(replay.len() as u64, fs::metadata(&path).unwrap().len());
+        let status = daemon.status(ALIAS);
+        assert_eq!(
+            (&status["state"], &status["packets"]["stored"]),
+            (&"ended".into(), &MANY.into())
+        );
+    }
+}
+
+#[test]
+fn replay_of_a_savefile_that_is_still_being_read_has_all_of_it() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.pcap");
+    fs::write(&path, numbered(Format::default(), MANY, 60)).unwrap();
+    for _ in 0..10 {
+        let daemon = Mount::new().arg("-r").arg(&path).arg("--no-wait").start();
+        let copied = run(&mut daemon.command(["replay", ALIAS]), 60).success();
+        assert_eq!(copied.stdout.len() as u64, fs::metadata(&path).unwrap().len());
+    }
+}
+
 #[test]
 fn a_savefile_that_goes_on_growing_or_is_removed_stays_what_it_was() {
     skip_unless!(mount);

@@ -1,0 +1,63 @@
+//! The start of savefiles: the tree is ready when it shows all of their packets and flows.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use capture::pipeline::State;
+use capture::source::SourceName;
+
+use crate::cli::output::{progress, say};
+use crate::fs::Tree;
+
+/// How the line begins that says how far reading has come.
+pub(crate) const READING: &str = "reading, ";
+
+/// How often to look whether all is read: a small savefile takes some milliseconds.
+pub(super) const STEP: Duration = Duration::from_millis(2);
+
+/// How often to say how far it is.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// Waits for the savefiles that were mounted at the start.
+pub(super) struct Reading {
+    last_report: Instant,
+    /// Something is shown on the terminal that has to be taken away.
+    is_shown: bool,
+    /// Another process shows the reports, line by line.
+    is_detached: bool,
+}
+
+impl Reading {
+    pub(super) fn new(is_detached: bool) -> Self {
+        Self { last_report: Instant::now(), is_shown: false, is_detached }
+    }
+
+    /// True once every packet of every savefile is in its files and its flow, or cannot be. Says
+    /// each second how far it is.
+    pub(super) fn is_over(&mut self, tree: &Tree) -> bool {
+        let mut packets = 0_u64;
+        let mut is_over = true;
+        for entry in tree.captures.all() {
+            let one = &entry.capture;
+            if matches!(one.spec().source, SourceName::File(_)) {
+                let counters = capture::pipeline::counters(&**one.store()).0;
+                packets = packets.saturating_add(counters.stored);
+                is_over &= !matches!(one.condition().state, State::Pending | State::Running);
+            }
+        }
+        if !is_over && self.last_report.elapsed() >= REPORT {
+            self.last_report = Instant::now();
+            let line = format!("{READING}{packets} packets so far (--no-wait mounts at once)");
+            if self.is_detached {
+                say(line);
+            } else if io::stderr().is_terminal() {
+                progress(&format!("pcapfs: {line}"));
+                self.is_shown = true;
+            }
+        }
+        if is_over && std::mem::take(&mut self.is_shown) {
+            progress("");
+        }
+        is_over
+    }
+}
