@@ -79,6 +79,17 @@ fn the_socket_is_there_as_long_as_the_daemon() {
 }
 
 #[test]
+fn trees_with_another_socket_are_named() {
+    skip_unless!(mount);
+    let fed = Fed::start();
+    let mut command = tool(binary("pcapfs").to_str().unwrap());
+    let finished = run(command.args(["--socket", "/nonexistent/control.sock", "list"]), 5);
+    assert_eq!(finished.status.code(), Some(1));
+    let place = fed.daemon.mountpoint().to_str().unwrap();
+    says(&finished.stderr, &["no pcapfs listens there", "mounted, with another socket", place]);
+}
+
+#[test]
 fn a_socket_left_behind_is_replaced() {
     skip_unless!(mount);
     let fifo = Fifo::new();

@@ -18,6 +18,7 @@ use crate::control;
 use crate::control::chunks::{self, Parts};
 use crate::control::messages::control_client::ControlClient;
 use crate::daemon::Failure;
+use crate::fuse::mounted_trees;
 
 /// Bytes of the largest answer: the list of a thousand captures takes two million.
 const MAX_ANSWER: usize = 64 << 20;
@@ -108,10 +109,18 @@ async fn connected(stream: UnixStream, path: PathBuf) -> Result<Channel, Failure
 fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {
     let path = path.display();
     Failure::Unreachable(match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
-            "{path}: no pcapfs listens there (start one with: pcapfs mount; or say where it is \
-             with --socket or $PCAPFS_SOCKET)"
-        ),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            let trees: Vec<_> =
+                mounted_trees().iter().map(|place| place.display().to_string()).collect();
+            let trees = match trees.as_slice() {
+                [] => String::new(),
+                trees => format!("; mounted, with another socket or none: {}", trees.join(", ")),
+            };
+            format!(
+                "{path}: no pcapfs listens there (start one with: pcapfs mount; or say where it is \
+                 with --socket or $PCAPFS_SOCKET){trees}"
+            )
+        }
         io::ErrorKind::PermissionDenied => format!(
             "{path}: permission denied: w on the socket, or x on a directory above it, is missing"
         ),

@@ -357,7 +357,16 @@ fn control(
         Some(path) => absolute(path)?,
         None => match control::daemon_path(options.handoff.is_some()) {
             Some(path) => path,
-            None => return Ok(None),
+            None => {
+                // A script knows what it starts with.
+                if io::stderr().is_terminal() {
+                    say(
+                        "no control socket, as XDG_RUNTIME_DIR is not set: pcapfs list, init and the \
+                     like do not find this daemon (choose a place with --socket)",
+                    );
+                }
+                return Ok(None);
+            }
         },
     };
     match Socket::bind(&path) {
@@ -367,10 +376,9 @@ fn control(
         }
         Err(error) if given.is_some() => Err(Failure::Socket(error)),
         Err(error) => {
-            // News for whoever looks; a script that starts several daemons knows what it does.
-            if io::stderr().is_terminal() {
-                say(format_args!("not to be steered by pcapfs list, start and the like: {error}"));
-            }
+            say(format_args!(
+                "no control socket: pcapfs list, init and the like do not find this daemon: {error}"
+            ));
             Ok(None)
         }
     }

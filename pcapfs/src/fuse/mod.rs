@@ -17,7 +17,7 @@ use std::time::Duration;
 use fuser::{Session, SessionACL};
 
 pub(crate) use handoff::Handoff;
-pub(crate) use mount::{Manner, MountError, Options, check, unmount};
+pub(crate) use mount::{Manner, MountError, Options, check, mounted_trees, unmount};
 
 use crate::fs::Tree;
 use adapter::Adapter;

@@ -182,6 +182,13 @@ fn mounted_type(mountpoint: &Path) -> Result<Option<String>, MountError> {
     }))
 }
 
+/// Where trees are mounted, dead or alive, as far as this process can see; none if it cannot.
+pub(crate) fn mounted_trees() -> Vec<PathBuf> {
+    let table = fs::read(MOUNTS).unwrap_or_default();
+    let lines = table.split(|byte| *byte == b'\n').filter_map(mount_of);
+    lines.filter(|(_, kind)| *kind == TYPE.as_bytes()).map(|(place, _)| place.into()).collect()
+}
+
 /// Mount point and type in a line of [`MOUNTS`]; both may be any bytes.
 ///
 /// proc_pid_mountinfo(5): the fifth field is the mount point, the first after the hyphen the type.
