@@ -33,6 +33,11 @@ use encode::Encoder;
 /// default ring has, and a tiny ring gives short reads instead of more pins.
 const CHUNKS_PER_REPLY: usize = 3;
 
+/// Turns of a loop that a whole store ends after a few: a chunk that is passed over, a writer that
+/// retires one. The headers of a ring are bytes that another process may have changed, and must not
+/// hold a thread for ever. With a pause in each turn this takes some milliseconds.
+const TURNS: u32 = 10_000;
+
 /// What kind of savefile a cursor hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -188,7 +193,7 @@ impl Cursor {
     pub fn progress(&self, store: &dyn Store) -> Progress {
         let bounds = self.bounds(store);
         let number = self.place.position.number;
-        let done = number - self.origin;
+        let done = number.saturating_sub(self.origin);
         Progress {
             delivered: done.saturating_sub(self.lost + self.foreign),
             delivered_bytes: self.delivered_bytes,
@@ -200,14 +205,18 @@ impl Cursor {
 
     /// The store's bounds, not older than what this cursor has already seen of the store.
     fn bounds(&self, store: &dyn Store) -> Bounds {
-        loop {
-            let bounds = store.bounds();
+        let mut bounds = store.bounds();
+        for _ in 0..TURNS {
             // A segment's committed length is visible a moment before the sum of all.
             if bounds.next.number >= self.place.position.number {
-                return bounds;
+                break;
             }
             std::thread::yield_now();
+            bounds = store.bounds();
         }
+        // A damaged header has sent this cursor further than there are packets: nothing is left.
+        bounds.next.number = bounds.next.number.max(self.place.position.number);
+        bounds
     }
 
     /// Whether a read would send something or report the end, as poll(2) asks.
@@ -340,7 +349,7 @@ fn next_chunk<'a>(
     may_lap: bool,
     holding: Holding,
 ) -> Result<Option<(Chunk<'a>, usize)>, ReadError> {
-    loop {
+    for _ in 0..TURNS {
         let pinned = match holding {
             Holding::Nothing => store.pin(step.place.chunk),
             Holding::Chunks => store.pin_more(step.place.chunk),
@@ -397,6 +406,8 @@ fn next_chunk<'a>(
             Err(error) => return Err(storage(error)),
         }
     }
+    let why = "the headers of the ring's segments do not fit together: somebody has written to it";
+    Err(ReadError::Storage(why.to_owned()))
 }
 
 /// Bytes before `position` among the records a file of this format has of a chunk.
@@ -421,6 +432,11 @@ fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
         step.foreign += next.number - position.number;
         position.number = next.number;
     }
+}
+
+/// The bytes of a store do not make a record where one begins.
+fn cut_record() -> ReadError {
+    ReadError::Storage("a stored record is not whole".to_owned())
 }
 
 fn storage(error: PinError) -> ReadError {

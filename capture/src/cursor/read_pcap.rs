@@ -6,7 +6,9 @@
 use std::hint::black_box;
 use std::io::{self, IoSlice};
 
-use super::{CHUNKS_PER_REPLY, Cursor, Holding, Outcome, ReadError, next_chunk, storage};
+use super::{
+    CHUNKS_PER_REPLY, Cursor, Holding, Outcome, ReadError, cut_record, next_chunk, storage,
+};
 use crate::record;
 use crate::store::{Chunk, Store};
 
@@ -35,11 +37,11 @@ impl Cursor {
             let take = left.min(bytes.len());
             let (walked, count) = walk(bytes, take);
             if walked < take {
-                return Err(ReadError::Storage("a stored record is not whole".to_owned()));
+                return Err(cut_record());
             }
             step.place.chunk = chunk.id;
             let number = chunk.pcap_number(step.place.position.number, count);
-            step.foreign += number - step.place.position.number - count;
+            step.foreign += number.saturating_sub(step.place.position.number + count);
             step.place.position.number = number;
             step.place.position.pcap += walked as u64;
             rest = walked - take;

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::{Cursor, Encoder, Holding, Outcome, ReadError, Step, next_chunk, storage};
+use super::{Cursor, Encoder, Holding, Outcome, ReadError, Step, cut_record, next_chunk, storage};
 use crate::record;
 use crate::store::Store;
 
@@ -61,8 +61,9 @@ impl Cursor {
         blocks: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
         let Some(header) = store.header() else { return Ok(()) };
-        let delivered =
-            |step: &Step| step.place.position.number - self.origin - self.lost - step.lost;
+        let delivered = |step: &Step| {
+            step.place.position.number.saturating_sub(self.origin + self.lost + step.lost)
+        };
         while blocks.len() < want {
             let lost_before = step.lost;
             let may_lap = blocks.is_empty() && self.carry_len() == 0;
@@ -80,6 +81,7 @@ impl Cursor {
             };
             encoder.statistics_if_due(store, delivered(step), blocks);
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
+            let (before, made) = (step.place.position.number, blocks.len());
             for record in record::Records::new(bytes) {
                 let index = step.place.position.number.saturating_sub(chunk.first.number);
                 let index = usize::try_from(index).unwrap_or(usize::MAX);
@@ -103,6 +105,13 @@ impl Cursor {
                 }
             }
             step.place.chunk = chunk.id;
+            if step.place.position.number == before {
+                // First what was made, then the error.
+                if made > 0 {
+                    break;
+                }
+                return Err(cut_record());
+            }
         }
         store.intact().map_err(storage)
     }

@@ -150,6 +150,7 @@ pub(super) struct Segments {
 pub struct Pin<'a> {
     segments: &'a Segments,
     slot: u32,
+    /// At most the geometry's segment size.
     len: u32,
     complete: bool,
 }
@@ -158,8 +159,8 @@ impl Pin<'_> {
     /// The records committed when the segment was pinned.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` was the committed length, loaded with Acquire after the segment was
-        // pinned; bytes below it are initialised and not written until the pin is gone, which
+        // SAFETY: `len` is at most the size of a segment, so the range is inside the body. It was
+        // the committed length, loaded with Acquire after the segment was pinned; bytes below it are initialised and not written until the pin is gone, which
         // the borrow of self outlives.
         unsafe { std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize) }
     }
@@ -307,7 +308,9 @@ impl Segments {
                 // In this order: a length read after the seal was seen is the final one.
                 let complete = segment.sealed.load(Ordering::Acquire) == 1;
                 let word = segment.committed.load(Ordering::Acquire);
-                let len = Committed::unpack(word).len;
+                // The header is in the file, which another process may have written to.
+                let size = u32::try_from(self.map.geometry.segment_size).unwrap_or(u32::MAX);
+                let len = Committed::unpack(word).len.min(size);
                 Ok(Pin { segments: self, slot, len, complete })
             }
             refused => Err(refused),
