@@ -19,8 +19,9 @@ use crate::net::Namespace;
 use crate::process::{run, tool};
 use crate::wait::{wait_for, wait_until};
 
-/// How long a daemon may take until it says that it is ready, or that it is not going to be.
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long a daemon may take until it says that it is ready, or that it is not going to be. A
+/// savefile is read first, and the program that the tests run is not optimised.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// Says where the socket is.
 pub const SOCKET: &str = "PCAPFS_SOCKET";
 

@@ -39,8 +39,16 @@ impl Parser {
         let phase = std::mem::take(&mut side.phase);
         if self.miss(direction, phase, start..end, &carry, time) {
             self.lose(direction);
-            let side = self.side_mut(direction);
-            side.lost_from = side.lost_from.or(Some(base));
+            self.heads_lost(direction, base);
+        }
+    }
+
+    /// A gap that may have swallowed heads begins here.
+    fn heads_lost(&mut self, direction: Direction, from: u64) {
+        let floor = self.acknowledged.max(self.response.next);
+        let side = self.side_mut(direction);
+        if side.lost_from.is_none() {
+            (side.lost_from, side.lost_floor) = (Some(from), floor);
         }
     }
 
@@ -105,9 +113,8 @@ impl Parser {
             Phase::Start => self.stray(carry.len()),
             Phase::Lost => {
                 self.stray(carry.len());
-                let side = self.side_mut(direction);
-                side.phase = Phase::Lost;
-                side.lost_from = side.lost_from.or(Some(start));
+                self.side_mut(direction).phase = Phase::Lost;
+                self.heads_lost(direction, start);
                 return false;
             }
         }

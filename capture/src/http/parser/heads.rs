@@ -99,6 +99,7 @@ impl Parser {
                 open.transaction.interim.push(range);
             }
             if self.transaction(index).is_some_and(|one| one.request.is_none()) {
+                self.expect_again();
                 // Not worth a transaction of its own: the final response is to come.
                 self.open.retain(|open| open.transaction.index != index);
                 self.last_index = self.last_index.saturating_sub(1);

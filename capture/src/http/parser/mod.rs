@@ -4,7 +4,8 @@
 //! part of a head, of a chunk's first line, of a start line that is looked for after a gap. All of
 //! it is bounded by [`Limits`]. How bytes are cut into calls makes no difference.
 //!
-//! Responses belong to requests in order. After a gap that may have swallowed heads, what each
+//! Responses belong to requests in order. If the client pipelines, a gap that may have swallowed
+//! heads leaves requests and responses apart (`doubt`). Otherwise, after such a gap, what each
 //! side had seen of the other when it sent decides: a response cannot answer a request sent after
 //! its beginning had arrived, nor one whose successor was sent on bytes that came before it. The
 //! first holds as well in a connection that was joined in the middle, where the first response may
@@ -12,7 +13,7 @@
 //!
 //! `side` is what is known of one direction, `step` moves it on through a message, `starts` and
 //! `heads` decide what begins, `body` notes where its bytes are, `pairing` finds the request of a
-//! response, and `gaps` says what becomes of it all when bytes are missing.
+//! response, `doubt` knows when that cannot be found, and `gaps` says what becomes of it all when bytes are missing.
 
 #![warn(
     clippy::indexing_slicing,
@@ -23,6 +24,7 @@
 )]
 
 mod body;
+mod doubt;
 mod gaps;
 mod heads;
 mod limits;
@@ -38,6 +40,7 @@ use std::ops::Range;
 use super::transaction::{Direction, Transaction};
 use crate::time::Timestamp;
 
+use doubt::Doubt;
 pub use limits::{Counters, Limits};
 use pairing::Open;
 use side::{MARKS, Phase, Side};
@@ -90,6 +93,12 @@ pub struct Parser {
     acknowledged: u64,
     /// The streams may begin within a message.
     joined: bool,
+    /// The client was seen to ask before it had the answer to what it asked before.
+    pipelines: bool,
+    /// A gap was judged as if it did not.
+    trusted: bool,
+    /// Responses to come of which it is not known what they answer.
+    doubt: Option<Doubt>,
 }
 
 impl Parser {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::side::Phase;
 use super::{Event, Parser};
 use crate::http::head::Head;
-use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use crate::http::transaction::{Body, Message, State, Transaction};
 use crate::time::Timestamp;
 
 /// A transaction under way.
@@ -18,6 +18,8 @@ pub(super) struct Open {
     pub(super) transaction: Box<Transaction>,
     /// What the client had seen of the responses when it sent the request.
     pub(super) floor: u64,
+    /// Requests that may be missing just before it, and were not answered when it was sent.
+    pub(super) hidden: u64,
     pub(super) head_bytes: usize,
     /// Ranges and holes of both bodies.
     pub(super) ranges: usize,
@@ -26,10 +28,11 @@ pub(super) struct Open {
 }
 
 impl Open {
-    fn new(transaction: Transaction) -> Self {
+    pub(super) fn new(transaction: Transaction) -> Self {
         Self {
             transaction: Box::new(transaction),
             floor: 0,
+            hidden: 0,
             head_bytes: 0,
             ranges: 0,
             request_done: false,
@@ -66,16 +69,16 @@ impl Parser {
             shed.transaction.worsen(State::Truncated, "too many requests were under way");
             self.events.push_back(Event::Transaction(shed.transaction));
         }
-        self.settle_orphan();
         self.last_index = self.last_index.saturating_add(1);
         let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
+        let begin = range.start;
         let request =
             Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
         self.request.current = self.last_index;
         self.request.began = true;
-        self.request.lost_from = None;
         // Bytes of the response that wait for more count: they were sent before.
         let floor = self.acknowledged.max(self.response.next);
+        let hidden = self.hidden_requests(begin, floor);
         let mut transaction = Transaction {
             index: self.last_index,
             request: Some(request),
@@ -84,34 +87,14 @@ impl Parser {
         if std::mem::take(&mut self.request.passed_over) {
             transaction.remark("bytes in front of the request belong to no message");
         }
-        self.open.push_back(Open { floor, head_bytes, ..Open::new(transaction) });
-    }
-
-    /// A response whose request is unknown may be one to `HEAD`, without the body it announces.
-    /// It was if the client goes on before any of that body came.
-    pub(super) fn settle_orphan(&mut self) {
-        let waits = match &self.response.phase {
-            Phase::Close | Phase::Length(_) => true,
-            Phase::Probe(_) | Phase::Unsure(..) => self.response.carry.is_empty(),
-            _ => false,
-        };
-        let direction = Direction::Response;
-        let gapped = self.request.gapped && self.response.gapped;
-        let orphan = self.current(direction).is_some_and(|open| {
-            let response = open.transaction.response.as_ref();
-            let empty = response.is_some_and(|one| one.body.ranges.is_empty());
-            (gapped || open.transaction.request.is_none()) && empty
-        });
-        if waits && orphan {
-            self.message(direction, |message| message.body.framing = Framing::None);
-            self.finish(direction);
-        }
+        self.open.push_back(Open { floor, hidden, head_bytes, ..Open::new(transaction) });
     }
 
     /// The transaction that a response beginning at `at` belongs to.
     pub(super) fn pair(&mut self, at: u64) -> u64 {
-        let lost = self.response.lost_from.is_some();
-        if let Some(gap) = self.response.lost_from.take() {
+        let gap = self.response.lost_from.take();
+        if let Some(gap) = gap.filter(|_| !self.pipelines) {
+            self.trusted = true;
             loop {
                 let second = self.waiting().nth(1).map(|open| open.floor);
                 if second.is_none_or(|second| second > at || second <= gap) {
@@ -127,16 +110,13 @@ impl Parser {
             self.shed = self.shed.saturating_sub(1);
             return self.orphan();
         }
+        if self.is_doubtful(gap, at) {
+            return self.doubtful();
+        }
         let gapped = self.request.gapped;
         let torn = gapped || self.joined;
         match self.waiting_mut().filter(|open| !torn || open.floor <= at) {
-            Some(open) => {
-                if lost && gapped && open.floor < at {
-                    let why = "whether the response answers this request is not certain";
-                    open.transaction.worsen(State::Gap, why);
-                }
-                open.transaction.index
-            }
+            Some(open) => open.transaction.index,
             None => self.orphan(),
         }
     }
@@ -151,13 +131,18 @@ impl Parser {
 
     /// A transaction without a request.
     pub(super) fn orphan(&mut self) -> u64 {
+        if self.request.gapped {
+            self.alone(State::Gap, "the request is missing")
+        } else {
+            self.alone(State::Truncated, "the request was not captured")
+        }
+    }
+
+    /// A transaction without a request, for this reason.
+    pub(super) fn alone(&mut self, state: State, why: &'static str) -> u64 {
         self.last_index = self.last_index.saturating_add(1);
         let mut transaction = Transaction { index: self.last_index, ..Transaction::default() };
-        if self.request.gapped {
-            transaction.worsen(State::Gap, "the request is missing");
-        } else {
-            transaction.worsen(State::Truncated, "the request was not captured");
-        }
+        transaction.worsen(state, why);
         self.open.push_back(Open { request_done: true, ..Open::new(transaction) });
         self.last_index
     }

@@ -66,6 +66,8 @@ pub(super) struct Side {
     pub(super) began: bool,
     /// Where the gap began that may have swallowed heads.
     pub(super) lost_from: Option<u64>,
+    /// What the client had seen of the responses when that gap began. Of requests.
+    pub(super) lost_floor: u64,
     pub(super) forbidden: Option<Box<Forbidden>>,
     /// Bytes in front of the next message, all captured, are of no message.
     pub(super) passed_over: bool,

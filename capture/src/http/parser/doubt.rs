@@ -1,0 +1,106 @@
+//! Which responses cannot be given to a request.
+//!
+//! Responses come in the order of requests. If the client pipelines, a gap in either stream may have
+//! swallowed whole messages, and nothing that is left says how many. Then no response that may
+//! answer one of several requests is given to any of them: those requests stay without, and those
+//! responses without a request, until so many responses have come that the count is certain again.
+
+use super::Parser;
+use crate::http::transaction::State;
+
+/// Bytes of the shortest response: `HTTP/1.1 200` and two empty lines.
+const SHORTEST_RESPONSE: u64 = 16;
+
+/// Bytes of the shortest request with a version: `GET / HTTP/1.0` and two line ends.
+const SHORTEST_REQUEST: u64 = 16;
+
+/// Responses to come that answer requests which are not known, or not known to be theirs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Doubt {
+    /// As many will come at least, and at most, from where it began. `least <= most`
+    least: u64,
+    most: u64,
+    /// As many have come.
+    seen: u64,
+}
+
+impl Parser {
+    /// Requests that may be missing before the one that begins at `begin`, and that were not
+    /// answered when it was sent. Notes whether the client pipelines.
+    pub(super) fn hidden_requests(&mut self, begin: u64, floor: u64) -> u64 {
+        let asks_again = self.waiting().any(|open| open.floor == floor);
+        if asks_again && !self.pipelines {
+            self.pipelines = true;
+            if self.trusted {
+                // How many messages were missing then is not known any more.
+                self.doubt = Some(Doubt { least: 0, most: u64::MAX, seen: 0 });
+            }
+        }
+        let Some(from) = self.request.lost_from.take() else { return 0 };
+        if self.pipelines || floor <= self.request.lost_floor {
+            begin.saturating_sub(from) / SHORTEST_REQUEST
+        } else {
+            self.trusted = true;
+            0
+        }
+    }
+
+    /// Whether it is not known which request the response answers that begins at `at`, after a gap
+    /// that began at `gap` and may have swallowed heads.
+    pub(super) fn is_doubtful(&mut self, gap: Option<u64>, at: u64) -> bool {
+        let swallowed = gap.map_or(0, |gap| at.saturating_sub(gap) / SHORTEST_RESPONSE);
+        let waiting: Vec<_> =
+            self.waiting().filter(|open| open.floor <= at).map(|open| open.hidden).collect();
+        let count = waiting.len() as u64;
+        let mut doubt = self.doubt.take().filter(|doubt| doubt.seen < doubt.most);
+        let hidden = waiting.iter().fold(0_u64, |sum, hidden| sum.saturating_add(*hidden));
+        let begins_hidden = waiting.first().is_some_and(|hidden| *hidden > 0);
+        let is_ambiguous = match &doubt {
+            Some(doubt) => swallowed > 0 || begins_hidden || doubt.seen >= doubt.least,
+            None => {
+                let first = self.waiting().next().map_or(0, |open| open.floor);
+                let is_torn = self.request.gapped && first < at;
+                begins_hidden || swallowed > 0 && (count > 1 || count == 1 && is_torn)
+            }
+        };
+        if is_ambiguous {
+            let mut all = doubt.unwrap_or_default();
+            all.most = all.most.saturating_add(count).saturating_add(hidden);
+            // This response is one of them.
+            all.least = all.least.saturating_add(count).saturating_sub(swallowed);
+            all.least = all.least.max(all.seen.saturating_add(1)).min(all.most);
+            doubt = Some(all);
+            self.leave_unanswered(at);
+        }
+        self.doubt = doubt;
+        doubt.is_some()
+    }
+
+    /// The requests that a response at `at` may answer stay without one.
+    fn leave_unanswered(&mut self, at: u64) {
+        let why = "messages are missing, and which response answers this request is not known";
+        for open in &mut self.open {
+            let is_waiting = !open.response_done && open.transaction.response.is_none();
+            if is_waiting && open.floor <= at {
+                open.response_done = true;
+                open.transaction.worsen(State::Gap, why);
+            }
+        }
+        self.emit();
+    }
+
+    /// The transaction of a response of which it is not known what it answers.
+    pub(super) fn doubtful(&mut self) -> u64 {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.seen = doubt.seen.saturating_add(1);
+        }
+        self.alone(State::Gap, "messages are missing, and which request this answers is not known")
+    }
+
+    /// The response was an interim one: another one is to come in its place.
+    pub(super) fn expect_again(&mut self) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.seen = doubt.seen.saturating_sub(1);
+        }
+    }
+}
