@@ -411,9 +411,15 @@ pub(crate) fn tcp(data: &[u8]) {
         return;
     };
     let bound = usize::from(first >> 4) + 1;
+    let is_bounded = first & 2 == 0;
     let settings = Settings {
         policy: if first & 1 == 0 { Policy::First } else { Policy::Last },
-        limits: Limits { pending: bound * 2, holes: bound, extents: bound * 8, gaps: bound },
+        limits: Limits {
+            pending: bound * 2,
+            holes: bound,
+            extents: if is_bounded { bound * 8 } else { 65_536 },
+            gaps: if is_bounded { bound } else { 65_536 },
+        },
         ..Settings::default()
     };
     let pattern = Pattern((0..2_000_u32).map(|at| at as u8).collect());
@@ -455,6 +461,7 @@ pub(crate) fn tcp(data: &[u8]) {
         let verdict = connection.process(&segment, &settings, &pattern, &mut events);
         if verdict == Verdict::NewConnection {
             connection.close(&settings, &pattern, &mut events);
+            check_every_byte(&connection, is_bounded);
             check_tcp(&connection, &mut events, &mut ends, &settings);
             (connection, ends) = (fresh(), [0, 0]);
             let verdict = connection.process(&segment, &settings, &pattern, &mut events);
@@ -473,9 +480,25 @@ pub(crate) fn tcp(data: &[u8]) {
         assert!(next.is_none_or(|next| next > deadline), "time passes and nothing happens");
     }
     connection.close(&settings, &pattern, &mut events);
+    check_every_byte(&connection, is_bounded);
     check_tcp(&connection, &mut events, &mut ends, &settings);
     for direction in [Direction::Forward, Direction::Backward] {
         assert!(!connection.assembler(direction).is_waiting());
+    }
+}
+
+/// Of a connection that is closed, each captured byte is in its stream or counted as why not.
+fn check_every_byte(connection: &Connection, forgets_gaps: bool) {
+    for direction in [Direction::Forward, Direction::Backward] {
+        let (stream, counters) = (connection.assembler(direction), connection.counters(direction));
+        let unplaced = counters.repeated_bytes + counters.late_bytes + counters.rejected_bytes;
+        let placed = stream.end() - stream.missing_bytes();
+        if forgets_gaps {
+            // Bytes of which it is forgotten that they are missing look like those that expired.
+            assert!(counters.captured_bytes <= placed + unplaced, "{counters:?}");
+        } else {
+            assert_eq!(counters.captured_bytes, placed + unplaced, "{counters:?}");
+        }
     }
 }
 

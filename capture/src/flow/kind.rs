@@ -53,6 +53,10 @@ pub(super) struct Short {
     pub(super) retransmitted: u32,
     pub(super) out_of_order: u32,
     pub(super) overlapping: u32,
+    pub(super) captured_bytes: u64,
+    pub(super) repeated_bytes: u64,
+    pub(super) late_bytes: u64,
+    pub(super) rejected_bytes: u64,
 }
 
 impl From<&Counters> for Short {
@@ -61,6 +65,10 @@ impl From<&Counters> for Short {
             retransmitted: counters.retransmitted,
             out_of_order: counters.out_of_order,
             overlapping: counters.overlapping,
+            captured_bytes: counters.captured_bytes,
+            repeated_bytes: counters.repeated_bytes,
+            late_bytes: counters.late_bytes,
+            rejected_bytes: counters.rejected_bytes,
         }
     }
 }

@@ -217,7 +217,12 @@ impl Flow {
         let stream = of_mut(streams, arrival.direction);
         let end = stream.end().saturating_add(wire_len.into());
         for extent in payload {
-            stream.insert(stream.end(), *extent, Policy::First, &NoBytes);
+            let len = u64::from(extent.len);
+            if extent.packet == 0 {
+                stream.skip(stream.end().saturating_add(len));
+            } else {
+                stream.insert(stream.end(), *extent, Policy::First, &NoBytes);
+            }
         }
         stream.skip(end);
         stream.take();
@@ -402,7 +407,13 @@ impl Flow {
         match &self.kind {
             Kind::Tcp(tcp) => tcp.connection.counters(direction).into(),
             Kind::Ended(ended) => *of(&ended.counters, direction),
-            Kind::Embryo(_) | Kind::Udp(_) => Short::default(),
+            Kind::Udp(streams) => {
+                // Every captured byte of a datagram is in the stream.
+                let stream = of(streams, direction);
+                let captured_bytes = stream.end().saturating_sub(stream.missing_bytes());
+                Short { captured_bytes, ..Short::default() }
+            }
+            Kind::Embryo(_) => Short::default(),
         }
     }
 

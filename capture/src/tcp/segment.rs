@@ -71,10 +71,26 @@ pub struct Segment<'a> {
     pub window: u16,
     /// What a SYN says of scaling windows. Of no meaning without SYN.
     pub scale: Scale,
-    /// The captured payload, in order. Anything beyond `wire_len` bytes is ignored.
+    /// The captured payload, in order. An extent of packet 0 stands for bytes of the wire that were
+    /// not captured. Anything beyond `wire_len` bytes is ignored.
     pub payload: &'a [Extent],
     /// Bytes of payload on the wire. More than captured if the packet was cut when captured.
     pub wire_len: u32,
+}
+
+impl Segment<'_> {
+    /// Bytes of its payload that were captured.
+    #[must_use]
+    pub fn captured(&self) -> u64 {
+        let (mut at, mut captured) = (0_u64, 0_u64);
+        for extent in self.payload {
+            let left = u64::from(self.wire_len).saturating_sub(at);
+            let len = u64::from(extent.len).min(left);
+            at = at.saturating_add(len);
+            captured = captured.saturating_add(if extent.packet == 0 { 0 } else { len });
+        }
+        captured
+    }
 }
 
 /// What a [`Connection`](super::Connection) tells, in this order: [`Event::Opened`], then any
@@ -158,8 +174,15 @@ pub enum State {
 pub struct Counters {
     /// All of them.
     pub packets: u64,
-    /// Bytes of payload on the wire, repetitions included.
-    pub payload_bytes: u64,
+    /// Bytes of payload that were captured, repetitions included. Each of them is in the stream,
+    /// waits for its place there, or counts as one of `repeated_bytes`, `late_bytes` and
+    /// `rejected_bytes`.
+    pub captured_bytes: u64,
+    /// Captured bytes of which another copy is in the stream, equal or not; and bytes of keep-alives.
+    pub repeated_bytes: u64,
+    /// Captured bytes that are not believed: see `rejected`. Bytes behind the FIN or before the SYN,
+    /// and all of a reset, are among them.
+    pub rejected_bytes: u64,
     /// Nothing new: each byte, SYN or FIN in it was seen before, and no byte differs. Neither
     /// keep-alives nor window probes.
     pub retransmitted: u32,
@@ -181,7 +204,8 @@ pub struct Counters {
     pub conflicting_bytes: u64,
     /// Bytes of which the earlier copy was gone, so that it is unknown whether they differed.
     pub unverified_bytes: u64,
-    /// Bytes that came after their place had been given up as missing.
+    /// Captured bytes that came after their place had been given up as missing, or that lie before
+    /// the beginning of a stream without SYN.
     pub late_bytes: u64,
 }
 

@@ -1,5 +1,6 @@
 //! The flow engine over a ring: bounds, laps, time, restarts, and readers meanwhile.
 
+mod accounting;
 mod bounds;
 mod conversations;
 mod joined;

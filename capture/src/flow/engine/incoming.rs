@@ -165,21 +165,26 @@ struct Extents {
 }
 
 impl Extents {
-    /// The payload up to the first byte of it that was not captured.
+    /// The payload; between its parts, extents of packet 0 for bytes that were not captured.
     fn gather(&mut self, packet: &Decoded<'_>) {
         let mut end = 0_u32;
         for part in packet.payload.parts() {
-            if part.at != end {
-                return;
+            let len = part.at.saturating_sub(end);
+            if len > 0 {
+                self.push(Extent { packet: 0, offset: 0, len });
             }
-            end = end.saturating_add(part.extent.len);
-            match self.len {
-                0 => self.first = [part.extent],
-                1 => self.rest.extend([self.first[0], part.extent]),
-                _ => self.rest.push(part.extent),
-            }
-            self.len = self.len.saturating_add(1);
+            end = part.at.saturating_add(part.extent.len);
+            self.push(part.extent);
         }
+    }
+
+    fn push(&mut self, extent: Extent) {
+        match self.len {
+            0 => self.first = [extent],
+            1 => self.rest.extend([self.first[0], extent]),
+            _ => self.rest.push(extent),
+        }
+        self.len = self.len.saturating_add(1);
     }
 
     fn as_slice(&self) -> &[Extent] {

@@ -111,14 +111,13 @@ impl Connection {
         self.last = self.last.max(segment.time);
         let counters = &mut self.stream(segment.direction).counters;
         counters.packets = counters.packets.saturating_add(1);
-        let payload = u64::from(segment.wire_len);
-        counters.payload_bytes = counters.payload_bytes.saturating_add(payload);
-        let is_believed = is_believed
-            && if segment.flags.rst {
-                self.take_reset(segment, settings)
-            } else {
-                self.take(segment, settings, bytes, events)
-            };
+        counters.captured_bytes = counters.captured_bytes.saturating_add(segment.captured());
+        let is_believed = if is_believed && !segment.flags.rst {
+            self.take(segment, settings, bytes, events)
+        } else {
+            self.stream(segment.direction).reject(segment);
+            is_believed && self.take_reset(segment, settings)
+        };
         if !is_believed {
             let rejected = &mut self.stream(segment.direction).counters.rejected;
             *rejected = rejected.saturating_add(1);

@@ -63,7 +63,7 @@ impl Stream {
     }
 
     pub(super) fn hold(&mut self, now: Timestamp, settings: &Settings) {
-        self.held = Some((now, 0));
+        self.held = Some(Box::new((now, 0)));
         self.limit(settings);
     }
 
@@ -74,7 +74,7 @@ impl Stream {
 
     /// Counts a segment of the connection towards the end of the wait for earlier bytes.
     pub(in crate::tcp) fn wait(&mut self, now: Timestamp, settings: &Settings) {
-        let Some((since, segments)) = &mut self.held else {
+        let Some((since, segments)) = self.held.as_deref_mut() else {
             return;
         };
         *segments = segments.saturating_add(1);
@@ -86,7 +86,7 @@ impl Stream {
     /// How far bytes settle. With [`Policy::Last`] they may be replaced until their receiver has
     /// acknowledged them.
     pub(super) fn limit(&mut self, settings: &Settings) {
-        let limit = match (self.held, settings.policy, self.acked) {
+        let limit = match (&self.held, settings.policy, self.acked) {
             (Some(_), ..) => 0,
             (None, Policy::Last, Some(acked)) => acked,
             _ => u64::MAX,

@@ -121,7 +121,8 @@ impl Stream {
             self.fin = Some(*rival);
         }
         if let Some(fin) = self.fin {
-            self.assembler.cut_pending(fin);
+            let cut = self.assembler.cut_pending(fin);
+            self.counters.rejected_bytes = self.counters.rejected_bytes.saturating_add(cut);
             end = fin;
         }
         self.give_up(end, announce);

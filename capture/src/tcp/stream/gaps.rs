@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use super::window::Stray;
 use super::{Announce, Stream, after, passed};
 use crate::tcp::segment::Settings;
-use crate::tcp::seq::Sequence;
 use crate::time::Timestamp;
-
-/// Segments that agree on a far place before the stream goes on there.
-const VOTES: u8 = 3;
 
 /// Holes below `target` are given up after a while.
 #[derive(Clone, Copy, Debug)]
@@ -17,15 +12,6 @@ pub(super) struct Suspicion {
     target: u64,
     since: Timestamp,
     pub(super) segments: u16,
-}
-
-/// Segments at an unexpected place that follow on each other.
-#[derive(Clone, Debug)]
-pub(super) struct Votes {
-    next: Sequence,
-    count: u8,
-    /// Those that are not further off than sequence numbers tell.
-    pub(super) strays: Vec<Stray>,
 }
 
 impl Stream {
@@ -106,40 +92,13 @@ impl Stream {
         self.highest = self.highest.max(target);
     }
 
-    /// Somebody is at an unexpected place. Whether enough others were there.
-    pub(super) fn agrees(&mut self, sequence: Sequence, len: u32) -> bool {
-        let next = sequence.plus(len);
-        match self.votes.as_deref_mut() {
-            // Captured twice.
-            Some(votes) if len > 0 && votes.next == next => {}
-            Some(votes) if (0..=1 << 20).contains(&sequence.since(votes.next)) => {
-                votes.count = votes.count.saturating_add(1);
-                votes.next = next;
-            }
-            _ => self.votes = Some(Box::new(Votes { next, count: 1, strays: Vec::new() })),
-        }
-        self.votes.as_ref().is_some_and(|votes| votes.count >= VOTES)
-    }
-
-    /// Somebody is at a far place; where that is, if enough others were there.
-    pub(super) fn vote(&mut self, sequence: Sequence, len: u32) -> Option<u64> {
-        if !self.agrees(sequence, len) {
-            return None;
-        }
-        self.votes = None;
-        // Forward, since a sender does not go back that far.
-        let anchor = self.anchor();
-        let forward = sequence.0.wrapping_sub(self.origin.at(anchor).0);
-        Some(anchor.saturating_add(forward.into()))
-    }
-
     /// When [`Stream::advance`] has to be called again at the latest.
     pub(in crate::tcp) fn deadline(
         &self,
         is_receiver_seen: bool,
         settings: &Settings,
     ) -> Option<Timestamp> {
-        let held = self.held.map(|(since, _)| after(since, settings.pickup_wait));
+        let held = self.held.as_deref().map(|(since, _)| after(*since, settings.pickup_wait));
         let patience = self.patience(is_receiver_seen, settings);
         let suspect = self.suspicion.as_ref().map(|suspicion| after(suspicion.since, patience));
         held.into_iter().chain(suspect).min()

@@ -28,14 +28,17 @@
 
 mod beginning;
 mod ending;
+mod far;
 mod gaps;
+mod unplaced;
 mod window;
 
 use std::ops::Range;
 use std::time::Duration;
 
 use beginning::Start;
-use gaps::{Suspicion, Votes};
+use far::Votes;
+use gaps::Suspicion;
 pub(super) use window::Window;
 
 use super::assembler::{Absence, Assembler, Bytes, Chunk, Inserted, Policy};
@@ -56,7 +59,7 @@ pub(super) struct Stream {
     pub(super) syn_seen: bool,
     start: Start,
     /// Nothing is announced yet.
-    held: Option<(Timestamp, u16)>,
+    held: Option<Box<(Timestamp, u16)>>,
     origin: Sequence,
     /// End of the last byte seen.
     highest: u64,
@@ -164,11 +167,8 @@ impl Stream {
     ) {
         let offset = match self.place(number, 0, settings) {
             Place::Near(offset) => u64::try_from(offset).unwrap_or(0),
-            Place::Far => match self.vote(number, 0) {
-                Some(offset) => {
-                    self.give_up(offset, announce);
-                    offset
-                }
+            Place::Far => match self.heard_from_afar(number, settings, bytes, announce) {
+                Some(offset) => offset,
                 None => return,
             },
         };
@@ -216,19 +216,21 @@ impl Stream {
             _ if len == 0 && !segment.flags.fin => return true,
             Place::Near(offset) => {
                 if !self.stray(offset, segment, settings, bytes, announce) {
+                    self.reject(segment);
                     return false;
                 }
                 offset
             }
-            Place::Far => {
-                let Some(offset) = self.vote(sequence, len) else {
+            Place::Far => match self.sent_from_afar(segment, settings, bytes, announce) {
+                Some(offset) => offset,
+                None => {
+                    self.reject(segment);
                     return false;
-                };
-                self.give_up(offset, announce);
-                i64::try_from(offset).unwrap_or(i64::MAX)
-            }
+                }
+            },
         };
         if self.looks_kept_alive(sequence, segment) {
+            self.repeat(segment.captured());
             let count = &mut self.counters.keep_alives;
             *count = count.saturating_add(1);
             return true;
@@ -242,10 +244,12 @@ impl Stream {
         }
         let is_probe = window.is_some_and(Window::is_zero)
             && len == 1
+            && segment.captured() == 1
             && !segment.flags.fin
             && u64::try_from(offset) == Ok(self.highest);
         if is_probe && let Some(extent) = segment.payload.first() {
             self.counters.window_probes = self.counters.window_probes.saturating_add(1);
+            self.forget_probe();
             self.probe = Some(Box::new((self.highest, extent.part(0, 1))));
             return true;
         }
@@ -286,20 +290,25 @@ impl Stream {
         let len = u64::from(segment.wire_len).saturating_sub(before);
         let end = start.saturating_add(len).min(self.fin.unwrap_or(u64::MAX));
         match self.probe.as_ref().map(|probe| probe.0) {
-            Some(probe) if (start..end).contains(&probe) => self.probe = None,
+            Some(probe) if (start..end).contains(&probe) => self.forget_probe(),
             Some(probe) if start > probe => self.take_probe(settings, bytes),
             _ => {}
         }
         let mut inserted =
             Inserted { seen: before.min(segment.wire_len.into()), ..Inserted::default() };
         let (mut at, mut skip) = (start, before);
+        let mut placed = 0_u64;
         for extent in segment.payload {
             let part = extent.part(skip, end.saturating_sub(at));
             skip = skip.saturating_sub(extent.len.into());
-            inserted = inserted.and(self.assembler.insert(at, part, settings.policy, bytes));
+            if extent.packet != 0 {
+                inserted = inserted.and(self.assembler.insert(at, part, settings.policy, bytes));
+                placed = placed.saturating_add(part.len.into());
+            }
             at = at.saturating_add(part.len.into());
         }
         self.count(&inserted, end);
+        self.count_unplaced(segment, before, placed, &inserted);
         self.highest = self.highest.max(end);
         if let Some(suspicion) = &mut self.suspicion {
             suspicion.segments = suspicion.segments.saturating_add(1);
@@ -342,7 +351,9 @@ impl Stream {
     /// The probe's byte was taken by the receiver: it is data like any other.
     fn take_probe(&mut self, settings: &Settings, bytes: &dyn Bytes) {
         if let Some((offset, extent)) = self.probe.take().map(|probe| *probe) {
-            self.assembler.insert(offset, extent, settings.policy, bytes);
+            let inserted = self.assembler.insert(offset, extent, settings.policy, bytes);
+            self.repeat(inserted.seen);
+            self.counters.late_bytes = self.counters.late_bytes.saturating_add(inserted.late);
             self.highest = self.highest.max(offset.saturating_add(1));
         }
     }

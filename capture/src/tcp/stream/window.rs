@@ -12,6 +12,7 @@ use super::{Announce, Stream};
 use crate::extent::Extent;
 use crate::tcp::assembler::Bytes;
 use crate::tcp::segment::{Scale, Segment, Settings};
+use crate::tcp::seq::Sequence;
 
 /// More than 14 counts as 14 (RFC 7323 2.3).
 const MAX_SHIFT: u8 = 14;
@@ -23,12 +24,6 @@ const UNKNOWN: u32 = u32::MAX;
 /// only seen small tells little.
 const LEAST: u32 = 65_535;
 
-/// Strays that are kept. Three that follow on each other are believed, and each may come twice.
-const MAX_STRAYS: usize = 6;
-
-/// Pieces of payload that are kept of a stray: a segment is in one, or in fragments.
-const MAX_PIECES: usize = 64;
-
 /// What one side has advertised, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tcp) struct Window {
@@ -36,12 +31,32 @@ pub(in crate::tcp) struct Window {
     largest: u32,
 }
 
-/// A segment out of the window.
+/// A segment out of the window, or further off than sequence numbers tell.
 #[derive(Clone, Debug)]
 pub(super) struct Stray {
-    offset: i64,
+    /// `None` if it is that far off.
+    pub(super) offset: Option<i64>,
     segment: Segment<'static>,
     payload: Vec<Extent>,
+}
+
+impl Stray {
+    pub(super) fn new(offset: Option<i64>, segment: &Segment<'_>) -> Self {
+        let Segment { time, packet, direction, sequence, acknowledgment, flags, .. } = *segment;
+        let Segment { window, scale, wire_len, .. } = *segment;
+        let payload = &[];
+        #[rustfmt::skip]
+        let alone = Segment {
+            time, packet, direction, sequence, acknowledgment, flags, window, scale, payload,
+            wire_len,
+        };
+        Self { offset, segment: alone, payload: segment.payload.to_vec() }
+    }
+
+    /// Number of its first byte.
+    pub(super) fn sequence(&self) -> Sequence {
+        self.segment.sequence.plus(self.segment.flags.syn.into())
+    }
 }
 
 impl Window {
@@ -110,24 +125,11 @@ impl Stream {
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> bool {
-        if self.agrees(segment.sequence, segment.wire_len) {
+        if self.agrees(segment.sequence, segment.wire_len, false) {
             self.take_strays(u64::MAX, settings, bytes, announce);
             return true;
         }
-        if let Some(votes) = &mut self.votes
-            && votes.strays.len() < MAX_STRAYS
-        {
-            let Segment { time, packet, direction, sequence, acknowledgment, flags, .. } = *segment;
-            let Segment { window, scale, wire_len, .. } = *segment;
-            let payload = &[];
-            #[rustfmt::skip]
-            let alone = Segment {
-                time, packet, direction, sequence, acknowledgment, flags, window, scale, payload,
-                wire_len,
-            };
-            let payload = segment.payload.iter().copied().take(MAX_PIECES).collect();
-            votes.strays.push(Stray { offset, segment: alone, payload });
-        }
+        self.keep_stray(Some(offset), segment);
         false
     }
 
@@ -139,16 +141,36 @@ impl Stream {
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) {
-        let is_part = |stray: &Stray| u64::try_from(stray.offset).is_ok_and(|start| start < end);
-        if !self.votes.as_ref().is_some_and(|votes| votes.strays.iter().any(is_part)) {
+        let part = |stray: &Stray| {
+            stray.offset.filter(|offset| u64::try_from(*offset).is_ok_and(|start| start < end))
+        };
+        if !self
+            .votes
+            .as_ref()
+            .is_some_and(|votes| votes.strays.iter().any(|one| part(one).is_some()))
+        {
             return;
         }
         for stray in self.votes.take().map(|votes| votes.strays).unwrap_or_default() {
-            if is_part(&stray) {
-                let segment = Segment { payload: &stray.payload, ..stray.segment };
-                self.counters.rejected = self.counters.rejected.saturating_sub(1);
-                let _ = self.put(stray.offset, &segment, settings, bytes, announce);
+            if let Some(offset) = part(&stray) {
+                self.take_stray(offset, &stray, settings, bytes, announce);
             }
         }
+    }
+
+    /// A stray is a part of the stream after all.
+    pub(super) fn take_stray(
+        &mut self,
+        offset: i64,
+        stray: &Stray,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        let segment = Segment { payload: &stray.payload, ..stray.segment };
+        let counters = &mut self.counters;
+        counters.rejected = counters.rejected.saturating_sub(1);
+        counters.rejected_bytes = counters.rejected_bytes.saturating_sub(segment.captured());
+        let _ = self.put(offset, &segment, settings, bytes, announce);
     }
 }

@@ -1,0 +1,52 @@
+//! Captured bytes that are not in the stream: each is counted with its reason.
+
+use super::{Inserted, Stream};
+use crate::tcp::segment::Segment;
+
+impl Stream {
+    /// Nothing of this segment's payload is used.
+    pub(in crate::tcp) fn reject(&mut self, segment: &Segment<'_>) {
+        let rejected = &mut self.counters.rejected_bytes;
+        *rejected = rejected.saturating_add(segment.captured());
+    }
+
+    /// Another copy of these bytes is in the stream.
+    pub(super) fn repeat(&mut self, bytes: u64) {
+        self.counters.repeated_bytes = self.counters.repeated_bytes.saturating_add(bytes);
+    }
+
+    /// The byte of a window probe came again as data.
+    pub(super) fn forget_probe(&mut self) {
+        if self.probe.take().is_some() {
+            self.repeat(1);
+        }
+    }
+
+    /// A segment of which `placed` captured bytes were offered to the assembler. It began `before`
+    /// bytes before the stream; the rest lies behind its end.
+    pub(super) fn count_unplaced(
+        &mut self,
+        segment: &Segment<'_>,
+        before: u64,
+        placed: u64,
+        inserted: &Inserted,
+    ) {
+        let before = before.min(segment.wire_len.into());
+        // What lies before the stream counts as seen among segments.
+        self.repeat(inserted.seen.saturating_sub(before));
+        let captured = segment.captured();
+        let early = Segment { wire_len: narrow(before), ..*segment }.captured();
+        let behind = captured.saturating_sub(early).saturating_sub(placed);
+        let mut rejected = behind;
+        if self.is_exact() {
+            rejected = rejected.saturating_add(early);
+        } else {
+            self.counters.late_bytes = self.counters.late_bytes.saturating_add(early);
+        }
+        self.counters.rejected_bytes = self.counters.rejected_bytes.saturating_add(rejected);
+    }
+}
+
+fn narrow(len: u64) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
