@@ -160,8 +160,9 @@ impl Pin<'_> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `len` is at most the size of a segment, so the range is inside the body. It was
-        // the committed length, loaded with Acquire after the segment was pinned; bytes below it are initialised and not written until the pin is gone, which
-        // the borrow of self outlives.
+        // the committed length, loaded with Acquire after the segment was pinned; bytes below it
+        // are initialised and not written until the pin is gone, which the borrow of self
+        // outlives.
         unsafe { std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize) }
     }
 

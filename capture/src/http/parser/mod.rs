@@ -13,7 +13,8 @@
 //!
 //! `side` is what is known of one direction, `step` moves it on through a message, `starts` and
 //! `heads` decide what begins, `body` notes where its bytes are, `pairing` finds the request of a
-//! response, `doubt` knows when that cannot be found, and `gaps` says what becomes of it all when bytes are missing.
+//! response, `doubt` knows when that cannot be found, and `gaps` says what becomes of it all when
+//! bytes are missing.
 
 #![warn(
     clippy::indexing_slicing,
