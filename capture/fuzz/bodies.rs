@@ -494,7 +494,7 @@ fn check_every_byte(connection: &Connection, forgets_gaps: bool) {
         let unplaced = counters.repeated_bytes + counters.late_bytes + counters.rejected_bytes;
         let placed = stream.end() - stream.missing_bytes();
         if forgets_gaps {
-            // Bytes of which it is forgotten that they are missing look like those that expired.
+            // Missing bytes that the assembler has forgotten look like expired ones.
             assert!(counters.captured_bytes <= placed + unplaced, "{counters:?}");
         } else {
             assert_eq!(counters.captured_bytes, placed + unplaced, "{counters:?}");

@@ -1,4 +1,4 @@
-//! What a SOCKS proxy and its client say before the connection they relay begins.
+//! The messages between a SOCKS proxy and its client before the relayed connection begins.
 //!
 //! SOCKS4 and SOCKS4a (as Ying-Da Lee described them) and SOCKS5 (RFC 1928, with the password of
 //! RFC 1929). Nothing is kept: a caller asks again with more bytes.
@@ -15,7 +15,7 @@
 /// that of SOCKS5.
 const MAX_NAME: usize = 255;
 
-/// What the beginning of a stream is.
+/// The result of reading the beginning of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preamble {
     /// Not SOCKS.
@@ -26,7 +26,7 @@ pub enum Preamble {
     Len(usize),
 }
 
-/// What the stream that begins with `bytes` says to, or as, a SOCKS proxy. It may be either side's:
+/// Reads the SOCKS messages at the beginning of a stream. The stream may be either side's:
 /// the two do not look alike for long.
 #[must_use]
 pub fn preamble(bytes: &[u8]) -> Preamble {
@@ -57,13 +57,13 @@ fn expect(is_so: bool) -> Result<(), Short> {
     if is_so { Ok(()) } else { Err(Short::Foreign) }
 }
 
-/// What comes after `bytes` of a length that the byte in front says.
+/// Skips as many bytes as the first byte says.
 fn counted(bytes: &[u8]) -> Rest<'_> {
     let (len, rest) = byte(bytes)?;
     Ok(take(rest, len.into())?.1)
 }
 
-/// What comes after a name that ends with a zero.
+/// Skips a name that ends with a zero.
 fn name(bytes: &[u8]) -> Rest<'_> {
     match bytes.iter().take(MAX_NAME).position(|byte| *byte == 0) {
         Some(at) => Ok(bytes.get(at.saturating_add(1)..).unwrap_or_default()),
@@ -72,7 +72,7 @@ fn name(bytes: &[u8]) -> Rest<'_> {
     }
 }
 
-/// What comes after a kind of address, the address, and a port.
+/// Skips a kind of address, the address, and a port.
 fn address(bytes: &[u8]) -> Rest<'_> {
     let (kind, rest) = byte(bytes)?;
     let rest = match kind {

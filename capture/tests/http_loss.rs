@@ -1,5 +1,5 @@
-//! Exchanges of which a capture has lost segments: what is called complete is right, and what no
-//! gap touches is known.
+//! A capture that has lost segments of its exchanges: transactions that are called complete are
+//! right, and those that no gap touches are known.
 
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
 
@@ -30,14 +30,14 @@ struct Side {
 }
 
 impl Side {
-    /// Whether all of a range was captured.
+    /// True if all of a range was captured.
     fn has(&self, range: &Range<usize>) -> bool {
         let (start, end) = (range.start as u64, range.end as u64);
         !self.lost.iter().any(|lost| lost.start < end && start < lost.end)
     }
 }
 
-/// What was said.
+/// One request and its response, as they were sent.
 struct Exchange {
     status: u64,
     body: Vec<u8>,
@@ -54,7 +54,7 @@ struct Outcome {
     wrong_bodies: Vec<String>,
 }
 
-/// Gives what was added to a stream to the parser, in segments, some of which are lost.
+/// Feeds the new bytes of a stream to the parser in segments, and loses some of them.
 fn feed(
     parser: &mut Parser,
     direction: Direction,
@@ -82,7 +82,7 @@ fn body_of(transaction: &Transaction, stream: &[u8]) -> Vec<u8> {
     ranges.flat_map(|range| &stream[range.start as usize..range.end as usize]).copied().collect()
 }
 
-/// A connection with up to `burst` requests at a time, of which `loss` of 1,000 segments are lost.
+/// A connection with up to `burst` requests at a time. `loss` of 1,000 segments are lost.
 fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut parser = Parser::new(Limits::default());

@@ -94,7 +94,7 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// What some bytes are.
+/// The result of one look at some bytes.
 enum Look {
     Decided(Found),
     /// More bytes have to follow.
@@ -210,14 +210,14 @@ impl Probing {
         self.decided(looked)
     }
 
-    /// What `bytes` are, which begin at `start` of the stream sent in `direction`.
+    /// Names the protocol of `bytes`, which begin at `start` of the stream sent in `direction`.
     fn examine(&mut self, direction: Direction, start: u64, bytes: &[u8]) -> Look {
         let is_beginning = start == *of(&self.begins(), direction);
         let preamble = if is_beginning { socks::preamble(bytes) } else { Preamble::No };
         let (skip, mut may_follow) = match preamble {
             Preamble::No => (0, false),
             Preamble::NotYet => (0, true),
-            // What is relayed has to follow.
+            // The relayed stream has to follow.
             Preamble::Len(len) => (len, bytes.len() == len),
         };
         let bytes = bytes.get(skip..).unwrap_or_default();
@@ -266,7 +266,7 @@ impl Probing {
         Found::Nothing
     }
 
-    /// What a look means on which no more bytes can bear.
+    /// Draws the conclusion from a look that no further bytes can change.
     fn decided(&mut self, looked: Look) -> Found {
         if let Look::Decided(found) = looked {
             return found;
@@ -281,11 +281,11 @@ impl Probing {
 }
 
 impl Probing {
-    /// Where the protocol begins in a stream, after what is known of it: its SOCKS preamble is
+    /// The offset at which the protocol begins in a stream, as far as it was seen: a SOCKS preamble is
     /// passed over. `None` if that has not come to its end.
     fn begin(&self, direction: Direction) -> Option<u64> {
         let undecided = of(&self.undecided, direction);
-        // What came before in this direction belongs to it if nothing was missed.
+        // Earlier bytes in this direction belong to it if no byte was missed.
         if undecided.bytes.is_empty() {
             return Some(*of(&self.begins(), direction));
         }
@@ -296,7 +296,7 @@ impl Probing {
         }
     }
 
-    /// Whether something was sent in a direction, and it is known where the protocol begins in it.
+    /// True if bytes were sent in a direction and the beginning of the protocol in them is known.
     fn has_begin(&self, direction: Direction) -> bool {
         of(&self.looked, direction) > of(&self.begins(), direction)
             && self.begin(direction).is_some()

@@ -114,7 +114,7 @@ pub(super) struct Messages {
     backward: Half,
     /// The connection ceased to be HTTP/1.
     switched: bool,
-    /// What a proxy relays then, until it is taken.
+    /// The tunnel that a proxy opens then, until it is taken.
     tunnel: Option<Tunnel>,
     /// Transactions of the flow that ended, those before these messages included.
     transactions: u64,
@@ -122,7 +122,7 @@ pub(super) struct Messages {
     is_connected: bool,
 }
 
-/// What a proxy relays after it has answered CONNECT, in both streams, forward and backward.
+/// A tunnel that a proxy opened with its answer to CONNECT. Pairs are forward and backward.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tunnel {
     /// The first byte of something else.
@@ -294,7 +294,7 @@ impl Messages {
         [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
     }
 
-    /// What a proxy relays from here on, once, after all transactions are taken.
+    /// Takes the tunnel that was opened, after all transactions are taken.
     pub(super) fn take_tunnel(&mut self) -> Option<Tunnel> {
         self.tunnel.take()
     }
@@ -376,7 +376,7 @@ impl Messages {
     }
 }
 
-/// Whether it asks a proxy for a tunnel.
+/// True for a request that asks a proxy for a tunnel.
 fn is_connect(transaction: &Transaction) -> bool {
     let head = transaction.request.as_ref().and_then(|request| request.head.as_ref());
     head.and_then(Head::method) == Some("CONNECT")

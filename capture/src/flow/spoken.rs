@@ -1,4 +1,4 @@
-//! What a TCP flow speaks, as the bytes of its streams arrive: from the search for a protocol to
+//! The protocol of a TCP flow, as the bytes of its streams arrive: from the search for it to
 //! HTTP, and on to what a tunnel of HTTP carries.
 
 use std::ops::Range;
@@ -96,7 +96,7 @@ impl Spoken<'_> {
         window: &Window<'_>,
         news: &mut Vec<News>,
     ) {
-        // What waited may open a tunnel, and what is in it may be HTTP that ends here as well.
+        // A waiting piece may open a tunnel, and HTTP in the tunnel ends here too.
         while let App::Http(messages) = self.app
             && !messages.is_closed()
         {

@@ -71,7 +71,7 @@ pub struct Segment<'a> {
     pub window: u16,
     /// What a SYN says of scaling windows. Of no meaning without SYN.
     pub scale: Scale,
-    /// The captured payload, in order. An extent of packet 0 stands for bytes of the wire that were
+    /// The captured payload, in order. An extent of packet 0 means bytes of the wire that were
     /// not captured. Anything beyond `wire_len` bytes is ignored.
     pub payload: &'a [Extent],
     /// Bytes of payload on the wire. More than captured if the packet was cut when captured.
@@ -178,9 +178,9 @@ pub struct Counters {
     /// waits for its place there, or counts as one of `repeated_bytes`, `late_bytes` and
     /// `rejected_bytes`.
     pub captured_bytes: u64,
-    /// Captured bytes of which another copy is in the stream, equal or not; and bytes of keep-alives.
+    /// Captured bytes whose place in the stream has another copy, equal or not; and keep-alives.
     pub repeated_bytes: u64,
-    /// Captured bytes that are not believed: see `rejected`. Bytes behind the FIN or before the SYN,
+    /// Captured bytes that are not believed: see `rejected`. Bytes after the FIN or before the SYN,
     /// and all of a reset, are among them.
     pub rejected_bytes: u64,
     /// Nothing new: each byte, SYN or FIN in it was seen before, and no byte differs. Neither

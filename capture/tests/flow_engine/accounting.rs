@@ -62,7 +62,7 @@ proptest! {
         for (side, what, len, number) in steps {
             let data = vec![number.to_le_bytes()[0]; len];
             match what {
-                // Bytes that nobody captured, a few or very many of them.
+                // Bytes that were not captured, a few or very many of them.
                 0 => talk.next[side] = talk.next[side].wrapping_add(number % 5_000),
                 1 => talk.next[side] = talk.next[side].wrapping_add(number),
                 // Bytes of somebody else, or sent again and cut when captured.

@@ -1,4 +1,4 @@
-//! What a proxy relays: TLS and HTTP after CONNECT, after SOCKS, and inside each other.
+//! Tunnels of proxies: TLS and HTTP after CONNECT, after SOCKS, and inside each other.
 
 use capture::flow::Log;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn said(turns: &[Says<'_>]) -> (Vec<Value>, Value) {
     (scene.log(Log::Http), scene.meta(scene.ids()[0]))
 }
 
-/// Index, method, target and status of each transaction, all of which are complete.
+/// Index, method, target and status of each transaction. All must be complete.
 #[track_caller]
 fn transactions(log: &[Value]) -> Vec<(u64, String, String, u64)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Which responses cannot be given to a request.
+//! Responses that cannot be given to a request.
 //!
 //! Responses come in the order of requests. If the client pipelines, a gap in either stream may have
 //! swallowed whole messages, and nothing that is left says how many. Then no response that may
@@ -45,7 +45,7 @@ impl Parser {
         }
     }
 
-    /// Whether it is not known which request the response answers that begins at `at`, after a gap
+    /// True if the response that begins at `at` may answer one of several requests, after a gap
     /// that began at `gap` and may have swallowed heads.
     pub(super) fn is_doubtful(&mut self, gap: Option<u64>, at: u64) -> bool {
         let swallowed = gap.map_or(0, |gap| at.saturating_sub(gap) / SHORTEST_RESPONSE);
@@ -89,7 +89,7 @@ impl Parser {
         self.emit();
     }
 
-    /// The transaction of a response of which it is not known what it answers.
+    /// Makes a transaction for a response whose request is not known.
     pub(super) fn doubtful(&mut self) -> u64 {
         if let Some(doubt) = &mut self.doubt {
             doubt.seen = doubt.seen.saturating_add(1);

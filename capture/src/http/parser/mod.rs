@@ -98,7 +98,7 @@ pub struct Parser {
     pipelines: bool,
     /// A gap was judged as if it did not.
     trusted: bool,
-    /// Responses to come of which it is not known what they answer.
+    /// Responses to come whose requests are not known.
     doubt: Option<Doubt>,
 }
 

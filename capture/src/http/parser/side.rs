@@ -66,7 +66,7 @@ pub(super) struct Side {
     pub(super) began: bool,
     /// Where the gap began that may have swallowed heads.
     pub(super) lost_from: Option<u64>,
-    /// What the client had seen of the responses when that gap began. Of requests.
+    /// For requests: the response bytes that the client had seen when that gap began.
     pub(super) lost_floor: u64,
     pub(super) forbidden: Option<Box<Forbidden>>,
     /// Bytes in front of the next message, all captured, are of no message.

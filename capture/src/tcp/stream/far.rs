@@ -13,7 +13,7 @@ use crate::tcp::seq::Sequence;
 /// Segments that agree on a far place before the stream goes on there.
 const VOTES: u8 = 3;
 
-/// How far behind one such segment the next may begin, in bytes. A capture that still loses most
+/// Maximum distance from one such segment to the next, in bytes. A capture that still loses most
 /// packets sees few of each window, and windows of 16 MiB are common on fast links. Two random
 /// numbers in a row are that close once in 65,000 times.
 const STRIDE: i64 = 16 << 20;
@@ -116,7 +116,7 @@ impl Stream {
         start.saturating_add(number.since(first))
     }
 
-    /// Keeps a segment aside, of which the stream offset may be known.
+    /// Keeps a segment aside, with its stream offset if that is known.
     pub(super) fn keep_stray(&mut self, offset: Option<i64>, segment: &Segment<'_>) {
         if let Some(votes) = &mut self.votes
             && votes.strays.len() < MAX_STRAYS

@@ -23,7 +23,7 @@ impl Stream {
     }
 
     /// A segment of which `placed` captured bytes were offered to the assembler. It began `before`
-    /// bytes before the stream; the rest lies behind its end.
+    /// bytes before the stream; the rest lies after its end.
     pub(super) fn count_unplaced(
         &mut self,
         segment: &Segment<'_>,
@@ -32,7 +32,7 @@ impl Stream {
         inserted: &Inserted,
     ) {
         let before = before.min(segment.wire_len.into());
-        // What lies before the stream counts as seen among segments.
+        // The counters of segments take bytes before the stream for seen.
         self.repeat(inserted.seen.saturating_sub(before));
         let captured = segment.captured();
         let early = Segment { wire_len: narrow(before), ..*segment }.captured();
