@@ -179,7 +179,7 @@ impl LogWriter {
             let mut kept = self.log.kept.lock();
             let is_full = kept.open.len().saturating_add(lines.len()) > self.block;
             let full = if is_full { kept.close() } else { None };
-            kept.open.extend_from_slice(lines);
+            kept.extend(lines, self.block);
             kept.trim(self.log.limit);
             full
         };
@@ -201,6 +201,17 @@ impl Kept {
 
     fn memory(&self) -> usize {
         self.held + self.open.capacity()
+    }
+
+    /// Adds lines to the open block. A vector that grows by itself would take up to twice the size
+    /// of a block.
+    fn extend(&mut self, lines: &[u8], block: usize) {
+        let len = self.open.len().saturating_add(lines.len());
+        if len > self.open.capacity() {
+            let capacity = len.checked_next_power_of_two().unwrap_or(len).min(block.max(len));
+            self.open.reserve_exact(capacity.saturating_sub(self.open.len()));
+        }
+        self.open.extend_from_slice(lines);
     }
 
     fn place(&self, offset: u64, want: usize) -> Place {

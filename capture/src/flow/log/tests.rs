@@ -48,6 +48,18 @@ fn memory_stays_within_the_limit_and_lines_add_up() {
 }
 
 #[test]
+fn the_open_block_takes_no_more_than_a_block() {
+    for len in [90, 700, 5_000, 40_000] {
+        let mut writer = LogWriter::new(0);
+        let line = [vec![b'a'; len], vec![b'\n']].concat();
+        for _ in 0..2_000 {
+            writer.append(&line);
+            assert!(writer.log().memory() <= BLOCK, "{} of lines of {len}", writer.log().memory());
+        }
+    }
+}
+
+#[test]
 fn a_line_longer_than_everything_is_kept_while_it_is_the_last() {
     let mut writer = LogWriter::with_block(1_000, 100);
     let long = [vec![b'a'; 5_000], vec![b'\n']].concat();
