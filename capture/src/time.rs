@@ -78,6 +78,15 @@ impl Timestamp {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
+    /// Microseconds from `earlier` until this, rounded down; `None` if this is before `earlier`.
+    #[must_use]
+    pub const fn microseconds_since(self, earlier: Self) -> Option<u64> {
+        match self.0.checked_sub(earlier.0) {
+            Some(nanoseconds) => Some(nanoseconds / 1_000),
+            None => None,
+        }
+    }
+
     /// RFC 3339 in UTC with nine digits of fraction: `2026-11-21T10:20:30.123456789Z`.
     #[must_use]
     pub fn to_rfc3339(self) -> String {

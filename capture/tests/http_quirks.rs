@@ -5,7 +5,7 @@ mod http_support;
 use capture::http::body::{self, Limits as BodyLimits, Workspace};
 use capture::http::har::{self, Har, Server};
 use capture::http::parser::{Counters, End, Event, Limits, Parser};
-use capture::http::record::{BodyRecord, Record};
+use capture::http::record::{BodyRecord, Connection, Endpoint, Record};
 use capture::http::transaction::{Direction, Framing, State, Transaction};
 use capture::http::transcript::transcript;
 use capture::time::Timestamp;
@@ -29,6 +29,12 @@ fn one(response: &str, how: End) -> (State, Framing, String) {
     assert_eq!(found.len(), 1, "{response:?}: {found:#?}");
     assert_eq!(found[0].state == State::Complete, found[0].why.is_none());
     (found[0].state, found[0].response.as_ref().unwrap().body.framing, bodies[0].clone())
+}
+
+fn connection(flow: u64) -> Connection<'static> {
+    let client = Endpoint { address: "10.0.0.1".parse().unwrap(), port: 40_000 };
+    let server = Endpoint { address: "2001:db8::1".parse().unwrap(), port: 80 };
+    Connection { capture: "web", flow, client, server }
 }
 
 #[test]
@@ -271,10 +277,12 @@ fn records_transcripts_and_har() {
         BodyRecord::measured(one, direction, &memory, &limits, &mut Workspace::default())
     };
     let (of_request, of_response) = (body(Direction::Request), body(Direction::Response));
-    let record = Record::new(42, one, &of_request, &of_response);
+    let record = Record::new(&connection(42), one, &of_request, &of_response);
     let json = serde_json::to_value(&record).unwrap();
     let expected = serde_json::json!({
-        "flow": 42, "index": 1, "method": "POST", "target": "/a.txt?q=1&r", "host": "h",
+        "capture": "web", "flow": 42, "index": 1, "duration_us": 0,
+        "client": {"address": "10.0.0.1", "port": 40_000},
+        "server": {"address": "2001:db8::1", "port": 80}, "method": "POST", "target": "/a.txt?q=1&r", "host": "h",
         "version": "HTTP/1.1", "status": 200, "reason": "Fine",
         "request_headers": [["Host", "h"], ["Cookie", "a=b; c=d"],
             ["Content-Type", "application/json"], ["Content-Length", "2"]],
@@ -361,7 +369,7 @@ fn what_is_read_otherwise_than_it_says_is_remarked() {
         assert_eq!((found[0].state, &found[0].why), (State::Complete, &None), "{response}");
         assert_eq!((found[0].remark, found[0].told()), (remark, remark), "{response}");
         let record = BodyRecord::default();
-        let record = Record::new(1, &found[0], &record, &record);
+        let record = Record::new(&connection(1), &found[0], &record, &record);
         assert_eq!(serde_json::to_value(&record).unwrap()["why"].as_str(), remark, "{response}");
     }
     let second = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!";

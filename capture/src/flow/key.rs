@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::decode::{Decoded, Tunnel, TunnelKind, Vlans};
+use crate::http::record::{Connection, Endpoint};
 use crate::linktype::LinkType;
 use crate::tcp::Direction;
 
@@ -93,6 +94,20 @@ impl Key {
         let address = Ipv6Addr::from_bits(number);
         let mapped = address.to_ipv4_mapped().filter(|_| self.is_ipv4);
         (mapped.map_or(IpAddr::V6(address), IpAddr::V4), port)
+    }
+
+    /// The flow of this key as its lines of `http.jsonl` have it, if its requests go in `request`.
+    pub(super) fn connection<'a>(
+        &self,
+        capture: &'a str,
+        flow: u64,
+        request: Direction,
+    ) -> Connection<'a> {
+        let end = |direction| {
+            let (address, port) = self.sender(direction);
+            Endpoint { address, port }
+        };
+        Connection { capture, flow, client: end(request), server: end(request.other()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `meta.json` of a flow, which is also a line of `flows.jsonl`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -66,7 +67,6 @@ impl From<tcp::State> for State {
 enum Application {
     Http,
     Tls,
-    Unknown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,13 +76,28 @@ enum Role {
     Server,
 }
 
+/// What has happened to the flow last.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Event {
+    /// It has begun.
+    Opened,
+    /// Nothing changes any more.
+    Ended,
+}
+
 /// The record. The order of the fields is that of the file.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Meta {
+    flow: u64,
+    /// The same as `flow`.
     id: u64,
+    event: Event,
+    #[serde(serialize_with = "text")]
+    capture: Arc<str>,
     name: String,
     protocol: Protocol,
-    application: Application,
+    application: Option<Application>,
     state: State,
     closed_by: Option<Role>,
     client: Side,
@@ -91,6 +106,7 @@ pub(super) struct Meta {
     tunnel: Option<Tunneled>,
     first: Time,
     last: Time,
+    duration_us: u64,
     handshake_us: Option<u32>,
     tls: Option<Tls>,
     http: Option<Http>,
@@ -151,9 +167,14 @@ impl Serialize for Time {
     }
 }
 
+/// `serde` has no [`Arc`] without a feature.
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
 impl Meta {
-    /// What is known of a flow now.
-    pub(super) fn of(flow: &Flow) -> Self {
+    /// What is known now of a flow of the capture that is named `capture`.
+    pub(super) fn of(flow: &Flow, capture: &Arc<str>) -> Self {
         let (closed_by, handshake_us) = flow.ending();
         let role = |by| if by == flow.client { Role::Client } else { Role::Server };
         // That it ended is said once nothing changes any more: stragglers were waited for, and all
@@ -164,15 +185,16 @@ impl Meta {
         };
         let hellos = flow.hellos();
         let application = if flow.http.is_some() {
-            Application::Http
-        } else if hellos.is_some() {
-            Application::Tls
+            Some(Application::Http)
         } else {
-            Application::Unknown
+            hellos.is_some().then_some(Application::Tls)
         };
         let network = flow.network.as_deref();
         Self {
+            flow: flow.id,
             id: flow.id,
+            event: if flow.is_sealed { Event::Ended } else { Event::Opened },
+            capture: Arc::clone(capture),
             name: key::name(flow.id, &flow.key, flow.client),
             protocol: flow.key.protocol,
             application,
@@ -184,6 +206,7 @@ impl Meta {
             tunnel: network.and_then(|network| network.tunnel.as_ref()).map(tunneled),
             first: Time(flow.first),
             last: Time(flow.last),
+            duration_us: flow.last.microseconds_since(flow.first).unwrap_or_default(),
             handshake_us,
             tls: hellos.map(tls),
             http: flow.http.as_ref().map(|http| Http {

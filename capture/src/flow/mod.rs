@@ -167,6 +167,8 @@ pub struct Flows {
 /// What the threads and all readers share.
 #[derive(Debug)]
 struct Shared {
+    /// Name of the capture.
+    capture: Arc<str>,
     store: Arc<dyn Store>,
     table: RwLock<Table>,
     locator: RwLock<Locator>,
@@ -286,16 +288,17 @@ pub enum Seek {
 }
 
 impl Flows {
-    /// Starts the engine over a store.
+    /// Starts the engine over the store of the capture that is named `capture`.
     ///
     /// # Errors
     /// If a thread cannot be had.
-    pub fn start(store: Arc<dyn Store>, options: Options) -> io::Result<Self> {
+    pub fn start(capture: &str, store: Arc<dyn Store>, options: Options) -> io::Result<Self> {
         let limit = options.limits.log;
         // What a ring lost in an earlier life was not lost by this engine.
         let first = store.bounds().oldest.number;
         let logs = Logs { flows: LogWriter::new(limit), http: LogWriter::new(limit) };
         let shared = Arc::new(Shared {
+            capture: capture.into(),
             store,
             table: RwLock::default(),
             locator: RwLock::default(),
@@ -535,7 +538,7 @@ impl Shared {
         }
         if file == File::Meta {
             // Nobody keeps it.
-            let size = render::meta(self.table.read().flow(id)?).len() as u64;
+            let size = render::meta(self, self.table.read().flow(id)?).len() as u64;
             return Some((size, size));
         }
         let content = self.content(id, file, beginning).ok()?;

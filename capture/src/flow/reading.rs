@@ -400,17 +400,18 @@ impl Shared {
     fn make(&self, id: u64, kind: Kind, from: (usize, u64), at: u64) -> Option<Text> {
         let (first, mut begin) = from;
         let table = self.table.read();
-        let http = table.flow(id)?.http.as_ref()?;
+        let flow = table.flow(id)?;
+        let http = flow.http.as_ref()?;
         for (index, exchange) in http.exchanges.iter().enumerate().skip(first) {
             let len = kind.len(exchange)?;
             let end = begin.saturating_add(len);
             if at < end {
-                let (request, exchange) = (http.request, exchange.clone());
+                let (key, request, exchange) = (flow.key, http.request, exchange.clone());
                 drop(table);
                 let streams = FlowStreams::new(self, id, request);
                 let text = match kind {
                     Kind::Transcript => render::transcript(&exchange, &streams),
-                    Kind::Line => render::line(id, &exchange, &streams),
+                    Kind::Line => render::line(&key, &exchange, &streams),
                 };
                 let text = Text { index, begin, text: fitted(text, len) };
                 return self.has(id).then_some(text);
@@ -479,7 +480,7 @@ impl Shared {
         let http = flow.http.as_deref().ok_or(OpenError::Gone);
         Ok(match file {
             File::Meta => {
-                let text = render::meta(flow);
+                let text = render::meta(self, flow);
                 drop(table);
                 Content::Frozen(self.keep(text)?)
             }

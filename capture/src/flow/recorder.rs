@@ -11,11 +11,12 @@ use super::Shared;
 use super::exchange::Exchange;
 use super::found::{Places, Spans};
 use super::gather::FlowStreams;
+use super::key::Key;
 use super::log::LogWriter;
 use super::meta::Meta;
 use super::table::Table;
 use crate::http::body::{Limits, Workspace};
-use crate::http::record::{BodyRecord, Record};
+use crate::http::record::{BodyRecord, Connection, Record};
 use crate::http::transaction::{Direction as Side, Transaction};
 use crate::json;
 use crate::tcp::Direction;
@@ -26,7 +27,7 @@ pub(super) enum Job {
     /// A flow has begun, or one without transactions has ended, and looked like this.
     Flow(Box<Meta>),
     /// A transaction of a flow has ended.
-    Transaction { id: u64, request: Direction, transaction: Box<Transaction> },
+    Transaction { id: u64, key: Key, request: Direction, transaction: Box<Transaction> },
     /// A flow with transactions has ended.
     Closed { id: u64 },
     /// A flow leaves the tree.
@@ -65,10 +66,12 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
                 return;
             }
             done.push(match job {
-                Job::Transaction { id, request, transaction } => {
+                Job::Transaction { id, key, request, transaction } => {
                     let found = places.of(spans);
                     let streams = FlowStreams { shared, id, request, found: Some(&found) };
-                    let (exchange, line) = ended(&streams, id, &transaction, &mut workspace);
+                    let connection = key.connection(&shared.capture, id, request);
+                    let (exchange, line) =
+                        ended(&streams, &connection, &transaction, &mut workspace);
                     append(&mut logs.http, &line);
                     decoded = decoded.saturating_add(exchange.decoded());
                     spent.push(Spent::Transaction(transaction));
@@ -191,7 +194,7 @@ fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, S
     let table = batch.iter().any(needs).then(|| shared.table.read());
     let with_spans = batch.into_iter().map(|job| {
         let spans = match (&job, &table) {
-            (Job::Transaction { id, request, transaction }, Some(table)) => {
+            (Job::Transaction { id, request, transaction, .. }, Some(table)) => {
                 places.look_up(table.flow(*id), *request, transaction)
             }
             _ => Spans::default(),
@@ -213,13 +216,13 @@ fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
     let flow = table.flow_mut(id)?;
     flow.is_sealed = true;
     flow.expire(oldest);
-    Some(Told::Flow(Box::new(Meta::of(flow))))
+    Some(Told::Flow(Box::new(Meta::of(flow, &shared.capture))))
 }
 
 /// A transaction has ended: what to keep of it, and its line.
 fn ended(
     streams: &FlowStreams<'_>,
-    id: u64,
+    connection: &Connection<'_>,
     transaction: &Transaction,
     workspace: &mut Workspace,
 ) -> (Exchange, Vec<u8>) {
@@ -227,7 +230,7 @@ fn ended(
     let mut measured = |side| BodyRecord::measured(transaction, side, streams, &limits, workspace);
     let bodies = [measured(Side::Request), measured(Side::Response)];
     let [of_request, of_response] = &bodies;
-    let line = line(&Record::new(id, transaction, of_request, of_response));
+    let line = line(&Record::new(connection, transaction, of_request, of_response));
     (Exchange::new(transaction, &bodies, line.len()), line)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::exchange::{Exchange, Part};
 use super::gather::FlowStreams;
-use super::key;
+use super::key::{self, Key};
 use super::made::{self, Made};
 use super::meta::Meta;
 use super::one::Flow;
@@ -29,8 +29,8 @@ const HAR_BODIES: u64 = 64 << 20;
 const HARS: usize = 64 << 20;
 
 /// `meta.json`
-pub(super) fn meta(flow: &Flow) -> Vec<u8> {
-    Meta::of(flow).line()
+pub(super) fn meta(shared: &Shared, flow: &Flow) -> Vec<u8> {
+    Meta::of(flow, &shared.capture).line()
 }
 
 /// The file header of `packets.pcap`.
@@ -54,10 +54,13 @@ pub(super) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<
 }
 
 /// A transaction's line of `http.jsonl`, as it was when it ended.
-pub(super) fn line(id: u64, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
+pub(super) fn line(key: &Key, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
     let transaction = exchange.transaction(streams);
     let body = |side| body_record(&transaction, side, exchange.part(side));
-    recorder::line(&Record::new(id, &transaction, &body(Side::Request), &body(Side::Response)))
+    let connection = key.connection(&streams.shared.capture, streams.id, streams.request);
+    let bodies = [Side::Request, Side::Response].map(body);
+    let [request, response] = &bodies;
+    recorder::line(&Record::new(&connection, &transaction, request, response))
 }
 
 fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> BodyRecord {

@@ -1,6 +1,7 @@
 //! One line of `http.jsonl`.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -12,8 +13,12 @@ use crate::time::Timestamp;
 /// A transaction as `http.jsonl` has it: indexes from 1, missing values null, never absent.
 #[derive(Debug, Serialize)]
 pub struct Record<'a> {
+    capture: &'a str,
     flow: u64,
     index: u64,
+    client: Endpoint,
+    server: Endpoint,
+    duration_us: Option<u64>,
     method: Option<&'a str>,
     target: Option<&'a str>,
     host: Option<&'a str>,
@@ -27,6 +32,28 @@ pub struct Record<'a> {
     times: Times,
     state: State,
     why: Option<Cow<'a, str>>,
+}
+
+/// The flow of a transaction: what all [`Record`]s of the flow have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection<'a> {
+    /// Name of the capture.
+    pub capture: &'a str,
+    /// Number of the flow in the capture, from 1.
+    pub flow: u64,
+    /// The end that sends the requests.
+    pub client: Endpoint,
+    /// The end that sends the responses.
+    pub server: Endpoint,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// IP address.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
 }
 
 /// A body in a [`Record`].
@@ -101,10 +128,10 @@ impl BodyRecord {
 }
 
 impl<'a> Record<'a> {
-    /// The record of a transaction of flow number `flow`.
+    /// The record of a transaction of `connection`.
     #[must_use]
     pub fn new(
-        flow: u64,
+        connection: &Connection<'a>,
         transaction: &'a Transaction,
         request_body: &'a BodyRecord,
         response_body: &'a BodyRecord,
@@ -123,8 +150,12 @@ impl<'a> Record<'a> {
             noted.into_iter().filter_map(|(of, note)| Some(format!("{of} body: {}", note?.text())));
         let why = transaction.told().map(Cow::Borrowed);
         Self {
-            flow,
+            capture: connection.capture,
+            flow: connection.flow,
             index: transaction.index,
+            client: connection.client,
+            server: connection.server,
+            duration_us: duration(transaction),
             method: request.and_then(|head| head.method()),
             target: request.and_then(|head| head.target()),
             host: transaction.host(),
@@ -145,4 +176,11 @@ impl<'a> Record<'a> {
             why: why.or_else(|| noted.next().map(Cow::Owned)),
         }
     }
+}
+
+/// Microseconds from the first byte of the request to the last of the response; `None` if one of them
+/// was not seen, or the response was over before the request began.
+fn duration(transaction: &Transaction) -> Option<u64> {
+    let (request, response) = (transaction.request.as_ref()?, transaction.response.as_ref()?);
+    response.last.microseconds_since(request.first)
 }

@@ -362,7 +362,7 @@ impl Capture {
         state: State,
     ) -> Result<Arc<Self>, CaptureError> {
         let condition = Mutex::new(Condition { state, error: None });
-        let flows = Arc::new(Flows::start(Arc::clone(&store), spec.flows)?);
+        let flows = Arc::new(Flows::start(&spec.alias, Arc::clone(&store), spec.flows)?);
         Ok(Arc::new(Self {
             spec,
             store,

@@ -139,7 +139,9 @@ fn memory_comes_back_when_everything_has_left() {
     let counters = scene.counters();
     assert_eq!(counters.open, 0, "{counters:?}");
     assert_eq!(counters.closed + counters.evicted, 20_000, "{counters:?}");
-    assert!(counters.memory < 200_000, "{counters:?}");
+    // Each log keeps its open block of 64 KiB; the rest is what the table has room for.
+    let logs = 2 * (64 << 10);
+    assert!(counters.memory < logs + 120_000, "{counters:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Connections that were under way when the capture began.
 
-use capture::flow::File;
+use capture::flow::{File, Log};
 use capture::http::transaction::Direction;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -160,4 +160,36 @@ fn requests_joined_anywhere_in_their_tails_have_their_responses() {
             assert_eq!(told(&scene), wanted(true, turns), "{tail:?}, {cut} bytes before the rest");
         }
     }
+}
+
+#[test]
+fn a_transaction_without_one_of_its_messages_has_no_duration() {
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    tail_of_request(&mut scene, &mut talk, ASKS[0], 0);
+    turn(&mut scene, &mut talk, CLIENT, &get("/2"));
+    scene.now += SECOND;
+    turn(&mut scene, &mut talk, SERVER, &answer(2));
+    turn(&mut scene, &mut talk, CLIENT, &get("/3"));
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    let id = scene.ids()[0];
+    let (lines, meta) = (scene.log(Log::Http), scene.meta(id));
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for line in &lines {
+        let is_whole = line["target"] == "/2";
+        // From a segment to the next but one: the acknowledgment lies between them.
+        let expected = if is_whole { 1_000_002.into() } else { Value::Null };
+        assert_eq!(line["duration_us"], expected, "{line}");
+        assert_eq!((&line["capture"], &line["flow"]), (&CAPTURE.into(), &id.into()));
+        for end in ["client", "server"] {
+            let ends = [&line[end], &meta[end]];
+            let [told, known] = ends.map(|end| (&end["address"], &end["port"]));
+            assert_eq!(told, known, "{line}");
+        }
+    }
+    let of_flow = String::from_utf8(scene.file(id, File::HttpJsonl)).unwrap();
+    let of_flow = of_flow.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert_eq!(of_flow.collect::<Vec<_>>(), lines, "the same in the flow and in the log");
 }

@@ -29,6 +29,9 @@ pub(crate) const ACK: u8 = 16;
 /// Ends a test that failed, is no part of one that does not.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Name of the capture.
+pub(crate) const CAPTURE: &str = "web";
+
 /// Asks until it is so.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -95,7 +98,7 @@ impl Scene {
     pub(crate) fn over(place: Place, options: Options) -> Self {
         let (ring, writer) = place.open();
         let store: Arc<dyn Store> = Arc::clone(&ring) as _;
-        let flows = Arc::new(Flows::start(store, options).unwrap());
+        let flows = Arc::new(Flows::start(CAPTURE, store, options).unwrap());
         Self { flows, ring, writer, place, now: EPOCH }
     }
 
@@ -156,7 +159,7 @@ impl Scene {
         drop((flows, writer, ring));
         let (ring, writer) = place.open();
         let store: Arc<dyn Store> = Arc::clone(&ring) as _;
-        let flows = Arc::new(Flows::start(store, options).unwrap());
+        let flows = Arc::new(Flows::start(CAPTURE, store, options).unwrap());
         Self { flows, ring, writer, place, now }
     }
 

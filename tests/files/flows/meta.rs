@@ -224,10 +224,13 @@ fn the_log_has_a_line_when_a_flow_opens_and_one_when_it_ends() {
     is_meta(&first);
     assert_eq!((&first["id"], &first["state"]), (&json!(1), &json!("opening")));
     assert_eq!(first["name"], talk.name(1));
+    assert_eq!((&first["event"], &first["duration_us"]), (&json!("opened"), &json!(0)));
+    assert_eq!(first["application"], Value::Null);
     let before = talk.packets.len();
     talk.syn_ack().ack(Client).says(Client, b"hello").says(Server, b"world").close(Server);
     feed(&mut fed, &talk.packets[before..]);
     let meta = wait_flow(&fed.daemon, 1, "closed");
+    assert_eq!(meta["event"], "ended");
     wait_until("its end is told", 5, || lines(&log).len() == 2);
     let text = fs::read_to_string(&log).unwrap();
     assert_eq!(parsed(&text), [first, meta]);

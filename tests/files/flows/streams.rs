@@ -5,7 +5,7 @@ use std::fs;
 use pcapfs_tests::conversation::{ACK, PSH, SYN, noise, savefile, savefile_of};
 use pcapfs_tests::flows::{flow, meta, names};
 use pcapfs_tests::{ALIAS, Client, Conversation, Fed, Filed, Mount, Server, Side, skip_unless};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{feed, one, talk};
 
@@ -139,7 +139,7 @@ fn a_udp_conversation_is_its_payloads_back_to_back() {
     let meta = meta(&fed.daemon, 1);
     assert_eq!(
         (&meta["protocol"], &meta["state"], &meta["application"]),
-        (&json!("udp"), &json!("open"), &json!("unknown"))
+        (&json!("udp"), &json!("open"), &Value::Null)
     );
     assert_eq!(meta["server"]["packets"], 21);
 }

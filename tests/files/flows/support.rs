@@ -138,10 +138,13 @@ pub(crate) fn is_meta(meta: &Value) {
     has_fields(
         meta,
         &[
+            ("flow", "int"),
             ("id", "int"),
+            ("event", "opened|ended"),
+            ("capture", "text"),
             ("name", "text"),
             ("protocol", "tcp|udp"),
-            ("application", "http|tls|unknown"),
+            ("application", "http|tls|null"),
             ("state", "opening|open|closing|closed|reset|timed_out|evicted|midstream"),
             ("closed_by", "client|server|null"),
             ("client", "object"),
@@ -150,11 +153,16 @@ pub(crate) fn is_meta(meta: &Value) {
             ("tunnel", "object|null"),
             ("first", "time"),
             ("last", "time"),
+            ("duration_us", "int"),
             ("handshake_us", "int|null"),
             ("tls", "object|null"),
             ("http", "object|null"),
         ],
     );
+    assert_eq!((&meta["flow"], &meta["capture"]), (&meta["id"], &ALIAS.into()));
+    let has_ended =
+        matches!(meta["state"].as_str(), Some("closed" | "reset" | "timed_out" | "evicted"));
+    assert!(!has_ended || meta["event"] == "ended", "{meta:#}");
     for side in ["client", "server"] {
         has_fields(
             &meta[side],
@@ -202,6 +210,10 @@ pub(crate) fn one(talk: &Conversation) -> Value {
     let log = lines(&filed.daemon.path("web/flows.jsonl"));
     assert_eq!(log.len(), 2, "{log:#?}");
     is_meta(&log[0]);
+    assert_eq!((&log[0]["event"], &log[0]["duration_us"]), (&"opened".into(), &0.into()));
+    assert_eq!(meta["event"], "ended");
+    let (first, last) = talk.times();
+    assert_eq!(meta["duration_us"], (last - first) / 1_000);
     assert_eq!(log[1], meta, "the line of the end is meta.json");
     meta
 }

@@ -193,6 +193,10 @@ pub(crate) fn is_record(record: &Value) {
         keys
     };
     let mut fields = vec![
+        "capture",
+        "client",
+        "server",
+        "duration_us",
         "flow",
         "index",
         "method",
@@ -211,6 +215,9 @@ pub(crate) fn is_record(record: &Value) {
     ];
     fields.sort_unstable();
     assert_eq!(keys(record), fields, "{record:#}");
+    for end in ["client", "server"] {
+        assert_eq!(keys(&record[end]), ["address", "port"]);
+    }
     for body in ["request_body", "response_body"] {
         assert_eq!(keys(&record[body]), ["bytes", "encoding", "file", "framing", "wire_bytes"]);
     }

@@ -5,7 +5,7 @@ use std::fs;
 use pcapfs_tests::coding::gzip;
 use pcapfs_tests::conversation::{EPOCH, noise, savefile_of};
 use pcapfs_tests::flows::{flow, json, lines, names, parsed};
-use pcapfs_tests::{Client, Conversation, Filed, Server, run, skip_unless, tool};
+use pcapfs_tests::{ALIAS, Client, Conversation, Filed, Server, run, skip_unless, tool};
 use serde_json::json;
 
 use crate::case::Case;
@@ -52,7 +52,11 @@ fn a_record_says_it_all() {
     let filed = Filed::of([talk]);
     let time = |packet: u32| json!(format!("2023-11-14T22:13:20.{:09}Z", 1 + packet * 1_000_001));
     let wanted = json!({
-        "flow": 1, "index": 1, "method": "POST", "target": "/api/items?x=1",
+        "capture": ALIAS, "flow": 1, "index": 1,
+        "client": {"address": "10.0.0.1", "port": 40_000},
+        "server": {"address": "10.0.0.2", "port": 80},
+        // Four steps from the first segment of the request to the last of the response.
+        "duration_us": 4 * 1_000_001 / 1_000, "method": "POST", "target": "/api/items?x=1",
         "host": "shop.example:8080", "version": "HTTP/1.1", "status": 201, "reason": "Made it",
         "request_headers": [["Host", "shop.example:8080"], ["A", "1"], ["A", "2"],
             ["Content-Type", "application/json"], ["Content-Length", "8"]],

@@ -128,7 +128,7 @@ impl Engine {
         flow.joined(arrival);
         if is_new {
             self.shared.opened.fetch_add(1, Ordering::Relaxed);
-            self.outbox.push(Job::Flow(Box::new(Meta::of(flow))));
+            self.outbox.push(Job::Flow(Box::new(Meta::of(flow, &self.shared.capture))));
         }
         if flow.packets.len() / EXPIRE_EVERY > before {
             flow.expire(self.oldest);

@@ -307,11 +307,11 @@ impl Engine {
         let flow = table.get(place)?;
         let mut tools = Tools { settings, window, events, news, totals };
         let result = act(flow, &mut tools);
-        let (id, ended) = (flow.id, flow.ended);
+        let (id, key, ended) = (flow.id, flow.key, flow.ended);
         for news in std::mem::take(&mut self.news) {
             match news {
                 News::Transaction(transaction, request) => {
-                    self.outbox.push(Job::Transaction { id, request, transaction });
+                    self.outbox.push(Job::Transaction { id, key, request, transaction });
                 }
                 News::Closed => {
                     table.deactivate(place);
@@ -326,7 +326,7 @@ impl Engine {
                         Some(flow) if flow.http.is_none() => {
                             flow.is_sealed = true;
                             flow.expire(self.oldest);
-                            Job::Flow(Box::new(Meta::of(flow)))
+                            Job::Flow(Box::new(Meta::of(flow, &self.shared.capture)))
                         }
                         _ => Job::Closed { id },
                     };
