@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::doubt::RequestGap;
 use super::side::Phase;
 use super::step::{Input, Step};
 use super::{End, Parser};
@@ -26,7 +27,11 @@ impl Parser {
         if let Phase::Unsure(plan, chunked) = self.side(direction).phase
             && self.side(direction).carry.is_empty()
         {
-            self.begin_sure(direction, plan, chunked);
+            if self.has_no_body(direction) {
+                self.finish(direction);
+            } else {
+                self.begin_sure(direction, plan, chunked);
+            }
         }
         let side = self.side_mut(direction);
         let time = side.carry_time();
@@ -37,19 +42,51 @@ impl Parser {
         side.gapped = true;
         side.passed_over = false;
         let phase = std::mem::take(&mut side.phase);
+        if direction == Direction::Response {
+            self.response_gaps = self.response_gaps.saturating_add(1);
+        }
+        let before = self.last_index;
         if self.miss(direction, phase, start..end, &carry, time) {
+            // A head that was cut and read as far as it goes is not lost.
+            let is_read = self.last_index > before;
+            let begins_message = match phase {
+                Phase::Start | Phase::Length(_) => true,
+                Phase::Head(_) => !is_read,
+                _ => false,
+            };
             self.lose(direction);
-            self.heads_lost(direction, base);
+            self.heads_lost(direction, if is_read { start } else { base }, begins_message);
         }
     }
 
+    /// Whether a response whose request is not known had no body, as one to `HEAD`: a client that
+    /// waits for its answers has asked again before any of the body came.
+    fn has_no_body(&mut self, direction: Direction) -> bool {
+        let end = self.response.next;
+        let has_asked = self.waiting().any(|open| open.floor >= end);
+        let has_none = direction == Direction::Response && has_asked && !self.pipelines;
+        self.trusted |= has_none;
+        has_none
+    }
+
     /// A gap that may have swallowed heads begins here.
-    fn heads_lost(&mut self, direction: Direction, from: u64) {
+    fn heads_lost(&mut self, direction: Direction, from: u64, begins_message: bool) {
         let floor = self.acknowledged.max(self.response.next);
-        let side = self.side_mut(direction);
-        if side.lost_from.is_none() {
-            (side.lost_from, side.lost_floor) = (Some(from), floor);
+        if self.side(direction).lost_from.is_some() {
+            return;
         }
+        if direction == Direction::Request {
+            // An answer that is missing as well would be missed in the count.
+            let is_whole = self.response.lost_from.is_none() && !self.response.is_lost();
+            self.request_gap = RequestGap {
+                begins_request: begins_message && is_whole,
+                waiting: self.waiting().count() as u64,
+                responses: self.responses,
+                response_gaps: self.response_gaps,
+            };
+        }
+        let side = self.side_mut(direction);
+        (side.lost_from, side.lost_floor) = (Some(from), floor);
     }
 
     /// Bytes that `phase` asked for are not there, behind those in `carry`; whether the next start
@@ -114,7 +151,7 @@ impl Parser {
             Phase::Lost => {
                 self.stray(carry.len());
                 self.side_mut(direction).phase = Phase::Lost;
-                self.heads_lost(direction, start);
+                self.heads_lost(direction, start, false);
                 return false;
             }
         }
@@ -179,6 +216,7 @@ impl Parser {
         }
         self.side_mut(direction).ended = Some(how);
         if direction == Direction::Response {
+            self.confirm();
             let gapped = self.response.gapped || self.response.lost_from.is_some();
             let (state, why) = match how {
                 End::Reset => (State::Aborted, "the connection was reset before the response"),

@@ -41,7 +41,7 @@ use std::ops::Range;
 use super::transaction::{Direction, Transaction};
 use crate::time::Timestamp;
 
-use doubt::Doubt;
+use doubt::{Doubt, RequestGap};
 pub use limits::{Counters, Limits};
 use pairing::Open;
 use side::{MARKS, Phase, Side};
@@ -96,6 +96,12 @@ pub struct Parser {
     joined: bool,
     /// The client was seen to ask before it had the answer to what it asked before.
     pipelines: bool,
+    /// Responses that began, and gaps among them.
+    responses: u64,
+    response_gaps: u64,
+    request_gap: RequestGap,
+    /// Requests before the next response may be missing, if the client pipelines.
+    is_unproven: bool,
     /// A gap was judged as if it did not.
     trusted: bool,
     /// Responses to come whose requests are not known.

@@ -20,6 +20,9 @@ pub(super) struct Open {
     pub(super) floor: u64,
     /// Requests that may be missing just before it, and were not answered when it was sent.
     pub(super) hidden: u64,
+    /// Its response may turn out to be another's, until the client asks again: see
+    /// [`Parser::confirm`].
+    pub(super) is_held: bool,
     pub(super) head_bytes: usize,
     /// Ranges and holes of both bodies.
     pub(super) ranges: usize,
@@ -33,6 +36,7 @@ impl Open {
             transaction: Box::new(transaction),
             floor: 0,
             hidden: 0,
+            is_held: false,
             head_bytes: 0,
             ranges: 0,
             request_done: false,
@@ -116,8 +120,18 @@ impl Parser {
         let gapped = self.request.gapped;
         let torn = gapped || self.joined;
         match self.waiting_mut().filter(|open| !torn || open.floor <= at) {
-            Some(open) => open.transaction.index,
-            None => self.orphan(),
+            Some(open) => {
+                let index = open.transaction.index;
+                self.hold(index);
+                index
+            }
+            None => {
+                // Unless the request was lost since.
+                if self.request.lost_from.is_none() {
+                    self.contradict();
+                }
+                self.orphan()
+            }
         }
     }
 
@@ -148,6 +162,7 @@ impl Parser {
     }
 
     pub(super) fn respond(&mut self, index: u64, message: Message) {
+        self.responses = self.responses.saturating_add(1);
         self.response.current = index;
         self.response.began = true;
         let passed_over = std::mem::take(&mut self.response.passed_over);
@@ -190,7 +205,7 @@ impl Parser {
     pub(super) fn emit(&mut self) {
         let mut at = 0_usize;
         while let Some(open) = self.open.get(at) {
-            if !(open.request_done && open.response_done) {
+            if !(open.request_done && open.response_done) || open.is_held {
                 at = at.saturating_add(1);
                 continue;
             }

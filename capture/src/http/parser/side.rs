@@ -77,6 +77,11 @@ pub(super) struct Side {
 pub(super) const MARKS: usize = 8;
 
 impl Side {
+    /// Nothing is known until the next start of a message.
+    pub(super) const fn is_lost(&self) -> bool {
+        matches!(self.phase, Phase::Lost)
+    }
+
     pub(super) fn carry_time(&self) -> Timestamp {
         self.marks.first().map(|(_, time)| *time).unwrap_or_default()
     }
