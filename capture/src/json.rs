@@ -16,7 +16,10 @@ pub fn line(value: &impl Serialize) -> Vec<u8> {
 /// obey: delete, and those of ISO 6429 from U+0080 to U+009F.
 pub fn escaped(text: String) -> String {
     let is_control = |character: char| ('\u{7f}'..='\u{9f}').contains(&character);
-    if !text.contains(is_control) {
+    // Nearly all lines have neither byte, and looking for a byte is quick: delete, and the one that
+    // the others begin with in UTF-8.
+    let bytes = text.as_bytes();
+    if !bytes.contains(&0x7f) && !bytes.contains(&0xc2) {
         return text;
     }
     let mut plain = String::with_capacity(text.len());
