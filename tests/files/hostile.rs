@@ -58,6 +58,8 @@ impl Watched {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("flood.pcap");
         fs::write(&file, savefile).unwrap();
+        // Its memory is looked at while it reads.
+        let mount = mount.arg("--no-wait");
         let daemon = mount.capture(ALIAS, &format!("file:{}", file.display())).start();
         let mut most = 0;
         wait_until("the capture has ended", 200, || {
