@@ -86,7 +86,9 @@ fn trees_with_another_socket_are_named() {
     let finished = run(command.args(["--socket", "/nonexistent/control.sock", "list"]), 5);
     assert_eq!(finished.status.code(), Some(1));
     let place = fed.daemon.mountpoint().to_str().unwrap();
-    says(&finished.stderr, &["no pcapfs listens there", "mounted, with another socket", place]);
+    let socket = fed.daemon.socket().display();
+    let tree = format!("{place} (--socket {socket})");
+    says(&finished.stderr, &["no pcapfs listens there", "mounted: ", &tree]);
 }
 
 #[test]

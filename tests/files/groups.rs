@@ -217,6 +217,8 @@ fn changes_hold_from_the_next_request_on() {
     chown(daemon.path("web"), None, Some(DNS_TEAM)).unwrap();
     let said = ALICE.refused(daemon, &["listen", "web"]);
     assert!(said.contains("the others' r on web is missing"), "{said}");
+    let remedy = format!("usermod -aG {DNS_TEAM} {}", ALICE.id);
+    assert!(said.contains(&remedy), "{remedy:?} is not in {said:?}");
     let late = listen(BOB);
     daemon.wait_blocked("web", "live.pcap", late.pid());
     scene.feeds[0].send(5, 200);
@@ -254,6 +256,10 @@ fn an_outsider_learns_nothing() {
     let group = |said: &str| said.replace(&DNS_TEAM.to_string(), &WEB_TEAM.to_string());
     let dns = refusals("dns").map(|said| group(&said).replace("0770", "0750"));
     assert_eq!(web, dns);
+    let listed = CAROL.verb(daemon, &["list"]).success();
+    for part in ["none that you may read", &format!("usermod -aG {WEB_TEAM} "), "and 2 more"] {
+        assert!(listed.stderr.contains(part), "{part:?} is not in {:?}", listed.stderr);
+    }
     let daemon_status = CAROL.verb(daemon, &["status", "--json"]).success();
     let daemon_status: Value = serde_json::from_str(daemon_status.text()).unwrap();
     assert_eq!(daemon_status["captures"], Value::Array(Vec::new()));

@@ -191,7 +191,7 @@ fn background_works_too() {
     let arguments = ["mount", "captures", "-r", "trace.pcap", "--background"];
     let finished = run(&mut home.pcapfs(&arguments), 10).success();
     let ready = format!("pcapfs: ready at {}\n", home.captures().display());
-    assert_eq!(finished.stderr, ready);
+    assert!(finished.stderr.ends_with(&ready), "{}", finished.stderr);
     assert!(!home.tool(&["cat"], "trace/replay.pcap").success().stdout.is_empty());
     let _ = run(&mut home.pcapfs(&["umount", "captures"]), 5).success();
     assert!(!home.is_mounted(&home.captures()));
@@ -206,7 +206,8 @@ fn the_mount_helper_mounts_for_its_user() {
     let mut mount = home.as_user(USER, &helper);
     mount.args(["file:trace.pcap", "captures", "-o", "ro,user,noauto"]);
     let finished = run(&mut mount, 10).success();
-    assert_eq!(finished.stderr, format!("pcapfs: ready at {}\n", home.captures().display()));
+    let ready = format!("pcapfs: ready at {}\n", home.captures().display());
+    assert!(finished.stderr.ends_with(&ready), "{}", finished.stderr);
     let replay = home.tool(&["cat"], "trace/replay.pcap").success().stdout;
     assert!(check_prefix(&replay).is_ok());
     let _ = run(&mut home.pcapfs(&["umount", "captures"]), 5).success();
@@ -296,4 +297,63 @@ fn what_is_not_the_users_is_refused() {
     assert_eq!(finished.status.code(), Some(1));
     assert!(one_line(&finished).contains("theirs"), "{finished:?}");
     assert!(!home.is_mounted(&home.path("theirs")));
+}
+
+#[test]
+fn daemons_that_are_not_found_say_so_and_where_they_are() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    for name in ["run", "other", "third"] {
+        fs::create_dir(home.path(name)).unwrap();
+        chown(home.path(name), Some(USER), Some(USER)).unwrap();
+    }
+    let runtime = home.path("run");
+    let start = |place: &str, has_runtime: bool| {
+        let mut command = home.pcapfs(&["mount", place, "-r", "trace.pcap"]);
+        // A variable that is set to nothing is one that is not set.
+        command.env("PCAPFS_SOCKET", "").env_remove("XDG_RUNTIME_DIR");
+        if has_runtime {
+            command.env("XDG_RUNTIME_DIR", &runtime);
+        }
+        let mut running = Running::spawn(&mut command);
+        wait_until("it is ready", 10, || {
+            assert!(running.try_wait().is_none(), "refused: {}", running.stderr());
+            running.stderr().contains("ready at")
+        });
+        running
+    };
+    let (first, second, third) =
+        (start("captures", true), start("other", true), start("third", false));
+    assert!(!first.stderr().contains("no control socket"), "{}", first.stderr());
+    let line = second.stderr();
+    for part in ["no control socket", "another pcapfs listens there", "--socket"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+    let line = third.stderr();
+    assert!(line.contains("no control socket, as XDG_RUNTIME_DIR is not set"), "{line}");
+    // Trees are named with their sockets, by who asks nobody and by who asks the wrong one.
+    let socket = runtime.join("pcapfs/control.sock");
+    let trees = [
+        format!("{} (--socket {})", home.captures().display(), socket.display()),
+        format!("{} (no socket)", home.path("other").display()),
+        format!("{} (no socket)", home.path("third").display()),
+    ];
+    let list = |words: &[&str]| {
+        let mut command = home.pcapfs(words);
+        run(command.env("PCAPFS_SOCKET", "").env("XDG_RUNTIME_DIR", &runtime), 10)
+    };
+    let nobody = list(&["list", "--socket", "/nonexistent/control.sock"]);
+    let wrong = list(&["status", "web"]);
+    for finished in [&nobody, &wrong] {
+        assert_eq!(finished.status.code(), Some(1));
+        let line = one_line(finished);
+        for tree in &trees {
+            assert!(line.contains(tree), "{tree:?} is not in {line:?}");
+        }
+    }
+    assert!(list(&["list"]).success().text().contains("trace"));
+    for (place, mut daemon) in [("captures", first), ("other", second), ("third", third)] {
+        let _ = run(&mut home.pcapfs(&["umount", place]), 5).success();
+        assert!(daemon.wait(5).success(), "{}", daemon.stderr());
+    }
 }

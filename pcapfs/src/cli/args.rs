@@ -42,6 +42,17 @@ pub(super) enum Command {
     Stop(Chosen),
     /// Take captures out of the tree; their packets are gone then
     Remove(Chosen),
+    /// Forget what earlier runs left under a name that is not in the tree
+    Forget {
+        /// The name
+        #[arg(value_name = "ALIAS")]
+        name: String,
+
+        /// In this file, which no daemon may be using [default: ask the daemon; without one, all
+        /// places where state and rings are kept by default]
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
+    },
     /// List the captures
     List(Shown),
     /// Show how a capture is, or the daemon
@@ -149,9 +160,20 @@ pub(crate) struct Listen {
 /// Which daemon to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct Daemon {
-    /// Where the daemon listens, or is to listen [default: /run/pcapfs/control.sock]
-    #[arg(long, global = true, value_name = "PATH", env = SOCKET_VARIABLE)]
+    /// Socket of the daemon [env: PCAPFS_SOCKET] [default: /run/pcapfs/control.sock, or
+    /// $XDG_RUNTIME_DIR/pcapfs/control.sock of a user's own daemon]
+    #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// With the socket of the environment if none was typed. A variable that is set to nothing says
+    /// nothing.
+    pub(super) fn or_environment(mut self) -> Self {
+        let set = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        self.socket = self.socket.or_else(|| set().map(PathBuf::from));
+        self
+    }
 }
 
 /// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
@@ -208,6 +230,11 @@ pub(crate) struct Mount {
     /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+
+    /// Begin with nothing of earlier runs: no packets, no captures made by init, no changed
+    /// permissions
+    #[arg(long)]
+    pub(crate) fresh: bool,
 
     /// Most bytes to keep of one packet
     #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,

@@ -13,12 +13,11 @@ use tower::util::MapResponse;
 use tower::{ServiceExt, service_fn};
 
 use super::args::Daemon;
-use super::memory;
+use super::{memory, trees};
 use crate::control;
 use crate::control::chunks::{self, Parts};
 use crate::control::messages::control_client::ControlClient;
 use crate::daemon::Failure;
-use crate::fuse::mounted_trees;
 
 /// Bytes of the largest answer: the list of a thousand captures takes two million.
 const MAX_ANSWER: usize = 64 << 20;
@@ -67,9 +66,7 @@ fn on_channel<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &Daemon,
     action: impl FnOnce(Channel) -> F,
 ) -> Result<T, Failure> {
-    // A variable that is set to nothing says nothing.
-    let given = daemon.socket.clone().filter(|path| !path.as_os_str().is_empty());
-    let path = given.unwrap_or_else(control::client_path);
+    let path = daemon.socket.clone().unwrap_or_else(control::client_path);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -110,16 +107,12 @@ fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {
     let path = path.display();
     Failure::Unreachable(match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            let trees: Vec<_> =
-                mounted_trees().iter().map(|place| place.display().to_string()).collect();
-            let trees = match trees.as_slice() {
-                [] => String::new(),
-                trees => format!("; mounted, with another socket or none: {}", trees.join(", ")),
-            };
-            format!(
+            let trees = trees::described();
+            let trees = trees.map_or_else(String::new, |trees| format!("; mounted: {trees}"));
+            return Failure::NoDaemon(format!(
                 "{path}: no pcapfs listens there (start one with: pcapfs mount; or say where it is \
                  with --socket or $PCAPFS_SOCKET){trees}"
-            )
+            ));
         }
         io::ErrorKind::PermissionDenied => format!(
             "{path}: permission denied: w on the socket, or x on a directory above it, is missing"
@@ -136,6 +129,12 @@ pub(super) fn failure(status: Status) -> Failure {
         Code::Unavailable | Code::Cancelled | Code::Unknown => {
             let why = status.message();
             Failure::Unreachable(format!("the daemon went away ({why})"))
+        }
+        // It may be a capture of another daemon.
+        Code::NotFound => {
+            let trees = trees::described().filter(|trees| trees.contains(", "));
+            let trees = trees.map_or_else(String::new, |trees| format!("; mounted: {trees}"));
+            Failure::Answer(format!("{}{trees}", status.message()))
         }
         _ => Failure::Answer(status.message().to_owned()),
     }

@@ -24,7 +24,7 @@ pub(super) fn list(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
     client::with(daemon, |mut client| async move {
         let mut page = Page::new(shown);
         loop {
-            let captures = captures(&mut client, &capture).await?;
+            let (captures, note) = captures(&mut client, &capture).await?;
             let text = if shown.json {
                 let list = captures.iter().map(object).collect::<Result<Vec<_>, _>>()?;
                 page.json(&Value::Array(list))?
@@ -32,6 +32,9 @@ pub(super) fn list(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
                 table(&captures)?
             };
             if !page.show(&text)? || !shown.watch {
+                if captures.is_empty() && !note.is_empty() && !shown.json {
+                    output::say(format_args!("none that you may read: {note}"));
+                }
                 return Ok(());
             }
             tokio::time::sleep(INTERVAL).await;
@@ -66,9 +69,11 @@ fn named(shown: &Shown) -> Result<String, Failure> {
     Ok(capture)
 }
 
-async fn captures(client: &mut Client, capture: &str) -> Result<Vec<Capture>, Failure> {
+/// The captures that the caller may read, and what is said of the others.
+async fn captures(client: &mut Client, capture: &str) -> Result<(Vec<Capture>, String), Failure> {
     let request = ListRequest { capture: capture.to_owned() };
-    Ok(client.list(request).await.map_err(client::failure)?.into_inner().captures)
+    let answer = client.list(request).await.map_err(client::failure)?.into_inner();
+    Ok((answer.captures, answer.note))
 }
 
 fn parsed(status: &str) -> Result<Value, Failure> {

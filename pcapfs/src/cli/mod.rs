@@ -10,6 +10,7 @@ mod memory;
 pub(crate) mod output;
 mod savefile;
 pub(crate) mod size;
+mod trees;
 mod verbs;
 
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let daemon = daemon.or_environment();
     let result = match command {
         Command::Mount(mount) if mount.background => in_background(),
         Command::Mount(mount) => daemon::run(&Mount { socket: daemon.socket, ..*mount }),
@@ -52,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Start(chosen) => verbs::order(&chosen, verbs::Verb::Start, &daemon),
         Command::Stop(chosen) => verbs::order(&chosen, verbs::Verb::Stop, &daemon),
         Command::Remove(chosen) => verbs::order(&chosen, verbs::Verb::Remove, &daemon),
+        Command::Forget { name, state } => verbs::forget(&name, state.as_deref(), &daemon),
         Command::List(shown) => listing::list(&shown, &daemon),
         Command::Status(shown) => listing::status(&shown, &daemon),
         Command::Replay(replay) => savefile::replay(&replay, &daemon),

@@ -1,14 +1,16 @@
 //! Commands that change something in a running daemon.
 
+use std::path::Path;
+
 use capture::pipeline::is_alias;
 
 use super::args::{Chosen, Daemon, Init};
 use super::client::{self, Client};
 use super::output;
 use crate::control::messages::{
-    InitRequest, ListRequest, RemoveRequest, StartRequest, StopRequest,
+    ForgetRequest, InitRequest, ListRequest, RemoveRequest, StartRequest, StopRequest,
 };
-use crate::daemon::Failure;
+use crate::daemon::{self, Failure};
 
 /// `pcapfs init`: prints number and alias.
 pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
@@ -44,6 +46,33 @@ pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
         output::say(format_args!("{}: {}", made.alias, made.note));
     }
     output::print(&format!("{} {}\n", made.id, made.alias)).map_err(Failure::System)
+}
+
+/// `pcapfs forget`: prints what is forgotten. Without a daemon, it is done here.
+pub(super) fn forget(name: &str, state: Option<&Path>, daemon: &Daemon) -> Result<(), Failure> {
+    client::check_local(name)?;
+    if let Some(path) = state {
+        return print_forgotten(&daemon::forget_in(path, name)?);
+    }
+    let request = ForgetRequest { capture: name.to_owned() };
+    let asked = client::with(daemon, |mut client| async move {
+        client.forget(request).await.map_err(client::failure)
+    });
+    match asked {
+        Ok(answer) => print_forgotten(&format!("{name}: {}", answer.into_inner().note)),
+        Err(Failure::NoDaemon(unreachable)) => match daemon::forget_by_default(name)? {
+            Some(forgotten) => print_forgotten(&forgotten),
+            None => Err(Failure::Answer(format!(
+                "{name}: nothing is kept of it by default (with --state FILE: there); and \
+                 {unreachable}"
+            ))),
+        },
+        Err(failure) => Err(failure),
+    }
+}
+
+fn print_forgotten(what: &str) -> Result<(), Failure> {
+    output::print(&format!("forgotten: {what}\n")).map_err(Failure::System)
 }
 
 /// What is to be done with captures.

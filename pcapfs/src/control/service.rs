@@ -81,13 +81,16 @@ fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
 fn refused(refusal: Refusal) -> Status {
     let code = match &refusal {
         Refusal::Denied(_) => Code::PermissionDenied,
-        Refusal::NoSuchCapture(_) => Code::NotFound,
+        Refusal::NoSuchCapture(_) | Refusal::NothingKept(_) => Code::NotFound,
         Refusal::BadAlias(_) | Refusal::Reserved(_) | Refusal::NotAnInterface(_) => {
             Code::InvalidArgument
         }
         Refusal::Taken { .. } => Code::AlreadyExists,
         Refusal::Capture(CaptureError::Filter(_)) => Code::InvalidArgument,
-        Refusal::Capture(_) | Refusal::RingDir(_) => Code::FailedPrecondition,
+        Refusal::Capture(_)
+        | Refusal::RingDir(_)
+        | Refusal::InTheTree(_)
+        | Refusal::NotForgotten(_) => Code::FailedPrecondition,
     };
     Status::new(code, refusal.to_string())
 }
@@ -167,6 +170,17 @@ impl control_server::Control for Service {
         Ok(Response::new(message::RemoveResponse { note: note.await?.unwrap_or_default() }))
     }
 
+    async fn forget(
+        &self,
+        request: Request<message::ForgetRequest>,
+    ) -> Result<Response<message::ForgetResponse>, Status> {
+        let (peer, name) = (peer(&request)?, request.into_inner().capture);
+        let note = carry_out(&self.registry, peer, move |registry, peer| {
+            registry.forget(&peer.caller, &name)
+        });
+        Ok(Response::new(message::ForgetResponse { note: note.await? }))
+    }
+
     async fn list(
         &self,
         request: Request<message::ListRequest>,
@@ -182,7 +196,8 @@ impl control_server::Control for Service {
             peer.shown_rights();
         }
         let captures = entries.iter().map(|entry| described(&self.registry, entry)).collect();
-        Ok(Response::new(message::ListResponse { captures }))
+        let note = if capture.is_empty() { self.registry.hidden(&peer.caller) } else { None };
+        Ok(Response::new(message::ListResponse { captures, note: note.unwrap_or_default() }))
     }
 
     type StatusStream = Pin<Box<dyn Stream<Item = Result<StatusResponse, Status>> + Send>>;

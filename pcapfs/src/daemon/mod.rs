@@ -5,6 +5,7 @@
 //! is taken out of the file system; readers that are left have a moment to close; the process ends.
 
 mod confine;
+mod forgetting;
 mod parallel;
 mod plan;
 mod reading;
@@ -12,9 +13,10 @@ pub(crate) mod registry;
 pub(crate) mod settings;
 mod signals;
 mod state;
+mod steering;
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,15 +33,17 @@ use nix::unistd::{geteuid, setsid};
 use crate::cli::Mount;
 use crate::cli::output::{print, say};
 use crate::config::{self, Config, ConfigError, RingDir};
-use crate::control::{self, Control, Socket, SocketError};
+use crate::control::{Control, SocketError};
 use crate::fs::Tree;
 use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
+pub(crate) use forgetting::{forget_by_default, forget_in};
 use plan::Plan;
 pub(crate) use reading::READING;
 use reading::Reading;
 use registry::{Origin, Planned, Refusal, Registry};
 use settings::Settings;
 use state::StateFile;
+use steering::Steered;
 
 /// How the line begins that says the tree answers.
 pub(crate) const READY: &str = "ready at ";
@@ -97,6 +101,9 @@ pub(crate) enum Failure {
     /// The system refused something else.
     #[error("{0}")]
     System(io::Error),
+    /// No daemon listens.
+    #[error("{0}")]
+    NoDaemon(String),
     /// The daemon cannot be reached, or has gone away.
     #[error("{0}")]
     Unreachable(String),
@@ -178,6 +185,14 @@ impl Start {
         let state = state.map(StateFile::load);
         Ok(Registry::new(Arc::clone(tree), &self.ring_dir, settings.clone(), state))
     }
+
+    /// Forgets what earlier runs kept, of these captures and those made by `init`.
+    fn forget(&self, registry: &Registry) -> Result<(), Failure> {
+        let configured = self.config.iter().flat_map(|(_, config)| &config.captures);
+        let specs = self.plan.captures.iter().chain(configured.map(|one| &one.spec));
+        let names = specs.map(|spec| spec.alias.as_str()).collect();
+        registry.begin_afresh(names).map_err(Failure::Answer)
+    }
 }
 
 /// The configuration that was asked for; or, if no capture was, that of the system if there is one.
@@ -236,7 +251,11 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     let tree = Arc::new(Tree::new(settings::root_permissions()));
     let registry = start.registry(options, &tree)?;
     let reload = start.config.as_ref().map(|(path, _)| (path.clone(), start.base.clone()));
-    let started = start_all(&registry, &start).and_then(|()| control(options, &start, &registry));
+    if options.fresh {
+        start.forget(&registry)?;
+    }
+    let started =
+        start_all(&registry, &start).and_then(|()| steering::start(options, &start, &registry));
     let mounted = started.and_then(|control| {
         let over = move || {
             // Nobody listens any more when the daemon has ended before.
@@ -254,7 +273,14 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
             return Err(failure);
         }
     };
+    let (control, unsteered) = match control {
+        Steered::By(control) => (Some(control), None),
+        Steered::No(why) => (None, Some(why)),
+    };
     let ready = || {
+        if let Some(why) = &unsteered {
+            say(why);
+        }
         if options.detached {
             // Before the line that the waiting process ends on.
             let _ = set_pdeathsig(None);
@@ -340,47 +366,6 @@ fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingD
     match config.and_then(|config| registry.reload(&config)) {
         Ok(changes) => say(format_args!("{}: read again: {changes}", path.display())),
         Err(error) => say(format_args!("{error}; nothing has changed")),
-    }
-}
-
-/// Starts the control service. Without a socket there is none: only one that was asked for must be
-/// had, as several daemons may run with the defaults.
-fn control(
-    options: &Mount,
-    start: &Start,
-    registry: &Arc<Registry>,
-) -> Result<Option<Control>, Failure> {
-    let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
-    // A variable that is set to nothing says nothing.
-    let given = options.socket.clone().filter(|path| !path.as_os_str().is_empty()).or(configured);
-    let path = match &given {
-        Some(path) => absolute(path)?,
-        None => match control::daemon_path(options.handoff.is_some()) {
-            Some(path) => path,
-            None => {
-                // A script knows what it starts with.
-                if io::stderr().is_terminal() {
-                    say(
-                        "no control socket, as XDG_RUNTIME_DIR is not set: pcapfs list, init and the \
-                     like do not find this daemon (choose a place with --socket)",
-                    );
-                }
-                return Ok(None);
-            }
-        },
-    };
-    match Socket::bind(&path) {
-        Ok(socket) => {
-            let control = Control::start(socket, Arc::clone(registry));
-            control.map(Some).map_err(|error| Failure::Control { path, error })
-        }
-        Err(error) if given.is_some() => Err(Failure::Socket(error)),
-        Err(error) => {
-            say(format_args!(
-                "no control socket: pcapfs list, init and the like do not find this daemon: {error}"
-            ));
-            Ok(None)
-        }
     }
 }
 

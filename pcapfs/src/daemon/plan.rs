@@ -189,6 +189,7 @@ mod tests {
             ring_dir: None,
             socket: None,
             state: None,
+            fresh: false,
             config: None,
             snaplen: 262_144,
             flow_memory: None,

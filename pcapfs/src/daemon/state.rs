@@ -46,6 +46,27 @@ pub(super) struct State {
     pub(super) permissions: BTreeMap<String, Changed>,
 }
 
+impl State {
+    /// Forgets what is kept under a name, and what that was. `is_there`: the tree has a capture of
+    /// this name, whose permissions and other names stay.
+    pub(super) fn forget(&mut self, name: &str, is_there: bool) -> Vec<&'static str> {
+        let mut forgotten = Vec::new();
+        let counts = (self.captures.len(), self.links.len());
+        self.captures.retain(|saved| saved.alias != name);
+        self.links.retain(|(link, target)| link != name && (is_there || target != name));
+        if self.captures.len() < counts.0 {
+            forgotten.push("a capture made by pcapfs init");
+        }
+        if self.links.len() < counts.1 {
+            forgotten.push("another name made by pcapfs init");
+        }
+        if !is_there && self.permissions.remove(name).is_some() {
+            forgotten.push("changed permissions");
+        }
+        forgotten
+    }
+}
+
 /// A capture made by `init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saved {
@@ -137,6 +158,11 @@ impl StateFile {
         Self { path, held: Mutex::new(held) }
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What is kept now.
     pub(super) fn state(&self) -> State {
         self.held.lock().state.clone()
@@ -165,6 +191,33 @@ impl StateFile {
         }
         write(&self.path, folder, &held.state).map_err(failure)
     }
+}
+
+/// Forgets what is kept under a name in the file at `path`; says what, or `None` if it is nothing.
+///
+/// # Errors
+/// Why the file cannot be read or changed, for people; also if a daemon is using it.
+pub(super) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, String> {
+    let mut held = Held::default();
+    held.state = read(path, &mut held.lock).map_err(|why| format!("{}: {why}", path.display()))?;
+    let file = StateFile { path: path.to_owned(), held: Mutex::new(held) };
+    let mut forgotten = Vec::new();
+    file.change(|state| forgotten.extend(state.forget(name, false)))?;
+    let what = forgotten.join(", ");
+    Ok((!forgotten.is_empty()).then(|| format!("{what} ({})", path.display())))
+}
+
+/// The files in which daemons of this user keep their state by default.
+pub(super) fn default_files() -> Vec<PathBuf> {
+    let folder = default_path(None, Path::new("/"), false);
+    let folder = folder.as_deref().and_then(Path::parent).map(fs::read_dir);
+    let entries = folder.and_then(Result::ok).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "state"))
+        .collect();
+    files.sort();
+    files
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {

@@ -54,7 +54,7 @@ pub(crate) struct Denied {
     owner: String,
     group: String,
     mode: u32,
-    advice: &'static str,
+    advice: String,
 }
 
 /// Whose bits count for a caller.
@@ -102,9 +102,24 @@ impl Caller {
                 owner: names::user(permissions.uid),
                 group: names::group(permissions.gid),
                 mode: permissions.mode,
-                advice: "; its owner can chmod or chgrp it",
+                advice: self.advice(permissions, bits),
             })
         })
+    }
+
+    /// What would let the caller do that.
+    fn advice(&self, permissions: Permissions, bits: &[Bit]) -> String {
+        let group = permissions.mode >> Class::Group.shift();
+        let would_do = bits.iter().all(|bit| group & bit.mask() != 0);
+        // Whoever is in the group of root can do much more than read captures.
+        if self.class(permissions) != Class::Others || !would_do || permissions.gid == 0 {
+            return "; its owner can chmod or chgrp it".to_owned();
+        }
+        let (group, user) = (names::group(permissions.gid), names::user(self.uid));
+        format!(
+            "; root adds {user} to the group with: usermod -aG {group} {user}, which holds from the \
+             next login on; or its owner can chmod or chgrp it"
+        )
     }
 
     /// Whether these bits let the caller do that.
@@ -180,7 +195,22 @@ mod tests {
         let text = denied(caller(1, 1, &[]));
         assert!(text.starts_with("permission denied: the others' r on web is missing"), "{text}");
         assert!(text.contains("root:65432 0740"), "{text}");
+        assert!(text.contains("chmod or chgrp") && !text.contains("usermod"), "{text}");
         let text = denied(caller(1, GROUP, &[]));
         assert!(text.starts_with("permission denied: the group's x on web is missing"), "{text}");
+        assert!(!text.contains("usermod"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_group_that_would_do() {
+        let said = |gid, bits: &[Bit]| {
+            let permissions = Permissions { uid: 0, gid, mode: 0o750 };
+            caller(USER, 1, &[]).check(permissions, bits, "web").unwrap_err().to_string()
+        };
+        let text = said(GROUP, &[Bit::Read, Bit::Search]);
+        assert!(text.contains("usermod -aG 65432 54321"), "{text}");
+        for text in [said(GROUP, &[Bit::Write]), said(0, &[Bit::Read])] {
+            assert!(!text.contains("usermod") && text.contains("chgrp"), "{text}");
+        }
     }
 }

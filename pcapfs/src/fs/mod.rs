@@ -27,6 +27,7 @@ mod open;
 mod opened;
 mod status;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -130,6 +131,8 @@ pub(crate) struct Tree {
     believed: AtomicU64,
     /// Of the root; what belongs to no capture has its owner and group.
     permissions: Mutex<Permissions>,
+    /// Where the daemon is steered, if it is.
+    socket: OnceLock<PathBuf>,
     /// Who is told of changed permissions.
     keeper: OnceLock<Box<dyn Keeper>>,
 }
@@ -152,6 +155,7 @@ impl Tree {
             begin: Instant::now(),
             believed: AtomicU64::new(0),
             permissions: Mutex::new(permissions),
+            socket: OnceLock::new(),
             keeper: OnceLock::new(),
         }
     }
@@ -164,6 +168,11 @@ impl Tree {
     /// Sets the permissions of the root.
     pub(crate) fn set_permissions(&self, permissions: Permissions) {
         *self.permissions.lock() = permissions;
+    }
+
+    /// Says where the daemon is steered; only the first counts.
+    pub(crate) fn set_socket(&self, path: &Path) {
+        let _ = self.socket.set(path.to_owned());
     }
 
     /// Says who is to be told of permissions that are changed; only the first counts.
@@ -242,7 +251,7 @@ impl Tree {
 
     /// `status.json` of the root as of now, with these captures.
     pub(crate) fn status_of_daemon(&self, captures: &[Arc<Entry>]) -> Vec<u8> {
-        status::of_daemon(captures, self.started)
+        status::of_daemon(captures, self.started, self.socket.get().map(PathBuf::as_path))
     }
 
     /// Where a link points to.

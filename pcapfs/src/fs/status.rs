@@ -1,5 +1,7 @@
 //! What the tree says about itself: `status.json`, `readers.jsonl` and `README`.
 
+use std::path::Path;
+
 use capture::flow;
 use capture::json;
 use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
@@ -71,6 +73,8 @@ struct DaemonStatus {
     started: String,
     uptime: u64,
     memory: u64,
+    /// Where the control service listens; null without one.
+    socket: Option<String>,
     captures: Vec<CaptureSummary>,
 }
 
@@ -179,7 +183,11 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
 }
 
 /// `status.json` of the root, as of now.
-pub(crate) fn of_daemon(captures: &[std::sync::Arc<Entry>], started: Timestamp) -> Vec<u8> {
+pub(crate) fn of_daemon(
+    captures: &[std::sync::Arc<Entry>],
+    started: Timestamp,
+    socket: Option<&Path>,
+) -> Vec<u8> {
     let uptime = Timestamp::now().nanoseconds().saturating_sub(started.nanoseconds());
     json::line(&DaemonStatus {
         version: env!("CARGO_PKG_VERSION"),
@@ -187,6 +195,7 @@ pub(crate) fn of_daemon(captures: &[std::sync::Arc<Entry>], started: Timestamp) 
         started: started.to_rfc3339(),
         uptime: uptime / 1_000_000_000,
         memory: resident_memory(),
+        socket: socket.map(|path| path.display().to_string()),
         captures: captures
             .iter()
             .map(|entry| CaptureSummary {

@@ -3,29 +3,32 @@
 //! One lock is held while captures are made or removed, which may take as long as opening an
 //! interface takes. Whoever only looks does not need it.
 
+mod kept;
 mod reload;
+
+pub(crate) use kept::forget_ring;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
 
 use capture::pipeline::{self, Capture, CaptureError, Made, Spec, State, is_alias};
 use capture::ring::Permissions;
 use capture::source::SourceName;
-use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 
 use super::parallel;
 use super::settings::Settings;
-use super::state::{Changed, Saved, State as Kept, StateFile};
+use super::state::{Saved, StateFile};
 use crate::cli::output::say;
 use crate::config::Configured;
+use crate::fs::Tree;
 use crate::fs::access::{Bit, Caller, Denied};
 use crate::fs::captures::{Entry, Named};
-use crate::fs::{Keeper, Tree};
 use crate::fuse;
+use kept::{Keep, not_kept};
 
 /// Names in the root of the tree that are no captures.
 pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
@@ -67,6 +70,15 @@ pub(crate) enum Refusal {
     /// The directory for its ring cannot be used.
     #[error("{0}")]
     RingDir(String),
+    /// What is to be forgotten is not only kept, but there.
+    #[error("{0}: is in the tree (take it out with: pcapfs remove {0})")]
+    InTheTree(String),
+    /// Nothing is there to be forgotten.
+    #[error("{0}: nothing is kept of it: no capture made by pcapfs init, no packets")]
+    NothingKept(String),
+    /// What is kept cannot be changed.
+    #[error("it is still kept: {0}")]
+    NotForgotten(String),
 }
 
 /// Who wanted a capture.
@@ -155,71 +167,6 @@ impl Registry {
         });
         registry.tree.set_keeper(Box::new(Keep(Arc::downgrade(&registry))));
         registry
-    }
-
-    /// Makes the captures that `init` had made before. What cannot be made is said, and stays in
-    /// the state for the next time.
-    pub(crate) fn restore(&self) {
-        let Some(state) = self.state.as_ref().map(StateFile::state) else { return };
-        let settings = self.settings.lock().clone();
-        let mut wanted = Vec::new();
-        for saved in state.captures {
-            let kept = Settings {
-                snaplen: saved.snaplen,
-                precision: saved.precision.into(),
-                ring: saved.ring,
-                ..settings.clone()
-            };
-            let source = SourceName::Interface(saved.interface);
-            let spec = kept.spec(&saved.alias, source, saved.filter.as_deref(), &self.ring_dir);
-            let permissions = saved.permissions.into();
-            let planned = Planned {
-                spec,
-                origin: Origin::Init,
-                permissions,
-                is_explicit: false,
-                waits: true,
-            };
-            let alias = &planned.spec.alias;
-            if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
-                && entry.capture.spec().is_same_capture(&planned.spec)
-            {
-                // Somebody has written it down meanwhile.
-                self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
-                continue;
-            }
-            wanted.push(planned);
-        }
-        let mut records = self.records.lock();
-        let opened = parallel::map(&wanted, |planned| {
-            self.prepare(&planned.spec).and_then(|()| Self::open(planned.clone()))
-        });
-        for (planned, opened) in wanted.iter().zip(opened) {
-            match opened {
-                Ok(opened) => drop(self.enter(&mut records, opened)),
-                Err(refusal) => {
-                    let alias = &planned.spec.alias;
-                    say(format_args!("{alias}, made by pcapfs init, is not there: {refusal}"));
-                }
-            }
-        }
-        drop(records);
-        for (name, target) in state.links {
-            match (self.check_free(&name), self.find(&target)) {
-                (Ok(()), Ok(entry)) => self.tree.captures.link(&name, entry.alias()),
-                (Err(refusal), _) | (_, Err(refusal)) => {
-                    say(format_args!("{name}, made by pcapfs init, is not there: {refusal}"));
-                }
-            }
-        }
-    }
-
-    /// Changes what is kept for the next process, and says why if that is not possible.
-    fn keep(&self, change: impl FnOnce(&mut Kept)) -> Option<String> {
-        match &self.state {
-            Some(file) => file.change(change).err(),
-            None => Some("there is no place for it (choose one with --state)".to_owned()),
-        }
     }
 
     /// The permissions of a capture: as somebody changed them, unless they were configured anew
@@ -395,6 +342,22 @@ impl Registry {
         }
     }
 
+    /// What the caller may not read, and why, for people; `None` if there is nothing of that kind.
+    pub(crate) fn hidden(&self, caller: &Caller) -> Option<String> {
+        if let Err(refusal) = self.check_root(caller, &[Bit::Search]) {
+            return Some(refusal.to_string());
+        }
+        let bits = [Bit::Read, Bit::Search];
+        let all = self.tree.captures.all();
+        let denied = all
+            .iter()
+            .filter_map(|entry| caller.check(entry.permissions(), &bits, entry.alias()).err());
+        let denied: Vec<_> = denied.collect();
+        let first = denied.first()?;
+        let more = denied.len().saturating_sub(1);
+        Some(if more > 0 { format!("{first}; and {more} more") } else { first.to_string() })
+    }
+
     /// The capture of this alias or number, if the caller may start and stop it.
     fn steerable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
         self.reachable(caller, word, &[Bit::Write, Bit::Search])
@@ -465,8 +428,7 @@ impl Registry {
         };
         let planned =
             Planned { spec, origin: Origin::Init, permissions, is_explicit: false, waits: false };
-        let left = self.ring_dir.join(format!("{alias}.ring"));
-        forget_ring(&left);
+        let _ = forget_ring(&self.ring_dir.join(format!("{alias}.ring")));
         let entry = self.make(&mut records, planned)?;
         let note = self.keep(|state| state.captures.push(saved)).map(not_kept);
         Ok(Initialised { entry, alias, is_alias: false, note })
@@ -546,53 +508,5 @@ impl Registry {
                 let _ = fs::remove_file(path);
             }
         });
-    }
-}
-
-/// Removes a ring that an earlier capture of the same name has left, unless somebody uses it: its
-/// packets were not for whoever makes a new one now.
-fn forget_ring(path: &Path) {
-    let file = fs::File::open(path).ok();
-    let lock = file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
-    if let Some(Ok(_lock)) = lock {
-        // If it cannot be removed, it is found to be in the way.
-        let _ = fs::remove_file(path);
-    }
-}
-
-fn not_kept(why: String) -> String {
-    format!("after a restart of the daemon this is not known any more: {why}")
-}
-
-/// Keeps permissions that are changed through the tree.
-#[derive(Debug)]
-struct Keep(Weak<Registry>);
-
-impl Keeper for Keep {
-    fn keep(&self, entry: Option<&Entry>) {
-        let Some(registry) = self.0.upgrade() else { return };
-        let failed = match entry {
-            None => {
-                let root = registry.tree.permissions();
-                registry.keep(|state| state.root = Some(root.into()))
-            }
-            Some(entry) => {
-                let record = registry.records.lock().get(entry.alias()).copied();
-                let Some(record) = record else { return };
-                if entry.capture.permissions().is_some() && !record.is_explicit {
-                    // Its ring has them.
-                    return;
-                }
-                let now = entry.permissions().into();
-                let changed = Changed { now, configured: record.configured.into() };
-                let alias = entry.alias().to_owned();
-                registry.keep(|state| {
-                    state.permissions.insert(alias, changed);
-                })
-            }
-        };
-        if let Some(why) = failed {
-            say(format_args!("changed permissions are not kept: {why}"));
-        }
     }
 }

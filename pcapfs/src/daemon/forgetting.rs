@@ -1,0 +1,27 @@
+//! `pcapfs forget` where no daemon does it.
+
+use std::path::Path;
+
+use super::{Failure, absolute, default_ring_dir, registry, state};
+
+/// `pcapfs forget --state`: forgets what is kept under a name in a file; says what.
+pub(crate) fn forget_in(path: &Path, name: &str) -> Result<String, Failure> {
+    let forgotten = state::forget_in(&absolute(path)?, name).map_err(Failure::Answer)?;
+    forgotten.ok_or_else(|| {
+        Failure::Answer(format!("{name}: nothing is kept of it in {}", path.display()))
+    })
+}
+
+/// `pcapfs forget` where no daemon runs: forgets what is kept under a name where daemons of this
+/// user keep it by default; says what, or `None` if there is nothing.
+pub(crate) fn forget_by_default(name: &str) -> Result<Option<String>, Failure> {
+    let mut forgotten = Vec::new();
+    for path in state::default_files() {
+        forgotten.extend(state::forget_in(&path, name).map_err(Failure::Answer)?);
+    }
+    let ring = default_ring_dir().join(format!("{name}.ring"));
+    if capture::pipeline::is_alias(name) && registry::forget_ring(&ring) {
+        forgotten.push(format!("its packets in {}", ring.display()));
+    }
+    Ok((!forgotten.is_empty()).then(|| forgotten.join("; ")))
+}

@@ -1,0 +1,205 @@
+//! What is kept for the next daemon: captures made by `init`, permissions, and rings.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Weak;
+
+use capture::pipeline::is_alias;
+use capture::source::SourceName;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Origin, Planned, Refusal, Registry};
+use crate::cli::output::say;
+use crate::daemon::parallel;
+use crate::daemon::settings::{Settings, root_permissions};
+use crate::daemon::state::{Changed, State, StateFile};
+use crate::fs::Keeper;
+use crate::fs::access::{Bit, Caller};
+use crate::fs::captures::{Entry, Named};
+
+impl Registry {
+    /// Makes the captures that `init` had made before. What cannot be made is said, and stays in
+    /// the state for the next time.
+    pub(crate) fn restore(&self) {
+        let Some(state) = self.state.as_ref().map(StateFile::state) else { return };
+        let settings = self.settings.lock().clone();
+        let mut wanted = Vec::new();
+        for saved in state.captures {
+            let kept = Settings {
+                snaplen: saved.snaplen,
+                precision: saved.precision.into(),
+                ring: saved.ring,
+                ..settings.clone()
+            };
+            let source = SourceName::Interface(saved.interface);
+            let spec = kept.spec(&saved.alias, source, saved.filter.as_deref(), &self.ring_dir);
+            let permissions = saved.permissions.into();
+            let planned = Planned {
+                spec,
+                origin: Origin::Init,
+                permissions,
+                is_explicit: false,
+                waits: true,
+            };
+            let alias = &planned.spec.alias;
+            if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
+                && entry.capture.spec().is_same_capture(&planned.spec)
+            {
+                // Somebody has written it down meanwhile.
+                self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
+                continue;
+            }
+            wanted.push(planned);
+        }
+        let mut records = self.records.lock();
+        let opened = parallel::map(&wanted, |planned| {
+            self.prepare(&planned.spec).and_then(|()| Self::open(planned.clone()))
+        });
+        for (planned, opened) in wanted.iter().zip(opened) {
+            match opened {
+                Ok(opened) => drop(self.enter(&mut records, opened)),
+                Err(refusal) => self.say_missing(&planned.spec.alias, &refusal),
+            }
+        }
+        drop(records);
+        for (name, target) in state.links {
+            match (self.check_free(&name), self.find(&target)) {
+                (Ok(()), Ok(entry)) => self.tree.captures.link(&name, entry.alias()),
+                (Err(refusal), _) | (_, Err(refusal)) => self.say_missing(&name, &refusal),
+            }
+        }
+    }
+
+    /// Changes what is kept for the next process, and says why if that is not possible.
+    pub(super) fn keep(&self, change: impl FnOnce(&mut State)) -> Option<String> {
+        match &self.state {
+            Some(file) => file.change(change).err(),
+            None => Some("there is no place for it (choose one with --state)".to_owned()),
+        }
+    }
+
+    /// Before there is a capture: forgets all that is kept, and the rings of captures of these
+    /// names and of those made by `init`.
+    ///
+    /// # Errors
+    /// What is still kept, for people.
+    pub(crate) fn begin_afresh(&self, names: Vec<&str>) -> Result<(), String> {
+        let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
+        let saved = state.captures.iter().map(|saved| saved.alias.as_str());
+        for name in names.into_iter().chain(saved) {
+            let _ = forget_ring(&self.ring_dir.join(format!("{name}.ring")));
+        }
+        self.tree.set_permissions(root_permissions());
+        match &self.state {
+            Some(file) => file.change(|state| *state = State::default()),
+            None => Ok(()),
+        }
+    }
+
+    /// Says that something that is kept is not in the tree, and how to be rid of it.
+    fn say_missing(&self, name: &str, refusal: &Refusal) {
+        let place = self.state.as_ref().map(|state| state.path().display().to_string());
+        say(format_args!(
+            "{name}, made by pcapfs init, is not there: {refusal} (it is kept in {}; to have it \
+             forgotten: pcapfs forget {name})",
+            place.unwrap_or_default()
+        ));
+    }
+
+    /// Forgets what earlier daemons and orders left under a name that has no capture in the tree:
+    /// a capture made by `init`, another name, changed permissions, the packets of a ring. Says
+    /// what is forgotten.
+    ///
+    /// # Errors
+    /// [`Refusal`]; also if what has the name is in the tree, or nothing is kept.
+    ///
+    /// # Blocking
+    /// On the disk.
+    pub(crate) fn forget(&self, caller: &Caller, name: &str) -> Result<String, Refusal> {
+        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        if !is_alias(name) {
+            return Err(Refusal::BadAlias(name.to_owned()));
+        }
+        let records = self.records.lock();
+        let there = self.tree.captures.named(name);
+        let made_by_init = match &there {
+            None => false,
+            Some(Named::Capture(_)) => {
+                records.get(name).is_some_and(|record| record.origin == Origin::Init)
+            }
+            Some(Named::Link { .. }) => {
+                let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
+                state.links.iter().any(|(link, _)| link == name)
+            }
+        };
+        if made_by_init {
+            return Err(Refusal::InTheTree(name.to_owned()));
+        }
+        let mut forgotten = Vec::new();
+        let failed = self.keep(|state| {
+            let target_is_there = there.is_some();
+            forgotten.extend(state.forget(name, target_is_there));
+        });
+        if let Some(why) = failed.filter(|_| !forgotten.is_empty()) {
+            return Err(Refusal::NotForgotten(why));
+        }
+        let ring = self.ring_dir.join(format!("{name}.ring"));
+        if there.is_none() && forget_ring(&ring) {
+            forgotten.push("its packets");
+        }
+        drop(records);
+        if forgotten.is_empty() {
+            return Err(Refusal::NothingKept(name.to_owned()));
+        }
+        Ok(forgotten.join(", "))
+    }
+}
+
+/// Removes a ring that an earlier capture of the same name has left, unless a program uses it: its
+/// packets are not for the user who makes a new one. Says whether it has.
+pub(crate) fn forget_ring(path: &Path) -> bool {
+    let file = fs::File::open(path).ok();
+    let lock = file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+    match lock {
+        // If it cannot be removed, it is found to be in the way.
+        Some(Ok(_lock)) => fs::remove_file(path).is_ok(),
+        Some(Err(_)) | None => false,
+    }
+}
+
+pub(super) fn not_kept(why: String) -> String {
+    format!("after a restart of the daemon this is not known any more: {why}")
+}
+
+/// Keeps permissions that are changed through the tree.
+#[derive(Debug)]
+pub(super) struct Keep(pub(super) Weak<Registry>);
+
+impl Keeper for Keep {
+    fn keep(&self, entry: Option<&Entry>) {
+        let Some(registry) = self.0.upgrade() else { return };
+        let failed = match entry {
+            None => {
+                let root = registry.tree.permissions();
+                registry.keep(|state| state.root = Some(root.into()))
+            }
+            Some(entry) => {
+                let record = registry.records.lock().get(entry.alias()).copied();
+                let Some(record) = record else { return };
+                if entry.capture.permissions().is_some() && !record.is_explicit {
+                    // Its ring has them.
+                    return;
+                }
+                let now = entry.permissions().into();
+                let changed = Changed { now, configured: record.configured.into() };
+                let alias = entry.alias().to_owned();
+                registry.keep(|state| {
+                    state.permissions.insert(alias, changed);
+                })
+            }
+        };
+        if let Some(why) = failed {
+            say(format_args!("changed permissions are not kept: {why}"));
+        }
+    }
+}

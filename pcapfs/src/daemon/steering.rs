@@ -1,0 +1,52 @@
+//! The control service of a daemon, and daemons that have none.
+
+use std::sync::Arc;
+
+use super::registry::Registry;
+use super::{Failure, Start, absolute};
+use crate::cli::Mount;
+use crate::control::{self, Control, Socket};
+
+/// How a daemon is steered.
+pub(super) enum Steered {
+    /// Through this service.
+    By(Control),
+    /// Not at all; why, for people.
+    No(String),
+}
+
+/// Starts the control service. Without a socket there is none: only one that was asked for must be
+/// had, as several daemons may run with the defaults.
+pub(super) fn start(
+    options: &Mount,
+    start: &Start,
+    registry: &Arc<Registry>,
+) -> Result<Steered, Failure> {
+    let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
+    let given = options.socket.clone().or(configured);
+    let path = match &given {
+        Some(path) => absolute(path)?,
+        None => match control::daemon_path(options.handoff.is_some()) {
+            Some(path) => path,
+            None => {
+                return Ok(Steered::No(
+                    "no control socket, as XDG_RUNTIME_DIR is not set: pcapfs list, init and the \
+                     like do not find this daemon (choose a place with --socket)"
+                        .to_owned(),
+                ));
+            }
+        },
+    };
+    match Socket::bind(&path) {
+        Ok(socket) => {
+            registry.tree.set_socket(&path);
+            let control = Control::start(socket, Arc::clone(registry));
+            control.map(Steered::By).map_err(|error| Failure::Control { path, error })
+        }
+        Err(error) if given.is_some() => Err(Failure::Socket(error)),
+        Err(error) => Ok(Steered::No(format!(
+            "no control socket: pcapfs list, init and the like do not find this daemon: {error} \
+             (with --socket it gets one of its own)"
+        ))),
+    }
+}
