@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::messages::{Marks, Messages, Pair, Tunnel};
 use super::one::{of, of_mut};
 use super::window::Window;
-use crate::http::probe::{self, Verdict};
+use crate::http::probe::{self, ProxyLine, Verdict};
 use crate::http::transaction::Direction as Side;
 use crate::socks::{self, Preamble};
 use crate::tcp::Direction;
@@ -242,6 +242,10 @@ impl Probing {
                 }
             }
         }
+        let bytes = match probe::proxy_line(bytes) {
+            ProxyLine::Whole(len) => bytes.get(len..).unwrap_or_default(),
+            ProxyLine::Begun | ProxyLine::No => bytes,
+        };
         match tls::hello(bytes) {
             Outcome::Client(hello) => {
                 self.hellos.get_or_insert_default().client.get_or_insert(hello);

@@ -68,6 +68,29 @@ pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
     }
 }
 
+/// Largest first chunk whose end is looked for: its bytes are kept until then.
+const ODD_CHUNK: usize = 16 << 10;
+
+/// Whether a body begins with a chunk although other characters stand after the digits of its size,
+/// which some browsers pass over: it does if a line ends where that chunk does. `None` if that takes
+/// more bytes. Asked where [`size_line`] says [`Line::Bad`] of a first line.
+pub(super) fn odd_first(bytes: &[u8], max: usize) -> Option<bool> {
+    // Read as a line that is not the first, it may have anything after the digits.
+    let (size, length) = match size_line(bytes, false, max) {
+        Line::Size { size, length } => (usize::try_from(size).unwrap_or(usize::MAX), length),
+        Line::More(_) => return None,
+        Line::Bad(_) | Line::TooLong => return Some(false),
+    };
+    if !(1..=ODD_CHUNK).contains(&size) {
+        return Some(false);
+    }
+    match bytes.get(length.saturating_add(size)..) {
+        Some([b'\n', ..] | [b'\r', b'\n', ..]) => Some(true),
+        None | Some([] | [b'\r']) => None,
+        Some(_) => Some(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +117,25 @@ mod tests {
             for cut in 0..line.len() {
                 let found = size_line(&line.as_bytes()[..cut], true, 100);
                 assert!(matches!(found, Line::More(_)), "{line:?} up to {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_chunk_with_other_characters_after_its_size() {
+        for (bytes, expected) in [
+            ("5x\r\nhello\r\n", Some(true)),
+            ("5x\nhello\n", Some(true)),
+            ("5x\r\nhello!\r\n", Some(false)),
+            ("4(P^)7CC)7}$E\r\n", None),
+            ("4(P^)7\r\nCC)7}$E\r\n", Some(false)),
+            ("0x\r\n\r\n", Some(false)),
+            ("fffffx\r\nhello\r\n", Some(false)),
+        ] {
+            assert_eq!(odd_first(bytes.as_bytes(), 100), expected, "{bytes:?}");
+            for cut in 0..bytes.len() {
+                let found = odd_first(&bytes.as_bytes()[..cut], 100);
+                assert!(found.is_none() || found == expected, "{bytes:?} up to {cut}");
             }
         }
     }

@@ -105,6 +105,11 @@ fn response(bytes: &[u8]) -> Verdict {
 }
 
 fn request(bytes: &[u8]) -> Verdict {
+    let bytes = match proxy_line(bytes) {
+        ProxyLine::Whole(len) => bytes.get(len..).unwrap_or_default(),
+        ProxyLine::Begun => return Verdict::NotYet,
+        ProxyLine::No => bytes,
+    };
     let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
     let (method, rest) = bytes.split_at(length);
     match rest {
@@ -151,6 +156,51 @@ pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
     }
 }
 
+/// Whether a request line that breaks off says which method and at least the first byte of which
+/// target.
+pub(super) fn names_target(bytes: &[u8]) -> bool {
+    let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
+    let (method, rest) = bytes.split_at(length);
+    METHODS.contains(&method)
+        && rest.first().is_some_and(|byte| is_blank(*byte))
+        && rest.iter().any(|byte| !is_blank(*byte))
+}
+
+/// The line that a proxy puts in front of a connection, to say whose it is: version 1 of the PROXY
+/// protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyLine {
+    /// It has so many bytes, with its line end.
+    Whole(usize),
+    /// It may be one, and is not all there.
+    Begun,
+    /// It is none.
+    No,
+}
+
+/// Longest such line with its line end, by the specification.
+const PROXY_LINE: usize = 107;
+
+/// Reads a PROXY line at the beginning of `bytes`.
+pub(crate) fn proxy_line(bytes: &[u8]) -> ProxyLine {
+    const BEGINNINGS: [&[u8]; 3] = [b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN"];
+    let fits = |word: &&[u8]| {
+        let length = word.len().min(bytes.len());
+        word.get(..length) == bytes.get(..length)
+    };
+    let Some(beginning) = BEGINNINGS.iter().find(|word| fits(word)) else { return ProxyLine::No };
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let end = bytes.iter().take(PROXY_LINE).position(|byte| !is_text(byte));
+    match end.map(|end| (end, bytes.get(end..).unwrap_or_default())) {
+        Some((end, [b'\r', b'\n', ..])) if end >= beginning.len() && end < PROXY_LINE - 1 => {
+            ProxyLine::Whole(end.saturating_add(2))
+        }
+        Some((end, [b'\r'])) if end < PROXY_LINE - 1 => ProxyLine::Begun,
+        None if bytes.len() < PROXY_LINE => ProxyLine::Begun,
+        _ => ProxyLine::No,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +238,9 @@ mod tests {
             (Request, "CONNECT a:443 HTTP/1.1\r\n", Yes),
             (Request, "FROBNICATE / HTTP/1.1\r\n", Yes),
             (Request, "OPTIONS rtsp://a RTSP/1.0\r\n", No),
+            (Request, "PROXY TCP4 198.51.100.7 192.0.2.80 5555 80\r\n", NotYet),
+            (Request, "PROXY TCP4 198.51.100.7 192.0.2.80 5555 80\r\nGET /", Yes),
+            (Request, "PROXY UNKNOWN\r\nSSH-2.0-OpenSSH", No),
             (Request, "INVITE sip:a SIP/2.0\r\n", No),
             (Request, "\x16\x03\x01", No),
             (Request, "SSH-2.0-OpenSSH", No),

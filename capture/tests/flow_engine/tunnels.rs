@@ -159,6 +159,21 @@ fn connect_through_socks_and_tls_through_both_are_found() {
 }
 
 #[test]
+fn what_follows_the_line_of_a_proxy_is_found() {
+    let line = b"PROXY TCP4 198.51.100.7 192.0.2.80 5555 443\r\n";
+    let tls = [&line[..], &client_hello(b"far.example")].concat();
+    let http = [&line[..], &get("/far")].concat();
+    for most in [20, 1_000] {
+        let (_, meta) = said(&[(CLIENT, &tls, most)]);
+        assert_eq!(meta["tls"]["sni"], "far.example", "{meta}");
+        // Found without the server, too.
+        let (log, meta) = said(&[(CLIENT, &http, most)]);
+        assert_eq!((log.len(), &meta["application"]), (1, &json!("http")), "{meta}");
+        assert_eq!(log[0]["target"], "/far");
+    }
+}
+
+#[test]
 fn other_protocols_in_a_tunnel_are_no_transactions() {
     let (log, meta) = said(&[
         (CLIENT, CONNECT, 1_000),

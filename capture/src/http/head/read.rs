@@ -4,6 +4,7 @@
 
 use super::scan::{begins_header, is_blank, is_token};
 use super::{Head, Start, text};
+use crate::http::probe::METHODS;
 
 /// Headers the strict parser has room for on its stack; heads with more are read laxly.
 const STRICT_HEADERS: usize = 64;
@@ -175,7 +176,12 @@ fn request_line(line: &[u8]) -> Option<Start> {
         (Some(_), Some(at)) => trim(rest.get(..at)?),
         _ => rest,
     };
-    (!target.is_empty()).then(|| Start::Request {
+    // Without a version, it takes a method that is known to be one: any text of two words would be a
+    // request. What follows it may be the version of a request that has no target.
+    let is_request = version.is_some()
+        || METHODS.contains(&method)
+            && !target.get(..5).is_some_and(|five| five.eq_ignore_ascii_case(b"http/"));
+    (is_request && !target.is_empty()).then(|| Start::Request {
         method: text(method),
         target: text(target),
         version: version.map(text),
@@ -291,7 +297,10 @@ mod tests {
             let found = (head.method(), head.target(), head.version());
             assert_eq!(found, (Some(method), Some(target), version), "{line}");
         }
-        assert!(Head::parse(false, b"GET\r\n\r\n", 9).is_none());
+        for line in ["GET", "GET HTTP/1.1", "GET/ HTTP/1.1", "PROXY TCP4 a b 1 2", "hello there"] {
+            let bytes = format!("{line}\r\n\r\n");
+            assert!(Head::parse(false, bytes.as_bytes(), 9).is_none(), "{line}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::side::Phase;
 use super::step::{Input, Step};
 use super::{End, Parser};
 use crate::http::head::Head;
+use crate::http::probe;
 use crate::http::transaction::{Body, Direction, Message, State};
 use crate::time::Timestamp;
 
@@ -250,10 +251,22 @@ impl Parser {
         why: &'static str,
     ) {
         let response = direction == Direction::Response;
-        let range = at..at.saturating_add(bytes.len() as u64);
-        let head = Head::parse(response, bytes, self.limits.headers);
-        let Some(head) = head.filter(|_| bytes.contains(&b'\n')) else {
-            self.stray(bytes.len());
+        let has_line = bytes.contains(&b'\n');
+        let read = match (response, has_line) {
+            (_, true) => bytes,
+            (false, false) if probe::names_target(bytes) => without_part_of_version(bytes),
+            _ => &[],
+        };
+        let range = at..at.saturating_add(read.len() as u64);
+        let head = Head::parse(response, read, self.limits.headers);
+        self.stray(bytes.len().saturating_sub(read.len()));
+        let Some(head) = head else {
+            if response || !has_line {
+                self.stray(read.len());
+            } else {
+                self.odd_request(range, time, time);
+                self.cut(direction, state, why);
+            }
             return;
         };
         self.note_head(&head);
@@ -270,8 +283,20 @@ impl Parser {
             };
             self.respond(index, message);
         } else {
-            self.open_request(head, range, time, time);
+            self.open_request(Some(head), range, time, time);
         }
         self.cut(direction, state, why);
     }
+}
+
+/// A request line that breaks off, without the last word if that is the beginning of a version: it
+/// would read as part of the target.
+fn without_part_of_version(line: &[u8]) -> &[u8] {
+    let Some(at) = line.iter().rposition(|byte| matches!(byte, b' ' | b'\t')) else { return line };
+    let (before, word) = line.split_at(at.saturating_add(1));
+    let is_part = ["HTTP/1.0", "HTTP/1.1"].iter().any(|version| {
+        let version = version.as_bytes();
+        word.len() < version.len() && version.starts_with(word)
+    });
+    if is_part && probe::names_target(before) { before } else { line }
 }

@@ -23,18 +23,29 @@ impl Parser {
         now: Timestamp,
     ) {
         let response = direction == Direction::Response;
+        let range = at..at.saturating_add(bytes.len() as u64);
         let Some(head) = Head::parse(response, bytes, self.limits.headers) else {
-            self.stray(bytes.len());
-            self.lose(direction);
+            if response {
+                self.stray(bytes.len());
+                self.lose(direction);
+            } else {
+                self.odd_request(range, first, now);
+                self.begin(direction, Plan::None, false);
+            }
             return;
         };
-        let range = at..at.saturating_add(bytes.len() as u64);
         self.note_head(&head);
         if response {
             self.response_head(head, range, first, now);
         } else {
             self.request_head(head, range, first, now);
         }
+    }
+
+    /// A request whose first line is none.
+    pub(super) fn odd_request(&mut self, range: Range<u64>, first: Timestamp, now: Timestamp) {
+        self.open_request(None, range, first, now);
+        self.worsen(Direction::Request, State::Malformed, "the request line is malformed");
     }
 
     pub(super) fn note_head(&mut self, head: &Head) {
@@ -55,7 +66,7 @@ impl Parser {
         let plan = self.plan(&head, direction);
         let (announced, asks) = (head.announced(), head.asks_first());
         let is_odd = !announced.chunked && head.has_no_length();
-        self.open_request(head, range, first, now);
+        self.open_request(Some(head), range, first, now);
         if is_odd {
             self.remark(direction, NO_LENGTH);
         }

@@ -47,9 +47,10 @@ impl Open {
 
 impl Parser {
     /// Makes the transaction of a request, at the cost of the oldest ones if there are too many.
+    /// Without a head, its bytes make no sense as one.
     pub(super) fn open_request(
         &mut self,
-        head: Head,
+        head: Option<Head>,
         range: Range<u64>,
         first: Timestamp,
         now: Timestamp,
@@ -74,10 +75,10 @@ impl Parser {
             self.events.push_back(Event::Transaction(shed.transaction));
         }
         self.last_index = self.last_index.saturating_add(1);
-        let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
+        let codings = head.as_ref().map(|head| head.codings(self.limits.codings));
+        let body = Body { codings: codings.unwrap_or_default(), ..Body::default() };
         let begin = range.start;
-        let request =
-            Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
+        let request = Message { head, head_range: range, body, trailer: None, first, last: now };
         self.request.current = self.last_index;
         self.request.began = true;
         // Bytes of the response that wait for more count: they were sent before.

@@ -7,7 +7,7 @@ use super::Parser;
 use super::side::Phase;
 use super::step::Step;
 use crate::http::head::Scan;
-use crate::http::probe::{self, Verdict};
+use crate::http::probe::{self, ProxyLine, Verdict};
 use crate::http::resync::{self, Found};
 use crate::http::transaction::Direction;
 use crate::time::Timestamp;
@@ -15,6 +15,17 @@ use crate::time::Timestamp;
 impl Parser {
     pub(super) fn start_request(&mut self, rest: &[u8], at: u64, eof: bool) -> Step {
         const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+        if !self.request.began {
+            match probe::proxy_line(rest) {
+                ProxyLine::Whole(length) => {
+                    self.stray(length);
+                    self.request.passed_over = true;
+                    return Step::Consumed(length);
+                }
+                ProxyLine::Begun if !eof => return Step::More,
+                ProxyLine::Begun | ProxyLine::No => {}
+            }
+        }
         if HTTP2.starts_with(rest.get(..HTTP2.len()).unwrap_or(rest)) {
             if rest.len() >= HTTP2.len() {
                 self.switch(at, self.response.next);
@@ -27,7 +38,10 @@ impl Parser {
         let begins = if self.joined && !self.request.began {
             begins_joined(Direction::Request, rest)
         } else {
-            probe::begins_request(rest)
+            match probe::begins_request(rest) {
+                Verdict::No => claims_http(rest, eof),
+                verdict => verdict,
+            }
         };
         match begins {
             Verdict::Yes => self.request.phase = Phase::Head(Scan::default()),
@@ -87,6 +101,28 @@ fn begins_joined(direction: Direction, bytes: &[u8]) -> Verdict {
         Found::At(0) => Verdict::Yes,
         Found::At(_) => Verdict::No,
         Found::Keep(_) => probe::probe_joined(direction, bytes),
+    }
+}
+
+/// Whether the first line ends as a request line does, although it does not begin as one: the client
+/// meant a request, and a server that cannot read it answers it all the same. Not so if a request
+/// begins within the line, as after a body that is longer than was announced.
+fn claims_http(bytes: &[u8], eof: bool) -> Verdict {
+    let is_text = |byte: &u8| *byte >= b' ' && *byte != 0x7f || *byte == b'\t';
+    let Some(end) = bytes.iter().take(resync::LINE).position(|byte| !is_text(byte)) else {
+        return if bytes.len() < resync::LINE { Verdict::NotYet } else { Verdict::No };
+    };
+    let (line, rest) = bytes.split_at(end);
+    let claims = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+    match rest {
+        [b'\r'] if claims && !eof => return Verdict::NotYet,
+        [b'\n', ..] | [b'\r', b'\n', ..] if claims => {}
+        _ => return Verdict::No,
+    }
+    match resync::find(Direction::Request, bytes) {
+        Found::At(at) if at < end => Verdict::No,
+        Found::Keep(at) if at < end && !eof => Verdict::NotYet,
+        Found::At(_) | Found::Keep(_) => Verdict::Yes,
     }
 }
 

@@ -131,11 +131,13 @@ impl Parser {
 
     fn step_probe(&mut self, input: Input<'_>, plan: Plan) -> Step {
         let Input { direction, rest, eof, .. } = input;
-        match chunked::size_line(rest, true, self.limits.chunk_line) {
-            Line::Size { .. } => {
-                self.side_mut(direction).phase = Phase::Size;
-                self.message(direction, |message| message.body.framing = Framing::Chunked);
-            }
+        let max = self.limits.chunk_line;
+        let line = chunked::size_line(rest, true, max);
+        let is_odd = matches!(line, Line::Bad(_)).then(|| chunked::odd_first(rest, max));
+        match line {
+            Line::Bad(_) if is_odd == Some(None) && !eof => return Step::More,
+            Line::Size { .. } => self.begin_chunks(direction),
+            Line::Bad(_) if is_odd == Some(Some(true)) => self.begin_chunks(direction),
             Line::More(_) if !eof => return Step::More,
             line @ (Line::More(_) | Line::Bad(_) | Line::TooLong) => {
                 let mut why = "a body announced as chunked does not begin with a chunk";
@@ -153,6 +155,11 @@ impl Parser {
             }
         }
         Step::Again
+    }
+
+    fn begin_chunks(&mut self, direction: Direction) {
+        self.side_mut(direction).phase = Phase::Size;
+        self.message(direction, |message| message.body.framing = Framing::Chunked);
     }
 
     fn step_unsure(&mut self, input: Input<'_>, plan: Plan, chunked: bool) -> Step {
