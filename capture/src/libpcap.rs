@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use pcap::{Active, BpfProgram, Capture};
 
+use crate::time::Timestamp;
+
 /// One instruction of a classic BPF program: `struct bpf_insn` of `pcap/bpf.h`, which is also
 /// `struct sock_filter` of `linux/filter.h`.
 #[repr(C)]
@@ -21,6 +23,34 @@ pub(crate) struct Instruction {
     pub(crate) jump_false: u8,
     /// Operand.
     pub(crate) operand: u32,
+}
+
+/// `ret #k`
+pub(crate) const RETURN_CONSTANT: u16 = 0x06;
+
+/// Bits of a code that say class and mode of a load, but not its size.
+const LOAD: u16 = 0xe7;
+/// Loads from an absolute offset of the packet: `ld [k]`, `ldh [k]`, `ldb [k]`.
+pub(crate) const LOAD_ABSOLUTE: u16 = 0x20;
+/// The first offset that is none of the packet: `SKF_LL_OFF` of `linux/filter.h`.
+const FIRST_OF_KERNEL: u32 = 0xffe0_0000;
+
+impl Instruction {
+    /// `ret #k`
+    pub(crate) const fn returning(operand: u32) -> Self {
+        Self { code: RETURN_CONSTANT, jump_true: 0, jump_false: 0, operand }
+    }
+
+    /// The code without the size of a load.
+    pub(crate) const fn load_mode(&self) -> u16 {
+        self.code & LOAD
+    }
+
+    /// Whether it loads what the kernel knows of a packet beside its bytes (`SKF_AD_OFF` and the
+    /// like), which for anybody else is out of bounds.
+    pub(crate) const fn asks_the_kernel(&self) -> bool {
+        self.load_mode() == LOAD_ABSOLUTE && self.operand >= FIRST_OF_KERNEL
+    }
 }
 
 /// `struct bpf_program` of `pcap/bpf.h`.
@@ -100,6 +130,49 @@ pub(crate) fn set_filter(capture: &Capture<Active>, program: &[Instruction]) -> 
     // SAFETY: pcap_geterr returns a string inside the handle, valid until the next call with it.
     let text = unsafe { CStr::from_ptr(pcap_geterr(handle)) };
     Err(text.to_string_lossy().into_owned())
+}
+
+/// Puts a filter on the socket of a live capture past libpcap, which would run it itself over
+/// packets that came in before, and cannot if it [asks the kernel](Instruction::asks_the_kernel).
+///
+/// When this returns, the kernel puts no packet that did not pass the filter before those that come
+/// after the moment returned.
+///
+/// # Errors
+/// Those of setsockopt(2); ENOMEM is a filter that is too long (`net.core.optmem_max`).
+pub(crate) fn set_kernel_filter(
+    socket: BorrowedFd<'_>,
+    program: &[Instruction],
+) -> io::Result<Timestamp> {
+    attach(socket, &[Instruction::returning(0)])?;
+    // Waits until no processor is handing over a packet that came before the line above: this is
+    // synchronize_rcu() of the kernel, under which packets are handed over. Where that cannot be
+    // had (nohz_full), a packet of this very microsecond may slip through.
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    let now = Timestamp::now();
+    attach(socket, program)?;
+    Ok(now)
+}
+
+/// `SO_ATTACH_FILTER` of socket(7).
+fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    const { assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>()) };
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();
+    let program = libc::sock_fprog { len, filter };
+    // SAFETY: the kernel reads the structure and the instructions, which outlive the call and have
+    // the layout of struct sock_filter.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of_val(&program)).unwrap_or(0),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Packets the kernel dropped on this packet socket since the last call, because its buffer was

@@ -387,7 +387,10 @@ fn a_filter_is_compiled_for_what_comes() {
     let path = fifo(directory.path());
     let source = SourceName::Stream(path.clone());
     let bad = Capture::start_new(spec(directory.path(), source, Some("tcp prot 80")));
-    assert!(matches!(bad, Err(CaptureError::Source(SourceError::Filter(FilterError { .. })))));
+    assert!(matches!(
+        bad,
+        Err(CaptureError::Source(SourceError::Filter(FilterError::Compile { .. })))
+    ));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no ring is left behind");
     let capture = start(directory.path(), &path, Some("less 110"));
     let mut writer = writer(&path);

@@ -15,38 +15,117 @@
 //! it is. On a live interface the kernel takes the outermost tag off before it asks the filter,
 //! so three tags are seen through there.
 
+mod recent;
+mod shift;
+
 use pcap::{Capture, Linktype};
 
 use crate::libpcap::{self, Instruction};
 use crate::linktype::LinkType;
+use crate::source::SourceName;
+use shift::shifted;
 
 /// Longest program the kernel takes: `BPF_MAXINSNS` of `linux/bpf_common.h`.
-const MAX_INSTRUCTIONS: usize = 4096;
+const MAX_IN_KERNEL: usize = 4096;
+
+/// Longest program at all: a fifth of a millisecond for a packet that goes through all of it, and
+/// what libpcap's length field for the kernel holds.
+const MAX_INSTRUCTIONS: usize = 65_535;
 
 /// A compiled filter.
 #[derive(Clone, Debug)]
 pub struct Filter {
     program: Vec<Instruction>,
+    /// For a packet socket, if `program` is too long for one: lets more through.
+    coarse: Option<Vec<Instruction>>,
     expression: String,
 }
 
-/// An expression that does not compile.
+/// An expression that cannot be the filter of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("filter '{expression}' does not compile: {why}")]
-pub struct FilterError {
-    /// The expression.
-    pub expression: String,
-    /// What libpcap says of it.
-    pub why: String,
+pub enum FilterError {
+    /// It does not compile.
+    #[error("filter '{expression}' does not compile: {why}")]
+    Compile {
+        /// The expression.
+        expression: String,
+        /// What libpcap says of it.
+        why: String,
+    },
+    /// It asks for what only the kernel knows of a packet, and the packets are not the kernel's.
+    #[error(
+        "filter '{expression}' is for interfaces only: 'inbound', 'outbound' and 'ifindex' ask \
+         the kernel, and a savefile or stream does not say (leave them out; in packets captured \
+         on 'any' as LINUX_SLL2, link[10] = 4 is outbound and link[4:4] is the interface)"
+    )]
+    KernelOnly {
+        /// The expression.
+        expression: String,
+    },
+}
+
+/// Who runs a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runner {
+    /// A packet socket, where the kernel knows more of a packet than its bytes.
+    Kernel,
+    /// This process, over the bytes of packets.
+    Process,
 }
 
 impl Filter {
-    /// Compiles `expression` for packets of `link_type`; the empty one matches everything.
+    /// Compiles `expression` for packets of `link_type` that are read; the empty one matches
+    /// everything.
     ///
     /// # Errors
-    /// [`FilterError`] with libpcap's words.
+    /// [`FilterError`] with libpcap's words, or because the expression asks for what only the
+    /// kernel knows.
     pub fn compile(expression: &str, link_type: LinkType) -> Result<Self, FilterError> {
-        let error = |why: String| FilterError { expression: expression.to_owned(), why };
+        Self::compile_for(expression, link_type, Runner::Process)
+    }
+
+    /// Compiles `expression` for a packet socket that gives packets of `link_type`.
+    ///
+    /// # Errors
+    /// [`FilterError::Compile`] with libpcap's words.
+    pub fn compile_live(expression: &str, link_type: LinkType) -> Result<Self, FilterError> {
+        Self::compile_for(expression, link_type, Runner::Kernel)
+    }
+
+    /// Whether `expression` can be the filter of a capture of `source`, as well as it can be known
+    /// before the source says what it sends: Ethernet is the likely one.
+    ///
+    /// # Errors
+    /// [`FilterError`].
+    pub fn check(expression: &str, source: &SourceName) -> Result<(), FilterError> {
+        let runner = match source {
+            // A savefile of cooked packets has their direction; it is asked when it is opened.
+            SourceName::Interface(_) | SourceName::File(_) => Runner::Kernel,
+            SourceName::Stream(_) | SourceName::Stdin => Runner::Process,
+        };
+        Self::compile_for(expression, LinkType::ETHERNET, runner).map(|_| ())
+    }
+
+    fn compile_for(
+        expression: &str,
+        link_type: LinkType,
+        runner: Runner,
+    ) -> Result<Self, FilterError> {
+        // A configuration is checked as a whole before its first capture is made.
+        if let Some(filter) = recent::take(expression, link_type, runner) {
+            return Ok(filter);
+        }
+        let filter = Self::compile_anew(expression, link_type, runner)?;
+        recent::keep(&filter, link_type, runner);
+        Ok(filter)
+    }
+
+    fn compile_anew(
+        expression: &str,
+        link_type: LinkType,
+        runner: Runner,
+    ) -> Result<Self, FilterError> {
+        let error = |why: String| FilterError::Compile { expression: expression.to_owned(), why };
         let dead = Capture::dead(Linktype(link_type.to_dlt()))
             .map_err(|problem| error(problem.to_string()))?;
         let compile = |text: &str| {
@@ -55,30 +134,59 @@ impl Filter {
                 .map_err(|problem| error(explain(&problem)))
         };
         let plain = compile(expression)?;
+        if runner == Runner::Process && plain.iter().any(Instruction::asks_the_kernel) {
+            return Err(FilterError::KernelOnly { expression: expression.to_owned() });
+        }
         // What matches everything needs no look at the EtherType, which a runt does not have.
-        let program = if sees_tags(expression)
+        let is_plain = sees_tags(expression)
             || link_type != LinkType::ETHERNET
-            || expression.trim().is_empty()
-        {
-            plain
+            || expression.trim().is_empty();
+        let tagged = |tags: usize| {
+            // Compiling hundreds of ports takes seconds; moving what was compiled does not.
+            let moved = shifted(&plain, tags);
+            moved
+                .map_or_else(|| compile(&format!("{}({expression})", "vlan and ".repeat(tags))), Ok)
+        };
+        let (program, coarse) = if is_plain {
+            (plain, None)
         } else {
             // If the expression compiles, so does it behind a tag; should libpcap think otherwise,
             // tags are not seen through.
-            let tagged = compile(&format!("vlan and ({expression})"));
-            let twice = compile(&format!("vlan and vlan and ({expression})"));
-            match (tagged, twice) {
-                (Ok(tagged), Ok(twice)) => choose(&plain, &tagged, &twice),
-                _ => plain,
+            match (tagged(1), tagged(2)) {
+                (Ok(once), Ok(twice)) => {
+                    let all = choose(&plain, &once, &twice);
+                    let coarse = (all.len() > MAX_IN_KERNEL).then(|| {
+                        let any = [Instruction::returning(u32::MAX)];
+                        choose(&plain, &any, &any)
+                    });
+                    (all, coarse)
+                }
+                _ => (plain, None),
             }
         };
-        Self::checked(program, expression)
-            .ok_or_else(|| error("the program is too long".to_owned()))
+        let filter = Self::checked(program, expression);
+        let filter = filter.ok_or_else(|| error("the program is too long".to_owned()))?;
+        let coarse = coarse.filter(|coarse| coarse.len() <= MAX_IN_KERNEL);
+        Ok(Self { coarse, ..filter })
     }
 
     /// The program of an expression compiled elsewhere, for a live capture's own link type.
     pub(crate) fn checked(program: Vec<Instruction>, expression: &str) -> Option<Self> {
-        (program.len() <= MAX_INSTRUCTIONS && libpcap::is_valid(&program))
-            .then(|| Self { program, expression: expression.to_owned() })
+        (program.len() <= MAX_INSTRUCTIONS && libpcap::is_valid(&program)).then(|| Self {
+            program,
+            coarse: None,
+            expression: expression.to_owned(),
+        })
+    }
+
+    /// Whether only the kernel can run it.
+    pub(crate) fn asks_the_kernel(&self) -> bool {
+        self.program.iter().any(Instruction::asks_the_kernel)
+    }
+
+    /// Whether what passes [`Filter::program`] is to be put before [`Filter::matches`].
+    pub(crate) fn is_coarse(&self) -> bool {
+        self.coarse.is_some()
     }
 
     /// The expression it was compiled from.
@@ -93,11 +201,12 @@ impl Filter {
         libpcap::matches(&self.program, original_len, data)
     }
 
-    /// The program, with `snaplen` as the number of bytes to keep of a packet that matches.
+    /// The program for a packet socket, with `snaplen` as the number of bytes to keep of a packet
+    /// that matches.
     pub(crate) fn program(&self, snaplen: u32) -> Vec<Instruction> {
-        let mut program = self.program.clone();
+        let mut program = self.coarse.as_ref().unwrap_or(&self.program).clone();
         for instruction in &mut program {
-            if instruction.code == RETURN_CONSTANT && instruction.operand != 0 {
+            if instruction.code == libpcap::RETURN_CONSTANT && instruction.operand != 0 {
                 instruction.operand = snaplen;
             }
         }
@@ -135,9 +244,6 @@ const LOAD_HALF: u16 = 0x28;
 const JUMP_IF_EQUAL: u16 = 0x15;
 /// `ja k`
 const JUMP: u16 = 0x05;
-/// `ret #k`
-const RETURN_CONSTANT: u16 = 0x06;
-
 /// EtherTypes of VLAN tags: 802.1Q, 802.1ad, and what QinQ used before it.
 const TAGS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
 
@@ -273,9 +379,44 @@ mod tests {
         let returns: Vec<u32> = filter
             .program(96)
             .iter()
-            .filter(|instruction| instruction.code == RETURN_CONSTANT)
+            .filter(|instruction| instruction.code == libpcap::RETURN_CONSTANT)
             .map(|instruction| instruction.operand)
             .collect();
         assert!(returns.contains(&96) && returns.iter().all(|value| [0, 96].contains(value)));
+    }
+
+    #[test]
+    fn what_only_the_kernel_knows_is_refused_for_packets_that_are_read() {
+        let stdin = SourceName::Stdin;
+        for expression in ["inbound", "outbound", "not inbound", "ifindex 2", "tcp and outbound"] {
+            let error = Filter::compile(expression, LinkType::ETHERNET).unwrap_err();
+            assert!(matches!(error, FilterError::KernelOnly { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("'{expression}' is for interfaces only")));
+            assert_eq!(Filter::check(expression, &stdin), Err(error));
+            let live = Filter::compile_live(expression, LinkType::ETHERNET).unwrap();
+            assert!(live.asks_the_kernel());
+            assert_eq!(Filter::check(expression, &SourceName::parse("eth0")), Ok(()));
+        }
+        // Cooked packets have it in themselves.
+        assert!(Filter::compile("outbound", LinkType::LINUX_SLL2).is_ok());
+        assert!(Filter::compile("inbound", LinkType::LINUX_SLL).is_ok());
+        assert_eq!(Filter::check("tcp port 80", &stdin), Ok(()));
+    }
+
+    #[test]
+    fn hundreds_of_ports_are_a_filter() {
+        let ports: Vec<String> = (1..=300).map(|port| format!("tcp port {}", port * 7)).collect();
+        let filter = Filter::compile(&ports.join(" or "), LinkType::ETHERNET).unwrap();
+        for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
+            assert!(filter.matches(60, &frame(tags, 70)));
+            assert!(!filter.matches(60, &frame(tags, 71)));
+        }
+        // What is too long for the kernel lets tagged frames through, and no others.
+        assert!(filter.is_coarse() && filter.program(96).len() <= MAX_IN_KERNEL);
+        let coarse = filter.program(96);
+        assert!(libpcap::is_valid(&coarse));
+        assert!(libpcap::matches(&coarse, 60, &frame(&[], 70)));
+        assert!(!libpcap::matches(&coarse, 60, &frame(&[], 71)));
+        assert!(libpcap::matches(&coarse, 60, &frame(&[0x8100], 71)));
     }
 }

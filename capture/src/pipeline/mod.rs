@@ -17,7 +17,6 @@ pub use rate::Rate;
 
 use crate::filter::Filter;
 use crate::flow::{self, Flows};
-use crate::linktype::LinkType;
 use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
 use crate::savefile::{OpenError, Probe, Savefile};
 use crate::source::{SourceError, SourceName};
@@ -311,7 +310,7 @@ impl Capture {
             Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
                 // As well as it can be known before the interface says what it sends.
                 if let Some(expression) = spec.expression() {
-                    Filter::compile(expression, LinkType::ETHERNET)?;
+                    Filter::check(expression, &spec.source)?;
                 }
                 (None, Some(lack))
             }

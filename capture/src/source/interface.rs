@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
 
 use super::{ANY, Control, Ended, SourceError};
-use crate::filter::{Filter, explain, sees_tags};
+use crate::filter::{Filter, FilterError, explain, sees_tags};
 use crate::libpcap;
 use crate::linktype::LinkType;
 use crate::ring::{Append, Writer};
@@ -58,6 +58,8 @@ pub struct Live {
     name: String,
     link_type: LinkType,
     snaplen: u32,
+    /// A filter that is too long for the kernel, which lets more through.
+    fine: Option<Filter>,
     /// When the filter was in place, for as long as it matters. The socket has packets from before,
     /// and none of a moment in which libpcap lets nothing through: they would be a loss that nobody
     /// counts.
@@ -121,26 +123,23 @@ impl Live {
         let compiled = if sees_tags(expression) {
             // Compiled for this socket: on a live one libpcap asks the kernel for the tag that was
             // taken off the packet.
-            let program =
-                capture.compile(expression, true).map_err(|error| crate::filter::FilterError {
-                    expression: expression.to_owned(),
-                    why: explain(&error),
-                })?;
+            let program = capture.compile(expression, true).map_err(|error| {
+                FilterError::Compile { expression: expression.to_owned(), why: explain(&error) }
+            })?;
             Filter::checked(libpcap::instructions(&program), expression).ok_or_else(|| {
                 SourceError::Libpcap { name: name.to_owned(), why: "filter too long".to_owned() }
             })?
         } else {
-            Filter::compile(expression, link_type)?
+            Filter::compile_live(expression, link_type)?
         };
-        libpcap::set_filter(&capture, &compiled.program(snaplen))
-            .map_err(|why| SourceError::Libpcap { name: name.to_owned(), why })?;
-        let begun = Some((Timestamp::now(), Instant::now()));
+        let begun = Some((set_filter(&capture, &compiled, snaplen, name)?, Instant::now()));
         let capture = capture.setnonblock().map_err(|error| libpcap_error(&error))?;
         let mut live = Self {
             capture,
             name: name.to_owned(),
             link_type,
             snaplen,
+            fine: compiled.is_coarse().then_some(compiled),
             begun,
             interface_drops: interface_drops(name),
             statistics_read: Instant::now(),
@@ -212,7 +211,9 @@ impl Live {
                 .wrapping_mul(1_000_000_000)
                 .wrapping_add(time.tv_usec.unsigned_abs());
             let time = Timestamp::from_nanoseconds(nanoseconds);
-            if time < begun {
+            let is_wanted =
+                self.fine.as_ref().is_none_or(|fine| fine.matches(packet.header.len, packet.data));
+            if time < begun || !is_wanted {
                 return;
             }
             let data = packet.data.get(..snaplen).unwrap_or(packet.data);
@@ -247,6 +248,24 @@ impl Live {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         wait_for(self.capture.as_fd(), control, timeout);
     }
+}
+
+/// Puts a filter on a socket that has been open for a while; returns from when on all packets have
+/// passed it.
+fn set_filter(
+    capture: &Capture<Active>,
+    filter: &Filter,
+    snaplen: u32,
+    name: &str,
+) -> Result<Timestamp, SourceError> {
+    let program = filter.program(snaplen);
+    let refused = |why: String| SourceError::Libpcap { name: name.to_owned(), why };
+    if filter.asks_the_kernel() {
+        return libpcap::set_kernel_filter(capture.as_fd(), &program)
+            .map_err(|error| refused(format!("the kernel does not take the filter: {error}")));
+    }
+    libpcap::set_filter(capture, &program).map_err(refused)?;
+    Ok(Timestamp::now())
 }
 
 /// Waits until `source` is readable, an order has come, or the time is over.

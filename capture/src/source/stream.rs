@@ -35,7 +35,8 @@ pub struct Stream {
     /// Whether another writer may come after the last has left.
     endless: bool,
     filter: Option<String>,
-    compiled: Option<Filter>,
+    /// For packets of this link type: what was sent last, or is likely.
+    compiled: Option<(LinkType, Filter)>,
     snaplen: u32,
     reader: Reader,
     /// What is read is not stored.
@@ -87,15 +88,18 @@ impl Stream {
     ) -> Result<Self, SourceError> {
         // Whether it compiles is best known now; what it compiles to depends on the link type,
         // which is not known yet. Ethernet is the likely one.
-        if let Some(expression) = filter {
-            Filter::compile(expression, LinkType::ETHERNET)?;
-        }
+        let compiled = match filter {
+            Some(expression) => {
+                Some((LinkType::ETHERNET, Filter::compile(expression, LinkType::ETHERNET)?))
+            }
+            None => None,
+        };
         Ok(Self {
             input,
             name,
             endless,
             filter: filter.map(str::to_owned),
-            compiled: None,
+            compiled,
             snaplen,
             reader: Reader::new(),
             paused: false,
@@ -230,10 +234,12 @@ impl Stream {
                             sent: header.link_type,
                         });
                     }
-                    self.compiled = match &self.filter {
-                        Some(expression) => Some(Filter::compile(expression, header.link_type)?),
-                        None => None,
-                    };
+                    if let Some(expression) = &self.filter
+                        && let sent = header.link_type
+                        && self.compiled.as_ref().is_none_or(|(known, _)| *known != sent)
+                    {
+                        self.compiled = Some((sent, Filter::compile(expression, sent)?));
+                    }
                     trouble(None);
                     self.told = 0;
                 }
@@ -242,7 +248,7 @@ impl Stream {
                     let matches = self
                         .compiled
                         .as_ref()
-                        .is_none_or(|filter| filter.matches(packet.original_len, packet.data));
+                        .is_none_or(|(_, filter)| filter.matches(packet.original_len, packet.data));
                     // A paused stream is read to stay in step with it.
                     if matches && !self.paused {
                         // Oversize packets are counted by the ring.

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use capture::filter::Filter;
 use capture::flow;
-use capture::linktype::LinkType;
 use capture::pipeline::{Spec, is_alias};
 use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
@@ -315,7 +314,7 @@ impl Reader<'_> {
         }
         if let Some(filter) = &raw.filter {
             // As well as it can be known before the source says what it sends.
-            Filter::compile(filter.get_ref(), LinkType::ETHERNET)
+            Filter::check(filter.get_ref(), &named)
                 .map_err(|error| self.wrong(filter, error.to_string()))?;
         }
         let filter = raw.filter.as_ref().map(|filter| filter.get_ref().as_str());

@@ -1,8 +1,10 @@
 //! Filters, also behind VLAN tags, and the snaplen.
 
 use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 
-use pcapfs_tests::savefile::{Format, check_prefix, timestamp};
+use pcapfs_tests::savefile::{Format, check_prefix, numbered, timestamp};
 use pcapfs_tests::{ALIAS, Fifo, Mount, Net, frame, python, run, skip_unless};
 use tempfile::TempDir;
 
@@ -166,4 +168,60 @@ fn tagged_frames_match_in_savefiles_and_streams() {
     let others: Vec<Vec<u8>> =
         all.iter().filter(|frame| !wanted.contains(frame)).cloned().collect();
     assert_eq!(frames(&not.read("replay.pcap")), others);
+}
+
+#[test]
+fn what_only_the_kernel_knows_is_refused_off_an_interface() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.pcap");
+    fs::write(&path, numbered(Format::default(), 5, 60)).unwrap();
+    let fifo = Fifo::new();
+    let configuration = folder.path().join("pcapfs.toml");
+    let text =
+        format!("[[capture]]\nsource = \"file:{}\"\nfilter = \"not inbound\"\n", path.display());
+    fs::write(&configuration, text).unwrap();
+    fs::set_permissions(&configuration, PermissionsExt::from_mode(0o600)).unwrap();
+    let mounts = [
+        Mount::new().arg("-r").arg(&path).args(["-f", "inbound"]),
+        Mount::new().capture(ALIAS, &format!("file:{} ifindex 2", path.display())),
+        Mount::new().capture(ALIAS, &format!("{} outbound", fifo.source())),
+        Mount::new().stdin(File::open(&path).unwrap()).capture(ALIAS, "- tcp and not outbound"),
+        Mount::new().arg("--config").arg(&configuration),
+    ];
+    for mount in mounts {
+        let refused = mount.try_start().unwrap_err();
+        assert!(!refused.status.success() && !refused.left_mounted, "{refused:?}");
+        assert!(refused.stderr.contains("is for interfaces only"), "{refused:?}");
+    }
+}
+
+#[test]
+fn the_direction_of_packets_is_known_from_the_first_one_on() {
+    skip_unless!(root);
+    let net = Net::new();
+    let daemon = Mount::new()
+        .inside(&net.a)
+        .capture("in", "wire-a inbound and udp")
+        .capture("out", "wire-a outbound and udp")
+        .capture("tagged", "wire-a inbound and udp or vlan")
+        .capture("all", "wire-a udp")
+        .start();
+    for alias in ["in", "out", "tagged", "all"] {
+        daemon.wait_state(alias, "running");
+    }
+    net.sender(100).send(3);
+    for alias in ["all", "in", "tagged"] {
+        daemon.wait_stored(alias, 3);
+    }
+    net.a.run(|| {
+        let socket = UdpSocket::bind((Net::ADDRESS, 0)).unwrap();
+        for _ in 0..2 {
+            socket.send_to(b"x", (Net::PEER_ADDRESS, 9)).unwrap();
+        }
+    });
+    for (alias, count) in [("all", 5), ("out", 2), ("in", 3), ("tagged", 3)] {
+        daemon.wait_stored(alias, count);
+        assert_eq!(daemon.count(alias, "/packets/seen"), count, "{alias}");
+    }
 }

@@ -1,0 +1,51 @@
+//! The long filters that were compiled last: compiling hundreds of ports takes seconds, and whoever
+//! checks a filter is likely to use it next.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Filter, Runner};
+use crate::linktype::LinkType;
+
+/// Bytes of the shortest expression that may take long.
+const LONG: usize = 256;
+
+/// How long one is kept: a host's name may come to mean another address.
+const AGE: Duration = Duration::from_secs(60);
+
+/// How many are kept: programs of up to half a megabyte each.
+const COUNT: usize = 8;
+
+static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
+
+struct Recent {
+    filter: Filter,
+    link_type: LinkType,
+    runner: Runner,
+    at: Instant,
+}
+
+/// The filter of an expression that was compiled a moment ago.
+pub(super) fn take(expression: &str, link_type: LinkType, runner: Runner) -> Option<Filter> {
+    if expression.len() < LONG {
+        return None;
+    }
+    let mut recent = RECENT.lock();
+    recent.retain(|one| one.at.elapsed() < AGE);
+    let is_it = |one: &&Recent| {
+        one.filter.expression == expression && one.link_type == link_type && one.runner == runner
+    };
+    recent.iter().find(is_it).map(|one| one.filter.clone())
+}
+
+/// Keeps a filter for a moment, if it may have taken long.
+pub(super) fn keep(filter: &Filter, link_type: LinkType, runner: Runner) {
+    if filter.expression.len() < LONG {
+        return;
+    }
+    let mut recent = RECENT.lock();
+    recent.truncate(COUNT - 1);
+    recent.push_front(Recent { filter: filter.clone(), link_type, runner, at: Instant::now() });
+}
