@@ -147,7 +147,11 @@ struct Tunneled {
 #[derive(Clone, Debug, Serialize)]
 struct Tls {
     sni: Option<String>,
+    /// By the client; `None` if its hello was not captured.
+    alpn_offered: Option<Vec<String>>,
+    /// By the server, which TLS 1.3 hides.
     alpn: Option<String>,
+    /// By the server.
     version: Option<String>,
 }
 
@@ -252,13 +256,11 @@ fn side(flow: &Flow, direction: Direction) -> Side {
 
 fn tls(hellos: &TlsHellos) -> Tls {
     let (client, server) = (hellos.client.as_ref(), hellos.server.as_ref());
-    let chosen = server.and_then(|hello| hello.alpn.clone());
-    let version = server.map(|hello| hello.version).or_else(|| client.map(|hello| hello.version));
     Tls {
         sni: client.and_then(|hello| hello.server_name.clone()),
-        // What TLS 1.3 chose is not to be seen: then what the client likes best.
-        alpn: chosen.or_else(|| client.and_then(|hello| hello.alpn.first().cloned())),
-        version: version.map(|version| version.to_string()),
+        alpn_offered: client.map(|hello| hello.alpn.clone()),
+        alpn: server.and_then(|hello| hello.alpn.clone()),
+        version: server.map(|hello| hello.version.to_string()),
     }
 }
 

@@ -14,7 +14,9 @@ fn client_hello(name: &[u8]) -> Vec<u8> {
         [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat()
     };
     let names = len16(&[&[0][..], &len16(name)].concat());
-    let extensions = len16(&[&[0, 0][..], &len16(&names)].concat());
+    let protocols = len16(b"\x02h2\x08http/1.1");
+    let extensions = [&[0, 0][..], &len16(&names), &[0, 16], &len16(&protocols)].concat();
+    let extensions = len16(&extensions);
     let fixed = [&[3, 3][..], &[0x55; 32], &[0], &[0, 2, 0xc0, 0x2f], &[1, 0]].concat();
     let body = [fixed, extensions].concat();
     let message = [&[1, 0][..], &len16(&body)].concat();
@@ -54,6 +56,38 @@ fn transactions(log: &[Value]) -> Vec<(u64, String, String, u64)> {
 
 fn transaction(index: u64, method: &str, target: &str) -> (u64, String, String, u64) {
     (index, method.into(), target.into(), 200)
+}
+
+/// A `ServerHello` of TLS 1.2 with this in its list of extensions.
+fn server_hello(extensions: &[u8]) -> Vec<u8> {
+    let len16 = |content: &[u8]| {
+        [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat()
+    };
+    let body = [&[3, 3][..], &[0x55; 32], &[0, 0xc0, 0x2f, 0], &len16(extensions)].concat();
+    let message = [&[2, 0][..], &len16(&body)].concat();
+    [&[22, 3, 3][..], &len16(&message)].concat()
+}
+
+#[test]
+fn what_a_client_offers_is_not_what_the_server_chose() {
+    let hello = client_hello(b"far.example");
+    let chosen = server_hello(&[0, 16, 0, 5, 0, 3, 2, b'h', b'2']);
+    for (server, alpn) in [(server_hello(&[]), Value::Null), (chosen, json!("h2"))] {
+        let (_, meta) = said(&[(CLIENT, &hello, 1_000), (SERVER, &server, 1_000)]);
+        let expected = json!({
+            "sni": "far.example",
+            "alpn_offered": ["h2", "http/1.1"],
+            "alpn": alpn,
+            "version": "TLS 1.2",
+        });
+        assert_eq!(meta["tls"], expected);
+        let (_, meta) = said(&[(SERVER, &server, 1_000)]);
+        let expected =
+            json!({ "sni": null, "alpn_offered": null, "alpn": alpn, "version": "TLS 1.2" });
+        assert_eq!(meta["tls"], expected, "the client's hello was not captured");
+    }
+    let (_, meta) = said(&[(CLIENT, &hello, 1_000)]);
+    assert_eq!((&meta["tls"]["alpn"], &meta["tls"]["version"]), (&Value::Null, &Value::Null));
 }
 
 #[test]

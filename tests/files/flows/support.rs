@@ -188,7 +188,12 @@ pub(crate) fn is_meta(meta: &Value) {
         }
     }
     if !meta["tls"].is_null() {
-        let fields = [("sni", "text|null"), ("alpn", "text|null"), ("version", "text|null")];
+        let fields = [
+            ("sni", "text|null"),
+            ("alpn_offered", "list|null"),
+            ("alpn", "text|null"),
+            ("version", "text|null"),
+        ];
         has_fields(&meta["tls"], &fields);
     }
     if !meta["http"].is_null() {
