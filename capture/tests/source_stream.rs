@@ -43,6 +43,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         source,
         filter: filter.map(str::to_owned),
         snaplen: 262_144,
+        promiscuous: true,
         precision: capture::time::Precision::Nano,
         ring_size: 4 << 20,
         ring_dir: directory.to_owned(),

@@ -39,6 +39,8 @@ pub struct Spec {
     pub filter: Option<String>,
     /// Most bytes kept of one packet.
     pub snaplen: u32,
+    /// Have an interface receive frames that are for other stations too.
+    pub promiscuous: bool,
     /// Resolution of the time stamps that are stored; savefiles have their own.
     pub precision: Precision,
     /// Bytes of packets to retain; savefiles retain all they have.
@@ -56,6 +58,7 @@ impl Spec {
         self.source == other.source
             && self.expression() == other.expression()
             && self.snaplen == other.snaplen
+            && self.promiscuous == other.promiscuous
             && self.precision == other.precision
     }
 

@@ -12,7 +12,7 @@ use super::{CaptureError, Shared, Spec, State};
 use crate::linktype::LinkType;
 use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
-use crate::source::{Control, Ended, Live, STOPPED, SourceError, SourceName, Stream};
+use crate::source::{Control, Ended, Live, LiveOptions, STOPPED, SourceError, SourceName, Stream};
 use crate::store::Store;
 use crate::time::Timestamp;
 
@@ -33,7 +33,10 @@ impl Feed {
     pub(super) fn open(spec: &Spec) -> Result<Self, SourceError> {
         let filter = spec.expression();
         Ok(match &spec.source {
-            SourceName::Interface(name) => Self::Live(Live::open(name, filter, spec.snaplen)?),
+            SourceName::Interface(name) => {
+                let Spec { snaplen, promiscuous, .. } = *spec;
+                Self::Live(Live::open(name, filter, LiveOptions { snaplen, promiscuous })?)
+            }
             SourceName::Stream(path) => {
                 Self::Stream(Box::new(Stream::fifo(path, filter, spec.snaplen)?))
             }

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
 
@@ -77,28 +78,39 @@ impl std::fmt::Debug for Live {
     }
 }
 
+/// How an interface is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// Most bytes kept of one packet.
+    pub snaplen: u32,
+    /// Also receive frames that are for other stations. [`ANY`] and devices that are no network
+    /// interfaces know nothing of it.
+    pub promiscuous: bool,
+}
+
 impl Live {
     /// Opens an interface, or [`ANY`], and starts receiving what passes `filter`.
     ///
+    /// `name` may be an alternative name of the interface, or a device of libpcap's such as
+    /// `nflog:5`.
+    ///
     /// # Errors
     /// [`SourceError`]; nothing stays open.
-    pub fn open(name: &str, filter: Option<&str>, snaplen: u32) -> Result<Self, SourceError> {
+    pub fn open(
+        name: &str,
+        filter: Option<&str>,
+        options: LiveOptions,
+    ) -> Result<Self, SourceError> {
+        let LiveOptions { snaplen, promiscuous } = options;
+        let real = real_name(name)?;
+        let name = real.as_str();
         let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
             name: name.to_owned(),
             why: explain(error),
         };
-        if name != ANY {
-            let names = names();
-            if !names.iter().any(|known| known == name) {
-                return Err(SourceError::NoInterface {
-                    name: name.to_owned(),
-                    have: names.join(", "),
-                });
-            }
-        }
         let inactive = Capture::from_device(name)
             .map_err(|error| libpcap_error(&error))?
-            .promisc(name != ANY)
+            .promisc(promiscuous && name != ANY)
             .snaplen(i32::try_from(snaplen).unwrap_or(i32::MAX))
             .timeout(BLOCK_TIMEOUT_MS)
             .buffer_size(KERNEL_BUFFER)
@@ -198,6 +210,10 @@ impl Live {
 
     /// Takes what the kernel has handed over, up to a batch, and publishes it.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
+        // Of its netlink sockets, libpcap 1.10 takes "nothing there" for an error.
+        if is_device(&self.name) && !is_readable(self.capture.as_fd()) {
+            return Ok(0);
+        }
         let snaplen = self.snaplen as usize;
         self.begun = self.begun.filter(|(_, at)| at.elapsed() < STARTING);
         let begun = self.begun.map_or_else(Timestamp::default, |(time, _)| time);
@@ -276,6 +292,34 @@ pub(super) fn wait_for(source: BorrowedFd<'_>, control: &Control, timeout: PollT
     let _ = poll(&mut fds, timeout);
     if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {
         control.acknowledge();
+    }
+}
+
+/// Names with which libpcap's devices begin that are no network interfaces.
+const DEVICES: [&str; 4] = ["nflog", "usbmon", "bluetooth", "dbus-"];
+
+fn is_device(name: &str) -> bool {
+    DEVICES.iter().any(|device| name.starts_with(device))
+}
+
+fn is_readable(source: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(source, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// The name under which the kernel and sysfs know an interface that may have been given by one of
+/// its alternative names (`ip link property add dev eth0 altname lan`).
+fn real_name(name: &str) -> Result<String, SourceError> {
+    let names = names();
+    let is_known = name == ANY || names.iter().any(|known| known == name);
+    if is_known || is_device(name) {
+        return Ok(name.to_owned());
+    }
+    // The kernel finds an interface by any of its names, and tells the real one.
+    let real = if_nametoindex(name).and_then(if_indextoname);
+    match real.map(|real| real.to_string_lossy().into_owned()) {
+        Ok(real) => Ok(real),
+        Err(_) => Err(SourceError::no_interface(name, &names)),
     }
 }
 

@@ -9,13 +9,13 @@ mod stream;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-pub use interface::{InterfaceInfo, Live, interfaces};
+pub use interface::{InterfaceInfo, Live, LiveOptions, interfaces};
 pub use stream::Stream;
 
 use crate::filter::FilterError;
@@ -94,12 +94,12 @@ impl std::fmt::Display for SourceName {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// There is no interface of this name.
-    #[error("{name}: no such interface (have: {have})")]
+    #[error("{name}: no such interface ({advice})")]
     NoInterface {
         /// The name asked for.
         name: String,
-        /// The names there are, with commas.
-        have: String,
+        /// The names there are, or what the name may mean instead.
+        advice: String,
     },
     /// The process may not open a packet socket.
     #[error("{name}: no permission to capture (run as root, or give the program CAP_NET_RAW)")]
@@ -169,6 +169,12 @@ pub enum SourceError {
         /// The path.
         path: PathBuf,
     },
+    /// A path at which there is nothing.
+    #[error("{path}: no such FIFO (make one with: mkfifo {path})", path = .path.display())]
+    NoFifo {
+        /// The path.
+        path: PathBuf,
+    },
     /// The system refused.
     #[error("{name}: {error}")]
     System {
@@ -177,6 +183,27 @@ pub enum SourceError {
         /// What it said.
         error: io::Error,
     },
+}
+
+impl SourceError {
+    /// There is no interface of this name; these there are.
+    fn no_interface(name: &str, have: &[String]) -> Self {
+        let have = have.join(", ");
+        let kind = name.split_once(':').map(|(kind, _)| kind);
+        let advice = match kind {
+            Some(kind) if !kind.contains('/') => format!(
+                "'{kind}:' is no kind of source either: a source is an interface, any, file:PATH, \
+                 stream:PATH or -; have: {have}"
+            ),
+            _ if name.contains('/') || Path::new(name).exists() => {
+                let whole = std::path::absolute(name).unwrap_or_else(|_| name.into());
+                let path = whole.display();
+                format!("a savefile is written file:{path}, a FIFO stream:{path}; have: {have}")
+            }
+            _ => format!("have: {have}"),
+        };
+        Self::NoInterface { name: name.to_owned(), advice }
+    }
 }
 
 /// How a source that ran without an error ended.
@@ -278,6 +305,23 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_interface_may_be_something_else() {
+        let have = ["lo".to_owned(), "eth0".to_owned()];
+        for (name, parts) in [
+            ("eth9", &["eth9: no such interface (have: lo, eth0)"][..]),
+            ("/tmp/x.pcap", &["file:/tmp/x.pcap", "stream:/tmp/x.pcap", "have: lo"]),
+            ("Cargo.toml", &["file:/", "/Cargo.toml"]),
+            ("ssh:host", &["'ssh:' is no kind of source", "file:PATH", "stream:PATH"]),
+            ("pipe:/x", &["'pipe:' is no kind of source"]),
+        ] {
+            let text = SourceError::no_interface(name, &have).to_string();
+            for part in parts {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+        }
+    }
 
     #[test]
     fn sources_are_read_as_they_are_written() {

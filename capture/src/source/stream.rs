@@ -51,11 +51,15 @@ impl Stream {
     /// Opens a FIFO. There need be no writer.
     ///
     /// # Errors
-    /// [`SourceError::NotAFifo`] and [`SourceError::System`].
+    /// [`SourceError::NoFifo`], [`SourceError::NotAFifo`] and [`SourceError::System`].
     pub fn fifo(path: &Path, filter: Option<&str>, snaplen: u32) -> Result<Self, SourceError> {
         let name = path.display().to_string();
         let system = |error| SourceError::System { name: name.clone(), error };
-        if !std::fs::metadata(path).map_err(system)?.file_type().is_fifo() {
+        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SourceError::NoFifo { path: path.to_owned() },
+            _ => system(error),
+        })?;
+        if !metadata.file_type().is_fifo() {
             return Err(SourceError::NotAFifo { path: path.to_owned() });
         }
         let input = OpenOptions::new()

@@ -95,6 +95,28 @@ pub(crate) struct Init {
     /// Name of the capture [default: the interface's name]
     #[arg(long)]
     pub(crate) alias: Option<String>,
+
+    /// Bytes of packets to keep, with K, M or G [default: as the daemon's --ring]
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse,
+          allow_hyphen_values = true)]
+    pub(crate) ring: Option<u64>,
+
+    /// Maximum number of bytes to keep of one packet [default: as the daemon's --snaplen]
+    #[arg(long, value_name = "BYTES", value_parser = |text: &str| number(text, 1..=262_144),
+          allow_negative_numbers = true)]
+    pub(crate) snaplen: Option<u32>,
+
+    /// Group that may read the capture; you must be in it [default: as the daemon's --group]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+
+    /// Permission bits of the capture, such as 0750 [default: as the daemon's --mode]
+    #[arg(long, value_name = "BITS", value_parser = mode)]
+    pub(crate) mode: Option<u32>,
+
+    /// Do not set the interface to promiscuous mode
+    #[arg(long)]
+    pub(crate) no_promiscuous: bool,
 }
 
 /// Which captures an order is for.
@@ -240,6 +262,11 @@ pub(crate) struct Mount {
     #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
           value_parser = |text: &str| number(text, 1..=262_144), allow_negative_numbers = true)]
     pub(crate) snaplen: u32,
+
+    /// Receive only frames for this machine, and those that every station receives: do not set
+    /// interfaces to promiscuous mode
+    #[arg(long)]
+    pub(crate) no_promiscuous: bool,
 
     /// Most memory for the flows of each capture, with K, M or G [default: an eighth of all]
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse,

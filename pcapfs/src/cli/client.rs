@@ -143,6 +143,8 @@ pub(super) fn failure(status: Status) -> Failure {
 /// Refuses a capture of another machine.
 pub(super) fn check_local(word: &str) -> Result<(), Failure> {
     let remote = word.split_once(':').map(|(remote, _)| remote);
+    // A device of libpcap's.
+    let remote = remote.filter(|remote| *remote != "nflog");
     match remote {
         Some(remote) if !remote.is_empty() => Err(Failure::Argument(format!(
             "{word}: there are no remotes yet; log in to {remote}, and use pcapfs there"

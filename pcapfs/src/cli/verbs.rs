@@ -14,7 +14,7 @@ use crate::daemon::{self, Failure};
 
 /// `pcapfs init`: prints number and alias.
 pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
-    let Init { interface, filter, alias } = init;
+    let Init { interface, filter, alias, ring, snaplen, group, mode, no_promiscuous } = init;
     if interface.starts_with("file:") || interface.starts_with("stream:") || interface == "-" {
         return Err(Failure::Argument(format!(
             "{interface}: not an interface (savefiles and FIFOs are for pcapfs mount, or the \
@@ -31,6 +31,11 @@ pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
         interface: interface.clone(),
         filter: filter.join(" "),
         alias: alias.clone().unwrap_or_default(),
+        ring: *ring,
+        snaplen: *snaplen,
+        group: group.clone(),
+        mode: *mode,
+        promiscuous: no_promiscuous.then_some(false),
     };
     let answer = client::with(daemon, |mut client| async move {
         client.init(request).await.map_err(client::failure)

@@ -214,6 +214,9 @@ impl Reader<'_> {
                 self.wrong(snaplen, format!("snaplen: {given} is not in 1 to {MAX_SNAPLEN}"))
             })?;
         }
+        if let Some(promiscuous) = &raw.promiscuous {
+            settings.promiscuous = *promiscuous.get_ref();
+        }
         if let Some(ring) = &raw.ring {
             settings.ring = ring.get_ref().0;
         }

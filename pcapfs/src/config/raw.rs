@@ -30,6 +30,7 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
     pub(super) snaplen: Option<Spanned<Size>>,
+    pub(super) promiscuous: Option<Spanned<bool>>,
     pub(super) ring: Option<Spanned<Size>>,
     pub(super) precision: Option<Spanned<PrecisionWord>>,
     pub(super) owner: Option<Spanned<Id>>,
@@ -50,6 +51,7 @@ pub(super) struct Capture {
     pub(super) filter: Option<Spanned<String>>,
     // The fields of `Settings`; serde's flatten does not go with deny_unknown_fields.
     snaplen: Option<Spanned<Size>>,
+    promiscuous: Option<Spanned<bool>>,
     ring: Option<Spanned<Size>>,
     precision: Option<Spanned<PrecisionWord>>,
     owner: Option<Spanned<Id>>,
@@ -67,6 +69,7 @@ impl Capture {
         let one = self.clone();
         Settings {
             snaplen: one.snaplen,
+            promiscuous: one.promiscuous,
             ring: one.ring,
             precision: one.precision,
             owner: one.owner,
@@ -87,7 +90,7 @@ mod tests {
     #[test]
     fn a_capture_can_say_all_there_are_defaults_for() {
         // One key of `Settings` that `Capture` does not know would be an unknown one there.
-        let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
+        let text = "snaplen = 1\npromiscuous = false\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
                     flow_memory = 6\nmax_flows = 7\ntunnels = true\noverlap = \"last\"\n";
         let plain: Settings = toml::from_str(text).unwrap();
         let capture: Capture = toml::from_str(text).unwrap();

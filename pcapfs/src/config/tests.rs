@@ -8,6 +8,7 @@ use super::*;
 fn base() -> Settings {
     Settings {
         snaplen: 262_144,
+        promiscuous: true,
         precision: Precision::Nano,
         ring: 64 << 20,
         flows: flow::Options::default(),
@@ -26,7 +27,7 @@ fn everything_can_be_said() {
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
          [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
-         snaplen = 100\nring = 1048576\nprecision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
+         snaplen = 100\npromiscuous = false\nring = 1048576\nprecision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
          mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\noverlap = \"last\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
     )
@@ -37,12 +38,13 @@ fn everything_can_be_said() {
     let spec = &web.spec;
     assert_eq!((spec.alias.as_str(), spec.filter.as_deref()), ("web", Some("tcp port 80")));
     assert_eq!((spec.snaplen, spec.ring_size), (100, 1 << 20));
+    assert!(!spec.promiscuous && any.spec.promiscuous);
     assert_eq!((spec.precision, &spec.ring_dir), (Precision::Micro, &PathBuf::from("/r")));
     assert_eq!(web.permissions, Permissions { uid: 7, gid: 0, mode: 0o770 });
     let limits = spec.flows.limits;
     assert_eq!((limits.flows, limits.open, limits.memory), (100, 100, 8 << 20));
     assert_eq!((spec.flows.outer, spec.flows.policy), (true, Policy::Last));
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 21));
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 22));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);

@@ -19,7 +19,7 @@ use super::messages::{self as message, StatusResponse};
 use super::streams::{Bells, Savefile};
 use capture::source::SourceName;
 
-use crate::daemon::registry::{Refusal, Registry};
+use crate::daemon::registry::{InitOrder, Refusal, Registry};
 use crate::fs::captures::Entry;
 use crate::fs::file::Opener;
 use crate::fs::{Asker, Wanted};
@@ -82,9 +82,10 @@ fn refused(refusal: Refusal) -> Status {
     let code = match &refusal {
         Refusal::Denied(_) => Code::PermissionDenied,
         Refusal::NoSuchCapture(_) | Refusal::NothingKept(_) => Code::NotFound,
-        Refusal::BadAlias(_) | Refusal::Reserved(_) | Refusal::NotAnInterface(_) => {
-            Code::InvalidArgument
-        }
+        Refusal::BadAlias(_)
+        | Refusal::Reserved(_)
+        | Refusal::NotAnInterface(_)
+        | Refusal::Wrong(_) => Code::InvalidArgument,
         Refusal::Taken { .. } => Code::AlreadyExists,
         Refusal::Capture(CaptureError::Filter(_)) => Code::InvalidArgument,
         Refusal::Capture(_)
@@ -121,9 +122,19 @@ impl control_server::Control for Service {
         request: Request<message::InitRequest>,
     ) -> Result<Response<message::InitResponse>, Status> {
         let peer = peer(&request)?;
-        let message::InitRequest { interface, filter, alias } = request.into_inner();
+        let asked = request.into_inner();
+        let order = InitOrder {
+            interface: asked.interface,
+            filter: asked.filter,
+            alias: asked.alias,
+            ring: asked.ring,
+            snaplen: asked.snaplen,
+            group: asked.group,
+            mode: asked.mode,
+            promiscuous: asked.promiscuous,
+        };
         let made = carry_out(&self.registry, peer, move |registry, peer| {
-            registry.init(&peer.caller, &interface, &filter, &alias)
+            registry.init(&peer.caller, &order)
         });
         let made = made.await?;
         let alias_of = if made.is_alias { made.entry.alias().to_owned() } else { String::new() };

@@ -90,6 +90,7 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path, has_config: bool) -> Result
 pub(super) fn settings(options: &Mount) -> Result<Settings, String> {
     Ok(Settings {
         snaplen: options.snaplen,
+        promiscuous: !options.no_promiscuous,
         precision: Precision::Nano,
         ring: options.ring,
         flows: flow_options(options)?,
@@ -192,6 +193,7 @@ mod tests {
             fresh: false,
             config: None,
             snaplen: 262_144,
+            no_promiscuous: false,
             flow_memory: None,
             max_flows: 1 << 21,
             no_tunnels: false,

@@ -33,6 +33,7 @@ pub(crate) fn flow_limits(flows: usize, memory: usize) -> flow::Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) snaplen: u32,
+    pub(crate) promiscuous: bool,
     pub(crate) precision: Precision,
     /// Bytes.
     pub(crate) ring: u64,
@@ -48,6 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             snaplen: capture::pipeline::DEFAULT_SNAPLEN,
+            promiscuous: true,
             precision: Precision::Nano,
             ring: DEFAULT_RING,
             flows: flow::Options::default(),
@@ -70,6 +72,7 @@ impl Settings {
             source,
             filter: filter.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
             snaplen: self.snaplen,
+            promiscuous: self.promiscuous,
             precision: self.precision,
             ring_size: self.ring,
             ring_dir: ring_dir.to_owned(),

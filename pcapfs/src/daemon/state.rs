@@ -74,9 +74,16 @@ pub(super) struct Saved {
     pub(super) interface: String,
     pub(super) filter: Option<String>,
     pub(super) snaplen: u32,
+    #[serde(default = "yes")]
+    pub(super) promiscuous: bool,
     pub(super) precision: SavedPrecision,
     pub(super) ring: u64,
     pub(super) permissions: Bits,
+}
+
+/// Files of before there was a choice.
+const fn yes() -> bool {
+    true
 }
 
 /// [`Precision`], in the file.
@@ -334,6 +341,7 @@ mod tests {
             interface: "eth0".to_owned(),
             filter: Some("tcp".to_owned()),
             snaplen: 262_144,
+            promiscuous: true,
             precision: SavedPrecision::Nano,
             ring: 64 << 20,
             permissions: Permissions { uid: 1, gid: 2, mode: 0o750 }.into(),

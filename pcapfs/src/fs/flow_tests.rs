@@ -97,6 +97,7 @@ fn scene() -> (Tree, TempDir) {
         source: SourceName::File(path),
         filter: None,
         snaplen: 262_144,
+        promiscuous: true,
         precision: Precision::Nano,
         ring_size: 0,
         ring_dir: directory.path().to_owned(),

@@ -41,6 +41,7 @@ impl Scene {
             source: SourceName::Stream(path.clone()),
             filter: None,
             snaplen: 262_144,
+            promiscuous: true,
             precision: Precision::Nano,
             ring_size: 512 << 10,
             ring_dir: directory.path().to_owned(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
 
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::check_prefix;
@@ -35,6 +36,44 @@ fn an_interface_by_its_flags_with_filter_and_alias() {
     assert_eq!(status["linktype"], "EN10MB");
     let bytes = fs::read(daemon.path("lan/replay.pcap")).unwrap();
     assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=20));
+}
+
+#[test]
+fn an_interface_is_found_by_its_other_names_and_need_not_be_promiscuous() {
+    skip_unless!(root, "ip");
+    let net = Net::new();
+    let ip = |words: &[&str]| net.a.run(|| run(tool("ip").args(words), 5).success());
+    let _ = ip(&["link", "property", "add", "dev", Net::DEVICE, "altname", "lan-uplink0"]);
+    let promiscuity = || {
+        let shown = ip(&["-d", "link", "show", "dev", Net::DEVICE]);
+        let words: Vec<&str> = shown.text().split_whitespace().collect();
+        let place = words.iter().position(|word| *word == "promiscuity").unwrap();
+        words[place + 1].to_owned()
+    };
+    let mount = Mount::new().inside(&net.a).args(["-i", "lan-uplink0", "--no-promiscuous"]);
+    let daemon = mount.start();
+    assert_eq!(promiscuity(), "0");
+    net.sender(100).send(5);
+    daemon.wait_stored("lan-uplink0", 5);
+    let status = daemon.status("lan-uplink0");
+    assert_eq!(status["source"], "lan-uplink0", "as it was written");
+    let words = ["init", "lan-uplink0", "--alias", "all", "--ring", "1M", "--snaplen", "60"];
+    let _ = daemon.verb([&words[..], &["--group", "7", "--mode", "0740"]].concat());
+    let status = daemon.status("all");
+    assert_eq!((&status["ring"]["size"], &status["snaplen"]), (&(1 << 20).into(), &60.into()));
+    assert_eq!(
+        (status["mode"].as_str(), status["state"].as_str()),
+        (Some("0740"), Some("running"))
+    );
+    assert_eq!(fs::metadata(daemon.path("all")).unwrap().gid(), 7);
+    assert_eq!(promiscuity(), "0", "the daemon's captures are not, if nothing else is said");
+    let words = ["init", "lan-uplink0", "--alias", "bad", "--group", "nosuchgroup"];
+    let refused = run(&mut daemon.command(words), 5);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("--group nosuchgroup: no such group"), "{}", refused.stderr);
+    drop(daemon);
+    let _daemon = Mount::new().inside(&net.a).args(["-i", "lan-uplink0"]).start();
+    assert_eq!(promiscuity(), "1");
 }
 
 #[test]

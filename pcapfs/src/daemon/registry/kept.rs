@@ -27,6 +27,7 @@ impl Registry {
         for saved in state.captures {
             let kept = Settings {
                 snaplen: saved.snaplen,
+                promiscuous: saved.promiscuous,
                 precision: saved.precision.into(),
                 ring: saved.ring,
                 ..settings.clone()

@@ -3,9 +3,11 @@
 //! One lock is held while captures are made or removed, which may take as long as opening an
 //! interface takes. Whoever only looks does not need it.
 
+mod init;
 mod kept;
 mod reload;
 
+pub(crate) use init::InitOrder;
 pub(crate) use kept::forget_ring;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use parking_lot::Mutex;
 
 use super::parallel;
 use super::settings::Settings;
-use super::state::{Saved, StateFile};
+use super::state::StateFile;
 use crate::cli::output::say;
 use crate::config::Configured;
 use crate::fs::Tree;
@@ -64,6 +66,9 @@ pub(crate) enum Refusal {
         "{0}: not an interface (savefiles and FIFOs are for pcapfs mount, or the configuration)"
     )]
     NotAnInterface(String),
+    /// Something else of an order that no capture can have.
+    #[error("{0}")]
+    Wrong(String),
     /// It could not be made or started.
     #[error("{0}")]
     Capture(#[from] CaptureError),
@@ -102,18 +107,6 @@ pub(crate) struct Planned {
     pub(crate) is_explicit: bool,
     /// Wait for its interface if that is not there.
     pub(crate) waits: bool,
-}
-
-/// What `init` has made.
-#[derive(Debug)]
-pub(crate) struct Initialised {
-    pub(crate) entry: Arc<Entry>,
-    /// The name it has, or has got as well.
-    pub(crate) alias: String,
-    /// It was there already, under another name.
-    pub(crate) is_alias: bool,
-    /// What the caller should know all the same.
-    pub(crate) note: Option<String>,
 }
 
 /// What is known of a capture beside what is in the tree.
@@ -378,69 +371,6 @@ impl Registry {
     pub(crate) fn stop(&self, caller: &Caller, word: &str) -> Result<(), Refusal> {
         self.steerable(caller, word)?.capture.stop();
         Ok(())
-    }
-
-    /// Makes a capture of an interface, or another name for the one there is.
-    ///
-    /// # Blocking
-    /// While the interface and the ring are opened.
-    pub(crate) fn init(
-        &self,
-        caller: &Caller,
-        interface: &str,
-        filter: &str,
-        alias: &str,
-    ) -> Result<Initialised, Refusal> {
-        self.check_root(caller, &[Bit::Write, Bit::Search])?;
-        let source = SourceName::parse(interface);
-        if !matches!(source, SourceName::Interface(_)) {
-            return Err(Refusal::NotAnInterface(interface.to_owned()));
-        }
-        let mut records = self.records.lock();
-        let settings = self.settings.lock().clone();
-        let given = !alias.is_empty();
-        let alias = if given {
-            self.check_free(alias)?;
-            alias.to_owned()
-        } else {
-            self.free_name(&source.default_alias())
-        };
-        let spec = settings.spec(&alias, source, Some(filter), &self.ring_dir);
-        let all = self.tree.captures.all();
-        let same = all.iter().find(|entry| entry.capture.spec().is_same_capture(&spec));
-        if let Some(entry) = same {
-            let entry = Arc::clone(entry);
-            self.tree.captures.link(&alias, entry.alias());
-            let link = (alias.clone(), entry.alias().to_owned());
-            let note = self.keep(|state| state.links.push(link)).map(not_kept);
-            return Ok(Initialised { entry, alias, is_alias: true, note });
-        }
-        // As of a directory somebody makes: whoever made it owns it.
-        let permissions = Permissions { uid: caller.uid, ..settings.permissions };
-        let saved = Saved {
-            alias: alias.clone(),
-            interface: spec.source.to_string(),
-            filter: spec.filter.clone(),
-            snaplen: spec.snaplen,
-            precision: spec.precision.into(),
-            ring: spec.ring_size,
-            permissions: permissions.into(),
-        };
-        let planned =
-            Planned { spec, origin: Origin::Init, permissions, is_explicit: false, waits: false };
-        let _ = forget_ring(&self.ring_dir.join(format!("{alias}.ring")));
-        let entry = self.make(&mut records, planned)?;
-        let note = self.keep(|state| state.captures.push(saved)).map(not_kept);
-        Ok(Initialised { entry, alias, is_alias: false, note })
-    }
-
-    /// The name, or the first of it with a number behind that is free.
-    fn free_name(&self, name: &str) -> String {
-        let names = (2..).map(|number| format!("{name}-{number}"));
-        std::iter::once(name.to_owned())
-            .chain(names)
-            .find(|name| self.check_free(name).is_ok() || !is_alias(name))
-            .unwrap_or_default()
     }
 
     /// Takes a capture, or another name for one, out of the tree; says what else is gone or stays.

@@ -1,0 +1,144 @@
+//! `pcapfs init`: captures that are made while the daemon runs.
+
+use std::sync::Arc;
+
+use capture::pipeline::{DEFAULT_SNAPLEN, is_alias};
+use capture::ring::{Geometry, Permissions};
+use capture::source::SourceName;
+
+use super::{Origin, Planned, Refusal, Registry, forget_ring, not_kept};
+use crate::daemon::settings::Settings;
+use crate::daemon::state::Saved;
+use crate::fs::access::{Bit, Caller};
+use crate::fs::captures::Entry;
+use crate::fs::group_id;
+
+/// What is to be made. What is `None` is as the daemon makes captures.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InitOrder {
+    pub(crate) interface: String,
+    /// Empty for all packets.
+    pub(crate) filter: String,
+    /// Empty for the interface's name.
+    pub(crate) alias: String,
+    /// Bytes.
+    pub(crate) ring: Option<u64>,
+    pub(crate) snaplen: Option<u32>,
+    /// Name or number.
+    pub(crate) group: Option<String>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) promiscuous: Option<bool>,
+}
+
+impl InitOrder {
+    /// The settings that this changes, changed.
+    fn settings(&self, caller: &Caller, base: &Settings) -> Result<Settings, Refusal> {
+        let mut settings = base.clone();
+        settings.ring = self.ring.unwrap_or(settings.ring);
+        settings.snaplen = self.snaplen.unwrap_or(settings.snaplen);
+        settings.promiscuous = self.promiscuous.unwrap_or(settings.promiscuous);
+        if !(1..=DEFAULT_SNAPLEN).contains(&settings.snaplen) {
+            let given = settings.snaplen;
+            let why = format!("--snaplen: {given} is no number from 1 to {DEFAULT_SNAPLEN}");
+            return Err(Refusal::Wrong(why));
+        }
+        Geometry::new(settings.ring, settings.snaplen)
+            .map_err(|bad| Refusal::Wrong(format!("--ring: {bad}")))?;
+        if let Some(mode) = self.mode {
+            if mode > 0o777 {
+                return Err(Refusal::Wrong(format!("--mode: {mode:o} are no permission bits")));
+            }
+            settings.permissions.mode = mode;
+        }
+        if let Some(name) = &self.group {
+            let gid = name.parse().ok().or_else(|| group_id(name)).ok_or_else(|| {
+                Refusal::Wrong(format!("--group {name}: no such group (groupadd {name} makes it)"))
+            })?;
+            // As with chgrp(1).
+            if caller.uid != 0 && caller.gid != gid && !caller.groups.contains(&gid) {
+                let why = format!("--group {name}: permission denied: you are not in this group");
+                return Err(Refusal::Wrong(why));
+            }
+            settings.permissions.gid = gid;
+        }
+        Ok(settings)
+    }
+}
+
+/// What `init` has made.
+#[derive(Debug)]
+pub(crate) struct Initialised {
+    pub(crate) entry: Arc<Entry>,
+    /// The name it has, or has got as well.
+    pub(crate) alias: String,
+    /// It was there already, under another name.
+    pub(crate) is_alias: bool,
+    /// What the caller should know all the same.
+    pub(crate) note: Option<String>,
+}
+
+impl Registry {
+    /// Makes a capture of an interface, or another name for the one there is.
+    ///
+    /// # Blocking
+    /// While the interface and the ring are opened.
+    pub(crate) fn init(&self, caller: &Caller, order: &InitOrder) -> Result<Initialised, Refusal> {
+        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        let source = SourceName::parse(&order.interface);
+        if !matches!(source, SourceName::Interface(_)) {
+            return Err(Refusal::NotAnInterface(order.interface.clone()));
+        }
+        let mut records = self.records.lock();
+        let settings = order.settings(caller, &self.settings.lock())?;
+        let InitOrder { filter, alias, .. } = order;
+        let given = !alias.is_empty();
+        let alias = if given {
+            self.check_free(alias)?;
+            alias.to_owned()
+        } else {
+            self.free_name(&source.default_alias())
+        };
+        let spec = settings.spec(&alias, source, Some(filter), &self.ring_dir);
+        let all = self.tree.captures.all();
+        let same = all.iter().find(|entry| entry.capture.spec().is_same_capture(&spec));
+        if let Some(entry) = same {
+            let entry = Arc::clone(entry);
+            self.tree.captures.link(&alias, entry.alias());
+            let link = (alias.clone(), entry.alias().to_owned());
+            let mut notes: Vec<_> =
+                self.keep(|state| state.links.push(link)).map(not_kept).into_iter().collect();
+            if order.ring.is_some() || order.group.is_some() || order.mode.is_some() {
+                notes.push(format!("ring and permissions are those of {}", entry.alias()));
+            }
+            let note = (!notes.is_empty()).then(|| notes.join("; "));
+            return Ok(Initialised { entry, alias, is_alias: true, note });
+        }
+        // As of a directory somebody makes: whoever made it owns it.
+        let permissions = Permissions { uid: caller.uid, ..settings.permissions };
+        let saved = Saved {
+            alias: alias.clone(),
+            interface: spec.source.to_string(),
+            filter: spec.filter.clone(),
+            snaplen: spec.snaplen,
+            promiscuous: spec.promiscuous,
+            precision: spec.precision.into(),
+            ring: spec.ring_size,
+            permissions: permissions.into(),
+        };
+        let planned =
+            Planned { spec, origin: Origin::Init, permissions, is_explicit: false, waits: false };
+        let _ = forget_ring(&self.ring_dir.join(format!("{alias}.ring")));
+        let entry = self.make(&mut records, planned)?;
+        let note = self.keep(|state| state.captures.push(saved)).map(not_kept);
+        Ok(Initialised { entry, alias, is_alias: false, note })
+    }
+
+    /// The name, or the first of it with a number behind that is free.
+    fn free_name(&self, name: &str) -> String {
+        let names = (2..).map(|number| format!("{name}-{number}"));
+        std::iter::once(name.to_owned())
+            .chain(names)
+            .find(|name| self.check_free(name).is_ok() || !is_alias(name))
+            .unwrap_or_default()
+    }
+}
