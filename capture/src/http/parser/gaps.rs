@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::doubt::RequestGap;
+use super::doubt::Hidden;
+use super::pipeline::{RequestGap, lost_messages};
 use super::side::Phase;
 use super::step::{Input, Step};
 use super::{End, Parser};
@@ -46,10 +47,21 @@ impl Parser {
         if direction == Direction::Response {
             self.response_gaps = self.response_gaps.saturating_add(1);
         }
-        let before = self.last_index;
+        let begun = |this: &Self| match direction {
+            Direction::Request => this.last_index,
+            Direction::Response => this.responses,
+        };
+        let before = begun(self);
+        let bytes = match phase {
+            Phase::Length(left) | Phase::Data(left) => {
+                (end.saturating_sub(start)).saturating_sub(left)
+            }
+            _ => end.saturating_sub(start),
+        };
+        let is_partial = !carry.is_empty();
         if self.miss(direction, phase, start..end, &carry, time) {
             // A head that was cut and read as far as it goes is not lost.
-            let is_read = self.last_index > before;
+            let is_read = begun(self) > before;
             let begins_message = match phase {
                 Phase::Start | Phase::Length(_) => true,
                 Phase::Head(_) => !is_read,
@@ -57,6 +69,7 @@ impl Parser {
             };
             self.lose(direction);
             self.heads_lost(direction, if is_read { start } else { base }, begins_message);
+            self.count_lost(direction, begins_message, bytes, is_partial && !is_read);
         }
     }
 
@@ -79,6 +92,7 @@ impl Parser {
         if direction == Direction::Request {
             // An answer that is missing as well would be missed in the count.
             let is_whole = self.response.lost_from.is_none() && !self.response.is_lost();
+            self.lost_answers = Hidden::default();
             self.request_gap = RequestGap {
                 begins_request: begins_message && is_whole,
                 waiting: self.waiting().count() as u64,
@@ -88,6 +102,22 @@ impl Parser {
         }
         let side = self.side_mut(direction);
         (side.lost_from, side.lost_floor) = (Some(from), floor);
+        side.lost = Hidden::default();
+    }
+
+    /// Counts messages that may have begun in a gap, or in bytes just before it if `is_partial`; one
+    /// did for sure if it `begins_message`.
+    fn count_lost(
+        &mut self,
+        direction: Direction,
+        begins_message: bool,
+        bytes: u64,
+        is_partial: bool,
+    ) {
+        let most = lost_messages(direction, bytes).saturating_add(u64::from(is_partial));
+        let lost = Hidden { least: u64::from(begins_message).min(most), most };
+        let side = self.side_mut(direction);
+        side.lost = side.lost.and(lost);
     }
 
     /// Bytes that `phase` asked for are not there, behind those in `carry`; whether the next start
@@ -153,6 +183,7 @@ impl Parser {
                 self.stray(carry.len());
                 self.side_mut(direction).phase = Phase::Lost;
                 self.heads_lost(direction, start, false);
+                self.count_lost(direction, false, length, !carry.is_empty());
                 return false;
             }
         }
@@ -217,6 +248,7 @@ impl Parser {
         }
         self.side_mut(direction).ended = Some(how);
         if direction == Direction::Response {
+            self.give_up();
             self.confirm();
             let gapped = self.response.gapped || self.response.lost_from.is_some();
             let (state, why) = match how {

@@ -13,6 +13,9 @@ use crate::time::Timestamp;
 /// Of a `Content-Length` that is passed over.
 const NO_LENGTH: &str = "Content-Length is no length, and passed over";
 
+/// A server may send it on an idle connection, without a request (RFC 9110, section 15.5.9).
+const REQUEST_TIMEOUT: u16 = 408;
+
 impl Parser {
     pub(super) fn head(
         &mut self,
@@ -88,6 +91,9 @@ impl Parser {
         now: Timestamp,
     ) {
         let direction = Direction::Response;
+        if head.status() == Some(REQUEST_TIMEOUT) {
+            self.answers_nothing();
+        }
         let index = self.pair(range.start);
         let method = self.transaction(index).and_then(|one| one.request.as_ref());
         let method = method.and_then(|request| request.head.as_ref()).and_then(Head::method);
@@ -109,8 +115,8 @@ impl Parser {
             {
                 open.transaction.interim.push(range);
             }
+            self.expect_again(index);
             if self.transaction(index).is_some_and(|one| one.request.is_none()) {
-                self.expect_again();
                 // Not worth a transaction of its own: the final response is to come.
                 self.open.retain(|open| open.transaction.index != index);
                 self.last_index = self.last_index.saturating_sub(1);

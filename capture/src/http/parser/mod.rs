@@ -5,7 +5,7 @@
 //! it is bounded by [`Limits`]. How bytes are cut into calls makes no difference.
 //!
 //! Responses belong to requests in order. If the client pipelines, a gap that may have swallowed
-//! heads leaves requests and responses apart (`doubt`). Otherwise, after such a gap, what each
+//! heads leaves requests and responses apart until their numbers are certain (`doubt`). Otherwise, after such a gap, what each
 //! side had seen of the other when it sent decides: a response cannot answer a request sent after
 //! its beginning had arrived, nor one whose successor was sent on bytes that came before it. The
 //! first holds as well in a connection that was joined in the middle, where the first response may
@@ -13,8 +13,8 @@
 //!
 //! `side` is what is known of one direction, `step` moves it on through a message, `starts` and
 //! `heads` decide what begins, `body` notes where its bytes are, `pairing` finds the request of a
-//! response, `doubt` knows when that cannot be found, and `gaps` says what becomes of it all when
-//! bytes are missing.
+//! response, `pipeline` knows when that is in doubt, `doubt` keeps what is until `positions` says
+//! how far messages lie apart, and `gaps` says what becomes of it all when bytes are missing.
 
 #![warn(
     clippy::indexing_slicing,
@@ -30,6 +30,8 @@ mod gaps;
 mod heads;
 mod limits;
 mod pairing;
+mod pipeline;
+mod positions;
 mod side;
 mod starts;
 mod step;
@@ -41,9 +43,10 @@ use std::ops::Range;
 use super::transaction::{Direction, Transaction};
 use crate::time::Timestamp;
 
-use doubt::{Doubt, RequestGap};
+use doubt::{Doubt, Hidden};
 pub use limits::{Counters, Limits};
 use pairing::Open;
+use pipeline::RequestGap;
 use side::{MARKS, Phase, Side};
 use step::{Input, Step};
 
@@ -99,13 +102,18 @@ pub struct Parser {
     /// Responses that began, and gaps among them.
     responses: u64,
     response_gaps: u64,
+    /// How things stood when the gap of the requests began that may have swallowed heads.
     request_gap: RequestGap,
     /// Requests before the next response may be missing, if the client pipelines.
     is_unproven: bool,
     /// A gap was judged as if it did not.
     trusted: bool,
-    /// Responses to come whose requests are not known.
-    doubt: Option<Doubt>,
+    /// Responses since then that answer requests in it.
+    lost_answers: Hidden,
+    /// The server was seen to send an interim response.
+    has_interim: bool,
+    /// Messages whose pairs are not known yet, if there are any.
+    doubt: Option<Box<Doubt>>,
 }
 
 impl Parser {
@@ -163,7 +171,9 @@ impl Parser {
         // Parsed headers take about thrice what they took on the wire.
         let ranges = self.pending_ranges.saturating_mul(size_of::<Range<u64>>());
         let heads = self.pending_bytes.saturating_mul(3);
-        carried.saturating_add(open).saturating_add(heads).saturating_add(ranges)
+        let doubt = self.doubt.as_ref().map_or(0, |doubt| doubt.memory());
+        let known = carried.saturating_add(open).saturating_add(heads).saturating_add(ranges);
+        known.saturating_add(doubt)
     }
 
     /// The client said that it has the response stream up to `offset` (a TCP acknowledgement).

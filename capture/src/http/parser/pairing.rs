@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use super::doubt::Hidden;
 use super::side::Phase;
 use super::{Event, Parser};
 use crate::http::head::Head;
-use crate::http::transaction::{Body, Message, State, Transaction};
+use crate::http::transaction::{Body, Framing, Message, State, Transaction};
 use crate::time::Timestamp;
 
 /// A transaction under way.
@@ -19,7 +20,9 @@ pub(super) struct Open {
     /// What the client had seen of the responses when it sent the request.
     pub(super) floor: u64,
     /// Requests that may be missing just before it, and were not answered when it was sent.
-    pub(super) hidden: u64,
+    pub(super) hidden: Hidden,
+    /// Its other half is not known yet: see [`Doubt`](super::doubt::Doubt).
+    pub(super) is_in_doubt: bool,
     /// Its response may turn out to be another's, until the client asks again: see
     /// [`Parser::confirm`].
     pub(super) is_held: bool,
@@ -35,13 +38,28 @@ impl Open {
         Self {
             transaction: Box::new(transaction),
             floor: 0,
-            hidden: 0,
+            hidden: Hidden::default(),
+            is_in_doubt: false,
             is_held: false,
             head_bytes: 0,
             ranges: 0,
             request_done: false,
             response_done: false,
         }
+    }
+
+    /// True for a request that the next response may answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.response_done && !self.is_in_doubt && self.transaction.response.is_none()
+    }
+
+    /// True for a request that a server may answer with an interim response first.
+    pub(super) fn may_have_interim(&self) -> bool {
+        self.transaction.response.is_none()
+            && self.transaction.request.as_ref().is_some_and(|request| {
+                request.body.framing != Framing::None
+                    || request.head.as_ref().is_none_or(Head::asks_first)
+            })
     }
 }
 
@@ -58,10 +76,16 @@ impl Parser {
         let head_bytes =
             usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         self.pending_bytes = self.pending_bytes.saturating_add(head_bytes);
-        while self.open.len() >= self.limits.pending
-            || self.pending_bytes > self.limits.pending_bytes
-            || self.pending_ranges > self.limits.pending_ranges
-        {
+        self.end_doubt();
+        let is_full = |this: &Self| {
+            this.open.len() >= this.limits.pending
+                || this.pending_bytes > this.limits.pending_bytes
+                || this.pending_ranges > this.limits.pending_ranges
+        };
+        if is_full(self) {
+            self.give_up();
+        }
+        while is_full(self) {
             let oldest = self.open.iter().position(|open| !open.response_done);
             let Some(mut shed) = oldest.and_then(|at| self.open.remove(at)) else { break };
             self.left(&shed);
@@ -77,13 +101,12 @@ impl Parser {
         self.last_index = self.last_index.saturating_add(1);
         let codings = head.as_ref().map(|head| head.codings(self.limits.codings));
         let body = Body { codings: codings.unwrap_or_default(), ..Body::default() };
-        let begin = range.start;
         let request = Message { head, head_range: range, body, trailer: None, first, last: now };
         self.request.current = self.last_index;
         self.request.began = true;
         // Bytes of the response that wait for more count: they were sent before.
         let floor = self.acknowledged.max(self.response.next);
-        let hidden = self.hidden_requests(begin, floor);
+        let hidden = self.hidden_requests(floor);
         let mut transaction = Transaction {
             index: self.last_index,
             request: Some(request),
@@ -93,6 +116,7 @@ impl Parser {
             transaction.remark("bytes in front of the request belong to no message");
         }
         self.open.push_back(Open { floor, hidden, head_bytes, ..Open::new(transaction) });
+        self.doubt_request();
     }
 
     /// The transaction that a response beginning at `at` belongs to.
@@ -115,8 +139,8 @@ impl Parser {
             self.shed = self.shed.saturating_sub(1);
             return self.orphan();
         }
-        if self.is_doubtful(gap, at) {
-            return self.doubtful();
+        if let Some(index) = self.pair_in_doubt(gap, at) {
+            return index;
         }
         let gapped = self.request.gapped;
         let torn = gapped || self.joined;
@@ -131,33 +155,38 @@ impl Parser {
                 if self.request.lost_from.is_none() {
                     self.contradict();
                 }
+                self.answer_lost(gap, at);
                 self.orphan()
             }
         }
     }
 
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Open> {
-        self.open.iter().filter(|open| !open.response_done && open.transaction.response.is_none())
+        self.open.iter().filter(|open| open.is_waiting())
     }
 
     pub(super) fn waiting_mut(&mut self) -> Option<&mut Open> {
-        self.open.iter_mut().find(|open| !open.response_done && open.transaction.response.is_none())
+        self.open.iter_mut().find(|open| open.is_waiting())
     }
 
     /// A transaction without a request.
     pub(super) fn orphan(&mut self) -> u64 {
-        if self.request.gapped {
-            self.alone(State::Gap, "the request is missing")
-        } else {
-            self.alone(State::Truncated, "the request was not captured")
+        let index = self.alone();
+        if let Some(open) = self.open.back_mut() {
+            let (state, why) = if self.request.gapped {
+                (State::Gap, "the request is missing")
+            } else {
+                (State::Truncated, "the request was not captured")
+            };
+            open.transaction.worsen(state, why);
         }
+        index
     }
 
-    /// A transaction without a request, for this reason.
-    pub(super) fn alone(&mut self, state: State, why: &'static str) -> u64 {
+    /// A transaction for a response, which has no request so far.
+    pub(super) fn alone(&mut self) -> u64 {
         self.last_index = self.last_index.saturating_add(1);
-        let mut transaction = Transaction { index: self.last_index, ..Transaction::default() };
-        transaction.worsen(state, why);
+        let transaction = Transaction { index: self.last_index, ..Transaction::default() };
         self.open.push_back(Open { request_done: true, ..Open::new(transaction) });
         self.last_index
     }
@@ -168,6 +197,13 @@ impl Parser {
         self.response.began = true;
         let passed_over = std::mem::take(&mut self.response.passed_over);
         if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
+            if open.is_in_doubt {
+                // It may wait for long, and others with it.
+                let range = &message.head_range;
+                let bytes = range.end.saturating_sub(range.start);
+                open.head_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                self.pending_bytes = self.pending_bytes.saturating_add(open.head_bytes);
+            }
             open.transaction.response = Some(message);
             if passed_over {
                 open.transaction.remark("bytes in front of the response belong to no message");
@@ -187,6 +223,7 @@ impl Parser {
             side.marks = Vec::new();
             side.current = 0;
         }
+        self.give_up();
         for open in &mut self.open {
             open.request_done = true;
             open.response_done = true;
@@ -206,7 +243,7 @@ impl Parser {
     pub(super) fn emit(&mut self) {
         let mut at = 0_usize;
         while let Some(open) = self.open.get(at) {
-            if !(open.request_done && open.response_done) || open.is_held {
+            if !(open.request_done && open.response_done) || open.is_held || open.is_in_doubt {
                 at = at.saturating_add(1);
                 continue;
             }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::End;
+use super::doubt::Hidden;
 use crate::http::head::{Head, Scan};
 use crate::time::Timestamp;
 
@@ -66,6 +67,8 @@ pub(super) struct Side {
     pub(super) began: bool,
     /// Where the gap began that may have swallowed heads.
     pub(super) lost_from: Option<u64>,
+    /// Messages that began in it, and in further gaps since.
+    pub(super) lost: Hidden,
     /// For requests: the response bytes that the client had seen when that gap began.
     pub(super) lost_floor: u64,
     pub(super) forbidden: Option<Box<Forbidden>>,

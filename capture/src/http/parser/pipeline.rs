@@ -1,0 +1,365 @@
+//! Whether the client pipelines, and what a gap may then have swallowed.
+//!
+//! A client that waits for each answer leaves no doubt which request a response is for. If it does
+//! not wait, a gap that may have swallowed whole messages leads to [`Doubt`]. A client is taken for
+//! one that waits until it is seen not to.
+
+use super::Parser;
+use super::doubt::{Decision, Doubt, Hidden};
+use super::pairing::Open;
+use super::side::Phase;
+use crate::http::transaction::{Direction, State, Transaction};
+
+/// Bytes of the shortest response after which another one may follow, a status line and an empty one:
+/// `HTTP/1.1 204` (RFC 9112, sections 4 and 6.3).
+const SHORTEST_RESPONSE: u64 = 16;
+
+/// Bytes of the shortest request after which another one may follow: `GET / HTTP/1.1` with an empty
+/// `Host`, which it has to have (RFC 9112, section 3.2). A line may end with LF alone.
+const SHORTEST_REQUEST: u64 = 22;
+
+/// Bytes of the longest interim response that is reckoned with: one line, and hints for a dozen links.
+const LONGEST_INTERIM: u64 = 2048;
+
+const UNKNOWN_RESPONSE: &str =
+    "messages are missing, and which response answers this request is not known";
+const UNKNOWN_REQUEST: &str = "messages are missing, and which request this answers is not known";
+
+/// How things stood when a gap of the requests began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RequestGap {
+    /// The gap, or bytes just before it, begin a request.
+    pub(super) begins_request: bool,
+    /// Requests without a response.
+    pub(super) waiting: u64,
+    /// Responses that had begun, and gaps among them.
+    pub(super) responses: u64,
+    pub(super) response_gaps: u64,
+}
+
+/// Messages that may begin in so many missing bytes. None begins in what was captured after them.
+pub(super) fn lost_messages(direction: Direction, bytes: u64) -> u64 {
+    bytes.div_ceil(match direction {
+        Direction::Request => SHORTEST_REQUEST,
+        Direction::Response => SHORTEST_RESPONSE,
+    })
+}
+
+impl Parser {
+    /// Requests that may be missing before the one that begins now, and that were not answered when
+    /// it was sent. Notes whether the client pipelines.
+    pub(super) fn hidden_requests(&mut self, floor: u64) -> Hidden {
+        if !self.pipelines && self.asks_before_the_answer(floor) {
+            self.contradict();
+            self.pipelines = true;
+            if self.trusted {
+                // How many messages were missing then is not known any more.
+                self.lose_hope();
+            }
+        }
+        self.confirm();
+        if self.request.lost_from.take().is_none() {
+            return Hidden::default();
+        }
+        self.pipelines |= self.has_skipped_an_answer();
+        if self.pipelines || floor <= self.request.lost_floor {
+            self.request.lost.without(std::mem::take(&mut self.lost_answers))
+        } else {
+            self.trusted = true;
+            self.is_unproven = true;
+            Hidden::default()
+        }
+    }
+
+    /// Keeps a transaction back whose response is the first one after requests were missing.
+    pub(super) fn hold(&mut self, index: u64) {
+        if std::mem::take(&mut self.is_unproven)
+            && let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index)
+        {
+            open.is_held = true;
+        }
+    }
+
+    /// The client has asked again, or nothing more comes: what was kept back holds.
+    pub(super) fn confirm(&mut self) {
+        for open in &mut self.open {
+            open.is_held = false;
+        }
+        self.emit();
+    }
+
+    /// A response more than requests, or a request before its time: the client pipelines, and what
+    /// was kept back may have the answer to a request that is missing.
+    pub(super) fn contradict(&mut self) {
+        let mut is_wrong = false;
+        for open in self.open.iter_mut().filter(|open| open.is_held) {
+            is_wrong = true;
+            open.is_held = false;
+            let why =
+                "requests are missing before this one, and the response may answer one of them";
+            open.transaction.worsen(State::Gap, why);
+        }
+        if is_wrong {
+            self.pipelines = true;
+            self.lose_hope();
+        }
+    }
+
+    /// True if the client cannot have the answer to all it asked before, as it sends a request after
+    /// the responses up to `floor`.
+    fn asks_before_the_answer(&self, floor: u64) -> bool {
+        match self.response.phase {
+            Phase::Head(_) | Phase::Length(_) | Phase::Data(_) | Phase::Size => true,
+            // All responses up to here were captured.
+            Phase::Start if self.response.lost_from.is_none() && floor <= self.response.next => {
+                self.waiting().next().is_some()
+            }
+            _ => self.waiting().any(|open| open.floor == floor),
+        }
+    }
+
+    /// True if requests are missing, and fewer responses came since than there must be if the
+    /// client had waited for each.
+    fn has_skipped_an_answer(&self) -> bool {
+        let then = &self.request_gap;
+        then.begins_request
+            && then.response_gaps == self.response_gaps
+            && self.responses.saturating_sub(then.responses) <= then.waiting
+    }
+
+    /// The transaction that the response at `at` belongs to, if that is not the oldest one without a
+    /// response for sure. `gap` is where a gap began that may have swallowed heads.
+    pub(super) fn pair_in_doubt(&mut self, gap: Option<u64>, at: u64) -> Option<u64> {
+        self.end_doubt();
+        let swallowed = self.swallowed(gap, at);
+        if self.doubt.is_none() {
+            if self.is_torn(swallowed, at) {
+                self.leave_unanswered();
+                let index = self.alone();
+                self.part(index, UNKNOWN_REQUEST);
+                return Some(index);
+            }
+            self.begin_doubt(swallowed, at)?;
+        }
+        let unseen = self.unseen_requests();
+        let index = self.alone();
+        if let Some(open) = self.open.back_mut() {
+            open.is_in_doubt = true;
+        }
+        if let Some(doubt) = &mut self.doubt {
+            doubt.response(index, at, swallowed, unseen);
+        }
+        Some(self.decide().filter(|(response, _)| *response == index).map_or(index, |pair| pair.1))
+    }
+
+    /// Notes a response without a request, after others that may have been swallowed: they answer
+    /// requests in the gap of the requests that is open.
+    pub(super) fn answer_lost(&mut self, gap: Option<u64>, at: u64) {
+        if self.request.lost_from.is_some() {
+            self.lost_answers = self.lost_answers.and(self.swallowed(gap, at)).and(Hidden::ONE);
+        }
+    }
+
+    /// True if a client that waits for its answers has asked just once since requests were missing, and
+    /// the answer may be missing as well: then the response at `at` may be that to another request.
+    fn is_torn(&self, swallowed: Hidden, at: u64) -> bool {
+        let mut waiting = self.waiting();
+        let first = waiting.next().filter(|open| open.floor < at && !open.hidden.is_possible());
+        let is_alone = first.is_some() && waiting.next().is_none();
+        is_alone && swallowed.is_possible() && self.request.gapped && !self.pipelines
+    }
+
+    /// Begins to doubt if a response at `at` may answer one of several requests.
+    fn begin_doubt(&mut self, swallowed: Hidden, at: u64) -> Option<()> {
+        let waiting: Vec<_> =
+            self.waiting().map(|open| (open.transaction.index, open.floor, open.hidden)).collect();
+        let (_, _, hidden) = *waiting.first()?;
+        let mut possible = waiting.iter().filter(|(_, floor, _)| *floor <= at);
+        let is_doubtful = hidden.is_possible()
+            || swallowed.is_possible()
+                && possible.next().is_some()
+                && (possible.next().is_some()
+                    || self.pipelines && self.request.lost_from.is_some());
+        if !is_doubtful {
+            return None;
+        }
+        let mut doubt = Doubt::begin();
+        for (index, floor, hidden) in waiting {
+            doubt.request(index, floor, hidden);
+        }
+        for open in self.open.iter_mut().filter(|open| open.is_waiting()) {
+            open.is_in_doubt = true;
+        }
+        self.doubt = Some(Box::new(doubt));
+        Some(())
+    }
+
+    /// A request was opened while others are in doubt.
+    pub(super) fn doubt_request(&mut self) {
+        let (Some(doubt), Some(open)) = (&mut self.doubt, self.open.back_mut()) else { return };
+        open.is_in_doubt = true;
+        doubt.request(open.transaction.index, open.floor, open.hidden);
+        self.decide();
+    }
+
+    /// Responses that a gap before `at` may have swallowed, if it began at `gap`.
+    fn swallowed(&self, gap: Option<u64>, at: u64) -> Hidden {
+        let Some(gap) = gap else { return Hidden::default() };
+        // So few bytes may have been an interim response only, or part of one.
+        let is_interim = at.saturating_sub(gap) <= LONGEST_INTERIM
+            && (self.has_interim || self.open.iter().any(Open::may_have_interim));
+        let lost = self.response.lost;
+        Hidden { least: if is_interim { 0 } else { lost.least }, ..lost }
+    }
+
+    /// Requests that the server may have, but not the parser, at most.
+    fn unseen_requests(&self) -> u64 {
+        let side = &self.request;
+        let lost = if side.lost_from.is_some() { side.lost.most } else { 0 };
+        let is_partial =
+            matches!(side.phase, Phase::Head(_) | Phase::Lost) || !side.carry.is_empty();
+        lost.saturating_add(u64::from(is_partial))
+    }
+
+    /// The response that begins may be none to a request, so nothing follows from its number.
+    pub(super) fn answers_nothing(&mut self) {
+        let is_torn = self.pipelines && self.response.lost_from.is_some();
+        if self.doubt.is_some() || is_torn {
+            self.lose_hope();
+        }
+    }
+
+    /// No pair will be known from here on.
+    fn lose_hope(&mut self) {
+        if let Some(mut doubt) = self.doubt.take() {
+            let mut decisions = Vec::new();
+            doubt.give_up(&mut decisions);
+            self.carry_out(decisions);
+        }
+        self.leave_unanswered();
+        self.doubt = Some(Box::new(Doubt::without_hope()));
+    }
+
+    /// What waits will not be known: nothing more comes, or it takes too much room.
+    pub(super) fn give_up(&mut self) {
+        self.decide();
+        if let Some(doubt) = &mut self.doubt {
+            let mut decisions = Vec::new();
+            doubt.give_up(&mut decisions);
+            self.carry_out(decisions);
+        }
+    }
+
+    /// Carries out what is certain; the response that was decided on last, and its transaction.
+    fn decide(&mut self) -> Option<(u64, u64)> {
+        let doubt = self.doubt.as_mut()?;
+        let decisions = doubt.decide();
+        self.carry_out(decisions)
+    }
+
+    /// Ends the doubt if all is certain. Not before the next message begins: until then the last
+    /// response may turn out to be an interim one.
+    pub(super) fn end_doubt(&mut self) {
+        if self.doubt.as_ref().is_some_and(|doubt| doubt.is_over()) {
+            self.doubt = None;
+            for open in &mut self.open {
+                open.is_in_doubt = false;
+                open.hidden = Hidden::default();
+            }
+        }
+    }
+
+    fn carry_out(&mut self, decisions: Vec<Decision>) -> Option<(u64, u64)> {
+        let mut last = None;
+        for decision in decisions {
+            match decision {
+                Decision::Pair { request, response } => {
+                    self.join(request, response);
+                    last = Some((response, request));
+                }
+                Decision::Unanswered(index) => {
+                    self.leave(index, "the response is missing");
+                }
+                Decision::UnknownRequest(index) => self.leave(index, UNKNOWN_RESPONSE),
+                Decision::Orphan(index) => self.part(index, "the request is missing"),
+                Decision::UnknownResponse(index) => self.part(index, UNKNOWN_REQUEST),
+            }
+        }
+        self.emit();
+        last
+    }
+
+    /// A request stays without a response.
+    fn leave(&mut self, index: u64, why: &'static str) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
+            open.is_in_doubt = false;
+            open.response_done = true;
+            open.transaction.worsen(State::Gap, why);
+        }
+    }
+
+    /// A response stays without a request.
+    fn part(&mut self, index: u64, why: &'static str) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
+            open.is_in_doubt = false;
+            open.transaction.worsen(State::Gap, why);
+        }
+    }
+
+    /// All requests stay without a response.
+    fn leave_unanswered(&mut self) {
+        for open in self.open.iter_mut().filter(|open| open.is_waiting()) {
+            open.response_done = true;
+            open.transaction.worsen(State::Gap, UNKNOWN_RESPONSE);
+        }
+        self.emit();
+    }
+
+    /// A response that waited, begun or not, belongs to a request.
+    fn join(&mut self, request: u64, response: u64) {
+        let at = self.open.iter().position(|open| open.transaction.index == response);
+        let Some(alone) = at.and_then(|at| self.open.remove(at)) else { return };
+        if response == self.last_index {
+            self.last_index = self.last_index.saturating_sub(1);
+        }
+        if self.response.current == response {
+            self.response.current = request;
+        }
+        let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == request) else {
+            // It was shed since.
+            self.last_index = self.last_index.max(response);
+            self.open.push_back(Open { is_in_doubt: false, ..alone });
+            return;
+        };
+        open.is_in_doubt = false;
+        open.response_done = alone.response_done;
+        open.head_bytes = open.head_bytes.saturating_add(alone.head_bytes);
+        open.ranges = open.ranges.saturating_add(alone.ranges);
+        let Transaction { response, interim, state, why, remark, .. } = *alone.transaction;
+        open.transaction.response = response;
+        open.transaction.interim.extend(interim);
+        if let Some(why) = why {
+            open.transaction.worsen(state, why);
+        }
+        if let Some(remark) = remark {
+            open.transaction.remark(remark);
+        }
+    }
+
+    /// The response of transaction `index` was an interim one: another one is to come in its place.
+    pub(super) fn expect_again(&mut self, index: u64) {
+        self.has_interim = true;
+        let Some(doubt) = &mut self.doubt else {
+            if self.transaction(index).is_some_and(|one| one.request.is_none()) {
+                self.lost_answers = self.lost_answers.without(Hidden::ONE);
+            }
+            return;
+        };
+        let request = self.open.iter_mut().find(|open| open.transaction.index == index);
+        let request = request.filter(|open| open.transaction.request.is_some());
+        doubt.take_back(request.map(|open| {
+            open.is_in_doubt = true;
+            (index, open.floor)
+        }));
+    }
+}
