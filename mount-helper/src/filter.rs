@@ -169,6 +169,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getrlimit,
     libc::SYS_prlimit64,
     libc::SYS_getpriority,
+    libc::SYS_setpriority,
     libc::SYS_prctl,
     libc::SYS_seccomp,
     libc::SYS_landlock_create_ruleset,

@@ -100,6 +100,14 @@ impl Part {
         (self.decoded, self.decoded.saturating_sub(holes))
     }
 
+    /// How much making something of the body takes: bytes that go in and come out.
+    pub(super) fn effort(&self) -> u64 {
+        let len = |range: &Range<u64>| range.end.saturating_sub(range.start);
+        let sent = self.ranges.iter().map(len).sum::<u64>();
+        // What lies between several codings may be much larger than both.
+        if self.codings.len() > 1 { u64::MAX } else { sent.saturating_add(self.decoded) }
+    }
+
     /// Where its body lies in the stream.
     pub(super) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
@@ -173,6 +181,12 @@ impl Exchange {
         parts.map(|part| part.decoded).sum()
     }
 
+    /// How much making something of both bodies takes, see [`Part::effort`].
+    fn effort(&self) -> u64 {
+        let parts = [&self.request, &self.response].into_iter().flatten();
+        parts.fold(HEADS, |sum, part| sum.saturating_add(part.effort()))
+    }
+
     /// The message that went in `direction`.
     pub(super) fn part(&self, direction: Direction) -> Option<&Part> {
         match direction {
@@ -210,6 +224,9 @@ impl Exchange {
     }
 }
 
+/// What making something of a transaction takes whose bodies are empty, as bytes of a body.
+const HEADS: u64 = 4 << 10;
+
 /// Transactions that may be under way at a time: above what the parser's limits allow.
 const PENDING: usize = 512;
 
@@ -224,6 +241,8 @@ pub(super) struct Http {
     pub(super) incomplete: u64,
     /// The highest index among them.
     newest: u64,
+    /// How much making something of all of their bodies takes.
+    pub(super) effort: u64,
     /// Heap memory of `exchanges`.
     pub(super) memory: usize,
 }
@@ -231,7 +250,7 @@ pub(super) struct Http {
 impl Http {
     /// Nothing yet.
     pub(super) fn new(request: tcp::Direction) -> Self {
-        Self { request, exchanges: Vec::new(), incomplete: 0, newest: 0, memory: 0 }
+        Self { request, exchanges: Vec::new(), incomplete: 0, newest: 0, effort: 0, memory: 0 }
     }
 
     /// Adds a transaction that ended.
@@ -241,6 +260,7 @@ impl Http {
         }
         self.memory = self.memory.saturating_add(exchange.memory());
         self.newest = self.newest.max(exchange.index);
+        self.effort = self.effort.saturating_add(exchange.effort());
         self.exchanges.push(exchange);
     }
 

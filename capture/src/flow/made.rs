@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 /// beside them.
 pub(super) const LARGE: u64 = 1 << 20;
 
+/// Bytes that are decoded in a moment, much less than [`LARGE`]: half a millisecond.
+pub(super) const QUICK: u64 = 256 << 10;
+
 /// Bytes of a content that takes no room: that much takes opening any file, and those who may open
 /// it are held to their number of open files.
 pub(super) const SMALL: usize = 4 << 10;

@@ -417,6 +417,13 @@ impl Flows {
         self.shared.stat(id, file)
     }
 
+    /// Whether opening a file, asking for its size or reading it may take longer than a moment, since
+    /// bodies have to be decoded for it or it is made in memory.
+    #[must_use]
+    pub fn takes_long(&self, id: u64, file: File) -> bool {
+        self.shared.effort(id, file) > made::QUICK
+    }
+
     /// Opens a file of a flow that begins at `beginning`, see [`Stat::beginning`].
     ///
     /// # Errors
@@ -488,6 +495,20 @@ impl Shared {
         match log {
             Log::Flows => &self.flow_log,
             Log::Http => &self.http_log,
+        }
+    }
+
+    /// How much making a file takes, see [`Part::effort`](exchange::Part::effort).
+    fn effort(&self, id: u64, file: File) -> u64 {
+        let table = self.table.read();
+        let http = table.flow(id).and_then(|flow| flow.http.as_ref());
+        match (http, file) {
+            (Some(http), File::Transcript | File::Har) => http.effort,
+            (Some(http), File::Body { index, direction }) => {
+                let part = http.exchange(index).and_then(|exchange| exchange.part(direction));
+                part.filter(|part| !part.is_plain).map_or(0, exchange::Part::effort)
+            }
+            _ => 0,
         }
     }
 

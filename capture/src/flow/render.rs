@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Shared;
 use super::exchange::{Exchange, Part};
 use super::gather::FlowStreams;
 use super::key::{self, Key};
@@ -11,6 +10,7 @@ use super::meta::Meta;
 use super::one::Flow;
 use super::reading::OpenError;
 use super::recorder;
+use super::{File, Shared};
 use crate::http::body::{self, Limits};
 use crate::http::har::{self, Har, Server};
 use crate::http::record::{BodyRecord, Record};
@@ -94,7 +94,12 @@ impl Hars {
 impl Shared {
     /// `http.har` of a flow as of now.
     pub(super) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
-        self.bodies.in_turn(|| self.make_har(id))
+        // One that is quickly made waits for none that is not.
+        if self.effort(id, File::Har) > made::LARGE {
+            self.bodies.in_turn(|| self.make_har(id))
+        } else {
+            self.make_har(id)
+        }
     }
 
     fn make_har(&self, id: u64) -> Result<Arc<Made>, OpenError> {

@@ -36,6 +36,7 @@ use crate::config::{self, Config, ConfigError, RingDir};
 use crate::control::{Control, SocketError};
 use crate::fs::Tree;
 use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
+pub(crate) use confine::let_others_go_first;
 pub(crate) use forgetting::{forget_by_default, forget_in};
 use plan::Plan;
 pub(crate) use reading::READING;

@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// An offset behind which there is nothing that was looked for.
     #[error("nothing from there on")]
     NothingThere,
+    /// A way to seek that lseek(2) does not have.
+    #[error("no such way to seek")]
+    BadSeek,
     /// An inode that is not a directory.
     #[error("not a directory")]
     NotADirectory,
@@ -65,7 +68,7 @@ impl Error {
             // lseek(2), of SEEK_DATA and SEEK_HOLE.
             Self::NothingThere => Errno::ENXIO,
             Self::NotADirectory => Errno::ENOTDIR,
-            Self::NotALink | Self::BadOrder => Errno::EINVAL,
+            Self::NotALink | Self::BadOrder | Self::BadSeek => Errno::EINVAL,
             // What a file system answers whose content is not the caller's to change, whoever the
             // caller is.
             Self::Fixed => Errno::EPERM,

@@ -63,6 +63,16 @@ pub(super) fn process_of(thread: u32) -> u32 {
     process.unwrap_or(thread)
 }
 
+/// Whether a thread has SIGKILL pending, as each has whose process a signal is about to end, but for
+/// signals that leave a core file. `false` for one that is out of sight.
+pub(crate) fn is_being_killed(thread: u32) -> bool {
+    let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
+    let pending = String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigPnd:")?.trim(), 16).ok());
+    pending.is_some_and(|pending| pending & 1 << (libc::SIGKILL - 1) != 0)
+}
+
 /// What an open file gives.
 #[derive(Debug)]
 pub(crate) enum Content {

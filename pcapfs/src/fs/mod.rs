@@ -21,6 +21,7 @@ mod frozen;
 mod known;
 pub(crate) mod list;
 mod lookup;
+mod making;
 mod names;
 mod node;
 mod open;
@@ -45,6 +46,7 @@ use node::{Leaf, Node};
 use opened::Opened;
 
 pub(crate) use asker::Asker;
+pub(crate) use file::is_being_killed;
 pub(crate) use names::{group_id, user_id};
 
 /// What kind of thing an inode is.

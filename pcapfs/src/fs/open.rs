@@ -14,7 +14,7 @@ use super::captures::Entry;
 use super::error::Error;
 use super::file::{Content, FlowFile, OpenFile, Opener};
 use super::known::{Begins, Version};
-use super::node::{self, FLOW_LEAVES, LEAVES, Leaf, Node, Part};
+use super::node::{FLOW_LEAVES, LEAVES, Leaf, Node, Part};
 use super::{Access, Asker, Kind, Tree, Wanted};
 
 /// Bytes of a file that is read through the page cache: what is larger is read in pieces so large
@@ -59,27 +59,6 @@ impl Tree {
             blocked: AtomicBool::new(false),
             is_small_and_final: is_final && size <= SMALL,
         }))
-    }
-
-    /// Whether looking at something, or opening it, takes no time to speak of: nothing large is made
-    /// for it.
-    pub(crate) fn is_quick(&self, inode: u64) -> bool {
-        let node = self.known.lock().version(inode).map(|version| version.node);
-        match node {
-            Some(Node::Flow(capture, id, Part::File(file @ File::Body { .. }))) => {
-                let entry = self.entry(capture).ok();
-                let stat = entry.and_then(|entry| entry.capture.flows().stat(id, file));
-                stat.is_none_or(|stat| stat.size <= SMALL)
-            }
-            Some(Node::Flow(.., part)) => !part.is_measured_by_making(),
-            _ => true,
-        }
-    }
-
-    /// The same of looking a name up, in whatever directory.
-    pub(crate) fn is_found_quickly(name: &[u8]) -> bool {
-        let part = std::str::from_utf8(name).ok().and_then(node::flow_leaf);
-        part.is_none_or(|part| !part.is_measured_by_making())
     }
 
     /// Opens a savefile of a capture for somebody who does not come through the kernel; the handle

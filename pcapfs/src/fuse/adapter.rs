@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use capture::flow::Seek;
 use fuser::{
     BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, INodeNo, InitFlags, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use nix::errno::Errno;
 
@@ -156,31 +155,6 @@ impl Filesystem for Adapter {
             // No longer than MAX_WRITE.
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(refuse("write", &error)),
-        }
-    }
-
-    fn lseek(
-        &self,
-        request: &Request,
-        _inode: INodeNo,
-        handle: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
-        let to = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            // The kernel does the others itself.
-            _ => return reply.error(fuser::Errno::EINVAL),
-        };
-        let found = u64::try_from(offset).map_err(|_| Error::NothingThere);
-        let found = found.and_then(|offset| self.tree.seek(handle.0, offset, to, asker(request)));
-        match found.map(i64::try_from) {
-            Ok(Ok(offset)) => reply.offset(offset),
-            // Where no file of this system can end.
-            Ok(Err(_)) => reply.error(fuser::Errno::EOVERFLOW),
-            Err(error) => reply.error(refuse("lseek", &error)),
         }
     }
 

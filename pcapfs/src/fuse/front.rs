@@ -13,12 +13,14 @@
 //!
 //! A read that finds nothing is *parked*: an entry in the table of its capture, no thread. It is
 //! answered by the waker when the capture's bell has rung, or by the interrupt that ends it.
+//!
+//! What takes long goes to the [pool](super::pool), so that all else is answered beside it.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -35,12 +37,15 @@ use nix::sys::uio::writev;
 use nix::unistd::read;
 use parking_lot::{Mutex, RwLock};
 
+use super::pool::{self, Job, Place, Pool};
+use super::topic::{Parked, Polled, Topic};
 use super::walk;
 use super::wire::{self, Message, OUT_HEADER_LEN, Poll, Read, Request};
 use crate::fs::Tree;
 use crate::fs::captures::Entry;
 use crate::fs::error::Error;
-use crate::fs::file::{OpenFile, ReadFailure};
+use crate::fs::file::ReadFailure;
+use crate::fs::is_being_killed;
 
 /// Threads that read requests: one may be copying a mebibyte while another takes the next request.
 const READERS: usize = 2;
@@ -85,36 +90,10 @@ struct Shared {
     /// By capture id.
     topics: RwLock<HashMap<u32, Arc<Topic>>>,
     waker: Arc<Waker>,
+    pool: Pool,
     closed: AtomicBool,
     /// To sleep until there is a request.
     turn: Mutex<()>,
-}
-
-/// What waits for the packets of one capture.
-#[derive(Debug)]
-struct Topic {
-    /// Not to keep a capture that was removed and that nobody has open.
-    entry: Weak<Entry>,
-    bell: Arc<Bell>,
-    /// The bell has rung since the waker last looked.
-    rung: Arc<AtomicBool>,
-    parked: Mutex<Vec<Parked>>,
-    polls: Mutex<Vec<Polled>>,
-}
-
-/// A read that waits.
-#[derive(Debug)]
-struct Parked {
-    unique: u64,
-    file: Arc<OpenFile>,
-    read: Read,
-}
-
-/// Somebody who waits in poll(2).
-#[derive(Debug)]
-struct Polled {
-    kernel_handle: u64,
-    file: Arc<OpenFile>,
 }
 
 /// What is to be expected of a request.
@@ -122,8 +101,10 @@ struct Polled {
 enum Pace {
     /// A step of a walk that takes no longer than to wake another thread for the next one.
     Quick,
-    /// One that may take longer, such as to open a large body.
+    /// One that may take longer, such as to copy a mebibyte.
     Slow,
+    /// One that takes so long that no other may wait for it: it is for the pool, in this share.
+    Long(pool::Share),
     /// No step of a walk: whoever asked may not ask again for long.
     Lone,
 }
@@ -166,6 +147,7 @@ impl Front {
             tree,
             topics: RwLock::default(),
             waker: Arc::default(),
+            pool: Pool::default(),
             closed: AtomicBool::new(false),
             turn: Mutex::default(),
         });
@@ -181,6 +163,9 @@ impl Front {
         let mut threads = vec![spawn("relay", Shared::run_relay)?];
         for _ in 0..READERS {
             threads.push(spawn("front", Shared::run_reader)?);
+        }
+        for _ in 0..pool::THREADS {
+            threads.push(spawn("pool", Shared::run_pool)?);
         }
         Ok((Self { shared, threads, waker }, theirs))
     }
@@ -219,7 +204,10 @@ impl Shared {
                     if pace != Pace::Quick {
                         turn = None;
                     }
-                    self.request(&message);
+                    match pace {
+                        Pace::Long(share) => self.put_off(&message, share),
+                        _ => self.request(&message),
+                    }
                     if pace != Pace::Lone {
                         awake = Instant::now() + AWAKE;
                     }
@@ -239,22 +227,49 @@ impl Shared {
                 Err(_) => break,
             }
         }
-        // The other end sees the end, and so does the relay.
+        // The other end sees the end, and so do the relay and the pool.
         let _ = shutdown(self.fuser.as_raw_fd(), Shutdown::Both);
+        self.pool.close();
+    }
+
+    /// Does what takes long.
+    fn run_pool(&self) {
+        crate::daemon::let_others_go_first();
+        let act = |job: &Job| {
+            if let Some(message) = wire::parse(&job.bytes) {
+                self.request(&message);
+            }
+        };
+        self.pool.work(act, |job| self.reply_error(job.unique, Errno::EIO));
+    }
+
+    /// Has a request done by the pool.
+    fn put_off(&self, message: &Message<'_>, share: pool::Share) {
+        let (unique, thread) = (message.unique, message.asker.thread);
+        if !self.pool.add(Job { unique, thread, share, bytes: message.bytes.into() }) {
+            self.reply_error(unique, Errno::EAGAIN);
+        }
     }
 
     fn pace(&self, message: &Message<'_>) -> Pace {
-        let quick = |is_quick| if is_quick { Pace::Quick } else { Pace::Slow };
+        let long = |making: Option<u32>, otherwise| match making {
+            Some(capture) => Pace::Long(pool::Share { uid: message.asker.uid, capture }),
+            None => otherwise,
+        };
         match message.request {
             Request::Read(read) => match self.tree.file(read.handle) {
                 Some(file) if file.waits_for().is_some() => Pace::Lone,
-                Some(file) => quick(file.is_small_and_final()),
+                Some(file) if file.is_small_and_final() => Pace::Quick,
+                Some(_) => long(self.tree.makes_to_read(message.inode), Pace::Slow),
                 None => Pace::Quick,
             },
-            Request::Open { .. } | Request::Attributes { .. } => {
-                quick(self.tree.is_quick(message.inode))
+            Request::Open { .. } => long(self.tree.makes_to_open(message.inode), Pace::Quick),
+            Request::Attributes { .. } | Request::Seek(_) => {
+                long(self.tree.makes_to_look(message.inode), Pace::Quick)
             }
-            Request::Lookup(name) => quick(Tree::is_found_quickly(name)),
+            Request::Lookup(name) => {
+                long(self.tree.makes_to_find(message.inode, name), Pace::Quick)
+            }
             Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => {
                 Pace::Lone
             }
@@ -304,7 +319,11 @@ impl Shared {
         match walk::answer(&self.tree, message) {
             Ok(Some(reply)) => {
                 let header = wire::reply_header(message.unique, 0, reply.len());
-                self.write(&[IoSlice::new(&header), IoSlice::new(&reply)]);
+                let sent = writev(&self.device, &[IoSlice::new(&header), IoSlice::new(&reply)]);
+                if sent.is_err() {
+                    // The request was interrupted and has had its answer, or all is over.
+                    walk::undo(&self.tree, message, &reply);
+                }
             }
             Ok(None) => {}
             Err(error) => self.reply_error(message.unique, error.errno()),
@@ -467,10 +486,26 @@ impl Shared {
                     self.reply_error(parked.unique, Errno::EINTR);
                 }
             }
-            // Just being read, served or answered. The kernel repeats the interrupt as long as
-            // there is something to interrupt.
-            None => self.reply_error(unique, Errno::EAGAIN),
+            None => match self.pool.find(target) {
+                Some((place, thread)) => self.interrupt_making(target, place, thread),
+                // Just being read, served or answered. The kernel repeats the interrupt as long as
+                // there is something to interrupt.
+                None => self.reply_error(unique, Errno::EAGAIN),
+            },
         }
+    }
+
+    /// A request in the pool was interrupted. Programs do not expect that of open(2) or stat(2) of a
+    /// file, so it goes on unless its process is about to end.
+    fn interrupt_making(&self, target: u64, place: Place, thread: u32) {
+        if !is_being_killed(thread) {
+            return;
+        }
+        if place == Place::Waiting {
+            self.pool.take(target);
+        }
+        // Whoever is doing it finds the request gone.
+        self.reply_error(target, Errno::EINTR);
     }
 
     /// Answers what is parked on captures whose bell has rung.
@@ -516,26 +551,5 @@ impl Shared {
                 return;
             }
         }
-    }
-}
-
-impl Topic {
-    fn take(&self, unique: u64) -> Option<Parked> {
-        let mut parked = self.parked.lock();
-        let index = parked.iter().position(|parked| parked.unique == unique)?;
-        Some(parked.swap_remove(index))
-    }
-
-    fn take_ready_polls(&self) -> Vec<Polled> {
-        let mut polls = self.polls.lock();
-        polls.extract_if(.., |polled| polled.file.is_ready()).collect()
-    }
-
-    /// Changes whenever a reader that waits might have something to read.
-    fn progress(&self) -> (u64, bool, bool) {
-        let Some(entry) = self.entry.upgrade() else { return (0, true, true) };
-        let store = entry.capture.store();
-        let bounds = store.bounds();
-        (bounds.next.number, bounds.ended, store.header().is_some())
     }
 }

@@ -4,6 +4,8 @@ mod adapter;
 mod front;
 mod handoff;
 mod mount;
+mod pool;
+mod topic;
 mod walk;
 mod wire;
 

@@ -6,6 +6,8 @@
 
 use std::ops::ControlFlow;
 
+use capture::flow::Seek;
+
 use super::wire::{self, Message, Opening, Page, Request};
 use crate::fs::error::Error;
 use crate::fs::file::Opener;
@@ -56,6 +58,15 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             })?;
             page.into_bytes()
         }
+        Request::Seek(seek) => {
+            let to = match seek.whence {
+                libc::SEEK_DATA => Seek::Data,
+                libc::SEEK_HOLE => Seek::Hole,
+                // The kernel does the others itself.
+                _ => return Err(Error::BadSeek),
+            };
+            wire::seek_reply(tree.seek(seek.handle, seek.offset, to, asker)?)
+        }
         // find(1) asks for each directory.
         Request::FileSystem => wire::file_system_reply(),
         Request::ListAhead(read) => {
@@ -79,6 +90,16 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
         | Request::Other => return Err(Error::WrongAccess),
     };
     Ok(Some(reply))
+}
+
+/// Takes back what was given with a reply that nobody got.
+pub(super) fn undo(tree: &Tree, message: &Message<'_>, reply: &[u8]) {
+    let Some(given) = wire::given(reply) else { return };
+    match message.request {
+        Request::Open { .. } => tree.close(given),
+        Request::Lookup(_) => tree.forget(given, 1),
+        _ => {}
+    }
 }
 
 /// A page of names with what looking them up says.

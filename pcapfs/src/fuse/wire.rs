@@ -37,6 +37,7 @@ mod opcode {
     pub(super) const INTERRUPT: u32 = 36;
     pub(super) const POLL: u32 = 40;
     pub(super) const BATCH_FORGET: u32 = 42;
+    pub(super) const LSEEK: u32 = 46;
 }
 
 /// `FUSE_NOTIFY_POLL` of `enum fuse_notify_code`.
@@ -104,6 +105,8 @@ pub(super) enum Request<'a> {
     },
     /// `FUSE_WRITE`
     Write,
+    /// `FUSE_LSEEK`
+    Seek(Position),
     /// `FUSE_FORGET` of so many lookups.
     Forget(u64),
     /// `FUSE_BATCH_FORGET`, see [`forgotten`].
@@ -120,6 +123,15 @@ pub(super) struct Read {
     pub(super) size: u32,
     /// The opener's file flags as of now, `O_NONBLOCK` among them.
     pub(super) flags: u32,
+}
+
+/// `struct fuse_lseek_in`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) handle: u64,
+    pub(super) offset: u64,
+    /// See lseek(2).
+    pub(super) whence: i32,
 }
 
 /// `struct fuse_poll_in`, as far as it is used.
@@ -164,6 +176,11 @@ pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
             notify: u32_at(body, 16)? & POLL_SCHEDULE_NOTIFY != 0,
         }),
         opcode::INTERRUPT => Request::Interrupt { target: u64_at(body, 0)? },
+        opcode::LSEEK => Request::Seek(Position {
+            handle: u64_at(body, 0)?,
+            offset: u64_at(body, 8)?,
+            whence: u32_at(body, 16)?.cast_signed(),
+        }),
         opcode::WRITE => Request::Write,
         opcode::FORGET => Request::Forget(u64_at(body, 0)?),
         opcode::BATCH_FORGET => Request::ForgetMany(body.get(8..)?),
@@ -246,6 +263,16 @@ pub(super) fn file_system_reply() -> Vec<u8> {
     }
     out.resize(80, 0);
     out
+}
+
+/// A reply to `FUSE_LSEEK`: `struct fuse_lseek_out`.
+pub(super) fn seek_reply(offset: u64) -> Vec<u8> {
+    offset.to_ne_bytes().to_vec()
+}
+
+/// The inode that a reply to `FUSE_LOOKUP` gives, or the handle that one to `FUSE_OPEN` does.
+pub(super) fn given(reply: &[u8]) -> Option<u64> {
+    u64_at(reply, 0)
 }
 
 /// How a file or a directory is open.
@@ -436,6 +463,10 @@ mod tests {
         let lookup = message(1, 5, b"name\0");
         assert_eq!(parse(&lookup).map(|one| one.request), Some(Request::Lookup(b"name")));
         assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::FileSystem));
+        let seek = [9u64, 4096, libc::SEEK_HOLE as u64].map(u64::to_ne_bytes).concat();
+        let position = Position { handle: 9, offset: 4096, whence: libc::SEEK_HOLE };
+        let parsed = message(46, 5, &seek);
+        assert_eq!(parse(&parsed).map(|one| one.request), Some(Request::Seek(position)));
         // FUSE_FLUSH
         assert_eq!(parse(&message(25, 5, b"")).map(|one| one.request), Some(Request::Other));
         let pairs = [7u64, 1, 9, 2].map(u64::to_ne_bytes).concat();

@@ -1,0 +1,53 @@
+//! Which operations have to make something so large first that nobody else may wait for it: what
+//! takes this long is done by the front end's pool. Each says for which capture, or `None`.
+
+use capture::flow::File;
+
+use super::Tree;
+use super::node::{self, Node, Part};
+
+impl Tree {
+    /// Asking for attributes or seeking: sizes of some files are known only when they are made.
+    pub(crate) fn makes_to_look(&self, inode: u64) -> Option<u32> {
+        self.makes(inode, |file| matches!(file, File::Transcript | File::Har))
+    }
+
+    /// Opening.
+    pub(crate) fn makes_to_open(&self, inode: u64) -> Option<u32> {
+        self.makes(inode, |file| matches!(file, File::Transcript | File::Har | File::Body { .. }))
+    }
+
+    /// Reading from what is open: one file is made piece by piece.
+    pub(crate) fn makes_to_read(&self, inode: u64) -> Option<u32> {
+        self.makes(inode, |file| matches!(file, File::Transcript))
+    }
+
+    /// Looking a name up in a directory.
+    pub(crate) fn makes_to_find(&self, parent: u64, name: &[u8]) -> Option<u32> {
+        let part = node::flow_leaf(std::str::from_utf8(name).ok()?)?;
+        let Part::File(file) = part else { return None };
+        if !part.is_measured_by_making() {
+            return None;
+        }
+        let node = self.known.lock().version(parent)?.node;
+        match node {
+            Node::Flow(capture, id, Part::Directory) => self.takes_long(capture, id, file),
+            _ => None,
+        }
+    }
+
+    fn makes(&self, inode: u64, of: impl Fn(File) -> bool) -> Option<u32> {
+        let node = self.known.lock().version(inode)?.node;
+        match node {
+            Node::Flow(capture, id, Part::File(file)) if of(file) => {
+                self.takes_long(capture, id, file)
+            }
+            _ => None,
+        }
+    }
+
+    fn takes_long(&self, capture: u32, id: u64, file: File) -> Option<u32> {
+        let entry = self.captures.by_id(capture)?;
+        entry.capture.flows().takes_long(id, file).then_some(capture)
+    }
+}

@@ -1,0 +1,61 @@
+//! What waits for the packets of a capture: reads, and whoever waits in poll(2).
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+
+use capture::bell::Bell;
+use parking_lot::Mutex;
+
+use super::wire::Read;
+use crate::fs::captures::Entry;
+use crate::fs::file::OpenFile;
+
+/// What waits for the packets of one capture.
+#[derive(Debug)]
+pub(super) struct Topic {
+    /// Not to keep a capture that was removed and that nobody has open.
+    pub(super) entry: Weak<Entry>,
+    pub(super) bell: Arc<Bell>,
+    /// The bell has rung since the waker last looked.
+    pub(super) rung: Arc<AtomicBool>,
+    pub(super) parked: Mutex<Vec<Parked>>,
+    pub(super) polls: Mutex<Vec<Polled>>,
+}
+
+/// A read that waits.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) unique: u64,
+    pub(super) file: Arc<OpenFile>,
+    pub(super) read: Read,
+}
+
+/// Somebody who waits in poll(2).
+#[derive(Debug)]
+pub(super) struct Polled {
+    pub(super) kernel_handle: u64,
+    pub(super) file: Arc<OpenFile>,
+}
+
+impl Topic {
+    /// Takes a read out.
+    pub(super) fn take(&self, unique: u64) -> Option<Parked> {
+        let mut parked = self.parked.lock();
+        let index = parked.iter().position(|parked| parked.unique == unique)?;
+        Some(parked.swap_remove(index))
+    }
+
+    /// Takes those out that wait in poll(2) for what is there.
+    pub(super) fn take_ready_polls(&self) -> Vec<Polled> {
+        let mut polls = self.polls.lock();
+        polls.extract_if(.., |polled| polled.file.is_ready()).collect()
+    }
+
+    /// Changes whenever a reader that waits might have something to read.
+    pub(super) fn progress(&self) -> (u64, bool, bool) {
+        let Some(entry) = self.entry.upgrade() else { return (0, true, true) };
+        let store = entry.capture.store();
+        let bounds = store.bounds();
+        (bounds.next.number, bounds.ended, store.header().is_some())
+    }
+}

@@ -1,0 +1,169 @@
+//! What some readers cost others: whoever has large bodies decoded delays nobody else, and can be
+//! stopped.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use pcapfs_tests::coding::gzip;
+use pcapfs_tests::conversation::{noise, savefile_of};
+use pcapfs_tests::{
+    ALIAS, Client, Conversation, Daemon, Feed, Fifo, Mount, Pace, Running, Server, StreamReader,
+    skip_unless, tool,
+};
+use tempfile::TempDir;
+
+/// Bytes of each large body, decoded.
+const LARGE: usize = 12 << 20;
+
+/// Two flows with a large body each, in one capture, and another capture that is live.
+struct Scene {
+    daemon: Daemon,
+    bodies: Vec<PathBuf>,
+    feed: Feed,
+    sent: u64,
+    _fifo: Fifo,
+    _folder: TempDir,
+}
+
+impl Scene {
+    #[track_caller]
+    fn new() -> Self {
+        let body = gzip(&noise(1, 20_000).repeat(LARGE / 20_000));
+        let answer = |client: &str| {
+            let mut one = Conversation::tcp(client, "10.0.0.1:80");
+            one.open().says(Client, "GET /large HTTP/1.1\r\nHost: large.example\r\n\r\n");
+            let length = body.len();
+            let head = format!("Content-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n");
+            one.says(Server, format!("HTTP/1.1 200 OK\r\n{head}")).says(Server, &body);
+            one.close(Client);
+            one
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("large.pcap");
+        fs::write(&file, savefile_of([answer("10.1.0.1:1000"), answer("10.1.0.2:1000")])).unwrap();
+        let fifo = Fifo::new();
+        let daemon = Mount::new()
+            .capture("large", &format!("file:{}", file.display()))
+            .capture(ALIAS, &fifo.source())
+            .lifetime(Duration::from_secs(240))
+            .start();
+        let feed = fifo.connect();
+        daemon.wait_state(ALIAS, "running");
+        daemon.wait_state("large", "ended");
+        let large = daemon.path("large/flows");
+        let flows = fs::read_dir(large).unwrap().map(|entry| entry.unwrap().path());
+        let first = |folder: PathBuf| fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+        let bodies = flows.map(|flow| first(flow.join("bodies"))).collect();
+        Self { daemon, bodies, feed, sent: 0, _fifo: fifo, _folder: folder }
+    }
+
+    /// The time that nine of ten of these take at most: to look at a file, and from a packet's
+    /// arrival until a reader of `live.pcap` has it.
+    fn latencies(&mut self) -> (Duration, Duration) {
+        let live = self.daemon.path("web/live.pcap");
+        let status = self.daemon.path("web/status.json");
+        let reader = StreamReader::open(&live, Pace::FAST);
+        let (mut looks, mut arrivals) = (Vec::new(), Vec::new());
+        for _ in 0..40 {
+            let begun = Instant::now();
+            status.metadata().unwrap();
+            looks.push(begun.elapsed());
+            let begun = Instant::now();
+            self.feed.send(1, 200);
+            self.sent += 1;
+            reader.wait_last(self.sent);
+            arrivals.push(begun.elapsed());
+        }
+        (ninth_tenth(looks), ninth_tenth(arrivals))
+    }
+}
+
+fn ninth_tenth(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() * 9 / 10]
+}
+
+/// Opens files one after the other, again and again, from several threads, while `act` runs.
+fn while_opened<T>(files: &[PathBuf], threads: usize, act: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    let open = |at: usize| {
+        let mut opened = 0;
+        while !stop.load(Ordering::Relaxed) {
+            File::open(&files[(at + opened) % files.len()]).unwrap();
+            opened += 1;
+        }
+        opened
+    };
+    thread::scope(|scope| {
+        let openers: Vec<_> = (0..threads)
+            .map(|at| {
+                scope.spawn({
+                    let open = &open;
+                    move || open(at)
+                })
+            })
+            .collect();
+        let result = act();
+        stop.store(true, Ordering::Relaxed);
+        let opened: usize = openers.into_iter().map(|opener| opener.join().unwrap()).sum();
+        eprintln!("opened {opened} times");
+        assert!(opened >= threads, "nothing was opened");
+        result
+    })
+}
+
+#[test]
+fn readers_of_large_bodies_delay_nobody_else() {
+    skip_unless!(mount, "python3");
+    let mut scene = Scene::new();
+    let (look, arrival) = scene.latencies();
+    let mut files = scene.bodies.clone();
+    // These are made to say how large they are.
+    files.extend(scene.bodies.iter().map(|body| body.with_file_name("../http.har")));
+    let (loaded_look, loaded_arrival) = while_opened(&files, 6, || scene.latencies());
+    eprintln!("look {look:?} -> {loaded_look:?}, arrival {arrival:?} -> {loaded_arrival:?}");
+    // Decoding one takes longer than this, and six would wait for each other.
+    let most = |idle: Duration| 20 * idle + Duration::from_millis(100);
+    assert!(loaded_look <= most(look), "{loaded_look:?} instead of {look:?}");
+    assert!(loaded_arrival <= most(arrival), "{loaded_arrival:?} instead of {arrival:?}");
+}
+
+#[test]
+fn who_waits_for_a_large_body_can_be_killed() {
+    skip_unless!(mount, "python3");
+    let scene = Scene::new();
+    while_opened(&scene.bodies, 3, || {
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            for body in &scene.bodies {
+                let mut cats: Vec<_> = (0..4)
+                    .map(|_| {
+                        Running::spawn(tool("cat").arg(body).stdout(std::process::Stdio::null()))
+                    })
+                    .collect();
+                for cat in &mut cats {
+                    let time = cat.end_with(signal);
+                    assert!(time < Duration::from_secs(2), "it outlives {signal} by {time:?}");
+                }
+            }
+        }
+    });
+    let whole = fs::read(&scene.bodies[0]).unwrap();
+    assert_eq!(whole.len(), LARGE / 20_000 * 20_000, "and the next one has all of it");
+}
+
+#[test]
+fn the_daemon_ends_while_bodies_are_decoded() {
+    skip_unless!(mount, "python3");
+    let mut scene = Scene::new();
+    let path = scene.bodies[0].clone();
+    let openers: Vec<_> = (0..3)
+        .map(|_| Running::spawn(tool("sh").arg("-c").arg("while : <\"$0\"; do :; done").arg(&path)))
+        .collect();
+    scene.latencies();
+    assert!(scene.daemon.terminate().success());
+    drop(openers);
+}
