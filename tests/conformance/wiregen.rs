@@ -51,6 +51,92 @@ const KINDS: &[(&str, &[&str])] = &[
 
 const DROP: (&str, &[&str]) = ("drop 2 %", &["--drop", "0.02"]);
 
+/// Parts of the packets that are dropped while all clients pipeline.
+const LOSSES: &[&str] = &["0.005", "0.01", "0.03", "0.05", "0.1"];
+const LOSS_SEEDS: u32 = 20;
+
+/// Captures of pipelined exchanges with losses: what is called complete is right, and of the exchanges
+/// that lie outside of all gaps for certain 95 % are complete.
+fn check_losses(generator: &Path) -> Outcome {
+    let folder = tempfile::tempdir().expect("a folder for generated captures");
+    let wanted: Vec<_> =
+        LOSSES.iter().flat_map(|loss| (1..=LOSS_SEEDS).map(move |seed| (loss, seed))).collect();
+    let files = in_parallel(&wanted, |(loss, seed)| {
+        let path = folder.path().join(format!("{loss}-{seed}.pcap"));
+        let mut command = tool("python3");
+        command.arg(generator).arg(&path).args(["--flows", FLOWS, "--pipeline", "1"]);
+        let _ = run(command.args(["--drop", loss, "--seed", &seed.to_string()]), 120).success();
+        path
+    });
+    let tree = Tree::mount(&files);
+    let about = "generated, pipelined, 0.5 to 10 % of packets dropped, twenty seeds: what is \
+                 complete is right";
+    let mut outcome = Outcome::new("wiregen loss", about, Reach::All);
+    let mut known: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for ((loss, seed), capture) in wanted.iter().zip(tree.captures()) {
+        let found = complete_is_right(capture);
+        if let Ok((complete, outside)) = found {
+            let sum = known.entry(loss).or_default();
+            *sum = (sum.0 + complete, sum.1 + outside);
+        }
+        outcome.case(format!("drop {loss}, seed {seed}"), found.map(drop));
+    }
+    for (loss, (complete, outside)) in known {
+        let share =
+            format!("drop {loss}: {complete} of {outside} outside of all gaps are complete");
+        outcome
+            .case(share.clone(), if complete * 100 >= outside * 95 { Ok(()) } else { Err(share) });
+    }
+    outcome.close(tree);
+    outcome
+}
+
+/// How many exchanges outside of all gaps are complete, and how many there are.
+fn complete_is_right(capture: &Capture) -> Result<(usize, usize), String> {
+    let truth = truth(&capture.file);
+    let (mut known, mut all) = (0, 0);
+    let mut sums: Vec<(PathBuf, String)> = Vec::new();
+    for flow in capture.connections()? {
+        let ends = (flow.endpoint(Side::Client)?, flow.endpoint(Side::Server)?);
+        let is_it = |truth: &&Value| {
+            endpoint(&truth["client"]).zip(endpoint(&truth["server"])) == Some(ends)
+        };
+        let truth = truth.iter().find(is_it).ok_or("a connection that nobody made")?;
+        let theirs = truth["transactions"].as_array().cloned().unwrap_or_default();
+        let ours = flow.transactions()?;
+        let complete: Vec<_> = ours.iter().filter(|one| one["state"] == "complete").collect();
+        for ours in &complete {
+            let target = &ours["target"];
+            let Some(theirs) = theirs.iter().find(|theirs| theirs["target"] == *target) else {
+                return Err(format!("{target} is complete and was not sent"));
+            };
+            if ours["status"] != theirs["status"] {
+                return Err(format!(
+                    "{target} has status {}, not {}",
+                    ours["status"], theirs["status"]
+                ));
+            }
+            for body in ["request_body", "response_body"] {
+                let path = ours[body]["file"].as_str().map(|file| flow.folder.join(file));
+                let wanted = theirs[format!("{body}_sha256")].as_str().unwrap_or_default();
+                sums.push((path.unwrap_or_else(|| "/dev/null".into()), wanted.to_owned()));
+            }
+        }
+        for (theirs, outside) in theirs.iter().zip(outside_holes(&flow, &theirs)?) {
+            let is_known = complete.iter().any(|ours| ours["target"] == theirs["target"]);
+            all += usize::from(outside);
+            known += usize::from(outside && is_known);
+        }
+    }
+    let paths: Vec<_> = sums.iter().map(|(path, _)| path).collect();
+    for ((path, wanted), got) in sums.iter().zip(digest::of("sha256sum", &paths)) {
+        if got? != *wanted {
+            return Err(format!("{} is another body", path.display()));
+        }
+    }
+    Ok((known, all))
+}
+
 pub(crate) fn check(generator: &Path) -> Vec<Outcome> {
     if let Err(lack) = require::tool("python3") {
         return vec![Outcome::skipped("wiregen", &lack)];
@@ -82,7 +168,7 @@ pub(crate) fn check(generator: &Path) -> Vec<Outcome> {
         look(&format!("{kind}, seed {seed}"), capture, outcome);
     }
     whole.close(tree);
-    vec![whole, holes]
+    vec![whole, holes, check_losses(generator)]
 }
 
 /// A checksum that a file or some bytes are to have.
