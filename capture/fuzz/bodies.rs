@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use capture::decode::{self, Decoder, Outcome, Overlap, Reason};
+use capture::decode::{self, Decoded, Decoder, Outcome, Overlap, Reason};
 use capture::extent::Extent;
 use capture::http::body::{self, Piece, Streams};
 use capture::http::har::{self, Server};
@@ -537,6 +537,23 @@ fn check_tcp(
     }
 }
 
+fn check_payload(decoded: &Decoded<'_>, packets: &[&[u8]]) {
+    let payload = decoded.payload;
+    let (mut end, mut captured) = (0, 0);
+    for part in payload.parts() {
+        assert!(part.extent.len > 0 && part.at >= end);
+        let packet = packets[usize::try_from(part.extent.packet).expect("small")];
+        assert!(packet.get(part.extent.range()).is_some());
+        end = part.at + part.extent.len;
+        captured += part.extent.len;
+    }
+    assert!(end <= payload.len());
+    assert_eq!(captured, payload.captured());
+    assert_eq!(payload.captured() + payload.missing(), payload.len());
+    let portion = decoded.portion;
+    assert!(portion.is_none_or(|whole| whole.len.checked_sub(whole.at) >= Some(payload.len())));
+}
+
 /// Packets one after the other, each behind four bytes: which link type it has, how much more of it
 /// was on the wire, and its length. The first byte says which policies hold.
 pub(crate) fn decode(data: &[u8]) {
@@ -547,6 +564,7 @@ pub(crate) fn decode(data: &[u8]) {
     };
     let options = decode::Options {
         tunnels: first & 1 == 0,
+        early: first & 4 != 0,
         overlap: if first & 2 == 0 { Overlap::First } else { Overlap::Last },
         max_datagrams: 8,
         max_fragments: 16,
@@ -567,18 +585,10 @@ pub(crate) fn decode(data: &[u8]) {
         if let Outcome::Decoded(decoded) =
             decoder.packet(link_type, number, time, original_len, packet)
         {
-            let payload = decoded.payload;
-            let (mut end, mut captured) = (0, 0);
-            for part in payload.parts() {
-                assert!(part.extent.len > 0 && part.at >= end);
-                let packet = packets[usize::try_from(part.extent.packet).expect("small")];
-                assert!(packet.get(part.extent.range()).is_some());
-                end = part.at + part.extent.len;
-                captured += part.extent.len;
-            }
-            assert!(end <= payload.len());
-            assert_eq!(captured, payload.captured());
-            assert_eq!(payload.captured() + payload.missing(), payload.len());
+            check_payload(&decoded, &packets);
+        }
+        while let Some((_, decoded)) = decoder.given_up() {
+            check_payload(&decoded, &packets);
         }
         assert!(decoder.fragment_bytes() <= 8 << 10);
     }

@@ -552,10 +552,16 @@ fn fragments_that_overlap_or_never_end() {
     let stream = fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap();
     assert!(stream.ends_with(&body), "the good one is not there");
     assert!(stream.len().is_multiple_of(body.len()), "{} bytes", stream.len());
+    // What is there of the others, and a gap.
+    let alone = [&body[..1_472], &vec![0; body.len() - 1_472]].concat();
     assert!(
-        stream.chunks(body.len()).all(|one| one == body),
+        stream.chunks(body.len()).all(|one| one == body || one == alone),
         "a datagram of two minds was believed"
     );
+    let flows = watched.daemon.status(ALIAS)["flows"].clone();
+    let packets = meta(&watched.daemon, 1)["client"]["packets"].as_u64().unwrap();
+    assert_eq!(packets + flows["undecodable"].as_u64().unwrap(), count, "{flows:#}");
+    assert_eq!(flows["undecodable_by"]["bad_fragment"], 1, "{flows:#}");
 }
 
 // ---- Garbage.

@@ -105,7 +105,7 @@ fn a_second_alias_of_the_same_capture_is_a_link() {
 
 /// The type of each field of a capture's status: n whole number, s text, t time or null,
 /// z anything of these or null.
-const STATUS: [(&str, char); 42] = [
+const STATUS: [(&str, char); 51] = [
     ("/alias", 's'),
     ("/source", 's'),
     ("/interface", 'z'),
@@ -148,6 +148,15 @@ const STATUS: [(&str, char); 42] = [
     ("/flows/undecodable", 'n'),
     ("/flows/gaps", 'n'),
     ("/flows/overlap_conflicts", 'n'),
+    ("/flows/undecodable_by/link_type", 'n'),
+    ("/flows/undecodable_by/not_ip", 'n'),
+    ("/flows/undecodable_by/truncated", 'n'),
+    ("/flows/undecodable_by/malformed", 'n'),
+    ("/flows/undecodable_by/too_deep", 'n'),
+    ("/flows/undecodable_by/bad_fragment", 'n'),
+    ("/flows/undecodable_by/fragment", 'n'),
+    ("/flows/undecodable_by/protocol", 'n'),
+    ("/flows/undecodable_by/late", 'n'),
 ];
 
 fn has_type(value: &Value, kind: char) -> bool {

@@ -7,11 +7,12 @@
 //! Sources: RFC 791 3.2, RFC 815, RFC 8200 4.5. RFC 5722 wants datagrams with overlaps dropped; a
 //! capture does not know what the receiver did, so they are completed, by policy, and counted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::view::{At, Piece, State, View};
-use super::{Options, Overlap, Reason, Tunnel, Vlans};
+use super::view::{At, Piece, State, View, narrow};
+use super::{Options, Overlap, Reason, Transport, Tunnel, Vlans};
+use crate::linktype::LinkType;
 use crate::time::Timestamp;
 
 /// Bytes kept of a datagram's beginning: room for the headers of a tunnel in a tunnel with all
@@ -19,7 +20,10 @@ use crate::time::Timestamp;
 const HEAD_LEN: usize = 512;
 
 /// Longest datagram: the total length of IPv4, the payload length of IPv6.
-const MAX_DATAGRAM_LEN: u32 = 65_535;
+pub(super) const MAX_DATAGRAM_LEN: u32 = 65_535;
+
+/// Datagrams kept that were given up, if nobody fetches them.
+const MAX_GIVEN_UP: usize = 64;
 
 /// What became of fragments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +66,35 @@ pub(super) struct Fragment<'v> {
     /// Whether more follows behind it.
     pub(super) more: bool,
     pub(super) payload: At<'v>,
+    /// Of the packet it came in.
+    pub(super) link_type: LinkType,
+}
+
+/// What is known of a datagram from its first fragment on, if its payload is given as it comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    /// Tells it from others.
+    pub(super) datagram: u64,
+    pub(super) protocol: u8,
+    pub(super) transport: Transport,
+    /// Where in the datagram the payload is: behind the transport header.
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+/// What became of a fragment that was taken in.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// Others have to come.
+    Waits,
+    /// Its datagram is whole now.
+    Whole(Box<Datagram>),
+    /// The beginning of its datagram was given before.
+    Part {
+        begun: Begun,
+        /// All of the datagram is here.
+        completes: bool,
+    },
 }
 
 /// All datagrams under reassembly.
@@ -73,6 +106,8 @@ pub(super) struct Fragments {
     next_serial: u64,
     bytes: usize,
     counters: FragmentCounters,
+    /// Given up; somebody may want what is there of them.
+    given_up: VecDeque<(Key, Datagram)>,
 }
 
 /// A datagram, complete or not.
@@ -80,6 +115,7 @@ pub(super) struct Fragments {
 pub(super) struct Datagram {
     serial: u64,
     created: Timestamp,
+    link_type: LinkType,
     /// Of the fragment at offset 0.
     protocol: u8,
     /// Known with the last fragment.
@@ -93,6 +129,16 @@ pub(super) struct Datagram {
     /// Packets its fragments came in, whether their bytes are in pieces or not. Not more than
     /// pieces: of a fragment that is repeated for ever, the rest is nobody's.
     packets: Vec<u64>,
+    begun: Option<Begun>,
+}
+
+impl Fragment<'_> {
+    /// Its bytes that count.
+    pub(super) fn len(&self) -> usize {
+        let len = self.payload.wire_len();
+        // As Linux does it: what is beyond the last multiple of 8 cannot be followed.
+        if self.more { len & !7 } else { len }
+    }
 }
 
 impl Fragments {
@@ -117,12 +163,33 @@ impl Fragments {
             if now.nanoseconds().saturating_sub(created) <= timeout {
                 break;
             }
-            self.remove(&key);
+            self.give_up(&key, options);
             count(&mut self.counters.expired);
         }
     }
 
-    /// Takes a fragment in; the datagram, if that completes it.
+    /// The next datagram that was given up with its beginning, of which nothing was given.
+    pub(super) fn given_up(&mut self) -> Option<(Key, Datagram)> {
+        let (key, datagram) = self.given_up.pop_front()?;
+        Some((key, datagram.finish()))
+    }
+
+    pub(super) fn has_given_up(&self) -> bool {
+        !self.given_up.is_empty()
+    }
+
+    fn give_up(&mut self, key: &Key, options: &Options) -> bool {
+        let Some(datagram) = self.remove(key) else { return false };
+        if options.early && datagram.begun.is_none() && datagram.known() > 0 {
+            if self.given_up.len() >= MAX_GIVEN_UP {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back((*key, datagram));
+        }
+        true
+    }
+
+    /// Takes a fragment in.
     ///
     /// # Errors
     /// [`Reason::BadFragment`] if it is refused; its datagram stays as it was.
@@ -131,19 +198,15 @@ impl Fragments {
         fragment: &Fragment<'_>,
         now: Timestamp,
         options: &Options,
-    ) -> Result<Option<Box<Datagram>>, Reason> {
-        let mut len = fragment.payload.wire_len();
-        if fragment.more {
-            // As Linux does it: what is beyond the last multiple of 8 cannot be followed.
-            len &= !7;
-        }
-        let len = u32::try_from(len).ok().filter(|len| *len > 0).ok_or(Reason::BadFragment)?;
+    ) -> Result<Came, Reason> {
+        let len =
+            u32::try_from(fragment.len()).ok().filter(|len| *len > 0).ok_or(Reason::BadFragment)?;
         let end = fragment.offset.checked_add(len).filter(|end| *end <= MAX_DATAGRAM_LEN);
         let end = end.ok_or(Reason::BadFragment)?;
         let payload = fragment.payload.limit(len as usize);
 
         if !self.datagrams.contains_key(&fragment.key) {
-            self.create(fragment.key, now, options);
+            self.create(fragment, now, options);
         }
         let Some(datagram) = self.datagrams.get_mut(&fragment.key) else {
             return Err(Reason::BadFragment);
@@ -153,6 +216,7 @@ impl Fragments {
         let after = datagram.bytes();
         let is_complete = datagram.total == Some(datagram.covered);
         let is_empty = datagram.pieces.is_empty();
+        let begun = datagram.begun;
         self.bytes = self.bytes.saturating_sub(before).saturating_add(after);
         match inserted {
             Ok(overlaps) => {
@@ -172,25 +236,69 @@ impl Fragments {
         }
         if is_complete {
             count(&mut self.counters.reassembled);
-            return Ok(self.remove(&fragment.key).map(|datagram| Box::new(datagram.finish())));
+            let whole = self.remove(&fragment.key);
+            if let (None, Some(whole)) = (begun, whole) {
+                return Ok(Came::Whole(Box::new(whole.finish())));
+            }
+        } else {
+            while self.bytes > options.max_fragment_bytes && self.evict(options) {}
         }
-        while self.bytes > options.max_fragment_bytes && self.evict() {}
-        Ok(None)
+        Ok(begun.map_or(Came::Waits, |begun| Came::Part { begun, completes: is_complete }))
     }
 
-    fn create(&mut self, key: Key, now: Timestamp, options: &Options) {
-        while self.ages.len() >= options.max_datagrams.max(1) && self.evict() {}
+    /// What is here of the datagram of a fragment that waits, if its beginning is and that was not
+    /// given. Not if the fragment cannot have changed what is known of its headers.
+    pub(super) fn beginning(&mut self, fragment: &Fragment<'_>) -> Option<Beginning> {
+        if fragment.offset as usize >= HEAD_LEN {
+            return None;
+        }
+        let datagram = self.datagrams.get_mut(&fragment.key)?;
+        let known = datagram.known();
+        if known == 0 || datagram.begun.is_some() {
+            return None;
+        }
+        let head = datagram.head.get(..known as usize)?.to_vec();
+        Some(Beginning { head, protocol: datagram.protocol, total: datagram.total })
+    }
+
+    /// The payload of this datagram is given as it comes from now on: what there is of it.
+    pub(super) fn begin(
+        &mut self,
+        key: &Key,
+        transport: Transport,
+        protocol: u8,
+        payload: (usize, usize),
+    ) -> Option<(Begun, Box<Datagram>)> {
+        let datagram = self.datagrams.get_mut(key)?;
+        let start = narrow(payload.0);
+        let end = start.saturating_add(narrow(payload.1));
+        let begun = Begun { datagram: datagram.serial, protocol, transport, start, end };
+        datagram.begun = Some(begun);
+        let so_far = Datagram {
+            pieces: datagram.pieces.clone(),
+            head: Vec::new(),
+            packets: datagram.packets.clone(),
+            ..*datagram
+        };
+        Some((begun, Box::new(so_far.finish())))
+    }
+
+    fn create(&mut self, fragment: &Fragment<'_>, now: Timestamp, options: &Options) {
+        let key = fragment.key;
+        while self.ages.len() >= options.max_datagrams.max(1) && self.evict(options) {}
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
         let datagram = Datagram {
             serial,
             created: now,
+            link_type: fragment.link_type,
             protocol: 0,
             total: None,
             covered: 0,
             pieces: Vec::new(),
             head: Vec::new(),
             packets: Vec::new(),
+            begun: None,
         };
         self.bytes = self.bytes.saturating_add(datagram.bytes());
         self.ages.insert(serial, key);
@@ -198,12 +306,12 @@ impl Fragments {
     }
 
     /// Gives up the oldest; `false` if there is none.
-    fn evict(&mut self) -> bool {
+    pub(super) fn evict(&mut self, options: &Options) -> bool {
         let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) else {
             return false;
         };
         count(&mut self.counters.evicted);
-        self.remove(&key).is_some()
+        self.give_up(&key, options)
     }
 
     fn remove(&mut self, key: &Key) -> Option<Datagram> {
@@ -211,6 +319,28 @@ impl Fragments {
         self.ages.remove(&datagram.serial);
         self.bytes = self.bytes.saturating_sub(datagram.bytes());
         Some(datagram)
+    }
+}
+
+/// What is known of a datagram that is not whole.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    /// Its first bytes.
+    pub(super) head: Vec<u8>,
+    /// The protocol of what it contains.
+    pub(super) protocol: u8,
+    /// Its length, if its last fragment is here.
+    pub(super) total: Option<u32>,
+}
+
+impl Beginning {
+    pub(super) fn view(&self) -> View<'_> {
+        View::pieces(&self.head, &[])
+    }
+
+    /// The length it has at most.
+    pub(super) fn most(&self) -> usize {
+        self.total.unwrap_or(MAX_DATAGRAM_LEN) as usize
     }
 }
 
@@ -232,6 +362,16 @@ impl Datagram {
         View::pieces(&self.head, &self.pieces)
     }
 
+    /// When its first fragment came, and the link type of that packet.
+    pub(super) const fn origin(&self) -> (Timestamp, LinkType) {
+        (self.created, self.link_type)
+    }
+
+    /// Its length, if its last fragment is here.
+    pub(super) const fn total(&self) -> Option<u32> {
+        self.total
+    }
+
     /// Numbers of the packets it came in, rising, once it is complete.
     pub(super) fn packets(&self) -> &[u64] {
         &self.packets
@@ -240,6 +380,23 @@ impl Datagram {
     /// Bytes of it that are here.
     pub(super) const fn len(&self) -> usize {
         self.covered as usize
+    }
+
+    /// Where the last byte lies that is here, or is known to have been on the wire.
+    pub(super) fn end(&self) -> u32 {
+        self.pieces.last().map_or(0, Piece::end)
+    }
+
+    /// Bytes from its beginning on that are at hand.
+    fn known(&self) -> u32 {
+        let mut end = 0;
+        for piece in &self.pieces {
+            if piece.state != State::Known || piece.start != end || end as usize >= HEAD_LEN {
+                break;
+            }
+            end = piece.end();
+        }
+        end.min(narrow(self.head.len()))
     }
 
     /// Memory it occupies, its entries in both tables included.
@@ -320,12 +477,10 @@ impl Datagram {
         }
     }
 
-    /// Now that it is complete: the head without what is not known, as few pieces as possible, and
+    /// To be given away: the head without what is not known, as few pieces as possible, and
     /// packets in order, each once.
     fn finish(mut self) -> Self {
-        let known = self.pieces.iter().take_while(|piece| piece.state == State::Known);
-        let known = known.last().map_or(0, Piece::end);
-        self.head.truncate(known as usize);
+        self.head.truncate(self.known() as usize);
         let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
         for piece in self.pieces {
             let is_missing = piece.state == State::Missing;
@@ -334,6 +489,7 @@ impl Datagram {
                 Some(last)
                     if last.packet == piece.packet
                         && last.state == state
+                        && last.end() == piece.start
                         && (is_missing
                             || last.offset.checked_add(last.len) == Some(piece.offset)) =>
                 {

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use etherparse::err::{ipv4, ipv6};
 use etherparse::{Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 
-use super::fragments::{Fragment, Key};
-use super::view::At;
-use super::{Found, Ip, Reason, Stop, Transport, Walk};
+use super::fragments::{Begun, Came, Datagram, Fragment, Key, MAX_DATAGRAM_LEN};
+use super::view::{At, narrow};
+use super::{Found, Ip, Portion, Reason, Stop, Transport, Walk};
 
 /// Most extension headers of one packet. RFC 8200 recommends an order in which eight fit.
 const MAX_EXTENSIONS: usize = 16;
@@ -77,6 +77,7 @@ impl Walk<'_> {
             offset: u32::from(header.fragments_offset().byte_offset()),
             more: header.more_fragments(),
             payload,
+            link_type: self.link_type,
         };
         self.fragment(&fragment, ip)
     }
@@ -155,12 +156,16 @@ impl Walk<'_> {
                         offset: u32::from(header.fragment_offset().byte_offset()),
                         more: header.more_fragments(),
                         payload: at,
+                        link_type: self.link_type,
                     };
                     return self.fragment(&fragment, ip);
                 }
                 protocol::IPV4 | protocol::IPV6 | protocol::GRE | protocol::MPLS
                     if self.options.tunnels =>
                 {
+                    if self.is_beginning {
+                        return Err(Stop::Fragment);
+                    }
                     let inner = |walk: &mut Self| match next {
                         protocol::GRE => walk.gre(at, ip),
                         protocol::MPLS => walk.mpls(at),
@@ -194,8 +199,14 @@ impl Walk<'_> {
     }
 
     fn fragment(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
-        let inserted = self.fragments.insert(fragment, self.time, self.options)?;
-        let datagram = inserted.ok_or(Stop::Fragment)?;
+        let datagram = match self.fragments.insert(fragment, self.time, self.options)? {
+            Came::Whole(datagram) => datagram,
+            Came::Waits if self.options.early => return self.beginning(fragment, ip),
+            Came::Waits => return Err(Stop::Fragment),
+            Came::Part { begun, completes } => {
+                return Found::part(fragment, &begun, completes, ip);
+            }
+        };
         self.deeper()?;
         let view = datagram.view();
         let at = At::new(&view, datagram.len());
@@ -204,9 +215,75 @@ impl Walk<'_> {
         found.whole.get_or_insert(datagram);
         Ok(found)
     }
+
+    /// What is there of a datagram that was given up, the headers of a tunnel among it.
+    pub(super) fn given_up(&mut self, datagram: &Datagram, ip: Ip) -> Result<Found, Stop> {
+        let view = datagram.view();
+        let most = datagram.total().unwrap_or(MAX_DATAGRAM_LEN) as usize;
+        let mut found = self.upper(datagram.protocol(), At::new(&view, most), ip)?;
+        let goes_on = found.offset.saturating_add(found.len) >= most;
+        if found.whole.is_none() && datagram.total().is_none() && goes_on {
+            // No header says how long it is: as long as it is here.
+            found.len = (datagram.end() as usize).saturating_sub(found.offset);
+        }
+        Ok(found)
+    }
+
+    /// The beginning of a datagram of which others have to come, if its transport header is there.
+    ///
+    /// Not that of a tunnel: what is in there may be a fragment itself, and is looked at once.
+    fn beginning(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
+        let beginning = self.fragments.beginning(fragment).ok_or(Stop::Fragment)?;
+        let outside = *self.layers;
+        self.is_beginning = true;
+        let view = beginning.view();
+        let found = self.upper(beginning.protocol, At::new(&view, beginning.most()), ip);
+        self.is_beginning = false;
+        *self.layers = outside;
+        // More of it may say more.
+        let mut found = found.map_err(|_| Stop::Fragment)?;
+        if found.transport == Transport::Other {
+            return Err(Stop::Fragment);
+        }
+        let (begun, so_far) = self
+            .fragments
+            .begin(&fragment.key, found.transport, found.protocol, (found.offset, found.len))
+            .ok_or(Stop::Fragment)?;
+        let here = so_far.end();
+        found.len = here.min(begun.end).saturating_sub(begun.start) as usize;
+        found.portion = Some(Portion {
+            datagram: begun.datagram,
+            begins: true,
+            at: 0,
+            len: begun.end.saturating_sub(begun.start),
+            ends: beginning.total == Some(here),
+            completes: false,
+        });
+        found.whole = Some(so_far);
+        Ok(found)
+    }
 }
 
 impl Found {
+    /// What a fragment has of the payload of a datagram of which the beginning was given.
+    fn part(fragment: &Fragment<'_>, begun: &Begun, completes: bool, ip: Ip) -> Result<Self, Stop> {
+        let end = fragment.offset.saturating_add(narrow(fragment.len())).min(begun.end);
+        let start = fragment.offset.max(begun.start).min(end.max(begun.start));
+        let skipped = start.saturating_sub(fragment.offset) as usize;
+        let payload = fragment.payload.skip(skipped.min(fragment.payload.wire_len()))?;
+        let payload = payload.limit(end.saturating_sub(start) as usize);
+        let portion = Portion {
+            datagram: begun.datagram,
+            begins: false,
+            at: start.saturating_sub(begun.start),
+            len: begun.end.saturating_sub(begun.start),
+            ends: !fragment.more,
+            completes,
+        };
+        let found = Self::new(begun.protocol, begun.transport, payload, ip);
+        Ok(Self { portion: Some(portion), ..found })
+    }
+
     fn other(protocol: u8, at: At<'_>, ip: Ip) -> Self {
         Self::new(protocol, Transport::Other, at, ip)
     }
@@ -219,6 +296,7 @@ impl Found {
             offset: payload.offset,
             len: payload.wire_len(),
             whole: None,
+            portion: None,
         }
     }
 }

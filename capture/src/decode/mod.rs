@@ -69,6 +69,10 @@ pub struct Options {
     /// Whether to look into tunnels. If not, the outer packet is the packet. MPLS and PPPoE have no
     /// outer packet and are always looked into.
     pub tunnels: bool,
+    /// Whether to give the payload of TCP and UDP that comes in fragments as it comes, from the first
+    /// fragment on ([`Decoded::portion`]), since the others may never come. If not, it is given once
+    /// all of its datagram is there. What is in a tunnel is always given then.
+    pub early: bool,
     /// Which bytes hold where fragments overlap.
     pub overlap: Overlap,
     /// Most datagrams under reassembly; the oldest gives way to a new one.
@@ -88,6 +92,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             tunnels: true,
+            early: false,
             overlap: Overlap::First,
             max_datagrams: 4096,
             max_fragments: 2048,
@@ -119,10 +124,11 @@ pub struct Decoder {
 
 /// What became of a packet.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are, and none is kept")]
 pub enum Outcome<'d> {
-    /// It is, or it completes, an IP packet.
+    /// It is, or it completes, an IP packet; or it has a [`Portion`] of one.
     Decoded(Decoded<'d>),
-    /// It is a fragment of a datagram of which more has to come.
+    /// It is a fragment of a datagram of which more has to come before anything is given.
     Fragment,
     /// It is neither.
     Undecoded(Reason),
@@ -150,6 +156,25 @@ pub struct Decoded<'d> {
     /// Numbers of all packets it came in, rising, those of fragments that came twice among them;
     /// empty if it came in one.
     pub fragments: &'d [u64],
+    /// Which part of a datagram `payload` is, if others come or came apart from it.
+    pub portion: Option<Portion>,
+}
+
+/// A part of the payload of a datagram that comes in fragments, see [`Options::early`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Tells the datagrams of a decoder apart.
+    pub datagram: u64,
+    /// It is the first that is given of its datagram.
+    pub begins: bool,
+    /// Where in the payload of the whole datagram this part begins.
+    pub at: u32,
+    /// Length of the whole payload, as UDP's header says; of TCP, the longest it may have.
+    pub len: u32,
+    /// The last byte of the datagram is in it.
+    pub ends: bool,
+    /// All of the datagram is here: nothing more will be given of it.
+    pub completes: bool,
 }
 
 /// Why a packet was not decoded.
@@ -265,31 +290,80 @@ impl Decoder {
             options: &self.options,
             fragments: &mut self.fragments,
             time,
+            link_type,
             layers: &mut layers,
             nesting: 0,
+            is_beginning: false,
         };
         let result = walk.link(link_type, at);
         self.counters.count(&result);
         match result {
             Ok(found) => {
-                self.whole = found.whole;
-                let (view, fragments) = match &self.whole {
-                    Some(datagram) => (datagram.view(), datagram.packets()),
-                    None => (View::located(number, data.len()), &[][..]),
-                };
-                Outcome::Decoded(Decoded {
-                    vlans: layers.vlans,
-                    tunnel: layers.tunnel,
-                    source: found.ip.source,
-                    destination: found.ip.destination,
-                    protocol: found.protocol,
-                    transport: found.transport,
-                    payload: Payload::new(view, found.offset, found.len),
-                    fragments,
-                })
+                Outcome::Decoded(self.decoded(found, layers, View::located(number, data.len())))
             }
             Err(Stop::Fragment) => Outcome::Fragment,
             Err(Stop::Reason(reason)) => Outcome::Undecoded(reason),
+        }
+    }
+
+    fn decoded<'d>(&'d mut self, found: Found, layers: Layers, packet: View<'d>) -> Decoded<'d> {
+        self.whole = found.whole;
+        let (view, fragments) = match &self.whole {
+            Some(datagram) => (datagram.view(), datagram.packets()),
+            None => (packet, &[][..]),
+        };
+        Decoded {
+            vlans: layers.vlans,
+            tunnel: layers.tunnel,
+            source: found.ip.source,
+            destination: found.ip.destination,
+            protocol: found.protocol,
+            transport: found.transport,
+            payload: Payload::new(view, found.offset, found.len),
+            fragments,
+            portion: found.portion,
+        }
+    }
+
+    /// Gives up on datagrams that are too old at `now`, as [`Decoder::packet`] does.
+    pub fn pass_time(&mut self, now: Timestamp) {
+        self.fragments.expire(now, &self.options);
+    }
+
+    /// Gives up on the oldest datagram; `false` if there is none.
+    pub fn give_up_oldest(&mut self) -> bool {
+        self.fragments.evict(&self.options)
+    }
+
+    /// Whether [`Decoder::given_up`] has anything to look at.
+    #[inline]
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        self.fragments.has_given_up()
+    }
+
+    /// What can be said of a datagram that was given up: that of a tunnel, with [`Options::early`].
+    /// Its packets are in [`Decoded::fragments`], all of them were [`Outcome::Fragment`]; the link type
+    /// is that of the first. To be fetched after each packet: few are kept.
+    pub fn given_up(&mut self) -> Option<(LinkType, Decoded<'_>)> {
+        loop {
+            let (key, datagram) = self.fragments.given_up()?;
+            let (time, link_type) = datagram.origin();
+            let mut layers = Layers { vlans: key.vlans, tunnel: key.tunnel };
+            let mut walk = Walk {
+                options: &self.options,
+                fragments: &mut self.fragments,
+                time,
+                link_type,
+                layers: &mut layers,
+                nesting: 0,
+                is_beginning: false,
+            };
+            let ip = Ip { source: key.source, destination: key.destination };
+            if let Ok(mut found) = walk.given_up(&datagram, ip) {
+                found.whole.get_or_insert_with(|| Box::new(datagram));
+                return Some((link_type, self.decoded(found, layers, View::located(0, 0))));
+            }
         }
     }
 
@@ -346,9 +420,12 @@ struct Walk<'w> {
     options: &'w Options,
     fragments: &'w mut Fragments,
     time: Timestamp,
+    link_type: LinkType,
     layers: &'w mut Layers,
     /// Packets around the one the walk has come to.
     nesting: u8,
+    /// It goes over the beginning of a datagram of which not all is there.
+    is_beginning: bool,
 }
 
 /// What the headers passed so far say about those that follow.
@@ -388,6 +465,7 @@ struct Found {
     len: usize,
     /// The datagram it is part of, if that came in fragments.
     whole: Option<Box<Datagram>>,
+    portion: Option<Portion>,
 }
 
 /// The end of any other way.

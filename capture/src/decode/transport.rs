@@ -103,6 +103,8 @@ impl Walk<'_> {
         const HEADER_LEN: usize = 8;
         let header = UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
         let whole = match usize::from(header.length()) {
+            // How long it is shows once all of it is there.
+            0 if self.is_beginning => return Err(Stop::Fragment),
             // A jumbogram (RFC 2675), or not filled in yet.
             0 => at,
             len if len < HEADER_LEN => return Err(Reason::Malformed.into()),
@@ -115,6 +117,9 @@ impl Walk<'_> {
         if self.options.tunnels
             && let Some(tunnel) = Self::udp_tunnel(destination_port)
         {
+            if self.is_beginning {
+                return Err(Stop::Fragment);
+            }
             return self.or_outer(|walk| tunnel(walk, payload, ip), outer);
         }
         Ok(outer())

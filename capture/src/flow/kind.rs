@@ -1,6 +1,7 @@
 //! What a flow is made of while it is under way, and what stays of it.
 
 use super::app::{App, Probing};
+use super::datagrams::Datagrams;
 use super::key::Key;
 use crate::tcp::seq::Sequence;
 use crate::tcp::{Assembler, Connection, Counters, Direction, Flags, Ports, Scale, Segment};
@@ -15,7 +16,7 @@ pub(super) enum Kind {
     /// TCP that is followed.
     Tcp(Box<Tcp>),
     /// UDP.
-    Udp(Box<[Assembler; 2]>),
+    Udp(Box<[Datagrams; 2]>),
     /// TCP that is over.
     Ended(Box<Ended>),
 }

@@ -23,6 +23,7 @@
 #![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod app;
+mod datagrams;
 mod engine;
 mod exchange;
 mod found;
@@ -36,6 +37,7 @@ mod made;
 mod messages;
 mod meta;
 mod one;
+mod outside;
 mod packets;
 mod reading;
 mod recorder;
@@ -64,6 +66,7 @@ use locator::Locator;
 use log::{LineLog, LogWriter};
 use made::Contents;
 use one::Flow;
+pub use outside::Undecodable;
 pub use reading::{OpenError, ReadError, Reading};
 use recorder::{Logs, Queue};
 use render::Hars;
@@ -141,7 +144,8 @@ pub struct Counters {
     pub engine_lag_packets: u64,
     /// Packets that were overwritten before the engine came to them.
     pub engine_lost_packets: u64,
-    /// Packets that are no IP packets, or broken ones.
+    /// Packets that are in no flow: those stored are in flows, or count here, or wait for the engine,
+    /// or are lost to it.
     pub undecodable: u64,
     /// Ranges of streams that are missing.
     pub gaps: u64,
@@ -151,6 +155,8 @@ pub struct Counters {
     pub dropped: u64,
     /// Segments that came after the end of their connection, and are in no flow.
     pub late: u64,
+    /// Packets that are in no flow, by why they are not.
+    pub undecodable_by: Undecodable,
     /// Lines that left the logs for their bound.
     pub log_lines_dropped: u64,
     /// Bytes of memory that flows, and what finds them and their packets, take up.
@@ -193,8 +199,8 @@ struct Shared {
     evicted: AtomicU64,
     dropped: AtomicU64,
     lost: AtomicU64,
-    late: AtomicU64,
-    undecodable: AtomicU64,
+    /// Packets that are in no flow.
+    outside: outside::Counts,
     gaps: AtomicU64,
     conflicts: AtomicU64,
     /// Bytes of memory for what the engine waits for.
@@ -317,8 +323,7 @@ impl Flows {
             evicted: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            undecodable: AtomicU64::new(0),
+            outside: outside::Counts::default(),
             gaps: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -346,6 +351,7 @@ impl Flows {
         let (closed, evicted) = (load(&shared.closed), load(&shared.evicted));
         let opened = load(&shared.opened);
         let next = shared.store.bounds().next.number;
+        let outside = shared.outside.get();
         let memory = shared.table.read().memory().saturating_add(shared.memory_beside_flows());
         Counters {
             open: opened.saturating_sub(closed).saturating_sub(evicted),
@@ -353,11 +359,12 @@ impl Flows {
             evicted,
             engine_lag_packets: next.saturating_sub(load(&shared.position)),
             engine_lost_packets: load(&shared.lost),
-            undecodable: load(&shared.undecodable),
+            undecodable: outside.total(),
             gaps: load(&shared.gaps),
             overlap_conflicts: load(&shared.conflicts),
             dropped: load(&shared.dropped),
-            late: load(&shared.late),
+            late: outside.late,
+            undecodable_by: outside,
             log_lines_dropped: shared
                 .flow_log
                 .dropped_lines()

@@ -1,6 +1,7 @@
 //! One flow: what is known of a conversation, from its first packet until it leaves the tree.
 
 use super::app::{App, TlsHellos};
+use super::datagrams::Datagrams;
 use super::exchange::Http;
 use super::key::{Key, Network, Protocol};
 use super::kind::{Embryo, Ended, Kind, Short, Tcp};
@@ -9,13 +10,13 @@ use super::meta::State;
 use super::packets::Packets;
 use super::spoken::Spoken;
 use super::window::Window;
+use crate::decode::Portion;
 use crate::extent::Extent;
 use crate::http::parser::End;
 use crate::http::transaction::Transaction;
 use crate::record::Record;
-use crate::tcp::assembler::Limits;
 use crate::tcp::{
-    Assembler, Connection, Direction, Event, NoBytes, Policy, Ports, Segment, Settings, Verdict,
+    Assembler, Connection, Direction, Event, NoBytes, Ports, Segment, Settings, Verdict,
 };
 use crate::time::Timestamp;
 
@@ -145,15 +146,18 @@ impl Flow {
     ///
     /// What is in `packets.pcap` stays where it is: a fragment that came before the newest packet,
     /// while nobody knew whose it was, is left out.
-    pub(super) fn joined(&mut self, arrival: &Arrival) {
+    ///
+    /// Whether it was taken.
+    pub(super) fn joined(&mut self, arrival: &Arrival) -> bool {
         if !self.packets.push(arrival.number, arrival.record_len) {
-            return;
+            return false;
         }
         let sent = of_mut(&mut self.sent, arrival.direction);
         sent.packets = sent.packets.saturating_add(1);
         sent.bytes = sent.bytes.saturating_add(arrival.wire_len.into());
         self.first = self.first.min(arrival.time);
         self.last = self.last.max(arrival.time);
+        true
     }
 
     /// Takes a TCP segment.
@@ -205,28 +209,21 @@ impl Flow {
         }
     }
 
-    /// A UDP datagram: its payload goes behind those before.
+    /// A UDP datagram, or a portion of one: its payload goes behind those before.
     pub(super) fn datagram(
         &mut self,
         arrival: &Arrival,
         payload: &[Extent],
         wire_len: u32,
-        limits: &Limits,
+        portion: Option<&Portion>,
+        tools: &mut Tools<'_>,
     ) {
-        let Kind::Udp(streams) = &mut self.kind else { return };
-        let stream = of_mut(streams, arrival.direction);
-        let end = stream.end().saturating_add(wire_len.into());
-        for extent in payload {
-            let len = u64::from(extent.len);
-            if extent.packet == 0 {
-                stream.skip(stream.end().saturating_add(len));
-            } else {
-                stream.insert(stream.end(), *extent, Policy::First, &NoBytes);
-            }
-        }
-        stream.skip(end);
-        stream.take();
-        stream.trim(limits);
+        let Kind::Udp(sides) = &mut self.kind else { return };
+        let side = of_mut(sides, arrival.direction);
+        let limits = &tools.settings.limits;
+        let trouble = side.insert(payload, wire_len, portion, arrival.time, limits, tools.window);
+        tools.totals.gaps = tools.totals.gaps.saturating_add(trouble.gaps);
+        tools.totals.conflicts = tools.totals.conflicts.saturating_add(trouble.conflicts);
     }
 
     /// Lets time pass.
@@ -242,8 +239,11 @@ impl Flow {
                 tcp.connection.poll(now, tools.settings, tools.window, tools.events);
                 self.happened(tools);
             }
-            Kind::Udp(_) => {
-                if now >= self.deadline(tools.settings) {
+            Kind::Udp(_) if self.ended.is_some() => {}
+            Kind::Udp(sides) => {
+                let gaps = sides.iter_mut().map(|side| side.poll(now)).sum::<u64>();
+                tools.totals.gaps = tools.totals.gaps.saturating_add(gaps);
+                if now >= self.silence() {
                     self.end(State::TimedOut, tools);
                 }
             }
@@ -277,6 +277,10 @@ impl Flow {
     }
 
     fn end(&mut self, state: State, tools: &mut Tools<'_>) {
+        if let Kind::Udp(sides) = &mut self.kind {
+            let gaps = sides.iter_mut().map(Datagrams::close).sum::<u64>();
+            tools.totals.gaps = tools.totals.gaps.saturating_add(gaps);
+        }
         self.ended = Some(state);
         tools.news.push(News::Closed);
     }
@@ -291,13 +295,19 @@ impl Flow {
             }
             Kind::Embryo(_) => crate::tcp::after(self.last, settings.idle_timeout),
             Kind::Tcp(tcp) => tcp.connection.deadline(settings).unwrap_or(never),
-            Kind::Udp(_) => {
-                let is_answered = self.sent.iter().all(|sent| sent.packets > 0);
-                let silence = if is_answered { UDP_TIMEOUT } else { UDP_UNANSWERED_TIMEOUT };
-                crate::tcp::after(self.last, silence)
+            Kind::Udp(sides) => {
+                let overdue = sides.iter().filter_map(Datagrams::deadline);
+                overdue.chain([self.silence()]).min().unwrap_or(never)
             }
             Kind::Ended(_) => never,
         }
+    }
+
+    /// When a UDP conversation has been silent for too long.
+    pub(super) fn silence(&self) -> Timestamp {
+        let is_answered = self.sent.iter().all(|sent| sent.packets > 0);
+        let silence = if is_answered { UDP_TIMEOUT } else { UDP_UNANSWERED_TIMEOUT };
+        crate::tcp::after(self.last, silence)
     }
 
     /// Makes a connection of what was kept of its first segment.
@@ -330,7 +340,7 @@ impl Flow {
                 let connection = std::mem::replace(&mut tcp.connection, Connection::new(NO_PORTS));
                 self.kind = Kind::Ended(Box::new(Ended::new(connection)));
             }
-            Kind::Udp(streams) => streams.iter_mut().for_each(Assembler::shrink),
+            Kind::Udp(sides) => sides.iter_mut().for_each(Datagrams::shrink),
             Kind::Embryo(_) | Kind::Ended(_) => {}
         }
         self.packets.shrink();
@@ -397,7 +407,7 @@ impl Flow {
         match &self.kind {
             Kind::Embryo(_) => None,
             Kind::Tcp(tcp) => Some(tcp.connection.assembler(direction)),
-            Kind::Udp(streams) => Some(of(streams, direction)),
+            Kind::Udp(sides) => Some(of(sides, direction).stream()),
             Kind::Ended(ended) => of(&ended.streams, direction).as_deref(),
         }
     }
@@ -407,11 +417,9 @@ impl Flow {
         match &self.kind {
             Kind::Tcp(tcp) => tcp.connection.counters(direction).into(),
             Kind::Ended(ended) => *of(&ended.counters, direction),
-            Kind::Udp(streams) => {
-                // Every captured byte of a datagram is in the stream.
-                let stream = of(streams, direction);
-                let captured_bytes = stream.end().saturating_sub(stream.missing_bytes());
-                Short { captured_bytes, ..Short::default() }
+            Kind::Udp(sides) => {
+                let (captured_bytes, repeated_bytes, late_bytes) = of(sides, direction).counts();
+                Short { captured_bytes, repeated_bytes, late_bytes, ..Short::default() }
             }
             Kind::Embryo(_) => Short::default(),
         }
@@ -444,7 +452,7 @@ impl Flow {
         match &mut self.kind {
             Kind::Embryo(_) => {}
             Kind::Tcp(tcp) => tcp.connection.expire(oldest),
-            Kind::Udp(streams) => streams.iter_mut().for_each(|stream| stream.expire(oldest)),
+            Kind::Udp(sides) => sides.iter_mut().for_each(|side| side.expire(oldest)),
             Kind::Ended(ended) => {
                 ended.streams.iter_mut().flatten().for_each(|stream| stream.expire(oldest));
             }
@@ -463,9 +471,9 @@ impl Flow {
                 };
                 size_of::<Tcp>().saturating_add(tcp.connection.memory()).saturating_add(app)
             }
-            Kind::Udp(streams) => {
-                let heap = streams.iter().map(Assembler::memory).sum::<usize>();
-                size_of::<[Assembler; 2]>().saturating_add(heap)
+            Kind::Udp(sides) => {
+                let heap = sides.iter().map(Datagrams::memory).sum::<usize>();
+                size_of::<[Datagrams; 2]>().saturating_add(heap)
             }
             Kind::Ended(ended) => ended.memory(),
         };

@@ -3,18 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use super::Engine;
-use crate::decode::{Decoded, Tcp, TcpFlags, Transport};
+use crate::decode::{Decoded, Decoder, Portion, Tcp, TcpFlags, Transport};
 use crate::extent::Extent;
 use crate::flow::key::{Key, Network, Protocol};
 use crate::flow::meta::Meta;
 use crate::flow::one::{Arrival, Flow};
+use crate::flow::outside::Outside;
 use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
 use crate::flow::window::Window;
 use crate::linktype::LinkType;
-use crate::record::Record;
 use crate::tcp::seq::Sequence;
-use crate::tcp::{Flags, Scale, Segment, Verdict};
+use crate::tcp::{Direction, Flags, Scale, Segment, Verdict};
 
 /// Packets of a flow after which it gives up memory for what the store has dropped.
 const EXPIRE_EVERY: usize = 64;
@@ -25,7 +25,7 @@ impl Engine {
         &mut self,
         table: &mut Table,
         packet: &Decoded<'_>,
-        record: &Record<'_>,
+        mut arrival: Arrival,
         foreign: Option<LinkType>,
         window: &Window<'_>,
     ) {
@@ -34,29 +34,105 @@ impl Engine {
             Transport::Udp { source_port, destination_port } => {
                 (Protocol::Udp, (source_port, destination_port))
             }
-            Transport::Other => return,
+            Transport::Other => {
+                let earlier = packet.fragments.len().saturating_sub(1) as u64;
+                self.shared.outside.remove(Outside::Fragment, earlier);
+                self.shared.outside.add(Outside::Protocol, earlier.saturating_add(1));
+                return;
+            }
         };
         let tag = Network::tag(packet, table.hasher());
         let (key, direction) = Key::new(packet, protocol, ports, tag);
-        let arrival = Arrival::new(window.number, window.time, direction, record);
+        arrival.direction = direction;
         let incoming = Incoming { packet, arrival, key, foreign };
         let mut extents = Extents::default();
         extents.gather(packet);
-        if let Transport::Tcp(tcp) = &packet.transport {
-            let segment = segment(tcp, &arrival, extents.as_slice(), packet.payload.len());
-            self.segment(table, &incoming, &segment, window);
-        } else {
-            self.datagram(table, &incoming, extents.as_slice(), window);
+        let extents = extents.as_slice();
+        let is_taken = match &packet.transport {
+            Transport::Tcp(tcp) => {
+                let segment = segment(tcp, &arrival, extents, packet.payload.len());
+                match &packet.portion {
+                    None => self.segment(table, &incoming, &segment, window),
+                    Some(portion) => self.portion(table, &incoming, (&segment, portion), window),
+                }
+            }
+            _ => {
+                self.datagram(table, &incoming, extents, window);
+                true
+            }
+        };
+        if !is_taken {
+            self.shared.outside.add(Outside::Late, 1);
         }
     }
 
+    /// Datagrams of tunnels that were given up: what is there of them is in flows after all.
+    pub(super) fn given_up(
+        &mut self,
+        table: &mut Table,
+        decoder: &mut Decoder,
+        link_type: Option<LinkType>,
+        window: &Window<'_>,
+    ) {
+        while let Some((of_packet, packet)) = decoder.given_up() {
+            let foreign = Some(of_packet).filter(|_| link_type != Some(of_packet));
+            let arrival = packet.fragments.last();
+            let arrival = arrival.and_then(|last| window.arrival(*last, Direction::Forward));
+            if let Some(arrival) = arrival {
+                self.shared.outside.remove(Outside::Fragment, 1);
+                self.packet(table, &packet, arrival, foreign, window);
+            }
+        }
+    }
+
+    /// A portion of a segment that comes in fragments, as if it had been sent in as many segments as
+    /// there are runs of bytes: others may come between them.
+    fn portion(
+        &mut self,
+        table: &mut Table,
+        incoming: &Incoming<'_>,
+        (whole, portion): (&Segment<'_>, &Portion),
+        window: &Window<'_>,
+    ) -> bool {
+        let (mut at, mut rest) = (0_u32, whole.payload);
+        loop {
+            let run = rest.split(|extent| extent.packet == 0).next().unwrap_or_default();
+            let len = run.iter().map(|extent| extent.len).fold(0, u32::saturating_add);
+            rest = rest.get(run.len()..).unwrap_or_default();
+            let is_last = rest.is_empty();
+            let offset = portion.at.saturating_add(at);
+            let is_first = offset == 0;
+            let syn = whole.flags.syn;
+            let segment = Segment {
+                sequence: whole.sequence.plus(offset).plus(u32::from(syn && !is_first)),
+                flags: Flags {
+                    syn: syn && is_first,
+                    fin: whole.flags.fin && portion.ends && is_last,
+                    rst: whole.flags.rst && is_first,
+                },
+                payload: run,
+                wire_len: if is_last { whole.wire_len.saturating_sub(at) } else { len },
+                ..*whole
+            };
+            let is_empty = !is_last && run.is_empty();
+            if !is_empty && !self.segment(table, incoming, &segment, window) {
+                return false;
+            }
+            at = at.saturating_add(len);
+            let Some((hole, behind)) = rest.split_first() else { return true };
+            at = at.saturating_add(hole.len);
+            rest = behind;
+        }
+    }
+
+    /// Whether it is in a flow.
     fn segment(
         &mut self,
         table: &mut Table,
         incoming: &Incoming<'_>,
         segment: &Segment<'_>,
         window: &Window<'_>,
-    ) {
+    ) -> bool {
         let mut found = table.by_key(&incoming.key);
         for _ in 0..2 {
             let is_new = found.is_none();
@@ -69,18 +145,16 @@ impl Engine {
                         flow.keep_little(segment);
                     }
                     self.joined(table, place, incoming, window, is_new);
-                    return;
+                    return true;
                 }
                 Some(Verdict::NewConnection) => {
                     self.finish(table, place, window);
                     found = None;
                 }
-                Some(Verdict::Late) | None => {
-                    self.shared.late.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
+                Some(Verdict::Late) | None => return false,
             }
         }
+        false
     }
 
     fn datagram(
@@ -92,19 +166,20 @@ impl Engine {
     ) {
         let mut found = table.by_key(&incoming.key);
         if let Some(place) = found
-            && table.get(place).is_some_and(|flow| {
-                flow.ended.is_some() || flow.deadline(&self.settings) <= incoming.arrival.time
-            })
+            && table
+                .get(place)
+                .is_some_and(|flow| flow.ended.is_some() || flow.silence() <= incoming.arrival.time)
         {
             self.with(table, place, window, |flow, tools| flow.poll(incoming.arrival.time, tools));
             self.finish(table, place, window);
             found = None;
         }
         let place = found.unwrap_or_else(|| begin(table, incoming));
-        if let Some(flow) = table.get(place) {
-            let limits = &self.settings.limits;
-            flow.datagram(&incoming.arrival, extents, incoming.packet.payload.len(), limits);
-        }
+        let Incoming { packet, arrival, .. } = incoming;
+        self.with(table, place, window, |flow, tools| {
+            let portion = packet.portion.as_ref();
+            flow.datagram(arrival, extents, packet.payload.len(), portion, tools);
+        });
         self.joined(table, place, incoming, window, found.is_none());
     }
 
@@ -120,12 +195,20 @@ impl Engine {
         let Incoming { packet, arrival, .. } = incoming;
         let Some(flow) = table.get(place) else { return };
         let before = flow.packets.len() / EXPIRE_EVERY;
+        let mut placed = 0;
         for number in packet.fragments.iter().filter(|number| **number < arrival.number) {
             if let Some(fragment) = window.arrival(*number, arrival.direction) {
-                flow.joined(&fragment);
+                placed += u64::from(flow.joined(&fragment));
             }
         }
-        flow.joined(arrival);
+        if placed > 0 {
+            self.shared.outside.remove(Outside::Fragment, placed);
+        }
+        // Of a datagram that was given up, it came long ago.
+        let is_old = arrival.number != window.number;
+        if !flow.joined(arrival) && is_old {
+            self.shared.outside.add(Outside::Fragment, 1);
+        }
         if is_new {
             self.shared.opened.fetch_add(1, Ordering::Relaxed);
             self.outbox.push(Job::Flow(Box::new(Meta::of(flow, &self.shared.capture))));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{AFTERWARDS, Engine, SLICE, retire};
+use crate::decode::Decoder;
 use crate::flow::one::Flow;
 use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
@@ -145,6 +146,10 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let window = Window::between(&shared, u64::MAX, &[]);
         let now = after(newest, seen.elapsed());
+        self.give_up(|decoder| {
+            decoder.pass_time(now);
+            false
+        });
         while !self.timers_due(&mut shared.table.write(), now, &window) {
             self.deliver()?;
         }
@@ -152,10 +157,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Has the decoder give up datagrams, as long as there are more.
+    fn give_up(&mut self, some: impl Fn(&mut Decoder) -> bool) {
+        let Some(mut decoder) = self.decoder.take() else { return };
+        let shared = Arc::clone(&self.shared);
+        let usual = shared.store.header().map(|header| header.link_type);
+        let window = Window::between(&shared, u64::MAX, &[]);
+        loop {
+            let is_more = some(&mut decoder);
+            if decoder.has_given_up() {
+                self.given_up(&mut shared.table.write(), &mut decoder, usual, &window);
+            } else if !is_more {
+                break;
+            }
+        }
+        self.decoder = Some(decoder);
+    }
+
     /// The capture has ended, and with it all that is under way. An error if the recorder is gone.
     pub(super) fn close_all(&mut self) -> Result<(), ()> {
         let shared = Arc::clone(&self.shared);
         let window = Window::between(&shared, u64::MAX, &[]);
+        self.give_up(Decoder::give_up_oldest);
         loop {
             let mut table = shared.table.write();
             for _ in 0..SLICE {

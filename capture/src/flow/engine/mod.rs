@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::meta::{Meta, State};
-use super::one::{Flow, News, Tools, Totals};
+use super::one::{Arrival, Flow, News, Tools, Totals};
+use super::outside::Outside;
 use super::recorder::{Job, Spent};
 use super::table::{Place, Table};
 use super::timer::Timers;
@@ -22,7 +23,7 @@ use crate::decode::{self, Decoder, Outcome};
 use crate::linktype::LinkType;
 use crate::record::Record;
 use crate::store::{Bounds, Chunk, PinError, Target};
-use crate::tcp::{Event, Settings, after};
+use crate::tcp::{Direction, Event, Settings, after};
 use crate::time::{Precision, Timestamp};
 
 /// Packets that are processed without letting readers of the flows in between: a tenth of a
@@ -100,7 +101,8 @@ impl Engine {
         let bell = Bell::new(move || thread.unpark());
         shared.store.bells().hang(Arc::clone(&bell));
         let first = shared.position.load(Ordering::Relaxed);
-        let decoding = decode::Options { tunnels: !options.outer, ..decode::Options::default() };
+        let decoding =
+            decode::Options { tunnels: !options.outer, early: true, ..decode::Options::default() };
         Self {
             shared,
             jobs,
@@ -250,13 +252,12 @@ impl Engine {
         slice: &[Record<'_>],
         first: usize,
         precision: Precision,
-        link_type: LinkType,
+        usual: LinkType,
     ) {
         let shared = Arc::clone(&self.shared);
         // What it finds borrows from it, and the rest of the engine works on that.
         let Some(mut decoder) = self.decoder.take() else { return };
         let mut table = shared.table.write();
-        let mut undecodable = 0;
         for (index, record) in (first..).zip(slice) {
             let time = record.time(precision);
             let window = Window {
@@ -272,22 +273,25 @@ impl Engine {
             let foreign = chunk
                 .interface(index)
                 .and_then(|interface| shared.store.interface(interface.id)?.link_type)
-                .filter(|foreign| *foreign != link_type);
+                .filter(|foreign| *foreign != usual);
             if time > self.clock.0 || after(time, REORDERED) < self.clock.0 {
                 self.clock.0 = time;
             }
-            let link_type = foreign.unwrap_or(link_type);
+            let link_type = foreign.unwrap_or(usual);
             match decoder.packet(link_type, window.number, time, record.original_len, record.data) {
                 Outcome::Decoded(packet) => {
-                    self.packet(&mut table, &packet, record, foreign, &window);
+                    let arrival = Arrival::new(window.number, time, Direction::Forward, record);
+                    self.packet(&mut table, &packet, arrival, foreign, &window);
                 }
-                Outcome::Fragment => {}
-                Outcome::Undecoded(_) => undecodable += 1,
+                Outcome::Fragment => shared.outside.add(Outside::Fragment, 1),
+                Outcome::Undecoded(why) => shared.outside.add(Outside::Undecoded(why), 1),
+            }
+            if decoder.has_given_up() {
+                self.given_up(&mut table, &mut decoder, Some(usual), &window);
             }
             self.position.number = self.position.number.saturating_add(1);
         }
         self.decoder = Some(decoder);
-        shared.undecodable.fetch_add(undecodable, Ordering::Relaxed);
         self.clock.1 = Instant::now();
         let window = Window::between(&shared, chunk.id, chunk.bytes());
         self.timers_due(&mut table, self.clock.0, &window);

@@ -1,0 +1,211 @@
+//! One direction of UDP: payloads one after the other.
+//!
+//! The payload of a datagram that comes in fragments has its place from the first one on. What has its
+//! place after that waits until the datagram is whole, or is given up.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::decode::Portion;
+use crate::extent::Extent;
+use crate::tcp::assembler::Limits;
+use crate::tcp::{Assembler, Bytes, Policy, after};
+use crate::time::Timestamp;
+
+/// How long the rest of a datagram is waited for. Its sender has sent it at once; captures of
+/// several queues reorder by less.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Datagrams of one direction that are waited for at a time; beyond, the oldest is given up.
+const MAX_OPEN: usize = 64;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// Ranges of the stream that are missing now and were not before.
+    pub(super) gaps: u64,
+    /// Payloads with bytes that differ from an earlier copy.
+    pub(super) conflicts: u64,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    stream: Assembler,
+    /// Where the next datagram goes.
+    next: u64,
+    /// Bytes of payload that were captured, repeated and late ones included.
+    captured: u64,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a conversation without fragments does not have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Datagrams that are not whole, in order of their places.
+    open: VecDeque<Open>,
+    /// Bytes that were here before.
+    repeated: u64,
+    /// Bytes of datagrams that had been given up.
+    late: u64,
+}
+
+/// A datagram of which some fragments are here.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// [`Portion::datagram`].
+    datagram: u64,
+    start: u64,
+    since: Timestamp,
+}
+
+impl Datagrams {
+    pub(super) fn stream(&self) -> &Assembler {
+        &self.stream
+    }
+
+    /// Bytes of payload that were captured; of these, those that were here before, and those that
+    /// came when their datagram had been given up.
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
+        let rare = self.rare.as_ref();
+        let (repeated, late) = rare.map_or((0, 0), |rare| (rare.repeated, rare.late));
+        (self.captured, repeated, late)
+    }
+
+    /// Takes the payload of a datagram, `wire_len` bytes long, or a portion of one.
+    pub(super) fn insert(
+        &mut self,
+        payload: &[Extent],
+        wire_len: u32,
+        portion: Option<&Portion>,
+        now: Timestamp,
+        limits: &Limits,
+        bytes: &dyn Bytes,
+    ) -> Trouble {
+        let conflicts = match portion {
+            None => {
+                let start = self.next;
+                self.next = start.saturating_add(wire_len.into());
+                self.put(start, payload, bytes)
+            }
+            Some(portion) => self.portion(payload, portion, now, bytes),
+        };
+        self.let_go(now);
+        let mut gaps = self.settle();
+        while self.stream.is_overfull(limits) && self.let_go_oldest() {
+            gaps = gaps.saturating_add(self.settle());
+        }
+        self.stream.trim(limits);
+        Trouble { gaps, conflicts: conflicts.into() }
+    }
+
+    /// Lets time pass. How many ranges are missing now that were not before.
+    pub(super) fn poll(&mut self, now: Timestamp) -> u64 {
+        self.let_go(now);
+        self.settle()
+    }
+
+    /// Nothing more will come.
+    pub(super) fn close(&mut self) -> u64 {
+        if let Some(rare) = &mut self.rare {
+            rare.open = VecDeque::new();
+        }
+        self.settle()
+    }
+
+    /// When [`Datagrams::poll`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        Some(after(self.rare.as_ref()?.open.front()?.since, PATIENCE))
+    }
+
+    pub(super) fn expire(&mut self, oldest: u64) {
+        self.stream.expire(oldest);
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.stream.shrink();
+    }
+
+    /// Bytes of memory on the heap, about.
+    pub(super) fn memory(&self) -> usize {
+        let rare = self.rare.as_ref().map_or(0, |rare| {
+            rare.open.capacity().saturating_mul(size_of::<Open>()).saturating_add(size_of::<Rare>())
+        });
+        self.stream.memory().saturating_add(rare)
+    }
+
+    fn portion(
+        &mut self,
+        payload: &[Extent],
+        portion: &Portion,
+        now: Timestamp,
+        bytes: &dyn Bytes,
+    ) -> bool {
+        if portion.begins {
+            let open = Open { datagram: portion.datagram, start: self.next, since: now };
+            self.next = self.next.saturating_add(portion.len.into());
+            self.rare.get_or_insert_default().open.push_back(open);
+        }
+        let rare = self.rare.get_or_insert_default();
+        let found = rare.open.iter().position(|open| open.datagram == portion.datagram);
+        let Some((at, open)) = found.and_then(|at| Some((at, *rare.open.get(at)?))) else {
+            let late = captured(payload);
+            rare.late = rare.late.saturating_add(late);
+            self.captured = self.captured.saturating_add(late);
+            return false;
+        };
+        if portion.completes {
+            rare.open.remove(at);
+        } else if rare.open.len() > MAX_OPEN {
+            rare.open.pop_front();
+        }
+        self.put(open.start.saturating_add(portion.at.into()), payload, bytes)
+    }
+
+    /// Puts a payload where it belongs. Extents of packet 0 stand for what was not captured. Whether
+    /// other bytes were there before.
+    fn put(&mut self, mut at: u64, payload: &[Extent], bytes: &dyn Bytes) -> bool {
+        let mut is_conflict = false;
+        for extent in payload {
+            if extent.packet != 0 {
+                let inserted = self.stream.insert(at, *extent, Policy::First, bytes);
+                is_conflict |= inserted.conflicting > 0;
+                if inserted.seen > 0 || inserted.late > 0 {
+                    let rare = self.rare.get_or_insert_default();
+                    rare.repeated = rare.repeated.saturating_add(inserted.seen);
+                    rare.late = rare.late.saturating_add(inserted.late);
+                }
+            }
+            at = at.saturating_add(extent.len.into());
+        }
+        self.captured = self.captured.saturating_add(captured(payload));
+        is_conflict
+    }
+
+    /// Waits no longer for what is overdue.
+    fn let_go(&mut self, now: Timestamp) {
+        while self.deadline().is_some_and(|deadline| deadline <= now) && self.let_go_oldest() {}
+    }
+
+    /// Waits no longer for the oldest; `false` if there is none.
+    fn let_go_oldest(&mut self) -> bool {
+        self.rare.as_mut().is_some_and(|rare| rare.open.pop_front().is_some())
+    }
+
+    /// Has all settle that waits for nothing. How many ranges are missing now.
+    fn settle(&mut self) -> u64 {
+        let open = self.rare.as_ref().and_then(|rare| rare.open.front());
+        let end = open.map_or(self.next, |open| open.start);
+        let mut gaps = 0_u64;
+        self.stream.take();
+        while self.stream.end() < end && self.stream.skip(end).is_some() {
+            gaps = gaps.saturating_add(1);
+        }
+        gaps
+    }
+}
+
+fn captured(payload: &[Extent]) -> u64 {
+    let captured = payload.iter().filter(|extent| extent.packet != 0);
+    captured.map(|extent| u64::from(extent.len)).sum()
+}

@@ -1,0 +1,106 @@
+//! Packets that are in no flow, and why.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::decode::Reason;
+
+/// Why a packet is in no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    /// It could not be decoded.
+    Undecoded(Reason),
+    /// It is a fragment of a datagram of which the first fragment is not there.
+    Fragment,
+    /// It is neither TCP nor UDP.
+    Protocol,
+    /// It came after the end of its connection.
+    Late,
+}
+
+/// `flows.undecodable_by` of `status.json`: packets that are in no flow, by why they are not. The
+/// order of the fields is that of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Undecodable {
+    /// The link type is not known.
+    pub link_type: u64,
+    /// No IP packets.
+    pub not_ip: u64,
+    /// Cut inside a header when they were captured.
+    pub truncated: u64,
+    /// A header contradicts itself or the length of the packet.
+    pub malformed: u64,
+    /// Nested too deep.
+    pub too_deep: u64,
+    /// Fragments that fit no datagram.
+    pub bad_fragment: u64,
+    /// Fragments whose datagram cannot be told: its first fragment, which has the ports, is not there,
+    /// or came when later packets of its flow were listed. What is joined by it later counts no more.
+    pub fragment: u64,
+    /// IP, but neither TCP nor UDP.
+    pub protocol: u64,
+    /// Segments that came after the end of their connection.
+    pub late: u64,
+}
+
+impl Undecodable {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { link_type, not_ip, truncated, malformed, too_deep, .. } = *self;
+        let Self { bad_fragment, fragment, protocol, late, .. } = *self;
+        [link_type, not_ip, truncated, malformed, too_deep, bad_fragment, fragment, protocol, late]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// The same as it is counted, by one thread.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    undecoded: [AtomicU64; Reason::ALL.len()],
+    fragment: AtomicU64,
+    protocol: AtomicU64,
+    late: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn add(&self, why: Outside, count: u64) {
+        if let Some(counter) = self.counter(why) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// So many of them are in flows after all.
+    pub(super) fn remove(&self, why: Outside, count: u64) {
+        if let Some(counter) = self.counter(why) {
+            // Nobody else changes it.
+            let left = counter.load(Ordering::Relaxed).saturating_sub(count);
+            counter.store(left, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self) -> Undecodable {
+        let load = |why| self.counter(why).map_or(0, |counter| counter.load(Ordering::Relaxed));
+        let undecoded = |reason| load(Outside::Undecoded(reason));
+        Undecodable {
+            link_type: undecoded(Reason::LinkType),
+            not_ip: undecoded(Reason::NotIp),
+            truncated: undecoded(Reason::Truncated),
+            malformed: undecoded(Reason::Malformed),
+            too_deep: undecoded(Reason::TooDeep),
+            bad_fragment: undecoded(Reason::BadFragment),
+            fragment: load(Outside::Fragment),
+            protocol: load(Outside::Protocol),
+            late: load(Outside::Late),
+        }
+    }
+
+    fn counter(&self, why: Outside) -> Option<&AtomicU64> {
+        match why {
+            Outside::Undecoded(reason) => self.undecoded.get(reason as usize),
+            Outside::Fragment => Some(&self.fragment),
+            Outside::Protocol => Some(&self.protocol),
+            Outside::Late => Some(&self.late),
+        }
+    }
+}
