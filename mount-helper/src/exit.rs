@@ -112,7 +112,9 @@ impl Failure {
             | Self::Tree(TreeError::Device(_)) => Exit::System,
             Self::NoDaemon { .. }
             | Self::RingDirectory { .. }
-            | Self::Tree(TreeError::Busy(_) | TreeError::Refused { .. }) => Exit::Failed,
+            | Self::Tree(
+                TreeError::Busy(_) | TreeError::NotCapable(_) | TreeError::Refused { .. },
+            ) => Exit::Failed,
         }
     }
 }

@@ -144,6 +144,49 @@ impl MountOption {
     }
 }
 
+/// Names of the options that are ours.
+const OWN: [&str; 11] = [
+    "alias", "filter", "ring", "ring_dir", "snaplen", "user", "group", "mode", "socket", "state",
+    "config",
+];
+
+/// What may have been meant by an option that is unknown: the nearest one, or those there are.
+pub(crate) fn advice(name: &str) -> String {
+    let nearest = OWN.into_iter().min_by_key(|own| distance(name, own));
+    match nearest.filter(|own| distance(name, own) <= 2) {
+        Some(own) => format!("did you mean {own}?"),
+        None => format!("have: {};", OWN.join(", ")),
+    }
+}
+
+/// Letters that must be changed, left out, put in or exchanged with the next one to make one word
+/// of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    // Rows of the table of distances between beginnings: the one before the last, and the last.
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (row, a) in one.iter().enumerate() {
+        let mut next = vec![row.saturating_add(1)];
+        for (column, b) in other.iter().enumerate() {
+            let at = |line: &[usize], index: usize| line.get(index).copied().unwrap_or(usize::MAX);
+            let above = at(&last, column.saturating_add(1)).saturating_add(1);
+            let left = at(&next, column).saturating_add(1);
+            let diagonal = at(&last, column).saturating_add(usize::from(a != b));
+            let mut least = above.min(left).min(diagonal);
+            let previous = |line: &[char], index: usize| {
+                index.checked_sub(1).and_then(|index| line.get(index).copied())
+            };
+            if previous(&one, row) == Some(*b) && previous(&other, column) == Some(*a) {
+                least = least.min(at(&before, column.saturating_sub(1)).saturating_add(1));
+            }
+            next.push(least);
+        }
+        before = std::mem::replace(&mut last, next);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
 /// Words without a value that need nothing from us: mount(8) "FILESYSTEM-INDEPENDENT MOUNT
 /// OPTIONS", fstab(5), systemd.mount(5), and what mount.fuse3(8) users write out of habit.
 const SWALLOWED: &[&str] = &[
@@ -240,6 +283,19 @@ mod tests {
     fn what_is_left_open_is_refused() {
         assert_eq!(split(r#"filter="tcp"#), Err(SyntaxError::OpenQuote));
         assert_eq!(split(r"ro,alias=web\"), Err(SyntaxError::OpenEscape));
+    }
+
+    #[test]
+    fn distances_count_exchanged_letters_once() {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("alais", "alias", 1),
+            ("ring", "rings", 1),
+            ("a", "", 1),
+            ("abc", "xyz", 3),
+        ] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! From the arguments mount(8) gives to what is to be done; touches nothing but its arguments.
+//! From the arguments mount(8) gives to what is to be done. Beside them, it looks only whether
+//! there is a configuration where none is named.
 //!
 //! A [`Plan`] that exists is consistent: the alias can be a directory's name, numbers are numbers,
 //! and every option was understood or may be ignored. Whether the interface, the savefile and the
@@ -11,6 +12,9 @@ use crate::options::{self, Meaning, MountOption, Own, SyntaxError};
 
 /// Most bytes in an alias.
 const ALIAS_MAX: usize = 64;
+
+/// The configuration where there is no source and none is named, as of the daemon.
+const CONFIG: &str = "/etc/pcapfs/pcapfs.toml";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,7 +109,7 @@ pub(crate) enum UsageError {
     Type(String),
     #[error("-o {0}: {1}")]
     Syntax(String, SyntaxError),
-    #[error("-o {0}: unknown option (-s ignores those)")]
+    #[error("-o {0}: unknown option ({advice} -s ignores those)", advice = options::advice(.0))]
     Unknown(String),
     #[error("-o remount: cannot change what is mounted; unmount it and mount it again")]
     Remount,
@@ -119,7 +123,7 @@ pub(crate) enum UsageError {
     Snaplen(String),
     #[error("-o mode={0}: write permission bits as 0750 or 750")]
     Mode(String),
-    #[error("none: without a source, a configuration file is needed: -o config=FILE")]
+    #[error("none: without a source, a configuration file is needed: {CONFIG}, or -o config=FILE")]
     NoSource,
     #[error("-o {0}=: describes a capture, and the source is none")]
     NoCapture(&'static str),
@@ -313,10 +317,15 @@ impl Chosen {
     fn capture(&mut self, spec: &str) -> Result<Option<Capture>, UsageError> {
         let (alias, filter) = (self.alias.take(), self.filter.take());
         let source = match spec {
-            "none" if self.config.is_none() => return Err(UsageError::NoSource),
             "none" if alias.is_some() => return Err(UsageError::NoCapture("alias")),
             "none" if filter.is_some() => return Err(UsageError::NoCapture("filter")),
-            "none" => return Ok(None),
+            "none" if self.config.is_none() && !Path::new(CONFIG).exists() => {
+                return Err(UsageError::NoSource);
+            }
+            "none" => {
+                self.config.get_or_insert_with(|| CONFIG.into());
+                return Ok(None);
+            }
             "" => "any",
             "-" => return Err(UsageError::StandardInput),
             // Behind an alias the source ends at the first blank, and the filter begins.

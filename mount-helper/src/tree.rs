@@ -27,8 +27,15 @@ pub(crate) enum TreeError {
     NotADirectory(PathBuf),
     #[error("{path}: busy, a pcapfs is mounted there (end it with: umount {path})", path = .0.display())]
     Busy(PathBuf),
-    #[error("/dev/fuse: {0} (is the fuse module loaded? modprobe fuse)")]
+    #[error(
+        "/dev/fuse: {0} (is the fuse module loaded? modprobe fuse; in a container: --device /dev/fuse)"
+    )]
     Device(io::Error),
+    #[error(
+        "{path}: mounting takes CAP_SYS_ADMIN, which this process has not got (in a container: --cap-add SYS_ADMIN --device /dev/fuse)",
+        path = .0.display()
+    )]
+    NotCapable(PathBuf),
     #[error("{path}: {error}", path = .path.display())]
     Refused { path: PathBuf, error: io::Error },
 }
@@ -113,8 +120,12 @@ impl Tree {
         let data = format!("fd={},{DATA}", device.as_raw_fd());
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         flags.set(MsFlags::MS_RDONLY, words.iter().any(|word| word == "ro"));
-        nix::mount::mount(Some(source), place, Some(TYPE), flags, Some(data.as_str()))
-            .map_err(|errno| TreeError::refused(place, errno))?;
+        nix::mount::mount(Some(source), place, Some(TYPE), flags, Some(data.as_str())).map_err(
+            |errno| match errno {
+                Errno::EPERM => TreeError::NotCapable(place.to_owned()),
+                errno => TreeError::refused(place, errno),
+            },
+        )?;
         match table::top(place) {
             Ok(Some(entry)) => Ok((Self { place: place.to_owned(), entry }, device)),
             // Unmounted by somebody at once, or /proc is not there.

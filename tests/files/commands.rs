@@ -193,9 +193,11 @@ fn what_is_no_savefile_is_refused_with_what_it_is() {
 fn what_is_no_fifo_is_refused() {
     skip_unless!(mount);
     let place = Place::new();
-    for (name, part) in
-        [("trace.pcap", "not a FIFO"), ("rings", "not a FIFO"), ("missing", "No such file")]
-    {
+    for (name, part) in [
+        ("trace.pcap", "not a FIFO"),
+        ("rings", "not a FIFO"),
+        ("missing", "no such FIFO (make one with: mkfifo"),
+    ] {
         let capture = format!("web=stream:{}", place.text(name));
         let line = place.refused(&mut place.mount(&["-c", &capture]), 1);
         says(&line, &[&place.text(name), part]);

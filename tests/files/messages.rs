@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 
 use pcapfs_tests::conversation::savefile_of;
-use pcapfs_tests::{Filed, Mount, binary, run, skip_unless, tool};
+use pcapfs_tests::{ALIAS, Filed, Mount, binary, run, skip_unless, tool};
 use tempfile::TempDir;
 
 /// What `pcapfs` says in its one line, when it ends with this code.
@@ -17,28 +17,136 @@ fn said(words: &[&str], code: i32) -> String {
     line.unwrap_or_else(|| panic!("does not begin with the program's name: {}", finished.stderr))
 }
 
+/// Mistakes as people make them: what is typed, the exit code, and what is said. `DIR` is an
+/// empty directory in which there is a savefile `x.pcap`, and a configuration `one-bracket.toml`.
+const MISTAKES: [(&str, i32, &[&str]); 42] = [
+    // Numbers and sizes.
+    ("mount DIR -i lo --max-flows -1", 2, &["'-1'", "--max-flows", "from 1 to"]),
+    ("mount DIR -i lo --max-flows x", 2, &["'x' is no number from 1 to 4294967295"]),
+    ("mount DIR -i lo --snaplen -5", 2, &["'-5' is no number from 1 to 262144"]),
+    ("mount DIR -i lo --ring 99999999999T", 2, &["99999999999T", "too large"]),
+    ("mount DIR -i lo --mode 999", 2, &["'999' are no permission bits", "0750"]),
+    // What belongs into quotes, and in which order.
+    ("mount DIR -i eth0 tcp port 80", 2, &["'tcp'", "-f 'tcp port 80'", "pcapfs mount --help"]),
+    ("mount DIR -c web=eth0 tcp port 80 --ring 1M", 2, &["'tcp'", "-c ALIAS='SOURCE tcp port 80'"]),
+    (
+        "mount eth0 /captures",
+        2,
+        &["'/captures'", "mount point comes first", "mount /captures -i eth0"],
+    ),
+    ("mount DIR -i eth0 -i eth1", 2, &["--interface", "multiple times", "-c lan=eth0 -c wan="]),
+    ("mount DIR -c web", 2, &["-c web: write it as ALIAS='SOURCE [FILTER]'"]),
+    // Words that are nearly right.
+    ("mont DIR -i lo", 2, &["'mont'", "did you mean 'mount'?"]),
+    ("mount DIR -i lo --backgroud", 2, &["'--backgroud'", "did you mean '--background'?"]),
+    ("mount DIR -i lo --overlap firts", 2, &["'firts'", "did you mean 'first'?"]),
+    ("replay web --formt pcapng", 2, &["'--formt'", "did you mean '--format'?", "replay --help"]),
+    ("replay web --format pcapn", 2, &["'pcapn'", "did you mean 'pcapng'?"]),
+    ("replay web --format pcap --pcapng", 2, &["--format", "--pcapng", "cannot be used with"]),
+    ("", 2, &["no command (try: pcapfs --help)"]),
+    ("umount", 2, &["MOUNTPOINT", "pcapfs umount --help"]),
+    // Sources that are none, or of another kind.
+    ("mount DIR -i DIR/x.pcap", 1, &["no such interface", "a savefile is written file:DIR/x.pcap"]),
+    (
+        "mount DIR -c x=DIR/x.pcap",
+        1,
+        &["no such interface", "file:DIR/x.pcap", "stream:DIR/x.pcap"],
+    ),
+    ("mount DIR -i nosuch0", 1, &["nosuch0: no such interface (have: lo"]),
+    ("mount DIR -c far=ssh:host", 1, &["'ssh:' is no kind of source", "file:PATH, stream:PATH"]),
+    ("mount DIR -c far=pipe:/x", 1, &["'pipe:' is no kind of source"]),
+    ("mount DIR -c far=stream:DIR/fifo", 1, &["DIR/fifo: no such FIFO", "mkfifo DIR/fifo"]),
+    ("mount DIR -c far=stream:DIR/x.pcap", 1, &["not a FIFO", "file:DIR/x.pcap"]),
+    ("mount DIR -r DIR/none.pcap", 1, &["DIR/none.pcap: no such file"]),
+    ("mount DIR -r DIR", 1, &["not a regular file but a directory"]),
+    ("mount DIR/none -r DIR/x.pcap", 1, &["DIR/none: no such directory", "mkdir -p DIR/none"]),
+    (
+        "mount DIR -r DIR/x.pcap -o alais=web",
+        2,
+        &["-o alais=web", "no such mount option (have: ro"],
+    ),
+    ("init file:/x.pcap", 2, &["file:/x.pcap: not an interface", "pcapfs mount"]),
+    ("init far:eth0", 2, &["far:eth0", "no remotes yet"]),
+    // Configurations.
+    ("mount DIR --config /nonexist", 1, &["/nonexist: the configuration", "pcapfs.toml(5)"]),
+    ("check-config /nonexist", 1, &["/nonexist: the config", "pcapfs.toml(5)"]),
+    (
+        "check-config DIR/one-bracket.toml",
+        1,
+        &["one-bracket.toml:1: a capture begins with [[capture]]"],
+    ),
+    // Where something goes.
+    (
+        "replay w -w /nonexist/x",
+        1,
+        &["/nonexist/x: no such directory: /nonexist (make it with: mkdir -p /nonexist)"],
+    ),
+    ("replay w -w DIR", 1, &["DIR: is a directory"]),
+    ("umount /", 1, &["/: what is mounted there is no pcapfs", "umount /"]),
+    ("unmount DIR", 1, &["DIR: nothing is mounted there"]),
+    ("list", 1, &["/nonexist/socket: no pcapfs listens there", "pcapfs mount", "--socket"]),
+    ("forget web --state DIR/none", 1, &["web: nothing is kept of it in DIR/none"]),
+    ("completions tcsh", 2, &["'tcsh'", "bash"]),
+    ("interfaces --jsn", 2, &["'--jsn'", "did you mean '--json'?"]),
+];
+
 #[test]
 fn mistakes_are_said_with_a_remedy() {
+    skip_unless!(root);
     let folder = TempDir::new().unwrap();
     let place = folder.path().to_str().unwrap();
-    let mount = |words: &[&str], code| said(&[&["mount", place], words].concat(), code);
-    for (line, parts) in [
-        (mount(&["-i", "lo", "--max-flows", "-1"], 2), &["'-1'", "--max-flows", "from 1 to"][..]),
-        (mount(&["-i", "lo", "--max-flows", "x"], 2), &["'x' is no number from 1 to 4294967295"]),
-        (mount(&["-i", "lo", "--snaplen", "-5"], 2), &["'-5' is no number from 1 to 262144"]),
-        (mount(&["-i", "lo", "--ring", "99999999999T"], 2), &["99999999999T", "too large"]),
-        (mount(&["--config", "/nonexist"], 1), &["/nonexist: the configuration", "pcapfs.toml(5)"]),
-        (said(&["check-config", "/nonexist"], 1), &["/nonexist: the config", "pcapfs.toml(5)"]),
-        (
-            said(&["replay", "w", "-w", "/nonexist/x"], 1),
-            &["/nonexist/x: no such directory: /nonexist (make it with: mkdir -p /nonexist)"],
-        ),
-        (said(&["umount", "/"], 1), &["/: what is mounted there is no pcapfs", "umount /"]),
-    ] {
+    fs::write(folder.path().join("x.pcap"), savefile_of([])).unwrap();
+    fs::write(folder.path().join("one-bracket.toml"), "[capture]\nsource = \"lo\"\n").unwrap();
+    for (typed, code, parts) in MISTAKES {
+        // Blanks are between arguments: none of these has one in an argument.
+        let words: Vec<String> =
+            typed.split_whitespace().map(|word| word.replace("DIR", place)).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let line = said(&words, code);
         for part in parts {
-            assert!(line.contains(part), "{part:?} is not in {line:?}");
+            let part = part.replace("DIR", place);
+            assert!(line.contains(&part), "{typed}: {part:?} is not in {line:?}");
         }
-        assert!(!line.contains("invalid digit"), "{line}");
+        for bad in ["os error", "invalid digit", "invalid type"] {
+            assert!(!line.contains(bad), "{typed}: {line}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_to_is_named() {
+    skip_unless!(mount);
+    let filed = Filed::with(Mount::new(), &savefile_of([]));
+    let mut replay = filed.daemon.command(["replay", ALIAS]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let finished = replay.stdout(full).output().unwrap();
+    let stderr = String::from_utf8(finished.stderr).unwrap();
+    assert_eq!(stderr, "pcapfs: standard output: No space left on device\n");
+    assert_eq!(finished.status.code(), Some(1));
+}
+
+#[test]
+fn a_configuration_names_what_is_not_there_now_and_is_good() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("f.toml");
+    let text = "[[capture]]\nsource = \"nosuch0\"\n\n[[capture]]\nsource = \"file:/none.pcap\"\n\
+                [[capture]]\nsource = \"stream:/nofifo\"\n[[capture]]\nsource = \"lo\"\n";
+    fs::write(&path, text).unwrap();
+    let mut pcapfs = tool(binary("pcapfs").to_str().unwrap());
+    let finished = run(pcapfs.arg("check-config").arg(&path), 5).success();
+    let place = path.display();
+    assert_eq!(finished.text(), format!("{place}: good, 4 captures\n"));
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    let expected = [
+        format!("pcapfs: {place}:1: now not there: nosuch0: no such interface (have: lo"),
+        format!("pcapfs: {place}:4: now not there: /none.pcap: No such file or directory"),
+        format!(
+            "pcapfs: {place}:6: now not there: /nofifo: No such file or directory (make it with: mkfifo /nofifo)"
+        ),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(&expected), "{line} is not {expected}");
     }
 }
 

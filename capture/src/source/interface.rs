@@ -309,7 +309,10 @@ fn is_readable(source: BorrowedFd<'_>) -> bool {
 
 /// The name under which the kernel and sysfs know an interface that may have been given by one of
 /// its alternative names (`ip link property add dev eth0 altname lan`).
-fn real_name(name: &str) -> Result<String, SourceError> {
+///
+/// # Errors
+/// [`SourceError::NoInterface`].
+pub fn real_name(name: &str) -> Result<String, SourceError> {
     let names = names();
     let is_known = name == ANY || names.iter().any(|known| known == name);
     if is_known || is_device(name) {

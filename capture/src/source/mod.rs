@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-pub use interface::{InterfaceInfo, Live, LiveOptions, interfaces};
+pub use interface::{InterfaceInfo, Live, LiveOptions, interfaces, real_name};
 pub use stream::Stream;
 
 use crate::filter::FilterError;

@@ -108,6 +108,9 @@ fn without_a_source_there_is_a_configuration() {
     let plan = plan(&["none", "/captures", "-o", "config=/etc/c"]);
     assert_eq!(plan.daemon_arguments(), ["mount", "/captures", "--config=/etc/c"]);
     assert_eq!(plan.spec, "none");
+    if !Path::new(CONFIG).exists() {
+        assert!(refusal(&["none", "/captures"]).contains("config=FILE"));
+    }
     for option in ["alias=a", "filter=tcp"] {
         let text = refusal(&["none", "/captures", "-o", "config=/etc/c", "-o", option]);
         assert!(text.contains(option.split('=').next().unwrap()), "{text}");
@@ -136,7 +139,11 @@ fn where_a_process_stands() {
 #[test]
 fn an_unknown_option_is_refused_unless_sloppy() {
     let text = refusal(&["eth0", "/captures", "-o", "fliter=tcp"]);
-    assert_eq!(text, "-o fliter: unknown option (-s ignores those)");
+    assert_eq!(text, "-o fliter: unknown option (did you mean filter? -s ignores those)");
+    let text = refusal(&["eth0", "/captures", "-o", "alais=web"]);
+    assert!(text.contains("did you mean alias?"), "{text}");
+    let text = refusal(&["eth0", "/captures", "-o", "colour=red"]);
+    assert!(text.contains("have: alias, filter, ring, ring_dir"), "{text}");
     assert_eq!(daemon(&["eth0", "/captures", "-so", "fliter=tcp"]), ["eth0=eth0"]);
 }
 

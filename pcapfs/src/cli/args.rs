@@ -24,6 +24,7 @@ pub(super) enum Command {
     /// Capture, and show the captures as a tree of files
     Mount(Box<Mount>),
     /// Take a tree down
+    #[command(visible_alias = "unmount")]
     Umount {
         /// Where the tree is mounted
         mountpoint: PathBuf,
@@ -54,12 +55,12 @@ pub(super) enum Command {
         state: Option<PathBuf>,
     },
     /// List the captures
-    List(Shown),
-    /// Show how a capture is, or the daemon
-    Status(Shown),
-    /// Write a savefile of all that is retained to standard output, or to a file
+    List(List),
+    /// Show the state and counters of a capture, or of the daemon
+    Status(Status),
+    /// Write a savefile of all packets that are retained to standard output, or to a file
     Replay(Replay),
-    /// Write a savefile to standard output, from the next packet on
+    /// Write a savefile to standard output or to a file, from the next packet on
     Listen(Listen),
     /// Say what is wrong with a configuration, if anything is
     CheckConfig {
@@ -67,7 +68,7 @@ pub(super) enum Command {
         #[arg(conflicts_with = "config")]
         file: Option<PathBuf>,
 
-        /// The file, said as to mount
+        /// The file, named as mount's --config
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -78,7 +79,7 @@ pub(super) enum Command {
     },
 }
 
-/// The interface and filter of a capture there is give that capture another name.
+/// If a capture has the same interface and filter already, it gets another name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -126,23 +127,41 @@ pub(crate) struct Chosen {
     #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all")]
     pub(crate) captures: Vec<String>,
 
-    /// All captures there are for you
+    /// All captures that you may read
     #[arg(long)]
     pub(crate) all: bool,
 }
 
-/// What is to be shown, and how.
+/// Captures to be listed.
 #[derive(Debug, Args)]
-pub(crate) struct Shown {
-    /// Name or number of a capture [default: all, or the daemon]
+pub(crate) struct List {
+    /// Names or numbers of captures [default: all that you may read]
+    #[arg(value_name = "ALIAS")]
+    pub(crate) captures: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// A status to be shown.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Name or number of a capture [default: the daemon]
     #[arg(value_name = "ALIAS")]
     pub(crate) capture: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// How something is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Go on, once a second, until interrupted
+    /// Show it once a second, until interrupted
     #[arg(long)]
     pub(crate) watch: bool,
 }
@@ -154,16 +173,27 @@ pub(crate) struct Replay {
     #[arg(value_name = "ALIAS")]
     pub(crate) capture: String,
 
-    /// Go on with what comes after what is retained
+    /// Go on with new packets after those that are retained
     #[arg(long)]
     pub(crate) live: bool,
 
-    /// Write to a file, which is there when it is complete
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Where a savefile goes, and in which format.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Write to FILE, which appears under its name when it is complete; - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
 
-    /// Write pcapng
-    #[arg(long)]
+    /// Format of the savefile [default: pcapng if FILE ends in .pcapng, otherwise pcap]
+    #[arg(long, value_name = "FORMAT", value_parser = ["pcap", "pcapng"])]
+    pub(crate) format: Option<String>,
+
+    /// The same as --format pcapng
+    #[arg(long, conflicts_with = "format")]
     pub(crate) pcapng: bool,
 }
 
@@ -174,9 +204,8 @@ pub(crate) struct Listen {
     #[arg(value_name = "ALIAS")]
     pub(crate) capture: String,
 
-    /// Write pcapng
-    #[arg(long)]
-    pub(crate) pcapng: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Which daemon to talk to.
@@ -258,7 +287,7 @@ pub(crate) struct Mount {
     #[arg(long)]
     pub(crate) fresh: bool,
 
-    /// Most bytes to keep of one packet
+    /// Maximum number of bytes to keep of one packet
     #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
           value_parser = |text: &str| number(text, 1..=262_144), allow_negative_numbers = true)]
     pub(crate) snaplen: u32,
@@ -268,12 +297,12 @@ pub(crate) struct Mount {
     #[arg(long)]
     pub(crate) no_promiscuous: bool,
 
-    /// Most memory for the flows of each capture, with K, M or G [default: an eighth of all]
+    /// Maximum memory for the flows of each capture, with K, M or G [default: an eighth of all]
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse,
           allow_hyphen_values = true)]
     pub(crate) flow_memory: Option<u64>,
 
-    /// Most flows to show of each capture
+    /// Maximum number of flows to show of each capture
     #[arg(long, value_name = "N", default_value_t = 1 << 21,
           value_parser = |text: &str| number(text, 1..=u32::MAX), allow_negative_numbers = true)]
     pub(crate) max_flows: u32,
@@ -282,16 +311,16 @@ pub(crate) struct Mount {
     #[arg(long)]
     pub(crate) no_tunnels: bool,
 
-    /// Which copy counts of bytes that were sent twice and are not the same
+    /// Which copy of retransmitted bytes counts if the copies differ
     #[arg(long, value_name = "WHICH", default_value = "first", value_parser = overlap())]
     pub(crate) overlap: Policy,
 
-    /// Group that may read captures nobody has given to another [default: pcapfs as root, otherwise
-    /// the user's own]
+    /// Group that may read the captures, unless chgrp gave them another [default: pcapfs as root,
+    /// otherwise the user's own]
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
 
-    /// Permission bits of captures nobody has given others
+    /// Permission bits of the captures, unless chmod gave them others
     #[arg(long, value_name = "BITS", default_value = "0750", value_parser = mode)]
     pub(crate) mode: u32,
 
@@ -299,8 +328,8 @@ pub(crate) struct Mount {
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
 
-    /// Be ready before all of the savefiles is read: until a status says "ended", their files end
-    /// early
+    /// Be ready before the savefiles are read to their end: until their state is "ended", their
+    /// files end early
     #[arg(long)]
     pub(crate) no_wait: bool,
 

@@ -3,10 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use capture::json::escaped;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::args::{Daemon, Shown};
+use super::args::{Daemon, List, Shown, Status};
 use super::client::{self, Client};
 use super::output;
 use crate::control::messages::{Capture, ListRequest, StatusRequest};
@@ -19,18 +18,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// `pcapfs list`.
-pub(super) fn list(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
-    let capture = named(shown)?;
+pub(super) fn list(list: &List, daemon: &Daemon) -> Result<(), Failure> {
+    list.captures.iter().try_for_each(|capture| client::check_local(capture))?;
+    let shown = &list.shown;
     client::with(daemon, |mut client| async move {
         let mut page = Page::new(shown);
         loop {
-            let (captures, note) = captures(&mut client, &capture).await?;
-            let text = if shown.json {
-                let list = captures.iter().map(object).collect::<Result<Vec<_>, _>>()?;
-                page.json(&Value::Array(list))?
-            } else {
-                table(&captures)?
-            };
+            let (captures, note) = captures(&mut client, &list.captures).await?;
+            let text = if shown.json { array(&captures) } else { table(&captures)? };
             if !page.show(&text)? || !shown.watch {
                 if captures.is_empty() && !note.is_empty() && !shown.json {
                     output::say(format_args!("none that you may read: {note}"));
@@ -43,8 +38,10 @@ pub(super) fn list(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
 }
 
 /// `pcapfs status`.
-pub(super) fn status(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
-    let capture = named(shown)?;
+pub(super) fn status(status: &Status, daemon: &Daemon) -> Result<(), Failure> {
+    let capture = status.capture.clone().unwrap_or_default();
+    client::check_local(&capture)?;
+    let shown = &status.shown;
     client::with(daemon, |mut client| async move {
         let mut page = Page::new(shown);
         let interval =
@@ -53,8 +50,13 @@ pub(super) fn status(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
         let answer = client.status(request).await.map_err(client::failure)?;
         let mut answers = answer.into_inner();
         while let Some(answer) = answers.message().await.map_err(client::failure)? {
-            let status = parsed(&answer.status)?;
-            let text = if shown.json { page.json(&status)? } else { lines(&status) };
+            let text = if shown.json {
+                answer.status + "\n"
+            } else if page.is_repeated() {
+                paragraphs(&parsed(&answer.status)?)
+            } else {
+                lines(&parsed(&answer.status)?)
+            };
             if !page.show(&text)? {
                 return Ok(());
             }
@@ -63,32 +65,30 @@ pub(super) fn status(shown: &Shown, daemon: &Daemon) -> Result<(), Failure> {
     })
 }
 
-fn named(shown: &Shown) -> Result<String, Failure> {
-    let capture = shown.capture.clone().unwrap_or_default();
-    client::check_local(&capture)?;
-    Ok(capture)
-}
-
-/// The captures that the caller may read, and what is said of the others.
-async fn captures(client: &mut Client, capture: &str) -> Result<(Vec<Capture>, String), Failure> {
-    let request = ListRequest { capture: capture.to_owned() };
-    let answer = client.list(request).await.map_err(client::failure)?.into_inner();
-    Ok((answer.captures, answer.note))
+/// These captures, or all that the caller may read; and what is said of the others.
+async fn captures(
+    client: &mut Client,
+    wanted: &[String],
+) -> Result<(Vec<Capture>, String), Failure> {
+    let (mut found, mut note) = (Vec::new(), String::new());
+    let all = [String::new()];
+    for capture in if wanted.is_empty() { &all } else { wanted } {
+        let request = ListRequest { capture: capture.clone() };
+        let answer = client.list(request).await.map_err(client::failure)?.into_inner();
+        found.extend(answer.captures);
+        note = answer.note;
+    }
+    Ok((found, note))
 }
 
 fn parsed(status: &str) -> Result<Value, Failure> {
     serde_json::from_str(status).map_err(|error| Failure::System(error.into()))
 }
 
-/// A capture as an object: number, aliases, and its `status.json`.
-fn object(capture: &Capture) -> Result<Value, Failure> {
-    let mut object = Map::new();
-    object.insert("id".to_owned(), json!(capture.id));
-    object.insert("aliases".to_owned(), json!(capture.aliases));
-    if let Value::Object(status) = parsed(&capture.status)? {
-        object.extend(status);
-    }
-    Ok(Value::Object(object))
+/// An array of what the captures' `status.json` have.
+fn array(captures: &[Capture]) -> String {
+    let all: Vec<&str> = captures.iter().map(|capture| capture.status.trim_end()).collect();
+    format!("[{}]\n", all.join(",\n"))
 }
 
 /// What is shown once, or again and again.
@@ -103,19 +103,14 @@ impl Page {
         Self { watch: shown.watch, is_terminal: io::stdout().is_terminal(), shown: 0 }
     }
 
-    /// As a document, or as one line of many.
-    fn json(&self, value: &Value) -> Result<String, Failure> {
-        let text = if self.watch {
-            serde_json::to_string(value)
-        } else {
-            serde_json::to_string_pretty(value)
-        };
-        Ok(escaped(text.map_err(|error| Failure::System(error.into()))? + "\n"))
+    /// Whether each is shown in place of the one before, on a screen that may be short.
+    const fn is_repeated(&self) -> bool {
+        self.watch && self.is_terminal
     }
 
     /// Shows it, and says whether there is somebody to look at the next one.
     fn show(&mut self, text: &str) -> Result<bool, Failure> {
-        let before = if self.watch && self.is_terminal {
+        let before = if self.is_repeated() {
             CLEAR
         } else if self.shown > 0 && !text.starts_with(['{', '[']) {
             "\n"
@@ -123,13 +118,13 @@ impl Page {
             ""
         };
         self.shown += 1;
-        output::print_on(format!("{before}{text}").as_bytes()).map_err(Failure::System)
+        output::print_on(format!("{before}{text}").as_bytes()).map_err(Failure::Output)
     }
 }
 
 /// The captures as a table.
 fn table(captures: &[Capture]) -> Result<String, Failure> {
-    let mut rows = Vec::new();
+    let (mut rows, mut errors) = (Vec::new(), String::new());
     for capture in captures {
         let status = parsed(&capture.status)?;
         let text = |pointer| match status.pointer(pointer) {
@@ -144,6 +139,15 @@ fn table(captures: &[Capture]) -> Result<String, Failure> {
         };
         let names = std::iter::once(&capture.alias).chain(&capture.aliases);
         let names = names.map(String::as_str).collect::<Vec<_>>().join(",");
+        let count = |pointer| status.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+        let dropped =
+            ["/packets/dropped_kernel", "/packets/dropped_interface", "/packets/dropped_oversize"]
+                .into_iter()
+                .map(count)
+                .fold(0_u64, u64::saturating_add);
+        if !capture.error.is_empty() {
+            errors.push_str(&format!("{}: {}\n", capture.alias, capture.error));
+        }
         rows.push([
             capture.id.to_string(),
             names,
@@ -151,14 +155,20 @@ fn table(captures: &[Capture]) -> Result<String, Failure> {
             text("/packets/retained"),
             size("/bytes/retained"),
             text("/rate/packets_per_second"),
+            dropped.to_string(),
             text("/readers/open"),
+            text("/readers/lost"),
             format!("{}:{} {}", text("/owner"), text("/group"), text("/mode")),
             source,
         ]);
     }
-    let heading =
-        ["ID", "ALIAS", "STATE", "PACKETS", "BYTES", "PER S", "READERS", "ACCESS", "SOURCE"];
-    Ok(output::table(heading, &rows))
+    let heading = [
+        "ID", "ALIAS", "STATE", "PACKETS", "BYTES", "PER S", "DROPPED", "READERS", "LOST",
+        "ACCESS", "SOURCE",
+    ];
+    // What was captured decides some of what an error says, and terminals obey control characters.
+    let errors = errors.replace(|c: char| c.is_control() && c != '\n', "?");
+    Ok(output::table(heading, &rows) + &errors)
 }
 
 /// A number of bytes as people read it, with binary units.
@@ -186,6 +196,25 @@ fn lines(value: &Value) -> String {
     found.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
+/// A document as lines of a name and all that is below it, to be seen on one screen.
+fn paragraphs(value: &Value) -> String {
+    let Value::Object(fields) = value else { return lines(value) };
+    let width = fields.keys().map(String::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, value) in fields {
+        let mut found = Vec::new();
+        collect(String::new(), value, &mut found);
+        let parts: Vec<String> = found
+            .into_iter()
+            .map(|(name, value)| format!("{name} {value}").trim_start().to_owned())
+            .collect();
+        if !parts.is_empty() {
+            text.push_str(&format!("{name:width$}  {}\n", parts.join(", ")));
+        }
+    }
+    text
+}
+
 fn collect(name: String, value: &Value, found: &mut Vec<(String, String)>) {
     let below =
         |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
@@ -206,6 +235,8 @@ fn collect(name: String, value: &Value, found: &mut Vec<(String, String)>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -230,11 +261,30 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_the_status_and_more() {
-        let status = r#"{"alias":"web","state":"running"}"#.to_owned();
-        let aliases = vec!["www".to_owned()];
-        let capture = Capture { id: 3, aliases, status, ..Capture::default() };
-        let expected = json!({"id": 3, "aliases": ["www"], "alias": "web", "state": "running"});
-        assert_eq!(object(&capture).unwrap(), expected);
+    fn a_status_on_a_screen_has_a_line_for_each_object() {
+        let status = json!({"alias": "web", "error": null, "packets": {"seen": 7, "stored": 6}});
+        assert_eq!(paragraphs(&status), "alias    web\npackets  seen 7, stored 6\n");
+    }
+
+    #[test]
+    fn losses_and_errors_are_in_the_list() {
+        let status = r#"{"state":"running","rate":{"packets_per_second":9},
+            "readers":{"open":1,"lost":5},
+            "packets":{"retained":7,"dropped_kernel":1,"dropped_interface":2,"dropped_oversize":3}}"#;
+        let web = Capture {
+            alias: "web".to_owned(),
+            error: "gone\x1b".to_owned(),
+            status: status.to_owned(),
+            ..Capture::default()
+        };
+        let table = table(std::slice::from_ref(&web)).unwrap();
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let [heading, row, error] = &rows[..] else { panic!("{table}") };
+        // A heading has a blank in it.
+        let place = |name| heading.iter().position(|word| *word == name).unwrap() - 1;
+        assert_eq!((row[place("DROPPED")], row[place("LOST")]), ("6", "5"), "{table}");
+        assert_eq!(error[..], ["web:", "gone?"]);
+        assert_eq!(array(&[web.clone(), web]), format!("[{status},\n{status}]\n"));
     }
 }

@@ -7,6 +7,7 @@ mod client;
 mod descriptors;
 mod listing;
 mod memory;
+mod mistakes;
 pub(crate) mod output;
 mod savefile;
 pub(crate) mod size;
@@ -20,10 +21,11 @@ use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use nix::unistd::geteuid;
 
 use crate::daemon::{self, Failure};
+use crate::fs::user_name;
 use crate::fuse;
 use args::{Arguments, Command};
 
@@ -40,7 +42,7 @@ pub fn run() -> ExitCode {
             return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Err(error) => {
-            output::say(mistake(&error));
+            output::say(mistakes::said(&error, &typed()));
             return ExitCode::from(2);
         }
     };
@@ -75,33 +77,28 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What was typed, as far as it is text.
+fn typed() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
 /// A message with what to do about it, where that is the same whatever could not be opened.
 fn advised(text: String) -> String {
     let too_many = std::io::Error::from_raw_os_error(libc::EMFILE).to_string();
     if text.contains(&too_many) {
         format!("{text}; raise the limit of open files (ulimit -n)")
+    } else if text.ends_with(": permission denied") && !geteuid().is_root() {
+        format!("{text} for user {}", user_name(geteuid().as_raw()))
     } else {
         text
     }
-}
-
-/// What clap has to say in a paragraph, in one line like any other message.
-fn mistake(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command (try: pcapfs --help)".to_owned();
-    }
-    let text = error.render().to_string();
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = first.split_whitespace().collect();
-    let line = words.join(" ");
-    format!("{} (try: pcapfs --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 /// Prints what a shell needs to complete the command line.
 fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "pcapfs", &mut script);
-    output::write(&script).map_err(Failure::System)
+    output::write(&script).map_err(Failure::Output)
 }
 
 /// How long `umount` waits for the daemon to end, which by then has nothing left to do but that.
@@ -149,7 +146,7 @@ fn interfaces(json: bool) -> Result<(), Failure> {
             .collect();
         output::table(["INTERFACE", "STATE", "ADDRESSES"], &rows)
     };
-    output::print(&text).map_err(Failure::System)
+    output::print(&text).map_err(Failure::Output)
 }
 
 /// How many words there are up to the command, with it: only `--socket` may come before.

@@ -2,37 +2,63 @@
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, umask};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use super::args::{Daemon, Listen, Replay};
+use super::args::{Daemon, Listen, Output, Replay};
 use super::listing::bytes;
 use super::{client, output};
 use crate::control::chunks::{Part, Parts};
-use crate::control::messages::{Format, ListenRequest, ReplayRequest};
+use crate::control::messages::{Format, ListRequest, ListenRequest, ReplayRequest};
 use crate::daemon::Failure;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-const fn format(pcapng: bool) -> i32 {
-    (if pcapng { Format::Pcapng } else { Format::Pcap }) as i32
+/// The format that was asked for, or that goes with the name of the file.
+fn format(output: &Output) -> Format {
+    let end = output.write.as_deref().and_then(Path::extension);
+    let named = match end.map(|end| end.to_ascii_lowercase()) {
+        Some(end) if end == "pcapng" || end == "ntar" => Some(Format::Pcapng),
+        Some(end) if end == "pcap" => Some(Format::Pcap),
+        _ => None,
+    };
+    let given = match output.format.as_deref() {
+        Some("pcapng") => Some(Format::Pcapng),
+        Some(_) => Some(Format::Pcap),
+        None => output.pcapng.then_some(Format::Pcapng),
+    };
+    if let (Some(given), Some(named), Some(path)) = (given, named, &output.write)
+        && given != named
+    {
+        let format = if given == Format::Pcapng { "pcapng" } else { "pcap" };
+        output::say(format_args!("{} gets {format}, whatever its name says", path.display()));
+    }
+    given.or(named).unwrap_or(Format::Pcap)
 }
 
 /// `pcapfs replay`.
 pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&replay.capture)?;
     // What cannot be written is said before anything is fetched.
-    let mut target = Target::open(replay.write.as_deref())?;
+    let mut target = Target::open(&replay.output)?;
     let request = ReplayRequest {
         capture: replay.capture.clone(),
-        format: format(replay.pcapng),
+        format: format(&replay.output).into(),
         live: replay.live,
     };
+    target.set_mode(&replay.capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
         let end = copy(client::parts(answer), &mut target).await?;
@@ -47,9 +73,11 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
 /// `pcapfs listen`.
 pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&listen.capture)?;
-    let request = ListenRequest { capture: listen.capture.clone(), format: format(listen.pcapng) };
+    let mut target = Target::open(&listen.output)?;
+    let format = format(&listen.output).into();
+    let request = ListenRequest { capture: listen.capture.clone(), format };
+    target.set_mode(&listen.capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
-        let mut target = Target::open(None)?;
         let answer = client.listen(request).await.map_err(client::failure)?;
         copy(client::parts(answer), &mut target).await?;
         target.finish()
@@ -69,11 +97,13 @@ enum End {
 
 async fn copy(mut parts: Parts, target: &mut Target) -> Result<End, Failure> {
     let mut signals = if target.is_named_later() { Some(Signals::new()?) } else { None };
+    let mut reader = target.reader();
     let mut progress = Progress::new();
     let end = loop {
         let part = tokio::select! {
             biased;
             () = interrupted(signals.as_mut()) => break End::Interrupted,
+            () = gone(&mut reader) => break End::Unread,
             part = parts.next() => part,
         };
         match part {
@@ -123,21 +153,66 @@ async fn interrupted(signals: Option<&mut Signals>) {
     }
 }
 
+/// Waits until no program reads any more from what is written to, which a write would find out only
+/// with the next packet.
+async fn gone(reader: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(receiver) = reader
+        && receiver.await.is_ok()
+    {
+        return;
+    }
+    // Nothing says when.
+    *reader = None;
+    std::future::pending().await
+}
+
+/// Says when no program has the other end of a pipe any more; never of what has no such end.
+fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    // Ends with the process. A thread, as an error is not to be waited for otherwise without unsafe
+    // code.
+    thread::spawn(move || {
+        loop {
+            let mut fds = [PollFd::new(writer.as_fd(), PollFlags::empty())];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if fds.iter().any(|fd| fd.any().unwrap_or(false)) => {
+                    let _ = sender.send(());
+                    return;
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    });
+    receiver
+}
+
 /// Where a savefile goes.
 #[derive(Debug)]
 enum Target {
     Stdout,
     /// Something that is written to as it is, such as a FIFO.
     Device(File, PathBuf),
-    /// A file that gets its name when it is complete.
-    File(NamedTempFile, PathBuf),
+    /// A file that gets its name when it is complete, and whether there was none of that name.
+    File(NamedTempFile, PathBuf, bool),
 }
 
 impl Target {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
-            return Ok(Self::Stdout);
+    fn open(output: &Output) -> Result<Self, Failure> {
+        let Some(path) = output.write.as_deref() else {
+            return if io::stdout().is_terminal() {
+                Err(Failure::Argument(
+                    "standard output is a terminal, and packets are no text: write them to a file \
+                     with -w FILE, or into a program, as with: | tcpdump -n -r -"
+                        .to_owned(),
+                ))
+            } else {
+                Ok(Self::Stdout)
+            };
         };
+        if path == Path::new("-") {
+            return Ok(Self::Stdout);
+        }
         // What a link leads to is replaced, not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let failure = |error: io::Error| Failure::Answer(format!("{}: {error}", path.display()));
@@ -154,11 +229,10 @@ impl Target {
                 let folder = folder.unwrap_or_else(|| Path::new("."));
                 let mut builder = tempfile::Builder::new();
                 builder.prefix(".pcapfs-");
+                let is_new = found.is_err();
+                // A new one has those of the capture's files, as soon as they are known.
                 if let Ok(found) = found {
                     builder.permissions(found.permissions());
-                } else {
-                    // As tcpdump's; who may read packets is for the umask to say.
-                    builder.permissions(fs::Permissions::from_mode(0o666));
                 }
                 // What it says names the file that was tried, which nobody has asked for.
                 let file = builder.tempfile_in(folder).map_err(|error| {
@@ -172,9 +246,38 @@ impl Target {
                         ),
                     })
                 })?;
-                Ok(Self::File(file, path))
+                Ok(Self::File(file, path, is_new))
             }
         }
+    }
+
+    /// Gives a new file the permission bits that the files of the capture have, as cp(1) does,
+    /// less those of the umask.
+    fn set_mode(&self, capture: &str, daemon: &Daemon) -> Result<(), Failure> {
+        let Self::File(file, path, true) = self else { return Ok(()) };
+        let request = ListRequest { capture: capture.to_owned() };
+        let answer = client::with(daemon, |mut client| async move {
+            client.list(request).await.map_err(client::failure)
+        })?;
+        let status = answer.into_inner().captures.into_iter().next().map(|one| one.status);
+        let status = status.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let mode = status.as_ref().and_then(|status| status.get("mode")?.as_str());
+        let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o600);
+        let mask = umask(Mode::empty());
+        umask(mask);
+        let bits = fs::Permissions::from_mode(mode & 0o666 & !mask.bits() | 0o200);
+        let set = file.as_file().set_permissions(bits);
+        set.map_err(|error| Failure::Answer(format!("{}: {error}", path.display())))
+    }
+
+    /// Says when no program reads any more what is written.
+    fn reader(&self) -> Option<oneshot::Receiver<()>> {
+        let descriptor = match self {
+            Self::Stdout => io::stdout().as_fd().try_clone_to_owned().ok(),
+            Self::Device(file, _) => file.as_fd().try_clone_to_owned().ok(),
+            Self::File(..) => None,
+        };
+        descriptor.map(watch_reader)
     }
 
     const fn is_named_later(&self) -> bool {
@@ -184,9 +287,9 @@ impl Target {
     /// Writes, and says whether there is somebody to read more.
     fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let (result, path) = match self {
-            Self::Stdout => return output::print_on(bytes).map_err(Failure::System),
+            Self::Stdout => return output::print_on(bytes).map_err(Failure::Output),
             Self::Device(file, path) => (file.write_all(bytes), path),
-            Self::File(file, path) => (file.write_all(bytes), path),
+            Self::File(file, path, _) => (file.write_all(bytes), path),
         };
         match result {
             Ok(()) => Ok(true),
@@ -197,7 +300,7 @@ impl Target {
 
     /// Gives a file its name, once it is on the disk.
     fn finish(self) -> Result<(), Failure> {
-        let Self::File(file, path) = self else { return Ok(()) };
+        let Self::File(file, path, _) = self else { return Ok(()) };
         let named = file.as_file().sync_all().and_then(|()| {
             file.persist(&path)?;
             // The name as well; where directories cannot be synced, nobody could do more.

@@ -50,7 +50,7 @@ pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
     if !made.note.is_empty() {
         output::say(format_args!("{}: {}", made.alias, made.note));
     }
-    output::print(&format!("{} {}\n", made.id, made.alias)).map_err(Failure::System)
+    output::print(&format!("{} {}\n", made.id, made.alias)).map_err(Failure::Output)
 }
 
 /// `pcapfs forget`: prints what is forgotten. Without a daemon, it is done here.
@@ -77,7 +77,7 @@ pub(super) fn forget(name: &str, state: Option<&Path>, daemon: &Daemon) -> Resul
 }
 
 fn print_forgotten(what: &str) -> Result<(), Failure> {
-    output::print(&format!("forgotten: {what}\n")).map_err(Failure::System)
+    output::print(&format!("forgotten: {what}\n")).map_err(Failure::Output)
 }
 
 /// What is to be done with captures.

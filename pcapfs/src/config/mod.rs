@@ -188,7 +188,11 @@ impl Reader<'_> {
     }
 
     fn syntax(&self, error: &toml::de::Error) -> ConfigError {
-        let what = error.message().lines().collect::<Vec<_>>().join(", ");
+        let mut what = error.message().lines().collect::<Vec<_>>().join(", ");
+        let before = error.span().and_then(|span| self.text.get(span));
+        if before.is_some_and(|text| text.trim_start().starts_with("[capture]")) {
+            what = "a capture begins with [[capture]], in two brackets".to_owned();
+        }
         match error.span() {
             Some(span) => {
                 // Behind the value, at the end of a line, is not the next line.

@@ -4,6 +4,7 @@
 //! nothing running. End: captures stop, so that readers get the rest and the end of file; the tree
 //! is taken out of the file system; readers that are left have a moment to close; the process ends.
 
+mod checking;
 mod confine;
 mod forgetting;
 mod parallel;
@@ -31,11 +32,12 @@ use nix::sys::signal::Signal;
 use nix::unistd::{geteuid, setsid};
 
 use crate::cli::Mount;
-use crate::cli::output::{print, say};
+use crate::cli::output::say;
 use crate::config::{self, Config, ConfigError, RingDir};
 use crate::control::{Control, SocketError};
 use crate::fs::Tree;
 use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
+pub(crate) use checking::check_config;
 pub(crate) use confine::let_others_go_first;
 pub(crate) use forgetting::{forget_by_default, forget_in};
 use plan::Plan;
@@ -99,6 +101,9 @@ pub(crate) enum Failure {
         /// What is wrong, for people.
         why: String,
     },
+    /// What was asked for cannot be written.
+    #[error("standard output: {0}")]
+    Output(io::Error),
     /// The system refused something else.
     #[error("{0}")]
     System(io::Error),
@@ -206,16 +211,6 @@ fn config_path(options: &Mount) -> Option<PathBuf> {
 
 fn ring_dir_for<'a>(options: &Mount, ring_dir: &'a Path) -> RingDir<'a> {
     if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
-}
-
-/// `pcapfs check-config`.
-pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
-    let path = path.unwrap_or_else(|| config::DEFAULT.into());
-    let ring_dir = default_ring_dir();
-    let config = Config::load(&path, &Settings::default(), RingDir::Default(&ring_dir));
-    let count = config.map_err(Failure::Config)?.captures.len();
-    let captures = if count == 1 { "capture" } else { "captures" };
-    print(&format!("{}: good, {count} {captures}\n", path.display())).map_err(Failure::System)
 }
 
 /// `pcapfs mount`, from the options to the end.

@@ -47,7 +47,7 @@ use opened::Opened;
 
 pub(crate) use asker::Asker;
 pub(crate) use file::is_being_killed;
-pub(crate) use names::{group_id, user_id};
+pub(crate) use names::{group_id, user as user_name, user_id};
 
 /// What kind of thing an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,12 +248,18 @@ impl Tree {
 
     /// `status.json` of a capture as of now.
     pub(crate) fn status_of(&self, entry: &Entry) -> Vec<u8> {
-        status::of_capture(entry, &self.opened.readers(entry.id))
+        let aliases = self.captures.links_to(entry.alias());
+        status::of_capture(entry, aliases, &self.opened.readers(entry.id))
     }
 
     /// `status.json` of the root as of now, with these captures.
     pub(crate) fn status_of_daemon(&self, captures: &[Arc<Entry>]) -> Vec<u8> {
-        status::of_daemon(captures, self.started, self.socket.get().map(PathBuf::as_path))
+        status::of_daemon(
+            &self.captures,
+            captures,
+            self.started,
+            self.socket.get().map(PathBuf::as_path),
+        )
     }
 
     /// Where a link points to.

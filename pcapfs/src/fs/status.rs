@@ -5,10 +5,11 @@ use std::path::Path;
 use capture::flow;
 use capture::json;
 use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
+use capture::source::SourceName;
 use capture::time::{Precision, Timestamp};
 use serde::Serialize;
 
-use super::captures::Entry;
+use super::captures::{Captures, Entry};
 use super::file::OpenFile;
 use super::names;
 
@@ -18,7 +19,11 @@ pub(crate) const README: &str = include_str!("README.txt");
 /// `status.json` of a capture. The order of the fields is that of the file.
 #[derive(Debug, Serialize)]
 struct CaptureStatus<'a> {
+    /// Number of the capture, from 1.
+    id: u32,
     alias: &'a str,
+    /// Its other names.
+    aliases: Vec<String>,
     source: String,
     interface: Option<String>,
     filter: Option<&'a str>,
@@ -50,6 +55,8 @@ struct InterruptionStatus {
 #[derive(Debug, Serialize)]
 struct RingStatus {
     size: u64,
+    /// The same, under a name that says the unit.
+    size_bytes: u64,
     segments: u64,
     used: u64,
     oldest: Option<String>,
@@ -63,6 +70,9 @@ struct ReadersStatus {
     open: u64,
     delivered: u64,
     lost: u64,
+    /// The same, under the names of `readers.jsonl`.
+    delivered_packets: u64,
+    lost_packets: u64,
 }
 
 /// `status.json` of the root.
@@ -72,7 +82,10 @@ struct DaemonStatus {
     pid: u32,
     started: String,
     uptime: u64,
+    /// The same, under names that say the units.
+    uptime_seconds: u64,
     memory: u64,
+    memory_bytes: u64,
     /// Where the control service listens; null without one.
     socket: Option<String>,
     captures: Vec<CaptureSummary>,
@@ -81,6 +94,7 @@ struct DaemonStatus {
 #[derive(Debug, Serialize)]
 struct CaptureSummary {
     alias: String,
+    aliases: Vec<String>,
     source: String,
     state: State,
 }
@@ -100,8 +114,13 @@ struct Reader<'a> {
     blocked: bool,
 }
 
-/// `status.json` of a capture as of now; `readers` are its open files.
-pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
+/// `status.json` of a capture as of now; `readers` are its open files, `aliases` its other
+/// names.
+pub(crate) fn of_capture(
+    entry: &Entry,
+    aliases: Vec<String>,
+    readers: &[std::sync::Arc<OpenFile>],
+) -> Vec<u8> {
     let capture = &entry.capture;
     let store = &**capture.store();
     let spec = capture.spec();
@@ -112,16 +131,22 @@ pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) ->
     let capacity = store.capacity();
     let permissions = entry.permissions();
     let closed = entry.closed();
-    let mut totals = ReadersStatus { open: 0, delivered: closed.delivered, lost: closed.lost };
+    let (mut open, mut delivered, mut lost) = (0, closed.delivered, closed.lost);
     for progress in readers.iter().filter_map(|file| file.progress()) {
-        totals.open += 1;
-        totals.delivered += progress.delivered;
-        totals.lost += progress.lost;
+        open += 1;
+        delivered += progress.delivered;
+        lost += progress.lost;
     }
+    let totals =
+        ReadersStatus { open, delivered, lost, delivered_packets: delivered, lost_packets: lost };
+    let is_interface = matches!(spec.source, SourceName::Interface(_) | SourceName::File(_));
+    let interface = store.interface(0).filter(|_| is_interface);
     let status = CaptureStatus {
+        id: entry.id.saturating_add(1),
         alias: &spec.alias,
+        aliases,
         source: spec.source.to_string(),
-        interface: store.interface(0).and_then(|interface| interface.name),
+        interface: interface.and_then(|interface| interface.name),
         filter: spec.filter.as_deref(),
         state: condition.state,
         error: condition.error,
@@ -137,6 +162,7 @@ pub(crate) fn of_capture(entry: &Entry, readers: &[std::sync::Arc<OpenFile>]) ->
         rate: capture.rate(),
         ring: RingStatus {
             size: capacity.size,
+            size_bytes: capacity.size,
             segments: capacity.segments,
             used: capacity.used,
             oldest: store.oldest_time().map(Timestamp::to_rfc3339),
@@ -184,22 +210,27 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
 
 /// `status.json` of the root, as of now.
 pub(crate) fn of_daemon(
+    tree: &Captures,
     captures: &[std::sync::Arc<Entry>],
     started: Timestamp,
     socket: Option<&Path>,
 ) -> Vec<u8> {
+    let memory = resident_memory();
     let uptime = Timestamp::now().nanoseconds().saturating_sub(started.nanoseconds());
     json::line(&DaemonStatus {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         started: started.to_rfc3339(),
         uptime: uptime / 1_000_000_000,
-        memory: resident_memory(),
+        uptime_seconds: uptime / 1_000_000_000,
+        memory,
+        memory_bytes: memory,
         socket: socket.map(|path| path.display().to_string()),
         captures: captures
             .iter()
             .map(|entry| CaptureSummary {
                 alias: entry.alias().to_owned(),
+                aliases: tree.links_to(entry.alias()),
                 source: entry.capture.spec().source.to_string(),
                 state: entry.capture.condition().state,
             })

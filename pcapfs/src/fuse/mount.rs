@@ -19,6 +19,8 @@ use nix::sys::socket::{
 use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
+use crate::fs::user_name;
+
 /// The device.
 const DEVICE: &str = "/dev/fuse";
 
@@ -71,11 +73,30 @@ pub(crate) enum MountError {
         kind: String,
     },
     /// A word of `-o` that means nothing here.
-    #[error("-o {0}: no such mount option")]
+    #[error(
+        "-o {0}: no such mount option (have: ro, noatime, sync, and the like; options of \
+             captures are for mount -t pcapfs)"
+    )]
     BadOption(String),
     /// The kernel has no FUSE, or keeps it from this process.
-    #[error("{DEVICE}: {0} (is the fuse module loaded? modprobe fuse)")]
+    #[error(
+        "{DEVICE}: {0} (is the fuse module loaded? modprobe fuse; in a container: --device \
+             {DEVICE})"
+    )]
     Device(io::Error),
+    /// root without the capability to mount.
+    #[error("{path}: mounting takes CAP_SYS_ADMIN, which this process has not got (in a container: \
+             --cap-add SYS_ADMIN --device {DEVICE})", path = .0.display())]
+    NotCapable(PathBuf),
+    /// root has mounted it, and another user is to unmount it.
+    #[error("{path}: mounted by {owner}, who alone may unmount it (sudo pcapfs umount {path})",
+        path = .path.display())]
+    NotYours {
+        /// The mount point.
+        path: PathBuf,
+        /// Name of the user.
+        owner: String,
+    },
     /// mount(2) or umount(2) refuses.
     #[error("{path}: {error}", path = .path.display())]
     Refused {
@@ -182,6 +203,23 @@ fn mounted_type(mountpoint: &Path) -> Result<Option<String>, MountError> {
     }))
 }
 
+/// Who has mounted the file system at exactly this path: FUSE's option `user_id`.
+fn owner(mountpoint: &Path) -> Option<u32> {
+    let table = fs::read(MOUNTS).ok()?;
+    let line = table
+        .split(|byte| *byte == b'\n')
+        .rev()
+        .find(|line| mount_of(line).is_some_and(|(place, _)| place == mountpoint.as_os_str()))?;
+    owner_of(line)
+}
+
+fn owner_of(line: &[u8]) -> Option<u32> {
+    let options = line.rsplit(|byte| *byte == b' ').next()?;
+    let mut options = options.split(|byte| *byte == b',');
+    let number = options.find_map(|option| option.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
 /// Where trees are mounted, dead or alive, as far as this process can see; none if it cannot.
 pub(crate) fn mounted_trees() -> Vec<PathBuf> {
     let table = fs::read(MOUNTS).unwrap_or_default();
@@ -247,6 +285,7 @@ fn mount_directly(
     match mounted {
         Ok(()) => Ok(device),
         Err(Errno::EBUSY) => Err(MountError::Busy(mountpoint.to_owned())),
+        Err(Errno::EPERM) => Err(MountError::NotCapable(mountpoint.to_owned())),
         Err(errno) => Err(MountError::Refused { path: mountpoint.to_owned(), error: errno.into() }),
     }
 }
@@ -350,6 +389,10 @@ pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountErro
             },
         );
     }
+    if let Some(owner) = owner(mountpoint).filter(|owner| *owner != geteuid().as_raw()) {
+        let path = mountpoint.to_owned();
+        return Err(MountError::NotYours { path, owner: user_name(owner) });
+    }
     let manner = match manner {
         Manner::Clean => "-u",
         Manner::Detach => "-uz",
@@ -387,7 +430,7 @@ mod tests {
         assert!(!set.contains(MsFlags::MS_NOEXEC));
         assert_eq!(data, ["max_read=4096"]);
         let error = flags(&options(&["colour=red"])).unwrap_err();
-        assert_eq!(error.to_string(), "-o colour=red: no such mount option");
+        assert!(error.to_string().starts_with("-o colour=red: no such mount option"));
     }
 
     #[test]
@@ -397,5 +440,7 @@ mod tests {
         let (place, kind) = mount_of(line).unwrap();
         assert_eq!((place.as_encoded_bytes(), kind), (&b"/tmp/b\xff c"[..], &b"fuse.pcapfs"[..]));
         assert!(mount_of(b"").is_none());
+        let line = b"40 1 0:35 / /m rw shared:1 - fuse.pcapfs pcapfs rw,user_id=7,group_id=8";
+        assert_eq!((owner_of(line), owner_of(b"a b")), (Some(7), None));
     }
 }

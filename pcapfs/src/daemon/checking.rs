@@ -1,0 +1,49 @@
+//! `pcapfs check-config`.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+
+use capture::source::{self, SourceName};
+
+use super::settings::Settings;
+use super::{Failure, default_ring_dir};
+use crate::cli::output::{print, say};
+use crate::config::{self, Config, RingDir};
+
+/// `pcapfs check-config`: what is wrong with a configuration, and what it names that is not there
+/// now. That may come; a daemon waits for interfaces.
+pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
+    let path = path.unwrap_or_else(|| config::DEFAULT.into());
+    let ring_dir = default_ring_dir();
+    let config = Config::load(&path, &Settings::default(), RingDir::Default(&ring_dir));
+    let config = config.map_err(Failure::Config)?;
+    for configured in &config.captures {
+        if let Some(missing) = missing(&configured.spec.source) {
+            say(format_args!("{}:{}: now not there: {missing}", path.display(), configured.line));
+        }
+    }
+    let count = config.captures.len();
+    let captures = if count == 1 { "capture" } else { "captures" };
+    print(&format!("{}: good, {count} {captures}\n", path.display())).map_err(Failure::Output)
+}
+
+/// What a source lacks at present, for people.
+fn missing(source: &SourceName) -> Option<String> {
+    match source {
+        SourceName::Interface(name) => source::real_name(name).err().map(|error| error.to_string()),
+        SourceName::File(path) => {
+            let error = fs::File::open(path).err()?;
+            Some(format!("{}: {error}", path.display()))
+        }
+        SourceName::Stream(path) => match fs::metadata(path) {
+            Ok(metadata) if metadata.file_type().is_fifo() => None,
+            Ok(_) => Some(format!("{}: not a FIFO", path.display())),
+            Err(error) => {
+                let path = path.display();
+                Some(format!("{path}: {error} (make it with: mkfifo {path})"))
+            }
+        },
+        SourceName::Stdin => None,
+    }
+}
