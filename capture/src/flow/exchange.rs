@@ -83,7 +83,7 @@ impl Part {
             file,
             decoded,
             note,
-            is_plain: !body.is_decoded(),
+            is_plain: !body.is_decoded() || note.is_some_and(Note::leaves_as_sent),
         }))
     }
 
@@ -124,6 +124,7 @@ impl Part {
                 holes: self.holes.to_vec(),
                 ended: self.is_ended,
                 codings: self.codings.iter().map(|name| String::from(&**name)).collect(),
+                as_sent: self.note == Some(Note::Busy),
             },
             trailer: self.trailer.clone(),
             first: self.first,

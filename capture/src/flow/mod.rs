@@ -15,7 +15,8 @@
 //! those that the store has dropped are holes, and a flow leaves the table with its last packet.
 //!
 //! The [recorder] is a second thread, since to say how long a body is takes decoding it. The engine
-//! waits for it when the queue between them is full; the capture waits for neither.
+//! waits for it when the queue between them is full; the capture waits for neither. Before the
+//! capture overtakes the engine for that, bodies are left as they were sent.
 //!
 //! Everything that strangers can make grow is bounded by [`Limits`], `tcp`'s and `http`'s limits,
 //! and those of [`decode`](crate::decode). Counters say what was given up for them.
@@ -39,6 +40,7 @@ mod meta;
 mod one;
 mod outside;
 mod packets;
+mod pressure;
 mod reading;
 mod recorder;
 mod render;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Instant;
 
 use super::Shared;
 use super::exchange::Exchange;
@@ -14,6 +15,7 @@ use super::gather::FlowStreams;
 use super::key::Key;
 use super::log::LogWriter;
 use super::meta::Meta;
+use super::pressure::Pressure;
 use super::table::Table;
 use crate::http::body::{Limits, Workspace};
 use crate::http::record::{BodyRecord, Connection, Record};
@@ -59,6 +61,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
     let mut spent = Vec::new();
     let mut places = Places::default();
     let mut workspace = Workspace::default();
+    let (begun, mut pressure) = (Instant::now(), Pressure::default());
     while let Ok(batch) = queue.jobs.recv() {
         let mut decoded = 0_u64;
         for (job, spans) in look_up(shared, batch, &mut places) {
@@ -66,7 +69,15 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
                 return;
             }
             done.push(match job {
-                Job::Transaction { id, key, request, transaction } => {
+                Job::Transaction { id, key, request, mut transaction } => {
+                    let mut is_pressed = || {
+                        let oldest = shared.store.bounds().oldest.number;
+                        let position = shared.position.load(Ordering::Relaxed);
+                        pressure.is_high(begun.elapsed(), oldest, position)
+                    };
+                    if is_decoded(&transaction) && is_pressed() {
+                        leave_as_sent(&mut transaction);
+                    }
                     let found = places.of(spans);
                     let streams = FlowStreams { shared, id, request, found: Some(&found) };
                     let connection = key.connection(&shared.capture, id, request);
@@ -181,13 +192,23 @@ fn tell(
     append(log, &std::mem::take(lines));
 }
 
+/// Whether a body of a transaction has to be decoded.
+fn is_decoded(transaction: &Transaction) -> bool {
+    let messages = Side::BOTH.iter().filter_map(|side| transaction.message(*side));
+    messages.into_iter().any(|message| message.body.is_decoded())
+}
+
+/// Has no body of a transaction decoded that would have been.
+fn leave_as_sent(transaction: &mut Transaction) {
+    for message in [&mut transaction.request, &mut transaction.response].into_iter().flatten() {
+        message.body.as_sent = message.body.is_decoded();
+    }
+}
+
 /// Looks up the bodies that have to be decoded for jobs, all at once.
 fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, Spans)> {
     let needs = |job: &Job| match job {
-        Job::Transaction { transaction, .. } => Side::BOTH
-            .iter()
-            .filter_map(|side| transaction.message(*side))
-            .any(|message| message.body.is_decoded()),
+        Job::Transaction { transaction, .. } => is_decoded(transaction),
         _ => false,
     };
     places.clear();

@@ -121,7 +121,8 @@ impl BodyRecord {
         } else {
             let wire_bytes = body.wire_bytes();
             let is_encoded = wire_bytes > 0 && body::has_foreign(&body.codings);
-            (wire_bytes, is_encoded.then_some(Note::Unknown))
+            let note = if body.as_sent { Some(Note::Busy) } else { None };
+            (wire_bytes, note.or_else(|| is_encoded.then_some(Note::Unknown)))
         };
         Self { note, ..Self::new(transaction, direction, bytes) }
     }

@@ -79,6 +79,8 @@ pub struct Body {
     /// Content codings in the order they were applied, then transfer codings; lower case, as
     /// sent otherwise. Whether they are true is found out by [decoding](super::body::decode).
     pub codings: Vec<String>,
+    /// It is not decoded, whatever its codings: there was no time for it when it was seen.
+    pub as_sent: bool,
 }
 
 impl Body {
@@ -103,7 +105,7 @@ impl Body {
     /// Whether what is read of it is something else than its bytes on the wire.
     #[must_use]
     pub(crate) fn is_decoded(&self) -> bool {
-        self.wire_bytes() > 0 && body::known(&self.codings).next().is_some()
+        self.wire_bytes() > 0 && !self.as_sent && body::known(&self.codings).next().is_some()
     }
 
     /// `Content-Encoding` as `http.jsonl` has it: the codings, joined; `None` if there are none.

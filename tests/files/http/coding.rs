@@ -115,6 +115,30 @@ fn a_body_that_lies_about_its_encoding_is_served_as_it_is_and_marked() {
 }
 
 #[test]
+fn more_encodings_than_are_undone_leave_the_body_as_it_was_sent() {
+    skip_unless!(mount, "python3");
+    let packed = (0..8).fold(vec![0; 1 << 20], |bytes, _| gzip(&bytes));
+    let encoding = ["gzip"; 8].join(", ");
+    let case = Case::new("eight")
+        .request("GET /x HTTP/1.1\nHost: a.example")
+        .ok(&format!("Content-Encoding: {encoding}"), &packed[..])
+        .close(Client);
+    let filed = Filed::of([case.talk]);
+    let record = filed.http(1).remove(0);
+    assert_eq!(
+        (&record["state"], record["response_body"]["bytes"].as_u64()),
+        (&"complete".into(), Some(packed.len() as u64))
+    );
+    let why = record["why"].as_str().unwrap_or_default();
+    assert!(why.starts_with("response body: it has more encodings"), "{why:?}");
+    let body = filed.read(1, record["response_body"]["file"].as_str().unwrap());
+    assert!(body == packed, "it is not what was sent");
+    let har = json(&filed.file(1, "http.har"));
+    let comment = &har["log"]["entries"][0]["response"]["content"]["comment"];
+    assert!(comment.as_str().unwrap_or_default().contains("more encodings"), "{comment}");
+}
+
+#[test]
 fn a_body_that_is_not_all_of_what_was_sent_is_said_to_be() {
     skip_unless!(mount, "python3");
     let text = text();

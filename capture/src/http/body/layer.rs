@@ -196,7 +196,7 @@ impl<'a> Layer<'a> {
             let result = decoder.run(&mut source, &mut sink);
             let produced = sink.pos();
             let left = self.max.saturating_sub(self.output.len());
-            self.output.extend(room.iter().take(produced.min(left)));
+            self.output.extend_from_slice(room.get(..produced.min(left)).unwrap_or_default());
             match result {
                 _ if produced > left => self.mark(Note::Limit),
                 Ok(0) if source.pos() < input.len() => {
@@ -239,7 +239,7 @@ impl<'a> Layer<'a> {
                 Ok(0) => return Ok(()),
                 Ok(length) => {
                     let left = self.max.saturating_sub(self.output.len());
-                    self.output.extend(room.iter().take(length.min(left)));
+                    self.output.extend_from_slice(room.get(..length.min(left)).unwrap_or_default());
                     if length > left {
                         self.mark(Note::Limit);
                         return Ok(());

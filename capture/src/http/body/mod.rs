@@ -2,7 +2,8 @@
 //!
 //! Codings are claims. Each is tried from the outermost inwards; one that the bytes refute is
 //! skipped and noted, so that a body that lies about its encoding comes out as it was sent.
-//! What breaks off, or turns bad later on, gives what could be decoded before.
+//! What breaks off, or turns bad later on, gives what could be decoded before. A body that claims
+//! more codings than are undone, or takes more effort, comes out as it was sent.
 
 #![warn(
     clippy::indexing_slicing,
@@ -47,13 +48,27 @@ pub struct Limits {
     pub ratio: u64,
     /// Output up to which `ratio` does not matter: tiny bodies of blanks are harmless.
     pub ratio_from: u64,
-    /// Codings that are undone; each costs as much as a body.
+    /// Codings that are undone; each costs as much as a body. Servers use one, and no test of
+    /// browsers has more than three.
     pub codings: usize,
+    /// Bytes that go into and come out of all codings together, per byte on the wire: half as much
+    /// again as one coding at its [`ratio`](Self::ratio).
+    pub effort: u64,
+    /// The same up to which `effort` does not matter.
+    pub effort_from: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { input: 64 << 20, output: 64 << 20, ratio: 256, ratio_from: 4 << 20, codings: 8 }
+        Self {
+            input: 64 << 20,
+            output: 64 << 20,
+            ratio: 256,
+            ratio_from: 1 << 20,
+            codings: 3,
+            effort: 384,
+            effort_from: 3 << 19,
+        }
     }
 }
 
@@ -114,8 +129,12 @@ pub enum Note {
     Truncated,
     /// The compressed data is bad from some point on; what came before is there.
     Corrupt,
-    /// It claims more codings than [`Limits::codings`]; those applied first were not undone.
+    /// It claims more codings than [`Limits::codings`]; none was undone.
     Layers,
+    /// Undoing its codings takes more than [`Limits::effort`]; none was undone.
+    Effort,
+    /// There was no time for it when it was seen; no coding was undone, nor will be.
+    Busy,
     /// A bound of [`Limits`] cut it.
     Limit,
 }
@@ -132,9 +151,17 @@ impl Note {
             Self::Hole => "bytes of the body are missing",
             Self::Truncated => "the compressed data breaks off",
             Self::Corrupt => "the compressed data is corrupt",
-            Self::Layers => "it has more encodings than are undone",
+            Self::Layers => "it has more encodings than are undone, and is shown as it was sent",
+            Self::Effort => "it takes too much effort to decode, and is shown as it was sent",
+            Self::Busy => "there was no time to decode it, and it is shown as it was sent",
             Self::Limit => "the decoded body is larger than allowed",
         }
+    }
+
+    /// Whether the body comes out as it was sent, although it claims codings that could be undone.
+    #[must_use]
+    pub const fn leaves_as_sent(self) -> bool {
+        matches!(self, Self::Layers | Self::Effort | Self::Busy)
     }
 
     /// Whether what comes out is not all of what was sent, or may not be. Of missing bytes the
@@ -227,6 +254,9 @@ pub fn read_with(
             let end = range.end.min(at.saturating_add(limits.input).saturating_add(1));
             streams.read(direction, at..end, &mut |piece| wire.push(piece));
         }
+    }
+    if body.as_sent {
+        return wire.into_sent(Note::Busy);
     }
     wire.decode(&body.codings, body.is_whole(), limits, workspace)
 }
@@ -339,8 +369,8 @@ mod tests {
         for more in 0..3 {
             let bytes = (0..layers + more).fold(TEXT.to_vec(), |bytes, _| gzip(&bytes));
             let decoded = undo(&bytes, &vec!["gzip"; layers + more]);
-            let left = (0..more).fold(TEXT.to_vec(), |bytes, _| gzip(&bytes));
-            assert_eq!((decoded.bytes, decoded.undone.len()), (left, layers));
+            let (left, undone) = if more > 0 { (bytes, 0) } else { (TEXT.to_vec(), layers) };
+            assert_eq!((decoded.bytes, decoded.undone.len()), (left, undone));
             assert_eq!(decoded.notes.first(), (more > 0).then_some(&Note::Layers));
         }
         for (codings, bytes) in [(["br9", "gzip"], gzip(TEXT)), (["gzip", "br9"], gzip(TEXT))] {
@@ -404,6 +434,49 @@ mod tests {
         let small = Limits { input: 3, ..Limits::default() };
         let decoded = decode([Piece::Bytes(b"abcdef")], &[], true, &small);
         assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (&b"abc"[..], &[Note::Limit][..]));
+    }
+
+    #[test]
+    fn codings_that_take_too_much_effort_are_not_undone() {
+        let limits = Limits { effort: 1, effort_from: 12_000, ..Limits::default() };
+        // Small on the wire and at the end, and large in between.
+        let bytes = gzip(&[gzip(TEXT), vec![0; 8_000]].concat());
+        let twice = ["gzip", "gzip"].map(str::to_owned);
+        let decoded = decode([Piece::Bytes(&bytes)], &twice, true, &limits);
+        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (&bytes[..], &[Note::Effort][..]));
+        assert_eq!(decoded.undone, []);
+        // What is not larger in between is undone.
+        let zeros = gzip(&gzip(&vec![0; 8_000]));
+        let decoded = decode([Piece::Bytes(&zeros)], &twice, true, &limits);
+        assert_eq!((decoded.bytes.len(), decoded.undone.len()), (8_000, 2));
+        let zeros = gzip(&gzip(&vec![0; 14_000]));
+        let decoded = decode([Piece::Bytes(&zeros)], &twice, true, &limits);
+        assert_eq!((decoded.bytes, decoded.notes), (zeros, vec![Note::Effort]));
+    }
+
+    #[test]
+    fn a_body_that_is_to_stay_as_it_was_sent() {
+        struct Gzip(Vec<u8>);
+        impl Streams for Gzip {
+            fn read(&self, _: Direction, _: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
+                sink(Piece::Bytes(&self.0));
+            }
+        }
+        let sent = gzip(TEXT);
+        let range = 0..sent.len() as u64;
+        let mut body = Body {
+            ranges: vec![range],
+            ended: true,
+            codings: vec!["gzip".to_owned()],
+            ..Body::default()
+        };
+        let read =
+            |body: &Body| read(&Gzip(sent.clone()), Direction::Response, body, &Limits::default());
+        assert_eq!((read(&body).bytes, body.is_decoded()), (TEXT.to_vec(), true));
+        body.as_sent = true;
+        let decoded = read(&body);
+        assert_eq!((decoded.bytes, decoded.notes), (sent.clone(), vec![Note::Busy]));
+        assert!(!body.is_decoded());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! for compressed data.
 
 use super::layer::Layer;
-use super::{Decoded, Limits, Note, Piece, Workspace};
+use super::{Coding, Decoded, Limits, Note, Piece, Workspace};
 
 /// The bytes of a body as they come from the stream.
 pub(super) struct Wire {
@@ -41,6 +41,26 @@ impl Wire {
         }
     }
 
+    /// The body as it was sent, with a reason.
+    pub(super) fn into_sent(self, why: Note) -> Decoded {
+        let mut decoded = self.begin();
+        decoded.bytes = self.bytes;
+        decoded.note(why);
+        decoded
+    }
+
+    /// What is noted whatever the codings.
+    fn begin(&self) -> Decoded {
+        let mut decoded = Decoded::default();
+        if self.hole.is_some() {
+            decoded.note(Note::Hole);
+        }
+        if self.cut {
+            decoded.note(Note::Limit);
+        }
+        decoded
+    }
+
     pub(super) fn decode(
         self,
         codings: &[String],
@@ -48,36 +68,58 @@ impl Wire {
         limits: &Limits,
         workspace: &mut Workspace,
     ) -> Decoded {
-        let mut decoded = Decoded { bytes: self.bytes, ..Decoded::default() };
-        if self.hole.is_some() {
-            decoded.note(Note::Hole);
-        }
-        if self.cut {
-            decoded.note(Note::Limit);
-        }
+        let mut decoded = self.begin();
         if super::has_foreign(codings) {
             decoded.note(Note::Unknown);
         }
         if super::known(codings).count() > limits.codings {
-            decoded.note(Note::Layers);
+            return self.into_sent(Note::Layers);
         }
-        let wire_len = decoded.bytes.len() as u64;
+        let whole = whole && self.hole.is_none() && !self.cut;
+        let known = super::known(codings).rev();
+        match self.undo(known, whole, limits, workspace, &mut decoded) {
+            // None was true.
+            Ok(()) if decoded.undone.is_empty() => decoded.bytes = self.bytes,
+            Ok(()) => workspace.give_back(self.bytes),
+            Err(TooMuch) => return self.into_sent(Note::Effort),
+        }
+        decoded
+    }
+
+    /// Undoes codings, the outermost first. What comes out of the last is in `decoded`.
+    fn undo(
+        &self,
+        codings: impl Iterator<Item = Coding>,
+        mut whole: bool,
+        limits: &Limits,
+        workspace: &mut Workspace,
+        decoded: &mut Decoded,
+    ) -> Result<(), TooMuch> {
+        let wire_len = self.bytes.len() as u64;
         let output =
             limits.output.min(wire_len.saturating_mul(limits.ratio).max(limits.ratio_from));
-        let output = usize::try_from(output).unwrap_or(usize::MAX);
-        let mut whole = whole && self.hole.is_none() && !self.cut;
+        let mut left = wire_len.saturating_mul(limits.effort).max(limits.effort_from);
         let mut end = self.hole;
-        for coding in super::known(codings).rev().take(limits.codings) {
+        for coding in codings {
+            let bytes = if decoded.undone.is_empty() { &self.bytes } else { &decoded.bytes };
             let input = match end {
-                Some(end) => decoded.bytes.get(..end).unwrap_or_default(),
-                None => &decoded.bytes,
+                Some(end) => bytes.get(..end).unwrap_or_default(),
+                None => bytes,
             };
             if input.is_empty() {
                 break;
             }
-            let mut layer = Layer::new(output, workspace);
+            left = left.checked_sub(input.len() as u64).ok_or(TooMuch)?;
+            let most = usize::try_from(output.min(left)).unwrap_or(usize::MAX);
+            let mut layer = Layer::new(most, workspace);
             let is_so = layer.undo(coding, input, whole);
             let Layer { mut output, note, broke_off, .. } = layer;
+            let is_cut = note == Some(Note::Limit);
+            left = left.saturating_sub(output.len() as u64);
+            if is_cut && left == 0 {
+                workspace.give_back(output);
+                return Err(TooMuch);
+            }
             if is_so {
                 whole &= !broke_off;
                 end = None;
@@ -91,6 +133,9 @@ impl Wire {
             }
             workspace.give_back(output);
         }
-        decoded
+        Ok(())
     }
 }
+
+/// Undoing the codings takes more than [`Limits::effort`].
+struct TooMuch;

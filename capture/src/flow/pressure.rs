@@ -1,0 +1,89 @@
+//! Whether the engine is about to be overtaken by the ring: then there is no time to decode bodies.
+
+use std::time::Duration;
+
+/// Time over which it is looked how far the engine and the end of the ring have come.
+const SPAN: Duration = Duration::from_millis(100);
+
+/// Time to be overtaken in, below which the recorder is to hurry: above what any one body takes.
+const NEAR: Duration = Duration::from_secs(2);
+
+/// How far the engine is ahead of what overwrites, and how that changes.
+#[derive(Debug, Default)]
+pub(super) struct Pressure {
+    /// When it was looked, the oldest packet retained then, and the engine's next one.
+    last: Option<(Duration, u64, u64)>,
+    is_high: bool,
+}
+
+impl Pressure {
+    /// Whether to hurry, at the time `now` of any clock that does not go back.
+    pub(super) fn is_high(&mut self, now: Duration, oldest: u64, position: u64) -> bool {
+        let Some((then, old_oldest, old_position)) = self.last else {
+            self.last = Some((now, oldest, position));
+            return false;
+        };
+        let span = now.saturating_sub(then);
+        if span < SPAN {
+            return self.is_high;
+        }
+        self.last = Some((now, oldest, position));
+        let margin = position.saturating_sub(oldest);
+        // By how much the margin has become smaller, if it has.
+        let overwritten = oldest.saturating_sub(old_oldest);
+        let shrunk = overwritten.saturating_sub(position.saturating_sub(old_position));
+        // It would be used up in this many spans.
+        let spans = margin.checked_div(shrunk);
+        let time = spans.map(|spans| span.saturating_mul(u32::try_from(spans).unwrap_or(u32::MAX)));
+        self.is_high = time.is_some_and(|time| time < NEAR);
+        self.is_high
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it says of an engine that is at `position` when `oldest` is the oldest packet, ten times
+    /// a second.
+    fn said(steps: &[(u64, u64)]) -> Vec<bool> {
+        let mut pressure = Pressure::default();
+        let said = steps
+            .iter()
+            .zip(0..)
+            .map(|((oldest, position), at)| pressure.is_high(SPAN * at, *oldest, *position));
+        said.collect()
+    }
+
+    #[test]
+    fn an_engine_that_is_held_up_is_seen_before_it_is_overtaken() {
+        // 1,000 packets are overwritten in each span; the engine stands still.
+        let steps: Vec<_> = (0..40).map(|at| (at * 1_000, 30_000)).collect();
+        let said = said(&steps);
+        let first = said.iter().position(|high| *high).unwrap();
+        assert_eq!(first, 11, "{said:?}");
+        assert!(said[first..30].iter().all(|high| *high), "{said:?}");
+    }
+
+    #[test]
+    fn an_engine_that_keeps_up_or_catches_up_is_not() {
+        let keeps_up: Vec<_> = (0..40).map(|at| (at * 1_000, 500 + at * 1_000)).collect();
+        assert!(!said(&keeps_up).contains(&true));
+        // After a start on a full ring.
+        let catches_up: Vec<_> = (0..40).map(|at| (at * 10, 1 + at * 1_000)).collect();
+        assert!(!said(&catches_up).contains(&true));
+        // Nothing is overwritten.
+        let reads: Vec<_> = (0..40).map(|at| (1, 1 + at / 10)).collect();
+        assert!(!said(&reads).contains(&true));
+    }
+
+    #[test]
+    fn looks_within_a_span_say_the_same() {
+        let mut pressure = Pressure::default();
+        assert!(!pressure.is_high(Duration::ZERO, 0, 5_000));
+        assert!(!pressure.is_high(SPAN / 2, 4_000, 5_000));
+        assert!(pressure.is_high(SPAN, 4_000, 5_000));
+        assert!(pressure.is_high(SPAN * 3 / 2, 4_000, 9_000));
+        assert!(!pressure.is_high(SPAN * 2, 4_000, 9_000));
+    }
+}
