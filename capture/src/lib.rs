@@ -42,6 +42,7 @@ pub mod json;
 mod libpcap;
 pub mod linktype;
 pub mod pipeline;
+mod priority;
 pub mod record;
 pub mod ring;
 pub mod savefile;

@@ -59,6 +59,7 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Mutex, RwLock};
 
 use crate::http::transaction::Direction;
+use crate::priority::come_after_capture;
 use crate::store::Store;
 use crate::tcp::Policy;
 use crate::time::Timestamp;
@@ -334,13 +335,15 @@ impl Flows {
         let (back, spent) = sync_channel(2 * QUEUE);
         let queue = Queue { jobs, spent: back };
         let recorder = Arc::clone(&shared);
-        let recorder = thread::Builder::new()
-            .name("recorder".to_owned())
-            .spawn(move || recorder::run(&recorder, logs, &queue))?;
+        let recorder = thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+            come_after_capture();
+            recorder::run(&recorder, logs, &queue);
+        })?;
         let engine = Arc::clone(&shared);
-        let engine = thread::Builder::new()
-            .name("flows".to_owned())
-            .spawn(move || Engine::new(engine, sender, spent, options).run())?;
+        let engine = thread::Builder::new().name("flows".to_owned()).spawn(move || {
+            come_after_capture();
+            Engine::new(engine, sender, spent, options).run();
+        })?;
         Ok(Self { shared, threads: Mutex::new(vec![engine, recorder]) })
     }
 

@@ -4,6 +4,7 @@
 //! [ring](crate::ring) and a thread that fills it; one of a savefile has the savefile and a thread
 //! that indexes it.
 
+mod populate;
 mod rate;
 mod worker;
 
@@ -346,6 +347,7 @@ impl Capture {
             writer.source_rests(newest.map_or(left, |newest| newest.max(left)), NOT_RUNNING);
         }
         let state = if link_type.is_some() { State::Running } else { State::Pending };
+        populate::populate(&ring);
         let kind = Kind::Ring(Arc::clone(&ring));
         let capture = Self::assemble(spec, ring, kind, state)?;
         let mut worker = Worker::idle(writer, feed);

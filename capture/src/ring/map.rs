@@ -15,8 +15,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use memmap2::MmapRaw;
 
@@ -29,6 +30,10 @@ use crate::store::Position;
 
 /// Bytes to gather before their checksum is taken: few enough to be in the first-level cache still.
 const HASH_EVERY: usize = 8 << 10;
+
+/// Bytes given their pages at a time ahead of the writer: the address space of the process is
+/// locked meanwhile.
+const POPULATE_EVERY: usize = 128 << 10;
 
 /// Bytes of a cache line.
 #[cfg(target_arch = "x86_64")]
@@ -110,15 +115,19 @@ impl RingMap {
         Some(unsafe { std::slice::from_raw_parts(self.body(slot), len as usize) })
     }
 
-    /// Makes the pages of a body present and writable now, in one call instead of 128 faults.
-    fn populate(&self, slot: u32) {
-        // Failure means faults later, one by one: before Linux 5.14 there is no such advice.
-        // SAFETY: the range is one body inside the mapping; the advice changes no content.
+    /// Makes the pages of `range` of a body present and writable now, in one call instead of a
+    /// fault for each.
+    fn populate(&self, slot: u32, range: &Range<usize>) {
         #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let size = self.geometry.segment_size as usize;
+        assert!(range.start <= range.end && range.end <= size, "inside the body");
+        // Failure means faults later, one by one: before Linux 5.14 there is no such advice.
+        // SAFETY: the range is in one body inside the mapping; the advice changes no content, so
+        // that the writer and readers may use the body meanwhile.
         unsafe {
             libc::madvise(
-                self.body(slot).cast(),
-                self.geometry.segment_size as usize,
+                self.body(slot).add(range.start).cast(),
+                range.len(),
                 libc::MADV_POPULATE_WRITE,
             );
         }
@@ -143,6 +152,18 @@ pub(super) struct Segments {
     slots: Slots,
     /// Slot that holds sequence `s`, at index `s % segments`; a hint, checked by [`Slots::pin`].
     directory: Box<[AtomicU32]>,
+    ahead: Ahead,
+}
+
+/// Which bodies have all their pages.
+#[derive(Debug)]
+struct Ahead {
+    /// For each slot.
+    populated: Box<[AtomicBool]>,
+    /// All slots, in the order in which the writer comes to them on its first lap.
+    order: Box<[u32]>,
+    /// How many of those have been looked at by [`Segments::populate_next`].
+    next: AtomicUsize,
 }
 
 /// A segment that stays as it is until this is dropped.
@@ -230,7 +251,15 @@ impl Segments {
         let geometry = map.geometry();
         let slots = Slots::new(geometry.slots(), geometry.spares);
         let directory = (0..geometry.segments).map(|_| AtomicU32::new(0)).collect();
-        let segments = Arc::new(Self { map, slots, directory });
+        let free: VecDeque<u32> = (0..geometry.slots())
+            .filter(|slot| retained.iter().all(|(_, used)| used != slot))
+            .collect();
+        let ahead = Ahead {
+            populated: (0..geometry.slots()).map(|_| AtomicBool::new(false)).collect(),
+            order: free.iter().copied().chain(retained.iter().map(|(_, slot)| *slot)).collect(),
+            next: AtomicUsize::new(0),
+        };
+        let segments = Arc::new(Self { map, slots, directory, ahead });
         for &(sequence, slot) in retained {
             segments.place(sequence, slot);
             let open = matches!(resume, Resume::Continue(_))
@@ -238,9 +267,6 @@ impl Segments {
             // Killed between opening a segment and sealing the one before it.
             segments.map.segment(slot).sealed.store(u32::from(!open), Ordering::Release);
         }
-        let free: VecDeque<u32> = (0..geometry.slots())
-            .filter(|slot| retained.iter().all(|(_, used)| used != slot))
-            .collect();
         for &slot in &free {
             segments.map.segment(slot).sequence.store(0, Ordering::Release);
         }
@@ -248,7 +274,6 @@ impl Segments {
             segments: Arc::clone(&segments),
             retained: retained.iter().copied().collect(),
             free,
-            populated: vec![false; geometry.slots() as usize],
             slot: 0,
             used: 0,
             hashed: 0,
@@ -283,6 +308,31 @@ impl Segments {
     fn place(&self, sequence: u64, slot: u32) {
         self.slots.assign(slot, sequence);
         self.directory(sequence).store(slot, Ordering::Release);
+    }
+
+    /// Makes sure that a body has its pages, `piece` bytes at a time. Two threads that do it at the
+    /// same time do each other no harm.
+    fn populate(&self, slot: u32, piece: usize) {
+        let Some(populated) = self.ahead.populated.get(slot as usize) else { return };
+        if populated.load(Ordering::Relaxed) {
+            return;
+        }
+        let size = usize::try_from(self.map.geometry.segment_size).unwrap_or(0);
+        let mut done = 0;
+        while done < size {
+            let end = done.saturating_add(piece).min(size);
+            self.map.populate(slot, &(done..end));
+            done = end;
+        }
+        populated.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives the next body its pages that the writer will come to; false if all have been seen to.
+    pub(super) fn populate_next(&self) -> bool {
+        let next = self.ahead.next.fetch_add(1, Ordering::Relaxed);
+        let Some(&slot) = self.ahead.order.get(next) else { return false };
+        self.populate(slot, POPULATE_EVERY);
+        true
     }
 
     /// Keeps the segment of this sequence number, if it is still or already there. Waits, without
@@ -327,7 +377,6 @@ pub(super) struct Tail {
     retained: VecDeque<(u64, u32)>,
     /// Retired slots, longest retired first; some may still be pinned.
     free: VecDeque<u32>,
-    populated: Vec<bool>,
     slot: u32,
     /// Bytes of the open body that hold records, committed or not.
     used: usize,
@@ -443,11 +492,7 @@ impl Tail {
 
     fn open(&mut self, opening: Opening) {
         let slot = self.claim();
-        if let Some(populated) = self.populated.get_mut(slot as usize)
-            && !std::mem::replace(populated, true)
-        {
-            self.segments.map.populate(slot);
-        }
+        self.segments.populate(slot, usize::MAX);
         let segment = self.segments.map.segment(slot);
         let Opening { sequence, position, loss_before } = opening;
         let fields = [sequence, position.number, position.pcap, position.pcapng, loss_before];

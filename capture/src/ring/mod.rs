@@ -67,6 +67,8 @@ pub struct Ring {
     link_type: OnceLock<LinkType>,
     interface: Mutex<Interface>,
     path: PathBuf,
+    /// The file is in a tmpfs.
+    is_in_memory: bool,
     /// Keeps other processes away for as long as the ring is used.
     _lock: Flock<std::fs::File>,
 }
@@ -127,6 +129,15 @@ impl Ring {
         }
         self.file_header().snaplen.fetch_max(snaplen, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Gives a segment its pages before the writer comes to it, which then takes no faults on its
+    /// first lap; false if there is nothing more to do. For a thread beside the writer's.
+    ///
+    /// Only in memory: on a disk, all that is touched is written.
+    #[must_use]
+    pub fn populate_next(&self) -> bool {
+        self.is_in_memory && self.segments.populate_next()
     }
 
     fn first_of(&self, chunk: u64) -> Option<Position> {

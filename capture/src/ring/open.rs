@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
@@ -403,6 +404,7 @@ fn assemble(
         link_type,
         interface: Mutex::new(options.interface.clone()),
         path: options.path.clone(),
+        is_in_memory: fstatfs(&*file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC),
         _lock: file,
     });
     let writer = Writer::new(Arc::clone(&ring), tail, start);
