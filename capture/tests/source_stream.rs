@@ -46,6 +46,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         promiscuous: true,
         precision: capture::time::Precision::Nano,
         ring_size: 4 << 20,
+        kernel_buffer: None,
         ring_dir: directory.to_owned(),
         flows: capture::flow::Options::default(),
     }

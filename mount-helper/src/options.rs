@@ -101,6 +101,8 @@ pub(crate) enum Own {
     Ring,
     /// Directory of the ring file.
     RingDir,
+    /// Bytes of the kernel's buffer.
+    KernelBuffer,
     /// Most bytes kept of a packet.
     Snaplen,
     /// User the daemon runs as.
@@ -127,6 +129,7 @@ impl MountOption {
             ("filter", _) => Meaning::Own(Own::Filter),
             ("ring", _) => Meaning::Own(Own::Ring),
             ("ring_dir", _) => Meaning::Own(Own::RingDir),
+            ("kernel_buffer", _) => Meaning::Own(Own::KernelBuffer),
             ("snaplen", _) => Meaning::Own(Own::Snaplen),
             ("user", true) => Meaning::Own(Own::User),
             ("group", true) => Meaning::Own(Own::Group),

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     capture: Option<Capture>,
     /// Size of the ring: digits and at most one of K, M, G and T.
     ring: Option<String>,
+    /// Bytes of the kernel's buffer, likewise.
+    kernel_buffer: Option<String>,
     /// Directory of the ring file.
     pub(crate) ring_dir: Option<PathBuf>,
     /// Most bytes kept of a packet.
@@ -117,8 +119,8 @@ pub(crate) enum UsageError {
     Value(&'static str),
     #[error("-o alias={0}: an alias is 1 to 64 of A-Z a-z 0-9 . _ - and begins with no dot")]
     Alias(String),
-    #[error("-o ring={0}: write a size as 512K, 64M or 2G")]
-    Size(String),
+    #[error("-o {0}={1}: write a size as 512K, 64M or 2G")]
+    Size(&'static str, String),
     #[error("-o snaplen={0}: a number of bytes from 1 to 4294967295 is needed")]
     Snaplen(String),
     #[error("-o mode={0}: write permission bits as 0750 or 750")]
@@ -246,6 +248,7 @@ impl CommandLine {
             capture: chosen.capture(&spec)?,
             spec,
             ring: chosen.ring,
+            kernel_buffer: chosen.kernel_buffer,
             ring_dir: chosen.ring_dir,
             snaplen: chosen.snaplen,
             group: chosen.group,
@@ -269,6 +272,7 @@ struct Chosen {
     alias: Option<String>,
     filter: Option<String>,
     ring: Option<String>,
+    kernel_buffer: Option<String>,
     ring_dir: Option<PathBuf>,
     snaplen: Option<u32>,
     group: Option<String>,
@@ -300,7 +304,10 @@ impl Chosen {
             Own::Alias => self.alias = Some(needed("alias")?),
             // An empty filter is one that lets everything pass.
             Own::Filter => self.filter = Some(value.ok_or(UsageError::Value("filter"))?),
-            Own::Ring => self.ring = Some(size(needed("ring")?)?),
+            Own::Ring => self.ring = Some(size("ring", needed("ring")?)?),
+            Own::KernelBuffer => {
+                self.kernel_buffer = Some(size("kernel_buffer", needed("kernel_buffer")?)?);
+            }
             Own::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
             Own::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
             Own::User => self.user = Some(needed("user")?),
@@ -382,6 +389,7 @@ impl Plan {
             ("--config", path(&self.config)),
             ("--ring", text(&self.ring)),
             ("--ring-dir", path(&self.ring_dir)),
+            ("--kernel-buffer", text(&self.kernel_buffer)),
             ("--snaplen", self.snaplen.map(|snaplen| snaplen.to_string().into())),
             ("--group", text(&self.group)),
             ("--mode", text(&self.mode)),
@@ -447,14 +455,14 @@ fn is_alias(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn size(value: String) -> Result<String, UsageError> {
+fn size(name: &'static str, value: String) -> Result<String, UsageError> {
     let (digits, unit) =
         value.split_at(value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len()));
     let unit_is_known =
         ["", "K", "M", "G", "T"].iter().any(|known| unit.eq_ignore_ascii_case(known));
     match digits.parse::<u64>() {
         Ok(1..) if unit_is_known => Ok(value),
-        _ => Err(UsageError::Size(value)),
+        _ => Err(UsageError::Size(name, value)),
     }
 }
 

@@ -29,6 +29,20 @@ use worker::{Feed, Worker};
 /// Most bytes kept of one packet if nothing else is said: libpcap's `MAXIMUM_SNAPLEN`.
 pub const DEFAULT_SNAPLEN: u32 = 262_144;
 
+/// Bytes of kernel buffer for an interface, if there are enough for all: 22 ms at 1 GB/s, enough to
+/// be scheduled away for a few time slices on a busy machine.
+pub const LARGEST_KERNEL_BUFFER: u64 = 22 << 20;
+
+/// Bytes of kernel buffer for an interface at least: four blocks.
+pub const SMALLEST_KERNEL_BUFFER: u64 = 1 << 20;
+
+/// Bytes of kernel buffer for an interface whose packets go to a ring of `ring_size` bytes: half
+/// as many, in the bounds above. It is memory that cannot be swapped.
+#[must_use]
+pub fn default_kernel_buffer(ring_size: u64) -> u64 {
+    (ring_size / 2).clamp(SMALLEST_KERNEL_BUFFER, LARGEST_KERNEL_BUFFER)
+}
+
 /// What is captured and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -48,6 +62,9 @@ pub struct Spec {
     pub ring_size: u64,
     /// Directory of the ring file.
     pub ring_dir: PathBuf,
+    /// Bytes in which the kernel keeps packets of an interface until they are fetched; `None` for
+    /// [`default_kernel_buffer`].
+    pub kernel_buffer: Option<u64>,
     /// How flows are made of the packets.
     pub flows: flow::Options,
 }
@@ -61,6 +78,12 @@ impl Spec {
             && self.snaplen == other.snaplen
             && self.promiscuous == other.promiscuous
             && self.precision == other.precision
+    }
+
+    /// Bytes of kernel buffer, if the source is an interface.
+    #[must_use]
+    pub fn kernel_buffer(&self) -> u64 {
+        self.kernel_buffer.unwrap_or_else(|| default_kernel_buffer(self.ring_size))
     }
 
     fn expression(&self) -> Option<&str> {

@@ -35,7 +35,9 @@ impl Feed {
         Ok(match &spec.source {
             SourceName::Interface(name) => {
                 let Spec { snaplen, promiscuous, .. } = *spec;
-                Self::Live(Live::open(name, filter, LiveOptions { snaplen, promiscuous })?)
+                let kernel_buffer = spec.kernel_buffer();
+                let options = LiveOptions { snaplen, promiscuous, kernel_buffer };
+                Self::Live(Live::open(name, filter, options)?)
             }
             SourceName::Stream(path) => {
                 Self::Stream(Box::new(Stream::fifo(path, filter, spec.snaplen)?))

@@ -26,11 +26,6 @@ const BLOCK_TIMEOUT_MS: i32 = 10;
 /// The same as a duration.
 const BLOCK_TIMEOUT: Duration = Duration::from_millis(BLOCK_TIMEOUT_MS.unsigned_abs() as u64);
 
-/// Bytes of kernel buffer for each interface: 22 ms at 1 GB/s, enough to be scheduled away for a
-/// few time slices on a busy machine, and little enough to have a hundred captures. It is memory
-/// of this process as the kernel counts it.
-const KERNEL_BUFFER: i32 = 22 << 20;
-
 /// Most packets between two publications, so that a link that never pauses is not published late.
 const BATCH: usize = 1024;
 
@@ -86,6 +81,8 @@ pub struct LiveOptions {
     /// Also receive frames that are for other stations. [`ANY`] and devices that are no network
     /// interfaces know nothing of it.
     pub promiscuous: bool,
+    /// Bytes in which the kernel keeps packets until they are fetched; 2 GiB is the maximum.
+    pub kernel_buffer: u64,
 }
 
 impl Live {
@@ -101,7 +98,7 @@ impl Live {
         filter: Option<&str>,
         options: LiveOptions,
     ) -> Result<Self, SourceError> {
-        let LiveOptions { snaplen, promiscuous } = options;
+        let LiveOptions { snaplen, promiscuous, kernel_buffer } = options;
         let real = real_name(name)?;
         let name = real.as_str();
         let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
@@ -113,7 +110,7 @@ impl Live {
             .promisc(promiscuous && name != ANY)
             .snaplen(i32::try_from(snaplen).unwrap_or(i32::MAX))
             .timeout(BLOCK_TIMEOUT_MS)
-            .buffer_size(KERNEL_BUFFER)
+            .buffer_size(i32::try_from(kernel_buffer).unwrap_or(i32::MAX))
             .precision(LibpcapPrecision::Nano);
         let mut capture = inactive.open().map_err(|error| {
             let why = explain(&error);

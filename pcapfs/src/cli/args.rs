@@ -8,6 +8,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::daemon::settings::KERNEL_BUFFERS;
+
 /// Live packet captures as ordinary files: one capture, many readers.
 #[derive(Debug, Parser)]
 #[command(name = "pcapfs", version, max_term_width = 100)]
@@ -273,6 +275,11 @@ pub(crate) struct Mount {
     #[arg(long, value_name = "DIR")]
     pub(crate) ring_dir: Option<PathBuf>,
 
+    /// Bytes in which the kernel keeps packets of each interface until they are fetched, with K, M
+    /// or G [default: half of --ring, no more than 22M, all captures together 352M]
+    #[arg(long, value_name = "SIZE", value_parser = kernel_buffer, allow_hyphen_values = true)]
+    pub(crate) kernel_buffer: Option<u64>,
+
     /// Where programs that steer the daemon connect, see [`Daemon`].
     #[arg(skip)]
     pub(crate) socket: Option<PathBuf>,
@@ -362,6 +369,16 @@ fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
     let found = text.parse().ok().filter(|number| range.contains(number));
     let (least, most) = range.into_inner();
     found.ok_or_else(|| format!("'{text}' is no number from {least} to {most}"))
+}
+
+/// Reads a size that the kernel takes for its buffer.
+fn kernel_buffer(text: &str) -> Result<u64, String> {
+    let size = super::size::parse(text)?;
+    if KERNEL_BUFFERS.contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("{size} bytes are not possible (at least 512K, at most 2047M)"))
+    }
 }
 
 /// Reads the bits of `--mode`.

@@ -20,7 +20,7 @@ use nix::unistd::geteuid;
 use toml::Spanned;
 
 use crate::daemon::registry::RESERVED;
-use crate::daemon::settings::{LEAST_FLOW_MEMORY, Settings, flow_limits};
+use crate::daemon::settings::{KERNEL_BUFFERS, LEAST_FLOW_MEMORY, Settings, flow_limits};
 use crate::fs::{group_id, user_id};
 use values::Id;
 
@@ -227,6 +227,14 @@ impl Reader<'_> {
         if let Some(ring) = raw.ring.as_ref().or(raw.snaplen.as_ref()) {
             Geometry::new(settings.ring, settings.snaplen)
                 .map_err(|bad| self.wrong(ring, format!("ring: {bad}")))?;
+        }
+        if let Some(buffer) = &raw.kernel_buffer {
+            let given = buffer.get_ref().0;
+            if !KERNEL_BUFFERS.contains(&given) {
+                let what = format!("kernel_buffer: {given} bytes are not in 512K to 2047M");
+                return Err(self.wrong(buffer, what));
+            }
+            settings.kernel_buffer = Some(given);
         }
         if let Some(precision) = &raw.precision {
             settings.precision = precision.get_ref().0;

@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) snaplen: Option<Spanned<Size>>,
     pub(super) promiscuous: Option<Spanned<bool>>,
     pub(super) ring: Option<Spanned<Size>>,
+    pub(super) kernel_buffer: Option<Spanned<Size>>,
     pub(super) precision: Option<Spanned<PrecisionWord>>,
     pub(super) owner: Option<Spanned<Id>>,
     pub(super) group: Option<Spanned<Id>>,
@@ -53,6 +54,7 @@ pub(super) struct Capture {
     snaplen: Option<Spanned<Size>>,
     promiscuous: Option<Spanned<bool>>,
     ring: Option<Spanned<Size>>,
+    kernel_buffer: Option<Spanned<Size>>,
     precision: Option<Spanned<PrecisionWord>>,
     owner: Option<Spanned<Id>>,
     group: Option<Spanned<Id>>,
@@ -71,6 +73,7 @@ impl Capture {
             snaplen: one.snaplen,
             promiscuous: one.promiscuous,
             ring: one.ring,
+            kernel_buffer: one.kernel_buffer,
             precision: one.precision,
             owner: one.owner,
             group: one.group,
@@ -90,8 +93,8 @@ mod tests {
     #[test]
     fn a_capture_can_say_all_there_are_defaults_for() {
         // One key of `Settings` that `Capture` does not know would be an unknown one there.
-        let text = "snaplen = 1\npromiscuous = false\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
-                    flow_memory = 6\nmax_flows = 7\ntunnels = true\noverlap = \"last\"\n";
+        let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
+                    promiscuous = false\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\noverlap = \"last\"\n";
         let plain: Settings = toml::from_str(text).unwrap();
         let capture: Capture = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());

@@ -11,6 +11,7 @@ fn base() -> Settings {
         promiscuous: true,
         precision: Precision::Nano,
         ring: 64 << 20,
+        kernel_buffer: None,
         flows: flow::Options::default(),
         permissions: Permissions { uid: 0, gid: 0, mode: 0o750 },
     }
@@ -27,7 +28,8 @@ fn everything_can_be_said() {
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
          [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
-         snaplen = 100\npromiscuous = false\nring = 1048576\nprecision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
+         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\n\
+         precision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
          mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\noverlap = \"last\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
     )
@@ -39,12 +41,13 @@ fn everything_can_be_said() {
     assert_eq!((spec.alias.as_str(), spec.filter.as_deref()), ("web", Some("tcp port 80")));
     assert_eq!((spec.snaplen, spec.ring_size), (100, 1 << 20));
     assert!(!spec.promiscuous && any.spec.promiscuous);
+    assert_eq!((spec.kernel_buffer, any.spec.kernel_buffer), (Some(3 << 20), None));
     assert_eq!((spec.precision, &spec.ring_dir), (Precision::Micro, &PathBuf::from("/r")));
     assert_eq!(web.permissions, Permissions { uid: 7, gid: 0, mode: 0o770 });
     let limits = spec.flows.limits;
     assert_eq!((limits.flows, limits.open, limits.memory), (100, 100, 8 << 20));
     assert_eq!((spec.flows.outer, spec.flows.policy), (true, Policy::Last));
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 22));
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 23));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);
@@ -69,6 +72,7 @@ fn mistakes_have_a_line_and_a_remedy() {
         (capture("snap = 5"), &["f.toml:4: ", "`snap`", "snaplen"]),
         (capture("snaplen = \"many\""), &["f.toml:4: ", "'many' is no size", "64M"]),
         (capture("snaplen = 0"), &["f.toml:4: ", "snaplen: 0", "262144"]),
+        (capture("kernel_buffer = \"4G\""), &["f.toml:4: ", "kernel_buffer: 4294967296", "2047M"]),
         (capture("snaplen = 262145"), &["f.toml:4: ", "262145"]),
         (capture("ring = \"64X\""), &["f.toml:4: ", "'64X' is no size"]),
         (capture("ring = -5"), &["f.toml:4: ", "-5 is below 0"]),

@@ -93,6 +93,7 @@ pub(super) fn settings(options: &Mount) -> Result<Settings, String> {
         promiscuous: !options.no_promiscuous,
         precision: Precision::Nano,
         ring: options.ring,
+        kernel_buffer: options.kernel_buffer,
         flows: flow_options(options)?,
         permissions: permissions(options)?,
     })
@@ -188,6 +189,7 @@ mod tests {
             read: Vec::new(),
             ring: 64 << 20,
             ring_dir: None,
+            kernel_buffer: None,
             socket: None,
             state: None,
             fresh: false,

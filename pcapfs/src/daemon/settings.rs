@@ -1,9 +1,12 @@
 //! How a capture is made where nothing else is said about it.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use capture::flow;
-use capture::pipeline::Spec;
+use capture::pipeline::{
+    LARGEST_KERNEL_BUFFER, SMALLEST_KERNEL_BUFFER, Spec, default_kernel_buffer,
+};
 use capture::ring::Permissions;
 use capture::source::SourceName;
 use capture::time::Precision;
@@ -37,8 +40,26 @@ pub(crate) struct Settings {
     pub(crate) precision: Precision,
     /// Bytes.
     pub(crate) ring: u64,
+    /// Bytes; `None` for a share of [`ALL_KERNEL_BUFFERS`].
+    pub(crate) kernel_buffer: Option<u64>,
     pub(crate) flows: flow::Options,
     pub(crate) permissions: Permissions,
+}
+
+/// Bytes of kernel buffer that captures get which do not say how many they want, all together:
+/// sixteen of the largest.
+pub(crate) const ALL_KERNEL_BUFFERS: u64 = 16 * LARGEST_KERNEL_BUFFER;
+
+/// What `--kernel-buffer` can be, in bytes: at least two blocks, and less than an `int` holds.
+pub(crate) const KERNEL_BUFFERS: RangeInclusive<u64> = 512 << 10..=2047 << 20;
+
+/// Bytes of kernel buffer for each of so many captures that are made together, with a ring of
+/// `ring` bytes, beside others that have `held`. The first may have all there is to have, who
+/// comes later half of what is left.
+pub(crate) fn kernel_buffer(ring: u64, captures: usize, held: u64) -> u64 {
+    let left = ALL_KERNEL_BUFFERS.saturating_sub(held) / if held == 0 { 1 } else { 2 };
+    let share = left / u64::try_from(captures.max(1)).unwrap_or(u64::MAX);
+    default_kernel_buffer(ring).min(share.max(SMALLEST_KERNEL_BUFFER))
 }
 
 /// Bytes of a ring if nothing else is said.
@@ -52,6 +73,7 @@ impl Default for Settings {
             promiscuous: true,
             precision: Precision::Nano,
             ring: DEFAULT_RING,
+            kernel_buffer: None,
             flows: flow::Options::default(),
             permissions: default_permissions(),
         }
@@ -76,6 +98,7 @@ impl Settings {
             precision: self.precision,
             ring_size: self.ring,
             ring_dir: ring_dir.to_owned(),
+            kernel_buffer: self.kernel_buffer,
             flows: self.flows,
         }
     }
@@ -94,4 +117,33 @@ pub(crate) fn default_permissions() -> Permissions {
 /// The permissions the root of the tree starts with: everybody may look.
 pub(crate) fn root_permissions() -> Permissions {
     Permissions { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: ROOT_MODE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_buffers_go_by_ring_and_number() {
+        for (ring, captures, held, wanted) in [
+            (64 << 20, 1, 0, 22 << 20),
+            (64 << 20, 16, 0, 22 << 20),
+            (8 << 20, 1, 0, 4 << 20),
+            (512 << 10, 100, 0, 1 << 20),
+            (1 << 30, 1, 352 << 20, 1 << 20),
+            (1 << 30, 2, 22 << 20, 22 << 20),
+        ] {
+            assert_eq!(kernel_buffer(ring, captures, held), wanted, "{ring} {captures} {held}");
+        }
+        for captures in [17, 100, 352] {
+            let all = kernel_buffer(64 << 20, captures, 0) * captures as u64;
+            assert!(all <= ALL_KERNEL_BUFFERS && all > ALL_KERNEL_BUFFERS - (1 << 20), "{all}");
+        }
+        // One after the other, as by `init`.
+        let mut held = 0;
+        for _ in 0..100 {
+            held += kernel_buffer(64 << 20, 1, held);
+        }
+        assert!(held <= ALL_KERNEL_BUFFERS + (100 << 20), "{held}");
+    }
 }

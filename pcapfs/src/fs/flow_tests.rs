@@ -100,6 +100,7 @@ fn scene() -> (Tree, TempDir) {
         promiscuous: true,
         precision: Precision::Nano,
         ring_size: 0,
+        kernel_buffer: None,
         ring_dir: directory.path().to_owned(),
         flows: capture::flow::Options::default(),
     };

@@ -44,6 +44,7 @@ impl Scene {
             promiscuous: true,
             precision: Precision::Nano,
             ring_size: 512 << 10,
+            kernel_buffer: None,
             ring_dir: directory.path().to_owned(),
             flows: capture::flow::Options::default(),
         };

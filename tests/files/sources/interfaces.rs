@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{
-    ALIAS, Mount, Net, Pace, StreamReader, Wired, frame, run, skip_unless, tool, wait_until,
+    ALIAS, Daemon, Mount, Namespace, Net, Pace, StreamReader, Wired, frame, run, skip_unless, tool,
+    wait_until,
 };
 use serde_json::Value;
 
@@ -179,4 +180,33 @@ fn an_interface_that_vanishes_is_waited_for() {
     wired.send(&mut sender, 10);
     let seen = live.wait_last(40).seen;
     assert_eq!((seen.first, seen.missing), (11, 0), "the reader stayed: {seen:?}");
+}
+
+/// Bytes of packet buffers that a process shares with the kernel.
+fn kernel_buffers(daemon: &Daemon) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
+    let sizes = maps.lines().filter(|line| line.contains("socket:[")).map(|line| {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        u64::from_str_radix(to, 16).unwrap() - u64::from_str_radix(from, 16).unwrap()
+    });
+    sizes.sum()
+}
+
+#[test]
+fn kernel_buffers_are_as_large_as_rings_and_number_need() {
+    skip_unless!(root);
+    let namespace = Namespace::new();
+    let many = |ring: &str, more: &[&str]| {
+        let mut mount = Mount::new().inside(&namespace).ring(ring).args(more);
+        for (alias, port) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
+            mount = mount.capture(alias, &format!("lo udp port {port}"));
+        }
+        mount.start()
+    };
+    let small = many("512K", &[]);
+    assert_eq!(kernel_buffers(&small), 4 << 20);
+    assert_eq!(kernel_buffers(&many("8M", &[])), 16 << 20);
+    assert_eq!(kernel_buffers(&many("8M", &["--kernel-buffer", "3M"])), 12 << 20);
+    small.verb(["init", "lo", "udp port 5"]);
+    assert_eq!(kernel_buffers(&small), 5 << 20);
 }

@@ -53,6 +53,7 @@ impl Registry {
             wanted.push(planned);
         }
         let mut records = self.records.lock();
+        let wanted = self.with_kernel_buffers(wanted);
         let opened = parallel::map(&wanted, |planned| {
             self.prepare(&planned.spec).and_then(|()| Self::open(planned.clone()))
         });

@@ -22,7 +22,7 @@ use capture::source::SourceName;
 use parking_lot::Mutex;
 
 use super::parallel;
-use super::settings::Settings;
+use super::settings::{Settings, kernel_buffer};
 use super::state::StateFile;
 use crate::cli::output::say;
 use crate::config::Configured;
@@ -182,6 +182,7 @@ impl Registry {
     /// While their sources and rings are opened, several at a time.
     pub(crate) fn add_all(&self, planned: Vec<Planned>) -> Result<(), (usize, Refusal)> {
         let mut records = self.records.lock();
+        let planned = self.with_kernel_buffers(planned);
         let mut failed = None;
         for (index, opened) in self.open_all(planned).into_iter().enumerate() {
             match opened {
@@ -233,7 +234,24 @@ impl Registry {
         planned: Planned,
     ) -> Result<Arc<Entry>, Refusal> {
         self.prepare(&planned.spec)?;
+        let mut planned = self.with_kernel_buffers(vec![planned]);
+        let Some(planned) = planned.pop() else { unreachable!("as many as there were") };
         Ok(self.enter(records, Self::open(planned)?))
+    }
+
+    /// Gives each of these captures that does not say what it wants its share of kernel buffer.
+    fn with_kernel_buffers(&self, mut planned: Vec<Planned>) -> Vec<Planned> {
+        let is_live = |spec: &Spec| matches!(spec.source, SourceName::Interface(_));
+        let entries = self.tree.captures.all();
+        let held = entries.iter().map(|entry| entry.capture.spec()).filter(|spec| is_live(spec));
+        let held = held.map(Spec::kernel_buffer).sum();
+        let is_open =
+            |planned: &&mut Planned| is_live(&planned.spec) && planned.spec.kernel_buffer.is_none();
+        let count = planned.iter_mut().filter(is_open).count();
+        for one in planned.iter_mut().filter(is_open) {
+            one.spec.kernel_buffer = Some(kernel_buffer(one.spec.ring_size, count, held));
+        }
+        planned
     }
 
     /// Sees to what a capture needs before it can be opened.
