@@ -410,7 +410,7 @@ fn what_is_no_fifo_is_refused() {
     std::fs::write(&path, b"").unwrap();
     for (source, word) in [
         (SourceName::Stream(path.clone()), "not a FIFO"),
-        (SourceName::Stream(directory.path().join("none")), "No such file"),
+        (SourceName::Stream(directory.path().join("none")), "no such FIFO"),
         (SourceName::Interface("nosuchif0".to_owned()), "no such interface (have: "),
     ] {
         let error = Capture::start_new(spec(directory.path(), source, None)).unwrap_err();
