@@ -78,6 +78,8 @@ pub struct Snapshot {
     end: u64,
     /// An end of file was handed out: the next read moves the end.
     at_end: bool,
+    /// It has no end before the store has.
+    is_awaited: bool,
 }
 
 impl Snapshot {
@@ -86,9 +88,34 @@ impl Snapshot {
         let mut cursor = Cursor::new(store, extent.format, Begin::Oldest, false);
         cursor.rewind(store, extent.begin);
         cursor.origin = extent.begin.number;
-        let mut snapshot = Self { extent, cursor, offset: 0, end: 0, at_end: false };
+        let mut snapshot =
+            Self { extent, cursor, offset: 0, end: 0, at_end: false, is_awaited: false };
         snapshot.rearm(store);
         snapshot
+    }
+
+    /// The same of a store that is being filled from something that has an end: until all of that is
+    /// in the store, a read at the end is [`Outcome::Empty`].
+    #[must_use]
+    pub const fn awaited(mut self) -> Self {
+        self.is_awaited = true;
+        self
+    }
+
+    /// Whether a read at the end waits for more.
+    #[must_use]
+    pub const fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+
+    /// Whether a read would not wait.
+    pub fn is_ready(&self, store: &dyn Store) -> bool {
+        let bounds = store.bounds();
+        let behind = self.extent.coordinate(self.cursor.position());
+        !self.is_awaited
+            || bounds.ended
+            || self.cursor.carry_len() > 0
+            || store.header().is_some() && self.extent.coordinate(bounds.next) > behind
     }
 
     /// Moves the end to the newest packet.
@@ -102,7 +129,8 @@ impl Snapshot {
     }
 
     /// Reads at `offset`, as pread(2) does: [`Outcome::End`] at the end, which the next read moves
-    /// to the newest packet.
+    /// to the newest packet. One that is [`awaited`](Self::awaited) gives [`Outcome::Empty`] there
+    /// until the store has ended.
     ///
     /// # Errors
     /// [`ReadError`]; [`ReadError::Expired`] only if `offset` is not where the last read ended.
@@ -113,14 +141,19 @@ impl Snapshot {
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
+        // Before looking for packets: whoever sees the end sees all that came before it.
+        let is_awaited = self.is_awaited && !store.bounds().ended;
         // The header becomes what is to be sent next, if nothing was sent yet.
         if !self.cursor.begin(store) {
-            return Ok(Outcome::End);
+            return Ok(if is_awaited { Outcome::Empty } else { Outcome::End });
         }
-        if std::mem::take(&mut self.at_end) {
+        if std::mem::take(&mut self.at_end) || self.is_awaited {
             self.rearm(store);
         }
         if offset >= self.offset.saturating_add(self.left()) {
+            if is_awaited {
+                return Ok(Outcome::Empty);
+            }
             self.at_end = true;
             self.cursor.pass_over_foreign(store);
             return Ok(Outcome::End);

@@ -89,6 +89,11 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// Whether it is a snapshot whose reads may wait.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Snapshot(snapshot) if snapshot.lock().is_awaited())
+    }
+
     /// Whether all openers of the file get the same, whenever they opened it, and its size.
     pub(super) fn finality(&self, version: Version) -> (bool, u64) {
         match self {
@@ -182,6 +187,8 @@ pub(crate) struct OpenFile {
     pub(crate) blocked: AtomicBool,
     /// The kernel may keep its content.
     pub(super) is_small_and_final: bool,
+    /// It is a snapshot whose reads may wait.
+    pub(super) is_awaited: bool,
 }
 
 impl OpenFile {
@@ -199,6 +206,7 @@ impl OpenFile {
     pub(crate) fn waits_for(&self) -> Option<&Arc<Entry>> {
         match self.content {
             Content::Stream(_) => self.entry.as_ref(),
+            Content::Snapshot(_) if self.is_awaited => self.entry.as_ref(),
             Content::Snapshot(_) | Content::Flow(_) | Content::Frozen(_) | Content::Control => None,
         }
     }
@@ -224,6 +232,7 @@ impl OpenFile {
     pub(crate) fn is_ready(&self) -> bool {
         match (&self.content, self.store()) {
             (Content::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),
+            (Content::Snapshot(snapshot), Some(store)) => snapshot.lock().is_ready(store),
             _ => true,
         }
     }
@@ -256,7 +265,7 @@ impl OpenFile {
     /// One read: hands bytes to `send`, in one call, or says why not.
     ///
     /// # Errors
-    /// [`Error`]; [`Outcome::Empty`] only for streams.
+    /// [`Error`]; [`Outcome::Empty`] only for what [waits](Self::waits_for).
     pub(crate) fn read(
         &self,
         offset: u64,
@@ -274,7 +283,11 @@ impl OpenFile {
                 outcome
             }
             (Content::Snapshot(snapshot), Some(store)) => {
-                snapshot.lock().read(store, offset, size, send)
+                let outcome = snapshot.lock().read(store, offset, size, send);
+                if matches!(outcome, Ok(Outcome::Sent(_))) {
+                    self.blocked.store(false, Ordering::Relaxed);
+                }
+                outcome
             }
             (Content::Flow(flow), _) => {
                 // A statement of its own: nobody is to wait for the lock while this one's reply is

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format};
 use capture::flow::{File, OpenError};
+use capture::source::SourceName;
 use capture::time::Timestamp;
 use parking_lot::Mutex;
 
@@ -49,6 +50,7 @@ impl Tree {
             // While the thread is there: it may be gone when somebody asks.
             let _ = opener.process();
         }
+        let is_awaited = content.is_awaited();
         Ok(self.opened.add(OpenFile {
             inode,
             name: name(node),
@@ -58,6 +60,7 @@ impl Tree {
             opened: Timestamp::now(),
             blocked: AtomicBool::new(false),
             is_small_and_final: is_final && size <= SMALL,
+            is_awaited,
         }))
     }
 
@@ -75,7 +78,7 @@ impl Tree {
         let (leaf, content, size) = match wanted {
             Wanted::Replay => {
                 let extent = Extent::new(store, format);
-                let snapshot = Snapshot::new(store, extent);
+                let snapshot = snapshot(entry, extent);
                 (Leaf::Replay(format), Content::Snapshot(Mutex::new(snapshot)), extent.size(store))
             }
             Wanted::Follow | Wanted::Live => {
@@ -85,6 +88,7 @@ impl Tree {
             }
         };
         let named = LEAVES.iter().find(|(_, known)| *known == leaf).map(|(name, _)| *name);
+        let is_awaited = content.is_awaited();
         let handle = self.opened.add(OpenFile {
             // None: whoever asks by inode does not mean this one.
             inode: 0,
@@ -95,6 +99,7 @@ impl Tree {
             opened: Timestamp::now(),
             blocked: AtomicBool::new(false),
             is_small_and_final: false,
+            is_awaited,
         });
         (handle, size)
     }
@@ -115,7 +120,7 @@ impl Tree {
             }
             Some(Leaf::Replay(_)) => match version.begins {
                 Begins::Extent(extent) => {
-                    Ok(Content::Snapshot(Mutex::new(Snapshot::new(store, extent))))
+                    Ok(Content::Snapshot(Mutex::new(snapshot(entry, extent))))
                 }
                 Begins::Always | Begins::At(_) => Err(Error::Stale),
             },
@@ -167,6 +172,16 @@ impl Tree {
         {
             entry.reader_closed(progress.delivered, progress.lost);
         }
+    }
+}
+
+/// An opener of all packets of a capture. Those of a savefile have no end before the savefile has.
+fn snapshot(entry: &Entry, extent: Extent) -> Snapshot {
+    let snapshot = Snapshot::new(&**entry.capture.store(), extent);
+    if matches!(entry.capture.spec().source, SourceName::File(_)) {
+        snapshot.awaited()
+    } else {
+        snapshot
     }
 }
 

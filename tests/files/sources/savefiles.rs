@@ -284,6 +284,29 @@ fn replay_of_a_savefile_that_is_still_being_read_has_all_of_it() {
 }
 
 #[test]
+fn no_reader_of_a_savefile_that_is_still_being_read_comes_to_an_end_before_it() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.pcap");
+    fs::write(&path, numbered(Format::default(), MANY, 60)).unwrap();
+    let whole = fs::metadata(&path).unwrap().len();
+    for turn in 0..5 {
+        let daemon = Mount::new().arg("-r").arg(&path).arg("--no-wait").start();
+        let replay = daemon.path("web/replay.pcap");
+        let copy = folder.path().join(format!("{turn}.pcap"));
+        let _ = run(tool("cp").arg(&replay).arg(&copy), 60).success();
+        assert_eq!(fs::metadata(&copy).unwrap().len(), whole);
+    }
+    for _ in 0..5 {
+        let daemon = Mount::new().arg("-r").arg(&path).arg("--no-wait").start();
+        let replay = daemon.path("web/replay.pcapng");
+        let read = run(tool("cat").arg(&replay), 60).success();
+        let again = run(tool("cat").arg(&replay), 60).success();
+        assert!(read.stdout.len() as u64 > whole && read.stdout == again.stdout);
+    }
+}
+
+#[test]
 fn a_savefile_that_goes_on_growing_or_is_removed_stays_what_it_was() {
     skip_unless!(mount);
     let filed = Filed::new(&numbered(Format::default(), 50, 100), &[]);
