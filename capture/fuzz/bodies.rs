@@ -457,6 +457,7 @@ pub(crate) fn tcp(data: &[u8]) {
                 [usize::from(window & 3)],
             payload: &payload[..if how & 16 > 0 { 1 } else { 2 }],
             wire_len: len,
+            is_padded: false,
         };
         let verdict = connection.process(&segment, &settings, &pattern, &mut events);
         if verdict == Verdict::NewConnection {

@@ -202,6 +202,7 @@ fn tcp_headers_and_their_options() {
         maximum_segment_size: Some(1460),
         window_scale: Some(14),
         has_all_options: true,
+        is_padded: false,
     };
     assert_eq!(found.transport, Transport::Tcp(expected));
     assert!(expected.flags.contains(TcpFlags::SYN) && !expected.flags.contains(TcpFlags::FIN));
@@ -472,4 +473,25 @@ fn a_datagram_has_a_minute() {
     assert!(!packet(200, &first));
     assert!(!packet(261, &last));
     assert_eq!(decoder.counters().reassembly.expired, 1);
+}
+
+#[test]
+fn options_of_ipv4_lie_within_their_header() {
+    let header = |options: &[u8]| {
+        assert!(options.len().is_multiple_of(4));
+        let mut packet = ipv4(17, &[0, 1, 0, 2, 0, 9, 0, 0, 7]);
+        packet[0] += u8::try_from(options.len() / 4).unwrap();
+        packet[3] += u8::try_from(options.len()).unwrap();
+        packet.splice(20..20, options.iter().copied());
+        decode(RAW, &packet).map(|found| found.payload)
+    };
+    // Router alert; timestamps; what nobody knows; nothing, and the end, after which anything may be.
+    for good in [[148, 4, 0, 0], [68, 4, 5, 0], [200, 3, 0, 1], [1, 1, 1, 1], [0, 9, 9, 9]] {
+        assert_eq!(header(&good), Ok(vec![7]), "{good:?}");
+    }
+    assert_eq!(header(&[1, 130, 7, 0, 0, 0, 0, 0]), Ok(vec![7]));
+    // Too long, too short, and without a length.
+    for bad in [[148, 5, 0, 0], [68, 0, 0, 0], [200, 1, 0, 1], [1, 1, 1, 7], [1, 1, 7, 3]] {
+        assert_eq!(header(&bad), Err(Some(Reason::Malformed)), "{bad:?}");
+    }
 }

@@ -210,6 +210,7 @@ fn cost(
             scale: Scale::Absent,
             payload: &[extent],
             wire_len: len,
+            is_padded: false,
         };
         let _ = connection.process(&segment, settings, &NoBytes, &mut events);
         events.clear();

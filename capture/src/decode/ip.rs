@@ -49,6 +49,9 @@ impl Walk<'_> {
             ipv4::HeaderSliceError::Content(_) => Reason::Malformed,
         })?;
         let header_len = header.slice().len();
+        if !are_options(header.options()) {
+            return Err(Reason::Malformed.into());
+        }
         let whole = match usize::from(header.total_len()) {
             0 => at,
             total if total < header_len => return Err(Reason::Malformed.into()),
@@ -297,6 +300,23 @@ impl Found {
             len: payload.wire_len(),
             whole: None,
             portion: None,
+        }
+    }
+}
+
+/// Whether all options up to the end of the list lie within it, as Linux wants them.
+fn are_options(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    loop {
+        options = match options {
+            [] | [END, ..] => return true,
+            [NOTHING, rest @ ..] => rest,
+            [_, len, ..] if *len >= 2 => match options.get(usize::from(*len)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            _ => return false,
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct Tcp {
     pub window_scale: Option<u8>,
     /// The options were captured to their end.
     pub has_all_options: bool,
+    /// An acknowledgment alone, with a payload of a few zeros that fills an Ethernet frame up to the
+    /// shortest there is: some devices count the padding of the frame in the length of the packet.
+    pub is_padded: bool,
 }
 
 /// The flags of a TCP header, as its fourteenth byte has them.
@@ -78,11 +81,14 @@ impl TcpFlags {
     }
 }
 
+/// Bytes of the shortest Ethernet frame behind an IPv4 header: it has 46 bytes of payload.
+const LEAST_FRAME: usize = 46 - 20;
+
 impl Walk<'_> {
     pub(super) fn tcp(at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         const FIXED_LEN: usize = 20;
         let bytes = at.rest();
-        let (tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
+        let (mut tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
             Ok(header) => (Tcp::new(&header, header.options(), true), header.slice().len()),
             Err(HeaderSliceError::Len(error)) => {
                 // The options are cut; what comes before them is as good as ever.
@@ -96,7 +102,14 @@ impl Walk<'_> {
             }
             Err(HeaderSliceError::Content(_)) => return Err(Reason::Malformed.into()),
         };
-        Ok(Found::new(6, Transport::Tcp(tcp), at.skip(header_len)?, ip))
+        let payload = at.skip(header_len)?;
+        tcp.is_padded = ip.source.is_ipv4()
+            && tcp.flags.0 & !(TcpFlags::ECE.0 | TcpFlags::CWR.0) == TcpFlags::ACK.0
+            && at.wire_len() <= LEAST_FRAME
+            && payload.wire_len() > 0
+            && payload.rest().len() == payload.wire_len()
+            && payload.rest().iter().all(|byte| *byte == 0);
+        Ok(Found::new(6, Transport::Tcp(tcp), payload, ip))
     }
 
     pub(super) fn udp(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
@@ -141,6 +154,7 @@ impl Tcp {
             maximum_segment_size: None,
             window_scale: None,
             has_all_options,
+            is_padded: false,
         };
         if flags.contains(TcpFlags::SYN) {
             tcp.read_options(options);

@@ -111,6 +111,7 @@ impl Embryo {
             scale: self.scale,
             payload: &[],
             wire_len: 0,
+            is_padded: false,
         }
     }
 }

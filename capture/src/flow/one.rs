@@ -197,6 +197,7 @@ impl Flow {
         // What fills the hole in front of early ones was sent before them, and so may have been
         // sent before what they acknowledge.
         if segment.wire_len > 0
+            && !segment.is_padded
             && (is_early || has_marks)
             && let Some(end) = tcp.connection.offset_behind(segment, tools.settings)
         {

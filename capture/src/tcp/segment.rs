@@ -76,6 +76,8 @@ pub struct Segment<'a> {
     pub payload: &'a [Extent],
     /// Bytes of payload on the wire. More than captured if the packet was cut when captured.
     pub wire_len: u32,
+    /// An acknowledgment with nothing but a few zeros, which may be the padding of its frame.
+    pub is_padded: bool,
 }
 
 impl Segment<'_> {

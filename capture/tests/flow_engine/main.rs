@@ -6,6 +6,7 @@ mod conversations;
 mod fragments;
 mod joined;
 mod overwritten;
+mod padding;
 mod readers;
 mod restarts;
 mod scene;

@@ -103,6 +103,7 @@ impl World {
             scale: sent.scale,
             payload: if len == 0 { &[] } else { &extents },
             wire_len: sent.wire_len.unwrap_or(len),
+            is_padded: false,
         };
         self.connection.process(&segment, &self.settings, &self.packets, &mut self.events)
     }

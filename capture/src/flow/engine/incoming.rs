@@ -299,5 +299,6 @@ fn segment<'a>(tcp: &Tcp, arrival: &Arrival, payload: &'a [Extent], wire_len: u3
         },
         payload,
         wire_len,
+        is_padded: tcp.is_padded,
     }
 }

@@ -107,6 +107,7 @@ impl Stream {
         self.fin = self.fin.map(move_by);
         self.reset = self.reset.map(move_by);
         self.probe = self.probe.take().map(|probe| Box::new((move_by(probe.0), probe.1)));
+        self.padding = self.padding.take().map(|padding| Box::new(padding.moved(move_by)));
         self.suspicion = None;
         self.votes = None;
         self.rival = None;

@@ -110,6 +110,7 @@ impl Stream {
     ) {
         self.release(settings);
         self.take_probe(settings, bytes);
+        self.drop_padding();
         self.assembler.set_limit(u64::MAX);
         let mut end = self.highest.max(self.reset.unwrap_or(0)).max(self.proven());
         if fin_acked && self.fin.is_none() && self.acked == Some(end) && end > self.highest {

@@ -30,6 +30,7 @@ mod beginning;
 mod ending;
 mod far;
 mod gaps;
+mod padding;
 mod unplaced;
 mod window;
 
@@ -39,6 +40,7 @@ use std::time::Duration;
 use beginning::Start;
 use far::Votes;
 use gaps::Suspicion;
+use padding::Padding;
 pub(super) use window::Window;
 
 use super::assembler::{Absence, Assembler, Bytes, Chunk, Inserted, Policy};
@@ -76,6 +78,8 @@ pub(super) struct Stream {
     votes: Option<Box<Votes>>,
     /// A window probe that nobody has taken yet.
     probe: Option<Box<(u64, Extent)>>,
+    /// Zeros that may be padding.
+    padding: Option<Box<Padding>>,
 }
 
 /// Where a segment lies.
@@ -175,6 +179,7 @@ impl Stream {
         if self.acked.is_none_or(|acked| acked < offset) {
             self.acked = Some(offset);
             self.take_strays(offset, settings, bytes, announce);
+            self.padding_acknowledged(offset, settings, bytes);
             self.settle_rivals();
             if self.probe.as_ref().is_some_and(|probe| offset > probe.0) {
                 self.take_probe(settings, bytes);
@@ -235,6 +240,10 @@ impl Stream {
             *count = count.saturating_add(1);
             return true;
         }
+        if self.hold_padding(offset, segment) {
+            return true;
+        }
+        self.padding_followed(offset, settings, bytes);
         if len == 0 && !segment.flags.fin {
             return true;
         }
@@ -289,6 +298,11 @@ impl Stream {
         let start = u64::try_from(offset).unwrap_or(0);
         let len = u64::from(segment.wire_len).saturating_sub(before);
         let end = start.saturating_add(len).min(self.fin.unwrap_or(u64::MAX));
+        if let Some(padding) = self.padding.as_deref()
+            && padding.is_in(start..end)
+        {
+            self.drop_padding();
+        }
         match self.probe.as_ref().map(|probe| probe.0) {
             Some(probe) if (start..end).contains(&probe) => self.forget_probe(),
             Some(probe) if start > probe => self.take_probe(settings, bytes),
