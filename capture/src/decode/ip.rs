@@ -9,7 +9,7 @@ use etherparse::{Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 
 use super::fragments::{Begun, Came, Datagram, Fragment, Key, MAX_DATAGRAM_LEN};
 use super::view::{At, narrow};
-use super::{Found, Ip, Portion, Reason, Stop, Transport, Walk};
+use super::{Found, Ip, Portion, Reason, Stop, Transport, Vlans, Walk};
 
 /// Most extension headers of one packet. RFC 8200 recommends an order in which eight fit.
 const MAX_EXTENSIONS: usize = 16;
@@ -73,7 +73,7 @@ impl Walk<'_> {
                 destination: ip.destination,
                 identification,
                 protocol,
-                vlans: self.layers.vlans,
+                vlans: self.vlans(),
                 tunnel: self.layers.tunnel,
             },
             protocol,
@@ -152,7 +152,7 @@ impl Walk<'_> {
                             destination: ip.destination,
                             identification: header.identification(),
                             protocol: 0,
-                            vlans: self.layers.vlans,
+                            vlans: self.vlans(),
                             tunnel: self.layers.tunnel,
                         },
                         protocol: next,
@@ -199,6 +199,11 @@ impl Walk<'_> {
             }
             inner => inner,
         }
+    }
+
+    /// What tells datagrams apart of VLANs.
+    fn vlans(&self) -> Vlans {
+        if self.options.vlans { self.layers.vlans } else { Vlans::default() }
     }
 
     fn fragment(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {

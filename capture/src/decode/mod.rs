@@ -69,6 +69,9 @@ pub struct Options {
     /// Whether to look into tunnels. If not, the outer packet is the packet. MPLS and PPPoE have no
     /// outer packet and are always looked into.
     pub tunnels: bool,
+    /// Whether fragments with other VLAN ids are of another datagram. If not, the same addresses in
+    /// two networks are the same.
+    pub vlans: bool,
     /// Whether to give the payload of TCP and UDP that comes in fragments as it comes, from the first
     /// fragment on ([`Decoded::portion`]), since the others may never come. If not, it is given once
     /// all of its datagram is there. What is in a tunnel is always given then.
@@ -92,6 +95,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             tunnels: true,
+            vlans: true,
             early: false,
             overlap: Overlap::First,
             max_datagrams: 4096,

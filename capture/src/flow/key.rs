@@ -138,22 +138,23 @@ impl Network {
         (!is_plain).then_some(Self { vlans: packet.vlans, tunnel: packet.tunnel, link_type })
     }
 
-    /// Tells networks apart in which the same addresses may belong to different hosts: by VLAN ids,
-    /// and by the kind of an IP tunnel and its network id where both directions have the same.
+    /// Tells networks apart in which the same addresses may belong to different hosts: by VLAN ids
+    /// unless `any_vlan`, and by the kind of an IP tunnel and its network id where both directions have the same.
     /// Labels of MPLS and keys of GRE may differ between directions, and one direction may come
     /// without a label; outer addresses change with the route.
     ///
     /// Two networks share a tag by chance once in 2^64, and nobody outside can know which.
-    pub(super) fn tag(packet: &Decoded<'_>, hasher: &RandomState) -> u64 {
+    pub(super) fn tag(packet: &Decoded<'_>, any_vlan: bool, hasher: &RandomState) -> u64 {
+        let vlans = if any_vlan { Vlans::default() } else { packet.vlans };
         let tunnel = packet.tunnel.and_then(|tunnel| match tunnel.kind {
             TunnelKind::Mpls | TunnelKind::Pppoe => None,
             kind @ (TunnelKind::Vxlan | TunnelKind::Geneve) => Some((kind, tunnel.id)),
             kind => Some((kind, None)),
         });
-        if packet.vlans.as_slice().is_empty() && tunnel.is_none() {
+        if vlans.as_slice().is_empty() && tunnel.is_none() {
             return 0;
         }
-        hasher.hash_one((packet.vlans, tunnel))
+        hasher.hash_one((vlans, tunnel))
     }
 }
 

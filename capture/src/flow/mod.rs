@@ -128,6 +128,9 @@ pub struct Options {
     pub limits: Limits,
     /// Do not look into tunnels: the outer packet is the packet.
     pub outer: bool,
+    /// Packets with other VLAN ids may be of the same flow: the two directions may have different
+    /// ones. If not, the same addresses in two VLANs are two flows.
+    pub any_vlan: bool,
     /// Which copy of a byte counts where segments overlap.
     pub policy: Policy,
 }

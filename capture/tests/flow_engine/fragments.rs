@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
-use capture::flow::File;
+use capture::flow::{File, Options};
 use capture::store::Store;
 use proptest::prelude::*;
 use serde_json::json;
@@ -103,6 +103,22 @@ fn the_rest_of_a_datagram_is_not_waited_for_on_an_idle_link() {
     scene.settle();
     wait_until("the gap is there", || scene.meta(1)["client"]["stream_bytes"] == 100);
     all_is_there(&scene);
+}
+
+#[test]
+fn fragments_with_different_tags_are_of_one_datagram_if_that_is_said() {
+    for any_vlan in [false, true] {
+        let mut scene = Scene::new(Options { any_vlan, ..free() });
+        for (tag, part) in cut(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48]).iter().enumerate() {
+            let tag = [0x81, 0, 0, tag as u8];
+            scene.send(&[&part[..12], &tag, &part[12..]].concat());
+        }
+        scene.settle();
+        scene.end();
+        let rest = if any_vlan { b'a' } else { 0 };
+        assert_eq!(scene.file(1, File::Client), [[b'a'; 40].as_slice(), &[rest; 60]].concat());
+        all_is_there(&scene);
+    }
 }
 
 #[test]

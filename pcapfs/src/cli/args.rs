@@ -318,6 +318,11 @@ pub(crate) struct Mount {
     #[arg(long)]
     pub(crate) no_tunnels: bool,
 
+    /// Do not take the same addresses in two VLANs for two flows: the directions of one may have
+    /// different tags
+    #[arg(long)]
+    pub(crate) no_vlan_flows: bool,
+
     /// Which copy of retransmitted bytes counts if the copies differ
     #[arg(long, value_name = "WHICH", default_value = "first", value_parser = overlap())]
     pub(crate) overlap: Policy,
@@ -410,10 +415,19 @@ mod tests {
         assert_eq!((plain.flow_memory, plain.max_flows), (None, 1 << 21));
         assert_eq!((plain.no_tunnels, plain.overlap), (false, Policy::First));
         assert_eq!((plain.mode, plain.group), (0o750, None));
-        let words = ["--flow-memory", "64M", "--max-flows=5", "--no-tunnels", "--overlap", "last"];
+        let words = [
+            "--flow-memory",
+            "64M",
+            "--max-flows=5",
+            "--no-tunnels",
+            "--overlap",
+            "last",
+            "--no-vlan-flows",
+        ];
         let given = mount(&words).unwrap();
         assert_eq!((given.flow_memory, given.max_flows), (Some(64 << 20), 5));
         assert_eq!((given.no_tunnels, given.overlap), (true, Policy::Last));
+        assert!(given.no_vlan_flows && !plain.no_vlan_flows);
         for (word, part) in [
             ("--flow-memory=lots", "is no size"),
             ("--flow-memory=-1", "is no size"),

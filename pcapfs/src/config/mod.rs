@@ -275,6 +275,9 @@ impl Reader<'_> {
         if let Some(tunnels) = &raw.tunnels {
             flows.outer = !*tunnels.get_ref();
         }
+        if let Some(vlan_flows) = &raw.vlan_flows {
+            flows.any_vlan = !*vlan_flows.get_ref();
+        }
         if let Some(overlap) = &raw.overlap {
             flows.policy = overlap.get_ref().0;
         }

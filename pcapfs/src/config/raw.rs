@@ -40,6 +40,7 @@ pub(super) struct Settings {
     pub(super) flow_memory: Option<Spanned<Size>>,
     pub(super) max_flows: Option<Spanned<Size>>,
     pub(super) tunnels: Option<Spanned<bool>>,
+    pub(super) vlan_flows: Option<Spanned<bool>>,
     pub(super) overlap: Option<Spanned<OverlapWord>>,
 }
 
@@ -62,6 +63,7 @@ pub(super) struct Capture {
     flow_memory: Option<Spanned<Size>>,
     max_flows: Option<Spanned<Size>>,
     tunnels: Option<Spanned<bool>>,
+    vlan_flows: Option<Spanned<bool>>,
     overlap: Option<Spanned<OverlapWord>>,
 }
 
@@ -81,6 +83,7 @@ impl Capture {
             flow_memory: one.flow_memory,
             max_flows: one.max_flows,
             tunnels: one.tunnels,
+            vlan_flows: one.vlan_flows,
             overlap: one.overlap,
         }
     }
@@ -94,7 +97,7 @@ mod tests {
     fn a_capture_can_say_all_there_are_defaults_for() {
         // One key of `Settings` that `Capture` does not know would be an unknown one there.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
-                    promiscuous = false\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\noverlap = \"last\"\n";
+                    promiscuous = false\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\n";
         let plain: Settings = toml::from_str(text).unwrap();
         let capture: Capture = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());

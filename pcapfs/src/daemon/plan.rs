@@ -121,7 +121,12 @@ fn flow_options(options: &Mount) -> Result<flow::Options, String> {
     };
     let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
     let limits = flow_limits(flows, memory);
-    Ok(flow::Options { limits, outer: options.no_tunnels, policy: options.overlap })
+    Ok(flow::Options {
+        limits,
+        outer: options.no_tunnels,
+        any_vlan: options.no_vlan_flows,
+        policy: options.overlap,
+    })
 }
 
 impl Plan {
@@ -199,6 +204,7 @@ mod tests {
             flow_memory: None,
             max_flows: 1 << 21,
             no_tunnels: false,
+            no_vlan_flows: false,
             overlap: Policy::First,
             group: None,
             mode: 0o750,
@@ -247,11 +253,13 @@ mod tests {
             flow_memory: Some(64 << 20),
             max_flows: 5,
             no_tunnels: true,
+            no_vlan_flows: true,
             overlap: Policy::Last,
             ..lo()
         });
         let limits = flow::Limits { flows: 5, open: 5, memory: 64 << 20, log: 16 << 20 };
-        assert_eq!(flows, flow::Options { limits, outer: true, policy: Policy::Last });
+        let wanted = flow::Options { limits, outer: true, any_vlan: true, policy: Policy::Last };
+        assert_eq!(flows, wanted);
     }
 
     #[test]

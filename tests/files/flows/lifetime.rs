@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pcapfs_tests::conversation::{EPOCH, SECOND, merged};
+use pcapfs_tests::conversation::{EPOCH, SECOND, merged, savefile};
 use pcapfs_tests::flows::{flow, lines, meta, names, wait_flow};
 use pcapfs_tests::{
     ALIAS, Client, Conversation, Fed, Filed, Mount, Server, skip_unless, wait_until,
@@ -46,6 +46,26 @@ fn the_same_addresses_in_two_networks_are_two_flows() {
     for (id, at) in (1..=5).zip(0..) {
         assert_eq!(filed.read(id, "client.bin"), [at; 10], "flow {id}");
     }
+}
+
+#[test]
+fn directions_with_different_tags_can_be_one_flow() {
+    skip_unless!(mount);
+    let mut talk = talk(1).tagged(&[20]);
+    talk.open().says(Client, b"question").says(Server, b"answer").close(Client);
+    for packet in talk.packets.iter_mut().filter(|packet| packet.from == Client) {
+        // The lower byte of the first tag.
+        packet.data[15] = 10;
+    }
+    let bytes = savefile(&talk.packets);
+    let filed = Filed::new(&bytes);
+    assert_eq!(names(&filed.daemon).len(), 2);
+    let filed = Filed::with(Mount::new().arg("--no-vlan-flows"), &bytes);
+    assert_eq!(names(&filed.daemon).len(), 1);
+    assert_eq!(filed.read(1, "client.bin"), b"question");
+    assert_eq!(filed.read(1, "server.bin"), b"answer");
+    assert_eq!(filed.read(1, "packets.pcap"), bytes);
+    assert_eq!(filed.meta(1)["vlan"], serde_json::json!([10]));
 }
 
 #[test]

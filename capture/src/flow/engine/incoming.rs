@@ -41,7 +41,7 @@ impl Engine {
                 return;
             }
         };
-        let tag = Network::tag(packet, table.hasher());
+        let tag = Network::tag(packet, self.options.any_vlan, table.hasher());
         let (key, direction) = Key::new(packet, protocol, ports, tag);
         arrival.direction = direction;
         let incoming = Incoming { packet, arrival, key, foreign };

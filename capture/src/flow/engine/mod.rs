@@ -101,8 +101,12 @@ impl Engine {
         let bell = Bell::new(move || thread.unpark());
         shared.store.bells().hang(Arc::clone(&bell));
         let first = shared.position.load(Ordering::Relaxed);
-        let decoding =
-            decode::Options { tunnels: !options.outer, early: true, ..decode::Options::default() };
+        let decoding = decode::Options {
+            tunnels: !options.outer,
+            vlans: !options.any_vlan,
+            early: true,
+            ..decode::Options::default()
+        };
         Self {
             shared,
             jobs,
