@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment, in nanoseconds since the Unix epoch.
 ///
-/// Savefile records hold seconds as an unsigned 32-bit number, so moments before 1970 or from
-/// 2106-02-07 on cannot be written to a pcap savefile; [`Timestamp::to_parts`] saturates there.
+/// Savefile records hold seconds as an unsigned 32-bit number, which ends in 2106. Where the fraction
+/// is one of nanoseconds, its two highest bits are those of the seconds that have no room, so that a
+/// record can say any moment before 2514; with microseconds, [`Timestamp::to_parts`] saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -30,6 +31,9 @@ impl Precision {
     }
 }
 
+/// Bits of a fraction of nanoseconds.
+const ERA_SHIFT: u32 = 30;
+
 impl Timestamp {
     /// The moment `nanoseconds` after the Unix epoch.
     #[must_use]
@@ -39,23 +43,32 @@ impl Timestamp {
 
     /// The moment a record header names: `seconds` plus `fraction` units of `precision`.
     ///
-    /// A fraction of a second or more, which broken writers produce, simply carries over.
+    /// A fraction of a second or more, which broken writers produce, simply carries over, unless it
+    /// has the highest bits of the seconds.
     #[must_use]
     pub const fn from_parts(seconds: u32, fraction: u32, precision: Precision) -> Self {
-        // u32::MAX seconds and u32::MAX microseconds are far below u64::MAX nanoseconds.
-        Self(seconds as u64 * 1_000_000_000 + fraction as u64 * precision.unit_nanoseconds() as u64)
+        let (era, fraction) = match precision {
+            Precision::Nano => (fraction >> ERA_SHIFT, fraction & ((1 << ERA_SHIFT) - 1)),
+            Precision::Micro => (0, fraction),
+        };
+        let seconds = (era as u64) << 32 | seconds as u64;
+        // 2^34 seconds and u32::MAX microseconds are below u64::MAX nanoseconds.
+        Self(seconds * 1_000_000_000 + fraction as u64 * precision.unit_nanoseconds() as u64)
     }
 
     /// Seconds and fraction as a record header holds them.
     #[must_use]
     pub fn to_parts(self, precision: Precision) -> (u32, u32) {
-        match u32::try_from(self.0 / 1_000_000_000) {
-            // The remainder is below 10^9 and fits.
-            Ok(seconds) => {
-                let nanoseconds = (self.0 % 1_000_000_000) as u32;
-                (seconds, nanoseconds / precision.unit_nanoseconds())
-            }
-            Err(_) => (u32::MAX, 999_999_999 / precision.unit_nanoseconds()),
+        let seconds = self.0 / 1_000_000_000;
+        // The remainder is below 10^9 and fits, and the seconds are below 2^35.
+        let nanoseconds = (self.0 % 1_000_000_000) as u32;
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves are what is meant")]
+        let (era, low) = ((seconds >> 32) as u32, seconds as u32);
+        match (era, precision) {
+            (0, _) => (low, nanoseconds / precision.unit_nanoseconds()),
+            (1..=3, Precision::Nano) => (low, nanoseconds | era << ERA_SHIFT),
+            (_, Precision::Nano) => (u32::MAX, 999_999_999 | 3 << ERA_SHIFT),
+            (_, Precision::Micro) => (u32::MAX, 999_999),
         }
     }
 
@@ -120,7 +133,9 @@ mod tests {
     fn parts_round_trip_in_both_precisions() {
         for precision in [Precision::Micro, Precision::Nano] {
             let unit = u64::from(precision.unit_nanoseconds());
-            for nanoseconds in [0, 999_999_000, 1_700_000_000_123_456_000] {
+            for nanoseconds in
+                [0, 999_999_000, 1_700_000_000_123_456_000, 4_294_967_295_999_999_000]
+            {
                 let time = Timestamp::from_nanoseconds(nanoseconds);
                 let (seconds, fraction) = time.to_parts(precision);
                 assert_eq!(Timestamp::from_parts(seconds, fraction, precision), time);
@@ -133,6 +148,16 @@ mod tests {
     fn far_future_saturates_and_overlong_fractions_carry() {
         let far = Timestamp::from_nanoseconds(u64::MAX);
         assert_eq!(far.to_parts(Precision::Micro), (u32::MAX, 999_999));
+        let (seconds, fraction) = far.to_parts(Precision::Nano);
+        let latest = Timestamp::from_parts(seconds, fraction, Precision::Nano);
+        assert_eq!(latest.to_rfc3339(), "2514-05-30T01:53:03.999999999Z");
+        // 2106-02-07T06:28:16Z and later.
+        for nanoseconds in [1 << 32, 4_323_369_600, 1 << 33, (1 << 34) - 1] {
+            let time = Timestamp::from_nanoseconds(nanoseconds * 1_000_000_000 + 999_999_999);
+            let (seconds, fraction) = time.to_parts(Precision::Nano);
+            assert_eq!(Timestamp::from_parts(seconds, fraction, Precision::Nano), time);
+            assert_eq!(time.to_parts(Precision::Micro), (u32::MAX, 999_999));
+        }
         let carried = Timestamp::from_parts(1, 1_500_000, Precision::Micro);
         assert_eq!(carried.nanoseconds(), 2_500_000_000);
     }

@@ -1,4 +1,5 @@
-//! Captures of other projects: every packet is in a flow or counted with a reason.
+//! Captures of other projects: every packet is in a flow or counted with a reason, and it makes no
+//! difference whether a capture is read as a savefile or comes as a stream.
 //!
 //! The captures are no part of the project. They are looked for in `$PCAPFS_TESTDATA`, else in
 //! `../shared/testdata` beside the project or, for a work tree, a level further up.
@@ -12,8 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use capture::flow::{Counters, File, Flows};
+use capture::linktype::LinkType;
+use capture::ring::{self, Append, MIN_RING, Opened, Ring};
+use capture::savefile::stream::{Event, Reader};
 use capture::savefile::{self, Savefile};
-use capture::store::Store;
+use capture::store::{Interface, Store};
+use capture::time::{Precision, Timestamp};
 use serde_json::Value;
 
 use scene::{CAPTURE, free, ids, wait_until, whole};
@@ -49,10 +54,12 @@ fn all() -> Vec<PathBuf> {
     found
 }
 
-/// What there is of a flow: its `meta.json`, and how long its streams are.
+/// What there is of a flow.
+#[derive(Debug, PartialEq, Eq)]
 struct Told {
     meta: Value,
-    lens: [u64; 2],
+    streams: [Option<Vec<u8>>; 2],
+    http: Option<Vec<u8>>,
 }
 
 fn file(flows: &Flows, id: u64, file: File) -> Option<Vec<u8>> {
@@ -63,8 +70,8 @@ fn file(flows: &Flows, id: u64, file: File) -> Option<Vec<u8>> {
 fn told(flows: &Flows) -> Vec<Told> {
     let one = |id| {
         let meta = serde_json::from_slice(&file(flows, id, File::Meta)?).unwrap();
-        let len = |side| file(flows, id, side).map_or(0, |stream| stream.len() as u64);
-        Some(Told { meta, lens: [len(File::Client), len(File::Server)] })
+        let streams = [File::Client, File::Server].map(|side| file(flows, id, side));
+        Some(Told { meta, streams, http: file(flows, id, File::HttpJsonl) })
     };
     ids(flows).into_iter().filter_map(one).collect()
 }
@@ -88,14 +95,14 @@ impl Heard {
     fn check(&self, path: &Path) {
         let (counters, path) = (&self.counters, path.display());
         let mut packets = counters.undecodable;
-        for Told { meta, lens } in &self.told {
-            for (side, len) in ["client", "server"].into_iter().zip(lens) {
-                let side = &meta[side];
+        for Told { meta, streams, .. } in &self.told {
+            for (side, stream) in ["client", "server"].into_iter().zip(streams) {
+                let (side, len) = (&meta[side], stream.as_ref().map_or(0, Vec::len) as u64);
                 let of = |name: &str| side[name].as_u64().unwrap();
                 packets += of("packets");
                 let len_of = |gap: &Value| gap[1].as_u64().unwrap() - gap[0].as_u64().unwrap();
                 let gaps: u64 = side["gaps"].as_array().unwrap().iter().map(len_of).sum();
-                assert_eq!(*len, of("stream_bytes"), "{path}: {meta}");
+                assert_eq!(len, of("stream_bytes"), "{path}: {meta}");
                 let counted = of("repeated_bytes") + of("late_bytes") + of("rejected_bytes");
                 assert_eq!(len - gaps + counted, of("captured_bytes"), "{path}: {meta}");
             }
@@ -119,4 +126,102 @@ fn every_packet_is_in_a_flow_or_counted_and_every_byte_in_its_stream_or_counted(
             heard.check(&path);
         }
     }
+}
+
+/// A packet as it comes in a stream.
+struct Packet {
+    time: Timestamp,
+    original_len: u32,
+    data: Vec<u8>,
+}
+
+/// The packets of a stream; `None` if not all of them can be in one ring.
+fn packets(bytes: &[u8]) -> Option<(LinkType, Vec<Packet>)> {
+    let (mut reader, mut rest, mut packets) = (Reader::new(), bytes, Vec::new());
+    let mut link_type = None;
+    while !rest.is_empty() {
+        let space = reader.space();
+        let (now, later) = rest.split_at(rest.len().min(space.len()));
+        space[..now.len()].copy_from_slice(now);
+        reader.filled(now.len());
+        rest = later;
+        loop {
+            match reader.event() {
+                Ok(Some(Event::Header(header))) if link_type.is_none() => {
+                    link_type = Some(header.link_type);
+                }
+                Ok(Some(Event::Header(_) | Event::Foreign { .. })) => return None,
+                Ok(Some(Event::Packet(packet))) => packets.push(Packet {
+                    time: packet.time,
+                    original_len: packet.original_len,
+                    data: packet.data.to_vec(),
+                }),
+                Ok(None) => break,
+                Err(_) => return Some((link_type?, packets)),
+            }
+        }
+    }
+    Some((link_type?, packets))
+}
+
+/// The same packets in a ring, and whether that has ended.
+fn streamed(link_type: LinkType, packets: &[Packet], has_ended: bool) -> Heard {
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let bytes: u64 = packets.iter().map(|packet| 64 + packet.data.len() as u64).sum();
+    let options = ring::Options {
+        path: directory.path().join("ring"),
+        size: (2 * bytes).next_multiple_of(1 << 20) + 2 * MIN_RING,
+        snaplen: 262_144,
+        precision: Precision::Nano,
+        link_type: Some(link_type),
+        interface: Interface::default(),
+    };
+    let Opened { ring, mut writer, .. } = Ring::open(&options).unwrap();
+    for packet in packets {
+        let stored = writer.append(packet.time, packet.original_len, &packet.data);
+        assert_eq!(stored, Append::Stored);
+    }
+    writer.publish();
+    writer.set_ended(has_ended);
+    Heard::of(ring)
+}
+
+#[test]
+fn a_capture_has_the_same_flows_as_a_savefile_and_as_a_stream() {
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for path in all() {
+        let bytes = std::fs::read(&path).unwrap();
+        let Some((link_type, mut packets)) = packets(&bytes) else { continue };
+        let Some(mapped) = mapped(&path) else { continue };
+        assert_eq!(mapped.stored, packets.len() as u64, "{}", path.display());
+        let ended = streamed(link_type, &packets, true);
+        assert!(mapped.told == ended.told, "{}: {:#?}", path.display(), differs(&mapped, &ended));
+        // A FIFO never ends: the last packet is there, and then time passes.
+        let last = packets.iter().map(|packet| packet.time.nanoseconds()).max().unwrap_or(0);
+        packets.extend((1..1_000).map(|step| Packet {
+            time: Timestamp::from_nanoseconds(last + step * 20_000_000),
+            original_len: 14,
+            data: vec![0; 14],
+        }));
+        let going_on = streamed(link_type, &packets, false);
+        for (mapped, going_on) in mapped.told.iter().zip(&going_on.told) {
+            if mapped.streams != going_on.streams {
+                wrong.push(format!("{}: {}\n{}", path.display(), mapped.meta, going_on.meta));
+            }
+        }
+        compared += 1;
+    }
+    assert!(wrong.is_empty(), "{} flows: {}", wrong.len(), wrong.join("\n"));
+    assert!(compared == 0 || compared > 100, "only {compared} were compared");
+}
+
+/// The first flow that is not the same.
+fn differs(one: &Heard, other: &Heard) -> Option<(String, String)> {
+    let mut pairs = one.told.iter().zip(&other.told);
+    let (one, other) = pairs.find(|(one, other)| one != other)?;
+    let text = |told: &Told| {
+        let http = told.http.as_deref().map(String::from_utf8_lossy);
+        format!("{} {:?}", told.meta, http)
+    };
+    Some((text(one), text(other)))
 }

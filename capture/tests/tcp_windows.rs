@@ -354,3 +354,37 @@ fn data_far_out_of_the_window_of_one_that_is_closed_is_of_another() {
     assert_eq!(send!(w, a "" 3, ack 7, "late"), Verdict::Late);
     assert_eq!(send!(w, a "" 900_000, ack 7_000_000, "ask"), Verdict::NewConnection);
 }
+
+#[test]
+fn what_a_sender_that_is_not_captured_sent_is_the_same_when_time_passes_and_at_the_end() {
+    for is_late in [false, true] {
+        let mut w = world();
+        let _ = send!(w, a "S" -1);
+        let _ = send!(w, a "" 0, ack 0);
+        let _ = send!(w, a "" 0, ack 0, "GET /one");
+        let _ = send!(w, a "" 8, ack 51);
+        for _ in 0..if is_late { 4 } else { 0 } {
+            w.sleep(Duration::from_secs(2));
+        }
+        // The FIN of the other side is one of these 52.
+        let _ = send!(w, a "F" 8, ack 52);
+        for _ in 0..4 {
+            w.sleep(Duration::from_secs(2));
+        }
+        assert_eq!(w.stream(B), ".".repeat(51));
+        w.close();
+        assert_eq!(w.stream(B), ".".repeat(51));
+    }
+}
+
+#[test]
+fn a_fin_that_is_seen_before_anything_else_is_where_it_says() {
+    let mut w = world();
+    // The capture is shuffled.
+    let _ = send!(w, b "" 10, ack 9);
+    let _ = send!(w, a "F" 8, ack 0);
+    let _ = send!(w, a "S" -1);
+    let _ = send!(w, a "" 0, ack 0, "GET /one");
+    w.close();
+    assert_eq!((w.stream(A), w.state()), ("GET /one".into(), State::Closing));
+}

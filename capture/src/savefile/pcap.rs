@@ -42,6 +42,19 @@ pub struct FileHeader {
     pub link_type: LinkType,
     /// Most bytes kept of one packet; never 0.
     pub snaplen: u32,
+    /// Which of the two lengths of a record comes first.
+    pub lengths: Lengths,
+}
+
+/// The order of the two lengths in record headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lengths {
+    /// Captured bytes first.
+    Captured,
+    /// Bytes on the wire first: versions before 2.3.
+    Original,
+    /// Version 2.3 has files of both kinds: the lower number is that of captured bytes.
+    Either,
 }
 
 impl FileHeader {
@@ -61,12 +74,17 @@ impl FileHeader {
         if major != VERSION.0 {
             return Err(Fault::Version { format: "pcap", major, minor });
         }
+        let lengths = match minor {
+            0..=2 => Lengths::Original,
+            3 => Lengths::Either,
+            _ => Lengths::Captured,
+        };
         let [_magic, _version, _zone, _accuracy, snaplen, network] = order.words(header);
         let unlimited = snaplen == 0 || i32::try_from(snaplen).is_err();
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
         let link_type = LinkType(network as u16);
         let snaplen = if unlimited { DEFAULT_SNAPLEN } else { snaplen };
-        Ok(Self { order, precision, link_type, snaplen })
+        Ok(Self { order, precision, link_type, snaplen, lengths })
     }
 }
 
@@ -118,11 +136,18 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// Reads a record header written in `order`. The captured length is not checked.
+    /// Reads a record header of a file. The captured length is not checked.
     #[inline]
     #[must_use]
-    pub fn parse(header: &[u8; record::HEADER_LEN], order: ByteOrder) -> Self {
-        let [seconds, fraction, captured_len, original_len] = order.words(header);
+    pub fn parse(header: &[u8; record::HEADER_LEN], file: &FileHeader) -> Self {
+        let [seconds, fraction, first, second] = file.order.words(header);
+        let is_swapped = match file.lengths {
+            Lengths::Captured => false,
+            Lengths::Original => true,
+            Lengths::Either => first > second,
+        };
+        let (captured_len, original_len) =
+            if is_swapped { (second, first) } else { (first, second) };
         Self { seconds, fraction, captured_len, original_len }
     }
 
@@ -138,11 +163,14 @@ impl RecordHeader {
 /// # Errors
 /// [`Fault::PacketTooLong`] for a captured length above [`MAX_CAPTURED_LEN`].
 #[inline]
-pub fn record(bytes: &[u8], order: ByteOrder) -> Result<Option<(RecordHeader, &[u8])>, Fault> {
+pub fn record<'a>(
+    bytes: &'a [u8],
+    file: &FileHeader,
+) -> Result<Option<(RecordHeader, &'a [u8])>, Fault> {
     let Some((header, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
     };
-    let header = RecordHeader::parse(header, order);
+    let header = RecordHeader::parse(header, file);
     let captured_len = header.captured_len;
     if captured_len > MAX_CAPTURED_LEN {
         return Err(Fault::PacketTooLong { captured_len });
@@ -161,7 +189,8 @@ mod tests {
             let parsed = FileHeader::parse(&file_header(&header)).unwrap();
             let order = ByteOrder::NATIVE;
             let link_type = LinkType::LINUX_SLL2;
-            assert_eq!(parsed, FileHeader { order, precision, link_type, snaplen: 96 });
+            let lengths = Lengths::Captured;
+            assert_eq!(parsed, FileHeader { order, precision, link_type, snaplen: 96, lengths });
         }
     }
 
@@ -195,12 +224,37 @@ mod tests {
         bytes.extend(3_u32.to_be_bytes());
         bytes.extend(60_u32.to_be_bytes());
         bytes.extend(b"abc");
+        let file = |order| FileHeader {
+            order,
+            precision: Precision::Micro,
+            link_type: LinkType::ETHERNET,
+            snaplen: 96,
+            lengths: Lengths::Captured,
+        };
         for cut in 0..bytes.len() {
-            assert_eq!(record(&bytes[..cut], ByteOrder::Big), Ok(None));
+            assert_eq!(record(&bytes[..cut], &file(ByteOrder::Big)), Ok(None));
         }
-        let (header, data) = record(&bytes, ByteOrder::Big).unwrap().unwrap();
+        let (header, data) = record(&bytes, &file(ByteOrder::Big)).unwrap().unwrap();
         assert_eq!((header.original_len, data), (60, &b"abc"[..]));
-        let fault = record(&bytes, ByteOrder::Little).unwrap_err();
+        let fault = record(&bytes, &file(ByteOrder::Little)).unwrap_err();
         assert_eq!(fault, Fault::PacketTooLong { captured_len: 0x0300_0000 });
+    }
+
+    #[test]
+    fn old_versions_have_the_lengths_the_other_way_round() {
+        let of = |minor: u8, first: u8, second: u8| {
+            let mut header = [0; FILE_HEADER_LEN];
+            header[..8].copy_from_slice(&[0xa1, 0xb2, 0xc3, 0xd4, 0, 2, 0, minor]);
+            let file = FileHeader::parse(&header).unwrap();
+            let bytes = [&[0; 11][..], &[first, 0, 0, 0, second], &[7; 60]].concat();
+            let (header, data) = record(&bytes, &file).unwrap().unwrap();
+            assert_eq!(data.len(), header.captured_len as usize);
+            (header.captured_len, header.original_len)
+        };
+        assert_eq!((of(4, 40, 60), of(4, 60, 40)), ((40, 60), (60, 40)));
+        for minor in 0..3 {
+            assert_eq!(of(minor, 60, 40), (40, 60), "version 2.{minor}");
+        }
+        assert_eq!((of(3, 40, 60), of(3, 60, 40)), ((40, 60), (40, 60)));
     }
 }

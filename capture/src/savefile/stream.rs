@@ -308,7 +308,7 @@ impl Reader {
                 Ok(Step::Found { len: header.len(), found })
             }
             Format::Pcap(file) => {
-                let Some((header, data)) = pcap::record(unread, file.order)? else {
+                let Some((header, data)) = pcap::record(unread, file)? else {
                     return Ok(Step::Wait);
                 };
                 let len = record::HEADER_LEN.saturating_add(data.len());

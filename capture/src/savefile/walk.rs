@@ -10,7 +10,7 @@
 
 use super::Fault;
 use super::order::ByteOrder;
-use super::pcap::{self, FileHeader};
+use super::pcap::{self, FileHeader, Lengths};
 use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
 use super::pcapng_writer::interface_description_len;
 use crate::linktype::LinkType;
@@ -36,7 +36,8 @@ impl Format {
 
     /// Whether its records are served as they lie in the file.
     pub(super) fn is_native(&self) -> bool {
-        matches!(self, Self::Pcap(file) if file.order == ByteOrder::NATIVE)
+        matches!(self, Self::Pcap(file)
+            if file.order == ByteOrder::NATIVE && file.lengths == Lengths::Captured)
     }
 
     /// Where its first record or block is.
@@ -127,7 +128,7 @@ impl Place {
         let rest = bytes.get(self.offset..).unwrap_or_default();
         match format {
             Format::Pcap(file) => {
-                let Some((header, data)) = pcap::record(rest, file.order)? else {
+                let Some((header, data)) = pcap::record(rest, file)? else {
                     return Ok(Found::End);
                 };
                 self.advance(record::HEADER_LEN.saturating_add(data.len()));

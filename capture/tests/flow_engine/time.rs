@@ -175,3 +175,13 @@ fn what_has_ended_is_said_to_once_it_changes_no_more() {
         }
     }
 }
+
+#[test]
+fn time_may_begin_at_0() {
+    let mut scene = Scene::new(free());
+    scene.now = 0;
+    scene.send_cut(&tcp(1, 2_000, true, (7, 0), ACK, b"from the middle"), 54 + 15);
+    scene.settle();
+    // What begins in the middle waits for earlier bytes, a while.
+    wait_until("the bytes are there", || scene.file(1, File::Client) == b"from the middle");
+}

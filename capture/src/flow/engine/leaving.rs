@@ -139,8 +139,8 @@ impl Engine {
 
     /// Time passes without packets. An error if the recorder is gone.
     pub(super) fn pass_time(&mut self) -> Result<(), ()> {
-        let (newest, seen) = self.clock;
-        if newest == Timestamp::default() || self.is_over {
+        let (newest, Some(seen)) = self.clock else { return Ok(()) };
+        if self.is_over {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);

@@ -77,8 +77,9 @@ pub(super) struct Engine {
     /// For the recorder, once the table is let go of.
     outbox: Vec<Job>,
     position: Position,
-    /// Time of the newest packet, and when it was looked at: time goes on from there.
-    clock: (Timestamp, Instant),
+    /// Time of the newest packet, and when it was looked at: time goes on from there. There is none
+    /// before the first packet; its time may be 0.
+    clock: (Timestamp, Option<Instant>),
     /// All flows were closed since the store had ended.
     is_over: bool,
     /// The oldest packet retained.
@@ -123,7 +124,7 @@ impl Engine {
             totals: Totals::default(),
             outbox: Vec::new(),
             position: Position { number: first, at: None },
-            clock: (Timestamp::default(), Instant::now()),
+            clock: (Timestamp::default(), None),
             is_over: false,
             oldest: 0,
             told: (0, false),
@@ -296,7 +297,7 @@ impl Engine {
             self.position.number = self.position.number.saturating_add(1);
         }
         self.decoder = Some(decoder);
-        self.clock.1 = Instant::now();
+        self.clock.1 = Some(Instant::now());
         let window = Window::between(&shared, chunk.id, chunk.bytes());
         self.timers_due(&mut table, self.clock.0, &window);
         self.make_room(&mut table, &window);

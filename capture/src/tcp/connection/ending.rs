@@ -42,10 +42,7 @@ impl Connection {
         bytes: &dyn Bytes,
         events: &mut Vec<Event>,
     ) {
-        let (forward, backward) = (
-            self.forward.counters.packets == 0 && self.backward.fin().is_some(),
-            self.backward.counters.packets == 0 && self.forward.fin().is_some(),
-        );
+        let (forward, backward) = (self.backward.fin().is_some(), self.forward.fin().is_some());
         let mut announce = Announce { direction: Direction::Forward, events };
         self.forward.close(forward, settings, bytes, &mut announce);
         let mut announce = Announce { direction: Direction::Backward, events };

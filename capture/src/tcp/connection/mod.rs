@@ -37,7 +37,7 @@ use reset::Reset;
 
 use super::assembler::{Assembler, Bytes};
 use super::segment::{Counters, Direction, Event, Segment, Settings, State, Verdict};
-use super::stream::{Announce, Place, Stream, after, passed};
+use super::stream::{Announce, Place, Receiver, Stream, after, passed};
 use crate::time::Timestamp;
 
 /// One TCP connection. See the module's text for its rules.
@@ -355,8 +355,11 @@ impl Connection {
     }
 
     fn advance(&mut self, now: Timestamp, settings: &Settings, events: &mut Vec<Event>) {
-        let (forward, backward) =
-            (self.forward.counters.packets > 0, self.backward.counters.packets > 0);
+        let receiver = |stream: &Stream| Receiver {
+            is_seen: stream.counters.packets > 0,
+            has_ended: stream.fin().is_some(),
+        };
+        let (forward, backward) = (receiver(&self.forward), receiver(&self.backward));
         let mut announce = Announce { direction: Direction::Forward, events };
         self.forward.advance(backward, now, settings, &mut announce);
         let mut announce = Announce { direction: Direction::Backward, events };

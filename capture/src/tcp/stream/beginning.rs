@@ -106,8 +106,9 @@ impl Stream {
         self.acked = self.acked.map(move_by);
         self.fin = self.fin.map(move_by);
         self.reset = self.reset.map(move_by);
-        self.probe = self.probe.take().map(|probe| Box::new((move_by(probe.0), probe.1)));
-        self.padding = self.padding.take().map(|padding| Box::new(padding.moved(move_by)));
+        if let Some(doubt) = &mut self.doubt {
+            doubt.offset = move_by(doubt.offset);
+        }
         self.suspicion = None;
         self.votes = None;
         self.rival = None;

@@ -100,10 +100,10 @@ impl Stream {
 
     /// The connection ends: announces everything there is.
     ///
-    /// `fin_acked`: the connection ended in a way in which this side's unseen FIN was acknowledged.
+    /// `has_receiver_ended`: the FIN of the other side was seen.
     pub(in crate::tcp) fn close(
         &mut self,
-        fin_acked: bool,
+        has_receiver_ended: bool,
         settings: &Settings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
@@ -112,10 +112,8 @@ impl Stream {
         self.take_probe(settings, bytes);
         self.drop_padding();
         self.assembler.set_limit(u64::MAX);
-        let mut end = self.highest.max(self.reset.unwrap_or(0)).max(self.proven());
-        if fin_acked && self.fin.is_none() && self.acked == Some(end) && end > self.highest {
-            end = end.saturating_sub(1);
-        }
+        let proven = self.proven(has_receiver_ended);
+        let mut end = self.highest.max(self.reset.unwrap_or(0)).max(proven);
         // Nobody has acknowledged either: the one that claims no byte that was not seen.
         let rival = self.rival.take().filter(|rival| self.may_end(**rival));
         if let Some(rival) = rival.filter(|rival| **rival == end) {

@@ -14,11 +14,20 @@ pub(super) struct Suspicion {
     pub(super) segments: u16,
 }
 
+/// What was seen of the receiver of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::tcp) struct Receiver {
+    /// Anything.
+    pub(in crate::tcp) is_seen: bool,
+    /// Its own FIN.
+    pub(in crate::tcp) has_ended: bool,
+}
+
 impl Stream {
     /// Announces what is in order, and gives up what has been suspect for long enough.
     pub(in crate::tcp) fn advance(
         &mut self,
-        is_receiver_seen: bool,
+        receiver: Receiver,
         now: Timestamp,
         settings: &Settings,
         announce: &mut Announce<'_>,
@@ -30,10 +39,10 @@ impl Stream {
         }
         announce.data(&mut self.assembler);
         if self.held.is_none() {
-            self.suspect(is_receiver_seen, now, settings, announce);
+            self.suspect(receiver, now, settings, announce);
         }
         self.assembler.trim(&settings.limits);
-        let is_sure = self.is_fin_acked() || !is_receiver_seen;
+        let is_sure = self.is_fin_acked() || !receiver.is_seen;
         if self.fin == Some(self.assembler.end()) && is_sure && !self.ended {
             self.ended = true;
             announce.ended();
@@ -42,13 +51,14 @@ impl Stream {
 
     fn suspect(
         &mut self,
-        is_receiver_seen: bool,
+        receiver: Receiver,
         now: Timestamp,
         settings: &Settings,
         announce: &mut Announce<'_>,
     ) {
+        let Receiver { is_seen: is_receiver_seen, has_ended } = receiver;
         loop {
-            let target = if is_receiver_seen { self.proven() } else { self.highest };
+            let target = if is_receiver_seen { self.proven(has_ended) } else { self.highest };
             if target <= self.assembler.end() {
                 self.suspicion = None;
                 return;
@@ -74,9 +84,14 @@ impl Stream {
         if is_receiver_seen { settings.gap_wait } else { settings.one_sided_wait }
     }
 
-    /// Everything below was received by the other side.
-    pub(super) fn proven(&self) -> u64 {
+    /// Everything below was received by the other side, and is no FIN. Whether that side has sent its
+    /// own FIN.
+    pub(super) fn proven(&self, has_receiver_ended: bool) -> u64 {
         let acked = self.acked.unwrap_or(0).min(self.fin.unwrap_or(u64::MAX));
+        if self.counters.packets == 0 {
+            let may_be_fin = has_receiver_ended || self.acked_one;
+            return acked.saturating_sub(may_be_fin.into());
+        }
         let seen = self.highest.max(self.assembler.end());
         if acked == seen.saturating_add(1) { seen } else { acked }
     }

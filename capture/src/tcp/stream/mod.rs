@@ -16,7 +16,9 @@
 //! * the connection ends, and a FIN, an acknowledgment, the numbers of a reset with an
 //!   acknowledgment, or later bytes show that they were sent.
 //!
-//! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte.
+//! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte. If
+//! nothing of a sender is captured, the last number its receiver acknowledged proves none either, if
+//! it is one more than the one before, or the receiver has sent its own FIN.
 //!
 //! **End.** A FIN that nobody has acknowledged is forgotten if its sender goes on behind it, so a
 //! stream has ended once its FIN is acknowledged, or nothing of the receiver is captured, or the
@@ -27,10 +29,10 @@
 //! or two more follow on them. Windows are only known if both SYNs were seen.
 
 mod beginning;
+mod doubt;
 mod ending;
 mod far;
 mod gaps;
-mod padding;
 mod unplaced;
 mod window;
 
@@ -38,15 +40,15 @@ use std::ops::Range;
 use std::time::Duration;
 
 use beginning::Start;
+use doubt::Doubt;
 use far::Votes;
+pub(super) use gaps::Receiver;
 use gaps::Suspicion;
-use padding::Padding;
 pub(super) use window::Window;
 
 use super::assembler::{Absence, Assembler, Bytes, Chunk, Inserted, Policy};
 use super::segment::{Counters, Direction, Event, Scale, Segment, Settings};
 use super::seq::Sequence;
-use crate::extent::Extent;
 use crate::time::Timestamp;
 
 /// See the module's text.
@@ -67,6 +69,8 @@ pub(super) struct Stream {
     highest: u64,
     /// Highest acknowledgment of the receiver.
     acked: Option<u64>,
+    /// It is one more than the one before.
+    acked_one: bool,
     /// Offset of the FIN.
     fin: Option<u64>,
     /// Of another FIN before it: that one holds which is acknowledged.
@@ -76,10 +80,8 @@ pub(super) struct Stream {
     reset: Option<u64>,
     suspicion: Option<Box<Suspicion>>,
     votes: Option<Box<Votes>>,
-    /// A window probe that nobody has taken yet.
-    probe: Option<Box<(u64, Extent)>>,
-    /// Zeros that may be padding.
-    padding: Option<Box<Padding>>,
+    /// A window probe that nobody has taken yet, or zeros that may be padding.
+    doubt: Option<Box<Doubt>>,
 }
 
 /// Where a segment lies.
@@ -177,11 +179,12 @@ impl Stream {
             },
         };
         if self.acked.is_none_or(|acked| acked < offset) {
+            self.acked_one = offset == self.acknowledged().saturating_add(1);
             self.acked = Some(offset);
             self.take_strays(offset, settings, bytes, announce);
             self.padding_acknowledged(offset, settings, bytes);
             self.settle_rivals();
-            if self.probe.as_ref().is_some_and(|probe| offset > probe.0) {
+            if self.probe().is_some_and(|probe| offset > probe) {
                 self.take_probe(settings, bytes);
             }
             if settings.policy == Policy::Last {
@@ -247,7 +250,9 @@ impl Stream {
         if len == 0 && !segment.flags.fin {
             return true;
         }
-        if offset < 0 && self.held.is_some() && self.start == Start::Guess {
+        let may_move =
+            self.start == Start::Soft || self.held.is_some() && self.start == Start::Guess;
+        if offset < 0 && may_move {
             self.move_origin(sequence);
             offset = 0;
         }
@@ -259,7 +264,9 @@ impl Stream {
         if is_probe && let Some(extent) = segment.payload.first() {
             self.counters.window_probes = self.counters.window_probes.saturating_add(1);
             self.forget_probe();
-            self.probe = Some(Box::new((self.highest, extent.part(0, 1))));
+            self.drop_padding();
+            let (offset, extent) = (self.highest, extent.part(0, 1));
+            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding: false }));
             return true;
         }
         self.put(offset, segment, settings, bytes, announce)
@@ -298,12 +305,10 @@ impl Stream {
         let start = u64::try_from(offset).unwrap_or(0);
         let len = u64::from(segment.wire_len).saturating_sub(before);
         let end = start.saturating_add(len).min(self.fin.unwrap_or(u64::MAX));
-        if let Some(padding) = self.padding.as_deref()
-            && padding.is_in(start..end)
-        {
+        if self.padding().is_some_and(|padding| (start..end).contains(&padding.offset)) {
             self.drop_padding();
         }
-        match self.probe.as_ref().map(|probe| probe.0) {
+        match self.probe() {
             Some(probe) if (start..end).contains(&probe) => self.forget_probe(),
             Some(probe) if start > probe => self.take_probe(settings, bytes),
             _ => {}
@@ -360,16 +365,6 @@ impl Stream {
             && self.acked.is_none_or(|acked| acked >= self.highest)
             && self.fin.is_none()
             && sequence.offset(self.origin, self.highest) == due.saturating_sub(1)
-    }
-
-    /// The probe's byte was taken by the receiver: it is data like any other.
-    fn take_probe(&mut self, settings: &Settings, bytes: &dyn Bytes) {
-        if let Some((offset, extent)) = self.probe.take().map(|probe| *probe) {
-            let inserted = self.assembler.insert(offset, extent, settings.policy, bytes);
-            self.repeat(inserted.seen);
-            self.counters.late_bytes = self.counters.late_bytes.saturating_add(inserted.late);
-            self.highest = self.highest.max(offset.saturating_add(1));
-        }
     }
 }
 

@@ -15,13 +15,6 @@ impl Stream {
         self.counters.repeated_bytes = self.counters.repeated_bytes.saturating_add(bytes);
     }
 
-    /// The byte of a window probe came again as data.
-    pub(super) fn forget_probe(&mut self) {
-        if self.probe.take().is_some() {
-            self.repeat(1);
-        }
-    }
-
     /// A segment of which `placed` captured bytes were offered to the assembler. It began `before`
     /// bytes before the stream; the rest lies after its end.
     pub(super) fn count_unplaced(
