@@ -184,7 +184,8 @@ impl Conversation {
     #[must_use]
     pub fn name(&self, id: u64) -> String {
         let protocol = if self.is_udp { "udp" } else { "tcp" };
-        let [client, server] = self.ends.map(|end| format!("{}.{}", end.ip(), end.port()));
+        let name = |end: SocketAddr| format!("{}.{}", end.ip(), end.port()).replace(':', "_");
+        let [client, server] = self.ends.map(name);
         format!("{id:06}-{protocol}-{client}-{server}")
     }
 

@@ -159,8 +159,17 @@ impl Network {
 }
 
 /// Name of a flow's directory: `000042-tcp-10.0.0.1.43512-10.0.0.2.80`, the client first.
+///
+/// IPv6 addresses have `_` for `:`, which would name a host for rsync, scp and tar, and which some
+/// file systems cannot hold.
 pub(super) fn name(id: u64, key: &Key, client: Direction) -> String {
-    let (address, port) = key.sender(client);
-    let (server, server_port) = key.sender(client.other());
-    format!("{id:06}-{}-{address}.{port}-{server}.{server_port}", key.protocol.name())
+    let end = |direction| {
+        let (address, port) = key.sender(direction);
+        let address = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => address.to_string().replace(':', "_"),
+        };
+        format!("{address}.{port}")
+    };
+    format!("{id:06}-{}-{}-{}", key.protocol.name(), end(client), end(client.other()))
 }

@@ -44,7 +44,7 @@ fn flows_appear_in_order_while_traffic_runs_and_ids_are_never_reused() {
         }
     }
     assert_eq!(expected[0], "000001-tcp-10.0.0.1.43512-10.0.0.2.80");
-    assert_eq!(expected[3], "000004-tcp-fd00::1.40000-fd00:0:0:1::2.443");
+    assert_eq!(expected[3], "000004-tcp-fd00__1.40000-fd00_0_0_1__2.443");
     let ls = run(tool("ls").arg(fed.daemon.path("web/flows")), 5).success();
     assert_eq!(ls.text().lines().collect::<Vec<_>>(), expected, "in the order of ls");
 }
