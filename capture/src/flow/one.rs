@@ -466,11 +466,15 @@ impl Flow {
             Kind::Embryo(_) => 0,
             Kind::Tcp(tcp) => {
                 let app = match &tcp.app {
-                    App::Http(messages) => messages.memory().saturating_add(size_of::<Messages>()),
+                    App::Http(messages) => {
+                        let own = size_of::<Messages>().saturating_add(ALLOCATION);
+                        messages.memory().saturating_add(own)
+                    }
                     App::Probing(probing) => probing.memory(),
                     App::Tls | App::Unknown => 0,
                 };
-                size_of::<Tcp>().saturating_add(tcp.connection.memory()).saturating_add(app)
+                let own = size_of::<Tcp>().saturating_add(ALLOCATION);
+                own.saturating_add(tcp.connection.memory()).saturating_add(app)
             }
             Kind::Udp(sides) => {
                 let heap = sides.iter().map(Datagrams::memory).sum::<usize>();
@@ -491,6 +495,9 @@ const UDP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// The same if only one side has sent: `nf_conntrack_udp_timeout`.
 const UDP_UNANSWERED_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What the allocator adds to each block, about.
+const ALLOCATION: usize = 16;
 
 const NO_PORTS: Ports = Ports { forward: 0, backward: 0 };
 

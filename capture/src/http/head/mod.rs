@@ -78,11 +78,36 @@ pub(super) enum Length {
     Doubtful(u64),
 }
 
+/// Bytes the allocator takes for `bytes` on the heap.
+const fn block(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=24 => 32,
+        bytes => bytes.saturating_add(23) & !15,
+    }
+}
+
 impl Head {
     /// Reads a head up to and including its empty line. `None` if the first line is none.
     pub(crate) fn parse(response: bool, bytes: &[u8], max_headers: usize) -> Option<Self> {
         read::strict(response, bytes, max_headers)
             .or_else(|| read::lax(response, bytes, max_headers))
+    }
+
+    /// Bytes of memory on the heap, with what the allocator adds.
+    pub(crate) fn memory(&self) -> usize {
+        let pairs = self.headers.iter().chain(&self.hints);
+        let pairs = pairs.map(|(name, value)| block(name.capacity()).saturating_add(block(value.capacity())));
+        let lists = self.headers.capacity().saturating_add(self.hints.capacity());
+        let lists = lists.saturating_mul(size_of::<(String, String)>());
+        let start = match &self.start {
+            Start::Request { method, target, version } => block(method.capacity())
+                .saturating_add(block(target.capacity()))
+                .saturating_add(version.as_ref().map_or(0, |version| block(version.capacity()))),
+            Start::Response { version, reason, .. } => block(version.capacity())
+                .saturating_add(reason.as_ref().map_or(0, |reason| block(reason.capacity()))),
+        };
+        pairs.fold(start.saturating_add(lists), usize::saturating_add)
     }
 
     /// The method of a request.

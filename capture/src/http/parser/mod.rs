@@ -78,6 +78,10 @@ pub enum Event {
     },
 }
 
+/// Heap memory of a transaction under way beside its heads and ranges: the lists' own, the names of
+/// codings, and what the allocator adds.
+const BESIDE: usize = 256;
+
 /// One connection. See the [module](self).
 #[derive(Debug, Default)]
 pub struct Parser {
@@ -89,6 +93,8 @@ pub struct Parser {
     counters: Counters,
     last_index: u64,
     pending_bytes: usize,
+    /// Heap memory of the heads in `open`.
+    pending_heads: usize,
     /// Ranges and holes in the bodies of `open`.
     pending_ranges: usize,
     /// Responses to come whose requests were given up.
@@ -167,13 +173,18 @@ impl Parser {
     pub fn memory(&self) -> usize {
         let carried = self.request.carry.capacity().saturating_add(self.response.carry.capacity());
         let open = self.open.capacity().saturating_mul(size_of::<Open>());
-        let open = open.saturating_add(self.open.len().saturating_mul(size_of::<Transaction>()));
-        // Parsed headers take about thrice what they took on the wire.
-        let ranges = self.pending_ranges.saturating_mul(size_of::<Range<u64>>());
-        let heads = self.pending_bytes.saturating_mul(3);
+        let each = size_of::<Transaction>().saturating_add(BESIDE);
+        let open = open.saturating_add(self.open.len().saturating_mul(each));
+        // A list is up to half empty.
+        let ranges = self.pending_ranges.saturating_mul(2 * size_of::<Range<u64>>());
+        let sides = [&self.request, &self.response];
+        let forbidden = sides.into_iter().filter_map(|side| side.forbidden.as_ref());
+        let forbidden = forbidden.map(|one| one.head.memory().saturating_add(size_of_val(&**one)));
+        let marks = sides.into_iter().map(|side| side.marks.capacity()).sum::<usize>();
         let doubt = self.doubt.as_ref().map_or(0, |doubt| doubt.memory());
-        let known = carried.saturating_add(open).saturating_add(heads).saturating_add(ranges);
-        known.saturating_add(doubt)
+        [open, self.pending_heads, ranges, forbidden.sum(), marks.saturating_mul(16), doubt]
+            .into_iter()
+            .fold(carried, usize::saturating_add)
     }
 
     /// The client said that it has the response stream up to `offset` (a TCP acknowledgement).

@@ -27,6 +27,8 @@ pub(super) struct Open {
     /// [`Parser::confirm`].
     pub(super) is_held: bool,
     pub(super) head_bytes: usize,
+    /// Heap memory of both heads.
+    pub(super) heads: usize,
     /// Ranges and holes of both bodies.
     pub(super) ranges: usize,
     pub(super) request_done: bool,
@@ -42,6 +44,7 @@ impl Open {
             is_in_doubt: false,
             is_held: false,
             head_bytes: 0,
+            heads: 0,
             ranges: 0,
             request_done: false,
             response_done: false,
@@ -100,6 +103,8 @@ impl Parser {
         }
         self.last_index = self.last_index.saturating_add(1);
         let codings = head.as_ref().map(|head| head.codings(self.limits.codings));
+        let heads = head.as_ref().map_or(0, Head::memory);
+        self.pending_heads = self.pending_heads.saturating_add(heads);
         let body = Body { codings: codings.unwrap_or_default(), ..Body::default() };
         let request = Message { head, head_range: range, body, trailer: None, first, last: now };
         self.request.current = self.last_index;
@@ -115,7 +120,7 @@ impl Parser {
         if std::mem::take(&mut self.request.passed_over) {
             transaction.remark("bytes in front of the request belong to no message");
         }
-        self.open.push_back(Open { floor, hidden, head_bytes, ..Open::new(transaction) });
+        self.open.push_back(Open { floor, hidden, head_bytes, heads, ..Open::new(transaction) });
         self.doubt_request();
     }
 
@@ -204,6 +209,9 @@ impl Parser {
                 open.head_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
                 self.pending_bytes = self.pending_bytes.saturating_add(open.head_bytes);
             }
+            let heads = message.head.as_ref().map_or(0, Head::memory);
+            open.heads = open.heads.saturating_add(heads);
+            self.pending_heads = self.pending_heads.saturating_add(heads);
             open.transaction.response = Some(message);
             if passed_over {
                 open.transaction.remark("bytes in front of the response belong to no message");
@@ -236,6 +244,7 @@ impl Parser {
     /// It is no longer under way.
     fn left(&mut self, open: &Open) {
         self.pending_bytes = self.pending_bytes.saturating_sub(open.head_bytes);
+        self.pending_heads = self.pending_heads.saturating_sub(open.heads);
         self.pending_ranges = self.pending_ranges.saturating_sub(open.ranges);
     }
 

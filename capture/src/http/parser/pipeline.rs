@@ -334,6 +334,7 @@ impl Parser {
         open.is_in_doubt = false;
         open.response_done = alone.response_done;
         open.head_bytes = open.head_bytes.saturating_add(alone.head_bytes);
+        open.heads = open.heads.saturating_add(alone.heads);
         open.ranges = open.ranges.saturating_add(alone.ranges);
         let Transaction { response, interim, state, why, remark, .. } = *alone.transaction;
         open.transaction.response = response;
