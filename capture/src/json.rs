@@ -12,6 +12,21 @@ pub fn line(value: &impl Serialize) -> Vec<u8> {
     line
 }
 
+/// Appends a value as JSON to text, without a second copy of it as a rule; nothing if it cannot be one.
+pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
+    let begin = text.len();
+    if serde_json::to_writer(&mut *text, value).is_err() {
+        text.truncate(begin);
+    }
+    let added = text.get(begin..).unwrap_or_default();
+    if !added.contains(&0x7f) && !added.contains(&0xc2) {
+        return;
+    }
+    // What was appended is text.
+    let added = String::from_utf8(text.split_off(begin)).unwrap_or_default();
+    text.extend_from_slice(escaped(added).as_bytes());
+}
+
 /// JSON with an escape in place of each control character that JSON allows in strings and terminals
 /// obey: delete, and those of ISO 6429 from U+0080 to U+009F.
 pub fn escaped(text: String) -> String {
@@ -44,6 +59,9 @@ mod tests {
         let line = line(&[&all]);
         let text = String::from_utf8(line).unwrap();
         assert!(!text.trim_end_matches('\n').chars().any(char::is_control), "{text:?}");
-        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [all]);
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [all.as_str()]);
+        let mut whole = b"before ".to_vec();
+        append(&mut whole, &[&all]);
+        assert_eq!(String::from_utf8(whole).unwrap(), format!("before {}", text.trim_end()));
     }
 }

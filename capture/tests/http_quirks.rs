@@ -305,8 +305,9 @@ fn records_transcripts_and_har() {
     assert!(text.contains("\n\n{}\n--- 1 response"), "{text}");
     assert!(text.ends_with("\n\nabcd\u{241b}f\n\n"), "{text}");
 
-    let har = Har::new(vec![har::entry(one, &Server::default(), &memory, &limits)]);
-    let har = serde_json::to_value(&har).unwrap();
+    let mut har = Har::new();
+    har.push(&har::entry(one, &Server::default(), &memory, &limits));
+    let har: serde_json::Value = serde_json::from_slice(&har.into_text()).unwrap();
     let entry = &har["log"]["entries"][0];
     assert_eq!(har["log"]["version"], "1.2");
     assert_eq!(entry["request"]["url"], "http://h/a.txt?q=1&r");

@@ -16,7 +16,6 @@ use crate::http::har::{self, Har, Server};
 use crate::http::record::{BodyRecord, Record};
 use crate::http::transaction::{Direction as Side, Transaction};
 use crate::http::transcript;
-use crate::json;
 use crate::linktype::LinkType;
 use crate::savefile::pcap;
 use crate::store::Header;
@@ -127,17 +126,17 @@ impl Shared {
         drop(table);
         let streams = FlowStreams::new(self, id, request);
         let mut left = HAR_BODIES;
-        let entries = exchanges.iter().map(|exchange| {
+        let mut har = Har::new();
+        for exchange in exchanges {
             let most = Limits::default();
             let limits =
                 Limits { input: left.min(most.input), output: left.min(most.output), ..most };
             let sides = [Side::Request, Side::Response].map(|side| exchange.part(side));
             let taken: u64 = sides.into_iter().flatten().map(|part| part.decoded).sum();
             left = left.saturating_sub(taken);
-            har::entry(&exchange.transaction(&streams), &server, &streams, &limits)
-        });
-        let har = Har::new(entries.collect());
-        let bytes = json::line(&har);
+            har.push(&har::entry(&exchange.transaction(&streams), &server, &streams, &limits));
+        }
+        let bytes = har.into_text();
         let mut hars = self.hars.lock();
         hars.0.retain(|(of, ..)| *of != id);
         let len = |hars: &Hars| hars.0.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();

@@ -9,19 +9,14 @@ use serde::Serialize;
 use super::body::{self, Decoded, Limits, Streams};
 use super::head::{Head, Start};
 use super::transaction::{Direction, Message, Transaction};
+use crate::json;
 use crate::time::Timestamp;
 
-/// A whole file.
-#[derive(Debug, Serialize)]
+/// A whole file, written one entry after the other: no more than one is in memory beside the text.
+#[derive(Debug)]
 pub struct Har {
-    log: Log,
-}
-
-#[derive(Debug, Serialize)]
-struct Log {
-    version: &'static str,
-    creator: Creator,
-    entries: Vec<Entry>,
+    text: Vec<u8>,
+    is_empty: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,11 +26,36 @@ struct Creator {
 }
 
 impl Har {
-    /// The file with these entries.
+    /// A file without entries.
     #[must_use]
-    pub fn new(entries: Vec<Entry>) -> Self {
+    pub fn new() -> Self {
+        let mut text = br#"{"log":{"version":"1.2","creator":"#.to_vec();
         let creator = Creator { name: "pcapfs", version: env!("CARGO_PKG_VERSION") };
-        Self { log: Log { version: "1.2", creator, entries } }
+        json::append(&mut text, &creator);
+        text.extend_from_slice(br#","entries":["#);
+        Self { text, is_empty: true }
+    }
+
+    /// Adds an entry.
+    pub fn push(&mut self, entry: &Entry) {
+        if !std::mem::take(&mut self.is_empty) {
+            self.text.push(b',');
+        }
+        json::append(&mut self.text, entry);
+    }
+
+    /// The text of the file.
+    #[must_use]
+    pub fn into_text(mut self) -> Vec<u8> {
+        self.text.extend_from_slice(b"]}}\n");
+        self.text.shrink_to_fit();
+        self.text
+    }
+}
+
+impl Default for Har {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -223,7 +243,7 @@ fn request_of(
     });
     let post_data = message.filter(|message| message.body.wire_bytes() > 0).map(|message| {
         let decoded = body::read(streams, Direction::Request, &message.body, limits);
-        let (text, encoding) = text(&decoded);
+        let (text, encoding) = text(decoded.bytes);
         let mime_type = content_type(head);
         PostData { mime_type, params: Vec::new(), text, encoding }
     });
@@ -257,8 +277,8 @@ fn response_of(message: Option<&Message>, streams: &dyn Streams, limits: &Limits
         }
         _ => Decoded::default(),
     };
-    let (text, encoding) = text(&decoded);
     let bytes = size(decoded.bytes.len() as u64);
+    let (text, encoding) = text(decoded.bytes);
     let notes: Vec<_> = decoded.notes.iter().map(|note| note.text()).collect();
     Response {
         status: head.and_then(Head::status).unwrap_or(0),
@@ -303,11 +323,14 @@ fn url(transaction: &Transaction, server: &Server) -> String {
 /// A body as HAR has it: text, or base64.
 ///
 /// Control characters are no text: each would be six characters of JSON.
-fn text(decoded: &Decoded) -> (String, Option<&'static str>) {
+fn text(bytes: Vec<u8>) -> (String, Option<&'static str>) {
     let is_text = |byte: &u8| *byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
-    match std::str::from_utf8(&decoded.bytes) {
-        Ok(text) if decoded.bytes.iter().all(is_text) => (text.to_owned(), None),
-        _ => (base64(&decoded.bytes), Some("base64")),
+    if !bytes.iter().all(is_text) {
+        return (base64(&bytes), Some("base64"));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => (base64(error.as_bytes()), Some("base64")),
     }
 }
 

@@ -82,28 +82,35 @@ fn body(
     let may_be_text = media.as_deref().is_none_or(is_text);
     let decoded = (may_be_text || !message.body.codings.is_empty())
         .then(|| body::read(streams, direction, &message.body, limits));
+    // What is shown, and how many bytes more there are.
     let text = decoded.as_ref().filter(|_| may_be_text).and_then(|decoded| {
-        match std::str::from_utf8(&decoded.bytes) {
+        let bytes = &decoded.bytes;
+        match std::str::from_utf8(bytes) {
             Ok(text) if media.is_none() && text.contains('\0') => None,
-            Ok(text) => Some(Cow::Borrowed(text)),
+            Ok(text) => {
+                let mut shown = text.len().min(TEXT_MAX);
+                while !text.is_char_boundary(shown) {
+                    shown -= 1;
+                }
+                let (shown, rest) = text.split_at(shown);
+                Some((Cow::Borrowed(shown), rest.len()))
+            }
             // A cut or a hole may fall into a character; Latin-1 is only for what says it is text.
-            Err(_) if media.is_some() => Some(Cow::Owned(super::head::text(&decoded.bytes))),
+            Err(_) if media.is_some() => {
+                let (shown, rest) = bytes.split_at(bytes.len().min(TEXT_MAX));
+                Some((Cow::Owned(super::head::text(shown)), rest.len()))
+            }
             Err(_) => None,
         }
     });
     match text {
-        Some(text) => {
-            let mut end = text.len().min(TEXT_MAX);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            let (shown, rest) = text.split_at(end);
-            out.push_str(&printable(shown));
+        Some((shown, rest)) => {
+            out.push_str(&printable(&shown));
             if !out.ends_with('\n') {
                 out.push('\n');
             }
-            if !rest.is_empty() {
-                let _ = writeln!(out, "--- {} more bytes in bodies/{file}", rest.len());
+            if rest > 0 {
+                let _ = writeln!(out, "--- {rest} more bytes in bodies/{file}");
             }
         }
         None => {

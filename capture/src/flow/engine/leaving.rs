@@ -18,6 +18,11 @@ use crate::time::Timestamp;
 /// is short: more than begin meanwhile.
 const TURN: usize = 4 * SLICE;
 
+/// The part of the memory for flows that is for what cannot be counted: what is on the way to the
+/// recorder and back, as many batches as its queues hold, and what lies between blocks of memory that
+/// are in use, and is too small for what is to be kept next.
+const UNCOUNTED: usize = 5;
+
 impl Engine {
     /// Has the timer look at a flow then, or before.
     pub(super) fn schedule(&mut self, table: &mut Table, place: Place, at: Timestamp) {
@@ -89,7 +94,8 @@ impl Engine {
             retire(table, place);
         }
         let others = self.shared.memory_beside_flows();
-        let most = limits.memory.saturating_sub(others);
+        let uncounted = limits.memory / UNCOUNTED;
+        let most = limits.memory.saturating_sub(others).saturating_sub(uncounted);
         // Before anything leaves, what is only kept for stragglers goes.
         if table.memory() > most {
             self.rest(table, TURN, |_| true);

@@ -97,7 +97,8 @@ impl Head {
     /// Bytes of memory on the heap, with what the allocator adds.
     pub(crate) fn memory(&self) -> usize {
         let pairs = self.headers.iter().chain(&self.hints);
-        let pairs = pairs.map(|(name, value)| block(name.capacity()).saturating_add(block(value.capacity())));
+        let pairs = pairs
+            .map(|(name, value)| block(name.capacity()).saturating_add(block(value.capacity())));
         let lists = self.headers.capacity().saturating_add(self.hints.capacity());
         let lists = lists.saturating_mul(size_of::<(String, String)>());
         let start = match &self.start {

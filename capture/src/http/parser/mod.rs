@@ -176,7 +176,7 @@ impl Parser {
         let each = size_of::<Transaction>().saturating_add(BESIDE);
         let open = open.saturating_add(self.open.len().saturating_mul(each));
         // A list is up to half empty.
-        let ranges = self.pending_ranges.saturating_mul(2 * size_of::<Range<u64>>());
+        let ranges = self.pending_ranges.saturating_mul(size_of::<[Range<u64>; 2]>());
         let sides = [&self.request, &self.response];
         let forbidden = sides.into_iter().filter_map(|side| side.forbidden.as_ref());
         let forbidden = forbidden.map(|one| one.head.memory().saturating_add(size_of_val(&**one)));
