@@ -566,6 +566,21 @@ fn an_interface_that_goes_away_is_waited_for() {
     assert_eq!(capture.condition().state, State::Running);
 }
 
+/// The pages of a ring are made ready in the background, which must not keep it.
+#[test]
+fn a_ring_is_free_as_soon_as_its_capture_is_gone() {
+    let directory = directory();
+    let path = fifo(directory.path());
+    for _ in 0..20 {
+        let source = SourceName::Stream(path.clone());
+        let spec = Spec { ring_size: 64 << 20, ..spec(directory.path(), source, None) };
+        drop(Capture::start_new(spec).unwrap());
+        let ring = File::open(directory.path().join("test.ring")).unwrap();
+        let lock = nix::fcntl::FlockArg::LockExclusiveNonblock;
+        drop(nix::fcntl::Flock::lock(ring, lock).expect("nobody has it"));
+    }
+}
+
 #[test]
 fn a_fifo_that_nobody_captures_any_more_tells_its_writer() {
     let directory = directory();

@@ -537,5 +537,8 @@ impl Drop for Capture {
         if let Some(worker) = self.worker.get_mut() {
             worker.end(&self.shared);
         }
+        if let Kind::Ring(ring) = &self.kind {
+            populate::leave(ring);
+        }
     }
 }

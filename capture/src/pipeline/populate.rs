@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::priority::come_after_capture;
 use crate::ring::Ring;
@@ -17,13 +17,20 @@ use crate::ring::Ring;
 /// Bytes of stack.
 const STACK: usize = 64 << 10;
 
-/// Rings that may have something left to do, and whether there is a thread.
+/// Rings that may have something left to do.
 struct Work {
     rings: VecDeque<Weak<Ring>>,
+    /// That which the thread has in hand.
+    current: Weak<Ring>,
+    /// There is a thread.
     is_running: bool,
 }
 
-static WORK: Mutex<Work> = Mutex::new(Work { rings: VecDeque::new(), is_running: false });
+static WORK: Mutex<Work> =
+    Mutex::new(Work { rings: VecDeque::new(), current: Weak::new(), is_running: false });
+
+/// The thread has done a part of its work.
+static PUT_DOWN: Condvar = Condvar::new();
 
 /// Has a ring's pages made ready, in the background.
 pub(super) fn populate(ring: &Arc<Ring>) {
@@ -36,19 +43,32 @@ pub(super) fn populate(ring: &Arc<Ring>) {
     }
 }
 
+/// Leaves a ring as it is. Waits for the segment that the thread may be at, some milliseconds: it would
+/// keep the ring, and its lock, for as long.
+pub(super) fn leave(ring: &Arc<Ring>) {
+    let mut work = WORK.lock();
+    loop {
+        work.rings.retain(|other| other.as_ptr() != Arc::as_ptr(ring));
+        if work.current.as_ptr() != Arc::as_ptr(ring) {
+            return;
+        }
+        PUT_DOWN.wait(&mut work);
+    }
+}
+
 fn run() {
     come_after_capture();
-    loop {
-        let ring = {
-            let mut work = WORK.lock();
-            let Some(ring) = work.rings.pop_front() else {
-                work.is_running = false;
-                return;
-            };
-            ring
-        };
-        if ring.upgrade().is_some_and(|ring| ring.populate_next()) {
-            WORK.lock().rings.push_back(ring);
+    let mut work = WORK.lock();
+    while let Some(ring) = work.rings.pop_front() {
+        work.current = Weak::clone(&ring);
+        drop(work);
+        let has_more = ring.upgrade().is_some_and(|ring| ring.populate_next());
+        work = WORK.lock();
+        work.current = Weak::new();
+        if has_more {
+            work.rings.push_back(ring);
         }
+        PUT_DOWN.notify_all();
     }
+    work.is_running = false;
 }
