@@ -457,7 +457,8 @@ pub(crate) fn tcp(data: &[u8]) {
                 [usize::from(window & 3)],
             payload: &payload[..if how & 16 > 0 { 1 } else { 2 }],
             wire_len: len,
-            is_padded: false,
+            is_padded: kind & 0xe0 == 0x80,
+            urgent: (kind & 0x60 == 0x60).then_some(cut.into()),
         };
         let verdict = connection.process(&segment, &settings, &pattern, &mut events);
         if verdict == Verdict::NewConnection {
@@ -492,7 +493,10 @@ pub(crate) fn tcp(data: &[u8]) {
 fn check_every_byte(connection: &Connection, forgets_gaps: bool) {
     for direction in [Direction::Forward, Direction::Backward] {
         let (stream, counters) = (connection.assembler(direction), connection.counters(direction));
-        let unplaced = counters.repeated_bytes + counters.late_bytes + counters.rejected_bytes;
+        let unplaced = counters.repeated_bytes
+            + counters.late_bytes
+            + counters.rejected_bytes
+            + connection.urgent_bytes(direction);
         let placed = stream.end() - stream.missing_bytes();
         if forgets_gaps {
             // Missing bytes that the assembler has forgotten look like expired ones.

@@ -103,7 +103,8 @@ impl Heard {
                 let len_of = |gap: &Value| gap[1].as_u64().unwrap() - gap[0].as_u64().unwrap();
                 let gaps: u64 = side["gaps"].as_array().unwrap().iter().map(len_of).sum();
                 assert_eq!(len, of("stream_bytes"), "{path}: {meta}");
-                let counted = of("repeated_bytes") + of("late_bytes") + of("rejected_bytes");
+                let counted = ["repeated_bytes", "late_bytes", "rejected_bytes", "urgent_bytes"];
+                let counted: u64 = counted.map(of).iter().sum();
                 assert_eq!(len - gaps + counted, of("captured_bytes"), "{path}: {meta}");
             }
         }

@@ -211,6 +211,7 @@ fn cost(
             payload: &[extent],
             wire_len: len,
             is_padded: false,
+            urgent: None,
         };
         let _ = connection.process(&segment, settings, &NoBytes, &mut events);
         events.clear();

@@ -4,7 +4,7 @@ use super::app::{App, Probing};
 use super::datagrams::Datagrams;
 use super::key::Key;
 use crate::tcp::seq::Sequence;
-use crate::tcp::{Assembler, Connection, Counters, Direction, Flags, Ports, Scale, Segment};
+use crate::tcp::{Assembler, Connection, Direction, Flags, Ports, Scale, Segment};
 use crate::time::Timestamp;
 
 /// The state of a flow, which is most of its memory.
@@ -58,10 +58,13 @@ pub(super) struct Short {
     pub(super) repeated_bytes: u64,
     pub(super) late_bytes: u64,
     pub(super) rejected_bytes: u64,
+    pub(super) urgent_bytes: u64,
 }
 
-impl From<&Counters> for Short {
-    fn from(counters: &Counters) -> Self {
+impl Short {
+    /// Those of the stream sent in `direction`.
+    pub(super) fn of(connection: &Connection, direction: Direction) -> Self {
+        let counters = connection.counters(direction);
         Self {
             retransmitted: counters.retransmitted,
             out_of_order: counters.out_of_order,
@@ -70,6 +73,7 @@ impl From<&Counters> for Short {
             repeated_bytes: counters.repeated_bytes,
             late_bytes: counters.late_bytes,
             rejected_bytes: counters.rejected_bytes,
+            urgent_bytes: connection.urgent_bytes(direction),
         }
     }
 }
@@ -112,6 +116,7 @@ impl Embryo {
             payload: &[],
             wire_len: 0,
             is_padded: false,
+            urgent: None,
         }
     }
 }
@@ -121,8 +126,8 @@ impl Ended {
     pub(super) fn new(connection: Connection) -> Self {
         let (closed_by, handshake_us) = (connection.closed_by(), connection.handshake_us());
         let counters = [
-            connection.counters(Direction::Forward).into(),
-            connection.counters(Direction::Backward).into(),
+            Short::of(&connection, Direction::Forward),
+            Short::of(&connection, Direction::Backward),
         ];
         let (forward, backward) = connection.into_assemblers();
         let streams = [forward, backward].map(|mut stream| {

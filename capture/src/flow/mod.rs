@@ -61,7 +61,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::http::transaction::Direction;
 use crate::priority::come_after_capture;
 use crate::store::Store;
-use crate::tcp::Policy;
+use crate::tcp::{Policy, Urgent};
 use crate::time::Timestamp;
 
 use engine::Engine;
@@ -133,6 +133,8 @@ pub struct Options {
     pub any_vlan: bool,
     /// Which copy of a byte counts where segments overlap.
     pub policy: Policy,
+    /// Whether urgent data is in the streams.
+    pub urgent: Urgent,
 }
 
 /// `flows` of `status.json`; the order of the fields is that of the file.

@@ -416,7 +416,7 @@ impl Flow {
     /// What `meta.json` counts of a direction.
     pub(super) fn counters(&self, direction: Direction) -> Short {
         match &self.kind {
-            Kind::Tcp(tcp) => tcp.connection.counters(direction).into(),
+            Kind::Tcp(tcp) => Short::of(&tcp.connection, direction),
             Kind::Ended(ended) => *of(&ended.counters, direction),
             Kind::Udp(sides) => {
                 let (captured_bytes, repeated_bytes, late_bytes) = of(sides, direction).counts();

@@ -26,8 +26,10 @@ pub mod connection;
 pub mod segment;
 pub mod seq;
 pub mod stream;
+mod urgent;
 
 pub use assembler::{Absence, Assembler, Bytes, NoBytes, Policy};
 pub use connection::{Connection, Ports};
 pub use segment::{Counters, Direction, Event, Flags, Scale, Segment, Settings, State, Verdict};
 pub(crate) use stream::after;
+pub use urgent::Urgent;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::assembler::{Limits, Policy};
 use super::seq::Sequence;
+use super::urgent::Urgent;
 use crate::extent::Extent;
 use crate::time::Timestamp;
 
@@ -78,6 +79,8 @@ pub struct Segment<'a> {
     pub wire_len: u32,
     /// An acknowledgment with nothing but a few zeros, which may be the padding of its frame.
     pub is_padded: bool,
+    /// The urgent pointer, if the URG flag is set.
+    pub urgent: Option<u16>,
 }
 
 impl Segment<'_> {
@@ -178,7 +181,7 @@ pub struct Counters {
     pub packets: u64,
     /// Bytes of payload that were captured, repetitions included. Each of them is in the stream,
     /// waits for its place there, or counts as one of `repeated_bytes`, `late_bytes` and
-    /// `rejected_bytes`.
+    /// `rejected_bytes`, or as urgent.
     pub captured_bytes: u64,
     /// Captured bytes whose place in the stream has another copy, equal or not; and keep-alives.
     pub repeated_bytes: u64,
@@ -216,6 +219,8 @@ pub struct Counters {
 pub struct Settings {
     /// Which copy of a byte counts.
     pub policy: Policy,
+    /// Whether urgent data is in the stream.
+    pub urgent: Urgent,
     /// How much one direction may hold.
     pub limits: Limits,
     /// How far from what is expected a sequence number may lie, in bytes. The wire allows 1 GiB
@@ -252,6 +257,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             policy: Policy::First,
+            urgent: Urgent::OutOfBand,
             limits: Limits::default(),
             reach: 64 << 20,
             gap_segments: 32,

@@ -12,3 +12,4 @@ mod restarts;
 mod scene;
 mod time;
 mod tunnels;
+mod urgent;

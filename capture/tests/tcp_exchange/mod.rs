@@ -104,6 +104,7 @@ impl World {
             payload: if len == 0 { &[] } else { &extents },
             wire_len: sent.wire_len.unwrap_or(len),
             is_padded: false,
+            urgent: None,
         };
         self.connection.process(&segment, &self.settings, &self.packets, &mut self.events)
     }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use capture::tcp::Policy;
+use capture::tcp::{Policy, Urgent};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -327,6 +327,10 @@ pub(crate) struct Mount {
     #[arg(long, value_name = "WHICH", default_value = "first", value_parser = overlap())]
     pub(crate) overlap: Policy,
 
+    /// Whether urgent data of TCP is in the streams: few programs read it there
+    #[arg(long, value_name = "WHERE", default_value = "out-of-band", value_parser = urgent())]
+    pub(crate) urgent: Urgent,
+
     /// Group that may read the captures, unless chgrp gave them another [default: pcapfs as root,
     /// otherwise the user's own]
     #[arg(long, value_name = "GROUP")]
@@ -362,6 +366,12 @@ pub(crate) struct Mount {
 
 /// Says where the socket of the control service is.
 pub(super) const SOCKET_VARIABLE: &str = "PCAPFS_SOCKET";
+
+/// Reads the words of `--urgent`.
+fn urgent() -> impl TypedValueParser<Value = Urgent> {
+    PossibleValuesParser::new(["out-of-band", "inline"])
+        .map(|word| if word == "inline" { Urgent::Inline } else { Urgent::OutOfBand })
+}
 
 /// Reads the words of `--overlap`.
 fn overlap() -> impl TypedValueParser<Value = Policy> {
@@ -423,11 +433,13 @@ mod tests {
             "--overlap",
             "last",
             "--no-vlan-flows",
+            "--urgent=inline",
         ];
         let given = mount(&words).unwrap();
         assert_eq!((given.flow_memory, given.max_flows), (Some(64 << 20), 5));
         assert_eq!((given.no_tunnels, given.overlap), (true, Policy::Last));
         assert!(given.no_vlan_flows && !plain.no_vlan_flows);
+        assert_eq!((plain.urgent, given.urgent), (Urgent::OutOfBand, Urgent::Inline));
         for (word, part) in [
             ("--flow-memory=lots", "is no size"),
             ("--flow-memory=-1", "is no size"),
@@ -436,6 +448,7 @@ mod tests {
             ("--mode=0888", "no permission bits"),
             ("--mode=1777", "no permission bits"),
             ("--overlap=none", "possible values: first, last"),
+            ("--urgent=no", "possible values: out-of-band, inline"),
         ] {
             let error = mount(&[word]).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -281,6 +281,9 @@ impl Reader<'_> {
         if let Some(overlap) = &raw.overlap {
             flows.policy = overlap.get_ref().0;
         }
+        if let Some(urgent) = &raw.urgent {
+            flows.urgent = urgent.get_ref().0;
+        }
         Ok(())
     }
 

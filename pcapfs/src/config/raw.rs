@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::values::{Id, Mode, OverlapWord, PrecisionWord, Size};
+use super::values::{Id, Mode, OverlapWord, PrecisionWord, Size, UrgentWord};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +42,7 @@ pub(super) struct Settings {
     pub(super) tunnels: Option<Spanned<bool>>,
     pub(super) vlan_flows: Option<Spanned<bool>>,
     pub(super) overlap: Option<Spanned<OverlapWord>>,
+    pub(super) urgent: Option<Spanned<UrgentWord>>,
 }
 
 /// One `[[capture]]`.
@@ -65,6 +66,7 @@ pub(super) struct Capture {
     tunnels: Option<Spanned<bool>>,
     vlan_flows: Option<Spanned<bool>>,
     overlap: Option<Spanned<OverlapWord>>,
+    urgent: Option<Spanned<UrgentWord>>,
 }
 
 impl Capture {
@@ -85,6 +87,7 @@ impl Capture {
             tunnels: one.tunnels,
             vlan_flows: one.vlan_flows,
             overlap: one.overlap,
+            urgent: one.urgent,
         }
     }
 }
@@ -97,7 +100,7 @@ mod tests {
     fn a_capture_can_say_all_there_are_defaults_for() {
         // One key of `Settings` that `Capture` does not know would be an unknown one there.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
-                    promiscuous = false\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\n";
+                    promiscuous = false\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
         let plain: Settings = toml::from_str(text).unwrap();
         let capture: Capture = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());

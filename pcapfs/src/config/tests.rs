@@ -1,6 +1,6 @@
 //! Configurations, and what is said of wrong ones.
 
-use capture::tcp::Policy;
+use capture::tcp::{Policy, Urgent};
 use capture::time::Precision;
 
 use super::*;
@@ -30,7 +30,7 @@ fn everything_can_be_said() {
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
          snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\n\
          precision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
-         mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\nvlan_flows = false\noverlap = \"last\"\n\
+         mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\nvlan_flows = false\noverlap = \"last\"\nurgent = \"inline\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
     )
     .unwrap();
@@ -48,7 +48,9 @@ fn everything_can_be_said() {
     assert_eq!((limits.flows, limits.open, limits.memory), (100, 100, 8 << 20));
     assert_eq!((spec.flows.outer, spec.flows.policy), (true, Policy::Last));
     assert!(spec.flows.any_vlan && !any.spec.flows.any_vlan);
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 24));
+    let urgent = [spec.flows.urgent, any.spec.flows.urgent];
+    assert_eq!(urgent, [Urgent::Inline, Urgent::OutOfBand]);
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 25));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);

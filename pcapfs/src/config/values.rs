@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use capture::tcp::Policy;
+use capture::tcp::{Policy, Urgent};
 use capture::time::Precision;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
@@ -30,6 +30,10 @@ pub(super) struct PrecisionWord(pub(super) Precision);
 /// [`Policy`], as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OverlapWord(pub(super) Policy);
+
+/// [`Urgent`], as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UrgentWord(pub(super) Urgent);
 
 /// A value that is written as a word or as a number.
 trait Written: Sized {
@@ -73,7 +77,7 @@ macro_rules! written {
     )*};
 }
 
-written!(Size, Mode, Id, PrecisionWord, OverlapWord);
+written!(Size, Mode, Id, PrecisionWord, OverlapWord, UrgentWord);
 
 impl Written for Size {
     const EXPECTED: &str = "a size, such as \"64M\"";
@@ -146,6 +150,24 @@ impl Written for OverlapWord {
             "first" => Ok(Self(Policy::First)),
             "last" => Ok(Self(Policy::Last)),
             _ => Err(format!("'{word}' is no copy (write \"first\" or \"last\")")),
+        }
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
+    }
+}
+
+impl Written for UrgentWord {
+    const EXPECTED: &str = "\"out-of-band\" or \"inline\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "out-of-band" => Ok(Self(Urgent::OutOfBand)),
+            "inline" => Ok(Self(Urgent::Inline)),
+            _ => Err(format!(
+                "'{word}' is no place for urgent data (write \"out-of-band\" or \"inline\")"
+            )),
         }
     }
 

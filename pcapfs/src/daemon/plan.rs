@@ -126,6 +126,7 @@ fn flow_options(options: &Mount) -> Result<flow::Options, String> {
         outer: options.no_tunnels,
         any_vlan: options.no_vlan_flows,
         policy: options.overlap,
+        urgent: options.urgent,
     })
 }
 
@@ -180,7 +181,7 @@ fn absolute(source: SourceName) -> SourceName {
 
 #[cfg(test)]
 mod tests {
-    use capture::tcp::Policy;
+    use capture::tcp::{Policy, Urgent};
 
     use super::*;
 
@@ -206,6 +207,7 @@ mod tests {
             no_tunnels: false,
             no_vlan_flows: false,
             overlap: Policy::First,
+            urgent: Urgent::OutOfBand,
             group: None,
             mode: 0o750,
             options: Vec::new(),
@@ -255,10 +257,17 @@ mod tests {
             no_tunnels: true,
             no_vlan_flows: true,
             overlap: Policy::Last,
+            urgent: Urgent::Inline,
             ..lo()
         });
         let limits = flow::Limits { flows: 5, open: 5, memory: 64 << 20, log: 16 << 20 };
-        let wanted = flow::Options { limits, outer: true, any_vlan: true, policy: Policy::Last };
+        let wanted = flow::Options {
+            limits,
+            outer: true,
+            any_vlan: true,
+            policy: Policy::Last,
+            urgent: Urgent::Inline,
+        };
         assert_eq!(flows, wanted);
     }
 

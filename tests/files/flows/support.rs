@@ -176,6 +176,7 @@ pub(crate) fn is_meta(meta: &Value) {
                 ("repeated_bytes", "int"),
                 ("late_bytes", "int"),
                 ("rejected_bytes", "int"),
+                ("urgent_bytes", "int"),
                 ("retransmitted", "int"),
                 ("out_of_order", "int"),
                 ("overlapping", "int"),

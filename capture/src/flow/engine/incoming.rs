@@ -111,6 +111,8 @@ impl Engine {
                     rst: whole.flags.rst && is_first,
                 },
                 payload: run,
+                // It counts from the first byte of all of them.
+                urgent: whole.urgent.filter(|_| is_first),
                 wire_len: if is_last { whole.wire_len.saturating_sub(at) } else { len },
                 ..*whole
             };
@@ -300,5 +302,6 @@ fn segment<'a>(tcp: &Tcp, arrival: &Arrival, payload: &'a [Extent], wire_len: u3
         payload,
         wire_len,
         is_padded: tcp.is_padded,
+        urgent: tcp.flags.contains(TcpFlags::URG).then_some(tcp.urgent),
     }
 }

@@ -114,7 +114,11 @@ impl Engine {
             spent,
             bell,
             options,
-            settings: Settings { policy: options.policy, ..Settings::default() },
+            settings: Settings {
+                policy: options.policy,
+                urgent: options.urgent,
+                ..Settings::default()
+            },
             decoder: Some(Decoder::new(decoding)),
             timers: Timers::new(),
             due: VecDeque::new(),

@@ -30,6 +30,7 @@
 mod ending;
 mod opening;
 mod reset;
+mod urgent;
 
 pub use opening::Ports;
 use opening::{Challenger, Syn, client_by_port};
@@ -38,6 +39,7 @@ use reset::Reset;
 use super::assembler::{Assembler, Bytes};
 use super::segment::{Counters, Direction, Event, Segment, Settings, State, Verdict};
 use super::stream::{Announce, Place, Receiver, Stream, after, passed};
+use super::urgent::Taken;
 use crate::time::Timestamp;
 
 /// One TCP connection. See the module's text for its rules.
@@ -59,6 +61,8 @@ pub struct Connection {
     syn_time: Option<Timestamp>,
     handshake: Option<u32>,
     last: Timestamp,
+    /// Urgent bytes that are not in the streams, forward and backward.
+    urgent: Option<Box<[Taken; 2]>>,
 }
 
 impl Connection {
@@ -82,6 +86,7 @@ impl Connection {
             syn_time: None,
             handshake: None,
             last: Timestamp::default(),
+            urgent: None,
         }
     }
 
@@ -89,6 +94,29 @@ impl Connection {
     ///
     /// `bytes` is asked for payload only where copies of it overlap.
     pub fn process(
+        &mut self,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<Event>,
+    ) -> Verdict {
+        if self.urgent.is_none() && segment.urgent.is_none() {
+            return self.segment(segment, settings, bytes, events);
+        }
+        self.note_urgent(segment, settings);
+        let (payload, removed, captured) = self.taken(segment.direction).strip(segment);
+        let wire_len = segment.wire_len.saturating_sub(removed);
+        let rest = Segment { payload: &payload, wire_len, ..self.renumbered(segment) };
+        let verdict = self.segment(&rest, settings, bytes, events);
+        if verdict == Verdict::Taken && captured > 0 {
+            let counters = &mut self.stream(segment.direction).counters;
+            counters.captured_bytes = counters.captured_bytes.saturating_add(captured);
+            self.taken_mut(segment.direction).count(captured);
+        }
+        verdict
+    }
+
+    fn segment(
         &mut self,
         segment: &Segment<'_>,
         settings: &Settings,
@@ -259,11 +287,12 @@ impl Connection {
     /// anything expected.
     #[must_use]
     pub fn offset_behind(&self, segment: &Segment<'_>, settings: &Settings) -> Option<u64> {
+        let (taken, len) = (self.taken(segment.direction), segment.wire_len);
         let sequence = segment.sequence.plus(segment.flags.syn.into());
-        match self.half(segment.direction).place(sequence, segment.wire_len, settings) {
-            Place::Near(offset) => {
-                u64::try_from(offset.saturating_add(segment.wire_len.into())).ok()
-            }
+        let end = taken.renumber(sequence.plus(len));
+        let sequence = taken.renumber(sequence);
+        match self.half(segment.direction).place(sequence, len, settings) {
+            Place::Near(offset) => u64::try_from(offset.saturating_add(end.since(sequence))).ok(),
             Place::Far => None,
         }
     }
@@ -272,8 +301,10 @@ impl Connection {
     /// is known if it does not, or says something far from that.
     #[must_use]
     pub fn acknowledged_by(&self, segment: &Segment<'_>, settings: &Settings) -> u64 {
-        let other = self.half(segment.direction.other());
-        match segment.acknowledgment.map(|number| other.place(number, 0, settings)) {
+        let (other, taken) =
+            (self.half(segment.direction.other()), self.taken(segment.direction.other()));
+        let number = segment.acknowledgment.map(|number| taken.renumber(number));
+        match number.map(|number| other.place(number, 0, settings)) {
             Some(Place::Near(offset)) => u64::try_from(offset).unwrap_or(0),
             Some(Place::Far) | None => other.acknowledged(),
         }
@@ -288,7 +319,9 @@ impl Connection {
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.forward.assembler.memory().saturating_add(self.backward.assembler.memory())
+        let streams =
+            self.forward.assembler.memory().saturating_add(self.backward.assembler.memory());
+        streams.saturating_add(self.urgent_memory())
     }
 
     /// The two streams alone, forward and backward: all that is needed to read a closed connection,

@@ -43,12 +43,12 @@ pub(super) struct Stray {
 impl Stray {
     pub(super) fn new(offset: Option<i64>, segment: &Segment<'_>) -> Self {
         let Segment { time, packet, direction, sequence, acknowledgment, flags, .. } = *segment;
-        let Segment { window, scale, wire_len, is_padded, .. } = *segment;
+        let Segment { window, scale, wire_len, is_padded, urgent, .. } = *segment;
         let payload = &[];
         #[rustfmt::skip]
         let alone = Segment {
             time, packet, direction, sequence, acknowledgment, flags, window, scale, payload,
-            wire_len, is_padded,
+            wire_len, is_padded, urgent,
         };
         Self { offset, segment: alone, payload: segment.payload.to_vec() }
     }

@@ -1,0 +1,89 @@
+//! Urgent data is taken out of segments before anything else looks at them.
+
+use super::Connection;
+use crate::tcp::segment::{Direction, Segment, Settings};
+use crate::tcp::stream::Place;
+use crate::tcp::urgent::{Taken, Urgent};
+
+/// How far before what was seen last an urgent byte may be announced: as far as its pointer reaches.
+const AHEAD: i64 = 65_536;
+
+static NOTHING: Taken = Taken::new();
+
+impl Connection {
+    /// Takes over what the segment says of urgent data. A byte stays in the stream if bytes after it
+    /// were seen before it was known to be urgent.
+    pub(super) fn note_urgent(&mut self, segment: &Segment<'_>, settings: &Settings) {
+        let direction = segment.direction;
+        if settings.urgent == Urgent::OutOfBand
+            && let Some(pointer) = segment.urgent
+            && !segment.flags.syn
+            && !segment.flags.rst
+        {
+            let index = u32::from(pointer).saturating_sub(1);
+            let number = segment.sequence.plus(index);
+            let taken = self.taken(direction);
+            let stream = self.half(direction);
+            let offset = if !stream.is_known() {
+                (index < segment.wire_len).then_some(0)
+            } else if taken.has(number) || !taken.is_after(number) {
+                None
+            } else {
+                match stream.place(taken.renumber(number), 1, settings) {
+                    Place::Near(offset) => {
+                        let seen = i64::try_from(stream.seen_end()).unwrap_or(i64::MAX);
+                        let ahead = offset.saturating_sub(seen);
+                        u64::try_from(offset).ok().filter(|_| (0..=AHEAD).contains(&ahead))
+                    }
+                    Place::Far => None,
+                }
+            };
+            if let Some(offset) = offset {
+                self.taken_mut(direction).add(number, offset);
+            }
+        }
+        if self.urgent.is_some() {
+            let seen = self.half(direction).seen_end();
+            self.taken_mut(direction).come_to(seen);
+        }
+    }
+
+    /// What was taken out of a stream.
+    pub(super) fn taken(&self, direction: Direction) -> &Taken {
+        let Some([forward, backward]) = self.urgent.as_deref() else { return &NOTHING };
+        match direction {
+            Direction::Forward => forward,
+            Direction::Backward => backward,
+        }
+    }
+
+    /// Captured bytes of urgent data that were taken out of the stream sent in `direction`. They are
+    /// among [`Counters::captured_bytes`](crate::tcp::Counters::captured_bytes).
+    #[must_use]
+    pub fn urgent_bytes(&self, direction: Direction) -> u64 {
+        self.taken(direction).bytes()
+    }
+
+    pub(super) fn urgent_memory(&self) -> usize {
+        let urgent = self.urgent.as_deref();
+        urgent.map_or(0, |urgent| urgent.iter().map(Taken::memory).sum())
+    }
+
+    pub(super) fn taken_mut(&mut self, direction: Direction) -> &mut Taken {
+        let [forward, backward] = &mut **self.urgent.get_or_insert_default();
+        match direction {
+            Direction::Forward => forward,
+            Direction::Backward => backward,
+        }
+    }
+
+    /// The segment with numbers as if nothing of what was taken out had been sent.
+    pub(super) fn renumbered<'a>(&self, segment: &Segment<'a>) -> Segment<'a> {
+        let (own, other) = (self.taken(segment.direction), self.taken(segment.direction.other()));
+        Segment {
+            sequence: own.renumber(segment.sequence),
+            acknowledgment: segment.acknowledgment.map(|number| other.renumber(number)),
+            ..*segment
+        }
+    }
+}
