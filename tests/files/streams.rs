@@ -402,3 +402,36 @@ fn every_cursor_accounts_for_every_packet_at_any_moment() {
         feed = traffic.finish();
     }
 }
+
+/// Its `cat` and `cp` copy with sendfile(2), which goes by the size, and read only if that fails. It
+/// does into a file, not into a pipe.
+#[test]
+fn busybox_copies_streams_into_files_and_reads_them_into_pipes() {
+    skip_unless!(mount, "busybox", "bash");
+    let fed = Fed::holding(100);
+    let whole = fs::read(fed.daemon.path("web/replay.pcap")).unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    // By its name, and by another, as where it is installed for all.
+    std::os::unix::fs::symlink("/bin/busybox", folder.path().join("cat")).unwrap();
+    let file = fed.daemon.path("web/follow.pcap");
+    let spawn = |line: &str| {
+        let mut bash = tool("bash");
+        bash.args(["-c", line]).current_dir(&folder).env("FILE", &file);
+        Running::spawn(&mut bash)
+    };
+    let copies = [
+        ("one", spawn("busybox cat $FILE > one")),
+        ("two", spawn("./cat $FILE > two")),
+        ("three", spawn("busybox cp $FILE three")),
+    ];
+    let pipe = spawn("busybox dd bs=64k if=$FILE | busybox cat");
+    for (name, _) in &copies {
+        let copy = folder.path().join(name);
+        wait_until("all is copied", 10, || fs::read(&copy).is_ok_and(|bytes| bytes == whole));
+    }
+    pipe.wait_stdout("all that is stored", 10, |bytes| bytes == whole);
+    fed.daemon.verb(["stop", ALIAS]);
+    for (name, mut running) in copies {
+        assert!(running.wait(10).success(), "{name}: {}", running.stderr());
+    }
+}

@@ -114,3 +114,35 @@ print(child.stderr.read().decode(), child.wait())
         assert!(shown.text().contains("-w FILE") && shown.text().trim_end().ends_with('2'));
     }
 }
+
+/// As bash does it, with the script that is installed.
+#[test]
+fn shells_complete_captures_interfaces_and_groups() {
+    skip_unless!(mount, "bash");
+    let fed = Fed::start();
+    let complete = |words: &str| {
+        let script = format!(
+            "compopt() {{ :; }}; source <(pcapfs completions bash); COMP_WORDS=({words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; \
+             _clap_complete_pcapfs pcapfs \"${{COMP_WORDS[COMP_CWORD]}}\"; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let folder = binary("pcapfs").parent().unwrap().to_owned();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let mut bash = pcapfs_tests::tool("bash");
+        bash.args(["-c", &script]).env("PATH", path).env("PCAPFS_SOCKET", fed.daemon.socket());
+        let shown = run(&mut bash, 20).success();
+        shown.text().lines().map(|word| word.trim_end().to_owned()).collect::<Vec<_>>()
+    };
+    for (words, wanted) in [
+        ("pcapfs sta", "status"),
+        ("pcapfs status ''", ALIAS),
+        ("pcapfs stop w", ALIAS),
+        ("pcapfs mount /m -i ''", "lo"),
+        ("pcapfs mount /m --group ''", "root"),
+        ("pcapfs replay web --format ''", "pcapng"),
+    ] {
+        let found = complete(words);
+        assert!(found.iter().any(|word| word == wanted), "{words}: {found:?}");
+    }
+}

@@ -7,6 +7,9 @@ use capture::tcp::{Policy, Urgent};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use clap_complete::engine::ArgValueCandidates;
+
+use super::complete;
 
 use crate::daemon::settings::KERNEL_BUFFERS;
 
@@ -90,6 +93,7 @@ Examples:
   pcapfs init any 'udp port 53' --alias dns")]
 pub(crate) struct Init {
     /// The interface; "any" or "" for all of them
+    #[arg(add = ArgValueCandidates::new(complete::interfaces))]
     pub(crate) interface: String,
 
     /// Which packets: see pcap-filter(7)
@@ -110,7 +114,7 @@ pub(crate) struct Init {
     pub(crate) snaplen: Option<u32>,
 
     /// Group that may read the capture; you must be in it [default: as the daemon's --group]
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", add = ArgValueCandidates::new(complete::groups))]
     pub(crate) group: Option<String>,
 
     /// Permission bits of the capture, such as 0750 [default: as the daemon's --mode]
@@ -126,7 +130,8 @@ pub(crate) struct Init {
 #[derive(Debug, Args)]
 pub(crate) struct Chosen {
     /// Names or numbers of captures
-    #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all",
+          add = ArgValueCandidates::new(complete::captures))]
     pub(crate) captures: Vec<String>,
 
     /// All captures that you may read
@@ -138,7 +143,7 @@ pub(crate) struct Chosen {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Names or numbers of captures [default: all that you may read]
-    #[arg(value_name = "ALIAS")]
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     pub(crate) captures: Vec<String>,
 
     #[command(flatten)]
@@ -149,7 +154,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Name or number of a capture [default: the daemon]
-    #[arg(value_name = "ALIAS")]
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     pub(crate) capture: Option<String>,
 
     #[command(flatten)]
@@ -172,7 +177,7 @@ pub(crate) struct Shown {
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     /// Name or number of the capture
-    #[arg(value_name = "ALIAS")]
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     pub(crate) capture: String,
 
     /// Go on with new packets after those that are retained
@@ -203,7 +208,7 @@ pub(crate) struct Output {
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
     /// Name or number of the capture
-    #[arg(value_name = "ALIAS")]
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     pub(crate) capture: String,
 
     #[command(flatten)]
@@ -246,7 +251,8 @@ pub(crate) struct Mount {
     pub(crate) captures: Vec<String>,
 
     /// An interface to capture from
-    #[arg(short, long, value_name = "IFACE")]
+    #[arg(short, long, value_name = "IFACE",
+          add = ArgValueCandidates::new(complete::interfaces))]
     pub(crate) interface: Option<String>,
 
     /// Which packets of -i, or of -r if there is no -i: see pcap-filter(7)
@@ -333,7 +339,7 @@ pub(crate) struct Mount {
 
     /// Group that may read the captures, unless chgrp gave them another [default: pcapfs as root,
     /// otherwise the user's own]
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", add = ArgValueCandidates::new(complete::groups))]
     pub(crate) group: Option<String>,
 
     /// Permission bits of the captures, unless chmod gave them others

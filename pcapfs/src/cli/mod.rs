@@ -4,6 +4,7 @@
 
 mod args;
 mod client;
+mod complete;
 mod descriptors;
 mod listing;
 mod memory;
@@ -21,7 +22,7 @@ use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use nix::unistd::geteuid;
 
 use crate::daemon::{self, Failure};
@@ -34,6 +35,9 @@ pub(crate) use args::Mount;
 /// Runs the command that was typed.
 #[must_use]
 pub fn run() -> ExitCode {
+    if complete::is_asked() {
+        return complete::answer();
+    }
     let Arguments { daemon, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
@@ -62,7 +66,7 @@ pub fn run() -> ExitCode {
         Command::Replay(replay) => savefile::replay(&replay, &daemon),
         Command::Listen(listen) => savefile::listen(&listen, &daemon),
         Command::CheckConfig { file, config } => daemon::check_config(file.or(config)),
-        Command::Completions { shell } => completions(shell),
+        Command::Completions { shell } => complete::script(shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,13 +96,6 @@ fn advised(text: String) -> String {
     } else {
         text
     }
-}
-
-/// Prints what a shell needs to complete the command line.
-fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "pcapfs", &mut script);
-    output::write(&script).map_err(Failure::Output)
 }
 
 /// How long `umount` waits for the daemon to end, which by then has nothing left to do but that.

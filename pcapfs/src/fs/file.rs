@@ -54,6 +54,17 @@ impl Opener {
     }
 }
 
+impl Opener {
+    /// Whether its program is BusyBox, whose `cat` and `cp` copy with sendfile(2), and read only if
+    /// that fails. Its file may be out of sight for a daemon that is not root; then its name counts.
+    pub(crate) fn sends_files(&self) -> bool {
+        const NAME: &str = "busybox";
+        let program = std::fs::read_link(format!("/proc/{}/exe", self.asker.thread));
+        let name = program.as_ref().ok().and_then(|path| path.file_name()?.to_str());
+        name.is_some_and(|name| name.starts_with(NAME)) || self.process().comm == NAME
+    }
+}
+
 /// The process that a thread belongs to; the thread's own number if it is gone or out of sight.
 pub(super) fn process_of(thread: u32) -> u32 {
     let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
@@ -192,6 +203,11 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
+    /// Whether it is one without a size.
+    pub(crate) const fn is_stream(&self) -> bool {
+        matches!(self.content, Content::Stream(_))
+    }
+
     /// Whether the kernel may keep its content while it is open.
     pub(crate) const fn is_small_and_final(&self) -> bool {
         self.is_small_and_final

@@ -39,8 +39,12 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
         Request::Open { flags } => {
             let opener = Opener::new(asker);
             let handle = tree.open(inode, access(flags), opener)?;
-            let is_cached = tree.file(handle).is_some_and(|file| file.is_small_and_final());
-            let opening = if is_cached { Opening::Cached } else { Opening::Direct };
+            let file = tree.file(handle);
+            let opening = match &file {
+                Some(file) if file.is_small_and_final() => Opening::Cached,
+                Some(file) if file.is_stream() && file.opener.sends_files() => Opening::Unseekable,
+                _ => Opening::Direct,
+            };
             wire::open_reply(handle, opening).to_vec()
         }
         Request::Release { handle } => {

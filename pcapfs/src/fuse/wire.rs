@@ -49,6 +49,9 @@ const POLL_SCHEDULE_NOTIFY: u32 = 1;
 /// `FUSE_GETATTR_FH`: there is a handle in the request.
 const GETATTR_FH: u32 = 1;
 
+/// `FOPEN_NONSEEKABLE`
+const FOPEN_NONSEEKABLE: u32 = 1 << 2;
+
 /// `FOPEN_DIRECT_IO`
 const FOPEN_DIRECT_IO: u32 = 1;
 
@@ -282,15 +285,22 @@ pub(super) enum Opening {
     Directory,
     /// A file that is read past the page cache.
     Direct,
+    /// The same, for a program that copies with sendfile(2) first: that fails then, and it reads.
+    Unseekable,
     /// A file that stays what it is, through the page cache: the kernel knows its end.
     Cached,
 }
 
 /// A reply to `FUSE_OPEN` or `FUSE_OPENDIR`: `struct fuse_open_out`.
 ///
-/// Files are not marked as non-seekable or streams: `tail -f -c +1` seeks before it reads.
+/// Files are not marked as non-seekable or streams as a rule: `tail -f -c +1` seeks before it reads.
+/// But sendfile(2) goes by the size and gives nothing of a seekable file without one.
 pub(super) fn open_reply(handle: u64, opening: Opening) -> [u8; 16] {
-    let flags = if opening == Opening::Direct { FOPEN_DIRECT_IO } else { 0 };
+    let flags = match opening {
+        Opening::Directory | Opening::Cached => 0,
+        Opening::Direct => FOPEN_DIRECT_IO,
+        Opening::Unseekable => FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE,
+    };
     let mut out = [0; 16];
     let (words, _) = out.as_chunks_mut::<8>();
     if let [first, second] = words {
@@ -512,6 +522,7 @@ mod tests {
         assert_eq!((u32_at(attr, 68), u32_at(attr, 72)), (Some(3), Some(4)));
         assert_eq!(u64_at(&open_reply(8, Opening::Direct), 0), Some(8));
         assert_eq!(open_reply(8, Opening::Direct)[8], 1);
+        assert_eq!(open_reply(8, Opening::Unseekable)[8], 5);
         assert_eq!(open_reply(8, Opening::Cached)[8], 0);
         assert_eq!(file_system_reply().len(), 80);
         let listed = Listed { inode: 11, kind: Kind::Directory, name: "bodies", cookie: 7 };

@@ -1,0 +1,93 @@
+//! Completion of the command line: a script for the shell, which asks this program for each word.
+//!
+//! What there is to choose from is looked for when it is asked for: captures by the daemon,
+//! interfaces and groups by the system.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::engine::CompletionCandidate;
+use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
+use clap_complete::{CompleteEnv, Shell};
+
+use super::args::{Arguments, Daemon};
+use super::{client, output};
+use crate::control::messages::ListRequest;
+use crate::daemon::Failure;
+
+/// Set by the shell's script: which shell asks.
+const VARIABLE: &str = "PCAPFS_COMPLETE";
+
+/// Whether this process was started to complete a word.
+pub(super) fn is_asked() -> bool {
+    env::var_os(VARIABLE).is_some_and(|shell| !shell.is_empty())
+}
+
+/// Prints the words there are to choose from.
+pub(super) fn answer() -> ExitCode {
+    let words: Vec<OsString> = env::args_os().collect();
+    let completed = CompleteEnv::with_factory(Arguments::command)
+        .var(VARIABLE)
+        .bin("pcapfs")
+        .try_complete(words, env::current_dir().ok().as_deref());
+    // There is nobody to read why not.
+    if completed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `pcapfs completions`: prints what a shell needs to complete the command line.
+pub(super) fn script(shell: Shell) -> Result<(), Failure> {
+    let completer: &dyn EnvCompleter = match shell {
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+        Shell::Elvish => &Elvish,
+        Shell::PowerShell => &Powershell,
+        // The rest there are.
+        _ => &Bash,
+    };
+    let mut script = Vec::new();
+    completer
+        .write_registration(VARIABLE, "pcapfs", "pcapfs", "pcapfs", &mut script)
+        .map_err(Failure::System)?;
+    output::write(&script).map_err(Failure::Output)
+}
+
+/// Names of the captures that the daemon shows the user.
+pub(super) fn captures() -> Vec<CompletionCandidate> {
+    let daemon = Daemon { socket: None }.or_environment();
+    let listed = client::with(&daemon, |mut client| async move {
+        let request = ListRequest { capture: String::new() };
+        client.list(request).await.map_err(client::failure)
+    });
+    let captures = listed.map(|answer| answer.into_inner().captures).unwrap_or_default();
+    captures
+        .into_iter()
+        .flat_map(|capture| {
+            let source = match capture.filter.as_str() {
+                "" => capture.source,
+                filter => format!("{} {filter}", capture.source),
+            };
+            let names = std::iter::once(capture.alias).chain(capture.aliases);
+            names.map(move |name| CompletionCandidate::new(name).help(Some(source.clone().into())))
+        })
+        .collect()
+}
+
+/// Names of network interfaces, and the one for all of them.
+pub(super) fn interfaces() -> Vec<CompletionCandidate> {
+    let found = capture::source::interfaces().unwrap_or_default();
+    let names = found.into_iter().map(|interface| interface.name);
+    names.chain([capture::source::ANY.to_owned()]).map(CompletionCandidate::new).collect()
+}
+
+/// Names of groups in `/etc/group`.
+pub(super) fn groups() -> Vec<CompletionCandidate> {
+    let table = fs::read_to_string("/etc/group").unwrap_or_default();
+    let names = table.lines().filter_map(|line| line.split(':').next());
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| CompletionCandidate::new(OsStr::new(name)))
+        .collect()
+}
