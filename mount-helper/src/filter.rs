@@ -29,6 +29,15 @@ const ARCHITECTURE: u32 = 0xC000_00B7;
 const FAMILIES: [i32; 5] =
     [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
 
+/// Types of requests of ioctl(2), the second byte of their numbers, that are allowed: those of
+/// sockets and interfaces, and of wireless interfaces, with which libpcap finds out what it opens.
+/// Whatever changes an interface takes another capability.
+const REQUEST_TYPES: [u32; 2] = [0x89, 0x8b];
+
+/// Single requests of ioctl(2): whether a descriptor is a terminal, how much can be read, not to
+/// block, to be closed on exec; and another queue of a FUSE device, `FUSE_DEV_IOC_CLONE`.
+const REQUESTS: [u32; 6] = [0x5401, 0x541b, 0x5421, 0x5450, 0x5451, 0x8004_e500];
+
 /// Calls that are allowed whatever their arguments are.
 const ALLOWED: &[libc::c_long] = &[
     // Reading and writing.
@@ -64,7 +73,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_pipe2,
     libc::SYS_fcntl,
     libc::SYS_flock,
-    libc::SYS_ioctl,
     libc::SYS_memfd_create,
     libc::SYS_eventfd2,
     libc::SYS_timerfd_create,
@@ -255,6 +263,18 @@ pub(crate) fn program() -> Vec<sock_filter> {
         verdict(SECCOMP_RET_ALLOW),
         refusal(libc::EPERM),
     ]);
+    // The request is the second argument.
+    let len = 2 * (REQUESTS.len() + REQUEST_TYPES.len()) + 3;
+    let past = u8::try_from(len).unwrap_or(u8::MAX);
+    program.extend([unless_equal(call(libc::SYS_ioctl), 0, past), load(argument(1))]);
+    for request in REQUESTS {
+        program.extend([unless_equal(request, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+    }
+    program.push(instruction(BPF_ALU | BPF_AND | BPF_K, 0xffff_ff00, 0, 0));
+    for kind in REQUEST_TYPES {
+        program.extend([unless_equal(kind << 8, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+    }
+    program.push(refusal(libc::EPERM));
     let families = FAMILIES.map(i32::unsigned_abs);
     let behind = u8::try_from(families.len() * 2 + 2).unwrap_or(u8::MAX);
     program.extend([unless_equal(call(libc::SYS_socket), 0, behind), load(argument(0))]);
@@ -313,11 +333,13 @@ mod tests {
     const ENOSYS: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
     /// What the program says of a call: an interpreter of the few instructions that it has.
-    fn judge(architecture: u32, number: u32, first_argument: u64) -> u32 {
+    fn judge(architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+        let [first, second] = arguments;
         let word = |offset: u32| match offset {
             0 => number,
             4 => architecture,
-            16 => u32::try_from(first_argument & 0xffff_ffff).unwrap(),
+            16 => first,
+            24 => second,
             other => panic!("loads {other}"),
         };
         let program = program();
@@ -338,7 +360,7 @@ mod tests {
     }
 
     fn of(number: libc::c_long, first_argument: i32) -> u32 {
-        judge(ARCHITECTURE, call(number), u64::from(first_argument.unsigned_abs()))
+        judge(ARCHITECTURE, call(number), [first_argument.unsigned_abs(), 0])
     }
 
     #[test]
@@ -350,6 +372,19 @@ mod tests {
             assert_eq!(of(libc::SYS_socket, family), SECCOMP_RET_ALLOW, "{family}");
         }
         assert_eq!(of(libc::SYS_clone, libc::CLONE_THREAD | libc::CLONE_VM), SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn requests_of_ioctl_are_those_of_interfaces() {
+        let of = |request| judge(ARCHITECTURE, call(libc::SYS_ioctl), [3, request]);
+        // SIOCGIFINDEX, SIOCETHTOOL, SIOCGIWNAME.
+        for request in REQUESTS.into_iter().chain([0x8933, 0x8946, 0x8b01]) {
+            assert_eq!(of(request), SECCOMP_RET_ALLOW, "{request:#x}");
+        }
+        // TIOCSTI, TIOCLINUX, FIFREEZE, KVM_CREATE_VM, TUNSETIFF, a type in the wrong byte.
+        for request in [0x5412, 0x541c, 0xc004_5877, 0xae01, 0x4004_54ca, 0x0001_8933, 0] {
+            assert_eq!(of(request), EPERM, "{request:#x}");
+        }
     }
 
     #[test]
@@ -381,8 +416,8 @@ mod tests {
             assert_eq!(of(libc::SYS_socket, family), EPERM, "{family}");
         }
         assert_eq!(of(libc::SYS_clone, libc::SIGCHLD), EPERM, "a process");
-        assert_eq!(judge(0x4000_0003, 0, 0), SECCOMP_RET_KILL_PROCESS, "calls of 32 bits");
-        assert_eq!(judge(ARCHITECTURE, 0x4000_0000, 0), ENOSYS, "calls of x32");
+        assert_eq!(judge(0x4000_0003, 0, [0, 0]), SECCOMP_RET_KILL_PROCESS, "calls of 32 bits");
+        assert_eq!(judge(ARCHITECTURE, 0x4000_0000, [0, 0]), ENOSYS, "calls of x32");
     }
 
     #[test]

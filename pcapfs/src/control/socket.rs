@@ -12,6 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
+use crate::daemon::places::check_socket_dir;
+
 /// Where the socket is, unless something else is said.
 const DEFAULT: &str = "/run/pcapfs/control.sock";
 
@@ -75,13 +77,7 @@ impl Socket {
         // What is looked at and removed is in this directory, whatever its name leads to later.
         let opened = File::open(directory).map_err(|error| failure(error.to_string()))?;
         let metadata = opened.metadata().map_err(|error| failure(error.to_string()))?;
-        if metadata.mode() & 0o1002 == 0o002 {
-            return Err(failure(
-                "everybody may replace a socket in this directory (chmod o-w it, or choose another \
-                 --socket)"
-                    .to_owned(),
-            ));
-        }
+        check_socket_dir(directory, &metadata).map_err(failure)?;
         let name = path.file_name().ok_or_else(|| failure("not the name of a file".to_owned()))?;
         let directory = opened.try_clone().map_err(|error| failure(error.to_string()))?;
         // By descriptor: links in the path are not followed again.
@@ -93,7 +89,7 @@ impl Socket {
         // Everybody may ask; the bits of the tree say who gets an answer. A change of mode by name
         // could hit another file. Files that other threads make have modes of their own.
         let before = umask(Mode::from_bits_truncate(0o111));
-        let listener = UnixListener::bind(path);
+        let listener = UnixListener::bind(&inside);
         umask(before);
         let listener = listener.map_err(|error| failure(error.to_string()))?;
         let described = || -> io::Result<(u64, u64)> {

@@ -12,6 +12,16 @@ use libc::{
     BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
     seccomp_data, sock_filter,
 };
+use nix::sys::prctl::set_dumpable;
+
+/// Keeps packets in the memory of this process out of core files, also where a program takes those
+/// over a pipe and the limit of their size does not count, and from other processes of its user.
+///
+/// # Errors
+/// Those of prctl(2).
+pub(super) fn keep_memory() -> io::Result<()> {
+    Ok(set_dumpable(false)?)
+}
 
 /// From now on neither this thread nor any that it starts can start a program: execve(2) and
 /// execveat(2) fail with EPERM.

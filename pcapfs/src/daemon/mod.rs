@@ -8,6 +8,7 @@ mod checking;
 mod confine;
 mod forgetting;
 mod parallel;
+pub(crate) mod places;
 mod plan;
 mod reading;
 pub(crate) mod registry;
@@ -16,9 +17,8 @@ mod signals;
 mod state;
 mod steering;
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,7 @@ use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
 pub(crate) use checking::check_config;
 pub(crate) use confine::let_others_go_first;
 pub(crate) use forgetting::{forget_by_default, forget_in};
+use places::{default_ring_dir, prepare_ring_dir};
 use plan::Plan;
 pub(crate) use reading::READING;
 use reading::Reading;
@@ -229,6 +230,7 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     }
     let by = match handoff {
         Some(helper) => {
+            confine::keep_memory().map_err(Failure::System)?;
             confine::start_no_programs().map_err(Failure::System)?;
             By::Helper(helper)
         }
@@ -438,49 +440,6 @@ fn end(
             say(format_args!("{alias}: {retained} packets are kept in {path}"));
         }
     }
-}
-
-fn default_ring_dir() -> PathBuf {
-    let uid = geteuid();
-    if uid.is_root() {
-        PathBuf::from("/dev/shm/pcapfs")
-    } else {
-        PathBuf::from(format!("/dev/shm/pcapfs-{uid}"))
-    }
-}
-
-/// Makes the ring directory, or makes sure that nobody else can put anything into it.
-fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
-    let failure = |why: String| Failure::RingDir { path: path.to_owned(), why };
-    let made = DirBuilder::new().mode(0o700).create(path);
-    match made {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            return Err(failure(format!("cannot be made: {error} (choose another --ring-dir)")));
-        }
-    }
-    let uid = geteuid().as_raw();
-    let is_trusted = |metadata: &fs::Metadata| metadata.uid() == uid || metadata.uid() == 0;
-    // In a directory in which every user may make something, it could be anybody's link.
-    let named = fs::symlink_metadata(path).map_err(|error| failure(error.to_string()))?;
-    if !is_trusted(&named) {
-        let of = named.uid();
-        return Err(failure(format!("belongs to user {of} (choose another --ring-dir)")));
-    }
-    let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
-    if !metadata.is_dir() {
-        return Err(failure("not a directory".to_owned()));
-    }
-    // A ring file in a directory that others may write to could be one of theirs.
-    let sticky_or_private = metadata.mode() & 0o022 == 0;
-    if !is_trusted(&metadata) || !sticky_or_private {
-        return Err(failure(
-            "others may write to this directory (choose another --ring-dir, or chmod go-w it)"
-                .to_owned(),
-        ));
-    }
-    Ok(())
 }
 
 /// A path as it is from anywhere, links followed as far as it exists.

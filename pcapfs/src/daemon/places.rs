@@ -1,0 +1,213 @@
+//! Directories that the daemon makes files in, and who could put something else in their place.
+//!
+//! A name in a directory that another user can change stands for what that user wants. Root, this
+//! user and, where it was given a directory of the system, the user of the service are trusted.
+
+use std::fs::{self, DirBuilder, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use super::Failure;
+use crate::fs::{user_id, user_name};
+
+/// The user that `mount -t pcapfs` runs daemons as, who gets the directories of the system.
+const SERVICE: &str = "pcapfs";
+
+/// Where rings of root are if the usual place is another user's: nobody else makes anything there.
+const OTHER_RINGS: &str = "/run/pcapfs/rings";
+
+/// Where rings are if nothing else is said: in a directory of this user's own in memory. Every user
+/// can make something of its name first; then it is one below a directory where only this user can.
+pub(super) fn default_ring_dir() -> PathBuf {
+    let uid = geteuid();
+    let usual = if uid.is_root() {
+        PathBuf::from("/dev/shm/pcapfs")
+    } else {
+        PathBuf::from(format!("/dev/shm/pcapfs-{uid}"))
+    };
+    if !is_squatted(&usual) {
+        return usual;
+    }
+    let runtime = || {
+        let directory = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+        directory.is_absolute().then(|| directory.join("pcapfs/rings"))
+    };
+    let own = (!uid.is_root()).then(runtime).flatten();
+    own.unwrap_or_else(|| OTHER_RINGS.into())
+}
+
+/// Whether there is something of this name that another user, not root, has made.
+fn is_squatted(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !is_trusted(&metadata))
+}
+
+fn is_trusted(metadata: &Metadata) -> bool {
+    metadata.uid() == 0 || metadata.uid() == geteuid().as_raw()
+}
+
+/// Makes the ring directory, or makes sure that nobody else can put anything into it.
+pub(super) fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
+    let failure = |why: String| Failure::RingDir { path: path.to_owned(), why };
+    // Of the two places that are chosen here, the one above may be missing as well.
+    if path == default_ring_dir()
+        && let Some(parent) = path.parent()
+    {
+        // What is wrong is said below.
+        let _ = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+    }
+    check_way(path).map_err(&failure)?;
+    let made = DirBuilder::new().mode(0o700).create(path);
+    match made {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(failure(format!("cannot be made: {error} (choose another --ring-dir)")));
+        }
+    }
+    // In a directory in which every user may make something, it could be anybody's link.
+    let named = fs::symlink_metadata(path).map_err(|error| failure(error.to_string()))?;
+    let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
+    for found in [&named, &metadata] {
+        if !is_trusted(found) {
+            let owner = user_name(found.uid());
+            return Err(failure(format!("belongs to user {owner} (choose another --ring-dir)")));
+        }
+    }
+    if !metadata.is_dir() {
+        return Err(failure("not a directory".to_owned()));
+    }
+    // A ring file in a directory that others may write to could be one of theirs.
+    if metadata.mode() & 0o022 != 0 {
+        return Err(failure(
+            "others may write to this directory (choose another --ring-dir, or chmod go-w it)"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes sure that no other user can replace the directory of a socket or the socket in it.
+///
+/// # Errors
+/// What is wrong, for people.
+pub(crate) fn check_socket_dir(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    check_way(path)?;
+    let of_service = Some(metadata.uid()) == user_id(SERVICE);
+    if !is_trusted(metadata) && !of_service {
+        let owner = user_name(metadata.uid());
+        return Err(format!(
+            "its directory belongs to user {owner}, who may replace it (choose another --socket)"
+        ));
+    }
+    if metadata.mode() & 0o1002 == 0o002 {
+        return Err(
+            "everybody may replace a socket in this directory (chmod o-w it, or choose another \
+             --socket)"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Makes sure that the way to `path` is nobody else's to change: neither it nor what is above it is
+/// a link of another user, and no directory above it lets every user rename what is another's.
+fn check_way(path: &Path) -> Result<(), String> {
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    for place in path.ancestors() {
+        // What is missing is nobody's.
+        if let Ok(named) = fs::symlink_metadata(place)
+            && named.is_symlink()
+            && !is_trusted(&named)
+        {
+            let owner = user_name(named.uid());
+            return Err(format!("{} is a link of user {owner}", place.display()));
+        }
+    }
+    let real = path.ancestors().skip(1).find_map(|above| fs::canonicalize(above).ok());
+    let loose = real
+        .as_deref()
+        .into_iter()
+        .flat_map(Path::ancestors)
+        .find(|above| fs::metadata(above).is_ok_and(|found| found.mode() & 0o1002 == 0o002));
+    match loose {
+        Some(loose) => Err(format!(
+            "every user may replace what is in {} (chmod +t or o-w it, or choose another place)",
+            loose.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+
+    use super::*;
+
+    const STRANGER: u32 = 54_321;
+
+    fn refused(path: &Path) -> String {
+        prepare_ring_dir(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_ring_directory_is_nobody_elses() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["own", "theirs", "open", "loose"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        chown(path("theirs"), Some(STRANGER), None).unwrap();
+        fs::set_permissions(path("open"), Permissions::from_mode(0o770)).unwrap();
+        fs::set_permissions(path("loose"), Permissions::from_mode(0o777)).unwrap();
+        symlink(path("own"), path("link")).unwrap();
+        symlink(path("own"), path("their-link")).unwrap();
+        lchown(path("their-link"), Some(STRANGER), None).unwrap();
+        symlink(folder.path(), path("their-way")).unwrap();
+        lchown(path("their-way"), Some(STRANGER), None).unwrap();
+        for name in ["own", "new", "link", "theirs/below"] {
+            prepare_ring_dir(&path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert!(refused(&path("theirs")).contains("belongs to user 54321"));
+        assert!(refused(&path("their-link")).contains("is a link of user 54321"));
+        assert!(refused(&path("open")).contains("others may write"));
+        assert!(refused(&path("their-way/own")).contains("is a link of user 54321"));
+        assert!(refused(&path("loose/rings")).contains("every user may replace what is in"));
+        fs::set_permissions(path("loose"), Permissions::from_mode(0o1777)).unwrap();
+        prepare_ring_dir(&path("loose/rings")).unwrap();
+    }
+
+    #[test]
+    fn the_directory_of_a_socket_is_nobody_elses() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let check = || check_socket_dir(folder.path(), &fs::metadata(folder.path()).unwrap());
+        check().unwrap();
+        chown(folder.path(), Some(STRANGER), None).unwrap();
+        let why = check().unwrap_err();
+        assert!(why.contains("belongs to user 54321, who may replace it"), "{why}");
+    }
+
+    #[test]
+    fn a_name_that_another_user_has_taken_is_not_used() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_squatted(folder.path()) && !is_squatted(&folder.path().join("none")));
+        let path = folder.path().join("taken");
+        symlink("/nowhere", &path).unwrap();
+        assert!(!is_squatted(&path));
+        lchown(&path, Some(STRANGER), None).unwrap();
+        assert!(is_squatted(&path));
+    }
+}
