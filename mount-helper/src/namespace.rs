@@ -25,7 +25,7 @@ const NULL: &str = "/dev/null";
 /// The table of the mounts this process sees.
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// Where this process comes from, held open.
+/// The mount namespace that this process comes from, held open.
 #[derive(Debug)]
 struct Home {
     namespace: File,

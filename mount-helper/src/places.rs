@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::account::Account;
 
-/// Where the daemon's socket is by default, and the permission bits: all users may connect.
+/// The default directory of the daemon's socket, and its permission bits: all users may connect.
 const RUN: (&str, u32) = ("/run/pcapfs", 0o755);
 
-/// Where the daemon keeps what outlives it by default: captures made by `pcapfs init`.
+/// The default directory of the state that outlives the daemon: captures made by `pcapfs init`.
 const STATE: (&str, u32) = ("/var/lib/pcapfs", 0o700);
 
 /// Makes a directory for rings that belongs to this user, unless there is something of that name.
@@ -28,7 +28,7 @@ pub(crate) fn make_ring_directory(path: &Path, account: &Account) -> io::Result<
 /// Makes `/run/pcapfs` and `/var/lib/pcapfs` for this user, as far as they are missing. One that
 /// root's daemon has made, or that an installation left to root, is given to the user.
 ///
-/// What cannot be done is left: the daemon says it if it wants one of them and cannot use it.
+/// Failures are ignored here: the daemon reports a directory that it wants and cannot use.
 pub(crate) fn make_defaults(account: &Account) {
     for (path, mode) in [RUN, STATE] {
         let _ = provide(Path::new(path), mode, account);

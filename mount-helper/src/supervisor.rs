@@ -1,8 +1,8 @@
 //! The small process that stays: it mounts, starts the daemon, and starts it again when it dies.
 //!
-//! A dead tree stays mounted until the next daemon wants to be mounted: whoever looks gets an error
-//! and not the directory below, and umount(8) works at all times. That is also how the supervisor
-//! is told to give up: a tree that is not there any more is not mounted again.
+//! A dead tree stays mounted until the next daemon wants to be mounted: programs get an error and
+//! not the directory below, and umount(8) works at all times. A tree that was unmounted is not
+//! mounted again: the supervisor gives up then.
 
 use std::fmt;
 use std::fs::File;
@@ -30,7 +30,7 @@ use crate::plan::Plan;
 use crate::tree::Tree;
 use crate::watchdog::{Verdict, Watchdog};
 
-/// How long a daemon may take to end after it was told to; it gives its readers 3 s of that.
+/// Time limit for a daemon to end after the signal to do so; it gives its readers 3 s of that.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How often it is looked whether a dead tree was unmounted.
@@ -62,9 +62,9 @@ pub(crate) struct Supervisor {
     log: Log,
     notifier: Notifier,
     watchdog: Watchdog,
-    /// Whoever waits for the tree to answer; `None` if nobody does, or not any more.
+    /// The process that waits for the tree to answer; `None` without one, or after its end.
     report: Option<OwnedFd>,
-    /// What was mounted last, unless it was taken away again.
+    /// The tree that was mounted last, unless it was taken away again.
     tree: Option<Tree>,
     /// The tree has answered once: from then on a daemon that dies is started again.
     established: bool,
@@ -146,7 +146,7 @@ impl Supervisor {
             tree.detach();
         }
         if let (Err(failure), true) = (&result, self.established) {
-            // Nobody else hears it.
+            // It would be lost otherwise.
             self.log.say(failure);
         }
         result
@@ -234,12 +234,12 @@ impl Supervisor {
                 return Err(failure);
             }
             if woken.report {
-                // Whoever waited has gone: then nobody wants it.
+                // The process that waited has gone: then the tree is not wanted.
                 self.report = None;
                 self.stop(&daemon);
             }
             if let Some(status) = daemon.child.try_wait().map_err(Failure::System)? {
-                // All of it: nobody else has the other end.
+                // All of it: no other process has the other end.
                 while daemon.stderr.is_some() {
                     daemon.pass_on(&self.log);
                 }
@@ -321,7 +321,7 @@ impl Supervisor {
         self.established = true;
         match self.report.take() {
             Some(report) => {
-                // Whoever waits reads one byte; if it has gone just now, it is too late for that.
+                // The process that waits reads one byte; if it has gone just now, it is too late for that.
                 let _ = File::from(report).write_all(&[0]);
                 self.log.leave();
                 leave_terminal();
@@ -426,7 +426,7 @@ impl Supervisor {
     }
 }
 
-/// What ended a wait, besides signals.
+/// Events that ended a wait, besides signals.
 struct Woken {
     socket: bool,
     stderr: bool,

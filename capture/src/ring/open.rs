@@ -29,20 +29,20 @@ use crate::record::Records;
 use crate::store::{Interface, Position, Store};
 use crate::time::{Precision, Timestamp};
 
-/// What a ring should be.
+/// Properties of the ring that is wanted.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its file; the directory exists.
     pub path: PathBuf,
     /// Bytes of packets to retain.
     pub size: u64,
-    /// Most bytes kept of one packet.
+    /// Maximum number of bytes kept of one packet.
     pub snaplen: u32,
     /// Resolution of the time stamps.
     pub precision: Precision,
-    /// What the source sends, if it is known already.
+    /// Link type and precision of the source, if they are known already.
     pub link_type: Option<LinkType>,
-    /// Where the packets come from, for pcapng readers.
+    /// The source of the packets, for pcapng readers.
     pub interface: Interface,
 }
 
@@ -75,7 +75,7 @@ pub enum RingError {
     Foreign {
         /// The ring file.
         path: PathBuf,
-        /// What it is instead of a file that belongs to this user alone.
+        /// The kind of file it is, instead of one that belongs to this user alone.
         why: &'static str,
     },
     /// The file is not a ring, or is damaged beyond its segments.
@@ -83,7 +83,7 @@ pub enum RingError {
     Damaged {
         /// The ring file.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage, for people.
         why: String,
     },
     /// The retained packets and those to come cannot be in one savefile.
@@ -103,7 +103,7 @@ pub enum RingError {
     NotMade {
         /// The ring file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
     /// Anything else the system refused.
@@ -111,7 +111,7 @@ pub enum RingError {
     System {
         /// The ring file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the system.
         error: io::Error,
     },
 }
@@ -127,7 +127,7 @@ pub struct Opened {
     pub recovered: u64,
     /// When that process was last known to capture, to within some seconds.
     pub left: Option<Timestamp>,
-    /// What of an earlier ring could not be kept, for people.
+    /// The part of an earlier ring that could not be kept, for people.
     pub damage: Option<String>,
 }
 
@@ -203,7 +203,7 @@ fn check_owner(file: &File, path: &Path) -> Result<(), RingError> {
     Err(RingError::Foreign { path: path.to_owned(), why })
 }
 
-/// Where a ring of another size is made, before it takes the place of the one at `path`.
+/// The path at which a ring of another size is made, before it replaces the one at `path`.
 fn fresh_path(path: &Path) -> PathBuf {
     let mut fresh = path.to_owned().into_os_string();
     fresh.push(".new");
@@ -219,7 +219,7 @@ fn clear_away(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether `file` is what `path` names now.
+/// True if `path` still names `file`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let held = file.metadata()?;
     match std::fs::metadata(path) {
@@ -229,7 +229,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether a process was killed before it had made this file a ring, so that nothing is lost with
+/// True if a process was killed before it had made this file a ring, so that nothing is lost with
 /// it: no magic number, which comes last, and nothing where the segment headers and the first
 /// packets of a ring are.
 fn was_cut_short(file: &File) -> io::Result<bool> {
@@ -252,8 +252,8 @@ fn was_cut_short(file: &File) -> io::Result<bool> {
     Ok(magic.iter().chain(&headers).all(|&byte| byte == 0))
 }
 
-/// How long a ring that is locked is waited for: a daemon that was told to end, or whose tree was
-/// unmounted, lets go of its rings a moment later.
+/// Time to wait for a ring that is locked: a daemon that is ending, or whose tree was unmounted,
+/// lets go of its rings a moment later.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 fn lock(mut file: File, path: &Path) -> Result<Flock<File>, RingError> {
@@ -293,7 +293,7 @@ fn create_at(
             _ => RingError::NotMade { path, error },
         }
     };
-    // Nobody but the owner, from the first moment on, whatever the umask.
+    // For the owner alone, from the first moment on, whatever the umask.
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -341,7 +341,7 @@ fn form(
 fn reserve(file: &File, path: &Path, geometry: Geometry) -> Result<(), RingError> {
     let system = |error| RingError::System { path: path.to_owned(), error };
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
-    // What a process left that was killed here.
+    // Left by a process that was killed here.
     file.set_len(0).map_err(system)?;
     let size = i64::try_from(geometry.file_size())
         .map_err(|_| system(io::Error::from(io::ErrorKind::FileTooLarge)))?;

@@ -14,20 +14,20 @@ use nix::unistd::geteuid;
 
 use crate::daemon::places::check_socket_dir;
 
-/// Where the socket is, unless something else is said.
+/// Default path of the socket.
 const DEFAULT: &str = "/run/pcapfs/control.sock";
 
 /// Bytes of the longest path of a socket: `sun_path` of unix(7), with its end.
 const MAX_PATH: usize = 107;
 
-/// Where a daemon makes its socket by default; `None` if there is no such place. `is_systems`: root
+/// The default path of a daemon's socket; `None` if there is no place for it. `is_systems`: root
 /// has started it for all users, as `mount -t pcapfs` does, also if it runs as another user.
 pub(crate) fn daemon_path(is_systems: bool) -> Option<PathBuf> {
     if is_systems || geteuid().is_root() { Some(DEFAULT.into()) } else { users_path() }
 }
 
-/// Where a client looks for the socket if it is not told: at the daemon of its user if there is
-/// one, or else at that of the system.
+/// The path at which a client looks for the socket by default: that of its user's daemon if it is
+/// there, otherwise that of the system's.
 pub(crate) fn client_path() -> PathBuf {
     let own = if geteuid().is_root() { None } else { users_path() };
     own.filter(|path| path.exists()).unwrap_or_else(|| DEFAULT.into())
@@ -58,7 +58,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens at a path. A socket that nobody listens at any more is replaced.
+    /// Listens at a path. A socket at which no process listens any more is replaced.
     ///
     /// # Errors
     /// [`SocketError`]; also if another daemon listens there.
@@ -74,7 +74,7 @@ impl Socket {
         {
             return Err(failure(format!("its directory cannot be made: {error}")));
         }
-        // What is looked at and removed is in this directory, whatever its name leads to later.
+        // Everything is looked at and removed in this directory, wherever its name leads later.
         let opened = File::open(directory).map_err(|error| failure(error.to_string()))?;
         let metadata = opened.metadata().map_err(|error| failure(error.to_string()))?;
         check_socket_dir(directory, &metadata).map_err(failure)?;
@@ -82,8 +82,8 @@ impl Socket {
         let directory = opened.try_clone().map_err(|error| failure(error.to_string()))?;
         // By descriptor: links in the path are not followed again.
         let inside = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-        // Between looking whether somebody listens and replacing what is there, nobody else may.
-        // Where directories cannot be locked, two that start in one moment may both go on.
+        // One daemon at a time looks whether a process listens there, and replaces the socket if not.
+        // On a file system without locks, two that start in one moment may both go on.
         let _lock = Flock::lock(opened, FlockArg::LockExclusive);
         Self::replace_stale(&inside).map_err(failure)?;
         // Everybody may ask; the bits of the tree say who gets an answer. A change of mode by name
@@ -123,7 +123,7 @@ impl Socket {
         }
     }
 
-    /// What to accept connections with; once.
+    /// The listener to accept connections with; once.
     ///
     /// # Errors
     /// The second time.
@@ -197,7 +197,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left behind");
         let socket = Socket::bind(&path).unwrap();
-        // What somebody else has put there meanwhile is not ours to remove.
+        // A file that another process has put there since is not ours to remove.
         fs::remove_file(&path).unwrap();
         fs::write(&path, b"").unwrap();
         drop(socket);

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::{geteuid, setsid};
+use nix::unistd::setsid;
 
 use crate::cli::Mount;
 use crate::cli::output::say;

@@ -1,6 +1,6 @@
 //! Directories that the daemon makes files in, and who could put something else in their place.
 //!
-//! A name in a directory that another user can change stands for what that user wants. Root, this
+//! A name in a directory that another user can change is the name of what that user wants. Root, this
 //! user and, where it was given a directory of the system, the user of the service are trusted.
 
 use std::fs::{self, DirBuilder, Metadata};
@@ -16,11 +16,11 @@ use crate::fs::{user_id, user_name};
 /// The user that `mount -t pcapfs` runs daemons as, who gets the directories of the system.
 const SERVICE: &str = "pcapfs";
 
-/// Where rings of root are if the usual place is another user's: nobody else makes anything there.
+/// Directory of root's rings if the usual one is another user's: only root can make it.
 const OTHER_RINGS: &str = "/run/pcapfs/rings";
 
-/// Where rings are if nothing else is said: in a directory of this user's own in memory. Every user
-/// can make something of its name first; then it is one below a directory where only this user can.
+/// Default directory of rings: this user's own, in memory. Every user can make something of its name
+/// first; then it is one inside a directory that is this user's alone.
 pub(super) fn default_ring_dir() -> PathBuf {
     let uid = geteuid();
     let usual = if uid.is_root() {
@@ -39,7 +39,7 @@ pub(super) fn default_ring_dir() -> PathBuf {
     own.unwrap_or_else(|| OTHER_RINGS.into())
 }
 
-/// Whether there is something of this name that another user, not root, has made.
+/// True if another user, not root, has made something of this name.
 fn is_squatted(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| !is_trusted(&metadata))
 }
@@ -48,14 +48,14 @@ fn is_trusted(metadata: &Metadata) -> bool {
     metadata.uid() == 0 || metadata.uid() == geteuid().as_raw()
 }
 
-/// Makes the ring directory, or makes sure that nobody else can put anything into it.
+/// Makes the ring directory, or makes sure that no other user can put anything into it.
 pub(super) fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
     let failure = |why: String| Failure::RingDir { path: path.to_owned(), why };
-    // Of the two places that are chosen here, the one above may be missing as well.
+    // The directory above a default one may be missing as well.
     if path == default_ring_dir()
         && let Some(parent) = path.parent()
     {
-        // What is wrong is said below.
+        // A failure shows below.
         let _ = DirBuilder::new().recursive(true).mode(0o755).create(parent);
     }
     check_way(path).map_err(&failure)?;
@@ -92,7 +92,7 @@ pub(super) fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
 /// Makes sure that no other user can replace the directory of a socket or the socket in it.
 ///
 /// # Errors
-/// What is wrong, for people.
+/// The reason against it, for people.
 pub(crate) fn check_socket_dir(path: &Path, metadata: &Metadata) -> Result<(), String> {
     check_way(path)?;
     let of_service = Some(metadata.uid()) == user_id(SERVICE);
@@ -112,12 +112,12 @@ pub(crate) fn check_socket_dir(path: &Path, metadata: &Metadata) -> Result<(), S
     Ok(())
 }
 
-/// Makes sure that the way to `path` is nobody else's to change: neither it nor what is above it is
-/// a link of another user, and no directory above it lets every user rename what is another's.
+/// Makes sure that no other user can change the way to `path`: neither it nor a directory above it is
+/// a link of another user, and no directory above it lets every user rename what is in it.
 fn check_way(path: &Path) -> Result<(), String> {
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     for place in path.ancestors() {
-        // What is missing is nobody's.
+        // A part that is missing has no owner.
         if let Ok(named) = fs::symlink_metadata(place)
             && named.is_symlink()
             && !is_trusted(&named)

@@ -1,4 +1,4 @@
-//! What the daemon does at a signal.
+//! Signals, and what the daemon does at each.
 
 use std::fs;
 use std::io;
@@ -71,7 +71,7 @@ pub(super) fn watch(
     Ok(())
 }
 
-/// Whether this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
+/// True if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
