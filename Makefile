@@ -84,6 +84,8 @@ install:
 	"$(RELEASE)/pcapfs" completions bash > "$(DESTDIR)$(BASHDIR)/pcapfs"
 	"$(RELEASE)/pcapfs" completions zsh > "$(DESTDIR)$(ZSHDIR)/_pcapfs"
 	"$(RELEASE)/pcapfs" completions fish > "$(DESTDIR)$(FISHDIR)/pcapfs.fish"
+	# So that apropos(1) finds the pages; a package does it by itself.
+	if [ -z "$(DESTDIR)" ] && command -v mandb >/dev/null; then mandb --quiet || true; fi
 
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/pcapfs"
