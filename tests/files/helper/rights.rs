@@ -62,6 +62,8 @@ fn the_daemon_has_one_capability_and_no_more() {
         let words: Vec<_> = line.split_whitespace().take(2).collect();
         assert_eq!(words, [&value, &value], "{name}");
     }
+    // Of a process that is not dumpable, what is in /proc is root's.
+    assert_eq!(fs::metadata(format!("/proc/{daemon}/environ")).unwrap().uid(), 0);
     let environment = fs::read(format!("/proc/{daemon}/environ")).unwrap();
     assert_eq!(environment, b"PATH=/usr/sbin:/usr/bin:/sbin:/bin\0");
     assert_eq!(fs::read_link(format!("/proc/{daemon}/cwd")).unwrap(), Path::new("/"));

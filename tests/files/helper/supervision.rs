@@ -101,7 +101,9 @@ fn a_daemon_that_dies_again_and_again_is_given_more_and_more_time() {
     // At once, then a wait that doubles from 250 ms.
     for (took, least) in times.iter().zip([0, 250, 500, 1000, 2000]) {
         let least = Duration::from_millis(least);
-        assert!((least..least + Duration::from_secs(1)).contains(took), "{times:?}");
+        // The supervisor may have heard of the death before the clock here was read.
+        let early = least.saturating_sub(Duration::from_millis(100));
+        assert!((early..least + Duration::from_secs(1)).contains(took), "{times:?}");
     }
     // In the wait the dead tree is there, so that nobody takes the directory below for it, and
     // umount is the end of it as ever.
