@@ -291,4 +291,10 @@ fn an_outsider_learns_nothing() {
     let ring = run(CAROL.command("cat").arg(daemon.ring_dir().join("web.ring")), 5);
     assert!(ring.stderr.contains("Permission denied"), "{}", ring.stderr);
     cat.end_with(nix::sys::signal::Signal::SIGTERM);
+    let place = daemon.mountpoint().to_str().unwrap();
+    let umount = CAROL.verb(daemon, &["umount", place]);
+    let said = format!(
+        "pcapfs: {place}: mounted by root, who alone may unmount it (sudo pcapfs umount {place})\n"
+    );
+    assert_eq!((umount.status.code(), umount.stderr), (Some(1), said));
 }

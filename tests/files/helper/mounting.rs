@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{Format, numbered};
@@ -55,6 +56,10 @@ fn what_cannot_be_mounted_is_said_and_leaves_nothing() {
     let good = format!("file:{}", host.path("trace.pcap").display());
     let missing = format!("file:{}", host.path("missing.pcap").display());
     let place = host.captures().display().to_string();
+    fs::copy(host.path("trace.pcap"), host.path("roots.pcap")).unwrap();
+    fs::set_permissions(host.path("roots.pcap"), fs::Permissions::from_mode(0o600)).unwrap();
+    let roots = format!("file:{}", host.path("roots.pcap").display());
+    let unwritten = host.path("trace.pcap").display().to_string();
     for (spec, place, options, code, part) in [
         (&*good, &*place, "colour=red", 1, "-o colour: unknown option"),
         (&good, &place, "alias=.x", 1, "-o alias=.x: an alias is"),
@@ -68,6 +73,9 @@ fn what_cannot_be_mounted_is_said_and_leaves_nothing() {
         (&good, &place, "group=no-such-group", 1, "no-such-group: no such group"),
         (&missing, &place, "ro", 32, "missing.pcap: no such file"),
         ("eth9", &place, "ro", 32, "eth9: no such interface"),
+        (&roots, &place, "ro", 32, "roots.pcap: permission denied for user pcapfs"),
+        (&unwritten, &place, "ro", 32, "a savefile is written file:"),
+        (&good, &place, "alais=web", 1, "-o alais: unknown option (did you mean alias?"),
         ("eth9", &place, "ring_dir=/no/such/rings", 32, "/no/such/rings: cannot be made"),
         (&good, &place, "filter=tcp prot 80", 32, "tcp prot 80"),
     ] {
