@@ -122,7 +122,7 @@ fn each_door_lets_the_same_people_in() {
             let replay = user.verb(daemon, &["replay", alias]).success();
             assert!(replay.stdout == cat.stdout, "{who}");
             let status = user.verb(daemon, &["status", alias, "--json"]).success();
-            assert!(status.text().contains("\"stored\": 10"), "{who}: {}", status.text());
+            assert!(status.text().contains("\"stored\":10"), "{who}: {}", status.text());
         } else {
             assert!(cat.stderr.contains("Permission denied"), "{who}: {}", cat.stderr);
             for verb in ["replay", "listen", "status", "list"] {
