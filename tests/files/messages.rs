@@ -175,5 +175,5 @@ fn what_is_in_the_directory_is_hidden_as_long_as_a_tree_is_mounted_on_it() {
     assert_eq!(names, ["letter"]);
     let mut pcapfs = tool(binary("pcapfs").to_str().unwrap());
     let help = run(pcapfs.args(["mount", "--help"]), 5).success();
-    assert!(help.text().contains("what is in it is hidden meanwhile"), "{}", help.text());
+    assert!(help.text().contains("its own files are hidden until the end"), "{}", help.text());
 }

@@ -96,7 +96,7 @@ pub(crate) struct Init {
     #[arg(add = ArgValueCandidates::new(complete::interfaces))]
     pub(crate) interface: String,
 
-    /// Which packets: see pcap-filter(7)
+    /// A filter for packets: see pcap-filter(7)
     pub(crate) filter: Vec<String>,
 
     /// Name of the capture [default: the interface's name]
@@ -126,7 +126,7 @@ pub(crate) struct Init {
     pub(crate) no_promiscuous: bool,
 }
 
-/// Which captures an order is for.
+/// The captures of an order.
 #[derive(Debug, Args)]
 pub(crate) struct Chosen {
     /// Names or numbers of captures
@@ -188,7 +188,7 @@ pub(crate) struct Replay {
     pub(crate) output: Output,
 }
 
-/// Where a savefile goes, and in which format.
+/// The place and the format of a savefile.
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// Write to FILE, which appears under its name when it is complete; - for standard output
@@ -215,7 +215,7 @@ pub(crate) struct Listen {
     pub(crate) output: Output,
 }
 
-/// Which daemon to talk to.
+/// The daemon to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct Daemon {
     /// Socket of the daemon [env: PCAPFS_SOCKET] [default: /run/pcapfs/control.sock, or
@@ -243,7 +243,7 @@ Examples:
   pcapfs mount /captures -c web='eth0 tcp port 80' -c dns='any udp port 53' --ring 256M
   pcapfs mount ./captures -r trace.pcap")]
 pub(crate) struct Mount {
-    /// A directory to show the tree in; what is in it is hidden meanwhile
+    /// A directory to show the tree in; its own files are hidden until the end
     pub(crate) mountpoint: PathBuf,
 
     /// A capture: its name, where packets come from, and which (can be repeated)
@@ -255,7 +255,7 @@ pub(crate) struct Mount {
           add = ArgValueCandidates::new(complete::interfaces))]
     pub(crate) interface: Option<String>,
 
-    /// Which packets of -i, or of -r if there is no -i: see pcap-filter(7)
+    /// A filter for the packets of -i, or of -r without -i: see pcap-filter(7)
     #[arg(short, long)]
     pub(crate) filter: Option<String>,
 
@@ -277,7 +277,7 @@ pub(crate) struct Mount {
           allow_hyphen_values = true)]
     pub(crate) ring: u64,
 
-    /// Where ring files are [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]
+    /// Directory of the ring files [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]
     #[arg(long, value_name = "DIR")]
     pub(crate) ring_dir: Option<PathBuf>,
 
@@ -290,7 +290,7 @@ pub(crate) struct Mount {
     #[arg(skip)]
     pub(crate) socket: Option<PathBuf>,
 
-    /// Where captures made by init, and changed permissions, are kept over a restart
+    /// File that keeps captures made by init, and changed permissions, over a restart
     /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,

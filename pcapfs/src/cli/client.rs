@@ -1,4 +1,4 @@
-//! Talking to a daemon: connecting, and what its refusals mean to whoever typed the command.
+//! Talking to a daemon: connecting, and the messages for its refusals.
 
 use std::future::Future;
 use std::io;
@@ -121,7 +121,7 @@ fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {
     })
 }
 
-/// What an answer that is none means.
+/// The failure that a status other than OK means.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn failure(status: Status) -> Failure {
     match status.code() {

@@ -1,7 +1,7 @@
 //! Completion of the command line: a script for the shell, which asks this program for each word.
 //!
-//! What there is to choose from is looked for when it is asked for: captures by the daemon,
-//! interfaces and groups by the system.
+//! The choices are looked up for each word: captures at the daemon, interfaces and groups at the
+//! system.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -21,7 +21,7 @@ use crate::daemon::Failure;
 /// Set by the shell's script: which shell asks.
 const VARIABLE: &str = "PCAPFS_COMPLETE";
 
-/// Whether this process was started to complete a word.
+/// True if this process was started to complete a word.
 pub(super) fn is_asked() -> bool {
     env::var_os(VARIABLE).is_some_and(|shell| !shell.is_empty())
 }
@@ -33,7 +33,7 @@ pub(super) fn answer() -> ExitCode {
         .var(VARIABLE)
         .bin("pcapfs")
         .try_complete(words, env::current_dir().ok().as_deref());
-    // There is nobody to read why not.
+    // The shell shows no message.
     if completed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn script(shell: Shell) -> Result<(), Failure> {
         Shell::Fish => &Fish,
         Shell::Elvish => &Elvish,
         Shell::PowerShell => &Powershell,
-        // The rest there are.
+        // No other shell is left.
         _ => &Bash,
     };
     let mut script = Vec::new();

@@ -65,7 +65,7 @@ pub(super) fn status(status: &Status, daemon: &Daemon) -> Result<(), Failure> {
     })
 }
 
-/// These captures, or all that the caller may read; and what is said of the others.
+/// These captures, or all that the caller may read; and a note on the others.
 async fn captures(
     client: &mut Client,
     wanted: &[String],
@@ -91,7 +91,7 @@ fn array(captures: &[Capture]) -> String {
     format!("[{}]\n", all.join(",\n"))
 }
 
-/// What is shown once, or again and again.
+/// A text that is shown once, or repeatedly.
 struct Page {
     watch: bool,
     is_terminal: bool,
@@ -103,7 +103,7 @@ impl Page {
         Self { watch: shown.watch, is_terminal: io::stdout().is_terminal(), shown: 0 }
     }
 
-    /// Whether each is shown in place of the one before, on a screen that may be short.
+    /// True if each is shown in place of the one before, on a screen that may be short.
     const fn is_repeated(&self) -> bool {
         self.watch && self.is_terminal
     }
@@ -166,7 +166,7 @@ fn table(captures: &[Capture]) -> Result<String, Failure> {
         "ID", "ALIAS", "STATE", "PACKETS", "BYTES", "PER S", "DROPPED", "READERS", "LOST",
         "ACCESS", "SOURCE",
     ];
-    // What was captured decides some of what an error says, and terminals obey control characters.
+    // Packets decide some of the text of an error, and terminals obey control characters.
     let errors = errors.replace(|c: char| c.is_control() && c != '\n', "?");
     Ok(output::table(heading, &rows) + &errors)
 }

@@ -1,8 +1,8 @@
-//! What is said of a command line that makes no sense: what was wrong, and what to write instead.
+//! Messages about a command line that makes no sense: the mistake, and the words to write instead.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// What clap has to say in a paragraph, in one line like any other message. `words` are what was
+/// The message of clap, which is a paragraph, in one line like any other message. `words` were
 /// typed after the program's name.
 pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -38,7 +38,7 @@ const COMMANDS: [&str; 12] = [
     "completions",
 ];
 
-/// What was probably meant.
+/// The word that was probably meant.
 fn suggestion(error: &clap::Error) -> Option<String> {
     let kinds =
         [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];

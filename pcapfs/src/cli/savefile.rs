@@ -51,7 +51,7 @@ fn format(output: &Output) -> Format {
 /// `pcapfs replay`.
 pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&replay.capture)?;
-    // What cannot be written is said before anything is fetched.
+    // A file that cannot be written is reported before anything is fetched.
     let mut target = Target::open(&replay.output)?;
     let request = ReplayRequest {
         capture: replay.capture.clone(),
@@ -62,7 +62,7 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
     client::receiving(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
         let end = copy(client::parts(answer), &mut target).await?;
-        // What was interrupted is whole only if it has no end of its own.
+        // An interrupted transfer is whole only if it has no end of its own.
         if end == End::Interrupted && !replay.live {
             return Err(Failure::Answer("interrupted".to_owned()));
         }
@@ -89,7 +89,7 @@ pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
 enum End {
     /// There is no more.
     Complete,
-    /// Nobody wants more.
+    /// No program reads any more.
     Unread,
     /// By a signal.
     Interrupted,
@@ -187,7 +187,7 @@ fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
     receiver
 }
 
-/// Where a savefile goes.
+/// The place to which a savefile is written.
 #[derive(Debug)]
 enum Target {
     Stdout,
@@ -213,7 +213,7 @@ impl Target {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
         }
-        // What a link leads to is replaced, not the link.
+        // The target of a link is replaced, not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let failure = |error: io::Error| Failure::Answer(format!("{}: {error}", path.display()));
         match fs::metadata(&path) {
@@ -234,7 +234,7 @@ impl Target {
                 if let Ok(found) = found {
                     builder.permissions(found.permissions());
                 }
-                // What it says names the file that was tried, which nobody has asked for.
+                // The error names the temporary file, which the user has not asked for.
                 let file = builder.tempfile_in(folder).map_err(|error| {
                     let (path, folder) = (path.display(), folder.display());
                     Failure::Answer(match error.kind() {
@@ -303,7 +303,7 @@ impl Target {
         let Self::File(file, path, _) = self else { return Ok(()) };
         let named = file.as_file().sync_all().and_then(|()| {
             file.persist(&path)?;
-            // The name as well; where directories cannot be synced, nobody could do more.
+            // The name as well; where directories cannot be synced, there is no more to do.
             let folder = path.parent().map(File::open);
             let _ = folder.and_then(Result::ok).map(|folder| folder.sync_all());
             Ok(())
@@ -312,7 +312,7 @@ impl Target {
     }
 }
 
-/// What is shown of a transfer on a terminal.
+/// Progress of a transfer, shown on a terminal.
 struct Progress {
     is_shown: bool,
     began: Instant,

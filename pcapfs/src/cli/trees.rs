@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes of a `status.json` that are read: ten thousand captures.
 const MAX_STATUS: u64 = 4 << 20;
 
-/// The trees that are mounted, with the sockets of their daemons; nothing if there is none.
+/// The trees that are mounted, with the sockets of their daemons; `None` without a tree.
 pub(super) fn described() -> Option<String> {
     let places = mounted_trees();
     let (sender, answers) = mpsc::channel();
@@ -47,7 +47,7 @@ pub(super) fn described() -> Option<String> {
     (!trees.is_empty()).then(|| trees.join(", ").replace(char::is_control, "?"))
 }
 
-/// What the tree at `place` says of its socket.
+/// The socket of the tree at `place`, or the reason why it is not known.
 fn socket(place: &Path) -> String {
     let mut text = Vec::new();
     let read = File::open(place.join("status.json"))

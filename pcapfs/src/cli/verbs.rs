@@ -80,7 +80,7 @@ fn print_forgotten(what: &str) -> Result<(), Failure> {
     output::print(&format!("forgotten: {what}\n")).map_err(Failure::Output)
 }
 
-/// What is to be done with captures.
+/// An order about captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Start,
@@ -98,7 +98,7 @@ pub(super) fn order(chosen: &Chosen, verb: Verb, daemon: &Daemon) -> Result<(), 
         let mut failed = None;
         for capture in captures {
             if let Err(failure) = carry_out(&mut client, verb, capture).await {
-                // The last one is said by whoever is told of it.
+                // The caller reports the last one.
                 if let Some(before) = failed.replace(failure) {
                     output::say(before);
                 }

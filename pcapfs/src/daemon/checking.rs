@@ -28,7 +28,7 @@ pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
     print(&format!("{}: good, {count} {captures}\n", path.display())).map_err(Failure::Output)
 }
 
-/// What a source lacks at present, for people.
+/// The reason why a source cannot be opened at present, for people.
 fn missing(source: &SourceName) -> Option<String> {
     match source {
         SourceName::Interface(name) => source::real_name(name).err().map(|error| error.to_string()),

@@ -13,7 +13,7 @@ use crate::fs::access::{Bit, Caller};
 use crate::fs::captures::Entry;
 use crate::fs::group_id;
 
-/// What is to be made. What is `None` is as the daemon makes captures.
+/// An order to make a capture. The daemon's own settings count for each that is `None`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InitOrder {
     pub(crate) interface: String,
@@ -65,7 +65,7 @@ impl InitOrder {
     }
 }
 
-/// What `init` has made.
+/// The result of `init`.
 #[derive(Debug)]
 pub(crate) struct Initialised {
     pub(crate) entry: Arc<Entry>,
@@ -73,7 +73,7 @@ pub(crate) struct Initialised {
     pub(crate) alias: String,
     /// It was there already, under another name.
     pub(crate) is_alias: bool,
-    /// What the caller should know all the same.
+    /// A note for the caller, although all went well.
     pub(crate) note: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl Registry {
             let note = (!notes.is_empty()).then(|| notes.join("; "));
             return Ok(Initialised { entry, alias, is_alias: true, note });
         }
-        // As of a directory somebody makes: whoever made it owns it.
+        // As with a directory, its maker owns it.
         let permissions = Permissions { uid: caller.uid, ..settings.permissions };
         let saved = Saved {
             alias: alias.clone(),
@@ -133,7 +133,7 @@ impl Registry {
         Ok(Initialised { entry, alias, is_alias: false, note })
     }
 
-    /// The name, or the first of it with a number behind that is free.
+    /// The name if it is free, or the first free one with a number after it.
     fn free_name(&self, name: &str) -> String {
         let names = (2..).map(|number| format!("{name}-{number}"));
         std::iter::once(name.to_owned())

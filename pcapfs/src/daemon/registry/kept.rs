@@ -1,4 +1,4 @@
-//! What is kept for the next daemon: captures made by `init`, permissions, and rings.
+//! Things kept for the next daemon: captures made by `init`, permissions, and rings.
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +18,8 @@ use crate::fs::access::{Bit, Caller};
 use crate::fs::captures::{Entry, Named};
 
 impl Registry {
-    /// Makes the captures that `init` had made before. What cannot be made is said, and stays in
-    /// the state for the next time.
+    /// Makes the captures that `init` had made before. One that cannot be made is reported, and stays
+    /// in the state for the next time.
     pub(crate) fn restore(&self) {
         let Some(state) = self.state.as_ref().map(StateFile::state) else { return };
         let settings = self.settings.lock().clone();
@@ -46,7 +46,7 @@ impl Registry {
             if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
                 && entry.capture.spec().is_same_capture(&planned.spec)
             {
-                // Somebody has written it down meanwhile.
+                // It is in the configuration or on the command line by now.
                 self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
                 continue;
             }
@@ -84,7 +84,7 @@ impl Registry {
     /// names and of those made by `init`.
     ///
     /// # Errors
-    /// What is still kept, for people.
+    /// The reason why something is still kept, for people.
     pub(crate) fn begin_afresh(&self, names: Vec<&str>) -> Result<(), String> {
         let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
         let saved = state.captures.iter().map(|saved| saved.alias.as_str());
@@ -109,8 +109,8 @@ impl Registry {
     }
 
     /// Forgets what earlier daemons and orders left under a name that has no capture in the tree:
-    /// a capture made by `init`, another name, changed permissions, the packets of a ring. Says
-    /// what is forgotten.
+    /// a capture made by `init`, another name, changed permissions, the packets of a ring. Gives a
+    /// list of them for people.
     ///
     /// # Errors
     /// [`Refusal`]; also if what has the name is in the tree, or nothing is kept.
