@@ -44,7 +44,7 @@ pub(super) enum Command {
     Init(Init),
     /// Start captures that were stopped, ended or failed
     Start(Chosen),
-    /// Stop captures: their readers get what is stored, and then the end
+    /// Stop captures: their readers get the stored packets, and then end of file
     Stop(Chosen),
     /// Take captures out of the tree; their packets are gone then
     Remove(Chosen),

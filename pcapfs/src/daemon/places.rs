@@ -28,7 +28,7 @@ pub(super) fn default_ring_dir() -> PathBuf {
     } else {
         PathBuf::from(format!("/dev/shm/pcapfs-{uid}"))
     };
-    if !is_squatted(&usual) {
+    if !is_squatted(&usual) && check_way(&usual).is_ok() {
         return usual;
     }
     let runtime = || {
