@@ -12,9 +12,9 @@ use crate::tcp::assembler::Limits;
 use crate::tcp::{Assembler, Bytes, Policy, after};
 use crate::time::Timestamp;
 
-/// How long the rest of a datagram is waited for. Its sender has sent it at once; captures of
-/// several queues reorder by less.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the next fragment of a datagram is waited for. Its sender has sent all of them at once, and
+/// captures of several queues reorder by less; over a slow link each takes its time.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Datagrams of one direction that are waited for at a time; beyond, the oldest is given up.
 const MAX_OPEN: usize = 64;
@@ -56,6 +56,7 @@ struct Open {
     /// [`Portion::datagram`].
     datagram: u64,
     start: u64,
+    /// When the last of its fragments came.
     since: Timestamp,
 }
 
@@ -154,6 +155,9 @@ impl Datagrams {
             self.captured = self.captured.saturating_add(late);
             return false;
         };
+        if let Some(open) = rare.open.get_mut(at) {
+            open.since = open.since.max(now);
+        }
         if portion.completes {
             rare.open.remove(at);
         } else if rare.open.len() > MAX_OPEN {
