@@ -103,6 +103,17 @@ fn zeros_that_were_sent_are_data() {
 }
 
 #[test]
+fn what_is_not_shown_to_be_padding_is_a_keep_alive_if_it_is_one_byte() {
+    for zeros in [1, 2] {
+        let mut scene = with(Policy::First);
+        let talk = Talk::new(1, 2_000);
+        scene.send(&padded(&talk, CLIENT, zeros));
+        let wanted: &[u8] = if zeros == 1 { b"\0" } else { b"" };
+        check(&mut scene, wanted, b"");
+    }
+}
+
+#[test]
 fn padding_hides_no_gap() {
     let mut scene = with(Policy::First);
     let mut talk = Talk::new(1, 2_000);

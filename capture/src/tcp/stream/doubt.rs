@@ -97,6 +97,14 @@ impl Stream {
         }
     }
 
+    /// Nothing more will come that would show what it is. A single byte is what keep-alives have.
+    pub(super) fn end_padding(&mut self, settings: &Settings, bytes: &dyn Bytes) {
+        match self.padding() {
+            Some(padding) if padding.extent.len == 1 => self.take_doubt(settings, bytes),
+            _ => self.drop_padding(),
+        }
+    }
+
     /// It was not sent.
     pub(super) fn drop_padding(&mut self) {
         if let Some(padding) = self.padding() {

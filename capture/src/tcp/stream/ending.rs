@@ -110,7 +110,7 @@ impl Stream {
     ) {
         self.release(settings);
         self.take_probe(settings, bytes);
-        self.drop_padding();
+        self.end_padding(settings, bytes);
         self.assembler.set_limit(u64::MAX);
         let proven = self.proven(has_receiver_ended);
         let mut end = self.highest.max(self.reset.unwrap_or(0)).max(proven);
