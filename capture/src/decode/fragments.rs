@@ -22,6 +22,11 @@ const HEAD_LEN: usize = 512;
 /// Longest datagram: the total length of IPv4, the payload length of IPv6.
 pub(super) const MAX_DATAGRAM_LEN: u32 = 65_535;
 
+/// Complete datagrams of which copies are known, and how long they are: what is captured twice, on
+/// two interfaces, comes at once. Longer, and another datagram might have the same number.
+const MAX_DONE: usize = 32;
+const COPY_TIME: u64 = 100_000_000;
+
 /// Datagrams kept that were given up, if nobody fetches them.
 const MAX_GIVEN_UP: usize = 64;
 
@@ -94,7 +99,18 @@ pub(super) enum Came {
         begun: Begun,
         /// All of the datagram is here.
         completes: bool,
+        /// It was before this one came, which is a copy.
+        is_copy: bool,
     },
+}
+
+/// A datagram that is complete, and was given in portions.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    key: Key,
+    begun: Begun,
+    len: u32,
+    at: Timestamp,
 }
 
 /// All datagrams under reassembly.
@@ -108,6 +124,8 @@ pub(super) struct Fragments {
     counters: FragmentCounters,
     /// Given up; somebody may want what is there of them.
     given_up: VecDeque<(Key, Datagram)>,
+    /// Complete ones, of which copies may come.
+    done: VecDeque<Done>,
 }
 
 /// A datagram, complete or not.
@@ -206,6 +224,9 @@ impl Fragments {
         let payload = fragment.payload.limit(len as usize);
 
         if !self.datagrams.contains_key(&fragment.key) {
+            if let Some(begun) = self.copied(fragment, end, now) {
+                return Ok(Came::Part { begun, completes: true, is_copy: true });
+            }
             self.create(fragment, now, options);
         }
         let Some(datagram) = self.datagrams.get_mut(&fragment.key) else {
@@ -237,13 +258,31 @@ impl Fragments {
         if is_complete {
             count(&mut self.counters.reassembled);
             let whole = self.remove(&fragment.key);
-            if let (None, Some(whole)) = (begun, whole) {
-                return Ok(Came::Whole(Box::new(whole.finish())));
+            match (begun, whole) {
+                (None, Some(whole)) => return Ok(Came::Whole(Box::new(whole.finish()))),
+                (Some(begun), Some(whole)) => {
+                    let Datagram { covered: len, .. } = whole;
+                    self.done.push_back(Done { key: fragment.key, begun, len, at: now });
+                    self.done.drain(..self.done.len().saturating_sub(MAX_DONE));
+                }
+                (_, None) => {}
             }
         } else {
             while self.bytes > options.max_fragment_bytes && self.evict(options) {}
         }
-        Ok(begun.map_or(Came::Waits, |begun| Came::Part { begun, completes: is_complete }))
+        let part = |begun| Came::Part { begun, completes: is_complete, is_copy: false };
+        Ok(begun.map_or(Came::Waits, part))
+    }
+
+    /// The datagram of which a fragment is a copy, if that was complete just now. A first fragment
+    /// begins another.
+    fn copied(&self, fragment: &Fragment<'_>, end: u32, now: Timestamp) -> Option<Begun> {
+        let is_recent =
+            |done: &&Done| now.nanoseconds().abs_diff(done.at.nanoseconds()) <= COPY_TIME;
+        let mut done = self.done.iter().rev().take_while(is_recent);
+        let done = done.find(|done| done.key == fragment.key)?;
+        let fits = if fragment.more { end < done.len } else { end == done.len };
+        (fragment.offset > 0 && fits).then_some(done.begun)
     }
 
     /// What is here of the datagram of a fragment that waits, if its beginning is and that was not

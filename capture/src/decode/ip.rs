@@ -211,8 +211,12 @@ impl Walk<'_> {
             Came::Whole(datagram) => datagram,
             Came::Waits if self.options.early => return self.beginning(fragment, ip),
             Came::Waits => return Err(Stop::Fragment),
-            Came::Part { begun, completes } => {
-                return Found::part(fragment, &begun, completes, ip);
+            Came::Part { begun, completes, is_copy } => {
+                let mut found = Found::part(fragment, &begun, completes, ip)?;
+                if let Some(portion) = &mut found.portion {
+                    portion.is_copy = is_copy;
+                }
+                return Ok(found);
             }
         };
         self.deeper()?;
@@ -266,6 +270,7 @@ impl Walk<'_> {
             len: begun.end.saturating_sub(begun.start),
             ends: beginning.total == Some(here),
             completes: false,
+            is_copy: false,
         });
         found.whole = Some(so_far);
         Ok(found)
@@ -287,6 +292,7 @@ impl Found {
             len: begun.end.saturating_sub(begun.start),
             ends: !fragment.more,
             completes,
+            is_copy: false,
         };
         let found = Self::new(begun.protocol, begun.transport, payload, ip);
         Ok(Self { portion: Some(portion), ..found })

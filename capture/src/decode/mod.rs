@@ -179,6 +179,8 @@ pub struct Portion {
     pub ends: bool,
     /// All of the datagram is here: nothing more will be given of it.
     pub completes: bool,
+    /// It was there before: this is a copy of a part of it.
+    pub is_copy: bool,
 }
 
 /// Why a packet was not decoded.

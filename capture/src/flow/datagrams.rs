@@ -150,9 +150,10 @@ impl Datagrams {
         let rare = self.rare.get_or_insert_default();
         let found = rare.open.iter().position(|open| open.datagram == portion.datagram);
         let Some((at, open)) = found.and_then(|at| Some((at, *rare.open.get(at)?))) else {
-            let late = captured(payload);
-            rare.late = rare.late.saturating_add(late);
-            self.captured = self.captured.saturating_add(late);
+            let unplaced = captured(payload);
+            let counter = if portion.is_copy { &mut rare.repeated } else { &mut rare.late };
+            *counter = counter.saturating_add(unplaced);
+            self.captured = self.captured.saturating_add(unplaced);
             return false;
         };
         if let Some(open) = rare.open.get_mut(at) {

@@ -140,6 +140,26 @@ fn what_comes_between_fragments_stays_in_order() {
 }
 
 #[test]
+fn copies_of_fragments_belong_to_the_flow() {
+    let mut scene = Scene::new(free());
+    for data in [b'a', b'b'] {
+        // Captured on two interfaces, and with the same number as the one before.
+        for part in cut(&udp(1, 2_000, true, &[data; 100]), 1, &[48]) {
+            scene.send(&part);
+            scene.send(&part);
+        }
+    }
+    scene.settle();
+    scene.end();
+    let meta = scene.meta(1);
+    assert_eq!(scene.file(1, File::Client), [[b'a'; 100], [b'b'; 100]].concat(), "{meta}");
+    let client = &meta["client"];
+    assert_eq!((&client["packets"], &client["repeated_bytes"]), (&json!(8), &json!(200)));
+    all_is_there(&scene);
+    assert_eq!(scene.counters().undecodable, 0);
+}
+
+#[test]
 fn fragments_that_come_before_the_first_join_it() {
     let mut scene = Scene::new(free());
     let mut parts = cut(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48, 64]);
