@@ -31,6 +31,7 @@ use crate::plan::{Plan, Request, SUPERVISE, Stand};
 use crate::supervisor::Supervisor;
 
 mod account;
+mod arguments;
 mod backoff;
 mod confine;
 mod exit;
@@ -158,6 +159,8 @@ fn supervise(
             .map_err(|error| Failure::RingDirectory { path: path.clone(), error })?;
     }
     places::make_defaults(&account);
+    // As it was typed: afterwards it is absolute.
+    arguments::hide(&plan.directory);
     let (log, notifier) = (Log::new(), Notifier::from_environment());
     look_at_directory(&mut plan)?;
     let confinement = Confinement { account, filter: filter::program() };

@@ -1,8 +1,10 @@
 //! What some readers cost others: whoever has large bodies decoded delays nobody else, and can be
 //! stopped.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +13,8 @@ use nix::sys::signal::Signal;
 use pcapfs_tests::coding::gzip;
 use pcapfs_tests::conversation::{noise, savefile_of};
 use pcapfs_tests::{
-    ALIAS, Client, Conversation, Daemon, Feed, Fifo, Mount, Pace, Running, Server, StreamReader,
-    skip_unless, tool,
+    ALIAS, Client, Conversation, Daemon, Fed, Feed, Fifo, Mount, Pace, Running, Server,
+    StreamReader, run, skip_unless, tool,
 };
 use tempfile::TempDir;
 
@@ -140,9 +142,7 @@ fn who_waits_for_a_large_body_can_be_killed() {
         for signal in [Signal::SIGKILL, Signal::SIGTERM] {
             for body in &scene.bodies {
                 let mut cats: Vec<_> = (0..4)
-                    .map(|_| {
-                        Running::spawn(tool("cat").arg(body).stdout(std::process::Stdio::null()))
-                    })
+                    .map(|_| Running::spawn(tool("cat").arg(body).stdout(Stdio::null())))
                     .collect();
                 for cat in &mut cats {
                     let time = cat.end_with(signal);
@@ -166,4 +166,48 @@ fn the_daemon_ends_while_bodies_are_decoded() {
     scene.latencies();
     assert!(scene.daemon.terminate().success());
     drop(openers);
+}
+
+/// Flips bits of a ring's segment headers, while the ring is in use.
+fn flip_bits(ring: &Path, random: &mut u64) {
+    // Behind the page of the file's header: headers of 128 bytes each.
+    const HEADERS: std::ops::Range<u64> = 4_096..4_096 + 128 * 72;
+    let file = OpenOptions::new().read(true).write(true).open(ring).unwrap();
+    for _ in 0..20 {
+        // xorshift64
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        let place = HEADERS.start + *random % (HEADERS.end - HEADERS.start);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, place).unwrap();
+        byte[0] ^= 1 << (*random >> 32 & 7);
+        file.write_all_at(&byte, place).unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_whose_ring_is_written_to_by_another_answers_and_ends() {
+    skip_unless!(mount);
+    for seed in [1, 7] {
+        let mut fed = Fed::with(Mount::new().ring("4M"));
+        let ring = fed.daemon.ring_dir().join("web.ring");
+        let mut random = seed;
+        let mut readers: Vec<_> = ["follow.pcap", "follow.pcapng", "live.pcap"]
+            .map(|file| fed.daemon.path(ALIAS).join(file))
+            .map(|path| Running::spawn(tool("cat").arg(path).stdout(Stdio::null())))
+            .into();
+        for _ in 0..30 {
+            fed.feed.send(500, 200);
+            flip_bits(&ring, &mut random);
+            let path = fed.daemon.path("web/replay.pcap");
+            readers.push(Running::spawn(tool("cat").arg(path).stdout(Stdio::null())));
+        }
+        let looked = run(tool("ls").arg(fed.daemon.path(ALIAS)), 10);
+        assert!(looked.text().contains("status.json"), "{looked:?}");
+        fed.daemon.signal(Signal::SIGTERM);
+        let ended = fed.daemon.wait_exit(Duration::from_secs(10));
+        assert!(ended.is_some(), "it has not ended: {}", fed.daemon.stderr());
+        drop(readers);
+    }
 }

@@ -206,3 +206,41 @@ fn the_bits_outlive_the_daemon() {
     daemon.kill9();
     assert_eq!(owner_and_mode(&mount().path(ALIAS)), (USER, GROUP, 0o700));
 }
+
+#[test]
+fn who_may_not_read_a_capture_learns_nothing_of_its_traffic() {
+    skip_unless!(root, "setpriv");
+    let mut fed = Fed::start();
+    let capture = fed.daemon.path(ALIAS);
+    let look = |names: &[&str]| {
+        let mut command = as_user(OTHER_USER, OTHER_GROUP, "stat");
+        // All that stat(2) says, and what stat(2) says of the file system.
+        command.arg("--format=%n %s %b %h %i %x %y %z %w");
+        command.args(names.iter().map(|name| capture.join(name)));
+        let mut file_system = as_user(OTHER_USER, OTHER_GROUP, "stat");
+        file_system.arg("--file-system").arg(&capture);
+        [
+            run(&mut command, 5).success().text().to_owned(),
+            run(&mut file_system, 5).text().to_owned(),
+        ]
+    };
+    let before = look(&["."]);
+    fed.send(10);
+    assert_eq!(look(&["."]), before);
+    // Who may search but not read can name files.
+    fs::set_permissions(&capture, Permissions::from_mode(0o751)).unwrap();
+    let names = ["replay.pcap", "live.pcap", "flows", "flows.jsonl"];
+    let before = look(&names);
+    fed.send(10);
+    assert_eq!(look(&names), before);
+    assert!(capture.join("replay.pcap").metadata().unwrap().len() > 20 * Fed::RECORD);
+    // Nor do the daemon's arguments name what it captures from.
+    let words = fs::read(format!("/proc/{}/cmdline", fed.daemon.pid())).unwrap();
+    let words = String::from_utf8(words).unwrap();
+    assert!(
+        words.contains(&format!("mount\0{}\0", fed.daemon.mountpoint().display())),
+        "{words:?}"
+    );
+    let source = fed.fifo.source();
+    assert!(!words.contains(&source) && !words.contains("stream:"), "{words:?}");
+}

@@ -163,7 +163,7 @@ pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
     let stored = bounds.next.number - 1;
     let overwritten = bounds.oldest.number - 1;
     let packets = Counters {
-        seen: stored + losses.kernel + losses.oversize,
+        seen: stored.saturating_add(losses.kernel).saturating_add(losses.oversize),
         stored,
         dropped_kernel: losses.kernel,
         dropped_interface: losses.interface,

@@ -171,7 +171,7 @@ fn summarise(whole: &[Whole], damage: Option<String>) -> Recovered {
             format!(
                 "{why}: kept packets {} to {}, dropped the rest",
                 first.first.number,
-                last.next.number - 1
+                last.next.number.saturating_sub(1)
             )
         }),
     }

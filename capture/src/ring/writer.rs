@@ -217,7 +217,8 @@ impl Writer {
         let opening = self.opening();
         self.tail.roll(opening);
         self.begin_segment();
-        self.oldest = self.tail.oldest_position();
+        // What stands in the header may be another's, see `between`.
+        self.oldest = between(self.tail.oldest_position(), self.oldest, self.next);
         self.show();
     }
 
@@ -228,8 +229,9 @@ impl Writer {
 
     fn opening(&self) -> Opening {
         let header = self.ring.file_header();
-        let loss_before = header.dropped_kernel.load(Ordering::Relaxed)
-            + header.dropped_oversize.load(Ordering::Relaxed);
+        // Any number may stand there, if somebody else has written to the file.
+        let oversize = header.dropped_oversize.load(Ordering::Relaxed);
+        let loss_before = header.dropped_kernel.load(Ordering::Relaxed).saturating_add(oversize);
         Opening { sequence: self.sequence, position: self.next, loss_before }
     }
 
@@ -242,5 +244,16 @@ impl Writer {
             next: self.next,
             newest_time: self.last_time,
         });
+    }
+}
+
+/// A position as it must be if it lies between two others: somebody else may have written to the
+/// header it is from, and whoever reads counts on the order.
+fn between(position: Position, least: Position, most: Position) -> Position {
+    let number = |of: fn(&Position) -> u64| of(&position).max(of(&least)).min(of(&most));
+    Position {
+        number: number(|one| one.number),
+        pcap: number(|one| one.pcap),
+        pcapng: number(|one| one.pcapng),
     }
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 typed wrong.
 
 mod args;
+mod arguments;
 mod client;
 mod complete;
 mod descriptors;
@@ -53,7 +54,10 @@ pub fn run() -> ExitCode {
     let daemon = daemon.or_environment();
     let result = match command {
         Command::Mount(mount) if mount.background => in_background(),
-        Command::Mount(mount) => daemon::run(&Mount { socket: daemon.socket, ..*mount }),
+        Command::Mount(mount) => {
+            arguments::hide(&mount.mountpoint);
+            daemon::run(&Mount { socket: daemon.socket, ..*mount })
+        }
         Command::Umount { mountpoint } => umount(&mountpoint),
         Command::Interfaces { json } => interfaces(json),
         Command::Init(init) => verbs::init(&init, &daemon),

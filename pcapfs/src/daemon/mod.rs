@@ -56,6 +56,9 @@ pub(crate) const READY: &str = "ready at ";
 /// for is waited for meanwhile: that it takes no longer is promised in pcapfs(1).
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long the end may take at most, when something does not stop.
+const LAST: Duration = Duration::from_secs(5);
+
 /// How long to wait for the kernel to let go of a tree of which no file is open.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 
@@ -299,7 +302,9 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     };
     let reading = (!options.no_wait).then(|| Reading::new(options.detached));
     let event = serve(&tree, &events, reading, &ready, &read_again);
+    let has_stopped = end_in_any_case(mounted.detacher());
     end(&registry, mounted, control, &event, &events);
+    has_stopped.store(true, Ordering::Release);
     Ok(())
 }
 
@@ -429,7 +434,7 @@ fn end(
     // With the process at the latest, it is over for those as well that have a copy of the mount in
     // a mount namespace of their own.
     if mounted.is_over() {
-        mounted.join();
+        mounted.join(GRACE.saturating_sub(begun.elapsed()).max(IDLE_GRACE));
     }
     for entry in tree.captures.all() {
         let retained = capture::pipeline::counters(&**entry.capture.store()).0.retained;
@@ -440,6 +445,26 @@ fn end(
             say(format_args!("{alias}: {retained} packets are kept in {path}"));
         }
     }
+}
+
+/// Has this process end some time after it should have, whatever holds it up: a source that does not
+/// stop, or a thread that has lost its way in a ring that somebody else wrote to.
+/// Whether it has stopped and only has memory left to give back is to be said with what is returned.
+fn end_in_any_case(detach: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
+    let has_stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&has_stopped);
+    // Without a thread it ends as it can.
+    let _ = thread::Builder::new().name("end".to_owned()).spawn(move || {
+        thread::sleep(LAST);
+        let is_clean = stopped.load(Ordering::Acquire);
+        if !is_clean {
+            say("not everything has stopped; ending all the same");
+            detach();
+        }
+        #[expect(clippy::exit, reason = "what still runs is in nobody's way")]
+        std::process::exit(i32::from(!is_clean));
+    });
+    has_stopped
 }
 
 /// A path as it is from anywhere, links followed as far as it exists.

@@ -7,6 +7,7 @@ use capture::flow::Stat;
 use capture::ring::Permissions;
 use capture::time::Timestamp;
 
+use super::access::Bit;
 use super::captures::Entry;
 use super::error::Error;
 use super::file::Content;
@@ -73,8 +74,30 @@ impl Tree {
         })
     }
 
-    /// The same for an inode of which it is known what it is.
+    /// The same for an inode of which it is known what it is. Who may search a capture's directory
+    /// and not read it is told of no packet.
     pub(super) fn attributes_of(
+        &self,
+        inode: u64,
+        version: Version,
+        asker: Asker,
+    ) -> Result<Attributes, Error> {
+        let attributes = self.all_attributes_of(inode, version, asker)?;
+        let (Node::Leaf(id, _) | Node::Flow(id, ..)) = version.node else { return Ok(attributes) };
+        let entry = self.entry(id)?;
+        let permissions = entry.permissions();
+        if !permits_search_only(permissions) {
+            return Ok(attributes);
+        }
+        // The kernel has one set of attributes for all users: it is to ask for each.
+        let attributes = Attributes { valid: Duration::ZERO, ..attributes };
+        if asker.caller().may(permissions, &[Bit::Read]) {
+            return Ok(attributes);
+        }
+        Ok(Attributes { size: 0, present: 0, modified: entry.capture.started(), ..attributes })
+    }
+
+    fn all_attributes_of(
         &self,
         inode: u64,
         version: Version,
@@ -111,7 +134,8 @@ impl Tree {
             }
             Node::Capture(id) => {
                 let entry = self.entry(id)?;
-                let modified = newest(&entry);
+                // Everybody sees it, also who may not know when packets come.
+                let modified = entry.capture.started();
                 // `flows` is in it.
                 let links = LINKS + 1;
                 let attributes = of_entry(inode, &entry, node, 0, modified);
@@ -271,6 +295,11 @@ impl Tree {
             _ => None,
         }
     }
+}
+
+/// Whether there may be somebody who can search a directory and not read it.
+fn permits_search_only(permissions: Permissions) -> bool {
+    [6, 3, 0].into_iter().any(|shift| permissions.mode >> shift & 0o5 == 0o1)
 }
 
 /// Whether a file of a flow stays what it is.

@@ -2,6 +2,7 @@
 //! fit into a number.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use capture::cursor::snapshot::Extent;
@@ -65,6 +66,8 @@ struct Recent {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     made: u64,
+    /// Makes numbers of `made` that nobody can foresee.
+    secret: RandomState,
     /// By inode, with the number of times each was looked up and not forgotten.
     counted: HashMap<u64, (Version, u64)>,
     /// Where a node begins now, and the inode it has.
@@ -113,10 +116,21 @@ impl Known {
         match self.current.get(&node) {
             Some((same, inode)) if *same == begins => *inode,
             _ => {
-                self.made += 1;
-                let inode = node::counted(self.made);
+                let inode = self.unused();
                 self.current.insert(node, (begins, inode));
                 inode
+            }
+        }
+    }
+
+    /// A number that no counted inode has. Numbers in a row would tell the readers of one capture how
+    /// often the rings of others have dropped what they began with.
+    fn unused(&mut self) -> u64 {
+        loop {
+            self.made += 1;
+            let inode = node::counted(self.secret.hash_one(self.made));
+            if !self.counted.contains_key(&inode) {
+                return inode;
             }
         }
     }

@@ -17,11 +17,14 @@
 //! What takes long goes to the [pool](super::pool), so that all else is answered beside it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use capture::bell::Bell;
@@ -77,9 +80,8 @@ const ALWAYS: u32 = READABLE | 0x0004 | 0x0100;
 /// A running front end.
 #[derive(Debug)]
 pub(super) struct Front {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-    waker: JoinHandle<()>,
+    /// Has no sender any more when the last thread has ended.
+    ended: Receiver<Infallible>,
 }
 
 #[derive(Debug)]
@@ -151,34 +153,31 @@ impl Front {
             closed: AtomicBool::new(false),
             turn: Mutex::default(),
         });
+        let (alive, ended) = mpsc::channel();
         let spawn = |name: &str, run: fn(&Shared)| {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new()
-                .name(name.to_owned())
-                .stack_size(STACK)
-                .spawn(move || run(&shared))
+            let (shared, alive) = (Arc::clone(&shared), alive.clone());
+            thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
+                run(&shared);
+                drop(alive);
+            })
         };
         let waker = spawn("waker", Shared::run_waker)?;
         shared.waker.thread.get_or_init(|| waker.thread().clone());
-        let mut threads = vec![spawn("relay", Shared::run_relay)?];
+        spawn("relay", Shared::run_relay)?;
         for _ in 0..READERS {
-            threads.push(spawn("front", Shared::run_reader)?);
+            spawn("front", Shared::run_reader)?;
         }
         for _ in 0..pool::THREADS {
-            threads.push(spawn("pool", Shared::run_pool)?);
+            spawn("pool", Shared::run_pool)?;
         }
-        Ok((Self { shared, threads, waker }, theirs))
+        Ok((Self { ended }, theirs))
     }
 
-    /// Waits until the tree is unmounted.
-    pub(super) fn join(self) {
-        for thread in self.threads {
-            // A front end thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
-        self.shared.closed.store(true, Ordering::Release);
-        self.waker.thread().unpark();
-        let _ = self.waker.join();
+    /// Waits until all threads have ended, which they do when the tree is unmounted, but no longer
+    /// than this: one may be held up by what it does.
+    pub(super) fn join(&self, limit: Duration) {
+        // Nothing is ever sent: it ends with the last sender, or with the time.
+        let _ = self.ended.recv_timeout(limit);
     }
 }
 
@@ -206,7 +205,7 @@ impl Shared {
                     }
                     match pace {
                         Pace::Long(share) => self.put_off(&message, share),
-                        _ => self.request(&message),
+                        _ => self.attempt(&message),
                     }
                     if pace != Pace::Lone {
                         awake = Instant::now() + AWAKE;
@@ -227,9 +226,11 @@ impl Shared {
                 Err(_) => break,
             }
         }
-        // The other end sees the end, and so do the relay and the pool.
+        // The other end sees the end, and so do the relay, the pool and the waker.
         let _ = shutdown(self.fuser.as_raw_fd(), Shutdown::Both);
         self.pool.close();
+        self.closed.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Does what takes long.
@@ -297,6 +298,14 @@ impl Shared {
 
     fn reply_error(&self, unique: u64, errno: Errno) {
         self.write(&[IoSlice::new(&wire::reply_header(unique, errno as i32, 0))]);
+    }
+
+    /// Answers a request. One that panics, which is a mistake here, harms no other.
+    fn attempt(&self, message: &Message<'_>) {
+        // What is shared is behind locks that are not poisoned.
+        if catch_unwind(AssertUnwindSafe(|| self.request(message))).is_err() {
+            self.reply_error(message.unique, Errno::EIO);
+        }
     }
 
     fn request(&self, message: &Message<'_>) {

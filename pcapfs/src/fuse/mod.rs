@@ -116,10 +116,16 @@ impl Mounted {
         self.fuser.is_finished()
     }
 
-    /// Waits for the threads, after [`Mounted::is_over`].
-    pub(crate) fn join(self) {
-        self.front.join();
-        // A closed socket looks to fuser like an invalid request, which is a clean end.
+    /// Waits for the threads, after [`Mounted::is_over`], but no longer than this.
+    pub(crate) fn join(self, limit: Duration) {
+        self.front.join(limit);
+        // It has ended. A closed socket looks to fuser like an invalid request, which is a clean end.
         let _ = self.fuser.join();
+    }
+
+    /// How to take the tree out of the file system, for another thread.
+    pub(crate) fn detacher(&self) -> impl FnOnce() + Send + 'static {
+        let (by, mountpoint) = (self.by.clone(), self.mountpoint.clone());
+        move || by.detach(&mountpoint)
     }
 }
