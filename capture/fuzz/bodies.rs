@@ -109,7 +109,39 @@ pub(crate) fn http(data: &[u8]) {
     let Some((first, operations)) = data.split_first() else {
         return;
     };
-    let limits = HttpLimits {
+    let limits = http_limits(*first);
+    let size = usize::from(first >> 1).max(1);
+    let (whole, streams) = same_in_pieces(operations, limits, [size]);
+    for one in &whole {
+        check_transaction(one, &streams);
+    }
+}
+
+/// The same, however its bytes are cut.
+#[allow(dead_code, reason = "for a test of all cuts, which a fuzzer has no time for")]
+pub(crate) fn http_cuts(data: &[u8]) {
+    if let Some((first, operations)) = data.split_first() {
+        same_in_pieces(operations, http_limits(*first), 1..=255);
+    }
+}
+
+/// What comes out if each part comes whole, and is to come out if it comes in pieces of these sizes.
+fn same_in_pieces(
+    operations: &[u8],
+    limits: HttpLimits,
+    sizes: impl IntoIterator<Item = usize>,
+) -> (Vec<Transaction>, TwoStreams) {
+    let whole = connection(operations, limits, usize::MAX);
+    for size in sizes {
+        let (pieces, _) = connection(operations, limits, size);
+        assert_eq!(whole.0, pieces, "in pieces of {size}");
+    }
+    whole
+}
+
+/// Small ones, or those there really are.
+fn http_limits(first: u8) -> HttpLimits {
+    let small = HttpLimits {
         head_bytes: 300,
         headers: 8,
         pending: 4,
@@ -120,13 +152,7 @@ pub(crate) fn http(data: &[u8]) {
         codings: 3,
         junk_line: 40,
     };
-    let limits = if first & 1 == 0 { limits } else { HttpLimits::default() };
-    let (whole, streams) = connection(operations, limits, usize::MAX);
-    let (pieces, _) = connection(operations, limits, usize::from(first >> 1).max(1));
-    assert_eq!(whole, pieces);
-    for one in &whole {
-        check_transaction(one, &streams);
-    }
+    if first & 1 == 0 { small } else { HttpLimits::default() }
 }
 
 /// A compressed body: the first byte names the coding.

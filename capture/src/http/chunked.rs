@@ -33,6 +33,8 @@ pub(super) const fn is_blank(byte: u8) -> bool {
 pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
     let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
     let line = bytes.get(blanks..).unwrap_or_default();
+    // What follows may not be there yet, and so must not count when it is.
+    let line = line.get(..max).unwrap_or(line);
     if first && blanks > max {
         return Line::TooLong;
     }
@@ -41,7 +43,7 @@ pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
         _ => line,
     };
     let digits = hex.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let end = line.iter().take(max).position(|byte| *byte == b'\n');
+    let end = line.iter().position(|byte| *byte == b'\n');
     match hex.get(digits) {
         None if line.len() >= max => return Line::TooLong,
         None => return Line::More(blanks),
