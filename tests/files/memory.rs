@@ -2,12 +2,16 @@
 //! given back.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 use pcapfs_tests::conversation::{merged, noise, savefile, savefile_of};
 use pcapfs_tests::measure::anonymous_memory;
-use pcapfs_tests::{ALIAS, Client, Conversation, Filed, Mount, Server, skip_unless, wait_until};
+use pcapfs_tests::{
+    ALIAS, Client, Conversation, Fed, Filed, Mount, Server, skip_unless, wait_until,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -87,4 +91,84 @@ fn a_large_har_is_made_within_the_room_for_what_is_open() {
     // Once, and one of its bodies beside it.
     assert!(most <= length + 32 * MIB + GIVEN + OWN, "{} MiB", most / MIB);
     assert!(most <= ROOM + GIVEN + OWN);
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A client that has many calls answered at a time and takes no answer: its windows are as large as
+/// can be.
+fn stalled(
+    daemon: &pcapfs_tests::Daemon,
+    method: &str,
+    message: &[u8],
+    streams: u32,
+) -> UnixStream {
+    const HEADERS: [&str; 6] = [":method", "POST", ":scheme", "http", ":authority", "x"];
+    let mut socket = UnixStream::connect(daemon.socket()).unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE, and a WINDOW_UPDATE for the connection.
+    bytes.extend(frame(4, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()));
+    bytes.extend(frame(8, 0, 0, &0x7ffe_0000_u32.to_be_bytes()));
+    let path = format!("/pcapfs.control.v1.Control/{method}");
+    let names = HEADERS.into_iter().chain([":path", &path]);
+    let names = names.chain(["content-type", "application/grpc", "te", "trailers"]);
+    let mut head = Vec::new();
+    for (at, text) in names.enumerate() {
+        // A literal without indexing and with a new name: RFC 7541, 6.2.2.
+        head.extend((at % 2 == 0).then_some(0));
+        head.push(u8::try_from(text.len()).unwrap());
+        head.extend(text.bytes());
+    }
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let body = [&[0][..], &length, message].concat();
+    for stream in (0..streams).map(|number| 2 * number + 1) {
+        bytes.extend(frame(1, 4, stream, &head));
+        bytes.extend(frame(0, 1, stream, &body));
+    }
+    socket.write_all(&bytes).unwrap();
+    socket
+}
+
+#[test]
+fn clients_that_do_not_read_cost_little_and_leave_nothing() {
+    skip_unless!(mount);
+    /// Of all clients of one user, as documented: 32 MiB, and 16 KiB for each stream.
+    const CLIENTS: u64 = 32;
+    const STREAMS: u32 = 16;
+    const ON_THE_WAY: u64 = 32 * MIB + CLIENTS * STREAMS as u64 * (16 << 10);
+    let mut fed = Fed::with(mount(MIB));
+    fed.send(100_000);
+    let pid = fed.daemon.pid();
+    let before = anonymous_memory(pid);
+    // Field 1, the capture, and field 3: what comes as well.
+    let message = [&[1 << 3 | 2, 3][..], b"web", &[3 << 3, 1]].concat();
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|_| stalled(&fed.daemon, "Replay", &message, STREAMS)).collect();
+    let all = usize::try_from(CLIENTS * u64::from(STREAMS)).unwrap();
+    wait_until("all are served", 60, || fed.daemon.readers(ALIAS).len() == all);
+    // Each has got what its socket and what is on the way hold: nothing more comes.
+    let delivered = || {
+        let readers = fed.daemon.readers(ALIAS);
+        readers.iter().filter_map(|reader| reader["delivered_bytes"].as_u64()).sum::<u64>()
+    };
+    let mut last = (0, 0);
+    wait_until("they are stalled", 60, || {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = delivered();
+        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        last.1 == 5
+    });
+    let stalled = anonymous_memory(pid);
+    eprintln!("{} MiB, {} MiB when stalled", before / MIB, stalled / MIB);
+    assert!(stalled <= before + ON_THE_WAY + OWN, "{} MiB", stalled / MIB);
+    // The first one still gets its own.
+    let mut first = &clients[0];
+    let mut answer = [0; 4_096];
+    assert!(first.read(&mut answer).unwrap() > 0);
+    drop(clients);
+    wait_until("it is given back", 30, || anonymous_memory(pid) <= before + 16 * MIB);
 }

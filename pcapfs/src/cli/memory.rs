@@ -1,5 +1,5 @@
 //! What the allocator does with memory that is freed.
-#![expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
+#![expect(unsafe_code, reason = "mallopt(3), mallinfo(3) and malloc_trim(3) have no safe wrapper")]
 
 /// Bytes that are kept for what is allocated next.
 const KEPT: libc::c_int = 8 << 20;
@@ -15,5 +15,79 @@ pub(super) fn keep_freed() {
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED);
+    }
+}
+
+/// Bytes of memory that are free and yet this process's, beyond what cannot be given back, from which
+/// on it is worth to give some back.
+const WORTH: u64 = 8 << 20;
+
+/// Gives back what the allocator keeps of memory that was freed, for a daemon that goes on after it
+/// had much to do.
+#[derive(Debug, Default)]
+pub(crate) struct Freed {
+    /// Bytes that could not be given back the last time, as they lie between others in use.
+    scattered: u64,
+}
+
+impl Freed {
+    /// Gives back what is free, if that is much. To be called now and then.
+    pub(crate) fn give_back(&mut self) {
+        if free().is_some_and(|free| self.is_worth(free)) {
+            trim();
+            self.scattered = free().unwrap_or(0);
+        }
+    }
+
+    fn is_worth(&mut self, free: u64) -> bool {
+        self.scattered = self.scattered.min(free);
+        free >= self.scattered + WORTH
+    }
+}
+
+/// Bytes that are resident and not in use.
+fn free() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let resident: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((resident << 10).saturating_sub(in_use()?))
+}
+
+/// Bytes that are allocated.
+#[cfg(target_env = "gnu")]
+fn in_use() -> Option<u64> {
+    // SAFETY: reads counters of the allocator.
+    let info = unsafe { libc::mallinfo2() };
+    u64::try_from(info.uordblks.saturating_add(info.hblkhd)).ok()
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn in_use() -> Option<u64> {
+    None
+}
+
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: gives back pages that nothing allocated lies in.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_given_back_is_not_tried_again_and_again() {
+        let mut freed = Freed::default();
+        assert!(!freed.is_worth(WORTH - 1));
+        assert!(freed.is_worth(WORTH));
+        freed.scattered = 2 * WORTH;
+        assert!(!freed.is_worth(2 * WORTH));
+        assert!(freed.is_worth(3 * WORTH));
+        assert!(!freed.is_worth(WORTH / 2) && freed.is_worth(WORTH / 2 + WORTH));
+        freed.give_back();
+        assert!(free().is_none_or(|free| free < 1 << 40));
     }
 }

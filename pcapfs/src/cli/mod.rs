@@ -32,6 +32,7 @@ use crate::fuse;
 use args::{Arguments, Command};
 
 pub(crate) use args::Mount;
+pub(crate) use memory::Freed;
 
 /// Runs the command that was typed.
 #[must_use]

@@ -17,6 +17,7 @@
 
 pub(crate) mod chunks;
 mod connections;
+mod outgoing;
 mod peer;
 mod proto;
 mod service;
@@ -43,6 +44,7 @@ pub(crate) use socket::{Socket, SocketError, client_path, daemon_path};
 use crate::cli::output::say;
 use crate::daemon::registry::Registry;
 use messages::control_server::ControlServer;
+use outgoing::Outgoing;
 use service::Service;
 
 /// Bytes of the largest request: a filter expression and two names.
@@ -140,6 +142,9 @@ fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
 fn past_the_codec(mut answer: http::Response<Body>) -> http::Response<Body> {
     if let Some(body) = chunks::handed(answer.extensions_mut()) {
         *answer.body_mut() = body;
+    } else if let Some(outgoing) = answer.extensions_mut().remove::<Outgoing>() {
+        let body = std::mem::take(answer.body_mut());
+        *answer.body_mut() = outgoing.bound(body);
     }
     answer
 }

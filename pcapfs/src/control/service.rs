@@ -16,6 +16,7 @@ use super::chunks;
 use super::connections::{Busy, Peer};
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
+use super::outgoing::Allowances;
 use super::streams::{Bells, Savefile};
 use capture::source::SourceName;
 
@@ -35,6 +36,7 @@ type Chunks = Empty<Result<message::Chunk, Status>>;
 pub(super) struct Service {
     registry: Arc<Registry>,
     bells: Arc<Bells>,
+    allowances: Allowances,
 }
 
 impl Service {
@@ -43,7 +45,7 @@ impl Service {
     /// # Errors
     /// Those of making what wakes its streams.
     pub(super) fn new(registry: Arc<Registry>) -> io::Result<Self> {
-        Ok(Self { registry, bells: Bells::new()? })
+        Ok(Self { registry, bells: Bells::new()?, allowances: Allowances::default() })
     }
 
     fn savefile<T>(
@@ -64,7 +66,9 @@ impl Service {
         let opener = Opener::new(Asker { thread: peer.process, uid, gid });
         let tree = &self.registry.tree;
         let what = (wanted, format);
-        let savefile = Savefile::open(tree, &self.bells, &entry, what, opener, peer.busy());
+        let outgoing = self.allowances.stream(uid);
+        let savefile =
+            Savefile::open(tree, &self.bells, &entry, what, opener, (peer.busy(), outgoing));
         let mut response = Response::new(tokio_stream::empty());
         chunks::hand_over(response.extensions_mut(), Body::new(savefile));
         Ok(response)
@@ -222,6 +226,7 @@ impl control_server::Control for Service {
         // Asked again each time: permissions may change while somebody watches.
         let registry = Arc::clone(&self.registry);
         let busy = peer.busy();
+        let outgoing = self.allowances.stream(peer.caller.uid);
         let answer = move || {
             let _while_watching = &busy;
             status(&registry, &peer, &capture)
@@ -234,7 +239,10 @@ impl control_server::Control for Service {
         let mut ticks = tokio::time::interval(interval);
         // Whoever is slow gets what is true then, not what was true before.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        Ok(Response::new(Box::pin(IntervalStream::new(ticks).map(move |_| answer()))))
+        let answers = IntervalStream::new(ticks).map(move |_| answer());
+        let mut response: Response<Self::StatusStream> = Response::new(Box::pin(answers));
+        response.extensions_mut().insert(outgoing);
+        Ok(response)
     }
 
     type ReplayStream = Chunks;

@@ -24,8 +24,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Sleep;
 use tonic::Status;
 
-use super::chunks::{self, CHUNK};
+use super::chunks;
 use super::connections::Busy;
+use super::outgoing::Outgoing;
 use crate::fs::captures::Entry;
 use crate::fs::file::{OpenFile, Opener, ReadFailure};
 use crate::fs::{Tree, Wanted};
@@ -129,6 +130,7 @@ pub(super) struct Savefile {
     gathering: Option<Pin<Box<Sleep>>>,
     /// Its status was sent.
     has_ended: bool,
+    outgoing: Outgoing,
     _busy: Busy,
 }
 
@@ -140,7 +142,7 @@ impl Savefile {
         entry: &Arc<Entry>,
         (wanted, format): (Wanted, Format),
         opener: Opener,
-        busy: Busy,
+        (busy, outgoing): (Busy, Outgoing),
     ) -> Self {
         let (handle, total) = tree.open_savefile(entry, wanted, format, opener);
         let file = tree.file(handle);
@@ -157,19 +159,19 @@ impl Savefile {
             caught_up: None,
             gathering: None,
             has_ended: false,
+            outgoing,
             _busy: busy,
         }
     }
 
-    /// Reads what there is, as a message; `None` if there is nothing yet.
-    fn read(&mut self) -> Option<Result<Option<Bytes>, Status>> {
+    /// Reads what there is, at most `size` bytes, as a message; `None` if there is nothing yet.
+    fn read(&mut self, size: usize) -> Option<Result<Option<Bytes>, Status>> {
         let total = self.total;
         let mut message = Bytes::new();
-        let outcome =
-            self.file.read(self.offset, CHUNK as usize, &mut |slices: &[IoSlice<'_>]| {
-                message = chunks::message(total, slices);
-                Ok(())
-            });
+        let outcome = self.file.read(self.offset, size, &mut |slices: &[IoSlice<'_>]| {
+            message = chunks::message(total, slices);
+            Ok(())
+        });
         // Before they are believed: a mapped file may have been cut while it was copied.
         if let Some(entry) = &self.file.entry
             && let Err(error) = entry.capture.store().intact()
@@ -202,8 +204,9 @@ impl Savefile {
             ready!(gathering.as_mut().poll(context));
             self.gathering = None;
         }
+        let size = ready!(self.outgoing.poll_room(context));
         loop {
-            if let Some(result) = self.read() {
+            if let Some(result) = self.read(size) {
                 return Poll::Ready(result);
             }
             self.caught_up = Some(Instant::now());
@@ -231,7 +234,9 @@ impl Body for Savefile {
             return Poll::Ready(None);
         }
         let status = match ready!(this.poll_message(context)) {
-            Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+            Ok(Some(message)) => {
+                return Poll::Ready(Some(Ok(Frame::data(this.outgoing.hold(message)))));
+            }
             Ok(None) => Status::ok(""),
             Err(status) => status,
         };

@@ -31,8 +31,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 
-use crate::cli::Mount;
 use crate::cli::output::say;
+use crate::cli::{Freed, Mount};
 use crate::config::{self, Config, ConfigError, RingDir};
 use crate::control::{Control, SocketError};
 use crate::fs::Tree;
@@ -58,6 +58,9 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// How long the end may take at most, when something does not stop.
 const LAST: Duration = Duration::from_secs(5);
+
+/// How often memory is given back that was freed.
+const TIDYING: Duration = Duration::from_secs(5);
 
 /// How long to wait for the kernel to let go of a tree of which no file is open.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
@@ -317,20 +320,18 @@ fn serve(
     read_again: &dyn Fn(),
 ) -> Event {
     let mut is_ready = false;
+    let mut freed = Freed::default();
     loop {
         if !is_ready && reading.as_mut().is_none_or(|reading| reading.is_over(tree)) {
             is_ready = true;
             ready();
         }
-        let event = if is_ready {
-            events.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            events.recv_timeout(reading::STEP)
-        };
+        let event = events.recv_timeout(if is_ready { TIDYING } else { reading::STEP });
         match event {
             Ok(Event::Reload) => read_again(),
             Ok(Event::Counters) => say_counters(tree),
             Ok(event @ (Event::Signal | Event::Unmounted)) => return event,
+            Err(RecvTimeoutError::Timeout) if is_ready => freed.give_back(),
             Err(RecvTimeoutError::Timeout) => {}
             // The end of all senders is the end of the tree.
             Err(RecvTimeoutError::Disconnected) => return Event::Unmounted,
