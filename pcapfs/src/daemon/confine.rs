@@ -45,7 +45,7 @@ pub(super) fn start_no_programs() -> io::Result<()> {
 }
 
 /// Niceness of threads that do what takes long.
-const NICE: libc::c_int = 10;
+const NICE: libc::c_int = 19;
 
 /// From now on the calling thread has a processor when nobody who is in a hurry wants it. Where that
 /// is refused, it goes on as before.
