@@ -236,7 +236,15 @@ fn an_outsider_learns_nothing() {
     let daemon = &scene.daemon;
     let mut cat = Running::spawn(ALICE.command("cat").arg(daemon.path("web/live.pcap")));
     daemon.wait_blocked("web", "live.pcap", cat.pid());
-    for file in ["readers.jsonl", "status.json", "flows.jsonl", "http.jsonl", "flows", "ctl"] {
+    for file in [
+        "readers.jsonl",
+        "status.json",
+        "flows.jsonl",
+        "http.jsonl",
+        "http-open.jsonl",
+        "flows",
+        "ctl",
+    ] {
         let path = daemon.path("web").join(file);
         for program in ["cat", "ls", "stat"] {
             let finished = run(CAROL.command(program).arg(&path), 5);

@@ -14,12 +14,13 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "ctl",
     "flows.jsonl",
     "flows/",
     "follow.pcap",
     "follow.pcapng",
+    "http-open.jsonl",
     "http.jsonl",
     "live.pcap",
     "live.pcapng",

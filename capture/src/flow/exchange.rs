@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::http::body::{Note, Piece, Streams};
 use crate::http::head::Head;
@@ -13,6 +14,7 @@ use crate::http::names;
 use crate::http::parser::Limits;
 use crate::http::record::BodyRecord;
 use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use crate::http::transcript::{self, Progress};
 use crate::tcp;
 use crate::time::Timestamp;
 
@@ -161,7 +163,8 @@ impl Exchange {
     /// Keeps a transaction with the bodies as they were measured, request first, whose line in
     /// `http.jsonl` has `line` bytes.
     pub(super) fn new(transaction: &Transaction, bodies: &[BodyRecord; 2], line: usize) -> Self {
-        let [request, response] = bodies.each_ref().map(|body| (body.bytes, body.note));
+        let [request, response] =
+            bodies.each_ref().map(|body| (body.bytes.unwrap_or(body.wire_bytes), body.note));
         Self {
             index: transaction.index,
             request: Part::new(transaction, Direction::Request, request),
@@ -226,7 +229,7 @@ impl Exchange {
 }
 
 /// What making something of a transaction takes whose bodies are empty, as bytes of a body.
-const HEADS: u64 = 4 << 10;
+pub(super) const HEADS: u64 = 4 << 10;
 
 /// Transactions that may be under way at a time: above what the parser's limits allow.
 const PENDING: usize = 512;
@@ -246,12 +249,117 @@ pub(super) struct Http {
     pub(super) effort: u64,
     /// Heap memory of `exchanges`.
     pub(super) memory: usize,
+    /// Transactions that ended and are not among `exchanges` yet.
+    pub(super) transit: Vec<Arc<Transaction>>,
+    /// What was shown of the transaction that the transcript ended with when it was asked for last.
+    pub(super) shown: Option<Box<Shown>>,
+}
+
+/// How long the parts of a transcript are that were shown before the transaction ended. They keep
+/// their length and their place, whatever of their bytes is gone since.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) index: u64,
+    pub(super) parts: Vec<(transcript::Part, u32)>,
+}
+
+/// Parts of one body; with more of them, the first ones are put together.
+const TEXT_PARTS: usize = 16;
+
+impl Shown {
+    /// Bytes of all of it.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.iter().map(|(_, len)| u64::from(*len)).sum()
+    }
+
+    /// Adds a part whose text has `len` bytes.
+    pub(super) fn push(&mut self, part: transcript::Part, len: u32) {
+        use transcript::Part::Text;
+        self.parts.push((part, len));
+        let Text(direction, ..) = part else { return };
+        let is_text = |part: &transcript::Part| matches!(part, Text(of, ..) if *of == direction);
+        let texts = self.parts.iter().filter(|(part, _)| is_text(part)).count();
+        let first = self.parts.iter().position(|(part, _)| is_text(part));
+        if let (true, Some(first)) = (texts > TEXT_PARTS, first)
+            && let [(Text(_, _, bytes), len), (Text(_, _, more), with), ..] =
+                self.parts.get_mut(first..).unwrap_or_default()
+        {
+            *bytes = bytes.saturating_add(*more);
+            *len = len.saturating_add(*with);
+            self.parts.remove(first.saturating_add(1));
+        }
+    }
+}
+
+/// A transaction, however far it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum View<'a> {
+    /// It ended, and all is known of it.
+    Ended(&'a Exchange),
+    /// It goes on, or ended a moment ago.
+    UnderWay(&'a Transaction, Progress),
+}
+
+impl View<'_> {
+    /// Its number in the flow.
+    pub(super) fn index(&self) -> u64 {
+        match self {
+            Self::Ended(exchange) => exchange.index,
+            Self::UnderWay(transaction, _) => transaction.index,
+        }
+    }
+
+    /// When the last byte of a message was seen, so far.
+    pub(super) fn last(&self, direction: Direction) -> Option<Timestamp> {
+        match self {
+            Self::Ended(exchange) => exchange.part(direction).map(Part::last),
+            Self::UnderWay(transaction, _) => transaction.message(direction).map(|one| one.last),
+        }
+    }
+
+    /// Bytes of the file of a body, and those of them that were captured; `None` without one.
+    pub(super) fn size(&self, direction: Direction) -> Option<(u64, u64)> {
+        self.file(direction)?;
+        match self {
+            Self::Ended(exchange) => exchange.part(direction).map(Part::size),
+            Self::UnderWay(transaction, _) => {
+                let body = &transaction.message(direction)?.body;
+                let bytes = body.wire_bytes();
+                Some((bytes, bytes.saturating_sub(body.missing())))
+            }
+        }
+    }
+
+    /// The name of the file of a body, if it has one: one with codings has none before it ended,
+    /// since nobody knows how long it is.
+    pub(super) fn file(&self, direction: Direction) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Ended(exchange) => {
+                let part = exchange.part(direction).filter(|part| !part.file.is_empty())?;
+                Some(Cow::Borrowed(&part.file))
+            }
+            Self::UnderWay(transaction, _) => {
+                let body = &transaction.message(direction)?.body;
+                (body.wire_bytes() > 0 && !body.is_decoded())
+                    .then(|| Cow::Owned(names::body_file(transaction, direction)))
+            }
+        }
+    }
 }
 
 impl Http {
     /// Nothing yet.
     pub(super) fn new(request: tcp::Direction) -> Self {
-        Self { request, exchanges: Vec::new(), incomplete: 0, newest: 0, effort: 0, memory: 0 }
+        Self {
+            request,
+            exchanges: Vec::new(),
+            incomplete: 0,
+            newest: 0,
+            effort: 0,
+            memory: 0,
+            transit: Vec::new(),
+            shown: None,
+        }
     }
 
     /// Adds a transaction that ended.
@@ -262,33 +370,69 @@ impl Http {
         self.memory = self.memory.saturating_add(exchange.memory());
         self.newest = self.newest.max(exchange.index);
         self.effort = self.effort.saturating_add(exchange.effort());
+        self.transit.retain(|transaction| transaction.index != exchange.index);
+        if self.transit.is_empty() {
+            self.transit = Vec::new();
+        }
         self.exchanges.push(exchange);
     }
 
-    /// The transaction of this index.
+    /// The transaction of this index, if it has ended.
     pub(super) fn exchange(&self, index: u64) -> Option<&Exchange> {
+        self.exchanges.get(self.place(index)?)
+    }
+
+    /// Its place among those that ended.
+    fn place(&self, index: u64) -> Option<usize> {
         if index == 0 || index > self.newest {
             return None;
         }
         // They end nearly in the order in which they begin: no more are pending at a time.
         let near = usize::try_from(index.saturating_sub(1)).ok()?;
         match self.exchanges.get(near) {
-            Some(exchange) if exchange.index == index => return Some(exchange),
+            Some(exchange) if exchange.index == index => return Some(near),
             _ => {}
         }
         let from = near.saturating_sub(PENDING).min(self.exchanges.len());
         let to = near.saturating_add(PENDING).min(self.exchanges.len());
-        self.exchanges.get(from..to)?.iter().find(|exchange| exchange.index == index)
+        let at = self.exchanges.get(from..to)?.iter().position(|exchange| exchange.index == index);
+        at.and_then(|at| at.checked_add(from))
     }
 
-    /// The transactions from an index on, in the order in which they began.
-    pub(super) fn from(&self, index: u64) -> impl Iterator<Item = &Exchange> {
-        (index.max(1)..=self.newest).filter_map(|index| self.exchange(index))
+    /// The same, to change.
+    pub(super) fn exchange_mut(&mut self, index: u64) -> Option<&mut Exchange> {
+        let at = self.place(index)?;
+        self.exchanges.get_mut(at)
+    }
+
+    /// All transactions from an index on, in the order in which they began. `under_way` are those
+    /// that have not ended.
+    pub(super) fn from<'a>(
+        &'a self,
+        index: u64,
+        under_way: impl Iterator<Item = (&'a Transaction, Progress)>,
+    ) -> impl Iterator<Item = View<'a>> {
+        let ended = Progress::UnderWay { request: true, response: true };
+        let transit = self.transit.iter().map(|transaction| (&**transaction, ended));
+        let mut others: Vec<_> = transit.chain(under_way).collect();
+        others.sort_unstable_by_key(|(transaction, _)| transaction.index);
+        let last = others.last().map_or(0, |(transaction, _)| transaction.index);
+        (index.max(1)..=self.newest.max(last)).filter_map(move |index| {
+            let other = others.binary_search_by_key(&index, |(transaction, _)| transaction.index);
+            match other.ok().and_then(|at| others.get(at)) {
+                Some((transaction, progress)) => Some(View::UnderWay(transaction, *progress)),
+                None => self.exchange(index).map(View::Ended),
+            }
+        })
     }
 
     /// Bytes of memory, about.
     pub(super) fn memory(&self) -> usize {
         let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
-        self.memory.saturating_add(table).saturating_add(size_of::<Self>())
+        let transit = self.transit.capacity().saturating_mul(size_of::<Arc<Transaction>>());
+        let shown = self.shown.as_ref().map_or(0, |shown| shown.parts.capacity());
+        let shown = shown.saturating_mul(size_of::<(transcript::Part, u32)>());
+        let own = size_of::<Self>().saturating_add(transit).saturating_add(shown);
+        self.memory.saturating_add(table).saturating_add(own)
     }
 }

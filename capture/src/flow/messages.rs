@@ -11,6 +11,7 @@ use super::window::Window;
 use crate::http::head::Head;
 use crate::http::parser::{End, Event, Limits, Parser};
 use crate::http::transaction::{Direction as Side, Transaction};
+use crate::http::transcript::Progress;
 use crate::tcp::{Assembler, Direction};
 
 /// Pieces of one stream that may wait. Behind that, order is given up: a window of 6 MB full of
@@ -189,6 +190,16 @@ impl Messages {
             .memory()
             .saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
             .saturating_add(marks)
+    }
+
+    /// Transactions under way, as [`Parser::under_way`] has them.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+        self.parser.under_way()
+    }
+
+    /// How many these are.
+    pub(super) fn pending(&self) -> usize {
+        self.parser.pending()
     }
 
     /// A segment whose payload ends at `end` of the stream sent in `direction` came too early, and

@@ -160,6 +160,7 @@ struct Tls {
 struct Http {
     transactions: u64,
     incomplete: u64,
+    open: u64,
 }
 
 /// A time as RFC 3339 has it.
@@ -217,6 +218,7 @@ impl Meta {
             http: flow.http.as_ref().map(|http| Http {
                 transactions: http.exchanges.len() as u64,
                 incomplete: http.incomplete,
+                open: flow.open_transactions() as u64,
             }),
         }
     }

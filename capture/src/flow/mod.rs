@@ -45,7 +45,9 @@ mod reading;
 mod recorder;
 mod render;
 mod spoken;
+mod stat;
 mod table;
+mod texts;
 mod timer;
 mod window;
 
@@ -230,6 +232,8 @@ pub enum File {
     Transcript,
     /// `http.jsonl`
     HttpJsonl,
+    /// `http-open.jsonl`
+    HttpOpen,
     /// `http.har`
     Har,
     /// A file in `bodies/`.
@@ -413,15 +417,12 @@ impl Flows {
     /// to stop.
     pub fn bodies(&self, id: u64, from: u64, visit: &mut dyn FnMut(&BodyEntry) -> ControlFlow<()>) {
         let table = self.shared.table.read();
-        let Some(http) = table.flow(id).and_then(|flow| flow.http.as_ref()) else { return };
-        for exchange in http.from(from) {
+        let Some(flow) = table.flow(id) else { return };
+        for view in flow.transactions(from) {
             for direction in [Direction::Request, Direction::Response] {
-                let Some(part) = exchange.part(direction).filter(|part| !part.file.is_empty())
-                else {
-                    continue;
-                };
-                let name = part.file.clone().into();
-                if visit(&BodyEntry { index: exchange.index, direction, name }).is_break() {
+                let Some(name) = view.file(direction) else { continue };
+                let (index, name) = (view.index(), name.into_owned());
+                if visit(&BodyEntry { index, direction, name }).is_break() {
                     return;
                 }
             }
@@ -465,6 +466,29 @@ impl Flows {
     #[must_use]
     pub fn open_log(&self, log: Log, beginning: u64) -> Reading {
         Reading::of_log(Arc::clone(&self.shared), log, beginning)
+    }
+
+    /// Size of `http-open.jsonl` of the capture, which is made to know that.
+    #[must_use]
+    pub fn open_http_stat(&self) -> Stat {
+        let size = self.shared.open_http().map_or(0, |lines| lines.len()) as u64;
+        let modified = self.shared.store.bounds().newest_time.unwrap_or_default();
+        Stat { size, present: size, modified, beginning: 0, is_final: false }
+    }
+
+    /// Opens `http-open.jsonl` of the capture: a line for each transaction under way.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRoom`]
+    pub fn open_http(&self) -> Result<Reading, OpenError> {
+        let lines = self.shared.keep(self.shared.open_http()?)?;
+        Ok(Reading::of_made(Arc::clone(&self.shared), lines))
+    }
+
+    /// Whether making that may take longer than a moment.
+    #[must_use]
+    pub fn open_http_takes_long(&self) -> bool {
+        self.shared.table.read().has_much_open_http()
     }
 
     /// Ends the threads. What was found stays readable.
@@ -513,78 +537,5 @@ impl Shared {
             Log::Flows => &self.flow_log,
             Log::Http => &self.http_log,
         }
-    }
-
-    /// How much making a file takes, see [`Part::effort`](exchange::Part::effort).
-    fn effort(&self, id: u64, file: File) -> u64 {
-        let table = self.table.read();
-        let http = table.flow(id).and_then(|flow| flow.http.as_ref());
-        match (http, file) {
-            (Some(http), File::Transcript | File::Har) => http.effort,
-            (Some(http), File::Body { index, direction }) => {
-                let part = http.exchange(index).and_then(|exchange| exchange.part(direction));
-                part.filter(|part| !part.is_plain).map_or(0, exchange::Part::effort)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Takes over what the store has dropped meanwhile.
-    fn expire(&self, id: u64) {
-        let oldest = self.store.bounds().oldest.number;
-        let is_stale = |flow: &Flow| flow.packets.begin().0 < oldest;
-        if self.table.read().flow(id).is_some_and(is_stale)
-            && let Some(flow) = self.table.write().flow_mut(id)
-        {
-            flow.expire(oldest);
-        }
-    }
-
-    fn stat(&self, id: u64, file: File) -> Option<Stat> {
-        self.expire(id);
-        let (modified, beginning, is_final) = {
-            let table = self.table.read();
-            let flow = table.flow(id)?;
-            let of_http = || {
-                let last = flow.http.as_ref()?.exchanges.last()?.last();
-                Some(last.unwrap_or(flow.first))
-            };
-            let modified = match file {
-                File::Meta | File::Packets | File::Client | File::Server => flow.last,
-                File::Transcript | File::HttpJsonl | File::Har => of_http().unwrap_or(flow.first),
-                File::Body { index, direction } => {
-                    let exchange = flow.http.as_ref()?.exchange(index)?;
-                    exchange.part(direction)?.last()
-                }
-            };
-            let (_, before) = flow.packets.begin();
-            let before = if file == File::Packets { before } else { 0 };
-            let is_body = matches!(file, File::Body { .. });
-            (modified, before, flow.is_sealed || is_body)
-        };
-        let (size, present) = self.size(id, file, beginning)?;
-        Some(Stat { size, present, modified, beginning, is_final })
-    }
-
-    /// Bytes of a file, and those of them that are not in holes.
-    fn size(&self, id: u64, file: File, beginning: u64) -> Option<(u64, u64)> {
-        if let File::Body { index, direction } = file {
-            // Without decoding it.
-            let table = self.table.read();
-            let part = table.flow(id)?.http.as_ref()?.exchange(index)?.part(direction)?;
-            return (!part.file.is_empty()).then(|| part.size());
-        }
-        if file == File::Meta {
-            // Nobody keeps it.
-            let size = render::meta(self, self.table.read().flow(id)?).len() as u64;
-            return Some((size, size));
-        }
-        let content = self.content(id, file, beginning).ok()?;
-        let size = content.len(self)?;
-        let holes = match content {
-            reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),
-            _ => 0,
-        };
-        Some((size, size.saturating_sub(holes)))
     }
 }

@@ -1,8 +1,10 @@
 //! One flow: what is known of a conversation, from its first packet until it leaves the tree.
 
+use std::sync::Arc;
+
 use super::app::{App, TlsHellos};
 use super::datagrams::Datagrams;
-use super::exchange::Http;
+use super::exchange::{Exchange, Http, View};
 use super::key::{Key, Network, Protocol};
 use super::kind::{Embryo, Ended, Kind, Short, Tcp};
 use super::messages::Messages;
@@ -14,6 +16,7 @@ use crate::decode::Portion;
 use crate::extent::Extent;
 use crate::http::parser::End;
 use crate::http::transaction::Transaction;
+use crate::http::transcript::Progress;
 use crate::record::Record;
 use crate::tcp::{
     Assembler, Connection, Direction, Event, NoBytes, Ports, Segment, Settings, Verdict,
@@ -24,7 +27,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub(super) enum News {
     /// An HTTP transaction ended; requests go in this direction.
-    Transaction(Box<Transaction>, Direction),
+    Transaction(Arc<Transaction>, Direction),
     /// Nothing more will come.
     Closed,
 }
@@ -445,6 +448,51 @@ impl Flow {
             },
             _ => None,
         }
+    }
+
+    /// HTTP transactions under way.
+    fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+        self.messages().into_iter().flat_map(Messages::under_way)
+    }
+
+    fn messages(&self) -> Option<&Messages> {
+        match &self.kind {
+            Kind::Tcp(tcp) => match &tcp.app {
+                App::Http(messages) => Some(messages),
+                App::Probing(_) | App::Tls | App::Unknown => None,
+            },
+            Kind::Embryo(_) | Kind::Udp(_) | Kind::Ended(_) => None,
+        }
+    }
+
+    /// HTTP transactions that have begun and have no line in `http.jsonl` yet.
+    pub(super) fn open_transactions(&self) -> usize {
+        let ended = self.http.as_ref().map_or(0, |http| http.transit.len());
+        ended.saturating_add(self.messages().map_or(0, Messages::pending))
+    }
+
+    /// All HTTP transactions from an index on, in the order in which they began.
+    pub(super) fn transactions(&self, from: u64) -> impl Iterator<Item = View<'_>> {
+        self.http.iter().flat_map(move |http| http.from(from, self.under_way()))
+    }
+
+    /// When HTTP was seen last; `None` if there was none.
+    pub(super) fn http_modified(&self) -> Option<Timestamp> {
+        let ended = self.http.as_ref()?.exchanges.last().and_then(Exchange::last);
+        let messages = |one: &Transaction| {
+            one.request.iter().chain(&one.response).map(|message| message.last).max()
+        };
+        let under_way = self.under_way().filter_map(|(one, _)| messages(one)).max();
+        ended.max(under_way)
+    }
+
+    /// The HTTP transaction of this index.
+    pub(super) fn transaction(&self, index: u64) -> Option<View<'_>> {
+        let http = self.http.as_ref()?;
+        if let Some(exchange) = http.exchange(index) {
+            return Some(View::Ended(exchange));
+        }
+        self.transactions(index).next().filter(|view| view.index() == index)
     }
 
     /// Packets below number `oldest` are gone.

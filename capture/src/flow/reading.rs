@@ -3,13 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::exchange::Exchange;
+use super::exchange::{Part, View};
 use super::gather::{FlowStreams, sender};
 use super::holes::Holes;
 use super::log::Cache;
 use super::made::{self, Made};
+use super::texts::{Kind, Text};
 use super::{File, Log, Seek, Shared, render};
 use crate::http::body::Piece;
+use crate::http::transaction::{self, Direction as Side};
 use crate::savefile::pcap;
 use crate::tcp::Direction;
 
@@ -34,50 +36,15 @@ pub(super) enum Content {
     Frozen(Arc<Made>),
     /// The stream a flow sends in a direction.
     Stream { id: u64, direction: Direction },
-    /// Pieces of such a stream: a body that needs no decoding.
-    Pieces { id: u64, direction: Direction, ranges: Box<[Range<u64>]> },
+    /// Pieces of such a stream: a body that needs no decoding; and whose body, unless its
+    /// transaction has ended.
+    Pieces { id: u64, direction: Direction, ranges: Box<[Range<u64>]>, grows: Option<(u64, Side)> },
     /// The packets of a flow, from the one on whose record begins at this offset.
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
-    /// Something for each transaction of a flow, and the last one that was made.
-    Exchanges { id: u64, kind: Kind, made: Option<Text> },
+    /// What a flow has for each transaction, and the last of it that was made.
+    Texts { id: u64, kind: Kind, made: Option<Text> },
     /// Lines of a whole capture, from this offset on.
     Log { log: Log, begin: u64, cache: Cache },
-}
-
-/// What was made of a transaction.
-#[derive(Debug)]
-pub(super) struct Text {
-    /// Its place among all.
-    index: usize,
-    /// Where it begins in the file.
-    begin: u64,
-    text: Vec<u8>,
-}
-
-/// What there is for each transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A part of `http`.
-    Transcript,
-    /// A line of `http.jsonl`.
-    Line,
-}
-
-impl Text {
-    /// Where it ends in the file.
-    fn end(&self) -> u64 {
-        self.begin.saturating_add(self.text.len() as u64)
-    }
-}
-
-impl Kind {
-    /// Bytes of it, if known.
-    fn len(self, exchange: &Exchange) -> Option<u64> {
-        match self {
-            Self::Transcript => exchange.transcript.map(u64::from),
-            Self::Line => Some(exchange.line.into()),
-        }
-    }
 }
 
 impl Reading {
@@ -95,6 +62,13 @@ impl Reading {
         let mut reading = Self { shared, content, end: 0, newest: 0, at_end: false, holes };
         reading.rearm();
         reading
+    }
+
+    /// Of what was made for its opener.
+    pub(super) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
+        let end = made.bytes().len() as u64;
+        let (content, holes) = (Content::Frozen(made), Holes::default());
+        Self { shared, content, end, newest: 0, at_end: false, holes }
     }
 
     /// Bytes at `offset`, at most `want`; none at the end.
@@ -123,15 +97,15 @@ impl Reading {
                 let range = offset..offset.saturating_add(want as u64);
                 shared.read_pieces(*id, *direction, &[range], newest, &mut bytes)?;
             }
-            Content::Pieces { id, direction, ranges } => {
-                let ranges = pieces(ranges, offset, want as u64);
+            Content::Pieces { id, direction, ranges, .. } => {
+                let ranges = transaction::parts(ranges, offset, want as u64);
                 shared.read_pieces(*id, *direction, &ranges, newest, &mut bytes)?;
             }
             Content::Packets { id, header, begin } => {
                 shared.read_packets(*id, header, *begin, offset, want, &mut bytes)?;
             }
-            Content::Exchanges { id, kind, made } => {
-                shared.read_exchanges(*id, *kind, made, offset, want, &mut bytes)?;
+            Content::Texts { id, kind, made } => {
+                shared.read_texts(*id, *kind, made, offset, want, &mut bytes)?;
             }
             Content::Log { log, begin, cache } => {
                 let at = begin.saturating_add(offset);
@@ -143,6 +117,7 @@ impl Reading {
 
     /// Moves the end to the newest, since the opener was told the size.
     pub fn rearm(&mut self) {
+        self.content.grow(&self.shared);
         // What is gone keeps the end it had.
         if let Some((end, newest)) = self.content.end(&self.shared) {
             (self.end, self.newest) = (self.end.max(end), self.newest.max(newest));
@@ -170,6 +145,7 @@ impl Reading {
     /// The next place of a kind at or after `offset`; `None` behind the end, or if only holes follow.
     #[must_use]
     pub fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
+        self.content.grow(&self.shared);
         let end = self.content.len(&self.shared).map_or(self.end, |end| end.max(self.end));
         if offset >= end {
             return None;
@@ -178,7 +154,7 @@ impl Reading {
             Content::Stream { id, direction } => {
                 self.shared.holes(*id, *direction, None, &mut self.holes)
             }
-            Content::Pieces { id, direction, ranges } => {
+            Content::Pieces { id, direction, ranges, .. } => {
                 self.shared.holes(*id, *direction, Some(ranges), &mut self.holes)
             }
             _ => return Some(if to == Seek::Data { offset } else { end }),
@@ -236,6 +212,28 @@ impl Content {
         }
     }
 
+    /// Takes in what has come of a body that goes on.
+    fn grow(&mut self, shared: &Shared) {
+        let Self::Pieces { id, ranges, grows, .. } = self else { return };
+        let Some((index, side)) = *grows else { return };
+        let table = shared.table.read();
+        match table.flow(*id).and_then(|flow| flow.transaction(index)) {
+            Some(View::UnderWay(transaction, _)) => {
+                let now = transaction.message(side).map(|message| &*message.body.ranges);
+                let now = now.unwrap_or_default();
+                if (now.len(), now.last()) != (ranges.len(), ranges.last()) {
+                    *ranges = now.into();
+                }
+            }
+            Some(View::Ended(exchange)) => {
+                *ranges = exchange.part(side).map(Part::ranges).unwrap_or_default().into();
+                *grows = None;
+            }
+            // What is gone keeps the end it had.
+            None => {}
+        }
+    }
+
     /// Bytes there are now and, of a stream, the newest packet they may be of; `None` if the flow
     /// has left the tree.
     fn end(&self, shared: &Shared) -> Option<(u64, u64)> {
@@ -263,28 +261,10 @@ impl Content {
                 let end = shared.table.read().flow(*id)?.packets.record_bytes();
                 (pcap::FILE_HEADER_LEN as u64).saturating_add(end.saturating_sub(*begin))
             }
-            Self::Exchanges { id, kind, .. } => shared.measure(*id, *kind)?,
+            Self::Texts { id, kind, .. } => shared.measure(*id, *kind)?,
             Self::Log { log, begin, .. } => shared.log(*log).end().saturating_sub(*begin),
         })
     }
-}
-
-/// The parts of `ranges`, put together, from `offset` on.
-fn pieces(ranges: &[Range<u64>], offset: u64, want: u64) -> Vec<Range<u64>> {
-    let (mut before, mut left) = (0_u64, want);
-    let mut parts = Vec::new();
-    for range in ranges {
-        let len = range.end.saturating_sub(range.start);
-        let skip = offset.saturating_sub(before).min(len);
-        before = before.saturating_add(len);
-        let take = len.saturating_sub(skip).min(left);
-        if take > 0 {
-            let start = range.start.saturating_add(skip);
-            parts.push(start..start.saturating_add(take));
-            left = left.saturating_sub(take);
-        }
-    }
-    parts
 }
 
 /// A hole reads as zeros.
@@ -366,95 +346,14 @@ impl Shared {
         if is_there || !bytes.is_empty() { Ok(()) } else { Err(ReadError::Expired) }
     }
 
-    fn read_exchanges(
-        &self,
-        id: u64,
-        kind: Kind,
-        made: &mut Option<Text>,
-        offset: u64,
-        want: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
-        let mut at = offset;
-        while bytes.len() < want {
-            let last = made.as_ref().filter(|made| made.begin <= at);
-            if last.is_none_or(|made| made.end() <= at) {
-                // Whoever reads on does not begin at the first again.
-                let from = last.map_or((0, 0), |made| (made.index, made.begin));
-                *made = self.make(id, kind, from, at);
-            }
-            // Otherwise the flow has left the tree, and nothing says what was here.
-            let made = made.as_ref().ok_or(ReadError::Expired)?;
-            let skip = usize::try_from(at.saturating_sub(made.begin)).unwrap_or(usize::MAX);
-            let part = made.text.get(skip..).unwrap_or_default();
-            let room = want.saturating_sub(bytes.len());
-            let part = part.get(..room).unwrap_or(part);
-            bytes.extend_from_slice(part);
-            at = at.saturating_add(part.len() as u64);
-        }
-        Ok(())
-    }
-
-    /// Makes the text that covers `at`, of a transaction not before `from`: a place among all and
-    /// where its text begins; `None` if the flow has left the tree, be it meanwhile.
-    fn make(&self, id: u64, kind: Kind, from: (usize, u64), at: u64) -> Option<Text> {
-        let (first, mut begin) = from;
-        let table = self.table.read();
-        let flow = table.flow(id)?;
-        let http = flow.http.as_ref()?;
-        for (index, exchange) in http.exchanges.iter().enumerate().skip(first) {
-            let len = kind.len(exchange)?;
-            let end = begin.saturating_add(len);
-            if at < end {
-                let (key, request, exchange) = (flow.key, http.request, exchange.clone());
-                drop(table);
-                let streams = FlowStreams::new(self, id, request);
-                let text = match kind {
-                    Kind::Transcript => render::transcript(&exchange, &streams),
-                    Kind::Line => render::line(&key, &exchange, &streams),
-                };
-                let text = Text { index, begin, text: fitted(text, len) };
-                return self.has(id).then_some(text);
-            }
-            begin = end;
-        }
-        None
-    }
-
-    /// Bytes of a file that has something for each transaction; `None` if the flow has left the
-    /// tree. What was never made is made.
-    fn measure(&self, id: u64, kind: Kind) -> Option<u64> {
-        let mut from = 0;
-        loop {
-            let table = self.table.read();
-            let http = table.flow(id)?.http.as_ref()?;
-            let unknown = http.exchanges.iter().enumerate().skip(from);
-            let mut unknown = unknown.filter(|(_, exchange)| kind.len(exchange).is_none());
-            let Some((index, exchange)) = unknown.next() else {
-                return Some(http.exchanges.iter().filter_map(|exchange| kind.len(exchange)).sum());
-            };
-            let (request, exchange) = (http.request, exchange.clone());
-            drop(table);
-            let streams = FlowStreams::new(self, id, request);
-            let len = render::transcript(&exchange, &streams).len();
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let mut table = self.table.write();
-            let http = table.flow_mut(id).and_then(|flow| flow.http.as_mut());
-            if let Some(exchange) = http.and_then(|http| http.exchanges.get_mut(index)) {
-                exchange.transcript.get_or_insert(len);
-            }
-            from = index;
-        }
-    }
-
     /// Whether a flow is in the tree. What was made of its packets, before this, has nothing missing
     /// that was not missing in the tree.
-    fn has(&self, id: u64) -> bool {
+    pub(super) fn has(&self, id: u64) -> bool {
         self.table.read().flow(id).is_some()
     }
 
     /// A content of one opener's own, which may be as long as a list of gaps is.
-    fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
+    pub(super) fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
         if text.len() <= made::SMALL {
             return Ok(Made::own(text));
         }
@@ -484,6 +383,12 @@ impl Shared {
                 drop(table);
                 Content::Frozen(self.keep(text)?)
             }
+            File::HttpOpen => {
+                http?;
+                let (text, _) = render::open_lines(self, flow);
+                drop(table);
+                Content::Frozen(self.keep(text)?)
+            }
             File::Client => Content::Stream { id, direction: flow.client },
             File::Server => Content::Stream { id, direction: flow.client.other() },
             File::Packets => {
@@ -496,7 +401,7 @@ impl Shared {
                 http?;
                 let is_line = file == File::HttpJsonl;
                 let kind = if is_line { Kind::Line } else { Kind::Transcript };
-                Content::Exchanges { id, kind, made: None }
+                Content::Texts { id, kind, made: None }
             }
             File::Har => {
                 http?;
@@ -506,13 +411,22 @@ impl Shared {
             }
             File::Body { index, direction } => {
                 let http = http?;
-                let exchange = http.exchange(index).ok_or(OpenError::Gone)?;
-                let part = exchange.part(direction).filter(|part| !part.file.is_empty());
-                let part = part.ok_or(OpenError::Gone)?;
                 let sends = sender(direction, http.request);
+                let view = flow.transaction(index).ok_or(OpenError::Gone)?;
+                view.file(direction).ok_or(OpenError::Gone)?;
+                let exchange = match view {
+                    View::Ended(exchange) => exchange,
+                    View::UnderWay(transaction, _) => {
+                        let message = transaction.message(direction).ok_or(OpenError::Gone)?;
+                        let ranges = message.body.ranges.as_slice().into();
+                        let grows = Some((index, direction));
+                        return Ok(Content::Pieces { id, direction: sends, ranges, grows });
+                    }
+                };
+                let part = exchange.part(direction).ok_or(OpenError::Gone)?;
                 if part.is_plain {
                     let ranges = part.ranges().into();
-                    return Ok(Content::Pieces { id, direction: sends, ranges });
+                    return Ok(Content::Pieces { id, direction: sends, ranges, grows: None });
                 }
                 let (len, exchange, request) = (part.decoded, exchange.clone(), http.request);
                 drop(table);
@@ -529,19 +443,4 @@ impl Shared {
             }
         })
     }
-}
-
-/// Text of exactly `len` bytes: what was shown once keeps its length, though heads and bodies may be
-/// gone since.
-fn fitted(mut text: Vec<u8>, len: u64) -> Vec<u8> {
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    if text.len() != len {
-        text.truncate(len);
-        if text.last() == Some(&b'\n') {
-            text.pop();
-        }
-        text.resize(len.saturating_sub(1), b' ');
-        text.push(b'\n');
-    }
-    text
 }

@@ -29,7 +29,7 @@ pub(super) enum Job {
     /// A flow has begun, or one without transactions has ended, and looked like this.
     Flow(Box<Meta>),
     /// A transaction of a flow has ended.
-    Transaction { id: u64, key: Key, request: Direction, transaction: Box<Transaction> },
+    Transaction { id: u64, key: Key, request: Direction, transaction: Arc<Transaction> },
     /// A flow with transactions has ended.
     Closed { id: u64 },
     /// A flow leaves the tree.
@@ -76,7 +76,8 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
                         pressure.is_high(begun.elapsed(), oldest, position)
                     };
                     if is_decoded(&transaction) && is_pressed() {
-                        leave_as_sent(&mut transaction);
+                        // Readers have the other copy, and show no body of it that is encoded.
+                        leave_as_sent(Arc::make_mut(&mut transaction));
                     }
                     let found = places.of(spans);
                     let streams = FlowStreams { shared, id, request, found: Some(&found) };
@@ -119,7 +120,7 @@ pub(super) struct Queue {
 #[expect(dead_code, reason = "only to be freed")]
 pub(super) enum Spent {
     Flow(Box<Meta>),
-    Transaction(Box<Transaction>),
+    Transaction(Arc<Transaction>),
 }
 
 /// A job that is done as far as it can be without the table.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::exchange::{Exchange, Part};
+use super::exchange::{Exchange, Part, View};
 use super::gather::FlowStreams;
 use super::key::{self, Key};
 use super::made::{self, Made};
@@ -62,6 +62,22 @@ pub(super) fn line(key: &Key, exchange: &Exchange, streams: &FlowStreams<'_>) ->
     recorder::line(&Record::new(&connection, &transaction, request, response))
 }
 
+/// A line for each transaction of a flow that is under way, and how many these are.
+pub(super) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usize) {
+    let Some(http) = &flow.http else { return Default::default() };
+    let connection = flow.key.connection(&shared.capture, flow.id, http.request);
+    let (mut lines, mut count) = (Vec::new(), 0_usize);
+    for view in flow.transactions(1) {
+        let View::UnderWay(transaction, _) = view else { continue };
+        let [request, response] = Side::BOTH
+            .map(|side| BodyRecord::under_way(transaction, side, view.file(side).as_deref()));
+        let record = Record::new(&connection, transaction, &request, &response).under_way();
+        lines.extend(recorder::line(&record));
+        count = count.saturating_add(1);
+    }
+    (lines, count)
+}
+
 fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> BodyRecord {
     let Some(part) = part else { return BodyRecord::default() };
     // The name cannot be made again when the head is gone.
@@ -90,7 +106,37 @@ impl Hars {
     }
 }
 
+/// Lines that are made while the table is held: some 5 microseconds each.
+const OPEN_LINES: usize = 64;
+
 impl Shared {
+    /// `http-open.jsonl` of the capture: made by one at a time, and not if there is no room for it.
+    pub(super) fn open_http(&self) -> Result<Vec<u8>, OpenError> {
+        self.bodies.in_turn(|| {
+            let (mut lines, mut from) = (Vec::new(), 0_u64);
+            loop {
+                let table = self.table.read();
+                let mut count = 0_usize;
+                let before = from;
+                for flow in table.with_open_http(from) {
+                    let (of_flow, more) = open_lines(self, flow);
+                    lines.extend(of_flow);
+                    count = count.saturating_add(more.max(1));
+                    from = flow.id.saturating_add(1);
+                    if count >= OPEN_LINES {
+                        break;
+                    }
+                }
+                if from == before {
+                    return Ok(lines);
+                }
+                if !self.bodies.has_room(lines.len() as u64) {
+                    return Err(OpenError::NoRoom);
+                }
+            }
+        })
+    }
+
     /// `http.har` of a flow as of now.
     pub(super) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
         // One that is quickly made waits for none that is not.

@@ -2,6 +2,7 @@
 //! HTTP, and on to what a tunnel of HTTP carries.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::app::{App, Found, Probing, TlsHellos};
 use super::exchange::Http;
@@ -73,6 +74,10 @@ impl Spoken<'_> {
         while let App::Http(messages) = self.app {
             let request = messages.request();
             while let Some(transaction) = messages.transaction() {
+                let transaction = Arc::from(transaction);
+                if let Some(http) = self.http {
+                    http.transit.push(Arc::clone(&transaction));
+                }
                 news.push(News::Transaction(transaction, request));
             }
             let Some(tunnel) = messages.take_tunnel() else { return };

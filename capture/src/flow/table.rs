@@ -1,6 +1,6 @@
 //! All flows of a capture: by key, by id, by how long nothing was heard of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
@@ -11,6 +11,9 @@ use super::one::Flow;
 
 /// Places of a block: memory grows by blocks, so that it is never moved.
 const BLOCK: usize = 1_024;
+
+/// Flows with HTTP transactions under way that are looked at in a moment.
+const MUCH_OPEN_HTTP: usize = 64;
 
 /// No place.
 const NONE: u32 = u32::MAX;
@@ -47,6 +50,8 @@ struct Slot {
     is_keyed: bool,
     /// Is about to be taken out, and counts no more.
     is_doomed: bool,
+    /// HTTP transactions of it are under way.
+    has_open_http: bool,
     /// What it counts for in `memory`.
     memory: usize,
     /// When the timer looks at it next, in nanoseconds.
@@ -71,6 +76,8 @@ pub(super) struct Table {
     by_key: HashTable<u32>,
     hasher: RandomState,
     by_id: BTreeMap<u64, u32>,
+    /// Flows of which HTTP transactions are under way.
+    open_http: BTreeSet<u64>,
     lists: [List; 2],
     active: usize,
     /// Flows that are about to be taken out.
@@ -88,6 +95,7 @@ impl Default for Table {
             by_key: HashTable::new(),
             hasher: RandomState::new(),
             by_id: BTreeMap::new(),
+            open_http: BTreeSet::new(),
             lists: [empty; 2],
             active: 0,
             doomed: 0,
@@ -111,7 +119,7 @@ impl Table {
     /// Bytes of memory of flows and what finds them, about.
     pub(super) fn memory(&self) -> usize {
         // A BTreeMap is two thirds full on average; a hash table of numbers has five bytes a place.
-        let ids = self.by_id.len().saturating_mul(20);
+        let ids = self.by_id.len().saturating_add(self.open_http.len()).saturating_mul(20);
         let keys = self.by_key.capacity().saturating_mul(6);
         let slots = self.len().saturating_mul(size_of::<Slot>());
         self.memory.saturating_add(ids).saturating_add(keys).saturating_add(slots)
@@ -198,6 +206,27 @@ impl Table {
         let now = slot.flow.as_ref().map_or(0, Flow::memory);
         self.memory = self.memory.saturating_sub(slot.memory).saturating_add(now);
         slot.memory = now;
+        let has_open_http = slot.flow.as_ref().is_some_and(|flow| flow.open_transactions() > 0);
+        if slot.has_open_http != has_open_http
+            && let Some(flow) = &slot.flow
+        {
+            slot.has_open_http = has_open_http;
+            if has_open_http {
+                self.open_http.insert(flow.id);
+            } else {
+                self.open_http.remove(&flow.id);
+            }
+        }
+    }
+
+    /// More flows have HTTP transactions under way than are looked at in a moment.
+    pub(super) fn has_much_open_http(&self) -> bool {
+        self.open_http.len() > MUCH_OPEN_HTTP
+    }
+
+    /// Flows from an id on of which HTTP transactions are under way, in order of ids.
+    pub(super) fn with_open_http(&self, id: u64) -> impl Iterator<Item = &Flow> {
+        self.open_http.range(id..).filter_map(|id| self.flow(*id))
     }
 
     /// Adds a transaction to a flow, if it is still there.
@@ -246,7 +275,12 @@ impl Table {
         let slot = slot_of_mut(&mut self.blocks, place.slot)?;
         self.memory = self.memory.saturating_sub(std::mem::take(&mut slot.memory));
         slot.is_doomed = true;
-        slot.flow.as_ref().map(|flow| flow.id)
+        slot.has_open_http = false;
+        let id = slot.flow.as_ref().map(|flow| flow.id);
+        if let Some(id) = id {
+            self.open_http.remove(&id);
+        }
+        id
     }
 
     /// Takes a flow out that was doomed.

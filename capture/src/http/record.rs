@@ -1,4 +1,4 @@
-//! One line of `http.jsonl`.
+//! One line of `http.jsonl` or `http-open.jsonl`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::body::{self, Limits, Note, Streams};
 use super::names;
-use super::transaction::{Direction, Framing, Message, State, Transaction};
+use super::transaction::{Direction, Framing, Message, Transaction};
 use crate::time::Timestamp;
 
 /// A transaction as `http.jsonl` has it: indexes from 1, missing values null, never absent.
@@ -30,7 +30,7 @@ pub struct Record<'a> {
     request_body: &'a BodyRecord,
     response_body: &'a BodyRecord,
     times: Times,
-    state: State,
+    state: &'static str,
     why: Option<Cow<'a, str>>,
 }
 
@@ -57,12 +57,12 @@ pub struct Endpoint {
 }
 
 /// A body in a [`Record`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BodyRecord {
     /// Bytes on the wire without framing, holes included.
     pub wire_bytes: u64,
-    /// Bytes after decoding: the size of `file`.
-    pub bytes: u64,
+    /// Bytes after decoding: the size of `file`. `None` if that is not known yet.
+    pub bytes: Option<u64>,
     /// Codings as announced, in the order of application.
     pub encoding: Option<String>,
     /// What said where it ends.
@@ -82,6 +82,14 @@ struct Times {
     response_last: Option<String>,
 }
 
+impl Default for BodyRecord {
+    /// No body.
+    fn default() -> Self {
+        let framing = Framing::None;
+        Self { wire_bytes: 0, bytes: Some(0), encoding: None, framing, file: None, note: None }
+    }
+}
+
 impl BodyRecord {
     /// The body that went in `direction`, of `bytes` bytes when decoded.
     #[must_use]
@@ -92,12 +100,25 @@ impl BodyRecord {
         let wire_bytes = message.body.wire_bytes();
         Self {
             wire_bytes,
-            bytes,
+            bytes: Some(bytes),
             encoding: message.body.encoding(),
             framing: message.body.framing,
             file: (wire_bytes > 0)
                 .then(|| format!("bodies/{}", names::body_file(transaction, direction))),
             note: None,
+        }
+    }
+
+    /// The body so far of a message that goes on, whose file is called `file`.
+    #[must_use]
+    pub fn under_way(transaction: &Transaction, direction: Direction, file: Option<&str>) -> Self {
+        let message = transaction.message(direction);
+        let bytes = message.map_or(0, |message| message.body.wire_bytes());
+        let is_known = message.is_none_or(|message| !message.body.is_decoded());
+        Self {
+            bytes: is_known.then_some(bytes),
+            file: file.map(|file| format!("bodies/{file}")),
+            ..Self::new(transaction, direction, bytes)
         }
     }
 
@@ -173,9 +194,17 @@ impl<'a> Record<'a> {
                 response_first: time(&transaction.response, |message| message.first),
                 response_last: time(&transaction.response, |message| message.last),
             },
-            state: transaction.state,
+            state: transaction.state.name(),
             why: why.or_else(|| noted.next().map(Cow::Owned)),
         }
+    }
+}
+
+impl Record<'_> {
+    /// The same of a transaction that goes on, as `http-open.jsonl` has it.
+    #[must_use]
+    pub fn under_way(self) -> Self {
+        Self { state: "open", duration_us: None, ..self }
     }
 }
 

@@ -64,6 +64,20 @@ pub enum State {
     Malformed,
 }
 
+impl State {
+    /// As `http.jsonl` has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::Aborted => "aborted",
+            Self::Gap => "gap",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 /// A body, as ranges of stream offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
@@ -108,11 +122,53 @@ impl Body {
         self.wire_bytes() > 0 && !self.as_sent && body::known(&self.codings).next().is_some()
     }
 
+    /// At most `len` of its bytes on the wire after the first `from`; zeros for missing ones.
+    pub(super) fn part(
+        &self,
+        direction: Direction,
+        from: u64,
+        len: u64,
+        streams: &dyn body::Streams,
+    ) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for range in parts(&self.ranges, from, len) {
+            streams.read(direction, range, &mut |piece| match piece {
+                body::Piece::Bytes(part) => bytes.extend_from_slice(part),
+                body::Piece::Hole(hole) => {
+                    let hole = usize::try_from(hole.min(len)).unwrap_or(usize::MAX);
+                    bytes.resize(bytes.len().saturating_add(hole), 0);
+                }
+            });
+        }
+        bytes
+    }
+
     /// `Content-Encoding` as `http.jsonl` has it: the codings, joined; `None` if there are none.
     #[must_use]
     pub fn encoding(&self) -> Option<String> {
         (!self.codings.is_empty()).then(|| self.codings.join(", "))
     }
+}
+
+/// The parts of `ranges`, put together, from `offset` on, `len` bytes at most.
+pub(crate) fn parts(ranges: &[Range<u64>], offset: u64, len: u64) -> Vec<Range<u64>> {
+    let (mut before, mut left) = (0_u64, len);
+    let mut parts = Vec::new();
+    for range in ranges {
+        if left == 0 {
+            break;
+        }
+        let len = range.end.saturating_sub(range.start);
+        let skip = offset.saturating_sub(before).min(len);
+        before = before.saturating_add(len);
+        let take = len.saturating_sub(skip).min(left);
+        if take > 0 {
+            let start = range.start.saturating_add(skip);
+            parts.push(start..start.saturating_add(take));
+            left = left.saturating_sub(take);
+        }
+    }
+    parts
 }
 
 fn length(ranges: &[Range<u64>]) -> u64 {

@@ -3,14 +3,53 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::body::{self, Limits, Piece, Streams};
+use super::body::{self, Limits, Streams};
 use super::names;
-use super::transaction::{Direction, Message, Transaction};
+use super::transaction::{Body, Direction, Message, Transaction};
 
-/// Bytes of a decoded text body that are shown; the file of the body has all of it.
+/// Bytes of a text body that are shown; the file of the body has all of it.
 pub const TEXT_MAX: usize = 64 << 10;
 
-/// The transcript of one transaction.
+/// A piece of the transcript of a transaction. They come in this order, those of the request before
+/// those of the response, and put together they are the transcript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The line before a message and its head; or a line that says there is no message.
+    Head(Direction),
+    /// So many bytes of the body after so many: text without codings, shown while it comes.
+    Text(Direction, u32, u32),
+    /// What there is to say of the body when it has ended, of which so many bytes are shown: any
+    /// other body, too.
+    Rest(Direction, u32),
+    /// What there is to say of the transaction.
+    End,
+}
+
+/// How far a transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Request and response may go on, unless the flag says that they are done.
+    UnderWay {
+        /// Nothing is added to the request any more.
+        request: bool,
+        /// Nothing is added to the response any more.
+        response: bool,
+    },
+    /// Nothing changes any more.
+    Ended,
+}
+
+impl Progress {
+    fn is_done(self, direction: Direction) -> bool {
+        match (self, direction) {
+            (Self::Ended, _) => true,
+            (Self::UnderWay { request, .. }, Direction::Request) => request,
+            (Self::UnderWay { response, .. }, Direction::Response) => response,
+        }
+    }
+}
+
+/// The transcript of one transaction that has ended.
 ///
 /// Heads come as they were sent; text bodies decoded, others as a pointer to their file. Lines
 /// that begin with `---` are ours. Control characters other than tabs and line ends are replaced,
@@ -18,30 +57,99 @@ pub const TEXT_MAX: usize = 64 << 10;
 #[must_use]
 pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Limits) -> String {
     let mut out = String::new();
+    let mut last = None;
+    while let Some(part) = next(transaction, Progress::Ended, last, streams) {
+        out.push_str(&text(transaction, part, streams, limits));
+        last = Some(part);
+    }
+    out
+}
+
+/// The part after `last`, the first one without it, if it is certain by now: whatever comes later,
+/// its text stays as it is. `None` also at the end.
+#[must_use]
+pub fn next(
+    transaction: &Transaction,
+    progress: Progress,
+    last: Option<Part>,
+    streams: &dyn Streams,
+) -> Option<Part> {
+    let is_ended = progress == Progress::Ended;
+    let (direction, shown) = match last {
+        None => return Some(Part::Head(Direction::Request)),
+        Some(Part::Head(direction)) if transaction.message(direction).is_none() => {
+            return behind(transaction, direction, is_ended);
+        }
+        Some(Part::Head(direction)) => (direction, 0),
+        Some(Part::Text(direction, from, len)) => (direction, from.saturating_add(len)),
+        Some(Part::Rest(direction, _)) => return behind(transaction, direction, is_ended),
+        Some(Part::End) => return None,
+    };
+    let is_done = progress.is_done(direction);
+    let message = transaction.message(direction)?;
+    if is_shown_early(message, shown) {
+        let len = more_text(&message.body, direction, shown, is_done, streams);
+        if len > 0 {
+            return Some(Part::Text(direction, shown, len));
+        }
+    }
+    is_done.then_some(Part::Rest(direction, shown))
+}
+
+/// The part after all of a message.
+fn behind(transaction: &Transaction, direction: Direction, is_ended: bool) -> Option<Part> {
+    match direction {
+        Direction::Request => {
+            (is_ended || transaction.response.is_some()).then_some(Part::Head(Direction::Response))
+        }
+        Direction::Response => is_ended.then_some(Part::End),
+    }
+}
+
+/// The text of a part.
+#[must_use]
+pub fn text(
+    transaction: &Transaction,
+    part: Part,
+    streams: &dyn Streams,
+    limits: &Limits,
+) -> String {
+    let mut out = String::new();
     let number = transaction.index;
-    for direction in [Direction::Request, Direction::Response] {
-        let name = match direction {
-            Direction::Request => "request",
-            Direction::Response => "response",
-        };
-        let Some(message) = transaction.message(direction) else {
-            let _ = writeln!(out, "--- {number} no {name}");
-            continue;
-        };
-        let _ = writeln!(out, "--- {number} {name} {}", message.first.to_rfc3339());
-        if direction == Direction::Response {
-            for range in &transaction.interim {
-                head(&mut out, streams, direction, range.clone());
+    match part {
+        Part::Head(direction) => {
+            let name = match direction {
+                Direction::Request => "request",
+                Direction::Response => "response",
+            };
+            let Some(message) = transaction.message(direction) else {
+                return format!("--- {number} no {name}\n");
+            };
+            let _ = writeln!(out, "--- {number} {name} {}", message.first.to_rfc3339());
+            if direction == Direction::Response {
+                for range in &transaction.interim {
+                    head(&mut out, streams, direction, range.clone());
+                }
+            }
+            head(&mut out, streams, direction, message.head_range.clone());
+        }
+        Part::Text(direction, from, len) => {
+            let body = transaction.message(direction).map(|message| &message.body);
+            let bytes = body.map(|body| body.part(direction, from.into(), len.into(), streams));
+            out = printable(&lossy(&bytes.unwrap_or_default()));
+        }
+        Part::Rest(direction, shown) => {
+            if let Some(message) = transaction.message(direction) {
+                rest(&mut out, transaction, (direction, message), shown, streams, limits);
             }
         }
-        head(&mut out, streams, direction, message.head_range.clone());
-        body(&mut out, transaction, direction, message, streams, limits);
+        Part::End => {
+            if let Some(why) = transaction.told() {
+                let _ = writeln!(out, "--- {number} {}: {why}", transaction.state.name());
+            }
+            out.push('\n');
+        }
     }
-    if let Some(why) = transaction.told() {
-        let state = format!("{:?}", transaction.state).to_ascii_lowercase();
-        let _ = writeln!(out, "--- {number} {state}: {why}");
-    }
-    out.push('\n');
     out
 }
 
@@ -56,8 +164,10 @@ fn head(
     }
     let mut bytes = Vec::new();
     streams.read(direction, range, &mut |piece| match piece {
-        Piece::Bytes(part) => bytes.extend_from_slice(part),
-        Piece::Hole(length) => bytes.extend_from_slice(format!("[{length} bytes gone]").as_bytes()),
+        body::Piece::Bytes(part) => bytes.extend_from_slice(part),
+        body::Piece::Hole(length) => {
+            bytes.extend_from_slice(format!("[{length} bytes gone]").as_bytes());
+        }
     });
     out.push_str(&printable(&super::head::text(&bytes)));
     if !out.ends_with('\n') {
@@ -65,11 +175,65 @@ fn head(
     }
 }
 
-fn body(
+/// Whether a body is shown while it comes: what it turns out to be changes nothing. So it is if some of
+/// it is shown, whose head may be gone.
+fn is_shown_early(message: &Message, shown: u32) -> bool {
+    if shown > 0 {
+        return true;
+    }
+    let media = message.head.as_ref().and_then(|head| head.media_type());
+    message.body.codings.is_empty() && media.as_deref().is_some_and(is_text)
+}
+
+/// Bytes of text after `shown` that can be shown: none that may read differently with what follows.
+fn more_text(
+    body: &Body,
+    direction: Direction,
+    shown: u32,
+    is_done: bool,
+    streams: &dyn Streams,
+) -> u32 {
+    let max = body.wire_bytes().min(TEXT_MAX as u64);
+    let len = max.saturating_sub(shown.into());
+    if len == 0 {
+        return 0;
+    }
+    let whole = is_done && max == body.wire_bytes();
+    let bytes = body.part(direction, shown.into(), len, streams);
+    let held = if whole { 0 } else { undecided(&bytes) };
+    u32::try_from(bytes.len().saturating_sub(held)).unwrap_or(0)
+}
+
+/// Bytes at the end that may be part of a longer character or line end.
+fn undecided(bytes: &[u8]) -> usize {
+    if bytes.last() == Some(&b'\r') {
+        return 1;
+    }
+    let tail = bytes.get(bytes.len().saturating_sub(3)..).unwrap_or_default();
+    let begin = tail.iter().rposition(|byte| *byte >= 0xc0);
+    let part = begin.and_then(|begin| tail.get(begin..)).unwrap_or_default();
+    match std::str::from_utf8(part) {
+        Err(error) if error.error_len().is_none() => part.len(),
+        _ => 0,
+    }
+}
+
+/// UTF-8 where it is, else Latin-1, so that every byte shows.
+fn lossy(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().copied().map(char::from));
+    }
+    text
+}
+
+/// What stands after a body of which `shown` bytes were shown while they came.
+fn rest(
     out: &mut String,
     transaction: &Transaction,
-    direction: Direction,
-    message: &Message,
+    (direction, message): (Direction, &Message),
+    shown: u32,
     streams: &dyn Streams,
     limits: &Limits,
 ) {
@@ -78,6 +242,20 @@ fn body(
         return;
     }
     let file = names::body_file(transaction, direction);
+    if is_shown_early(message, shown) {
+        let before = u64::from(shown).saturating_sub(1);
+        let last = message.body.part(direction, before, u64::from(shown.min(1)), streams);
+        if last.last().is_some_and(|byte| *byte != b'\n') {
+            out.push('\n');
+        }
+        if let Some(left) = wire.checked_sub(shown.into()).filter(|left| *left > 0) {
+            let _ = writeln!(out, "--- {left} more bytes in bodies/{file}");
+        }
+        if message.body.missing() > 0 {
+            let _ = writeln!(out, "--- {}", body::Note::Hole.text());
+        }
+        return;
+    }
     let media = message.head.as_ref().and_then(|head| head.media_type());
     let may_be_text = media.as_deref().is_none_or(is_text);
     let decoded = (may_be_text || !message.body.codings.is_empty())
@@ -90,15 +268,16 @@ fn body(
             Ok(text) => {
                 let mut shown = text.len().min(TEXT_MAX);
                 while !text.is_char_boundary(shown) {
-                    shown -= 1;
+                    shown = shown.saturating_sub(1);
                 }
                 let (shown, rest) = text.split_at(shown);
                 Some((Cow::Borrowed(shown), rest.len()))
             }
-            // A cut or a hole may fall into a character; Latin-1 is only for what says it is text.
+            // A cut or a hole may fall into a character; what is no UTF-8 is only for what says it
+            // is text.
             Err(_) if media.is_some() => {
                 let (shown, rest) = bytes.split_at(bytes.len().min(TEXT_MAX));
-                Some((Cow::Owned(super::head::text(shown)), rest.len()))
+                Some((Cow::Owned(lossy(shown)), rest.len()))
             }
             Err(_) => None,
         }

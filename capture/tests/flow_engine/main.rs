@@ -12,4 +12,5 @@ mod restarts;
 mod scene;
 mod time;
 mod tunnels;
+mod under_way;
 mod urgent;

@@ -64,7 +64,7 @@ fn agrees(bytes: &[u8], truth: &[u8]) {
 
 /// Reads a file of a flow to its end; `None` if it is gone.
 fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<()> {
-    let is_made = matches!(file, File::Meta | File::Har);
+    let is_made = matches!(file, File::Meta | File::HttpOpen | File::Har);
     let (beginning, size) = if is_made { (0, 0) } else { told.ask(flows, id, file)? };
     let mut reading = flows.open(id, file, beginning).ok()?;
     let mut bytes = Vec::new();
@@ -102,7 +102,7 @@ fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<
         File::Meta | File::Har => {
             serde_json::from_slice::<Value>(&bytes).unwrap();
         }
-        File::HttpJsonl => {
+        File::HttpJsonl | File::HttpOpen => {
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
                 let is_cut = flows.flow(id).is_none();
                 assert!(is_cut || serde_json::from_slice::<Value>(line).is_ok());

@@ -185,13 +185,24 @@ impl Scene {
         serde_json::from_slice(&self.file(id, File::Meta)).unwrap()
     }
 
+    /// Lines of a file of a flow.
+    #[track_caller]
+    pub(crate) fn lines(&self, id: u64, file: File) -> Vec<Value> {
+        lines(&self.file(id, file))
+    }
+
     /// Lines of a log that are there.
     pub(crate) fn log(&self, log: Log) -> Vec<Value> {
         let beginning = self.flows.log_stat(log, None).beginning;
         let bytes = whole(&mut self.flows.open_log(log, beginning));
-        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        lines.map(|line| serde_json::from_slice(line).expect("a whole line")).collect()
+        lines(&bytes)
     }
+}
+
+#[track_caller]
+pub(crate) fn lines(bytes: &[u8]) -> Vec<Value> {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    lines.map(|line| serde_json::from_slice(line).expect("a whole line")).collect()
 }
 
 pub(crate) fn ids(flows: &Flows) -> Vec<u64> {

@@ -175,8 +175,8 @@ fn everything_below_flows_can_be_looked_up_and_has_the_size_it_says() {
             }
         }
     }
-    // Four for each flow, three and a body for the one with HTTP.
-    assert_eq!(files, 3 * 4 + 3 + 1);
+    // Four for each flow, four and a body for the one with HTTP.
+    assert_eq!(files, 3 * 4 + 4 + 1);
 }
 
 #[test]

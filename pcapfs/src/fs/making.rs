@@ -4,17 +4,19 @@
 use capture::flow::File;
 
 use super::Tree;
-use super::node::{self, Node, Part};
+use super::node::{self, Leaf, Node, Part};
 
 impl Tree {
     /// Asking for attributes or seeking: sizes of some files are known only when they are made.
     pub(crate) fn makes_to_look(&self, inode: u64) -> Option<u32> {
-        self.makes(inode, |file| matches!(file, File::Transcript | File::Har))
+        self.makes(inode, |file| matches!(file, File::Transcript | File::HttpOpen | File::Har))
     }
 
     /// Opening.
     pub(crate) fn makes_to_open(&self, inode: u64) -> Option<u32> {
-        self.makes(inode, |file| matches!(file, File::Transcript | File::Har | File::Body { .. }))
+        self.makes(inode, |file| {
+            !matches!(file, File::Meta | File::Packets | File::Client | File::Server)
+        })
     }
 
     /// Reading from what is open: one file is made piece by piece.
@@ -31,6 +33,7 @@ impl Tree {
         }
         let node = self.known.lock().version(parent)?.node;
         match node {
+            Node::Capture(capture) if file == File::HttpOpen => self.makes_open_http(capture),
             Node::Flow(capture, id, Part::Directory) => self.takes_long(capture, id, file),
             _ => None,
         }
@@ -42,8 +45,16 @@ impl Tree {
             Node::Flow(capture, id, Part::File(file)) if of(file) => {
                 self.takes_long(capture, id, file)
             }
+            Node::Leaf(capture, _) if node.leaf() == Some(Leaf::OpenHttp) => {
+                self.makes_open_http(capture)
+            }
             _ => None,
         }
+    }
+
+    fn makes_open_http(&self, capture: u32) -> Option<u32> {
+        let entry = self.captures.by_id(capture)?;
+        entry.capture.flows().open_http_takes_long().then_some(capture)
     }
 
     fn takes_long(&self, capture: u32, id: u64, file: File) -> Option<u32> {

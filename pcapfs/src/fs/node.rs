@@ -34,17 +34,20 @@ pub(crate) enum Leaf {
     Control,
     /// `flows.jsonl` and `http.jsonl`
     Log(Log),
+    /// `http-open.jsonl`
+    OpenHttp,
     /// The directory of flows.
     Flows,
 }
 
 /// Every leaf with its name, in the order of directory listings.
-pub(crate) const LEAVES: [(&str, Leaf); 12] = [
+pub(crate) const LEAVES: [(&str, Leaf); 13] = [
     ("ctl", Leaf::Control),
     ("flows", Leaf::Flows),
     ("flows.jsonl", Leaf::Log(Log::Flows)),
     ("follow.pcap", Leaf::Stream(Begin::Oldest, Format::Pcap)),
     ("follow.pcapng", Leaf::Stream(Begin::Oldest, Format::Pcapng)),
+    ("http-open.jsonl", Leaf::OpenHttp),
     ("http.jsonl", Leaf::Log(Log::Http)),
     ("live.pcap", Leaf::Stream(Begin::Next, Format::Pcap)),
     ("live.pcapng", Leaf::Stream(Begin::Next, Format::Pcapng)),
@@ -68,7 +71,7 @@ pub(crate) enum Part {
 impl Part {
     /// Whether its size is known only when it was made.
     pub(crate) const fn is_measured_by_making(self) -> bool {
-        matches!(self, Self::File(File::Transcript | File::Har))
+        matches!(self, Self::File(File::Transcript | File::HttpOpen | File::Har))
     }
 
     /// Whether only flows with HTTP have it.
@@ -77,16 +80,18 @@ impl Part {
             Self::Directory => false,
             Self::File(File::Meta | File::Packets | File::Client | File::Server) => false,
             Self::Bodies => true,
-            Self::File(File::Transcript | File::HttpJsonl | File::Har | File::Body { .. }) => true,
+            Self::File(File::Transcript | File::HttpJsonl | File::HttpOpen) => true,
+            Self::File(File::Har | File::Body { .. }) => true,
         }
     }
 }
 
 /// What is in a flow's directory, with its name, in the order of directory listings.
-pub(crate) const FLOW_LEAVES: [(&str, Part); 8] = [
+pub(crate) const FLOW_LEAVES: [(&str, Part); 9] = [
     ("bodies", Part::Bodies),
     ("client.bin", Part::File(File::Client)),
     ("http", Part::File(File::Transcript)),
+    ("http-open.jsonl", Part::File(File::HttpOpen)),
     ("http.har", Part::File(File::Har)),
     ("http.jsonl", Part::File(File::HttpJsonl)),
     ("meta.json", Part::File(File::Meta)),
@@ -314,7 +319,7 @@ mod tests {
             assert!(numbers.insert(number), "{node:?} shares its number");
         }
         let last = CAPTURE + 1 + LEAVES.len() as u64;
-        for nonsense in [0, 4, last, LINK + 1, FLOW | 1 << 16 | 9, FLOW | 1 << 16 | 15] {
+        for nonsense in [0, 4, last, LINK + 1, FLOW | 1 << 16 | 10, FLOW | 1 << 16 | 15] {
             assert_eq!(Node::of(nonsense), None);
         }
         assert!(is_counted(counted(5)));

@@ -212,7 +212,7 @@ fn bodies_whose_packets_are_gone_keep_their_names_and_sizes() {
     let mut time = talk.times().1;
     feed(&mut fed, &talk.packets);
     let folder = flow(&fed.daemon, 1);
-    wait_until("the body is there", 5, || folder.join("bodies/0001-response-early.txt").exists());
+    wait_until("the transaction is told", 5, || lines(&folder.join("http.jsonl")).len() == 1);
     let line = lines(&folder.join("http.jsonl")).remove(0);
     let sizes = |name: &str| size(&folder.join(name));
     let transcript = sizes("http");

@@ -28,7 +28,9 @@ fn asked(number: u8) -> Conversation {
 /// The files of flow 1, opened and not read.
 fn opened<const N: usize>(fed: &Fed, files: [&str; N]) -> [(String, File); N] {
     let folder = flow(&fed.daemon, 1);
-    wait_until("the body is there", 5, || folder.join(PARTS[1]).exists());
+    wait_until("the response has ended", 5, || {
+        fs::metadata(folder.join(TEXTS[1])).is_ok_and(|found| found.size() > 0)
+    });
     files.map(|name| (name.to_owned(), File::open(folder.join(name)).unwrap()))
 }
 

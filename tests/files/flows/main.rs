@@ -14,4 +14,5 @@ mod recovery;
 mod streams;
 mod support;
 mod tree;
+mod under_way;
 mod wire;

@@ -23,7 +23,7 @@ fn meta_of_a_clean_close() {
         assert_eq!(meta["state"], "closed");
         assert_eq!(meta["closed_by"], if by == Client { "client" } else { "server" });
         assert_eq!((&meta["application"], &meta["protocol"]), (&json!("http"), &json!("tcp")));
-        assert_eq!(meta["http"], json!({"transactions": 1, "incomplete": 0}));
+        assert_eq!(meta["http"], json!({"transactions": 1, "incomplete": 0, "open": 0}));
         assert_eq!(meta["client"]["address"], "10.1.0.1");
         assert_eq!(meta["client"]["port"], 40_000);
         assert_eq!(meta["server"]["address"], "10.2.0.1");

@@ -36,7 +36,10 @@ fn flows_are_there_again_after_a_crash() {
             wait_flow(daemon, id, "closed");
         }
         wait_flow(daemon, 2, "reset");
-        wait_until("the open one's HTTP is seen", 5, || flow(daemon, 6).join("http").exists());
+        wait_until("the open one's HTTP is told", 5, || {
+            let log = flow(daemon, 6).join("http.jsonl");
+            fs::metadata(log).is_ok_and(|found| found.len() > 0)
+        });
         everything(&daemon.path("web/flows"))
     };
     let before = look(&daemon);

@@ -198,7 +198,8 @@ pub(crate) fn is_meta(meta: &Value) {
         has_fields(&meta["tls"], &fields);
     }
     if !meta["http"].is_null() {
-        has_fields(&meta["http"], &[("transactions", "int"), ("incomplete", "int")]);
+        let fields = [("transactions", "int"), ("incomplete", "int"), ("open", "int")];
+        has_fields(&meta["http"], &fields);
     }
 }
 

@@ -56,7 +56,7 @@ fn only_flows_with_http_have_its_files() {
     for (id, has_http) in [(1, true), (2, false), (3, false), (4, false), (5, false)] {
         let mut expected: Vec<_> = PLAIN.into();
         if has_http {
-            expected.extend(["bodies", "http", "http.har", "http.jsonl"]);
+            expected.extend(["bodies", "http", "http-open.jsonl", "http.har", "http.jsonl"]);
             expected.sort_unstable();
         }
         assert_eq!(listed(&flow(&filed.daemon, id)), expected, "flow {id}");

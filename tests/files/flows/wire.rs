@@ -56,7 +56,7 @@ connection.close()
     assert_eq!(meta["client"]["address"], Net::PEER_ADDRESS);
     assert_eq!(meta["server"]["port"], 8_000);
     assert!(meta["handshake_us"].as_u64().is_some_and(|time| time < 1_000_000));
-    assert_eq!(meta["http"], json!({"transactions": 3, "incomplete": 0}));
+    assert_eq!(meta["http"], json!({"transactions": 3, "incomplete": 0, "open": 0}));
     let folder = flow(&wired.daemon, 1);
     assert_eq!(
         listed(&folder.join("bodies")),

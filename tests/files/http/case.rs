@@ -165,7 +165,7 @@ impl Case {
         }
         let meta = filed.meta(id);
         let incomplete = self.wanted.iter().filter(|one| one.state != "complete").count();
-        let http = json!({"transactions": self.wanted.len(), "incomplete": incomplete});
+        let http = json!({"transactions": self.wanted.len(), "incomplete": incomplete, "open": 0});
         assert_eq!((&meta["application"], &meta["http"]), (&json!("http"), &http), "{name}");
         let files = self.wanted.iter().flat_map(|one| &one.bodies).filter(|body| !body.is_empty());
         assert_eq!(listed(&filed.file(id, "bodies")).len(), files.count(), "{name}");

@@ -41,6 +41,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::transaction::{Direction, Transaction};
+use super::transcript::Progress;
 use crate::time::Timestamp;
 
 use doubt::{Doubt, Hidden};
@@ -166,6 +167,15 @@ impl Parser {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.open.len()
+    }
+
+    /// These as far as they are, in the order in which they began. What is added to one until it
+    /// ends is added at the end, and a message that is there stays.
+    pub fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+        self.open.iter().map(|open| {
+            let (request, response) = (open.request_done, open.response_done);
+            (&*open.transaction, Progress::UnderWay { request, response })
+        })
     }
 
     /// Bytes kept on the heap, about; for whoever adds them up.

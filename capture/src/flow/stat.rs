@@ -1,0 +1,85 @@
+//! How long files of flows are, and how much it takes to make them.
+
+use super::exchange::{HEADS, Part, View};
+use super::one::Flow;
+use super::{File, Shared, Stat, reading, render};
+
+impl Shared {
+    /// How much making a file takes, see [`Part::effort`].
+    pub(super) fn effort(&self, id: u64, file: File) -> u64 {
+        let table = self.table.read();
+        let http = table.flow(id).and_then(|flow| flow.http.as_ref());
+        match (http, file) {
+            (Some(http), File::Transcript | File::Har) => http.effort,
+            (Some(http), File::Body { index, direction }) => {
+                let part = http.exchange(index).and_then(|exchange| exchange.part(direction));
+                part.filter(|part| !part.is_plain).map_or(0, Part::effort)
+            }
+            (Some(_), File::HttpOpen) => {
+                let open = table.flow(id).map_or(0, Flow::open_transactions);
+                HEADS.saturating_mul(open as u64)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Takes over what the store has dropped meanwhile.
+    pub(super) fn expire(&self, id: u64) {
+        let oldest = self.store.bounds().oldest.number;
+        let is_stale = |flow: &Flow| flow.packets.begin().0 < oldest;
+        if self.table.read().flow(id).is_some_and(is_stale)
+            && let Some(flow) = self.table.write().flow_mut(id)
+        {
+            flow.expire(oldest);
+        }
+    }
+
+    pub(super) fn stat(&self, id: u64, file: File) -> Option<Stat> {
+        self.expire(id);
+        let (modified, beginning, is_final) = {
+            let table = self.table.read();
+            let flow = table.flow(id)?;
+            let of_http = || flow.http_modified().unwrap_or(flow.first);
+            let modified = match file {
+                File::Meta | File::Packets | File::Client | File::Server => flow.last,
+                File::Transcript | File::HttpJsonl | File::HttpOpen | File::Har => of_http(),
+                File::Body { index, direction } => flow.transaction(index)?.last(direction)?,
+            };
+            let is_body = match file {
+                File::Body { index, .. } => matches!(flow.transaction(index)?, View::Ended(_)),
+                _ => false,
+            };
+            let (_, before) = flow.packets.begin();
+            let before = if file == File::Packets { before } else { 0 };
+            (modified, before, flow.is_sealed || is_body)
+        };
+        let (size, present) = self.size(id, file, beginning)?;
+        Some(Stat { size, present, modified, beginning, is_final })
+    }
+
+    /// Bytes of a file, and those of them that are not in holes.
+    fn size(&self, id: u64, file: File, beginning: u64) -> Option<(u64, u64)> {
+        if let File::Body { index, direction } = file {
+            // Without decoding it.
+            let table = self.table.read();
+            return table.flow(id)?.transaction(index)?.size(direction);
+        }
+        if matches!(file, File::Meta | File::HttpOpen) {
+            // Nobody keeps it.
+            let table = self.table.read();
+            let flow = table.flow(id)?;
+            let size = match file {
+                File::Meta => render::meta(self, flow).len(),
+                _ => render::open_lines(self, flow).0.len(),
+            };
+            return Some((size as u64, size as u64));
+        }
+        let content = self.content(id, file, beginning).ok()?;
+        let size = content.len(self)?;
+        let holes = match content {
+            reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),
+            _ => 0,
+        };
+        Some((size, size.saturating_sub(holes)))
+    }
+}
