@@ -354,7 +354,7 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
 }
 
 fn mapped(path: &Path, snaplen: u8) -> Option<Savefile> {
-    let options = Options { filter: None, snaplen: Some(u32::from(snaplen)) };
+    let options = Options { snaplen: Some(u32::from(snaplen)), ..Options::default() };
     let savefile = Probe::open(path).ok()?.into_savefile(options);
     savefile.index(&AtomicBool::new(false));
     Some(savefile)

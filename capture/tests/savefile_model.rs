@@ -32,7 +32,7 @@ impl View {
         let filter = self
             .below
             .and_then(|below| Filter::compile(&format!("link[0] < {below}"), link_type).ok());
-        Options { filter, snaplen: self.snaplen }
+        Options { filter, snaplen: self.snaplen, ..Options::default() }
     }
 }
 

@@ -126,7 +126,7 @@ fn indexed(file: &File, filter: Option<&str>) -> Savefile {
     temporary.write_all(&file.bytes).unwrap();
     let probe = Probe::open(temporary.path()).unwrap();
     let filter = filter.map(|filter| Filter::compile(filter, probe.link_type()).unwrap());
-    let savefile = probe.into_savefile(Options { filter, snaplen: None });
+    let savefile = probe.into_savefile(Options { filter, ..Options::default() });
     savefile.index(&AtomicBool::new(false));
     assert_eq!(savefile.problem(), None);
     savefile

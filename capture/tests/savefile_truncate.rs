@@ -36,7 +36,7 @@ fn savefile() -> tempfile::NamedTempFile {
 }
 
 fn open(path: &Path, snaplen: Option<u32>) -> Savefile {
-    Savefile::open(path, Options { filter: None, snaplen }).unwrap()
+    Savefile::open(path, Options { snaplen, ..Options::default() }).unwrap()
 }
 
 fn cut(path: &Path, len: u64) -> String {

@@ -436,6 +436,7 @@ fn text(argument: OsString) -> Result<String, UsageError> {
 fn default_alias(source: &str) -> String {
     let path = source.strip_prefix("file:").or_else(|| source.strip_prefix("stream:"));
     let name = path.map_or(source, |path| {
+        let path = path.strip_suffix(",follow").unwrap_or(path);
         Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default()
     });
     let mut alias: String = name

@@ -374,6 +374,9 @@ fn next_chunk<'a>(
                     return Ok(Some((chunk, offset)));
                 }
                 if !chunk.complete {
+                    if format == Format::Pcap && chunk.is_mixed() {
+                        pass_over_foreign(store, step);
+                    }
                     return Ok(None);
                 }
                 step.place.chunk += 1;

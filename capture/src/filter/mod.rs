@@ -100,7 +100,9 @@ impl Filter {
     pub fn check(expression: &str, source: &SourceName) -> Result<(), FilterError> {
         let runner = match source {
             // A savefile of cooked packets has their direction; it is asked when it is opened.
-            SourceName::Interface(_) | SourceName::File(_) => Runner::Kernel,
+            SourceName::Interface(_) | SourceName::File(_) | SourceName::Growing(_) => {
+                Runner::Kernel
+            }
             SourceName::Stream(_) | SourceName::Stdin => Runner::Process,
         };
         Self::compile_for(expression, LinkType::ETHERNET, runner).map(|_| ())

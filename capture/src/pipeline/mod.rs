@@ -191,6 +191,9 @@ pub enum CaptureError {
     /// Its filter.
     #[error(transparent)]
     Filter(#[from] crate::filter::FilterError),
+    /// What was added to its savefile cannot be read.
+    #[error("{0}")]
+    NotReadOn(String),
     /// A thread or descriptor cannot be had.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -305,7 +308,7 @@ impl Capture {
 
     fn make(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
         match &spec.source {
-            SourceName::File(_) => Self::of_savefile(spec),
+            SourceName::File(_) | SourceName::Growing(_) => Self::of_savefile(spec),
             SourceName::Interface(_) | SourceName::Stream(_) | SourceName::Stdin => {
                 Self::of_ring(spec, patience)
             }
@@ -313,7 +316,7 @@ impl Capture {
     }
 
     fn of_savefile(spec: Spec) -> Result<Made, CaptureError> {
-        let SourceName::File(path) = &spec.source else {
+        let Some(path) = spec.source.savefile_path() else {
             unreachable!("called for savefiles only")
         };
         let probe = Probe::open(path)?;
@@ -322,7 +325,8 @@ impl Capture {
             None => None,
         };
         let snaplen = (spec.snaplen < DEFAULT_SNAPLEN).then_some(spec.snaplen);
-        let savefile = probe.into_savefile(crate::savefile::Options { filter, snaplen });
+        let follow = matches!(spec.source, SourceName::Growing(_));
+        let savefile = probe.into_savefile(crate::savefile::Options { filter, snaplen, follow });
         let savefile = Arc::new(savefile);
         let kind = Kind::Savefile(Arc::clone(&savefile));
         let capture = Self::assemble(spec, savefile, kind, State::Running)?;
@@ -447,6 +451,15 @@ impl Capture {
         condition
     }
 
+    /// Whether all that was in its savefile when it was looked at last is in the store and in its
+    /// flows, or never will be; true of other sources.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        let Kind::Savefile(savefile) = &self.kind else { return true };
+        let is_over = !matches!(self.condition().state, State::Pending | State::Running);
+        is_over || (savefile.is_read() && self.flows.is_caught_up())
+    }
+
     /// The last times in which the source was not there, oldest first.
     #[must_use]
     pub fn interruptions(&self) -> Vec<Interruption> {
@@ -492,7 +505,10 @@ impl Capture {
         let mut worker = self.worker.lock();
         match &self.kind {
             Kind::Savefile(savefile) => {
-                if worker.is_none() {
+                let is_at_work = worker.as_ref().is_some_and(Worker::is_indexing);
+                // What was added since, and what was left when it was stopped.
+                if !is_at_work && savefile.look_again().map_err(CaptureError::NotReadOn)? {
+                    self.shared.set(State::Running, None);
                     *worker = Some(Worker::index(savefile, &self.shared)?);
                 }
             }

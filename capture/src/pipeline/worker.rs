@@ -43,7 +43,9 @@ impl Feed {
                 Self::Stream(Box::new(Stream::fifo(path, filter, spec.snaplen)?))
             }
             SourceName::Stdin => Self::Stream(Box::new(Stream::stdin(filter, spec.snaplen)?)),
-            SourceName::File(_) => unreachable!("a savefile fills no ring"),
+            SourceName::File(_) | SourceName::Growing(_) => {
+                unreachable!("a savefile fills no ring")
+            }
         })
     }
 
@@ -92,6 +94,12 @@ impl Worker {
             shared.set(state, None);
         })?;
         Ok(Self::Indexing { thread: Some(thread), stop })
+    }
+
+    /// Whether a savefile's thread is at work.
+    pub(super) fn is_indexing(&self) -> bool {
+        let Self::Indexing { thread: Some(thread), .. } = self else { return false };
+        !thread.is_finished()
     }
 
     /// Starts filling the ring, unless that is going on.
@@ -192,9 +200,10 @@ impl Worker {
             }
             Self::Indexing { thread, stop } => {
                 stop.store(true, Ordering::Release);
-                if let Some(thread) = thread.take()
-                    && thread.join().is_err()
-                {
+                let Some(thread) = thread.take() else { return };
+                // It may wait for a file to grow.
+                thread.thread().unpark();
+                if thread.join().is_err() {
                     shared.set(State::Failed, Some("the indexing thread panicked".to_owned()));
                 }
             }

@@ -16,6 +16,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -38,6 +40,11 @@ pub(super) const CHUNK_LEN: u64 = 256 << 10;
 /// for the few packets of a chunk that a filter has left.
 const SPAN_LEN: usize = 1 << 20;
 
+/// How long to wait before a file that was at its end is looked at again: for as long at first, and
+/// twice as long each time up to the other.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
 /// Records between two looks at the stop flag, for files with little to publish.
 const STOP_INTERVAL: u64 = 4096;
 
@@ -48,7 +55,11 @@ pub(super) struct Index {
     /// Where the packet after the last chunk begins.
     pub(super) next: Position,
     pub(super) newest: Option<Timestamp>,
+    /// Packets may come into the last chunk.
+    pub(super) is_open: bool,
     pub(super) ended: bool,
+    /// All that was in the file at some moment has been walked over.
+    pub(super) is_read: bool,
     pub(super) problem: Option<String>,
     pub(super) raw: u64,
     pub(super) foreign: Foreign,
@@ -86,6 +97,7 @@ pub(super) struct Entry {
 }
 
 /// How the walk over the file ended.
+#[derive(Debug)]
 enum End {
     /// Stopped by the flag; it can go on.
     Stopped,
@@ -114,11 +126,15 @@ pub(super) struct Indexer {
     raw: u64,
     foreign: Foreign,
     open: Option<Open>,
+    /// The chunk being built is the last one of those that readers see, too.
+    is_shown: bool,
     finished: bool,
+    /// It ended at the end of the file, so that it could go on if more was added.
+    at_end: bool,
 }
 
 /// The chunk being built.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     first: Position,
     foreign: u64,
@@ -151,24 +167,39 @@ impl Indexer {
             raw: 0,
             foreign: Foreign::default(),
             open: None,
+            is_shown: false,
             finished: false,
+            at_end: false,
         }
     }
 
-    /// Goes on until the end of the file or until `stop`; true at the end.
+    /// Goes on until the end of the file or until `stop`; true at the end. With `follow`, what is
+    /// added to the file is waited for.
     pub(super) fn run(
         &mut self,
         map: &Map,
         format: &Format,
-        index: &RwLock<Index>,
-        bells: &Bells,
+        shown: (&RwLock<Index>, &Bells),
         stop: &AtomicBool,
+        follow: bool,
     ) -> bool {
+        let (index, bells) = shown;
         if !self.finished {
-            index.write().ended = false;
+            {
+                let mut index = index.write();
+                index.ended = false;
+                index.problem = None;
+            }
             let mut end = self.walk(map, format, index, bells, stop);
+            while follow && matches!(end, End::File) && !stop.load(Ordering::Relaxed) {
+                end = match self.wait(map, index, bells, stop) {
+                    Ok(true) => self.walk(map, format, index, bells, stop),
+                    Ok(false) => End::Stopped,
+                    Err(problem) => End::Changed(problem),
+                };
+            }
             if !matches!(end, End::Changed(_))
-                && let Err(problem) = self.publish(map, index, bells)
+                && let Err(problem) = self.publish(map, index, bells, !follow)
             {
                 end = End::Changed(problem);
             }
@@ -179,13 +210,62 @@ impl Indexer {
                 end = End::Changed(problem);
             }
             self.finished = !matches!(end, End::Stopped);
+            self.at_end = matches!(end, End::File);
             let left = map.bytes().len().saturating_sub(self.place.offset);
             let mut index = index.write();
             index.problem = self.problem(end, left);
+            index.is_read = true;
             index.ended = true;
         }
         bells.strike();
         self.finished
+    }
+
+    /// Shows what has been walked over and waits until there is more in the file; false if told to
+    /// stop first.
+    fn wait(
+        &mut self,
+        map: &Map,
+        index: &RwLock<Index>,
+        bells: &Bells,
+        stop: &AtomicBool,
+    ) -> Result<bool, String> {
+        self.publish(map, index, bells, false)?;
+        index.write().is_read = true;
+        bells.strike();
+        let mut pause = SHORTEST_PAUSE;
+        while !stop.load(Ordering::Relaxed) {
+            map.check()?;
+            if map.grow()? {
+                return Ok(true);
+            }
+            thread::park_timeout(pause);
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+        Ok(false)
+    }
+
+    /// Whether [`Indexer::run`] would find more by now.
+    ///
+    /// # Errors
+    /// Why what there may be is not read, in one line.
+    pub(super) fn look_again(&mut self, map: &Map) -> Result<bool, String> {
+        if !self.finished {
+            return Ok(true);
+        }
+        map.check()?;
+        map.check_place()?;
+        if !map.grow()? {
+            return Ok(false);
+        }
+        if !self.at_end {
+            return Err(format!(
+                "the file has grown, and is not read on: what is at byte {} is malformed",
+                self.place.offset
+            ));
+        }
+        self.finished = false;
+        Ok(true)
     }
 
     fn problem(&self, end: End, left: usize) -> Option<String> {
@@ -230,7 +310,7 @@ impl Indexer {
                     let len = if left_out { 0 } else { self.len(&packet) };
                     let is_full = |open: &Open| open.is_full(len, self.place.offset);
                     if self.open.as_ref().is_some_and(is_full)
-                        && let Err(problem) = self.publish(map, index, bells)
+                        && let Err(problem) = self.publish(map, index, bells, true)
                     {
                         return End::Changed(problem);
                     }
@@ -325,12 +405,19 @@ impl Indexer {
         self.next.pcapng = self.next.pcapng.saturating_add(pcapng);
     }
 
-    /// Closes the chunk being built, if there is one, and shows all that is new to readers.
+    /// Shows all that is new to readers, with the chunk being built; with `close`, or if nothing can
+    /// follow, that chunk is done.
     ///
     /// On failure nothing is shown, and the walk must end: it has counted what was not there.
-    fn publish(&mut self, map: &Map, index: &RwLock<Index>, bells: &Bells) -> Result<(), String> {
-        let closed = self.open.take();
-        if closed.is_some() {
+    fn publish(
+        &mut self,
+        map: &Map,
+        index: &RwLock<Index>,
+        bells: &Bells,
+        close: bool,
+    ) -> Result<(), String> {
+        let open = if close { self.open.take() } else { self.open.clone() };
+        if open.is_some() {
             // Read first, asked after: what was read up to here was there.
             map.check()?;
         }
@@ -342,10 +429,15 @@ impl Indexer {
             {
                 Arc::make_mut(&mut index.interfaces).extend_from_slice(new);
             }
-            if let Some(open) = closed {
+            if let Some(open) = open {
                 let matched = open.verdicts.matched();
                 let Open { first, foreign, len, place, end, whole, .. } = open;
+                if self.is_shown {
+                    index.chunks.pop();
+                }
                 index.chunks.push(Entry { first, foreign, len, place, end, whole, matched });
+                index.is_open = !close;
+                self.is_shown = !close;
             }
             index.next = self.next;
             index.raw = self.raw;
@@ -391,7 +483,7 @@ const fn record_len(captured_len: u32) -> u64 {
 }
 
 /// One bit for each packet: what the filter said.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Verdicts {
     words: Vec<u64>,
     count: u32,

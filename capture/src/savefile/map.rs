@@ -4,8 +4,10 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use memmap2::{Mmap, MmapOptions};
@@ -17,20 +19,33 @@ use crate::sigbus::{Guard, MAX_MAPPINGS, Use};
 /// A mapped file. Its bytes stay where they are until it is dropped.
 #[derive(Debug)]
 pub(super) struct Map {
-    // Dropped in this order: a mapping leaves the table before its addresses can be reused.
-    guard: Guard,
-    bytes: Mmap,
+    mapping: Mapping,
+    /// Bytes of the file that are known; `len` is at most those of the last mapping.
+    len: AtomicUsize,
     file: File,
     path: PathBuf,
     /// When the file was last looked at, in milliseconds of some clock.
     checked: AtomicU64,
 }
 
-impl Map {
-    /// Maps the first `len` bytes of `file`, which was opened at `path`. `len` is not 0.
-    pub(super) fn new(file: File, path: &Path, len: u64) -> Result<Self, OpenError> {
+/// The file from its beginning, and possibly beyond its end.
+#[derive(Debug)]
+struct Mapping {
+    // Dropped in this order: a mapping leaves the table before its addresses can be reused.
+    guard: Guard,
+    bytes: Mmap,
+    /// A larger one, made when the file had grown beyond this.
+    next: OnceLock<Box<Self>>,
+}
+
+/// Addresses kept free behind a file that grows, at least: it is mapped again less often.
+const RESERVE: usize = 1 << 30;
+
+impl Mapping {
+    /// `len` may be more than the file has: bytes behind its end are not touched before they are
+    /// there.
+    fn new(file: &File, path: &Path, len: usize) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: path.to_owned(), source };
-        let len = usize::try_from(len).map_err(|_| io_error(io::ErrorKind::FileTooLarge.into()))?;
         // SAFETY: what is asked of the caller is that the file does not change under the slice
         // made of the mapping. Nobody can promise that for a file others may write. What keeps us
         // out of trouble is that (1) a change of length is answered by the guard below, so every
@@ -38,16 +53,81 @@ impl Map {
         // are plain numbers and payload, valid with any value; (3) every reader takes a length out
         // of the mapping once, checks the copy against the slice, and uses the copy. A file
         // rewritten while mounted so gives wrong packets, not wrong memory accesses.
-        let bytes = unsafe { MmapOptions::new().len(len).map(&file) }.map_err(io_error)?;
+        let bytes = unsafe { MmapOptions::new().len(len).map(file) }.map_err(io_error)?;
         let Some(guard) = Guard::new(&bytes.as_ptr_range(), Use::Read).map_err(io_error)? else {
             return Err(OpenError::TooMany { path: path.to_owned(), limit: MAX_MAPPINGS });
         };
-        Ok(Self { guard, bytes, file, path: path.to_owned(), checked: AtomicU64::new(0) })
+        Ok(Self { guard, bytes, next: OnceLock::new() })
     }
 
-    /// The whole mapping. Zeros where the file has been cut short, see [`Map::check`].
+    fn last(&self) -> &Self {
+        let mut last = self;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        last
+    }
+}
+
+impl Map {
+    /// Maps the first `len` bytes of `file`, which was opened at `path`. `len` is not 0.
+    pub(super) fn new(file: File, path: &Path, len: u64) -> Result<Self, OpenError> {
+        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+        let len = usize::try_from(len).map_err(|_| io_error(io::ErrorKind::FileTooLarge.into()))?;
+        let mapping = Mapping::new(&file, path, len)?;
+        let (len, checked) = (AtomicUsize::new(len), AtomicU64::new(0));
+        Ok(Self { mapping, len, file, path: path.to_owned(), checked })
+    }
+
+    /// All that is known of the file. Zeros where it has been cut short, see [`Map::check`].
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        // Pairs with the store in Map::grow: the mapping that has so many bytes is there.
+        let len = self.len.load(Ordering::Acquire);
+        let mut mapping = &self.mapping;
+        loop {
+            match (mapping.bytes.get(..len), mapping.next.get()) {
+                (None, Some(next)) => mapping = next,
+                (bytes, _) => return bytes.unwrap_or_default(),
+            }
+        }
+    }
+
+    /// Looks whether the file has grown, and if so has [`Map::bytes`] show more; whether it has.
+    /// One thread at a time.
+    ///
+    /// # Errors
+    /// Why what was added cannot be had, in one line.
+    pub(super) fn grow(&self) -> Result<bool, String> {
+        let found = self.file.metadata().map_err(|error| self.failure(&error))?.len();
+        let found = usize::try_from(found).unwrap_or(usize::MAX);
+        if found <= self.len.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let last = self.mapping.last();
+        if found > last.bytes.len() {
+            let wanted = found.saturating_add(found.max(RESERVE));
+            let larger = Mapping::new(&self.file, &self.path, wanted)
+                .or_else(|_| Mapping::new(&self.file, &self.path, found))
+                .map_err(|error| error.to_string())?;
+            last.next.get_or_init(|| Box::new(larger));
+        }
+        self.len.store(found, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Whether the path still names this file; else what to say.
+    pub(super) fn check_place(&self) -> Result<(), String> {
+        let path = self.path.display();
+        let ours = self.file.metadata().map_err(|error| self.failure(&error))?;
+        match std::fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(()),
+            Ok(_) => Err(format!("{path} is another file by now (mount it anew)")),
+            Err(error) => Err(format!("{path}: {error}")),
+        }
+    }
+
+    fn failure(&self, error: &io::Error) -> String {
+        format!("{}: {error}", self.path.display())
     }
 
     /// Whether what has been read of the mapping was in the file. Once the file has been cut, none
@@ -56,11 +136,11 @@ impl Map {
     /// # Errors
     /// Why not, in one line. Once a page could not be had this stays so for the whole mapping.
     pub(super) fn check(&self) -> Result<(), String> {
-        let torn = self.guard.is_torn();
+        let torn = self.is_torn();
         let path = self.path.display();
         match self.file.metadata().map(|metadata| metadata.len()) {
             // Also without a fault: what lies behind the cut in its page reads as zeros.
-            Ok(len) if len < self.bytes.len() as u64 => {
+            Ok(len) if len < self.len.load(Ordering::Relaxed) as u64 => {
                 Err(format!("{path} was cut to {len} bytes while mounted"))
             }
             Ok(_) if torn => Err(format!(
@@ -76,11 +156,23 @@ impl Map {
     pub(super) fn check_lately(&self) -> Result<(), String> {
         let now = coarse_milliseconds();
         let checked = self.checked.load(Ordering::Relaxed);
-        if !self.guard.is_torn() && now.saturating_sub(checked) < LATELY {
+        if !self.is_torn() && now.saturating_sub(checked) < LATELY {
             return Ok(());
         }
         self.checked.store(now, Ordering::Relaxed);
         self.check()
+    }
+
+    /// Whether a page of any mapping could not be had.
+    fn is_torn(&self) -> bool {
+        let mut mapping = Some(&self.mapping);
+        while let Some(one) = mapping {
+            if one.guard.is_torn() {
+                return true;
+            }
+            mapping = one.next.get().map(|next| &**next);
+        }
+        false
     }
 
     /// What to say when the file no longer holds what it did, though its length is right.
@@ -127,6 +219,30 @@ mod tests {
         assert!(map.check().unwrap_err().contains("for a moment"), "it stays torn");
         let (_file, other) = mapped(40_000);
         assert_eq!(other.check(), Ok(()), "only the one mapping is torn");
+    }
+
+    #[test]
+    fn what_is_added_is_seen_when_it_is_looked_for() {
+        let (mut file, map) = mapped(10_000);
+        let before = map.bytes();
+        assert_eq!(map.grow(), Ok(false));
+        for len in [10_001, 12_288, 50_000, 60_000] {
+            let missing = len - map.bytes().len();
+            file.write_all(&vec![8; missing]).unwrap();
+            assert_eq!(map.bytes().len() + missing, len, "not by itself");
+            assert_eq!(map.grow(), Ok(true));
+            assert_eq!(map.bytes().len(), len);
+            assert!(map.bytes().iter().take(10_000).all(|byte| *byte == 7));
+            assert!(map.bytes().iter().skip(10_000).all(|byte| *byte == 8));
+        }
+        assert_eq!((before.len(), map.check()), (10_000, Ok(())));
+        file.as_file().set_len(55_000).unwrap();
+        assert!(map.check().unwrap_err().contains("was cut to 55000 bytes"));
+        assert_eq!(map.check_place(), Ok(()));
+        let path = file.path().to_owned();
+        std::fs::rename(&path, path.with_extension("old")).unwrap();
+        assert!(map.check_place().is_err());
+        std::fs::rename(path.with_extension("old"), path).unwrap();
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Options {
     pub filter: Option<Filter>,
     /// At most this many bytes of each packet; `None` and 0 for all that the file has.
     pub snaplen: Option<u32>,
+    /// What is added to the file is read as well, until [`Savefile::index`] is told to stop.
+    pub follow: bool,
 }
 
 /// How [`Savefile::index`] came to its end.
@@ -57,6 +59,7 @@ pub struct Savefile {
     leading: u32,
     /// Captured bytes served of a packet at most, even of one above the file's snapshot length.
     snaplen: u32,
+    follow: bool,
     index: RwLock<Index>,
     indexer: Mutex<Indexer>,
     cache: Mutex<Cache>,
@@ -88,6 +91,7 @@ impl Savefile {
             header,
             leading,
             snaplen,
+            follow: options.follow,
             index: RwLock::new(index),
             indexer: Mutex::new(indexer),
             cache: Mutex::default(),
@@ -98,17 +102,34 @@ impl Savefile {
 
     /// Walks the file and makes its packets visible, some 256 KiB of records at a time; the store
     /// has ended when this returns. After [`Indexed::Stopped`] it may be called again and goes on.
+    /// With [`Options::follow`] that is when it is told to stop, or the file is malformed.
     ///
     /// # Blocking
     /// For as long as the walk takes, or until shortly after `stop` is set; a second caller waits
     /// for the first.
     pub fn index(&self, stop: &AtomicBool) -> Indexed {
         let mut indexer = self.indexer.lock();
-        if indexer.run(&self.map, &self.format, &self.index, &self.bells, stop) {
+        let shown = (&self.index, &self.bells);
+        if indexer.run(&self.map, &self.format, shown, stop, self.follow) {
             Indexed::Finished
         } else {
             Indexed::Stopped
         }
+    }
+
+    /// Whether there is something for [`Savefile::index`] to do: it was stopped, or the file has
+    /// grown since.
+    ///
+    /// # Errors
+    /// Why what was added is not read, in one line.
+    pub fn look_again(&self) -> Result<bool, String> {
+        self.indexer.lock().look_again(&self.map)
+    }
+
+    /// Whether all that was in the file at some moment has been read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.index.read().is_read
     }
 
     /// Why not all of the file is served, in one line; `None` if it is, or will be.
@@ -160,7 +181,9 @@ impl Savefile {
         interfaces: &[Described],
         pcap_len: u64,
     ) -> Result<Arc<Converted>, PinError> {
-        if let Some(converted) = self.cache.lock().get(chunk) {
+        // The last chunk of a file that grows may have been shorter.
+        let is_whole = |known: &Arc<Converted>| known.bytes.len() as u64 == entry.len;
+        if let Some(converted) = self.cache.lock().get(chunk).filter(is_whole) {
             return Ok(converted);
         }
         let conversion = Conversion {
@@ -220,7 +243,7 @@ impl Store for Savefile {
         let index = self.index.read();
         Bounds {
             oldest_chunk: 0,
-            newest_chunk: index.chunks.len() as u64,
+            newest_chunk: (index.chunks.len() as u64).saturating_sub(u64::from(index.is_open)),
             oldest: Position::START,
             next: index.next,
             foreign_bytes: index.foreign.bytes,
@@ -230,13 +253,14 @@ impl Store for Savefile {
     }
 
     fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
-        let (entry, next, interfaces) = {
+        let (entry, next, complete, interfaces) = {
             let index = self.index.read();
             let at = usize::try_from(chunk).map_err(|_| PinError::NotYet)?;
             let entry = index.chunks.get(at).ok_or(PinError::NotYet)?.clone();
             let next = at.checked_add(1).and_then(|at| index.chunks.get(at));
             let next = next.map_or(index.next, |next| next.first);
-            (entry, next, Arc::clone(&index.interfaces))
+            let complete = !index.is_open || at.saturating_add(1) < index.chunks.len();
+            (entry, next, complete, Arc::clone(&index.interfaces))
         };
         if let Some(problem) = self.failure.get() {
             return Err(PinError::Failed(problem.clone()));
@@ -250,7 +274,7 @@ impl Store for Savefile {
             ChunkBytes::Converted(self.converted(chunk, &entry, &interfaces, pcap_len)?)
         };
         let Entry { first, foreign, .. } = entry;
-        Ok(Chunk { id: chunk, first, foreign, complete: true, bytes })
+        Ok(Chunk { id: chunk, first, foreign, complete, bytes })
     }
 
     fn find(&self, target: Target) -> Result<u64, PinError> {

@@ -44,7 +44,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Opens and maps the savefile at `path`. What is appended to it later is not seen.
+    /// Opens and maps the savefile at `path`. What is appended to it later is only seen by who
+    /// [looks again](Savefile::look_again) or [follows](Options::follow).
     ///
     /// The link type of a pcapng file is that of the interface of its first packet; of its first
     /// interface if there are no packets, and Ethernet if there is none. Only in a pcapng file

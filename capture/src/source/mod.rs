@@ -7,8 +7,10 @@
 mod interface;
 mod stream;
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,14 +29,19 @@ pub const ANY: &str = "any";
 /// What pcapng streams say of a time in which a capture was stopped.
 pub(crate) const STOPPED: &str = "stopped";
 
+/// Behind the path of a savefile that another program still writes.
+const FOLLOW: &str = ",follow";
+
 /// What a capture captures, as it is written: an interface, `any` or nothing for all of them,
-/// `file:PATH`, `stream:PATH`, or `-`.
+/// `file:PATH`, `file:PATH,follow`, `stream:PATH`, or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SourceName {
     /// A network interface, or [`ANY`].
     Interface(String),
     /// A savefile.
     File(PathBuf),
+    /// A savefile that another program still writes: what is added is read as well.
+    Growing(PathBuf),
     /// A FIFO that savefiles are written into.
     Stream(PathBuf),
     /// Standard input.
@@ -49,10 +56,28 @@ impl SourceName {
             "" => Self::Interface(ANY.to_owned()),
             "-" => Self::Stdin,
             _ => match (text.strip_prefix("file:"), text.strip_prefix("stream:")) {
-                (Some(path), _) => Self::File(path.into()),
+                (Some(path), _) => Self::savefile(path.as_ref()),
                 (_, Some(path)) => Self::Stream(path.into()),
                 (None, None) => Self::Interface(text.to_owned()),
             },
+        }
+    }
+
+    /// A savefile by its path, or by the path and `,follow`.
+    #[must_use]
+    pub fn savefile(path: &Path) -> Self {
+        match path.as_os_str().as_bytes().strip_suffix(FOLLOW.as_bytes()) {
+            Some(path) if !path.is_empty() => Self::Growing(OsStr::from_bytes(path).into()),
+            _ => Self::File(path.to_owned()),
+        }
+    }
+
+    /// The path of a savefile.
+    #[must_use]
+    pub fn savefile_path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Growing(path) => Some(path),
+            Self::Interface(_) | Self::Stream(_) | Self::Stdin => None,
         }
     }
 
@@ -62,7 +87,7 @@ impl SourceName {
     pub fn default_alias(&self) -> String {
         let name = match self {
             Self::Interface(name) => name.clone(),
-            Self::File(path) | Self::Stream(path) => {
+            Self::File(path) | Self::Growing(path) | Self::Stream(path) => {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
             Self::Stdin => "stdin".to_owned(),
@@ -84,6 +109,7 @@ impl std::fmt::Display for SourceName {
         match self {
             Self::Interface(name) => formatter.write_str(name),
             Self::File(path) => write!(formatter, "file:{}", path.display()),
+            Self::Growing(path) => write!(formatter, "file:{}{FOLLOW}", path.display()),
             Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
             Self::Stdin => formatter.write_str("-"),
         }
@@ -331,6 +357,8 @@ mod tests {
             ("any", SourceName::Interface(ANY.into()), "any"),
             ("-", SourceName::Stdin, "stdin"),
             ("file:/tmp/a b.pcap", SourceName::File("/tmp/a b.pcap".into()), "a_b"),
+            ("file:/tmp/a.pcap,follow", SourceName::Growing("/tmp/a.pcap".into()), "a"),
+            ("file:,follow", SourceName::File(",follow".into()), "_follow"),
             ("stream:/run/.fifo", SourceName::Stream("/run/.fifo".into()), "_fifo"),
             ("file:/", SourceName::File("/".into()), "capture"),
         ] {

@@ -313,7 +313,8 @@ impl Reader<'_> {
         let lack = "a capture without a source (write source = \"eth0\")";
         let source = raw.source.as_ref().ok_or_else(|| self.at(start, lack.to_owned()))?;
         let named = SourceName::parse(source.get_ref());
-        if let SourceName::File(path) | SourceName::Stream(path) = &named
+        if let SourceName::File(path) | SourceName::Growing(path) | SourceName::Stream(path) =
+            &named
             && !path.is_absolute()
         {
             let what = format!("{}: write the whole path, from /", path.display());
@@ -329,7 +330,7 @@ impl Reader<'_> {
         };
         let own = raw.settings();
         let (settings, is_explicit) = self.settings(base, &own)?;
-        if let (Some(precision), SourceName::File(_)) = (&own.precision, &named) {
+        if let (Some(precision), Some(_)) = (&own.precision, named.savefile_path()) {
             let what = "precision: a savefile has its own; leave it out";
             return Err(self.wrong(precision, what.to_owned()));
         }

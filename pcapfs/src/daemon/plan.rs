@@ -62,12 +62,12 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path, has_config: bool) -> Result
         return Err("-f belongs to -i or -r; with -c, put the filter behind the source".to_owned());
     }
     for path in &options.read {
-        let source = absolute(SourceName::File(path.clone()));
+        let source = absolute(SourceName::savefile(path));
         let given = options.alias.as_ref().filter(|_| options.interface.is_none());
         let alias = given.cloned().unwrap_or_else(|| source.default_alias());
         plan.add(spec(&alias, source, file_filter), given.is_some())?;
     }
-    if plan.captures.iter().any(|spec| !matches!(spec.source, SourceName::File(_))) {
+    if plan.captures.iter().any(|spec| spec.source.savefile_path().is_none()) {
         Geometry::new(options.ring, options.snaplen).map_err(|bad| format!("--ring: {bad}"))?;
     }
     let of_stdin = |spec: &&Spec| spec.source == SourceName::Stdin;
@@ -174,6 +174,7 @@ fn absolute(source: SourceName) -> SourceName {
     let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     match source {
         SourceName::File(path) => SourceName::File(whole(path)),
+        SourceName::Growing(path) => SourceName::Growing(whole(path)),
         SourceName::Stream(path) => SourceName::Stream(whole(path)),
         other => other,
     }

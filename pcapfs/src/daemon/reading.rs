@@ -3,9 +3,6 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use capture::pipeline::State;
-use capture::source::SourceName;
-
 use crate::cli::output::{progress, say};
 use crate::fs::Tree;
 
@@ -39,10 +36,10 @@ impl Reading {
         let mut is_over = true;
         for entry in tree.captures.all() {
             let one = &entry.capture;
-            if matches!(one.spec().source, SourceName::File(_)) {
+            if one.spec().source.savefile_path().is_some() {
                 let counters = capture::pipeline::counters(&**one.store()).0;
                 packets = packets.saturating_add(counters.stored);
-                is_over &= !matches!(one.condition().state, State::Pending | State::Running);
+                is_over &= one.is_read();
             }
         }
         if !is_over && self.last_report.elapsed() >= REPORT {

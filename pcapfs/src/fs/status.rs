@@ -139,7 +139,8 @@ pub(crate) fn of_capture(
     }
     let totals =
         ReadersStatus { open, delivered, lost, delivered_packets: delivered, lost_packets: lost };
-    let is_interface = matches!(spec.source, SourceName::Interface(_) | SourceName::File(_));
+    let is_interface = matches!(spec.source, SourceName::Interface(_));
+    let is_interface = is_interface || spec.source.savefile_path().is_some();
     let interface = store.interface(0).filter(|_| is_interface);
     let status = CaptureStatus {
         id: entry.id.saturating_add(1),

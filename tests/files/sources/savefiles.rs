@@ -10,7 +10,7 @@ use pcapfs_tests::savefile::{
     Format, NgPacket, NgParser, PcapParser, append_numbered, check_prefix, numbered, pcapng,
     timestamp,
 };
-use pcapfs_tests::{ALIAS, Mount, frame, run, skip_unless, tool};
+use pcapfs_tests::{ALIAS, Mount, Pace, StreamReader, frame, run, skip_unless, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -317,4 +317,52 @@ fn a_savefile_that_goes_on_growing_or_is_removed_stays_what_it_was() {
     assert_eq!(filed.read("replay.pcap"), before);
     fs::remove_file(&filed.path).unwrap();
     assert_eq!(filed.read("replay.pcap"), before);
+}
+
+#[test]
+fn what_is_added_to_a_savefile_is_read() {
+    skip_unless!(mount);
+    let folder = TempDir::new().unwrap();
+    let bytes = numbered(Format::default(), 90, 100);
+    let record = (bytes.len() - 24) / 90;
+    let end = |packets: usize| 24 + record * packets;
+    let (grows, read_once) = (folder.path().join("grows.pcap"), folder.path().join("once.pcap"));
+    let mut written = [&grows, &read_once].map(|path| {
+        let mut file = File::create(path).unwrap();
+        file.write_all(&bytes[..end(10) + 7]).unwrap();
+        file
+    });
+    let followed = format!("{},follow", grows.display());
+    let daemon = Mount::new().arg("-r").arg(&followed).arg("-r").arg(&read_once).start();
+    assert_eq!(daemon.status("grows")["state"], "running");
+    assert_eq!(daemon.status("grows")["source"], format!("file:{followed}"));
+    let stored = |alias: &str| daemon.count(alias, "/packets/stored");
+    assert_eq!((stored("grows"), stored("once")), (10, 10), "ready when what is there is read");
+    let live = StreamReader::open(&daemon.path("grows/live.pcap"), Pace::FAST);
+    for file in &mut written {
+        file.write_all(&bytes[end(10) + 7..end(60) + 3]).unwrap();
+    }
+    daemon.wait_stored("grows", 60);
+    live.wait_last(60);
+    assert_eq!(stored("once"), 10);
+    daemon.verb(["start", "once"]);
+    daemon.wait_stored("once", 60);
+    daemon.verb(["stop", "grows"]);
+    assert_eq!(daemon.status("grows")["state"], "stopped");
+    for file in &mut written {
+        file.write_all(&bytes[end(60) + 3..]).unwrap();
+    }
+    for alias in ["grows", "once"] {
+        daemon.verb(["start", alias]);
+        daemon.wait_stored(alias, 90);
+        let served = fs::read(daemon.path(alias).join("replay.pcap")).unwrap();
+        assert_eq!(check_prefix(&served).unwrap().whole(), Vec::from_iter(1..=90), "{alias}");
+    }
+    written[1].write_all(&[0xff; 50]).unwrap();
+    daemon.verb(["start", "once"]);
+    daemon.wait_state("once", "ended");
+    written[1].write_all(&[0xff; 50]).unwrap();
+    let refused = run(&mut daemon.command(["start", "once"]), 10);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(refused.stderr.contains("is not read on"), "{refused:?}");
 }

@@ -257,7 +257,7 @@ impl Registry {
     /// Sees to what a capture needs before it can be opened.
     fn prepare(&self, spec: &Spec) -> Result<(), Refusal> {
         self.check_free(&spec.alias)?;
-        if !matches!(spec.source, SourceName::File(_)) {
+        if spec.source.savefile_path().is_none() {
             crate::daemon::prepare_ring_dir(&spec.ring_dir)
                 .map_err(|failure| Refusal::RingDir(failure.to_string()))?;
         }

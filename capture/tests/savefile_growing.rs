@@ -1,0 +1,243 @@
+//! A savefile that another program still writes: what is added is read, by whoever waits for it
+//! and by whoever comes later, as if it had been there from the beginning.
+
+mod savefile_encoder;
+
+use std::fs::File as Output;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::savefile::{Indexed, Options, Savefile};
+use capture::store::Store;
+use proptest::prelude::*;
+use savefile_encoder::{File, Order, Packet, any_pcap, any_pcapng, pcap};
+use tempfile::TempDir;
+
+/// A file that is written bit by bit.
+struct Written {
+    _folder: TempDir,
+    path: PathBuf,
+    output: Output,
+    len: usize,
+}
+
+impl Written {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("grows.pcap");
+        let output = Output::create(&path).unwrap();
+        Self { _folder: folder, path, output, len: 0 }
+    }
+
+    fn to(&mut self, file: &File, len: usize) {
+        self.output.write_all(&file.bytes[self.len..len]).unwrap();
+        self.len = len;
+    }
+}
+
+/// A savefile that is followed by a thread.
+struct Followed {
+    savefile: Arc<Savefile>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Indexed>>,
+}
+
+impl Followed {
+    fn new(written: &Written) -> Self {
+        let options = Options { follow: true, ..Options::default() };
+        let savefile = Arc::new(Savefile::open(&written.path, options).unwrap());
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut followed = Self { savefile, stop, thread: None };
+        followed.start();
+        followed
+    }
+
+    fn start(&mut self) {
+        self.stop.store(false, Ordering::Relaxed);
+        let (savefile, stop) = (Arc::clone(&self.savefile), Arc::clone(&self.stop));
+        self.thread = Some(thread::spawn(move || savefile.index(&stop)));
+    }
+
+    fn stop(&mut self) -> Indexed {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().unwrap();
+        thread.thread().unpark();
+        thread.join().unwrap()
+    }
+
+    fn wait_for(&self, packets: usize) {
+        let begun = Instant::now();
+        while self.savefile.bounds().next.number <= packets as u64 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{packets} packets never came");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+        }
+    }
+}
+
+/// All that a cursor has to give now.
+fn read(cursor: &mut Cursor, store: &dyn Store) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut got = Vec::new();
+        let mut send = |slices: &[std::io::IoSlice<'_>]| {
+            slices.iter().for_each(|slice| got.extend_from_slice(slice));
+            Ok(())
+        };
+        let outcome = cursor.read(store, 5_000, &mut send).unwrap();
+        bytes.extend(got);
+        if matches!(outcome, Outcome::Empty | Outcome::End) {
+            return bytes;
+        }
+    }
+}
+
+fn all_of(store: &dyn Store, format: Format) -> Vec<u8> {
+    read(&mut Cursor::new(store, format, Begin::Oldest, false), store)
+}
+
+/// Packets whose records end within so many bytes of the file.
+fn packets(file: &File, len: usize) -> usize {
+    file.packets.iter().filter(|packet| packet.end <= len).count()
+}
+
+fn check(file: &File, cuts: &[usize]) {
+    let Some(first) = file.packets.first() else { return };
+    let mut written = Written::new();
+    // What comes before the first packet says what kind of packets the files have.
+    written.to(file, first.end);
+    let mut followed = Followed::new(&written);
+    let formats = [Format::Pcap, Format::Pcapng];
+    let mut cursors =
+        formats.map(|format| Cursor::new(&*followed.savefile, format, Begin::Oldest, false));
+    let mut got = [Vec::new(), Vec::new()];
+    let mut lens: Vec<usize> = cuts.iter().map(|cut| cut % file.bytes.len()).collect();
+    lens.push(file.bytes.len());
+    lens.sort_unstable();
+    for (step, len) in lens.into_iter().enumerate() {
+        if step % 3 == 2 {
+            assert_eq!(followed.stop(), Indexed::Stopped);
+            assert!(followed.savefile.bounds().ended);
+        }
+        if len > written.len {
+            written.to(file, len);
+        }
+        if followed.thread.is_none() {
+            assert!(followed.savefile.look_again().unwrap());
+            followed.start();
+        }
+        followed.wait_for(packets(file, written.len));
+        for (cursor, got) in cursors.iter_mut().zip(&mut got) {
+            got.extend(read(cursor, &*followed.savefile));
+        }
+    }
+    assert_eq!(followed.savefile.problem(), None);
+    let whole = Savefile::open(&written.path, Options::default()).unwrap();
+    assert_eq!(whole.index(&AtomicBool::new(false)), Indexed::Finished);
+    for (format, got) in formats.into_iter().zip(got) {
+        assert!(got == all_of(&whole, format), "{format:?} as it grew");
+        assert!(got == all_of(&*followed.savefile, format), "{format:?} from the beginning");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_is_added_to_a_pcap_is_read_wherever_it_was_cut(
+        file in any_pcap(1..12),
+        cuts in prop::collection::vec(any::<usize>(), 0..6),
+    ) {
+        check(&file, &cuts);
+    }
+
+    #[test]
+    fn what_is_added_to_a_pcapng_is_read_wherever_it_was_cut(
+        file in any_pcapng(1..20),
+        cuts in prop::collection::vec(any::<usize>(), 0..6),
+    ) {
+        check(&file, &cuts);
+    }
+}
+
+fn many(count: u32) -> File {
+    let packet = |number: u32| Packet {
+        seconds: number,
+        nanoseconds: 0,
+        more_on_the_wire: 0,
+        data: number.to_be_bytes().repeat(300),
+    };
+    pcap(Order { big: false }, true, 1, &(1..=count).map(packet).collect::<Vec<_>>())
+}
+
+#[test]
+fn many_small_additions_make_few_chunks() {
+    let file = many(2_000);
+    let mut written = Written::new();
+    written.to(&file, file.packets[0].end);
+    let followed = Followed::new(&written);
+    followed.wait_for(1);
+    let mut cursor = Cursor::new(&*followed.savefile, Format::Pcap, Begin::Next, false);
+    for number in 1..file.packets.len() {
+        written.to(&file, file.packets[number].end);
+        if number % 100 == 0 {
+            followed.wait_for(number);
+        }
+    }
+    followed.wait_for(2_000);
+    let chunks = followed.savefile.capacity().segments;
+    assert!(chunks <= 12, "{chunks} chunks of 256 KiB");
+    assert_eq!(read(&mut cursor, &*followed.savefile).len() / 1_216, 1_999);
+}
+
+#[test]
+fn who_looks_again_finds_what_was_added() {
+    let file = many(10);
+    let mut written = Written::new();
+    let end = |packets: usize| file.packets[packets - 1].end;
+    written.to(&file, end(3) + 5);
+    let savefile = Savefile::open(&written.path, Options::default()).unwrap();
+    let run = || assert_eq!(savefile.index(&AtomicBool::new(false)), Indexed::Finished);
+    run();
+    assert_eq!(savefile.problem().as_deref().map(|problem| &problem[..9]), Some("cut short"));
+    assert_eq!(savefile.look_again(), Ok(false));
+    written.to(&file, end(10));
+    assert_eq!(savefile.bounds().next.number, 4, "not by itself");
+    assert_eq!(savefile.look_again(), Ok(true));
+    run();
+    assert_eq!((savefile.bounds().next.number, savefile.problem()), (11, None));
+    assert!(all_of(&savefile, Format::Pcap)[24..] == file.bytes[24..]);
+    assert_eq!(savefile.look_again(), Ok(false));
+}
+
+#[test]
+fn why_nothing_more_is_read_is_said() {
+    let file = many(3);
+    let mut written = Written::new();
+    written.to(&file, file.bytes.len());
+    written.output.write_all(&[0xff; 40]).unwrap();
+    let savefile = Savefile::open(&written.path, Options::default()).unwrap();
+    assert_eq!(savefile.index(&AtomicBool::new(false)), Indexed::Finished);
+    written.output.write_all(&[0xff; 40]).unwrap();
+    let malformed = savefile.look_again().unwrap_err();
+    assert!(malformed.contains("is malformed"), "{malformed}");
+    let other = written.path.with_extension("new");
+    std::fs::write(&other, b"something else").unwrap();
+    std::fs::rename(other, &written.path).unwrap();
+    let other = savefile.look_again().unwrap_err();
+    assert!(other.contains("another file by now"), "{other}");
+    written.output.set_len(10).unwrap();
+    assert!(savefile.look_again().unwrap_err().contains("was cut to 10 bytes"));
+}
