@@ -35,6 +35,7 @@ mod kind;
 mod locator;
 mod log;
 mod made;
+mod memory;
 mod messages;
 mod meta;
 mod one;
@@ -95,12 +96,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// An eighth of the machine's memory, and at least 256 MB: a flow takes 300 bytes at least,
-    /// and one kilobyte or two while it is under way. Two million flows are what a busy host
-    /// without connection tracking sees in an hour; more than a million at a time is a flood.
+    /// An eighth of the memory that this process can have, the machine's or its control group's. A
+    /// flow takes 300 bytes at least, and one kilobyte or two while it is under way. Two million
+    /// flows are what a busy host without connection tracking sees in an hour; more than a million
+    /// at a time is a flood.
     fn default() -> Self {
-        let machine = machine_memory().unwrap_or(0);
-        let memory = (machine / 8).max(256 << 20);
+        let memory = usize::try_from(memory::all() / 8).unwrap_or(usize::MAX);
+        let memory = memory.clamp(LEAST_MEMORY, MOST_MEMORY);
         Self { flows: 1 << 21, open: 1 << 20, memory, log: memory / 4 }
     }
 }
@@ -109,19 +111,17 @@ impl Limits {
     /// Bytes of decoded bodies, `http.har` and `meta.json` that may be open at a time: as much again
     /// as flows have, and room for a few of the largest there are.
     fn room(&self) -> u64 {
-        (self.memory as u64).max(LEAST_ROOM)
+        (self.memory as u64).max(LEAST_ROOM.min(memory::all() / 4))
     }
 }
 
 /// Four bodies of the 64 MiB at which decoding ends.
 const LEAST_ROOM: u64 = 256 << 20;
 
-/// Bytes of memory of this machine: `MemTotal`, proc_meminfo(5).
-fn machine_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
-}
+/// Bytes of memory for flows if nothing else is said, at least, and where it is not known how much
+/// there is.
+const LEAST_MEMORY: usize = 4 << 20;
+const MOST_MEMORY: usize = 1 << 40;
 
 /// How flows are made of packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

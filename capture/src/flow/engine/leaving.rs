@@ -94,8 +94,9 @@ impl Engine {
             retire(table, place);
         }
         let others = self.shared.memory_beside_flows();
-        let uncounted = limits.memory / UNCOUNTED;
-        let most = limits.memory.saturating_sub(others).saturating_sub(uncounted);
+        let used = table.memory().saturating_add(others);
+        let limit = limits.memory.saturating_sub(limits.memory / UNCOUNTED);
+        let most = self.backoff.limit(limit, used).saturating_sub(others);
         // Before anything leaves, what is only kept for stragglers goes.
         if table.memory() > most {
             self.rest(table, TURN, |_| true);

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::memory::Backoff;
 use super::meta::{Meta, State};
 use super::one::{Arrival, Flow, News, Tools, Totals};
 use super::outside::Outside;
@@ -88,6 +89,8 @@ pub(super) struct Engine {
     told: (u64, bool),
     /// Batches of jobs the recorder was given.
     batches: u64,
+    /// What flows may take where memory is short.
+    backoff: Backoff,
 }
 
 impl Engine {
@@ -133,6 +136,7 @@ impl Engine {
             oldest: 0,
             told: (0, false),
             batches: 0,
+            backoff: Backoff::default(),
         }
     }
 

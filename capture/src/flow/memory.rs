@@ -1,0 +1,244 @@
+//! How much memory there is: the machine's, or what the control group of this process may have.
+//!
+//! What a control group takes beyond its limit ends the process, and the packets that come while it
+//! is away are lost. So bounds go by the limit, and when little is left below it flows are given up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How often it is asked what is left, by all engines together.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Parts of a group's limit that are little and almost nothing. Below the first flows take no more,
+/// below the other they give up what they have, bit by bit. Memory that is freed is not all given
+/// back, and the kernel takes some for the daemon, so that is far from the limit.
+const OF_GROUP: (u64, u64) = (4, 8);
+
+/// The same of a whole machine, where others make room as well.
+const OF_MACHINE: (u64, u64) = (16, 32);
+
+/// Bytes of memory that this process can have at all.
+pub(super) fn all() -> u64 {
+    static ALL: OnceLock<Machine> = OnceLock::new();
+    ALL.get_or_init(|| Machine::find(Path::new("/"))).all
+}
+
+/// How the memory that is left compares with all there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Enough,
+    Little,
+    AlmostNothing,
+}
+
+/// What is left now, or was a moment ago.
+pub(super) fn left() -> Left {
+    static LAST: Mutex<Option<(Instant, Machine, Left)>> = Mutex::new(None);
+    let mut last = LAST.lock();
+    match &mut *last {
+        Some((at, machine, left)) => {
+            if at.elapsed() >= INTERVAL {
+                *left = machine.left(Path::new("/"));
+                *at = Instant::now();
+            }
+            *left
+        }
+        None => {
+            let machine = Machine::find(Path::new("/"));
+            let left = machine.left(Path::new("/"));
+            *last = Some((Instant::now(), machine, left));
+            left
+        }
+    }
+}
+
+/// A bound on memory that is lowered while little is left.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// Bytes; `None` while there is enough.
+    most: Option<usize>,
+    asked: Option<Instant>,
+}
+
+impl Backoff {
+    /// Bytes that flows which have `used` so many may have, at most `limit`.
+    pub(super) fn limit(&mut self, limit: usize, used: usize) -> usize {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= INTERVAL) {
+            self.asked = Some(Instant::now());
+            self.look(left(), used);
+        }
+        self.most.map_or(limit, |most| most.min(limit))
+    }
+
+    fn look(&mut self, left: Left, used: usize) {
+        let most = self.most.map_or(used, |most| most.min(used));
+        self.most = match left {
+            Left::Enough => None,
+            Left::Little => Some(self.most.unwrap_or(used)),
+            Left::AlmostNothing => Some(most.saturating_sub(most / 64)),
+        };
+    }
+}
+
+/// What memory is counted against.
+#[derive(Debug)]
+struct Machine {
+    /// Bytes.
+    all: u64,
+    /// The control group with the least, if that is less than the machine has.
+    group: Option<PathBuf>,
+}
+
+impl Machine {
+    /// Looks below `root`, which is `/`.
+    fn find(root: &Path) -> Self {
+        let machine = meminfo(root, "MemTotal:").unwrap_or(u64::MAX);
+        let mut found = Self { all: machine, group: None };
+        let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+        for line in groups.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let (mounts, file) = if controllers.is_empty() {
+                (&["sys/fs/cgroup", "sys/fs/cgroup/unified"][..], "memory.max")
+            } else if controllers.split(',').any(|one| one == "memory") {
+                (&["sys/fs/cgroup/memory"][..], "memory.limit_in_bytes")
+            } else {
+                continue;
+            };
+            for mount in mounts {
+                found.look_at(&root.join(mount), Path::new(path), file);
+            }
+        }
+        found
+    }
+
+    /// Looks at a group and those it is in: the limit of each of them counts.
+    fn look_at(&mut self, mount: &Path, path: &Path, file: &str) {
+        // Seen from inside a container the path may be that outside; its own group is the root then.
+        for ancestor in path.ancestors() {
+            let Ok(inside) = ancestor.strip_prefix("/") else { continue };
+            let group = mount.join(inside);
+            // "max" is no number, and no limit.
+            let limit = fs::read_to_string(group.join(file)).ok();
+            let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
+            if let Some(limit) = limit.filter(|limit| *limit < self.all) {
+                self.all = limit;
+                self.group = Some(group);
+            }
+        }
+    }
+
+    fn left(&self, root: &Path) -> Left {
+        let (free, (little, nothing)) = match &self.group {
+            Some(group) => (taken(group).map(|taken| self.all.saturating_sub(taken)), OF_GROUP),
+            None => (meminfo(root, "MemAvailable:"), OF_MACHINE),
+        };
+        match free {
+            Some(free) if free < self.all / nothing => Left::AlmostNothing,
+            Some(free) if free < self.all / little => Left::Little,
+            _ => Left::Enough,
+        }
+    }
+}
+
+/// Bytes that a group has and cannot give back: all but pages of files.
+fn taken(group: &Path) -> Option<u64> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+    // The second is that of an older hierarchy, whose `total_` has the groups below as well.
+    let usage = read("memory.current").or_else(|| read("memory.usage_in_bytes"))?;
+    let text = read("memory.stat")?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.trim().parse::<u64>().ok()
+    };
+    let files = ["inactive_file", "active_file"]
+        .iter()
+        .filter_map(|name| value(&format!("total_{name}")).or_else(|| value(name)));
+    Some(usage.trim().parse::<u64>().ok()?.saturating_sub(files.fold(0, u64::saturating_add)))
+}
+
+/// Bytes of a line of proc_meminfo(5).
+fn meminfo(root: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A machine of 1,000 MiB with 500 left, as these files say.
+    fn machine(files: &[(&str, &str)]) -> TempDir {
+        let root = TempDir::new().unwrap();
+        let meminfo = "MemTotal:        1024000 kB\nMemFree: 1 kB\nMemAvailable:     512000 kB\n";
+        for (path, text) in files.iter().copied().chain([("proc/meminfo", meminfo)]) {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn found(files: &[(&str, &str)]) -> (u64, Left) {
+        let root = machine(files);
+        let machine = Machine::find(root.path());
+        (machine.all >> 20, machine.left(root.path()))
+    }
+
+    #[test]
+    fn the_least_of_all_limits_counts() {
+        assert_eq!(found(&[]), (1_000, Left::Enough));
+        let groups = ("proc/self/cgroup", "0::/a.slice/b.service\n");
+        let unlimited = ("sys/fs/cgroup/a.slice/b.service/memory.max", "max\n");
+        assert_eq!(found(&[groups, unlimited]), (1_000, Left::Enough));
+        let outer = ("sys/fs/cgroup/a.slice/memory.max", "209715200\n");
+        assert_eq!(found(&[groups, unlimited, outer]), (200, Left::Enough), "no use is known");
+        let stat = ("sys/fs/cgroup/a.slice/memory.stat", "anon 1\nactive_file 10485760\n");
+        for (current, left) in
+            [(150, Left::Enough), (165, Left::Little), (190, Left::AlmostNothing)]
+        {
+            let current = format!("{}\n", current << 20);
+            let current = ("sys/fs/cgroup/a.slice/memory.current", current.as_str());
+            let found = found(&[groups, unlimited, outer, stat, current]);
+            assert_eq!(found, (200, left), "{current:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_hierarchy_and_a_container_are_understood() {
+        let groups = "5:cpu,cpuacct:/x\n4:memory:/attack\n0::/\n";
+        let groups = ("proc/self/cgroup", groups);
+        let limit = ("sys/fs/cgroup/memory/attack/memory.limit_in_bytes", "209715200\n");
+        let none = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let stat = "inactive_file 1\ntotal_inactive_file 10485760\ntotal_active_file 1048576\n";
+        let stat = ("sys/fs/cgroup/memory/attack/memory.stat", stat);
+        let usage = ("sys/fs/cgroup/memory/attack/memory.usage_in_bytes", "199229440\n");
+        assert_eq!(found(&[groups, limit, none, stat, usage]), (200, Left::AlmostNothing));
+        // The path is that outside of the container, whose group is mounted as the root.
+        let inside = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n");
+        assert_eq!(found(&[groups, inside]), (100, Left::Enough));
+    }
+
+    #[test]
+    fn while_little_is_left_flows_take_no_more() {
+        let mut backoff = Backoff::default();
+        let mut look = |left, used| {
+            backoff.look(left, used);
+            backoff.most
+        };
+        assert_eq!(look(Left::Enough, 1_000), None);
+        assert_eq!(look(Left::Little, 6_400), Some(6_400));
+        assert_eq!(look(Left::Little, 9_000), Some(6_400), "not by what it has taken since");
+        assert_eq!(look(Left::AlmostNothing, 6_400), Some(6_300));
+        assert_eq!(look(Left::AlmostNothing, 640), Some(630));
+        assert_eq!(look(Left::Little, 630), Some(630));
+        assert_eq!(look(Left::Enough, 630), None);
+    }
+}
