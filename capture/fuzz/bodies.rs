@@ -417,7 +417,10 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
             let (time, original_len, data) =
                 (Timestamp::default(), record.original_len, record.data);
             let packet = pcapng_writer::Packet { interface, time, original_len, data };
-            pcapng_writer::enhanced_packet(&mut pcapng, &packet, header.precision, None);
+            let note = chunk.note(index);
+            pcapng.extend_from_slice(&note.blocks);
+            let (precision, options) = (header.precision, &note.options);
+            pcapng_writer::enhanced_packet(&mut pcapng, &packet, precision, options, None);
             packets.push(Packet {
                 link_type,
                 // As time stamps, because a fraction of a second or more carries over in one.

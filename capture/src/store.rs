@@ -15,6 +15,7 @@ use crate::bell::Bells;
 use crate::hole::Hole;
 use crate::linktype::LinkType;
 use crate::record::Record;
+use crate::savefile::pcapng_writer;
 use crate::time::{Precision, Timestamp};
 
 /// A place between two stored packets, in the three measures readers use.
@@ -167,6 +168,36 @@ pub struct Converted {
     pub interfaces: Vec<RecordInterface>,
     /// What `.pcap` files have of it; `None` if they have all.
     pub selection: Option<Selection>,
+    /// What the file says beside some of the records, in their order.
+    pub notes: Vec<Note>,
+}
+
+/// What a pcapng file says beside a packet, in this machine's byte order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// Index in the chunk of the record it belongs to.
+    pub index: u32,
+    /// Whole blocks that come before the packet.
+    pub blocks: Vec<u8>,
+    /// Options of the packet, without their end.
+    pub options: Vec<u8>,
+}
+
+impl Note {
+    /// Nothing beside the packet.
+    pub(crate) const NONE: Self = Self { index: 0, blocks: Vec::new(), options: Vec::new() };
+
+    /// Bytes it takes in a pcapng file.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        pcapng_writer::note_len(self.blocks.len(), self.options.len())
+    }
+
+    /// Whether it says nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.options.is_empty()
+    }
 }
 
 /// The records of a [`Converted`] chunk that are of the header's link type, where some are not.
@@ -248,6 +279,20 @@ impl Chunk<'_> {
         }
     }
 
+    /// What the file says beside the record with this index in the chunk.
+    #[must_use]
+    pub fn note(&self, index: usize) -> &Note {
+        const NONE: &Note = &Note::NONE;
+        match &self.bytes {
+            ChunkBytes::Converted(converted) => {
+                let found =
+                    converted.notes.binary_search_by_key(&index, |note| note.index as usize);
+                found.ok().and_then(|at| converted.notes.get(at)).unwrap_or(NONE)
+            }
+            ChunkBytes::Pinned(_) | ChunkBytes::Mapped(_) => NONE,
+        }
+    }
+
     /// Interface of the record with this index in the chunk, if it is not the store's only one.
     #[must_use]
     pub fn interface(&self, index: usize) -> Option<RecordInterface> {
@@ -272,6 +317,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`Store::header`] is known. Those after it are described in front of the first packet
     /// that follows them, and the length of the description counts in [`Position::pcapng`].
     fn leading_interfaces(&self) -> u32;
+
+    /// Options of the section that a pcapng file begins with, in this machine's byte order, without
+    /// their end: comments on the capture and the machine it was made on.
+    fn section_options(&self) -> &[u8] {
+        &[]
+    }
 
     /// What is retained now. The parts agree with each other: they are of one moment.
     fn bounds(&self) -> Bounds;

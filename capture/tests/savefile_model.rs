@@ -47,6 +47,8 @@ struct Served {
     /// Index among the interfaces of the file, and how many are described before.
     interface: (u32, u32),
     at: Position,
+    /// Blocks before it, and its options, in a pcapng file.
+    beside: (Vec<u8>, Vec<u8>),
 }
 
 /// The obvious reader of the first `cut` bytes of a file.
@@ -59,6 +61,8 @@ struct Model {
     next: Position,
     raw: usize,
     left: usize,
+    /// There are blocks behind the last packet served.
+    trailing: bool,
 }
 
 impl Model {
@@ -78,6 +82,7 @@ impl Model {
         let mut next = Position::START;
         let mut described = leading;
         let mut served = Vec::new();
+        let mut kept = file.kept.iter().filter(|kept| kept.end <= cut).peekable();
         for packet in raw.iter().filter(|packet| view.matches(&packet.data)) {
             let mut data = packet.data.clone();
             data.truncate(view.snaplen.unwrap_or(u32::MAX) as usize);
@@ -96,7 +101,15 @@ impl Model {
             }
             let interface = (u32::try_from(packet.interface).unwrap(), known);
             let (time, original_len) = (packet.time, packet.original_len);
-            served.push(Served { time, original_len, data, native, interface, at });
+            let mut blocks = Vec::new();
+            while let Some(one) = kept.next_if(|kept| kept.end < packet.end) {
+                blocks.extend_from_slice(&one.bytes);
+            }
+            let options = packet.options.clone();
+            let end = if options.is_empty() { 0 } else { 4 };
+            next.pcapng += (blocks.len() + options.len() + end) as u64;
+            let beside = (blocks, options);
+            served.push(Served { time, original_len, data, native, interface, at, beside });
         }
         let whole = file.ends.iter().filter(|end| **end <= cut).max().copied().unwrap_or(0);
         Self {
@@ -107,6 +120,7 @@ impl Model {
             served,
             raw: raw.len(),
             left: cut - whole,
+            trailing: kept.peek().is_some(),
         }
     }
 
@@ -154,6 +168,7 @@ fn served(savefile: &Savefile) -> Vec<Served> {
                 native,
                 interface,
                 at,
+                beside: (chunk.note(index).blocks.clone(), chunk.note(index).options.clone()),
             });
             at.number += 1;
             at.pcap += if native { record.len() as u64 } else { 0 };
@@ -176,7 +191,7 @@ fn check_mapped(savefile: &Savefile, model: &Model) {
     assert!(savefile.interface(u32::try_from(model.interfaces.len().max(1)).unwrap()).is_none());
     assert_eq!(savefile.raw_packets(), model.raw as u64);
     assert_eq!(savefile.foreign_packets(), model.foreign() as u64);
-    assert_eq!(savefile.note().is_some(), model.foreign() > 0);
+    assert_eq!(savefile.note().is_some(), model.foreign() > 0 || model.trailing);
     let bounds = savefile.bounds();
     assert!(bounds.ended);
     assert_eq!((bounds.oldest, bounds.next), (Position::START, model.next));
@@ -227,10 +242,12 @@ fn check_written(savefile: &Savefile, model: &Model) {
             pcapng_writer::interface_description(&mut out, &interface, &header);
             described += 1;
         }
+        out.extend_from_slice(&packet.beside.0);
+        let options = &packet.beside.1;
         let time = capture::time::Timestamp::default();
         let (original_len, data) = (packet.original_len, packet.data.as_slice());
         let packet = pcapng_writer::Packet { interface, time, original_len, data };
-        pcapng_writer::enhanced_packet(&mut out, &packet, header.precision, None);
+        pcapng_writer::enhanced_packet(&mut out, &packet, header.precision, options, None);
     }
     assert_eq!(out.len() as u64, savefile.bounds().next.pcapng);
 }
@@ -260,6 +277,7 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
                     native: true,
                     interface: (0, 1),
                     at: Position::START,
+                    beside: Default::default(),
                 }),
             }
         }
@@ -277,6 +295,7 @@ fn check_streamed(bytes: &[u8], pieces: &[usize], model: &Model) {
     let plain = model.served.iter().filter(|packet| packet.native).map(|packet| Served {
         interface: (0, 1),
         at: Position::START,
+        beside: Default::default(),
         ..packet.clone()
     });
     assert!(packets.into_iter().eq(plain));

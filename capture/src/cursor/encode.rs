@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::hole::Hole;
 use crate::record::Record;
 use crate::savefile::pcapng_writer as write;
-use crate::store::{Header, Losses, RecordInterface, Store};
+use crate::store::{Header, Losses, Note, RecordInterface, Store};
 use crate::time::{Precision, Timestamp};
 
 /// Most holes in time that are in the comment on one packet; all are in statistics blocks before
@@ -57,7 +57,7 @@ impl Encoder {
 
     /// Section header and the interfaces that are described before any packet.
     pub(super) fn begin(&mut self, store: &dyn Store, header: &Header, out: &mut Vec<u8>) {
-        write::section_header(out);
+        write::section_header(out, store.section_options());
         self.described = 0;
         self.describe(store, header, store.leading_interfaces(), out);
         self.told = store.losses();
@@ -126,13 +126,15 @@ impl Encoder {
         &mut self,
         store: &dyn Store,
         header: &Header,
-        interface: Option<RecordInterface>,
+        beside: (Option<RecordInterface>, &Note),
         record: &Record<'_>,
         out: &mut Vec<u8>,
     ) -> u64 {
+        let (interface, note) = beside;
         let RecordInterface { id, known } =
             interface.unwrap_or(RecordInterface { id: 0, known: 1 });
         let described = self.describe(store, header, known, out);
+        out.extend(&note.blocks);
         let comment = self.has_comment().then(|| self.take_comment());
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         let packet = write::Packet {
@@ -141,8 +143,9 @@ impl Encoder {
             original_len: record.original_len,
             data: record.data,
         };
-        write::enhanced_packet(out, &packet, header.precision, comment.as_deref());
-        described + write::enhanced_packet_len(captured_len)
+        let comment = comment.as_deref();
+        write::enhanced_packet(out, &packet, header.precision, &note.options, comment);
+        described + note.len() + write::enhanced_packet_len(captured_len)
     }
 
     /// What is said on a packet: how many were lost before it, first and also if none was, and the
@@ -161,14 +164,16 @@ impl Encoder {
     pub(super) fn measure(
         &self,
         store: &dyn Store,
-        interface: Option<RecordInterface>,
+        beside: (Option<RecordInterface>, &Note),
         record: &Record<'_>,
     ) -> u64 {
+        let (interface, note) = beside;
         let known = interface.map_or(1, |interface| interface.known);
         let described: u64 = (self.described..known)
             .map(|id| write::interface_description_len(&store.interface(id).unwrap_or_default()))
             .sum();
-        described + write::enhanced_packet_len(u32::try_from(record.data.len()).unwrap_or(u32::MAX))
+        let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
+        described + note.len() + write::enhanced_packet_len(captured_len)
     }
 
     /// An interface statistics block, if something was lost since the last.

@@ -91,7 +91,8 @@ impl Cursor {
                     hole = encoder.holes_before(store, number, delivered(step), blocks);
                 }
                 let told = encoder.has_comment();
-                let measured = encoder.packet(store, &header, interface, &record, blocks);
+                let beside = (interface, chunk.note(index));
+                let measured = encoder.packet(store, &header, beside, &record, blocks);
                 step.place.position.number += 1;
                 if chunk.is_in_pcap(index) {
                     step.place.position.pcap += record.len() as u64;

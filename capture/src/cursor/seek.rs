@@ -45,7 +45,7 @@ impl Cursor {
                     if chunk.is_in_pcap(index) {
                         after.pcap += record.len() as u64;
                     }
-                    after.pcapng += encoder.measure(store, interface, &record);
+                    after.pcapng += encoder.measure(store, (interface, chunk.note(index)), &record);
                 }
             }
             if target.coordinate(&after) <= coordinate {
@@ -61,7 +61,8 @@ impl Cursor {
                     carry.extend_from_slice(bytes.unwrap_or_default());
                 }
                 Format::Pcapng => {
-                    encoder.packet(store, &header, interface, &record, &mut carry);
+                    let beside = (interface, chunk.note(index));
+                    encoder.packet(store, &header, beside, &record, &mut carry);
                 }
             }
             store.intact().map_err(storage)?;

@@ -60,7 +60,8 @@ fn header_len(store: &dyn Store, format: Format) -> u64 {
             let interfaces = (0..store.leading_interfaces())
                 .map(|id| store.interface(id).unwrap_or_default())
                 .map(|interface| pcapng_writer::interface_description_len(&interface));
-            pcapng_writer::section_header_len() + interfaces.sum::<u64>()
+            pcapng_writer::section_header_len(store.section_options().len())
+                + interfaces.sum::<u64>()
         }
     }
 }

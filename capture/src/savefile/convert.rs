@@ -12,11 +12,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::beside;
 use super::index::{Entry, matched};
 use super::walk::{Described, Format, Found, Packet};
 use crate::linktype::LinkType;
 use crate::record;
-use crate::store::{Converted, Selection};
+use crate::store::{Converted, Note, Selection};
 
 /// Chunks kept at most: enough for some readers that go through the file side by side.
 const CACHED_CHUNKS: usize = 8;
@@ -53,6 +54,7 @@ impl Conversion<'_> {
             .then(|| Selection { bytes: Vec::with_capacity(pcap_len), ..Selection::default() });
         let mut place = entry.place;
         let mut packets = 0_usize;
+        let (mut records, mut blocks) = (0_u32, Vec::new());
         while place.offset < entry.end {
             match place.step(bytes, format, interfaces).ok()? {
                 Found::Packet(packet) => {
@@ -67,11 +69,21 @@ impl Conversion<'_> {
                         }
                         if matches!(format, Format::Pcapng) {
                             converted.interfaces.push(packet.interface);
+                            let (blocks, options) =
+                                (std::mem::take(&mut blocks), packet.kept_options());
+                            let note = Note { index: records, blocks, options };
+                            if !note.is_empty() {
+                                converted.notes.push(note);
+                            }
                         }
+                        records = records.checked_add(1)?;
                     }
                     packets = packets.checked_add(1)?;
                 }
                 Found::Interface(_) => place.describe(),
+                Found::Kept(head, bytes) => {
+                    blocks.extend(beside::block(&head, bytes).unwrap_or_default());
+                }
                 Found::Other => {}
                 Found::End => return None,
             }

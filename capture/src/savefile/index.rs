@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use super::beside;
 use super::map::Map;
-use super::pcapng_writer::enhanced_packet_len;
+use super::pcapng_writer::{enhanced_packet_len, note_len};
 use super::walk::{Described, Format, Found, Packet, Place};
 use super::{Fault, MAX_INTERFACES, Malformed};
 use crate::bell::Bells;
@@ -63,6 +64,8 @@ pub(super) struct Index {
     pub(super) problem: Option<String>,
     pub(super) raw: u64,
     pub(super) foreign: Foreign,
+    /// Blocks that are in no file, of those that are kept.
+    pub(super) left_out: u64,
     /// All interfaces the file describes, in its order.
     pub(super) interfaces: Arc<Vec<Described>>,
 }
@@ -126,11 +129,28 @@ pub(super) struct Indexer {
     raw: u64,
     foreign: Foreign,
     open: Option<Open>,
+    /// Blocks since the last packet served.
+    pending: Option<Pending>,
+    /// Blocks that readers of pcapng do not get.
+    left_out: u64,
     /// The chunk being built is the last one of those that readers see, too.
     is_shown: bool,
     finished: bool,
     /// It ended at the end of the file, so that it could go on if more was added.
     at_end: bool,
+}
+
+/// Blocks that are kept for the next packet that is served.
+#[derive(Debug)]
+struct Pending {
+    /// The first of them.
+    place: Place,
+    /// Bytes of all, as they are served.
+    len: usize,
+    /// How many there are.
+    blocks: u64,
+    /// Packets since the first that are left out.
+    skipped: u64,
 }
 
 /// The chunk being built.
@@ -167,6 +187,8 @@ impl Indexer {
             raw: 0,
             foreign: Foreign::default(),
             open: None,
+            pending: None,
+            left_out: 0,
             is_shown: false,
             finished: false,
             at_end: false,
@@ -213,6 +235,9 @@ impl Indexer {
             self.at_end = matches!(end, End::File);
             let left = map.bytes().len().saturating_sub(self.place.offset);
             let mut index = index.write();
+            // Behind the last packet there is none to go with.
+            let trailing = self.pending.as_ref().map_or(0, |pending| pending.blocks);
+            index.left_out = self.left_out.saturating_add(trailing);
             index.problem = self.problem(end, left);
             index.is_read = true;
             index.ended = true;
@@ -332,6 +357,7 @@ impl Indexer {
                         return End::Malformed(fault);
                     }
                 },
+                Ok(Found::Kept(head, bytes)) => self.keep(before, beside::block(&head, bytes)),
                 Ok(Found::Other) => {}
                 Ok(Found::End) => return End::File,
                 Err(fault) => return End::Malformed(fault),
@@ -358,6 +384,9 @@ impl Indexer {
         if left_out && let Some(open) = &mut self.open {
             open.verdicts.push(false);
         }
+        if left_out && let Some(pending) = &mut self.pending {
+            pending.skipped = pending.skipped.saturating_add(1);
+        }
         left_out
     }
 
@@ -372,14 +401,21 @@ impl Indexer {
     #[inline]
     fn add(&mut self, packet: &Packet<'_>, before: Place, len: u32) {
         let (first, foreign) = (self.next, self.foreign.packets);
-        let open = self.open.get_or_insert_with(|| Open {
-            first,
-            foreign,
-            len: 0,
-            place: before,
-            end: before.offset,
-            whole: true,
-            verdicts: Verdicts::default(),
+        let mut pending = self.pending.take();
+        if self.open.is_none() {
+            // Blocks far before the packet would have all between walked over each time.
+            let is_near =
+                |pending: &Pending| before.offset.saturating_sub(pending.place.offset) <= SPAN_LEN;
+            let far = pending.take_if(|pending| !is_near(pending));
+            self.left_out = self.left_out.saturating_add(far.map_or(0, |far| far.blocks));
+        }
+        let open = self.open.get_or_insert_with(|| {
+            let mut verdicts = Verdicts::default();
+            for _ in 0..pending.as_ref().map_or(0, |pending| pending.skipped) {
+                verdicts.push(false);
+            }
+            let place = pending.as_ref().map_or(before, |pending| pending.place);
+            Open { first, foreign, len: 0, place, end: before.offset, whole: true, verdicts }
         });
         open.whole &= open.end == before.offset && packet.data.len() == len as usize;
         open.end = self.place.offset;
@@ -388,7 +424,9 @@ impl Indexer {
             open.verdicts.push(true);
         }
         self.newest = Some((packet.seconds, packet.fraction));
-        let mut pcapng = enhanced_packet_len(len);
+        let blocks = pending.map_or(0, |pending| pending.len);
+        let beside = note_len(blocks, packet.kept_options().len());
+        let mut pcapng = enhanced_packet_len(len).saturating_add(beside);
         while self.counted < packet.interface.known {
             let described = self.interfaces.get(self.counted as usize);
             pcapng =
@@ -403,6 +441,17 @@ impl Indexer {
             self.foreign.bytes = self.foreign.bytes.saturating_add(record_len(len));
         }
         self.next.pcapng = self.next.pcapng.saturating_add(pcapng);
+    }
+
+    /// Keeps a block for the packet behind it, if it is one that can be kept.
+    fn keep(&mut self, place: Place, block: Option<Vec<u8>>) {
+        let Some(block) = block else {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        };
+        let pending = self.pending.get_or_insert(Pending { place, len: 0, blocks: 0, skipped: 0 });
+        pending.len = pending.len.saturating_add(block.len());
+        pending.blocks = pending.blocks.saturating_add(1);
     }
 
     /// Shows all that is new to readers, with the chunk being built; with `close`, or if nothing can
@@ -442,6 +491,7 @@ impl Indexer {
             index.next = self.next;
             index.raw = self.raw;
             index.foreign = self.foreign;
+            index.left_out = self.left_out;
             index.newest = self.newest.map(|(seconds, fraction)| {
                 Timestamp::from_parts(seconds, fraction, self.precision)
             });

@@ -60,6 +60,7 @@ pub struct Savefile {
     /// Captured bytes served of a packet at most, even of one above the file's snapshot length.
     snaplen: u32,
     follow: bool,
+    section_options: Vec<u8>,
     index: RwLock<Index>,
     indexer: Mutex<Indexer>,
     cache: Mutex<Cache>,
@@ -82,6 +83,10 @@ impl Savefile {
         let snaplen = options.snaplen.filter(|snaplen| *snaplen != 0).unwrap_or(u32::MAX);
         header.snaplen = header.snaplen.min(snaplen);
         let leading = u32::try_from(interfaces.len()).unwrap_or(u32::MAX).max(1);
+        let section_options = match format {
+            Format::Pcapng => walk::section_options(map.bytes()).unwrap_or_default(),
+            Format::Pcap(_) => Vec::new(),
+        };
         let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading);
         let index =
             Index { next: Position::START, interfaces: Arc::new(interfaces), ..Index::default() };
@@ -92,6 +97,7 @@ impl Savefile {
             leading,
             snaplen,
             follow: options.follow,
+            section_options,
             index: RwLock::new(index),
             indexer: Mutex::new(indexer),
             cache: Mutex::default(),
@@ -155,7 +161,10 @@ impl Savefile {
     /// files have, and those the filter cannot be asked about.
     #[must_use]
     pub fn note(&self) -> Option<String> {
-        let foreign = self.index.read().foreign;
+        let (foreign, left_out) = {
+            let index = self.index.read();
+            (index.foreign, index.left_out)
+        };
         let name = self.header.link_type;
         let count = |count: u64| match count {
             1 => "1 packet is".to_owned(),
@@ -169,7 +178,14 @@ impl Savefile {
             let count = count(foreign.unfiltered);
             format!("{count} left out, of a link type the filter does not compile for")
         });
-        let notes: Vec<String> = pcapng_only.into_iter().chain(unfiltered).collect();
+        let blocks = (left_out > 0).then(|| {
+            let blocks =
+                if left_out == 1 { "1 block is" } else { &format!("{left_out} blocks are") };
+            format!(
+                "{blocks} left out: of more than 1 MiB, damaged, or far from a packet behind them"
+            )
+        });
+        let notes: Vec<String> = pcapng_only.into_iter().chain(unfiltered).chain(blocks).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
@@ -237,6 +253,10 @@ impl Store for Savefile {
 
     fn leading_interfaces(&self) -> u32 {
         self.leading
+    }
+
+    fn section_options(&self) -> &[u8] {
+        &self.section_options
     }
 
     fn bounds(&self) -> Bounds {

@@ -14,6 +14,7 @@
 //!
 //! Sources: `pcap-savefile(5)`, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
+mod beside;
 mod clock;
 mod convert;
 mod fault;

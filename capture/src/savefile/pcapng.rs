@@ -354,6 +354,16 @@ impl<'a> PacketBlock<'a> {
         let room = self.room.len();
         self.room.get(..captured_len as usize).ok_or(Fault::PacketPastBlock { captured_len, room })
     }
+
+    /// The options, behind this many bytes captured; a simple packet block has none.
+    #[must_use]
+    pub fn options(&self, captured_len: usize) -> &'a [u8] {
+        if self.ticks.is_none() {
+            return &[];
+        }
+        let behind = captured_len.checked_next_multiple_of(4);
+        behind.and_then(|behind| self.room.get(behind..)).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -23,13 +23,15 @@ const ENHANCED_PACKET_FIXED_LEN: u64 = FRAME_LEN + 20;
 /// No store holds packets anywhere near this size.
 const MAX_DATA_LEN: u32 = u32::MAX - (1 << 20);
 
-/// Appends the section header a file begins with; the length of the section is left open.
-pub fn section_header(out: &mut Vec<u8>) {
+/// Appends the section header a file begins with, with more options than that of the program; the
+/// length of the section is left open.
+pub fn section_header(out: &mut Vec<u8>, options: &[u8]) {
     block(out, SECTION_HEADER, |out| {
         out.extend(BYTE_ORDER_MAGIC.to_ne_bytes());
         out.extend(1_u16.to_ne_bytes());
         out.extend(0_u16.to_ne_bytes());
         out.extend((-1_i64).to_ne_bytes());
+        out.extend(options);
         append_option(out, option::USER_APPLICATION, APPLICATION.as_bytes());
         end_of_options(out);
     });
@@ -38,10 +40,17 @@ pub fn section_header(out: &mut Vec<u8>) {
 /// What a section header says wrote the section.
 const APPLICATION: &str = concat!("pcapfs ", env!("CARGO_PKG_VERSION"));
 
-/// Bytes [`section_header`] appends.
+/// Bytes [`section_header`] appends with so many of options.
 #[must_use]
-pub const fn section_header_len() -> u64 {
-    FRAME_LEN + 16 + option_len(APPLICATION.len()) + option_len(0)
+pub const fn section_header_len(options: usize) -> u64 {
+    FRAME_LEN + 16 + options as u64 + option_len(APPLICATION.len()) + option_len(0)
+}
+
+/// Bytes that blocks before a packet, and options of it without their end, add to its block.
+#[must_use]
+pub(crate) const fn note_len(blocks: usize, options: usize) -> u64 {
+    let end = if options == 0 { 0 } else { option_len(0) };
+    blocks as u64 + options as u64 + end
 }
 
 /// Appends the description of one more interface of a store with this header, whose link type it
@@ -105,11 +114,13 @@ pub struct Packet<'a> {
     pub data: &'a [u8],
 }
 
-/// Appends an enhanced packet block, with a comment of at most 65,535 bytes (the rest is cut).
+/// Appends an enhanced packet block, with options, and with a comment of at most 65,535 bytes (the
+/// rest is cut).
 pub fn enhanced_packet(
     out: &mut Vec<u8>,
     packet: &Packet<'_>,
     precision: Precision,
+    options: &[u8],
     comment: Option<&str>,
 ) {
     let captured_len = packet.data.len().try_into().unwrap_or(u32::MAX).min(MAX_DATA_LEN);
@@ -121,14 +132,17 @@ pub fn enhanced_packet(
         }
         out.extend(data);
         pad(out, data.len());
+        out.extend(options);
         if let Some(comment) = comment {
             append_option(out, option::COMMENT, fitting(comment, MAX_OPTION_LEN).as_bytes());
+        }
+        if comment.is_some() || !options.is_empty() {
             end_of_options(out);
         }
     });
 }
 
-/// Bytes [`enhanced_packet`] appends for this many captured bytes, without a comment.
+/// Bytes [`enhanced_packet`] appends for this many captured bytes, without options and a comment.
 #[must_use]
 pub const fn enhanced_packet_len(captured_len: u32) -> u64 {
     let captured_len = if captured_len < MAX_DATA_LEN { captured_len } else { MAX_DATA_LEN };
@@ -290,7 +304,7 @@ mod tests {
             let time = Timestamp::from_nanoseconds(nanoseconds);
             let packet = Packet { interface, time, original_len, data: &data };
             let mut out = Vec::new();
-            enhanced_packet(&mut out, &packet, Precision::Nano, comment.as_deref());
+            enhanced_packet(&mut out, &packet, Precision::Nano, &[], comment.as_deref());
             let comment_len =
                 comment.map_or(0, |comment| 8 + comment.len().next_multiple_of(4) as u64);
             let captured_len = u32::try_from(data.len()).unwrap();
@@ -319,9 +333,9 @@ mod tests {
     #[test]
     fn sections_and_statistics_are_well_formed() {
         let mut out = Vec::new();
-        section_header(&mut out);
+        section_header(&mut out, b"\x01\0\x04\0text");
         assert!(matches!(parse(&out), Block::Section));
-        assert_eq!(out.len() as u64, section_header_len());
+        assert_eq!(out.len() as u64, section_header_len(8));
         assert!(out.windows(7).any(|window| window == b"pcapfs "));
         out.clear();
         let start = Some(Timestamp::from_nanoseconds(1));

@@ -176,7 +176,7 @@ fn first_link_type(
                 interfaces.push(described);
             }
             Found::Packet(packet) => return Some(packet.link_type),
-            Found::Other => {}
+            Found::Kept(..) | Found::Other => {}
             Found::End => return None,
         }
     }

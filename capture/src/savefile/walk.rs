@@ -9,6 +9,7 @@
 )]
 
 use super::Fault;
+use super::beside::{self, Of};
 use super::order::ByteOrder;
 use super::pcap::{self, FileHeader, Lengths};
 use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
@@ -96,6 +97,8 @@ pub(super) enum Found<'a> {
     Packet(Packet<'a>),
     /// An interface description; the walker's owner calls [`Place::describe`].
     Interface(InterfaceBlock<'a>),
+    /// A block that is kept for readers of pcapng, and its bytes.
+    Kept(Head, &'a [u8]),
     /// Anything else.
     Other,
     /// The bytes end here, or inside what is here.
@@ -111,6 +114,16 @@ pub(super) struct Packet<'a> {
     pub(super) data: &'a [u8],
     pub(super) link_type: LinkType,
     pub(super) interface: RecordInterface,
+    /// Its options as the file has them, in this order.
+    pub(super) options: (&'a [u8], ByteOrder),
+}
+
+impl Packet<'_> {
+    /// The options that are kept.
+    pub(super) fn kept_options(&self) -> Vec<u8> {
+        let (raw, order) = self.options;
+        if raw.is_empty() { Vec::new() } else { beside::options(raw, order, Of::Packet) }
+    }
 }
 
 impl Place {
@@ -139,6 +152,7 @@ impl Place {
                     data,
                     link_type: file.link_type,
                     interface: RecordInterface { id: 0, known: 1 },
+                    options: (&[], file.order),
                 }))
             }
             Format::Pcapng => self.block(rest, table),
@@ -160,6 +174,9 @@ impl Place {
             }
             Block::Interface(block) => Found::Interface(block),
             Block::Packet(block) => self.packet(&block, table)?,
+            Block::Other if beside::is_kept(head.block_type) => {
+                Found::Kept(head, rest.get(..head.len as usize).unwrap_or_default())
+            }
             Block::Other => Found::Other,
         };
         self.advance(head.len as usize);
@@ -190,6 +207,7 @@ impl Place {
             data,
             link_type: interface.link_type,
             interface: RecordInterface { id, known: self.described },
+            options: (block.options(data.len()), self.order.unwrap_or(ByteOrder::NATIVE)),
         }))
     }
 
@@ -214,4 +232,12 @@ pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
     let same = table.iter().filter(|described| described.link_type == link_type);
     let snaplens = same.map(|described| pcapng::effective_snaplen(described.snaplen));
     snaplens.max().unwrap_or(super::DEFAULT_SNAPLEN)
+}
+
+/// The options of the section a file begins with that are kept.
+pub(super) fn section_options(bytes: &[u8]) -> Option<Vec<u8>> {
+    let head = Head::parse(bytes, None).ok()??;
+    let block = bytes.get(..head.len as usize)?;
+    let raw = block.get(24..block.len().checked_sub(4)?)?;
+    Some(beside::options(raw, head.order, Of::Section))
 }

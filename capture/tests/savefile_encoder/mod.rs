@@ -22,6 +22,17 @@ pub(crate) struct Expected {
     pub(crate) data: Vec<u8>,
     /// Interface of its file, counted over all sections.
     pub(crate) interface: usize,
+    /// Options as a file made of it has them, without their end.
+    pub(crate) options: Vec<u8>,
+}
+
+/// A block that goes with the packet behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// Where it ends in the file.
+    pub(crate) end: usize,
+    /// Itself, in this machine's order.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// An interface as a reader has to find it.
@@ -45,6 +56,7 @@ pub(crate) struct File {
     pub(crate) ends: Vec<usize>,
     pub(crate) packets: Vec<Expected>,
     pub(crate) interfaces: Vec<Described>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +121,7 @@ pub(crate) fn pcap(order: Order, nano: bool, link_type: u16, packets: &[Packet])
             original_len: packet.original_len(),
             data: packet.data.clone(),
             interface: 0,
+            options: Vec::new(),
         });
     }
     file
@@ -137,6 +150,10 @@ pub(crate) enum Item {
     /// Of interface 0 of the section.
     Simple {
         packet: Packet,
+    },
+    /// Of a program that others do not know, to be copied.
+    Custom {
+        words: usize,
     },
     /// Of a type nobody knows.
     Unknown {
@@ -227,6 +244,7 @@ impl Writer {
             Item::Interface { link_type, resolution, offset, name } => {
                 self.interface(*link_type, *resolution, *offset, name.as_deref());
             }
+            Item::Custom { words } => self.custom(*words),
             Item::Unknown { words } => self.block(0x0bad_0000, &vec![0xee; words * 4]),
             Item::Enhanced { interface, packet, comment } => {
                 self.packet(*interface, packet, 6, *comment);
@@ -234,6 +252,15 @@ impl Writer {
             Item::Obsolete { interface, packet } => self.packet(*interface, packet, 2, false),
             Item::Simple { packet } => self.packet(0, packet, 3, false),
         }
+    }
+
+    fn custom(&mut self, words: usize) {
+        let body = |number: [u8; 4]| [&number[..], &vec![0xee; words * 4]].concat();
+        self.block(0xbad, &body(self.order.u32(32_473)));
+        let len = u32::try_from(16 + words * 4).unwrap().to_ne_bytes();
+        let body = body(32_473_u32.to_ne_bytes());
+        let bytes = [&0xbad_u32.to_ne_bytes()[..], &len, &body, &len].concat();
+        self.file.kept.push(Kept { end: self.file.bytes.len(), bytes });
     }
 
     fn interface(
@@ -303,9 +330,16 @@ impl Writer {
         body.resize(body.len().next_multiple_of(4), 0xdd);
         if comment {
             self.option(&mut body, 1, b"a comment");
+            self.option(&mut body, 4, &self.order.u64(7));
             self.option(&mut body, 0, &[]);
         }
         self.block(block_type, &body);
+        let mut options = Vec::new();
+        if comment {
+            let header = |code: u16, len: u16| [code.to_ne_bytes(), len.to_ne_bytes()].concat();
+            options.extend([&header(1, 9)[..], b"a comment\0\0\0"].concat());
+            options.extend([&header(4, 8)[..], &7_u64.to_ne_bytes()].concat());
+        }
         let seconds = (time / 1_000_000_000) as u32;
         self.file.packets.push(Expected {
             end: self.file.bytes.len(),
@@ -314,6 +348,7 @@ impl Writer {
             original_len,
             data,
             interface: index,
+            options,
         });
     }
 }
@@ -380,5 +415,6 @@ fn item() -> impl Strategy<Value = Item> {
         }),
         1 => packet().prop_map(|packet| Item::Simple { packet }),
         1 => (0..5_usize).prop_map(|words| Item::Unknown { words }),
+        1 => (0..5_usize).prop_map(|words| Item::Custom { words }),
     ]
 }

@@ -366,3 +366,49 @@ fn what_is_added_to_a_savefile_is_read() {
     assert!(!refused.status.success(), "{refused:?}");
     assert!(refused.stderr.contains("is not read on"), "{refused:?}");
 }
+
+#[test]
+fn what_a_pcapng_says_beside_packets_is_kept() {
+    skip_unless!(mount);
+    let interfaces = [interface("eth0", 1, 1_000_000_000)];
+    let packet = |sequence: u64| NgPacket {
+        interface: 0,
+        timestamp: timestamp(sequence),
+        data: frame::ethernet(sequence, 50),
+    };
+    let packets = Vec::from_iter((1..=3).map(packet));
+    let plain = pcapng(&interfaces, &packets);
+    let block = |kind: u32, body: &[u8]| {
+        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
+        [&kind.to_le_bytes()[..], &len, body, &len].concat()
+    };
+    let secrets = block(10, b"KSLT\x04\0\0\0CLIE");
+    let custom = block(0xbad, b"\xd9\x7e\0\0as it is");
+    // In front of the first packet, and between the first and the second.
+    let mut at = 0;
+    let mut starts = Vec::new();
+    while at < plain.len() {
+        let word = |at: usize| u32::from_le_bytes(plain[at..at + 4].try_into().unwrap());
+        if word(at) == 6 {
+            starts.push(at);
+        }
+        at += word(at + 4) as usize;
+    }
+    let (first, second) = (starts[0], starts[1]);
+    let comment = b"\x01\0\x09\0look here\0\0\0\0\0\0\0";
+    let commented = block(6, &[&plain[first + 8..second - 4], &comment[..]].concat());
+    let bytes = [&plain[..first], &secrets, &commented, &custom, &plain[second..]].concat();
+    let filed = Filed::new(&bytes, &[]);
+    for name in ["replay.pcapng", "follow.pcapng"] {
+        let served = filed.read(name);
+        let found = |wanted: &[u8]| {
+            let mut places = served.windows(wanted.len());
+            places.position(|window| window == wanted).unwrap_or_else(|| panic!("{name}"))
+        };
+        let places = [&secrets[..], &commented, &custom, &plain[second..]].map(found);
+        assert!(places.is_sorted(), "{name}: {places:?}");
+    }
+    let path = filed.daemon.path(ALIAS).join("replay.pcapng");
+    assert_eq!(fs::metadata(path).unwrap().size(), filed.read("replay.pcapng").len() as u64);
+    assert_eq!(filed.daemon.status(ALIAS)["error"], Value::Null);
+}

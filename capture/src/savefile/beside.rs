@@ -1,0 +1,248 @@
+//! What a pcapng file says beside packets and interfaces, for who reads it as pcapng: options of
+//! packets and of the section, secrets, names, and blocks of other programs.
+//!
+//! All of it is made into this machine's byte order and keeps its length. What cannot be understood
+//! in the other order is left out, and so is what must not be copied.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use super::order::{ByteOrder, Fields};
+use super::pcapng::{Head, option};
+
+/// Name resolution block.
+const NAME_RESOLUTION: u32 = 4;
+/// Decryption secrets block.
+const DECRYPTION_SECRETS: u32 = 10;
+/// Custom block that may be copied.
+const CUSTOM: u32 = 0xbad;
+
+/// Custom options that may be copied: a text and bytes, behind the number of who defined them.
+const CUSTOM_OPTIONS: [u16; 2] = [2988, 2989];
+/// Those that must not be.
+const CUSTOM_OPTIONS_NOT_TO_COPY: [u16; 2] = [19372, 19373];
+
+/// Bytes of the longest block that is kept.
+pub(super) const MAX_BLOCK: u32 = 1 << 20;
+
+/// Most bytes of options that are kept of one packet or section.
+const MAX_OPTIONS: usize = 256 << 10;
+
+/// What options are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Section,
+    Packet,
+    /// Of a kept block: only the comment is understood.
+    Block,
+}
+
+/// Whether blocks of this type are kept with the packet behind them.
+pub(super) const fn is_kept(block_type: u32) -> bool {
+    matches!(block_type, NAME_RESOLUTION | DECRYPTION_SECRETS | CUSTOM)
+}
+
+/// Options in this machine's order, without their end.
+pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut fields = Fields::new(raw, order);
+    while let (Some(code), Some(len)) = (fields.u16(), fields.u16()) {
+        let Some(value) = fields.padded(usize::from(len)).filter(|_| code != option::END) else {
+            break;
+        };
+        let Some(value) = native_value(code, value, order, of) else { continue };
+        let whole = value.len().next_multiple_of(4);
+        if out.len().saturating_add(whole) > MAX_OPTIONS {
+            break;
+        }
+        out.extend(code.to_ne_bytes());
+        out.extend(len.to_ne_bytes());
+        let end = out.len().saturating_add(whole);
+        out.extend(value);
+        out.resize(end, 0);
+    }
+    out
+}
+
+fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec<u8>> {
+    let is_ours = of == Of::Section && code == option::USER_APPLICATION;
+    if is_ours || CUSTOM_OPTIONS_NOT_TO_COPY.contains(&code) {
+        return None;
+    }
+    if order == ByteOrder::NATIVE || code == option::COMMENT {
+        return Some(value.to_vec());
+    }
+    let numbers = match (of, code) {
+        (_, code) if CUSTOM_OPTIONS.contains(&code) => {
+            let (number, rest) = value.split_first_chunk::<4>()?;
+            return Some([&order.u32(*number).to_ne_bytes()[..], rest].concat());
+        }
+        // Texts.
+        (Of::Section, 2 | 3) => return Some(value.to_vec()),
+        // A hash and a verdict: a byte that says of which kind, and bytes.
+        (Of::Packet, 3 | 7) => return Some(value.to_vec()),
+        // Flags and the number of a queue.
+        (Of::Packet, 2 | 6) => 4,
+        // Packets dropped, and a number of the packet.
+        (Of::Packet, 4 | 5) => 8,
+        _ => return None,
+    };
+    (value.len() == numbers).then(|| value.iter().rev().copied().collect())
+}
+
+/// A block that is [kept](is_kept), in this machine's order; `None` if it is too long or not what it
+/// should be.
+pub(super) fn block(head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
+    if head.len > MAX_BLOCK {
+        return None;
+    }
+    let whole = bytes.get(..usize::try_from(head.len).ok()?)?;
+    if head.order == ByteOrder::NATIVE {
+        return Some(whole.to_vec());
+    }
+    let body = whole.get(8..whole.len().checked_sub(4)?)?;
+    let mut fields = Fields::new(body, head.order);
+    let mut out = Vec::with_capacity(whole.len());
+    out.extend(head.block_type.to_ne_bytes());
+    out.extend(head.len.to_ne_bytes());
+    match head.block_type {
+        CUSTOM => {
+            out.extend(fields.u32()?.to_ne_bytes());
+            out.extend(fields.rest());
+        }
+        DECRYPTION_SECRETS => {
+            let (kind, len) = (fields.u32()?, fields.u32()?);
+            out.extend(kind.to_ne_bytes());
+            out.extend(len.to_ne_bytes());
+            append(&mut out, fields.padded(usize::try_from(len).ok()?)?);
+            append_options(&mut out, &fields, head.order);
+        }
+        _ => {
+            loop {
+                let (kind, len) = (fields.u16()?, fields.u16()?);
+                out.extend(kind.to_ne_bytes());
+                out.extend(len.to_ne_bytes());
+                append(&mut out, fields.padded(usize::from(len))?);
+                if kind == 0 {
+                    break;
+                }
+            }
+            append_options(&mut out, &fields, head.order);
+        }
+    }
+    // Options that are not understood make room for nothing.
+    let end = whole.len().checked_sub(4)?;
+    if out.len() > end {
+        return None;
+    }
+    out.resize(end, 0);
+    out.extend(head.len.to_ne_bytes());
+    Some(out)
+}
+
+fn append(out: &mut Vec<u8>, value: &[u8]) {
+    let end = out.len().saturating_add(value.len().next_multiple_of(4));
+    out.extend(value);
+    out.resize(end, 0);
+}
+
+/// Options of a block; zeros behind them are their end.
+fn append_options(out: &mut Vec<u8>, fields: &Fields<'_>, order: ByteOrder) {
+    out.extend(options(fields.rest(), order, Of::Block));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn u16_of(order: ByteOrder, value: u16) -> [u8; 2] {
+        if order == ByteOrder::Big { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    fn u32_of(order: ByteOrder, value: u32) -> [u8; 4] {
+        if order == ByteOrder::Big { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    fn one(order: ByteOrder, code: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(value.len()).unwrap();
+        let mut bytes = [u16_of(order, code), u16_of(order, len)].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn packet_options(order: ByteOrder) -> Vec<u8> {
+        let number = |value: u64| {
+            if order == ByteOrder::Big { value.to_be_bytes() } else { value.to_le_bytes() }
+        };
+        [
+            one(order, 1, b"hello"),
+            one(order, 2, &u32_of(order, 0x102)),
+            one(order, 3, b"\x02abcd"),
+            one(order, 4, &number(7)),
+            one(order, 2988, &[&u32_of(order, 32_473)[..], b"text"].concat()),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn options_of_either_order_are_the_same() {
+        let native = packet_options(ByteOrder::NATIVE);
+        for order in [ByteOrder::Little, ByteOrder::Big] {
+            let mut raw = packet_options(order);
+            // Must not be copied; then the end, and something behind it.
+            raw.extend(one(order, 19_372, &[0; 8]));
+            raw.extend(one(order, 0, b""));
+            raw.extend(one(order, 1, b"behind"));
+            assert_eq!(options(&raw, order, Of::Packet), native, "{order:?}");
+            for cut in 0..raw.len() {
+                let kept = options(&raw[..cut], order, Of::Packet);
+                assert!(native.starts_with(&kept) && kept.len().is_multiple_of(4));
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_of_either_order_are_the_same() {
+        let blocks = |order: ByteOrder| {
+            let secrets = [
+                &u32_of(order, 0x544c_534b)[..],
+                &u32_of(order, 5),
+                b"CLI X\0\0\0",
+                &one(order, 1, b"why"),
+                &one(order, 0, b""),
+            ]
+            .concat();
+            let names =
+                [one(order, 1, b"\x0a\0\0\x01host\0"), one(order, 0, b""), one(order, 0, b"")];
+            let custom = [&u32_of(order, 32_473)[..], b"as it is"].concat();
+            [(DECRYPTION_SECRETS, secrets), (NAME_RESOLUTION, names.concat()), (CUSTOM, custom)]
+                .map(|(kind, body)| {
+                    let len = u32_of(order, u32::try_from(body.len() + 12).unwrap());
+                    [&u32_of(order, kind)[..], &len, &body, &len].concat()
+                })
+        };
+        for order in [ByteOrder::Little, ByteOrder::Big] {
+            for (bytes, native) in blocks(order).iter().zip(blocks(ByteOrder::NATIVE)) {
+                let head = Head::parse(bytes, Some(order)).unwrap().unwrap();
+                assert!(is_kept(head.block_type));
+                assert_eq!(block(&head, bytes).unwrap(), native, "{order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out() {
+        let order = ByteOrder::NATIVE.swapped();
+        let body = [&u32_of(order, 1)[..], &u32_of(order, 99), b"short"].concat();
+        let len = u32_of(order, 28);
+        let bytes = [&u32_of(order, DECRYPTION_SECRETS)[..], &len, &body, &[0; 3], &len].concat();
+        let head = Head::parse(&bytes, Some(order)).unwrap().unwrap();
+        assert_eq!(block(&head, &bytes), None);
+    }
+}
