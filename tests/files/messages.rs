@@ -114,6 +114,23 @@ fn mistakes_are_said_with_a_remedy() {
 }
 
 #[test]
+fn a_container_that_may_not_mount_is_told_what_it_lacks() {
+    skip_unless!(root, "setpriv");
+    let folder = TempDir::new().unwrap();
+    let savefile = folder.path().join("x.pcap");
+    fs::write(&savefile, savefile_of([])).unwrap();
+    fs::create_dir(folder.path().join("mount")).unwrap();
+    let mut mount = tool("setpriv");
+    mount.arg("--bounding-set=-sys_admin").arg(binary("pcapfs")).arg("mount");
+    mount.arg(folder.path().join("mount")).arg("-r").arg(&savefile);
+    let finished = run(mount.env("PCAPFS_SOCKET", folder.path().join("socket")), 10);
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    for part in ["mounting takes CAP_SYS_ADMIN", "--cap-add SYS_ADMIN --device /dev/fuse"] {
+        assert!(finished.stderr.contains(part), "{part:?} is not in {:?}", finished.stderr);
+    }
+}
+
+#[test]
 fn what_cannot_be_written_to_is_named() {
     skip_unless!(mount);
     let filed = Filed::with(Mount::new(), &savefile_of([]));

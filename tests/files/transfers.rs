@@ -135,7 +135,9 @@ fn shells_complete_captures_interfaces_and_groups() {
         shown.text().lines().map(|word| word.trim_end().to_owned()).collect::<Vec<_>>()
     };
     for (words, wanted) in [
+        ("pcapfs ''", "check-config"),
         ("pcapfs sta", "status"),
+        ("pcapfs list --so", "--socket"),
         ("pcapfs status ''", ALIAS),
         ("pcapfs stop w", ALIAS),
         ("pcapfs mount /m -i ''", "lo"),

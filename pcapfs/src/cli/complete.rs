@@ -3,12 +3,13 @@
 //! The choices are looked up for each word: captures at the daemon, interfaces and groups at the
 //! system.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
@@ -51,7 +52,24 @@ pub(super) fn script(shell: Shell) -> Result<(), Failure> {
     completer
         .write_registration(VARIABLE, "pcapfs", "pcapfs", "pcapfs", &mut script)
         .map_err(Failure::System)?;
+    // All four understand such a comment; the first line must stay the first.
+    script.extend_from_slice(contents().as_bytes());
     output::write(&script).map_err(Failure::Output)
+}
+
+/// Comments that name all that is completed, for readers of the script.
+fn contents() -> String {
+    let command = Arguments::command();
+    let commands: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let arguments = command
+        .get_arguments()
+        .chain(command.get_subcommands().flat_map(|command| command.get_arguments()));
+    let options: BTreeSet<String> = arguments
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+        .collect();
+    let options: Vec<String> = options.into_iter().collect();
+    format!("\n# Commands: {}\n# Options: {}\n", commands.join(" "), options.join(" "))
 }
 
 /// Names of the captures that the daemon shows the user.
