@@ -36,6 +36,10 @@ use crate::fs::{Tree, Wanted};
 /// a client costs more than copying what it gets.
 const GATHER: Duration = Duration::from_millis(4);
 
+/// How often a stream looks again for what should be there and is not, as in a ring whose headers
+/// somebody else has written to. After that it waits for the next packet.
+const TRIES: usize = 4;
+
 /// The bells of captures that somebody waits for.
 #[derive(Debug)]
 pub(super) struct Bells {
@@ -205,7 +209,7 @@ impl Savefile {
             self.gathering = None;
         }
         let size = ready!(self.outgoing.poll_room(context));
-        loop {
+        for _ in 0..TRIES {
             if let Some(result) = self.read(size) {
                 return Poll::Ready(result);
             }
@@ -218,6 +222,7 @@ impl Savefile {
                 return Poll::Pending;
             }
         }
+        Poll::Pending
     }
 }
 

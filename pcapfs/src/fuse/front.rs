@@ -64,6 +64,10 @@ const SOCKET_BUFFER: usize = 1 << 20;
 /// Most slices a cursor hands out at once, and the header.
 const MAX_SLICES: usize = 8;
 
+/// How often a read is tried again for which there should be something and is not, as in a ring whose
+/// headers somebody else has written to. After that it waits for the next packet.
+const TRIES: usize = 4;
+
 /// How long a thread that has answered a step of a walk waits awake for the next. Being woken takes
 /// 30 us on a virtual machine with idle processors, most of what a step takes. Threads that are
 /// awake also keep the processors from idling, so that whoever asks is woken where he slept.
@@ -437,24 +441,27 @@ impl Shared {
     }
 
     /// Puts a read that found nothing where the waker and interrupts find it.
-    fn park(&self, parked: Parked) {
+    fn park(&self, mut parked: Parked) {
         let Some(entry) = parked.file.waits_for() else {
             // Only streams wait.
             self.reply_error(parked.unique, Errno::EIO);
             return;
         };
         let topic = self.topic(entry);
-        let (unique, file) = (parked.unique, Arc::clone(&parked.file));
-        file.blocked.store(true, Ordering::Relaxed);
+        for _ in 0..TRIES {
+            let (unique, file) = (parked.unique, Arc::clone(&parked.file));
+            file.blocked.store(true, Ordering::Relaxed);
+            topic.parked.lock().push(parked);
+            topic.bell.arm();
+            // What came between the read and the arming rang no bell.
+            let taken = if file.is_ready() { topic.take(unique) } else { None };
+            match taken.and_then(|parked| self.serve(parked)) {
+                Some(again) => parked = again,
+                None => return,
+            }
+        }
         topic.parked.lock().push(parked);
         topic.bell.arm();
-        // What came between the read and the arming rang no bell.
-        if file.is_ready()
-            && let Some(parked) = topic.take(unique)
-            && let Some(parked) = self.serve(parked)
-        {
-            self.park(parked);
-        }
     }
 
     fn poll(&self, unique: u64, poll: Poll) {
