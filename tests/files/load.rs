@@ -94,11 +94,13 @@ fn while_opened<T>(files: &[PathBuf], threads: usize, act: impl FnOnce() -> T) -
     let stop = AtomicBool::new(false);
     let open = |at: usize| {
         let mut opened = 0;
-        while !stop.load(Ordering::Relaxed) {
+        loop {
             File::open(&files[(at + opened) % files.len()]).unwrap();
             opened += 1;
+            if stop.load(Ordering::Relaxed) {
+                return opened;
+            }
         }
-        opened
     };
     thread::scope(|scope| {
         let openers: Vec<_> = (0..threads)
@@ -113,7 +115,6 @@ fn while_opened<T>(files: &[PathBuf], threads: usize, act: impl FnOnce() -> T) -
         stop.store(true, Ordering::Relaxed);
         let opened: usize = openers.into_iter().map(|opener| opener.join().unwrap()).sum();
         eprintln!("opened {opened} times");
-        assert!(opened >= threads, "nothing was opened");
         result
     })
 }
