@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::net::Namespace;
 use crate::process::{run, tool};
+use crate::schema;
 use crate::wait::{wait_for, wait_until};
 
 /// How long a daemon may take until it says that it is ready, or that it is not going to be. A
@@ -398,8 +399,10 @@ impl Daemon {
         let path = self.path(alias).join("status.json");
         let text = fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{} cannot be read: {error}", path.display()));
-        serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{} is no JSON: {error}\n{text}", path.display()))
+        let status = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{} is no JSON: {error}\n{text}", path.display()));
+        schema::check(if alias.is_empty() { "root-status" } else { "status" }, &status);
+        status
     }
 
     /// A whole number out of a capture's status, by JSON pointer such as `/packets/stored`.
@@ -422,8 +425,10 @@ impl Daemon {
         let mut readers: Vec<Value> = text
             .lines()
             .map(|line| {
-                serde_json::from_str(line)
-                    .unwrap_or_else(|error| panic!("no JSON: {error}\n{line}"))
+                let reader = serde_json::from_str(line)
+                    .unwrap_or_else(|error| panic!("no JSON: {error}\n{line}"));
+                schema::check("readers", &reader);
+                reader
             })
             .collect();
         readers.sort_by_key(|reader| reader["opened"].as_str().unwrap_or_default().to_owned());

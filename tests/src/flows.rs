@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::conversation::{Conversation, savefile_of};
 use crate::daemon::{Daemon, Mount};
 use crate::fixture::ALIAS;
+use crate::schema;
 use crate::wait::{wait_for, wait_until};
 
 /// A daemon over a savefile all of which is in the tree.
@@ -137,7 +138,9 @@ pub fn wait_bytes(path: &Path, length: usize) -> Vec<u8> {
 pub fn json(path: &Path) -> Value {
     let text =
         fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    schema::check_file(path, &value);
+    value
 }
 
 /// A file of lines of JSON, each with its line feed.
@@ -146,7 +149,9 @@ pub fn json(path: &Path) -> Value {
 pub fn lines(path: &Path) -> Vec<Value> {
     let text =
         fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    parsed(&text)
+    let lines = parsed(&text);
+    lines.iter().for_each(|line| schema::check_file(path, line));
+    lines
 }
 
 /// Lines of JSON.

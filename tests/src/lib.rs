@@ -51,6 +51,7 @@ pub mod net;
 pub mod process;
 pub mod require;
 pub mod savefile;
+pub mod schema;
 pub mod segments;
 pub mod stream;
 pub mod traffic;

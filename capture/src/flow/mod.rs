@@ -171,6 +171,8 @@ pub struct Counters {
     pub log_lines_dropped: u64,
     /// Bytes of memory that flows, and what finds them and their packets, take up.
     pub memory: u64,
+    /// The same, under a name that says the unit.
+    pub memory_bytes: u64,
 }
 
 /// The engine of one capture and what it has found.
@@ -384,6 +386,7 @@ impl Flows {
                 .dropped_lines()
                 .saturating_add(shared.http_log.dropped_lines()),
             memory: memory as u64,
+            memory_bytes: memory as u64,
         }
     }
 

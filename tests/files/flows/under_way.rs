@@ -3,10 +3,40 @@
 use std::fs;
 
 use pcapfs_tests::flows::{flow, json, lines, listed};
-use pcapfs_tests::{Client, Fed, Running, Server, run, skip_unless, tool, wait_until};
+use pcapfs_tests::{Client, Fed, Running, Server, run, schema, skip_unless, tool, wait_until};
 use serde_json::{Value, json};
 
-use crate::support::{feed, size, talk};
+use crate::support::{exchange, feed, size, talk};
+
+#[test]
+fn all_json_of_the_tree_is_as_its_schemas_say() {
+    skip_unless!(mount);
+    let mut fed = Fed::start();
+    let mut talk = talk(1);
+    talk.open();
+    exchange(&mut talk, "/ended", b"one");
+    talk.says(Client, "GET /open HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    feed(&mut fed, &talk.packets);
+    let web = fed.daemon.path("web");
+    wait_until("a transaction has ended", 5, || lines(&web.join("http.jsonl")).len() == 1);
+    let _reader = fs::File::open(web.join("replay.pcap")).unwrap();
+    let mut left = schema::names();
+    for (name, path) in [
+        ("root-status", fed.daemon.path("status.json")),
+        ("status", web.join("status.json")),
+        ("readers", web.join("readers.jsonl")),
+        ("flows", web.join("flows.jsonl")),
+        ("http", web.join("http.jsonl")),
+        ("http-open", web.join("http-open.jsonl")),
+        ("meta", flow(&fed.daemon, 1).join("meta.json")),
+    ] {
+        let lines = lines(&path);
+        assert!(!lines.is_empty(), "{}", path.display());
+        lines.iter().for_each(|line| schema::check(name, line));
+        left.retain(|other| other != name);
+    }
+    assert_eq!(left, [""; 0], "schemas of no file");
+}
 
 #[test]
 fn what_goes_on_is_there_and_grows() {
