@@ -14,13 +14,14 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "ctl",
     "flows.jsonl",
     "flows/",
     "follow.pcap",
     "follow.pcapng",
     "http-open.jsonl",
+    "http.har",
     "http.jsonl",
     "live.pcap",
     "live.pcapng",

@@ -14,8 +14,7 @@ use serde_json::{Map, Value};
 const REMARKS: [&str; 5] = ["$schema", "$id", "title", "description", "$defs"];
 
 /// What a pattern in them is for: the only one is that of times.
-const TIME: &str =
-    "^[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
+const TIME: &str = "^[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema")

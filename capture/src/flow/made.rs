@@ -115,6 +115,11 @@ impl<K: Copy + Eq + Hash> Contents<K> {
         Some(made)
     }
 
+    /// Room for something that lies elsewhere; `None` if there is none.
+    pub(super) fn hold(&self, len: u64) -> Option<Arc<Made>> {
+        self.take(len)
+    }
+
     /// Whether there is room for this many bytes.
     pub(super) fn has_room(&self, len: u64) -> bool {
         self.room.load(Ordering::Relaxed) >= len

@@ -23,6 +23,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod all_har;
 mod app;
 mod datagrams;
 mod engine;
@@ -492,6 +493,23 @@ impl Flows {
     #[must_use]
     pub fn open_http_takes_long(&self) -> bool {
         self.shared.table.read().has_much_open_http()
+    }
+
+    /// Size of `http.har` of the capture, which is made to know that.
+    #[must_use]
+    pub fn har_stat(&self) -> Stat {
+        let size = self.shared.all_har().map_or(0, |packed| packed.log.end());
+        let modified = self.shared.store.bounds().newest_time.unwrap_or_default();
+        Stat { size, present: size, modified, beginning: 0, is_final: false }
+    }
+
+    /// Opens `http.har` of the capture: all transactions of its flows that have ended.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRoom`]
+    pub fn har(&self) -> Result<Reading, OpenError> {
+        let packed = self.shared.all_har()?;
+        Ok(Reading::of_packed(Arc::clone(&self.shared), packed))
     }
 
     /// Ends the threads. What was found stays readable.

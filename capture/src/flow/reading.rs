@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::all_har::Packed;
 use super::exchange::{Part, View};
 use super::gather::{FlowStreams, sender};
 use super::holes::Holes;
@@ -43,6 +44,8 @@ pub(super) enum Content {
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
     /// What a flow has for each transaction, and the last of it that was made.
     Texts { id: u64, kind: Kind, made: Option<Text> },
+    /// A file of a whole capture, made when it was opened.
+    Packed { packed: Packed, cache: Cache },
     /// Lines of a whole capture, from this offset on.
     Log { log: Log, begin: u64, cache: Cache },
 }
@@ -68,6 +71,14 @@ impl Reading {
     pub(super) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
         let end = made.bytes().len() as u64;
         let (content, holes) = (Content::Frozen(made), Holes::default());
+        Self { shared, content, end, newest: 0, at_end: false, holes }
+    }
+
+    /// Of a file of the whole capture that was made for its opener.
+    pub(super) fn of_packed(shared: Arc<Shared>, packed: Packed) -> Self {
+        let end = packed.log.end();
+        let (content, holes) =
+            (Content::Packed { packed, cache: Cache::default() }, Holes::default());
         Self { shared, content, end, newest: 0, at_end: false, holes }
     }
 
@@ -107,6 +118,9 @@ impl Reading {
             Content::Texts { id, kind, made } => {
                 shared.read_texts(*id, *kind, made, offset, want, &mut bytes)?;
             }
+            Content::Packed { packed, cache } => {
+                bytes = packed.log.read(offset, want, cache).ok_or(ReadError::Expired)?;
+            }
             Content::Log { log, begin, cache } => {
                 let at = begin.saturating_add(offset);
                 bytes = shared.log(*log).read(at, want, cache).ok_or(ReadError::Expired)?;
@@ -138,6 +152,7 @@ impl Reading {
     pub fn frozen_size(&self) -> Option<u64> {
         match &self.content {
             Content::Frozen(made) => Some(made.bytes().len() as u64),
+            Content::Packed { packed, .. } => Some(packed.log.end()),
             _ => None,
         }
     }
@@ -262,6 +277,7 @@ impl Content {
                 (pcap::FILE_HEADER_LEN as u64).saturating_add(end.saturating_sub(*begin))
             }
             Self::Texts { id, kind, .. } => shared.measure(*id, *kind)?,
+            Self::Packed { packed, .. } => packed.log.end(),
             Self::Log { log, begin, .. } => shared.log(*log).end().saturating_sub(*begin),
         })
     }

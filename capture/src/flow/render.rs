@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::all_har::{AsOf, Packed};
 use super::exchange::{Exchange, Part, View};
 use super::gather::FlowStreams;
 use super::key::{self, Key};
@@ -19,6 +20,7 @@ use crate::http::transcript;
 use crate::linktype::LinkType;
 use crate::savefile::pcap;
 use crate::store::Header;
+use crate::tcp::Direction;
 
 /// Bytes of bodies in one `http.har`, decoded: it is made in memory. Bodies behind that are left
 /// out of it and said to be; their files have them.
@@ -95,14 +97,31 @@ pub(super) fn body(exchange: &Exchange, side: Side, streams: &FlowStreams<'_>) -
     Some(bytes)
 }
 
+/// The server of a flow whose requests go in `request`, for `http.har`.
+pub(super) fn har_server(flow: &Flow, request: Direction) -> Server {
+    let (address, port) = flow.key.sender(request.other());
+    let authority =
+        if address.is_ipv6() { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    Server {
+        address: Some(address.to_string()),
+        authority: Some(authority),
+        connection: Some(key::name(flow.id, &flow.key, flow.client)),
+    }
+}
+
 /// Files of `http.har` that were asked for last, with how many transactions they have.
 #[derive(Debug, Default)]
-pub(super) struct Hars(Vec<(u64, usize, Arc<Made>)>);
+pub(super) struct Hars {
+    of_flows: Vec<(u64, usize, Arc<Made>)>,
+    /// That of the capture, and what it was made of.
+    pub(super) all: Option<(AsOf, Packed)>,
+}
 
 impl Hars {
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.of_flows.clear();
+        self.all = None;
     }
 }
 
@@ -153,21 +172,11 @@ impl Shared {
         let http = flow.http.as_ref().ok_or(OpenError::Gone)?;
         let count = http.exchanges.len();
         if let Some((.., bytes)) =
-            self.hars.lock().0.iter().find(|(of, made, _)| (*of, *made) == (id, count))
+            self.hars.lock().of_flows.iter().find(|(of, made, _)| (*of, *made) == (id, count))
         {
             return Ok(Arc::clone(bytes));
         }
-        let (address, port) = flow.key.sender(http.request.other());
-        let authority = if address.is_ipv6() {
-            format!("[{address}]:{port}")
-        } else {
-            format!("{address}:{port}")
-        };
-        let server = Server {
-            address: Some(address.to_string()),
-            authority: Some(authority),
-            connection: Some(key::name(id, &flow.key, flow.client)),
-        };
+        let server = har_server(flow, http.request);
         let (request, exchanges) = (http.request, http.exchanges.clone());
         drop(table);
         let streams = FlowStreams::new(self, id, request);
@@ -184,17 +193,18 @@ impl Shared {
         }
         let bytes = har.into_text();
         let mut hars = self.hars.lock();
-        hars.0.retain(|(of, ..)| *of != id);
-        let len = |hars: &Hars| hars.0.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();
-        while hars.0.len() > 1 && len(&hars).saturating_add(bytes.len()) > HARS {
-            hars.0.remove(0);
+        hars.of_flows.retain(|(of, ..)| *of != id);
+        let len =
+            |hars: &Hars| hars.of_flows.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();
+        while hars.of_flows.len() > 1 && len(&hars).saturating_add(bytes.len()) > HARS {
+            hars.of_flows.remove(0);
         }
         if !self.bodies.has_room(bytes.len() as u64) {
             // What is kept in case somebody asks again goes before what somebody asks for.
             hars.clear();
         }
         let made = self.bodies.keep(bytes).ok_or(OpenError::NoRoom)?;
-        hars.0.push((id, count, Arc::clone(&made)));
+        hars.of_flows.push((id, count, Arc::clone(&made)));
         Ok(made)
     }
 }

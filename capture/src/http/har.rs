@@ -29,12 +29,21 @@ impl Har {
     /// A file without entries.
     #[must_use]
     pub fn new() -> Self {
+        Self { text: Self::beginning(), is_empty: true }
+    }
+
+    /// What stands before the first entry.
+    #[must_use]
+    pub fn beginning() -> Vec<u8> {
         let mut text = br#"{"log":{"version":"1.2","creator":"#.to_vec();
         let creator = Creator { name: "pcapfs", version: env!("CARGO_PKG_VERSION") };
         json::append(&mut text, &creator);
         text.extend_from_slice(br#","entries":["#);
-        Self { text, is_empty: true }
+        text
     }
+
+    /// What stands after the last entry.
+    pub const END: &[u8] = b"]}}\n";
 
     /// Adds an entry.
     pub fn push(&mut self, entry: &Entry) {
@@ -47,7 +56,7 @@ impl Har {
     /// The text of the file.
     #[must_use]
     pub fn into_text(mut self) -> Vec<u8> {
-        self.text.extend_from_slice(b"]}}\n");
+        self.text.extend_from_slice(Self::END);
         self.text.shrink_to_fit();
         self.text
     }

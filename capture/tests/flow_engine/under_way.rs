@@ -187,6 +187,36 @@ fn all_that_is_under_way_is_in_one_list() {
     assert_eq!((open_http(&scene).len(), scene.log(Log::Http).len()), (0, 400));
 }
 
+#[test]
+fn http_har_of_the_capture_is_one_of_its_moment() {
+    let mut scene = Scene::of_size(16 << 20, free());
+    let entries = |bytes: &[u8]| -> Vec<Value> {
+        let har: Value = serde_json::from_slice(bytes).unwrap();
+        har["log"]["entries"].as_array().unwrap().clone()
+    };
+    assert_eq!(entries(&whole(&mut scene.flows.har().unwrap())), [] as [Value; 0]);
+    // More than an entry has room for, and than a block of the file.
+    let long = vec![b'x'; 1_500_000];
+    let mut talks: Vec<_> = (1..=20).map(|number| Talk::new(number, 2_000)).collect();
+    for talk in &mut talks[1..] {
+        scene.send_all(talk.exchange(&get("/a"), &ok(&[b'y'; 9_000])));
+    }
+    scene.settle();
+    let mut reading = scene.flows.har().unwrap();
+    let size = scene.flows.har_stat().size;
+    scene.send_all(talks[0].exchange(&get("/long"), &ok(&long)));
+    scene.settle();
+    let before = whole(&mut reading);
+    assert_eq!((before.len() as u64, entries(&before).len()), (size, 19));
+    let all = entries(&whole(&mut scene.flows.har().unwrap()));
+    let last = all.last().unwrap();
+    assert_eq!((all.len(), &last["request"]["url"]), (20, &json!("http://test/long")));
+    let content = &last["response"]["content"];
+    assert_eq!(content["text"].as_str().unwrap().len(), 1 << 20);
+    assert!(content["comment"].as_str().unwrap().contains("larger"), "{}", content["comment"]);
+    assert_eq!(last["response"]["bodySize"], long.len());
+}
+
 /// What one side says in one turn.
 fn turn() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let words = prop::collection::vec(

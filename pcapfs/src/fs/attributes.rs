@@ -184,7 +184,9 @@ impl Tree {
                 }
                 Ok(attributes)
             }
-            Leaf::Log(_) | Leaf::OpenHttp => self.of_flow_file(inode, version, entry, asker),
+            Leaf::Log(_) | Leaf::OpenHttp | Leaf::Har => {
+                self.of_flow_file(inode, version, entry, asker)
+            }
             Leaf::Flows => {
                 let attributes = plain(0, newest(entry));
                 Ok(Attributes { links: UNKNOWN_LINKS, valid: A_MOMENT, ..attributes })
@@ -251,6 +253,7 @@ impl Tree {
         let flows = entry.capture.flows();
         match (version.node, version.node.leaf()) {
             (_, Some(Leaf::OpenHttp)) => Found::Same(flows.open_http_stat()),
+            (_, Some(Leaf::Har)) => Found::Same(flows.har_stat()),
             (_, Some(Leaf::Log(log))) => Found::Same(flows.log_stat(log, Some(beginning))),
             (Node::Flow(_, id, Part::File(file)), _) => match flows.stat(id, file) {
                 // Of a file that always begins at the same place it does not matter what it says.

@@ -34,6 +34,7 @@ impl Tree {
         let node = self.known.lock().version(parent)?.node;
         match node {
             Node::Capture(capture) if file == File::HttpOpen => self.makes_open_http(capture),
+            Node::Capture(capture) if file == File::Har => Some(capture),
             Node::Flow(capture, id, Part::Directory) => self.takes_long(capture, id, file),
             _ => None,
         }
@@ -48,6 +49,7 @@ impl Tree {
             Node::Leaf(capture, _) if node.leaf() == Some(Leaf::OpenHttp) => {
                 self.makes_open_http(capture)
             }
+            Node::Leaf(capture, _) if node.leaf() == Some(Leaf::Har) => Some(capture),
             _ => None,
         }
     }

@@ -36,18 +36,21 @@ pub(crate) enum Leaf {
     Log(Log),
     /// `http-open.jsonl`
     OpenHttp,
+    /// `http.har`
+    Har,
     /// The directory of flows.
     Flows,
 }
 
 /// Every leaf with its name, in the order of directory listings.
-pub(crate) const LEAVES: [(&str, Leaf); 13] = [
+pub(crate) const LEAVES: [(&str, Leaf); 14] = [
     ("ctl", Leaf::Control),
     ("flows", Leaf::Flows),
     ("flows.jsonl", Leaf::Log(Log::Flows)),
     ("follow.pcap", Leaf::Stream(Begin::Oldest, Format::Pcap)),
     ("follow.pcapng", Leaf::Stream(Begin::Oldest, Format::Pcapng)),
     ("http-open.jsonl", Leaf::OpenHttp),
+    ("http.har", Leaf::Har),
     ("http.jsonl", Leaf::Log(Log::Http)),
     ("live.pcap", Leaf::Stream(Begin::Next, Format::Pcap)),
     ("live.pcapng", Leaf::Stream(Begin::Next, Format::Pcapng)),

@@ -125,7 +125,7 @@ impl Tree {
                 Begins::Always | Begins::At(_) => Err(Error::Stale),
             },
             Some(Leaf::Status | Leaf::Readers) => self.freeze(version.node, asker),
-            Some(Leaf::Log(_) | Leaf::OpenHttp | Leaf::Flows) | None => {
+            Some(Leaf::Log(_) | Leaf::OpenHttp | Leaf::Har | Leaf::Flows) | None => {
                 self.flow_content(inode, version, entry)
             }
         }
@@ -157,6 +157,7 @@ impl Tree {
         let beginning = version.begins.beginning();
         let reading = match (version.node, version.node.leaf()) {
             (_, Some(Leaf::OpenHttp)) => flows.open_http(),
+            (_, Some(Leaf::Har)) => flows.har(),
             (_, Some(Leaf::Log(log))) => Ok(flows.open_log(log, beginning)),
             (Node::Flow(_, id, Part::File(file)), _) => flows.open(id, file, beginning),
             _ => Err(OpenError::Gone),

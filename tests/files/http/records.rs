@@ -145,4 +145,21 @@ fn every_flow_of_a_capture_has_a_valid_har_and_the_log_has_all_transactions() {
     let mut told = parsed(&log);
     told.sort_by_key(|line| (line["flow"].as_u64(), line["index"].as_u64()));
     assert_eq!(told, all);
+
+    // That of the capture has the entries of all flows, one after the other.
+    let path = filed.daemon.path("web/http.har");
+    let size = fs::metadata(&path).unwrap().len();
+    let har = json(&path);
+    assert_eq!(fs::read(&path).unwrap().len() as u64, size);
+    har_is_valid(&har, all.len());
+    let entries = |har: &serde_json::Value| har["log"]["entries"].as_array().unwrap().clone();
+    let of_flows = (1..=cases.len() as u64).flat_map(|id| {
+        let path = flow(&filed.daemon, id).join("http.har");
+        entries(&json(&path))
+    });
+    assert_eq!(entries(&har), of_flows.collect::<Vec<_>>());
+    let copy = tempfile::tempdir().unwrap();
+    let copied = copy.path().join("copy.har");
+    drop(run(tool("cp").arg(&path).arg(&copied), 10).success());
+    assert_eq!(fs::read(&copied).unwrap(), fs::read(&path).unwrap());
 }

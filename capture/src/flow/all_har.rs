@@ -1,0 +1,129 @@
+//! `http.har` of a whole capture: made when it is opened, entry by entry, and kept compressed.
+//!
+//! Its compressed bytes come out of the room for the open contents of the capture. A reader has one
+//! block of it in plain bytes. Packets that are overwritten after it was made are still in it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::exchange::Exchange;
+use super::gather::FlowStreams;
+use super::log::{LineLog, LogWriter};
+use super::made::Made;
+use super::one::Flow;
+use super::reading::OpenError;
+use super::render::har_server;
+use crate::http::body::Limits;
+use crate::http::har::{self, Har, Server};
+use crate::http::transaction::Direction as Side;
+use crate::json;
+use crate::tcp::Direction;
+
+/// Bytes of one body, decoded: what is longer is cut, and said to be. A reader has one entry in
+/// memory.
+const BODY: u64 = 1 << 20;
+
+/// Bytes of all bodies. Those after them are left out, and said to be; their files have them.
+const BODIES: u64 = 64 << 20;
+
+/// Flows that are looked at while the table is held.
+const PAGE: usize = 1_024;
+
+/// A file of lines that does not change, and what it takes of the room of all.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    pub(super) log: Arc<LineLog>,
+    _taken: Arc<Made>,
+}
+
+/// Batches of jobs that were done, and the oldest packet retained.
+pub(super) type AsOf = (u64, u64);
+
+/// One flow, as its entries have it.
+struct Source {
+    id: u64,
+    request: Direction,
+    server: Server,
+    exchanges: Vec<Exchange>,
+}
+
+impl Shared {
+    /// `http.har` of the capture as of now. Made by one at a time; the last one is kept, since a
+    /// reader asks for its size before.
+    pub(super) fn all_har(&self) -> Result<Packed, OpenError> {
+        self.bodies.in_turn(|| {
+            let as_of = self.as_of();
+            if let Some((_, packed)) = self.hars.lock().all.as_ref().filter(|(of, _)| *of == as_of)
+            {
+                return Ok(packed.clone());
+            }
+            // What is kept in case somebody asks again goes before what somebody asks for.
+            self.hars.lock().clear();
+            let packed = self.make_all_har()?;
+            self.hars.lock().all = Some((as_of, packed.clone()));
+            Ok(packed)
+        })
+    }
+
+    /// Changes whenever that file would.
+    fn as_of(&self) -> AsOf {
+        (self.batches.load(Ordering::Acquire), self.oldest.load(Ordering::Relaxed))
+    }
+
+    fn make_all_har(&self) -> Result<Packed, OpenError> {
+        let mut writer = LogWriter::new(usize::MAX);
+        let mut line = Har::beginning();
+        line.push(b'\n');
+        writer.append(&line);
+        let (mut left, mut from, mut is_first) = (BODIES, 0, true);
+        while let Some((next, source)) = self.next_with_http(from) {
+            from = next;
+            let Some(Source { id, request, server, exchanges }) = source else { continue };
+            let streams = FlowStreams::new(self, id, request);
+            for exchange in exchanges {
+                let most = BODY.min(left);
+                let limits = Limits { input: most, output: most, ..Limits::default() };
+                let sides = Side::BOTH.iter().filter_map(|side| exchange.part(*side));
+                let taken: u64 = sides.map(|part| part.decoded.min(most)).sum();
+                left = left.saturating_sub(taken);
+                let transaction = exchange.transaction(&streams);
+                line.clear();
+                if !std::mem::take(&mut is_first) {
+                    line.push(b',');
+                }
+                json::append(&mut line, &har::entry(&transaction, &server, &streams, &limits));
+                line.push(b'\n');
+                writer.append(&line);
+                if !self.bodies.has_room(writer.log().memory() as u64) {
+                    return Err(OpenError::NoRoom);
+                }
+            }
+        }
+        writer.append(Har::END);
+        let log = Arc::clone(writer.log());
+        let taken = self.bodies.hold(log.memory() as u64).ok_or(OpenError::NoRoom)?;
+        Ok(Packed { log, _taken: taken })
+    }
+
+    /// The next flow with HTTP not before number `from`, and the number to go on with; `None` after
+    /// the last flow.
+    fn next_with_http(&self, from: u64) -> Option<(u64, Option<Source>)> {
+        let table = self.table.read();
+        let mut last = None;
+        for flow in table.from(from).take(PAGE) {
+            last = Some(flow.id.saturating_add(1));
+            if let Some(source) = source(flow) {
+                return last.map(|next| (next, Some(source)));
+            }
+        }
+        last.map(|next| (next, None))
+    }
+}
+
+fn source(flow: &Flow) -> Option<Source> {
+    let http = flow.http.as_ref()?;
+    let server = har_server(flow, http.request);
+    let (request, exchanges) = (http.request, http.exchanges.clone());
+    Some(Source { id: flow.id, request, server, exchanges })
+}
