@@ -255,6 +255,45 @@ fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
     }
 }
 
+/// The same behind a description of an interface of each of these names.
+fn pcapng_of(names: &[&str], numbers: &[u64]) -> Vec<u8> {
+    let plain = pcapng(numbers);
+    let (section, rest) = plain.split_at(28);
+    let mut file = section.to_vec();
+    for name in names {
+        let mut body = vec![1, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1, 0, 9, 0, 0, 0, 2, 0];
+        body.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+        body.extend(name.as_bytes());
+        body.resize(body.len().next_multiple_of(4) + 4, 0);
+        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
+        file.extend([&[1, 0, 0, 0][..], &len, &body, &len].concat());
+    }
+    // The interface without a name.
+    file.extend(&rest[32..]);
+    file
+}
+
+#[test]
+fn the_interfaces_of_a_pcapng_stream_are_named() {
+    for (names, wanted) in [(&["eth7"][..], "eth7"), (&["a", "b"], "a, b"), (&[], "-")] {
+        let directory = directory();
+        let path = fifo(directory.path());
+        let capture = start(directory.path(), &path, None);
+        let mut writer = writer(&path);
+        let file = if names.is_empty() { pcapng(&[1]) } else { pcapng_of(names, &[1]) };
+        writer.write_all(&file).unwrap();
+        eventually("it is stored", || stored(&capture) == 1);
+        let name = capture.store().interface(0).unwrap().name.unwrap();
+        let wanted =
+            if names.is_empty() { format!("stream:{}", path.display()) } else { wanted.into() };
+        assert_eq!(name, wanted);
+        // Who came first has named it: readers may have been told.
+        writer.write_all(&pcapng_of(&["other"], &[2])).unwrap();
+        eventually("it is stored", || stored(&capture) == 2);
+        assert_eq!(capture.store().interface(0).unwrap().name.unwrap(), wanted);
+    }
+}
+
 #[test]
 fn pcapng_comes_through_a_fifo_too() {
     let directory = directory();

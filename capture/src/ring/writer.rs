@@ -10,7 +10,7 @@ use crate::hole::Hole;
 use crate::linktype::LinkType;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
-use crate::store::{Position, Store};
+use crate::store::{Interface, Position, Store};
 use crate::time::Timestamp;
 
 /// What became of a packet.
@@ -130,6 +130,19 @@ impl Writer {
         let header = self.ring.file_header();
         header.dropped_kernel.fetch_add(kernel, Ordering::Relaxed);
         header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
+    }
+
+    /// Says what a stream says of where its packets come from. Once readers have been told what
+    /// there is, it stays.
+    pub fn name_interface(&self, named: Interface) {
+        if self.ring.header().is_some() {
+            return;
+        }
+        let mut interface = self.ring.interface.lock();
+        interface.name = named.name.or_else(|| interface.name.take());
+        interface.description = named.description;
+        // That of this capture, if it has one, is what chose the packets last.
+        interface.filter = interface.filter.take().or(named.filter);
     }
 
     /// Says what the source sends, once that is known.

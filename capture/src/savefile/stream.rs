@@ -21,7 +21,7 @@ use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
 use super::{Fault, MAX_BLOCK_LEN, MAX_INTERFACES, Malformed};
 use crate::linktype::LinkType;
 use crate::record;
-use crate::store::Header;
+use crate::store::{Header, Interface};
 use crate::time::{Precision, Timestamp};
 
 /// Bytes the buffer has while nothing needs more: four times what a pipe holds by default.
@@ -29,6 +29,9 @@ const BUFFER_LEN: usize = 256 << 10;
 
 /// Least room offered to a read, so that no read is spent on a few bytes: what a pipe holds.
 const MIN_SPACE: usize = 64 << 10;
+
+/// Interfaces of a stream of which it is remembered what they say of themselves.
+const NAMED: usize = 16;
 
 /// What came out of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,8 @@ struct Section {
     /// Set by the section header.
     order: Option<ByteOrder>,
     interfaces: Vec<Described>,
+    /// What the first [`NAMED`] of them say of themselves.
+    named: Vec<Interface>,
     /// Set by the first packet.
     link_type: Option<LinkType>,
     /// A block is being skipped that has not arrived whole.
@@ -209,6 +214,21 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// What a pcapng stream has said of its interfaces by now: all of the one there is, or the names
+    /// of several; `None` if it has said nothing.
+    #[must_use]
+    pub fn interface(&self) -> Option<Interface> {
+        let Format::Pcapng(section) = &self.format else { return None };
+        let [first, more @ ..] = section.named.as_slice() else { return None };
+        if more.is_empty() {
+            return (*first != bare(first)).then(|| first.clone());
+        }
+        let names: Vec<&str> =
+            section.named.iter().filter_map(|interface| interface.name.as_deref()).collect();
+        let name = (!names.is_empty()).then(|| names.join(", "))?;
+        Some(Interface { name: Some(name), ..bare(first) })
     }
 
     /// Bytes received of a header, record or block that has not come to its end: what is lost if
@@ -342,6 +362,12 @@ impl Format {
     }
 }
 
+/// An interface that says nothing of itself.
+fn bare(interface: &Interface) -> Interface {
+    let Interface { snaplen, link_type, .. } = *interface;
+    Interface { snaplen, link_type, ..Interface::default() }
+}
+
 /// Whether a savefile begins here; `None` if it takes more bytes to say.
 ///
 /// As a record header, that of a pcap file would be an empty packet of the year 2055 or later at
@@ -381,6 +407,7 @@ impl Section {
             Some(Block::Section) => {
                 self.order = Some(head.order);
                 self.interfaces.clear();
+                self.named.clear();
                 Ok(Step::Skip { len })
             }
             Some(Block::Interface(block)) => {
@@ -413,6 +440,9 @@ impl Section {
         }
         let (link_type, snaplen, clock) = (block.link_type, block.snaplen, block.clock()?);
         self.interfaces.push(Described { link_type, snaplen, clock });
+        if self.named.len() < NAMED {
+            self.named.push(block.interface()?);
+        }
         Ok(())
     }
 

@@ -231,6 +231,9 @@ impl Stream {
                 Ok(None) => break Ok(()),
                 Ok(Some(Event::Header(header))) => {
                     let snaplen = header.snaplen.min(self.snaplen);
+                    if let Some(interface) = self.reader.interface() {
+                        writer.name_interface(interface);
+                    }
                     if let Err(held) = writer.declare(header.link_type, snaplen) {
                         break Err(SourceError::Changed {
                             name: self.name.clone(),
