@@ -1,4 +1,4 @@
-//! Which threads come after which where there are not enough processors.
+//! The order of threads where there are not enough processors.
 
 /// Steps of nice(2) by which threads come after those that capture: on a core that all share they
 /// get a third of what a capturing thread gets. Not less, since others may wait for what they hold.

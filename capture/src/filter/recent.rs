@@ -1,5 +1,5 @@
-//! The long filters that were compiled last: compiling hundreds of ports takes seconds, and whoever
-//! checks a filter is likely to use it next.
+//! The long filters that were compiled last. Compiling hundreds of ports takes seconds, and a
+//! configuration is checked just before its captures are made.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::linktype::LinkType;
 /// Bytes of the shortest expression that may take long.
 const LONG: usize = 256;
 
-/// How long one is kept: a host's name may come to mean another address.
+/// The time a filter is kept: a host can get another address.
 const AGE: Duration = Duration::from_secs(60);
 
 /// How many are kept: programs of up to half a megabyte each.

@@ -1,7 +1,7 @@
-//! Programs for packets behind VLAN tags, made of the one for packets without.
+//! Programs for packets with VLAN tags, made of the one for packets without.
 //!
-//! A tag moves everything behind the two addresses by four bytes, and what a program loads, by as
-//! much. That is all there is to it as long as offsets are nowhere but in loads; a program that
+//! A tag moves everything after the two addresses by four bytes, and the loads of a program move by
+//! as much. That is all there is to it as long as offsets are nowhere but in loads; a program that
 //! computes with them is not moved, and the expression is compiled again instead.
 
 use crate::libpcap::{Instruction, LOAD_ABSOLUTE, RETURN_CONSTANT};
@@ -25,7 +25,7 @@ const JUMP_CLASS: u16 = 0x05;
 /// Bit of a jump that compares with X, or of anything else that takes X.
 const WITH_INDEX: u16 = 0x08;
 
-/// The program for packets behind so many tags; `None` if it does more than load and compare.
+/// The program for packets with so many tags; `None` if it does more than load and compare.
 pub(super) fn shifted(program: &[Instruction], tags: usize) -> Option<Vec<Instruction>> {
     let by = u32::try_from(tags * TAG).ok()?;
     program.iter().map(|instruction| one(*instruction, by)).collect()
@@ -57,7 +57,7 @@ mod tests {
         libpcap::instructions(&dead.compile(expression, true).unwrap())
     }
 
-    /// Frames of many kinds, of which each expression below takes some and leaves others.
+    /// Frames of many kinds. Each expression below matches some of them.
     fn frames() -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut seed = 1_u32;

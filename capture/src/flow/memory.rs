@@ -1,7 +1,7 @@
-//! How much memory there is: the machine's, or what the control group of this process may have.
+//! The memory this process can have: the machine's, or the limit of its control group.
 //!
-//! What a control group takes beyond its limit ends the process, and the packets that come while it
-//! is away are lost. So bounds go by the limit, and when little is left below it flows are given up.
+//! A process of a control group that exceeds its limit is killed, and the packets that come before
+//! the next start are lost. So bounds go by the limit, and flows are dropped when little is left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How often it is asked what is left, by all engines together.
+/// The time between two looks at the memory left, for all engines together.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Parts of a group's limit that are little and almost nothing. Below the first flows take no more,
@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// back, and the kernel takes some for the daemon, so that is far from the limit.
 const OF_GROUP: (u64, u64) = (4, 8);
 
-/// The same of a whole machine, where others make room as well.
+/// The two parts for a whole machine, where other programs make room as well.
 const OF_MACHINE: (u64, u64) = (16, 32);
 
 /// Bytes of memory that this process can have at all.
@@ -35,7 +35,7 @@ pub(super) enum Left {
     AlmostNothing,
 }
 
-/// What is left now, or was a moment ago.
+/// The memory left now, or a moment ago.
 pub(super) fn left() -> Left {
     static LAST: Mutex<Option<(Instant, Machine, Left)>> = Mutex::new(None);
     let mut last = LAST.lock();
@@ -84,7 +84,7 @@ impl Backoff {
     }
 }
 
-/// What memory is counted against.
+/// The limit memory is counted against.
 #[derive(Debug)]
 struct Machine {
     /// Bytes.

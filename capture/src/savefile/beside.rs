@@ -1,8 +1,8 @@
-//! What a pcapng file says beside packets and interfaces, for who reads it as pcapng: options of
+//! Metadata of a pcapng file beside its packets and interfaces, for readers of pcapng: options of
 //! packets and of the section, secrets, names, and blocks of other programs.
 //!
-//! All of it is made into this machine's byte order and keeps its length. What cannot be understood
-//! in the other order is left out, and so is what must not be copied.
+//! Metadata is converted to this machine's byte order and keeps its length. Values of an unknown
+//! layout in the other order are left out, and so are options that must not be copied.
 
 #![warn(
     clippy::indexing_slicing,
@@ -22,7 +22,7 @@ const DECRYPTION_SECRETS: u32 = 10;
 /// Custom block that may be copied.
 const CUSTOM: u32 = 0xbad;
 
-/// Custom options that may be copied: a text and bytes, behind the number of who defined them.
+/// Custom options that may be copied: the number of an organisation, then a text or bytes.
 const CUSTOM_OPTIONS: [u16; 2] = [2988, 2989];
 /// Those that must not be.
 const CUSTOM_OPTIONS_NOT_TO_COPY: [u16; 2] = [19372, 19373];
@@ -30,10 +30,10 @@ const CUSTOM_OPTIONS_NOT_TO_COPY: [u16; 2] = [19372, 19373];
 /// Bytes of the longest block that is kept.
 pub(super) const MAX_BLOCK: u32 = 1 << 20;
 
-/// Most bytes of options that are kept of one packet or section.
+/// Maximum of bytes of options kept of one packet or section.
 const MAX_OPTIONS: usize = 256 << 10;
 
-/// What options are of.
+/// The owner of options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
     Section,
@@ -42,7 +42,7 @@ pub(super) enum Of {
     Block,
 }
 
-/// Whether blocks of this type are kept with the packet behind them.
+/// True for block types that are kept with the packet after them.
 pub(super) const fn is_kept(block_type: u32) -> bool {
     matches!(block_type, NAME_RESOLUTION | DECRYPTION_SECRETS | CUSTOM)
 }
@@ -84,7 +84,7 @@ fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec
         }
         // Texts.
         (Of::Section, 2 | 3) => return Some(value.to_vec()),
-        // A hash and a verdict: a byte that says of which kind, and bytes.
+        // A hash and a verdict: a byte for the algorithm, then bytes.
         (Of::Packet, 3 | 7) => return Some(value.to_vec()),
         // Flags and the number of a queue.
         (Of::Packet, 2 | 6) => 4,
@@ -151,7 +151,7 @@ fn append(out: &mut Vec<u8>, value: &[u8]) {
     out.resize(end, 0);
 }
 
-/// Options of a block; zeros behind them are their end.
+/// Options of a block; zeros after them are their end.
 fn append_options(out: &mut Vec<u8>, fields: &Fields<'_>, order: ByteOrder) {
     out.extend(options(fields.rest(), order, Of::Block));
 }
