@@ -241,7 +241,8 @@ fn segments_of_one_byte_make_the_same_stream() {
 #[test]
 fn heads_that_never_end_are_given_up() {
     skip_unless!(mount);
-    // One that goes on for 4 MiB, and a hundred that stop before any bound of their own.
+    // One that goes on for 4 MiB, and eighty that stop before any bound of their own: together they
+    // take what there is, less the fifth that is for what cannot be counted.
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
     talk.open().says(Client, "GET / HTTP/1.1\r\nHost: a.example\r\n");
     for number in 0..40_000 {
@@ -249,7 +250,7 @@ fn heads_that_never_end_are_given_up() {
     }
     let stream = talk.stream(Client).to_vec();
     let mut talks = vec![talk];
-    for number in 1..=100 {
+    for number in 1..=80 {
         let mut talk = Conversation::tcp(&format!("10.3.0.{number}:40000"), "10.0.0.2:80")
             .every(1_000)
             .at(EPOCH + 500 + number);
