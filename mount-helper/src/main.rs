@@ -76,7 +76,7 @@ fn say(text: &str) -> Exit {
 }
 
 fn report(failure: Failure) -> Exit {
-    eprintln!("mount.pcapfs: {failure}");
+    eprintln!("mount.pcapfs: {}", log::unnumbered(&failure.to_string()));
     failure.exit()
 }
 

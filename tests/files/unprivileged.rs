@@ -35,6 +35,12 @@ echo made
 exec sleep 120
 ";
 
+/// Copies a program. Not in this process: as long as a file is open for writing it cannot be run, and
+/// a process that another test starts at that moment has it open too.
+fn copy(from: &Path, to: &Path) {
+    let _ = run(tool("install").args(["-m", "755"]).arg(from).arg(to), 20).success();
+}
+
 impl Home {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
@@ -47,8 +53,7 @@ impl Home {
         let home = Self { namespace, folder };
         fs::set_permissions(home.path(""), Permissions::from_mode(0o755)).unwrap();
         chown(home.path(""), Some(USER), Some(USER)).unwrap();
-        fs::copy(binary("pcapfs"), home.program()).unwrap();
-        fs::set_permissions(home.program(), Permissions::from_mode(0o755)).unwrap();
+        copy(&binary("pcapfs"), &home.program());
         fs::write(home.path("trace.pcap"), numbered(Format::default(), 500, 200)).unwrap();
         fs::create_dir(home.captures()).unwrap();
         chown(home.captures(), Some(USER), Some(USER)).unwrap();
@@ -202,7 +207,7 @@ fn the_mount_helper_mounts_for_its_user() {
     skip_unless!(root, "fusermount3", "setpriv");
     let home = Home::new();
     let helper = home.path("mount.pcapfs");
-    fs::copy(binary("mount-pcapfs"), &helper).unwrap();
+    copy(&binary("mount-pcapfs"), &helper);
     let mut mount = home.as_user(USER, &helper);
     mount.args(["file:trace.pcap", "captures", "-o", "ro,user,noauto"]);
     let finished = run(&mut mount, 10).success();
