@@ -263,7 +263,7 @@ impl Walk<'_> {
             .ok_or(Stop::Fragment)?;
         let here = so_far.end();
         found.len = here.min(begun.end).saturating_sub(begun.start) as usize;
-        found.portion = Some(Portion {
+        found.portion = Some(Box::new(Portion {
             datagram: begun.datagram,
             begins: true,
             at: 0,
@@ -271,7 +271,7 @@ impl Walk<'_> {
             ends: beginning.total == Some(here),
             completes: false,
             is_copy: false,
-        });
+        }));
         found.whole = Some(so_far);
         Ok(found)
     }
@@ -295,7 +295,7 @@ impl Found {
             is_copy: false,
         };
         let found = Self::new(begun.protocol, begun.transport, payload, ip);
-        Ok(Self { portion: Some(portion), ..found })
+        Ok(Self { portion: Some(Box::new(portion)), ..found })
     }
 
     fn other(protocol: u8, at: At<'_>, ip: Ip) -> Self {

@@ -124,11 +124,12 @@ pub struct Decoder {
     counters: Counters,
     /// The reassembled datagram the last [`Decoded`] borrows from.
     whole: Option<Box<Datagram>>,
+    /// And what it is a portion of.
+    portion: Option<Box<Portion>>,
 }
 
 /// What became of a packet.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are, and none is kept")]
 pub enum Outcome<'d> {
     /// It is, or it completes, an IP packet; or it has a [`Portion`] of one.
     Decoded(Decoded<'d>),
@@ -161,7 +162,7 @@ pub struct Decoded<'d> {
     /// empty if it came in one.
     pub fragments: &'d [u64],
     /// Which part of a datagram `payload` is, if others come or came apart from it.
-    pub portion: Option<Portion>,
+    pub portion: Option<&'d Portion>,
 }
 
 /// A part of the payload of a datagram that comes in fragments, see [`Options::early`].
@@ -269,6 +270,7 @@ impl Decoder {
             fragments: Fragments::default(),
             counters: Counters::default(),
             whole: None,
+            portion: None,
         }
     }
 
@@ -313,7 +315,7 @@ impl Decoder {
     }
 
     fn decoded<'d>(&'d mut self, found: Found, layers: Layers, packet: View<'d>) -> Decoded<'d> {
-        self.whole = found.whole;
+        (self.whole, self.portion) = (found.whole, found.portion);
         let (view, fragments) = match &self.whole {
             Some(datagram) => (datagram.view(), datagram.packets()),
             None => (packet, &[][..]),
@@ -327,7 +329,7 @@ impl Decoder {
             transport: found.transport,
             payload: Payload::new(view, found.offset, found.len),
             fragments,
-            portion: found.portion,
+            portion: self.portion.as_deref(),
         }
     }
 
@@ -471,7 +473,7 @@ struct Found {
     len: usize,
     /// The datagram it is part of, if that came in fragments.
     whole: Option<Box<Datagram>>,
-    portion: Option<Portion>,
+    portion: Option<Box<Portion>>,
 }
 
 /// The end of any other way.

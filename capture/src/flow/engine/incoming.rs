@@ -51,7 +51,7 @@ impl Engine {
         let is_taken = match &packet.transport {
             Transport::Tcp(tcp) => {
                 let segment = segment(tcp, &arrival, extents, packet.payload.len());
-                match &packet.portion {
+                match packet.portion {
                     None => self.segment(table, &incoming, &segment, window),
                     Some(portion) => self.portion(table, &incoming, (&segment, portion), window),
                 }
@@ -179,7 +179,7 @@ impl Engine {
         let place = found.unwrap_or_else(|| begin(table, incoming));
         let Incoming { packet, arrival, .. } = incoming;
         self.with(table, place, window, |flow, tools| {
-            let portion = packet.portion.as_ref();
+            let portion = packet.portion;
             flow.datagram(arrival, extents, packet.payload.len(), portion, tools);
         });
         self.joined(table, place, incoming, window, found.is_none());
