@@ -7,10 +7,11 @@
 //! goes on after them, or their receiver acknowledges them and no more, they were sent. If not, they
 //! were not, and what comes in their place is the data.
 
-use super::Stream;
+use super::{Stream, after};
 use crate::extent::Extent;
-use crate::tcp::assembler::Bytes;
+use crate::tcp::assembler::{Bytes, NoBytes};
 use crate::tcp::segment::{Segment, Settings};
+use crate::time::Timestamp;
 
 /// See the module's text.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Doubt {
     pub(super) extent: Extent,
     /// It may be padding; else it is a window probe.
     pub(super) is_padding: bool,
+    pub(super) since: Timestamp,
 }
 
 impl Doubt {
@@ -65,7 +67,8 @@ impl Stream {
         if is_old || self.doubt.is_some() {
             self.reject(segment);
         } else {
-            self.doubt = Some(Box::new(Doubt { offset, extent: *extent, is_padding: true }));
+            let (extent, since) = (*extent, segment.time);
+            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding: true, since }));
         }
         true
     }
@@ -97,11 +100,17 @@ impl Stream {
         }
     }
 
-    /// Nothing more will come that would show what it is. A single byte is what keep-alives have.
-    pub(super) fn end_padding(&mut self, settings: &Settings, bytes: &dyn Bytes) {
-        match self.padding() {
-            Some(padding) if padding.extent.len == 1 => self.take_doubt(settings, bytes),
-            _ => self.drop_padding(),
+    /// When a single byte counts as sent if nothing has shown what it is: keep-alives have one.
+    pub(super) fn padding_deadline(&self, settings: &Settings) -> Option<Timestamp> {
+        let padding = self.padding().filter(|padding| padding.extent.len == 1)?;
+        Some(after(padding.since, settings.gap_wait))
+    }
+
+    /// Nothing has shown what it is until `now`.
+    pub(super) fn end_padding(&mut self, now: Timestamp, settings: &Settings) {
+        if self.padding_deadline(settings).is_some_and(|deadline| deadline <= now) {
+            // Nothing is in its place.
+            self.take_doubt(settings, &NoBytes);
         }
     }
 

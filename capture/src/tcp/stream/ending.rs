@@ -4,6 +4,7 @@ use super::{Announce, Place, Stream, Window};
 use crate::tcp::assembler::Bytes;
 use crate::tcp::segment::{Segment, Settings};
 use crate::tcp::seq::Sequence;
+use crate::time::Timestamp;
 
 /// A reset's own number says that bytes before it were sent, if it lies at most this far behind the
 /// last byte seen: a window without scale, as random numbers seldom do.
@@ -110,7 +111,8 @@ impl Stream {
     ) {
         self.release(settings);
         self.take_probe(settings, bytes);
-        self.end_padding(settings, bytes);
+        self.end_padding(Timestamp::from_nanoseconds(u64::MAX), settings);
+        self.drop_padding();
         self.assembler.set_limit(u64::MAX);
         let proven = self.proven(has_receiver_ended);
         let mut end = self.highest.max(self.reset.unwrap_or(0)).max(proven);

@@ -32,6 +32,7 @@ impl Stream {
         settings: &Settings,
         announce: &mut Announce<'_>,
     ) {
+        self.end_padding(now, settings);
         while self.assembler.is_overfull(&settings.limits) {
             announce.data(&mut self.assembler);
             announce.gap(self.assembler.give_way());
@@ -116,6 +117,7 @@ impl Stream {
         let held = self.held.as_deref().map(|(since, _)| after(*since, settings.pickup_wait));
         let patience = self.patience(is_receiver_seen, settings);
         let suspect = self.suspicion.as_ref().map(|suspicion| after(suspicion.since, patience));
-        held.into_iter().chain(suspect).min()
+        let padding = self.padding_deadline(settings);
+        held.into_iter().chain(suspect).chain(padding).min()
     }
 }

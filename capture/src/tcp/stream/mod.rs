@@ -266,7 +266,8 @@ impl Stream {
             self.forget_probe();
             self.drop_padding();
             let (offset, extent) = (self.highest, extent.part(0, 1));
-            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding: false }));
+            let (is_padding, since) = (false, segment.time);
+            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding, since }));
             return true;
         }
         self.put(offset, segment, settings, bytes, announce)
