@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// Datagrams of one direction that are waited for at a time; beyond, the oldest is given up.
 const MAX_OPEN: usize = 64;
 
-/// What went wrong.
+/// Gaps and conflicts of one insertion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trouble {
     /// Ranges of the stream that are missing now and were not before.
@@ -50,7 +50,7 @@ struct Rare {
     late: u64,
 }
 
-/// A datagram of which some fragments are here.
+/// A datagram that is not whole: some of its fragments are here.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     /// [`Portion::datagram`].
@@ -100,7 +100,7 @@ impl Datagrams {
         Trouble { gaps, conflicts: conflicts.into() }
     }
 
-    /// Lets time pass. How many ranges are missing now that were not before.
+    /// Lets time pass. Returns how many ranges are missing now and were not before.
     pub(super) fn poll(&mut self, now: Timestamp) -> u64 {
         self.let_go(now);
         self.settle()
@@ -167,8 +167,8 @@ impl Datagrams {
         self.put(open.start.saturating_add(portion.at.into()), payload, bytes)
     }
 
-    /// Puts a payload where it belongs. Extents of packet 0 stand for what was not captured. Whether
-    /// other bytes were there before.
+    /// Puts a payload where it belongs. Extents of packet 0 are bytes that were not captured. Returns
+    /// whether it differs from an earlier copy.
     fn put(&mut self, mut at: u64, payload: &[Extent], bytes: &dyn Bytes) -> bool {
         let mut is_conflict = false;
         for extent in payload {
@@ -197,7 +197,7 @@ impl Datagrams {
         self.rare.as_mut().is_some_and(|rare| rare.open.pop_front().is_some())
     }
 
-    /// Has all settle that waits for nothing. How many ranges are missing now.
+    /// Settles all that waits for nothing. Returns how many ranges are missing now.
     fn settle(&mut self) -> u64 {
         let open = self.rare.as_ref().and_then(|rare| rare.open.front());
         let end = open.map_or(self.next, |open| open.start);

@@ -9,7 +9,7 @@ use crate::decode::Reason;
 pub(super) enum Outside {
     /// It could not be decoded.
     Undecoded(Reason),
-    /// It is a fragment of a datagram of which the first fragment is not there.
+    /// It is a fragment, and the first fragment of its datagram is not there.
     Fragment,
     /// It is neither TCP nor UDP.
     Protocol,
@@ -33,8 +33,9 @@ pub struct Undecodable {
     pub too_deep: u64,
     /// Fragments that fit no datagram.
     pub bad_fragment: u64,
-    /// Fragments whose datagram cannot be told: its first fragment, which has the ports, is not there,
-    /// or came when later packets of its flow were listed. What is joined by it later counts no more.
+    /// Fragments without ports: the first fragment of their datagram, which has them, is not there, or
+    /// came when later packets of its flow were listed. A fragment that gets its place later is counted
+    /// no more.
     pub fragment: u64,
     /// IP, but neither TCP nor UDP.
     pub protocol: u64,
@@ -73,7 +74,7 @@ impl Counts {
     /// So many of them are in flows after all.
     pub(super) fn remove(&self, why: Outside, count: u64) {
         if let Some(counter) = self.counter(why) {
-            // Nobody else changes it.
+            // No other thread changes it.
             let left = counter.load(Ordering::Relaxed).saturating_sub(count);
             counter.store(left, Ordering::Relaxed);
         }

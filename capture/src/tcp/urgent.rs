@@ -1,12 +1,12 @@
 //! Urgent data: bytes that the receiver's program does not read in the stream.
 //!
 //! A segment with the URG flag says where the last byte of urgent data is. RFC 793 has that byte in the
-//! stream; but all systems take it out, and give it to a program apart from the rest, unless the program
-//! asks for it with `SO_OOBINLINE` (RFC 6093 2.2 and 3.1). The pointer is that to the byte behind, as
-//! all systems but Solaris have it (RFC 6093 3.1).
+//! stream. All systems take it out, and give it to a program apart from the rest, unless the program
+//! asks for it with `SO_OOBINLINE` (RFC 6093 2.2 and 3.1). The urgent pointer names the byte after it,
+//! as on all systems but Solaris (RFC 6093 3.1).
 //!
-//! What is taken out is taken out of the numbers too: sequence numbers behind it count one less, as if
-//! the byte had never been sent. So nothing else has to know of it.
+//! The numbers change with the bytes: sequence numbers after an urgent byte count one less, as if the
+//! byte had never been sent. So nothing else has to know of it.
 
 use std::collections::VecDeque;
 
@@ -28,7 +28,7 @@ pub enum Urgent {
 /// them do not come any more.
 const MAX_REMEMBERED: usize = 16;
 
-/// How far behind the newest byte a segment may come again, in bytes.
+/// How far before the newest byte a segment may come again, in bytes.
 const REACH: u64 = 1 << 27;
 
 /// The urgent bytes of one direction.
@@ -36,7 +36,7 @@ const REACH: u64 = 1 << 27;
 pub(super) struct Taken {
     /// Urgent bytes before those in `at`.
     earlier: u32,
-    /// Their numbers, rising, and the stream offset of what follows.
+    /// Their numbers, rising, and for each the stream offset of the byte after it.
     at: VecDeque<(Sequence, u64)>,
     /// Captured bytes that were taken out, repeated ones counted again.
     bytes: u64,
@@ -48,7 +48,7 @@ impl Taken {
         Self { earlier: 0, bytes: 0, at: VecDeque::new() }
     }
 
-    /// What a number is if nothing of this had been sent.
+    /// The number of the same byte if no urgent byte had been sent.
     pub(super) fn renumber(&self, number: Sequence) -> Sequence {
         let before = self.at.iter().filter(|(at, _)| number.since(*at) > 0).count();
         let before = self.earlier.wrapping_add(u32::try_from(before).unwrap_or(u32::MAX));
@@ -73,7 +73,7 @@ impl Taken {
         self.at.iter().any(|(at, _)| *at == number)
     }
 
-    /// Takes out the byte with this number, which is after all others; what follows it is at `offset`
+    /// Takes out the byte with this number, which is after all others. The byte after it is at `offset`
     /// in the stream.
     pub(super) fn add(&mut self, number: Sequence, offset: u64) {
         self.at.push_back((number, offset));
@@ -100,8 +100,8 @@ impl Taken {
         }
     }
 
-    /// The payload of a segment without what was taken out of it, and how many bytes that is less: on
-    /// the wire, and of those that were captured.
+    /// The payload of a segment without its urgent bytes; the number of these on the wire; and the
+    /// number of these that were captured.
     pub(super) fn strip(&self, segment: &Segment<'_>) -> (Vec<Extent>, u32, u64) {
         let places = self.at.iter().map(|(at, _)| at.since(segment.sequence));
         let places = places.filter_map(|place| u32::try_from(place).ok());

@@ -5,7 +5,7 @@ use crate::tcp::segment::{Direction, Segment, Settings};
 use crate::tcp::stream::Place;
 use crate::tcp::urgent::{Taken, Urgent};
 
-/// How far before what was seen last an urgent byte may be announced: as far as its pointer reaches.
+/// How far after the newest byte an urgent byte may be announced: as far as the pointer reaches.
 const AHEAD: i64 = 65_536;
 
 static NOTHING: Taken = Taken::new();
@@ -48,7 +48,7 @@ impl Connection {
         }
     }
 
-    /// What was taken out of a stream.
+    /// The urgent bytes of a stream.
     pub(super) fn taken(&self, direction: Direction) -> &Taken {
         let Some([forward, backward]) = self.urgent.as_deref() else { return &NOTHING };
         match direction {
@@ -77,7 +77,7 @@ impl Connection {
         }
     }
 
-    /// The segment with numbers as if nothing of what was taken out had been sent.
+    /// The segment with numbers as if no urgent byte had been sent.
     pub(super) fn renumbered<'a>(&self, segment: &Segment<'a>) -> Segment<'a> {
         let (own, other) = (self.taken(segment.direction), self.taken(segment.direction.other()));
         Segment {

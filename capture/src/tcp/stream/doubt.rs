@@ -1,4 +1,4 @@
-//! Bytes of which it is not known yet whether they are data.
+//! Bytes that may or may not be data.
 //!
 //! A window probe has one byte, the next one due, that the receiver may take or not.
 //!
@@ -30,7 +30,7 @@ impl Doubt {
 }
 
 impl Stream {
-    /// Where a window probe is that nobody has taken yet.
+    /// The place of a window probe that its receiver has not taken yet.
     pub(super) fn probe(&self) -> Option<u64> {
         self.doubt.as_deref().filter(|doubt| !doubt.is_padding).map(|probe| probe.offset)
     }
