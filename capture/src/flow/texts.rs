@@ -91,7 +91,7 @@ impl Shared {
         while bytes.len() < want {
             let last = made.as_ref().filter(|made| made.begin <= at);
             if last.is_none_or(|made| made.end() <= at) {
-                // Whoever reads on does not begin at the first again.
+                // A reader that reads on does not begin at the first again.
                 let from = made.as_ref().filter(|made| made.unit <= at);
                 let from = from.map_or((0, 0), |made| (made.number, made.unit));
                 *made = match kind {
@@ -213,7 +213,7 @@ impl Shared {
     }
 
     /// Keeps what was shown of a transcript, unless somebody else has shown more of it since it
-    /// had so many parts, of which this was the last.
+    /// had so many parts and this last one.
     fn has_shown(
         &self,
         id: u64,
