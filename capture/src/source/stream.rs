@@ -154,16 +154,7 @@ impl Stream {
                 return Ok(Ended::Stopped);
             }
             control.clear_if_ordered(|| writer.clear());
-            if self.paused != control.is_paused() {
-                self.paused = !self.paused;
-                let now = Timestamp::now();
-                if self.paused {
-                    writer.source_rests(now, STOPPED);
-                } else {
-                    writer.source_found(now);
-                }
-                writer.set_ended(self.paused);
-            }
+            self.pause_if_ordered(writer, control);
             if !self.endless {
                 // Standard input blocks in read: wait here, where orders are heard.
                 wait_for(self.input.as_fd(), control, PollTimeout::from(1000u16));
@@ -216,6 +207,21 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// Stops and starts as `control` says. What comes meanwhile is read, and not stored.
+    fn pause_if_ordered(&mut self, writer: &mut Writer, control: &Control) {
+        if self.paused == control.is_paused() {
+            return;
+        }
+        self.paused = !self.paused;
+        let now = Timestamp::now();
+        if self.paused {
+            writer.source_rests(now, STOPPED);
+        } else {
+            writer.source_found(now);
+        }
+        writer.set_ended(self.paused);
     }
 
     /// Stores every whole record that was read.

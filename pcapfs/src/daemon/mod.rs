@@ -220,6 +220,20 @@ fn ring_dir_for<'a>(options: &Mount, ring_dir: &'a Path) -> RingDir<'a> {
     if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
 }
 
+/// How the tree will be mounted. A daemon of the helper gives up what it does not need.
+fn mounter(handoff: Option<Handoff>, options: &Mount, mountpoint: &Path) -> Result<By, Failure> {
+    if let Some(helper) = handoff {
+        confine::keep_memory().map_err(Failure::System)?;
+        confine::start_no_programs().map_err(Failure::System)?;
+        return Ok(By::Helper(helper));
+    }
+    let words = options.options.iter().filter(|word| !word.is_empty()).cloned().collect();
+    let mount_options = Options { source: "pcapfs".to_owned(), words };
+    // What would fail at the end fails before anything is made.
+    fuse::check(mountpoint, &mount_options).map_err(Failure::Mount)?;
+    Ok(By::Itself(mount_options))
+}
+
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
     allow_descriptors();
@@ -234,20 +248,7 @@ pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
         // this has us go on.
         let _ = set_pdeathsig(Signal::SIGTERM);
     }
-    let by = match handoff {
-        Some(helper) => {
-            confine::keep_memory().map_err(Failure::System)?;
-            confine::start_no_programs().map_err(Failure::System)?;
-            By::Helper(helper)
-        }
-        None => {
-            let words = options.options.iter().filter(|word| !word.is_empty()).cloned().collect();
-            let mount_options = Options { source: "pcapfs".to_owned(), words };
-            // What would fail at the end fails before anything is made.
-            fuse::check(&mountpoint, &mount_options).map_err(Failure::Mount)?;
-            By::Itself(mount_options)
-        }
-    };
+    let by = mounter(handoff, options, &mountpoint)?;
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
     signals::watch(sender.clone(), Arc::clone(&mounting), start.config.is_some())
