@@ -1,7 +1,7 @@
-//! Pipelined exchanges of which segments were lost: what follows from the bytes that are left is
-//! known, and nothing else.
+//! Pipelined exchanges that have lost segments: the pairs that follow from the bytes that are left
+//! are known, and no others.
 //!
-//! What follows is found out by trying: a world gives each gap a number of messages that it may have
+//! The test finds these pairs by trying: a world gives each gap a number of messages that it may have
 //! swallowed. A pair is determinable if it is one in each world in which no response comes before its
 //! request.
 
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// What one side sends, in messages, and the bytes of it that were lost.
+/// The messages of one side, and the bytes of them that were lost.
 #[derive(Default)]
 struct Side {
     stream: Vec<u8>,
@@ -58,7 +58,7 @@ impl Side {
         self.lost_of(&self.messages[message]).next().is_none()
     }
 
-    /// Numbers of the messages of which all was captured, and how many may be hidden before each.
+    /// Numbers of the messages that were captured whole, and how many may be hidden before each.
     fn seen(&self, shortest: usize) -> Vec<(usize, Range<usize>)> {
         let mut end = 0;
         let mut seen = Vec::new();

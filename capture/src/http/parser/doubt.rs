@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 use super::positions::Positions;
 
-/// Messages of one direction that wait. A client with more requests under way than that is rare, and
-/// what waits here is in no log yet.
+/// Maximum number of messages of one direction that wait. Clients seldom have more requests under way,
+/// and messages that wait are in no log yet.
 const WAITING: usize = 64;
 
 /// Messages that bytes which are missing may have held.
@@ -52,7 +52,7 @@ impl Hidden {
     }
 }
 
-/// What became of a message that waited. Numbers are indexes of transactions.
+/// The end of a message's wait. Numbers are indexes of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// They belong together.
@@ -61,9 +61,9 @@ pub(super) enum Decision {
     Unanswered(u64),
     /// The request of this response is missing.
     Orphan(u64),
-    /// Which response answers this request will not be known.
+    /// The response to this request will not be known.
     UnknownRequest(u64),
-    /// Which request this response answers will not be known.
+    /// The request of this response will not be known.
     UnknownResponse(u64),
 }
 
@@ -85,7 +85,7 @@ struct Run {
     run: usize,
     /// Messages so far.
     count: i64,
-    /// Where the newest of them is; see [`Waiting::at`].
+    /// The [`Waiting::at`] of the newest of them.
     newest: u64,
     waiting: VecDeque<Waiting>,
 }
@@ -116,7 +116,7 @@ impl Run {
     }
 }
 
-/// What waits. See the [module](self).
+/// The messages that wait. See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     positions: Positions,
@@ -167,7 +167,7 @@ impl Doubt {
             return;
         };
         let request = run.push(index, floor);
-        // What the client had seen before answers what it had asked before.
+        // Responses that the client had seen answer requests that it had sent before.
         for response in &self.responses {
             if let Some(before) = response.last_before(floor) {
                 let most = request.number.saturating_sub(1).saturating_sub(before);
@@ -226,7 +226,7 @@ impl Doubt {
         }
     }
 
-    /// What is certain by now, and waits no more.
+    /// Decides on all messages whose pairs are certain by now. They wait no more.
     pub(super) fn decide(&mut self) -> Vec<Decision> {
         let mut decisions = std::mem::take(&mut self.given_up);
         if self.positions.is_contradictory() {

@@ -1,4 +1,4 @@
-//! What becomes of a direction when bytes of it are missing or none come any more.
+//! Goes on with a direction when bytes of it are missing, and ends it when none come any more.
 //!
 //! Afterwards nothing is carried, and the phase is one that needs no byte from before.
 
@@ -73,7 +73,7 @@ impl Parser {
         }
     }
 
-    /// Whether a response whose request is not known had no body, as one to `HEAD`: a client that
+    /// True if a response whose request is not known had no body, as one to `HEAD`: a client that
     /// waits for its answers has asked again before any of the body came.
     fn has_no_body(&mut self, direction: Direction) -> bool {
         let end = self.response.next;
@@ -120,7 +120,7 @@ impl Parser {
         side.lost = side.lost.and(lost);
     }
 
-    /// Bytes that `phase` asked for are not there, behind those in `carry`; whether the next start
+    /// Bytes that `phase` asked for are missing after those in `carry`; true if the next start
     /// of a message must be looked for.
     fn miss(
         &mut self,

@@ -1,4 +1,4 @@
-//! Which request a response answers, and what is under way because of it.
+//! Finds the request that a response answers, and keeps the transactions under way.
 //!
 //! Transactions are kept in the order of their index, and one is handed out as soon as both of
 //! its directions are done.
@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 pub(super) struct Open {
     /// Boxed, as it is handed out: between messages a connection keeps room for some of these.
     pub(super) transaction: Box<Transaction>,
-    /// What the client had seen of the responses when it sent the request.
+    /// The client had seen the responses up to here when it sent the request.
     pub(super) floor: u64,
     /// Requests that may be missing just before it, and were not answered when it was sent.
     pub(super) hidden: Hidden,

@@ -1,4 +1,4 @@
-//! Whether the client pipelines, and what a gap may then have swallowed.
+//! Finds out whether the client pipelines, and which messages a gap may then have swallowed.
 //!
 //! A client that waits for each answer leaves no doubt which request a response is for. If it does
 //! not wait, a gap that may have swallowed whole messages leads to [`Doubt`]. A client is taken for
@@ -240,7 +240,7 @@ impl Parser {
         self.doubt = Some(Box::new(Doubt::without_hope()));
     }
 
-    /// What waits will not be known: nothing more comes, or it takes too much room.
+    /// Ends all waiting, because nothing more comes, or because it takes too much room.
     pub(super) fn give_up(&mut self) {
         self.decide();
         if let Some(doubt) = &mut self.doubt {

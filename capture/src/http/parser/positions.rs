@@ -27,7 +27,7 @@ impl Default for Positions {
 }
 
 impl Positions {
-    /// Adds a run of which nothing is known; `None` if there is no room.
+    /// Adds a run, without any bound; `None` if there is no room.
     pub(super) fn add(&mut self) -> Option<usize> {
         let run = self.is_used.iter().position(|is_used| !is_used)?;
         for (at, row) in self.most.iter_mut().enumerate() {
