@@ -261,7 +261,9 @@ impl Stream {
             && segment.captured() == 1
             && !segment.flags.fin
             && u64::try_from(offset) == Ok(self.highest);
-        if is_probe && let Some(extent) = segment.payload.first() {
+        // A part of the payload may be empty.
+        let mut captured = segment.payload.iter().filter(|extent| extent.packet != 0);
+        if is_probe && let Some(extent) = captured.find(|extent| extent.len > 0) {
             self.counters.window_probes = self.counters.window_probes.saturating_add(1);
             self.forget_probe();
             self.drop_padding();
