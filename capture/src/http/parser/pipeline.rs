@@ -171,23 +171,19 @@ impl Parser {
 
     /// Begins to doubt if a response at `at` may answer one of several requests.
     fn begin_doubt(&mut self, swallowed: Hidden, at: u64) -> Option<()> {
-        let waiting: Vec<_> =
-            self.waiting().map(|open| (open.transaction.index, open.floor, open.hidden)).collect();
-        let (_, _, hidden) = *waiting.first()?;
-        let mut possible = waiting.iter().filter(|(_, floor, _)| *floor <= at);
-        let is_doubtful = hidden.is_possible()
-            || swallowed.is_possible()
-                && possible.next().is_some()
-                && (possible.next().is_some()
-                    || self.pipelines && self.request.lost_from.is_some());
+        let is_hidden = self.waiting().next()?.hidden.is_possible();
+        if !is_hidden && !swallowed.is_possible() {
+            return None;
+        }
+        let possible = self.waiting().filter(|open| open.floor <= at).take(2).count();
+        let may_be_unseen = self.pipelines && self.request.lost_from.is_some();
+        let is_doubtful = is_hidden || possible == 2 || possible == 1 && may_be_unseen;
         if !is_doubtful {
             return None;
         }
         let mut doubt = Doubt::begin();
-        for (index, floor, hidden) in waiting {
-            doubt.request(index, floor, hidden);
-        }
         for open in self.open.iter_mut().filter(|open| open.is_waiting()) {
+            doubt.request(open.transaction.index, open.floor, open.hidden);
             open.is_in_doubt = true;
         }
         self.doubt = Some(Box::new(doubt));
