@@ -294,15 +294,8 @@ impl Decoder {
         let at = At::new(&view, end);
         // In its place from the beginning: it is more than is moved for every packet.
         let mut layers = Layers::default();
-        let mut walk = Walk {
-            options: &self.options,
-            fragments: &mut self.fragments,
-            time,
-            link_type,
-            layers: &mut layers,
-            nesting: 0,
-            is_beginning: false,
-        };
+        let fragments = &mut self.fragments;
+        let mut walk = Walk::new(&self.options, fragments, time, link_type, &mut layers);
         let result = walk.link(link_type, at);
         self.counters.count(&result);
         match result {
@@ -358,15 +351,8 @@ impl Decoder {
             let (key, datagram) = self.fragments.given_up()?;
             let (time, link_type) = datagram.origin();
             let mut layers = Layers { vlans: key.vlans, tunnel: key.tunnel };
-            let mut walk = Walk {
-                options: &self.options,
-                fragments: &mut self.fragments,
-                time,
-                link_type,
-                layers: &mut layers,
-                nesting: 0,
-                is_beginning: false,
-            };
+            let fragments = &mut self.fragments;
+            let mut walk = Walk::new(&self.options, fragments, time, link_type, &mut layers);
             let ip = Ip { source: key.source, destination: key.destination };
             if let Ok(mut found) = walk.given_up(&datagram, ip) {
                 found.whole.get_or_insert_with(|| Box::new(datagram));
@@ -443,7 +429,17 @@ struct Layers {
     tunnel: Option<Tunnel>,
 }
 
-impl Walk<'_> {
+impl<'w> Walk<'w> {
+    const fn new(
+        options: &'w Options,
+        fragments: &'w mut Fragments,
+        time: Timestamp,
+        link_type: LinkType,
+        layers: &'w mut Layers,
+    ) -> Self {
+        Self { options, fragments, time, link_type, layers, nesting: 0, is_beginning: false }
+    }
+
     /// One level further in.
     const fn deeper(&mut self) -> Result<(), Stop> {
         if self.nesting >= MAX_NESTING {
