@@ -1,41 +1,20 @@
 //! Captures of other projects: what tshark makes of each TCP and UDP packet, and datagrams whose
 //! fragments another decoder has put together.
-//!
-//! The captures are no part of the project. They are looked for in `$PCAPFS_TESTDATA`, else in
-//! `../shared/testdata` beside the project or, for a work tree, a level further up.
+
+mod testdata;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use capture::decode::{Decoded, Decoder, Options, Outcome, Reason, Transport};
 use capture::linktype::LinkType;
-use capture::savefile::stream::{Event, Reader};
+use capture::savefile::stream::Event;
 use capture::time::Timestamp;
-
-fn folder() -> Option<PathBuf> {
-    let given = std::env::var_os("PCAPFS_TESTDATA").map(PathBuf::from);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let beside = ["../shared/testdata", "../../shared/testdata"].map(|folder| root.join(folder));
-    given.into_iter().chain(beside).find(|folder| folder.is_dir())
-}
-
-fn captures(folder: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            captures(&path, found);
-        } else if path.extension().is_some_and(|ext| {
-            ["pcap", "pcapng", "cap"].iter().any(|known| ext.eq_ignore_ascii_case(known))
-        }) {
-            found.push(path);
-        }
-    }
-}
+use testdata::{captures, folder, stream};
 
 struct Packet {
     link_type: LinkType,
@@ -47,34 +26,24 @@ struct Packet {
 }
 
 fn packets(path: &Path) -> Vec<Packet> {
-    let bytes = std::fs::read(path).unwrap();
-    let (mut reader, mut rest, mut packets) = (Reader::new(), bytes.as_slice(), Vec::new());
-    let (mut link_type, mut number) = (LinkType::ETHERNET, 0);
-    while !rest.is_empty() {
-        let space = reader.space();
-        let (now, later) = rest.split_at(rest.len().min(space.len()));
-        space[..now.len()].copy_from_slice(now);
-        reader.filled(now.len());
-        rest = later;
-        loop {
-            match reader.event() {
-                Ok(Some(Event::Header(header))) => link_type = header.link_type,
-                Ok(Some(Event::Foreign { .. })) => number += 1,
-                Ok(Some(Event::Packet(packet))) => {
-                    number += 1;
-                    packets.push(Packet {
-                        link_type,
-                        number,
-                        time: packet.time,
-                        original_len: packet.original_len,
-                        data: packet.data.to_vec(),
-                    });
-                }
-                Ok(None) => break,
-                Err(_) => return packets,
+    let (mut packets, mut link_type, mut number) = (Vec::new(), LinkType::ETHERNET, 0);
+    let _: Option<()> = stream(&std::fs::read(path).unwrap(), usize::MAX, |event| {
+        match event {
+            Event::Header(header) => link_type = header.link_type,
+            Event::Foreign { .. } => number += 1,
+            Event::Packet(packet) => {
+                number += 1;
+                packets.push(Packet {
+                    link_type,
+                    number,
+                    time: packet.time,
+                    original_len: packet.original_len,
+                    data: packet.data.to_vec(),
+                });
             }
         }
-    }
+        ControlFlow::Continue(())
+    });
     packets
 }
 
@@ -244,7 +213,7 @@ fn tcp_and_udp_packets_are_what_tshark_says_they_are() {
     {
         let folder = folder.join(project);
         if folder.is_dir() {
-            captures(&folder, &mut files);
+            files.extend(captures(&folder));
         }
     }
     files.retain(|path| path.to_string_lossy().contains(&wanted));
@@ -359,8 +328,7 @@ fn whatever_is_in_a_capture_the_counters_add_up() {
         eprintln!("skipped: no captures; set PCAPFS_TESTDATA to a folder of them");
         return;
     };
-    let mut files = Vec::new();
-    captures(&folder, &mut files);
+    let files = captures(&folder);
     let mut reasons = BTreeMap::new();
     let mut decoded = 0;
     for path in &files {

@@ -1,13 +1,12 @@
 //! Captures of other projects: every packet is in a flow or counted with a reason, and it makes no
 //! difference whether a capture is read as a savefile or comes as a stream.
-//!
-//! The captures are no part of the project. They are looked for in `$PCAPFS_TESTDATA`, else in
-//! `../shared/testdata` beside the project or, for a work tree, a level further up.
 
 #[allow(dead_code, reason = "the tests of the engine use the rest")]
 #[path = "flow_engine/scene.rs"]
 mod scene;
+mod testdata;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,39 +14,19 @@ use std::sync::atomic::AtomicBool;
 use capture::flow::{Counters, File, Flows};
 use capture::linktype::LinkType;
 use capture::ring::{self, Append, MIN_RING, Opened, Ring};
-use capture::savefile::stream::{Event, Reader};
+use capture::savefile::stream::Event;
 use capture::savefile::{self, Savefile};
 use capture::store::{Interface, Store};
 use capture::time::{Precision, Timestamp};
 use serde_json::Value;
 
 use scene::{CAPTURE, free, ids, wait_until, whole};
-
-fn folders() -> Vec<PathBuf> {
-    let given = std::env::var_os("PCAPFS_TESTDATA").map(PathBuf::from);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let beside = ["../shared", "../../shared"].map(|folder| root.join(folder));
-    let beside = beside.iter().flat_map(|folder| [folder.join("testdata"), folder.join("faults")]);
-    given.into_iter().chain(beside).filter(|folder| folder.is_dir()).collect()
-}
-
-fn captures(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path.is_dir() {
-            captures(&path, found);
-        } else if matches!(extension, Some("pcap" | "pcapng" | "cap")) {
-            found.push(path);
-        }
-    }
-}
+use testdata::{captures, folders, stream};
 
 /// All captures; none, said aloud, if there are none here.
 fn all() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    folders().iter().for_each(|folder| captures(folder, &mut found));
-    found.sort();
+    let folders = folders(&["testdata", "faults"]);
+    let found: Vec<_> = folders.iter().flat_map(|folder| captures(folder)).collect();
     if found.is_empty() {
         eprintln!("skipped: no captures of other projects");
     }
@@ -138,29 +117,21 @@ struct Packet {
 
 /// The packets of a stream; `None` if not all of them can be in one ring.
 fn packets(bytes: &[u8]) -> Option<(LinkType, Vec<Packet>)> {
-    let (mut reader, mut rest, mut packets) = (Reader::new(), bytes, Vec::new());
-    let mut link_type = None;
-    while !rest.is_empty() {
-        let space = reader.space();
-        let (now, later) = rest.split_at(rest.len().min(space.len()));
-        space[..now.len()].copy_from_slice(now);
-        reader.filled(now.len());
-        rest = later;
-        loop {
-            match reader.event() {
-                Ok(Some(Event::Header(header))) if link_type.is_none() => {
-                    link_type = Some(header.link_type);
-                }
-                Ok(Some(Event::Header(_) | Event::Foreign { .. })) => return None,
-                Ok(Some(Event::Packet(packet))) => packets.push(Packet {
-                    time: packet.time,
-                    original_len: packet.original_len,
-                    data: packet.data.to_vec(),
-                }),
-                Ok(None) => break,
-                Err(_) => return Some((link_type?, packets)),
-            }
+    let (mut packets, mut link_type) = (Vec::new(), None);
+    let foreign = stream(bytes, usize::MAX, |event| {
+        match event {
+            Event::Header(header) if link_type.is_none() => link_type = Some(header.link_type),
+            Event::Header(_) | Event::Foreign { .. } => return ControlFlow::Break(()),
+            Event::Packet(packet) => packets.push(Packet {
+                time: packet.time,
+                original_len: packet.original_len,
+                data: packet.data.to_vec(),
+            }),
         }
+        ControlFlow::Continue(())
+    });
+    if foreign.is_some() {
+        return None;
     }
     Some((link_type?, packets))
 }

@@ -7,29 +7,20 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
 
+mod http_support;
+
 use std::ops::Range;
 
 use capture::http::parser::{End, Event, Limits, Parser};
 use capture::http::transaction::{Direction, State};
 use capture::time::Timestamp;
+use http_support::Random;
 
 const SEEDS: u64 = 400;
 
 /// Bytes of the shortest messages, less than those of the conversations.
 const SHORTEST_REQUEST: usize = 22;
 const SHORTEST_RESPONSE: usize = 16;
-
-/// Random numbers (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
-    }
-}
 
 /// The messages of one side, and the bytes of them that were lost.
 #[derive(Default)]
@@ -131,7 +122,7 @@ fn determinable(client: &Side, server: &Side) -> Vec<usize> {
 /// A connection whose client sends all its requests at once. Returns what is determinable, and what
 /// is called complete.
 fn connection(seed: u64, loss: u64) -> (Vec<usize>, Vec<usize>) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let (mut client, mut server) = (Side::default(), Side::default());
     for number in 0..2 + random.below(5) {
         client.say(&format!("GET /{number} HTTP/1.1\r\nHost: x.example\r\n\r\n"));

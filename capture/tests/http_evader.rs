@@ -2,10 +2,12 @@
 //! text, and the score is how many of them show it.
 
 mod http_support;
+mod testdata;
 
 use capture::http::body::{self, Limits};
 use capture::http::transaction::Direction;
-use http_support::{connections, folder};
+use http_support::connections;
+use testdata::folder;
 
 /// What is asked for.
 const REACH: usize = 245;

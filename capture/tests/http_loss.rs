@@ -3,23 +3,14 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
 
+mod http_support;
+
 use std::ops::Range;
 
 use capture::http::parser::{End, Event, Limits, Parser};
 use capture::http::transaction::{Direction, State, Transaction};
 use capture::time::Timestamp;
-
-/// Random numbers (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
-    }
-}
+use http_support::Random;
 
 /// One side's stream, and what of it was captured.
 #[derive(Default)]
@@ -84,7 +75,7 @@ fn body_of(transaction: &Transaction, stream: &[u8]) -> Vec<u8> {
 
 /// A connection with up to `burst` requests at a time. `loss` of 1,000 segments are lost.
 fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let mut parser = Parser::new(Limits::default());
     let (mut client, mut server) = (Side::default(), Side::default());
     let mut exchanges: Vec<Exchange> = Vec::new();

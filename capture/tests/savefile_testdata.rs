@@ -1,9 +1,9 @@
 //! Captures from other projects: no panic on any, and as many packets as `capinfos` counts.
-//!
-//! The captures are no part of the project. They are looked for in `$PCAPFS_TESTDATA`, else in
-//! `../shared/testdata` beside the project or, for a work tree, a level further up.
+
+mod testdata;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -11,28 +11,10 @@ use std::sync::atomic::AtomicBool;
 use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::record::Records;
-use capture::savefile::stream::{Event, Reader};
+use capture::savefile::stream::Event;
 use capture::savefile::{Options, Savefile};
 use capture::store::Store;
-
-fn folder() -> Option<PathBuf> {
-    let given = std::env::var_os("PCAPFS_TESTDATA").map(PathBuf::from);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let beside = ["../shared/testdata", "../../shared/testdata"].map(|folder| root.join(folder));
-    given.into_iter().chain(beside).find(|folder| folder.is_dir())
-}
-
-fn captures(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path.is_dir() {
-            captures(&path, found);
-        } else if matches!(extension, Some("pcap" | "pcapng" | "cap")) {
-            found.push(path);
-        }
-    }
-}
+use testdata::{captures, folder, stream};
 
 /// Packets in each file that `capinfos` reads to its end; `None` if it is not installed.
 fn counted(files: &[PathBuf]) -> Option<HashMap<PathBuf, u64>> {
@@ -104,23 +86,11 @@ fn replayed(path: &Path, to: &Path) {
 
 /// Packets a stream of the file gives before its end or the first thing malformed.
 fn streamed(path: &Path) -> u64 {
-    let bytes = std::fs::read(path).unwrap();
-    let (mut reader, mut rest, mut packets) = (Reader::new(), bytes.as_slice(), 0);
-    while !rest.is_empty() {
-        let space = reader.space();
-        let (now, later) = rest.split_at(rest.len().min(space.len()).min(10_007));
-        space[..now.len()].copy_from_slice(now);
-        reader.filled(now.len());
-        rest = later;
-        loop {
-            match reader.event() {
-                Ok(Some(Event::Packet(_))) => packets += 1,
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => return packets,
-            }
-        }
-    }
+    let mut packets = 0;
+    let _: Option<()> = stream(&std::fs::read(path).unwrap(), 10_007, |event| {
+        packets += u64::from(matches!(event, Event::Packet(_)));
+        ControlFlow::Continue(())
+    });
     packets
 }
 
@@ -130,8 +100,7 @@ fn captures_of_other_projects_have_as_many_packets_as_capinfos_counts() {
         eprintln!("skipped: no captures; set PCAPFS_TESTDATA to a folder of them");
         return;
     };
-    let mut files = Vec::new();
-    captures(&folder, &mut files);
+    let files = captures(&folder);
     let counts = counted(&files);
     if counts.is_none() {
         eprintln!("counts not compared: capinfos is not installed");

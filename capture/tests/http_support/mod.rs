@@ -5,12 +5,29 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use capture::http::body::{Piece, Streams};
 use capture::http::parser::{End, Event, Limits, Parser};
 use capture::http::transaction::{Direction, Transaction};
 use capture::time::Timestamp;
+
+/// Random numbers (xorshift64*), the same for the same seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
+    }
+}
 
 /// Both streams of a connection, whole.
 #[derive(Clone, Debug, Default)]
@@ -27,13 +44,6 @@ impl Streams for Memory {
         };
         sink(Piece::Bytes(&bytes[range.start as usize..range.end as usize]));
     }
-}
-
-pub(crate) fn folder() -> Option<PathBuf> {
-    let given = std::env::var_os("PCAPFS_TESTDATA").map(PathBuf::from);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let beside = ["../shared/testdata", "../../shared/testdata"].map(|folder| root.join(folder));
-    given.into_iter().chain(beside).find(|folder| folder.is_dir())
 }
 
 pub(crate) fn transactions(parser: &mut Parser) -> Vec<Transaction> {
