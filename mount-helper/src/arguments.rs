@@ -1,17 +1,15 @@
-//! What other users see of the supervisor's arguments: `/proc/PID/cmdline` is there for everybody, and
-//! a filter or the name of an interface is for those who may read the capture.
+//! Hides the arguments of a process from other users: everybody can read `/proc/PID/cmdline`, and a
+//! filter or the name of an interface is for those who may read the capture.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
-use crate::plan::SUPERVISE;
-
-/// Has `/proc/PID/cmdline` say no more than what it is and where it mounts. Until now it said all.
-/// Where the kernel does not let a process change its own arguments they stay.
-pub(crate) fn hide(directory: &Path) {
+/// Takes all arguments of this process out of `/proc/PID/cmdline` but the name of the program and
+/// those that are `kept`. They are visible until then. They stay where the kernel does not let a process
+/// change its own arguments.
+pub fn hide(kept: &[&OsStr]) {
     let words: Vec<_> = std::env::args_os().collect();
     let Some((start, end)) = place() else { return };
     let len = words.iter().map(|word| word.len() as u64 + 1).sum::<u64>();
@@ -20,15 +18,13 @@ pub(crate) fn hide(directory: &Path) {
         return;
     }
     let Ok(memory) = OpenOptions::new().write(true).open("/proc/self/mem") else { return };
-    let _ = memory.write_all_at(&shown(&words, directory), start);
+    let _ = memory.write_all_at(&shown(&words, kept), start);
 }
 
 /// The arguments that everybody may see, and zeros in place of the others.
-fn shown(words: &[OsString], directory: &Path) -> Vec<u8> {
+fn shown(words: &[OsString], kept: &[&OsStr]) -> Vec<u8> {
     let len = words.iter().map(|word| word.len() + 1).sum();
-    let is_shown = |(at, word): &(usize, &OsString)| {
-        *at == 0 || *word == SUPERVISE || *word == directory.as_os_str()
-    };
+    let is_shown = |(at, word): &(usize, &OsString)| *at == 0 || kept.contains(&word.as_os_str());
     let mut bytes = Vec::with_capacity(len);
     for (_, word) in words.iter().enumerate().filter(is_shown) {
         bytes.extend_from_slice(word.as_bytes());
@@ -41,7 +37,7 @@ fn shown(words: &[OsString], directory: &Path) -> Vec<u8> {
 /// Where in memory the arguments are: `arg_start` and `arg_end` of proc_pid_stat(5).
 fn place() -> Option<(u64, u64)> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program may have blanks and parentheses; the third field is behind it.
+    // The name of the program may have blanks and parentheses; the third field comes after it.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(48 - 3);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
@@ -51,15 +47,26 @@ fn place() -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_it_is_and_the_mount_point_are_shown() {
-        let words = ["mount.pcapfs", SUPERVISE, "eth0", "/captures", "-o", "filter=port 80"];
-        let words = words.map(OsString::from);
-        let bytes = shown(&words, Path::new("/captures"));
-        let text = b"mount.pcapfs\0--supervise\0/captures\0";
+    /// All else is zeros.
+    fn check(words: &[&str], kept: &[&str], text: &[u8]) {
+        let words: Vec<_> = words.iter().map(OsString::from).collect();
+        let kept: Vec<_> = kept.iter().map(OsStr::new).collect();
+        let bytes = shown(&words, &kept);
         assert_eq!(bytes.len(), words.iter().map(|word| word.len() + 1).sum::<usize>());
         assert_eq!(bytes.split_at(text.len()).0, text);
         assert!(bytes.iter().skip(text.len()).all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn the_program_and_what_is_kept_are_shown() {
+        let daemon = ["pcapfs", "mount", "-c", "web=eth0 port 80", "/captures", "--ring", "1M"];
+        check(&daemon, &["mount", "/captures"], b"pcapfs\0mount\0/captures\0");
+        let helper = ["mount.pcapfs", "--supervise", "eth0", "/captures", "-o", "filter=port 80"];
+        check(&helper, &["--supervise", "/captures"], b"mount.pcapfs\0--supervise\0/captures\0");
+    }
+
+    #[test]
+    fn the_kernel_says_where_they_are() {
         let (start, end) = place().unwrap();
         assert!(start > 0 && end > start);
     }

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixDatagram;
 
+use mount_helper::message::unnumbered;
+
 /// The system's log, see syslog(3).
 const SYSTEM: &str = "/dev/log";
 
@@ -60,25 +62,6 @@ impl Log {
             let _ = socket.send(format!("<{PRIORITY}>{name}[{pid}]: {text}").as_bytes());
         }
     }
-}
-
-/// A message without the numbers of errors, whose texts are there.
-pub(crate) fn unnumbered(text: &str) -> String {
-    const MARK: &str = " (os error ";
-    let mut parts = text.split(MARK);
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match part.split_once(')') {
-            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-                plain.push_str(rest);
-            }
-            _ => {
-                plain.push_str(MARK);
-                plain.push_str(part);
-            }
-        }
-    }
-    plain
 }
 
 /// Makes lines of what the daemon writes on standard error, which is a stranger's text: bounded,
@@ -143,13 +126,6 @@ fn plain(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_have_no_numbers() {
-        let error = io::Error::from_raw_os_error(libc::ENOENT);
-        assert_eq!(unnumbered(&format!("a: {error} (b)")), "a: No such file or directory (b)");
-        assert_eq!(unnumbered("a (os error b)"), "a (os error b)");
-    }
 
     #[test]
     fn a_daemon_speaks_for_itself_only() {

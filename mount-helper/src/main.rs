@@ -11,7 +11,7 @@
 //! What happens in which order, and what each process can do, is told in docs/threat-model.md.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +20,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use mount_helper::arguments;
+use mount_helper::message::unnumbered;
 use nix::unistd::{chdir, geteuid, setsid};
 
 use crate::account::Account;
@@ -31,7 +33,6 @@ use crate::plan::{Plan, Request, SUPERVISE, Stand};
 use crate::supervisor::Supervisor;
 
 mod account;
-mod arguments;
 mod backoff;
 mod confine;
 mod exit;
@@ -76,7 +77,7 @@ fn say(text: &str) -> Exit {
 }
 
 fn report(failure: Failure) -> Exit {
-    eprintln!("mount.pcapfs: {}", log::unnumbered(&failure.to_string()));
+    eprintln!("mount.pcapfs: {}", unnumbered(&failure.to_string()));
     failure.exit()
 }
 
@@ -160,7 +161,7 @@ fn supervise(
     }
     places::make_defaults(&account);
     // As it was typed: afterwards it is absolute.
-    arguments::hide(&plan.directory);
+    arguments::hide(&[OsStr::new(SUPERVISE), plan.directory.as_os_str()]);
     let (log, notifier) = (Log::new(), Notifier::from_environment());
     look_at_directory(&mut plan)?;
     let confinement = Confinement { account, filter: filter::program() };

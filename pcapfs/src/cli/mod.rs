@@ -3,7 +3,6 @@
 //! Exit codes: 0 done, 1 failed, 2 typed wrong.
 
 mod args;
-mod arguments;
 mod client;
 mod complete;
 mod descriptors;
@@ -16,7 +15,7 @@ pub(crate) mod size;
 mod trees;
 mod verbs;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -24,6 +23,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use mount_helper::arguments;
 use nix::unistd::geteuid;
 
 use crate::daemon::{self, Failure};
@@ -56,7 +56,7 @@ pub fn run() -> ExitCode {
     let result = match command {
         Command::Mount(mount) if mount.background => in_background(),
         Command::Mount(mount) => {
-            arguments::hide(&mount.mountpoint);
+            arguments::hide(&[OsStr::new("mount"), mount.mountpoint.as_os_str()]);
             daemon::run(&Mount { socket: daemon.socket, ..*mount })
         }
         Command::Umount { mountpoint } => umount(&mountpoint),

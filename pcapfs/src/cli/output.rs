@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use mount_helper::message::unnumbered;
+
 /// The system's log, see syslog(3).
 const SYSTEM_LOG: &str = "/dev/log";
 
@@ -57,32 +59,13 @@ pub(crate) fn progress(text: &str) {
 /// Says something to the operator: one line on standard error, after the program's name. When
 /// nobody is at its other end any more, as in the background, the system's log gets it.
 pub(crate) fn say(text: impl std::fmt::Display) {
-    let text = plain(&text.to_string());
+    let text = unnumbered(&text.to_string());
     if let Err(error) = writeln!(io::stderr().lock(), "pcapfs: {text}")
         && error.kind() == io::ErrorKind::BrokenPipe
     {
         // Without a system log there is nobody to tell.
         let _ = log(Path::new(SYSTEM_LOG), &text);
     }
-}
-
-/// A message without the numbers of errors, whose texts are there.
-fn plain(text: &str) -> String {
-    const MARK: &str = " (os error ";
-    let mut parts = text.split(MARK);
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match part.split_once(')') {
-            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-                plain.push_str(rest);
-            }
-            _ => {
-                plain.push_str(MARK);
-                plain.push_str(part);
-            }
-        }
-    }
-    plain
 }
 
 /// One line for the log whose socket is at `path`, see syslog(3). Names and the like in it are a
@@ -131,16 +114,6 @@ mod tests {
         let len = socket.recv(&mut bytes).unwrap();
         let expected = format!("<29>pcapfs[{}]: x.toml:1: a?<0>b?[2J", std::process::id());
         assert_eq!(String::from_utf8_lossy(&bytes[..len]), expected);
-    }
-
-    #[test]
-    fn errors_are_said_without_their_numbers() {
-        let error = io::Error::from_raw_os_error(libc::ENOENT);
-        let two = format!("a: {error}; b: {error} (x)");
-        assert_eq!(plain(&two), "a: No such file or directory; b: No such file or directory (x)");
-        for text in ["", "a (os error x) b", "a (os error 2"] {
-            assert_eq!(plain(text), text);
-        }
     }
 
     #[test]
