@@ -485,7 +485,7 @@ fn options_of_ipv4_lie_within_their_header() {
         packet.splice(20..20, options.iter().copied());
         decode(RAW, &packet).map(|found| found.payload)
     };
-    // Router alert; timestamps; what nobody knows; nothing, and the end, after which anything may be.
+    // Router alert; timestamps; an unknown one; nothing, and the end, after which anything may be.
     for good in [[148, 4, 0, 0], [68, 4, 5, 0], [200, 3, 0, 1], [1, 1, 1, 1], [0, 9, 9, 9]] {
         assert_eq!(header(&good), Ok(vec![7]), "{good:?}");
     }

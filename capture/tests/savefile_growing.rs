@@ -1,5 +1,5 @@
-//! A savefile that another program still writes: what is added is read, by whoever waits for it
-//! and by whoever comes later, as if it had been there from the beginning.
+//! A savefile that another program still writes: what is added is read, by readers that wait for
+//! it and by readers that come later, as if it had been there from the beginning.
 
 mod savefile_encoder;
 

@@ -61,7 +61,7 @@ struct Model {
     next: Position,
     raw: usize,
     left: usize,
-    /// There are blocks behind the last packet served.
+    /// There are blocks after the last packet served.
     trailing: bool,
 }
 

@@ -124,7 +124,7 @@ fn flood(count: u32, is_udp: bool) -> Vec<u8> {
     bytes
 }
 
-/// Lines of a log, all of which are whole. One in 64 is parsed, as a test does so slowly.
+/// Lines of a log. All of them are whole. One in 64 is parsed, as a test does so slowly.
 #[track_caller]
 fn count_lines(log: &Path) -> u64 {
     let text = fs::read_to_string(log).unwrap();

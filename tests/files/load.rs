@@ -1,4 +1,4 @@
-//! What some readers cost others: whoever has large bodies decoded delays nobody else, and can be
+//! What some readers cost others: a user who has large bodies decoded delays no other, and can be
 //! stopped.
 
 use std::fs::{self, File, OpenOptions};
@@ -171,7 +171,7 @@ fn the_daemon_ends_while_bodies_are_decoded() {
 
 /// Flips bits of a ring's segment headers, while the ring is in use.
 fn flip_bits(ring: &Path, random: &mut u64) {
-    // Behind the page of the file's header: headers of 128 bytes each.
+    // After the page of the file's header: headers of 128 bytes each.
     const HEADERS: std::ops::Range<u64> = 4_096..4_096 + 128 * 72;
     let file = OpenOptions::new().read(true).write(true).open(ring).unwrap();
     for _ in 0..20 {

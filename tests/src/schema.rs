@@ -88,7 +88,7 @@ impl<'a> Place<'a> {
         Self { schema, ..self }
     }
 
-    /// What a reference stands for: `#/$defs/x`, `other.schema.json`, or one in the other.
+    /// The schema that a reference means: `#/$defs/x`, `other.schema.json`, or one in the other.
     fn resolve(self, reference: &'a str) -> Result<Self, String> {
         let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let document = match document.strip_suffix(".schema.json") {

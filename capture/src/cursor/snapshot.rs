@@ -142,7 +142,7 @@ impl Snapshot {
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
-        // Before looking for packets: whoever sees the end sees all that came before it.
+        // Before looking for packets: a reader that sees the end sees all that came before it.
         let is_awaited = self.is_awaited && !store.bounds().ended;
         // The header becomes what is to be sent next, if nothing was sent yet.
         if !self.cursor.begin(store) {

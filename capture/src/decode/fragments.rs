@@ -27,7 +27,7 @@ pub(super) const MAX_DATAGRAM_LEN: u32 = 65_535;
 const MAX_DONE: usize = 32;
 const COPY_TIME: u64 = 100_000_000;
 
-/// Datagrams kept that were given up, if nobody fetches them.
+/// Datagrams kept that were given up, if no caller fetches them.
 const MAX_GIVEN_UP: usize = 64;
 
 /// What became of fragments.
@@ -82,7 +82,7 @@ pub(super) struct Begun {
     pub(super) datagram: u64,
     pub(super) protocol: u8,
     pub(super) transport: Transport,
-    /// Where in the datagram the payload is: behind the transport header.
+    /// Where in the datagram the payload is: after the transport header.
     pub(super) start: u32,
     pub(super) end: u32,
 }
@@ -124,7 +124,7 @@ pub(super) struct Fragments {
     counters: FragmentCounters,
     /// Given up; somebody may want what is there of them.
     given_up: VecDeque<(Key, Datagram)>,
-    /// Complete ones, of which copies may come.
+    /// Complete ones. Copies of them may come.
     done: VecDeque<Done>,
 }
 

@@ -241,7 +241,7 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    /// The beginning of a datagram of which others have to come, if its transport header is there.
+    /// The beginning of a datagram whose other fragments have to come, if its transport header is there.
     ///
     /// Not that of a tunnel: what is in there may be a fragment itself, and is looked at once.
     fn beginning(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
@@ -278,7 +278,7 @@ impl Walk<'_> {
 }
 
 impl Found {
-    /// What a fragment has of the payload of a datagram of which the beginning was given.
+    /// What a fragment has of the payload of a datagram whose beginning was given.
     fn part(fragment: &Fragment<'_>, begun: &Begun, completes: bool, ip: Ip) -> Result<Self, Stop> {
         let end = fragment.offset.saturating_add(narrow(fragment.len())).min(begun.end);
         let start = fragment.offset.max(begun.start).min(end.max(begun.start));

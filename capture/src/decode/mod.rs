@@ -133,7 +133,7 @@ pub struct Decoder {
 pub enum Outcome<'d> {
     /// It is, or it completes, an IP packet; or it has a [`Portion`] of one.
     Decoded(Decoded<'d>),
-    /// It is a fragment of a datagram of which more has to come before anything is given.
+    /// It is a fragment of a datagram. More of it has to come before anything is given.
     Fragment,
     /// It is neither.
     Undecoded(Reason),
@@ -418,7 +418,7 @@ struct Walk<'w> {
     layers: &'w mut Layers,
     /// Packets around the one the walk has come to.
     nesting: u8,
-    /// It goes over the beginning of a datagram of which not all is there.
+    /// It goes over the beginning of a datagram that is not whole.
     is_beginning: bool,
 }
 

@@ -81,7 +81,7 @@ impl TcpFlags {
     }
 }
 
-/// Bytes of the shortest Ethernet frame behind an IPv4 header: it has 46 bytes of payload.
+/// Bytes of the shortest Ethernet frame after an IPv4 header: it has 46 bytes of payload.
 const LEAST_FRAME: usize = 46 - 20;
 
 impl Walk<'_> {

@@ -331,7 +331,7 @@ impl View<'_> {
     }
 
     /// The name of the file of a body, if it has one: one with codings has none before it ended,
-    /// since nobody knows how long it is.
+    /// since its length is not known.
     pub(super) fn file(&self, direction: Direction) -> Option<Cow<'_, str>> {
         match self {
             Self::Ended(exchange) => {

@@ -213,7 +213,7 @@ impl Flow {
         }
     }
 
-    /// A UDP datagram, or a portion of one: its payload goes behind those before.
+    /// A UDP datagram, or a portion of one: its payload goes after those before.
     pub(super) fn datagram(
         &mut self,
         arrival: &Arrival,

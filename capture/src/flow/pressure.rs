@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_held_up_is_seen_before_it_is_overtaken() {
-        // 1,000 packets are overwritten in each span; the engine stands still.
+        // 1,000 packets are overwritten in each span; the engine does not move.
         let steps: Vec<_> = (0..40).map(|at| (at * 1_000, 30_000)).collect();
         let said = said(&steps);
         let first = said.iter().position(|high| *high).unwrap();

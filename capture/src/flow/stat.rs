@@ -23,7 +23,7 @@ impl Shared {
         }
     }
 
-    /// Takes over what the store has dropped meanwhile.
+    /// Takes over what the store has dropped since.
     pub(super) fn expire(&self, id: u64) {
         let oldest = self.store.bounds().oldest.number;
         let is_stale = |flow: &Flow| flow.packets.begin().0 < oldest;
@@ -65,7 +65,7 @@ impl Shared {
             return table.flow(id)?.transaction(index)?.size(direction);
         }
         if matches!(file, File::Meta | File::HttpOpen) {
-            // Nobody keeps it.
+            // No copy of it is kept.
             let table = self.table.read();
             let flow = table.flow(id)?;
             let size = match file {

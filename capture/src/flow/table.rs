@@ -76,7 +76,7 @@ pub(super) struct Table {
     by_key: HashTable<u32>,
     hasher: RandomState,
     by_id: BTreeMap<u64, u32>,
-    /// Flows of which HTTP transactions are under way.
+    /// Flows with HTTP transactions under way.
     open_http: BTreeSet<u64>,
     lists: [List; 2],
     active: usize,
@@ -224,7 +224,7 @@ impl Table {
         self.open_http.len() > MUCH_OPEN_HTTP
     }
 
-    /// Flows from an id on of which HTTP transactions are under way, in order of ids.
+    /// Flows with HTTP transactions under way, from an id on, in order of ids.
     pub(super) fn with_open_http(&self, id: u64) -> impl Iterator<Item = &Flow> {
         self.open_http.range(id..).filter_map(|id| self.flow(*id))
     }

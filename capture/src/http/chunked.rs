@@ -73,7 +73,7 @@ pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
 /// Largest first chunk whose end is looked for: its bytes are kept until then.
 const ODD_CHUNK: usize = 16 << 10;
 
-/// Whether a body begins with a chunk although other characters stand after the digits of its size,
+/// Whether a body begins with a chunk although other characters follow the digits of its size,
 /// which some browsers pass over: it does if a line ends where that chunk does. `None` if that takes
 /// more bytes. Asked where [`size_line`] says [`Line::Bad`] of a first line.
 pub(super) fn odd_first(bytes: &[u8], max: usize) -> Option<bool> {

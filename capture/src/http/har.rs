@@ -32,7 +32,7 @@ impl Har {
         Self { text: Self::beginning(), is_empty: true }
     }
 
-    /// What stands before the first entry.
+    /// The text before the first entry.
     #[must_use]
     pub fn beginning() -> Vec<u8> {
         let mut text = br#"{"log":{"version":"1.2","creator":"#.to_vec();
@@ -42,7 +42,7 @@ impl Har {
         text
     }
 
-    /// What stands after the last entry.
+    /// The text after the last entry.
     pub const END: &[u8] = b"]}}\n";
 
     /// Adds an entry.

@@ -228,7 +228,7 @@ fn lossy(bytes: &[u8]) -> String {
     text
 }
 
-/// What stands after a body of which `shown` bytes were shown while they came.
+/// The text after a body that has shown `shown` bytes while they came.
 fn rest(
     out: &mut String,
     transaction: &Transaction,

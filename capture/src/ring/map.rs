@@ -32,7 +32,7 @@ use crate::store::Position;
 const HASH_EVERY: usize = 8 << 10;
 
 /// Bytes given their pages at a time ahead of the writer: the address space of the process is
-/// locked meanwhile.
+/// locked for so long.
 const POPULATE_EVERY: usize = 128 << 10;
 
 /// Bytes of a cache line.
@@ -123,7 +123,7 @@ impl RingMap {
         assert!(range.start <= range.end && range.end <= size, "inside the body");
         // Failure means faults later, one by one: before Linux 5.14 there is no such advice.
         // SAFETY: the range is in one body inside the mapping; the advice changes no content, so
-        // that the writer and readers may use the body meanwhile.
+        // that the writer and readers may use the body at the same time.
         unsafe {
             libc::madvise(
                 self.body(slot).add(range.start).cast(),

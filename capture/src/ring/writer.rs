@@ -230,7 +230,7 @@ impl Writer {
         let opening = self.opening();
         self.tail.roll(opening);
         self.begin_segment();
-        // What stands in the header may be another's, see `between`.
+        // The header may hold another process's numbers, see `between`.
         self.oldest = between(self.tail.oldest_position(), self.oldest, self.next);
         self.show();
     }
@@ -242,7 +242,7 @@ impl Writer {
 
     fn opening(&self) -> Opening {
         let header = self.ring.file_header();
-        // Any number may stand there, if somebody else has written to the file.
+        // Any number may be there, if another process has written to the file.
         let oversize = header.dropped_oversize.load(Ordering::Relaxed);
         let loss_before = header.dropped_kernel.load(Ordering::Relaxed).saturating_add(oversize);
         Opening { sequence: self.sequence, position: self.next, loss_before }
@@ -261,7 +261,7 @@ impl Writer {
 }
 
 /// A position as it must be if it lies between two others: somebody else may have written to the
-/// header it is from, and whoever reads counts on the order.
+/// header it is from, and readers count on the order.
 fn between(position: Position, least: Position, most: Position) -> Position {
     let number = |of: fn(&Position) -> u64| of(&position).max(of(&least)).min(of(&most));
     Position {

@@ -195,7 +195,7 @@ mod tests {
         let native = packet_options(ByteOrder::NATIVE);
         for order in [ByteOrder::Little, ByteOrder::Big] {
             let mut raw = packet_options(order);
-            // Must not be copied; then the end, and something behind it.
+            // Must not be copied; then the end, and something after it.
             raw.extend(one(order, 19_372, &[0; 8]));
             raw.extend(one(order, 0, b""));
             raw.extend(one(order, 1, b"behind"));

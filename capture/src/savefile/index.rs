@@ -235,7 +235,7 @@ impl Indexer {
             self.at_end = matches!(end, End::File);
             let left = map.bytes().len().saturating_sub(self.place.offset);
             let mut index = index.write();
-            // Behind the last packet there is none to go with.
+            // No packet follows that it could go with.
             let trailing = self.pending.as_ref().map_or(0, |pending| pending.blocks);
             index.left_out = self.left_out.saturating_add(trailing);
             index.problem = self.problem(end, left);
@@ -443,7 +443,7 @@ impl Indexer {
         self.next.pcapng = self.next.pcapng.saturating_add(pcapng);
     }
 
-    /// Keeps a block for the packet behind it, if it is one that can be kept.
+    /// Keeps a block for the packet after it, if it is one that can be kept.
     fn keep(&mut self, place: Place, block: Option<Vec<u8>>) {
         let Some(block) = block else {
             self.left_out = self.left_out.saturating_add(1);

@@ -38,11 +38,11 @@ struct Mapping {
     next: OnceLock<Box<Self>>,
 }
 
-/// Addresses kept free behind a file that grows, at least: it is mapped again less often.
+/// Addresses kept free after a file that grows, at least: it is mapped again less often.
 const RESERVE: usize = 1 << 30;
 
 impl Mapping {
-    /// `len` may be more than the file has: bytes behind its end are not touched before they are
+    /// `len` may be more than the file has: bytes after its end are not touched before they are
     /// there.
     fn new(file: &File, path: &Path, len: usize) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: path.to_owned(), source };

@@ -34,7 +34,7 @@ pub struct Options {
     pub filter: Option<Filter>,
     /// At most this many bytes of each packet; `None` and 0 for all that the file has.
     pub snaplen: Option<u32>,
-    /// What is added to the file is read as well, until [`Savefile::index`] is told to stop.
+    /// What is added to the file is read as well, until [`Savefile::index`] gets the order to stop.
     pub follow: bool,
 }
 
@@ -108,7 +108,7 @@ impl Savefile {
 
     /// Walks the file and makes its packets visible, some 256 KiB of records at a time; the store
     /// has ended when this returns. After [`Indexed::Stopped`] it may be called again and goes on.
-    /// With [`Options::follow`] that is when it is told to stop, or the file is malformed.
+    /// With [`Options::follow`] that is when it gets the order to stop, or the file is malformed.
     ///
     /// # Blocking
     /// For as long as the walk takes, or until shortly after `stop` is set; a second caller waits

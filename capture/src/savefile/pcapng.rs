@@ -355,7 +355,7 @@ impl<'a> PacketBlock<'a> {
         self.room.get(..captured_len as usize).ok_or(Fault::PacketPastBlock { captured_len, room })
     }
 
-    /// The options, behind this many bytes captured; a simple packet block has none.
+    /// The options, after this many bytes captured; a simple packet block has none.
     #[must_use]
     pub fn options(&self, captured_len: usize) -> &'a [u8] {
         if self.ticks.is_none() {

@@ -29,7 +29,7 @@ pub const ANY: &str = "any";
 /// What pcapng streams say of a time in which a capture was stopped.
 pub(crate) const STOPPED: &str = "stopped";
 
-/// Behind the path of a savefile that another program still writes.
+/// After the path of a savefile that another program still writes.
 const FOLLOW: &str = ",follow";
 
 /// What a capture captures, as it is written: an interface, `any` or nothing for all of them,

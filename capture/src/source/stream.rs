@@ -209,7 +209,7 @@ impl Stream {
         }
     }
 
-    /// Stops and starts as `control` says. What comes meanwhile is read, and not stored.
+    /// Stops and starts as `control` says. Packets that come while it is stopped are read, and not stored.
     fn pause_if_ordered(&mut self, writer: &mut Writer, control: &Control) {
         if self.paused == control.is_paused() {
             return;

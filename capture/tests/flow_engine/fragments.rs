@@ -1,4 +1,4 @@
-//! Datagrams in fragments, of which some may never come.
+//! Datagrams in fragments. Some of them may never come.
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
@@ -80,7 +80,7 @@ fn a_first_fragment_is_in_its_flow_at_once_and_the_rest_is_a_gap() {
     scene.settle();
     let [id] = scene.ids()[..] else { panic!("{:?}", scene.ids()) };
     assert_eq!(scene.meta(id)["server"]["packets"], 3);
-    // The others may still come, so what lies behind the first waits.
+    // The others may still come, so the bytes after the first wait.
     assert_eq!(scene.file(id, File::Server), [b'0'; 40]);
     scene.now += 2 * SECOND;
     scene.send(&udp(1, 2_000, true, b"another"));

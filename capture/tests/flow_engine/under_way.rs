@@ -259,7 +259,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// However long one looks at them while they grow, files only get longer, and are the same in
-    /// the end as if nobody had looked.
+    /// the end as if no reader had looked.
     #[test]
     fn files_grow_at_their_end_only(
         turns in prop::collection::vec(turn(), 1..4),

@@ -106,7 +106,7 @@ fn a_connection_joined_in_the_middle_has_urgent_data_too() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Segments, of which some end in an urgent byte, and which come again alone or together.
+    /// Segments. Some end in an urgent byte, and they come again alone or together.
     #[test]
     fn streams_are_what_is_left(
         segments in prop::collection::vec((1..40_usize, any::<bool>(), 0..3_usize), 1..60),

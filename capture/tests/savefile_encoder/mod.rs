@@ -26,7 +26,7 @@ pub(crate) struct Expected {
     pub(crate) options: Vec<u8>,
 }
 
-/// A block that goes with the packet behind it.
+/// A block that goes with the packet after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     /// Where it ends in the file.

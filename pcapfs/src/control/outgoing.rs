@@ -3,7 +3,7 @@
 //!
 //! HTTP/2 lets a client announce any window, and what is sent into it waits here until its socket
 //! takes it. So each stream has one small message on the way at any time, and more only while its
-//! user has less than [`OF_USER`] bytes there. Nobody waits for another user.
+//! user has less than [`OF_USER`] bytes there. No user waits for another.
 
 use std::collections::HashMap;
 use std::pin::Pin;

@@ -111,7 +111,7 @@ impl Caller {
     fn advice(&self, permissions: Permissions, bits: &[Bit]) -> String {
         let group = permissions.mode >> Class::Group.shift();
         let would_do = bits.iter().all(|bit| group & bit.mask() != 0);
-        // Whoever is in the group of root can do much more than read captures.
+        // A user in the group of root can do much more than read captures.
         if self.class(permissions) != Class::Others || !would_do || permissions.gid == 0 {
             return "; its owner can chmod or chgrp it".to_owned();
         }

@@ -74,8 +74,8 @@ impl Tree {
         })
     }
 
-    /// The same for an inode of which it is known what it is. Who may search a capture's directory
-    /// and not read it is told of no packet.
+    /// The same for an inode of which it is known what it is. A user who may search a capture's
+    /// directory and not read it learns of no packet.
     pub(super) fn attributes_of(
         &self,
         inode: u64,

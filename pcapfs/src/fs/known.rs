@@ -66,7 +66,7 @@ struct Recent {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     made: u64,
-    /// Makes numbers of `made` that nobody can foresee.
+    /// Makes numbers of `made` that no user can foresee.
     secret: RandomState,
     /// By inode, with the number of times each was looked up and not forgotten.
     counted: HashMap<u64, (Version, u64)>,

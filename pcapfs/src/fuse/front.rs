@@ -306,7 +306,7 @@ impl Shared {
 
     /// Answers a request. One that panics, which is a mistake here, harms no other.
     fn attempt(&self, message: &Message<'_>) {
-        // What is shared is behind locks that are not poisoned.
+        // Locks guard all that is shared, and they are not poisoned.
         if catch_unwind(AssertUnwindSafe(|| self.request(message))).is_err() {
             self.reply_error(message.unique, Errno::EIO);
         }
@@ -520,7 +520,7 @@ impl Shared {
         if place == Place::Waiting {
             self.pool.take(target);
         }
-        // Whoever is doing it finds the request gone.
+        // The thread that does it finds the request gone.
         self.reply_error(target, Errno::EINTR);
     }
 

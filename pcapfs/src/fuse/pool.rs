@@ -43,7 +43,7 @@ pub(super) struct Job {
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Nobody has begun with it.
+    /// No thread has begun with it.
     Waiting,
     /// A thread does it.
     Begun,
@@ -149,7 +149,7 @@ impl Queue {
         Some((Place::Waiting, job.thread))
     }
 
-    /// Takes a request out that nobody has begun with.
+    /// Takes a request out that no thread has begun with.
     fn take(&mut self, unique: u64) -> Option<Job> {
         let mut lanes = self.users.values_mut().flat_map(|user| user.captures.values_mut());
         let job = lanes.find_map(|lane| {
@@ -176,7 +176,7 @@ impl Pool {
         self.queue.lock().find(unique)
     }
 
-    /// Takes a request out that nobody has begun with.
+    /// Takes a request out that no thread has begun with.
     pub(super) fn take(&self, unique: u64) -> Option<Job> {
         self.queue.lock().take(unique)
     }
@@ -195,7 +195,7 @@ impl Pool {
                 }
             };
             drop(queue);
-            // What is shared is behind locks that are not poisoned, as it is for all threads here.
+            // Locks guard all that is shared, and they are not poisoned, as for all threads here.
             if catch_unwind(AssertUnwindSafe(|| act(&job))).is_err() {
                 broken(&job);
             }

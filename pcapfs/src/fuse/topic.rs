@@ -1,4 +1,4 @@
-//! What waits for the packets of a capture: reads, and whoever waits in poll(2).
+//! What waits for the packets of a capture: reads, and processes in poll(2).
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use crate::fs::file::OpenFile;
 /// What waits for the packets of one capture.
 #[derive(Debug)]
 pub(super) struct Topic {
-    /// Not to keep a capture that was removed and that nobody has open.
+    /// Not to keep a capture that was removed and that no process has open.
     pub(super) entry: Weak<Entry>,
     pub(super) bell: Arc<Bell>,
     /// The bell has rung since the waker last looked.

@@ -96,7 +96,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
     Ok(Some(reply))
 }
 
-/// Takes back what was given with a reply that nobody got.
+/// Takes back what was given with a reply that did not arrive.
 pub(super) fn undo(tree: &Tree, message: &Message<'_>, reply: &[u8]) {
     let Some(given) = wire::given(reply) else { return };
     match message.request {

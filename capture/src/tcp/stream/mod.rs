@@ -80,7 +80,7 @@ pub(super) struct Stream {
     reset: Option<u64>,
     suspicion: Option<Box<Suspicion>>,
     votes: Option<Box<Votes>>,
-    /// A window probe that nobody has taken yet, or zeros that may be padding.
+    /// A window probe that its receiver has not taken yet, or zeros that may be padding.
     doubt: Option<Box<Doubt>>,
 }
 
