@@ -70,17 +70,20 @@ impl Heard {
         Self { stored, counters: flows.counters(), told: told(&flows) }
     }
 
-    /// Every packet is in a flow, or counted; every byte in its stream, or counted.
+    /// Every packet is in a flow, or counted; every byte in its stream, or counted; and every gap
+    /// that is listed counts.
     fn check(&self, path: &Path) {
         let (counters, path) = (&self.counters, path.display());
-        let mut packets = counters.undecodable;
+        let (mut packets, mut ranges) = (counters.undecodable, 0);
         for Told { meta, streams, .. } in &self.told {
             for (side, stream) in ["client", "server"].into_iter().zip(streams) {
                 let (side, len) = (&meta[side], stream.as_ref().map_or(0, Vec::len) as u64);
                 let of = |name: &str| side[name].as_u64().unwrap();
                 packets += of("packets");
                 let len_of = |gap: &Value| gap[1].as_u64().unwrap() - gap[0].as_u64().unwrap();
-                let gaps: u64 = side["gaps"].as_array().unwrap().iter().map(len_of).sum();
+                let gaps = side["gaps"].as_array().unwrap();
+                ranges += gaps.len() as u64;
+                let gaps: u64 = gaps.iter().map(len_of).sum();
                 assert_eq!(len, of("stream_bytes"), "{path}: {meta}");
                 let counted = ["repeated_bytes", "late_bytes", "rejected_bytes", "urgent_bytes"];
                 let counted: u64 = counted.map(of).iter().sum();
@@ -89,6 +92,7 @@ impl Heard {
         }
         assert_eq!((packets, counters.dropped), (self.stored, 0), "{path}: {counters:#?}");
         assert_eq!(counters.undecodable, counters.undecodable_by.total());
+        assert_eq!(counters.gaps, ranges, "{path}");
     }
 }
 

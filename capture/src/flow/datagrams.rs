@@ -197,14 +197,16 @@ impl Datagrams {
         self.rare.as_mut().is_some_and(|rare| rare.open.pop_front().is_some())
     }
 
-    /// Settles all that waits for nothing. Returns how many ranges are missing now.
+    /// Settles all that waits for nothing. Returns how many more ranges are missing now.
     fn settle(&mut self) -> u64 {
         let open = self.rare.as_ref().and_then(|rare| rare.open.front());
         let end = open.map_or(self.next, |open| open.start);
         let mut gaps = 0_u64;
         self.stream.take();
-        while self.stream.end() < end && self.stream.skip(end).is_some() {
-            gaps = gaps.saturating_add(1);
+        while self.stream.end() < end
+            && let Some(gap) = self.stream.skip(end)
+        {
+            gaps = gaps.saturating_add(self.stream.has_gap_from(gap.start).into());
         }
         gaps
     }

@@ -366,7 +366,8 @@ impl Flow {
                     spoken.settled(direction, &range, needs, connection, tools.window);
                 }
                 Event::Gap { direction, range } => {
-                    tools.totals.gaps = tools.totals.gaps.saturating_add(1);
+                    let is_new = connection.assembler(direction).has_gap_from(range.start);
+                    tools.totals.gaps = tools.totals.gaps.saturating_add(is_new.into());
                     match spoken.app {
                         App::Probing(probing) => probing.tear(),
                         App::Http(messages) => {

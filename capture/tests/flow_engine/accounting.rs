@@ -2,7 +2,7 @@
 
 use capture::flow::{File, Options};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::scene::{ACK, CLIENT, SERVER, Scene, Talk};
 
@@ -48,6 +48,29 @@ fn after_a_long_outage_every_captured_byte_is_in_its_stream() {
     assert_eq!(scene.flows.stat(1, File::Server).unwrap().present, 11_000);
 }
 
+/// What only one side of a connection sent was captured. What the other sent is one gap, which each
+/// acknowledgment makes longer.
+#[test]
+fn a_gap_that_grows_counts_once() {
+    let mut scene = Scene::new(Options::default());
+    let mut talk = Talk::new(1, 2_000);
+    scene.send_all(talk.open());
+    for _ in 0..20 {
+        let _not_captured = talk.says(SERVER, &[b'a'; 1_000], 1_000);
+        scene.send(&talk.segment(CLIENT, ACK, b""));
+        // Long enough for a gap to be given up.
+        scene.now += 2_000_000_000;
+    }
+    scene.send_all(talk.says(SERVER, b"captured", 1_000));
+    let _not_captured = talk.says(SERVER, &[b'b'; 1_000], 1_000);
+    scene.send(&talk.segment(CLIENT, ACK, b""));
+    scene.settle();
+    scene.end();
+    let gaps = &scene.meta(1)["server"]["gaps"];
+    assert_eq!(*gaps, json!([[0, 20_000, "missing"], [20_008, 21_008, "missing"]]));
+    assert_eq!(scene.counters().gaps, 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -87,8 +110,13 @@ proptest! {
         scene.send_all(talk.close());
         scene.settle();
         scene.end();
+        let mut gaps = 0;
         for id in scene.ids() {
-            every_byte_is_somewhere(&scene.meta(id));
+            let meta = scene.meta(id);
+            every_byte_is_somewhere(&meta);
+            gaps += ["client", "server"].map(|side| meta[side]["gaps"].as_array().unwrap().len())
+                .iter().sum::<usize>();
         }
+        assert_eq!(scene.counters().gaps, gaps as u64);
     }
 }

@@ -79,6 +79,14 @@ impl Assembler {
         self.missing_ranges().map_or(0, VecDeque::len)
     }
 
+    /// Whether a range of missing bytes begins at `offset`, so that a gap announced there does not go
+    /// on with the one before. Costs O(log n).
+    #[must_use]
+    pub fn has_gap_from(&self, offset: u64) -> bool {
+        let missing = self.missing_ranges();
+        missing.is_some_and(|all| all.binary_search_by_key(&offset, |gap| gap.start).is_ok())
+    }
+
     /// Bytes that are missing below [`Assembler::end`]. Costs the number of gaps.
     #[must_use]
     pub fn missing_bytes(&self) -> u64 {
