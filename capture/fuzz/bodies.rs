@@ -8,26 +8,26 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use capture::decode::{self, Decoded, Decoder, Outcome, Overlap, Reason};
-use capture::extent::Extent;
-use capture::http::body::{self, Piece, Streams};
-use capture::http::har::{self, Server};
-use capture::http::parser::{End, Event as HttpEvent, Limits as HttpLimits, Parser};
-use capture::http::transaction::{Direction as HttpDirection, Transaction};
-use capture::http::{names, probe, transcript};
-use capture::linktype::LinkType;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
 use capture::savefile::{Malformed, Options, Probe, Savefile, pcapng_writer};
 use capture::store::{PinError, Store, Target};
-use capture::tcp::assembler::Limits;
-use capture::tcp::seq::Sequence;
-use capture::tcp::{
+use protocol::decode::{self, Decoded, Decoder, Outcome, Overlap, Reason};
+use protocol::extent::Extent;
+use protocol::http::body::{self, Piece, Streams};
+use protocol::http::har::{self, Server};
+use protocol::http::parser::{End, Event as HttpEvent, Limits as HttpLimits, Parser};
+use protocol::http::transaction::{Direction as HttpDirection, Transaction};
+use protocol::http::{names, probe, transcript};
+use protocol::linktype::LinkType;
+use protocol::tcp::assembler::Limits;
+use protocol::tcp::seq::Sequence;
+use protocol::tcp::{
     Bytes, Connection, Direction, Event as TcpEvent, Flags, Policy, Ports, Scale, Segment,
     Settings, Verdict,
 };
-use capture::time::{Precision, Timestamp};
-use capture::tls;
+use protocol::time::{Precision, Timestamp};
+use protocol::tls;
 
 /// What came out of a stream.
 #[derive(Debug, Default, PartialEq)]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::time::Timestamp;
+use protocol::time::Timestamp;
 
 /// Most holes that are remembered of a store, the newest: an interface that comes and goes four
 /// times a second, as often as it is looked for, has as many in a minute. A reader that is further

@@ -10,13 +10,9 @@
 //! [savefile](savefile::Savefile) that is mounted is its own, finished ring. Both are a
 //! [`store::Store`], and everything that reads is a [`cursor::Cursor`] over a store.
 //!
-//! Beside the spine stand the protocols, pure: bytes and time in, values out, no I/O and no clock.
-//! [`decode`] finds addresses, ports and payload in a packet, [`tcp`] makes streams of segments,
-//! both as [extents](extent::Extent) and without a copy of payload; [`http`] finds the transactions
-//! in a pair of streams, and [`tls`] reads what hellos say in the clear.
-//!
-//! [`flow`] runs them over a store, as one more cursor: flows with their packets, streams and
-//! transactions, as views of what the store retains.
+//! The protocols are a crate of their own, [`protocol`], without I/O and without a clock. [`flow`]
+//! runs them over a store, as one more cursor: flows with their packets, streams and transactions,
+//! as views of what the store retains.
 //!
 //! Promises, each with a test:
 //!
@@ -31,26 +27,17 @@
 //! the calls into libpcap below [`source`] and [`filter`], nowhere else.
 
 pub mod bell;
+pub mod clock;
 pub mod cursor;
-pub mod decode;
-pub mod extent;
 pub mod filter;
 pub mod flow;
 pub mod hole;
-pub mod http;
-pub mod json;
 mod libpcap;
-pub mod linktype;
 pub mod pipeline;
 mod priority;
 pub mod record;
 pub mod ring;
 pub mod savefile;
 mod sigbus;
-pub mod socks;
 pub mod source;
 pub mod store;
-pub mod tcp;
-pub mod time;
-pub mod tls;
-mod varint;

@@ -7,8 +7,9 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use pcap::{Active, BpfProgram, Capture};
+use protocol::time::Timestamp;
 
-use crate::time::Timestamp;
+use crate::clock;
 
 /// One instruction of a classic BPF program: `struct bpf_insn` of `pcap/bpf.h`, which is also
 /// `struct sock_filter` of `linux/filter.h`.
@@ -150,7 +151,7 @@ pub(crate) fn set_kernel_filter(
     // had (nohz_full), a packet of this very microsecond may slip through.
     // SAFETY: no pointers.
     unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    let now = Timestamp::now();
+    let now = clock::now();
     attach(socket, program)?;
     Ok(now)
 }

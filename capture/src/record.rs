@@ -5,7 +5,7 @@
 //!
 //! Source: pcap savefile format, `pcap-savefile(5)`, and libpcap `sf-pcap.c`.
 
-use crate::time::{Precision, Timestamp};
+use protocol::time::{Precision, Timestamp};
 
 /// Bytes of a record header: seconds, fraction, captured length, original length, 32 bits each.
 pub const HEADER_LEN: usize = 16;

@@ -11,12 +11,13 @@
 
 use std::sync::Arc;
 
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
+
 use crate::bell::Bells;
 use crate::hole::Hole;
-use crate::linktype::LinkType;
 use crate::record::Record;
 use crate::savefile::pcapng_writer;
-use crate::time::{Precision, Timestamp};
 
 /// A place between two stored packets, in the three measures readers use.
 ///

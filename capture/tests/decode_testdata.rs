@@ -10,10 +10,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use capture::decode::{Decoded, Decoder, Options, Outcome, Reason, Transport};
-use capture::linktype::LinkType;
 use capture::savefile::stream::Event;
-use capture::time::Timestamp;
+use protocol::decode::{Decoded, Decoder, Options, Outcome, Reason, Transport};
+use protocol::linktype::LinkType;
+use protocol::time::Timestamp;
 use testdata::{captures, folder, stream};
 
 struct Packet {

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use capture::flow::{Counters, File, Flows};
-use capture::linktype::LinkType;
 use capture::ring::{self, Append, MIN_RING, Opened, Ring};
 use capture::savefile::stream::Event;
 use capture::savefile::{self, Savefile};
 use capture::store::{Interface, Store};
-use capture::time::{Precision, Timestamp};
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
 use serde_json::Value;
 
 use scene::{CAPTURE, free, ids, wait_until, whole};

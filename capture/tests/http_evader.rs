@@ -1,12 +1,13 @@
 //! Responses framed and encoded in every odd way that some browser accepts: each carries a known
 //! text, and the score is how many of them show it.
 
+#[path = "../protocol/tests/http_support/mod.rs"]
 mod http_support;
 mod testdata;
 
-use capture::http::body::{self, Limits};
-use capture::http::transaction::Direction;
 use http_support::connections;
+use protocol::http::body::{self, Limits};
+use protocol::http::transaction::Direction;
 use testdata::folder;
 
 /// What is asked for.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use capture::bell::Bell;
+use capture::clock;
 use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::ring::{Append, Opened, Ring, Writer};
 use capture::store::Store;
-use capture::time::Timestamp;
+use protocol::time::Timestamp;
 use support::{Parser, collect, data, directory, options, time};
 
 fn ring() -> (tempfile::TempDir, Arc<Ring>, Writer) {
@@ -240,18 +241,18 @@ fn a_ring_knows_when_it_was_left() {
     let left = |before: Timestamp, size: u64| {
         let mut opened = Ring::open(&capture::ring::Options { size, ..options.clone() }).unwrap();
         let left = opened.left;
-        assert!(left.is_none_or(|left| before <= left && left < Timestamp::now()));
+        assert!(left.is_none_or(|left| before <= left && left < clock::now()));
         append(&mut opened.writer, 1..=1, 100);
         (left, opened.writer)
     };
-    let now = Timestamp::now();
+    let now = clock::now();
     let (none, writer) = left(now, options.size);
     assert_eq!(none, None, "a new one");
     writer.note_alive();
     drop(writer);
     let (first, mut writer) = left(now, options.size);
     assert!(first.is_some());
-    writer.source_rests(Timestamp::now(), "stopped");
+    writer.source_rests(clock::now(), "stopped");
     writer.note_alive();
     drop(writer);
     let (same, writer) = left(now, options.size * 2);

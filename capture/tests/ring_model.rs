@@ -16,9 +16,9 @@ use capture::cursor::{Begin, Cursor, Format, Outcome, ReadError};
 use capture::pipeline::counters;
 use capture::ring::{Append, Ring, Writer};
 use capture::store::Store;
-use capture::time::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use protocol::time::Timestamp;
 use support::{Parser, SEGMENT, collect, data, directory, options, time};
 
 /// Segments of the smallest ring.

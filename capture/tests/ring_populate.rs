@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use capture::clock;
 use capture::ring::{Append, Opened, Options, Ring};
 use capture::store::{Interface, Store};
-use capture::time::{Precision, Timestamp};
 use nix::sys::resource::{UsageWho, getrusage};
+use protocol::time::Precision;
 use tempfile::TempDir;
 
 const RING: u64 = 16 << 20;
@@ -26,7 +27,7 @@ fn faults_of_a_lap(opened: &mut Opened) -> i64 {
     let end = opened.ring.bounds().next.pcap + RING;
     while opened.ring.bounds().next.pcap < end {
         for _ in 0..100 {
-            assert_eq!(opened.writer.append(Timestamp::now(), 1_500, &[7; 1_500]), Append::Stored);
+            assert_eq!(opened.writer.append(clock::now(), 1_500, &[7; 1_500]), Append::Stored);
         }
         opened.writer.publish();
     }

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use capture::cursor::{Begin, Cursor, Format};
-use capture::linktype::LinkType;
 use capture::pipeline::counters;
 use capture::ring::{Append, Opened, Options, Permissions, Ring, RingError, Writer};
 use capture::store::{Header, Store};
+use protocol::linktype::LinkType;
 use support::{Parser, data, directory, options, time};
 
 /// Says to this test binary that it is the one to be killed, and which ring to fill.
@@ -201,7 +201,7 @@ fn everything_kept_with_the_packets_persists() {
 
     let ethernet = options(path.clone());
     assert!(matches!(Ring::open(&ethernet), Err(RingError::Mismatch { .. })));
-    let micro = Options { precision: capture::time::Precision::Micro, ..unknown };
+    let micro = Options { precision: protocol::time::Precision::Micro, ..unknown };
     assert!(matches!(Ring::open(&micro), Err(RingError::Mismatch { .. })));
 }
 

@@ -6,12 +6,12 @@ use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use capture::filter::Filter;
-use capture::linktype::LinkType;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
 use capture::savefile::{Indexed, OpenError, Options, Probe, Savefile, pcapng_writer};
 use capture::store::{ChunkBytes, PinError, Position, Store, Target};
 use proptest::prelude::*;
+use protocol::linktype::LinkType;
 use savefile_encoder::{Expected, File, Order, Packet, any_file, pcap};
 
 /// What of a file is to be served.
@@ -244,7 +244,7 @@ fn check_written(savefile: &Savefile, model: &Model) {
         }
         out.extend_from_slice(&packet.beside.0);
         let options = &packet.beside.1;
-        let time = capture::time::Timestamp::default();
+        let time = protocol::time::Timestamp::default();
         let (original_len, data) = (packet.original_len, packet.data.as_slice());
         let packet = pcapng_writer::Packet { interface, time, original_len, data };
         pcapng_writer::enhanced_packet(&mut out, &packet, header.precision, options, None);

@@ -12,12 +12,12 @@ use std::time::Duration;
 use capture::record;
 use capture::savefile::{Indexed, Options, Savefile, pcap};
 use capture::store::{Header, PinError, Position, Store};
-use capture::time::{Precision, Timestamp};
+use protocol::time::{Precision, Timestamp};
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 const HEADER: Header = Header {
-    link_type: capture::linktype::LinkType::ETHERNET,
+    link_type: protocol::linktype::LinkType::ETHERNET,
     precision: Precision::Nano,
     snaplen: 65_535,
 };

@@ -44,7 +44,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         filter: filter.map(str::to_owned),
         snaplen: 262_144,
         promiscuous: true,
-        precision: capture::time::Precision::Nano,
+        precision: protocol::time::Precision::Nano,
         ring_size: 4 << 20,
         kernel_buffer: None,
         ring_dir: directory.to_owned(),

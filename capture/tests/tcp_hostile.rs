@@ -10,20 +10,21 @@
 
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
+#[path = "../protocol/tests/tcp_exchange/mod.rs"]
 mod tcp_exchange;
 
 use std::ops::Range;
 use std::time::Duration;
 
-use capture::extent::Extent;
-use capture::tcp::seq::Sequence;
-use capture::tcp::{
+use nix::time::{ClockId, clock_gettime};
+use proptest::prelude::*;
+use protocol::extent::Extent;
+use protocol::tcp::seq::Sequence;
+use protocol::tcp::{
     Absence, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Scale, Segment,
     Settings, State,
 };
-use capture::time::Timestamp;
-use nix::time::{ClockId, clock_gettime};
-use proptest::prelude::*;
+use protocol::time::Timestamp;
 use tcp_exchange::{A, B, Sent, with};
 
 /// What happens to one data segment of a conversation on its way to the capture.

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use protocol::time::{Precision, Timestamp};
+
+use crate::clock;
 use crate::hole::Hole;
 use crate::record::Record;
 use crate::savefile::pcapng_writer as write;
 use crate::store::{Header, Losses, Note, RecordInterface, Store};
-use crate::time::{Precision, Timestamp};
 
 /// Most holes in time that are in the comment on one packet; all are in statistics blocks before
 /// it.
@@ -50,7 +52,7 @@ impl Encoder {
             told: Losses::default(),
             due: false,
             finished: false,
-            started: Timestamp::now(),
+            started: clock::now(),
             scratch: Vec::new(),
         }
     }
@@ -215,7 +217,7 @@ impl Encoder {
             os_dropped: Some(losses.kernel),
             delivered: Some(delivered),
         };
-        write::interface_statistics(out, 0, Timestamp::now(), precision, &statistics, comment);
+        write::interface_statistics(out, 0, clock::now(), precision, &statistics, comment);
     }
 
     /// Says which interfaces a reader that jumps to a place has seen described before it.

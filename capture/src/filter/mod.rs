@@ -19,9 +19,9 @@ mod recent;
 mod shift;
 
 use pcap::{Capture, Linktype};
+use protocol::linktype::LinkType;
 
 use crate::libpcap::{self, Instruction};
-use crate::linktype::LinkType;
 use crate::source::SourceName;
 use shift::shifted;
 

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use protocol::linktype::LinkType;
 
 use super::{Filter, Runner};
-use crate::linktype::LinkType;
 
 /// Bytes of the shortest expression that may take long.
 const LONG: usize = 256;

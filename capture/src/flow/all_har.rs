@@ -6,6 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use protocol::http::body::Limits;
+use protocol::http::har::{self, Har, Server};
+use protocol::http::transaction::Direction as Side;
+use protocol::json;
+use protocol::tcp::Direction;
+
 use super::Shared;
 use super::exchange::Exchange;
 use super::gather::FlowStreams;
@@ -14,11 +20,6 @@ use super::made::Made;
 use super::one::Flow;
 use super::reading::OpenError;
 use super::render::har_server;
-use crate::http::body::Limits;
-use crate::http::har::{self, Har, Server};
-use crate::http::transaction::Direction as Side;
-use crate::json;
-use crate::tcp::Direction;
 
 /// Bytes of one body, decoded: what is longer is cut, and said to be. A reader has one entry in
 /// memory.

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use protocol::http::probe::{self, ProxyLine, Verdict};
+use protocol::http::transaction::Direction as Side;
+use protocol::socks::{self, Preamble};
+use protocol::tcp::Direction;
+use protocol::tls::{self, ClientHello, Outcome, ServerHello};
+
 use super::messages::{Marks, Messages, Pair, Tunnel};
 use super::one::{of, of_mut};
 use super::window::Window;
-use crate::http::probe::{self, ProxyLine, Verdict};
-use crate::http::transaction::Direction as Side;
-use crate::socks::{self, Preamble};
-use crate::tcp::Direction;
-use crate::tls::{self, ClientHello, Outcome, ServerHello};
 
 /// Pieces of stream whose first bytes are looked at: enough for a protocol that speaks before it
 /// turns to TLS, as SMTP does.

@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::decode::Portion;
-use crate::extent::Extent;
-use crate::tcp::assembler::Limits;
-use crate::tcp::{Assembler, Bytes, Policy, after};
-use crate::time::Timestamp;
+use protocol::decode::Portion;
+use protocol::extent::Extent;
+use protocol::tcp::assembler::Limits;
+use protocol::tcp::{Assembler, Bytes, Policy};
+use protocol::time::Timestamp;
 
 /// How long the next fragment of a datagram is waited for. Its sender has sent all of them at once, and
 /// captures of several queues reorder by less; over a slow link each takes its time.
@@ -116,7 +116,7 @@ impl Datagrams {
 
     /// When [`Datagrams::poll`] has something to do.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        Some(after(self.rare.as_ref()?.open.front()?.since, PATIENCE))
+        Some(self.rare.as_ref()?.open.front()?.since.plus(PATIENCE))
     }
 
     pub(super) fn expire(&mut self, oldest: u64) {

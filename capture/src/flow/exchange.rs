@@ -8,15 +8,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::http::body::{Note, Piece, Streams};
-use crate::http::head::Head;
-use crate::http::names;
-use crate::http::parser::Limits;
-use crate::http::record::BodyRecord;
-use crate::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
-use crate::http::transcript::{self, Progress};
-use crate::tcp;
-use crate::time::Timestamp;
+use protocol::http::body::{Note, Piece, Streams};
+use protocol::http::head::Head;
+use protocol::http::names;
+use protocol::http::parser::Limits;
+use protocol::http::record::BodyRecord;
+use protocol::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use protocol::http::transcript::{self, Progress};
+use protocol::tcp;
+use protocol::time::Timestamp;
 
 /// A message without its text.
 #[derive(Clone, Debug)]

@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
+use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::tcp::Direction;
+
 use super::gather::{Wanted, list, sender};
 use super::one::Flow;
-use crate::http::transaction::{Direction as Side, Transaction};
-use crate::tcp::Direction;
 
 /// Bytes of a body, or what lies between its pieces, that are looked up before they are read.
 const MAX_BYTES: u64 = 1 << 20;

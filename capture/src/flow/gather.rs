@@ -2,17 +2,18 @@
 
 use std::ops::Range;
 
+use protocol::extent::Extent;
+use protocol::http::body::{Piece, Streams};
+use protocol::http::transaction::Direction as Side;
+use protocol::tcp::Direction;
+
 use super::Shared;
 use super::found::Found;
 use super::locator::Place;
 use super::one::Flow;
 use super::reading::ReadError;
-use crate::extent::Extent;
-use crate::http::body::{Piece, Streams};
-use crate::http::transaction::Direction as Side;
 use crate::record;
 use crate::store::{Chunk, PinError};
-use crate::tcp::Direction;
 
 /// Bytes of a stream that are looked up at a time, so that the engine is not held up.
 const PORTION: u64 = 256 << 10;

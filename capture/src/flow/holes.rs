@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use protocol::tcp::Direction;
+
 use super::Shared;
-use crate::tcp::Direction;
 
 /// The holes of a stream, or of a body made of pieces of it, merged, as they were when three numbers
 /// of the stream were these: its end, its gaps, and the oldest packet retained.

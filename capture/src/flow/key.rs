@@ -3,10 +3,10 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::decode::{Decoded, Tunnel, TunnelKind, Vlans};
-use crate::http::record::{Connection, Endpoint};
-use crate::linktype::LinkType;
-use crate::tcp::Direction;
+use protocol::decode::{Decoded, Tunnel, TunnelKind, Vlans};
+use protocol::http::record::{Connection, Endpoint};
+use protocol::linktype::LinkType;
+use protocol::tcp::Direction;
 
 /// A transport protocol that has flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]

@@ -1,11 +1,12 @@
 //! What a flow is made of while it is under way, and what stays of it.
 
+use protocol::tcp::seq::Sequence;
+use protocol::tcp::{Assembler, Connection, Direction, Flags, Ports, Scale, Segment};
+use protocol::time::Timestamp;
+
 use super::app::{App, Probing};
 use super::datagrams::Datagrams;
 use super::key::Key;
-use crate::tcp::seq::Sequence;
-use crate::tcp::{Assembler, Connection, Direction, Flags, Ports, Scale, Segment};
-use crate::time::Timestamp;
 
 /// The state of a flow, which is most of its memory.
 #[derive(Debug)]

@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::record::header;
-    use crate::time::{Precision, Timestamp};
+    use protocol::time::{Precision, Timestamp};
 
     /// Records whose original length is the packet's number.
     fn chunk(first_number: u64, lens: &[usize]) -> (Vec<u8>, Vec<u32>) {

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use protocol::http::head::Head;
+use protocol::http::parser::{End, Event, Limits, Parser};
+use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::http::transcript::Progress;
+use protocol::tcp::{Assembler, Direction};
+
 use super::window::Window;
-use crate::http::head::Head;
-use crate::http::parser::{End, Event, Limits, Parser};
-use crate::http::transaction::{Direction as Side, Transaction};
-use crate::http::transcript::Progress;
-use crate::tcp::{Assembler, Direction};
 
 /// Pieces of one stream that may wait. Behind that, order is given up: a window of 6 MB full of
 /// requests of one segment each, which nobody sends.
@@ -140,7 +141,7 @@ pub(super) trait Pair {
     fn stream(&self, direction: Direction) -> &Assembler;
 }
 
-impl Pair for crate::tcp::Connection {
+impl Pair for protocol::tcp::Connection {
     fn stream(&self, direction: Direction) -> &Assembler {
         self.assembler(direction)
     }

@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use protocol::decode::Tunnel;
+use protocol::json;
+use protocol::tcp::{self, Absence, Direction};
+use protocol::time::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::app::TlsHellos;
 use super::key::{self, Protocol};
 use super::one::{self, Flow};
-use crate::decode::Tunnel;
-use crate::json;
-use crate::tcp::{self, Absence, Direction};
-use crate::time::Timestamp;
 
 /// The state of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

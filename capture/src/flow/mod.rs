@@ -19,7 +19,7 @@
 //! capture overtakes the engine for that, bodies are left as they were sent.
 //!
 //! Everything that strangers can make grow is bounded by [`Limits`], `tcp`'s and `http`'s limits,
-//! and those of [`decode`](crate::decode). Counters say what was given up for them.
+//! and those of [`decode`](protocol::decode). Counters say what was given up for them.
 
 #![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -61,12 +61,12 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Mutex, RwLock};
+use protocol::http::transaction::Direction;
+use protocol::tcp::{Policy, Urgent};
+use protocol::time::Timestamp;
 
-use crate::http::transaction::Direction;
 use crate::priority::come_after_capture;
 use crate::store::Store;
-use crate::tcp::{Policy, Urgent};
-use crate::time::Timestamp;
 
 use engine::Engine;
 use locator::Locator;

@@ -2,6 +2,16 @@
 
 use std::sync::Arc;
 
+use protocol::decode::Portion;
+use protocol::extent::Extent;
+use protocol::http::parser::End;
+use protocol::http::transaction::Transaction;
+use protocol::http::transcript::Progress;
+use protocol::tcp::{
+    Assembler, Connection, Direction, Event, NoBytes, Ports, Segment, Settings, Verdict,
+};
+use protocol::time::Timestamp;
+
 use super::app::{App, TlsHellos};
 use super::datagrams::Datagrams;
 use super::exchange::{Exchange, Http, View};
@@ -12,16 +22,7 @@ use super::meta::State;
 use super::packets::Packets;
 use super::spoken::Spoken;
 use super::window::Window;
-use crate::decode::Portion;
-use crate::extent::Extent;
-use crate::http::parser::End;
-use crate::http::transaction::Transaction;
-use crate::http::transcript::Progress;
 use crate::record::Record;
-use crate::tcp::{
-    Assembler, Connection, Direction, Event, NoBytes, Ports, Segment, Settings, Verdict,
-};
-use crate::time::Timestamp;
 
 /// What a flow comes to, that others are to hear of.
 #[derive(Debug)]
@@ -294,10 +295,8 @@ impl Flow {
         let never = Timestamp::from_nanoseconds(u64::MAX);
         match &self.kind {
             Kind::Embryo(_) | Kind::Udp(_) if self.ended.is_some() => never,
-            Kind::Embryo(embryo) if embryo.flags.syn => {
-                crate::tcp::after(self.last, settings.opening_timeout)
-            }
-            Kind::Embryo(_) => crate::tcp::after(self.last, settings.idle_timeout),
+            Kind::Embryo(embryo) if embryo.flags.syn => self.last.plus(settings.opening_timeout),
+            Kind::Embryo(_) => self.last.plus(settings.idle_timeout),
             Kind::Tcp(tcp) => tcp.connection.deadline(settings).unwrap_or(never),
             Kind::Udp(sides) => {
                 let overdue = sides.iter().filter_map(Datagrams::deadline);
@@ -311,7 +310,7 @@ impl Flow {
     pub(super) fn silence(&self) -> Timestamp {
         let is_answered = self.sent.iter().all(|sent| sent.packets > 0);
         let silence = if is_answered { UDP_TIMEOUT } else { UDP_UNANSWERED_TIMEOUT };
-        crate::tcp::after(self.last, silence)
+        self.last.plus(silence)
     }
 
     /// Makes a connection of what was kept of its first segment.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::decode::Reason;
+use protocol::decode::Reason;
 
 /// Why a packet is in no flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

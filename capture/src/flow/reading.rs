@@ -3,6 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use protocol::http::body::Piece;
+use protocol::http::transaction::{self, Direction as Side};
+use protocol::tcp::Direction;
+
 use super::all_har::Packed;
 use super::exchange::{Part, View};
 use super::gather::{FlowStreams, sender};
@@ -11,10 +15,7 @@ use super::log::Cache;
 use super::made::{self, Made};
 use super::texts::{Kind, Text};
 use super::{File, Log, Seek, Shared, render};
-use crate::http::body::Piece;
-use crate::http::transaction::{self, Direction as Side};
 use crate::savefile::pcap;
-use crate::tcp::Direction;
 
 /// One opener of one of the files here.
 ///

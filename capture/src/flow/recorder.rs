@@ -8,6 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
+use protocol::http::body::{Limits, Workspace};
+use protocol::http::record::{BodyRecord, Connection, Record};
+use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::json;
+use protocol::tcp::Direction;
+
 use super::Shared;
 use super::exchange::Exchange;
 use super::found::{Places, Spans};
@@ -17,11 +23,6 @@ use super::log::LogWriter;
 use super::meta::Meta;
 use super::pressure::Pressure;
 use super::table::Table;
-use crate::http::body::{Limits, Workspace};
-use crate::http::record::{BodyRecord, Connection, Record};
-use crate::http::transaction::{Direction as Side, Transaction};
-use crate::json;
-use crate::tcp::Direction;
 
 /// What the engine has found.
 #[derive(Debug)]

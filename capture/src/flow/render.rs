@@ -2,6 +2,14 @@
 
 use std::sync::Arc;
 
+use protocol::http::body::{self, Limits};
+use protocol::http::har::{self, Har, Server};
+use protocol::http::record::{BodyRecord, Record};
+use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::http::transcript;
+use protocol::linktype::LinkType;
+use protocol::tcp::Direction;
+
 use super::all_har::{AsOf, Packed};
 use super::exchange::{Exchange, Part, View};
 use super::gather::FlowStreams;
@@ -12,15 +20,8 @@ use super::one::Flow;
 use super::reading::OpenError;
 use super::recorder;
 use super::{File, Shared};
-use crate::http::body::{self, Limits};
-use crate::http::har::{self, Har, Server};
-use crate::http::record::{BodyRecord, Record};
-use crate::http::transaction::{Direction as Side, Transaction};
-use crate::http::transcript;
-use crate::linktype::LinkType;
 use crate::savefile::pcap;
 use crate::store::Header;
-use crate::tcp::Direction;
 
 /// Bytes of bodies in one `http.har`, decoded: it is made in memory. Bodies behind that are left
 /// out of it and said to be; their files have them.

@@ -4,13 +4,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use protocol::http::parser::End;
+use protocol::tcp::{Connection, Direction};
+
 use super::app::{App, Found, Probing, TlsHellos};
 use super::exchange::Http;
 use super::messages::Messages;
 use super::one::News;
 use super::window::Window;
-use crate::http::parser::End;
-use crate::tcp::{Connection, Direction};
 
 /// The parts of a flow that follow from what it speaks.
 pub(super) struct Spoken<'a> {

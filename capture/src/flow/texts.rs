@@ -5,16 +5,17 @@
 //! nowhere else. Texts are made when they are read; how long each is stays known, so that files do
 //! not change although packets are overwritten.
 
+use protocol::http::body::Limits;
+use protocol::http::transaction::Transaction;
+use protocol::http::transcript::{self, Progress};
+use protocol::tcp::Direction;
+
 use super::Shared;
 use super::exchange::{Exchange, Shown, View};
 use super::gather::FlowStreams;
 use super::one::Flow;
 use super::reading::ReadError;
 use super::render;
-use crate::http::body::Limits;
-use crate::http::transaction::Transaction;
-use crate::http::transcript::{self, Progress};
-use crate::tcp::Direction;
 
 /// A text that was made: of a transaction, or a part of it.
 #[derive(Debug)]

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::time::Timestamp;
+use protocol::time::Timestamp;
 
 /// Nanoseconds of a tick, 64 ms: the width of a bucket.
 const TICK: u64 = 64_000_000;

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::thread;
 
 use parking_lot::RwLock;
+use protocol::extent::Extent;
+use protocol::tcp::{Bytes, Direction};
+use protocol::time::{Precision, Timestamp};
 
 use super::Shared;
 use super::locator::{Locator, Place};
 use super::one::Arrival;
-use crate::extent::Extent;
 use crate::record::Record;
 use crate::store::{PinError, Store};
-use crate::tcp::{Bytes, Direction};
-use crate::time::{Precision, Timestamp};
 
 /// What the engine sees from the packet it is at: all packets up to that one.
 pub(super) struct Window<'a> {

@@ -13,16 +13,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use protocol::time::{Precision, Timestamp};
 
 pub use rate::Rate;
 
+use crate::clock;
 use crate::filter::Filter;
 use crate::flow::{self, Flows};
 use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
 use crate::savefile::{OpenError, Probe, Savefile};
 use crate::source::{SourceError, SourceName};
 use crate::store::{Interface, Store};
-use crate::time::{Precision, Timestamp};
 use rate::RateMeter;
 use worker::{Feed, Worker};
 
@@ -335,7 +336,7 @@ impl Capture {
     }
 
     fn of_ring(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
-        let opening = Timestamp::now();
+        let opening = clock::now();
         let (feed, lack) = match Feed::open(&spec) {
             Ok(feed) => (Some(feed), None),
             Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
@@ -405,7 +406,7 @@ impl Capture {
                 interruptions: Mutex::default(),
                 rate: RateMeter::default(),
             }),
-            started: Timestamp::now(),
+            started: clock::now(),
         }))
     }
 

@@ -7,14 +7,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::linktype::LinkType;
+use protocol::time::Timestamp;
 
 use super::{CaptureError, Shared, Spec, State};
-use crate::linktype::LinkType;
+use crate::clock;
 use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
 use crate::source::{Control, Ended, Live, LiveOptions, STOPPED, SourceError, SourceName, Stream};
 use crate::store::Store;
-use crate::time::Timestamp;
 
 /// Milliseconds between attempts to open a source that went away.
 const RETRY_INTERVAL: u16 = 250;
@@ -104,7 +105,7 @@ impl Worker {
 
     /// Starts filling the ring, unless that is going on.
     pub(super) fn start(&mut self, spec: &Spec, shared: &Arc<Shared>) -> Result<(), CaptureError> {
-        self.start_at(Timestamp::now(), spec, shared)
+        self.start_at(clock::now(), spec, shared)
     }
 
     /// The same; `now` is before the source was opened, if it was already.
@@ -154,7 +155,7 @@ impl Worker {
         spec: &Spec,
         shared: &Arc<Shared>,
     ) -> io::Result<()> {
-        let now = Timestamp::now();
+        let now = clock::now();
         shared.interrupted(now, lack);
         if let Self::Idle { writer, .. } = self {
             writer.source_lost(now, &lack.to_string());
@@ -269,7 +270,7 @@ impl Filling {
         writer.set_ended(true);
         // Of standard input nothing is missed: it is not read on.
         if matches!(self.spec.source, SourceName::Interface(_)) {
-            let now = Timestamp::now();
+            let now = clock::now();
             match &error {
                 Some(why) if state == State::Failed => writer.source_lost(now, why),
                 _ => writer.source_rests(now, STOPPED),
@@ -294,7 +295,7 @@ impl Filling {
                 },
                 Ok(Ended::Exhausted) => return (State::Ended, self.shared.error()),
                 Err(error @ SourceError::Lost { .. }) => {
-                    let now = Timestamp::now();
+                    let now = clock::now();
                     self.shared.interrupted(now, &error);
                     writer.source_lost(now, &error.to_string());
                     self.shared.set(State::Retrying, Some(error.to_string()));
@@ -342,7 +343,7 @@ impl Filling {
         let found = self.retry(writer);
         let (now, feed) = match found {
             Some((opening, feed)) => (opening, Some(feed)),
-            None => (Timestamp::now(), None),
+            None => (clock::now(), None),
         };
         self.shared.resumed(now);
         if feed.is_some() {
@@ -364,7 +365,7 @@ impl Filling {
                 return None;
             }
             self.control.clear_if_ordered(|| writer.clear());
-            let opening = Timestamp::now();
+            let opening = clock::now();
             match Feed::open(&self.spec) {
                 Ok(feed) => {
                     // The first one says what the ring is to hold.

@@ -24,6 +24,8 @@ use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::Flock;
 use parking_lot::Mutex;
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
 
 pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
 pub use map::Pin;
@@ -32,12 +34,10 @@ pub use writer::{Append, Writer};
 
 use crate::bell::Bells;
 use crate::hole::{Hole, Holes};
-use crate::linktype::LinkType;
 use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store,
     Target,
 };
-use crate::time::{Precision, Timestamp};
 use layout::FileHeader;
 use map::Segments;
 use published::Published;

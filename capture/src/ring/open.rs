@@ -14,6 +14,8 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
 
 use super::geometry::{BadSize, Geometry};
 use super::layout::{NO_LINK_TYPE, PAGE};
@@ -23,11 +25,10 @@ use super::recover::{Claims, MAX_FIELD, read_claims, recover};
 use super::writer::{Start, Writer};
 use super::{Append, Ring};
 use crate::bell::Bells;
+use crate::clock;
 use crate::hole::Holes;
-use crate::linktype::LinkType;
 use crate::record::Records;
 use crate::store::{Interface, Position, Store};
-use crate::time::{Precision, Timestamp};
 
 /// Properties of the ring that is wanted.
 #[derive(Clone, Debug)]
@@ -517,7 +518,7 @@ impl Existing {
         let used = tail.retained() as u64;
         let mut opened = assemble(options, file, segments, tail, start, used);
         // Under no checksum; a clock that was set back makes it useless, too.
-        opened.left = left.filter(|left| *left < Timestamp::now());
+        opened.left = left.filter(|left| *left < clock::now());
         opened.damage = found.damage;
         opened
     }

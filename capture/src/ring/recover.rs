@@ -9,13 +9,14 @@
 
 use std::sync::atomic::Ordering;
 
+use protocol::time::{Precision, Timestamp};
+
 use super::geometry::Geometry;
 use super::layout::{Committed, FileHeader, MAGIC, NO_LINK_TYPE, VERSION, opening_checksum};
 use super::map::RingMap;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
 use crate::store::Position;
-use crate::time::{Precision, Timestamp};
 
 /// What a ring file says of itself.
 #[derive(Clone, Copy, Debug)]

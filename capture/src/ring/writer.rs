@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use protocol::linktype::LinkType;
+use protocol::time::Timestamp;
+
 use super::Ring;
 use super::map::{Opening, Tail};
 use super::published::Moment;
+use crate::clock;
 use crate::hole::Hole;
-use crate::linktype::LinkType;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
 use crate::store::{Interface, Position, Store};
-use crate::time::Timestamp;
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +216,7 @@ impl Writer {
     /// Keeps with the ring that there is a source by now, for who opens it next.
     pub fn note_alive(&self) {
         if self.away.is_none() {
-            let now = Timestamp::now().nanoseconds();
+            let now = clock::now().nanoseconds();
             self.ring.file_header().last_alive.store(now, Ordering::Relaxed);
         }
     }

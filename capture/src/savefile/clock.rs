@@ -8,7 +8,7 @@
     clippy::panic
 )]
 
-use crate::time::Timestamp;
+use protocol::time::Timestamp;
 
 /// How the time stamps of an interface are to be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use protocol::linktype::LinkType;
+
 use super::beside;
 use super::index::{Entry, matched};
 use super::walk::{Described, Format, Found, Packet};
-use crate::linktype::LinkType;
 use crate::record;
 use crate::store::{Converted, Note, Selection};
 

@@ -20,6 +20,8 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
 
 use super::beside;
 use super::map::Map;
@@ -28,10 +30,8 @@ use super::walk::{Described, Format, Found, Packet, Place};
 use super::{Fault, MAX_INTERFACES, Malformed};
 use crate::bell::Bells;
 use crate::filter::Filter;
-use crate::linktype::LinkType;
 use crate::record;
 use crate::store::Position;
-use crate::time::{Precision, Timestamp};
 
 /// Bytes of records in a chunk, unless a single record has more: a reply or two to a reader, and
 /// small enough that converting one is not noticed.

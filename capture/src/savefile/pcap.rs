@@ -13,12 +13,13 @@
     clippy::panic
 )]
 
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
+
 use super::order::ByteOrder;
 use super::{DEFAULT_SNAPLEN, Fault, MAX_CAPTURED_LEN};
-use crate::linktype::LinkType;
 use crate::record;
 use crate::store::Header;
-use crate::time::{Precision, Timestamp};
 
 /// Bytes before the first record.
 pub const FILE_HEADER_LEN: usize = 24;

@@ -15,11 +15,12 @@
     clippy::panic
 )]
 
+use protocol::linktype::LinkType;
+
 pub use super::clock::Clock;
 use super::clock::Unit;
 use super::order::{ByteOrder, Fields};
 use super::{DEFAULT_SNAPLEN, Fault, MAX_BLOCK_LEN, MAX_CAPTURED_LEN};
-use crate::linktype::LinkType;
 use crate::store::Interface;
 
 /// Section header block; reads the same in both byte orders.

@@ -5,12 +5,13 @@
 //!
 //! Source: draft-ietf-opsawg-pcapng.
 
+use protocol::time::{Precision, Timestamp};
+
 use super::pcapng::{
     BYTE_ORDER_MAGIC, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, SECTION_HEADER,
     option,
 };
 use crate::store::{Header, Interface};
-use crate::time::{Precision, Timestamp};
 
 /// Head and trailer of a block, as far as they count in its length.
 const FRAME_LEN: u64 = 12;
@@ -264,8 +265,8 @@ mod tests {
     use super::super::ByteOrder;
     use super::super::pcapng::{Block, Head};
     use super::*;
-    use crate::linktype::LinkType;
     use proptest::prelude::*;
+    use protocol::linktype::LinkType;
 
     const HEADER: Header =
         Header { link_type: LinkType::ETHERNET, precision: Precision::Nano, snaplen: 65_535 };

@@ -13,15 +13,16 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use protocol::linktype::LinkType;
+use protocol::time::Precision;
+
 use super::map::Map;
 use super::order::ByteOrder;
 use super::pcap::{self, FileHeader};
 use super::pcapng;
 use super::walk::{self, Described, Format, Found, Place};
 use super::{Fault, MAX_INTERFACES, OpenError, Options, Savefile};
-use crate::linktype::LinkType;
 use crate::store::Header;
-use crate::time::Precision;
 
 /// Which of the two formats a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

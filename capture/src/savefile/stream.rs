@@ -15,14 +15,15 @@
 
 use std::ops::Range;
 
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
+
 use super::order::ByteOrder;
 use super::pcap::{self, FileHeader};
 use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
 use super::{Fault, MAX_BLOCK_LEN, MAX_INTERFACES, Malformed};
-use crate::linktype::LinkType;
 use crate::record;
 use crate::store::{Header, Interface};
-use crate::time::{Precision, Timestamp};
 
 /// Bytes the buffer has while nothing needs more: four times what a pipe holds by default.
 const BUFFER_LEN: usize = 256 << 10;

@@ -8,16 +8,17 @@
     clippy::panic
 )]
 
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
+
 use super::Fault;
 use super::beside::{self, Of};
 use super::order::ByteOrder;
 use super::pcap::{self, FileHeader, Lengths};
 use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
 use super::pcapng_writer::interface_description_len;
-use crate::linktype::LinkType;
 use crate::record;
 use crate::store::RecordInterface;
-use crate::time::{Precision, Timestamp};
 
 /// What the beginning of the file says about all of it.
 #[derive(Clone, Copy, Debug)]

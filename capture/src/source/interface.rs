@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
+use protocol::linktype::LinkType;
+use protocol::time::Timestamp;
 
 use super::{ANY, Control, Ended, SourceError};
+use crate::clock;
 use crate::filter::{Filter, FilterError, explain, sees_tags};
 use crate::libpcap;
-use crate::linktype::LinkType;
 use crate::ring::{Append, Writer};
-use crate::time::Timestamp;
 
 /// Milliseconds after which the kernel hands over a block that is not full: half of the 20 that a
 /// packet may take from the wire to a reader on an idle link.
@@ -278,7 +279,7 @@ fn set_filter(
             .map_err(|error| refused(format!("the kernel does not take the filter: {error}")));
     }
     libpcap::set_filter(capture, &program).map_err(refused)?;
-    Ok(Timestamp::now())
+    Ok(clock::now())
 }
 
 /// Waits until `source` is readable, an order has come, or the time is over.

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use protocol::linktype::LinkType;
 
 pub use interface::{InterfaceInfo, Live, LiveOptions, interfaces, real_name};
 pub use stream::Stream;
 
 use crate::filter::FilterError;
-use crate::linktype::LinkType;
 
 /// The name under which all interfaces are captured at once.
 pub const ANY: &str = "any";

@@ -13,15 +13,15 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use protocol::linktype::LinkType;
 
 use super::interface::wait_for;
 use super::{Control, Ended, STOPPED, SourceError};
+use crate::clock;
 use crate::filter::Filter;
-use crate::linktype::LinkType;
 use crate::ring::{Append, Writer};
 use crate::savefile::stream::{Event, Reader};
 use crate::store::Store;
-use crate::time::Timestamp;
 
 /// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
 /// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
@@ -215,7 +215,7 @@ impl Stream {
             return;
         }
         self.paused = !self.paused;
-        let now = Timestamp::now();
+        let now = clock::now();
         if self.paused {
             writer.source_rests(now, STOPPED);
         } else {

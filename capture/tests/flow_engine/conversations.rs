@@ -1,9 +1,9 @@
 //! Any conversations in any order.
 
 use capture::flow::{File, Log};
-use capture::http::transaction::Direction;
 use capture::ring::MIN_RING;
 use proptest::prelude::*;
+use protocol::http::transaction::Direction;
 use serde_json::Value;
 
 use crate::scene::*;

@@ -1,8 +1,8 @@
 //! Connections that were under way when the capture began.
 
 use capture::flow::{File, Log};
-use capture::http::transaction::Direction;
 use proptest::prelude::*;
+use protocol::http::transaction::Direction;
 use serde_json::Value;
 
 use crate::scene::*;

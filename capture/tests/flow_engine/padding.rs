@@ -1,7 +1,7 @@
 //! Acknowledgments whose length counts the padding of their frame.
 
 use capture::flow::{File, Log, Options};
-use capture::tcp::Policy;
+use protocol::tcp::Policy;
 use serde_json::json;
 
 use crate::scene::*;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use capture::flow::{File, Flows, Log, ReadError, Seek};
-use capture::http::transaction::Direction;
 use capture::store::Store;
+use protocol::http::transaction::Direction;
 use serde_json::Value;
 
 use crate::scene::*;

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capture::flow::{Counters, File, Flows, Limits, Log, Options, Reading};
-use capture::linktype::LinkType;
 use capture::ring::{self, Append, MIN_RING, Opened, Ring, Writer};
 use capture::store::{Interface, Store};
-use capture::time::{Precision, Timestamp};
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
 use serde_json::Value;
 use tempfile::TempDir;
 

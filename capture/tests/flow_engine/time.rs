@@ -2,7 +2,7 @@
 
 use capture::flow::{File, Log};
 use capture::ring::MIN_RING;
-use capture::time::Precision;
+use protocol::time::Precision;
 
 use crate::scene::*;
 

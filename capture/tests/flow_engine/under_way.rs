@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use capture::flow::{File, Log, Reading};
-use capture::http::transaction::Direction;
 use capture::ring::MIN_RING;
 use capture::store::Store;
 use proptest::prelude::*;
+use protocol::http::transaction::Direction;
 use serde_json::{Value, json};
 
 use crate::scene::*;

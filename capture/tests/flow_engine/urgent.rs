@@ -3,8 +3,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
 use capture::flow::{File, Log, Options};
-use capture::tcp::Urgent;
 use proptest::prelude::*;
+use protocol::tcp::Urgent;
 use serde_json::{Value, json};
 
 use crate::scene::*;

@@ -6,10 +6,10 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use capture::cursor::{Cursor, Outcome};
-use capture::linktype::LinkType;
 use capture::ring::{MIN_RING, Options};
 use capture::store::{Interface, Store};
-use capture::time::{Precision, Timestamp};
+use protocol::linktype::LinkType;
+use protocol::time::{Precision, Timestamp};
 
 /// Time stamp of packet number 0; that of packet `n` is `n` nanoseconds later, so that a packet
 /// without data has its number too.

@@ -1,7 +1,7 @@
 //! Configurations, and what is said of wrong ones.
 
-use capture::tcp::{Policy, Urgent};
-use capture::time::Precision;
+use protocol::tcp::{Policy, Urgent};
+use protocol::time::Precision;
 
 use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use capture::tcp::{Policy, Urgent};
-use capture::time::Precision;
+use protocol::tcp::{Policy, Urgent};
+use protocol::time::Precision;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::cli::size;

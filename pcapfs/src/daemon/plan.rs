@@ -6,7 +6,7 @@ use capture::flow;
 use capture::pipeline::{Spec, is_alias};
 use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
-use capture::time::Precision;
+use protocol::time::Precision;
 
 use super::registry::RESERVED;
 use super::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
@@ -182,7 +182,7 @@ fn absolute(source: SourceName) -> SourceName {
 
 #[cfg(test)]
 mod tests {
-    use capture::tcp::{Policy, Urgent};
+    use protocol::tcp::{Policy, Urgent};
 
     use super::*;
 

@@ -9,8 +9,8 @@ use capture::pipeline::{
 };
 use capture::ring::Permissions;
 use capture::source::SourceName;
-use capture::time::Precision;
 use nix::unistd::{getegid, geteuid};
+use protocol::time::Precision;
 
 use crate::fs::group_id;
 

@@ -14,11 +14,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use capture::ring::Permissions;
-use capture::time::Precision;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
+use protocol::time::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::say;

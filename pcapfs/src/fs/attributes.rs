@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use capture::clock;
 use capture::flow::Stat;
 use capture::ring::Permissions;
-use capture::time::Timestamp;
+use protocol::time::Timestamp;
 
 use super::access::Bit;
 use super::captures::Entry;
@@ -276,7 +277,7 @@ impl Tree {
         {
             return (frozen.bytes().len() as u64, file.opened);
         }
-        (self.render(node, asker).map_or(0, |bytes| bytes.len() as u64), Timestamp::now())
+        (self.render(node, asker).map_or(0, |bytes| bytes.len() as u64), clock::now())
     }
 
     /// The content of a file that is frozen when it is opened, for who opens it.

@@ -8,8 +8,8 @@ use capture::cursor::snapshot::Snapshot;
 use capture::cursor::{Cursor, Outcome, Progress, ReadError};
 use capture::flow::{self, Reading, Seek, Stat};
 use capture::store::Store;
-use capture::time::Timestamp;
 use parking_lot::Mutex;
+use protocol::time::Timestamp;
 
 use super::Asker;
 use super::attributes;

@@ -8,7 +8,7 @@ use capture::pipeline::{Capture, Spec, State};
 use capture::record;
 use capture::ring::Permissions;
 use capture::source::SourceName;
-use capture::time::{Precision, Timestamp};
+use protocol::time::{Precision, Timestamp};
 use tempfile::TempDir;
 
 use super::file::Opener;

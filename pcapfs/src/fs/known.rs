@@ -194,8 +194,8 @@ const UNKNOWN: u64 = 0xffff_ffff;
 
 #[cfg(test)]
 mod tests {
+    use capture::clock;
     use capture::flow::File;
-    use capture::time::Timestamp;
 
     use super::*;
     use crate::fs::node::Part;
@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn stat(size: u64) -> Option<Stat> {
-        let modified = Timestamp::now();
+        let modified = clock::now();
         Some(Stat { size, present: size, modified, beginning: 0, is_final: false })
     }
 

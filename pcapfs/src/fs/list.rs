@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use capture::http::transaction::Direction;
+use protocol::http::transaction::Direction;
 
 use super::captures::Named;
 use super::error::Error;

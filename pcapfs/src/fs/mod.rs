@@ -33,10 +33,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use capture::clock;
 use capture::flow::Seek;
 use capture::ring::Permissions;
-use capture::time::Timestamp;
 use parking_lot::Mutex;
+use protocol::time::Timestamp;
 
 use captures::{Captures, Entry};
 use error::Error;
@@ -153,7 +154,7 @@ impl Tree {
             known: Mutex::default(),
             opened: Opened::default(),
             room: frozen::Room::default(),
-            started: Timestamp::now(),
+            started: clock::now(),
             begin: Instant::now(),
             believed: AtomicU64::new(0),
             permissions: Mutex::new(permissions),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use capture::clock;
 use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format};
 use capture::flow::{File, OpenError};
 use capture::source::SourceName;
-use capture::time::Timestamp;
 use parking_lot::Mutex;
 
 use super::attributes::Found;
@@ -57,7 +57,7 @@ impl Tree {
             entry,
             content,
             opener,
-            opened: Timestamp::now(),
+            opened: clock::now(),
             blocked: AtomicBool::new(false),
             is_small_and_final: is_final && size <= SMALL,
             is_awaited,
@@ -96,7 +96,7 @@ impl Tree {
             entry: Some(Arc::clone(entry)),
             content,
             opener,
-            opened: Timestamp::now(),
+            opened: clock::now(),
             blocked: AtomicBool::new(false),
             is_small_and_final: false,
             is_awaited,

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use capture::clock;
 use capture::flow;
-use capture::json;
 use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
 use capture::source::SourceName;
-use capture::time::{Precision, Timestamp};
+use protocol::json;
+use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
 
 use super::captures::{Captures, Entry};
@@ -217,7 +218,7 @@ pub(crate) fn of_daemon(
     socket: Option<&Path>,
 ) -> Vec<u8> {
     let memory = resident_memory();
-    let uptime = Timestamp::now().nanoseconds().saturating_sub(started.nanoseconds());
+    let uptime = clock::now().nanoseconds().saturating_sub(started.nanoseconds());
     json::line(&DaemonStatus {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),

@@ -10,7 +10,7 @@ use capture::pipeline::{Capture, Spec};
 use capture::record;
 use capture::ring::Permissions;
 use capture::source::SourceName;
-use capture::time::Precision;
+use protocol::time::Precision;
 use tempfile::TempDir;
 
 use super::known::SAME_FILE;

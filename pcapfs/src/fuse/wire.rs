@@ -429,7 +429,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use capture::time::Timestamp;
+    use protocol::time::Timestamp;
 
     use super::*;
 

@@ -2,9 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use protocol::decode::{Decoded, Decoder, Portion, Tcp, TcpFlags, Transport};
+use protocol::extent::Extent;
+use protocol::linktype::LinkType;
+use protocol::tcp::seq::Sequence;
+use protocol::tcp::{Direction, Flags, Scale, Segment, Verdict};
+
 use super::Engine;
-use crate::decode::{Decoded, Decoder, Portion, Tcp, TcpFlags, Transport};
-use crate::extent::Extent;
 use crate::flow::key::{Key, Network, Protocol};
 use crate::flow::meta::Meta;
 use crate::flow::one::{Arrival, Flow};
@@ -12,9 +16,6 @@ use crate::flow::outside::Outside;
 use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
 use crate::flow::window::Window;
-use crate::linktype::LinkType;
-use crate::tcp::seq::Sequence;
-use crate::tcp::{Direction, Flags, Scale, Segment, Verdict};
 
 /// Packets of a flow after which it gives up memory for what the store has dropped.
 const EXPIRE_EVERY: usize = 64;

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use protocol::decode::Decoder;
+use protocol::time::Timestamp;
+
 use super::{AFTERWARDS, Engine, SLICE, retire};
-use crate::decode::Decoder;
 use crate::flow::one::Flow;
 use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
 use crate::flow::window::Window;
-use crate::tcp::after;
-use crate::time::Timestamp;
 
 /// Flows that are looked at without letting readers in between because time has passed, or memory
 /// is short: more than begin meanwhile.
@@ -59,7 +59,7 @@ impl Engine {
             }
             table.touched(place);
         }
-        let latest = after(now, AFTERWARDS);
+        let latest = now.plus(AFTERWARDS);
         // Behind the latest: time has gone back since.
         let is_rested = self.rest(table, TURN, |at| at <= now || at > latest);
         self.due.is_empty() && is_rested
@@ -152,7 +152,7 @@ impl Engine {
         }
         let shared = Arc::clone(&self.shared);
         let window = Window::between(&shared, u64::MAX, &[]);
-        let now = after(newest, seen.elapsed());
+        let now = newest.plus(seen.elapsed());
         self.give_up(|decoder| {
             decoder.pass_time(now);
             false

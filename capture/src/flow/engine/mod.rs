@@ -10,6 +10,11 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::decode::{self, Decoder, Outcome};
+use protocol::linktype::LinkType;
+use protocol::tcp::{Direction, Event, Settings};
+use protocol::time::{Precision, Timestamp};
+
 use super::memory::Backoff;
 use super::meta::{Meta, State};
 use super::one::{Arrival, Flow, News, Tools, Totals};
@@ -20,12 +25,8 @@ use super::timer::Timers;
 use super::window::Window;
 use super::{Options, Shared};
 use crate::bell::Bell;
-use crate::decode::{self, Decoder, Outcome};
-use crate::linktype::LinkType;
 use crate::record::Record;
 use crate::store::{Bounds, Chunk, PinError, Target};
-use crate::tcp::{Direction, Event, Settings, after};
-use crate::time::{Precision, Timestamp};
 
 /// Packets that are processed without letting readers of the flows in between: a tenth of a
 /// millisecond.
@@ -287,7 +288,7 @@ impl Engine {
                 .interface(index)
                 .and_then(|interface| shared.store.interface(interface.id)?.link_type)
                 .filter(|foreign| *foreign != usual);
-            if time > self.clock.0 || after(time, REORDERED) < self.clock.0 {
+            if time > self.clock.0 || time.plus(REORDERED) < self.clock.0 {
                 self.clock.0 = time;
             }
             let link_type = foreign.unwrap_or(usual);
@@ -348,7 +349,7 @@ impl Engine {
                         _ => Job::Closed { id },
                     };
                     self.outbox.push(job);
-                    self.resting.push_back((after(self.clock.0, AFTERWARDS), place));
+                    self.resting.push_back((self.clock.0.plus(AFTERWARDS), place));
                 }
             }
         }

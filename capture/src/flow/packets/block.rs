@@ -1,6 +1,6 @@
 //! A run of packets in a few bytes each.
 
-use crate::varint::{put, take};
+use protocol::varint::{put, take};
 
 /// One packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,302 @@
+//! Start lines and headers: strict first, then the way browsers read what servers really send.
+//!
+//! The lax reading differs from RFC 9112 in this: lines end with LF, CRLF, or with a bare CR if a
+//! header follows; a line of blanks ends a head only if no header follows; lines without a colon
+//! are left out; a continuation line belongs to the line before, the start line included; names
+//! and values lose NULs and blanks around them where their meaning is looked for; start lines are
+//! split at any control character; the reason, the status and a version nobody knows may be
+//! missing or wrong.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod read;
+mod scan;
+
+pub(super) use scan::{Scan, begins_header};
+
+/// Start line and headers of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The start line.
+    pub start: Start,
+    /// Name and value in order, duplicates kept. Bytes that are no UTF-8 are read as Latin-1.
+    pub headers: Vec<(String, String)>,
+    /// Whether it took the lax parser to read it.
+    pub lax: bool,
+    /// Headers left out because there were more than allowed.
+    pub headers_dropped: usize,
+    /// Of a response, folded into another header's value, something that reads like a header of its
+    /// own; some clients take it for one.
+    hints: Vec<(String, String)>,
+}
+
+/// The first line of a head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// `GET /index.html HTTP/1.1`
+    Request {
+        /// As sent.
+        method: String,
+        /// As sent.
+        target: String,
+        /// `HTTP/1.1`; `None` for a request line that ends after the target (HTTP/0.9).
+        version: Option<String>,
+    },
+    /// `HTTP/1.1 200 OK`
+    Response {
+        /// As sent.
+        version: String,
+        /// `None` if the line has no number where a status should be.
+        status: Option<u16>,
+        /// `None` if there is nothing after the status. Bytes as in headers.
+        reason: Option<String>,
+    },
+}
+
+/// What the headers say about where a body ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// A coding that reads as chunked, or nearly so.
+    pub(super) chunked: bool,
+    pub(super) length: Length,
+}
+
+/// `Content-Length`, all of them together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Length {
+    #[default]
+    None,
+    /// One number, perhaps repeated.
+    Exact(u64),
+    /// Several numbers, or a number and something else: the first number.
+    Doubtful(u64),
+}
+
+/// Bytes the allocator takes for `bytes` on the heap.
+const fn block(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=24 => 32,
+        bytes => bytes.saturating_add(23) & !15,
+    }
+}
+
+impl Head {
+    /// Reads a head up to and including its empty line. `None` if the first line is none.
+    pub fn parse(response: bool, bytes: &[u8], max_headers: usize) -> Option<Self> {
+        read::strict(response, bytes, max_headers)
+            .or_else(|| read::lax(response, bytes, max_headers))
+    }
+
+    /// Bytes of memory on the heap, with what the allocator adds.
+    pub fn memory(&self) -> usize {
+        let pairs = self.headers.iter().chain(&self.hints);
+        let pairs = pairs
+            .map(|(name, value)| block(name.capacity()).saturating_add(block(value.capacity())));
+        let lists = self.headers.capacity().saturating_add(self.hints.capacity());
+        let lists = lists.saturating_mul(size_of::<(String, String)>());
+        let start = match &self.start {
+            Start::Request { method, target, version } => block(method.capacity())
+                .saturating_add(block(target.capacity()))
+                .saturating_add(version.as_ref().map_or(0, |version| block(version.capacity()))),
+            Start::Response { version, reason, .. } => block(version.capacity())
+                .saturating_add(reason.as_ref().map_or(0, |reason| block(reason.capacity()))),
+        };
+        pairs.fold(start.saturating_add(lists), usize::saturating_add)
+    }
+
+    /// The method of a request.
+    #[must_use]
+    pub fn method(&self) -> Option<&str> {
+        match &self.start {
+            Start::Request { method, .. } => Some(method),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// The target of a request.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        match &self.start {
+            Start::Request { target, .. } => Some(target),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// The status of a response, if it has one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match &self.start {
+            Start::Request { .. } => None,
+            Start::Response { status, .. } => *status,
+        }
+    }
+
+    /// `HTTP/1.1`, as sent.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        match &self.start {
+            Start::Request { version, .. } => version.as_deref(),
+            Start::Response { version, .. } => Some(version),
+        }
+    }
+
+    /// The first value of a header; `name` in lower case.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(one, _)| same(one, name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a header; `name` in lower case.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers.iter().filter(move |(one, _)| same(one, name)).map(|(_, value)| value.as_str())
+    }
+
+    fn values_and_hints<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let hints = self.hints.iter().filter(move |(one, _)| same(one, name));
+        self.values(name).chain(hints.map(|(_, value)| value.as_str()))
+    }
+
+    /// The part of `Content-Type` before any parameter, in lower case.
+    #[must_use]
+    pub fn media_type(&self) -> Option<String> {
+        let value = self.value("content-type")?.split([';', ',']).next()?.trim();
+        (!value.is_empty()).then(|| value.to_ascii_lowercase())
+    }
+
+    /// Whether `Connection` says that the connection ends with this message.
+    pub(super) fn closes(&self) -> bool {
+        let mut close = false;
+        let mut keep = false;
+        for token in self.values("connection").flat_map(tokens) {
+            close |= token == "close";
+            keep |= token == "keep-alive";
+        }
+        close || (!keep && self.version().is_none_or(|version| !version.ends_with("1.1")))
+    }
+
+    /// Whether the client waits for leave before it sends the body.
+    pub(super) fn asks_first(&self) -> bool {
+        self.values("expect").flat_map(tokens).any(|token| token == "100-continue")
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// Whether there is a `Content-Length`, and no length in it.
+    pub(super) fn has_no_length(&self) -> bool {
+        self.has("content-length") && self.announced().length == Length::None
+    }
+
+    pub(super) fn announced(&self) -> Announced {
+        let mut announced = Announced::default();
+        for token in self.values_and_hints("transfer-encoding").flat_map(tokens) {
+            announced.chunked |= token.contains("chunked");
+        }
+        for value in self.values("content-length") {
+            for part in value.split(',') {
+                announced.length = announced.length.and(part);
+            }
+        }
+        announced
+    }
+
+    /// Codings of the body in the order they were applied: content, then transfer codings. The
+    /// last ones, if there are more than `limit`: they are the first to be undone.
+    pub(super) fn codings(&self, limit: usize) -> Vec<String> {
+        let content = self.values_and_hints("content-encoding").flat_map(tokens);
+        let transfer = self.values_and_hints("transfer-encoding").flat_map(tokens);
+        let transfer = transfer.filter(|token| super::body::Coding::named(token).is_some());
+        let mut codings: Vec<_> = content.chain(transfer).collect();
+        codings.drain(..codings.len().saturating_sub(limit));
+        codings
+    }
+}
+
+impl Length {
+    fn and(self, text: &str) -> Self {
+        let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c.is_ascii_control());
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        let exact = digits.len() == text.len();
+        match (self, digits.parse::<u64>()) {
+            (Self::None, Ok(number)) if exact => Self::Exact(number),
+            (Self::Exact(before), Ok(number)) if exact && before == number => self,
+            // `68,` and a header without a value
+            (_, Err(_)) if text.is_empty() => self,
+            (Self::None, Ok(number)) => Self::Doubtful(number),
+            (Self::None, Err(_)) => self,
+            (Self::Exact(before) | Self::Doubtful(before), _) => Self::Doubtful(before),
+        }
+    }
+}
+
+/// Names compared without case, NULs and whatever else is no part of a name.
+fn same(sent: &str, name: &str) -> bool {
+    let sent = sent.bytes().filter(|byte| byte.is_ascii_graphic() && *byte != b':');
+    sent.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
+}
+
+/// The words of a list, in lower case, whatever stands between them; NULs inside words are none.
+fn tokens(value: &str) -> Vec<String> {
+    let value = value.replace('\0', "").to_ascii_lowercase();
+    let words = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// UTF-8 if it is, else Latin-1, so that every byte shows.
+pub(super) fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().copied().map(char::from).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(bytes: &[u8]) -> Head {
+        Head::parse(true, bytes, 100).unwrap()
+    }
+
+    #[test]
+    fn lengths_and_chunked_of_all_kinds() {
+        for (lines, chunked, length) in [
+            ("Content-Length: 5", false, Length::Exact(5)),
+            ("Content-Length: 5\r\nContent-Length: 5", false, Length::Exact(5)),
+            ("Content-Length: 5, 5", false, Length::Exact(5)),
+            ("Content-Length: 5,", false, Length::Exact(5)),
+            ("Content-Length: 5\r\nContent-Length: 6", false, Length::Doubtful(5)),
+            ("Content-Length: 5A", false, Length::Doubtful(5)),
+            ("Content-Length: -5", false, Length::None),
+            ("Content-Length: 99999999999999999999999", false, Length::None),
+            ("Transfer-Encoding: Chunked", true, Length::None),
+            ("Transfer-Encoding: gzip, chunked", true, Length::None),
+            ("Transfer-Encoding: x-chunked\r\nContent-Length: 3", true, Length::Exact(3)),
+            ("Transfer-Encoding:: chu\0nked", true, Length::None),
+            ("Transfer\0-Encoding: ;chunked", true, Length::None),
+            ("A: b\r\n Transfer-Encoding: chunked", true, Length::None),
+            ("Transfer-Encoding: identity", false, Length::None),
+        ] {
+            let head = response(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n").as_bytes());
+            assert_eq!(head.announced(), Announced { chunked, length }, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn codings_keep_the_order_of_application() {
+        let head = response(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: Deflate, GZIP\r\nTransfer-Encoding: gzip, \
+              chunked\r\nContent-Encoding:br\r\n\r\n",
+        );
+        assert_eq!(head.codings(8), ["deflate", "gzip", "br", "gzip"]);
+        assert_eq!(head.codings(2), ["br", "gzip"], "those to be undone first");
+    }
+}

@@ -1,0 +1,258 @@
+//! Is this HTTP/1? Asked of the first bytes of a stream, whatever its port.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use super::chunked::is_blank;
+use super::transaction::Direction;
+
+/// An answer that may need more bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+    /// The bytes so far do not say.
+    NotYet,
+}
+
+/// Methods whose name alone is a good sign: RFC 9110, RFC 5789 and WebDAV.
+pub(super) const METHODS: [&[u8]; 18] = [
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"CONNECT",
+    b"PATCH",
+    b"TRACE",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+];
+
+/// Blanks before the first message that a stream is still taken for HTTP with.
+const BLANKS: usize = 16;
+
+/// Longest method: the longest registered one has 16 characters.
+const METHOD: usize = 24;
+
+/// Longest request line looked at when its beginning does not decide.
+const LINE: usize = 4096;
+
+/// Whether the stream that begins with `bytes` is one side of an HTTP/1 connection.
+///
+/// A connection is HTTP as soon as one side says yes; a side that says no settles it only together
+/// with the other, since a response may begin with anything (HTTP/0.9, junk that browsers skip).
+#[must_use]
+pub fn probe(direction: Direction, bytes: &[u8]) -> Verdict {
+    let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+    if blanks > BLANKS {
+        return Verdict::No;
+    }
+    let bytes = bytes.get(blanks..).unwrap_or_default();
+    match direction {
+        Direction::Request => request(bytes),
+        Direction::Response => response(bytes),
+    }
+}
+
+/// The same if the stream may begin within a message. The end of a request line reads like a status
+/// line without a status, so there has to be one.
+#[must_use]
+pub fn probe_joined(direction: Direction, bytes: &[u8]) -> Verdict {
+    match (direction, probe(direction, bytes)) {
+        (Direction::Response, Verdict::Yes) => status(bytes.trim_ascii_start()),
+        (_, verdict) => verdict,
+    }
+}
+
+/// Whether a number follows on the first word of a line.
+fn status(line: &[u8]) -> Verdict {
+    let mut words = line.splitn(2, |byte| is_blank(*byte) || *byte == b'\n');
+    match (words.next(), words.next().and_then(|rest| rest.trim_ascii_start().first())) {
+        (Some(version), None) if version.len() >= LINE => Verdict::No,
+        (_, None) => Verdict::NotYet,
+        (_, Some(byte)) if byte.is_ascii_digit() => Verdict::Yes,
+        _ => Verdict::No,
+    }
+}
+
+fn response(bytes: &[u8]) -> Verdict {
+    let begins = |word: &[u8]| {
+        let length = word.len().min(bytes.len());
+        bytes.get(..length).zip(word.get(..length)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+    };
+    match bytes.get(5) {
+        None if begins(b"HTTP/") || begins(b"ICY ") => Verdict::NotYet,
+        Some(digit) if begins(b"HTTP/") && digit.is_ascii_digit() => Verdict::Yes,
+        Some(_) if begins(b"ICY ") => Verdict::Yes,
+        _ => Verdict::No,
+    }
+}
+
+fn request(bytes: &[u8]) -> Verdict {
+    let bytes = match proxy_line(bytes) {
+        ProxyLine::Whole(len) => bytes.get(len..).unwrap_or_default(),
+        ProxyLine::Begun => return Verdict::NotYet,
+        ProxyLine::No => bytes,
+    };
+    let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
+    let (method, rest) = bytes.split_at(length);
+    match rest {
+        [] if length < METHOD => return Verdict::NotYet,
+        [b' ' | b'\t', ..] if length > 0 => {}
+        _ => return Verdict::No,
+    }
+    let target = rest.get(1..).unwrap_or_default();
+    let known = METHODS.contains(&method);
+    match target {
+        [] => return Verdict::NotYet,
+        [b'/', ..] if known => return Verdict::Yes,
+        _ if known && target.starts_with(b"http") => return Verdict::Yes,
+        _ => {}
+    }
+    match target.iter().take(LINE).position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let line = target.get(..end).unwrap_or_default().trim_ascii_end();
+            let version = line.iter().rposition(|byte| *byte == b' ');
+            let version = version.and_then(|at| line.get(at.saturating_add(1)..));
+            match version {
+                Some([b'H', b'T', b'T', b'P', b'/', digit, ..]) if digit.is_ascii_digit() => {
+                    Verdict::Yes
+                }
+                _ => Verdict::No,
+            }
+        }
+        None if target.len() >= LINE || target.iter().any(|byte| *byte < b'\t') => Verdict::No,
+        None => Verdict::NotYet,
+    }
+}
+
+const fn is_method(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// Whether a request may begin here: a method and a blank.
+pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
+    let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
+    match bytes.get(length) {
+        Some(b' ' | b'\t') if length > 0 => Verdict::Yes,
+        None if length < METHOD => Verdict::NotYet,
+        _ => Verdict::No,
+    }
+}
+
+/// Whether a request line that breaks off says which method and at least the first byte of which
+/// target.
+pub(super) fn names_target(bytes: &[u8]) -> bool {
+    let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
+    let (method, rest) = bytes.split_at(length);
+    METHODS.contains(&method)
+        && rest.first().is_some_and(|byte| is_blank(*byte))
+        && rest.iter().any(|byte| !is_blank(*byte))
+}
+
+/// The line that a proxy puts in front of a connection, to say whose it is: version 1 of the PROXY
+/// protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyLine {
+    /// It has so many bytes, with its line end.
+    Whole(usize),
+    /// It may be one, and is not all there.
+    Begun,
+    /// It is none.
+    No,
+}
+
+/// Longest such line with its line end, by the specification.
+const PROXY_LINE: usize = 107;
+
+/// Reads a PROXY line at the beginning of `bytes`.
+pub fn proxy_line(bytes: &[u8]) -> ProxyLine {
+    const BEGINNINGS: [&[u8]; 3] = [b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN"];
+    let fits = |word: &&[u8]| {
+        let length = word.len().min(bytes.len());
+        word.get(..length) == bytes.get(..length)
+    };
+    let Some(beginning) = BEGINNINGS.iter().find(|word| fits(word)) else { return ProxyLine::No };
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let end = bytes.iter().take(PROXY_LINE).position(|byte| !is_text(byte));
+    match end.map(|end| (end, bytes.get(end..).unwrap_or_default())) {
+        Some((end, [b'\r', b'\n', ..])) if end >= beginning.len() && end < PROXY_LINE - 1 => {
+            ProxyLine::Whole(end.saturating_add(2))
+        }
+        Some((end, [b'\r'])) if end < PROXY_LINE - 1 => ProxyLine::Begun,
+        None if bytes.len() < PROXY_LINE => ProxyLine::Begun,
+        _ => ProxyLine::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_request_line_is_no_response() {
+        use Verdict::{No, NotYet, Yes};
+        for (bytes, expected) in [
+            ("HTTP/1.1 200 OK\r\n", Yes),
+            ("\r\nHTTP/1.1  404", Yes),
+            ("ICY 200 OK", Yes),
+            ("HTTP/1.1", NotYet),
+            ("HTTP/1.1 ", NotYet),
+            ("HTTP/1.1\r\n", NotYet),
+            (" HTTP/1.1\r\nHost: a\r\n", No),
+            ("HTTP/1.1\r\n\r\nGET / HTTP/1.1", No),
+            ("HTTP is spoken", No),
+        ] {
+            assert_eq!(probe_joined(Direction::Response, bytes.as_bytes()), expected, "{bytes:?}");
+        }
+        let long = format!("HTTP/1{}", "x".repeat(LINE));
+        assert_eq!(probe_joined(Direction::Response, long.as_bytes()), No);
+    }
+
+    #[test]
+    fn few_bytes_decide() {
+        use Direction::{Request, Response};
+        use Verdict::{No, NotYet, Yes};
+        for (direction, bytes, expected) in [
+            (Request, "GET /", Yes),
+            (Request, "\r\nPOST http", Yes),
+            (Request, "GE", NotYet),
+            (Request, "GET ", NotYet),
+            (Request, "CONNECT a:443", NotYet),
+            (Request, "CONNECT a:443 HTTP/1.1\r\n", Yes),
+            (Request, "FROBNICATE / HTTP/1.1\r\n", Yes),
+            (Request, "OPTIONS rtsp://a RTSP/1.0\r\n", No),
+            (Request, "PROXY TCP4 198.51.100.7 192.0.2.80 5555 80\r\n", NotYet),
+            (Request, "PROXY TCP4 198.51.100.7 192.0.2.80 5555 80\r\nGET /", Yes),
+            (Request, "PROXY UNKNOWN\r\nSSH-2.0-OpenSSH", No),
+            (Request, "INVITE sip:a SIP/2.0\r\n", No),
+            (Request, "\x16\x03\x01", No),
+            (Request, "SSH-2.0-OpenSSH", No),
+            (Request, "EHLO there\r\n", No),
+            (Response, "HTTP/1.1 200 OK", Yes),
+            (Response, "http/1", Yes),
+            (Response, "HTT", NotYet),
+            (Response, "ICY 200", Yes),
+            (Response, "220 mail", No),
+            (Response, "", NotYet),
+        ] {
+            assert_eq!(probe(direction, bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+}

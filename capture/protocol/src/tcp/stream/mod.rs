@@ -1,0 +1,401 @@
+//! One direction of a connection: where it begins, what was seen and acknowledged, where it ends.
+//!
+//! **Beginning.** A SYN, or the acknowledgment in a SYN-ACK, fixes the sequence number of offset 0.
+//! Without one, offset 0 is the first byte seen. Because that may be a segment that overtook
+//! another, nothing is announced at first, and earlier bytes still move the beginning, until
+//! `pickup_segments` or `pickup_wait` are over. An acknowledgment, or a segment without payload,
+//! also begins a stream: for good if the connection's SYN was seen, else until the first payload.
+//!
+//! **Gaps.** Bytes that were not seen are `missing` once
+//!
+//! * their receiver has acknowledged them, and since then `gap_segments` segments with payload came
+//!   in this direction or `gap_wait` has passed; or
+//! * nothing of the receiver was captured and `one_sided_wait` has passed since later bytes came; or
+//! * more waits behind them than the bounds allow; or
+//! * their packet was captured without them; or
+//! * the connection ends, and a FIN, an acknowledgment, the numbers of a reset with an
+//!   acknowledgment, or later bytes show that they were sent.
+//!
+//! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte. If
+//! nothing of a sender is captured, the last number its receiver acknowledged proves none either, if
+//! it is one more than the one before, or the receiver has sent its own FIN.
+//!
+//! **End.** A FIN that nobody has acknowledged is forgotten if its sender goes on behind it, so a
+//! stream has ended once its FIN is acknowledged, or nothing of the receiver is captured, or the
+//! connection is closed. Of two FINs the one that is acknowledged holds.
+//!
+//! **Window.** Data and FINs by more than twice the largest window that the receiver ever advertised
+//! behind everything known are `rejected`, as somebody else's, unless the receiver acknowledges them
+//! or two more follow on them. Windows are only known if both SYNs were seen.
+
+mod beginning;
+mod doubt;
+mod ending;
+mod far;
+mod gaps;
+mod unplaced;
+mod window;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use beginning::Start;
+use doubt::Doubt;
+use far::Votes;
+pub(super) use gaps::Receiver;
+use gaps::Suspicion;
+pub(super) use window::Window;
+
+use super::assembler::{Absence, Assembler, Bytes, Chunk, Inserted, Policy};
+use super::segment::{Counters, Direction, Event, Scale, Segment, Settings};
+use super::seq::Sequence;
+use crate::time::Timestamp;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    pub(super) assembler: Assembler,
+    pub(super) counters: Counters,
+    /// What the sender of this stream has advertised for the other one.
+    pub(super) window: Option<Window>,
+    scale: Scale,
+    /// A SYN of this direction was seen.
+    pub(super) syn_seen: bool,
+    start: Start,
+    /// Nothing is announced yet.
+    held: Option<Box<(Timestamp, u16)>>,
+    origin: Sequence,
+    /// End of the last byte seen.
+    highest: u64,
+    /// Highest acknowledgment of the receiver.
+    acked: Option<u64>,
+    /// It is one more than the one before.
+    acked_one: bool,
+    /// Offset of the FIN.
+    fin: Option<u64>,
+    /// Of another FIN before it: that one holds which is acknowledged.
+    rival: Option<Box<u64>>,
+    ended: bool,
+    /// Where a reset of the sender says that the stream ends.
+    reset: Option<u64>,
+    suspicion: Option<Box<Suspicion>>,
+    votes: Option<Box<Votes>>,
+    /// A window probe that its receiver has not taken yet, or zeros that may be padding.
+    doubt: Option<Box<Doubt>>,
+}
+
+/// Where a segment lies.
+pub(super) enum Place {
+    Near(i64),
+    Far,
+}
+
+impl Stream {
+    pub(super) fn is_known(&self) -> bool {
+        self.start != Start::Unknown
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        self.start == Start::Exact
+    }
+
+    pub(super) fn is_acked(&self) -> bool {
+        self.acked.is_some()
+    }
+
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acked.unwrap_or(0)
+    }
+
+    pub(super) fn fin(&self) -> Option<u64> {
+        self.fin
+    }
+
+    pub(super) fn is_fin_acked(&self) -> bool {
+        self.fin.is_some_and(|fin| self.acked.is_some_and(|acked| acked > fin))
+    }
+
+    /// The sender has nothing more to say: its FIN is acknowledged, or reached.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_fin_acked() || self.fin == Some(self.assembler.end())
+    }
+
+    pub(super) fn origin(&self) -> Sequence {
+        self.origin
+    }
+
+    /// Stream offset behind everything that is known of this direction.
+    pub(super) fn anchor(&self) -> u64 {
+        self.assembler.end().max(self.highest).max(self.acked.unwrap_or(0))
+    }
+
+    /// Stream offset behind everything that was seen, the FIN included.
+    pub(super) fn seen_end(&self) -> u64 {
+        self.highest.max(self.fin.map_or(0, |fin| fin.saturating_add(1)))
+    }
+
+    /// The same, with what was acknowledged though it was not seen.
+    pub(super) fn known_end(&self) -> u64 {
+        self.anchor().max(self.seen_end())
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        self.highest == 0
+    }
+
+    /// Whether one of `len` bytes at `offset` was never seen.
+    pub(super) fn lacks(&self, offset: i64, len: u32) -> bool {
+        let end = u64::try_from(offset.saturating_add(len.into())).unwrap_or(0);
+        let start = u64::try_from(offset).unwrap_or(0).min(end);
+        let is_missing = |chunk: Chunk| matches!(chunk.content, Err(Absence::Missing));
+        len > 0 && (end > self.anchor() || self.assembler.chunks(start..end).any(is_missing))
+    }
+
+    pub(super) fn place(&self, sequence: Sequence, len: u32, settings: &Settings) -> Place {
+        let anchor = i64::try_from(self.anchor()).unwrap_or(i64::MAX);
+        let offset = sequence.offset(self.origin, self.anchor());
+        let reach = i64::from(settings.reach);
+        let ahead = offset.saturating_add(len.into()).saturating_sub(anchor);
+        if ahead > reach || anchor.saturating_sub(offset) > reach {
+            Place::Far
+        } else {
+            Place::Near(offset)
+        }
+    }
+
+    /// The receiver has acknowledged everything before `number`.
+    pub(super) fn acknowledge(
+        &mut self,
+        number: Sequence,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        let offset = match self.place(number, 0, settings) {
+            Place::Near(offset) => u64::try_from(offset).unwrap_or(0),
+            Place::Far => match self.heard_from_afar(number, settings, bytes, announce) {
+                Some(offset) => offset,
+                None => return,
+            },
+        };
+        if self.acked.is_none_or(|acked| acked < offset) {
+            self.acked_one = offset == self.acknowledged().saturating_add(1);
+            self.acked = Some(offset);
+            self.take_strays(offset, settings, bytes, announce);
+            self.padding_acknowledged(offset, settings, bytes);
+            self.settle_rivals();
+            if self.probe().is_some_and(|probe| offset > probe) {
+                self.take_probe(settings, bytes);
+            }
+            if settings.policy == Policy::Last {
+                self.limit(settings);
+            }
+        }
+    }
+
+    /// Payload, FIN, and everything a segment says about its own direction. Whether it contradicts
+    /// nothing that was believed before.
+    pub(super) fn receive(
+        &mut self,
+        segment: &Segment<'_>,
+        window: Option<Window>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) -> bool {
+        let sequence = segment.sequence.plus(segment.flags.syn.into());
+        let len = segment.wire_len;
+        if len > 0 {
+            match self.start {
+                Start::Unknown => {
+                    self.origin = sequence;
+                    self.start = Start::Guess;
+                    self.hold(segment.time, settings);
+                }
+                Start::Soft if !self.looks_kept_alive(sequence, segment) => {
+                    self.move_origin(sequence);
+                    self.start = Start::Guess;
+                }
+                _ => {}
+            }
+        }
+        let mut offset = match self.place(sequence, len, settings) {
+            Place::Near(offset) if !self.is_far_out(offset, window) => offset,
+            _ if len == 0 && !segment.flags.fin => return true,
+            Place::Near(offset) => {
+                if !self.stray(offset, segment, settings, bytes, announce) {
+                    self.reject(segment);
+                    return false;
+                }
+                offset
+            }
+            Place::Far => match self.sent_from_afar(segment, settings, bytes, announce) {
+                Some(offset) => offset,
+                None => {
+                    self.reject(segment);
+                    return false;
+                }
+            },
+        };
+        if self.looks_kept_alive(sequence, segment) {
+            self.repeat(segment.captured());
+            let count = &mut self.counters.keep_alives;
+            *count = count.saturating_add(1);
+            return true;
+        }
+        if self.hold_padding(offset, segment) {
+            return true;
+        }
+        self.padding_followed(offset, settings, bytes);
+        if len == 0 && !segment.flags.fin {
+            return true;
+        }
+        let may_move =
+            self.start == Start::Soft || self.held.is_some() && self.start == Start::Guess;
+        if offset < 0 && may_move {
+            self.move_origin(sequence);
+            offset = 0;
+        }
+        let is_probe = window.is_some_and(Window::is_zero)
+            && len == 1
+            && segment.captured() == 1
+            && !segment.flags.fin
+            && u64::try_from(offset) == Ok(self.highest);
+        // A part of the payload may be empty.
+        let mut captured = segment.payload.iter().filter(|extent| extent.packet != 0);
+        if is_probe && let Some(extent) = captured.find(|extent| extent.len > 0) {
+            self.counters.window_probes = self.counters.window_probes.saturating_add(1);
+            self.forget_probe();
+            self.drop_padding();
+            let (offset, extent) = (self.highest, extent.part(0, 1));
+            let (is_padding, since) = (false, segment.time);
+            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding, since }));
+            return true;
+        }
+        self.put(offset, segment, settings, bytes, announce)
+    }
+
+    /// Payload and FIN of a segment that is at `offset`.
+    fn put(
+        &mut self,
+        offset: i64,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) -> bool {
+        let end = offset.saturating_add(segment.wire_len.into());
+        if segment.flags.fin || u64::try_from(end).is_ok_and(|end| end > self.highest) {
+            self.votes = None;
+        }
+        let is_believed = self.fin_allows(end, segment);
+        self.payload(offset, segment, settings, bytes, announce);
+        is_believed
+    }
+
+    fn payload(
+        &mut self,
+        offset: i64,
+        segment: &Segment<'_>,
+        settings: &Settings,
+        bytes: &dyn Bytes,
+        announce: &mut Announce<'_>,
+    ) {
+        if segment.wire_len == 0 {
+            return;
+        }
+        let before = offset.min(0).unsigned_abs();
+        let start = u64::try_from(offset).unwrap_or(0);
+        let len = u64::from(segment.wire_len).saturating_sub(before);
+        let end = start.saturating_add(len).min(self.fin.unwrap_or(u64::MAX));
+        if self.padding().is_some_and(|padding| (start..end).contains(&padding.offset)) {
+            self.drop_padding();
+        }
+        match self.probe() {
+            Some(probe) if (start..end).contains(&probe) => self.forget_probe(),
+            Some(probe) if start > probe => self.take_probe(settings, bytes),
+            _ => {}
+        }
+        let mut inserted =
+            Inserted { seen: before.min(segment.wire_len.into()), ..Inserted::default() };
+        let (mut at, mut skip) = (start, before);
+        let mut placed = 0_u64;
+        for extent in segment.payload {
+            let part = extent.part(skip, end.saturating_sub(at));
+            skip = skip.saturating_sub(extent.len.into());
+            if extent.packet != 0 {
+                inserted = inserted.and(self.assembler.insert(at, part, settings.policy, bytes));
+                placed = placed.saturating_add(part.len.into());
+            }
+            at = at.saturating_add(part.len.into());
+        }
+        self.count(&inserted, end);
+        self.count_unplaced(segment, before, placed, &inserted);
+        self.highest = self.highest.max(end);
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.segments = suspicion.segments.saturating_add(1);
+        }
+        let is_cut = at < end && self.held.is_none() && settings.policy == Policy::First;
+        if is_cut && self.assembler.end() == at {
+            announce.data(&mut self.assembler);
+            announce.gap(self.assembler.skip(end));
+        }
+    }
+
+    fn count(&mut self, inserted: &Inserted, end: u64) {
+        let counters = &mut self.counters;
+        let is_old = inserted.new == 0 && (inserted.seen > 0 || end <= self.highest);
+        if inserted.conflicting > 0 || (inserted.new > 0 && inserted.seen > 0) {
+            counters.overlapping = counters.overlapping.saturating_add(1);
+        } else if is_old && inserted.late == 0 {
+            counters.retransmitted = counters.retransmitted.saturating_add(1);
+        }
+        if inserted.first_new.is_some_and(|first| first < self.highest) || inserted.late > 0 {
+            counters.out_of_order = counters.out_of_order.saturating_add(1);
+        }
+        counters.conflicting_bytes =
+            counters.conflicting_bytes.saturating_add(inserted.conflicting);
+        counters.unverified_bytes = counters.unverified_bytes.saturating_add(inserted.unverified);
+        counters.late_bytes = counters.late_bytes.saturating_add(inserted.late);
+    }
+
+    /// One before the next that is due, when nothing is in flight.
+    fn looks_kept_alive(&self, sequence: Sequence, segment: &Segment<'_>) -> bool {
+        let is_plain = !segment.flags.syn && !segment.flags.fin && segment.wire_len <= 1;
+        let due = i64::try_from(self.highest).unwrap_or(i64::MAX);
+        is_plain
+            && self.is_known()
+            && self.acked.is_none_or(|acked| acked >= self.highest)
+            && self.fin.is_none()
+            && sequence.offset(self.origin, self.highest) == due.saturating_sub(1)
+    }
+}
+
+/// Where events of one direction go.
+pub(super) struct Announce<'a> {
+    pub(super) direction: Direction,
+    pub(super) events: &'a mut Vec<Event>,
+}
+
+impl Announce<'_> {
+    fn data(&mut self, assembler: &mut Assembler) {
+        if let Some(range) = assembler.take() {
+            self.events.push(Event::Data { direction: self.direction, range });
+        }
+    }
+
+    fn gap(&mut self, range: Option<Range<u64>>) {
+        if let Some(range) = range {
+            self.events.push(Event::Gap { direction: self.direction, range });
+        }
+    }
+
+    fn ended(&mut self) {
+        self.events.push(Event::Ended { direction: self.direction });
+    }
+}
+
+/// Whether `wait` has passed.
+pub(super) fn passed(since: Timestamp, now: Timestamp, wait: Duration) -> bool {
+    now >= since.plus(wait)
+}

@@ -1,0 +1,195 @@
+//! A capture that has lost segments of its exchanges: transactions that are called complete are
+//! right, and those that no gap touches are known.
+
+#![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
+
+mod http_support;
+
+use std::ops::Range;
+
+use http_support::Random;
+use protocol::http::parser::{End, Event, Limits, Parser};
+use protocol::http::transaction::{Direction, State, Transaction};
+use protocol::time::Timestamp;
+
+/// One side's stream, and what of it was captured.
+#[derive(Default)]
+struct Side {
+    stream: Vec<u8>,
+    lost: Vec<Range<u64>>,
+    fed: usize,
+}
+
+impl Side {
+    /// True if all of a range was captured.
+    fn has(&self, range: &Range<usize>) -> bool {
+        let (start, end) = (range.start as u64, range.end as u64);
+        !self.lost.iter().any(|lost| lost.start < end && start < lost.end)
+    }
+}
+
+/// One request and its response, as they were sent.
+struct Exchange {
+    status: u64,
+    body: Vec<u8>,
+    asked: Range<usize>,
+    answered: Range<usize>,
+}
+
+#[derive(Default)]
+struct Outcome {
+    exchanges: usize,
+    untouched: usize,
+    complete_untouched: usize,
+    wrong_statuses: Vec<String>,
+    wrong_bodies: Vec<String>,
+}
+
+/// Feeds the new bytes of a stream to the parser in segments, and loses some of them.
+fn feed(
+    parser: &mut Parser,
+    direction: Direction,
+    side: &mut Side,
+    loss: u64,
+    random: &mut Random,
+) {
+    while side.fed < side.stream.len() {
+        let len = 20 + random.below(700) as usize;
+        let end = side.stream.len().min(side.fed + len);
+        let range = side.fed as u64..end as u64;
+        if random.below(1_000) < loss {
+            parser.gap(direction, range.start, range.end);
+            side.lost.push(range);
+        } else {
+            let bytes = &side.stream[side.fed..end];
+            parser.feed(direction, side.fed as u64, bytes, Timestamp::default());
+        }
+        side.fed = end;
+    }
+}
+
+fn body_of(transaction: &Transaction, stream: &[u8]) -> Vec<u8> {
+    let ranges = transaction.response.iter().flat_map(|response| &response.body.ranges);
+    ranges.flat_map(|range| &stream[range.start as usize..range.end as usize]).copied().collect()
+}
+
+/// A connection with up to `burst` requests at a time. `loss` of 1,000 segments are lost.
+fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
+    let mut random = Random::new(seed);
+    let mut parser = Parser::new(Limits::default());
+    let (mut client, mut server) = (Side::default(), Side::default());
+    let mut exchanges: Vec<Exchange> = Vec::new();
+    for _ in 0..12 {
+        let first = exchanges.len();
+        let count = 1 + random.below(burst) as usize;
+        for number in first..first + count {
+            let start = client.stream.len();
+            let head = format!("GET /{number} HTTP/1.1\r\nHost: x.example\r\n\r\n");
+            client.stream.extend(head.as_bytes());
+            let body = vec![b'a' + (number % 26) as u8; random.below(2_000) as usize];
+            let status = 200 + 7 * random.below(40);
+            let status = if matches!(status, 204 | 304) { 200 } else { status };
+            exchanges.push(Exchange {
+                status,
+                body,
+                asked: start..client.stream.len(),
+                answered: 0..0,
+            });
+        }
+        parser.acknowledged(server.stream.len() as u64);
+        feed(&mut parser, Direction::Request, &mut client, loss, &mut random);
+        for exchange in &mut exchanges[first..] {
+            let start = server.stream.len();
+            let head = format!("HTTP/1.1 {} X\r\n", exchange.status);
+            server.stream.extend(head.as_bytes());
+            if random.below(2) == 0 {
+                let length = format!("Content-Length: {}\r\n\r\n", exchange.body.len());
+                server.stream.extend(length.as_bytes());
+                server.stream.extend(&exchange.body);
+            } else {
+                server.stream.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+                for part in exchange.body.chunks(400) {
+                    server.stream.extend(format!("{:x}\r\n", part.len()).as_bytes());
+                    server.stream.extend(part);
+                    server.stream.extend(b"\r\n");
+                }
+                server.stream.extend(b"0\r\n\r\n");
+            }
+            exchange.answered = start..server.stream.len();
+        }
+        feed(&mut parser, Direction::Response, &mut server, loss, &mut random);
+    }
+    parser.end(Direction::Request, End::Fin);
+    parser.end(Direction::Response, End::Fin);
+
+    let mut complete = vec![false; exchanges.len()];
+    while let Some(event) = parser.event() {
+        let Event::Transaction(one) = event else { panic!("{event:?}") };
+        let head = one.request.as_ref().and_then(|request| request.head.as_ref());
+        let Some(target) = head.and_then(|head| head.target()) else { continue };
+        let number: usize = target[1..].parse().unwrap();
+        let head = one.response.as_ref().and_then(|response| response.head.as_ref());
+        let Some(status) = head.and_then(|head| head.status()) else { continue };
+        let exchange = &exchanges[number];
+        let what = format!("seed {seed}, burst {burst}, loss {loss}: {number}: {one:?}");
+        if u64::from(status) != exchange.status {
+            outcome.wrong_statuses.push(what.clone());
+        }
+        if one.state == State::Complete {
+            complete[number] = true;
+            if body_of(&one, &server.stream) != exchange.body || !server.has(&exchange.answered) {
+                outcome.wrong_bodies.push(what);
+            }
+        }
+    }
+    for (exchange, is_complete) in exchanges.iter().zip(complete) {
+        let is_untouched = client.has(&exchange.asked) && server.has(&exchange.answered);
+        outcome.exchanges += 1;
+        outcome.untouched += usize::from(is_untouched);
+        outcome.complete_untouched += usize::from(is_untouched && is_complete);
+    }
+}
+
+fn all(burst: u64, loss: u64) -> Outcome {
+    let mut outcome = Outcome::default();
+    for seed in 1..=200 {
+        connection(seed, burst, loss, &mut outcome);
+    }
+    eprintln!(
+        "burst {burst}, loss {loss}/1000: {} exchanges, {} untouched, {} of these complete, \
+         {} wrong statuses, {} wrong bodies",
+        outcome.exchanges,
+        outcome.untouched,
+        outcome.complete_untouched,
+        outcome.wrong_statuses.len(),
+        outcome.wrong_bodies.len(),
+    );
+    let none: [String; 0] = [];
+    assert_eq!(outcome.wrong_statuses, none, "wrong statuses");
+    assert_eq!(outcome.wrong_bodies, none, "wrong bodies");
+    outcome
+}
+
+#[test]
+fn nothing_is_wrong_when_responses_of_a_pipeline_are_lost() {
+    for loss in [5, 10, 30, 50, 100] {
+        all(5, loss);
+    }
+}
+
+#[test]
+fn what_no_gap_touches_is_known_if_requests_wait_for_their_answers() {
+    for loss in [5, 10, 30, 50, 100] {
+        let outcome = all(1, loss);
+        let known = outcome.complete_untouched as f64 / outcome.untouched as f64;
+        assert!(known >= 0.95, "{known}");
+    }
+}
+
+#[test]
+fn everything_is_known_without_loss() {
+    for burst in [1, 5] {
+        let outcome = all(burst, 0);
+        assert_eq!(outcome.complete_untouched, outcome.exchanges);
+    }
+}

@@ -1,0 +1,390 @@
+//! What a receiver would not take: resets, data and FINs out of its window, one situation a test.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers of tests are small"
+)]
+
+mod tcp_exchange;
+
+use std::time::Duration;
+
+use protocol::tcp::{State, Verdict};
+use tcp_exchange::{A, B, World, world};
+
+/// After SYN and SYN-ACK with these bits to shift windows by, and a request and its answer.
+fn scaled() -> World {
+    let mut w = world();
+    let _ = send!(w, a "S" -1, win 64_000, scale 7);
+    let _ = send!(w, b "S" -1, ack 0, win 64_000, scale 3);
+    let _ = send!(w, a "" 0, ack 0);
+    let _ = send!(w, a "" 0, ack 0, "ask");
+    let _ = send!(w, b "" 0, ack 3, "answer");
+    let _ = send!(w, a "" 3, ack 6);
+    w
+}
+
+#[test]
+fn the_window_of_a_reset_is_the_one_its_receiver_said_last() {
+    let mut w = scaled();
+    // 500 of them by 8 bytes.
+    let _ = send!(w, a "R" 3 + 4_001);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "R" 3 + 4_000);
+    assert_eq!(w.state(), State::Reset);
+    let mut w = scaled();
+    // And 500 by 128.
+    let _ = send!(w, b "R" 6 + 64_001);
+    assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+    let _ = send!(w, b "R" 6 + 64_000);
+    assert_eq!(w.state(), State::Reset);
+    // The window in a SYN is not scaled.
+    let mut w = world();
+    let _ = send!(w, a "S" -1, scale 7);
+    let _ = send!(w, b "S" -1, ack 0, scale 7);
+    let _ = send!(w, a "R" 501);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Opening, 1));
+}
+
+#[test]
+fn without_scaling_on_both_sides_there_is_none() {
+    let mut w = world();
+    let _ = send!(w, a "S" -1, scale 7);
+    let _ = send!(w, b "S" -1, ack 0);
+    let _ = send!(w, a "" 0, ack 0);
+    let _ = send!(w, b "" 0, ack 0, "answer");
+    let _ = send!(w, b "R" 507);
+    assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+    let _ = send!(w, b "R" 506);
+    assert_eq!(w.state(), State::Reset);
+}
+
+#[test]
+fn a_window_of_zero_takes_a_reset_at_its_place_only() {
+    let mut w = world();
+    w.handshake();
+    let _ = send!(w, a "" 0, ack 0, "abc");
+    let _ = send!(w, b "" 0, ack 3, win 0);
+    let _ = send!(w, a "R" 4);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "R" 3);
+    assert_eq!(w.state(), State::Reset);
+}
+
+/// Of a window whose scale was not seen nothing is known.
+#[test]
+fn a_reset_of_a_connection_without_beginning_may_be_far_off() {
+    let mut w = world();
+    let _ = send!(w, b "S" -1, ack 0, scale 3);
+    let _ = send!(w, a "" 0, ack 0, "ask");
+    let _ = send!(w, b "R" 1_000_000, ack 3);
+    assert_eq!(w.state(), State::Reset);
+    let mut w = world();
+    let _ = send!(w, a "" 0, ack 0, "ask");
+    let _ = send!(w, b "" 0, ack 3, "answer");
+    let _ = send!(w, b "R" 1_000_000, ack 3);
+    assert_eq!(w.state(), State::Reset);
+}
+
+/// Its sender would have known of no connection any more.
+#[test]
+fn who_acknowledges_what_came_after_its_reset_has_sent_none() {
+    let mut w = scaled();
+    // In the window, and not where the stream is.
+    let _ = send!(w, a "R" 103);
+    let _ = send!(w, b "" 6, ack 3);
+    let _ = send!(w, a "" 3, ack 6, "more");
+    // May have been sent before it.
+    assert_eq!(w.state(), State::Reset);
+    let _ = send!(w, b "" 6, ack 7, "again");
+    assert_eq!(w.state(), State::Reset);
+    let _ = send!(w, a "" 7, ack 11);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "F" 7, ack 11);
+    let _ = send!(w, b "F" 11, ack 8);
+    let _ = send!(w, a "" 8, ack 12);
+    assert_eq!((w.state(), w.connection.closed_by()), (State::Closed, Some(A)));
+    assert_eq!((w.stream(A), w.stream(B)), ("askmore".into(), "answeragain".into()));
+}
+
+#[test]
+fn what_was_sent_before_a_reset_does_not_undo_it() {
+    let mut w = scaled();
+    let _ = send!(w, b "" 6, ack 3, "again");
+    let _ = send!(w, a "R" 7, ack 6);
+    // Captured in another order, or on its way when the reset came.
+    let _ = send!(w, a "" 3, ack 11, "more");
+    let _ = send!(w, b "" 11, ack 3, "and on");
+    let _ = send!(w, b "F" 17, ack 7);
+    assert_eq!(w.state(), State::Reset);
+    w.close();
+    assert_eq!((w.stream(A), w.counters(A).rejected), ("askmore".into(), 0));
+}
+
+#[test]
+fn bytes_long_after_a_reset_and_before_its_place_undo_it() {
+    let mut w = scaled();
+    let _ = send!(w, a "R" 103);
+    w.sleep(Duration::from_millis(1_100));
+    let _ = send!(w, a "" 3, ack 6, "more");
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+}
+
+/// It was somebody else's, and the connection had nothing to say for a while.
+#[test]
+fn what_goes_on_after_a_reset_that_is_over_is_another_connection() {
+    for by_sender in [true, false] {
+        for at in [3, 103] {
+            let mut w = scaled();
+            let _ = send!(w, a "R" at, ack 6);
+            w.sleep(Duration::from_secs(3));
+            assert!(w.connection.is_closed());
+            // Stragglers.
+            assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
+            assert_eq!(send!(w, b "" 0, ack 3, "answer"), Verdict::Late);
+            assert_eq!(send!(w, b "" 6, ack 3), Verdict::Late);
+            let verdict = if by_sender {
+                send!(w, a "" 3, ack 6, "more")
+            } else {
+                send!(w, b "" 6, ack 3, "more")
+            };
+            assert_eq!(verdict, Verdict::NewConnection);
+            assert_eq!(send!(w, a "F" 3, ack 6), Verdict::NewConnection);
+        }
+    }
+}
+
+/// Both FINs were somebody else's, and nobody has acknowledged them.
+#[test]
+fn what_goes_on_after_fins_that_are_over_is_another_connection() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 103, ack 6);
+    let _ = send!(w, b "F" 106, ack 3);
+    w.sleep(Duration::from_secs(61));
+    assert_eq!(w.state(), State::Closed);
+    assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
+    assert_eq!(send!(w, a "" 3, ack 6, "more"), Verdict::NewConnection);
+}
+
+/// Twice the largest window of B, which was that of its SYN-ACK, behind what is known.
+const FAR: i64 = 2 * 65_535;
+
+#[test]
+fn data_far_out_of_the_window_is_not_of_the_stream() {
+    for far in [FAR + 1, 40_000_000] {
+        let mut w = scaled();
+        let _ = send!(w, a "" 3 + far, ack 6, "EVIL");
+        let _ = send!(w, a "" 3, ack 6, "more");
+        let _ = send!(w, b "" 6, ack 7);
+        let _ = send!(w, a "F" 7, ack 6);
+        let _ = send!(w, b "F" 6, ack 8);
+        let _ = send!(w, a "" 8, ack 7);
+        assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
+        w.close();
+        assert_eq!(w.stream(A), "askmore");
+    }
+    // Captures lose packets: so much may be ahead.
+    let mut w = scaled();
+    let _ = send!(w, a "" 3 + FAR, ack 6, "more");
+    let _ = send!(w, b "" 6, ack 7 + FAR);
+    w.close();
+    assert_eq!(w.connection.assembler(A).missing_bytes() as i64, FAR);
+    assert_eq!(w.counters(A).rejected, 0);
+}
+
+#[test]
+fn a_fin_far_out_of_the_window_is_none() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 3 + FAR + 1, ack 6);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    let _ = send!(w, a "F" 3, ack 6, "more");
+    let _ = send!(w, b "F" 6, ack 8);
+    let _ = send!(w, a "" 8, ack 7);
+    assert_eq!((w.state(), w.stream(A)), (State::Closed, "askmore".into()));
+}
+
+/// The capture had an outage, and more than a window was sent meanwhile.
+#[test]
+fn after_an_outage_the_sender_is_followed_and_nothing_is_lost() {
+    // Others that follow on it.
+    for copies in [1, 2] {
+        let mut w = scaled();
+        for at in [0, 4, 8] {
+            for _ in 0..copies {
+                let _ = send!(w, a "" 1_000_000 + at, ack 6, "more");
+            }
+        }
+        w.close();
+        let stream = w.connection.assembler(A);
+        assert_eq!((stream.end(), stream.missing_bytes()), (1_000_012, 999_997));
+        assert_eq!(w.counters(A).rejected, 0);
+    }
+    // Its acknowledgment, and a FIN.
+    let mut w = scaled();
+    let _ = send!(w, a "" 1_000_000, ack 6, "more");
+    let _ = send!(w, a "F" 1_000_004, ack 6);
+    let _ = send!(w, a "" 0, ack 6, "ask");
+    let _ = send!(w, b "F" 6, ack 1_000_005);
+    let _ = send!(w, a "" 1_000_005, ack 7);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 0));
+    w.close();
+    let stream = w.connection.assembler(A);
+    assert_eq!((stream.end(), stream.missing_bytes()), (1_000_004, 999_997));
+}
+
+/// Without the receiver, or its scale, nothing is known of its window.
+#[test]
+fn where_no_window_is_known_nothing_is_out_of_it() {
+    let mut only_one = world();
+    let _ = send!(only_one, a "S" -1);
+    let mut middle = world();
+    let _ = send!(middle, a "" 0, ack 0, "ask");
+    let _ = send!(middle, b "" 0, ack 3);
+    let mut half = world();
+    let _ = send!(half, b "S" -1, ack 0, scale 7);
+    let _ = send!(half, a "" 0, ack 0);
+    let _ = send!(half, b "" 0, ack 0);
+    for mut w in [only_one, middle, half] {
+        let _ = send!(w, a "" 40_000_000, ack 0, "more");
+        w.close();
+        assert_eq!((w.connection.assembler(A).end(), w.counters(A).rejected), (40_000_004, 0));
+    }
+}
+
+#[test]
+fn of_two_fins_the_one_that_is_acknowledged_holds() {
+    // That of somebody else comes first.
+    let mut w = scaled();
+    let _ = send!(w, a "F" 60_003, ack 6);
+    let _ = send!(w, a "" 3, ack 6, "more");
+    let _ = send!(w, b "" 6, ack 7);
+    let _ = send!(w, a "F" 7, ack 6);
+    assert_eq!(w.state(), State::Closing);
+    let _ = send!(w, b "F" 6, ack 8);
+    let _ = send!(w, a "" 8, ack 7);
+    assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
+    w.close();
+    assert_eq!(w.stream(A), "askmore");
+    // It comes second, and what was sent before the other one was not captured.
+    let mut w = scaled();
+    let _ = send!(w, a "F" 7, ack 6);
+    let _ = send!(w, a "F" 3, ack 6);
+    let _ = send!(w, b "F" 6, ack 8);
+    let _ = send!(w, a "" 8, ack 7);
+    w.close();
+    assert_eq!((w.state(), w.stream(A)), (State::Closed, "ask....".into()));
+}
+
+/// Nobody acknowledges either of them.
+#[test]
+fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 10, ack 6);
+    let _ = send!(w, a "F" 3, ack 6);
+    w.close();
+    assert_eq!(w.stream(A), "ask");
+}
+
+/// Only the SYN of the second connection was not captured.
+#[test]
+fn a_syn_ack_that_is_acknowledged_begins_another_connection() {
+    // The client's acknowledgment, its data, and the server's data.
+    for next in 0..3 {
+        let mut w = scaled();
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::Taken);
+        assert_eq!(w.counters(B).rejected, 1);
+        let verdict = match next {
+            0 => send!(w, a "" 900_000, ack 7_000_001),
+            1 => send!(w, a "" 900_000, ack 7_000_001, "ask"),
+            _ => send!(w, b "" 7_000_001, ack 900_000, "hello"),
+        };
+        assert_eq!(verdict, Verdict::NewConnection);
+    }
+    // The SYN comes late.
+    let mut w = scaled();
+    let _ = send!(w, b "S" 7_000_000, ack 900_000);
+    assert_eq!(send!(w, a "S" 899_999), Verdict::NewConnection);
+}
+
+#[test]
+fn a_syn_ack_behind_the_end_begins_another_connection() {
+    let mut closing = scaled();
+    let _ = send!(closing, a "F" 3, ack 6);
+    let _ = send!(closing, b "F" 6, ack 4);
+    let _ = send!(closing, a "" 4, ack 7);
+    let mut reset = scaled();
+    let _ = send!(reset, a "R" 3, ack 6);
+    for mut w in [closing, reset] {
+        // The old one again.
+        assert_eq!(send!(w, b "S" -1, ack 0), Verdict::Taken);
+        // An answer to the same SYN with another number.
+        assert_eq!(send!(w, b "S" 5_000_000, ack 0), Verdict::Taken);
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::NewConnection);
+        w.sleep(Duration::from_secs(3));
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::NewConnection);
+    }
+}
+
+/// Neither the one that a receiver answers with what it expects, nor one where its alleged sender is.
+#[test]
+fn a_syn_ack_of_somebody_else_begins_nothing() {
+    for at in [7_000_000, 5, 100, -1_000_000] {
+        for acknowledgment in [900_000, 3] {
+            let mut w = scaled();
+            assert_eq!(send!(w, b "S" at, ack acknowledgment), Verdict::Taken);
+            assert_eq!(send!(w, a "" 3, ack 6), Verdict::Taken);
+            assert_eq!(send!(w, b "" 6, ack 3, "again"), Verdict::Taken);
+            assert_eq!(send!(w, a "" 3, ack 11, "more"), Verdict::Taken);
+            assert_eq!((w.stream(A), w.stream(B)), ("askmore".into(), "answeragain".into()));
+            assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+        }
+    }
+}
+
+/// Of the second connection neither SYN was captured.
+#[test]
+fn data_far_out_of_the_window_of_one_that_is_closed_is_of_another() {
+    let mut w = scaled();
+    let _ = send!(w, a "F" 3, ack 6);
+    let _ = send!(w, b "F" 6, ack 4);
+    let _ = send!(w, a "" 4, ack 7);
+    w.sleep(Duration::from_secs(3));
+    assert_eq!(send!(w, a "" 3, ack 7, "late"), Verdict::Late);
+    assert_eq!(send!(w, a "" 900_000, ack 7_000_000, "ask"), Verdict::NewConnection);
+}
+
+#[test]
+fn what_a_sender_that_is_not_captured_sent_is_the_same_when_time_passes_and_at_the_end() {
+    for is_late in [false, true] {
+        let mut w = world();
+        let _ = send!(w, a "S" -1);
+        let _ = send!(w, a "" 0, ack 0);
+        let _ = send!(w, a "" 0, ack 0, "GET /one");
+        let _ = send!(w, a "" 8, ack 51);
+        for _ in 0..if is_late { 4 } else { 0 } {
+            w.sleep(Duration::from_secs(2));
+        }
+        // The FIN of the other side is one of these 52.
+        let _ = send!(w, a "F" 8, ack 52);
+        for _ in 0..4 {
+            w.sleep(Duration::from_secs(2));
+        }
+        assert_eq!(w.stream(B), ".".repeat(51));
+        w.close();
+        assert_eq!(w.stream(B), ".".repeat(51));
+    }
+}
+
+#[test]
+fn a_fin_that_is_seen_before_anything_else_is_where_it_says() {
+    let mut w = world();
+    // The capture is shuffled.
+    let _ = send!(w, b "" 10, ack 9);
+    let _ = send!(w, a "F" 8, ack 0);
+    let _ = send!(w, a "S" -1);
+    let _ = send!(w, a "" 0, ack 0, "GET /one");
+    w.close();
+    assert_eq!((w.stream(A), w.state()), ("GET /one".into(), State::Closing));
+}

@@ -1,0 +1,12 @@
+//! The clock of this machine: the one place that asks it what time it is.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use protocol::time::Timestamp;
+
+/// The present reading of the clock. A clock that is set before 1970 reads as the Unix epoch.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanoseconds(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
