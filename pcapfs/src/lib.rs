@@ -1,20 +1,35 @@
 //! pcapfs: live packet captures as ordinary files.
 //!
 //! ```text
-//!   cli ──▶ daemon ──▶ fuse ────┬──▶ fs ──▶ capture
-//!    └────────┴─────▶ control ──┘
+//!   cli ──▶ daemon ──▶ control ──▶ registry ──▶ fs ──▶ capture
+//!              │                      ▲           ▲
+//!              ├──▶ config ───────────┘           │
+//!              └──▶ fuse ─────────────────────────┘
 //! ```
 //!
-//! `cli` reads the command line and `config` the configuration; `daemon` starts captures and the tree and ends them in order;
-//! `fuse` is the kernel's side of the tree; `control` is the service that other programs, this
-//! command among them, steer the daemon with; `fs` is the tree itself, without FUSE. Packets, rings
-//! and cursors are in the `capture` crate.
+//! [`cli`] reads the command line. [`daemon`] starts captures and the tree, and ends them in order.
+//! [`config`] reads the configuration. [`registry`] makes, changes and removes captures, for all who
+//! order that. [`control`] is the service that other programs, this command among them, steer the
+//! daemon with. [`fuse`] is the kernel's side of the tree, and [`fs`] the tree itself, without FUSE.
+//! Packets, rings and cursors are in the `capture` crate.
+//!
+//! The single files are what several of these need: [`settings`] of a capture, [`paths`] that other
+//! users could change, the [`failure`] of a command, its [`output`], the [`size`]s and
+//! [`candidates`] of its options, and the [`memory`] that the allocator keeps.
 
+mod candidates;
 mod cli;
 mod config;
 mod control;
 mod daemon;
+mod failure;
 mod fs;
 mod fuse;
+mod memory;
+mod output;
+mod paths;
+mod registry;
+mod settings;
+mod size;
 
 pub use cli::run;

@@ -1,17 +1,14 @@
 //! The command line, as it is typed.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use clap_complete::engine::ArgValueCandidates;
-use protocol::tcp::{Policy, Urgent};
 
 use super::complete;
-
-use crate::daemon::settings::KERNEL_BUFFERS;
+use crate::candidates;
+use crate::daemon::options::{MountArguments, mode, number};
 
 /// Live packet captures as ordinary files: one capture, many readers.
 #[derive(Debug, Parser)]
@@ -27,7 +24,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Capture, and show the captures as a tree of files
-    Mount(Box<Mount>),
+    Mount(Box<MountArguments>),
     /// Take a tree down
     #[command(visible_alias = "unmount")]
     Umount {
@@ -93,7 +90,7 @@ Examples:
   pcapfs init any 'udp port 53' --alias dns")]
 pub(crate) struct Init {
     /// The interface; "any" or "" for all of them
-    #[arg(add = ArgValueCandidates::new(complete::interfaces))]
+    #[arg(add = ArgValueCandidates::new(candidates::interfaces))]
     pub(crate) interface: String,
 
     /// A filter for packets: see pcap-filter(7)
@@ -104,7 +101,7 @@ pub(crate) struct Init {
     pub(crate) alias: Option<String>,
 
     /// Bytes of packets to keep, with K, M or G [default: as the daemon's --ring]
-    #[arg(long, value_name = "SIZE", value_parser = super::size::parse,
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse,
           allow_hyphen_values = true)]
     pub(crate) ring: Option<u64>,
 
@@ -114,7 +111,7 @@ pub(crate) struct Init {
     pub(crate) snaplen: Option<u32>,
 
     /// Group that may read the capture; you must be in it [default: as the daemon's --group]
-    #[arg(long, value_name = "GROUP", add = ArgValueCandidates::new(complete::groups))]
+    #[arg(long, value_name = "GROUP", add = ArgValueCandidates::new(candidates::groups))]
     pub(crate) group: Option<String>,
 
     /// Permission bits of the capture, such as 0750 [default: as the daemon's --mode]
@@ -234,189 +231,19 @@ impl Daemon {
     }
 }
 
-/// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
-/// for a FIFO that savefiles are written into; - for standard input.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  pcapfs mount /captures -i eth0
-  pcapfs mount /captures -c web='eth0 tcp port 80' -c dns='any udp port 53' --ring 256M
-  pcapfs mount ./captures -r trace.pcap")]
-pub(crate) struct Mount {
-    /// A directory to show the tree in; its own files are hidden until the end
-    pub(crate) mountpoint: PathBuf,
-
-    /// A capture: its name, where packets come from, and which (can be repeated)
-    #[arg(short = 'c', long = "capture", value_name = "ALIAS=SOURCE [FILTER]")]
-    pub(crate) captures: Vec<String>,
-
-    /// An interface to capture from
-    #[arg(short, long, value_name = "IFACE",
-          add = ArgValueCandidates::new(complete::interfaces))]
-    pub(crate) interface: Option<String>,
-
-    /// A filter for the packets of -i, or of -r without -i: see pcap-filter(7)
-    #[arg(short, long)]
-    pub(crate) filter: Option<String>,
-
-    /// Name of the capture of -i, or of the only -r [default: the interface's or file's name]
-    #[arg(long)]
-    pub(crate) alias: Option<String>,
-
-    /// A savefile to show (can be repeated)
-    #[arg(short, long, value_name = "SAVEFILE")]
-    pub(crate) read: Vec<PathBuf>,
-
-    /// A file with captures and defaults; SIGHUP has it read again
-    /// [default: /etc/pcapfs/pcapfs.toml, if no capture is given]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    /// Bytes of packets each live capture keeps, with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = super::size::parse,
-          allow_hyphen_values = true)]
-    pub(crate) ring: u64,
-
-    /// Directory of the ring files [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) ring_dir: Option<PathBuf>,
-
-    /// Bytes in which the kernel keeps packets of each interface until they are fetched, with K, M
-    /// or G [default: half of --ring, no more than 22M, all captures together 352M]
-    #[arg(long, value_name = "SIZE", value_parser = kernel_buffer, allow_hyphen_values = true)]
-    pub(crate) kernel_buffer: Option<u64>,
-
-    /// Where programs that steer the daemon connect, see [`Daemon`].
-    #[arg(skip)]
-    pub(crate) socket: Option<PathBuf>,
-
-    /// File that keeps captures made by init, and changed permissions, over a restart
-    /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) state: Option<PathBuf>,
-
-    /// Begin with nothing of earlier runs: no packets, no captures made by init, no changed
-    /// permissions
-    #[arg(long)]
-    pub(crate) fresh: bool,
-
-    /// Maximum number of bytes to keep of one packet
-    #[arg(long, value_name = "BYTES", default_value_t = capture::pipeline::DEFAULT_SNAPLEN,
-          value_parser = |text: &str| number(text, 1..=262_144), allow_negative_numbers = true)]
-    pub(crate) snaplen: u32,
-
-    /// Receive only frames for this machine, and those that every station receives: do not set
-    /// interfaces to promiscuous mode
-    #[arg(long)]
-    pub(crate) no_promiscuous: bool,
-
-    /// Maximum memory for the flows of each capture, with K, M or G [default: an eighth of all]
-    #[arg(long, value_name = "SIZE", value_parser = super::size::parse,
-          allow_hyphen_values = true)]
-    pub(crate) flow_memory: Option<u64>,
-
-    /// Maximum number of flows to show of each capture
-    #[arg(long, value_name = "N", default_value_t = 1 << 21,
-          value_parser = |text: &str| number(text, 1..=u32::MAX), allow_negative_numbers = true)]
-    pub(crate) max_flows: u32,
-
-    /// Do not look for flows inside tunnels
-    #[arg(long)]
-    pub(crate) no_tunnels: bool,
-
-    /// Do not take the same addresses in two VLANs for two flows: the directions of one may have
-    /// different tags
-    #[arg(long)]
-    pub(crate) no_vlan_flows: bool,
-
-    /// Which copy of retransmitted bytes counts if the copies differ
-    #[arg(long, value_name = "WHICH", default_value = "first", value_parser = overlap())]
-    pub(crate) overlap: Policy,
-
-    /// Whether urgent data of TCP is in the streams: few programs read it there
-    #[arg(long, value_name = "WHERE", default_value = "out-of-band", value_parser = urgent())]
-    pub(crate) urgent: Urgent,
-
-    /// Group that may read the captures, unless chgrp gave them another [default: pcapfs as root,
-    /// otherwise the user's own]
-    #[arg(long, value_name = "GROUP", add = ArgValueCandidates::new(complete::groups))]
-    pub(crate) group: Option<String>,
-
-    /// Permission bits of the captures, unless chmod gave them others
-    #[arg(long, value_name = "BITS", default_value = "0750", value_parser = mode)]
-    pub(crate) mode: u32,
-
-    /// Mount options, separated by commas
-    #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
-    pub(crate) options: Vec<String>,
-
-    /// Be ready before the savefiles are read to their end: until their state is "ended", their
-    /// files end early
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-
-    /// Return when the tree is ready, and go on in the background
-    #[arg(long)]
-    pub(crate) background: bool,
-
-    /// Set by --background for the process in the background
-    #[arg(long, hide = true)]
-    pub(crate) detached: bool,
-
-    /// Set by mount.pcapfs: the descriptor of the socket over which it gives the mounted device
-    #[arg(long, hide = true, value_name = "DESCRIPTOR",
-          value_parser = clap::value_parser!(i32).range(3..),
-          conflicts_with_all = ["background", "detached", "options"])]
-    pub(crate) handoff: Option<i32>,
-}
-
 /// Says where the socket of the control service is.
 pub(super) const SOCKET_VARIABLE: &str = "PCAPFS_SOCKET";
-
-/// Reads the words of `--urgent`.
-fn urgent() -> impl TypedValueParser<Value = Urgent> {
-    PossibleValuesParser::new(["out-of-band", "inline"])
-        .map(|word| if word == "inline" { Urgent::Inline } else { Urgent::OutOfBand })
-}
-
-/// Reads the words of `--overlap`.
-fn overlap() -> impl TypedValueParser<Value = Policy> {
-    PossibleValuesParser::new(["first", "last"])
-        .map(|word| if word == "last" { Policy::Last } else { Policy::First })
-}
-
-/// Reads a number that is to be in a range.
-fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
-    let found = text.parse().ok().filter(|number| range.contains(number));
-    let (least, most) = range.into_inner();
-    found.ok_or_else(|| format!("'{text}' is no number from {least} to {most}"))
-}
-
-/// Reads a size that the kernel takes for its buffer.
-fn kernel_buffer(text: &str) -> Result<u64, String> {
-    let size = super::size::parse(text)?;
-    if KERNEL_BUFFERS.contains(&size) {
-        Ok(size)
-    } else {
-        Err(format!("{size} bytes are not possible (at least 512K, at most 2047M)"))
-    }
-}
-
-/// Reads the bits of `--mode`.
-fn mode(text: &str) -> Result<u32, String> {
-    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
-    bits.ok_or_else(|| format!("'{text}' are no permission bits (write them as 0750)"))
-}
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use clap::CommandFactory;
+    use protocol::tcp::{Policy, Urgent};
 
     use super::*;
 
-    fn mount(words: &[&str]) -> Result<Mount, String> {
+    fn mount(words: &[&str]) -> Result<MountArguments, String> {
         let words = ["pcapfs", "mount", "/captures"].iter().chain(words);
         match Arguments::try_parse_from(words) {
             Ok(Arguments { command: Command::Mount(mount), .. }) => Ok(*mount),

@@ -13,11 +13,12 @@ use tower::util::MapResponse;
 use tower::{ServiceExt, service_fn};
 
 use super::args::Daemon;
-use super::{memory, trees};
+use super::trees;
 use crate::control;
 use crate::control::chunks::{self, Parts};
 use crate::control::messages::control_client::ControlClient;
-use crate::daemon::Failure;
+use crate::failure::Failure;
+use crate::memory;
 
 /// Bytes of the largest answer: the list of a thousand captures takes two million.
 const MAX_ANSWER: usize = 64 << 20;

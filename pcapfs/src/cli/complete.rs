@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory};
@@ -15,9 +14,10 @@ use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 
 use super::args::{Arguments, Daemon};
-use super::{client, output};
+use super::client;
 use crate::control::messages::ListRequest;
-use crate::daemon::Failure;
+use crate::failure::Failure;
+use crate::output;
 
 /// Set by the shell's script: which shell asks.
 const VARIABLE: &str = "PCAPFS_COMPLETE";
@@ -90,22 +90,5 @@ pub(super) fn captures() -> Vec<CompletionCandidate> {
             let names = std::iter::once(capture.alias).chain(capture.aliases);
             names.map(move |name| CompletionCandidate::new(name).help(Some(source.clone().into())))
         })
-        .collect()
-}
-
-/// Names of network interfaces, and the one for all of them.
-pub(super) fn interfaces() -> Vec<CompletionCandidate> {
-    let found = capture::source::interfaces().unwrap_or_default();
-    let names = found.into_iter().map(|interface| interface.name);
-    names.chain([capture::source::ANY.to_owned()]).map(CompletionCandidate::new).collect()
-}
-
-/// Names of groups in `/etc/group`.
-pub(super) fn groups() -> Vec<CompletionCandidate> {
-    let table = fs::read_to_string("/etc/group").unwrap_or_default();
-    let names = table.lines().filter_map(|line| line.split(':').next());
-    names
-        .filter(|name| !name.is_empty())
-        .map(|name| CompletionCandidate::new(OsStr::new(name)))
         .collect()
 }

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::args::{Daemon, List, Shown, Status};
 use super::client::{self, Client};
-use super::output;
 use crate::control::messages::{Capture, ListRequest, StatusRequest};
-use crate::daemon::Failure;
+use crate::failure::Failure;
+use crate::output;
 
 /// How often `--watch` looks.
 const INTERVAL: Duration = Duration::from_secs(1);

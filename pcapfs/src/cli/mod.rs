@@ -7,11 +7,8 @@ mod client;
 mod complete;
 mod descriptors;
 mod listing;
-mod memory;
 mod mistakes;
-pub(crate) mod output;
 mod savefile;
-pub(crate) mod size;
 mod trees;
 mod verbs;
 
@@ -26,13 +23,14 @@ use clap::Parser;
 use mount_helper::arguments;
 use nix::unistd::geteuid;
 
-use crate::daemon::{self, Failure};
+use crate::daemon;
+use crate::daemon::options::MountArguments;
+use crate::failure::Failure;
 use crate::fs::user_name;
 use crate::fuse;
+use crate::output;
+use crate::paths::absolute;
 use args::{Arguments, Command};
-
-pub(crate) use args::Mount;
-pub(crate) use memory::Freed;
 
 /// Runs the command that was typed.
 #[must_use]
@@ -57,7 +55,7 @@ pub fn run() -> ExitCode {
         Command::Mount(mount) if mount.background => in_background(),
         Command::Mount(mount) => {
             arguments::hide(&[OsStr::new("mount"), mount.mountpoint.as_os_str()]);
-            daemon::run(&Mount { socket: daemon.socket, ..*mount })
+            daemon::run(&MountArguments { socket: daemon.socket, ..*mount })
         }
         Command::Umount { mountpoint } => umount(&mountpoint),
         Command::Interfaces { json } => interfaces(json),
@@ -107,7 +105,7 @@ fn advised(text: String) -> String {
 const UMOUNT_PATIENCE: Duration = Duration::from_secs(5);
 
 fn umount(mountpoint: &Path) -> Result<(), Failure> {
-    let mountpoint = daemon::absolute(mountpoint)?;
+    let mountpoint = absolute(mountpoint).map_err(Failure::System)?;
     // Of a tree whose daemon has died, or that is not to be read, nobody is known.
     let daemon = fs::read(mountpoint.join("status.json"))
         .ok()

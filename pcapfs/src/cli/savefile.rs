@@ -17,11 +17,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::args::{Daemon, Listen, Output, Replay};
+use super::client;
 use super::listing::bytes;
-use super::{client, output};
 use crate::control::chunks::{Part, Parts};
 use crate::control::messages::{Format, ListRequest, ListenRequest, ReplayRequest};
-use crate::daemon::Failure;
+use crate::failure::Failure;
+use crate::output;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);

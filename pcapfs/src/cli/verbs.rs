@@ -6,11 +6,12 @@ use capture::pipeline::is_alias;
 
 use super::args::{Chosen, Daemon, Init};
 use super::client::{self, Client};
-use super::output;
 use crate::control::messages::{
     ForgetRequest, InitRequest, ListRequest, RemoveRequest, StartRequest, StopRequest,
 };
-use crate::daemon::{self, Failure};
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output;
 
 /// `pcapfs init`: prints number and alias.
 pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {

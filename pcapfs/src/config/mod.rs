@@ -19,9 +19,9 @@ use capture::source::SourceName;
 use nix::unistd::geteuid;
 use toml::Spanned;
 
-use crate::daemon::registry::RESERVED;
-use crate::daemon::settings::{KERNEL_BUFFERS, LEAST_FLOW_MEMORY, Settings, flow_limits};
+use crate::fs::captures::RESERVED;
 use crate::fs::{group_id, user_id};
+use crate::settings::{KERNEL_BUFFERS, LEAST_FLOW_MEMORY, Settings, flow_limits};
 use values::Id;
 
 /// Where the configuration is, unless something else is said.

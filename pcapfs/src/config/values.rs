@@ -6,7 +6,7 @@ use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use crate::cli::size;
+use crate::size;
 
 /// Bytes: a number, or `"64M"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The control service: gRPC on a UNIX socket.
 //!
 //! ```text
-//!   client ── socket ──▶ connections ──▶ service ──▶ daemon::registry ──▶ the tree
+//!   client ── socket ──▶ connections ──▶ service ──▶ registry ──▶ the tree
 //!                        (how many)      (whether)   (what)
 //!                                           │
 //!                                        streams ◀── a byte ── bells of the captures
@@ -41,8 +41,8 @@ use tower::util::MapResponseLayer;
 pub(crate) use proto::pcapfs::control::v1 as messages;
 pub(crate) use socket::{Socket, SocketError, client_path, daemon_path};
 
-use crate::cli::output::say;
-use crate::daemon::registry::Registry;
+use crate::output::say;
+use crate::registry::Registry;
 use messages::control_server::ControlServer;
 use outgoing::Outgoing;
 use service::Service;

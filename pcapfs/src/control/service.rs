@@ -20,10 +20,10 @@ use super::outgoing::Allowances;
 use super::streams::{Bells, Savefile};
 use capture::source::SourceName;
 
-use crate::daemon::registry::{InitOrder, Refusal, Registry};
 use crate::fs::captures::Entry;
 use crate::fs::file::Opener;
 use crate::fs::{Asker, Wanted};
+use crate::registry::{InitOrder, Refusal, Registry};
 
 /// Least time between two answers of a status that is repeated.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);

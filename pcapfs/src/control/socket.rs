@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
-use crate::daemon::places::check_socket_dir;
+use crate::paths::check_socket_dir;
 
 /// Default path of the socket.
 const DEFAULT: &str = "/run/pcapfs/control.sock";

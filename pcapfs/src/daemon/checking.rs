@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use capture::source::{self, SourceName};
 
-use super::settings::Settings;
-use super::{Failure, default_ring_dir};
-use crate::cli::output::{print, say};
 use crate::config::{self, Config, RingDir};
+use crate::failure::Failure;
+use crate::output::{print, say};
+use crate::paths::default_ring_dir;
+use crate::settings::Settings;
 
 /// `pcapfs check-config`: what is wrong with a configuration, and what it names that is not there
 /// now. That may come; a daemon waits for interfaces.

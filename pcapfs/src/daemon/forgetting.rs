@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use super::{Failure, absolute, default_ring_dir, registry, state};
+use crate::failure::Failure;
+use crate::paths::{absolute, default_ring_dir};
+use crate::registry::{self, state};
 
 /// `pcapfs forget --state`: forgets what is kept under a name in a file; says what.
 pub(crate) fn forget_in(path: &Path, name: &str) -> Result<String, Failure> {
-    let forgotten = state::forget_in(&absolute(path)?, name).map_err(Failure::Answer)?;
+    let forgotten = state::forget_in(&absolute(path).map_err(Failure::System)?, name)
+        .map_err(Failure::Answer)?;
     forgotten.ok_or_else(|| {
         Failure::Answer(format!("{name}: nothing is kept of it in {}", path.display()))
     })

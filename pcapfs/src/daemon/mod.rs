@@ -7,18 +7,12 @@
 mod checking;
 mod confine;
 mod forgetting;
-mod parallel;
-pub(crate) mod places;
+pub(crate) mod options;
 mod plan;
 mod reading;
-pub(crate) mod registry;
-pub(crate) mod settings;
 mod signals;
-mod state;
 mod steering;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,22 +25,24 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 
-use crate::cli::output::say;
-use crate::cli::{Freed, Mount};
-use crate::config::{self, Config, ConfigError, RingDir};
-use crate::control::{Control, SocketError};
+use crate::config::{self, Config, RingDir};
+use crate::control::Control;
+use crate::failure::Failure;
 use crate::fs::Tree;
-use crate::fuse::{self, By, Handoff, MountError, Mounted, Options};
+use crate::fuse::{self, By, Handoff, Mounted, Options};
+use crate::memory::Freed;
+use crate::output::say;
+use crate::paths::{absolute, default_ring_dir};
+use crate::registry::state::{self, StateFile};
+use crate::registry::{Origin, Planned, Registry};
+use crate::settings::{self, Settings};
 pub(crate) use checking::check_config;
 pub(crate) use confine::let_others_go_first;
 pub(crate) use forgetting::{forget_by_default, forget_in};
-use places::{default_ring_dir, prepare_ring_dir};
+use options::MountArguments;
 use plan::Plan;
 pub(crate) use reading::READING;
 use reading::Reading;
-use registry::{Origin, Planned, Refusal, Registry};
-use settings::Settings;
-use state::StateFile;
 use steering::Steered;
 
 /// How the line begins that says the tree answers.
@@ -70,70 +66,6 @@ const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether they have closed.
 const GRACE_STEP: Duration = Duration::from_millis(10);
-
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// Typed wrong.
-    #[error("{0} (try: pcapfs mount --help)")]
-    Usage(String),
-    /// An argument that cannot be right.
-    #[error("{0}")]
-    Argument(String),
-    /// A capture cannot be made.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// The configuration.
-    #[error("{0}")]
-    Config(ConfigError),
-    /// The control service cannot have its socket.
-    #[error("{0}")]
-    Socket(SocketError),
-    /// The control service cannot be made.
-    #[error("{path}: the control service cannot be started: {error}", path = .path.display())]
-    Control {
-        /// Where it was to be reached.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The tree cannot be mounted or unmounted.
-    #[error("{0}")]
-    Mount(MountError),
-    /// The ring directory cannot be used.
-    #[error("{path}: {why}", path = .path.display())]
-    RingDir {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong, for people.
-        why: String,
-    },
-    /// What was asked for cannot be written.
-    #[error("standard output: {0}")]
-    Output(io::Error),
-    /// The system refused something else.
-    #[error("{0}")]
-    System(io::Error),
-    /// No daemon listens.
-    #[error("{0}")]
-    NoDaemon(String),
-    /// The daemon cannot be reached, or has gone away.
-    #[error("{0}")]
-    Unreachable(String),
-    /// The daemon does not do what it was asked for.
-    #[error("{0}")]
-    Answer(String),
-    /// The process in the background has said why, and ended with this code.
-    #[error("not started in the background (exit code {0})")]
-    Background(i32),
-}
-
-impl Failure {
-    /// Whether typing something else would help, whatever the state of the system.
-    pub(crate) const fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::Argument(_) | Self::Mount(MountError::BadOption(_)))
-    }
-}
 
 /// What the main thread waits for.
 enum Event {
@@ -161,15 +93,15 @@ struct Start {
 
 impl Start {
     /// Reads what was typed, and the configuration.
-    fn new(options: &Mount) -> Result<Self, Failure> {
+    fn new(options: &MountArguments) -> Result<Self, Failure> {
         let base = plan::settings(options).map_err(Failure::Usage)?;
         let default = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
-        let mut ring_dir = absolute(&default)?;
+        let mut ring_dir = absolute(&default).map_err(Failure::System)?;
         let mut is_default_ring_dir = options.ring_dir.is_none();
         let config = match config_path(options) {
             None => None,
             Some(path) => {
-                let path = absolute(&path)?;
+                let path = absolute(&path).map_err(Failure::System)?;
                 let config = Config::load(&path, &base, ring_dir_for(options, &ring_dir));
                 Some((path, config.map_err(Failure::Config)?))
             }
@@ -179,15 +111,19 @@ impl Start {
             (ring_dir, is_default_ring_dir) = (configured, false);
         }
         let plan = plan::plan(options, &ring_dir, config.is_some()).map_err(Failure::Usage)?;
-        let mountpoint = absolute(&options.mountpoint)?;
+        let mountpoint = absolute(&options.mountpoint).map_err(Failure::System)?;
         Ok(Self { plan, config, base, ring_dir, is_default_ring_dir, mountpoint })
     }
 
     /// The registry, without captures yet.
-    fn registry(&self, options: &Mount, tree: &Arc<Tree>) -> Result<Arc<Registry>, Failure> {
+    fn registry(
+        &self,
+        options: &MountArguments,
+        tree: &Arc<Tree>,
+    ) -> Result<Arc<Registry>, Failure> {
         let configured = self.config.as_ref().and_then(|(_, config)| config.state.clone());
         let state = match (&options.state, configured) {
-            (Some(path), _) => Some(absolute(path)?),
+            (Some(path), _) => Some(absolute(path).map_err(Failure::System)?),
             (None, Some(path)) => Some(path),
             (None, None) => {
                 let own = (!self.is_default_ring_dir).then_some(self.ring_dir.as_path());
@@ -209,19 +145,23 @@ impl Start {
 }
 
 /// The configuration that was asked for; or, if no capture was, that of the system if there is one.
-fn config_path(options: &Mount) -> Option<PathBuf> {
+fn config_path(options: &MountArguments) -> Option<PathBuf> {
     let has_captures =
         !options.captures.is_empty() || options.interface.is_some() || !options.read.is_empty();
     let default = || Some(PathBuf::from(config::DEFAULT)).filter(|path| path.exists());
     options.config.clone().or_else(|| if has_captures { None } else { default() })
 }
 
-fn ring_dir_for<'a>(options: &Mount, ring_dir: &'a Path) -> RingDir<'a> {
+fn ring_dir_for<'a>(options: &MountArguments, ring_dir: &'a Path) -> RingDir<'a> {
     if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
 }
 
 /// How the tree will be mounted. A daemon of the helper gives up what it does not need.
-fn mounter(handoff: Option<Handoff>, options: &Mount, mountpoint: &Path) -> Result<By, Failure> {
+fn mounter(
+    handoff: Option<Handoff>,
+    options: &MountArguments,
+    mountpoint: &Path,
+) -> Result<By, Failure> {
     if let Some(helper) = handoff {
         confine::keep_memory().map_err(Failure::System)?;
         confine::start_no_programs().map_err(Failure::System)?;
@@ -235,7 +175,7 @@ fn mounter(handoff: Option<Handoff>, options: &Mount, mountpoint: &Path) -> Resu
 }
 
 /// `pcapfs mount`, from the options to the end.
-pub(crate) fn run(options: &Mount) -> Result<(), Failure> {
+pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     allow_descriptors();
     // Before this process opens anything, which might get the same number.
     let handoff = options.handoff.map(Handoff::inherited).transpose().map_err(Failure::Mount)?;
@@ -467,20 +407,4 @@ fn end_in_any_case(detach: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
         std::process::exit(i32::from(!is_clean));
     });
     has_stopped
-}
-
-/// A path as it is from anywhere, links followed as far as it exists.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    // A mount point whose daemon died cannot be looked at, and need not be.
-    match fs::canonicalize(path) {
-        Ok(whole) => Ok(whole),
-        Err(_) => {
-            let whole = std::path::absolute(path).map_err(Failure::System)?;
-            // The parent can be looked at, and must be: mount tables have no links.
-            match (whole.parent().map(fs::canonicalize), whole.file_name()) {
-                (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
-                _ => Ok(whole),
-            }
-        }
-    }
 }

@@ -8,10 +8,10 @@ use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
 use protocol::time::Precision;
 
-use super::registry::RESERVED;
-use super::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
-use crate::cli::Mount;
+use super::options::MountArguments;
+use crate::fs::captures::RESERVED;
 use crate::fs::group_id;
+use crate::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
 
 /// What to make.
 #[derive(Debug)]
@@ -29,7 +29,11 @@ pub(super) struct Plan {
 ///
 /// # Errors
 /// What was typed wrong, for people.
-pub(super) fn plan(options: &Mount, ring_dir: &Path, has_config: bool) -> Result<Plan, String> {
+pub(super) fn plan(
+    options: &MountArguments,
+    ring_dir: &Path,
+    has_config: bool,
+) -> Result<Plan, String> {
     let settings = settings(options)?;
     let spec = |alias: &str, source, filter| settings.spec(alias, source, filter, ring_dir);
     let mut plan = Plan { settings: settings.clone(), captures: Vec::new(), links: Vec::new() };
@@ -87,7 +91,7 @@ pub(super) fn plan(options: &Mount, ring_dir: &Path, has_config: bool) -> Result
 ///
 /// # Errors
 /// As [`plan`].
-pub(super) fn settings(options: &Mount) -> Result<Settings, String> {
+pub(super) fn settings(options: &MountArguments) -> Result<Settings, String> {
     Ok(Settings {
         snaplen: options.snaplen,
         promiscuous: !options.no_promiscuous,
@@ -100,7 +104,7 @@ pub(super) fn settings(options: &Mount) -> Result<Settings, String> {
 }
 
 /// The permissions captures start with.
-fn permissions(options: &Mount) -> Result<Permissions, String> {
+fn permissions(options: &MountArguments) -> Result<Permissions, String> {
     let default = default_permissions();
     let gid = match &options.group {
         Some(name) => group_id(name).ok_or_else(|| format!("--group {name}: no such group"))?,
@@ -110,7 +114,7 @@ fn permissions(options: &Mount) -> Result<Permissions, String> {
 }
 
 /// How flows are made.
-fn flow_options(options: &Mount) -> Result<flow::Options, String> {
+fn flow_options(options: &MountArguments) -> Result<flow::Options, String> {
     let defaults = flow::Limits::default();
     let memory = match options.flow_memory {
         Some(given) if given < LEAST_FLOW_MEMORY => {
@@ -186,8 +190,8 @@ mod tests {
 
     use super::*;
 
-    fn options() -> Mount {
-        Mount {
+    fn options() -> MountArguments {
+        MountArguments {
             mountpoint: "/captures".into(),
             captures: Vec::new(),
             interface: None,
@@ -219,7 +223,7 @@ mod tests {
         }
     }
 
-    fn made(options: &Mount) -> Result<Plan, String> {
+    fn made(options: &MountArguments) -> Result<Plan, String> {
         plan(options, Path::new("/rings"), false)
     }
 
@@ -227,7 +231,8 @@ mod tests {
     fn captures_are_read_as_typed() {
         let captures =
             ["web=eth0 tcp port 80", "all=", "x='' udp", "f=file:/t.pcap", "in=-", "s=stream:/f"];
-        let options = Mount { captures: captures.map(str::to_owned).to_vec(), ..options() };
+        let options =
+            MountArguments { captures: captures.map(str::to_owned).to_vec(), ..options() };
         let plan = made(&options).unwrap();
         let seen: Vec<_> = plan
             .captures
@@ -250,9 +255,9 @@ mod tests {
     #[test]
     fn flows_are_made_as_asked_for() {
         let of = |options| made(&options).unwrap().captures[0].flows;
-        let lo = || Mount { interface: Some("lo".into()), ..options() };
+        let lo = || MountArguments { interface: Some("lo".into()), ..options() };
         assert_eq!(of(lo()), flow::Options::default());
-        let flows = of(Mount {
+        let flows = of(MountArguments {
             flow_memory: Some(64 << 20),
             max_flows: 5,
             no_tunnels: true,
@@ -276,7 +281,8 @@ mod tests {
     fn the_same_capture_again_is_a_link() {
         let captures = ["web=eth0 port 80", "www=eth0  port 80 ", "other=eth0 port 81"];
         let plan =
-            made(&Mount { captures: captures.map(str::to_owned).to_vec(), ..options() }).unwrap();
+            made(&MountArguments { captures: captures.map(str::to_owned).to_vec(), ..options() })
+                .unwrap();
         assert_eq!(plan.captures.len(), 2);
         assert_eq!(plan.links, [("www".to_owned(), "web".to_owned())]);
     }
@@ -285,11 +291,11 @@ mod tests {
     fn made_up_names_give_way_and_given_ones_do_not() {
         let read = ["/a/t.pcap", "/b/t.pcap", "/c/t.pcapng", "/README.pcap"];
         let read = read.map(PathBuf::from).to_vec();
-        let plan = made(&Mount { read, ..options() }).unwrap();
+        let plan = made(&MountArguments { read, ..options() }).unwrap();
         let names: Vec<_> = plan.captures.iter().map(|spec| spec.alias.as_str()).collect();
         assert_eq!(names, ["t", "t-2", "t-3", "README-2"]);
         let captures = vec!["web=eth0".to_owned(), "web=eth1".to_owned()];
-        let error = made(&Mount { captures, ..options() }).unwrap_err();
+        let error = made(&MountArguments { captures, ..options() }).unwrap_err();
         assert_eq!(error, "alias 'web' is taken (by eth0); choose another");
     }
 
@@ -297,20 +303,32 @@ mod tests {
     fn mistakes_are_named() {
         for (options, part) in [
             (options(), "nothing to capture"),
-            (Mount { captures: vec!["eth0".into()], ..options() }, "ALIAS='SOURCE [FILTER]'"),
-            (Mount { captures: vec![".x=eth0".into()], ..options() }, "'.x' is no alias"),
-            (Mount { captures: vec!["a/b=eth0".into()], ..options() }, "'a/b' is no alias"),
-            (Mount { captures: vec!["README=eth0".into()], ..options() }, "file of this name"),
-            (Mount { interface: Some("-".into()), ..options() }, "not an interface"),
-            (Mount { filter: Some("tcp".into()), ..options() }, "-f belongs to"),
-            (Mount { alias: Some("x".into()), ..options() }, "--alias names"),
             (
-                Mount { captures: vec!["a=-".into(), "b=- tcp".into()], ..options() },
+                MountArguments { captures: vec!["eth0".into()], ..options() },
+                "ALIAS='SOURCE [FILTER]'",
+            ),
+            (MountArguments { captures: vec![".x=eth0".into()], ..options() }, "'.x' is no alias"),
+            (
+                MountArguments { captures: vec!["a/b=eth0".into()], ..options() },
+                "'a/b' is no alias",
+            ),
+            (
+                MountArguments { captures: vec!["README=eth0".into()], ..options() },
+                "file of this name",
+            ),
+            (MountArguments { interface: Some("-".into()), ..options() }, "not an interface"),
+            (MountArguments { filter: Some("tcp".into()), ..options() }, "-f belongs to"),
+            (MountArguments { alias: Some("x".into()), ..options() }, "--alias names"),
+            (
+                MountArguments { captures: vec!["a=-".into(), "b=- tcp".into()], ..options() },
                 "one capture only",
             ),
-            (Mount { interface: Some("lo".into()), ring: 1, ..options() }, "--ring: a ring of 1"),
             (
-                Mount { interface: Some("lo".into()), flow_memory: Some(9), ..options() },
+                MountArguments { interface: Some("lo".into()), ring: 1, ..options() },
+                "--ring: a ring of 1",
+            ),
+            (
+                MountArguments { interface: Some("lo".into()), flow_memory: Some(9), ..options() },
                 "--flow-memory",
             ),
         ] {

@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use crate::cli::output::{progress, say};
 use crate::fs::Tree;
+use crate::output::{progress, say};
 
 /// How the line begins that says how far reading has come.
 pub(crate) const READING: &str = "reading, ";

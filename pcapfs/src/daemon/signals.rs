@@ -12,7 +12,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::Event;
-use crate::cli::output::say;
+use crate::output::say;
 
 /// Signals without a meaning here, which would end the process and leave a tree without a daemon.
 /// One of them, SIGXFSZ, comes with a write past the limit of file sizes, which is an error like any

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::registry::Registry;
-use super::{Failure, Start, absolute};
-use crate::cli::Mount;
+use super::Start;
+use super::options::MountArguments;
 use crate::control::{self, Control, Socket};
+use crate::failure::Failure;
+use crate::paths::absolute;
+use crate::registry::Registry;
 
 /// How a daemon is steered.
 pub(super) enum Steered {
@@ -18,14 +20,14 @@ pub(super) enum Steered {
 /// Starts the control service. Without a socket there is none: only one that was asked for must be
 /// had, as several daemons may run with the defaults.
 pub(super) fn start(
-    options: &Mount,
+    options: &MountArguments,
     start: &Start,
     registry: &Arc<Registry>,
 ) -> Result<Steered, Failure> {
     let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
     let given = options.socket.clone().or(configured);
     let path = match &given {
-        Some(path) => absolute(path)?,
+        Some(path) => absolute(path).map_err(Failure::System)?,
         None => match control::daemon_path(options.handoff.is_some()) {
             Some(path) => path,
             None => {

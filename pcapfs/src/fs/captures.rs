@@ -12,6 +12,9 @@ use parking_lot::{Mutex, RwLock};
 
 use super::access::{Bit, Caller};
 
+/// Names in the root of the tree that are no captures.
+pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
+
 /// One capture in the tree.
 #[derive(Debug)]
 pub(crate) struct Entry {

@@ -5,7 +5,9 @@
 
 mod init;
 mod kept;
+mod parallel;
 mod reload;
+pub(crate) mod state;
 
 pub(crate) use init::InitOrder;
 pub(crate) use kept::forget_ring;
@@ -21,19 +23,16 @@ use capture::ring::Permissions;
 use capture::source::SourceName;
 use parking_lot::Mutex;
 
-use super::parallel;
-use super::settings::{Settings, kernel_buffer};
-use super::state::StateFile;
-use crate::cli::output::say;
 use crate::config::Configured;
 use crate::fs::Tree;
 use crate::fs::access::{Bit, Caller, Denied};
-use crate::fs::captures::{Entry, Named};
+use crate::fs::captures::{Entry, Named, RESERVED};
 use crate::fuse;
+use crate::output::say;
+use crate::paths::prepare_ring_dir;
+use crate::settings::{Settings, kernel_buffer};
 use kept::{Keep, not_kept};
-
-/// Names in the root of the tree that are no captures.
-pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
+use state::StateFile;
 
 /// What the root of the tree is called in messages.
 const ROOT: &str = "the root of the tree";
@@ -258,7 +257,7 @@ impl Registry {
     fn prepare(&self, spec: &Spec) -> Result<(), Refusal> {
         self.check_free(&spec.alias)?;
         if spec.source.savefile_path().is_none() {
-            crate::daemon::prepare_ring_dir(&spec.ring_dir)
+            prepare_ring_dir(&spec.ring_dir)
                 .map_err(|failure| Refusal::RingDir(failure.to_string()))?;
         }
         Ok(())

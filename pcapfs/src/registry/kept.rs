@@ -9,13 +9,13 @@ use capture::source::SourceName;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Origin, Planned, Refusal, Registry};
-use crate::cli::output::say;
-use crate::daemon::parallel;
-use crate::daemon::settings::{Settings, root_permissions};
-use crate::daemon::state::{Changed, State, StateFile};
 use crate::fs::Keeper;
 use crate::fs::access::{Bit, Caller};
 use crate::fs::captures::{Entry, Named};
+use crate::output::say;
+use crate::registry::parallel;
+use crate::registry::state::{Changed, State, StateFile};
+use crate::settings::{Settings, root_permissions};
 
 impl Registry {
     /// Makes the captures that `init` had made before. One that cannot be made is reported, and stays

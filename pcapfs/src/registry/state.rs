@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use protocol::time::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::output::say;
+use crate::output::say;
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -204,7 +204,7 @@ impl StateFile {
 ///
 /// # Errors
 /// Why the file cannot be read or changed, for people; also if a daemon is using it.
-pub(super) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, String> {
+pub(crate) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, String> {
     let mut held = Held::default();
     held.state = read(path, &mut held.lock).map_err(|why| format!("{}: {why}", path.display()))?;
     let file = StateFile { path: path.to_owned(), held: Mutex::new(held) };
@@ -215,7 +215,7 @@ pub(super) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, Strin
 }
 
 /// The files in which daemons of this user keep their state by default.
-pub(super) fn default_files() -> Vec<PathBuf> {
+pub(crate) fn default_files() -> Vec<PathBuf> {
     let folder = default_path(None, Path::new("/"), false);
     let folder = folder.as_deref().and_then(Path::parent).map(fs::read_dir);
     let entries = folder.and_then(Result::ok).into_iter().flatten().flatten();
@@ -298,7 +298,7 @@ fn write(path: &Path, folder: &Path, state: &State) -> io::Result<()> {
 /// Where a daemon keeps its state if it is not told: with its rings if it has a directory of its own
 /// for them, or else at a place made of its mount point. `None` if there is no such place.
 /// `is_systems`: root has started it for all users, also if it runs as another.
-pub(super) fn default_path(
+pub(crate) fn default_path(
     own_ring_dir: Option<&Path>,
     mountpoint: &Path,
     is_systems: bool,

@@ -7,11 +7,11 @@ use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
 
 use super::{Origin, Planned, Refusal, Registry, forget_ring, not_kept};
-use crate::daemon::settings::Settings;
-use crate::daemon::state::Saved;
 use crate::fs::access::{Bit, Caller};
 use crate::fs::captures::Entry;
 use crate::fs::group_id;
+use crate::registry::state::Saved;
+use crate::settings::Settings;
 
 /// An order to make a capture. The daemon's own settings count for each that is `None`.
 #[derive(Clone, Debug, Default)]

@@ -10,10 +10,10 @@ use capture::pipeline::{self, CaptureError};
 use capture::ring::RingError;
 
 use super::{Origin, Planned, Record, Refusal, Registry};
-use crate::cli::output::say;
 use crate::config::{Config, ConfigError, Configured};
 use crate::fs::captures::{Entry, Named};
 use crate::fuse;
+use crate::output::say;
 
 /// How long to wait for the readers of a capture that is made anew, which have its end.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::Failure;
 use crate::fs::{user_id, user_name};
 
 /// The user that `mount -t pcapfs` runs daemons as, who gets the directories of the system.
@@ -21,7 +20,7 @@ const OTHER_RINGS: &str = "/run/pcapfs/rings";
 
 /// Default directory of rings: this user's own, in memory. Every user can make something of its name
 /// first; then it is one inside a directory that is this user's alone.
-pub(super) fn default_ring_dir() -> PathBuf {
+pub(crate) fn default_ring_dir() -> PathBuf {
     let uid = geteuid();
     let usual = if uid.is_root() {
         PathBuf::from("/dev/shm/pcapfs")
@@ -48,9 +47,20 @@ fn is_trusted(metadata: &Metadata) -> bool {
     metadata.uid() == 0 || metadata.uid() == geteuid().as_raw()
 }
 
+/// Why a ring directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {why}", path = .path.display())]
+pub(crate) struct RingDirError {
+    path: PathBuf,
+    why: String,
+}
+
 /// Makes the ring directory, or makes sure that no other user can put anything into it.
-pub(super) fn prepare_ring_dir(path: &Path) -> Result<(), Failure> {
-    let failure = |why: String| Failure::RingDir { path: path.to_owned(), why };
+///
+/// # Errors
+/// What is wrong with it. A directory that was made stays.
+pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
+    let failure = |why: String| RingDirError { path: path.to_owned(), why };
     // The directory above a default one may be missing as well.
     if path == default_ring_dir()
         && let Some(parent) = path.parent()
@@ -138,6 +148,25 @@ fn check_way(path: &Path) -> Result<(), String> {
             loose.display()
         )),
         None => Ok(()),
+    }
+}
+
+/// A path as it is from anywhere, links followed as far as it exists.
+///
+/// # Errors
+/// The current directory is not known, or the path is empty.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    // A mount point whose daemon died cannot be looked at, and need not be.
+    match fs::canonicalize(path) {
+        Ok(whole) => Ok(whole),
+        Err(_) => {
+            let whole = std::path::absolute(path)?;
+            // The parent can be looked at, and must be: mount tables have no links.
+            match (whole.parent().map(fs::canonicalize), whole.file_name()) {
+                (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
+                _ => Ok(whole),
+            }
+        }
     }
 }
 
