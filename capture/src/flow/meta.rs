@@ -5,61 +5,15 @@ use std::sync::Arc;
 
 use protocol::decode::Tunnel;
 use protocol::json;
-use protocol::tcp::{self, Absence, Direction};
+use protocol::tcp::{Absence, Direction};
 use protocol::time::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::app::TlsHellos;
+use super::apps::probing::TlsHellos;
+use super::conversation::Flow;
 use super::key::{self, Protocol};
-use super::one::{self, Flow};
-
-/// The state of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum State {
-    /// TCP: a SYN was seen, but no segment of a side that has finished its handshake. UDP: only one
-    /// side has sent.
-    Opening,
-    /// Both sides may send.
-    Open,
-    /// One side has sent its FIN; or both have, or there was a reset, and something may still come:
-    /// bytes before a FIN, stragglers, what its transactions were.
-    Closing,
-    /// Both sides have sent their FIN.
-    Closed,
-    /// Ended by a reset.
-    Reset,
-    /// Nothing was seen for too long.
-    TimedOut,
-    /// Given up for a bound, or since the ring had overwritten all its packets.
-    Evicted,
-    /// Open, but the beginning was not seen.
-    Midstream,
-}
-
-impl State {
-    /// Whether nothing more comes after it.
-    const fn is_end(self) -> bool {
-        match self {
-            Self::Closed | Self::Reset | Self::TimedOut | Self::Evicted => true,
-            Self::Opening | Self::Open | Self::Closing | Self::Midstream => false,
-        }
-    }
-}
-
-impl From<tcp::State> for State {
-    fn from(state: tcp::State) -> Self {
-        match state {
-            tcp::State::Opening => Self::Opening,
-            tcp::State::Open => Self::Open,
-            tcp::State::Closing => Self::Closing,
-            tcp::State::Closed => Self::Closed,
-            tcp::State::Reset => Self::Reset,
-            tcp::State::TimedOut => Self::TimedOut,
-            tcp::State::Midstream => Self::Midstream,
-        }
-    }
-}
+use super::pair::of;
+use super::state::State;
 
 /// What speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -231,7 +185,7 @@ impl Meta {
 
 fn side(flow: &Flow, direction: Direction) -> Side {
     let (address, port) = flow.key.sender(direction);
-    let sent = one::of(&flow.sent, direction);
+    let sent = of(&flow.sent, direction);
     let counters = flow.counters(direction);
     let stream = flow.stream(direction);
     let gaps = stream.map(|stream| stream.holes()).unwrap_or_default().into_iter();

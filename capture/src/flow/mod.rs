@@ -1,13 +1,17 @@
 //! Flows: connections as views of a store.
 //!
 //! ```text
-//!   store ──▶ engine ──jobs──▶ recorder ──lines──▶ logs: flows.jsonl, http.jsonl
+//!   store ──▶ engine ──jobs──▶ recorder ──lines──▶ log: flows.jsonl, http.jsonl
 //!               │                  │
 //!               ▼                  ▼
-//!             table: flows by id; for each its packets, streams, transactions ◀── readings
+//!             table: conversations by id, each with its packets, streams and app ◀── files
 //!               ▲
 //!            locator: where the record of a packet lies
 //! ```
+//!
+//! A packet goes from the [engine], as an [arrival], to its [conversation]; the bytes that it adds to
+//! a stream go on to what speaks over it, one of the [apps]. What ended there comes back to the
+//! engine as [news], and goes to the [recorder]. Imports go the same way, and never back.
 //!
 //! The [engine] is one more cursor over the store, in its own thread: it looks at every packet once
 //! and holds nobody up. What it keeps of a packet is a number in the list of its flow, and for its
@@ -23,34 +27,28 @@
 
 #![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod all_har;
-mod app;
-mod datagrams;
+mod apps;
+mod arrival;
+mod conversation;
 mod engine;
-mod exchange;
-mod found;
-mod gather;
-mod holes;
+mod error;
+mod file;
+mod files;
 mod key;
-mod kind;
 mod locator;
 mod log;
 mod made;
 mod memory;
-mod messages;
 mod meta;
-mod one;
+mod news;
+mod options;
 mod outside;
-mod packets;
-mod pressure;
-mod reading;
+mod pair;
+mod places;
 mod recorder;
-mod render;
-mod spoken;
-mod stat;
+mod shared;
+mod state;
 mod table;
-mod texts;
-mod timer;
 mod window;
 
 use std::io;
@@ -62,83 +60,24 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Mutex, RwLock};
 use protocol::http::transaction::Direction;
-use protocol::tcp::{Policy, Urgent};
-use protocol::time::Timestamp;
 
 use crate::priority::come_after_capture;
 use crate::store::Store;
 
+use conversation::Flow;
 use engine::Engine;
-use locator::Locator;
-use log::{LineLog, LogWriter};
+pub use error::{OpenError, ReadError};
+pub use file::{BodyEntry, File, FlowEntry, Log, Seek, Stat};
+pub use files::reading::Reading;
+use log::LogWriter;
 use made::Contents;
-use one::Flow;
+pub use options::{Limits, Options};
 pub use outside::Undecodable;
-pub use reading::{OpenError, ReadError, Reading};
 use recorder::{Logs, Queue};
-use render::Hars;
-use table::Table;
+use shared::Shared;
 
 /// Batches the engine may be ahead of the recorder: with some 500 jobs each, a few megabytes.
 const QUEUE: usize = 8;
-
-/// Bounds on what strangers can make grow, per capture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Flows in the tree. Beyond, those leave of which nothing was heard for longest.
-    pub flows: usize,
-    /// Flows that are under way at a time. Beyond, the oldest end as `evicted`, but stay readable.
-    pub open: usize,
-    /// Bytes of memory for flows, logs, and what finds packets. Beyond, flows leave of which
-    /// nothing was heard for longest.
-    pub memory: usize,
-    /// Bytes of memory, of these, for each of the two logs. Beyond, their oldest lines go.
-    pub log: usize,
-}
-
-impl Default for Limits {
-    /// An eighth of the memory that this process can have, the machine's or its control group's. A
-    /// flow takes 300 bytes at least, and one kilobyte or two while it is under way. Two million
-    /// flows are what a busy host without connection tracking sees in an hour; more than a million
-    /// at a time is a flood.
-    fn default() -> Self {
-        let memory = usize::try_from(memory::all() / 8).unwrap_or(usize::MAX);
-        let memory = memory.clamp(LEAST_MEMORY, MOST_MEMORY);
-        Self { flows: 1 << 21, open: 1 << 20, memory, log: memory / 4 }
-    }
-}
-
-impl Limits {
-    /// Bytes of decoded bodies, `http.har` and `meta.json` that may be open at a time: as much again
-    /// as flows have, and room for a few of the largest there are.
-    fn room(&self) -> u64 {
-        (self.memory as u64).max(LEAST_ROOM.min(memory::all() / 4))
-    }
-}
-
-/// Four bodies of the 64 MiB at which decoding ends.
-const LEAST_ROOM: u64 = 256 << 20;
-
-/// Bytes of memory for flows if nothing else is said, at least, and where it is not known how much
-/// there is.
-const LEAST_MEMORY: usize = 4 << 20;
-const MOST_MEMORY: usize = 1 << 40;
-
-/// How flows are made of packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Bounds.
-    pub limits: Limits,
-    /// Do not look into tunnels: the outer packet is the packet.
-    pub outer: bool,
-    /// Packets with other VLAN ids may be of the same flow: the two directions may have different
-    /// ones. If not, the same addresses in two VLANs are two flows.
-    pub any_vlan: bool,
-    /// Which copy of a byte counts where segments overlap.
-    pub policy: Policy,
-    /// Whether urgent data is in the streams.
-    pub urgent: Urgent,
-}
 
 /// `flows` of `status.json`; the order of the fields is that of the file.
 ///
@@ -181,131 +120,6 @@ pub struct Counters {
 pub struct Flows {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What the threads and all readers share.
-#[derive(Debug)]
-struct Shared {
-    /// Name of the capture.
-    capture: Arc<str>,
-    store: Arc<dyn Store>,
-    table: RwLock<Table>,
-    locator: RwLock<Locator>,
-    flow_log: Arc<LineLog>,
-    http_log: Arc<LineLog>,
-    hars: Mutex<Hars>,
-    /// Decoded bodies that somebody has open; `hars` and `meta.json` take of the same room.
-    bodies: Contents<(u64, u64, Direction)>,
-    stop: AtomicBool,
-    /// The next packet the engine will look at.
-    position: AtomicU64,
-    /// The oldest packet retained, as the engine knows it.
-    oldest: AtomicU64,
-    /// All packets before this are in the tree.
-    recorded: AtomicU64,
-    /// Batches of jobs the recorder has done.
-    batches: AtomicU64,
-    /// The store has ended, and so has every flow.
-    is_over: AtomicBool,
-    opened: AtomicU64,
-    closed: AtomicU64,
-    evicted: AtomicU64,
-    dropped: AtomicU64,
-    lost: AtomicU64,
-    /// Packets that are in no flow.
-    outside: outside::Counts,
-    gaps: AtomicU64,
-    conflicts: AtomicU64,
-    /// Bytes of memory for what the engine waits for.
-    waiting: AtomicUsize,
-}
-
-/// A file of a flow's directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum File {
-    /// `meta.json`
-    Meta,
-    /// `packets.pcap`
-    Packets,
-    /// `client.bin`
-    Client,
-    /// `server.bin`
-    Server,
-    /// `http`
-    Transcript,
-    /// `http.jsonl`
-    HttpJsonl,
-    /// `http-open.jsonl`
-    HttpOpen,
-    /// `http.har`
-    Har,
-    /// A file in `bodies/`.
-    Body {
-        /// Of the transaction, from 1.
-        index: u64,
-        /// Of the request or of the response.
-        direction: Direction,
-    },
-}
-
-/// A growing list of lines of a whole capture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Log {
-    /// `flows.jsonl`
-    Flows,
-    /// `http.jsonl`
-    Http,
-}
-
-/// A flow in the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowEntry {
-    /// From 1, in order of appearance.
-    pub id: u64,
-    /// Name of its directory.
-    pub name: String,
-    /// Time of its last packet.
-    pub modified: Timestamp,
-    /// Whether there are `http`, `http.jsonl`, `http.har` and `bodies`.
-    pub has_http: bool,
-    /// It has ended, and all of its transactions are there.
-    pub is_over: bool,
-}
-
-/// A body in a flow's `bodies`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BodyEntry {
-    /// Of the transaction, from 1.
-    pub index: u64,
-    /// Of the request or of the response.
-    pub direction: Direction,
-    /// Name of the file.
-    pub name: String,
-}
-
-/// What stat(2) needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Bytes.
-    pub size: u64,
-    /// Bytes that are not in holes.
-    pub present: u64,
-    /// Time of the last packet that changed it.
-    pub modified: Timestamp,
-    /// Tells files of the same name apart that begin at different places: another value is another
-    /// file, with another inode. 0 for files that always have the same beginning.
-    pub beginning: u64,
-    /// It does not change any more, but for what the store drops.
-    pub is_final: bool,
-}
-
-/// Where to go from an offset (lseek(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seek {
-    /// The next byte that is there.
-    Data,
-    /// The next hole; the end is one.
-    Hole,
 }
 
 impl Flows {
@@ -536,27 +350,5 @@ fn entry(flow: &Flow) -> FlowEntry {
         modified: flow.last,
         has_http: flow.http.is_some(),
         is_over: flow.is_sealed,
-    }
-}
-
-impl Shared {
-    /// Bytes of memory of logs, of what finds packets, and of what the engine waits for.
-    fn memory_beside_flows(&self) -> usize {
-        let logs = self.flow_log.memory().saturating_add(self.http_log.memory());
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        logs.saturating_add(self.locator.read().memory()).saturating_add(waiting)
-    }
-
-    /// All packets before `number` are in the tree; and, if it is over, every flow has ended.
-    fn reached(&self, number: u64, is_over: bool) {
-        self.recorded.store(number, Ordering::Release);
-        self.is_over.store(is_over, Ordering::Release);
-    }
-
-    fn log(&self, log: Log) -> &LineLog {
-        match log {
-            Log::Flows => &self.flow_log,
-            Log::Http => &self.http_log,
-        }
     }
 }

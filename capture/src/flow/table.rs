@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::exchange::Exchange;
+use super::apps::exchange::Exchange;
+use super::conversation::Flow;
 use super::key::Key;
-use super::one::Flow;
 
 /// Places of a block: memory grows by blocks, so that it is never moved.
 const BLOCK: usize = 1_024;

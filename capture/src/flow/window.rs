@@ -8,9 +8,8 @@ use protocol::extent::Extent;
 use protocol::tcp::{Bytes, Direction};
 use protocol::time::{Precision, Timestamp};
 
-use super::Shared;
+use super::arrival::Arrival;
 use super::locator::{Locator, Place};
-use super::one::Arrival;
 use crate::record::Record;
 use crate::store::{PinError, Store};
 
@@ -30,11 +29,16 @@ pub(super) struct Window<'a> {
 
 impl<'a> Window<'a> {
     /// Between two packets: there is none the engine is at, though it may hold a chunk.
-    pub(super) fn between(shared: &'a Shared, chunk: u64, bytes: &'a [u8]) -> Self {
-        let header = shared.store.header();
+    pub(super) fn between(
+        store: &'a dyn Store,
+        locator: &'a RwLock<Locator>,
+        chunk: u64,
+        bytes: &'a [u8],
+    ) -> Self {
+        let header = store.header();
         Self {
-            store: &*shared.store,
-            locator: &shared.locator,
+            store,
+            locator,
             precision: header.map_or(Precision::Nano, |header| header.precision),
             chunk,
             bytes,

@@ -9,9 +9,10 @@ use protocol::tcp::seq::Sequence;
 use protocol::tcp::{Direction, Flags, Scale, Segment, Verdict};
 
 use super::Engine;
+use crate::flow::arrival::Arrival;
+use crate::flow::conversation::Flow;
 use crate::flow::key::{Key, Network, Protocol};
 use crate::flow::meta::Meta;
-use crate::flow::one::{Arrival, Flow};
 use crate::flow::outside::Outside;
 use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};

@@ -8,8 +8,11 @@ use std::sync::atomic::Ordering;
 use protocol::decode::Decoder;
 use protocol::time::Timestamp;
 
-use super::{AFTERWARDS, Engine, SLICE, retire};
-use crate::flow::one::Flow;
+use super::AFTERWARDS;
+use super::Engine;
+use super::SLICE;
+use super::retire;
+use crate::flow::conversation::Flow;
 use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
 use crate::flow::window::Window;
@@ -126,7 +129,7 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         shared.oldest.store(oldest, Ordering::Relaxed);
         shared.locator.write().expire(oldest_chunk);
-        let window = Window::between(&shared, u64::MAX, &[]);
+        let window = shared.window(u64::MAX, &[]);
         loop {
             let mut table = shared.table.write();
             for _ in 0..SLICE {
@@ -151,7 +154,7 @@ impl Engine {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
-        let window = Window::between(&shared, u64::MAX, &[]);
+        let window = shared.window(u64::MAX, &[]);
         let now = newest.plus(seen.elapsed());
         self.give_up(|decoder| {
             decoder.pass_time(now);
@@ -169,7 +172,7 @@ impl Engine {
         let Some(mut decoder) = self.decoder.take() else { return };
         let shared = Arc::clone(&self.shared);
         let usual = shared.store.header().map(|header| header.link_type);
-        let window = Window::between(&shared, u64::MAX, &[]);
+        let window = shared.window(u64::MAX, &[]);
         loop {
             let is_more = some(&mut decoder);
             if decoder.has_given_up() {
@@ -184,7 +187,7 @@ impl Engine {
     /// The capture has ended, and with it all that is under way. An error if the recorder is gone.
     pub(super) fn close_all(&mut self) -> Result<(), ()> {
         let shared = Arc::clone(&self.shared);
-        let window = Window::between(&shared, u64::MAX, &[]);
+        let window = shared.window(u64::MAX, &[]);
         self.give_up(Decoder::give_up_oldest);
         loop {
             let mut table = shared.table.write();

@@ -2,6 +2,7 @@
 
 mod incoming;
 mod leaving;
+mod timer;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,18 +16,22 @@ use protocol::linktype::LinkType;
 use protocol::tcp::{Direction, Event, Settings};
 use protocol::time::{Precision, Timestamp};
 
+use super::arrival::Arrival;
+use super::conversation::{Flow, Tools, Totals};
 use super::memory::Backoff;
-use super::meta::{Meta, State};
-use super::one::{Arrival, Flow, News, Tools, Totals};
+use super::meta::Meta;
+use super::news::News;
+use super::options::Options;
 use super::outside::Outside;
 use super::recorder::{Job, Spent};
+use super::shared::Shared;
+use super::state::State;
 use super::table::{Place, Table};
-use super::timer::Timers;
 use super::window::Window;
-use super::{Options, Shared};
 use crate::bell::Bell;
 use crate::record::Record;
 use crate::store::{Bounds, Chunk, PinError, Target};
+use timer::Timers;
 
 /// Packets that are processed without letting readers of the flows in between: a tenth of a
 /// millisecond.
@@ -307,7 +312,7 @@ impl Engine {
         }
         self.decoder = Some(decoder);
         self.clock.1 = Some(Instant::now());
-        let window = Window::between(&shared, chunk.id, chunk.bytes());
+        let window = shared.window(chunk.id, chunk.bytes());
         self.timers_due(&mut table, self.clock.0, &window);
         self.make_room(&mut table, &window);
         self.forget(&mut table);

@@ -7,14 +7,18 @@ use protocol::http::body::Piece;
 use protocol::http::transaction::{self, Direction as Side};
 use protocol::tcp::Direction;
 
-use super::all_har::Packed;
-use super::exchange::{Part, View};
-use super::gather::{FlowStreams, sender};
+use super::gather::FlowStreams;
+use super::hars::Packed;
 use super::holes::Holes;
-use super::log::Cache;
-use super::made::{self, Made};
+use super::render;
 use super::texts::{Kind, Text};
-use super::{File, Log, Seek, Shared, render};
+use crate::flow::apps::exchange::{Part, View};
+use crate::flow::error::{OpenError, ReadError};
+use crate::flow::file::{File, Log, Seek};
+use crate::flow::log::Cache;
+use crate::flow::made::{self, Made};
+use crate::flow::places::sender;
+use crate::flow::shared::Shared;
 use crate::savefile::pcap;
 
 /// One opener of one of the files here.
@@ -33,7 +37,7 @@ pub struct Reading {
 
 /// What a file is made of.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(in crate::flow) enum Content {
     /// Made when it was opened.
     Frozen(Arc<Made>),
     /// The stream a flow sends in a direction.
@@ -54,13 +58,13 @@ pub(super) enum Content {
 impl Reading {
     /// `None` if what it is made of has left since `content` was looked up: an empty file where
     /// there was none would be a lie.
-    pub(super) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
+    pub(in crate::flow) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
         let (end, newest) = content.end(&shared)?;
         Some(Self { shared, content, end, newest, at_end: false, holes: Holes::default() })
     }
 
     /// Of the lines of a whole capture from `begin` on.
-    pub(super) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
+    pub(in crate::flow) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
         let content = Content::Log { log, begin, cache: Cache::default() };
         let holes = Holes::default();
         let mut reading = Self { shared, content, end: 0, newest: 0, at_end: false, holes };
@@ -69,14 +73,14 @@ impl Reading {
     }
 
     /// Of what was made for its opener.
-    pub(super) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
+    pub(in crate::flow) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
         let end = made.bytes().len() as u64;
         let (content, holes) = (Content::Frozen(made), Holes::default());
         Self { shared, content, end, newest: 0, at_end: false, holes }
     }
 
     /// Of a file of the whole capture that was made for its opener.
-    pub(super) fn of_packed(shared: Arc<Shared>, packed: Packed) -> Self {
+    pub(in crate::flow) fn of_packed(shared: Arc<Shared>, packed: Packed) -> Self {
         let end = packed.log.end();
         let (content, holes) =
             (Content::Packed { packed, cache: Cache::default() }, Holes::default());
@@ -191,34 +195,6 @@ impl Reading {
     }
 }
 
-/// Why a file cannot be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// There is no such file, or no longer.
-    #[error("no such file")]
-    Gone,
-    /// Its content is made in memory, and of such contents as much is open as may be.
-    #[error("as much that is made in memory is open as --flow-memory has room for")]
-    NoRoom,
-}
-
-/// Why there is nothing to read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The store has dropped it, a log its lines, or its flow has left the tree.
-    #[error("what was to be read is no longer retained")]
-    Expired,
-    /// The storage below failed, and said this.
-    #[error("{0}")]
-    Storage(String),
-}
-
-impl From<String> for ReadError {
-    fn from(why: String) -> Self {
-        Self::Storage(why)
-    }
-}
-
 impl Content {
     /// The flow it is a stream of, or pieces of one.
     const fn stream(&self) -> Option<u64> {
@@ -263,7 +239,7 @@ impl Content {
     }
 
     /// Bytes there are now; `None` if the flow has left the tree.
-    pub(super) fn len(&self, shared: &Shared) -> Option<u64> {
+    pub(in crate::flow) fn len(&self, shared: &Shared) -> Option<u64> {
         Some(match self {
             Self::Frozen(made) => made.bytes().len() as u64,
             Self::Stream { id, direction } => {
@@ -365,12 +341,12 @@ impl Shared {
 
     /// Whether a flow is in the tree. What was made of its packets, before this, has nothing missing
     /// that was not missing in the tree.
-    pub(super) fn has(&self, id: u64) -> bool {
+    pub(in crate::flow) fn has(&self, id: u64) -> bool {
         self.table.read().flow(id).is_some()
     }
 
     /// A content of one opener's own, which may be as long as a list of gaps is.
-    pub(super) fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
+    pub(in crate::flow) fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
         if text.len() <= made::SMALL {
             return Ok(Made::own(text));
         }
@@ -382,7 +358,7 @@ impl Shared {
     }
 
     /// What a file of a flow is made of.
-    pub(super) fn content(
+    pub(in crate::flow) fn content(
         &self,
         id: u64,
         file: File,

@@ -7,19 +7,20 @@ use protocol::http::har::{self, Har, Server};
 use protocol::http::record::{BodyRecord, Record};
 use protocol::http::transaction::{Direction as Side, Transaction};
 use protocol::http::transcript;
+use protocol::json;
 use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 
-use super::all_har::{AsOf, Packed};
-use super::exchange::{Exchange, Part, View};
 use super::gather::FlowStreams;
-use super::key::{self, Key};
-use super::made::{self, Made};
-use super::meta::Meta;
-use super::one::Flow;
-use super::reading::OpenError;
-use super::recorder;
-use super::{File, Shared};
+use super::hars::Hars;
+use crate::flow::apps::exchange::{Exchange, Part, View};
+use crate::flow::conversation::Flow;
+use crate::flow::error::OpenError;
+use crate::flow::file::File;
+use crate::flow::key::{self, Key};
+use crate::flow::made::{self, Made};
+use crate::flow::meta::Meta;
+use crate::flow::shared::Shared;
 use crate::savefile::pcap;
 use crate::store::Header;
 
@@ -31,12 +32,12 @@ const HAR_BODIES: u64 = 64 << 20;
 const HARS: usize = 64 << 20;
 
 /// `meta.json`
-pub(super) fn meta(shared: &Shared, flow: &Flow) -> Vec<u8> {
+pub(in crate::flow) fn meta(shared: &Shared, flow: &Flow) -> Vec<u8> {
     Meta::of(flow, &shared.capture).line()
 }
 
 /// The file header of `packets.pcap`.
-pub(super) fn pcap_header(
+pub(in crate::flow) fn pcap_header(
     shared: &Shared,
     link_type: Option<LinkType>,
 ) -> Option<[u8; pcap::FILE_HEADER_LEN]> {
@@ -46,7 +47,7 @@ pub(super) fn pcap_header(
 }
 
 /// A transaction's part of `http`.
-pub(super) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
+pub(in crate::flow) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
     let transaction = exchange.transaction(streams);
     let decoded = |side| exchange.part(side).map_or(0, |part| part.decoded);
     let len = decoded(Side::Request).max(decoded(Side::Response));
@@ -56,17 +57,17 @@ pub(super) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<
 }
 
 /// A transaction's line of `http.jsonl`, as it was when it ended.
-pub(super) fn line(key: &Key, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
+pub(in crate::flow) fn line(key: &Key, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
     let transaction = exchange.transaction(streams);
     let body = |side| body_record(&transaction, side, exchange.part(side));
     let connection = key.connection(&streams.shared.capture, streams.id, streams.request);
     let bodies = [Side::Request, Side::Response].map(body);
     let [request, response] = &bodies;
-    recorder::line(&Record::new(&connection, &transaction, request, response))
+    json::line(&Record::new(&connection, &transaction, request, response))
 }
 
 /// A line for each transaction of a flow that is under way, and how many these are.
-pub(super) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usize) {
+pub(in crate::flow) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usize) {
     let Some(http) = &flow.http else { return Default::default() };
     let connection = flow.key.connection(&shared.capture, flow.id, http.request);
     let (mut lines, mut count) = (Vec::new(), 0_usize);
@@ -75,7 +76,7 @@ pub(super) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usize) {
         let [request, response] = Side::BOTH
             .map(|side| BodyRecord::under_way(transaction, side, view.file(side).as_deref()));
         let record = Record::new(&connection, transaction, &request, &response).under_way();
-        lines.extend(recorder::line(&record));
+        lines.extend(json::line(&record));
         count = count.saturating_add(1);
     }
     (lines, count)
@@ -89,7 +90,11 @@ fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> Bo
 }
 
 /// A body without its codings, of the length it had when it was seen.
-pub(super) fn body(exchange: &Exchange, side: Side, streams: &FlowStreams<'_>) -> Option<Vec<u8>> {
+pub(in crate::flow) fn body(
+    exchange: &Exchange,
+    side: Side,
+    streams: &FlowStreams<'_>,
+) -> Option<Vec<u8>> {
     let transaction = exchange.transaction(streams);
     let message = transaction.message(side)?;
     let mut bytes = body::read(streams, side, &message.body, &Limits::default()).bytes;
@@ -99,7 +104,7 @@ pub(super) fn body(exchange: &Exchange, side: Side, streams: &FlowStreams<'_>) -
 }
 
 /// The server of a flow whose requests go in `request`, for `http.har`.
-pub(super) fn har_server(flow: &Flow, request: Direction) -> Server {
+pub(in crate::flow) fn har_server(flow: &Flow, request: Direction) -> Server {
     let (address, port) = flow.key.sender(request.other());
     let authority =
         if address.is_ipv6() { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
@@ -110,28 +115,12 @@ pub(super) fn har_server(flow: &Flow, request: Direction) -> Server {
     }
 }
 
-/// Files of `http.har` that were asked for last, with how many transactions they have.
-#[derive(Debug, Default)]
-pub(super) struct Hars {
-    of_flows: Vec<(u64, usize, Arc<Made>)>,
-    /// That of the capture, and what it was made of.
-    pub(super) all: Option<(AsOf, Packed)>,
-}
-
-impl Hars {
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.of_flows.clear();
-        self.all = None;
-    }
-}
-
 /// Lines that are made while the table is held: some 5 microseconds each.
 const OPEN_LINES: usize = 64;
 
 impl Shared {
     /// `http-open.jsonl` of the capture: made by one at a time, and not if there is no room for it.
-    pub(super) fn open_http(&self) -> Result<Vec<u8>, OpenError> {
+    pub(in crate::flow) fn open_http(&self) -> Result<Vec<u8>, OpenError> {
         self.bodies.in_turn(|| {
             let (mut lines, mut from) = (Vec::new(), 0_u64);
             loop {
@@ -158,7 +147,7 @@ impl Shared {
     }
 
     /// `http.har` of a flow as of now.
-    pub(super) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
+    pub(in crate::flow) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
         // One that is quickly made waits for none that is not.
         if self.effort(id, File::Har) > made::LARGE {
             self.bodies.in_turn(|| self.make_har(id))

@@ -29,7 +29,7 @@ const BUCKET: usize = 48;
 /// A key comes out when its time is there, never before, and at most 64 ms late; 1.024 s, if it
 /// was scheduled for a time more than a minute after the latest [`Timers::due`].
 #[derive(Debug)]
-pub(super) struct Timers<K> {
+pub(in crate::flow) struct Timers<K> {
     /// By the first tick at which all of a bucket's keys are due.
     buckets: BTreeMap<u64, Vec<K>>,
     /// The latest tick that came to pass.
@@ -48,13 +48,13 @@ impl<K> Default for Timers<K> {
 impl<K: Copy> Timers<K> {
     /// Nothing scheduled.
     #[must_use]
-    pub(super) fn new() -> Self {
+    pub(in crate::flow) fn new() -> Self {
         Self::default()
     }
 
     /// Has `key` come out at `at`; at once, if that has passed. The same key may be there several
     /// times.
-    pub(super) fn schedule(&mut self, at: Timestamp, key: K) {
+    pub(in crate::flow) fn schedule(&mut self, at: Timestamp, key: K) {
         let mut tick = at.nanoseconds().div_ceil(TICK);
         if tick.saturating_sub(self.now) > NEAR {
             tick = tick.next_multiple_of(COARSE);
@@ -71,7 +71,7 @@ impl<K: Copy> Timers<K> {
     /// `now` may go back; that makes nothing due. Costs O(1) for each key, O(log n) of the number of
     /// buckets for each bucket, and next to nothing if no key is due.
     #[must_use]
-    pub(super) fn due(&mut self, now: Timestamp) -> Vec<K> {
+    pub(in crate::flow) fn due(&mut self, now: Timestamp) -> Vec<K> {
         let now = now.nanoseconds() / TICK;
         self.now = self.now.max(now);
         let mut due = Vec::new();
@@ -91,31 +91,31 @@ impl<K: Copy> Timers<K> {
     #[cfg(test)]
     /// When [`Timers::due`] has something to give next; `None` if nothing is scheduled.
     #[must_use]
-    pub(super) fn next(&self) -> Option<Timestamp> {
+    pub(in crate::flow) fn next(&self) -> Option<Timestamp> {
         let (tick, _) = self.buckets.first_key_value()?;
         Some(Timestamp::from_nanoseconds(tick.saturating_mul(TICK)))
     }
 
     /// Keys that are scheduled.
     #[must_use]
-    pub(super) const fn len(&self) -> usize {
+    pub(in crate::flow) const fn len(&self) -> usize {
         self.len
     }
 
     /// Whether nothing is scheduled.
     #[must_use]
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(in crate::flow) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Takes all keys back.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::flow) fn clear(&mut self) {
         *self = Self { now: self.now, ..Self::default() };
     }
 
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         self.buckets.len() * BUCKET + self.capacity * size_of::<K>()
     }
 }

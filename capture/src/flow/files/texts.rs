@@ -10,16 +10,16 @@ use protocol::http::transaction::Transaction;
 use protocol::http::transcript::{self, Progress};
 use protocol::tcp::Direction;
 
-use super::Shared;
-use super::exchange::{Exchange, Shown, View};
 use super::gather::FlowStreams;
-use super::one::Flow;
-use super::reading::ReadError;
 use super::render;
+use crate::flow::apps::exchange::{Exchange, Shown, View};
+use crate::flow::conversation::Flow;
+use crate::flow::error::ReadError;
+use crate::flow::shared::Shared;
 
 /// A text that was made: of a transaction, or a part of it.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(in crate::flow) struct Text {
     /// The transaction: its index, or its place among those that ended.
     number: u64,
     /// Where all that there is of it begins in the file, and where this.
@@ -30,7 +30,7 @@ pub(super) struct Text {
 
 /// What there is for each transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::flow) enum Kind {
     /// A part of `http`.
     Transcript,
     /// A line of `http.jsonl`.
@@ -79,7 +79,7 @@ impl Source {
 
 impl Shared {
     /// Reads a file that has a text for each transaction.
-    pub(super) fn read_texts(
+    pub(in crate::flow) fn read_texts(
         &self,
         id: u64,
         kind: Kind,
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     /// Bytes of a file that has a text for each transaction; `None` if the flow has left the tree.
-    pub(super) fn measure(&self, id: u64, kind: Kind) -> Option<u64> {
+    pub(in crate::flow) fn measure(&self, id: u64, kind: Kind) -> Option<u64> {
         match kind {
             Kind::Line => {
                 let table = self.table.read();

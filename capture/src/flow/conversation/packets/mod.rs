@@ -17,7 +17,7 @@ mod block;
 
 use std::collections::{VecDeque, vec_deque};
 
-pub(super) use block::Entry;
+pub(in crate::flow) use block::Entry;
 use block::{Block, Walk};
 
 /// Packets of a block that is full.
@@ -31,7 +31,7 @@ const ALLOCATION: usize = 16;
 /// Offsets count the bytes of pcap records, without a file header, since the flow's first packet
 /// ever; they stay the same when packets expire.
 #[derive(Debug)]
-pub(super) struct Packets(Kept);
+pub(in crate::flow) struct Packets(Kept);
 
 #[derive(Debug)]
 enum Kept {
@@ -70,7 +70,7 @@ impl Packets {
     #[cfg(test)]
     /// No packets.
     #[must_use]
-    pub(super) fn new() -> Self {
+    pub(in crate::flow) fn new() -> Self {
         Self::default()
     }
 
@@ -78,7 +78,7 @@ impl Packets {
     ///
     /// Returns whether it was taken: a packet is not if its number is not above all before it.
     /// Numbers begin at 1.
-    pub(super) fn push(&mut self, number: u64, record_len: u32) -> bool {
+    pub(in crate::flow) fn push(&mut self, number: u64, record_len: u32) -> bool {
         match &mut self.0 {
             Kept::None { last, end } if number > *last => {
                 self.0 = Kept::One(Entry { number, offset: *end, len: record_len });
@@ -96,7 +96,7 @@ impl Packets {
 
     /// Packets that are retained.
     #[must_use]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::flow) fn len(&self) -> usize {
         match &self.0 {
             Kept::None { .. } => 0,
             Kept::One(_) => 1,
@@ -107,13 +107,13 @@ impl Packets {
     #[cfg(test)]
     /// Whether no packet is retained.
     #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::flow) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Bytes of the pcap records of all packets there ever were: the offset behind the last one.
     #[must_use]
-    pub(super) fn record_bytes(&self) -> u64 {
+    pub(in crate::flow) fn record_bytes(&self) -> u64 {
         match &self.0 {
             Kept::None { end, .. } => *end,
             Kept::One(entry) => entry.end(),
@@ -124,13 +124,13 @@ impl Packets {
     #[cfg(test)]
     /// Number of the oldest packet retained.
     #[must_use]
-    pub(super) fn first(&self) -> Option<u64> {
+    pub(in crate::flow) fn first(&self) -> Option<u64> {
         (!self.is_empty()).then(|| self.begin().0)
     }
 
     /// Number of the newest packet retained.
     #[must_use]
-    pub(super) fn last(&self) -> Option<u64> {
+    pub(in crate::flow) fn last(&self) -> Option<u64> {
         match &self.0 {
             Kept::None { .. } => None,
             Kept::One(entry) => Some(entry.number),
@@ -141,7 +141,7 @@ impl Packets {
     /// Number and offset of the oldest packet retained. If none is: the least number the next
     /// packet may have, and the offset it will have.
     #[must_use]
-    pub(super) fn begin(&self) -> (u64, u64) {
+    pub(in crate::flow) fn begin(&self) -> (u64, u64) {
         match &self.0 {
             Kept::None { last, end } => (last.saturating_add(1), *end),
             Kept::One(entry) => (entry.number, entry.offset),
@@ -156,14 +156,14 @@ impl Packets {
     /// The packet whose record has the byte at `offset`; `None` for offsets before that of
     /// [`Packets::begin`] or behind the end. Costs O(log n).
     #[must_use]
-    pub(super) fn find(&self, offset: u64) -> Option<Entry> {
+    pub(in crate::flow) fn find(&self, offset: u64) -> Option<Entry> {
         self.iter_at(offset).next()
     }
 
     /// The packets from the one on whose record has the byte at `offset`; none for offsets before
     /// that of [`Packets::begin`]. Costs O(log n) for the first and O(1) for each other.
     #[must_use]
-    pub(super) fn iter_at(&self, offset: u64) -> Iter<'_> {
+    pub(in crate::flow) fn iter_at(&self, offset: u64) -> Iter<'_> {
         if offset < self.begin().1 {
             return Iter::default();
         }
@@ -174,12 +174,12 @@ impl Packets {
     /// The packets whose numbers are `number` or above. Costs O(log n) for the first and O(1) for
     /// each other.
     #[must_use]
-    pub(super) fn iter_from(&self, number: u64) -> Iter<'_> {
+    pub(in crate::flow) fn iter_from(&self, number: u64) -> Iter<'_> {
         self.iter_where(|first, _| first <= number, |entry| entry.number >= number)
     }
 
     /// Drops the packets below number `oldest`. Costs O(dropped), and nothing if there are none.
-    pub(super) fn expire(&mut self, oldest: u64) {
+    pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         let last = match &mut self.0 {
             Kept::None { .. } => return,
             Kept::One(entry) => entry.number,
@@ -192,7 +192,7 @@ impl Packets {
     }
 
     /// Gives back memory kept for packets to come: the flow has ended.
-    pub(super) fn shrink(&mut self) {
+    pub(in crate::flow) fn shrink(&mut self) {
         if let Kept::Many(many) = &mut self.0 {
             many.full.shrink_to_fit();
             many.open.bytes.shrink_to_fit();
@@ -201,7 +201,7 @@ impl Packets {
 
     /// Bytes of memory on the heap, to a few per cent.
     #[must_use]
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let Kept::Many(many) = &self.0 else {
             return 0;
         };
@@ -325,7 +325,7 @@ impl Many {
 
 /// Packets in rising order; see [`Packets::iter_from`] and [`Packets::iter_at`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct Iter<'a> {
+pub(in crate::flow) struct Iter<'a> {
     one: Option<Entry>,
     walk: Walk<'a>,
     full: vec_deque::Iter<'a, Block<Box<[u8]>>>,

@@ -13,7 +13,7 @@ use protocol::http::transaction::{Direction as Side, Transaction};
 use protocol::http::transcript::Progress;
 use protocol::tcp::{Assembler, Direction};
 
-use super::window::Window;
+use crate::flow::window::Window;
 
 /// Pieces of one stream that may wait. Behind that, order is given up: a window of 6 MB full of
 /// requests of one segment each, which nobody sends.
@@ -24,12 +24,12 @@ const MAX_MARKS: usize = 4_096;
 
 /// Acknowledgments of segments captured too early, by the stream offset behind them.
 #[derive(Debug, Default)]
-pub(super) struct Marks(BTreeMap<u64, u64>);
+pub(in crate::flow) struct Marks(BTreeMap<u64, u64>);
 
 impl Marks {
     /// A segment whose payload ends at `end` came too early, and acknowledges the other stream up
     /// to `acknowledged`.
-    pub(super) fn set(&mut self, end: u64, acknowledged: u64) {
+    pub(in crate::flow) fn set(&mut self, end: u64, acknowledged: u64) {
         if self.0.len() < MAX_MARKS {
             let mark = self.0.entry(end).or_insert(acknowledged);
             *mark = acknowledged.min(*mark);
@@ -43,12 +43,12 @@ impl Marks {
     }
 
     /// There are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::flow) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Bytes of memory on the heap, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         self.0.len().saturating_mul(32)
     }
 }
@@ -108,7 +108,7 @@ impl Half {
 
 /// The parser of one flow and what is on the way to it.
 #[derive(Debug)]
-pub(super) struct Messages {
+pub(in crate::flow) struct Messages {
     parser: Parser,
     /// The direction requests go in.
     request: Direction,
@@ -126,17 +126,17 @@ pub(super) struct Messages {
 
 /// A tunnel that a proxy opened with its answer to CONNECT. Pairs are forward and backward.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tunnel {
+pub(in crate::flow) struct Tunnel {
     /// The first byte of something else.
-    pub(super) begins: [u64; 2],
+    pub(in crate::flow) begins: [u64; 2],
     /// The end of what is settled.
-    pub(super) settled: [u64; 2],
+    pub(in crate::flow) settled: [u64; 2],
     /// Transactions of the flow so far.
-    pub(super) transactions: u64,
+    pub(in crate::flow) transactions: u64,
 }
 
 /// Both streams of a flow.
-pub(super) trait Pair {
+pub(in crate::flow) trait Pair {
     /// The stream sent in `direction`.
     fn stream(&self, direction: Direction) -> &Assembler;
 }
@@ -151,7 +151,7 @@ impl Messages {
     /// A flow whose requests go in `request`, and whose streams, forward and backward, are HTTP from
     /// these offsets on. `marks` are of segments whose bytes are not all settled; if `is_torn`, the
     /// streams may begin within a message. The flow has had `before` transactions.
-    pub(super) fn new(
+    pub(in crate::flow) fn new(
         request: Direction,
         [forward, backward]: [u64; 2],
         [forward_marks, backward_marks]: [Marks; 2],
@@ -178,12 +178,12 @@ impl Messages {
     }
 
     /// The direction requests go in.
-    pub(super) fn request(&self) -> Direction {
+    pub(in crate::flow) fn request(&self) -> Direction {
         self.request
     }
 
     /// Bytes of memory on the heap, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let waiting =
             self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
         let marks = self.forward.marks.memory().saturating_add(self.backward.marks.memory());
@@ -194,18 +194,18 @@ impl Messages {
     }
 
     /// Transactions under way, as [`Parser::under_way`] has them.
-    pub(super) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+    pub(in crate::flow) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
         self.parser.under_way()
     }
 
     /// How many these are.
-    pub(super) fn pending(&self) -> usize {
+    pub(in crate::flow) fn pending(&self) -> usize {
         self.parser.pending()
     }
 
     /// A segment whose payload ends at `end` of the stream sent in `direction` came too early, and
     /// acknowledges the other stream up to `acknowledged`.
-    pub(super) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
+    pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
         if self.switched {
             return;
         }
@@ -213,13 +213,13 @@ impl Messages {
     }
 
     /// Whether segments came too early in `direction`, and what is in front of them did not yet.
-    pub(super) fn has_marks(&self, direction: Direction) -> bool {
+    pub(in crate::flow) fn has_marks(&self, direction: Direction) -> bool {
         !self.half(direction).marks.is_empty()
     }
 
     /// The stream sent in `direction` is decided up to `end`, the last of it by a segment that
     /// acknowledged the other stream up to `acknowledged`. Feeds what can be fed.
-    pub(super) fn settled(
+    pub(in crate::flow) fn settled(
         &mut self,
         direction: Direction,
         end: u64,
@@ -243,7 +243,7 @@ impl Messages {
     }
 
     /// Nothing will follow in `direction`.
-    pub(super) fn ended(
+    pub(in crate::flow) fn ended(
         &mut self,
         direction: Direction,
         how: End,
@@ -258,7 +258,7 @@ impl Messages {
     }
 
     /// The flow is over, in both directions in this way unless one has ended before.
-    pub(super) fn close(&mut self, how: End, streams: &impl Pair, window: &Window<'_>) {
+    pub(in crate::flow) fn close(&mut self, how: End, streams: &impl Pair, window: &Window<'_>) {
         let (request, response) = (self.request, self.request.other());
         while !self.forward.waiting.is_empty() || !self.backward.waiting.is_empty() {
             // Whatever they wait for does not come any more.
@@ -274,7 +274,7 @@ impl Messages {
     }
 
     /// The next transaction that ended.
-    pub(super) fn transaction(&mut self) -> Option<Box<Transaction>> {
+    pub(in crate::flow) fn transaction(&mut self) -> Option<Box<Transaction>> {
         while let Some(event) = self.parser.event() {
             match event {
                 Event::Transaction(transaction) => {
@@ -302,12 +302,12 @@ impl Messages {
     }
 
     /// Both ends are with the parser.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::flow) fn is_closed(&self) -> bool {
         [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
     }
 
     /// Takes the tunnel that was opened, after all transactions are taken.
-    pub(super) fn take_tunnel(&mut self) -> Option<Tunnel> {
+    pub(in crate::flow) fn take_tunnel(&mut self) -> Option<Tunnel> {
         self.tunnel.take()
     }
 

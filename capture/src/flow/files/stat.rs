@@ -1,12 +1,14 @@
 //! How long files of flows are, and how much it takes to make them.
 
-use super::exchange::{HEADS, Part, View};
-use super::one::Flow;
-use super::{File, Shared, Stat, reading, render};
+use super::{reading, render};
+use crate::flow::apps::exchange::{HEADS, Part, View};
+use crate::flow::conversation::Flow;
+use crate::flow::file::{File, Stat};
+use crate::flow::shared::Shared;
 
 impl Shared {
     /// How much making a file takes, see [`Part::effort`].
-    pub(super) fn effort(&self, id: u64, file: File) -> u64 {
+    pub(in crate::flow) fn effort(&self, id: u64, file: File) -> u64 {
         let table = self.table.read();
         let http = table.flow(id).and_then(|flow| flow.http.as_ref());
         match (http, file) {
@@ -24,7 +26,7 @@ impl Shared {
     }
 
     /// Takes over what the store has dropped since.
-    pub(super) fn expire(&self, id: u64) {
+    pub(in crate::flow) fn expire(&self, id: u64) {
         let oldest = self.store.bounds().oldest.number;
         let is_stale = |flow: &Flow| flow.packets.begin().0 < oldest;
         if self.table.read().flow(id).is_some_and(is_stale)
@@ -34,7 +36,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn stat(&self, id: u64, file: File) -> Option<Stat> {
+    pub(in crate::flow) fn stat(&self, id: u64, file: File) -> Option<Stat> {
         self.expire(id);
         let (modified, beginning, is_final) = {
             let table = self.table.read();

@@ -2,37 +2,27 @@
 
 use std::ops::Range;
 
-use protocol::extent::Extent;
 use protocol::http::body::{Piece, Streams};
 use protocol::http::transaction::Direction as Side;
 use protocol::tcp::Direction;
 
-use super::Shared;
-use super::found::Found;
-use super::locator::Place;
-use super::one::Flow;
-use super::reading::ReadError;
+use crate::flow::error::ReadError;
+use crate::flow::locator::Place;
+use crate::flow::places::Found;
+use crate::flow::places::{Wanted, list, sender};
+use crate::flow::shared::Shared;
 use crate::record;
 use crate::store::{Chunk, PinError};
 
 /// Bytes of a stream that are looked up at a time, so that the engine is not held up.
 const PORTION: u64 = 256 << 10;
 
-/// A run of bytes to give, and where they are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    /// Bytes.
-    pub(super) len: u64,
-    /// `None` for a hole.
-    pub(super) extent: Option<Extent>,
-}
-
 impl Shared {
     /// Hands the bytes of `wanted` to `sink`, in order.
     ///
     /// # Errors
     /// What the storage said if it failed; some was handed out then.
-    pub(super) fn gather(
+    pub(in crate::flow) fn gather(
         &self,
         wanted: &[Wanted],
         sink: &mut dyn FnMut(Piece<'_>),
@@ -60,7 +50,7 @@ impl Shared {
     ///
     /// # Errors
     /// What the storage said if it failed.
-    pub(super) fn records(
+    pub(in crate::flow) fn records(
         &self,
         numbers: impl Iterator<Item = u64>,
         sink: &mut dyn FnMut(&[u8]) -> bool,
@@ -102,7 +92,7 @@ impl Shared {
     ///
     /// # Errors
     /// If the flow has left the tree, or the storage failed; some was handed out then.
-    pub(super) fn read_stream(
+    pub(in crate::flow) fn read_stream(
         &self,
         id: u64,
         direction: Direction,
@@ -126,47 +116,20 @@ impl Shared {
     }
 }
 
-/// Tells `sink` where the bytes of `range` are, all of it, in order.
-pub(super) fn list(
-    flow: Option<&Flow>,
-    direction: Direction,
-    range: Range<u64>,
-    mut sink: impl FnMut(Wanted),
-) {
-    let mut at = range.start;
-    let stream = flow.and_then(|flow| flow.stream(direction));
-    for chunk in stream.into_iter().flat_map(|stream| stream.chunks(range.clone())) {
-        let len = chunk.range.end.saturating_sub(chunk.range.start);
-        sink(Wanted { len, extent: chunk.content.ok() });
-        at = chunk.range.end;
-    }
-    if at < range.end {
-        sink(Wanted { len: range.end.saturating_sub(at), extent: None });
-    }
-}
-
-/// The direction in which a side sends, where requests go in `request`.
-pub(super) fn sender(side: Side, request: Direction) -> Direction {
-    match side {
-        Side::Request => request,
-        Side::Response => request.other(),
-    }
-}
-
 /// The streams of a flow, as HTTP calls them.
 #[derive(Debug)]
-pub(super) struct FlowStreams<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) id: u64,
+pub(in crate::flow) struct FlowStreams<'a> {
+    pub(in crate::flow) shared: &'a Shared,
+    pub(in crate::flow) id: u64,
     /// The direction requests go in.
-    pub(super) request: Direction,
+    pub(in crate::flow) request: Direction,
     /// What was found before.
-    pub(super) found: Option<&'a Found<'a>>,
+    pub(in crate::flow) found: Option<&'a Found<'a>>,
 }
 
 impl<'a> FlowStreams<'a> {
     /// Of flow `id`, whose requests go in `request`.
-    pub(super) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
+    pub(in crate::flow) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
         Self { shared, id, request, found: None }
     }
 }

@@ -10,7 +10,7 @@ const NEAR: Duration = Duration::from_secs(2);
 
 /// How far the engine is ahead of what overwrites, and how that changes.
 #[derive(Debug, Default)]
-pub(super) struct Pressure {
+pub(in crate::flow) struct Pressure {
     /// When it was looked, the oldest packet retained then, and the engine's next one.
     last: Option<(Duration, u64, u64)>,
     is_high: bool,
@@ -18,7 +18,7 @@ pub(super) struct Pressure {
 
 impl Pressure {
     /// Whether to hurry, at the time `now` of any clock that does not go back.
-    pub(super) fn is_high(&mut self, now: Duration, oldest: u64, position: u64) -> bool {
+    pub(in crate::flow) fn is_high(&mut self, now: Duration, oldest: u64, position: u64) -> bool {
         let Some((then, old_oldest, old_position)) = self.last else {
             self.last = Some((now, oldest, position));
             return false;

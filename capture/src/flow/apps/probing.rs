@@ -9,9 +9,9 @@ use protocol::socks::{self, Preamble};
 use protocol::tcp::Direction;
 use protocol::tls::{self, ClientHello, Outcome, ServerHello};
 
-use super::messages::{Marks, Messages, Pair, Tunnel};
-use super::one::{of, of_mut};
-use super::window::Window;
+use super::messages::{Marks, Pair, Tunnel};
+use crate::flow::pair::{of, of_mut};
+use crate::flow::window::Window;
 
 /// Pieces of stream whose first bytes are looked at: enough for a protocol that speaks before it
 /// turns to TLS, as SMTP does.
@@ -25,24 +25,11 @@ const MAX_PROBE: usize = 16 << 10;
 /// or a request line ever comes in.
 const FREE_LOOKS: u32 = 16;
 
-/// What a flow speaks.
-#[derive(Debug)]
-pub(super) enum App {
-    /// Not known yet.
-    Probing(Probing),
-    /// HTTP/1.x
-    Http(Box<Messages>),
-    /// TLS, of which nothing more is looked at.
-    Tls,
-    /// Not known, and not looked for any more.
-    Unknown,
-}
-
 /// What TLS says in the clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TlsHellos {
-    pub(super) client: Option<ClientHello>,
-    pub(super) server: Option<ServerHello>,
+pub(in crate::flow) struct TlsHellos {
+    pub(in crate::flow) client: Option<ClientHello>,
+    pub(in crate::flow) server: Option<ServerHello>,
 }
 
 /// Bytes of a stream that do not say yet what they are. Kept, so that a stream of small segments
@@ -59,7 +46,7 @@ struct Undecided {
 
 /// Looking for a protocol.
 #[derive(Debug, Default)]
-pub(super) struct Probing {
+pub(in crate::flow) struct Probing {
     tries: u8,
     /// The tunnel whose content is looked at, if it is not the whole flow.
     tunnel: Option<Box<Tunnel>>,
@@ -79,7 +66,7 @@ pub(super) struct Probing {
 }
 
 /// What a look at a stream has found.
-pub(super) enum Found {
+pub(in crate::flow) enum Found {
     Nothing,
     /// HTTP.
     Http {
@@ -106,12 +93,12 @@ enum Look {
 
 impl Probing {
     /// Looks for what a proxy relays.
-    pub(super) fn tunnel(tunnel: Tunnel) -> Self {
+    pub(in crate::flow) fn tunnel(tunnel: Tunnel) -> Self {
         Self { looked: tunnel.begins, tunnel: Some(Box::new(tunnel)), ..Self::default() }
     }
 
     /// HTTP transactions of the flow before what is looked for.
-    pub(super) fn transactions(&self) -> u64 {
+    pub(in crate::flow) fn transactions(&self) -> u64 {
         self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions)
     }
 
@@ -122,51 +109,51 @@ impl Probing {
     }
 
     /// Bytes are missing, or the beginning of the flow was not seen.
-    pub(super) fn tear(&mut self) {
+    pub(in crate::flow) fn tear(&mut self) {
         self.is_torn = true;
     }
 
     /// Bytes of memory on the heap, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let bytes: usize = self.undecided.iter().map(|undecided| undecided.bytes.capacity()).sum();
         bytes.saturating_add(self.marks.iter().map(Marks::memory).sum())
     }
 
     /// How far the stream sent in `direction` was looked at, and what the last of that acknowledges
     /// of the other one: nothing that counts if no byte is missing.
-    pub(super) fn looked(&self, direction: Direction) -> (u64, u64) {
+    pub(in crate::flow) fn looked(&self, direction: Direction) -> (u64, u64) {
         let acknowledged = if self.is_torn { *of(&self.acknowledged, direction) } else { 0 };
         (*of(&self.looked, direction), acknowledged)
     }
 
     /// A segment came too early, as [`Messages::early`] has it.
-    pub(super) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
+    pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
         of_mut(&mut self.marks, direction).set(end, acknowledged);
     }
 
     /// Whether segments came too early in `direction`, and what is in front of them did not yet.
-    pub(super) fn has_marks(&self, direction: Direction) -> bool {
+    pub(in crate::flow) fn has_marks(&self, direction: Direction) -> bool {
         !of(&self.marks, direction).is_empty()
     }
 
     /// What is known of segments that came too early, to keep.
-    pub(super) fn take_marks(&mut self) -> [Marks; 2] {
+    pub(in crate::flow) fn take_marks(&mut self) -> [Marks; 2] {
         std::mem::take(&mut self.marks)
     }
 
     /// TLS as far as it was seen.
-    pub(super) fn hellos(&self) -> Option<&TlsHellos> {
+    pub(in crate::flow) fn hellos(&self) -> Option<&TlsHellos> {
         self.hellos.as_deref()
     }
 
     /// The same, to keep.
-    pub(super) fn take_hellos(&mut self) -> Option<Box<TlsHellos>> {
+    pub(in crate::flow) fn take_hellos(&mut self) -> Option<Box<TlsHellos>> {
         self.hellos.take()
     }
 
     /// The stream sent in `direction` has come to its `range`, the last of it in a segment that
     /// acknowledged the other stream up to `acknowledged`.
-    pub(super) fn look(
+    pub(in crate::flow) fn look(
         &mut self,
         direction: Direction,
         range: &Range<u64>,

@@ -4,19 +4,19 @@ use std::ops::Range;
 
 use protocol::tcp::Direction;
 
-use super::Shared;
+use crate::flow::shared::Shared;
 
 /// The holes of a stream, or of a body made of pieces of it, merged, as they were when three numbers
 /// of the stream were these: its end, its gaps, and the oldest packet retained.
 #[derive(Debug, Default)]
-pub(super) struct Holes {
-    pub(super) of: Option<[u64; 3]>,
-    pub(super) ranges: Vec<Range<u64>>,
+pub(in crate::flow) struct Holes {
+    pub(in crate::flow) of: Option<[u64; 3]>,
+    pub(in crate::flow) ranges: Vec<Range<u64>>,
 }
 
 impl Shared {
     /// Bytes of a stream that are not there to read.
-    pub(super) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
+    pub(in crate::flow) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
         let table = self.table.read();
         let stream = table.flow(id).and_then(|flow| flow.stream(direction));
         let holes = stream.map(|stream| stream.holes()).unwrap_or_default();
@@ -25,7 +25,7 @@ impl Shared {
 
     /// Brings the holes of a stream up to date, or those of the body that lies in `pieces` of it;
     /// false if the flow has left the tree.
-    pub(super) fn holes(
+    pub(in crate::flow) fn holes(
         &self,
         id: u64,
         direction: Direction,

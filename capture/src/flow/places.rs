@@ -6,11 +6,20 @@
 
 use std::ops::Range;
 
+use protocol::extent::Extent;
 use protocol::http::transaction::{Direction as Side, Transaction};
 use protocol::tcp::Direction;
 
-use super::gather::{Wanted, list, sender};
-use super::one::Flow;
+use super::conversation::Flow;
+
+/// A run of bytes to give, and where they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Bytes.
+    pub(super) len: u64,
+    /// `None` for a hole.
+    pub(super) extent: Option<Extent>,
+}
 
 /// Bytes of a body, or what lies between its pieces, that are looked up before they are read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -107,5 +116,32 @@ impl Found<'_> {
             (len > 0).then_some(Wanted { len, extent })
         });
         Some(cut.collect())
+    }
+}
+
+/// Tells `sink` where the bytes of `range` are, all of it, in order.
+pub(super) fn list(
+    flow: Option<&Flow>,
+    direction: Direction,
+    range: Range<u64>,
+    mut sink: impl FnMut(Wanted),
+) {
+    let mut at = range.start;
+    let stream = flow.and_then(|flow| flow.stream(direction));
+    for chunk in stream.into_iter().flat_map(|stream| stream.chunks(range.clone())) {
+        let len = chunk.range.end.saturating_sub(chunk.range.start);
+        sink(Wanted { len, extent: chunk.content.ok() });
+        at = chunk.range.end;
+    }
+    if at < range.end {
+        sink(Wanted { len: range.end.saturating_sub(at), extent: None });
+    }
+}
+
+/// The direction in which a side sends, where requests go in `request`.
+pub(super) fn sender(side: Side, request: Direction) -> Direction {
+    match side {
+        Side::Request => request,
+        Side::Response => request.other(),
     }
 }

@@ -4,13 +4,14 @@ use protocol::tcp::seq::Sequence;
 use protocol::tcp::{Assembler, Connection, Direction, Flags, Ports, Scale, Segment};
 use protocol::time::Timestamp;
 
-use super::app::{App, Probing};
 use super::datagrams::Datagrams;
-use super::key::Key;
+use crate::flow::apps::App;
+use crate::flow::apps::probing::Probing;
+use crate::flow::key::Key;
 
 /// The state of a flow, which is most of its memory.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(in crate::flow) enum Kind {
     /// One segment without payload, as a flood of SYNs leaves behind: what a [`Connection`] can be
     /// made of if a second one comes.
     Embryo(Embryo),
@@ -24,47 +25,47 @@ pub(super) enum Kind {
 
 /// The first segment of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Embryo {
+pub(in crate::flow) struct Embryo {
     direction: Direction,
     sequence: Sequence,
     acknowledgment: Option<Sequence>,
-    pub(super) flags: Flags,
+    pub(in crate::flow) flags: Flags,
     window: u16,
     scale: Scale,
 }
 
 /// A connection that is followed, and what it speaks.
 #[derive(Debug)]
-pub(super) struct Tcp {
-    pub(super) connection: Connection,
-    pub(super) app: App,
+pub(in crate::flow) struct Tcp {
+    pub(in crate::flow) connection: Connection,
+    pub(in crate::flow) app: App,
 }
 
 /// What stays of a connection.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) streams: [Option<Box<Assembler>>; 2],
-    pub(super) counters: [Short; 2],
-    pub(super) closed_by: Option<Direction>,
-    pub(super) handshake_us: Option<u32>,
+pub(in crate::flow) struct Ended {
+    pub(in crate::flow) streams: [Option<Box<Assembler>>; 2],
+    pub(in crate::flow) counters: [Short; 2],
+    pub(in crate::flow) closed_by: Option<Direction>,
+    pub(in crate::flow) handshake_us: Option<u32>,
 }
 
 /// The counters that `meta.json` has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Short {
-    pub(super) retransmitted: u32,
-    pub(super) out_of_order: u32,
-    pub(super) overlapping: u32,
-    pub(super) captured_bytes: u64,
-    pub(super) repeated_bytes: u64,
-    pub(super) late_bytes: u64,
-    pub(super) rejected_bytes: u64,
-    pub(super) urgent_bytes: u64,
+pub(in crate::flow) struct Short {
+    pub(in crate::flow) retransmitted: u32,
+    pub(in crate::flow) out_of_order: u32,
+    pub(in crate::flow) overlapping: u32,
+    pub(in crate::flow) captured_bytes: u64,
+    pub(in crate::flow) repeated_bytes: u64,
+    pub(in crate::flow) late_bytes: u64,
+    pub(in crate::flow) rejected_bytes: u64,
+    pub(in crate::flow) urgent_bytes: u64,
 }
 
 impl Short {
     /// Those of the stream sent in `direction`.
-    pub(super) fn of(connection: &Connection, direction: Direction) -> Self {
+    pub(in crate::flow) fn of(connection: &Connection, direction: Direction) -> Self {
         let counters = connection.counters(direction);
         Self {
             retransmitted: counters.retransmitted,
@@ -81,7 +82,7 @@ impl Short {
 
 impl Tcp {
     /// One of which no segment was seen yet.
-    pub(super) fn new(key: &Key) -> Self {
+    pub(in crate::flow) fn new(key: &Key) -> Self {
         let ports = Ports {
             forward: key.sender(Direction::Forward).1,
             backward: key.sender(Direction::Backward).1,
@@ -92,7 +93,7 @@ impl Tcp {
 
 impl Embryo {
     /// What is kept of that segment.
-    pub(super) fn new(segment: &Segment<'_>) -> Self {
+    pub(in crate::flow) fn new(segment: &Segment<'_>) -> Self {
         Self {
             direction: segment.direction,
             sequence: segment.sequence,
@@ -104,7 +105,7 @@ impl Embryo {
     }
 
     /// The segment, which came at `time`.
-    pub(super) fn segment(&self, time: Timestamp) -> Segment<'static> {
+    pub(in crate::flow) fn segment(&self, time: Timestamp) -> Segment<'static> {
         Segment {
             time,
             packet: 0,
@@ -124,7 +125,7 @@ impl Embryo {
 
 impl Ended {
     /// What is kept of a connection that has ended.
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(in crate::flow) fn new(connection: Connection) -> Self {
         let (closed_by, handshake_us) = (connection.closed_by(), connection.handshake_us());
         let counters = [
             Short::of(&connection, Direction::Forward),
@@ -139,7 +140,7 @@ impl Ended {
     }
 
     /// Bytes of memory, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let streams = self.streams.iter().flatten();
         let streams = streams.map(|stream| stream.memory().saturating_add(size_of::<Assembler>()));
         size_of::<Self>().saturating_add(streams.sum())

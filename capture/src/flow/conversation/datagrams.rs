@@ -21,16 +21,16 @@ const MAX_OPEN: usize = 64;
 
 /// Gaps and conflicts of one insertion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(in crate::flow) struct Trouble {
     /// Ranges of the stream that are missing now and were not before.
-    pub(super) gaps: u64,
+    pub(in crate::flow) gaps: u64,
     /// Payloads with bytes that differ from an earlier copy.
-    pub(super) conflicts: u64,
+    pub(in crate::flow) conflicts: u64,
 }
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Datagrams {
+pub(in crate::flow) struct Datagrams {
     stream: Assembler,
     /// Where the next datagram goes.
     next: u64,
@@ -61,20 +61,20 @@ struct Open {
 }
 
 impl Datagrams {
-    pub(super) fn stream(&self) -> &Assembler {
+    pub(in crate::flow) fn stream(&self) -> &Assembler {
         &self.stream
     }
 
     /// Bytes of payload that were captured; of these, those that were here before, and those that
     /// came when their datagram had been given up.
-    pub(super) fn counts(&self) -> (u64, u64, u64) {
+    pub(in crate::flow) fn counts(&self) -> (u64, u64, u64) {
         let rare = self.rare.as_ref();
         let (repeated, late) = rare.map_or((0, 0), |rare| (rare.repeated, rare.late));
         (self.captured, repeated, late)
     }
 
     /// Takes the payload of a datagram, `wire_len` bytes long, or a portion of one.
-    pub(super) fn insert(
+    pub(in crate::flow) fn insert(
         &mut self,
         payload: &[Extent],
         wire_len: u32,
@@ -101,13 +101,13 @@ impl Datagrams {
     }
 
     /// Lets time pass. Returns how many ranges are missing now and were not before.
-    pub(super) fn poll(&mut self, now: Timestamp) -> u64 {
+    pub(in crate::flow) fn poll(&mut self, now: Timestamp) -> u64 {
         self.let_go(now);
         self.settle()
     }
 
     /// Nothing more will come.
-    pub(super) fn close(&mut self) -> u64 {
+    pub(in crate::flow) fn close(&mut self) -> u64 {
         if let Some(rare) = &mut self.rare {
             rare.open = VecDeque::new();
         }
@@ -115,20 +115,20 @@ impl Datagrams {
     }
 
     /// When [`Datagrams::poll`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    pub(in crate::flow) fn deadline(&self) -> Option<Timestamp> {
         Some(self.rare.as_ref()?.open.front()?.since.plus(PATIENCE))
     }
 
-    pub(super) fn expire(&mut self, oldest: u64) {
+    pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         self.stream.expire(oldest);
     }
 
-    pub(super) fn shrink(&mut self) {
+    pub(in crate::flow) fn shrink(&mut self) {
         self.stream.shrink();
     }
 
     /// Bytes of memory on the heap, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| {
             rare.open.capacity().saturating_mul(size_of::<Open>()).saturating_add(size_of::<Rare>())
         });

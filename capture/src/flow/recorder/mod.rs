@@ -3,6 +3,8 @@
 //! It decodes bodies, since a line of `http.jsonl` says how long they are, and so must not hold the
 //! engine up. Everything is told in the order in which it happened.
 
+mod pressure;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -14,19 +16,19 @@ use protocol::http::transaction::{Direction as Side, Transaction};
 use protocol::json;
 use protocol::tcp::Direction;
 
-use super::Shared;
-use super::exchange::Exchange;
-use super::found::{Places, Spans};
-use super::gather::FlowStreams;
+use super::apps::exchange::Exchange;
+use super::files::gather::FlowStreams;
 use super::key::Key;
 use super::log::LogWriter;
 use super::meta::Meta;
-use super::pressure::Pressure;
+use super::places::{Places, Spans};
+use super::shared::Shared;
 use super::table::Table;
+use pressure::Pressure;
 
 /// What the engine has found.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(in crate::flow) enum Job {
     /// A flow has begun, or one without transactions has ended, and looked like this.
     Flow(Box<Meta>),
     /// A transaction of a flow has ended.
@@ -41,9 +43,9 @@ pub(super) enum Job {
 
 /// The logs, to write.
 #[derive(Debug)]
-pub(super) struct Logs {
-    pub(super) flows: LogWriter,
-    pub(super) http: LogWriter,
+pub(in crate::flow) struct Logs {
+    pub(in crate::flow) flows: LogWriter,
+    pub(in crate::flow) http: LogWriter,
 }
 
 /// Bytes of lines that are added to a log at a time: what is not in the log yet is in no bound.
@@ -56,7 +58,7 @@ const PORTION: u64 = 8 << 20;
 ///
 /// The engine has the table most of the time, and being woken when it lets go of it takes longer
 /// than most jobs: the table is asked for once for a batch, and then to write once.
-pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
+pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
     let mut lines = Vec::new();
     let mut done = Vec::new();
     let mut spent = Vec::new();
@@ -109,17 +111,17 @@ pub(super) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
 
 /// What comes from the engine, and what goes back.
 #[derive(Debug)]
-pub(super) struct Queue {
-    pub(super) jobs: Receiver<Vec<Job>>,
+pub(in crate::flow) struct Queue {
+    pub(in crate::flow) jobs: Receiver<Vec<Job>>,
     /// For the engine to free: memory that one thread allocates and another frees has both wait for
     /// the allocator, most of the time with a million small flows.
-    pub(super) spent: SyncSender<Vec<Spent>>,
+    pub(in crate::flow) spent: SyncSender<Vec<Spent>>,
 }
 
 /// What a job was made of.
 #[derive(Debug)]
 #[expect(dead_code, reason = "only to be freed")]
-pub(super) enum Spent {
+pub(in crate::flow) enum Spent {
     Flow(Box<Meta>),
     Transaction(Arc<Transaction>),
 }
@@ -253,11 +255,6 @@ fn ended(
     let mut measured = |side| BodyRecord::measured(transaction, side, streams, &limits, workspace);
     let bodies = [measured(Side::Request), measured(Side::Response)];
     let [of_request, of_response] = &bodies;
-    let line = line(&Record::new(connection, transaction, of_request, of_response));
+    let line = json::line(&Record::new(connection, transaction, of_request, of_response));
     (Exchange::new(transaction, &bodies, line.len()), line)
-}
-
-/// A line of `http.jsonl`.
-pub(super) fn line(record: &Record<'_>) -> Vec<u8> {
-    json::line(record)
 }

@@ -20,7 +20,7 @@ use protocol::time::Timestamp;
 
 /// A message without its text.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(in crate::flow) struct Part {
     has_head: bool,
     head: Range<u64>,
     trailer: Option<Range<u64>>,
@@ -32,30 +32,30 @@ pub(super) struct Part {
     holes: Box<[Range<u64>]>,
     codings: Box<[Box<str>]>,
     /// Name of the body's file; empty if it has none.
-    pub(super) file: Box<str>,
+    pub(in crate::flow) file: Box<str>,
     /// Bytes of the body when decoded.
-    pub(super) decoded: u64,
+    pub(in crate::flow) decoded: u64,
     /// What the line in `http.jsonl` says of it.
-    pub(super) note: Option<Note>,
+    pub(in crate::flow) note: Option<Note>,
     /// The file is the body's bytes as they are in the stream.
-    pub(super) is_plain: bool,
+    pub(in crate::flow) is_plain: bool,
 }
 
 /// A transaction that ended.
 #[derive(Clone, Debug)]
-pub(super) struct Exchange {
-    pub(super) index: u64,
-    pub(super) request: Option<Box<Part>>,
-    pub(super) response: Option<Box<Part>>,
+pub(in crate::flow) struct Exchange {
+    pub(in crate::flow) index: u64,
+    pub(in crate::flow) request: Option<Box<Part>>,
+    pub(in crate::flow) response: Option<Box<Part>>,
     interim: Box<[Range<u64>]>,
-    pub(super) state: State,
+    pub(in crate::flow) state: State,
     why: Option<Cow<'static, str>>,
     remark: Option<&'static str>,
     switched: bool,
     /// Bytes of its line in `http.jsonl`.
-    pub(super) line: u32,
+    pub(in crate::flow) line: u32,
     /// Bytes of its part of the transcript; `None` until somebody asked.
-    pub(super) transcript: Option<u32>,
+    pub(in crate::flow) transcript: Option<u32>,
 }
 
 impl Part {
@@ -90,20 +90,20 @@ impl Part {
     }
 
     /// When its last byte was seen.
-    pub(super) fn last(&self) -> Timestamp {
+    pub(in crate::flow) fn last(&self) -> Timestamp {
         self.last
     }
 
     /// Bytes of the body's file, and those of them that were captured. What the store has dropped
     /// since counts as captured; what was decoded has no holes.
-    pub(super) fn size(&self) -> (u64, u64) {
+    pub(in crate::flow) fn size(&self) -> (u64, u64) {
         let len = |hole: &Range<u64>| hole.end.saturating_sub(hole.start);
         let holes = if self.is_plain { self.holes.iter().map(len).sum() } else { 0 };
         (self.decoded, self.decoded.saturating_sub(holes))
     }
 
     /// How much making something of the body takes: bytes that go in and come out.
-    pub(super) fn effort(&self) -> u64 {
+    pub(in crate::flow) fn effort(&self) -> u64 {
         let len = |range: &Range<u64>| range.end.saturating_sub(range.start);
         let sent = self.ranges.iter().map(len).sum::<u64>();
         // What lies between several codings may be much larger than both.
@@ -111,7 +111,7 @@ impl Part {
     }
 
     /// Where its body lies in the stream.
-    pub(super) fn ranges(&self) -> &[Range<u64>] {
+    pub(in crate::flow) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
     }
 
@@ -162,7 +162,11 @@ fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> 
 impl Exchange {
     /// Keeps a transaction with the bodies as they were measured, request first, whose line in
     /// `http.jsonl` has `line` bytes.
-    pub(super) fn new(transaction: &Transaction, bodies: &[BodyRecord; 2], line: usize) -> Self {
+    pub(in crate::flow) fn new(
+        transaction: &Transaction,
+        bodies: &[BodyRecord; 2],
+        line: usize,
+    ) -> Self {
         let [request, response] =
             bodies.each_ref().map(|body| (body.bytes.unwrap_or(body.wire_bytes), body.note));
         Self {
@@ -180,7 +184,7 @@ impl Exchange {
     }
 
     /// Bytes of both bodies, decoded.
-    pub(super) fn decoded(&self) -> u64 {
+    pub(in crate::flow) fn decoded(&self) -> u64 {
         let parts = [&self.request, &self.response].into_iter().flatten();
         parts.map(|part| part.decoded).sum()
     }
@@ -192,7 +196,7 @@ impl Exchange {
     }
 
     /// The message that went in `direction`.
-    pub(super) fn part(&self, direction: Direction) -> Option<&Part> {
+    pub(in crate::flow) fn part(&self, direction: Direction) -> Option<&Part> {
         match direction {
             Direction::Request => self.request.as_deref(),
             Direction::Response => self.response.as_deref(),
@@ -200,13 +204,13 @@ impl Exchange {
     }
 
     /// When the last byte of it was seen.
-    pub(super) fn last(&self) -> Option<Timestamp> {
+    pub(in crate::flow) fn last(&self) -> Option<Timestamp> {
         let parts = [&self.request, &self.response];
         parts.into_iter().flatten().map(|part| part.last).max()
     }
 
     /// The transaction as it was, its heads read again; those whose bytes are gone are `None`.
-    pub(super) fn transaction(&self, streams: &dyn Streams) -> Transaction {
+    pub(in crate::flow) fn transaction(&self, streams: &dyn Streams) -> Transaction {
         let message = |direction| self.part(direction).map(|part| part.message(direction, streams));
         Transaction {
             index: self.index,
@@ -221,7 +225,7 @@ impl Exchange {
     }
 
     /// Bytes of memory on the heap, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let parts = [&self.request, &self.response];
         let parts = parts.into_iter().flatten().map(|part| part.memory()).sum::<usize>();
         parts.saturating_add(self.interim.len().saturating_mul(16))
@@ -229,38 +233,38 @@ impl Exchange {
 }
 
 /// What making something of a transaction takes whose bodies are empty, as bytes of a body.
-pub(super) const HEADS: u64 = 4 << 10;
+pub(in crate::flow) const HEADS: u64 = 4 << 10;
 
 /// Transactions that may be under way at a time: above what the parser's limits allow.
 const PENDING: usize = 512;
 
 /// What was seen of HTTP.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(in crate::flow) struct Http {
     /// The direction requests go in.
-    pub(super) request: tcp::Direction,
+    pub(in crate::flow) request: tcp::Direction,
     /// Transactions that ended, in the order in which they did.
-    pub(super) exchanges: Vec<Exchange>,
+    pub(in crate::flow) exchanges: Vec<Exchange>,
     /// Of these, those that are not complete.
-    pub(super) incomplete: u64,
+    pub(in crate::flow) incomplete: u64,
     /// The highest index among them.
     newest: u64,
     /// How much making something of all of their bodies takes.
-    pub(super) effort: u64,
+    pub(in crate::flow) effort: u64,
     /// Heap memory of `exchanges`.
-    pub(super) memory: usize,
+    pub(in crate::flow) memory: usize,
     /// Transactions that ended and are not among `exchanges` yet.
-    pub(super) transit: Vec<Arc<Transaction>>,
+    pub(in crate::flow) transit: Vec<Arc<Transaction>>,
     /// What was shown of the transaction that the transcript ended with when it was asked for last.
-    pub(super) shown: Option<Box<Shown>>,
+    pub(in crate::flow) shown: Option<Box<Shown>>,
 }
 
 /// How long the parts of a transcript are that were shown before the transaction ended. They keep
 /// their length and their place, whatever of their bytes is gone since.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
-    pub(super) index: u64,
-    pub(super) parts: Vec<(transcript::Part, u32)>,
+pub(in crate::flow) struct Shown {
+    pub(in crate::flow) index: u64,
+    pub(in crate::flow) parts: Vec<(transcript::Part, u32)>,
 }
 
 /// Parts of one body; with more of them, the first ones are put together.
@@ -268,12 +272,12 @@ const TEXT_PARTS: usize = 16;
 
 impl Shown {
     /// Bytes of all of it.
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::flow) fn len(&self) -> u64 {
         self.parts.iter().map(|(_, len)| u64::from(*len)).sum()
     }
 
     /// Adds a part whose text has `len` bytes.
-    pub(super) fn push(&mut self, part: transcript::Part, len: u32) {
+    pub(in crate::flow) fn push(&mut self, part: transcript::Part, len: u32) {
         use transcript::Part::Text;
         self.parts.push((part, len));
         let Text(direction, ..) = part else { return };
@@ -293,7 +297,7 @@ impl Shown {
 
 /// A transaction, however far it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum View<'a> {
+pub(in crate::flow) enum View<'a> {
     /// It ended, and all is known of it.
     Ended(&'a Exchange),
     /// It goes on, or ended a moment ago.
@@ -302,7 +306,7 @@ pub(super) enum View<'a> {
 
 impl View<'_> {
     /// Its number in the flow.
-    pub(super) fn index(&self) -> u64 {
+    pub(in crate::flow) fn index(&self) -> u64 {
         match self {
             Self::Ended(exchange) => exchange.index,
             Self::UnderWay(transaction, _) => transaction.index,
@@ -310,7 +314,7 @@ impl View<'_> {
     }
 
     /// When the last byte of a message was seen, so far.
-    pub(super) fn last(&self, direction: Direction) -> Option<Timestamp> {
+    pub(in crate::flow) fn last(&self, direction: Direction) -> Option<Timestamp> {
         match self {
             Self::Ended(exchange) => exchange.part(direction).map(Part::last),
             Self::UnderWay(transaction, _) => transaction.message(direction).map(|one| one.last),
@@ -318,7 +322,7 @@ impl View<'_> {
     }
 
     /// Bytes of the file of a body, and those of them that were captured; `None` without one.
-    pub(super) fn size(&self, direction: Direction) -> Option<(u64, u64)> {
+    pub(in crate::flow) fn size(&self, direction: Direction) -> Option<(u64, u64)> {
         self.file(direction)?;
         match self {
             Self::Ended(exchange) => exchange.part(direction).map(Part::size),
@@ -332,7 +336,7 @@ impl View<'_> {
 
     /// The name of the file of a body, if it has one: one with codings has none before it ended,
     /// since its length is not known.
-    pub(super) fn file(&self, direction: Direction) -> Option<Cow<'_, str>> {
+    pub(in crate::flow) fn file(&self, direction: Direction) -> Option<Cow<'_, str>> {
         match self {
             Self::Ended(exchange) => {
                 let part = exchange.part(direction).filter(|part| !part.file.is_empty())?;
@@ -349,7 +353,7 @@ impl View<'_> {
 
 impl Http {
     /// Nothing yet.
-    pub(super) fn new(request: tcp::Direction) -> Self {
+    pub(in crate::flow) fn new(request: tcp::Direction) -> Self {
         Self {
             request,
             exchanges: Vec::new(),
@@ -363,7 +367,7 @@ impl Http {
     }
 
     /// Adds a transaction that ended.
-    pub(super) fn push(&mut self, exchange: Exchange) {
+    pub(in crate::flow) fn push(&mut self, exchange: Exchange) {
         if exchange.state != State::Complete {
             self.incomplete = self.incomplete.saturating_add(1);
         }
@@ -378,7 +382,7 @@ impl Http {
     }
 
     /// The transaction of this index, if it has ended.
-    pub(super) fn exchange(&self, index: u64) -> Option<&Exchange> {
+    pub(in crate::flow) fn exchange(&self, index: u64) -> Option<&Exchange> {
         self.exchanges.get(self.place(index)?)
     }
 
@@ -400,14 +404,14 @@ impl Http {
     }
 
     /// The same, to change.
-    pub(super) fn exchange_mut(&mut self, index: u64) -> Option<&mut Exchange> {
+    pub(in crate::flow) fn exchange_mut(&mut self, index: u64) -> Option<&mut Exchange> {
         let at = self.place(index)?;
         self.exchanges.get_mut(at)
     }
 
     /// All transactions from an index on, in the order in which they began. `under_way` are those
     /// that have not ended.
-    pub(super) fn from<'a>(
+    pub(in crate::flow) fn from<'a>(
         &'a self,
         index: u64,
         under_way: impl Iterator<Item = (&'a Transaction, Progress)>,
@@ -427,7 +431,7 @@ impl Http {
     }
 
     /// Bytes of memory, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
         let transit = self.transit.capacity().saturating_mul(size_of::<Arc<Transaction>>());
         let shown = self.shown.as_ref().map_or(0, |shown| shown.parts.capacity());

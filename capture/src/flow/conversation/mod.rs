@@ -1,6 +1,8 @@
 //! One flow: what is known of a conversation, from its first packet until it leaves the tree.
 
-use std::sync::Arc;
+mod datagrams;
+mod kind;
+mod packets;
 
 use protocol::decode::Portion;
 use protocol::extent::Extent;
@@ -12,119 +14,75 @@ use protocol::tcp::{
 };
 use protocol::time::Timestamp;
 
-use super::app::{App, TlsHellos};
-use super::datagrams::Datagrams;
-use super::exchange::{Exchange, Http, View};
+use super::apps::App;
+use super::apps::exchange::{Exchange, Http, View};
+use super::apps::messages::Messages;
+use super::apps::probing::TlsHellos;
+use super::apps::spoken::Spoken;
+use super::arrival::Arrival;
 use super::key::{Key, Network, Protocol};
-use super::kind::{Embryo, Ended, Kind, Short, Tcp};
-use super::messages::Messages;
-use super::meta::State;
-use super::packets::Packets;
-use super::spoken::Spoken;
+use super::news::News;
+use super::pair::{of, of_mut};
+use super::state::State;
 use super::window::Window;
-use crate::record::Record;
-
-/// What a flow comes to, that others are to hear of.
-#[derive(Debug)]
-pub(super) enum News {
-    /// An HTTP transaction ended; requests go in this direction.
-    Transaction(Arc<Transaction>, Direction),
-    /// Nothing more will come.
-    Closed,
-}
+use datagrams::Datagrams;
+use kind::{Embryo, Ended, Kind, Short, Tcp};
+use packets::Packets;
 
 /// Sums over all flows.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Totals {
+pub(in crate::flow) struct Totals {
     /// Ranges of streams that are missing.
-    pub(super) gaps: u64,
+    pub(in crate::flow) gaps: u64,
     /// Segments with bytes that differ from an earlier copy.
-    pub(super) conflicts: u64,
+    pub(in crate::flow) conflicts: u64,
 }
 
 /// What flows need to process a packet.
-pub(super) struct Tools<'a> {
-    pub(super) settings: &'a Settings,
-    pub(super) window: &'a Window<'a>,
-    pub(super) events: &'a mut Vec<Event>,
-    pub(super) news: &'a mut Vec<News>,
-    pub(super) totals: &'a mut Totals,
+pub(in crate::flow) struct Tools<'a> {
+    pub(in crate::flow) settings: &'a Settings,
+    pub(in crate::flow) window: &'a Window<'a>,
+    pub(in crate::flow) events: &'a mut Vec<Event>,
+    pub(in crate::flow) news: &'a mut Vec<News>,
+    pub(in crate::flow) totals: &'a mut Totals,
 }
 
 /// One flow.
 #[derive(Debug)]
-pub(super) struct Flow {
-    pub(super) id: u64,
-    pub(super) key: Key,
-    pub(super) network: Option<Box<Network>>,
-    pub(super) first: Timestamp,
-    pub(super) last: Timestamp,
-    pub(super) packets: Packets,
+pub(in crate::flow) struct Flow {
+    pub(in crate::flow) id: u64,
+    pub(in crate::flow) key: Key,
+    pub(in crate::flow) network: Option<Box<Network>>,
+    pub(in crate::flow) first: Timestamp,
+    pub(in crate::flow) last: Timestamp,
+    pub(in crate::flow) packets: Packets,
     /// Packets, and bytes of them on the wire, forward and backward.
-    pub(super) sent: [Sent; 2],
-    pub(super) client: Direction,
+    pub(in crate::flow) sent: [Sent; 2],
+    pub(in crate::flow) client: Direction,
     /// How it ended, once it did.
-    pub(super) ended: Option<State>,
+    pub(in crate::flow) ended: Option<State>,
     /// That it ended is told, with all its transactions before it.
-    pub(super) is_sealed: bool,
-    pub(super) kind: Kind,
-    pub(super) tls: Option<Box<TlsHellos>>,
-    pub(super) http: Option<Box<Http>>,
+    pub(in crate::flow) is_sealed: bool,
+    pub(in crate::flow) kind: Kind,
+    pub(in crate::flow) tls: Option<Box<TlsHellos>>,
+    pub(in crate::flow) http: Option<Box<Http>>,
 }
 
 /// Packets of one direction.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sent {
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
-}
-
-/// The one of a pair.
-pub(super) fn of<T>(pair: &[T; 2], direction: Direction) -> &T {
-    let [forward, backward] = pair;
-    match direction {
-        Direction::Forward => forward,
-        Direction::Backward => backward,
-    }
-}
-
-/// The one of a pair.
-pub(super) fn of_mut<T>(pair: &mut [T; 2], direction: Direction) -> &mut T {
-    let [forward, backward] = pair;
-    match direction {
-        Direction::Forward => forward,
-        Direction::Backward => backward,
-    }
-}
-
-/// A UDP datagram, or what of a packet is the same for both protocols.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) number: u64,
-    pub(super) time: Timestamp,
-    pub(super) direction: Direction,
-    /// Bytes on the wire, of the whole packet.
-    pub(super) wire_len: u32,
-    /// Bytes of its record in the store.
-    pub(super) record_len: u32,
-}
-
-impl Arrival {
-    /// The packet of a record.
-    pub(super) fn new(
-        number: u64,
-        time: Timestamp,
-        direction: Direction,
-        record: &Record<'_>,
-    ) -> Self {
-        let record_len = u32::try_from(record.len()).unwrap_or(u32::MAX);
-        Self { number, time, direction, wire_len: record.original_len, record_len }
-    }
+pub(in crate::flow) struct Sent {
+    pub(in crate::flow) packets: u64,
+    pub(in crate::flow) bytes: u64,
 }
 
 impl Flow {
     /// A flow of which no packet was seen yet.
-    pub(super) fn new(id: u64, key: Key, network: Option<Network>, arrival: &Arrival) -> Self {
+    pub(in crate::flow) fn new(
+        id: u64,
+        key: Key,
+        network: Option<Network>,
+        arrival: &Arrival,
+    ) -> Self {
         let kind = match key.protocol {
             Protocol::Tcp => Kind::Tcp(Box::new(Tcp::new(&key))),
             Protocol::Udp => Kind::Udp(Box::default()),
@@ -152,7 +110,7 @@ impl Flow {
     /// while nobody knew whose it was, is left out.
     ///
     /// Whether it was taken.
-    pub(super) fn joined(&mut self, arrival: &Arrival) -> bool {
+    pub(in crate::flow) fn joined(&mut self, arrival: &Arrival) -> bool {
         if !self.packets.push(arrival.number, arrival.record_len) {
             return false;
         }
@@ -165,7 +123,11 @@ impl Flow {
     }
 
     /// Takes a TCP segment.
-    pub(super) fn segment(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) -> Verdict {
+    pub(in crate::flow) fn segment(
+        &mut self,
+        segment: &Segment<'_>,
+        tools: &mut Tools<'_>,
+    ) -> Verdict {
         if self.ended.is_none() {
             self.hatch(tools.settings);
         }
@@ -215,7 +177,7 @@ impl Flow {
     }
 
     /// A UDP datagram, or a portion of one: its payload goes after those before.
-    pub(super) fn datagram(
+    pub(in crate::flow) fn datagram(
         &mut self,
         arrival: &Arrival,
         payload: &[Extent],
@@ -232,7 +194,7 @@ impl Flow {
     }
 
     /// Lets time pass.
-    pub(super) fn poll(&mut self, now: Timestamp, tools: &mut Tools<'_>) {
+    pub(in crate::flow) fn poll(&mut self, now: Timestamp, tools: &mut Tools<'_>) {
         match &mut self.kind {
             Kind::Embryo(_) => {
                 if now >= self.deadline(tools.settings) {
@@ -257,7 +219,7 @@ impl Flow {
     }
 
     /// Ends it now, in the state it is in or as evicted.
-    pub(super) fn close(&mut self, is_evicted: bool, tools: &mut Tools<'_>) {
+    pub(in crate::flow) fn close(&mut self, is_evicted: bool, tools: &mut Tools<'_>) {
         if self.ended.is_some() {
             return;
         }
@@ -291,7 +253,7 @@ impl Flow {
     }
 
     /// When [`Flow::poll`] has something to do.
-    pub(super) fn deadline(&self, settings: &Settings) -> Timestamp {
+    pub(in crate::flow) fn deadline(&self, settings: &Settings) -> Timestamp {
         let never = Timestamp::from_nanoseconds(u64::MAX);
         match &self.kind {
             Kind::Embryo(_) | Kind::Udp(_) if self.ended.is_some() => never,
@@ -307,7 +269,7 @@ impl Flow {
     }
 
     /// When a UDP conversation has been silent for too long.
-    pub(super) fn silence(&self) -> Timestamp {
+    pub(in crate::flow) fn silence(&self) -> Timestamp {
         let is_answered = self.sent.iter().all(|sent| sent.packets > 0);
         let silence = if is_answered { UDP_TIMEOUT } else { UDP_UNANSWERED_TIMEOUT };
         self.last.plus(silence)
@@ -326,7 +288,7 @@ impl Flow {
 
     /// After its first segment, if that had no payload: keeps only what a connection can be made
     /// of again.
-    pub(super) fn keep_little(&mut self, segment: &Segment<'_>) {
+    pub(in crate::flow) fn keep_little(&mut self, segment: &Segment<'_>) {
         let flags = segment.flags;
         if segment.wire_len == 0 && !flags.rst && !flags.fin && self.ended.is_none() {
             self.kind = Kind::Embryo(Embryo::new(segment));
@@ -334,7 +296,7 @@ impl Flow {
     }
 
     /// After the end: keeps what it takes to read it.
-    pub(super) fn compact(&mut self) {
+    pub(in crate::flow) fn compact(&mut self) {
         if self.ended.is_none() {
             return;
         }
@@ -393,7 +355,7 @@ impl Flow {
     }
 
     /// Where it is now.
-    pub(super) fn state(&self) -> State {
+    pub(in crate::flow) fn state(&self) -> State {
         if let Some(ended) = self.ended {
             return ended;
         }
@@ -407,7 +369,7 @@ impl Flow {
     }
 
     /// The stream sent in `direction`; `None` if nothing was.
-    pub(super) fn stream(&self, direction: Direction) -> Option<&Assembler> {
+    pub(in crate::flow) fn stream(&self, direction: Direction) -> Option<&Assembler> {
         match &self.kind {
             Kind::Embryo(_) => None,
             Kind::Tcp(tcp) => Some(tcp.connection.assembler(direction)),
@@ -417,7 +379,7 @@ impl Flow {
     }
 
     /// What `meta.json` counts of a direction.
-    pub(super) fn counters(&self, direction: Direction) -> Short {
+    pub(in crate::flow) fn counters(&self, direction: Direction) -> Short {
         match &self.kind {
             Kind::Tcp(tcp) => Short::of(&tcp.connection, direction),
             Kind::Ended(ended) => *of(&ended.counters, direction),
@@ -430,7 +392,7 @@ impl Flow {
     }
 
     /// Who ended it, and how long its handshake took.
-    pub(super) fn ending(&self) -> (Option<Direction>, Option<u32>) {
+    pub(in crate::flow) fn ending(&self) -> (Option<Direction>, Option<u32>) {
         match &self.kind {
             Kind::Tcp(tcp) => (tcp.connection.closed_by(), tcp.connection.handshake_us()),
             Kind::Ended(ended) => (ended.closed_by, ended.handshake_us),
@@ -439,7 +401,7 @@ impl Flow {
     }
 
     /// TLS as far as it was seen.
-    pub(super) fn hellos(&self) -> Option<&TlsHellos> {
+    pub(in crate::flow) fn hellos(&self) -> Option<&TlsHellos> {
         match (&self.tls, &self.kind) {
             (Some(hellos), _) => Some(hellos),
             (None, Kind::Tcp(tcp)) => match &tcp.app {
@@ -466,18 +428,18 @@ impl Flow {
     }
 
     /// HTTP transactions that have begun and have no line in `http.jsonl` yet.
-    pub(super) fn open_transactions(&self) -> usize {
+    pub(in crate::flow) fn open_transactions(&self) -> usize {
         let ended = self.http.as_ref().map_or(0, |http| http.transit.len());
         ended.saturating_add(self.messages().map_or(0, Messages::pending))
     }
 
     /// All HTTP transactions from an index on, in the order in which they began.
-    pub(super) fn transactions(&self, from: u64) -> impl Iterator<Item = View<'_>> {
+    pub(in crate::flow) fn transactions(&self, from: u64) -> impl Iterator<Item = View<'_>> {
         self.http.iter().flat_map(move |http| http.from(from, self.under_way()))
     }
 
     /// When HTTP was seen last; `None` if there was none.
-    pub(super) fn http_modified(&self) -> Option<Timestamp> {
+    pub(in crate::flow) fn http_modified(&self) -> Option<Timestamp> {
         let ended = self.http.as_ref()?.exchanges.last().and_then(Exchange::last);
         let messages = |one: &Transaction| {
             one.request.iter().chain(&one.response).map(|message| message.last).max()
@@ -487,7 +449,7 @@ impl Flow {
     }
 
     /// The HTTP transaction of this index.
-    pub(super) fn transaction(&self, index: u64) -> Option<View<'_>> {
+    pub(in crate::flow) fn transaction(&self, index: u64) -> Option<View<'_>> {
         let http = self.http.as_ref()?;
         if let Some(exchange) = http.exchange(index) {
             return Some(View::Ended(exchange));
@@ -496,7 +458,7 @@ impl Flow {
     }
 
     /// Packets below number `oldest` are gone.
-    pub(super) fn expire(&mut self, oldest: u64) {
+    pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         self.packets.expire(oldest);
         match &mut self.kind {
             Kind::Embryo(_) => {}
@@ -509,7 +471,7 @@ impl Flow {
     }
 
     /// Bytes of memory on the heap, about.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::flow) fn memory(&self) -> usize {
         let kind = match &self.kind {
             Kind::Embryo(_) => 0,
             Kind::Tcp(tcp) => {

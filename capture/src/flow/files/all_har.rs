@@ -12,14 +12,14 @@ use protocol::http::transaction::Direction as Side;
 use protocol::json;
 use protocol::tcp::Direction;
 
-use super::Shared;
-use super::exchange::Exchange;
 use super::gather::FlowStreams;
-use super::log::{LineLog, LogWriter};
-use super::made::Made;
-use super::one::Flow;
-use super::reading::OpenError;
+use super::hars::{AsOf, Packed};
 use super::render::har_server;
+use crate::flow::apps::exchange::Exchange;
+use crate::flow::conversation::Flow;
+use crate::flow::error::OpenError;
+use crate::flow::log::LogWriter;
+use crate::flow::shared::Shared;
 
 /// Bytes of one body, decoded: what is longer is cut, and said to be. A reader has one entry in
 /// memory.
@@ -30,16 +30,6 @@ const BODIES: u64 = 64 << 20;
 
 /// Flows that are looked at while the table is held.
 const PAGE: usize = 1_024;
-
-/// A file of lines that does not change, and what it takes of the room of all.
-#[derive(Clone, Debug)]
-pub(super) struct Packed {
-    pub(super) log: Arc<LineLog>,
-    _taken: Arc<Made>,
-}
-
-/// Batches of jobs that were done, and the oldest packet retained.
-pub(super) type AsOf = (u64, u64);
 
 /// One flow, as its entries have it.
 struct Source {
@@ -52,7 +42,7 @@ struct Source {
 impl Shared {
     /// `http.har` of the capture as of now. Made by one at a time; the last one is kept, since a
     /// reader asks for its size before.
-    pub(super) fn all_har(&self) -> Result<Packed, OpenError> {
+    pub(in crate::flow) fn all_har(&self) -> Result<Packed, OpenError> {
         self.bodies.in_turn(|| {
             let as_of = self.as_of();
             if let Some((_, packed)) = self.hars.lock().all.as_ref().filter(|(of, _)| *of == as_of)

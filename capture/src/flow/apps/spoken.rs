@@ -7,23 +7,25 @@ use std::sync::Arc;
 use protocol::http::parser::End;
 use protocol::tcp::{Connection, Direction};
 
-use super::app::{App, Found, Probing, TlsHellos};
+use super::App;
 use super::exchange::Http;
 use super::messages::Messages;
-use super::one::News;
-use super::window::Window;
+use super::probing::Found;
+use super::probing::{Probing, TlsHellos};
+use crate::flow::news::News;
+use crate::flow::window::Window;
 
 /// The parts of a flow that follow from what it speaks.
-pub(super) struct Spoken<'a> {
-    pub(super) app: &'a mut App,
-    pub(super) http: &'a mut Option<Box<Http>>,
-    pub(super) tls: &'a mut Option<Box<TlsHellos>>,
+pub(in crate::flow) struct Spoken<'a> {
+    pub(in crate::flow) app: &'a mut App,
+    pub(in crate::flow) http: &'a mut Option<Box<Http>>,
+    pub(in crate::flow) tls: &'a mut Option<Box<TlsHellos>>,
 }
 
 impl Spoken<'_> {
     /// The stream sent in `direction` has come to its `range`, the last of it in a segment that
     /// acknowledges the other stream up to `acknowledged`.
-    pub(super) fn settled(
+    pub(in crate::flow) fn settled(
         &mut self,
         direction: Direction,
         range: &Range<u64>,
@@ -65,7 +67,7 @@ impl Spoken<'_> {
 
     /// Passes on the transactions that ended. If the last one opened a tunnel, looks at what
     /// follows in it, which may be HTTP again.
-    pub(super) fn tell(
+    pub(in crate::flow) fn tell(
         &mut self,
         connection: &Connection,
         window: &Window<'_>,
@@ -95,7 +97,7 @@ impl Spoken<'_> {
     }
 
     /// The flow is over, in this way.
-    pub(super) fn close(
+    pub(in crate::flow) fn close(
         &mut self,
         how: End,
         connection: &Connection,

@@ -1,0 +1,21 @@
+//! Two of a kind, one for each direction of a flow: forward, then backward.
+
+use protocol::tcp::Direction;
+
+/// The one of a pair.
+pub(super) fn of<T>(pair: &[T; 2], direction: Direction) -> &T {
+    let [forward, backward] = pair;
+    match direction {
+        Direction::Forward => forward,
+        Direction::Backward => backward,
+    }
+}
+
+/// The one of a pair.
+pub(super) fn of_mut<T>(pair: &mut [T; 2], direction: Direction) -> &mut T {
+    let [forward, backward] = pair;
+    match direction {
+        Direction::Forward => forward,
+        Direction::Backward => backward,
+    }
+}
