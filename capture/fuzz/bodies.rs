@@ -356,6 +356,10 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
                         data,
                     });
                 }
+                Ok(Some(Event::Section(beside) | Event::Kept(beside))) => {
+                    assert!(beside.len().is_multiple_of(4), "as options and blocks are");
+                }
+                Ok(Some(Event::Interface(_) | Event::LeftOut)) => {}
                 Ok(None) => break,
                 Err(malformed) => {
                     streamed.malformed = Some(malformed);
@@ -382,7 +386,7 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
     let header = store.header().expect("known from the start");
     let (mut packets, mut pcap, mut foreign) = (Vec::new(), 0, 0);
     let mut pcapng = Vec::new();
-    let mut described = store.leading_interfaces();
+    let mut described = store.interfaces_before(1);
     for id in 0.. {
         let chunk = match store.pin(id) {
             Ok(chunk) => chunk,
@@ -418,8 +422,8 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
                 (Timestamp::default(), record.original_len, record.data);
             let packet = pcapng_writer::Packet { interface, time, original_len, data };
             let note = chunk.note(index);
-            pcapng.extend_from_slice(&note.blocks);
-            let (precision, options) = (header.precision, &note.options);
+            pcapng.extend_from_slice(note.blocks);
+            let (precision, options) = (header.precision, note.options);
             pcapng_writer::enhanced_packet(&mut pcapng, &packet, precision, options, None);
             packets.push(Packet {
                 link_type,

@@ -185,9 +185,29 @@ pub struct Note {
 }
 
 impl Note {
-    /// Nothing beside the packet.
-    pub(crate) const NONE: Self = Self { index: 0, blocks: Vec::new(), options: Vec::new() };
+    /// The same, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> NoteRef<'_> {
+        NoteRef { blocks: &self.blocks, options: &self.options }
+    }
 
+    /// Whether it says nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.options.is_empty()
+    }
+}
+
+/// A [`Note`] where it lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoteRef<'a> {
+    /// Whole blocks that come before the packet.
+    pub blocks: &'a [u8],
+    /// Options of the packet, without their end.
+    pub options: &'a [u8],
+}
+
+impl NoteRef<'_> {
     /// Bytes it takes in a pcapng file.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -282,24 +302,27 @@ impl Chunk<'_> {
 
     /// What the file says beside the record with this index in the chunk.
     #[must_use]
-    pub fn note(&self, index: usize) -> &Note {
-        const NONE: &Note = &Note::NONE;
+    pub fn note(&self, index: usize) -> NoteRef<'_> {
         match &self.bytes {
             ChunkBytes::Converted(converted) => {
                 let found =
                     converted.notes.binary_search_by_key(&index, |note| note.index as usize);
-                found.ok().and_then(|at| converted.notes.get(at)).unwrap_or(NONE)
+                let note = found.ok().and_then(|at| converted.notes.get(at));
+                note.map(Note::borrowed).unwrap_or_default()
             }
-            ChunkBytes::Pinned(_) | ChunkBytes::Mapped(_) => NONE,
+            ChunkBytes::Pinned(pin) => pin.entry(index).map(|entry| entry.note).unwrap_or_default(),
+            ChunkBytes::Mapped(_) => NoteRef::default(),
         }
     }
 
-    /// Interface of the record with this index in the chunk, if it is not the store's only one.
+    /// Interface of the record with this index in the chunk; `None` if it is interface 0, and
+    /// nothing is described in front of the record.
     #[must_use]
     pub fn interface(&self, index: usize) -> Option<RecordInterface> {
         match &self.bytes {
             ChunkBytes::Converted(converted) => converted.interfaces.get(index).copied(),
-            ChunkBytes::Pinned(_) | ChunkBytes::Mapped(_) => None,
+            ChunkBytes::Pinned(pin) => pin.entry(index).map(|entry| entry.interface),
+            ChunkBytes::Mapped(_) => None,
         }
     }
 }
@@ -314,10 +337,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The interface of this index; `None` past the last one known by now.
     fn interface(&self, id: u32) -> Option<Interface>;
 
-    /// How many interfaces are described before the first packet: at least 1 once
-    /// [`Store::header`] is known. Those after it are described in front of the first packet
-    /// that follows them, and the length of the description counts in [`Position::pcapng`].
-    fn leading_interfaces(&self) -> u32;
+    /// How many interfaces are described before the packet with this number, and not in front of
+    /// it: at least 1 once [`Store::header`] is known. A file that begins with the packet describes
+    /// these before everything.
+    ///
+    /// Those that are described before no packet are in front of everything. Each other is in front
+    /// of the first packet that follows it, and the length of the description counts in
+    /// [`Position::pcapng`].
+    fn interfaces_before(&self, number: u64) -> u32;
 
     /// Options of the section that a pcapng file begins with, in this machine's byte order, without
     /// their end: comments on the capture and the machine it was made on.

@@ -41,6 +41,7 @@ fn packets(path: &Path) -> Vec<Packet> {
                     data: packet.data.to_vec(),
                 });
             }
+            _ => {}
         }
         ControlFlow::Continue(())
     });

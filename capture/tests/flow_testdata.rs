@@ -131,6 +131,7 @@ fn packets(bytes: &[u8]) -> Option<(LinkType, Vec<Packet>)> {
                 original_len: packet.original_len,
                 data: packet.data.to_vec(),
             }),
+            _ => {}
         }
         ControlFlow::Continue(())
     });

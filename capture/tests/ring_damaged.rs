@@ -1,4 +1,4 @@
-//! A ring whose headers another process changes while it is in use: readers may get an error, or
+//! A ring whose headers and notes another process changes while it is in use: readers may get an error, or
 //! less, but they come back.
 
 mod support;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::ring::{Append, Opened, Ring};
+use capture::store::{Interface, NoteRef};
 use support::{collect, data, directory, options, time};
 
 /// Ends a test that hangs; what is waited for takes milliseconds.
@@ -48,6 +49,11 @@ fn flip_bits_while_reading(seed: u64) {
     let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let segments = 16;
+    // Bodies of the segments lie behind all headers, and notes at the end of each.
+    let size = ring.geometry().segment_size;
+    let bodies = file.metadata().unwrap().len() - size * u64::from(ring.geometry().slots());
+    let second = Interface { name: Some("second".to_owned()), ..Interface::default() };
+    let second = writer.describe(&second, &[]).unwrap();
     let mut random = seed | 1;
     let mut number = 0;
     let mut follow = [Format::Pcap, Format::Pcapng]
@@ -55,12 +61,20 @@ fn flip_bits_while_reading(seed: u64) {
     for _ in 0..30 {
         for _ in 0..200 {
             number += 1;
-            let done = writer.append(time(number), 1_000, &data(number, 1_000));
+            writer.set_interface(if number % 3 == 0 { second } else { 0 });
+            let note = NoteRef { blocks: &[0; 12], options: b"\x05\0\x08\0number 1" };
+            let note = if number % 4 == 0 { note } else { NoteRef::default() };
+            let done = writer.append_noted(time(number), 1_000, &data(number, 1_000), note);
             assert_eq!(done, Append::Stored);
         }
         writer.publish();
-        for _ in 0..8 {
-            let place = HEADERS + next(&mut random) % (HEADER * segments);
+        for round in 0..16 {
+            let place = if round % 2 == 0 {
+                HEADERS + next(&mut random) % (HEADER * segments)
+            } else {
+                let slot = next(&mut random) % u64::from(ring.geometry().slots());
+                bodies + size * (slot + 1) - 1 - next(&mut random) % 2_000
+            };
             let mut byte = [0];
             file.read_exact_at(&mut byte, place).unwrap();
             byte[0] ^= 1 << (next(&mut random) % 8);
@@ -74,7 +88,7 @@ fn flip_bits_while_reading(seed: u64) {
 }
 
 #[test]
-fn flipped_bits_in_the_headers_hold_no_reader_for_ever() {
+fn flipped_bits_hold_no_reader_for_ever() {
     for seed in 1..=8 {
         let (done, is_done) = mpsc::channel();
         thread::spawn(move || {

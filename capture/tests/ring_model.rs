@@ -15,7 +15,7 @@ use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format, Outcome, ReadError};
 use capture::pipeline::counters;
 use capture::ring::{Append, Ring, Writer};
-use capture::store::Store;
+use capture::store::{Interface, NoteRef, Store};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use protocol::time::Timestamp;
@@ -31,6 +31,8 @@ const LONGEST: usize = SEGMENT - 16;
 enum Op {
     /// Lengths of packets, published together or not at all.
     Append(Vec<usize>, bool),
+    /// An interface that packets may come from later.
+    Describe(usize),
     Publish,
     Clear,
     Loss(u64, u64),
@@ -99,6 +101,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (prop::collection::vec(length(), 1..12), prop::bool::weighted(0.8))
             .prop_map(|(lengths, publish)| Op::Append(lengths, publish)),
+        1 => (1..5_usize).prop_map(Op::Describe),
         1 => Just(Op::Publish),
         1 => Just(Op::Clear),
         1 => (0..9_u64, 0..9_u64).prop_map(|(kernel, interface)| Op::Loss(kernel, interface)),
@@ -123,11 +126,74 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Bytes of an entry beside a packet that has a note or is of another interface than the first.
+const ENTRY: usize = 20;
+
+/// What a stream says beside a packet of ours: blocks, and options. Packets of one number in four
+/// have nothing.
+fn said(number: u64) -> (Vec<u8>, Vec<u8>) {
+    let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let word = (seed as u32).to_le_bytes();
+    let block = |words: usize| {
+        let len = u32::try_from(words * 4 + 12).unwrap().to_le_bytes();
+        [&0xbad_u32.to_le_bytes()[..], &len, &word.repeat(words), &len].concat()
+    };
+    let option = [&[5, 0, 8, 0][..], &word, &word].concat();
+    match seed % 8 {
+        0 | 1 => (Vec::new(), Vec::new()),
+        2 => (block(1), Vec::new()),
+        3 => ([block(2), block(0)].concat(), option),
+        4 => (block(5_000), option),
+        _ => (Vec::new(), option),
+    }
+}
+
+/// Which interface it is of: every other one is of the first.
+fn interface_of(number: u64) -> usize {
+    let seed = number.wrapping_mul(0x517c_c1b7_2722_0a95) >> 40;
+    usize::try_from(seed % 8).unwrap().saturating_sub(3)
+}
+
+fn interface_name(index: usize) -> String {
+    if index == 0 { "test0".to_owned() } else { format!("if{index}") }
+}
+
+fn interface(index: usize) -> Interface {
+    Interface { name: Some(interface_name(index)), ..Interface::default() }
+}
+
+/// Bytes of the description of one of those behind the first.
+const DESCRIPTION: u64 = 12 + 8 + 8 + 8 + 4;
+
+/// The part of [`said`] that a segment has room for beside a packet.
+fn kept(number: u64, len: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut blocks, mut options) = said(number);
+    let free = SEGMENT.saturating_sub(16 + len + ENTRY);
+    if blocks.len() + options.len() > free {
+        blocks.clear();
+    }
+    if options.len() > free {
+        options.clear();
+    }
+    (blocks, options)
+}
+
+/// Panics unless a reader of pcapng got what was said beside a packet.
+fn check_beside(packet: &support::Packet) {
+    let (blocks, options) = kept(packet.number, packet.data.len());
+    let options: Vec<_> =
+        if options.is_empty() { vec![] } else { vec![(5, options[4..].to_vec())] };
+    assert_eq!(packet.beside, (blocks, options), "packet {}", packet.number);
+    assert_eq!(packet.interface, interface_name(interface_of(packet.number)));
+}
+
 /// What the ring should be.
 #[derive(Default)]
 struct Model {
     /// Length of packet `n` at `n - 1`.
     stored: Vec<usize>,
+    /// The interfaces behind the first, and the packets they are described in front of.
+    described: Vec<(usize, u64)>,
     /// First number and bytes used, oldest first.
     segments: VecDeque<(u64, usize)>,
     /// Packets that must be visible; more may be, when a segment was filled since.
@@ -157,15 +223,37 @@ impl Model {
         self.segments.push_back((self.next(), 0));
     }
 
+    /// Interfaces behind the first that are described before a packet and not in front of it.
+    fn described_before(&self, number: u64) -> u64 {
+        self.described.iter().filter(|(_, before)| *before < number).count() as u64
+    }
+
+    /// Describes an interface in front of the next packet.
+    fn describe(&mut self, index: usize) {
+        if index > 0 && self.described.iter().all(|(known, _)| *known != index) {
+            self.described.push((index, self.next()));
+        }
+    }
+
     fn append(&mut self, len: usize) -> Append {
-        if len > LONGEST {
+        let number = self.next();
+        self.describe(interface_of(number));
+        let is_told = self.described.last().is_some_and(|(_, before)| *before == number);
+        let needs_entry = is_told || interface_of(number) > 0;
+        if len > LONGEST || needs_entry && len + ENTRY > LONGEST {
             self.oversize += 1;
             return Append::Oversize;
         }
-        if self.segments.back().unwrap().1 + 16 + len > SEGMENT {
+        let (blocks, options) = kept(number, len);
+        let beside = blocks.len() + options.len();
+        // The entry of a note that was left out is there if there is room for it.
+        let said = said(number);
+        let has_note = !(said.0.is_empty() && said.1.is_empty()) && len + ENTRY <= LONGEST;
+        let entry = if needs_entry || has_note { ENTRY + beside } else { 0 };
+        if self.segments.back().unwrap().1 + 16 + len + entry > SEGMENT {
             self.roll();
         }
-        self.segments.back_mut().unwrap().1 += 16 + len;
+        self.segments.back_mut().unwrap().1 += 16 + len + entry;
         self.stored.push(len);
         Append::Stored
     }
@@ -198,6 +286,9 @@ impl Reader {
         self.parser.feed(bytes);
         for packet in &self.parser.packets[before..] {
             packet.check();
+            if self.pcapng {
+                check_beside(packet);
+            }
             assert_eq!(packet.data.len(), model.stored[packet.number as usize - 1]);
             assert!(packet.number >= self.expected, "twice, or not in order");
             let lost = packet.number - self.expected;
@@ -286,6 +377,9 @@ impl Opener {
         self.parser.feed(bytes);
         for packet in &self.parser.packets {
             packet.check();
+            if self.pcapng {
+                check_beside(packet);
+            }
             assert!(packet.number >= self.expected);
             let lost = packet.number - self.expected;
             assert_eq!(packet.comment, (self.pcapng && lost > 0).then_some(lost));
@@ -303,6 +397,8 @@ struct World {
     extents: Vec<(Extent, bool, u64, u64)>,
     openers: Vec<Opener>,
     ended: bool,
+    /// Bytes before the first packet of a pcapng file with one interface.
+    header_len: usize,
 }
 
 /// When a hole in time was, and what is said of it.
@@ -324,7 +420,9 @@ impl World {
     fn new(path: std::path::PathBuf) -> Self {
         let opened = Ring::open(&options(path)).unwrap();
         let model = Model { segments: VecDeque::from([(1, 0)]), ..Model::default() };
+        let header_len = header_len(&opened.ring);
         Self {
+            header_len,
             ring: opened.ring,
             writer: opened.writer,
             model,
@@ -342,12 +440,20 @@ impl World {
                     let number = self.model.next();
                     let original_len = u32::try_from(len + 1).unwrap();
                     let expected = self.model.append(len);
-                    let done = self.writer.append(time(number), original_len, &data(number, len));
+                    self.describe(interface_of(number));
+                    let (blocks, options) = said(number);
+                    let note = NoteRef { blocks: &blocks, options: &options };
+                    let data = data(number, len);
+                    let done = self.writer.append_noted(time(number), original_len, &data, note);
                     assert_eq!(done, expected);
                 }
                 if *publish {
                     self.publish();
                 }
+            }
+            Op::Describe(index) => {
+                self.model.describe(*index);
+                self.describe(*index);
             }
             Op::Publish => self.publish(),
             Op::Clear => {
@@ -422,6 +528,12 @@ impl World {
             _ => {}
         }
         self.check();
+    }
+
+    /// Describes an interface, and says that the packets to come are of it.
+    fn describe(&mut self, index: usize) {
+        let id = if index == 0 { 0 } else { self.writer.describe(&interface(index), &[]).unwrap() };
+        self.writer.set_interface(id);
     }
 
     fn publish(&mut self) {
@@ -518,7 +630,9 @@ impl World {
     fn pread(&mut self, index: usize, at: usize, want: usize) -> bool {
         let ring = &*self.ring;
         let opener = &mut self.openers[index];
-        let header_len = if opener.pcapng { header_len(opener.pcapng, ring) } else { 24 };
+        let described = self.model.described_before(opener.begin) * DESCRIPTION;
+        let header_len =
+            if opener.pcapng { self.header_len + usize::try_from(described).unwrap() } else { 24 };
         if std::mem::take(&mut opener.ended) {
             opener.armed = opener.extent.size(ring);
         }
@@ -591,6 +705,9 @@ impl World {
         let numbers: Vec<u64> = parser.packets.iter().map(|packet| packet.number).collect();
         assert_eq!(numbers, (begin.max(self.model.oldest())..visible).collect::<Vec<_>>());
         parser.packets.iter().for_each(support::Packet::check);
+        if pcapng {
+            parser.packets.iter().for_each(check_beside);
+        }
         if begin < self.model.oldest() {
             return;
         }
@@ -616,11 +733,13 @@ impl World {
         let records: u64 =
             self.model.stored[..visible as usize].iter().map(|&len| 16 + len as u64).sum();
         assert_eq!(bounds.next.pcap, records);
-        let blocks: u64 = self.model.stored[..visible as usize]
-            .iter()
-            .map(|&len| 32 + len.next_multiple_of(4) as u64)
-            .sum();
-        assert_eq!(bounds.next.pcapng, blocks);
+        let blocks = (1..).zip(&self.model.stored[..visible as usize]).map(|(number, &len)| {
+            let (blocks, options) = kept(number, len);
+            let end = if options.is_empty() { 0 } else { 4 };
+            32 + (len.next_multiple_of(4) + blocks.len() + options.len() + end) as u64
+        });
+        let described = self.model.described_before(visible + 1) * DESCRIPTION;
+        assert_eq!(bounds.next.pcapng, blocks.sum::<u64>() + described);
         let (packets, bytes) = counters(&*self.ring);
         assert_eq!(packets.stored, visible);
         assert_eq!(packets.overwritten, self.model.oldest() - 1);
@@ -644,8 +763,8 @@ impl World {
 }
 
 /// Bytes before the first packet, measured by a reader that begins at the end.
-fn header_len(pcapng: bool, ring: &Ring) -> usize {
-    let mut cursor = Cursor::new(ring, format(pcapng), Begin::Next, false);
+fn header_len(ring: &Ring) -> usize {
+    let mut cursor = Cursor::new(ring, Format::Pcapng, Begin::Next, false);
     let mut bytes = Vec::new();
     let _ = cursor.read(ring, 1 << 10, &mut collect(&mut bytes)).unwrap();
     bytes.len()

@@ -168,7 +168,7 @@ fn served(savefile: &Savefile) -> Vec<Served> {
                 native,
                 interface,
                 at,
-                beside: (chunk.note(index).blocks.clone(), chunk.note(index).options.clone()),
+                beside: (chunk.note(index).blocks.to_vec(), chunk.note(index).options.to_vec()),
             });
             at.number += 1;
             at.pcap += if native { record.len() as u64 } else { 0 };
@@ -182,7 +182,7 @@ fn served(savefile: &Savefile) -> Vec<Served> {
 fn check_mapped(savefile: &Savefile, model: &Model) {
     let header = savefile.header().unwrap();
     assert_eq!(header.link_type.0, model.link_type);
-    assert_eq!(savefile.leading_interfaces(), model.leading);
+    assert_eq!(savefile.interfaces_before(1), model.leading);
     for (id, (name, link_type)) in (0..).zip(&model.interfaces) {
         let interface = savefile.interface(id).unwrap();
         assert_eq!(interface.name, *name);
@@ -233,7 +233,7 @@ fn check_find(savefile: &Savefile, model: &Model) {
 fn check_written(savefile: &Savefile, model: &Model) {
     let header = savefile.header().unwrap();
     let mut out = Vec::new();
-    let mut described = savefile.leading_interfaces();
+    let mut described = savefile.interfaces_before(1);
     for packet in &model.served {
         assert_eq!(out.len() as u64, packet.at.pcapng);
         let (interface, known) = packet.interface;
@@ -257,6 +257,8 @@ fn check_written(savefile: &Savefile, model: &Model) {
 fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
     let mut reader = Reader::new();
     let (mut packets, mut foreign, mut precision) = (Vec::new(), 0, None);
+    // Interfaces before the section, all of them, and blocks since the last packet.
+    let (mut section, mut known, mut blocks) = (0, 0, Vec::new());
     let mut rest = bytes;
     for piece in pieces.iter().cycle() {
         let space = reader.space();
@@ -269,15 +271,22 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
                 Event::Header(header) => {
                     assert!(precision.replace(header.precision).is_none());
                 }
-                Event::Foreign { .. } => foreign += 1,
+                Event::Section(_) => section = known,
+                Event::Interface(_) => known += 1,
+                Event::Kept(block) => blocks.extend_from_slice(block),
+                Event::LeftOut => panic!("no block of the test's is too long"),
+                Event::Foreign { .. } => {
+                    foreign += 1;
+                    blocks.clear();
+                }
                 Event::Packet(packet) => packets.push(Served {
                     time: packet.time.to_parts(precision.unwrap()),
                     original_len: packet.original_len,
                     data: packet.data.to_vec(),
                     native: true,
-                    interface: (0, 1),
+                    interface: (section + packet.interface, known.max(1)),
                     at: Position::START,
-                    beside: Default::default(),
+                    beside: (std::mem::take(&mut blocks), packet.options.to_vec()),
                 }),
             }
         }
@@ -292,12 +301,11 @@ fn check_streamed(bytes: &[u8], pieces: &[usize], model: &Model) {
     let (packets, foreign, left) = streamed(bytes, pieces);
     assert_eq!(left, model.left as u64);
     assert_eq!(foreign, model.foreign());
-    let plain = model.served.iter().filter(|packet| packet.native).map(|packet| Served {
-        interface: (0, 1),
-        at: Position::START,
-        beside: Default::default(),
-        ..packet.clone()
-    });
+    let plain = model
+        .served
+        .iter()
+        .filter(|packet| packet.native)
+        .map(|packet| Served { at: Position::START, ..packet.clone() });
     assert!(packets.into_iter().eq(plain));
 }
 

@@ -40,8 +40,8 @@ impl Store for Growing {
         self.inner.interface(id)
     }
 
-    fn leading_interfaces(&self) -> u32 {
-        self.inner.leading_interfaces()
+    fn interfaces_before(&self, number: u64) -> u32 {
+        self.inner.interfaces_before(number)
     }
 
     fn bounds(&self) -> Bounds {
@@ -294,7 +294,7 @@ proptest! {
             let savefile = indexed(&file, filter.as_deref());
             let link_type = savefile.header().unwrap().link_type.0;
             let (bytes, growing) = streamed(savefile, format, &wants);
-            let leading = growing.leading_interfaces();
+            let leading = growing.interfaces_before(1);
             let (packets, starts) = parse(format, leading, &bytes);
             prop_assert!(packets == expected(&file, format, link_type, below));
             check_seeks(&growing.inner, format, &bytes, &starts, &reads);

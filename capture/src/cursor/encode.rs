@@ -8,7 +8,7 @@ use crate::clock;
 use crate::hole::Hole;
 use crate::record::Record;
 use crate::savefile::pcapng_writer as write;
-use crate::store::{Header, Losses, Note, RecordInterface, Store};
+use crate::store::{Header, Losses, NoteRef, RecordInterface, Store};
 
 /// Most holes in time that are in the comment on one packet; all are in statistics blocks before
 /// it.
@@ -57,12 +57,31 @@ impl Encoder {
         }
     }
 
-    /// Section header and the interfaces that are described before any packet.
-    pub(super) fn begin(&mut self, store: &dyn Store, header: &Header, out: &mut Vec<u8>) {
+    /// Section header and the interfaces that are described before packet `number`, which is the
+    /// first one.
+    pub(super) fn begin(
+        &mut self,
+        store: &dyn Store,
+        header: &Header,
+        number: u64,
+        out: &mut Vec<u8>,
+    ) {
         write::section_header(out, store.section_options());
         self.described = 0;
-        self.describe(store, header, store.leading_interfaces(), out);
+        self.describe(store, header, store.interfaces_before(number), out);
         self.told = store.losses();
+    }
+
+    /// Describes the interfaces before packet `number` that were not described yet, as after a loss:
+    /// they are not in the measure of positions there.
+    pub(super) fn catch_up(
+        &mut self,
+        store: &dyn Store,
+        header: &Header,
+        number: u64,
+        out: &mut Vec<u8>,
+    ) {
+        self.describe(store, header, store.interfaces_before(number), out);
     }
 
     /// Describes the interfaces below `known` that were not described yet; bytes written.
@@ -74,8 +93,10 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> u64 {
         let before = out.len();
-        while self.described < known {
-            let interface = store.interface(self.described).unwrap_or_default();
+        // The number may have been changed by another process: it ends where the interfaces do.
+        while self.described < known
+            && let Some(interface) = store.interface(self.described)
+        {
             write::interface_description(out, &interface, header);
             self.described += 1;
         }
@@ -128,7 +149,7 @@ impl Encoder {
         &mut self,
         store: &dyn Store,
         header: &Header,
-        beside: (Option<RecordInterface>, &Note),
+        beside: (Option<RecordInterface>, NoteRef<'_>),
         record: &Record<'_>,
         out: &mut Vec<u8>,
     ) -> u64 {
@@ -136,17 +157,17 @@ impl Encoder {
         let RecordInterface { id, known } =
             interface.unwrap_or(RecordInterface { id: 0, known: 1 });
         let described = self.describe(store, header, known, out);
-        out.extend(&note.blocks);
+        out.extend(note.blocks);
         let comment = self.has_comment().then(|| self.take_comment());
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         let packet = write::Packet {
-            interface: id,
+            interface: if id < self.described { id } else { 0 },
             time: record.time(header.precision),
             original_len: record.original_len,
             data: record.data,
         };
         let comment = comment.as_deref();
-        write::enhanced_packet(out, &packet, header.precision, &note.options, comment);
+        write::enhanced_packet(out, &packet, header.precision, note.options, comment);
         described + note.len() + write::enhanced_packet_len(captured_len)
     }
 
@@ -166,13 +187,13 @@ impl Encoder {
     pub(super) fn measure(
         &self,
         store: &dyn Store,
-        beside: (Option<RecordInterface>, &Note),
+        beside: (Option<RecordInterface>, NoteRef<'_>),
         record: &Record<'_>,
     ) -> u64 {
         let (interface, note) = beside;
         let known = interface.map_or(1, |interface| interface.known);
         let described: u64 = (self.described..known)
-            .map(|id| write::interface_description_len(&store.interface(id).unwrap_or_default()))
+            .map_while(|id| Some(write::interface_description_len(&store.interface(id)?)))
             .sum();
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         described + note.len() + write::enhanced_packet_len(captured_len)
@@ -225,5 +246,10 @@ impl Encoder {
         self.described = described;
         self.lost = 0;
         self.holes.clear();
+    }
+
+    /// Says which interfaces are described in front of a packet that is passed over.
+    pub(super) fn pass(&mut self, interface: Option<RecordInterface>) {
+        self.described = self.described.max(interface.map_or(0, |interface| interface.known));
     }
 }

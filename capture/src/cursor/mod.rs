@@ -271,7 +271,10 @@ impl Cursor {
         self.waiting = None;
         match self.format {
             Format::Pcap => self.carry.extend_from_slice(&pcap::file_header(&header)),
-            Format::Pcapng => self.encoder.begin(store, &header, &mut self.carry),
+            Format::Pcapng => {
+                let number = self.place.position.number;
+                self.encoder.begin(store, &header, number, &mut self.carry);
+            }
         }
         true
     }

@@ -91,6 +91,9 @@ impl Cursor {
                     hole = encoder.holes_before(store, number, delivered(step), blocks);
                 }
                 let told = encoder.has_comment();
+                if told {
+                    encoder.catch_up(store, &header, step.place.position.number, blocks);
+                }
                 let beside = (interface, chunk.note(index));
                 let measured = encoder.packet(store, &header, beside, &record, blocks);
                 step.place.position.number += 1;

@@ -2,7 +2,7 @@
 
 use super::{Begin, Cursor, Format, Place, ReadError, storage};
 use crate::record;
-use crate::store::{Chunk, PinError, Position, Store, Target};
+use crate::store::{PinError, Position, Store, Target};
 
 impl Cursor {
     /// Puts the cursor at the byte of this coordinate of its format, as [`Position`] measures it.
@@ -24,7 +24,7 @@ impl Cursor {
         };
         let chunk = store.find(target).and_then(|id| store.pin(id)).map_err(expired)?;
         let mut encoder = self.encoder.clone();
-        encoder.jump(described_before(store, &chunk));
+        encoder.jump(store.interfaces_before(chunk.first.number));
         let mut position = chunk.first;
         // Of another link type, before `position`.
         let mut foreign = match self.format {
@@ -49,7 +49,7 @@ impl Cursor {
                 }
             }
             if target.coordinate(&after) <= coordinate {
-                encoder.jump(interface.map_or(1, |interface| interface.known));
+                encoder.pass(interface);
                 position = after;
                 continue;
             }
@@ -92,15 +92,4 @@ impl Cursor {
             self.place.chunk = chunk;
         }
     }
-}
-
-/// Interfaces that are described before the first record of `chunk`.
-fn described_before(store: &dyn Store, chunk: &Chunk<'_>) -> u32 {
-    let previous = chunk.id.checked_sub(1).and_then(|id| store.pin_more(id).ok());
-    previous
-        .and_then(|previous| {
-            let count = chunk.first.number.saturating_sub(previous.first.number);
-            previous.interface(usize::try_from(count).ok()?.checked_sub(1)?)
-        })
-        .map_or_else(|| store.leading_interfaces(), |interface| interface.known)
 }

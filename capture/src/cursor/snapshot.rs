@@ -38,8 +38,22 @@ impl Extent {
         match store.header() {
             None => 0,
             Some(_) => {
-                let header_len = header_len(store, self.format);
+                let header_len = self.header_len(store);
                 header_len + (self.coordinate(next) - self.coordinate(self.begin))
+            }
+        }
+    }
+
+    /// Bytes before the first packet's record or block.
+    fn header_len(&self, store: &dyn Store) -> u64 {
+        match self.format {
+            Format::Pcap => pcap::FILE_HEADER_LEN as u64,
+            Format::Pcapng => {
+                let interfaces = (0..store.interfaces_before(self.begin.number))
+                    .map_while(|id| store.interface(id))
+                    .map(|interface| pcapng_writer::interface_description_len(&interface));
+                pcapng_writer::section_header_len(store.section_options().len())
+                    + interfaces.sum::<u64>()
             }
         }
     }
@@ -48,20 +62,6 @@ impl Extent {
         match self.format {
             Format::Pcap => position.pcap,
             Format::Pcapng => position.pcapng,
-        }
-    }
-}
-
-/// Bytes before the first packet's record or block.
-fn header_len(store: &dyn Store, format: Format) -> u64 {
-    match format {
-        Format::Pcap => pcap::FILE_HEADER_LEN as u64,
-        Format::Pcapng => {
-            let interfaces = (0..store.leading_interfaces())
-                .map(|id| store.interface(id).unwrap_or_default())
-                .map(|interface| pcapng_writer::interface_description_len(&interface));
-            pcapng_writer::section_header_len(store.section_options().len())
-                + interfaces.sum::<u64>()
         }
     }
 }
@@ -182,7 +182,7 @@ impl Snapshot {
     }
 
     fn seek(&mut self, store: &dyn Store, offset: u64) -> Result<(), ReadError> {
-        let header_len = header_len(store, self.extent.format);
+        let header_len = self.extent.header_len(store);
         if offset < header_len {
             self.cursor.rewind(store, self.extent.begin);
             // The whole header becomes the carry, of which the part before `offset` is skipped.

@@ -1,10 +1,12 @@
 //! How a ring lies in its file.
 //!
 //! ```text
-//!   0        file header, one page: geometry, link type, loss counters, permissions, last alive
+//!   0        file header, one page: geometry, link type, loss counters, permissions, last alive,
+//!            and the interfaces that a pcapng stream described ([`super::interfaces`])
 //!   4096     segment headers, 128 bytes each
 //!   body     segment bodies, back to back, each `segment_size` bytes:
-//!            pcap records exactly as a savefile has them, none crossing a segment
+//!            pcap records exactly as a savefile has them, none crossing a segment, from the front;
+//!            what a pcapng stream says beside them ([`super::notes`]), from the end downwards
 //! ```
 //!
 //! The file is mapped shared and outlives the process; it is read again by the next one
@@ -12,7 +14,7 @@
 //! is in this machine's byte order: a ring does not travel. Every field is an atomic, so a mapping
 //! with any content whatsoever is a valid one of these structures.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::geometry::Geometry;
 use crate::store::Position;
@@ -28,6 +30,9 @@ pub(super) const PAGE: u64 = 4096;
 
 /// In [`FileHeader::link_type`]: the source has not said yet.
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
+
+/// Bytes of the file header for descriptions of interfaces: the rest of the page.
+pub(super) const DESCRIPTIONS: usize = 4096 - 112;
 
 /// The first page of a ring file.
 #[repr(C, align(4096))]
@@ -62,6 +67,42 @@ pub(super) struct FileHeader {
     /// When the capture was last seen to run, nanoseconds since the Unix epoch; 0 if that is not
     /// known, as in a file of before this was kept.
     pub(super) last_alive: AtomicU64,
+    /// [`Committed`]: how many of the `descriptions` there are, and their checksum. Bytes are only
+    /// added, before the word that has them, so that a process killed at any moment leaves a pair
+    /// that belongs together. 0 in a file of before this was kept.
+    pub(super) described: AtomicU64,
+    /// What [`super::interfaces`] makes of them.
+    pub(super) descriptions: [AtomicU8; DESCRIPTIONS],
+}
+
+#[cfg(test)]
+impl Default for FileHeader {
+    /// All zeros, as a new file has.
+    fn default() -> Self {
+        Self {
+            magic: AtomicU64::default(),
+            version: AtomicU32::default(),
+            checksum: AtomicU32::default(),
+            segment_size: AtomicU64::default(),
+            segments: AtomicU32::default(),
+            spares: AtomicU32::default(),
+            link_type: AtomicU32::default(),
+            precision: AtomicU32::default(),
+            snaplen: AtomicU32::default(),
+            has_permissions: AtomicU32::default(),
+            uid: AtomicU32::default(),
+            gid: AtomicU32::default(),
+            mode: AtomicU32::default(),
+            reserved: AtomicU32::default(),
+            oldest_sequence: AtomicU64::default(),
+            dropped_kernel: AtomicU64::default(),
+            dropped_interface: AtomicU64::default(),
+            dropped_oversize: AtomicU64::default(),
+            last_alive: AtomicU64::default(),
+            described: AtomicU64::default(),
+            descriptions: std::array::from_fn(|_| AtomicU8::default()),
+        }
+    }
 }
 
 impl FileHeader {
@@ -124,6 +165,9 @@ pub(super) struct SegmentHeader {
     pub(super) last_time: AtomicU64,
     /// Committed packets.
     pub(super) count: AtomicU64,
+    /// What readers may see of the notes: [`Committed`], stored before the word of the records
+    /// they belong to. 0 in a file of before there were any.
+    pub(super) notes: AtomicU64,
 }
 
 impl SegmentHeader {

@@ -9,9 +9,12 @@
 //! The one invariant readers rely on: packet numbers, byte positions and record bytes never change
 //! once published; they can only cease to be retained, oldest segment first.
 
+mod copy;
 mod geometry;
+mod interfaces;
 mod layout;
 mod map;
+mod notes;
 mod open;
 mod pins;
 mod published;
@@ -28,6 +31,7 @@ use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
 pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
+pub use interfaces::MAX_INTERFACES;
 pub use map::Pin;
 pub use open::{Opened, Options, RingError};
 pub use writer::{Append, Writer};
@@ -38,6 +42,7 @@ use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store,
     Target,
 };
+use interfaces::{Interfaces, Section};
 use layout::FileHeader;
 use map::Segments;
 use published::Published;
@@ -65,7 +70,10 @@ pub struct Ring {
     used: AtomicU64,
     precision: Precision,
     link_type: OnceLock<LinkType>,
-    interface: Mutex<Interface>,
+    /// The source itself, as the capture was told of it.
+    own: Interface,
+    interfaces: Mutex<Interfaces>,
+    section: Section,
     path: PathBuf,
     /// The file is in a tmpfs.
     is_in_memory: bool,
@@ -131,6 +139,12 @@ impl Ring {
         Ok(())
     }
 
+    /// The source itself, as the capture was told of it.
+    #[must_use]
+    pub fn own_interface(&self) -> &Interface {
+        &self.own
+    }
+
     /// Gives a segment its pages before the writer comes to it, which then takes no faults on its
     /// first lap; false if there is nothing more to do. For a thread beside the writer's.
     ///
@@ -165,11 +179,15 @@ impl Store for Ring {
     }
 
     fn interface(&self, id: u32) -> Option<Interface> {
-        (id == 0).then(|| self.interface.lock().clone())
+        self.interfaces.lock().get(id).cloned()
     }
 
-    fn leading_interfaces(&self) -> u32 {
-        1
+    fn interfaces_before(&self, number: u64) -> u32 {
+        self.interfaces.lock().before(number)
+    }
+
+    fn section_options(&self) -> &[u8] {
+        self.section.get().map_or(&[], |options| options)
     }
 
     fn bounds(&self) -> Bounds {

@@ -17,17 +17,18 @@ use parking_lot::Mutex;
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
+use super::Ring;
+use super::copy;
 use super::geometry::{BadSize, Geometry};
+use super::interfaces::{Interfaces, Section};
 use super::layout::{NO_LINK_TYPE, PAGE};
 use super::map::{Opening, Resume, RingMap, Segments};
 use super::published::{Moment, Published};
 use super::recover::{Claims, MAX_FIELD, read_claims, recover};
 use super::writer::{Start, Writer};
-use super::{Append, Ring};
 use crate::bell::Bells;
 use crate::clock;
 use crate::hole::Holes;
-use crate::record::Records;
 use crate::store::{Interface, Position, Store};
 
 /// Properties of the ring that is wanted.
@@ -335,7 +336,8 @@ fn form(
     let opening = Opening { sequence, position: next, loss_before: 0 };
     let (segments, tail) = Segments::new(map, &[], Resume::Open(opening));
     let start = Start { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
-    Ok(assemble(options, file, segments, tail, start, 1))
+    let known = (Interfaces::of(options.interface.clone()), Section::new());
+    Ok(assemble(options, file, (segments, tail), start, known))
 }
 
 /// Gives a new file all its pages.
@@ -378,11 +380,11 @@ const fn precision_number(precision: Precision) -> u32 {
 fn assemble(
     options: &Options,
     file: Flock<File>,
-    segments: Arc<Segments>,
-    tail: super::map::Tail,
+    (segments, tail): (Arc<Segments>, super::map::Tail),
     start: Start,
-    used: u64,
+    (interfaces, section): (Interfaces, Section),
 ) -> Opened {
+    let used = tail.retained() as u64;
     let link_type = OnceLock::new();
     if let Ok(known) = u16::try_from(segments.map().header().link_type.load(Ordering::Relaxed)) {
         link_type.get_or_init(|| LinkType(known));
@@ -403,12 +405,18 @@ fn assemble(
         used: AtomicU64::new(used),
         precision: options.precision,
         link_type,
-        interface: Mutex::new(options.interface.clone()),
+        own: options.interface.clone(),
+        interfaces: Mutex::new(interfaces),
+        section,
         path: options.path.clone(),
         is_in_memory: fstatfs(&*file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC),
         _lock: file,
     });
-    let writer = Writer::new(Arc::clone(&ring), tail, start);
+    let mut writer = Writer::new(Arc::clone(&ring), tail, start);
+    if options.link_type.is_some() {
+        // Not a stream, which says later where its packets come from.
+        writer.set_own_interface();
+    }
     let recovered = start.next.number - start.oldest.number;
     Opened { ring, writer, recovered, left: None, damage: None }
 }
@@ -464,7 +472,9 @@ impl Existing {
     /// Takes the ring over where it lies.
     fn adopt(self, options: &Options) -> Opened {
         let Self { file, mut map, claims } = self;
-        let found = recover(&mut map, claims);
+        let (mut interfaces, section) = known(&map, claims, options);
+        let found = recover(&mut map, claims, &interfaces);
+        interfaces.end_before(found.next.number, map.header());
         let mut retained = found.retained;
         let left = match map.header().last_alive.load(Ordering::Relaxed) {
             0 => None,
@@ -488,7 +498,9 @@ impl Existing {
                 + header.dropped_oversize.load(Ordering::Relaxed)
         };
         let (resume, sequence) = match found.resume {
-            Some(committed) => (Resume::Continue(committed), found.next_sequence - 1),
+            Some((records, notes)) => {
+                (Resume::Continue { records, notes }, found.next_sequence - 1)
+            }
             None => {
                 let opening = Opening {
                     sequence: found.next_sequence,
@@ -515,8 +527,8 @@ impl Existing {
             first_time,
             last_time,
         };
-        let used = tail.retained() as u64;
-        let mut opened = assemble(options, file, segments, tail, start, used);
+        let known = (interfaces, section);
+        let mut opened = assemble(options, file, (segments, tail), start, known);
         // Under no checksum; a clock that was set back makes it useless, too.
         opened.left = left.filter(|left| *left < clock::now());
         opened.damage = found.damage;
@@ -530,14 +542,21 @@ impl Existing {
         let fresh_path = fresh_path(path);
         let old = self.adopt(options);
         let bounds = old.ring.bounds();
-        let known = Options {
-            link_type: options.link_type.or_else(|| old.ring.header().map(|h| h.link_type)),
-            snaplen: options.snaplen.max(old.ring.header().map_or(0, |h| h.snaplen)),
-            ..options.clone()
-        };
+        // Its link type comes after the interfaces that are in front of everything.
+        let known = Options { link_type: None, ..options.clone() };
         let mut fresh =
             create_at(&known, &fresh_path, geometry, bounds.oldest, bounds.oldest_chunk)?;
-        copy(&old.ring, &mut fresh.writer);
+        copy::begin(&old.ring, &mut fresh.writer);
+        let header = old.ring.header();
+        if let Some(link_type) = options.link_type.or_else(|| Some(header?.link_type)) {
+            let snaplen = header.map_or(0, |header| header.snaplen);
+            // A ring that nobody has declared takes any.
+            let _ = fresh.writer.declare(link_type, snaplen);
+        }
+        copy::copy(&old.ring, &mut fresh.writer);
+        if options.link_type.is_some() {
+            fresh.writer.set_own_interface();
+        }
         if let Err(error) = std::fs::rename(&fresh_path, path) {
             let _ = std::fs::remove_file(&fresh_path);
             return Err(system(error));
@@ -550,27 +569,17 @@ impl Existing {
     }
 }
 
-/// Copies every retained packet, the loss counters, the permissions and when it was left.
-fn copy(from: &Ring, into: &mut Writer) {
-    let losses = from.losses();
-    into.add_loss(losses.kernel, losses.interface);
-    into.ring().file_header().dropped_oversize.fetch_add(losses.oversize, Ordering::Relaxed);
-    let alive = from.file_header().last_alive.load(Ordering::Relaxed);
-    into.ring().file_header().last_alive.store(alive, Ordering::Relaxed);
-    if let Some(permissions) = from.permissions() {
-        into.ring().set_permissions(permissions);
-    }
-    let mut chunk = from.bounds().oldest_chunk;
-    while let Ok(pinned) = from.pin(chunk) {
-        for record in Records::new(pinned.bytes()) {
-            let time = record.time(from.precision());
-            // One longer than the new ring's segments is counted as oversize there.
-            let (Append::Stored | Append::Oversize) =
-                into.append(time, record.original_len, record.data);
-        }
-        chunk += 1;
-    }
-    into.publish();
+/// The interfaces that an earlier process has described, and what its stream said of itself.
+///
+/// Those of a ring without a link type are described anew.
+fn known(map: &RingMap, claims: Claims, options: &Options) -> (Interfaces, Section) {
+    let section = Section::new();
+    let loaded = Interfaces::load(map.header()).filter(|_| claims.link_type != NO_LINK_TYPE);
+    let Some((interfaces, options_of_section)) = loaded else {
+        return (Interfaces::of(options.interface.clone()), section);
+    };
+    let _ = section.set(options_of_section.into());
+    (interfaces, section)
 }
 
 /// The geometry in a ring file's first page, read and not mapped: the size of the mapping is not

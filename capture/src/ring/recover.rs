@@ -12,8 +12,10 @@ use std::sync::atomic::Ordering;
 use protocol::time::{Precision, Timestamp};
 
 use super::geometry::Geometry;
+use super::interfaces::Interfaces;
 use super::layout::{Committed, FileHeader, MAGIC, NO_LINK_TYPE, VERSION, opening_checksum};
 use super::map::RingMap;
+use super::notes::Entry;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
 use crate::store::Position;
@@ -81,6 +83,7 @@ struct Whole {
     next: Position,
     count: u64,
     committed: Committed,
+    notes: Committed,
     sealed: bool,
     first_time: u64,
     last_time: u64,
@@ -95,14 +98,14 @@ pub(super) struct Recovered {
     pub(super) next_sequence: u64,
     /// Packets in the newest segment, times of its first and last.
     pub(super) newest: (u64, u64, u64),
-    /// The newest segment can take more records.
-    pub(super) resume: Option<Committed>,
+    /// The newest segment can take more records, behind these, and notes, before these.
+    pub(super) resume: Option<(Committed, Committed)>,
     /// What was dropped and why, for people.
     pub(super) damage: Option<String>,
 }
 
 /// Finds what is whole. Reads every retained byte once.
-pub(super) fn recover(map: &mut RingMap, claims: Claims) -> Recovered {
+pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &Interfaces) -> Recovered {
     let mut found: Vec<(u64, u32)> = (0..claims.geometry.slots())
         .map(|slot| (map.segment(slot).sequence.load(Ordering::Acquire), slot))
         .filter(|&(sequence, _)| sequence != 0)
@@ -119,7 +122,7 @@ pub(super) fn recover(map: &mut RingMap, claims: Claims) -> Recovered {
             continue;
         }
         let checked = if sequence == expected {
-            check(map, sequence, slot, claims.precision)
+            check(map, sequence, slot, claims.precision, interfaces)
                 .and_then(|segment| follows(whole.last(), segment))
         } else {
             Err("its header is missing".to_owned())
@@ -133,7 +136,7 @@ pub(super) fn recover(map: &mut RingMap, claims: Claims) -> Recovered {
                 }
                 // Nothing before it to keep: what follows is better than nothing.
                 if sequence != expected
-                    && let Ok(segment) = check(map, sequence, slot, claims.precision)
+                    && let Ok(segment) = check(map, sequence, slot, claims.precision, interfaces)
                 {
                     whole.push(segment);
                 }
@@ -167,7 +170,7 @@ fn summarise(whole: &[Whole], damage: Option<String>) -> Recovered {
         next: last.next,
         next_sequence: last.sequence + 1,
         newest: (last.count, last.first_time, last.last_time),
-        resume: (!last.sealed).then_some(last.committed),
+        resume: (!last.sealed).then_some((last.committed, last.notes)),
         damage: damage.map(|why| {
             format!(
                 "{why}: kept packets {} to {}, dropped the rest",
@@ -198,6 +201,7 @@ fn check(
     sequence: u64,
     slot: u32,
     precision: Precision,
+    interfaces: &Interfaces,
 ) -> Result<Whole, String> {
     let header = map.segment(slot);
     let fields = header.opening_fields();
@@ -210,6 +214,7 @@ fn check(
     }
     let first = header.first();
     let committed = Committed::unpack(header.committed.load(Ordering::Acquire));
+    let notes = Committed::unpack(header.notes.load(Ordering::Acquire));
     let sealed = header.sealed.load(Ordering::Acquire) == 1;
     let body = map
         .body_alone(slot, committed.len)
@@ -236,5 +241,57 @@ fn check(
     if !records.rest().is_empty() {
         return Err("its last record is not whole".to_owned());
     }
-    Ok(Whole { sequence, slot, first, next, count, committed, sealed, first_time, last_time })
+    if u64::from(committed.len) + u64::from(notes.len) > map.geometry().segment_size {
+        return Err("its packets and notes claim to be longer than a segment".to_owned());
+    }
+    let area = map.notes_alone(slot, notes.len).unwrap_or_default();
+    let (notes, len) = check_notes(area, notes.checksum, first.number, count, interfaces)?;
+    next.pcapng += len + interfaces.len_between(first.number, next.number);
+    Ok(Whole {
+        sequence,
+        slot,
+        first,
+        next,
+        count,
+        committed,
+        notes,
+        sealed,
+        first_time,
+        last_time,
+    })
+}
+
+/// Checks the notes of the `count` records of a segment that begins with packet `first`; how many
+/// bytes they take there, and in a pcapng file.
+///
+/// A process that was killed may leave notes of records that it did not come to. They are not
+/// counted.
+fn check_notes(
+    notes: &[u8],
+    checksum: u32,
+    first: u64,
+    count: u64,
+    interfaces: &Interfaces,
+) -> Result<(Committed, u64), String> {
+    let (mut hasher, mut end, mut len) = (crc32fast::Hasher::new(), notes.len(), 0);
+    let mut found = (Committed::default(), 0);
+    let mut least = 0;
+    while let Some((entry, start)) = Entry::before(notes, end) {
+        hasher.update(notes.get(start..end).unwrap_or_default());
+        if u64::from(entry.index) < count {
+            let number = first + u64::from(entry.index);
+            if entry.index < least || entry.interface.known != interfaces.before(number + 1) {
+                return Err("its notes do not fit its packets".to_owned());
+            }
+            least = entry.index.saturating_add(1);
+            len += entry.note.len();
+            let taken = u32::try_from(notes.len() - start).unwrap_or(u32::MAX);
+            found = (Committed { len: taken, checksum: hasher.clone().finalize() }, len);
+        }
+        end = start;
+    }
+    if end > 0 || hasher.finalize() != checksum {
+        return Err("the checksum of its notes does not match".to_owned());
+    }
+    Ok(found)
 }

@@ -8,12 +8,13 @@ use protocol::time::Timestamp;
 
 use super::Ring;
 use super::map::{Opening, Tail};
+use super::notes::{Entry, FIXED_LEN};
 use super::published::Moment;
 use crate::clock;
 use crate::hole::Hole;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
-use crate::store::{Interface, Position, Store};
+use crate::store::{Interface, NoteRef, Position, RecordInterface, Store};
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,17 @@ pub struct Writer {
     first_time: u64,
     last_time: u64,
     unpublished: bool,
+    /// Interface of the packets to come; [`Writer::append`] is of this one.
+    interface: u32,
+    /// Interfaces that are described before the next packet.
+    known: u32,
+    /// The next packet needs an entry beside it also if it has no note: it is not of interface 0,
+    /// or descriptions lie in front of it.
+    has_entry: bool,
+    /// Bytes of the descriptions that lie in front of the next packet.
+    described: u64,
+    /// Notes that were left out.
+    left_out: u64,
     /// What will be a hole when there is a source again; its end is not known yet.
     away: Option<Away>,
 }
@@ -68,6 +80,7 @@ pub(super) struct Start {
 impl Writer {
     pub(super) fn new(ring: Arc<Ring>, tail: Tail, start: Start) -> Self {
         let Start { sequence, next, oldest, count, first_time, last_time } = start;
+        let ring_known = ring.interfaces.lock().count();
         Self {
             ring,
             tail,
@@ -78,6 +91,11 @@ impl Writer {
             first_time,
             last_time,
             unpublished: false,
+            interface: 0,
+            known: ring_known,
+            has_entry: false,
+            described: 0,
+            left_out: 0,
             away: None,
         }
     }
@@ -93,6 +111,56 @@ impl Writer {
     /// `data` is what was captured of it, already cut to the snaplen; `original_len` is its length
     /// on the wire. Lengths beyond 4 GiB do not occur: a segment is smaller.
     pub fn append(&mut self, time: Timestamp, original_len: u32, data: &[u8]) -> Append {
+        if self.has_entry {
+            return self.append_noted(time, original_len, data, NoteRef::default());
+        }
+        self.append_record(time, original_len, data)
+    }
+
+    /// Adds a packet and what a pcapng file says beside it, which is left out and counted if it
+    /// does not fit a segment together with the packet.
+    pub fn append_noted(
+        &mut self,
+        time: Timestamp,
+        original_len: u32,
+        data: &[u8],
+        note: NoteRef<'_>,
+    ) -> Append {
+        if note.is_empty() && !self.has_entry {
+            return self.append_record(time, original_len, data);
+        }
+        let size = usize::try_from(self.ring.geometry().segment_size).unwrap_or(usize::MAX);
+        let free = size.checked_sub(record::HEADER_LEN + data.len() + FIXED_LEN);
+        let Some(free) = free else {
+            if !self.has_entry {
+                self.left_out += 1;
+                return self.append_record(time, original_len, data);
+            }
+            self.ring.file_header().dropped_oversize.fetch_add(1, Ordering::Relaxed);
+            return Append::Oversize;
+        };
+        let mut kept = note;
+        if kept.blocks.len() + kept.options.len() > free {
+            kept.blocks = &[];
+        }
+        if kept.options.len() > free {
+            kept.options = &[];
+        }
+        self.left_out += u64::from(kept != note);
+        let interface = RecordInterface { id: self.interface, known: self.known };
+        let mut entry = Entry { index: 0, interface, note: kept };
+        if self.tail.room() < record::HEADER_LEN + data.len() + entry.len() {
+            self.roll();
+        }
+        // A segment has fewer records than bytes.
+        entry.index = u32::try_from(self.count).unwrap_or(u32::MAX);
+        self.tail.note(&entry);
+        self.next.pcapng += std::mem::take(&mut self.described) + kept.len();
+        self.has_entry = self.interface != 0;
+        self.append_record(time, original_len, data)
+    }
+
+    fn append_record(&mut self, time: Timestamp, original_len: u32, data: &[u8]) -> Append {
         let len = record::HEADER_LEN + data.len();
         let captured_len = match u32::try_from(data.len()) {
             Ok(captured_len) if len as u64 <= self.ring.geometry().segment_size => captured_len,
@@ -134,17 +202,55 @@ impl Writer {
         header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
     }
 
-    /// Says what a stream says of where its packets come from. Once readers have been told what
-    /// there is, it stays.
-    pub fn name_interface(&self, named: Interface) {
+    /// Packets beside which not all could be kept that was given with them.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Says what a pcapng stream says before all packets: options of its first section. They and
+    /// the interfaces that are described until [`Writer::declare`] are in front of everything.
+    ///
+    /// Once readers have been told what there is, it stays, and nothing happens here.
+    pub fn begin_section(&mut self, options: &[u8]) {
         if self.ring.header().is_some() {
             return;
         }
-        let mut interface = self.ring.interface.lock();
-        interface.name = named.name.or_else(|| interface.name.take());
-        interface.description = named.description;
-        // That of this capture, if it has one, is what chose the packets last.
-        interface.filter = interface.filter.take().or(named.filter);
+        self.ring.interfaces.lock().begin(options, self.ring.file_header());
+        let _ = self.ring.section.set(options.into());
+    }
+
+    /// Describes an interface in front of the next packet, unless one like it was described before
+    /// that is none of `taken`; returns its index.
+    ///
+    /// # Errors
+    /// The index of the last interface, if a ring holds no more of them.
+    pub fn describe(&mut self, interface: &Interface, taken: &[u32]) -> Result<u32, u32> {
+        let is_leading = self.ring.header().is_none();
+        let before = if is_leading { 0 } else { self.next.number };
+        let mut interfaces = self.ring.interfaces.lock();
+        let described = interfaces.describe(interface, taken, before, self.ring.file_header());
+        self.known = interfaces.count();
+        drop(interfaces);
+        let (id, len) = described?;
+        if len > 0 && !is_leading {
+            self.described += len;
+            self.has_entry = true;
+        }
+        Ok(id)
+    }
+
+    /// Says which interface the packets to come are of; one that was described.
+    pub fn set_interface(&mut self, id: u32) {
+        self.interface = id.min(self.known.saturating_sub(1));
+        self.has_entry = self.interface != 0 || self.described > 0;
+    }
+
+    /// The packets to come are of the source itself, and nothing is said of their interface.
+    pub fn set_own_interface(&mut self) {
+        let own = self.ring.own.clone();
+        let (Ok(id) | Err(id)) = self.describe(&own, &[]);
+        self.set_interface(id);
     }
 
     /// Says what the source sends, once that is known.

@@ -69,6 +69,28 @@ pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
     out
 }
 
+/// The options of a section that are kept, from its whole block.
+pub(super) fn section(head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
+    let block = bytes.get(..usize::try_from(head.len).ok()?)?;
+    let raw = block.get(24..block.len().checked_sub(4)?)?;
+    Some(options(raw, head.order, Of::Section))
+}
+
+/// The comments among options in this machine's order.
+pub(crate) fn comments(options: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut fields = Fields::new(options, ByteOrder::NATIVE);
+    while let (Some(code), Some(len)) = (fields.u16(), fields.u16()) {
+        let Some(value) = fields.padded(usize::from(len)) else { break };
+        if code == option::COMMENT {
+            out.extend(code.to_ne_bytes());
+            out.extend(len.to_ne_bytes());
+            append(&mut out, value);
+        }
+    }
+    out
+}
+
 fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec<u8>> {
     let is_ours = of == Of::Section && code == option::USER_APPLICATION;
     if is_ours || CUSTOM_OPTIONS_NOT_TO_COPY.contains(&code) {

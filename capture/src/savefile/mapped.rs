@@ -251,8 +251,15 @@ impl Store for Savefile {
         }
     }
 
-    fn leading_interfaces(&self) -> u32 {
-        self.leading
+    fn interfaces_before(&self, number: u64) -> u32 {
+        // What the packet before it knows.
+        let known = || {
+            let before = number.checked_sub(1)?;
+            let chunk = self.pin(self.find(Target::Number(before)).ok()?).ok()?;
+            let index = usize::try_from(before.checked_sub(chunk.first.number)?).ok()?;
+            Some(chunk.interface(index)?.known)
+        };
+        known().map_or(self.leading, |known| known.max(self.leading))
     }
 
     fn section_options(&self) -> &[u8] {

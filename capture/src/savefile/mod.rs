@@ -14,7 +14,7 @@
 //!
 //! Sources: `pcap-savefile(5)`, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
-mod beside;
+pub(crate) mod beside;
 mod clock;
 mod convert;
 mod fault;

@@ -18,6 +18,7 @@ use std::ops::Range;
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
+use super::beside::{self, Of};
 use super::order::ByteOrder;
 use super::pcap::{self, FileHeader};
 use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
@@ -31,12 +32,19 @@ const BUFFER_LEN: usize = 256 << 10;
 /// Least room offered to a read, so that no read is spent on a few bytes: what a pipe holds.
 const MIN_SPACE: usize = 64 << 10;
 
-/// Interfaces of a stream of which it is remembered what they say of themselves.
-const NAMED: usize = 16;
-
 /// What came out of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
+    /// A section of a pcapng stream begins, and its interfaces are numbered from 0. These are the
+    /// options of it that are kept, in this machine's byte order, without their end.
+    Section(&'a [u8]),
+    /// A pcapng stream describes the next interface of its section.
+    Interface(&'a Interface),
+    /// A whole block that is kept for readers of pcapng with the packet after it, in this machine's
+    /// byte order.
+    Kept(&'a [u8]),
+    /// A block of that kind that is too long, or damaged.
+    LeftOut,
     /// What the packets to come have in common; precedes the first of them.
     Header(Header),
     /// A packet.
@@ -57,6 +65,10 @@ pub struct Packet<'a> {
     pub original_len: u32,
     /// The bytes captured.
     pub data: &'a [u8],
+    /// Index of its interface in the section of a pcapng stream; 0 in a pcap stream.
+    pub interface: u32,
+    /// The options of it that are kept, in this machine's byte order, without their end.
+    pub options: &'a [u8],
 }
 
 /// Takes a stream apart into packets. See the [module](self).
@@ -69,6 +81,8 @@ pub struct Reader {
     offset: u64,
     format: Format,
     failed: Option<Malformed>,
+    /// The part of the last event that is not in `buffer` as it is.
+    made: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -85,8 +99,8 @@ struct Section {
     /// Set by the section header.
     order: Option<ByteOrder>,
     interfaces: Vec<Described>,
-    /// What the first [`NAMED`] of them say of themselves.
-    named: Vec<Interface>,
+    /// What the last one says of itself.
+    last: Interface,
     /// Set by the first packet.
     link_type: Option<LinkType>,
     /// A block is being skipped that has not arrived whole.
@@ -121,12 +135,20 @@ enum Step {
 }
 
 enum Found {
+    /// Its options.
+    Section(Vec<u8>),
+    /// [`Section::last`].
+    Interface,
+    /// The block; `None` if it is left out.
+    Kept(Option<Vec<u8>>),
     Header(Header),
     /// `data` is relative to the beginning of the unread bytes.
     Packet {
         time: Timestamp,
         original_len: u32,
         data: Range<usize>,
+        interface: u32,
+        options: Vec<u8>,
     },
     Foreign(LinkType),
 }
@@ -141,7 +163,14 @@ impl Reader {
     /// A reader that expects a file header.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buffer: Vec::new(), unread: 0..0, offset: 0, format: Format::Unknown, failed: None }
+        Self {
+            buffer: Vec::new(),
+            unread: 0..0,
+            offset: 0,
+            format: Format::Unknown,
+            failed: None,
+            made: Vec::new(),
+        }
     }
 
     /// Room for the next bytes of the stream, at least 64 KiB if all events have been taken.
@@ -203,33 +232,43 @@ impl Reader {
                 }
                 Step::Found { len, found } => {
                     let taken = self.take(len);
-                    return Ok(Some(match found {
-                        Found::Header(header) => Event::Header(header),
-                        Found::Foreign(link_type) => Event::Foreign { link_type },
-                        Found::Packet { time, original_len, data } => {
-                            let data = self.buffer.get(taken).and_then(|taken| taken.get(data));
-                            let data = data.unwrap_or_default();
-                            Event::Packet(Packet { time, original_len, data })
-                        }
-                    }));
+                    return Ok(Some(self.found(found, taken)));
                 }
             }
         }
     }
 
-    /// What a pcapng stream has said of its interfaces by now: all of the one there is, or the names
-    /// of several; `None` if it has said nothing.
-    #[must_use]
-    pub fn interface(&self) -> Option<Interface> {
-        let Format::Pcapng(section) = &self.format else { return None };
-        let [first, more @ ..] = section.named.as_slice() else { return None };
-        if more.is_empty() {
-            return (*first != bare(first)).then(|| first.clone());
+    /// The event of what was found in these bytes of the buffer.
+    fn found(&mut self, found: Found, taken: Range<usize>) -> Event<'_> {
+        match found {
+            Found::Section(options) => {
+                self.made = options;
+                Event::Section(&self.made)
+            }
+            Found::Interface => match &self.format {
+                Format::Pcapng(section) => Event::Interface(&section.last),
+                Format::Unknown | Format::Pcap(_) => Event::LeftOut,
+            },
+            Found::Kept(None) => Event::LeftOut,
+            Found::Kept(Some(block)) => {
+                self.made = block;
+                Event::Kept(&self.made)
+            }
+            Found::Header(header) => Event::Header(header),
+            Found::Foreign(link_type) => Event::Foreign { link_type },
+            Found::Packet { time, original_len, data, interface, options } => {
+                let data = self.buffer.get(taken).and_then(|taken| taken.get(data));
+                let data = data.unwrap_or_default();
+                self.made = options;
+                Event::Packet(Packet { time, original_len, data, interface, options: &self.made })
+            }
         }
-        let names: Vec<&str> =
-            section.named.iter().filter_map(|interface| interface.name.as_deref()).collect();
-        let name = (!names.is_empty()).then(|| names.join(", "))?;
-        Some(Interface { name: Some(name), ..bare(first) })
+    }
+
+    /// Whether it is a pcapng stream, as far as is known.
+    #[must_use]
+    pub const fn is_pcapng(&self) -> bool {
+        matches!(self.format, Format::Pcapng(_))
     }
 
     /// Bytes received of a header, record or block that has not come to its end: what is lost if
@@ -334,8 +373,9 @@ impl Reader {
                 };
                 let len = record::HEADER_LEN.saturating_add(data.len());
                 let (time, original_len) = (header.time(file.precision), header.original_len);
-                let data = record::HEADER_LEN..len;
-                Ok(Step::Found { len, found: Found::Packet { time, original_len, data } })
+                let (data, options) = (record::HEADER_LEN..len, Vec::new());
+                let found = Found::Packet { time, original_len, data, interface: 0, options };
+                Ok(Step::Found { len, found })
             }
             Format::Pcapng(section) => section.step(unread),
         }
@@ -361,12 +401,6 @@ impl Format {
         };
         matches!(self, Self::Pcapng(_)) && section()
     }
-}
-
-/// An interface that says nothing of itself.
-fn bare(interface: &Interface) -> Interface {
-    let Interface { snaplen, link_type, .. } = *interface;
-    Interface { snaplen, link_type, ..Interface::default() }
 }
 
 /// Whether a savefile begins here; `None` if it takes more bytes to say.
@@ -398,22 +432,26 @@ impl Section {
         let Some(head) = Head::parse(unread, self.order)? else {
             return Ok(Step::Wait);
         };
-        if head.is_skipped() {
+        let is_kept = beside::is_kept(head.block_type);
+        if head.is_skipped() && !(is_kept && head.len <= beside::MAX_BLOCK) {
             return self.skip(Skipping { head, dropped: 0 }, unread);
         }
         let len = head.len as usize;
         match Block::parse(&head, unread)? {
             None => Ok(Step::Wait),
+            Some(Block::Other) if is_kept => {
+                Ok(Step::Found { len, found: Found::Kept(beside::block(&head, unread)) })
+            }
             Some(Block::Other) => Ok(Step::Skip { len }),
             Some(Block::Section) => {
                 self.order = Some(head.order);
                 self.interfaces.clear();
-                self.named.clear();
-                Ok(Step::Skip { len })
+                let options = beside::section(&head, unread).unwrap_or_default();
+                Ok(Step::Found { len, found: Found::Section(options) })
             }
             Some(Block::Interface(block)) => {
                 self.describe(&block)?;
-                Ok(Step::Skip { len })
+                Ok(Step::Found { len, found: Found::Interface })
             }
             Some(Block::Packet(packet)) => self.packet(&packet, len),
         }
@@ -426,7 +464,12 @@ impl Section {
         if let Some(trailer) = unread.get(before_trailer..).and_then(<[u8]>::first_chunk) {
             head.check_trailer(*trailer)?;
             self.skipping = None;
-            return Ok(Step::Skip { len: before_trailer.saturating_add(4) });
+            let len = before_trailer.saturating_add(4);
+            return Ok(if beside::is_kept(head.block_type) {
+                Step::Found { len, found: Found::Kept(None) }
+            } else {
+                Step::Skip { len }
+            });
         }
         let len = unread.len().min(before_trailer);
         // `len` is less than the block's length, which fits.
@@ -440,10 +483,8 @@ impl Section {
             return Err(Fault::TooManyInterfaces);
         }
         let (link_type, snaplen, clock) = (block.link_type, block.snaplen, block.clock()?);
+        self.last = block.interface()?;
         self.interfaces.push(Described { link_type, snaplen, clock });
-        if self.named.len() < NAMED {
-            self.named.push(block.interface()?);
-        }
         Ok(())
     }
 
@@ -467,7 +508,15 @@ impl Section {
             packet.ticks.map_or_else(Timestamp::default, |ticks| described.clock.time(ticks));
         let start = packet.data_offset();
         let data = start..start.saturating_add(data.len());
-        let found = Found::Packet { time, original_len: packet.original_len, data };
+        let raw = packet.options(data.len());
+        let order = self.order.unwrap_or(ByteOrder::NATIVE);
+        let found = Found::Packet {
+            time,
+            original_len: packet.original_len,
+            data,
+            interface: packet.interface,
+            options: beside::options(raw, order, Of::Packet),
+        };
         Ok(Step::Found { len, found })
     }
 

@@ -238,7 +238,5 @@ pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
 /// The options of the section a file begins with that are kept.
 pub(super) fn section_options(bytes: &[u8]) -> Option<Vec<u8>> {
     let head = Head::parse(bytes, None).ok()??;
-    let block = bytes.get(..head.len as usize)?;
-    let raw = block.get(24..block.len().checked_sub(4)?)?;
-    Some(beside::options(raw, head.order, Of::Section))
+    beside::section(&head, bytes)
 }

@@ -4,6 +4,7 @@
 //! nothing of who reads them. Savefiles are not here: a [savefile](crate::savefile) is a store of
 //! its own.
 
+mod beside;
 mod interface;
 mod stream;
 
@@ -170,16 +171,13 @@ pub enum SourceError {
         /// Link type to come.
         sent: LinkType,
     },
-    /// A stream of packets of several link types, of which a capture holds one.
-    #[error("{name}: {} left out, not of link type {held} as the first",
-        if *.left_out == 1 { "1 packet".to_owned() } else { format!("{} packets", .left_out) })]
-    Mixed {
+    /// A stream of which a capture cannot hold all.
+    #[error("{name}: {left_out}")]
+    NotAll {
         /// The source.
         name: String,
-        /// Link type stored.
-        held: LinkType,
-        /// Packets of others, up to now.
-        left_out: u64,
+        /// What is left out, up to now.
+        left_out: LeftOut,
     },
     /// A stream that is no savefile.
     #[error("{name}: {why}")]
@@ -229,6 +227,44 @@ impl SourceError {
             _ => format!("have: {have}"),
         };
         Self::NoInterface { name: name.to_owned(), advice }
+    }
+}
+
+/// What a capture cannot hold of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Link type stored.
+    pub held: LinkType,
+    /// Packets of others: a capture holds one link type.
+    pub packets: u64,
+    /// Blocks, and options of packets, that a pcapng stream says beside packets: those that are
+    /// damaged, longer than 1 MiB, or do not fit a segment of the ring beside their packet.
+    pub notes: u64,
+    /// Interfaces that are taken for others: a ring tells 64 apart.
+    pub interfaces: u64,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { held, packets, notes, interfaces } = *self;
+        let count = |count: u64, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        let notes = (notes > 0).then(|| {
+            let what = if notes == 1 { "block or comment" } else { "blocks or comments" };
+            format!("{notes} {what} left out: damaged, or without room in the ring beside a packet")
+        });
+        let interfaces = (interfaces > 0).then(|| {
+            let interfaces = count(interfaces, "interface");
+            format!("{interfaces} taken for others, beyond the 64 that are told apart")
+        });
+        let packets = (packets > 0).then(|| {
+            let packets = count(packets, "packet");
+            format!("{packets} left out, not of link type {held} as the first")
+        });
+        let parts: Vec<String> = notes.into_iter().chain(interfaces).chain(packets).collect();
+        formatter.write_str(&parts.join("; "))
     }
 }
 

@@ -15,13 +15,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use protocol::linktype::LinkType;
 
+use super::beside::Beside;
 use super::interface::wait_for;
-use super::{Control, Ended, STOPPED, SourceError};
+use super::{Control, Ended, LeftOut, STOPPED, SourceError};
 use crate::clock;
 use crate::filter::Filter;
-use crate::ring::{Append, Writer};
+use crate::ring::Writer;
 use crate::savefile::stream::{Event, Reader};
-use crate::store::Store;
+use crate::store::{Header, Store};
 
 /// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
 /// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
@@ -41,10 +42,12 @@ pub struct Stream {
     reader: Reader,
     /// What is read is not stored.
     paused: bool,
+    /// What it says beside packets.
+    beside: Beside,
     /// Packets of other link types than the capture's, which it cannot hold.
     foreign: u64,
-    /// How many of those were told of.
-    told: u64,
+    /// What was told of last of all that is left out.
+    told: (u64, u64, u64),
 }
 
 impl Stream {
@@ -107,8 +110,9 @@ impl Stream {
             snaplen,
             reader: Reader::new(),
             paused: false,
+            beside: Beside::default(),
             foreign: 0,
-            told: 0,
+            told: (0, 0, 0),
         })
     }
 
@@ -172,6 +176,7 @@ impl Stream {
                         trouble(Some(&error));
                     }
                     self.reader.reset();
+                    self.beside.reset();
                     skipping = false;
                     tick(writer);
                     if !self.endless {
@@ -182,6 +187,9 @@ impl Stream {
                 Ok(count) => {
                     self.reader.filled(count);
                     while !skipping || self.reader.resume() {
+                        if skipping {
+                            self.beside.reset();
+                        }
                         skipping = false;
                         match self.take(writer, trouble) {
                             Ok(()) => break,
@@ -235,17 +243,15 @@ impl Stream {
         let result = loop {
             match self.reader.event() {
                 Ok(None) => break Ok(()),
+                Ok(Some(Event::Section(options))) => self.beside.section(options),
+                Ok(Some(Event::Interface(interface))) => {
+                    self.beside.interface(interface, self.snaplen, writer);
+                }
+                Ok(Some(Event::Kept(block))) => self.beside.block(block, writer),
+                Ok(Some(Event::LeftOut)) => self.beside.leave_out(),
                 Ok(Some(Event::Header(header))) => {
-                    let snaplen = header.snaplen.min(self.snaplen);
-                    if let Some(interface) = self.reader.interface() {
-                        writer.name_interface(interface);
-                    }
-                    if let Err(held) = writer.declare(header.link_type, snaplen) {
-                        break Err(SourceError::Changed {
-                            name: self.name.clone(),
-                            held,
-                            sent: header.link_type,
-                        });
+                    if let Err(error) = self.begin(&header, writer) {
+                        break Err(error);
                     }
                     if let Some(expression) = &self.filter
                         && let sent = header.link_type
@@ -254,7 +260,7 @@ impl Stream {
                         self.compiled = Some((sent, Filter::compile(expression, sent)?));
                     }
                     trouble(None);
-                    self.told = 0;
+                    self.told = (0, 0, 0);
                 }
                 Ok(Some(Event::Packet(packet))) => {
                     let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
@@ -264,9 +270,7 @@ impl Stream {
                         .is_none_or(|(_, filter)| filter.matches(packet.original_len, packet.data));
                     // A paused stream is read to stay in step with it.
                     if matches && !self.paused {
-                        // Oversize packets are counted by the ring.
-                        let (Append::Stored | Append::Oversize) =
-                            writer.append(packet.time, packet.original_len, data);
+                        self.beside.store(&packet, data, writer);
                     }
                 }
                 Ok(Some(Event::Foreign { .. })) => self.foreign += 1,
@@ -274,14 +278,33 @@ impl Stream {
             }
         };
         writer.publish();
-        if self.told != self.foreign
+        let (notes, interfaces) = self.beside.left_out(writer);
+        if self.told != (self.foreign, notes, interfaces)
             && let Some(held) = writer.ring().header()
         {
-            self.told = self.foreign;
-            let (name, held, left_out) = (self.name.clone(), held.link_type, self.foreign);
-            trouble(Some(&SourceError::Mixed { name, held, left_out }));
+            self.told = (self.foreign, notes, interfaces);
+            let (held, packets) = (held.link_type, self.foreign);
+            let left_out = LeftOut { held, packets, notes, interfaces };
+            trouble(Some(&SourceError::NotAll { name: self.name.clone(), left_out }));
         }
         result
+    }
+
+    /// A writer has said what it sends.
+    fn begin(&mut self, header: &Header, writer: &mut Writer) -> Result<(), SourceError> {
+        let sent = header.link_type;
+        let changed = |held| SourceError::Changed { name: self.name.clone(), held, sent };
+        // Nothing is described of a writer that is refused.
+        if let Some(held) = writer.ring().header().filter(|held| held.link_type != sent) {
+            return Err(changed(held.link_type));
+        }
+        if self.reader.is_pcapng() {
+            self.beside.begin(self.snaplen, writer);
+        } else {
+            self.beside.reset();
+            writer.set_own_interface();
+        }
+        writer.declare(sent, header.snaplen.min(self.snaplen)).map_err(changed)
     }
 }
 

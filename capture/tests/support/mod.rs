@@ -73,6 +73,10 @@ pub(crate) struct Packet {
     pub(crate) comment: Option<u64>,
     /// What the comment said of holes in time before this one, as the statistics say it.
     pub(crate) holes: Vec<String>,
+    /// Name of its interface; empty in a pcap file.
+    pub(crate) interface: String,
+    /// Custom blocks before it, back to back, and its options other than comments, in a pcapng file.
+    pub(crate) beside: (Vec<u8>, Vec<(usize, Vec<u8>)>),
     /// Where it ends in the bytes fed so far.
     pub(crate) end: u64,
 }
@@ -106,7 +110,10 @@ pub(crate) struct Parser {
     pending: Vec<u8>,
     taken: u64,
     headed: bool,
-    interfaces: u32,
+    /// Names of the interfaces described so far.
+    pub(crate) interfaces: Vec<String>,
+    /// Custom blocks since the last packet.
+    blocks: Vec<u8>,
     pub(crate) packets: Vec<Packet>,
     pub(crate) count: u64,
     pub(crate) statistics: Vec<Statistics>,
@@ -131,7 +138,8 @@ impl Parser {
             pending: Vec::new(),
             taken: 0,
             headed: false,
-            interfaces: 0,
+            interfaces: Vec::new(),
+            blocks: Vec::new(),
             packets: Vec::new(),
             count: 0,
             statistics: Vec::new(),
@@ -204,7 +212,17 @@ impl Parser {
         // Also if none were lost, if there is something else to say.
         let comment = comment.filter(|lost| *lost > 0 || holes.is_empty());
         let data = data.to_vec();
-        self.packets.push(Packet { number, original_len, data, comment, holes, end: 0 });
+        let (interface, beside) = (String::new(), Default::default());
+        self.packets.push(Packet {
+            number,
+            original_len,
+            data,
+            comment,
+            holes,
+            interface,
+            beside,
+            end: 0,
+        });
     }
 
     fn pcap_record(&mut self, bytes: &[u8]) -> usize {
@@ -242,22 +260,30 @@ impl Parser {
             1 => {
                 assert_eq!(u16_at(body, 0), 1, "link type");
                 assert!(options_of(&body[8..]).contains(&(9, vec![9])), "if_tsresol");
-                self.interfaces += 1;
+                let named = options_of(&body[8..]).into_iter().find(|(code, _)| *code == 2);
+                let name = named.map_or(Vec::new(), |(_, name)| name);
+                self.interfaces.push(String::from_utf8(name).unwrap());
             }
+            0xbad => self.blocks.extend_from_slice(&bytes[..len]),
             6 => {
-                assert!(u32_at(body, 0) < self.interfaces, "a packet of an unknown interface");
+                let interface = self.interfaces.get(u32_at(body, 0) as usize).cloned();
                 let time = u64::from(u32_at(body, 4)) << 32 | u64::from(u32_at(body, 8));
                 let captured = u32_at(body, 12) as usize;
-                let comments: Vec<String> = options_of(&body[20 + captured.next_multiple_of(4)..])
+                let options = options_of(&body[20 + captured.next_multiple_of(4)..]);
+                let (comments, options): (Vec<_>, Vec<_>) =
+                    options.into_iter().partition(|(code, _)| *code == 1);
+                let comments: Vec<String> = comments
                     .into_iter()
-                    .filter(|(code, _)| *code == 1)
                     .map(|(_, text)| String::from_utf8(text).unwrap())
                     .collect();
                 let packet = &body[20..20 + captured];
                 self.push(time, u32_at(body, 16), packet, &comments);
+                let packet = self.packets.last_mut().unwrap();
+                packet.interface = interface.expect("a packet of a known interface");
+                packet.beside = (std::mem::take(&mut self.blocks), options);
             }
             5 => {
-                assert!(u32_at(body, 0) < self.interfaces);
+                assert!((u32_at(body, 0) as usize) < self.interfaces.len());
                 let found = options_of(&body[12..]);
                 let value = |code| {
                     let (_, bytes) = found.iter().find(|(found, _)| *found == code).unwrap();

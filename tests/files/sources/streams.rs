@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{
@@ -14,7 +16,7 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::interface;
+use crate::support::{Filed, interface, talkative};
 
 /// A tcpdump in `net.a` that writes into the FIFO.
 fn tcpdump_into(net: &Net, fifo: &Fifo) -> Running {
@@ -161,4 +163,53 @@ fn standard_input_from_a_file_and_from_a_pipe() {
     assert_eq!((seen.first, seen.count), (41, 60), "{seen:?}");
     assert_eq!(daemon.status(ALIAS)["state"], "ended");
     assert_eq!(daemon.count(ALIAS, "/packets/stored"), 100);
+}
+
+/// Any part of a file, read by one who jumps there, is what it is in one read straight on.
+#[track_caller]
+fn check_seeks(path: &Path, whole: &[u8]) {
+    let file = File::open(path).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), whole.len() as u64);
+    for at in (0..whole.len()).rev() {
+        let mut bytes = vec![0; 100.min(whole.len() - at)];
+        file.read_exact_at(&mut bytes, at as u64).unwrap();
+        assert!(bytes[..] == whole[at..at + bytes.len()], "at {at}");
+    }
+}
+
+#[test]
+fn a_pcapng_stream_keeps_what_it_says_beside_packets() {
+    skip_unless!(mount);
+    let bytes = talkative();
+    let filed = Filed::new(&bytes, &[]);
+    let wanted = filed.read("replay.pcapng");
+    assert!(wanted.windows(7).any(|part| part == b"as it i"), "a savefile has it");
+
+    let fifo = Fifo::new();
+    let (mount, folder) = (|| Mount::new().capture(ALIAS, &fifo.source()), TempDir::new().unwrap());
+    let daemon = mount().ring_dir(folder.path()).start();
+    OpenOptions::new().write(true).open(fifo.path()).unwrap().write_all(&bytes).unwrap();
+    daemon.wait_stored(ALIAS, 3);
+    let path = daemon.path("web/replay.pcapng");
+    assert!(fs::read(&path).unwrap() == wanted, "from a FIFO");
+    check_seeks(&path, &wanted);
+    assert_eq!(daemon.status(ALIAS)["error"], Value::Null);
+    let copy = folder.path().join("copy.pcapng");
+    daemon.verb(["replay", ALIAS, "-w", copy.to_str().unwrap()]);
+    assert!(fs::read(&copy).unwrap() == wanted, "in a copy");
+
+    // The next daemon finds it in the ring.
+    drop(daemon);
+    let daemon = mount().ring_dir(folder.path()).start();
+    let path = daemon.path("web/replay.pcapng");
+    assert!(fs::read(&path).unwrap() == wanted, "from the ring");
+    check_seeks(&path, &wanted);
+
+    let input = folder.path().join("input.pcapng");
+    fs::write(&input, &bytes).unwrap();
+    let daemon = Mount::new().stdin(File::open(&input).unwrap()).capture(ALIAS, "-").start();
+    daemon.wait_state(ALIAS, "ended");
+    assert!(fs::read(daemon.path("web/replay.pcapng")).unwrap() == wanted, "from standard input");
+    // Behind it are statistics of the stream.
+    assert!(fs::read(daemon.path("web/follow.pcapng")).unwrap().starts_with(&wanted));
 }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pcapfs_tests::savefile::{Interface, Parser, parser_for};
-use pcapfs_tests::{ALIAS, Daemon, Mount};
+use pcapfs_tests::savefile::{
+    Interface, NgPacket, Parser, append_block, parser_for, pcapng, timestamp,
+};
+use pcapfs_tests::{ALIAS, Daemon, Mount, frame};
 use tempfile::TempDir;
 
 /// A daemon over one savefile, all of it indexed.
@@ -57,6 +59,36 @@ pub(crate) fn packets_by(parser: &mut dyn Parser, bytes: &[u8]) -> Vec<Packet> {
 
 pub(crate) fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
     packets_of("x.pcap", bytes).into_iter().map(|packet| packet.4).collect()
+}
+
+/// A pcapng of three packets of two interfaces, with a comment on the capture and on the first
+/// packet, secrets before that, and a custom block before the second.
+pub(crate) fn talkative() -> Vec<u8> {
+    let packet = |sequence: u64| NgPacket {
+        interface: u32::try_from(sequence % 2).unwrap(),
+        timestamp: timestamp(sequence),
+        data: frame::ethernet(sequence, 50),
+    };
+    let interfaces = ["eth0", "eth1"].map(|name| interface(name, 1, 1_000_000_000));
+    let plain = pcapng(&interfaces, &Vec::from_iter((1..=3).map(packet)));
+    let (mut at, mut packets, mut bytes) = (0, 0, Vec::new());
+    while at < plain.len() {
+        let word = |at: usize| u32::from_le_bytes(plain[at..at + 4].try_into().unwrap());
+        let (kind, length) = (word(at), word(at + 4) as usize);
+        let body = &plain[at + 8..at + length - 4];
+        let comment = b"\x01\0\x09\0look here\0\0\0\0\0\0\0";
+        packets += u32::from(kind == 6);
+        match (kind, packets) {
+            (6, 1) => append_block(&mut bytes, 10, b"KSLT\x04\0\0\0CLIE"),
+            (6, 2) => append_block(&mut bytes, 0xbad, b"\xd9\x7e\0\0as it is"),
+            _ => {}
+        }
+        let is_commented = kind == 0x0a0d_0d0a || (kind, packets) == (6, 1);
+        let comment: &[u8] = if is_commented { comment } else { &[] };
+        append_block(&mut bytes, kind, &[body, comment].concat());
+        at += length;
+    }
+    bytes
 }
 
 pub(crate) fn interface(name: &str, link_type: u16, per_second: u64) -> Interface {

@@ -289,8 +289,8 @@ impl Engine {
                 data: record.data,
                 time,
             };
-            let foreign = chunk
-                .interface(index)
+            let interface = if chunk.is_mixed() { chunk.interface(index) } else { None };
+            let foreign = interface
                 .and_then(|interface| shared.store.interface(interface.id)?.link_type)
                 .filter(|foreign| *foreign != usual);
             if time > self.clock.0 || time.plus(REORDERED) < self.clock.0 {

@@ -3,15 +3,18 @@
 //! Why not safe code: readers must see records where the writer puts them, without a lock and
 //! without a copy of ours, in memory that is backed by a file. The argument for all of it:
 //!
-//! * A body byte at or beyond the committed length of a segment is touched by the [`Tail`] only,
-//!   of which there is one per mapping.
-//! * A body byte below the committed length is not written while its segment belongs to its
-//!   sequence or is pinned. It became visible by a Release store of the committed length, and a
-//!   reader gets at it through an Acquire load of the same word ([`Pin`]).
+//! * A body byte at or beyond the committed length of a segment, and before its committed notes, is
+//!   touched by the [`Tail`] only, of which there is one per mapping.
+//! * A body byte below the committed length, or in the committed notes, is not written while its
+//!   segment belongs to its sequence or is pinned. It became visible by a Release store of the
+//!   committed length, and a reader gets at it through an Acquire load of the same word ([`Pin`]).
 //! * A segment is opened again only when it is retired and unpinned ([`Slots`]).
 //! * No other process has the file mapped: it is locked, and 0600.
 #![expect(unsafe_code, reason = "shared memory, see above")]
 
+mod tail;
+
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -22,22 +25,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use memmap2::MmapRaw;
 
 use super::geometry::Geometry;
-use super::layout::{Committed, FileHeader, PAGE, SegmentHeader, opening_checksum};
+use super::layout::{Committed, FileHeader, PAGE, SegmentHeader};
+use super::notes::{Entry, Walk};
 use super::pins::{Attempt, Slots};
-use crate::record::HEADER_LEN;
 use crate::sigbus::{Guard, Use};
 use crate::store::Position;
 
-/// Bytes to gather before their checksum is taken: few enough to be in the first-level cache still.
-const HASH_EVERY: usize = 8 << 10;
+pub(super) use tail::Tail;
 
 /// Bytes given their pages at a time ahead of the writer: the address space of the process is
 /// locked for so long.
 const POPULATE_EVERY: usize = 128 << 10;
-
-/// Bytes of a cache line.
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 64;
 
 /// A ring file in memory.
 #[derive(Debug)]
@@ -115,6 +113,13 @@ impl RingMap {
         Some(unsafe { std::slice::from_raw_parts(self.body(slot), len as usize) })
     }
 
+    /// The last `len` bytes of a body, likewise.
+    pub(super) fn notes_alone(&mut self, slot: u32, len: u32) -> Option<&[u8]> {
+        let before = usize::try_from(self.geometry.segment_size.checked_sub(len.into())?).ok()?;
+        // SAFETY: as above.
+        Some(unsafe { std::slice::from_raw_parts(self.body(slot).add(before), len as usize) })
+    }
+
     /// Makes the pages of `range` of a body present and writable now, in one call instead of a
     /// fault for each.
     fn populate(&self, slot: u32, range: &Range<usize>) {
@@ -171,8 +176,12 @@ struct Ahead {
 pub struct Pin<'a> {
     segments: &'a Segments,
     slot: u32,
-    /// At most the geometry's segment size.
+    /// At most the geometry's segment size, together with `notes`.
     len: u32,
+    /// Bytes of notes.
+    notes: u32,
+    /// Where the last record whose entry was asked for is.
+    walk: Cell<Walk>,
     complete: bool,
 }
 
@@ -185,6 +194,32 @@ impl Pin<'_> {
         // are initialised and not written until the pin is gone, which the borrow of self
         // outlives.
         unsafe { std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize) }
+    }
+
+    /// The notes committed when the segment was pinned.
+    fn notes(&self) -> &[u8] {
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let before = self.segments.map.geometry.segment_size as usize - self.notes as usize;
+        // SAFETY: `notes` is at most the size of a segment, so the range is inside the body, at its
+        // end. The rest is as for the records.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.segments.map.body(self.slot).add(before),
+                self.notes as usize,
+            )
+        }
+    }
+
+    /// What is kept beside the record with this index; `None` if it is of interface 0 and has no
+    /// note. Costs O(1) for one record after the other.
+    pub(crate) fn entry(&self, index: usize) -> Option<Entry<'_>> {
+        if self.notes == 0 {
+            return None;
+        }
+        let mut walk = self.walk.get();
+        let found = walk.find(self.notes(), u32::try_from(index).ok()?);
+        self.walk.set(walk);
+        found
     }
 
     /// Whether no record will be added to the segment.
@@ -206,26 +241,6 @@ impl Drop for Pin<'_> {
     }
 }
 
-/// Starts fetching the cache lines of the next record, taken to be as long as this one, while this
-/// one is copied: the ring is larger than the caches of a core, and waiting for its lines is most
-/// of what a large packet costs.
-fn fetch_for_writing(from: *mut u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for ahead in (0..len).step_by(LINE) {
-        // SAFETY: a prefetch accesses nothing and faults on no address; processors without the
-        // instruction take it for a NOP.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{}]",
-                in(reg) from.wrapping_add(ahead),
-                options(nostack, preserves_flags, readonly)
-            );
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, len);
-}
-
 /// What a segment starts with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
@@ -239,8 +254,9 @@ pub(super) struct Opening {
 pub(super) enum Resume {
     /// In a new segment.
     Open(Opening),
-    /// Behind the committed records of the newest retained segment, which is not sealed.
-    Continue(Committed),
+    /// Behind the committed records of the newest retained segment, which is not sealed, and their
+    /// notes.
+    Continue { records: Committed, notes: Committed },
 }
 
 impl Segments {
@@ -262,7 +278,7 @@ impl Segments {
         let segments = Arc::new(Self { map, slots, directory, ahead });
         for &(sequence, slot) in retained {
             segments.place(sequence, slot);
-            let open = matches!(resume, Resume::Continue(_))
+            let open = matches!(resume, Resume::Continue { .. })
                 && retained.last().is_some_and(|(newest, _)| *newest == sequence);
             // Killed between opening a segment and sealing the one before it.
             segments.map.segment(slot).sealed.store(u32::from(!open), Ordering::Release);
@@ -270,25 +286,7 @@ impl Segments {
         for &slot in &free {
             segments.map.segment(slot).sequence.store(0, Ordering::Release);
         }
-        let mut tail = Tail {
-            segments: Arc::clone(&segments),
-            retained: retained.iter().copied().collect(),
-            free,
-            slot: 0,
-            used: 0,
-            hashed: 0,
-            hasher: crc32fast::Hasher::new(),
-        };
-        match (resume, retained.last()) {
-            (Resume::Continue(committed), Some(&(_, slot))) => {
-                tail.slot = slot;
-                tail.used = committed.len as usize;
-                tail.hashed = tail.used;
-                tail.hasher = crc32fast::Hasher::new_with_initial(committed.checksum);
-            }
-            (Resume::Continue(_), None) => unreachable!("a caller's bug: nothing to continue"),
-            (Resume::Open(opening), _) => tail.open(opening),
-        }
+        let tail = Tail::new(&segments, retained, free, resume);
         (segments, tail)
     }
 
@@ -362,177 +360,13 @@ impl Segments {
                 // The header is in the file, which another process may have written to.
                 let size = u32::try_from(self.map.geometry.segment_size).unwrap_or(u32::MAX);
                 let len = Committed::unpack(word).len.min(size);
-                Ok(Pin { segments: self, slot, len, complete })
+                // After the length: the notes of all these records are there.
+                let word = segment.notes.load(Ordering::Acquire);
+                let notes = Committed::unpack(word).len.min(size - len);
+                let walk = Cell::new(Walk::new(notes as usize));
+                Ok(Pin { segments: self, slot, len, notes, walk, complete })
             }
             refused => Err(refused),
         }
-    }
-}
-
-/// The writing end of a ring: the open segment, and which others are retained.
-#[derive(Debug)]
-pub(super) struct Tail {
-    segments: Arc<Segments>,
-    /// Sequence and slot, oldest first; the last is open.
-    retained: VecDeque<(u64, u32)>,
-    /// Retired slots, longest retired first; some may still be pinned.
-    free: VecDeque<u32>,
-    slot: u32,
-    /// Bytes of the open body that hold records, committed or not.
-    used: usize,
-    /// Bytes of it that `hasher` has seen; `hashed <= used`.
-    hashed: usize,
-    hasher: crc32fast::Hasher,
-}
-
-impl Tail {
-    /// Bytes free in the open segment.
-    pub(super) fn room(&self) -> usize {
-        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
-        let size = self.segments.map.geometry.segment_size as usize;
-        size - self.used
-    }
-
-    /// Adds a record behind the others, not yet visible.
-    ///
-    /// # Panics
-    /// If it does not fit [`Tail::room`].
-    pub(super) fn append(&mut self, header: [u8; HEADER_LEN], data: &[u8]) {
-        assert!(data.len() <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
-        // SAFETY: header and data fit between `used` and the end of the open body. Bytes there
-        // are beyond the committed length, so nobody reads them; there is one Tail, and `&mut
-        // self` makes this its one access. `data` is no part of the mapping: no slice of it is
-        // given out beyond the committed length.
-        unsafe {
-            let place = self.segments.map.body(self.slot).add(self.used);
-            fetch_for_writing(place.wrapping_add(HEADER_LEN + data.len()), data.len());
-            std::ptr::copy_nonoverlapping(header.as_ptr(), place, HEADER_LEN);
-            std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(HEADER_LEN), data.len());
-        }
-        self.used += HEADER_LEN + data.len();
-        if self.used - self.hashed >= HASH_EVERY {
-            self.hash();
-        }
-    }
-
-    fn hash(&mut self) {
-        // SAFETY: bytes below `used` were written by append; readers may read those committed
-        // meanwhile, nobody writes them.
-        let new = unsafe {
-            std::slice::from_raw_parts(
-                self.segments.map.body(self.slot).add(self.hashed),
-                self.used - self.hashed,
-            )
-        };
-        self.hasher.update(new);
-        self.hashed = self.used;
-    }
-
-    /// Makes all records visible. `count` and `last_time` are of the open segment.
-    pub(super) fn commit(&mut self, count: u64, first_time: u64, last_time: u64) {
-        self.hash();
-        let segment = self.segments.map.segment(self.slot);
-        segment.count.store(count, Ordering::Relaxed);
-        segment.first_time.store(first_time, Ordering::Relaxed);
-        segment.last_time.store(last_time, Ordering::Relaxed);
-        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
-        let committed =
-            Committed { len: self.used as u32, checksum: self.hasher.clone().finalize() };
-        // Pairs with the Acquire load in Segments::pin.
-        segment.committed.store(committed.pack(), Ordering::Release);
-    }
-
-    /// Drops the oldest segment if the ring is full, opens another, and seals the one before it.
-    ///
-    /// In this order, so that a process killed at any point leaves a segment that is not sealed:
-    /// recovery knows by it that none is missing at the end.
-    pub(super) fn roll(&mut self, opening: Opening) {
-        if self.retained.len() >= self.segments.map.geometry.segments as usize {
-            self.retire_oldest();
-        }
-        let full = self.slot;
-        self.open(opening);
-        self.segments.map.segment(full).sealed.store(1, Ordering::Release);
-    }
-
-    /// Opens another segment and drops all before it. The new one is there first, so that a
-    /// process killed meanwhile does not leave a ring that knows no packet numbers any more.
-    pub(super) fn clear(&mut self, opening: Opening) {
-        self.roll(opening);
-        while self.retained.len() > 1 {
-            self.retire_oldest();
-        }
-    }
-
-    fn retire_oldest(&mut self) {
-        let Some((sequence, slot)) = self.retained.pop_front() else { return };
-        // First the number below which nothing is expected, so that a process that is killed here
-        // does not take the segment that is gone for a damaged one.
-        let header = self.segments.map.header();
-        header.oldest_sequence.store(sequence + 1, Ordering::Release);
-        self.segments.slots.retire(slot);
-        self.segments.map.segment(slot).sequence.store(0, Ordering::Release);
-        self.free.push_back(slot);
-    }
-
-    /// A retired slot that is not pinned. There always is one: see [`super::geometry::MAX_PINS`].
-    /// Pins may move while the slots are looked at one by one, so that more than one look is
-    /// needed once in a blue moon.
-    fn claim(&mut self) -> u32 {
-        loop {
-            if let Some(index) =
-                self.free.iter().position(|&slot| self.segments.slots.is_free(slot))
-                && let Some(slot) = self.free.remove(index)
-            {
-                return slot;
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    fn open(&mut self, opening: Opening) {
-        let slot = self.claim();
-        self.segments.populate(slot, usize::MAX);
-        let segment = self.segments.map.segment(slot);
-        let Opening { sequence, position, loss_before } = opening;
-        let fields = [sequence, position.number, position.pcap, position.pcapng, loss_before];
-        segment.committed.store(Committed::default().pack(), Ordering::Relaxed);
-        segment.sealed.store(0, Ordering::Relaxed);
-        segment.opening_checksum.store(opening_checksum(fields), Ordering::Relaxed);
-        for (field, value) in [
-            (&segment.first_number, position.number),
-            (&segment.pcap_base, position.pcap),
-            (&segment.pcapng_base, position.pcapng),
-            (&segment.loss_before, loss_before),
-            (&segment.first_time, 0),
-            (&segment.last_time, 0),
-            (&segment.count, 0),
-            // Last: a process killed before this leaves a segment that holds nothing.
-            (&segment.sequence, sequence),
-        ] {
-            field.store(value, Ordering::Release);
-        }
-        self.slot = slot;
-        self.used = 0;
-        self.hashed = 0;
-        self.hasher = crc32fast::Hasher::new();
-        self.retained.push_back((opening.sequence, slot));
-        self.segments.place(opening.sequence, slot);
-    }
-
-    /// Sequence number of the oldest retained segment.
-    pub(super) fn oldest(&self) -> u64 {
-        self.retained.front().map_or(0, |(sequence, _)| *sequence)
-    }
-
-    /// Segments retained, the open one included.
-    pub(super) fn retained(&self) -> usize {
-        self.retained.len()
-    }
-
-    /// Where the oldest retained segment begins.
-    pub(super) fn oldest_position(&self) -> Position {
-        let slot = self.retained.front().map_or(self.slot, |(_, slot)| *slot);
-        self.segments.map.segment(slot).first()
     }
 }

@@ -1,0 +1,55 @@
+//! Moving the packets of a ring into one of another size.
+
+use std::sync::atomic::Ordering;
+
+use super::Ring;
+use super::writer::{Append, Writer};
+use crate::record::Records;
+use crate::store::{RecordInterface, Store};
+
+/// Copies every retained packet with its note and its interface, the loss counters, the permissions
+/// and when it was left.
+pub(super) fn copy(from: &Ring, into: &mut Writer) {
+    let losses = from.losses();
+    into.add_loss(losses.kernel, losses.interface);
+    into.ring().file_header().dropped_oversize.fetch_add(losses.oversize, Ordering::Relaxed);
+    let alive = from.file_header().last_alive.load(Ordering::Relaxed);
+    into.ring().file_header().last_alive.store(alive, Ordering::Relaxed);
+    if let Some(permissions) = from.permissions() {
+        into.ring().set_permissions(permissions);
+    }
+    let bounds = from.bounds();
+    let mut described = from.interfaces_before(bounds.oldest.number);
+    let mut chunk = bounds.oldest_chunk;
+    while let Ok(pinned) = from.pin(chunk) {
+        for (index, record) in Records::new(pinned.bytes()).enumerate() {
+            let time = record.time(from.precision());
+            let interface = pinned.interface(index).unwrap_or(RecordInterface { id: 0, known: 1 });
+            describe(from, into, described, interface.known);
+            described = described.max(interface.known);
+            into.set_interface(interface.id);
+            // One longer than the new ring's segments is counted as oversize there.
+            let (Append::Stored | Append::Oversize) =
+                into.append_noted(time, record.original_len, record.data, pinned.note(index));
+        }
+        chunk += 1;
+    }
+    into.set_interface(0);
+    into.publish();
+}
+
+/// Describes what is in front of everything in a file that begins with the oldest packet.
+pub(super) fn begin(from: &Ring, into: &mut Writer) {
+    into.begin_section(from.section_options());
+    describe(from, into, 0, from.interfaces_before(from.bounds().oldest.number));
+}
+
+/// Describes the interfaces of these numbers.
+fn describe(from: &Ring, into: &mut Writer, described: u32, known: u32) {
+    for id in described..known {
+        let Some(interface) = from.interface(id) else { break };
+        // None is like another: each keeps its number.
+        let taken: Vec<u32> = (0..id).collect();
+        let (Ok(_) | Err(_)) = into.describe(&interface, &taken);
+    }
+}

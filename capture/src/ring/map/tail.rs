@@ -1,0 +1,285 @@
+//! The writing end of a ring.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Opening, Resume, Segments};
+use crate::record::HEADER_LEN;
+use crate::ring::layout::{Committed, opening_checksum};
+use crate::ring::notes::Entry;
+use crate::store::Position;
+
+/// Bytes to gather before their checksum is taken: few enough to be in the first-level cache still.
+const HASH_EVERY: usize = 8 << 10;
+
+/// Bytes of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+
+/// Starts fetching the cache lines of the next record, taken to be as long as this one, while this
+/// one is copied: the ring is larger than the caches of a core, and waiting for its lines is most
+/// of what a large packet costs.
+fn fetch_for_writing(from: *mut u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for ahead in (0..len).step_by(LINE) {
+        // SAFETY: a prefetch accesses nothing and faults on no address; processors without the
+        // instruction take it for a NOP.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) from.wrapping_add(ahead),
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, len);
+}
+
+/// The writing end of a ring: the open segment, and which others are retained.
+#[derive(Debug)]
+pub(in crate::ring) struct Tail {
+    segments: Arc<Segments>,
+    /// Sequence and slot, oldest first; the last is open.
+    retained: VecDeque<(u64, u32)>,
+    /// Retired slots, longest retired first; some may still be pinned.
+    free: VecDeque<u32>,
+    slot: u32,
+    /// Bytes of the open body that hold records, committed or not.
+    used: usize,
+    /// Bytes of it that `hasher` has seen; `hashed <= used`.
+    hashed: usize,
+    hasher: crc32fast::Hasher,
+    /// Where the notes begin in the open body, committed or not; its size if there are none.
+    end: usize,
+    /// Of the notes, in the order in which they came.
+    notes_hasher: crc32fast::Hasher,
+}
+
+impl Tail {
+    /// The end of a mapping that is taken over, see [`Segments::new`].
+    pub(super) fn new(
+        segments: &Arc<Segments>,
+        retained: &[(u64, u32)],
+        free: VecDeque<u32>,
+        resume: Resume,
+    ) -> Self {
+        let mut tail = Self {
+            segments: Arc::clone(segments),
+            retained: retained.iter().copied().collect(),
+            free,
+            slot: 0,
+            used: 0,
+            hashed: 0,
+            hasher: crc32fast::Hasher::new(),
+            end: 0,
+            notes_hasher: crc32fast::Hasher::new(),
+        };
+        match (resume, retained.last()) {
+            (Resume::Continue { records, notes }, Some(&(_, slot))) => {
+                tail.slot = slot;
+                tail.used = records.len as usize;
+                tail.hashed = tail.used;
+                tail.hasher = crc32fast::Hasher::new_with_initial(records.checksum);
+                tail.end = tail.size() - notes.len as usize;
+                tail.notes_hasher = crc32fast::Hasher::new_with_initial(notes.checksum);
+                // Those of records that are not there must not become those of others.
+                segments.map.segment(slot).notes.store(notes.pack(), Ordering::Release);
+            }
+            (Resume::Continue { .. }, None) => {
+                unreachable!("a caller's bug: nothing to continue")
+            }
+            (Resume::Open(opening), _) => tail.open(opening),
+        }
+        tail
+    }
+
+    /// Bytes of a body.
+    fn size(&self) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let size = self.segments.map.geometry.segment_size as usize;
+        size
+    }
+
+    /// Bytes free in the open segment.
+    pub(in crate::ring) fn room(&self) -> usize {
+        self.end - self.used
+    }
+
+    /// Adds the entry of the record that is added next, not yet visible.
+    ///
+    /// # Panics
+    /// If it does not fit [`Tail::room`].
+    pub(in crate::ring) fn note(&mut self, entry: &Entry<'_>) {
+        assert!(entry.len() <= self.room(), "the caller looked");
+        let fixed = entry.fixed();
+        let start = self.end - entry.len();
+        let mut at = start;
+        for bytes in [entry.note.blocks, entry.note.options, &fixed] {
+            // SAFETY: all three together fit between `used` and `end`. Bytes there are neither
+            // committed records nor committed notes, so nobody reads them; `&mut self` as in append.
+            // `bytes` is no part of the mapping: no slice of it is given out there.
+            unsafe {
+                let place = self.segments.map.body(self.slot).add(at);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
+            }
+            self.notes_hasher.update(bytes);
+            at += bytes.len();
+        }
+        self.end = start;
+    }
+
+    /// Adds a record behind the others, not yet visible.
+    ///
+    /// # Panics
+    /// If it does not fit [`Tail::room`].
+    pub(in crate::ring) fn append(&mut self, header: [u8; HEADER_LEN], data: &[u8]) {
+        assert!(data.len() <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
+        // SAFETY: header and data fit between `used` and the end of the open body. Bytes there
+        // are beyond the committed length, so nobody reads them; there is one Tail, and `&mut
+        // self` makes this its one access. `data` is no part of the mapping: no slice of it is
+        // given out beyond the committed length.
+        unsafe {
+            let place = self.segments.map.body(self.slot).add(self.used);
+            fetch_for_writing(place.wrapping_add(HEADER_LEN + data.len()), data.len());
+            std::ptr::copy_nonoverlapping(header.as_ptr(), place, HEADER_LEN);
+            std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(HEADER_LEN), data.len());
+        }
+        self.used += HEADER_LEN + data.len();
+        if self.used - self.hashed >= HASH_EVERY {
+            self.hash();
+        }
+    }
+
+    fn hash(&mut self) {
+        // SAFETY: bytes below `used` were written by append; readers may read those committed
+        // meanwhile, nobody writes them.
+        let new = unsafe {
+            std::slice::from_raw_parts(
+                self.segments.map.body(self.slot).add(self.hashed),
+                self.used - self.hashed,
+            )
+        };
+        self.hasher.update(new);
+        self.hashed = self.used;
+    }
+
+    /// Makes all records visible. `count` and `last_time` are of the open segment.
+    pub(in crate::ring) fn commit(&mut self, count: u64, first_time: u64, last_time: u64) {
+        self.hash();
+        let segment = self.segments.map.segment(self.slot);
+        segment.count.store(count, Ordering::Relaxed);
+        segment.first_time.store(first_time, Ordering::Relaxed);
+        segment.last_time.store(last_time, Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let committed =
+            Committed { len: self.used as u32, checksum: self.hasher.clone().finalize() };
+        if self.end < self.size() {
+            #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+            let len = (self.size() - self.end) as u32;
+            let notes = Committed { len, checksum: self.notes_hasher.clone().finalize() };
+            // Before their records: a record without its note would be another packet.
+            segment.notes.store(notes.pack(), Ordering::Release);
+        }
+        // Pairs with the Acquire load in Segments::pin.
+        segment.committed.store(committed.pack(), Ordering::Release);
+    }
+
+    /// Drops the oldest segment if the ring is full, opens another, and seals the one before it.
+    ///
+    /// In this order, so that a process killed at any point leaves a segment that is not sealed:
+    /// recovery knows by it that none is missing at the end.
+    pub(in crate::ring) fn roll(&mut self, opening: Opening) {
+        if self.retained.len() >= self.segments.map.geometry.segments as usize {
+            self.retire_oldest();
+        }
+        let full = self.slot;
+        self.open(opening);
+        self.segments.map.segment(full).sealed.store(1, Ordering::Release);
+    }
+
+    /// Opens another segment and drops all before it. The new one is there first, so that a
+    /// process killed meanwhile does not leave a ring that knows no packet numbers any more.
+    pub(in crate::ring) fn clear(&mut self, opening: Opening) {
+        self.roll(opening);
+        while self.retained.len() > 1 {
+            self.retire_oldest();
+        }
+    }
+
+    fn retire_oldest(&mut self) {
+        let Some((sequence, slot)) = self.retained.pop_front() else { return };
+        // First the number below which nothing is expected, so that a process that is killed here
+        // does not take the segment that is gone for a damaged one.
+        let header = self.segments.map.header();
+        header.oldest_sequence.store(sequence + 1, Ordering::Release);
+        self.segments.slots.retire(slot);
+        self.segments.map.segment(slot).sequence.store(0, Ordering::Release);
+        self.free.push_back(slot);
+    }
+
+    /// A retired slot that is not pinned. There always is one: see [`super::geometry::MAX_PINS`].
+    /// Pins may move while the slots are looked at one by one, so that more than one look is
+    /// needed once in a blue moon.
+    fn claim(&mut self) -> u32 {
+        loop {
+            if let Some(index) =
+                self.free.iter().position(|&slot| self.segments.slots.is_free(slot))
+                && let Some(slot) = self.free.remove(index)
+            {
+                return slot;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn open(&mut self, opening: Opening) {
+        let slot = self.claim();
+        self.segments.populate(slot, usize::MAX);
+        let segment = self.segments.map.segment(slot);
+        let Opening { sequence, position, loss_before } = opening;
+        let fields = [sequence, position.number, position.pcap, position.pcapng, loss_before];
+        segment.committed.store(Committed::default().pack(), Ordering::Relaxed);
+        segment.notes.store(Committed::default().pack(), Ordering::Relaxed);
+        segment.sealed.store(0, Ordering::Relaxed);
+        segment.opening_checksum.store(opening_checksum(fields), Ordering::Relaxed);
+        for (field, value) in [
+            (&segment.first_number, position.number),
+            (&segment.pcap_base, position.pcap),
+            (&segment.pcapng_base, position.pcapng),
+            (&segment.loss_before, loss_before),
+            (&segment.first_time, 0),
+            (&segment.last_time, 0),
+            (&segment.count, 0),
+            // Last: a process killed before this leaves a segment that holds nothing.
+            (&segment.sequence, sequence),
+        ] {
+            field.store(value, Ordering::Release);
+        }
+        self.slot = slot;
+        self.used = 0;
+        self.hashed = 0;
+        self.hasher = crc32fast::Hasher::new();
+        self.end = self.size();
+        self.notes_hasher = crc32fast::Hasher::new();
+        self.retained.push_back((opening.sequence, slot));
+        self.segments.place(opening.sequence, slot);
+    }
+
+    /// Sequence number of the oldest retained segment.
+    pub(in crate::ring) fn oldest(&self) -> u64 {
+        self.retained.front().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Segments retained, the open one included.
+    pub(in crate::ring) fn retained(&self) -> usize {
+        self.retained.len()
+    }
+
+    /// Where the oldest retained segment begins.
+    pub(in crate::ring) fn oldest_position(&self) -> Position {
+        let slot = self.retained.front().map_or(self.slot, |(_, slot)| *slot);
+        self.segments.map.segment(slot).first()
+    }
+}

@@ -1,0 +1,150 @@
+//! What a pcapng stream says beside packets, as it lies in a segment.
+//!
+//! ```text
+//!   | record | record | record |   free   | entry | entry | entry |
+//!   front of the body                      newest           oldest
+//! ```
+//!
+//! An entry is for one record: the index of the record in the segment, its interface, and the note.
+//! Its fixed part is at its end, so that a walk from the end of the body downwards finds one entry
+//! after the other. A record without an entry is of interface 0 and has no note. So live interfaces
+//! cost nothing, and notes go when their packets go.
+//!
+//! The bytes may have been changed by another process: whatever they are, a walk ends.
+
+use crate::store::{NoteRef, RecordInterface};
+
+/// Bytes of the fixed part of an entry: five numbers of 32 bits.
+pub(super) const FIXED_LEN: usize = 20;
+
+/// What is kept beside one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    /// Index of the record in the segment.
+    pub(crate) index: u32,
+    pub(crate) interface: RecordInterface,
+    pub(crate) note: NoteRef<'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// Bytes it takes in a segment.
+    pub(super) const fn len(&self) -> usize {
+        FIXED_LEN + self.note.blocks.len() + self.note.options.len()
+    }
+
+    /// The part at its end. The blocks and the options lie before it, in this order.
+    pub(super) fn fixed(&self) -> [u8; FIXED_LEN] {
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut fixed = [0; FIXED_LEN];
+        let (fields, _) = fixed.as_chunks_mut::<4>();
+        for (field, value) in fields.iter_mut().zip([
+            self.index,
+            self.interface.id,
+            self.interface.known,
+            len(self.note.blocks),
+            len(self.note.options),
+        ]) {
+            *field = value.to_ne_bytes();
+        }
+        fixed
+    }
+
+    /// The entry that ends at byte `end` of the notes of a segment, and where it begins; `None` if
+    /// there is none.
+    pub(super) fn before(notes: &'a [u8], end: usize) -> Option<(Self, usize)> {
+        let (rest, fixed) = notes.get(..end)?.split_last_chunk::<FIXED_LEN>()?;
+        let (fields, _) = fixed.as_chunks::<4>();
+        let mut numbers = [0; 5];
+        for (number, field) in numbers.iter_mut().zip(fields) {
+            *number = u32::from_ne_bytes(*field);
+        }
+        let [index, id, known, blocks, options] = numbers;
+        // What is in a file of blocks has a length that is a multiple of 4.
+        if !blocks.is_multiple_of(4) || !options.is_multiple_of(4) || id >= known {
+            return None;
+        }
+        let split = rest.len().checked_sub(usize::try_from(options).ok()?)?;
+        let start = split.checked_sub(usize::try_from(blocks).ok()?)?;
+        let note = NoteRef { blocks: rest.get(start..split)?, options: rest.get(split..)? };
+        Some((Self { index, interface: RecordInterface { id, known }, note }, start))
+    }
+}
+
+/// A walk over the notes of a segment that is asked for one record after the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    /// The entries behind this byte are of records before `reached`.
+    end: usize,
+    reached: u32,
+}
+
+impl Walk {
+    /// A walk over so many bytes of notes.
+    pub(super) const fn new(len: usize) -> Self {
+        Self { end: len, reached: 0 }
+    }
+
+    /// The entry of the record with this index. Costs O(1) if the last one asked for was shortly
+    /// before it, and else a walk over all entries before it.
+    pub(super) fn find<'a>(&mut self, notes: &'a [u8], index: u32) -> Option<Entry<'a>> {
+        if index < self.reached {
+            *self = Self::new(notes.len());
+        }
+        // Each entry is before the last one in the bytes, so this ends.
+        while let Some((entry, start)) = Entry::before(notes, self.end) {
+            if entry.index >= index {
+                self.reached = index;
+                return (entry.index == index).then_some(entry);
+            }
+            self.end = start;
+        }
+        self.reached = index;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        (0..4_usize, any::<u8>()).prop_map(|(words, fill)| vec![fill; words * 4])
+    }
+
+    proptest! {
+        #[test]
+        fn every_note_is_found_in_any_order(
+            entries in prop::collection::btree_map(0..60_u32, (0..5_u32, 1..5_u32, bytes(), bytes()), 0..20),
+            asked in prop::collection::vec(0..64_u32, 0..60),
+        ) {
+            let mut area = Vec::new();
+            let mut wanted = Vec::new();
+            for (index, (id, more, blocks, options)) in &entries {
+                let interface = RecordInterface { id: *id, known: id + more };
+                let entry = Entry { index: *index, interface, note: NoteRef { blocks, options } };
+                let whole = [&blocks[..], options, &entry.fixed()].concat();
+                prop_assert_eq!(whole.len(), entry.len());
+                area.splice(..0, whole);
+                wanted.push(entry);
+            }
+            let mut walk = Walk::new(area.len());
+            for index in asked.into_iter().chain(0..64) {
+                let expected = wanted.iter().find(|entry| entry.index == index).copied();
+                prop_assert_eq!(walk.find(&area, index), expected);
+            }
+        }
+
+        #[test]
+        fn a_walk_over_any_bytes_ends(
+            area in prop::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..400),
+            asked in prop::collection::vec(any::<u32>(), 1..9),
+        ) {
+            let mut walk = Walk::new(area.len());
+            for index in asked {
+                walk.find(&area, index);
+            }
+        }
+    }
+}

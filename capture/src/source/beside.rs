@@ -1,0 +1,166 @@
+//! What a pcapng stream says beside its packets, on the way into a ring.
+
+use crate::ring::{Append, MAX_INTERFACES, Writer};
+use crate::savefile::beside::comments;
+use crate::savefile::stream::Packet;
+use crate::store::{Interface, NoteRef, Store};
+
+/// Captured bytes of a packet that are no limit: interfaces keep the one they state.
+const NO_LIMIT: u32 = crate::savefile::DEFAULT_SNAPLEN;
+
+/// What was said since the last packet that was stored, and which interfaces the stream has.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// The stream's first packet has come, and the ring knows its interfaces.
+    is_begun: bool,
+    /// Options of the first section, until then.
+    section: Vec<u8>,
+    /// The first interfaces of the section, until then, and how many more there are.
+    waiting: Vec<Interface>,
+    more: usize,
+    /// For each interface of the section its index in the ring.
+    ids: Vec<u32>,
+    /// Those of them that only one interface of the section has.
+    taken: Vec<u32>,
+    /// Blocks and options that go with the next packet.
+    blocks: Vec<u8>,
+    options: Vec<u8>,
+    /// Blocks that were left out.
+    left_out: u64,
+    /// Interfaces that are not told apart from others.
+    unnamed: u64,
+}
+
+impl Beside {
+    /// Forgets the stream, but not what is still to be kept of it.
+    pub(super) fn reset(&mut self) {
+        self.is_begun = false;
+        self.forget_section();
+        self.section.clear();
+    }
+
+    fn forget_section(&mut self) {
+        self.waiting.clear();
+        self.more = 0;
+        self.ids.clear();
+        self.taken.clear();
+    }
+
+    /// A section begins.
+    pub(super) fn section(&mut self, options: &[u8]) {
+        self.forget_section();
+        if self.is_begun {
+            self.options.extend(comments(options));
+        } else {
+            self.section = options.to_vec();
+        }
+    }
+
+    /// The section has one more interface.
+    pub(super) fn interface(&mut self, interface: &Interface, snaplen: u32, writer: &mut Writer) {
+        if self.is_begun {
+            self.describe(interface, snaplen, writer);
+        } else if self.waiting.len() < MAX_INTERFACES {
+            self.waiting.push(interface.clone());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The first packet has come, of the link type that the ring holds, or will hold.
+    pub(super) fn begin(&mut self, snaplen: u32, writer: &mut Writer) {
+        self.is_begun = true;
+        let section = std::mem::take(&mut self.section);
+        if writer.ring().header().is_none() {
+            writer.begin_section(&section);
+        } else if section != writer.ring().section_options() {
+            self.options.extend(comments(&section));
+        }
+        for interface in std::mem::take(&mut self.waiting) {
+            self.describe(&interface, snaplen, writer);
+        }
+        let last = self.ids.last().copied().unwrap_or(0);
+        self.unnamed += self.more as u64;
+        self.ids.resize(self.ids.len() + std::mem::take(&mut self.more), last);
+    }
+
+    fn describe(&mut self, given: &Interface, snaplen: u32, writer: &mut Writer) {
+        let own = writer.ring().own_interface();
+        let limit = if snaplen < NO_LIMIT { snaplen } else { 0 };
+        let interface = Interface {
+            name: given.name.clone().or_else(|| own.name.clone()),
+            description: given.description.clone(),
+            // That of this capture, if it has one, is what chose the packets last.
+            filter: own.filter.clone().or_else(|| given.filter.clone()),
+            snaplen: if given.snaplen == 0 { limit } else { given.snaplen.min(snaplen) },
+            link_type: given.link_type,
+        };
+        // Once there is no room, there is none for the others either.
+        let is_full = self.ids.len() > self.taken.len();
+        let described = if is_full {
+            Err(self.ids.last().copied().unwrap_or(0))
+        } else {
+            writer.describe(&interface, &self.taken)
+        };
+        match described {
+            Ok(id) => {
+                self.taken.push(id);
+                self.ids.push(id);
+            }
+            Err(id) => {
+                self.unnamed += 1;
+                self.ids.push(id);
+            }
+        }
+    }
+
+    /// A block that goes with the next packet.
+    pub(super) fn block(&mut self, block: &[u8], writer: &Writer) {
+        // More than a segment holds cannot be kept beside any packet.
+        if (self.blocks.len() + block.len()) as u64 > writer.ring().geometry().segment_size {
+            self.leave_out();
+        } else {
+            self.blocks.extend_from_slice(block);
+        }
+    }
+
+    /// A block is left out.
+    pub(super) fn leave_out(&mut self) {
+        self.left_out += 1;
+    }
+
+    /// Stores a packet, of which `data` is kept, with what was said before it.
+    pub(super) fn store(&mut self, packet: &Packet<'_>, data: &[u8], writer: &mut Writer) {
+        if !self.is_begun {
+            let (Append::Stored | Append::Oversize) =
+                writer.append(packet.time, packet.original_len, data);
+            return;
+        }
+        let id = usize::try_from(packet.interface).ok().and_then(|index| self.ids.get(index));
+        writer.set_interface(id.copied().unwrap_or(0));
+        let options = if self.options.is_empty() {
+            packet.options
+        } else {
+            self.options.extend_from_slice(packet.options);
+            &self.options
+        };
+        let note = NoteRef { blocks: &self.blocks, options };
+        let stored = writer.append_noted(packet.time, packet.original_len, data, note);
+        match stored {
+            Append::Stored => {
+                self.blocks = Vec::new();
+                self.options.clear();
+            }
+            // Counted by the ring. What was said before it goes with the next.
+            Append::Oversize => {
+                let said = self.options.len().saturating_sub(packet.options.len());
+                self.options.truncate(said);
+            }
+        }
+    }
+
+    /// Notes that are not kept, blocks or options, and interfaces that are not told apart.
+    pub(super) fn left_out(&self, writer: &Writer) -> (u64, u64) {
+        (self.left_out + writer.left_out(), self.unnamed)
+    }
+}

@@ -1,0 +1,280 @@
+//! What a ring keeps beside packets, for the next process and in a ring of another size.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::ring::{Append, MAX_INTERFACES, MIN_RING, Opened, Options, Ring, Writer};
+use capture::store::{Interface, NoteRef, Store};
+use protocol::linktype::LinkType;
+use support::{Parser, SEGMENT, collect, data, directory, options, time};
+
+/// A number of a packet, as an option.
+const OPTION: &[u8] = b"\x05\0\x08\0number 1";
+
+/// A custom block.
+fn block(words: usize) -> Vec<u8> {
+    let len = u32::try_from(words * 4 + 12).unwrap().to_le_bytes();
+    [&0xbad_u32.to_le_bytes()[..], &len, &b"note".repeat(words), &len].concat()
+}
+
+fn named(name: &str) -> Interface {
+    Interface {
+        name: Some(name.to_owned()),
+        link_type: Some(LinkType::ETHERNET),
+        ..Interface::default()
+    }
+}
+
+/// As a stream's, whose link type is known when its first packet comes.
+fn of_stream(path: &Path) -> Options {
+    Options { link_type: None, ..options(path.to_owned()) }
+}
+
+fn append(writer: &mut Writer, number: u64, len: usize, note: NoteRef<'_>) {
+    let original_len = u32::try_from(len + 1).unwrap();
+    let done = writer.append_noted(time(number), original_len, &data(number, len), note);
+    assert_eq!(done, Append::Stored);
+}
+
+/// Two interfaces and four packets: of the first, of the second, with a note, without.
+fn fill(writer: &mut Writer) {
+    writer.begin_section(b"\x01\0\x07\0section\0");
+    let ids = ["one", "two"].map(|name| writer.describe(&named(name), &[]).unwrap());
+    assert_eq!(ids, [0, 1]);
+    writer.declare(LinkType::ETHERNET, 262_144).unwrap();
+    append(writer, 1, 60, NoteRef::default());
+    writer.set_interface(1);
+    append(writer, 2, 60, NoteRef::default());
+    let blocks = block(3);
+    append(writer, 3, 60, NoteRef { blocks: &blocks, options: OPTION });
+    writer.set_interface(0);
+    append(writer, 4, 60, NoteRef::default());
+    writer.publish();
+}
+
+fn read(ring: &Ring) -> Vec<u8> {
+    let mut cursor = Cursor::new(ring, Format::Pcapng, Begin::Oldest, false);
+    support::drain(&mut cursor, ring, 1 << 20).0
+}
+
+/// Number, interface, bytes of blocks and number of options of each packet.
+fn packets(bytes: &[u8]) -> Vec<(u64, String, usize, usize)> {
+    let mut parser = Parser::new(true);
+    parser.feed(bytes);
+    assert_eq!(parser.pending(), 0);
+    let packets = parser.packets.iter().map(|packet| {
+        packet.check();
+        let (blocks, options) = &packet.beside;
+        (packet.number, packet.interface.clone(), blocks.len(), options.len())
+    });
+    packets.collect()
+}
+
+/// Any offset of the file, read by one who jumps there, is as in one read straight on: all of them
+/// in a small file.
+fn check_seeks(ring: &Ring) {
+    let whole = read(ring);
+    let extent = Extent::new(ring, Format::Pcapng);
+    assert_eq!(extent.size(ring), whole.len() as u64);
+    let mut snapshot = Snapshot::new(ring, extent);
+    for at in (0..whole.len()).rev().step_by(1 + whole.len() / 2_000) {
+        let mut bytes = Vec::new();
+        let outcome = snapshot.read(ring, at as u64, 300, &mut collect(&mut bytes)).unwrap();
+        assert!(matches!(outcome, Outcome::Sent(_)));
+        assert!(bytes[..] == whole[at..at + bytes.len()], "at {at} of {}", whole.len());
+    }
+}
+
+#[test]
+fn notes_and_interfaces_are_there_for_the_next_process() {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    fill(&mut writer);
+    writer.describe(&named("three"), &[]).unwrap();
+    append(&mut writer, 5, 60, NoteRef::default());
+    writer.publish();
+    // No packet comes after this one.
+    writer.describe(&named("four"), &[]).unwrap();
+    let before = read(&ring);
+    check_seeks(&ring);
+    drop((ring, writer));
+
+    let Opened { ring, mut writer, recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    assert_eq!((recovered, damage), (5, None));
+    assert_eq!(read(&ring), before);
+    assert_eq!(ring.section_options(), b"\x01\0\x07\0section\0");
+    // Another writer of the same interfaces, and of one more.
+    let ids = ["two", "five"].map(|name| writer.describe(&named(name), &[]).unwrap());
+    assert_eq!(ids, [1, 3]);
+    for (number, id) in (6..).zip(ids) {
+        writer.set_interface(id);
+        append(&mut writer, number, 60, NoteRef { blocks: &[], options: OPTION });
+    }
+    writer.publish();
+    let names: Vec<String> = packets(&read(&ring)).into_iter().map(|packet| packet.1).collect();
+    assert_eq!(names, ["one", "two", "two", "one", "one", "two", "five"]);
+    check_seeks(&ring);
+}
+
+#[test]
+fn a_note_goes_with_its_packet_when_the_ring_is_full() {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    fill(&mut writer);
+    let blocks = block(2_000);
+    for number in 5..200 {
+        if number == 150 {
+            let id = writer.describe(&named("late"), &[]).unwrap();
+            writer.set_interface(id);
+        }
+        append(&mut writer, number, 1_000, NoteRef { blocks: &blocks, options: OPTION });
+    }
+    writer.publish();
+    let seen = packets(&read(&ring));
+    let oldest = seen[0].0;
+    assert!(oldest > 100 && oldest < 150, "{oldest}");
+    let wanted: Vec<_> = (oldest..200)
+        .map(|number| (number, if number < 150 { "one" } else { "late" }.to_owned(), 8_012, 1))
+        .collect();
+    assert_eq!(seen, wanted);
+    check_seeks(&ring);
+}
+
+#[test]
+fn a_note_that_has_no_room_is_left_out_and_counted() {
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&of_stream(&directory.path().join("x.ring"))).unwrap();
+    fill(&mut writer);
+    let blocks = block(20_000);
+    append(
+        &mut writer,
+        5,
+        SEGMENT - 16 - 20 - OPTION.len(),
+        NoteRef { blocks: &blocks, options: OPTION },
+    );
+    assert_eq!(writer.left_out(), 1);
+    append(&mut writer, 6, SEGMENT - 16, NoteRef { blocks: &[], options: OPTION });
+    assert_eq!(writer.left_out(), 2);
+    append(&mut writer, 7, 60, NoteRef { blocks: &blocks, options: OPTION });
+    assert_eq!(writer.left_out(), 2);
+    writer.publish();
+    let blocks: Vec<usize> = packets(&read(&ring)).iter().map(|packet| packet.2).collect();
+    assert_eq!(blocks, [0, 0, 24, 0, 0, 0, 80_012]);
+    check_seeks(&ring);
+}
+
+#[test]
+fn more_interfaces_than_there_is_room_for_are_the_last_one() {
+    let directory = directory();
+    let Opened { ring, mut writer, .. } =
+        Ring::open(&of_stream(&directory.path().join("x.ring"))).unwrap();
+    fill(&mut writer);
+    for index in 2..MAX_INTERFACES {
+        let id = writer.describe(&named(&format!("if{index}")), &[]);
+        assert_eq!(id.map(|id| id as usize), Ok(index));
+    }
+    assert_eq!(writer.describe(&named("one more"), &[]), Err(63));
+    assert_eq!(writer.describe(&named("two"), &[]), Ok(1));
+    writer.set_interface(63);
+    append(&mut writer, 5, 60, NoteRef::default());
+    writer.publish();
+    assert_eq!(packets(&read(&ring)).last().unwrap().1, "if63");
+}
+
+#[test]
+fn a_ring_of_another_size_keeps_notes_and_interfaces() {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    fill(&mut writer);
+    writer.describe(&named("three"), &[]).unwrap();
+    writer.set_interface(2);
+    append(&mut writer, 5, 60, NoteRef { blocks: &[], options: OPTION });
+    writer.publish();
+    let before = read(&ring);
+    drop((ring, writer));
+    for size in [4 * MIN_RING, MIN_RING] {
+        let larger = Options { size, ..of_stream(&path) };
+        let Opened { ring, damage, .. } = Ring::open(&larger).unwrap();
+        assert_eq!(damage, None);
+        assert_eq!(read(&ring), before);
+        check_seeks(&ring);
+    }
+}
+
+/// Bytes of the file header's page, and of a segment header; where its words of the records and of
+/// the notes are.
+const PAGE: usize = 4096;
+const HEADER: usize = 128;
+const COMMITTED: usize = 48;
+const NOTES: usize = 80;
+
+/// Where the header of segment 1 is.
+fn open_segment(file: &[u8]) -> usize {
+    let sequence = |at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
+    (PAGE..).step_by(HEADER).find(|at| sequence(*at) == 1).unwrap()
+}
+
+#[test]
+fn a_note_whose_packet_did_not_come_is_not_that_of_another() {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    fill(&mut writer);
+    let early = fs::read(&path).unwrap();
+    append(&mut writer, 5, 60, NoteRef { blocks: &block(1), options: OPTION });
+    writer.publish();
+    let mut file = fs::read(&path).unwrap();
+    drop((ring, writer));
+    // Killed between the words of the notes and of the records.
+    let at = open_segment(&file) + COMMITTED;
+    file[at..at + 8].copy_from_slice(&early[at..at + 8]);
+    fs::write(&path, &file).unwrap();
+    let Opened { ring, mut writer, recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    assert_eq!((recovered, damage), (4, None));
+    append(&mut writer, 5, 60, NoteRef::default());
+    append(&mut writer, 6, 60, NoteRef { blocks: &block(2), options: &[] });
+    writer.publish();
+    let blocks: Vec<usize> = packets(&read(&ring)).iter().map(|packet| packet.2).collect();
+    assert_eq!(blocks, [0, 0, 24, 0, 0, 20]);
+    drop((ring, writer));
+    let Opened { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    assert_eq!((recovered, damage), (6, None));
+}
+
+#[test]
+fn damaged_notes_are_found() {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    fill(&mut writer);
+    let size = usize::try_from(ring.geometry().segment_size).unwrap();
+    drop((ring, writer));
+    let whole = fs::read(&path).unwrap();
+    let header = open_segment(&whole);
+    let word = u64::from_ne_bytes(whole[header + NOTES..header + NOTES + 8].try_into().unwrap());
+    let len = usize::try_from(word >> 32).unwrap();
+    let slot = (header - PAGE) / HEADER;
+    // The bodies are at the end of the file, 4 segments and 8 spare ones.
+    let end = whole.len() - (12 - slot - 1) * size;
+    for at in (end - len..end).chain(header + NOTES..header + NOTES + 8) {
+        let mut file = whole.clone();
+        file[at] ^= 4;
+        fs::write(&path, &file).unwrap();
+        let Opened { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+        assert!(damage.is_some() && recovered == 0, "byte {at}");
+    }
+    // Descriptions that are gone: the notes speak of interfaces that nobody knows.
+    let mut file = whole.clone();
+    file[104] ^= 1;
+    fs::write(&path, &file).unwrap();
+    let Opened { damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    assert!(damage.is_some());
+}

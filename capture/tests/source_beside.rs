@@ -1,0 +1,298 @@
+//! What a pcapng stream says beside packets: a capture of it has what one of the same savefile has.
+
+mod support;
+mod testdata;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::pipeline::{Capture, Spec, counters};
+use capture::savefile::Savefile;
+use capture::source::SourceName;
+use capture::store::Store;
+use support::{EPOCH, collect, data, directory};
+
+/// Ends a failed test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn start(directory: &Path) -> (Arc<Capture>, PathBuf) {
+    let path = directory.join("fifo");
+    if !path.exists() {
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let spec = Spec {
+        alias: "test".to_owned(),
+        source: SourceName::Stream(path.clone()),
+        filter: None,
+        snaplen: 262_144,
+        promiscuous: true,
+        precision: protocol::time::Precision::Nano,
+        ring_size: 32 << 20,
+        kernel_buffer: None,
+        ring_dir: directory.to_owned(),
+        flows: capture::flow::Options::default(),
+    };
+    (Capture::start_new(spec).unwrap().capture, path)
+}
+
+/// Writes a file into a FIFO and waits until so many packets are stored in all.
+fn send(capture: &Capture, path: &Path, file: &[u8], stored: u64) {
+    OpenOptions::new().write(true).open(path).unwrap().write_all(file).unwrap();
+    eventually("all is stored", || counters(&**capture.store()).0.stored == stored);
+}
+
+fn error(capture: &Capture) -> String {
+    capture.condition().error.unwrap_or_default()
+}
+
+fn read(store: &dyn Store) -> Vec<u8> {
+    let mut cursor = Cursor::new(store, Format::Pcapng, Begin::Oldest, false);
+    support::drain(&mut cursor, store, 1 << 20).0
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+/// The blocks of a file: type and body.
+fn blocks(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let len = u32_at(bytes, 4) as usize;
+        found.push((u32_at(bytes, 0), &bytes[8..len - 4]));
+        bytes = &bytes[len..];
+    }
+    found
+}
+
+fn name(mut options: &[u8]) -> Option<String> {
+    while options.len() >= 4 {
+        let [code, len] = [0, 2].map(|at| u16::from_ne_bytes([options[at], options[at + 1]]));
+        let value = &options[4..4 + usize::from(len)];
+        if code == 2 {
+            return Some(String::from_utf8_lossy(value).into_owned());
+        }
+        options = &options[4 + usize::from(len).next_multiple_of(4)..];
+    }
+    None
+}
+
+/// What is to be the same of a packet of a savefile and of a stream.
+#[derive(Debug)]
+struct Told {
+    /// Name of its interface.
+    interface: Option<String>,
+    /// Bodies of the blocks before it.
+    blocks: Vec<Vec<u8>>,
+    /// The body of its own block behind the number of the interface.
+    body: Vec<u8>,
+}
+
+fn told(bytes: &[u8]) -> Vec<Told> {
+    let (mut names, mut before, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for (kind, body) in blocks(bytes) {
+        match kind {
+            0x0a0d_0d0a => {}
+            1 => names.push(name(&body[8..])),
+            6 => {
+                let interface = names[u32_at(body, 0) as usize].clone();
+                let blocks = std::mem::take(&mut before);
+                told.push(Told { interface, blocks, body: body[4..].to_vec() });
+            }
+            _ => before.push(body.to_vec()),
+        }
+    }
+    told
+}
+
+/// Any offset of the file, read by one who jumps there, is as in one read straight on.
+fn check_seeks(store: &dyn Store) {
+    let whole = read(store);
+    let extent = Extent::new(store, Format::Pcapng);
+    assert_eq!(extent.size(store), whole.len() as u64);
+    let mut snapshot = Snapshot::new(store, extent);
+    for at in (0..whole.len()).rev().step_by(1 + whole.len() / 2_000) {
+        let mut bytes = Vec::new();
+        let outcome = snapshot.read(store, at as u64, 300, &mut collect(&mut bytes)).unwrap();
+        assert!(matches!(outcome, Outcome::Sent(_)));
+        assert!(bytes[..] == whole[at..at + bytes.len()], "at {at} of {}", whole.len());
+    }
+}
+
+/// A stream of the file has what the file has; whether the two can be compared.
+fn check_file(path: &Path) -> bool {
+    let Ok(savefile) = Savefile::open(path, capture::savefile::Options::default()) else {
+        return false;
+    };
+    savefile.index(&AtomicBool::new(false));
+    let stored = savefile.bounds().next.number - 1;
+    let file = std::fs::read(path).unwrap();
+    let is_pcapng = u32_at(&file, 0) == 0x0a0d_0d0a;
+    if !is_pcapng || stored == 0 || savefile.foreign_packets() > 0 || file.len() > 16 << 20 {
+        return false;
+    }
+    let directory = directory();
+    let (capture, fifo) = start(directory.path());
+    send(&capture, &fifo, &file, stored);
+    let (wanted, found) = (told(&read(&savefile)), told(&read(&**capture.store())));
+    assert_eq!(wanted.len(), found.len(), "{}", path.display());
+    for (index, (wanted, found)) in wanted.iter().zip(&found).enumerate() {
+        let same = (&wanted.blocks, &wanted.body) == (&found.blocks, &found.body);
+        let is_named = wanted.interface.is_none() || wanted.interface == found.interface;
+        assert!(same && is_named, "{}: packet {index}: {wanted:?}, not {found:?}", path.display());
+    }
+    check_seeks(&**capture.store());
+    true
+}
+
+#[test]
+fn a_stream_has_what_a_savefile_has() {
+    let folders = testdata::folders(&["testdata", "faults"]);
+    let files: Vec<_> = folders.iter().flat_map(|folder| testdata::captures(folder)).collect();
+    let compared = files.iter().filter(|path| check_file(path)).count();
+    eprintln!("{compared} of {} captures compared", files.len());
+    assert!(compared > 0 || files.is_empty());
+}
+
+fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+    let padded = [body, &[0; 3][..body.len().next_multiple_of(4) - body.len()]].concat();
+    let len = u32::try_from(padded.len() + 12).unwrap().to_ne_bytes();
+    [&kind.to_ne_bytes()[..], &len, &padded, &len].concat()
+}
+
+fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(value.len()).unwrap();
+    let mut option = [code.to_ne_bytes(), len.to_ne_bytes()].concat();
+    option.extend(value);
+    option.resize(option.len().next_multiple_of(4), 0);
+    option
+}
+
+/// A section with a comment.
+fn section(comment: &str) -> Vec<u8> {
+    let fixed = [&0x1a2b_3c4d_u32.to_ne_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+    block(0x0a0d_0d0a, &[fixed, option(1, comment.as_bytes()), option(0, b"")].concat())
+}
+
+/// An interface with times in nanoseconds.
+fn interface(name: &str) -> Vec<u8> {
+    let fixed = [1, 0, 0, 0, 0, 0, 0, 0].to_vec();
+    block(1, &[fixed, option(2, name.as_bytes()), option(9, b"\x09"), option(0, b"")].concat())
+}
+
+fn packet(interface: u32, number: u64, comment: &str) -> Vec<u8> {
+    let time = EPOCH + number;
+    let [high, low] = [time >> 32, time & 0xffff_ffff].map(|half| u32::try_from(half).unwrap());
+    let fixed = [interface, high, low, 64, 65].map(u32::to_ne_bytes).concat();
+    let mut body = [fixed, data(number, 64)].concat();
+    if !comment.is_empty() {
+        body.extend([option(1, comment.as_bytes()), option(0, b"")].concat());
+    }
+    block(6, &body)
+}
+
+/// As two interfaces captured by one program: `dumpcap -i a -i b`.
+fn two_interfaces(first: u64) -> Vec<u8> {
+    let packets = (0..4).map(|index| packet(u32::try_from(index % 2).unwrap(), first + index, ""));
+    [section("of two"), interface("a"), interface("b"), packets.collect::<Vec<_>>().concat()]
+        .concat()
+}
+
+fn names(capture: &Capture) -> Vec<String> {
+    names_in(&read(&**capture.store()))
+}
+
+fn names_in(bytes: &[u8]) -> Vec<String> {
+    told(bytes).into_iter().map(|packet| packet.interface.unwrap_or_default()).collect()
+}
+
+#[test]
+fn interfaces_of_a_stream_stay_apart_also_after_a_restart() {
+    let directory = directory();
+    let (capture, fifo) = start(directory.path());
+    send(&capture, &fifo, &two_interfaces(1), 4);
+    assert_eq!(names(&capture), ["a", "b", "a", "b"]);
+    let before = read(&**capture.store());
+    drop(capture);
+    let (capture, fifo) = start(directory.path());
+    assert_eq!(read(&**capture.store()), before);
+    let mut live = Cursor::new(&**capture.store(), Format::Pcapng, Begin::Next, false);
+    // The same interfaces come back, in another order and with a third one; then plain pcap.
+    let other = [section("of two"), interface("b"), interface("c")].concat();
+    let other = [other, packet(0, 5, ""), packet(1, 6, "")].concat();
+    send(&capture, &fifo, &other, 6);
+    let mut pcap = [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_ne_bytes).concat();
+    pcap.extend([1_700_000_000, 7, 64, 65].map(u32::to_ne_bytes).concat());
+    pcap.extend(data(7, 64));
+    send(&capture, &fifo, &pcap, 7);
+    let own = format!("stream:{}", fifo.display());
+    assert_eq!(names(&capture), ["a", "b", "a", "b", "b", "c", &own]);
+    let live = support::drain(&mut live, &**capture.store(), 1 << 20).0;
+    assert_eq!(names_in(&live), ["b", "c", &own]);
+    let described = blocks(&read(&**capture.store())).iter().filter(|(kind, _)| *kind == 1).count();
+    assert_eq!(described, 4);
+    check_seeks(&**capture.store());
+    assert_eq!(error(&capture), "");
+}
+
+#[test]
+fn comments_of_sections_are_kept() {
+    let directory = directory();
+    let (capture, fifo) = start(directory.path());
+    let file = |comment: &str, number| {
+        [section(comment), interface("a"), packet(0, number, "own")].concat()
+    };
+    send(&capture, &fifo, &file("the first", 1), 1);
+    send(&capture, &fifo, &file("the first", 2), 2);
+    send(&capture, &fifo, &[file("another", 3), file("one behind it", 4)].concat(), 4);
+    let bytes = read(&**capture.store());
+    let has =
+        |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    let (_, header) = blocks(&bytes)[0];
+    assert!(has(header, "the first"));
+    let told = told(&bytes);
+    for (packet, said) in told.iter().zip(["own", "own", "another", "one behind it"]) {
+        assert!(has(&packet.body, said) && has(&packet.body, "own"), "{said}");
+        assert!(!has(&packet.body, "the first"), "it is in the header");
+    }
+}
+
+#[test]
+fn what_a_ring_cannot_keep_is_told_of() {
+    let directory = directory();
+    let (capture, fifo) = start(directory.path());
+    let mut file = section("");
+    for index in 0..70 {
+        file.extend(interface(&format!("if{index}")));
+    }
+    file.extend(packet(0, 1, "one"));
+    // Longer than any that is kept.
+    file.extend(block(0xbad, &vec![7; 2 << 20]));
+    file.extend(block(0xbad, b"kept"));
+    file.extend(packet(69, 2, "two"));
+    send(&capture, &fifo, &file, 2);
+    eventually("it is told of", || {
+        error(&capture).ends_with(
+            "1 block or comment left out: damaged, or without room in the ring beside a packet; \
+             6 interfaces taken for others, beyond the 64 that are told apart",
+        )
+    });
+    let told = told(&read(&**capture.store()));
+    assert_eq!(told[1].interface.as_deref(), Some("if63"));
+    assert_eq!(told[1].blocks, [b"kept"]);
+}
