@@ -7,7 +7,7 @@ mod testdata;
 
 use http_support::connections;
 use protocol::http::body::{self, Limits};
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 use testdata::folder;
 
 /// What is asked for.

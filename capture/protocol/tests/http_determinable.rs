@@ -12,8 +12,9 @@ mod http_support;
 use std::ops::Range;
 
 use http_support::Random;
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::{Direction, State};
+use protocol::http::transaction::State;
 use protocol::time::Timestamp;
 
 const SEEDS: u64 = 400;

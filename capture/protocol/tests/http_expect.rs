@@ -4,8 +4,9 @@ mod http_support;
 
 use http_support::{Memory, transactions};
 use protocol::http::body::{self, Limits as BodyLimits};
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{Direction, State, Transaction};
+use protocol::http::transaction::{State, Transaction};
 use protocol::time::Timestamp;
 
 use Direction::{Request, Response};

@@ -8,8 +8,9 @@ mod http_support;
 use std::ops::Range;
 
 use http_support::Random;
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::{Direction, State, Transaction};
+use protocol::http::transaction::{State, Transaction};
 use protocol::time::Timestamp;
 
 /// One side's stream, and what of it was captured.

@@ -4,9 +4,11 @@
 mod http_support;
 
 use http_support::{Memory, exchange, transactions};
+use protocol::http::body::framed::Framing;
 use protocol::http::body::{self, Limits as BodyLimits};
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{Direction, Framing, State, Transaction};
+use protocol::http::transaction::{State, Transaction};
 use protocol::time::Timestamp;
 
 const BAD: &str = "HTTP/1.1 400 X\r\nContent-Length: 3\r\n\r\nbad";

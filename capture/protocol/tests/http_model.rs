@@ -12,8 +12,9 @@ use http_support::{Memory, transactions};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use protocol::http::body;
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{Direction, State, Transaction};
+use protocol::http::transaction::{State, Transaction};
 use protocol::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq)]

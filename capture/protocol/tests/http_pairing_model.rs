@@ -13,8 +13,9 @@ use std::ops::Range;
 
 use http_support::{Memory, transactions};
 use protocol::http::body;
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{Direction, State, Transaction};
+use protocol::http::transaction::{State, Transaction};
 use protocol::time::Timestamp;
 
 const SEEDS: u64 = 60;

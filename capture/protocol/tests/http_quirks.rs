@@ -3,11 +3,13 @@
 mod http_support;
 
 use http_support::{Memory, exchange, transactions};
+use protocol::http::body::framed::Framing;
 use protocol::http::body::{self, Limits as BodyLimits, Workspace};
+use protocol::http::direction::Direction;
 use protocol::http::har::{self, Har, Server};
 use protocol::http::parser::{Counters, End, Event, Limits, Parser};
 use protocol::http::record::{BodyRecord, Connection, Endpoint, Record};
-use protocol::http::transaction::{Direction, Framing, State, Transaction};
+use protocol::http::transaction::{State, Transaction};
 use protocol::http::transcript::transcript;
 use protocol::time::Timestamp;
 

@@ -22,7 +22,6 @@ use pcap::{Capture, Linktype};
 use protocol::linktype::LinkType;
 
 use crate::libpcap::{self, Instruction};
-use crate::source::SourceName;
 use shift::shifted;
 
 /// Longest program the kernel takes: `BPF_MAXINSNS` of `linux/bpf_common.h`.
@@ -66,7 +65,7 @@ pub enum FilterError {
 
 /// Who runs a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runner {
+pub enum Runner {
     /// A packet socket, where the kernel knows more of a packet than its bytes.
     Kernel,
     /// This process, over the bytes of packets.
@@ -92,19 +91,12 @@ impl Filter {
         Self::compile_for(expression, link_type, Runner::Kernel)
     }
 
-    /// Whether `expression` can be the filter of a capture of `source`, as well as it can be known
-    /// before the source says what it sends: Ethernet is the likely one.
+    /// Whether `expression` can be a filter that `runner` runs, as well as it can be known before the
+    /// source says what it sends: Ethernet is the likely link type.
     ///
     /// # Errors
     /// [`FilterError`].
-    pub fn check(expression: &str, source: &SourceName) -> Result<(), FilterError> {
-        let runner = match source {
-            // A savefile of cooked packets has their direction; it is asked when it is opened.
-            SourceName::Interface(_) | SourceName::File(_) | SourceName::Growing(_) => {
-                Runner::Kernel
-            }
-            SourceName::Stream(_) | SourceName::Stdin => Runner::Process,
-        };
+    pub fn check(expression: &str, runner: Runner) -> Result<(), FilterError> {
         Self::compile_for(expression, LinkType::ETHERNET, runner).map(|_| ())
     }
 
@@ -389,20 +381,19 @@ mod tests {
 
     #[test]
     fn what_only_the_kernel_knows_is_refused_for_packets_that_are_read() {
-        let stdin = SourceName::Stdin;
         for expression in ["inbound", "outbound", "not inbound", "ifindex 2", "tcp and outbound"] {
             let error = Filter::compile(expression, LinkType::ETHERNET).unwrap_err();
             assert!(matches!(error, FilterError::KernelOnly { .. }), "{error}");
             assert!(error.to_string().contains(&format!("'{expression}' is for interfaces only")));
-            assert_eq!(Filter::check(expression, &stdin), Err(error));
+            assert_eq!(Filter::check(expression, Runner::Process), Err(error));
             let live = Filter::compile_live(expression, LinkType::ETHERNET).unwrap();
             assert!(live.asks_the_kernel());
-            assert_eq!(Filter::check(expression, &SourceName::parse("eth0")), Ok(()));
+            assert_eq!(Filter::check(expression, Runner::Kernel), Ok(()));
         }
         // Cooked packets have it in themselves.
         assert!(Filter::compile("outbound", LinkType::LINUX_SLL2).is_ok());
         assert!(Filter::compile("inbound", LinkType::LINUX_SLL).is_ok());
-        assert_eq!(Filter::check("tcp port 80", &stdin), Ok(()));
+        assert_eq!(Filter::check("tcp port 80", Runner::Process), Ok(()));
     }
 
     #[test]

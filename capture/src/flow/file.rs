@@ -1,6 +1,6 @@
 //! The files of flows, by name, and what stat(2) and readdir(3) say of them.
 
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 use protocol::time::Timestamp;
 
 /// A file of a flow's directory.

@@ -59,7 +59,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Mutex, RwLock};
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 
 use crate::priority::come_after_capture;
 use crate::store::Store;

@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use protocol::extent::Extent;
-use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::http::direction::Direction as Side;
+use protocol::http::transaction::Transaction;
 use protocol::tcp::Direction;
 
 use super::conversation::Flow;

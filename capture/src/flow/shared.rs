@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 
 use super::file::Log;
 use super::files::hars::Hars;

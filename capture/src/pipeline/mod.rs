@@ -342,7 +342,7 @@ impl Capture {
             Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
                 // As well as it can be known before the interface says what it sends.
                 if let Some(expression) = spec.expression() {
-                    Filter::check(expression, &spec.source)?;
+                    Filter::check(expression, spec.source.filter_runner())?;
                 }
                 (None, Some(lack))
             }

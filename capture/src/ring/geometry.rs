@@ -1,6 +1,10 @@
 //! Sizes of a ring: how many segments of which size, and where they lie in the file.
 
-use super::layout::{PAGE, SegmentHeader};
+/// Bytes of the file header, and the alignment of the bodies.
+pub(super) const PAGE: u64 = 4096;
+
+/// Bytes of the header of one segment.
+pub(super) const SEGMENT_HEADER: usize = 128;
 
 /// Most chunks all threads together may have pinned in one ring at one time.
 ///
@@ -84,7 +88,7 @@ impl Geometry {
     /// Where the bodies begin in the file.
     #[must_use]
     pub(super) fn body_offset(&self) -> u64 {
-        let headers = u64::from(self.slots()) * size_of::<SegmentHeader>() as u64;
+        let headers = u64::from(self.slots()) * SEGMENT_HEADER as u64;
         PAGE + headers.next_multiple_of(PAGE)
     }
 

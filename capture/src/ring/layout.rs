@@ -16,7 +16,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, PAGE, SEGMENT_HEADER};
 use crate::store::Position;
 
 /// First eight bytes of a ring file.
@@ -24,9 +24,6 @@ pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"pcapfsR1");
 
 /// Changes whenever a ring written before could be misread.
 pub(super) const VERSION: u32 = 1;
-
-/// Bytes of the file header, and the alignment of the bodies.
-pub(super) const PAGE: u64 = 4096;
 
 /// In [`FileHeader::link_type`]: the source has not said yet.
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
@@ -213,4 +210,4 @@ impl Committed {
 }
 
 const _: () = assert!(size_of::<FileHeader>() as u64 == PAGE);
-const _: () = assert!(size_of::<SegmentHeader>() == 128);
+const _: () = assert!(size_of::<SegmentHeader>() == SEGMENT_HEADER);

@@ -19,9 +19,9 @@ use protocol::time::{Precision, Timestamp};
 
 use super::Ring;
 use super::copy;
-use super::geometry::{BadSize, Geometry};
+use super::geometry::{BadSize, Geometry, PAGE};
 use super::interfaces::{Interfaces, Section};
-use super::layout::{NO_LINK_TYPE, PAGE};
+use super::layout::NO_LINK_TYPE;
 use super::map::{Opening, Resume, RingMap, Segments};
 use super::published::{Moment, Published};
 use super::recover::{Claims, MAX_FIELD, read_claims, recover};

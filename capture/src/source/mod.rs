@@ -22,7 +22,7 @@ use protocol::linktype::LinkType;
 pub use interface::{InterfaceInfo, Live, LiveOptions, interfaces, real_name};
 pub use stream::Stream;
 
-use crate::filter::FilterError;
+use crate::filter::{FilterError, Runner};
 
 /// The name under which all interfaces are captured at once.
 pub const ANY: &str = "any";
@@ -50,6 +50,16 @@ pub enum SourceName {
 }
 
 impl SourceName {
+    /// Who runs the filter of a capture of it. Savefiles of cooked packets have the direction of
+    /// each packet, so theirs are checked again when they are opened.
+    #[must_use]
+    pub const fn filter_runner(&self) -> Runner {
+        match self {
+            Self::Interface(_) | Self::File(_) | Self::Growing(_) => Runner::Kernel,
+            Self::Stream(_) | Self::Stdin => Runner::Process,
+        }
+    }
+
     /// Reads a source as it is written.
     #[must_use]
     pub fn parse(text: &str) -> Self {

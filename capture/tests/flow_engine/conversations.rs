@@ -3,7 +3,7 @@
 use capture::flow::{File, Log};
 use capture::ring::MIN_RING;
 use proptest::prelude::*;
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 use serde_json::Value;
 
 use crate::scene::*;

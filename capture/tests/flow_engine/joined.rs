@@ -2,7 +2,7 @@
 
 use capture::flow::{File, Log};
 use proptest::prelude::*;
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 use serde_json::Value;
 
 use crate::scene::*;

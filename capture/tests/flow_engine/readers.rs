@@ -8,7 +8,7 @@ use std::thread;
 
 use capture::flow::{File, Flows, Log, ReadError, Seek};
 use capture::store::Store;
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 use serde_json::Value;
 
 use crate::scene::*;

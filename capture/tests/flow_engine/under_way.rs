@@ -7,7 +7,7 @@ use capture::flow::{File, Log, Reading};
 use capture::ring::MIN_RING;
 use capture::store::Store;
 use proptest::prelude::*;
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 use serde_json::{Value, json};
 
 use crate::scene::*;

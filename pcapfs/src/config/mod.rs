@@ -336,7 +336,7 @@ impl Reader<'_> {
         }
         if let Some(filter) = &raw.filter {
             // As well as it can be known before the source says what it sends.
-            Filter::check(filter.get_ref(), &named)
+            Filter::check(filter.get_ref(), named.filter_runner())
                 .map_err(|error| self.wrong(filter, error.to_string()))?;
         }
         let filter = raw.filter.as_ref().map(|filter| filter.get_ref().as_str());

@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 
 use super::captures::Named;
 use super::error::Error;

@@ -18,7 +18,7 @@
 
 use capture::cursor::{Begin, Format};
 use capture::flow::{File, Log};
-use protocol::http::transaction::Direction;
+use protocol::http::direction::Direction;
 
 use super::Kind;
 

@@ -7,8 +7,9 @@
 use serde::Serialize;
 
 use super::body::{self, Decoded, Limits, Streams};
+use super::direction::Direction;
 use super::head::{Head, Start};
-use super::transaction::{Direction, Message, Transaction};
+use super::transaction::{Message, Transaction};
 use crate::json;
 use crate::time::Timestamp;
 

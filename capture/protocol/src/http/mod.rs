@@ -17,6 +17,7 @@
 
 pub mod body;
 mod chunked;
+pub mod direction;
 pub mod har;
 pub mod head;
 pub mod names;

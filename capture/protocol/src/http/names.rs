@@ -8,7 +8,8 @@
     clippy::panic
 )]
 
-use super::transaction::{Direction, Transaction};
+use super::direction::Direction;
+use super::transaction::Transaction;
 
 /// Longest name that Linux file systems take, in bytes.
 pub const MAX: usize = 255;

@@ -9,7 +9,7 @@
 )]
 
 use super::chunked::is_blank;
-use super::transaction::Direction;
+use super::direction::Direction;
 
 /// An answer that may need more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::body::framed::Framing;
 use super::body::{self, Limits, Note, Streams};
+use super::direction::Direction;
 use super::names;
-use super::transaction::{Direction, Framing, Message, Transaction};
+use super::transaction::{Message, Transaction};
 use crate::time::Timestamp;
 
 /// A transaction as `http.jsonl` has it: indexes from 1, missing values null, never absent.

@@ -8,9 +8,9 @@
     clippy::panic
 )]
 
+use super::direction::Direction;
 use super::head::begins_header;
 use super::probe::METHODS;
-use super::transaction::Direction;
 
 /// Longest start line that is waited for.
 pub(super) const LINE: usize = 8192;

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use super::body::framed::Body;
 use super::body::{self, Limits, Streams};
+use super::direction::Direction;
 use super::names;
-use super::transaction::{Body, Direction, Message, Transaction};
+use super::transaction::{Message, Transaction};
 
 /// Bytes of a text body that are shown; the file of the body has all of it.
 pub const TEXT_MAX: usize = 64 << 10;

@@ -30,5 +30,6 @@ mod urgent;
 
 pub use assembler::{Absence, Assembler, Bytes, NoBytes, Policy};
 pub use connection::{Connection, Ports};
-pub use segment::{Counters, Direction, Event, Flags, Scale, Segment, Settings, State, Verdict};
-pub use urgent::Urgent;
+pub use segment::{
+    Counters, Direction, Event, Flags, Scale, Segment, Settings, State, Urgent, Verdict,
+};

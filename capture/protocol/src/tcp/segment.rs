@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::assembler::{Limits, Policy};
 use super::seq::Sequence;
-use super::urgent::Urgent;
 use crate::extent::Extent;
 use crate::time::Timestamp;
 
@@ -273,4 +272,14 @@ impl Default for Settings {
             reuse_after: Duration::from_secs(30),
         }
     }
+}
+
+/// Whether a program reads urgent data in its stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Urgent {
+    /// It does not: sockets are like that unless a program asks for something else, and few do.
+    #[default]
+    OutOfBand,
+    /// It does: the program asks for it with `SO_OOBINLINE`, as those of telnet and rlogin do.
+    Inline,
 }

@@ -14,16 +14,6 @@ use super::segment::Segment;
 use super::seq::Sequence;
 use crate::extent::Extent;
 
-/// Whether a program reads urgent data in its stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Urgent {
-    /// It does not: sockets are like that unless a program asks for something else, and few do.
-    #[default]
-    OutOfBand,
-    /// It does: the program asks for it with `SO_OOBINLINE`, as those of telnet and rlogin do.
-    Inline,
-}
-
 /// Urgent bytes of one direction that are remembered one by one. Older ones only count: segments before
 /// them do not come any more.
 const MAX_REMEMBERED: usize = 16;

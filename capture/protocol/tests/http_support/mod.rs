@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use protocol::http::body::{Piece, Streams};
+use protocol::http::direction::Direction;
 use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::{Direction, Transaction};
+use protocol::http::transaction::Transaction;
 use protocol::time::Timestamp;
 
 /// Random numbers (xorshift64*), the same for the same seed.

@@ -8,12 +8,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use protocol::http::body::framed::{Body, Framing};
 use protocol::http::body::{Note, Piece, Streams};
+use protocol::http::direction::Direction;
 use protocol::http::head::Head;
 use protocol::http::names;
 use protocol::http::parser::Limits;
 use protocol::http::record::BodyRecord;
-use protocol::http::transaction::{Body, Direction, Framing, Message, State, Transaction};
+use protocol::http::transaction::{Message, State, Transaction};
 use protocol::http::transcript::{self, Progress};
 use protocol::tcp;
 use protocol::time::Timestamp;

@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use protocol::http::direction::Direction as Side;
 use protocol::http::head::Head;
 use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::http::transaction::Transaction;
 use protocol::http::transcript::Progress;
 use protocol::tcp::{Assembler, Direction};
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use protocol::http::direction::Direction as Side;
 use protocol::http::probe::{self, ProxyLine, Verdict};
-use protocol::http::transaction::Direction as Side;
 use protocol::socks::{self, Preamble};
 use protocol::tcp::Direction;
 use protocol::tls::{self, ClientHello, Outcome, ServerHello};

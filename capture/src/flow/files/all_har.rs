@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use protocol::http::body::Limits;
+use protocol::http::direction::Direction as Side;
 use protocol::http::har::{self, Har, Server};
-use protocol::http::transaction::Direction as Side;
 use protocol::json;
 use protocol::tcp::Direction;
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use protocol::http::body::{Piece, Streams};
-use protocol::http::transaction::Direction as Side;
+use protocol::http::direction::Direction as Side;
 use protocol::tcp::Direction;
 
 use crate::flow::error::ReadError;

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::http::body::Piece;
-use protocol::http::transaction::{self, Direction as Side};
+use protocol::http::body::framed::parts;
+use protocol::http::direction::Direction as Side;
 use protocol::tcp::Direction;
 
 use super::gather::FlowStreams;
@@ -114,7 +115,7 @@ impl Reading {
                 shared.read_pieces(*id, *direction, &[range], newest, &mut bytes)?;
             }
             Content::Pieces { id, direction, ranges, .. } => {
-                let ranges = transaction::parts(ranges, offset, want as u64);
+                let ranges = parts(ranges, offset, want as u64);
                 shared.read_pieces(*id, *direction, &ranges, newest, &mut bytes)?;
             }
             Content::Packets { id, header, begin } => {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use protocol::http::body::{self, Limits};
+use protocol::http::direction::Direction as Side;
 use protocol::http::har::{self, Har, Server};
 use protocol::http::record::{BodyRecord, Record};
-use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::http::transaction::Transaction;
 use protocol::http::transcript;
 use protocol::json;
 use protocol::linktype::LinkType;

@@ -11,8 +11,9 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
 use protocol::http::body::{Limits, Workspace};
+use protocol::http::direction::Direction as Side;
 use protocol::http::record::{BodyRecord, Connection, Record};
-use protocol::http::transaction::{Direction as Side, Transaction};
+use protocol::http::transaction::Transaction;
 use protocol::json;
 use protocol::tcp::Direction;
 

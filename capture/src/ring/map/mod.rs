@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use memmap2::MmapRaw;
 
-use super::geometry::Geometry;
-use super::layout::{Committed, FileHeader, PAGE, SegmentHeader};
+use super::geometry::{Geometry, PAGE};
+use super::layout::{Committed, FileHeader, SegmentHeader};
 use super::notes::{Entry, Walk};
 use super::pins::{Attempt, Slots};
 use crate::sigbus::{Guard, Use};

@@ -13,12 +13,14 @@
     clippy::panic
 )]
 
+pub mod framed;
 mod layer;
 mod wire;
 
 use std::ops::Range;
 
-use super::transaction::{Body, Direction};
+use super::direction::Direction;
+use framed::Body;
 use wire::Wire;
 
 /// Some of a stream.

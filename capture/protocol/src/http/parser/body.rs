@@ -7,7 +7,9 @@ use std::ops::Range;
 use super::pairing::Open;
 use super::side::Phase;
 use super::{End, Parser};
-use crate::http::transaction::{Body, Direction, Message, State};
+use crate::http::body::framed::Body;
+use crate::http::direction::Direction;
+use crate::http::transaction::{Message, State};
 use crate::time::Timestamp;
 
 impl Parser {

@@ -9,9 +9,11 @@ use super::pipeline::{RequestGap, lost_messages};
 use super::side::Phase;
 use super::step::{Input, Step};
 use super::{End, Parser};
+use crate::http::body::framed::Body;
+use crate::http::direction::Direction;
 use crate::http::head::Head;
 use crate::http::probe;
-use crate::http::transaction::{Body, Direction, Message, State};
+use crate::http::transaction::{Message, State};
 use crate::time::Timestamp;
 
 impl Parser {

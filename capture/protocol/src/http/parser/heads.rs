@@ -6,8 +6,10 @@ use std::ops::Range;
 
 use super::Parser;
 use super::side::{Forbidden, Phase, Plan};
+use crate::http::body::framed::{Body, Framing};
+use crate::http::direction::Direction;
 use crate::http::head::{Announced, Head, Length};
-use crate::http::transaction::{Body, Direction, Framing, Message, State};
+use crate::http::transaction::{Message, State};
 use crate::time::Timestamp;
 
 /// Of a `Content-Length` that is passed over.

@@ -40,7 +40,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::transaction::{Direction, Transaction};
+use super::direction::Direction;
+use super::transaction::Transaction;
 use super::transcript::Progress;
 use crate::time::Timestamp;
 

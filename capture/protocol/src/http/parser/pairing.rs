@@ -8,8 +8,9 @@ use std::ops::Range;
 use super::doubt::Hidden;
 use super::side::Phase;
 use super::{Event, Parser};
+use crate::http::body::framed::{Body, Framing};
 use crate::http::head::Head;
-use crate::http::transaction::{Body, Framing, Message, State, Transaction};
+use crate::http::transaction::{Message, State, Transaction};
 use crate::time::Timestamp;
 
 /// A transaction under way.

@@ -8,7 +8,8 @@ use super::Parser;
 use super::doubt::{Decision, Doubt, Hidden};
 use super::pairing::Open;
 use super::side::Phase;
-use crate::http::transaction::{Direction, State, Transaction};
+use crate::http::direction::Direction;
+use crate::http::transaction::{State, Transaction};
 
 /// Bytes of the shortest response after which another one may follow, a status line and an empty one:
 /// `HTTP/1.1 204` (RFC 9112, sections 4 and 6.3).

@@ -6,10 +6,10 @@
 use super::Parser;
 use super::side::Phase;
 use super::step::Step;
+use crate::http::direction::Direction;
 use crate::http::head::Scan;
 use crate::http::probe::{self, ProxyLine, Verdict};
 use crate::http::resync::{self, Found};
-use crate::http::transaction::Direction;
 use crate::time::Timestamp;
 
 impl Parser {
@@ -124,15 +124,6 @@ fn claims_http(bytes: &[u8], eof: bool) -> Verdict {
         Found::Keep(at) if at < end && !eof => Verdict::NotYet,
         Found::At(_) | Found::Keep(_) => Verdict::Yes,
     }
-}
-
-/// Length of a request line without a version, which is a whole request of HTTP/0.9.
-pub(super) fn simple_request(bytes: &[u8], scan: &mut Scan) -> Option<usize> {
-    let end = scan.first_line(bytes)?;
-    let line = bytes.get(..end)?;
-    let versioned = line.windows(5).any(|five| five.eq_ignore_ascii_case(b"http/"));
-    // A bare CR may end the line, and a continuation line may hold the version.
-    (!versioned && line.starts_with(b"GET")).then(|| end.saturating_add(1))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@
 
 use super::Parser;
 use super::side::{Phase, Plan};
-use super::starts::simple_request;
+use crate::http::body::framed::Framing;
 use crate::http::chunked::{self, Line};
+use crate::http::direction::Direction;
 use crate::http::head::Scan;
 use crate::http::resync::{self, Found};
-use crate::http::transaction::{Direction, Framing, State};
+use crate::http::transaction::State;
 use crate::time::Timestamp;
 
 /// What came of a step.
@@ -257,4 +258,13 @@ impl Parser {
         self.lose(direction);
         Step::Again
     }
+}
+
+/// Length of a request line without a version, which is a whole request of HTTP/0.9.
+fn simple_request(bytes: &[u8], scan: &mut Scan) -> Option<usize> {
+    let end = scan.first_line(bytes)?;
+    let line = bytes.get(..end)?;
+    let versioned = line.windows(5).any(|five| five.eq_ignore_ascii_case(b"http/"));
+    // A bare CR may end the line, and a continuation line may hold the version.
+    (!versioned && line.starts_with(b"GET")).then(|| end.saturating_add(1))
 }

@@ -1,9 +1,9 @@
 //! Urgent data is taken out of segments before anything else looks at them.
 
 use super::Connection;
-use crate::tcp::segment::{Direction, Segment, Settings};
+use crate::tcp::segment::{Direction, Segment, Settings, Urgent};
 use crate::tcp::stream::Place;
-use crate::tcp::urgent::{Taken, Urgent};
+use crate::tcp::urgent::Taken;
 
 /// How far after the newest byte an urgent byte may be announced: as far as the pointer reaches.
 const AHEAD: i64 = 65_536;
