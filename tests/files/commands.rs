@@ -480,6 +480,35 @@ fn umount_ends_the_daemon() {
     place.is_untouched();
 }
 
+/// Leaves of the trees that other tests have mounted none in a namespace but `$1`.
+const NAMESPACE_WITH: &str = "
+while read -r _ place kind _; do
+    case $kind in fuse.pcapfs) [ \"$place\" = \"$1\" ] || umount -l \"$place\" ;; esac
+done < /proc/mounts
+echo made
+exec sleep 60
+";
+
+/// A namespace of mounts that gets no news of this one keeps the tree, and the daemon with it.
+#[test]
+fn umount_says_if_the_daemon_goes_on() {
+    skip_unless!(root, "unshare");
+    let place = Place::new();
+    let file = place.text("trace.pcap");
+    let mut daemon = Mount::new().mountpoint(&place.mountpoint()).args(["-r", &file]).start();
+    let mut other = tool("unshare");
+    other.args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE_WITH, "sh"]);
+    let _ = other.arg(place.mountpoint());
+    let other = Running::spawn(&mut other);
+    other.wait_stdout("the namespace is made", 5, |said| said == b"made\n");
+    let pid = daemon.pid().to_string();
+    let finished = run(pcapfs().arg("umount").arg(place.mountpoint()), 20);
+    let said = complaint(&finished, 1);
+    says(&said, &["unmounted, but its daemon", &format!("kill {pid}"), "mount namespace"]);
+    assert!(!is_mounted(&place.mountpoint()));
+    assert!(daemon.terminate().success(), "{}", daemon.stderr());
+}
+
 #[test]
 fn umount_of_what_is_not_ours_is_refused() {
     skip_unless!(mount);

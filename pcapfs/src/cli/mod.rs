@@ -101,8 +101,9 @@ fn advised(text: String) -> String {
     }
 }
 
-/// How long `umount` waits for the daemon to end, which by then has nothing left to do but that.
-const UMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long `umount` waits for the daemon to end, which by then has nothing left to do but that. A
+/// daemon that something holds up ends itself after five seconds.
+const UMOUNT_PATIENCE: Duration = Duration::from_secs(6);
 
 fn umount(mountpoint: &Path) -> Result<(), Failure> {
     let mountpoint = absolute(mountpoint).map_err(Failure::System)?;
@@ -114,18 +115,30 @@ fn umount(mountpoint: &Path) -> Result<(), Failure> {
     fuse::unmount(&mountpoint, fuse::Manner::Clean).map_err(Failure::Mount)?;
     // So that whoever mounts next finds the rings free.
     let begun = Instant::now();
-    while daemon.is_some_and(is_alive) && begun.elapsed() < UMOUNT_PATIENCE {
+    while let Some(pid) = daemon.filter(|pid| is_alive(*pid)) {
+        if begun.elapsed() >= UMOUNT_PATIENCE {
+            return Err(Failure::Answer(format!(
+                "{}: unmounted, but its daemon (process {pid}) goes on: another mount namespace may \
+                 have the tree too (kill {pid} ends it)",
+                mountpoint.display()
+            )));
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
 
-/// Whether a process is there and has not ended; one that nobody has waited for yet has.
+/// Whether a daemon is there and has not ended; one that nobody has waited for yet has. The number of
+/// a daemon in another PID namespace may be that of another program here.
 fn is_alive(pid: u64) -> bool {
     let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_some_and(|state| !state.trim_start().starts_with(['Z', 'X']))
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        value.map(str::trim_start)
+    };
+    field("Name:").is_some_and(|name| name.starts_with("pcapfs"))
+        && field("State:").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
 fn interfaces(json: bool) -> Result<(), Failure> {
