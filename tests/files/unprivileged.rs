@@ -131,6 +131,20 @@ impl Drop for Home {
     }
 }
 
+/// As in containers that do not run udev.
+#[test]
+fn a_device_that_is_closed_is_named_with_the_remedy() {
+    skip_unless!(root, "fusermount3", "setpriv");
+    let home = Home::new();
+    fs::set_permissions(home.path("device"), Permissions::from_mode(0o600)).unwrap();
+    let refused = run(&mut home.pcapfs(&["mount", "./captures", "-r", "./trace.pcap"]), 10);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let line = one_line(&refused);
+    for part in ["/dev/fuse: closed to user", "(as root: chmod 0666 /dev/fuse)"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+}
+
 #[test]
 fn a_savefile_is_mounted_and_read_by_its_user() {
     skip_unless!(root, "fusermount3", "setpriv", "tcpdump");

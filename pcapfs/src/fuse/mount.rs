@@ -17,7 +17,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
 };
 use nix::sys::statvfs::statvfs;
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::fs::user_name;
 
@@ -84,6 +84,9 @@ pub(crate) enum MountError {
              {DEVICE})"
     )]
     Device(io::Error),
+    /// The device is for root alone, as in some containers.
+    #[error("{DEVICE}: closed to user {0} (as root: chmod 0666 {DEVICE})")]
+    Closed(String),
     /// root without the capability to mount.
     #[error("{path}: mounting takes CAP_SYS_ADMIN, which this process has not got (in a container: \
              --cap-add SYS_ADMIN --device {DEVICE})", path = .0.display())]
@@ -335,6 +338,10 @@ fn ask_helper(mountpoint: &Path, words: &str) -> Result<OwnedFd, MountError> {
         Some(device) if output.status.success() => Ok(device),
         _ => {
             let text = String::from_utf8_lossy(&output.stderr);
+            let is_closed = access(DEVICE, AccessFlags::R_OK | AccessFlags::W_OK).is_err();
+            if is_closed && text.contains(DEVICE) {
+                return Err(MountError::Closed(user_name(geteuid().as_raw())));
+            }
             Err(MountError::Helper(text.trim().replace('\n', "; ")))
         }
     }
