@@ -67,6 +67,14 @@ fn captures_made_by_init_are_there_again_unless_they_are_forgotten() {
     let there = run(&mut daemon.command(["forget", "dns"]), 10);
     assert_eq!(there.status.code(), Some(1), "{there:?}");
     assert!(there.stderr.contains("pcapfs remove dns"), "{}", there.stderr);
+    // Nothing is kept of one that the command line has made, but it is there.
+    let there = run(&mut daemon.command(["forget", "web"]), 10);
+    assert_eq!(there.status.code(), Some(1), "{there:?}");
+    assert!(
+        there.stderr.contains("web: nothing is kept of it but what is in the tree"),
+        "{}",
+        there.stderr
+    );
     let bad = run(&mut daemon.command(["forget", "../dns"]), 10);
     assert!(bad.stderr.contains("is no alias"), "{}", bad.stderr);
     assert!(daemon.terminate().success());

@@ -95,6 +95,7 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::Capture(_)
         | Refusal::RingDir(_)
         | Refusal::InTheTree(_)
+        | Refusal::OnlyInTheTree(_)
         | Refusal::NotForgotten(_) => Code::FailedPrecondition,
     };
     Status::new(code, refusal.to_string())

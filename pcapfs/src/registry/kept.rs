@@ -151,7 +151,10 @@ impl Registry {
         }
         drop(records);
         if forgotten.is_empty() {
-            return Err(Refusal::NothingKept(name.to_owned()));
+            let name = name.to_owned();
+            let is_there = there.is_some();
+            let refusal = if is_there { Refusal::OnlyInTheTree } else { Refusal::NothingKept };
+            return Err(refusal(name));
         }
         Ok(forgotten.join(", "))
     }

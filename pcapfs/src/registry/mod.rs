@@ -80,6 +80,11 @@ pub(crate) enum Refusal {
     /// Nothing is there to be forgotten.
     #[error("{0}: nothing is kept of it: no capture made by pcapfs init, no packets")]
     NothingKept(String),
+    /// Nothing of an earlier run is there to be forgotten, but what has the name now.
+    #[error(
+        "{0}: nothing is kept of it but what is in the tree (take it out with: pcapfs remove {0})"
+    )]
+    OnlyInTheTree(String),
     /// What is kept cannot be changed.
     #[error("it is still kept: {0}")]
     NotForgotten(String),
