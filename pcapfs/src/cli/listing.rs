@@ -196,23 +196,50 @@ fn lines(value: &Value) -> String {
     found.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-/// A document as lines of a name and all that is below it, to be seen on one screen.
+/// What stands in a line of its own on a screen; other fields that are no objects share one.
+const OF_ITS_OWN: [&str; 5] = ["alias", "source", "filter", "state", "error"];
+
+/// A document as lines of a name and all that is below it, to be seen on one screen of 80 columns and
+/// 24 lines. Left out are reasons that have no number, and fields that are there again with a unit.
 fn paragraphs(value: &Value) -> String {
     let Value::Object(fields) = value else { return lines(value) };
-    let width = fields.keys().map(String::len).max().unwrap_or(0);
-    let mut text = String::new();
+    let (mut rows, mut also) = (Vec::new(), Vec::new());
     for (name, value) in fields {
         let mut found = Vec::new();
-        collect(String::new(), value, &mut found);
-        let parts: Vec<String> = found
-            .into_iter()
-            .map(|(name, value)| format!("{name} {value}").trim_start().to_owned())
-            .collect();
-        if !parts.is_empty() {
-            text.push_str(&format!("{name:width$}  {}\n", parts.join(", ")));
+        collect(String::new(), &brief(value), &mut found);
+        let parts = found.into_iter().map(|(name, value)| format!("{name} {value}"));
+        let parts = parts.map(|part| part.trim_start().to_owned());
+        if value.is_object() || value.is_array() || OF_ITS_OWN.contains(&name.as_str()) {
+            rows.push((name.as_str(), parts.collect::<Vec<_>>()));
+        } else {
+            also.extend(parts.map(|part| format!("{name} {part}")));
         }
     }
-    text
+    rows.push(("also", also));
+    rows.sort_by_key(|(name, _)| *name != "alias");
+    rows.retain(|(_, parts)| !parts.is_empty());
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, parts)| format!("{name:width$}  {}\n", parts.join(", "))).collect()
+}
+
+/// An object without the fields that are there again with a unit in their name, and without zeros in
+/// the objects below it.
+fn brief(value: &Value) -> Value {
+    let Value::Object(fields) = value else { return value.clone() };
+    let has_unit = |name: &str| {
+        ["_bytes", "_packets", "_seconds"]
+            .iter()
+            .any(|unit| fields.contains_key(&format!("{name}{unit}")))
+    };
+    let fields = fields.iter().filter(|(name, _)| !has_unit(name));
+    let fields = fields.map(|(name, value)| {
+        let mut value = value.clone();
+        if let Value::Object(below) = &mut value {
+            below.retain(|_, value| value.as_u64() != Some(0));
+        }
+        (name.clone(), value)
+    });
+    Value::Object(fields.collect())
 }
 
 fn collect(name: String, value: &Value, found: &mut Vec<(String, String)>) {
@@ -264,6 +291,45 @@ mod tests {
     fn a_status_on_a_screen_has_a_line_for_each_object() {
         let status = json!({"alias": "web", "error": null, "packets": {"seen": 7, "stored": 6}});
         assert_eq!(paragraphs(&status), "alias    web\npackets  seen 7, stored 6\n");
+    }
+
+    #[test]
+    fn a_status_fits_a_small_screen() {
+        let time = "2026-11-29T17:56:54.571778217Z";
+        let number = 1_234_567_u64;
+        let flows = json!({"open": number, "closed": number, "evicted": number,
+                "engine_lag_packets": number, "engine_lost_packets": number,
+                "undecodable": number, "gaps": number, "overlap_conflicts": number,
+                "dropped": number, "late": number,
+                "undecodable_by": {"link_type": 0, "not_ip": number, "truncated": 0,
+                    "malformed": 0, "too_deep": 0, "bad_fragment": 0, "fragment": 0,
+                    "protocol": number, "late": 0},
+                "log_lines_dropped": number, "memory": number, "memory_bytes": number});
+        let status = json!({
+            "id": 1, "alias": "web", "aliases": ["www"], "source": "eth0", "interface": "eth0",
+            "filter": "tcp port 80", "state": "running", "error": null, "linktype": "EN10MB",
+            "snaplen": 262_144, "precision": "nano", "started": time, "owner": "root",
+            "group": "pcapfs", "mode": "0750",
+            "packets": {"seen": number, "stored": number, "dropped_kernel": number,
+                "dropped_interface": number, "dropped_oversize": number, "retained": number,
+                "overwritten": number},
+            "bytes": {"stored": number, "retained": number},
+            "rate": {"packets_per_second": number, "bits_per_second": number},
+            "ring": {"size": number, "size_bytes": number, "segments": 128, "used": 128,
+                "oldest": time, "newest": time, "first_number": number, "next_number": number},
+            "readers": {"open": 3, "delivered": number, "lost": number,
+                "delivered_packets": number, "lost_packets": number},
+            "flows": flows,
+            "interruptions": [],
+        });
+        let text = paragraphs(&status);
+        let rows: usize = text.lines().map(|line| line.len().div_ceil(80)).sum();
+        assert!(rows < 24, "{rows} rows:\n{text}");
+        assert!(text.starts_with("alias"), "{text}");
+        for part in ["undecodable_by.protocol 1234567", "memory_bytes 1234567", "mode 0750"] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert!(!text.contains("memory 1") && !text.contains("too_deep"), "{text}");
     }
 
     #[test]
