@@ -68,7 +68,7 @@ pub(crate) struct MountArguments {
     pub(crate) socket: Option<PathBuf>,
 
     /// File that keeps captures made by init, and changed permissions, over a restart
-    /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs]
+    /// [default: pcapfs.state in --ring-dir, or a file in /var/lib/pcapfs-root]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 

@@ -10,13 +10,13 @@ use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use capture::ring::Permissions;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, Uid, geteuid, getgid, getuid, setegid, seteuid};
 use parking_lot::Mutex;
 use protocol::time::Precision;
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,11 @@ use crate::output::say;
 /// Version of the format.
 const VERSION: u32 = 1;
 
-/// Where daemons of root and of `mount -t pcapfs` keep it that use the ring directory everybody uses.
-const DIRECTORY: &str = "/var/lib/pcapfs";
+/// Where daemons of `mount -t pcapfs` keep it. It is their user's, who may put anything there.
+const OF_SERVICE: &str = "/var/lib/pcapfs";
+
+/// Where daemons that run as root keep it: nobody else may put anything there.
+const OF_ROOT: &str = "/var/lib/pcapfs-root";
 
 /// Bytes of the largest file that is read: ten thousand captures.
 const MAX_FILE: u64 = 16 << 20;
@@ -205,6 +208,8 @@ impl StateFile {
 /// # Errors
 /// Why the file cannot be read or changed, for people; also if a daemon is using it.
 pub(crate) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, String> {
+    let _owner =
+        Acting::as_owner_of(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut held = Held::default();
     held.state = read(path, &mut held.lock).map_err(|why| format!("{}: {why}", path.display()))?;
     let file = StateFile { path: path.to_owned(), held: Mutex::new(held) };
@@ -214,11 +219,42 @@ pub(crate) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, Strin
     Ok((!forgotten.is_empty()).then(|| format!("{what} ({})", path.display())))
 }
 
-/// The files in which daemons of this user keep their state by default.
+/// Root acting as the user whose directory it changes: what it writes there is that user's, and the
+/// user's links lead it to nothing that is root's alone. Of the whole process.
+struct Acting {
+    is_root: bool,
+}
+
+impl Acting {
+    fn as_owner_of(path: &Path) -> io::Result<Self> {
+        let owner = path.parent().and_then(|folder| fs::metadata(folder).ok());
+        let owner = owner.filter(|owner| geteuid().is_root() && owner.uid() != 0);
+        let acting = Self { is_root: owner.is_none() };
+        if let Some(owner) = owner {
+            setegid(Gid::from_raw(owner.gid()))?;
+            seteuid(Uid::from_raw(owner.uid()))?;
+        }
+        Ok(acting)
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        if !self.is_root {
+            // Back to what the real ids still are. If that fails, less is allowed, and said so.
+            let _ = seteuid(getuid());
+            let _ = setegid(getgid());
+        }
+    }
+}
+
+/// The files in which daemons of this user keep their state by default; for root, also those of
+/// `mount -t pcapfs`.
 pub(crate) fn default_files() -> Vec<PathBuf> {
-    let folder = default_path(None, Path::new("/"), false);
-    let folder = folder.as_deref().and_then(Path::parent).map(fs::read_dir);
-    let entries = folder.and_then(Result::ok).into_iter().flatten().flatten();
+    let own = default_path(None, Path::new("/"), false);
+    let service = geteuid().is_root().then(|| Path::new(OF_SERVICE));
+    let folders = own.as_deref().and_then(Path::parent).into_iter().chain(service);
+    let entries = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     let mut files: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|end| end == "state"))
@@ -238,7 +274,9 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 fn lock(path: &Path) -> Result<Flock<File>, String> {
     let path = beside(path, ".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+    let file =
+        file.map_err(|error| format!("{}: {error} (choose another --state)", path.display()));
+    let file = file?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => {
             format!("{}: another pcapfs is using it (choose another --state)", path.display())
@@ -307,8 +345,11 @@ pub(crate) fn default_path(
         return Some(directory.join("pcapfs.state"));
     }
     let name = format!("{}.state", escaped(mountpoint));
-    if is_systems || geteuid().is_root() {
-        return Some(Path::new(DIRECTORY).join(name));
+    if is_systems {
+        return Some(Path::new(OF_SERVICE).join(name));
+    }
+    if geteuid().is_root() {
+        return Some(Path::new(OF_ROOT).join(name));
     }
     let home =
         |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -391,5 +432,9 @@ mod tests {
         assert_eq!(own, Some("/rings/pcapfs.state".into()));
         let systems = default_path(None, Path::new("/captures"), true);
         assert_eq!(systems, Some("/var/lib/pcapfs/captures.state".into()));
+        if geteuid().is_root() {
+            let roots = default_path(None, Path::new("/captures"), false);
+            assert_eq!(roots, Some("/var/lib/pcapfs-root/captures.state".into()));
+        }
     }
 }

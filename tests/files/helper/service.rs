@@ -231,3 +231,56 @@ fn the_service_can_be_steered_and_remembers() {
     assert!(supervisor.wait(10).success(), "{}", supervisor.stderr());
     host.wait_gone();
 }
+
+/// First as root, as people try it, then as a service, and back: each has a place for captures made by
+/// `init` that it can write to, also after root made another forget something.
+#[test]
+fn root_and_the_service_keep_theirs_apart() {
+    skip_unless!(root, "mount", "setpriv");
+    let host = Host::new();
+    let pcapfs = |words: &[&str]| {
+        run(host.command("pcapfs").args(words).env_remove("PCAPFS_SOCKET"), 20).success()
+    };
+    let aliases = || -> Vec<String> {
+        let listed: Value = serde_json::from_str(pcapfs(&["list", "--json"]).text()).unwrap();
+        let captures = listed.as_array().unwrap().iter();
+        captures.map(|capture| capture["alias"].as_str().unwrap().to_owned()).collect()
+    };
+    let place = host.captures();
+    let place = place.to_str().unwrap();
+    let as_root = || pcapfs(&["mount", place, "-i", "lo", "--ring", "1M", "--background"]);
+    let as_service = || {
+        // Nothing chosen: neither ring_dir= nor state=.
+        let mut mount = host.command("mount");
+        let mounted = run(mount.args(["-t", "pcapfs", "-o", "ring=1M", "lo", place]), 15).success();
+        assert_eq!(mounted.stderr, "", "nothing is amiss");
+    };
+    let end = || {
+        let _ = pcapfs(&["umount", place]);
+        host.wait_gone();
+    };
+    let init = |alias: &str| {
+        let made = pcapfs(&["init", "lo", "udp port 53", "--ring", "1M", "--alias", alias]);
+        assert_eq!(made.stderr, "", "it is kept");
+    };
+    let _ = as_root();
+    init("roots");
+    end();
+    as_service();
+    assert_eq!(aliases(), ["lo"]);
+    init("services");
+    end();
+    let _ = as_root();
+    assert_eq!(aliases(), ["lo", "roots"]);
+    end();
+    as_service();
+    assert_eq!(aliases(), ["lo", "services"]);
+    end();
+    for alias in ["roots", "services"] {
+        assert!(pcapfs(&["forget", alias]).text().contains("a capture made by pcapfs init"));
+    }
+    as_service();
+    assert_eq!(aliases(), ["lo"]);
+    init("services");
+    end();
+}
