@@ -31,6 +31,10 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn start(directory: &Path) -> (Arc<Capture>, PathBuf) {
+    start_with(directory, true)
+}
+
+fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
     let path = directory.join("fifo");
     if !path.exists() {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -44,6 +48,7 @@ fn start(directory: &Path) -> (Arc<Capture>, PathBuf) {
         precision: protocol::time::Precision::Nano,
         ring_size: 32 << 20,
         kernel_buffer: None,
+        export_keys,
         ring_dir: directory.to_owned(),
         flows: capture::flow::Options::default(),
     };
@@ -288,11 +293,38 @@ fn what_a_ring_cannot_keep_is_told_of() {
     send(&capture, &fifo, &file, 2);
     eventually("it is told of", || {
         error(&capture).ends_with(
-            "1 block or comment left out: damaged, or without room in the ring beside a packet; \
+            "1 block or comment left out: damaged, or without a packet or room in the ring; \
              6 interfaces taken for others, beyond the 64 that are told apart",
         )
     });
     let told = told(&read(&**capture.store()));
     assert_eq!(told[1].interface.as_deref(), Some("if63"));
     assert_eq!(told[1].blocks, [b"kept"]);
+}
+
+#[test]
+fn secrets_are_in_no_file_if_they_are_not_to_be_given_out() {
+    let directory = directory();
+    let secrets = block(10, b"KSLT\x04\0\0\0CLIE");
+    let parts = [section(""), secrets.clone(), interface("a"), block(0xbad, b"custom")];
+    let file = [parts.concat(), packet(0, 1, "one"), secrets, packet(0, 2, "two")].concat();
+    let path = directory.path().join("file");
+    std::fs::write(&path, &file).unwrap();
+    for (export_keys, wanted) in [(true, [2, 1]), (false, [1, 0])] {
+        let without_keys = !export_keys;
+        let options = capture::savefile::Options { without_keys, ..Default::default() };
+        let savefile = Savefile::open(&path, options).unwrap();
+        savefile.index(&AtomicBool::new(false));
+        assert_eq!(savefile.note(), None);
+        check_seeks(&savefile);
+        let (capture, fifo) = start_with(directory.path(), export_keys);
+        send(&capture, &fifo, &file, 2);
+        assert_eq!(error(&capture), "");
+        for store in [&savefile, &**capture.store()] {
+            let told = told(&read(store));
+            assert_eq!(told.iter().map(|packet| packet.blocks.len()).collect::<Vec<_>>(), wanted);
+        }
+        drop(capture);
+        std::fs::remove_file(directory.path().join("test.ring")).unwrap();
+    }
 }

@@ -47,6 +47,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         precision: protocol::time::Precision::Nano,
         ring_size: 4 << 20,
         kernel_buffer: None,
+        export_keys: true,
         ring_dir: directory.to_owned(),
         flows: capture::flow::Options::default(),
     }

@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) ring: u64,
     /// Bytes; `None` for a share of [`ALL_KERNEL_BUFFERS`].
     pub(crate) kernel_buffer: Option<u64>,
+    /// Serve the decryption secrets of pcapng sources.
+    pub(crate) export_keys: bool,
     pub(crate) flows: flow::Options,
     pub(crate) permissions: Permissions,
 }
@@ -74,6 +76,7 @@ impl Default for Settings {
             precision: Precision::Nano,
             ring: DEFAULT_RING,
             kernel_buffer: None,
+            export_keys: true,
             flows: flow::Options::default(),
             permissions: default_permissions(),
         }
@@ -99,6 +102,7 @@ impl Settings {
             ring_size: self.ring,
             ring_dir: ring_dir.to_owned(),
             kernel_buffer: self.kernel_buffer,
+            export_keys: self.export_keys,
             flows: self.flows,
         }
     }

@@ -5,8 +5,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use pcapfs_tests::savefile::{Format, check_prefix, numbered};
-use pcapfs_tests::{Daemon, Fifo, Mount, Net, Running, binary, run, skip_unless, tool, wait_until};
+use pcapfs_tests::savefile::{
+    Format, Interface, NgPacket, append_block, check_prefix, numbered, pcapng, timestamp,
+};
+use pcapfs_tests::{
+    Daemon, Fifo, Mount, Net, Running, binary, frame, run, skip_unless, tool, wait_until,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -370,4 +374,29 @@ fn a_configuration_that_others_may_write_is_not_obeyed() {
     assert!(place.checked(1).contains("it belongs to user 54321"));
     chown(place.config(), Some(0), None).unwrap();
     assert!(place.checked(0).contains("good, 1 capture"));
+}
+
+#[test]
+fn secrets_of_a_pcapng_are_served_unless_export_keys_is_false() {
+    skip_unless!(mount);
+    let place = Place::new();
+    let interface = [Interface { link_type: 1, per_second: 1_000_000_000, ..Interface::default() }];
+    let data = frame::ethernet(1, 50);
+    let packet = [NgPacket { interface: 0, timestamp: timestamp(1), data }];
+    let (mut bytes, whole) = (pcapng(&interface, &[]), pcapng(&interface, &packet));
+    let before = bytes.len();
+    append_block(&mut bytes, 10, b"KSLT\x04\0\0\0CLIE");
+    bytes.extend(&whole[before..]);
+    let path = place.path("keys.pcapng");
+    fs::write(&path, bytes).unwrap();
+    let source = format!("file:{}", path.display());
+    place.write(
+        &[capture("yes", &source, ""), capture("no", &source, "export_keys = false")].concat(),
+    );
+    let daemon = place.mount().start();
+    for (alias, wanted) in [("yes", true), ("no", false)] {
+        let served = fs::read(daemon.path(&format!("{alias}/replay.pcapng"))).unwrap();
+        assert!(served.ends_with(&whole[before..]), "{alias} has the packet");
+        assert_eq!(served.windows(4).any(|part| part == b"CLIE"), wanted, "{alias}");
+    }
 }

@@ -66,6 +66,8 @@ pub struct Spec {
     /// Bytes in which the kernel keeps packets of an interface until they are fetched; `None` for
     /// [`default_kernel_buffer`].
     pub kernel_buffer: Option<u64>,
+    /// Serve the decryption secrets that a pcapng savefile or stream has.
+    pub export_keys: bool,
     /// How flows are made of the packets.
     pub flows: flow::Options,
 }
@@ -79,6 +81,7 @@ impl Spec {
             && self.snaplen == other.snaplen
             && self.promiscuous == other.promiscuous
             && self.precision == other.precision
+            && self.export_keys == other.export_keys
     }
 
     /// Bytes of kernel buffer, if the source is an interface.
@@ -327,7 +330,12 @@ impl Capture {
         };
         let snaplen = (spec.snaplen < DEFAULT_SNAPLEN).then_some(spec.snaplen);
         let follow = matches!(spec.source, SourceName::Growing(_));
-        let savefile = probe.into_savefile(crate::savefile::Options { filter, snaplen, follow });
+        let savefile = probe.into_savefile(crate::savefile::Options {
+            filter,
+            snaplen,
+            follow,
+            without_keys: !spec.export_keys,
+        });
         let savefile = Arc::new(savefile);
         let kind = Kind::Savefile(Arc::clone(&savefile));
         let capture = Self::assemble(spec, savefile, kind, State::Running)?;

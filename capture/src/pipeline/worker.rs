@@ -41,9 +41,13 @@ impl Feed {
                 Self::Live(Live::open(name, filter, options)?)
             }
             SourceName::Stream(path) => {
-                Self::Stream(Box::new(Stream::fifo(path, filter, spec.snaplen)?))
+                let stream = Stream::fifo(path, filter, spec.snaplen)?;
+                Self::Stream(Box::new(stream.with_keys(spec.export_keys)))
             }
-            SourceName::Stdin => Self::Stream(Box::new(Stream::stdin(filter, spec.snaplen)?)),
+            SourceName::Stdin => {
+                let stream = Stream::stdin(filter, spec.snaplen)?;
+                Self::Stream(Box::new(stream.with_keys(spec.export_keys)))
+            }
             SourceName::File(_) | SourceName::Growing(_) => {
                 unreachable!("a savefile fills no ring")
             }

@@ -47,6 +47,16 @@ pub(super) const fn is_kept(block_type: u32) -> bool {
     matches!(block_type, NAME_RESOLUTION | DECRYPTION_SECRETS | CUSTOM)
 }
 
+/// True for a block of decryption secrets.
+pub(super) const fn is_keys(head: &Head) -> bool {
+    head.block_type == DECRYPTION_SECRETS
+}
+
+/// The same of a whole block in this machine's order.
+pub(crate) fn has_keys(block: &[u8]) -> bool {
+    block.first_chunk().is_some_and(|kind| u32::from_ne_bytes(*kind) == DECRYPTION_SECRETS)
+}
+
 /// Options in this machine's order, without their end.
 pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
     let mut out = Vec::new();

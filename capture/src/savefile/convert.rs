@@ -38,6 +38,8 @@ pub(super) struct Conversion<'a> {
     pub(super) snaplen: u32,
     /// Of the packets `.pcap` files have.
     pub(super) link_type: LinkType,
+    /// Decryption secrets are left out.
+    pub(super) without_keys: bool,
 }
 
 impl Conversion<'_> {
@@ -82,6 +84,7 @@ impl Conversion<'_> {
                     packets = packets.checked_add(1)?;
                 }
                 Found::Interface(_) => place.describe(),
+                Found::Kept(head, _) if self.without_keys && beside::is_keys(&head) => {}
                 Found::Kept(head, bytes) => {
                     blocks.extend(beside::block(&head, bytes).unwrap_or_default());
                 }

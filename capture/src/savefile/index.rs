@@ -119,6 +119,8 @@ pub(super) struct Indexer {
     precision: Precision,
     /// Captured bytes served of a packet at most.
     snaplen: u32,
+    /// Decryption secrets are left out.
+    without_keys: bool,
     filter: Option<Filters>,
     place: Place,
     interfaces: Vec<Described>,
@@ -178,6 +180,7 @@ impl Indexer {
             link_type,
             precision: format.precision(),
             snaplen,
+            without_keys: false,
             filter: filter.map(|filter| Filters { filter, others: HashMap::new() }),
             place: format.start(),
             interfaces: Vec::new(),
@@ -193,6 +196,11 @@ impl Indexer {
             finished: false,
             at_end: false,
         }
+    }
+
+    /// The same walk, without decryption secrets.
+    pub(super) fn without_keys(self, without_keys: bool) -> Self {
+        Self { without_keys, ..self }
     }
 
     /// Goes on until the end of the file or until `stop`; true at the end. With `follow`, what is
@@ -357,6 +365,7 @@ impl Indexer {
                         return End::Malformed(fault);
                     }
                 },
+                Ok(Found::Kept(head, _)) if self.without_keys && beside::is_keys(&head) => {}
                 Ok(Found::Kept(head, bytes)) => self.keep(before, beside::block(&head, bytes)),
                 Ok(Found::Other) => {}
                 Ok(Found::End) => return End::File,

@@ -36,6 +36,8 @@ pub struct Options {
     pub snaplen: Option<u32>,
     /// What is added to the file is read as well, until [`Savefile::index`] gets the order to stop.
     pub follow: bool,
+    /// Readers of pcapng do not get the decryption secrets that are in the file.
+    pub without_keys: bool,
 }
 
 /// How [`Savefile::index`] came to its end.
@@ -60,6 +62,7 @@ pub struct Savefile {
     /// Captured bytes served of a packet at most, even of one above the file's snapshot length.
     snaplen: u32,
     follow: bool,
+    without_keys: bool,
     section_options: Vec<u8>,
     index: RwLock<Index>,
     indexer: Mutex<Indexer>,
@@ -87,7 +90,8 @@ impl Savefile {
             Format::Pcapng => walk::section_options(map.bytes()).unwrap_or_default(),
             Format::Pcap(_) => Vec::new(),
         };
-        let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading);
+        let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading)
+            .without_keys(options.without_keys);
         let index =
             Index { next: Position::START, interfaces: Arc::new(interfaces), ..Index::default() };
         Self {
@@ -97,6 +101,7 @@ impl Savefile {
             leading,
             snaplen,
             follow: options.follow,
+            without_keys: options.without_keys,
             section_options,
             index: RwLock::new(index),
             indexer: Mutex::new(indexer),
@@ -208,6 +213,7 @@ impl Savefile {
             interfaces,
             snaplen: self.snaplen,
             link_type: self.header.link_type,
+            without_keys: self.without_keys,
         };
         let converted = conversion.convert(entry, pcap_len);
         // Asked after reading: zeros in the place of what was cut are never served.

@@ -1,7 +1,7 @@
 //! What a pcapng stream says beside its packets, on the way into a ring.
 
 use crate::ring::{Append, MAX_INTERFACES, Writer};
-use crate::savefile::beside::comments;
+use crate::savefile::beside::{comments, has_keys};
 use crate::savefile::stream::Packet;
 use crate::store::{Interface, NoteRef, Store};
 
@@ -22,9 +22,12 @@ pub(super) struct Beside {
     ids: Vec<u32>,
     /// Those of them that only one interface of the section has.
     taken: Vec<u32>,
-    /// Blocks and options that go with the next packet.
+    /// Blocks and options that go with the next packet, and how many blocks they are.
     blocks: Vec<u8>,
     options: Vec<u8>,
+    pending: u64,
+    /// Decryption secrets are not kept.
+    without_keys: bool,
     /// Blocks that were left out.
     left_out: u64,
     /// Interfaces that are not told apart from others.
@@ -116,12 +119,27 @@ impl Beside {
 
     /// A block that goes with the next packet.
     pub(super) fn block(&mut self, block: &[u8], writer: &Writer) {
+        if self.without_keys && has_keys(block) {
+            return;
+        }
         // More than a segment holds cannot be kept beside any packet.
         if (self.blocks.len() + block.len()) as u64 > writer.ring().geometry().segment_size {
             self.leave_out();
         } else {
             self.blocks.extend_from_slice(block);
+            self.pending += 1;
         }
+    }
+
+    /// No packet comes any more, so that what would go with the next one is left out.
+    pub(super) fn end(&mut self) {
+        self.left_out += std::mem::take(&mut self.pending);
+        self.blocks = Vec::new();
+    }
+
+    /// Keeps no decryption secrets.
+    pub(super) fn without_keys(&mut self, without_keys: bool) {
+        self.without_keys = without_keys;
     }
 
     /// A block is left out.
@@ -149,6 +167,7 @@ impl Beside {
         match stored {
             Append::Stored => {
                 self.blocks = Vec::new();
+                self.pending = 0;
                 self.options.clear();
             }
             // Counted by the ring. What was said before it goes with the next.

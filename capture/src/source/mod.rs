@@ -248,7 +248,8 @@ pub struct LeftOut {
     /// Packets of others: a capture holds one link type.
     pub packets: u64,
     /// Blocks, and options of packets, that a pcapng stream says beside packets: those that are
-    /// damaged, longer than 1 MiB, or do not fit a segment of the ring beside their packet.
+    /// damaged, longer than 1 MiB, behind the last packet, or do not fit a segment of the ring
+    /// beside their packet.
     pub notes: u64,
     /// Interfaces that are taken for others: a ring tells 64 apart.
     pub interfaces: u64,
@@ -263,7 +264,7 @@ impl std::fmt::Display for LeftOut {
         };
         let notes = (notes > 0).then(|| {
             let what = if notes == 1 { "block or comment" } else { "blocks or comments" };
-            format!("{notes} {what} left out: damaged, or without room in the ring beside a packet")
+            format!("{notes} {what} left out: damaged, or without a packet or room in the ring")
         });
         let interfaces = (interfaces > 0).then(|| {
             let interfaces = count(interfaces, "interface");

@@ -116,6 +116,13 @@ impl Stream {
         })
     }
 
+    /// The same, with the decryption secrets it sends or without them.
+    #[must_use]
+    pub fn with_keys(mut self, export_keys: bool) -> Self {
+        self.beside.without_keys(!export_keys);
+        self
+    }
+
     /// Packets left out because a capture holds one link type only.
     #[must_use]
     pub fn foreign(&self) -> u64 {
@@ -180,6 +187,8 @@ impl Stream {
                     skipping = false;
                     tick(writer);
                     if !self.endless {
+                        self.beside.end();
+                        self.tell(writer, trouble);
                         return Ok(Ended::Exhausted);
                     }
                     wait_for_edge(&ready, control);
@@ -278,6 +287,12 @@ impl Stream {
             }
         };
         writer.publish();
+        self.tell(writer, trouble);
+        result
+    }
+
+    /// Says what is left out, if that has become more.
+    fn tell(&mut self, writer: &Writer, trouble: &mut dyn FnMut(Option<&SourceError>)) {
         let (notes, interfaces) = self.beside.left_out(writer);
         if self.told != (self.foreign, notes, interfaces)
             && let Some(held) = writer.ring().header()
@@ -287,7 +302,6 @@ impl Stream {
             let left_out = LeftOut { held, packets, notes, interfaces };
             trouble(Some(&SourceError::NotAll { name: self.name.clone(), left_out }));
         }
-        result
     }
 
     /// A writer has said what it sends.

@@ -236,6 +236,9 @@ impl Reader<'_> {
             }
             settings.kernel_buffer = Some(given);
         }
+        if let Some(export_keys) = &raw.export_keys {
+            settings.export_keys = *export_keys.get_ref();
+        }
         if let Some(precision) = &raw.precision {
             settings.precision = precision.get_ref().0;
         }

@@ -33,6 +33,7 @@ pub(super) struct Settings {
     pub(super) promiscuous: Option<Spanned<bool>>,
     pub(super) ring: Option<Spanned<Size>>,
     pub(super) kernel_buffer: Option<Spanned<Size>>,
+    pub(super) export_keys: Option<Spanned<bool>>,
     pub(super) precision: Option<Spanned<PrecisionWord>>,
     pub(super) owner: Option<Spanned<Id>>,
     pub(super) group: Option<Spanned<Id>>,
@@ -57,6 +58,7 @@ pub(super) struct Capture {
     promiscuous: Option<Spanned<bool>>,
     ring: Option<Spanned<Size>>,
     kernel_buffer: Option<Spanned<Size>>,
+    export_keys: Option<Spanned<bool>>,
     precision: Option<Spanned<PrecisionWord>>,
     owner: Option<Spanned<Id>>,
     group: Option<Spanned<Id>>,
@@ -78,6 +80,7 @@ impl Capture {
             promiscuous: one.promiscuous,
             ring: one.ring,
             kernel_buffer: one.kernel_buffer,
+            export_keys: one.export_keys,
             precision: one.precision,
             owner: one.owner,
             group: one.group,
@@ -100,7 +103,7 @@ mod tests {
     fn a_capture_can_say_all_there_are_defaults_for() {
         // One key of `Settings` that `Capture` does not know would be an unknown one there.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
-                    promiscuous = false\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
+                    promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
         let plain: Settings = toml::from_str(text).unwrap();
         let capture: Capture = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());

@@ -12,6 +12,7 @@ fn base() -> Settings {
         precision: Precision::Nano,
         ring: 64 << 20,
         kernel_buffer: None,
+        export_keys: true,
         flows: flow::Options::default(),
         permissions: Permissions { uid: 0, gid: 0, mode: 0o750 },
     }
@@ -28,7 +29,7 @@ fn everything_can_be_said() {
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
          [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
-         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\n\
+         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nexport_keys = false\n\
          precision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
          mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\nvlan_flows = false\noverlap = \"last\"\nurgent = \"inline\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
@@ -50,7 +51,8 @@ fn everything_can_be_said() {
     assert!(spec.flows.any_vlan && !any.spec.flows.any_vlan);
     let urgent = [spec.flows.urgent, any.spec.flows.urgent];
     assert_eq!(urgent, [Urgent::Inline, Urgent::OutOfBand]);
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 25));
+    assert!(!spec.export_keys && any.spec.export_keys);
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 26));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);

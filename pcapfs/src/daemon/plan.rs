@@ -98,6 +98,7 @@ pub(super) fn settings(options: &MountArguments) -> Result<Settings, String> {
         precision: Precision::Nano,
         ring: options.ring,
         kernel_buffer: options.kernel_buffer,
+        export_keys: true,
         flows: flow_options(options)?,
         permissions: permissions(options)?,
     })

@@ -101,6 +101,7 @@ fn scene() -> (Tree, TempDir) {
         precision: Precision::Nano,
         ring_size: 0,
         kernel_buffer: None,
+        export_keys: true,
         ring_dir: directory.path().to_owned(),
         flows: capture::flow::Options::default(),
     };

@@ -45,6 +45,7 @@ impl Scene {
             precision: Precision::Nano,
             ring_size: 512 << 10,
             kernel_buffer: None,
+            export_keys: true,
             ring_dir: directory.path().to_owned(),
             flows: capture::flow::Options::default(),
         };

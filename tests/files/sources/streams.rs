@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{
-    Format, NgPacket, append_numbered, check_prefix, numbered, pcapng, timestamp,
+    Format, NgPacket, append_block, append_numbered, check_prefix, numbered, pcapng, timestamp,
 };
 use pcapfs_tests::{
     ALIAS, Fed, Fifo, Mount, Net, Pace, Running, StreamReader, Traffic, frame, skip_unless, tool,
@@ -210,6 +210,21 @@ fn a_pcapng_stream_keeps_what_it_says_beside_packets() {
     let daemon = Mount::new().stdin(File::open(&input).unwrap()).capture(ALIAS, "-").start();
     daemon.wait_state(ALIAS, "ended");
     assert!(fs::read(daemon.path("web/replay.pcapng")).unwrap() == wanted, "from standard input");
+    assert_eq!(daemon.status(ALIAS)["error"], Value::Null);
     // Behind it are statistics of the stream.
     assert!(fs::read(daemon.path("web/follow.pcapng")).unwrap().starts_with(&wanted));
+}
+
+#[test]
+fn a_block_that_no_packet_follows_is_told_of() {
+    skip_unless!(mount);
+    let mut bytes = talkative();
+    append_block(&mut bytes, 0xbad, b"\xd9\x7e\0\0behind");
+    let folder = TempDir::new().unwrap();
+    let input = folder.path().join("input.pcapng");
+    fs::write(&input, &bytes).unwrap();
+    let daemon = Mount::new().stdin(File::open(&input).unwrap()).capture(ALIAS, "-").start();
+    daemon.wait_state(ALIAS, "ended");
+    let error = daemon.status(ALIAS)["error"].to_string();
+    assert!(error.contains("1 block or comment left out"), "{error}");
 }
