@@ -2,3 +2,4 @@
 
 pub mod arguments;
 pub mod message;
+pub mod mountinfo;

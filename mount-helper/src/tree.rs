@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use mount_helper::mountinfo::Mount;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::statvfs::statvfs;
 
 use crate::namespace;
-use crate::table::{self, Entry};
+use crate::table;
 
 /// File system type, as it stands in `/proc/mounts`.
 const TYPE: &str = "fuse.pcapfs";
@@ -102,7 +103,7 @@ fn detach(place: &Path) -> nix::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Tree {
     place: PathBuf,
-    entry: Entry,
+    entry: Mount,
 }
 
 impl Tree {

@@ -14,7 +14,7 @@
 //! Packets, rings and cursors are in the `capture` crate.
 //!
 //! The single files are what several of these need: [`settings`] of a capture, [`paths`] that other
-//! users could change, the [`failure`] of a command, its [`output`], the [`size`]s and
+//! users could change, what the kernel says of a [`process`], the [`failure`] of a command, its [`output`], the [`size`]s and
 //! [`candidates`] of its options, and the [`memory`] that the allocator keeps.
 
 mod candidates;
@@ -28,6 +28,7 @@ mod fuse;
 mod memory;
 mod output;
 mod paths;
+mod process;
 mod registry;
 mod settings;
 mod size;

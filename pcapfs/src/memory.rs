@@ -1,6 +1,8 @@
 //! What the allocator does with memory that is freed.
 #![expect(unsafe_code, reason = "mallopt(3), mallinfo(3) and malloc_trim(3) have no safe wrapper")]
 
+use crate::process::Status;
+
 /// Bytes that are kept for what is allocated next.
 const KEPT: libc::c_int = 8 << 20;
 
@@ -47,10 +49,8 @@ impl Freed {
 
 /// Bytes that are resident and not in use.
 fn free() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let resident: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some((resident << 10).saturating_sub(in_use()?))
+    let resident = Status::of("self").bytes("RssAnon")?;
+    Some(resident.saturating_sub(in_use()?))
 }
 
 /// Bytes that are allocated.

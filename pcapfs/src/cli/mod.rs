@@ -30,6 +30,7 @@ use crate::fs::user_name;
 use crate::fuse;
 use crate::output;
 use crate::paths::absolute;
+use crate::process::Status;
 use args::{Arguments, Command};
 
 /// Runs the command that was typed.
@@ -131,14 +132,9 @@ fn umount(mountpoint: &Path) -> Result<(), Failure> {
 /// Whether a daemon is there and has not ended; one that nobody has waited for yet has. The number of
 /// a daemon in another PID namespace may be that of another program here.
 fn is_alive(pid: u64) -> bool {
-    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let field = |name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name));
-        value.map(str::trim_start)
-    };
-    field("Name:").is_some_and(|name| name.starts_with("pcapfs"))
-        && field("State:").is_some_and(|state| !state.starts_with(['Z', 'X']))
+    let status = Status::of(pid);
+    status.field("Name").is_some_and(|name| name.starts_with("pcapfs"))
+        && status.field("State").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
 fn interfaces(json: bool) -> Result<(), Failure> {

@@ -1,6 +1,5 @@
 //! Signals, and what the daemon does at each.
 
-use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::Event;
 use crate::output::say;
+use crate::process::Status;
 
 /// Signals without a meaning here, which would end the process and leave a tree without a daemon.
 /// One of them, SIGXFSZ, comes with a write past the limit of file sizes, which is an error like any
@@ -73,8 +73,5 @@ pub(super) fn watch(
 
 /// True if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
+    Status::of("self").has_signal("SigIgn", signal)
 }

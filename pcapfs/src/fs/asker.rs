@@ -1,6 +1,7 @@
 //! Who asks for something in the tree.
 
 use super::access::Caller;
+use crate::process::Status;
 
 /// Who asks, as the kernel says it with each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +28,13 @@ impl Asker {
 
 /// Supplementary groups of a thread.
 fn groups_of(thread: u32) -> Vec<u32> {
-    let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    groups.unwrap_or_default().split_whitespace().filter_map(|group| group.parse().ok()).collect()
+    let status = Status::of(thread);
+    status
+        .field("Groups")
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|group| group.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::captures::Entry;
 use super::error::Error;
 use super::frozen::Frozen;
 use super::known::Version;
+use crate::process::Status;
 
 /// Who opened a file.
 #[derive(Debug)]
@@ -67,21 +68,13 @@ impl Opener {
 
 /// The process that a thread belongs to; the thread's own number if it is gone or out of sight.
 pub(super) fn process_of(thread: u32) -> u32 {
-    let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
-    let process = String::from_utf8_lossy(&status)
-        .lines()
-        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-    process.unwrap_or(thread)
+    Status::of(thread).field("Tgid").and_then(|process| process.parse().ok()).unwrap_or(thread)
 }
 
 /// Whether a thread has SIGKILL pending, as each has whose process a signal is about to end, but for
 /// signals that leave a core file. `false` for one that is out of sight.
 pub(crate) fn is_being_killed(thread: u32) -> bool {
-    let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
-    let pending = String::from_utf8_lossy(&status)
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigPnd:")?.trim(), 16).ok());
-    pending.is_some_and(|pending| pending & 1 << (libc::SIGKILL - 1) != 0)
+    Status::of(thread).has_signal("SigPnd", libc::SIGKILL)
 }
 
 /// What an open file gives.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::captures::{Captures, Entry};
 use super::file::OpenFile;
 use super::names;
+use crate::process::Status;
 
 /// README of the root.
 pub(crate) const README: &str = include_str!("README.txt");
@@ -243,10 +244,5 @@ pub(crate) fn of_daemon(
 /// Bytes of memory the daemon has to itself, rings and mapped files not counted: the anonymous
 /// part of its resident memory (`RssAnon`, proc_pid_status(5)).
 fn resident_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kibibytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
+    Status::of("self").bytes("RssAnon").unwrap_or(0)
 }

@@ -3,14 +3,13 @@
 //! root mounts with mount(2), as type `fuse.pcapfs`; everybody else asks `fusermount3`, which is
 //! setuid root, checks the mount point, and sends the descriptor back.
 
-use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use mount_helper::mountinfo::{self, Mount};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::socket::{
@@ -178,7 +177,7 @@ pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Mou
 /// [`MountError`]; nothing is mounted.
 pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountError> {
     flags(options)?;
-    if mounted_type(mountpoint)?.as_deref() == Some(TYPE) {
+    if mounted(mountpoint)?.is_some_and(|mount| mount.kind == TYPE.as_bytes()) {
         // Not stat(2): the kernel answers that for a dead mount as long as attributes are valid.
         match statvfs(mountpoint) {
             Err(Errno::ENOTCONN) => unmount(mountpoint, Manner::Detach)?,
@@ -195,70 +194,18 @@ pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountErr
     }
 }
 
-/// Type of the file system that is mounted at exactly this path, if one is.
-fn mounted_type(mountpoint: &Path) -> Result<Option<String>, MountError> {
+/// What is mounted at exactly this path, if anything is.
+fn mounted(mountpoint: &Path) -> Result<Option<Mount>, MountError> {
     let table =
         fs::read(MOUNTS).map_err(|error| MountError::Refused { path: MOUNTS.into(), error })?;
-    // The last line for a mount point is the mount on top.
-    Ok(table.split(|byte| *byte == b'\n').rev().find_map(|line| {
-        let (place, kind) = mount_of(line)?;
-        (place == mountpoint.as_os_str()).then(|| String::from_utf8_lossy(kind).into_owned())
-    }))
-}
-
-/// Who has mounted the file system at exactly this path: FUSE's option `user_id`.
-fn owner(mountpoint: &Path) -> Option<u32> {
-    let table = fs::read(MOUNTS).ok()?;
-    let line = table
-        .split(|byte| *byte == b'\n')
-        .rev()
-        .find(|line| mount_of(line).is_some_and(|(place, _)| place == mountpoint.as_os_str()))?;
-    owner_of(line)
-}
-
-fn owner_of(line: &[u8]) -> Option<u32> {
-    let options = line.rsplit(|byte| *byte == b' ').next()?;
-    let mut options = options.split(|byte| *byte == b',');
-    let number = options.find_map(|option| option.strip_prefix(b"user_id="))?;
-    std::str::from_utf8(number).ok()?.parse().ok()
+    Ok(mountinfo::top(&table, mountpoint))
 }
 
 /// Where trees are mounted, dead or alive, as far as this process can see; none if it cannot.
 pub(crate) fn mounted_trees() -> Vec<PathBuf> {
     let table = fs::read(MOUNTS).unwrap_or_default();
-    let lines = table.split(|byte| *byte == b'\n').filter_map(mount_of);
-    lines.filter(|(_, kind)| *kind == TYPE.as_bytes()).map(|(place, _)| place.into()).collect()
-}
-
-/// Mount point and type in a line of [`MOUNTS`]; both may be any bytes.
-///
-/// proc_pid_mountinfo(5): the fifth field is the mount point, the first after the hyphen the type.
-fn mount_of(line: &[u8]) -> Option<(OsString, &[u8])> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let place = unescape(fields.nth(4)?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some((place, kind))
-}
-
-/// Undoes the octal escapes of [`MOUNTS`]: a backslash and three digits.
-fn unescape(field: &[u8]) -> OsString {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, behind)) = rest.split_first() {
-        let digits = behind.first_chunk::<3>().filter(|_| *byte == b'\\');
-        let octal = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(escaped) => {
-                plain.push(escaped);
-                rest = behind.get(3..).unwrap_or_default();
-            }
-            None => {
-                plain.push(*byte);
-                rest = behind;
-            }
-        }
-    }
-    OsString::from_vec(plain)
+    let trees = mountinfo::mounts(&table).filter(|mount| mount.kind == TYPE.as_bytes());
+    trees.map(|mount| mount.place.into()).collect()
 }
 
 fn mount_directly(
@@ -378,10 +325,11 @@ pub(super) fn own(descriptor: RawFd) -> OwnedFd {
 /// # Errors
 /// [`MountError`]; it stays mounted then.
 pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountError> {
-    match mounted_type(mountpoint)? {
-        Some(kind) if kind == TYPE => {}
-        Some(kind) => return Err(MountError::NotOurs { path: mountpoint.to_owned(), kind }),
-        None => return Err(MountError::NotMounted(mountpoint.to_owned())),
+    let mount =
+        mounted(mountpoint)?.ok_or_else(|| MountError::NotMounted(mountpoint.to_owned()))?;
+    if mount.kind != TYPE.as_bytes() {
+        let kind = String::from_utf8_lossy(&mount.kind).into_owned();
+        return Err(MountError::NotOurs { path: mountpoint.to_owned(), kind });
     }
     if geteuid().is_root() {
         let flags = match manner {
@@ -396,7 +344,7 @@ pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountErro
             },
         );
     }
-    if let Some(owner) = owner(mountpoint).filter(|owner| *owner != geteuid().as_raw()) {
+    if let Some(owner) = mount.user().filter(|owner| *owner != geteuid().as_raw()) {
         let path = mountpoint.to_owned();
         return Err(MountError::NotYours { path, owner: user_name(owner) });
     }
@@ -438,16 +386,5 @@ mod tests {
         assert_eq!(data, ["max_read=4096"]);
         let error = flags(&options(&["colour=red"])).unwrap_err();
         assert!(error.to_string().starts_with("-o colour=red: no such mount option"));
-    }
-
-    #[test]
-    fn escaped_mount_points_are_found() {
-        assert_eq!(unescape(br"/a\040b\134c\12"), r"/a b\c\12");
-        let line = b"40 1 0:35 / /tmp/b\xff\\040c rw,nosuid shared:1 - fuse.pcapfs pcapfs rw";
-        let (place, kind) = mount_of(line).unwrap();
-        assert_eq!((place.as_encoded_bytes(), kind), (&b"/tmp/b\xff c"[..], &b"fuse.pcapfs"[..]));
-        assert!(mount_of(b"").is_none());
-        let line = b"40 1 0:35 / /m rw shared:1 - fuse.pcapfs pcapfs rw,user_id=7,group_id=8";
-        assert_eq!((owner_of(line), owner_of(b"a b")), (Some(7), None));
     }
 }

@@ -1,0 +1,54 @@
+//! What the kernel says of a process or a thread, proc_pid_status(5).
+
+use std::fmt::Display;
+
+/// The status of a process or thread, as it was when it was asked for.
+#[derive(Debug)]
+pub(crate) struct Status {
+    /// Empty for one that is gone or out of sight.
+    text: String,
+}
+
+impl Status {
+    /// That of a process or thread: its number, or `self`.
+    pub(crate) fn of(process: impl Display) -> Self {
+        // The name in it may be any bytes.
+        let text = std::fs::read(format!("/proc/{process}/status")).unwrap_or_default();
+        Self { text: String::from_utf8_lossy(&text).into_owned() }
+    }
+
+    /// A field, without blanks around it; `None` if there is none of this name.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut lines = self.text.lines().filter_map(|line| line.split_once(':'));
+        lines.find_map(|(found, value)| (found == name).then(|| value.trim()))
+    }
+
+    /// A number of kibibytes, as bytes.
+    pub(crate) fn bytes(&self, name: &str) -> Option<u64> {
+        let kibibytes: u64 = self.field(name)?.strip_suffix("kB")?.trim().parse().ok()?;
+        kibibytes.checked_mul(1024)
+    }
+
+    /// Whether a mask of signals has this one.
+    pub(crate) fn has_signal(&self, mask: &str, signal: i32) -> bool {
+        let mask = self.field(mask).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found() {
+        let status =
+            Status { text: "Name:\ta: b\nSigIgn:\t0000000000000201\nRssAnon:\t  12 kB\n".into() };
+        assert_eq!((status.field("Name"), status.field("Nam")), (Some("a: b"), None));
+        assert_eq!((status.bytes("RssAnon"), status.bytes("Name")), (Some(12_288), None));
+        let has = |signal| status.has_signal("SigIgn", signal);
+        assert_eq!((has(1), has(2), has(10)), (true, false, true));
+        assert!(Status::of("self").bytes("RssAnon").is_some());
+        assert_eq!(Status::of(1_u64 << 40).field("Name"), None);
+    }
+}
