@@ -131,6 +131,21 @@ fn a_container_that_may_not_mount_is_told_what_it_lacks() {
 }
 
 #[test]
+fn list_of_several_has_those_that_are_there() {
+    skip_unless!(mount);
+    let filed = Filed::new(&savefile_of([]));
+    let finished = run(&mut filed.daemon.command(["list", "none", ALIAS, "nobody"]), 10);
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    let rows: Vec<&str> = finished.text().lines().collect();
+    assert!(rows.len() == 2 && rows[1].contains(ALIAS), "{rows:?}");
+    let said: Vec<&str> = finished.stderr.lines().collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    for (line, name) in said.iter().zip(["none", "nobody"]) {
+        assert!(line.starts_with(&format!("pcapfs: {name}: no such capture")), "{said:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_to_is_named() {
     skip_unless!(mount);
     let filed = Filed::with(Mount::new(), &savefile_of([]));

@@ -24,13 +24,13 @@ pub(super) fn list(list: &List, daemon: &Daemon) -> Result<(), Failure> {
     client::with(daemon, |mut client| async move {
         let mut page = Page::new(shown);
         loop {
-            let (captures, note) = captures(&mut client, &list.captures).await?;
+            let Found { captures, note, failed } = captures(&mut client, &list.captures).await?;
             let text = if shown.json { array(&captures) } else { table(&captures)? };
-            if !page.show(&text)? || !shown.watch {
+            if !page.show(&text)? || !shown.watch || failed.is_some() {
                 if captures.is_empty() && !note.is_empty() && !shown.json {
                     output::say(format_args!("none that you may read: {note}"));
                 }
-                return Ok(());
+                return failed.map_or(Ok(()), Err);
             }
             tokio::time::sleep(INTERVAL).await;
         }
@@ -65,20 +65,42 @@ pub(super) fn status(status: &Status, daemon: &Daemon) -> Result<(), Failure> {
     })
 }
 
-/// These captures, or all that the caller may read; and a note on the others.
-async fn captures(
-    client: &mut Client,
-    wanted: &[String],
-) -> Result<(Vec<Capture>, String), Failure> {
-    let (mut found, mut note) = (Vec::new(), String::new());
+/// What is to be listed.
+#[derive(Default)]
+struct Found {
+    captures: Vec<Capture>,
+    /// On captures that the caller may not read.
+    note: String,
+    /// The last of those that cannot be listed while others can; the rest is said already.
+    failed: Option<Failure>,
+}
+
+/// These captures, or all that the caller may read.
+///
+/// # Errors
+/// If none of them can be listed.
+async fn captures(client: &mut Client, wanted: &[String]) -> Result<Found, Failure> {
+    let mut found = Found::default();
     let all = [String::new()];
     for capture in if wanted.is_empty() { &all } else { wanted } {
         let request = ListRequest { capture: capture.clone() };
-        let answer = client.list(request).await.map_err(client::failure)?.into_inner();
-        found.extend(answer.captures);
-        note = answer.note;
+        match client.list(request).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                found.captures.extend(answer.captures);
+                found.note = answer.note;
+            }
+            Err(status) => {
+                if let Some(before) = found.failed.replace(client::failure(status)) {
+                    output::say(before);
+                }
+            }
+        }
     }
-    Ok((found, note))
+    match found.failed {
+        Some(failure) if found.captures.is_empty() => Err(failure),
+        _ => Ok(found),
+    }
 }
 
 fn parsed(status: &str) -> Result<Value, Failure> {
