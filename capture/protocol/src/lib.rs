@@ -18,6 +18,7 @@
 
 pub mod decode;
 pub mod extent;
+pub mod footprint;
 pub mod http;
 pub mod json;
 pub mod linktype;

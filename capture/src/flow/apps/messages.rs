@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use protocol::footprint;
 use protocol::http::direction::Direction as Side;
 use protocol::http::head::Head;
 use protocol::http::parser::{End, Event, Limits, Parser};
@@ -39,7 +40,11 @@ impl Marks {
 
     /// Takes those up to `end` out, in order.
     fn take(&mut self, end: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let behind = self.0.split_off(&end.saturating_add(1));
+        let mut behind = self.0.split_off(&end.saturating_add(1));
+        if behind.is_empty() {
+            // An empty one that was split off has a node.
+            behind.clear();
+        }
         std::mem::replace(&mut self.0, behind).into_iter()
     }
 
@@ -50,7 +55,7 @@ impl Marks {
 
     /// Bytes of memory on the heap, about.
     pub(in crate::flow) fn memory(&self) -> usize {
-        self.0.len().saturating_mul(32)
+        footprint::of_tree::<u64, u64>(self.0.len())
     }
 }
 

@@ -160,11 +160,18 @@ impl Engine {
             decoder.pass_time(now);
             false
         });
-        while !self.timers_due(&mut shared.table.write(), now, &window) {
+        loop {
+            let mut table = shared.table.write();
+            let is_done = self.timers_due(&mut table, now, &window);
+            // Flows take more without a packet too, such as when what they held back is read.
+            self.make_room(&mut table, &window);
+            self.forget(&mut table);
+            drop(table);
+            if is_done {
+                return Ok(());
+            }
             self.deliver()?;
         }
-        self.forget(&mut shared.table.write());
-        Ok(())
     }
 
     /// Has the decoder give up datagrams, as long as there are more.
@@ -199,6 +206,7 @@ impl Engine {
                 };
                 self.finish(&mut table, place, &window);
             }
+            self.make_room(&mut table, &window);
             drop(table);
             self.deliver()?;
         }

@@ -28,6 +28,7 @@ pub use copies::{Bytes, Inserted, NoBytes};
 use pieces::Pieces;
 
 use crate::extent::Extent;
+use crate::footprint;
 
 /// Which copy of a byte counts if a sender sends different ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -202,6 +203,9 @@ impl Assembler {
             dropped = dropped.saturating_add(over);
             *last.get_mut() = piece.part(piece.start..piece.end().min(offset));
         }
+        if rare.pending.is_empty() {
+            rare.pending.clear();
+        }
         rare.count_islands();
         dropped
     }
@@ -272,8 +276,7 @@ impl Assembler {
         let Some(rare) = &self.rare else {
             return settled;
         };
-        // A B-tree's nodes are two thirds full.
-        let pending = rare.pending.len().saturating_mul(36);
+        let pending = footprint::of_tree::<u64, Extent>(rare.pending.len());
         let missing = rare.missing.capacity().saturating_mul(16);
         settled.saturating_add(pending).saturating_add(missing).saturating_add(size_of::<Rare>())
     }
@@ -309,6 +312,12 @@ impl Assembler {
                 rare.islands = rare.islands.saturating_sub(1);
             }
             self.push(Piece { start: piece.start, extent: piece.part(piece.start..cut) });
+        }
+        if let Some(rare) = &mut self.rare
+            && rare.pending.is_empty()
+        {
+            // Otherwise it keeps a node, which is more than all the rest of a short connection.
+            rare.pending.clear();
         }
     }
 
