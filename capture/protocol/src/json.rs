@@ -18,8 +18,7 @@ pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     if serde_json::to_writer(&mut *text, value).is_err() {
         text.truncate(begin);
     }
-    let added = text.get(begin..).unwrap_or_default();
-    if !added.contains(&0x7f) && !added.contains(&0xc2) {
+    if !has_controls(text.get(begin..).unwrap_or_default()) {
         return;
     }
     // What was appended is text.
@@ -27,14 +26,19 @@ pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     text.extend_from_slice(escaped(added).as_bytes());
 }
 
+/// Whether text has control characters that JSON allows in strings, see [`escaped`].
+pub fn has_controls(text: &[u8]) -> bool {
+    // Nearly no text has either byte, and looking for a byte is quick: delete, and the one that the
+    // others begin with in UTF-8.
+    let second = |pair: &[u8]| matches!(pair, [0xc2, 0x80..=0x9f]);
+    text.contains(&0x7f) || text.contains(&0xc2) && text.windows(2).any(second)
+}
+
 /// JSON with an escape in place of each control character that JSON allows in strings and terminals
 /// obey: delete, and those of ISO 6429 from U+0080 to U+009F.
 pub fn escaped(text: String) -> String {
     let is_control = |character: char| ('\u{7f}'..='\u{9f}').contains(&character);
-    // Nearly all lines have neither byte, and looking for a byte is quick: delete, and the one that
-    // the others begin with in UTF-8.
-    let bytes = text.as_bytes();
-    if !bytes.contains(&0x7f) && !bytes.contains(&0xc2) {
+    if !has_controls(text.as_bytes()) {
         return text;
     }
     let mut plain = String::with_capacity(text.len());

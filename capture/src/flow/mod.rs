@@ -266,6 +266,9 @@ impl Flows {
     /// [`OpenError`]
     pub fn open(&self, id: u64, file: File, beginning: u64) -> Result<Reading, OpenError> {
         let content = self.shared.content(id, file, beginning)?;
+        if file == File::Har {
+            self.shared.hars.lock().opened(id);
+        }
         Reading::new(Arc::clone(&self.shared), content).ok_or(OpenError::Gone)
     }
 

@@ -54,6 +54,12 @@ impl Har {
         json::append(&mut self.text, entry);
     }
 
+    /// Bytes of the text so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.text.len() as u64
+    }
+
     /// The text of the file.
     #[must_use]
     pub fn into_text(mut self) -> Vec<u8> {
@@ -335,7 +341,7 @@ fn url(transaction: &Transaction, server: &Server) -> String {
 /// Control characters are no text: each would be six characters of JSON.
 fn text(bytes: Vec<u8>) -> (String, Option<&'static str>) {
     let is_text = |byte: &u8| *byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
-    if !bytes.iter().all(is_text) {
+    if !bytes.iter().all(is_text) || json::has_controls(&bytes) {
         return (base64(&bytes), Some("base64"));
     }
     match String::from_utf8(bytes) {
@@ -369,6 +375,17 @@ mod tests {
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
         {
             assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn bodies_that_would_swell_as_text_are_in_base64() {
+        let kind = |body: &str| text(body.as_bytes().to_vec()).1;
+        for body in ["a\u{1}", "a\u{7f}", "a\u{80}", "\u{9f}"] {
+            assert_eq!(kind(body), Some("base64"), "{body:?}");
+        }
+        for body in ["", "a\r\n\tb", "\u{a0}\u{a3}\u{e9}\u{20ac}"] {
+            assert_eq!(kind(body), None, "{body:?}");
         }
     }
 }

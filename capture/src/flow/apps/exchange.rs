@@ -191,10 +191,14 @@ impl Exchange {
         parts.map(|part| part.decoded).sum()
     }
 
-    /// How much making something of both bodies takes, see [`Part::effort`].
+    /// How much making something of both messages takes: their heads, and their bodies, see
+    /// [`Part::effort`].
     fn effort(&self) -> u64 {
         let parts = [&self.request, &self.response].into_iter().flatten();
-        parts.fold(HEADS, |sum, part| sum.saturating_add(part.effort()))
+        parts.fold(HEADS, |sum, part| {
+            let head = part.head.end.saturating_sub(part.head.start);
+            sum.saturating_add(head).saturating_add(part.effort())
+        })
     }
 
     /// The message that went in `direction`.
@@ -234,7 +238,7 @@ impl Exchange {
     }
 }
 
-/// What making something of a transaction takes whose bodies are empty, as bytes of a body.
+/// What making something of a transaction takes beside its heads and bodies, as bytes of a body.
 pub(in crate::flow) const HEADS: u64 = 4 << 10;
 
 /// Transactions that may be under way at a time: above what the parser's limits allow.

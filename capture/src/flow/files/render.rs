@@ -13,7 +13,7 @@ use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 
 use super::gather::FlowStreams;
-use super::hars::Hars;
+use super::hars::{HARS, Hars, OfFlow};
 use crate::flow::apps::exchange::{Exchange, Part, View};
 use crate::flow::conversation::Flow;
 use crate::flow::error::OpenError;
@@ -28,9 +28,6 @@ use crate::store::Header;
 /// Bytes of bodies in one `http.har`, decoded: it is made in memory. Bodies behind that are left
 /// out of it and said to be; their files have them.
 const HAR_BODIES: u64 = 64 << 20;
-
-/// Bytes of all `http.har` that are kept, since whoever reads one asks for its size before.
-const HARS: usize = 64 << 20;
 
 /// `meta.json`
 pub(in crate::flow) fn meta(shared: &Shared, flow: &Flow) -> Vec<u8> {
@@ -162,10 +159,11 @@ impl Shared {
         let flow = table.flow(id).ok_or(OpenError::Gone)?;
         let http = flow.http.as_ref().ok_or(OpenError::Gone)?;
         let count = http.exchanges.len();
-        if let Some((.., bytes)) =
-            self.hars.lock().of_flows.iter().find(|(of, made, _)| (*of, *made) == (id, count))
-        {
-            return Ok(Arc::clone(bytes));
+        let is_that = |one: &&OfFlow| (one.id, one.count) == (id, count);
+        let there =
+            self.hars.lock().of_flows.iter().find(is_that).and_then(|one| one.text.upgrade());
+        if let Some(made) = there {
+            return Ok(made);
         }
         let server = har_server(flow, http.request);
         let (request, exchanges) = (http.request, http.exchanges.clone());
@@ -181,12 +179,18 @@ impl Shared {
             let taken: u64 = sides.into_iter().flatten().map(|part| part.decoded).sum();
             left = left.saturating_sub(taken);
             har.push(&har::entry(&exchange.transaction(&streams), &server, &streams, &limits));
+            // Heads have no bound together, and may be six times as long as text.
+            if !self.bodies.has_room(har.written()) {
+                self.hars.lock().clear();
+                if !self.bodies.has_room(har.written()) {
+                    return Err(OpenError::NoRoom);
+                }
+            }
         }
         let bytes = har.into_text();
         let mut hars = self.hars.lock();
-        hars.of_flows.retain(|(of, ..)| *of != id);
-        let len =
-            |hars: &Hars| hars.of_flows.iter().map(|(.., made)| made.bytes().len()).sum::<usize>();
+        hars.of_flows.retain(|one| one.id != id);
+        let len = |hars: &Hars| hars.of_flows.iter().map(OfFlow::len).sum::<usize>();
         while hars.of_flows.len() > 1 && len(&hars).saturating_add(bytes.len()) > HARS {
             hars.of_flows.remove(0);
         }
@@ -195,7 +199,8 @@ impl Shared {
             hars.clear();
         }
         let made = self.bodies.keep(bytes).ok_or(OpenError::NoRoom)?;
-        hars.of_flows.push((id, count, Arc::clone(&made)));
+        let (text, kept) = (Arc::downgrade(&made), Some(Arc::clone(&made)));
+        hars.of_flows.push(OfFlow { id, count, text, kept });
         Ok(made)
     }
 }

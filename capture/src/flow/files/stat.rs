@@ -3,6 +3,7 @@
 use super::{reading, render};
 use crate::flow::apps::exchange::{HEADS, Part, View};
 use crate::flow::conversation::Flow;
+use crate::flow::error::OpenError;
 use crate::flow::file::{File, Stat};
 use crate::flow::shared::Shared;
 
@@ -76,7 +77,12 @@ impl Shared {
             };
             return Some((size as u64, size as u64));
         }
-        let content = self.content(id, file, beginning).ok()?;
+        let content = match self.content(id, file, beginning) {
+            Ok(content) => content,
+            // It is there, and opening it says what is wrong.
+            Err(OpenError::NoRoom) => return Some((0, 0)),
+            Err(OpenError::Gone) => return None,
+        };
         let size = content.len(self)?;
         let holes = match content {
             reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),
