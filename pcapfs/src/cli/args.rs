@@ -8,7 +8,7 @@ use clap_complete::engine::ArgValueCandidates;
 
 use super::complete;
 use crate::candidates;
-use crate::daemon::options::{MountArguments, mode, number};
+use crate::daemon::options::{MountArguments, kernel_buffer, mode, number};
 
 /// Live packet captures as ordinary files: one capture, many readers.
 #[derive(Debug, Parser)]
@@ -104,6 +104,11 @@ pub(crate) struct Init {
     #[arg(long, value_name = "SIZE", value_parser = crate::size::parse,
           allow_hyphen_values = true)]
     pub(crate) ring: Option<u64>,
+
+    /// Bytes in which the kernel keeps packets until they are fetched, with K, M or G
+    /// [default: as the daemon's --kernel-buffer]
+    #[arg(long, value_name = "SIZE", value_parser = kernel_buffer, allow_hyphen_values = true)]
+    pub(crate) kernel_buffer: Option<u64>,
 
     /// Maximum number of bytes to keep of one packet [default: as the daemon's --snaplen]
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| number(text, 1..=262_144),

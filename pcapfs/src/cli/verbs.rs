@@ -15,7 +15,7 @@ use crate::output;
 
 /// `pcapfs init`: prints number and alias.
 pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
-    let Init { interface, filter, alias, ring, snaplen, group, mode, no_promiscuous } = init;
+    let Init { interface, filter, alias, ring, .. } = init;
     if interface.starts_with("file:") || interface.starts_with("stream:") || interface == "-" {
         return Err(Failure::Argument(format!(
             "{interface}: not an interface (savefiles and FIFOs are for pcapfs mount, or the \
@@ -33,10 +33,11 @@ pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
         filter: filter.join(" "),
         alias: alias.clone().unwrap_or_default(),
         ring: *ring,
-        snaplen: *snaplen,
-        group: group.clone(),
-        mode: *mode,
-        promiscuous: no_promiscuous.then_some(false),
+        snaplen: init.snaplen,
+        group: init.group.clone(),
+        mode: init.mode,
+        promiscuous: init.no_promiscuous.then_some(false),
+        kernel_buffer: init.kernel_buffer,
     };
     let answer = client::with(daemon, |mut client| async move {
         client.init(request).await.map_err(client::failure)

@@ -137,6 +137,7 @@ impl control_server::Control for Service {
             group: asked.group,
             mode: asked.mode,
             promiscuous: asked.promiscuous,
+            kernel_buffer: asked.kernel_buffer,
         };
         let made = carry_out(&self.registry, peer, move |registry, peer| {
             registry.init(&peer.caller, &order)

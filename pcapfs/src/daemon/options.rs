@@ -167,7 +167,7 @@ pub(crate) fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, Stri
 }
 
 /// Reads a size that the kernel takes for its buffer.
-fn kernel_buffer(text: &str) -> Result<u64, String> {
+pub(crate) fn kernel_buffer(text: &str) -> Result<u64, String> {
     let size = crate::size::parse(text)?;
     if KERNEL_BUFFERS.contains(&size) {
         Ok(size)

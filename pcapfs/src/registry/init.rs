@@ -11,7 +11,7 @@ use crate::fs::access::{Bit, Caller};
 use crate::fs::captures::Entry;
 use crate::fs::group_id;
 use crate::registry::state::Saved;
-use crate::settings::Settings;
+use crate::settings::{KERNEL_BUFFERS, Settings};
 
 /// An order to make a capture. The daemon's own settings count for each that is `None`.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct InitOrder {
     pub(crate) group: Option<String>,
     pub(crate) mode: Option<u32>,
     pub(crate) promiscuous: Option<bool>,
+    /// Bytes.
+    pub(crate) kernel_buffer: Option<u64>,
 }
 
 impl InitOrder {
@@ -37,6 +39,11 @@ impl InitOrder {
         settings.ring = self.ring.unwrap_or(settings.ring);
         settings.snaplen = self.snaplen.unwrap_or(settings.snaplen);
         settings.promiscuous = self.promiscuous.unwrap_or(settings.promiscuous);
+        settings.kernel_buffer = self.kernel_buffer.or(settings.kernel_buffer);
+        if let Some(given) = self.kernel_buffer.filter(|given| !KERNEL_BUFFERS.contains(given)) {
+            let why = format!("--kernel-buffer: {given} bytes are not in 512K to 2047M");
+            return Err(Refusal::Wrong(why));
+        }
         if !(1..=DEFAULT_SNAPLEN).contains(&settings.snaplen) {
             let given = settings.snaplen;
             let why = format!("--snaplen: {given} is no number from 1 to {DEFAULT_SNAPLEN}");
@@ -110,6 +117,9 @@ impl Registry {
             if order.ring.is_some() || order.group.is_some() || order.mode.is_some() {
                 notes.push(format!("ring and permissions are those of {}", entry.alias()));
             }
+            if order.kernel_buffer.is_some() {
+                notes.push(format!("the kernel's buffer is that of {}", entry.alias()));
+            }
             let note = (!notes.is_empty()).then(|| notes.join("; "));
             return Ok(Initialised { entry, alias, is_alias: true, note });
         }
@@ -123,6 +133,7 @@ impl Registry {
             promiscuous: spec.promiscuous,
             precision: spec.precision.into(),
             ring: spec.ring_size,
+            kernel_buffer: spec.kernel_buffer,
             permissions: permissions.into(),
         };
         let planned =

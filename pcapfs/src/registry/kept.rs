@@ -30,6 +30,7 @@ impl Registry {
                 promiscuous: saved.promiscuous,
                 precision: saved.precision.into(),
                 ring: saved.ring,
+                kernel_buffer: saved.kernel_buffer.or(settings.kernel_buffer),
                 ..settings.clone()
             };
             let source = SourceName::Interface(saved.interface);

@@ -81,6 +81,9 @@ pub(super) struct Saved {
     pub(super) promiscuous: bool,
     pub(super) precision: SavedPrecision,
     pub(super) ring: u64,
+    /// Bytes; `None` for a share of what there is for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kernel_buffer: Option<u64>,
     pub(super) permissions: Bits,
 }
 
@@ -385,6 +388,7 @@ mod tests {
             promiscuous: true,
             precision: SavedPrecision::Nano,
             ring: 64 << 20,
+            kernel_buffer: Some(4 << 20),
             permissions: Permissions { uid: 1, gid: 2, mode: 0o750 }.into(),
         }
     }

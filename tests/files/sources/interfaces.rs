@@ -210,3 +210,23 @@ fn kernel_buffers_are_as_large_as_rings_and_number_need() {
     small.verb(["init", "lo", "udp port 5"]);
     assert_eq!(kernel_buffers(&small), 5 << 20);
 }
+
+#[test]
+fn the_kernel_buffer_of_a_capture_made_by_init_is_as_was_asked_for_and_kept() {
+    skip_unless!(root);
+    let namespace = Namespace::new();
+    let rings = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mount = || Mount::new().inside(&namespace).ring_dir(rings.path()).ring("512K");
+    let mut daemon = mount().capture("a", "lo udp port 1").start();
+    assert_eq!(kernel_buffers(&daemon), 1 << 20);
+    let _ = daemon.verb(["init", "lo", "udp port 2", "--kernel-buffer", "3M"]);
+    assert_eq!(kernel_buffers(&daemon), 4 << 20);
+    let same = run(&mut daemon.command(["init", "lo", "udp port 2", "--kernel-buffer", "5M"]), 10);
+    assert!(same.stderr.contains("the kernel's buffer is that of lo"), "{}", same.stderr);
+    let small =
+        run(&mut daemon.command(["init", "lo", "udp port 3", "--kernel-buffer", "511K"]), 10);
+    assert_eq!(small.status.code(), Some(2), "{}", small.stderr);
+    assert!(daemon.terminate().success());
+    let daemon = mount().capture("a", "lo udp port 1").start();
+    wait_until("it is there again", 10, || kernel_buffers(&daemon) == 4 << 20);
+}
