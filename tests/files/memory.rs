@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use pcapfs_tests::conversation::{merged, noise, savefile, savefile_of};
-use pcapfs_tests::measure::anonymous_memory;
+use pcapfs_tests::conversation::{EPOCH, Packet, merged, noise, records, savefile, savefile_of};
+use pcapfs_tests::measure::{Peak, anonymous_memory, file_memory};
 use pcapfs_tests::{
     ALIAS, Client, Conversation, Fed, Filed, Mount, Server, skip_unless, wait_until,
 };
@@ -35,26 +35,37 @@ fn most(pid: Pid, what: &str, mut is_over: impl FnMut() -> bool) -> u64 {
     most
 }
 
+/// So many flows with a transaction under way in each, all at the same time: first all requests
+/// come, then the beginnings of all responses. With the name of the last.
+fn under_way(count: u32, has_beginnings: bool) -> (Vec<Packet>, String) {
+    let cookie = "c".repeat(400);
+    let talks = (0..count).map(|number| {
+        let [_, a, b, c] = number.to_be_bytes();
+        let time = u64::from(number) * 1_000;
+        let mut talk = Conversation::tcp(&format!("10.{a}.{b}.{c}:1000"), "10.255.0.1:80")
+            .at(EPOCH + time)
+            .every(100);
+        let head = format!("GET /{number} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n");
+        if has_beginnings {
+            talk.open();
+        }
+        talk.says(Client, head).wait(u64::from(count) * 1_000);
+        talk.says(Server, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun");
+        talk
+    });
+    let mut last = String::new();
+    let talks = talks.zip(1..).inspect(|(talk, id)| last = talk.name(*id)).map(|(talk, _)| talk);
+    (merged(talks), last)
+}
+
 #[test]
 fn transactions_under_way_stay_within_the_memory_given() {
     skip_unless!(mount);
     const GIVEN: u64 = 64 * MIB;
     const COUNT: u32 = 24_000;
-    let talks = (0..COUNT).map(|number| {
-        let [_, a, b, c] = number.to_be_bytes();
-        let time = u64::from(number) * 1_000;
-        let mut talk = Conversation::tcp(&format!("10.{a}.{b}.{c}:1000"), "10.255.0.1:80")
-            .at(pcapfs_tests::conversation::EPOCH + time)
-            .every(u64::from(COUNT) * 1_000);
-        let cookie = "c".repeat(400);
-        talk.open();
-        talk.says(Client, format!("GET /{number} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n"));
-        talk.says(Server, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun");
-        talk
-    });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("open.pcap");
-    fs::write(&file, savefile(&merged(talks))).unwrap();
+    fs::write(&file, savefile(&under_way(COUNT, true).0)).unwrap();
     let source = format!("file:{}", file.display());
     let daemon = mount(GIVEN).arg("--no-wait").capture(ALIAS, &source).start();
     let most =
@@ -65,10 +76,57 @@ fn transactions_under_way_stay_within_the_memory_given() {
     assert!(most <= GIVEN + OWN, "{} MiB of {}", most / MIB, GIVEN / MIB);
 }
 
+/// A daemon whose ring has all its pages, so that what comes to it from now on is no ring.
+fn settled(given: u64, ring: u64) -> (Fed, Peak) {
+    let mount = mount(given).ring(&ring.to_string()).arg("--no-wait");
+    let fed = Fed::with(mount);
+    let pid = fed.daemon.pid();
+    wait_until("the ring has its pages", 60, || file_memory(pid) >= ring);
+    (fed, Peak::from_now(pid))
+}
+
+#[test]
+fn the_peak_of_a_hundred_thousand_transactions_under_way_is_within_the_memory_given() {
+    skip_unless!(mount);
+    const GIVEN: u64 = 256 * MIB;
+    const COUNT: u32 = 100_000;
+    let (packets, last) = under_way(COUNT, false);
+    let (mut fed, peak) = settled(GIVEN, 192 * MIB);
+    fed.feed.write(&records(&packets));
+    fed.daemon.wait_stored(ALIAS, packets.len() as u64);
+    // Without its beginning a stream is read when enough time has passed: no packet comes then.
+    let http = fed.daemon.path(ALIAS).join("flows").join(last).join("http");
+    wait_until("the last flow is known to be HTTP", 120, || http.exists());
+    let flows = || fed.daemon.status(ALIAS)["flows"].clone();
+    wait_until("nothing is under way", 60, || {
+        let (before, after) = (flows(), flows());
+        before["engine_lag_packets"] == 0 && before == after
+    });
+    let then = flows();
+    eprintln!("at most {} MiB; {then}", peak.anonymous() / MIB);
+    assert!(then["dropped"].as_u64().unwrap() > 0, "the bound was not reached: {then:#}");
+    assert!(peak.anonymous() <= GIVEN + OWN, "{} MiB", peak.anonymous() / MIB);
+}
+
+/// Reads `http.har` of a flow of `filed`: its length, and the peak of memory meanwhile. Afterwards it
+/// is given back.
+fn read_har(filed: &Filed) -> (std::io::Result<u64>, u64) {
+    let har = filed.file(1, "http.har");
+    let pid = filed.daemon.pid();
+    let before = anonymous_memory(pid);
+    let peak = Peak::from_now(pid);
+    let length = fs::read(har).map(|bytes| bytes.len() as u64);
+    let most = peak.anonymous();
+    eprintln!("at most {} MiB for {length:?}", most / MIB);
+    // But for what is kept in case somebody asks again.
+    wait_until("it is given back", 30, || anonymous_memory(pid) <= before + 64 * MIB + 16 * MIB);
+    (length, most)
+}
+
 #[test]
 fn a_large_har_is_made_within_the_room_for_what_is_open() {
     skip_unless!(mount);
-    const GIVEN: u64 = 8 * MIB;
+    const GIVEN: u64 = 64 * MIB;
     // 60 MiB of bodies that are no text.
     let body = noise(1, 6 << 20);
     let mut talk = Conversation::tcp("10.0.0.1:1000", "10.0.0.2:80").every(1_000);
@@ -81,16 +139,32 @@ fn a_large_har_is_made_within_the_room_for_what_is_open() {
     }
     talk.close(Client);
     let filed = Filed::with(mount(GIVEN), &savefile_of([talk]));
-    let har = filed.file(1, "http.har");
-    let reader = std::thread::spawn(move || fs::read(har).unwrap().len());
-    let pid = filed.daemon.pid();
-    let most = most(pid, "it is read", || reader.is_finished());
-    let length = reader.join().unwrap() as u64;
-    eprintln!("at most {} MiB for a file of {} MiB", most / MIB, length / MIB);
+    let (length, most) = read_har(&filed);
+    let length = length.unwrap();
     assert!(length > 80 * MIB, "{length}");
     // Once, and one of its bodies beside it.
     assert!(most <= length + 32 * MIB + GIVEN + OWN, "{} MiB", most / MIB);
     assert!(most <= ROOM + GIVEN + OWN);
+}
+
+#[test]
+fn a_har_of_long_heads_is_not_made_beyond_the_room_for_what_is_open() {
+    skip_unless!(mount);
+    const GIVEN: u64 = 64 * MIB;
+    // 24 MiB of heads, and twice six bytes of JSON for each of theirs.
+    let value = "\u{1}".repeat(60_000);
+    let mut talk = Conversation::tcp("10.0.0.1:1000", "10.0.0.2:80").every(1_000);
+    talk.open();
+    for number in 0..420 {
+        let cookie = format!("Cookie: a={value}");
+        talk.says(Client, format!("GET /{number} HTTP/1.1\r\nHost: x\r\n{cookie}\r\n\r\n"));
+        talk.says(Server, "HTTP/1.1 204 No Content\r\n\r\n");
+    }
+    talk.close(Client);
+    let filed = Filed::with(mount(GIVEN), &savefile_of([talk]));
+    let (length, most) = read_har(&filed);
+    assert_eq!(length.unwrap_err().raw_os_error(), Some(libc::ENOMEM));
+    assert!(most <= ROOM + GIVEN + OWN, "{} MiB", most / MIB);
 }
 
 /// A frame of HTTP/2.
@@ -137,13 +211,14 @@ fn stalled(
 fn clients_that_do_not_read_cost_little_and_leave_nothing() {
     skip_unless!(mount);
     /// Of all clients of one user, as documented: 32 MiB, and 16 KiB for each stream.
-    const CLIENTS: u64 = 32;
+    const CLIENTS: u64 = 64;
     const STREAMS: u32 = 16;
     const ON_THE_WAY: u64 = 32 * MIB + CLIENTS * STREAMS as u64 * (16 << 10);
-    let mut fed = Fed::with(mount(MIB));
+    let (mut fed, _) = settled(MIB, 64 * MIB);
     fed.send(100_000);
     let pid = fed.daemon.pid();
     let before = anonymous_memory(pid);
+    let peak = Peak::from_now(pid);
     // Field 1, the capture, and field 3: what comes as well.
     let message = [&[1 << 3 | 2, 3][..], b"web", &[3 << 3, 1]].concat();
     let clients: Vec<_> =
@@ -162,9 +237,9 @@ fn clients_that_do_not_read_cost_little_and_leave_nothing() {
         last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
         last.1 == 5
     });
-    let stalled = anonymous_memory(pid);
-    eprintln!("{} MiB, {} MiB when stalled", before / MIB, stalled / MIB);
-    assert!(stalled <= before + ON_THE_WAY + OWN, "{} MiB", stalled / MIB);
+    let most = peak.anonymous();
+    eprintln!("{} MiB, at most {} MiB until all are stalled", before / MIB, most / MIB);
+    assert!(most <= MIB + ON_THE_WAY + OWN, "{} MiB", most / MIB);
     // The first one still gets its own.
     let mut first = &clients[0];
     let mut answer = [0; 4_096];

@@ -23,6 +23,39 @@ pub fn anonymous_memory(pid: Pid) -> u64 {
     status_kilobytes(pid, "RssAnon:") * 1024
 }
 
+/// Bytes of files a process has resident: rings, mapped savefiles and its programs.
+#[must_use]
+pub fn file_memory(pid: Pid) -> u64 {
+    ["RssFile:", "RssShmem:"].into_iter().map(|field| status_kilobytes(pid, field) * 1024).sum()
+}
+
+/// The anonymous memory a process had at most since a moment, as the kernel kept it: a peak is seen
+/// however short it is.
+#[derive(Debug)]
+pub struct Peak {
+    pid: Pid,
+    /// Bytes of files that were resident at that moment. Nothing takes them away in a test, so the
+    /// peak had them too, and what it had more of files counts as anonymous.
+    files: u64,
+}
+
+impl Peak {
+    /// From now on.
+    #[must_use]
+    pub fn from_now(pid: Pid) -> Self {
+        let files = file_memory(pid);
+        // Sets VmHWM to what is resident, see proc_pid_clear_refs(5).
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("root may reset the peak");
+        Self { pid, files }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn anonymous(&self) -> u64 {
+        (status_kilobytes(self.pid, "VmHWM:") * 1024).saturating_sub(self.files)
+    }
+}
+
 /// Bytes a process keeps resident, all kinds.
 #[must_use]
 pub fn resident_memory(pid: Pid) -> u64 {
