@@ -1,5 +1,6 @@
 //! Real tools as children: their output as it comes, time limits, no survivors.
 
+use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::wait::wait_until;
@@ -199,19 +201,35 @@ impl Running {
         }
     }
 
-    /// Sends a signal that is to end it, and says how long the end took to come.
+    /// Sends a signal that is to end it, and says how long the end took to come. Not counted is the
+    /// time for which its main thread or this one waited for a processor that others had.
     ///
     /// # Panics
     /// When it has not come after 5 s.
     pub fn end_with(&mut self, signal: Signal) -> Duration {
-        let begin = Instant::now();
+        let its = format!("/proc/{}/schedstat", self.pid());
+        let waited =
+            || waited_for_processor(&its) + waited_for_processor("/proc/thread-self/schedstat");
+        let (before, begin) = (waited(), Instant::now());
         self.signal(signal);
-        while self.try_wait().is_none() {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        // It is still there to be asked when it has ended.
+        while waitid(Id::Pid(self.pid()), flags) == Ok(WaitStatus::StillAlive) {
             assert!(begin.elapsed() < Duration::from_secs(5), "{} outlives {signal}", self.name);
             thread::sleep(Duration::from_micros(500));
         }
-        begin.elapsed()
+        let time = begin.elapsed().saturating_sub(waited().saturating_sub(before));
+        self.try_wait();
+        time
     }
+}
+
+/// How long a thread has waited for a processor: the second number of its `schedstat`, in
+/// nanoseconds. Zero where the kernel does not count it.
+fn waited_for_processor(path: &str) -> Duration {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let nanoseconds = text.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
 impl Drop for Running {
