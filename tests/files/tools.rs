@@ -534,6 +534,24 @@ fn python_waits_in_poll_epoll_and_select() {
 }
 
 #[test]
+fn python_sends_streams_that_are_opened_for_direct_reading() {
+    skip_unless!(mount, "python3");
+    let fed = Fed::holding(10);
+    fed.daemon.control(ALIAS, "stop").unwrap();
+    fed.daemon.wait_state(ALIAS, "stopped");
+    let program = r"
+import os, sys
+source = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+while os.sendfile(1, source, None, 1 << 16):
+    pass
+";
+    let path = fed.daemon.path("web/follow.pcap");
+    // Into a pipe, as with splice(2).
+    let output = run(python(program).arg(path), 10).success();
+    assert_eq!(check_prefix(&output.stdout).unwrap().whole(), Vec::from_iter(1..=10));
+}
+
+#[test]
 fn python_is_told_to_try_again_when_there_is_nothing() {
     skip_unless!(mount, "python3");
     let fed = Fed::holding(HELD);
