@@ -22,10 +22,10 @@ use crate::filter::Filter;
 use crate::flow::{self, Flows};
 use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
 use crate::savefile::{OpenError, Probe, Savefile};
-use crate::source::{SourceError, SourceName};
+use crate::source::{self, Source, SourceError, SourceName};
 use crate::store::{Interface, Store};
 use rate::RateMeter;
-use worker::{Feed, Worker};
+use worker::Worker;
 
 /// Most bytes kept of one packet if nothing else is said: libpcap's `MAXIMUM_SNAPLEN`.
 pub const DEFAULT_SNAPLEN: u32 = 262_144;
@@ -88,6 +88,17 @@ impl Spec {
     #[must_use]
     pub fn kernel_buffer(&self) -> u64 {
         self.kernel_buffer.unwrap_or_else(|| default_kernel_buffer(self.ring_size))
+    }
+
+    /// Opens the source, which is no savefile.
+    fn open_source(&self) -> Result<Box<dyn Source>, SourceError> {
+        self.source.open(&source::Options {
+            filter: self.expression(),
+            snaplen: self.snaplen,
+            promiscuous: self.promiscuous,
+            kernel_buffer: self.kernel_buffer(),
+            export_keys: self.export_keys,
+        })
     }
 
     fn expression(&self) -> Option<&str> {
@@ -345,8 +356,8 @@ impl Capture {
 
     fn of_ring(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
         let opening = clock::now();
-        let (feed, lack) = match Feed::open(&spec) {
-            Ok(feed) => (Some(feed), None),
+        let (source, lack) = match spec.open_source() {
+            Ok(source) => (Some(source), None),
             Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
                 // As well as it can be known before the interface says what it sends.
                 if let Some(expression) = spec.expression() {
@@ -356,7 +367,7 @@ impl Capture {
             }
             Err(error) => return Err(error.into()),
         };
-        let link_type = feed.as_ref().and_then(Feed::link_type);
+        let link_type = source.as_ref().and_then(|source| source.link_type());
         let options = RingOptions {
             path: spec.ring_dir.join(format!("{}.ring", spec.alias)),
             size: spec.ring_size,
@@ -386,7 +397,7 @@ impl Capture {
         populate::populate(&ring);
         let kind = Kind::Ring(Arc::clone(&ring));
         let capture = Self::assemble(spec, ring, kind, state)?;
-        let mut worker = Worker::idle(writer, feed);
+        let mut worker = Worker::idle(writer, source);
         match lack {
             None => worker.start_at(opening, &capture.spec, &capture.shared)?,
             Some(lack) => worker.look_for(&lack, &capture.spec, &capture.shared)?,

@@ -7,14 +7,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
 use super::{CaptureError, Shared, Spec, State};
 use crate::clock;
 use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
-use crate::source::{Control, Ended, Live, LiveOptions, STOPPED, SourceError, SourceName, Stream};
+use crate::source::{Control, Ended, Observer, Rest, STOPPED, Source, SourceError};
 use crate::store::Store;
 
 /// Milliseconds between attempts to open a source that went away.
@@ -23,57 +22,20 @@ const RETRY_INTERVAL: u16 = 250;
 /// Bytes of stack for a capture's thread: none of them recurses or has large locals.
 const STACK: usize = 256 << 10;
 
-/// A source that fills a ring.
-#[derive(Debug)]
-pub(super) enum Feed {
-    Live(Live),
-    Stream(Box<Stream>),
-}
-
-impl Feed {
-    pub(super) fn open(spec: &Spec) -> Result<Self, SourceError> {
-        let filter = spec.expression();
-        Ok(match &spec.source {
-            SourceName::Interface(name) => {
-                let Spec { snaplen, promiscuous, .. } = *spec;
-                let kernel_buffer = spec.kernel_buffer();
-                let options = LiveOptions { snaplen, promiscuous, kernel_buffer };
-                Self::Live(Live::open(name, filter, options)?)
-            }
-            SourceName::Stream(path) => {
-                let stream = Stream::fifo(path, filter, spec.snaplen)?;
-                Self::Stream(Box::new(stream.with_keys(spec.export_keys)))
-            }
-            SourceName::Stdin => {
-                let stream = Stream::stdin(filter, spec.snaplen)?;
-                Self::Stream(Box::new(stream.with_keys(spec.export_keys)))
-            }
-            SourceName::File(_) | SourceName::Growing(_) => {
-                unreachable!("a savefile fills no ring")
-            }
-        })
-    }
-
-    /// What it sends, as far as that is known before the first packet.
-    pub(super) fn link_type(&self) -> Option<LinkType> {
-        match self {
-            Self::Live(live) => Some(live.link_type()),
-            Self::Stream(_) => None,
-        }
-    }
-}
+/// What a thread that fills a ring gives back: the writer, and a source that is not closed.
+type Filled = (Box<Writer>, Option<Box<dyn Source>>);
 
 /// The writing side of a capture: at rest, or in its thread.
 #[derive(Debug)]
 pub(super) enum Worker {
-    /// Not running. `feed` is a source opened already, or one that goes on after a stop.
-    Idle { writer: Box<Writer>, feed: Option<Feed> },
+    /// Not running. `source` is one opened already, or one that goes on after a stop.
+    Idle { writer: Box<Writer>, source: Option<Box<dyn Source>> },
     /// Filling a ring.
     Running {
-        thread: JoinHandle<(Box<Writer>, Option<Feed>)>,
+        thread: JoinHandle<Filled>,
         control: Arc<Control>,
-        /// The ring, if the source is a FIFO: then the thread goes on while the capture is stopped.
-        fifo: Option<Arc<Ring>>,
+        /// The ring, if the source is drained while the capture is stopped: then the thread goes on.
+        drained: Option<Arc<Ring>>,
     },
     /// Indexing a savefile.
     Indexing { thread: Option<JoinHandle<()>>, stop: Arc<AtomicBool> },
@@ -82,8 +44,8 @@ pub(super) enum Worker {
 }
 
 impl Worker {
-    pub(super) fn idle(writer: Writer, feed: Option<Feed>) -> Self {
-        Self::Idle { writer: Box::new(writer), feed }
+    pub(super) fn idle(writer: Writer, source: Option<Box<dyn Source>>) -> Self {
+        Self::Idle { writer: Box::new(writer), source }
     }
 
     /// Starts the thread that indexes a savefile.
@@ -120,8 +82,8 @@ impl Worker {
         shared: &Arc<Shared>,
     ) -> Result<(), CaptureError> {
         match self {
-            Self::Running { thread, control, fifo } if !thread.is_finished() => {
-                if let Some(ring) = fifo.as_ref().filter(|_| control.is_paused()) {
+            Self::Running { thread, control, drained } if !thread.is_finished() => {
+                if let Some(ring) = drained.as_ref().filter(|_| control.is_paused()) {
                     control.pause(false);
                     let known = ring.header().is_some();
                     shared.set(if known { State::Running } else { State::Pending }, None);
@@ -134,12 +96,12 @@ impl Worker {
             Self::Idle { .. } => {}
             Self::Indexing { .. } | Self::Broken => return Ok(()),
         }
-        let Self::Idle { writer, feed } = self else { return Ok(()) };
-        let feed = match feed.take() {
-            Some(feed) => feed,
-            None => Feed::open(spec)?,
+        let Self::Idle { writer, source } = self else { return Ok(()) };
+        let source = match source.take() {
+            Some(source) => source,
+            None => spec.open_source()?,
         };
-        if let (Some(sent), Some(held)) = (feed.link_type(), writer.ring().header())
+        if let (Some(sent), Some(held)) = (source.link_type(), writer.ring().header())
             && sent != held.link_type
         {
             let name = spec.source.to_string();
@@ -149,7 +111,7 @@ impl Worker {
         writer.set_ended(false);
         let known = writer.ring().header().is_some();
         shared.set(if known { State::Running } else { State::Pending }, None);
-        Ok(self.spawn(Some(feed), spec, shared)?)
+        Ok(self.spawn(Some(source), spec, shared)?)
     }
 
     /// Starts looking for a source that is not there, for want of which nothing was opened.
@@ -169,25 +131,30 @@ impl Worker {
     }
 
     /// Starts the thread that fills the ring.
-    fn spawn(&mut self, feed: Option<Feed>, spec: &Spec, shared: &Arc<Shared>) -> io::Result<()> {
+    fn spawn(
+        &mut self,
+        source: Option<Box<dyn Source>>,
+        spec: &Spec,
+        shared: &Arc<Shared>,
+    ) -> io::Result<()> {
         let control = Control::new()?;
         let Self::Idle { writer, .. } = std::mem::replace(self, Self::Broken) else {
             return Ok(());
         };
         let orders = Arc::clone(&control);
         let (spec, shared) = (spec.clone(), Arc::clone(shared));
-        let endless = matches!(spec.source, SourceName::Stream(_));
-        let fifo = endless.then(|| Arc::clone(writer.ring()));
-        let thread =
-            builder().spawn(move || Filling { spec, shared, control: orders }.run(writer, feed))?;
-        *self = Self::Running { thread, control, fifo };
+        let is_drained = source.as_ref().is_some_and(|source| source.rest() == Rest::Drained);
+        let drained = is_drained.then(|| Arc::clone(writer.ring()));
+        let thread = builder()
+            .spawn(move || Filling { spec, shared, control: orders }.run(writer, source))?;
+        *self = Self::Running { thread, control, drained };
         Ok(())
     }
 
     /// Stops, so that the store has ended when this returns.
     pub(super) fn stop(&mut self, shared: &Shared) {
         match self {
-            Self::Running { thread, control, fifo: Some(ring) } if !thread.is_finished() => {
+            Self::Running { thread, control, drained: Some(ring) } if !thread.is_finished() => {
                 control.pause(true);
                 wait_until(|| ring.bounds().ended || thread.is_finished());
                 shared.set(State::Stopped, shared.error());
@@ -218,9 +185,9 @@ impl Worker {
 
     fn join(&mut self) {
         if let Self::Running { thread, .. } = std::mem::replace(self, Self::Broken)
-            && let Ok((writer, feed)) = thread.join()
+            && let Ok((writer, source)) = thread.join()
         {
-            *self = Self::Idle { writer, feed };
+            *self = Self::Idle { writer, source };
         }
     }
 
@@ -262,18 +229,19 @@ struct Filling {
 impl Filling {
     /// Fills the ring until it is told to stop or there is no more; looks again for a source that
     /// went away.
-    fn run(self, mut writer: Box<Writer>, feed: Option<Feed>) -> (Box<Writer>, Option<Feed>) {
-        let found = feed.or_else(|| self.look(&mut writer));
-        let (state, error, feed) = match found {
-            Some(mut feed) => {
-                let (state, error) = self.fill_all(&mut writer, &mut feed);
-                (state, error, Some(feed))
+    fn run(self, mut writer: Box<Writer>, source: Option<Box<dyn Source>>) -> Filled {
+        let found = source.or_else(|| self.look(&mut writer));
+        let (state, error, source) = match found {
+            Some(mut source) => {
+                let (state, error) = self.fill_all(&mut writer, &mut source);
+                (state, error, Some(source))
             }
             None => (State::Stopped, self.shared.error(), None),
         };
         writer.set_ended(true);
-        // Of standard input nothing is missed: it is not read on.
-        if matches!(self.spec.source, SourceName::Interface(_)) {
+        let rest = source.as_ref().map_or(Rest::Closed, |source| source.rest());
+        // Nothing is missed of a source that is not read on, or read and not stored.
+        if rest == Rest::Closed {
             let now = clock::now();
             match &error {
                 Some(why) if state == State::Failed => writer.source_lost(now, why),
@@ -282,16 +250,19 @@ impl Filling {
         }
         self.shared.rate.reset();
         self.shared.set(state, error);
-        // A FIFO stays open while the capture is stopped, so that its writer does not get SIGPIPE;
-        // an interface is opened again, and standard input has to be kept to go on with.
-        let kept = feed.filter(|feed| matches!((feed, state), (Feed::Stream(_), State::Stopped)));
+        let kept = source.filter(|_| rest != Rest::Closed && state == State::Stopped);
         (writer, kept)
     }
 
     /// Fills the ring from one source after the other; says how that ended.
-    fn fill_all(&self, writer: &mut Writer, feed: &mut Feed) -> (State, Option<String>) {
+    fn fill_all(
+        &self,
+        writer: &mut Writer,
+        source: &mut Box<dyn Source>,
+    ) -> (State, Option<String>) {
         loop {
-            match self.fill(writer, feed) {
+            let pending = self.shared.condition.lock().state == State::Pending;
+            match source.run(writer, &self.control, &mut Report { filling: self, pending }) {
                 Ok(Ended::Stopped) => match writer.ring().intact() {
                     // What was left out until then still is.
                     Ok(()) => return (State::Stopped, self.shared.error()),
@@ -304,7 +275,7 @@ impl Filling {
                     writer.source_lost(now, &error.to_string());
                     self.shared.set(State::Retrying, Some(error.to_string()));
                     match self.look(writer) {
-                        Some(found) => *feed = found,
+                        Some(found) => *source = found,
                         None => return (State::Stopped, Some(error.to_string())),
                     }
                 }
@@ -313,52 +284,23 @@ impl Filling {
         }
     }
 
-    fn fill(&self, writer: &mut Writer, feed: &mut Feed) -> Result<Ended, SourceError> {
-        let shared = &self.shared;
-        let mut tick = |writer: &Writer| {
-            writer.note_alive();
-            shared.rate.measure(Instant::now(), || writer.ring().bounds());
-            if writer.ring().intact().is_err() {
-                // What is stored from here on would be in no file.
-                self.control.stop();
-            }
-        };
-        match feed {
-            Feed::Live(live) => live.run(writer, &self.control, &mut tick),
-            Feed::Stream(stream) => {
-                let mut pending = shared.condition.lock().state == State::Pending;
-                let mut tick = |writer: &Writer| {
-                    if pending && writer.ring().header().is_some() && !self.control.is_paused() {
-                        pending = false;
-                        shared.condition.lock().state = State::Running;
-                    }
-                    tick(writer);
-                };
-                let mut trouble = |error: Option<&SourceError>| {
-                    shared.condition.lock().error = error.map(SourceError::to_string);
-                };
-                stream.run(writer, &self.control, &mut tick, &mut trouble)
-            }
-        }
-    }
-
     /// Waits for the source to be there; `None` if told to stop meanwhile.
-    fn look(&self, writer: &mut Writer) -> Option<Feed> {
+    fn look(&self, writer: &mut Writer) -> Option<Box<dyn Source>> {
         let found = self.retry(writer);
-        let (now, feed) = match found {
-            Some((opening, feed)) => (opening, Some(feed)),
+        let (now, source) = match found {
+            Some((opening, source)) => (opening, Some(source)),
             None => (clock::now(), None),
         };
         self.shared.resumed(now);
-        if feed.is_some() {
+        if source.is_some() {
             writer.source_found(now);
             self.shared.set(State::Running, None);
         }
-        feed
+        source
     }
 
     /// Beside the source, the time before it was opened: no packet of it is older.
-    fn retry(&self, writer: &mut Writer) -> Option<(Timestamp, Feed)> {
+    fn retry(&self, writer: &mut Writer) -> Option<(Timestamp, Box<dyn Source>)> {
         loop {
             let mut fds = [PollFd::new(self.control.wake_fd(), PollFlags::POLLIN)];
             // Interrupted or failed: looks too early, no more.
@@ -370,13 +312,13 @@ impl Filling {
             }
             self.control.clear_if_ordered(|| writer.clear());
             let opening = clock::now();
-            match Feed::open(&self.spec) {
-                Ok(feed) => {
+            match self.spec.open_source() {
+                Ok(source) => {
                     // The first one says what the ring is to hold.
-                    let sent = feed.link_type();
+                    let sent = source.link_type();
                     let held = sent.and_then(|sent| writer.declare(sent, self.spec.snaplen).err());
                     let (Some(held), Some(sent)) = (held, sent) else {
-                        return Some((opening, feed));
+                        return Some((opening, source));
                     };
                     let name = self.spec.source.to_string();
                     let changed = SourceError::Changed { name, held, sent };
@@ -385,5 +327,32 @@ impl Filling {
                 Err(error) => self.shared.set(State::Retrying, Some(error.to_string())),
             }
         }
+    }
+}
+
+/// Takes up what a source says while it runs.
+struct Report<'a> {
+    filling: &'a Filling,
+    /// The first writer of a stream has not said yet what it sends.
+    pending: bool,
+}
+
+impl Observer for Report<'_> {
+    fn tick(&mut self, writer: &Writer) {
+        let Filling { shared, control, .. } = self.filling;
+        writer.note_alive();
+        shared.rate.measure(Instant::now(), || writer.ring().bounds());
+        if writer.ring().intact().is_err() {
+            // What is stored from here on would be in no file.
+            control.stop();
+        }
+        if self.pending && writer.ring().header().is_some() && !control.is_paused() {
+            self.pending = false;
+            shared.condition.lock().state = State::Running;
+        }
+    }
+
+    fn trouble(&mut self, error: Option<&SourceError>) {
+        self.filling.shared.condition.lock().error = error.map(SourceError::to_string);
     }
 }

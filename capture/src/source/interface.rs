@@ -14,7 +14,7 @@ use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
-use super::{ANY, Control, Ended, SourceError};
+use super::{ANY, Control, Ended, Observer, Options, Rest, Source, SourceError};
 use crate::clock;
 use crate::filter::{Filter, FilterError, explain, sees_tags};
 use crate::libpcap;
@@ -50,7 +50,7 @@ const IDLE_LOOKS: u32 = 3;
 const STARTING: Duration = Duration::from_secs(1);
 
 /// An open interface.
-pub struct Live {
+pub(super) struct Live {
     capture: Capture<Active>,
     name: String,
     link_type: LinkType,
@@ -74,18 +74,6 @@ impl std::fmt::Debug for Live {
     }
 }
 
-/// How an interface is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveOptions {
-    /// Most bytes kept of one packet.
-    pub snaplen: u32,
-    /// Also receive frames that are for other stations. [`ANY`] and devices that are no network
-    /// interfaces know nothing of it.
-    pub promiscuous: bool,
-    /// Bytes in which the kernel keeps packets until they are fetched; 2 GiB is the maximum.
-    pub kernel_buffer: u64,
-}
-
 impl Live {
     /// Opens an interface, or [`ANY`], and starts receiving what passes `filter`.
     ///
@@ -94,12 +82,8 @@ impl Live {
     ///
     /// # Errors
     /// [`SourceError`]; nothing stays open.
-    pub fn open(
-        name: &str,
-        filter: Option<&str>,
-        options: LiveOptions,
-    ) -> Result<Self, SourceError> {
-        let LiveOptions { snaplen, promiscuous, kernel_buffer } = options;
+    pub(super) fn open(name: &str, options: &Options<'_>) -> Result<Self, SourceError> {
+        let Options { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
         let real = real_name(name)?;
         let name = real.as_str();
         let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
@@ -160,52 +144,6 @@ impl Live {
         Ok(live)
     }
 
-    /// What the interface sends.
-    #[must_use]
-    pub fn link_type(&self) -> LinkType {
-        self.link_type
-    }
-
-    /// Fills the ring until it is told to stop.
-    ///
-    /// `tick` is called after every batch and every few seconds.
-    ///
-    /// # Errors
-    /// [`SourceError::Lost`] when the interface goes away; all that came before is in the ring.
-    pub fn run(
-        &mut self,
-        writer: &mut Writer,
-        control: &Control,
-        tick: &mut dyn FnMut(&Writer),
-    ) -> Result<Ended, SourceError> {
-        let mut idle_looks: u32 = 0;
-        loop {
-            if control.must_stop() {
-                // What the kernel has collected so far comes with its next blocks.
-                let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
-                while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-                    // A whole millisecond at least, or poll would not wait at all.
-                    self.wait(control, left.max(Duration::from_millis(1)));
-                    self.batch(writer)?;
-                }
-                self.account(writer);
-                return Ok(Ended::Stopped);
-            }
-            control.clear_if_ordered(|| writer.clear());
-            let idle = self.batch(writer)? == 0;
-            self.uncounted |= !idle;
-            if self.statistics_read.elapsed() >= STATISTICS_INTERVAL {
-                self.account(writer);
-            }
-            tick(writer);
-            idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
-            if idle {
-                let long = if idle_looks > IDLE_LOOKS { LONG_IDLE } else { IDLE };
-                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { long });
-            }
-        }
-    }
-
     /// Takes what the kernel has handed over, up to a batch, and publishes it.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
         // Of its netlink sockets, libpcap 1.10 takes "nothing there" for an error.
@@ -260,7 +198,50 @@ impl Live {
     /// Waits for packets, an order, or so long.
     fn wait(&self, control: &Control, time: Duration) {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        wait_for(self.capture.as_fd(), control, timeout);
+        control.wait_for(self.capture.as_fd(), timeout);
+    }
+}
+
+impl Source for Live {
+    fn link_type(&self) -> Option<LinkType> {
+        Some(self.link_type)
+    }
+
+    fn rest(&self) -> Rest {
+        Rest::Closed
+    }
+
+    /// Also calls [`Observer::tick`] every few seconds on an idle link.
+    fn run(
+        &mut self,
+        writer: &mut Writer,
+        control: &Control,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended, SourceError> {
+        let mut idle_looks: u32 = 0;
+        while !control.must_stop() {
+            control.clear_if_ordered(|| writer.clear());
+            let idle = self.batch(writer)? == 0;
+            self.uncounted |= !idle;
+            if self.statistics_read.elapsed() >= STATISTICS_INTERVAL {
+                self.account(writer);
+            }
+            observer.tick(writer);
+            idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
+            if idle {
+                let long = if idle_looks > IDLE_LOOKS { LONG_IDLE } else { IDLE };
+                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { long });
+            }
+        }
+        // What the kernel has collected so far comes with its next blocks.
+        let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            // A whole millisecond at least, or poll would not wait at all.
+            self.wait(control, left.max(Duration::from_millis(1)));
+            self.batch(writer)?;
+        }
+        self.account(writer);
+        Ok(Ended::Stopped)
     }
 }
 
@@ -280,17 +261,6 @@ fn set_filter(
     }
     libpcap::set_filter(capture, &program).map_err(refused)?;
     Ok(clock::now())
-}
-
-/// Waits until `source` is readable, an order has come, or the time is over.
-pub(super) fn wait_for(source: BorrowedFd<'_>, control: &Control, timeout: PollTimeout) {
-    let mut fds =
-        [PollFd::new(source, PollFlags::POLLIN), PollFd::new(control.wake_fd(), PollFlags::POLLIN)];
-    // An interrupted or failed wait only means looking too early.
-    let _ = poll(&mut fds, timeout);
-    if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {
-        control.acknowledge();
-    }
 }
 
 /// Names with which libpcap's devices begin that are no network interfaces.

@@ -1,28 +1,31 @@
 //! Where packets come from.
 //!
-//! A source hands packets to a ring's [writer](crate::ring::Writer) until it is told to stop or has no more, and knows
-//! nothing of who reads them. Savefiles are not here: a [savefile](crate::savefile) is a store of
-//! its own.
+//! A [`Source`] hands packets to a ring's [writer](Writer) until it is told to stop or has no more.
+//! It knows nothing of who reads them. Savefiles are not here: a [savefile](crate::savefile) is a
+//! store of its own.
 
+mod arriving;
 mod beside;
+mod control;
+mod fifo;
 mod interface;
-mod stream;
+mod stdin;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use protocol::linktype::LinkType;
 
-pub use interface::{InterfaceInfo, Live, LiveOptions, interfaces, real_name};
-pub use stream::Stream;
+pub use control::Control;
+pub use interface::{InterfaceInfo, interfaces, real_name};
 
 use crate::filter::{FilterError, Runner};
+use crate::ring::Writer;
+use fifo::Fifo;
+use interface::Live;
+use stdin::Stdin;
 
 /// The name under which all interfaces are captured at once.
 pub const ANY: &str = "any";
@@ -58,6 +61,22 @@ impl SourceName {
             Self::Interface(_) | Self::File(_) | Self::Growing(_) => Runner::Kernel,
             Self::Stream(_) | Self::Stdin => Runner::Process,
         }
+    }
+
+    /// Opens it. An interface that has no name of its own here may be found by another.
+    ///
+    /// # Errors
+    /// [`SourceError`]; nothing stays open.
+    ///
+    /// # Panics
+    /// For a savefile, which fills no ring.
+    pub fn open(&self, options: &Options<'_>) -> Result<Box<dyn Source>, SourceError> {
+        Ok(match self {
+            Self::Interface(name) => Box::new(Live::open(name, options)?),
+            Self::Stream(path) => Box::new(Fifo::open(path, options)?),
+            Self::Stdin => Box::new(Stdin::open(options)?),
+            Self::File(_) | Self::Growing(_) => unreachable!("a savefile fills no ring"),
+        })
     }
 
     /// Reads a source as it is written.
@@ -125,6 +144,69 @@ impl std::fmt::Display for SourceName {
             Self::Stdin => formatter.write_str("-"),
         }
     }
+}
+
+/// A source that fills a ring.
+///
+/// The same source may run again after it was told to stop, unless it is [closed](Rest::Closed).
+pub trait Source: std::fmt::Debug + Send {
+    /// The link type of its packets; `None` if the first packet will say it.
+    fn link_type(&self) -> Option<LinkType>;
+
+    /// What becomes of it while its capture is stopped.
+    fn rest(&self) -> Rest;
+
+    /// Fills the ring until `control` says stop, or there is no more. Publishes each batch, and calls
+    /// [`Observer::tick`] after it. Carries out the other orders of `control` between batches.
+    ///
+    /// # Errors
+    /// [`SourceError::Lost`] if it may come back, and any other if not. All packets that came before
+    /// are in the ring.
+    fn run(
+        &mut self,
+        writer: &mut Writer,
+        control: &Control,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended, SourceError>;
+}
+
+/// What becomes of a source while its capture is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It is closed, and opened again at the start. What comes meanwhile is not captured.
+    Closed,
+    /// It is held open, and not read. It goes on where it was.
+    Held,
+    /// It goes on to run, with [`Control::pause`]: it is read, and nothing is stored. Who writes into
+    /// it must not be held up.
+    Drained,
+}
+
+/// Who hears of a source while it runs.
+pub trait Observer {
+    /// A batch was published, or a few seconds have passed.
+    fn tick(&mut self, writer: &Writer);
+
+    /// Something is wrong that does not end the source: with one of several writers, or with packets
+    /// that the ring cannot hold. `None` if all is well again.
+    fn trouble(&mut self, error: Option<&SourceError>);
+}
+
+/// How a source is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Only packets that match this expression are stored.
+    pub filter: Option<&'a str>,
+    /// Most bytes kept of one packet.
+    pub snaplen: u32,
+    /// Receive frames that are for other stations, too. [`ANY`] and devices that are no network
+    /// interfaces know nothing of it.
+    pub promiscuous: bool,
+    /// Bytes in which the kernel keeps packets of an interface until they are fetched; 2 GiB is the
+    /// maximum.
+    pub kernel_buffer: u64,
+    /// Keep the decryption secrets that a pcapng stream has.
+    pub export_keys: bool,
 }
 
 /// Why a source cannot be opened, or does not go on.
@@ -286,93 +368,6 @@ pub enum Ended {
     Stopped,
     /// There is no more to come.
     Exhausted,
-}
-
-/// Orders to a running source, from any thread.
-#[derive(Debug)]
-pub struct Control {
-    stop: AtomicBool,
-    pause: AtomicBool,
-    clear: AtomicBool,
-    /// Readable while there may be an order.
-    wake: EventFd,
-}
-
-impl Control {
-    /// A control without orders.
-    ///
-    /// # Errors
-    /// Those of eventfd(2).
-    pub fn new() -> io::Result<Arc<Self>> {
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Arc::new(Self {
-            stop: AtomicBool::new(false),
-            pause: AtomicBool::new(false),
-            clear: AtomicBool::new(false),
-            wake,
-        }))
-    }
-
-    /// Stops the source soon.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// Has the source go on but store nothing, or store again. Only streams do that: whoever
-    /// writes into one must not be held up.
-    pub fn pause(&self, pause: bool) {
-        self.pause.store(pause, Ordering::Release);
-        self.wake();
-    }
-
-    /// For the source's thread: whether to store nothing.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.pause.load(Ordering::Acquire)
-    }
-
-    /// Has the source drop what its ring retains.
-    pub fn clear(&self) {
-        self.clear.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // Fails only when the counter is full, and then it is readable.
-        let _ = self.wake.write(1);
-    }
-
-    /// For the source's thread: whether to stop.
-    #[must_use]
-    pub fn must_stop(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    /// For the source's thread: runs `clear` if it was ordered.
-    pub(crate) fn clear_if_ordered(&self, clear: impl FnOnce()) {
-        if self.clear.load(Ordering::Acquire) {
-            clear();
-            self.clear.store(false, Ordering::Release);
-        }
-    }
-
-    /// Whether an order to clear has not been carried out yet.
-    #[must_use]
-    pub fn is_clearing(&self) -> bool {
-        self.clear.load(Ordering::Acquire)
-    }
-
-    /// For the source's thread: what to poll beside the source itself.
-    pub(crate) fn wake_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-
-    /// For the source's thread: makes [`Control::wake_fd`] unreadable again. Look for orders after.
-    pub(crate) fn acknowledge(&self) {
-        // Fails only when it is not readable.
-        let _ = self.wake.read();
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,227 @@
+//! Savefiles that arrive as a stream of bytes, one after the other: what a FIFO and standard input
+//! have in common.
+//!
+//! When a writer leaves, what it left half is dropped. The next one begins with a header of its own,
+//! and goes on in the same capture.
+
+use protocol::linktype::LinkType;
+
+use super::beside::Beside;
+use super::{Control, LeftOut, Observer, Options, STOPPED, SourceError};
+use crate::clock;
+use crate::filter::Filter;
+use crate::ring::Writer;
+use crate::savefile::stream::{Event, Reader};
+use crate::store::{Header, Store};
+
+/// The savefiles of one stream.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    /// Of the stream, for messages.
+    name: String,
+    filter: Option<String>,
+    /// For packets of this link type: what was sent last, or is likely.
+    compiled: Option<(LinkType, Filter)>,
+    snaplen: u32,
+    reader: Reader,
+    /// What is read is not stored.
+    paused: bool,
+    /// Nothing of this writer means anything any more, after an error: up to its end of file, or to
+    /// the beginning of another one's file.
+    skipping: bool,
+    /// What it says beside packets.
+    beside: Beside,
+    /// Packets of other link types than the capture's, which it cannot hold.
+    foreign: u64,
+    /// What was told of last of all that is left out.
+    told: (u64, u64, u64),
+}
+
+impl Arriving {
+    /// Nothing has arrived yet through the stream of this name.
+    ///
+    /// # Errors
+    /// The filter does not compile.
+    pub(super) fn new(name: String, options: &Options<'_>) -> Result<Self, SourceError> {
+        // Whether it compiles is best known now; what it compiles to depends on the link type,
+        // which is not known yet. Ethernet is the likely one.
+        let compiled = match options.filter {
+            Some(expression) => {
+                Some((LinkType::ETHERNET, Filter::compile(expression, LinkType::ETHERNET)?))
+            }
+            None => None,
+        };
+        let mut beside = Beside::default();
+        beside.without_keys(!options.export_keys);
+        Ok(Self {
+            name,
+            filter: options.filter.map(str::to_owned),
+            compiled,
+            snaplen: options.snaplen,
+            reader: Reader::new(),
+            paused: false,
+            skipping: false,
+            beside,
+            foreign: 0,
+            told: (0, 0, 0),
+        })
+    }
+
+    /// Room for the next bytes.
+    pub(super) fn space(&mut self) -> &mut [u8] {
+        self.reader.space()
+    }
+
+    /// So many bytes have arrived: stores every whole record.
+    ///
+    /// # Errors
+    /// What is wrong with the writer. The rest of what it sends is passed over from now on.
+    pub(super) fn arrived(
+        &mut self,
+        count: usize,
+        writer: &mut Writer,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SourceError> {
+        self.reader.filled(count);
+        self.go_on(writer, observer)
+    }
+
+    /// After an error: stores what another writer may have sent since.
+    ///
+    /// # Errors
+    /// What is wrong with that one.
+    pub(super) fn go_on(
+        &mut self,
+        writer: &mut Writer,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SourceError> {
+        if self.skipping {
+            if !self.reader.resume() {
+                return Ok(());
+            }
+            self.beside.reset();
+            self.skipping = false;
+        }
+        let taken = self.take(writer, observer);
+        self.skipping = taken.is_err();
+        taken
+    }
+
+    /// The writer has left. Says what it left half.
+    pub(super) fn left(&mut self, observer: &mut dyn Observer) {
+        let half = self.reader.finish();
+        if half > 0 && !self.skipping {
+            let why = format!("ended inside a record: {half} bytes dropped");
+            observer.trouble(Some(&SourceError::Malformed { name: self.name.clone(), why }));
+        }
+        self.reader.reset();
+        self.beside.reset();
+        self.skipping = false;
+    }
+
+    /// No other writer will come.
+    pub(super) fn end(&mut self, writer: &Writer, observer: &mut dyn Observer) {
+        self.beside.end();
+        self.tell(writer, observer);
+    }
+
+    /// An error of the system, with the stream's name.
+    pub(super) fn system(&self, error: impl Into<std::io::Error>) -> SourceError {
+        SourceError::System { name: self.name.clone(), error: error.into() }
+    }
+
+    /// Stops and starts as `control` says. Packets that come while it is stopped are read, and not stored.
+    pub(super) fn pause_if_ordered(&mut self, writer: &mut Writer, control: &Control) {
+        if self.paused == control.is_paused() {
+            return;
+        }
+        self.paused = !self.paused;
+        let now = clock::now();
+        if self.paused {
+            writer.source_rests(now, STOPPED);
+        } else {
+            writer.source_found(now);
+        }
+        writer.set_ended(self.paused);
+    }
+
+    /// Stores every whole record that was read.
+    fn take(
+        &mut self,
+        writer: &mut Writer,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SourceError> {
+        let malformed =
+            |name: &str, why: String| SourceError::Malformed { name: name.to_owned(), why };
+        let result = loop {
+            match self.reader.event() {
+                Ok(None) => break Ok(()),
+                Ok(Some(Event::Section(options))) => self.beside.section(options),
+                Ok(Some(Event::Interface(interface))) => {
+                    self.beside.interface(interface, self.snaplen, writer);
+                }
+                Ok(Some(Event::Kept(block))) => self.beside.block(block, writer),
+                Ok(Some(Event::LeftOut)) => self.beside.leave_out(),
+                Ok(Some(Event::Header(header))) => {
+                    if let Err(error) = self.begin(&header, writer) {
+                        break Err(error);
+                    }
+                    if let Some(expression) = &self.filter
+                        && let sent = header.link_type
+                        && self.compiled.as_ref().is_none_or(|(known, _)| *known != sent)
+                    {
+                        self.compiled = Some((sent, Filter::compile(expression, sent)?));
+                    }
+                    observer.trouble(None);
+                    self.told = (0, 0, 0);
+                }
+                Ok(Some(Event::Packet(packet))) => {
+                    let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
+                    let matches = self
+                        .compiled
+                        .as_ref()
+                        .is_none_or(|(_, filter)| filter.matches(packet.original_len, packet.data));
+                    // A paused stream is read to stay in step with it.
+                    if matches && !self.paused {
+                        self.beside.store(&packet, data, writer);
+                    }
+                }
+                Ok(Some(Event::Foreign { .. })) => self.foreign += 1,
+                Err(error) => break Err(malformed(&self.name, error.to_string())),
+            }
+        };
+        writer.publish();
+        self.tell(writer, observer);
+        result
+    }
+
+    /// Says what is left out, if that has become more.
+    fn tell(&mut self, writer: &Writer, observer: &mut dyn Observer) {
+        let (notes, interfaces) = self.beside.left_out(writer);
+        if self.told != (self.foreign, notes, interfaces)
+            && let Some(held) = writer.ring().header()
+        {
+            self.told = (self.foreign, notes, interfaces);
+            let (held, packets) = (held.link_type, self.foreign);
+            let left_out = LeftOut { held, packets, notes, interfaces };
+            observer.trouble(Some(&SourceError::NotAll { name: self.name.clone(), left_out }));
+        }
+    }
+
+    /// A writer has said what it sends.
+    fn begin(&mut self, header: &Header, writer: &mut Writer) -> Result<(), SourceError> {
+        let sent = header.link_type;
+        let changed = |held| SourceError::Changed { name: self.name.clone(), held, sent };
+        // Nothing is described of a writer that is refused.
+        if let Some(held) = writer.ring().header().filter(|held| held.link_type != sent) {
+            return Err(changed(held.link_type));
+        }
+        if self.reader.is_pcapng() {
+            self.beside.begin(self.snaplen, writer);
+        } else {
+            self.beside.reset();
+            writer.set_own_interface();
+        }
+        writer.declare(sent, header.snaplen.min(self.snaplen)).map_err(changed)
+    }
+}

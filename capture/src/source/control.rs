@@ -1,0 +1,110 @@
+//! Orders to a source that runs, from any thread.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Orders to a running source, from any thread.
+#[derive(Debug)]
+pub struct Control {
+    stop: AtomicBool,
+    pause: AtomicBool,
+    clear: AtomicBool,
+    /// Readable while there may be an order.
+    wake: EventFd,
+}
+
+impl Control {
+    /// A control without orders.
+    ///
+    /// # Errors
+    /// Those of eventfd(2).
+    pub fn new() -> io::Result<Arc<Self>> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Arc::new(Self {
+            stop: AtomicBool::new(false),
+            pause: AtomicBool::new(false),
+            clear: AtomicBool::new(false),
+            wake,
+        }))
+    }
+
+    /// Stops the source soon.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Has the source go on but store nothing, or store again. Only streams do that: whoever
+    /// writes into one must not be held up.
+    pub fn pause(&self, pause: bool) {
+        self.pause.store(pause, Ordering::Release);
+        self.wake();
+    }
+
+    /// For the source's thread: whether to store nothing.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.pause.load(Ordering::Acquire)
+    }
+
+    /// Has the source drop what its ring retains.
+    pub fn clear(&self) {
+        self.clear.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is full, and then it is readable.
+        let _ = self.wake.write(1);
+    }
+
+    /// For the source's thread: whether to stop.
+    #[must_use]
+    pub fn must_stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// For the source's thread: runs `clear` if it was ordered.
+    pub(crate) fn clear_if_ordered(&self, clear: impl FnOnce()) {
+        if self.clear.load(Ordering::Acquire) {
+            clear();
+            self.clear.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether an order to clear has not been carried out yet.
+    #[must_use]
+    pub fn is_clearing(&self) -> bool {
+        self.clear.load(Ordering::Acquire)
+    }
+
+    /// For the source's thread: what to poll beside the source itself.
+    pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// For the source's thread: makes [`Control::wake_fd`] unreadable again. Look for orders after.
+    pub(crate) fn acknowledge(&self) {
+        // Fails only when it is not readable.
+        let _ = self.wake.read();
+    }
+
+    /// For the source's thread: waits until `source` is readable, an order has come, or the time is
+    /// over.
+    pub(super) fn wait_for(&self, source: BorrowedFd<'_>, timeout: PollTimeout) {
+        let mut fds = [
+            PollFd::new(source, PollFlags::POLLIN),
+            PollFd::new(self.wake_fd(), PollFlags::POLLIN),
+        ];
+        // An interrupted or failed wait only means looking too early.
+        let _ = poll(&mut fds, timeout);
+        if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {
+            self.acknowledge();
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A FIFO that savefiles are written into.
+//!
+//! It is opened for reading once and stays open, so a writer never gets SIGPIPE and never waits for
+//! anyone but this thread, which waits for nobody.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::poll::PollTimeout;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use protocol::linktype::LinkType;
+
+use super::arriving::Arriving;
+use super::{Control, Ended, Observer, Options, Rest, Source, SourceError};
+use crate::ring::Writer;
+
+/// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
+/// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
+const PIPE_SIZE: i32 = 1 << 20;
+
+/// An open FIFO.
+#[derive(Debug)]
+pub(super) struct Fifo {
+    input: File,
+    arriving: Arriving,
+}
+
+impl Fifo {
+    /// Opens a FIFO. There need be no writer.
+    ///
+    /// # Errors
+    /// [`SourceError::NoFifo`], [`SourceError::NotAFifo`], [`SourceError::Filter`] and
+    /// [`SourceError::System`].
+    pub(super) fn open(path: &Path, options: &Options<'_>) -> Result<Self, SourceError> {
+        let name = path.display().to_string();
+        let system = |error| SourceError::System { name: name.clone(), error };
+        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SourceError::NoFifo { path: path.to_owned() },
+            _ => system(error),
+        })?;
+        if !metadata.file_type().is_fifo() {
+            return Err(SourceError::NotAFifo { path: path.to_owned() });
+        }
+        let input = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(path)
+            .map_err(system)?;
+        // Less is enough, only less comfortable for the writer.
+        let _ = nix::fcntl::fcntl(&input, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        Ok(Self { input, arriving: Arriving::new(name, options)? })
+    }
+
+    /// Stores what has arrived. What is wrong with one writer is no end: the next may be well.
+    fn store(
+        &mut self,
+        count: usize,
+        writer: &mut Writer,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SourceError> {
+        let mut stored = self.arriving.arrived(count, writer, observer);
+        while let Err(error @ (SourceError::Malformed { .. } | SourceError::Changed { .. })) =
+            &stored
+        {
+            observer.trouble(Some(error));
+            stored = self.arriving.go_on(writer, observer);
+        }
+        stored
+    }
+}
+
+impl Source for Fifo {
+    fn link_type(&self) -> Option<LinkType> {
+        None
+    }
+
+    fn rest(&self) -> Rest {
+        Rest::Drained
+    }
+
+    fn run(
+        &mut self,
+        writer: &mut Writer,
+        control: &Control,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended, SourceError> {
+        // Edge-triggered: a FIFO without a writer is "hung up" all the time, and only the next
+        // writer is news.
+        let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+        let ready = ready.map_err(|errno| self.arriving.system(errno))?;
+        let edge = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        ready.add(&self.input, edge).map_err(|errno| self.arriving.system(errno))?;
+        while !control.must_stop() {
+            control.clear_if_ordered(|| writer.clear());
+            self.arriving.pause_if_ordered(writer, control);
+            match self.input.read(self.arriving.space()) {
+                Ok(0) => self.arriving.left(observer),
+                Ok(count) => {
+                    self.store(count, writer, observer)?;
+                    observer.tick(writer);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.arriving.system(error)),
+            }
+            observer.tick(writer);
+            wait_for_edge(&ready, control);
+        }
+        Ok(Ended::Stopped)
+    }
+}
+
+/// Waits for news on an edge-triggered descriptor, an order, or a second. What is news is taken
+/// before the descriptor is read again, so nothing that comes after that read is missed.
+fn wait_for_edge(ready: &Epoll, control: &Control) {
+    control.wait_for(ready.0.as_fd(), PollTimeout::from(1000u16));
+    // Nothing there, or interrupted: the read that follows says what there is.
+    let _ = ready.wait(&mut [EpollEvent::empty()], 0u16);
+}

@@ -1,0 +1,85 @@
+//! Standard input, through which one savefile comes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::linktype::LinkType;
+
+use super::arriving::Arriving;
+use super::{Control, Ended, Observer, Options, Rest, Source, SourceError};
+use crate::ring::Writer;
+
+/// Standard input.
+#[derive(Debug)]
+pub(super) struct Stdin {
+    input: File,
+    arriving: Arriving,
+}
+
+impl Stdin {
+    /// Takes standard input, which should not be used otherwise any more.
+    ///
+    /// # Errors
+    /// [`SourceError::System`] and [`SourceError::Filter`].
+    pub(super) fn open(options: &Options<'_>) -> Result<Self, SourceError> {
+        let name = "standard input".to_owned();
+        let copy: io::Result<OwnedFd> = io::stdin().as_fd().try_clone_to_owned();
+        let input = copy.map_err(|error| SourceError::System { name: name.clone(), error })?;
+        Ok(Self { input: input.into(), arriving: Arriving::new(name, options)? })
+    }
+
+    /// Whether a read would not wait.
+    fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(self.input.as_fd(), PollFlags::POLLIN)];
+        // At the end of a pipe only POLLHUP is set.
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+    }
+}
+
+impl Source for Stdin {
+    fn link_type(&self) -> Option<LinkType> {
+        None
+    }
+
+    fn rest(&self) -> Rest {
+        Rest::Held
+    }
+
+    fn run(
+        &mut self,
+        writer: &mut Writer,
+        control: &Control,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended, SourceError> {
+        while !control.must_stop() {
+            control.clear_if_ordered(|| writer.clear());
+            self.arriving.pause_if_ordered(writer, control);
+            // It blocks in read: wait here, where orders are heard.
+            control.wait_for(self.input.as_fd(), PollTimeout::from(1000u16));
+            if !self.is_readable() {
+                observer.tick(writer);
+                continue;
+            }
+            match self.input.read(self.arriving.space()) {
+                Ok(0) => {
+                    self.arriving.left(observer);
+                    observer.tick(writer);
+                    self.arriving.end(writer, observer);
+                    return Ok(Ended::Exhausted);
+                }
+                Ok(count) => {
+                    self.arriving.arrived(count, writer, observer)?;
+                    observer.tick(writer);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => observer.tick(writer),
+                    io::ErrorKind::Interrupted => {}
+                    _ => return Err(self.arriving.system(error)),
+                },
+            }
+        }
+        Ok(Ended::Stopped)
+    }
+}
