@@ -711,3 +711,56 @@ fn a_connection_is_small() {
     println!("Connection: {itself} bytes and {heap} for ten segments each way");
     assert!(itself + heap <= 840, "{itself} + {heap}");
 }
+
+#[test]
+fn data_without_an_acknowledgment_is_not_believed() {
+    let mut w = world();
+    w.handshake();
+    let _ = send!(w, b "" 0, "FORGED");
+    let _ = send!(w, b "F" 0, "");
+    let _ = send!(w, b "" 0, ack 0, "served");
+    w.close();
+    assert_eq!(w.stream(B), "served");
+    assert_eq!((w.counters(B).rejected, w.counters(B).rejected_bytes), (2, 6));
+    assert_eq!(w.counters(B).overlapping, 0);
+}
+
+#[test]
+fn the_server_says_which_of_two_syns_it_has() {
+    // The SYN that was seen last has another number than the client's.
+    let mut w = world();
+    let _ = send!(w, a "S" 70_000);
+    let _ = send!(w, b "S" -1, ack 0);
+    let _ = send!(w, a "" 0, ack 0);
+    let _ = send!(w, a "" 0, ack 0, "asked");
+    let _ = send!(w, b "" 0, ack 5, "served");
+    w.close();
+    assert_eq!((w.stream(A), w.stream(B)), ("asked".into(), "served".into()));
+    assert_eq!(w.counters(A).rejected, 0);
+}
+
+#[test]
+fn a_syn_ack_to_another_syn_takes_nothing_from_the_client() {
+    // Before the server's own, and without it.
+    for is_answered in [true, false] {
+        let mut w = world();
+        let _ = send!(w, a "S" -1);
+        let _ = send!(w, b "S" 5_000, ack 90_000);
+        if is_answered {
+            let _ = send!(w, b "S" -1, ack 0);
+        }
+        let _ = send!(w, a "" 0, ack 0);
+        let _ = send!(w, a "" 0, ack 0, "asked");
+        w.close();
+        assert_eq!(w.stream(A), "asked", "{is_answered}");
+    }
+    // Nor after it.
+    let mut w = world();
+    let _ = send!(w, a "S" -1);
+    let _ = send!(w, b "S" -1, ack 0);
+    let _ = send!(w, b "S" 5_000, ack 90_000);
+    let _ = send!(w, a "" 0, ack 0, "asked");
+    let _ = send!(w, b "" 0, ack 5, "served");
+    w.close();
+    assert_eq!((w.stream(A), w.stream(B)), ("asked".into(), "served".into()));
+}

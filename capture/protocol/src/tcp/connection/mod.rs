@@ -9,6 +9,10 @@
 //! sender has finished its handshake. If both sides send a SYN, it ends when both are acknowledged.
 //! Data in a SYN is data (RFC 7413).
 //!
+//! A SYN-ACK to another SYN than was seen last is believed as long as no data was: of two SYNs with
+//! different numbers the server says with it which one it has. If the client goes on from its own, that
+//! counts again. What has neither an acknowledgment nor SYN or RST is `rejected`, as receivers drop it.
+//!
 //! **Reset.** A RST counts if its number lies between what its sender's peer has acknowledged and
 //! the end of the window that the peer has advertised last, or anywhere near if the window's scale is
 //! not known; or, from a sender of which nothing is known, if it acknowledges the peer's SYN or data.
@@ -38,6 +42,7 @@ use reset::Reset;
 
 use super::assembler::{Assembler, Bytes};
 use super::segment::{Counters, Direction, Event, Segment, Settings, State, Verdict};
+use super::seq::Sequence;
 use super::stream::{Announce, Place, Receiver, Stream, passed};
 use super::urgent::Taken;
 use crate::time::Timestamp;
@@ -56,7 +61,9 @@ pub struct Connection {
     is_open: bool,
     closed: Option<State>,
     reset: Option<Box<Reset>>,
-    challenger: Option<Challenger>,
+    challenger: Option<Box<Challenger>>,
+    /// What the client's own SYN says, if a SYN-ACK was believed that answers another one.
+    own_syn: Option<Sequence>,
     first_fin: Option<Direction>,
     syn_time: Option<Timestamp>,
     handshake: Option<u32>,
@@ -82,6 +89,7 @@ impl Connection {
             closed: None,
             reset: None,
             challenger: None,
+            own_syn: None,
             first_fin: None,
             syn_time: None,
             handshake: None,
@@ -140,6 +148,9 @@ impl Connection {
         let counters = &mut self.stream(segment.direction).counters;
         counters.packets = counters.packets.saturating_add(1);
         counters.captured_bytes = counters.captured_bytes.saturating_add(segment.captured());
+        // A receiver drops what has no acknowledgment once its handshake is over (RFC 9293 3.10.7.4).
+        let is_taken = segment.acknowledgment.is_some() || segment.flags.syn || segment.flags.rst;
+        let is_believed = is_believed && is_taken;
         let is_believed = if is_believed && !segment.flags.rst {
             self.take(segment, settings, bytes, events)
         } else {
@@ -357,6 +368,7 @@ impl Connection {
     ) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let has_beginning = self.has_beginning;
+        self.settle_own_syn(segment);
         if !segment.flags.syn && segment.wire_len == 0 {
             self.stream(direction).hint(segment.sequence, has_beginning, segment.time, settings);
         }

@@ -129,6 +129,13 @@ impl Connection {
                 match peer.place(number, 0, settings) {
                     Place::Near(offset)
                         if u64::try_from(offset).is_ok_and(|offset| offset <= peer.anchor()) => {}
+                    _ if self.may_answer_another(direction.other(), number) => {
+                        let peer = self.stream(direction.other());
+                        let own = peer.origin();
+                        peer.restart(number);
+                        let own = self.own_syn.take().unwrap_or(own);
+                        self.own_syn = Some(own).filter(|own| *own != number);
+                    }
                     _ => {
                         self.challenge(segment, settings);
                         return Syn::Rejected;
@@ -162,6 +169,26 @@ impl Connection {
         self.stream(direction).note_scale(segment.scale);
         self.note_syn(segment, settings);
         Syn::Believed
+    }
+
+    /// Whether a SYN-ACK to `number` may answer another SYN of `client` than was seen last: nothing was
+    /// seen since, and no SYN-ACK but one that did so as well.
+    fn may_answer_another(&self, client: Direction, number: Sequence) -> bool {
+        let is_opening = self.has_beginning && !self.is_open && self.half(client).is_untouched();
+        is_opening && (!self.syn_ack_seen || self.own_syn == Some(number))
+    }
+
+    /// The client goes on from its own SYN, or from the one that was answered.
+    pub(super) fn settle_own_syn(&mut self, segment: &Segment<'_>) {
+        let Some(own) = self.own_syn else { return };
+        if segment.direction != self.client || segment.flags.syn {
+            return;
+        }
+        let stream = self.stream(segment.direction);
+        if segment.sequence == own && stream.is_untouched() {
+            stream.restart(own);
+        }
+        self.own_syn = None;
     }
 
     /// A SYN that was believed: who is the client, and when it began.
@@ -224,14 +251,15 @@ impl Connection {
         let (direction, first) = (segment.direction, segment.sequence.plus(1));
         let peer = segment.acknowledgment;
         if peer.is_none() || self.is_elsewhere(segment, settings) {
-            self.challenger = Some(Challenger { direction, first, peer });
+            self.challenger = Some(Box::new(Challenger { direction, first, peer }));
         }
     }
 
     /// Whether a segment goes on from a SYN that did not fit. From a SYN-ACK only with both of its
     /// numbers; its own SYN may come behind it.
     fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
-        let Some(Challenger { direction, first, peer }) = self.challenger else {
+        let Some(Challenger { direction, first, peer }) = self.challenger.as_deref().copied()
+        else {
             return false;
         };
         let Segment { sequence, acknowledgment, flags, .. } = *segment;
