@@ -349,6 +349,10 @@ fn what_is_read_otherwise_than_it_says_is_remarked() {
     let no_number = "Content-Length is no length, and passed over";
     let junk = "bytes in front of the response belong to no message";
     let (chunked, ok) = ("Transfer-Encoding: chunked", "200 OK");
+    let chunk = "5\r\nhello\r\n0\r\n\r\n";
+    let no_length = "Content-Length has characters that belong in no length";
+    let both = "both Transfer-Encoding and Content-Length say where the body ends";
+    let not_quite = "Transfer-Encoding is read as chunked, which it does not quite say";
     for (status, head, body, remark) in [
         (ok, chunked, "+5\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
         (ok, chunked, "-5\r\nhello\r\n0\r\n\r\n", Some(no_chunk)),
@@ -362,6 +366,18 @@ fn what_is_read_otherwise_than_it_says_is_remarked() {
         (ok, "Content-Length: 99999999999999999999999999", "hello", Some(no_number)),
         (ok, "Content-Length:", "hello", Some(no_number)),
         (ok, "Content-Length: 5", "hello", None),
+        (ok, "Content-Length: 5, 5", "hello", None),
+        (ok, "Content-Length: 5\u{1}", "hello", Some(no_length)),
+        (ok, "Transfer-Encoding: chunked\r\nContent-Length: 5", chunk, Some(both)),
+        (ok, "Content-Length: 5\r\nTransfer-Encoding: gzip", "hello", Some(both)),
+        (ok, "Transfer-Encoding: Chunked ,", chunk, None),
+        (ok, "Transfer-Encoding: xchunked", chunk, Some(not_quite)),
+        (ok, "Transfer-Encoding: chunked, identity", chunk, Some(not_quite)),
+        (ok, "Transfer-Encoding: chunked, chunked", chunk, Some(not_quite)),
+        (ok, "Transfer-Encoding: chunked\r\nTransfer-Encoding: x", chunk, Some(not_quite)),
+        (ok, "Transfer-Encoding: \"chunked\"", chunk, Some(not_quite)),
+        (ok, "Transfer-Encoding: chunked;q=1", chunk, Some(not_quite)),
+        (ok, "A: b\r\n Transfer-Encoding: chunked", chunk, Some(not_quite)),
         ("304 Not Modified", "Content-Length:", "", None),
         ("204 No Content", "A: b", "", None),
         (ok, "A: b", "until the end", None),

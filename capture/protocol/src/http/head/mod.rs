@@ -18,6 +18,8 @@
 mod read;
 mod scan;
 
+use scan::is_token;
+
 pub(super) use scan::{Scan, begins_header};
 
 /// Start line and headers of a message.
@@ -188,6 +190,34 @@ impl Head {
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.value(name).is_some()
+    }
+
+    /// What is odd about how it says where its body ends: programs differ in how they read that.
+    pub(super) fn oddity(&self) -> Option<&'static str> {
+        let is_length = |(name, _): &&(String, String)| same(name, "content-length");
+        let is_transfer = |(name, _): &&(String, String)| same(name, "transfer-encoding");
+        let mut lengths = self.headers.iter().filter(is_length);
+        let mut transfers = self.headers.iter().chain(&self.hints).filter(is_transfer).peekable();
+        if transfers.peek().is_some() && lengths.clone().next().is_some() {
+            return Some("both Transfer-Encoding and Content-Length say where the body ends");
+        }
+        if self.announced().chunked {
+            let is_plain = self.hints.iter().all(|(name, _)| !same(name, "transfer-encoding"))
+                && transfers.clone().all(|(name, _)| name.bytes().all(is_token));
+            let mut words = transfers.flat_map(|(_, value)| value.split(',')).map(str::trim);
+            let is_last = words.by_ref().find(|word| word.to_ascii_lowercase().contains("chunked"));
+            let is_exact = is_last.is_some_and(|word| word.eq_ignore_ascii_case("chunked"));
+            if !is_plain || !is_exact || words.any(|word| !word.is_empty()) {
+                return Some("Transfer-Encoding is read as chunked, which it does not quite say");
+            }
+        }
+        let is_number = |value: &str| {
+            value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'\t' | b','))
+        };
+        if lengths.any(|(name, value)| !name.bytes().all(is_token) || !is_number(value)) {
+            return Some("Content-Length has characters that belong in no length");
+        }
+        None
     }
 
     /// Whether there is a `Content-Length`, and no length in it.

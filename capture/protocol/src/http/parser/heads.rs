@@ -71,9 +71,10 @@ impl Parser {
         let plan = self.plan(&head, direction);
         let (announced, asks) = (head.announced(), head.asks_first());
         let is_odd = !announced.chunked && head.has_no_length();
+        let oddity = if is_odd { Some(NO_LENGTH) } else { head.oddity() };
         self.open_request(Some(head), range, first, now);
-        if is_odd {
-            self.remark(direction, NO_LENGTH);
+        if let Some(oddity) = oddity {
+            self.remark(direction, oddity);
         }
         if let Length::Doubtful(_) = announced.length {
             self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
@@ -130,11 +131,12 @@ impl Parser {
         let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
         let after = range.end;
         let is_odd = !bodiless && !announced.chunked && head.has_no_length();
+        let oddity = if is_odd { Some(NO_LENGTH) } else { head.oddity().filter(|_| !bodiless) };
         let message =
             Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
         self.respond(index, message);
-        if is_odd {
-            self.remark(direction, NO_LENGTH);
+        if let Some(oddity) = oddity {
+            self.remark(direction, oddity);
         }
         if switches || is_connect && (200..300).contains(&status) {
             if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
