@@ -194,3 +194,76 @@ fn everything_is_known_without_loss() {
         assert_eq!(outcome.complete_untouched, outcome.exchanges);
     }
 }
+
+/// Requests one after the other, and the server's bytes, of which those in `lost` are missing. The
+/// client sends each request when it has so many of them. State and body of each.
+fn spoken(requests: &[(&str, usize)], server: &[u8], lost: Range<usize>) -> Vec<(State, String)> {
+    let mut parser = Parser::new(Limits::default());
+    let (mut asked, mut answered) = (0, 0);
+    let ends = requests.iter().map(|(_, end)| *end).skip(1).chain([server.len()]);
+    for ((request, _), end) in requests.iter().zip(ends) {
+        parser.acknowledged(answered as u64);
+        parser.feed(Direction::Request, asked, request.as_bytes(), Timestamp::default());
+        asked += request.len() as u64;
+        for range in [answered..lost.start.clamp(answered, end), lost.end.clamp(answered, end)..end]
+        {
+            let bytes = &server[range.clone()];
+            parser.feed(Direction::Response, range.start as u64, bytes, Timestamp::default());
+        }
+        if lost.contains(&(end - 1)) {
+            parser.gap(Direction::Response, lost.start as u64, end as u64);
+        }
+        answered = end;
+    }
+    parser.end(Direction::Request, End::Fin);
+    parser.end(Direction::Response, End::Fin);
+    let mut found = Vec::new();
+    while let Some(event) = parser.event() {
+        let Event::Transaction(one) = event else { continue };
+        if one.request.is_some() {
+            let body = String::from_utf8(body_of(&one, server)).unwrap();
+            found.push((one.state, body));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_response_in_the_body_of_one_whose_head_is_missing_is_not_believed() {
+    let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let inner = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nFAKE";
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\nlog: {inner}", inner.len() + 5);
+    let head = answer.find("log: ").unwrap();
+    let next = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue";
+    let stream = format!("{answer}{next}");
+    let stream = stream.as_bytes();
+    let requests = [(get, 0), (get, answer.len())];
+    // All of the head, also with the bytes after it; and so for a connection with one request.
+    for lost in [0..head, 0..head + 3, 0..head + 5, 1..head, 5..head + 5] {
+        let found = spoken(&requests, stream, lost.clone());
+        assert_eq!(found[0].0, State::Gap, "{lost:?} {found:?}");
+        assert_eq!(found[1], (State::Complete, "true".to_owned()), "{lost:?} {found:?}");
+        let found = spoken(&requests[..1], answer.as_bytes(), lost.clone());
+        assert_eq!(found[0].0, State::Gap, "{lost:?} {found:?}");
+    }
+    // Nothing is missing.
+    let found = spoken(&requests, stream, 0..0);
+    assert!(found.iter().all(|(state, _)| *state == State::Complete), "{found:?}");
+}
+
+#[test]
+fn a_response_after_one_that_is_missing_is_believed() {
+    let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi";
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue";
+    let stream = answer.repeat(2);
+    let requests = [(get, 0), (get, answer.len())];
+    for lost in [0..answer.len(), 0..20, 10..answer.len()] {
+        let found = spoken(&requests, stream.as_bytes(), lost.clone());
+        assert_eq!(found[1], (State::Complete, "true".to_owned()), "{lost:?} {found:?}");
+    }
+    let stream = format!("HTTP/1.1 100 Continue\r\n\r\n{answer}");
+    let found = spoken(&[(post, 0)], stream.as_bytes(), 0..25);
+    assert_eq!(found[0], (State::Complete, "true".to_owned()), "{found:?}");
+}

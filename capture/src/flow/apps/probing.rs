@@ -120,10 +120,9 @@ impl Probing {
     }
 
     /// How far the stream sent in `direction` was looked at, and what the last of that acknowledges
-    /// of the other one: nothing that counts if no byte is missing.
+    /// of the other one.
     pub(in crate::flow) fn looked(&self, direction: Direction) -> (u64, u64) {
-        let acknowledged = if self.is_torn { *of(&self.acknowledged, direction) } else { 0 };
-        (*of(&self.looked, direction), acknowledged)
+        (*of(&self.looked, direction), *of(&self.acknowledged, direction))
     }
 
     /// A segment came too early, as [`Messages::early`] has it.
@@ -162,9 +161,9 @@ impl Probing {
         window: &Window<'_>,
     ) -> Found {
         *of_mut(&mut self.looked, direction) = range.end;
+        // Whoever reads it all again, once it is known what it is, has to know the order.
+        *of_mut(&mut self.acknowledged, direction) = acknowledged;
         if self.is_torn {
-            // Whoever reads it all again, once it is known what it is, has to know the order.
-            *of_mut(&mut self.acknowledged, direction) = acknowledged;
             of_mut(&mut self.marks, direction).set(range.end, acknowledged);
             if let Some(side) = begins_within(direction, range, pair, window) {
                 return self.http(direction, side, range.start);

@@ -36,6 +36,9 @@ pub(super) struct Open {
     pub(super) response_done: bool,
 }
 
+const MAY_BE_BODY: &str =
+    "bytes are missing before the response, and what looks like it may be a part of another";
+
 impl Open {
     pub(super) fn new(transaction: Transaction) -> Self {
         Self {
@@ -150,9 +153,13 @@ impl Parser {
         }
         let gapped = self.request.gapped;
         let torn = gapped || self.joined;
+        let is_first = self.is_first_answer(gap, at);
         match self.waiting_mut().filter(|open| !torn || open.floor <= at) {
             Some(open) => {
                 let index = open.transaction.index;
+                if !is_first {
+                    open.transaction.worsen(State::Gap, MAY_BE_BODY);
+                }
                 self.hold(index);
                 index
             }
@@ -165,6 +172,15 @@ impl Parser {
                 self.orphan()
             }
         }
+    }
+
+    /// Whether the head at `at` is the first thing sent after the oldest request without an answer, if
+    /// its client waits for answers. If not, what is missing from `gap` on began the answer, and the
+    /// head may be a part of its body, unless an interim response is missing.
+    fn is_first_answer(&self, gap: Option<u64>, at: u64) -> bool {
+        let oldest = self.waiting().next();
+        let is_after = oldest.is_none_or(|open| open.floor >= at);
+        gap.is_none() || is_after || self.pipelines || self.may_be_interim(gap, at)
     }
 
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Open> {

@@ -201,12 +201,18 @@ impl Parser {
 
     /// Responses that a gap before `at` may have swallowed, if it began at `gap`.
     fn swallowed(&self, gap: Option<u64>, at: u64) -> Hidden {
-        let Some(gap) = gap else { return Hidden::default() };
-        // So few bytes may have been an interim response only, or part of one.
-        let is_interim = at.saturating_sub(gap) <= LONGEST_INTERIM
-            && (self.has_interim || self.open.iter().any(Open::may_have_interim));
+        if gap.is_none() {
+            return Hidden::default();
+        }
         let lost = self.response.lost;
-        Hidden { least: if is_interim { 0 } else { lost.least }, ..lost }
+        Hidden { least: if self.may_be_interim(gap, at) { 0 } else { lost.least }, ..lost }
+    }
+
+    /// True if so few bytes are missing between `gap` and `at` that they may have been an interim
+    /// response only, or part of one.
+    pub(super) fn may_be_interim(&self, gap: Option<u64>, at: u64) -> bool {
+        gap.is_some_and(|gap| at.saturating_sub(gap) <= LONGEST_INTERIM)
+            && (self.has_interim || self.open.iter().any(Open::may_have_interim))
     }
 
     /// Requests that the server may have, but not the parser, at most.
