@@ -5,7 +5,7 @@ use std::thread;
 
 use parking_lot::RwLock;
 use protocol::extent::Extent;
-use protocol::tcp::{Bytes, Direction};
+use protocol::tcp::{Bytes, Difference, Direction};
 use protocol::time::{Precision, Timestamp};
 
 use super::arrival::Arrival;
@@ -100,14 +100,7 @@ impl Bytes for Window<'_> {
         }
     }
 
-    fn differing(&self, one: Extent, other: Extent) -> Option<u64> {
-        let (one, other) = (self.read(one)?.0, self.read(other)?.0);
-        if one.len() != other.len() {
-            return None;
-        }
-        if one == other {
-            return Some(0);
-        }
-        Some(one.iter().zip(other.iter()).map(|(one, other)| u64::from(one != other)).sum())
+    fn differing(&self, one: Extent, other: Extent) -> Option<Difference> {
+        Difference::between(&self.read(one)?.0, &self.read(other)?.0)
     }
 }

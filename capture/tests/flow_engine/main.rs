@@ -3,6 +3,7 @@
 mod accounting;
 mod bounds;
 mod conversations;
+mod disputed;
 mod fragments;
 mod joined;
 mod overwritten;

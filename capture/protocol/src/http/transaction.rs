@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::body::framed::Body;
+use super::body::framed::{Body, Framing};
 use super::direction::Direction;
 use super::head::Head;
 use crate::time::Timestamp;
@@ -21,7 +21,7 @@ pub enum State {
     Truncated,
     /// The connection was reset first.
     Aborted,
-    /// Bytes of it are missing in the capture.
+    /// Bytes of it are missing in the capture, or were captured with different values.
     Gap,
     /// The bytes are there and make no sense as HTTP.
     Malformed,
@@ -41,6 +41,9 @@ impl State {
     }
 }
 
+/// Bytes of the last chunk, `0` between two line ends and an empty line.
+const LAST_CHUNK: u64 = 7;
+
 /// A request or a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -56,6 +59,25 @@ pub struct Message {
     pub first: Timestamp,
     /// When its last byte so far was seen.
     pub last: Timestamp,
+}
+
+impl Message {
+    /// Where all of it lies in its stream, from the first byte of its head on.
+    #[must_use]
+    pub fn span(&self) -> Range<u64> {
+        let body = &self.body.ranges;
+        let start = if self.head_range.is_empty() {
+            body.first().map_or(self.head_range.start, |range| range.start)
+        } else {
+            self.head_range.start
+        };
+        let mut end = self.head_range.end.max(body.last().map_or(start, |range| range.end));
+        if self.body.framing == Framing::Chunked && self.body.ended {
+            // The last chunk, which is in no range.
+            end = end.saturating_add(LAST_CHUNK);
+        }
+        start..end.max(self.trailer.as_ref().map_or(start, |trailer| trailer.end))
+    }
 }
 
 /// A request, its response, and how it went.
@@ -109,6 +131,16 @@ impl Transaction {
     /// Notes what was read otherwise than it says. The first such thing stands: others follow from it.
     pub(super) fn remark(&mut self, what: &'static str) {
         self.remark.get_or_insert(what);
+    }
+
+    /// Captured copies of its message in `direction` differ, so that nobody knows which of them was
+    /// received.
+    pub fn dispute(&mut self, direction: Direction) {
+        let why = match direction {
+            Direction::Request => "captured copies of the request differ",
+            Direction::Response => "captured copies of the response differ",
+        };
+        self.worsen(State::Gap, why);
     }
 
     /// Notes the worse of what is known and `state`.

@@ -28,7 +28,7 @@ pub mod seq;
 pub mod stream;
 mod urgent;
 
-pub use assembler::{Absence, Assembler, Bytes, NoBytes, Policy};
+pub use assembler::{Absence, Assembler, Bytes, Difference, NoBytes, Policy};
 pub use connection::{Connection, Ports};
 pub use segment::{
     Counters, Direction, Event, Flags, Scale, Segment, Settings, State, Urgent, Verdict,

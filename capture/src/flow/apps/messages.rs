@@ -11,7 +11,7 @@ use protocol::footprint;
 use protocol::http::direction::Direction as Side;
 use protocol::http::head::Head;
 use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::Transaction;
+use protocol::http::transaction::{Message, Transaction};
 use protocol::http::transcript::Progress;
 use protocol::tcp::{Assembler, Direction};
 
@@ -280,10 +280,11 @@ impl Messages {
     }
 
     /// The next transaction that ended.
-    pub(in crate::flow) fn transaction(&mut self) -> Option<Box<Transaction>> {
+    pub(in crate::flow) fn transaction(&mut self, streams: &impl Pair) -> Option<Box<Transaction>> {
         while let Some(event) = self.parser.event() {
             match event {
-                Event::Transaction(transaction) => {
+                Event::Transaction(mut transaction) => {
+                    self.dispute(&mut transaction, streams);
                     self.transactions = self.transactions.saturating_add(1);
                     self.is_connected = transaction.switched && is_connect(&transaction);
                     return Some(transaction);
@@ -305,6 +306,18 @@ impl Messages {
             }
         }
         None
+    }
+
+    /// Notes whether copies of bytes of a transaction differed.
+    fn dispute(&self, transaction: &mut Transaction, streams: &impl Pair) {
+        for direction in [self.request, self.request.other()] {
+            let (side, stream) = (self.side(direction), streams.stream(direction));
+            let interim = if side == Side::Response { &*transaction.interim } else { &[] };
+            let message = transaction.message(side).map(Message::span);
+            if message.iter().chain(interim).any(|range| stream.is_disputed(range)) {
+                transaction.dispute(side);
+            }
+        }
     }
 
     /// Both ends are with the parser.

@@ -76,7 +76,7 @@ impl Spoken<'_> {
         // Each turn takes a transaction at least, so this ends with the bytes that are settled.
         while let App::Http(messages) = self.app {
             let request = messages.request();
-            while let Some(transaction) = messages.transaction() {
+            while let Some(transaction) = messages.transaction(connection) {
                 let transaction = Arc::from(transaction);
                 if let Some(http) = self.http {
                     http.transit.push(Arc::clone(&transaction));

@@ -1,5 +1,7 @@
 //! Copies of the same bytes: what an insertion found, and whether they agree.
 
+use std::ops::Range;
+
 use crate::extent::Extent;
 
 /// The bytes of extents, for as long as somebody has them.
@@ -9,18 +11,45 @@ pub trait Bytes {
     /// The bytes of an extent, exactly `extent.len` of them. `None` if they are gone.
     fn get(&self, extent: Extent) -> Option<&[u8]>;
 
-    /// How many bytes differ between two extents of the same length; `None` if one of them is gone.
+    /// Which bytes differ between two extents of the same length; `None` if one of them is gone.
     ///
     /// For those who cannot lend two extents at a time.
-    fn differing(&self, one: Extent, other: Extent) -> Option<u64> {
-        let (one, other) = (self.get(one)?, self.get(other)?);
+    fn differing(&self, one: Extent, other: Extent) -> Option<Difference> {
+        Difference::between(self.get(one)?, self.get(other)?)
+    }
+}
+
+/// Which bytes of two copies differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// How many.
+    pub count: u64,
+    /// Bytes in front of the first one that differs.
+    pub first: u64,
+    /// Bytes up to the last one that differs, that one included.
+    pub end: u64,
+}
+
+impl Difference {
+    /// Compares two copies; `None` if their lengths differ.
+    #[must_use]
+    pub fn between(one: &[u8], other: &[u8]) -> Option<Self> {
         if one.len() != other.len() {
             return None;
         }
+        let mut found = Self::default();
         if one == other {
-            return Some(0);
+            return Some(found);
         }
-        Some(one.iter().zip(other).map(|(one, other)| u64::from(one != other)).sum())
+        for (at, _) in (0_u64..).zip(one.iter().zip(other)).filter(|(_, (one, other))| one != other)
+        {
+            if found.count == 0 {
+                found.first = at;
+            }
+            found.count = found.count.saturating_add(1);
+            found.end = at.saturating_add(1);
+        }
+        Some(found)
     }
 }
 
@@ -68,19 +97,27 @@ impl Inserted {
 }
 
 impl Inserted {
-    pub(super) fn overlap(&mut self, old: Extent, new: Extent, bytes: &dyn Bytes) {
+    /// Compares two copies of the bytes from stream offset `at` on. The range within which they
+    /// differ.
+    pub(super) fn overlap(
+        &mut self,
+        at: u64,
+        old: Extent,
+        new: Extent,
+        bytes: &dyn Bytes,
+    ) -> Option<Range<u64>> {
         let len = u64::from(new.len);
         if old == new {
             self.seen = self.seen.saturating_add(len);
-            return;
+            return None;
         }
-        match bytes.differing(old, new) {
-            Some(count) => {
-                self.seen = self.seen.saturating_add(len);
-                self.conflicting = self.conflicting.saturating_add(count);
-            }
-            None => self.unverifiable(len),
-        }
+        let Some(Difference { count, first, end }) = bytes.differing(old, new) else {
+            self.unverifiable(len);
+            return None;
+        };
+        self.seen = self.seen.saturating_add(len);
+        self.conflicting = self.conflicting.saturating_add(count);
+        (count > 0).then(|| at.saturating_add(first)..at.saturating_add(end))
     }
 
     pub(super) fn unverifiable(&mut self, len: u64) {

@@ -17,6 +17,7 @@
 mod bounds;
 mod chunks;
 mod copies;
+mod disputed;
 mod pieces;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +25,8 @@ use std::ops::Range;
 
 pub use bounds::{Bites, Limits};
 pub use chunks::{Absence, Chunk, Chunks};
-pub use copies::{Bytes, Inserted, NoBytes};
+pub use copies::{Bytes, Difference, Inserted, NoBytes};
+use disputed::Disputed;
 use pieces::Pieces;
 
 use crate::extent::Extent;
@@ -83,6 +85,7 @@ struct Rare {
     islands: usize,
     /// Sorted, neither touching nor overlapping.
     missing: VecDeque<Range<u64>>,
+    disputed: Disputed,
     bites: Bites,
 }
 
@@ -219,8 +222,16 @@ impl Assembler {
                 .into_iter()
                 .filter_map(|(start, extent)| Some((start.checked_add_signed(distance)?, extent)))
                 .collect();
+            rare.disputed.shift(distance);
             rare.count_islands();
         }
+    }
+
+    /// Whether copies of bytes in `range` differed. Below the beginning of what is retained it stays
+    /// known.
+    #[must_use]
+    pub fn is_disputed(&self, range: &Range<u64>) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.disputed.touches(range))
     }
 
     /// Packets below number `packet` are gone. Extents of them expire.
@@ -278,7 +289,12 @@ impl Assembler {
         };
         let pending = footprint::of_tree::<u64, Extent>(rare.pending.len());
         let missing = rare.missing.capacity().saturating_mul(16);
-        settled.saturating_add(pending).saturating_add(missing).saturating_add(size_of::<Rare>())
+        let disputed = rare.disputed.memory();
+        settled
+            .saturating_add(pending)
+            .saturating_add(missing)
+            .saturating_add(disputed)
+            .saturating_add(size_of::<Rare>())
     }
 
     fn missing_ranges(&self) -> Option<&VecDeque<Range<u64>>> {
@@ -322,14 +338,22 @@ impl Assembler {
     }
 
     /// Compares the part of `new` that lies below `end` with what is there.
-    fn compare_settled(&self, new: &Piece, inserted: &mut Inserted, bytes: &dyn Bytes) {
+    fn compare_settled(&mut self, new: &Piece, inserted: &mut Inserted, bytes: &dyn Bytes) {
+        let mut disputed = Disputed::default();
         for chunk in self.chunks(new.start..new.end()) {
             let len = chunk.range.end.saturating_sub(chunk.range.start);
             match chunk.content {
-                Ok(old) => inserted.overlap(old, new.part(chunk.range), bytes),
+                Ok(old) => {
+                    let is = new.part(chunk.range.clone());
+                    let range = inserted.overlap(chunk.range.start, old, is, bytes);
+                    range.into_iter().for_each(|range| disputed.add(range));
+                }
                 Err(Absence::Missing) => inserted.late = inserted.late.saturating_add(len),
                 Err(Absence::Expired) => inserted.unverifiable(len),
             }
+        }
+        for range in disputed.into_ranges() {
+            self.rare.get_or_insert_default().disputed.add(range);
         }
     }
 
@@ -348,7 +372,9 @@ impl Assembler {
             if let Some(old) = rare.covering(at) {
                 let range = at..old.end().min(end);
                 let (was, is) = (old.part(range.clone()), new.part(range.clone()));
-                inserted.overlap(was, is, bytes);
+                if let Some(range) = inserted.overlap(at, was, is, bytes) {
+                    rare.disputed.add(range);
+                }
                 if policy == Policy::Last {
                     rare.replace(&old, range.clone(), is);
                 }

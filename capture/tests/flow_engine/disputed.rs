@@ -1,0 +1,204 @@
+//! Copies of the same bytes that differ: nobody knows which of them was received.
+
+use capture::flow::{Log, Options};
+use protocol::tcp::Policy;
+
+use crate::scene::*;
+
+const REQUEST: &str = "captured copies of the request differ";
+const RESPONSE: &str = "captured copies of the response differ";
+
+/// A segment with other data in the place of the one that `talk` sends next.
+fn forged(talk: &Talk, side: usize, data: &[u8]) -> Vec<u8> {
+    talk.clone().segment(side, ACK, data)
+}
+
+/// State and why of each transaction of a connection, under both policies. Which copy of a target
+/// counts goes by the policy.
+#[track_caller]
+fn check(make: impl Fn(&mut Talk) -> Vec<Vec<u8>>, wanted: &[(&str, Option<&str>)]) {
+    for policy in [Policy::First, Policy::Last] {
+        let mut scene = Scene::new(Options { policy, ..free() });
+        let mut talk = Talk::new(1, 2_000);
+        scene.send_all(talk.open());
+        scene.send_all(make(&mut talk));
+        scene.send_all(talk.close());
+        scene.settle();
+        scene.end();
+        let lines = scene.log(Log::Http);
+        let found: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                let of = |field: &str| line[field].as_str();
+                (of("state").unwrap_or_default(), of("why"))
+            })
+            .collect();
+        assert_eq!(found, wanted, "{policy:?}");
+        assert!(scene.counters().overlap_conflicts > 0);
+    }
+}
+
+#[test]
+fn a_body_of_which_copies_differ_is_not_complete() {
+    let make = |talk: &mut Talk| {
+        let mut frames = talk.says(CLIENT, &get("/a"), 1_000);
+        let (answer, body) = (ok(b"0123456789"), ok(b"").len() + 1);
+        frames.push(forged(talk, SERVER, &answer[..body + 3]));
+        let mut other = answer[..body + 3].to_vec();
+        other[body + 1] = b'X';
+        frames.push(forged(talk, SERVER, &other));
+        frames.extend(talk.says(SERVER, &answer, 50));
+        frames
+    };
+    check(make, &[("gap", Some(RESPONSE))]);
+}
+
+#[test]
+fn nor_if_they_differ_while_bytes_in_front_of_them_are_missing() {
+    let make = |talk: &mut Talk| {
+        let mut frames = talk.says(CLIENT, &get("/a"), 1_000);
+        let answer = ok(b"0123456789");
+        let mut ahead = talk.clone();
+        let _ = ahead.segment(SERVER, ACK, &answer[..42]);
+        frames.push(forged(&ahead, SERVER, b"XX"));
+        frames.extend(talk.says(SERVER, &answer, 1_000));
+        frames
+    };
+    check(make, &[("gap", Some(RESPONSE))]);
+}
+
+#[test]
+fn a_request_of_which_copies_differ_is_not_complete() {
+    let make = |talk: &mut Talk| {
+        let mut frames = vec![forged(talk, CLIENT, &get("/b"))];
+        frames.extend(talk.says(CLIENT, &get("/b"), 1_000));
+        frames.push(forged(
+            &Talk { next: back(talk, &get("/a")), ..talk.clone() },
+            CLIENT,
+            &get("/a"),
+        ));
+        frames.extend(talk.says(SERVER, &ok(b"yes"), 1_000));
+        frames
+    };
+    check(make, &[("gap", Some(REQUEST))]);
+}
+
+/// Numbers with which the client says `data` again.
+fn back(talk: &Talk, data: &[u8]) -> [u32; 2] {
+    let len = u32::try_from(data.len()).unwrap();
+    [talk.next[CLIENT].wrapping_sub(len), talk.next[SERVER]]
+}
+
+#[test]
+fn nor_if_they_differ_before_it_is_known_to_be_http() {
+    let make = |talk: &mut Talk| {
+        let request = get("/a");
+        let mut ahead = talk.clone();
+        let _ = ahead.segment(CLIENT, ACK, &request[..4]);
+        let mut frames = vec![forged(&ahead, CLIENT, b"/b")];
+        frames.push(forged(&ahead, CLIENT, &request[4..]));
+        frames.extend(talk.says(CLIENT, &request, 4));
+        frames.extend(talk.says(SERVER, &ok(b"yes"), 1_000));
+        frames
+    };
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    scene.send_all(talk.open());
+    scene.send_all(make(&mut talk));
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    let lines = scene.log(Log::Http);
+    assert_eq!((&lines[0]["target"], &lines[0]["state"]), (&"/b".into(), &"gap".into()));
+}
+
+#[test]
+fn data_in_a_syn_that_the_server_did_not_take_is_in_doubt() {
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    let refused = talk.clone().segment(CLIENT, SYN, &get("/x"));
+    let opening = talk.open();
+    scene.send(&refused);
+    scene.send_all(opening.into_iter().skip(1));
+    scene.send_all(talk.says(CLIENT, &get("/y"), 1_000));
+    scene.send_all(talk.says(SERVER, &ok(b"yes"), 1_000));
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    let lines = scene.log(Log::Http);
+    assert_eq!((&lines[0]["state"], &lines[0]["why"]), (&"gap".into(), &REQUEST.into()));
+}
+
+#[test]
+fn the_others_of_a_pipeline_are_complete() {
+    let make = |talk: &mut Talk| {
+        let requests = [get("/a"), get("/b"), get("/c")].concat();
+        let mut frames = talk.says(CLIENT, &requests, 1_000);
+        let other = [get("/a"), get("/X"), get("/c")].concat();
+        frames.push(forged(&Talk { next: back(talk, &other), ..talk.clone() }, CLIENT, &other));
+        let answers = [ok(b"a"), ok(b"b"), ok(b"c")].concat();
+        let ends = ok(b"a").len() * 2;
+        frames.push(forged(talk, SERVER, &answers[..ends + 5]));
+        let mut other = answers[..ends + 5].to_vec();
+        other[ends + 3] = b'X';
+        frames.push(forged(talk, SERVER, &other));
+        frames.extend(talk.says(SERVER, &answers, 1_000));
+        frames
+    };
+    let states =
+        [("/a", "complete", None), ("/b", "gap", Some(REQUEST)), ("/c", "gap", Some(RESPONSE))];
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    scene.send_all(talk.open());
+    scene.send_all(make(&mut talk));
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    let lines = scene.log(Log::Http);
+    for (line, (target, state, why)) in lines.iter().zip(states) {
+        assert_eq!(
+            (line["target"].as_str(), line["state"].as_str(), line["why"].as_str()),
+            (Some(target), Some(state), why)
+        );
+    }
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn chunk_sizes_trailers_and_interim_responses_count() {
+    let parts: [&[u8]; 6] = [
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"5\r\n",
+        b"hello\r\n",
+        b"0\r\n",
+        b"A: b\r\n\r\n",
+    ];
+    for forged_part in 0..parts.len() {
+        let mut scene = Scene::new(free());
+        let mut talk = Talk::new(1, 2_000);
+        scene.send_all(talk.open());
+        scene.send_all(talk.says(CLIENT, &get("/a"), 1_000));
+        for (at, part) in parts.iter().enumerate() {
+            // The last part ends the transaction, so its other copy is cut short.
+            let most = if at + 1 == parts.len() { 2 } else { part.len() };
+            if at == forged_part {
+                let mut other = part[..most].to_vec();
+                scene.send(&forged(&talk, SERVER, &other));
+                other[0] = b'7';
+                scene.send(&forged(&talk, SERVER, &other));
+            }
+            scene.send_all(talk.says(SERVER, part, 1_000));
+        }
+        scene.send_all(talk.close());
+        scene.settle();
+        scene.end();
+        let lines = scene.log(Log::Http);
+        let line = &lines[0];
+        assert_eq!(
+            (line["state"].as_str(), line["why"].as_str()),
+            (Some("gap"), Some(RESPONSE)),
+            "{line}"
+        );
+    }
+}
