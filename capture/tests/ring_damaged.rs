@@ -3,15 +3,16 @@
 
 mod support;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use capture::cursor::{Begin, Cursor, Format, Outcome};
-use capture::ring::{Append, Opened, Ring};
-use capture::store::{Interface, NoteRef};
+use capture::flow::{Flows, Options};
+use capture::ring::{Append, Opened, Ring, Writer};
+use capture::store::{Interface, NoteRef, Store};
 use support::{collect, data, directory, options, time};
 
 /// Ends a test that hangs; what is waited for takes milliseconds.
@@ -43,12 +44,33 @@ fn next(random: &mut u64) -> u64 {
     *random
 }
 
+/// Flips bits of headers of segments, and puts the least and largest numbers into some.
+fn damage(file: &File, random: &mut u64) {
+    for turn in 0..8 {
+        let place = HEADERS + next(random) % (HEADER * 16);
+        if turn == 7 {
+            let extremes = [0, 1, u64::MAX, u64::MAX / 2 + 1, u32::MAX.into()];
+            let number = extremes[usize::try_from(next(random) % 5).unwrap()];
+            file.write_all_at(&number.to_ne_bytes(), place & !7).unwrap();
+            continue;
+        }
+        flip(file, place, random);
+    }
+}
+
+/// Flips a bit of the byte at `place`.
+fn flip(file: &File, place: u64, random: &mut u64) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, place).unwrap();
+    byte[0] ^= 1 << (next(random) % 8);
+    file.write_all_at(&byte, place).unwrap();
+}
+
 fn flip_bits_while_reading(seed: u64) {
     let directory = directory();
     let path = directory.path().join("x.ring");
     let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let segments = 16;
     // Bodies of the segments lie behind all headers, and notes at the end of each.
     let size = ring.geometry().segment_size;
     let bodies = file.metadata().unwrap().len() - size * u64::from(ring.geometry().slots());
@@ -68,17 +90,11 @@ fn flip_bits_while_reading(seed: u64) {
             assert_eq!(done, Append::Stored);
         }
         writer.publish();
-        for round in 0..16 {
-            let place = if round % 2 == 0 {
-                HEADERS + next(&mut random) % (HEADER * segments)
-            } else {
-                let slot = next(&mut random) % u64::from(ring.geometry().slots());
-                bodies + size * (slot + 1) - 1 - next(&mut random) % 2_000
-            };
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, place).unwrap();
-            byte[0] ^= 1 << (next(&mut random) % 8);
-            file.write_all_at(&byte, place).unwrap();
+        damage(&file, &mut random);
+        for _ in 0..8 {
+            let slot = next(&mut random) % u64::from(ring.geometry().slots());
+            let place = bodies + size * (slot + 1) - 1 - next(&mut random) % 2_000;
+            flip(&file, place, &mut random);
         }
         follow.iter_mut().for_each(|cursor| read_on(cursor, &ring));
         for format in [Format::Pcap, Format::Pcapng] {
@@ -97,5 +113,74 @@ fn flipped_bits_hold_no_reader_for_ever() {
         });
         let end = is_done.recv_timeout(PATIENCE);
         assert_eq!(end, Ok(()), "seed {seed}: a reader did not come back, or panicked");
+    }
+}
+
+/// A UDP datagram from this port, in an Ethernet frame of 1,014 bytes.
+fn datagram(port: u16) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend([8, 0, 0x45, 0, 3, 0xe8, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 53, 3, 0xd4, 0, 0]);
+    frame.resize(14 + 1_000, 7);
+    frame
+}
+
+/// Whether an engine over the ring finds a flow of this port while packets of it come.
+fn finds(flows: &Flows, writer: &mut Writer, number: &mut u64, port: u16) -> bool {
+    let wanted = format!(".{port}-");
+    for _ in 0..500 {
+        for _ in 0..200 {
+            *number += 1;
+            let frame = datagram(port);
+            assert_eq!(writer.append(time(*number), 1_014, &frame), Append::Stored);
+        }
+        writer.publish();
+        let mut is_there = false;
+        flows.list(0, &mut |flow| {
+            is_there |= flow.name.contains(&wanted);
+            std::ops::ControlFlow::Continue(())
+        });
+        if is_there {
+            return true;
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    false
+}
+
+fn flip_bits_under_an_engine(seed: u64) -> bool {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
+    let store: Arc<dyn Store> = ring;
+    let flows = Flows::start("x", store, Options::default()).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (mut random, mut number) = (seed | 1, 0);
+    for _ in 0..60 {
+        for _ in 0..100 {
+            number += 1;
+            let frame = datagram(u16::try_from(1_000 + number % 50).unwrap());
+            assert_eq!(writer.append(time(number), 1_014, &frame), Append::Stored);
+        }
+        writer.publish();
+        damage(&file, &mut random);
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    // Every header is written anew meanwhile.
+    let is_found = finds(&flows, &mut writer, &mut number, 60_000);
+    flows.stop();
+    is_found
+}
+
+#[test]
+fn flipped_bits_in_the_headers_do_not_end_the_flow_engine() {
+    for seed in 1..=8 {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let _ = done.send(flip_bits_under_an_engine(seed * 0x9e37_79b9));
+        });
+        let end = is_done.recv_timeout(PATIENCE);
+        assert_eq!(end, Ok(true), "seed {seed}: the engine does not come back, or panicked");
     }
 }

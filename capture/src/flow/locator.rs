@@ -69,10 +69,16 @@ impl Locator {
     /// The next [`Locator::record`] is that of packet `first_number`, in chunk `id`.
     ///
     /// Numbers may jump, when chunks or the rest of one are left out; neither they nor the ids ever
-    /// go back. Calling it once more in the middle of a chunk does no harm.
+    /// go back. If they do, as in a ring that another process has written to, what does not come
+    /// before is forgotten. Calling it once more in the middle of a chunk does no harm.
     pub(super) fn begin_chunk(&mut self, id: u64, first_number: u64) {
+        while let Some(last) = self.runs.back()
+            && (last.chunk > id || last.end() > first_number)
+        {
+            self.packed -= last.memory();
+            self.runs.pop_back();
+        }
         if let Some(last) = self.runs.back_mut() {
-            debug_assert!(last.chunk <= id && last.end() <= first_number, "packets go forward");
             if last.chunk == id && last.end() == first_number {
                 return;
             }
@@ -219,6 +225,22 @@ mod tests {
         assert_eq!(locator.place(10), Some(Place { chunk: 4, offset: 0, skip: 0 }));
         assert_eq!((locator.place(11), locator.place(12), locator.place(14)), (None, None, None));
         assert_eq!(locator.place(13), Some(Place { chunk: 4, offset: 300, skip: 0 }));
+    }
+
+    #[test]
+    fn numbers_that_go_back_take_the_place_of_those_before() {
+        let mut locator = Locator::new();
+        for (id, first_number) in [(4, 10), (5, 20), (6, 30)] {
+            locator.begin_chunk(id, first_number);
+            (0..10).for_each(|index| locator.record(index * 100));
+        }
+        locator.begin_chunk(5, 25);
+        locator.record(700);
+        assert_eq!(locator.place(25), Some(Place { chunk: 5, offset: 700, skip: 0 }));
+        assert_eq!((locator.place(20), locator.place(30)), (None, None));
+        assert_eq!(locator.place(10), Some(Place { chunk: 4, offset: 0, skip: 0 }));
+        locator.expire(10);
+        assert_eq!((locator.packed, locator.runs.len()), (0, 0));
     }
 
     #[test]

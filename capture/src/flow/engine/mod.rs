@@ -221,7 +221,9 @@ impl Engine {
             let before = self.position.number.saturating_sub(chunk.first.number);
             for _ in 0..before {
                 let len = bytes.get(offset..).and_then(crate::record::len_at);
-                offset = offset.saturating_add(len.unwrap_or(0));
+                // The number is from a header that another process may have changed.
+                let Some(len) = len else { break };
+                offset = offset.saturating_add(len);
                 index = index.saturating_add(1);
             }
             self.shared.locator.write().begin_chunk(id, self.position.number);
