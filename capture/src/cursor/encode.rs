@@ -98,13 +98,13 @@ impl Encoder {
             && let Some(interface) = store.interface(self.described)
         {
             write::interface_description(out, &interface, header);
-            self.described += 1;
+            self.described = self.described.saturating_add(1);
         }
-        (out.len() - before) as u64
+        out.len().saturating_sub(before) as u64
     }
 
     pub(super) fn note_loss(&mut self, lost: u64) {
-        self.lost += lost;
+        self.lost = self.lost.saturating_add(lost);
         self.due |= lost > 0;
     }
 
@@ -134,7 +134,7 @@ impl Encoder {
             if hole.before > number {
                 return hole.before;
             }
-            self.hole = index + 1;
+            self.hole = index.saturating_add(1);
             let comment = format!("pcapfs: {hole}");
             self.write_statistics(store, store.losses(), delivered, Some(&comment), out);
             if hole.lost && self.holes.len() < HOLES_PER_PACKET {
@@ -168,7 +168,9 @@ impl Encoder {
         };
         let comment = comment.as_deref();
         write::enhanced_packet(out, &packet, header.precision, note.options, comment);
-        described + note.len() + write::enhanced_packet_len(captured_len)
+        described
+            .saturating_add(note.len())
+            .saturating_add(write::enhanced_packet_len(captured_len))
     }
 
     /// What is said on a packet: how many were lost before it, first and also if none was, and the
@@ -196,7 +198,9 @@ impl Encoder {
             .map_while(|id| Some(write::interface_description_len(&store.interface(id)?)))
             .sum();
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
-        described + note.len() + write::enhanced_packet_len(captured_len)
+        described
+            .saturating_add(note.len())
+            .saturating_add(write::enhanced_packet_len(captured_len))
     }
 
     /// An interface statistics block, if something was lost since the last.
@@ -229,11 +233,11 @@ impl Encoder {
     ) {
         self.told = losses;
         self.due = false;
-        let stored = store.bounds().next.number - 1;
+        let stored = store.bounds().next.number.saturating_sub(1);
         let precision = store.header().map_or(Precision::Nano, |header| header.precision);
         let statistics = write::Statistics {
             start: Some(self.started),
-            received: Some(stored + losses.kernel + losses.oversize),
+            received: Some(stored.saturating_add(losses.kernel).saturating_add(losses.oversize)),
             interface_dropped: Some(losses.interface),
             os_dropped: Some(losses.kernel),
             delivered: Some(delivered),

@@ -15,6 +15,8 @@
 //!
 //! [`Snapshot`](snapshot::Snapshot) puts file offsets on top, for files one can seek in.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 mod encode;
 mod read_pcap;
 mod read_pcapng;
@@ -195,9 +197,9 @@ impl Cursor {
         let number = self.place.position.number;
         let done = number.saturating_sub(self.origin);
         Progress {
-            delivered: done.saturating_sub(self.lost + self.foreign),
+            delivered: done.saturating_sub(self.lost.saturating_add(self.foreign)),
             delivered_bytes: self.delivered_bytes,
-            lost: self.lost + self.foreign,
+            lost: self.lost.saturating_add(self.foreign),
             lag: bounds.next.number.saturating_sub(number),
             gone: bounds.oldest.number.saturating_sub(number),
         }
@@ -295,7 +297,7 @@ impl Cursor {
     }
 
     fn consume_carry(&mut self, count: usize) {
-        self.carried += count;
+        self.carried = self.carried.saturating_add(count);
         if self.carried >= self.carry.len() {
             self.carry.clear();
             self.carried = 0;
@@ -321,8 +323,8 @@ impl Cursor {
 
     fn apply(&mut self, step: &Step) {
         self.place = step.place;
-        self.lost += step.lost;
-        self.foreign += step.foreign;
+        self.lost = self.lost.saturating_add(step.lost);
+        self.foreign = self.foreign.saturating_add(step.foreign);
         self.plain = step.plain;
     }
 }
@@ -335,7 +337,7 @@ fn first_hole_behind(store: &dyn Store, number: u64, holes: u64) -> u64 {
         && let Some((found, hole)) = store.hole(index)
         && hole.before <= number
     {
-        index = found + 1;
+        index = found.saturating_add(1);
     }
     index.min(holes)
 }
@@ -363,10 +365,10 @@ fn next_chunk<'a>(
                 if skipped > 0 {
                     if chunk.first.pcap == step.place.position.pcap {
                         // No record between, so whole chunks were left out below.
-                        step.foreign += skipped;
+                        step.foreign = step.foreign.saturating_add(skipped);
                     } else if may_lap {
                         // Put back to a place that is no longer retained, see Cursor::rewind.
-                        step.lost += skipped;
+                        step.lost = step.lost.saturating_add(skipped);
                     } else {
                         return Ok(None);
                     }
@@ -382,7 +384,7 @@ fn next_chunk<'a>(
                     }
                     return Ok(None);
                 }
-                step.place.chunk += 1;
+                step.place.chunk = step.place.chunk.saturating_add(1);
                 if format == Format::Pcap && chunk.is_mixed() {
                     // There may be any number of chunks with nothing for this file.
                     match store.find(Target::Pcap(step.place.position.pcap)) {
@@ -398,7 +400,7 @@ fn next_chunk<'a>(
             Err(PinError::Lapped) if may_lap => {
                 let bounds = store.bounds();
                 let skipped = bounds.oldest.number.saturating_sub(step.place.position.number);
-                step.lost += skipped;
+                step.lost = step.lost.saturating_add(skipped);
                 // Behind the end of a chunk that is gone, there may be nothing to skip.
                 if skipped > 0 {
                     step.place.position = bounds.oldest;
@@ -424,7 +426,7 @@ fn offset_in(chunk: &Chunk<'_>, format: Format, position: Position) -> usize {
         let mut records = record::Records::new(chunk.bytes());
         let passed = usize::try_from(index).unwrap_or(usize::MAX);
         records.by_ref().take(passed).for_each(drop);
-        return chunk.bytes().len() - records.rest().len();
+        return chunk.bytes().len().saturating_sub(records.rest().len());
     }
     let ahead = position.pcap.saturating_sub(chunk.first.pcap);
     usize::try_from(ahead).unwrap_or(usize::MAX)
@@ -435,7 +437,8 @@ fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
     let next = store.bounds().next;
     let position = &mut step.place.position;
     if next.pcap == position.pcap && next.number > position.number {
-        step.foreign += next.number - position.number;
+        let passed = next.number.saturating_sub(position.number);
+        step.foreign = step.foreign.saturating_add(passed);
         position.number = next.number;
     }
 }

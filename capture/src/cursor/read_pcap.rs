@@ -20,7 +20,7 @@ impl Cursor {
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
         let from_carry = self.carry_len().min(want);
-        let mut left = want - from_carry;
+        let mut left = want.saturating_sub(from_carry);
         let mut step = self.step();
         let mut parts: [Option<(Chunk<'_>, usize, usize)>; CHUNKS_PER_REPLY] =
             [const { None }; CHUNKS_PER_REPLY];
@@ -41,27 +41,28 @@ impl Cursor {
             }
             step.place.chunk = chunk.id;
             let number = chunk.pcap_number(step.place.position.number, count);
-            step.foreign += number.saturating_sub(step.place.position.number + count);
+            let behind = step.place.position.number.saturating_add(count);
+            step.foreign = step.foreign.saturating_add(number.saturating_sub(behind));
             step.place.position.number = number;
-            step.place.position.pcap += walked as u64;
-            rest = walked - take;
-            left -= take;
+            step.place.position.pcap = step.place.position.pcap.saturating_add(walked as u64);
+            rest = walked.saturating_sub(take);
+            left = left.saturating_sub(take);
             *part = Some((chunk, offset, take));
         }
         let mut slices = [IoSlice::new(&[]); CHUNKS_PER_REPLY + 1];
         let carry = self.carry().get(..from_carry).unwrap_or_default();
-        let mut used = 0;
+        let mut used = 0_usize;
         let bodies = parts.iter().flatten().map(|(chunk, offset, take)| {
-            chunk.pcap_bytes().get(*offset..offset + take).unwrap_or_default()
+            chunk.pcap_bytes().get(*offset..offset.saturating_add(*take)).unwrap_or_default()
         });
         for (slice, bytes) in slices
             .iter_mut()
             .zip(std::iter::once(carry).chain(bodies).filter(|bytes| !bytes.is_empty()))
         {
             *slice = IoSlice::new(bytes);
-            used += 1;
+            used = used.saturating_add(1);
         }
-        let sent = want - left;
+        let sent = want.saturating_sub(left);
         if sent == 0 {
             self.apply(&step);
             return Ok(Outcome::Empty);
@@ -71,12 +72,12 @@ impl Cursor {
         // Sent: now the cursor moves, while the chunks are still pinned.
         self.consume_carry(from_carry);
         if let Some((chunk, offset, take)) = parts.iter().flatten().last() {
-            let end = offset + take;
-            if let Some(bytes) = chunk.pcap_bytes().get(end..end + rest) {
+            let end = offset.saturating_add(*take);
+            if let Some(bytes) = chunk.pcap_bytes().get(end..end.saturating_add(rest)) {
                 self.carry.extend_from_slice(bytes);
             }
         }
-        self.delivered_bytes += sent as u64;
+        self.delivered_bytes = self.delivered_bytes.saturating_add(sent as u64);
         self.apply(&step);
         Ok(Outcome::Sent(sent))
     }
@@ -87,14 +88,14 @@ const AHEAD: usize = 8;
 
 /// Walks whole records until at least `take` bytes are covered; bytes and records walked.
 fn walk(bytes: &[u8], take: usize) -> (usize, u64) {
-    let (mut walked, mut count) = (0, 0);
+    let (mut walked, mut count) = (0_usize, 0_u64);
     while walked < take {
         let Some(len) = bytes.get(walked..).and_then(record::len_at) else { break };
         // A guess at a header further on, so that the processor fetches it now: each length says
         // where the next one is, and a walk of cold memory would wait for one line at a time.
-        black_box(bytes.get(walked + AHEAD * len).copied());
-        walked += len;
-        count += 1;
+        black_box(bytes.get(walked.saturating_add(AHEAD.saturating_mul(len))).copied());
+        walked = walked.saturating_add(len);
+        count = count.saturating_add(1);
     }
     (walked, count)
 }

@@ -16,7 +16,7 @@ impl Cursor {
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
         let from_carry = self.carry_len().min(want);
-        let left = want - from_carry;
+        let left = want.saturating_sub(from_carry);
         let mut step = self.step();
         let mut blocks = std::mem::take(&mut self.encoder.scratch);
         blocks.clear();
@@ -29,7 +29,7 @@ impl Cursor {
             }
         }
         let from_blocks = blocks.len().min(left);
-        let sent = from_carry + from_blocks;
+        let sent = from_carry.saturating_add(from_blocks);
         let carry = self.carry().get(..from_carry).unwrap_or_default();
         let fresh = blocks.get(..from_blocks).unwrap_or_default();
         let result = if sent == 0 {
@@ -42,7 +42,7 @@ impl Cursor {
         if result.is_ok() {
             self.consume_carry(from_carry);
             self.carry.extend_from_slice(blocks.get(from_blocks..).unwrap_or_default());
-            self.delivered_bytes += sent as u64;
+            self.delivered_bytes = self.delivered_bytes.saturating_add(sent as u64);
             self.encoder = encoder;
             self.apply(&step);
         }
@@ -62,14 +62,15 @@ impl Cursor {
     ) -> Result<(), ReadError> {
         let Some(header) = store.header() else { return Ok(()) };
         let delivered = |step: &Step| {
-            step.place.position.number.saturating_sub(self.origin + self.lost + step.lost)
+            let passed = self.origin.saturating_add(self.lost).saturating_add(step.lost);
+            step.place.position.number.saturating_sub(passed)
         };
         while blocks.len() < want {
             let lost_before = step.lost;
             let may_lap = blocks.is_empty() && self.carry_len() == 0;
             let found = next_chunk(store, self.format, step, may_lap, Holding::Nothing)?;
             // Also if there is nothing to follow the loss yet: the packet that will follows it.
-            encoder.note_loss(step.lost - lost_before);
+            encoder.note_loss(step.lost.saturating_sub(lost_before));
             // Behind the look for packets: what it found, the holes before it are there.
             let number = step.place.position.number;
             let mut hole = encoder.holes_before(store, number, delivered(step), blocks);
@@ -96,11 +97,12 @@ impl Cursor {
                 }
                 let beside = (interface, chunk.note(index));
                 let measured = encoder.packet(store, &header, beside, &record, blocks);
-                step.place.position.number += 1;
+                step.place.position.number = step.place.position.number.saturating_add(1);
                 if chunk.is_in_pcap(index) {
-                    step.place.position.pcap += record.len() as u64;
+                    step.place.position.pcap =
+                        step.place.position.pcap.saturating_add(record.len() as u64);
                 }
-                step.place.position.pcapng += measured;
+                step.place.position.pcapng = step.place.position.pcapng.saturating_add(measured);
                 if told {
                     step.plain = step.place.position.pcapng;
                 }

@@ -37,15 +37,20 @@ impl Cursor {
             match self.format {
                 Format::Pcap => {
                     after.number = chunk.pcap_number(position.number, 1);
-                    foreign += after.number - position.number - 1;
-                    after.pcap += record.len() as u64;
+                    let passed = after.number.saturating_sub(position.number).saturating_sub(1);
+                    foreign = foreign.saturating_add(passed);
+                    after.pcap = after.pcap.saturating_add(record.len() as u64);
                 }
                 Format::Pcapng => {
-                    after.number += 1;
+                    after.number = after.number.saturating_add(1);
                     if chunk.is_in_pcap(index) {
-                        after.pcap += record.len() as u64;
+                        after.pcap = after.pcap.saturating_add(record.len() as u64);
                     }
-                    after.pcapng += encoder.measure(store, (interface, chunk.note(index)), &record);
+                    after.pcapng = after.pcapng.saturating_add(encoder.measure(
+                        store,
+                        (interface, chunk.note(index)),
+                        &record,
+                    ));
                 }
             }
             if target.coordinate(&after) <= coordinate {
@@ -56,8 +61,9 @@ impl Cursor {
             let mut carry = Vec::new();
             match self.format {
                 Format::Pcap => {
-                    let from = usize::try_from(position.pcap - chunk.first.pcap).unwrap_or(0);
-                    let bytes = chunk.pcap_bytes().get(from..from + record.len());
+                    let from = usize::try_from(position.pcap.saturating_sub(chunk.first.pcap))
+                        .unwrap_or(0);
+                    let bytes = chunk.pcap_bytes().get(from..from.saturating_add(record.len()));
                     carry.extend_from_slice(bytes.unwrap_or_default());
                 }
                 Format::Pcapng => {
@@ -67,7 +73,8 @@ impl Cursor {
             }
             store.intact().map_err(storage)?;
             self.waiting = None;
-            self.carried = usize::try_from(coordinate - target.coordinate(&position)).unwrap_or(0);
+            self.carried = usize::try_from(coordinate.saturating_sub(target.coordinate(&position)))
+                .unwrap_or(0);
             self.carry = carry;
             self.encoder = encoder;
             self.place = Place { chunk: chunk.id, position: after };

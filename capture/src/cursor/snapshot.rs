@@ -39,7 +39,9 @@ impl Extent {
             None => 0,
             Some(_) => {
                 let header_len = self.header_len(store);
-                header_len + (self.coordinate(next) - self.coordinate(self.begin))
+                header_len.saturating_add(
+                    self.coordinate(next).saturating_sub(self.coordinate(self.begin)),
+                )
             }
         }
     }
@@ -52,8 +54,8 @@ impl Extent {
                 let interfaces = (0..store.interfaces_before(self.begin.number))
                     .map_while(|id| store.interface(id))
                     .map(|interface| pcapng_writer::interface_description_len(&interface));
-                pcapng_writer::section_header_len(store.section_options().len())
-                    + interfaces.sum::<u64>()
+                let section = pcapng_writer::section_header_len(store.section_options().len());
+                interfaces.fold(section, u64::saturating_add)
             }
         }
     }
@@ -165,7 +167,7 @@ impl Snapshot {
         let want = usize::try_from(self.left()).map_or(want, |left| left.min(want));
         let outcome = self.cursor.read(store, want, send)?;
         if let Outcome::Sent(sent) = outcome {
-            self.offset += sent as u64;
+            self.offset = self.offset.saturating_add(sent as u64);
             // A reader that was lapped may have come out behind its end: never in a record.
             self.end = self.end.max(self.extent.coordinate(self.cursor.position()));
             return Ok(outcome);
@@ -178,7 +180,7 @@ impl Snapshot {
     /// Bytes from the cursor to the end.
     fn left(&self) -> u64 {
         let behind = self.extent.coordinate(self.cursor.position());
-        self.cursor.carry_len() as u64 + self.end.saturating_sub(behind)
+        (self.cursor.carry_len() as u64).saturating_add(self.end.saturating_sub(behind))
     }
 
     fn seek(&mut self, store: &dyn Store, offset: u64) -> Result<(), ReadError> {
@@ -193,7 +195,7 @@ impl Snapshot {
             // The file offset of `cursor.position()`. Between it and the last lap, offsets and
             // coordinates go side by side; what lies before is no longer retained. An offset
             // before coordinate 0 wraps to one far behind the end, and is not found either.
-            let reached = self.offset + self.cursor.carry_len() as u64;
+            let reached = self.offset.saturating_add(self.cursor.carry_len() as u64);
             let position = self.extent.coordinate(self.cursor.position());
             self.cursor.seek(store, position.wrapping_sub(reached).wrapping_add(offset))?;
         }

@@ -175,19 +175,19 @@ pub struct ByteCounters {
 pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
     let losses = store.losses();
     let bounds = store.bounds();
-    let stored = bounds.next.number - 1;
-    let overwritten = bounds.oldest.number - 1;
+    let stored = bounds.next.number.saturating_sub(1);
+    let overwritten = bounds.oldest.number.saturating_sub(1);
     let packets = Counters {
         seen: stored.saturating_add(losses.kernel).saturating_add(losses.oversize),
         stored,
         dropped_kernel: losses.kernel,
         dropped_interface: losses.interface,
         dropped_oversize: losses.oversize,
-        retained: stored - overwritten,
+        retained: stored.saturating_sub(overwritten),
         overwritten,
     };
-    let stored = bounds.next.pcap + bounds.foreign_bytes;
-    let bytes = ByteCounters { stored, retained: stored - bounds.oldest.pcap };
+    let stored = bounds.next.pcap.saturating_add(bounds.foreign_bytes);
+    let bytes = ByteCounters { stored, retained: stored.saturating_sub(bounds.oldest.pcap) };
     (packets, bytes)
 }
 

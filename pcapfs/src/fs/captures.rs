@@ -55,8 +55,8 @@ impl Entry {
 
     pub(crate) fn reader_closed(&self, delivered: u64, lost: u64) {
         let mut closed = self.closed.lock();
-        closed.delivered += delivered;
-        closed.lost += lost;
+        closed.delivered = closed.delivered.saturating_add(delivered);
+        closed.lost = closed.lost.saturating_add(lost);
     }
 }
 

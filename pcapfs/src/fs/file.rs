@@ -234,7 +234,12 @@ impl OpenFile {
             Content::Flow(_) | Content::Frozen(_) | Content::Control => return None,
         };
         let Progress { lost, lag, gone, .. } = progress;
-        Some(Progress { lost: lost + gone, lag: lag - gone, gone: 0, ..progress })
+        Some(Progress {
+            lost: lost.saturating_add(gone),
+            lag: lag.saturating_sub(gone),
+            gone: 0,
+            ..progress
+        })
     }
 
     /// Whether a read would not wait.

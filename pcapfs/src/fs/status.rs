@@ -136,8 +136,9 @@ pub(crate) fn of_capture(
     let (mut open, mut delivered, mut lost) = (0, closed.delivered, closed.lost);
     for progress in readers.iter().filter_map(|file| file.progress()) {
         open += 1;
-        delivered += progress.delivered;
-        lost += progress.lost;
+        // Counts from a ring that another process has written to may be anything.
+        delivered = progress.delivered.saturating_add(delivered);
+        lost = progress.lost.saturating_add(lost);
     }
     let totals =
         ReadersStatus { open, delivered, lost, delivered_packets: delivered, lost_packets: lost };
@@ -170,8 +171,8 @@ pub(crate) fn of_capture(
             used: capacity.used,
             oldest: store.oldest_time().map(Timestamp::to_rfc3339),
             newest: bounds.newest_time.filter(|_| packets.retained > 0).map(Timestamp::to_rfc3339),
-            first_number: packets.overwritten + 1,
-            next_number: packets.stored + 1,
+            first_number: packets.overwritten.saturating_add(1),
+            next_number: packets.stored.saturating_add(1),
         },
         readers: totals,
         flows: capture.flows().counters(),
