@@ -95,7 +95,9 @@ pub(crate) fn savefile(data: &[u8]) {
     // The beginning of another writer's file for a stream, even if it ends there; in a file, those
     // bytes are whatever they look like.
     let left = usize::try_from(streamed.left).expect("no more than there was");
-    let tail = &rest[rest.len() - left..];
+    // Or it ends with what is wrong there.
+    let fault = streamed.malformed.as_ref().and_then(|one| usize::try_from(one.offset).ok());
+    let tail = &rest[fault.unwrap_or(rest.len() - left).min(rest.len())..];
     let begins = MAGICS.iter().any(|magic| tail.starts_with(magic));
     let second = begins.then_some(streamed.packets.len());
     if let Some(first) = streamed.first.or(second) {

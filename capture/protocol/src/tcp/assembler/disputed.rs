@@ -21,7 +21,8 @@ impl Disputed {
         let touching = self.0.get(from..to).unwrap_or_default();
         let start = touching.first().map_or(range.start, |one| one.start.min(range.start));
         let end = touching.last().map_or(range.end, |one| one.end.max(range.end));
-        self.0.splice(from..to.max(from), [start..end]);
+        let joined = start..end;
+        self.0.splice(from..to.max(from), std::iter::once(joined));
         if self.0.len() > RANGES {
             self.join_closest();
         }
