@@ -26,24 +26,35 @@ pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     text.extend_from_slice(escaped(added).as_bytes());
 }
 
-/// Whether text has control characters that JSON allows in strings, see [`escaped`].
+/// Whether text has characters that [`escaped`] escapes.
 pub fn has_controls(text: &[u8]) -> bool {
-    // Nearly no text has either byte, and looking for a byte is quick: delete, and the one that the
-    // others begin with in UTF-8.
-    let second = |pair: &[u8]| matches!(pair, [0xc2, 0x80..=0x9f]);
-    text.contains(&0x7f) || text.contains(&0xc2) && text.windows(2).any(second)
+    // Nearly no text has any of the bytes that these begin with, and looking for a byte is quick.
+    let may_have = [0x7f, 0xc2, 0xd8, 0xe2].iter().any(|first| text.contains(first));
+    may_have && String::from_utf8_lossy(text).chars().any(is_obeyed)
 }
 
-/// JSON with an escape in place of each control character that JSON allows in strings and terminals
-/// obey: delete, and those of ISO 6429 from U+0080 to U+009F.
+/// Characters that terminals obey and JSON allows in strings: delete, those of ISO 6429 from U+0080 to
+/// U+009F, those that end lines, and marks that reverse the order of what is shown (UAX #9).
+fn is_obeyed(character: char) -> bool {
+    matches!(
+        character,
+        '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// JSON with an escape in place of each character that a terminal obeys.
 pub fn escaped(text: String) -> String {
-    let is_control = |character: char| ('\u{7f}'..='\u{9f}').contains(&character);
     if !has_controls(text.as_bytes()) {
         return text;
     }
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
-        if is_control(character) {
+        if is_obeyed(character) {
             // A string takes any text.
             let _ = write!(plain, "\\u{:04x}", u32::from(character));
         } else {
@@ -59,10 +70,19 @@ mod tests {
 
     #[test]
     fn terminals_have_nothing_to_obey_and_programs_read_the_same() {
-        let all: String = ('\0'..='\u{ff}').collect();
+        let all: String = ('\0'..='\u{2fff}').collect();
         let line = line(&[&all]);
         let text = String::from_utf8(line).unwrap();
         assert!(!text.trim_end_matches('\n').chars().any(char::is_control), "{text:?}");
+        let reversing =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}";
+        assert!(!text.chars().any(|one| reversing.contains(one)), "{text:?}");
+        assert!(text.contains("\u{5d0}") && text.contains("\u{2013}"), "letters stay");
+        // Each alone: none may hide behind another's first byte.
+        for one in all.chars() {
+            let alone = String::from_utf8(self::line(&one.to_string())).unwrap();
+            assert!(!alone.chars().any(is_obeyed), "{one:?}");
+        }
         assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [all.as_str()]);
         let mut whole = b"before ".to_vec();
         append(&mut whole, &[&all]);

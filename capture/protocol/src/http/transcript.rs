@@ -319,6 +319,11 @@ fn is_text(media: &str) -> bool {
         )
 }
 
+/// Marks that have what follows shown in another order, which no text needs that only says what it is.
+const fn reverses(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -330,9 +335,21 @@ fn printable(text: &str) -> String {
             '\0'..='\x1f' => {
                 out.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}'));
             }
-            other if other.is_control() => out.push('\u{fffd}'),
+            other if other.is_control() || reverses(other) => out.push('\u{fffd}'),
             other => out.push(other),
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn terminals_have_nothing_to_obey() {
+        let text = "a\u{202e}b\u{2066}c\u{1b}[2J\u{9b}2J\r\n\u{5d0}\u{200f}";
+        let shown = "a\u{fffd}b\u{fffd}c\u{241b}[2J\u{fffd}2J\n\u{5d0}\u{200f}";
+        assert_eq!(printable(text), shown);
+    }
 }
