@@ -1,11 +1,11 @@
-//! Where bytes are, without the bytes: what a flow keeps of a packet that the ring holds.
+//! Places of bytes, without the bytes: all that a flow keeps of a packet in the ring.
 
 use std::ops::Range;
 
 /// A run of bytes of one captured packet.
 ///
-/// A stream is a list of these. Gathering a stream reads them from the ring; a packet that the
-/// ring has overwritten leaves a hole.
+/// A stream is a list of extents. A reader of the stream gets their bytes from the ring. A packet
+/// that the ring has overwritten leaves a hole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// Number of the packet in its capture, from 1.
@@ -17,7 +17,8 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// At most `len` bytes of this extent, after its first `skip`. Shorter where the extent ends.
+    /// At most `len` bytes of this extent, after its first `skip` bytes. Shorter if the extent ends
+    /// first.
     #[must_use]
     pub fn part(self, skip: u64, len: u64) -> Self {
         let skip = u32::try_from(skip).unwrap_or(u32::MAX).min(self.len);
@@ -26,13 +27,13 @@ impl Extent {
         Self { packet: self.packet, offset: self.offset.saturating_add(skip), len }
     }
 
-    /// The same place, to take from the packet's captured data.
+    /// The extent as a range of indices into the packet's captured data.
     #[must_use]
     pub const fn range(&self) -> Range<usize> {
         self.offset as usize..(self.offset as usize).saturating_add(self.len as usize)
     }
 
-    /// Whether `next` goes on where this extent ends, in the same packet.
+    /// Whether `next` begins where this extent ends, in the same packet.
     #[must_use]
     pub fn continues_in(self, next: Self) -> bool {
         self.packet == next.packet && self.offset.checked_add(self.len) == Some(next.offset)

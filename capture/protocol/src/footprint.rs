@@ -1,16 +1,15 @@
-//! What collections take of the heap, for whoever adds up memory: it is their nodes that are
-//! allocated, not their entries.
+//! Heap memory of collections, for memory accounting. A collection allocates nodes, not entries.
 
-/// Entries for which a node of a `BTreeMap` has room: `CAPACITY` in `btree/node.rs` of the standard
-/// library.
+/// Entries that one node of a `BTreeMap` has room for: `CAPACITY` in `btree/node.rs` of the
+/// standard library.
 const ROOM: usize = 11;
 
-/// Bytes of a node beside its entries: its parent, its place there, its length, and what the
-/// allocator adds.
+/// Bytes of a node in addition to its entries: its parent, its place there, its length, and the
+/// allocator's own.
 const BESIDE: usize = 32;
 
-/// Bytes of a `BTreeMap` with so many entries that never shrank to none. The nodes of one that has
-/// several are two thirds full.
+/// Heap bytes of a `BTreeMap` with this many entries, if it was never emptied. The nodes of a map
+/// with several nodes are assumed to be two thirds full.
 #[must_use]
 pub fn of_tree<K, V>(entries: usize) -> usize {
     let nodes = entries.saturating_mul(3).div_ceil(2 * ROOM);

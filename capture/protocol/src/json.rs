@@ -1,18 +1,18 @@
-//! JSON of what strangers have sent, such that a terminal can show it.
+//! JSON of text from strangers, safe to show on a terminal.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// A value as one line of JSON, with its line feed; empty if it cannot be one, such as a map with
-/// lists for keys.
+/// A value as one line of JSON, with its line feed. Just a line feed if the value cannot be JSON,
+/// such as a map with lists as keys.
 pub fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = escaped(serde_json::to_string(value).unwrap_or_default()).into_bytes();
     line.push(b'\n');
     line
 }
 
-/// Appends a value as JSON to text, without a second copy of it as a rule; nothing if it cannot be one.
+/// Appends a value as JSON to text, usually without a second copy. Nothing if it cannot be JSON.
 pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     let begin = text.len();
     if serde_json::to_writer(&mut *text, value).is_err() {
@@ -21,20 +21,20 @@ pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     if !has_controls(text.get(begin..).unwrap_or_default()) {
         return;
     }
-    // What was appended is text.
+    // The appended bytes are JSON, so they are valid UTF-8.
     let added = String::from_utf8(text.split_off(begin)).unwrap_or_default();
     text.extend_from_slice(escaped(added).as_bytes());
 }
 
-/// Whether text has characters that [`escaped`] escapes.
+/// Whether text contains characters that [`escaped`] escapes.
 pub fn has_controls(text: &[u8]) -> bool {
-    // Nearly no text has any of the bytes that these begin with, and looking for a byte is quick.
+    // Nearly no text contains a byte that these begin with, and a search for one byte is fast.
     let may_have = [0x7f, 0xc2, 0xd8, 0xe2].iter().any(|first| text.contains(first));
     may_have && String::from_utf8_lossy(text).chars().any(is_obeyed)
 }
 
 /// Characters that terminals obey and JSON allows in strings: delete, those of ISO 6429 from U+0080 to
-/// U+009F, those that end lines, and marks that reverse the order of what is shown (UAX #9).
+/// U+009F, those that end lines, and marks that reverse the order of displayed text (UAX #9).
 fn is_obeyed(character: char) -> bool {
     matches!(
         character,
@@ -55,7 +55,7 @@ pub fn escaped(text: String) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
         if is_obeyed(character) {
-            // A string takes any text.
+            // Writing to a string never fails.
             let _ = write!(plain, "\\u{:04x}", u32::from(character));
         } else {
             plain.push(character);

@@ -1,18 +1,19 @@
-//! Protocols, pure: bytes and time in, values out.
+//! Pure protocol code: it takes bytes and times, and returns values.
 //!
 //! ```text
 //!   packet ─▶ decode ─▶ tcp ─▶ http
 //!                          └─▶ tls, socks
 //! ```
 //!
-//! [`decode`] finds addresses, ports and payload in a packet. [`tcp`] puts the payloads of a
-//! connection together to two streams, as [extents](extent::Extent), without a copy of a byte.
-//! [`http`] finds the transactions in such a pair of streams; [`tls`] reads what the hellos say in
-//! the clear, and [`socks`] what a client asks of a proxy.
+//! [`decode`] finds the addresses, ports and payload of a packet. [`tcp`] puts the payloads of a
+//! connection together into two streams. A stream is a list of [extents](extent::Extent): no byte
+//! is copied. [`http`] finds the transactions in the two streams. [`tls`] reads the parts of the
+//! hellos that are not encrypted. [`socks`] reads a client's request to a proxy.
 //!
-//! Nothing here does I/O, reads a clock or holds a lock, and the compiler forbids `unsafe`. All bytes
-//! are a stranger's: they never panic, never size an allocation unchecked, never make a loop endless.
-//! Every parser has bounds, and says when one was hit.
+//! Nothing here does I/O, reads a clock or holds a lock, and the compiler forbids `unsafe`. All
+//! input comes from strangers. It never causes a panic, never decides the size of an allocation
+//! unchecked, and never makes a loop endless. Every parser has limits, and reports when one was
+//! hit.
 
 #![forbid(unsafe_code)]
 

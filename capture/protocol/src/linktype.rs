@@ -1,15 +1,16 @@
-//! Link types: what the first byte of a packet is.
+//! Link types: the kind of header a packet begins with.
 //!
-//! Savefiles hold `LINKTYPE_` numbers, libpcap's API hands out `DLT_` numbers. They agree but for
-//! a few old ones (<https://www.tcpdump.org/linktypes.html>); everything in this crate is
+//! Savefiles contain `LINKTYPE_` numbers; libpcap's API uses `DLT_` numbers. The two agree except
+//! for a few old ones (<https://www.tcpdump.org/linktypes.html>). Everything in this crate is
 //! `LINKTYPE_`.
 
-/// A `LINKTYPE_` number as savefiles hold it.
+/// A `LINKTYPE_` number, as in savefiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkType(pub u16);
 
-/// libpcap's names for `LINKTYPE_` numbers (`dlt_choices` in `pcap.c` of 1.10.3). Files of some programs
-/// have `DLT_RAW`, 12, which is no `LINKTYPE_`; libpcap takes it for what it is on its own system.
+/// libpcap's names for `LINKTYPE_` numbers (`dlt_choices` in `pcap.c` of 1.10.3). Some programs
+/// write files with `DLT_RAW`, 12, which is no `LINKTYPE_` number. libpcap reads it as the `DLT_`
+/// number of its own system.
 const NAMES: &[(u16, &str)] = &[
     (0, "NULL"),
     (1, "EN10MB"),
@@ -170,17 +171,17 @@ const NAMES: &[(u16, &str)] = &[
 impl LinkType {
     /// Ethernet.
     pub const ETHERNET: Self = Self(1);
-    /// IPv4 or IPv6 with nothing before it.
+    /// IPv4 or IPv6 without a link header.
     pub const RAW: Self = Self(101);
-    /// Linux "cooked" capture, version 1: what libpcap made of `any` before 1.10.
+    /// Linux "cooked" capture, version 1: the format libpcap used for `any` before 1.10.
     pub const LINUX_SLL: Self = Self(113);
     /// Linux "cooked" capture, version 2.
     pub const LINUX_SLL2: Self = Self(276);
 
     /// The savefile number for one of libpcap's `DLT_` numbers.
     ///
-    /// On Linux only `DLT_RAW` differs: 12 there, 101 in files (`pcap/dlt.h`, `pcap-common.c`).
-    /// `None` for a number that does not fit a savefile.
+    /// On Linux only `DLT_RAW` differs: 12 in the API, 101 in files (`pcap/dlt.h`,
+    /// `pcap-common.c`). Returns `None` for a number that does not fit a savefile.
     #[must_use]
     pub fn from_dlt(dlt: i32) -> Option<Self> {
         match dlt {
@@ -195,7 +196,7 @@ impl LinkType {
         if self == Self::RAW { 12 } else { i32::from(self.0) }
     }
 
-    /// libpcap's name, such as `EN10MB`; `LINKTYPE_<number>` for one that has none.
+    /// libpcap's name, such as `EN10MB`; `LINKTYPE_<number>` if libpcap has no name for it.
     #[must_use]
     pub fn name(self) -> String {
         NAMES

@@ -1,16 +1,16 @@
-//! Packet time: one type, so that micro- and nanoseconds are never mixed up.
+//! Packet time: one type, so that microseconds and nanoseconds are never confused.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment, in nanoseconds since the Unix epoch.
 ///
-/// Savefile records hold seconds as an unsigned 32-bit number, which ends in 2106. Where the fraction
-/// is one of nanoseconds, its two highest bits are those of the seconds that have no room, so that a
-/// record can say any moment before 2514; with microseconds, [`Timestamp::to_parts`] saturates.
+/// Savefile records hold seconds as an unsigned 32-bit number, which ends in 2106. A fraction in
+/// nanoseconds leaves two high bits free; they hold the next two bits of the seconds, so that a
+/// record can state any moment before 2514. With microseconds, [`Timestamp::to_parts`] saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
-/// Resolution of the time stamps of a capture; decides the magic number of its pcap files.
+/// Resolution of a capture's time stamps; it decides the magic number of the pcap files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -31,7 +31,7 @@ impl Precision {
     }
 }
 
-/// Bits of a fraction of nanoseconds.
+/// Bits that a fraction in nanoseconds needs.
 const ERA_SHIFT: u32 = 30;
 
 impl Timestamp {
@@ -41,10 +41,10 @@ impl Timestamp {
         Self(nanoseconds)
     }
 
-    /// The moment a record header names: `seconds` plus `fraction` units of `precision`.
+    /// The moment in a record header: `seconds` plus `fraction` units of `precision`.
     ///
-    /// A fraction of a second or more, which broken writers produce, simply carries over, unless it
-    /// has the highest bits of the seconds.
+    /// Broken writers produce fractions of a second or more. These carry over into the seconds. In
+    /// nanoseconds, the two highest bits extend the seconds instead.
     #[must_use]
     pub const fn from_parts(seconds: u32, fraction: u32, precision: Precision) -> Self {
         let (era, fraction) = match precision {
@@ -56,7 +56,7 @@ impl Timestamp {
         Self(seconds * 1_000_000_000 + fraction as u64 * precision.unit_nanoseconds() as u64)
     }
 
-    /// Seconds and fraction as a record header holds them.
+    /// Seconds and fraction for a record header.
     #[must_use]
     pub fn to_parts(self, precision: Precision) -> (u32, u32) {
         let seconds = self.0 / 1_000_000_000;
@@ -78,19 +78,19 @@ impl Timestamp {
         self.0
     }
 
-    /// The same moment for the standard library.
+    /// The same moment as a type of the standard library.
     #[must_use]
     pub fn to_system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
-    /// The moment `wait` after this; the last there can be if that would be later.
+    /// The moment `wait` after this one, or the last possible moment if that is earlier.
     #[must_use]
     pub fn plus(self, wait: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Microseconds from `earlier` until this, rounded down; `None` if this is before `earlier`.
+    /// Microseconds from `earlier` to this moment, rounded down; `None` if it is before `earlier`.
     #[must_use]
     pub const fn microseconds_since(self, earlier: Self) -> Option<u64> {
         match self.0.checked_sub(earlier.0) {

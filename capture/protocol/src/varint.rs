@@ -1,6 +1,7 @@
-//! Integers in as many bytes as they need: what long lists of packets are kept in.
+//! Integers in as few bytes as they need, for long lists of packets.
 
-/// Appends an integer in groups of 7 bits, the lowest first; all but the last have the high bit.
+/// Appends an integer in groups of 7 bits, lowest first. All bytes but the last have the high bit
+/// set.
 pub fn put(bytes: &mut Vec<u8>, mut value: u64) {
     loop {
         let [low, ..] = value.to_le_bytes();
@@ -13,7 +14,7 @@ pub fn put(bytes: &mut Vec<u8>, mut value: u64) {
     }
 }
 
-/// Takes an integer from the front; `None` at the end.
+/// Removes an integer from the front; `None` if the bytes end first.
 pub fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..u64::BITS).step_by(7) {
@@ -27,12 +28,12 @@ pub fn take(bytes: &mut &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// A difference of either sign as a number that is small if the difference is.
+/// Maps a signed difference to a number that is small if the difference is small.
 pub const fn fold(difference: i64) -> u64 {
     (difference << 1 ^ difference >> 63).cast_unsigned()
 }
 
-/// The difference [`fold`] was given.
+/// The difference that [`fold`] mapped to `folded`.
 pub const fn unfold(folded: u64) -> i64 {
     (folded >> 1).cast_signed() ^ -(folded & 1).cast_signed()
 }

@@ -1,11 +1,12 @@
-//! Datagrams of which some fragments are here.
+//! Reassembly of fragmented datagrams.
 //!
 //! A datagram is a sorted list of pieces, places in captured packets, and a copy of its first
-//! [`HEAD_LEN`] bytes: what is needed to decode it once it is complete. Memory, number and age are
-//! bounded whatever is sent; every bound has a counter.
+//! [`HEAD_LEN`] bytes, which are needed to decode it once it is complete. Memory, number and age
+//! are limited for any input. Every limit has a counter.
 //!
-//! Sources: RFC 791 3.2, RFC 815, RFC 8200 4.5. RFC 5722 wants datagrams with overlaps dropped; a
-//! capture does not know what the receiver did, so they are completed, by policy, and counted.
+//! Sources: RFC 791 3.2, RFC 815, RFC 8200 4.5. RFC 5722 wants datagrams with overlaps dropped. A
+//! capture cannot know what the receiver did, so overlapping datagrams are completed, by policy,
+//! and counted.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -16,28 +17,29 @@ use crate::linktype::LinkType;
 use crate::time::Timestamp;
 
 /// Bytes kept of a datagram's beginning: room for the headers of a tunnel in a tunnel with all
-/// their options. Headers beyond count as truncated.
+/// their options. Headers beyond it count as truncated.
 const HEAD_LEN: usize = 512;
 
-/// Longest datagram: the total length of IPv4, the payload length of IPv6.
+/// Maximum length of a datagram: the total length of IPv4, the payload length of IPv6.
 pub(super) const MAX_DATAGRAM_LEN: u32 = 65_535;
 
-/// Complete datagrams of which copies are known, and how long they are: what is captured twice, on
-/// two interfaces, comes at once. Longer, and another datagram might have the same number.
+/// Number of complete datagrams whose copies are recognized, and for how long, in nanoseconds.
+/// Copies captured on two interfaces come at once. After a longer time, another datagram might have
+/// the same number.
 const MAX_DONE: usize = 32;
 const COPY_TIME: u64 = 100_000_000;
 
-/// Datagrams kept that were given up, if no caller fetches them.
+/// Maximum number of given-up datagrams that wait for the caller to fetch them.
 const MAX_GIVEN_UP: usize = 64;
 
-/// What became of fragments.
+/// Counters of reassembly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentCounters {
     /// Datagrams completed.
     pub reassembled: u64,
-    /// Fragments that overlap an earlier one, repeated ones among them.
+    /// Fragments that overlap an earlier one, including repeated ones.
     pub overlapping: u64,
-    /// Fragments refused because their datagram already lies in [`Options::max_fragments`] pieces.
+    /// Fragments refused because their datagram already has [`Options::max_fragments`] pieces.
     pub too_many: u64,
     /// Datagrams given up because they were not complete in time.
     pub expired: u64,
@@ -47,15 +49,15 @@ pub struct FragmentCounters {
     pub pending: u64,
 }
 
-/// What the fragments of one datagram have in common.
+/// The fields that all fragments of one datagram share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) identification: u32,
-    /// 0 for IPv6, where the first fragment alone tells it.
+    /// 0 for IPv6, where only the first fragment states the protocol.
     pub(super) protocol: u8,
-    /// The same private addresses may occur in many networks.
+    /// The same private addresses may occur in several networks.
     pub(super) vlans: Vlans,
     pub(super) tunnel: Option<Tunnel>,
 }
@@ -64,47 +66,47 @@ pub(super) struct Key {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment<'v> {
     pub(super) key: Key,
-    /// The protocol that follows, as this fragment says.
+    /// The protocol of the contents, as this fragment states it.
     pub(super) protocol: u8,
-    /// Where in the datagram it belongs.
+    /// Its offset in the datagram.
     pub(super) offset: u32,
-    /// Whether more follows behind it.
+    /// Whether more fragments follow.
     pub(super) more: bool,
     pub(super) payload: At<'v>,
-    /// Of the packet it came in.
+    /// Link type of the packet it came in.
     pub(super) link_type: LinkType,
 }
 
-/// What is known of a datagram from its first fragment on, if its payload is given as it comes.
+/// Facts from the first fragment of a datagram whose payload is returned early.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
-    /// Tells it from others.
+    /// Identifies the datagram.
     pub(super) datagram: u64,
     pub(super) protocol: u8,
     pub(super) transport: Transport,
-    /// Where in the datagram the payload is: after the transport header.
+    /// Where the payload begins in the datagram: after the transport header.
     pub(super) start: u32,
     pub(super) end: u32,
 }
 
-/// What became of a fragment that was taken in.
+/// The result for a fragment that was accepted.
 #[derive(Debug)]
 pub(super) enum Came {
-    /// Others have to come.
+    /// Other fragments must come first.
     Waits,
-    /// Its datagram is whole now.
+    /// Its datagram is complete.
     Whole(Box<Datagram>),
-    /// The beginning of its datagram was given before.
+    /// The beginning of its datagram was returned before.
     Part {
         begun: Begun,
-        /// All of the datagram is here.
+        /// The datagram is complete.
         completes: bool,
-        /// It was before this one came, which is a copy.
+        /// It was complete before this fragment, which is a copy.
         is_copy: bool,
     },
 }
 
-/// A datagram that is complete, and was given in portions.
+/// A complete datagram that was returned in portions.
 #[derive(Clone, Copy, Debug)]
 struct Done {
     key: Key,
@@ -122,9 +124,9 @@ pub(super) struct Fragments {
     next_serial: u64,
     bytes: usize,
     counters: FragmentCounters,
-    /// Given up; somebody may want what is there of them.
+    /// Given up; the caller may still fetch their beginnings.
     given_up: VecDeque<(Key, Datagram)>,
-    /// Complete ones. Copies of them may come.
+    /// Complete ones whose copies may still come.
     done: VecDeque<Done>,
 }
 
@@ -134,27 +136,29 @@ pub(super) struct Datagram {
     serial: u64,
     created: Timestamp,
     link_type: LinkType,
-    /// Of the fragment at offset 0.
+    /// From the fragment at offset 0.
     protocol: u8,
-    /// Known with the last fragment.
+    /// Its length in bytes, known from the last fragment.
     total: Option<u32>,
-    /// Sum of the pieces' lengths.
+    /// Sum of the lengths of the pieces, in bytes.
     covered: u32,
-    /// Sorted, without overlap; all within `total`.
+    /// Sorted, without overlap, all within `total`.
     pieces: Vec<Piece>,
-    /// Its first bytes; zero where there is no [`State::Known`] piece.
+    /// Its first bytes; zero where no [`State::Known`] piece covers them.
     head: Vec<u8>,
-    /// Packets its fragments came in, whether their bytes are in pieces or not. Not more than
-    /// pieces: of a fragment that is repeated for ever, the rest is nobody's.
+    /// Packets that its fragments came in, whether their bytes are in pieces or not. The limit is
+    /// the same as for pieces: if a fragment is repeated endlessly, the packets beyond it are not
+    /// listed.
     packets: Vec<u64>,
     begun: Option<Begun>,
 }
 
 impl Fragment<'_> {
-    /// Its bytes that count.
+    /// The number of bytes that count.
     pub(super) fn len(&self) -> usize {
         let len = self.payload.wire_len();
-        // As Linux does it: what is beyond the last multiple of 8 cannot be followed.
+        // As in Linux: bytes after the last multiple of 8 are dropped, because the next fragment
+        // can only begin at such a multiple.
         if self.more { len & !7 } else { len }
     }
 }
@@ -173,7 +177,7 @@ impl Fragments {
         self.bytes
     }
 
-    /// Gives up on what is too old at `now`.
+    /// Gives up datagrams that are too old at `now`.
     pub(super) fn expire(&mut self, now: Timestamp, options: &Options) {
         let timeout = u64::try_from(options.fragment_timeout.as_nanos()).unwrap_or(u64::MAX);
         while let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) {
@@ -186,7 +190,7 @@ impl Fragments {
         }
     }
 
-    /// The next datagram that was given up with its beginning, of which nothing was given.
+    /// The next given-up datagram. Its beginning is known, and nothing of it was returned before.
     pub(super) fn given_up(&mut self) -> Option<(Key, Datagram)> {
         let (key, datagram) = self.given_up.pop_front()?;
         Some((key, datagram.finish()))
@@ -207,7 +211,7 @@ impl Fragments {
         true
     }
 
-    /// Takes a fragment in.
+    /// Adds a fragment to its datagram.
     ///
     /// # Errors
     /// [`Reason::BadFragment`] if it is refused; its datagram stays as it was.
@@ -274,8 +278,8 @@ impl Fragments {
         Ok(begun.map_or(Came::Waits, part))
     }
 
-    /// The datagram of which a fragment is a copy, if that was complete just now. A first fragment
-    /// begins another.
+    /// The datagram this fragment is a copy of, if that was completed very recently. A first
+    /// fragment begins another datagram, so it is never a copy.
     fn copied(&self, fragment: &Fragment<'_>, end: u32, now: Timestamp) -> Option<Begun> {
         let is_recent =
             |done: &&Done| now.nanoseconds().abs_diff(done.at.nanoseconds()) <= COPY_TIME;
@@ -285,8 +289,8 @@ impl Fragments {
         (fragment.offset > 0 && fits).then_some(done.begun)
     }
 
-    /// What is here of the datagram of a fragment that waits, if its beginning is and that was not
-    /// given. Not if the fragment cannot have changed what is known of its headers.
+    /// The known beginning of a waiting fragment's datagram, unless it was returned before. `None`
+    /// if the fragment cannot have changed what is known of the headers.
     pub(super) fn beginning(&mut self, fragment: &Fragment<'_>) -> Option<Beginning> {
         if fragment.offset as usize >= HEAD_LEN {
             return None;
@@ -300,7 +304,8 @@ impl Fragments {
         Some(Beginning { head, protocol: datagram.protocol, total: datagram.total })
     }
 
-    /// The payload of this datagram is given as it comes from now on: what there is of it.
+    /// From now on, the payload of this datagram is returned as it comes. Returns its current
+    /// contents.
     pub(super) fn begin(
         &mut self,
         key: &Key,
@@ -344,7 +349,7 @@ impl Fragments {
         self.datagrams.insert(key, datagram);
     }
 
-    /// Gives up the oldest; `false` if there is none.
+    /// Gives up the oldest datagram; `false` if there are no datagrams.
     pub(super) fn evict(&mut self, options: &Options) -> bool {
         let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) else {
             return false;
@@ -361,14 +366,14 @@ impl Fragments {
     }
 }
 
-/// What is known of a datagram that is not whole.
+/// The known beginning of an incomplete datagram.
 #[derive(Debug)]
 pub(super) struct Beginning {
     /// Its first bytes.
     pub(super) head: Vec<u8>,
-    /// The protocol of what it contains.
+    /// The protocol of its contents.
     pub(super) protocol: u8,
-    /// Its length, if its last fragment is here.
+    /// Its length in bytes, if its last fragment is here.
     pub(super) total: Option<u32>,
 }
 
@@ -377,7 +382,7 @@ impl Beginning {
         View::pieces(&self.head, &[])
     }
 
-    /// The length it has at most.
+    /// The maximum length it can have, in bytes.
     pub(super) fn most(&self) -> usize {
         self.total.unwrap_or(MAX_DATAGRAM_LEN) as usize
     }
@@ -392,7 +397,7 @@ enum Refused {
 }
 
 impl Datagram {
-    /// The protocol of what it contains.
+    /// The protocol of its contents.
     pub(super) const fn protocol(&self) -> u8 {
         self.protocol
     }
@@ -406,27 +411,27 @@ impl Datagram {
         (self.created, self.link_type)
     }
 
-    /// Its length, if its last fragment is here.
+    /// Its length in bytes, if its last fragment is here.
     pub(super) const fn total(&self) -> Option<u32> {
         self.total
     }
 
-    /// Numbers of the packets it came in, rising, once it is complete.
+    /// Numbers of the packets it came in; ascending once it is complete.
     pub(super) fn packets(&self) -> &[u64] {
         &self.packets
     }
 
-    /// Bytes of it that are here.
+    /// Number of its bytes that are covered by pieces.
     pub(super) const fn len(&self) -> usize {
         self.covered as usize
     }
 
-    /// Where the last byte lies that is here, or is known to have been on the wire.
+    /// End of the last piece, captured or known to have been on the wire.
     pub(super) fn end(&self) -> u32 {
         self.pieces.last().map_or(0, Piece::end)
     }
 
-    /// Bytes from its beginning on that are at hand.
+    /// Number of available bytes from its beginning on.
     fn known(&self) -> u32 {
         let mut end = 0;
         for piece in &self.pieces {
@@ -438,7 +443,7 @@ impl Datagram {
         end.min(narrow(self.head.len()))
     }
 
-    /// Memory it occupies, its entries in both tables included.
+    /// Memory it occupies in bytes, including its entries in both tables.
     const fn bytes(&self) -> usize {
         /// Its key in both tables, and the serial number.
         const TABLES: usize = 2 * size_of::<Key>() + size_of::<u64>();
@@ -448,7 +453,7 @@ impl Datagram {
         own.saturating_add(pieces).saturating_add(packets).saturating_add(self.head.capacity())
     }
 
-    /// Whether it overlaps what was here.
+    /// Adds a fragment. Returns whether it overlaps earlier ones.
     fn insert(
         &mut self,
         fragment: &Fragment<'_>,
@@ -465,7 +470,7 @@ impl Datagram {
         }
 
         let fresh = payload.pieces(start, options.max_fragments.saturating_add(1));
-        // Those that have a byte in common with it.
+        // The pieces that overlap the fragment.
         let low = self.pieces.partition_point(|piece| piece.end() <= start);
         let high = self.pieces.partition_point(|piece| piece.start < end);
         let old = self.pieces.get(low..high).unwrap_or_default();
@@ -499,8 +504,8 @@ impl Datagram {
         Ok(overlaps)
     }
 
-    /// Copies what reaches into the head of a piece of the fragment that begins at `start` with
-    /// `bytes`.
+    /// Copies the part of `piece` that belongs into the head. `bytes` are those of its fragment,
+    /// which begins at `start`.
     fn copy_head(&mut self, piece: &Piece, start: u32, bytes: &[u8]) {
         let (from, to) = (piece.start as usize, (piece.end() as usize).min(HEAD_LEN));
         if piece.state != State::Known || from >= to {
@@ -516,8 +521,8 @@ impl Datagram {
         }
     }
 
-    /// To be given away: the head without what is not known, as few pieces as possible, and
-    /// packets in order, each once.
+    /// Prepares the datagram to be returned: the head without unknown bytes, as few pieces as
+    /// possible, and packets in order, each once.
     fn finish(mut self) -> Self {
         self.head.truncate(self.known() as usize);
         let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
@@ -543,11 +548,12 @@ impl Datagram {
     }
 }
 
-/// What lies in `start..end`, and a little beyond, if the earlier bytes hold; and what of it is new.
+/// The pieces in `start..end`, and whole old ones at its edges, if the earlier bytes are kept; and
+/// the new ones of these.
 fn keep_old(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>, Vec<Piece>) {
     let (mut merged, mut added) = (Vec::with_capacity(fresh.len()), Vec::new());
     let mut next = start;
-    // The new pieces are walked once, beside the old ones.
+    // The new pieces are walked once, in step with the old ones.
     let mut rest = fresh;
     for piece in old.iter().map(Some).chain([None]) {
         let hole_end = piece.map_or(end, |piece| piece.start.min(end));
@@ -569,7 +575,7 @@ fn keep_old(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>
     (merged, added)
 }
 
-/// The same if the later bytes hold.
+/// Like [`keep_old`], if the later bytes are kept.
 fn keep_new(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>, Vec<Piece>) {
     let before = old.first().and_then(|piece| piece.clip(0, start));
     let behind = old.last().and_then(|piece| piece.clip(end, u32::MAX));

@@ -11,7 +11,7 @@ use super::fragments::{Begun, Came, Datagram, Fragment, Key, MAX_DATAGRAM_LEN};
 use super::view::{At, narrow};
 use super::{Found, Ip, Portion, Reason, Stop, Transport, Vlans, Walk};
 
-/// Most extension headers of one packet. RFC 8200 recommends an order in which eight fit.
+/// Maximum number of extension headers of one packet. RFC 8200 recommends an order with eight.
 const MAX_EXTENSIONS: usize = 16;
 
 mod protocol {
@@ -98,8 +98,8 @@ impl Walk<'_> {
                 Some(len) => inner.limit(usize::try_from(len).unwrap_or(usize::MAX)),
                 None => inner.limit(0),
             },
-            // Linux leaves the jumbo option out of what it hands to a capture. Below 64 KiB there
-            // is no reason for a 0 but an empty packet, perhaps with padding behind it.
+            // Linux removes the jumbo option from packets it hands to a capture. Below 64 KiB, a
+            // length of 0 can only mean an empty packet, perhaps with padding after it.
             0 if inner.wire_len() > usize::from(u16::MAX) => inner,
             len => inner.limit(usize::from(len)),
         };
@@ -110,7 +110,8 @@ impl Walk<'_> {
         self.upper(next, payload, ip)
     }
 
-    /// What follows an IP header: extension headers, then a transport header or another packet.
+    /// Decodes the bytes after an IP header: extension headers, then a transport header or another
+    /// packet.
     #[inline]
     fn upper(&mut self, mut next: u8, mut at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         let is_ipv6 = ip.source.is_ipv6();
@@ -127,13 +128,13 @@ impl Walk<'_> {
                     if is_ipv6 =>
                 {
                     let [following, len] = *at.peek::<2>()?;
-                    // In units of 8 bytes, the first not counted.
+                    // In units of 8 bytes; the first unit is not counted.
                     at = at.skip(usize::from(len).saturating_add(1).saturating_mul(8))?;
                     next = following;
                 }
                 protocol::AUTHENTICATION => {
                     let [following, len] = *at.peek::<2>()?;
-                    // In units of 4 bytes, the first two not counted.
+                    // In units of 4 bytes; the first two units are not counted.
                     at = at.skip(usize::from(len).saturating_add(2).saturating_mul(4))?;
                     next = following;
                 }
@@ -142,7 +143,7 @@ impl Walk<'_> {
                         .map_err(|_| at.lacking(8))?;
                     at = at.skip(8)?;
                     next = header.next_header().0;
-                    // An "atomic" fragment is whole by itself, RFC 6946.
+                    // An "atomic" fragment is complete by itself, RFC 6946.
                     if !header.is_fragmenting_payload() {
                         continue;
                     }
@@ -182,10 +183,10 @@ impl Walk<'_> {
         Err(Reason::TooDeep.into())
     }
 
-    /// What a tunnel contains, or the packet it is in if that is no IP packet.
+    /// The contents of a tunnel, or the packet around it if they are no IP packet.
     ///
-    /// Not if it is cut off: more of it might have shown an IP packet, and what is made of a packet
-    /// must not depend on the snapshot length.
+    /// A truncated inner packet stays an error: with more bytes it might have been an IP packet,
+    /// and the result must not depend on the snapshot length.
     pub(super) fn or_outer(
         &mut self,
         inner: impl FnOnce(&mut Self) -> Result<Found, Stop>,
@@ -201,7 +202,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What tells datagrams apart of VLANs.
+    /// The VLAN ids that distinguish datagrams; none if the options ignore them.
     fn vlans(&self) -> Vlans {
         if self.options.vlans { self.layers.vlans } else { Vlans::default() }
     }
@@ -223,27 +224,28 @@ impl Walk<'_> {
         let view = datagram.view();
         let at = At::new(&view, datagram.len());
         let mut found = self.upper(datagram.protocol(), at, ip)?;
-        // If there is one already, the payload is that of a datagram within this one.
+        // If `whole` is set already, the payload belongs to a datagram within this one.
         found.whole.get_or_insert(datagram);
         Ok(found)
     }
 
-    /// What is there of a datagram that was given up, the headers of a tunnel among it.
+    /// Decodes a datagram that was given up as far as it goes, including the headers of a tunnel.
     pub(super) fn given_up(&mut self, datagram: &Datagram, ip: Ip) -> Result<Found, Stop> {
         let view = datagram.view();
         let most = datagram.total().unwrap_or(MAX_DATAGRAM_LEN) as usize;
         let mut found = self.upper(datagram.protocol(), At::new(&view, most), ip)?;
         let goes_on = found.offset.saturating_add(found.len) >= most;
         if found.whole.is_none() && datagram.total().is_none() && goes_on {
-            // No header says how long it is: as long as it is here.
+            // No header states the payload's length, so it ends where the datagram's known part
+            // ends.
             found.len = (datagram.end() as usize).saturating_sub(found.offset);
         }
         Ok(found)
     }
 
-    /// The beginning of a datagram whose other fragments have to come, if its transport header is there.
+    /// The beginning of an incomplete datagram, if it contains the transport header.
     ///
-    /// Not that of a tunnel: what is in there may be a fragment itself, and is looked at once.
+    /// Not for a tunnel: its contents may be a fragment themselves, and are decoded only once.
     fn beginning(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
         let beginning = self.fragments.beginning(fragment).ok_or(Stop::Fragment)?;
         let outside = *self.layers;
@@ -252,7 +254,7 @@ impl Walk<'_> {
         let found = self.upper(beginning.protocol, At::new(&view, beginning.most()), ip);
         self.is_beginning = false;
         *self.layers = outside;
-        // More of it may say more.
+        // With more bytes the result may be different.
         let mut found = found.map_err(|_| Stop::Fragment)?;
         if found.transport == Transport::Other {
             return Err(Stop::Fragment);
@@ -278,7 +280,8 @@ impl Walk<'_> {
 }
 
 impl Found {
-    /// What a fragment has of the payload of a datagram whose beginning was given.
+    /// The part of the payload that this fragment contains. The beginning of its datagram was
+    /// returned before.
     fn part(fragment: &Fragment<'_>, begun: &Begun, completes: bool, ip: Ip) -> Result<Self, Stop> {
         let end = fragment.offset.saturating_add(narrow(fragment.len())).min(begun.end);
         let start = fragment.offset.max(begun.start).min(end.max(begun.start));
@@ -315,7 +318,7 @@ impl Found {
     }
 }
 
-/// Whether all options up to the end of the list lie within it, as Linux wants them.
+/// Whether all options up to the end of the list lie within it, as Linux demands.
 fn are_options(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NOTHING: u8 = 1;
@@ -332,14 +335,14 @@ fn are_options(mut options: &[u8]) -> bool {
     }
 }
 
-/// The length that hop-by-hop options state in place of the IPv6 header.
+/// The length that a hop-by-hop option states in place of the IPv6 header.
 fn jumbo_len(at: At<'_>) -> Result<Option<u32>, Reason> {
     const PAD1: u8 = 0;
     const JUMBO: u8 = 0xc2;
     let [_, len] = *at.peek::<2>()?;
     let len = usize::from(len).saturating_add(1).saturating_mul(8);
     let mut options = at.skip(2)?.limit(len.saturating_sub(2));
-    // At most 2 KiB of options, each of a byte or more.
+    // At most 2 KiB of options, with at least one byte each.
     while options.wire_len() > 0 {
         match *options.peek::<1>()? {
             [PAD1] => options = options.skip(1)?,

@@ -1,4 +1,4 @@
-//! Link layers: everything in front of the first IP header.
+//! Link layers: everything before the first IP header.
 //!
 //! Sources: <https://www.tcpdump.org/linktypes.html> and the pages it names; IEEE 802.1Q-2018,
 //! RFC 3032 and RFC 4385 (MPLS), RFC 2516 (PPPoE), RFC 1661 and 1662 (PPP).
@@ -9,13 +9,13 @@ use super::view::At;
 use super::{Found, Reason, Stop, Tunnel, TunnelKind, Walk};
 use crate::linktype::LinkType;
 
-/// Most tags in a row, those without an id included.
+/// Maximum number of consecutive tags, including those without an id.
 const MAX_TAGS: usize = 16;
 
-/// Most labels of one MPLS stack. Segment routing has about ten.
+/// Maximum number of labels in one MPLS stack. Segment routing has about ten.
 const MAX_LABELS: usize = 32;
 
-/// Most attributes of an NFLOG packet; Linux has 23 kinds of them.
+/// Maximum number of attributes of an NFLOG packet; Linux has 23 kinds.
 const MAX_ATTRIBUTES: usize = 64;
 
 pub(super) mod ether_type {
@@ -26,7 +26,7 @@ pub(super) mod ether_type {
     pub(crate) const TAG: u16 = 0x8100;
     /// 802.1ad.
     pub(crate) const SERVICE_TAG: u16 = 0x88a8;
-    /// What QinQ used before 802.1ad.
+    /// QinQ used it before 802.1ad.
     pub(crate) const OLD_SERVICE_TAG: u16 = 0x9100;
     pub(crate) const MPLS: u16 = 0x8847;
     pub(crate) const MPLS_MULTICAST: u16 = 0x8848;
@@ -47,9 +47,9 @@ impl Walk<'_> {
     pub(super) fn link(&mut self, link_type: LinkType, at: At<'_>) -> Result<Found, Stop> {
         match link_type.0 {
             1 => self.ethernet(at),
-            // RAW and the numbers DLT_RAW has had; IPV4 and IPV6.
+            // RAW, the numbers that DLT_RAW has on other systems, IPV4 and IPV6.
             12 | 14 | 101 | 228 | 229 => self.ip(at),
-            // NULL and LOOP: an address family, in the byte order of the host or the network's.
+            // NULL and LOOP: an address family, in the byte order of the host or of the network.
             0 | 108 => self.family(at),
             113 => {
                 let (header, inner) = at.take::<16>()?;
@@ -69,8 +69,8 @@ impl Walk<'_> {
             50 => self.ppp_serial(at),
             51 => self.pppoe(at),
             104 => self.cisco_hdlc(at),
-            // PPP_PPPD and PPP_WITH_DIR: a byte for the direction, then PPP; the former has it in
-            // place of the address.
+            // PPP_PPPD and PPP_WITH_DIR: a byte for the direction, then PPP. In the former, that
+            // byte replaces the address.
             166 | 204 => {
                 let ([_], inner) = at.take::<1>()?;
                 match inner.peek::<1>()? {
@@ -87,7 +87,7 @@ impl Walk<'_> {
         self.ether_type(header.ether_type().0, at.skip(14)?)
     }
 
-    /// What follows an EtherType or an 802.3 length.
+    /// Decodes the bytes after an EtherType or an 802.3 length.
     #[inline]
     pub(super) fn ether_type(&mut self, ether_type: u16, at: At<'_>) -> Result<Found, Stop> {
         match ether_type {
@@ -98,7 +98,7 @@ impl Walk<'_> {
             }
             ether_type::MPLS | ether_type::MPLS_MULTICAST => self.mpls(at),
             ether_type::PPPOE_SESSION => self.pppoe(at),
-            // Tags that say which port of an extender a frame is of, and name no VLAN.
+            // These tags name the port of an extender, not a VLAN.
             ether_type::PORT_TAG => self.behind_tag::<6>(at),
             ether_type::CISCO_PORT_TAG => self.behind_tag::<4>(at),
             len if len < ether_type::LEAST => self.llc(at.limit(usize::from(len))),
@@ -123,21 +123,21 @@ impl Walk<'_> {
         Err(Reason::TooDeep.into())
     }
 
-    /// What follows a tag of `N` bytes and the EtherType behind it.
+    /// Decodes the bytes after a tag of `N` bytes and the EtherType that follows it.
     fn behind_tag<const N: usize>(&mut self, at: At<'_>) -> Result<Found, Stop> {
         self.deeper()?;
         let (ether_type, inner) = at.skip(N)?.take::<2>()?;
         self.ether_type(u16::from_be_bytes(*ether_type), inner)
     }
 
-    /// IEEE 802.2: IP over SNAP (RFC 1042), and IP with a service access point of its own.
+    /// IEEE 802.2: IP over SNAP (RFC 1042), and IP with its own service access point.
     fn llc(&mut self, at: At<'_>) -> Result<Found, Stop> {
         match at.peek::<3>()? {
             [0xaa, 0xaa, 0x03] => {
                 let (header, inner) = at.take::<8>()?;
                 let [_, _, _, organization @ .., high, low] = *header;
                 let ether_type = u16::from_be_bytes([high, low]);
-                // 00-00-f8 is bridging of what could not be translated, IEEE 802.1H.
+                // 00-00-f8 is bridging of frames that could not be translated, IEEE 802.1H.
                 let is_ether_type = matches!(organization, [0, 0, 0] | [0, 0, 0xf8]);
                 if !is_ether_type || ether_type < ether_type::LEAST {
                     return Err(Reason::NotIp.into());
@@ -149,7 +149,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A label stack. Nothing says what follows it; the first four bits are the usual guess.
+    /// A label stack. No field names its contents; the first four bits are the usual guess.
     pub(super) fn mpls(&mut self, mut at: At<'_>) -> Result<Found, Stop> {
         self.deeper()?;
         for _ in 0..MAX_LABELS {
@@ -170,8 +170,8 @@ impl Walk<'_> {
     }
 
     fn below_labels(&mut self, at: At<'_>) -> Result<Found, Stop> {
-        // A MAC address may begin like an IP header too, but then no EtherType known here is likely
-        // to be where it has to be, nor the IP header to be a sound one where it is.
+        // A MAC address may begin like an IP header too. But then a known EtherType is unlikely to
+        // be at its place by chance, and so is a plausible IP header.
         let is_ethernet = |at: At<'_>| {
             at.peek_behind::<2>(12).map(|field| {
                 matches!(
@@ -201,8 +201,8 @@ impl Walk<'_> {
                 let plausible = payload.saturating_add(40) <= at.wire_len();
                 if plausible || !is_ethernet(at)? { self.ipv6(at) } else { self.ethernet(at) }
             }
-            // A control word in front of the frame of a pseudo-wire, unless that would make no
-            // sense.
+            // The control word of a pseudo-wire before the frame, unless only a frame without one
+            // is plausible.
             0 => {
                 let inner = at.skip(4)?;
                 if is_ethernet(inner)? || !is_ethernet(at)? {
@@ -232,7 +232,7 @@ impl Walk<'_> {
         self.ppp(inner.limit(usize::from(u16::from_be_bytes([*high, *low]))))
     }
 
-    /// PPP, with or without address and control field; the protocol may be compressed to a byte.
+    /// PPP, with or without address and control field. The protocol may be compressed to one byte.
     pub(super) fn ppp(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let at = match at.peek::<1>()? {
             [0xff] => {
@@ -275,14 +275,14 @@ impl Walk<'_> {
         }
     }
 
-    /// An address family: 2 for IPv4, and a number for each kind of system for IPv6.
+    /// An address family: 2 for IPv4; for IPv6 each system has its own number.
     fn family(&mut self, at: At<'_>) -> Result<Found, Stop> {
         let (family, inner) = at.take::<4>()?;
-        // In the other byte order a small number is a large one.
+        // A small number in the wrong byte order becomes a large one.
         match u32::from_be_bytes(*family).min(u32::from_le_bytes(*family)) {
             2 => self.ipv4(inner),
             10 | 24 | 28 | 30 => self.ipv6(inner),
-            // Some write an EtherType in the last two bytes.
+            // Some programs write an EtherType in the last two bytes.
             _ => match *family {
                 [_, _, 0x08, 0x00] => self.ipv4(inner),
                 [_, _, 0x86, 0xdd] => self.ipv6(inner),
@@ -291,23 +291,24 @@ impl Walk<'_> {
         }
     }
 
-    /// What follows the header of a Linux "cooked" packet from a device of type `hardware`.
+    /// Decodes the bytes after the header of a Linux "cooked" packet from a device of type
+    /// `hardware`.
     fn cooked(&mut self, hardware: u16, protocol: u16, at: At<'_>) -> Result<Found, Stop> {
-        /// `ARPHRD_NETLINK`, where the field is a netlink family.
+        /// `ARPHRD_NETLINK`: the protocol field is a netlink family.
         const NETLINK: u16 = 824;
         match protocol {
             _ if hardware == NETLINK => Err(Reason::NotIp.into()),
-            // 802.2 (`ETH_P_802_2`); there is no length in front of it.
+            // 802.2 (`ETH_P_802_2`); no length comes before it.
             0x0004 => self.llc(at),
             protocol if protocol < ether_type::LEAST => Err(Reason::NotIp.into()),
             protocol => self.ether_type(protocol, at),
         }
     }
 
-    /// Attributes of a Netfilter log message, one of which is the packet.
+    /// Attributes of a Netfilter log message; one of them is the packet.
     ///
-    /// Lengths and types are in the byte order of the capturing host, which nothing names; types
-    /// are small, so it shows.
+    /// Lengths and types are in the byte order of the capturing host, which no field names. Types
+    /// are small, so they reveal it.
     fn nflog(&mut self, at: At<'_>) -> Result<Found, Stop> {
         const PAYLOAD: u16 = 9;
         let ([_, version, _, _], mut at) = at.take::<4>()?;
@@ -331,7 +332,7 @@ impl Walk<'_> {
             if kind & 0x3fff == PAYLOAD {
                 return self.ip(inner.limit(value_len));
             }
-            // The padding of the last one may be left out.
+            // The last attribute may come without its padding.
             at = at.skip(len.next_multiple_of(4).min(at.wire_len().max(len)))?;
         }
         Err(Reason::NotIp.into())

@@ -1,4 +1,4 @@
-//! From the bytes of a packet to addresses, ports and where its payload lies.
+//! Finds the addresses, the ports and the place of the payload in a packet's bytes.
 //!
 //! ```text
 //!   link      Ethernet, VLAN tags, LLC/SNAP, MPLS, PPPoE, PPP, SLL, SLL2, NULL, LOOP, RAW, NFLOG
@@ -10,22 +10,23 @@
 //!   transport ──▶ tunnel    GRE, ERSPAN, VXLAN, Geneve, IP in IP, MPLS in IP
 //! ```
 //!
-//! A [`Decoder`] takes packets one by one, with the moment each was captured; it does no I/O and
-//! knows no clock. No payload is copied: what it finds is a list of [`Part`]s, places in captured
-//! packets, also for a datagram that came in fragments. Only the first bytes of a datagram under
-//! reassembly are kept, for the headers that may be in them.
+//! A [`Decoder`] takes packets one by one, each with its capture time. It does no I/O and has no
+//! clock. It copies no payload: the result is a list of [`Part`]s, places in captured packets, also
+//! for a datagram that came in fragments. Only the first bytes of a datagram under reassembly are
+//! kept, because they may contain headers.
 //!
-//! Lengths are those of the wire, so that bytes beyond the snapshot length are known to be missing.
-//! A header that says how long its packet is ends it there: Ethernet padding is no payload. One
-//! that says 0, because the packet had no length yet (TSO) or is longer than the field can say
-//! (BIG TCP), or more than there is around it, does not; then the frame's length holds.
+//! All lengths are lengths on the wire, so bytes beyond the snapshot length are known to be
+//! missing. If a header states the length of its packet, the packet ends there: Ethernet padding is
+//! no payload. A stated length of 0 does not end the packet. Senders write 0 if the packet had no
+//! length yet (TSO) or is too long for the field (BIG TCP). Neither does a length larger than the
+//! enclosing packet. In both cases the enclosing length applies.
 //!
-//! Everything comes from strangers: nothing panics, work per packet is linear in its headers, and
-//! what fragments may occupy is bounded in number, memory and time ([`Options`]).
+//! All input comes from strangers. Nothing panics, and the work for a packet is linear in its
+//! headers. The number, the memory and the age of fragments have limits ([`Options`]).
 //!
-//! The fixed layouts are read by etherparse. What it does not know (SLL2, NFLOG, PPP, MPLS, all of
-//! the tunnels) or refuses as a whole (a TCP header whose options are cut, options it does not
-//! know) is read here.
+//! etherparse reads the fixed layouts. This module reads those that etherparse does not know (SLL2,
+//! NFLOG, PPP, MPLS, all of the tunnels), and those that it refuses as a whole: a TCP header whose
+//! options are cut, and options it does not know.
 
 #![warn(
     clippy::indexing_slicing,
@@ -55,43 +56,47 @@ use crate::time::Timestamp;
 use fragments::{Datagram, Fragments};
 use view::{At, View};
 
-/// Most headers that may contain another packet (IP, MPLS stack, PPPoE, tunnels), one in the other.
+/// Maximum number of nested headers that may contain another packet (IP, MPLS stack, PPPoE,
+/// tunnels).
 ///
-/// IPv4 in VXLAN in GRE in IPv4 behind MPLS has seven; what has more than 24 was built to have them.
+/// IPv4 in VXLAN in GRE in IPv4 after MPLS has seven. A packet with more than 24 was built to have
+/// them.
 const MAX_NESTING: u8 = 24;
 
-/// Most VLAN ids kept of one packet. QinQ has two, behind a tunnel another two.
+/// Maximum number of VLAN ids of one packet. QinQ has two, and two more inside a tunnel.
 const MAX_VLANS: usize = 8;
 
-/// How a [`Decoder`] decodes, and what it may use.
+/// How a [`Decoder`] decodes, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Whether to look into tunnels. If not, the outer packet is the packet. MPLS and PPPoE have no
-    /// outer packet and are always looked into.
+    /// Whether to decode the contents of tunnels. If not, the result is the outer packet. MPLS and
+    /// PPPoE have no outer packet, so their contents are always decoded.
     pub tunnels: bool,
-    /// Whether fragments with other VLAN ids are of another datagram. If not, the same addresses in
-    /// two networks are the same.
+    /// Whether fragments with different VLAN ids belong to different datagrams. If not, equal
+    /// addresses in two networks count as the same.
     pub vlans: bool,
-    /// Whether to give the payload of TCP and UDP that comes in fragments as it comes, from the first
-    /// fragment on ([`Decoded::portion`]), since the others may never come. If not, it is given once
-    /// all of its datagram is there. What is in a tunnel is always given then.
+    /// Whether to return TCP and UDP payload of fragmented datagrams fragment by fragment, starting
+    /// with the first fragment ([`Decoded::portion`]), because the others may never come. If not,
+    /// the payload is returned when its datagram is complete. The contents of tunnels always wait
+    /// for the complete datagram.
     pub early: bool,
-    /// Which bytes hold where fragments overlap.
+    /// The bytes to keep where fragments overlap.
     pub overlap: Overlap,
-    /// Most datagrams under reassembly; the oldest gives way to a new one.
+    /// Maximum number of datagrams under reassembly. A new one evicts the oldest.
     pub max_datagrams: usize,
-    /// Most pieces one datagram may lie in; a fragment that would make more is refused.
+    /// Maximum number of pieces of one datagram. A fragment that would exceed it is refused.
     pub max_fragments: usize,
-    /// Most bytes of memory datagrams under reassembly may occupy; the oldest give way.
+    /// Maximum memory of datagrams under reassembly, in bytes. When it is exceeded, the oldest are
+    /// evicted.
     pub max_fragment_bytes: usize,
-    /// How long after its first fragment a datagram must be complete.
+    /// Time after its first fragment in which a datagram must be complete.
     pub fragment_timeout: Duration,
 }
 
 impl Default for Options {
-    /// Tunnels are looked into, the first bytes hold. Memory is Linux's (`ipfrag_high_thresh`), of
-    /// which 4096 small datagrams use about as much; a minute is what RFC 8200 gives a datagram.
-    /// 2048 pieces are more than 64 KiB at IPv4's least MTU of 68 bytes make: 1366.
+    /// Tunnels are decoded, and the first bytes are kept. The memory limit is that of Linux
+    /// (`ipfrag_high_thresh`); 4096 small datagrams need about as much. RFC 8200 gives a datagram
+    /// one minute. 64 KiB at IPv4's minimum MTU of 68 bytes make 1366 pieces, so 2048 are enough.
     fn default() -> Self {
         Self {
             tunnels: true,
@@ -106,45 +111,45 @@ impl Default for Options {
     }
 }
 
-/// Which bytes hold where fragments overlap.
+/// The bytes to keep where fragments overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlap {
-    /// Those that came first.
+    /// The bytes that came first.
     #[default]
     First,
-    /// Those that came last, up to the moment the datagram is complete.
+    /// The bytes that came last, until the datagram is complete.
     Last,
 }
 
-/// Decodes packets, and keeps the fragments of those that are not complete.
+/// Decodes packets, and keeps the fragments of incomplete datagrams.
 #[derive(Debug)]
 pub struct Decoder {
     options: Options,
     fragments: Fragments,
     counters: Counters,
-    /// The reassembled datagram the last [`Decoded`] borrows from.
+    /// The reassembled datagram that the last [`Decoded`] borrows from.
     whole: Option<Box<Datagram>>,
-    /// And what it is a portion of.
+    /// The portion that the last [`Decoded`] borrows.
     portion: Option<Box<Portion>>,
 }
 
-/// What became of a packet.
+/// The result for one packet.
 #[derive(Clone, Debug)]
 pub enum Outcome<'d> {
-    /// It is, or it completes, an IP packet; or it has a [`Portion`] of one.
+    /// It is an IP packet, completes one, or contains a [`Portion`] of one.
     Decoded(Decoded<'d>),
-    /// It is a fragment of a datagram. More of it has to come before anything is given.
+    /// It is a fragment of a datagram. More fragments must come before anything is returned.
     Fragment,
-    /// It is neither.
+    /// It is none of these.
     Undecoded(Reason),
 }
 
-/// An IP packet: the innermost one, if tunnels are looked into.
+/// An IP packet: the innermost one, if the contents of tunnels are decoded.
 ///
-/// If what a tunnel contains is no IP packet, the outer packet is the one.
+/// If a tunnel does not contain an IP packet, this is the outer packet.
 #[derive(Clone, Debug)]
 pub struct Decoded<'d> {
-    /// VLAN ids, outermost first; those inside a tunnel follow those outside.
+    /// VLAN ids, outermost first. Those inside a tunnel follow those outside.
     pub vlans: Vlans,
     /// The innermost tunnel it came through.
     pub tunnel: Option<Tunnel>,
@@ -152,53 +157,53 @@ pub struct Decoded<'d> {
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// The IP protocol number behind the IPv6 extension headers and AH: 6 for TCP, 17 for UDP.
+    /// The IP protocol number after the IPv6 extension headers and AH: 6 for TCP, 17 for UDP.
     pub protocol: u8,
     /// The transport header.
     pub transport: Transport,
-    /// What follows the transport header, or the IP headers if that is [`Transport::Other`].
+    /// The bytes after the transport header, or after the IP headers for [`Transport::Other`].
     pub payload: Payload<'d>,
-    /// Numbers of all packets it came in, rising, those of fragments that came twice among them;
-    /// empty if it came in one.
+    /// Numbers of all packets it came in, ascending, including those of repeated fragments. Empty
+    /// if it came in one packet.
     pub fragments: &'d [u64],
-    /// Which part of a datagram `payload` is, if others come or came apart from it.
+    /// The place of `payload` in its datagram, if the datagram is returned in several portions.
     pub portion: Option<&'d Portion>,
 }
 
 /// A part of the payload of a datagram that comes in fragments, see [`Options::early`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Portion {
-    /// Tells the datagrams of a decoder apart.
+    /// Identifies the datagram within its decoder.
     pub datagram: u64,
-    /// It is the first that is given of its datagram.
+    /// It is the first portion of its datagram.
     pub begins: bool,
-    /// Where in the payload of the whole datagram this part begins.
+    /// Offset of this portion in the payload of the whole datagram, in bytes.
     pub at: u32,
-    /// Length of the whole payload, as UDP's header says; of TCP, the longest it may have.
+    /// Length of the whole payload in bytes, from the UDP header. For TCP, the maximum it can have.
     pub len: u32,
-    /// The last byte of the datagram is in it.
+    /// It contains the last byte of the datagram.
     pub ends: bool,
-    /// All of the datagram is here: nothing more will be given of it.
+    /// The datagram is complete: no more portions follow.
     pub completes: bool,
-    /// It was there before: this is a copy of a part of it.
+    /// It is a copy of bytes that came before.
     pub is_copy: bool,
 }
 
 /// Why a packet was not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The link type is none of those known here.
+    /// The link type is unknown to this module.
     LinkType,
     /// It is no IP packet: ARP, LLDP, a routing protocol, ...
     NotIp,
-    /// The capture of the packet ends inside a header that went on, on the wire.
+    /// The captured bytes end inside a header that was longer on the wire.
     Truncated,
     /// A header contradicts itself or the length of the packet.
     Malformed,
-    /// More packets are nested in each other than is reasonable.
+    /// Too many packets are nested in each other.
     TooDeep,
     /// A fragment that fits no datagram: it ends beyond 64 KiB or beyond the datagram's end, it is
-    /// empty, or it is one piece too many.
+    /// empty, or its datagram has too many pieces.
     BadFragment,
 }
 
@@ -227,7 +232,7 @@ impl Reason {
     }
 }
 
-/// What a decoder has done: `packets = decoded + fragments + the sum of undecoded`.
+/// Results of a decoder: `packets = decoded + fragments + the sum of undecoded`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets seen.
@@ -236,7 +241,7 @@ pub struct Counters {
     pub decoded: u64,
     /// Packets that were [`Outcome::Fragment`].
     pub fragments: u64,
-    /// What became of the fragments.
+    /// Results of reassembly.
     pub reassembly: FragmentCounters,
     undecoded: [u64; Reason::ALL.len()],
 }
@@ -262,7 +267,7 @@ impl Counters {
 }
 
 impl Decoder {
-    /// A decoder that has seen nothing yet.
+    /// A decoder that has seen no packet yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
@@ -274,10 +279,10 @@ impl Decoder {
         }
     }
 
-    /// Decodes one packet, of whose `original_len` bytes on the wire `data` was captured.
+    /// Decodes one packet. It had `original_len` bytes on the wire, of these `data` was captured.
     ///
-    /// `number` is what extents call the packet. `time` is only used to give up on datagrams whose
-    /// fragments do not all come; it need not be monotonic.
+    /// Extents refer to the packet by `number`. `time` only decides when to give up incomplete
+    /// datagrams, and how long copies of fragments are recognized. It need not be monotonic.
     pub fn packet(
         &mut self,
         link_type: LinkType,
@@ -292,7 +297,7 @@ impl Decoder {
         let view = View::packet(number, data);
         let end = data.len().max(usize::try_from(original_len).unwrap_or(usize::MAX));
         let at = At::new(&view, end);
-        // In its place from the beginning: it is more than is moved for every packet.
+        // Kept in place from here on: it is too large to move for every packet.
         let mut layers = Layers::default();
         let fragments = &mut self.fragments;
         let mut walk = Walk::new(&self.options, fragments, time, link_type, &mut layers);
@@ -326,26 +331,28 @@ impl Decoder {
         }
     }
 
-    /// Gives up on datagrams that are too old at `now`, as [`Decoder::packet`] does.
+    /// Gives up datagrams that are too old at `now`, as [`Decoder::packet`] does.
     pub fn pass_time(&mut self, now: Timestamp) {
         self.fragments.expire(now, &self.options);
     }
 
-    /// Gives up on the oldest datagram; `false` if there is none.
+    /// Gives up the oldest datagram; `false` if no datagram is under reassembly.
     pub fn give_up_oldest(&mut self) -> bool {
         self.fragments.evict(&self.options)
     }
 
-    /// Whether [`Decoder::given_up`] has anything to look at.
+    /// Whether [`Decoder::given_up`] has a datagram to return.
     #[inline]
     #[must_use]
     pub fn has_given_up(&self) -> bool {
         self.fragments.has_given_up()
     }
 
-    /// What can be said of a datagram that was given up: that of a tunnel, with [`Options::early`].
-    /// Its packets are in [`Decoded::fragments`], all of them were [`Outcome::Fragment`]; the link type
-    /// is that of the first. To be fetched after each packet: few are kept.
+    /// The decodable beginning of a datagram that was given up. Only datagrams without an early
+    /// portion are returned, such as those of tunnels, and only with [`Options::early`].
+    /// [`Decoded::fragments`] names its packets, which were all [`Outcome::Fragment`]. The link
+    /// type is that of the first packet. Call it after each packet, because only a few datagrams
+    /// are kept.
     pub fn given_up(&mut self) -> Option<(LinkType, Decoded<'_>)> {
         loop {
             let (key, datagram) = self.fragments.given_up()?;
@@ -361,21 +368,20 @@ impl Decoder {
         }
     }
 
-    /// What has been decoded so far.
+    /// Counters of everything decoded so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         Counters { reassembly: self.fragments.counters(), ..self.counters }
     }
 
-    /// Bytes of memory that datagrams under reassembly occupy, at most
-    /// [`Options::max_fragment_bytes`].
+    /// Memory of datagrams under reassembly in bytes, at most [`Options::max_fragment_bytes`].
     #[must_use]
     pub const fn fragment_bytes(&self) -> usize {
         self.fragments.bytes()
     }
 }
 
-/// VLAN ids, 12 bits each, never 0: the id of a tag that only carries a priority is not kept.
+/// VLAN ids, 12 bits each, never 0: a tag with id 0 only carries a priority and is not kept.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Vlans {
     ids: [u16; MAX_VLANS],
@@ -389,7 +395,7 @@ impl Vlans {
         self.ids.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// `false` if there is no room for it.
+    /// Adds an id; `false` if there is no room for it.
     fn push(&mut self, id: u16) -> bool {
         match self.ids.get_mut(usize::from(self.len)) {
             Some(slot) => {
@@ -408,7 +414,7 @@ impl std::fmt::Debug for Vlans {
     }
 }
 
-/// One packet's way down its headers.
+/// Follows the headers of one packet.
 #[derive(Debug)]
 struct Walk<'w> {
     options: &'w Options,
@@ -416,13 +422,13 @@ struct Walk<'w> {
     time: Timestamp,
     link_type: LinkType,
     layers: &'w mut Layers,
-    /// Packets around the one the walk has come to.
+    /// Number of packets around the current one.
     nesting: u8,
-    /// It goes over the beginning of a datagram that is not whole.
+    /// The bytes are the beginning of an incomplete datagram.
     is_beginning: bool,
 }
 
-/// What the headers passed so far say about those that follow.
+/// Facts from outer headers that apply to the inner ones.
 #[derive(Clone, Copy, Debug, Default)]
 struct Layers {
     vlans: Vlans,
@@ -440,7 +446,7 @@ impl<'w> Walk<'w> {
         Self { options, fragments, time, link_type, layers, nesting: 0, is_beginning: false }
     }
 
-    /// One level further in.
+    /// Enters one more level of nesting.
     const fn deeper(&mut self) -> Result<(), Stop> {
         if self.nesting >= MAX_NESTING {
             return Err(Stop::Reason(Reason::TooDeep));
@@ -457,22 +463,22 @@ struct Ip {
     destination: IpAddr,
 }
 
-/// The end of a successful way.
+/// The result of a packet that could be decoded.
 #[derive(Debug)]
 struct Found {
     ip: Ip,
     protocol: u8,
     transport: Transport,
-    /// Where the payload begins, in the packet or in `whole`.
+    /// Where the payload begins, in the packet or in `whole`, in bytes.
     offset: usize,
-    /// Bytes it had on the wire.
+    /// Length of the payload on the wire in bytes.
     len: usize,
-    /// The datagram it is part of, if that came in fragments.
+    /// The datagram that contains the payload, if it came in fragments.
     whole: Option<Box<Datagram>>,
     portion: Option<Box<Portion>>,
 }
 
-/// The end of any other way.
+/// The result of any other packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Fragment,

@@ -8,7 +8,7 @@ use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
 use super::view::At;
 use super::{Found, Ip, Reason, Stop, Walk};
 
-/// What the payload of an IP packet begins with.
+/// The transport header at the beginning of an IP payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
@@ -20,7 +20,8 @@ pub enum Transport {
         /// Destination port.
         destination_port: u16,
     },
-    /// Anything else: ICMP with the packet it complains about, SCTP, a tunnel not looked into, ...
+    /// Anything else: ICMP with the packet it complains about, SCTP, a tunnel that is not decoded,
+    /// ...
     Other,
 }
 
@@ -37,22 +38,22 @@ pub struct Tcp {
     pub acknowledgment: u32,
     /// Flags.
     pub flags: TcpFlags,
-    /// Window, as it is in the header: not scaled.
+    /// Window as in the header, not scaled.
     pub window: u16,
-    /// Offset behind the urgent data, if [`TcpFlags::URG`] is set.
+    /// Offset of the first byte after the urgent data, if [`TcpFlags::URG`] is set.
     pub urgent: u16,
-    /// Maximum segment size, of a SYN that states one.
+    /// Maximum segment size in bytes, if a SYN states it.
     pub maximum_segment_size: Option<u16>,
-    /// Bits to shift windows by, of a SYN that states them.
+    /// Number of bits to shift windows by, if a SYN states it.
     pub window_scale: Option<u8>,
     /// The options were captured to their end.
     pub has_all_options: bool,
-    /// An acknowledgment alone, with a payload of a few zeros that fills an Ethernet frame up to the
-    /// shortest there is: some devices count the padding of the frame in the length of the packet.
+    /// An acknowledgment alone, with a payload of a few zeros that fills the shortest Ethernet
+    /// frame: some devices count the frame's padding in the length of the packet.
     pub is_padded: bool,
 }
 
-/// The flags of a TCP header, as its fourteenth byte has them.
+/// The flags of a TCP header: its fourteenth byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TcpFlags(pub u8);
 
@@ -81,7 +82,7 @@ impl TcpFlags {
     }
 }
 
-/// Bytes of the shortest Ethernet frame after an IPv4 header: it has 46 bytes of payload.
+/// Bytes of the shortest Ethernet frame after an IPv4 header: its payload has 46 bytes.
 const LEAST_FRAME: usize = 46 - 20;
 
 impl Walk<'_> {
@@ -91,7 +92,7 @@ impl Walk<'_> {
         let (mut tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
             Ok(header) => (Tcp::new(&header, header.options(), true), header.slice().len()),
             Err(HeaderSliceError::Len(error)) => {
-                // The options are cut; what comes before them is as good as ever.
+                // The options are cut; the fixed header before them is valid all the same.
                 let (fixed, options) =
                     bytes.split_first_chunk::<FIXED_LEN>().ok_or_else(|| at.lacking(FIXED_LEN))?;
                 let mut alone = *fixed;

@@ -9,25 +9,25 @@ use super::link::ether_type;
 use super::view::At;
 use super::{Found, Ip, Reason, Stop, Walk};
 
-/// A tunnel a packet came through.
+/// The tunnel a packet came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tunnel {
-    /// Which kind it is.
+    /// The kind of tunnel.
     pub kind: TunnelKind,
-    /// What it is told apart by: the key of GRE, the session of PPTP, PPPoE and ERSPAN, the network
-    /// of NVGRE, VXLAN and Geneve, the label of MPLS next to the packet. `None` if it has none.
+    /// Identifies the tunnel: the key of GRE, the session of PPTP, PPPoE and ERSPAN, the network of
+    /// NVGRE, VXLAN and Geneve, the innermost label of MPLS. `None` if it has none.
     ///
     /// Labels, and keys of some routers, differ between the two directions.
     pub id: Option<u32>,
-    /// Source and destination of the innermost IP packet around it; `None` if there is none, as
-    /// with MPLS and PPPoE on a link.
+    /// Source and destination of the innermost IP packet around it; `None` without such a packet,
+    /// as with MPLS and PPPoE on a link.
     pub endpoints: Option<(IpAddr, IpAddr)>,
 }
 
 /// Kinds of tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TunnelKind {
-    /// GRE around IP, Ethernet (NVGRE among it) or MPLS.
+    /// GRE around IP, Ethernet (including NVGRE) or MPLS.
     Gre,
     /// GRE version 1 around PPP.
     Pptp,
@@ -52,7 +52,7 @@ pub enum TunnelKind {
 }
 
 impl TunnelKind {
-    /// A name for people and files: `gre`, `vxlan`, ...
+    /// Its name in files and for people: `gre`, `vxlan`, ...
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -82,14 +82,14 @@ mod gre {
     pub(super) const VERSION: u16 = 0x0007;
     pub(super) const ERSPAN_1_2: u16 = 0x88be;
     pub(super) const ERSPAN_3: u16 = 0x22eb;
-    /// Web cache redirection: IPv4, in version 2 with four bytes in front.
+    /// Web cache redirection: IPv4, in version 2 with four bytes before it.
     pub(super) const WCCP: u16 = 0x883e;
 }
 
-/// Most routing entries of a GRE header, which is obsolete as a whole.
+/// Maximum number of routing entries in a GRE header. Routing entries are obsolete.
 const MAX_ROUTES: usize = 16;
 
-/// Reads what is in a tunnel.
+/// A function that decodes the contents of a tunnel.
 type Inner<'w> = fn(&mut Walk<'w>, At<'_>, Ip) -> Result<Found, Stop>;
 
 impl<'w> Walk<'w> {
@@ -141,7 +141,7 @@ impl<'w> Walk<'w> {
                 self.ipv4(if is_ip { at } else { at.skip(4)? })
             }
             ether_type::BRIDGED => {
-                // NVGRE: 24 bits of network and 8 of flow, and no other flag than the key's.
+                // NVGRE: 24 bits of network and 8 bits of flow, and the key's flag alone.
                 let is_nvgre = flags == gre::KEY;
                 let id = if is_nvgre { key.map(|key| key >> 8) } else { key };
                 self.through(TunnelKind::Gre, id, ip)?;
@@ -159,7 +159,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// GRE version 1: length and call in place of the key, and acknowledgments.
+    /// GRE version 1: length and call instead of the key, and acknowledgments.
     fn pptp(&mut self, flags: u16, protocol: u16, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
         if protocol != ether_type::PPP || flags & gre::KEY == 0 {
             return Err(Reason::NotIp.into());
@@ -171,7 +171,7 @@ impl<'w> Walk<'w> {
                 at = at.skip(4)?;
             }
         }
-        // Without a sequence number it is an acknowledgment only.
+        // A packet without a sequence number is only an acknowledgment.
         if flags & gre::SEQUENCE == 0 || len == 0 {
             return Err(Reason::NotIp.into());
         }
@@ -194,10 +194,10 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// What reads the payload of a UDP datagram to `port`, if that is the port of a tunnel.
+    /// The function that decodes a UDP payload sent to `port`, if that is the port of a tunnel.
     pub(super) fn udp_tunnel(port: u16) -> Option<Inner<'w>> {
         match port {
-            // The second is what Linux used before there was a number, and flannel still does.
+            // Linux used the second before a number was assigned, and flannel still does.
             4789 | 8472 => Some(|walk, at, ip| walk.vxlan(false, at, ip)),
             // GRE in UDP, RFC 8086.
             4754 => Some(Self::gre),
@@ -255,13 +255,13 @@ impl Walk<'_> {
         self.deeper()
     }
 
-    /// Those of the innermost IP packet so far, if there is one.
+    /// Endpoints of the innermost IP packet so far, if there was an IP packet.
     pub(super) fn endpoints(&self) -> Option<(IpAddr, IpAddr)> {
         self.layers.tunnel.and_then(|tunnel| tunnel.endpoints)
     }
 }
 
-/// Behind the source routing entries of RFC 1701, which end with one of length 0.
+/// The place after the source routing entries of RFC 1701. An entry of length 0 ends them.
 fn behind_routes(mut at: At<'_>) -> Result<At<'_>, Reason> {
     for _ in 0..MAX_ROUTES {
         let ([a, b, _, len], rest) = at.take::<4>()?;

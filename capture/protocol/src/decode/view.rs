@@ -1,22 +1,22 @@
-//! Bytes to read headers from, and where in captured packets each of them lies.
+//! Bytes to read headers from, and the place of each of them in captured packets.
 //!
-//! A packet is one run of bytes; a reassembled datagram is a list of [`Piece`]s, of whose bytes only
-//! the first are at hand. Offsets into either count the bytes of the wire, so that they are right
-//! behind a hole too.
+//! A packet is one run of bytes. A reassembled datagram is a list of [`Piece`]s; only its first
+//! bytes are available here. Offsets into both count bytes on the wire, so they are also right
+//! after a hole.
 
 use super::Reason;
 use crate::extent::Extent;
 
-/// A run of bytes of a payload that was captured.
+/// A run of captured bytes of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
-    /// Where in the payload it is: bytes of the wire before it.
+    /// Its offset in the payload: the number of bytes on the wire before it.
     pub at: u32,
-    /// Where its bytes are; never empty.
+    /// The place of its bytes; never empty.
     pub extent: Extent,
 }
 
-/// The payload of a packet: where those bytes of it lie that were captured.
+/// The payload of a packet: the places of its captured bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'d> {
     len: u32,
@@ -31,34 +31,34 @@ impl<'d> Payload<'d> {
         let mut payload = Self { len, captured: 0, offset, map: view.map };
         payload.captured = match view.map {
             Map::Packet { captured, .. } => captured.saturating_sub(offset).min(len),
-            // Parts of the payload, so their sum is at most its length.
+            // These are parts of the payload, so their sum is at most its length.
             Map::Pieces(_) => payload.parts().map(|part| part.extent.len).sum(),
         };
         payload
     }
 
-    /// Bytes it had on the wire: `captured() + missing()`.
+    /// Its length on the wire in bytes: `captured() + missing()`.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a length on the wire, of no container")]
     pub const fn len(&self) -> u32 {
         self.len
     }
 
-    /// Bytes of it that were captured: the sum of the lengths of [`Payload::parts`].
+    /// Number of its captured bytes: the sum of the lengths of [`Payload::parts`].
     #[must_use]
     pub const fn captured(&self) -> u32 {
         self.captured
     }
 
-    /// Bytes of it that were on the wire and not captured.
+    /// Number of its bytes that were on the wire but not captured.
     #[must_use]
     pub const fn missing(&self) -> u32 {
         self.len.saturating_sub(self.captured)
     }
 
-    /// Where it lies, in order: one part, or several if it came in fragments, or none.
+    /// The places of its bytes, in order: one part, several if it came in fragments, or none.
     ///
-    /// Parts do not overlap; what none of them covers of `0..len()` is missing.
+    /// Parts do not overlap. Bytes of `0..len()` that no part covers are missing.
     #[must_use]
     pub fn parts(&self) -> Parts<'d> {
         let end = self.offset.saturating_add(self.len);
@@ -116,14 +116,14 @@ impl Iterator for Parts<'_> {
     }
 }
 
-/// A run of bytes of a datagram, all of one packet.
+/// A run of bytes of a datagram, all from one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// The packet it came in, also of what is missing.
+    /// The packet it came in. A missing piece has one too.
     pub(super) packet: u64,
-    /// Where in that packet's captured data it is; of no meaning if it is missing.
+    /// Its offset in that packet's captured data; meaningless if it is missing.
     pub(super) offset: u32,
-    /// Where in the datagram it is.
+    /// Its offset in the datagram.
     pub(super) start: u32,
     pub(super) len: u32,
     pub(super) state: State,
@@ -131,11 +131,11 @@ pub(super) struct Piece {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Captured, and its bytes were at hand when it was found.
+    /// Captured, and its bytes were available when the piece was made.
     Known,
     /// Captured.
     Captured,
-    /// On the wire only.
+    /// It was on the wire, but not captured.
     Missing,
 }
 
@@ -144,7 +144,7 @@ impl Piece {
         self.start.saturating_add(self.len)
     }
 
-    /// The part of it between two places of the datagram; `None` if it has none there.
+    /// The part of it between two offsets of the datagram; `None` if that is empty.
     pub(super) fn clip(&self, from: u32, to: u32) -> Option<Self> {
         let start = self.start.max(from);
         let len = self.end().min(to).checked_sub(start).filter(|len| *len > 0)?;
@@ -153,7 +153,7 @@ impl Piece {
     }
 }
 
-/// What headers are read from.
+/// The bytes that headers are read from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'v> {
     bytes: &'v [u8],
@@ -162,9 +162,9 @@ pub(super) struct View<'v> {
 
 #[derive(Clone, Copy, Debug)]
 enum Map<'v> {
-    /// A packet, of which so many bytes were captured.
+    /// A packet, and the number of its captured bytes.
     Packet { number: u64, captured: u32 },
-    /// A datagram: sorted, without gap or overlap.
+    /// A datagram: sorted pieces without a gap or an overlap.
     Pieces(&'v [Piece]),
 }
 
@@ -173,12 +173,12 @@ impl<'v> View<'v> {
         Self { bytes: data, map: Map::Packet { number, captured: narrow(data.len()) } }
     }
 
-    /// A packet without its bytes, to say where in it a payload lies.
+    /// A packet without its bytes, to locate a payload in it.
     pub(super) fn located(number: u64, captured: usize) -> Self {
         Self { bytes: &[], map: Map::Packet { number, captured: narrow(captured) } }
     }
 
-    /// A datagram that lies in `pieces` and begins with the bytes of `head`.
+    /// A datagram of `pieces` that begins with the bytes of `head`.
     pub(super) const fn pieces(head: &'v [u8], pieces: &'v [Piece]) -> Self {
         Self { bytes: head, map: Map::Pieces(pieces) }
     }
@@ -188,32 +188,32 @@ impl<'v> View<'v> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'v> {
     view: &'v View<'v>,
-    /// Bytes of the wire before it.
+    /// Number of bytes on the wire before this place.
     pub(super) offset: usize,
-    /// Where the layer ends on the wire; may lie beyond what was captured.
+    /// Where the layer ends on the wire; may be beyond the captured bytes.
     end: usize,
 }
 
 impl<'v> At<'v> {
-    /// The beginning of a view of which `end` bytes were on the wire.
+    /// The beginning of a view that had `end` bytes on the wire.
     pub(super) const fn new(view: &'v View<'v>, end: usize) -> Self {
         Self { view, offset: 0, end }
     }
 
-    /// Bytes of the layer from here on, on the wire.
+    /// Bytes of the layer from here to its end, on the wire.
     #[inline]
     pub(super) const fn wire_len(&self) -> usize {
         self.end.saturating_sub(self.offset)
     }
 
-    /// Those of them that are at hand.
+    /// Bytes of the layer from here on that are available.
     #[inline]
     pub(super) fn rest(&self) -> &'v [u8] {
         let end = self.end.min(self.view.bytes.len());
         self.view.bytes.get(self.offset..end).unwrap_or_default()
     }
 
-    /// The reason why `needed` bytes cannot be read from here, if they cannot.
+    /// Why `needed` bytes cannot be read from here, if fewer are available.
     #[inline]
     pub(super) const fn lacking(&self, needed: usize) -> Reason {
         if self.wire_len() < needed { Reason::Malformed } else { Reason::Truncated }
@@ -225,7 +225,7 @@ impl<'v> At<'v> {
         self.rest().first_chunk().ok_or_else(|| self.lacking(N))
     }
 
-    /// The `N` bytes that follow the next `skip`.
+    /// The `N` bytes after the next `skip` bytes.
     #[inline]
     pub(super) fn peek_behind<const N: usize>(&self, skip: usize) -> Result<&'v [u8; N], Reason> {
         self.skip(skip)?.peek()
@@ -240,20 +240,22 @@ impl<'v> At<'v> {
         Ok(Self { offset: self.offset.saturating_add(len), ..*self })
     }
 
-    /// The next `N` bytes, and the place behind them.
+    /// The next `N` bytes, and the place after them.
     #[inline]
     pub(super) fn take<const N: usize>(&self) -> Result<(&'v [u8; N], Self), Reason> {
         Ok((self.peek()?, self.skip(N)?))
     }
 
-    /// The same place in a layer that ends `len` bytes further on, unless this one ends before.
+    /// The same place in a layer that ends `len` bytes further on, or where this one ends if that
+    /// is earlier.
     #[inline]
     pub(super) fn limit(&self, len: usize) -> Self {
         Self { end: self.end.min(self.offset.saturating_add(len)), ..*self }
     }
 
-    /// Where the bytes of the layer from here on lie, as pieces of a datagram that begin at
-    /// `start` in it. At most `most` of them: a hostile list is cut, and then not contiguous.
+    /// The places of the layer's bytes from here on, as pieces of a datagram that begin at its
+    /// offset `start`. At most `most` pieces: a longer list, from an attacker, is cut and then not
+    /// contiguous.
     pub(super) fn pieces(&self, start: u32, most: usize) -> Vec<Piece> {
         let (from, to) = (narrow(self.offset), narrow(self.end));
         let known = narrow(self.view.bytes.len());
@@ -288,7 +290,7 @@ impl<'v> At<'v> {
                 add(Piece { state: State::Captured, ..part });
             }
         }
-        // What was not captured.
+        // The rest was not captured.
         let packet = map.last().map_or(0, |piece| piece.packet);
         let len = to.saturating_sub(next);
         add(Piece { packet, offset: 0, start: next, len, state: State::Missing });
@@ -296,7 +298,7 @@ impl<'v> At<'v> {
     }
 }
 
-/// Lengths of captured data fit by far (`savefile::MAX_CAPTURED_LEN`); claims may not.
+/// Captured lengths always fit (`savefile::MAX_CAPTURED_LEN`). Lengths that headers state may not.
 #[inline]
 pub(super) fn narrow(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
