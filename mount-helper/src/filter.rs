@@ -178,6 +178,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_prlimit64,
     libc::SYS_getpriority,
     libc::SYS_setpriority,
+    libc::SYS_sched_setattr,
     libc::SYS_prctl,
     libc::SYS_seccomp,
     libc::SYS_landlock_create_ruleset,

@@ -15,7 +15,8 @@
 //!
 //! The single files are what several of these need: [`settings`] of a capture, [`paths`] that other
 //! users could change, what the kernel says of a [`process`], the [`failure`] of a command, its [`output`], the [`size`]s and
-//! [`candidates`] of its options, and the [`memory`] that the allocator keeps.
+//! [`candidates`] of its options, the [`memory`] that the allocator keeps, and the
+//! [`priority`] of threads.
 
 mod candidates;
 mod cli;
@@ -28,6 +29,7 @@ mod fuse;
 mod memory;
 mod output;
 mod paths;
+mod priority;
 mod process;
 mod registry;
 mod settings;

@@ -1,9 +1,8 @@
-//! What a daemon gives up that was started by mount.pcapfs, beyond what was taken from it, and what
-//! some of its threads give up for others.
+//! What a daemon gives up that was started by mount.pcapfs, beyond what was taken from it.
 //!
 //! The filter of system calls it was started under must let it start, so it allows to start
 //! programs. This daemon starts none.
-#![expect(unsafe_code, reason = "seccomp and setpriority have no safe wrapper")]
+#![expect(unsafe_code, reason = "seccomp has no safe wrapper")]
 
 use std::io;
 use std::mem::offset_of;
@@ -42,16 +41,6 @@ pub(super) fn start_no_programs() -> io::Result<()> {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter, 0, 0)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Niceness of threads that do what takes long.
-const NICE: libc::c_int = 19;
-
-/// From now on the calling thread has a processor when nobody who is in a hurry wants it. Where that
-/// is refused, it goes on as before.
-pub(crate) fn let_others_go_first() {
-    // SAFETY: changes the priority of this thread, which is process 0 to this call, and no memory.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 fn program() -> [sock_filter; 5] {

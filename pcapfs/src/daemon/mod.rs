@@ -37,7 +37,6 @@ use crate::registry::state::{self, StateFile};
 use crate::registry::{Origin, Planned, Registry};
 use crate::settings::{self, Settings};
 pub(crate) use checking::check_config;
-pub(crate) use confine::let_others_go_first;
 pub(crate) use forgetting::{forget_by_default, forget_in};
 use options::MountArguments;
 use plan::Plan;

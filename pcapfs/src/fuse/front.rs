@@ -49,6 +49,7 @@ use crate::fs::captures::Entry;
 use crate::fs::error::Error;
 use crate::fs::file::ReadFailure;
 use crate::fs::is_being_killed;
+use crate::priority::let_others_go_first;
 
 /// Threads that read requests: one may be copying a mebibyte while another takes the next request.
 const READERS: usize = 2;
@@ -239,7 +240,7 @@ impl Shared {
 
     /// Does what takes long.
     fn run_pool(&self) {
-        crate::daemon::let_others_go_first();
+        let_others_go_first();
         let act = |job: &Job| {
             if let Some(message) = wire::parse(&job.bytes) {
                 self.request(&message);
