@@ -90,6 +90,11 @@ pub(crate) enum Failure {
     /// The namespace of `-N` cannot be entered.
     #[error("{}: cannot enter this mount namespace: {error}", path.display())]
     Namespace { path: PathBuf, error: io::Error },
+    /// This program has rights that its caller does not have.
+    #[error(
+        "it is set to run as another user than its caller, who could capture then (chmod ug-s it)"
+    )]
+    SetUser,
     /// The daemon is in none of the places it is looked for.
     #[error("pcapfs is not installed (looked in {})", list(directories).display())]
     NoDaemon { directories: Vec<PathBuf> },
@@ -105,7 +110,8 @@ impl Failure {
             Self::Usage(_)
             | Self::Account(AccountError::Missing(_) | AccountError::Root(_))
             | Self::Tree(TreeError::Missing(_) | TreeError::NotADirectory(_)) => Exit::Usage,
-            Self::Namespace { .. }
+            Self::SetUser
+            | Self::Namespace { .. }
             | Self::Start { .. }
             | Self::System(_)
             | Self::Account(AccountError::Lookup(..))

@@ -22,7 +22,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use mount_helper::arguments;
 use mount_helper::message::unnumbered;
-use nix::unistd::{chdir, geteuid, setsid};
+use nix::unistd::{chdir, getegid, geteuid, getgid, getuid, setsid};
 
 use crate::account::Account;
 use crate::confine::Confinement;
@@ -86,6 +86,10 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
     let program = find_daemon()?;
     let base = env::current_dir().map_err(Failure::System)?;
     plan.settle(&base);
+    // With the bit of set-user-ID, whoever calls it would mount as root, and choose what is captured.
+    if geteuid() != getuid() || getegid() != getgid() {
+        return Err(Failure::SetUser);
+    }
     if !geteuid().is_root() {
         if let Some(path) = plan.namespace {
             return Err(Failure::Namespace { path, error: io::ErrorKind::PermissionDenied.into() });

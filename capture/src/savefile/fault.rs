@@ -12,7 +12,7 @@ pub enum Fault {
     #[error("no savefile (starts with {})", describe_start(*.0))]
     Magic([u8; 4]),
     /// A version of the format that is not read here.
-    #[error("{format} version {major}.{minor} is not supported")]
+    #[error("{format} version {major}.{minor} is not supported, or the header is damaged")]
     Version {
         /// `pcap` or `pcapng`.
         format: &'static str,

@@ -216,7 +216,10 @@ mod tests {
         );
         bytes[..6].copy_from_slice(&[0xd4, 0xc3, 0xb2, 0xa1, 3, 0]);
         let fault = FileHeader::parse(&bytes).unwrap_err();
-        assert_eq!(fault.to_string(), "pcap version 3.0 is not supported");
+        assert_eq!(
+            fault.to_string(),
+            "pcap version 3.0 is not supported, or the header is damaged"
+        );
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What runs with which rights, and has what of the caller.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, getsid};
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
-use pcapfs_tests::{Host, Net, run, skip_unless, wait_until};
+use pcapfs_tests::{Host, Net, binary, run, skip_unless, wait_until};
 
 use crate::support::{status_line, with_savefile};
 
@@ -145,6 +145,28 @@ fn a_step_that_fails_is_named_and_nothing_runs() {
         let finished = run(&mut helper, 10);
         assert_eq!(finished.status.code(), Some(2), "{lacking}: {finished:?}");
         assert!(finished.stderr.contains(part), "{lacking}: {}", finished.stderr);
+        host.wait_gone();
+    }
+}
+
+#[test]
+fn a_helper_that_is_setuid_mounts_nothing() {
+    skip_unless!(root, "nsenter", "setpriv");
+    let host = Host::new();
+    fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();
+    for bit in [0o4755, 0o2755] {
+        let copy = host.path("setuid-helper");
+        fs::copy(binary("mount-pcapfs"), &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(bit)).unwrap();
+        let mut helper = host.command("setpriv");
+        helper
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .arg(format!("file:{}", host.path("trace.pcap").display()))
+            .arg(host.captures());
+        let finished = run(&mut helper, 10);
+        assert_eq!(finished.status.code(), Some(2), "{bit:o}: {finished:?}");
+        assert!(finished.stderr.contains("chmod ug-s"), "{bit:o}: {}", finished.stderr);
         host.wait_gone();
     }
 }
