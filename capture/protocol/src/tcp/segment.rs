@@ -1,4 +1,4 @@
-//! What goes into a [`Connection`](super::Connection) and what comes out.
+//! Input and output of a [`Connection`](super::Connection).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use super::seq::Sequence;
 use crate::extent::Extent;
 use crate::time::Timestamp;
 
-/// Which of the two endpoints sends. Which is which is the caller's choice and has nothing to do
-/// with who is the client.
+/// The endpoint that sends. The caller decides which endpoint is which, independently of who is the
+/// client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the endpoint that the caller's flow key names first.
@@ -29,7 +29,7 @@ impl Direction {
     }
 }
 
-/// The flags that matter here (RFC 9293 3.1; ACK shows in [`Segment::acknowledgment`]).
+/// The flags that matter here (RFC 9293 3.1). ACK is the presence of [`Segment::acknowledgment`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags {
     /// Synchronize: the sequence number is the initial one.
@@ -43,47 +43,47 @@ pub struct Flags {
 /// Whether a SYN offers to scale windows (RFC 7323 2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scale {
-    /// It cannot be told: no SYN was seen, or its options were cut when captured.
+    /// Unknown: no SYN was seen, or its options were cut by the capture.
     #[default]
     Unknown,
-    /// It does not.
+    /// It does not offer it.
     Absent,
-    /// Its sender's windows are to be shifted left by this.
+    /// It offers it: its sender's windows are shifted left by this many bits.
     By(u8),
 }
 
-/// One TCP segment, as a decoder found it in a packet.
+/// One TCP segment, decoded from a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
-    /// When it was captured.
+    /// Its capture time.
     pub time: Timestamp,
-    /// Number of its packet in the capture; of the last one if it came in fragments.
+    /// Number of its packet in the capture, or of the last packet if it came in fragments.
     pub packet: u64,
-    /// Who sent it.
+    /// The endpoint that sent it.
     pub direction: Direction,
-    /// Sequence number of the SYN if there is one, else of the first byte of payload.
+    /// Sequence number of the SYN, or of the first byte of payload without a SYN.
     pub sequence: Sequence,
     /// The acknowledgment number, if the ACK flag is set.
     pub acknowledgment: Option<Sequence>,
     /// The other flags.
     pub flags: Flags,
-    /// The window as the wire has it, not scaled.
+    /// The window field, not scaled.
     pub window: u16,
-    /// What a SYN says of scaling windows. Of no meaning without SYN.
+    /// The window scale option of a SYN. Meaningless without SYN.
     pub scale: Scale,
-    /// The captured payload, in order. An extent of packet 0 means bytes of the wire that were
-    /// not captured. Anything beyond `wire_len` bytes is ignored.
+    /// The captured payload, in order. An extent of packet 0 means bytes that were on the wire but
+    /// not captured. Extents beyond `wire_len` bytes are ignored.
     pub payload: &'a [Extent],
-    /// Bytes of payload on the wire. More than captured if the packet was cut when captured.
+    /// Bytes of payload on the wire. More than were captured if the capture cut the packet.
     pub wire_len: u32,
-    /// An acknowledgment with nothing but a few zeros, which may be the padding of its frame.
+    /// An acknowledgment whose payload is only a few zeros, which may be the padding of its frame.
     pub is_padded: bool,
     /// The urgent pointer, if the URG flag is set.
     pub urgent: Option<u16>,
 }
 
 impl Segment<'_> {
-    /// Bytes of its payload that were captured.
+    /// Number of captured payload bytes.
     #[must_use]
     pub fn captured(&self) -> u64 {
         let (mut at, mut captured) = (0_u64, 0_u64);
@@ -97,156 +97,163 @@ impl Segment<'_> {
     }
 }
 
-/// What a [`Connection`](super::Connection) tells, in this order: [`Event::Opened`], then any
+/// The output of a [`Connection`](super::Connection), in this order: [`Event::Opened`], then any
 /// others, [`Event::Closed`] last.
 ///
-/// For each direction `Data` and `Gap` follow on each other without a hole or an overlap, from
-/// stream offset 0 on. What was told does not change any more.
+/// For each direction, the ranges of `Data` and `Gap` begin at stream offset 0 and follow each
+/// other without a hole or an overlap. An announced range never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The connection is there; sent with its first segment.
+    /// The connection exists. Comes with its first segment.
     Opened {
-        /// Which direction the client sends in, as far as is known.
+        /// The direction the client sends in, as far as is known.
         client: Direction,
     },
-    /// A SYN, seen late, shows that the other endpoint is the client.
+    /// A late SYN shows that the other endpoint is the client.
     Turned {
-        /// Which direction the client sends in.
+        /// The direction the client sends in.
         client: Direction,
     },
-    /// These bytes of a stream are in order now.
+    /// These bytes of a stream are now in order.
     Data {
-        /// Whose stream.
+        /// The direction of the stream.
         direction: Direction,
         /// Stream offsets.
         range: Range<u64>,
     },
-    /// These bytes of a stream are missing, and will stay so.
+    /// These bytes of a stream are missing for good.
     Gap {
-        /// Whose stream.
+        /// The direction of the stream.
         direction: Direction,
         /// Stream offsets.
         range: Range<u64>,
     },
-    /// The sender's FIN is reached and can be relied on: its stream is complete.
+    /// The sender's FIN was reached and is reliable: its stream is complete.
     Ended {
-        /// Whose stream.
+        /// The direction of the stream.
         direction: Direction,
     },
-    /// Nothing more will come from this connection.
+    /// No more events of this connection will follow.
     Closed {
-        /// How it ended, which [`Connection::state`](super::Connection::state) also says.
+        /// How it ended; the same as [`Connection::state`](super::Connection::state).
         state: State,
     },
 }
 
-/// What to do with the segment that was given to [`Connection::process`](super::Connection::process).
+/// How [`Connection::process`](super::Connection::process) treated a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
     /// It belongs to this connection and was used.
     Taken,
-    /// It begins another connection between the same endpoints, and was not used: close this one and
-    /// give the segment to a new one.
+    /// It begins another connection between the same endpoints, and was not used. Close this
+    /// connection and give the segment to a new one.
     NewConnection,
     /// It belongs to this connection, which is closed; it was not used.
     Late,
 }
 
-/// The state of a connection, as `meta.json` names it.
+/// The state of a connection, with its name in `meta.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// A SYN was seen, but no segment of a side that has finished its handshake.
+    /// A SYN was seen, but no segment from a side that has finished its handshake.
     Opening,
     /// Both sides may send.
     Open,
-    /// One side has sent its FIN; or both have, and bytes before one are still to come.
+    /// One side has sent its FIN. Or both have, and bytes before one of them are still to come.
     Closing,
     /// Both sides have sent their FIN, and it is acknowledged or all bytes before it were seen.
     Closed,
     /// Ended by a reset.
     Reset,
-    /// Nothing was seen for too long.
+    /// The connection was silent for too long.
     TimedOut,
-    /// Open, but the beginning was not seen.
+    /// Open, but its beginning was not captured.
     Midstream,
 }
 
-/// What one direction amounts to. Numbers are of segments unless they say bytes.
+/// Counters of one direction. They count segments, except those that say bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// All of them.
+    /// All segments.
     pub packets: u64,
-    /// Bytes of payload that were captured, repetitions included. Each of them is in the stream,
-    /// waits for its place there, or counts as one of `repeated_bytes`, `late_bytes` and
-    /// `rejected_bytes`, or as urgent.
+    /// Captured bytes of payload, repetitions included. Each of them is in the stream, waits for
+    /// its place there, is counted in `repeated_bytes`, `late_bytes` or `rejected_bytes`, or is
+    /// urgent.
     pub captured_bytes: u64,
-    /// Captured bytes whose place in the stream has another copy, equal or not; and keep-alives.
+    /// Captured bytes whose place in the stream has another copy, equal or not, and the bytes of
+    /// keep-alives.
     pub repeated_bytes: u64,
-    /// Captured bytes that are not believed: see `rejected`. Bytes after the FIN or before the SYN,
-    /// and all of a reset, are among them.
+    /// Captured bytes that are not believed, see `rejected`. They include bytes after the FIN or
+    /// before the SYN, and the payload of resets.
     pub rejected_bytes: u64,
-    /// Nothing new: each byte, SYN or FIN in it was seen before, and no byte differs. Neither
-    /// keep-alives nor window probes.
+    /// Repetitions: each byte, SYN or FIN in it was seen before, and no byte differs. Keep-alives
+    /// and window probes are not counted here.
     pub retransmitted: u32,
-    /// With bytes not seen before, of which the first lies below the end of what had been seen of
-    /// this direction: later bytes were captured first.
+    /// With bytes that were not seen before and lie below the highest byte seen in this direction:
+    /// later bytes were captured first.
     pub out_of_order: u32,
-    /// With bytes seen before *and* bytes not seen before; or with bytes that differ from an
-    /// earlier copy. Such a segment is never `retransmitted`, but may be `out_of_order` as well.
+    /// With bytes seen before *and* bytes not seen before, or with bytes that differ from an
+    /// earlier copy. Such a segment never counts as `retransmitted`, but may count as
+    /// `out_of_order` too.
     pub overlapping: u32,
-    /// Keep-alives: no payload or one byte, one before the next that is due, when all was
-    /// acknowledged (RFC 1122 4.2.3.6).
+    /// Keep-alives: no payload or one byte, at one less than the next expected number, when
+    /// everything was acknowledged (RFC 1122 4.2.3.6).
     pub keep_alives: u32,
-    /// One byte, the next one due, sent into a window of zero (RFC 9293 3.8.6.1).
+    /// Window probes: one byte, the next expected one, sent into a window of zero (RFC 9293
+    /// 3.8.6.1).
     pub window_probes: u32,
-    /// Not believed: far from the window, behind the FIN, a reset out of the window or one that its
-    /// sender contradicted by going on, a SYN in the middle.
+    /// Segments that are not believed: far from the window, after the FIN, without an
+    /// acknowledgment, a reset outside of the window, a reset whose sender went on sending, a SYN
+    /// in the middle.
     pub rejected: u32,
-    /// Bytes that differed from an earlier copy.
+    /// Bytes that differ from an earlier copy.
     pub conflicting_bytes: u64,
-    /// Bytes of which the earlier copy was gone, so that it is unknown whether they differed.
+    /// Bytes whose earlier copy was gone, so that it is unknown whether they differ.
     pub unverified_bytes: u64,
     /// Captured bytes that came after their place had been given up as missing, or that lie before
     /// the beginning of a stream without SYN.
     pub late_bytes: u64,
 }
 
-/// Patience and bounds.
+/// Timeouts and limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Which copy of a byte counts.
+    /// The copy of a byte that counts.
     pub policy: Policy,
     /// Whether urgent data is in the stream.
     pub urgent: Urgent,
-    /// How much one direction may hold.
+    /// Limits of one direction.
     pub limits: Limits,
-    /// How far from what is expected a sequence number may lie, in bytes. The wire allows 1 GiB
-    /// (RFC 7323), which a random number hits every other time; receive buffers beyond 64 MiB are
-    /// not seen in practice. A sender that goes on further off is followed after three segments.
+    /// Maximum distance of a sequence number from the expected one, in bytes. The wire allows 1 GiB
+    /// (RFC 7323), and every other random number is as close as that. Receive buffers beyond 64 MiB
+    /// are not seen in practice. A sender that goes on further away is followed after three
+    /// segments.
     pub reach: u32,
-    /// Segments with payload that have to follow, in the same direction, before a hole that its
-    /// receiver has acknowledged is missing. Captures of several queues reorder by less.
+    /// A hole that its receiver has acknowledged is missing after this many more segments with
+    /// payload in the same direction. Captures of several queues reorder by less.
     pub gap_segments: u16,
-    /// Or time that has to pass. Longer than a capture's buffers are ever held back.
+    /// Or after this time. No capture holds back its buffers for so long.
     pub gap_wait: Duration,
-    /// The same if nothing of the receiver is captured: longer than a few retransmission timeouts.
+    /// Like `gap_wait`, if no packet of the receiver is captured. Longer than a few retransmission
+    /// timeouts.
     pub one_sided_wait: Duration,
-    /// How many segments a stream without SYN waits for earlier bytes before it begins.
+    /// A stream without SYN waits for earlier bytes for this number of segments before it begins.
     pub pickup_segments: u16,
-    /// And how long.
+    /// Or for this time.
     pub pickup_wait: Duration,
-    /// How long an ended connection waits for stragglers, from the last segment on.
+    /// Silence for which an ended connection waits for stragglers.
     pub linger: Duration,
-    /// Silence after which an opening connection has timed out: Linux gives up a SYN after 127 s.
+    /// Silence after which an opening connection has timed out. Linux gives up a SYN after 127 s.
     pub opening_timeout: Duration,
-    /// The same with both FINs seen, or the only one there can be; `tcp_fin_timeout` of Linux is 60 s.
+    /// The same after both FINs, or after one if the other side was never seen. `tcp_fin_timeout`
+    /// of Linux is 60 s.
     pub closing_timeout: Duration,
-    /// The same with the FIN of one side only: the other may go on for as long as it likes (RFC 9293
-    /// 3.6), and has been seen to be silent for four minutes before its own FIN.
+    /// The same after the FIN of one side only. The other side may go on without a time limit (RFC
+    /// 9293 3.6), and silences of four minutes before the second FIN have been seen.
     pub half_closed_timeout: Duration,
-    /// The same for an open one. Keep-alives come every two hours (RFC 1122 4.2.3.6).
+    /// The same for an open connection. Keep-alives come every two hours (RFC 1122 4.2.3.6).
     pub idle_timeout: Duration,
     /// Silence after which a SYN with another number is believed at once.
     pub reuse_after: Duration,
@@ -274,12 +281,13 @@ impl Default for Settings {
     }
 }
 
-/// Whether a program reads urgent data in its stream.
+/// Whether urgent data is part of the stream that a program reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Urgent {
-    /// It does not: sockets are like that unless a program asks for something else, and few do.
+    /// It is not. Sockets work like that unless a program asks for `SO_OOBINLINE`, and few programs
+    /// do.
     #[default]
     OutOfBand,
-    /// It does: the program asks for it with `SO_OOBINLINE`, as those of telnet and rlogin do.
+    /// It is. Programs like those of telnet and rlogin ask for it with `SO_OOBINLINE`.
     Inline,
 }

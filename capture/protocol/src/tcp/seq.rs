@@ -1,6 +1,6 @@
-//! Sequence numbers modulo 2^32 (RFC 9293 3.4), and their place in a stream of any length.
+//! Sequence numbers modulo 2^32 (RFC 9293 3.4), and their offsets in a stream of any length.
 
-/// A sequence number as the wire has it.
+/// A sequence number of a TCP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sequence(pub u32);
 
@@ -11,8 +11,8 @@ impl Sequence {
         Self(self.0.wrapping_add(count))
     }
 
-    /// How far this number lies behind `earlier`: negative if it lies before it. The shorter way
-    /// round is taken, so the result is right as long as the two are less than 2^31 apart.
+    /// Distance from `earlier` to this number; negative if this number comes first. The distance
+    /// takes the shorter way round, so the result is right if the two are less than 2^31 apart.
     #[must_use]
     pub fn since(self, earlier: Self) -> i64 {
         i64::from(self.0.wrapping_sub(earlier.0).cast_signed())
@@ -26,10 +26,11 @@ impl Sequence {
         i64::try_from(anchor).unwrap_or(i64::MAX).saturating_add(distance)
     }
 
-    /// The number of the byte at stream offset `offset`, if this one is of offset 0.
+    /// The sequence number of the byte at stream offset `offset`, if `self` is the number of offset
+    /// 0.
     #[must_use]
     pub fn at(self, offset: u64) -> Self {
-        // The low 32 bits are what a sequence number is.
+        // A sequence number is the low 32 bits of the offset.
         #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is the point")]
         self.plus(offset as u32)
     }

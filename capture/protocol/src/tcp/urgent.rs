@@ -1,12 +1,12 @@
 //! Urgent data: bytes that the receiver's program does not read in the stream.
 //!
-//! A segment with the URG flag says where the last byte of urgent data is. RFC 793 has that byte in the
-//! stream. All systems take it out, and give it to a program apart from the rest, unless the program
-//! asks for it with `SO_OOBINLINE` (RFC 6093 2.2 and 3.1). The urgent pointer names the byte after it,
-//! as on all systems but Solaris (RFC 6093 3.1).
+//! A segment with the URG flag states where the last byte of urgent data is. In RFC 793, that byte
+//! is part of the stream. All systems take it out, and give it to a program separately, unless the
+//! program asks for it with `SO_OOBINLINE` (RFC 6093 2.2 and 3.1). The urgent pointer names the
+//! byte after it, as on all systems but Solaris (RFC 6093 3.1).
 //!
-//! The numbers change with the bytes: sequence numbers after an urgent byte count one less, as if the
-//! byte had never been sent. So nothing else has to know of it.
+//! The numbers change with the bytes: sequence numbers after an urgent byte are lowered by one, as
+//! if the byte had never been sent. So no other module needs to know about it.
 
 use std::collections::VecDeque;
 
@@ -14,11 +14,11 @@ use super::segment::Segment;
 use super::seq::Sequence;
 use crate::extent::Extent;
 
-/// Urgent bytes of one direction that are remembered one by one. Older ones only count: segments before
-/// them do not come any more.
+/// Number of urgent bytes per direction that are remembered one by one. Older ones are only
+/// counted, because segments before them no longer come.
 const MAX_REMEMBERED: usize = 16;
 
-/// How far before the newest byte a segment may come again, in bytes.
+/// Maximum distance before the newest byte at which a segment may be repeated, in bytes.
 const REACH: u64 = 1 << 27;
 
 /// The urgent bytes of one direction.
@@ -26,19 +26,19 @@ const REACH: u64 = 1 << 27;
 pub(super) struct Taken {
     /// Urgent bytes before those in `at`.
     earlier: u32,
-    /// Their numbers, rising, and for each the stream offset of the byte after it.
+    /// Their sequence numbers, ascending, each with the stream offset of the byte after it.
     at: VecDeque<(Sequence, u64)>,
-    /// Captured bytes that were taken out, repeated ones counted again.
+    /// Captured bytes that were taken out; repeated ones count again.
     bytes: u64,
 }
 
 impl Taken {
-    /// Nothing was.
+    /// Without any urgent byte.
     pub(super) const fn new() -> Self {
         Self { earlier: 0, bytes: 0, at: VecDeque::new() }
     }
 
-    /// The number of the same byte if no urgent byte had been sent.
+    /// The sequence number the same byte would have if no urgent byte had been sent.
     pub(super) fn renumber(&self, number: Sequence) -> Sequence {
         let before = self.at.iter().filter(|(at, _)| number.since(*at) > 0).count();
         let before = self.earlier.wrapping_add(u32::try_from(before).unwrap_or(u32::MAX));
@@ -53,7 +53,7 @@ impl Taken {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Bytes of memory, about.
+    /// Approximate memory in bytes.
     pub(super) fn memory(&self) -> usize {
         let numbers = self.at.capacity().saturating_mul(size_of::<(Sequence, u64)>());
         size_of::<Self>().saturating_add(numbers)
@@ -63,8 +63,8 @@ impl Taken {
         self.at.iter().any(|(at, _)| *at == number)
     }
 
-    /// Takes out the byte with this number, which is after all others. The byte after it is at `offset`
-    /// in the stream.
+    /// Takes out the byte with this number, which is after all others. `offset` is the stream
+    /// offset of the byte after it.
     pub(super) fn add(&mut self, number: Sequence, offset: u64) {
         self.at.push_back((number, offset));
         if self.at.len() > MAX_REMEMBERED {
@@ -77,7 +77,7 @@ impl Taken {
         self.at.back().is_none_or(|(at, _)| number.since(*at) > 0)
     }
 
-    /// The stream has come to `offset`.
+    /// The stream has reached `offset`: forgets urgent bytes too far before it.
     pub(super) fn come_to(&mut self, offset: u64) {
         while self.at.front().is_some_and(|(_, at)| offset.saturating_sub(*at) > REACH) {
             self.forget_oldest();
@@ -90,8 +90,8 @@ impl Taken {
         }
     }
 
-    /// The payload of a segment without its urgent bytes; the number of these on the wire; and the
-    /// number of these that were captured.
+    /// The payload of a segment without its urgent bytes, how many of these were on the wire, and
+    /// how many of them were captured.
     pub(super) fn strip(&self, segment: &Segment<'_>) -> (Vec<Extent>, u32, u64) {
         let places = self.at.iter().map(|(at, _)| at.since(segment.sequence));
         let places = places.filter_map(|place| u32::try_from(place).ok());
@@ -112,7 +112,7 @@ impl Taken {
     }
 }
 
-/// Adds the part of an extent that begins at `at` in a payload.
+/// Adds a part of an extent that begins at offset `at` of a payload.
 fn push(rest: &mut Vec<Extent>, extent: &Extent, at: u32, range: std::ops::Range<u32>) {
     let skip = u64::from(range.start.saturating_sub(at));
     let part = extent.part(skip, u64::from(range.end.saturating_sub(range.start)));

@@ -1,23 +1,23 @@
-//! How much one direction may hold, and what gives way.
+//! Limits of one direction, and what is dropped when one is reached.
 
 use std::ops::Range;
 
 use super::Assembler;
 
-/// How much one direction may hold. Each bound has a counter in [`Bites`].
+/// Limits of one direction. [`Bites`] counts how often each was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Extents that wait behind a hole. 16,384 full segments are 23 MB, more than the largest
-    /// receive buffer Linux uses by itself (6 MB) holds out of order, and cost 1 MiB.
+    /// Extents that wait after a hole. 16,384 full segments are 23 MB and cost 1 MiB. The largest
+    /// receive buffer that Linux uses by itself (6 MB) holds less than that out of order.
     pub pending: usize,
-    /// Holes in front of waiting data. With every second segment of such a buffer lost there are
+    /// Holes before waiting data. If every second segment of such a buffer is lost, there are
     /// 2,200; a sender with selective acknowledgments does not get much further.
     pub holes: usize,
     /// Extents of the whole stream, about four bytes each. 2^26 are a stream of 90 GB in full
-    /// segments and 256 MiB of memory; beyond, the oldest bytes expire.
+    /// segments, and 256 MiB of memory. Beyond that, the oldest bytes expire.
     pub extents: usize,
-    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond, the oldest
-    /// of the stream's ranges, and the bytes between them, expire, until half as many are left.
+    /// Ranges of missing bytes that are remembered one by one, 16 bytes each. Beyond that, the
+    /// oldest ranges of the stream and the bytes between them expire, until half as many are left.
     pub gaps: usize,
 }
 
@@ -27,17 +27,17 @@ impl Default for Limits {
     }
 }
 
-/// How often each bound of [`Limits`] was reached.
+/// How often each limit of [`Limits`] was reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bites {
-    /// Holes given up because too much waited behind them.
+    /// Holes given up because too much data waited after them.
     pub holes: u64,
     /// Extents that expired although their packets were still there.
     pub extents: u64,
 }
 
 impl Assembler {
-    /// Whether a bound of `limits` on what waits is exceeded, so that the first hole has to go.
+    /// Whether waiting data exceeds a limit of `limits`, so that the first hole has to be given up.
     #[must_use]
     pub fn is_overfull(&self, limits: &Limits) -> bool {
         self.rare.as_ref().is_some_and(|rare| {
@@ -45,8 +45,8 @@ impl Assembler {
         })
     }
 
-    /// Gives way to [`Assembler::is_overfull`]: lets bytes settle that were kept open, or gives up
-    /// the first hole. The hole, if it was one.
+    /// Reduces waiting data after [`Assembler::is_overfull`]: settles bytes that were kept open, or
+    /// gives up the first hole. Returns that hole.
     pub fn give_way(&mut self) -> Option<Range<u64>> {
         let first = self.first_pending()?;
         if let Some(rare) = &mut self.rare {
@@ -59,7 +59,7 @@ impl Assembler {
         gap
     }
 
-    /// Keeps the settled part within `limits`; called after anything that may have settled bytes.
+    /// Keeps the settled part within `limits`. Call it after anything that may have settled bytes.
     pub fn trim(&mut self, limits: &Limits) {
         let mut over = self.settled.len().saturating_sub(limits.extents);
         if over > 0 {
@@ -79,7 +79,7 @@ impl Assembler {
         }
     }
 
-    /// How often bounds were reached.
+    /// How often limits were reached.
     #[must_use]
     pub fn bites(&self) -> Bites {
         self.rare.as_ref().map_or_else(Bites::default, |rare| rare.bites)

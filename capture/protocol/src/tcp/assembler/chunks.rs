@@ -1,4 +1,4 @@
-//! The stream read by ranges, and which of them cannot be read.
+//! Reads the stream by ranges, and lists the ranges that cannot be read.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,27 +7,27 @@ use super::pieces::Iter;
 use super::{Assembler, Piece};
 use crate::extent::Extent;
 
-/// Why bytes of a stream cannot be read.
+/// The reason why bytes of a stream cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Absence {
-    /// They are in no captured packet.
+    /// No captured packet contains them.
     Missing,
-    /// Their packet is not retained any more.
+    /// Their packet is no longer retained.
     Expired,
 }
 
-/// A range of a stream that is in one piece.
+/// A contiguous range of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// Stream offsets.
     pub range: Range<u64>,
-    /// Where the bytes are, `range.end - range.start` of them; or why there are none.
+    /// The place of the `range.end - range.start` bytes, or the reason why they cannot be read.
     pub content: Result<Extent, Absence>,
 }
 
 impl Assembler {
-    /// The stream between two offsets, in order and without anything left out. Ends where nothing
-    /// is decided yet. Costs O(log n) for the first chunk and O(1) for each other.
+    /// The stream between two offsets, in order and complete, up to [`Assembler::end`]. Costs O(log
+    /// n) for the first chunk and O(1) for each other.
     #[must_use]
     pub fn chunks(&self, range: Range<u64>) -> Chunks<'_> {
         let mut pieces = self.settled.behind(range.start);
@@ -44,10 +44,9 @@ impl Assembler {
         }
     }
 
-    /// The ranges of the stream that cannot be read, sorted and not touching if of one kind.
+    /// The ranges of the stream that cannot be read, sorted. Ranges of one kind do not touch.
     ///
-    /// Costs the number of ranges, and for streams with reordering in them up to the number of
-    /// extents.
+    /// Costs O(ranges); for streams with reordering, up to O(extents).
     #[must_use]
     pub fn holes(&self) -> Vec<(Range<u64>, Absence)> {
         let mut holes: Vec<(Range<u64>, Absence)> = Vec::new();
@@ -57,7 +56,7 @@ impl Assembler {
             }
             _ => holes.push((range, kind)),
         };
-        // Behind this there is no expired piece, only missing ranges.
+        // After this offset there are no expired pieces, only missing ranges.
         let mixed = self.front().max(if self.oldest == 0 { 0 } else { self.disorder });
         for chunk in self.chunks(0..mixed) {
             if let Err(kind) = chunk.content {
@@ -73,28 +72,28 @@ impl Assembler {
         holes
     }
 
-    /// Ranges of missing bytes below [`Assembler::end`].
+    /// Number of ranges of missing bytes below [`Assembler::end`].
     #[must_use]
     pub fn gaps(&self) -> usize {
         self.missing_ranges().map_or(0, VecDeque::len)
     }
 
-    /// Whether a range of missing bytes begins at `offset`, so that a gap announced there does not go
-    /// on with the one before. Costs O(log n).
+    /// Whether a range of missing bytes begins at `offset`. If not, a gap announced there continues
+    /// the one before. Costs O(log n).
     #[must_use]
     pub fn has_gap_from(&self, offset: u64) -> bool {
         let missing = self.missing_ranges();
         missing.is_some_and(|all| all.binary_search_by_key(&offset, |gap| gap.start).is_ok())
     }
 
-    /// Bytes that are missing below [`Assembler::end`]. Costs the number of gaps.
+    /// Number of missing bytes below [`Assembler::end`]. Costs O(gaps).
     #[must_use]
     pub fn missing_bytes(&self) -> u64 {
         let gaps = self.missing_ranges().into_iter().flatten();
         gaps.map(|gap| gap.end.saturating_sub(gap.start)).sum()
     }
 
-    /// Where retained pieces begin.
+    /// Stream offset of the first retained piece.
     fn front(&self) -> u64 {
         self.settled.front().unwrap_or(self.end)
     }
@@ -106,10 +105,10 @@ pub struct Chunks<'a> {
     assembler: &'a Assembler,
     at: u64,
     end: u64,
-    /// The first settled piece that ends behind `at`, and those behind it.
+    /// The first settled piece that ends after `at`, and the pieces after it.
     piece: Option<Piece>,
     pieces: Iter<'a>,
-    /// The first missing range that ends behind `at`.
+    /// Index of the first missing range that ends after `at`.
     gap: usize,
 }
 

@@ -1,32 +1,32 @@
-//! Copies of the same bytes: what an insertion found, and whether they agree.
+//! Copies of the same bytes: the result of an insertion, and whether the copies agree.
 
 use std::ops::Range;
 
 use crate::extent::Extent;
 
-/// The bytes of extents, for as long as somebody has them.
+/// Access to the bytes of extents, as long as they are retained.
 ///
-/// Only overlaps ask: are the two copies of a byte the same?
+/// Only overlaps need it, to compare two copies of the same bytes.
 pub trait Bytes {
     /// The bytes of an extent, exactly `extent.len` of them. `None` if they are gone.
     fn get(&self, extent: Extent) -> Option<&[u8]>;
 
-    /// Which bytes differ between two extents of the same length; `None` if one of them is gone.
+    /// The bytes that differ between two extents of the same length; `None` if one extent is gone.
     ///
-    /// For those who cannot lend two extents at a time.
+    /// Override it if two extents cannot be borrowed at the same time.
     fn differing(&self, one: Extent, other: Extent) -> Option<Difference> {
         Difference::between(self.get(one)?, self.get(other)?)
     }
 }
 
-/// Which bytes of two copies differ.
+/// The bytes that differ between two copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// How many.
+    /// Number of differing bytes.
     pub count: u64,
-    /// Bytes in front of the first one that differs.
+    /// Offset of the first byte that differs.
     pub first: u64,
-    /// Bytes up to the last one that differs, that one included.
+    /// Offset after the last byte that differs.
     pub end: u64,
 }
 
@@ -53,7 +53,7 @@ impl Difference {
     }
 }
 
-/// No bytes at all: whether overlaps agree stays unknown.
+/// No bytes at all: it stays unknown whether overlaps agree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoBytes;
 
@@ -63,26 +63,26 @@ impl Bytes for NoBytes {
     }
 }
 
-/// What became of the bytes of one [`insert`](super::Assembler::insert). Units are bytes;
-/// `new + seen + late` is what was given.
+/// The result of one [`insert`](super::Assembler::insert). Units are bytes; `new + seen + late` is
+/// the number of inserted bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inserted {
     /// Not seen before.
     pub new: u64,
-    /// Seen before, whichever copy counts now.
+    /// Seen before, no matter which copy counts now.
     pub seen: u64,
-    /// Not seen before, but the place had been given up as missing; they are not used.
+    /// Not seen before, but their place had been given up as missing; they are not used.
     pub late: u64,
     /// Of `seen`: different from the earlier copy.
     pub conflicting: u64,
     /// Of `seen`: the earlier copy could not be compared, because its bytes are gone.
     pub unverified: u64,
-    /// Stream offset of the first byte that is new.
+    /// Stream offset of the first new byte.
     pub first_new: Option<u64>,
 }
 
 impl Inserted {
-    /// Both of two.
+    /// The sum of two results.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl Inserted {
 }
 
 impl Inserted {
-    /// Compares two copies of the bytes from stream offset `at` on. The range within which they
+    /// Compares two copies of the bytes from stream offset `at` on. Returns the range in which they
     /// differ.
     pub(super) fn overlap(
         &mut self,

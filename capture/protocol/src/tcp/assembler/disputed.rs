@@ -1,9 +1,10 @@
-//! Where copies of bytes differed, for those who say how sure something is.
+//! Ranges of bytes whose copies differed, to judge how reliable a message is.
 
 use std::ops::Range;
 
-/// Ranges that are remembered one by one, 16 bytes each. Beyond, the two that lie closest become one:
-/// a sender that contradicts itself so often is believed too little rather than too much.
+/// Number of ranges that are remembered one by one, 16 bytes each. Beyond that, the two closest are
+/// joined: if a sender contradicts itself so often, too much of its stream is in doubt rather than
+/// too little.
 const RANGES: usize = 64;
 
 /// Ranges of stream offsets: sorted, neither touching nor overlapping.
@@ -28,13 +29,13 @@ impl Disputed {
         }
     }
 
-    /// Whether any of them overlaps with `range`.
+    /// Whether a disputed range overlaps `range`.
     pub(super) fn touches(&self, range: &Range<u64>) -> bool {
         let from = self.0.partition_point(|one| one.end <= range.start);
         self.0.get(from).is_some_and(|one| one.start < range.end)
     }
 
-    /// Moves all by `distance`.
+    /// Moves all ranges by `distance` bytes.
     pub(super) fn shift(&mut self, distance: i64) {
         let old = std::mem::take(&mut self.0);
         for range in old {
@@ -43,12 +44,12 @@ impl Disputed {
         }
     }
 
-    /// Each of them.
+    /// All ranges.
     pub(super) fn into_ranges(self) -> impl Iterator<Item = Range<u64>> {
         self.0.into_iter()
     }
 
-    /// Bytes of memory on the heap.
+    /// Heap memory in bytes.
     pub(super) fn memory(&self) -> usize {
         self.0.capacity().saturating_mul(size_of::<Range<u64>>())
     }
@@ -66,7 +67,7 @@ impl Disputed {
 mod tests {
     use super::*;
 
-    /// The obvious one: a flag for each byte.
+    /// Compares with a simple model: a flag for each byte.
     #[test]
     fn it_is_a_set_of_bytes() {
         let mut random = 7_u64;

@@ -1,6 +1,6 @@
-//! One direction of a connection, put in order without touching a byte of it.
+//! Puts one direction of a connection in order without touching its bytes.
 //!
-//! Always true:
+//! Invariants:
 //!
 //! ```text
 //!   0            front          end                    limit
@@ -8,11 +8,11 @@
 //!   |            | or missing   | between              |
 //! ```
 //!
-//! * Below `end` everything is decided: bytes, or `missing`, or `expired`. What was announced there
-//!   never changes, but for bytes to expire.
-//! * `settled` is sorted by offset and has no overlaps; so is `pending`, and all of it lies at or
-//!   behind `end`.
-//! * Bytes settle up to `limit` only, so that a caller can keep them open for replacement.
+//! * Below `end` everything is decided: bytes are there, `missing`, or `expired`. Once announced,
+//!   they never change, except that bytes expire.
+//! * `settled` and `pending` are sorted by offset and have no overlaps. `pending` begins at or
+//!   after `end`.
+//! * Bytes settle only up to `limit`, so that a caller can keep them open for replacement.
 
 mod bounds;
 mod chunks;
@@ -32,10 +32,10 @@ use pieces::Pieces;
 use crate::extent::Extent;
 use crate::footprint;
 
-/// Which copy of a byte counts if a sender sends different ones.
+/// The copy of a byte that counts if a sender sends different ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// The copy that was captured first; what Linux, BSD and Windows do with data in order.
+    /// The copy that was captured first, as in Linux, BSD and Windows for data in order.
     #[default]
     First,
     /// The copy that was captured last before the byte settled.
@@ -60,7 +60,7 @@ impl Piece {
     }
 }
 
-/// Order for one direction; see the module's text.
+/// Keeps one direction in order; the module's text explains it.
 #[derive(Debug)]
 pub struct Assembler {
     settled: Pieces,
@@ -68,20 +68,20 @@ pub struct Assembler {
     /// `end` when [`Assembler::take`] was last called.
     taken: u64,
     limit: u64,
-    /// Packets below this number are not retained any more.
+    /// Packets below this number are no longer retained.
     oldest: u64,
-    /// Highest packet number in `settled`, and where the last piece ends whose number is lower than
-    /// one before it. Behind that, packet numbers ascend.
+    /// Highest packet number in `settled`, and the end of the last piece with a lower number than
+    /// an earlier piece. After that offset, packet numbers ascend.
     newest: u64,
     disorder: u64,
     rare: Option<Box<Rare>>,
 }
 
-/// What a connection without trouble does not have.
+/// Fields that a connection without trouble does not need.
 #[derive(Debug, Default)]
 struct Rare {
     pending: BTreeMap<u64, Extent>,
-    /// Runs of `pending` without a hole inside.
+    /// Runs of `pending` without a hole in them.
     islands: usize,
     /// Sorted, neither touching nor overlapping.
     missing: VecDeque<Range<u64>>,
@@ -118,21 +118,21 @@ impl Assembler {
         self.end
     }
 
-    /// Lets bytes settle up to `limit`, and no further until the next call. Never goes back
-    /// behind what has settled.
+    /// Lets bytes settle up to `limit`, and no further until the next call. Bytes that have settled
+    /// stay settled.
     pub fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
         self.settle();
     }
 
-    /// Lets bytes settle up to `limit` at least.
+    /// Lets bytes settle at least up to `limit`.
     pub fn raise_limit(&mut self, limit: u64) {
         self.set_limit(self.limit.max(limit));
     }
 
-    /// The range that settled as bytes since the last call.
+    /// The range of bytes that settled since the last call.
     ///
-    /// To be called before [`Assembler::skip`], which would fall into the range.
+    /// Call it before [`Assembler::skip`], whose gap would otherwise be part of the range.
     pub fn take(&mut self) -> Option<Range<u64>> {
         let range = self.taken..self.end;
         self.taken = self.end;
@@ -141,8 +141,8 @@ impl Assembler {
 
     /// Puts the bytes of `extent` at `start`.
     ///
-    /// Costs O(log n) and, for overlaps, O(log n) for each piece that is overlapped, of which there
-    /// are at most as many as bytes in `extent`.
+    /// Costs O(log n), and for overlaps O(log n) for each overlapped piece. There are at most as
+    /// many of these as bytes in `extent`.
     pub fn insert(
         &mut self,
         start: u64,
@@ -171,8 +171,8 @@ impl Assembler {
         inserted
     }
 
-    /// Gives up the hole at the end, at most up to `to`. The range that is missing now; what waited
-    /// behind it has settled.
+    /// Gives up the hole at the end, up to `to` at most. Returns the range that is missing now.
+    /// Data that waited after it has settled.
     pub fn skip(&mut self, to: u64) -> Option<Range<u64>> {
         let to = self.first_pending().map_or(to, |first| first.min(to));
         let gap = self.end..to;
@@ -190,7 +190,8 @@ impl Assembler {
         Some(gap)
     }
 
-    /// Drops what waits at or behind `offset`: it cannot belong to the stream. The bytes dropped.
+    /// Drops waiting data at and after `offset`: it cannot belong to the stream. Returns the number
+    /// of bytes dropped.
     pub fn cut_pending(&mut self, offset: u64) -> u64 {
         let Some(rare) = &mut self.rare else {
             return 0;
@@ -213,7 +214,7 @@ impl Assembler {
         dropped
     }
 
-    /// Moves everything that waits by `distance`. Only for streams of which nothing has settled
+    /// Moves all waiting data by `distance` bytes. Only for streams in which nothing has settled
     /// and whose beginning was guessed wrong.
     pub(super) fn shift(&mut self, distance: i64) {
         if let Some(rare) = &mut self.rare {
@@ -227,38 +228,37 @@ impl Assembler {
         }
     }
 
-    /// Whether copies of bytes in `range` differed. Below the beginning of what is retained it stays
-    /// known.
+    /// Whether copies of bytes in `range` differed. This stays known for bytes that have expired.
     #[must_use]
     pub fn is_disputed(&self, range: &Range<u64>) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.disputed.touches(range))
     }
 
-    /// Packets below number `packet` are gone. Extents of them expire.
+    /// Packets below number `packet` are gone: their extents expire.
     pub fn expire(&mut self, packet: u64) {
         self.oldest = self.oldest.max(packet);
         let oldest = self.oldest;
         let _ = self.settled.drop_front(|piece| piece.extent.packet < oldest);
     }
 
-    /// Gives back memory kept for growth: nothing more will come.
+    /// Frees memory kept for growth, when no more data will come.
     pub fn shrink(&mut self) {
         self.settled.shrink();
     }
 
-    /// Whether anything waits behind the end.
+    /// Whether data waits after the end.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.pending.is_empty())
     }
 
-    /// Extents that wait behind the end.
+    /// Number of extents that wait after the end.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.rare.as_ref().map_or(0, |rare| rare.pending.len())
     }
 
-    /// Holes in front of what waits.
+    /// Number of holes before waiting data.
     #[must_use]
     pub fn holes_waiting(&self) -> usize {
         let Some(rare) = &self.rare else {
@@ -268,19 +268,19 @@ impl Assembler {
         rare.islands.saturating_sub(usize::from(touches))
     }
 
-    /// Stream offset of the first byte that waits.
+    /// Stream offset of the first waiting byte.
     #[must_use]
     pub fn first_pending(&self) -> Option<u64> {
         self.rare.as_ref()?.pending.first_key_value().map(|(start, _)| *start)
     }
 
-    /// Extents of the settled part that are retained.
+    /// Number of retained extents in the settled part.
     #[must_use]
     pub fn extents(&self) -> usize {
         self.settled.len()
     }
 
-    /// Bytes of memory on the heap, to a few per cent.
+    /// Heap memory in bytes, to a few per cent.
     #[must_use]
     pub fn memory(&self) -> usize {
         let settled = self.settled.memory();
@@ -301,7 +301,7 @@ impl Assembler {
         self.rare.as_ref().map(|rare| &rare.missing)
     }
 
-    /// Appends to the settled part. `piece.start` is `end`.
+    /// Appends a piece to the settled part. `piece.start` must be `end`.
     fn push(&mut self, piece: Piece) {
         self.end = piece.end();
         if piece.extent.packet < self.newest.max(self.oldest) {
@@ -313,7 +313,7 @@ impl Assembler {
         }
     }
 
-    /// Moves pieces from `pending` to `settled` while they follow on and the limit allows.
+    /// Moves pieces from `pending` to `settled`, as long as they are next and below the limit.
     fn settle(&mut self) {
         while let Some(rare) = &mut self.rare
             && let Some(first) = rare.pending.first_entry()
@@ -332,12 +332,12 @@ impl Assembler {
         if let Some(rare) = &mut self.rare
             && rare.pending.is_empty()
         {
-            // Otherwise it keeps a node, which is more than all the rest of a short connection.
+            // Otherwise the map keeps a node, which is larger than the rest of a short connection.
             rare.pending.clear();
         }
     }
 
-    /// Compares the part of `new` that lies below `end` with what is there.
+    /// Compares the part of `new` below `end` with the earlier copy.
     fn compare_settled(&mut self, new: &Piece, inserted: &mut Inserted, bytes: &dyn Bytes) {
         let mut disputed = Disputed::default();
         for chunk in self.chunks(new.start..new.end()) {
@@ -357,7 +357,7 @@ impl Assembler {
         }
     }
 
-    /// Puts the part of `new` that lies at or behind `end` into `pending`.
+    /// Puts the part of `new` at and after `end` into `pending`.
     fn insert_pending(
         &mut self,
         new: &Piece,
@@ -398,7 +398,7 @@ impl Rare {
         (piece.end() > at).then_some(piece)
     }
 
-    /// Puts `extent` where nothing is.
+    /// Inserts `extent` into an empty range.
     fn fill(&mut self, range: Range<u64>, extent: Extent) {
         let before = range.start.checked_sub(1).and_then(|at| self.covering(at)).is_some();
         let behind = self.pending.contains_key(&range.end);
@@ -407,7 +407,7 @@ impl Rare {
         self.islands = islands.saturating_sub(usize::from(before)).saturating_sub(behind.into());
     }
 
-    /// Puts `extent` in the place of a part of `old`.
+    /// Replaces a part of `old` by `extent`.
     fn replace(&mut self, old: &Piece, range: Range<u64>, extent: Extent) {
         if old.start < range.start {
             self.pending.insert(old.start, old.part(old.start..range.start));

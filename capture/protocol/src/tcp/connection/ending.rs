@@ -1,4 +1,4 @@
-//! How a connection ends: by FINs, by silence, or because it is closed from outside.
+//! How a connection ends: by FINs, by silence, or because the caller closes it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::tcp::segment::{Direction, Event, Settings, State};
 use crate::tcp::stream::Announce;
 
 impl Connection {
-    /// How much silence the present state bears.
+    /// Silence after which the connection times out in its present state.
     pub(super) fn timeout(&self, settings: &Settings) -> Duration {
         match self.state() {
             State::Opening => settings.opening_timeout,
@@ -19,7 +19,7 @@ impl Connection {
         }
     }
 
-    /// One side has ended, and the other is there and may go on sending.
+    /// One side has sent its FIN. The other side was seen, and may go on sending.
     fn is_half_closed(&self) -> bool {
         let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
         let is_one_sided =

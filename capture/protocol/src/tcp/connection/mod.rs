@@ -1,35 +1,40 @@
-//! The pair of streams, and what their segments say about the connection.
+//! The pair of streams, and the state of the connection that its segments show.
 //!
-//! **Who is the client**, from the surest to the least sure: the sender of a SYN, or the receiver of
-//! a SYN-ACK; of two ports the one that is not well known (below 1024); the higher of two ports of
-//! which only one is ephemeral (from 32768 on, as Linux and RFC 6335 count); the sender of the first
-//! segment. Only a SYN seen late changes what was said with [`Event::Opened`].
+//! **Who is the client**, from the surest sign to the least sure: the sender of a SYN, or the
+//! receiver of a SYN-ACK; the side with a port of 1024 or more, if the other port is well known
+//! (below 1024); the side with an ephemeral port, if the other port is not ephemeral (from 32768
+//! on, as Linux and RFC 6335 count); the sender of the first segment. Only a SYN seen late changes
+//! what [`Event::Opened`] reported.
 //!
 //! **Opening** ends with the first segment that has an acknowledgment and neither SYN nor RST: its
 //! sender has finished its handshake. If both sides send a SYN, it ends when both are acknowledged.
 //! Data in a SYN is data (RFC 7413).
 //!
-//! A SYN-ACK to another SYN than was seen last is believed as long as no data was: of two SYNs with
-//! different numbers the server says with it which one it has. If the client goes on from its own, that
-//! counts again. What has neither an acknowledgment nor SYN or RST is `rejected`, as receivers drop it.
+//! A SYN-ACK may answer another SYN than the last one seen. It is believed if no data was seen: of
+//! two SYNs with different numbers, it shows which one the server has. If the client goes on from
+//! its own SYN, that one counts again. A segment that has neither an acknowledgment nor SYN or RST
+//! is `rejected`, because receivers drop it.
 //!
-//! **Reset.** A RST counts if its number lies between what its sender's peer has acknowledged and
-//! the end of the window that the peer has advertised last, or anywhere near if the window's scale is
-//! not known; or, from a sender of which nothing is known, if it acknowledges the peer's SYN or data.
-//! A RST whose alleged sender goes on with new bytes afterwards, or acknowledges new ones, was
-//! someone else's: it is `rejected` and the connection lives on. If that comes when the connection is
-//! over already, or the other side goes on then, it is another connection.
+//! **Reset.** A RST counts if its number lies between the last acknowledgment of its sender's peer
+//! and the end of the window that the peer has advertised last. If the scale of the window is
+//! unknown, any number near the stream counts. From a sender of which nothing is known, a RST
+//! counts unless it acknowledges bytes that its peer did not send. If the alleged sender of a RST
+//! goes on with new bytes afterwards, or acknowledges new ones, someone else sent the RST: it is
+//! `rejected` and the connection lives on. Once the connection is closed, new bytes of either side
+//! belong to another connection.
 //!
-//! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs, a
-//! reset or is closed; if it is opening and nobody has answered; or after `reuse_after` of silence.
-//! Otherwise it is kept in mind and `rejected`, and the new connection begins with the
-//! segment that goes on from it: the SYN-ACK, or the sender's next. So with a SYN-ACK out of the
-//! window whose SYN was not captured: at once if this one has two FINs or a reset, else with the
-//! segment that has both of its numbers.
+//! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs,
+//! has a reset, or is closed; if this one is opening and has no answer; or after `reuse_after` of
+//! silence. Otherwise the SYN is remembered and `rejected`, and the new connection begins with the
+//! segment that goes on from it: the SYN-ACK, or the next one of its sender. A SYN-ACK outside of
+//! the window, whose SYN was not captured, is treated alike. It begins a new connection at once if
+//! this one has two FINs or a reset. Otherwise the new connection begins with the segment that has
+//! both of its numbers.
 //!
 //! **Ending.** After a reset, or two FINs that are acknowledged or have all bytes before them, the
-//! connection waits for `linger` of silence and is closed. With one FIN, it is closed after `closing_timeout`,
-//! as `timed_out` unless nothing was ever seen of the other side.
+//! connection waits for `linger` of silence and is closed. After the FIN of one side only, it
+//! becomes `timed_out` after `half_closed_timeout`. It becomes `closed` after `closing_timeout` if
+//! the other side was never seen, or if bytes before one of two FINs do not come.
 
 mod ending;
 mod opening;
@@ -47,7 +52,7 @@ use super::stream::{Announce, Place, Receiver, Stream, passed};
 use super::urgent::Taken;
 use crate::time::Timestamp;
 
-/// One TCP connection. See the module's text for its rules.
+/// One TCP connection. The module's text describes its rules.
 #[derive(Debug)]
 pub struct Connection {
     forward: Stream,
@@ -62,18 +67,18 @@ pub struct Connection {
     closed: Option<State>,
     reset: Option<Box<Reset>>,
     challenger: Option<Box<Challenger>>,
-    /// What the client's own SYN says, if a SYN-ACK was believed that answers another one.
+    /// Number in the client's own SYN, if a SYN-ACK was believed that answers another SYN.
     own_syn: Option<Sequence>,
     first_fin: Option<Direction>,
     syn_time: Option<Timestamp>,
     handshake: Option<u32>,
     last: Timestamp,
-    /// Urgent bytes that are not in the streams, forward and backward.
+    /// Urgent bytes that were taken out of the streams, forward and backward.
     urgent: Option<Box<[Taken; 2]>>,
 }
 
 impl Connection {
-    /// A connection of which no segment was seen yet.
+    /// A connection that has seen no segment yet.
     #[must_use]
     pub fn new(ports: Ports) -> Self {
         let by_port = client_by_port(ports);
@@ -98,9 +103,9 @@ impl Connection {
         }
     }
 
-    /// Takes one segment, and adds what follows from it to `events`.
+    /// Processes one segment, and adds the resulting events to `events`.
     ///
-    /// `bytes` is asked for payload only where copies of it overlap.
+    /// `bytes` is only asked for payload where copies of it overlap.
     pub fn process(
         &mut self,
         segment: &Segment<'_>,
@@ -148,7 +153,7 @@ impl Connection {
         let counters = &mut self.stream(segment.direction).counters;
         counters.packets = counters.packets.saturating_add(1);
         counters.captured_bytes = counters.captured_bytes.saturating_add(segment.captured());
-        // A receiver drops what has no acknowledgment once its handshake is over (RFC 9293 3.10.7.4).
+        // A receiver drops segments without acknowledgment after its handshake (RFC 9293 3.10.7.4).
         let is_taken = segment.acknowledgment.is_some() || segment.flags.syn || segment.flags.rst;
         let is_believed = is_believed && is_taken;
         let is_believed = if is_believed && !segment.flags.rst {
@@ -167,7 +172,8 @@ impl Connection {
         Verdict::Taken
     }
 
-    /// Lets time pass: gives up holes that nobody will fill, closes what is over.
+    /// Advances the time: gives up holes that have waited too long, and closes a connection that is
+    /// over.
     ///
     /// Costs nothing before [`Connection::deadline`].
     pub fn poll(
@@ -196,8 +202,8 @@ impl Connection {
         }
     }
 
-    /// When [`Connection::poll`] has something to do at the latest, if nothing else comes. `None`
-    /// once closed.
+    /// The latest time for the next call of [`Connection::poll`] if no segment comes. `None` once
+    /// closed.
     #[must_use]
     pub fn deadline(&self, settings: &Settings) -> Option<Timestamp> {
         if self.closed.is_some() {
@@ -208,8 +214,8 @@ impl Connection {
     }
 
     /// Ends the connection now: the capture ends, a new connection takes its place, or it is
-    /// evicted. Everything that is known of its streams is announced; the state stays as it is, but
-    /// with two FINs is [`State::Closed`].
+    /// evicted. Announces everything that is known of its streams. The state stays the same, except
+    /// that it becomes [`State::Closed`] with two FINs.
     pub fn close(&mut self, settings: &Settings, bytes: &dyn Bytes, events: &mut Vec<Event>) {
         if self.closed.is_none() {
             let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
@@ -221,19 +227,19 @@ impl Connection {
         }
     }
 
-    /// Packets below number `packet` are gone; what refers to them expires.
+    /// Packets below number `packet` are gone: extents that refer to them expire.
     pub fn expire(&mut self, packet: u64) {
         self.forward.assembler.expire(packet);
         self.backward.assembler.expire(packet);
     }
 
-    /// The stream that is sent in `direction`.
+    /// The stream sent in `direction`.
     #[must_use]
     pub fn assembler(&self, direction: Direction) -> &Assembler {
         &self.half(direction).assembler
     }
 
-    /// What `direction` amounts to.
+    /// Counters of `direction`.
     #[must_use]
     pub fn counters(&self, direction: Direction) -> &Counters {
         &self.half(direction).counters
@@ -245,7 +251,7 @@ impl Connection {
         self.client
     }
 
-    /// Where the connection is now.
+    /// The present state of the connection.
     #[must_use]
     pub fn state(&self) -> State {
         if let Some(state) = self.closed {
@@ -267,35 +273,36 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN of either side was seen. If not, offset 0 is where the capture begins, and that
-    /// may be anywhere in what is said.
+    /// Whether a SYN of either side was seen. If not, offset 0 is where the capture begins, which
+    /// may be anywhere in the conversation.
     #[must_use]
     pub fn has_beginning(&self) -> bool {
         self.has_beginning
     }
 
-    /// Who ended it: the sender of the first FIN, or of a reset before any FIN.
+    /// The side that ended it: the sender of the first FIN, or of a reset before any FIN.
     #[must_use]
     pub fn closed_by(&self) -> Option<Direction> {
         self.valid_fin().or_else(|| self.reset.as_deref().map(|reset| reset.by))
     }
 
-    /// Microseconds from the SYN (the last of them, if it was repeated) to the acknowledgment of the
+    /// Microseconds from the SYN (the last one, if it was repeated) to the acknowledgment of the
     /// SYN-ACK. `None` unless all three were seen in this order.
     #[must_use]
     pub fn handshake_us(&self) -> Option<u32> {
         self.handshake
     }
 
-    /// Stream offset up to which the receiver of the stream sent in `direction` has acknowledged it;
-    /// 0 if it never did. One more than the stream has if that was for a FIN.
+    /// Stream offset up to which the receiver of the stream sent in `direction` has acknowledged
+    /// it; 0 without an acknowledgment. One more than the stream's length if a FIN was
+    /// acknowledged.
     #[must_use]
     pub fn acknowledged(&self, direction: Direction) -> u64 {
         self.half(direction).acknowledged()
     }
 
-    /// Stream offset behind the payload of a segment that was just taken; `None` if it is far from
-    /// anything expected.
+    /// Stream offset after the payload of a segment that was just processed; `None` if it is far
+    /// from the expected place.
     #[must_use]
     pub fn offset_behind(&self, segment: &Segment<'_>, settings: &Settings) -> Option<u64> {
         let (taken, len) = (self.taken(segment.direction), segment.wire_len);
@@ -308,8 +315,8 @@ impl Connection {
         }
     }
 
-    /// Stream offset up to which a segment that was just taken acknowledges the other stream; what
-    /// is known if it does not, or says something far from that.
+    /// Stream offset up to which a segment that was just processed acknowledges the other stream.
+    /// If it has no acknowledgment, or one far from the expected place, the highest earlier one.
     #[must_use]
     pub fn acknowledged_by(&self, segment: &Segment<'_>, settings: &Settings) -> u64 {
         let (other, taken) =
@@ -321,13 +328,13 @@ impl Connection {
         }
     }
 
-    /// Whether it has ended: [`Event::Closed`] was told.
+    /// Whether it has ended: [`Event::Closed`] was reported.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.is_some()
     }
 
-    /// Bytes of memory on the heap, to a few per cent.
+    /// Heap memory in bytes, to a few per cent.
     #[must_use]
     pub fn memory(&self) -> usize {
         let streams =
@@ -335,8 +342,8 @@ impl Connection {
         streams.saturating_add(self.urgent_memory())
     }
 
-    /// The two streams alone, forward and backward: all that is needed to read a closed connection,
-    /// in less than half of the memory.
+    /// Only the two streams, forward and backward. They are enough to read a closed connection, and
+    /// need less than half of the memory.
     #[must_use]
     pub fn into_assemblers(self) -> (Assembler, Assembler) {
         (self.forward.assembler, self.backward.assembler)
@@ -358,7 +365,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// Anything but a reset. Whether it is believed.
+    /// Processes a segment that is no reset. Returns whether it is believed.
     fn take(
         &mut self,
         segment: &Segment<'_>,
@@ -394,7 +401,7 @@ impl Connection {
         self.doubt_reset(segment, settings)
     }
 
-    /// Who sent the first FIN, unless it turned out to be somebody else's.
+    /// The sender of the first FIN, unless that FIN turned out to be someone else's.
     fn valid_fin(&self) -> Option<Direction> {
         self.first_fin.filter(|direction| self.half(*direction).fin().is_some())
     }

@@ -8,36 +8,36 @@ use crate::tcp::stream::{Place, passed};
 /// First port that needs no privilege (RFC 6335 6).
 const FIRST_USER_PORT: u16 = 1_024;
 
-/// First ephemeral port of Linux (`ip_local_port_range`); IANA's range begins at 49152.
+/// First ephemeral port of Linux (`ip_local_port_range`). IANA's range begins at 49152.
 const FIRST_EPHEMERAL_PORT: u16 = 32_768;
 
 /// The ports of both endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// Of the endpoint that sends [`Direction::Forward`].
+    /// Port of the endpoint that sends [`Direction::Forward`].
     pub forward: u16,
-    /// Of the other one.
+    /// Port of the other endpoint.
     pub backward: u16,
 }
 
-/// A SYN with a number that does not fit, until something follows it.
+/// A SYN with a number that does not fit, remembered until a segment follows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Challenger {
     direction: Direction,
     first: Sequence,
-    /// What it acknowledges.
+    /// The number it acknowledges.
     peer: Option<Sequence>,
 }
 
-/// What the SYN of a segment means.
+/// The meaning of a segment's SYN.
 pub(super) enum Syn {
-    /// There is none, or it fits.
+    /// It has no SYN, or the SYN fits.
     Believed,
     Rejected,
     NewConnection,
 }
 
-/// The client, if the ports tell.
+/// The direction the client sends in, if the ports show it.
 pub(super) fn client_by_port(ports: Ports) -> Option<Direction> {
     let by = |test: fn(u16) -> bool| match (test(ports.forward), test(ports.backward)) {
         (true, false) => Some(Direction::Forward),
@@ -48,7 +48,8 @@ pub(super) fn client_by_port(ports: Ports) -> Option<Direction> {
 }
 
 impl Connection {
-    /// Says who is the client, at first and if a SYN shows something else.
+    /// Reports the client, first when the connection opens, and again if a SYN shows that the other
+    /// side is the client.
     pub(super) fn announce_opening(
         &mut self,
         said: Direction,
@@ -66,7 +67,7 @@ impl Connection {
         }
     }
 
-    /// A segment for a connection that is over.
+    /// The verdict on a segment of a connection that is closed.
     pub(super) fn after_closing(
         &self,
         state: State,
@@ -89,8 +90,8 @@ impl Connection {
         if is_new { Verdict::NewConnection } else { Verdict::Late }
     }
 
-    /// A segment without SYN, of a side that was seen, for a connection that is over: whether this
-    /// is not the end of it.
+    /// Whether a segment without SYN, from a side that was seen, shows that a closed connection
+    /// goes on.
     fn goes_on(&self, state: State, segment: &Segment<'_>, settings: &Settings) -> bool {
         let stream = self.half(segment.direction);
         let len = segment.wire_len;
@@ -101,12 +102,12 @@ impl Connection {
             return len > 0;
         }
         match state {
-            // Reset by somebody else, or a FIN that was somebody else's: both sides go on where they
-            // were. What was seen before is a straggler.
+            // The reset or FIN was someone else's, and both sides go on where they were. A segment
+            // whose bytes were all seen before is a straggler.
             State::Reset if segment.flags.fin && stream.fin().is_none() => true,
             State::Reset => stream.lacks(offset, len),
             State::Closed => !stream.is_fin_acked() && stream.lacks(offset, len),
-            // Open to the end of the capture, or evicted: it may go on.
+            // Open at the end of the capture, or evicted: it may go on.
             _ => len > 0 && u64::try_from(offset).is_ok_and(|offset| offset >= stream.anchor()),
         }
     }
@@ -155,7 +156,7 @@ impl Connection {
                 *count = count.saturating_add(1);
             }
         } else if stream.is_exact() && is_opening && stream.is_untouched() {
-            // An answer to the same SYN with another number, as SYN cookies make them.
+            // An answer to the same SYN with another number, which happens with SYN cookies.
             stream.restart(first);
         } else if !stream.begin(first, settings) {
             let is_before = !self.has_beginning
@@ -171,14 +172,15 @@ impl Connection {
         Syn::Believed
     }
 
-    /// Whether a SYN-ACK to `number` may answer another SYN of `client` than was seen last: nothing was
-    /// seen since, and no SYN-ACK but one that did so as well.
+    /// Whether a SYN-ACK to `number` may answer another SYN of `client` than the last one seen.
+    /// Since then no other segment was seen, except SYN-ACKs to the same other SYN.
     fn may_answer_another(&self, client: Direction, number: Sequence) -> bool {
         let is_opening = self.has_beginning && !self.is_open && self.half(client).is_untouched();
         is_opening && (!self.syn_ack_seen || self.own_syn == Some(number))
     }
 
-    /// The client goes on from its own SYN, or from the one that was answered.
+    /// Decides which SYN counts: the client's segment goes on from its own, or from the answered
+    /// one.
     pub(super) fn settle_own_syn(&mut self, segment: &Segment<'_>) {
         let Some(own) = self.own_syn else { return };
         if segment.direction != self.client || segment.flags.syn {
@@ -191,13 +193,13 @@ impl Connection {
         self.own_syn = None;
     }
 
-    /// A SYN that was believed: who is the client, and when it began.
+    /// Notes from a SYN that was believed who is the client, and when the connection began.
     fn note_syn(&mut self, segment: &Segment<'_>, settings: &Settings) {
         let direction = segment.direction;
         if let Some(number) = segment.acknowledgment {
             let peer = self.stream(direction.other());
             if !peer.is_exact() {
-                // Of data in the SYN, which this may acknowledge too, nothing was seen.
+                // The SYN may have had data that this acknowledges too. None of it was seen.
                 peer.begin(number, settings);
             }
             self.syn_ack_seen = true;
@@ -214,7 +216,7 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN is of another connection between the same endpoints, for sure.
+    /// Whether a SYN certainly belongs to another connection between the same endpoints.
     fn is_other_connection(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
         let stream = self.half(segment.direction);
         let first = segment.sequence.plus(1);
@@ -225,7 +227,8 @@ impl Connection {
             self.reset.is_some() || (self.forward.fin().is_some() && self.backward.fin().is_some());
         let peer = self.half(segment.direction.other());
         if let Some(number) = segment.acknowledgment {
-            // Not to the SYN of this one, and its own was not captured.
+            // It does not answer the SYN of this connection, and the SYN it answers was not
+            // captured.
             let answers = peer.is_exact() && peer.origin() == number;
             return has_ended && !answers && self.is_elsewhere(segment, settings);
         }
@@ -235,7 +238,7 @@ impl Connection {
             || (stream.syn_seen && passed(self.last, segment.time, settings.reuse_after))
     }
 
-    /// Whether a SYN-ACK is none of this connection's: its number is in no window.
+    /// Whether a SYN-ACK belongs to no window of this connection.
     fn is_elsewhere(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let stream = self.half(direction);
@@ -245,8 +248,8 @@ impl Connection {
         }
     }
 
-    /// Keeps a SYN that does not fit in mind. A SYN-ACK in the window may be made by somebody who
-    /// hopes for the sender to go on there.
+    /// Remembers a SYN that does not fit. A SYN-ACK inside the window is not remembered: an
+    /// attacker may have sent it, in the hope that the real sender goes on at its number.
     fn challenge(&mut self, segment: &Segment<'_>, settings: &Settings) {
         let (direction, first) = (segment.direction, segment.sequence.plus(1));
         let peer = segment.acknowledgment;
@@ -255,8 +258,8 @@ impl Connection {
         }
     }
 
-    /// Whether a segment goes on from a SYN that did not fit. From a SYN-ACK only with both of its
-    /// numbers; its own SYN may come behind it.
+    /// Whether a segment goes on from a SYN that did not fit. From a SYN-ACK, it must have both of
+    /// its numbers; the SYN that belongs to it may come after it.
     fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
         let Some(Challenger { direction, first, peer }) = self.challenger.as_deref().copied()
         else {

@@ -1,24 +1,24 @@
-//! Resets: which of them count, and which turn out to be somebody else's.
+//! Resets: which of them count, and which of them someone else sent.
 
 use super::Connection;
 use crate::tcp::segment::{Direction, Segment, Settings};
 use crate::tcp::stream::{Place, passed};
 use crate::time::Timestamp;
 
-/// A reset that was taken, and how far everything was when it came.
+/// A reset that was accepted, and how far both streams had come by then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reset {
     pub(super) by: Direction,
     at: u64,
     time: Timestamp,
-    /// End of what was known of its sender's stream.
+    /// Known end of its sender's stream.
     sent: u64,
-    /// The same of the other one.
+    /// Known end of the other stream.
     heard: u64,
 }
 
 impl Connection {
-    /// Whether a reset counts.
+    /// Accepts a reset if it counts. Returns whether it does.
     pub(super) fn take_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let stream = self.half(direction);
@@ -34,7 +34,7 @@ impl Connection {
         let at = if stream.is_known() {
             stream.accepts_reset(segment.sequence, peer.window, settings)
         } else {
-            // To a SYN, or from a side that was never seen.
+            // An answer to a SYN, or from a side that was never seen.
             answered.is_none_or(|offset| offset.is_some()).then_some(0)
         };
         let Some(at) = at else {
@@ -53,7 +53,8 @@ impl Connection {
         true
     }
 
-    /// The alleged sender of a reset goes on: it was not its own. Whether there was none.
+    /// Takes back a reset if its alleged sender goes on: someone else sent it. Returns `false` in
+    /// that case.
     pub(super) fn doubt_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
         let Some(reset) = self.reset.as_deref().filter(|reset| reset.by == segment.direction)
         else {
@@ -68,13 +69,13 @@ impl Connection {
         false
     }
 
-    /// Whether a segment of its sender shows that a reset was not its own:
+    /// Whether a segment of its alleged sender shows that someone else sent a reset:
     ///
-    /// * it goes on behind the place of the reset; or
-    /// * it fills what was between the last byte seen and that place, so much later that it cannot
-    ///   have been captured in another order; or
-    /// * it acknowledges what the other side was seen to send after the reset, when its sender would
-    ///   have known of no connection any more.
+    /// * the segment goes on after the place of the reset; or
+    /// * it fills bytes between the last byte seen and that place, so much later that the capture
+    ///   cannot have reordered it; or
+    /// * it acknowledges bytes that the other side was seen to send after the reset. The real
+    ///   sender of a reset would no longer know the connection.
     fn contradicts(&self, reset: &Reset, segment: &Segment<'_>, settings: &Settings) -> bool {
         let near = |place| match place {
             Place::Near(offset) => u64::try_from(offset).ok(),

@@ -1,18 +1,18 @@
-//! Urgent data is taken out of segments before anything else looks at them.
+//! Urgent data is taken out of segments before any other processing.
 
 use super::Connection;
 use crate::tcp::segment::{Direction, Segment, Settings, Urgent};
 use crate::tcp::stream::Place;
 use crate::tcp::urgent::Taken;
 
-/// How far after the newest byte an urgent byte may be announced: as far as the pointer reaches.
+/// Maximum distance of an urgent byte after the newest byte seen: the range of the pointer.
 const AHEAD: i64 = 65_536;
 
 static NOTHING: Taken = Taken::new();
 
 impl Connection {
-    /// Takes over what the segment says of urgent data. A byte stays in the stream if bytes after it
-    /// were seen before it was known to be urgent.
+    /// Processes the urgent pointer of a segment. An urgent byte stays in the stream if later bytes
+    /// were seen before its pointer.
     pub(super) fn note_urgent(&mut self, segment: &Segment<'_>, settings: &Settings) {
         let direction = segment.direction;
         if settings.urgent == Urgent::OutOfBand
@@ -48,7 +48,7 @@ impl Connection {
         }
     }
 
-    /// The urgent bytes of a stream.
+    /// The urgent bytes of the stream sent in `direction`.
     pub(super) fn taken(&self, direction: Direction) -> &Taken {
         let Some([forward, backward]) = self.urgent.as_deref() else { return &NOTHING };
         match direction {
@@ -57,8 +57,8 @@ impl Connection {
         }
     }
 
-    /// Captured bytes of urgent data that were taken out of the stream sent in `direction`. They are
-    /// among [`Counters::captured_bytes`](crate::tcp::Counters::captured_bytes).
+    /// Captured bytes of urgent data that were taken out of the stream sent in `direction`. They
+    /// are counted in [`Counters::captured_bytes`](crate::tcp::Counters::captured_bytes) too.
     #[must_use]
     pub fn urgent_bytes(&self, direction: Direction) -> u64 {
         self.taken(direction).bytes()
@@ -77,7 +77,7 @@ impl Connection {
         }
     }
 
-    /// The segment with numbers as if no urgent byte had been sent.
+    /// The segment with the numbers it would have if no urgent byte had been sent.
     pub(super) fn renumbered<'a>(&self, segment: &Segment<'a>) -> Segment<'a> {
         let (own, other) = (self.taken(segment.direction), self.taken(segment.direction.other()));
         Segment {

@@ -1,4 +1,4 @@
-//! Where offset 0 is, and how long it may still move.
+//! The place of offset 0, and how long it may still move.
 
 use super::{Stream, passed};
 use crate::tcp::assembler::Policy;
@@ -6,22 +6,22 @@ use crate::tcp::segment::Settings;
 use crate::tcp::seq::Sequence;
 use crate::time::Timestamp;
 
-/// How sure the number of offset 0 is.
+/// How reliable the sequence number of offset 0 is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Nothing is known.
+    /// It is unknown.
     #[default]
     Unknown,
     /// A number was seen, but no payload.
     Soft,
-    /// The first byte seen; may move to an earlier one while `held`.
+    /// It is the first byte seen, and may move to an earlier one while `held`.
     Guess,
-    /// A SYN says so.
+    /// It comes from a SYN.
     Exact,
 }
 
 impl Stream {
-    /// A SYN: offset 0 has number `origin`. False if that contradicts what was announced.
+    /// A SYN: offset 0 has number `origin`. Returns `false` if that contradicts announced data.
     pub(in crate::tcp) fn begin(&mut self, origin: Sequence, settings: &Settings) -> bool {
         match self.start {
             Start::Unknown => self.origin = origin,
@@ -41,7 +41,7 @@ impl Stream {
         true
     }
 
-    /// The number of the next byte is `next`, which is not a byte that was seen.
+    /// The number of the next byte is `next`. That byte itself was not seen.
     pub(in crate::tcp) fn hint(
         &mut self,
         next: Sequence,
@@ -56,7 +56,7 @@ impl Stream {
         }
     }
 
-    /// Starts again with another initial number; nothing was seen of the old one but the SYN.
+    /// Restarts with another initial number. Of the old one, only the SYN was seen.
     pub(in crate::tcp) fn restart(&mut self, origin: Sequence) {
         self.origin = origin;
         self.acked = None;
@@ -83,8 +83,8 @@ impl Stream {
         }
     }
 
-    /// How far bytes settle. With [`Policy::Last`] they may be replaced until their receiver has
-    /// acknowledged them.
+    /// Sets how far bytes settle. With [`Policy::Last`] they may be replaced until their receiver
+    /// has acknowledged them.
     pub(super) fn limit(&mut self, settings: &Settings) {
         let limit = match (&self.held, settings.policy, self.acked) {
             (Some(_), ..) => 0,

@@ -1,11 +1,11 @@
 //! Bytes that may or may not be data.
 //!
-//! A window probe has one byte, the next one due, that the receiver may take or not.
+//! A window probe contains the next expected byte. The receiver may take that byte or not.
 //!
 //! Some devices count the padding of an Ethernet frame as the payload of an acknowledgment
-//! ([`Segment::is_padded`]). Whether a few zeros are that shows with what comes next: if their sender
-//! goes on after them, or their receiver acknowledges them and no more, they were sent. If not, they
-//! were not, and what comes in their place is the data.
+//! ([`Segment::is_padded`]). The next segments show whether a few zeros are padding. If their
+//! sender goes on after them, or their receiver acknowledges exactly them, they were sent.
+//! Otherwise they were padding, and the bytes that come in their place are the data.
 
 use super::Stream;
 use crate::extent::Extent;
@@ -13,12 +13,12 @@ use crate::tcp::assembler::{Bytes, NoBytes};
 use crate::tcp::segment::{Segment, Settings};
 use crate::time::Timestamp;
 
-/// See the module's text.
+/// Bytes in doubt; the module's text explains them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubt {
     pub(super) offset: u64,
     pub(super) extent: Extent,
-    /// It may be padding; else it is a window probe.
+    /// The bytes may be padding; otherwise they are a window probe.
     pub(super) is_padding: bool,
     pub(super) since: Timestamp,
 }
@@ -30,7 +30,7 @@ impl Doubt {
 }
 
 impl Stream {
-    /// The place of a window probe that its receiver has not taken yet.
+    /// The offset of a window probe that its receiver has not taken yet.
     pub(super) fn probe(&self) -> Option<u64> {
         self.doubt.as_deref().filter(|doubt| !doubt.is_padding).map(|probe| probe.offset)
     }
@@ -43,19 +43,20 @@ impl Stream {
         }
     }
 
-    /// The probe's byte was taken by the receiver: it is data like any other.
+    /// The receiver has taken the probe's byte: it is ordinary data.
     pub(super) fn take_probe(&mut self, settings: &Settings, bytes: &dyn Bytes) {
         if self.probe().is_some() {
             self.take_doubt(settings, bytes);
         }
     }
 
-    /// What may be padding.
+    /// The bytes that may be padding.
     pub(super) fn padding(&self) -> Option<&Doubt> {
         self.doubt.as_deref().filter(|doubt| doubt.is_padding)
     }
 
-    /// Keeps what may be padding until it is known. `false` if it is no such segment.
+    /// Keeps bytes that may be padding until that is clear. Returns `false` if the segment cannot
+    /// be padding.
     pub(super) fn hold_padding(&mut self, offset: i64, segment: &Segment<'_>) -> bool {
         let [extent] = segment.payload else { return false };
         if !segment.is_padded || extent.packet == 0 || extent.len != segment.wire_len {
@@ -100,21 +101,21 @@ impl Stream {
         }
     }
 
-    /// When a single byte counts as sent if nothing has shown what it is: keep-alives have one.
+    /// When a single byte counts as sent without proof: a keep-alive has one byte.
     pub(super) fn padding_deadline(&self, settings: &Settings) -> Option<Timestamp> {
         let padding = self.padding().filter(|padding| padding.extent.len == 1)?;
         Some(padding.since.plus(settings.gap_wait))
     }
 
-    /// Nothing has shown what it is until `now`.
+    /// Decides at `now` for a single byte if nothing has proved otherwise.
     pub(super) fn end_padding(&mut self, now: Timestamp, settings: &Settings) {
         if self.padding_deadline(settings).is_some_and(|deadline| deadline <= now) {
-            // Nothing is in its place.
+            // Nothing was inserted at its place, so there is no copy to compare.
             self.take_doubt(settings, &NoBytes);
         }
     }
 
-    /// It was not sent.
+    /// The padding was not sent as data.
     pub(super) fn drop_padding(&mut self) {
         if let Some(padding) = self.padding() {
             let len = u64::from(padding.extent.len);
@@ -124,7 +125,7 @@ impl Stream {
         }
     }
 
-    /// It was sent: it is data like any other.
+    /// The bytes were sent: they are ordinary data.
     fn take_doubt(&mut self, settings: &Settings, bytes: &dyn Bytes) {
         if let Some(doubt) = self.doubt.take() {
             let (offset, end) = (doubt.offset, doubt.end());

@@ -1,4 +1,4 @@
-//! Where a stream ends: a FIN, a reset, or the end of its connection.
+//! The end of a stream: a FIN, a reset, or the end of its connection.
 
 use super::{Announce, Place, Stream, Window};
 use crate::tcp::assembler::Bytes;
@@ -6,12 +6,12 @@ use crate::tcp::segment::{Segment, Settings};
 use crate::tcp::seq::Sequence;
 use crate::time::Timestamp;
 
-/// A reset's own number says that bytes before it were sent, if it lies at most this far behind the
-/// last byte seen: a window without scale, as random numbers seldom do.
+/// A reset's own number proves that bytes before it were sent, if it lies at most this far after
+/// the last byte seen. This is a window without scale; random numbers seldom come as close.
 const RESET_REACH: u64 = 65_535;
 
 impl Stream {
-    /// Whether the segment fits the FIN, if one was seen, and takes over its own.
+    /// Whether the segment fits the FIN, if one was seen. Notes the segment's own FIN.
     pub(super) fn fin_allows(&mut self, end: i64, segment: &Segment<'_>) -> bool {
         let end = u64::try_from(end).unwrap_or(0);
         let mut is_believed = true;
@@ -19,7 +19,7 @@ impl Stream {
             && end > fin
         {
             is_believed = false;
-            // Its sender goes on, and nobody has acknowledged it: the FIN was not its own.
+            // Its sender goes on, and no acknowledgment confirmed the FIN: someone else sent it.
             if !self.is_fin_acked() && !self.ended {
                 self.fin = None;
             }
@@ -41,7 +41,7 @@ impl Stream {
         is_believed
     }
 
-    /// Whether the stream may end here and not at its FIN, which is further off.
+    /// Whether the stream may end here instead of at its FIN, which is further on.
     fn may_end(&self, end: u64) -> bool {
         let is_open = !self.is_fin_acked() && !self.ended;
         let acked = self.acked.unwrap_or(0);
@@ -51,7 +51,7 @@ impl Stream {
             && acked <= end.saturating_add(1)
     }
 
-    /// Of two FINs, the one that is acknowledged holds.
+    /// Of two FINs, the one that is acknowledged counts.
     pub(super) fn settle_rivals(&mut self) {
         let Some(end) = self.rival.as_deref().copied() else {
             return;
@@ -65,9 +65,10 @@ impl Stream {
         }
     }
 
-    /// A reset of the sender with this number: whether it is in the window of the receiver, who says
-    /// nothing to others (RFC 9293 3.10.7.4). If not at the very place that is next, a receiver asks
-    /// first (RFC 5961 3.2); but what is next is not known here if packets were not captured.
+    /// The stream offset of a sender's reset with this number, if it is in the receiver's window. A
+    /// receiver ignores resets outside of its window (RFC 9293 3.10.7.4). It asks before it accepts
+    /// one that is inside, but not exactly at the next number (RFC 5961 3.2). Here those are
+    /// accepted, because the next number is unknown if packets were not captured.
     pub(in crate::tcp) fn accepts_reset(
         &self,
         number: Sequence,
@@ -84,14 +85,14 @@ impl Stream {
         }
     }
 
-    /// A reset that was accepted says with its own number where the stream ends.
+    /// The number of an accepted reset shows where the stream ends.
     pub(in crate::tcp) fn reset_at(&mut self, offset: Option<u64>) {
         let limit = self.highest.saturating_add(RESET_REACH);
         self.reset = offset.filter(|offset| *offset <= limit);
     }
 
-    /// A reset of the receiver that was accepted acknowledges this. Exactly one more than was seen
-    /// may be a FIN.
+    /// The acknowledgment in an accepted reset of the receiver shows where the stream ends. Exactly
+    /// one more than was seen may be a FIN.
     pub(in crate::tcp) fn reset_acknowledges(&mut self, number: Sequence, settings: &Settings) {
         if let (true, Place::Near(offset)) = (self.is_known(), self.place(number, 0, settings)) {
             let offset = u64::try_from(offset).unwrap_or(0);
@@ -99,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// The connection ends: announces everything there is.
+    /// The connection ends: announces everything that is known.
     ///
     /// `has_receiver_ended`: the FIN of the other side was seen.
     pub(in crate::tcp) fn close(
@@ -116,7 +117,7 @@ impl Stream {
         self.assembler.set_limit(u64::MAX);
         let proven = self.proven(has_receiver_ended);
         let mut end = self.highest.max(self.reset.unwrap_or(0)).max(proven);
-        // Nobody has acknowledged either: the one that claims no byte that was not seen.
+        // Neither FIN is acknowledged: the one without unseen bytes before it counts.
         let rival = self.rival.take().filter(|rival| self.may_end(**rival));
         if let Some(rival) = rival.filter(|rival| **rival == end) {
             self.fin = Some(*rival);

@@ -1,8 +1,9 @@
 //! Segments at an unexpected place, and when they are believed.
 //!
-//! A sender that goes on far from where it was is followed: the capture may have had an outage. One
-//! segment could be anybody's. So it is kept aside, and taken once two more follow on it, or once the
-//! receiver acknowledges bytes there. New bytes at the expected place show that it was nothing.
+//! A sender that goes on far from its last place is followed, because the capture may have had an
+//! outage. But anybody may have sent a single segment. So it is kept aside, and accepted once two
+//! more follow it, or once the receiver acknowledges bytes there. New bytes at the expected place
+//! show that it was nothing.
 
 use super::window::Stray;
 use super::{Announce, Stream};
@@ -10,34 +11,36 @@ use crate::tcp::assembler::Bytes;
 use crate::tcp::segment::{Segment, Settings};
 use crate::tcp::seq::Sequence;
 
-/// Segments that agree on a far place before the stream goes on there.
+/// Number of segments that must agree on a far place before the stream goes on there.
 const VOTES: u8 = 3;
 
 /// Maximum distance from one such segment to the next, in bytes. A capture that still loses most
-/// packets sees few of each window, and windows of 16 MiB are common on fast links. Two random
-/// numbers in a row are that close once in 65,000 times.
+/// packets sees few segments of each window, and windows of 16 MiB are common on fast links. Two
+/// random numbers in a row are this close once in 65,000 times.
 const STRIDE: i64 = 16 << 20;
 
-/// Strays that are kept. Three that follow on each other are believed, and each may come twice.
+/// Maximum number of strays kept. Three that follow each other are believed, and each may come
+/// twice.
 const MAX_STRAYS: usize = 6;
 
-/// Pieces of payload that are kept of a stray: a segment is in one, or in fragments.
+/// Maximum number of payload extents of a stray. A segment has one, or one per fragment.
 const MAX_PIECES: usize = 64;
 
-/// Segments at an unexpected place that follow on each other.
+/// Segments at an unexpected place that follow each other.
 #[derive(Clone, Debug)]
 pub(super) struct Votes {
     next: Sequence,
     count: u8,
-    /// The sender's own segments are among them.
+    /// They include segments of the sender.
     is_said: bool,
-    /// Acknowledgments of the receiver are among them.
+    /// They include acknowledgments of the receiver.
     is_heard: bool,
     pub(super) strays: Vec<Stray>,
 }
 
 impl Stream {
-    /// Somebody is at an unexpected place. Whether enough others were there, or both sides are.
+    /// Counts a segment or an acknowledgment at an unexpected place. Returns whether enough agree,
+    /// or both sides do.
     pub(super) fn agrees(&mut self, sequence: Sequence, len: u32, is_heard: bool) -> bool {
         let next = sequence.plus(len);
         match self.votes.as_deref_mut() {
@@ -58,8 +61,8 @@ impl Stream {
         votes.is_some_and(|votes| votes.count >= VOTES || (votes.is_said && votes.is_heard))
     }
 
-    /// A segment that is further off than sequence numbers tell. Its stream offset, if it is
-    /// believed; those before it are taken first.
+    /// A segment too far away for sequence numbers to place it. Returns its stream offset if it is
+    /// believed; the strays before it are added to the stream first.
     pub(super) fn sent_from_afar(
         &mut self,
         segment: &Segment<'_>,
@@ -75,8 +78,8 @@ impl Stream {
         Some(self.go_on_at(sequence, settings, bytes, announce))
     }
 
-    /// An acknowledgment of the receiver that is further off than sequence numbers tell. What it
-    /// acknowledges, if it is believed.
+    /// An acknowledgment too far away for sequence numbers to place it. Returns its stream offset
+    /// if it is believed.
     pub(super) fn heard_from_afar(
         &mut self,
         number: Sequence,
@@ -90,7 +93,7 @@ impl Stream {
         u64::try_from(self.go_on_at(number, settings, bytes, announce)).ok()
     }
 
-    /// The stream goes on at a far place. The stream offset of `number`, which is there.
+    /// Continues the stream at a far place. Returns the stream offset of `number`, which is there.
     fn go_on_at(
         &mut self,
         number: Sequence,
@@ -99,7 +102,7 @@ impl Stream {
         announce: &mut Announce<'_>,
     ) -> i64 {
         let strays = self.votes.take().map(|votes| votes.strays).unwrap_or_default();
-        // Those that are near the expected place belong to somebody else.
+        // Strays near the expected place are someone else's.
         let far = || strays.iter().filter(|stray| stray.offset.is_none());
         let first = far().map(Stray::sequence).min_by_key(|stray| stray.since(number));
         let first = first.filter(|first| first.since(number) < 0).unwrap_or(number);

@@ -1,4 +1,4 @@
-//! When bytes that were not seen are given up.
+//! When to give up bytes that were not seen.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{Announce, Stream, passed};
 use crate::tcp::segment::Settings;
 use crate::time::Timestamp;
 
-/// Holes below `target` are given up after a while.
+/// Holes below `target` that are given up after a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suspicion {
     target: u64,
@@ -14,17 +14,17 @@ pub(super) struct Suspicion {
     pub(super) segments: u16,
 }
 
-/// What was seen of the receiver of a stream.
+/// Facts about the receiver of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tcp) struct Receiver {
-    /// Anything.
+    /// Any packet of it was seen.
     pub(in crate::tcp) is_seen: bool,
-    /// Its own FIN.
+    /// Its own FIN was seen.
     pub(in crate::tcp) has_ended: bool,
 }
 
 impl Stream {
-    /// Announces what is in order, and gives up what has been suspect for long enough.
+    /// Announces data that is in order, and gives up holes that have waited long enough.
     pub(in crate::tcp) fn advance(
         &mut self,
         receiver: Receiver,
@@ -85,8 +85,8 @@ impl Stream {
         if is_receiver_seen { settings.gap_wait } else { settings.one_sided_wait }
     }
 
-    /// Everything below was received by the other side, and is no FIN. Whether that side has sent its
-    /// own FIN.
+    /// Stream offset below which the other side has received every byte, a FIN excluded.
+    /// `has_receiver_ended`: that side has sent its own FIN.
     pub(super) fn proven(&self, has_receiver_ended: bool) -> u64 {
         let acked = self.acked.unwrap_or(0).min(self.fin.unwrap_or(u64::MAX));
         if self.counters.packets == 0 {
@@ -97,7 +97,7 @@ impl Stream {
         if acked == seen.saturating_add(1) { seen } else { acked }
     }
 
-    /// All holes below `target` are missing, and what waits below it is announced.
+    /// Gives up all holes below `target`, and announces the data between them.
     pub(super) fn give_up(&mut self, target: u64, announce: &mut Announce<'_>) {
         self.assembler.raise_limit(target);
         announce.data(&mut self.assembler);
@@ -108,7 +108,7 @@ impl Stream {
         self.highest = self.highest.max(target);
     }
 
-    /// When [`Stream::advance`] has to be called again at the latest.
+    /// The latest time for the next call of [`Stream::advance`].
     pub(in crate::tcp) fn deadline(
         &self,
         is_receiver_seen: bool,

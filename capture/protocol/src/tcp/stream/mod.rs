@@ -1,32 +1,35 @@
-//! One direction of a connection: where it begins, what was seen and acknowledged, where it ends.
+//! One direction of a connection: its beginning, the bytes seen and acknowledged, its end.
 //!
 //! **Beginning.** A SYN, or the acknowledgment in a SYN-ACK, fixes the sequence number of offset 0.
-//! Without one, offset 0 is the first byte seen. Because that may be a segment that overtook
-//! another, nothing is announced at first, and earlier bytes still move the beginning, until
+//! Without them, offset 0 is the first byte seen. That byte may be in a segment that overtook
+//! another. So nothing is announced at first, and earlier bytes still move the beginning, until
 //! `pickup_segments` or `pickup_wait` are over. An acknowledgment, or a segment without payload,
-//! also begins a stream: for good if the connection's SYN was seen, else until the first payload.
+//! also begins a stream: for good if the connection's SYN was seen, otherwise until the first
+//! payload.
 //!
 //! **Gaps.** Bytes that were not seen are `missing` once
 //!
 //! * their receiver has acknowledged them, and since then `gap_segments` segments with payload came
 //!   in this direction or `gap_wait` has passed; or
-//! * nothing of the receiver was captured and `one_sided_wait` has passed since later bytes came; or
-//! * more waits behind them than the bounds allow; or
+//! * no packet of the receiver was captured, and `one_sided_wait` has passed since later bytes
+//!   came; or
+//! * more data waits after them than the limits allow; or
 //! * their packet was captured without them; or
 //! * the connection ends, and a FIN, an acknowledgment, the numbers of a reset with an
 //!   acknowledgment, or later bytes show that they were sent.
 //!
-//! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte. If
-//! nothing of a sender is captured, the last number its receiver acknowledged proves none either, if
-//! it is one more than the one before, or the receiver has sent its own FIN.
+//! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte. If no
+//! packet of a sender is captured, the last number its receiver acknowledged proves no byte either,
+//! if it is one more than the number before, or if the receiver has sent its own FIN.
 //!
-//! **End.** A FIN that nobody has acknowledged is forgotten if its sender goes on behind it, so a
-//! stream has ended once its FIN is acknowledged, or nothing of the receiver is captured, or the
-//! connection is closed. Of two FINs the one that is acknowledged holds.
+//! **End.** A FIN without acknowledgment is forgotten if its sender goes on after it. So a stream
+//! has ended once its FIN is acknowledged, or no packet of the receiver is captured, or the
+//! connection is closed. Of two FINs, the one that is acknowledged counts.
 //!
-//! **Window.** Data and FINs by more than twice the largest window that the receiver ever advertised
-//! behind everything known are `rejected`, as somebody else's, unless the receiver acknowledges them
-//! or two more follow on them. Windows are only known if both SYNs were seen.
+//! **Window.** Data and FINs far after everything known are `rejected`, because someone else sent
+//! them: far means more than twice the largest window that the receiver ever advertised. They are
+//! accepted if the receiver acknowledges them, or if two more segments follow them. Windows are
+//! only known if both SYNs were seen.
 
 mod beginning;
 mod doubt;
@@ -51,32 +54,32 @@ use super::segment::{Counters, Direction, Event, Scale, Segment, Settings};
 use super::seq::Sequence;
 use crate::time::Timestamp;
 
-/// See the module's text.
+/// One direction; the module's text explains it.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub(super) assembler: Assembler,
     pub(super) counters: Counters,
-    /// What the sender of this stream has advertised for the other one.
+    /// The window that the sender of this stream has advertised for the other stream.
     pub(super) window: Option<Window>,
     scale: Scale,
     /// A SYN of this direction was seen.
     pub(super) syn_seen: bool,
     start: Start,
-    /// Nothing is announced yet.
+    /// Nothing is announced while this is set: since when, and the number of segments since then.
     held: Option<Box<(Timestamp, u16)>>,
     origin: Sequence,
-    /// End of the last byte seen.
+    /// End of the highest byte seen.
     highest: u64,
-    /// Highest acknowledgment of the receiver.
+    /// Highest offset that the receiver has acknowledged.
     acked: Option<u64>,
-    /// It is one more than the one before.
+    /// It was one more than the acknowledgment before.
     acked_one: bool,
     /// Offset of the FIN.
     fin: Option<u64>,
-    /// Of another FIN before it: that one holds which is acknowledged.
+    /// Offset of another FIN before it. The one that is acknowledged counts.
     rival: Option<Box<u64>>,
     ended: bool,
-    /// Where a reset of the sender says that the stream ends.
+    /// End of the stream according to a reset.
     reset: Option<u64>,
     suspicion: Option<Box<Suspicion>>,
     votes: Option<Box<Votes>>,
@@ -84,7 +87,7 @@ pub(super) struct Stream {
     doubt: Option<Box<Doubt>>,
 }
 
-/// Where a segment lies.
+/// Place of a segment relative to the expected one.
 pub(super) enum Place {
     Near(i64),
     Far,
@@ -115,7 +118,7 @@ impl Stream {
         self.fin.is_some_and(|fin| self.acked.is_some_and(|acked| acked > fin))
     }
 
-    /// The sender has nothing more to say: its FIN is acknowledged, or reached.
+    /// The sender has finished: its FIN is acknowledged, or all bytes before it are there.
     pub(super) fn is_over(&self) -> bool {
         self.is_fin_acked() || self.fin == Some(self.assembler.end())
     }
@@ -124,17 +127,17 @@ impl Stream {
         self.origin
     }
 
-    /// Stream offset behind everything that is known of this direction.
+    /// Stream offset after everything that is known of this direction, the FIN excluded.
     pub(super) fn anchor(&self) -> u64 {
         self.assembler.end().max(self.highest).max(self.acked.unwrap_or(0))
     }
 
-    /// Stream offset behind everything that was seen, the FIN included.
+    /// Stream offset after everything that was seen, the FIN included.
     pub(super) fn seen_end(&self) -> u64 {
         self.highest.max(self.fin.map_or(0, |fin| fin.saturating_add(1)))
     }
 
-    /// The same, with what was acknowledged though it was not seen.
+    /// Stream offset after everything that was seen or acknowledged, the FIN included.
     pub(super) fn known_end(&self) -> u64 {
         self.anchor().max(self.seen_end())
     }
@@ -143,7 +146,7 @@ impl Stream {
         self.highest == 0
     }
 
-    /// Whether one of `len` bytes at `offset` was never seen.
+    /// Whether one of the `len` bytes at `offset` was never seen.
     pub(super) fn lacks(&self, offset: i64, len: u32) -> bool {
         let end = u64::try_from(offset.saturating_add(len.into())).unwrap_or(0);
         let start = u64::try_from(offset).unwrap_or(0).min(end);
@@ -193,8 +196,8 @@ impl Stream {
         }
     }
 
-    /// Payload, FIN, and everything a segment says about its own direction. Whether it contradicts
-    /// nothing that was believed before.
+    /// Processes payload, FIN, and everything else a segment says about its own direction. Returns
+    /// whether it is consistent with what was believed before.
     pub(super) fn receive(
         &mut self,
         segment: &Segment<'_>,
@@ -261,7 +264,7 @@ impl Stream {
             && segment.captured() == 1
             && !segment.flags.fin
             && u64::try_from(offset) == Ok(self.highest);
-        // A part of the payload may be empty.
+        // The payload may contain empty extents.
         let mut captured = segment.payload.iter().filter(|extent| extent.packet != 0);
         if is_probe && let Some(extent) = captured.find(|extent| extent.len > 0) {
             self.counters.window_probes = self.counters.window_probes.saturating_add(1);
@@ -275,7 +278,7 @@ impl Stream {
         self.put(offset, segment, settings, bytes, announce)
     }
 
-    /// Payload and FIN of a segment that is at `offset`.
+    /// Processes payload and FIN of a segment at `offset`.
     fn put(
         &mut self,
         offset: i64,
@@ -359,7 +362,7 @@ impl Stream {
         counters.late_bytes = counters.late_bytes.saturating_add(inserted.late);
     }
 
-    /// One before the next that is due, when nothing is in flight.
+    /// Whether the segment is at one less than the next expected number, when no data is in flight.
     fn looks_kept_alive(&self, sequence: Sequence, segment: &Segment<'_>) -> bool {
         let is_plain = !segment.flags.syn && !segment.flags.fin && segment.wire_len <= 1;
         let due = i64::try_from(self.highest).unwrap_or(i64::MAX);
@@ -371,7 +374,7 @@ impl Stream {
     }
 }
 
-/// Where events of one direction go.
+/// Receives the events of one direction.
 pub(super) struct Announce<'a> {
     pub(super) direction: Direction,
     pub(super) events: &'a mut Vec<Event>,

@@ -4,19 +4,20 @@ use super::{Inserted, Stream};
 use crate::tcp::segment::Segment;
 
 impl Stream {
-    /// Nothing of this segment's payload is used.
+    /// Counts the payload of this segment as rejected.
     pub(in crate::tcp) fn reject(&mut self, segment: &Segment<'_>) {
         let rejected = &mut self.counters.rejected_bytes;
         *rejected = rejected.saturating_add(segment.captured());
     }
 
-    /// Another copy of these bytes is in the stream.
+    /// Counts bytes that have another copy in the stream.
     pub(super) fn repeat(&mut self, bytes: u64) {
         self.counters.repeated_bytes = self.counters.repeated_bytes.saturating_add(bytes);
     }
 
-    /// A segment of which `placed` captured bytes were offered to the assembler. It began `before`
-    /// bytes before the stream; the rest lies after its end.
+    /// Counts the bytes of a segment that were not offered to the assembler; `placed` captured
+    /// bytes were. The segment began `before` bytes before the stream. The other bytes lie after
+    /// the stream's end.
     pub(super) fn count_unplaced(
         &mut self,
         segment: &Segment<'_>,
@@ -25,7 +26,7 @@ impl Stream {
         inserted: &Inserted,
     ) {
         let before = before.min(segment.wire_len.into());
-        // The counters of segments take bytes before the stream for seen.
+        // `inserted.seen` includes the bytes before the stream, for the counters of segments.
         self.repeat(inserted.seen.saturating_sub(before));
         let captured = segment.captured();
         let early = Segment { wire_len: narrow(before), ..*segment }.captured();

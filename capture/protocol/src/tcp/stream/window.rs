@@ -1,12 +1,13 @@
-//! How far a receiver lets its sender go.
+//! Windows: how far a receiver lets its sender go.
 //!
-//! Captures lose packets, so what was seen of a window is the least there may have been: an update
-//! may be missing, or the acknowledgment that moved it. So it begins at whichever is further, what
-//! was acknowledged or what was seen. Where the scale is not known, nothing is known.
+//! Captures lose packets, so the window seen is only a minimum of the real one: an update may be
+//! missing, or the acknowledgment that moved it. So a window is counted from the highest byte
+//! acknowledged or seen, whichever is further. If the scale is unknown, the window is unknown.
 //!
-//! What is far out of the window is a stray: nobody but the receiver's acknowledgment, or others that
-//! follow on it, makes it a part of the stream. It is kept until then, because after an outage of the
-//! capture the sender is there. It is nothing if new bytes come where they are expected.
+//! A segment far out of the window is a stray. It becomes part of the stream only if the receiver
+//! acknowledges it, or if other segments follow it. Until then it is kept, because the sender may
+//! really be there after an outage of the capture. New bytes at the expected place show that it was
+//! nothing.
 
 use super::{Announce, Stream};
 use crate::extent::Extent;
@@ -14,27 +15,27 @@ use crate::tcp::assembler::Bytes;
 use crate::tcp::segment::{Scale, Segment, Settings};
 use crate::tcp::seq::Sequence;
 
-/// More than 14 counts as 14 (RFC 7323 2.3).
+/// A shift of more than 14 counts as 14 (RFC 7323 2.3).
 const MAX_SHIFT: u8 = 14;
 
-/// A window of which the scale is not known: larger than any.
+/// A window of unknown scale: larger than any other.
 const UNKNOWN: u32 = u32::MAX;
 
-/// The largest window without a scale (RFC 9293 3.1). Windows open as data is read, so one that was
-/// only seen small tells little.
+/// The largest window without a scale (RFC 9293 3.1). Windows grow as data is read, so a small one
+/// that was seen says little.
 const LEAST: u32 = 65_535;
 
-/// What one side has advertised, in bytes.
+/// Windows that one side has advertised, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tcp) struct Window {
     last: u32,
     largest: u32,
 }
 
-/// A segment out of the window, or further off than sequence numbers tell.
+/// A segment out of the window, or too far away for sequence numbers to place it.
 #[derive(Clone, Debug)]
 pub(super) struct Stray {
-    /// `None` if it is that far off.
+    /// Its stream offset; `None` if sequence numbers cannot place it.
     pub(super) offset: Option<i64>,
     segment: Segment<'static>,
     payload: Vec<Extent>,
@@ -53,7 +54,7 @@ impl Stray {
         Self { offset, segment: alone, payload: segment.payload.to_vec() }
     }
 
-    /// Number of its first byte.
+    /// Sequence number of its first byte.
     pub(super) fn sequence(&self) -> Sequence {
         self.segment.sequence.plus(self.segment.flags.syn.into())
     }
@@ -66,8 +67,8 @@ impl Window {
 }
 
 impl Stream {
-    /// What a SYN of this direction says of scaling. One that does not offer it takes back nothing:
-    /// a SYN is repeated without options if nobody answers.
+    /// Notes the window scale of a SYN of this direction. A SYN without a scale does not take back
+    /// an earlier one: SYNs are repeated without options if no answer comes.
     pub(in crate::tcp) fn note_scale(&mut self, scale: Scale) {
         if !matches!(self.scale, Scale::By(_)) {
             self.scale = scale;
@@ -78,14 +79,15 @@ impl Stream {
         self.scale
     }
 
-    /// The window of a segment of this direction, whose other side said `other` of scaling.
+    /// Notes the window of a segment of this direction. `other` is the scale that the other side
+    /// offered.
     pub(in crate::tcp) fn note_window(&mut self, segment: &Segment<'_>, other: Scale) {
         let raw = u32::from(segment.window);
         let last = match (self.scale, other) {
-            // Never scaled in a SYN (RFC 7323 2.2).
+            // The window of a SYN is never scaled (RFC 7323 2.2).
             _ if segment.flags.syn || raw == 0 => raw,
             (Scale::Unknown, _) | (_, Scale::Unknown) => UNKNOWN,
-            // At most 2^16 and 2^14.
+            // At most 2^16 times 2^14.
             (Scale::By(shift), Scale::By(_)) => raw << shift.min(MAX_SHIFT),
             _ => raw,
         };
@@ -93,8 +95,8 @@ impl Stream {
         self.window = Some(Window { last, largest });
     }
 
-    /// The last stream offset at which a reset is in the window of the receiver, which said `window`
-    /// last. The window's very end is in it, as is the place behind a FIN: a sender with all of it in
+    /// The last stream offset at which a reset is in the receiver's window `window`. It includes
+    /// the very end of the window and the place after a FIN: a sender whose whole window is in
     /// flight is there.
     pub(super) fn reset_limit(&self, window: Option<Window>) -> u64 {
         match window {
@@ -105,8 +107,8 @@ impl Stream {
         }
     }
 
-    /// Whether a segment at `offset` is so far out of the window that it is none of its sender's:
-    /// by more than twice the largest window that its receiver has ever advertised.
+    /// Whether a segment at `offset` is so far out of the window that its sender cannot have sent
+    /// it: by more than twice the largest window that its receiver has ever advertised.
     pub(in crate::tcp) fn is_far_out(&self, offset: i64, window: Option<Window>) -> bool {
         let Some(Window { largest, .. }) = window.filter(|window| window.largest != UNKNOWN) else {
             return false;
@@ -115,8 +117,8 @@ impl Stream {
         u64::try_from(offset).is_ok_and(|offset| offset > self.anchor().saturating_add(most))
     }
 
-    /// A segment that is far out. Whether it is believed, as enough others were there before it;
-    /// these are taken first.
+    /// Processes a segment that is far out. Returns whether enough others at that place confirm it.
+    /// If so, those are added to the stream first.
     pub(super) fn stray(
         &mut self,
         offset: i64,
@@ -133,7 +135,7 @@ impl Stream {
         false
     }
 
-    /// Strays that begin before `end` are part of the stream.
+    /// Adds strays that begin before `end` to the stream.
     pub(super) fn take_strays(
         &mut self,
         end: u64,
@@ -158,7 +160,7 @@ impl Stream {
         }
     }
 
-    /// A stray is a part of the stream after all.
+    /// Adds a stray to the stream after all.
     pub(super) fn take_stray(
         &mut self,
         offset: i64,

@@ -1,14 +1,14 @@
-//! What a stream is made of, in a few bytes for each piece.
+//! The pieces of a stream, stored in a few bytes each.
 //!
 //! ```text
 //!   | block of 64 | block of 64 | ... | open block |
 //!   front                                     last
 //! ```
 //!
-//! A block says where its first piece is. The others follow as differences: most go on where the one
-//! before ends, begin at the same byte of their packet, and have its length, and then two or three
-//! bytes say the rest. The length of a piece is written with the place of the next one, so that the
-//! last can grow.
+//! A block states the place of its first piece. The other pieces are stored as differences. Usually
+//! a piece begins where the one before ends, begins at the same byte of its packet, and has the
+//! same length; then two or three bytes are enough. The length of a piece is stored with the place
+//! of the next piece, so that the last piece can grow.
 
 use std::collections::{VecDeque, vec_deque};
 
@@ -16,51 +16,51 @@ use super::Piece;
 use crate::extent::Extent;
 use crate::varint::{fold, put, take, unfold};
 
-/// Pieces of a block that is full.
+/// Number of pieces in a full block.
 const BLOCK: u32 = 64;
 
-/// What an allocation costs beyond its bytes.
+/// Cost of an allocation in addition to its bytes.
 const ALLOCATION: usize = 16;
 
-/// Bits of the byte in front of each difference: what is written because it is not as usual. The
-/// rest of the bits are the difference of packet numbers, or [`FAR`].
+/// Flag bits of the byte before each difference: they mark the unusual values that are stored. The
+/// other bits contain the difference of packet numbers, or [`FAR`].
 const HAS_LEN: u8 = 1;
 const HAS_GAP: u8 = 2;
 const HAS_OFFSET: u8 = 4;
 const PACKET: u32 = 3;
-/// The difference of packet numbers is this and what is written.
+/// The difference of packet numbers is this plus a stored number.
 const FAR: u64 = 31;
 
 /// Pieces of a stream, sorted and without overlaps.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// All but the last block; `None` until there is one.
+    /// All blocks but the last; `None` until the first block is full.
     full: Option<Box<Full>>,
-    /// Empty only if everything is.
+    /// Empty only if there are no pieces.
     open: Block<Vec<u8>>,
-    /// The last piece, if there is one.
+    /// The last piece, unless there are no pieces.
     last: Piece,
-    /// Length of the piece before that, if it is in the same block.
+    /// Length of the piece before the last one, if both are in the same block.
     before: u32,
 }
 
 #[derive(Debug, Default)]
 struct Full {
     blocks: VecDeque<Block<Box<[u8]>>>,
-    /// Pieces in them.
+    /// Number of pieces in the blocks.
     len: usize,
-    /// Bytes of memory in the blocks.
+    /// Memory in the blocks, in bytes.
     packed: usize,
 }
 
-/// Pieces in a row.
+/// A run of pieces.
 #[derive(Debug, Default)]
 struct Block<Bytes> {
-    /// Of the first.
+    /// Start, packet and offset of the first piece.
     start: u64,
     packet: u64,
     offset: u32,
-    /// Of the last one.
+    /// Length of the last piece.
     len: u32,
     count: u32,
     bytes: Bytes,
@@ -76,14 +76,14 @@ impl Pieces {
         self.open.count == 0
     }
 
-    /// Where the first one begins.
+    /// Stream offset at which the first piece begins.
     pub(super) fn front(&self) -> Option<u64> {
         let block = self.full.as_ref().and_then(|full| full.blocks.front());
         let open = (!self.is_empty()).then_some(self.open.start);
         block.map(|block| block.start).or(open)
     }
 
-    /// Puts a piece behind all others, where it belongs.
+    /// Adds a piece that comes after all others.
     pub(super) fn push(&mut self, piece: Piece) {
         if self.open.count == 0 || self.open.count == BLOCK {
             if self.open.count == BLOCK {
@@ -98,7 +98,8 @@ impl Pieces {
         self.last = piece;
     }
 
-    /// Makes the last piece longer by one that goes on in the same packet, if `next` is that.
+    /// Extends the last piece by `next`, if that continues it in the same packet. Returns whether
+    /// it did.
     pub(super) fn extend(&mut self, next: &Piece) -> bool {
         let extent = self.last.extent;
         if !self.is_empty()
@@ -113,7 +114,7 @@ impl Pieces {
         false
     }
 
-    /// Drops pieces from the front, up to the first that is not `gone`. How many.
+    /// Drops pieces from the front, up to the first that is not `gone`. Returns their number.
     pub(super) fn drop_front(&mut self, mut gone: impl FnMut(&Piece) -> bool) -> usize {
         let mut dropped = 0_usize;
         while let Some(full) = &mut self.full {
@@ -134,10 +135,10 @@ impl Pieces {
         dropped.saturating_add(count)
     }
 
-    /// The pieces that end behind `offset`. Costs O(log n) for the first and O(1) for each other.
+    /// The pieces that end after `offset`. Costs O(log n) for the first and O(1) for each other.
     pub(super) fn behind(&self, offset: u64) -> Iter<'_> {
         if !self.is_empty() && self.last.start <= offset {
-            // What has just come, or nothing.
+            // The newest piece, or none.
             let is_behind = self.last.end() > offset;
             return if is_behind { Iter::one(&self.last) } else { Iter::default() };
         }
@@ -151,12 +152,12 @@ impl Pieces {
             }
             _ => Iter { walk: open, ..Iter::default() },
         };
-        // The next block begins behind it.
+        // The next block begins after `offset`.
         let _ = iter.walk.pass(|piece| piece.end() <= offset);
         iter
     }
 
-    /// Gives back memory kept for growth.
+    /// Frees memory kept for growth.
     pub(super) fn shrink(&mut self) {
         self.open.bytes.shrink_to_fit();
         if let Some(full) = &mut self.full {
@@ -164,7 +165,7 @@ impl Pieces {
         }
     }
 
-    /// Bytes of memory on the heap, to a few per cent.
+    /// Heap memory in bytes, to a few per cent.
     pub(super) fn memory(&self) -> usize {
         let full = self.full.as_ref().map_or(0, |full| full.memory());
         let open = self.open.bytes.capacity();
@@ -179,8 +180,8 @@ impl Full {
         self.blocks.push_back(block);
     }
 
-    /// Drops pieces from the front block, up to the first that is not `gone`. How many, and
-    /// whether it was all of them.
+    /// Drops pieces from the front block, up to the first that is not `gone`. Returns their number,
+    /// and whether the block is empty now.
     fn drop_front(&mut self, gone: impl FnMut(&Piece) -> bool) -> (usize, bool) {
         let Some(front) = self.blocks.front() else { return (0, true) };
         let mut rest = front.walk();
@@ -233,7 +234,7 @@ impl Block<Vec<u8>> {
         self.bytes.clear();
     }
 
-    /// Adds a piece behind the last one, before which is one of `before` bytes.
+    /// Adds the piece `next` after `last`. The piece before `last` has `before` bytes.
     fn push(&mut self, last: &Piece, before: u32, next: &Piece) {
         let (from, to) = (last.extent, next.extent);
         let packets = fold(to.packet.wrapping_sub(from.packet).cast_signed());
@@ -263,7 +264,7 @@ impl Block<Vec<u8>> {
         self.count = self.count.saturating_add(1);
     }
 
-    /// A block of these pieces, and the length of the last but one.
+    /// A block of these pieces, and the length of the last piece but one.
     fn of(pieces: impl Iterator<Item = Piece>) -> (Self, u32) {
         let mut block = Self::default();
         let (mut last, mut before) = (Piece::default(), 0);
@@ -279,7 +280,7 @@ impl Block<Vec<u8>> {
         (block, before)
     }
 
-    /// Gives it the shape it has when it is read only.
+    /// The same block in its read-only form.
     fn packed(&self) -> Block<Box<[u8]>> {
         let Self { start, packet, offset, len, count, .. } = *self;
         Block { start, packet, offset, len, count, bytes: self.bytes.as_slice().into() }
@@ -292,23 +293,23 @@ impl Block<Box<[u8]>> {
     }
 }
 
-/// The pieces of a block from some place on.
+/// The pieces of a block from some piece on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk<'a> {
-    /// Of the next one.
+    /// Start, packet and offset of the next piece.
     start: u64,
     packet: u64,
     offset: u32,
-    /// Length of the one before.
+    /// Length of the piece before.
     before: u32,
-    /// Length of the last one.
+    /// Length of the last piece.
     len: u32,
     left: u32,
     rest: &'a [u8],
 }
 
 impl Walk<'_> {
-    /// Goes on to the first that is not `gone`; how many are before that.
+    /// Advances to the first piece that is not `gone`. Returns the number of pieces before it.
     fn pass(&mut self, mut gone: impl FnMut(&Piece) -> bool) -> usize {
         let mut count = 0_usize;
         let mut at = *self;
@@ -319,7 +320,8 @@ impl Walk<'_> {
         count
     }
 
-    /// Goes on to the next; the length of this one. `None` if nothing is written any more.
+    /// Advances to the next piece and returns the length of this one. `None` at the end of the
+    /// bytes.
     fn advance(&mut self) -> Option<u32> {
         let (head, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -360,7 +362,7 @@ pub(super) struct Iter<'a> {
 }
 
 impl Iter<'_> {
-    /// Only this one.
+    /// Only this piece.
     fn one(piece: &Piece) -> Self {
         let Extent { packet, offset, len } = piece.extent;
         let walk = Walk { start: piece.start, packet, offset, before: 0, len, left: 1, rest: &[] };

@@ -1,4 +1,4 @@
-//! Against a plain list of pieces.
+//! Compares with a plain list of pieces.
 
 #![allow(clippy::arithmetic_side_effects, reason = "the numbers of tests are small")]
 
@@ -8,17 +8,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Something done to the list.
+/// A change of the list.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A piece of `len` bytes, `gap` bytes behind the last one; whether it is in the same packet, and
-    /// if not, what is added to its number and offset.
+    /// A piece of `len` bytes, `gap` bytes after the last one. Says whether it is in the same
+    /// packet; if not, the values are added to packet number and offset.
     Push { gap: u64, len: u32, packet: i64, offset: u32 },
-    /// More of the last one, or nearly.
+    /// Extends the last piece, or nearly does.
     Extend { gap: u64, len: u32, shift: u32 },
-    /// The first so many.
+    /// Drops the first pieces, as many as this.
     Drop(usize),
-    /// Those of packets below this number.
+    /// Drops the pieces of packets below this number.
     Expire(u64),
 }
 
@@ -118,7 +118,7 @@ fn take_a_few_bytes_each() {
     let each = pieces.memory() / pieces.len();
     assert!(each <= 5, "{each} bytes for a full segment of one of 64 connections");
     assert_eq!(pieces.behind(5_000 * 1448).next().map(|piece| piece.start), Some(5_000 * 1448));
-    // All but one are gone, and so is their memory.
+    // All pieces but one are gone, and their memory is freed.
     assert_eq!(pieces.drop_front(|piece| piece.extent.packet < 9_999 * 64), 9_999);
     assert_eq!(pieces.len(), 1);
     assert!(pieces.memory() < 300, "{} bytes for one", pieces.memory());
