@@ -36,6 +36,17 @@ impl Status {
     }
 }
 
+/// The process that a thread belongs to; the thread's own number if it is gone or out of sight.
+pub(crate) fn of_thread(thread: u32) -> u32 {
+    Status::of(thread).field("Tgid").and_then(|process| process.parse().ok()).unwrap_or(thread)
+}
+
+/// Whether a thread has SIGKILL pending, as each has whose process a signal is about to end, but for
+/// signals that leave a core file. `false` for one that is out of sight.
+pub(crate) fn is_being_killed(thread: u32) -> bool {
+    Status::of(thread).has_signal("SigPnd", libc::SIGKILL)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

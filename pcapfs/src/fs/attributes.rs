@@ -206,7 +206,7 @@ impl Tree {
         let attributes = |stat: Stat, links| Attributes {
             present: stat.present,
             links,
-            valid: if links > 0 && is_final(version, stat) { LASTING } else { Duration::ZERO },
+            valid: if links > 0 && version.is_final(stat) { LASTING } else { Duration::ZERO },
             ..of_entry(inode, entry, version.node, stat.size, stat.modified)
         };
         match Self::stat(version, entry) {
@@ -305,11 +305,6 @@ impl Tree {
 /// Whether there may be somebody who can search a directory and not read it.
 fn permits_search_only(permissions: Permissions) -> bool {
     [6, 3, 0].into_iter().any(|shift| permissions.mode >> shift & 0o5 == 0o1)
-}
-
-/// Whether a file of a flow stays what it is.
-pub(super) fn is_final(version: Version, stat: Stat) -> bool {
-    stat.is_final && !version.node.begins_anew()
 }
 
 /// When something last changed in a capture.

@@ -12,12 +12,11 @@ use parking_lot::Mutex;
 use protocol::time::Timestamp;
 
 use super::Asker;
-use super::attributes;
 use super::captures::Entry;
 use super::error::Error;
 use super::frozen::Frozen;
 use super::known::Version;
-use crate::process::Status;
+use crate::process;
 
 /// Who opened a file.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl Opener {
             let comm =
                 std::fs::read(format!("/proc/{}/comm", self.asker.thread)).unwrap_or_default();
             let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
-            Process { pid: process_of(self.asker.thread), comm }
+            Process { pid: process::of_thread(self.asker.thread), comm }
         })
     }
 }
@@ -64,17 +63,6 @@ impl Opener {
         let name = program.as_ref().ok().and_then(|path| path.file_name()?.to_str());
         name.is_some_and(|name| name.starts_with(NAME)) || self.process().comm == NAME
     }
-}
-
-/// The process that a thread belongs to; the thread's own number if it is gone or out of sight.
-pub(super) fn process_of(thread: u32) -> u32 {
-    Status::of(thread).field("Tgid").and_then(|process| process.parse().ok()).unwrap_or(thread)
-}
-
-/// Whether a thread has SIGKILL pending, as each has whose process a signal is about to end, but for
-/// signals that leave a core file. `false` for one that is out of sight.
-pub(crate) fn is_being_killed(thread: u32) -> bool {
-    Status::of(thread).has_signal("SigPnd", libc::SIGKILL)
 }
 
 /// What an open file gives.
@@ -103,7 +91,7 @@ impl Content {
         match self {
             Self::Flow(flow) => {
                 let told = flow.lock().told();
-                (attributes::is_final(version, told), told.size)
+                (version.is_final(told), told.size)
             }
             Self::Stream(_) | Self::Snapshot(_) | Self::Frozen(_) | Self::Control => (false, 0),
         }

@@ -50,6 +50,13 @@ pub(super) struct Version {
     pub(super) begins: Begins,
 }
 
+impl Version {
+    /// Whether a file of a flow stays what it is, of which this is known.
+    pub(super) fn is_final(self, stat: Stat) -> bool {
+        stat.is_final && !self.node.begins_anew()
+    }
+}
+
 /// A lookup of something that may begin elsewhere soon.
 #[derive(Debug)]
 struct Recent {

@@ -47,7 +47,6 @@ use node::{Leaf, Node};
 use opened::Opened;
 
 pub(crate) use asker::Asker;
-pub(crate) use file::is_being_killed;
 pub(crate) use names::{group_id, user as user_name, user_id};
 
 /// What kind of thing an inode is.

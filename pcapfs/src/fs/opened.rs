@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::file::{self, OpenFile};
+use super::file::OpenFile;
+use crate::process;
 
 /// The open files of a tree.
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ impl Opened {
             return open;
         }
         // Only now: it is a look into /proc.
-        let process = file::process_of(thread);
+        let process = process::of_thread(thread);
         let is_own = |file: &Arc<OpenFile>| {
             file.opener.asker.thread == thread
                 || [process, thread].contains(&file.opener.process().pid)

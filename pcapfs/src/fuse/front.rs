@@ -48,8 +48,8 @@ use crate::fs::Tree;
 use crate::fs::captures::Entry;
 use crate::fs::error::Error;
 use crate::fs::file::ReadFailure;
-use crate::fs::is_being_killed;
 use crate::priority::let_others_go_first;
+use crate::process::is_being_killed;
 
 /// Threads that read requests: one may be copying a mebibyte while another takes the next request.
 const READERS: usize = 2;
