@@ -13,7 +13,7 @@
 //! daemon with. [`fuse`] is the kernel's side of the tree, and [`fs`] the tree itself, without FUSE.
 //! Packets, rings and cursors are in the `capture` crate.
 //!
-//! The single files are what several of these need: [`settings`] of a capture, [`paths`] that other
+//! The single files are what several of these need: [`waiters`] for packets, [`settings`] of a capture, [`paths`] that other
 //! users could change, what the kernel says of a [`process`], the [`failure`] of a command, its [`output`], the [`size`]s and
 //! [`candidates`] of its options, the [`memory`] that the allocator keeps, and the
 //! [`priority`] of threads.
@@ -34,5 +34,6 @@ mod process;
 mod registry;
 mod settings;
 mod size;
+mod waiters;
 
 pub use cli::run;

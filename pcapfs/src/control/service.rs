@@ -17,13 +17,14 @@ use super::connections::{Busy, Peer};
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
 use super::outgoing::Allowances;
-use super::streams::{Bells, Savefile};
+use super::streams::{self, Savefile, Tasks};
 use capture::source::SourceName;
 
 use crate::fs::captures::Entry;
 use crate::fs::file::Opener;
 use crate::fs::{Asker, Wanted};
 use crate::registry::{InitOrder, Refusal, Registry};
+use crate::waiters::Waiters;
 
 /// Least time between two answers of a status that is repeated.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,7 +36,7 @@ type Chunks = Empty<Result<message::Chunk, Status>>;
 #[derive(Debug)]
 pub(super) struct Service {
     registry: Arc<Registry>,
-    bells: Arc<Bells>,
+    waiters: Arc<Waiters<Tasks>>,
     allowances: Allowances,
 }
 
@@ -45,7 +46,7 @@ impl Service {
     /// # Errors
     /// Those of making what wakes its streams.
     pub(super) fn new(registry: Arc<Registry>) -> io::Result<Self> {
-        Ok(Self { registry, bells: Bells::new()?, allowances: Allowances::default() })
+        Ok(Self { registry, waiters: streams::waiters()?, allowances: Allowances::default() })
     }
 
     fn savefile<T>(
@@ -68,7 +69,7 @@ impl Service {
         let what = (wanted, format);
         let outgoing = self.allowances.stream(uid);
         let savefile =
-            Savefile::open(tree, &self.bells, &entry, what, opener, (peer.busy(), outgoing));
+            Savefile::open(tree, &self.waiters, &entry, what, opener, (peer.busy(), outgoing));
         let mut response = Response::new(tokio_stream::empty());
         chunks::hand_over(response.extensions_mut(), Body::new(savefile));
         Ok(response)

@@ -9,13 +9,12 @@ use std::future::Future;
 use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use capture::bell::Bell;
 use capture::cursor::{Format, Outcome};
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -30,6 +29,7 @@ use super::outgoing::Outgoing;
 use crate::fs::captures::Entry;
 use crate::fs::file::{OpenFile, Opener, ReadFailure};
 use crate::fs::{Tree, Wanted};
+use crate::waiters::{Waiters, Waiting};
 
 /// Least time between two times that a stream which has caught up looks for more. A packet that
 /// comes alone is sent at once; of many, a few milliseconds' worth are sent together, since waking
@@ -40,88 +40,41 @@ const GATHER: Duration = Duration::from_millis(4);
 /// somebody else has written to. After that it waits for the next packet.
 const TRIES: usize = 4;
 
-/// The bells of captures that somebody waits for.
-#[derive(Debug)]
-pub(super) struct Bells {
-    /// By capture id.
-    topics: Mutex<HashMap<u32, Arc<Topic>>>,
-    /// A byte written here has the task look.
-    rung: Arc<UnixStream>,
-}
+/// Tasks that wait for packets of one capture, by the handles of their files.
+pub(super) type Tasks = Mutex<HashMap<u64, Waker>>;
 
-/// Those who wait for packets of one capture.
-#[derive(Debug)]
-struct Topic {
-    entry: Weak<Entry>,
-    bell: Arc<Bell>,
-    /// The bell has rung since the task last looked.
-    rung: Arc<AtomicBool>,
-    waiting: Mutex<HashMap<u64, Waker>>,
-}
-
-impl Bells {
-    /// Starts the task that wakes, in the runtime this is called in.
-    ///
-    /// # Errors
-    /// Those of socketpair(2).
-    pub(super) fn new() -> io::Result<Arc<Self>> {
-        let (rung, news) = UnixStream::pair()?;
-        rung.set_nonblocking(true)?;
-        news.set_nonblocking(true)?;
-        let mut news = tokio::net::UnixStream::from_std(news)?;
-        let bells = Arc::new(Self { topics: Mutex::default(), rung: Arc::new(rung) });
-        let task = Arc::downgrade(&bells);
-        tokio::spawn(async move {
-            let mut heard = [0; 64];
-            while let Ok(1..) = news.read(&mut heard).await {
-                let Some(bells) = task.upgrade() else { return };
-                bells.wake();
+/// Starts the task that wakes others, in the runtime this is called in.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub(super) fn waiters() -> io::Result<Arc<Waiters<Tasks>>> {
+    let (rung, news) = UnixStream::pair()?;
+    rung.set_nonblocking(true)?;
+    news.set_nonblocking(true)?;
+    let mut news = tokio::net::UnixStream::from_std(news)?;
+    let waiters = Arc::new(Waiters::<Tasks>::new(move || {
+        // Fails only when it is full, and then there is something to read.
+        let _ = (&rung).write(&[1]);
+    }));
+    let task = Arc::downgrade(&waiters);
+    tokio::spawn(async move {
+        let mut heard = [0; 64];
+        while let Ok(1..) = news.read(&mut heard).await {
+            let Some(waiters) = task.upgrade() else { return };
+            for waiting in waiters.rung() {
+                let tasks = std::mem::take(&mut *waiting.who.lock());
+                tasks.into_values().for_each(Waker::wake);
             }
-        });
-        Ok(bells)
-    }
-
-    fn wake(&self) {
-        let topics: Vec<_> = self
-            .topics
-            .lock()
-            .values()
-            .filter(|topic| topic.rung.swap(false, Ordering::AcqRel))
-            .cloned()
-            .collect();
-        for topic in topics {
-            let waiting = std::mem::take(&mut *topic.waiting.lock());
-            waiting.into_values().for_each(Waker::wake);
         }
-    }
-
-    fn topic(&self, entry: &Arc<Entry>) -> Arc<Topic> {
-        let mut topics = self.topics.lock();
-        if let Some(topic) = topics.get(&entry.id) {
-            return Arc::clone(topic);
-        }
-        topics.retain(|_, topic| topic.entry.strong_count() > 0);
-        let rung = Arc::new(AtomicBool::new(false));
-        let (flag, news) = (Arc::clone(&rung), Arc::clone(&self.rung));
-        let bell = Bell::new(move || {
-            flag.store(true, Ordering::Release);
-            // Fails only when it is full, and then there is something to read.
-            let _ = (&*news).write(&[1]);
-        });
-        entry.capture.store().bells().hang(Arc::clone(&bell));
-        let entry_id = entry.id;
-        let entry = Arc::downgrade(entry);
-        let topic = Arc::new(Topic { entry, bell, rung, waiting: Mutex::default() });
-        topics.insert(entry_id, Arc::clone(&topic));
-        topic
-    }
+    });
+    Ok(waiters)
 }
 
 /// A savefile on its way to a client.
 #[derive(Debug)]
 pub(super) struct Savefile {
     tree: Arc<Tree>,
-    topic: Arc<Topic>,
+    waiting: Arc<Waiting<Tasks>>,
     handle: u64,
     file: Arc<OpenFile>,
     /// For a file that has offsets.
@@ -142,7 +95,7 @@ impl Savefile {
     /// Opens a savefile of a capture for `opener`.
     pub(super) fn open(
         tree: &Arc<Tree>,
-        bells: &Bells,
+        waiters: &Waiters<Tasks>,
         entry: &Arc<Entry>,
         (wanted, format): (Wanted, Format),
         opener: Opener,
@@ -150,12 +103,12 @@ impl Savefile {
     ) -> Self {
         let (handle, total) = tree.open_savefile(entry, wanted, format, opener);
         let file = tree.file(handle);
-        let topic = bells.topic(entry);
+        let waiting = waiters.of(entry);
         // A handle that was just made is there.
         let file = file.unwrap_or_else(|| unreachable!("nobody closes it but us"));
         Self {
             tree: Arc::clone(tree),
-            topic,
+            waiting,
             handle,
             file,
             offset: 0,
@@ -215,8 +168,8 @@ impl Savefile {
             }
             self.caught_up = Some(Instant::now());
             self.file.blocked.store(true, Ordering::Relaxed);
-            self.topic.waiting.lock().insert(self.handle, context.waker().clone());
-            self.topic.bell.arm();
+            self.waiting.who.lock().insert(self.handle, context.waker().clone());
+            self.waiting.arm();
             // What came between the read and the arming rang no bell.
             if !self.file.is_ready() {
                 return Poll::Pending;
@@ -257,7 +210,7 @@ impl Body for Savefile {
 
 impl Drop for Savefile {
     fn drop(&mut self) {
-        self.topic.waiting.lock().remove(&self.handle);
+        self.waiting.who.lock().remove(&self.handle);
         self.tree.close(self.handle);
     }
 }

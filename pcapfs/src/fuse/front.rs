@@ -16,7 +16,6 @@
 //!
 //! What takes long goes to the [pool](super::pool), so that all else is answered beside it.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -27,7 +26,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use capture::bell::Bell;
 use capture::cursor::Outcome;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -38,18 +36,18 @@ use nix::sys::socket::{
 };
 use nix::sys::uio::writev;
 use nix::unistd::read;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
+use super::parked::{Parked, Polled, ReadsAndPolls};
 use super::pool::{self, Job, Place, Pool};
-use super::topic::{Parked, Polled, Topic};
 use super::walk;
 use super::wire::{self, Message, OUT_HEADER_LEN, Poll, Read, Request};
 use crate::fs::Tree;
-use crate::fs::captures::Entry;
 use crate::fs::error::Error;
 use crate::fs::file::ReadFailure;
 use crate::priority::let_others_go_first;
 use crate::process::is_being_killed;
+use crate::waiters::{Waiters, Waiting};
 
 /// Threads that read requests: one may be copying a mebibyte while another takes the next request.
 const READERS: usize = 2;
@@ -94,8 +92,7 @@ struct Shared {
     device: OwnedFd,
     fuser: OwnedFd,
     tree: Arc<Tree>,
-    /// By capture id.
-    topics: RwLock<HashMap<u32, Arc<Topic>>>,
+    waiters: Waiters<ReadsAndPolls>,
     waker: Arc<Waker>,
     pool: Pool,
     closed: AtomicBool,
@@ -148,12 +145,15 @@ impl Front {
                 setsockopt(end, sockopt::SndBuf, &SOCKET_BUFFER)?;
             }
         }
+        let waker: Arc<Waker> = Arc::default();
+        let bell = Arc::clone(&waker);
+        let waiters = Waiters::new(move || bell.wake());
         let shared = Arc::new(Shared {
             device,
             fuser: ours,
             tree,
-            topics: RwLock::default(),
-            waker: Arc::default(),
+            waiters,
+            waker,
             pool: Pool::default(),
             closed: AtomicBool::new(false),
             turn: Mutex::default(),
@@ -416,31 +416,6 @@ impl Shared {
         }
     }
 
-    fn topic(&self, entry: &Arc<Entry>) -> Arc<Topic> {
-        if let Some(topic) = self.topics.read().get(&entry.id) {
-            return Arc::clone(topic);
-        }
-        let mut topics = self.topics.write();
-        topics.retain(|_, topic| topic.entry.strong_count() > 0);
-        let topic = topics.entry(entry.id).or_insert_with(|| {
-            let rung = Arc::new(AtomicBool::new(false));
-            let (flag, waker) = (Arc::clone(&rung), Arc::clone(&self.waker));
-            let bell = Bell::new(move || {
-                flag.store(true, Ordering::Release);
-                waker.wake();
-            });
-            entry.capture.store().bells().hang(Arc::clone(&bell));
-            Arc::new(Topic {
-                entry: Arc::downgrade(entry),
-                bell,
-                rung,
-                parked: Mutex::default(),
-                polls: Mutex::default(),
-            })
-        });
-        Arc::clone(topic)
-    }
-
     /// Puts a read that found nothing where the waker and interrupts find it.
     fn park(&self, mut parked: Parked) {
         let Some(entry) = parked.file.waits_for() else {
@@ -448,21 +423,21 @@ impl Shared {
             self.reply_error(parked.unique, Errno::EIO);
             return;
         };
-        let topic = self.topic(entry);
+        let waiting = self.waiters.of(entry);
         for _ in 0..TRIES {
             let (unique, file) = (parked.unique, Arc::clone(&parked.file));
             file.blocked.store(true, Ordering::Relaxed);
-            topic.parked.lock().push(parked);
-            topic.bell.arm();
+            waiting.who.parked.lock().push(parked);
+            waiting.arm();
             // What came between the read and the arming rang no bell.
-            let taken = if file.is_ready() { topic.take(unique) } else { None };
+            let taken = if file.is_ready() { waiting.who.take(unique) } else { None };
             match taken.and_then(|parked| self.serve(parked)) {
                 Some(again) => parked = again,
                 None => return,
             }
         }
-        topic.parked.lock().push(parked);
-        topic.bell.arm();
+        waiting.who.parked.lock().push(parked);
+        waiting.arm();
     }
 
     fn poll(&self, unique: u64, poll: Poll) {
@@ -475,10 +450,10 @@ impl Shared {
             return;
         };
         if poll.notify {
-            let topic = self.topic(entry);
+            let waiting = self.waiters.of(entry);
             let kernel_handle = poll.kernel_handle;
             {
-                let mut polls = topic.polls.lock();
+                let mut polls = waiting.who.polls.lock();
                 // Those of files that were closed meanwhile: nobody else has them any more.
                 polls.retain(|polled| Arc::strong_count(&polled.file) > 1);
                 // The kernel asks again and again with the same handle for one file.
@@ -486,7 +461,7 @@ impl Shared {
                     polls.push(Polled { kernel_handle, file: Arc::clone(&file) });
                 }
             }
-            topic.bell.arm();
+            waiting.arm();
         }
         let events = if file.is_ready() { READABLE } else { 0 };
         self.write(&[IoSlice::new(&wire::poll_reply(unique, events))]);
@@ -494,8 +469,7 @@ impl Shared {
 
     /// Ends a parked read; asks the kernel to try again if it is not parked (yet).
     fn interrupt(&self, unique: u64, target: u64) {
-        let topics: Vec<_> = self.topics.read().values().cloned().collect();
-        match topics.iter().find_map(|topic| topic.take(target)) {
+        match self.waiters.all().iter().find_map(|waiting| waiting.who.take(target)) {
             // Data goes before the interruption: many programs do not try again after EINTR.
             Some(parked) => {
                 if let Some(parked) = self.serve(parked) {
@@ -528,43 +502,36 @@ impl Shared {
     /// Answers what is parked on captures whose bell has rung.
     fn run_waker(&self) {
         while !self.closed.load(Ordering::Acquire) {
-            let topics: Vec<_> = self
-                .topics
-                .read()
-                .values()
-                .filter(|topic| topic.rung.swap(false, Ordering::AcqRel))
-                .cloned()
-                .collect();
-            if topics.is_empty() {
+            let rung = self.waiters.rung();
+            if rung.is_empty() {
                 // An unpark that came since the look above makes this return at once.
                 thread::park();
             }
-            for topic in topics {
-                self.wake(&topic);
+            for waiting in rung {
+                self.wake(&waiting);
             }
         }
     }
 
-    fn wake(&self, topic: &Topic) {
+    fn wake(&self, waiting: &Waiting<ReadsAndPolls>) {
         loop {
-            let before = topic.progress();
-            for Polled { kernel_handle, .. } in topic.take_ready_polls() {
+            let before = waiting.progress();
+            for Polled { kernel_handle, .. } in waiting.who.take_ready_polls() {
                 self.write(&[IoSlice::new(&wire::poll_wakeup(kernel_handle))]);
             }
-            let parked = std::mem::take(&mut *topic.parked.lock());
-            let waiting: Vec<_> =
-                parked.into_iter().filter_map(|parked| self.serve(parked)).collect();
+            let parked = std::mem::take(&mut *waiting.who.parked.lock());
+            let left: Vec<_> = parked.into_iter().filter_map(|parked| self.serve(parked)).collect();
             let idle = {
-                let mut parked = topic.parked.lock();
-                parked.extend(waiting);
-                parked.is_empty() && topic.polls.lock().is_empty()
+                let mut parked = waiting.who.parked.lock();
+                parked.extend(left);
+                parked.is_empty() && waiting.who.polls.lock().is_empty()
             };
             if idle {
                 return;
             }
-            topic.bell.arm();
+            waiting.arm();
             // What came between serving and arming rang no bell.
-            if topic.progress() == before {
+            if waiting.progress() == before {
                 return;
             }
         }

@@ -4,8 +4,8 @@ mod adapter;
 mod front;
 mod handoff;
 mod mount;
+mod parked;
 mod pool;
-mod topic;
 mod walk;
 mod wire;
 

@@ -1,23 +1,15 @@
 //! What waits for the packets of a capture: reads, and processes in poll(2).
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use capture::bell::Bell;
 use parking_lot::Mutex;
 
 use super::wire::Read;
-use crate::fs::captures::Entry;
 use crate::fs::file::OpenFile;
 
 /// What waits for the packets of one capture.
-#[derive(Debug)]
-pub(super) struct Topic {
-    /// Not to keep a capture that was removed and that no process has open.
-    pub(super) entry: Weak<Entry>,
-    pub(super) bell: Arc<Bell>,
-    /// The bell has rung since the waker last looked.
-    pub(super) rung: Arc<AtomicBool>,
+#[derive(Debug, Default)]
+pub(super) struct ReadsAndPolls {
     pub(super) parked: Mutex<Vec<Parked>>,
     pub(super) polls: Mutex<Vec<Polled>>,
 }
@@ -37,7 +29,7 @@ pub(super) struct Polled {
     pub(super) file: Arc<OpenFile>,
 }
 
-impl Topic {
+impl ReadsAndPolls {
     /// Takes a read out.
     pub(super) fn take(&self, unique: u64) -> Option<Parked> {
         let mut parked = self.parked.lock();
@@ -49,13 +41,5 @@ impl Topic {
     pub(super) fn take_ready_polls(&self) -> Vec<Polled> {
         let mut polls = self.polls.lock();
         polls.extract_if(.., |polled| polled.file.is_ready()).collect()
-    }
-
-    /// Changes whenever a reader that waits might have something to read.
-    pub(super) fn progress(&self) -> (u64, bool, bool) {
-        let Some(entry) = self.entry.upgrade() else { return (0, true, true) };
-        let store = entry.capture.store();
-        let bounds = store.bounds();
-        (bounds.next.number, bounds.ended, store.header().is_some())
     }
 }
