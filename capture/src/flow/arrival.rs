@@ -5,7 +5,7 @@ use protocol::time::Timestamp;
 
 use crate::record::Record;
 
-/// A UDP datagram, or what of a packet is the same for both protocols.
+/// A UDP datagram, or the properties of a packet that both protocols share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) number: u64,

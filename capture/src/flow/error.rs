@@ -3,10 +3,10 @@
 /// Why a file cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// There is no such file, or no longer.
+    /// The file does not exist, or no longer.
     #[error("no such file")]
     Gone,
-    /// Its content is made in memory, and of such contents as much is open as may be.
+    /// Its content is made in memory, and the limit of such content that may be open is reached.
     #[error("as much that is made in memory is open as --flow-memory has room for")]
     NoRoom,
 }
@@ -14,10 +14,10 @@ pub enum OpenError {
 /// Why there is nothing to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The store has dropped it, a log its lines, or its flow has left the tree.
+    /// The store has dropped the bytes, a log has dropped its lines, or the flow has left the tree.
     #[error("what was to be read is no longer retained")]
     Expired,
-    /// The storage below failed, and said this.
+    /// The storage below failed with this error.
     #[error("{0}")]
     Storage(String),
 }

@@ -1,4 +1,4 @@
-//! The files of flows, by name, and what stat(2) and readdir(3) say of them.
+//! The files of flows by name, and their attributes for stat(2) and readdir(3).
 
 use protocol::http::direction::Direction;
 use protocol::time::Timestamp;
@@ -24,9 +24,9 @@ pub enum File {
     Har,
     /// A file in `bodies/`.
     Body {
-        /// Of the transaction, from 1.
+        /// Number of the transaction, from 1.
         index: u64,
-        /// Of the request or of the response.
+        /// Whether it is the body of the request or of the response.
         direction: Direction,
     },
 }
@@ -51,22 +51,22 @@ pub struct FlowEntry {
     pub modified: Timestamp,
     /// Whether there are `http`, `http.jsonl`, `http.har` and `bodies`.
     pub has_http: bool,
-    /// It has ended, and all of its transactions are there.
+    /// Whether it has ended, and all of its transactions are recorded.
     pub is_over: bool,
 }
 
 /// A body in a flow's `bodies`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyEntry {
-    /// Of the transaction, from 1.
+    /// Number of the transaction, from 1.
     pub index: u64,
-    /// Of the request or of the response.
+    /// Whether it is the body of the request or of the response.
     pub direction: Direction,
     /// Name of the file.
     pub name: String,
 }
 
-/// What stat(2) needs.
+/// A file's attributes for stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Bytes.
@@ -75,18 +75,18 @@ pub struct Stat {
     pub present: u64,
     /// Time of the last packet that changed it.
     pub modified: Timestamp,
-    /// Tells files of the same name apart that begin at different places: another value is another
-    /// file, with another inode. 0 for files that always have the same beginning.
+    /// Where the file begins. Two files of the same name with different beginnings are different
+    /// files, with different inodes. 0 for files that always begin at the same place.
     pub beginning: u64,
-    /// It does not change any more, but for what the store drops.
+    /// Whether it changes no more, except that the store may drop its bytes.
     pub is_final: bool,
 }
 
-/// Where to go from an offset (lseek(2)).
+/// The target of a seek (lseek(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
-    /// The next byte that is there.
+    /// The next byte that is not in a hole.
     Data,
-    /// The next hole; the end is one.
+    /// The next hole; the end of the file counts as a hole.
     Hole,
 }

@@ -1,4 +1,4 @@
-//! What makes packets belong together: addresses, ports, and the network they are from.
+//! What identifies a flow: addresses, ports, and the network of its packets.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,7 +19,7 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// As file names and `meta.json` have it.
+    /// The name in file names and in `meta.json`.
     #[must_use]
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Protocol {
 /// [`Direction::Forward`] is from the lower endpoint to the higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    /// IPv4 as IPv6 has it mapped; `is_ipv4` tells whether it is.
+    /// IPv4 addresses are mapped into IPv6; `is_ipv4` records that.
     low: u128,
     high: u128,
     /// See [`Network::tag`].
@@ -46,7 +46,7 @@ pub(super) struct Key {
 }
 
 impl Hash for Key {
-    /// All of it at once, which takes half the time of one field after the other.
+    /// Hashes all fields at once, which takes half the time of one field after the other.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { low, high, network, low_port, high_port, protocol, is_ipv4 } = *self;
         let rest = u128::from(network) << 64
@@ -59,7 +59,7 @@ impl Hash for Key {
 }
 
 impl Key {
-    /// The key of a packet, and which way it goes.
+    /// The key of a packet, and its direction.
     pub(super) fn new(
         packet: &Decoded<'_>,
         protocol: Protocol,
@@ -96,7 +96,7 @@ impl Key {
         (mapped.map_or(IpAddr::V6(address), IpAddr::V4), port)
     }
 
-    /// The flow of this key as its lines of `http.jsonl` have it, if its requests go in `request`.
+    /// The endpoints of this key for lines of `http.jsonl`, if requests go in direction `request`.
     pub(super) fn connection<'a>(
         &self,
         capture: &'a str,
@@ -111,7 +111,7 @@ impl Key {
     }
 }
 
-/// Prefix of IPv4 addresses in those of IPv6, RFC 4291 section 2.5.5.2.
+/// Prefix of IPv4 addresses mapped into IPv6, RFC 4291 section 2.5.5.2.
 const MAPPED: u128 = 0xffff << 32;
 
 fn number(address: IpAddr) -> u128 {
@@ -121,12 +121,12 @@ fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// What was around the first packet of a flow.
+/// The network headers around the first packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Network {
     pub(super) vlans: Vlans,
     pub(super) tunnel: Option<Tunnel>,
-    /// Link type of the packets, if it is not that of the store's header.
+    /// Link type of the packets, if it differs from that of the store's header.
     pub(super) link_type: Option<LinkType>,
 }
 
@@ -138,12 +138,14 @@ impl Network {
         (!is_plain).then_some(Self { vlans: packet.vlans, tunnel: packet.tunnel, link_type })
     }
 
-    /// Tells networks apart in which the same addresses may belong to different hosts: by VLAN ids
-    /// unless `any_vlan`, and by the kind of an IP tunnel and its network id where both directions have the same.
-    /// Labels of MPLS and keys of GRE may differ between directions, and one direction may come
-    /// without a label; outer addresses change with the route.
+    /// A number that differs between networks in which the same addresses may belong to different
+    /// hosts. Networks differ by their VLAN ids, unless `any_vlan`, and by the kind of an IP
+    /// tunnel, and by its network id where both directions have the same. Labels of MPLS and keys
+    /// of GRE may differ between directions, and one direction may come without a label; outer
+    /// addresses change with the route.
     ///
-    /// Two networks share a tag by chance once in 2^64, and nobody outside can know which.
+    /// Two networks have the same number by chance once in 2^64, and no outsider can find out
+    /// which.
     pub(super) fn tag(packet: &Decoded<'_>, any_vlan: bool, hasher: &RandomState) -> u64 {
         let vlans = if any_vlan { Vlans::default() } else { packet.vlans };
         let tunnel = packet.tunnel.and_then(|tunnel| match tunnel.kind {
@@ -160,8 +162,8 @@ impl Network {
 
 /// Name of a flow's directory: `000042-tcp-10.0.0.1.43512-10.0.0.2.80`, the client first.
 ///
-/// IPv6 addresses have `_` for `:`, which would name a host for rsync, scp and tar, and which some
-/// file systems cannot hold.
+/// IPv6 addresses have `_` in place of `:`. Some file systems cannot store a colon, and rsync, scp
+/// and tar take the text before it for a host name.
 pub(super) fn name(id: u64, key: &Key, client: Direction) -> String {
     let end = |direction| {
         let (address, port) = key.sender(direction);

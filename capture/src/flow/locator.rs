@@ -1,17 +1,17 @@
-//! From the number of a packet to where its record lies in the store.
+//! Maps the number of a packet to the place of its record in the store.
 //!
 //! A store finds the chunk of a packet, but inside a chunk only a walk over all records leads to
-//! one. This keeps the place of every second record, two bytes for each packet that the store
-//! retains: a walk is over one header at most. Each header on the way is a miss of all caches when
-//! the packets of a flow are read: with every 8th record, reading all bodies of a gigabyte took a
-//! twentieth longer. A store of 64 GiB holds 900 million packets if it holds nothing but empty TCP
-//! segments, and then this has 1.7 GB.
+//! one. The locator keeps the place of every second record, two bytes for each packet that the
+//! store retains, so that a walk passes one header at most. When the packets of a flow are read,
+//! each header on the way misses all caches: with every 8th record, reading all bodies of a
+//! gigabyte took a twentieth longer. A store of 64 GiB holds 900 million packets if it holds
+//! nothing but empty TCP segments; the locator then has 1.7 GB.
 
 use std::collections::VecDeque;
 
 use crate::record::{Record, len_at};
 
-/// Records from one whose place is kept to the next.
+/// A place is kept of every record in so many.
 const STEP: usize = 2;
 
 /// Where the record of a packet lies.
@@ -21,13 +21,13 @@ pub(super) struct Place {
     pub chunk: u64,
     /// Offset in the chunk's bytes at which a record begins.
     pub offset: u32,
-    /// How many records behind that one it is: below [`STEP`].
+    /// Number of records from that one to the packet's: below [`STEP`].
     pub skip: u32,
 }
 
-/// The places of all records from some chunk on, but for those that were left out.
+/// The places of all records from some chunk on, except the records that were left out.
 ///
-/// One thread adds and expires; whoever shares it puts it behind a lock.
+/// One thread adds and expires; to share it with others, put it behind a lock.
 #[derive(Debug, Default)]
 pub(super) struct Locator {
     /// In rising order of both ids and numbers. A chunk has several runs if records were left out
@@ -43,12 +43,12 @@ struct Run {
     chunk: u64,
     first_number: u64,
     len: u64,
-    /// Of every second record, from the first on.
+    /// Of every second record, beginning with the first.
     offsets: Vec<u32>,
 }
 
 impl Run {
-    /// Number of the packet behind it.
+    /// Number of the first packet after the run.
     fn end(&self) -> u64 {
         self.first_number.saturating_add(self.len)
     }
@@ -60,17 +60,18 @@ impl Run {
 
 impl Locator {
     #[cfg(test)]
-    /// Knows no place.
+    /// A locator without places.
     #[must_use]
     pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// The next [`Locator::record`] is that of packet `first_number`, in chunk `id`.
+    /// Announces that the next [`Locator::record`] is packet `first_number`, in chunk `id`.
     ///
-    /// Numbers may jump, when chunks or the rest of one are left out; neither they nor the ids ever
-    /// go back. If they do, as in a ring that another process has written to, what does not come
-    /// before is forgotten. Calling it once more in the middle of a chunk does no harm.
+    /// Numbers may jump, when chunks or the rest of one are left out. Neither the numbers nor the
+    /// ids ever go back. If they do, as in a ring that another process has written to, the runs that
+    /// are not before this place are forgotten. Calling it again in the middle of a chunk does no
+    /// harm.
     pub(super) fn begin_chunk(&mut self, id: u64, first_number: u64) {
         while let Some(last) = self.runs.back()
             && (last.chunk > id || last.end() > first_number)
@@ -89,8 +90,8 @@ impl Locator {
         self.runs.push_back(Run { chunk: id, first_number, len: 0, offsets: Vec::new() });
     }
 
-    /// The record of the next packet begins at `offset` in the bytes of the chunk begun last.
-    /// Nothing happens if none was begun.
+    /// Adds the next packet, whose record begins at `offset` in the bytes of the current chunk.
+    /// Does nothing if no chunk has begun.
     pub(super) fn record(&mut self, offset: u32) {
         let Some(run) = self.runs.back_mut() else {
             return;
@@ -103,7 +104,7 @@ impl Locator {
         run.len += 1;
     }
 
-    /// Where the record of a packet lies; `None` if it has expired, was left out, or has not come.
+    /// The place of a packet's record; `None` if it has expired, was left out, or has not come yet.
     /// Costs O(log n) of the number of chunks.
     #[must_use]
     pub(super) fn place(&self, number: u64) -> Option<Place> {

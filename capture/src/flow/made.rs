@@ -1,5 +1,6 @@
-//! Contents that are made in memory for whoever opens a file: once however many have it open, and
-//! bounded all together, since every reader of a capture can open as many as they like.
+//! Contents that are made in memory when a reader opens a file. A content is made once, however
+//! many readers have it open. All together are limited, because every reader of a capture can open
+//! as many files as it likes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,33 +9,33 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
-/// Bytes above which contents of one capture are made one after the other: what making takes comes
-/// beside them.
+/// Bytes above which contents of one capture are made one after the other, because making them
+/// takes further memory.
 pub(super) const LARGE: u64 = 1 << 20;
 
-/// Bytes that are decoded in a moment, much less than [`LARGE`]: half a millisecond.
+/// Bytes that are decoded in a moment, half a millisecond; much less than [`LARGE`].
 pub(super) const QUICK: u64 = 256 << 10;
 
-/// Bytes of a content that takes no room: that much takes opening any file, and those who may open
-/// it are held to their number of open files.
+/// Maximum bytes of a content that takes no room. Opening any file takes as much memory, and the
+/// number of files that a reader may open is limited.
 pub(super) const SMALL: usize = 4 << 10;
 
-/// A content, while somebody has it.
+/// A content, as long as a reader has it.
 #[derive(Debug)]
 pub(super) struct Made {
     bytes: OnceLock<Vec<u8>>,
-    /// Bytes taken of the room of all.
+    /// Bytes of the common room that it takes.
     taken: u64,
     room: Option<Arc<AtomicU64>>,
 }
 
 impl Made {
-    /// A small content of one opener's own, which takes no room.
+    /// A small content for one opener, which takes no room.
     pub(super) fn own(bytes: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { bytes: OnceLock::from(bytes), taken: 0, room: None })
     }
 
-    /// What it is.
+    /// The bytes of the content.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get().map_or(&[], Vec::as_slice)
     }
@@ -48,11 +49,11 @@ impl Drop for Made {
     }
 }
 
-/// All contents of a capture that somebody has open.
+/// All contents of a capture that readers have open.
 #[derive(Debug)]
 pub(super) struct Contents<K> {
     known: Mutex<Known<K>>,
-    /// Bytes that may still be taken.
+    /// Bytes of room that are left.
     room: Arc<AtomicU64>,
     turn: Mutex<()>,
 }
@@ -60,20 +61,20 @@ pub(super) struct Contents<K> {
 #[derive(Debug)]
 struct Known<K> {
     contents: HashMap<K, Weak<Made>>,
-    /// How many there may be before those that nobody has any more are taken out.
+    /// Number of entries above which entries without a reader are removed.
     most: usize,
 }
 
 impl<K: Copy + Eq + Hash> Contents<K> {
-    /// With room for this many bytes.
+    /// Contents with room for `room` bytes.
     pub(super) fn new(room: u64) -> Self {
         let known = Known { contents: HashMap::new(), most: 64 };
         let room = Arc::new(AtomicU64::new(room));
         Self { known: Mutex::new(known), room, turn: Mutex::new(()) }
     }
 
-    /// The content called `key`, of at most `len` bytes, made unless somebody has it; `None` if
-    /// there is no room.
+    /// The content called `key`, of at most `len` bytes. It is made unless a reader has it already;
+    /// `None` if there is no room.
     pub(super) fn get(
         &self,
         key: K,
@@ -102,25 +103,25 @@ impl<K: Copy + Eq + Hash> Contents<K> {
         Some(made)
     }
 
-    /// Does what takes much memory beside what it makes, as one at a time may.
+    /// Runs `act`, which takes much memory besides its result. Only one runs at a time.
     pub(super) fn in_turn<T>(&self, act: impl FnOnce() -> T) -> T {
         let _turn = self.turn.lock();
         act()
     }
 
-    /// A content that is there already; `None` if there is no room for it.
+    /// Keeps a content that exists already; `None` if there is no room for it.
     pub(super) fn keep(&self, bytes: Vec<u8>) -> Option<Arc<Made>> {
         let made = self.take(bytes.len() as u64)?;
         made.bytes.get_or_init(|| bytes);
         Some(made)
     }
 
-    /// Room for something that lies elsewhere; `None` if there is none.
+    /// Takes room for a content kept elsewhere; `None` if there is not enough.
     pub(super) fn hold(&self, len: u64) -> Option<Arc<Made>> {
         self.take(len)
     }
 
-    /// Whether there is room for this many bytes.
+    /// Returns true if there is room for this many bytes.
     pub(super) fn has_room(&self, len: u64) -> bool {
         self.room.load(Ordering::Relaxed) >= len
     }
@@ -151,7 +152,7 @@ mod tests {
         drop(same);
         assert_eq!(contents.get(2, 60, || vec![2; 60]).unwrap().bytes(), [2; 60]);
         drop(beside);
-        // What nobody has is forgotten.
+        // Contents without a reader are forgotten.
         for key in 0..1_000 {
             assert!(contents.get(key, 1, || vec![0]).is_some());
         }

@@ -1,7 +1,8 @@
 //! The memory this process can have: the machine's, or the limit of its control group.
 //!
 //! A process of a control group that exceeds its limit is killed, and the packets that come before
-//! the next start are lost. So bounds go by the limit, and flows are dropped when little is left.
+//! the next start are lost. So our limits follow the group's limit, and flows are dropped when
+//! little memory is left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +11,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The time between two looks at the memory left, for all engines together.
+/// The time between two checks of the memory left, for all engines together.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Parts of a group's limit that are little and almost nothing. Below the first flows take no more,
-/// below the other they give up what they have, bit by bit. Memory that is freed is not all given
-/// back, and the kernel takes some for the daemon, so that is far from the limit.
+/// Parts of a group's limit that count as little memory and as almost none. With less than the
+/// first left, flows take no more memory; with less than the second left, they give up theirs, bit
+/// by bit. Not all freed memory returns to the system, and the kernel uses some for the daemon, so
+/// both are far from the limit.
 const OF_GROUP: (u64, u64) = (4, 8);
 
-/// The two parts for a whole machine, where other programs make room as well.
+/// The same two parts for a whole machine, where other programs release memory as well.
 const OF_MACHINE: (u64, u64) = (16, 32);
 
-/// Bytes of memory that this process can have at all.
+/// Bytes of memory that this process can have in total.
 pub(super) fn all() -> u64 {
     static ALL: OnceLock<Machine> = OnceLock::new();
     ALL.get_or_init(|| Machine::find(Path::new("/"))).all
@@ -65,7 +67,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Bytes that flows which have `used` so many may have, at most `limit`.
+    /// Maximum bytes for flows that now use `used` bytes; never more than `limit`.
     pub(super) fn limit(&mut self, limit: usize, used: usize) -> usize {
         if self.asked.is_none_or(|asked| asked.elapsed() >= INTERVAL) {
             self.asked = Some(Instant::now());
@@ -89,12 +91,12 @@ impl Backoff {
 struct Machine {
     /// Bytes.
     all: u64,
-    /// The control group with the least, if that is less than the machine has.
+    /// The control group with the lowest limit, if that is lower than the machine's memory.
     group: Option<PathBuf>,
 }
 
 impl Machine {
-    /// Looks below `root`, which is `/`.
+    /// Finds the limit below `root`, which is `/`.
     fn find(root: &Path) -> Self {
         let machine = meminfo(root, "MemTotal:").unwrap_or(u64::MAX);
         let mut found = Self { all: machine, group: None };
@@ -116,13 +118,14 @@ impl Machine {
         found
     }
 
-    /// Looks at a group and those it is in: the limit of each of them counts.
+    /// Looks at a group and at the groups that contain it: the limit of each of them counts.
     fn look_at(&mut self, mount: &Path, path: &Path, file: &str) {
-        // Seen from inside a container the path may be that outside; its own group is the root then.
+        // Inside a container the path may be the one outside; the container's own group is then the
+        // root.
         for ancestor in path.ancestors() {
             let Ok(inside) = ancestor.strip_prefix("/") else { continue };
             let group = mount.join(inside);
-            // "max" is no number, and no limit.
+            // "max" is not a number, and means no limit.
             let limit = fs::read_to_string(group.join(file)).ok();
             let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
             if let Some(limit) = limit.filter(|limit| *limit < self.all) {
@@ -145,10 +148,10 @@ impl Machine {
     }
 }
 
-/// Bytes that a group has and cannot give back: all but pages of files.
+/// Bytes that a group uses and cannot give back: all but pages of files.
 fn taken(group: &Path) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(group.join(name)).ok();
-    // The second is that of an older hierarchy, whose `total_` has the groups below as well.
+    // The second name is from the older hierarchy, whose `total_` values include the groups below.
     let usage = read("memory.current").or_else(|| read("memory.usage_in_bytes"))?;
     let text = read("memory.stat")?;
     let value = |name: &str| {
@@ -174,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine of 1,000 MiB with 500 left, as these files say.
+    /// A machine of 1,000 MiB with 500 left, and these files.
     fn machine(files: &[(&str, &str)]) -> TempDir {
         let root = TempDir::new().unwrap();
         let meminfo = "MemTotal:        1024000 kB\nMemFree: 1 kB\nMemAvailable:     512000 kB\n";
@@ -221,7 +224,7 @@ mod tests {
         let stat = ("sys/fs/cgroup/memory/attack/memory.stat", stat);
         let usage = ("sys/fs/cgroup/memory/attack/memory.usage_in_bytes", "199229440\n");
         assert_eq!(found(&[groups, limit, none, stat, usage]), (200, Left::AlmostNothing));
-        // The path is that outside of the container, whose group is mounted as the root.
+        // The path is the one outside of the container, whose group is mounted as the root.
         let inside = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n");
         assert_eq!(found(&[groups, inside]), (100, Left::Enough));
     }

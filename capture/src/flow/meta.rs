@@ -15,7 +15,7 @@ use super::key::{self, Protocol};
 use super::pair::of;
 use super::state::State;
 
-/// What speaks.
+/// The application protocol of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Application {
@@ -30,17 +30,17 @@ enum Role {
     Server,
 }
 
-/// What has happened to the flow last.
+/// The last thing that happened to the flow.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Event {
     /// It has begun.
     Opened,
-    /// Nothing changes any more.
+    /// It has ended, and its record changes no more.
     Ended,
 }
 
-/// The record. The order of the fields is that of the file.
+/// The record. The fields are in the order of the file.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Meta {
     flow: u64,
@@ -102,11 +102,11 @@ struct Tunneled {
 #[derive(Clone, Debug, Serialize)]
 struct Tls {
     sni: Option<String>,
-    /// By the client; `None` if its hello was not captured.
+    /// Offered by the client; `None` if its hello was not captured.
     alpn_offered: Option<Vec<String>>,
-    /// By the server, which TLS 1.3 hides.
+    /// Chosen by the server; TLS 1.3 encrypts it.
     alpn: Option<String>,
-    /// By the server.
+    /// Chosen by the server.
     version: Option<String>,
 }
 
@@ -127,18 +127,18 @@ impl Serialize for Time {
     }
 }
 
-/// `serde` has no [`Arc`] without a feature.
+/// `serde` serializes an [`Arc`] only with a feature that is off.
 fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
 }
 
 impl Meta {
-    /// What is known now of a flow of the capture that is named `capture`.
+    /// The current record of a flow of the capture named `capture`.
     pub(super) fn of(flow: &Flow, capture: &Arc<str>) -> Self {
         let (closed_by, handshake_us) = flow.ending();
         let role = |by| if by == flow.client { Role::Client } else { Role::Server };
-        // That it ended is said once nothing changes any more: stragglers were waited for, and all
-        // transactions are told.
+        // The end is reported once nothing changes any more: the wait for stragglers is over, and
+        // all transactions have been recorded.
         let state = match flow.state() {
             state if state.is_end() && !flow.is_sealed => State::Closing,
             state => state,

@@ -9,21 +9,26 @@
 //!            locator: where the record of a packet lies
 //! ```
 //!
-//! A packet goes from the [engine], as an [arrival], to its [conversation]; the bytes that it adds to
-//! a stream go on to what speaks over it, one of the [apps]. What ended there comes back to the
-//! engine as [news], and goes to the [recorder]. Imports go the same way, and never back.
+//! The [engine] makes an [arrival] of each packet and passes it to the packet's [conversation]. The
+//! conversation passes the bytes that the packet adds to a stream to one of the [apps], the
+//! protocol spoken over that stream. Transactions and connections that end there are reported back
+//! to the engine as [news], and the engine passes them to the [recorder]. Imports follow the same
+//! direction, and never go back.
 //!
-//! The [engine] is one more cursor over the store, in its own thread: it looks at every packet once
-//! and holds nobody up. What it keeps of a packet is a number in the list of its flow, and for its
-//! payload a place in a stream. Whoever reads a stream has the bytes gathered from the store then;
-//! those that the store has dropped are holes, and a flow leaves the table with its last packet.
+//! The [engine] is one more cursor over the store, in its own thread. It looks at every packet once
+//! and holds nothing up. Of each packet it keeps a number in the list of its flow and, for the
+//! payload, a place in a stream. The bytes of a stream are gathered from the store when a reader
+//! asks for them. Bytes that the store has dropped are holes, and a flow leaves the table with its
+//! last packet.
 //!
-//! The [recorder] is a second thread, since to say how long a body is takes decoding it. The engine
-//! waits for it when the queue between them is full; the capture waits for neither. Before the
-//! capture overtakes the engine for that, bodies are left as they were sent.
+//! The [recorder] is a second thread, because it must decode a body to record its length. The
+//! engine waits for the recorder when the queue between them is full; the capture waits for
+//! neither. When the capture is about to overtake the engine because of that, the recorder stops
+//! decoding, and leaves bodies as they were sent.
 //!
-//! Everything that strangers can make grow is bounded by [`Limits`], `tcp`'s and `http`'s limits,
-//! and those of [`decode`](protocol::decode). Counters say what was given up for them.
+//! Everything that strangers can make grow is limited by [`Limits`], by the limits of `tcp` and
+//! `http`, and by those of [`decode`](protocol::decode). Counters record what was given up because
+//! of a limit.
 
 #![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -76,46 +81,48 @@ pub use outside::Undecodable;
 use recorder::{Logs, Queue};
 use shared::Shared;
 
-/// Batches the engine may be ahead of the recorder: with some 500 jobs each, a few megabytes.
+/// Maximum number of batches the engine is ahead of the recorder. A batch has some 500 jobs, so
+/// eight of them take a few megabytes.
 const QUEUE: usize = 8;
 
-/// `flows` of `status.json`; the order of the fields is that of the file.
+/// `flows` of `status.json`. The fields are in the order of the file.
 ///
-/// Every flow there ever was is `open`, `closed` or `evicted`.
+/// Every flow since the start is counted in `open`, `closed` or `evicted`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
-    /// Under way now.
+    /// Flows under way now.
     pub open: u64,
-    /// Ended by themselves since the start.
+    /// Flows that ended by themselves since the start.
     pub closed: u64,
-    /// Ended for a bound, or since their last packet was overwritten, since the start.
+    /// Flows that ended because of a limit, or because their last packet was overwritten, since the
+    /// start.
     pub evicted: u64,
     /// Packets stored that the engine has not looked at yet.
     pub engine_lag_packets: u64,
-    /// Packets that were overwritten before the engine came to them.
+    /// Packets that were overwritten before the engine reached them.
     pub engine_lost_packets: u64,
-    /// Packets that are in no flow: those stored are in flows, or count here, or wait for the engine,
-    /// or are lost to it.
+    /// Packets that are in no flow. Every stored packet is in a flow, counts here, waits for the
+    /// engine, or is lost to it.
     pub undecodable: u64,
-    /// Ranges of streams that are missing.
+    /// Missing ranges of streams.
     pub gaps: u64,
     /// Segments with bytes that differ from an earlier copy.
     pub overlap_conflicts: u64,
-    /// Flows that left the tree for a bound while packets of theirs were retained.
+    /// Flows that left the tree because of a limit while some of their packets were retained.
     pub dropped: u64,
-    /// Segments that came after the end of their connection, and are in no flow.
+    /// Segments that came after the end of their connection. They are in no flow.
     pub late: u64,
-    /// Packets that are in no flow, by why they are not.
+    /// Packets that are in no flow, by reason.
     pub undecodable_by: Undecodable,
-    /// Lines that left the logs for their bound.
+    /// Lines dropped from the logs to keep them within their limit.
     pub log_lines_dropped: u64,
-    /// Bytes of memory that flows, and what finds them and their packets, take up.
+    /// Bytes of memory used by flows, and by the structures that find flows and their packets.
     pub memory: u64,
-    /// The same, under a name that says the unit.
+    /// The same value, under a name with the unit.
     pub memory_bytes: u64,
 }
 
-/// The engine of one capture and what it has found.
+/// The engine of one capture, and the flows it has found.
 #[derive(Debug)]
 pub struct Flows {
     shared: Arc<Shared>,
@@ -123,13 +130,13 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Starts the engine over the store of the capture that is named `capture`.
+    /// Starts the engine over the store of the capture named `capture`.
     ///
     /// # Errors
-    /// If a thread cannot be had.
+    /// If a thread cannot be started.
     pub fn start(capture: &str, store: Arc<dyn Store>, options: Options) -> io::Result<Self> {
         let limit = options.limits.log;
-        // What a ring lost in an earlier life was not lost by this engine.
+        // Packets that a ring lost in an earlier life were not lost by this engine.
         let first = store.bounds().oldest.number;
         let logs = Logs { flows: LogWriter::new(limit), http: LogWriter::new(limit) };
         let shared = Arc::new(Shared {
@@ -173,12 +180,12 @@ impl Flows {
         Ok(Self { shared, threads: Mutex::new(vec![engine, recorder]) })
     }
 
-    /// Counters as of now.
+    /// The current counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let shared = &self.shared;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        // Ended ones first: what is opened meanwhile is open.
+        // Ended flows first: a flow that opens between these loads then counts as open.
         let (closed, evicted) = (load(&shared.closed), load(&shared.evicted));
         let opened = load(&shared.opened);
         let next = shared.store.bounds().next.number;
@@ -205,8 +212,8 @@ impl Flows {
         }
     }
 
-    /// Whether everything stored so far is in the tree; once the store has ended, also that every
-    /// flow has.
+    /// Returns true if everything stored so far is in the tree and, once the store has ended,
+    /// whether every flow has ended too.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
         let bounds = self.shared.store.bounds();
@@ -214,9 +221,9 @@ impl Flows {
         recorded && (!bounds.ended || self.shared.is_over.load(Ordering::Acquire))
     }
 
-    /// Visits the flows from `from` on, in order of their ids, until told to stop.
+    /// Visits the flows from id `from` on, in order of their ids, until `visit` breaks.
     ///
-    /// The engine waits meanwhile: visit a page, not all.
+    /// The engine waits during the visit, so visit one page at a time, not all flows.
     pub fn list(&self, from: u64, visit: &mut dyn FnMut(&FlowEntry) -> ControlFlow<()>) {
         for flow in self.shared.table.read().from(from) {
             if visit(&entry(flow)).is_break() {
@@ -225,14 +232,14 @@ impl Flows {
         }
     }
 
-    /// One flow; `None` if it is not (any more) there.
+    /// One flow; `None` if it does not exist, or no longer.
     #[must_use]
     pub fn flow(&self, id: u64) -> Option<FlowEntry> {
         self.shared.table.read().flow(id).map(entry)
     }
 
-    /// Visits the bodies of a flow from transaction `from` on, request before response, until told
-    /// to stop.
+    /// Visits the bodies of a flow from transaction `from` on, request before response, until
+    /// `visit` breaks.
     pub fn bodies(&self, id: u64, from: u64, visit: &mut dyn FnMut(&BodyEntry) -> ControlFlow<()>) {
         let table = self.shared.table.read();
         let Some(flow) = table.flow(id) else { return };
@@ -247,20 +254,20 @@ impl Flows {
         }
     }
 
-    /// Size and time of a file; `None` if there is no such file (any more).
+    /// Size and time of a file; `None` if the file does not exist, or no longer.
     #[must_use]
     pub fn stat(&self, id: u64, file: File) -> Option<Stat> {
         self.shared.stat(id, file)
     }
 
-    /// Whether opening a file, asking for its size or reading it may take longer than a moment, since
-    /// bodies have to be decoded for it or it is made in memory.
+    /// Returns true if opening a file, asking for its size or reading it may take longer than a
+    /// moment, because bodies must be decoded for it or because it is made in memory.
     #[must_use]
     pub fn takes_long(&self, id: u64, file: File) -> bool {
         self.shared.effort(id, file) > made::QUICK
     }
 
-    /// Opens a file of a flow that begins at `beginning`, see [`Stat::beginning`].
+    /// Opens a file of a flow. The file begins at `beginning`, see [`Stat::beginning`].
     ///
     /// # Errors
     /// [`OpenError`]
@@ -289,7 +296,7 @@ impl Flows {
         Reading::of_log(Arc::clone(&self.shared), log, beginning)
     }
 
-    /// Size of `http-open.jsonl` of the capture, which is made to know that.
+    /// Size of the capture's `http-open.jsonl`. The file is made to find its size.
     #[must_use]
     pub fn open_http_stat(&self) -> Stat {
         let size = self.shared.open_http().map_or(0, |lines| lines.len()) as u64;
@@ -297,7 +304,7 @@ impl Flows {
         Stat { size, present: size, modified, beginning: 0, is_final: false }
     }
 
-    /// Opens `http-open.jsonl` of the capture: a line for each transaction under way.
+    /// Opens the capture's `http-open.jsonl`: one line for each transaction under way.
     ///
     /// # Errors
     /// [`OpenError::NoRoom`]
@@ -306,13 +313,13 @@ impl Flows {
         Ok(Reading::of_made(Arc::clone(&self.shared), lines))
     }
 
-    /// Whether making that may take longer than a moment.
+    /// Returns true if making `http-open.jsonl` may take longer than a moment.
     #[must_use]
     pub fn open_http_takes_long(&self) -> bool {
         self.shared.table.read().has_much_open_http()
     }
 
-    /// Size of `http.har` of the capture, which is made to know that.
+    /// Size of the capture's `http.har`. The file is made to find its size.
     #[must_use]
     pub fn har_stat(&self) -> Stat {
         let size = self.shared.all_har().map_or(0, |packed| packed.log.end());
@@ -320,7 +327,7 @@ impl Flows {
         Stat { size, present: size, modified, beginning: 0, is_final: false }
     }
 
-    /// Opens `http.har` of the capture: all transactions of its flows that have ended.
+    /// Opens the capture's `http.har`: all ended transactions of its flows.
     ///
     /// # Errors
     /// [`OpenError::NoRoom`]
@@ -329,12 +336,12 @@ impl Flows {
         Ok(Reading::of_packed(Arc::clone(&self.shared), packed))
     }
 
-    /// Ends the threads. What was found stays readable.
+    /// Ends the threads. The flows found so far stay readable.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         for thread in self.threads.lock().drain(..) {
             thread.thread().unpark();
-            // One that panicked has said so on standard error.
+            // A thread that panicked has reported it on standard error.
             let _ = thread.join();
         }
     }

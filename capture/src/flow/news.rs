@@ -8,7 +8,7 @@ use protocol::tcp::Direction;
 /// An event that the engine passes on.
 #[derive(Debug)]
 pub(super) enum News {
-    /// An HTTP transaction ended; requests go in this direction.
+    /// An HTTP transaction has ended; its request went in this direction.
     Transaction(Arc<Transaction>, Direction),
     /// Nothing more will come.
     Closed,

@@ -1,27 +1,29 @@
-//! How flows are made of packets, and the bounds on what they take.
+//! How packets are grouped into flows, and the limits on what flows take.
 
 use protocol::tcp::{Policy, Urgent};
 
 use super::memory;
 
-/// Bounds on what strangers can make grow, per capture.
+/// Limits on everything that strangers can make grow, per capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows in the tree. Beyond, those leave of which nothing was heard for longest.
+    /// Maximum number of flows in the tree. Above it, the flows that have been silent for longest
+    /// leave.
     pub flows: usize,
-    /// Flows that are under way at a time. Beyond, the oldest end as `evicted`, but stay readable.
+    /// Maximum number of flows under way at a time. Above it, the oldest end as `evicted`, but stay
+    /// readable.
     pub open: usize,
-    /// Bytes of memory for flows, logs, and what finds packets. Beyond, flows leave of which
-    /// nothing was heard for longest.
+    /// Maximum bytes of memory for flows, logs, and the structures that find packets. Above it, the
+    /// flows that have been silent for longest leave.
     pub memory: usize,
-    /// Bytes of memory, of these, for each of the two logs. Beyond, their oldest lines go.
+    /// Maximum bytes of this memory for each of the two logs. Above it, their oldest lines go.
     pub log: usize,
 }
 
 impl Default for Limits {
-    /// An eighth of the memory that this process can have, the machine's or its control group's. A
-    /// flow takes 300 bytes at least, and one kilobyte or two while it is under way. Two million
-    /// flows are what a busy host without connection tracking sees in an hour; more than a million
+    /// An eighth of the memory that this process can have, which is the machine's or its control
+    /// group's. A flow takes at least 300 bytes, and one or two kilobytes while it is under way. A
+    /// busy host without connection tracking sees two million flows in an hour; more than a million
     /// at a time is a flood.
     fn default() -> Self {
         let memory = usize::try_from(memory::all() / 8).unwrap_or(usize::MAX);
@@ -31,30 +33,30 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of decoded bodies, `http.har` and `meta.json` that may be open at a time: as much again
-    /// as flows have, and room for a few of the largest there are.
+    /// Maximum bytes of decoded bodies, `http.har` and `meta.json` that may be open at a time: as
+    /// much as flows have, and at least enough for a few of the largest bodies.
     pub(super) fn room(&self) -> u64 {
         (self.memory as u64).max(LEAST_ROOM.min(memory::all() / 4))
     }
 }
 
-/// Four bodies of the 64 MiB at which decoding ends.
+/// Four bodies of 64 MiB, the size at which decoding ends.
 const LEAST_ROOM: u64 = 256 << 20;
 
-/// Bytes of memory for flows if nothing else is said, at least, and where it is not known how much
-/// there is.
+/// Minimum and maximum bytes of memory for flows by default. The maximum also counts where the
+/// amount of memory is not known.
 const LEAST_MEMORY: usize = 4 << 20;
 const MOST_MEMORY: usize = 1 << 40;
 
-/// How flows are made of packets.
+/// How packets are grouped into flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Bounds.
+    /// Limits on what flows take.
     pub limits: Limits,
-    /// Do not look into tunnels: the outer packet is the packet.
+    /// Do not look into tunnels: the outermost packet is the packet.
     pub outer: bool,
-    /// Packets with other VLAN ids may be of the same flow: the two directions may have different
-    /// ones. If not, the same addresses in two VLANs are two flows.
+    /// Whether packets with different VLAN ids may be of the same flow, since the two directions
+    /// may have different ids. If not, the same addresses in two VLANs are two flows.
     pub any_vlan: bool,
     /// Which copy of a byte counts where segments overlap.
     pub policy: Policy,

@@ -17,13 +17,13 @@ pub(super) enum Outside {
     Late,
 }
 
-/// `flows.undecodable_by` of `status.json`: packets that are in no flow, by why they are not. The
-/// order of the fields is that of the file.
+/// `flows.undecodable_by` of `status.json`: packets that are in no flow, by reason. The fields are
+/// in the order of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Undecodable {
     /// The link type is not known.
     pub link_type: u64,
-    /// No IP packets.
+    /// Not an IP packet.
     pub not_ip: u64,
     /// Cut inside a header when they were captured.
     pub truncated: u64,
@@ -33,9 +33,9 @@ pub struct Undecodable {
     pub too_deep: u64,
     /// Fragments that fit no datagram.
     pub bad_fragment: u64,
-    /// Fragments without ports: the first fragment of their datagram, which has them, is not there, or
-    /// came when later packets of its flow were listed. A fragment that gets its place later is counted
-    /// no more.
+    /// Fragments without ports: the first fragment of their datagram, which has them, is missing,
+    /// or came after later packets of its flow had been listed. A fragment that is placed later is
+    /// no longer counted.
     pub fragment: u64,
     /// IP, but neither TCP nor UDP.
     pub protocol: u64,
@@ -44,7 +44,7 @@ pub struct Undecodable {
 }
 
 impl Undecodable {
-    /// All of them.
+    /// The sum of all.
     #[must_use]
     pub fn total(&self) -> u64 {
         let Self { link_type, not_ip, truncated, malformed, too_deep, .. } = *self;
@@ -55,7 +55,7 @@ impl Undecodable {
     }
 }
 
-/// The same as it is counted, by one thread.
+/// The same counters while they are counted, by one thread.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     undecoded: [AtomicU64; Reason::ALL.len()],
@@ -71,7 +71,7 @@ impl Counts {
         }
     }
 
-    /// So many of them are in flows after all.
+    /// Subtracts packets that are in flows after all.
     pub(super) fn remove(&self, why: Outside, count: u64) {
         if let Some(counter) = self.counter(why) {
             // No other thread changes it.

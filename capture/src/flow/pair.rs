@@ -1,8 +1,8 @@
-//! Two of a kind, one for each direction of a flow: forward, then backward.
+//! Pairs with one value for each direction of a flow: forward, then backward.
 
 use protocol::tcp::Direction;
 
-/// The one of a pair.
+/// The value for a direction.
 pub(super) fn of<T>(pair: &[T; 2], direction: Direction) -> &T {
     let [forward, backward] = pair;
     match direction {
@@ -11,7 +11,7 @@ pub(super) fn of<T>(pair: &[T; 2], direction: Direction) -> &T {
     }
 }
 
-/// The one of a pair.
+/// The value for a direction, to change.
 pub(super) fn of_mut<T>(pair: &mut [T; 2], direction: Direction) -> &mut T {
     let [forward, backward] = pair;
     match direction {

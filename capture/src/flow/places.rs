@@ -1,8 +1,8 @@
-//! Where the bodies of transactions are, looked up before they are read.
+//! Places of the bodies of transactions, looked up before the bodies are read.
 //!
-//! The recorder decodes what the engine found while the engine has the table, so it looks all bodies
-//! of a batch up at once. The places go into one buffer that is used again for the next batch: lists
-//! of their own would lie between what is kept of the transactions, and leave holes there.
+//! The recorder decodes bodies while the engine holds the table, so it looks up all bodies of a
+//! batch at once. The places go into one buffer that is used again for the next batch. Separate
+//! lists would lie in memory between the data kept of the transactions, and leave holes there.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use protocol::tcp::Direction;
 
 use super::conversation::Flow;
 
-/// A run of bytes to give, and where they are.
+/// A run of bytes to read, and its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     /// Bytes.
@@ -22,31 +22,33 @@ pub(super) struct Wanted {
     pub(super) extent: Option<Extent>,
 }
 
-/// Bytes of a body, or what lies between its pieces, that are looked up before they are read.
+/// Maximum bytes of a body, with the bytes between its pieces, that is looked up before it is read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Pieces of bodies that are looked up at once: a megabyte of places. Bodies beyond are looked up
+/// Pieces of bodies that are looked up at once: a megabyte of places. Further bodies are looked up
 /// when they are read.
 const MAX_PIECES: usize = 1 << 15;
 
-/// Places of many bodies, one behind the other: where in its stream each begins, and what is there.
+/// Places of many bodies, one after the other. Each has an offset in its stream, and the bytes
+/// there.
 #[derive(Debug, Default)]
 pub(super) struct Places(Vec<(u64, Wanted)>);
 
-/// Which of the places are those of one transaction: of the body of its request, and its response.
+/// The ranges of places of one transaction: for the body of its request, and for that of its
+/// response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans([Option<Span>; 2]);
 
-/// Where one body is.
+/// The places of one body.
 #[derive(Clone, Debug)]
 struct Span {
     /// From its first byte to its last, in its stream.
     range: Range<u64>,
-    /// Which places cover that, in order and without anything between them.
+    /// The places that cover it, in order and without gaps between them.
     places: Range<usize>,
 }
 
-/// What was found for one transaction.
+/// The places that were found for one transaction.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
     places: &'a Places,
@@ -59,7 +61,7 @@ impl Places {
         self.0.clear();
     }
 
-    /// Looks up the bodies that have to be decoded, as far as there is room for their pieces.
+    /// Looks up the bodies that must be decoded, as long as there is room for their pieces.
     pub(super) fn look_up(
         &mut self,
         flow: Option<&Flow>,
@@ -96,7 +98,7 @@ impl Places {
 }
 
 impl Found<'_> {
-    /// Where the bytes of `range` are, if that was looked up.
+    /// The places of the bytes of `range`, if they were looked up.
     pub(super) fn part(&self, side: Side, range: &Range<u64>) -> Option<Vec<Wanted>> {
         let [request, response] = &self.spans.0;
         let span = match side {
@@ -120,7 +122,7 @@ impl Found<'_> {
     }
 }
 
-/// Tells `sink` where the bytes of `range` are, all of it, in order.
+/// Passes the places of all bytes of `range` to `sink`, in order.
 pub(super) fn list(
     flow: Option<&Flow>,
     direction: Direction,
@@ -139,7 +141,7 @@ pub(super) fn list(
     }
 }
 
-/// The direction in which a side sends, where requests go in `request`.
+/// The direction in which a side sends, if requests go in direction `request`.
 pub(super) fn sender(side: Side, request: Direction) -> Direction {
     match side {
         Side::Request => request,

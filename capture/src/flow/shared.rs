@@ -1,4 +1,4 @@
-//! What the engine, the recorder and all readers of one capture share.
+//! The state that the engine, the recorder and all readers of one capture share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use super::table::Table;
 use super::window::Window;
 use crate::store::Store;
 
-/// What the threads and all readers share.
+/// State shared by the threads and all readers.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Name of the capture.
@@ -27,16 +27,16 @@ pub(super) struct Shared {
     pub(super) flow_log: Arc<LineLog>,
     pub(super) http_log: Arc<LineLog>,
     pub(super) hars: Mutex<Hars>,
-    /// Decoded bodies that somebody has open; `hars` and `meta.json` take of the same room.
+    /// Decoded bodies that readers have open; `hars` and `meta.json` use the same room.
     pub(super) bodies: Contents<(u64, u64, Direction)>,
     pub(super) stop: AtomicBool,
-    /// The next packet the engine will look at.
+    /// The next packet that the engine will look at.
     pub(super) position: AtomicU64,
-    /// The oldest packet retained, as the engine knows it.
+    /// The oldest packet retained, as far as the engine knows.
     pub(super) oldest: AtomicU64,
     /// All packets before this are in the tree.
     pub(super) recorded: AtomicU64,
-    /// Batches of jobs the recorder has done.
+    /// Batches of jobs that the recorder has done.
     pub(super) batches: AtomicU64,
     /// The store has ended, and so has every flow.
     pub(super) is_over: AtomicBool,
@@ -49,24 +49,25 @@ pub(super) struct Shared {
     pub(super) outside: outside::Counts,
     pub(super) gaps: AtomicU64,
     pub(super) conflicts: AtomicU64,
-    /// Bytes of memory for what the engine waits for.
+    /// Bytes of memory of the engine's lists of waiting flows.
     pub(super) waiting: AtomicUsize,
 }
 
 impl Shared {
-    /// Bytes of memory of logs, of what finds packets, and of what the engine waits for.
+    /// Bytes of memory of the logs, of the locator, and of the engine's lists of waiting flows.
     pub(super) fn memory_beside_flows(&self) -> usize {
         let logs = self.flow_log.memory().saturating_add(self.http_log.memory());
         let waiting = self.waiting.load(Ordering::Relaxed);
         logs.saturating_add(self.locator.read().memory()).saturating_add(waiting)
     }
 
-    /// What the engine sees between two packets; `bytes` are the records of the chunk it holds.
+    /// The engine's view between two packets; `bytes` are the records of the chunk that it holds.
     pub(super) fn window<'a>(&'a self, chunk: u64, bytes: &'a [u8]) -> Window<'a> {
         Window::between(&*self.store, &self.locator, chunk, bytes)
     }
 
-    /// All packets before `number` are in the tree; and, if it is over, every flow has ended.
+    /// Records that all packets before `number` are in the tree and, if `is_over`, that every flow
+    /// has ended.
     pub(super) fn reached(&self, number: u64, is_over: bool) {
         self.recorded.store(number, Ordering::Release);
         self.is_over.store(is_over, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The state of a flow, as `meta.json` has it.
+//! The state of a flow, as `meta.json` shows it.
 
 use protocol::tcp;
 use serde::Serialize;
@@ -13,22 +13,22 @@ pub(super) enum State {
     /// Both sides may send.
     Open,
     /// One side has sent its FIN; or both have, or there was a reset, and something may still come:
-    /// bytes before a FIN, stragglers, what its transactions were.
+    /// bytes before a FIN, stragglers, transactions that the recorder has not finished.
     Closing,
     /// Both sides have sent their FIN.
     Closed,
     /// Ended by a reset.
     Reset,
-    /// Nothing was seen for too long.
+    /// No packet was seen for too long.
     TimedOut,
-    /// Given up for a bound, or since the ring had overwritten all its packets.
+    /// Given up because of a limit, or because the ring had overwritten all its packets.
     Evicted,
     /// Open, but the beginning was not seen.
     Midstream,
 }
 
 impl State {
-    /// Whether nothing more comes after it.
+    /// Returns true if this state is final.
     pub(super) const fn is_end(self) -> bool {
         match self {
             Self::Closed | Self::Reset | Self::TimedOut | Self::Evicted => true,

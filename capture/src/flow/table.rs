@@ -1,4 +1,4 @@
-//! All flows of a capture: by key, by id, by how long nothing was heard of them.
+//! All flows of a capture: by key, by id, and by the time since their last packet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -9,23 +9,23 @@ use super::apps::exchange::Exchange;
 use super::conversation::Flow;
 use super::key::Key;
 
-/// Places of a block: memory grows by blocks, so that it is never moved.
+/// Places of a block. Memory grows by whole blocks, so that flows never move.
 const BLOCK: usize = 1_024;
 
-/// Flows with HTTP transactions under way that are looked at in a moment.
+/// The number of flows with HTTP transactions under way that can be looked at in a moment.
 const MUCH_OPEN_HTTP: usize = 64;
 
-/// No place.
+/// The number that means no place.
 const NONE: u32 = u32::MAX;
 
-/// Where a flow is. Another flow may have the place later, with another generation.
+/// The place of a flow. Another flow may have the same slot later, with another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     slot: u32,
     generation: u32,
 }
 
-/// A place in a list that is in order of last packets.
+/// A flow's neighbours in a list that is ordered by the time of the last packet.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     before: u32,
@@ -42,17 +42,17 @@ impl Default for Link {
 struct Slot {
     flow: Option<Flow>,
     generation: u32,
-    /// In the list of all flows, and in that of those under way.
+    /// Links in the list of all flows, and in the list of flows under way.
     links: [Link; 2],
-    /// Is in the list of those under way.
+    /// Whether it is in the list of flows under way.
     is_active: bool,
-    /// Is found by its key.
+    /// Whether it is found by its key.
     is_keyed: bool,
-    /// Is about to be taken out, and counts no more.
+    /// Whether it is about to be removed, and no longer counts.
     is_doomed: bool,
-    /// HTTP transactions of it are under way.
+    /// Whether HTTP transactions of it are under way.
     has_open_http: bool,
-    /// What it counts for in `memory`.
+    /// Bytes of it that `memory` includes.
     memory: usize,
     /// When the timer looks at it next, in nanoseconds.
     scheduled: u64,
@@ -68,7 +68,7 @@ struct List {
 const ALL: usize = 0;
 const ACTIVE: usize = 1;
 
-/// See the module's text.
+/// All flows of a capture; see the module's text.
 #[derive(Debug)]
 pub(super) struct Table {
     blocks: Vec<Box<[Slot]>>,
@@ -80,7 +80,7 @@ pub(super) struct Table {
     open_http: BTreeSet<u64>,
     lists: [List; 2],
     active: usize,
-    /// Flows that are about to be taken out.
+    /// Flows that are about to be removed.
     doomed: usize,
     next_id: u64,
     memory: usize,
@@ -106,38 +106,39 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Flows in the tree, those that are about to leave it left out.
+    /// Flows in the tree, without those that are about to leave it.
     pub(super) fn len(&self) -> usize {
         self.by_id.len().saturating_sub(self.doomed)
     }
 
-    /// Flows under way.
+    /// Number of flows under way.
     pub(super) fn active(&self) -> usize {
         self.active
     }
 
-    /// Bytes of memory of flows and what finds them, about.
+    /// Bytes of memory of flows, and of the structures that find them; an estimate.
     pub(super) fn memory(&self) -> usize {
-        // A BTreeMap is two thirds full on average; a hash table of numbers has five bytes a place.
+        // A BTreeMap is two thirds full on average; a hash table of numbers takes five bytes a
+        // place.
         let ids = self.by_id.len().saturating_add(self.open_http.len()).saturating_mul(20);
         let keys = self.by_key.capacity().saturating_mul(6);
         let slots = self.len().saturating_mul(size_of::<Slot>());
         self.memory.saturating_add(ids).saturating_add(keys).saturating_add(slots)
     }
 
-    /// The hasher for whatever strangers choose.
+    /// The hasher for values that strangers choose.
     pub(super) fn hasher(&self) -> &RandomState {
         &self.hasher
     }
 
-    /// The id the next flow will have.
+    /// The id of the next flow.
     pub(super) fn take_id(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
         id
     }
 
-    /// Where the flow of this key is, if packets still go to it.
+    /// The place of the flow with this key, if packets still go to it.
     pub(super) fn by_key(&self, key: &Key) -> Option<Place> {
         let hash = self.hasher.hash_one(key);
         let slot = self.by_key.find(hash, |slot| {
@@ -146,12 +147,13 @@ impl Table {
         slot.map(|slot| self.place(*slot))
     }
 
-    /// The flow of this id.
+    /// The flow with this id.
     pub(super) fn flow(&self, id: u64) -> Option<&Flow> {
         self.slot(*self.by_id.get(&id)?)?.flow.as_ref()
     }
 
-    /// The flow of this id, to change. Whoever does tells [`Table::touched`].
+    /// The flow with this id, to change. Call [`Table::touched`] afterwards, so that memory
+    /// accounting stays right.
     pub(super) fn flow_mut(&mut self, id: u64) -> Option<&mut Flow> {
         let slot = *self.by_id.get(&id)?;
         self.slot_mut(slot)?.flow.as_mut()
@@ -162,12 +164,12 @@ impl Table {
         self.by_id.range(id..).filter_map(|(_, slot)| self.slot(*slot)?.flow.as_ref())
     }
 
-    /// The flow at a place, if it is still that.
+    /// The flow at a place, unless another flow has the slot now.
     pub(super) fn get(&mut self, place: Place) -> Option<&mut Flow> {
         self.at(place)?.flow.as_mut()
     }
 
-    /// Puts a flow in, found by its key from now on, and behind all others in order.
+    /// Adds a flow as the last in order. From now on it is found by its key.
     pub(super) fn insert(&mut self, flow: Flow) -> Place {
         let (id, key) = (flow.id, flow.key);
         let number = self.free.pop().unwrap_or_else(|| self.grow());
@@ -188,7 +190,7 @@ impl Table {
         self.place(number)
     }
 
-    /// A packet of it was seen: it is the last in order.
+    /// Makes the flow the last in order, because a packet of it was seen.
     pub(super) fn heard(&mut self, place: Place) {
         let Some(is_active) = self.at(place).map(|slot| slot.is_active) else { return };
         self.move_back(ALL, place.slot);
@@ -197,7 +199,7 @@ impl Table {
         }
     }
 
-    /// Takes over what memory a flow has now.
+    /// Updates the memory accounting of a flow.
     pub(super) fn touched(&mut self, place: Place) {
         let Some(slot) = slot_of_mut(&mut self.blocks, place.slot) else { return };
         if slot.generation != place.generation || slot.is_doomed {
@@ -219,7 +221,8 @@ impl Table {
         }
     }
 
-    /// More flows have HTTP transactions under way than are looked at in a moment.
+    /// Returns true if more flows have HTTP transactions under way than can be looked at in a
+    /// moment.
     pub(super) fn has_much_open_http(&self) -> bool {
         self.open_http.len() > MUCH_OPEN_HTTP
     }
@@ -238,7 +241,7 @@ impl Table {
         self.touched(self.place(slot));
     }
 
-    /// It is no longer under way.
+    /// Marks a flow as no longer under way.
     pub(super) fn deactivate(&mut self, place: Place) {
         if let Some(slot) = self.at(place)
             && std::mem::take(&mut slot.is_active)
@@ -248,7 +251,7 @@ impl Table {
         }
     }
 
-    /// Packets with its key belong to another flow from now on.
+    /// From now on, packets with this flow's key belong to another flow.
     pub(super) fn unkey(&mut self, place: Place) {
         let Some(slot) = self.at(place) else { return };
         if !std::mem::take(&mut slot.is_keyed) {
@@ -265,7 +268,7 @@ impl Table {
         }
     }
 
-    /// Counts a flow no longer, though it is still there until [`Table::remove`]; its id.
+    /// Stops counting a flow, which stays in the table until [`Table::remove`]. Returns its id.
     pub(super) fn doom(&mut self, place: Place) -> Option<u64> {
         self.at(place).filter(|slot| !slot.is_doomed)?;
         self.deactivate(place);
@@ -283,7 +286,7 @@ impl Table {
         id
     }
 
-    /// Takes a flow out that was doomed.
+    /// Removes a flow that was doomed.
     pub(super) fn remove(&mut self, id: u64) -> Option<Flow> {
         let number = self.by_id.remove(&id)?;
         self.doomed = self.doomed.saturating_sub(1);
@@ -300,12 +303,12 @@ impl Table {
         self.first(ALL)
     }
 
-    /// The same of those under way.
+    /// The flow under way whose last packet is the oldest.
     pub(super) fn oldest_active(&self) -> Option<Place> {
         self.first(ACTIVE)
     }
 
-    /// Flows under way, and when the timer looks at each next.
+    /// Flows under way, and when the timer looks at each of them next.
     pub(super) fn all_scheduled(&self) -> impl Iterator<Item = (Place, u64)> {
         let next = |number: u32| (number != NONE).then_some(number);
         let behind = move |number: &u32| next(self.slot(*number)?.links.get(ACTIVE)?.behind);
@@ -314,7 +317,7 @@ impl Table {
         all.filter_map(|number| Some((self.place(number), self.slot(number)?.scheduled)))
     }
 
-    /// When the timer looks at it next.
+    /// When the timer looks at the flow next, in nanoseconds.
     pub(super) fn scheduled(&mut self, place: Place) -> Option<&mut u64> {
         Some(&mut self.at(place)?.scheduled)
     }
@@ -324,7 +327,7 @@ impl Table {
         (first != NONE).then(|| self.place(first))
     }
 
-    /// The slot of a place, if no other flow has it by now.
+    /// The slot of a place, unless another flow has it now.
     fn at(&mut self, place: Place) -> Option<&mut Slot> {
         self.slot_mut(place.slot).filter(|slot| slot.generation == place.generation)
     }
@@ -351,7 +354,7 @@ impl Table {
         first
     }
 
-    /// Makes a member of a list its last.
+    /// Makes a member of a list the last one.
     fn move_back(&mut self, list: usize, number: u32) {
         if self.lists.get(list).is_some_and(|ends| ends.last != number) {
             self.unlink(list, number);
@@ -395,10 +398,10 @@ impl Table {
     }
 }
 
-/// Hash of the key of the flow in a slot that is found by its key.
+/// Hash of the key of the flow in a slot.
 fn hash_of(blocks: &[Box<[Slot]>], hasher: &RandomState, number: u32) -> u64 {
     let flow = slot_of(blocks, number).and_then(|slot| slot.flow.as_ref());
-    // Whatever is in the table has a flow.
+    // Every slot in the table of keys has a flow.
     flow.map_or(0, |flow| hasher.hash_one(flow.key))
 }
 

@@ -1,4 +1,4 @@
-//! The bytes of packets for the engine: those of the chunk it is in, and any before it.
+//! The bytes of packets for the engine: those of the current chunk, and of any earlier one.
 
 use std::borrow::Cow;
 use std::thread;
@@ -13,22 +13,22 @@ use super::locator::{Locator, Place};
 use crate::record::Record;
 use crate::store::{PinError, Store};
 
-/// What the engine sees from the packet it is at: all packets up to that one.
+/// The engine's view from the packet it is at: all packets up to that one.
 pub(super) struct Window<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) locator: &'a RwLock<Locator>,
     pub(super) precision: Precision,
-    /// The chunk that is held, and its records.
+    /// The chunk that the engine holds, and its records.
     pub(super) chunk: u64,
     pub(super) bytes: &'a [u8],
-    /// The packet the engine is at: the one asked for most.
+    /// The packet that the engine is at; its bytes are read most often.
     pub(super) number: u64,
     pub(super) data: &'a [u8],
     pub(super) time: Timestamp,
 }
 
 impl<'a> Window<'a> {
-    /// Between two packets: there is none the engine is at, though it may hold a chunk.
+    /// A view between two packets: there is no current packet, though the engine may hold a chunk.
     pub(super) fn between(
         store: &'a dyn Store,
         locator: &'a RwLock<Locator>,
@@ -60,7 +60,7 @@ impl<'a> Window<'a> {
         self.elsewhere(place, arrival)
     }
 
-    /// The bytes of an extent and when their packet was captured; `None` if they are gone.
+    /// The bytes of an extent, and the time of their packet; `None` if they are gone.
     pub(super) fn read(&self, extent: Extent) -> Option<(Cow<'_, [u8]>, Timestamp)> {
         if extent.packet == self.number {
             return self.data.get(extent.range()).map(|bytes| (Cow::Borrowed(bytes), self.time));
@@ -83,8 +83,8 @@ impl<'a> Window<'a> {
         loop {
             match self.store.pin_more(place.chunk) {
                 Ok(chunk) => return take(&place.record(chunk.bytes())?),
-                // It was stored, so others hold all that may be held. They do for one reply each,
-                // and wait for nobody.
+                // The chunk was stored, so other readers hold the maximum number of chunks. They
+                // hold them for one reply each, and wait for no one.
                 Err(PinError::NotYet) => thread::yield_now(),
                 Err(PinError::Lapped | PinError::Failed(_)) => return None,
             }

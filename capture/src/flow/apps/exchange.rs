@@ -1,8 +1,8 @@
 //! A transaction as a flow keeps it: places and times, no text.
 //!
-//! Heads are read from the ring again when somebody wants them. What cannot be found again once
-//! packets are overwritten is kept: names of body files, sizes, and the lengths of lines that were
-//! shown, so that files stay what they were.
+//! Heads are read from the ring again when a reader asks for them. Values that cannot be found
+//! again after packets are overwritten are kept: names of body files, sizes, and the lengths of
+//! lines that were shown. So files stay the same.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -37,13 +37,13 @@ pub(in crate::flow) struct Part {
     pub(in crate::flow) file: Box<str>,
     /// Bytes of the body when decoded.
     pub(in crate::flow) decoded: u64,
-    /// What the line in `http.jsonl` says of it.
+    /// The note about it in the line of `http.jsonl`.
     pub(in crate::flow) note: Option<Note>,
-    /// The file is the body's bytes as they are in the stream.
+    /// Whether the file has the body's bytes exactly as they are in the stream.
     pub(in crate::flow) is_plain: bool,
 }
 
-/// A transaction that ended.
+/// A transaction that has ended.
 #[derive(Clone, Debug)]
 pub(in crate::flow) struct Exchange {
     pub(in crate::flow) index: u64,
@@ -56,7 +56,7 @@ pub(in crate::flow) struct Exchange {
     switched: bool,
     /// Bytes of its line in `http.jsonl`.
     pub(in crate::flow) line: u32,
-    /// Bytes of its part of the transcript; `None` until somebody asked.
+    /// Bytes of its part of the transcript; `None` until a reader asks for it.
     pub(in crate::flow) transcript: Option<u32>,
 }
 
@@ -91,28 +91,28 @@ impl Part {
         }))
     }
 
-    /// When its last byte was seen.
+    /// The time of its last byte.
     pub(in crate::flow) fn last(&self) -> Timestamp {
         self.last
     }
 
-    /// Bytes of the body's file, and those of them that were captured. What the store has dropped
-    /// since counts as captured; what was decoded has no holes.
+    /// Bytes of the body's file, and how many of them were captured. Bytes that the store has
+    /// dropped since count as captured; a decoded body has no holes.
     pub(in crate::flow) fn size(&self) -> (u64, u64) {
         let len = |hole: &Range<u64>| hole.end.saturating_sub(hole.start);
         let holes = if self.is_plain { self.holes.iter().map(len).sum() } else { 0 };
         (self.decoded, self.decoded.saturating_sub(holes))
     }
 
-    /// How much making something of the body takes: bytes that go in and come out.
+    /// The effort to decode the body: bytes that go in plus bytes that come out.
     pub(in crate::flow) fn effort(&self) -> u64 {
         let len = |range: &Range<u64>| range.end.saturating_sub(range.start);
         let sent = self.ranges.iter().map(len).sum::<u64>();
-        // What lies between several codings may be much larger than both.
+        // With several codings, the data between them may be much larger than both.
         if self.codings.len() > 1 { u64::MAX } else { sent.saturating_add(self.decoded) }
     }
 
-    /// Where its body lies in the stream.
+    /// The ranges of the stream that hold its body.
     pub(in crate::flow) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
     }
@@ -146,7 +146,7 @@ impl Part {
     }
 }
 
-/// A head as it was parsed before; `None` if its bytes are gone.
+/// Parses a head again; `None` if its bytes are gone.
 fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> Option<Head> {
     let limits = Limits::default();
     let mut bytes = Vec::new();
@@ -162,8 +162,8 @@ fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> 
 }
 
 impl Exchange {
-    /// Keeps a transaction with the bodies as they were measured, request first, whose line in
-    /// `http.jsonl` has `line` bytes.
+    /// Keeps a transaction. `bodies` are its bodies as they were measured, request first, and
+    /// `line` is the length in bytes of its line in `http.jsonl`.
     pub(in crate::flow) fn new(
         transaction: &Transaction,
         bodies: &[BodyRecord; 2],
@@ -185,13 +185,13 @@ impl Exchange {
         }
     }
 
-    /// Bytes of both bodies, decoded.
+    /// Bytes of both decoded bodies.
     pub(in crate::flow) fn decoded(&self) -> u64 {
         let parts = [&self.request, &self.response].into_iter().flatten();
         parts.map(|part| part.decoded).sum()
     }
 
-    /// How much making something of both messages takes: their heads, and their bodies, see
+    /// The effort to make a text of both messages: their heads, and their bodies, see
     /// [`Part::effort`].
     fn effort(&self) -> u64 {
         let parts = [&self.request, &self.response].into_iter().flatten();
@@ -209,13 +209,13 @@ impl Exchange {
         }
     }
 
-    /// When the last byte of it was seen.
+    /// The time of its last byte.
     pub(in crate::flow) fn last(&self) -> Option<Timestamp> {
         let parts = [&self.request, &self.response];
         parts.into_iter().flatten().map(|part| part.last).max()
     }
 
-    /// The transaction as it was, its heads read again; those whose bytes are gone are `None`.
+    /// The original transaction. Its heads are read again; a head whose bytes are gone is `None`.
     pub(in crate::flow) fn transaction(&self, streams: &dyn Streams) -> Transaction {
         let message = |direction| self.part(direction).map(|part| part.message(direction, streams));
         Transaction {
@@ -230,7 +230,7 @@ impl Exchange {
         }
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let parts = [&self.request, &self.response];
         let parts = parts.into_iter().flatten().map(|part| part.memory()).sum::<usize>();
@@ -238,46 +238,47 @@ impl Exchange {
     }
 }
 
-/// What making something of a transaction takes beside its heads and bodies, as bytes of a body.
+/// The effort to make a text of a transaction besides its heads and bodies, in bytes of a body.
 pub(in crate::flow) const HEADS: u64 = 4 << 10;
 
-/// Transactions that may be under way at a time: above what the parser's limits allow.
+/// More than the parser's limit on transactions under way at a time.
 const PENDING: usize = 512;
 
-/// What was seen of HTTP.
+/// The HTTP of a flow.
 #[derive(Debug)]
 pub(in crate::flow) struct Http {
-    /// The direction requests go in.
+    /// The direction of requests.
     pub(in crate::flow) request: tcp::Direction,
-    /// Transactions that ended, in the order in which they did.
+    /// Ended transactions, in the order in which they ended.
     pub(in crate::flow) exchanges: Vec<Exchange>,
-    /// Of these, those that are not complete.
+    /// Number of these that are not complete.
     pub(in crate::flow) incomplete: u64,
     /// The highest index among them.
     newest: u64,
-    /// How much making something of all of their bodies takes.
+    /// The effort to make texts of all of them.
     pub(in crate::flow) effort: u64,
     /// Heap memory of `exchanges`.
     pub(in crate::flow) memory: usize,
-    /// Transactions that ended and are not among `exchanges` yet.
+    /// Transactions that have ended and are not in `exchanges` yet.
     pub(in crate::flow) transit: Vec<Arc<Transaction>>,
-    /// What was shown of the transaction that the transcript ended with when it was asked for last.
+    /// The shown parts of the last transaction in the transcript, when the transcript was last
+    /// asked for.
     pub(in crate::flow) shown: Option<Box<Shown>>,
 }
 
-/// How long the parts of a transcript are that were shown before the transaction ended. They keep
-/// their length and their place, whatever of their bytes is gone since.
+/// The lengths of the parts of a transcript that were shown before the transaction ended. The parts
+/// keep their length and their place, even when their bytes are gone.
 #[derive(Clone, Debug)]
 pub(in crate::flow) struct Shown {
     pub(in crate::flow) index: u64,
     pub(in crate::flow) parts: Vec<(transcript::Part, u32)>,
 }
 
-/// Parts of one body; with more of them, the first ones are put together.
+/// Maximum number of parts of one body; above it, the first two are merged.
 const TEXT_PARTS: usize = 16;
 
 impl Shown {
-    /// Bytes of all of it.
+    /// Bytes of all parts.
     pub(in crate::flow) fn len(&self) -> u64 {
         self.parts.iter().map(|(_, len)| u64::from(*len)).sum()
     }
@@ -301,12 +302,12 @@ impl Shown {
     }
 }
 
-/// A transaction, however far it is.
+/// A transaction, ended or not.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::flow) enum View<'a> {
-    /// It ended, and all is known of it.
+    /// It has ended, and its record is complete.
     Ended(&'a Exchange),
-    /// It goes on, or ended a moment ago.
+    /// It is under way, or ended a moment ago.
     UnderWay(&'a Transaction, Progress),
 }
 
@@ -319,7 +320,7 @@ impl View<'_> {
         }
     }
 
-    /// When the last byte of a message was seen, so far.
+    /// The time of the last byte of a message, so far.
     pub(in crate::flow) fn last(&self, direction: Direction) -> Option<Timestamp> {
         match self {
             Self::Ended(exchange) => exchange.part(direction).map(Part::last),
@@ -327,7 +328,7 @@ impl View<'_> {
         }
     }
 
-    /// Bytes of the file of a body, and those of them that were captured; `None` without one.
+    /// Bytes of the file of a body, and how many of them were captured; `None` if it has no file.
     pub(in crate::flow) fn size(&self, direction: Direction) -> Option<(u64, u64)> {
         self.file(direction)?;
         match self {
@@ -340,8 +341,8 @@ impl View<'_> {
         }
     }
 
-    /// The name of the file of a body, if it has one: one with codings has none before it ended,
-    /// since its length is not known.
+    /// The name of the file of a body, if it has one. A body with codings has no file before its
+    /// end, because its decoded length is not known.
     pub(in crate::flow) fn file(&self, direction: Direction) -> Option<Cow<'_, str>> {
         match self {
             Self::Ended(exchange) => {
@@ -358,7 +359,7 @@ impl View<'_> {
 }
 
 impl Http {
-    /// Nothing yet.
+    /// No transactions yet.
     pub(in crate::flow) fn new(request: tcp::Direction) -> Self {
         Self {
             request,
@@ -372,7 +373,7 @@ impl Http {
         }
     }
 
-    /// Adds a transaction that ended.
+    /// Adds a transaction that has ended.
     pub(in crate::flow) fn push(&mut self, exchange: Exchange) {
         if exchange.state != State::Complete {
             self.incomplete = self.incomplete.saturating_add(1);
@@ -387,17 +388,18 @@ impl Http {
         self.exchanges.push(exchange);
     }
 
-    /// The transaction of this index, if it has ended.
+    /// The transaction with this index, if it has ended.
     pub(in crate::flow) fn exchange(&self, index: u64) -> Option<&Exchange> {
         self.exchanges.get(self.place(index)?)
     }
 
-    /// Its place among those that ended.
+    /// Its place among the ended transactions.
     fn place(&self, index: u64) -> Option<usize> {
         if index == 0 || index > self.newest {
             return None;
         }
-        // They end nearly in the order in which they begin: no more are pending at a time.
+        // Transactions end nearly in the order in which they begin: no more than `PENDING` are
+        // under way.
         let near = usize::try_from(index.saturating_sub(1)).ok()?;
         match self.exchanges.get(near) {
             Some(exchange) if exchange.index == index => return Some(near),
@@ -409,14 +411,14 @@ impl Http {
         at.and_then(|at| at.checked_add(from))
     }
 
-    /// The same, to change.
+    /// The transaction with this index, to change, if it has ended.
     pub(in crate::flow) fn exchange_mut(&mut self, index: u64) -> Option<&mut Exchange> {
         let at = self.place(index)?;
         self.exchanges.get_mut(at)
     }
 
-    /// All transactions from an index on, in the order in which they began. `under_way` are those
-    /// that have not ended.
+    /// All transactions from an index on, in the order in which they began. `under_way` are the
+    /// transactions that have not ended.
     pub(in crate::flow) fn from<'a>(
         &'a self,
         index: u64,
@@ -436,7 +438,7 @@ impl Http {
         })
     }
 
-    /// Bytes of memory, about.
+    /// Bytes of memory; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
         let transit = self.transit.capacity().saturating_mul(size_of::<Arc<Transaction>>());

@@ -1,9 +1,11 @@
-//! HTTP in a TCP flow: brings both streams to the parser in the order the endpoints saw them.
+//! HTTP in a TCP flow: brings both streams to the parser in the order in which the endpoints saw
+//! them.
 //!
 //! The capture may have a response before its request, and one of two streams may be settled long
-//! before the other. What an endpoint had received when it sent a byte is in the acknowledgment of
-//! the segment that byte came in. So each piece of a stream waits until the other stream was fed up
-//! to there, or was given up there as a gap. Pieces wait as places; their bytes are read again.
+//! before the other. The acknowledgment of a segment shows what its sender had received by then. So
+//! each piece of a stream waits until the other stream has been fed up to that acknowledgment, or
+//! was given up there as a gap. Only the places of waiting pieces are kept; their bytes are read
+//! again.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,20 +19,20 @@ use protocol::tcp::{Assembler, Direction};
 
 use crate::flow::window::Window;
 
-/// Pieces of one stream that may wait. Behind that, order is given up: a window of 6 MB full of
-/// requests of one segment each, which nobody sends.
+/// Maximum number of waiting pieces of one stream. Above it, order is given up. It corresponds to a
+/// window of 6 MB full of requests of one segment each, which no client sends.
 const MAX_WAITING: usize = 4_096;
 
-/// Segments captured too early whose acknowledgment is kept until their bytes are in order.
+/// Maximum number of early segments whose acknowledgment is kept until their bytes are in order.
 const MAX_MARKS: usize = 4_096;
 
-/// Acknowledgments of segments captured too early, by the stream offset behind them.
+/// Acknowledgments of early segments, by the stream offset after the segment.
 #[derive(Debug, Default)]
 pub(in crate::flow) struct Marks(BTreeMap<u64, u64>);
 
 impl Marks {
-    /// A segment whose payload ends at `end` came too early, and acknowledges the other stream up
-    /// to `acknowledged`.
+    /// Records that a segment whose payload ends at `end` came too early, and acknowledges the
+    /// other stream up to `acknowledged`.
     pub(in crate::flow) fn set(&mut self, end: u64, acknowledged: u64) {
         if self.0.len() < MAX_MARKS {
             let mark = self.0.entry(end).or_insert(acknowledged);
@@ -38,49 +40,49 @@ impl Marks {
         }
     }
 
-    /// Takes those up to `end` out, in order.
+    /// Removes the marks up to `end` and returns them, in order.
     fn take(&mut self, end: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
         let mut behind = self.0.split_off(&end.saturating_add(1));
         if behind.is_empty() {
-            // An empty one that was split off has a node.
+            // An empty map that was split off has a node.
             behind.clear();
         }
         std::mem::replace(&mut self.0, behind).into_iter()
     }
 
-    /// There are none.
+    /// Returns true if there are no marks.
     pub(in crate::flow) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         footprint::of_tree::<u64, u64>(self.0.len())
     }
 }
 
-/// A piece of a stream that waits.
+/// A waiting piece of a stream.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    /// Where it ends.
+    /// Offset of its end.
     end: u64,
-    /// How far the other stream has to be.
+    /// The offset that the other stream must have reached.
     needs: u64,
 }
 
 /// One direction.
 #[derive(Debug, Default)]
 struct Half {
-    /// The parser has all before this.
+    /// The parser has all bytes before this offset.
     fed: u64,
     waiting: VecDeque<Waiting>,
     marks: Marks,
-    /// How the stream ended, once it did, and whether the parser knows.
+    /// How the stream ended, once it has, and whether the parser has been informed.
     end: Option<(End, bool)>,
 }
 
 impl Half {
-    /// The end of what is settled, be it fed or not.
+    /// The end of the settled bytes, whether they have been fed or not.
     fn settled(&self) -> u64 {
         self.waiting.back().map_or(self.fed, |last| last.end)
     }
@@ -95,12 +97,12 @@ impl Half {
         }
     }
 
-    /// What is in order up to `end` came in several segments, some of them early.
+    /// Queues the bytes up to `end`, which came in several segments, some of them early.
     fn wait_for_marks(&mut self, end: u64, acknowledged: u64) {
         let last = Waiting { end, needs: acknowledged };
         let pieces = self.marks.take(end).map(|(end, needs)| Waiting { end, needs });
         let mut pieces: Vec<_> = pieces.chain([last]).collect();
-        // What was sent earlier in the stream was sent with no later acknowledgment.
+        // Bytes earlier in the stream were sent with the same or an earlier acknowledgment.
         let mut least = u64::MAX;
         for piece in pieces.iter_mut().rev() {
             least = least.min(piece.needs);
@@ -112,30 +114,30 @@ impl Half {
     }
 }
 
-/// The parser of one flow and what is on the way to it.
+/// The parser of one flow, and the pieces on their way to it.
 #[derive(Debug)]
 pub(in crate::flow) struct Messages {
     parser: Parser,
-    /// The direction requests go in.
+    /// The direction of requests.
     request: Direction,
     forward: Half,
     backward: Half,
-    /// The connection ceased to be HTTP/1.
+    /// The connection has ceased to be HTTP/1.
     switched: bool,
-    /// The tunnel that a proxy opens then, until it is taken.
+    /// The tunnel that a proxy opened, until it is taken.
     tunnel: Option<Tunnel>,
-    /// Transactions of the flow that ended, those before these messages included.
+    /// Ended transactions of the flow, including those before these messages.
     transactions: u64,
-    /// The last of these asked for a tunnel, and got it.
+    /// Whether the last of these asked for a tunnel, and got it.
     is_connected: bool,
 }
 
 /// A tunnel that a proxy opened with its answer to CONNECT. Pairs are forward and backward.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::flow) struct Tunnel {
-    /// The first byte of something else.
+    /// Offset of the first byte inside the tunnel.
     pub(in crate::flow) begins: [u64; 2],
-    /// The end of what is settled.
+    /// The end of the settled bytes.
     pub(in crate::flow) settled: [u64; 2],
     /// Transactions of the flow so far.
     pub(in crate::flow) transactions: u64,
@@ -154,9 +156,9 @@ impl Pair for protocol::tcp::Connection {
 }
 
 impl Messages {
-    /// A flow whose requests go in `request`, and whose streams, forward and backward, are HTTP from
-    /// these offsets on. `marks` are of segments whose bytes are not all settled; if `is_torn`, the
-    /// streams may begin within a message. The flow has had `before` transactions.
+    /// A flow whose requests go in direction `request`, and whose streams, forward and backward,
+    /// are HTTP from these offsets on. `marks` are of segments whose bytes are not all settled. If
+    /// `is_torn`, the streams may begin within a message. The flow has had `before` transactions.
     pub(in crate::flow) fn new(
         request: Direction,
         [forward, backward]: [u64; 2],
@@ -183,12 +185,12 @@ impl Messages {
         }
     }
 
-    /// The direction requests go in.
+    /// The direction of requests.
     pub(in crate::flow) fn request(&self) -> Direction {
         self.request
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let waiting =
             self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
@@ -199,18 +201,18 @@ impl Messages {
             .saturating_add(marks)
     }
 
-    /// Transactions under way, as [`Parser::under_way`] has them.
+    /// Transactions under way, as [`Parser::under_way`] returns them.
     pub(in crate::flow) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
         self.parser.under_way()
     }
 
-    /// How many these are.
+    /// Number of transactions under way.
     pub(in crate::flow) fn pending(&self) -> usize {
         self.parser.pending()
     }
 
-    /// A segment whose payload ends at `end` of the stream sent in `direction` came too early, and
-    /// acknowledges the other stream up to `acknowledged`.
+    /// Records that a segment whose payload ends at `end` of the stream sent in `direction` came
+    /// too early, and acknowledges the other stream up to `acknowledged`.
     pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
         if self.switched {
             return;
@@ -218,13 +220,14 @@ impl Messages {
         self.half_mut(direction).marks.set(end, acknowledged);
     }
 
-    /// Whether segments came too early in `direction`, and what is in front of them did not yet.
+    /// Returns true if segments came too early in `direction`, and the bytes before them have not
+    /// come yet.
     pub(in crate::flow) fn has_marks(&self, direction: Direction) -> bool {
         !self.half(direction).marks.is_empty()
     }
 
-    /// The stream sent in `direction` is decided up to `end`, the last of it by a segment that
-    /// acknowledged the other stream up to `acknowledged`. Feeds what can be fed.
+    /// Takes the stream sent in `direction` as settled up to `end`. The last settled segment
+    /// acknowledged the other stream up to `acknowledged`. Feeds the pieces that need not wait.
     pub(in crate::flow) fn settled(
         &mut self,
         direction: Direction,
@@ -248,7 +251,7 @@ impl Messages {
         }
     }
 
-    /// Nothing will follow in `direction`.
+    /// Records that nothing will follow in `direction`.
     pub(in crate::flow) fn ended(
         &mut self,
         direction: Direction,
@@ -263,11 +266,11 @@ impl Messages {
         self.feed(streams, window);
     }
 
-    /// The flow is over, in both directions in this way unless one has ended before.
+    /// Ends the flow. A direction that has not ended before ends in the way `how`.
     pub(in crate::flow) fn close(&mut self, how: End, streams: &impl Pair, window: &Window<'_>) {
         let (request, response) = (self.request, self.request.other());
         while !self.forward.waiting.is_empty() || !self.backward.waiting.is_empty() {
-            // Whatever they wait for does not come any more.
+            // The bytes that they wait for will not come any more.
             if self.half(request).waiting.is_empty() {
                 self.feed_one(response, streams, window);
             } else {
@@ -308,7 +311,7 @@ impl Messages {
         None
     }
 
-    /// Notes whether copies of bytes of a transaction differed.
+    /// Marks the messages of a transaction whose bytes came in copies that differ.
     fn dispute(&self, transaction: &mut Transaction, streams: &impl Pair) {
         for direction in [self.request, self.request.other()] {
             let (side, stream) = (self.side(direction), streams.stream(direction));
@@ -320,12 +323,12 @@ impl Messages {
         }
     }
 
-    /// Both ends are with the parser.
+    /// Returns true if the parser has been informed of both ends.
     pub(in crate::flow) fn is_closed(&self) -> bool {
         [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
     }
 
-    /// Takes the tunnel that was opened, after all transactions are taken.
+    /// Takes the tunnel that was opened. To be called after all transactions have been taken.
     pub(in crate::flow) fn take_tunnel(&mut self) -> Option<Tunnel> {
         self.tunnel.take()
     }
@@ -344,7 +347,7 @@ impl Messages {
         }
     }
 
-    /// Feeds all that waits for nothing.
+    /// Feeds all pieces that need not wait.
     fn feed(&mut self, streams: &impl Pair, window: &Window<'_>) {
         loop {
             let mut is_done = true;
@@ -367,11 +370,11 @@ impl Messages {
         }
     }
 
-    /// Whether the next piece of a direction waits for nothing.
+    /// Returns true if the next piece of a direction need not wait.
     fn may_feed(&self, direction: Direction, streams: &impl Pair) -> bool {
         let Some(next) = self.half(direction).waiting.front() else { return false };
         let other = self.half(direction.other());
-        // One more than the stream has is the acknowledgment of a FIN.
+        // An acknowledgment of one byte more than the stream has acknowledges a FIN.
         other.fed >= next.needs
             || other.waiting.is_empty()
                 && other.fed.saturating_add(1) == next.needs
@@ -401,13 +404,13 @@ impl Messages {
         }
     }
 
-    /// What the parser calls a direction.
+    /// The parser's name for a direction.
     fn side(&self, direction: Direction) -> Side {
         if direction == self.request { Side::Request } else { Side::Response }
     }
 }
 
-/// True for a request that asks a proxy for a tunnel.
+/// Returns true if a request asks a proxy for a tunnel.
 fn is_connect(transaction: &Transaction) -> bool {
     let head = transaction.request.as_ref().and_then(|request| request.head.as_ref());
     head.and_then(Head::method) == Some("CONNECT")

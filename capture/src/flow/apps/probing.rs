@@ -1,4 +1,4 @@
-//! What speaks over a TCP flow: found out from its bytes, whatever its ports.
+//! Recognizes the protocol of a TCP flow by its bytes, whatever its ports.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,91 +13,91 @@ use super::messages::{Marks, Pair, Tunnel};
 use crate::flow::pair::{of, of_mut};
 use crate::flow::window::Window;
 
-/// Pieces of stream whose first bytes are looked at: enough for a protocol that speaks before it
-/// turns to TLS, as SMTP does.
+/// Pieces of streams whose first bytes are probed: enough for a protocol that speaks before it
+/// switches to TLS, as SMTP does.
 const MAX_TRIES: u8 = 32;
 
-/// Bytes of a stream that are looked at, and kept until they say something: a `ClientHello` with
-/// post-quantum keys and a ticket has some 2,000, a request line seldom 8,000.
+/// Maximum bytes of a stream that are kept and probed until they decide. A `ClientHello` with
+/// post-quantum keys and a ticket has some 2,000 bytes, a request line seldom 8,000.
 const MAX_PROBE: usize = 16 << 10;
 
-/// Looks at a growing beginning of a stream that are for free: more segments than a `ClientHello`
+/// Probes of a stream's first bytes that cost nothing: more than the segments that a `ClientHello`
 /// or a request line ever comes in.
 const FREE_LOOKS: u32 = 16;
 
-/// What TLS says in the clear.
+/// The hellos, which TLS sends in the clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::flow) struct TlsHellos {
     pub(in crate::flow) client: Option<ClientHello>,
     pub(in crate::flow) server: Option<ServerHello>,
 }
 
-/// Bytes of a stream that do not say yet what they are. Kept, so that a stream of small segments
-/// is not fetched again with each.
+/// Bytes of a stream that do not decide the protocol yet. They are kept, so that a stream of small
+/// segments is not fetched again with each one.
 #[derive(Debug, Default)]
 struct Undecided {
-    /// Where they begin in the stream.
+    /// Offset in the stream at which they begin.
     start: u64,
     bytes: Vec<u8>,
-    /// How often they were looked at, and how many of them the last time.
+    /// Number of probes so far, and the number of bytes that the last one saw.
     looks: u32,
     seen: usize,
 }
 
-/// Looking for a protocol.
+/// The search for a protocol.
 #[derive(Debug, Default)]
 pub(in crate::flow) struct Probing {
     tries: u8,
-    /// The tunnel whose content is looked at, if it is not the whole flow.
+    /// The tunnel whose content is probed, if it is not the whole flow.
     tunnel: Option<Box<Tunnel>>,
     /// Forward and backward.
     undecided: [Undecided; 2],
-    /// Forward and backward: how far the stream was looked at.
+    /// Forward and backward: offset up to which the stream was probed.
     looked: [u64; 2],
-    /// Forward and backward: what the last segment looked at acknowledges of the other stream.
+    /// Forward and backward: the acknowledgment of the other stream by the last probed segment.
     acknowledged: [u64; 2],
-    /// Forward and backward: segments captured before the bytes in front of them, or before it was
-    /// sure where their stream begins.
+    /// Forward and backward: segments captured before the bytes that precede them, or before it was
+    /// certain where their stream begins.
     marks: [Marks; 2],
     /// Bytes are missing, or the beginning was not captured: a message may begin anywhere.
     is_torn: bool,
-    /// Of TLS.
+    /// The TLS hellos found so far.
     hellos: Option<Box<TlsHellos>>,
 }
 
-/// What a look at a stream has found.
+/// The result of a look at a stream.
 pub(in crate::flow) enum Found {
     Nothing,
     /// HTTP.
     Http {
         /// The direction of requests.
         request: Direction,
-        /// Stream offsets, forward and backward, at which it begins.
+        /// Stream offsets at which it begins, forward and backward.
         begins: [u64; 2],
-        /// Messages under way are to be expected there, of which the beginning is missing.
+        /// Whether messages may be under way there whose beginning is missing.
         is_torn: bool,
     },
-    /// TLS with both hellos, or as much as will be found.
+    /// TLS with both hellos, or with as many as will be found.
     Tls,
     Unknown,
 }
 
-/// The result of one look at some bytes.
+/// The result of one probe of some bytes.
 enum Look {
     Decided(Found),
-    /// More bytes have to follow.
+    /// More bytes must follow.
     NotYet,
-    /// Nothing that is looked for begins with them.
+    /// No known protocol begins with them.
     Foreign,
 }
 
 impl Probing {
-    /// Looks for what a proxy relays.
+    /// Searches for the protocol inside a proxy's tunnel.
     pub(in crate::flow) fn tunnel(tunnel: Tunnel) -> Self {
         Self { looked: tunnel.begins, tunnel: Some(Box::new(tunnel)), ..Self::default() }
     }
 
-    /// HTTP transactions of the flow before what is looked for.
+    /// HTTP transactions of the flow before this search.
     pub(in crate::flow) fn transactions(&self) -> u64 {
         self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions)
     }
@@ -108,49 +108,50 @@ impl Probing {
         self.tunnel.as_ref().map_or([0, 0], |tunnel| tunnel.begins)
     }
 
-    /// Bytes are missing, or the beginning of the flow was not seen.
+    /// Records that bytes are missing, or that the beginning of the flow was not captured.
     pub(in crate::flow) fn tear(&mut self) {
         self.is_torn = true;
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let bytes: usize = self.undecided.iter().map(|undecided| undecided.bytes.capacity()).sum();
         bytes.saturating_add(self.marks.iter().map(Marks::memory).sum())
     }
 
-    /// How far the stream sent in `direction` was looked at, and what the last of that acknowledges
-    /// of the other one.
+    /// The offset up to which the stream sent in `direction` was probed, and the acknowledgment of
+    /// the other stream by the last probed segment.
     pub(in crate::flow) fn looked(&self, direction: Direction) -> (u64, u64) {
         (*of(&self.looked, direction), *of(&self.acknowledged, direction))
     }
 
-    /// A segment came too early, as [`Messages::early`] has it.
+    /// Records a segment that came too early, see [`Messages::early`].
     pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
         of_mut(&mut self.marks, direction).set(end, acknowledged);
     }
 
-    /// Whether segments came too early in `direction`, and what is in front of them did not yet.
+    /// Returns true if segments came too early in `direction`, and the bytes before them have not
+    /// come yet.
     pub(in crate::flow) fn has_marks(&self, direction: Direction) -> bool {
         !of(&self.marks, direction).is_empty()
     }
 
-    /// What is known of segments that came too early, to keep.
+    /// Takes the marks of segments that came too early.
     pub(in crate::flow) fn take_marks(&mut self) -> [Marks; 2] {
         std::mem::take(&mut self.marks)
     }
 
-    /// TLS as far as it was seen.
+    /// The TLS hellos found so far.
     pub(in crate::flow) fn hellos(&self) -> Option<&TlsHellos> {
         self.hellos.as_deref()
     }
 
-    /// The same, to keep.
+    /// Takes the TLS hellos found so far.
     pub(in crate::flow) fn take_hellos(&mut self) -> Option<Box<TlsHellos>> {
         self.hellos.take()
     }
 
-    /// The stream sent in `direction` has come to its `range`, the last of it in a segment that
+    /// Probes `range`, which the stream sent in `direction` has reached. Its last segment
     /// acknowledged the other stream up to `acknowledged`.
     pub(in crate::flow) fn look(
         &mut self,
@@ -161,7 +162,7 @@ impl Probing {
         window: &Window<'_>,
     ) -> Found {
         *of_mut(&mut self.looked, direction) = range.end;
-        // Whoever reads it all again, once it is known what it is, has to know the order.
+        // Once the protocol is known, all of it is read again, and then the order matters.
         *of_mut(&mut self.acknowledged, direction) = acknowledged;
         if self.is_torn {
             of_mut(&mut self.marks, direction).set(range.end, acknowledged);
@@ -173,7 +174,8 @@ impl Probing {
         let follows = undecided.start.saturating_add(undecided.bytes.len() as u64) == range.start;
         if follows && !undecided.bytes.is_empty() {
             gather(&mut undecided.bytes, direction, range.clone(), pair, window);
-            // A look begins at the beginning again: in the long run, only when there is much more.
+            // A probe starts at the first byte again. In the long run, probe only when there are
+            // many more bytes.
             let enough = undecided.seen.saturating_add(undecided.seen / 4);
             if undecided.looks >= FREE_LOOKS && undecided.bytes.len() < enough {
                 *of_mut(&mut self.undecided, direction) = undecided;
@@ -197,14 +199,15 @@ impl Probing {
         self.decided(looked)
     }
 
-    /// Names the protocol of `bytes`, which begin at `start` of the stream sent in `direction`.
+    /// Recognizes the protocol of `bytes`, which begin at `start` of the stream sent in
+    /// `direction`.
     fn examine(&mut self, direction: Direction, start: u64, bytes: &[u8]) -> Look {
         let is_beginning = start == *of(&self.begins(), direction);
         let preamble = if is_beginning { socks::preamble(bytes) } else { Preamble::No };
         let (skip, mut may_follow) = match preamble {
             Preamble::No => (0, false),
             Preamble::NotYet => (0, true),
-            // The relayed stream has to follow.
+            // The relayed stream must follow.
             Preamble::Len(len) => (len, bytes.len() == len),
         };
         let bytes = bytes.get(skip..).unwrap_or_default();
@@ -212,8 +215,8 @@ impl Probing {
             let probe = if self.is_torn { probe::probe_joined } else { probe::probe };
             for side in Side::BOTH {
                 match probe(side, bytes) {
-                    // A client that did not wait for its proxy: where the other stream begins is
-                    // known once the proxy has answered.
+                    // The client did not wait for its proxy: the beginning of the other stream is
+                    // known after the proxy has answered.
                     Verdict::Yes if skip > 0 && !self.has_begin(direction.other()) => {
                         may_follow = true;
                     }
@@ -249,7 +252,7 @@ impl Probing {
         if may_follow { Look::NotYet } else { Look::Foreign }
     }
 
-    /// Keeps bytes that more have to follow on.
+    /// Keeps bytes that do not decide yet.
     fn undecided_yet(&mut self, direction: Direction, mut undecided: Undecided) -> Found {
         undecided.seen = undecided.bytes.len();
         undecided.looks = undecided.looks.saturating_add(1);
@@ -257,7 +260,7 @@ impl Probing {
         Found::Nothing
     }
 
-    /// Draws the conclusion from a look that no further bytes can change.
+    /// Evaluates a probe whose result no further bytes can change.
     fn decided(&mut self, looked: Look) -> Found {
         if let Look::Decided(found) = looked {
             return found;
@@ -272,11 +275,11 @@ impl Probing {
 }
 
 impl Probing {
-    /// The offset at which the protocol begins in a stream, as far as it was seen: a SOCKS preamble is
-    /// passed over. `None` if that has not come to its end.
+    /// The offset at which the protocol begins in a stream, as far as it was seen. A SOCKS preamble
+    /// is skipped; `None` if the preamble has not ended.
     fn begin(&self, direction: Direction) -> Option<u64> {
         let undecided = of(&self.undecided, direction);
-        // Earlier bytes in this direction belong to it if no byte was missed.
+        // Earlier bytes in this direction belong to the protocol if no byte was missed.
         if undecided.bytes.is_empty() {
             return Some(*of(&self.begins(), direction));
         }
@@ -287,7 +290,8 @@ impl Probing {
         }
     }
 
-    /// True if bytes were sent in a direction and the beginning of the protocol in them is known.
+    /// Returns true if bytes were sent in a direction, and the beginning of the protocol in them is
+    /// known.
     fn has_begin(&self, direction: Direction) -> bool {
         of(&self.looked, direction) > of(&self.begins(), direction)
             && self.begin(direction).is_some()
@@ -298,7 +302,7 @@ impl Probing {
         let request = if side == Side::Request { direction } else { other };
         let before = self.begin(other).unwrap_or_else(|| *of(&self.begins(), other));
         let begins = match direction {
-            // The first message may come after the rest of another, which was not looked at.
+            // The first message may come after the rest of another one, which was not probed.
             _ if self.is_torn => self.begins(),
             Direction::Forward => [start, before],
             Direction::Backward => [before, start],
@@ -307,9 +311,9 @@ impl Probing {
     }
 }
 
-/// The side of HTTP that a segment in `range` says it is, other than the first. What is held until
-/// it is sure where the stream begins comes in one range, and the first segment may be the rest of
-/// a message.
+/// The side of HTTP that a segment in `range` belongs to, where only segments after the first are
+/// tried. Bytes that are held until the stream's beginning is certain come in one range, and its
+/// first segment may be the rest of a message.
 fn begins_within(
     direction: Direction,
     range: &Range<u64>,
@@ -326,7 +330,7 @@ fn begins_within(
         .next()
 }
 
-/// Bytes at the beginning of `range` that lie in one packet.
+/// The first bytes of `range`, borrowed if all of it lies in one packet.
 fn first_bytes<'w>(
     direction: Direction,
     range: Range<u64>,
@@ -345,7 +349,7 @@ fn first_bytes<'w>(
     Cow::Owned(whole)
 }
 
-/// Adds the bytes of a stream from the beginning of `range` to the first hole.
+/// Appends the bytes of a stream from the beginning of `range` to the first hole.
 fn gather(
     bytes: &mut Vec<u8>,
     direction: Direction,

@@ -1,5 +1,5 @@
-//! The protocol of a TCP flow, as the bytes of its streams arrive: from the search for it to
-//! HTTP, and on to what a tunnel of HTTP carries.
+//! The protocol of a TCP flow, as the bytes of its streams arrive: from the search for it to HTTP,
+//! and on to the content of an HTTP tunnel.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::probing::{Probing, TlsHellos};
 use crate::flow::news::News;
 use crate::flow::window::Window;
 
-/// The parts of a flow that follow from what it speaks.
+/// The parts of a flow that depend on its application protocol.
 pub(in crate::flow) struct Spoken<'a> {
     pub(in crate::flow) app: &'a mut App,
     pub(in crate::flow) http: &'a mut Option<Box<Http>>,
@@ -23,7 +23,7 @@ pub(in crate::flow) struct Spoken<'a> {
 }
 
 impl Spoken<'_> {
-    /// The stream sent in `direction` has come to its `range`, the last of it in a segment that
+    /// Handles `range`, which the stream sent in `direction` has reached. Its last segment
     /// acknowledges the other stream up to `acknowledged`.
     pub(in crate::flow) fn settled(
         &mut self,
@@ -42,7 +42,8 @@ impl Spoken<'_> {
                 Found::Http { request, begins, is_torn } => {
                     let other = direction.other();
                     let http = self.http.get_or_insert_with(|| Box::new(Http::new(request)));
-                    // A server that asks its client inside a tunnel: records have one direction.
+                    // A server that sends requests to its client inside a tunnel: the records of a
+                    // flow have one direction.
                     if http.request != request {
                         *self.app = App::Unknown;
                         return;
@@ -65,15 +66,15 @@ impl Spoken<'_> {
         }
     }
 
-    /// Passes on the transactions that ended. If the last one opened a tunnel, looks at what
-    /// follows in it, which may be HTTP again.
+    /// Reports the transactions that have ended. If the last one opened a tunnel, probes the
+    /// content of the tunnel, which may be HTTP again.
     pub(in crate::flow) fn tell(
         &mut self,
         connection: &Connection,
         window: &Window<'_>,
         news: &mut Vec<News>,
     ) {
-        // Each turn takes a transaction at least, so this ends with the bytes that are settled.
+        // Each turn takes at least one transaction, so this ends with the settled bytes.
         while let App::Http(messages) = self.app {
             let request = messages.request();
             while let Some(transaction) = messages.transaction(connection) {
@@ -96,7 +97,7 @@ impl Spoken<'_> {
         }
     }
 
-    /// The flow is over, in this way.
+    /// Ends the flow in the way `how`.
     pub(in crate::flow) fn close(
         &mut self,
         how: End,

@@ -1,7 +1,7 @@
 //! One direction of UDP: payloads one after the other.
 //!
-//! The payload of a datagram that comes in fragments has its place from the first one on. What has its
-//! place after that waits until the datagram is whole, or is given up.
+//! The payload of a datagram that comes in fragments gets its place with the first one. Payloads
+//! with later places wait until the datagram is whole, or is given up.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,51 +12,51 @@ use protocol::tcp::assembler::Limits;
 use protocol::tcp::{Assembler, Bytes, Policy};
 use protocol::time::Timestamp;
 
-/// How long the next fragment of a datagram is waited for. Its sender has sent all of them at once, and
-/// captures of several queues reorder by less; over a slow link each takes its time.
+/// How long to wait for the next fragment of a datagram. Its sender has sent all of them at once,
+/// and captures of several queues reorder by less; over a slow link each fragment takes its time.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Datagrams of one direction that are waited for at a time; beyond, the oldest is given up.
+/// Maximum number of incomplete datagrams of one direction. Above it, the oldest is given up.
 const MAX_OPEN: usize = 64;
 
 /// Gaps and conflicts of one insertion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::flow) struct Trouble {
-    /// Ranges of the stream that are missing now and were not before.
+    /// Ranges of the stream that are newly missing.
     pub(in crate::flow) gaps: u64,
     /// Payloads with bytes that differ from an earlier copy.
     pub(in crate::flow) conflicts: u64,
 }
 
-/// See the module's text.
+/// One direction of UDP; see the module's text.
 #[derive(Debug, Default)]
 pub(in crate::flow) struct Datagrams {
     stream: Assembler,
-    /// Where the next datagram goes.
+    /// The place of the next datagram.
     next: u64,
-    /// Bytes of payload that were captured, repeated and late ones included.
+    /// Bytes of payload that were captured, including repeated and late ones.
     captured: u64,
     rare: Option<Box<Rare>>,
 }
 
-/// What a conversation without fragments does not have.
+/// State that a conversation without fragments does not need.
 #[derive(Debug, Default)]
 struct Rare {
     /// Datagrams that are not whole, in order of their places.
     open: VecDeque<Open>,
-    /// Bytes that were here before.
+    /// Bytes that had been captured before.
     repeated: u64,
     /// Bytes of datagrams that had been given up.
     late: u64,
 }
 
-/// A datagram that is not whole: some of its fragments are here.
+/// A datagram that is not whole: some of its fragments have arrived.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     /// [`Portion::datagram`].
     datagram: u64,
     start: u64,
-    /// When the last of its fragments came.
+    /// When its latest fragment arrived.
     since: Timestamp,
 }
 
@@ -65,8 +65,8 @@ impl Datagrams {
         &self.stream
     }
 
-    /// Bytes of payload that were captured; of these, those that were here before, and those that
-    /// came when their datagram had been given up.
+    /// Bytes of payload that were captured. Of these, the bytes that had been captured before, and
+    /// the bytes that came after their datagram had been given up.
     pub(in crate::flow) fn counts(&self) -> (u64, u64, u64) {
         let rare = self.rare.as_ref();
         let (repeated, late) = rare.map_or((0, 0), |rare| (rare.repeated, rare.late));
@@ -100,7 +100,7 @@ impl Datagrams {
         Trouble { gaps, conflicts: conflicts.into() }
     }
 
-    /// Lets time pass. Returns how many ranges are missing now and were not before.
+    /// Lets time pass. Returns how many ranges are newly missing.
     pub(in crate::flow) fn poll(&mut self, now: Timestamp) -> u64 {
         self.let_go(now);
         self.settle()
@@ -114,7 +114,7 @@ impl Datagrams {
         self.settle()
     }
 
-    /// When [`Datagrams::poll`] has something to do.
+    /// The time at which [`Datagrams::poll`] has something to do.
     pub(in crate::flow) fn deadline(&self) -> Option<Timestamp> {
         Some(self.rare.as_ref()?.open.front()?.since.plus(PATIENCE))
     }
@@ -127,7 +127,7 @@ impl Datagrams {
         self.stream.shrink();
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| {
             rare.open.capacity().saturating_mul(size_of::<Open>()).saturating_add(size_of::<Rare>())
@@ -167,8 +167,8 @@ impl Datagrams {
         self.put(open.start.saturating_add(portion.at.into()), payload, bytes)
     }
 
-    /// Puts a payload where it belongs. Extents of packet 0 are bytes that were not captured. Returns
-    /// whether it differs from an earlier copy.
+    /// Puts a payload at its place. Extents of packet 0 are bytes that were not captured. Returns
+    /// whether the payload differs from an earlier copy.
     fn put(&mut self, mut at: u64, payload: &[Extent], bytes: &dyn Bytes) -> bool {
         let mut is_conflict = false;
         for extent in payload {
@@ -187,17 +187,17 @@ impl Datagrams {
         is_conflict
     }
 
-    /// Waits no longer for what is overdue.
+    /// Gives up the datagrams that are overdue.
     fn let_go(&mut self, now: Timestamp) {
         while self.deadline().is_some_and(|deadline| deadline <= now) && self.let_go_oldest() {}
     }
 
-    /// Waits no longer for the oldest; `false` if there is none.
+    /// Gives up the oldest incomplete datagram; `false` if there are no incomplete datagrams.
     fn let_go_oldest(&mut self) -> bool {
         self.rare.as_mut().is_some_and(|rare| rare.open.pop_front().is_some())
     }
 
-    /// Settles all that waits for nothing. Returns how many more ranges are missing now.
+    /// Settles all payloads that no longer wait. Returns how many ranges are newly missing.
     fn settle(&mut self) -> u64 {
         let open = self.rare.as_ref().and_then(|rare| rare.open.front());
         let end = open.map_or(self.next, |open| open.start);

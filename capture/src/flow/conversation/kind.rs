@@ -1,4 +1,4 @@
-//! What a flow is made of while it is under way, and what stays of it.
+//! The state of a flow while it is under way, and the part of it that is kept afterwards.
 
 use protocol::tcp::seq::Sequence;
 use protocol::tcp::{Assembler, Connection, Direction, Flags, Ports, Scale, Segment};
@@ -9,11 +9,11 @@ use crate::flow::apps::App;
 use crate::flow::apps::probing::Probing;
 use crate::flow::key::Key;
 
-/// The state of a flow, which is most of its memory.
+/// The state of a flow, which takes most of its memory.
 #[derive(Debug)]
 pub(in crate::flow) enum Kind {
-    /// One segment without payload, as a flood of SYNs leaves behind: what a [`Connection`] can be
-    /// made of if a second one comes.
+    /// TCP with one segment without payload, such as a flood of SYNs causes. It is enough to make a
+    /// [`Connection`] when a second segment comes.
     Embryo(Embryo),
     /// TCP that is followed.
     Tcp(Box<Tcp>),
@@ -34,14 +34,14 @@ pub(in crate::flow) struct Embryo {
     scale: Scale,
 }
 
-/// A connection that is followed, and what it speaks.
+/// A connection that is followed, and its application protocol.
 #[derive(Debug)]
 pub(in crate::flow) struct Tcp {
     pub(in crate::flow) connection: Connection,
     pub(in crate::flow) app: App,
 }
 
-/// What stays of a connection.
+/// The part of a connection that is kept after its end.
 #[derive(Debug)]
 pub(in crate::flow) struct Ended {
     pub(in crate::flow) streams: [Option<Box<Assembler>>; 2],
@@ -50,7 +50,7 @@ pub(in crate::flow) struct Ended {
     pub(in crate::flow) handshake_us: Option<u32>,
 }
 
-/// The counters that `meta.json` has.
+/// The counters that `meta.json` shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::flow) struct Short {
     pub(in crate::flow) retransmitted: u32,
@@ -64,7 +64,7 @@ pub(in crate::flow) struct Short {
 }
 
 impl Short {
-    /// Those of the stream sent in `direction`.
+    /// The counters of the stream sent in `direction`.
     pub(in crate::flow) fn of(connection: &Connection, direction: Direction) -> Self {
         let counters = connection.counters(direction);
         Self {
@@ -81,7 +81,7 @@ impl Short {
 }
 
 impl Tcp {
-    /// One of which no segment was seen yet.
+    /// A connection before its first segment.
     pub(in crate::flow) fn new(key: &Key) -> Self {
         let ports = Ports {
             forward: key.sender(Direction::Forward).1,
@@ -92,7 +92,7 @@ impl Tcp {
 }
 
 impl Embryo {
-    /// What is kept of that segment.
+    /// Keeps the first segment.
     pub(in crate::flow) fn new(segment: &Segment<'_>) -> Self {
         Self {
             direction: segment.direction,
@@ -104,7 +104,7 @@ impl Embryo {
         }
     }
 
-    /// The segment, which came at `time`.
+    /// The first segment, which came at `time`.
     pub(in crate::flow) fn segment(&self, time: Timestamp) -> Segment<'static> {
         Segment {
             time,
@@ -124,7 +124,7 @@ impl Embryo {
 }
 
 impl Ended {
-    /// What is kept of a connection that has ended.
+    /// Keeps the needed part of a connection that has ended.
     pub(in crate::flow) fn new(connection: Connection) -> Self {
         let (closed_by, handshake_us) = (connection.closed_by(), connection.handshake_us());
         let counters = [
@@ -139,7 +139,7 @@ impl Ended {
         Self { streams, counters, closed_by, handshake_us }
     }
 
-    /// Bytes of memory, about.
+    /// Bytes of memory; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let streams = self.streams.iter().flatten();
         let streams = streams.map(|stream| stream.memory().saturating_add(size_of::<Assembler>()));

@@ -1,4 +1,4 @@
-//! One flow: what is known of a conversation, from its first packet until it leaves the tree.
+//! One flow: the state of a conversation, from its first packet until it leaves the tree.
 
 mod datagrams;
 mod kind;
@@ -38,7 +38,7 @@ pub(in crate::flow) struct Totals {
     pub(in crate::flow) conflicts: u64,
 }
 
-/// What flows need to process a packet.
+/// The tools that a flow needs to process a packet.
 pub(in crate::flow) struct Tools<'a> {
     pub(in crate::flow) settings: &'a Settings,
     pub(in crate::flow) window: &'a Window<'a>,
@@ -56,12 +56,12 @@ pub(in crate::flow) struct Flow {
     pub(in crate::flow) first: Timestamp,
     pub(in crate::flow) last: Timestamp,
     pub(in crate::flow) packets: Packets,
-    /// Packets, and bytes of them on the wire, forward and backward.
+    /// Number of packets, and their bytes on the wire, forward and backward.
     pub(in crate::flow) sent: [Sent; 2],
     pub(in crate::flow) client: Direction,
-    /// How it ended, once it did.
+    /// The final state, once the flow has ended.
     pub(in crate::flow) ended: Option<State>,
-    /// That it ended is told, with all its transactions before it.
+    /// Its end has been recorded, after its last transaction.
     pub(in crate::flow) is_sealed: bool,
     pub(in crate::flow) kind: Kind,
     pub(in crate::flow) tls: Option<Box<TlsHellos>>,
@@ -76,7 +76,7 @@ pub(in crate::flow) struct Sent {
 }
 
 impl Flow {
-    /// A flow of which no packet was seen yet.
+    /// A flow before its first packet.
     pub(in crate::flow) fn new(
         id: u64,
         key: Key,
@@ -104,12 +104,12 @@ impl Flow {
         }
     }
 
-    /// Takes a packet into its list, and counts it.
+    /// Adds a packet to the list of the flow, and counts it.
     ///
-    /// What is in `packets.pcap` stays where it is: a fragment that came before the newest packet,
-    /// while nobody knew whose it was, is left out.
+    /// The contents of `packets.pcap` do not move. So a fragment that came before the newest
+    /// packet, when its flow was not known yet, is left out.
     ///
-    /// Whether it was taken.
+    /// Returns whether the packet was added.
     pub(in crate::flow) fn joined(&mut self, arrival: &Arrival) -> bool {
         if !self.packets.push(arrival.number, arrival.record_len) {
             return false;
@@ -122,7 +122,7 @@ impl Flow {
         true
     }
 
-    /// Takes a TCP segment.
+    /// Processes a TCP segment.
     pub(in crate::flow) fn segment(
         &mut self,
         segment: &Segment<'_>,
@@ -144,7 +144,8 @@ impl Flow {
         verdict
     }
 
-    /// What a segment that was taken means for what is spoken; events come after.
+    /// Notes the acknowledgment of a segment for the application protocol, before its events are
+    /// handled.
     fn arrived(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) {
         let Kind::Tcp(tcp) = &mut self.kind else { return };
         if matches!(tcp.app, App::Tls | App::Unknown) {
@@ -160,8 +161,8 @@ impl Flow {
             |event: &Event| matches!(event, Event::Data { direction: of, .. } if *of == direction);
         let is_early =
             tcp.connection.assembler(direction).is_waiting() && !tools.events.iter().any(is_data);
-        // What fills the hole in front of early ones was sent before them, and so may have been
-        // sent before what they acknowledge.
+        // A segment that fills the hole before early segments was sent before them. It may also
+        // have been sent before the bytes that they acknowledge.
         if segment.wire_len > 0
             && !segment.is_padded
             && (is_early || has_marks)
@@ -176,7 +177,7 @@ impl Flow {
         }
     }
 
-    /// A UDP datagram, or a portion of one: its payload goes after those before.
+    /// Adds a UDP datagram, or a portion of one: its payload follows those before it.
     pub(in crate::flow) fn datagram(
         &mut self,
         arrival: &Arrival,
@@ -218,7 +219,7 @@ impl Flow {
         }
     }
 
-    /// Ends it now, in the state it is in or as evicted.
+    /// Ends the flow now, in its current state or as evicted.
     pub(in crate::flow) fn close(&mut self, is_evicted: bool, tools: &mut Tools<'_>) {
         if self.ended.is_some() {
             return;
@@ -252,7 +253,7 @@ impl Flow {
         tools.news.push(News::Closed);
     }
 
-    /// When [`Flow::poll`] has something to do.
+    /// The time at which [`Flow::poll`] has something to do.
     pub(in crate::flow) fn deadline(&self, settings: &Settings) -> Timestamp {
         let never = Timestamp::from_nanoseconds(u64::MAX);
         match &self.kind {
@@ -268,26 +269,25 @@ impl Flow {
         }
     }
 
-    /// When a UDP conversation has been silent for too long.
+    /// The time at which a UDP conversation has been silent for too long.
     pub(in crate::flow) fn silence(&self) -> Timestamp {
         let is_answered = self.sent.iter().all(|sent| sent.packets > 0);
         let silence = if is_answered { UDP_TIMEOUT } else { UDP_UNANSWERED_TIMEOUT };
         self.last.plus(silence)
     }
 
-    /// Makes a connection of what was kept of its first segment.
+    /// Turns an embryo into a connection, from the first segment that was kept.
     fn hatch(&mut self, settings: &Settings) {
         let Kind::Embryo(embryo) = self.kind else { return };
         let mut tcp = Tcp::new(&self.key);
         let segment = embryo.segment(self.last);
         let mut events = Vec::new();
-        // It was taken before, and is the same segment.
+        // The same segment was accepted before.
         let _ = tcp.connection.process(&segment, settings, &NoBytes, &mut events);
         self.kind = Kind::Tcp(Box::new(tcp));
     }
 
-    /// After its first segment, if that had no payload: keeps only what a connection can be made
-    /// of again.
+    /// After a first segment without payload: keeps only enough to make a connection again.
     pub(in crate::flow) fn keep_little(&mut self, segment: &Segment<'_>) {
         let flags = segment.flags;
         if segment.wire_len == 0 && !flags.rst && !flags.fin && self.ended.is_none() {
@@ -295,7 +295,7 @@ impl Flow {
         }
     }
 
-    /// After the end: keeps what it takes to read it.
+    /// After the end: keeps only the state that reading the flow needs.
     pub(in crate::flow) fn compact(&mut self) {
         if self.ended.is_none() {
             return;
@@ -314,7 +314,7 @@ impl Flow {
         }
     }
 
-    /// Passes on what the connection told.
+    /// Handles the events of the connection.
     fn happened(&mut self, tools: &mut Tools<'_>) {
         let Kind::Tcp(tcp) = &mut self.kind else { return };
         let Tcp { connection, app } = &mut **tcp;
@@ -354,7 +354,7 @@ impl Flow {
         }
     }
 
-    /// Where it is now.
+    /// The current state.
     pub(in crate::flow) fn state(&self) -> State {
         if let Some(ended) = self.ended {
             return ended;
@@ -368,7 +368,7 @@ impl Flow {
         }
     }
 
-    /// The stream sent in `direction`; `None` if nothing was.
+    /// The stream sent in `direction`; `None` if nothing was sent.
     pub(in crate::flow) fn stream(&self, direction: Direction) -> Option<&Assembler> {
         match &self.kind {
             Kind::Embryo(_) => None,
@@ -378,7 +378,7 @@ impl Flow {
         }
     }
 
-    /// What `meta.json` counts of a direction.
+    /// The counters that `meta.json` shows for a direction.
     pub(in crate::flow) fn counters(&self, direction: Direction) -> Short {
         match &self.kind {
             Kind::Tcp(tcp) => Short::of(&tcp.connection, direction),
@@ -391,7 +391,8 @@ impl Flow {
         }
     }
 
-    /// Who ended it, and how long its handshake took.
+    /// The direction whose sender ended the connection, and how long the handshake took, in
+    /// microseconds.
     pub(in crate::flow) fn ending(&self) -> (Option<Direction>, Option<u32>) {
         match &self.kind {
             Kind::Tcp(tcp) => (tcp.connection.closed_by(), tcp.connection.handshake_us()),
@@ -400,7 +401,7 @@ impl Flow {
         }
     }
 
-    /// TLS as far as it was seen.
+    /// The TLS hellos seen so far.
     pub(in crate::flow) fn hellos(&self) -> Option<&TlsHellos> {
         match (&self.tls, &self.kind) {
             (Some(hellos), _) => Some(hellos),
@@ -412,7 +413,7 @@ impl Flow {
         }
     }
 
-    /// HTTP transactions under way.
+    /// The HTTP transactions under way.
     fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
         self.messages().into_iter().flat_map(Messages::under_way)
     }
@@ -427,7 +428,7 @@ impl Flow {
         }
     }
 
-    /// HTTP transactions that have begun and have no line in `http.jsonl` yet.
+    /// Number of HTTP transactions that have begun and have no line in `http.jsonl` yet.
     pub(in crate::flow) fn open_transactions(&self) -> usize {
         let ended = self.http.as_ref().map_or(0, |http| http.transit.len());
         ended.saturating_add(self.messages().map_or(0, Messages::pending))
@@ -438,7 +439,7 @@ impl Flow {
         self.http.iter().flat_map(move |http| http.from(from, self.under_way()))
     }
 
-    /// When HTTP was seen last; `None` if there was none.
+    /// The time of the last HTTP byte; `None` if there was no HTTP.
     pub(in crate::flow) fn http_modified(&self) -> Option<Timestamp> {
         let ended = self.http.as_ref()?.exchanges.last().and_then(Exchange::last);
         let messages = |one: &Transaction| {
@@ -448,7 +449,7 @@ impl Flow {
         ended.max(under_way)
     }
 
-    /// The HTTP transaction of this index.
+    /// The HTTP transaction with this index.
     pub(in crate::flow) fn transaction(&self, index: u64) -> Option<View<'_>> {
         let http = self.http.as_ref()?;
         if let Some(exchange) = http.exchange(index) {
@@ -457,7 +458,7 @@ impl Flow {
         self.transactions(index).next().filter(|view| view.index() == index)
     }
 
-    /// Packets below number `oldest` are gone.
+    /// Drops the packets below number `oldest`, which the store has dropped.
     pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         self.packets.expire(oldest);
         match &mut self.kind {
@@ -470,7 +471,7 @@ impl Flow {
         }
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let kind = match &self.kind {
             Kind::Embryo(_) => 0,
@@ -500,18 +501,18 @@ impl Flow {
     }
 }
 
-/// Silence after which a UDP conversation is over: `nf_conntrack_udp_timeout_stream` of Linux.
+/// Silence after which a UDP conversation has ended: `nf_conntrack_udp_timeout_stream` of Linux.
 const UDP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// The same if only one side has sent: `nf_conntrack_udp_timeout`.
+/// The same timeout if only one side has sent: `nf_conntrack_udp_timeout`.
 const UDP_UNANSWERED_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// What the allocator adds to each block, about.
+/// Bytes that the allocator adds to each block; an estimate.
 const ALLOCATION: usize = 16;
 
 const NO_PORTS: Ports = Ports { forward: 0, backward: 0 };
 
-/// What the end of a flow means to a message that is under way.
+/// How the end of a flow ends a message that is under way.
 const fn how(state: State) -> End {
     match state {
         State::Closed => End::Fin,

@@ -22,7 +22,7 @@ use crate::flow::window::Window;
 const EXPIRE_EVERY: usize = 64;
 
 impl Engine {
-    /// An IP packet.
+    /// Puts an IP packet into its flow.
     pub(super) fn packet(
         &mut self,
         table: &mut Table,
@@ -68,7 +68,8 @@ impl Engine {
         }
     }
 
-    /// Datagrams of tunnels that were given up: what is there of them is in flows after all.
+    /// Datagrams in tunnels that the decoder gave up: the parts that arrived go into flows after
+    /// all.
     pub(super) fn given_up(
         &mut self,
         table: &mut Table,
@@ -87,8 +88,8 @@ impl Engine {
         }
     }
 
-    /// A portion of a segment that comes in fragments, as if it had been sent in as many segments as
-    /// there are runs of bytes: others may come between them.
+    /// Processes a portion of a segment that comes in fragments. Each of its runs of bytes is
+    /// treated as a segment, because other segments may arrive between them.
     fn portion(
         &mut self,
         table: &mut Table,
@@ -113,7 +114,7 @@ impl Engine {
                     rst: whole.flags.rst && is_first,
                 },
                 payload: run,
-                // It counts from the first byte of all of them.
+                // The urgent pointer counts from the first byte of the whole segment.
                 urgent: whole.urgent.filter(|_| is_first),
                 wire_len: if is_last { whole.wire_len.saturating_sub(at) } else { len },
                 ..*whole
@@ -129,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// Whether it is in a flow.
+    /// Processes a segment. Returns whether it is in a flow.
     fn segment(
         &mut self,
         table: &mut Table,
@@ -187,7 +188,7 @@ impl Engine {
         self.joined(table, place, incoming, window, found.is_none());
     }
 
-    /// A packet was put into a flow.
+    /// Counts a packet that was put into a flow.
     fn joined(
         &mut self,
         table: &mut Table,
@@ -208,7 +209,7 @@ impl Engine {
         if placed > 0 {
             self.shared.outside.remove(Outside::Fragment, placed);
         }
-        // Of a datagram that was given up, it came long ago.
+        // The newest fragment of a datagram that was given up arrived long ago.
         let is_old = arrival.number != window.number;
         if !flow.joined(arrival) && is_old {
             self.shared.outside.add(Outside::Fragment, 1);
@@ -232,7 +233,7 @@ struct Incoming<'a> {
     packet: &'a Decoded<'a>,
     arrival: Arrival,
     key: Key,
-    /// Its link type, if it is not the usual one.
+    /// Link type of the packet, if it is not that of the store's header.
     foreign: Option<LinkType>,
 }
 
@@ -252,7 +253,8 @@ struct Extents {
 }
 
 impl Extents {
-    /// The payload; between its parts, extents of packet 0 for bytes that were not captured.
+    /// Collects the payload. Extents of packet 0 between its parts are bytes that were not
+    /// captured.
     fn gather(&mut self, packet: &Decoded<'_>) {
         let mut end = 0_u32;
         for part in packet.payload.parts() {

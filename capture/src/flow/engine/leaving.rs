@@ -1,6 +1,6 @@
-//! How flows end and leave: their time has come, there is no room, or their packets are gone.
+//! How flows end and leave: their time has come, room is short, or their packets are gone.
 //!
-//! Readers get at the table in between, however many leave at a time.
+//! However many flows leave at a time, readers get at the table in between.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,17 +17,17 @@ use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
 use crate::flow::window::Window;
 
-/// Flows that are looked at without letting readers in between because time has passed, or memory
-/// is short: more than begin meanwhile.
+/// Maximum number of flows that are processed before readers get at the table, when time has passed
+/// or memory is short. More than the number that can begin in that time.
 const TURN: usize = 4 * SLICE;
 
-/// The part of the memory for flows that is for what cannot be counted: what is on the way to the
-/// recorder and back, as many batches as its queues hold, and what lies between blocks of memory that
-/// are in use, and is too small for what is to be kept next.
+/// The share of the memory for flows, one in so many, that is left for memory that cannot be
+/// counted: batches on their way to the recorder and back, as many as its queues hold, and free
+/// memory between allocated blocks that is too small for the next allocation.
 const UNCOUNTED: usize = 5;
 
 impl Engine {
-    /// Has the timer look at a flow then, or before.
+    /// Has the timer look at a flow at the time `at` or earlier.
     pub(super) fn schedule(&mut self, table: &mut Table, place: Place, at: Timestamp) {
         if let Some(scheduled) = table.scheduled(place)
             && at.nanoseconds() < *scheduled
@@ -37,7 +37,7 @@ impl Engine {
         }
     }
 
-    /// Some of the flows whose time has come. Whether these were all.
+    /// Processes some of the flows whose time has come. Returns whether these were all.
     pub(super) fn timers_due(
         &mut self,
         table: &mut Table,
@@ -50,7 +50,8 @@ impl Engine {
             let Some((due, place)) = self.due.pop_front() else { break };
             match table.scheduled(place) {
                 Some(scheduled) if *scheduled <= due.nanoseconds() => *scheduled = u64::MAX,
-                // Gone since, or scheduled twice, and the other time is the one that counts.
+                // The flow is gone, or it is scheduled twice and the other time is the one that
+                // counts.
                 _ => continue,
             }
             self.with(table, place, window, |flow, tools| flow.poll(now, tools));
@@ -63,13 +64,13 @@ impl Engine {
             table.touched(place);
         }
         let latest = now.plus(AFTERWARDS);
-        // Behind the latest: time has gone back since.
+        // A time after `latest` means that the clock has gone back since.
         let is_rested = self.rest(table, TURN, |at| at <= now || at > latest);
         self.due.is_empty() && is_rested
     }
 
-    /// Flows that have ended long enough ago, so many of them, give back what it does not take to
-    /// read them. Whether these were all.
+    /// At most `most` flows that ended long enough ago give back the memory that reading them does
+    /// not need. Returns whether these were all.
     fn rest(
         &mut self,
         table: &mut Table,
@@ -87,7 +88,7 @@ impl Engine {
         false
     }
 
-    /// Keeps within the bounds: the flows of which nothing was heard for longest go first.
+    /// Enforces the limits. The flows that have been silent for longest go first.
     pub(super) fn make_room(&mut self, table: &mut Table, window: &Window<'_>) {
         let limits = self.options.limits;
         while table.active() > limits.open
@@ -100,7 +101,7 @@ impl Engine {
         let used = table.memory().saturating_add(others);
         let limit = limits.memory.saturating_sub(limits.memory / UNCOUNTED);
         let most = self.backoff.limit(limit, used).saturating_sub(others);
-        // Before anything leaves, what is only kept for stragglers goes.
+        // Before any flow leaves, release the memory kept only for stragglers.
         if table.memory() > most {
             self.rest(table, TURN, |_| true);
         }
@@ -112,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// Has a flow leave the tree once all that was to be told of it is told.
+    /// Has a flow leave the tree after everything about it has been recorded.
     fn doom(&mut self, table: &mut Table, place: Place, window: &Window<'_>) {
         self.with(table, place, window, |flow, tools| flow.close(true, tools));
         if let Some(id) = table.doom(place) {
@@ -120,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Flows leave with their last packet. An error if the recorder is gone.
+    /// Flows leave with their last packet. An error means that the recorder is gone.
     pub(super) fn expire(&mut self, oldest: u64, oldest_chunk: u64) -> Result<(), ()> {
         if oldest <= self.oldest {
             return Ok(());
@@ -147,7 +148,7 @@ impl Engine {
         }
     }
 
-    /// Time passes without packets. An error if the recorder is gone.
+    /// Lets time pass without packets. An error means that the recorder is gone.
     pub(super) fn pass_time(&mut self) -> Result<(), ()> {
         let (newest, Some(seen)) = self.clock else { return Ok(()) };
         if self.is_over {
@@ -163,7 +164,8 @@ impl Engine {
         loop {
             let mut table = shared.table.write();
             let is_done = self.timers_due(&mut table, now, &window);
-            // Flows take more without a packet too, such as when what they held back is read.
+            // A flow's memory can grow without a packet too, such as when bytes it held back are
+            // read.
             self.make_room(&mut table, &window);
             self.forget(&mut table);
             drop(table);
@@ -174,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// Has the decoder give up datagrams, as long as there are more.
+    /// Has the decoder give up datagrams, as long as `some` returns that there are more.
     fn give_up(&mut self, some: impl Fn(&mut Decoder) -> bool) {
         let Some(mut decoder) = self.decoder.take() else { return };
         let shared = Arc::clone(&self.shared);
@@ -191,7 +193,8 @@ impl Engine {
         self.decoder = Some(decoder);
     }
 
-    /// The capture has ended, and with it all that is under way. An error if the recorder is gone.
+    /// Ends all flows under way, because the capture has ended. An error means that the recorder is
+    /// gone.
     pub(super) fn close_all(&mut self) -> Result<(), ()> {
         let shared = Arc::clone(&self.shared);
         let window = shared.window(u64::MAX, &[]);
@@ -212,8 +215,8 @@ impl Engine {
         }
     }
 
-    /// Keeps what is waited for as bounded as the flows are: those that left it are in there until
-    /// their time, and so are those that have ended.
+    /// Keeps the lists of waiting flows as limited as the table. Flows that have left the table
+    /// stay in the timers until their time, and so do flows that have ended.
     pub(super) fn forget(&mut self, table: &mut Table) {
         if self.timers.len() > table.active().saturating_mul(2).saturating_add(TURN) {
             self.timers.clear();

@@ -33,74 +33,76 @@ use crate::record::Record;
 use crate::store::{Bounds, Chunk, PinError, Target};
 use timer::Timers;
 
-/// Packets that are processed without letting readers of the flows in between: a tenth of a
+/// Packets that are processed before readers of the flows get at the table: a tenth of a
 /// millisecond.
 const SLICE: usize = 256;
 
-/// Longest sleep, so that flows time out on an idle link.
+/// Longest sleep while flows may time out, so that they do on an idle link.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Longest sleep while there is nothing that could time out. The bell rings when there is; this is
-/// for a hundred captures on idle links, which would wake a thousand times a second.
+/// Longest sleep while nothing can time out. The bell rings when a packet comes. A short sleep
+/// would wake a hundred captures on idle links a thousand times a second.
 const LONG_NAP: Duration = Duration::from_secs(5);
 
-/// How long a connection that ended is kept whole, so that what straggles in is not taken for a
-/// new one: after the end, which itself comes after [`Settings::linger`].
+/// How long an ended connection is kept whole, so that its stragglers are not taken for a new
+/// connection. It begins at the end of the connection, which itself comes after
+/// [`Settings::linger`].
 const AFTERWARDS: Duration = Duration::from_secs(8);
 
-/// How far packets of several queues may be from the order in which they came. Further back the
-/// clock was set, or another savefile begins; then time goes on from there, or else what comes next
-/// would have been silent for too long at once.
+/// How far packets of several queues may be out of order. If a packet is older by more, the clock
+/// was set, or another savefile begins, and time continues from there. Otherwise the flows of the
+/// packets after it would time out at once.
 const REORDERED: Duration = Duration::from_secs(1);
 
-/// Where the engine is.
+/// The engine's position in the store.
 #[derive(Clone, Copy, Debug)]
 struct Position {
-    /// The next packet.
+    /// Number of the next packet.
     number: u64,
-    /// Its chunk, and bytes and records before it there; `None` if that has to be found.
+    /// The packet's chunk, and the bytes and records before it in that chunk; `None` if they must
+    /// be found.
     at: Option<(u64, usize, usize)>,
 }
 
-/// Everything only the thread uses.
+/// State that only the engine's thread uses.
 pub(super) struct Engine {
     shared: Arc<Shared>,
     jobs: SyncSender<Vec<Job>>,
-    /// What the recorder is done with, to free.
+    /// Jobs that the recorder has finished with, for the engine to free.
     spent: Receiver<Vec<Spent>>,
     bell: Arc<Bell>,
     options: Options,
     settings: Settings,
-    /// Always there between two slices.
+    /// Always `Some` between two slices.
     decoder: Option<Decoder>,
     timers: Timers<Place>,
-    /// Flows the timers have given, and when: some at a time are looked at.
+    /// Flows that the timers have returned, and when; some of them are processed at a time.
     due: VecDeque<(Timestamp, Place)>,
-    /// Flows that have ended, in that order, and until when they are kept whole.
+    /// Flows that have ended, in that order, and the time until which they are kept whole.
     resting: VecDeque<(Timestamp, Place)>,
     events: Vec<Event>,
     news: Vec<News>,
     totals: Totals,
-    /// For the recorder, once the table is let go of.
+    /// Jobs for the recorder, sent once the table is released.
     outbox: Vec<Job>,
     position: Position,
-    /// Time of the newest packet, and when it was looked at: time goes on from there. There is none
-    /// before the first packet; its time may be 0.
+    /// Time of the newest packet, and when the engine saw it: time continues from there. The second
+    /// is `None` before the first packet, because a packet's time may be 0.
     clock: (Timestamp, Option<Instant>),
-    /// All flows were closed since the store had ended.
+    /// All flows were closed because the store had ended.
     is_over: bool,
     /// The oldest packet retained.
     oldest: u64,
-    /// How far all is, as it was told last.
+    /// The progress that was last published.
     told: (u64, bool),
-    /// Batches of jobs the recorder was given.
+    /// Number of batches that were sent to the recorder.
     batches: u64,
-    /// What flows may take where memory is short.
+    /// The limit on the memory of flows while memory is short.
     backoff: Backoff,
 }
 
 impl Engine {
-    /// To be called on the thread it will run on, which its bell wakes.
+    /// To be called on the thread that the engine will run on, which its bell wakes.
     pub(super) fn new(
         shared: Arc<Shared>,
         jobs: SyncSender<Vec<Job>>,
@@ -146,7 +148,7 @@ impl Engine {
         }
     }
 
-    /// Runs until it is told to stop, or the recorder is gone.
+    /// Runs until it is stopped, or the recorder is gone.
     pub(super) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
             let bounds = self.shared.store.bounds();
@@ -186,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// Packets that were overwritten before they were looked at.
+    /// Skips packets that were overwritten before the engine looked at them, and counts them.
     fn skip_lost(&mut self, bounds: &Bounds) {
         let oldest = bounds.oldest.number;
         if self.position.number < oldest {
@@ -196,7 +198,7 @@ impl Engine {
         }
     }
 
-    /// Processes what there is of the next chunk. Whether there was anything.
+    /// Processes the packets that the next chunk has by now. Returns whether there were any.
     fn chunk(&mut self) -> bool {
         let store = Arc::clone(&self.shared.store);
         let (id, mut offset, mut index) = match self.position.at {
@@ -217,7 +219,7 @@ impl Engine {
         let Some(header) = store.header() else { return false };
         let bytes = chunk.bytes();
         if self.position.at.is_none() {
-            // From its beginning to the packet.
+            // Walk from the chunk's beginning to the packet.
             let before = self.position.number.saturating_sub(chunk.first.number);
             for _ in 0..before {
                 let len = bytes.get(offset..).and_then(crate::record::len_at);
@@ -251,7 +253,7 @@ impl Engine {
         is_any || is_done
     }
 
-    /// The next records, which can be located from now on, and where they end.
+    /// The next records, and the offset at which they end. From now on they can be located.
     fn slice<'c>(&self, bytes: &'c [u8], offset: usize) -> (Vec<Record<'c>>, usize) {
         let mut slice = Vec::with_capacity(SLICE);
         let mut at = offset;
@@ -276,7 +278,7 @@ impl Engine {
         usual: LinkType,
     ) {
         let shared = Arc::clone(&self.shared);
-        // What it finds borrows from it, and the rest of the engine works on that.
+        // Decoded packets borrow from the decoder while the rest of the engine works on them.
         let Some(mut decoder) = self.decoder.take() else { return };
         let mut table = shared.table.write();
         for (index, record) in (first..).zip(slice) {
@@ -320,7 +322,7 @@ impl Engine {
         self.forget(&mut table);
     }
 
-    /// Does something to a flow, and takes up what it tells.
+    /// Runs `act` on a flow, and handles the news that it causes.
     fn with<T>(
         &mut self,
         table: &mut Table,
@@ -346,8 +348,8 @@ impl Engine {
                     };
                     count.fetch_add(1, Ordering::Relaxed);
                     let job = match table.get(place) {
-                        // Nothing of it is decoded, so the recorder need not ask for the table,
-                        // which this thread has most of the time.
+                        // Nothing of the flow is decoded, so the recorder need not ask for the
+                        // table, which this thread holds most of the time.
                         Some(flow) if flow.http.is_none() => {
                             flow.is_sealed = true;
                             flow.expire(self.oldest);
@@ -363,13 +365,13 @@ impl Engine {
         Some(result)
     }
 
-    /// Packets with its key go to another flow from now on; ends it if it has not.
+    /// Ends a flow if it has not ended yet. From now on, packets with its key go to another flow.
     fn finish(&mut self, table: &mut Table, place: Place, window: &Window<'_>) {
         self.with(table, place, window, |flow, tools| flow.close(false, tools));
         retire(table, place);
     }
 
-    /// Says how far it is.
+    /// Publishes how far the engine is.
     fn publish(&mut self, is_over: bool) {
         let number = self.position.number;
         self.shared.position.store(number, Ordering::Relaxed);
@@ -380,15 +382,16 @@ impl Engine {
         }
         self.told = (number, is_over);
         if self.outbox.is_empty() && self.shared.batches.load(Ordering::Acquire) == self.batches {
-            // It has nothing to do: that would cost more than what is said, for each few packets.
+            // The recorder has nothing to do: a job would cost more than it reports, for every few
+            // packets.
             self.shared.reached(number, is_over);
         } else {
             self.outbox.push(Job::Reached { number, is_over });
         }
     }
 
-    /// Hands over to the recorder, and waits for it if it is behind; an error if it is gone, or is
-    /// about to be.
+    /// Sends the jobs to the recorder, and waits while its queue is full. An error means that the
+    /// recorder is gone, or is about to stop.
     fn deliver(&mut self) -> Result<(), ()> {
         if self.shared.stop.load(Ordering::Acquire) {
             return Err(());
@@ -402,7 +405,7 @@ impl Engine {
     }
 }
 
-/// Nothing more goes to a flow: it gives back what it does not need to be read.
+/// Releases the memory of a flow that gets no more packets, except what reading it needs.
 fn retire(table: &mut Table, place: Place) {
     table.unkey(place);
     if let Some(flow) = table.get(place) {

@@ -1,11 +1,12 @@
-//! Who is to be looked at when, for any number of flows.
+//! When the engine must look at which flow, for any number of flows.
 //!
-//! Keys lie in buckets by time, so that scheduling one costs the same with a million others. There
-//! is no way to take one key back: an owner whose time has moved on meanwhile schedules itself again
-//! when it is looked at. Keys of owners that are gone, or have another, stay until their time, which
-//! may be hours: whoever has many of these takes all back, and schedules again those that matter.
+//! Keys lie in buckets by time, so that scheduling a key costs the same with a million others. A
+//! single key cannot be removed: when an owner's time has moved on, the owner schedules itself
+//! again once it is looked at. Keys of owners that are gone, or that have another key, stay until
+//! their time, which may be hours away. A caller with many such keys clears the timers, and
+//! schedules again the keys that matter.
 //!
-//! Pure: time is what callers say it is.
+//! This module has no clock: callers pass the time.
 
 use std::collections::BTreeMap;
 
@@ -17,24 +18,25 @@ const TICK: u64 = 64_000_000;
 /// Ticks of a bucket of the far future, 1.024 s.
 const COARSE: u64 = 16;
 
-/// Ticks from now on that have buckets of their own: one minute. Behind, down to the longest
-/// timeout of two hours, there are 7,000 coarse ones.
+/// Ticks from now that have buckets of their own: one minute. After them there are 7,000 coarse
+/// buckets, up to the longest timeout of two hours.
 const NEAR: u64 = 60_000_000_000 / TICK;
 
-/// What a bucket costs in the map: its number, its list, and its share of a node two thirds full.
+/// Bytes that a bucket takes in the map: its number, its list, and its share of a node two thirds
+/// full.
 const BUCKET: usize = 48;
 
 /// Keys in the order of their times, to within the width of a bucket.
 ///
-/// A key comes out when its time is there, never before, and at most 64 ms late; 1.024 s, if it
-/// was scheduled for a time more than a minute after the latest [`Timers::due`].
+/// A key comes out when its time has come, never before, and at most 64 ms late; at most 1.024 s
+/// late if it was scheduled for a time more than a minute after the latest [`Timers::due`].
 #[derive(Debug)]
 pub(in crate::flow) struct Timers<K> {
-    /// By the first tick at which all of a bucket's keys are due.
+    /// By the first tick at which all keys of a bucket are due.
     buckets: BTreeMap<u64, Vec<K>>,
-    /// The latest tick that came to pass.
+    /// The latest tick that has passed.
     now: u64,
-    /// Keys in all buckets, and those there is room for.
+    /// Keys in all buckets, and the number that the buckets have room for.
     len: usize,
     capacity: usize,
 }
@@ -46,14 +48,14 @@ impl<K> Default for Timers<K> {
 }
 
 impl<K: Copy> Timers<K> {
-    /// Nothing scheduled.
+    /// Timers with nothing scheduled.
     #[must_use]
     pub(in crate::flow) fn new() -> Self {
         Self::default()
     }
 
-    /// Has `key` come out at `at`; at once, if that has passed. The same key may be there several
-    /// times.
+    /// Schedules `key` for the time `at`, or for now if that has passed. The same key may be
+    /// scheduled several times.
     pub(in crate::flow) fn schedule(&mut self, at: Timestamp, key: K) {
         let mut tick = at.nanoseconds().div_ceil(TICK);
         if tick.saturating_sub(self.now) > NEAR {
@@ -66,9 +68,9 @@ impl<K: Copy> Timers<K> {
         self.len += 1;
     }
 
-    /// Takes the keys whose time is there at `now`, the earliest bucket first.
+    /// Takes the keys whose time has come at `now`, the earliest bucket first.
     ///
-    /// `now` may go back; that makes nothing due. Costs O(1) for each key, O(log n) of the number of
+    /// `now` may go back; no key is due then. Costs O(1) for each key, O(log n) of the number of
     /// buckets for each bucket, and next to nothing if no key is due.
     #[must_use]
     pub(in crate::flow) fn due(&mut self, now: Timestamp) -> Vec<K> {
@@ -89,31 +91,31 @@ impl<K: Copy> Timers<K> {
     }
 
     #[cfg(test)]
-    /// When [`Timers::due`] has something to give next; `None` if nothing is scheduled.
+    /// The time at which [`Timers::due`] next returns a key; `None` if nothing is scheduled.
     #[must_use]
     pub(in crate::flow) fn next(&self) -> Option<Timestamp> {
         let (tick, _) = self.buckets.first_key_value()?;
         Some(Timestamp::from_nanoseconds(tick.saturating_mul(TICK)))
     }
 
-    /// Keys that are scheduled.
+    /// Number of scheduled keys.
     #[must_use]
     pub(in crate::flow) const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is scheduled.
+    /// Returns true if nothing is scheduled.
     #[must_use]
     pub(in crate::flow) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes all keys back.
+    /// Removes all keys.
     pub(in crate::flow) fn clear(&mut self) {
         *self = Self { now: self.now, ..Self::default() };
     }
 
-    /// Bytes of memory on the heap, to a few per cent.
+    /// Bytes of memory on the heap, to within a few per cent.
     #[must_use]
     pub(in crate::flow) fn memory(&self) -> usize {
         self.buckets.len() * BUCKET + self.capacity * size_of::<K>()
@@ -180,7 +182,7 @@ mod tests {
             let mut timers = Timers::new();
             let mut now = 1_700_000_000 * SECOND;
             let _ = timers.due(at(now));
-            // By key: when it is to come out, and by when it has to.
+            // By key: the earliest and the latest time at which it may come out.
             let mut waiting = BTreeMap::new();
             for (key, operation) in operations.into_iter().enumerate() {
                 match operation {

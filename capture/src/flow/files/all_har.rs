@@ -1,7 +1,8 @@
-//! `http.har` of a whole capture: made when it is opened, entry by entry, and kept compressed.
+//! `http.har` of a whole capture. It is made when it is opened, entry by entry, and kept
+//! compressed.
 //!
-//! Its compressed bytes come out of the room for the open contents of the capture. A reader has one
-//! block of it in plain bytes. Packets that are overwritten after it was made are still in it.
+//! Its compressed bytes count against the room for the open contents of the capture. A reader holds
+//! one block of it in plain bytes. Packets that are overwritten after it was made are still in it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,17 +22,18 @@ use crate::flow::error::OpenError;
 use crate::flow::log::LogWriter;
 use crate::flow::shared::Shared;
 
-/// Bytes of one body, decoded: what is longer is cut, and said to be. A reader has one entry in
-/// memory.
+/// Maximum bytes of one decoded body. A longer body is cut, and marked as cut. A reader has one
+/// entry in memory.
 const BODY: u64 = 1 << 20;
 
-/// Bytes of all bodies. Those after them are left out, and said to be; their files have them.
+/// Maximum bytes of all bodies. Later bodies are left out, and marked as left out; their files have
+/// them.
 const BODIES: u64 = 64 << 20;
 
-/// Flows that are looked at while the table is held.
+/// Flows that are looked at while the table is locked.
 const PAGE: usize = 1_024;
 
-/// One flow, as its entries have it.
+/// One flow, with the data its entries need.
 struct Source {
     id: u64,
     request: Direction,
@@ -40,8 +42,8 @@ struct Source {
 }
 
 impl Shared {
-    /// `http.har` of the capture as of now. Made by one at a time; the last one is kept, since a
-    /// reader asks for its size before.
+    /// `http.har` of the capture as of now. Only one is made at a time. The last one is kept,
+    /// because a reader asks for the size before it reads.
     pub(in crate::flow) fn all_har(&self) -> Result<Packed, OpenError> {
         self.bodies.in_turn(|| {
             let as_of = self.as_of();
@@ -49,7 +51,7 @@ impl Shared {
             {
                 return Ok(packed.clone());
             }
-            // What is kept in case somebody asks again goes before what somebody asks for.
+            // What is cached for a possible later reader makes room for what a reader asks for now.
             self.hars.lock().clear();
             let packed = self.make_all_har()?;
             self.hars.lock().all = Some((as_of, packed.clone()));
@@ -57,7 +59,7 @@ impl Shared {
         })
     }
 
-    /// Changes whenever that file would.
+    /// A stamp that changes whenever the file would change.
     fn as_of(&self) -> AsOf {
         (self.batches.load(Ordering::Acquire), self.oldest.load(Ordering::Relaxed))
     }
@@ -97,8 +99,8 @@ impl Shared {
         Ok(Packed { log, _taken: taken })
     }
 
-    /// The next flow with HTTP not before number `from`, and the number to go on with; `None` after
-    /// the last flow.
+    /// The next flow with HTTP at or after number `from`, and the number to continue with; `None`
+    /// after the last flow.
     fn next_with_http(&self, from: u64) -> Option<(u64, Option<Source>)> {
         let table = self.table.read();
         let mut last = None;

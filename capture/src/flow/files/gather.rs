@@ -14,14 +14,14 @@ use crate::flow::shared::Shared;
 use crate::record;
 use crate::store::{Chunk, PinError};
 
-/// Bytes of a stream that are looked up at a time, so that the engine is not held up.
+/// Bytes of a stream that are looked up at a time, so that the engine does not wait long.
 const PORTION: u64 = 256 << 10;
 
 impl Shared {
     /// Hands the bytes of `wanted` to `sink`, in order.
     ///
     /// # Errors
-    /// What the storage said if it failed; some was handed out then.
+    /// The storage's error if it failed; some bytes may have been handed out by then.
     pub(in crate::flow) fn gather(
         &self,
         wanted: &[Wanted],
@@ -45,8 +45,8 @@ impl Shared {
         self.store.intact().map_err(|error| error.to_string())
     }
 
-    /// Hands whole records, header and data, to `sink`, as long as it returns true. `false` if a
-    /// packet is gone.
+    /// Hands whole records, header and data, to `sink`, as long as `sink` returns true. Returns
+    /// `false` if a packet is gone.
     ///
     /// # Errors
     /// What the storage said if it failed.
@@ -72,12 +72,12 @@ impl Shared {
         Ok(true)
     }
 
-    /// Holds the chunk of a place instead of another; none if it is gone.
+    /// Holds the chunk of `place` instead of the one held before; holds none if that chunk is gone.
     fn hold<'s>(&'s self, held: &mut Option<Chunk<'s>>, place: Place) -> Result<(), String> {
         if held.as_ref().is_some_and(|chunk| chunk.id == place.chunk) {
             return Ok(());
         }
-        // Given back first: whoever waits for one must hold none.
+        // Release the old chunk first: a reader that waits for a chunk must hold none.
         *held = None;
         match self.store.pin(place.chunk) {
             Ok(chunk) => *held = Some(chunk),
@@ -87,11 +87,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Hands `range` of the stream that flow `id` sends in `direction` to `sink`; what is not there
-    /// comes as holes.
+    /// Hands `range` of the stream that flow `id` sends in `direction` to `sink`. Missing bytes are
+    /// handed out as holes.
     ///
     /// # Errors
-    /// If the flow has left the tree, or the storage failed; some was handed out then.
+    /// If the flow has left the tree, or the storage failed; some bytes may have been handed out by
+    /// then.
     pub(in crate::flow) fn read_stream(
         &self,
         id: u64,
@@ -105,7 +106,7 @@ impl Shared {
             let end = range.end.min(at.saturating_add(PORTION));
             wanted.clear();
             let table = self.table.read();
-            // Nothing of it can be found any more: that is not the same as a hole.
+            // Nothing of the flow can be found any more, which differs from a hole.
             let flow = table.flow(id).ok_or(ReadError::Expired)?;
             list(Some(flow), direction, at..end, |one| wanted.push(one));
             drop(table);
@@ -121,14 +122,14 @@ impl Shared {
 pub(in crate::flow) struct FlowStreams<'a> {
     pub(in crate::flow) shared: &'a Shared,
     pub(in crate::flow) id: u64,
-    /// The direction requests go in.
+    /// The direction of the requests.
     pub(in crate::flow) request: Direction,
-    /// What was found before.
+    /// Places that were looked up before.
     pub(in crate::flow) found: Option<&'a Found<'a>>,
 }
 
 impl<'a> FlowStreams<'a> {
-    /// Of flow `id`, whose requests go in `request`.
+    /// The streams of flow `id`, whose requests go in direction `request`.
     pub(in crate::flow) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
         Self { shared, id, request, found: None }
     }
@@ -150,7 +151,7 @@ impl Streams for FlowStreams<'_> {
             Some(wanted) => self.shared.gather(&wanted, &mut counting).map_err(ReadError::from),
             None => self.shared.read_stream(self.id, direction, range, &mut counting),
         };
-        // A storage that failed has nothing to give, nor has a flow that has left the tree.
+        // Neither a storage that failed nor a flow that has left the tree gives any more bytes.
         if read.is_err() && given < len {
             sink(Piece::Hole(len.saturating_sub(given)));
         }

@@ -1,4 +1,4 @@
-//! Where in streams there is nothing, and in the bodies that lie in them.
+//! The holes in streams, and in the bodies that lie in streams.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use protocol::tcp::Direction;
 
 use crate::flow::shared::Shared;
 
-/// The holes of a stream, or of a body made of pieces of it, merged, as they were when three numbers
-/// of the stream were these: its end, its gaps, and the oldest packet retained.
+/// The merged holes of a stream, or of a body made of pieces of it. `of` records the state of the
+/// stream for which they hold: its end, its number of gaps, and the oldest packet retained.
 #[derive(Debug, Default)]
 pub(in crate::flow) struct Holes {
     pub(in crate::flow) of: Option<[u64; 3]>,
@@ -15,7 +15,7 @@ pub(in crate::flow) struct Holes {
 }
 
 impl Shared {
-    /// Bytes of a stream that are not there to read.
+    /// Bytes of a stream that cannot be read.
     pub(in crate::flow) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
         let table = self.table.read();
         let stream = table.flow(id).and_then(|flow| flow.stream(direction));
@@ -23,8 +23,8 @@ impl Shared {
         holes.iter().map(|(hole, _)| hole.end.saturating_sub(hole.start)).sum()
     }
 
-    /// Brings the holes of a stream up to date, or those of the body that lies in `pieces` of it;
-    /// false if the flow has left the tree.
+    /// Updates the holes of a stream, or of the body that lies in `pieces` of it. Returns false if
+    /// the flow has left the tree.
     pub(in crate::flow) fn holes(
         &self,
         id: u64,
@@ -35,7 +35,7 @@ impl Shared {
         self.expire(id);
         let table = self.table.read();
         let Some(flow) = table.flow(id) else { return false };
-        // One of which nothing was seen has no holes either.
+        // A stream without any packet has no holes.
         let Some(stream) = flow.stream(direction) else { return true };
         let oldest = self.store.bounds().oldest.number;
         let of = Some([stream.end(), stream.gaps() as u64, oldest]);
@@ -53,7 +53,7 @@ impl Shared {
     }
 }
 
-/// Ascending ranges, those put together that touch.
+/// Merges ascending ranges that touch.
 fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut all: Vec<Range<u64>> = Vec::new();
     for range in ranges {
@@ -65,7 +65,7 @@ fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     all
 }
 
-/// The parts of `holes` that lie in `pieces`, where the pieces are put together. All ascend.
+/// The parts of `holes` that lie in `pieces`, as offsets in the joined pieces. All ranges ascend.
 fn holes_in(pieces: &[Range<u64>], holes: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
     let mut before = 0_u64;
     pieces.iter().flat_map(move |piece| {
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(found(&[(0, 100)]), [(5, 10), (18, 22), (30, 60), (70, 80)]);
         assert_eq!(found(&[(10, 18), (22, 30)]), []);
         assert_eq!(found(&[(6, 9)]), [(0, 3)]);
-        // Pieces that are all hole are one hole, whatever lies between them.
+        // Pieces that consist of holes only are one hole, whatever lies between them.
         let pieces = [(0, 6), (8, 12), (31, 40), (50, 75)];
         assert_eq!(found(&pieces), [(5, 8), (10, 29), (39, 44)]);
     }

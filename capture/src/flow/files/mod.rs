@@ -1,8 +1,9 @@
-//! Files of flows: what is made of them when somebody opens one.
+//! Files of flows: how they are made when a reader opens one.
 //!
-//! [`reading`] is one opener of one file. It gets bytes of packets through [`gather`], texts of
-//! transactions through [`texts`] and [`render`], and knows of [`holes`]. [`stat`] says how long a
-//! file is. `http.har` is kept for a while in [`hars`]; [`all_har`] makes that of a whole capture.
+//! [`reading`] is one opener of one file. It gets bytes of packets from [`gather`], texts of
+//! transactions from [`texts`] and [`render`], and the gaps in streams from [`holes`]. [`stat`]
+//! computes the length of a file. [`hars`] caches `http.har`; [`all_har`] makes the one of a whole
+//! capture.
 
 mod all_har;
 pub(in crate::flow) mod gather;

@@ -22,33 +22,34 @@ use crate::flow::places::sender;
 use crate::flow::shared::Shared;
 use crate::savefile::pcap;
 
-/// One opener of one of the files here.
+/// One opener of one file of a flow or of the capture.
 ///
-/// The end is fixed at open; handing out an end of file makes the next read move it to the newest.
+/// The end is fixed when the file is opened. A read at the end reports end of file, and makes the
+/// next read move the end to the newest.
 #[derive(Debug)]
 pub struct Reading {
     shared: Arc<Shared>,
     content: Content,
     end: u64,
-    /// Of a stream: no byte before the end is of a packet after this one.
+    /// For a stream: every byte before `end` is of this packet or an earlier one.
     newest: u64,
     at_end: bool,
     holes: Holes,
 }
 
-/// What a file is made of.
+/// The content of a file.
 #[derive(Debug)]
 pub(in crate::flow) enum Content {
-    /// Made when it was opened.
+    /// Made when the file was opened.
     Frozen(Arc<Made>),
-    /// The stream a flow sends in a direction.
+    /// The stream that a flow sends in a direction.
     Stream { id: u64, direction: Direction },
-    /// Pieces of such a stream: a body that needs no decoding; and whose body, unless its
-    /// transaction has ended.
+    /// Pieces of such a stream, which are a body that needs no decoding. `grows` names the body
+    /// while its transaction is under way.
     Pieces { id: u64, direction: Direction, ranges: Box<[Range<u64>]>, grows: Option<(u64, Side)> },
-    /// The packets of a flow, from the one on whose record begins at this offset.
+    /// The packets of a flow, from the packet whose record begins at this offset.
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
-    /// What a flow has for each transaction, and the last of it that was made.
+    /// One text for each transaction of a flow, and the last text that was made.
     Texts { id: u64, kind: Kind, made: Option<Text> },
     /// A file of a whole capture, made when it was opened.
     Packed { packed: Packed, cache: Cache },
@@ -57,14 +58,14 @@ pub(in crate::flow) enum Content {
 }
 
 impl Reading {
-    /// `None` if what it is made of has left since `content` was looked up: an empty file where
-    /// there was none would be a lie.
+    /// `None` if the flow has left the tree since `content` was looked up: an empty file would be
+    /// wrong where no file is left.
     pub(in crate::flow) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
         let (end, newest) = content.end(&shared)?;
         Some(Self { shared, content, end, newest, at_end: false, holes: Holes::default() })
     }
 
-    /// Of the lines of a whole capture from `begin` on.
+    /// A reading of a log of the capture, from offset `begin` on.
     pub(in crate::flow) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
         let content = Content::Log { log, begin, cache: Cache::default() };
         let holes = Holes::default();
@@ -73,14 +74,14 @@ impl Reading {
         reading
     }
 
-    /// Of what was made for its opener.
+    /// A reading of a content that was made for its opener.
     pub(in crate::flow) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
         let end = made.bytes().len() as u64;
         let (content, holes) = (Content::Frozen(made), Holes::default());
         Self { shared, content, end, newest: 0, at_end: false, holes }
     }
 
-    /// Of a file of the whole capture that was made for its opener.
+    /// A reading of a file of the whole capture that was made for its opener.
     pub(in crate::flow) fn of_packed(shared: Arc<Shared>, packed: Packed) -> Self {
         let end = packed.log.end();
         let (content, holes) =
@@ -88,7 +89,7 @@ impl Reading {
         Self { shared, content, end, newest: 0, at_end: false, holes }
     }
 
-    /// Bytes at `offset`, at most `want`; none at the end.
+    /// The bytes at `offset`, at most `want`; none at the end.
     ///
     /// # Errors
     /// [`ReadError`]
@@ -135,25 +136,26 @@ impl Reading {
         Ok(bytes)
     }
 
-    /// Moves the end to the newest, since the opener was told the size.
+    /// Moves the end to the newest, because the opener has just been given the size.
     pub fn rearm(&mut self) {
         self.content.grow(&self.shared);
-        // What is gone keeps the end it had.
+        // A content whose flow is gone keeps its end.
         if let Some((end, newest)) = self.content.end(&self.shared) {
             (self.end, self.newest) = (self.end.max(end), self.newest.max(newest));
         }
     }
 
-    /// Whether it is of a stream of which nothing is left: its flow has left the tree with the last
-    /// of its packets.
+    /// Returns true if this is a stream, or a body in a stream, with no bytes left: its flow has
+    /// left the tree together with its last packet.
     #[must_use]
     pub fn is_all_hole(&self) -> bool {
         let Some(id) = self.content.stream() else { return false };
         self.shared.table.read().flow(id).is_none() && self.shared.is_overwritten(self.newest)
     }
 
-    /// The size its opener was to be told, if the content was made when it was opened (`meta.json`,
-    /// `http.har`, a decoded body) and may by now differ from what another opener would get.
+    /// The size to report to the opener, if the content was made when the file was opened
+    /// (`meta.json`, `http.har`, a decoded body). By now it may differ from the size that another
+    /// opener would get.
     #[must_use]
     pub fn frozen_size(&self) -> Option<u64> {
         match &self.content {
@@ -163,7 +165,8 @@ impl Reading {
         }
     }
 
-    /// The next place of a kind at or after `offset`; `None` behind the end, or if only holes follow.
+    /// The next place of the kind `to` at or after `offset`; `None` at or after the end, or if only
+    /// holes follow.
     #[must_use]
     pub fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
         self.content.grow(&self.shared);
@@ -181,7 +184,8 @@ impl Reading {
             _ => return Some(if to == Seek::Data { offset } else { end }),
         };
         if !is_there {
-            // What is not overwritten is no hole: whoever reads it is told that it cannot be had.
+            // Only overwritten bytes are a hole. Reading other bytes reports that they are not
+            // available.
             let all = self.shared.is_overwritten(self.newest).then_some(0..end);
             self.holes = Holes { of: None, ranges: all.into_iter().collect() };
         }
@@ -189,7 +193,7 @@ impl Reading {
         let next = holes.get(holes.partition_point(|hole| hole.end <= offset));
         let here = next.filter(|hole| hole.start <= offset);
         match to {
-            // Behind a hole there are bytes, or the end.
+            // A hole is followed by bytes, or by the end.
             Seek::Data => Some(here.map_or(offset, |hole| hole.end)).filter(|at| *at < end),
             Seek::Hole => Some(next.map_or(end, |hole| hole.start.max(offset))),
         }
@@ -197,7 +201,7 @@ impl Reading {
 }
 
 impl Content {
-    /// The flow it is a stream of, or pieces of one.
+    /// The id of the flow, if the content is a stream of it or pieces of one.
     const fn stream(&self) -> Option<u64> {
         match self {
             Self::Stream { id, .. } | Self::Pieces { id, .. } => Some(*id),
@@ -205,7 +209,7 @@ impl Content {
         }
     }
 
-    /// Takes in what has come of a body that goes on.
+    /// Takes in the ranges that were added to a body whose transaction is under way.
     fn grow(&mut self, shared: &Shared) {
         let Self::Pieces { id, ranges, grows, .. } = self else { return };
         let Some((index, side)) = *grows else { return };
@@ -222,16 +226,16 @@ impl Content {
                 *ranges = exchange.part(side).map(Part::ranges).unwrap_or_default().into();
                 *grows = None;
             }
-            // What is gone keeps the end it had.
+            // A body whose transaction is gone keeps its end.
             None => {}
         }
     }
 
-    /// Bytes there are now and, of a stream, the newest packet they may be of; `None` if the flow
-    /// has left the tree.
+    /// The current length in bytes and, for a stream, the newest packet its bytes may be of; `None`
+    /// if the flow has left the tree.
     fn end(&self, shared: &Shared) -> Option<(u64, u64)> {
         let end = self.len(shared)?;
-        // Looked up after the end, it is not before it.
+        // Looked up after the end, so that it is not older than the end.
         let newest = match self.stream() {
             Some(id) => shared.table.read().flow(id)?.packets.last().unwrap_or(0),
             None => 0,
@@ -239,7 +243,7 @@ impl Content {
         Some((end, newest))
     }
 
-    /// Bytes there are now; `None` if the flow has left the tree.
+    /// The current length in bytes; `None` if the flow has left the tree.
     pub(in crate::flow) fn len(&self, shared: &Shared) -> Option<u64> {
         Some(match self {
             Self::Frozen(made) => made.bytes().len() as u64,
@@ -273,16 +277,16 @@ fn fill(bytes: &mut Vec<u8>, piece: Piece<'_>) {
 }
 
 impl Shared {
-    /// Whether the store has dropped all packets up to this one.
+    /// Returns true if the store has dropped all packets up to this one.
     fn is_overwritten(&self, newest: u64) -> bool {
         self.store.bounds().oldest.number > newest
     }
 
-    /// Reads `ranges` of a stream, no byte of which is of a packet after `newest`.
+    /// Reads `ranges` of a stream, whose bytes are of packet `newest` or earlier ones.
     ///
-    /// A flow that has left the tree with the last of its packets is a hole from end to end, as it
-    /// was bit by bit before. One that had to leave for a bound is not: its bytes may be there, and
-    /// nobody knows where.
+    /// A flow that has left the tree together with its last packet is a hole from end to end, since
+    /// its packets were overwritten one after the other. A flow that left because of a limit is
+    /// not: its bytes may still be stored, but nothing records where.
     fn read_pieces(
         &self,
         id: u64,
@@ -336,29 +340,29 @@ impl Shared {
             bytes.extend_from_slice(part.get(..room).unwrap_or(part));
             bytes.len() < want
         })?;
-        // What was read before the first packet that is gone is right.
+        // The bytes read before the first missing packet are correct.
         if is_there || !bytes.is_empty() { Ok(()) } else { Err(ReadError::Expired) }
     }
 
-    /// Whether a flow is in the tree. What was made of its packets, before this, has nothing missing
-    /// that was not missing in the tree.
+    /// Returns true if a flow is in the tree. If it is, a content made from its packets before this
+    /// call lacks nothing but what the tree lacked too.
     pub(in crate::flow) fn has(&self, id: u64) -> bool {
         self.table.read().flow(id).is_some()
     }
 
-    /// A content of one opener's own, which may be as long as a list of gaps is.
+    /// Keeps a content for one opener. It may be long, such as a list of gaps.
     pub(in crate::flow) fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
         if text.len() <= made::SMALL {
             return Ok(Made::own(text));
         }
         if !self.bodies.has_room(text.len() as u64) {
-            // What is kept in case somebody asks again.
+            // The cache makes room.
             self.hars.lock().clear();
         }
         self.bodies.keep(text).ok_or(OpenError::NoRoom)
     }
 
-    /// What a file of a flow is made of.
+    /// The content of a file of a flow.
     pub(in crate::flow) fn content(
         &self,
         id: u64,
@@ -426,7 +430,7 @@ impl Shared {
                 drop(table);
                 let streams = FlowStreams::new(self, id, request);
                 if !self.bodies.has_room(len) {
-                    // What is kept in case somebody asks again.
+                    // The cache makes room.
                     self.hars.lock().clear();
                 }
                 let made = self.bodies.get((id, index, direction), len, || {

@@ -25,8 +25,8 @@ use crate::flow::shared::Shared;
 use crate::savefile::pcap;
 use crate::store::Header;
 
-/// Bytes of bodies in one `http.har`, decoded: it is made in memory. Bodies behind that are left
-/// out of it and said to be; their files have them.
+/// Maximum bytes of decoded bodies in one `http.har`, which is made in memory. Later bodies are
+/// left out, and marked as left out; their files have them.
 const HAR_BODIES: u64 = 64 << 20;
 
 /// `meta.json`
@@ -54,7 +54,7 @@ pub(in crate::flow) fn transcript(exchange: &Exchange, streams: &FlowStreams<'_>
     if len > made::LARGE { bodies.in_turn(text) } else { text() }.into_bytes()
 }
 
-/// A transaction's line of `http.jsonl`, as it was when it ended.
+/// The line of a transaction in `http.jsonl`, as it was when the transaction ended.
 pub(in crate::flow) fn line(key: &Key, exchange: &Exchange, streams: &FlowStreams<'_>) -> Vec<u8> {
     let transaction = exchange.transaction(streams);
     let body = |side| body_record(&transaction, side, exchange.part(side));
@@ -64,7 +64,7 @@ pub(in crate::flow) fn line(key: &Key, exchange: &Exchange, streams: &FlowStream
     json::line(&Record::new(&connection, &transaction, request, response))
 }
 
-/// A line for each transaction of a flow that is under way, and how many these are.
+/// A line for each transaction of a flow that is under way, and the number of these transactions.
 pub(in crate::flow) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usize) {
     let Some(http) = &flow.http else { return Default::default() };
     let connection = flow.key.connection(&shared.capture, flow.id, http.request);
@@ -82,12 +82,12 @@ pub(in crate::flow) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usi
 
 fn body_record(transaction: &Transaction, side: Side, part: Option<&Part>) -> BodyRecord {
     let Some(part) = part else { return BodyRecord::default() };
-    // The name cannot be made again when the head is gone.
+    // The name cannot be made again once the head is gone.
     let file = (!part.file.is_empty()).then(|| format!("bodies/{}", part.file));
     BodyRecord { file, note: part.note, ..BodyRecord::new(transaction, side, part.decoded) }
 }
 
-/// A body without its codings, of the length it had when it was seen.
+/// A body without its codings, with the length it had when it was first decoded.
 pub(in crate::flow) fn body(
     exchange: &Exchange,
     side: Side,
@@ -113,11 +113,12 @@ pub(in crate::flow) fn har_server(flow: &Flow, request: Direction) -> Server {
     }
 }
 
-/// Lines that are made while the table is held: some 5 microseconds each.
+/// Lines that are made while the table is locked; each takes some 5 microseconds.
 const OPEN_LINES: usize = 64;
 
 impl Shared {
-    /// `http-open.jsonl` of the capture: made by one at a time, and not if there is no room for it.
+    /// `http-open.jsonl` of the capture. One is made at a time; an error if there is no room for
+    /// it.
     pub(in crate::flow) fn open_http(&self) -> Result<Vec<u8>, OpenError> {
         self.bodies.in_turn(|| {
             let (mut lines, mut from) = (Vec::new(), 0_u64);
@@ -146,7 +147,7 @@ impl Shared {
 
     /// `http.har` of a flow as of now.
     pub(in crate::flow) fn har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
-        // One that is quickly made waits for none that is not.
+        // A file that is made quickly does not wait for one that takes long.
         if self.effort(id, File::Har) > made::LARGE {
             self.bodies.in_turn(|| self.make_har(id))
         } else {
@@ -179,7 +180,7 @@ impl Shared {
             let taken: u64 = sides.into_iter().flatten().map(|part| part.decoded).sum();
             left = left.saturating_sub(taken);
             har.push(&har::entry(&exchange.transaction(&streams), &server, &streams, &limits));
-            // Heads have no bound together, and may be six times as long as text.
+            // Heads have no common limit, and may be six times as long as JSON text.
             if !self.bodies.has_room(har.written()) {
                 self.hars.lock().clear();
                 if !self.bodies.has_room(har.written()) {
@@ -195,7 +196,7 @@ impl Shared {
             hars.of_flows.remove(0);
         }
         if !self.bodies.has_room(bytes.len() as u64) {
-            // What is kept in case somebody asks again goes before what somebody asks for.
+            // What is cached for a possible later reader makes room for what a reader asks for now.
             hars.clear();
         }
         let made = self.bodies.keep(bytes).ok_or(OpenError::NoRoom)?;

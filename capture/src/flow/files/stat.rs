@@ -1,4 +1,4 @@
-//! How long files of flows are, and how much it takes to make them.
+//! The lengths of files of flows, and the effort to make them.
 
 use super::{reading, render};
 use crate::flow::apps::exchange::{HEADS, Part, View};
@@ -8,7 +8,7 @@ use crate::flow::file::{File, Stat};
 use crate::flow::shared::Shared;
 
 impl Shared {
-    /// How much making a file takes, see [`Part::effort`].
+    /// The effort to make a file, see [`Part::effort`].
     pub(in crate::flow) fn effort(&self, id: u64, file: File) -> u64 {
         let table = self.table.read();
         let http = table.flow(id).and_then(|flow| flow.http.as_ref());
@@ -26,7 +26,7 @@ impl Shared {
         }
     }
 
-    /// Takes over what the store has dropped since.
+    /// Removes from a flow the packets that the store has dropped since the last call.
     pub(in crate::flow) fn expire(&self, id: u64) {
         let oldest = self.store.bounds().oldest.number;
         let is_stale = |flow: &Flow| flow.packets.begin().0 < oldest;
@@ -60,10 +60,10 @@ impl Shared {
         Some(Stat { size, present, modified, beginning, is_final })
     }
 
-    /// Bytes of a file, and those of them that are not in holes.
+    /// Bytes of a file, and how many of them are not in holes.
     fn size(&self, id: u64, file: File, beginning: u64) -> Option<(u64, u64)> {
         if let File::Body { index, direction } = file {
-            // Without decoding it.
+            // Without decoding the body.
             let table = self.table.read();
             return table.flow(id)?.transaction(index)?.size(direction);
         }
@@ -79,7 +79,7 @@ impl Shared {
         }
         let content = match self.content(id, file, beginning) {
             Ok(content) => content,
-            // It is there, and opening it says what is wrong.
+            // The file exists, and opening it reports the error.
             Err(OpenError::NoRoom) => return Some((0, 0)),
             Err(OpenError::Gone) => return None,
         };

@@ -1,9 +1,10 @@
-//! Files that have a text for each transaction of a flow: `http` and `http.jsonl`.
+//! Files with one text for each transaction of a flow: `http` and `http.jsonl`.
 //!
-//! `http.jsonl` has those that ended, in that order. `http` has all, in the order in which they
-//! began, up to the first one that goes on: of that, what is certain. So both grow at their end and
-//! nowhere else. Texts are made when they are read; how long each is stays known, so that files do
-//! not change although packets are overwritten.
+//! `http.jsonl` has the ended transactions, in the order in which they ended. `http` has all
+//! transactions, in the order in which they began, up to the first one under way; it shows the part
+//! of that one that is certain. So both files grow at their end and nowhere else. Texts are made
+//! when they are read. The length of each text is kept, so that files do not change when packets
+//! are overwritten.
 
 use protocol::http::body::Limits;
 use protocol::http::transaction::Transaction;
@@ -17,18 +18,18 @@ use crate::flow::conversation::Flow;
 use crate::flow::error::ReadError;
 use crate::flow::shared::Shared;
 
-/// A text that was made: of a transaction, or a part of it.
+/// The text of a transaction, or of a part of it.
 #[derive(Debug)]
 pub(in crate::flow) struct Text {
-    /// The transaction: its index, or its place among those that ended.
+    /// The transaction: its index for `http`, its place among the ended ones for `http.jsonl`.
     number: u64,
-    /// Where all that there is of it begins in the file, and where this.
+    /// Offsets in the file at which the transaction begins, and at which this text begins.
     unit: u64,
     begin: u64,
     text: Vec<u8>,
 }
 
-/// What there is for each transaction.
+/// The kind of text for each transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::flow) enum Kind {
     /// A part of `http`.
@@ -38,22 +39,22 @@ pub(in crate::flow) enum Kind {
 }
 
 impl Text {
-    /// Where it ends in the file.
+    /// Offset in the file at which it ends.
     fn end(&self) -> u64 {
         self.begin.saturating_add(self.text.len() as u64)
     }
 }
 
-/// A transaction whose transcript may be longer than is known.
+/// A transaction whose transcript may be longer than known.
 struct Unknown {
     request: Direction,
     source: Source,
     shown: Option<Shown>,
-    /// Bytes of the file before it.
+    /// Bytes of the file before this transaction.
     before: u64,
 }
 
-/// What a text is made of.
+/// The transaction that a text is made from.
 enum Source {
     Ended(Exchange),
     UnderWay(Box<Transaction>, Progress),
@@ -78,7 +79,7 @@ impl Source {
 }
 
 impl Shared {
-    /// Reads a file that has a text for each transaction.
+    /// Reads a file with one text for each transaction.
     pub(in crate::flow) fn read_texts(
         &self,
         id: u64,
@@ -92,7 +93,7 @@ impl Shared {
         while bytes.len() < want {
             let last = made.as_ref().filter(|made| made.begin <= at);
             if last.is_none_or(|made| made.end() <= at) {
-                // A reader that reads on does not begin at the first again.
+                // A reader that continues does not start at the first transaction again.
                 let from = made.as_ref().filter(|made| made.unit <= at);
                 let from = from.map_or((0, 0), |made| (made.number, made.unit));
                 *made = match kind {
@@ -100,7 +101,7 @@ impl Shared {
                     Kind::Line => self.make_line(id, from, at),
                 };
             }
-            // Otherwise the flow has left the tree, and nothing says what was here.
+            // `None` means that the flow has left the tree, and its text can no longer be made.
             let made = made.as_ref().ok_or(ReadError::Expired)?;
             let skip = usize::try_from(at.saturating_sub(made.begin)).unwrap_or(usize::MAX);
             let part = made.text.get(skip..).unwrap_or_default();
@@ -112,8 +113,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes the line that covers `at`, not before `from`: its place and where it begins; `None` if
-    /// the flow has left the tree, be it meanwhile.
+    /// Makes the line that covers `at`, starting the search at `from`: the place of a transaction,
+    /// and the offset at which its line begins. `None` if the flow has left the tree, even during
+    /// the call.
     fn make_line(&self, id: u64, from: (u64, u64), at: u64) -> Option<Text> {
         let (first, mut begin) = from;
         let skip = usize::try_from(first).unwrap_or(usize::MAX);
@@ -136,8 +138,9 @@ impl Shared {
         None
     }
 
-    /// Makes the part of a transcript that covers `at`, of a transaction not before `from`: its index
-    /// and where its transcript begins; `None` if the flow has left the tree, be it meanwhile.
+    /// Makes the part of a transcript that covers `at`, starting the search at `from`: the index of
+    /// a transaction, and the offset at which its transcript begins. `None` if the flow has left
+    /// the tree, even during the call.
     fn make_transcript(&self, id: u64, from: (u64, u64), at: u64) -> Option<Text> {
         let Covering { number, unit, request, source, part, len } =
             covering(self.table.read().flow(id)?, from, at)?;
@@ -156,7 +159,7 @@ impl Shared {
         self.has(id).then_some(text)
     }
 
-    /// Bytes of a file that has a text for each transaction; `None` if the flow has left the tree.
+    /// Bytes of a file with one text for each transaction; `None` if the flow has left the tree.
     pub(in crate::flow) fn measure(&self, id: u64, kind: Kind) -> Option<u64> {
         match kind {
             Kind::Line => {
@@ -168,7 +171,7 @@ impl Shared {
         }
     }
 
-    /// Bytes of `http`. What was never made is made, to see how long it is.
+    /// Bytes of `http`. Texts that were never made are made now, to find their lengths.
     fn measure_transcript(&self, id: u64) -> Option<u64> {
         let mut from = (0, 0);
         loop {
@@ -204,7 +207,7 @@ impl Shared {
         }
     }
 
-    /// Keeps how long a transcript is.
+    /// Keeps the length of a transcript.
     fn has_transcript(&self, id: u64, index: u64, len: u32) {
         let mut table = self.table.write();
         let http = table.flow_mut(id).and_then(|flow| flow.http.as_mut());
@@ -213,8 +216,8 @@ impl Shared {
         }
     }
 
-    /// Keeps what was shown of a transcript, unless somebody else has shown more of it since it
-    /// had so many parts and this last one.
+    /// Keeps the parts of a transcript shown so far, unless another reader has shown more of it
+    /// since it had `parts` parts, the last of them `last`.
     fn has_shown(
         &self,
         id: u64,
@@ -242,9 +245,9 @@ impl Shared {
     }
 }
 
-/// The first transaction not before `from` whose transcript may be longer than is known, where `from`
-/// is its index and the bytes of the file before it; or the bytes of all if there is none. `None` if
-/// the flow has no HTTP.
+/// The first transaction at or after `from` whose transcript may be longer than known; `from` is
+/// its index, and the bytes of the file before it. The bytes of all transactions if there is no
+/// such transaction. `None` if the flow has no HTTP.
 fn first_unknown(flow: &Flow, from: (u64, u64)) -> Option<Result<u64, Unknown>> {
     let http = flow.http.as_ref()?;
     let (first, mut before) = from;
@@ -263,7 +266,7 @@ fn first_unknown(flow: &Flow, from: (u64, u64)) -> Option<Result<u64, Unknown>> 
     Some(Ok(before))
 }
 
-/// Adds what is certain by now of a transcript. Whether there was anything.
+/// Adds the parts of a transcript that are certain by now. Returns whether any was added.
 fn show(
     shown: &mut Shown,
     transaction: &Transaction,
@@ -281,20 +284,20 @@ fn show(
     is_more
 }
 
-/// What of a transcript covers an offset in the file.
+/// The part of a transcript that covers an offset in the file.
 struct Covering {
-    /// Index of the transaction, and where its transcript begins in the file.
+    /// Index of the transaction, and the offset in the file at which its transcript begins.
     number: u64,
     unit: u64,
     request: Direction,
     source: Source,
-    /// The part, and the bytes of the transcript before it; `None` for all of it.
+    /// The part, and the bytes of the transcript before it; `None` for the whole transcript.
     part: Option<(transcript::Part, u64)>,
-    /// Bytes of it.
+    /// Bytes of the part, or of the whole transcript.
     len: u64,
 }
 
-/// Looks for what covers `at`, not before `from`.
+/// Finds the transaction, and the part of it, that covers `at`; starts the search at `from`.
 fn covering(flow: &Flow, from: (u64, u64), at: u64) -> Option<Covering> {
     let http = flow.http.as_ref()?;
     let (first, mut unit) = from;
@@ -323,7 +326,7 @@ fn covering(flow: &Flow, from: (u64, u64), at: u64) -> Option<Covering> {
     None
 }
 
-/// The part at an offset in what was shown, the bytes before it, and its own.
+/// The shown part at an offset, the bytes before it, and its own length.
 fn part_at(shown: &Shown, offset: u64) -> Option<(transcript::Part, u64, u32)> {
     let mut before = 0_u64;
     for (part, len) in &shown.parts {
@@ -336,8 +339,8 @@ fn part_at(shown: &Shown, offset: u64) -> Option<(transcript::Part, u64, u32)> {
     None
 }
 
-/// Text of exactly `len` bytes: what was shown once keeps its length, though heads and bodies may be
-/// gone since.
+/// Text of exactly `len` bytes. A text that was shown once keeps its length, although heads and
+/// bodies may be gone since.
 fn fitted(mut text: Vec<u8>, len: u64) -> Vec<u8> {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     if text.len() != len {

@@ -1,12 +1,13 @@
-//! Lines that a capture adds up, in memory and compressed: the newest of them, within a bound.
+//! Lines that a capture appends, in memory and compressed. The newest lines are kept, within a
+//! limit.
 //!
 //! ```text
 //!   | dropped | packed block | packed block | ... | plain block | open block |
 //!             begin                                (being packed)            end
 //! ```
 //!
-//! One [`LogWriter`] adds whole lines to the open block; a full one is packed while nobody waits
-//! for it, since readers have the plain bytes meanwhile. Blocks hold whole lines, and are dropped
+//! One [`LogWriter`] adds whole lines to the open block. A full block is packed while no reader
+//! waits for it: until then readers have its plain bytes. Blocks hold whole lines, and are dropped
 //! whole. So both ends of the log are beginnings of lines at any moment, and neither goes back.
 
 use std::collections::VecDeque;
@@ -16,34 +17,34 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zstd::bulk::{Compressor, decompress};
 
-/// Bytes of lines that make a block. Twice as many would pack 2 per cent better, and be unpacked for
-/// twice as long for one who wants a line.
+/// Bytes of lines in a block. Twice as many would pack 2 per cent better, but a reader that wants
+/// one line would wait twice as long for unpacking.
 const BLOCK: usize = 64 << 10;
 
-/// Level of compression: one 7th to one 9th is left of lines. Higher levels leave no less at this
-/// size of blocks, and lower ones are no faster.
+/// Level of compression: a packed line has a seventh to a ninth of its size. Higher levels are no
+/// smaller at this size of blocks, and lower ones are no faster.
 const LEVEL: i32 = 1;
 
-/// What a block costs beyond its bytes.
+/// Bytes that a block takes besides its content.
 const OVERHEAD: usize = size_of::<Block>() + 32;
 
-/// A log as readers see it. Offsets count bytes since the first line ever.
+/// A log, for its readers. Offsets count bytes since the first line ever.
 #[derive(Debug)]
 pub(super) struct LineLog {
     limit: usize,
     kept: Mutex<Kept>,
 }
 
-/// Adds lines to a log; there is one for each.
+/// The writer of a log; each log has one.
 pub(super) struct LogWriter {
     log: Arc<LineLog>,
     block: usize,
-    /// `None` if there was no memory for one; blocks stay plain then.
+    /// `None` if there was no memory for one; then blocks stay plain.
     compressor: Option<Compressor<'static>>,
 }
 
-/// The block a reader saw last, so that reading on does not unpack it again: up to 64 KiB, or one
-/// longer line.
+/// The block that a reader used last, so that a reader that continues does not unpack it again: up
+/// to 64 KiB, or one longer line.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     start: u64,
@@ -52,7 +53,7 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Without holes, and the open block follows on.
+    /// Contiguous, and followed by the open block.
     blocks: VecDeque<Block>,
     open: Vec<u8>,
     open_start: u64,
@@ -64,7 +65,7 @@ struct Kept {
 #[derive(Clone, Debug)]
 struct Block {
     start: u64,
-    /// Bytes when it is plain.
+    /// Bytes of the plain block.
     len: usize,
     lines: u64,
     content: Content,
@@ -76,30 +77,30 @@ enum Content {
     Packed(Arc<[u8]>),
 }
 
-/// Where an offset is.
+/// The place of an offset.
 enum Place {
     Dropped,
     End,
     /// In a block.
     Block(Block),
-    /// In the open block; these are the bytes there, as many as wanted.
+    /// In the open block; these are its bytes there, as many as wanted.
     Open(Vec<u8>),
 }
 
 impl LineLog {
-    /// Offset of the first byte retained, which is how many bytes were dropped.
+    /// Offset of the first retained byte, which equals the number of bytes dropped.
     #[must_use]
     pub(super) fn begin(&self) -> u64 {
         self.range().start
     }
 
-    /// Offset behind the last byte.
+    /// Offset after the last byte.
     #[must_use]
     pub(super) fn end(&self) -> u64 {
         self.range().end
     }
 
-    /// [`LineLog::begin`] and [`LineLog::end`] of one moment.
+    /// [`LineLog::begin`] and [`LineLog::end`] at one moment.
     #[must_use]
     pub(super) fn range(&self) -> Range<u64> {
         self.kept.lock().range()
@@ -117,11 +118,11 @@ impl LineLog {
         self.kept.lock().memory()
     }
 
-    /// The `want` bytes at `offset`; fewer where the log ends, none behind the end. `None` if the
+    /// The `want` bytes at `offset`; fewer where the log ends, none after its end. `None` if the
     /// byte at `offset` was dropped, unless `cache` still has it. Fewer also if bytes are dropped
-    /// while this reads; the next call finds that out.
+    /// during the read; the next call finds that out.
     ///
-    /// For one who reads on with the same cache, each block is unpacked once.
+    /// If a reader continues with the same cache, each block is unpacked once.
     #[must_use]
     pub(super) fn read(&self, offset: u64, want: usize, cache: &mut Cache) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -142,7 +143,7 @@ impl LineLog {
                 Place::Dropped => false,
             };
             if !is_there {
-                // What was read before it was dropped makes a good answer still.
+                // The bytes read before the drop are still a good answer.
                 return (!bytes.is_empty()).then_some(bytes);
             }
         }
@@ -151,8 +152,8 @@ impl LineLog {
 }
 
 impl LogWriter {
-    /// An empty log that takes `limit` bytes of memory. A log never has less than its open block,
-    /// of 64 KiB or one longer line.
+    /// An empty log with a limit of `limit` bytes of memory. A log always keeps its open block, of
+    /// 64 KiB or one longer line.
     #[must_use]
     pub(super) fn new(limit: usize) -> Self {
         Self::with_block(limit, BLOCK)
@@ -163,7 +164,7 @@ impl LogWriter {
         Self { log, block, compressor: Compressor::new(LEVEL).ok() }
     }
 
-    /// The log, for those who read it.
+    /// The log, for its readers.
     #[must_use]
     pub(super) fn log(&self) -> &Arc<LineLog> {
         &self.log
@@ -203,8 +204,8 @@ impl Kept {
         self.held + self.open.capacity()
     }
 
-    /// Adds lines to the open block. A vector that grows by itself would take up to twice the size
-    /// of a block.
+    /// Adds lines to the open block. The capacity is reserved here, because a vector that grows by
+    /// itself would take up to twice the size of a block.
     fn extend(&mut self, lines: &[u8], block: usize) {
         let len = self.open.len().saturating_add(lines.len());
         if len > self.open.capacity() {
@@ -230,7 +231,7 @@ impl Kept {
         }
     }
 
-    /// Makes a plain block of the open one, if there is anything in it. Its place and its bytes.
+    /// Turns the open block into a plain one, unless it is empty. Returns its place and its bytes.
     fn close(&mut self) -> Option<(u64, Arc<Vec<u8>>)> {
         if self.open.is_empty() {
             return None;
@@ -245,7 +246,7 @@ impl Kept {
         Some((start, plain))
     }
 
-    /// Puts the packed form of the newest block in its place, unless it was dropped meanwhile.
+    /// Replaces the newest block by its packed form, unless it was dropped in the meantime.
     fn replace(&mut self, start: u64, packed: Arc<[u8]>) {
         if let Some(block) = self.blocks.back_mut().filter(|block| block.start == start) {
             self.held -= block.content.memory();
@@ -280,7 +281,7 @@ impl Cache {
         (!cached.is_empty()).then_some(cached)
     }
 
-    /// Takes a block in. Returns whether it could be unpacked, which fails for want of memory only.
+    /// Loads a block. Returns whether it could be unpacked, which fails only for want of memory.
     fn fill(&mut self, block: &Block) -> bool {
         let bytes = match &block.content {
             Content::Plain(bytes) => Arc::clone(bytes),
@@ -294,7 +295,7 @@ impl Cache {
     }
 }
 
-/// At most `want` bytes of `bytes` after the first `skip`.
+/// At most `want` bytes of `bytes`, after the first `skip`.
 fn part(bytes: &[u8], skip: u64, want: usize) -> &[u8] {
     let rest = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)).unwrap_or_default();
     rest.get(..want).unwrap_or(rest)

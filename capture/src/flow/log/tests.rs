@@ -1,4 +1,4 @@
-//! Against a file that keeps everything, and with readers at work.
+//! Tests against a file that keeps everything, and with concurrent readers.
 
 use std::thread;
 
@@ -79,12 +79,12 @@ fn readers_find_whole_lines_while_the_writer_writes() {
     let log = Arc::clone(writer.log());
     let read = |want: usize| {
         let (mut cache, mut at, mut text) = (Cache::default(), 0, Vec::new());
-        // Number of the line to come, if it is known; and of the last one.
+        // Number of the next line, if it is known; and of the last one.
         let (mut next, mut last) = (Some(0), 0);
         while last < 99_999 {
             let range = log.range();
             let Some(bytes) = log.read(at, want, &mut cache) else {
-                // Overtaken: go on at the beginning of another line.
+                // Overtaken: continue at the beginning of another line.
                 assert!(at < log.begin());
                 (at, next) = (log.begin(), None);
                 text.clear();

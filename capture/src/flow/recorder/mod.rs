@@ -1,7 +1,8 @@
-//! The thread that writes what the engine has found into the tree: transactions and the two logs.
+//! The thread that writes the engine's findings into the tree: transactions, and lines of the two
+//! logs.
 //!
-//! It decodes bodies, since a line of `http.jsonl` says how long they are, and so must not hold the
-//! engine up. Everything is told in the order in which it happened.
+//! It decodes bodies, because a line of `http.jsonl` has their lengths, and it must not hold the
+//! engine up while it does. It records everything in the order in which it happened.
 
 mod pressure;
 
@@ -27,38 +28,40 @@ use super::shared::Shared;
 use super::table::Table;
 use pressure::Pressure;
 
-/// What the engine has found.
+/// An event for the recorder.
 #[derive(Debug)]
 pub(in crate::flow) enum Job {
-    /// A flow has begun, or one without transactions has ended, and looked like this.
+    /// A flow has begun, or a flow without transactions has ended; this was its state.
     Flow(Box<Meta>),
     /// A transaction of a flow has ended.
     Transaction { id: u64, key: Key, request: Direction, transaction: Arc<Transaction> },
     /// A flow with transactions has ended.
     Closed { id: u64 },
-    /// A flow leaves the tree.
+    /// A flow is to leave the tree.
     Gone { id: u64 },
-    /// All packets before this number are in their flows; and, if it is over, no flow is open.
+    /// All packets before this number are in their flows and, if `is_over`, no flow is open.
     Reached { number: u64, is_over: bool },
 }
 
-/// The logs, to write.
+/// The writers of the logs.
 #[derive(Debug)]
 pub(in crate::flow) struct Logs {
     pub(in crate::flow) flows: LogWriter,
     pub(in crate::flow) http: LogWriter,
 }
 
-/// Bytes of lines that are added to a log at a time: what is not in the log yet is in no bound.
+/// Bytes of lines that are added to a log at a time. Lines that are not in the log yet count
+/// against no limit.
 const PAGE: usize = 16 << 10;
 
-/// Bytes of decoded bodies after which what was done is put into the tree, before all of a batch is.
+/// Bytes of decoded bodies after which finished jobs are put into the tree, before their batch is
+/// done.
 const PORTION: u64 = 8 << 20;
 
-/// Does jobs until nobody gives any, or it is told to stop: what is left could take minutes.
+/// Does jobs until the engine is gone, or until stopped: the jobs left could take minutes.
 ///
-/// The engine has the table most of the time, and being woken when it lets go of it takes longer
-/// than most jobs: the table is asked for once for a batch, and then to write once.
+/// The engine holds the table most of the time, and being woken when it releases it takes longer
+/// than most jobs. So a batch reads the table once, and then writes to it once.
 pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
     let mut lines = Vec::new();
     let mut done = Vec::new();
@@ -80,7 +83,7 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) 
                         pressure.is_high(begun.elapsed(), oldest, position)
                     };
                     if is_decoded(&transaction) && is_pressed() {
-                        // Readers have the other copy, and show no body of it that is encoded.
+                        // Readers have the other copy, and show no encoded body of it.
                         leave_as_sent(Arc::make_mut(&mut transaction));
                     }
                     let found = places.of(spans);
@@ -110,16 +113,16 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) 
     }
 }
 
-/// What comes from the engine, and what goes back.
+/// The queue of jobs from the engine, and the queue of finished jobs back to it.
 #[derive(Debug)]
 pub(in crate::flow) struct Queue {
     pub(in crate::flow) jobs: Receiver<Vec<Job>>,
-    /// For the engine to free: memory that one thread allocates and another frees has both wait for
-    /// the allocator, most of the time with a million small flows.
+    /// Jobs for the engine to free. When one thread allocates memory and another frees it, both
+    /// spend most of the time waiting for the allocator, with a million small flows.
     pub(in crate::flow) spent: SyncSender<Vec<Spent>>,
 }
 
-/// What a job was made of.
+/// The memory of a finished job.
 #[derive(Debug)]
 #[expect(dead_code, reason = "only to be freed")]
 pub(in crate::flow) enum Spent {
@@ -127,7 +130,7 @@ pub(in crate::flow) enum Spent {
     Transaction(Arc<Transaction>),
 }
 
-/// A job that is done as far as it can be without the table.
+/// A job that is done as far as possible without the table.
 enum Done {
     Exchange {
         id: u64,
@@ -139,11 +142,11 @@ enum Done {
     Gone {
         id: u64,
     },
-    /// It needs no table.
+    /// A job that needs no table.
     Told(Told),
 }
 
-/// What is left of a job when the table is not needed any more.
+/// The part of a job that is left when the table is no longer needed.
 enum Told {
     /// A line of `flows.jsonl`.
     Flow(Box<Meta>),
@@ -153,7 +156,7 @@ enum Told {
     },
 }
 
-/// Puts what was done into the tree and the log of flows, in order.
+/// Puts finished jobs into the tree and into the log of flows, in order.
 fn tell(
     shared: &Shared,
     done: &mut Vec<Done>,
@@ -161,7 +164,7 @@ fn tell(
     lines: &mut Vec<u8>,
     spent: &mut Vec<Spent>,
 ) {
-    // Freed without the table.
+    // Freed after the table is released.
     let mut gone = Vec::new();
     let mut told = Vec::new();
     let needs_table = |one: &Done| !matches!(one, Done::Told(_));
@@ -172,7 +175,7 @@ fn tell(
             (Done::Exchange { id, exchange }, Some(table)) => table.add_exchange(id, exchange),
             (Done::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
             (Done::Gone { id }, Some(table)) => gone.push(table.remove(id)),
-            // It was asked for if anything needs it.
+            // The table was locked if any job needs it.
             (_, None) => {}
         }
     }
@@ -197,20 +200,21 @@ fn tell(
     append(log, &std::mem::take(lines));
 }
 
-/// Whether a body of a transaction has to be decoded.
+/// Returns true if a body of a transaction must be decoded.
 fn is_decoded(transaction: &Transaction) -> bool {
     let messages = Side::BOTH.iter().filter_map(|side| transaction.message(*side));
     messages.into_iter().any(|message| message.body.is_decoded())
 }
 
-/// Has no body of a transaction decoded that would have been.
+/// Marks the bodies of a transaction that would be decoded, so that they are left as they were
+/// sent.
 fn leave_as_sent(transaction: &mut Transaction) {
     for message in [&mut transaction.request, &mut transaction.response].into_iter().flatten() {
         message.body.as_sent = message.body.is_decoded();
     }
 }
 
-/// Looks up the bodies that have to be decoded for jobs, all at once.
+/// Looks up the bodies that must be decoded for the jobs of a batch, all at once.
 fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, Spans)> {
     let needs = |job: &Job| match job {
         Job::Transaction { transaction, .. } => is_decoded(transaction),
@@ -236,7 +240,7 @@ fn append(log: &mut LogWriter, lines: &[u8]) {
     }
 }
 
-/// A flow has ended, and all of its transactions are told.
+/// Ends a flow whose transactions have all been recorded.
 fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
     let oldest = shared.oldest.load(Ordering::Relaxed);
     let flow = table.flow_mut(id)?;
@@ -245,7 +249,7 @@ fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
     Some(Told::Flow(Box::new(Meta::of(flow, &shared.capture))))
 }
 
-/// A transaction has ended: what to keep of it, and its line.
+/// A transaction has ended: the exchange to keep of it, and its line.
 fn ended(
     streams: &FlowStreams<'_>,
     connection: &Connection<'_>,

@@ -1,23 +1,25 @@
-//! Whether the engine is about to be overtaken by the ring: then there is no time to decode bodies.
+//! Whether the ring is about to overtake the engine. If so, there is no time to decode bodies.
 
 use std::time::Duration;
 
-/// Time over which it is looked how far the engine and the end of the ring have come.
+/// Time over which the progress of the engine and of the end of the ring is compared.
 const SPAN: Duration = Duration::from_millis(100);
 
-/// Time to be overtaken in, below which the recorder is to hurry: above what any one body takes.
+/// The recorder hurries if the engine would be overtaken in less than this time, which is longer
+/// than decoding any one body takes.
 const NEAR: Duration = Duration::from_secs(2);
 
-/// How far the engine is ahead of what overwrites, and how that changes.
+/// The engine's lead over the packets that are overwritten next, and how that lead changes.
 #[derive(Debug, Default)]
 pub(in crate::flow) struct Pressure {
-    /// When it was looked, the oldest packet retained then, and the engine's next one.
+    /// The time of the last comparison, the oldest packet retained then, and the engine's next
+    /// packet.
     last: Option<(Duration, u64, u64)>,
     is_high: bool,
 }
 
 impl Pressure {
-    /// Whether to hurry, at the time `now` of any clock that does not go back.
+    /// Returns true if the recorder must hurry. `now` is the time of any clock that does not go back.
     pub(in crate::flow) fn is_high(&mut self, now: Duration, oldest: u64, position: u64) -> bool {
         let Some((then, old_oldest, old_position)) = self.last else {
             self.last = Some((now, oldest, position));
@@ -29,10 +31,10 @@ impl Pressure {
         }
         self.last = Some((now, oldest, position));
         let margin = position.saturating_sub(oldest);
-        // By how much the margin has become smaller, if it has.
+        // By how much the margin has become smaller, or 0.
         let overwritten = oldest.saturating_sub(old_oldest);
         let shrunk = overwritten.saturating_sub(position.saturating_sub(old_position));
-        // It would be used up in this many spans.
+        // At this rate the margin is used up after so many spans.
         let spans = margin.checked_div(shrunk);
         let time = spans.map(|spans| span.saturating_mul(u32::try_from(spans).unwrap_or(u32::MAX)));
         self.is_high = time.is_some_and(|time| time < NEAR);
@@ -44,8 +46,8 @@ impl Pressure {
 mod tests {
     use super::*;
 
-    /// What it says of an engine that is at `position` when `oldest` is the oldest packet, ten times
-    /// a second.
+    /// The answers for an engine that is at `position` when `oldest` is the oldest packet, ten
+    /// times a second.
     fn said(steps: &[(u64, u64)]) -> Vec<bool> {
         let mut pressure = Pressure::default();
         let said = steps

@@ -7,24 +7,27 @@ use protocol::varint::{put, take};
 pub(crate) struct Entry {
     /// Its number in the capture.
     pub number: u64,
-    /// Bytes of the pcap records of the flow's packets before it, since the flow's first ever.
+    /// Offset of its pcap record: bytes of the records of the flow's packets before it, since the
+    /// first ever.
     pub offset: u64,
     /// Bytes of its pcap record, with header.
     pub len: u32,
 }
 
 impl Entry {
-    /// The offset behind its record.
+    /// The offset after its record.
     #[must_use]
     pub(crate) const fn end(&self) -> u64 {
         self.offset.saturating_add(self.len as u64)
     }
 }
 
-/// Packets in a row: the first one's number and offset, and as integers of variable length the
-/// length of its record, then for each other the difference of numbers and the length.
+/// Consecutive packets of a flow: the number and offset of the first one, and a list of integers of
+/// variable length. The list has the length of the first record, then for each further packet the
+/// difference of numbers and the length.
 ///
-/// Without what stands for its first packets, it is a block still.
+/// A block stays valid when the integers of its first packets are cut off, if number and offset
+/// change too.
 #[derive(Debug)]
 pub(super) struct Block<Bytes> {
     pub(super) number: u64,
@@ -33,14 +36,15 @@ pub(super) struct Block<Bytes> {
 }
 
 impl<Bytes: AsRef<[u8]>> Block<Bytes> {
-    /// Its packets, by and by.
+    /// Iterates over its packets.
     pub(super) fn walk(&self) -> Walk<'_> {
         Walk { number: self.number, offset: self.offset, rest: self.bytes.as_ref() }
     }
 
-    /// How many packets it has.
+    /// Number of its packets.
     pub(super) fn count(&self) -> usize {
-        // An integer's last byte is the only one below 128. All packets have two, the first one.
+        // Only the last byte of an integer is below 128. Each packet has two integers, the first
+        // packet one.
         self.bytes.as_ref().iter().filter(|byte| **byte < 0x80).count().div_ceil(2)
     }
 }
@@ -53,26 +57,26 @@ impl Block<Vec<u8>> {
         block
     }
 
-    /// Makes it a block of one packet.
+    /// Turns it into a block of one packet.
     pub(super) fn restart(&mut self, first: Entry) {
         (self.number, self.offset) = (first.number, first.offset);
         self.bytes.clear();
         put(&mut self.bytes, first.len.into());
     }
 
-    /// Adds the packet whose number is `difference` above that of the last.
+    /// Adds the packet whose number is the last packet's plus `difference`.
     pub(super) fn push(&mut self, difference: u64, len: u32) {
         put(&mut self.bytes, difference);
         put(&mut self.bytes, len.into());
     }
 
-    /// Gives it the shape it has when it is read only.
+    /// The block in its compact, read-only form.
     pub(super) fn packed(&self) -> Block<Box<[u8]>> {
         Block { number: self.number, offset: self.offset, bytes: self.bytes.as_slice().into() }
     }
 }
 
-/// The packets of a block from some place on; `number` and `offset` are those of the next one.
+/// The packets of a block from some place on; `number` and `offset` are those of the next packet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Walk<'a> {
     pub(super) number: u64,

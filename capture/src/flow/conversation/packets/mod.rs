@@ -5,13 +5,13 @@
 //!             begin                                          record_bytes()
 //! ```
 //!
-//! A block says with which packet it begins and how many bytes of records lie before that, so it
-//! is a place to start reading from; inside, numbers are differences. A packet costs four bytes,
-//! all included, of a long flow that has one packet in a hundred of a capture; a flow of one packet
-//! has nothing on the heap.
+//! A block has the number of its first packet and the bytes of records before it, so that reading
+//! can start there; inside, numbers are stored as differences. In a long flow that has one packet
+//! in a hundred of a capture, a packet takes four bytes in all. A flow of one packet takes nothing
+//! on the heap.
 //!
 //! The lengths of records are kept beside the numbers, so that offsets in a flow's `packets.pcap`
-//! are known without a look at the store, also for packets that it has dropped meanwhile.
+//! are known without a look at the store, even for packets that the store has dropped since.
 
 mod block;
 
@@ -20,22 +20,22 @@ use std::collections::{VecDeque, vec_deque};
 pub(in crate::flow) use block::Entry;
 use block::{Block, Walk};
 
-/// Packets of a block that is full.
+/// Packets in a full block.
 const BLOCK: usize = 64;
 
-/// What an allocation costs beyond its bytes.
+/// Bytes that an allocation takes besides its content.
 const ALLOCATION: usize = 16;
 
-/// The packets of a flow in rising order of their numbers, of which the oldest expire.
+/// The packets of a flow in rising order of their numbers. The oldest expire.
 ///
 /// Offsets count the bytes of pcap records, without a file header, since the flow's first packet
-/// ever; they stay the same when packets expire.
+/// ever. They stay the same when packets expire.
 #[derive(Debug)]
 pub(in crate::flow) struct Packets(Kept);
 
 #[derive(Debug)]
 enum Kept {
-    /// Nothing; `last` is the highest number there was, `end` the bytes of all records.
+    /// No packet; `last` is the highest number there was, `end` the bytes of all records.
     None {
         last: u64,
         end: u64,
@@ -68,16 +68,15 @@ impl Default for Packets {
 
 impl Packets {
     #[cfg(test)]
-    /// No packets.
+    /// An empty list.
     #[must_use]
     pub(in crate::flow) fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a packet whose pcap record has `record_len` bytes, header included.
+    /// Adds a packet whose pcap record has `record_len` bytes, header included. Numbers begin at 1.
     ///
-    /// Returns whether it was taken: a packet is not if its number is not above all before it.
-    /// Numbers begin at 1.
+    /// Returns whether the packet was added: only if its number is above all earlier ones.
     pub(in crate::flow) fn push(&mut self, number: u64, record_len: u32) -> bool {
         match &mut self.0 {
             Kept::None { last, end } if number > *last => {
@@ -94,7 +93,7 @@ impl Packets {
         true
     }
 
-    /// Packets that are retained.
+    /// Number of packets retained.
     #[must_use]
     pub(in crate::flow) fn len(&self) -> usize {
         match &self.0 {
@@ -105,13 +104,13 @@ impl Packets {
     }
 
     #[cfg(test)]
-    /// Whether no packet is retained.
+    /// Returns true if no packet is retained.
     #[must_use]
     pub(in crate::flow) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of the pcap records of all packets there ever were: the offset behind the last one.
+    /// Bytes of the pcap records of all packets there ever were: the offset after the last one.
     #[must_use]
     pub(in crate::flow) fn record_bytes(&self) -> u64 {
         match &self.0 {
@@ -138,8 +137,8 @@ impl Packets {
         }
     }
 
-    /// Number and offset of the oldest packet retained. If none is: the least number the next
-    /// packet may have, and the offset it will have.
+    /// Number and offset of the oldest packet retained. If no packet is retained: the lowest number
+    /// that the next packet may have, and the offset it will have.
     #[must_use]
     pub(in crate::flow) fn begin(&self) -> (u64, u64) {
         match &self.0 {
@@ -154,14 +153,14 @@ impl Packets {
 
     #[cfg(test)]
     /// The packet whose record has the byte at `offset`; `None` for offsets before that of
-    /// [`Packets::begin`] or behind the end. Costs O(log n).
+    /// [`Packets::begin`] or after the end. Costs O(log n).
     #[must_use]
     pub(in crate::flow) fn find(&self, offset: u64) -> Option<Entry> {
         self.iter_at(offset).next()
     }
 
-    /// The packets from the one on whose record has the byte at `offset`; none for offsets before
-    /// that of [`Packets::begin`]. Costs O(log n) for the first and O(1) for each other.
+    /// The packets from the one whose record has the byte at `offset`; none for offsets before that
+    /// of [`Packets::begin`]. Costs O(log n) for the first packet and O(1) for each other.
     #[must_use]
     pub(in crate::flow) fn iter_at(&self, offset: u64) -> Iter<'_> {
         if offset < self.begin().1 {
@@ -171,7 +170,7 @@ impl Packets {
     }
 
     #[cfg(test)]
-    /// The packets whose numbers are `number` or above. Costs O(log n) for the first and O(1) for
+    /// The packets with number `number` or above. Costs O(log n) for the first packet and O(1) for
     /// each other.
     #[must_use]
     pub(in crate::flow) fn iter_from(&self, number: u64) -> Iter<'_> {
@@ -191,7 +190,7 @@ impl Packets {
         }
     }
 
-    /// Gives back memory kept for packets to come: the flow has ended.
+    /// Releases memory reserved for further packets, because the flow has ended.
     pub(in crate::flow) fn shrink(&mut self) {
         if let Kept::Many(many) = &mut self.0 {
             many.full.shrink_to_fit();
@@ -199,7 +198,7 @@ impl Packets {
         }
     }
 
-    /// Bytes of memory on the heap, to a few per cent.
+    /// Bytes of memory on the heap, to within a few per cent.
     #[must_use]
     pub(in crate::flow) fn memory(&self) -> usize {
         let Kept::Many(many) = &self.0 else {
@@ -209,8 +208,8 @@ impl Packets {
         size_of::<Many>() + 2 * ALLOCATION + blocks + many.packed + many.open.bytes.capacity()
     }
 
-    /// From the last block on whose number and offset are `before` what is searched, without the
-    /// entries that are not yet `reached`.
+    /// Iterates from the last block whose number and offset are `before` the wanted entry, and
+    /// skips entries that are not `reached` yet.
     fn iter_where(
         &self,
         before: impl Fn(u64, u64) -> bool,
@@ -258,12 +257,12 @@ impl Many {
         self.end = self.end.saturating_add(len.into());
     }
 
-    /// The packets of a block by its place; the open one is behind the full ones.
+    /// The packets of the block at `index`; the open block comes after the full ones.
     fn walk(&self, index: usize) -> Walk<'_> {
         self.full.get(index).map_or_else(|| self.open.walk(), Block::walk)
     }
 
-    /// The packets from the last block on that begins `before` what is searched, or else all.
+    /// Iterates from the last block that begins `before` the wanted entry, or else from the first.
     fn iter_where(&self, before: impl Fn(u64, u64) -> bool) -> Iter<'_> {
         let behind = self.full.partition_point(|block| before(block.number, block.offset));
         let index = if before(self.open.number, self.open.offset) {
@@ -278,7 +277,8 @@ impl Many {
         Iter { walk: self.walk(index), full, open: Some(self.open.walk()), one: None }
     }
 
-    /// Drops packets, but not the newest, whose number is at least `oldest`.
+    /// Drops packets below number `oldest`. The newest packet stays: its number is at least
+    /// `oldest`.
     fn expire(&mut self, oldest: u64) {
         while !self.full.is_empty() && self.walk(1).number <= oldest {
             self.drop_front();
@@ -306,7 +306,7 @@ impl Many {
             return;
         }
         if front.rest.is_empty() {
-            // The next block begins above `oldest`, but none of this one's packets is.
+            // The next block begins above `oldest`, but none of this block's packets does.
             return self.drop_front();
         }
         let (number, offset, cut) = (front.number, front.offset, before - front.rest.len());

@@ -1,4 +1,4 @@
-//! Against a plain list.
+//! Tests against a plain list.
 
 use proptest::prelude::*;
 
@@ -49,7 +49,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Whether everything that can be asked has the answer the list gives.
+/// Checks that every query has the same answer as the list.
 fn check(packets: &Packets, model: &[Entry], last: u64, end: u64) {
     let begin = model.first().map_or((last + 1, end), |entry| (entry.number, entry.offset));
     assert_eq!(packets.len(), model.len());
