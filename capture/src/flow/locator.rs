@@ -14,7 +14,7 @@ use crate::record::{Record, len_at};
 /// A place is kept of every record in so many.
 const STEP: usize = 2;
 
-/// Where the record of a packet lies.
+/// The place of a packet's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Id of the chunk.

@@ -212,8 +212,8 @@ impl Flows {
         }
     }
 
-    /// Returns true if everything stored so far is in the tree and, once the store has ended,
-    /// whether every flow has ended too.
+    /// Returns true if everything stored so far is in the tree and, once the store has ended, every
+    /// flow has ended too.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
         let bounds = self.shared.store.bounds();

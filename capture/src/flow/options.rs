@@ -58,7 +58,7 @@ pub struct Options {
     /// Whether packets with different VLAN ids may be of the same flow, since the two directions
     /// may have different ids. If not, the same addresses in two VLANs are two flows.
     pub any_vlan: bool,
-    /// Which copy of a byte counts where segments overlap.
+    /// The copy of a byte that counts when segments overlap.
     pub policy: Policy,
     /// Whether urgent data is in the streams.
     pub urgent: Urgent,

@@ -51,7 +51,7 @@ impl Shared {
             {
                 return Ok(packed.clone());
             }
-            // What is cached for a possible later reader makes room for what a reader asks for now.
+            // Files cached for a possible later reader make room for the file asked for now.
             self.hars.lock().clear();
             let packed = self.make_all_har()?;
             self.hars.lock().all = Some((as_of, packed.clone()));

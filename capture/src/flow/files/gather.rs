@@ -49,7 +49,7 @@ impl Shared {
     /// `false` if a packet is gone.
     ///
     /// # Errors
-    /// What the storage said if it failed.
+    /// The storage's error if it failed.
     pub(in crate::flow) fn records(
         &self,
         numbers: impl Iterator<Item = u64>,

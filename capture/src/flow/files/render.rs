@@ -196,7 +196,7 @@ impl Shared {
             hars.of_flows.remove(0);
         }
         if !self.bodies.has_room(bytes.len() as u64) {
-            // What is cached for a possible later reader makes room for what a reader asks for now.
+            // Files cached for a possible later reader make room for the file asked for now.
             hars.clear();
         }
         let made = self.bodies.keep(bytes).ok_or(OpenError::NoRoom)?;
