@@ -1,4 +1,4 @@
-//! Moving the packets of a ring into one of another size.
+//! Copies the packets of a ring into a ring of another size.
 
 use std::sync::atomic::Ordering;
 
@@ -7,8 +7,8 @@ use super::writer::{Append, Writer};
 use crate::record::Records;
 use crate::store::{RecordInterface, Store};
 
-/// Copies every retained packet with its note and its interface, the loss counters, the permissions
-/// and when it was left.
+/// Copies every retained packet with its note and its interface, the loss counters, the
+/// permissions, and the time at which the ring was left.
 pub(super) fn copy(from: &Ring, into: &mut Writer) {
     let losses = from.losses();
     into.add_loss(losses.kernel, losses.interface);
@@ -28,7 +28,7 @@ pub(super) fn copy(from: &Ring, into: &mut Writer) {
             describe(from, into, described, interface.known);
             described = described.max(interface.known);
             into.set_interface(interface.id);
-            // One longer than the new ring's segments is counted as oversize there.
+            // A record longer than the new ring's segments is counted as oversize there.
             let (Append::Stored | Append::Oversize) =
                 into.append_noted(time, record.original_len, record.data, pinned.note(index));
         }
@@ -38,17 +38,18 @@ pub(super) fn copy(from: &Ring, into: &mut Writer) {
     into.publish();
 }
 
-/// Describes what is in front of everything in a file that begins with the oldest packet.
+/// Copies the section's options and the descriptions that come first in a file that begins with the
+/// oldest packet.
 pub(super) fn begin(from: &Ring, into: &mut Writer) {
     into.begin_section(from.section_options());
     describe(from, into, 0, from.interfaces_before(from.bounds().oldest.number));
 }
 
-/// Describes the interfaces of these numbers.
+/// Describes the interfaces with numbers from `described` to `known`.
 fn describe(from: &Ring, into: &mut Writer, described: u32, known: u32) {
     for id in described..known {
         let Some(interface) = from.interface(id) else { break };
-        // None is like another: each keeps its number.
+        // Nothing else has been described, so each interface keeps its number.
         let taken: Vec<u32> = (0..id).collect();
         let (Ok(_) | Err(_)) = into.describe(&interface, &taken);
     }

@@ -1,4 +1,4 @@
-//! Sizes of a ring: how many segments of which size, and where they lie in the file.
+//! Sizes of a ring: the number and size of its segments, and their places in the file.
 
 /// Bytes of the file header, and the alignment of the bodies.
 pub(super) const PAGE: u64 = 4096;
@@ -6,26 +6,26 @@ pub(super) const PAGE: u64 = 4096;
 /// Bytes of the header of one segment.
 pub(super) const SEGMENT_HEADER: usize = 128;
 
-/// Most chunks all threads together may have pinned in one ring at one time.
+/// Maximum number of chunks that all threads together may have pinned in one ring at one time.
 ///
-/// As many spare segments exist, so that a writer that needs a segment finds one that is neither
-/// retained nor pinned. Eight is two threads replying with one-mebibyte reads that span three
-/// segments each, and two more single pins.
+/// There are as many spare segments, so that a writer that needs a segment finds one that is
+/// neither retained nor pinned. Eight allow two threads to reply with one-mebibyte reads that span
+/// three segments each, and two more single pins.
 pub const MAX_PINS: u32 = 8;
 
 /// Smallest segment: a full-size GRO frame fits with its header.
 const MIN_SEGMENT: u64 = 128 << 10;
 
-/// Largest segment: dropping the oldest should not drop much of a large ring.
+/// Largest segment: dropping the oldest segment should not drop much of a large ring.
 const MAX_SEGMENT: u64 = 4 << 20;
 
-/// Segments a ring should have, so that one is under a hundredth of it.
+/// Desired number of segments of a ring, so that one segment is less than a hundredth of it.
 const WANTED_SEGMENTS: u64 = 128;
 
-/// Largest segment of a capture with a giant snaplen: its length has to fit 32 bits.
+/// Largest segment of a capture with a giant snaplen: its length must fit 32 bits.
 const MAX_GIANT_SEGMENT: u64 = 1 << 31;
 
-/// Fewest segments: below this, dropping one drops too much.
+/// Minimum number of segments: with fewer, dropping one drops too much.
 const MIN_SEGMENTS: u64 = 4;
 
 /// Smallest ring, in bytes.
@@ -39,13 +39,13 @@ pub const MAX_RING: u64 = 1 << 44;
 pub struct Geometry {
     /// Bytes of one segment's body: a multiple of the page size, below 4 GiB.
     pub segment_size: u64,
-    /// Segments that hold retained packets, the open one included.
+    /// Segments that hold retained packets, including the open one.
     pub segments: u32,
-    /// Segments beside them, see [`MAX_PINS`].
+    /// Further segments, see [`MAX_PINS`].
     pub spares: u32,
 }
 
-/// A ring size that cannot be.
+/// A ring size that is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a ring of {size} bytes is not possible (at least 512K, at most 16384G)")]
 pub struct BadSize {
@@ -56,8 +56,8 @@ pub struct BadSize {
 impl Geometry {
     /// The shape of a ring that retains about `size` bytes of packets of at most `snaplen` bytes.
     ///
-    /// The longest record fits a segment if the ring is at least eight times as large; in a smaller
-    /// ring long records are counted as oversize.
+    /// The longest record fits a segment if the ring is at least eight times as large. In a smaller
+    /// ring, long records are counted as oversize.
     ///
     /// # Errors
     /// [`BadSize`] outside [`MIN_RING`] to [`MAX_RING`].
@@ -73,7 +73,7 @@ impl Geometry {
         Ok(Self { segment_size, segments, spares: MAX_PINS })
     }
 
-    /// Bytes of packets retained at most.
+    /// Maximum bytes of retained packets.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.segment_size * u64::from(self.segments)
@@ -85,7 +85,7 @@ impl Geometry {
         self.segments + self.spares
     }
 
-    /// Where the bodies begin in the file.
+    /// Offset in the file at which the bodies begin.
     #[must_use]
     pub(super) fn body_offset(&self) -> u64 {
         let headers = u64::from(self.slots()) * SEGMENT_HEADER as u64;
@@ -98,7 +98,7 @@ impl Geometry {
         self.body_offset() + self.segment_size * u64::from(self.slots())
     }
 
-    /// A shape read from a file, if it is one that [`Geometry::new`] could have made.
+    /// A shape read from a file; `None` if [`Geometry::new`] could not have made it.
     pub(super) fn checked(segment_size: u64, segments: u32, spares: u32) -> Option<Self> {
         let plausible = segment_size.is_power_of_two()
             && (PAGE..1 << 32).contains(&segment_size)

@@ -1,12 +1,13 @@
-//! The interfaces that pcapng streams describe, and what the first one says of itself.
+//! The interfaces that pcapng streams describe, and the options of their first section.
 //!
-//! Numbers of interfaces are those of a file that has all packets of the ring, from the first one
-//! ever. A description is in front of the first packet that was stored after it came, so that its
-//! length counts in positions; those that came before all packets are in front of everything.
+//! Interfaces have the numbers that they would have in a file with all packets of the ring, from
+//! the first one ever. A description comes right before the first packet that was stored after it,
+//! so that its length counts in positions. Descriptions that arrived before all packets come before
+//! everything.
 //!
-//! All of it is kept in the header page of the ring file, for the next process. There is room for
-//! the texts of some dozens of interfaces. Where it ends, texts are left out, for this process as
-//! well: the length of a description must never change.
+//! All of this is kept in the header page of the ring file, for the next process. The page has room
+//! for the texts of some dozens of interfaces. When it is full, texts are left out, in this process
+//! as well: the length of a description must never change.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -17,26 +18,26 @@ use super::layout::{Committed, DESCRIPTIONS, FileHeader};
 use crate::savefile::pcapng_writer::interface_description_len;
 use crate::store::Interface;
 
-/// Maximum of interfaces a ring tells apart.
+/// Maximum number of interfaces that a ring distinguishes.
 pub const MAX_INTERFACES: usize = 64;
 
-/// Maximum of bytes of the first section's options that are kept for the next process.
+/// Maximum bytes of the first section's options that are kept for the next process.
 const MAX_SECTION: usize = 900;
 
-/// Maximum of bytes of the texts that are kept of the source itself.
+/// Maximum bytes of the source's own texts that are kept.
 const MAX_SOURCE: usize = 400;
 
 /// Bytes of a kept interface without its texts.
 const FIXED_LEN: usize = 22;
 
-/// Bytes that each interface has for a name, at least: more than Linux allows.
+/// Minimum bytes that each interface has for a name: more than Linux allows.
 const NAME_LEN: usize = 20;
 
-/// First bytes of what is kept.
+/// First bytes of the entries that are kept.
 const SECTION: u8 = 1;
 const INTERFACE: u8 = 2;
 
-/// In an [`INTERFACE`]: some of its texts are cut or left out, and which it has.
+/// Flags of an [`INTERFACE`]: some of its texts are cut or left out, and the fields that it has.
 const IS_CUT: u8 = 1;
 const HAS_LINK_TYPE: u8 = 2;
 const HAS_TEXT: [u8; 3] = [4, 8, 16];
@@ -47,14 +48,15 @@ const _: () = assert!(MAX_INTERFACES * (FIXED_LEN + NAME_LEN) + MAX_SECTION + 3 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Described {
     interface: Interface,
-    /// Number of the packet that the description is in front of; 0 if it is in front of everything.
+    /// Number of the packet right after the description; 0 if the description comes before
+    /// everything.
     before: u64,
-    /// There was no room for all of its texts.
+    /// Whether there was no room for all of its texts.
     is_cut: bool,
 }
 
 impl Described {
-    /// Whether `given`, of which as much was kept as there was room for, is this one.
+    /// Returns true if `given` is this interface, whose texts may have been cut for want of room.
     fn is(&self, given: &Interface) -> bool {
         let Self { interface: kept, is_cut, .. } = self;
         if !is_cut {
@@ -76,22 +78,22 @@ impl Described {
 pub(super) struct Interfaces {
     /// In the order in which they were described.
     described: Vec<Described>,
-    /// How many of them are kept in the file.
+    /// Number of interfaces kept in the file.
     kept: usize,
-    /// Bytes of the file's that are in use, and their checksum.
+    /// Checksum and length of the bytes in use in the file.
     hasher: crc32fast::Hasher,
     len: usize,
 }
 
 impl Interfaces {
-    /// Only the source itself, as the capture was told of it.
+    /// Only the source itself, as the capture described it.
     pub(super) fn of(source: Interface) -> Self {
         let described = vec![Described { interface: source, before: 0, is_cut: false }];
         Self { described, kept: 0, hasher: crc32fast::Hasher::new(), len: 0 }
     }
 
-    /// What an earlier process has kept, and the options of the first section; `None` if nothing
-    /// is kept, or not what was.
+    /// The interfaces that an earlier process has kept, and the options of the first section;
+    /// `None` if none are kept, or if they are damaged.
     pub(super) fn load(header: &FileHeader) -> Option<(Self, Vec<u8>)> {
         let committed = Committed::unpack(header.described.load(Ordering::Acquire));
         let bytes: Vec<u8> = header
@@ -120,7 +122,8 @@ impl Interfaces {
         fits.then_some((Self { described, kept, hasher, len: bytes.len() }, section))
     }
 
-    /// Forgets those that no packet up to `next` was stored after.
+    /// Forgets the interfaces that were described after the last stored packet; `next` is the next
+    /// packet.
     pub(super) fn end_before(&mut self, next: u64, header: &FileHeader) {
         let left = self.described.partition_point(|one| one.before < next).max(1);
         if left == self.described.len() {
@@ -137,8 +140,8 @@ impl Interfaces {
         self.commit(header);
     }
 
-    /// Says what there is before any packet: nothing is described yet, and these are the options of
-    /// the section.
+    /// Starts without any interface, and keeps the options of the first section. To be called
+    /// before any packet.
     pub(super) fn begin(&mut self, section: &[u8], header: &FileHeader) {
         self.described.clear();
         (self.hasher, self.len, self.kept) = (crc32fast::Hasher::new(), 0, 0);
@@ -151,7 +154,7 @@ impl Interfaces {
         }
     }
 
-    /// Adds bytes to those kept in the file.
+    /// Appends bytes to those kept in the file.
     fn keep(&mut self, bytes: &[u8], header: &FileHeader) {
         for (place, byte) in header.descriptions.iter().skip(self.len).zip(bytes) {
             place.store(*byte, Ordering::Relaxed);
@@ -167,18 +170,19 @@ impl Interfaces {
         header.described.store(committed.pack(), Ordering::Release);
     }
 
-    /// Bytes for the texts of one more interface.
+    /// Bytes available for the texts of one more interface.
     fn room(&self) -> usize {
         let to_come = MAX_INTERFACES.saturating_sub(self.described.len());
         let reserved = to_come * (FIXED_LEN + NAME_LEN);
         (DESCRIPTIONS + NAME_LEN).saturating_sub(self.len + reserved)
     }
 
-    /// The index of an interface that is described in front of packet `before`, or was described
-    /// earlier and is none of `taken`; and the length of the description, if it is new.
+    /// Returns the index of an interface, and the length of its description if it is new. An
+    /// interface that was described earlier and is not in `taken` is used again; otherwise it is
+    /// described right before packet `before`.
     ///
     /// # Errors
-    /// The index of the last one, if there is no room for another.
+    /// The index of the last interface, if there is no room for another.
     pub(super) fn describe(
         &mut self,
         given: &Interface,
@@ -198,7 +202,7 @@ impl Interfaces {
         if let [source] = self.described.as_slice()
             && self.kept == 0
         {
-            // In front of everything, so that the next process may say less of it.
+            // It comes before everything, so the next process may show less of it.
             let source = Described::fitting(&source.interface, 0, MAX_SOURCE);
             self.keep(&source.bytes(), header);
             self.kept = 1;
@@ -219,13 +223,13 @@ impl Interfaces {
         u32::try_from(self.described.len()).unwrap_or(u32::MAX)
     }
 
-    /// How many are described before the packet with this number.
+    /// Number of interfaces described before the packet with this number.
     pub(super) fn before(&self, number: u64) -> u32 {
         let before = self.described.partition_point(|one| one.before < number);
         u32::try_from(before).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Bytes of the descriptions that are in front of packets of these numbers.
+    /// Bytes of the descriptions that come right before packets with numbers in `from..to`.
     pub(super) fn len_between(&self, from: u64, to: u64) -> u64 {
         let between = self.described.iter().filter(|one| (from..to).contains(&one.before));
         between.map(|one| interface_description_len(&one.interface)).sum()
@@ -233,7 +237,7 @@ impl Interfaces {
 }
 
 impl Described {
-    /// As much of an interface as so many bytes have room for, beside its numbers.
+    /// As much of an interface as fits `room` bytes besides its numbers.
     fn fitting(given: &Interface, before: u64, mut room: usize) -> Self {
         let mut interface = given.clone();
         let texts = [&mut interface.name, &mut interface.description, &mut interface.filter];
@@ -275,7 +279,7 @@ impl Described {
         bytes
     }
 
-    /// Reads what [`Described::bytes`] makes, without the first byte.
+    /// Reads the bytes that [`Described::bytes`] makes, without the first one.
     fn read(rest: &mut &[u8]) -> Option<Self> {
         let [flags] = take(rest)?;
         let link_type = LinkType(u16::from_ne_bytes(take(rest)?));
@@ -298,7 +302,7 @@ fn take<const LEN: usize>(rest: &mut &[u8]) -> Option<[u8; LEN]> {
     Some(*taken)
 }
 
-/// Bytes behind their length.
+/// Reads bytes that follow their length.
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::from(u16::from_ne_bytes(take(rest)?));
     let (text, behind) = rest.split_at_checked(len)?;
@@ -306,7 +310,7 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// The options of the section that files begin with; empty until the stream has said them.
+/// The options of the first section of files; empty until the stream has sent them.
 pub(super) type Section = OnceLock<Box<[u8]>>;
 
 #[cfg(test)]
@@ -339,7 +343,7 @@ mod tests {
 
         let (mut again, section) = Interfaces::load(&page).unwrap();
         assert_eq!((&again.described, &section[..]), (&interfaces.described, &b"some options"[..]));
-        // No packet came after the last one.
+        // No packet came after the last description.
         again.end_before(7, &page);
         let (again, section) = Interfaces::load(&page).unwrap();
         assert_eq!((again.described.len(), &section[..]), (2, &b"some options"[..]));

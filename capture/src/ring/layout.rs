@@ -1,4 +1,4 @@
-//! How a ring lies in its file.
+//! The layout of a ring in its file.
 //!
 //! ```text
 //!   0        file header, one page: geometry, link type, loss counters, permissions, last alive,
@@ -6,13 +6,13 @@
 //!   4096     segment headers, 128 bytes each
 //!   body     segment bodies, back to back, each `segment_size` bytes:
 //!            pcap records exactly as a savefile has them, none crossing a segment, from the front;
-//!            what a pcapng stream says beside them ([`super::notes`]), from the end downwards
+//!          what a pcapng stream has beside them ([`super::notes`]), from the end downwards
 //! ```
 //!
-//! The file is mapped shared and outlives the process; it is read again by the next one
-//! ([`super::recover`]), never by another process at the same time (the file is locked). Everything
-//! is in this machine's byte order: a ring does not travel. Every field is an atomic, so a mapping
-//! with any content whatsoever is a valid one of these structures.
+//! The file is mapped shared and outlives the process. The next process reads it again
+//! ([`super::recover`]), but never another process at the same time, because the file is locked.
+//! Everything is in this machine's byte order: a ring does not travel. Every field is an atomic, so
+//! a mapping with any content at all is a valid value of these structures.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -22,10 +22,10 @@ use crate::store::Position;
 /// First eight bytes of a ring file.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"pcapfsR1");
 
-/// Changes whenever a ring written before could be misread.
+/// Incremented whenever older rings could be misread.
 pub(super) const VERSION: u32 = 1;
 
-/// In [`FileHeader::link_type`]: the source has not said yet.
+/// Value of [`FileHeader::link_type`] while the source has not sent its link type yet.
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
 
 /// Bytes of the file header for descriptions of interfaces: the rest of the page.
@@ -47,7 +47,7 @@ pub(super) struct FileHeader {
     /// 6 for microseconds, 9 for nanoseconds.
     pub(super) precision: AtomicU32,
     pub(super) snaplen: AtomicU32,
-    /// 1 once `uid`, `gid` and `mode` were set by somebody.
+    /// 1 once `uid`, `gid` and `mode` have been set.
     pub(super) has_permissions: AtomicU32,
     pub(super) uid: AtomicU32,
     pub(super) gid: AtomicU32,
@@ -61,20 +61,20 @@ pub(super) struct FileHeader {
     pub(super) dropped_interface: AtomicU64,
     /// Packets whose record is longer than a segment.
     pub(super) dropped_oversize: AtomicU64,
-    /// When the capture was last seen to run, nanoseconds since the Unix epoch; 0 if that is not
-    /// known, as in a file of before this was kept.
+    /// When the capture was last seen running, nanoseconds since the Unix epoch; 0 if that is not
+    /// known, as in a file older than this field.
     pub(super) last_alive: AtomicU64,
-    /// [`Committed`]: how many of the `descriptions` there are, and their checksum. Bytes are only
-    /// added, before the word that has them, so that a process killed at any moment leaves a pair
-    /// that belongs together. 0 in a file of before this was kept.
+    /// [`Committed`]: the length of the used `descriptions`, and their checksum. Bytes are only
+    /// appended, and before this word is stored, so that a process killed at any moment leaves a
+    /// pair that belongs together. 0 in a file older than this field.
     pub(super) described: AtomicU64,
-    /// What [`super::interfaces`] makes of them.
+    /// Written and read by [`super::interfaces`].
     pub(super) descriptions: [AtomicU8; DESCRIPTIONS],
 }
 
 #[cfg(test)]
 impl Default for FileHeader {
-    /// All zeros, as a new file has.
+    /// All zeros, as in a new file.
     fn default() -> Self {
         Self {
             magic: AtomicU64::default(),
@@ -103,12 +103,12 @@ impl Default for FileHeader {
 }
 
 impl FileHeader {
-    /// CRC-32 over everything a reader of the file has to believe before it reads on.
+    /// CRC-32 of all fields that a reader of the file must trust before it reads on.
     pub(super) fn compute_checksum(&self) -> u32 {
         self.checksum_with(self.link_type.load(Ordering::Relaxed))
     }
 
-    /// What [`FileHeader::compute_checksum`] would be with another link type.
+    /// The value of [`FileHeader::compute_checksum`] with another link type.
     pub(super) fn checksum_with(&self, link_type: u32) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.segment_size.load(Ordering::Relaxed).to_ne_bytes());
@@ -120,7 +120,7 @@ impl FileHeader {
         hasher.finalize()
     }
 
-    /// Writes the fields that never change but for the link type.
+    /// Writes the fields that never change, and the link type, which may.
     pub(super) fn initialise(&self, geometry: Geometry, link_type: u32, precision: u32) {
         self.segment_size.store(geometry.segment_size, Ordering::Relaxed);
         self.segments.store(geometry.segments, Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl FileHeader {
         self.precision.store(precision, Ordering::Relaxed);
         self.version.store(VERSION, Ordering::Relaxed);
         self.checksum.store(self.compute_checksum(), Ordering::Relaxed);
-        // Last: a file without its magic number is one whose creation was cut short.
+        // Last: a file without the magic number is one whose creation was interrupted.
         self.magic.store(MAGIC, Ordering::Release);
     }
 }
@@ -147,35 +147,35 @@ pub(super) struct SegmentHeader {
     pub(super) pcap_base: AtomicU64,
     /// [`crate::store::Position::pcapng`] of the first packet.
     pub(super) pcapng_base: AtomicU64,
-    /// Packets lost (kernel and oversize, see [`FileHeader`]) before the first packet, in all.
+    /// Packets lost (kernel and oversize, see [`FileHeader`]) before the first packet, in total.
     pub(super) loss_before: AtomicU64,
     /// CRC-32 of the five fields above.
     pub(super) opening_checksum: AtomicU32,
-    /// 1 when no record will be added.
+    /// 1 when no further record will be added.
     pub(super) sealed: AtomicU32,
-    /// What readers may see: [`Committed`], length and checksum in one word, so that a process
-    /// killed between any two instructions leaves a pair that belongs together.
+    /// The records that readers may see: [`Committed`], length and checksum in one word, so that a
+    /// process killed between any two instructions leaves a pair that belongs together.
     pub(super) committed: AtomicU64,
-    /// Time of the first packet, nanoseconds since the Unix epoch; 0 when there is none.
+    /// Time of the first packet, nanoseconds since the Unix epoch; 0 without a packet.
     pub(super) first_time: AtomicU64,
-    /// Time of the last committed packet, likewise.
+    /// Time of the last committed packet, in the same unit; 0 without a packet.
     pub(super) last_time: AtomicU64,
     /// Committed packets.
     pub(super) count: AtomicU64,
-    /// What readers may see of the notes: [`Committed`], stored before the word of the records
-    /// they belong to. 0 in a file of before there were any.
+    /// The notes that readers may see: [`Committed`], stored before the word of the records they
+    /// belong to. 0 in a file older than notes.
     pub(super) notes: AtomicU64,
 }
 
 impl SegmentHeader {
-    /// What [`opening_checksum`] is taken of: sequence, first number, pcap base, pcapng base and
-    /// loss before.
+    /// The fields that [`opening_checksum`] covers: sequence, first number, pcap base, pcapng base
+    /// and loss before.
     pub(super) fn opening_fields(&self) -> [u64; 5] {
         [&self.sequence, &self.first_number, &self.pcap_base, &self.pcapng_base, &self.loss_before]
             .map(|field| field.load(Ordering::Acquire))
     }
 
-    /// Where the first record begins.
+    /// Position of the first record.
     pub(super) fn first(&self) -> Position {
         let [_, number, pcap, pcapng, _] = self.opening_fields();
         Position { number, pcap, pcapng }
@@ -191,7 +191,7 @@ pub(super) fn opening_checksum(fields: [u64; 5]) -> u32 {
     hasher.finalize()
 }
 
-/// Length of the committed part of a body and the CRC-32 of exactly these bytes.
+/// Length of the committed part of a body, and the CRC-32 of exactly these bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Committed {
     pub(super) len: u32,

@@ -1,13 +1,13 @@
 //! The shared ring: one file, one writer, any number of cursors.
 //!
 //! A ring is a file of equal segments, mapped shared ([`layout`]). The writer fills one segment
-//! after the other with pcap records; when as many are retained as the ring has, the oldest goes.
-//! Readers pin a segment while they reply from it, and the writer takes only unpinned ones, of
-//! which spare segments make sure there always is one ([`pins`], [`map`]). A file left behind by a
-//! process that was killed is taken over with every committed record ([`recover`]).
+//! after the other with pcap records; when the ring is full, the oldest segment is dropped. Readers
+//! pin a segment while they reply from it, and the writer takes only unpinned segments. Spare
+//! segments ensure that an unpinned one always exists ([`pins`], [`map`]). A new process takes over
+//! the file of a killed process with every committed record ([`recover`]).
 //!
-//! The one invariant readers rely on: packet numbers, byte positions and record bytes never change
-//! once published; they can only cease to be retained, oldest segment first.
+//! The one invariant that readers rely on: packet numbers, byte positions and record bytes never
+//! change once published. They can only cease to be retained, oldest segment first.
 
 mod copy;
 mod geometry;
@@ -58,7 +58,7 @@ pub struct Permissions {
     pub mode: u32,
 }
 
-/// A ring that is being filled or was; see the [module](self).
+/// A ring, whether it is still being filled or not; see the [module](self).
 #[derive(Debug)]
 pub struct Ring {
     segments: Arc<Segments>,
@@ -66,18 +66,18 @@ pub struct Ring {
     bells: Bells,
     holes: Holes,
     ended: AtomicBool,
-    /// Segments that are retained.
+    /// Number of retained segments.
     used: AtomicU64,
     precision: Precision,
     link_type: OnceLock<LinkType>,
-    /// The source itself, as the capture was told of it.
+    /// The source itself, as the capture described it.
     own: Interface,
     interfaces: Mutex<Interfaces>,
     section: Section,
     path: PathBuf,
-    /// The file is in a tmpfs.
+    /// Whether the file is in a tmpfs.
     is_in_memory: bool,
-    /// Keeps other processes away for as long as the ring is used.
+    /// Excludes other processes for as long as the ring is used.
     _lock: Flock<std::fs::File>,
 }
 
@@ -104,7 +104,7 @@ impl Ring {
         &self.path
     }
 
-    /// The permissions kept with the ring; `None` if nobody has set any.
+    /// The permissions kept with the ring; `None` if none have been set.
     #[must_use]
     pub fn permissions(&self) -> Option<Permissions> {
         let header = self.file_header();
@@ -139,16 +139,16 @@ impl Ring {
         Ok(())
     }
 
-    /// The source itself, as the capture was told of it.
+    /// The source itself, as the capture described it.
     #[must_use]
     pub fn own_interface(&self) -> &Interface {
         &self.own
     }
 
-    /// Gives a segment its pages before the writer comes to it, which then takes no faults on its
-    /// first lap; false if there is nothing more to do. For a thread beside the writer's.
+    /// Gives a segment its pages before the writer reaches it, so that the writer takes no faults
+    /// on its first lap; false if nothing is left to do. For a thread beside the writer's.
     ///
-    /// Only in memory: on a disk, all that is touched is written.
+    /// Does nothing unless the ring is in memory: on a disk, all touched pages are written.
     #[must_use]
     pub fn populate_next(&self) -> bool {
         self.is_in_memory && self.segments.populate_next()
@@ -191,7 +191,7 @@ impl Store for Ring {
     }
 
     fn bounds(&self) -> Bounds {
-        // Before the numbers: a reader that sees the end sees all that came before it.
+        // Before the numbers: a reader that sees the end sees all packets before it.
         let ended = self.ended.load(Ordering::SeqCst);
         let moment = self.published.read();
         Bounds {
@@ -211,7 +211,7 @@ impl Store for Ring {
             Some(pin) => Ok(pinned(chunk, pin)),
             None if chunk < self.published.read().oldest_chunk => Err(PinError::Lapped),
             None if chunk > self.published.read().newest_chunk => Err(PinError::NotYet),
-            // Retired or opened this moment, and not published yet.
+            // Retired or opened just now, and not published yet.
             None => match self.segments.pin(chunk) {
                 Some(_) => Err(PinError::NotYet),
                 None => Err(PinError::Lapped),
@@ -223,7 +223,7 @@ impl Store for Ring {
         match self.segments.try_pin(chunk) {
             Ok(pin) => Ok(pinned(chunk, pin)),
             Err(_) if chunk < self.published.read().oldest_chunk => Err(PinError::Lapped),
-            // Not there yet, about to go, or as many are pinned as may be.
+            // Not opened yet, about to be retired, or the maximum number of chunks is pinned.
             Err(_) => Err(PinError::NotYet),
         }
     }
@@ -237,7 +237,7 @@ impl Store for Ring {
             if target.value() >= target.coordinate(&moment.next) {
                 return Err(PinError::NotYet);
             }
-            // Invariant: the target lies at or behind the beginning of `low`, and before that of
+            // Invariant: the target lies at or after the beginning of `low`, and before that of
             // `high`.
             let (mut low, mut high) = (moment.oldest_chunk, moment.newest_chunk + 1);
             let mut lapped = false;
@@ -252,7 +252,7 @@ impl Store for Ring {
             if !lapped {
                 return Ok(low);
             }
-            // Retired this moment and not published yet, at worst.
+            // At worst, a segment was retired just now, and that is not published yet.
             std::thread::yield_now();
         }
     }

@@ -1,23 +1,23 @@
-//! What a pcapng stream says beside packets, as it lies in a segment.
+//! What a pcapng stream has beside packets, and its layout in a segment.
 //!
 //! ```text
 //!   | record | record | record |   free   | entry | entry | entry |
 //!   front of the body                      newest           oldest
 //! ```
 //!
-//! An entry is for one record: the index of the record in the segment, its interface, and the note.
-//! Its fixed part is at its end, so that a walk from the end of the body downwards finds one entry
-//! after the other. A record without an entry is of interface 0 and has no note. So live interfaces
-//! cost nothing, and notes go when their packets go.
+//! An entry belongs to one record: it has the index of the record in the segment, its interface,
+//! and the note. Its fixed part is at its end, so that a walk from the end of the body downwards
+//! finds one entry after the other. A record without an entry has interface 0 and no note. So live
+//! interfaces cost nothing, and notes disappear with their packets.
 //!
-//! The bytes may have been changed by another process: whatever they are, a walk ends.
+//! Another process may have changed the bytes: a walk over any bytes ends.
 
 use crate::store::{NoteRef, RecordInterface};
 
 /// Bytes of the fixed part of an entry: five numbers of 32 bits.
 pub(super) const FIXED_LEN: usize = 20;
 
-/// What is kept beside one record.
+/// The interface and the note of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {
     /// Index of the record in the segment.
@@ -27,12 +27,13 @@ pub(crate) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Bytes it takes in a segment.
+    /// Bytes of the entry in a segment.
     pub(super) const fn len(&self) -> usize {
         FIXED_LEN + self.note.blocks.len() + self.note.options.len()
     }
 
-    /// The part at its end. The blocks and the options lie before it, in this order.
+    /// The fixed part, which is at the end. The blocks and the options lie before it, in this
+    /// order.
     pub(super) fn fixed(&self) -> [u8; FIXED_LEN] {
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut fixed = [0; FIXED_LEN];
@@ -49,8 +50,8 @@ impl<'a> Entry<'a> {
         fixed
     }
 
-    /// The entry that ends at byte `end` of the notes of a segment, and where it begins; `None` if
-    /// there is none.
+    /// The entry that ends at byte `end` of the notes of a segment, and its first byte; `None` if
+    /// there is no valid entry.
     pub(super) fn before(notes: &'a [u8], end: usize) -> Option<(Self, usize)> {
         let (rest, fixed) = notes.get(..end)?.split_last_chunk::<FIXED_LEN>()?;
         let (fields, _) = fixed.as_chunks::<4>();
@@ -59,7 +60,7 @@ impl<'a> Entry<'a> {
             *number = u32::from_ne_bytes(*field);
         }
         let [index, id, known, blocks, options] = numbers;
-        // What is in a file of blocks has a length that is a multiple of 4.
+        // The bytes come from a file of blocks, so their length is a multiple of 4.
         if !blocks.is_multiple_of(4) || !options.is_multiple_of(4) || id >= known {
             return None;
         }
@@ -70,27 +71,27 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A walk over the notes of a segment that is asked for one record after the other.
+/// A walk over the notes of a segment, for lookups of one record after the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Walk {
-    /// The entries behind this byte are of records before `reached`.
+    /// The entries after this byte are of records before `reached`.
     end: usize,
     reached: u32,
 }
 
 impl Walk {
-    /// A walk over so many bytes of notes.
+    /// A walk over `len` bytes of notes.
     pub(super) const fn new(len: usize) -> Self {
         Self { end: len, reached: 0 }
     }
 
-    /// The entry of the record with this index. Costs O(1) if the last one asked for was shortly
-    /// before it, and else a walk over all entries before it.
+    /// The entry of the record with this index. Costs O(1) if the previous lookup was for a record
+    /// shortly before it, and otherwise a walk over all entries before it.
     pub(super) fn find<'a>(&mut self, notes: &'a [u8], index: u32) -> Option<Entry<'a>> {
         if index < self.reached {
             *self = Self::new(notes.len());
         }
-        // Each entry is before the last one in the bytes, so this ends.
+        // Each entry lies before the previous one in the bytes, so this ends.
         while let Some((entry, start)) = Entry::before(notes, self.end) {
             if entry.index >= index {
                 self.reached = index;

@@ -48,7 +48,7 @@ pub struct Options {
     pub interface: Interface,
 }
 
-/// Why a ring cannot be had. Nothing is changed by any of these.
+/// Why a ring cannot be opened. None of these errors changes anything.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// No ring has this size.
@@ -134,9 +134,9 @@ pub struct Opened {
 }
 
 impl Ring {
-    /// Opens the ring in `options.path`, with all that an earlier process left in it, or creates
-    /// it. A ring of another size is replaced by one of the size asked for, its packets kept as
-    /// far as they fit.
+    /// Opens the ring in `options.path`, with everything that an earlier process left in it, or
+    /// creates it. A ring of another size is replaced by one of the requested size, with as many of
+    /// its packets as fit.
     ///
     /// All memory is reserved here, so that a full file system is an error now and not a signal
     /// later.
@@ -148,13 +148,14 @@ impl Ring {
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
         loop {
-            // No link, which leads to another's file; and a FIFO is not waited for.
+            // Do not follow a link, which leads to another's file, and do not wait for a FIFO.
             let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
             match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
                 Ok(file) => {
                     check_owner(&file, path)?;
                     let file = lock(file, path)?;
-                    // Its last owner may have put another in its place before it let go.
+                    // Its last owner may have put another file in its place before releasing the
+                    // lock.
                     if !is_at(&file, path).map_err(system)? {
                         continue;
                     }
@@ -185,7 +186,7 @@ impl Ring {
     }
 }
 
-/// Makes sure that no other user could have changed the file, and none can read it from now on.
+/// Checks that no other user could have changed the file, and prevents other users from reading it.
 fn check_owner(file: &File, path: &Path) -> Result<(), RingError> {
     let system = |error| RingError::System { path: path.to_owned(), error };
     let metadata = file.metadata().map_err(system)?;
@@ -196,7 +197,7 @@ fn check_owner(file: &File, path: &Path) -> Result<(), RingError> {
     } else if metadata.is_file() && metadata.nlink() > 1 {
         "a file with a second name"
     } else {
-        // A copy, for example, that has the mode copies get.
+        // For example a copy, with the mode that copies get.
         if metadata.is_file() && metadata.mode() & 0o055 != 0 {
             file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
         }
@@ -205,15 +206,15 @@ fn check_owner(file: &File, path: &Path) -> Result<(), RingError> {
     Err(RingError::Foreign { path: path.to_owned(), why })
 }
 
-/// The path at which a ring of another size is made, before it replaces the one at `path`.
+/// The path at which a ring of another size is made before it replaces the one at `path`.
 fn fresh_path(path: &Path) -> PathBuf {
     let mut fresh = path.to_owned().into_os_string();
     fresh.push(".new");
     fresh.into()
 }
 
-/// Removes what a process left that was killed while it made a ring of another size. Only with
-/// the ring at `path` locked.
+/// Removes the file of a process that was killed while it made a ring of another size. Call it only
+/// with the ring at `path` locked.
 fn clear_away(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(fresh_path(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -221,7 +222,7 @@ fn clear_away(path: &Path) -> io::Result<()> {
     }
 }
 
-/// True if `path` still names `file`.
+/// Returns true if `path` still names `file`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let held = file.metadata()?;
     match std::fs::metadata(path) {
@@ -231,14 +232,14 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// True if a process was killed before it had made this file a ring, so that nothing is lost with
-/// it: no magic number, which comes last, and nothing where the segment headers and the first
-/// packets of a ring are.
+/// Returns true if a process was killed before it had made this file a ring, so that nothing is
+/// lost with it: the magic number, which is written last, is missing, and so is everything where
+/// the segment headers and the first packets of a ring are.
 fn was_cut_short(file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     let len = metadata.len();
     if !metadata.is_file() {
-        // A FIFO, say: not of ours.
+        // A FIFO, for example: not ours.
         return Ok(false);
     }
     if len == 0 {
@@ -254,8 +255,8 @@ fn was_cut_short(file: &File) -> io::Result<bool> {
     Ok(magic.iter().chain(&headers).all(|&byte| byte == 0))
 }
 
-/// Time to wait for a ring that is locked: a daemon that is ending, or whose tree was unmounted,
-/// lets go of its rings a moment later.
+/// Time to wait for a locked ring. A daemon that is ending, or whose tree was unmounted, releases
+/// its rings a moment later.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 fn lock(mut file: File, path: &Path) -> Result<Flock<File>, RingError> {
@@ -277,7 +278,7 @@ fn lock(mut file: File, path: &Path) -> Result<Flock<File>, RingError> {
     }
 }
 
-/// Makes a ring file with nothing in it.
+/// Makes an empty ring file.
 fn create_at(
     options: &Options,
     path: &Path,
@@ -288,9 +289,9 @@ fn create_at(
     let refused = |error: io::Error| {
         let path = path.to_owned();
         match error.kind() {
-            // Somebody was faster.
+            // Another process was faster.
             io::ErrorKind::AlreadyExists => RingError::System { path, error },
-            // In no directory could it be opened.
+            // Such an error would occur in any directory.
             _ if error.raw_os_error() == Some(libc::EMFILE) => RingError::System { path, error },
             _ => RingError::NotMade { path, error },
         }
@@ -306,7 +307,7 @@ fn create_at(
     form(options, path, lock(file, path)?, geometry, next, sequence)
 }
 
-/// Makes a locked file that holds nothing a ring that holds nothing.
+/// Makes an empty ring of a locked, empty file.
 fn form(
     options: &Options,
     path: &Path,
@@ -321,7 +322,7 @@ fn form(
     let map = match made {
         Ok(map) => map,
         Err(error) => {
-            // A file that could not be made ready is ours and worth nothing.
+            // A file that could not be prepared is ours and has no value.
             let _ = std::fs::remove_file(path);
             return Err(error);
         }
@@ -340,7 +341,7 @@ fn form(
     Ok(assemble(options, file, (segments, tail), start, known))
 }
 
-/// Gives a new file all its pages.
+/// Reserves all pages of a new file.
 fn reserve(file: &File, path: &Path, geometry: Geometry) -> Result<(), RingError> {
     let system = |error| RingError::System { path: path.to_owned(), error };
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(system)?;
@@ -352,7 +353,7 @@ fn reserve(file: &File, path: &Path, geometry: Geometry) -> Result<(), RingError
         let needed = geometry.file_size().div_ceil(1 << 20);
         RingError::NoSpace { path: path.to_owned(), needed }
     };
-    // Asked first: an attempt at too much takes all there is for a moment, from everybody.
+    // Check first: an attempt to reserve too much takes all free memory from everyone for a moment.
     if available(file).is_some_and(|available| available < geometry.file_size()) {
         return Err(no_space());
     }
@@ -363,10 +364,10 @@ fn reserve(file: &File, path: &Path, geometry: Geometry) -> Result<(), RingError
     }
 }
 
-/// Bytes free for this process in the file system of `file`, if it says.
+/// Bytes free for this process in the file system of `file`; `None` if it does not report them.
 fn available(file: &File) -> Option<u64> {
     let status = fstatvfs(file).ok()?;
-    // A tmpfs without a limit says it has no blocks at all.
+    // A tmpfs without a limit reports that it has no blocks at all.
     (status.blocks() > 0).then(|| status.blocks_available().saturating_mul(status.fragment_size()))
 }
 
@@ -414,14 +415,14 @@ fn assemble(
     });
     let mut writer = Writer::new(Arc::clone(&ring), tail, start);
     if options.link_type.is_some() {
-        // Not a stream, which says later where its packets come from.
+        // Not a stream, which reports the interfaces of its packets later.
         writer.set_own_interface();
     }
     let recovered = start.next.number - start.oldest.number;
     Opened { ring, writer, recovered, left: None, damage: None }
 }
 
-/// A ring file that was there, its header checked.
+/// An existing ring file, its header checked.
 struct Existing {
     file: Flock<File>,
     map: RingMap,
@@ -458,7 +459,7 @@ impl Existing {
         {
             return mismatch(LinkType(held).name(), sent.name());
         }
-        // A copy made by hand may be sparse; reserve what is missing.
+        // A copy made by hand may be sparse: reserve the missing pages.
         let size = i64::try_from(len).unwrap_or(i64::MAX);
         match fallocate(&*file, FallocateFlags::empty(), 0, size) {
             Ok(()) => Ok(Self { file, map, claims }),
@@ -469,7 +470,7 @@ impl Existing {
         }
     }
 
-    /// Takes the ring over where it lies.
+    /// Takes over the ring in place.
     fn adopt(self, options: &Options) -> Opened {
         let Self { file, mut map, claims } = self;
         let (mut interfaces, section) = known(&map, claims, options);
@@ -486,7 +487,8 @@ impl Existing {
             header.link_type.store(sent.unwrap_or(claims.link_type), Ordering::Relaxed);
             header.checksum.store(header.compute_checksum(), Ordering::Release);
             header.snaplen.fetch_max(options.snaplen, Ordering::Relaxed);
-            // Under no checksum, since they change all the time; sums of them must not overflow.
+            // No checksum covers these counters, since they change all the time. Sums of them must
+            // not overflow.
             for count in
                 [&header.dropped_kernel, &header.dropped_interface, &header.dropped_oversize]
             {
@@ -529,20 +531,20 @@ impl Existing {
         };
         let known = (interfaces, section);
         let mut opened = assemble(options, file, (segments, tail), start, known);
-        // Under no checksum; a clock that was set back makes it useless, too.
+        // No checksum covers the time, and a clock that was set back makes it useless.
         opened.left = left.filter(|left| *left < clock::now());
         opened.damage = found.damage;
         opened
     }
 
-    /// Moves the packets into a new ring of another size, which then takes the old one's place.
+    /// Moves the packets into a new ring of another size, which then replaces the old one.
     fn resize(self, options: &Options, geometry: Geometry) -> Result<Opened, RingError> {
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
         let fresh_path = fresh_path(path);
         let old = self.adopt(options);
         let bounds = old.ring.bounds();
-        // Its link type comes after the interfaces that are in front of everything.
+        // The link type is declared after the interfaces that come before everything.
         let known = Options { link_type: None, ..options.clone() };
         let mut fresh =
             create_at(&known, &fresh_path, geometry, bounds.oldest, bounds.oldest_chunk)?;
@@ -550,7 +552,7 @@ impl Existing {
         let header = old.ring.header();
         if let Some(link_type) = options.link_type.or_else(|| Some(header?.link_type)) {
             let snaplen = header.map_or(0, |header| header.snaplen);
-            // A ring that nobody has declared takes any.
+            // A ring without a declared link type accepts any.
             let _ = fresh.writer.declare(link_type, snaplen);
         }
         copy::copy(&old.ring, &mut fresh.writer);
@@ -569,9 +571,10 @@ impl Existing {
     }
 }
 
-/// The interfaces that an earlier process has described, and what its stream said of itself.
+/// The interfaces that an earlier process has described, and the options of its stream's first
+/// section.
 ///
-/// Those of a ring without a link type are described anew.
+/// The interfaces of a ring without a link type are described anew.
 fn known(map: &RingMap, claims: Claims, options: &Options) -> (Interfaces, Section) {
     let section = Section::new();
     let loaded = Interfaces::load(map.header()).filter(|_| claims.link_type != NO_LINK_TYPE);
@@ -582,8 +585,8 @@ fn known(map: &RingMap, claims: Claims, options: &Options) -> (Interfaces, Secti
     (interfaces, section)
 }
 
-/// The geometry in a ring file's first page, read and not mapped: the size of the mapping is not
-/// known before.
+/// The geometry in a ring file's first page. Only that page is mapped, since the size of the whole
+/// mapping is not known yet.
 fn peek_geometry(file: &File) -> io::Result<Result<Geometry, String>> {
     #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
     let page = memmap2::MmapOptions::new().len(PAGE as usize).map_raw_read_only(file)?;

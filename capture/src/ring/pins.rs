@@ -1,24 +1,24 @@
-//! Which segments may be overwritten: the protocol between replying threads and the writer.
+//! Decides which segments may be overwritten: the protocol between replying threads and the writer.
 //!
-//! A thread *pins* a segment for the time of one reply; the writer *retires* the oldest segment
-//! and later *assigns* a retired, unpinned one to a new sequence number. Neither ever waits for a
-//! lock. It is nearly the same argument as for hazard pointers:
+//! A thread *pins* a segment for the time of one reply. The writer *retires* the oldest segment,
+//! and later *assigns* a retired, unpinned segment to a new sequence number. Neither ever waits for
+//! a lock. The argument is nearly the same as for hazard pointers:
 //!
-//! * a reader adds its pin, then looks whether the slot still belongs to the sequence it wants;
-//! * the writer takes the slot from its sequence, then looks whether it is pinned.
+//! * a reader adds its pin, then checks that the slot still belongs to the sequence it wants;
+//! * the writer takes the slot from its sequence, then checks whether it is pinned.
 //!
-//! Both touch the count of pins with a read-modify-write, and these have one order. If the
-//! reader's comes first, the writer finds the pin and leaves the slot alone. If the writer's comes
-//! first, the reader's synchronises with it, and so finds the slot retired and goes away. The same
-//! order makes what a reader did before it gave up its pin happen before the writer overwrites it.
-//! The loom test below walks the interleavings.
+//! Both change the count of pins with a read-modify-write, and all these operations have one order.
+//! If the reader's comes first, the writer finds the pin and leaves the slot alone. If the writer's
+//! comes first, the reader's synchronises with it, so the reader finds the slot retired and gives
+//! up. By the same order, everything a reader did before it released its pin happens before the
+//! writer overwrites the segment. The loom test below walks the interleavings.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Owner of a slot that belongs to nobody; sequence numbers count from 1.
+/// Owner of a slot without a sequence; sequence numbers count from 1.
 const NOBODY: u64 = 0;
 
 #[derive(Debug)]
@@ -31,24 +31,24 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
-    /// Pins in all slots; never above `limit` but for the moment in which one is refused.
+    /// Pins in all slots; never above `limit`, except for the moment in which a pin is refused.
     outstanding: AtomicU32,
     limit: u32,
 }
 
-/// What became of an attempt to pin.
+/// The result of an attempt to pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// The slot stays as it is until [`Slots::unpin`].
+    /// The slot is not overwritten until [`Slots::unpin`].
     Pinned,
     /// The slot belongs to another sequence by now, or to none.
     Gone,
-    /// As many pins as there are spares are held by others; try again in a moment.
+    /// Others hold as many pins as there are spares; try again in a moment.
     Busy,
 }
 
 impl Slots {
-    /// `count` slots that belong to nobody; at most `limit` pins at one time.
+    /// `count` slots without a sequence, with a maximum of `limit` pins at one time.
     pub(super) fn new(count: u32, limit: u32) -> Self {
         let slot = |_| Slot { owner: AtomicU64::new(NOBODY), pins: AtomicU32::new(0) };
         Self { slots: (0..count).map(slot).collect(), outstanding: AtomicU32::new(0), limit }
@@ -62,7 +62,7 @@ impl Slots {
     /// Reader: keeps `slot` if it still holds `sequence`.
     pub(super) fn pin(&self, slot: u32, sequence: u64) -> Attempt {
         if sequence == NOBODY {
-            // Would match a slot that belongs to nobody.
+            // It would match a slot without a sequence.
             return Attempt::Gone;
         }
         if self.outstanding.fetch_add(1, Ordering::AcqRel) >= self.limit {
@@ -70,9 +70,9 @@ impl Slots {
             return Attempt::Busy;
         }
         let state = self.slot(slot);
-        // Acquire: what the writer retired before it looked is seen by the load below.
+        // Acquire: the load below sees the slot as the writer left it when it retired it.
         state.pins.fetch_add(1, Ordering::AcqRel);
-        // Acquire: pairs with assign, the segment is seen as it was made ready.
+        // Acquire: pairs with `assign`, so that the reader sees the segment as it was prepared.
         if state.owner.load(Ordering::Acquire) == sequence {
             Attempt::Pinned
         } else {
@@ -81,9 +81,9 @@ impl Slots {
         }
     }
 
-    /// Reader: gives up a pin it has.
+    /// Reader: releases one of its pins.
     pub(super) fn unpin(&self, slot: u32) {
-        // Release: what the reader did with the segment comes before.
+        // Release: everything the reader did with the segment comes before this.
         self.slot(slot).pins.fetch_sub(1, Ordering::AcqRel);
         self.outstanding.fetch_sub(1, Ordering::AcqRel);
     }
@@ -93,14 +93,14 @@ impl Slots {
         self.slot(slot).owner.store(NOBODY, Ordering::Release);
     }
 
-    /// Writer: whether a retired slot may be overwritten.
+    /// Writer: returns true if a retired slot may be overwritten.
     pub(super) fn is_free(&self, slot: u32) -> bool {
-        // Adds nothing, but as a read-modify-write has its place among those of the readers: a
-        // plain load could miss a pin whose reader has missed the retirement.
+        // It adds nothing, but as a read-modify-write it has its place in the order of the readers'
+        // operations. A plain load could miss a pin whose reader has missed the retirement.
         self.slot(slot).pins.fetch_add(0, Ordering::AcqRel) == 0
     }
 
-    /// Writer: `slot`, which is free and has been made ready, holds `sequence`.
+    /// Writer: assigns `slot`, which is free and has been prepared, to `sequence`.
     pub(super) fn assign(&self, slot: u32, sequence: u64) {
         self.slot(slot).owner.store(sequence, Ordering::Release);
     }
@@ -122,8 +122,8 @@ mod loom_tests {
 
     #[test]
     fn a_pinned_segment_is_never_overwritten() {
-        // All interleavings with at most three preemptions: every protocol error known needs two
-        // at most, and without a bound three threads take hours.
+        // All interleavings with at most three preemptions. Every protocol error known needs at
+        // most two, and without a limit three threads take hours.
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {

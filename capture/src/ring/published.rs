@@ -1,9 +1,9 @@
-//! What a ring holds, as one consistent set of numbers.
+//! The bounds of a ring, as one consistent set of numbers.
 //!
-//! A sequence lock: the writer makes the version odd, writes, makes it even; a reader that saw an
-//! odd or a changed version reads again. The writer never waits; it publishes once per batch, so a
-//! reader hardly ever reads twice. The fields are atomics, so the race is only about which values
-//! belong together, never about their validity.
+//! A sequence lock: the writer makes the version odd, writes the numbers, and makes the version
+//! even. A reader that saw an odd or a changed version reads again. The writer never waits. It
+//! publishes once per batch, so a reader hardly ever reads twice. The fields are atomics, so the
+//! race only concerns which values belong together, never their validity.
 
 #[cfg(loom)]
 use loom::{
@@ -18,7 +18,7 @@ use std::{
 
 use crate::store::Position;
 
-/// One moment of a ring.
+/// The bounds of a ring at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     pub(super) oldest_chunk: u64,
@@ -58,7 +58,7 @@ impl Moment {
     }
 }
 
-/// The present [`Moment`], written by one thread and read by any.
+/// The current [`Moment`], written by one thread and read by any.
 #[derive(Debug)]
 pub(super) struct Published {
     version: AtomicU64,
@@ -70,7 +70,7 @@ impl Published {
         Self { version: AtomicU64::new(0), words: moment.to_words().map(AtomicU64::new) }
     }
 
-    /// Writer only: there is one.
+    /// To be called by the writer only, and there is one writer.
     pub(super) fn write(&self, moment: Moment) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);

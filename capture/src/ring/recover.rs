@@ -1,11 +1,11 @@
 //! Taking over a ring file that an earlier process left behind.
 //!
-//! A process that is killed leaves every committed record: the pages of the mapping belong to the
-//! kernel. Nothing in the file is believed before it is checked, since hands, disks and crashes of
-//! the machine can leave anything: the geometry against the size of the file, each segment's
-//! header and body against their checksums, its records one by one, and each segment against the
-//! one before. The ring is kept up to the last segment that is whole; what lies behind the first
-//! damage is dropped, with a message that says what and how much.
+//! A killed process leaves every committed record: the pages of the mapping belong to the kernel.
+//! Nothing in the file is trusted before it is checked, since people, disks and crashes of the
+//! machine can leave anything there. The geometry is checked against the size of the file, each
+//! segment's header and body against their checksums, its records one by one, and each segment
+//! against the one before. The ring is kept up to the last whole segment. Everything after the
+//! first damage is dropped, with a message that reports what was dropped and how much.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
 use crate::store::Position;
 
-/// What a ring file says of itself.
+/// The values in a ring file's header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claims {
     pub(super) geometry: Geometry,
@@ -33,7 +33,7 @@ pub(super) struct Claims {
 /// Reads the file header out of the first page of a file.
 ///
 /// # Errors
-/// What is wrong with it, for people.
+/// A description of the error, for people.
 pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
     if header.magic.load(Ordering::Acquire) != MAGIC {
         return Err("it does not begin as a ring file does".to_owned());
@@ -46,7 +46,7 @@ pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
     let link_type = if checksum == header.compute_checksum() {
         header.link_type.load(Ordering::Relaxed)
     } else if checksum == header.checksum_with(NO_LINK_TYPE) {
-        // Killed while the source's first word was written down: there is no packet yet.
+        // Killed while the source's link type was being stored: the ring has no packet yet.
         NO_LINK_TYPE
     } else {
         return Err("the checksum of its header does not match".to_owned());
@@ -70,11 +70,11 @@ pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
     })
 }
 
-/// Largest sequence number, packet number, position or count of losses believed: 14 years at 10 GB/s, and far
-/// enough below the end of a u64 that no sum overflows.
+/// Largest sequence number, packet number, position or count of losses that is accepted: 14 years
+/// at 10 GB/s, and far enough below the end of a u64 that no sum overflows.
 pub(super) const MAX_FIELD: u64 = 1 << 62;
 
-/// One segment that was found whole.
+/// One segment that passed all checks.
 #[derive(Clone, Copy, Debug)]
 struct Whole {
     sequence: u64,
@@ -89,22 +89,23 @@ struct Whole {
     last_time: u64,
 }
 
-/// What can be taken over.
+/// The part of a ring that can be taken over.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    /// Sequence and slot, oldest first; empty if there is nothing.
+    /// Sequence and slot, oldest first; empty if nothing could be recovered.
     pub(super) retained: Vec<(u64, u32)>,
     pub(super) next: Position,
     pub(super) next_sequence: u64,
-    /// Packets in the newest segment, times of its first and last.
+    /// Number of packets in the newest segment, and the times of its first and last packet.
     pub(super) newest: (u64, u64, u64),
-    /// The newest segment can take more records, behind these, and notes, before these.
+    /// If the newest segment can take more: its committed records, which further records follow,
+    /// and its committed notes, which further notes precede.
     pub(super) resume: Option<(Committed, Committed)>,
-    /// What was dropped and why, for people.
+    /// The damage and the dropped part, for people.
     pub(super) damage: Option<String>,
 }
 
-/// Finds what is whole. Reads every retained byte once.
+/// Finds the whole segments. Reads every retained byte once.
 pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &Interfaces) -> Recovered {
     let mut found: Vec<(u64, u32)> = (0..claims.geometry.slots())
         .map(|slot| (map.segment(slot).sequence.load(Ordering::Acquire), slot))
@@ -114,10 +115,10 @@ pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &Interfaces
 
     let mut whole: Vec<Whole> = Vec::new();
     let mut damage: Option<String> = None;
-    // The first segment that is expected is known even if its header was destroyed.
+    // The first expected segment is known even if its header was destroyed.
     let mut expected = claims.oldest_sequence;
     for &(sequence, slot) in &found {
-        // A leftover of a segment that was being retired when the process was killed.
+        // The rest of a segment that was being retired when the process was killed.
         if sequence < claims.oldest_sequence {
             continue;
         }
@@ -134,7 +135,7 @@ pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &Interfaces
                 if !whole.is_empty() {
                     break;
                 }
-                // Nothing before it to keep: what follows is better than nothing.
+                // Nothing before the damage is kept, so keep the segments after it.
                 if sequence != expected
                     && let Ok(segment) = check(map, sequence, slot, claims.precision, interfaces)
                 {
@@ -145,10 +146,10 @@ pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &Interfaces
         expected = sequence.saturating_add(1);
     }
     if damage.is_none() && whole.last().is_none_or(|segment| segment.sealed) {
-        // There is an open segment at any time.
+        // A ring always has an open segment.
         damage = Some(format!("segment {expected}: its header is missing"));
     }
-    // As many as the ring retains: a hand may have added more.
+    // The number of segments that the ring retains: someone may have added more by hand.
     let surplus = whole.len().saturating_sub(claims.geometry.segments as usize);
     whole.drain(..surplus);
     summarise(&whole, damage)
@@ -181,10 +182,10 @@ fn summarise(whole: &[Whole], damage: Option<String>) -> Recovered {
     }
 }
 
-/// Whether `segment` begins where the one before it ends.
+/// Checks that `segment` begins where the one before it ends.
 fn follows(before: Option<&Whole>, segment: Whole) -> Result<Whole, String> {
     match before {
-        // The one before is sealed once the next is open, and before anything is put there.
+        // A segment is sealed once the next one is open, and before the next one gets any record.
         Some(before) if !before.sealed && segment.count > 0 => {
             Err("the one before it was not sealed".to_owned())
         }
@@ -261,11 +262,10 @@ fn check(
     })
 }
 
-/// Checks the notes of the `count` records of a segment that begins with packet `first`; how many
-/// bytes they take there, and in a pcapng file.
+/// Checks the notes of the `count` records of a segment whose first packet is number `first`.
+/// Returns the bytes that the notes take in the segment, and in a pcapng file.
 ///
-/// A process that was killed may leave notes of records that it did not come to. They are not
-/// counted.
+/// A killed process may leave notes of records that it did not write. They are not counted.
 fn check_notes(
     notes: &[u8],
     checksum: u32,

@@ -1,4 +1,4 @@
-//! The one who fills a ring.
+//! The writer, which fills a ring.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,20 +16,21 @@ use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
 use crate::store::{Interface, NoteRef, Position, RecordInterface, Store};
 
-/// What became of a packet.
+/// The result of appending a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Append {
-    /// It is in the ring, and visible after the next [`Writer::publish`] at the latest.
+    /// The packet is in the ring, and becomes visible with the next [`Writer::publish`] at the
+    /// latest.
     Stored,
     /// Its record is longer than a segment; counted as oversize.
     Oversize,
 }
 
-/// The writing end of a [`Ring`]; there is one.
+/// The writing end of a [`Ring`]; each ring has one.
 ///
-/// What is appended becomes visible to cursors at [`Writer::publish`], which a source calls once
-/// per batch, or when a segment is full.
+/// Appended packets become visible to cursors at [`Writer::publish`], which a source calls once per
+/// batch, or when a segment is full.
 #[derive(Debug)]
 pub struct Writer {
     ring: Arc<Ring>,
@@ -43,22 +44,22 @@ pub struct Writer {
     first_time: u64,
     last_time: u64,
     unpublished: bool,
-    /// Interface of the packets to come; [`Writer::append`] is of this one.
+    /// Interface of the packets that [`Writer::append`] adds.
     interface: u32,
-    /// Interfaces that are described before the next packet.
+    /// Number of interfaces described before the next packet.
     known: u32,
-    /// The next packet needs an entry beside it also if it has no note: it is not of interface 0,
-    /// or descriptions lie in front of it.
+    /// Whether the next packet needs an entry even without a note: its interface is not 0, or
+    /// descriptions come right before it.
     has_entry: bool,
-    /// Bytes of the descriptions that lie in front of the next packet.
+    /// Bytes of the descriptions that come right before the next packet.
     described: u64,
-    /// Notes that were left out.
+    /// Number of notes that were left out.
     left_out: u64,
-    /// What will be a hole when there is a source again; its end is not known yet.
+    /// The current absence of a source. It becomes a hole when a source is back.
     away: Option<Away>,
 }
 
-/// Since when there is no source, and why.
+/// When and why the source left.
 #[derive(Debug)]
 struct Away {
     began: Timestamp,
@@ -66,7 +67,7 @@ struct Away {
     lost: bool,
 }
 
-/// Where a writer starts in a new or recovered ring.
+/// The position at which a writer starts in a new or recovered ring.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) sequence: u64,
@@ -100,16 +101,16 @@ impl Writer {
         }
     }
 
-    /// The ring that is filled.
+    /// The ring that this writer fills.
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
-    /// Adds a packet behind the others.
+    /// Adds a packet after the others.
     ///
-    /// `data` is what was captured of it, already cut to the snaplen; `original_len` is its length
-    /// on the wire. Lengths beyond 4 GiB do not occur: a segment is smaller.
+    /// `data` are its captured bytes, already cut to the snaplen; `original_len` is its length on
+    /// the wire. Lengths beyond 4 GiB do not occur: a segment is smaller.
     pub fn append(&mut self, time: Timestamp, original_len: u32, data: &[u8]) -> Append {
         if self.has_entry {
             return self.append_noted(time, original_len, data, NoteRef::default());
@@ -117,8 +118,8 @@ impl Writer {
         self.append_record(time, original_len, data)
     }
 
-    /// Adds a packet and what a pcapng file says beside it, which is left out and counted if it
-    /// does not fit a segment together with the packet.
+    /// Adds a packet with its note from a pcapng file. The note is left out and counted if it does
+    /// not fit a segment together with the packet.
     pub fn append_noted(
         &mut self,
         time: Timestamp,
@@ -186,7 +187,7 @@ impl Writer {
         Append::Stored
     }
 
-    /// Makes everything appended visible and wakes those who wait for it.
+    /// Makes all appended packets visible, and wakes the readers that wait for them.
     pub fn publish(&mut self) {
         if std::mem::take(&mut self.unpublished) {
             self.commit();
@@ -194,24 +195,24 @@ impl Writer {
         }
     }
 
-    /// Adds packets lost before they could be appended. `interface` are those the driver dropped,
-    /// which the kernel never saw and which are in no sum with the others.
+    /// Counts packets that were lost before they could be appended. `interface` counts packets that
+    /// the driver dropped: the kernel never saw them, and no sum includes both.
     pub fn add_loss(&self, kernel: u64, interface: u64) {
         let header = self.ring.file_header();
         header.dropped_kernel.fetch_add(kernel, Ordering::Relaxed);
         header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
     }
 
-    /// Packets beside which not all could be kept that was given with them.
+    /// Number of packets whose note could not be kept in full.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Says what a pcapng stream says before all packets: options of its first section. They and
-    /// the interfaces that are described until [`Writer::declare`] are in front of everything.
+    /// Stores the options of a pcapng stream's first section. The options, and the interfaces
+    /// described until [`Writer::declare`], come before everything.
     ///
-    /// Once readers have been told what there is, it stays, and nothing happens here.
+    /// Does nothing once readers may have seen the header, because the header must not change.
     pub fn begin_section(&mut self, options: &[u8]) {
         if self.ring.header().is_some() {
             return;
@@ -220,11 +221,12 @@ impl Writer {
         let _ = self.ring.section.set(options.into());
     }
 
-    /// Describes an interface in front of the next packet, unless one like it was described before
-    /// that is none of `taken`; returns its index.
+    /// Describes an interface right before the next packet, and returns its index. If the same
+    /// interface was described before and is not in `taken`, its index is returned and nothing is
+    /// added.
     ///
     /// # Errors
-    /// The index of the last interface, if a ring holds no more of them.
+    /// The index of the last interface, if the ring has no room for more.
     pub fn describe(&mut self, interface: &Interface, taken: &[u32]) -> Result<u32, u32> {
         let is_leading = self.ring.header().is_none();
         let before = if is_leading { 0 } else { self.next.number };
@@ -240,31 +242,32 @@ impl Writer {
         Ok(id)
     }
 
-    /// Says which interface the packets to come are of; one that was described.
+    /// Sets the interface of the following packets; it must have been described.
     pub fn set_interface(&mut self, id: u32) {
         self.interface = id.min(self.known.saturating_sub(1));
         self.has_entry = self.interface != 0 || self.described > 0;
     }
 
-    /// The packets to come are of the source itself, and nothing is said of their interface.
+    /// Sets the source itself as the interface of the following packets, for sources that report
+    /// none.
     pub fn set_own_interface(&mut self) {
         let own = self.ring.own.clone();
         let (Ok(id) | Err(id)) = self.describe(&own, &[]);
         self.set_interface(id);
     }
 
-    /// Says what the source sends, once that is known.
+    /// Declares the link type and snaplen of the source, once they are known.
     ///
     /// # Errors
-    /// The link type the ring already holds, if it is another; nothing is changed then.
+    /// The link type that the ring already holds, if it differs; nothing is changed then.
     pub fn declare(&self, link_type: LinkType, snaplen: u32) -> Result<(), LinkType> {
         self.ring.declare(link_type, snaplen)?;
-        // Readers may be waiting for the header alone.
+        // Readers may be waiting for just the header.
         self.ring.bells().strike();
         Ok(())
     }
 
-    /// Drops everything retained. Cursors that were behind have lost it.
+    /// Drops all retained packets. They are lost to cursors that had not read them yet.
     pub fn clear(&mut self) {
         self.commit();
         self.sequence += 1;
@@ -276,21 +279,21 @@ impl Writer {
         self.ring.bells().strike();
     }
 
-    /// Says that no packet will come for now, or that packets may come again. Whatever was
-    /// appended is published first.
+    /// Records whether the source has ended. Everything appended is published first.
     pub fn set_ended(&mut self, ended: bool) {
         self.publish();
         self.ring.ended.store(ended, Ordering::SeqCst);
         self.ring.bells().strike();
     }
 
-    /// Says that the source is gone from here on, until [`Writer::source_found`]. If there was none
-    /// before, that is one more reason.
+    /// Records that the source is gone from `began` on, until [`Writer::source_found`]. If it was
+    /// already gone, adds another reason.
     pub fn source_lost(&mut self, began: Timestamp, why: &str) {
         self.away(began, why, true);
     }
 
-    /// Says that the source is at rest from here on, until [`Writer::source_found`], likewise.
+    /// Records that the source pauses from `began` on, until [`Writer::source_found`]. If it was
+    /// already gone, adds another reason.
     pub fn source_rests(&mut self, began: Timestamp, why: &str) {
         self.away(began, why, false);
     }
@@ -307,11 +310,12 @@ impl Writer {
         }
     }
 
-    /// Says that packets may have come again from `ended` on, and tells readers of the hole at once.
+    /// Records that packets may have come again from `ended` on, and reports the hole to readers at
+    /// once.
     pub fn source_found(&mut self, ended: Timestamp) {
         self.publish();
         if let Some(Away { began, why, lost }) = self.away.take() {
-            // The clock may have been set meanwhile.
+            // The clock may have been set since.
             let ended = ended.max(began);
             let before = self.next.number;
             self.ring.holes.add(Hole { before, began, ended, why: why.into(), lost });
@@ -319,7 +323,8 @@ impl Writer {
         }
     }
 
-    /// Keeps with the ring that there is a source by now, for who opens it next.
+    /// Stores the current time in the ring file, as proof for the next process that a source was
+    /// there.
     pub fn note_alive(&self) {
         if self.away.is_none() {
             let now = clock::now().nanoseconds();
@@ -368,8 +373,8 @@ impl Writer {
     }
 }
 
-/// A position as it must be if it lies between two others: somebody else may have written to the
-/// header it is from, and readers count on the order.
+/// Limits a position to lie between two others. Another process may have written to the header it
+/// comes from, and readers rely on the order.
 fn between(position: Position, least: Position, most: Position) -> Position {
     let number = |of: fn(&Position) -> u64| of(&position).max(of(&least)).min(of(&most));
     Position {

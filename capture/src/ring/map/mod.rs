@@ -1,15 +1,15 @@
 //! The mapped ring: the one place where shared memory is touched.
 //!
-//! Why not safe code: readers must see records where the writer puts them, without a lock and
-//! without a copy of ours, in memory that is backed by a file. The argument for all of it:
+//! Why this is not safe code: readers must see records where the writer puts them, without a lock
+//! and without a copy of ours, in memory that a file backs. The argument for all of it:
 //!
 //! * A body byte at or beyond the committed length of a segment, and before its committed notes, is
-//!   touched by the [`Tail`] only, of which there is one per mapping.
+//!   touched only by the [`Tail`]; each mapping has one.
 //! * A body byte below the committed length, or in the committed notes, is not written while its
 //!   segment belongs to its sequence or is pinned. It became visible by a Release store of the
-//!   committed length, and a reader gets at it through an Acquire load of the same word ([`Pin`]).
+//!   committed length, and a reader reaches it through an Acquire load of the same word ([`Pin`]).
 //! * A segment is opened again only when it is retired and unpinned ([`Slots`]).
-//! * No other process has the file mapped: it is locked, and 0600.
+//! * No other process has the file mapped: it is locked, and its mode is 0600.
 #![expect(unsafe_code, reason = "shared memory, see above")]
 
 mod tail;
@@ -33,24 +33,24 @@ use crate::store::Position;
 
 pub(super) use tail::Tail;
 
-/// Bytes given their pages at a time ahead of the writer: the address space of the process is
-/// locked for so long.
+/// Bytes that get their pages at a time ahead of the writer. The address space of the process is
+/// locked for that long.
 const POPULATE_EVERY: usize = 128 << 10;
 
 /// A ring file in memory.
 #[derive(Debug)]
 pub(super) struct RingMap {
-    // Dropped in this order: addresses are guarded no longer than they are mapped.
+    // Dropped in this order: addresses must not stay guarded after they are unmapped.
     guard: Option<Guard>,
     map: MmapRaw,
     geometry: Geometry,
 }
 
 impl RingMap {
-    /// Maps `file`, which is locked by this process and has the size `geometry` asks for.
+    /// Maps `file`, which this process has locked and which has the size that `geometry` requires.
     ///
     /// # Errors
-    /// Those of mmap(2), and `InvalidInput` for a file of another size.
+    /// The errors of mmap(2), and `InvalidInput` for a file of another size.
     pub(super) fn new(file: &File, geometry: Geometry) -> io::Result<Self> {
         let size = geometry.file_size();
         if file.metadata()?.len() != size {
@@ -58,15 +58,14 @@ impl RingMap {
         }
         let len = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let map = memmap2::MmapOptions::new().len(len).map_raw(file)?;
-        // Without a guard, when there are a thousand, a ring file that someone cuts is the end of
-        // the process, as it is for any other program.
+        // If a thousand guards exist already, there is none for this map. Then cutting the ring
+        // file ends the process, as it would end any other program.
         let start = map.as_ptr();
         let guard = Guard::new(&(start..start.wrapping_add(len)), Use::Write)?;
         Ok(Self { guard, map, geometry })
     }
 
-    /// Whether the file was cut short by someone, so that the memory is no longer that of the
-    /// file.
+    /// Returns true if someone has cut the file, so that the memory is no longer that of the file.
     pub(super) fn is_torn(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::is_torn)
     }
@@ -83,8 +82,8 @@ impl RingMap {
 
     pub(super) fn segment(&self, slot: u32) -> &SegmentHeader {
         assert!(slot < self.geometry.slots(), "slot numbers come from this ring");
-        // SAFETY: body_offset() leaves room for slots() headers behind the first page; a page is
-        // a multiple of their alignment; any bytes are a valid SegmentHeader, all atomics.
+        // SAFETY: body_offset() leaves room for slots() headers after the first page; a page is a
+        // multiple of their alignment; any bytes are a valid SegmentHeader, all atomics.
         #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
         unsafe {
             &*self.map.as_ptr().add(PAGE as usize).cast::<SegmentHeader>().add(slot as usize)
@@ -113,20 +112,21 @@ impl RingMap {
         Some(unsafe { std::slice::from_raw_parts(self.body(slot), len as usize) })
     }
 
-    /// The last `len` bytes of a body, likewise.
+    /// The last `len` bytes of a body, before anything else uses the mapping.
     pub(super) fn notes_alone(&mut self, slot: u32, len: u32) -> Option<&[u8]> {
         let before = usize::try_from(self.geometry.segment_size.checked_sub(len.into())?).ok()?;
         // SAFETY: as above.
         Some(unsafe { std::slice::from_raw_parts(self.body(slot).add(before), len as usize) })
     }
 
-    /// Makes the pages of `range` of a body present and writable now, in one call instead of a
-    /// fault for each.
+    /// Makes the pages of `range` of a body present and writable now, in one call instead of one
+    /// fault for each page.
     fn populate(&self, slot: u32, range: &Range<usize>) {
         #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
         let size = self.geometry.segment_size as usize;
         assert!(range.start <= range.end && range.end <= size, "inside the body");
-        // Failure means faults later, one by one: before Linux 5.14 there is no such advice.
+        // A failure only means faults later, one by one: before Linux 5.14 this advice does not
+        // exist.
         // SAFETY: the range is in one body inside the mapping; the advice changes no content, so
         // that the writer and readers may use the body at the same time.
         unsafe {
@@ -139,7 +139,7 @@ impl RingMap {
     }
 }
 
-/// Looks at the first page of a ring file without believing anything in it.
+/// Looks at the first page of a ring file without trusting its content.
 pub(super) fn with_header<T>(page: &MmapRaw, look: impl FnOnce(&FileHeader) -> T) -> Option<T> {
     if (page.len() as u64) < PAGE {
         return None;
@@ -150,7 +150,7 @@ pub(super) fn with_header<T>(page: &MmapRaw, look: impl FnOnce(&FileHeader) -> T
     Some(look(unsafe { &*page.as_ptr().cast::<FileHeader>() }))
 }
 
-/// What readers and the writer share.
+/// The state that readers and the writer share.
 #[derive(Debug)]
 pub(super) struct Segments {
     map: RingMap,
@@ -160,18 +160,18 @@ pub(super) struct Segments {
     ahead: Ahead,
 }
 
-/// Which bodies have all their pages.
+/// The bodies that have all their pages.
 #[derive(Debug)]
 struct Ahead {
     /// For each slot.
     populated: Box<[AtomicBool]>,
-    /// All slots, in the order in which the writer comes to them on its first lap.
+    /// All slots, in the order in which the writer reaches them on its first lap.
     order: Box<[u32]>,
-    /// How many of those have been looked at by [`Segments::populate_next`].
+    /// Number of these that [`Segments::populate_next`] has visited.
     next: AtomicUsize,
 }
 
-/// A segment that stays as it is until this is dropped.
+/// A segment that does not change until this is dropped.
 #[derive(Debug)]
 pub struct Pin<'a> {
     segments: &'a Segments,
@@ -180,7 +180,7 @@ pub struct Pin<'a> {
     len: u32,
     /// Bytes of notes.
     notes: u32,
-    /// Where the last record whose entry was asked for is.
+    /// Position of the last lookup of an entry.
     walk: Cell<Walk>,
     complete: bool,
 }
@@ -210,7 +210,7 @@ impl Pin<'_> {
         }
     }
 
-    /// What is kept beside the record with this index; `None` if it is of interface 0 and has no
+    /// The interface and note of the record with this index; `None` if it has interface 0 and no
     /// note. Costs O(1) for one record after the other.
     pub(crate) fn entry(&self, index: usize) -> Option<Entry<'_>> {
         if self.notes == 0 {
@@ -222,13 +222,13 @@ impl Pin<'_> {
         found
     }
 
-    /// Whether no record will be added to the segment.
+    /// Returns true if no record will be added to the segment.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Where the first record of the segment begins.
+    /// Position of the first record of the segment.
     #[must_use]
     pub fn first(&self) -> Position {
         self.segments.map.segment(self.slot).first()
@@ -241,7 +241,7 @@ impl Drop for Pin<'_> {
     }
 }
 
-/// What a segment starts with.
+/// The initial values of a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     pub(super) sequence: u64,
@@ -249,20 +249,21 @@ pub(super) struct Opening {
     pub(super) loss_before: u64,
 }
 
-/// Where the writer goes on in a mapping it takes over.
+/// How the writer continues in a mapping that it takes over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Resume {
     /// In a new segment.
     Open(Opening),
-    /// Behind the committed records of the newest retained segment, which is not sealed, and their
-    /// notes.
+    /// After the committed records of the newest retained segment, which is not sealed, and before
+    /// its committed notes.
     Continue { records: Committed, notes: Committed },
 }
 
 impl Segments {
-    /// Takes over a mapping. `retained` are the segments recovery found good, oldest first, their
-    /// sequence numbers without holes; fewer than the geometry's segments if one is to be opened,
-    /// at least one if it is to be continued. Whatever else the file holds is forgotten.
+    /// Takes over a mapping. `retained` are the segments that recovery accepted, oldest first,
+    /// their sequence numbers without holes. They are fewer than the geometry's segments if a new
+    /// segment is to be opened, and at least one if the newest is to be continued. Everything else
+    /// in the file is discarded.
     pub(super) fn new(map: RingMap, retained: &[(u64, u32)], resume: Resume) -> (Arc<Self>, Tail) {
         let geometry = map.geometry();
         let slots = Slots::new(geometry.slots(), geometry.spares);
@@ -280,7 +281,8 @@ impl Segments {
             segments.place(sequence, slot);
             let open = matches!(resume, Resume::Continue { .. })
                 && retained.last().is_some_and(|(newest, _)| *newest == sequence);
-            // Killed between opening a segment and sealing the one before it.
+            // The process may have been killed between opening a segment and sealing the one before
+            // it.
             segments.map.segment(slot).sealed.store(u32::from(!open), Ordering::Release);
         }
         for &slot in &free {
@@ -308,8 +310,8 @@ impl Segments {
         self.directory(sequence).store(slot, Ordering::Release);
     }
 
-    /// Makes sure that a body has its pages, `piece` bytes at a time. Two threads that do it at the
-    /// same time do each other no harm.
+    /// Ensures that a body has its pages, `piece` bytes at a time. Two threads may do it at the
+    /// same time without harm.
     fn populate(&self, slot: u32, piece: usize) {
         let Some(populated) = self.ahead.populated.get(slot as usize) else { return };
         if populated.load(Ordering::Relaxed) {
@@ -325,7 +327,7 @@ impl Segments {
         populated.store(true, Ordering::Relaxed);
     }
 
-    /// Gives the next body its pages that the writer will come to; false if all have been seen to.
+    /// Gives the next body on the writer's path its pages; false if all have been visited.
     pub(super) fn populate_next(&self) -> bool {
         let next = self.ahead.next.fetch_add(1, Ordering::Relaxed);
         let Some(&slot) = self.ahead.order.get(next) else { return false };
@@ -333,11 +335,11 @@ impl Segments {
         true
     }
 
-    /// Keeps the segment of this sequence number, if it is still or already there. Waits, without
-    /// bothering the writer, while others hold as many pins as the ring has spares.
+    /// Pins the segment with this sequence number; `None` if it is not there, or no longer. While
+    /// others hold as many pins as the ring has spares, it waits, without disturbing the writer.
     ///
-    /// Not for one who holds a pin already: several who wait for each other's pins would wait
-    /// forever. See [`Segments::try_pin`].
+    /// A thread that holds a pin already must not call it: threads that wait for each other's pins
+    /// would wait forever. See [`Segments::try_pin`].
     pub(super) fn pin(&self, sequence: u64) -> Option<Pin<'_>> {
         loop {
             match self.try_pin(sequence) {
@@ -348,7 +350,8 @@ impl Segments {
         }
     }
 
-    /// Keeps the segment of this sequence number without waiting; else says why not.
+    /// Pins the segment with this sequence number without waiting, or returns the reason why it
+    /// cannot.
     pub(super) fn try_pin(&self, sequence: u64) -> Result<Pin<'_>, Attempt> {
         let slot = self.directory(sequence).load(Ordering::Acquire);
         match self.slots.pin(slot, sequence) {
@@ -360,7 +363,7 @@ impl Segments {
                 // The header is in the file, which another process may have written to.
                 let size = u32::try_from(self.map.geometry.segment_size).unwrap_or(u32::MAX);
                 let len = Committed::unpack(word).len.min(size);
-                // After the length: the notes of all these records are there.
+                // After the length: the notes of all these records are present.
                 let word = segment.notes.load(Ordering::Acquire);
                 let notes = Committed::unpack(word).len.min(size - len);
                 let walk = Cell::new(Walk::new(notes as usize));

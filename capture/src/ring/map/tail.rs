@@ -10,16 +10,16 @@ use crate::ring::layout::{Committed, opening_checksum};
 use crate::ring::notes::Entry;
 use crate::store::Position;
 
-/// Bytes to gather before their checksum is taken: few enough to be in the first-level cache still.
+/// Bytes to gather before they are hashed: few enough that they are still in the first-level cache.
 const HASH_EVERY: usize = 8 << 10;
 
 /// Bytes of a cache line.
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 64;
 
-/// Starts fetching the cache lines of the next record, taken to be as long as this one, while this
-/// one is copied: the ring is larger than the caches of a core, and waiting for its lines is most
-/// of what a large packet costs.
+/// Starts fetching the cache lines of the next record while this one is copied. The next record is
+/// assumed to be as long as this one. The ring is larger than the caches of a core, and a large
+/// packet costs mainly the time to wait for its lines.
 fn fetch_for_writing(from: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for ahead in (0..len).step_by(LINE) {
@@ -37,11 +37,11 @@ fn fetch_for_writing(from: *mut u8, len: usize) {
     let _ = (from, len);
 }
 
-/// The writing end of a ring: the open segment, and which others are retained.
+/// The writing end of a ring: the open segment, and the list of retained segments.
 #[derive(Debug)]
 pub(in crate::ring) struct Tail {
     segments: Arc<Segments>,
-    /// Sequence and slot, oldest first; the last is open.
+    /// Sequence and slot, oldest first; the last segment is open.
     retained: VecDeque<(u64, u32)>,
     /// Retired slots, longest retired first; some may still be pinned.
     free: VecDeque<u32>,
@@ -51,14 +51,15 @@ pub(in crate::ring) struct Tail {
     /// Bytes of it that `hasher` has seen; `hashed <= used`.
     hashed: usize,
     hasher: crc32fast::Hasher,
-    /// Where the notes begin in the open body, committed or not; its size if there are none.
+    /// Offset in the open body at which the notes begin, committed or not; the body's size without
+    /// notes.
     end: usize,
-    /// Of the notes, in the order in which they came.
+    /// The hash of the notes, in the order in which they came.
     notes_hasher: crc32fast::Hasher,
 }
 
 impl Tail {
-    /// The end of a mapping that is taken over, see [`Segments::new`].
+    /// The tail of a mapping that is taken over, see [`Segments::new`].
     pub(super) fn new(
         segments: &Arc<Segments>,
         retained: &[(u64, u32)],
@@ -84,7 +85,7 @@ impl Tail {
                 tail.hasher = crc32fast::Hasher::new_with_initial(records.checksum);
                 tail.end = tail.size() - notes.len as usize;
                 tail.notes_hasher = crc32fast::Hasher::new_with_initial(notes.checksum);
-                // Those of records that are not there must not become those of others.
+                // Notes of records that are missing must not become notes of other records.
                 segments.map.segment(slot).notes.store(notes.pack(), Ordering::Release);
             }
             (Resume::Continue { .. }, None) => {
@@ -107,10 +108,10 @@ impl Tail {
         self.end - self.used
     }
 
-    /// Adds the entry of the record that is added next, not yet visible.
+    /// Adds the entry for the next record. It is not visible yet.
     ///
     /// # Panics
-    /// If it does not fit [`Tail::room`].
+    /// If the entry does not fit [`Tail::room`].
     pub(in crate::ring) fn note(&mut self, entry: &Entry<'_>) {
         assert!(entry.len() <= self.room(), "the caller looked");
         let fixed = entry.fixed();
@@ -118,8 +119,8 @@ impl Tail {
         let mut at = start;
         for bytes in [entry.note.blocks, entry.note.options, &fixed] {
             // SAFETY: all three together fit between `used` and `end`. Bytes there are neither
-            // committed records nor committed notes, so nobody reads them; `&mut self` as in append.
-            // `bytes` is no part of the mapping: no slice of it is given out there.
+            // committed records nor committed notes, so no reader reads them; `&mut self` as in
+            // append. `bytes` is not part of the mapping: no slice of it is handed out there.
             unsafe {
                 let place = self.segments.map.body(self.slot).add(at);
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
@@ -130,16 +131,16 @@ impl Tail {
         self.end = start;
     }
 
-    /// Adds a record behind the others, not yet visible.
+    /// Adds a record after the others. It is not visible yet.
     ///
     /// # Panics
-    /// If it does not fit [`Tail::room`].
+    /// If the record does not fit [`Tail::room`].
     pub(in crate::ring) fn append(&mut self, header: [u8; HEADER_LEN], data: &[u8]) {
         assert!(data.len() <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
-        // SAFETY: header and data fit between `used` and the end of the open body. Bytes there
-        // are beyond the committed length, so nobody reads them; there is one Tail, and `&mut
-        // self` makes this its one access. `data` is no part of the mapping: no slice of it is
-        // given out beyond the committed length.
+        // SAFETY: header and data fit between `used` and the end of the open body. Bytes there are
+        // beyond the committed length, so no reader reads them; there is one Tail, and `&mut self`
+        // makes this its only access. `data` is not part of the mapping: no slice of it is handed
+        // out beyond the committed length.
         unsafe {
             let place = self.segments.map.body(self.slot).add(self.used);
             fetch_for_writing(place.wrapping_add(HEADER_LEN + data.len()), data.len());
@@ -153,8 +154,8 @@ impl Tail {
     }
 
     fn hash(&mut self) {
-        // SAFETY: bytes below `used` were written by append; readers may read those committed
-        // meanwhile, nobody writes them.
+        // SAFETY: append wrote the bytes below `used`. Readers may read the committed ones at the
+        // same time, and nothing writes them.
         let new = unsafe {
             std::slice::from_raw_parts(
                 self.segments.map.body(self.slot).add(self.hashed),
@@ -165,7 +166,7 @@ impl Tail {
         self.hashed = self.used;
     }
 
-    /// Makes all records visible. `count` and `last_time` are of the open segment.
+    /// Makes all records visible. The arguments describe the open segment.
     pub(in crate::ring) fn commit(&mut self, count: u64, first_time: u64, last_time: u64) {
         self.hash();
         let segment = self.segments.map.segment(self.slot);
@@ -179,7 +180,7 @@ impl Tail {
             #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
             let len = (self.size() - self.end) as u32;
             let notes = Committed { len, checksum: self.notes_hasher.clone().finalize() };
-            // Before their records: a record without its note would be another packet.
+            // Before their records: a record without its note would be a different packet.
             segment.notes.store(notes.pack(), Ordering::Release);
         }
         // Pairs with the Acquire load in Segments::pin.
@@ -188,8 +189,8 @@ impl Tail {
 
     /// Drops the oldest segment if the ring is full, opens another, and seals the one before it.
     ///
-    /// In this order, so that a process killed at any point leaves a segment that is not sealed:
-    /// recovery knows by it that none is missing at the end.
+    /// In this order, a process killed at any point leaves an unsealed segment. Recovery can tell
+    /// from it that no segment is missing at the end.
     pub(in crate::ring) fn roll(&mut self, opening: Opening) {
         if self.retained.len() >= self.segments.map.geometry.segments as usize {
             self.retire_oldest();
@@ -199,8 +200,8 @@ impl Tail {
         self.segments.map.segment(full).sealed.store(1, Ordering::Release);
     }
 
-    /// Opens another segment and drops all before it. The new one is there first, so that a
-    /// process killed meanwhile does not leave a ring that knows no packet numbers any more.
+    /// Opens another segment and drops all before it. The new one is opened first: otherwise a
+    /// process killed in between would leave a ring without any packet numbers.
     pub(in crate::ring) fn clear(&mut self, opening: Opening) {
         self.roll(opening);
         while self.retained.len() > 1 {
@@ -210,8 +211,8 @@ impl Tail {
 
     fn retire_oldest(&mut self) {
         let Some((sequence, slot)) = self.retained.pop_front() else { return };
-        // First the number below which nothing is expected, so that a process that is killed here
-        // does not take the segment that is gone for a damaged one.
+        // First store the number below which no segment is expected, so that recovery does not take
+        // the retired segment for a damaged one if the process is killed here.
         let header = self.segments.map.header();
         header.oldest_sequence.store(sequence + 1, Ordering::Release);
         self.segments.slots.retire(slot);
@@ -219,9 +220,9 @@ impl Tail {
         self.free.push_back(slot);
     }
 
-    /// A retired slot that is not pinned. There always is one: see [`super::geometry::MAX_PINS`].
-    /// Pins may move while the slots are looked at one by one, so that more than one look is
-    /// needed once in a blue moon.
+    /// A retired slot that is not pinned. One always exists, see [`super::geometry::MAX_PINS`].
+    /// Pins may move while the slots are checked one by one, so on rare occasions a second pass is
+    /// needed.
     fn claim(&mut self) -> u32 {
         loop {
             if let Some(index) =
@@ -252,7 +253,7 @@ impl Tail {
             (&segment.first_time, 0),
             (&segment.last_time, 0),
             (&segment.count, 0),
-            // Last: a process killed before this leaves a segment that holds nothing.
+            // Last: a process killed before this leaves an empty segment.
             (&segment.sequence, sequence),
         ] {
             field.store(value, Ordering::Release);
@@ -272,12 +273,12 @@ impl Tail {
         self.retained.front().map_or(0, |(sequence, _)| *sequence)
     }
 
-    /// Segments retained, the open one included.
+    /// Number of retained segments, including the open one.
     pub(in crate::ring) fn retained(&self) -> usize {
         self.retained.len()
     }
 
-    /// Where the oldest retained segment begins.
+    /// Position at which the oldest retained segment begins.
     pub(in crate::ring) fn oldest_position(&self) -> Position {
         let slot = self.retained.front().map_or(self.slot, |(_, slot)| *slot);
         self.segments.map.segment(slot).first()
