@@ -1,4 +1,4 @@
-//! Records made into pcapng blocks, and what goes between them.
+//! Encodes records as pcapng blocks, with the further blocks between them.
 
 use std::fmt::Write as _;
 
@@ -10,30 +10,30 @@ use crate::record::Record;
 use crate::savefile::pcapng_writer as write;
 use crate::store::{Header, Losses, NoteRef, RecordInterface, Store};
 
-/// Most holes in time that are in the comment on one packet; all are in statistics blocks before
-/// it.
+/// Maximum number of holes in time in the comment on one packet. All holes are in statistics blocks
+/// before it.
 const HOLES_PER_PACKET: usize = 16;
 
-/// What a pcapng cursor has to remember between packets.
+/// The state of a pcapng cursor between packets.
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
     /// Whether this cursor sends interface statistics.
     statistics: bool,
-    /// Interfaces described so far.
+    /// Number of interfaces described so far.
     described: u32,
-    /// Packets lost since the last one sent; told in a comment on the next.
+    /// Packets lost since the last one sent; reported in a comment on the next one.
     lost: u64,
-    /// Index of the first hole in time that was not told of.
+    /// Index of the first hole in time that has not been reported.
     hole: u64,
-    /// Holes told of since the last packet in which the source was lost; said once more in the
-    /// comment on the next.
+    /// Holes reported since the last packet in which the source was lost; repeated in the comment
+    /// on the next packet.
     holes: Vec<Hole>,
-    /// Losses told of last.
+    /// The losses reported last.
     told: Losses,
-    /// Something was lost since statistics were sent.
+    /// Packets were lost since statistics were last sent.
     due: bool,
     finished: bool,
-    /// When the cursor began, for the statistics.
+    /// The time at which the cursor began, for the statistics.
     started: Timestamp,
     /// Kept between reads for its capacity. Taken out while the encoder is in use, so that a copy
     /// of the encoder copies no blocks.
@@ -41,7 +41,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// `hole` is the index of the first hole in time that is to be told of.
+    /// `hole` is the index of the first hole in time to report.
     pub(super) fn new(statistics: bool, hole: u64) -> Self {
         Self {
             statistics,
@@ -57,8 +57,8 @@ impl Encoder {
         }
     }
 
-    /// Section header and the interfaces that are described before packet `number`, which is the
-    /// first one.
+    /// Writes the section header, and the interfaces that are described before the first packet,
+    /// which is number `number`.
     pub(super) fn begin(
         &mut self,
         store: &dyn Store,
@@ -72,8 +72,8 @@ impl Encoder {
         self.told = store.losses();
     }
 
-    /// Describes the interfaces before packet `number` that were not described yet, as after a loss:
-    /// they are not in the measure of positions there.
+    /// Describes the interfaces before packet `number` that have not been described yet, as after a
+    /// loss. Positions do not count these descriptions at this place.
     pub(super) fn catch_up(
         &mut self,
         store: &dyn Store,
@@ -84,7 +84,8 @@ impl Encoder {
         self.describe(store, header, store.interfaces_before(number), out);
     }
 
-    /// Describes the interfaces below `known` that were not described yet; bytes written.
+    /// Describes the interfaces below `known` that have not been described yet. Returns the bytes
+    /// written.
     fn describe(
         &mut self,
         store: &dyn Store,
@@ -93,7 +94,7 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> u64 {
         let before = out.len();
-        // The number may have been changed by another process: it ends where the interfaces do.
+        // Another process may have changed the number, so stop where the interfaces end.
         while self.described < known
             && let Some(interface) = store.interface(self.described)
         {
@@ -108,20 +109,20 @@ impl Encoder {
         self.due |= lost > 0;
     }
 
-    /// Whether the next packet will have a comment.
+    /// Returns true if the next packet will have a comment.
     pub(super) const fn has_comment(&self) -> bool {
         self.lost > 0 || !self.holes.is_empty()
     }
 
-    /// Whether there are holes in time that were not told of.
+    /// Returns true if there are holes in time that have not been reported.
     pub(super) fn has_hole_to_tell(&self, store: &dyn Store) -> bool {
         self.statistics && self.hole < store.holes()
     }
 
-    /// An interface statistics block for each hole in time before the packet with this number;
-    /// returns that of the packet before which the next one lies.
+    /// Writes an interface statistics block for each hole in time before the packet with this
+    /// number. Returns the number of the packet that the next hole precedes.
     ///
-    /// To be called when what the store holds up to that packet was seen.
+    /// To be called after the store's contents up to that packet have been seen.
     pub(super) fn holes_before(
         &mut self,
         store: &dyn Store,
@@ -144,7 +145,7 @@ impl Encoder {
         u64::MAX
     }
 
-    /// One packet; its length in the pcapng measure of positions.
+    /// Writes one packet. Returns its length in the pcapng measure of positions.
     pub(super) fn packet(
         &mut self,
         store: &dyn Store,
@@ -173,8 +174,8 @@ impl Encoder {
             .saturating_add(write::enhanced_packet_len(captured_len))
     }
 
-    /// What is said on a packet: how many were lost before it, first and also if none was, and the
-    /// holes in time.
+    /// The comment on a packet. It begins with the number of packets lost before it, even if that
+    /// is 0, and goes on with the holes in time.
     fn take_comment(&mut self) -> String {
         let lost = std::mem::take(&mut self.lost);
         let mut comment = format!("pcapfs: {lost} packets lost before this one");
@@ -185,7 +186,7 @@ impl Encoder {
         comment
     }
 
-    /// What [`Encoder::packet`] would return.
+    /// The value that [`Encoder::packet`] would return.
     pub(super) fn measure(
         &self,
         store: &dyn Store,
@@ -203,7 +204,7 @@ impl Encoder {
             .saturating_add(write::enhanced_packet_len(captured_len))
     }
 
-    /// An interface statistics block, if something was lost since the last.
+    /// Writes an interface statistics block if packets were lost since the last one.
     pub(super) fn statistics_if_due(
         &mut self,
         store: &dyn Store,
@@ -216,7 +217,7 @@ impl Encoder {
         }
     }
 
-    /// The last block of a stream that ends.
+    /// Writes the last block of a stream that ends.
     pub(super) fn finish(&mut self, store: &dyn Store, delivered: u64, out: &mut Vec<u8>) {
         if self.statistics && !std::mem::replace(&mut self.finished, true) {
             self.write_statistics(store, store.losses(), delivered, None, out);
@@ -245,14 +246,14 @@ impl Encoder {
         write::interface_statistics(out, 0, clock::now(), precision, &statistics, comment);
     }
 
-    /// Says which interfaces a reader that jumps to a place has seen described before it.
+    /// Sets how many interfaces were described before the place that a reader jumps to.
     pub(super) fn jump(&mut self, described: u32) {
         self.described = described;
         self.lost = 0;
         self.holes.clear();
     }
 
-    /// Says which interfaces are described in front of a packet that is passed over.
+    /// Counts the interfaces described right before a packet that is skipped as described.
     pub(super) fn pass(&mut self, interface: Option<RecordInterface>) {
         self.described = self.described.max(interface.map_or(0, |interface| interface.known));
     }

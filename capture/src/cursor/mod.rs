@@ -1,19 +1,19 @@
-//! A reader's place in a store, and the savefile bytes it gets from there.
+//! A reader's place in a store, and the savefile bytes that the reader gets from there.
 //!
 //! A [`Cursor`] hands out one endless savefile, piece by piece: a header, then record after record
-//! as they are stored. A reply may end in the middle of a record; the cursor then keeps the rest of
-//! that record for itself, so that what a reader has seen stays a valid beginning of a savefile
-//! whatever happens to the ring before it comes back. A cursor whose next record is no longer
-//! retained skips to the oldest one that is, and counts exactly what it skipped.
+//! as they are stored. A reply may end in the middle of a record. The cursor then keeps the rest of
+//! that record, so that the bytes a reader has seen stay a valid beginning of a savefile, whatever
+//! happens to the ring before the reader comes back. If a cursor's next record is no longer
+//! retained, the cursor skips to the oldest one that is, and counts exactly the packets it skipped.
 //!
-//! A pcap file holds one link type, so a pcap cursor passes over the packets of others, and counts
-//! them too. It does so at once: behind a record it delivered it stands before the next that it
-//! can, or where its chunk ends.
+//! A pcap file holds one link type, so a pcap cursor skips packets of other link types, and counts
+//! them too. It skips them at once: after a delivered record, its position is the next record that
+//! it can deliver, or the end of its chunk.
 //!
 //! Between replies `position` is always a record boundary, and `lost` and `foreign` are the packets
-//! passed over: `position.number - origin = delivered + lost + foreign`.
+//! skipped: `position.number - origin = delivered + lost + foreign`.
 //!
-//! [`Snapshot`](snapshot::Snapshot) puts file offsets on top, for files one can seek in.
+//! [`Snapshot`](snapshot::Snapshot) adds file offsets, for files with seek.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -31,26 +31,27 @@ use crate::store::{Bounds, Chunk, PinError, Position, Store, Target};
 
 use encode::Encoder;
 
-/// Most chunks one reply is made from. A one-mebibyte read spans three of the smallest segments a
-/// default ring has, and a tiny ring gives short reads instead of more pins.
+/// Maximum number of chunks in one reply. A one-mebibyte read spans three of the smallest segments
+/// of a default ring. A tiny ring gives short reads instead of more pins.
 const CHUNKS_PER_REPLY: usize = 3;
 
-/// Turns of a loop that a whole store ends after a few: a chunk that is passed over, a writer that
-/// retires one. The headers of a ring are bytes that another process may have changed, and must not
-/// hold a thread for ever. With a pause in each turn this takes some milliseconds.
+/// Maximum number of turns of a loop that ends after a few turns on a whole store: it skips a
+/// chunk, or waits for a writer that retires one. Another process may have changed the headers of a
+/// ring, and that must not hold a thread for ever. With a pause in each turn this takes some
+/// milliseconds.
 const TURNS: u32 = 10_000;
 
-/// What kind of savefile a cursor hands out.
+/// The kind of savefile that a cursor hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// pcap, in this machine's byte order: slices of the store.
     Pcap,
-    /// pcapng, made from the records while they are sent.
+    /// pcapng, encoded from the records while they are sent.
     Pcapng,
 }
 
 impl Format {
-    /// The records of a chunk that a file of this format has.
+    /// The records of a chunk that belong in a file of this format.
     fn records<'a>(self, chunk: &'a Chunk<'_>) -> &'a [u8] {
         match self {
             Self::Pcap => chunk.pcap_bytes(),
@@ -59,27 +60,27 @@ impl Format {
     }
 }
 
-/// Where a cursor begins.
+/// The packet that a cursor begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// With the oldest packet retained.
+    /// The oldest packet retained.
     Oldest,
-    /// With the next packet to come.
+    /// The next packet to come.
     Next,
 }
 
-/// How one read ended.
+/// The result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// So many bytes, at least one, were sent.
+    /// This many bytes were sent, at least one.
     Sent(usize),
-    /// There is nothing now; the store's bells will ring.
+    /// No bytes are available now; the store's bells will ring.
     Empty,
-    /// There will be nothing more.
+    /// No more bytes will come.
     End,
 }
 
-/// Why a read failed; the cursor stays where it was.
+/// Why a read failed. The cursor has not moved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The storage of the packets failed.
@@ -93,40 +94,41 @@ pub enum ReadError {
     Send(io::Error),
 }
 
-/// A reader's place; see the [module](self).
+/// A reader's place in a store; see the [module](self).
 #[derive(Debug)]
 pub struct Cursor {
     format: Format,
-    /// Where it was asked to begin, until the store's header is known.
+    /// The requested beginning, until the store's header is known.
     waiting: Option<Begin>,
     place: Place,
-    /// Number of the first packet it was to deliver.
+    /// Number of the first packet that it was to deliver.
     origin: u64,
     /// Packets that were overwritten before they could be handed out.
     lost: u64,
-    /// Packets passed over for their link type; 0 for pcapng. A store that has any drops none, so
-    /// for a cursor that seeks they are those before its place, of which packet 1 is the first.
+    /// Packets skipped because of their link type; 0 for pcapng. A store with such packets never
+    /// drops any. So for a cursor that seeks these are the foreign packets between packet 1 and its
+    /// place.
     foreign: u64,
     delivered_bytes: u64,
-    /// Bytes handed out before anything else; those below `carried` were sent.
+    /// Bytes to hand out before anything else; those before `carried` have been sent.
     carry: Vec<u8>,
     carried: usize,
-    /// From this place on, in the pcapng measure, the bytes handed out were those a seek gives:
-    /// behind the last packet that had a comment.
+    /// From this place on, in the pcapng measure, a seek gives the same bytes as were handed out.
+    /// It is the place after the last packet with a comment.
     plain: u64,
     encoder: Encoder,
 }
 
-/// The next record: its position and the chunk to look for it first.
+/// The place of the next record: its position, and the chunk in which to look for it first.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// At or before the chunk that has or will have the record.
+    /// The chunk that has or will have the record, or an earlier one.
     chunk: u64,
-    /// In the pcapng measure only kept up to date by cursors of that format.
+    /// Only cursors of the pcapng format keep its pcapng measure up to date.
     position: Position,
 }
 
-/// What a reply would do to a cursor, done once it was sent.
+/// The changes that a reply makes to a cursor, applied once it has been sent.
 struct Step {
     place: Place,
     lost: u64,
@@ -135,7 +137,7 @@ struct Step {
     plain: u64,
 }
 
-/// Whether whoever wants a chunk has others pinned, and so must not wait for one.
+/// Whether the caller has other chunks pinned, and so must not wait for a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holding {
     Nothing,
@@ -145,26 +147,27 @@ enum Holding {
 /// Counters of a cursor at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Packets handed out; one that was begun counts.
+    /// Packets handed out, including one that was begun.
     pub delivered: u64,
-    /// Bytes handed out, file headers included.
+    /// Bytes handed out, including file headers.
     pub delivered_bytes: u64,
-    /// Packets that were overwritten before they could be handed out, or that a pcap file cannot
-    /// have for their link type.
+    /// Packets that were overwritten before they could be handed out, or whose link type a pcap
+    /// file cannot have.
     pub lost: u64,
     /// Packets stored but not handed out yet.
     pub lag: u64,
-    /// Those of `lag` that are no longer retained: lost as soon as the cursor is read on.
+    /// Packets of `lag` that are no longer retained. They are counted as lost at the next read.
     pub gone: u64,
 }
 
 impl Cursor {
-    /// A cursor over `store`, which all later calls must be made with.
+    /// A cursor over `store`. All later calls must use the same store.
     ///
-    /// With `statistics`, a pcapng cursor sends interface statistics blocks, and says when a hole in
-    /// time was ([`Hole`](crate::hole::Hole)), as befits a stream and not a file of known length.
+    /// With `statistics`, a pcapng cursor sends interface statistics blocks, and reports holes in
+    /// time ([`Hole`](crate::hole::Hole)). That suits a stream, but not a file of known length.
     pub fn new(store: &dyn Store, format: Format, begin: Begin, statistics: bool) -> Self {
-        // In this order: of a hole that is just being found, a reader may be told in vain.
+        // Read the hole count first: a hole added in between may be reported needlessly, but is
+        // never missed.
         let holes = store.holes();
         let bounds = store.bounds();
         let (chunk, position) = match begin {
@@ -190,8 +193,8 @@ impl Cursor {
         }
     }
 
-    /// Counters as of now. They add up:
-    /// `delivered + lost + lag` is the number of packets stored since the cursor began.
+    /// The current counters. They add up: `delivered + lost + lag` is the number of packets stored
+    /// since the cursor began.
     pub fn progress(&self, store: &dyn Store) -> Progress {
         let bounds = self.bounds(store);
         let number = self.place.position.number;
@@ -209,24 +212,24 @@ impl Cursor {
     fn bounds(&self, store: &dyn Store) -> Bounds {
         let mut bounds = store.bounds();
         for _ in 0..TURNS {
-            // A segment's committed length is visible a moment before the sum of all.
+            // A segment's committed length is visible a moment before the bounds of the store.
             if bounds.next.number >= self.place.position.number {
                 break;
             }
             std::thread::yield_now();
             bounds = store.bounds();
         }
-        // A damaged header has sent this cursor further than there are packets: nothing is left.
+        // A damaged header has moved this cursor past the last packet: nothing is left to read.
         bounds.next.number = bounds.next.number.max(self.place.position.number);
         bounds
     }
 
-    /// Whether a read would send something or report the end, as poll(2) asks.
+    /// Returns true if a read would send bytes or report the end, as poll(2) asks.
     pub fn is_ready(&self, store: &dyn Store) -> bool {
         let bounds = store.bounds();
         let position = self.place.position;
         let has_more = match self.format {
-            // Also says whether all that is left is of other link types.
+            // This is false if only packets of other link types are left.
             Format::Pcap => bounds.next.pcap > position.pcap,
             Format::Pcapng => {
                 bounds.next.number > position.number || self.encoder.has_hole_to_tell(store)
@@ -239,17 +242,17 @@ impl Cursor {
 
     /// Hands up to `want` bytes to `send`, in one call, as slices in order.
     ///
-    /// Moves on only if `send` succeeds; then all of them count as delivered.
+    /// The cursor moves only if `send` succeeds; then all of these bytes count as delivered.
     ///
     /// # Errors
-    /// [`ReadError::Storage`] and [`ReadError::Send`]; the cursor stays where it was.
+    /// [`ReadError::Storage`] and [`ReadError::Send`]; the cursor does not move.
     pub fn read(
         &mut self,
         store: &dyn Store,
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
-        // Before looking for packets: whoever sees the end sees all that came before it.
+        // Before looking for packets: a reader that sees the end sees all packets before it.
         let ended = store.bounds().ended;
         if !self.begin(store) {
             return Ok(if ended { Outcome::End } else { Outcome::Empty });
@@ -264,7 +267,7 @@ impl Cursor {
         })
     }
 
-    /// Puts the file header in front, once the store knows it.
+    /// Queues the file header, once the store knows it. Returns whether it does.
     fn begin(&mut self, store: &dyn Store) -> bool {
         if self.waiting.is_none() {
             return true;
@@ -281,17 +284,17 @@ impl Cursor {
         true
     }
 
-    /// Bytes left of a record or header that was begun.
+    /// The unsent rest of a record or header that was begun.
     fn carry(&self) -> &[u8] {
         self.carry.get(self.carried..).unwrap_or_default()
     }
 
-    /// Bytes of the record or header that was begun and not sent to its end.
+    /// Length of the unsent rest of a record or header that was begun.
     pub(crate) fn carry_len(&self) -> usize {
         self.carry().len()
     }
 
-    /// Where the record after the carry begins.
+    /// Position of the record after the carry.
     pub(crate) fn position(&self) -> Position {
         self.place.position
     }
@@ -301,12 +304,12 @@ impl Cursor {
         if self.carried >= self.carry.len() {
             self.carry.clear();
             self.carried = 0;
-            // One giant record should not cost its size for as long as the reader lives.
+            // One giant record must not take its size in memory for as long as the reader lives.
             self.carry.shrink_to(64 << 10);
         }
     }
 
-    /// Passes over packets at the end of the store that a pcap file cannot have, if only such are
+    /// Skips packets at the end of the store that a pcap file cannot have, if no other packets are
     /// left.
     pub(crate) fn pass_over_foreign(&mut self, store: &dyn Store) {
         if self.format == Format::Pcap && self.waiting.is_none() && self.carry().is_empty() {
@@ -316,7 +319,7 @@ impl Cursor {
         }
     }
 
-    /// A reply that does nothing yet.
+    /// A step without changes.
     const fn step(&self) -> Step {
         Step { place: self.place, lost: 0, foreign: 0, plain: self.plain }
     }
@@ -329,8 +332,8 @@ impl Cursor {
     }
 }
 
-/// Index of the first hole in time, of so many, that lies between packets of this number and later
-/// ones, or of the first to come.
+/// Index of the first of `holes` holes in time that lies after packet `number`; `holes`, the index
+/// of the next hole to come, if there is no such hole.
 fn first_hole_behind(store: &dyn Store, number: u64, holes: u64) -> u64 {
     let mut index = 0;
     while index < holes
@@ -342,11 +345,11 @@ fn first_hole_behind(store: &dyn Store, number: u64, holes: u64) -> u64 {
     index.min(holes)
 }
 
-/// The chunk with the next record, and the record's offset among those a file of this format has
-/// of it; `None` if there is none yet.
+/// The chunk with the next record, and the record's offset among the records of the chunk that a
+/// file of this format has; `None` if the record has not been stored yet.
 ///
-/// With `may_lap`, a chunk that is gone is made up for by the oldest there is; without, it ends
-/// the reply, so that what was begun is sent first.
+/// If the chunk is gone and `may_lap`, the oldest retained chunk is used in its place. Without
+/// `may_lap`, the reply ends, so that bytes already gathered are sent first.
 fn next_chunk<'a>(
     store: &'a dyn Store,
     format: Format,
@@ -364,10 +367,11 @@ fn next_chunk<'a>(
                 let skipped = chunk.first.number.saturating_sub(step.place.position.number);
                 if skipped > 0 {
                     if chunk.first.pcap == step.place.position.pcap {
-                        // No record between, so whole chunks were left out below.
+                        // No record lies between, so whole chunks were left out of the store.
                         step.foreign = step.foreign.saturating_add(skipped);
                     } else if may_lap {
-                        // Put back to a place that is no longer retained, see Cursor::rewind.
+                        // The cursor was moved back to a place that is no longer retained, see
+                        // Cursor::rewind.
                         step.lost = step.lost.saturating_add(skipped);
                     } else {
                         return Ok(None);
@@ -386,7 +390,7 @@ fn next_chunk<'a>(
                 }
                 step.place.chunk = step.place.chunk.saturating_add(1);
                 if format == Format::Pcap && chunk.is_mixed() {
-                    // There may be any number of chunks with nothing for this file.
+                    // Any number of chunks may have nothing for this file.
                     match store.find(Target::Pcap(step.place.position.pcap)) {
                         Ok(found) => step.place.chunk = step.place.chunk.max(found),
                         Err(_) => {
@@ -401,11 +405,11 @@ fn next_chunk<'a>(
                 let bounds = store.bounds();
                 let skipped = bounds.oldest.number.saturating_sub(step.place.position.number);
                 step.lost = step.lost.saturating_add(skipped);
-                // Behind the end of a chunk that is gone, there may be nothing to skip.
+                // After the end of a chunk that is gone, there may be nothing to skip.
                 if skipped > 0 {
                     step.place.position = bounds.oldest;
                 } else if step.place.chunk == bounds.oldest_chunk {
-                    // Retired this moment and not published yet.
+                    // The chunk was retired just now, and that is not published yet.
                     std::thread::yield_now();
                 }
                 step.place.chunk = bounds.oldest_chunk;
@@ -418,10 +422,10 @@ fn next_chunk<'a>(
     Err(ReadError::Storage(why.to_owned()))
 }
 
-/// Bytes before `position` among the records a file of this format has of a chunk.
+/// Offset of `position` among the records of a chunk that a file of this format has.
 fn offset_in(chunk: &Chunk<'_>, format: Format, position: Position) -> usize {
     if format == Format::Pcapng && chunk.is_mixed() {
-        // Neither measure of positions is one of all records.
+        // Neither measure of positions covers all records.
         let index = position.number.saturating_sub(chunk.first.number);
         let mut records = record::Records::new(chunk.bytes());
         let passed = usize::try_from(index).unwrap_or(usize::MAX);
@@ -432,7 +436,7 @@ fn offset_in(chunk: &Chunk<'_>, format: Format, position: Position) -> usize {
     usize::try_from(ahead).unwrap_or(usize::MAX)
 }
 
-/// Goes to the end of the store, if what is left is of other link types than the header's.
+/// Moves to the end of the store, if only packets of other link types than the header's are left.
 fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
     let next = store.bounds().next;
     let position = &mut step.place.position;
@@ -443,7 +447,7 @@ fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
     }
 }
 
-/// The bytes of a store do not make a record where one begins.
+/// The error for bytes of a store that do not form a record where one begins.
 fn cut_record() -> ReadError {
     ReadError::Storage("a stored record is not whole".to_owned())
 }

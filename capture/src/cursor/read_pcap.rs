@@ -1,7 +1,7 @@
 //! One reply of a pcap reader: slices of the store, cut where the reader's buffer ends.
 //!
-//! What is handed out is counted in whole records: the records are walked, header by header, to
-//! the first that begins behind the cut, and the rest of the last one becomes the carry.
+//! Delivery is counted in whole records. The records are walked, header by header, up to the first
+//! one that begins after the cut. The rest of the last record becomes the carry.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice};
@@ -69,7 +69,7 @@ impl Cursor {
         }
         store.intact().map_err(storage)?;
         send(slices.get(..used).unwrap_or_default()).map_err(ReadError::Send)?;
-        // Sent: now the cursor moves, while the chunks are still pinned.
+        // The bytes have been sent. Now the cursor moves, while the chunks are still pinned.
         self.consume_carry(from_carry);
         if let Some((chunk, offset, take)) = parts.iter().flatten().last() {
             let end = offset.saturating_add(*take);
@@ -83,16 +83,18 @@ impl Cursor {
     }
 }
 
-/// Records to look ahead in a walk: as many cache lines as a processor waits for at a time.
+/// Records to look ahead in a walk: the number of cache lines that a processor fetches at a time.
 const AHEAD: usize = 8;
 
-/// Walks whole records until at least `take` bytes are covered; bytes and records walked.
+/// Walks whole records until at least `take` bytes are covered. Returns the bytes and records
+/// walked.
 fn walk(bytes: &[u8], take: usize) -> (usize, u64) {
     let (mut walked, mut count) = (0_usize, 0_u64);
     while walked < take {
         let Some(len) = bytes.get(walked..).and_then(record::len_at) else { break };
-        // A guess at a header further on, so that the processor fetches it now: each length says
-        // where the next one is, and a walk of cold memory would wait for one line at a time.
+        // A guess at the place of a header further on, so that the processor fetches it now. The
+        // place of each record is known only from the length of the one before, so a walk over
+        // uncached memory would wait for one cache line at a time.
         black_box(bytes.get(walked.saturating_add(AHEAD.saturating_mul(len))).copied());
         walked = walked.saturating_add(len);
         count = count.saturating_add(1);

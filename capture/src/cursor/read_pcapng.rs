@@ -1,5 +1,5 @@
-//! One reply of a pcapng reader: blocks made of records into a buffer, and what does not fit the
-//! reader's buffer kept as the carry.
+//! One reply of a pcapng reader: records are encoded as blocks into a buffer, and bytes that do not
+//! fit the reader's buffer are kept as the carry.
 
 use std::io::{self, IoSlice};
 
@@ -69,9 +69,9 @@ impl Cursor {
             let lost_before = step.lost;
             let may_lap = blocks.is_empty() && self.carry_len() == 0;
             let found = next_chunk(store, self.format, step, may_lap, Holding::Nothing)?;
-            // Also if there is nothing to follow the loss yet: the packet that will follows it.
+            // Also if no packet follows the loss yet: the loss is before the next packet.
             encoder.note_loss(step.lost.saturating_sub(lost_before));
-            // Behind the look for packets: what it found, the holes before it are there.
+            // After the search for packets: the holes before the packets it found are known now.
             let number = step.place.position.number;
             let mut hole = encoder.holes_before(store, number, delivered(step), blocks);
             let Some((chunk, offset)) = found else {
@@ -112,7 +112,7 @@ impl Cursor {
             }
             step.place.chunk = chunk.id;
             if step.place.position.number == before {
-                // First what was made, then the error.
+                // First send the blocks made so far, then report the error.
                 if made > 0 {
                     break;
                 }

@@ -1,14 +1,15 @@
-//! Putting a cursor somewhere else: to any byte that is retained, or back to the beginning.
+//! Moves a cursor to another place: to any retained byte, or back to the beginning.
 
 use super::{Begin, Cursor, Format, Place, ReadError, storage};
 use crate::record;
 use crate::store::{PinError, Position, Store, Target};
 
 impl Cursor {
-    /// Puts the cursor at the byte of this coordinate of its format, as [`Position`] measures it.
+    /// Moves the cursor to the byte with this coordinate of its format, as [`Position`] measures
+    /// it.
     ///
     /// # Errors
-    /// [`ReadError::Expired`] if it is no longer retained; the cursor stays where it was.
+    /// [`ReadError::Expired`] if the byte is no longer retained. The cursor does not move then.
     pub(crate) fn seek(&mut self, store: &dyn Store, coordinate: u64) -> Result<(), ReadError> {
         let Some(header) = store.header() else { return Err(ReadError::Expired) };
         if self.format == Format::Pcapng && coordinate < self.plain {
@@ -26,7 +27,7 @@ impl Cursor {
         let mut encoder = self.encoder.clone();
         encoder.jump(store.interfaces_before(chunk.first.number));
         let mut position = chunk.first;
-        // Of another link type, before `position`.
+        // Packets of other link types before `position`.
         let mut foreign = match self.format {
             Format::Pcap => chunk.foreign,
             Format::Pcapng => 0,
@@ -85,7 +86,7 @@ impl Cursor {
         Err(ReadError::Expired)
     }
 
-    /// Puts the cursor back to where it was made, before the file header.
+    /// Moves the cursor back to its beginning, before the file header.
     pub(crate) fn rewind(&mut self, store: &dyn Store, begin: Position) {
         self.waiting = Some(Begin::Oldest);
         self.carry.clear();

@@ -1,13 +1,13 @@
-//! A store as a file with offsets: what is retained now, then end of file, then what came since.
+//! A store as a file with offsets: the packets retained now, then end of file, then newer packets.
 //!
-//! [`Extent`] is the file itself: where it begins in the store, and so what its size is at any
-//! moment. It never shrinks; when the store drops its oldest packets, a new file with a new
-//! beginning takes its place in the tree, and the old one goes on for those who have it open.
+//! [`Extent`] is the file itself. It has a beginning in the store, and so a size at any moment. It
+//! never shrinks: when the store drops its oldest packets, a new file with a new beginning takes
+//! its place in the tree. The old file continues for the readers that have it open.
 //!
-//! [`Snapshot`] is one opener of it. A reader that goes straight on is a cursor like any other: if
-//! it is lapped it continues at the oldest packet retained, so that what it has read stays a valid
-//! beginning of a savefile, and the offsets behind that place mean other packets than before.
-//! Going back to an offset that is no longer retained is an error instead.
+//! [`Snapshot`] is one opener of it. A reader that reads straight on is a cursor like any other. If
+//! the writer laps it, it continues at the oldest packet retained, so that the bytes it has read
+//! stay a valid beginning of a savefile; later offsets then stand for other packets than before.
+//! Going back to an offset that is no longer retained is an error.
 
 use std::io::{self, IoSlice};
 
@@ -15,7 +15,7 @@ use super::{Begin, Cursor, Format, Outcome, Progress, ReadError};
 use crate::savefile::{pcap, pcapng_writer};
 use crate::store::{Position, Store};
 
-/// A file made of a store: everything from a place on.
+/// A file made of a store: everything from one position on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     format: Format,
@@ -23,12 +23,12 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Everything retained now, and what will come.
+    /// All packets retained now, and all later ones.
     pub fn new(store: &dyn Store, format: Format) -> Self {
         Self { format, begin: store.bounds().oldest }
     }
 
-    /// Bytes of the file now; 0 while the store has no header.
+    /// The current size in bytes; 0 while the store has no header.
     #[must_use]
     pub fn size(&self, store: &dyn Store) -> u64 {
         self.size_at(store, store.bounds().next)
@@ -73,20 +73,20 @@ impl Extent {
 pub struct Snapshot {
     extent: Extent,
     cursor: Cursor,
-    /// File offset of the next byte the cursor will give.
+    /// File offset of the next byte that the cursor will give.
     offset: u64,
-    /// Reads end here: the coordinate up to which packets were stored at open, or at the first
-    /// read after an end of file was handed out, or the first record boundary a lapped reader came
-    /// to behind it.
+    /// The coordinate at which reads end. It is the end of the packets stored at open, or at the
+    /// first read after an end of file was reported. For a reader that was lapped, it may be the
+    /// first record boundary after that.
     end: u64,
-    /// An end of file was handed out: the next read moves the end.
+    /// Whether an end of file was reported: the next read moves the end.
     at_end: bool,
-    /// It has no end before the store has.
+    /// Whether it has no end before the store has.
     is_awaited: bool,
 }
 
 impl Snapshot {
-    /// An opener whose end is what is stored now.
+    /// An opener whose end is the newest packet stored now.
     pub fn new(store: &dyn Store, extent: Extent) -> Self {
         let mut cursor = Cursor::new(store, extent.format, Begin::Oldest, false);
         cursor.rewind(store, extent.begin);
@@ -97,21 +97,21 @@ impl Snapshot {
         snapshot
     }
 
-    /// The same of a store that is being filled from something that has an end: until all of that is
-    /// in the store, a read at the end is [`Outcome::Empty`].
+    /// For a store that is being filled from a source with an end: until the whole source is in the
+    /// store, a read at the end returns [`Outcome::Empty`].
     #[must_use]
     pub const fn awaited(mut self) -> Self {
         self.is_awaited = true;
         self
     }
 
-    /// Whether a read at the end waits for more.
+    /// Returns true if a read at the end waits for more.
     #[must_use]
     pub const fn is_awaited(&self) -> bool {
         self.is_awaited
     }
 
-    /// Whether a read would not wait.
+    /// Returns true if a read would not wait.
     pub fn is_ready(&self, store: &dyn Store) -> bool {
         let bounds = store.bounds();
         let behind = self.extent.coordinate(self.cursor.position());
@@ -126,14 +126,14 @@ impl Snapshot {
         self.end = self.extent.coordinate(store.bounds().next);
     }
 
-    /// Counters as of now, see [`Cursor::progress`].
+    /// The current counters, see [`Cursor::progress`].
     pub fn progress(&self, store: &dyn Store) -> Progress {
         self.cursor.progress(store)
     }
 
-    /// Reads at `offset`, as pread(2) does: [`Outcome::End`] at the end, which the next read moves
-    /// to the newest packet. One that is [`awaited`](Self::awaited) gives [`Outcome::Empty`] there
-    /// until the store has ended.
+    /// Reads at `offset`, as pread(2) does. At the end it returns [`Outcome::End`], and the next
+    /// read moves the end to the newest packet. An [`awaited`](Self::awaited) snapshot returns
+    /// [`Outcome::Empty`] at the end until the store has ended.
     ///
     /// # Errors
     /// [`ReadError`]; [`ReadError::Expired`] only if `offset` is not where the last read ended.
@@ -144,9 +144,9 @@ impl Snapshot {
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadError> {
-        // Before looking for packets: a reader that sees the end sees all that came before it.
+        // Before looking for packets: a reader that sees the end sees all packets before it.
         let is_awaited = self.is_awaited && !store.bounds().ended;
-        // The header becomes what is to be sent next, if nothing was sent yet.
+        // The header is sent next, if no byte was sent yet.
         if !self.cursor.begin(store) {
             return Ok(if is_awaited { Outcome::Empty } else { Outcome::End });
         }
@@ -168,11 +168,11 @@ impl Snapshot {
         let outcome = self.cursor.read(store, want, send)?;
         if let Outcome::Sent(sent) = outcome {
             self.offset = self.offset.saturating_add(sent as u64);
-            // A reader that was lapped may have come out behind its end: never in a record.
+            // A reader that was lapped may have moved past its end, but never into a record.
             self.end = self.end.max(self.extent.coordinate(self.cursor.position()));
             return Ok(outcome);
         }
-        // What was to be read before the end is no longer there.
+        // The bytes before the end are no longer retained.
         self.at_end = true;
         Ok(Outcome::End)
     }
@@ -187,14 +187,14 @@ impl Snapshot {
         let header_len = self.extent.header_len(store);
         if offset < header_len {
             self.cursor.rewind(store, self.extent.begin);
-            // The whole header becomes the carry, of which the part before `offset` is skipped.
+            // The whole header becomes the carry; the part before `offset` is skipped.
             if self.cursor.begin(store) {
                 self.cursor.carried = usize::try_from(offset).unwrap_or(0);
             }
         } else {
             // The file offset of `cursor.position()`. Between it and the last lap, offsets and
-            // coordinates go side by side; what lies before is no longer retained. An offset
-            // before coordinate 0 wraps to one far behind the end, and is not found either.
+            // coordinates advance together; earlier bytes are no longer retained. An offset before
+            // coordinate 0 wraps to a coordinate far after the end, which is not found either.
             let reached = self.offset.saturating_add(self.cursor.carry_len() as u64);
             let position = self.extent.coordinate(self.cursor.position());
             self.cursor.seek(store, position.wrapping_sub(reached).wrapping_add(offset))?;
