@@ -1,7 +1,8 @@
-//! Savefiles that arrive as a stream of bytes, one after the other: what a FIFO and standard input
-//! have in common.
+//! Savefiles that arrive as a stream of bytes, one after the other: the code that a FIFO and
+//! standard input share.
 //!
-//! When a writer leaves, what it left half is dropped. The next one begins with a header of its own,
+//! When a writer leaves in the middle of a record, that record is dropped. The next writer begins
+//! with a header of its own, and continues the same capture.
 //! and goes on in the same capture.
 
 use protocol::linktype::LinkType;
@@ -17,34 +18,34 @@ use crate::store::{Header, Store};
 /// The savefiles of one stream.
 #[derive(Debug)]
 pub(super) struct Arriving {
-    /// Of the stream, for messages.
+    /// Name of the stream, for messages.
     name: String,
     filter: Option<String>,
-    /// For packets of this link type: what was sent last, or is likely.
+    /// The filter, compiled for this link type: the one sent last, or the likely one.
     compiled: Option<(LinkType, Filter)>,
     snaplen: u32,
     reader: Reader,
-    /// What is read is not stored.
+    /// Whether packets are read but not stored.
     paused: bool,
-    /// Nothing of this writer means anything any more, after an error: up to its end of file, or to
-    /// the beginning of another one's file.
+    /// After an error: ignore the rest of this writer's bytes, up to its end of file or to the
+    /// beginning of another writer's file.
     skipping: bool,
-    /// What it says beside packets.
+    /// The data that the stream has beside packets.
     beside: Beside,
-    /// Packets of other link types than the capture's, which it cannot hold.
+    /// Packets of other link types than the capture's, which the capture cannot hold.
     foreign: u64,
-    /// What was told of last of all that is left out.
+    /// The counts of left-out data that were reported last.
     told: (u64, u64, u64),
 }
 
 impl Arriving {
-    /// Nothing has arrived yet through the stream of this name.
+    /// A stream of this name, before its first byte.
     ///
     /// # Errors
-    /// The filter does not compile.
+    /// If the filter does not compile.
     pub(super) fn new(name: String, options: &Options<'_>) -> Result<Self, SourceError> {
-        // Whether it compiles is best known now; what it compiles to depends on the link type,
-        // which is not known yet. Ethernet is the likely one.
+        // An expression that does not compile should be reported now. The result depends on the
+        // link type, which is not known yet; Ethernet is the likely one.
         let compiled = match options.filter {
             Some(expression) => {
                 Some((LinkType::ETHERNET, Filter::compile(expression, LinkType::ETHERNET)?))
@@ -72,10 +73,10 @@ impl Arriving {
         self.reader.space()
     }
 
-    /// So many bytes have arrived: stores every whole record.
+    /// Takes the next `count` bytes, which have arrived, and stores every whole record.
     ///
     /// # Errors
-    /// What is wrong with the writer. The rest of what it sends is passed over from now on.
+    /// The error in the writer's bytes. The rest of them is ignored from now on.
     pub(super) fn arrived(
         &mut self,
         count: usize,
@@ -86,10 +87,10 @@ impl Arriving {
         self.go_on(writer, observer)
     }
 
-    /// After an error: stores what another writer may have sent since.
+    /// After an error: stores the packets that another writer may have sent since.
     ///
     /// # Errors
-    /// What is wrong with that one.
+    /// The error in that writer's bytes.
     pub(super) fn go_on(
         &mut self,
         writer: &mut Writer,
@@ -107,7 +108,7 @@ impl Arriving {
         taken
     }
 
-    /// The writer has left. Says what it left half.
+    /// Ends a writer's savefile, and reports a partial record if it left one.
     pub(super) fn left(&mut self, observer: &mut dyn Observer) {
         let half = self.reader.finish();
         if half > 0 && !self.skipping {
@@ -119,7 +120,7 @@ impl Arriving {
         self.skipping = false;
     }
 
-    /// No other writer will come.
+    /// Ends the stream: no other writer will come.
     pub(super) fn end(&mut self, writer: &Writer, observer: &mut dyn Observer) {
         self.beside.end();
         self.tell(writer, observer);
@@ -130,7 +131,7 @@ impl Arriving {
         SourceError::System { name: self.name.clone(), error: error.into() }
     }
 
-    /// Stops and starts as `control` says. Packets that come while it is stopped are read, and not stored.
+    /// Pauses and resumes as `control` orders. While paused, packets are read but not stored.
     pub(super) fn pause_if_ordered(&mut self, writer: &mut Writer, control: &Control) {
         if self.paused == control.is_paused() {
             return;
@@ -181,7 +182,7 @@ impl Arriving {
                         .compiled
                         .as_ref()
                         .is_none_or(|(_, filter)| filter.matches(packet.original_len, packet.data));
-                    // A paused stream is read to stay in step with it.
+                    // A paused stream is still parsed, to stay in step with it.
                     if matches && !self.paused {
                         self.beside.store(&packet, data, writer);
                     }
@@ -195,7 +196,7 @@ impl Arriving {
         result
     }
 
-    /// Says what is left out, if that has become more.
+    /// Reports the counts of left-out data if they have increased.
     fn tell(&mut self, writer: &Writer, observer: &mut dyn Observer) {
         let (notes, interfaces) = self.beside.left_out(writer);
         if self.told != (self.foreign, notes, interfaces)
@@ -208,11 +209,11 @@ impl Arriving {
         }
     }
 
-    /// A writer has said what it sends.
+    /// Handles a writer's header, which has its link type.
     fn begin(&mut self, header: &Header, writer: &mut Writer) -> Result<(), SourceError> {
         let sent = header.link_type;
         let changed = |held| SourceError::Changed { name: self.name.clone(), held, sent };
-        // Nothing is described of a writer that is refused.
+        // No interface of a refused writer is described.
         if let Some(held) = writer.ring().header().filter(|held| held.link_type != sent) {
             return Err(changed(held.link_type));
         }

@@ -1,41 +1,41 @@
-//! What a pcapng stream says beside its packets, on the way into a ring.
+//! The data that a pcapng stream has beside its packets, on its way into a ring.
 
 use crate::ring::{Append, MAX_INTERFACES, Writer};
 use crate::savefile::beside::{comments, has_keys};
 use crate::savefile::stream::Packet;
 use crate::store::{Interface, NoteRef, Store};
 
-/// Captured bytes of a packet that are no limit: interfaces keep the one they state.
+/// A snaplen that sets no limit: interfaces keep the one they state.
 const NO_LIMIT: u32 = crate::savefile::DEFAULT_SNAPLEN;
 
-/// What was said since the last packet that was stored, and which interfaces the stream has.
+/// The data received since the last stored packet, and the interfaces of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
-    /// The stream's first packet has come, and the ring knows its interfaces.
+    /// Whether the stream's first packet has come, and the ring knows its interfaces.
     is_begun: bool,
     /// Options of the first section, until then.
     section: Vec<u8>,
-    /// The first interfaces of the section, until then, and how many more there are.
+    /// The first interfaces of the section, until then, and the number of further ones.
     waiting: Vec<Interface>,
     more: usize,
-    /// For each interface of the section its index in the ring.
+    /// The ring's index of each interface of the section.
     ids: Vec<u32>,
-    /// Those of them that only one interface of the section has.
+    /// The indexes that only one interface of the section has.
     taken: Vec<u32>,
-    /// Blocks and options that go with the next packet, and how many blocks they are.
+    /// Blocks and options that belong to the next packet, and the number of these blocks.
     blocks: Vec<u8>,
     options: Vec<u8>,
     pending: u64,
-    /// Decryption secrets are not kept.
+    /// Whether decryption secrets are left out.
     without_keys: bool,
-    /// Blocks that were left out.
+    /// Number of blocks that were left out.
     left_out: u64,
-    /// Interfaces that are not told apart from others.
+    /// Number of interfaces that are not distinguished from others.
     unnamed: u64,
 }
 
 impl Beside {
-    /// Forgets the stream, but not what is still to be kept of it.
+    /// Resets the state of the stream, but keeps the data still to be stored.
     pub(super) fn reset(&mut self) {
         self.is_begun = false;
         self.forget_section();
@@ -49,7 +49,7 @@ impl Beside {
         self.taken.clear();
     }
 
-    /// A section begins.
+    /// Begins a section.
     pub(super) fn section(&mut self, options: &[u8]) {
         self.forget_section();
         if self.is_begun {
@@ -59,7 +59,7 @@ impl Beside {
         }
     }
 
-    /// The section has one more interface.
+    /// Adds an interface to the section.
     pub(super) fn interface(&mut self, interface: &Interface, snaplen: u32, writer: &mut Writer) {
         if self.is_begun {
             self.describe(interface, snaplen, writer);
@@ -70,7 +70,7 @@ impl Beside {
         }
     }
 
-    /// The first packet has come, of the link type that the ring holds, or will hold.
+    /// Handles the first packet, whose link type is the one that the ring holds or will hold.
     pub(super) fn begin(&mut self, snaplen: u32, writer: &mut Writer) {
         self.is_begun = true;
         let section = std::mem::take(&mut self.section);
@@ -93,12 +93,12 @@ impl Beside {
         let interface = Interface {
             name: given.name.clone().or_else(|| own.name.clone()),
             description: given.description.clone(),
-            // That of this capture, if it has one, is what chose the packets last.
+            // The filter of this capture, if it has one, chose the packets last.
             filter: own.filter.clone().or_else(|| given.filter.clone()),
             snaplen: if given.snaplen == 0 { limit } else { given.snaplen.min(snaplen) },
             link_type: given.link_type,
         };
-        // Once there is no room, there is none for the others either.
+        // Once the ring has no room for an interface, it has none for later ones.
         let is_full = self.ids.len() > self.taken.len();
         let described = if is_full {
             Err(self.ids.last().copied().unwrap_or(0))
@@ -117,12 +117,12 @@ impl Beside {
         }
     }
 
-    /// A block that goes with the next packet.
+    /// Adds a block that belongs to the next packet.
     pub(super) fn block(&mut self, block: &[u8], writer: &Writer) {
         if self.without_keys && has_keys(block) {
             return;
         }
-        // More than a segment holds cannot be kept beside any packet.
+        // Blocks longer than a segment cannot be kept beside any packet.
         if (self.blocks.len() + block.len()) as u64 > writer.ring().geometry().segment_size {
             self.leave_out();
         } else {
@@ -131,23 +131,23 @@ impl Beside {
         }
     }
 
-    /// No packet comes any more, so that what would go with the next one is left out.
+    /// Leaves out the blocks that wait for a packet, because no packet will come.
     pub(super) fn end(&mut self) {
         self.left_out += std::mem::take(&mut self.pending);
         self.blocks = Vec::new();
     }
 
-    /// Keeps no decryption secrets.
+    /// Sets whether decryption secrets are left out.
     pub(super) fn without_keys(&mut self, without_keys: bool) {
         self.without_keys = without_keys;
     }
 
-    /// A block is left out.
+    /// Counts a block that is left out.
     pub(super) fn leave_out(&mut self) {
         self.left_out += 1;
     }
 
-    /// Stores a packet, of which `data` is kept, with what was said before it.
+    /// Stores `data` of a packet, with the data that came before the packet.
     pub(super) fn store(&mut self, packet: &Packet<'_>, data: &[u8], writer: &mut Writer) {
         if !self.is_begun {
             let (Append::Stored | Append::Oversize) =
@@ -170,7 +170,7 @@ impl Beside {
                 self.pending = 0;
                 self.options.clear();
             }
-            // Counted by the ring. What was said before it goes with the next.
+            // The ring counts it. The data that came before it is stored with the next packet.
             Append::Oversize => {
                 let said = self.options.len().saturating_sub(packet.options.len());
                 self.options.truncate(said);
@@ -178,7 +178,8 @@ impl Beside {
         }
     }
 
-    /// Notes that are not kept, blocks or options, and interfaces that are not told apart.
+    /// Number of notes (blocks or options) that are not kept, and of interfaces that are not
+    /// distinguished.
     pub(super) fn left_out(&self, writer: &Writer) -> (u64, u64) {
         (self.left_out + writer.left_out(), self.unnamed)
     }

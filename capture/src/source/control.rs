@@ -22,7 +22,7 @@ impl Control {
     /// A control without orders.
     ///
     /// # Errors
-    /// Those of eventfd(2).
+    /// The errors of eventfd(2).
     pub fn new() -> io::Result<Arc<Self>> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Arc::new(Self {
@@ -33,37 +33,37 @@ impl Control {
         }))
     }
 
-    /// Stops the source soon.
+    /// Orders the source to stop soon.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
     }
 
-    /// Has the source go on but store nothing, or store again. Only streams do that: whoever
-    /// writes into one must not be held up.
+    /// Has the source run on without storing packets, or store them again. Only streams do that,
+    /// because a stream's writer must not be held up.
     pub fn pause(&self, pause: bool) {
         self.pause.store(pause, Ordering::Release);
         self.wake();
     }
 
-    /// For the source's thread: whether to store nothing.
+    /// For the source's thread: returns true if packets must not be stored.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.pause.load(Ordering::Acquire)
     }
 
-    /// Has the source drop what its ring retains.
+    /// Has the source drop all packets that its ring retains.
     pub fn clear(&self) {
         self.clear.store(true, Ordering::Release);
         self.wake();
     }
 
     fn wake(&self) {
-        // Fails only when the counter is full, and then it is readable.
+        // Fails only when the counter is full, and then the descriptor is readable.
         let _ = self.wake.write(1);
     }
 
-    /// For the source's thread: whether to stop.
+    /// For the source's thread: returns true if it must stop.
     #[must_use]
     pub fn must_stop(&self) -> bool {
         self.stop.load(Ordering::Acquire)
@@ -77,31 +77,32 @@ impl Control {
         }
     }
 
-    /// Whether an order to clear has not been carried out yet.
+    /// Returns true if an order to clear has not been carried out yet.
     #[must_use]
     pub fn is_clearing(&self) -> bool {
         self.clear.load(Ordering::Acquire)
     }
 
-    /// For the source's thread: what to poll beside the source itself.
+    /// For the source's thread: the descriptor to poll beside the source itself.
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
-    /// For the source's thread: makes [`Control::wake_fd`] unreadable again. Look for orders after.
+    /// For the source's thread: makes [`Control::wake_fd`] unreadable again. Check for orders
+    /// afterwards.
     pub(crate) fn acknowledge(&self) {
         // Fails only when it is not readable.
         let _ = self.wake.read();
     }
 
-    /// For the source's thread: waits until `source` is readable, an order has come, or the time is
-    /// over.
+    /// For the source's thread: waits until `source` is readable, an order has come, or `timeout`
+    /// is over.
     pub(super) fn wait_for(&self, source: BorrowedFd<'_>, timeout: PollTimeout) {
         let mut fds = [
             PollFd::new(source, PollFlags::POLLIN),
             PollFd::new(self.wake_fd(), PollFlags::POLLIN),
         ];
-        // An interrupted or failed wait only means looking too early.
+        // An interrupted or failed wait only means that the caller looks too early.
         let _ = poll(&mut fds, timeout);
         if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {
             self.acknowledge();

@@ -1,7 +1,7 @@
-//! A FIFO that savefiles are written into.
+//! A FIFO that programs write savefiles into.
 //!
-//! It is opened for reading once and stays open, so a writer never gets SIGPIPE and never waits for
-//! anyone but this thread, which waits for nobody.
+//! It is opened for reading once and stays open, so a writer never gets SIGPIPE. A writer waits
+//! only for this thread, and this thread waits for no one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -17,8 +17,8 @@ use super::arriving::Arriving;
 use super::{Control, Ended, Observer, Options, Rest, Source, SourceError};
 use crate::ring::Writer;
 
-/// Bytes a FIFO should hold while this thread is scheduled away: the most an ordinary user may
-/// ask for (`/proc/sys/fs/pipe-max-size`), sixteen times what it has by itself.
+/// Bytes that a FIFO should hold while this thread is not scheduled: the maximum that an ordinary
+/// user may request (`/proc/sys/fs/pipe-max-size`), sixteen times the default.
 const PIPE_SIZE: i32 = 1 << 20;
 
 /// An open FIFO.
@@ -29,7 +29,7 @@ pub(super) struct Fifo {
 }
 
 impl Fifo {
-    /// Opens a FIFO. There need be no writer.
+    /// Opens a FIFO. It need not have a writer.
     ///
     /// # Errors
     /// [`SourceError::NoFifo`], [`SourceError::NotAFifo`], [`SourceError::Filter`] and
@@ -49,12 +49,13 @@ impl Fifo {
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(path)
             .map_err(system)?;
-        // Less is enough, only less comfortable for the writer.
+        // A smaller pipe is enough, but it stops the writer sooner.
         let _ = nix::fcntl::fcntl(&input, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         Ok(Self { input, arriving: Arriving::new(name, options)? })
     }
 
-    /// Stores what has arrived. What is wrong with one writer is no end: the next may be well.
+    /// Stores the bytes that have arrived. An error of one writer does not end the source: the next
+    /// writer may be fine.
     fn store(
         &mut self,
         count: usize,
@@ -88,7 +89,7 @@ impl Source for Fifo {
         observer: &mut dyn Observer,
     ) -> Result<Ended, SourceError> {
         // Edge-triggered: a FIFO without a writer is "hung up" all the time, and only the next
-        // writer is news.
+        // writer must wake this thread.
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
         let ready = ready.map_err(|errno| self.arriving.system(errno))?;
         let edge = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
@@ -114,10 +115,10 @@ impl Source for Fifo {
     }
 }
 
-/// Waits for news on an edge-triggered descriptor, an order, or a second. What is news is taken
-/// before the descriptor is read again, so nothing that comes after that read is missed.
+/// Waits for an event on an edge-triggered descriptor, for an order, or for a second. The event is
+/// taken before the descriptor is read again, so no byte that comes after that read is missed.
 fn wait_for_edge(ready: &Epoll, control: &Control) {
     control.wait_for(ready.0.as_fd(), PollTimeout::from(1000u16));
-    // Nothing there, or interrupted: the read that follows says what there is.
+    // Without an event, or if interrupted: the read that follows finds out what there is.
     let _ = ready.wait(&mut [EpollEvent::empty()], 0u16);
 }

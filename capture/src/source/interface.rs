@@ -1,8 +1,8 @@
 //! Live capture from a network interface, through libpcap's mapped packet socket (`TPACKET_V3`).
 //!
-//! The kernel fills blocks; a block is handed over when it is full or [`BLOCK_TIMEOUT_MS`] old, and
-//! each hand-over becomes one batch in the ring. Not libpcap's immediate mode, which would fall
-//! back to `TPACKET_V2` and a wake-up for each packet.
+//! The kernel fills blocks. It hands a block over when the block is full or [`BLOCK_TIMEOUT_MS`]
+//! old, and each hand-over becomes one batch in the ring. libpcap's immediate mode is not used: it
+//! would fall back to `TPACKET_V2` and a wake-up for each packet.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,29 +24,30 @@ use crate::ring::{Append, Writer};
 /// packet may take from the wire to a reader on an idle link.
 const BLOCK_TIMEOUT_MS: i32 = 10;
 
-/// The same as a duration.
+/// The same timeout as a duration.
 const BLOCK_TIMEOUT: Duration = Duration::from_millis(BLOCK_TIMEOUT_MS.unsigned_abs() as u64);
 
-/// Most packets between two publications, so that a link that never pauses is not published late.
+/// Maximum number of packets between two publications, so that publications are not late on a link
+/// that never pauses.
 const BATCH: usize = 1024;
 
-/// How often the counters of interface and kernel are read while packets come in, and how long
-/// after the last packet at most.
+/// The time between two reads of the interface's and the kernel's counters while packets arrive,
+/// and the maximum time from the last packet to such a read.
 const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long to sleep on an idle link.
+/// The length of a sleep on an idle link.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How long to sleep on one that has been idle for [`IDLE_LOOKS`]. Packets, orders and the end of
-/// the interface wake at once; the rest is for counters, which a hundred captures would read a
-/// hundred times a second.
+/// The length of a sleep on a link that has been idle for [`IDLE_LOOKS`]. Packets, orders and the
+/// end of the interface wake at once. Other wake-ups serve only the counters, which a hundred
+/// captures would read a hundred times a second.
 const LONG_IDLE: Duration = Duration::from_secs(5);
 
-/// Looks at an idle link after which it is looked at less often. The rate is measured in these.
+/// Checks of an idle link after which it is checked less often. The rate is measured in these.
 const IDLE_LOOKS: u32 = 3;
 
-/// How long packets may come that were captured before the filter was in place: the kernel hands
-/// them over with its first block. For no longer, as clocks are set.
+/// How long packets captured before the filter was in place may arrive: the kernel hands them over
+/// with its first block. The check ends after this time, because clocks are set.
 const STARTING: Duration = Duration::from_secs(1);
 
 /// An open interface.
@@ -55,16 +56,16 @@ pub(super) struct Live {
     name: String,
     link_type: LinkType,
     snaplen: u32,
-    /// A filter that is too long for the kernel, which lets more through.
+    /// A filter that is too long for the kernel, whose own filter accepts more packets.
     fine: Option<Filter>,
-    /// When the filter was in place, for as long as it matters. The socket has packets from before,
-    /// and none of a moment in which libpcap lets nothing through: they would be a loss that nobody
-    /// counts.
+    /// When the filter was in place, for as long as that matters. The socket has packets from
+    /// before, but none from the moment in which libpcap lets nothing through. So packets from
+    /// before this time are left out; otherwise that moment would be a loss that nothing counts.
     begun: Option<(Timestamp, Instant)>,
-    /// The interface's own count of drops when it was last read.
+    /// The interface's own count of drops at the last read.
     interface_drops: u64,
     statistics_read: Instant,
-    /// Packets came in since the counters were read.
+    /// Whether packets have arrived since the counters were read.
     uncounted: bool,
 }
 
@@ -75,10 +76,9 @@ impl std::fmt::Debug for Live {
 }
 
 impl Live {
-    /// Opens an interface, or [`ANY`], and starts receiving what passes `filter`.
+    /// Opens an interface, or [`ANY`], and starts receiving the packets that pass `filter`.
     ///
-    /// `name` may be an alternative name of the interface, or a device of libpcap's such as
-    /// `nflog:5`.
+    /// `name` may be an alternative name of the interface, or a libpcap device such as `nflog:5`.
     ///
     /// # Errors
     /// [`SourceError`]; nothing stays open.
@@ -106,8 +106,8 @@ impl Live {
             }
         })?;
         if name == ANY {
-            // Version 2 says which interface each packet came from. Where it is not to be had,
-            // version 1 is what libpcap gives anyway.
+            // Version 2 has the interface of each packet. Where version 2 is not available, libpcap
+            // uses version 1 by default.
             let _ = capture.set_datalink(Linktype(LinkType::LINUX_SLL2.to_dlt()));
         }
         let dlt = capture.get_datalink().0;
@@ -115,8 +115,8 @@ impl Live {
             .ok_or_else(|| SourceError::LinkType { name: name.to_owned(), dlt })?;
         let expression = filter.unwrap_or_default();
         let compiled = if sees_tags(expression) {
-            // Compiled for this socket: on a live one libpcap asks the kernel for the tag that was
-            // taken off the packet.
+            // Compile it for this socket: on a live socket libpcap asks the kernel for the tag that
+            // was removed from the packet.
             let program = capture.compile(expression, true).map_err(|error| {
                 FilterError::Compile { expression: expression.to_owned(), why: explain(&error) }
             })?;
@@ -139,14 +139,14 @@ impl Live {
             statistics_read: Instant::now(),
             uncounted: true,
         };
-        // What was dropped before the filter was in place is no loss of this capture.
+        // Packets dropped before the filter was in place are no loss of this capture.
         let _ = live.take_kernel_drops();
         Ok(live)
     }
 
-    /// Takes what the kernel has handed over, up to a batch, and publishes it.
+    /// Takes the packets that the kernel has handed over, up to a batch, and publishes them.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
-        // Of its netlink sockets, libpcap 1.10 takes "nothing there" for an error.
+        // On its netlink sockets, libpcap 1.10 takes "no packet" for an error.
         if is_device(&self.name) && !is_readable(self.capture.as_fd()) {
             return Ok(0);
         }
@@ -155,8 +155,8 @@ impl Live {
         let begun = self.begun.map_or_else(Timestamp::default, |(time, _)| time);
         let taken = self.capture.dispatch(Some(BATCH), |packet| {
             let time = &packet.header.ts;
-            // With nanosecond precision libpcap puts nanoseconds into tv_usec; neither part is
-            // ever negative.
+            // With nanosecond precision libpcap puts nanoseconds into tv_usec. Neither part is ever
+            // negative.
             let nanoseconds = time
                 .tv_sec
                 .unsigned_abs()
@@ -169,20 +169,20 @@ impl Live {
                 return;
             }
             let data = packet.data.get(..snaplen).unwrap_or(packet.data);
-            // Oversize packets are counted by the ring.
+            // The ring counts oversize packets.
             let (Append::Stored | Append::Oversize) = writer.append(time, packet.header.len, data);
         });
         writer.publish();
         taken.map_err(|error| SourceError::Lost { name: self.name.clone(), why: explain(&error) })
     }
 
-    /// Adds what was lost since the last time to the ring's counters.
+    /// Adds the losses since the last call to the ring's counters.
     fn account(&mut self, writer: &Writer) {
         self.statistics_read = Instant::now();
         self.uncounted = false;
         let kernel = self.take_kernel_drops();
         let drops = interface_drops(&self.name);
-        // The count starts anew when the interface was made anew.
+        // The count starts again at 0 when the interface is created again.
         let interface = drops.saturating_sub(self.interface_drops);
         self.interface_drops = drops;
         if kernel + interface > 0 {
@@ -191,11 +191,11 @@ impl Live {
     }
 
     fn take_kernel_drops(&mut self) -> u64 {
-        // A socket that does not answer this is about to fail its next read as well.
+        // A socket that does not answer is about to fail its next read as well.
         libpcap::take_kernel_drops(self.capture.as_fd()).unwrap_or(0)
     }
 
-    /// Waits for packets, an order, or so long.
+    /// Waits for packets, for an order, or until `time` is over.
     fn wait(&self, control: &Control, time: Duration) {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         control.wait_for(self.capture.as_fd(), timeout);
@@ -233,10 +233,10 @@ impl Source for Live {
                 self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { long });
             }
         }
-        // What the kernel has collected so far comes with its next blocks.
+        // The packets that the kernel has collected so far come with its next blocks.
         let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            // A whole millisecond at least, or poll would not wait at all.
+            // At least a whole millisecond, or poll would not wait at all.
             self.wait(control, left.max(Duration::from_millis(1)));
             self.batch(writer)?;
         }
@@ -245,8 +245,8 @@ impl Source for Live {
     }
 }
 
-/// Puts a filter on a socket that has been open for a while; returns from when on all packets have
-/// passed it.
+/// Sets the filter of a socket that has been open for a while. Returns the time from which all
+/// packets have passed the filter.
 fn set_filter(
     capture: &Capture<Active>,
     filter: &Filter,
@@ -263,7 +263,7 @@ fn set_filter(
     Ok(clock::now())
 }
 
-/// Names with which libpcap's devices begin that are no network interfaces.
+/// Prefixes of libpcap devices that are not network interfaces.
 const DEVICES: [&str; 4] = ["nflog", "usbmon", "bluetooth", "dbus-"];
 
 fn is_device(name: &str) -> bool {
@@ -275,8 +275,8 @@ fn is_readable(source: BorrowedFd<'_>) -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// The name under which the kernel and sysfs know an interface that may have been given by one of
-/// its alternative names (`ip link property add dev eth0 altname lan`).
+/// The name that the kernel and sysfs use for an interface, which may have been given by one of its
+/// alternative names (`ip link property add dev eth0 altname lan`).
 ///
 /// # Errors
 /// [`SourceError::NoInterface`].
@@ -286,7 +286,7 @@ pub fn real_name(name: &str) -> Result<String, SourceError> {
     if is_known || is_device(name) {
         return Ok(name.to_owned());
     }
-    // The kernel finds an interface by any of its names, and tells the real one.
+    // The kernel finds an interface by any of its names, and returns the real one.
     let real = if_nametoindex(name).and_then(if_indextoname);
     match real.map(|real| real.to_string_lossy().into_owned()) {
         Ok(real) => Ok(real),
@@ -294,9 +294,9 @@ pub fn real_name(name: &str) -> Result<String, SourceError> {
     }
 }
 
-/// What an interface and its driver count as dropped before the kernel saw it, since it was made;
-/// 0 where that is not known, as for [`ANY`], and in a network namespace other than that of the
-/// mounted sysfs unless an interface there has the same name.
+/// Packets that an interface and its driver dropped before the kernel saw them, since the interface
+/// was created. 0 where that is not known, as for [`ANY`]. In a network namespace other than that
+/// of the mounted sysfs it is also 0, unless an interface there has the same name.
 fn interface_drops(name: &str) -> u64 {
     ["rx_missed_errors", "rx_fifo_errors"]
         .iter()
@@ -307,7 +307,7 @@ fn interface_drops(name: &str) -> u64 {
         .sum()
 }
 
-/// One interface, for people who choose.
+/// One interface, for a list that people choose from.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct InterfaceInfo {
     /// Its name.
@@ -325,7 +325,7 @@ pub struct InterfaceInfo {
 /// The network interfaces of this network namespace, in the kernel's order.
 ///
 /// # Errors
-/// Those of getifaddrs(3).
+/// The errors of getifaddrs(3).
 pub fn interfaces() -> std::io::Result<Vec<InterfaceInfo>> {
     use nix::net::if_::InterfaceFlags as Flags;
     let mut found: Vec<InterfaceInfo> = Vec::new();

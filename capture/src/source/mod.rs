@@ -1,8 +1,8 @@
-//! Where packets come from.
+//! The sources of packets.
 //!
-//! A [`Source`] hands packets to a ring's [writer](Writer) until it is told to stop or has no more.
-//! It knows nothing of who reads them. Savefiles are not here: a [savefile](crate::savefile) is a
-//! store of its own.
+//! A [`Source`] hands packets to a ring's [writer](Writer) until it is stopped or has no more. It
+//! knows nothing about readers. Savefiles are not sources: a [savefile](crate::savefile) is a store
+//! itself.
 
 mod arriving;
 mod beside;
@@ -30,13 +30,13 @@ use stdin::Stdin;
 /// The name under which all interfaces are captured at once.
 pub const ANY: &str = "any";
 
-/// What pcapng streams say of a time in which a capture was stopped.
+/// The reason that pcapng streams give for a time in which a capture was stopped.
 pub(crate) const STOPPED: &str = "stopped";
 
-/// After the path of a savefile that another program still writes.
+/// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
 
-/// What a capture captures, as it is written: an interface, `any` or nothing for all of them,
+/// The source of a capture. It is written as an interface, `any` or nothing for all interfaces,
 /// `file:PATH`, `file:PATH,follow`, `stream:PATH`, or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SourceName {
@@ -44,17 +44,17 @@ pub enum SourceName {
     Interface(String),
     /// A savefile.
     File(PathBuf),
-    /// A savefile that another program still writes: what is added is read as well.
+    /// A savefile that another program is still writing; added packets are read as well.
     Growing(PathBuf),
-    /// A FIFO that savefiles are written into.
+    /// A FIFO that programs write savefiles into.
     Stream(PathBuf),
     /// Standard input.
     Stdin,
 }
 
 impl SourceName {
-    /// Who runs the filter of a capture of it. Savefiles of cooked packets have the direction of
-    /// each packet, so theirs are checked again when they are opened.
+    /// Who runs the filter of a capture of this source. Savefiles of cooked packets have the
+    /// direction of each packet, so their filters are checked again when they are opened.
     #[must_use]
     pub const fn filter_runner(&self) -> Runner {
         match self {
@@ -63,7 +63,7 @@ impl SourceName {
         }
     }
 
-    /// Opens it. An interface that has no name of its own here may be found by another.
+    /// Opens the source. An interface may also be given by an alternative name.
     ///
     /// # Errors
     /// [`SourceError`]; nothing stays open.
@@ -79,7 +79,7 @@ impl SourceName {
         })
     }
 
-    /// Reads a source as it is written.
+    /// Parses a source from its written form.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         match text {
@@ -93,7 +93,7 @@ impl SourceName {
         }
     }
 
-    /// A savefile by its path, or by the path and `,follow`.
+    /// A savefile from its path, or from the path and `,follow`.
     #[must_use]
     pub fn savefile(path: &Path) -> Self {
         match path.as_os_str().as_bytes().strip_suffix(FOLLOW.as_bytes()) {
@@ -111,8 +111,8 @@ impl SourceName {
         }
     }
 
-    /// The alias a capture of this source gets if it is given none: the interface's name, or the
-    /// file's without its extension, with what an alias cannot have replaced.
+    /// The alias that a capture of this source gets by default: the interface's name, or the file's
+    /// name without its extension. Characters that an alias cannot have are replaced.
     #[must_use]
     pub fn default_alias(&self) -> String {
         let name = match self {
@@ -148,20 +148,21 @@ impl std::fmt::Display for SourceName {
 
 /// A source that fills a ring.
 ///
-/// The same source may run again after it was told to stop, unless it is [closed](Rest::Closed).
+/// A source may run again after it was stopped, unless it is [closed](Rest::Closed).
 pub trait Source: std::fmt::Debug + Send {
-    /// The link type of its packets; `None` if the first packet will say it.
+    /// The link type of its packets; `None` if it is known only with the first packet.
     fn link_type(&self) -> Option<LinkType>;
 
-    /// What becomes of it while its capture is stopped.
+    /// The state of the source while its capture is stopped.
     fn rest(&self) -> Rest;
 
-    /// Fills the ring until `control` says stop, or there is no more. Publishes each batch, and calls
-    /// [`Observer::tick`] after it. Carries out the other orders of `control` between batches.
+    /// Fills the ring until `control` orders a stop, or there are no more packets. Publishes each
+    /// batch, and calls [`Observer::tick`] after it. Carries out the other orders of `control`
+    /// between batches.
     ///
     /// # Errors
-    /// [`SourceError::Lost`] if it may come back, and any other if not. All packets that came before
-    /// are in the ring.
+    /// [`SourceError::Lost`] if the source may come back, another error if not. All packets that
+    /// came before are in the ring.
     fn run(
         &mut self,
         writer: &mut Writer,
@@ -170,25 +171,25 @@ pub trait Source: std::fmt::Debug + Send {
     ) -> Result<Ended, SourceError>;
 }
 
-/// What becomes of a source while its capture is stopped.
+/// The state of a source while its capture is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// It is closed, and opened again at the start. What comes meanwhile is not captured.
+    /// It is closed, and opened again at the start. Packets in between are not captured.
     Closed,
-    /// It is held open, and not read. It goes on where it was.
+    /// It is held open and not read, and continues where it was.
     Held,
-    /// It goes on to run, with [`Control::pause`]: it is read, and nothing is stored. Who writes into
-    /// it must not be held up.
+    /// It keeps running, with [`Control::pause`]: it is read, but nothing is stored, because the
+    /// programs that write into it must not be held up.
     Drained,
 }
 
-/// Who hears of a source while it runs.
+/// Receives reports from a running source.
 pub trait Observer {
-    /// A batch was published, or a few seconds have passed.
+    /// Called after a batch was published, or after a few seconds.
     fn tick(&mut self, writer: &Writer);
 
-    /// Something is wrong that does not end the source: with one of several writers, or with packets
-    /// that the ring cannot hold. `None` if all is well again.
+    /// Called for an error that does not end the source: an error of one of several writers, or
+    /// packets that the ring cannot hold. `None` if the error is over.
     fn trouble(&mut self, error: Option<&SourceError>);
 }
 
@@ -197,30 +198,30 @@ pub trait Observer {
 pub struct Options<'a> {
     /// Only packets that match this expression are stored.
     pub filter: Option<&'a str>,
-    /// Most bytes kept of one packet.
+    /// Maximum number of bytes kept of one packet.
     pub snaplen: u32,
-    /// Receive frames that are for other stations, too. [`ANY`] and devices that are no network
-    /// interfaces know nothing of it.
+    /// Receive frames for other stations, too. It has no effect on [`ANY`] and on devices that are
+    /// not network interfaces.
     pub promiscuous: bool,
-    /// Bytes in which the kernel keeps packets of an interface until they are fetched; 2 GiB is the
-    /// maximum.
+    /// Bytes in which the kernel keeps packets of an interface until they are fetched. The maximum
+    /// is 2 GiB.
     pub kernel_buffer: u64,
-    /// Keep the decryption secrets that a pcapng stream has.
+    /// Keep the decryption secrets in a pcapng stream.
     pub export_keys: bool,
 }
 
-/// Why a source cannot be opened, or does not go on.
+/// Why a source cannot be opened, or has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// There is no interface of this name.
+    /// No interface has this name.
     #[error("{name}: no such interface ({advice})")]
     NoInterface {
         /// The name asked for.
         name: String,
-        /// The names there are, or what the name may mean instead.
+        /// The existing names, or what the name may have meant.
         advice: String,
     },
-    /// The process may not open a packet socket.
+    /// The process is not allowed to open a packet socket.
     #[error("{name}: no permission to capture (run as root, or give the program CAP_NET_RAW)")]
     NotPermitted {
         /// The interface.
@@ -231,7 +232,7 @@ pub enum SourceError {
     Libpcap {
         /// The interface.
         name: String,
-        /// What it said.
+        /// libpcap's message.
         why: String,
     },
     /// The interface went away or down, or its socket failed.
@@ -239,13 +240,13 @@ pub enum SourceError {
     Lost {
         /// The interface.
         name: String,
-        /// What happened.
+        /// The cause.
         why: String,
     },
     /// The filter does not compile.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A link type that savefiles have no number for.
+    /// A link type without a number in savefiles.
     #[error("{name}: its link type {dlt} has no savefile number")]
     LinkType {
         /// The interface.
@@ -253,39 +254,39 @@ pub enum SourceError {
         /// libpcap's number.
         dlt: i32,
     },
-    /// The packets to come cannot be in one savefile with those stored.
+    /// The new packets cannot be in one savefile with the stored ones.
     #[error("{name}: now sends {sent} packets, this capture holds {held}")]
     Changed {
         /// The source.
         name: String,
         /// Link type stored.
         held: LinkType,
-        /// Link type to come.
+        /// Link type of the new packets.
         sent: LinkType,
     },
-    /// A stream of which a capture cannot hold all.
+    /// A stream that a capture cannot hold completely.
     #[error("{name}: {left_out}")]
     NotAll {
         /// The source.
         name: String,
-        /// What is left out, up to now.
+        /// The data left out so far.
         left_out: LeftOut,
     },
-    /// A stream that is no savefile.
+    /// A stream that is not a savefile.
     #[error("{name}: {why}")]
     Malformed {
         /// The source.
         name: String,
-        /// What is wrong and where.
+        /// The error and its place.
         why: String,
     },
-    /// A path that is no FIFO.
+    /// A path that is not a FIFO.
     #[error("{path}: not a FIFO (make one with: mkfifo {path}; a savefile is file:{path})", path = .path.display())]
     NotAFifo {
         /// The path.
         path: PathBuf,
     },
-    /// A path at which there is nothing.
+    /// A path at which no file exists.
     #[error("{path}: no such FIFO (make one with: mkfifo {path})", path = .path.display())]
     NoFifo {
         /// The path.
@@ -296,13 +297,13 @@ pub enum SourceError {
     System {
         /// The source.
         name: String,
-        /// What it said.
+        /// The error of the system.
         error: io::Error,
     },
 }
 
 impl SourceError {
-    /// There is no interface of this name; these there are.
+    /// The error for an unknown interface `name`; `have` are the existing ones.
     fn no_interface(name: &str, have: &[String]) -> Self {
         let have = have.join(", ");
         let kind = name.split_once(':').map(|(kind, _)| kind);
@@ -322,18 +323,18 @@ impl SourceError {
     }
 }
 
-/// What a capture cannot hold of a stream.
+/// The data of a stream that a capture cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// Link type stored.
     pub held: LinkType,
-    /// Packets of others: a capture holds one link type.
+    /// Packets of other link types: a capture holds one link type.
     pub packets: u64,
-    /// Blocks, and options of packets, that a pcapng stream says beside packets: those that are
-    /// damaged, longer than 1 MiB, behind the last packet, or do not fit a segment of the ring
-    /// beside their packet.
+    /// Blocks, and options of packets, that a pcapng stream has beside packets and that are left
+    /// out. They are damaged, longer than 1 MiB, after the last packet, or do not fit a segment of
+    /// the ring together with their packet.
     pub notes: u64,
-    /// Interfaces that are taken for others: a ring tells 64 apart.
+    /// Interfaces that are taken for others: a ring distinguishes 64.
     pub interfaces: u64,
 }
 
@@ -364,9 +365,9 @@ impl std::fmt::Display for LeftOut {
 /// How a source that ran without an error ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to stop.
+    /// It was stopped.
     Stopped,
-    /// There is no more to come.
+    /// There are no more packets to come.
     Exhausted,
 }
 

@@ -1,4 +1,4 @@
-//! Standard input, through which one savefile comes.
+//! Standard input, which carries one savefile.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ pub(super) struct Stdin {
 }
 
 impl Stdin {
-    /// Takes standard input, which should not be used otherwise any more.
+    /// Takes over standard input, which must not be used for anything else afterwards.
     ///
     /// # Errors
     /// [`SourceError::System`] and [`SourceError::Filter`].
@@ -30,7 +30,7 @@ impl Stdin {
         Ok(Self { input: input.into(), arriving: Arriving::new(name, options)? })
     }
 
-    /// Whether a read would not wait.
+    /// Returns true if a read would not wait.
     fn is_readable(&self) -> bool {
         let mut fds = [PollFd::new(self.input.as_fd(), PollFlags::POLLIN)];
         // At the end of a pipe only POLLHUP is set.
@@ -56,7 +56,7 @@ impl Source for Stdin {
         while !control.must_stop() {
             control.clear_if_ordered(|| writer.clear());
             self.arriving.pause_if_ordered(writer, control);
-            // It blocks in read: wait here, where orders are heard.
+            // A read blocks, so wait here, where orders are noticed.
             control.wait_for(self.input.as_fd(), PollTimeout::from(1000u16));
             if !self.is_readable() {
                 observer.tick(writer);
