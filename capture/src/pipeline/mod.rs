@@ -1,8 +1,8 @@
 //! A capture as a whole: a source, a store, the thread between them, and its state.
 //!
-//! Beside [`flow`], the only place of this crate that starts threads. A capture of an interface or a stream has a
-//! [ring](crate::ring) and a thread that fills it; one of a savefile has the savefile and a thread
-//! that indexes it.
+//! Apart from [`flow`], this is the only module of the crate that starts threads. A capture of an
+//! interface or a stream has a [ring](crate::ring) and a thread that fills it. A capture of a
+//! savefile has the savefile and a thread that indexes it.
 
 mod populate;
 mod rate;
@@ -27,53 +27,54 @@ use crate::store::{Interface, Store};
 use rate::RateMeter;
 use worker::Worker;
 
-/// Most bytes kept of one packet if nothing else is said: libpcap's `MAXIMUM_SNAPLEN`.
+/// Default maximum of bytes kept of one packet: libpcap's `MAXIMUM_SNAPLEN`.
 pub const DEFAULT_SNAPLEN: u32 = 262_144;
 
-/// Bytes of kernel buffer for an interface, if there are enough for all: 22 ms at 1 GB/s, enough to
-/// be scheduled away for a few time slices on a busy machine.
+/// Maximum default kernel buffer of an interface, in bytes: 22 ms at 1 GB/s, enough for a thread
+/// that is not scheduled for a few time slices on a busy machine.
 pub const LARGEST_KERNEL_BUFFER: u64 = 22 << 20;
 
-/// Bytes of kernel buffer for an interface at least: four blocks.
+/// Minimum default kernel buffer of an interface, in bytes: four blocks.
 pub const SMALLEST_KERNEL_BUFFER: u64 = 1 << 20;
 
-/// Bytes of kernel buffer for an interface whose packets go to a ring of `ring_size` bytes: half
-/// as many, in the bounds above. It is memory that cannot be swapped.
+/// Bytes of kernel buffer for an interface whose packets go to a ring of `ring_size` bytes: half of
+/// that size, within the two limits above. This memory cannot be swapped.
 #[must_use]
 pub fn default_kernel_buffer(ring_size: u64) -> u64 {
     (ring_size / 2).clamp(SMALLEST_KERNEL_BUFFER, LARGEST_KERNEL_BUFFER)
 }
 
-/// What is captured and how.
+/// The parameters of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Name of the capture, see [`is_alias`].
     pub alias: String,
-    /// Where packets come from.
+    /// The source of the packets.
     pub source: SourceName,
     /// Filter expression; `None` and an empty one match everything.
     pub filter: Option<String>,
-    /// Most bytes kept of one packet.
+    /// Maximum number of bytes kept of one packet.
     pub snaplen: u32,
-    /// Have an interface receive frames that are for other stations too.
+    /// Have an interface receive frames for other stations too.
     pub promiscuous: bool,
-    /// Resolution of the time stamps that are stored; savefiles have their own.
+    /// Resolution of the time stamps that are stored; savefiles keep their own.
     pub precision: Precision,
-    /// Bytes of packets to retain; savefiles retain all they have.
+    /// Bytes of packets to retain; savefiles retain all packets.
     pub ring_size: u64,
     /// Directory of the ring file.
     pub ring_dir: PathBuf,
     /// Bytes in which the kernel keeps packets of an interface until they are fetched; `None` for
     /// [`default_kernel_buffer`].
     pub kernel_buffer: Option<u64>,
-    /// Serve the decryption secrets that a pcapng savefile or stream has.
+    /// Serve the decryption secrets in a pcapng savefile or stream.
     pub export_keys: bool,
-    /// How flows are made of the packets.
+    /// How packets are grouped into flows.
     pub flows: flow::Options,
 }
 
 impl Spec {
-    /// Whether two captures would hold the same packets, so that one can be an alias of the other.
+    /// Returns true if both captures would hold the same packets, so that one can be an alias of
+    /// the other.
     #[must_use]
     pub fn is_same_capture(&self, other: &Self) -> bool {
         self.source == other.source
@@ -90,7 +91,7 @@ impl Spec {
         self.kernel_buffer.unwrap_or_else(|| default_kernel_buffer(self.ring_size))
     }
 
-    /// Opens the source, which is no savefile.
+    /// Opens the source, which must not be a savefile.
     fn open_source(&self) -> Result<Box<dyn Source>, SourceError> {
         self.source.open(&source::Options {
             filter: self.expression(),
@@ -106,7 +107,8 @@ impl Spec {
     }
 }
 
-/// Whether a name can be an alias: 1 to 64 of `A-Z a-z 0-9 . _ -`, no dot in front.
+/// Returns true if a name can be an alias: 1 to 64 characters of `A-Z a-z 0-9 . _ -`, the first not
+/// a dot.
 #[must_use]
 pub fn is_alias(name: &str) -> bool {
     (1..=64).contains(&name.len())
@@ -114,64 +116,65 @@ pub fn is_alias(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// What a capture is doing.
+/// The state of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Waits for its source to say what it sends.
+    /// It waits for the header of its source, which has the link type.
     Pending,
-    /// Packets come in, or would.
+    /// Packets are captured as they come.
     Running,
-    /// The source is gone; it is looked for.
+    /// The source is gone, and the capture tries to open it again.
     Retrying,
-    /// Stopped by order.
+    /// Stopped by an order.
     Stopped,
-    /// The source has no more.
+    /// The source has no more packets.
     Ended,
-    /// The source failed for good.
+    /// The source failed, and will not be tried again.
     Failed,
 }
 
-/// State and what there is to say about it.
+/// The state of a capture, with its error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// What the capture is doing.
+    /// The state.
     pub state: State,
-    /// What is or went wrong, or is not everywhere one would look for it, for people.
+    /// For people: the current or last error, or a note about packets that some files lack.
     pub error: Option<String>,
 }
 
-/// Packets of a capture, at one moment.
+/// Numbers of packets of a capture, at one moment.
 ///
 /// `seen = stored + dropped_kernel + dropped_oversize` and `stored = retained + overwritten`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
-    /// Passed the filter.
+    /// Packets that passed the filter.
     pub seen: u64,
-    /// Were put into the store.
+    /// Packets that were put into the store.
     pub stored: u64,
-    /// Found the kernel's buffer full.
+    /// Packets dropped because the kernel's buffer was full.
     pub dropped_kernel: u64,
-    /// Dropped by interface or driver before the kernel saw them; not among those seen.
+    /// Packets dropped by the interface or its driver before the kernel saw them; not part of
+    /// `seen`.
     pub dropped_interface: u64,
-    /// Longer than a segment.
+    /// Packets longer than a segment.
     pub dropped_oversize: u64,
-    /// Still in the store.
+    /// Packets still in the store.
     pub retained: u64,
-    /// No longer in the store, overwritten or cleared.
+    /// Packets no longer in the store, overwritten or cleared.
     pub overwritten: u64,
 }
 
 /// Bytes of a capture, record headers included, at the same moment as [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ByteCounters {
-    /// Were put into the store.
+    /// Bytes that were put into the store.
     pub stored: u64,
-    /// Still in the store.
+    /// Bytes still in the store.
     pub retained: u64,
 }
 
-/// Counters of a store, of one moment.
+/// Counters of a store at one moment.
 pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
     let losses = store.losses();
     let bounds = store.bounds();
@@ -191,25 +194,25 @@ pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
     (packets, bytes)
 }
 
-/// Why a capture cannot be made.
+/// Why a capture cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// Its source.
+    /// An error of its source.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Its ring.
+    /// An error of its ring.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// Its savefile.
+    /// An error of its savefile.
     #[error(transparent)]
     Savefile(#[from] OpenError),
-    /// Its filter.
+    /// An error of its filter.
     #[error(transparent)]
     Filter(#[from] crate::filter::FilterError),
-    /// What was added to its savefile cannot be read.
+    /// Data added to its savefile cannot be read.
     #[error("{0}")]
     NotReadOn(String),
-    /// A thread or descriptor cannot be had.
+    /// A thread or descriptor cannot be created.
     #[error("{0}")]
     System(#[from] std::io::Error),
 }
@@ -232,32 +235,33 @@ enum Kind {
     Savefile(Arc<Savefile>),
 }
 
-/// Whether a capture is made although its source is not there.
+/// Whether a capture is created although its source is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Patience {
     None,
     ForInterface,
 }
 
-/// Why nothing was captured between the last packet in a ring and the moment it was opened again.
+/// Why nothing was captured between the last packet in a ring and the moment the ring was opened
+/// again.
 const NOT_RUNNING: &str = "the capture was not running";
 
-/// Most interruptions that are remembered of a capture: what someone looks at, and little enough to
-/// be in every status.
+/// Maximum number of interruptions kept for a capture: enough for someone who looks, and short
+/// enough to be in every status.
 const INTERRUPTIONS: usize = 16;
 
-/// A time in which a source was not there, and nothing could be captured.
+/// A time in which a source was missing, and nothing could be captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interruption {
-    /// When it was found out that it is not there.
+    /// When the source was found to be missing.
     pub began: Timestamp,
-    /// When it was there again; `None` as long as it is not.
+    /// When the source was back; `None` while it is still missing.
     pub ended: Option<Timestamp>,
-    /// What happened, for people.
+    /// The cause, for people.
     pub why: String,
 }
 
-/// What the worker tells the rest.
+/// The state that the worker shares with the rest of the capture.
 #[derive(Debug)]
 struct Shared {
     condition: Mutex<Condition>,
@@ -267,7 +271,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// The source is gone.
+    /// Records that the source is gone.
     fn interrupted(&self, began: Timestamp, why: &SourceError) {
         let mut interruptions = self.interruptions.lock();
         if interruptions.len() >= INTERRUPTIONS {
@@ -276,7 +280,7 @@ impl Shared {
         interruptions.push_back(Interruption { began, ended: None, why: why.to_string() });
     }
 
-    /// The source is there again, or is not looked for any more.
+    /// Records that the source is back, or is no longer looked for.
     fn resumed(&self, ended: Timestamp) {
         if let Some(last) = self.interruptions.lock().back_mut() {
             last.ended.get_or_insert(ended);
@@ -292,31 +296,31 @@ impl Shared {
     }
 }
 
-/// A capture that was just made.
+/// A capture that has just been created.
 #[derive(Debug)]
 pub struct Made {
     /// The capture, running.
     pub capture: Arc<Capture>,
-    /// Packets an earlier process left in its ring.
+    /// Packets that an earlier process left in its ring.
     pub recovered: u64,
-    /// What of an earlier ring could not be kept, for people.
+    /// The part of an earlier ring that could not be kept, for people.
     pub damage: Option<String>,
 }
 
 impl Capture {
-    /// Opens source and store and starts.
+    /// Opens source and store, and starts the capture.
     ///
     /// # Errors
-    /// [`CaptureError`]; nothing stays open and no file is left behind.
+    /// [`CaptureError`]; nothing stays open and no file is left.
     pub fn start_new(spec: Spec) -> Result<Made, CaptureError> {
         Self::make(spec, Patience::None)
     }
 
-    /// Like [`Capture::start_new`], but an interface that is not there is waited for: at the start
-    /// of a machine it may come later.
+    /// Like [`Capture::start_new`], but waits for a missing interface: while a machine starts, it
+    /// may appear later.
     ///
     /// # Errors
-    /// [`CaptureError`]; nothing stays open and no file is left behind.
+    /// [`CaptureError`]; nothing stays open and no file is left.
     pub fn start_waiting(spec: Spec) -> Result<Made, CaptureError> {
         Self::make(spec, Patience::ForInterface)
     }
@@ -359,7 +363,7 @@ impl Capture {
         let (source, lack) = match spec.open_source() {
             Ok(source) => (Some(source), None),
             Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
-                // As well as it can be known before the interface says what it sends.
+                // As far as can be checked before the link type of the interface is known.
                 if let Some(expression) = spec.expression() {
                     Filter::check(expression, spec.source.filter_runner())?;
                 }
@@ -389,7 +393,7 @@ impl Capture {
         if recovered > 0
             && let Some(left) = left
         {
-            // A process that was killed may have stored packets since it last said that it lives.
+            // A killed process may have stored packets after it last stored a time in the ring.
             let newest = ring.bounds().newest_time.filter(|newest| *newest < opening);
             writer.source_rests(newest.map_or(left, |newest| newest.max(left)), NOT_RUNNING);
         }
@@ -429,13 +433,13 @@ impl Capture {
         }))
     }
 
-    /// What is captured and how.
+    /// The parameters of the capture.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// Where the packets are.
+    /// The store with its packets.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
@@ -447,13 +451,13 @@ impl Capture {
         &self.flows
     }
 
-    /// When the capture was made.
+    /// When the capture was created.
     #[must_use]
     pub fn started(&self) -> Timestamp {
         self.started
     }
 
-    /// What it is doing. A savefile has ended when all of its packets are in its flows.
+    /// The current state. A savefile has ended when all of its packets are in its flows.
     #[must_use]
     pub fn condition(&self) -> Condition {
         let mut condition = self.shared.condition.lock().clone();
@@ -471,8 +475,8 @@ impl Capture {
         condition
     }
 
-    /// Whether all that was in its savefile when it was looked at last is in the store and in its
-    /// flows, or never will be; true of other sources.
+    /// Returns true if everything that the savefile had at the last look is in the store and in the
+    /// flows, or never will be. Always true for other sources.
     #[must_use]
     pub fn is_read(&self) -> bool {
         let Kind::Savefile(savefile) = &self.kind else { return true };
@@ -480,19 +484,19 @@ impl Capture {
         is_over || (savefile.is_read() && self.flows.is_caught_up())
     }
 
-    /// The last times in which the source was not there, oldest first.
+    /// The last times in which the source was missing, oldest first.
     #[must_use]
     pub fn interruptions(&self) -> Vec<Interruption> {
         self.shared.interruptions.lock().iter().cloned().collect()
     }
 
-    /// Packets and bits per second, over the last second or so.
+    /// Packets and bits per second, over about the last second.
     #[must_use]
     pub fn rate(&self) -> Rate {
         self.shared.rate.get()
     }
 
-    /// The file of its ring; `None` for a savefile.
+    /// The path of its ring file; `None` for a savefile.
     #[must_use]
     pub fn ring_path(&self) -> Option<&std::path::Path> {
         match &self.kind {
@@ -510,14 +514,14 @@ impl Capture {
         }
     }
 
-    /// Keeps permissions with the ring; those of a savefile's capture are not kept.
+    /// Keeps permissions with the ring. A savefile's capture does not keep them.
     pub fn keep_permissions(&self, permissions: Permissions) {
         if let Kind::Ring(ring) = &self.kind {
             ring.set_permissions(permissions);
         }
     }
 
-    /// Starts, or starts again. A capture that runs is left alone.
+    /// Starts the capture, or starts it again. A running capture does not change.
     ///
     /// # Errors
     /// [`CaptureError`] if the source cannot be opened; the capture stays stopped.
@@ -526,7 +530,7 @@ impl Capture {
         match &self.kind {
             Kind::Savefile(savefile) => {
                 let is_at_work = worker.as_ref().is_some_and(Worker::is_indexing);
-                // What was added since, and what was left when it was stopped.
+                // Index the data added since, and the data left when indexing was stopped.
                 if !is_at_work && savefile.look_again().map_err(CaptureError::NotReadOn)? {
                     self.shared.set(State::Running, None);
                     *worker = Some(Worker::index(savefile, &self.shared)?);
@@ -541,8 +545,9 @@ impl Capture {
         Ok(())
     }
 
-    /// Stops: readers of streams get what is stored and then the end. A FIFO is read on, so that
-    /// whoever writes into it is not held up, and nothing of it is stored.
+    /// Stops the capture: readers of streams get the stored packets and then the end. A FIFO is
+    /// still read, so that the programs that write into it are not held up, but nothing of it is
+    /// stored.
     ///
     /// # Blocking
     /// Waits for the thread to finish its batch.
@@ -553,7 +558,7 @@ impl Capture {
         }
     }
 
-    /// Drops all that is retained, and returns whether that can be done: of a savefile nothing can
+    /// Drops all retained packets. Returns whether that is possible: packets of a savefile cannot
     /// be dropped.
     pub fn clear(&self) -> bool {
         match &self.kind {

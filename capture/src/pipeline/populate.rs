@@ -1,7 +1,7 @@
-//! The thread that gives rings their pages before their writers come to them.
+//! The thread that gives rings their pages before their writers reach them.
 //!
 //! A ring's file has its memory from the beginning, but each page is cleared and mapped when it is
-//! touched first. A writer that does this itself needs several times as long for the first lap of a
+//! first touched. A writer that does this itself needs several times as long for the first lap of a
 //! large ring, and loses packets. One thread does it for all rings, segment by segment in turn, and
 //! ends when nothing is left to do.
 
@@ -17,34 +17,34 @@ use crate::ring::Ring;
 /// Bytes of stack.
 const STACK: usize = 64 << 10;
 
-/// Rings that may have something left to do.
+/// Rings that may have segments left to populate.
 struct Work {
     rings: VecDeque<Weak<Ring>>,
-    /// That which the thread has in hand.
+    /// The ring that the thread is working on.
     current: Weak<Ring>,
-    /// There is a thread.
+    /// Whether the thread exists.
     is_running: bool,
 }
 
 static WORK: Mutex<Work> =
     Mutex::new(Work { rings: VecDeque::new(), current: Weak::new(), is_running: false });
 
-/// The thread has done a part of its work.
+/// Signalled when the thread has finished a segment.
 static PUT_DOWN: Condvar = Condvar::new();
 
-/// Has a ring's pages made ready, in the background.
+/// Has a ring's pages prepared in the background.
 pub(super) fn populate(ring: &Arc<Ring>) {
     let mut work = WORK.lock();
     work.rings.push_back(Arc::downgrade(ring));
     if !work.is_running {
         let thread = thread::Builder::new().name("populate".to_owned()).stack_size(STACK);
-        // Without it the writer does it, which is slower.
+        // Without the thread the writer does it, which is slower.
         work.is_running = thread.spawn(run).is_ok();
     }
 }
 
-/// Leaves a ring as it is. Waits for the segment that the thread may be at, some milliseconds: it would
-/// keep the ring, and its lock, for as long.
+/// Stops work on a ring. Waits for the segment that the thread may be working on, some
+/// milliseconds: until then the thread keeps the ring and its lock.
 pub(super) fn leave(ring: &Arc<Ring>) {
     let mut work = WORK.lock();
     loop {

@@ -1,4 +1,4 @@
-//! How fast packets come in, measured by the thread that brings them.
+//! The rate of incoming packets, measured by the thread that stores them.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::store::Bounds;
 
-/// Packets and bits per second, over the last second or so.
+/// Packets and bits per second, over about the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Rate {
     /// Packets stored per second.
@@ -15,12 +15,12 @@ pub struct Rate {
     pub bits_per_second: u64,
 }
 
-/// Least time between two measurements.
+/// Minimum time between two measurements.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct RateMeter {
-    // Touched by the source's thread once per interval, and by whoever asks.
+    // Used by the source's thread once per interval, and by callers of `get`.
     state: Mutex<Measured>,
 }
 
@@ -31,7 +31,7 @@ struct Measured {
 }
 
 impl RateMeter {
-    /// Measures, if it is time again.
+    /// Measures the rate, if the interval has passed.
     pub(super) fn measure(&self, now: Instant, bounds: impl FnOnce() -> Bounds) {
         let mut state = self.state.lock();
         if state.last.is_some_and(|(then, ..)| now.duration_since(then) < INTERVAL) {
@@ -52,7 +52,7 @@ impl RateMeter {
         state.last = Some((now, next.number, next.pcap));
     }
 
-    /// Nothing comes in any more.
+    /// Resets the rate, because no more packets come.
     pub(super) fn reset(&self) {
         *self.state.lock() = Measured::default();
     }

@@ -1,4 +1,4 @@
-//! The thread of a capture, and what it works on while it does not run.
+//! The thread of a capture, and the parts kept for it while it does not run.
 
 use std::io;
 use std::sync::Arc;
@@ -22,24 +22,25 @@ const RETRY_INTERVAL: u16 = 250;
 /// Bytes of stack for a capture's thread: none of them recurses or has large locals.
 const STACK: usize = 256 << 10;
 
-/// What a thread that fills a ring gives back: the writer, and a source that is not closed.
+/// What a thread that fills a ring returns: the writer, and a source that is not closed.
 type Filled = (Box<Writer>, Option<Box<dyn Source>>);
 
-/// The writing side of a capture: at rest, or in its thread.
+/// The writing side of a capture: idle, or in its thread.
 #[derive(Debug)]
 pub(super) enum Worker {
-    /// Not running. `source` is one opened already, or one that goes on after a stop.
+    /// Not running. `source` has been opened already, or continues after a stop.
     Idle { writer: Box<Writer>, source: Option<Box<dyn Source>> },
     /// Filling a ring.
     Running {
         thread: JoinHandle<Filled>,
         control: Arc<Control>,
-        /// The ring, if the source is drained while the capture is stopped: then the thread goes on.
+        /// The ring, if the source is drained while the capture is stopped: the thread continues
+        /// then.
         drained: Option<Arc<Ring>>,
     },
     /// Indexing a savefile.
     Indexing { thread: Option<JoinHandle<()>>, stop: Arc<AtomicBool> },
-    /// Its thread panicked; there is no writer any more.
+    /// Its thread panicked, and the writer is lost.
     Broken,
 }
 
@@ -63,18 +64,18 @@ impl Worker {
         Ok(Self::Indexing { thread: Some(thread), stop })
     }
 
-    /// Whether a savefile's thread is at work.
+    /// Returns true if a savefile's thread is at work.
     pub(super) fn is_indexing(&self) -> bool {
         let Self::Indexing { thread: Some(thread), .. } = self else { return false };
         !thread.is_finished()
     }
 
-    /// Starts filling the ring, unless that is going on.
+    /// Starts filling the ring, unless it is being filled.
     pub(super) fn start(&mut self, spec: &Spec, shared: &Arc<Shared>) -> Result<(), CaptureError> {
         self.start_at(clock::now(), spec, shared)
     }
 
-    /// The same; `now` is before the source was opened, if it was already.
+    /// Like `start`; `now` is a time before the source was opened, if it is open already.
     pub(super) fn start_at(
         &mut self,
         now: Timestamp,
@@ -91,7 +92,7 @@ impl Worker {
                 }
                 return Ok(());
             }
-            // Ended by itself: its writer is taken back first.
+            // It ended by itself: take back its writer first.
             Self::Running { .. } => self.join(),
             Self::Idle { .. } => {}
             Self::Indexing { .. } | Self::Broken => return Ok(()),
@@ -114,7 +115,7 @@ impl Worker {
         Ok(self.spawn(Some(source), spec, shared)?)
     }
 
-    /// Starts looking for a source that is not there, for want of which nothing was opened.
+    /// Starts looking for a source that is missing and could not be opened.
     pub(super) fn look_for(
         &mut self,
         lack: &SourceError,
@@ -151,7 +152,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Stops, so that the store has ended when this returns.
+    /// Stops the capture. The store has ended when this returns.
     pub(super) fn stop(&mut self, shared: &Shared) {
         match self {
             Self::Running { thread, control, drained: Some(ring) } if !thread.is_finished() => {
@@ -163,7 +164,7 @@ impl Worker {
         }
     }
 
-    /// Stops and waits for the thread.
+    /// Stops the thread and waits for its end.
     pub(super) fn end(&mut self, shared: &Shared) {
         match self {
             Self::Running { control, .. } => {
@@ -173,7 +174,7 @@ impl Worker {
             Self::Indexing { thread, stop } => {
                 stop.store(true, Ordering::Release);
                 let Some(thread) = thread.take() else { return };
-                // It may wait for a file to grow.
+                // The thread may be waiting for a file to grow.
                 thread.thread().unpark();
                 if thread.join().is_err() {
                     shared.set(State::Failed, Some("the indexing thread panicked".to_owned()));
@@ -191,7 +192,7 @@ impl Worker {
         }
     }
 
-    /// Drops what is retained.
+    /// Drops all retained packets.
     pub(super) fn clear(&mut self) {
         match self {
             Self::Running { thread, .. } if thread.is_finished() => {
@@ -208,7 +209,7 @@ impl Worker {
     }
 }
 
-/// Waits for what a capture's thread does within its next batch.
+/// Waits for a change that a capture's thread makes within its next batch.
 fn wait_until(done: impl Fn() -> bool) {
     while !done() {
         thread::sleep(Duration::from_micros(100));
@@ -219,7 +220,7 @@ fn builder() -> thread::Builder {
     thread::Builder::new().name("capture".to_owned()).stack_size(STACK)
 }
 
-/// What the thread of a ring works with.
+/// The parameters of the thread that fills a ring.
 struct Filling {
     spec: Spec,
     shared: Arc<Shared>,
@@ -227,8 +228,8 @@ struct Filling {
 }
 
 impl Filling {
-    /// Fills the ring until it is told to stop or there is no more; looks again for a source that
-    /// went away.
+    /// Fills the ring until it is stopped or there are no more packets. Looks again for a source
+    /// that is gone.
     fn run(self, mut writer: Box<Writer>, source: Option<Box<dyn Source>>) -> Filled {
         let found = source.or_else(|| self.look(&mut writer));
         let (state, error, source) = match found {
@@ -240,7 +241,8 @@ impl Filling {
         };
         writer.set_ended(true);
         let rest = source.as_ref().map_or(Rest::Closed, |source| source.rest());
-        // Nothing is missed of a source that is not read on, or read and not stored.
+        // A source that is not read in the meantime, or is read without being stored, misses
+        // nothing.
         if rest == Rest::Closed {
             let now = clock::now();
             match &error {
@@ -254,7 +256,7 @@ impl Filling {
         (writer, kept)
     }
 
-    /// Fills the ring from one source after the other; says how that ended.
+    /// Fills the ring from one source after the other. Returns how that ended.
     fn fill_all(
         &self,
         writer: &mut Writer,
@@ -264,7 +266,7 @@ impl Filling {
             let pending = self.shared.condition.lock().state == State::Pending;
             match source.run(writer, &self.control, &mut Report { filling: self, pending }) {
                 Ok(Ended::Stopped) => match writer.ring().intact() {
-                    // What was left out until then still is.
+                    // The report of left-out data is still valid.
                     Ok(()) => return (State::Stopped, self.shared.error()),
                     Err(error) => return (State::Failed, Some(error.to_string())),
                 },
@@ -284,7 +286,7 @@ impl Filling {
         }
     }
 
-    /// Waits for the source to be there; `None` if told to stop meanwhile.
+    /// Waits until the source is back; `None` if stopped in the meantime.
     fn look(&self, writer: &mut Writer) -> Option<Box<dyn Source>> {
         let found = self.retry(writer);
         let (now, source) = match found {
@@ -299,11 +301,11 @@ impl Filling {
         source
     }
 
-    /// Beside the source, the time before it was opened: no packet of it is older.
+    /// Returns the source, and a time before it was opened: no packet of it is older.
     fn retry(&self, writer: &mut Writer) -> Option<(Timestamp, Box<dyn Source>)> {
         loop {
             let mut fds = [PollFd::new(self.control.wake_fd(), PollFlags::POLLIN)];
-            // Interrupted or failed: looks too early, no more.
+            // An interrupted or failed wait only means looking too early.
             if matches!(poll(&mut fds, PollTimeout::from(RETRY_INTERVAL)), Ok(1)) {
                 self.control.acknowledge();
             }
@@ -314,7 +316,7 @@ impl Filling {
             let opening = clock::now();
             match self.spec.open_source() {
                 Ok(source) => {
-                    // The first one says what the ring is to hold.
+                    // The first source sets the link type of the ring.
                     let sent = source.link_type();
                     let held = sent.and_then(|sent| writer.declare(sent, self.spec.snaplen).err());
                     let (Some(held), Some(sent)) = (held, sent) else {
@@ -330,10 +332,10 @@ impl Filling {
     }
 }
 
-/// Takes up what a source says while it runs.
+/// Handles the reports of a running source.
 struct Report<'a> {
     filling: &'a Filling,
-    /// The first writer of a stream has not said yet what it sends.
+    /// The first writer of a stream has not sent its header yet.
     pending: bool,
 }
 
@@ -343,7 +345,7 @@ impl Observer for Report<'_> {
         writer.note_alive();
         shared.rate.measure(Instant::now(), || writer.ring().bounds());
         if writer.ring().intact().is_err() {
-            // What is stored from here on would be in no file.
+            // Packets stored from here on would be in no file.
             control.stop();
         }
         if self.pending && writer.ring().header().is_some() && !control.is_paused() {
