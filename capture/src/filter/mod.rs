@@ -1,19 +1,19 @@
-//! Filter expressions: libpcap's, made to see through VLAN tags.
+//! Filter expressions of libpcap that also match through VLAN tags.
 //!
-//! `tcp port 80`, as libpcap compiles it, looks for the IP header behind an untagged Ethernet
-//! header only. Here an expression for Ethernet is compiled three times, for packets with no, one
-//! and two tags, and a few instructions in front look at the EtherType and choose:
+//! As libpcap compiles it, `tcp port 80` looks for the IP header only after an untagged Ethernet
+//! header. Here an expression for Ethernet is compiled three times, for packets with no, one and
+//! two tags. A few instructions before the three programs look at the EtherType and choose one:
 //!
 //! ```text
 //!   EtherType at 12 is no tag      -> the expression
-//!   a tag, and at 16 is no tag     -> the expression behind one tag
-//!   a tag, and at 16 is a tag      -> the expression behind two tags
+//!   a tag, and at 16 is no tag     -> the expression after one tag
+//!   a tag, and at 16 is a tag      -> the expression after two tags
 //! ```
 //!
-//! So `not port 22` is right for tagged frames too, which `EXPR or (vlan and EXPR)` is not. An
-//! expression that speaks of tags or of fixed offsets itself (`vlan`, `ether[`, ...) is left as
-//! it is. On a live interface the kernel takes the outermost tag off before it asks the filter,
-//! so three tags are seen through there.
+//! So `not port 22` is correct for tagged frames too, unlike `EXPR or (vlan and EXPR)`. An
+//! expression that itself refers to tags or to fixed offsets (`vlan`, `ether[`, ...) is used
+//! unchanged. On a live interface the kernel removes the outermost tag before it runs the filter,
+//! so filters match through three tags there.
 
 mod recent;
 mod shift;
@@ -24,18 +24,19 @@ use protocol::linktype::LinkType;
 use crate::libpcap::{self, Instruction};
 use shift::shifted;
 
-/// Longest program the kernel takes: `BPF_MAXINSNS` of `linux/bpf_common.h`.
+/// Maximum length of a program in the kernel: `BPF_MAXINSNS` of `linux/bpf_common.h`.
 const MAX_IN_KERNEL: usize = 4096;
 
-/// Longest program at all: a fifth of a millisecond for a packet that goes through all of it, and
-/// what libpcap's length field for the kernel holds.
+/// Maximum length of any program: a fifth of a millisecond for a packet that goes through all of
+/// it, and the maximum of libpcap's length field for the kernel.
 const MAX_INSTRUCTIONS: usize = 65_535;
 
 /// A compiled filter.
 #[derive(Clone, Debug)]
 pub struct Filter {
     program: Vec<Instruction>,
-    /// For a packet socket, if `program` is too long for one: lets more through.
+    /// A program for a packet socket, if `program` is too long for the kernel; it accepts more
+    /// packets.
     coarse: Option<Vec<Instruction>>,
     expression: String,
 }
@@ -48,10 +49,11 @@ pub enum FilterError {
     Compile {
         /// The expression.
         expression: String,
-        /// What libpcap says of it.
+        /// libpcap's error message.
         why: String,
     },
-    /// It asks for what only the kernel knows of a packet, and the packets are not the kernel's.
+    /// It uses data that only the kernel has about a packet, and the packets do not come from the
+    /// kernel.
     #[error(
         "filter '{expression}' is for interfaces only: 'inbound', 'outbound' and 'ifindex' ask \
          the kernel, and a savefile or stream does not say (leave them out; in packets captured \
@@ -66,33 +68,33 @@ pub enum FilterError {
 /// Who runs a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runner {
-    /// A packet socket, where the kernel knows more of a packet than its bytes.
+    /// A packet socket, where the kernel has more data about a packet than its bytes.
     Kernel,
     /// This process, over the bytes of packets.
     Process,
 }
 
 impl Filter {
-    /// Compiles `expression` for packets of `link_type` that are read; the empty one matches
-    /// everything.
+    /// Compiles `expression` for packets of `link_type` that this process reads. The empty
+    /// expression matches all packets.
     ///
     /// # Errors
-    /// [`FilterError`] with libpcap's words, or because the expression asks for what only the
-    /// kernel knows.
+    /// [`FilterError`], with libpcap's message, or because the expression uses data that only the
+    /// kernel has.
     pub fn compile(expression: &str, link_type: LinkType) -> Result<Self, FilterError> {
         Self::compile_for(expression, link_type, Runner::Process)
     }
 
-    /// Compiles `expression` for a packet socket that gives packets of `link_type`.
+    /// Compiles `expression` for a packet socket that delivers packets of `link_type`.
     ///
     /// # Errors
-    /// [`FilterError::Compile`] with libpcap's words.
+    /// [`FilterError::Compile`], with libpcap's message.
     pub fn compile_live(expression: &str, link_type: LinkType) -> Result<Self, FilterError> {
         Self::compile_for(expression, link_type, Runner::Kernel)
     }
 
-    /// Whether `expression` can be a filter that `runner` runs, as well as it can be known before the
-    /// source says what it sends: Ethernet is the likely link type.
+    /// Checks that `expression` can be a filter that `runner` runs, as far as possible before the
+    /// link type of the source is known. Ethernet is the likely one.
     ///
     /// # Errors
     /// [`FilterError`].
@@ -105,7 +107,7 @@ impl Filter {
         link_type: LinkType,
         runner: Runner,
     ) -> Result<Self, FilterError> {
-        // A configuration is checked as a whole before its first capture is made.
+        // A configuration is checked as a whole before its first capture is created.
         if let Some(filter) = recent::take(expression, link_type, runner) {
             return Ok(filter);
         }
@@ -131,12 +133,13 @@ impl Filter {
         if runner == Runner::Process && plain.iter().any(Instruction::asks_the_kernel) {
             return Err(FilterError::KernelOnly { expression: expression.to_owned() });
         }
-        // What matches everything needs no look at the EtherType, which a runt does not have.
+        // An expression that matches all packets need not look at the EtherType, which a runt
+        // lacks.
         let is_plain = sees_tags(expression)
             || link_type != LinkType::ETHERNET
             || expression.trim().is_empty();
         let tagged = |tags: usize| {
-            // Compiling hundreds of ports takes seconds; moving what was compiled does not.
+            // Compiling hundreds of ports takes seconds; shifting a compiled program does not.
             let moved = shifted(&plain, tags);
             moved
                 .map_or_else(|| compile(&format!("{}({expression})", "vlan and ".repeat(tags))), Ok)
@@ -144,8 +147,8 @@ impl Filter {
         let (program, coarse) = if is_plain {
             (plain, None)
         } else {
-            // If the expression compiles, so does it behind a tag; should libpcap think otherwise,
-            // tags are not seen through.
+            // If the expression compiles, it also compiles after a tag. If libpcap should refuse
+            // that, the filter does not match through tags.
             match (tagged(1), tagged(2)) {
                 (Ok(once), Ok(twice)) => {
                     let all = choose(&plain, &once, &twice);
@@ -164,7 +167,8 @@ impl Filter {
         Ok(Self { coarse, ..filter })
     }
 
-    /// The program of an expression compiled elsewhere, for a live capture's own link type.
+    /// The program of an expression that was compiled elsewhere, for a live capture's own link
+    /// type.
     pub(crate) fn checked(program: Vec<Instruction>, expression: &str) -> Option<Self> {
         (program.len() <= MAX_INSTRUCTIONS && libpcap::is_valid(&program)).then(|| Self {
             program,
@@ -173,12 +177,13 @@ impl Filter {
         })
     }
 
-    /// Whether only the kernel can run it.
+    /// Returns true if only the kernel can run it.
     pub(crate) fn asks_the_kernel(&self) -> bool {
         self.program.iter().any(Instruction::asks_the_kernel)
     }
 
-    /// Whether what passes [`Filter::program`] is to be put before [`Filter::matches`].
+    /// Returns true if packets that pass [`Filter::program`] must also be checked with
+    /// [`Filter::matches`].
     pub(crate) fn is_coarse(&self) -> bool {
         self.coarse.is_some()
     }
@@ -189,14 +194,15 @@ impl Filter {
         &self.expression
     }
 
-    /// Whether a packet matches, of whose `original_len` bytes `data` was captured.
+    /// Returns true if a packet matches. `data` are its captured bytes, of `original_len` on the
+    /// wire.
     #[must_use]
     pub fn matches(&self, original_len: u32, data: &[u8]) -> bool {
         libpcap::matches(&self.program, original_len, data)
     }
 
-    /// The program for a packet socket, with `snaplen` as the number of bytes to keep of a packet
-    /// that matches.
+    /// The program for a packet socket; `snaplen` is the number of bytes to keep of a packet that
+    /// matches.
     pub(crate) fn program(&self, snaplen: u32) -> Vec<Instruction> {
         let mut program = self.coarse.as_ref().unwrap_or(&self.program).clone();
         for instruction in &mut program {
@@ -208,7 +214,7 @@ impl Filter {
     }
 }
 
-/// libpcap's words without the prefix the pcap crate puts before them.
+/// libpcap's message without the prefix that the pcap crate adds.
 pub(crate) fn explain(error: &pcap::Error) -> String {
     match error {
         pcap::Error::PcapError(text) => text.trim().to_owned(),
@@ -216,8 +222,8 @@ pub(crate) fn explain(error: &pcap::Error) -> String {
     }
 }
 
-/// Whether an expression speaks of VLAN tags or offsets itself, so that shifting it behind a tag
-/// would change what it says.
+/// Returns true if an expression itself refers to VLAN tags or offsets, so that shifting it by a
+/// tag would change its meaning.
 pub(crate) fn sees_tags(expression: &str) -> bool {
     let compact: String =
         expression.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace()).collect();
@@ -238,13 +244,13 @@ const LOAD_HALF: u16 = 0x28;
 const JUMP_IF_EQUAL: u16 = 0x15;
 /// `ja k`
 const JUMP: u16 = 0x05;
-/// EtherTypes of VLAN tags: 802.1Q, 802.1ad, and what QinQ used before it.
+/// EtherTypes of VLAN tags: 802.1Q, 802.1ad, and the one that QinQ used before 802.1ad.
 const TAGS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
 
-/// Three programs and the choice between them.
+/// Combines three programs and the choice between them.
 ///
-/// Programs end in returns, so they can stand one after the other; only the distance to their
-/// beginnings is to be computed, and `ja` has 32 bits for it.
+/// Programs end in returns, so one can follow the other. Only the distance to their beginnings must
+/// be computed, and `ja` has 32 bits for it.
 fn choose(
     plain: &[Instruction],
     tagged: &[Instruction],
@@ -254,10 +260,11 @@ fn choose(
         code: JUMP,
         jump_true: 0,
         jump_false: 0,
-        // Programs are checked to be short afterwards; a distance cut here fails validation.
+        // The length of the program is checked afterwards; a truncated distance fails validation.
         operand: u32::try_from(distance).unwrap_or(u32::MAX),
     };
-    // Falls through to what follows if the EtherType at `offset` is no tag, else skips it.
+    // Continues with the next instruction if the EtherType at `offset` is not a tag, and skips it
+    // if it is.
     let test = |offset: u32| {
         let load = Instruction { code: LOAD_HALF, jump_true: 0, jump_false: 0, operand: offset };
         let compare = |(tag, to): (u32, u8)| Instruction {
@@ -390,7 +397,7 @@ mod tests {
             assert!(live.asks_the_kernel());
             assert_eq!(Filter::check(expression, Runner::Kernel), Ok(()));
         }
-        // Cooked packets have it in themselves.
+        // Cooked packets have the direction in their header.
         assert!(Filter::compile("outbound", LinkType::LINUX_SLL2).is_ok());
         assert!(Filter::compile("inbound", LinkType::LINUX_SLL).is_ok());
         assert_eq!(Filter::check("tcp port 80", Runner::Process), Ok(()));
@@ -404,7 +411,7 @@ mod tests {
             assert!(filter.matches(60, &frame(tags, 70)));
             assert!(!filter.matches(60, &frame(tags, 71)));
         }
-        // What is too long for the kernel lets tagged frames through, and no others.
+        // A filter too long for the kernel accepts all tagged frames there, but no other frames.
         assert!(filter.is_coarse() && filter.program(96).len() <= MAX_IN_KERNEL);
         let coarse = filter.program(96);
         assert!(libpcap::is_valid(&coarse));

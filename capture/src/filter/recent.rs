@@ -1,5 +1,5 @@
-//! The long filters that were compiled last. Compiling hundreds of ports takes seconds, and a
-//! configuration is checked just before its captures are made.
+//! A cache of the long filters that were compiled last. Compiling hundreds of ports takes seconds,
+//! and a configuration is checked right before its captures are created.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use protocol::linktype::LinkType;
 
 use super::{Filter, Runner};
 
-/// Bytes of the shortest expression that may take long.
+/// Minimum length of an expression, in bytes, that may take long to compile.
 const LONG: usize = 256;
 
-/// The time a filter is kept: a host can get another address.
+/// How long a filter is kept. Not longer, because a host name may resolve to another address.
 const AGE: Duration = Duration::from_secs(60);
 
-/// How many are kept: programs of up to half a megabyte each.
+/// Maximum number of filters kept: programs of up to half a megabyte each.
 const COUNT: usize = 8;
 
 static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
@@ -40,7 +40,7 @@ pub(super) fn take(expression: &str, link_type: LinkType, runner: Runner) -> Opt
     recent.iter().find(is_it).map(|one| one.filter.clone())
 }
 
-/// Keeps a filter for a moment, if it may have taken long.
+/// Keeps a filter for a while, if it may have taken long to compile.
 pub(super) fn keep(filter: &Filter, link_type: LinkType, runner: Runner) {
     if filter.expression.len() < LONG {
         return;

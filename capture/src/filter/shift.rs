@@ -1,8 +1,8 @@
-//! Programs for packets with VLAN tags, made of the one for packets without.
+//! Programs for packets with VLAN tags, derived from the program for packets without.
 //!
 //! A tag moves everything after the two addresses by four bytes, and the loads of a program move by
-//! as much. That is all there is to it as long as offsets are nowhere but in loads; a program that
-//! computes with them is not moved, and the expression is compiled again instead.
+//! the same distance. That is enough as long as offsets occur only in loads. A program that
+//! computes with offsets is not shifted; its expression is compiled again instead.
 
 use crate::libpcap::{Instruction, LOAD_ABSOLUTE, RETURN_CONSTANT};
 
@@ -12,7 +12,7 @@ const ADDRESSES: u32 = 12;
 /// Bytes of a tag.
 const TAG: usize = 4;
 
-/// `ld [x + k]` and its smaller sisters, without the size.
+/// `ld [x + k]` and its smaller variants, without the size.
 const LOAD_INDIRECT: u16 = 0x40;
 /// `ld #len`
 const LOAD_LENGTH: u16 = 0x80;
@@ -22,10 +22,10 @@ const LOAD_HEADER_LENGTH: u16 = 0xb1;
 const AND: u16 = 0x54;
 /// Class of jumps.
 const JUMP_CLASS: u16 = 0x05;
-/// Bit of a jump that compares with X, or of anything else that takes X.
+/// Bit of a jump that compares with X, or of any other instruction that uses X.
 const WITH_INDEX: u16 = 0x08;
 
-/// The program for packets with so many tags; `None` if it does more than load and compare.
+/// The program for packets with `tags` tags; `None` if it does more than load and compare.
 pub(super) fn shifted(program: &[Instruction], tags: usize) -> Option<Vec<Instruction>> {
     let by = u32::try_from(tags * TAG).ok()?;
     program.iter().map(|instruction| one(*instruction, by)).collect()
