@@ -1,9 +1,9 @@
 //! Waking readers without making the writer wait.
 //!
-//! A reader that finds nothing *arms* its bell, looks once more, and sleeps. The writer, after it
-//! has published a batch, rings every armed bell. Either the reader's second look sees the batch or
-//! the writer sees the armed bell: the two are separated by sequentially consistent fences, so no
-//! wake-up is lost, and a writer without waiting readers pays one load for each bell.
+//! A reader that finds nothing *arms* its bell, looks once more, and sleeps. After the writer has
+//! published a batch, it rings every armed bell. Either the reader's second look sees the batch, or
+//! the writer sees the armed bell. Sequentially consistent fences separate the two, so no wake-up
+//! is lost. A writer without waiting readers pays one load for each bell.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use parking_lot::RwLock;
 
-/// One who wants to be woken; shared between the sleeper and the stores it reads.
+/// Wakes one reader; shared between the reader and the stores that it reads.
 pub struct Bell {
     armed: AtomicBool,
     ring: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Bell {
-    /// A bell that runs `ring` when it is armed and something has happened.
+    /// A bell that runs `ring` if it is armed when the writer publishes.
     ///
     /// `ring` runs on the writer's thread: it must not block, and it must not touch the store.
     pub fn new(ring: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { armed: AtomicBool::new(false), ring: Box::new(ring) })
     }
 
-    /// From now on the next publication rings, once. Look at the store again after this.
+    /// From now on the next publication rings, once. Look at the store again afterwards.
     pub fn arm(&self) {
         self.armed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -45,7 +45,7 @@ impl fmt::Debug for Bell {
     }
 }
 
-/// The bells that hang on one store.
+/// The bells of one store.
 #[derive(Debug, Default)]
 pub struct Bells {
     // Written when a reader of the store is set up or torn down as a whole (a mounted tree, an

@@ -1,10 +1,10 @@
-//! The clock of this machine: the one place that asks it what time it is.
+//! The clock of this machine. Only this module reads it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::time::Timestamp;
 
-/// The present reading of the clock. A clock that is set before 1970 reads as the Unix epoch.
+/// The current time. A clock that is set before 1970 reads as the Unix epoch.
 #[must_use]
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

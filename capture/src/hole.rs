@@ -1,7 +1,7 @@
 //! Times in which nothing was captured, between two packets of a store.
 //!
-//! A ring's writer knows of them and pcapng streams tell of them: nothing in the packets themselves
-//! does. Only as long as the process lives; they are not kept with the ring.
+//! A ring's writer records them and pcapng streams report them, because the packets themselves do
+//! not show them. They last only as long as the process; the ring file does not keep them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use parking_lot::Mutex;
 
 use protocol::time::Timestamp;
 
-/// Most holes that are remembered of a store, the newest: an interface that comes and goes four
-/// times a second, as often as it is looked for, has as many in a minute. A reader that is further
-/// behind is not told of the older ones.
+/// Maximum number of holes kept for a store, the newest. An interface that comes and goes four
+/// times a second, as often as it is looked for, causes as many in a minute. A reader that is
+/// further back gets no report of the older ones.
 const REMEMBERED: usize = 256;
 
 /// A time in which nothing was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
-    /// Number of the packet before which it lies, and behind the one before that.
+    /// Number of the packet right after the hole.
     pub before: u64,
-    /// From when on nothing was captured.
+    /// The time from which nothing was captured.
     pub began: Timestamp,
-    /// From when on packets may have come again.
+    /// The time from which packets may have come again.
     pub ended: Timestamp,
-    /// What happened, for people.
+    /// The cause, for people.
     pub why: Arc<str>,
-    /// The source was lost, and not only at rest because the capture was.
+    /// Whether the source was lost. If not, it only paused because the capture did.
     pub lost: bool,
 }
 
@@ -40,13 +40,13 @@ impl std::fmt::Display for Hole {
 
 /// The holes of a store, in order, counted from 0.
 ///
-/// Who finds a packet in the store finds each hole before it here, if he asks for the packet first:
-/// a hole is added before what follows it is published.
+/// A reader that finds a packet in the store, and then asks here, finds each hole before that
+/// packet: a hole is added before the packets after it are published.
 #[derive(Debug, Default)]
 pub(crate) struct Holes {
-    /// How many there were. Beside the list, so that asking costs one load.
+    /// Number of holes so far. It is kept beside the list, so that asking for it costs one load.
     count: AtomicU64,
-    /// The newest [`REMEMBERED`].
+    /// The newest holes, at most [`REMEMBERED`].
     list: Mutex<VecDeque<Hole>>,
 }
 
@@ -55,7 +55,7 @@ impl Holes {
         self.count.load(Ordering::Acquire)
     }
 
-    /// The hole of this index, or if that is forgotten, the oldest one remembered; with its index.
+    /// The hole with this index, and the index. If that hole is forgotten, the oldest one kept.
     pub(crate) fn get(&self, index: u64) -> Option<(u64, Hole)> {
         let list = self.list.lock();
         let oldest = self.count() - list.len() as u64;

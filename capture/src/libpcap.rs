@@ -1,4 +1,4 @@
-//! The few calls into libpcap and the packet socket that the pcap crate does not have.
+//! The few calls into libpcap and the packet socket that the pcap crate lacks.
 #![expect(unsafe_code, reason = "foreign functions and one socket option, each argued below")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -20,7 +20,7 @@ pub(crate) struct Instruction {
     pub(crate) code: u16,
     /// Instructions to skip if a comparison holds.
     pub(crate) jump_true: u8,
-    /// Instructions to skip if it does not.
+    /// Instructions to skip if the comparison does not hold.
     pub(crate) jump_false: u8,
     /// Operand.
     pub(crate) operand: u32,
@@ -29,11 +29,11 @@ pub(crate) struct Instruction {
 /// `ret #k`
 pub(crate) const RETURN_CONSTANT: u16 = 0x06;
 
-/// Bits of a code that say class and mode of a load, but not its size.
+/// Bits of a code for the class and mode of a load, but not its size.
 const LOAD: u16 = 0xe7;
 /// Loads from an absolute offset of the packet: `ld [k]`, `ldh [k]`, `ldb [k]`.
 pub(crate) const LOAD_ABSOLUTE: u16 = 0x20;
-/// The first offset that is none of the packet: `SKF_LL_OFF` of `linux/filter.h`.
+/// The first offset that is outside of the packet: `SKF_LL_OFF` of `linux/filter.h`.
 const FIRST_OF_KERNEL: u32 = 0xffe0_0000;
 
 impl Instruction {
@@ -47,8 +47,8 @@ impl Instruction {
         self.code & LOAD
     }
 
-    /// Whether it loads what the kernel knows of a packet beside its bytes (`SKF_AD_OFF` and the
-    /// like), which for anybody else is out of bounds.
+    /// Returns true if it loads data that the kernel has about a packet besides its bytes
+    /// (`SKF_AD_OFF` and the like). Outside of the kernel such a load is out of bounds.
     pub(crate) const fn asks_the_kernel(&self) -> bool {
         self.load_mode() == LOAD_ABSOLUTE && self.operand >= FIRST_OF_KERNEL
     }
@@ -81,27 +81,28 @@ unsafe extern "C" {
     fn bpf_validate(program: *const Instruction, len: c_int) -> c_int;
 }
 
-/// The instructions of a program the pcap crate compiled.
+/// The instructions of a program that the pcap crate compiled.
 pub(crate) fn instructions(program: &BpfProgram) -> Vec<Instruction> {
     let compiled = program.get_instructions();
     const { assert!(size_of::<pcap::BpfInstruction>() == size_of::<Instruction>()) };
-    // SAFETY: BpfInstruction is repr(transparent) over libpcap's struct bpf_insn, of which
-    // Instruction has the layout; all bit patterns are valid; the length is that of the slice.
+    // SAFETY: BpfInstruction is repr(transparent) over libpcap's struct bpf_insn, and Instruction
+    // has the same layout; all bit patterns are valid; the length is that of the slice.
     unsafe { std::slice::from_raw_parts(compiled.as_ptr().cast::<Instruction>(), compiled.len()) }
         .to_vec()
 }
 
-/// Whether a program ends, stays inside itself and divides by no zero: what [`matches`] needs.
+/// Returns true if a program ends, stays inside itself and never divides by zero: [`matches`] needs
+/// that.
 pub(crate) fn is_valid(program: &[Instruction]) -> bool {
     let Ok(len) = c_int::try_from(program.len()) else { return false };
     // SAFETY: pointer and length are those of the slice, which bpf_validate only reads.
     unsafe { bpf_validate(program.as_ptr(), len) != 0 }
 }
 
-/// Runs a valid program over a packet of which `data` was captured.
+/// Runs a valid program over a packet, whose captured bytes are `data`.
 ///
-/// The pcap crate's own function takes the captured for the original length, so that `greater
-/// 1000` does not match a large packet cut to 60 bytes.
+/// The pcap crate's own function uses the captured length as the original length, so that `greater
+/// 1000` would not match a large packet cut to 60 bytes.
 pub(crate) fn matches(program: &[Instruction], original_len: u32, data: &[u8]) -> bool {
     let (Ok(len), Ok(captured_len)) = (u32::try_from(program.len()), u32::try_from(data.len()))
     else {
@@ -110,16 +111,16 @@ pub(crate) fn matches(program: &[Instruction], original_len: u32, data: &[u8]) -
     let program = Program { len, instructions: program.as_ptr() };
     let header =
         PacketHeader { time: libc::timeval { tv_sec: 0, tv_usec: 0 }, captured_len, original_len };
-    // SAFETY: both structures and the packet outlive the call and are only read; the program was
-    // validated by whoever made it; the interpreter checks every load against captured_len.
+    // SAFETY: both structures and the packet outlive the call and are only read; the caller has
+    // validated the program; the interpreter checks every load against captured_len.
     unsafe { pcap_offline_filter(&raw const program, &raw const header, data.as_ptr()) != 0 }
 }
 
-/// Puts a filter on a live capture. libpcap copies and validates the program, hands it to the
-/// kernel, and applies it itself to packets that came in before.
+/// Sets the filter of a live capture. libpcap copies and validates the program, passes it to the
+/// kernel, and applies it itself to packets that arrived before.
 ///
 /// # Errors
-/// What libpcap says.
+/// libpcap's error message.
 pub(crate) fn set_filter(capture: &Capture<Active>, program: &[Instruction]) -> Result<(), String> {
     let len = u32::try_from(program.len()).map_err(|_| "the filter is too long".to_owned())?;
     let program = Program { len, instructions: program.as_ptr() };
@@ -133,22 +134,22 @@ pub(crate) fn set_filter(capture: &Capture<Active>, program: &[Instruction]) -> 
     Err(text.to_string_lossy().into_owned())
 }
 
-/// Puts a filter on the socket of a live capture past libpcap, which would run it itself over
-/// packets that came in before, and cannot if it [asks the kernel](Instruction::asks_the_kernel).
+/// Sets the filter on the socket of a live capture without libpcap. libpcap would run it itself
+/// over packets that arrived before, and cannot if it [asks the
+/// kernel](Instruction::asks_the_kernel).
 ///
-/// When this returns, the kernel puts no packet that did not pass the filter before those that come
-/// after the moment returned.
+/// Every packet that the kernel delivers with a time after the returned one has passed the filter.
 ///
 /// # Errors
-/// Those of setsockopt(2); ENOMEM is a filter that is too long (`net.core.optmem_max`).
+/// The errors of setsockopt(2); ENOMEM means that the filter is too long (`net.core.optmem_max`).
 pub(crate) fn set_kernel_filter(
     socket: BorrowedFd<'_>,
     program: &[Instruction],
 ) -> io::Result<Timestamp> {
     attach(socket, &[Instruction::returning(0)])?;
-    // Waits until no processor is handing over a packet that came before the line above: this is
-    // synchronize_rcu() of the kernel, under which packets are handed over. Where that cannot be
-    // had (nohz_full), a packet of this very microsecond may slip through.
+    // Waits until no processor is still delivering a packet that arrived before the line above.
+    // This is the kernel's synchronize_rcu(); packets are delivered under RCU. Where it is not
+    // available (nohz_full), a packet of this very microsecond may slip through.
     // SAFETY: no pointers.
     unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     let now = clock::now();
@@ -176,14 +177,14 @@ fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Packets the kernel dropped on this packet socket since the last call, because its buffer was
-/// full (`PACKET_STATISTICS`, packet(7), resets the counters it returns).
+/// Packets that the kernel dropped on this packet socket since the last call, because its buffer
+/// was full (`PACKET_STATISTICS`, packet(7), resets the counters it returns).
 ///
 /// # Errors
-/// Those of getsockopt(2).
+/// The errors of getsockopt(2).
 pub(crate) fn take_kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u64> {
     // A TPACKET_V3 socket fills all three fields, an older one the first two.
-    // SAFETY: three integers, for which zero is a value.
+    // SAFETY: three integers, for which zero is a valid value.
     let mut statistics: libc::tpacket_stats_v3 = unsafe { mem::zeroed() };
     let mut len = libc::socklen_t::try_from(size_of_val(&statistics)).unwrap_or(0);
     // SAFETY: the kernel writes at most `len` bytes to `statistics` and their number to `len`.

@@ -1,13 +1,14 @@
-//! The order of threads where there are not enough processors.
+//! The order of threads when there are not enough processors.
 
-/// Steps of nice(2) by which threads come after those that capture: on a core that all share they
-/// get a third of what a capturing thread gets. Not less, since others may wait for what they hold.
+/// Steps of nice(2) by which other threads come after those that capture. On a shared core, such a
+/// thread gets a third of a capturing thread's time. A smaller share could delay threads that wait
+/// for locks it holds.
 const STEPS: i32 = 5;
 
-/// Has the calling thread come after those that take packets from their sources.
+/// Puts the calling thread after the threads that take packets from their sources.
 pub(crate) fn come_after_capture() {
-    // On Linux this is about the calling thread only. Refused, as by a filter of system calls, it
-    // changes nothing.
+    // On Linux this affects only the calling thread. If it is refused, as by a filter of system
+    // calls, it changes nothing.
     let _ = rustix::process::nice(STEPS);
 }
 

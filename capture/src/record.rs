@@ -1,7 +1,7 @@
 //! Native pcap records: the 16-byte header in this machine's byte order, then the data.
 //!
-//! This is how packets lie in the ring, in a mapped savefile of this machine's byte order, and in
-//! every reply to a reader of a `.pcap` file, so it is the one layout the fast paths know.
+//! Packets have this layout in the ring, in a mapped savefile of this machine's byte order, and in
+//! every reply to a reader of a `.pcap` file. So the fast paths know only this layout.
 //!
 //! Source: pcap savefile format, `pcap-savefile(5)`, and libpcap `sf-pcap.c`.
 
@@ -10,16 +10,16 @@ use protocol::time::{Precision, Timestamp};
 /// Bytes of a record header: seconds, fraction, captured length, original length, 32 bits each.
 pub const HEADER_LEN: usize = 16;
 
-/// One record of a run of native records.
+/// One record in a sequence of native records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Seconds since the Unix epoch.
     pub seconds: u32,
-    /// Micro- or nanoseconds, as the precision of the savefile says.
+    /// Micro- or nanoseconds, depending on the precision of the savefile.
     pub fraction: u32,
-    /// Bytes the packet had on the wire.
+    /// Length of the packet on the wire, in bytes.
     pub original_len: u32,
-    /// The bytes captured.
+    /// The captured bytes.
     pub data: &'a [u8],
 }
 
@@ -40,7 +40,7 @@ impl<'a> Record<'a> {
         HEADER_LEN + self.data.len()
     }
 
-    /// When the packet was captured.
+    /// The time at which the packet was captured.
     #[must_use]
     pub const fn time(&self, precision: Precision) -> Timestamp {
         Timestamp::from_parts(self.seconds, self.fraction, precision)
@@ -49,7 +49,7 @@ impl<'a> Record<'a> {
 
 /// Length of the record at the start of `bytes`, header and data; `None` if `bytes` ends inside it.
 ///
-/// Touches the header only, so a walk over records costs one cache line each.
+/// Touches only the header, so a walk over records costs one cache line each.
 #[must_use]
 pub fn len_at(bytes: &[u8]) -> Option<usize> {
     let header = bytes.first_chunk::<HEADER_LEN>()?;
@@ -88,7 +88,7 @@ fn words(header: &[u8; HEADER_LEN]) -> [u32; 4] {
     words
 }
 
-/// Walks a run of native records; ends at the first that is not whole.
+/// Walks a sequence of native records; ends at the first one that is not whole.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
@@ -101,7 +101,7 @@ impl<'a> Records<'a> {
         Self { rest: bytes }
     }
 
-    /// Bytes behind the last record returned.
+    /// Bytes after the last record returned.
     #[must_use]
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
