@@ -1,5 +1,5 @@
-//! What the fuzz targets do with a run of bytes. `tests/corpus.rs` does the same on a stable
-//! toolchain with every file of the corpus, so that what was found once stays found.
+//! The bodies of the fuzz targets. `tests/corpus.rs` runs them on a stable toolchain with every
+//! file of the corpus, so that a mended fault does not come back unnoticed.
 
 #![allow(dead_code, reason = "each target uses one")]
 
@@ -30,12 +30,12 @@ use protocol::tcp::{
 use protocol::time::{Precision, Timestamp};
 use protocol::tls;
 
-/// What came out of a stream.
+/// The output of reading a stream.
 #[derive(Debug, Default, PartialEq)]
 struct Streamed {
     link_type: Option<LinkType>,
     packets: Vec<Packet>,
-    /// How many of them came before the header of a second writer.
+    /// Number of packets before the header of a second writer.
     first: Option<usize>,
     foreign: u64,
     left: u64,
@@ -51,7 +51,7 @@ struct Packet {
     data: Vec<u8>,
 }
 
-/// What pcap files begin with.
+/// The magic numbers of pcap files.
 const MAGICS: [[u8; 4]; 4] = [
     [0xa1, 0xb2, 0xc3, 0xd4],
     [0xd4, 0xc3, 0xb2, 0xa1],
@@ -59,7 +59,7 @@ const MAGICS: [[u8; 4]; 4] = [
     [0x4d, 0x3c, 0xb2, 0xa1],
 ];
 
-/// A pcap stream: the first byte is the length of a read, and of which kind the file is.
+/// A pcap stream. The first byte is the length of a read, and selects the kind of file.
 pub(crate) fn pcap_stream(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else {
         return;
@@ -76,7 +76,7 @@ pub(crate) fn pcapng_stream(data: &[u8]) {
     in_pieces(*first, &[&[0x0a, 0x0d, 0x0d, 0x0a], rest].concat());
 }
 
-/// A file, mapped; the first byte says what is to be left out.
+/// A mapped file. The first byte is the snapshot length of a second reading.
 pub(crate) fn savefile(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else {
         return;
@@ -92,10 +92,10 @@ pub(crate) fn savefile(data: &[u8]) {
     let packets = check_store(&whole);
     let link_type = whole.header().expect("known from the start").link_type;
     let native = packets.iter().filter(|packet| packet.link_type == link_type);
-    // The beginning of another writer's file for a stream, even if it ends there; in a file, those
-    // bytes are whatever they look like.
+    // In a stream this is the beginning of another writer's file, even if it ends there. In a file,
+    // those bytes are ordinary data.
     let left = usize::try_from(streamed.left).expect("no more than there was");
-    // Or it ends with what is wrong there.
+    // Or it ends with an error there.
     let fault = streamed.malformed.as_ref().and_then(|one| usize::try_from(one.offset).ok());
     let tail = &rest[fault.unwrap_or(rest.len() - left).min(rest.len())..];
     let begins = MAGICS.iter().any(|magic| tail.starts_with(magic));
@@ -121,7 +121,8 @@ pub(crate) fn savefile(data: &[u8]) {
     assert_eq!(check_store(&part), expected.collect::<Vec<_>>());
 }
 
-/// A connection, as operations: a byte says what, one how long, and the bytes follow.
+/// A connection as a list of operations: a byte for the kind, a byte for the length, then the
+/// bytes.
 pub(crate) fn http(data: &[u8]) {
     let Some((first, operations)) = data.split_first() else {
         return;
@@ -134,7 +135,7 @@ pub(crate) fn http(data: &[u8]) {
     }
 }
 
-/// The same, however its bytes are cut.
+/// The same connection, with its bytes cut in every way.
 #[allow(dead_code, reason = "for a test of all cuts, which a fuzzer has no time for")]
 pub(crate) fn http_cuts(data: &[u8]) {
     if let Some((first, operations)) = data.split_first() {
@@ -142,7 +143,8 @@ pub(crate) fn http_cuts(data: &[u8]) {
     }
 }
 
-/// What comes out if each part comes whole, and is to come out if it comes in pieces of these sizes.
+/// Checks that the output for whole parts and for pieces of these sizes is equal. Returns that
+/// output.
 fn same_in_pieces(
     operations: &[u8],
     limits: HttpLimits,
@@ -156,7 +158,7 @@ fn same_in_pieces(
     whole
 }
 
-/// Small ones, or those there really are.
+/// Small limits, or the default ones.
 fn http_limits(first: u8) -> HttpLimits {
     let small = HttpLimits {
         head_bytes: 300,
@@ -189,13 +191,13 @@ pub(crate) fn http_body(data: &[u8]) {
     }
 }
 
-/// The beginning of a stream; the first byte says how many bytes of it come at a time.
+/// The beginning of a stream. The first byte is the number of bytes that come at a time.
 pub(crate) fn tls(data: &[u8]) {
     let Some((first, stream)) = data.split_first() else {
         return;
     };
     let whole = tls::hello(stream);
-    // Enough pieces to find what is undecided, few enough for streams of some length.
+    // Enough pieces to find undecided prefixes, and few enough for streams of some length.
     let piece = usize::from(*first).max(stream.len() / 64).max(1);
     for cut in (0..stream.len()).step_by(piece) {
         let part = tls::hello(&stream[..cut]);
@@ -316,7 +318,7 @@ fn check_transaction(one: &Transaction, streams: &TwoStreams) {
     let _ = har::entry(one, &Server::default(), streams, &limits);
 }
 
-/// However a stream is cut into reads, the same comes out of it.
+/// Checks that the output of a stream does not depend on how it is cut into reads.
 fn in_pieces(piece: u8, bytes: &[u8]) {
     assert_eq!(stream(bytes, usize::from(piece).max(1)), stream(bytes, usize::MAX));
 }
@@ -336,7 +338,7 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
         loop {
             match reader.event() {
                 Ok(Some(Event::Header(header))) => {
-                    // Where a record should be, it is that of the next writer's file.
+                    // Instead of a record, this is the header of the next writer's file.
                     if streamed.link_type.replace(header.link_type).is_some() {
                         streamed.first.get_or_insert(streamed.packets.len());
                     }
@@ -384,7 +386,7 @@ fn mapped(path: &Path, snaplen: u8) -> Option<Savefile> {
     Some(savefile)
 }
 
-/// Everything in a store, after a look at whether its parts agree.
+/// All packets of a store, after a check that its parts agree.
 fn check_store(store: &Savefile) -> Vec<Packet> {
     let header = store.header().expect("known from the start");
     let (mut packets, mut pcap, mut foreign) = (Vec::new(), 0, 0);
@@ -430,7 +432,8 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
             pcapng_writer::enhanced_packet(&mut pcapng, &packet, precision, options, None);
             packets.push(Packet {
                 link_type,
-                // As time stamps, because a fraction of a second or more carries over in one.
+                // As time stamps, because a fraction of a second or more carries over into the
+                // seconds.
                 seconds: record.time(header.precision).to_parts(header.precision).0,
                 fraction: record.time(header.precision).to_parts(header.precision).1,
                 original_len,
@@ -457,7 +460,7 @@ impl Bytes for Pattern {
     }
 }
 
-/// A connection: the first byte chooses the settings, each ten others are a segment.
+/// A connection. The first byte selects the settings, and every ten bytes after it are a segment.
 #[allow(clippy::cast_possible_truncation, reason = "the low byte is wanted; times are short")]
 pub(crate) fn tcp(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else {
@@ -484,7 +487,7 @@ pub(crate) fn tcp(data: &[u8]) {
         let &[kind, how, high, low, ack_high, ack_low, len, cut, window, sleep] = bytes else {
             unreachable!("chunks of ten");
         };
-        // Small numbers mostly, so that segments meet; high bits when asked for.
+        // Mostly small numbers, so that segments meet; high bits on request.
         let number = |high: u8, low: u8| {
             let far = if how & 4 > 0 { u32::from(high) << 24 } else { u32::from(high & 3) << 8 };
             Sequence((far | u32::from(low)).wrapping_sub(64))
@@ -542,7 +545,7 @@ pub(crate) fn tcp(data: &[u8]) {
     }
 }
 
-/// Of a connection that is closed, each captured byte is in its stream or counted as why not.
+/// Each captured byte of a closed connection is in its stream, or counted with the reason why not.
 fn check_every_byte(connection: &Connection, forgets_gaps: bool) {
     for direction in [Direction::Forward, Direction::Backward] {
         let (stream, counters) = (connection.assembler(direction), connection.counters(direction));
@@ -560,7 +563,7 @@ fn check_every_byte(connection: &Connection, forgets_gaps: bool) {
     }
 }
 
-/// Events follow on each other, bounds hold, and the stream is whole.
+/// Events follow each other, limits hold, and the stream is complete.
 fn check_tcp(
     connection: &Connection,
     events: &mut Vec<TcpEvent>,
@@ -612,8 +615,8 @@ fn check_payload(decoded: &Decoded<'_>, packets: &[&[u8]]) {
     assert!(portion.is_none_or(|whole| whole.len.checked_sub(whole.at) >= Some(payload.len())));
 }
 
-/// Packets one after the other, each behind four bytes: which link type it has, how much more of it
-/// was on the wire, and its length. The first byte says which policies hold.
+/// A sequence of packets, each after four bytes: its link type, the number of further bytes on the
+/// wire, and its length. The first byte selects the options.
 pub(crate) fn decode(data: &[u8]) {
     const LINK_TYPES: [u16; 16] =
         [1, 101, 113, 276, 0, 108, 239, 9, 50, 51, 104, 166, 204, 228, 229, 147];

@@ -11,8 +11,8 @@
     clippy::panic
 )]
 
-/// Longest user name or host name of SOCKS4, which end with a zero and have no limit of their own:
-/// that of SOCKS5.
+/// Maximum length of a user name or a host name in SOCKS4. They end with a zero and have no limit
+/// of their own; this is the limit of SOCKS5.
 const MAX_NAME: usize = 255;
 
 /// The result of reading the beginning of a stream.
@@ -20,14 +20,14 @@ const MAX_NAME: usize = 255;
 pub enum Preamble {
     /// Not SOCKS.
     No,
-    /// As much of SOCKS as there is; more has to follow.
+    /// Only SOCKS so far; more bytes must follow.
     NotYet,
-    /// This many bytes are SOCKS. What follows is relayed.
+    /// This many bytes are SOCKS. The bytes after them are relayed.
     Len(usize),
 }
 
-/// Reads the SOCKS messages at the beginning of a stream. The stream may be either side's:
-/// the two do not look alike for long.
+/// Reads the SOCKS messages at the beginning of a stream of either side. The two sides soon look
+/// different.
 #[must_use]
 pub fn preamble(bytes: &[u8]) -> Preamble {
     match [client(bytes), server(bytes)] {
@@ -37,7 +37,7 @@ pub fn preamble(bytes: &[u8]) -> Preamble {
     }
 }
 
-/// Why no whole preamble was read.
+/// The reason why no complete preamble was read.
 enum Short {
     Incomplete,
     Foreign,
@@ -57,7 +57,7 @@ fn expect(is_so: bool) -> Result<(), Short> {
     if is_so { Ok(()) } else { Err(Short::Foreign) }
 }
 
-/// Skips as many bytes as the first byte says.
+/// Skips a length byte and as many bytes as it says.
 fn counted(bytes: &[u8]) -> Rest<'_> {
     let (len, rest) = byte(bytes)?;
     Ok(take(rest, len.into())?.1)
@@ -105,7 +105,7 @@ fn client(bytes: &[u8]) -> Rest<'_> {
                 1 => counted(counted(take(rest, 1)?.1)?)?,
                 _ => rest,
             };
-            // Connecting and binding: what is relayed is this stream.
+            // After connecting and binding, the relayed bytes follow in this stream.
             let (request, rest) = take(rest, 3)?;
             expect(matches!(request, [5, 1 | 2, 0]))?;
             address(rest)

@@ -1,4 +1,4 @@
-//! The lines between chunks, as strictly as browsers read them: hardly.
+//! Reads the lines between chunks as browsers do: hardly strict.
 
 #![warn(
     clippy::indexing_slicing,
@@ -8,32 +8,32 @@
     clippy::panic
 )]
 
-/// What a chunk's first line turned out to be.
+/// The result for a chunk's first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// Not yet all there; so many bytes of it are blanks in front.
+    /// It is incomplete. This many bytes at its beginning are blanks.
     More(usize),
-    /// A chunk of `size` bytes begins `length` bytes on.
+    /// The chunk has `size` bytes and begins after `length` bytes.
     Size { size: u64, length: usize },
-    /// No such line.
+    /// It is not a chunk's first line.
     Bad(&'static str),
     /// Longer than allowed.
     TooLong,
 }
 
-/// Blanks, line ends and other control characters that may stand before a size.
+/// Blanks, line ends and other control characters that are allowed before a size.
 pub(super) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c | 0)
 }
 
-/// Reads the line with a chunk's size, and whatever ends the chunk before it.
+/// Reads the line with a chunk's size, after the line end of the chunk before it.
 ///
-/// With `first`, the line decides whether the body is chunked at all, and the size must be a word
-/// of its own.
+/// With `first`, the line decides whether the body is chunked at all, and its size must be a
+/// separate word.
 pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
     let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
     let line = bytes.get(blanks..).unwrap_or_default();
-    // What follows may not be there yet, and so must not count when it is.
+    // Later bytes must not change the result, so they do not count if they are already there.
     let line = line.get(..max).unwrap_or(line);
     if first && blanks > max {
         return Line::TooLong;
@@ -70,14 +70,14 @@ pub(super) fn size_line(bytes: &[u8], first: bool, max: usize) -> Line {
     }
 }
 
-/// Largest first chunk whose end is looked for: its bytes are kept until then.
+/// Maximum size of a first chunk whose end is checked: its bytes are kept until then.
 const ODD_CHUNK: usize = 16 << 10;
 
-/// Whether a body begins with a chunk although other characters follow the digits of its size,
-/// which some browsers pass over: it does if a line ends where that chunk does. `None` if that takes
-/// more bytes. Asked where [`size_line`] says [`Line::Bad`] of a first line.
+/// Whether a body begins with a chunk although the digits of its size are followed by other
+/// characters, which some browsers ignore. It does if a line ends where that chunk ends. `None` if
+/// more bytes are needed. To be called if [`size_line`] returns [`Line::Bad`] for a first line.
 pub(super) fn odd_first(bytes: &[u8], max: usize) -> Option<bool> {
-    // Read as a line that is not the first, it may have anything after the digits.
+    // Read as a later line, which may have any characters after the digits.
     let (size, length) = match size_line(bytes, false, max) {
         Line::Size { size, length } => (usize::try_from(size).unwrap_or(usize::MAX), length),
         Line::More(_) => return None,

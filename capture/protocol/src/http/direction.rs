@@ -1,19 +1,19 @@
 //! The two directions of a connection that speaks HTTP.
 
-/// Which of the two streams of a connection.
+/// One of the two streams of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// What the client sent.
+    /// The client's bytes.
     Request,
-    /// What the server sent.
+    /// The server's bytes.
     Response,
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions.
     pub const BOTH: [Self; 2] = [Self::Request, Self::Response];
 
-    /// The other one.
+    /// The opposite direction.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {

@@ -1,8 +1,8 @@
-//! `http.har`: transactions for whatever reads HAR 1.2.
+//! `http.har`: transactions for programs that read HAR 1.2.
 //!
-//! What HAR has no place for goes into fields whose names begin with an underscore, as it allows.
-//! Values it demands and the capture does not have are the ones it names for that: -1 for sizes
-//! and times, the empty string for texts, 0 for a status.
+//! Facts without a field in HAR go into fields whose names begin with an underscore, which HAR
+//! allows. HAR requires some values that the capture does not have. For those, HAR defines -1 for
+//! sizes and times, the empty string for texts, and 0 for a status.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::transaction::{Message, Transaction};
 use crate::json;
 use crate::time::Timestamp;
 
-/// A whole file, written one entry after the other: no more than one is in memory beside the text.
+/// A whole file, written entry by entry: only one entry is in memory besides the text.
 #[derive(Debug)]
 pub struct Har {
     text: Vec<u8>,
@@ -54,7 +54,7 @@ impl Har {
         json::append(&mut self.text, entry);
     }
 
-    /// Bytes of the text so far.
+    /// Length of the text so far, in bytes.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.text.len() as u64
@@ -170,12 +170,12 @@ struct Timings {
     receive: f64,
 }
 
-/// Where the server of a connection is, for the entry.
+/// The address of a connection's server, for the entry.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
     /// Its address, without a port.
     pub address: Option<String>,
-    /// The host of URLs when a request names none: address and port.
+    /// The host of URLs if a request does not name one: address and port.
     pub authority: Option<String>,
     /// Name of the connection.
     pub connection: Option<String>,
@@ -320,7 +320,7 @@ fn content_type(head: Option<&Head>) -> String {
     head.and_then(|head| head.value("content-type")).unwrap_or_default().to_owned()
 }
 
-/// The target of a request as a whole, RFC 9112 section 3.3.
+/// The absolute URL of a request, RFC 9112 section 3.3.
 fn url(transaction: &Transaction, server: &Server) -> String {
     let head = transaction.request.as_ref().and_then(|one| one.head.as_ref());
     let Some(target) = head.and_then(Head::target) else { return String::new() };
@@ -336,9 +336,9 @@ fn url(transaction: &Transaction, server: &Server) -> String {
     format!("http://{host}{slash}{path}")
 }
 
-/// A body as HAR has it: text, or base64.
+/// A body in HAR: text, or base64.
 ///
-/// Control characters are no text: each would be six characters of JSON.
+/// Control characters make it base64: each would become six characters of JSON.
 fn text(bytes: Vec<u8>) -> (String, Option<&'static str>) {
     let is_text = |byte: &u8| *byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
     if !bytes.iter().all(is_text) || json::has_controls(&bytes) {

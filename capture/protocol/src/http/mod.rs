@@ -1,4 +1,4 @@
-//! HTTP/1.x out of two byte streams: bytes, stream offsets and times in, transactions out.
+//! HTTP/1.x from two byte streams: takes bytes, stream offsets and times, and returns transactions.
 //!
 //! ```text
 //!   probe ─▶ parser ──transactions──▶ record, transcript, har
@@ -6,14 +6,14 @@
 //!             └ framing (length, chunked, until the end)      body ─ decodes when somebody reads
 //! ```
 //!
-//! Nothing here does I/O, reads a clock or keeps a payload. A [`Parser`](parser::Parser) sees
-//! every byte of both directions once and remembers *where* things are: heads and bodies are
-//! ranges of stream offsets, with the framing of chunked bodies already taken out. Whoever wants
-//! the bytes fetches them from the stream ([`body::Streams`]) and decodes them then.
+//! Nothing here does I/O, reads a clock or keeps a payload. A [`Parser`](parser::Parser) sees every
+//! byte of both directions once and remembers *where* things are: heads and bodies are ranges of
+//! stream offsets, with the framing of chunked bodies already removed. A reader of a body fetches
+//! its bytes from the stream ([`body::Streams`]) and decodes them then.
 //!
-//! What browsers accept is recovered. Where headers contradict the bytes, the bytes decide: a
-//! body announced as chunked that does not begin with a chunk is read by its length, a body that
-//! lies about its encoding is served as it came.
+//! Everything that browsers accept is read. Where headers contradict the bytes, the bytes decide. A
+//! body announced as chunked that does not begin with a chunk is read by its length. A body that is
+//! not in its announced encoding is returned as it was sent.
 
 pub mod body;
 mod chunked;

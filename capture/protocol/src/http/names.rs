@@ -11,14 +11,14 @@
 use super::direction::Direction;
 use super::transaction::Transaction;
 
-/// Longest name that Linux file systems take, in bytes.
+/// Maximum length of a file name on Linux, in bytes.
 pub const MAX: usize = 255;
 
-/// The file for the body that went in `direction`, without its folder.
+/// The name of the file for the body that went in `direction`, without its folder.
 ///
-/// After the number come the direction and, for responses, the last segment of the URL; a request,
-/// or a URL without one, gets an extension after the content type. Nothing in a name can lead out
-/// of a folder or upset a terminal: no `/`, no control characters, no `..`.
+/// After the number come the direction and, for responses, the last segment of the URL. A request,
+/// or a URL without a last segment, gets an extension that follows the content type. No name leads
+/// out of a folder or disturbs a terminal: names have no `/`, no control characters, no `..`.
 #[must_use]
 pub fn body_file(transaction: &Transaction, direction: Direction) -> String {
     let kind = match direction {
@@ -48,7 +48,7 @@ pub fn body_file(transaction: &Transaction, direction: Direction) -> String {
     name
 }
 
-/// The last segment of a path, with percent signs resolved and made safe.
+/// The last segment of a path, unescaped and made safe.
 fn last_segment(target: &str) -> Option<String> {
     let path = target.split(['?', '#']).next()?;
     let path = match path.split_once("://") {
@@ -89,7 +89,7 @@ fn safe(name: &str) -> String {
     for character in name.chars() {
         let character = match character {
             '/' | '\\' | '\u{fffd}' => '_',
-            // Marks that reverse the order of what is shown.
+            // Marks that reverse the order of displayed text.
             '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '_',
             other if other.is_control() => '_',
             '.' if safe.ends_with('.') => '_',
@@ -100,7 +100,7 @@ fn safe(name: &str) -> String {
     safe
 }
 
-/// At most `max` bytes of `name`: of its end, since that is where the extension is.
+/// The last `max` bytes of `name`, or a few less. The end is kept because it has the extension.
 fn shorten(name: &str, max: usize) -> &str {
     let mut start = name.len().saturating_sub(max);
     while !name.is_char_boundary(start) {

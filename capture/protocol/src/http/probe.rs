@@ -1,4 +1,4 @@
-//! Is this HTTP/1? Asked of the first bytes of a stream, whatever its port.
+//! Recognizes HTTP/1 by the first bytes of a stream, on any port.
 
 #![warn(
     clippy::indexing_slicing,
@@ -11,14 +11,14 @@
 use super::chunked::is_blank;
 use super::direction::Direction;
 
-/// An answer that may need more bytes.
+/// An answer for which more bytes may be needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is.
     Yes,
     /// It is not.
     No,
-    /// The bytes so far do not say.
+    /// The bytes so far do not decide it.
     NotYet,
 }
 
@@ -44,19 +44,19 @@ pub(super) const METHODS: [&[u8]; 18] = [
     b"SEARCH",
 ];
 
-/// Blanks before the first message that a stream is still taken for HTTP with.
+/// Maximum number of blanks before the first message of a stream.
 const BLANKS: usize = 16;
 
-/// Longest method: the longest registered one has 16 characters.
+/// Maximum length of a method. The longest registered one has 16 characters.
 const METHOD: usize = 24;
 
-/// Longest request line looked at when its beginning does not decide.
+/// Maximum length of a request line that is read if its beginning does not decide.
 const LINE: usize = 4096;
 
 /// Whether the stream that begins with `bytes` is one side of an HTTP/1 connection.
 ///
-/// A connection is HTTP as soon as one side says yes; a side that says no settles it only together
-/// with the other, since a response may begin with anything (HTTP/0.9, junk that browsers skip).
+/// A connection is HTTP as soon as one side says yes. A no only decides if both sides say it, since
+/// a response may begin with anything (HTTP/0.9, junk that browsers skip).
 #[must_use]
 pub fn probe(direction: Direction, bytes: &[u8]) -> Verdict {
     let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
@@ -70,8 +70,8 @@ pub fn probe(direction: Direction, bytes: &[u8]) -> Verdict {
     }
 }
 
-/// The same if the stream may begin within a message. The end of a request line reads like a status
-/// line without a status, so there has to be one.
+/// The same for a stream that may begin within a message. The end of a request line looks like a
+/// status line without a status, so a status is required.
 #[must_use]
 pub fn probe_joined(direction: Direction, bytes: &[u8]) -> Verdict {
     match (direction, probe(direction, bytes)) {
@@ -80,7 +80,7 @@ pub fn probe_joined(direction: Direction, bytes: &[u8]) -> Verdict {
     }
 }
 
-/// Whether a number follows on the first word of a line.
+/// Whether a number follows the first word of a line.
 fn status(line: &[u8]) -> Verdict {
     let mut words = line.splitn(2, |byte| is_blank(*byte) || *byte == b'\n');
     match (words.next(), words.next().and_then(|rest| rest.trim_ascii_start().first())) {
@@ -156,7 +156,7 @@ pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
     }
 }
 
-/// Whether a request line that breaks off says which method and at least the first byte of which
+/// Whether an incomplete request line contains a known method and at least the first byte of the
 /// target.
 pub(super) fn names_target(bytes: &[u8]) -> bool {
     let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
@@ -166,19 +166,19 @@ pub(super) fn names_target(bytes: &[u8]) -> bool {
         && rest.iter().any(|byte| !is_blank(*byte))
 }
 
-/// The line that a proxy puts in front of a connection, to say whose it is: version 1 of the PROXY
+/// The line that a proxy sends first in a connection, to name the client: version 1 of the PROXY
 /// protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyLine {
-    /// It has so many bytes, with its line end.
+    /// It has this many bytes, including its line end.
     Whole(usize),
-    /// It may be one, and is not all there.
+    /// It may be one, but is incomplete.
     Begun,
-    /// It is none.
+    /// It is not a PROXY line.
     No,
 }
 
-/// Longest such line with its line end, by the specification.
+/// Maximum length of such a line including its line end, by the specification.
 const PROXY_LINE: usize = 107;
 
 /// Reads a PROXY line at the beginning of `bytes`.

@@ -12,7 +12,8 @@ use super::names;
 use super::transaction::{Message, Transaction};
 use crate::time::Timestamp;
 
-/// A transaction as `http.jsonl` has it: indexes from 1, missing values null, never absent.
+/// A transaction as a line of `http.jsonl`. Indexes count from 1. Unknown values are null, never
+/// absent.
 #[derive(Debug, Serialize)]
 pub struct Record<'a> {
     capture: &'a str,
@@ -36,7 +37,7 @@ pub struct Record<'a> {
     why: Option<Cow<'a, str>>,
 }
 
-/// The flow of a transaction: what all [`Record`]s of the flow have in common.
+/// The flow of a transaction: the fields that all [`Record`]s of the flow share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection<'a> {
     /// Name of the capture.
@@ -61,17 +62,17 @@ pub struct Endpoint {
 /// A body in a [`Record`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BodyRecord {
-    /// Bytes on the wire without framing, holes included.
+    /// Number of bytes on the wire without framing, holes included.
     pub wire_bytes: u64,
-    /// Bytes after decoding: the size of `file`. `None` if that is not known yet.
+    /// Number of bytes after decoding: the size of `file`. `None` if that is not known yet.
     pub bytes: Option<u64>,
-    /// Codings as announced, in the order of application.
+    /// Codings as announced, in the order in which they were applied.
     pub encoding: Option<String>,
-    /// What said where it ends.
+    /// How its end was determined.
     pub framing: Framing,
-    /// Path in the flow's directory; `None` for a body of no bytes.
+    /// Path in the flow's directory; `None` for an empty body.
     pub file: Option<String>,
-    /// What `why` of a transaction says of it, if nothing graver is to be said.
+    /// Note for `why` of the transaction, used if there is nothing graver to report.
     #[serde(skip)]
     pub note: Option<Note>,
 }
@@ -93,7 +94,7 @@ impl Default for BodyRecord {
 }
 
 impl BodyRecord {
-    /// The body that went in `direction`, of `bytes` bytes when decoded.
+    /// The body sent in `direction`, which has `bytes` bytes when decoded.
     #[must_use]
     pub fn new(transaction: &Transaction, direction: Direction, bytes: u64) -> Self {
         let Some(message) = transaction.message(direction) else {
@@ -111,7 +112,7 @@ impl BodyRecord {
         }
     }
 
-    /// The body so far of a message that goes on, whose file is called `file`.
+    /// The body so far of an unfinished message. Its file is called `file`.
     #[must_use]
     pub fn under_way(transaction: &Transaction, direction: Direction, file: Option<&str>) -> Self {
         let message = transaction.message(direction);
@@ -124,7 +125,7 @@ impl BodyRecord {
         }
     }
 
-    /// The same, decoding the body if its size cannot be known otherwise.
+    /// Like [`BodyRecord::new`], but decodes the body if its size is not known otherwise.
     #[must_use]
     pub fn measured(
         transaction: &Transaction,
@@ -203,15 +204,15 @@ impl<'a> Record<'a> {
 }
 
 impl Record<'_> {
-    /// The same of a transaction that goes on, as `http-open.jsonl` has it.
+    /// The same record for an unfinished transaction, for `http-open.jsonl`.
     #[must_use]
     pub fn under_way(self) -> Self {
         Self { state: "open", duration_us: None, ..self }
     }
 }
 
-/// Microseconds from the first byte of the request to the last of the response; `None` if one of them
-/// was not seen, or the response was over before the request began.
+/// Microseconds from the first byte of the request to the last of the response. `None` if one of
+/// them was not seen, or the response was over before the request began.
 fn duration(transaction: &Transaction) -> Option<u64> {
     let (request, response) = (transaction.request.as_ref()?, transaction.response.as_ref()?);
     response.last.microseconds_since(request.first)

@@ -1,4 +1,4 @@
-//! Where HTTP may go on after bytes that are missing or make no sense.
+//! Finds where HTTP goes on after bytes that are missing or make no sense.
 
 #![warn(
     clippy::indexing_slicing,
@@ -12,15 +12,15 @@ use super::direction::Direction;
 use super::head::begins_header;
 use super::probe::METHODS;
 
-/// Longest start line that is waited for.
+/// Maximum length of a start line, in bytes.
 pub(super) const LINE: usize = 8192;
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A message begins here.
     At(usize),
-    /// Nothing before this; from here on more bytes are needed, or there are none.
+    /// No message begins before this offset. From there on more bytes are needed, if there are any.
     Keep(usize),
 }
 
@@ -31,8 +31,9 @@ enum Fits {
     NotYet,
 }
 
-/// Looks for the next plausible start of a message: a whole start line of version 1.x, followed
-/// by a header or an empty line. It may stand anywhere, since bodies need not end with a line.
+/// Searches for the next plausible start of a message: a complete start line of version 1.x,
+/// followed by a header or an empty line. It may begin anywhere, since bodies need not end with a
+/// line.
 pub(super) fn find(direction: Direction, bytes: &[u8]) -> Found {
     let mut end = 0_usize;
     for at in 0..bytes.len() {
@@ -47,7 +48,7 @@ pub(super) fn find(direction: Direction, bytes: &[u8]) -> Found {
         if begins == Fits::NotYet {
             return Found::Keep(at);
         }
-        // Looked for once, however many starts the line seems to have.
+        // The line's end is searched only once, even if the line seems to have many starts.
         if end < at.saturating_add(1) {
             let next = rest.iter().position(|byte| *byte < b' ' && *byte != b'\t');
             end = next.map_or(bytes.len(), |next| at.saturating_add(next));
@@ -62,7 +63,7 @@ pub(super) fn find(direction: Direction, bytes: &[u8]) -> Found {
     Found::Keep(bytes.len())
 }
 
-/// Whether `bytes` begin with `word`, as far as they go.
+/// Whether `bytes` begin with `word`. `NotYet` if they end within it.
 fn begins(bytes: &[u8], word: &[u8]) -> Fits {
     match bytes.get(..word.len()) {
         Some(whole) if whole == word => Fits::Yes,
@@ -111,7 +112,7 @@ fn request(bytes: &[u8]) -> Fits {
     method
 }
 
-/// Whether the text of `end` bytes is a start line, and a header or an empty line follows.
+/// Whether the first `end` bytes are a start line, followed by a header or an empty line.
 fn line(direction: Direction, bytes: &[u8], end: usize) -> Fits {
     if end > LINE {
         return Fits::No;

@@ -10,7 +10,7 @@ use super::direction::Direction;
 use super::head::Head;
 use crate::time::Timestamp;
 
-/// How a transaction ended, from good to bad; the worst thing that happened stands.
+/// How a transaction ended, from good to bad. The worst event counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -23,12 +23,12 @@ pub enum State {
     Aborted,
     /// Bytes of it are missing in the capture, or were captured with different values.
     Gap,
-    /// The bytes are there and make no sense as HTTP.
+    /// The bytes are there, but make no sense as HTTP.
     Malformed,
 }
 
 impl State {
-    /// As `http.jsonl` has it.
+    /// The name in `http.jsonl`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,28 +41,28 @@ impl State {
     }
 }
 
-/// Bytes of the last chunk, `0` between two line ends and an empty line.
+/// Bytes of the last chunk: `0` between two line ends, and an empty line.
 const LAST_CHUNK: u64 = 7;
 
 /// A request or a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Start line and headers; `None` for a response without a head, as HTTP/0.9 has it.
+    /// Start line and headers; `None` for a response without a head, as in HTTP/0.9.
     pub head: Option<Head>,
-    /// Where the head, as sent, lies in its stream; empty without a head.
+    /// Range of the head in its stream, as sent; empty without a head.
     pub head_range: Range<u64>,
     /// The body.
     pub body: Body,
-    /// Trailer fields after the last chunk, as sent, the empty line included.
+    /// Range of the trailer fields after the last chunk, as sent, including the empty line.
     pub trailer: Option<Range<u64>>,
-    /// When its first byte was seen.
+    /// Time of its first byte.
     pub first: Timestamp,
-    /// When its last byte so far was seen.
+    /// Time of its last byte so far.
     pub last: Timestamp,
 }
 
 impl Message {
-    /// Where all of it lies in its stream, from the first byte of its head on.
+    /// The range of the whole message in its stream, from the first byte of its head on.
     #[must_use]
     pub fn span(&self) -> Range<u64> {
         let body = &self.body.ranges;
@@ -73,14 +73,14 @@ impl Message {
         };
         let mut end = self.head_range.end.max(body.last().map_or(start, |range| range.end));
         if self.body.framing == Framing::Chunked && self.body.ended {
-            // The last chunk, which is in no range.
+            // The last chunk is in no range.
             end = end.saturating_add(LAST_CHUNK);
         }
         start..end.max(self.trailer.as_ref().map_or(start, |trailer| trailer.end))
     }
 }
 
-/// A request, its response, and how it went.
+/// A request and its response, and the outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// From 1, in the order in which transactions began.
@@ -89,13 +89,14 @@ pub struct Transaction {
     pub request: Option<Message>,
     /// `None` if there was no response, or it was not captured.
     pub response: Option<Message>,
-    /// Heads of responses 1xx that came before the final one, in the response's stream.
+    /// Ranges of the heads of responses 1xx that came before the final one, in the response's
+    /// stream.
     pub interim: Vec<Range<u64>>,
-    /// How it ended.
+    /// The outcome.
     pub state: State,
-    /// What was wrong, for people; `None` exactly if the state is complete.
+    /// The reason for the state, for people; `None` exactly if the state is complete.
     pub why: Option<Cow<'static, str>>,
-    /// What was read otherwise than it says, as browsers do, although nothing of it is missing.
+    /// How it was read differently from what it says, as browsers do, although no byte is missing.
     pub remark: Option<&'static str>,
     /// Whether the connection stopped speaking HTTP after it (`CONNECT`, `Upgrade`).
     pub switched: bool,
@@ -111,7 +112,7 @@ impl Transaction {
         }
     }
 
-    /// The host the request was for: the `Host` header, or that of an absolute target.
+    /// The host of the request: from the `Host` header, or from an absolute target.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         let head = self.request.as_ref()?.head.as_ref()?;
@@ -122,19 +123,20 @@ impl Transaction {
         rest.split(['/', '?', '#']).next()
     }
 
-    /// What there is to say of it, for people; `None` if all is as it should be.
+    /// The reason or the remark, for people; `None` if there is nothing to report.
     #[must_use]
     pub fn told(&self) -> Option<&str> {
         self.why.as_deref().or(self.remark)
     }
 
-    /// Notes what was read otherwise than it says. The first such thing stands: others follow from it.
+    /// Notes that something was read differently from what it says. Only the first remark is kept,
+    /// because others follow from it.
     pub(super) fn remark(&mut self, what: &'static str) {
         self.remark.get_or_insert(what);
     }
 
-    /// Captured copies of its message in `direction` differ, so that nobody knows which of them was
-    /// received.
+    /// Notes that captured copies of its message in `direction` differ, so that it is unknown which
+    /// copy was received.
     pub fn dispute(&mut self, direction: Direction) {
         let why = match direction {
             Direction::Request => "captured copies of the request differ",
@@ -143,7 +145,7 @@ impl Transaction {
         self.worsen(State::Gap, why);
     }
 
-    /// Notes the worse of what is known and `state`.
+    /// Notes `state` and its reason, if it is worse than the present state.
     pub(super) fn worsen(&mut self, state: State, why: impl Into<Cow<'static, str>>) {
         if state > self.state {
             self.state = state;

@@ -1,4 +1,4 @@
-//! `http`: what a connection said, to be read by people.
+//! `http`: the conversation of a connection, for people to read.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,35 +9,35 @@ use super::direction::Direction;
 use super::names;
 use super::transaction::{Message, Transaction};
 
-/// Bytes of a text body that are shown; the file of the body has all of it.
+/// Maximum number of bytes of a text body in the transcript. The body's file has all of it.
 pub const TEXT_MAX: usize = 64 << 10;
 
-/// A piece of the transcript of a transaction. They come in this order, those of the request before
-/// those of the response, and put together they are the transcript.
+/// A part of a transaction's transcript. Parts come in this order, the request's before the
+/// response's. Joined, they are the transcript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The line before a message and its head; or a line that says there is no message.
+    /// The line before a message, and its head; or a line that says that the message is missing.
     Head(Direction),
-    /// So many bytes of the body after so many: text without codings, shown while it comes.
+    /// Bytes of a text body without codings, shown as they come: offset and length.
     Text(Direction, u32, u32),
-    /// What there is to say of the body when it has ended, of which so many bytes are shown: any
-    /// other body, too.
+    /// The end of a body, with the number of bytes already shown. A body that was not shown as it
+    /// came is here.
     Rest(Direction, u32),
-    /// What there is to say of the transaction.
+    /// The end of the transaction, with its remarks.
     End,
 }
 
-/// How far a transaction is.
+/// Progress of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Request and response may go on, unless the flag says that they are done.
+    /// Unfinished. The flags say whether a message is finished.
     UnderWay {
-        /// Nothing is added to the request any more.
+        /// The request is finished.
         request: bool,
-        /// Nothing is added to the response any more.
+        /// The response is finished.
         response: bool,
     },
-    /// Nothing changes any more.
+    /// Finished: nothing changes any more.
     Ended,
 }
 
@@ -51,11 +51,11 @@ impl Progress {
     }
 }
 
-/// The transcript of one transaction that has ended.
+/// The transcript of one finished transaction.
 ///
-/// Heads come as they were sent; text bodies decoded, others as a pointer to their file. Lines
-/// that begin with `---` are ours. Control characters other than tabs and line ends are replaced,
-/// so that nothing captured can talk to a terminal.
+/// Heads are shown as they were sent. Text bodies are shown decoded, others as a reference to their
+/// file. Lines that begin with `---` are the program's own. Control characters other than tabs and
+/// line ends are replaced, so that captured bytes never control a terminal.
 #[must_use]
 pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Limits) -> String {
     let mut out = String::new();
@@ -67,8 +67,8 @@ pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Lim
     out
 }
 
-/// The part after `last`, the first one without it, if it is certain by now: whatever comes later,
-/// its text stays as it is. `None` also at the end.
+/// The part after `last`, or the first one without `last`, if its text is final: later bytes do not
+/// change it. `None` otherwise, and at the end.
 #[must_use]
 pub fn next(
     transaction: &Transaction,
@@ -98,7 +98,7 @@ pub fn next(
     is_done.then_some(Part::Rest(direction, shown))
 }
 
-/// The part after all of a message.
+/// The part after a whole message.
 fn behind(transaction: &Transaction, direction: Direction, is_ended: bool) -> Option<Part> {
     match direction {
         Direction::Request => {
@@ -177,8 +177,8 @@ fn head(
     }
 }
 
-/// Whether a body is shown while it comes: what it turns out to be changes nothing. So it is if some of
-/// it is shown, whose head may be gone.
+/// Whether a body is shown as it comes, because nothing that follows changes its text. This is also
+/// so if some of it was shown and its head has expired.
 fn is_shown_early(message: &Message, shown: u32) -> bool {
     if shown > 0 {
         return true;
@@ -187,7 +187,8 @@ fn is_shown_early(message: &Message, shown: u32) -> bool {
     message.body.codings.is_empty() && media.as_deref().is_some_and(is_text)
 }
 
-/// Bytes of text after `shown` that can be shown: none that may read differently with what follows.
+/// Number of text bytes after `shown` that can be shown now. Bytes whose text depends on the next
+/// ones are not included.
 fn more_text(
     body: &Body,
     direction: Direction,
@@ -206,7 +207,7 @@ fn more_text(
     u32::try_from(bytes.len().saturating_sub(held)).unwrap_or(0)
 }
 
-/// Bytes at the end that may be part of a longer character or line end.
+/// Number of bytes at the end that may be part of a longer character or line end.
 fn undecided(bytes: &[u8]) -> usize {
     if bytes.last() == Some(&b'\r') {
         return 1;
@@ -220,7 +221,7 @@ fn undecided(bytes: &[u8]) -> usize {
     }
 }
 
-/// UTF-8 where it is, else Latin-1, so that every byte shows.
+/// Reads UTF-8 where it is valid and Latin-1 elsewhere, so that every byte is visible.
 fn lossy(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -230,7 +231,7 @@ fn lossy(bytes: &[u8]) -> String {
     text
 }
 
-/// The text after a body that has shown `shown` bytes while they came.
+/// Writes the text after a body of which `shown` bytes were shown as they came.
 fn rest(
     out: &mut String,
     transaction: &Transaction,
@@ -262,7 +263,7 @@ fn rest(
     let may_be_text = media.as_deref().is_none_or(is_text);
     let decoded = (may_be_text || !message.body.codings.is_empty())
         .then(|| body::read(streams, direction, &message.body, limits));
-    // What is shown, and how many bytes more there are.
+    // The text to show, and the number of bytes after it.
     let text = decoded.as_ref().filter(|_| may_be_text).and_then(|decoded| {
         let bytes = &decoded.bytes;
         match std::str::from_utf8(bytes) {
@@ -275,8 +276,8 @@ fn rest(
                 let (shown, rest) = text.split_at(shown);
                 Some((Cow::Borrowed(shown), rest.len()))
             }
-            // A cut or a hole may fall into a character; what is no UTF-8 is only for what says it
-            // is text.
+            // A cut or a hole may split a character. Other bytes are only shown if the content type
+            // says that they are text.
             Err(_) if media.is_some() => {
                 let (shown, rest) = bytes.split_at(bytes.len().min(TEXT_MAX));
                 Some((Cow::Owned(lossy(shown)), rest.len()))
@@ -303,7 +304,7 @@ fn rest(
     }
 }
 
-/// Whether bodies of that type are meant to be read.
+/// Whether bodies of this type are text for people.
 fn is_text(media: &str) -> bool {
     media.starts_with("text/")
         || media.ends_with("json")
@@ -319,7 +320,8 @@ fn is_text(media: &str) -> bool {
         )
 }
 
-/// Marks that have what follows shown in another order, which no text needs that only says what it is.
+/// Marks that reverse the order of the text after them. Text that is only displayed does not need
+/// them.
 const fn reverses(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -331,7 +333,7 @@ fn printable(text: &str) -> String {
         match character {
             '\r' if characters.peek() == Some(&'\n') => {}
             '\n' | '\t' => out.push(character),
-            // The pictures of control characters, in their order.
+            // The symbols for control characters, in the same order.
             '\0'..='\x1f' => {
                 out.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}'));
             }

@@ -1,4 +1,4 @@
-//! The first handshake message of a stream, put together from records.
+//! Joins the first handshake message of a stream from its records.
 
 #![warn(
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ use super::reader::{Fault, Reader};
 /// Content type of a record that carries handshake messages: RFC 8446, section 5.1.
 const HANDSHAKE: u8 = 22;
 
-/// Most bytes of a record's content: RFC 8446, section 5.1.
+/// Maximum bytes of a record's content: RFC 8446, section 5.1.
 const RECORD: usize = 1 << 14;
 
 /// Handshake message `client_hello`: RFC 8446, section 4.
@@ -28,7 +28,7 @@ const SERVER_HELLO: u8 = 2;
 /// Bytes of a handshake message before its body.
 const HEADER: usize = 4;
 
-/// A hello, as far as it is there.
+/// A hello, as far as its bytes are known.
 #[derive(Debug)]
 pub(super) struct Message<'a> {
     /// [`CLIENT_HELLO`] or [`SERVER_HELLO`].
@@ -38,7 +38,7 @@ pub(super) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The message a stream begins with, without a copy if one record has it all.
+    /// The message at the beginning of a stream, without a copy if one record contains all of it.
     ///
     /// Records may cut a message anywhere, but nothing comes between its parts, and no record is
     /// empty: RFC 8446, section 5.1.
@@ -48,7 +48,7 @@ impl<'a> Message<'a> {
         loop {
             match header(&mut Reader::new(&content)) {
                 Ok((_, len)) if content.len() >= len => break,
-                // Short: the header itself is in several records.
+                // Short: the header itself is spread over several records.
                 Ok(_) | Err(Fault::Short) => {}
                 Err(Fault::Broken) => return Err(Fault::Broken),
             }
@@ -72,7 +72,7 @@ fn body(content: &[u8], len: usize) -> &[u8] {
     content.get(HEADER..len.min(content.len())).unwrap_or_default()
 }
 
-/// Kind of the message, and its length with this header; it has a body.
+/// The kind of the message, and its length including this header. A message has a body.
 fn header(message: &mut Reader<'_>) -> Result<(u8, usize), Fault> {
     let kind = message.u8()?;
     Fault::unless(matches!(kind, CLIENT_HELLO | SERVER_HELLO))?;
@@ -81,7 +81,7 @@ fn header(message: &mut Reader<'_>) -> Result<(u8, usize), Fault> {
     Ok((kind, len))
 }
 
-/// What the next record carries, as far as it is there; at least one byte.
+/// The content of the next record, as far as its bytes are known. At least one byte.
 fn fragment<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Fault> {
     Fault::unless(reader.u8()? == HANDSHAKE)?;
     Fault::unless(reader.u8()? == 3)?;

@@ -1,7 +1,7 @@
-//! What TLS says in the clear: the name a client asks for, protocols and versions.
+//! Reads the unencrypted part of TLS: the name a client asks for, protocols and versions.
 //!
-//! Pure: the first bytes of a stream in, what its first message says out. Nothing is decrypted, and
-//! what follows the first message of a side is of no interest here.
+//! Pure: takes the first bytes of a stream, and returns the facts in its first message. Nothing is
+//! decrypted. Later messages of a side are of no interest here.
 //!
 //! Sources: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 6066 section 3 (`server_name`), RFC 7301
 //! section 3.1 (ALPN), RFC 8701 (GREASE), RFC 6101 (SSL 3.0).
@@ -22,22 +22,22 @@ use std::fmt;
 use message::{CLIENT_HELLO, Message};
 use reader::{Fault, Reader};
 
-/// Most bytes of a hello with its header: far more than the 2 KB of those with post-quantum keys,
-/// less than the format allows.
+/// Maximum bytes of a hello including its header. Hellos with post-quantum keys have 2 KB; the
+/// format allows more than this.
 const LONGEST: usize = 64 << 10;
 
-/// Bytes of a stream behind which [`hello`] is never undecided: the longest hello that is looked
-/// at, with a record header of five bytes before each of its bytes.
+/// Number of bytes after which [`hello`] is always decided: the longest hello that is read, with a
+/// record header of five bytes before each of its bytes.
 pub const ENOUGH: usize = 6 * LONGEST;
 
-/// Bytes kept of a name.
+/// Maximum bytes kept of a name.
 const NAME: usize = 255;
 
-/// Protocols kept of what a client offers.
+/// Maximum number of protocols kept of a client's offer.
 const PROTOCOLS: usize = 32;
 
-/// `SHA-256("HelloRetryRequest")`, the random number of a server hello that is none: RFC 8446,
-/// section 4.1.3.
+/// `SHA-256("HelloRetryRequest")`: the random number in a server hello that is really a
+/// `HelloRetryRequest`, RFC 8446, section 4.1.3.
 const RETRY: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
@@ -52,54 +52,54 @@ const ALPN: u16 = 16;
 /// Extension `supported_versions`: RFC 8446, section 4.2.1.
 const SUPPORTED_VERSIONS: u16 = 43;
 
-/// What the first bytes of a stream are.
+/// The protocol that the first bytes of a stream show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The bytes so far do not say.
+    /// The bytes so far do not decide it.
     NotYet,
     /// Not the beginning of TLS.
     No,
-    /// The side that opens a TLS connection.
+    /// The hello of the side that opens a TLS connection.
     Client(ClientHello),
-    /// The other side.
+    /// The hello of the other side.
     Server(ServerHello),
 }
 
-/// What a client offers.
+/// The offer of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The host it wants to talk to: at most 255 bytes, without control characters. That of the
-    /// outer hello if there is an encrypted one inside.
+    /// The host it wants to reach: at most 255 bytes, without control characters. With an encrypted
+    /// hello inside, the name in the outer hello.
     pub server_name: Option<String>,
-    /// The highest version it offers.
+    /// The highest version offered.
     pub version: Version,
-    /// Application protocols, the preferred one first; at most 32, in the shape of names.
+    /// Application protocols, the preferred one first. At most 32, limited like names.
     pub alpn: Vec<String>,
 }
 
-/// What a server chose.
+/// The choice of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerHello {
-    /// The version that is spoken.
+    /// The version that will be used.
     pub version: Version,
-    /// The application protocol; TLS 1.3 does not show it.
+    /// The application protocol. TLS 1.3 does not show it.
     pub alpn: Option<String>,
-    /// It asks for another client hello first (`HelloRetryRequest`).
+    /// The server first asks for another client hello (`HelloRetryRequest`).
     pub is_retry: bool,
 }
 
-/// A version as it is on the wire. Written as people call it: `TLS 1.3`, `SSL 3.0`.
+/// A version number as in TLS. Displayed as `TLS 1.3` or `SSL 3.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub u16);
 
 impl Version {
-    /// A draft of TLS 1.3: RFC 8446 had 28 of them, and they were in use for years.
+    /// A draft of TLS 1.3. RFC 8446 had 28 drafts, and they were in use for years.
     const fn is_draft(self) -> bool {
         self.0 >> 8 == 0x7f
     }
 
-    /// Where it is among the versions, from the oldest on; `None` for numbers that are none, such
-    /// as GREASE.
+    /// The order of versions, oldest first. `None` for numbers that are not versions, such as
+    /// GREASE.
     fn rank(self) -> Option<(u16, u16)> {
         match self.0.to_be_bytes() {
             [3, _] => Some((self.0, 0)),
@@ -121,11 +121,11 @@ impl fmt::Display for Version {
     }
 }
 
-/// What the stream that begins with `bytes` opens with.
+/// Reads the hello at the beginning of a stream.
 ///
-/// Once it is decided, more bytes do not change it, and it is with [`ENOUGH`] of them. Looks at a
-/// hello from its beginning each time, so callers with much to wait for ask less often than they
-/// get bytes.
+/// Once it is decided, more bytes do not change the result; [`ENOUGH`] bytes always decide it. Each
+/// call reads the hello from its beginning, so a caller that waits for a long hello should not call
+/// for each new byte.
 #[must_use]
 pub fn hello(bytes: &[u8]) -> Outcome {
     match bytes.first() {
@@ -151,7 +151,7 @@ pub fn hello(bytes: &[u8]) -> Outcome {
     }
 }
 
-/// `is_whole`: nothing will be added to what was too short.
+/// `is_whole`: data that was too short will not grow.
 fn decide(found: Result<Outcome, Fault>, is_whole: bool) -> Outcome {
     match found {
         Ok(outcome) => outcome,
@@ -160,8 +160,8 @@ fn decide(found: Result<Outcome, Fault>, is_whole: bool) -> Outcome {
     }
 }
 
-/// A client hello in the format of SSL 2.0, which clients sent that spoke later versions too:
-/// RFC 5246, section E.2. It names no server.
+/// A client hello in the format of SSL 2.0, which clients of later versions sent too: RFC 5246,
+/// section E.2. It names no server.
 fn compatible_client_hello(reader: &mut Reader<'_>) -> Result<Outcome, Fault> {
     let len = usize::from(reader.u16()? & 0x7fff);
     Fault::unless(reader.u8()? == CLIENT_HELLO)?;
@@ -206,7 +206,7 @@ fn server_hello(body: &mut Reader<'_>) -> Result<ServerHello, Fault> {
     let version = legacy_version(body)?;
     let is_retry = body.take(32)? == RETRY;
     if version.is_draft() {
-        // Up to draft 21, of which this is the only trace, there were no other fields.
+        // Drafts up to 21 had no other fields. They are only recognized by this version number.
         body.take(2)?;
     } else {
         session_id(body)?;
@@ -231,8 +231,8 @@ fn session_id(body: &mut Reader<'_>) -> Result<(), Fault> {
     body.take(len.into()).map(drop)
 }
 
-/// The contents of the extensions that say something here. One that does not keep to its own
-/// format says nothing.
+/// The contents of the extensions that matter here. An extension that violates its own format is
+/// ignored.
 #[derive(Debug, Default)]
 struct Extensions<'a> {
     server_name: Option<Reader<'a>>,
@@ -249,7 +249,7 @@ impl<'a> Extensions<'a> {
         }
         let mut all = body.long()?;
         while !all.is_empty() {
-            // Behind the length of all of them, what is short stays short.
+            // The total length is known here, so a field that is too short will not grow.
             let kind = all.u16().map_err(|_| Fault::Broken)?;
             let content = all.long().map_err(|_| Fault::Broken)?;
             let place = match kind {
@@ -288,7 +288,7 @@ fn words(list: Reader<'_>) -> impl Iterator<Item = u16> {
     words.iter().map(|word| u16::from_be_bytes(*word))
 }
 
-/// A name from the wire, fit to be shown.
+/// A name from the wire, safe to display.
 fn text(bytes: &[u8]) -> String {
     let mut name = String::new();
     for character in String::from_utf8_lossy(bytes).chars() {

@@ -1,4 +1,4 @@
-//! Numbers and vectors as TLS writes them: RFC 8446, section 3.
+//! Numbers and vectors in the encoding of TLS: RFC 8446, section 3.
 
 #![warn(
     clippy::indexing_slicing,
@@ -8,10 +8,10 @@
     clippy::panic
 )]
 
-/// Why something cannot be read.
+/// The reason why something cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The bytes end before it does.
+    /// The bytes end within it.
     Short,
     /// It is something else.
     Broken,
@@ -24,7 +24,8 @@ impl Fault {
     }
 }
 
-/// Takes fields from the front of some bytes. Too few of them are [`Fault::Short`], always.
+/// Takes fields from the front of some bytes. If there are too few, the result is always
+/// [`Fault::Short`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -67,13 +68,13 @@ impl<'a> Reader<'a> {
         self.array().map(|[high, middle, low]| u32::from_be_bytes([0, high, middle, low]))
     }
 
-    /// A vector with a length of one byte before it.
+    /// A vector after its length of one byte.
     pub(super) fn short(&mut self) -> Result<Self, Fault> {
         let len = self.u8()?;
         self.take(len.into()).map(Self::new)
     }
 
-    /// A vector with a length of two bytes before it.
+    /// A vector after its length of two bytes.
     pub(super) fn long(&mut self) -> Result<Self, Fault> {
         let len = self.u16()?;
         self.take(len.into()).map(Self::new)

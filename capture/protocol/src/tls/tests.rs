@@ -1,4 +1,4 @@
-//! Hellos made by hand, byte by byte and broken in every place.
+//! Hellos made by hand, byte by byte, and broken in every place.
 
 #![allow(clippy::arithmetic_side_effects, reason = "the numbers of tests are small")]
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `content` behind its length, of which the number of bytes is given.
+/// `content` after its length, which has the given number of bytes.
 fn vector(len_bytes: usize, content: &[u8]) -> Vec<u8> {
     let len = u32::try_from(content.len()).unwrap().to_be_bytes();
     [&len[4 - len_bytes..], content].concat()
@@ -142,7 +142,7 @@ fn the_highest_version_that_is_one_counts() {
     assert_eq!(highest(&[0xfafa, 0x0303, 0x0304, 0x0302]), 0x0304);
     assert_eq!(highest(&[0x7f17, 0x7f1c, 0x0303, 0xfb1a]), 0x7f1c);
     assert_eq!(highest(&[0x7f1c, 0x0304]), 0x0304);
-    // None at all, and a list that is longer than its extension: the old field says it.
+    // No version at all, and a list that is longer than its extension: the old field counts.
     assert_eq!(highest(&[0xfafa]), 0x0303);
     assert_eq!(client_with(&extension(43, &[9, 3, 4])).version.0, 0x0303);
     let stream = records(1, &client_body(0x0301, None), 50);

@@ -1,4 +1,4 @@
-//! A body as it lies in its stream: where its bytes are, framing taken out.
+//! The place of a body in its stream, without framing.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Piece, Streams, known};
 use crate::http::direction::Direction;
 
-/// What says where a body ends.
+/// The thing that determines where a body ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Framing {
@@ -16,7 +16,7 @@ pub enum Framing {
     None,
     /// `Content-Length`.
     Length,
-    /// Chunks; the ranges of the body leave out sizes, extensions and trailers.
+    /// Chunks. The ranges of the body exclude sizes, extensions and trailers.
     Chunked,
     /// The end of the stream.
     Close,
@@ -25,30 +25,31 @@ pub enum Framing {
 /// A body, as ranges of stream offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
-    /// What said where it ends.
+    /// How its end was determined.
     pub framing: Framing,
-    /// The body in order, framing taken out; ascending, not empty, and neighbours merged. Holes
-    /// are included.
+    /// The body's bytes in order, without framing. Ranges ascend, are not empty, and do not touch.
+    /// Holes are included.
     pub ranges: Vec<Range<u64>>,
     /// The parts of `ranges` that are missing in the capture; ascending.
     pub holes: Vec<Range<u64>>,
-    /// Whether the body was seen up to its end, holes aside.
+    /// Whether the body was seen up to its end, apart from holes.
     pub ended: bool,
-    /// Content codings in the order they were applied, then transfer codings; lower case, as
-    /// sent otherwise. Whether they are true is found out by [decoding](super::decode).
+    /// Content codings in the order they were applied, then transfer codings, as sent but in lower
+    /// case. [Decoding](super::decode) shows whether they are true.
     pub codings: Vec<String>,
-    /// It is not decoded, whatever its codings: there was no time for it when it was seen.
+    /// It is not decoded, whatever its codings, because there was no time for it when it was
+    /// captured.
     pub as_sent: bool,
 }
 
 impl Body {
-    /// Bytes on the wire without framing, holes included.
+    /// Number of bytes on the wire without framing, holes included.
     #[must_use]
     pub fn wire_bytes(&self) -> u64 {
         length(&self.ranges)
     }
 
-    /// Bytes that are missing.
+    /// Number of missing bytes.
     #[must_use]
     pub fn missing(&self) -> u64 {
         length(&self.holes)
@@ -60,13 +61,13 @@ impl Body {
         self.ended && self.holes.is_empty()
     }
 
-    /// Whether what is read of it is something else than its bytes on the wire.
+    /// Whether a reader gets other bytes than those on the wire.
     #[must_use]
     pub fn is_decoded(&self) -> bool {
         self.wire_bytes() > 0 && !self.as_sent && known(&self.codings).next().is_some()
     }
 
-    /// At most `len` of its bytes on the wire after the first `from`; zeros for missing ones.
+    /// At most `len` of its bytes on the wire, after the first `from`. Missing bytes are zeros.
     pub(in crate::http) fn part(
         &self,
         direction: Direction,
@@ -87,14 +88,14 @@ impl Body {
         bytes
     }
 
-    /// `Content-Encoding` as `http.jsonl` has it: the codings, joined; `None` if there are none.
+    /// The value of `encoding` in `http.jsonl`: the codings, joined; `None` without codings.
     #[must_use]
     pub fn encoding(&self) -> Option<String> {
         (!self.codings.is_empty()).then(|| self.codings.join(", "))
     }
 }
 
-/// The parts of `ranges`, put together, from `offset` on, `len` bytes at most.
+/// The parts of the joined `ranges` from `offset` on, at most `len` bytes.
 pub fn parts(ranges: &[Range<u64>], offset: u64, len: u64) -> Vec<Range<u64>> {
     let (mut before, mut left) = (0_u64, len);
     let mut parts = Vec::new();

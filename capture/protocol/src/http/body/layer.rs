@@ -1,12 +1,14 @@
-//! One coding undone: what the bytes refute is no such coding, what turns bad later is cut.
+//! Undoes one coding. If the first bytes refute it, the data was never in that coding. If the data
+//! is corrupt later, the output is cut there.
 //!
-//! The output never passes `max`, and means something only if `undo` says so.
+//! The output is at most `max` bytes, and only valid if `undo` returns `true`.
 
 use std::io::{ErrorKind, Read};
 
 use super::{Coding, Note, Workspace};
 
-/// Output from which on a coding without a mark is believed although its data turns bad.
+/// Bytes of output after which a coding without a mark is believed, even if its data is corrupt
+/// later.
 const BELIEVED: usize = 4096;
 
 /// One coding being undone.
@@ -21,7 +23,7 @@ pub(super) struct Layer<'a> {
 /// How a run of the inflater ended.
 #[derive(PartialEq)]
 enum Inflated {
-    /// At the end of the data, having consumed so many bytes.
+    /// At the end of the data, after this many bytes of input.
     End(usize),
     BreaksOff,
     Bad,
@@ -36,7 +38,7 @@ impl<'a> Layer<'a> {
         Self { output, max, note: None, broke_off: false, inflater }
     }
 
-    /// Whether the input is in that coding; the output is then valid.
+    /// Decodes the input. Returns whether it is in that coding; only then is the output valid.
     pub(super) fn undo(&mut self, coding: Coding, input: &[u8], whole: bool) -> bool {
         match coding {
             Coding::Gzip => self.gzip(input),
@@ -60,8 +62,8 @@ impl<'a> Layer<'a> {
         self.broke_off |= note >= Note::Truncated;
     }
 
-    /// Members one after the other. Only what is needed of a header is read: reserved flags and
-    /// checksums of headers do not stop browsers either.
+    /// Decodes members one after the other. Only the necessary fields of a header are read:
+    /// browsers do not check reserved flags and checksums of headers either.
     fn gzip(&mut self, input: &[u8]) -> bool {
         let mut rest = input;
         loop {
@@ -83,11 +85,11 @@ impl<'a> Layer<'a> {
                 Inflated::End(consumed) => {
                     let member = self.output.get(before..).unwrap_or_default();
                     let crc = crc32fast::hash(member);
-                    // Modulo 2^32, as RFC 1952 has it.
+                    // Modulo 2^32, as in RFC 1952.
                     let [a, b, c, d, ..] = (member.len() as u64).to_le_bytes();
                     let tail = data.get(consumed..).unwrap_or_default();
                     let Some((trailer, more)) = tail.split_at_checked(8) else {
-                        // The data itself was all there.
+                        // The data itself was complete.
                         self.mark(Note::Checksum);
                         return true;
                     };
@@ -217,7 +219,7 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// A coding that nothing but its data gives away.
+    /// Decodes a coding without a mark: only the data shows whether it is in that coding.
     fn unmarked(&mut self, decoder: impl Read, whole: bool) -> bool {
         match self.drain(decoder) {
             Ok(()) => true,
@@ -281,7 +283,7 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// Length of a member's header; `None` if there is none, or not all of it.
+/// Length of a member's header; `None` if it is no header, or an incomplete one.
 fn gzip_header(bytes: &[u8]) -> Option<usize> {
     let flags = match bytes {
         [0x1f, 0x8b, 8, flags, ..] if bytes.len() >= 10 => *flags,
@@ -307,7 +309,8 @@ fn gzip_header(bytes: &[u8]) -> Option<usize> {
 
 /// RFC 1950 8.2.
 fn adler32(bytes: &[u8]) -> u32 {
-    // The most bytes before the sums, taken modulo only then, could pass 32 bits (zlib's NMAX).
+    // The modulo is only taken once per chunk. This is the maximum length of a chunk whose sums fit
+    // 32 bits (zlib's NMAX).
     let (mut a, mut b) = (1_u32, 0_u32);
     for chunk in bytes.chunks(5552) {
         for byte in chunk {

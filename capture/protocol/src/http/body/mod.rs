@@ -1,9 +1,9 @@
-//! What is in a body: content codings undone, on demand and within bounds.
+//! Decodes bodies: removes their content codings, on demand and within limits.
 //!
-//! Codings are claims. Each is tried from the outermost inwards; one that the bytes refute is
-//! skipped and noted, so that a body that lies about its encoding comes out as it was sent.
-//! What breaks off, or turns bad later on, gives what could be decoded before. A body that claims
-//! more codings than are undone, or takes more effort, comes out as it was sent.
+//! Codings are claims. Each is tried, from the outermost inwards. If the bytes refute a coding, it
+//! is skipped and noted, so that a body that lies about its encoding is returned as it was sent. If
+//! the data ends early, or is corrupt from some point on, the bytes decoded before are returned. A
+//! body that claims too many codings, or takes too much effort, is returned as it was sent.
 
 #![warn(
     clippy::indexing_slicing,
@@ -23,40 +23,40 @@ use super::direction::Direction;
 use framed::Body;
 use wire::Wire;
 
-/// Some of a stream.
+/// A piece of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Bytes that are there.
+    /// Available bytes.
     Bytes(&'a [u8]),
-    /// So many bytes that are not, or no longer.
+    /// This many bytes that are missing or have expired.
     Hole(u64),
 }
 
-/// The two streams of a connection, for whoever needs bytes again.
+/// The two streams of a connection, to read their bytes again.
 pub trait Streams {
-    /// Hands `range` of a stream to `sink`, in order and completely.
+    /// Passes `range` of a stream to `sink`, in order and completely.
     fn read(&self, direction: Direction, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>));
 }
 
-/// Bounds of decoding.
+/// Limits of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes taken from the wire for one body. What is larger is cut; bodies without codings are
-    /// better served from their ranges, without this module.
+    /// Bytes taken from the wire for one body; a larger body is cut. A body without codings is
+    /// better read from its ranges, without this module.
     pub input: u64,
-    /// Bytes of output of any one coding: a body is decoded in memory, several at a time.
+    /// Output bytes of any one coding. A body is decoded in memory, several at a time.
     pub output: u64,
     /// Output bytes per byte on the wire. Deflate reaches 1,032; real text rarely 50.
     pub ratio: u64,
-    /// Output up to which `ratio` does not matter: tiny bodies of blanks are harmless.
+    /// Output bytes up to which `ratio` does not apply: tiny bodies of blanks are harmless.
     pub ratio_from: u64,
-    /// Codings that are undone; each costs as much as a body. Servers use one, and no test of
-    /// browsers has more than three.
+    /// Number of codings that are undone. Each costs as much as a body. Servers use one, and tests
+    /// of browsers use at most three.
     pub codings: usize,
-    /// Bytes that go into and come out of all codings together, per byte on the wire: half as much
-    /// again as one coding at its [`ratio`](Self::ratio).
+    /// Input and output bytes of all codings together, per byte on the wire: 1.5 times as much as
+    /// one coding at its [`ratio`](Self::ratio).
     pub effort: u64,
-    /// The same up to which `effort` does not matter.
+    /// Input and output bytes up to which `effort` does not apply.
     pub effort_from: u64,
 }
 
@@ -87,10 +87,10 @@ pub enum Coding {
     Zstd,
 }
 
-/// The name of no coding at all, RFC 9110 section 12.5.3.
+/// The name for no coding at all, RFC 9110 section 12.5.3.
 const IDENTITY: &str = "identity";
 
-/// Those of the codings a body claims that can be undone.
+/// The claimed codings of a body that can be undone.
 pub(super) fn known(codings: &[String]) -> impl DoubleEndedIterator<Item = Coding> {
     codings.iter().filter_map(|name| Coding::named(name))
 }
@@ -114,35 +114,35 @@ impl Coding {
     }
 }
 
-/// What was noticed while decoding, from harmless to grave.
+/// Something noticed while decoding, from harmless to grave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
     /// Bytes after the end of the compressed data were left out.
     Trailing,
     /// A checksum or a length at the end is wrong.
     Checksum,
-    /// A coding nobody here knows, which was skipped.
+    /// A coding is unknown here, and was skipped.
     Unknown,
-    /// The body is not in a coding it claims; that coding was skipped.
+    /// The body is not in a coding that it claims; that coding was skipped.
     Lie,
     /// Bytes are missing.
     Hole,
-    /// The compressed data breaks off; what came before is there.
+    /// The compressed data ends early; the bytes before are there.
     Truncated,
-    /// The compressed data is bad from some point on; what came before is there.
+    /// The compressed data is corrupt from some point on; the bytes before are there.
     Corrupt,
     /// It claims more codings than [`Limits::codings`]; none was undone.
     Layers,
     /// Undoing its codings takes more than [`Limits::effort`]; none was undone.
     Effort,
-    /// There was no time for it when it was seen; no coding was undone, nor will be.
+    /// There was no time for it when it was captured. No coding was undone, nor will be.
     Busy,
-    /// A bound of [`Limits`] cut it.
+    /// A limit of [`Limits`] cut it.
     Limit,
 }
 
 impl Note {
-    /// For people.
+    /// The note as text for people.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -160,28 +160,29 @@ impl Note {
         }
     }
 
-    /// Whether the body comes out as it was sent, although it claims codings that could be undone.
+    /// Whether the body is returned as it was sent, although it claims codings that could be
+    /// undone.
     #[must_use]
     pub const fn leaves_as_sent(self) -> bool {
         matches!(self, Self::Layers | Self::Effort | Self::Busy)
     }
 
-    /// Whether what comes out is not all of what was sent, or may not be. Of missing bytes the
-    /// transaction tells by itself.
+    /// Whether a record must report this note: the decoded bytes are, or may be, not all that was
+    /// sent. Missing bytes are reported by the transaction itself.
     #[must_use]
     pub const fn is_told(self) -> bool {
         !matches!(self, Self::Trailing | Self::Hole)
     }
 }
 
-/// A body without its codings.
+/// A decoded body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// The bytes; zeros stand for missing ones.
+    /// The bytes; missing ones are zeros.
     pub bytes: Vec<u8>,
-    /// What was undone, in that order.
+    /// The codings that were undone, in this order.
     pub undone: Vec<Coding>,
-    /// What was noticed, each once, gravest last.
+    /// The notes, each once, the gravest one last.
     pub notes: Vec<Note>,
 }
 
@@ -193,14 +194,14 @@ impl Decoded {
     }
 }
 
-/// Most bytes of a buffer that is kept for the next body.
+/// Maximum size of a buffer that is kept for the next body, in bytes.
 const MAX_KEPT: usize = 4 << 20;
 
-/// What decoding works with. Whoever decodes one body after the other keeps it: buffers that grow
-/// and go with each body leave holes in the memory between what stays.
+/// Memory for decoding. Keep it if you decode several bodies in a row: buffers that grow and are
+/// freed with each body fragment the heap.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    /// Empty, at most two: what comes from the wire, and what comes out.
+    /// Empty buffers, at most two: one for bytes from the wire, one for output.
     buffers: Vec<Vec<u8>>,
     inflater: Option<flate2::Decompress>,
 }
@@ -210,7 +211,7 @@ impl Workspace {
         self.buffers.pop().unwrap_or_default()
     }
 
-    /// Keeps the memory of bytes that are not needed any more for the next body.
+    /// Keeps the memory of bytes that are no longer needed for the next body.
     pub fn give_back(&mut self, mut bytes: Vec<u8>) {
         if self.buffers.len() < 2 && bytes.capacity() <= MAX_KEPT {
             bytes.clear();
@@ -219,13 +220,13 @@ impl Workspace {
     }
 }
 
-/// The body as it was before it was encoded for the wire.
+/// The body without the codings that were applied for the wire.
 #[must_use]
 pub fn read(streams: &dyn Streams, direction: Direction, body: &Body, limits: &Limits) -> Decoded {
     read_with(streams, direction, body, limits, &mut Workspace::default())
 }
 
-/// Like [`read`], with what is left of the last time.
+/// Like [`read`], with the workspace of earlier calls.
 #[must_use]
 pub fn read_with(
     streams: &dyn Streams,
@@ -239,9 +240,9 @@ pub fn read_with(
         if wire.cut {
             break;
         }
-        // Holes known from the start count even if the stream hands out zeros for them.
+        // Holes known from the start count, even if the stream returns zeros for them.
         let mut at = range.start;
-        // Both ascend: there may be as many of either as a stranger likes.
+        // Both lists ascend. A stranger decides how long they are.
         let first = body.holes.partition_point(|hole| hole.end <= range.start);
         let holes = body.holes.iter().skip(first).take_while(|hole| hole.start < range.end);
         for hole in holes {
@@ -263,10 +264,11 @@ pub fn read_with(
     wire.decode(&body.codings, body.is_whole(), limits, workspace)
 }
 
-/// Undoes `codings`, listed in the order in which they were applied, on the bytes of a body.
+/// Undoes `codings` on the bytes of a body. They are listed in the order in which they were
+/// applied.
 ///
-/// `whole` says whether the body ended where its framing says; if so, data that breaks off was
-/// never compressed data, when the coding has no mark to know it by.
+/// `whole` says whether the body ended where its framing says. If so, data that ends early was
+/// never compressed, unless its coding has a mark that proves it.
 #[must_use]
 pub fn decode<'a>(
     pieces: impl IntoIterator<Item = Piece<'a>>,
@@ -396,7 +398,7 @@ mod tests {
             assert!(decoded.bytes.len() > text.len() / 10, "{coding} {}", decoded.bytes.len());
             assert!(text.starts_with(&decoded.bytes), "{coding}");
 
-            // A hole is where compressed data ends.
+            // Compressed data ends at a hole.
             let pieces =
                 [Piece::Bytes(&bytes[..half]), Piece::Hole(9), Piece::Bytes(&bytes[half..])];
             let holed = decode(pieces, &[coding.to_owned()], false, &Limits::default());
@@ -441,13 +443,13 @@ mod tests {
     #[test]
     fn codings_that_take_too_much_effort_are_not_undone() {
         let limits = Limits { effort: 1, effort_from: 12_000, ..Limits::default() };
-        // Small on the wire and at the end, and large in between.
+        // Small on the wire and at the end, but large in between.
         let bytes = gzip(&[gzip(TEXT), vec![0; 8_000]].concat());
         let twice = ["gzip", "gzip"].map(str::to_owned);
         let decoded = decode([Piece::Bytes(&bytes)], &twice, true, &limits);
         assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (&bytes[..], &[Note::Effort][..]));
         assert_eq!(decoded.undone, []);
-        // What is not larger in between is undone.
+        // This one is not larger in between, so it is undone.
         let zeros = gzip(&gzip(&vec![0; 8_000]));
         let decoded = decode([Piece::Bytes(&zeros)], &twice, true, &limits);
         assert_eq!((decoded.bytes.len(), decoded.undone.len()), (8_000, 2));
@@ -500,7 +502,7 @@ mod tests {
         let begun = std::time::Instant::now();
         let decoded = read(&Ones, Direction::Request, &body, &Limits::default());
         assert!(decoded.bytes == [1, 0, 1].repeat(65_536));
-        // Each range with each hole would be four billion looks.
+        // Comparing each range with each hole would take four billion steps.
         assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     }
 

@@ -1,7 +1,6 @@
-//! A body on its way from the stream, and its codings taken off one after the other.
+//! Collects a body from its stream, and removes its codings one after the other.
 //!
-//! At most [`Limits::input`] bytes are held of what came, and none after the first hole is taken
-//! for compressed data.
+//! At most [`Limits::input`] bytes are kept. Bytes after the first hole are not decoded.
 
 use super::layer::Layer;
 use super::{Coding, Decoded, Limits, Note, Piece, Workspace};
@@ -9,7 +8,7 @@ use super::{Coding, Decoded, Limits, Note, Piece, Workspace};
 /// The bytes of a body as they come from the stream.
 pub(super) struct Wire {
     bytes: Vec<u8>,
-    /// Where the first hole is; nothing compressed goes on after it.
+    /// Offset of the first hole. Compressed data ends there.
     hole: Option<usize>,
     max: u64,
     pub(super) cut: bool,
@@ -41,7 +40,7 @@ impl Wire {
         }
     }
 
-    /// The body as it was sent, with a reason.
+    /// The body as it was sent, with the reason.
     pub(super) fn into_sent(self, why: Note) -> Decoded {
         let mut decoded = self.begin();
         decoded.bytes = self.bytes;
@@ -49,7 +48,7 @@ impl Wire {
         decoded
     }
 
-    /// What is noted whatever the codings.
+    /// An empty result with the notes that do not depend on the codings.
     fn begin(&self) -> Decoded {
         let mut decoded = Decoded::default();
         if self.hole.is_some() {
@@ -78,7 +77,7 @@ impl Wire {
         let whole = whole && self.hole.is_none() && !self.cut;
         let known = super::known(codings).rev();
         match self.undo(known, whole, limits, workspace, &mut decoded) {
-            // None was true.
+            // No coding was true.
             Ok(()) if decoded.undone.is_empty() => decoded.bytes = self.bytes,
             Ok(()) => workspace.give_back(self.bytes),
             Err(TooMuch) => return self.into_sent(Note::Effort),
@@ -86,7 +85,7 @@ impl Wire {
         decoded
     }
 
-    /// Undoes codings, the outermost first. What comes out of the last is in `decoded`.
+    /// Undoes codings, outermost first. The output of the last one is in `decoded`.
     fn undo(
         &self,
         codings: impl Iterator<Item = Coding>,

@@ -1,11 +1,10 @@
-//! Start lines and headers: strict first, then the way browsers read what servers really send.
+//! Start lines and headers: first read strictly, then as browsers read real servers.
 //!
-//! The lax reading differs from RFC 9112 in this: lines end with LF, CRLF, or with a bare CR if a
-//! header follows; a line of blanks ends a head only if no header follows; lines without a colon
-//! are left out; a continuation line belongs to the line before, the start line included; names
-//! and values lose NULs and blanks around them where their meaning is looked for; start lines are
-//! split at any control character; the reason, the status and a version nobody knows may be
-//! missing or wrong.
+//! The lax parser differs from RFC 9112 as follows. Lines end with LF, CRLF, or with a bare CR if a
+//! header follows. A line of blanks only ends a head if no header follows. Lines without a colon
+//! are left out. A continuation line belongs to the line before, even to the start line. NULs and
+//! blanks around names and values are ignored where their meaning matters. Start lines are split at
+//! any control character. The reason, the status and the version may be missing or wrong.
 
 #![warn(
     clippy::indexing_slicing,
@@ -27,14 +26,15 @@ pub(super) use scan::{Scan, begins_header};
 pub struct Head {
     /// The start line.
     pub start: Start,
-    /// Name and value in order, duplicates kept. Bytes that are no UTF-8 are read as Latin-1.
+    /// Names and values in order, including duplicates. Bytes that are not UTF-8 are read as
+    /// Latin-1.
     pub headers: Vec<(String, String)>,
-    /// Whether it took the lax parser to read it.
+    /// Whether only the lax parser could read it.
     pub lax: bool,
-    /// Headers left out because there were more than allowed.
+    /// Number of headers left out because there were more than allowed.
     pub headers_dropped: usize,
-    /// Of a response, folded into another header's value, something that reads like a header of its
-    /// own; some clients take it for one.
+    /// Of a response: text folded into another header's value that reads like a header. Some
+    /// clients use it as one.
     hints: Vec<(String, String)>,
 }
 
@@ -54,22 +54,22 @@ pub enum Start {
     Response {
         /// As sent.
         version: String,
-        /// `None` if the line has no number where a status should be.
+        /// `None` if the line has no number in the place of the status.
         status: Option<u16>,
-        /// `None` if there is nothing after the status. Bytes as in headers.
+        /// `None` if the line ends after the status. Bytes are read as in headers.
         reason: Option<String>,
     },
 }
 
-/// What the headers say about where a body ends.
+/// What the headers announce about the end of a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Announced {
-    /// A coding that reads as chunked, or nearly so.
+    /// It has a coding that reads as chunked, or nearly so.
     pub(super) chunked: bool,
     pub(super) length: Length,
 }
 
-/// `Content-Length`, all of them together.
+/// The combination of all `Content-Length` headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Length {
     #[default]
@@ -80,7 +80,7 @@ pub(super) enum Length {
     Doubtful(u64),
 }
 
-/// Bytes the allocator takes for `bytes` on the heap.
+/// Heap bytes of an allocation of `bytes` bytes.
 const fn block(bytes: usize) -> usize {
     match bytes {
         0 => 0,
@@ -90,13 +90,13 @@ const fn block(bytes: usize) -> usize {
 }
 
 impl Head {
-    /// Reads a head up to and including its empty line. `None` if the first line is none.
+    /// Reads a head including its empty line. `None` if its first line is not a start line.
     pub fn parse(response: bool, bytes: &[u8], max_headers: usize) -> Option<Self> {
         read::strict(response, bytes, max_headers)
             .or_else(|| read::lax(response, bytes, max_headers))
     }
 
-    /// Bytes of memory on the heap, with what the allocator adds.
+    /// Heap memory in bytes, including the allocator's own.
     pub fn memory(&self) -> usize {
         let pairs = self.headers.iter().chain(&self.hints);
         let pairs = pairs
@@ -172,7 +172,7 @@ impl Head {
         (!value.is_empty()).then(|| value.to_ascii_lowercase())
     }
 
-    /// Whether `Connection` says that the connection ends with this message.
+    /// Whether `Connection` announces that the connection ends with this message.
     pub(super) fn closes(&self) -> bool {
         let mut close = false;
         let mut keep = false;
@@ -183,7 +183,7 @@ impl Head {
         close || (!keep && self.version().is_none_or(|version| !version.ends_with("1.1")))
     }
 
-    /// Whether the client waits for leave before it sends the body.
+    /// Whether the client waits for permission before it sends the body.
     pub(super) fn asks_first(&self) -> bool {
         self.values("expect").flat_map(tokens).any(|token| token == "100-continue")
     }
@@ -192,7 +192,7 @@ impl Head {
         self.value(name).is_some()
     }
 
-    /// What is odd about how it says where its body ends: programs differ in how they read that.
+    /// How the announcement of the body's end is ambiguous: programs read it in different ways.
     pub(super) fn oddity(&self) -> Option<&'static str> {
         let is_length = |(name, _): &&(String, String)| same(name, "content-length");
         let is_transfer = |(name, _): &&(String, String)| same(name, "transfer-encoding");
@@ -220,7 +220,7 @@ impl Head {
         None
     }
 
-    /// Whether there is a `Content-Length`, and no length in it.
+    /// Whether `Content-Length` is present, but contains no length.
     pub(super) fn has_no_length(&self) -> bool {
         self.has("content-length") && self.announced().length == Length::None
     }
@@ -238,8 +238,8 @@ impl Head {
         announced
     }
 
-    /// Codings of the body in the order they were applied: content, then transfer codings. The
-    /// last ones, if there are more than `limit`: they are the first to be undone.
+    /// The last `limit` codings of the body, in the order in which they were applied: content
+    /// codings, then transfer codings. The last ones are undone first.
     pub(super) fn codings(&self, limit: usize) -> Vec<String> {
         let content = self.values_and_hints("content-encoding").flat_map(tokens);
         let transfer = self.values_and_hints("transfer-encoding").flat_map(tokens);
@@ -258,7 +258,7 @@ impl Length {
         match (self, digits.parse::<u64>()) {
             (Self::None, Ok(number)) if exact => Self::Exact(number),
             (Self::Exact(before), Ok(number)) if exact && before == number => self,
-            // `68,` and a header without a value
+            // `68,` and a header without a value.
             (_, Err(_)) if text.is_empty() => self,
             (Self::None, Ok(number)) => Self::Doubtful(number),
             (Self::None, Err(_)) => self,
@@ -267,20 +267,20 @@ impl Length {
     }
 }
 
-/// Names compared without case, NULs and whatever else is no part of a name.
+/// Compares names without case, and ignores NULs and other characters that are not part of a name.
 fn same(sent: &str, name: &str) -> bool {
     let sent = sent.bytes().filter(|byte| byte.is_ascii_graphic() && *byte != b':');
     sent.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
 }
 
-/// The words of a list, in lower case, whatever stands between them; NULs inside words are none.
+/// The words of a list, in lower case, with any separators. NULs inside of words are removed.
 fn tokens(value: &str) -> Vec<String> {
     let value = value.replace('\0', "").to_ascii_lowercase();
     let words = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
     words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// UTF-8 if it is, else Latin-1, so that every byte shows.
+/// Reads UTF-8 if it is valid, otherwise Latin-1, so that every byte is visible.
 pub(super) fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),

@@ -1,12 +1,13 @@
-//! Heads into words: the strict reading, and the one that takes what browsers take.
+//! Parses heads: the strict parser, and the lax one that accepts what browsers accept.
 //!
-//! What the strict reading takes is never read laxly.
+//! A head that the strict parser accepts is never parsed by the lax one.
 
 use super::scan::{begins_header, is_blank, is_token};
 use super::{Head, Start, text};
 use crate::http::probe::METHODS;
 
-/// Headers the strict parser has room for on its stack; heads with more are read laxly.
+/// Number of headers that the strict parser has room for on its stack. Heads with more go to the
+/// lax parser.
 const STRICT_HEADERS: usize = 64;
 
 pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option<Head> {
@@ -16,7 +17,7 @@ pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option
         let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else { return None };
         let version = if parsed.version == Some(0) { "HTTP/1.0" } else { "HTTP/1.1" };
         let reason = match parsed.reason {
-            // It has none either if there are bytes beyond ASCII in it, RFC 9112 section 4.
+            // httparse also returns none if it contains bytes beyond ASCII, RFC 9112 section 4.
             None | Some("") => match status_line(bytes.split(|byte| *byte == b'\n').next()?) {
                 Some(Start::Response { reason, .. }) => reason,
                 _ => None,
@@ -61,8 +62,8 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Lines of a head without their ends: LF, CRLF, and CR where a header follows. Browsers take that
-/// of a response; of a request no server does, RFC 9112 section 2.2.
+/// Lines of a head without their ends: LF, CRLF, and CR if a header follows. Browsers accept such a
+/// CR in responses; no server accepts it in requests, RFC 9112 section 2.2.
 fn lines(response: bool, bytes: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -102,7 +103,7 @@ pub(super) fn lax(response: bool, bytes: &[u8], max_headers: usize) -> Option<He
         if number == 0 {
             start = body.to_vec();
         } else if body.is_empty() || folded && !response && fields.is_empty() {
-            // Of a request, what is folded behind the start line is discarded, RFC 9112 section 2.2.
+            // In a request, a folded line after the start line is discarded, RFC 9112 section 2.2.
         } else if folded {
             let like = begins_header(body) == Some(true);
             if like && let Some((name, value)) = split_header(body) {
@@ -132,7 +133,7 @@ pub(super) fn lax(response: bool, bytes: &[u8], max_headers: usize) -> Option<He
     Some(Head { start, headers, lax: true, headers_dropped: dropped, hints })
 }
 
-/// Splits off the first word; blanks of any kind separate words.
+/// Splits off the first word. Any kind of blanks separates words.
 fn word(bytes: &[u8]) -> (&[u8], &[u8]) {
     let bytes = trim(bytes);
     let end = bytes.iter().position(|byte| is_blank(*byte)).unwrap_or(bytes.len());
@@ -141,7 +142,7 @@ fn word(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn status_line(line: &[u8]) -> Option<Start> {
-    // What stands before the version is junk that browsers skip.
+    // Browsers skip anything before the version.
     let at = line.windows(4).position(|four| four.eq_ignore_ascii_case(b"http"));
     let line = match at {
         Some(at) => line.get(at..)?,
@@ -167,7 +168,7 @@ fn request_line(line: &[u8]) -> Option<Start> {
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
         return None;
     }
-    // The version is the last word; a target may contain blanks, which browsers once sent.
+    // The version is the last word. A target may contain blanks, which browsers once sent.
     let last = rest.iter().rposition(|byte| is_blank(*byte));
     let version = last.and_then(|at| rest.get(at.saturating_add(1)..));
     let version = version
@@ -176,8 +177,8 @@ fn request_line(line: &[u8]) -> Option<Start> {
         (Some(_), Some(at)) => trim(rest.get(..at)?),
         _ => rest,
     };
-    // Without a version, it takes a method that is known to be one: any text of two words would be a
-    // request. What follows it may be the version of a request that has no target.
+    // A request without a version needs a known method: otherwise any text of two words would be a
+    // request. The word after it may be the version of a request without a target.
     let is_request = version.is_some()
         || METHODS.contains(&method)
             && !target.get(..5).is_some_and(|five| five.eq_ignore_ascii_case(b"http/"));

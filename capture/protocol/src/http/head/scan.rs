@@ -1,8 +1,8 @@
-//! Where a head ends, told from its bytes alone.
+//! Finds the end of a head from its bytes alone.
 //!
-//! However the bytes are cut into calls, the end is found in the same place.
+//! The end is found in the same place for any way of cutting the bytes into calls.
 
-/// Looks for the end of a head while its bytes arrive, each byte once.
+/// Searches for the end of a head while its bytes arrive, looking at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::http) struct Scan {
     /// Bytes before this are lines that do not end the head.
@@ -12,7 +12,7 @@ pub(in crate::http) struct Scan {
 }
 
 impl Scan {
-    /// Length of the first line without its LF, as long as nothing after it was looked at.
+    /// Length of the first line without its LF, as long as no later line was searched.
     pub(in crate::http) fn first_line(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.line > 0 {
             return None;
@@ -24,7 +24,7 @@ impl Scan {
         at.and_then(|at| at.checked_add(self.looked))
     }
 
-    /// Length of the head with its empty line, once that is certain.
+    /// Length of the head including its empty line, once that is certain.
     pub(in crate::http) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         loop {
             let at = bytes.get(self.looked..)?.iter().position(|byte| *byte == b'\n');
@@ -37,7 +37,7 @@ impl Scan {
             if self.line > 0 && line.iter().all(|byte| is_blank(*byte)) {
                 let ends = match line {
                     [] | [b'\r'] => true,
-                    // Blanks: more of the head, or its end as sloppy senders write it?
+                    // Blanks: a continuation of the head, or its end from a sloppy sender.
                     _ => match bytes.get(after..).unwrap_or_default() {
                         [] | [b'\r'] => None,
                         [b'\n' | b' ' | b'\t', ..] | [b'\r', b'\n', ..] => Some(false),
@@ -57,11 +57,11 @@ impl Scan {
     }
 }
 
-/// Longest name of a header that is looked for where one may or may not begin. The longest
-/// registered one has 36 characters.
+/// Maximum length of a header name in places where a header may or may not begin. The longest
+/// registered name has 36 characters.
 const NAME_MAX: usize = 64;
 
-/// Whether `bytes` begin with `name:`. `None` if that takes more bytes.
+/// Whether `bytes` begin with `name:`. `None` if more bytes are needed.
 pub(in crate::http) fn begins_header(bytes: &[u8]) -> Option<bool> {
     match bytes.iter().take(NAME_MAX).position(|byte| !is_token(*byte)) {
         Some(0) => Some(false),
@@ -71,7 +71,7 @@ pub(in crate::http) fn begins_header(bytes: &[u8]) -> Option<bool> {
     }
 }
 
-/// Blanks around names and values; not NBSP, which is a byte above 0x7f.
+/// Blanks around names and values. NBSP is not one of them, being a byte above 0x7f.
 pub(super) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c | 0)
 }

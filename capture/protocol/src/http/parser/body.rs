@@ -1,4 +1,4 @@
-//! The message under way: where its bytes are, and how it ends.
+//! The message under way: the ranges of its bytes, and its end.
 //!
 //! Ranges of a body are in order, do not touch, and contain every hole.
 
@@ -34,7 +34,7 @@ impl Parser {
         }
     }
 
-    /// Notes what is odd about the current transaction and harms nothing.
+    /// Notes something odd and harmless about the current transaction.
     pub(super) fn remark(&mut self, direction: Direction, what: &'static str) {
         if let Some(open) = self.current(direction) {
             open.transaction.remark(what);
@@ -45,14 +45,14 @@ impl Parser {
         self.message(direction, |message| message.last = message.last.max(now));
     }
 
-    /// Bytes of the body.
+    /// Adds bytes of the body.
     pub(super) fn data(&mut self, direction: Direction, at: u64, length: usize, now: Timestamp) {
         let range = at..at.saturating_add(length as u64);
         self.add(direction, &range, false);
         self.touch(direction, now);
     }
 
-    /// Bytes of the body that are missing.
+    /// Adds missing bytes of the body.
     pub(super) fn hole(&mut self, direction: Direction, range: Range<u64>) {
         self.add(direction, &range, true);
         self.worsen(direction, State::Gap, "bytes of the body are missing");
@@ -80,13 +80,13 @@ impl Parser {
         }
     }
 
-    /// The current message is there up to its end.
+    /// The current message is complete.
     pub(super) fn finish(&mut self, direction: Direction) {
         self.message(direction, |message| message.body.ended = true);
         self.close(direction);
     }
 
-    /// The current message ends before its end.
+    /// The current message breaks off.
     pub(super) fn cut(&mut self, direction: Direction, state: State, why: &'static str) {
         self.worsen(direction, state, why);
         self.close(direction);
@@ -121,7 +121,7 @@ impl Parser {
     }
 }
 
-/// Appends a range, merged with the last one if they touch; `false` if there is no room.
+/// Appends a range, and merges it with the last one if they touch. `false` if there is no room.
 fn push(ranges: &mut Vec<Range<u64>>, range: &Range<u64>, limit: usize) -> bool {
     if range.is_empty() {
         return true;

@@ -1,23 +1,24 @@
 //! Requests and responses whose pairs are not known yet.
 //!
-//! Responses come in the order of requests. If the client pipelines, a gap in either stream may have
-//! swallowed whole messages, and nothing that is left says how many. What follows may say it: of two
-//! requests that were on the way, one answer lies in the gap, so the one that came is that of the
-//! second. So requests and responses wait here, each with its number in a run without gaps, until
-//! the [`Positions`] of two runs are certain. What never becomes certain stays apart.
+//! Responses come in the order of requests. If the client pipelines, a gap in either stream may
+//! have swallowed whole messages, and the captured bytes do not say how many. Later messages may
+//! show it: if two requests were under way and one answer lies in the gap, the answer that came
+//! belongs to the second request. So requests and responses wait here, each with its number in a
+//! run without gaps, until the [`Positions`] of two runs are certain. Messages whose positions
+//! never become certain stay unpaired.
 
 use std::collections::VecDeque;
 
 use super::positions::Positions;
 
-/// Maximum number of messages of one direction that wait. Clients seldom have more requests under way,
-/// and messages that wait are in no log yet.
+/// Maximum number of waiting messages of one direction. Clients seldom have more requests under
+/// way, and waiting messages are not in any log yet.
 const WAITING: usize = 64;
 
-/// Messages that bytes which are missing may have held.
+/// The number of messages that missing bytes may contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hidden {
-    /// As many at least, and at most. `least <= most`
+    /// Minimum and maximum, `least <= most`.
     pub(super) least: u64,
     pub(super) most: u64,
 }
@@ -26,7 +27,7 @@ impl Hidden {
     /// Exactly one.
     pub(super) const ONE: Self = Self { least: 1, most: 1 };
 
-    /// Without as many as `answered`.
+    /// These messages without the `answered` ones.
     pub(super) const fn without(self, answered: Self) -> Self {
         Self {
             least: self.least.saturating_sub(answered.most),
@@ -34,7 +35,7 @@ impl Hidden {
         }
     }
 
-    /// These and those.
+    /// The sum of both.
     pub(super) const fn and(self, other: Self) -> Self {
         Self {
             least: self.least.saturating_add(other.least),
@@ -61,20 +62,20 @@ pub(super) enum Decision {
     Unanswered(u64),
     /// The request of this response is missing.
     Orphan(u64),
-    /// The response to this request will not be known.
+    /// The response to this request will never be known.
     UnknownRequest(u64),
-    /// The request of this response will not be known.
+    /// The request of this response will never be known.
     UnknownResponse(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    /// From 0 in its run.
+    /// Number in its run, from 0.
     number: i64,
-    /// Of the transaction.
+    /// Index of its transaction.
     index: u64,
-    /// Offset in the stream of responses: where the response begins; how far the client had them
-    /// when it sent the request.
+    /// Offset in the stream of responses. For a response, its beginning. For a request, the end of
+    /// what the client had when it sent the request.
     at: u64,
 }
 
@@ -83,9 +84,9 @@ struct Waiting {
 struct Run {
     /// Its number in [`Positions`].
     run: usize,
-    /// Messages so far.
+    /// Number of messages so far.
     count: i64,
-    /// The [`Waiting::at`] of the newest of them.
+    /// [`Waiting::at`] of the newest message.
     newest: u64,
     waiting: VecDeque<Waiting>,
 }
@@ -99,15 +100,15 @@ impl Run {
         waiting
     }
 
-    /// True if a message waits here whose position may be that of message `number` of another run,
-    /// which lies so much after this one.
+    /// Whether a message waits here that may have the position of message `number` of another run.
+    /// That run lies between `least` and `most` after this one.
     fn may_hold(&self, number: i64, (least, most): (i64, i64)) -> bool {
         let first = number.saturating_add(least);
         let at = self.waiting.partition_point(|one| one.number < first);
         self.waiting.get(at).is_some_and(|one| one.number <= number.saturating_add(most))
     }
 
-    /// Number of the last message before `offset` that is remembered.
+    /// Number of the last known message before `offset`.
     fn last_before(&self, offset: u64) -> Option<i64> {
         if self.count > 0 && self.newest < offset {
             return Some(self.count.saturating_sub(1));
@@ -116,23 +117,23 @@ impl Run {
     }
 }
 
-/// The messages that wait. See the [module](self).
+/// The waiting messages. See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     positions: Positions,
-    /// Oldest first, as all lists here. Empty if nothing will ever be certain again.
+    /// Oldest first, as all lists here. Empty if no pair will ever be certain again.
     requests: VecDeque<Run>,
     responses: VecDeque<Run>,
     given_up: Vec<Decision>,
 }
 
 impl Doubt {
-    /// Nothing is known, and will be.
+    /// Nothing is known, and no pair ever will be.
     pub(super) fn without_hope() -> Self {
         Self::default()
     }
 
-    /// The next response answers the first request, those aside that are hidden before it.
+    /// The next response answers the first request, apart from requests hidden before it.
     pub(super) fn begin() -> Self {
         let mut doubt = Self::default();
         for runs in [&mut doubt.requests, &mut doubt.responses] {
@@ -146,7 +147,7 @@ impl Doubt {
         doubt
     }
 
-    /// Bytes of memory on the heap, about.
+    /// Approximate heap memory in bytes.
     pub(super) fn memory(&self) -> usize {
         let runs = self.requests.iter().chain(&self.responses);
         let waiting = runs.map(|run| run.waiting.capacity()).fold(0, usize::saturating_add);
@@ -157,7 +158,7 @@ impl Doubt {
         self.requests.is_empty()
     }
 
-    /// A request follows, sent when the client had the responses up to `floor`.
+    /// Adds a request. The client had the responses up to `floor` when it sent the request.
     pub(super) fn request(&mut self, index: u64, floor: u64, hidden: Hidden) {
         if hidden.is_possible() && !self.is_hopeless() {
             self.begin_run(Side::Requests, hidden);
@@ -177,8 +178,8 @@ impl Doubt {
         self.trim(Side::Requests);
     }
 
-    /// A response begins at `at`, after others that may be `hidden`; requests may be on the way that
-    /// were not captured, but no more than `unseen`.
+    /// Adds a response that begins at `at`, after others that may be `hidden`. At most `unseen`
+    /// requests may be under way that were not captured.
     pub(super) fn response(&mut self, index: u64, at: u64, hidden: Hidden, unseen: u64) {
         if hidden.is_possible() && !self.is_hopeless() {
             self.begin_run(Side::Responses, hidden);
@@ -202,8 +203,8 @@ impl Doubt {
         self.trim(Side::Responses);
     }
 
-    /// The newest response was an interim one, and the final one is to come in its place. The
-    /// request that it was given to, if it was, waits again.
+    /// The newest response was an interim one, and the final one will take its place. If it was
+    /// paired with a request, that request waits again.
     pub(super) fn take_back(&mut self, request: Option<(u64, u64)>) {
         let Some(run) = self.responses.back_mut() else { return };
         let number = run.count.saturating_sub(1);
@@ -226,7 +227,7 @@ impl Doubt {
         }
     }
 
-    /// Decides on all messages whose pairs are certain by now. They wait no more.
+    /// Decides on all messages whose pairs are certain by now. They no longer wait.
     pub(super) fn decide(&mut self) -> Vec<Decision> {
         let mut decisions = std::mem::take(&mut self.given_up);
         if self.positions.is_contradictory() {
@@ -248,7 +249,8 @@ impl Doubt {
         decisions
     }
 
-    /// True if the next response answers the oldest request that waits, or the next one to come.
+    /// Whether the next response certainly answers the oldest waiting request, or the next one to
+    /// come.
     pub(super) fn is_over(&self) -> bool {
         let (Some(request), Some(response)) = (self.requests.back(), self.responses.back()) else {
             return false;
@@ -261,7 +263,7 @@ impl Doubt {
                 == Some(next.saturating_sub(response.count))
     }
 
-    /// Nothing more comes, or there is no room: what waits will not be known.
+    /// Gives up all waiting messages, because no more bytes come or there is no room.
     pub(super) fn give_up(&mut self, decisions: &mut Vec<Decision>) {
         decisions.append(&mut self.given_up);
         for run in self.requests.drain(..) {
@@ -292,7 +294,7 @@ impl Doubt {
         }
     }
 
-    /// Finds messages whose counterparts are not among those that wait, and will not come.
+    /// Finds messages whose counterparts do not wait here and will not come.
     fn find_lonely(&mut self, decisions: &mut Vec<Decision>) {
         let Self { positions, requests, responses, .. } = self;
         for run in requests.iter_mut() {
@@ -361,7 +363,7 @@ impl Doubt {
         }
     }
 
-    /// Gives up the oldest of too many.
+    /// Gives up the oldest message if there are too many.
     fn trim(&mut self, side: Side) {
         let runs = match side {
             Side::Requests => &mut self.requests,

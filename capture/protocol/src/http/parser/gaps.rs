@@ -1,6 +1,6 @@
-//! Goes on with a direction when bytes of it are missing, and ends it when none come any more.
+//! Continues a direction after missing bytes, and ends it when no more bytes come.
 //!
-//! Afterwards nothing is carried, and the phase is one that needs no byte from before.
+//! Afterwards no bytes are carried, and the phase needs no earlier byte.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::http::transaction::{Message, State};
 use crate::time::Timestamp;
 
 impl Parser {
-    /// Bytes from `start` to `end` of a stream will never come.
+    /// The bytes from `start` to `end` of a stream will never come.
     pub fn gap(&mut self, direction: Direction, start: u64, end: u64) {
         let side = self.side_mut(direction);
         let start = start.max(side.next);
@@ -62,7 +62,7 @@ impl Parser {
         };
         let is_partial = !carry.is_empty();
         if self.miss(direction, phase, start..end, &carry, time) {
-            // A head that was cut and read as far as it goes is not lost.
+            // A head that was cut, and read up to there, is not lost.
             let is_read = begun(self) > before;
             let begins_message = match phase {
                 Phase::Start | Phase::Length(_) => true,
@@ -75,7 +75,7 @@ impl Parser {
         }
     }
 
-    /// True if a response whose request is not known had no body, as one to `HEAD`: a client that
+    /// Whether a response whose request is unknown had no body, as one to `HEAD`: a client that
     /// waits for its answers has asked again before any of the body came.
     fn has_no_body(&mut self, direction: Direction) -> bool {
         let end = self.response.next;
@@ -85,14 +85,14 @@ impl Parser {
         has_none
     }
 
-    /// A gap that may have swallowed heads begins here.
+    /// Notes the beginning of a gap that may have swallowed heads.
     fn heads_lost(&mut self, direction: Direction, from: u64, begins_message: bool) {
         let floor = self.acknowledged.max(self.response.next);
         if self.side(direction).lost_from.is_some() {
             return;
         }
         if direction == Direction::Request {
-            // An answer that is missing as well would be missed in the count.
+            // An answer that is missing too would not be counted.
             let is_whole = self.response.lost_from.is_none() && !self.response.is_lost();
             self.lost_answers = Hidden::default();
             self.request_gap = RequestGap {
@@ -107,8 +107,8 @@ impl Parser {
         side.lost = Hidden::default();
     }
 
-    /// Counts messages that may have begun in a gap, or in bytes just before it if `is_partial`; one
-    /// did for sure if it `begins_message`.
+    /// Counts messages that may have begun in a gap, or in the bytes just before it if
+    /// `is_partial`. At least one did if `begins_message`.
     fn count_lost(
         &mut self,
         direction: Direction,
@@ -122,8 +122,8 @@ impl Parser {
         side.lost = side.lost.and(lost);
     }
 
-    /// Bytes that `phase` asked for are missing after those in `carry`; true if the next start
-    /// of a message must be looked for.
+    /// Handles the gap after the bytes in `carry`, in which bytes for `phase` are missing. Returns
+    /// whether the start of the next message must be searched for.
     fn miss(
         &mut self,
         direction: Direction,
@@ -133,7 +133,7 @@ impl Parser {
         time: Timestamp,
     ) -> bool {
         let length = end.saturating_sub(start);
-        // What remains `Start` here is between two messages, and not lost.
+        // If the phase stays `Start` here, the stream is between two messages, and nothing is lost.
         match phase {
             Phase::Opaque => {
                 self.side_mut(direction).phase = Phase::Opaque;
@@ -192,7 +192,7 @@ impl Parser {
         true
     }
 
-    /// Nothing will come any more in a direction.
+    /// No more bytes will come in a direction.
     pub fn end(&mut self, direction: Direction, how: End) {
         let side = self.side_mut(direction);
         if side.ended.is_some() {
@@ -274,7 +274,7 @@ impl Parser {
         side.current = 0;
     }
 
-    /// Some of a head, and nothing after it.
+    /// Handles a head that breaks off.
     pub(super) fn part_of_head(
         &mut self,
         direction: Direction,
@@ -323,8 +323,8 @@ impl Parser {
     }
 }
 
-/// A request line that breaks off, without the last word if that is the beginning of a version: it
-/// would read as part of the target.
+/// An incomplete request line without its last word, if that is the beginning of a version: it
+/// would be read as part of the target.
 fn without_part_of_version(line: &[u8]) -> &[u8] {
     let Some(at) = line.iter().rposition(|byte| matches!(byte, b' ' | b'\t')) else { return line };
     let (before, word) = line.split_at(at.saturating_add(1));

@@ -1,6 +1,6 @@
-//! What a head, or bytes in place of one, says about the body that follows.
+//! Decides from a head, or from bytes in place of one, which body follows.
 //!
-//! Reading a head leaves the direction in the phase in which the byte after it is read.
+//! After a head was read, the direction is in the phase for the byte after it.
 
 use std::ops::Range;
 
@@ -12,10 +12,11 @@ use crate::http::head::{Announced, Head, Length};
 use crate::http::transaction::{Message, State};
 use crate::time::Timestamp;
 
-/// Of a `Content-Length` that is passed over.
+/// Remark about a `Content-Length` that is ignored.
 const NO_LENGTH: &str = "Content-Length is no length, and passed over";
 
-/// A server may send it on an idle connection, without a request (RFC 9110, section 15.5.9).
+/// A server may send this status on an idle connection, without a request (RFC 9110, section
+/// 15.5.9).
 const REQUEST_TIMEOUT: u16 = 408;
 
 impl Parser {
@@ -47,7 +48,7 @@ impl Parser {
         }
     }
 
-    /// A request whose first line is none.
+    /// Opens a transaction for a request with a malformed request line.
     pub(super) fn odd_request(&mut self, range: Range<u64>, first: Timestamp, now: Timestamp) {
         self.open_request(None, range, first, now);
         self.worsen(Direction::Request, State::Malformed, "the request line is malformed");
@@ -120,7 +121,7 @@ impl Parser {
             }
             self.expect_again(index);
             if self.transaction(index).is_some_and(|one| one.request.is_none()) {
-                // Not worth a transaction of its own: the final response is to come.
+                // It gets no transaction of its own, because the final response is still to come.
                 self.open.retain(|open| open.transaction.index != index);
                 self.last_index = self.last_index.saturating_sub(1);
             }
@@ -157,7 +158,7 @@ impl Parser {
         self.begin(direction, plan, announced.chunked && !bodiless);
     }
 
-    /// Bytes from the server that are no head.
+    /// Handles bytes from the server that are not a head.
     pub(super) fn headless(&mut self, offset: u64, first: Timestamp) {
         let direction = Direction::Response;
         if let Some(forbidden) = self.response.forbidden.take() {
@@ -200,15 +201,16 @@ impl Parser {
             self.respond(index, message);
             self.begin_body(direction, Plan::Close);
         } else {
-            // Of a stream joined in the middle, the rest of a message.
+            // In a stream joined in the middle, these bytes are the rest of a message.
             self.response.passed_over = self.response.began || !self.joined;
             self.lose(direction);
         }
     }
 
-    /// Whether bytes at `offset` may be a response without a head, as the first one of a connection
-    /// is taken if it has none. If what was sent before may be missing, they may as well be the rest
-    /// of another: only HTTP/0.9 asks for such a response, and nobody before it is sent.
+    /// Whether bytes at `offset` may be a response without a head. The first response of a
+    /// connection may have none. But if earlier bytes may be missing, these bytes may be the rest
+    /// of another response. Then the request must be HTTP/0.9, the only version with such
+    /// responses, and must have been sent before them.
     fn may_lack_head(&self, offset: u64) -> bool {
         let Some(open) = self.waiting().next() else { return false };
         let request = open.transaction.request.as_ref();
@@ -227,7 +229,7 @@ impl Parser {
         }
     }
 
-    /// Whether the request under way was answered before any of its body came. A client that asked
+    /// Whether the current request was answered before any of its body came. A client that asked
     /// with `Expect: 100-continue` does not send the body then (RFC 9110, 10.1.1).
     pub(super) fn may_withhold(&self) -> bool {
         matches!(self.request.phase, Phase::Unsure(..))

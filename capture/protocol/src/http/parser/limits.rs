@@ -1,26 +1,27 @@
-//! What a stranger can make the parser keep, and the count of how often that bit.
+//! Limits of what a stranger can make the parser keep, and counters of how often they were hit.
 //!
 //! Counters belong to one connection and only grow.
 
-/// Bounds of what one connection can make the parser keep.
+/// Limits of what one connection can make the parser keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a head, and of the trailer of a chunked body. Browsers allow 256 KiB, servers
-    /// rarely more than 64.
+    /// rarely more than 64 KiB.
     pub head_bytes: usize,
-    /// Headers of a message; servers allow about 100.
+    /// Number of headers of a message. Servers allow about 100.
     pub headers: usize,
-    /// Requests without a response yet. Clients that pipeline have a few dozen under way.
+    /// Number of requests without a response yet. Clients that pipeline have a few dozen under way.
     pub pending: usize,
-    /// Bytes of the heads of such requests, together.
+    /// Bytes of all heads of such requests.
     pub pending_bytes: usize,
-    /// Bytes of the line before a chunk, extensions and blanks included; servers allow 4 to 16 KiB.
+    /// Bytes of the line before a chunk, including extensions and blanks. Servers allow 4 to 16
+    /// KiB.
     pub chunk_line: usize,
-    /// Ranges of a body, each of 16 bytes here; a body of one-byte chunks has one per byte.
+    /// Ranges of a body, 16 bytes each. A body of one-byte chunks has one range per byte.
     pub body_ranges: usize,
-    /// Ranges of the bodies of transactions under way, together: those of four bodies.
+    /// Ranges of all bodies of transactions under way: as many as those of four bodies.
     pub pending_ranges: usize,
-    /// Codings remembered of a body.
+    /// Number of codings remembered of a body.
     pub codings: usize,
     /// Bytes of a line before the status line that is skipped.
     pub junk_line: usize,
@@ -42,23 +43,23 @@ impl Default for Limits {
     }
 }
 
-/// How often a bound bit, and other things worth knowing, since the parser was made.
+/// How often a limit was hit, and other useful counts, since the parser was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
     /// Heads and trailers longer than [`Limits::head_bytes`].
     pub long_heads: u64,
-    /// Headers left out for [`Limits::headers`].
+    /// Headers left out because of [`Limits::headers`].
     pub dropped_headers: u64,
-    /// Requests given up for [`Limits::pending`], [`Limits::pending_bytes`], and
+    /// Requests given up because of [`Limits::pending`], [`Limits::pending_bytes`], and
     /// [`Limits::pending_ranges`].
     pub shed_requests: u64,
     /// Chunk lines longer than [`Limits::chunk_line`].
     pub long_chunk_lines: u64,
-    /// Bytes of bodies left out for [`Limits::body_ranges`].
+    /// Bytes of bodies left out because of [`Limits::body_ranges`].
     pub unlisted_bytes: u64,
     /// Heads that only the lax parser could read.
     pub lax_heads: u64,
-    /// Times that the next message had to be looked for.
+    /// How often the next message had to be searched for.
     pub resyncs: u64,
     /// Bytes that belong to no message.
     pub stray_bytes: u64,

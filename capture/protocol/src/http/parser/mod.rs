@@ -1,20 +1,22 @@
-//! The state machine: two streams in, transactions out.
+//! The state machine: takes two streams, returns transactions.
 //!
-//! Each direction is fed its bytes once and in order, and keeps of them only what is undecided:
-//! part of a head, of a chunk's first line, of a start line that is looked for after a gap. All of
-//! it is bounded by [`Limits`]. How bytes are cut into calls makes no difference.
+//! Each direction is fed its bytes once and in order. It keeps only undecided bytes: a part of a
+//! head, of a chunk's first line, or of a start line that is searched for after a gap. [`Limits`]
+//! bounds all of them. The result does not depend on how bytes are cut into calls.
 //!
-//! Responses belong to requests in order. If the client pipelines, a gap that may have swallowed
-//! heads leaves requests and responses apart until their numbers are certain (`doubt`). Otherwise, after such a gap, what each
-//! side had seen of the other when it sent decides: a response cannot answer a request sent after
-//! its beginning had arrived, nor one whose successor was sent on bytes that came before it. The
-//! first holds as well in a connection that was joined in the middle, where the first response may
-//! answer a request that was not captured.
+//! Responses answer requests in order. If the client pipelines, a gap that may have swallowed heads
+//! leaves requests and responses unpaired until their numbers are certain (`doubt`). If it does
+//! not, the parser compares after such a gap what each side had seen of the other when it sent. A
+//! response cannot answer a request that was sent after the response had begun to arrive. It cannot
+//! answer a request either if the client sent the next request after bytes from the gap had
+//! arrived, since those began the answer. The first rule also holds in a connection that was joined
+//! in the middle, where the first response may answer a request that was not captured.
 //!
-//! `side` is what is known of one direction, `step` moves it on through a message, `starts` and
-//! `heads` decide what begins, `body` notes where its bytes are, `pairing` finds the request of a
-//! response, `pipeline` knows when that is in doubt, `doubt` keeps what is until `positions` says
-//! how far messages lie apart, and `gaps` says what becomes of it all when bytes are missing.
+//! `side` is the state of one direction, and `step` moves it on through a message. `starts` and
+//! `heads` decide what begins, and `body` notes where the bytes of a body are. `pairing` finds the
+//! request of a response, `pipeline` recognizes when that is in doubt, and `doubt` keeps those
+//! messages until `positions` knows how far they lie apart. `gaps` decides how all of this
+//! continues after missing bytes.
 
 #![warn(
     clippy::indexing_slicing,
@@ -55,23 +57,23 @@ use step::{Input, Step};
 /// How a direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With a FIN: the sender said all.
+    /// With a FIN: the sender sent everything.
     Fin,
     /// With a RST.
     Reset,
-    /// Nothing came for long.
+    /// No packets came for a long time.
     Timeout,
-    /// The flow had to make room, or the capture ended.
+    /// The flow was evicted, or the capture ended.
     Evicted,
 }
 
-/// What the parser has to say.
+/// The output of the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A transaction ended.
     Transaction(Box<Transaction>),
-    /// The connection no longer speaks HTTP/1; nothing else will come. Comes after the
-    /// transaction that led to it, if one did.
+    /// The connection no longer speaks HTTP/1, and no other event will come. Follows the
+    /// transaction that caused the switch, if one did.
     Switched {
         /// Stream offset of the first byte the client sends in the other protocol.
         request: u64,
@@ -80,11 +82,11 @@ pub enum Event {
     },
 }
 
-/// Heap memory of a transaction under way beside its heads and ranges: the lists' own, the names of
-/// codings, and what the allocator adds.
+/// Heap memory of a transaction under way besides its heads and ranges, in bytes: the lists
+/// themselves, the names of codings, and the allocator's own.
 const BESIDE: usize = 256;
 
-/// One connection. See the [module](self).
+/// The parser of one connection. See the [module](self).
 #[derive(Debug, Default)]
 pub struct Parser {
     limits: Limits,
@@ -95,50 +97,51 @@ pub struct Parser {
     counters: Counters,
     last_index: u64,
     pending_bytes: usize,
-    /// Heap memory of the heads in `open`.
+    /// Heap memory of the heads in `open`, in bytes.
     pending_heads: usize,
-    /// Ranges and holes in the bodies of `open`.
+    /// Number of ranges and holes in the bodies of `open`.
     pending_ranges: usize,
-    /// Responses to come whose requests were given up.
+    /// Number of expected responses whose requests were given up.
     shed: u64,
-    /// Highest stream offset of the responses that the client is known to have seen.
+    /// Highest stream offset of the responses that the client is known to have.
     acknowledged: u64,
     /// The streams may begin within a message.
     joined: bool,
-    /// The client was seen to ask before it had the answer to what it asked before.
+    /// The client was seen to send a request before it had all earlier answers.
     pipelines: bool,
-    /// Responses that began, and gaps among them.
+    /// Numbers of responses that began, and of gaps in the responses.
     responses: u64,
     response_gaps: u64,
-    /// How things stood when the gap of the requests began that may have swallowed heads.
+    /// The state of both directions when the gap of the requests began that may have swallowed
+    /// heads.
     request_gap: RequestGap,
     /// Requests before the next response may be missing, if the client pipelines.
     is_unproven: bool,
-    /// A gap was judged as if it did not.
+    /// A gap was judged as if the client did not pipeline.
     trusted: bool,
-    /// Responses since then that answer requests in it.
+    /// Responses since the gap of the requests began that answer requests in it.
     lost_answers: Hidden,
     /// The server was seen to send an interim response.
     has_interim: bool,
-    /// Messages whose pairs are not known yet, if there are any.
+    /// Messages whose pairs are not known yet, if any.
     doubt: Option<Box<Doubt>>,
 }
 
 impl Parser {
-    /// A connection of which nothing is known yet.
+    /// A parser for a connection of which nothing is known yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// A connection that was under way before its first byte was captured: either stream may begin
-    /// with the rest of a message.
+    /// A parser for a connection that was under way before its first captured byte: either stream
+    /// may begin with the rest of a message.
     #[must_use]
     pub fn joined(limits: Limits) -> Self {
         Self { joined: true, ..Self::new(limits) }
     }
 
-    /// The streams are HTTP from these offsets on; what comes before them is no gap.
+    /// The streams are HTTP from these offsets on. The bytes before are not a gap.
     #[must_use]
     pub const fn beginning_at(mut self, request: u64, response: u64) -> Self {
         self.request.next = request;
@@ -146,32 +149,32 @@ impl Parser {
         self
     }
 
-    /// The first transaction has this index, unless it is 0.
+    /// Sets the index of the first transaction, unless `index` is 0.
     #[must_use]
     pub fn with_first_index(mut self, index: u64) -> Self {
         self.last_index = index.saturating_sub(1);
         self
     }
 
-    /// What bit so far.
+    /// How often each limit was hit, and other counts.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// The next thing to know, oldest first.
+    /// The oldest event that was not fetched yet.
     pub fn event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Transactions under way: the request began, not everything ended.
+    /// Number of transactions under way: their requests began, and something has not ended.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.open.len()
     }
 
-    /// These as far as they are, in the order in which they began. What is added to one until it
-    /// ends is added at the end, and a message that is there stays.
+    /// The transactions under way as far as they are known, in the order in which they began. Until
+    /// one ends, bytes are only added at its end, and a message in it stays.
     pub fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
         self.open.iter().map(|open| {
             let (request, response) = (open.request_done, open.response_done);
@@ -179,7 +182,7 @@ impl Parser {
         })
     }
 
-    /// Bytes kept on the heap, about; for whoever adds them up.
+    /// Approximate heap memory in bytes, for memory accounting.
     #[must_use]
     pub fn memory(&self) -> usize {
         let carried = self.request.carry.capacity().saturating_add(self.response.carry.capacity());
@@ -198,16 +201,16 @@ impl Parser {
             .fold(carried, usize::saturating_add)
     }
 
-    /// The client said that it has the response stream up to `offset` (a TCP acknowledgement).
+    /// The client has the response stream up to `offset`, by a TCP acknowledgment.
     ///
-    /// Not needed, but after gaps it tells which request a response answers. Best called before
+    /// Optional, but after gaps it shows which request a response answers. Best called before
     /// [`feed`](Self::feed) with the payload of the same packet.
     pub fn acknowledged(&mut self, offset: u64) {
         self.acknowledged = self.acknowledged.max(offset);
     }
 
-    /// The next bytes of a stream; what lies between them and those before is taken for a
-    /// [gap](Self::gap), what was fed before is ignored.
+    /// Adds the next bytes of a stream. Bytes skipped since the last call count as a
+    /// [gap](Self::gap). Bytes that were fed before are ignored.
     pub fn feed(&mut self, direction: Direction, offset: u64, bytes: &[u8], time: Timestamp) {
         let next = self.side(direction).next;
         if offset > next {

@@ -1,7 +1,7 @@
 //! Finds the request that a response answers, and keeps the transactions under way.
 //!
-//! Transactions are kept in the order of their index, and one is handed out as soon as both of
-//! its directions are done.
+//! Transactions are kept in the order of their index. Each is handed out as soon as both of its
+//! directions are done.
 
 use std::ops::Range;
 
@@ -16,21 +16,21 @@ use crate::time::Timestamp;
 /// A transaction under way.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// Boxed, as it is handed out: between messages a connection keeps room for some of these.
+    /// Boxed because it is handed out. Between messages a connection keeps room for some of these.
     pub(super) transaction: Box<Transaction>,
-    /// The client had seen the responses up to here when it sent the request.
+    /// Stream offset up to which the client had seen the responses when it sent the request.
     pub(super) floor: u64,
-    /// Requests that may be missing just before it, and were not answered when it was sent.
+    /// Requests that may be missing just before it, and had no answer when it was sent.
     pub(super) hidden: Hidden,
-    /// Its other half is not known yet: see [`Doubt`](super::doubt::Doubt).
+    /// Its other half is not known yet, see [`Doubt`](super::doubt::Doubt).
     pub(super) is_in_doubt: bool,
-    /// Its response may turn out to be another's, until the client asks again: see
+    /// Until the client asks again, its response may turn out to belong to another request, see
     /// [`Parser::confirm`].
     pub(super) is_held: bool,
     pub(super) head_bytes: usize,
-    /// Heap memory of both heads.
+    /// Heap memory of both heads, in bytes.
     pub(super) heads: usize,
-    /// Ranges and holes of both bodies.
+    /// Number of ranges and holes of both bodies.
     pub(super) ranges: usize,
     pub(super) request_done: bool,
     pub(super) response_done: bool,
@@ -55,12 +55,12 @@ impl Open {
         }
     }
 
-    /// True for a request that the next response may answer.
+    /// Whether the next response may answer this request.
     pub(super) fn is_waiting(&self) -> bool {
         !self.response_done && !self.is_in_doubt && self.transaction.response.is_none()
     }
 
-    /// True for a request that a server may answer with an interim response first.
+    /// Whether a server may send an interim response to this request first.
     pub(super) fn may_have_interim(&self) -> bool {
         self.transaction.response.is_none()
             && self.transaction.request.as_ref().is_some_and(|request| {
@@ -71,8 +71,8 @@ impl Open {
 }
 
 impl Parser {
-    /// Makes the transaction of a request, at the cost of the oldest ones if there are too many.
-    /// Without a head, its bytes make no sense as one.
+    /// Opens the transaction of a request. Gives up the oldest ones if there are too many. `head`
+    /// is `None` if the bytes make no sense as a head.
     pub(super) fn open_request(
         &mut self,
         head: Option<Head>,
@@ -113,7 +113,7 @@ impl Parser {
         let request = Message { head, head_range: range, body, trailer: None, first, last: now };
         self.request.current = self.last_index;
         self.request.began = true;
-        // Bytes of the response that wait for more count: they were sent before.
+        // Response bytes that wait for more bytes count: they were sent before.
         let floor = self.acknowledged.max(self.response.next);
         let hidden = self.hidden_requests(floor);
         let mut transaction = Transaction {
@@ -128,7 +128,7 @@ impl Parser {
         self.doubt_request();
     }
 
-    /// The transaction that a response beginning at `at` belongs to.
+    /// Finds the transaction of a response that begins at `at`.
     pub(super) fn pair(&mut self, at: u64) -> u64 {
         let gap = self.response.lost_from.take();
         if let Some(gap) = gap.filter(|_| !self.pipelines) {
@@ -164,7 +164,7 @@ impl Parser {
                 index
             }
             None => {
-                // Unless the request was lost since.
+                // Unless the request was lost since then.
                 if self.request.lost_from.is_none() {
                     self.contradict();
                 }
@@ -174,9 +174,9 @@ impl Parser {
         }
     }
 
-    /// Whether the head at `at` is the first thing sent after the oldest request without an answer, if
-    /// its client waits for answers. If not, what is missing from `gap` on began the answer, and the
-    /// head may be a part of its body, unless an interim response is missing.
+    /// Whether the head at `at` is the first thing sent after the oldest unanswered request, if the
+    /// client waits for answers. Otherwise the answer began in the bytes missing from `gap` on, and
+    /// the head may be a part of its body, unless the missing bytes were an interim response.
     fn is_first_answer(&self, gap: Option<u64>, at: u64) -> bool {
         let oldest = self.waiting().next();
         let is_after = oldest.is_none_or(|open| open.floor >= at);
@@ -191,7 +191,7 @@ impl Parser {
         self.open.iter_mut().find(|open| open.is_waiting())
     }
 
-    /// A transaction without a request.
+    /// Opens a transaction without a request.
     pub(super) fn orphan(&mut self) -> u64 {
         let index = self.alone();
         if let Some(open) = self.open.back_mut() {
@@ -205,7 +205,7 @@ impl Parser {
         index
     }
 
-    /// A transaction for a response, which has no request so far.
+    /// Opens a transaction for a response whose request is not known yet.
     pub(super) fn alone(&mut self) -> u64 {
         self.last_index = self.last_index.saturating_add(1);
         let transaction = Transaction { index: self.last_index, ..Transaction::default() };
@@ -220,7 +220,7 @@ impl Parser {
         let passed_over = std::mem::take(&mut self.response.passed_over);
         if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
             if open.is_in_doubt {
-                // It may wait for long, and others with it.
+                // It may wait for long, together with others.
                 let range = &message.head_range;
                 let bytes = range.end.saturating_sub(range.start);
                 open.head_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -240,7 +240,7 @@ impl Parser {
         self.open.iter().map(|open| &*open.transaction).find(|one| one.index == index)
     }
 
-    /// Both directions are opaque from here on; requests without a response never get one.
+    /// Both directions are opaque from here on. Requests without a response never get one.
     pub(super) fn switch(&mut self, request: u64, response: u64) {
         for side in [&mut self.request, &mut self.response] {
             side.phase = Phase::Opaque;
@@ -258,14 +258,14 @@ impl Parser {
         self.events.push_back(Event::Switched { request, response });
     }
 
-    /// It is no longer under way.
+    /// Updates the totals for a transaction that is no longer under way.
     fn left(&mut self, open: &Open) {
         self.pending_bytes = self.pending_bytes.saturating_sub(open.head_bytes);
         self.pending_heads = self.pending_heads.saturating_sub(open.heads);
         self.pending_ranges = self.pending_ranges.saturating_sub(open.ranges);
     }
 
-    /// Hands out what ended.
+    /// Hands out the transactions that ended.
     pub(super) fn emit(&mut self) {
         let mut at = 0_usize;
         while let Some(open) = self.open.get(at) {

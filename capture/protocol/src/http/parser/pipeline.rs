@@ -1,8 +1,8 @@
-//! Finds out whether the client pipelines, and which messages a gap may then have swallowed.
+//! Finds out whether the client pipelines, and which messages a gap may have swallowed if it does.
 //!
-//! A client that waits for each answer leaves no doubt which request a response is for. If it does
-//! not wait, a gap that may have swallowed whole messages leads to [`Doubt`]. A client is taken for
-//! one that waits until it is seen not to.
+//! If a client waits for each answer, it is always clear which request a response answers. If it
+//! does not wait, a gap that may have swallowed whole messages leads to [`Doubt`]. A client is
+//! assumed to wait until it is seen not to.
 
 use super::Parser;
 use super::doubt::{Decision, Doubt, Hidden};
@@ -11,34 +11,35 @@ use super::side::Phase;
 use crate::http::direction::Direction;
 use crate::http::transaction::{State, Transaction};
 
-/// Bytes of the shortest response after which another one may follow, a status line and an empty one:
-/// `HTTP/1.1 204` (RFC 9112, sections 4 and 6.3).
+/// Bytes of the shortest response that another one can follow: a status line, `HTTP/1.1 204`, and
+/// an empty line (RFC 9112, sections 4 and 6.3).
 const SHORTEST_RESPONSE: u64 = 16;
 
-/// Bytes of the shortest request after which another one may follow: `GET / HTTP/1.1` with an empty
-/// `Host`, which it has to have (RFC 9112, section 3.2). A line may end with LF alone.
+/// Bytes of the shortest request that another one can follow: `GET / HTTP/1.1` with an empty
+/// `Host`, which is mandatory (RFC 9112, section 3.2). A line may end with LF alone.
 const SHORTEST_REQUEST: u64 = 22;
 
-/// Bytes of the longest interim response that is reckoned with: one line, and hints for a dozen links.
+/// Maximum expected length of an interim response in bytes: one line, and hints for a dozen links.
 const LONGEST_INTERIM: u64 = 2048;
 
 const UNKNOWN_RESPONSE: &str =
     "messages are missing, and which response answers this request is not known";
 const UNKNOWN_REQUEST: &str = "messages are missing, and which request this answers is not known";
 
-/// How things stood when a gap of the requests began.
+/// The state of both directions when a gap of the requests began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RequestGap {
-    /// The gap, or bytes just before it, begin a request.
+    /// A request begins in the gap, or in the bytes just before it.
     pub(super) begins_request: bool,
-    /// Requests without a response.
+    /// Number of requests without a response.
     pub(super) waiting: u64,
-    /// Responses that had begun, and gaps among them.
+    /// Number of responses that had begun, and of gaps among them.
     pub(super) responses: u64,
     pub(super) response_gaps: u64,
 }
 
-/// Messages that may begin in so many missing bytes. None begins in what was captured after them.
+/// Maximum number of messages that begin in this many missing bytes. Captured bytes after them
+/// begin none.
 pub(super) fn lost_messages(direction: Direction, bytes: u64) -> u64 {
     bytes.div_ceil(match direction {
         Direction::Request => SHORTEST_REQUEST,
@@ -47,14 +48,14 @@ pub(super) fn lost_messages(direction: Direction, bytes: u64) -> u64 {
 }
 
 impl Parser {
-    /// Requests that may be missing before the one that begins now, and that were not answered when
-    /// it was sent. Notes whether the client pipelines.
+    /// Requests that may be missing before the one that begins now, and had no answer when it was
+    /// sent. Notes whether the client pipelines.
     pub(super) fn hidden_requests(&mut self, floor: u64) -> Hidden {
         if !self.pipelines && self.asks_before_the_answer(floor) {
             self.contradict();
             self.pipelines = true;
             if self.trusted {
-                // How many messages were missing then is not known any more.
+                // It is no longer known how many messages were missing then.
                 self.lose_hope();
             }
         }
@@ -72,7 +73,7 @@ impl Parser {
         }
     }
 
-    /// Keeps a transaction back whose response is the first one after requests were missing.
+    /// Holds a transaction back if its response is the first one after missing requests.
     pub(super) fn hold(&mut self, index: u64) {
         if std::mem::take(&mut self.is_unproven)
             && let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index)
@@ -81,7 +82,8 @@ impl Parser {
         }
     }
 
-    /// The client has asked again, or nothing more comes: what was kept back holds.
+    /// The client has asked again, or no more bytes come: transactions that were held back are
+    /// right.
     pub(super) fn confirm(&mut self) {
         for open in &mut self.open {
             open.is_held = false;
@@ -89,8 +91,8 @@ impl Parser {
         self.emit();
     }
 
-    /// A response more than requests, or a request before its time: the client pipelines, and what
-    /// was kept back may have the answer to a request that is missing.
+    /// There is one response more than requests, or a request came before its time: the client
+    /// pipelines. A transaction that was held back may have the answer to a missing request.
     pub(super) fn contradict(&mut self) {
         let mut is_wrong = false;
         for open in self.open.iter_mut().filter(|open| open.is_held) {
@@ -106,7 +108,7 @@ impl Parser {
         }
     }
 
-    /// True if the client cannot have the answer to all it asked before, as it sends a request after
+    /// Whether the client cannot have all earlier answers yet when it sends a request, having seen
     /// the responses up to `floor`.
     fn asks_before_the_answer(&self, floor: u64) -> bool {
         match self.response.phase {
@@ -119,8 +121,8 @@ impl Parser {
         }
     }
 
-    /// True if requests are missing, and fewer responses came since than there must be if the
-    /// client had waited for each.
+    /// Whether requests are missing, and fewer responses came since then than a client that waits
+    /// for each must have seen.
     fn has_skipped_an_answer(&self) -> bool {
         let then = &self.request_gap;
         then.begins_request
@@ -128,8 +130,8 @@ impl Parser {
             && self.responses.saturating_sub(then.responses) <= then.waiting
     }
 
-    /// The transaction that the response at `at` belongs to, if that is not the oldest one without a
-    /// response for sure. `gap` is where a gap began that may have swallowed heads.
+    /// The transaction of the response at `at`, if it may not be the oldest one without a response.
+    /// `gap` is the offset of a gap that may have swallowed heads.
     pub(super) fn pair_in_doubt(&mut self, gap: Option<u64>, at: u64) -> Option<u64> {
         self.end_doubt();
         let swallowed = self.swallowed(gap, at);
@@ -153,16 +155,16 @@ impl Parser {
         Some(self.decide().filter(|(response, _)| *response == index).map_or(index, |pair| pair.1))
     }
 
-    /// Notes a response without a request, after others that may have been swallowed: they answer
-    /// requests in the gap of the requests that is open.
+    /// Notes a response without a request, and others before it that may have been swallowed: they
+    /// answer requests in the open gap of the requests.
     pub(super) fn answer_lost(&mut self, gap: Option<u64>, at: u64) {
         if self.request.lost_from.is_some() {
             self.lost_answers = self.lost_answers.and(self.swallowed(gap, at)).and(Hidden::ONE);
         }
     }
 
-    /// True if a client that waits for its answers has asked just once since requests were missing, and
-    /// the answer may be missing as well: then the response at `at` may be that to another request.
+    /// Whether a waiting client has asked just once since requests were missing, and the answer may
+    /// be missing too. Then the response at `at` may answer another request.
     fn is_torn(&self, swallowed: Hidden, at: u64) -> bool {
         let mut waiting = self.waiting();
         let first = waiting.next().filter(|open| open.floor < at && !open.hidden.is_possible());
@@ -191,7 +193,7 @@ impl Parser {
         Some(())
     }
 
-    /// A request was opened while others are in doubt.
+    /// Adds a request that was opened while others are in doubt.
     pub(super) fn doubt_request(&mut self) {
         let (Some(doubt), Some(open)) = (&mut self.doubt, self.open.back_mut()) else { return };
         open.is_in_doubt = true;
@@ -199,7 +201,7 @@ impl Parser {
         self.decide();
     }
 
-    /// Responses that a gap before `at` may have swallowed, if it began at `gap`.
+    /// Responses that a gap from `gap` to `at` may have swallowed.
     fn swallowed(&self, gap: Option<u64>, at: u64) -> Hidden {
         if gap.is_none() {
             return Hidden::default();
@@ -208,14 +210,14 @@ impl Parser {
         Hidden { least: if self.may_be_interim(gap, at) { 0 } else { lost.least }, ..lost }
     }
 
-    /// True if so few bytes are missing between `gap` and `at` that they may have been an interim
-    /// response only, or part of one.
+    /// Whether the missing bytes between `gap` and `at` are so few that they may have been only an
+    /// interim response, or part of one.
     pub(super) fn may_be_interim(&self, gap: Option<u64>, at: u64) -> bool {
         gap.is_some_and(|gap| at.saturating_sub(gap) <= LONGEST_INTERIM)
             && (self.has_interim || self.open.iter().any(Open::may_have_interim))
     }
 
-    /// Requests that the server may have, but not the parser, at most.
+    /// Maximum number of requests that the server may have, but not the parser.
     fn unseen_requests(&self) -> u64 {
         let side = &self.request;
         let lost = if side.lost_from.is_some() { side.lost.most } else { 0 };
@@ -224,7 +226,7 @@ impl Parser {
         lost.saturating_add(u64::from(is_partial))
     }
 
-    /// The response that begins may be none to a request, so nothing follows from its number.
+    /// The response that begins may answer no request, so its number proves nothing.
     pub(super) fn answers_nothing(&mut self) {
         let is_torn = self.pipelines && self.response.lost_from.is_some();
         if self.doubt.is_some() || is_torn {
@@ -232,7 +234,7 @@ impl Parser {
         }
     }
 
-    /// No pair will be known from here on.
+    /// Gives up hope: no pair will be known from here on.
     fn lose_hope(&mut self) {
         if let Some(mut doubt) = self.doubt.take() {
             let mut decisions = Vec::new();
@@ -243,7 +245,7 @@ impl Parser {
         self.doubt = Some(Box::new(Doubt::without_hope()));
     }
 
-    /// Ends all waiting, because nothing more comes, or because it takes too much room.
+    /// Ends all waiting, because no more bytes come or because it takes too much room.
     pub(super) fn give_up(&mut self) {
         self.decide();
         if let Some(doubt) = &mut self.doubt {
@@ -253,15 +255,16 @@ impl Parser {
         }
     }
 
-    /// Carries out what is certain; the response that was decided on last, and its transaction.
+    /// Carries out the certain decisions. Returns the last response that was paired, and its
+    /// transaction.
     fn decide(&mut self) -> Option<(u64, u64)> {
         let doubt = self.doubt.as_mut()?;
         let decisions = doubt.decide();
         self.carry_out(decisions)
     }
 
-    /// Ends the doubt if all is certain. Not before the next message begins: until then the last
-    /// response may turn out to be an interim one.
+    /// Ends the doubt if everything is certain. This waits until the next message begins: until
+    /// then the last response may turn out to be an interim one.
     pub(super) fn end_doubt(&mut self) {
         if self.doubt.as_ref().is_some_and(|doubt| doubt.is_over()) {
             self.doubt = None;
@@ -318,7 +321,7 @@ impl Parser {
         self.emit();
     }
 
-    /// A response that waited, begun or not, belongs to a request.
+    /// Joins a response that waited, begun or not, to its request.
     fn join(&mut self, request: u64, response: u64) {
         let at = self.open.iter().position(|open| open.transaction.index == response);
         let Some(alone) = at.and_then(|at| self.open.remove(at)) else { return };
@@ -329,7 +332,7 @@ impl Parser {
             self.response.current = request;
         }
         let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == request) else {
-            // It was shed since.
+            // It was given up since then.
             self.last_index = self.last_index.max(response);
             self.open.push_back(Open { is_in_doubt: false, ..alone });
             return;
@@ -350,7 +353,7 @@ impl Parser {
         }
     }
 
-    /// The response of transaction `index` was an interim one: another one is to come in its place.
+    /// The response of transaction `index` was an interim one: another one will take its place.
     pub(super) fn expect_again(&mut self, index: u64) {
         self.has_interim = true;
         let Some(doubt) = &mut self.doubt else {

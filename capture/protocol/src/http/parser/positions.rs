@@ -1,21 +1,22 @@
-//! How far apart runs of messages may lie when messages between them are missing.
+//! Limits how far apart runs of messages lie when messages between them are missing.
 //!
-//! A run is a row of messages of one direction with nothing missing among them. The position of a
-//! message is its number among all messages that its sender sent, so a response answers the request
-//! of the same position. Bytes that are missing between two runs hold from so many to so many
-//! messages, and a response cannot come before its request: each such fact bounds the difference
-//! between the positions of two runs. [`Positions`] keeps what follows from all of them.
+//! A run is a sequence of messages of one direction with nothing missing between them. The position
+//! of a message is its number among all messages of its sender, so a response answers the request
+//! at the same position. Two facts limit the difference between the positions of two runs: missing
+//! bytes between them contain a minimum and a maximum number of messages, and a response cannot
+//! come before its request. [`Positions`] keeps all consequences of these facts.
 
-/// Runs that are kept, of both directions together. Each fact costs the square of this.
+/// Maximum number of runs, of both directions together. Each fact costs the square of it.
 pub(super) const RUNS: usize = 16;
 
-/// No bound is known.
+/// Stands for an unknown limit.
 const NONE: i64 = i64::MAX / 4;
 
-/// Differences between the positions of the first messages of runs, which have numbers below [`RUNS`].
+/// Differences between the positions of the first messages of runs. Runs have numbers below
+/// [`RUNS`].
 #[derive(Clone, Debug)]
 pub(super) struct Positions {
-    /// `most[a][b]`: `b` lies at most so much after `a`. All that follows from other bounds is in it.
+    /// `most[a][b]`: maximum distance of `b` after `a`. Includes all consequences of other limits.
     most: [[i64; RUNS]; RUNS],
     is_used: [bool; RUNS],
 }
@@ -27,7 +28,7 @@ impl Default for Positions {
 }
 
 impl Positions {
-    /// Adds a run, without any bound; `None` if there is no room.
+    /// Adds a run without any limit; `None` if there is no room.
     pub(super) fn add(&mut self) -> Option<usize> {
         let run = self.is_used.iter().position(|is_used| !is_used)?;
         for (at, row) in self.most.iter_mut().enumerate() {
@@ -42,7 +43,7 @@ impl Positions {
         Some(run)
     }
 
-    /// Forgets a run. What followed from it for others stays.
+    /// Removes a run. Its consequences for other runs stay.
     pub(super) fn remove(&mut self, run: usize) {
         if let Some(is_used) = self.is_used.get_mut(run) {
             *is_used = false;
@@ -56,7 +57,7 @@ impl Positions {
         }
     }
 
-    /// `to` lies at most so much after `from`; before it, if negative.
+    /// `to` lies at most `most` after `from`; before it, if `most` is negative.
     pub(super) fn limit(&mut self, from: usize, to: usize, most: i64) {
         if self.most(from, to) <= most {
             return;
@@ -79,18 +80,18 @@ impl Positions {
         self.limit(to, from, least.saturating_neg());
     }
 
-    /// How much `to` lies after `from`, at least and at most.
+    /// Minimum and maximum distance of `to` after `from`.
     pub(super) fn between(&self, from: usize, to: usize) -> (i64, i64) {
         (self.most(to, from).saturating_neg(), self.most(from, to))
     }
 
-    /// How much `to` lies after `from`, if that is certain.
+    /// The distance of `to` after `from`, if it is certain.
     pub(super) fn exactly(&self, from: usize, to: usize) -> Option<i64> {
         let (least, most) = self.between(from, to);
         (least == most).then_some(most)
     }
 
-    /// True if the facts contradict each other: one of them is none.
+    /// Whether the facts contradict each other, so that one of them is false.
     pub(super) fn is_contradictory(&self) -> bool {
         (0..RUNS).any(|run| self.most(run, run) < 0)
     }

@@ -1,6 +1,6 @@
-//! One direction: where its framing stands, and the bytes that are not decided yet.
+//! One direction: the state of its framing, and its undecided bytes.
 //!
-//! Between calls `carry` ends at `next`, and begins with the first byte no step consumed.
+//! Between calls, `carry` ends at `next` and begins with the first byte that no step consumed.
 
 use std::ops::Range;
 
@@ -15,23 +15,23 @@ pub(super) enum Phase {
     #[default]
     Start,
     Head(Scan),
-    /// A body announced as chunked whose first line is to prove it.
+    /// A body announced as chunked whose first line must prove it.
     Probe(Plan),
-    /// A body, perhaps chunked, that may not come: of a response that may have been one to `HEAD`,
-    /// or of a request that waits for leave to send it.
+    /// A body, perhaps chunked, that may not come: the response may answer `HEAD`, or the request
+    /// waits for permission to send its body.
     Unsure(Plan, bool),
     Length(u64),
     Close,
     Size,
     Data(u64),
-    /// Offset of the first trailer line, and of the current one.
+    /// Stream offset of the first trailer line, and of the current one.
     Trailer(u64, u64),
-    /// Nothing is known until the next start of a message.
+    /// The start of the next message is unknown.
     Lost,
     Opaque,
 }
 
-/// What is known of a body before it begins.
+/// The expected framing of a body before it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     None,
@@ -39,13 +39,13 @@ pub(super) enum Plan {
     Close,
 }
 
-/// Headers announce a body that the status forbids; it is believed if it comes.
+/// Headers announced a body that the status forbids. It is believed if it comes.
 #[derive(Debug)]
 pub(super) struct Forbidden {
     pub(super) head: Head,
     pub(super) range: Range<u64>,
     pub(super) first: Timestamp,
-    /// Of a response 1xx, which then was the final one.
+    /// It belongs to a response 1xx, which then was the final one.
     pub(super) interim: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Side {
     pub(super) next: u64,
     /// Undecided bytes before `next`.
     pub(super) carry: Vec<u8>,
-    /// When they came: from which stream offset on, at most [`MARKS`].
+    /// Times at which they came, each with the stream offset it applies from; at most [`MARKS`].
     pub(super) marks: Vec<(u64, Timestamp)>,
     pub(super) phase: Phase,
     /// Index of the transaction whose message is under way.
@@ -65,22 +65,24 @@ pub(super) struct Side {
     pub(super) gapped: bool,
     /// Whether a message began.
     pub(super) began: bool,
-    /// Where the gap began that may have swallowed heads.
+    /// Stream offset of the gap that may have swallowed heads.
     pub(super) lost_from: Option<u64>,
-    /// Messages that began in it, and in further gaps since.
+    /// Messages that began in that gap, and in later gaps.
     pub(super) lost: Hidden,
-    /// For requests: the response bytes that the client had seen when that gap began.
+    /// For requests: the response bytes that the client had seen when that gap began, as a stream
+    /// offset.
     pub(super) lost_floor: u64,
     pub(super) forbidden: Option<Box<Forbidden>>,
-    /// Bytes in front of the next message, all captured, are of no message.
+    /// Captured bytes before the next message belong to no message.
     pub(super) passed_over: bool,
 }
 
-/// Times remembered of undecided bytes. All but a few of them begin a head and need one.
+/// Maximum number of times kept for undecided bytes. Most such bytes begin a head and need only
+/// one.
 pub(super) const MARKS: usize = 8;
 
 impl Side {
-    /// Nothing is known until the next start of a message.
+    /// The start of the next message is unknown.
     pub(super) const fn is_lost(&self) -> bool {
         matches!(self.phase, Phase::Lost)
     }

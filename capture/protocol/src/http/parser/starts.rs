@@ -1,7 +1,7 @@
-//! Does a message begin here? Asked between messages, once blanks are passed over.
+//! Decides between messages, after skipping blanks, whether a message begins.
 //!
-//! An answer consumes nothing but junk before a status line; what begins is read from its first
-//! byte by the next step.
+//! Only junk before a status line is consumed here. The next step reads the message from its first
+//! byte.
 
 use super::Parser;
 use super::side::Phase;
@@ -92,10 +92,10 @@ impl Parser {
     }
 }
 
-/// Whether the first message begins here, in a stream that may begin with the rest of another.
+/// Whether the first message begins here, in a stream that may begin with the rest of another one.
 ///
-/// Such a rest may read like a start line as servers and clients take them, so it is no message if
-/// a plain one begins within it.
+/// Such a rest may look like a start line to lenient servers and clients. So it is no message if a
+/// regular start line begins within it.
 fn begins_joined(direction: Direction, bytes: &[u8]) -> Verdict {
     match resync::find(direction, bytes) {
         Found::At(0) => Verdict::Yes,
@@ -104,9 +104,9 @@ fn begins_joined(direction: Direction, bytes: &[u8]) -> Verdict {
     }
 }
 
-/// Whether the first line ends as a request line does, although it does not begin as one: the client
-/// meant a request, and a server that cannot read it answers it all the same. Not so if a request
-/// begins within the line, as after a body that is longer than was announced.
+/// Whether the first line ends like a request line, although it does not begin like one. The client
+/// meant a request, and a server answers it even if it cannot read it. Not if a request begins
+/// within the line, as after a body that is longer than announced.
 fn claims_http(bytes: &[u8], eof: bool) -> Verdict {
     let is_text = |byte: &u8| *byte >= b' ' && *byte != 0x7f || *byte == b'\t';
     let Some(end) = bytes.iter().take(resync::LINE).position(|byte| !is_text(byte)) else {
@@ -128,13 +128,13 @@ fn claims_http(bytes: &[u8], eof: bool) -> Verdict {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begins {
-    /// After so many bytes of junk.
+    /// It begins after this many bytes of junk.
     Here(usize),
     Not,
     NotYet,
 }
 
-/// Whether a response begins: `HTTP`, behind up to four bytes of junk or a line of it.
+/// Whether a response begins: `HTTP`, after up to four bytes or one line of junk.
 fn begins_response(bytes: &[u8], junk_line: usize, eof: bool) -> Begins {
     const WORD: &[u8] = b"HTTP";
     const JUNK: usize = 4;

@@ -1,7 +1,7 @@
-//! One direction's way through a message: each step takes what its phase can use.
+//! The way of one direction through a message: each step takes the bytes that its phase can use.
 //!
-//! Before the end of a stream, a step that asks for more has changed nothing but what it remembers
-//! having looked at: the same bytes come again, with others behind them.
+//! Before the end of a stream, a step that asks for more bytes changes nothing except where it has
+//! searched already. The same bytes come again, with more bytes after them.
 
 use super::Parser;
 use super::side::{Phase, Plan};
@@ -13,13 +13,13 @@ use crate::http::resync::{self, Found};
 use crate::http::transaction::State;
 use crate::time::Timestamp;
 
-/// What came of a step.
+/// The result of a step.
 pub(super) enum Step {
-    /// So many bytes are done with.
+    /// This many bytes are done.
     Consumed(usize),
     /// The phase changed, nothing was consumed.
     Again,
-    /// It takes more bytes.
+    /// More bytes are needed.
     More,
 }
 
@@ -30,11 +30,11 @@ pub(super) struct Input<'a> {
     pub(super) rest: &'a [u8],
     /// Stream offset of the first byte.
     pub(super) at: u64,
-    /// When the first byte came.
+    /// Time of the first byte.
     pub(super) first: Timestamp,
-    /// When the last byte came.
+    /// Time of the last byte.
     pub(super) now: Timestamp,
-    /// Whether nothing comes after them.
+    /// Whether the stream ends after them.
     pub(super) eof: bool,
 }
 
@@ -149,7 +149,7 @@ impl Parser {
                 }
                 self.remark(direction, why);
                 self.begin_body(direction, plan);
-                // Nothing comes after the end, so that `end` must not see `Probe` again.
+                // The stream has ended, so `end` must not see `Probe` again.
                 if rest.is_empty() {
                     return Step::More;
                 }
@@ -215,7 +215,7 @@ impl Parser {
     fn step_trailer(&mut self, input: Input<'_>, start: u64, line: u64) -> Step {
         let Input { direction, rest, at, now, .. } = input;
         let (chunk_line, limit) = (self.limits.chunk_line, self.limits.head_bytes as u64);
-        // The next message without the empty line before it.
+        // The next message, without the empty line that should come before it.
         let next: &[u8] = b"HTTP/";
         if direction == Direction::Response
             && line == at
@@ -260,11 +260,11 @@ impl Parser {
     }
 }
 
-/// Length of a request line without a version, which is a whole request of HTTP/0.9.
+/// Length of a request line without a version, which is a complete request in HTTP/0.9.
 fn simple_request(bytes: &[u8], scan: &mut Scan) -> Option<usize> {
     let end = scan.first_line(bytes)?;
     let line = bytes.get(..end)?;
     let versioned = line.windows(5).any(|five| five.eq_ignore_ascii_case(b"http/"));
-    // A bare CR may end the line, and a continuation line may hold the version.
+    // A bare CR may end the line, and a continuation line may contain the version.
     (!versioned && line.starts_with(b"GET")).then(|| end.saturating_add(1))
 }
