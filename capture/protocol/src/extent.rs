@@ -33,7 +33,7 @@ impl Extent {
         self.offset as usize..(self.offset as usize).saturating_add(self.len as usize)
     }
 
-    /// Whether `next` begins where this extent ends, in the same packet.
+    /// Returns `true` if `next` begins where this extent ends, in the same packet.
     #[must_use]
     pub fn continues_in(self, next: Self) -> bool {
         self.packet == next.packet && self.offset.checked_add(self.len) == Some(next.offset)

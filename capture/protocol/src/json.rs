@@ -26,7 +26,7 @@ pub fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     text.extend_from_slice(escaped(added).as_bytes());
 }
 
-/// Whether text contains characters that [`escaped`] escapes.
+/// Returns `true` if text contains characters that [`escaped`] escapes.
 pub fn has_controls(text: &[u8]) -> bool {
     // Nearly no text contains a byte that these begin with, and a search for one byte is fast.
     let may_have = [0x7f, 0xc2, 0xd8, 0xe2].iter().any(|first| text.contains(first));
@@ -78,7 +78,7 @@ mod tests {
             "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}";
         assert!(!text.chars().any(|one| reversing.contains(one)), "{text:?}");
         assert!(text.contains("\u{5d0}") && text.contains("\u{2013}"), "letters stay");
-        // Each alone: none may hide behind another's first byte.
+        // Each alone, so that none is found only because of another's first byte.
         for one in all.chars() {
             let alone = String::from_utf8(self::line(&one.to_string())).unwrap();
             assert!(!alone.chars().any(is_obeyed), "{one:?}");

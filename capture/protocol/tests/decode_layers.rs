@@ -1,4 +1,4 @@
-//! One packet for each thing the decoder has to know about a layer.
+//! One packet for each fact about a layer that the decoder must know.
 
 use protocol::decode::{
     Decoder, Options, Outcome, Part, Reason, Tcp, TcpFlags, Transport, Tunnel, TunnelKind,
@@ -33,7 +33,7 @@ fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Port 12345 to 53, "hello".
+/// UDP from port 12345 to port 53 with "hello".
 fn hello() -> Vec<u8> {
     udp(53, b"hello")
 }
@@ -51,7 +51,7 @@ fn ethernet(ether_type: u16, payload: &[u8]) -> Vec<u8> {
     [&[2; 12], &ether_type.to_be_bytes()[..], payload].concat()
 }
 
-/// What a test looks at.
+/// The part of a result that tests compare.
 #[derive(Debug)]
 struct Found {
     transport: Transport,
@@ -93,7 +93,7 @@ fn decode_with(
     }
 }
 
-/// The frame contains [`hello`].
+/// Checks that the frame contains [`hello`].
 #[track_caller]
 fn assert_hello(link_type: u16, data: &[u8]) -> Found {
     let found = decode(link_type, data).unwrap();
@@ -110,7 +110,7 @@ fn padding_is_no_payload() {
     let mut frame = ethernet(0x0800, &ipv4(17, &hello()));
     frame.resize(60, 0xaa);
     assert_hello(ETHERNET, &frame);
-    // An empty IPv6 packet says 0 too, and is no jumbogram.
+    // An empty IPv6 packet has length 0 too, and is no jumbogram.
     let mut frame = ethernet(0x86dd, &ipv6(59, b""));
     frame.resize(60, 0xaa);
     assert!(decode(ETHERNET, &frame).unwrap().payload.is_empty());
@@ -172,7 +172,7 @@ fn tso_and_big_tcp_take_the_length_of_the_frame() {
     header[2..4].fill(0);
     let found = decode(RAW, &[&header, &segment[..]].concat()).unwrap();
     assert_eq!(found.payload, [7; 80_000]);
-    // IPv6 without the jumbo option, and with it behind another and padding.
+    // IPv6 without the jumbo option, then with it after another option and padding.
     let mut header = ipv6(6, b"");
     header[4..6].fill(0);
     let found = decode(RAW, &[&header, &segment[..]].concat()).unwrap();
@@ -207,7 +207,7 @@ fn tcp_headers_and_their_options() {
     assert_eq!(found.transport, Transport::Tcp(expected));
     assert!(expected.flags.contains(TcpFlags::SYN) && !expected.flags.contains(TcpFlags::FIN));
 
-    // Options are cut in the middle of the last; the payload is missing as a whole.
+    // The options are cut in the middle of the last one, and the whole payload is missing.
     let packet = ipv4(6, &tcp(0x02, &[2, 4, 5, 0xb4, 3, 3, 7, 1], b"payload"));
     let mut decoder = Decoder::new(Options::default());
     let len = u32::try_from(packet.len()).unwrap();
@@ -235,7 +235,7 @@ fn lengths_that_cannot_be_are_malformed() {
     for packet in [short, udp, offset, beyond, version] {
         assert_eq!(decode(RAW, &packet).unwrap_err(), Some(Reason::Malformed), "{packet:x?}");
     }
-    // More than there is: what there is counts.
+    // More than the packet contains: the real length counts.
     let mut long = ipv4(17, &hello());
     (long[3], long[25]) = (200, 100);
     assert_hello(RAW, &long);
@@ -309,11 +309,11 @@ fn extension_headers() {
     chain.extend([17, 4]);
     chain.extend([9; 22]);
     assert_hello(RAW, &ipv6(0, &[&chain, &inner[..]].concat()));
-    // AH in IPv4; and an atomic fragment.
+    // AH in IPv4, and an atomic fragment.
     let authenticated = [&[17, 4], &[9; 22][..], &inner].concat();
     assert_hello(RAW, &ipv4(51, &authenticated));
     assert_hello(RAW, &ipv6(44, &[&[17, 0, 0, 0, 0, 0, 0, 5], &inner[..]].concat()));
-    // Those of IPv6 mean nothing in IPv4.
+    // The extension headers of IPv6 mean nothing in IPv4.
     assert_eq!(decode(RAW, &ipv4(60, &chain)).unwrap().protocol, 60);
     let endless = [60, 0, 1, 4, 0, 0, 0, 0].repeat(40);
     assert_eq!(decode(RAW, &ipv6(60, &endless)).unwrap_err(), Some(Reason::TooDeep));
@@ -372,18 +372,18 @@ fn a_tunnel_without_an_ip_packet_is_the_outer_packet() {
     let found = decode(RAW, &ipv4(17, &udp(4789, &vxlan))).unwrap();
     assert_eq!(found.transport, Transport::Udp { source_port: 12345, destination_port: 4789 });
     assert_eq!((found.payload, found.tunnel), (vxlan, None));
-    // A reply that happens to go to that port.
+    // A reply that happens to be sent to that port.
     let found = decode(RAW, &ipv4(17, &udp(4789, b"not what it seems"))).unwrap();
     assert_eq!(found.payload, b"not what it seems");
     let found = decode(RAW, &ipv4(47, &[0, 0, 0, 0])).unwrap();
     assert_eq!((found.protocol, found.transport), (47, Transport::Other));
-    // ICMP errors are not the packet they are about.
+    // An ICMP error is not the packet that it is about.
     let error = [&[3, 3, 0, 0, 0, 0, 0, 0], &ipv4(17, &hello())[..]].concat();
     let found = decode(RAW, &ipv4(1, &error)).unwrap();
     assert_eq!((found.protocol, found.payload), (1, error));
 }
 
-/// A fragment of an IPv4 packet; `at` counts units of 8 bytes.
+/// A fragment of an IPv4 packet. `at` counts units of 8 bytes.
 fn fragment(at: u16, more: bool, payload: &[u8]) -> Vec<u8> {
     let mut packet = ipv4(17, payload);
     packet[6..8].copy_from_slice(&(at | u16::from(more) << 13).to_be_bytes());
@@ -403,7 +403,7 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
         for (count, index) in order.into_iter().enumerate() {
             let mut frame = ethernet(0x0800, &parts[index]);
             frame.resize(60, 0xaa);
-            // The same fragments with a tag are of another datagram.
+            // The same fragments with a tag belong to another datagram.
             let mut tagged = frame.clone();
             tagged.splice(12..12, [0x81, 0, 0, 5]);
             let number = index as u64;
@@ -440,10 +440,10 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
 fn fragments_that_fit_nowhere_are_refused() {
     let mut decoder = Decoder::new(Options::default());
     for (packet, expected) in [
-        // Beyond 64 KiB; nothing in it.
+        // Beyond 64 KiB, and an empty one.
         (fragment(0x1fff, false, &[0; 100]), Some(Reason::BadFragment)),
         (fragment(1, true, &[0; 7]), Some(Reason::BadFragment)),
-        // The end is at 32, so it is not at 24, and nothing is behind it.
+        // The end is at 32, so it is not at 24, and no bytes come after it.
         (fragment(2, false, &[0; 16]), None),
         (fragment(2, false, &[0; 8]), Some(Reason::BadFragment)),
         (fragment(3, true, &[0; 16]), Some(Reason::BadFragment)),
@@ -466,7 +466,7 @@ fn a_datagram_has_a_minute() {
     };
     let (first, last) = (fragment(0, true, &whole[..8]), fragment(1, false, &whole[8..]));
     assert!(!packet(100, &first));
-    // Time may step back.
+    // Time may go back.
     assert!(packet(40, &last));
     assert!(!packet(100, &first));
     assert!(packet(160, &last));
@@ -485,7 +485,8 @@ fn options_of_ipv4_lie_within_their_header() {
         packet.splice(20..20, options.iter().copied());
         decode(RAW, &packet).map(|found| found.payload)
     };
-    // Router alert; timestamps; an unknown one; nothing, and the end, after which anything may be.
+    // Router alert, timestamps, an unknown option, no-operations, and the end, after which any byte
+    // is allowed.
     for good in [[148, 4, 0, 0], [68, 4, 5, 0], [200, 3, 0, 1], [1, 1, 1, 1], [0, 9, 9, 9]] {
         assert_eq!(header(&good), Ok(vec![7]), "{good:?}");
     }

@@ -1,6 +1,6 @@
-//! The decoder against packets built layer by layer, and against plain models.
+//! Compares the decoder with packets built layer by layer, and with simple models.
 //!
-//! The builder shares no code with the decoder: it knows what it has put together, and where.
+//! The builder shares no code with the decoder. It knows what it has built, and where.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
 
@@ -15,7 +15,7 @@ use protocol::extent::Extent;
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
-/// What is inside.
+/// The contents of the innermost IP packet.
 #[derive(Clone, Debug)]
 enum Inner {
     Tcp { ports: (u16, u16), sequence: u32, flags: u8, options: Vec<u8>, payload: Vec<u8> },
@@ -33,7 +33,7 @@ enum Ip {
 /// Tags of a frame: EtherType and TCI.
 type Tags = Vec<(u16, u16)>;
 
-/// A tunnel, and the IP packet around it.
+/// A tunnel, and the IP packet that carries it.
 #[derive(Clone, Debug)]
 struct Tunnel {
     kind: TunnelKind,
@@ -65,13 +65,13 @@ struct Stack {
     link: Link,
 }
 
-/// A frame and what is to be found in it.
+/// A frame, and the expected results of decoding it.
 struct Built {
     link_type: LinkType,
     bytes: Vec<u8>,
     vlans: Vec<u16>,
     tunnel: Option<(TunnelKind, Option<u32>)>,
-    /// Bytes before the payload and of it.
+    /// Number of bytes before the payload, and length of the payload.
     payload: (usize, usize),
 }
 
@@ -95,7 +95,8 @@ impl Ip {
         if matches!(self, Self::V4 { .. }) { 4 } else { 41 }
     }
 
-    /// The header in front of `payload`; `fragment` is identification, offset and more.
+    /// Adds the header before `payload`. `fragment` is identification, offset, and whether more
+    /// follow.
     fn around(&self, protocol: u8, payload: &[u8], fragment: Option<(u16, u16, bool)>) -> Vec<u8> {
         match self {
             Self::V4 { addresses, options } => {
@@ -143,7 +144,7 @@ impl Ip {
     }
 }
 
-/// A frame of these tags around what `ether_type` is.
+/// A frame with these tags around a payload of type `ether_type`.
 fn ethernet(tags: &Tags, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x52; 12];
     for (kind, tci) in tags {
@@ -212,7 +213,7 @@ impl Inner {
 }
 
 impl Tunnel {
-    /// What is in the outer IP packet: its protocol and contents.
+    /// The outer IP packet's protocol and contents.
     fn around(&self, inner: &Ip, packet: &[u8]) -> (u8, Vec<u8>) {
         let frame = ethernet(&self.tags, inner.ether_type(), packet);
         let network = [&self.id.to_be_bytes()[1..], &[0]].concat();
@@ -291,7 +292,7 @@ impl Stack {
         self.tunnels.last().map_or(&self.ip, |tunnel| &tunnel.around)
     }
 
-    /// Protocol and contents of the outermost IP packet.
+    /// The outermost IP packet's protocol and contents.
     fn contents(&self) -> (u8, Vec<u8>) {
         let (mut ip, (mut protocol, mut contents)) = (&self.ip, self.inner.build());
         for tunnel in &self.tunnels {
@@ -307,7 +308,7 @@ impl Stack {
         self.link(&self.outermost().around(protocol, &contents, None))
     }
 
-    /// The frame around an outermost IP packet, which need not be the only one.
+    /// The frame around an outermost IP packet, possibly a fragment.
     fn link(&self, packet: &[u8]) -> Built {
         let outermost = self.outermost();
         let mut ip = &self.ip;
@@ -391,7 +392,7 @@ impl Stack {
             }
         };
         vlans.extend(inner_vlans);
-        // Nothing follows the payload but padding, here and in NFLOG.
+        // Only padding follows the payload, here and in NFLOG.
         let end = match self.link {
             Link::Nflog { .. } => bytes.len() - (4 - packet.len() % 4) % 4,
             _ => bytes.len(),
@@ -426,7 +427,7 @@ fn any_tags() -> impl Strategy<Value = Tags> {
 
 fn any_inner() -> impl Strategy<Value = Inner> {
     let payload = || prop::collection::vec(any::<u8>(), 0..80);
-    // Not the ports of tunnels.
+    // Excluding the ports of tunnels.
     let ports = || (any::<u16>(), 1..1024_u16);
     prop_oneof![
         (ports(), any::<u32>(), any::<u8>(), 0..=10_usize, payload()).prop_map(
@@ -464,7 +465,7 @@ fn any_tunnel() -> impl Strategy<Value = Tunnel> {
 }
 
 fn any_link() -> impl Strategy<Value = Link> {
-    // Labels that can be at the bottom of a stack.
+    // Labels that are allowed at the bottom of a stack.
     let labels = prop::collection::vec(16..1_u32 << 20, 0..3);
     prop_oneof![
         4 => (any_tags(), labels, 0..20_u8)
@@ -500,7 +501,7 @@ fn decode<'d>(
     decoder.packet(link_type, number, Timestamp::from_nanoseconds(number), original_len, data)
 }
 
-/// Whether the headers are those that were built.
+/// Checks that the headers are those that were built.
 fn check(stack: &Stack, built: &Built, decoded: &Decoded<'_>) {
     assert_eq!((decoded.source, decoded.destination), stack.ip.addresses());
     assert!(stack.inner.is_found(&decoded.transport), "{:?}", decoded.transport);
@@ -614,7 +615,7 @@ proptest! {
                 prop_assert!(snaplen != usize::MAX || missing == 0);
             }
             Outcome::Undecoded(Reason::Truncated) => {
-                // Headers beyond the bytes kept of a datagram count as cut too.
+                // Headers beyond the kept bytes of a datagram count as cut too.
                 let headers_len = contents.len() - stack.inner.payload().len();
                 prop_assert!(snaplen != usize::MAX || headers_len > 512);
             }
@@ -632,7 +633,7 @@ proptest! {
         let overlap = if is_first { Overlap::First } else { Overlap::Last };
         let mut decoder = Decoder::new(Options { overlap, ..Options::default() });
         let ip = Ip::V4 { addresses: ([1; 4], [2; 4]), options: 0 };
-        // Who holds each byte: packet and offset in it.
+        // The owner of each byte: packet, and offset in the packet.
         let mut model: Vec<Option<(u64, u32)>> = Vec::new();
         let mut total = None;
         for (number, (unit, len, more)) in (1_u64..).zip(fragments) {
@@ -640,7 +641,7 @@ proptest! {
             let frame = ip.around(253, &vec![0; len], Some((1, unit * 8, more)));
             let outcome = decode(&mut decoder, LinkType::RAW, number, frame.len(), &frame);
             if start == 0 && !more {
-                // No fragment at all.
+                // It is not a fragment.
                 prop_assert!(matches!(outcome, Outcome::Decoded(_)));
                 continue;
             }
@@ -707,7 +708,7 @@ proptest! {
     }
 }
 
-/// An endless stream of first fragments, of fragments with holes, and of late ones.
+/// An endless stream of first fragments, fragments with holes, and late fragments.
 #[test]
 fn reassembly_stays_within_its_bounds() {
     let options = Options {
@@ -730,7 +731,7 @@ fn reassembly_stays_within_its_bounds() {
     let counters = decoder.counters().reassembly;
     assert!(counters.expired > 0, "{counters:?}");
 
-    // Without a timeout, memory and number decide.
+    // Without a timeout, the limits of memory and number apply.
     let patient = Options { fragment_timeout: Duration::MAX, ..options };
     for max_fragment_bytes in [64 << 10, usize::MAX] {
         let mut decoder = Decoder::new(Options { max_fragment_bytes, ..patient.clone() });
@@ -743,7 +744,7 @@ fn reassembly_stays_within_its_bounds() {
         assert!(counters.pending > 30, "{counters:?}");
     }
 
-    // One-unit pieces with holes between them: so many, no more.
+    // Pieces of one unit with holes between them: up to the limit and no more.
     let mut decoder = Decoder::new(patient);
     for number in 0..200_u16 {
         let frame = ip.around(253, &[0; 8], Some((1, number * 16, true)));
@@ -843,7 +844,7 @@ fn write_seeds() {
         if contents.len() < 32 || number % 3 == 0 {
             add(&stack.build());
         } else {
-            // Three fragments, of which the second overlaps the first, out of order.
+            // Three fragments, out of order. The second overlaps the first.
             for (start, end) in [(8, 24), (24, contents.len()), (0, 16)] {
                 let more = end < contents.len();
                 let fragment = Some((77, u16::try_from(start).unwrap(), more));

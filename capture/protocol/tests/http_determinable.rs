@@ -1,9 +1,9 @@
-//! Pipelined exchanges that have lost segments: the pairs that follow from the bytes that are left
-//! are known, and no others.
+//! Pipelined exchanges that have lost segments: the parser finds the pairs that follow from the
+//! captured bytes, and no others.
 //!
-//! The test finds these pairs by trying: a world gives each gap a number of messages that it may have
-//! swallowed. A pair is determinable if it is one in each world in which no response comes before its
-//! request.
+//! The test finds these pairs by trial. A world gives each gap a number of messages that it may
+//! have swallowed. A pair is determinable if it is a pair in each world in which no response comes
+//! before its request.
 
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
 
@@ -19,11 +19,11 @@ use protocol::time::Timestamp;
 
 const SEEDS: u64 = 400;
 
-/// Bytes of the shortest messages, less than those of the conversations.
+/// Lengths of the shortest messages, shorter than those of the conversations.
 const SHORTEST_REQUEST: usize = 22;
 const SHORTEST_RESPONSE: usize = 16;
 
-/// The messages of one side, and the bytes of them that were lost.
+/// The messages of one side, and the ranges of bytes that were lost.
 #[derive(Default)]
 struct Side {
     stream: Vec<u8>,
@@ -50,7 +50,8 @@ impl Side {
         self.lost_of(&self.messages[message]).next().is_none()
     }
 
-    /// Numbers of the messages that were captured whole, and how many may be hidden before each.
+    /// Numbers of the messages that were captured completely, and how many may be hidden before
+    /// each.
     fn seen(&self, shortest: usize) -> Vec<(usize, Range<usize>)> {
         let mut end = 0;
         let mut seen = Vec::new();
@@ -64,7 +65,7 @@ impl Side {
         seen
     }
 
-    /// Messages that may be hidden after the last one that was captured whole.
+    /// Number of messages that may be hidden after the last one that was captured completely.
     fn hidden_at_end(&self, shortest: usize) -> Range<usize> {
         let end = self.seen(shortest).last().map_or(0, |(number, _)| self.messages[*number].end);
         let missing: Vec<_> = self.lost_of(&(end..self.stream.len())).collect();
@@ -72,7 +73,7 @@ impl Side {
         usize::from(most > 0)..most + 1
     }
 
-    /// All lists of positions that the messages may have which were captured.
+    /// All possible lists of positions for the captured messages.
     fn worlds(&self, shortest: usize, limit: usize) -> Vec<Vec<usize>> {
         let mut worlds = vec![Vec::new()];
         for (_, hidden) in self.seen(shortest) {
@@ -93,7 +94,7 @@ impl Side {
     }
 }
 
-/// Numbers of the exchanges whose messages were captured and are a pair in each world.
+/// Numbers of the exchanges whose messages were captured and form a pair in each world.
 fn determinable(client: &Side, server: &Side) -> Vec<usize> {
     let limit = client.messages.len() + 8;
     let (asked, answered) = (client.seen(SHORTEST_REQUEST), server.seen(SHORTEST_RESPONSE));
@@ -120,8 +121,8 @@ fn determinable(client: &Side, server: &Side) -> Vec<usize> {
     pairs.unwrap_or_default().into_iter().map(|(request, _)| request).collect()
 }
 
-/// A connection whose client sends all its requests at once. Returns what is determinable, and what
-/// is called complete.
+/// A connection whose client sends all requests at once. Returns the determinable exchanges, and
+/// those that the parser calls complete.
 fn connection(seed: u64, loss: u64) -> (Vec<usize>, Vec<usize>) {
     let mut random = Random::new(seed);
     let (mut client, mut server) = (Side::default(), Side::default());

@@ -20,7 +20,7 @@ fn asks(framing: &str) -> String {
     format!("PUT /up HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n")
 }
 
-/// Feeds what each says in turn, byte by byte or at once.
+/// Feeds the messages of both sides in turn, byte by byte or at once.
 fn run(said: &[(Direction, &str)], bytewise: bool, how: End) -> (Memory, Vec<Transaction>) {
     let mut parser = Parser::new(Limits::default());
     let mut memory = Memory::default();
@@ -104,7 +104,7 @@ fn a_body_that_reads_like_a_request_is_a_body_unless_it_was_answered() {
     // Sent at once, without a wait.
     let said = [(Request, &asks[..]), (Request, NEXT), (Response, DONE)];
     assert_eq!(shown(&said, true, End::Fin), wanted);
-    // Nothing was asked.
+    // The client did not ask.
     let plain = asks.replace("Expect", "Accept");
     let said = [(Request, &plain[..]), (Response, DONE), (Request, NEXT)];
     assert_eq!(shown(&said, true, End::Fin), wanted);

@@ -1,5 +1,5 @@
-//! A capture that has lost segments of its exchanges: transactions that are called complete are
-//! right, and those that no gap touches are known.
+//! Exchanges of which the capture has lost segments: complete transactions are right, and those
+//! without a gap are found.
 
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
 
@@ -13,7 +13,7 @@ use protocol::http::parser::{End, Event, Limits, Parser};
 use protocol::http::transaction::{State, Transaction};
 use protocol::time::Timestamp;
 
-/// One side's stream, and what of it was captured.
+/// The stream of one side, and the parts of it that were lost.
 #[derive(Default)]
 struct Side {
     stream: Vec<u8>,
@@ -22,14 +22,14 @@ struct Side {
 }
 
 impl Side {
-    /// True if all of a range was captured.
+    /// Returns `true` if all of a range was captured.
     fn has(&self, range: &Range<usize>) -> bool {
         let (start, end) = (range.start as u64, range.end as u64);
         !self.lost.iter().any(|lost| lost.start < end && start < lost.end)
     }
 }
 
-/// One request and its response, as they were sent.
+/// A request and its response, as they were sent.
 struct Exchange {
     status: u64,
     body: Vec<u8>,
@@ -195,8 +195,9 @@ fn everything_is_known_without_loss() {
     }
 }
 
-/// Requests one after the other, and the server's bytes, of which those in `lost` are missing. The
-/// client sends each request when it has so many of them. State and body of each.
+/// Feeds requests one after the other, and the server's bytes without those in `lost`. The client
+/// sends each request when it has the given number of the server's bytes. Returns state and body of
+/// each.
 fn spoken(requests: &[(&str, usize)], server: &[u8], lost: Range<usize>) -> Vec<(State, String)> {
     let mut parser = Parser::new(Limits::default());
     let (mut asked, mut answered) = (0, 0);
@@ -239,7 +240,7 @@ fn a_response_in_the_body_of_one_whose_head_is_missing_is_not_believed() {
     let stream = format!("{answer}{next}");
     let stream = stream.as_bytes();
     let requests = [(get, 0), (get, answer.len())];
-    // All of the head, also with the bytes after it; and so for a connection with one request.
+    // All of the head, then also bytes after it. The same for a connection with one request.
     for lost in [0..head, 0..head + 3, 0..head + 5, 1..head, 5..head + 5] {
         let found = spoken(&requests, stream, lost.clone());
         assert_eq!(found[0].0, State::Gap, "{lost:?} {found:?}");
@@ -247,7 +248,7 @@ fn a_response_in_the_body_of_one_whose_head_is_missing_is_not_believed() {
         let found = spoken(&requests[..1], answer.as_bytes(), lost.clone());
         assert_eq!(found[0].0, State::Gap, "{lost:?} {found:?}");
     }
-    // Nothing is missing.
+    // No bytes are missing.
     let found = spoken(&requests, stream, 0..0);
     assert!(found.iter().all(|(state, _)| *state == State::Complete), "{found:?}");
 }

@@ -1,5 +1,5 @@
-//! Requests as they should not be: what was captured of them is listed, and nothing else is taken
-//! for a request.
+//! Malformed requests: the captured part of each is listed, and nothing else is taken for a
+//! request.
 
 mod http_support;
 
@@ -27,7 +27,7 @@ fn status(one: &Transaction) -> Option<u16> {
     one.response.as_ref()?.head.as_ref()?.status()
 }
 
-/// The same however the request is cut in two.
+/// The transactions of an exchange, which do not depend on where the request is cut in two.
 fn exchanges(request: &str, response: &str) -> Vec<Transaction> {
     let whole = exchange(request.as_bytes(), response.as_bytes(), End::Fin);
     for cut in 1..request.len() {
@@ -104,10 +104,10 @@ fn a_proxy_line_is_no_request() {
         assert_eq!((method(one), target(one), one.host()), (Some("GET"), Some("/a"), Some("p")));
         assert_eq!((one.state, status(one), one.remark), (State::Complete, Some(200), Some(JUNK)));
     }
-    // Two proxies, each with a line of its own.
+    // Two proxies, each with its own line.
     let request = "PROXY UNKNOWN\r\nPROXY TCP4 1.2.3.4 1.2.3.5 1 2\r\nGET /a HTTP/1.1\r\n\r\n";
     assert_eq!(exchanges(request, OK).iter().map(target).collect::<Vec<_>>(), [Some("/a")]);
-    // After the first request it is none, and one of 108 bytes is none anywhere.
+    // It is none after the first request, and a line of 108 bytes is none anywhere.
     let request = "GET /1 HTTP/1.1\r\n\r\nPROXY UNKNOWN\r\nHost: p\r\n\r\n".to_owned();
     let long = format!("PROXY UNKNOWN{}\r\nHost: p\r\n\r\n", " ".repeat(93));
     for request in [request, long] {
@@ -154,7 +154,7 @@ fn a_request_line_that_breaks_off_is_listed_as_far_as_it_goes() {
         assert_eq!(line, (Some("GET"), Some(expected), version), "{cut}");
         assert_eq!((found[0].state, status(&found[0])), (State::Gap, Some(200)), "{cut}");
         assert_eq!(found[0].why.as_deref(), Some("bytes are missing in a head"), "{cut}");
-        // What is read again later is the same.
+        // Reading the range again later gives the same bytes.
         let range = found[0].request.as_ref().unwrap().head_range.clone();
         let end = usize::try_from(range.end).unwrap();
         assert!(request[..end].contains(expected) && end <= cut, "{cut}");

@@ -43,13 +43,13 @@ struct Exchange {
     response: (Framed, Coded, Vec<u8>),
     status: u16,
     interim: bool,
-    /// Sent before the response to the one before it.
+    /// Sent before the response to the request before it.
     pipelined: bool,
     chunk: usize,
     trailer: bool,
 }
 
-/// Where an exchange is, and what its bodies are.
+/// The ranges of an exchange, and its bodies.
 #[derive(Clone, Debug)]
 struct Truth {
     request: Range<usize>,
@@ -183,7 +183,7 @@ fn write_body(out: &mut Vec<u8>, part: &(Framed, Coded, Vec<u8>), exchange: &Exc
     }
 }
 
-/// The streams, the order in which they grow, and the truth.
+/// Returns the streams, the order in which they grow, and the truth.
 fn play(exchanges: &[Exchange]) -> (Memory, Vec<(Direction, usize)>, Vec<Truth>) {
     let mut memory = Memory::default();
     let mut order = Vec::new();
@@ -304,12 +304,12 @@ proptest! {
             prop_assert_eq!(&decoded(&memory, one, Direction::Request), &truth.request_body);
             prop_assert_eq!(&decoded(&memory, one, Direction::Response), &truth.response_body);
         }
-        // However it is cut, the same comes out.
+        // The result does not depend on the cuts.
         prop_assert_eq!(&parse(&memory, &order, &[], &[]), &found);
     }
 
-    /// With one request at a time, what lies outside every hole is complete and right, and no
-    /// bytes are ever made up.
+    /// With one request at a time, everything outside of holes is complete and right, and no bytes
+    /// are made up.
     #[test]
     fn what_lies_outside_holes_is_complete(
         exchanges in prop::collection::vec(exchange(), 1..7),

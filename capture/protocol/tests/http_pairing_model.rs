@@ -1,9 +1,9 @@
-//! Conversations with a known truth whose segments are lost at random: which response answers
-//! which request, and what its body is.
+//! Conversations with a known truth whose segments are lost at random: checks the request of each
+//! response, and the bodies.
 //!
-//! A client that has one more request under way than it seems, because the only sign of it was
-//! lost, looks as if it sends one request at a time. No parser can tell these two apart, so this
-//! takes conversations of fixed seeds.
+//! If the only sign of a second request under way was lost, a client looks as if it sends one
+//! request at a time. No parser can distinguish these two cases, so this test uses conversations
+//! with fixed seeds.
 
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
 
@@ -20,7 +20,7 @@ use protocol::time::Timestamp;
 
 const SEEDS: u64 = 60;
 const EXCHANGES: usize = 100;
-/// Segments lost of a thousand.
+/// Numbers of segments lost of a thousand.
 const LOSSES: [u64; 5] = [5, 10, 20, 50, 100];
 
 /// xorshift64.
@@ -51,7 +51,7 @@ struct Truth {
 struct Segment {
     direction: Direction,
     range: Range<usize>,
-    /// What its sender had of the other stream.
+    /// The part of the other stream that its sender had, in bytes.
     acknowledged: usize,
 }
 
@@ -111,7 +111,7 @@ fn exchange(random: &mut Random, number: usize) -> (Vec<u8>, Vec<u8>, Truth) {
     (request, response, truth)
 }
 
-/// A client with up to `depth` requests on the way, and a server that answers in order.
+/// A client with up to `depth` requests under way, and a server that answers in order.
 fn play(seed: u64, depth: usize) -> Conversation {
     let mut random = Random::new(seed);
     let mut it = Conversation::default();
@@ -168,7 +168,7 @@ fn play(seed: u64, depth: usize) -> Conversation {
     }
 }
 
-/// What is found if some segments are lost, and those.
+/// The transactions found if some segments are lost, and the lost segments.
 fn parse(it: &Conversation, seed: u64, loss: u64) -> (Vec<Transaction>, Vec<&Segment>) {
     let mut random = Random::new(seed ^ loss << 32);
     let mut parser = Parser::new(Limits::default());
@@ -195,7 +195,7 @@ fn parse(it: &Conversation, seed: u64, loss: u64) -> (Vec<Transaction>, Vec<&Seg
     (transactions(&mut parser), lost)
 }
 
-/// Number of the exchange, if what is complete of it is right.
+/// The number of the exchange, if its complete messages are right.
 fn checked(it: &Conversation, one: &Transaction) -> Result<usize, String> {
     let wrong = |what: &str| Err(format!("{what}: {one:#?}"));
     let target = one.request.as_ref().and_then(|request| request.head.as_ref()?.target());
@@ -247,7 +247,7 @@ fn what_is_complete_under_pipelining_is_right() {
                 let what = format!("depth {depth}, seed {seed}, loss {loss}");
                 complete += all_checked(&it, &found, &what).len();
             }
-            // Each loss leaves what follows it uncertain, so with few losses much is certain.
+            // After each loss, later pairs are uncertain. With few losses, many pairs are certain.
             let least = if loss == LOSSES[0] { 40 } else { 1 };
             let all = EXCHANGES * SEEDS as usize;
             assert!(

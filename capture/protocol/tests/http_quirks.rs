@@ -1,4 +1,4 @@
-//! One exchange per quirk, and what the files made of it hold.
+//! One exchange per quirk, and the contents of the resulting files.
 
 mod http_support;
 
@@ -157,13 +157,13 @@ fn tunnels_and_upgrades_are_opaque() {
     }
 }
 
-/// Holes in a response, as ranges of it.
+/// The transactions of a response with a hole at this range.
 fn holed(response: &str, hole: std::ops::Range<usize>) -> Vec<Transaction> {
     let mut parser = Parser::new(Limits::default());
     let time = Timestamp::default();
     parser.feed(Direction::Request, 0, GET.as_bytes(), time);
     parser.feed(Direction::Response, 0, &response.as_bytes()[..hole.start], time);
-    // What is left out is a gap, even if nobody says so.
+    // Skipped bytes are a gap, even if `gap` was not called.
     parser.feed(Direction::Response, hole.end as u64, &response.as_bytes()[hole.end..], time);
     parser.acknowledged(response.len() as u64);
     parser.feed(Direction::Request, GET.len() as u64, GET.as_bytes(), time);
@@ -253,7 +253,7 @@ fn pieces_of_bodies_under_way_are_counted_and_bounded() {
         at += request.len() as u64;
         let pieces = parser.pending() * PIECES;
         assert!(parser.memory() >= pieces * 16, "{} with {pieces}", parser.memory());
-        // Six, since the last is still within when it begins.
+        // Six, since the last one is still within the limit when it begins.
         assert_eq!(parser.pending(), number.min(6));
     }
     assert_eq!(parser.counters().shed_requests, 14);
@@ -316,7 +316,7 @@ fn records_transcripts_and_har() {
     assert_eq!(entry["request"]["queryString"][1]["name"], "r");
     assert_eq!(entry["request"]["cookies"][1]["value"], "d");
     assert_eq!(entry["request"]["postData"]["text"], "{}");
-    // A control character makes it no text.
+    // A control character makes it base64.
     assert_eq!(entry["response"]["content"]["text"], "YWJjZBtm");
     assert_eq!(entry["response"]["content"]["encoding"], "base64");
     assert_eq!(entry["response"]["content"]["mimeType"], "text/plain");

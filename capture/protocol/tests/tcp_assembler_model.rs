@@ -1,4 +1,4 @@
-//! The assembler against the obvious model: a list with one entry for each byte.
+//! Compares the assembler with a simple model: a list with one entry for each byte.
 //!
 //! Streams are short and bytes are `a` or `b`, so that everything collides all the time.
 
@@ -18,13 +18,13 @@ use protocol::tcp::assembler::{Absence, Assembler, Bytes, Inserted, Limits, Poli
 /// Bytes of one test's stream.
 const SPAN: u64 = 48;
 
-/// Every packet's captured data, so that a byte is known by packet and offset.
+/// The captured data of all packets, so that packet and offset identify a byte.
 struct Packets(Vec<Vec<u8>>);
 
 impl Bytes for Packets {
     fn get(&self, extent: Extent) -> Option<&[u8]> {
         let data = &self.0[extent.packet as usize];
-        // A packet of which every byte is 'x' is gone.
+        // A packet with an 'x' in it is gone.
         if data.contains(&b'x') {
             return None;
         }
@@ -39,7 +39,7 @@ enum Slot {
     Missing,
 }
 
-/// What a byte of the stream is, byte by byte.
+/// The state of each byte of the stream.
 struct Model {
     slots: Vec<Slot>,
     end: usize,
@@ -124,7 +124,7 @@ enum Op {
         data: Vec<u8>,
         cut: usize,
     },
-    /// The first extent that was ever inserted, at the same place.
+    /// Inserts the very first extent again, at the same place.
     Again,
     Skip(u64),
     Limit(u64),
@@ -184,7 +184,7 @@ fn check(assembler: &Assembler, model: &Model) {
     assert_eq!(assembler.holes(), holes);
 }
 
-/// Both, side by side, for any operations.
+/// Runs the assembler and the model side by side.
 fn run(ops: Vec<Op>, policy: Policy, limits: Limits) {
     let mut packets = Packets(vec![Vec::new()]);
     let mut assembler = Assembler::new();
@@ -291,7 +291,7 @@ proptest! {
     }
 }
 
-/// The bound on gaps forgets the older half, the bound on extents the oldest.
+/// The limit of gaps forgets the older half, the limit of extents the oldest.
 #[test]
 fn forgotten_bytes_expire() {
     let limits = Limits { extents: 6, gaps: 4, ..Limits::default() };

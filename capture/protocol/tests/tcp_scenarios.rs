@@ -1,4 +1,4 @@
-//! What a connection makes of packet exchanges, one situation a test.
+//! The events and states of a connection for packet exchanges. One situation per test.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -125,7 +125,7 @@ fn a_stream_of_more_than_four_gigabytes() {
     let mut w = world();
     w.handshake();
     let mut at = 0_i64;
-    // Packets that were cut when captured: 32 MiB each on the wire.
+    // Packets that the capture cut: 32 MiB each on the wire.
     for _ in 0..200 {
         let _ = send!(w, a "" at, ack 0, wire 33_554_432, "head");
         at += 33_554_432;
@@ -151,7 +151,7 @@ fn data_in_the_syn() {
     assert_eq!(w.state(), State::Open);
 }
 
-/// The server has not taken the data of the SYN; the client sends it again.
+/// The server has not accepted the data of the SYN, so the client sends it again.
 #[test]
 fn data_in_the_syn_refused() {
     let mut w = world();
@@ -206,7 +206,7 @@ fn syn_and_syn_ack_behind_the_data() {
     assert_eq!(w.counters(A).rejected + w.counters(B).rejected, 0);
 }
 
-/// All data is announced before the SYN comes; it still belongs to the connection.
+/// All data is announced before the SYN comes. The SYN still belongs to the connection.
 #[test]
 fn a_syn_last_of_all() {
     let mut w = world();
@@ -247,7 +247,7 @@ fn who_is_the_client_without_a_syn() {
         w.connection = Connection::new(Ports { forward, backward });
         let _ = send!(w, a "" 0, ack 0, "x");
         assert_eq!(w.events(), [Event::Opened { client }]);
-        // The receiver of a SYN-ACK is the client, whatever the ports.
+        // The receiver of a SYN-ACK is the client, for any ports.
         let mut w = world();
         w.connection = Connection::new(Ports { forward, backward });
         let _ = send!(w, a "S" -1, ack 0);
@@ -274,7 +274,7 @@ fn picked_up_in_the_middle() {
     assert_eq!(w.state(), State::Closed);
 }
 
-/// The first byte seen is offset 0, though an acknowledgment came before it.
+/// The first byte seen is offset 0, even if an acknowledgment came before it.
 #[test]
 fn an_acknowledgment_in_the_middle_is_no_byte() {
     let mut w = world();
@@ -382,7 +382,7 @@ fn a_reset_says_what_was_sent_before_it() {
     w.close();
     assert_eq!(w.stream(B), "abc......");
     assert_eq!(w.state(), State::Reset);
-    // And what was received.
+    // The received bytes too.
     let mut w = world();
     w.handshake();
     let _ = send!(w, b "R" 0, ack 4);
@@ -418,13 +418,13 @@ fn ports_are_used_again() {
     w.handshake();
     let _ = send!(w, a "R" 0, ack 0);
     assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
-    // The first attempt was not answered.
+    // The first attempt had no answer.
     let mut w = world();
     let _ = send!(w, a "S" -1);
     assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
 }
 
-/// A SYN in the middle is only believed when somebody goes on from it.
+/// A SYN in the middle is only believed if a segment goes on from it.
 #[test]
 fn ports_are_used_again_without_an_end() {
     let mut w = world();
@@ -470,7 +470,7 @@ fn enough_later_data_is_as_good_as_time() {
     assert_eq!(w.stream(A), format!(".b{}", "c".repeat(32)));
 }
 
-/// Nobody has acknowledged them: they may still come.
+/// These bytes are not acknowledged, so they may still come.
 #[test]
 fn bytes_that_are_not_acknowledged_are_waited_for() {
     let mut w = world();
@@ -560,7 +560,7 @@ fn window_probes_are_no_overlaps() {
     let counters = w.counters(A);
     assert_eq!((w.stream(A), counters.window_probes), ("abcdef".into(), 2));
     assert_eq!((counters.overlapping, counters.conflicting_bytes), (0, 0));
-    // This time the receiver takes the byte.
+    // This time the receiver accepts the byte.
     let _ = send!(w, b "" 0, ack 6, win 0);
     let _ = send!(w, a "" 6, ack 0, "g");
     let _ = send!(w, b "" 0, ack 7);
@@ -578,17 +578,17 @@ fn far_off_numbers_are_ignored_unless_they_go_on() {
     let _ = send!(w, b "" 0, ack 1_500_000_000);
     let _ = send!(w, a "" 3, ack 0, "def");
     assert_eq!((w.stream(A), w.counters(A).rejected), ("abcdef".into(), 2));
-    // After an outage of the capture the sender is somewhere else.
+    // After an outage of the capture the sender is at another place.
     for at in [0, 3, 6, 9] {
         let _ = send!(w, a "" 3_000_000_000 + at, ack 0, "ghi");
     }
     assert_eq!(w.connection.assembler(A).end(), 3_000_000_012);
-    // The first of them too, which alone could have been anybody's.
+    // Including the first of them, which anybody could have sent.
     assert_eq!(w.connection.assembler(A).missing_bytes(), 3_000_000_000 - 6);
     assert_eq!((w.counters(A).rejected, w.counters(A).rejected_bytes), (2, 8));
 }
 
-/// An outage of the capture after which the receiver says where its sender is.
+/// After an outage of the capture, the receiver shows where its sender is.
 #[test]
 fn far_off_numbers_count_at_once_if_the_other_side_acknowledges_them() {
     let far = 100_000_000;
@@ -603,7 +603,7 @@ fn far_off_numbers_count_at_once_if_the_other_side_acknowledges_them() {
             let _ = send!(w, a "" far, ack 0, "def");
             let _ = send!(w, b "" 0, ack far + 3);
         }
-        // Another outage, and a segment that nothing follows on.
+        // Another outage, and a segment without another one after it.
         let _ = send!(w, a "" 2 * far, ack 0, "ghi");
         let _ = send!(w, b "" 0, ack 2 * far + 3);
         let _ = send!(w, a "" 3 * far, ack 0, "jkl");
@@ -615,7 +615,7 @@ fn far_off_numbers_count_at_once_if_the_other_side_acknowledges_them() {
     }
 }
 
-/// Segments that are far apart after an outage, as a capture that still loses most has them.
+/// Segments that are far apart after an outage, as in a capture that still loses most of them.
 #[test]
 fn far_off_numbers_may_lie_megabytes_apart() {
     let mut w = world();
@@ -674,7 +674,7 @@ fn holes_are_given_up_at_the_end() {
     );
 }
 
-/// Two FINs and the end of the capture: closed, though bytes were still to come.
+/// Two FINs and the end of the capture: closed, although bytes were still missing.
 #[test]
 fn two_fins_are_an_end() {
     let mut w = world();
@@ -697,7 +697,7 @@ fn an_answer_with_another_number_replaces_the_first() {
     assert_eq!((w.stream(B), w.state()), ("hi".into(), State::Open));
 }
 
-/// A million flows have to fit, the places of their data included.
+/// A million flows must fit into memory, including the places of their data.
 #[test]
 fn a_connection_is_small() {
     let mut w = world();
@@ -727,7 +727,7 @@ fn data_without_an_acknowledgment_is_not_believed() {
 
 #[test]
 fn the_server_says_which_of_two_syns_it_has() {
-    // The SYN that was seen last has another number than the client's.
+    // The last SYN seen has another number than the client's own.
     let mut w = world();
     let _ = send!(w, a "S" 70_000);
     let _ = send!(w, b "S" -1, ack 0);
@@ -741,7 +741,7 @@ fn the_server_says_which_of_two_syns_it_has() {
 
 #[test]
 fn a_syn_ack_to_another_syn_takes_nothing_from_the_client() {
-    // Before the server's own, and without it.
+    // Before the server's own SYN-ACK, and without it.
     for is_answered in [true, false] {
         let mut w = world();
         let _ = send!(w, a "S" -1);

@@ -1,4 +1,5 @@
-//! What a receiver would not take: resets, data and FINs out of its window, one situation a test.
+//! Segments that a receiver would not accept: resets, data and FINs out of its window. One
+//! situation per test.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -14,7 +15,7 @@ use std::time::Duration;
 use protocol::tcp::{State, Verdict};
 use tcp_exchange::{A, B, World, world};
 
-/// After SYN and SYN-ACK with these bits to shift windows by, and a request and its answer.
+/// A connection after SYN and SYN-ACK with these window scales, a request and its answer.
 fn scaled() -> World {
     let mut w = world();
     let _ = send!(w, a "S" -1, win 64_000, scale 7);
@@ -29,13 +30,13 @@ fn scaled() -> World {
 #[test]
 fn the_window_of_a_reset_is_the_one_its_receiver_said_last() {
     let mut w = scaled();
-    // 500 of them by 8 bytes.
+    // 500 units of 8 bytes.
     let _ = send!(w, a "R" 3 + 4_001);
     assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
     let _ = send!(w, a "R" 3 + 4_000);
     assert_eq!(w.state(), State::Reset);
     let mut w = scaled();
-    // And 500 by 128.
+    // And 500 units of 128 bytes.
     let _ = send!(w, b "R" 6 + 64_001);
     assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
     let _ = send!(w, b "R" 6 + 64_000);
@@ -73,7 +74,7 @@ fn a_window_of_zero_takes_a_reset_at_its_place_only() {
     assert_eq!(w.state(), State::Reset);
 }
 
-/// Of a window whose scale was not seen nothing is known.
+/// If the scale of a window was not seen, nothing is known of the window.
 #[test]
 fn a_reset_of_a_connection_without_beginning_may_be_far_off() {
     let mut w = world();
@@ -88,15 +89,15 @@ fn a_reset_of_a_connection_without_beginning_may_be_far_off() {
     assert_eq!(w.state(), State::Reset);
 }
 
-/// Its sender would have known of no connection any more.
+/// The real sender of the reset would no longer have known the connection.
 #[test]
 fn who_acknowledges_what_came_after_its_reset_has_sent_none() {
     let mut w = scaled();
-    // In the window, and not where the stream is.
+    // In the window, but not at the stream's next byte.
     let _ = send!(w, a "R" 103);
     let _ = send!(w, b "" 6, ack 3);
     let _ = send!(w, a "" 3, ack 6, "more");
-    // May have been sent before it.
+    // This may have been sent before the reset.
     assert_eq!(w.state(), State::Reset);
     let _ = send!(w, b "" 6, ack 7, "again");
     assert_eq!(w.state(), State::Reset);
@@ -114,7 +115,7 @@ fn what_was_sent_before_a_reset_does_not_undo_it() {
     let mut w = scaled();
     let _ = send!(w, b "" 6, ack 3, "again");
     let _ = send!(w, a "R" 7, ack 6);
-    // Captured in another order, or on its way when the reset came.
+    // Captured in another order, or under way when the reset came.
     let _ = send!(w, a "" 3, ack 11, "more");
     let _ = send!(w, b "" 11, ack 3, "and on");
     let _ = send!(w, b "F" 17, ack 7);
@@ -132,7 +133,7 @@ fn bytes_long_after_a_reset_and_before_its_place_undo_it() {
     assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
 }
 
-/// It was somebody else's, and the connection had nothing to say for a while.
+/// Someone else sent it, and the connection was silent for a while.
 #[test]
 fn what_goes_on_after_a_reset_that_is_over_is_another_connection() {
     for by_sender in [true, false] {
@@ -156,7 +157,7 @@ fn what_goes_on_after_a_reset_that_is_over_is_another_connection() {
     }
 }
 
-/// Both FINs were somebody else's, and nobody has acknowledged them.
+/// Someone else sent both FINs, and no acknowledgment confirmed them.
 #[test]
 fn what_goes_on_after_fins_that_are_over_is_another_connection() {
     let mut w = scaled();
@@ -168,7 +169,7 @@ fn what_goes_on_after_fins_that_are_over_is_another_connection() {
     assert_eq!(send!(w, a "" 3, ack 6, "more"), Verdict::NewConnection);
 }
 
-/// Twice the largest window of B, which was that of its SYN-ACK, behind what is known.
+/// Twice the largest window of B after everything known. That window was in its SYN-ACK.
 const FAR: i64 = 2 * 65_535;
 
 #[test]
@@ -185,7 +186,7 @@ fn data_far_out_of_the_window_is_not_of_the_stream() {
         w.close();
         assert_eq!(w.stream(A), "askmore");
     }
-    // Captures lose packets: so much may be ahead.
+    // Captures lose packets, so this much may be ahead.
     let mut w = scaled();
     let _ = send!(w, a "" 3 + FAR, ack 6, "more");
     let _ = send!(w, b "" 6, ack 7 + FAR);
@@ -205,10 +206,10 @@ fn a_fin_far_out_of_the_window_is_none() {
     assert_eq!((w.state(), w.stream(A)), (State::Closed, "askmore".into()));
 }
 
-/// The capture had an outage, and more than a window was sent meanwhile.
+/// The capture had an outage in which more than a window was sent.
 #[test]
 fn after_an_outage_the_sender_is_followed_and_nothing_is_lost() {
-    // Others that follow on it.
+    // Other segments follow it.
     for copies in [1, 2] {
         let mut w = scaled();
         for at in [0, 4, 8] {
@@ -221,7 +222,7 @@ fn after_an_outage_the_sender_is_followed_and_nothing_is_lost() {
         assert_eq!((stream.end(), stream.missing_bytes()), (1_000_012, 999_997));
         assert_eq!(w.counters(A).rejected, 0);
     }
-    // Its acknowledgment, and a FIN.
+    // Its acknowledgment comes, and a FIN.
     let mut w = scaled();
     let _ = send!(w, a "" 1_000_000, ack 6, "more");
     let _ = send!(w, a "F" 1_000_004, ack 6);
@@ -234,7 +235,7 @@ fn after_an_outage_the_sender_is_followed_and_nothing_is_lost() {
     assert_eq!((stream.end(), stream.missing_bytes()), (1_000_004, 999_997));
 }
 
-/// Without the receiver, or its scale, nothing is known of its window.
+/// Without packets of the receiver, or its scale, its window is unknown.
 #[test]
 fn where_no_window_is_known_nothing_is_out_of_it() {
     let mut only_one = world();
@@ -255,7 +256,7 @@ fn where_no_window_is_known_nothing_is_out_of_it() {
 
 #[test]
 fn of_two_fins_the_one_that_is_acknowledged_holds() {
-    // That of somebody else comes first.
+    // The FIN from someone else comes first.
     let mut w = scaled();
     let _ = send!(w, a "F" 60_003, ack 6);
     let _ = send!(w, a "" 3, ack 6, "more");
@@ -267,7 +268,7 @@ fn of_two_fins_the_one_that_is_acknowledged_holds() {
     assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
     w.close();
     assert_eq!(w.stream(A), "askmore");
-    // It comes second, and what was sent before the other one was not captured.
+    // It comes second, and bytes before the other FIN were not captured.
     let mut w = scaled();
     let _ = send!(w, a "F" 7, ack 6);
     let _ = send!(w, a "F" 3, ack 6);
@@ -277,7 +278,7 @@ fn of_two_fins_the_one_that_is_acknowledged_holds() {
     assert_eq!((w.state(), w.stream(A)), (State::Closed, "ask....".into()));
 }
 
-/// Nobody acknowledges either of them.
+/// Neither FIN is acknowledged.
 #[test]
 fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {
     let mut w = scaled();
@@ -287,10 +288,10 @@ fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {
     assert_eq!(w.stream(A), "ask");
 }
 
-/// Only the SYN of the second connection was not captured.
+/// The second connection lacks only its SYN in the capture.
 #[test]
 fn a_syn_ack_that_is_acknowledged_begins_another_connection() {
-    // The client's acknowledgment, its data, and the server's data.
+    // The next segment is the client's acknowledgment, its data, or the server's data.
     for next in 0..3 {
         let mut w = scaled();
         assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::Taken);
@@ -317,7 +318,7 @@ fn a_syn_ack_behind_the_end_begins_another_connection() {
     let mut reset = scaled();
     let _ = send!(reset, a "R" 3, ack 6);
     for mut w in [closing, reset] {
-        // The old one again.
+        // The old SYN-ACK again.
         assert_eq!(send!(w, b "S" -1, ack 0), Verdict::Taken);
         // An answer to the same SYN with another number.
         assert_eq!(send!(w, b "S" 5_000_000, ack 0), Verdict::Taken);
@@ -327,7 +328,8 @@ fn a_syn_ack_behind_the_end_begins_another_connection() {
     }
 }
 
-/// Neither the one that a receiver answers with what it expects, nor one where its alleged sender is.
+/// The SYN-ACK is not one that a receiver answers with the number it expects, and not one at the
+/// place of its alleged sender.
 #[test]
 fn a_syn_ack_of_somebody_else_begins_nothing() {
     for at in [7_000_000, 5, 100, -1_000_000] {
@@ -343,7 +345,7 @@ fn a_syn_ack_of_somebody_else_begins_nothing() {
     }
 }
 
-/// Of the second connection neither SYN was captured.
+/// Neither SYN of the second connection was captured.
 #[test]
 fn data_far_out_of_the_window_of_one_that_is_closed_is_of_another() {
     let mut w = scaled();

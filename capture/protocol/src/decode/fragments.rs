@@ -70,7 +70,7 @@ pub(super) struct Fragment<'v> {
     pub(super) protocol: u8,
     /// Its offset in the datagram.
     pub(super) offset: u32,
-    /// Whether more fragments follow.
+    /// More fragments follow.
     pub(super) more: bool,
     pub(super) payload: At<'v>,
     /// Link type of the packet it came in.
@@ -84,7 +84,7 @@ pub(super) struct Begun {
     pub(super) datagram: u64,
     pub(super) protocol: u8,
     pub(super) transport: Transport,
-    /// Where the payload begins in the datagram: after the transport header.
+    /// Offset of the payload in the datagram: after the transport header.
     pub(super) start: u32,
     pub(super) end: u32,
 }

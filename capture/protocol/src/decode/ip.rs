@@ -318,7 +318,7 @@ impl Found {
     }
 }
 
-/// Whether all options up to the end of the list lie within it, as Linux demands.
+/// Returns `true` if all options up to the end of the list lie within it, as Linux demands.
 fn are_options(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NOTHING: u8 = 1;

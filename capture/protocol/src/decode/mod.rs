@@ -341,7 +341,7 @@ impl Decoder {
         self.fragments.evict(&self.options)
     }
 
-    /// Whether [`Decoder::given_up`] has a datagram to return.
+    /// Returns `true` if [`Decoder::given_up`] has a datagram to return.
     #[inline]
     #[must_use]
     pub fn has_given_up(&self) -> bool {
@@ -469,7 +469,7 @@ struct Found {
     ip: Ip,
     protocol: u8,
     transport: Transport,
-    /// Where the payload begins, in the packet or in `whole`, in bytes.
+    /// Offset of the payload in the packet or in `whole`, in bytes.
     offset: usize,
     /// Length of the payload on the wire in bytes.
     len: usize,

@@ -190,7 +190,7 @@ pub(super) struct At<'v> {
     view: &'v View<'v>,
     /// Number of bytes on the wire before this place.
     pub(super) offset: usize,
-    /// Where the layer ends on the wire; may be beyond the captured bytes.
+    /// End of the layer on the wire; may be beyond the captured bytes.
     end: usize,
 }
 

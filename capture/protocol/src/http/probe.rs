@@ -156,8 +156,8 @@ pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
     }
 }
 
-/// Whether an incomplete request line contains a known method and at least the first byte of the
-/// target.
+/// Returns `true` if an incomplete request line contains a known method and at least the first byte
+/// of the target.
 pub(super) fn names_target(bytes: &[u8]) -> bool {
     let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
     let (method, rest) = bytes.split_at(length);

@@ -98,7 +98,7 @@ pub struct Transaction {
     pub why: Option<Cow<'static, str>>,
     /// How it was read differently from what it says, as browsers do, although no byte is missing.
     pub remark: Option<&'static str>,
-    /// Whether the connection stopped speaking HTTP after it (`CONNECT`, `Upgrade`).
+    /// The connection stopped speaking HTTP after it (`CONNECT`, `Upgrade`).
     pub switched: bool,
 }
 

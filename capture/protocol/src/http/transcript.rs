@@ -177,8 +177,8 @@ fn head(
     }
 }
 
-/// Whether a body is shown as it comes, because nothing that follows changes its text. This is also
-/// so if some of it was shown and its head has expired.
+/// Returns `true` if a body is shown as it comes, because nothing that follows changes its text.
+/// This is also so if some of it was shown and its head has expired.
 fn is_shown_early(message: &Message, shown: u32) -> bool {
     if shown > 0 {
         return true;
@@ -304,7 +304,7 @@ fn rest(
     }
 }
 
-/// Whether bodies of this type are text for people.
+/// Returns `true` if bodies of this type are text for people.
 fn is_text(media: &str) -> bool {
     media.starts_with("text/")
         || media.ends_with("json")

@@ -72,7 +72,7 @@ impl Taken {
         }
     }
 
-    /// Whether this number is after all others.
+    /// Returns `true` if this number is after all others.
     pub(super) fn is_after(&self, number: Sequence) -> bool {
         self.at.back().is_none_or(|(at, _)| number.since(*at) > 0)
     }

@@ -1,4 +1,4 @@
-//! What the tests of HTTP share: streams in memory, and a plain reader of captures.
+//! Shared by the tests of HTTP: streams in memory, and a simple reader of captures.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 #![allow(clippy::cast_possible_truncation, reason = "streams in memory")]
@@ -13,7 +13,7 @@ use protocol::http::parser::{End, Event, Limits, Parser};
 use protocol::http::transaction::Transaction;
 use protocol::time::Timestamp;
 
-/// Random numbers (xorshift64*), the same for the same seed.
+/// Random numbers (xorshift64*). Equal seeds give equal numbers.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -30,7 +30,7 @@ impl Random {
     }
 }
 
-/// Both streams of a connection, whole.
+/// Both streams of a connection, complete.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) request: Vec<u8>,
@@ -57,7 +57,7 @@ pub(crate) fn transactions(parser: &mut Parser) -> Vec<Transaction> {
     found
 }
 
-/// Request, then response, then the end of both.
+/// Feeds a request, its response, and the end of both.
 pub(crate) fn exchange(request: &[u8], response: &[u8], how: End) -> Vec<Transaction> {
     let mut parser = Parser::new(Limits::default());
     parser.feed(Direction::Request, 0, request, Timestamp::from_nanoseconds(1));
@@ -67,11 +67,11 @@ pub(crate) fn exchange(request: &[u8], response: &[u8], how: End) -> Vec<Transac
     transactions(&mut parser)
 }
 
-/// A connection of a capture, in the order in which new bytes came.
+/// A connection of a capture, in the order in which its new bytes came.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
     pub(crate) streams: Memory,
-    /// Which stream grew, and up to where.
+    /// Each growth: the stream, and its new length.
     pub(crate) order: Vec<(Direction, usize)>,
 }
 
@@ -94,7 +94,8 @@ impl Connection {
     }
 }
 
-/// TCP over IPv4 of a little-endian pcap of Ethernet or raw packets, segments in order only.
+/// Reads TCP over IPv4 from a little-endian pcap of Ethernet or raw packets. Only segments in
+/// order.
 pub(crate) fn connections(file: &Path) -> Vec<Connection> {
     let bytes = std::fs::read(file).unwrap();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());

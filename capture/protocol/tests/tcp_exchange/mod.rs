@@ -21,7 +21,7 @@ use protocol::tcp::{
 };
 use protocol::time::Timestamp;
 
-/// All packets there are, each nothing but its payload behind 54 bytes of headers.
+/// All packets. Each has 54 bytes of headers and then only its payload.
 #[derive(Default)]
 pub(crate) struct Packets(Vec<Vec<u8>>);
 
@@ -33,7 +33,7 @@ impl Bytes for Packets {
     }
 }
 
-/// A segment in the words of a test.
+/// A segment in the notation of a test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent<'a> {
     pub(crate) direction: Direction,
@@ -123,7 +123,7 @@ impl World {
         self.connection.close(&self.settings, &self.packets, &mut self.events);
     }
 
-    /// A stream as far as it is announced, `.` for missing bytes and `~` for expired ones.
+    /// The announced part of a stream, with `.` for missing bytes and `~` for expired ones.
     pub(crate) fn stream(&self, direction: Direction) -> String {
         let assembler = self.connection.assembler(direction);
         let mut text = Vec::new();
@@ -161,7 +161,7 @@ impl World {
 }
 
 /// `send!(world, a "S" -1)`, `send!(world, b "F" 5, ack 3, "data")`: endpoint, flags, sequence
-/// number, and what else there is. Evaluates to the verdict.
+/// number, then optional fields. Returns the verdict.
 #[macro_export]
 macro_rules! send {
     (@side a) => { $crate::tcp_exchange::A };

@@ -32,7 +32,7 @@ pub struct Body {
     pub ranges: Vec<Range<u64>>,
     /// The parts of `ranges` that are missing in the capture; ascending.
     pub holes: Vec<Range<u64>>,
-    /// Whether the body was seen up to its end, apart from holes.
+    /// The body was seen up to its end, apart from holes.
     pub ended: bool,
     /// Content codings in the order they were applied, then transfer codings, as sent but in lower
     /// case. [Decoding](super::decode) shows whether they are true.
@@ -55,13 +55,13 @@ impl Body {
         length(&self.holes)
     }
 
-    /// Whether every byte of it was captured.
+    /// Returns `true` if every byte of it was captured.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.ended && self.holes.is_empty()
     }
 
-    /// Whether a reader gets other bytes than those on the wire.
+    /// Returns `true` if a reader gets other bytes than those on the wire.
     #[must_use]
     pub fn is_decoded(&self) -> bool {
         self.wire_bytes() > 0 && !self.as_sent && known(&self.codings).next().is_some()

@@ -95,7 +95,7 @@ pub(super) fn known(codings: &[String]) -> impl DoubleEndedIterator<Item = Codin
     codings.iter().filter_map(|name| Coding::named(name))
 }
 
-/// Whether a body claims a coding that cannot be undone.
+/// Returns `true` if a body claims a coding that cannot be undone.
 pub(super) fn has_foreign(codings: &[String]) -> bool {
     codings.iter().any(|name| name != IDENTITY && Coding::named(name).is_none())
 }
@@ -160,15 +160,15 @@ impl Note {
         }
     }
 
-    /// Whether the body is returned as it was sent, although it claims codings that could be
-    /// undone.
+    /// Returns `true` if the body is returned as it was sent, although it claims codings that could
+    /// be undone.
     #[must_use]
     pub const fn leaves_as_sent(self) -> bool {
         matches!(self, Self::Layers | Self::Effort | Self::Busy)
     }
 
-    /// Whether a record must report this note: the decoded bytes are, or may be, not all that was
-    /// sent. Missing bytes are reported by the transaction itself.
+    /// Returns `true` if a record must report this note: the decoded bytes are, or may be, not all
+    /// that was sent. Missing bytes are reported by the transaction itself.
     #[must_use]
     pub const fn is_told(self) -> bool {
         !matches!(self, Self::Trailing | Self::Hole)

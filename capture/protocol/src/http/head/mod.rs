@@ -29,7 +29,7 @@ pub struct Head {
     /// Names and values in order, including duplicates. Bytes that are not UTF-8 are read as
     /// Latin-1.
     pub headers: Vec<(String, String)>,
-    /// Whether only the lax parser could read it.
+    /// Only the lax parser could read it.
     pub lax: bool,
     /// Number of headers left out because there were more than allowed.
     pub headers_dropped: usize,
@@ -61,7 +61,7 @@ pub enum Start {
     },
 }
 
-/// What the headers announce about the end of a body.
+/// The end of a body, as announced by the headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Announced {
     /// It has a coding that reads as chunked, or nearly so.
@@ -172,7 +172,7 @@ impl Head {
         (!value.is_empty()).then(|| value.to_ascii_lowercase())
     }
 
-    /// Whether `Connection` announces that the connection ends with this message.
+    /// Returns `true` if `Connection` announces that the connection ends with this message.
     pub(super) fn closes(&self) -> bool {
         let mut close = false;
         let mut keep = false;
@@ -183,7 +183,7 @@ impl Head {
         close || (!keep && self.version().is_none_or(|version| !version.ends_with("1.1")))
     }
 
-    /// Whether the client waits for permission before it sends the body.
+    /// Returns `true` if the client waits for permission before it sends the body.
     pub(super) fn asks_first(&self) -> bool {
         self.values("expect").flat_map(tokens).any(|token| token == "100-continue")
     }
@@ -220,7 +220,7 @@ impl Head {
         None
     }
 
-    /// Whether `Content-Length` is present, but contains no length.
+    /// Returns `true` if `Content-Length` is present, but contains no length.
     pub(super) fn has_no_length(&self) -> bool {
         self.has("content-length") && self.announced().length == Length::None
     }

@@ -100,8 +100,8 @@ impl Run {
         waiting
     }
 
-    /// Whether a message waits here that may have the position of message `number` of another run.
-    /// That run lies between `least` and `most` after this one.
+    /// Returns `true` if a message waits here that may have the position of message `number` of
+    /// another run. That run lies between `least` and `most` after this one.
     fn may_hold(&self, number: i64, (least, most): (i64, i64)) -> bool {
         let first = number.saturating_add(least);
         let at = self.waiting.partition_point(|one| one.number < first);
@@ -249,8 +249,8 @@ impl Doubt {
         decisions
     }
 
-    /// Whether the next response certainly answers the oldest waiting request, or the next one to
-    /// come.
+    /// Returns `true` if the next response certainly answers the oldest waiting request, or the
+    /// next one to come.
     pub(super) fn is_over(&self) -> bool {
         let (Some(request), Some(response)) = (self.requests.back(), self.responses.back()) else {
             return false;

@@ -75,8 +75,8 @@ impl Parser {
         }
     }
 
-    /// Whether a response whose request is unknown had no body, as one to `HEAD`: a client that
-    /// waits for its answers has asked again before any of the body came.
+    /// Returns `true` if a response whose request is unknown had no body, as one to `HEAD`: a
+    /// client that waits for its answers has asked again before any of the body came.
     fn has_no_body(&mut self, direction: Direction) -> bool {
         let end = self.response.next;
         let has_asked = self.waiting().any(|open| open.floor >= end);

@@ -207,8 +207,8 @@ impl Parser {
         }
     }
 
-    /// Whether bytes at `offset` may be a response without a head. The first response of a
-    /// connection may have none. But if earlier bytes may be missing, these bytes may be the rest
+    /// Returns `true` if bytes at `offset` may be a response without a head. The first response of
+    /// a connection may have none. But if earlier bytes may be missing, these bytes may be the rest
     /// of another response. Then the request must be HTTP/0.9, the only version with such
     /// responses, and must have been sent before them.
     fn may_lack_head(&self, offset: u64) -> bool {
@@ -229,8 +229,8 @@ impl Parser {
         }
     }
 
-    /// Whether the current request was answered before any of its body came. A client that asked
-    /// with `Expect: 100-continue` does not send the body then (RFC 9110, 10.1.1).
+    /// Returns `true` if the current request was answered before any of its body came. A client
+    /// that asked with `Expect: 100-continue` does not send the body then (RFC 9110, 10.1.1).
     pub(super) fn may_withhold(&self) -> bool {
         matches!(self.request.phase, Phase::Unsure(..))
             && self

@@ -128,7 +128,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// A parser for a connection of which nothing is known yet.
+    /// A parser for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }

@@ -55,12 +55,12 @@ impl Open {
         }
     }
 
-    /// Whether the next response may answer this request.
+    /// Returns `true` if the next response may answer this request.
     pub(super) fn is_waiting(&self) -> bool {
         !self.response_done && !self.is_in_doubt && self.transaction.response.is_none()
     }
 
-    /// Whether a server may send an interim response to this request first.
+    /// Returns `true` if a server may send an interim response to this request first.
     pub(super) fn may_have_interim(&self) -> bool {
         self.transaction.response.is_none()
             && self.transaction.request.as_ref().is_some_and(|request| {
@@ -174,9 +174,10 @@ impl Parser {
         }
     }
 
-    /// Whether the head at `at` is the first thing sent after the oldest unanswered request, if the
-    /// client waits for answers. Otherwise the answer began in the bytes missing from `gap` on, and
-    /// the head may be a part of its body, unless the missing bytes were an interim response.
+    /// Returns `true` if the head at `at` is the first thing sent after the oldest unanswered
+    /// request, if the client waits for answers. Otherwise the answer began in the bytes missing
+    /// from `gap` on, and the head may be a part of its body, unless the missing bytes were an
+    /// interim response.
     fn is_first_answer(&self, gap: Option<u64>, at: u64) -> bool {
         let oldest = self.waiting().next();
         let is_after = oldest.is_none_or(|open| open.floor >= at);

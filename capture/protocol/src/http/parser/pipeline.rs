@@ -91,7 +91,7 @@ impl Parser {
         self.emit();
     }
 
-    /// There is one response more than requests, or a request came before its time: the client
+    /// More responses than requests came, or a request came before its time: the client
     /// pipelines. A transaction that was held back may have the answer to a missing request.
     pub(super) fn contradict(&mut self) {
         let mut is_wrong = false;
@@ -108,8 +108,8 @@ impl Parser {
         }
     }
 
-    /// Whether the client cannot have all earlier answers yet when it sends a request, having seen
-    /// the responses up to `floor`.
+    /// Returns `true` if the client cannot have all earlier answers yet when it sends a request,
+    /// having seen the responses up to `floor`.
     fn asks_before_the_answer(&self, floor: u64) -> bool {
         match self.response.phase {
             Phase::Head(_) | Phase::Length(_) | Phase::Data(_) | Phase::Size => true,
@@ -121,8 +121,8 @@ impl Parser {
         }
     }
 
-    /// Whether requests are missing, and fewer responses came since then than a client that waits
-    /// for each must have seen.
+    /// Returns `true` if requests are missing, and fewer responses came since then than a client
+    /// that waits for each must have seen.
     fn has_skipped_an_answer(&self) -> bool {
         let then = &self.request_gap;
         then.begins_request
@@ -163,8 +163,8 @@ impl Parser {
         }
     }
 
-    /// Whether a waiting client has asked just once since requests were missing, and the answer may
-    /// be missing too. Then the response at `at` may answer another request.
+    /// Returns `true` if a waiting client has asked just once since requests were missing, and the
+    /// answer may be missing too. Then the response at `at` may answer another request.
     fn is_torn(&self, swallowed: Hidden, at: u64) -> bool {
         let mut waiting = self.waiting();
         let first = waiting.next().filter(|open| open.floor < at && !open.hidden.is_possible());
@@ -210,8 +210,8 @@ impl Parser {
         Hidden { least: if self.may_be_interim(gap, at) { 0 } else { lost.least }, ..lost }
     }
 
-    /// Whether the missing bytes between `gap` and `at` are so few that they may have been only an
-    /// interim response, or part of one.
+    /// Returns `true` if the missing bytes between `gap` and `at` are so few that they may have
+    /// been only an interim response, or part of one.
     pub(super) fn may_be_interim(&self, gap: Option<u64>, at: u64) -> bool {
         gap.is_some_and(|gap| at.saturating_sub(gap) <= LONGEST_INTERIM)
             && (self.has_interim || self.open.iter().any(Open::may_have_interim))

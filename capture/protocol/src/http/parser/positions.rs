@@ -9,7 +9,7 @@
 /// Maximum number of runs, of both directions together. Each fact costs the square of it.
 pub(super) const RUNS: usize = 16;
 
-/// Stands for an unknown limit.
+/// The limit is unknown.
 const NONE: i64 = i64::MAX / 4;
 
 /// Differences between the positions of the first messages of runs. Runs have numbers below
@@ -91,7 +91,7 @@ impl Positions {
         (least == most).then_some(most)
     }
 
-    /// Whether the facts contradict each other, so that one of them is false.
+    /// Returns `true` if the facts contradict each other, so that one of them is false.
     pub(super) fn is_contradictory(&self) -> bool {
         (0..RUNS).any(|run| self.most(run, run) < 0)
     }

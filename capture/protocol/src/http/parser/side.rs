@@ -61,9 +61,9 @@ pub(super) struct Side {
     /// Index of the transaction whose message is under way.
     pub(super) current: u64,
     pub(super) ended: Option<End>,
-    /// Whether there was a gap.
+    /// A gap occurred.
     pub(super) gapped: bool,
-    /// Whether a message began.
+    /// A message began.
     pub(super) began: bool,
     /// Stream offset of the gap that may have swallowed heads.
     pub(super) lost_from: Option<u64>,

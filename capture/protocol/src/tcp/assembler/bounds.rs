@@ -37,7 +37,8 @@ pub struct Bites {
 }
 
 impl Assembler {
-    /// Whether waiting data exceeds a limit of `limits`, so that the first hole has to be given up.
+    /// Returns `true` if waiting data exceeds a limit of `limits`, so that the first hole has to be
+    /// given up.
     #[must_use]
     pub fn is_overfull(&self, limits: &Limits) -> bool {
         self.rare.as_ref().is_some_and(|rare| {

@@ -78,8 +78,8 @@ impl Assembler {
         self.missing_ranges().map_or(0, VecDeque::len)
     }
 
-    /// Whether a range of missing bytes begins at `offset`. If not, a gap announced there continues
-    /// the one before. Costs O(log n).
+    /// Returns `true` if a range of missing bytes begins at `offset`. If not, a gap announced there
+    /// continues the one before. Costs O(log n).
     #[must_use]
     pub fn has_gap_from(&self, offset: u64) -> bool {
         let missing = self.missing_ranges();

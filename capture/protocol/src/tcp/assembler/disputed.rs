@@ -29,7 +29,7 @@ impl Disputed {
         }
     }
 
-    /// Whether a disputed range overlaps `range`.
+    /// Returns `true` if a disputed range overlaps `range`.
     pub(super) fn touches(&self, range: &Range<u64>) -> bool {
         let from = self.0.partition_point(|one| one.end <= range.start);
         self.0.get(from).is_some_and(|one| one.start < range.end)

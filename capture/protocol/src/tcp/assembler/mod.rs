@@ -228,7 +228,8 @@ impl Assembler {
         }
     }
 
-    /// Whether copies of bytes in `range` differed. This stays known for bytes that have expired.
+    /// Returns `true` if copies of bytes in `range` differed. This stays known for bytes that have
+    /// expired.
     #[must_use]
     pub fn is_disputed(&self, range: &Range<u64>) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.disputed.touches(range))
@@ -246,7 +247,7 @@ impl Assembler {
         self.settled.shrink();
     }
 
-    /// Whether data waits after the end.
+    /// Returns `true` if data waits after the end.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.pending.is_empty())

@@ -273,8 +273,8 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN of either side was seen. If not, offset 0 is where the capture begins, which
-    /// may be anywhere in the conversation.
+    /// Returns `true` if a SYN of either side was seen. If not, offset 0 is where the capture
+    /// begins, which may be anywhere in the conversation.
     #[must_use]
     pub fn has_beginning(&self) -> bool {
         self.has_beginning
@@ -328,7 +328,7 @@ impl Connection {
         }
     }
 
-    /// Whether it has ended: [`Event::Closed`] was reported.
+    /// Returns `true` if it has ended: [`Event::Closed`] was reported.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.is_some()

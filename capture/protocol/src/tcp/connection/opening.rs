@@ -90,8 +90,8 @@ impl Connection {
         if is_new { Verdict::NewConnection } else { Verdict::Late }
     }
 
-    /// Whether a segment without SYN, from a side that was seen, shows that a closed connection
-    /// goes on.
+    /// Returns `true` if a segment without SYN, from a side that was seen, shows that a closed
+    /// connection goes on.
     fn goes_on(&self, state: State, segment: &Segment<'_>, settings: &Settings) -> bool {
         let stream = self.half(segment.direction);
         let len = segment.wire_len;
@@ -172,8 +172,8 @@ impl Connection {
         Syn::Believed
     }
 
-    /// Whether a SYN-ACK to `number` may answer another SYN of `client` than the last one seen.
-    /// Since then no other segment was seen, except SYN-ACKs to the same other SYN.
+    /// Returns `true` if a SYN-ACK to `number` may answer another SYN of `client` than the last one
+    /// seen. Since then no other segment was seen, except SYN-ACKs to the same other SYN.
     fn may_answer_another(&self, client: Direction, number: Sequence) -> bool {
         let is_opening = self.has_beginning && !self.is_open && self.half(client).is_untouched();
         is_opening && (!self.syn_ack_seen || self.own_syn == Some(number))
@@ -216,7 +216,7 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN certainly belongs to another connection between the same endpoints.
+    /// Returns `true` if a SYN certainly belongs to another connection between the same endpoints.
     fn is_other_connection(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
         let stream = self.half(segment.direction);
         let first = segment.sequence.plus(1);
@@ -238,7 +238,7 @@ impl Connection {
             || (stream.syn_seen && passed(self.last, segment.time, settings.reuse_after))
     }
 
-    /// Whether a SYN-ACK belongs to no window of this connection.
+    /// Returns `true` if a SYN-ACK belongs to no window of this connection.
     fn is_elsewhere(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let stream = self.half(direction);
@@ -258,8 +258,8 @@ impl Connection {
         }
     }
 
-    /// Whether a segment goes on from a SYN that did not fit. From a SYN-ACK, it must have both of
-    /// its numbers; the SYN that belongs to it may come after it.
+    /// Returns `true` if a segment goes on from a SYN that did not fit. From a SYN-ACK, it must
+    /// have both of its numbers; the SYN that belongs to it may come after it.
     fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
         let Some(Challenger { direction, first, peer }) = self.challenger.as_deref().copied()
         else {

@@ -69,7 +69,7 @@ impl Connection {
         false
     }
 
-    /// Whether a segment of its alleged sender shows that someone else sent a reset:
+    /// Returns `true` if a segment of its alleged sender shows that someone else sent a reset:
     ///
     /// * the segment goes on after the place of the reset; or
     /// * it fills bytes between the last byte seen and that place, so much later that the capture

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 const RESET_REACH: u64 = 65_535;
 
 impl Stream {
-    /// Whether the segment fits the FIN, if one was seen. Notes the segment's own FIN.
+    /// Returns `true` if the segment fits the FIN, if one was seen. Notes the segment's own FIN.
     pub(super) fn fin_allows(&mut self, end: i64, segment: &Segment<'_>) -> bool {
         let end = u64::try_from(end).unwrap_or(0);
         let mut is_believed = true;
@@ -41,7 +41,7 @@ impl Stream {
         is_believed
     }
 
-    /// Whether the stream may end here instead of at its FIN, which is further on.
+    /// Returns `true` if the stream may end here instead of at its FIN, which is further on.
     fn may_end(&self, end: u64) -> bool {
         let is_open = !self.is_fin_acked() && !self.ended;
         let acked = self.acked.unwrap_or(0);

@@ -146,7 +146,7 @@ impl Stream {
         self.highest == 0
     }
 
-    /// Whether one of the `len` bytes at `offset` was never seen.
+    /// Returns `true` if one of the `len` bytes at `offset` was never seen.
     pub(super) fn lacks(&self, offset: i64, len: u32) -> bool {
         let end = u64::try_from(offset.saturating_add(len.into())).unwrap_or(0);
         let start = u64::try_from(offset).unwrap_or(0).min(end);
@@ -362,7 +362,8 @@ impl Stream {
         counters.late_bytes = counters.late_bytes.saturating_add(inserted.late);
     }
 
-    /// Whether the segment is at one less than the next expected number, when no data is in flight.
+    /// Returns `true` if the segment is at one less than the next expected number, when no data is
+    /// in flight.
     fn looks_kept_alive(&self, sequence: Sequence, segment: &Segment<'_>) -> bool {
         let is_plain = !segment.flags.syn && !segment.flags.fin && segment.wire_len <= 1;
         let due = i64::try_from(self.highest).unwrap_or(i64::MAX);
@@ -398,7 +399,7 @@ impl Announce<'_> {
     }
 }
 
-/// Whether `wait` has passed.
+/// Returns `true` if `wait` has passed.
 pub(super) fn passed(since: Timestamp, now: Timestamp, wait: Duration) -> bool {
     now >= since.plus(wait)
 }

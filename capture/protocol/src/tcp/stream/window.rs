@@ -107,8 +107,8 @@ impl Stream {
         }
     }
 
-    /// Whether a segment at `offset` is so far out of the window that its sender cannot have sent
-    /// it: by more than twice the largest window that its receiver has ever advertised.
+    /// Returns `true` if a segment at `offset` is so far out of the window that its sender cannot
+    /// have sent it: by more than twice the largest window that its receiver has ever advertised.
     pub(in crate::tcp) fn is_far_out(&self, offset: i64, window: Option<Window>) -> bool {
         let Some(Window { largest, .. }) = window.filter(|window| window.largest != UNKNOWN) else {
             return false;
