@@ -1,4 +1,4 @@
-//! The fuzz targets over their corpus, and over random changes of it.
+//! Runs the fuzz targets over their corpus, and over random changes of it.
 
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
@@ -57,7 +57,7 @@ fn every_file_of_the_corpus_passes() {
     }
 }
 
-/// What a seed becomes: with other bytes in some places, and perhaps with an end before its own.
+/// A seed, the bytes to change and their new values, a place to cut, and whether to cut.
 type Changes = (Vec<u8>, Vec<(prop::sample::Index, u8)>, prop::sample::Index, bool);
 
 fn changes(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Changes> {
@@ -96,7 +96,7 @@ fn random_changes_of_the_corpus_pass() {
     }
 }
 
-/// What messages are made of, and what they should not be made of.
+/// Parts of valid messages, and parts that do not belong there.
 const WORDS: [&str; 36] = [
     "GET / HTTP/1.1\r\n",
     "POST /a HTTP/1.1\r\n",
@@ -149,7 +149,7 @@ fn words() -> impl Strategy<Value = Vec<u8>> {
             match operation {
                 6.. => bytes
                     .extend([&[operation, u8::try_from(part.len()).unwrap()], &part[..]].concat()),
-                // A gap, or an acknowledgement.
+                // A gap, or an acknowledgment.
                 _ => bytes.extend([operation, number % 20]),
             }
         }
@@ -157,7 +157,7 @@ fn words() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// However the bytes of a connection are cut, its transactions are the same.
+/// The transactions of a connection are the same, however its bytes are cut.
 #[test]
 fn http_is_the_same_however_its_bytes_are_cut() {
     for seed in seeds("http") {
@@ -173,7 +173,7 @@ fn http_is_the_same_however_its_bytes_are_cut() {
     }
 }
 
-/// Bytes that occur in the numbers of a header, more often than others.
+/// Values that are common in the numbers of a header occur more often than others.
 fn byte() -> impl Strategy<Value = u8> {
     prop_oneof![
         prop::sample::select(vec![0, 1, 2, 3, 4, 6, 8, 12, 16, 0x7f, 0x80, 0xff]),

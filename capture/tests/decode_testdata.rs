@@ -1,5 +1,5 @@
-//! Captures of other projects: what tshark makes of each TCP and UDP packet, and datagrams whose
-//! fragments another decoder has put together.
+//! Captures of other projects: tshark's result for each TCP and UDP packet, and datagrams that
+//! another decoder has put together from fragments.
 
 mod testdata;
 
@@ -18,7 +18,7 @@ use testdata::{captures, folder, stream};
 
 struct Packet {
     link_type: LinkType,
-    /// Counts packets of other link types in the same file too, as tshark does.
+    /// Number in the file, including packets of other link types, as tshark counts.
     number: u64,
     time: Timestamp,
     original_len: u32,
@@ -53,7 +53,7 @@ fn decode<'d>(decoder: &'d mut Decoder, packet: &Packet) -> Outcome<'d> {
     decoder.packet(*link_type, *number, *time, *original_len, data)
 }
 
-/// What is compared.
+/// The values that are compared.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     protocol: u8,
@@ -61,7 +61,7 @@ struct Summary {
     destination: String,
     ports: (u16, u16),
     len: u32,
-    /// Of TCP.
+    /// Only for TCP.
     sequence: Option<u32>,
     vlans: Vec<u16>,
 }
@@ -105,7 +105,8 @@ const FIELDS: [&str; 14] = [
     "tcp.seq_raw",
 ];
 
-/// Layers up to the first tunnel that is not looked into here, and whether there is one.
+/// Layers up to the first tunnel that our decoder does not look into, and whether such a tunnel
+/// exists.
 fn known_layers(protocols: &str) -> (Vec<&str>, bool) {
     let layers: Vec<&str> = protocols.split(':').collect();
     let unknown = ["teredo", "gtp", "gtpprime", "ayiya", "wlan"];
@@ -115,11 +116,11 @@ fn known_layers(protocols: &str) -> (Vec<&str>, bool) {
     }
 }
 
-/// The innermost TCP or UDP of each packet as tshark has it, with its list of protocols. `None` if
-/// tshark is not installed.
+/// The innermost TCP or UDP of each packet according to tshark, with its list of protocols. `None`
+/// if tshark is not installed.
 fn tshark(path: &Path) -> Option<HashMap<u64, (String, Option<Summary>)>> {
     let mut command = Command::new("tshark");
-    // Reassembly above IP only costs time. What GRE, VXLAN and the like are is looked at anyway.
+    // Reassembly above IP only costs time. tshark looks into GRE, VXLAN and the like in any case.
     command.args(["-n", "-T", "fields", "-o", "tcp.desegment_tcp_streams:FALSE", "-r"]).arg(path);
     command.args(["-o", "ip.tso_support:TRUE", "-d", "udp.port==8472,vxlan"]);
     for field in FIELDS {
@@ -151,7 +152,7 @@ fn tshark(path: &Path) -> Option<HashMap<u64, (String, Option<Summary>)>> {
         };
         let (layers, is_cut) = known_layers(protocols);
         let count = |name: &str| layers.iter().filter(|layer| **layer == name).count();
-        // The innermost of those that are looked into here.
+        // The innermost of the layers that our decoder looks into.
         let last = |list: &str, name: &str| {
             let index = count(name).saturating_sub(1);
             list.split(',').nth(index).unwrap_or_default().to_owned()
@@ -189,7 +190,7 @@ fn tshark(path: &Path) -> Option<HashMap<u64, (String, Option<Summary>)>> {
     Some(found)
 }
 
-/// Packets of which something else is right than what tshark 4.0 says, and why.
+/// Packets for which tshark 4.0 gives another result than the correct one, and the reason.
 const DIFFERENT: [(&str, u64, &str); 8] = [
     ("ipv4/fragmented-1.pcap", 3, "goes beyond the end of its datagram: nothing to show of it"),
     ("ipv6-reassembly-state-leak.pcap", 46, "UDP length 0: here what IP says, there an error"),
@@ -224,7 +225,7 @@ fn tcp_and_udp_packets_are_what_tshark_says_they_are() {
             eprintln!("not compared: tshark is not installed");
             return;
         };
-        // tshark waits for fragments forever.
+        // tshark waits for fragments for ever.
         let options = Options { fragment_timeout: Duration::MAX, ..Options::default() };
         let mut decoder = Decoder::new(options);
         for packet in packets(path) {
@@ -282,7 +283,7 @@ fn datagrams_in_fragments_are_what_another_decoder_made_of_them() {
         ),
         ("ip6_fragments.pcap", &["ip6_fragments_packet1", "ip6_fragments_packet2"], 14 + 40 + 8),
         ("frag_http_req.pcap", &["frag_http_req_reassembled"], 14 + 20 + 20),
-        // With a tag.
+        // With a VLAN tag.
         ("frag_with_padding.pcap", &["frag_with_padding_defragmented"], 18 + 20 + 8),
     ] {
         let packets = packets(&folder.join(capture));
@@ -313,7 +314,7 @@ fn datagrams_in_fragments_are_what_another_decoder_made_of_them() {
                 .collect();
             let mut payload = &frame[headers_len..];
             if headers_len % 20 != 14 {
-                // There may be more in the datagram than UDP says there is.
+                // The datagram may be longer than the length in the UDP header.
                 let field = &frame[headers_len - 4..headers_len - 2];
                 let len = usize::from(u16::from_be_bytes([field[0], field[1]]));
                 payload = &payload[..len - 8];

@@ -1,5 +1,5 @@
-//! Captures of other projects: every packet is in a flow or counted with a reason, and it makes no
-//! difference whether a capture is read as a savefile or comes as a stream.
+//! Captures of other projects. Every packet is in a flow or counted with a reason. A capture gives
+//! the same flows whether it is read as a savefile or arrives as a stream.
 
 #[allow(dead_code, reason = "the tests of the engine use the rest")]
 #[path = "flow_engine/scene.rs"]
@@ -23,7 +23,7 @@ use serde_json::Value;
 use scene::{CAPTURE, free, ids, wait_until, whole};
 use testdata::{captures, folders, stream};
 
-/// All captures; none, said aloud, if there are none here.
+/// All captures. If none exist here, prints that.
 fn all() -> Vec<PathBuf> {
     let folders = folders(&["testdata", "faults"]);
     let found: Vec<_> = folders.iter().flat_map(|folder| captures(folder)).collect();
@@ -33,7 +33,7 @@ fn all() -> Vec<PathBuf> {
     found
 }
 
-/// What there is of a flow.
+/// The files of a flow.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     meta: Value,
@@ -55,7 +55,7 @@ fn told(flows: &Flows) -> Vec<Told> {
     ids(flows).into_iter().filter_map(one).collect()
 }
 
-/// A capture that was read.
+/// The result of reading a capture.
 struct Heard {
     stored: u64,
     counters: Counters,
@@ -70,8 +70,8 @@ impl Heard {
         Self { stored, counters: flows.counters(), told: told(&flows) }
     }
 
-    /// Every packet is in a flow, or counted; every byte in its stream, or counted; and every gap
-    /// that is listed counts.
+    /// Checks that every packet is in a flow or counted, that every byte is in its stream or
+    /// counted, and that every listed gap counts.
     fn check(&self, path: &Path) {
         let (counters, path) = (&self.counters, path.display());
         let (mut packets, mut ranges) = (counters.undecodable, 0);
@@ -96,7 +96,7 @@ impl Heard {
     }
 }
 
-/// `None` for what is no savefile.
+/// Reads a file as a savefile; `None` if it is not one.
 fn mapped(path: &Path) -> Option<Heard> {
     let store = Savefile::open(path, savefile::Options::default()).ok()?;
     store.index(&AtomicBool::new(false));
@@ -112,7 +112,7 @@ fn every_packet_is_in_a_flow_or_counted_and_every_byte_in_its_stream_or_counted(
     }
 }
 
-/// A packet as it comes in a stream.
+/// A packet as it arrives in a stream.
 struct Packet {
     time: Timestamp,
     original_len: u32,
@@ -141,7 +141,7 @@ fn packets(bytes: &[u8]) -> Option<(LinkType, Vec<Packet>)> {
     Some((link_type?, packets))
 }
 
-/// The same packets in a ring, and whether that has ended.
+/// Reads the same packets from a ring; `has_ended` is whether the ring has ended.
 fn streamed(link_type: LinkType, packets: &[Packet], has_ended: bool) -> Heard {
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let bytes: u64 = packets.iter().map(|packet| 64 + packet.data.len() as u64).sum();
@@ -173,7 +173,7 @@ fn a_capture_has_the_same_flows_as_a_savefile_and_as_a_stream() {
         assert_eq!(mapped.stored, packets.len() as u64, "{}", path.display());
         let ended = streamed(link_type, &packets, true);
         assert!(mapped.told == ended.told, "{}: {:#?}", path.display(), differs(&mapped, &ended));
-        // A FIFO never ends: the last packet is there, and then time passes.
+        // A FIFO never ends: after the last packet, time passes.
         let last = packets.iter().map(|packet| packet.time.nanoseconds()).max().unwrap_or(0);
         packets.extend((1..1_000).map(|step| Packet {
             time: Timestamp::from_nanoseconds(last + step * 20_000_000),
@@ -192,7 +192,7 @@ fn a_capture_has_the_same_flows_as_a_savefile_and_as_a_stream() {
     assert!(compared == 0 || compared > 100, "only {compared} were compared");
 }
 
-/// The first flow that is not the same.
+/// The first flow that differs.
 fn differs(one: &Heard, other: &Heard) -> Option<(String, String)> {
     let mut pairs = one.told.iter().zip(&other.told);
     let (one, other) = pairs.find(|(one, other)| one != other)?;

@@ -1,5 +1,5 @@
-//! Responses framed and encoded in every odd way that some browser accepts: each carries a known
-//! text, and the score is how many of them show it.
+//! Responses framed and encoded in every odd way that some browser accepts. Each carries a known
+//! text; the score is the number of responses in which we find it.
 
 #[path = "../protocol/tests/http_support/mod.rs"]
 mod http_support;
@@ -10,7 +10,7 @@ use protocol::http::body::{self, Limits};
 use protocol::http::direction::Direction;
 use testdata::folder;
 
-/// What is asked for.
+/// The minimum score.
 const REACH: usize = 245;
 
 #[test]

@@ -1,5 +1,5 @@
-//! A ring whose headers and notes another process changes while it is in use: readers may get an error, or
-//! less, but they come back.
+//! A ring whose headers and notes another process changes while it is in use. Readers may get an
+//! error, or fewer packets, but they always return.
 
 mod support;
 
@@ -15,14 +15,15 @@ use capture::ring::{Append, Opened, Ring, Writer};
 use capture::store::{Interface, NoteRef, Store};
 use support::{collect, data, directory, options, time};
 
-/// Ends a test that hangs; what is waited for takes milliseconds.
+/// Ends a test that hangs; the awaited changes take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The file header's page, and bytes of a segment header.
+/// Offset of the segment headers, which is the length of the file header's page, and bytes of a
+/// segment header.
 const HEADERS: u64 = 4096;
 const HEADER: u64 = 128;
 
-/// Reads for as long as there is something, but no more than a whole ring has.
+/// Reads as long as bytes are available, but no more than a whole ring has.
 fn read_on(cursor: &mut Cursor, ring: &Ring) {
     let mut bytes = Vec::new();
     for _ in 0..200 {
@@ -44,7 +45,7 @@ fn next(random: &mut u64) -> u64 {
     *random
 }
 
-/// Flips bits of headers of segments, and puts the least and largest numbers into some.
+/// Flips bits of segment headers, and puts the minimum and maximum numbers into some.
 fn damage(file: &File, random: &mut u64) {
     for turn in 0..8 {
         let place = HEADERS + next(random) % (HEADER * 16);
@@ -71,7 +72,7 @@ fn flip_bits_while_reading(seed: u64) {
     let path = directory.path().join("x.ring");
     let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    // Bodies of the segments lie behind all headers, and notes at the end of each.
+    // Bodies of the segments lie after all headers, and notes at the end of each.
     let size = ring.geometry().segment_size;
     let bodies = file.metadata().unwrap().len() - size * u64::from(ring.geometry().slots());
     let second = Interface { name: Some("second".to_owned()), ..Interface::default() };
@@ -126,7 +127,7 @@ fn datagram(port: u16) -> Vec<u8> {
     frame
 }
 
-/// Whether an engine over the ring finds a flow of this port while packets of it come.
+/// Returns true if an engine over the ring finds a flow of this port while its packets arrive.
 fn finds(flows: &Flows, writer: &mut Writer, number: &mut u64, port: u16) -> bool {
     let wanted = format!(".{port}-");
     for _ in 0..500 {
@@ -167,7 +168,7 @@ fn flip_bits_under_an_engine(seed: u64) -> bool {
         damage(&file, &mut random);
         thread::park_timeout(Duration::from_millis(2));
     }
-    // Every header is written anew meanwhile.
+    // Every header is written again in the meantime.
     let is_found = finds(&flows, &mut writer, &mut number, 60_000);
     flows.stop();
     is_found

@@ -1,4 +1,4 @@
-//! What pcapng streams say of times in which nothing was captured.
+//! The holes in time that pcapng streams report.
 mod support;
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn append(writer: &mut Writer, numbers: std::ops::RangeInclusive<u64>, len: usiz
     writer.publish();
 }
 
-/// The source goes and comes; returns what is said of it.
+/// Loses and finds the source. Returns the text that reports the hole.
 fn hole(writer: &mut Writer, second: u64) -> String {
     let [began, ended] =
         [second, second + 2].map(|second| Timestamp::from_nanoseconds(second * 1_000_000_000));
@@ -46,18 +46,18 @@ fn cursor(ring: &Ring, begin: Begin) -> (Cursor, Parser) {
     (Cursor::new(ring, Format::Pcapng, begin, true), Parser::new(true))
 }
 
-/// Reads what there is.
+/// Reads everything available.
 fn read((cursor, parser): &mut (Cursor, Parser), ring: &Ring, want: usize) {
     parser.feed(&support::drain(cursor, ring, want).0);
 }
 
-/// Holes told of in statistics, each with the number of packets before it.
+/// Holes reported in statistics, each with the number of packets before it.
 fn told(parser: &Parser) -> Vec<(u64, String)> {
     let statistics = parser.statistics.iter();
     statistics.filter_map(|one| Some((one.after, one.hole.clone()?))).collect()
 }
 
-/// Numbers of packets with comments on holes, and these.
+/// Numbers of packets whose comments report holes, with these holes.
 fn comments(parser: &Parser) -> Vec<(u64, Vec<String>)> {
     let packets = parser.packets.iter().filter(|packet| !packet.holes.is_empty());
     packets.map(|packet| (packet.number, packet.holes.clone())).collect()
@@ -91,7 +91,7 @@ fn who_opened_behind_a_hole_and_reads_on_is_not_told() {
     read(&mut live, &ring, 1 << 20);
     assert_eq!((told(&live.1), live.1.count), (vec![], 3));
 
-    // What was dropped is not inside what a reader of all that is left reads.
+    // A hole among dropped packets is not reported to a reader of the packets after it.
     writer.clear();
     append(&mut writer, 7..=9, 100);
     let mut follow = cursor(&ring, Begin::Oldest);
@@ -123,7 +123,7 @@ fn who_waits_is_woken_and_told_when_the_source_is_there_again() {
     assert_eq!(told(&live.1), [(0, text.clone())]);
     assert!(!live.0.is_ready(&*ring));
 
-    // One that was opened while the source was away learns it too.
+    // A cursor that was opened while the source was away gets the report too.
     writer.source_lost(time(1), "again");
     let mut late = cursor(&ring, Begin::Next);
     writer.source_found(time(2));

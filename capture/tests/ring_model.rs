@@ -1,8 +1,8 @@
-//! The ring against an obvious model: a vector of all packets ever stored, and four lists of
-//! lengths for the segments.
+//! The ring against an obvious model: a vector of all packets ever stored, and a list of the
+//! segments with their lengths.
 //!
-//! Single-threaded, so that after every step everything can be compared exactly. The ring is the
-//! smallest there is and packets are large, so that cursors are lapped all the time.
+//! Single-threaded, so that everything can be compared exactly after every step. The ring has the
+//! minimum size and packets are large, so that cursors are lapped all the time.
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of the test's own making")]
 
 mod support;
@@ -24,14 +24,14 @@ use support::{Parser, SEGMENT, collect, data, directory, options, time};
 /// Segments of the smallest ring.
 const SEGMENTS: usize = 4;
 
-/// The longest packet a segment holds.
+/// The longest packet that fits a segment.
 const LONGEST: usize = SEGMENT - 16;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Lengths of packets, published together or not at all.
+    /// Lengths of packets, and whether they are published together.
     Append(Vec<usize>, bool),
-    /// An interface that packets may come from later.
+    /// An interface that later packets may come from.
     Describe(usize),
     Publish,
     Clear,
@@ -58,23 +58,24 @@ enum Op {
     OpenSnapshot {
         extent: Index,
     },
-    /// Where the last read ended.
+    /// Read where the last read ended.
     Straight {
         snapshot: Index,
         want: usize,
     },
-    /// At any offset up to there.
+    /// Read at any offset up to there.
     Back {
         snapshot: Index,
         offset: Index,
         want: usize,
     },
-    /// To the end of file.
+    /// Read to the end of file.
     ToTheEnd {
         snapshot: Index,
         want: usize,
     },
-    /// A fresh opener read straight through, compared with another at random offsets.
+    /// Read with a fresh opener from front to back, and compare it with another opener at random
+    /// offsets.
     Compare {
         extent: Index,
         want: usize,
@@ -126,11 +127,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Bytes of an entry beside a packet that has a note or is of another interface than the first.
+/// Bytes of the entry of a packet that has a note, or another interface than the first.
 const ENTRY: usize = 20;
 
-/// What a stream says beside a packet of ours: blocks, and options. Packets of one number in four
-/// have nothing.
+/// The blocks and options of a stream beside one of our packets. One packet in four has none.
 fn said(number: u64) -> (Vec<u8>, Vec<u8>) {
     let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let word = (seed as u32).to_le_bytes();
@@ -148,7 +148,7 @@ fn said(number: u64) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-/// Which interface it is of: every other one is of the first.
+/// Index of its interface: every other packet is of the first one.
 fn interface_of(number: u64) -> usize {
     let seed = number.wrapping_mul(0x517c_c1b7_2722_0a95) >> 40;
     usize::try_from(seed % 8).unwrap().saturating_sub(3)
@@ -162,10 +162,10 @@ fn interface(index: usize) -> Interface {
     Interface { name: Some(interface_name(index)), ..Interface::default() }
 }
 
-/// Bytes of the description of one of those behind the first.
+/// Bytes of the description of an interface after the first.
 const DESCRIPTION: u64 = 12 + 8 + 8 + 8 + 4;
 
-/// The part of [`said`] that a segment has room for beside a packet.
+/// The part of [`said`] for which a segment has room beside a packet.
 fn kept(number: u64, len: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut blocks, mut options) = said(number);
     let free = SEGMENT.saturating_sub(16 + len + ENTRY);
@@ -178,7 +178,7 @@ fn kept(number: u64, len: usize) -> (Vec<u8>, Vec<u8>) {
     (blocks, options)
 }
 
-/// Panics unless a reader of pcapng got what was said beside a packet.
+/// Panics unless a reader of pcapng got the blocks and options beside a packet.
 fn check_beside(packet: &support::Packet) {
     let (blocks, options) = kept(packet.number, packet.data.len());
     let options: Vec<_> =
@@ -187,16 +187,16 @@ fn check_beside(packet: &support::Packet) {
     assert_eq!(packet.interface, interface_name(interface_of(packet.number)));
 }
 
-/// What the ring should be.
+/// The expected state of the ring.
 #[derive(Default)]
 struct Model {
-    /// Length of packet `n` at `n - 1`.
+    /// The length of packet `n` is at index `n - 1`.
     stored: Vec<usize>,
-    /// The interfaces behind the first, and the packets they are described in front of.
+    /// The interfaces after the first, and the packets right after their descriptions.
     described: Vec<(usize, u64)>,
     /// First number and bytes used, oldest first.
     segments: VecDeque<(u64, usize)>,
-    /// Packets that must be visible; more may be, when a segment was filled since.
+    /// Packets that must be visible; more may be visible if a segment was filled since.
     published: u64,
     kernel: u64,
     interface: u64,
@@ -223,12 +223,12 @@ impl Model {
         self.segments.push_back((self.next(), 0));
     }
 
-    /// Interfaces behind the first that are described before a packet and not in front of it.
+    /// Interfaces after the first that are described before a packet, but not right before it.
     fn described_before(&self, number: u64) -> u64 {
         self.described.iter().filter(|(_, before)| *before < number).count() as u64
     }
 
-    /// Describes an interface in front of the next packet.
+    /// Describes an interface right before the next packet.
     fn describe(&mut self, index: usize) {
         if index > 0 && self.described.iter().all(|(known, _)| *known != index) {
             self.described.push((index, self.next()));
@@ -246,7 +246,7 @@ impl Model {
         }
         let (blocks, options) = kept(number, len);
         let beside = blocks.len() + options.len();
-        // The entry of a note that was left out is there if there is room for it.
+        // The entry of a note that was left out is stored if the entry itself fits.
         let said = said(number);
         let has_note = !(said.0.is_empty() && said.1.is_empty()) && len + ENTRY <= LONGEST;
         let entry = if needs_entry || has_note { ENTRY + beside } else { 0 };
@@ -264,19 +264,19 @@ impl Model {
     }
 }
 
-/// A cursor and what it must have handed out.
+/// A cursor, and the bytes that it must have handed out.
 struct Reader {
     cursor: Cursor,
     pcapng: bool,
     parser: Parser,
     origin: u64,
-    /// Number that comes next if nothing is lost.
+    /// Next packet number if none is lost.
     expected: u64,
-    /// Lost, as far as the packets seen tell.
+    /// Number of lost packets, according to the packets seen.
     jumped: u64,
-    /// Oldest numbers at the times of its reads: a jump can only lead there.
+    /// Oldest packet numbers at the times of its reads: a jump can only lead to one of these.
     landings: BTreeSet<u64>,
-    /// Index of the first hole in time it is told of.
+    /// Index of the first hole in time that is reported to it.
     hole: usize,
 }
 
@@ -322,7 +322,7 @@ impl Reader {
         assert!(told.starts_with(&comments), "{comments:?} of {told:?}");
     }
 
-    /// How many holes in time there were, as far as it knows.
+    /// Number of holes in time, according to the reports it got.
     fn holes_told(&self) -> usize {
         let holes = self.parser.statistics.iter().filter(|statistics| statistics.hole.is_some());
         self.hole + holes.count()
@@ -342,27 +342,27 @@ impl Reader {
     }
 }
 
-/// An opener of an extent and what it has read.
+/// An opener of an extent, and the bytes that it has read.
 struct Opener {
     snapshot: Snapshot,
     extent: Extent,
     pcapng: bool,
     begin: u64,
-    /// What the file is, up to where it was read straight on.
+    /// The contents of the file, up to the place where it was read straight on.
     seen: Vec<u8>,
-    /// Fed with all of it.
+    /// Has been fed with all of these bytes.
     parser: Parser,
-    /// Number the next packet parsed has if nothing is lost.
+    /// Number of the next parsed packet if none is lost.
     expected: u64,
     /// Size of the file when its end was last set.
     armed: u64,
-    /// The end was handed out and is to move with the next read.
+    /// Whether an end of file was reported, so that the next read moves the end.
     ended: bool,
     lapped: bool,
 }
 
 impl Opener {
-    /// Forgets what is behind `len`.
+    /// Forgets the bytes after `len`.
     fn truncate(&mut self, len: usize) {
         self.seen.truncate(len);
         let seen = std::mem::take(&mut self.seen);
@@ -371,7 +371,7 @@ impl Opener {
         self.extend(&seen);
     }
 
-    /// Whatever happened: all of it is a beginning of a savefile with packets of ours in order.
+    /// In any case, all bytes are a beginning of a savefile with our packets in order.
     fn extend(&mut self, bytes: &[u8]) {
         self.seen.extend_from_slice(bytes);
         self.parser.feed(bytes);
@@ -393,7 +393,7 @@ struct World {
     writer: Writer,
     model: Model,
     readers: Vec<Reader>,
-    /// With the number it begins at and the largest size seen.
+    /// Each with the number it begins at, and the largest size seen.
     extents: Vec<(Extent, bool, u64, u64)>,
     openers: Vec<Opener>,
     ended: bool,
@@ -401,7 +401,7 @@ struct World {
     header_len: usize,
 }
 
-/// When a hole in time was, and what is said of it.
+/// Beginning and end of a hole in time, and its reason.
 fn hole(index: usize) -> (Timestamp, Timestamp, String) {
     (time(index as u64), time(index as u64 + 7), format!("reason {index}"))
 }
@@ -530,7 +530,7 @@ impl World {
         self.check();
     }
 
-    /// Describes an interface, and says that the packets to come are of it.
+    /// Describes an interface, and sets it as the interface of later packets.
     fn describe(&mut self, index: usize) {
         let id = if index == 0 { 0 } else { self.writer.describe(&interface(index), &[]).unwrap() };
         self.writer.set_interface(id);
@@ -547,7 +547,7 @@ impl World {
             Begin::Oldest => bounds.oldest.number,
             Begin::Next => bounds.next.number,
         };
-        // Those between what it reads, and those to come.
+        // The holes between the packets it reads, and later holes.
         let hole = self.model.holes.partition_point(|before| *before <= origin);
         self.readers.push(Reader {
             cursor: Cursor::new(&*self.ring, format(pcapng), begin, true),
@@ -614,7 +614,7 @@ impl World {
         }
         if self.ended && reader.pcapng {
             let last = reader.parser.statistics.last().expect("a stream that ends says so");
-            // It may have ended before.
+            // The stream may have ended before.
             assert!(
                 last.received
                     <= self.model.stored.len() as u64 + self.model.kernel + self.model.oversize
@@ -626,7 +626,7 @@ impl World {
         }
     }
 
-    /// Reads an opener at `at`; whether there was anything.
+    /// Reads with an opener at `at`. Returns whether it read anything.
     fn pread(&mut self, index: usize, at: usize, want: usize) -> bool {
         let ring = &*self.ring;
         let opener = &mut self.openers[index];
@@ -642,12 +642,12 @@ impl World {
         match result {
             Err(ReadError::Expired) => {
                 assert!(at >= header_len, "the header is there for ever");
-                // What was seen there must have been overwritten, or a straight reader has jumped
-                // since, so that the file goes on elsewhere.
+                // The bytes seen there must have been overwritten. Or a straight reader has jumped
+                // since, so that the file continues with other packets.
                 assert!(opener.begin < self.model.oldest(), "expired but retained");
                 opener.lapped = true;
                 if at == opener.seen.len() {
-                    // The reader went back and cannot go on: start anew.
+                    // The reader went back and cannot continue: start over.
                     opener.truncate(0);
                 }
                 return false;
@@ -762,7 +762,7 @@ impl World {
     }
 }
 
-/// Bytes before the first packet, measured by a reader that begins at the end.
+/// Bytes before the first packet, measured with a reader that begins at the end.
 fn header_len(ring: &Ring) -> usize {
     let mut cursor = Cursor::new(ring, Format::Pcapng, Begin::Next, false);
     let mut bytes = Vec::new();
@@ -785,7 +785,7 @@ proptest! {
         for op in &ops {
             world.apply(op);
         }
-        // At last everybody reads all there is.
+        // In the end all readers read everything.
         world.apply(&Op::Ended(true));
         for index in 0..world.readers.len() {
             let reader = &mut world.readers[index];

@@ -1,4 +1,4 @@
-//! What a ring keeps beside packets, for the next process and in a ring of another size.
+//! The data that a ring keeps beside packets, for the next process and for a ring of another size.
 
 mod support;
 
@@ -12,7 +12,7 @@ use capture::store::{Interface, NoteRef, Store};
 use protocol::linktype::LinkType;
 use support::{Parser, SEGMENT, collect, data, directory, options, time};
 
-/// A number of a packet, as an option.
+/// An option with a packet's number.
 const OPTION: &[u8] = b"\x05\0\x08\0number 1";
 
 /// A custom block.
@@ -29,7 +29,7 @@ fn named(name: &str) -> Interface {
     }
 }
 
-/// As a stream's, whose link type is known when its first packet comes.
+/// The options of a stream's ring: its link type is known with the first packet.
 fn of_stream(path: &Path) -> Options {
     Options { link_type: None, ..options(path.to_owned()) }
 }
@@ -40,7 +40,7 @@ fn append(writer: &mut Writer, number: u64, len: usize, note: NoteRef<'_>) {
     assert_eq!(done, Append::Stored);
 }
 
-/// Two interfaces and four packets: of the first, of the second, with a note, without.
+/// Two interfaces and four packets: of the first, of the second, with a note, without a note.
 fn fill(writer: &mut Writer) {
     writer.begin_section(b"\x01\0\x07\0section\0");
     let ids = ["one", "two"].map(|name| writer.describe(&named(name), &[]).unwrap());
@@ -74,8 +74,8 @@ fn packets(bytes: &[u8]) -> Vec<(u64, String, usize, usize)> {
     packets.collect()
 }
 
-/// Any offset of the file, read by one who jumps there, is as in one read straight on: all of them
-/// in a small file.
+/// A read at any offset of the file gives the same bytes as reading straight on; for a small file,
+/// all offsets are checked.
 fn check_seeks(ring: &Ring) {
     let whole = read(ring);
     let extent = Extent::new(ring, Format::Pcapng);
@@ -98,7 +98,7 @@ fn notes_and_interfaces_are_there_for_the_next_process() {
     writer.describe(&named("three"), &[]).unwrap();
     append(&mut writer, 5, 60, NoteRef::default());
     writer.publish();
-    // No packet comes after this one.
+    // No packet comes after this description.
     writer.describe(&named("four"), &[]).unwrap();
     let before = read(&ring);
     check_seeks(&ring);
@@ -108,7 +108,7 @@ fn notes_and_interfaces_are_there_for_the_next_process() {
     assert_eq!((recovered, damage), (5, None));
     assert_eq!(read(&ring), before);
     assert_eq!(ring.section_options(), b"\x01\0\x07\0section\0");
-    // Another writer of the same interfaces, and of one more.
+    // Another writer with the same interfaces, and one more.
     let ids = ["two", "five"].map(|name| writer.describe(&named(name), &[]).unwrap());
     assert_eq!(ids, [1, 3]);
     for (number, id) in (6..).zip(ids) {
@@ -209,14 +209,14 @@ fn a_ring_of_another_size_keeps_notes_and_interfaces() {
     }
 }
 
-/// Bytes of the file header's page, and of a segment header; where its words of the records and of
-/// the notes are.
+/// Bytes of the file header's page and of a segment header, and the offsets of its words for the
+/// records and for the notes.
 const PAGE: usize = 4096;
 const HEADER: usize = 128;
 const COMMITTED: usize = 48;
 const NOTES: usize = 80;
 
-/// Where the header of segment 1 is.
+/// Offset of the header of segment 1.
 fn open_segment(file: &[u8]) -> usize {
     let sequence = |at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
     (PAGE..).step_by(HEADER).find(|at| sequence(*at) == 1).unwrap()
@@ -233,7 +233,7 @@ fn a_note_whose_packet_did_not_come_is_not_that_of_another() {
     writer.publish();
     let mut file = fs::read(&path).unwrap();
     drop((ring, writer));
-    // Killed between the words of the notes and of the records.
+    // As if killed between storing the word of the notes and that of the records.
     let at = open_segment(&file) + COMMITTED;
     file[at..at + 8].copy_from_slice(&early[at..at + 8]);
     fs::write(&path, &file).unwrap();
@@ -262,7 +262,7 @@ fn damaged_notes_are_found() {
     let word = u64::from_ne_bytes(whole[header + NOTES..header + NOTES + 8].try_into().unwrap());
     let len = usize::try_from(word >> 32).unwrap();
     let slot = (header - PAGE) / HEADER;
-    // The bodies are at the end of the file, 4 segments and 8 spare ones.
+    // The bodies are at the end of the file: 4 segments and 8 spare ones.
     let end = whole.len() - (12 - slot - 1) * size;
     for at in (end - len..end).chain(header + NOTES..header + NOTES + 8) {
         let mut file = whole.clone();
@@ -271,7 +271,7 @@ fn damaged_notes_are_found() {
         let Opened { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
         assert!(damage.is_some() && recovered == 0, "byte {at}");
     }
-    // Descriptions that are gone: the notes speak of interfaces that nobody knows.
+    // The descriptions are gone, so the notes refer to unknown interfaces.
     let mut file = whole.clone();
     file[104] ^= 1;
     fs::write(&path, &file).unwrap();

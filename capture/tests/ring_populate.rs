@@ -1,4 +1,4 @@
-//! The pages of a ring are there before its writer comes to them.
+//! The pages of a ring are present before its writer reaches them.
 
 use std::path::Path;
 
@@ -44,7 +44,7 @@ fn the_first_lap_takes_no_page_faults() {
     let mut opened = open(&folder);
     while opened.ring.populate_next() {}
     let first = faults_of_a_lap(&mut opened);
-    // Some are those of the test itself; all would be 4,096.
+    // Some faults are caused by the test itself; a whole lap would cause 4,096.
     assert!(first < 100, "{first}");
 }
 

@@ -1,4 +1,4 @@
-//! Ring files that outlive their process, in whatever state they are found.
+//! Ring files that outlive their process, in any state.
 mod support;
 
 use std::fs;
@@ -15,7 +15,8 @@ use capture::store::{Header, Store};
 use protocol::linktype::LinkType;
 use support::{Parser, data, directory, options, time};
 
-/// Says to this test binary that it is the one to be killed, and which ring to fill.
+/// Environment variable that makes this test binary the process to be killed; its value is the ring
+/// to fill.
 const CHILD: &str = "PCAPFS_TEST_RING";
 
 fn length(number: u64) -> usize {
@@ -40,10 +41,10 @@ fn filled(options: &Options, count: u64) -> Opened {
     opened
 }
 
-/// Numbers of all packets retained, each as it was written.
+/// Numbers of all retained packets, each checked against the packet as it was written.
 fn numbers(ring: &Ring) -> Vec<u64> {
     let mut cursor = Cursor::new(ring, Format::Pcap, Begin::Oldest, false);
-    // Not under a checksum, since it may change.
+    // The snaplen has no checksum, since it may change.
     let mut parser = Parser::new(false);
     parser.any_snaplen = true;
     parser.feed(&support::drain(&mut cursor, ring, 1 << 20).0);
@@ -55,7 +56,7 @@ fn numbers(ring: &Ring) -> Vec<u64> {
     parser.packets.iter().map(|packet| packet.number).collect()
 }
 
-/// The numbers retained, which have to be a run without holes and what the bounds say.
+/// The numbers retained, which must be contiguous and equal to the bounds.
 fn run(ring: &Ring) -> std::ops::Range<u64> {
     let bounds = ring.bounds();
     let expected = bounds.oldest.number..bounds.next.number;
@@ -68,7 +69,7 @@ fn run(ring: &Ring) -> std::ops::Range<u64> {
     expected
 }
 
-/// Not a test of its own: what the next one starts and kills.
+/// Not a test by itself: the next test starts this one and kills it.
 #[test]
 fn child_fills_a_ring_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -112,7 +113,7 @@ fn a_killed_process_leaves_every_record_it_published() {
             let numbers = said.filter_map(|line| line.strip_prefix("published ")?.parse().ok());
             numbers.take(count).last()
         };
-        // After some reports, and then some instructions later: anywhere.
+        // Kill it after some reports and then some instructions, so at any point.
         let reports = (round * round * 7 % 90) as usize;
         let mut at_least: u64 = if reports > 0 { published(reports).unwrap() } else { 0 };
         for _ in 0..round.wrapping_mul(0x9e37_79b9) % 60_000 {
@@ -120,7 +121,7 @@ fn a_killed_process_leaves_every_record_it_published() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What was still in the pipe was said by a living process.
+        // Reports still in the pipe were written by a living process.
         at_least = published(usize::MAX).unwrap_or(at_least).max(at_least).max(last);
 
         let opened = Ring::open(&options(path.clone())).unwrap();
@@ -133,7 +134,7 @@ fn a_killed_process_leaves_every_record_it_published() {
         assert!(losses.interface <= 2 * losses.kernel + 1 && losses.kernel <= kept.end / 301 + 1);
         last = kept.end - 1;
         drop(opened);
-        // Recovered again, nothing is different.
+        // A second recovery changes nothing.
         let again = Ring::open(&options(path.clone())).unwrap();
         assert_eq!(again.damage, None);
         assert_eq!(run(&again.ring), kept);
@@ -147,7 +148,7 @@ fn a_process_killed_while_it_makes_its_ring_does_not_stand_in_the_way() {
     for round in 0_u64..40 {
         let path = directory.path().join(format!("{round}.ring"));
         let mut child = child(&path);
-        // Until the file is there, and then a little.
+        // Wait until the file exists, and then a little longer.
         while !path.exists() && child.try_wait().unwrap().is_none() {
             thread::yield_now();
         }
@@ -164,7 +165,7 @@ fn a_process_killed_while_it_makes_its_ring_does_not_stand_in_the_way() {
         drop(opened);
         fs::remove_file(&path).unwrap();
     }
-    // The states such a process leaves, without luck.
+    // The states that such a process leaves, made on purpose.
     let states = [0, 5_000, 1 << 20];
     for (index, len) in states.into_iter().enumerate() {
         let path = directory.path().join(format!("unborn{index}.ring"));
@@ -254,7 +255,7 @@ fn another_size_keeps_the_newest_packets() {
     assert_eq!(left, [small.path], "nothing else stays");
 }
 
-/// Opens a damaged copy. Whatever it is, it is an error or a run of the packets there were.
+/// Opens a damaged copy. The result must be an error, or a run of the original packets.
 fn open_damaged(
     options: &Options,
     all: &std::ops::Range<u64>,
@@ -274,7 +275,7 @@ fn open_damaged(
                 kept == *all || opened.damage.is_some(),
                 "{what}: {kept:?} of {all:?}, and not a word"
             );
-            // It can be gone on with, and opened again.
+            // Packets can be appended to it, and it can be opened again.
             for number in kept.end..kept.end + 30 {
                 append(&mut opened.writer, number);
             }
@@ -289,8 +290,8 @@ fn open_damaged(
     }
 }
 
-/// Where things are in the file of the smallest ring: segment headers of 128 bytes from the second
-/// page on, bodies from the third.
+/// The layout of the file of the smallest ring: segment headers of 128 bytes from the second page
+/// on, bodies from the third.
 const HEADERS: usize = 4096;
 const HEADER: usize = 128;
 const BODIES: usize = 8192;
@@ -325,7 +326,7 @@ fn damage_is_reported_and_what_is_kept_is_a_run_of_what_there_was() {
     };
     assert_eq!(attempt("nothing", &|_| {}), Some(all.clone()));
 
-    // Every byte of the file header that means anything.
+    // Every byte of the file header that has a meaning.
     for at in 0..104 {
         for bit in [0x01, 0x80] {
             let kept = attempt(&format!("file header {at}"), &|bytes| bytes[at] ^= bit);
@@ -352,11 +353,11 @@ fn damage_is_reported_and_what_is_kept_is_a_run_of_what_there_was() {
             assert!(kept != all && !kept.is_empty(), "{what}: {kept:?}");
         }
     }
-    // Behind the committed bytes nothing means anything.
+    // Bytes after the committed ones have no meaning.
     let end = used_of(3);
     assert!(end < support::SEGMENT);
     assert_eq!(attempt("unused", &|bytes| bytes[body_of(3) + end] ^= 1), Some(all.clone()));
-    // A header that is not there any more.
+    // A segment header that is missing.
     for index in 0..4 {
         let zeroed = attempt(&format!("zeroed header {index}"), &|bytes| {
             bytes[header_of(index)..header_of(index) + HEADER].fill(0);
@@ -373,7 +374,8 @@ fn damage_is_reported_and_what_is_kept_is_a_run_of_what_there_was() {
         }
         assert!(kept != all && !kept.is_empty());
     }
-    // Killed when the next segment was open and the one before not sealed yet: that is no damage.
+    // Killed after the next segment was opened and before the previous one was sealed: that is no
+    // damage.
     let mut between = whole.clone();
     between[header_of(2) + 44..header_of(2) + 48].fill(0);
     between[header_of(3) + 48..header_of(3) + 56].fill(0);
@@ -444,7 +446,8 @@ fn a_full_file_system_is_an_error_and_leaves_nothing_behind() {
     let path = directory.path();
     thread::scope(|scope| {
         let test = scope.spawn(move || {
-            // A namespace of this thread, which takes the mount along when it ends.
+            // A mount namespace for this thread, which unmounts the file system when the thread
+            // ends.
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
             let none: Option<&str> = None;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
@@ -457,7 +460,7 @@ fn a_full_file_system_is_an_error_and_leaves_nothing_behind() {
             assert!((16..32).contains(&needed));
             let left = || fs::read_dir(path).unwrap().count();
             assert_eq!(left(), 0);
-            // A ring that cannot grow stays what it was.
+            // A ring that cannot grow stays as it was.
             let all = run(&filled(&small, 100).ring);
             assert!(matches!(Ring::open(&large), Err(RingError::NoSpace { .. })));
             assert_eq!(left(), 1);
@@ -485,7 +488,7 @@ fn a_file_that_is_not_its_owners_alone_is_no_ring() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         refused("writable for other users");
     }
-    // One that others may only read is closed to them.
+    // A ring that others may only read is closed to them.
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     drop(Ring::open(&options).unwrap());
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -1,7 +1,9 @@
-//! The ring with everybody at once: one writer at full speed, readers of every kind and speed.
+//! The ring under load: one writer at full speed, and readers of every kind and speed at the same
+//! time.
 //!
-//! Each packet's bytes tell its number and its length, so a torn one is noticed wherever it tears.
-//! Bounded by counts, not by time: everybody reads until the writer has said that this was all.
+//! Each packet's bytes depend on its number and its length, so a torn packet is noticed wherever it
+//! tears. The tests are limited by counts, not by time: all readers read until the writer has
+//! ended.
 mod support;
 
 use std::io::{self, IoSlice};
@@ -19,11 +21,11 @@ use capture::ring::{Append, MAX_PINS, Opened, Ring, Writer};
 use capture::store::{PinError, Store};
 use support::{Parser, SEGMENT, collect, data, directory, options, time};
 
-/// After this a reader that waits has been forgotten. Ends a test that failed, is no part of one
-/// that does not.
+/// After this time a waiting reader has been forgotten. It only ends a failed test; a successful
+/// test never waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lengths from nothing to what a large receive offload makes, small ones most often.
+/// Lengths from 0 to those of a large receive offload, small ones most often.
 fn length(number: u64) -> usize {
     let mixed = number.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
     match mixed % 64 {
@@ -34,12 +36,12 @@ fn length(number: u64) -> usize {
     }
 }
 
-/// Whether the source is lost and found behind this packet.
+/// Returns true if the source is lost and found after this packet.
 fn is_before_hole(number: u64) -> bool {
     number.wrapping_mul(0x9e37_79b9).is_multiple_of(499)
 }
 
-/// Appends these packets in batches of changing size; `pause` after each.
+/// Appends `count` packets in batches of changing size; calls `pause` after each batch.
 fn write(writer: &mut Writer, count: u64, mut pause: impl FnMut(u64)) {
     for number in 1..=count {
         let len = length(number);
@@ -61,21 +63,22 @@ fn write(writer: &mut Writer, count: u64, mut pause: impl FnMut(u64)) {
 fn bell(ring: &Ring) -> (Arc<Bell>, Receiver<()>) {
     let (sender, receiver) = sync_channel(1);
     let bell = Bell::new(move || {
-        // Full means that one is on its way.
+        // A full channel means that a message is on its way.
         let _ = sender.try_send(());
     });
     ring.bells().hang(Arc::clone(&bell));
     (bell, receiver)
 }
 
-/// What a reader has seen when all was over.
+/// The packets that a reader has seen by the end.
 struct Seen {
     first: Option<u64>,
     delivered: u64,
     lost: u64,
 }
 
-/// Reads to the end with sizes in turn, checks every packet, and that the counters add up at every step.
+/// Reads to the end with read sizes in turn. Checks every packet, and that the counters add up at
+/// every step.
 fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
     let (bell, bells) = bell(ring);
     let mut cursor = Cursor::new(ring, format, begin, true);
@@ -88,7 +91,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
         let want = wants[round % wants.len()];
         let outcome = cursor.read(ring, want, &mut |slices: &[IoSlice<'_>]| {
             slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
-            // While the segments are pinned, to have many pinned at once.
+            // Yield while the segments are pinned, so that many are pinned at once.
             thread::yield_now();
             Ok(())
         });
@@ -113,7 +116,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
         for packet in &parser.packets {
             packet.check();
             assert_eq!(packet.data.len(), length(packet.number));
-            // Only known of one that begins with what is retained.
+            // Known only for a reader that begins with a retained packet.
             first.get_or_insert(packet.number);
             if let Some(last) = last {
                 assert!(packet.number > last, "twice, or not in order");
@@ -123,7 +126,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
                     assert_eq!(packet.comment.unwrap_or(0), lost);
                     let holes = (last..packet.number).filter(|number| is_before_hole(*number));
                     let holes = holes.map(|number| format!(": behind {number}"));
-                    // No more than that are said of one packet.
+                    // The comment on one packet has no more holes than this.
                     let holes: Vec<_> = holes.take(16).collect();
                     let told = packet.holes.iter().zip(&holes);
                     let same = told.filter(|(text, hole)| text.ends_with(hole.as_str())).count();
@@ -132,8 +135,8 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
             }
             last = Some(packet.number);
         }
-        // The sum is of some moment between the two looks, counted from an origin that is unknown
-        // here but always the same.
+        // The sum belongs to some moment between the two looks. It is counted from an origin that
+        // is not known here, but is always the same.
         origin = (origin.0.max(before.saturating_sub(all)), origin.1.min(after - all));
         assert!(origin.0 <= origin.1, "delivered + lost + lag does not add up: {origin:?}");
     }
@@ -143,7 +146,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
     assert_eq!(progress.delivered, parser.count, "exactly what was parsed");
     let all = progress.delivered + progress.lost;
     let begun = ring.bounds().next.number - all;
-    // What was lost before the first packet is not seen between packets.
+    // Packets lost before the first packet do not show as a jump between packets.
     let before_first = first.map_or(progress.lost, |first| first - begun);
     assert_eq!(progress.lost, jumped + before_first, "exactly what was jumped over");
     if format == Format::Pcapng {
@@ -196,7 +199,7 @@ fn nothing_is_torn_and_every_loss_is_counted() {
     assert_eq!(ring.bounds().next.number, COUNT + 1);
 }
 
-/// Ends those who go on until they are told, also when the test has failed.
+/// Ends the threads that run until stopped, even if the test has failed.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -205,7 +208,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// Looks at the counters all the time.
+/// Reads the counters all the time.
 fn watch(ring: &Ring, appended: &AtomicU64, over: &AtomicBool) {
     let mut last = counters(ring).0;
     while !over.load(Ordering::Acquire) {
@@ -222,7 +225,7 @@ fn watch(ring: &Ring, appended: &AtomicU64, over: &AtomicBool) {
     }
 }
 
-/// Reads the whole file again and again while it changes: each time it ends.
+/// Reads the whole file again and again while it changes. Each time it must end.
 fn snapshots(ring: &Ring, over: &AtomicBool) {
     for round in 0_usize.. {
         if over.load(Ordering::Acquire) {
@@ -244,7 +247,7 @@ fn snapshots(ring: &Ring, over: &AtomicBool) {
             offset += bytes.len() as u64;
             parser.feed(&bytes);
             parser.packets.iter().for_each(support::Packet::check);
-            // The end was set at the beginning; a lap goes past it by one read at most.
+            // The end was set at the beginning; a lap moves past it by one read at most.
             assert!(offset <= 2 * ring.geometry().size(), "it does not end");
         }
         assert_eq!(parser.pending(), 0, "the end of file is in a record");
@@ -256,7 +259,7 @@ fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
     const COUNT: u64 = 10_000;
     let directory = directory();
     let options = capture::ring::Options {
-        // All of it fits, so that nothing may be missing.
+        // The ring holds all packets, so none may be missing.
         size: 64 << 20,
         ..options(directory.path().join("follow.ring"))
     };
@@ -279,7 +282,7 @@ fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
     });
 }
 
-/// A segment that is seen to be full is seen with all it holds: looked at all the time, with only
+/// When a segment is seen as full, all its packets are seen. It is checked all the time, with only
 /// a few packets in each segment.
 #[test]
 fn a_full_segment_holds_all_that_come_before_the_next() {
@@ -355,7 +358,8 @@ fn pinned_segments_stay_as_they_are_and_the_writer_goes_on() {
         }
         writer.publish();
     };
-    // As many pins as there may be, each on a segment of its own, most of them overwritten by now.
+    // The maximum number of pins, each on a different segment; most of these are overwritten by
+    // now.
     let mut held = Vec::new();
     for _ in 0..MAX_PINS {
         fill(1);
@@ -370,7 +374,7 @@ fn pinned_segments_stay_as_they_are_and_the_writer_goes_on() {
         assert!(chunk.complete);
     }
     assert!(matches!(ring.pin_more(held[0].0.id), Err(PinError::Lapped)));
-    // Whoever needs one waits until another lets go of one, and no longer.
+    // A thread that needs a pin waits until another releases one, and no longer.
     let newest = ring.bounds().newest_chunk;
     thread::scope(|scope| {
         let waiting = scope.spawn(|| ring.pin(newest).map(|chunk| chunk.id));
@@ -381,8 +385,8 @@ fn pinned_segments_stay_as_they_are_and_the_writer_goes_on() {
     assert!(ring.pin_more(newest).is_ok());
 }
 
-/// Segments that are small against a read make every reply hold as many as it may; more threads
-/// than there are spares for must still all get through.
+/// With segments that are small compared to a read, every reply holds the maximum number of pins.
+/// More threads than there are spare segments must still all finish.
 #[test]
 fn many_threads_with_large_reads_do_not_wait_for_each_other_forever() {
     let directory = directory();
@@ -394,7 +398,7 @@ fn many_threads_with_large_reads_do_not_wait_for_each_other_forever() {
     writer.publish();
     let (done, finished) = sync_channel(1);
     let reading = Arc::clone(&ring);
-    // Not scoped: if they hang, the test has to fail all the same.
+    // Not scoped: if the threads hang, the test must fail all the same.
     thread::spawn(move || {
         thread::scope(|scope| {
             for _ in 0..12 {

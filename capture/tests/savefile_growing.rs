@@ -1,5 +1,5 @@
-//! A savefile that another program still writes: what is added is read, by readers that wait for
-//! it and by readers that come later, as if it had been there from the beginning.
+//! A savefile that another program is still writing. Readers that wait for the added packets, and
+//! readers that come later, read them as if they had been there from the beginning.
 
 mod savefile_encoder;
 
@@ -87,7 +87,7 @@ impl Drop for Followed {
     }
 }
 
-/// All that a cursor has to give now.
+/// All bytes that a cursor can give now.
 fn read(cursor: &mut Cursor, store: &dyn Store) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -108,7 +108,7 @@ fn all_of(store: &dyn Store, format: Format) -> Vec<u8> {
     read(&mut Cursor::new(store, format, Begin::Oldest, false), store)
 }
 
-/// Packets whose records end within so many bytes of the file.
+/// Packets whose records end within the first `len` bytes of the file.
 fn packets(file: &File, len: usize) -> usize {
     file.packets.iter().filter(|packet| packet.end <= len).count()
 }
@@ -116,7 +116,7 @@ fn packets(file: &File, len: usize) -> usize {
 fn check(file: &File, cuts: &[usize]) {
     let Some(first) = file.packets.first() else { return };
     let mut written = Written::new();
-    // What comes before the first packet says what kind of packets the files have.
+    // The bytes before the first packet determine the link type of the files.
     written.to(file, first.end);
     let mut followed = Followed::new(&written);
     let formats = [Format::Pcap, Format::Pcapng];

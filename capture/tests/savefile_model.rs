@@ -14,11 +14,11 @@ use proptest::prelude::*;
 use protocol::linktype::LinkType;
 use savefile_encoder::{Expected, File, Order, Packet, any_file, pcap};
 
-/// What of a file is to be served.
+/// The part of a file that is to be served.
 #[derive(Clone, Copy, Debug, Default)]
 struct View {
     snaplen: Option<u32>,
-    /// Only packets whose data begins with a byte below this.
+    /// Only packets whose first byte is below this value.
     below: Option<u8>,
 }
 
@@ -36,15 +36,16 @@ impl View {
     }
 }
 
-/// A packet as a store gives it.
+/// A packet as a store returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Served {
     time: (u32, u32),
     original_len: u32,
     data: Vec<u8>,
-    /// Of the link type that pcap files have.
+    /// Whether it has the link type that pcap files have.
     native: bool,
-    /// Index among the interfaces of the file, and how many are described before.
+    /// Index of its interface in the file, and the number of interfaces described before the
+    /// packet.
     interface: (u32, u32),
     at: Position,
     /// Blocks before it, and its options, in a pcapng file.
@@ -61,7 +62,7 @@ struct Model {
     next: Position,
     raw: usize,
     left: usize,
-    /// There are blocks after the last packet served.
+    /// Whether blocks follow the last packet served.
     trailing: bool,
 }
 
@@ -143,7 +144,7 @@ fn indexed(bytes: &[u8], view: View) -> Result<Savefile, OpenError> {
     Ok(savefile)
 }
 
-/// Everything a store serves, in order.
+/// All packets that a store serves, in order.
 fn served(savefile: &Savefile) -> Vec<Served> {
     let mut all = Vec::new();
     for chunk in 0.. {
@@ -178,7 +179,7 @@ fn served(savefile: &Savefile) -> Vec<Served> {
     all
 }
 
-/// Compares a store with the model; positions in pcapng only where chunks begin.
+/// Compares a store with the model; positions in pcapng only at the beginnings of chunks.
 fn check_mapped(savefile: &Savefile, model: &Model) {
     let header = savefile.header().unwrap();
     assert_eq!(header.link_type.0, model.link_type);
@@ -229,7 +230,7 @@ fn check_find(savefile: &Savefile, model: &Model) {
     }
 }
 
-/// Writes what is served as pcapng the way a reader's cursor does, and compares lengths.
+/// Writes the served packets as pcapng in the same way as a reader's cursor, and compares lengths.
 fn check_written(savefile: &Savefile, model: &Model) {
     let header = savefile.header().unwrap();
     let mut out = Vec::new();
@@ -252,12 +253,12 @@ fn check_written(savefile: &Savefile, model: &Model) {
     assert_eq!(out.len() as u64, savefile.bounds().next.pcapng);
 }
 
-/// Feeds a reader pieces of the lengths given, over and over; the packets, how many were foreign,
-/// and what was left.
+/// Feeds a reader with pieces of the given lengths, over and over. Returns the packets, the number
+/// of foreign ones, and the bytes that were left.
 fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
     let mut reader = Reader::new();
     let (mut packets, mut foreign, mut precision) = (Vec::new(), 0, None);
-    // Interfaces before the section, all of them, and blocks since the last packet.
+    // Interfaces before the section, all interfaces, and blocks since the last packet.
     let (mut section, mut known, mut blocks) = (0, 0, Vec::new());
     let mut rest = bytes;
     for piece in pieces.iter().cycle() {
@@ -314,7 +315,7 @@ fn view() -> impl Strategy<Value = View> {
         .prop_map(|(snaplen, below)| View { snaplen, below })
 }
 
-/// Failures are written into this file by hand, as tests of their own.
+/// Failing cases are added to this file by hand, as tests of their own.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -400,7 +401,7 @@ fn chunks_are_of_moderate_size_and_every_coordinate_is_found() {
                 let len = chunk.bytes().len();
                 let single = Records::new(chunk.bytes()).count() == 1;
                 assert!(len <= 256 << 10 || single, "a chunk of {len} bytes");
-                // What a filter leaves whole needs no conversion either.
+                // A chunk that the filter leaves whole needs no conversion either.
                 let native = big == cfg!(target_endian = "big");
                 match chunk.bytes {
                     ChunkBytes::Mapped(_) => assert!(native),

@@ -1,5 +1,5 @@
-//! What readers get of savefiles whose packets have several link types: of chunks that are mixed,
-//! and of chunks that have nothing for them.
+//! Readers of savefiles whose packets have several link types: they read mixed chunks, and chunks
+//! that have nothing for them.
 
 mod savefile_encoder;
 
@@ -17,7 +17,7 @@ use capture::store::{
 use proptest::prelude::*;
 use savefile_encoder::{File, Item, Order, Packet, Resolution, pcapng};
 
-/// A savefile of which the first chunks are there, and the others may come.
+/// A savefile whose first chunks exist and whose others are added later.
 #[derive(Debug)]
 struct Growing {
     inner: Savefile,
@@ -72,7 +72,7 @@ impl Store for Growing {
     }
 }
 
-/// Packets of one interface that follow each other.
+/// Consecutive packets of one interface.
 #[derive(Clone, Debug)]
 struct Run {
     interface: usize,
@@ -92,7 +92,7 @@ fn runs() -> impl Strategy<Value = Vec<Run>> {
 
 const LINK_TYPES: [u16; 4] = [1, 113, 1, 101];
 
-/// Three interfaces before all packets, and a fourth before the first of its own; in either byte
+/// Three interfaces before all packets, and a fourth before its own first packet, in either byte
 /// order.
 fn file(runs: &[Run], first: u16) -> File {
     let interface = |index: usize| Item::Interface {
@@ -135,8 +135,8 @@ fn indexed(file: &File, filter: Option<&str>) -> Savefile {
 /// A packet as a reader gets it: link type, seconds, nanoseconds, bytes on the wire, data.
 type Got = (u16, u32, u32, u32, Vec<u8>);
 
-/// The packets of a file of this format, in order, and where each begins: behind the one before,
-/// if `leading` interfaces are described before all.
+/// The packets of a file of this format, in order, and the beginning of each, which is the end of
+/// the previous one. `leading` interfaces are described before all packets.
 fn parse(format: Format, leading: u32, bytes: &[u8]) -> (Vec<Got>, Vec<u64>) {
     let u16_at = |at: usize| u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap());
     let u32_at = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -185,7 +185,7 @@ fn parse(format: Format, leading: u32, bytes: &[u8]) -> (Vec<Got>, Vec<u64>) {
     (packets, starts)
 }
 
-/// What is to be found in a file of this format: all, or what has the link type of the header.
+/// The packets that a file of this format must have: all, or those of the header's link type.
 fn expected(file: &File, format: Format, link_type: u16, below: Option<u8>) -> Vec<Got> {
     let ours = file.packets.iter().filter(|packet| {
         below.is_none_or(|below| packet.data.first().is_some_and(|byte| *byte < below))
@@ -203,7 +203,7 @@ fn check_sum(progress: Progress, store: &dyn Store) {
     assert_eq!(progress.delivered + progress.lost + progress.lag, stored, "{progress:?}");
 }
 
-/// Reads a stream to its end, of a store that grows chunk by chunk.
+/// Reads a stream of a store that grows chunk by chunk, to its end.
 fn streamed(savefile: Savefile, format: Format, wants: &[usize]) -> (Vec<u8>, Growing) {
     let chunks = savefile.capacity().used;
     let store = Growing { inner: savefile, chunks: AtomicU64::new(0) };
@@ -234,7 +234,7 @@ fn streamed(savefile: Savefile, format: Format, wants: &[usize]) -> (Vec<u8>, Gr
     (bytes, store)
 }
 
-/// Reads here and there what was read from front to back before.
+/// Compares reads at random offsets with the file as it was read from front to back.
 fn check_seeks(
     store: &Savefile,
     format: Format,
@@ -286,7 +286,7 @@ proptest! {
             1..60,
         ),
     ) {
-        // Small replies to a large file take too long.
+        // Small replies to a large file would take too long.
         let wants = wants.into_iter().chain([1_000_000]).collect::<Vec<_>>();
         let file = file(&runs, first);
         let filter = below.map(|below| format!("link[0] < {below}"));
@@ -305,7 +305,8 @@ proptest! {
 #[test]
 fn a_filter_is_compiled_for_every_link_type() {
     let run = |interface| Run { interface, count: 3, len: 60 };
-    // All of them IPv4 at most by accident; what counts is what the expression means where.
+    // The packets are IPv4 only by accident. The test checks what the expression means in each
+    // link type.
     let file = file(&[run(0), run(1), run(3)], 1);
     let store = indexed(&file, Some("greater 1"));
     assert_eq!(store.bounds().next.number, 10);

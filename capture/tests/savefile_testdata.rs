@@ -1,4 +1,5 @@
-//! Captures from other projects: no panic on any, and as many packets as `capinfos` counts.
+//! Captures from other projects: none causes a panic, and each has as many packets as `capinfos`
+//! counts.
 
 mod testdata;
 
@@ -32,15 +33,15 @@ fn counted(files: &[PathBuf]) -> Option<HashMap<PathBuf, u64>> {
     Some(counts)
 }
 
-/// What a file has.
+/// The contents of a file.
 #[derive(Debug)]
 struct Mapped {
-    /// Packets for readers of pcapng, and for those of pcap.
+    /// Packets for readers of pcapng, and for readers of pcap.
     pcapng: u64,
     pcap: u64,
 }
 
-/// `None` for no savefile.
+/// Reads a file as a savefile; `None` if it is not one.
 fn mapped(path: &Path) -> Option<Mapped> {
     let store = Savefile::open(path, Options::default()).ok()?;
     store.index(&AtomicBool::new(false));
@@ -70,7 +71,7 @@ fn mapped(path: &Path) -> Option<Mapped> {
     Some(Mapped { pcapng, pcap })
 }
 
-/// Writes what a reader of pcapng gets of a file.
+/// Writes the bytes that a reader of pcapng gets from a file.
 fn replayed(path: &Path, to: &Path) {
     let store = Savefile::open(path, Options::default()).unwrap();
     store.index(&AtomicBool::new(false));
@@ -84,7 +85,7 @@ fn replayed(path: &Path, to: &Path) {
     std::fs::write(to, bytes).unwrap();
 }
 
-/// Packets a stream of the file gives before its end or the first thing malformed.
+/// Packets of the file as a stream, up to its end or the first malformed data.
 fn streamed(path: &Path) -> u64 {
     let mut packets = 0;
     let _: Option<()> = stream(&std::fs::read(path).unwrap(), 10_007, |event| {

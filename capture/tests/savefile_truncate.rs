@@ -1,4 +1,4 @@
-//! A savefile that somebody cuts short while it is mapped: errors, never a dead process.
+//! A mapped savefile that someone cuts short causes errors, but never ends the process.
 
 #![expect(unsafe_code, reason = "a mapping the crate knows nothing of, to fault in")]
 
@@ -59,7 +59,7 @@ fn a_file_cut_before_it_is_indexed_is_reported() {
 
 #[test]
 fn a_file_cut_after_it_was_indexed_fails() {
-    // As it lies, and converted.
+    // Mapped as it is, and converted.
     for snaplen in [None, Some(100)] {
         let file = savefile();
         let store = open(file.path(), snaplen);
@@ -108,7 +108,7 @@ fn a_file_cut_in_the_middle_of_walks_kills_nobody() {
                     while !done.load(Ordering::Relaxed) {
                         for id in 0..cutting.capacity().used {
                             let Ok(chunk) = cutting.pin(id) else { continue };
-                            // Converted chunks never hold the zeros behind a cut.
+                            // Converted chunks never hold the zeros after a cut.
                             let records = record::Records::new(chunk.bytes());
                             for record in records {
                                 assert!(record.data.iter().all(|byte| *byte == 0x55));
@@ -127,7 +127,8 @@ fn a_file_cut_in_the_middle_of_walks_kills_nobody() {
     }
 }
 
-/// Variable that makes the test below do, in a process of its own, what must end it.
+/// Environment variable that makes the test below do, in a process of its own, the thing that must
+/// end that process.
 const CHILD: &str = "SAVEFILE_TRUNCATE_CHILD";
 
 #[test]
@@ -138,7 +139,7 @@ fn a_fault_elsewhere_and_a_signal_from_a_process_still_kill() {
         store.index(&GO_ON);
         if how == "fault" {
             let other = savefile();
-            // SAFETY: that the file changes is the point; the fault ends the process.
+            // SAFETY: the file is meant to change; the fault ends the process.
             let foreign = unsafe { memmap2::Mmap::map(other.as_file()) }.unwrap();
             other.as_file().set_len(0).unwrap();
             std::hint::black_box(foreign[1_000_000]);

@@ -1,4 +1,5 @@
-//! What a pcapng stream says beside packets: a capture of it has what one of the same savefile has.
+//! The data that a pcapng stream has beside packets: a capture of the stream has the same data as a
+//! capture of the same savefile.
 
 mod support;
 mod testdata;
@@ -55,7 +56,7 @@ fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
     (Capture::start_new(spec).unwrap().capture, path)
 }
 
-/// Writes a file into a FIFO and waits until so many packets are stored in all.
+/// Writes a file into a FIFO, and waits until `stored` packets are stored in total.
 fn send(capture: &Capture, path: &Path, file: &[u8], stored: u64) {
     OpenOptions::new().write(true).open(path).unwrap().write_all(file).unwrap();
     eventually("all is stored", || counters(&**capture.store()).0.stored == stored);
@@ -97,14 +98,14 @@ fn name(mut options: &[u8]) -> Option<String> {
     None
 }
 
-/// What is to be the same of a packet of a savefile and of a stream.
+/// The properties of a packet that must be the same in a savefile and in a stream.
 #[derive(Debug)]
 struct Told {
     /// Name of its interface.
     interface: Option<String>,
     /// Bodies of the blocks before it.
     blocks: Vec<Vec<u8>>,
-    /// The body of its own block behind the number of the interface.
+    /// The body of its own block after the number of the interface.
     body: Vec<u8>,
 }
 
@@ -125,7 +126,7 @@ fn told(bytes: &[u8]) -> Vec<Told> {
     told
 }
 
-/// Any offset of the file, read by one who jumps there, is as in one read straight on.
+/// A read at any offset of the file gives the same bytes as reading straight on.
 fn check_seeks(store: &dyn Store) {
     let whole = read(store);
     let extent = Extent::new(store, Format::Pcapng);
@@ -139,7 +140,8 @@ fn check_seeks(store: &dyn Store) {
     }
 }
 
-/// A stream of the file has what the file has; whether the two can be compared.
+/// Checks that a stream of the file has the same contents as the file. Returns whether both could
+/// be compared.
 fn check_file(path: &Path) -> bool {
     let Ok(savefile) = Savefile::open(path, capture::savefile::Options::default()) else {
         return false;
@@ -211,7 +213,7 @@ fn packet(interface: u32, number: u64, comment: &str) -> Vec<u8> {
     block(6, &body)
 }
 
-/// As two interfaces captured by one program: `dumpcap -i a -i b`.
+/// Two interfaces captured by one program, as by `dumpcap -i a -i b`.
 fn two_interfaces(first: u64) -> Vec<u8> {
     let packets = (0..4).map(|index| packet(u32::try_from(index % 2).unwrap(), first + index, ""));
     [section("of two"), interface("a"), interface("b"), packets.collect::<Vec<_>>().concat()]
@@ -286,7 +288,7 @@ fn what_a_ring_cannot_keep_is_told_of() {
         file.extend(interface(&format!("if{index}")));
     }
     file.extend(packet(0, 1, "one"));
-    // Longer than any that is kept.
+    // Longer than any block that is kept.
     file.extend(block(0xbad, &vec![7; 2 << 20]));
     file.extend(block(0xbad, b"kept"));
     file.extend(packet(69, 2, "two"));

@@ -1,6 +1,6 @@
 //! Sources that come and go: FIFOs with their writers, and interfaces.
 //!
-//! Whoever waits here waits for something to be true, with a deadline that ends a failed test.
+//! Each wait is for a condition, with a deadline that ends a failed test.
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of the test's own making")]
 
 mod support;
@@ -59,7 +59,7 @@ fn stored(capture: &Capture) -> u64 {
     packets.stored
 }
 
-/// Numbers of the packets retained, each as [`packet`] makes it.
+/// Numbers of the retained packets, each checked against [`packet`].
 fn numbers(capture: &Capture) -> Vec<u64> {
     let store = &**capture.store();
     let mut cursor = Cursor::new(store, Format::Pcap, Begin::Oldest, false);
@@ -70,7 +70,7 @@ fn numbers(capture: &Capture) -> Vec<u64> {
     parser.packets.iter().map(|packet| packet.number).collect()
 }
 
-/// How a savefile is written.
+/// The format in which a savefile is written.
 #[derive(Clone, Copy)]
 struct Style {
     big_endian: bool,
@@ -91,7 +91,7 @@ impl Style {
         [magic, version, 0, 0, 65_535, self.link_type].map(|word| self.u32(word)).concat()
     }
 
-    /// A packet that has its number in its time stamp.
+    /// A packet with its number in its time stamp.
     fn packet(self, number: u64, len: usize) -> Vec<u8> {
         let nanoseconds = EPOCH + number;
         let fraction = u32::try_from(nanoseconds % 1_000_000_000).unwrap();
@@ -139,12 +139,12 @@ fn fifo(directory: &Path) -> PathBuf {
     path
 }
 
-/// Opens a FIFO without waiting for a reader: there has to be one.
+/// Opens a FIFO without waiting for a reader: one must exist already.
 fn writer(path: &Path) -> File {
     use std::os::unix::fs::OpenOptionsExt;
     let file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.expect("somebody reads the FIFO");
-    // From here on as a writer usually has it.
+    // From here on with the usual flags of a writer.
     nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
     file
 }
@@ -164,7 +164,7 @@ fn writers_come_and_go_in_one_capture() {
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
     assert_eq!(capture.condition().state, State::Pending);
-    // Someone waits before it is known what will come.
+    // A reader waits before the link type is known.
     let store = &**capture.store();
     let mut early = Cursor::new(store, Format::Pcap, Begin::Next, false);
     assert_eq!(early.read(store, 100, &mut |_| Ok(())).unwrap(), Outcome::Empty);
@@ -176,13 +176,13 @@ fn writers_come_and_go_in_one_capture() {
         first.write_all(&NATIVE.packet(number, 300)).unwrap();
         eventually("each is stored as it comes", || stored(&capture) == number);
     }
-    // It leaves in the middle of a record.
+    // The writer leaves in the middle of a record.
     first.write_all(&NATIVE.packet(3, 300)[..200]).unwrap();
     drop(first);
     eventually("what is missing is said", || error(&capture).contains("ended inside a record"));
     assert_eq!(capture.condition().state, State::Running);
 
-    // Another begins anew, from a machine and a program of another kind.
+    // Another writer starts over, as from a different machine and program.
     let other = Style { big_endian: true, micro: true, link_type: 1 };
     let mut second = writer(&path);
     second.write_all(&other.header()).unwrap();
@@ -193,7 +193,7 @@ fn writers_come_and_go_in_one_capture() {
     drop(second);
     eventually("9 bytes are dropped", || error(&capture).contains("9 bytes dropped"));
 
-    // A third that comes in single bytes.
+    // A third writer sends single bytes.
     let mut third = writer(&path);
     for byte in NATIVE.savefile(&[5_000, 5_001]) {
         third.write_all(&[byte]).unwrap();
@@ -206,7 +206,8 @@ fn writers_come_and_go_in_one_capture() {
     assert_eq!(parser.packets.len(), 5, "one who was there before the header");
 }
 
-/// A good writer, which is taken whether or not the one before was seen to leave.
+/// Sends a valid file, which must be stored whether or not the departure of the previous writer was
+/// seen.
 fn write_well(capture: &Capture, path: &Path, file: &[u8]) {
     let before = stored(capture);
     writer(path).write_all(file).unwrap();
@@ -242,7 +243,7 @@ fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
         let before = stored(&capture);
         {
             let mut bad = writer(&path);
-            // Never a broken pipe, however long it goes on.
+            // The pipe never breaks, however long this continues.
             bad.write_all(&file).unwrap();
             bad.write_all(&file).unwrap();
             eventually("it is refused", || error(&capture).contains(word));
@@ -256,7 +257,7 @@ fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
     }
 }
 
-/// The same behind a description of an interface of each of these names.
+/// The same file with a description of an interface for each of these names before its own.
 fn pcapng_of(names: &[&str], numbers: &[u64]) -> Vec<u8> {
     let plain = pcapng(numbers);
     let (section, rest) = plain.split_at(28);
@@ -288,14 +289,14 @@ fn the_interfaces_of_a_pcapng_stream_are_named() {
             let interfaces = (0..).map_while(|id| capture.store().interface(id));
             interfaces.map(|interface| interface.name.unwrap()).collect()
         };
-        // One without a name has that of the source.
+        // An interface without a name gets the name of the source.
         let own = format!("stream:{}", path.display());
         let mut wanted: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         if names.is_empty() {
             wanted.push(own);
         }
         assert_eq!(named(&capture), wanted);
-        // Those who come later add theirs: readers may have been told of the others.
+        // Later writers add their interfaces, because readers may have seen the others.
         writer.write_all(&pcapng_of(&["other"], &[2])).unwrap();
         eventually("it is stored", || stored(&capture) == 2);
         wanted.push("other".to_owned());
@@ -325,7 +326,8 @@ fn packets_of_another_link_type_are_left_out_and_told_of() {
     let capture = start(directory.path(), &path, None);
     let mut file = pcapng(&[1, 2]);
     let second = pcapng(&[3, 4, 5]);
-    // Behind the section header of 28 bytes: its interface becomes the second one, of type RAW.
+    // Skip the section header of 28 bytes. The file's interface becomes the second one, of type
+    // RAW.
     let mut blocks = second[28..].to_vec();
     blocks[8] = 101;
     for packet in 0..3 {
@@ -350,7 +352,7 @@ fn a_writer_is_never_held_up_by_readers_nor_by_a_ring_that_is_full() {
     let mut idle = Cursor::new(store, Format::Pcap, Begin::Oldest, false);
     let mut writer = writer(&path);
     writer.write_all(&NATIVE.header()).unwrap();
-    // Five times what the ring holds, twenty times what a pipe does.
+    // Five times the size of the ring, and twenty times that of a pipe.
     const COUNT: u64 = 400;
     for number in 1..=COUNT {
         writer.write_all(&NATIVE.packet(number, 50_000)).unwrap();
@@ -384,7 +386,7 @@ fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
     capture.start().unwrap();
     writer.write_all(&NATIVE.packet(2_001, 10)).unwrap();
     eventually("it goes on", || numbers(&capture).last() == Some(&2_001));
-    // What was in the pipe still, a megabyte at most, came when it was started again.
+    // Bytes that were still in the pipe, at most a megabyte, were stored after the restart.
     assert!(stored(&capture) < 600, "{} stored", stored(&capture));
 }
 
@@ -403,7 +405,7 @@ fn stop_start_and_clear() {
     assert_eq!(capture.condition().state, State::Stopped);
     assert!(store.bounds().ended);
     assert_eq!(support::drain(&mut live, store, 1 << 20).1, Outcome::End);
-    // No broken pipe, and nothing is lost, not even half a record.
+    // The pipe does not break, and nothing is lost, not even half a record.
     let record = NATIVE.packet(3, 200);
     writer.write_all(&record[..100]).unwrap();
     assert_eq!(stored(&capture), 2);
@@ -425,7 +427,7 @@ fn stop_start_and_clear() {
     assert!(capture.clear(), "also while it is stopped");
     assert_eq!(counters(store).0.retained, 0);
 
-    // The next process goes on where this one was.
+    // The next process continues where this one was.
     drop(capture);
     let again = start(directory.path(), &path, None);
     assert_eq!((stored(&again), counters(&**again.store()).0.retained), (4, 0));
@@ -467,7 +469,7 @@ fn what_is_no_fifo_is_refused() {
     assert!(!directory.path().join("test.ring").exists());
 }
 
-/// A pair of connected interfaces, gone when this is.
+/// A pair of connected interfaces, removed when it is dropped.
 struct Pair {
     near: String,
     far: String,
@@ -489,7 +491,8 @@ impl Pair {
         let Self { near, far } = self;
         ip(&["link", "add", near, "type", "veth", "peer", "name", far]);
         for name in [near, far] {
-            // Nothing but what the test sends; where there is no IPv6, none is to be kept quiet.
+            // Only the frames of the test are sent. Without IPv6 the file does not exist, and need
+            // not be set.
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             ip(&["link", "set", name, "up"]);
         }
@@ -509,7 +512,7 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        // Gone already, if the test has failed between removing and creating.
+        // The interfaces are gone already if the test failed between removing and creating them.
         let _ = Command::new("ip").args(["link", "del", &self.near]).output();
     }
 }
@@ -535,7 +538,7 @@ fn frame(tags: &[u16], port: u16, mark: u32) -> Vec<u8> {
     frame
 }
 
-/// The frames retained.
+/// The retained frames.
 fn frames(capture: &Capture) -> Vec<Vec<u8>> {
     let store = &**capture.store();
     let chunk = store.pin(store.bounds().oldest_chunk).unwrap();
@@ -562,7 +565,7 @@ fn an_interface_is_filtered_through_tags_and_stopped_without_loss() {
     eventually("all that match", || stored(&capture) as usize >= wanted.len());
     assert_eq!(frames(&capture), wanted, "as they were sent, tags and all");
 
-    // What was sent before the order to stop is there after it.
+    // Frames sent before the order to stop are stored after it.
     let mut expected = stored(&capture);
     for round in 0..5_u32 {
         let burst: Vec<_> = (0..40 + round).map(|mark| frame(&[], 7_777, mark)).collect();
@@ -614,7 +617,7 @@ fn an_interface_that_goes_away_is_waited_for() {
     assert_eq!(capture.condition().state, State::Running);
 }
 
-/// The pages of a ring are made ready in the background, which must not keep it.
+/// The pages of a ring are prepared in the background, and that must not keep the ring open.
 #[test]
 fn a_ring_is_free_as_soon_as_its_capture_is_gone() {
     let directory = directory();
@@ -640,7 +643,7 @@ fn a_fifo_that_nobody_captures_any_more_tells_its_writer() {
     drop(capture);
     let error = writer.write_all(&NATIVE.packet(2, 10)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-    // The lock on the ring is gone with it.
+    // The lock on the ring is released too.
     let mut ring = File::open(directory.path().join("test.ring")).unwrap();
     nix::fcntl::Flock::lock(ring.try_clone().unwrap(), nix::fcntl::FlockArg::LockExclusiveNonblock)
         .unwrap();

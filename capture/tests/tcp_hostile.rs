@@ -1,4 +1,4 @@
-//! Connections as strangers would like them: impaired, senseless, and made to cost.
+//! Connections made by attackers: impaired, senseless, and designed to be expensive.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -27,15 +27,15 @@ use protocol::tcp::{
 use protocol::time::Timestamp;
 use tcp_exchange::{A, B, Sent, with};
 
-/// What happens to one data segment of a conversation on its way to the capture.
+/// The fate of one data segment of a conversation on its way to the capture.
 #[derive(Clone, Copy, Debug)]
 struct Fate {
     len: usize,
     drop: bool,
     double: bool,
-    /// Places later.
+    /// Number of places by which it arrives later.
     delay: usize,
-    /// The segment before is sent again, together with this one.
+    /// Whether the segment before is sent again, together with this one.
     overlap: bool,
     ack: bool,
 }
@@ -70,8 +70,8 @@ enum End {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A conversation with losses in the capture, not on the wire: every byte that is in any packet
-    /// is in the stream, and exactly the others are gaps.
+    /// A conversation with losses in the capture, not on the wire. Every byte that is in any packet
+    /// is in the stream, and exactly the other bytes are gaps.
     #[test]
     fn impaired_conversations_lose_only_what_is_nowhere(
         fates in prop::collection::vec(fate(), 1..60),
@@ -126,7 +126,7 @@ proptest! {
         for (_, one) in sent {
             let _ = w.send(one);
         }
-        // One byte acknowledged behind the last one seen could be a FIN.
+        // An acknowledgment of one byte after the last one seen could be for a FIN.
         let is_hidden = matches!(end, End::Nothing) && !seen[at - 1] && seen[..at - 1].ends_with(&[true]);
         w.close();
         let mut expected: String = (0..at)
@@ -147,14 +147,14 @@ proptest! {
         bodies::tcp(&bytes);
     }
 
-    /// The same, with numbers so close that everything meets.
+    /// The same, with numbers so close that the segments touch and overlap.
     #[test]
     fn senseless_segments_that_meet_stay_in_bounds(bytes in prop::collection::vec(0..24_u8, 0..600)) {
         bodies::tcp(&bytes);
     }
 }
 
-/// Events follow on each other and agree with the streams.
+/// Checks that events follow each other and agree with the streams.
 fn check_events(events: &[Event], connection: &Connection) {
     let mut ends = [0, 0];
     let mut missing = [Vec::<Range<u64>>::new(), Vec::new()];
@@ -188,13 +188,13 @@ fn check_events(events: &[Event], connection: &Connection) {
     }
 }
 
-/// Time that this thread had a processor: others use the machine too.
+/// Processor time of this thread, because other programs use the machine too.
 fn used() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
-/// A stream of data segments, made from a function of their index: time for `count` of them, and
-/// the connection.
+/// Processes `count` data segments of a stream, whose places are a function of their index. Returns
+/// the time it took, and the connection.
 fn cost(
     count: u64,
     settings: &Settings,
@@ -226,9 +226,10 @@ fn cost(
     (used() - start, connection)
 }
 
-/// Cost of the second half of `count` segments against the first: it must not grow.
+/// The cost of a segment must not grow with their number: compares `count` segments with an eighth
+/// of them.
 fn assert_flat(name: &str, count: u64, settings: &Settings, place: impl Fn(u64) -> (u32, u32)) {
-    // The best of three: others use the caches too.
+    // The best of three, because other programs use the caches too.
     let best = |count| (0..3).map(|_| cost(count, settings, &place).0).min().unwrap().as_nanos();
     let (small, large) = (best(count / 8), best(count));
     let (small, large) = (small / u128::from(count / 8), large / u128::from(count));
@@ -253,17 +254,17 @@ fn cost_does_not_grow() {
     unbounded.limits.holes = usize::MAX;
     unbounded.limits.pending = usize::MAX;
     assert_flat("holes, all kept", 65_535 * 2, &unbounded, hole);
-    // Backwards, so that each comes before all others.
+    // Backwards, so that each segment comes before all others.
     assert_flat("backwards", 200_000, &unbounded, |index| {
         if index == 0 { (0, 0) } else { (1_000_000 - index as u32, 1) }
     });
-    // The same two segments for ever.
+    // The same two segments over and over.
     assert_flat("again and again", 200_000, &settings, |index| {
         (if index == 0 { 0 } else { (index as u32 % 2) * 700 + 1 }, 1_400)
     });
 }
 
-/// 65,535 holes: bounded by default, and exact if the bound is lifted.
+/// 65,535 holes: limited by default, and exact without the limit.
 #[test]
 fn sixty_five_thousand_holes() {
     let hole = |index: u64| if index == 0 { (0, 0) } else { (index as u32 * 2 + 1, 1) };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{ACK, CLIENT, SERVER, Scene, Talk};
 
-/// Of a flow that has ended, each captured byte of payload is in its stream, or in a counter.
+/// Checks that each captured byte of payload of an ended flow is in its stream, or in a counter.
 #[track_caller]
 pub(crate) fn every_byte_is_somewhere(meta: &Value) {
     for side in ["client", "server"] {
@@ -20,7 +20,7 @@ pub(crate) fn every_byte_is_somewhere(meta: &Value) {
     }
 }
 
-/// The capture lost 100 MB and went on in the middle of the response.
+/// The capture lost 100 MB and continued in the middle of the response.
 #[test]
 fn after_a_long_outage_every_captured_byte_is_in_its_stream() {
     let mut scene = Scene::new(Options::default());
@@ -48,7 +48,7 @@ fn after_a_long_outage_every_captured_byte_is_in_its_stream() {
     assert_eq!(scene.flows.stat(1, File::Server).unwrap().present, 11_000);
 }
 
-/// What only one side of a connection sent was captured. What the other sent is one gap, which each
+/// Only one side of a connection was captured. The bytes of the other side are one gap, which each
 /// acknowledgment makes longer.
 #[test]
 fn a_gap_that_grows_counts_once() {
@@ -74,7 +74,7 @@ fn a_gap_that_grows_counts_once() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A sender that goes on anywhere, repeats itself, and lies.
+    /// A sender that continues at any place, repeats itself, and lies.
     #[test]
     fn every_captured_byte_is_in_its_stream_or_counted(
         steps in prop::collection::vec((0..2_usize, 0..8_u8, 1..400_usize, any::<u32>()), 1..40),
@@ -88,7 +88,7 @@ proptest! {
                 // Bytes that were not captured, a few or very many of them.
                 0 => talk.next[side] = talk.next[side].wrapping_add(number % 5_000),
                 1 => talk.next[side] = talk.next[side].wrapping_add(number),
-                // Bytes of somebody else, or sent again and cut when captured.
+                // Bytes of another connection, or bytes that were sent again and cut when captured.
                 2 => {
                     let mut other = talk.clone();
                     other.next[side] = number;

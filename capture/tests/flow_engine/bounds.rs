@@ -1,4 +1,4 @@
-//! Flows within the bounds they are given.
+//! Flows within their limits.
 
 use capture::flow::{File, Log, ReadError};
 use capture::ring::MIN_RING;
@@ -40,7 +40,7 @@ fn more_open_flows_than_there_may_be_end_and_stay_readable() {
         assert_eq!(scene.file(id, File::Client), b"before");
         assert!(scene.flows.stat(id, File::Client).unwrap().is_final);
     }
-    // One that goes on is another flow, and makes the oldest of the open ones end.
+    // A connection that continues is another flow, and makes the oldest of the open flows end.
     scene.send_all(talks[0].says(CLIENT, b"after", 100));
     scene.settle();
     wait_until("it has begun", || scene.file(51, File::Client) == b"after");
@@ -77,7 +77,7 @@ fn flows_stay_within_the_memory_given() {
     assert!(ids.len() > 50 && ids.last() == Some(&4_000), "{} left", ids.len());
     assert_eq!(scene.file(4_000, File::Client), get("/a"));
     scene.end();
-    // One of each, answered or not.
+    // One transaction per flow, answered or not.
     adds_up(&scene, 4_000, 4_000);
 }
 
@@ -105,7 +105,7 @@ fn a_log_within_its_bound_counts_the_lines_that_left() {
     assert!(stat.beginning > 0);
     let last = scene.log(Log::Flows).pop().unwrap();
     assert_eq!((&last["id"], &last["state"]), (&3_000.into(), &"closed".into()));
-    // The early opener has the whole length, and is told what is gone.
+    // An early opener sees the whole length, and gets an error for the lost lines.
     let whole = scene.flows.log_stat(Log::Flows, Some(0));
     assert_eq!(whole.size, stat.beginning + stat.size);
     assert_eq!(early.read(0, 10), Err(ReadError::Expired));
@@ -139,7 +139,7 @@ fn memory_comes_back_when_everything_has_left() {
     let counters = scene.counters();
     assert_eq!(counters.open, 0, "{counters:?}");
     assert_eq!(counters.closed + counters.evicted, 20_000, "{counters:?}");
-    // Each log keeps its open block of 64 KiB; the rest is what the table has room for.
+    // Each log keeps its open block of 64 KiB; the rest is the limit for the table.
     let logs = 2 * (64 << 10);
     assert!(counters.memory < logs + 120_000, "{counters:?}");
 }
@@ -149,9 +149,9 @@ fn flows_that_left_are_not_waited_for() {
     let options = limited(|limits| (limits.open, limits.flows, limits.log) = (50, 100, 0));
     let mut scene = Scene::new(options);
     for number in 0..20_000 {
-        // Connections in the middle: nothing tells how soon they are over.
+        // Connections that are captured from the middle: nothing shows how soon they end.
         scene.send(&tcp(number, 2_000, true, (1, 1), ACK, b""));
-        // And some that are over at once.
+        // And connections that end at once.
         scene.send_all(Talk::new(number, 3_000).exchange(b"", b""));
         if number % 200 == 0 {
             scene.settle();

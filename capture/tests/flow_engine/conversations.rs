@@ -30,19 +30,19 @@ fn requests_captured_after_the_answer_and_the_next_request() {
 struct Turn {
     asks: usize,
     answers: usize,
-    /// Bytes of a chunk, if it comes in chunks.
+    /// Bytes of a chunk, if the answer comes in chunks.
     chunk: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
 struct Plan {
     turns: Vec<Turn>,
-    /// All requests come before the first answer.
+    /// Whether all requests come before the first answer.
     is_pipelined: bool,
-    /// Bytes of a segment at most.
+    /// Maximum bytes of a segment.
     segment: usize,
     is_closed: bool,
-    /// Segments that are captured after the next one, and those captured twice.
+    /// Segments that are captured after the next one, and segments that are captured twice.
     late: Vec<prop::sample::Index>,
     twice: Vec<prop::sample::Index>,
 }

@@ -1,4 +1,4 @@
-//! Copies of the same bytes that differ: nobody knows which of them was received.
+//! Copies of the same bytes that differ. It is not known which of them was received.
 
 use capture::flow::{Log, Options};
 use protocol::tcp::Policy;
@@ -8,13 +8,13 @@ use crate::scene::*;
 const REQUEST: &str = "captured copies of the request differ";
 const RESPONSE: &str = "captured copies of the response differ";
 
-/// A segment with other data in the place of the one that `talk` sends next.
+/// A segment with other data in place of the data that `talk` sends next.
 fn forged(talk: &Talk, side: usize, data: &[u8]) -> Vec<u8> {
     talk.clone().segment(side, ACK, data)
 }
 
-/// State and why of each transaction of a connection, under both policies. Which copy of a target
-/// counts goes by the policy.
+/// Checks the state and reason of each transaction of a connection, under both policies. The policy
+/// decides which copy of a target counts.
 #[track_caller]
 fn check(make: impl Fn(&mut Talk) -> Vec<Vec<u8>>, wanted: &[(&str, Option<&str>)]) {
     for policy in [Policy::First, Policy::Last] {
@@ -83,7 +83,7 @@ fn a_request_of_which_copies_differ_is_not_complete() {
     check(make, &[("gap", Some(REQUEST))]);
 }
 
-/// Numbers with which the client says `data` again.
+/// The numbers with which the client sends `data` again.
 fn back(talk: &Talk, data: &[u8]) -> [u32; 2] {
     let len = u32::try_from(data.len()).unwrap();
     [talk.next[CLIENT].wrapping_sub(len), talk.next[SERVER]]

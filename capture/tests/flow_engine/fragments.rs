@@ -1,4 +1,4 @@
-//! Datagrams in fragments. Some of them may never come.
+//! Datagrams in fragments, some of which may never come.
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::scene::*;
 
-/// The fragments of an Ethernet frame with IPv4, cut at these places of the payload of IP, each a
-/// multiple of 8.
+/// The fragments of an Ethernet frame with IPv4, cut at these places of the payload of IP. Each
+/// place is a multiple of 8.
 fn cut(frame: &[u8], identification: u16, cuts: &[usize]) -> Vec<Vec<u8>> {
     let (headers, payload) = frame.split_at(34);
     let edges: Vec<usize> = [0].iter().chain(cuts).copied().chain([payload.len()]).collect();
@@ -27,7 +27,7 @@ fn cut(frame: &[u8], identification: u16, cuts: &[usize]) -> Vec<Vec<u8>> {
     edges.windows(2).map(fragment).collect()
 }
 
-/// The same of IPv6, between fixed addresses.
+/// The same for IPv6, between fixed addresses.
 fn cut6(payload: &[u8], next: u8, cuts: &[usize]) -> Vec<Vec<u8>> {
     let edges: Vec<usize> = [0].iter().chain(cuts).copied().chain([payload.len()]).collect();
     let fragment = |edge: &[usize]| {
@@ -46,7 +46,8 @@ fn cut6(payload: &[u8], next: u8, cuts: &[usize]) -> Vec<Vec<u8>> {
     edges.windows(2).map(fragment).collect()
 }
 
-/// Every packet is in a flow or counted, and every captured byte in its stream or counted.
+/// Checks that every packet is in a flow or counted, and every captured byte in its stream or
+/// counted.
 #[track_caller]
 fn all_is_there(scene: &Scene) {
     let counters = scene.counters();
@@ -80,7 +81,7 @@ fn a_first_fragment_is_in_its_flow_at_once_and_the_rest_is_a_gap() {
     scene.settle();
     let [id] = scene.ids()[..] else { panic!("{:?}", scene.ids()) };
     assert_eq!(scene.meta(id)["server"]["packets"], 3);
-    // The others may still come, so the bytes after the first wait.
+    // The others may still come, so the bytes after the first fragment wait.
     assert_eq!(scene.file(id, File::Server), [b'0'; 40]);
     scene.now += 2 * SECOND;
     scene.send(&udp(1, 2_000, true, b"another"));
@@ -143,7 +144,7 @@ fn what_comes_between_fragments_stays_in_order() {
 fn copies_of_fragments_belong_to_the_flow() {
     let mut scene = Scene::new(free());
     for data in [b'a', b'b'] {
-        // Captured on two interfaces, and with the same number as the one before.
+        // Captured on two interfaces, and with the same identification as the previous datagram.
         for part in cut(&udp(1, 2_000, true, &[data; 100]), 1, &[48]) {
             scene.send(&part);
             scene.send(&part);
@@ -203,7 +204,7 @@ fn segments_in_fragments_are_in_order_with_and_without_their_end() {
         let mut scene = Scene::new(free());
         let mut talk = Talk::new(1, 2_000);
         scene.send_all(talk.open());
-        // The FIN is where the last fragment ends.
+        // The FIN is at the end of the last fragment.
         let flags = if missing == Some(2) { ACK } else { ACK | FIN };
         let whole = talk.segment(CLIENT, flags, &[b'a'; 400]);
         for (index, part) in cut(&whole, 5, &[24, 120]).iter().enumerate() {
@@ -294,8 +295,8 @@ fn all_kinds_of_packets_without_a_flow_are_told_apart() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Datagrams of two conversations, cut anywhere, of which fragments are lost, repeated, cut short
-    /// when captured, and come in another order.
+    /// Datagrams of two conversations, cut anywhere. Some fragments are lost, repeated, cut short
+    /// when captured, or out of order.
     #[test]
     fn whatever_comes_of_fragments_all_of_it_is_somewhere(
         datagrams in prop::collection::vec(

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::scene::*;
 
-/// Silence after which the engine waits no longer for bytes in front of the first ones.
+/// Silence after which the engine stops waiting for bytes before the first captured ones.
 const LONG: u64 = SECOND;
 
-/// Ends of requests: of a head, of a target, of bodies, and nothing that shows.
+/// Ends of requests: of a head, of a target, of bodies, and an end that shows nothing.
 const ASKS: [&str; 7] = [
     "ser-Agent: x\r\nCookie: a\r\n\r\n",
     "tml; q=0.1\r\n\r\n",
@@ -25,14 +25,14 @@ const ASKS: [&str; 7] = [
 const ANSWERS: [&str; 6] =
     ["tttttttt", "last words of a text", "line\nline\n", "HTTP is spoken", "ok\r\n0\r\n\r\n", "HT"];
 
-/// Data of one side, in one segment, and the acknowledgment of the other.
+/// One side sends data in one segment, and the other acknowledges it.
 fn turn(scene: &mut Scene, talk: &mut Talk, side: usize, data: &[u8]) {
     let data = talk.segment(side, ACK, data);
     let seen = talk.segment(1 - side, ACK, b"");
     scene.send_all([data, seen]);
 }
 
-/// What is told of the only flow: target, status, state, and the response's body.
+/// The transactions of the only flow: target, status, state, and the response's body.
 fn told(scene: &Scene) -> Vec<(Value, Value, Value, String)> {
     let id = scene.ids()[0];
     let lines = scene.file(id, File::HttpJsonl);
@@ -49,8 +49,8 @@ fn told(scene: &Scene) -> Vec<(Value, Value, Value, String)> {
     lines.map(line).collect()
 }
 
-/// What a connection of `turns` requests comes to, the first of them the number `first`, if the
-/// response to the one before them is captured too or not.
+/// The expected transactions of a connection with `turns` requests, whose first has number 2. If
+/// `has_orphan`, the response to the request before them was captured too.
 fn wanted(has_orphan: bool, turns: u32) -> Vec<(Value, Value, Value, String)> {
     let orphan = (Value::Null, 200.into(), "truncated".into(), "body-1".to_owned());
     let turns = (2..2 + turns).map(|number| {
@@ -74,7 +74,8 @@ fn tail_of_request(scene: &mut Scene, talk: &mut Talk, tail: &str, cut: usize) {
     turn(scene, talk, SERVER, &answer(1));
 }
 
-/// Requests from number 2 on, their responses, each after its pause, and the end. How many requests.
+/// Sends requests from number 2 on and their responses, each after its pause, and then the end.
+/// Returns the number of requests.
 fn goes_on(scene: &mut Scene, talk: &mut Talk, pauses: &[u64]) -> u32 {
     for (number, pauses) in (2..).zip(pauses.chunks_exact(2)) {
         scene.now += pauses[0];
@@ -148,7 +149,7 @@ fn a_request_without_a_version_has_an_answer_without_a_head() {
     assert_eq!(told(&scene), [old]);
 }
 
-/// Each rest may read like something else: the end of a request line like a response.
+/// Each tail may look like something else: the end of a request line looks like a response.
 #[test]
 fn requests_joined_anywhere_in_their_tails_have_their_responses() {
     for tail in ASKS {
@@ -179,7 +180,7 @@ fn a_transaction_without_one_of_its_messages_has_no_duration() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     for line in &lines {
         let is_whole = line["target"] == "/2";
-        // From a segment to the next but one: the acknowledgment lies between them.
+        // From a segment to the second one after it: the acknowledgment lies between them.
         let expected = if is_whole { 1_000_002.into() } else { Value::Null };
         assert_eq!(line["duration_us"], expected, "{line}");
         assert_eq!((&line["capture"], &line["flow"]), (&CAPTURE.into(), &id.into()));

@@ -1,4 +1,4 @@
-//! The flow engine over a ring: bounds, laps, time, restarts, and readers meanwhile.
+//! The flow engine over a ring: limits, laps, time, restarts, and concurrent readers.
 
 mod accounting;
 mod bounds;

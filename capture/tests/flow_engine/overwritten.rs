@@ -1,4 +1,4 @@
-//! What the ring overwrites.
+//! Flows whose packets the ring overwrites.
 
 use std::ops::ControlFlow;
 
@@ -19,7 +19,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     let mut old = scene.flows.open(1, File::Packets, 0).unwrap();
     let mut stream = scene.flows.open(1, File::Client, 0).unwrap();
     assert_eq!(stream.seek(0, Seek::Hole), Some(200_000));
-    // Some of it leaves.
+    // Some of its packets are overwritten.
     scene.lap_to(10);
     let later = &early[..20_000];
     scene.send_all(talk.says(CLIENT, later, 1_000));
@@ -36,7 +36,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     assert_eq!(stream.seek(0, Seek::Data), Some(gone as u64));
     assert_eq!(stream.seek(0, Seek::Hole), Some(0));
     assert_eq!(scene.meta(1)["client"]["gaps"], serde_json::json!([[0, gone, "expired"]]));
-    // The packets begin later, for new openers; old ones are told.
+    // For new openers the packets begin later; old openers get an error for the lost ones.
     let stat = scene.flows.stat(1, File::Packets).unwrap();
     assert!(stat.beginning > 0);
     let now = scene.file(1, File::Packets);
@@ -48,7 +48,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     let begin = 24 + stat.beginning;
     assert_eq!(old.read(begin, 9_999).unwrap(), now[24..24 + 9_999]);
     assert_eq!(begin + (now.len() as u64 - 24), all);
-    // With its last packet the flow leaves, and who has it open reads what was told.
+    // The flow leaves with its last packet. A reader that has it open reads its full length.
     scene.lap();
     assert!(scene.flows.flow(1).is_none());
     assert_eq!(whole(&mut stream), vec![0; 220_000]);
@@ -56,7 +56,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     assert_eq!(old.read(begin, 9), Err(ReadError::Expired));
     let lines = scene.log(Log::Flows);
     assert_eq!(of(&lines, 1).last().unwrap()["state"], "evicted");
-    // And goes on as another.
+    // The connection continues as another flow.
     scene.send_all(talk.says(CLIENT, b"more", 100));
     scene.settle();
     let id = *scene.ids().last().unwrap();
@@ -72,7 +72,7 @@ fn packets_lost_while_the_engine_was_held_up_are_counted() {
     scene.settle();
     let flows = std::sync::Arc::clone(&scene.flows);
     let filler = udp(2, 2_000, true, &[0; 1_400]);
-    // Nothing gets into the table while somebody looks at it; the ring does not wait.
+    // The engine cannot use the table while a reader visits it; the ring does not wait.
     flows.list(0, &mut |_| {
         for _ in 0..2_000 {
             scene.send(&filler);
@@ -86,7 +86,7 @@ fn packets_lost_while_the_engine_was_held_up_are_counted() {
     let counters = scene.counters();
     assert!(counters.engine_lost_packets > 500, "{counters:?}");
     assert_eq!(counters.engine_lag_packets, 0);
-    // Those it has seen are each in a flow.
+    // Each packet that the engine has seen is in a flow.
     let lines = scene.log(Log::Flows);
     assert_eq!(of(&lines, 1).last().unwrap()["state"], "evicted");
     let last = *scene.ids().last().unwrap();
@@ -96,7 +96,7 @@ fn packets_lost_while_the_engine_was_held_up_are_counted() {
 #[test]
 fn a_conversation_of_fragments_takes_no_more_memory_than_the_ring_holds_of_it() {
     let mut scene = Scene::new(limited(|limits| limits.log = 0));
-    // From here on there is an odd number of packets.
+    // From here on the number of packets is odd.
     scene.send(&udp(1, 2_000, true, b"one alone"));
     let mut most = u64::MAX;
     for round in 0..150 {

@@ -1,4 +1,4 @@
-//! Acknowledgments whose length counts the padding of their frame.
+//! Acknowledgments whose length includes the padding of their frame.
 
 use capture::flow::{File, Log, Options};
 use protocol::tcp::Policy;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::scene::*;
 
-/// An acknowledgment with so many zeros, which its sender does not count.
+/// An acknowledgment with `zeros` zeros, which its sender does not count.
 fn padded(talk: &Talk, side: usize, zeros: usize) -> Vec<u8> {
     let numbers = (talk.next[side], talk.next[1 - side]);
     tcp(talk.client, talk.port, side == CLIENT, numbers, ACK, &vec![0; zeros])
@@ -16,7 +16,7 @@ fn with(policy: Policy) -> Scene {
     Scene::new(Options { policy, ..free() })
 }
 
-/// The streams are these, and each captured byte is there or counted.
+/// Checks the streams, and that each captured byte is in one of them or counted.
 #[track_caller]
 fn check(scene: &mut Scene, client: &[u8], server: &[u8]) {
     scene.settle();
@@ -64,7 +64,7 @@ fn padding_in_the_place_of_what_was_there_before_says_nothing() {
         let mut scene = with(policy);
         let mut talk = Talk::new(1, 2_000);
         scene.send_all(talk.open());
-        // It was overtaken.
+        // Other segments overtook it.
         let late = padded(&talk, CLIENT, 4);
         scene.send_all(talk.says(CLIENT, b"hello", 1_000));
         scene.send(&late);
@@ -85,7 +85,8 @@ fn a_connection_may_begin_with_padding() {
 
 #[test]
 fn zeros_that_were_sent_are_data() {
-    // What shows it: more data, the receiver's acknowledgment, the next segment without data, a FIN.
+    // Evidence that they were sent: more data, the receiver's acknowledgment, the next segment
+    // without data, a FIN.
     for shown in 0..4 {
         let mut scene = with(Policy::First);
         let mut talk = Talk::new(1, 2_000);

@@ -1,4 +1,4 @@
-//! Readers of everything while flows come and go.
+//! Readers of all files while flows come and go.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::scene::*;
 
-/// What the server answers connection `number` the `turn`th time.
+/// The server's answer to the request of connection `number` in turn `turn`.
 fn answer(number: u32, turn: u32) -> Vec<u8> {
     let seed = number.wrapping_mul(31).wrapping_add(turn);
     (0..500 + seed % 1_500).map(|at| 1 + ((at ^ seed) % 200) as u8).collect()
@@ -21,19 +21,19 @@ fn answer(number: u32, turn: u32) -> Vec<u8> {
 
 const TURNS: u32 = 8;
 
-/// Everything that connection `number` will have said in the end.
+/// All bytes that connection `number` will have sent in the end, for each side.
 fn truth(number: u32) -> [Vec<u8>; 2] {
     let asks = (0..TURNS).flat_map(|turn| get(&target(number, turn))).collect();
     let answers = (0..TURNS).flat_map(|turn| ok(&answer(number, turn))).collect();
     [asks, answers]
 }
 
-/// What everybody together was told of files: where they begin, and how long they are.
+/// The beginnings and sizes of files that all readers together have seen.
 #[derive(Default)]
 struct Told(Mutex<HashMap<(u64, File), (u64, u64)>>);
 
 impl Told {
-    /// Asks for size and beginning, which must not go back.
+    /// Asks for size and beginning of a file. Neither may go back.
     fn ask(&self, flows: &Flows, id: u64, file: File) -> Option<(u64, u64)> {
         let before = self.0.lock().unwrap().get(&(id, file)).copied();
         let stat = flows.stat(id, file)?;
@@ -54,7 +54,7 @@ impl Told {
     }
 }
 
-/// Each byte is right, or not there any more.
+/// Checks that each byte is correct, or no longer retained.
 #[track_caller]
 fn agrees(bytes: &[u8], truth: &[u8]) {
     assert!(bytes.len() <= truth.len());
@@ -74,9 +74,9 @@ fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<
             Ok(part) => bytes.extend(part),
             Err(error) => {
                 assert_eq!(error, ReadError::Expired, "{file:?} of {id}");
-                // The records of packets are gone one by one. All else is an error only after its
-                // flow has left: text with the flow, and a stream if the flow left for a bound
-                // while some of its packets were retained.
+                // The records of packets are dropped one by one. For any other file, an error comes
+                // only after its flow has left: for a text in every case, and for a stream if the
+                // flow left because of a limit while some of its packets were retained.
                 let has_left = flows.flow(id).is_none();
                 assert!(file == File::Packets || has_left, "{file:?} of {id}");
                 return None;

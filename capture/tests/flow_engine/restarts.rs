@@ -1,4 +1,4 @@
-//! An engine that begins over a ring with packets, and one that stops.
+//! An engine that starts over a ring with packets, and an engine that stops.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use capture::store::Store;
 
 use crate::scene::*;
 
-/// What a tree says, but for the logs.
+/// All files of a tree except for the logs.
 fn everything(scene: &Scene) -> Vec<(u64, String, Vec<Vec<u8>>)> {
     let files = [File::Packets, File::Client, File::Server, File::Meta];
     let http = [File::Transcript, File::HttpJsonl, File::Har];
@@ -45,7 +45,7 @@ fn an_engine_over_a_ring_with_packets_finds_the_same_flows() {
     scene.settle();
     assert_eq!(scene.file(1, File::Client), open.sent[CLIENT]);
 
-    // With the beginning gone, nothing is lost by the one who was not there.
+    // The beginning was overwritten before this engine started, so nothing counts as lost.
     scene.lap_to(30);
     let oldest = scene.ring.bounds().oldest.number;
     assert!(oldest > 30);

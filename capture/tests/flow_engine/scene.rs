@@ -1,4 +1,4 @@
-//! A ring, its flow engine, and conversations to fill it with: what the tests of flows share.
+//! Shared by the tests of flows: a ring, its flow engine, and conversations to fill the ring with.
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
@@ -26,13 +26,13 @@ pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
 
-/// Ends a test that failed, is no part of one that does not.
+/// Ends a failed test; a successful test never waits so long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Name of the capture.
 pub(crate) const CAPTURE: &str = "web";
 
-/// Asks until it is so.
+/// Calls `is_so` until it returns true.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -42,7 +42,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Where a ring is, which outlives those who use it.
+/// The place of a ring, which outlives the rings opened there.
 pub(crate) struct Place {
     _directory: TempDir,
     path: PathBuf,
@@ -102,13 +102,13 @@ impl Scene {
         Self { flows, ring, writer, place, now: EPOCH }
     }
 
-    /// Puts a packet into the ring, a microsecond behind the one before.
+    /// Puts a packet into the ring, a microsecond after the one before.
     pub(crate) fn send(&mut self, frame: &[u8]) {
         self.now += 1_000;
         self.send_cut(frame, frame.len());
     }
 
-    /// A packet of which this many bytes are captured, now.
+    /// Puts a packet into the ring at the current time, with only `captured` bytes captured.
     pub(crate) fn send_cut(&mut self, frame: &[u8], captured: usize) {
         let time = Timestamp::from_nanoseconds(self.now);
         let stored = self.writer.append(time, frame.len() as u32, &frame[..captured]);
@@ -128,14 +128,14 @@ impl Scene {
         wait_until("the engine has caught up", || self.flows.is_caught_up());
     }
 
-    /// Fills the ring with packets of other flows until what is in it now is overwritten. Waits for
-    /// the engine on the way, so that it loses nothing.
+    /// Fills the ring with packets of other flows until all packets in it now are overwritten.
+    /// Waits for the engine on the way, so that the engine loses nothing.
     pub(crate) fn lap(&mut self) {
         let target = self.ring.bounds().next.number;
         self.lap_to(target);
     }
 
-    /// The same, until packet `number` is the oldest.
+    /// Fills the ring in the same way until packet `number` is the oldest.
     pub(crate) fn lap_to(&mut self, number: u64) {
         while self.ring.bounds().oldest.number < number {
             for _ in 0..16 {
@@ -145,14 +145,14 @@ impl Scene {
         }
     }
 
-    /// The capture has ended.
+    /// Ends the capture.
     #[track_caller]
     pub(crate) fn end(&mut self) {
         self.writer.set_ended(true);
         wait_until("every flow has ended", || self.flows.is_caught_up());
     }
 
-    /// The same ring for another engine, the one before stopped.
+    /// Stops the engine, and opens the same ring with another engine.
     pub(crate) fn restart(self, options: Options) -> Self {
         let Self { flows, ring, writer, place, now } = self;
         flows.stop();
@@ -191,7 +191,7 @@ impl Scene {
         lines(&self.file(id, file))
     }
 
-    /// Lines of a log that are there.
+    /// The retained lines of a log.
     pub(crate) fn log(&self, log: Log) -> Vec<Value> {
         let beginning = self.flows.log_stat(log, None).beginning;
         let bytes = whole(&mut self.flows.open_log(log, beginning));
@@ -214,7 +214,7 @@ pub(crate) fn ids(flows: &Flows) -> Vec<u64> {
     ids
 }
 
-/// Reads on to the end.
+/// Reads to the end.
 #[track_caller]
 pub(crate) fn whole(reading: &mut Reading) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -227,7 +227,7 @@ pub(crate) fn whole(reading: &mut Reading) -> Vec<u8> {
     }
 }
 
-/// An Ethernet frame from the client of this number, or to it.
+/// An Ethernet frame from client number `client`, or to it.
 fn frame(client: u32, protocol: u8, from_client: bool, fragment: u16, rest: &[u8]) -> Vec<u8> {
     let client = [&[10][..], &client.to_be_bytes()[1..]].concat();
     let server = vec![192, 168, 0, 1];
@@ -275,7 +275,7 @@ pub(crate) fn udp(client: u32, port: u16, from_client: bool, data: &[u8]) -> Vec
     frame(client, 17, from_client, 0, &datagram)
 }
 
-/// The same in two fragments, the first of which has this many bytes of data.
+/// The same datagram in two fragments; the first has `first` bytes of data.
 pub(crate) fn fragmented_udp(client: u32, port: u16, data: &[u8], first: usize) -> [Vec<u8>; 2] {
     let whole = udp(client, port, true, data);
     let (head, tail) = whole[34..].split_at(8 + first);
@@ -284,14 +284,14 @@ pub(crate) fn fragmented_udp(client: u32, port: u16, data: &[u8], first: usize) 
     [frame(client, 17, true, more, head), frame(client, 17, true, offset, tail)]
 }
 
-/// A connection of which both sides see every segment.
+/// A connection in which both sides see every segment.
 #[derive(Clone, Debug)]
 pub(crate) struct Talk {
     pub(crate) client: u32,
     pub(crate) port: u16,
-    /// Sequence numbers of what comes next, of the client and of the server.
+    /// Next sequence numbers of the client and of the server.
     pub(crate) next: [u32; 2],
-    /// What each has sent.
+    /// The bytes that each side has sent.
     pub(crate) sent: [Vec<u8>; 2],
 }
 
@@ -300,7 +300,7 @@ pub(crate) const SERVER: usize = 1;
 
 impl Talk {
     pub(crate) fn new(client: u32, port: u16) -> Self {
-        // Some wrap soon.
+        // Some numbers wrap soon.
         let first = u32::MAX - client.wrapping_mul(977) % 3_000;
         Self { client, port, next: [first, first ^ 0x5555_5555], sent: Default::default() }
     }
@@ -336,7 +336,7 @@ impl Talk {
         ]
     }
 
-    /// All of a connection in which the client says this and the server that.
+    /// A whole connection in which the client sends `asks` and the server sends `answers`.
     pub(crate) fn exchange(&mut self, asks: &[u8], answers: &[u8]) -> Vec<Vec<u8>> {
         let mut frames = self.open();
         frames.extend(self.says(CLIENT, asks, 1_000));
@@ -367,7 +367,8 @@ pub(crate) fn free() -> Options {
     limited(|_| {})
 }
 
-/// Every flow has begun once and ended at most once in the log, in order, and so have transactions.
+/// Checks that every flow has begun once and ended at most once in the log, in order, and every
+/// transaction too.
 #[track_caller]
 pub(crate) fn adds_up(scene: &Scene, opened: u64, transactions: u64) {
     let counters = scene.counters();
@@ -405,7 +406,7 @@ pub(crate) fn target(number: u32, turn: u32) -> String {
     format!("/{number}/{turn}")
 }
 
-/// Which connection a flow is.
+/// The number of the connection that a flow belongs to.
 pub(crate) fn number_of(name: &str) -> u32 {
     let address = name.split('-').nth(2).unwrap();
     let parts: Vec<u32> = address.split('.').map(|part| part.parse().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! What time does to flows.
+//! The effects of time on flows.
 
 use capture::flow::{File, Log};
 use capture::ring::MIN_RING;
@@ -28,7 +28,7 @@ fn ports_used_again_are_other_flows() {
     again(&mut scene, 3, &|_| vec![]);
     scene.now += 31 * SECOND;
     again(&mut scene, 4, &|talk| talk.close());
-    // Nobody answers the one, so the other is another.
+    // The first SYN gets no answer, so the second SYN begins another flow.
     scene.send(&tcp(1, 2_000, true, (99, 0), SYN, b""));
     scene.send(&tcp(1, 2_000, true, (0x7000_0000, 0), SYN, b""));
     scene.settle();
@@ -39,7 +39,7 @@ fn ports_used_again_are_other_flows() {
     adds_up(&scene, 6, 0);
 }
 
-/// The resets were somebody else's, with the right numbers. No packet is in no flow.
+/// Another host sent the resets, with the correct numbers. Every packet is in a flow.
 #[test]
 fn a_connection_that_goes_on_after_its_reset_is_another_flow() {
     for (client, side) in [(1, CLIENT), (2, SERVER)] {
@@ -89,7 +89,7 @@ fn datagrams_after_a_silence_are_another_conversation() {
     }
     assert_eq!(scene.file(2, File::Client), b"xx");
     assert_eq!(scene.file(2, File::Server), b"x");
-    // A packet of somebody else lets time pass too.
+    // A packet of another host lets time pass too.
     scene.now += 31 * SECOND;
     scene.send(&udp(2, 2_000, true, b"x"));
     scene.settle();
@@ -118,7 +118,7 @@ fn time_that_goes_back_ends_nothing() {
         assert_eq!(scene.file(2, File::Client), b"now".repeat(50));
         assert_eq!(scene.meta(2)["state"], "open");
         scene.send_all(talk.close());
-        // And it goes on from there.
+        // And time continues from there.
         scene.now += 5 * SECOND;
         scene.send(&udp(3, 2_000, true, b"now"));
         scene.settle();
@@ -137,7 +137,7 @@ fn times_of_messages_are_those_of_their_packets_in_any_precision() {
         let mut scene = Scene::over(Place::new(MIN_RING, precision), free());
         scene.now += SECOND / 2;
         let mut talk = Talk::new(1, 2_000);
-        // In the middle of a connection: whether something comes before is waited for.
+        // In the middle of a connection: the engine waits for earlier bytes.
         scene.send_all(talk.says(CLIENT, &get("/a"), 1_000));
         scene.send_all(talk.says(SERVER, &ok(b"hello"), 1_000));
         scene.writer.publish();
@@ -182,6 +182,6 @@ fn time_may_begin_at_0() {
     scene.now = 0;
     scene.send_cut(&tcp(1, 2_000, true, (7, 0), ACK, b"from the middle"), 54 + 15);
     scene.settle();
-    // What begins in the middle waits for earlier bytes, a while.
+    // A stream captured from its middle waits for earlier bytes, for a while.
     wait_until("the bytes are there", || scene.file(1, File::Client) == b"from the middle");
 }

@@ -23,10 +23,10 @@ fn client_hello(name: &[u8]) -> Vec<u8> {
     [&[22, 3, 1][..], &len16(&message)].concat()
 }
 
-/// One side says something, in segments of at most so many bytes.
+/// One side, the bytes it sends, and the maximum length of their segments.
 type Says<'a> = (usize, &'a [u8], usize);
 
-/// A connection in which this was said, and its log of HTTP and its flow as they end.
+/// A connection with these turns: its HTTP log and its `meta.json` after its end.
 fn said(turns: &[Says<'_>]) -> (Vec<Value>, Value) {
     let mut scene = Scene::new(free());
     let mut talk = Talk::new(1, 2_000);
@@ -58,7 +58,7 @@ fn transaction(index: u64, method: &str, target: &str) -> (u64, String, String, 
     (index, method.into(), target.into(), 200)
 }
 
-/// A `ServerHello` of TLS 1.2 with this in its list of extensions.
+/// A `ServerHello` of TLS 1.2 with `extensions` as its list of extensions.
 fn server_hello(extensions: &[u8]) -> Vec<u8> {
     let len16 = |content: &[u8]| {
         [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat()
@@ -200,7 +200,7 @@ fn what_follows_the_line_of_a_proxy_is_found() {
     for most in [20, 1_000] {
         let (_, meta) = said(&[(CLIENT, &tls, most)]);
         assert_eq!(meta["tls"]["sni"], "far.example", "{meta}");
-        // Found without the server, too.
+        // Also found without the server's bytes.
         let (log, meta) = said(&[(CLIENT, &http, most)]);
         assert_eq!((log.len(), &meta["application"]), (1, &json!("http")), "{meta}");
         assert_eq!(log[0]["target"], "/far");

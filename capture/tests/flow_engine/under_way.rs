@@ -1,4 +1,4 @@
-//! Transactions under way: what there is of them can be read, and what was read stays.
+//! Transactions under way: their known parts can be read, and never change once they were read.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -41,7 +41,7 @@ fn bodies(scene: &Scene, id: u64) -> Vec<(String, File)> {
     all
 }
 
-/// Reads on to the end as it was, and to the end as it is by now, and adds that.
+/// Reads to the end as it was, then to the end as it is now, and appends the bytes.
 #[track_caller]
 fn read_on(reading: &mut Reading, bytes: &mut Vec<u8>) {
     for _ in 0..2 {
@@ -195,7 +195,7 @@ fn http_har_of_the_capture_is_one_of_its_moment() {
         har["log"]["entries"].as_array().unwrap().clone()
     };
     assert_eq!(entries(&whole(&mut scene.flows.har().unwrap())), [] as [Value; 0]);
-    // More than an entry has room for, and than a block of the file.
+    // More bytes than an entry has room for, and more than a block of the file.
     let long = vec![b'x'; 1_500_000];
     let mut talks: Vec<_> = (1..=20).map(|number| Talk::new(number, 2_000)).collect();
     for talk in &mut talks[1..] {
@@ -217,7 +217,7 @@ fn http_har_of_the_capture_is_one_of_its_moment() {
     assert_eq!(last["response"]["bodySize"], long.len());
 }
 
-/// What one side says in one turn.
+/// The bytes that each side sends in one turn.
 fn turn() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let words = prop::collection::vec(
         prop::sample::select(vec!["a", "\r\n", "\r", "é", "€", "😀", "\u{0}", "word\n"]),
@@ -258,8 +258,8 @@ fn turn() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// However long one looks at them while they grow, files only get longer, and are the same in
-    /// the end as if no reader had looked.
+    /// However long readers watch files while they grow, the files only get longer, and in the end
+    /// they are the same as if no reader had watched.
     #[test]
     fn files_grow_at_their_end_only(
         turns in prop::collection::vec(turn(), 1..4),

@@ -1,4 +1,4 @@
-//! Urgent data, which programs do not read in the stream.
+//! Urgent data, which programs do not receive in the stream.
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
@@ -11,7 +11,7 @@ use crate::scene::*;
 
 const URG: u8 = 32;
 
-/// A frame that says so many bytes from its first one on are urgent.
+/// A frame whose urgent pointer covers `pointer` bytes from its first one.
 fn until(mut frame: Vec<u8>, pointer: u16) -> Vec<u8> {
     frame[47] |= URG;
     frame[52..54].copy_from_slice(&pointer.to_be_bytes());
@@ -22,8 +22,8 @@ fn with(urgent: Urgent) -> Scene {
     Scene::new(Options { urgent, ..free() })
 }
 
-/// What came of the only flow: its client's stream, and its `meta.json`, in which each captured byte
-/// is counted.
+/// Ends the only flow. Returns its client's stream and its `meta.json`, which must count every
+/// captured byte.
 #[track_caller]
 fn ended(scene: &mut Scene) -> (Vec<u8>, Value) {
     scene.settle();
@@ -49,7 +49,7 @@ fn urgent_bytes_are_in_the_stream_only_on_request() {
         let x = until(talk.segment(CLIENT, ACK, b"X"), 1);
         scene.send(&x);
         scene.send(&talk.segment(SERVER, ACK, b""));
-        // Once more.
+        // The same segment again.
         scene.send(&x);
         scene.send_all(talk.says(CLIENT, b"ious HTTP/1.1\r\nHost: test\r\n\r\n", 10));
         scene.send_all(talk.says(SERVER, &ok(b"body"), 1_000));
@@ -75,7 +75,7 @@ fn urgent_data_may_be_announced_before_it_comes() {
     scene.send_all(talk.open());
     scene.send(&until(talk.segment(CLIENT, ACK, b"abc"), 5));
     scene.send(&until(talk.segment(CLIENT, ACK, b"d!ef"), 2));
-    // Both sides acknowledge it.
+    // Both sides acknowledge the end.
     scene.send_all(talk.close());
     let (client, meta) = ended(&mut scene);
     assert_eq!((client, &meta["state"]), (b"abcdef".to_vec(), &json!("closed")));
@@ -106,7 +106,7 @@ fn a_connection_joined_in_the_middle_has_urgent_data_too() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Segments. Some end in an urgent byte, and they come again alone or together.
+    /// Segments, some of which end in an urgent byte and come again, alone or together.
     #[test]
     fn streams_are_what_is_left(
         segments in prop::collection::vec((1..40_usize, any::<bool>(), 0..3_usize), 1..60),

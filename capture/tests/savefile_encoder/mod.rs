@@ -1,5 +1,5 @@
-//! Savefiles written in the plainest way, by code that shares nothing with the crate, and what is
-//! in them.
+//! Savefiles written in the simplest way, by code that shares nothing with the crate, and their
+//! expected contents.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(
@@ -10,49 +10,49 @@
 
 use proptest::prelude::*;
 
-/// A packet as a reader has to find it.
+/// A packet as a reader must find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
-    /// Where its record or block ends in the file.
+    /// The end of its record or block in the file.
     pub(crate) end: usize,
     pub(crate) link_type: u16,
-    /// As a native record holds it: seconds, and micro- or nanoseconds.
+    /// The time as a native record holds it: seconds, and micro- or nanoseconds.
     pub(crate) time: (u32, u32),
     pub(crate) original_len: u32,
     pub(crate) data: Vec<u8>,
-    /// Interface of its file, counted over all sections.
+    /// Index of its interface, counted over all sections of its file.
     pub(crate) interface: usize,
-    /// Options as a file made of it has them, without their end.
+    /// Its options as a file made from it has them, without their end.
     pub(crate) options: Vec<u8>,
 }
 
-/// A block that goes with the packet after it.
+/// A block that belongs to the packet after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    /// Where it ends in the file.
+    /// Its end in the file.
     pub(crate) end: usize,
-    /// Itself, in this machine's order.
+    /// The block in this machine's byte order.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// An interface as a reader has to find it.
+/// An interface as a reader must find it.
 #[derive(Clone, Debug)]
 pub(crate) struct Described {
-    /// Where its block ends in the file.
+    /// The end of its block in the file.
     pub(crate) end: usize,
     pub(crate) link_type: u16,
     pub(crate) snaplen: u32,
     pub(crate) name: Option<String>,
 }
 
-/// A file and what is in it.
+/// A file and its expected contents.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
     /// Link type in the file header; `None` for pcapng.
     pub(crate) link_type: Option<u16>,
     pub(crate) nano: bool,
-    /// Where each record or block ends, the first one being the file or section header.
+    /// The end of each record or block; the first is the file or section header.
     pub(crate) ends: Vec<usize>,
     pub(crate) packets: Vec<Expected>,
     pub(crate) interfaces: Vec<Described>,
@@ -137,7 +137,7 @@ pub(crate) enum Item {
         offset: Option<i16>,
         name: Option<String>,
     },
-    /// `interface` is taken modulo those there are; nothing is written if there are none.
+    /// `interface` is taken modulo the number of interfaces; without any, nothing is written.
     Enhanced {
         interface: usize,
         packet: Packet,
@@ -151,11 +151,11 @@ pub(crate) enum Item {
     Simple {
         packet: Packet,
     },
-    /// Of a program that others do not know, to be copied.
+    /// Of one program's own type, to be copied.
     Custom {
         words: usize,
     },
-    /// Of a type nobody knows.
+    /// Of an unknown type.
     Unknown {
         words: usize,
     },
@@ -170,7 +170,7 @@ pub(crate) enum Resolution {
 }
 
 impl Resolution {
-    /// Units of a moment, and the nanoseconds a reader makes of them.
+    /// A time in units of the resolution, and the nanoseconds that a reader gets from it.
     fn ticks(self, seconds: u32, nanoseconds: u32) -> (u64, u64) {
         let total = u128::from(seconds) * 1_000_000_000 + u128::from(nanoseconds);
         let (ticks, back) = match self {
@@ -314,7 +314,7 @@ impl Writer {
         }
         let mut time = 0;
         if block_type == 3 {
-            // The captured length is not written, but follows from the snapshot length.
+            // The captured length is not written; it follows from the snapshot length.
             data.truncate(SNAPLEN as usize);
             if data.len() < SNAPLEN as usize {
                 original_len = data.len() as u32;
@@ -353,10 +353,10 @@ impl Writer {
     }
 }
 
-/// Of every interface.
+/// The snaplen of every interface.
 const SNAPLEN: u32 = 24;
 
-// Small numbers, so that things coincide.
+// Small numbers, so that values coincide.
 
 pub(crate) fn order() -> impl Strategy<Value = Order> {
     any::<bool>().prop_map(|big| Order { big })

@@ -1,5 +1,5 @@
-//! What the tests of the ring have in common: packets that can be told apart, and readers of
-//! savefiles written for the tests alone, so that no error of the crate can hide in both.
+//! Shared by the tests of the ring: packets that can be distinguished, and readers of savefiles
+//! written only for the tests, so that the crate and its tests do not share an error.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{self, IoSlice};
@@ -11,14 +11,14 @@ use capture::store::{Interface, Store};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-/// Time stamp of packet number 0; that of packet `n` is `n` nanoseconds later, so that a packet
-/// without data has its number too.
+/// Time stamp of packet number 0. Packet `n` is `n` nanoseconds later, so that a packet without
+/// data shows its number too.
 pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
 
 /// Bytes of a segment of the smallest ring.
 pub(crate) const SEGMENT: usize = 128 << 10;
 
-/// A directory in memory if there is one: rings are meant to lie there.
+/// A directory in memory, if the machine has one: rings are meant to be there.
 pub(crate) fn directory() -> tempfile::TempDir {
     let shared = Path::new("/dev/shm");
     if shared.is_dir() {
@@ -49,7 +49,7 @@ pub(crate) fn time(number: u64) -> Timestamp {
     Timestamp::from_nanoseconds(EPOCH + number)
 }
 
-/// The data of a packet: every byte depends on the number and the length, and once in a kilobyte
+/// The data of a packet. Every byte depends on the number and the length, and once in a kilobyte
 /// both are written out, so that no two pieces of packets are alike.
 pub(crate) fn data(number: u64, len: usize) -> Vec<u8> {
     let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ len as u64;
@@ -63,26 +63,26 @@ pub(crate) fn data(number: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A packet as a reader got it.
+/// A packet as a reader received it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Packet {
     pub(crate) number: u64,
     pub(crate) original_len: u32,
     pub(crate) data: Vec<u8>,
-    /// Packets lost before this one, as a comment said.
+    /// Packets lost before this one, according to its comment.
     pub(crate) comment: Option<u64>,
-    /// What the comment said of holes in time before this one, as the statistics say it.
+    /// Holes in time before this packet, according to its comment, in the words of the statistics.
     pub(crate) holes: Vec<String>,
     /// Name of its interface; empty in a pcap file.
     pub(crate) interface: String,
     /// Custom blocks before it, back to back, and its options other than comments, in a pcapng file.
     pub(crate) beside: (Vec<u8>, Vec<(usize, Vec<u8>)>),
-    /// Where it ends in the bytes fed so far.
+    /// Its end in the bytes fed so far.
     pub(crate) end: u64,
 }
 
 impl Packet {
-    /// Panics unless the packet is exactly as [`data`] makes it, `original_len` one above.
+    /// Panics unless the packet is exactly as [`data`] makes it, and `original_len` is one more.
     pub(crate) fn check(&self) {
         assert_eq!(self.original_len as usize, self.data.len() + 1, "packet {}", self.number);
         assert!(self.data == data(self.number, self.data.len()), "packet {} is torn", self.number);
@@ -98,12 +98,12 @@ pub(crate) struct Statistics {
     pub(crate) delivered: u64,
     /// Packets parsed before it.
     pub(crate) after: u64,
-    /// The hole in time it tells of.
+    /// The hole in time that it reports.
     pub(crate) hole: Option<String>,
 }
 
-/// Takes the bytes one reader gets, in pieces, and panics at the first that are not a valid
-/// beginning of a savefile.
+/// Takes the bytes that one reader gets, in pieces. Panics at the first byte that does not continue
+/// a valid savefile.
 #[derive(Debug)]
 pub(crate) struct Parser {
     pcapng: bool,
@@ -117,9 +117,9 @@ pub(crate) struct Parser {
     pub(crate) packets: Vec<Packet>,
     pub(crate) count: u64,
     pub(crate) statistics: Vec<Statistics>,
-    /// The file header may state another than that of [`options`].
+    /// Whether the snaplen in the file header may differ from that of [`options`].
     pub(crate) any_snaplen: bool,
-    /// Keep all packets and not only those of the last [`Parser::feed`].
+    /// Keeps all packets, not only those of the last [`Parser::feed`].
     keep: bool,
 }
 
@@ -148,12 +148,12 @@ impl Parser {
         }
     }
 
-    /// One that keeps only the packets parsed by the last [`Parser::feed`].
+    /// A parser that keeps only the packets of the last [`Parser::feed`].
     pub(crate) fn forgetful(pcapng: bool) -> Self {
         Self { keep: false, ..Self::new(pcapng) }
     }
 
-    /// Bytes of a record or block that was begun.
+    /// Bytes of an incomplete record or block.
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
@@ -209,7 +209,8 @@ impl Parser {
         });
         let holes = comments.iter().flat_map(|text| text.split("; nothing was ").skip(1));
         let holes: Vec<_> = holes.map(|text| format!("pcapfs: nothing was {text}")).collect();
-        // Also if none were lost, if there is something else to say.
+        // The comment has a number of lost packets even if it is 0 and the comment only reports
+        // holes.
         let comment = comment.filter(|lost| *lost > 0 || holes.is_empty());
         let data = data.to_vec();
         let (interface, beside) = (String::new(), Default::default());
@@ -320,7 +321,7 @@ fn options_of(mut bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     found
 }
 
-/// A send that keeps what it is given.
+/// A `send` function that collects the bytes.
 pub(crate) fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<()> {
     |slices| {
         for slice in slices {
@@ -330,7 +331,7 @@ pub(crate) fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::R
     }
 }
 
-/// Reads until there is nothing more for now.
+/// Reads until nothing more is available for now.
 pub(crate) fn drain(cursor: &mut Cursor, store: &dyn Store, want: usize) -> (Vec<u8>, Outcome) {
     let mut bytes = Vec::new();
     loop {

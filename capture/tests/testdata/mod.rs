@@ -1,7 +1,7 @@
-//! Captures of other projects, which are no part of this one.
+//! Captures of other projects, which are not part of this one.
 //!
-//! They are looked for in `$PCAPFS_TESTDATA`, else in `../shared/testdata` beside the project or, for a
-//! work tree, a level further up.
+//! They are looked for in `$PCAPFS_TESTDATA`, or else in `../shared/testdata` beside the project
+//! or, for a work tree, one level further up.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use capture::savefile::stream::{Event, Reader};
 
-/// The folder of captures, if there is one here.
+/// The folder of captures, if it exists here.
 pub(crate) fn folder() -> Option<PathBuf> {
     folders(&["testdata"]).into_iter().next()
 }
 
-/// The folders with one of these names that there are here, the given one first.
+/// The existing folders with one of these names, the one in `$PCAPFS_TESTDATA` first.
 pub(crate) fn folders(names: &[&str]) -> Vec<PathBuf> {
     let given = std::env::var_os("PCAPFS_TESTDATA").map(PathBuf::from);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -25,7 +25,7 @@ pub(crate) fn folders(names: &[&str]) -> Vec<PathBuf> {
     given.into_iter().chain(beside).filter(|folder| folder.is_dir()).collect()
 }
 
-/// All captures in a folder and those below it, in order.
+/// All captures in a folder and its subfolders, in order.
 pub(crate) fn captures(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = std::fs::read_dir(folder).unwrap();
@@ -44,8 +44,8 @@ pub(crate) fn captures(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Reads a capture as a stream that comes in parts of at most so many bytes, up to the end, the first
-/// thing malformed, or what `each` breaks at.
+/// Reads a capture as a stream that comes in parts of at most `part` bytes. Ends at the end of the
+/// file, at the first malformed data, or when `each` breaks.
 pub(crate) fn stream<B>(
     mut bytes: &[u8],
     part: usize,
