@@ -33,8 +33,8 @@ pub fn has_controls(text: &[u8]) -> bool {
     may_have && String::from_utf8_lossy(text).chars().any(is_obeyed)
 }
 
-/// Characters that terminals obey and JSON allows in strings: delete, those of ISO 6429 from U+0080 to
-/// U+009F, those that end lines, and marks that reverse the order of displayed text (UAX #9).
+/// Characters that terminals obey and JSON allows in strings: delete, those of ISO 6429 from U+0080
+/// to U+009F, those that end lines, and marks that reverse the order of displayed text (UAX #9).
 fn is_obeyed(character: char) -> bool {
     matches!(
         character,

@@ -103,7 +103,7 @@ impl Timestamp {
     #[must_use]
     pub fn to_rfc3339(self) -> String {
         let (days, second) = (self.0 / 86_400_000_000_000, self.0 / 1_000_000_000 % 86_400);
-        // Days to year-month-day with the year starting in March, so that the leap day comes
+        // Converts days to a date. Its years begin in March, so that the leap day comes
         // last: 146097 days in 400 years, 1461 in 4, 153 in 5 months.
         let shifted = days + 719_468;
         let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

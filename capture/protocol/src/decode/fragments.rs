@@ -388,10 +388,10 @@ impl Beginning {
     }
 }
 
-/// Why a fragment is refused.
+/// The reason for which a fragment is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refused {
-    /// It contradicts where the datagram ends.
+    /// It contradicts the known end of the datagram.
     End,
     TooMany,
 }

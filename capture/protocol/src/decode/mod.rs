@@ -189,7 +189,7 @@ pub struct Portion {
     pub is_copy: bool,
 }
 
-/// Why a packet was not decoded.
+/// The reason for which a packet was not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The link type is unknown to this module.
@@ -218,7 +218,7 @@ impl Reason {
         Self::BadFragment,
     ];
 
-    /// A name for counters: `link_type`, `not_ip`, ...
+    /// Its name in counters: `link_type`, `not_ip`, ...
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -117,9 +117,9 @@ impl Walk<'_> {
         const HEADER_LEN: usize = 8;
         let header = UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
         let whole = match usize::from(header.length()) {
-            // How long it is shows once all of it is there.
+            // Its length is known once the datagram is complete.
             0 if self.is_beginning => return Err(Stop::Fragment),
-            // A jumbogram (RFC 2675), or not filled in yet.
+            // A jumbogram (RFC 2675), or the length was not filled in yet.
             0 => at,
             len if len < HEADER_LEN => return Err(Reason::Malformed.into()),
             len => at.limit(len),
@@ -163,7 +163,7 @@ impl Tcp {
         tcp
     }
 
-    /// Options up to the first that is cut or cannot be right. Those not known are passed over.
+    /// Reads options up to the first that is cut or invalid, and skips unknown ones.
     fn read_options(&mut self, mut options: &[u8]) {
         while let Some((kind, rest)) = options.split_first() {
             let (skip, value) = match (kind, rest) {

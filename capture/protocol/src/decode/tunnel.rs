@@ -1,7 +1,8 @@
 //! Tunnels: packets within IP packets.
 //!
 //! Sources: RFC 2784, 2890 and 1701 (GRE), RFC 2637 (PPTP), RFC 7637 (NVGRE),
-//! draft-foschiano-erspan, RFC 8086 (GRE in UDP), RFC 7348 and draft-ietf-nvo3-vxlan-gpe (VXLAN), RFC 8926 (Geneve).
+//! draft-foschiano-erspan, RFC 8086 (GRE in UDP), RFC 7348 and draft-ietf-nvo3-vxlan-gpe (VXLAN),
+//! RFC 8926 (Geneve).
 
 use std::net::IpAddr;
 

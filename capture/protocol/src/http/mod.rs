@@ -3,7 +3,7 @@
 //! ```text
 //!   probe ─▶ parser ──transactions──▶ record, transcript, har
 //!             │ head   (start lines and headers, strict first, then as browsers read them)
-//!             └ framing (length, chunked, until the end)      body ─ decodes when somebody reads
+//!             └ framing (length, chunked, until the end)      body ─ decodes when read
 //! ```
 //!
 //! Nothing here does I/O, reads a clock or keeps a payload. A [`Parser`](parser::Parser) sees every

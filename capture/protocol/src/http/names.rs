@@ -34,7 +34,7 @@ pub fn body_file(transaction: &Transaction, direction: Direction) -> String {
         Direction::Request => None,
         Direction::Response => target.and_then(last_segment),
     };
-    // Room for the longest extension this module knows.
+    // Leaves room for the longest known extension.
     let room = MAX.saturating_sub(name.len()).saturating_sub(8);
     if let Some(segment) = &segment {
         name.push('-');

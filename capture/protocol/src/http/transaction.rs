@@ -14,10 +14,10 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Request and response are there from the first to the last byte.
+    /// Request and response were captured from the first to the last byte.
     #[default]
     Complete,
-    /// The stream, or what was captured of it, ended first.
+    /// The stream, or its capture, ended first.
     Truncated,
     /// The connection was reset first.
     Aborted,

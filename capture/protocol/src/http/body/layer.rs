@@ -31,7 +31,7 @@ enum Inflated {
 }
 
 impl<'a> Layer<'a> {
-    /// Room for at most `max` bytes of output.
+    /// A layer with at most `max` bytes of output.
     pub(super) fn new(max: usize, workspace: &'a mut Workspace) -> Self {
         let output = workspace.buffer();
         let inflater = &mut workspace.inflater;

@@ -318,7 +318,7 @@ mod tests {
         ::zstd::stream::encode_all(bytes, 3).unwrap()
     }
 
-    /// Brotli as RFC 7932 9.2 has it, in one meta-block that is not compressed.
+    /// Brotli in one uncompressed meta-block, RFC 7932 9.2.
     fn brotli(bytes: &[u8]) -> Vec<u8> {
         let header = u32::try_from(bytes.len()).unwrap().wrapping_sub(1) << 4 | 1 << 20;
         [&header.to_le_bytes()[..3], bytes, &[3]].concat()

@@ -76,7 +76,7 @@ pub(super) enum Length {
     None,
     /// One number, perhaps repeated.
     Exact(u64),
-    /// Several numbers, or a number and something else: the first number.
+    /// Several numbers, or a number and other text. This is the first number.
     Doubtful(u64),
 }
 

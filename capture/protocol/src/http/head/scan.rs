@@ -5,7 +5,7 @@
 /// Searches for the end of a head while its bytes arrive, looking at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::http) struct Scan {
-    /// Bytes before this are lines that do not end the head.
+    /// Lines before this offset do not end the head.
     line: usize,
     /// No LF in `line..looked`.
     looked: usize,

@@ -79,7 +79,7 @@ struct Waiting {
     at: u64,
 }
 
-/// Messages of one direction with nothing missing among them.
+/// A sequence of messages of one direction with nothing missing between them.
 #[derive(Debug, Default)]
 struct Run {
     /// Its number in [`Positions`].

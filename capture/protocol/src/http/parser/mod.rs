@@ -189,7 +189,7 @@ impl Parser {
         let open = self.open.capacity().saturating_mul(size_of::<Open>());
         let each = size_of::<Transaction>().saturating_add(BESIDE);
         let open = open.saturating_add(self.open.len().saturating_mul(each));
-        // A list is up to half empty.
+        // Up to half of a list is unused.
         let ranges = self.pending_ranges.saturating_mul(size_of::<[Range<u64>; 2]>());
         let sides = [&self.request, &self.response];
         let forbidden = sides.into_iter().filter_map(|side| side.forbidden.as_ref());

@@ -47,7 +47,7 @@ impl Assembler {
     }
 
     /// Reduces waiting data after [`Assembler::is_overfull`]: settles bytes that were kept open, or
-    /// gives up the first hole. Returns that hole.
+    /// gives up the first hole. Returns the hole, if one was given up.
     pub fn give_way(&mut self) -> Option<Range<u64>> {
         let first = self.first_pending()?;
         if let Some(rare) = &mut self.rare {

@@ -17,11 +17,11 @@
 //!
 //! **Reset.** A RST counts if its number lies between the last acknowledgment of its sender's peer
 //! and the end of the window that the peer has advertised last. If the scale of the window is
-//! unknown, any number near the stream counts. From a sender of which nothing is known, a RST
-//! counts unless it acknowledges bytes that its peer did not send. If the alleged sender of a RST
-//! goes on with new bytes afterwards, or acknowledges new ones, someone else sent the RST: it is
-//! `rejected` and the connection lives on. Once the connection is closed, new bytes of either side
-//! belong to another connection.
+//! unknown, any later number within `reach` counts. From a sender of which nothing is known, a RST
+//! counts unless it acknowledges bytes that its peer was not seen to send. If the alleged sender of
+//! a RST goes on with new bytes afterwards, or acknowledges new ones, someone else sent the RST: it
+//! is `rejected` and the connection lives on. Once the connection is closed, new bytes of either
+//! side belong to another connection.
 //!
 //! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs,
 //! has a reset, or is closed; if this one is opening and has no answer; or after `reuse_after` of
