@@ -8,10 +8,10 @@
 //! ```
 //!
 //! [`cli`] reads the command line. [`daemon`] starts captures and the tree, and ends them in order.
-//! [`config`] reads the configuration. [`registry`] makes, changes and removes captures, for all who
-//! order that. [`control`] is the service that other programs, this command among them, steer the
-//! daemon with. [`fuse`] is the kernel's side of the tree, and [`fs`] the tree itself, without FUSE.
-//! Packets, rings and cursors are in the `capture` crate.
+//! [`config`] reads the configuration. [`registry`] makes, changes and removes captures for all
+//! clients. [`control`] is the service through which other programs, and the commands of this one,
+//! control the daemon. [`fuse`] is the kernel's side of the tree, and [`fs`] the tree itself,
+//! without FUSE. Packets, rings and cursors are in the `capture` crate.
 //!
 //! The single files are what several of these need: [`waiters`] for packets, [`settings`] of a capture, [`paths`] that other
 //! users could change, what the kernel says of a [`process`], the [`failure`] of a command, its [`output`], the [`size`]s and

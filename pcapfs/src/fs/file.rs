@@ -18,7 +18,7 @@ use super::frozen::Frozen;
 use super::known::Version;
 use crate::process;
 
-/// Who opened a file.
+/// The opener of a file.
 #[derive(Debug)]
 pub(crate) struct Opener {
     /// The thread that called.
@@ -29,23 +29,23 @@ pub(crate) struct Opener {
 /// The process a thread belongs to.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// Its number; the thread's own if it is gone or out of sight.
+    /// Its number, or the thread's own if the process is gone or not visible.
     pub(crate) pid: u32,
-    /// The thread's name when it was looked for.
+    /// The thread's name when it was looked up.
     pub(crate) comm: String,
 }
 
 impl Opener {
-    /// Whoever asks.
+    /// An opener with the credentials of a request.
     pub(crate) fn new(asker: Asker) -> Self {
         Self { asker, process: OnceLock::new() }
     }
 
-    /// Its process, which is looked for when it is first asked for: that costs more than all of
-    /// opening a small file.
+    /// Its process. It is looked up on the first call only, since that costs more than opening a
+    /// small file.
     pub(crate) fn process(&self) -> &Process {
         self.process.get_or_init(|| {
-            // A name may be any bytes.
+            // A name can have any bytes.
             let comm =
                 std::fs::read(format!("/proc/{}/comm", self.asker.thread)).unwrap_or_default();
             let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
@@ -56,7 +56,8 @@ impl Opener {
 
 impl Opener {
     /// Whether its program is BusyBox, whose `cat` and `cp` copy with sendfile(2), and read only if
-    /// that fails. Its file may be out of sight for a daemon that is not root; then its name counts.
+    /// that fails. A daemon that is not root may not see the program's file; then the thread's name
+    /// counts.
     pub(crate) fn sends_files(&self) -> bool {
         const NAME: &str = "busybox";
         let program = std::fs::read_link(format!("/proc/{}/exe", self.asker.thread));
@@ -65,10 +66,10 @@ impl Opener {
     }
 }
 
-/// What an open file gives.
+/// The content of an open file.
 #[derive(Debug)]
 pub(crate) enum Content {
-    /// Savefile bytes without end; offsets mean nothing.
+    /// Savefile bytes without end; offsets are ignored.
     Stream(Mutex<Cursor>),
     /// A savefile with offsets.
     Snapshot(Mutex<Snapshot>),
@@ -76,7 +77,7 @@ pub(crate) enum Content {
     Flow(Mutex<FlowFile>),
     /// Bytes that do not change.
     Frozen(Frozen),
-    /// Takes orders, gives nothing.
+    /// Takes orders and has no bytes.
     Control,
 }
 
@@ -86,7 +87,8 @@ impl Content {
         matches!(self, Self::Snapshot(snapshot) if snapshot.lock().is_awaited())
     }
 
-    /// Whether all openers of the file get the same, whenever they opened it, and its size.
+    /// Whether all openers of the file get the same bytes, no matter when they opened it; and its
+    /// size.
     pub(super) fn finality(&self, version: Version) -> (bool, u64) {
         match self {
             Self::Flow(flow) => {
@@ -102,12 +104,12 @@ impl Content {
 #[derive(Debug)]
 pub(crate) struct FlowFile {
     reading: Reading,
-    /// What its opener knows of it. It stays when the file is gone from the tree.
+    /// The attributes that its opener knows. They stay when the file leaves the tree.
     told: Stat,
 }
 
 impl FlowFile {
-    /// An opener that was told `told`.
+    /// An opener that got the attributes `told`.
     pub(super) fn new(reading: Reading, told: Stat) -> Self {
         let told = match reading.frozen_size() {
             Some(size) => Stat { size, present: size, ..told },
@@ -116,30 +118,30 @@ impl FlowFile {
         Self { reading, told }
     }
 
-    /// What its opener is to be told of it, if that is not what any other would be told.
+    /// The attributes for its opener, if they differ from those for other users.
     pub(super) fn frozen(&self) -> Option<Stat> {
         self.reading.frozen_size().map(|_| self.told)
     }
 
-    /// What its opener knows of it.
+    /// The attributes that its opener knows.
     pub(super) const fn told(&self) -> Stat {
         self.told
     }
 
-    /// The same when it is gone from the tree: of a stream it may be that nothing is left.
+    /// The same for a file that has left the tree. All bytes of a stream may be gone.
     fn left(&self) -> Stat {
         let present = if self.reading.is_all_hole() { 0 } else { self.told.present };
         Stat { present, ..self.told }
     }
 
-    /// Says that its opener was told this, and can read that far.
+    /// Notes that its opener got these attributes, and lets it read up to that size.
     fn tell(&mut self, stat: Stat) {
         self.reading.rearm();
         self.told = Stat { size: stat.size.max(self.told.size), ..stat };
     }
 
-    /// Looks how long a file is whose name stands for one with another beginning now: nobody else
-    /// can say. Files that begin anew have no holes but the one behind their end.
+    /// Looks up the current size of a file whose name now belongs to a newer file, since no other
+    /// code can know it. Such files, which begin anew, have only the hole after their end.
     fn catch_up(&mut self) {
         self.reading.rearm();
         if let Some(end) = self.reading.seek(0, Seek::Hole)
@@ -149,15 +151,15 @@ impl FlowFile {
         }
     }
 
-    /// Where the next data or hole is, see [`Reading::seek`].
+    /// The next data or hole, see [`Reading::seek`].
     pub(super) fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
         self.reading.seek(offset, to)
     }
 
     fn read(&mut self, offset: u64, size: usize) -> Result<Vec<u8>, flow::ReadError> {
         let bytes = self.reading.read(offset, size)?;
-        // A file that is gone from the tree can still grow for those who have it open, and must
-        // not seem to be shorter than what they have read.
+        // A file that has left the tree can still grow for its openers, and must not appear shorter
+        // than the bytes they have read.
         if !bytes.is_empty() {
             self.told.size = self.told.size.max(offset.saturating_add(bytes.len() as u64));
         }
@@ -175,16 +177,16 @@ pub(crate) struct OpenFile {
     pub(crate) content: Content,
     pub(crate) opener: Opener,
     pub(crate) opened: Timestamp,
-    /// A read of it waits for packets.
+    /// Whether a read of it waits for packets.
     pub(crate) blocked: AtomicBool,
-    /// The kernel may keep its content.
+    /// Whether the kernel may keep its content.
     pub(super) is_small_and_final: bool,
-    /// It is a snapshot whose reads may wait.
+    /// Whether it is a snapshot whose reads may wait.
     pub(super) is_awaited: bool,
 }
 
 impl OpenFile {
-    /// Whether it is one without a size.
+    /// Whether it is a stream, which has no size.
     pub(crate) const fn is_stream(&self) -> bool {
         matches!(self.content, Content::Stream(_))
     }
@@ -199,7 +201,7 @@ impl OpenFile {
         matches!(self.content, Content::Stream(_) | Content::Snapshot(_))
     }
 
-    /// The packets it reads, for one whose reads may wait.
+    /// The capture whose packets it reads, if its reads may wait.
     pub(crate) fn waits_for(&self) -> Option<&Arc<Entry>> {
         match self.content {
             Content::Stream(_) => self.entry.as_ref(),
@@ -212,8 +214,9 @@ impl OpenFile {
         self.entry.as_ref().map(|entry| &**entry.capture.store())
     }
 
-    /// Counters as of now; `None` for what is no reader. What is overwritten is lost to a reader
-    /// that has not come back yet to find out, too: nobody is behind by what is not there.
+    /// The counters as of now; `None` for a file that is no reader. Overwritten packets count as
+    /// lost even before the reader comes back and notices: packets that are gone are not part of
+    /// its lag.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let store = self.store()?;
         let progress = match &self.content {
@@ -230,7 +233,7 @@ impl OpenFile {
         })
     }
 
-    /// Whether a read would not wait.
+    /// Whether a read would return without waiting.
     pub(crate) fn is_ready(&self) -> bool {
         match (&self.content, self.store()) {
             (Content::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),
@@ -239,8 +242,8 @@ impl OpenFile {
         }
     }
 
-    /// Says that whoever opened the file was told its size, so that it can read that far; `stat` is
-    /// what was told of a file of a flow.
+    /// Notes that the opener has seen the file's size, and lets it read up to there; `stat` has the
+    /// attributes that it saw of a file of a flow.
     pub(super) fn size_was_told(&self, stat: Option<Stat>) {
         match (&self.content, self.store(), stat) {
             (Content::Snapshot(snapshot), Some(store), _) => snapshot.lock().rearm(store),
@@ -249,14 +252,14 @@ impl OpenFile {
         }
     }
 
-    /// Looks how long a file of a flow is whose name stands for another by now, for its opener.
+    /// Looks up the current size of a file of a flow whose name now belongs to a newer file.
     pub(super) fn catch_up(&self) {
         if let Content::Flow(flow) = &self.content {
             flow.lock().catch_up();
         }
     }
 
-    /// What is known to whom it is open of a file of a flow that is gone from the tree.
+    /// The attributes, for its opener, of a file of a flow that has left the tree.
     pub(super) fn left(&self) -> Option<Stat> {
         match &self.content {
             Content::Flow(flow) => Some(flow.lock().left()),
@@ -264,10 +267,10 @@ impl OpenFile {
         }
     }
 
-    /// One read: hands bytes to `send`, in one call, or says why not.
+    /// One read: passes bytes to `send` in a single call, or returns the reason why not.
     ///
     /// # Errors
-    /// [`Error`]; [`Outcome::Empty`] only for what [waits](Self::waits_for).
+    /// [`Error`]; [`Outcome::Empty`] only if [`waits_for`](Self::waits_for) is not `None`.
     pub(crate) fn read(
         &self,
         offset: u64,
@@ -279,7 +282,7 @@ impl OpenFile {
                 let mut cursor = cursor.lock();
                 let outcome = cursor.read(store, size, send);
                 if matches!(outcome, Ok(Outcome::Sent(_))) {
-                    // Before the lock is gone: the reader has its bytes and may wait again.
+                    // Before the lock is released: the reader has its bytes and may wait again.
                     self.blocked.store(false, Ordering::Relaxed);
                 }
                 outcome
@@ -292,8 +295,7 @@ impl OpenFile {
                 outcome
             }
             (Content::Flow(flow), _) => {
-                // A statement of its own: nobody is to wait for the lock while this one's reply is
-                // copied.
+                // A statement of its own, so that the lock is released before the reply is copied.
                 let bytes = flow.lock().read(offset, size);
                 let bytes = bytes.map_err(|error| match error {
                     flow::ReadError::Expired => ReadError::Expired,
@@ -315,7 +317,7 @@ impl OpenFile {
 /// Why a read gave nothing.
 #[derive(Debug)]
 pub(crate) enum ReadFailure {
-    /// The reader is to be told.
+    /// The reader gets this error.
     Refused(Error),
     /// The reply did not reach the reader.
     Send(io::Error),

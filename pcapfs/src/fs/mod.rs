@@ -1,8 +1,8 @@
-//! The tree as operations on inodes, without FUSE: what there is, what it says, who has it open.
+//! The tree as operations on inodes, without FUSE: its nodes, their contents, and the open files.
 //!
-//! Sizes are exact although contents change: a `status.json` is frozen when it is opened, and its
-//! opener is told the size of what was frozen; a `replay.pcap` has a new inode each time the ring
-//! has dropped what its old one began with, and whoever has the old one open goes on with that.
+//! Sizes are exact although contents change. A `status.json` is frozen when it is opened, and its
+//! opener sees the size of the frozen copy. A `replay.pcap` has a new inode each time the ring has
+//! dropped the packets that the old one began with; a reader that has the old one open keeps it.
 //!
 //! ```text
 //!   lookup ─┐                         ┌── captures   the captures and their flows
@@ -49,7 +49,7 @@ use opened::Opened;
 pub(crate) use asker::Asker;
 pub(crate) use names::{group_id, user as user_name, user_id};
 
-/// What kind of thing an inode is.
+/// The kind of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Directory,
@@ -57,7 +57,7 @@ pub(crate) enum Kind {
     Link,
 }
 
-/// What stat(2) says of an inode.
+/// The answer to stat(2) for an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) inode: u64,
@@ -72,18 +72,18 @@ pub(crate) struct Attributes {
     /// Bytes that are not in holes.
     pub(crate) present: u64,
     pub(crate) modified: Timestamp,
-    /// For how long all of this, and that the name stands for it, may be believed.
+    /// How long the kernel may cache all of this, and that the name belongs to this inode.
     pub(crate) valid: Duration,
 }
 
-/// For directories that change a little with each packet: enough for a path to be walked.
+/// For directories that change a little with each packet: long enough to walk a path.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(200);
 
-/// For what has ended, and changes only with permissions or by leaving: enough for a program that
-/// lists many files before it opens them, and the longest that a change of permissions waits.
+/// For files that have ended, and change only with permissions or by leaving. Long enough for a
+/// program that lists many files before it opens them; a change of permissions waits no longer.
 pub(crate) const LASTING: Duration = Duration::from_secs(1);
 
-/// A change of attributes; what is `None` stays.
+/// A change of attributes; a field that is `None` stays as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Change {
     pub(crate) mode: Option<u32>,
@@ -105,9 +105,9 @@ impl Change {
 pub(crate) enum Wanted {
     /// Everything retained.
     Replay,
-    /// Everything retained, and what comes.
+    /// Everything retained, then new packets.
     Follow,
-    /// What comes.
+    /// New packets.
     Live,
 }
 
@@ -124,24 +124,24 @@ pub(crate) struct Tree {
     pub(crate) captures: Captures,
     known: Mutex<Known>,
     opened: Opened,
-    /// For what is frozen while somebody has it open.
+    /// Limits the memory of frozen contents while they are open.
     room: frozen::Room,
     started: Timestamp,
-    /// The same on a clock that is not set, and until when the kernel may believe something it was
-    /// told, in milliseconds from then on.
+    /// `started` on the monotonic clock, and until when the kernel may have something cached, in
+    /// milliseconds from then on.
     begin: Instant,
     believed: AtomicU64,
-    /// Of the root; what belongs to no capture has its owner and group.
+    /// Permissions of the root; files that belong to no capture have its owner and group.
     permissions: Mutex<Permissions>,
-    /// Where the daemon is steered, if it is.
+    /// The path of the control socket, if there is one.
     socket: OnceLock<PathBuf>,
-    /// Who is told of changed permissions.
+    /// Gets every change of permissions.
     keeper: OnceLock<Box<dyn Keeper>>,
 }
 
 /// Keeps permissions for the next process.
 pub(crate) trait Keeper: Send + Sync + std::fmt::Debug {
-    /// The permissions of a capture, or without one of the root, have changed.
+    /// Keeps changed permissions of a capture, or of the root if there is no entry.
     fn keep(&self, entry: Option<&Entry>);
 }
 
@@ -172,17 +172,17 @@ impl Tree {
         *self.permissions.lock() = permissions;
     }
 
-    /// Says where the daemon is steered; only the first counts.
+    /// Sets the path of the control socket; only the first call counts.
     pub(crate) fn set_socket(&self, path: &Path) {
         let _ = self.socket.set(path.to_owned());
     }
 
-    /// Says who is to be told of permissions that are changed; only the first counts.
+    /// Sets the keeper of changed permissions; only the first call counts.
     pub(crate) fn set_keeper(&self, keeper: Box<dyn Keeper>) {
         let _ = self.keeper.set(keeper);
     }
 
-    /// Has the permissions of what an inode is kept for the next process, after a change.
+    /// Keeps the permissions of this inode's root or capture for the next process, after a change.
     ///
     /// # Blocking
     /// On the disk.
@@ -204,8 +204,8 @@ impl Tree {
         self.captures.by_id(id).ok_or(Error::NotFound)
     }
 
-    /// Changes owner, group and mode of the root or a capture's directory. Setting the size of `ctl` to zero,
-    /// as a shell's `>` does, changes nothing and is no error.
+    /// Changes owner, group and mode of the root or a capture's directory. Setting the size of
+    /// `ctl` to zero, as a shell's `>` does, changes nothing and is no error.
     pub(crate) fn change(
         &self,
         inode: u64,
@@ -231,7 +231,7 @@ impl Tree {
         self.attributes(inode, asker)
     }
 
-    /// Notes that the kernel is about to be told something it may believe for a while.
+    /// Notes that the kernel is about to get attributes that it may cache for a while.
     pub(crate) fn tell(&self, attributes: &Attributes) {
         if attributes.valid > Duration::ZERO {
             let until = self.begin.elapsed() + attributes.valid;
@@ -240,19 +240,19 @@ impl Tree {
         }
     }
 
-    /// How long the kernel may go on believing something it was told.
+    /// How long the kernel may still have something cached.
     pub(crate) fn believed_for(&self) -> Duration {
         let until = Duration::from_millis(self.believed.load(Ordering::Relaxed));
         until.saturating_sub(self.begin.elapsed())
     }
 
-    /// `status.json` of a capture as of now.
+    /// The current `status.json` of a capture.
     pub(crate) fn status_of(&self, entry: &Entry) -> Vec<u8> {
         let aliases = self.captures.links_to(entry.alias());
         status::of_capture(entry, aliases, &self.opened.readers(entry.id))
     }
 
-    /// `status.json` of the root as of now, with these captures.
+    /// The current `status.json` of the root, with these captures.
     pub(crate) fn status_of_daemon(&self, captures: &[Arc<Entry>]) -> Vec<u8> {
         status::of_daemon(
             &self.captures,
@@ -262,7 +262,7 @@ impl Tree {
         )
     }
 
-    /// Where a link points to.
+    /// The target of a link.
     pub(crate) fn link_target(&self, inode: u64) -> Result<String, Error> {
         match Node::of(inode) {
             Some(Node::Link(index)) => self.captures.link_target(index).ok_or(Error::NotFound),
@@ -270,7 +270,7 @@ impl Tree {
         }
     }
 
-    /// Where in an open file the next data or hole is, at or after an offset (lseek(2)).
+    /// The next data or hole in an open file, at or after an offset (lseek(2)).
     pub(crate) fn seek(
         &self,
         handle: u64,
@@ -282,7 +282,7 @@ impl Tree {
         if let Content::Flow(flow) = &file.content {
             return flow.lock().seek(offset, to).ok_or(Error::NothingThere);
         }
-        // No other file has holes; but each has one behind its end.
+        // Other files have only the hole after their end.
         let size = self.attributes_of_opening(handle, file.inode, asker)?.size;
         match to {
             _ if offset >= size => Err(Error::NothingThere),
@@ -296,18 +296,18 @@ impl Tree {
         self.opened.file(handle)
     }
 
-    /// Files that are open.
+    /// The number of open files.
     pub(crate) fn open_files(&self) -> usize {
         self.opened.count()
     }
 
-    /// Carries out what was written to `ctl`: one order, with or without a line feed.
+    /// Carries out an order that was written to `ctl`: one word, with or without a line feed.
     pub(crate) fn order(&self, handle: u64, text: &[u8]) -> Result<(), Error> {
         let file = self.file(handle).ok_or(Error::BadHandle)?;
         let (Content::Control, Some(entry)) = (&file.content, &file.entry) else {
             return Err(Error::WrongAccess);
         };
-        // One that was taken out of the tree meanwhile is not to begin again.
+        // A capture that has been removed from the tree since must not begin again.
         self.entry(entry.id)?;
         let capture = &entry.capture;
         match text.strip_suffix(b"\n").unwrap_or(text) {

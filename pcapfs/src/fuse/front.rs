@@ -1,4 +1,4 @@
-//! The front end: this process's own reader of `/dev/fuse`, before fuser.
+//! The front end: pcapfs' own reader of `/dev/fuse`, before fuser.
 //!
 //! ```text
 //!   kernel ── /dev/fuse ──▶ front end ── SOCK_SEQPACKET ──▶ fuser ──▶ the tree
@@ -6,15 +6,16 @@
 //!     └── READ POLL INTERRUPT┘      └──── all other replies ──┘
 //! ```
 //!
-//! fuser answers FUSE_INTERRUPT with ENOSYS, after which a reader that waits for a packet cannot
-//! even be killed; and it replies with one slice from its own thread, where a read that waits
-//! would block all others. So READ, POLL and INTERRUPT are answered here, the data gathered
-//! straight from the ring, and everything else goes to a stock fuser session over a socket pair.
+//! fuser answers FUSE_INTERRUPT with ENOSYS; after that, a reader that waits for a packet cannot
+//! even be killed. And fuser replies with one slice from its own thread, where a read that waits
+//! would block all others. So the front end answers READ, POLL and INTERRUPT, with the data
+//! gathered straight from the ring, and passes everything else to a stock fuser session over a
+//! socket pair.
 //!
-//! A read that finds nothing is *parked*: an entry in the table of its capture, no thread. It is
-//! answered by the waker when the capture's bell has rung, or by the interrupt that ends it.
+//! A read that finds no data is *parked*: an entry in the table of its capture, without a thread.
+//! The waker answers it when the capture's bell has rung, or the interrupt that ends it does.
 //!
-//! What takes long goes to the [pool](super::pool), so that all else is answered beside it.
+//! Long work goes to the [pool](super::pool), so that it delays no other request.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -49,10 +50,10 @@ use crate::priority::let_others_go_first;
 use crate::process::is_being_killed;
 use crate::waiters::{Waiters, Waiting};
 
-/// Threads that read requests: one may be copying a mebibyte while another takes the next request.
+/// Threads that read requests: one may copy a mebibyte while the other takes the next request.
 const READERS: usize = 2;
 
-/// Bytes of the largest request: what `max_write` allows ([`super::adapter::MAX_WRITE`]) and its
+/// Bytes of the largest request: the maximum of a write ([`super::adapter::MAX_WRITE`]) and its
 /// headers.
 const MAX_REQUEST: usize = super::adapter::MAX_WRITE as usize + 4096;
 
@@ -60,16 +61,17 @@ const MAX_REQUEST: usize = super::adapter::MAX_WRITE as usize + 4096;
 /// largest is a directory listing.
 const SOCKET_BUFFER: usize = 1 << 20;
 
-/// Most slices a cursor hands out at once, and the header.
+/// The maximum number of slices that a cursor hands out at once, and the header.
 const MAX_SLICES: usize = 8;
 
-/// How often a read is tried again for which there should be something and is not, as in a ring whose
-/// headers somebody else has written to. After that it waits for the next packet.
+/// How many times a read is tried again if there should be data and is none, as in a ring whose
+/// headers another program has overwritten. After that it waits for the next packet.
 const TRIES: usize = 4;
 
-/// How long a thread that has answered a step of a walk waits awake for the next. Being woken takes
-/// 30 us on a virtual machine with idle processors, most of what a step takes. Threads that are
-/// awake also keep the processors from idling, so that whoever asks is woken where he slept.
+/// How long a thread that has answered a step of a walk stays awake for the next one. To be woken
+/// takes 30 us on a virtual machine with idle processors, more than half the time of a step.
+/// Threads that are awake also keep the processors from idling, so that the asking program wakes on
+/// the processor where it slept.
 const AWAKE: Duration = Duration::from_micros(100);
 
 /// Stack of a front end thread, which has its message buffer on the heap.
@@ -77,13 +79,13 @@ const STACK: usize = 256 << 10;
 
 /// `POLLIN | POLLRDNORM` of `asm-generic/poll.h`.
 const READABLE: u32 = 0x0001 | 0x0040;
-/// What poll(2) says of files that never wait: also `POLLOUT | POLLWRNORM`.
+/// The answer to poll(2) for files that never wait: also `POLLOUT | POLLWRNORM`.
 const ALWAYS: u32 = READABLE | 0x0004 | 0x0100;
 
 /// A running front end.
 #[derive(Debug)]
 pub(super) struct Front {
-    /// Has no sender any more when the last thread has ended.
+    /// Disconnected when the last thread has ended.
     ended: Receiver<Infallible>,
 }
 
@@ -96,24 +98,25 @@ struct Shared {
     waker: Arc<Waker>,
     pool: Pool,
     closed: AtomicBool,
-    /// To sleep until there is a request.
+    /// Held by the thread that sleeps until there is a request.
     turn: Mutex<()>,
 }
 
-/// What is to be expected of a request.
+/// How long a request is expected to take, and whether another follows soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
-    /// A step of a walk that takes no longer than to wake another thread for the next one.
+    /// A step of a walk that takes no longer than waking another thread for the next one.
     Quick,
-    /// One that may take longer, such as to copy a mebibyte.
+    /// A request that may take longer, such as copying a mebibyte.
     Slow,
-    /// One that takes so long that no other may wait for it: it is for the pool, in this share.
+    /// A request that takes so long that no other may wait for it: the pool handles it, in this
+    /// share.
     Long(pool::Share),
-    /// No step of a walk: whoever asked may not ask again for long.
+    /// No step of a walk: the program may not ask again for a long time.
     Lone,
 }
 
-/// The thread to unpark when a bell rings. No lock: bells ring on the threads that capture.
+/// The thread to unpark when a bell rings. It has no lock, since bells ring on capturing threads.
 #[derive(Debug, Default)]
 struct Waker {
     thread: OnceLock<Thread>,
@@ -132,15 +135,15 @@ impl Front {
     /// give to fuser.
     ///
     /// # Errors
-    /// Those of fcntl(2), socketpair(2) and of starting threads; the device is closed then.
+    /// Errors of fcntl(2), socketpair(2) and of starting threads; the device is closed then.
     pub(super) fn start(device: OwnedFd, tree: Arc<Tree>) -> io::Result<(Self, OwnedFd)> {
-        // A thread that is awake asks without waiting.
+        // A thread that stays awake polls without blocking.
         fcntl(&device, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         for end in [&ours, &theirs] {
-            // Beyond the system's limit only for the privileged; directory listings are cut to
-            // what fits by whoever asks.
+            // Only privileged processes may exceed the system's limit. A directory listing is cut
+            // to the size that the request asks for.
             if setsockopt(end, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
                 setsockopt(end, sockopt::SndBuf, &SOCKET_BUFFER)?;
             }
@@ -179,20 +182,20 @@ impl Front {
     }
 
     /// Waits until all threads have ended, which they do when the tree is unmounted, but no longer
-    /// than this: one may be held up by what it does.
+    /// than `limit`, since a thread may be stuck in its work.
     pub(super) fn join(&self, limit: Duration) {
-        // Nothing is ever sent: it ends with the last sender, or with the time.
+        // Nothing is ever sent: this returns when the last sender is dropped, or at the limit.
         let _ = self.ended.recv_timeout(limit);
     }
 }
 
 impl Shared {
-    /// Reads requests from the kernel until there is no kernel any more.
+    /// Reads requests from the kernel until the tree is unmounted.
     ///
-    /// One thread at a time sleeps until there is one: the kernel wakes whoever waits, and for
-    /// requests that take no longer than being woken does, that is most of the cost. The next
-    /// thread has its turn while this one does something that takes longer. When it has done that,
-    /// both are awake for as long as requests keep coming, and either takes the next.
+    /// One thread at a time sleeps until a request comes: the kernel wakes every waiting thread,
+    /// and for short requests the wake-up is most of the cost. While this thread does longer work,
+    /// the other one takes its turn. After that, both stay awake as long as requests keep coming,
+    /// and either takes the next.
     fn run_reader(&self) {
         let mut buffer = vec![0; MAX_REQUEST];
         let mut turn = None;
@@ -202,7 +205,7 @@ impl Shared {
                 Ok(0) => break,
                 Ok(len) => {
                     let message = buffer.get(..len).unwrap_or_default();
-                    // The kernel does not send less than a header.
+                    // The kernel never sends less than a header.
                     let Some(message) = wire::parse(message) else { continue };
                     let pace = self.pace(&message);
                     if pace != Pace::Quick {
@@ -221,24 +224,24 @@ impl Shared {
                 Err(Errno::EAGAIN) => {
                     turn = Some(turn.unwrap_or_else(|| self.turn.lock()));
                     let mut device = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
-                    // What it says, the next read says too.
+                    // The next read reports any error that poll reports.
                     let _ = poll(&mut device, PollTimeout::NONE);
                 }
-                // A request that was interrupted before it was read; nothing to do; and the
-                // signals nobody waits for.
+                // A request that was interrupted before it was read needs no answer. Nor do signals
+                // that no thread waits for.
                 Err(Errno::ENOENT | Errno::EINTR) => {}
                 // Unmounted, or the connection was aborted.
                 Err(_) => break,
             }
         }
-        // The other end sees the end, and so do the relay, the pool and the waker.
+        // The relay and fuser see the end of the socket. The pool and the waker are ended too.
         let _ = shutdown(self.fuser.as_raw_fd(), Shutdown::Both);
         self.pool.close();
         self.closed.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Does what takes long.
+    /// Does the long work.
     fn run_pool(&self) {
         let_others_go_first();
         let act = |job: &Job| {
@@ -249,7 +252,7 @@ impl Shared {
         self.pool.work(act, |job| self.reply_error(job.unique, Errno::EIO));
     }
 
-    /// Has a request done by the pool.
+    /// Passes a request to the pool.
     fn put_off(&self, message: &Message<'_>, share: pool::Share) {
         let (unique, thread) = (message.unique, message.asker.thread);
         if !self.pool.add(Job { unique, thread, share, bytes: message.bytes.into() }) {
@@ -296,7 +299,8 @@ impl Shared {
         }
     }
 
-    /// One message to the kernel. That a request is gone, or everything, is no concern here.
+    /// Sends one message to the kernel. If the request or the whole mount is gone, there is nothing
+    /// to do.
     fn write(&self, message: &[IoSlice<'_>]) {
         let _ = writev(&self.device, message);
     }
@@ -305,9 +309,9 @@ impl Shared {
         self.write(&[IoSlice::new(&wire::reply_header(unique, errno as i32, 0))]);
     }
 
-    /// Answers a request. One that panics, which is a mistake here, harms no other.
+    /// Answers a request. If that panics, which is a bug, other requests are not affected.
     fn attempt(&self, message: &Message<'_>) {
-        // Locks guard all that is shared, and they are not poisoned.
+        // All shared data is behind locks, and these locks are not poisoned.
         if catch_unwind(AssertUnwindSafe(|| self.request(message))).is_err() {
             self.reply_error(message.unique, Errno::EIO);
         }
@@ -328,14 +332,14 @@ impl Shared {
         }
     }
 
-    /// What a walk through the tree is made of, one message for each step.
+    /// Answers a step of a walk through the tree, which is one message.
     fn walk(&self, message: &Message<'_>) {
         match walk::answer(&self.tree, message) {
             Ok(Some(reply)) => {
                 let header = wire::reply_header(message.unique, 0, reply.len());
                 let sent = writev(&self.device, &[IoSlice::new(&header), IoSlice::new(&reply)]);
                 if sent.is_err() {
-                    // The request was interrupted and has had its answer, or all is over.
+                    // The request was interrupted and has been answered, or the tree was unmounted.
                     walk::undo(&self.tree, message, &reply);
                 }
             }
@@ -370,7 +374,7 @@ impl Shared {
         }
     }
 
-    /// Answers a read, or gives it back if there is nothing to answer it with.
+    /// Answers a read, or returns it if there is no data yet.
     fn serve(&self, parked: Parked) -> Option<Parked> {
         let Parked { unique, file, read } = &parked;
         let size = usize::try_from(read.size).unwrap_or(usize::MAX);
@@ -389,11 +393,11 @@ impl Shared {
                 log::warn!("reading {}: {error}", file.name);
                 self.reply_error(*unique, error.errno());
             }
-            // The file below a mapping was cut while the kernel copied from it.
+            // The file of a mapping was truncated while the kernel copied from it.
             Err(ReadFailure::Send(error)) if error.raw_os_error() == Some(libc::EFAULT) => {
                 self.reply_error(*unique, Errno::EIO);
             }
-            // Nobody waits for the reply any more: the request was interrupted or all is over.
+            // The reader no longer waits: the request was interrupted, or the tree was unmounted.
             Err(ReadFailure::Send(_)) => {}
         }
         None
@@ -416,7 +420,7 @@ impl Shared {
         }
     }
 
-    /// Puts a read that found nothing where the waker and interrupts find it.
+    /// Puts a read that found no data where the waker and interrupts find it.
     fn park(&self, mut parked: Parked) {
         let Some(entry) = parked.file.waits_for() else {
             // Only streams wait.
@@ -429,7 +433,7 @@ impl Shared {
             file.blocked.store(true, Ordering::Relaxed);
             waiting.who.parked.lock().push(parked);
             waiting.arm();
-            // What came between the read and the arming rang no bell.
+            // Packets that came between the read and the arming rang no bell.
             let taken = if file.is_ready() { waiting.who.take(unique) } else { None };
             match taken.and_then(|parked| self.serve(parked)) {
                 Some(again) => parked = again,
@@ -454,9 +458,9 @@ impl Shared {
             let kernel_handle = poll.kernel_handle;
             {
                 let mut polls = waiting.who.polls.lock();
-                // Those of files that were closed meanwhile: nobody else has them any more.
+                // Drop the entries of files that have been closed since: only this list holds them.
                 polls.retain(|polled| Arc::strong_count(&polled.file) > 1);
-                // The kernel asks again and again with the same handle for one file.
+                // The kernel asks repeatedly with the same handle for one file.
                 if polls.iter().all(|polled| polled.kernel_handle != kernel_handle) {
                     polls.push(Polled { kernel_handle, file: Arc::clone(&file) });
                 }
@@ -470,7 +474,7 @@ impl Shared {
     /// Ends a parked read; asks the kernel to try again if it is not parked (yet).
     fn interrupt(&self, unique: u64, target: u64) {
         match self.waiters.all().iter().find_map(|waiting| waiting.who.take(target)) {
-            // Data goes before the interruption: many programs do not try again after EINTR.
+            // Data comes before the interrupt: many programs do not try again after EINTR.
             Some(parked) => {
                 if let Some(parked) = self.serve(parked) {
                     parked.file.blocked.store(false, Ordering::Relaxed);
@@ -479,15 +483,15 @@ impl Shared {
             }
             None => match self.pool.find(target) {
                 Some((place, thread)) => self.interrupt_making(target, place, thread),
-                // Just being read, served or answered. The kernel repeats the interrupt as long as
-                // there is something to interrupt.
+                // It is just being read, served or answered. The kernel repeats the interrupt until
+                // the request is answered.
                 None => self.reply_error(unique, Errno::EAGAIN),
             },
         }
     }
 
-    /// A request in the pool was interrupted. Programs do not expect that of open(2) or stat(2) of a
-    /// file, so it goes on unless its process is about to end.
+    /// Handles an interrupt of a request in the pool. Programs do not expect EINTR from open(2) or
+    /// stat(2) of a file, so the request goes on unless its process is about to end.
     fn interrupt_making(&self, target: u64, place: Place, thread: u32) {
         if !is_being_killed(thread) {
             return;
@@ -495,16 +499,16 @@ impl Shared {
         if place == Place::Waiting {
             self.pool.take(target);
         }
-        // The thread that does it finds the request gone.
+        // The pool thread that works on it finds the request gone.
         self.reply_error(target, Errno::EINTR);
     }
 
-    /// Answers what is parked on captures whose bell has rung.
+    /// Answers the parked reads of captures whose bell has rung.
     fn run_waker(&self) {
         while !self.closed.load(Ordering::Acquire) {
             let rung = self.waiters.rung();
             if rung.is_empty() {
-                // An unpark that came since the look above makes this return at once.
+                // An unpark since the check above makes this return at once.
                 thread::park();
             }
             for waiting in rung {
@@ -530,7 +534,7 @@ impl Shared {
                 return;
             }
             waiting.arm();
-            // What came between serving and arming rang no bell.
+            // Packets that came between serving and arming rang no bell.
             if waiting.progress() == before {
                 return;
             }
