@@ -1,8 +1,9 @@
 //! The daemon: starts captures and the tree, and ends them in order.
 //!
-//! Start: plan, rings, captures, tree, mount, all of the savefiles, "ready". Whatever fails leaves nothing mounted and
-//! nothing running. End: captures stop, so that readers get the rest and the end of file; the tree
-//! is taken out of the file system; readers that are left have a moment to close; the process ends.
+//! Start: plan, rings, captures, tree, mount, a walk over each savefile, "ready". If a step fails,
+//! nothing stays mounted and nothing keeps running. End: captures stop, so that readers get the
+//! rest and the end of file; the tree is taken out of the file system; remaining readers have a
+//! moment to close; the process ends.
 
 mod checking;
 mod confine;
@@ -44,54 +45,54 @@ pub(crate) use reading::READING;
 use reading::Reading;
 use steering::Steered;
 
-/// How the line begins that says the tree answers.
+/// The line that reports that the tree answers begins with this.
 pub(crate) const READY: &str = "ready at ";
 
-/// How long readers may go on after the end, to read what is stored. Everything else that is waited
-/// for is waited for meanwhile: that it takes no longer is promised in pcapfs(1).
+/// How long readers may go on after the end, to read the stored packets. The process waits for
+/// everything else within the same time: pcapfs(1) promises that it takes no longer.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// How long the end may take at most, when something does not stop.
+/// The maximum time for the end if some part does not stop.
 const LAST: Duration = Duration::from_secs(5);
 
-/// How often memory is given back that was freed.
+/// How often freed memory is given back to the kernel.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// How long to wait for the kernel to let go of a tree of which no file is open.
+/// How long to wait until the kernel releases a tree without open files.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 
 /// How long programs connected to the control service may go on after the end.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether they have closed.
+/// How often to check whether they have closed.
 const GRACE_STEP: Duration = Duration::from_millis(10);
 
-/// What the main thread waits for.
+/// An event that the main thread waits for.
 enum Event {
-    /// A signal that means so.
+    /// A signal asks the daemon to end.
     Signal,
-    /// The configuration is to be read again.
+    /// A signal asks to read the configuration again.
     Reload,
-    /// The counters are to be logged.
+    /// A signal asks to log the counters.
     Counters,
-    /// The tree was unmounted by someone, and no file of it is open.
+    /// The tree was unmounted, and no file of it is open.
     Unmounted,
 }
 
-/// What is to be started, and where it keeps what.
+/// What to start, and where its files are.
 struct Start {
     plan: Plan,
     /// The configuration, and the file it is in.
     config: Option<(PathBuf, Config)>,
     base: Settings,
     ring_dir: PathBuf,
-    /// Nobody said where rings are.
+    /// Whether neither the command line nor the configuration sets the directory of rings.
     is_default_ring_dir: bool,
     mountpoint: PathBuf,
 }
 
 impl Start {
-    /// Reads what was typed, and the configuration.
+    /// Reads the command line and the configuration.
     fn new(options: &MountArguments) -> Result<Self, Failure> {
         let base = plan::settings(options).map_err(Failure::Usage)?;
         let default = options.ring_dir.clone().unwrap_or_else(default_ring_dir);
@@ -134,7 +135,7 @@ impl Start {
         Ok(Registry::new(Arc::clone(tree), &self.ring_dir, settings.clone(), state))
     }
 
-    /// Forgets what earlier runs kept, of these captures and those made by `init`.
+    /// Forgets the state and rings of earlier runs, for these captures and those made by `init`.
     fn forget(&self, registry: &Registry) -> Result<(), Failure> {
         let configured = self.config.iter().flat_map(|(_, config)| &config.captures);
         let specs = self.plan.captures.iter().chain(configured.map(|one| &one.spec));
@@ -143,7 +144,8 @@ impl Start {
     }
 }
 
-/// The configuration that was asked for; or, if no capture was, that of the system if there is one.
+/// The configuration file of the command line. Without one, and without captures on the command
+/// line, the system's configuration file if it exists.
 fn config_path(options: &MountArguments) -> Option<PathBuf> {
     let has_captures =
         !options.captures.is_empty() || options.interface.is_some() || !options.read.is_empty();
@@ -155,7 +157,8 @@ fn ring_dir_for<'a>(options: &MountArguments, ring_dir: &'a Path) -> RingDir<'a>
     if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
 }
 
-/// How the tree will be mounted. A daemon of the helper gives up what it does not need.
+/// How the tree will be mounted. A daemon of the helper first gives up rights that it does not
+/// need.
 fn mounter(
     handoff: Option<Handoff>,
     options: &MountArguments,
@@ -168,7 +171,7 @@ fn mounter(
     }
     let words = options.options.iter().filter(|word| !word.is_empty()).cloned().collect();
     let mount_options = Options { source: "pcapfs".to_owned(), words };
-    // What would fail at the end fails before anything is made.
+    // Errors that the mount would give come here, before anything is made.
     fuse::check(mountpoint, &mount_options).map_err(Failure::Mount)?;
     Ok(By::Itself(mount_options))
 }
@@ -176,15 +179,15 @@ fn mounter(
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     allow_descriptors();
-    // Before this process opens anything, which might get the same number.
+    // Before this process opens a file, which might get the same number.
     let handoff = options.handoff.map(Handoff::inherited).transpose().map_err(Failure::Mount)?;
     let start = Start::new(options)?;
     let mountpoint = start.mountpoint.clone();
     if options.detached {
         // Fails for a process that leads a group already, which then has no terminal to lose.
         let _ = setsid();
-        // Whoever waits for the tree to be ready has gone: then nobody wants it. A kernel without
-        // this has us go on.
+        // If the process that waits for "ready" dies, the tree is not wanted. On a kernel without
+        // this call, the daemon goes on.
         let _ = set_pdeathsig(Signal::SIGTERM);
     }
     let by = mounter(handoff, options, &mountpoint)?;
@@ -202,7 +205,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
         start_all(&registry, &start).and_then(|()| steering::start(options, &start, &registry));
     let mounted = started.and_then(|control| {
         let over = move || {
-            // Nobody listens any more when the daemon has ended before.
+            // If the daemon has ended before, there is no receiver.
             let _ = sender.send(Event::Unmounted);
         };
         mounting.store(true, Ordering::SeqCst);
@@ -226,7 +229,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
             say(why);
         }
         if options.detached {
-            // Before the line that the waiting process ends on.
+            // Before the line on which the waiting process ends.
             let _ = set_pdeathsig(None);
         }
         match &by {
@@ -234,7 +237,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
             By::Helper(helper) => helper.ready(),
         }
         if options.detached {
-            // Not to keep a directory busy that has nothing to do with the captures.
+            // So that the daemon keeps no unrelated directory busy.
             let _ = std::env::set_current_dir("/");
         }
     };
@@ -251,7 +254,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Until something ends the daemon. Calls `ready` once all is there that `reading` waits for.
+/// Runs until an event ends the daemon. Calls `ready` when `reading` is over.
 fn serve(
     tree: &Tree,
     events: &Receiver<Event>,
@@ -273,22 +276,22 @@ fn serve(
             Ok(event @ (Event::Signal | Event::Unmounted)) => return event,
             Err(RecvTimeoutError::Timeout) if is_ready => freed.give_back(),
             Err(RecvTimeoutError::Timeout) => {}
-            // The end of all senders is the end of the tree.
+            // All senders end with the tree.
             Err(RecvTimeoutError::Disconnected) => return Event::Unmounted,
         }
     }
 }
 
-/// Lets this process have as many descriptors as it may: three for each capture, and one for each
-/// connection. The usual limit is for programs that still use select(2), which none of this does.
+/// Raises the limit of descriptors to the maximum: three for each capture, and one for each
+/// connection. The usual limit is for programs that still use select(2), which pcapfs does not.
 fn allow_descriptors() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Where that is refused, the usual limit is enough for what is usual.
+        // If that is refused, the usual limit is enough for usual numbers of captures.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
-/// Says what each capture has counted, as `status.json` does.
+/// Prints the counters of each capture, as `status.json` has them.
 fn say_counters(tree: &Tree) {
     for entry in tree.captures.all() {
         let packets = capture::pipeline::counters(&**entry.capture.store()).0;
@@ -304,7 +307,7 @@ fn say_counters(tree: &Tree) {
     }
 }
 
-/// Reads the configuration again and applies what is different.
+/// Reads the configuration again and applies the differences.
 fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingDir<'_>) {
     let config = Config::load(path, base, ring_dir);
     match config.and_then(|config| registry.reload(&config)) {
@@ -360,11 +363,11 @@ fn end(
     };
     while is_waited_for() {
         match events.recv_timeout(GRACE_STEP) {
-            // A second signal: no more patience.
+            // A second signal: end at once.
             Ok(Event::Signal) => return,
             Ok(Event::Counters) => say_counters(tree),
             Ok(Event::Unmounted | Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
-            // Nobody is left to send one.
+            // No sender is left.
             Err(RecvTimeoutError::Disconnected) => thread::sleep(GRACE_STEP),
         }
     }
@@ -372,8 +375,8 @@ fn end(
         say(format_args!("{} files were still open", tree.open_files()));
         return;
     }
-    // With the process at the latest, it is over for those as well that have a copy of the mount in
-    // a mount namespace of their own.
+    // When this process ends, the tree is gone for processes with a copy of the mount in a mount
+    // namespace of their own, too.
     if mounted.is_over() {
         mounted.join(GRACE.saturating_sub(begun.elapsed()).max(IDLE_GRACE));
     }
@@ -388,13 +391,13 @@ fn end(
     }
 }
 
-/// Has this process end some time after it should have, whatever holds it up: a source that does not
-/// stop, or a thread that has lost its way in a ring that somebody else wrote to.
-/// Whether it has stopped and only has memory left to give back is to be said with what is returned.
+/// Ends this process some time after it should have ended, even if a source does not stop or a
+/// thread loops in a ring that another program has overwritten. Set the returned flag when
+/// everything has stopped and only memory is left to free: the exit code is 0 then.
 fn end_in_any_case(detach: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
     let has_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&has_stopped);
-    // Without a thread it ends as it can.
+    // Without this thread, the process may end late.
     let _ = thread::Builder::new().name("end".to_owned()).spawn(move || {
         thread::sleep(LAST);
         let is_clean = stopped.load(Ordering::Acquire);

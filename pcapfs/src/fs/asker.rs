@@ -20,7 +20,7 @@ impl Asker {
     /// are not known, and it has none.
     pub(super) fn caller(self) -> Caller {
         let Self { thread, uid, gid } = self;
-        // Root may all; nobody has to look.
+        // Root may do everything, so its groups are not read.
         let groups = if uid == 0 || thread == 0 { Vec::new() } else { groups_of(thread) };
         Caller { uid, gid, groups }
     }

@@ -1,4 +1,4 @@
-//! What stat(2) says.
+//! Answers to stat(2).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,24 +19,24 @@ use super::{A_MOMENT, Asker, Attributes, Kind, LASTING, Tree, status};
 /// Links of a directory that has no directories in it: its name and its own `.`.
 const LINKS: u32 = 2;
 
-/// Links of a directory where nobody counts the directories in it, or where one may come while
-/// somebody walks through it. Programs that walk through trees take a number below 2 for "not
-/// known", as with btrfs; a wrong one would have them leave directories out.
+/// Links of a directory whose subdirectories are not counted, or where a subdirectory may appear
+/// during a walk. Programs that walk through trees take a number below 2 as "not known", as with
+/// btrfs; because of a wrong number they would leave directories out.
 const UNKNOWN_LINKS: u32 = 1;
 
-/// What there is now where a file of a flow was.
+/// The file that is now in the place of a file of a flow.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found {
     /// The same file.
     Same(Stat),
-    /// Another one, which begins elsewhere.
+    /// Another file, which begins elsewhere.
     Other(Stat),
-    /// None.
+    /// No file.
     Nothing,
 }
 
 impl Found {
-    /// What to tell whoever wants the file that it was, see [`Error::errno`].
+    /// The error for a program that wants the earlier file, see [`Error::errno`].
     pub(super) const fn error(self) -> Error {
         match self {
             Self::Same(_) | Self::Other(_) => Error::Stale,
@@ -46,13 +46,13 @@ impl Found {
 }
 
 impl Tree {
-    /// What stat(2) says to who asks, whose process can then read as far as it was told.
+    /// The attributes for this asker, whose process can then read up to the size it was given.
     pub(crate) fn attributes(&self, inode: u64, asker: Asker) -> Result<Attributes, Error> {
         let version = self.known.lock().version(inode).ok_or(Error::NotFound)?;
         self.attributes_of(inode, version, asker)
     }
 
-    /// The same of an open file, whose content may be another than that of later openings.
+    /// The same for an open file, whose content may differ from later openings.
     pub(crate) fn attributes_of_opening(
         &self,
         handle: u64,
@@ -67,7 +67,7 @@ impl Tree {
             Content::Stream(_) | Content::Snapshot(_) | Content::Control => None,
         });
         Ok(match own {
-            // The kernel has one set of attributes for all openings: it is to ask for each.
+            // The kernel has one set of attributes for all openings, so it must ask for each.
             Some((size, modified)) if size != attributes.size => {
                 Attributes { size, present: size, modified, valid: Duration::ZERO, ..attributes }
             }
@@ -75,8 +75,8 @@ impl Tree {
         })
     }
 
-    /// The same for an inode of which it is known what it is. A user who may search a capture's
-    /// directory and not read it learns of no packet.
+    /// The same for an inode whose version is known. A user who may search a capture's directory
+    /// but not read it learns nothing about its packets.
     pub(super) fn attributes_of(
         &self,
         inode: u64,
@@ -90,7 +90,7 @@ impl Tree {
         if !permits_search_only(permissions) {
             return Ok(attributes);
         }
-        // The kernel has one set of attributes for all users: it is to ask for each.
+        // The kernel has one set of attributes for all users, so it must ask for each.
         let attributes = Attributes { valid: Duration::ZERO, ..attributes };
         if asker.caller().may(permissions, &[Bit::Read]) {
             return Ok(attributes);
@@ -135,9 +135,9 @@ impl Tree {
             }
             Node::Capture(id) => {
                 let entry = self.entry(id)?;
-                // Everybody sees it, also who may not know when packets come.
+                // All users see it, also those who may not know when packets come.
                 let modified = entry.capture.started();
-                // `flows` is in it.
+                // It contains `flows`.
                 let links = LINKS + 1;
                 let attributes = of_entry(inode, &entry, node, 0, modified);
                 Ok(Attributes { links, valid: A_MOMENT, ..attributes })

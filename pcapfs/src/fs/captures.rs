@@ -1,7 +1,7 @@
 //! The captures of a tree, their aliases and permissions.
 //!
-//! Captures and links come and go while the tree is used. The number of one that is gone is never
-//! given to another, so what somebody has open or looked up stays what it was.
+//! Captures and links come and go while the tree is used. The number of a removed one is never
+//! given to another, so open files and earlier lookups keep their meaning.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
 /// One capture in the tree.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Index of the capture, from 0; never used again for another.
+    /// Index of the capture, from 0; never reused.
     pub(crate) id: u32,
     pub(crate) capture: Arc<Capture>,
     permissions: Mutex<Permissions>,
-    /// What readers that are closed by now had delivered and lost, in packets.
+    /// Packets that readers which are closed now had delivered and lost.
     closed: Mutex<Totals>,
 }
 
@@ -42,7 +42,7 @@ impl Entry {
         *self.permissions.lock()
     }
 
-    /// Changes the permissions, and keeps them for the next process where that is possible.
+    /// Changes the permissions, and keeps them for the next process if that is possible.
     pub(crate) fn change_permissions(&self, change: impl FnOnce(&mut Permissions)) {
         let mut permissions = self.permissions.lock();
         change(&mut permissions);
@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-/// What a name in the root of the tree stands for.
+/// The capture or link of a name in the root of the tree.
 #[derive(Clone, Debug)]
 pub(crate) enum Named {
     Capture(Arc<Entry>),
@@ -79,9 +79,9 @@ pub(crate) struct Captures {
 #[derive(Debug, Default)]
 struct Names {
     by_name: BTreeMap<String, Named>,
-    /// By index; `None` for what is gone.
+    /// By index; `None` for a removed capture.
     entries: Vec<Option<Arc<Entry>>>,
-    /// The alias each stands for, by index; `None` for what is gone.
+    /// The alias of each link's capture, by index; `None` for a removed link.
     links: Vec<Option<String>>,
 }
 
@@ -108,8 +108,8 @@ impl Captures {
         names.by_name.insert(name.to_owned(), Named::Link { index });
     }
 
-    /// Takes a capture out of the tree, and the links to it, whose names are returned. Files of it
-    /// that are open go on.
+    /// Takes a capture and the links to it out of the tree, and returns the names of the links. Its
+    /// open files go on.
     pub(crate) fn remove(&self, entry: &Entry) -> Vec<String> {
         let mut names = self.names.write();
         if let Some(place) = names.entries.get_mut(entry.id as usize) {
@@ -150,14 +150,14 @@ impl Captures {
         self.names.read().entries.iter().flatten().cloned().collect()
     }
 
-    /// Those that somebody may read, in the same order.
+    /// The captures that the caller may read, in the same order.
     pub(crate) fn readable(&self, caller: &Caller) -> Vec<Arc<Entry>> {
         let mut entries = self.all();
         entries.retain(|entry| caller.may(entry.permissions(), &[Bit::Read, Bit::Search]));
         entries
     }
 
-    /// All names in the root that stand for captures, sorted.
+    /// All names of captures and links in the root, sorted.
     pub(crate) fn names(&self) -> Vec<(String, Named)> {
         let names = self.names.read();
         names.by_name.iter().map(|(name, named)| (name.clone(), named.clone())).collect()

@@ -1,4 +1,4 @@
-//! What can go wrong with an operation on the tree, and the one table of error numbers.
+//! Errors of operations on the tree, and the one table of error numbers.
 
 use capture::flow;
 use nix::errno::Errno;
@@ -9,49 +9,49 @@ pub(crate) enum Error {
     /// No such name or inode.
     #[error("no such file")]
     NotFound,
-    /// An inode whose name stands for another file by now, which begins elsewhere.
+    /// The inode's name now belongs to another file, which begins elsewhere.
     #[error("another file has this name now")]
     Stale,
-    /// An offset behind which there is nothing that was looked for.
+    /// There is no data or hole, as wanted, at or after this offset.
     #[error("nothing from there on")]
     NothingThere,
-    /// A way to seek that lseek(2) does not have.
+    /// lseek(2) has no such way to seek.
     #[error("no such way to seek")]
     BadSeek,
-    /// An inode that is not a directory.
+    /// The inode is not a directory.
     #[error("not a directory")]
     NotADirectory,
-    /// An inode that is not a link.
+    /// The inode is not a link.
     #[error("not a link")]
     NotALink,
-    /// The tree's shape is decided by the captures; nothing is made, removed or written in it.
+    /// The captures decide the shape of the tree; users cannot create, remove or write files in it.
     #[error("the tree cannot be changed like this")]
     Fixed,
-    /// Only `ctl` is written to, and it is not read.
+    /// Only `ctl` can be written, and it cannot be read.
     #[error("opened for what the file is not for")]
     WrongAccess,
-    /// A word written to `ctl` that is none of its orders.
+    /// The word written to `ctl` is no order.
     #[error("no such order (start, stop, clear)")]
     BadOrder,
-    /// An order that was tried and failed.
+    /// The order was tried and failed.
     #[error("not possible now: {0}")]
     Refused(String),
-    /// An order that no capture of this kind can carry out.
+    /// No capture of this kind can carry out the order.
     #[error("not possible for this capture: {0}")]
     Unsupported(&'static str),
-    /// A file handle that is not open.
+    /// The file handle is not open.
     #[error("not open")]
     BadHandle,
     /// The packets could not be read.
     #[error("{0}")]
     Storage(String),
-    /// A content that is made in memory, of which as much is open as may be.
+    /// The limit of open contents that are made in memory is reached.
     #[error("{0}")]
     NoRoom(flow::OpenError),
-    /// A content that is frozen, of which as much is open as may be.
+    /// The limit of open frozen contents is reached.
     #[error("as much of status.json and readers.jsonl is open as may be")]
     Full,
-    /// An offset whose packets were overwritten.
+    /// The packets at this offset were overwritten.
     #[error("overwritten")]
     Expired,
 }
@@ -61,22 +61,22 @@ impl Error {
     pub(crate) const fn errno(&self) -> Errno {
         match self {
             Self::NotFound => Errno::ENOENT,
-            // What makes the kernel look the name up again, for whoever came by name: it is for
-            // what that helps with. What is gone for good is ENOENT at once, since tar and rsync
-            // pass over a file that vanished, and fail at any other error.
+            // ESTALE makes the kernel look the name up again, for a program that came by name, so
+            // it is for cases where a new lookup helps. A file that is gone for good is ENOENT at
+            // once, since tar and rsync skip a file that vanished, and fail at any other error.
             Self::Stale => Errno::ESTALE,
-            // lseek(2), of SEEK_DATA and SEEK_HOLE.
+            // As lseek(2) answers SEEK_DATA and SEEK_HOLE.
             Self::NothingThere => Errno::ENXIO,
             Self::NotADirectory => Errno::ENOTDIR,
             Self::NotALink | Self::BadOrder | Self::BadSeek => Errno::EINVAL,
-            // What a file system answers whose content is not the caller's to change, whoever the
-            // caller is.
+            // The usual answer of a file system that no caller may change, whatever the caller's
+            // rights.
             Self::Fixed => Errno::EPERM,
             Self::WrongAccess => Errno::EACCES,
             Self::BadHandle => Errno::EBADF,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
             Self::NoRoom(_) | Self::Full => Errno::ENOMEM,
-            // EIO for both: the bytes exist in the file's size and cannot be had.
+            // EIO for both: the bytes count in the file's size but cannot be read.
             Self::Refused(_) | Self::Storage(_) | Self::Expired => Errno::EIO,
         }
     }

@@ -1,19 +1,20 @@
 //! Contents that are frozen when they are opened: `status.json` and `readers.jsonl`.
 //!
-//! Each opener has a copy, and whoever may read a capture can open as many as they like, of a list
-//! of readers that they made as long as they like.
+//! Each opener has a copy. A user who may read a capture can open as many copies as they like, of a
+//! list of readers that they can make as long as they like; so their memory is limited.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of them that may be open at a time: the list of ten thousand readers for thirty openers.
+/// The maximum of bytes that may be open at a time: the list of ten thousand readers for thirty
+/// openers.
 const MOST: usize = 64 << 20;
 
-/// Bytes of one that takes no room: that much takes opening any file, and those who may open it are
-/// held to their number of open files. The `status.json` of a capture is shorter.
+/// Bytes of a content that needs no room: opening any file takes as much, and the limit of open
+/// files bounds that. The `status.json` of a capture is shorter.
 const SMALL: usize = 4 << 10;
 
-/// Room for all of them that are open.
+/// The room that all open frozen contents share.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     taken: Arc<AtomicUsize>,
@@ -23,7 +24,7 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(crate) struct Frozen {
     bytes: Arc<[u8]>,
-    /// Where it was taken of, if it takes room.
+    /// The room that it was taken from, if it takes any.
     room: Option<Arc<AtomicUsize>>,
 }
 
@@ -41,7 +42,7 @@ impl Room {
 }
 
 impl Frozen {
-    /// What it is.
+    /// The bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,8 +1,8 @@
-//! Listing directories, a page at a time.
+//! Lists directories, a page at a time.
 //!
-//! A *cookie* is where a listing goes on. It belongs to a name and not to a place in the list: it
-//! is made of the flow's id or the transaction's index, so what comes and goes while somebody lists
-//! makes nothing else be skipped or listed twice.
+//! A *cookie* says where a listing continues. It belongs to a name, not to a place in the list: it
+//! is made from the flow's id or the transaction's index. So names that come and go during a
+//! listing cause no other name to be skipped or listed twice.
 
 use std::ops::ControlFlow;
 
@@ -23,7 +23,7 @@ pub(crate) struct Listed<'a> {
     pub(crate) inode: u64,
     pub(crate) kind: Kind,
     pub(crate) name: &'a str,
-    /// What to go on after.
+    /// The listing continues after this cookie.
     pub(crate) cookie: u64,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Listed<'a> {
 type Visit<'a> = &'a mut dyn FnMut(Listed<'_>) -> ControlFlow<()>;
 
 impl Tree {
-    /// Visits the names of a directory behind the one with the cookie `after`, which is 0 for all:
+    /// Visits the names of a directory after the one with the cookie `after`, which is 0 for all:
     /// `.` and `..`, then the others, always in the same order.
     pub(crate) fn list(&self, inode: u64, after: u64, visit: Visit<'_>) -> Result<(), Error> {
         let version = self.known.lock().version(inode).ok_or(Error::NotFound)?;
@@ -69,7 +69,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes sure that the flow that something belongs to is there.
+    /// Checks that the flow of a node exists.
     fn check_flow(&self, node: Node) -> Result<(), Error> {
         match node {
             Node::Flow(capture, id, _) => {
@@ -81,7 +81,7 @@ impl Tree {
     }
 
     fn listed<'a>(&self, node: Node, name: &'a str, cookie: u64) -> Listed<'a> {
-        // Only what may have been counted is looked for.
+        // Only nodes that may have a counted inode are looked up.
         let plain = if node.begins_anew() { None } else { node.number() };
         let inode = plain.unwrap_or_else(|| self.known.lock().listed(node));
         Listed { inode, kind: node.kind(), name, cookie }
@@ -97,7 +97,7 @@ impl Tree {
         self.list_names(fixed.into_iter().chain(named), after, visit);
     }
 
-    /// Names of which there are always the same, or at least few: the cookie is the place.
+    /// Lists names that never change, or are few: the cookie is the place.
     fn list_names<'a>(
         &self,
         names: impl Iterator<Item = (&'a str, Node)>,

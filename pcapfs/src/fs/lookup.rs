@@ -1,4 +1,4 @@
-//! Finding names.
+//! Looks up names.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -13,8 +13,7 @@ use super::node::{self, Leaf, Node, Part};
 use super::{Asker, Attributes, Kind, LASTING, Tree};
 
 impl Tree {
-    /// Finds a name in a directory. Each success is to be undone with
-    /// [`Tree::forget`].
+    /// Finds a name in a directory. Undo each success with [`Tree::forget`].
     pub(crate) fn lookup(
         &self,
         parent: u64,
@@ -27,16 +26,16 @@ impl Tree {
         let version = Version { node, begins };
         let (inode, version) =
             self.known.lock().look_up(asker.thread, version, told, Instant::now());
-        // Counted before it is looked at, so that it cannot be forgotten in between.
+        // It is counted before its attributes are read, so that it cannot be forgotten in between.
         self.attributes_of(inode, version, asker).inspect_err(|_| self.forget(inode, 1))
     }
 
-    /// [`Tree::lookup`] of a name that is being listed, if that costs little and what it says is worth
-    /// more than a moment.
+    /// [`Tree::lookup`] of a name that is being listed, if that costs little and the kernel may
+    /// cache the result for longer than a moment.
     pub(crate) fn look_ahead(&self, parent: u64, name: &str, asker: Asker) -> Option<Attributes> {
         let is_cheap = match self.known.lock().version(parent)?.node {
             Node::Leaf(..) | Node::Flow(.., Part::Bodies) => true,
-            // Of others the size is known only when they are made.
+            // The sizes of the others are known only after they have been made.
             Node::Flow(.., Part::Directory) => node::flow_leaf(name) == Some(Part::Bodies),
             _ => false,
         };
@@ -56,8 +55,8 @@ impl Tree {
         }
     }
 
-    /// What a name in a directory stands for. Of a flow's files only what has a variable name is
-    /// sure to be there.
+    /// The node of a name in a directory. Of a flow's files, only those with variable names are
+    /// checked to exist.
     fn find(&self, parent: Node, name: &str) -> Result<Node, Error> {
         if parent.kind() != Kind::Directory {
             return Err(Error::NotADirectory);
@@ -84,7 +83,7 @@ impl Tree {
                 Ok(Node::Flow(capture, id, part))
             }
             Node::Flow(capture, id, _) => self.find_body(capture, id, name),
-            // The one directory among the leaves.
+            // `flows` is the only directory among the leaves.
             Node::Leaf(capture, _) => {
                 let id = node::leading_number(name).ok_or(Error::NotFound)?;
                 let flow = self.entry(capture)?.capture.flows().flow(id);
@@ -112,8 +111,8 @@ impl Tree {
         Ok(Node::Flow(capture, id, Part::File(found.ok_or(Error::NotFound)?)))
     }
 
-    /// Where something begins now; and what there is to say of it, if that cannot be found out any
-    /// more once it begins elsewhere.
+    /// Where a node begins now; and its attributes, if they cannot be found out any more once it
+    /// begins elsewhere.
     fn beginning(&self, node: Node) -> Result<(Begins, Option<Stat>), Error> {
         match (node, node.leaf()) {
             (Node::Leaf(id, _), Some(Leaf::Replay(format))) => {

@@ -1,5 +1,5 @@
-//! Which operations have to make something so large first that nobody else may wait for it: what
-//! takes this long is done by the front end's pool. Each says for which capture, or `None`.
+//! Finds out which operations must first make a content so large that no other request may wait for
+//! it: the front end's pool does these. Each function returns the capture, or `None`.
 
 use capture::flow::File;
 
@@ -7,24 +7,24 @@ use super::Tree;
 use super::node::{self, Leaf, Node, Part};
 
 impl Tree {
-    /// Asking for attributes or seeking: sizes of some files are known only when they are made.
+    /// For attributes or a seek: the sizes of some files are known only after they have been made.
     pub(crate) fn makes_to_look(&self, inode: u64) -> Option<u32> {
         self.makes(inode, |file| matches!(file, File::Transcript | File::HttpOpen | File::Har))
     }
 
-    /// Opening.
+    /// For an open.
     pub(crate) fn makes_to_open(&self, inode: u64) -> Option<u32> {
         self.makes(inode, |file| {
             !matches!(file, File::Meta | File::Packets | File::Client | File::Server)
         })
     }
 
-    /// Reading from what is open: one file is made piece by piece.
+    /// For a read of an open file: one file is made piece by piece.
     pub(crate) fn makes_to_read(&self, inode: u64) -> Option<u32> {
         self.makes(inode, |file| matches!(file, File::Transcript))
     }
 
-    /// Looking a name up in a directory.
+    /// For a lookup of a name in a directory.
     pub(crate) fn makes_to_find(&self, parent: u64, name: &[u8]) -> Option<u32> {
         let part = node::flow_leaf(std::str::from_utf8(name).ok()?)?;
         let Part::File(file) = part else { return None };

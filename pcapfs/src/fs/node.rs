@@ -1,8 +1,9 @@
-//! Inode numbers, and the names of what is in the directories of captures and flows.
+//! Inode numbers, and the names in the directories of captures and flows.
 //!
-//! Most inodes are what their number says. Files whose beginning moves on (`replay`, `packets.pcap`
-//! and the logs) get a number of their own for each beginning, as does what does not fit into a
-//! number; those are counted as the kernel looks them up and forgets them, see [`super::known`].
+//! The number of most inodes says what they are. Files whose beginning moves on (`replay`,
+//! `packets.pcap` and the logs) get a number of their own for each beginning, and so do nodes that
+//! do not fit into a number. Those inodes are counted as the kernel looks them up and forgets them,
+//! see [`super::known`].
 //!
 //! ```text
 //!   1                          the root
@@ -22,7 +23,7 @@ use protocol::http::direction::Direction;
 
 use super::Kind;
 
-/// What is in a capture's directory.
+/// An entry of a capture's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaf {
     /// `live`, from the next packet on, and `follow`, from the oldest.
@@ -60,7 +61,7 @@ pub(crate) const LEAVES: [(&str, Leaf); 14] = [
     ("status.json", Leaf::Status),
 ];
 
-/// What of a flow.
+/// A part of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
     /// Its directory.
@@ -72,7 +73,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// Whether its size is known only when it was made.
+    /// Whether its size is known only after it has been made.
     pub(crate) const fn is_measured_by_making(self) -> bool {
         matches!(self, Self::File(File::Transcript | File::HttpOpen | File::Har))
     }
@@ -89,7 +90,7 @@ impl Part {
     }
 }
 
-/// What is in a flow's directory, with its name, in the order of directory listings.
+/// The entries of a flow's directory and their names, in the order of directory listings.
 pub(crate) const FLOW_LEAVES: [(&str, Part); 9] = [
     ("bodies", Part::Bodies),
     ("client.bin", Part::File(File::Client)),
@@ -124,12 +125,12 @@ const CAPTURE_SHIFT: u32 = 52;
 /// Bits of a flow's id, and where they are: two years of a thousand flows a second.
 const FLOW_BITS: u32 = 36;
 const FLOW_SHIFT: u32 = 16;
-/// Bits of what it is of a flow.
+/// Bits of the part of a flow.
 const PART_BITS: u32 = 16;
-/// The first number among those for bodies.
+/// The first number of a body among the parts.
 const FIRST_BODY: u64 = 16;
 
-/// What an inode is of.
+/// What an inode is in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Node {
     Root,
@@ -137,15 +138,15 @@ pub(crate) enum Node {
     RootStatus,
     /// A capture's directory.
     Capture(u32),
-    /// Something in a capture's directory.
+    /// An entry of a capture's directory.
     Leaf(u32, usize),
     Link(u32),
-    /// Something of a flow: of which capture, and its id.
+    /// A part of a flow: capture, flow id and part.
     Flow(u32, u64, Part),
 }
 
 impl Node {
-    /// What a number says it is; `None` for a counted one, and for a number no inode has.
+    /// The node of a number; `None` for a counted inode, and for a number that no inode has.
     pub(crate) fn of(inode: u64) -> Option<Self> {
         if is_counted(inode) {
             return None;
@@ -171,7 +172,7 @@ impl Node {
         }
     }
 
-    /// The number that says so; `None` if it does not fit into one.
+    /// The number of this node; `None` if it does not fit into a number.
     pub(crate) fn number(self) -> Option<u64> {
         let index = |index: u32| (index >> INDEX_BITS == 0).then_some(u64::from(index) << 32);
         match self {
@@ -189,7 +190,7 @@ impl Node {
         }
     }
 
-    /// The leaf, for something in a capture's directory.
+    /// The leaf, for an entry of a capture's directory.
     pub(crate) fn leaf(self) -> Option<Leaf> {
         match self {
             Self::Leaf(_, index) => LEAVES.get(index).map(|(_, leaf)| *leaf),
@@ -197,7 +198,7 @@ impl Node {
         }
     }
 
-    /// What kind of thing it is.
+    /// The kind of inode it is.
     pub(crate) fn kind(self) -> Kind {
         match self {
             Self::Root | Self::Capture(_) | Self::Flow(.., Part::Directory | Part::Bodies) => {
@@ -209,7 +210,7 @@ impl Node {
         }
     }
 
-    /// The directory it is in; of the root, itself.
+    /// The directory it is in; the root is in itself.
     pub(crate) fn parent(self) -> Self {
         match self {
             Self::Root | Self::Readme | Self::RootStatus | Self::Capture(_) | Self::Link(_) => {
@@ -227,7 +228,7 @@ impl Node {
         }
     }
 
-    /// Whether it may begin elsewhere later, and be another file then.
+    /// Whether it may later begin elsewhere, and be another file then.
     pub(crate) fn begins_anew(self) -> bool {
         matches!(self.leaf(), Some(Leaf::Replay(_) | Leaf::Log(_)))
             || matches!(self, Self::Flow(.., Part::File(File::Packets)))
@@ -276,7 +277,7 @@ pub(crate) fn leaf_index(name: &str) -> Option<usize> {
     LEAVES.iter().position(|(known, _)| *known == name)
 }
 
-/// What of a flow has this name in its directory.
+/// The part of a flow that has this name in its directory.
 pub(crate) fn flow_leaf(name: &str) -> Option<Part> {
     FLOW_LEAVES.iter().find(|(known, _)| *known == name).map(|(_, part)| *part)
 }
@@ -284,7 +285,7 @@ pub(crate) fn flow_leaf(name: &str) -> Option<Part> {
 /// The number a name in `flows` or `bodies` begins with, up to a hyphen.
 pub(crate) fn leading_number(name: &str) -> Option<u64> {
     let (digits, _) = name.split_once('-')?;
-    // What `parse` takes beside digits is a sign.
+    // `parse` would also accept a sign.
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 

@@ -18,12 +18,12 @@ use super::known::{Begins, Version};
 use super::node::{FLOW_LEAVES, LEAVES, Leaf, Node, Part};
 use super::{Access, Asker, Kind, Tree, Wanted};
 
-/// Bytes of a file that is read through the page cache: what is larger is read in pieces so large
-/// that copying it once more costs more than asking for its end.
+/// Bytes of the largest file that is read through the page cache. Larger files are read in pieces
+/// so large that one more copy costs more than one more request for the end.
 const SMALL: u64 = 256 << 10;
 
 impl Tree {
-    /// Opens a file; the handle is to be given back with [`Tree::close`].
+    /// Opens a file; release the handle with [`Tree::close`].
     pub(crate) fn open(&self, inode: u64, access: Access, opener: Opener) -> Result<u64, Error> {
         let version = self.known.lock().version(inode).ok_or(Error::NotFound)?;
         let node = version.node;
@@ -42,12 +42,12 @@ impl Tree {
             }
             _ => (None, self.freeze(node, opener.asker)),
         };
-        // Also if it cannot be opened: whoever looks again is to find what can be.
+        // Also if it cannot be opened: a new lookup must find the current file.
         self.known.lock().opened(opener.asker.thread, inode);
         let content = content?;
         let (is_final, size) = content.finality(version);
         if !is_final {
-            // While the thread is there: it may be gone when somebody asks.
+            // While the thread exists: it may be gone when a reader of `readers.jsonl` asks.
             let _ = opener.process();
         }
         let is_awaited = content.is_awaited();
@@ -64,9 +64,8 @@ impl Tree {
         }))
     }
 
-    /// Opens a savefile of a capture for somebody who does not come through the kernel; the handle
-    /// is to be given back with [`Tree::close`]. Beside it the size it has by now, for a file that
-    /// has one.
+    /// Opens a savefile of a capture for a client that does not come through the kernel; release
+    /// the handle with [`Tree::close`]. Also returns its current size, if it has one.
     pub(crate) fn open_savefile(
         &self,
         entry: &Arc<Entry>,
@@ -90,7 +89,7 @@ impl Tree {
         let named = LEAVES.iter().find(|(_, known)| *known == leaf).map(|(name, _)| *name);
         let is_awaited = content.is_awaited();
         let handle = self.opened.add(OpenFile {
-            // None: whoever asks by inode does not mean this one.
+            // No inode: a request by inode does not mean this file.
             inode: 0,
             name: named.unwrap_or_default(),
             entry: Some(Arc::clone(entry)),
@@ -104,7 +103,7 @@ impl Tree {
         (handle, size)
     }
 
-    /// What a new opener of something in a capture gets.
+    /// The content for a new opener of a file in a capture.
     fn content(
         &self,
         inode: u64,
@@ -131,21 +130,22 @@ impl Tree {
         }
     }
 
-    /// What a new opener of a file gets that is frozen then.
+    /// The content for a new opener of a file that is frozen at open.
     fn freeze(&self, node: Node, asker: Asker) -> Result<Content, Error> {
         let bytes = self.render(node, asker).ok_or(Error::NotFound)?;
         Ok(Content::Frozen(self.room.take(bytes).ok_or(Error::Full)?))
     }
 
-    /// What a new opener of a file of a flow, or of a log, gets.
+    /// The content for a new opener of a file of a flow, or of a log.
     fn flow_content(
         &self,
         inode: u64,
         version: Version,
         entry: &Arc<Entry>,
     ) -> Result<Content, Error> {
-        // Before it is opened, so that its end is nowhere before what was told. A file that began
-        // to begin elsewhere since it was looked up is still what was looked up.
+        // Before it is opened, so that its end is never before the size that stat(2) gave. If the
+        // file has moved to another beginning since its lookup, the opener still gets the file it
+        // looked up.
         let told = match Self::stat(version, entry) {
             Found::Same(stat) => stat,
             found @ Found::Other(_) => {
@@ -169,7 +169,7 @@ impl Tree {
         Ok(Content::Flow(Mutex::new(FlowFile::new(reading, told))))
     }
 
-    /// Gives a handle back.
+    /// Releases a handle.
     pub(crate) fn close(&self, handle: u64) {
         if let Some(file) = self.opened.remove(handle)
             && let (Some(progress), Some(entry)) = (file.progress(), &file.entry)
@@ -179,7 +179,8 @@ impl Tree {
     }
 }
 
-/// An opener of all packets of a capture. Those of a savefile have no end before the savefile has.
+/// An opener of all packets of a capture. If the source is a savefile, reads wait until all of it
+/// has been indexed.
 fn snapshot(entry: &Entry, extent: Extent) -> Snapshot {
     let snapshot = Snapshot::new(&**entry.capture.store(), extent);
     if matches!(entry.capture.spec().source, SourceName::File(_)) {
@@ -189,7 +190,7 @@ fn snapshot(entry: &Entry, extent: Extent) -> Snapshot {
     }
 }
 
-/// What to call a file in `readers.jsonl` and in messages.
+/// The name of a file in `readers.jsonl` and in messages.
 fn name(node: Node) -> &'static str {
     let named = match node {
         Node::Leaf(_, index) => LEAVES.get(index).map(|(name, _)| *name),

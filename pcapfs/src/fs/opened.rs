@@ -1,4 +1,4 @@
-//! Who has what open.
+//! The table of open files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ pub(super) struct Opened {
 struct Table {
     made: u64,
     by_handle: HashMap<u64, Arc<OpenFile>>,
-    /// The handles of each inode. Every stat(2) asks for those of one, whatever else is open.
+    /// The handles of each inode. Every stat(2) asks for one inode's, however many other files are
+    /// open.
     by_inode: HashMap<u64, Vec<u64>>,
 }
 
@@ -33,7 +34,7 @@ impl Opened {
         handle
     }
 
-    /// Takes a file out.
+    /// Removes a file.
     pub(super) fn remove(&self, handle: u64) -> Option<Arc<OpenFile>> {
         let mut table = self.table.write();
         let file = table.by_handle.remove(&handle)?;
@@ -51,25 +52,25 @@ impl Opened {
         self.table.read().by_handle.get(&handle).cloned()
     }
 
-    /// How many files are open.
+    /// The number of open files.
     pub(super) fn count(&self) -> usize {
         self.table.read().by_handle.len()
     }
 
-    /// What anybody has open of an inode.
+    /// All open files of an inode.
     pub(super) fn of_inode(&self, inode: u64) -> Vec<Arc<OpenFile>> {
         let table = self.table.read();
         let handles = table.by_inode.get(&inode).into_iter().flatten();
         handles.filter_map(|handle| table.by_handle.get(handle).cloned()).collect()
     }
 
-    /// What the process of this thread has open of an inode.
+    /// The open files of an inode that the process of this thread has.
     pub(super) fn of_process(&self, inode: u64, thread: u32) -> Vec<Arc<OpenFile>> {
         let open = self.of_inode(inode);
         if open.iter().all(|file| file.opener.asker.thread == thread) {
             return open;
         }
-        // Only now: it is a look into /proc.
+        // Only in this case, since it reads /proc.
         let process = process::of_thread(thread);
         let is_own = |file: &Arc<OpenFile>| {
             file.opener.asker.thread == thread

@@ -1,4 +1,4 @@
-//! What the tree says about itself: `status.json`, `readers.jsonl` and `README`.
+//! Files with facts about the tree itself: `status.json`, `readers.jsonl` and `README`.
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ struct InterruptionStatus {
 #[derive(Debug, Serialize)]
 struct RingStatus {
     size: u64,
-    /// The same, under a name that says the unit.
+    /// The same, under a name with the unit.
     size_bytes: u64,
     segments: u64,
     used: u64,
@@ -84,11 +84,11 @@ struct DaemonStatus {
     pid: u32,
     started: String,
     uptime: u64,
-    /// The same, under names that say the units.
+    /// The same, under names with units.
     uptime_seconds: u64,
     memory: u64,
     memory_bytes: u64,
-    /// Where the control service listens; null without one.
+    /// The path of the control socket; null without one.
     socket: Option<String>,
     captures: Vec<CaptureSummary>,
 }
@@ -136,7 +136,7 @@ pub(crate) fn of_capture(
     let (mut open, mut delivered, mut lost) = (0, closed.delivered, closed.lost);
     for progress in readers.iter().filter_map(|file| file.progress()) {
         open += 1;
-        // Counts from a ring that another process has written to may be anything.
+        // Counts from a ring that another process has overwritten can have any value.
         delivered = progress.delivered.saturating_add(delivered);
         lost = progress.lost.saturating_add(lost);
     }
@@ -242,8 +242,8 @@ pub(crate) fn of_daemon(
     })
 }
 
-/// Bytes of memory the daemon has to itself, rings and mapped files not counted: the anonymous
-/// part of its resident memory (`RssAnon`, proc_pid_status(5)).
+/// Bytes of memory that only the daemon has, without rings and mapped files: the anonymous part of
+/// its resident memory (`RssAnon`, proc_pid_status(5)).
 fn resident_memory() -> u64 {
     Status::of("self").bytes("RssAnon").unwrap_or(0)
 }

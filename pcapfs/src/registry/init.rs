@@ -13,7 +13,7 @@ use crate::fs::group_id;
 use crate::registry::state::Saved;
 use crate::settings::{KERNEL_BUFFERS, Settings};
 
-/// An order to make a capture. The daemon's own settings count for each that is `None`.
+/// An order to make a capture. For each field that is `None`, the daemon's own setting is used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InitOrder {
     pub(crate) interface: String,
@@ -33,7 +33,7 @@ pub(crate) struct InitOrder {
 }
 
 impl InitOrder {
-    /// The settings that this changes, changed.
+    /// The daemon's settings, with this order's changes.
     fn settings(&self, caller: &Caller, base: &Settings) -> Result<Settings, Refusal> {
         let mut settings = base.clone();
         settings.ring = self.ring.unwrap_or(settings.ring);
@@ -76,16 +76,16 @@ impl InitOrder {
 #[derive(Debug)]
 pub(crate) struct Initialised {
     pub(crate) entry: Arc<Entry>,
-    /// The name it has, or has got as well.
+    /// The alias it has, or the other name that it got.
     pub(crate) alias: String,
-    /// It was there already, under another name.
+    /// Whether the capture existed already, under another name.
     pub(crate) is_alias: bool,
     /// A note for the caller, although all went well.
     pub(crate) note: Option<String>,
 }
 
 impl Registry {
-    /// Makes a capture of an interface, or another name for the one there is.
+    /// Makes a capture of an interface, or another name for an existing capture of it.
     ///
     /// # Blocking
     /// While the interface and the ring are opened.
@@ -144,7 +144,7 @@ impl Registry {
         Ok(Initialised { entry, alias, is_alias: false, note })
     }
 
-    /// The name if it is free, or the first free one with a number after it.
+    /// The name if it is free, otherwise the first free one with a number after it.
     fn free_name(&self, name: &str) -> String {
         let names = (2..).map(|number| format!("{name}-{number}"));
         std::iter::once(name.to_owned())

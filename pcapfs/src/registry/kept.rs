@@ -18,8 +18,8 @@ use crate::registry::state::{Changed, State, StateFile};
 use crate::settings::{Settings, root_permissions};
 
 impl Registry {
-    /// Makes the captures that `init` had made before. One that cannot be made is reported, and stays
-    /// in the state for the next time.
+    /// Makes the captures that `init` made before. A capture that cannot be made is reported, and
+    /// stays in the state for the next start.
     pub(crate) fn restore(&self) {
         let Some(state) = self.state.as_ref().map(StateFile::state) else { return };
         let settings = self.settings.lock().clone();
@@ -47,7 +47,7 @@ impl Registry {
             if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
                 && entry.capture.spec().is_same_capture(&planned.spec)
             {
-                // It is in the configuration or on the command line by now.
+                // It is now in the configuration or on the command line.
                 self.keep(|state| state.captures.retain(|saved| saved.alias != entry.alias()));
                 continue;
             }
@@ -73,7 +73,7 @@ impl Registry {
         }
     }
 
-    /// Changes what is kept for the next process, and says why if that is not possible.
+    /// Changes the state for the next process. Returns the reason if that is not possible.
     pub(super) fn keep(&self, change: impl FnOnce(&mut State)) -> Option<String> {
         match &self.state {
             Some(file) => file.change(change).err(),
@@ -81,8 +81,8 @@ impl Registry {
         }
     }
 
-    /// Before there is a capture: forgets all that is kept, and the rings of captures of these
-    /// names and of those made by `init`.
+    /// Forgets all kept state, and the rings of captures with these names and of those made by
+    /// `init`. Call it before there are captures.
     ///
     /// # Errors
     /// The reason why something is still kept, for people.
@@ -99,7 +99,7 @@ impl Registry {
         }
     }
 
-    /// Says that something that is kept is not in the tree, and how to be rid of it.
+    /// Reports a kept capture that is not in the tree, and how to get rid of it.
     fn say_missing(&self, name: &str, refusal: &Refusal) {
         let place = self.state.as_ref().map(|state| state.path().display().to_string());
         say(format_args!(
@@ -114,7 +114,7 @@ impl Registry {
     /// list of them for people.
     ///
     /// # Errors
-    /// [`Refusal`]; also if what has the name is in the tree, or nothing is kept.
+    /// [`Refusal`]; also if the tree has a capture of this name, or nothing is kept.
     ///
     /// # Blocking
     /// On the disk.
@@ -162,12 +162,12 @@ impl Registry {
 }
 
 /// Removes a ring that an earlier capture of the same name has left, unless a program uses it: its
-/// packets are not for the user who makes a new one. Says whether it has.
+/// packets are not for the user who makes a new one. Returns whether it was removed.
 pub(crate) fn forget_ring(path: &Path) -> bool {
     let file = fs::File::open(path).ok();
     let lock = file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
     match lock {
-        // If it cannot be removed, it is found to be in the way.
+        // If the ring cannot be removed, making the capture fails because of it.
         Some(Ok(_lock)) => fs::remove_file(path).is_ok(),
         Some(Err(_)) | None => false,
     }
@@ -193,7 +193,7 @@ impl Keeper for Keep {
                 let record = registry.records.lock().get(entry.alias()).copied();
                 let Some(record) = record else { return };
                 if entry.capture.permissions().is_some() && !record.is_explicit {
-                    // Its ring has them.
+                    // They are kept in its ring.
                     return;
                 }
                 let now = entry.permissions().into();

@@ -1,7 +1,7 @@
-//! Every order the outside may give, in one place: what exists, and who may have it changed.
+//! Carries out every order that changes captures, and checks who may give it.
 //!
 //! One lock is held while captures are made or removed, which may take as long as opening an
-//! interface takes. Whoever only looks does not need it.
+//! interface takes. Reads do not need it.
 
 mod init;
 mod kept;
@@ -34,63 +34,63 @@ use crate::settings::{Settings, kernel_buffer};
 use kept::{Keep, not_kept};
 use state::StateFile;
 
-/// What the root of the tree is called in messages.
+/// The name of the root of the tree in messages.
 const ROOT: &str = "the root of the tree";
 
-/// Why an order is not carried out. Nothing has changed then.
+/// Why an order was refused. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// The permission bits.
+    /// The permission bits do not allow it.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// No capture has this name or number.
+    /// No capture has this alias or number.
     #[error("{0}: no such capture (see: pcapfs list)")]
     NoSuchCapture(String),
-    /// A name that no capture can have.
+    /// The name is no valid alias.
     #[error("'{0}' is no alias: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")]
     BadAlias(String),
-    /// A name that a file of the tree has.
+    /// The tree has a file of this name.
     #[error("'{0}' is no alias: the tree has a file of this name")]
     Reserved(String),
-    /// A name that something else has.
+    /// Another capture or link has this name.
     #[error("alias '{alias}' is taken (by {holder}); choose another")]
     Taken {
         /// The name.
         alias: String,
-        /// What has it.
+        /// The source of the capture, or the target of the link, that has it.
         holder: String,
     },
-    /// A source that only whoever starts the daemon may choose.
+    /// Only the user who starts the daemon may choose this source.
     #[error(
         "{0}: not an interface (savefiles and FIFOs are for pcapfs mount, or the configuration)"
     )]
     NotAnInterface(String),
-    /// Something else of an order that no capture can have.
+    /// Another part of the order is not valid for any capture.
     #[error("{0}")]
     Wrong(String),
-    /// It could not be made or started.
+    /// The capture could not be made or started.
     #[error("{0}")]
     Capture(#[from] CaptureError),
     /// The directory for its ring cannot be used.
     #[error("{0}")]
     RingDir(String),
-    /// What is to be forgotten is not only kept, but there.
+    /// The capture to forget is still in the tree.
     #[error("{0}: is in the tree (take it out with: pcapfs remove {0})")]
     InTheTree(String),
-    /// Nothing is there to be forgotten.
+    /// There is nothing to forget.
     #[error("{0}: nothing is kept of it: no capture made by pcapfs init, no packets")]
     NothingKept(String),
-    /// Nothing of an earlier run is there to be forgotten, but what has the name now.
+    /// There is nothing to forget from an earlier run: only the capture that has this name now.
     #[error(
         "{0}: nothing is kept of it but what is in the tree (take it out with: pcapfs remove {0})"
     )]
     OnlyInTheTree(String),
-    /// What is kept cannot be changed.
+    /// The kept state cannot be changed.
     #[error("it is still kept: {0}")]
     NotForgotten(String),
 }
 
-/// Who wanted a capture.
+/// How a capture was ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The command line of `pcapfs mount`.
@@ -107,19 +107,20 @@ pub(crate) struct Planned {
     pub(crate) spec: Spec,
     pub(crate) origin: Origin,
     pub(crate) permissions: Permissions,
-    /// Somebody wrote these permissions down: they go before those kept with a ring.
+    /// Whether these permissions were written down: they take precedence over those kept with a
+    /// ring.
     pub(crate) is_explicit: bool,
-    /// Wait for its interface if that is not there.
+    /// Whether to wait for its interface if that is missing.
     pub(crate) waits: bool,
 }
 
-/// What is known of a capture beside what is in the tree.
+/// Facts about a capture that the tree does not have.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     origin: Origin,
-    /// The permissions it was to have.
+    /// The permissions it was ordered with.
     configured: Permissions,
-    /// Somebody wrote them down.
+    /// Whether they were written down.
     is_explicit: bool,
 }
 
@@ -134,12 +135,12 @@ struct Opened {
 pub(crate) struct Registry {
     pub(crate) tree: Arc<Tree>,
     ring_dir: PathBuf,
-    /// For what `init` makes.
+    /// Defaults for captures made by `init`.
     settings: Mutex<Settings>,
     /// By alias.
     records: Mutex<BTreeMap<String, Record>>,
     state: Option<StateFile>,
-    /// The captures of the configuration, as it was read last.
+    /// The captures of the configuration, as it was last read.
     configured: Mutex<Vec<Configured>>,
 }
 
@@ -166,8 +167,8 @@ impl Registry {
         registry
     }
 
-    /// The permissions of a capture: as somebody changed them, unless they were configured anew
-    /// since; or as they are kept with its ring.
+    /// The permissions of a capture: as they were last changed, unless they have been configured
+    /// differently since; otherwise those kept with its ring, unless its own were written down.
     fn permissions(&self, capture: &Capture, record: Record) -> Permissions {
         let Record { configured, is_explicit, .. } = record;
         let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
@@ -179,8 +180,8 @@ impl Registry {
             .unwrap_or(configured)
     }
 
-    /// Makes captures, which get their numbers in this order; fails with the first of them that
-    /// fails, and says which.
+    /// Makes captures, which get their numbers in this order. If some fail, returns the index of
+    /// the first one and the reason.
     ///
     /// # Blocking
     /// While their sources and rings are opened, several at a time.
@@ -191,7 +192,7 @@ impl Registry {
         for (index, opened) in self.open_all(planned).into_iter().enumerate() {
             match opened {
                 Ok(opened) if failed.is_none() => drop(self.enter(&mut records, opened)),
-                // To be stopped with the others, and nothing is to be said of it.
+                // It will be stopped with the others, without a message.
                 Ok(opened) => {
                     self.tree.captures.add(opened.made.capture, opened.record.configured);
                 }
@@ -201,8 +202,8 @@ impl Registry {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Opens captures, whose aliases must be free and different. After one of which that is not
-    /// so, none is opened.
+    /// Opens captures, whose aliases must be free and different. The first one that breaks this
+    /// rule gives an error, and those after it are not opened.
     fn open_all(&self, planned: Vec<Planned>) -> Vec<Result<Opened, Refusal>> {
         let mut refused = None;
         let mut before: BTreeMap<&str, &Spec> = BTreeMap::new();
@@ -243,7 +244,7 @@ impl Registry {
         Ok(self.enter(records, Self::open(planned)?))
     }
 
-    /// Gives each of these captures that does not say what it wants its share of kernel buffer.
+    /// Gives each of these captures a share of kernel buffer, unless its size is given.
     fn with_kernel_buffers(&self, mut planned: Vec<Planned>) -> Vec<Planned> {
         let is_live = |spec: &Spec| matches!(spec.source, SourceName::Interface(_));
         let entries = self.tree.captures.all();
@@ -258,7 +259,7 @@ impl Registry {
         planned
     }
 
-    /// Sees to what a capture needs before it can be opened.
+    /// Checks the alias, and makes the directory for the ring.
     fn prepare(&self, spec: &Spec) -> Result<(), Refusal> {
         self.check_free(&spec.alias)?;
         if spec.source.savefile_path().is_none() {
@@ -268,7 +269,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Opens a capture, of which nobody knows yet.
+    /// Opens a capture that is not in the tree yet.
     fn open(planned: Planned) -> Result<Opened, Refusal> {
         let Planned { spec, origin, permissions: configured, is_explicit, waits } = planned;
         let made = if waits { Capture::start_waiting(spec) } else { Capture::start_new(spec) }?;
@@ -294,7 +295,7 @@ impl Registry {
         self.tree.captures.add(capture, permissions)
     }
 
-    /// Whether a name can be given to a capture.
+    /// Checks that a name is free for a capture.
     fn check_free(&self, alias: &str) -> Result<(), Refusal> {
         if !is_alias(alias) {
             return Err(Refusal::BadAlias(alias.to_owned()));
@@ -336,7 +337,7 @@ impl Registry {
         Ok(caller.check(self.tree.permissions(), bits, ROOT)?)
     }
 
-    /// The capture of this alias or number, if its bits, and those of the root, let the caller in.
+    /// The capture of this alias or number, if its bits, and the root's, let the caller in.
     fn reachable(&self, caller: &Caller, word: &str, bits: &[Bit]) -> Result<Arc<Entry>, Refusal> {
         self.check_root(caller, &[Bit::Search])?;
         let entry = self.find(word)?;
@@ -357,7 +358,7 @@ impl Registry {
         }
     }
 
-    /// What the caller may not read, and why, for people; `None` if there is nothing of that kind.
+    /// Why the caller may not read some captures, as text for people; `None` if it may read all.
     pub(crate) fn hidden(&self, caller: &Caller) -> Option<String> {
         if let Err(refusal) = self.check_root(caller, &[Bit::Search]) {
             return Some(refusal.to_string());
@@ -395,7 +396,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a capture, or another name for one, out of the tree; says what else is gone or stays.
+    /// Takes a capture, or another name for one, out of the tree. Returns a note on what else is
+    /// gone or stays.
     ///
     /// # Blocking
     /// Until it has stopped.
@@ -412,7 +414,7 @@ impl Registry {
         let record = records.remove(entry.alias());
         let links = self.take_out(&entry);
         if let Some(path) = entry.capture.ring_path() {
-            // What is left of it is found by the next capture of this name, no more.
+            // If that fails, only the next capture of this name finds the file.
             let _ = fs::remove_file(path);
         }
         let alias = entry.alias();
@@ -434,20 +436,20 @@ impl Registry {
             notes.push(format!("it is {place} of the daemon, and comes back with its next start"));
         }
         drop(records);
-        // It is done when nobody finds it any more.
+        // The removal is complete when no program finds the name any more.
         thread::sleep(fuse::settling(&self.tree));
         Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
     /// Stops a capture and takes it out of the tree, with its other names.
     fn take_out(&self, entry: &Entry) -> Vec<String> {
-        // First the name, so that nobody opens what will not go on.
+        // The name goes first, so that no program opens a capture that is about to stop.
         let links = self.tree.captures.remove(entry);
         entry.capture.stop();
         links
     }
 
-    /// Stops every capture, and takes away rings that never held anything.
+    /// Stops every capture, and removes rings that never held a packet.
     pub(crate) fn stop_all(&self) {
         parallel::map(&self.tree.captures.all(), |entry| {
             entry.capture.stop();
@@ -456,7 +458,8 @@ impl Registry {
                 && packets.seen == 0
                 && entry.capture.permissions().is_none()
             {
-                // It takes memory and holds nothing; if it cannot be removed, it is found again.
+                // It takes memory and holds no packet; if it cannot be removed, the next start
+                // finds it.
                 let _ = fs::remove_file(path);
             }
         });

@@ -1,15 +1,14 @@
-//! Many things that wait for the kernel, at once.
+//! Runs many operations that wait for the kernel at the same time.
 //!
-//! What a packet socket is opened and closed with waits for every processor to have passed a quiet
-//! state, and has 22 MiB of buffer zeroed: tens of milliseconds in which one thread does nothing
-//! else.
+//! Opening and closing a packet socket waits until every processor has passed a quiescent state,
+//! and zeroes 22 MiB of buffer: this blocks a thread for tens of milliseconds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
 
-/// Most threads: beyond, the kernel's own locks are what is waited for.
+/// The maximum number of threads: with more, they would only wait for the kernel's own locks.
 const THREADS: usize = 8;
 
 /// The results of `work` on each of `items`, in their order. One item needs no thread.

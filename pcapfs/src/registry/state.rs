@@ -1,9 +1,10 @@
-//! What outlives the daemon beside the rings: captures made by `init`, and changed permissions.
+//! State that outlives the daemon beside the rings: captures made by `init`, and changed
+//! permissions.
 //!
-//! One JSON file, written anew as a whole for each change: beside its place, synced, and renamed,
-//! so that what is there is always complete. It is only there once there was something to keep.
-//! One that cannot be read, as after a crash of the machine, is set aside and said, and the daemon
-//! goes on without: nothing in it is worth more than the captures that are to run.
+//! It is one JSON file, rewritten as a whole for each change: written beside its place, synced, and
+//! renamed, so that the file is always complete. It exists only once there was something to keep. A
+//! file that cannot be read, as after a crash of the machine, is set aside with a message, and the
+//! daemon goes on without it: running the captures is worth more than anything in the file.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -26,32 +27,33 @@ use crate::output::say;
 /// Version of the format.
 const VERSION: u32 = 1;
 
-/// Where daemons of `mount -t pcapfs` keep it. It is their user's, who may put anything there.
+/// The directory of daemons of `mount -t pcapfs`. It belongs to their user, who can put any file
+/// there.
 const OF_SERVICE: &str = "/var/lib/pcapfs";
 
-/// Where daemons that run as root keep it: nobody else may put anything there.
+/// The directory of daemons that run as root: no other user can put a file there.
 const OF_ROOT: &str = "/var/lib/pcapfs-root";
 
-/// Bytes of the largest file that is read: ten thousand captures.
+/// The maximum size of the file, in bytes: ten thousand captures.
 const MAX_FILE: u64 = 16 << 20;
 
-/// What is kept.
+/// The kept state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     version: u32,
-    /// Of the root of the tree, if they were changed.
+    /// Permissions of the root of the tree, if they were changed.
     pub(super) root: Option<Bits>,
     /// Captures made by `init`, in that order.
     pub(super) captures: Vec<Saved>,
-    /// Other names made by `init`, each with the capture it stands for.
+    /// Other names made by `init`, each with the alias of its capture.
     pub(super) links: Vec<(String, String)>,
     /// Permissions that were changed, by alias.
     pub(super) permissions: BTreeMap<String, Changed>,
 }
 
 impl State {
-    /// Forgets what is kept under a name, and what that was. `is_there`: the tree has a capture of
-    /// this name, whose permissions and other names stay.
+    /// Forgets the state kept under a name, and returns what was forgotten. If `is_there`, the tree
+    /// has a capture of this name, whose permissions and other names stay.
     pub(super) fn forget(&mut self, name: &str, is_there: bool) -> Vec<&'static str> {
         let mut forgotten = Vec::new();
         let counts = (self.captures.len(), self.links.len());
@@ -81,13 +83,13 @@ pub(super) struct Saved {
     pub(super) promiscuous: bool,
     pub(super) precision: SavedPrecision,
     pub(super) ring: u64,
-    /// Bytes; `None` for a share of what there is for all.
+    /// Bytes; `None` for a share of the common buffer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kernel_buffer: Option<u64>,
     pub(super) permissions: Bits,
 }
 
-/// Files of before there was a choice.
+/// The value in files from before the option existed.
 const fn yes() -> bool {
     true
 }
@@ -118,8 +120,8 @@ impl From<SavedPrecision> for Precision {
     }
 }
 
-/// Permissions as somebody set them, and as they had been configured then: if that is another now,
-/// it is what was wanted last.
+/// Permissions as they were changed, and as they were configured at that time. If the configuration
+/// differs now, it is newer than the change and takes precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Changed {
     pub(super) now: Bits,
@@ -156,12 +158,12 @@ pub(crate) struct StateFile {
 #[derive(Debug, Default)]
 struct Held {
     state: State,
-    /// Keeps other daemons from writing the same file; taken when there is something to write.
+    /// Keeps other daemons from writing the same file; taken at the first write.
     lock: Option<Flock<File>>,
 }
 
 impl StateFile {
-    /// Reads the file, if there is one. What is wrong with it is said, and set aside.
+    /// Reads the file, if it exists. A bad file is reported and set aside.
     pub(crate) fn load(path: PathBuf) -> Self {
         let mut held = Held::default();
         match read(&path, &mut held.lock) {
@@ -171,20 +173,21 @@ impl StateFile {
         Self { path, held: Mutex::new(held) }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is kept now.
+    /// The state as it is now.
     pub(super) fn state(&self) -> State {
         self.held.lock().state.clone()
     }
 
-    /// Changes what is kept.
+    /// Changes the state.
     ///
     /// # Errors
-    /// Why it is not kept, for people: it is forgotten with this process.
+    /// The reason why the state was not written, for people. The change is then lost with this
+    /// process.
     ///
     /// # Blocking
     /// On the disk.
@@ -206,10 +209,10 @@ impl StateFile {
     }
 }
 
-/// Forgets what is kept under a name in the file at `path`; says what, or `None` if it is nothing.
+/// Forgets the state under a name in the file at `path`. Returns what was forgotten, or `None`.
 ///
 /// # Errors
-/// Why the file cannot be read or changed, for people; also if a daemon is using it.
+/// The reason why the file cannot be read or changed, for people; also if a daemon is using it.
 pub(crate) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, String> {
     let _owner =
         Acting::as_owner_of(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -222,8 +225,9 @@ pub(crate) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, Strin
     Ok((!forgotten.is_empty()).then(|| format!("{what} ({})", path.display())))
 }
 
-/// Root acting as the user whose directory it changes: what it writes there is that user's, and the
-/// user's links lead it to nothing that is root's alone. Of the whole process.
+/// Root acting as the user whose directory it changes: files it writes there belong to that user,
+/// and the user's links cannot lead it to files that only root may reach. It applies to the whole
+/// process.
 struct Acting {
     is_root: bool,
 }
@@ -244,15 +248,14 @@ impl Acting {
 impl Drop for Acting {
     fn drop(&mut self) {
         if !self.is_root {
-            // Back to what the real ids still are. If that fails, less is allowed, and said so.
+            // Back to the real ids. If that fails, the process has fewer rights, and says so.
             let _ = seteuid(getuid());
             let _ = setegid(getgid());
         }
     }
 }
 
-/// The files in which daemons of this user keep their state by default; for root, also those of
-/// `mount -t pcapfs`.
+/// The state files of this user's daemons by default; for root, also those of `mount -t pcapfs`.
 pub(crate) fn default_files() -> Vec<PathBuf> {
     let own = default_path(None, Path::new("/"), false);
     let service = geteuid().is_root().then(|| Path::new(OF_SERVICE));
@@ -273,7 +276,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the lock that goes with a file.
+/// Takes the lock that belongs to a file.
 fn lock(path: &Path) -> Result<Flock<File>, String> {
     let path = beside(path, ".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -300,8 +303,8 @@ fn read(path: &Path, held: &mut Option<Flock<File>>) -> Result<State, String> {
             return Err("far too long; captures made by pcapfs init are not there".to_owned());
         }
         Ok(_) => {}
-        // Where nothing can be, nothing was kept. That nothing can be kept is said when there is
-        // something to keep.
+        // If the directory cannot exist, no state was kept. That no state can be kept is reported
+        // at the first change.
         Err(error) => {
             log::debug!("{}: {error}", path.display());
             return Ok(State::default());
@@ -331,14 +334,14 @@ fn write(path: &Path, folder: &Path, state: &State) -> io::Result<()> {
     file.write_all(b"\n")?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    // The name as well; where directories cannot be synced, nobody could do more.
+    // Syncs the name as well. If directories cannot be synced, there is no other way.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// Where a daemon keeps its state if it is not told: with its rings if it has a directory of its own
-/// for them, or else at a place made of its mount point. `None` if there is no such place.
-/// `is_systems`: root has started it for all users, also if it runs as another.
+/// The path of the state file if no option sets it: in the directory of the rings if the daemon has
+/// its own, otherwise a path derived from the mount point. `None` if there is no such place.
+/// `is_systems`: root has started the daemon for all users, even if it runs as another user.
 pub(crate) fn default_path(
     own_ring_dir: Option<&Path>,
     mountpoint: &Path,
@@ -360,7 +363,7 @@ pub(crate) fn default_path(
     Some(directory.join("pcapfs").join(name))
 }
 
-/// A path as one name.
+/// A path as one file name.
 fn escaped(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
