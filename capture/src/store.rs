@@ -53,6 +53,8 @@ pub struct Bounds {
     /// Bytes of the records that [`Position::pcap`] of `next` leaves out: those of other link
     /// types than the header's. Only a store that drops nothing has any.
     pub foreign_bytes: u64,
+    /// Bytes of a pcapng file after the last packet, see [`Store::trailing`]; `next` is before them.
+    pub trailing: u64,
     /// Time stamp of the newest packet; `None` before the first.
     pub newest_time: Option<Timestamp>,
     /// No packet will be added any more, unless the capture is started again.
@@ -221,6 +223,19 @@ impl NoteRef<'_> {
     }
 }
 
+/// What a pcapng file has after its last packet, in this machine's byte order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trailing {
+    /// Number of the packet that would follow.
+    pub number: u64,
+    /// How many interfaces are described before it, see [`Store::interfaces_before`].
+    pub known: u32,
+    /// Whole blocks.
+    pub blocks: Arc<[u8]>,
+    /// Bytes of it all: the blocks, and the descriptions since the last packet.
+    pub len: u64,
+}
+
 /// The records of a [`Converted`] chunk that are of the header's link type, where some are not.
 #[derive(Debug, Default)]
 pub struct Selection {
@@ -350,6 +365,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// their end: comments on the capture and the machine it was made on.
     fn section_options(&self) -> &[u8] {
         &[]
+    }
+
+    /// What a pcapng file has after its last packet; `None` if nothing, or if that is not known yet.
+    ///
+    /// If a packet is added all the same, the blocks are a part of what is beside that packet.
+    fn trailing(&self) -> Option<Arc<Trailing>> {
+        None
     }
 
     /// What is retained now. The parts agree with each other: they are of one moment.

@@ -1,10 +1,13 @@
 //! Random savefiles of every format, whole and cut at every byte, against the obvious model.
 
 mod savefile_encoder;
+mod support;
 
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::filter::Filter;
 use capture::record::Records;
 use capture::savefile::stream::{Event, Reader};
@@ -62,8 +65,8 @@ struct Model {
     next: Position,
     raw: usize,
     left: usize,
-    /// Whether blocks follow the last packet served.
-    trailing: bool,
+    /// The blocks after the last packet served, and whether there are comments.
+    trailing: (Vec<u8>, bool),
 }
 
 impl Model {
@@ -84,6 +87,7 @@ impl Model {
         let mut described = leading;
         let mut served = Vec::new();
         let mut kept = file.kept.iter().filter(|kept| kept.end <= cut).peekable();
+        let mut comments = file.comments.iter().filter(|kept| kept.end <= cut).peekable();
         for packet in raw.iter().filter(|packet| view.matches(&packet.data)) {
             let mut data = packet.data.clone();
             data.truncate(view.snaplen.unwrap_or(u32::MAX) as usize);
@@ -106,7 +110,11 @@ impl Model {
             while let Some(one) = kept.next_if(|kept| kept.end < packet.end) {
                 blocks.extend_from_slice(&one.bytes);
             }
-            let options = packet.options.clone();
+            let mut options = Vec::new();
+            while let Some(one) = comments.next_if(|one| one.end < packet.end) {
+                options.extend_from_slice(&one.bytes);
+            }
+            options.extend_from_slice(&packet.options);
             let end = if options.is_empty() { 0 } else { 4 };
             next.pcapng += (blocks.len() + options.len() + end) as u64;
             let beside = (blocks, options);
@@ -121,7 +129,7 @@ impl Model {
             served,
             raw: raw.len(),
             left: cut - whole,
-            trailing: kept.peek().is_some(),
+            trailing: (kept.flat_map(|one| one.bytes.clone()).collect(), comments.peek().is_some()),
         }
     }
 
@@ -192,7 +200,7 @@ fn check_mapped(savefile: &Savefile, model: &Model) {
     assert!(savefile.interface(u32::try_from(model.interfaces.len().max(1)).unwrap()).is_none());
     assert_eq!(savefile.raw_packets(), model.raw as u64);
     assert_eq!(savefile.foreign_packets(), model.foreign() as u64);
-    assert_eq!(savefile.note().is_some(), model.foreign() > 0 || model.trailing);
+    assert_eq!(savefile.note().is_some(), model.foreign() > 0 || model.trailing.1);
     let bounds = savefile.bounds();
     assert!(bounds.ended);
     assert_eq!((bounds.oldest, bounds.next), (Position::START, model.next));
@@ -209,6 +217,33 @@ fn check_mapped(savefile: &Savefile, model: &Model) {
     }
     check_find(savefile, model);
     check_written(savefile, model);
+    check_read(savefile, model);
+}
+
+/// Reads the pcapng file of a store on and from every place, and looks for what is after the last
+/// packet.
+fn check_read(savefile: &Savefile, model: &Model) {
+    let mut whole = Vec::new();
+    let mut cursor = Cursor::new(savefile, Format::Pcapng, Begin::Oldest, false);
+    while let Outcome::Sent(_) =
+        cursor.read(savefile, 100, &mut support::collect(&mut whole)).unwrap()
+    {}
+    assert!(whole.ends_with(&model.trailing.0), "{:?}", model.trailing);
+    let trailing = savefile.trailing();
+    assert_eq!(trailing.is_some(), !model.trailing.0.is_empty());
+    let extent = Extent::new(savefile, Format::Pcapng);
+    assert_eq!(extent.size(savefile), whole.len() as u64);
+    let mut snapshot = Snapshot::new(savefile, extent);
+    for at in (0..whole.len()).rev().step_by(1 + whole.len() / 100) {
+        let mut bytes = Vec::new();
+        snapshot.read(savefile, at as u64, 70, &mut support::collect(&mut bytes)).unwrap();
+        assert!(!bytes.is_empty() && whole[at..].starts_with(&bytes), "at {at}");
+        // And on from there.
+        snapshot
+            .read(savefile, (at + bytes.len()) as u64, 1 << 20, &mut support::collect(&mut bytes))
+            .unwrap();
+        assert!(whole[at..].starts_with(&bytes), "on from {at}");
+    }
 }
 
 fn check_find(savefile: &Savefile, model: &Model) {
@@ -260,6 +295,7 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
     let (mut packets, mut foreign, mut precision) = (Vec::new(), 0, None);
     // Interfaces before the section, all interfaces, and blocks since the last packet.
     let (mut section, mut known, mut blocks) = (0, 0, Vec::new());
+    let mut comments = Vec::new();
     let mut rest = bytes;
     for piece in pieces.iter().cycle() {
         let space = reader.space();
@@ -272,13 +308,25 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
                 Event::Header(header) => {
                     assert!(precision.replace(header.precision).is_none());
                 }
-                Event::Section(_) => section = known,
+                Event::Section(options) => {
+                    section = known;
+                    comments.extend_from_slice(options);
+                }
                 Event::Interface(_) => known += 1,
-                Event::Kept(block) => blocks.extend_from_slice(block),
+                Event::Kept(block) => {
+                    let start = blocks.len();
+                    blocks.extend_from_slice(block);
+                    if block[..4] == 5_u32.to_ne_bytes() {
+                        let id = u32::from_ne_bytes(block[8..12].try_into().unwrap());
+                        blocks[start + 8..start + 12]
+                            .copy_from_slice(&(section + id).to_ne_bytes());
+                    }
+                }
                 Event::LeftOut => panic!("no block of the test's is too long"),
                 Event::Foreign { .. } => {
                     foreign += 1;
                     blocks.clear();
+                    comments.clear();
                 }
                 Event::Packet(packet) => packets.push(Served {
                     time: packet.time.to_parts(precision.unwrap()),
@@ -287,7 +335,10 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
                     native: true,
                     interface: (section + packet.interface, known.max(1)),
                     at: Position::START,
-                    beside: (std::mem::take(&mut blocks), packet.options.to_vec()),
+                    beside: (
+                        std::mem::take(&mut blocks),
+                        [std::mem::take(&mut comments), packet.options.to_vec()].concat(),
+                    ),
                 }),
             }
         }

@@ -279,6 +279,44 @@ fn comments_of_sections_are_kept() {
     }
 }
 
+/// Statistics of an interface.
+fn statistics(interface: u32, received: u64) -> Vec<u8> {
+    let fixed = [interface, 0, 7].map(u32::to_ne_bytes).concat();
+    let options = [option(1, b"so far"), option(4, &received.to_ne_bytes()), option(0, b"")];
+    block(5, &[fixed, options.concat()].concat())
+}
+
+#[test]
+fn statistics_of_a_stream_are_of_the_interface_that_the_ring_has() {
+    let directory = directory();
+    let (capture, fifo) = start(directory.path());
+    // Before the first packet, and after the last one of this writer.
+    let first = [section(""), interface("a"), interface("b"), statistics(1, 10), statistics(2, 0)];
+    let first = [first.concat(), packet(0, 1, ""), packet(1, 2, ""), statistics(0, 20)].concat();
+    send(&capture, &fifo, &first, 2);
+    let other = [section(""), interface("c"), interface("b"), statistics(1, 30), packet(0, 3, "")];
+    send(&capture, &fifo, &other.concat(), 3);
+    let bytes = read(&**capture.store());
+    let (mut names, mut found) = (Vec::new(), Vec::new());
+    for (kind, body) in blocks(&bytes) {
+        match kind {
+            1 => names.push(name(&body[8..]).unwrap()),
+            5 => {
+                let block = block(5, body);
+                let of = u32_at(body, 0);
+                let received = (10..40).step_by(10).find(|one| block == statistics(of, *one));
+                found.push((names[of as usize].clone(), received.unwrap()));
+            }
+            _ => {}
+        }
+    }
+    let wanted = [("b", 10), ("a", 20), ("b", 30)];
+    assert_eq!(found, wanted.map(|(name, received)| (name.to_owned(), received)));
+    check_seeks(&**capture.store());
+    // That of an interface that does not exist.
+    eventually("it is told of", || error(&capture).contains("1 block or comment left out"));
+}
+
 #[test]
 fn what_a_ring_cannot_keep_is_told_of() {
     let directory = directory();

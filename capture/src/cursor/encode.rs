@@ -33,6 +33,9 @@ pub(super) struct Encoder {
     /// Packets were lost since statistics were last sent.
     due: bool,
     finished: bool,
+    /// Bytes of the blocks before the next packet that were sent already, when they were after the
+    /// last packet.
+    trailed: usize,
     /// The time at which the cursor began, for the statistics.
     started: Timestamp,
     /// Kept between reads for its capacity. Taken out while the encoder is in use, so that a copy
@@ -52,6 +55,7 @@ impl Encoder {
             told: Losses::default(),
             due: false,
             finished: false,
+            trailed: 0,
             started: clock::now(),
             scratch: Vec::new(),
         }
@@ -158,7 +162,8 @@ impl Encoder {
         let RecordInterface { id, known } =
             interface.unwrap_or(RecordInterface { id: 0, known: 1 });
         let described = self.describe(store, header, known, out);
-        out.extend(note.blocks);
+        let trailed = std::mem::take(&mut self.trailed).min(note.blocks.len());
+        out.extend(note.blocks.get(trailed..).unwrap_or_default());
         let comment = self.has_comment().then(|| self.take_comment());
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         let packet = write::Packet {
@@ -170,8 +175,26 @@ impl Encoder {
         let comment = comment.as_deref();
         write::enhanced_packet(out, &packet, header.precision, note.options, comment);
         described
-            .saturating_add(note.len())
+            .saturating_add(note.len().saturating_sub(trailed as u64))
             .saturating_add(write::enhanced_packet_len(captured_len))
+    }
+
+    /// Appends the blocks after the last packet, if that is the packet before `number`, without
+    /// those that were sent already. Returns their length in the pcapng measure of positions.
+    pub(super) fn trailing(
+        &mut self,
+        store: &dyn Store,
+        header: &Header,
+        number: u64,
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        let trailing = store.trailing().filter(|trailing| trailing.number == number);
+        let Some(trailing) = trailing else { return 0 };
+        let described = self.describe(store, header, trailing.known, out);
+        let blocks = trailing.blocks.get(self.trailed..).unwrap_or_default();
+        self.trailed = self.trailed.saturating_add(blocks.len());
+        out.extend(blocks);
+        described.saturating_add(blocks.len() as u64)
     }
 
     /// The comment on a packet. It begins with the number of packets lost before it, even if that
@@ -249,6 +272,7 @@ impl Encoder {
     /// Sets how many interfaces were described before the place that a reader jumps to.
     pub(super) fn jump(&mut self, described: u32) {
         self.described = described;
+        self.trailed = 0;
         self.lost = 0;
         self.holes.clear();
     }

@@ -232,7 +232,9 @@ impl Cursor {
             // This is false if only packets of other link types are left.
             Format::Pcap => bounds.next.pcap > position.pcap,
             Format::Pcapng => {
-                bounds.next.number > position.number || self.encoder.has_hole_to_tell(store)
+                bounds.next.number > position.number
+                    || bounds.next.pcapng.saturating_add(bounds.trailing) > position.pcapng
+                    || self.encoder.has_hole_to_tell(store)
             }
         };
         self.carried < self.carry.len()

@@ -75,6 +75,9 @@ impl Cursor {
             let number = step.place.position.number;
             let mut hole = encoder.holes_before(store, number, delivered(step), blocks);
             let Some((chunk, offset)) = found else {
+                let trailing = encoder.trailing(store, &header, number, blocks);
+                let position = &mut step.place.position;
+                position.pcapng = position.pcapng.saturating_add(trailing);
                 if ended && blocks.is_empty() && self.carry_len() == 0 {
                     encoder.finish(store, delivered(step), blocks);
                 }

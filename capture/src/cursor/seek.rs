@@ -2,7 +2,7 @@
 
 use super::{Begin, Cursor, Format, Place, ReadError, storage};
 use crate::record;
-use crate::store::{PinError, Position, Store, Target};
+use crate::store::{Bounds, Header, PinError, Position, Store, Target};
 
 impl Cursor {
     /// Moves the cursor to the byte with this coordinate of its format, as [`Position`] measures
@@ -19,6 +19,9 @@ impl Cursor {
             Format::Pcap => Target::Pcap(coordinate),
             Format::Pcapng => Target::Pcapng(coordinate),
         };
+        if self.format == Format::Pcapng && self.seek_trailing(store, &header, coordinate)? {
+            return Ok(());
+        }
         let expired = |error| match error {
             PinError::Failed(why) => ReadError::Storage(why),
             PinError::Lapped | PinError::NotYet => ReadError::Expired,
@@ -84,6 +87,34 @@ impl Cursor {
             return Ok(());
         }
         Err(ReadError::Expired)
+    }
+
+    /// Moves the cursor to the byte with this coordinate, if that is in the blocks after the last
+    /// packet. Returns whether it is.
+    fn seek_trailing(
+        &mut self,
+        store: &dyn Store,
+        header: &Header,
+        coordinate: u64,
+    ) -> Result<bool, ReadError> {
+        let Bounds { next, trailing, newest_chunk, .. } = store.bounds();
+        let ahead = coordinate.checked_sub(next.pcapng).filter(|ahead| *ahead < trailing);
+        let Some(ahead) = ahead else { return Ok(false) };
+        let mut encoder = self.encoder.clone();
+        encoder.jump(store.interfaces_before(next.number));
+        let mut carry = Vec::new();
+        let mut position = next;
+        let len = encoder.trailing(store, header, next.number, &mut carry);
+        position.pcapng = position.pcapng.saturating_add(len);
+        store.intact().map_err(storage)?;
+        self.waiting = None;
+        self.carried = usize::try_from(ahead).unwrap_or(0).min(carry.len());
+        self.carry = carry;
+        self.encoder = encoder;
+        self.place = Place { chunk: newest_chunk, position };
+        self.foreign = 0;
+        self.lost = self.lost.min(next.number.saturating_sub(self.origin));
+        Ok(true)
     }
 
     /// Moves the cursor back to its beginning, before the file header.

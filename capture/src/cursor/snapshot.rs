@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 
 use super::{Begin, Cursor, Format, Outcome, Progress, ReadError};
 use crate::savefile::{pcap, pcapng_writer};
-use crate::store::{Position, Store};
+use crate::store::{Bounds, Position, Store};
 
 /// A file made of a store: everything from one position on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +31,13 @@ impl Extent {
     /// The current size in bytes; 0 while the store has no header.
     #[must_use]
     pub fn size(&self, store: &dyn Store) -> u64 {
-        self.size_at(store, store.bounds().next)
-    }
-
-    fn size_at(&self, store: &dyn Store, next: Position) -> u64 {
+        let bounds = store.bounds();
         match store.header() {
             None => 0,
             Some(_) => {
                 let header_len = self.header_len(store);
-                header_len.saturating_add(
-                    self.coordinate(next).saturating_sub(self.coordinate(self.begin)),
-                )
+                header_len
+                    .saturating_add(self.end(&bounds).saturating_sub(self.coordinate(self.begin)))
             }
         }
     }
@@ -57,6 +53,14 @@ impl Extent {
                 let section = pcapng_writer::section_header_len(store.section_options().len());
                 interfaces.fold(section, u64::saturating_add)
             }
+        }
+    }
+
+    /// The coordinate of the end.
+    const fn end(&self, bounds: &Bounds) -> u64 {
+        match self.format {
+            Format::Pcap => bounds.next.pcap,
+            Format::Pcapng => bounds.next.pcapng.saturating_add(bounds.trailing),
         }
     }
 
@@ -118,12 +122,12 @@ impl Snapshot {
         !self.is_awaited
             || bounds.ended
             || self.cursor.carry_len() > 0
-            || store.header().is_some() && self.extent.coordinate(bounds.next) > behind
+            || store.header().is_some() && self.extent.end(&bounds) > behind
     }
 
-    /// Moves the end to the newest packet.
+    /// Moves the end to the newest packet and the blocks after the last one.
     pub fn rearm(&mut self, store: &dyn Store) {
-        self.end = self.extent.coordinate(store.bounds().next);
+        self.end = self.extent.end(&store.bounds());
     }
 
     /// The current counters, see [`Cursor::progress`].

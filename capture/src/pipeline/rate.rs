@@ -78,6 +78,7 @@ mod tests {
                 oldest: Position::START,
                 next: Position { number, pcap, pcapng: 0 },
                 foreign_bytes: 0,
+                trailing: 0,
                 newest_time: None,
                 ended: false,
             }

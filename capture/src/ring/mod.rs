@@ -200,6 +200,7 @@ impl Store for Ring {
             oldest: moment.oldest,
             next: moment.next,
             foreign_bytes: 0,
+            trailing: 0,
             newest_time: (moment.next.number > 1)
                 .then(|| Timestamp::from_nanoseconds(moment.newest_time)),
             ended,

@@ -2,7 +2,9 @@
 //! packets and of the section, secrets, names, and blocks of other programs.
 //!
 //! Metadata is converted to this machine's byte order and keeps its length. Values of an unknown
-//! layout in the other order are left out, and so are options that must not be copied.
+//! layout in the other order are left out, and so are options that must not be copied. Interface
+//! statistics get the number that their interface has for the reader, and times in nanoseconds, as
+//! the descriptions that readers get promise.
 
 #![warn(
     clippy::indexing_slicing,
@@ -13,7 +15,7 @@
 )]
 
 use super::order::{ByteOrder, Fields};
-use super::pcapng::{Head, option};
+use super::pcapng::{Clock, Head, INTERFACE_STATISTICS, option};
 
 /// Name resolution block.
 const NAME_RESOLUTION: u32 = 4;
@@ -40,11 +42,13 @@ pub(super) enum Of {
     Packet,
     /// Of a kept block: only the comment is understood.
     Block,
+    /// Of the statistics of an interface whose times are of this clock.
+    Statistics(Clock),
 }
 
 /// True for block types that are kept with the packet after them.
 pub(super) const fn is_kept(block_type: u32) -> bool {
-    matches!(block_type, NAME_RESOLUTION | DECRYPTION_SECRETS | CUSTOM)
+    matches!(block_type, NAME_RESOLUTION | INTERFACE_STATISTICS | DECRYPTION_SECRETS | CUSTOM)
 }
 
 /// True for a block of decryption secrets.
@@ -52,7 +56,14 @@ pub(super) const fn is_keys(head: &Head) -> bool {
     head.block_type == DECRYPTION_SECRETS
 }
 
-/// The same of a whole block in this machine's order.
+/// The interface of statistics, if a whole block in this machine's order is that.
+pub(crate) fn statistics_interface(block: &mut [u8]) -> Option<&mut [u8; 4]> {
+    let kind = block.first_chunk().map(|kind| u32::from_ne_bytes(*kind));
+    let is_statistics = kind == Some(INTERFACE_STATISTICS);
+    block.get_mut(8..).and_then(<[u8]>::first_chunk_mut).filter(|_| is_statistics)
+}
+
+/// Whether a whole block in this machine's order has decryption secrets.
 pub(crate) fn has_keys(block: &[u8]) -> bool {
     block.first_chunk().is_some_and(|kind| u32::from_ne_bytes(*kind) == DECRYPTION_SECRETS)
 }
@@ -106,6 +117,10 @@ fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec
     if is_ours || CUSTOM_OPTIONS_NOT_TO_COPY.contains(&code) {
         return None;
     }
+    if let (Of::Statistics(clock), option::ISB_STARTTIME | option::ISB_ENDTIME) = (of, code) {
+        let mut halves = Fields::new(value, order);
+        return Some(nanoseconds(&mut halves, clock)?.concat());
+    }
     if order == ByteOrder::NATIVE || code == option::COMMENT {
         return Some(value.to_vec());
     }
@@ -122,22 +137,59 @@ fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec
         (Of::Packet, 2 | 6) => 4,
         // Packets dropped, and a number of the packet.
         (Of::Packet, 4 | 5) => 8,
+        // Counters of packets.
+        (Of::Statistics(_), option::ISB_IFRECV..=option::ISB_USRDELIV) => 8,
         _ => return None,
     };
     (value.len() == numbers).then(|| value.iter().rev().copied().collect())
 }
 
+/// A time stamp of an interface with this clock: both halves of it in nanoseconds, in this machine's
+/// order.
+fn nanoseconds(halves: &mut Fields<'_>, clock: Clock) -> Option<[[u8; 4]; 2]> {
+    let (high, low) = (halves.u32()?, halves.u32()?);
+    let time = clock.time(u64::from(high) << 32 | u64::from(low)).nanoseconds();
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the number")]
+    Some([((time >> 32) as u32).to_ne_bytes(), (time as u32).to_ne_bytes()])
+}
+
+/// Statistics of an interface. `interface` says which one it is among those of the reader, and its
+/// clock.
+fn statistics(
+    head: &Head,
+    body: &[u8],
+    interface: impl FnOnce(u32) -> Option<(u32, Clock)>,
+) -> Option<Vec<u8>> {
+    let mut fields = Fields::new(body, head.order);
+    let (id, clock) = interface(fields.u32()?)?;
+    let time = nanoseconds(&mut fields, clock)?;
+    let options = options(fields.rest(), head.order, Of::Statistics(clock));
+    // Block type, two lengths, interface, time, and the end of the options.
+    let len = u32::try_from(options.len()).ok()?.checked_add(28)?;
+    let fixed = [head.block_type.to_ne_bytes(), len.to_ne_bytes(), id.to_ne_bytes()];
+    let end = [[0; 4], len.to_ne_bytes()];
+    Some([&fixed.concat(), &time.concat(), &options, &end.concat()].map(Vec::as_slice).concat())
+}
+
 /// A block that is [kept](is_kept), in this machine's order; `None` if it is too long or not what it
-/// should be.
-pub(super) fn block(head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
+/// should be. `interface` is asked for the interface of statistics: it gets its number in the section
+/// and says its number for the reader, and its clock.
+pub(super) fn block(
+    head: &Head,
+    bytes: &[u8],
+    interface: impl FnOnce(u32) -> Option<(u32, Clock)>,
+) -> Option<Vec<u8>> {
     if head.len > MAX_BLOCK {
         return None;
     }
     let whole = bytes.get(..usize::try_from(head.len).ok()?)?;
+    let body = whole.get(8..whole.len().checked_sub(4)?)?;
+    if head.block_type == INTERFACE_STATISTICS {
+        return statistics(head, body, interface);
+    }
     if head.order == ByteOrder::NATIVE {
         return Some(whole.to_vec());
     }
-    let body = whole.get(8..whole.len().checked_sub(4)?)?;
     let mut fields = Fields::new(body, head.order);
     let mut out = Vec::with_capacity(whole.len());
     out.extend(head.block_type.to_ne_bytes());
@@ -263,7 +315,49 @@ mod tests {
             for (bytes, native) in blocks(order).iter().zip(blocks(ByteOrder::NATIVE)) {
                 let head = Head::parse(bytes, Some(order)).unwrap().unwrap();
                 assert!(is_kept(head.block_type));
-                assert_eq!(block(&head, bytes).unwrap(), native, "{order:?}");
+                assert_eq!(block(&head, bytes, |_| None).unwrap(), native, "{order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn statistics_of_either_order_and_clock_are_the_same() {
+        let time = |order: ByteOrder, time: u64| {
+            let (high, low) = (u32::try_from(time >> 32).unwrap(), time & 0xffff_ffff);
+            [u32_of(order, high), u32_of(order, u32::try_from(low).unwrap())].concat()
+        };
+        let counter = |order: ByteOrder, value: u64| {
+            if order == ByteOrder::Big { value.to_be_bytes() } else { value.to_le_bytes() }
+        };
+        let statistics = |order: ByteOrder, id: u32, unit: u64| {
+            let mut body = [&u32_of(order, id)[..], &time(order, 7_000_000_000 / unit)].concat();
+            body.extend(one(order, 1, b"at the end"));
+            body.extend(one(order, 2, &time(order, 5_000_000_000 / unit)));
+            body.extend(one(order, 3, &time(order, 6_000_000_000 / unit)));
+            for code in 4..9_u16 {
+                body.extend(one(order, code, &counter(order, u64::from(code) << 40)));
+            }
+            body.extend(one(order, 0, b""));
+            let len = u32_of(order, u32::try_from(body.len() + 12).unwrap());
+            [&u32_of(order, INTERFACE_STATISTICS)[..], &len, &body, &len].concat()
+        };
+        let native = statistics(ByteOrder::NATIVE, 5, 1);
+        for order in [ByteOrder::Little, ByteOrder::Big] {
+            // In microseconds, as without an option.
+            let bytes = statistics(order, 2, 1_000);
+            let head = Head::parse(&bytes, Some(order)).unwrap().unwrap();
+            assert!(is_kept(head.block_type));
+            let interface = |id: u32| (id == 2).then(|| (5, Clock::default()));
+            let mut made = block(&head, &bytes, interface).unwrap();
+            assert_eq!(made, native, "{order:?}");
+            assert_eq!(statistics_interface(&mut made).copied(), Some(5_u32.to_ne_bytes()));
+            assert_eq!(block(&head, &bytes, |_| None), None, "of no interface");
+            for cut in 12..bytes.len() / 4 {
+                let len = u32_of(order, u32::try_from(cut * 4).unwrap());
+                let cut = [&bytes[..4], &len, &bytes[8..cut * 4 - 4], &len].concat();
+                let head = Head::parse(&cut, Some(order)).unwrap().unwrap();
+                let made = block(&head, &cut, interface).unwrap();
+                assert!(made.len() <= native.len() && made.len().is_multiple_of(4));
             }
         }
     }
@@ -275,6 +369,6 @@ mod tests {
         let len = u32_of(order, 28);
         let bytes = [&u32_of(order, DECRYPTION_SECRETS)[..], &len, &body, &[0; 3], &len].concat();
         let head = Head::parse(&bytes, Some(order)).unwrap().unwrap();
-        assert_eq!(block(&head, &bytes), None);
+        assert_eq!(block(&head, &bytes, |_| None), None);
     }
 }

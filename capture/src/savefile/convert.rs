@@ -15,7 +15,8 @@ use std::sync::Arc;
 use protocol::linktype::LinkType;
 
 use super::beside;
-use super::index::{Entry, matched};
+use super::index::Entry;
+use super::verdicts::matched;
 use super::walk::{Described, Format, Found, Packet};
 use crate::record;
 use crate::store::{Converted, Note, Selection};
@@ -57,7 +58,7 @@ impl Conversion<'_> {
             .then(|| Selection { bytes: Vec::with_capacity(pcap_len), ..Selection::default() });
         let mut place = entry.place;
         let mut packets = 0_usize;
-        let (mut records, mut blocks) = (0_u32, Vec::new());
+        let (mut records, mut blocks, mut comments) = (0_u32, Vec::new(), Vec::new());
         while place.offset < entry.end {
             match place.step(bytes, format, interfaces).ok()? {
                 Found::Packet(packet) => {
@@ -72,8 +73,9 @@ impl Conversion<'_> {
                         }
                         if matches!(format, Format::Pcapng) {
                             converted.interfaces.push(packet.interface);
-                            let (blocks, options) =
-                                (std::mem::take(&mut blocks), packet.kept_options());
+                            let blocks = std::mem::take(&mut blocks);
+                            let mut options = std::mem::take(&mut comments);
+                            options.extend(packet.kept_options());
                             let note = Note { index: records, blocks, options };
                             if !note.is_empty() {
                                 converted.notes.push(note);
@@ -86,8 +88,9 @@ impl Conversion<'_> {
                 Found::Interface(_) => place.describe(),
                 Found::Kept(head, _) if self.without_keys && beside::is_keys(&head) => {}
                 Found::Kept(head, bytes) => {
-                    blocks.extend(beside::block(&head, bytes).unwrap_or_default());
+                    blocks.extend(place.kept(&head, bytes, interfaces).unwrap_or_default());
                 }
+                Found::Section(more) => comments.extend(more),
                 Found::Other => {}
                 Found::End => return None,
             }

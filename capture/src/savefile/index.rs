@@ -26,12 +26,14 @@ use protocol::time::{Precision, Timestamp};
 use super::beside;
 use super::map::Map;
 use super::pcapng_writer::{enhanced_packet_len, note_len};
+use super::pending::Pending;
+use super::verdicts::Verdicts;
 use super::walk::{Described, Format, Found, Packet, Place};
 use super::{Fault, MAX_INTERFACES, Malformed};
 use crate::bell::Bells;
 use crate::filter::Filter;
 use crate::record;
-use crate::store::Position;
+use crate::store::{Position, Trailing};
 
 /// Bytes of records in a chunk, unless a single record has more: a reply or two to a reader, and
 /// small enough that converting one is not noticed.
@@ -39,7 +41,7 @@ pub(super) const CHUNK_LEN: u64 = 256 << 10;
 
 /// Bytes of the file a chunk spans at most, unless a single record has more: what is walked again
 /// for the few packets of a chunk that a filter has left.
-const SPAN_LEN: usize = 1 << 20;
+pub(super) const SPAN_LEN: usize = 1 << 20;
 
 /// How long to wait before a file that was at its end is looked at again: for as long at first, and
 /// twice as long each time up to the other.
@@ -66,6 +68,8 @@ pub(super) struct Index {
     pub(super) foreign: Foreign,
     /// Blocks that are in no file, of those that are kept.
     pub(super) left_out: u64,
+    /// What comes after the last packet.
+    pub(super) trailing: Option<Arc<Trailing>>,
     /// All interfaces the file describes, in its order.
     pub(super) interfaces: Arc<Vec<Described>>,
 }
@@ -140,19 +144,6 @@ pub(super) struct Indexer {
     finished: bool,
     /// It ended at the end of the file, so that it could go on if more was added.
     at_end: bool,
-}
-
-/// Blocks that are kept for the next packet that is served.
-#[derive(Debug)]
-struct Pending {
-    /// The first of them.
-    place: Place,
-    /// Bytes of all, as they are served.
-    len: usize,
-    /// How many there are.
-    blocks: u64,
-    /// Packets since the first that are left out.
-    skipped: u64,
 }
 
 /// The chunk being built.
@@ -243,9 +234,9 @@ impl Indexer {
             self.at_end = matches!(end, End::File);
             let left = map.bytes().len().saturating_sub(self.place.offset);
             let mut index = index.write();
-            // No packet follows that it could go with.
-            let trailing = self.pending.as_ref().map_or(0, |pending| pending.blocks);
-            index.left_out = self.left_out.saturating_add(trailing);
+            if self.finished && !matches!(end, End::Changed(_)) {
+                self.end_with_trailing(&mut index);
+            }
             index.problem = self.problem(end, left);
             index.is_read = true;
             index.ended = true;
@@ -366,7 +357,11 @@ impl Indexer {
                     }
                 },
                 Ok(Found::Kept(head, _)) if self.without_keys && beside::is_keys(&head) => {}
-                Ok(Found::Kept(head, bytes)) => self.keep(before, beside::block(&head, bytes)),
+                Ok(Found::Kept(head, bytes)) => {
+                    let block = self.place.kept(&head, bytes, &self.interfaces);
+                    self.keep(before, block);
+                }
+                Ok(Found::Section(comments)) => self.keep_comments(before, &comments),
                 Ok(Found::Other) => {}
                 Ok(Found::End) => return End::File,
                 Err(fault) => return End::Malformed(fault),
@@ -412,11 +407,8 @@ impl Indexer {
         let (first, foreign) = (self.next, self.foreign.packets);
         let mut pending = self.pending.take();
         if self.open.is_none() {
-            // Blocks far before the packet would have all between walked over each time.
-            let is_near =
-                |pending: &Pending| before.offset.saturating_sub(pending.place.offset) <= SPAN_LEN;
-            let far = pending.take_if(|pending| !is_near(pending));
-            self.left_out = self.left_out.saturating_add(far.map_or(0, |far| far.blocks));
+            let far = pending.take_if(|pending| !pending.is_near(before));
+            self.left_out = self.left_out.saturating_add(far.map_or(0, |far| far.count));
         }
         let open = self.open.get_or_insert_with(|| {
             let mut verdicts = Verdicts::default();
@@ -433,8 +425,9 @@ impl Indexer {
             open.verdicts.push(true);
         }
         self.newest = Some((packet.seconds, packet.fraction));
-        let blocks = pending.map_or(0, |pending| pending.len);
-        let beside = note_len(blocks, packet.kept_options().len());
+        let (blocks, comments) = pending.map_or((0, 0), |pending| (pending.len, pending.comments));
+        let options = packet.kept_options().len().saturating_add(comments);
+        let beside = note_len(blocks, options);
         let mut pcapng = enhanced_packet_len(len).saturating_add(beside);
         while self.counted < packet.interface.known {
             let described = self.interfaces.get(self.counted as usize);
@@ -458,9 +451,30 @@ impl Indexer {
             self.left_out = self.left_out.saturating_add(1);
             return;
         };
-        let pending = self.pending.get_or_insert(Pending { place, len: 0, blocks: 0, skipped: 0 });
-        pending.len = pending.len.saturating_add(block.len());
-        pending.blocks = pending.blocks.saturating_add(1);
+        self.pending.get_or_insert_with(|| Pending::new(place)).add(&block);
+    }
+
+    /// Keeps the comments on a section for the packet after it.
+    fn keep_comments(&mut self, place: Place, comments: &[u8]) {
+        if !comments.is_empty() {
+            self.pending.get_or_insert_with(|| Pending::new(place)).add_comments(comments);
+        }
+    }
+
+    /// Shows the blocks that no packet follows, and counts those that are left out.
+    fn end_with_trailing(&mut self, index: &mut Index) {
+        let known = self.place.described;
+        let descriptions = self.interfaces.get(self.counted as usize..known as usize);
+        let described = descriptions.unwrap_or_default().iter();
+        let described = described.fold(0, |len: u64, one| len.saturating_add(one.description_len));
+        let pending = self.pending.as_mut();
+        let (blocks, left_out) = pending.map_or((None, 0), Pending::show);
+        index.left_out = self.left_out.saturating_add(left_out);
+        if let Some(blocks) = blocks {
+            let len = described.saturating_add(blocks.len() as u64);
+            let number = self.next.number;
+            index.trailing = Some(Arc::new(Trailing { number, known, blocks, len }));
+        }
     }
 
     /// Shows all that is new to readers, with the chunk being built; with `close`, or if nothing can
@@ -498,6 +512,8 @@ impl Indexer {
                 self.is_shown = !close;
             }
             index.next = self.next;
+            // A packet that follows has the blocks before it.
+            index.trailing.take_if(|trailing| trailing.number != self.next.number);
             index.raw = self.raw;
             index.foreign = self.foreign;
             index.left_out = self.left_out;
@@ -539,46 +555,4 @@ impl Filters {
 #[inline]
 const fn record_len(captured_len: u32) -> u64 {
     (record::HEADER_LEN as u64).saturating_add(captured_len as u64)
-}
-
-/// One bit for each packet: what the filter said.
-#[derive(Clone, Debug, Default)]
-struct Verdicts {
-    words: Vec<u64>,
-    count: u32,
-    /// Words up to the last packet that matched.
-    needed: usize,
-    left_out: bool,
-}
-
-impl Verdicts {
-    fn push(&mut self, matched: bool) {
-        let bit = self.count % 64;
-        if bit == 0 {
-            self.words.push(0);
-        }
-        if let Some(word) = self.words.last_mut() {
-            *word |= u64::from(matched).wrapping_shl(bit);
-        }
-        if matched {
-            self.needed = self.words.len();
-        }
-        self.left_out |= !matched;
-        self.count = self.count.saturating_add(1);
-    }
-
-    /// What an [`Entry`] keeps.
-    fn matched(&self) -> Option<Arc<[u64]>> {
-        let words = self.words.get(..self.needed).unwrap_or(&self.words);
-        self.left_out.then(|| words.into())
-    }
-}
-
-/// Whether the packet of this index in a chunk matched the filter.
-#[inline]
-pub(super) fn matched(words: Option<&[u64]>, packet: usize) -> bool {
-    words.is_none_or(|words| {
-        let word = packet.checked_div(64).and_then(|at| words.get(at));
-        word.is_some_and(|word| (word >> (packet % 64)) & 1 == 1)
-    })
 }

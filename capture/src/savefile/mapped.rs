@@ -23,7 +23,7 @@ use crate::bell::Bells;
 use crate::filter::Filter;
 use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Converted, Header, Interface, PinError, Position, Store,
-    Target,
+    Target, Trailing,
 };
 
 /// What is to be served of a savefile.
@@ -187,7 +187,7 @@ impl Savefile {
             let blocks =
                 if left_out == 1 { "1 block is" } else { &format!("{left_out} blocks are") };
             format!(
-                "{blocks} left out: of more than 1 MiB, damaged, or far from a packet behind them"
+                "{blocks} left out: of more than 1 MiB, damaged, or far from the packet after them"
             )
         });
         let notes: Vec<String> = pcapng_only.into_iter().chain(unfiltered).chain(blocks).collect();
@@ -280,9 +280,14 @@ impl Store for Savefile {
             oldest: Position::START,
             next: index.next,
             foreign_bytes: index.foreign.bytes,
+            trailing: index.trailing.as_ref().map_or(0, |trailing| trailing.len),
             newest_time: index.newest,
             ended: index.ended,
         }
+    }
+
+    fn trailing(&self) -> Option<Arc<Trailing>> {
+        self.index.read().trailing.clone()
     }
 
     fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {

@@ -25,8 +25,10 @@ mod order;
 pub mod pcap;
 pub mod pcapng;
 pub mod pcapng_writer;
+mod pending;
 mod probe;
 pub mod stream;
+mod verdicts;
 mod walk;
 
 pub use fault::{Fault, Malformed, OpenError};

@@ -62,6 +62,8 @@ pub mod option {
     pub const IF_TSOFFSET: u16 = 14;
     /// `isb_starttime`.
     pub const ISB_STARTTIME: u16 = 2;
+    /// `isb_endtime`.
+    pub const ISB_ENDTIME: u16 = 3;
     /// `isb_ifrecv`: packets received.
     pub const ISB_IFRECV: u16 = 4;
     /// `isb_ifdrop`: packets the interface dropped for lack of resources.

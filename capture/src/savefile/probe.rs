@@ -177,7 +177,7 @@ fn first_link_type(
                 interfaces.push(described);
             }
             Found::Packet(packet) => return Some(packet.link_type),
-            Found::Kept(..) | Found::Other => {}
+            Found::Kept(..) | Found::Section(_) | Found::Other => {}
             Found::End => return None,
         }
     }

@@ -41,7 +41,7 @@ pub enum Event<'a> {
     /// A pcapng stream describes the next interface of its section.
     Interface(&'a Interface),
     /// A whole block that is kept for readers of pcapng with the packet after it, in this machine's
-    /// byte order.
+    /// byte order. Statistics are of an interface of the section, with times in nanoseconds.
     Kept(&'a [u8]),
     /// A block of that kind that is too long, or damaged.
     LeftOut,
@@ -440,7 +440,11 @@ impl Section {
         match Block::parse(&head, unread)? {
             None => Ok(Step::Wait),
             Some(Block::Other) if is_kept => {
-                Ok(Step::Found { len, found: Found::Kept(beside::block(&head, unread)) })
+                let block = beside::block(&head, unread, |id| {
+                    let described = self.interfaces.get(usize::try_from(id).ok()?)?;
+                    Some((id, described.clock))
+                });
+                Ok(Step::Found { len, found: Found::Kept(block) })
             }
             Some(Block::Other) => Ok(Step::Skip { len }),
             Some(Block::Section) => {

@@ -100,6 +100,8 @@ pub(super) enum Found<'a> {
     Interface(InterfaceBlock<'a>),
     /// A block that is kept for readers of pcapng, and its bytes.
     Kept(Head, &'a [u8]),
+    /// A section begins that is not the first: the comments on it, as options of a packet.
+    Section(Vec<u8>),
     /// Anything else.
     Other,
     /// The bytes end here, or inside what is here.
@@ -169,9 +171,9 @@ impl Place {
         };
         let found = match block {
             Block::Section => {
-                self.order = Some(head.order);
+                let is_first = self.order.replace(head.order).is_none();
                 self.section = self.described;
-                Found::Other
+                if is_first { Found::Other } else { Found::Section(comments_on(&head, rest)) }
             }
             Block::Interface(block) => Found::Interface(block),
             Block::Packet(block) => self.packet(&block, table)?,
@@ -182,6 +184,14 @@ impl Place {
         };
         self.advance(head.len as usize);
         Ok(found)
+    }
+
+    /// A block of [`Found::Kept`] as readers get it; `None` if it is left out.
+    pub(super) fn kept(&self, head: &Head, bytes: &[u8], table: &[Described]) -> Option<Vec<u8>> {
+        beside::block(head, bytes, |index| {
+            let id = self.section.checked_add(index).filter(|id| *id < self.described)?;
+            Some((id, table.get(id as usize)?.clock))
+        })
     }
 
     /// Counts an interface just come across.
@@ -233,6 +243,11 @@ pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
     let same = table.iter().filter(|described| described.link_type == link_type);
     let snaplens = same.map(|described| pcapng::effective_snaplen(described.snaplen));
     snaplens.max().unwrap_or(super::DEFAULT_SNAPLEN)
+}
+
+/// The comments on a section, from its block.
+fn comments_on(head: &Head, bytes: &[u8]) -> Vec<u8> {
+    beside::section(head, bytes).map(|options| beside::comments(&options)).unwrap_or_default()
 }
 
 /// The options of the section a file begins with that are kept.

@@ -1,7 +1,9 @@
 //! The data that a pcapng stream has beside its packets, on its way into a ring.
 
+use protocol::time::Precision;
+
 use crate::ring::{Append, MAX_INTERFACES, Writer};
-use crate::savefile::beside::{comments, has_keys};
+use crate::savefile::beside::{comments, has_keys, statistics_interface};
 use crate::savefile::stream::Packet;
 use crate::store::{Interface, NoteRef, Store};
 
@@ -26,6 +28,8 @@ pub(super) struct Beside {
     blocks: Vec<u8>,
     options: Vec<u8>,
     pending: u64,
+    /// Statistics of interfaces of the section, until the ring knows these.
+    statistics: Vec<Vec<u8>>,
     /// Whether decryption secrets are left out.
     without_keys: bool,
     /// Number of blocks that were left out.
@@ -47,6 +51,7 @@ impl Beside {
         self.more = 0;
         self.ids.clear();
         self.taken.clear();
+        self.left_out += self.statistics.drain(..).count() as u64;
     }
 
     /// Begins a section.
@@ -85,6 +90,9 @@ impl Beside {
         let last = self.ids.last().copied().unwrap_or(0);
         self.unnamed += self.more as u64;
         self.ids.resize(self.ids.len() + std::mem::take(&mut self.more), last);
+        for block in std::mem::take(&mut self.statistics) {
+            self.block(&block, writer);
+        }
     }
 
     fn describe(&mut self, given: &Interface, snaplen: u32, writer: &mut Writer) {
@@ -123,17 +131,31 @@ impl Beside {
             return;
         }
         // Blocks longer than a segment cannot be kept beside any packet.
-        if (self.blocks.len() + block.len()) as u64 > writer.ring().geometry().segment_size {
-            self.leave_out();
-        } else {
-            self.blocks.extend_from_slice(block);
-            self.pending += 1;
+        let waiting: usize = self.statistics.iter().map(Vec::len).sum();
+        let len = self.blocks.len() + waiting + block.len();
+        if len as u64 > writer.ring().geometry().segment_size {
+            return self.leave_out();
         }
+        let mut block = block.to_vec();
+        if let Some(interface) = statistics_interface(&mut block) {
+            if !self.is_begun {
+                self.statistics.push(block);
+                return;
+            }
+            let id = usize::try_from(u32::from_ne_bytes(*interface)).ok();
+            let id = id.and_then(|id| self.ids.get(id));
+            let has_unit = writer.ring().precision() == Precision::Nano;
+            let Some(id) = id.filter(|_| has_unit) else { return self.leave_out() };
+            *interface = id.to_ne_bytes();
+        }
+        self.blocks.extend(block);
+        self.pending += 1;
     }
 
     /// Leaves out the blocks that wait for a packet, because no packet will come.
     pub(super) fn end(&mut self) {
         self.left_out += std::mem::take(&mut self.pending);
+        self.left_out += self.statistics.drain(..).count() as u64;
         self.blocks = Vec::new();
     }
 

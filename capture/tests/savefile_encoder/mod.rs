@@ -57,6 +57,8 @@ pub(crate) struct File {
     pub(crate) packets: Vec<Expected>,
     pub(crate) interfaces: Vec<Described>,
     pub(crate) kept: Vec<Kept>,
+    /// Comments on sections, as options of the packet after them.
+    pub(crate) comments: Vec<Kept>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +132,10 @@ pub(crate) fn pcap(order: Order, nano: bool, link_type: u16, packets: &[Packet])
 /// A step in writing a pcapng file.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Section(Order),
+    Section {
+        order: Order,
+        comment: bool,
+    },
     Interface {
         link_type: u16,
         resolution: Resolution,
@@ -154,6 +159,11 @@ pub(crate) enum Item {
     /// Of one program's own type, to be copied.
     Custom {
         words: usize,
+    },
+    /// Statistics of an interface, as in [`Item::Enhanced`], at a moment of the packet.
+    Statistics {
+        interface: usize,
+        packet: Packet,
     },
     /// Of an unknown type.
     Unknown {
@@ -193,7 +203,7 @@ impl Resolution {
 pub(crate) fn pcapng(order: Order, items: &[Item]) -> File {
     let mut writer =
         Writer { file: File { nano: true, ..File::default() }, order, section: vec![] };
-    writer.section();
+    writer.section(false);
     for item in items {
         writer.item(item);
     }
@@ -225,26 +235,36 @@ impl Writer {
         body.resize(body.len().next_multiple_of(4), 0);
     }
 
-    fn section(&mut self) {
+    fn section(&mut self, comment: bool) {
         let mut body = Vec::from(self.order.u32(0x1a2b_3c4d));
         body.extend(self.order.u16(1));
         body.extend(self.order.u16(0));
         body.extend(self.order.u64(u64::MAX));
         self.option(&mut body, 4, b"plain encoder");
+        if comment {
+            self.option(&mut body, 1, b"a section");
+            self.option(&mut body, 0, &[]);
+        }
         self.block(0x0a0d_0d0a, &body);
+        if comment {
+            let header = [1_u16.to_ne_bytes(), 9_u16.to_ne_bytes()].concat();
+            let bytes = [&header[..], b"a section\0\0\0"].concat();
+            self.file.comments.push(Kept { end: self.file.bytes.len(), bytes });
+        }
         self.section.clear();
     }
 
     fn item(&mut self, item: &Item) {
         match item {
-            Item::Section(order) => {
+            Item::Section { order, comment } => {
                 self.order = *order;
-                self.section();
+                self.section(*comment);
             }
             Item::Interface { link_type, resolution, offset, name } => {
                 self.interface(*link_type, *resolution, *offset, name.as_deref());
             }
             Item::Custom { words } => self.custom(*words),
+            Item::Statistics { interface, packet } => self.statistics(*interface, packet),
             Item::Unknown { words } => self.block(0x0bad_0000, &vec![0xee; words * 4]),
             Item::Enhanced { interface, packet, comment } => {
                 self.packet(*interface, packet, 6, *comment);
@@ -260,6 +280,36 @@ impl Writer {
         let len = u32::try_from(16 + words * 4).unwrap().to_ne_bytes();
         let body = body(32_473_u32.to_ne_bytes());
         let bytes = [&0xbad_u32.to_ne_bytes()[..], &len, &body, &len].concat();
+        self.file.kept.push(Kept { end: self.file.bytes.len(), bytes });
+    }
+
+    fn statistics(&mut self, interface: usize, packet: &Packet) {
+        if self.section.is_empty() {
+            return;
+        }
+        let local = interface % self.section.len();
+        let (index, resolution, offset) = self.section[local];
+        let (ticks, nanoseconds) = resolution.ticks(packet.seconds, packet.nanoseconds);
+        let time = (nanoseconds as i128 + i128::from(offset) * 1_000_000_000).max(0) as u64;
+        let halves = |order: Order, time: u64| {
+            [order.u32((time >> 32) as u32), order.u32(time as u32)].concat()
+        };
+        let body = |writer: &Self, interface: usize, time: u64| {
+            let order = writer.order;
+            let mut body = [&order.u32(interface as u32)[..], &halves(order, time)].concat();
+            writer.option(&mut body, 1, b"counted");
+            writer.option(&mut body, 3, &halves(order, time));
+            writer.option(&mut body, 4, &order.u64(1 << 40));
+            writer.option(&mut body, 0, &[]);
+            body
+        };
+        let written = body(self, local, ticks);
+        self.block(5, &written);
+        let order = std::mem::replace(&mut self.order, Order { big: cfg!(target_endian = "big") });
+        let body = body(self, index, time);
+        self.order = order;
+        let len = u32::try_from(body.len() + 12).unwrap().to_ne_bytes();
+        let bytes = [&5_u32.to_ne_bytes()[..], &len, &body, &len].concat();
         self.file.kept.push(Kept { end: self.file.bytes.len(), bytes });
     }
 
@@ -401,7 +451,8 @@ fn item() -> impl Strategy<Value = Item> {
     let name = prop::option::of("[a-z]{0,6}");
     let offset = prop::option::of(-3..3_i16);
     prop_oneof![
-        1 => order().prop_map(Item::Section),
+        1 => (order(), any::<bool>())
+            .prop_map(|(order, comment)| Item::Section { order, comment }),
         3 => (link_type, resolution, offset, name).prop_map(
             |(link_type, resolution, offset, name)| Item::Interface {
                 link_type, resolution, offset, name,
@@ -416,5 +467,8 @@ fn item() -> impl Strategy<Value = Item> {
         1 => packet().prop_map(|packet| Item::Simple { packet }),
         1 => (0..5_usize).prop_map(|words| Item::Unknown { words }),
         1 => (0..5_usize).prop_map(|words| Item::Custom { words }),
+        2 => (0..4_usize, packet()).prop_map(|(interface, packet)| Item::Statistics {
+            interface, packet,
+        }),
     ]
 }

@@ -383,6 +383,11 @@ fn what_a_pcapng_says_beside_packets_is_kept() {
         [&kind.to_le_bytes()[..], &len, body, &len].concat()
     };
     let secrets = block(10, b"KSLT\x04\0\0\0CLIE");
+    let statistics = |received: u8| {
+        let options = [&b"\x04\0\x08\0"[..], &[received, 0, 0, 0, 0, 0, 0, 0], &[0; 4]].concat();
+        block(5, &[&[0; 12][..], &options].concat())
+    };
+    let (middle, end) = (statistics(1), statistics(3));
     let custom = block(0xbad, b"\xd9\x7e\0\0as it is");
     // In front of the first packet, and between the first and the second.
     let mut at = 0;
@@ -397,7 +402,8 @@ fn what_a_pcapng_says_beside_packets_is_kept() {
     let (first, second) = (starts[0], starts[1]);
     let comment = b"\x01\0\x09\0look here\0\0\0\0\0\0\0";
     let commented = block(6, &[&plain[first + 8..second - 4], &comment[..]].concat());
-    let bytes = [&plain[..first], &secrets, &commented, &custom, &plain[second..]].concat();
+    let parts = [&plain[..first], &secrets, &commented, &custom, &middle, &plain[second..], &end];
+    let bytes = [&parts.concat()[..], &secrets].concat();
     let filed = Filed::new(&bytes, &[]);
     for name in ["replay.pcapng", "follow.pcapng"] {
         let served = filed.read(name);
@@ -405,10 +411,19 @@ fn what_a_pcapng_says_beside_packets_is_kept() {
             let mut places = served.windows(wanted.len());
             places.position(|window| window == wanted).unwrap_or_else(|| panic!("{name}"))
         };
-        let places = [&secrets[..], &commented, &custom, &plain[second..]].map(found);
+        let places = [&secrets[..], &commented, &custom, &middle, &plain[second..], &end];
+        let places = places.map(found);
         assert!(places.is_sorted(), "{name}: {places:?}");
     }
     let path = filed.daemon.path(ALIAS).join("replay.pcapng");
-    assert_eq!(fs::metadata(path).unwrap().size(), filed.read("replay.pcapng").len() as u64);
+    let whole = filed.read("replay.pcapng");
+    assert!(whole.ends_with(&[end, secrets].concat()));
+    assert_eq!(fs::metadata(&path).unwrap().size(), whole.len() as u64);
+    let file = File::open(path).unwrap();
+    for at in 0..whole.len() {
+        let mut part = vec![0; 100.min(whole.len() - at)];
+        file.read_exact_at(&mut part, at as u64).unwrap();
+        assert!(whole[at..].starts_with(&part), "at {at}");
+    }
     assert_eq!(filed.daemon.status(ALIAS)["error"], Value::Null);
 }
