@@ -1,4 +1,4 @@
-//! Waking readers without making the writer wait.
+//! Wakes readers without making the writer wait.
 //!
 //! A reader that finds nothing *arms* its bell, looks once more, and sleeps. After the writer has
 //! published a batch, it rings every armed bell. Either the reader's second look sees the batch, or

@@ -58,7 +58,7 @@ pub(super) fn left() -> Left {
     }
 }
 
-/// A bound on memory that is lowered while little is left.
+/// A limit on memory that is lowered while little is left.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// Bytes; `None` while there is enough.
@@ -86,7 +86,7 @@ impl Backoff {
     }
 }
 
-/// The limit memory is counted against.
+/// The limit on the memory of this process.
 #[derive(Debug)]
 struct Machine {
     /// Bytes.

@@ -117,7 +117,7 @@ struct Http {
     open: u64,
 }
 
-/// A time as RFC 3339 has it.
+/// A time in the format of RFC 3339.
 #[derive(Clone, Copy, Debug)]
 struct Time(Timestamp);
 

@@ -9,7 +9,7 @@ use protocol::decode::Reason;
 pub(super) enum Outside {
     /// It could not be decoded.
     Undecoded(Reason),
-    /// It is a fragment, and the first fragment of its datagram is not there.
+    /// It is a fragment, and the first fragment of its datagram is missing.
     Fragment,
     /// It is neither TCP nor UDP.
     Protocol,

@@ -49,7 +49,7 @@ pub struct Geometry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a ring of {size} bytes is not possible (at least 512K, at most 16384G)")]
 pub struct BadSize {
-    /// Bytes asked for.
+    /// The requested size in bytes.
     pub size: u64,
 }
 

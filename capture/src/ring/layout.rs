@@ -6,7 +6,7 @@
 //!   4096     segment headers, 128 bytes each
 //!   body     segment bodies, back to back, each `segment_size` bytes:
 //!            pcap records exactly as a savefile has them, none crossing a segment, from the front;
-//!          what a pcapng stream has beside them ([`super::notes`]), from the end downwards
+//!            what a pcapng stream has beside them ([`super::notes`]), from the end downwards
 //! ```
 //!
 //! The file is mapped shared and outlives the process. The next process reads it again

@@ -1,4 +1,4 @@
-//! Creating a ring file, or taking one over.
+//! Creates a ring file, or takes over an existing one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -31,10 +31,10 @@ use crate::clock;
 use crate::hole::Holes;
 use crate::store::{Interface, Position, Store};
 
-/// Properties of the ring that is wanted.
+/// Properties of the ring to open.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its file; the directory exists.
+    /// The ring file; its directory must exist.
     pub path: PathBuf,
     /// Bytes of packets to retain.
     pub size: u64,
@@ -88,7 +88,7 @@ pub enum RingError {
         /// The damage, for people.
         why: String,
     },
-    /// The retained packets and those to come cannot be in one savefile.
+    /// The retained packets and the packets of the source cannot be in one savefile.
     #[error(
         "{path}: holds {held} packets, the source now sends {sent} (delete the file to start afresh, or choose another alias)"
     )]
@@ -97,10 +97,10 @@ pub enum RingError {
         path: PathBuf,
         /// Link type or precision retained.
         held: String,
-        /// Link type or precision to come.
+        /// Link type or precision of the source.
         sent: String,
     },
-    /// There can be no such file in its directory.
+    /// The file cannot be created in its directory.
     #[error("{path}: no ring can be made there: {error} (choose another --ring-dir)")]
     NotMade {
         /// The ring file.
@@ -108,7 +108,7 @@ pub enum RingError {
         /// The error of the system.
         error: io::Error,
     },
-    /// Anything else the system refused.
+    /// Another error of the system.
     #[error("{path}: {error}")]
     System {
         /// The ring file.

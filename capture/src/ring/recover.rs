@@ -1,4 +1,4 @@
-//! Taking over a ring file that an earlier process left behind.
+//! Takes over a ring file from an earlier process.
 //!
 //! A killed process leaves every committed record: the pages of the mapping belong to the kernel.
 //! Nothing in the file is trusted before it is checked, since people, disks and crashes of the

@@ -3,7 +3,6 @@
 //!
 //! When a writer leaves in the middle of a record, that record is dropped. The next writer begins
 //! with a header of its own, and continues the same capture.
-//! and goes on in the same capture.
 
 use protocol::linktype::LinkType;
 

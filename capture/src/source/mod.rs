@@ -216,7 +216,7 @@ pub enum SourceError {
     /// No interface has this name.
     #[error("{name}: no such interface ({advice})")]
     NoInterface {
-        /// The name asked for.
+        /// The requested name.
         name: String,
         /// The existing names, or what the name may have meant.
         advice: String,

@@ -19,7 +19,7 @@ pub(in crate::flow) enum Kind {
     Tcp(Box<Tcp>),
     /// UDP.
     Udp(Box<[Datagrams; 2]>),
-    /// TCP that is over.
+    /// TCP that has ended.
     Ended(Box<Ended>),
 }
 

@@ -18,7 +18,7 @@ use crate::flow::recorder::Job;
 use crate::flow::table::{Place, Table};
 use crate::flow::window::Window;
 
-/// Packets of a flow after which it gives up memory for what the store has dropped.
+/// After this many packets a flow releases the memory for packets that the store has dropped.
 const EXPIRE_EVERY: usize = 64;
 
 impl Engine {

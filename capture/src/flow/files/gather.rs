@@ -117,7 +117,7 @@ impl Shared {
     }
 }
 
-/// The streams of a flow, as HTTP calls them.
+/// The streams of a flow, addressed by the sides of HTTP.
 #[derive(Debug)]
 pub(in crate::flow) struct FlowStreams<'a> {
     pub(in crate::flow) shared: &'a Shared,
