@@ -1,7 +1,8 @@
-//! The configuration file: read once, checked once, all of it or nothing.
+//! The configuration file: read once and checked once; it is accepted as a whole or not at all.
 //!
-//! [`raw`] is what was written, here is what it means. Whatever can be known to be wrong before
-//! anything is opened is an error with the file, the line, what, and how to mend it.
+//! [`raw`] has the values as they are written, this module their meaning. A mistake that can be
+//! found before anything is opened is an error with the file, the line, the mistake, and how to fix
+//! it.
 
 mod raw;
 mod values;
@@ -24,16 +25,16 @@ use crate::fs::{group_id, user_id};
 use crate::settings::{KERNEL_BUFFERS, LEAST_FLOW_MEMORY, Settings, flow_limits};
 use values::Id;
 
-/// Where the configuration is, unless something else is said.
+/// The default path of the configuration.
 pub(crate) const DEFAULT: &str = "/etc/pcapfs/pcapfs.toml";
 
 /// Bytes of the largest file that is read: some ten thousand captures.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Most bytes of one packet: libpcap's `MAXIMUM_SNAPLEN`.
+/// The maximum of bytes of one packet: libpcap's `MAXIMUM_SNAPLEN`.
 const MAX_SNAPLEN: u64 = 262_144;
 
-/// What is wrong with a configuration.
+/// A mistake in a configuration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}:{line}{what}", path = .path.display(),
     line = .line.map_or_else(|| " ".to_owned(), |line| format!("{line}: ")))]
@@ -41,18 +42,18 @@ pub(crate) struct ConfigError {
     path: PathBuf,
     /// From 1; `None` for the file as a whole.
     line: Option<usize>,
-    /// What, and how to mend it.
+    /// The mistake, and how to fix it.
     what: String,
 }
 
-/// A configuration that makes sense.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     path: PathBuf,
     pub(crate) socket: Option<PathBuf>,
     pub(crate) ring_dir: Option<PathBuf>,
     pub(crate) state: Option<PathBuf>,
-    /// For captures made by `init`.
+    /// Defaults for captures made by `init`.
     pub(crate) settings: Settings,
     pub(crate) captures: Vec<Configured>,
 }
@@ -62,13 +63,13 @@ pub(crate) struct Config {
 pub(crate) struct Configured {
     pub(crate) spec: Spec,
     pub(crate) permissions: Permissions,
-    /// The permissions, or some of them, are those of the file.
+    /// Whether the file sets any of the permissions.
     pub(crate) is_explicit: bool,
-    /// Where it begins in the file, from 1.
+    /// The line where it begins in the file, from 1.
     pub(crate) line: usize,
 }
 
-/// Makes sure that no other user, but root, says what this program does.
+/// Checks that only this user and root can write the configuration.
 fn check_owner(metadata: &Metadata) -> Result<(), String> {
     let uid = metadata.uid();
     if uid != 0 && uid != geteuid().as_raw() {
@@ -81,11 +82,11 @@ fn check_owner(metadata: &Metadata) -> Result<(), String> {
 }
 
 impl Config {
-    /// Reads a file. `base` is what holds where the file says nothing, `ring_dir` where rings are
-    /// if neither the file nor the command line says so.
+    /// Reads a file. `base` has the values for keys that the file does not set; `ring_dir` is the
+    /// directory of rings if neither the file nor the command line sets it.
     ///
     /// # Errors
-    /// [`ConfigError`], the first there is.
+    /// [`ConfigError`], the first mistake.
     pub(crate) fn load(
         path: &Path,
         base: &Settings,
@@ -154,29 +155,29 @@ impl Config {
         })
     }
 
-    /// That a capture cannot be had as it is configured.
+    /// The error for a capture that cannot be made as configured.
     pub(crate) fn error(&self, configured: &Configured, what: String) -> ConfigError {
         ConfigError { path: self.path.clone(), line: Some(configured.line), what }
     }
 }
 
-/// Where rings are.
+/// The directory of rings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RingDir<'a> {
-    /// By the command line, whatever the file says.
+    /// Set on the command line, which overrides the file.
     Given(&'a Path),
-    /// If the file says nothing.
+    /// The default if the file does not set it.
     Default(&'a Path),
 }
 
-/// One file that is being read.
+/// A file that is being read.
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
 impl Reader<'_> {
-    /// An error in the line of this offset.
+    /// An error in the line at this offset.
     fn at(&self, offset: usize, what: String) -> ConfigError {
         let before = self.text.as_bytes().get(..offset).unwrap_or_default();
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -195,7 +196,7 @@ impl Reader<'_> {
         }
         match error.span() {
             Some(span) => {
-                // Behind the value, at the end of a line, is not the next line.
+                // An offset after the value, at the end of a line, must not count as the next line.
                 let line = self.text.get(span.clone()).unwrap_or_default();
                 let blank = line.len() - line.trim_start().len();
                 self.at(span.start + blank.min(line.len().saturating_sub(1)), what)
@@ -204,7 +205,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What settings say on top of others; whether permissions are among it.
+    /// The settings of a table applied over `base`, and whether it sets permissions.
     fn settings(
         &self,
         base: &Settings,
@@ -338,7 +339,7 @@ impl Reader<'_> {
             return Err(self.wrong(precision, what.to_owned()));
         }
         if let Some(filter) = &raw.filter {
-            // As well as it can be known before the source says what it sends.
+            // As far as it can be checked before the source reports its link type.
             Filter::check(filter.get_ref(), named.filter_runner())
                 .map_err(|error| self.wrong(filter, error.to_string()))?;
         }

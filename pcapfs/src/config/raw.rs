@@ -1,4 +1,4 @@
-//! The configuration as it is written. What it means is decided in the module above.
+//! The configuration as it is written. The module above decides its meaning.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use super::values::{Id, Mode, OverlapWord, PrecisionWord, Size, UrgentWord};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
-    /// Where programs that steer the daemon connect.
+    /// The path of the control socket.
     pub(super) socket: Option<Spanned<PathBuf>>,
-    /// Where ring files are.
+    /// The directory of ring files.
     pub(super) ring_dir: Option<Spanned<PathBuf>>,
-    /// Where captures made by `init` are kept.
+    /// The file that keeps captures made by `init`.
     pub(super) state: Option<Spanned<PathBuf>>,
-    /// What holds for every capture that says nothing else.
+    /// Values for captures that do not set their own.
     #[serde(default)]
     pub(super) defaults: Settings,
     /// The captures.
@@ -72,7 +72,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// What it says itself of what there are defaults for.
+    /// The settings that this capture sets itself.
     pub(super) fn settings(&self) -> Settings {
         let one = self.clone();
         Settings {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_capture_can_say_all_there_are_defaults_for() {
-        // One key of `Settings` that `Capture` does not know would be an unknown one there.
+        // Here a key of `Settings` that `Capture` lacks would be an unknown key.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
                     promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
         let plain: Settings = toml::from_str(text).unwrap();

@@ -1,4 +1,4 @@
-//! Configurations, and what is said of wrong ones.
+//! Configurations, and the errors for wrong ones.
 
 use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
@@ -118,7 +118,7 @@ fn mistakes_have_a_line_and_a_remedy() {
     }
 }
 
-/// The words in backquotes of what is said of a key that is not known.
+/// The words in backquotes in the error for an unknown key.
 fn known_keys(text: &str) -> Vec<String> {
     let error = read(text).unwrap_err();
     let (_, known) = error.split_once("expected one of").expect("the keys there are");

@@ -120,7 +120,7 @@ impl Written for Id {
     }
 
     fn from_number(number: u64) -> Result<Self, String> {
-        // The last one means "nobody" to chown(2).
+        // The largest number means "no change" to chown(2).
         let id = u32::try_from(number).ok().filter(|id| *id != u32::MAX);
         id.map(Self::Number).ok_or_else(|| format!("{number} is no user or group"))
     }

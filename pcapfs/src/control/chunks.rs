@@ -1,9 +1,9 @@
-//! Chunks of savefiles as they are on the wire, at both ends.
+//! Chunks of savefiles as they are on the wire, for both ends.
 //!
-//! What a codec does with a message, it does by copying: into a buffer to be sent, and out of the
-//! buffers that were received. Chunks are nearly all there is to transfer, so both ends take the
-//! body of such an answer past it ([`hand_over`]): the daemon copies packets from the ring to where
-//! they are sent from, and the client writes them from where they were received.
+//! A codec copies each message: into a buffer to send it, and out of the buffers that were
+//! received. Chunks are nearly all the bytes of the service, so both ends take the body of such an
+//! answer past the codec ([`hand_over`]): the daemon copies packets from the ring into the buffer
+//! that is sent, and the client writes them from the buffer that was received.
 //!
 //! ```text
 //!  0    length, 4 bytes   0x10   total   0x0a   length   savefile bytes
@@ -23,11 +23,11 @@ use prost::encoding::{decode_varint, encode_varint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-/// Most bytes of savefile in one message: what a program reads at a time, and little
-/// enough for a hundred clients that do not read on.
+/// The maximum of savefile bytes in one message: as much as programs read at a time, and small
+/// enough for a hundred clients that stop reading.
 pub(super) const CHUNK: u32 = 128 << 10;
 
-/// Bytes of a frame that holds the largest message, with all that is before its data.
+/// Bytes of a frame that holds the largest message, with everything before its data.
 pub(crate) const FRAME: u32 = CHUNK + 64;
 
 /// Key of `data`: field 1, bytes.
@@ -44,10 +44,10 @@ const WIRE_TYPE: u8 = 0b111;
 /// Bytes of gRPC's prefix: whether the message is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Longest varint.
+/// Bytes of the longest varint.
 const VARINT: usize = 10;
 
-/// The body of an answer on its way past the codec.
+/// The body of an answer that bypasses the codec.
 #[derive(Clone)]
 struct Handed(Arc<Mutex<Option<Body>>>);
 
@@ -56,12 +56,12 @@ pub(crate) fn hand_over(extensions: &mut Extensions, body: Body) {
     extensions.insert(Handed(Arc::new(Mutex::new(Some(body)))));
 }
 
-/// The body that was handed over with an answer, the first time.
+/// The body that was handed over with an answer; only the first call gets it.
 pub(crate) fn handed(extensions: &mut Extensions) -> Option<Body> {
     extensions.remove::<Handed>()?.0.lock().take()
 }
 
-/// The message of a chunk; `total` is told if it is not 0.
+/// The message of a chunk; it contains `total` if that is not 0.
 pub(super) fn message(total: u64, slices: &[IoSlice<'_>]) -> Bytes {
     let size: usize = slices.iter().map(|slice| slice.len()).sum();
     let mut fields = BytesMut::with_capacity(2 * (1 + VARINT));
@@ -74,14 +74,14 @@ pub(super) fn message(total: u64, slices: &[IoSlice<'_>]) -> Bytes {
     let length = fields.len() + size;
     let mut message = Vec::with_capacity(PREFIX + length);
     message.put_u8(0);
-    // At most a chunk, and what is before it.
+    // At most a chunk, and the fields before it.
     message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     message.put_slice(&fields);
     slices.iter().for_each(|slice| message.put_slice(slice));
     Bytes::from(message)
 }
 
-/// What is in a message.
+/// A part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// Bytes of the whole answer.
@@ -99,16 +99,16 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Those of this body.
+    /// The parts of this body.
     pub(crate) fn new(body: Body) -> Self {
         Self { body, input: Bytes::new(), parser: Parser::default() }
     }
 
-    /// The next one; `None` when there are no more. Nothing is lost when it is dropped before it
-    /// is ready.
+    /// The next part; `None` at the end. If the future is dropped before it is ready, no part is
+    /// lost.
     ///
     /// # Errors
-    /// What the daemon says, or that it says nothing any more.
+    /// The daemon's status, or an error if the daemon stopped answering.
     pub(crate) async fn next(&mut self) -> Result<Option<Part>, Status> {
         loop {
             if let Some(part) = self.parser.next(&mut self.input)? {
@@ -135,13 +135,13 @@ impl Parts {
     }
 }
 
-/// Where in a message it is.
+/// The parser's place in a message.
 #[derive(Debug)]
 struct Parser {
     stage: Stage,
     /// Bytes of the message that are still to come.
     left: u64,
-    /// What of a number, or of a prefix, is there.
+    /// The bytes so far of a number or a prefix.
     held: [u8; VARINT],
     holds: usize,
 }
@@ -150,9 +150,9 @@ struct Parser {
 enum Stage {
     Prefix,
     Key,
-    /// The number behind this key.
+    /// The number after this key.
     Number(u8),
-    /// So many bytes behind this key.
+    /// This many bytes after this key.
     Bytes(u8, u64),
 }
 
@@ -168,7 +168,7 @@ impl Parser {
         self.stage == Stage::Prefix && self.holds == 0
     }
 
-    /// The next part of `input`; `None` if it is used up.
+    /// The next part of `input`; `None` if there are no bytes left.
     fn next(&mut self, input: &mut Bytes) -> Result<Option<Part>, Status> {
         loop {
             match self.stage {
@@ -196,7 +196,7 @@ impl Parser {
                 Stage::Key => {
                     let key = input.get_u8();
                     self.left -= 1;
-                    // Also those of fields that a later version may have, up to the 15th.
+                    // This also accepts fields that a later version may have, up to the 15th.
                     if key & 0x80 != 0 || ![NUMBER, BYTES].contains(&(key & WIRE_TYPE)) {
                         return Err(Status::internal("an unknown kind of field"));
                     }
@@ -229,9 +229,9 @@ impl Parser {
         }
     }
 
-    /// Keeps a byte of something that may come in pieces; gives all of them with the last one.
+    /// Keeps a byte of a value that may come in pieces; returns all of them with the last one.
     fn hold(&mut self, byte: u8, is_last: impl FnOnce(usize) -> bool) -> Option<&[u8]> {
-        // There is room: what is held ends before.
+        // There is room, since held values are shorter.
         if let Some(place) = self.held.get_mut(self.holds) {
             *place = byte;
         }
@@ -244,7 +244,7 @@ impl Parser {
     }
 }
 
-/// The longest head of a message has room in a frame, beside the data.
+/// The longest head of a message fits into a frame, beside the data.
 const _: () = assert!(PREFIX + 2 + VARINT + VARINT <= (FRAME - CHUNK) as usize);
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
     use super::super::messages::Chunk;
     use super::*;
 
-    /// All parts of what comes in such pieces, data put together.
+    /// All parts of these bytes when they come in such pieces, with the data joined.
     fn parse(wire: &[u8], pieces: usize) -> Result<(Vec<u8>, Vec<u64>), Status> {
         let mut parser = Parser::default();
         let (mut data, mut totals) = (Vec::new(), Vec::new());

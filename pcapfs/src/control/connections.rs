@@ -1,9 +1,10 @@
-//! Connections: how many there may be, and which give way.
+//! Connections: their maximum number, and which one is closed beyond it.
 //!
-//! A client that connects and says nothing, or nonsense, costs a descriptor and a few kilobytes.
-//! When there are too many, the oldest that has no request under way is closed, first among those
-//! of the same user. Without one, the user with the most connections loses one: first one whose
-//! requests concern no capture its user may read. Some places are root's alone.
+//! A client that connects and sends nothing, or nonsense, costs a descriptor and a few kilobytes.
+//! When there are too many connections, the oldest without a request under way is closed, first
+//! among those of the same user. If there is none, the user with the largest number of connections
+//! loses one: first one whose requests concern no capture that its user may read. Some places are
+//! only for root.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -26,34 +27,35 @@ use tonic::transport::server::Connected;
 use super::peer;
 use crate::fs::access::Caller;
 
-/// Most connections at a time: a quarter of the 1,024 descriptors a process usually has.
+/// The maximum number of connections: a quarter of the 1,024 descriptors that a process usually
+/// has.
 const CONNECTIONS: usize = 256;
 
-/// Most connections of one user who is not root: four such users can be there at once.
+/// The maximum number of connections of a user other than root: four such users fit at once.
 const CONNECTIONS_OF_USER: usize = 64;
 
-/// Places that only root can have.
+/// Places that only root can use.
 const PLACES_OF_ROOT: usize = 32;
 
-/// Connections that are accepted and not served yet.
+/// Connections that have been accepted but not served yet.
 const QUEUE: usize = 8;
 
-/// How long to wait when no connection can be accepted, for want of descriptors as a rule.
+/// How long to wait if no connection can be accepted, usually for lack of descriptors.
 const RESPITE: Duration = Duration::from_millis(50);
 
-/// Who is at the other end of a connection.
+/// The client at the other end of a connection.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) caller: Caller,
-    /// Its process when it connected, 0 if that is out of sight.
+    /// Its process when it connected, 0 if that is not visible.
     pub(super) process: u32,
     /// Requests under way.
     requests: AtomicU32,
-    /// It was given something of a capture, or an order of it was carried out.
+    /// Whether it got data of a capture, or an order of it was carried out.
     has_rights: AtomicBool,
 }
 
-/// A request under way, for as long as this exists.
+/// A request under way, as long as this exists.
 #[derive(Debug)]
 pub(super) struct Busy {
     peer: Arc<Peer>,
@@ -65,12 +67,12 @@ impl Peer {
         Arc::new(Self { caller, process, requests, has_rights })
     }
 
-    /// Says that its user had the right to something it asked for.
+    /// Notes that its user had the right to something it asked for.
     pub(super) fn shown_rights(&self) {
         self.has_rights.store(true, Ordering::Relaxed);
     }
 
-    /// Says that a request is under way.
+    /// Notes that a request is under way.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Busy { peer: Arc::clone(self) }
@@ -83,7 +85,7 @@ impl Drop for Busy {
     }
 }
 
-/// The connections there are, by the order in which they came.
+/// The connections, in the order in which they came.
 #[derive(Debug, Default)]
 struct Table {
     came: u64,
@@ -91,7 +93,7 @@ struct Table {
 }
 
 impl Table {
-    /// Makes room for one more, if need be and if it can be made.
+    /// Makes room for one more connection, if necessary and possible.
     fn make_room(&mut self, uid: u32) -> Result<(), Full> {
         let of_user = self.connections.values().filter(|(peer, _)| peer.caller.uid == uid).count();
         let of_others = self.connections.values().filter(|(peer, _)| peer.caller.uid != 0).count();
@@ -101,7 +103,7 @@ impl Table {
             let idle = |same_user: bool| {
                 self.connections.iter().find(|(_, (peer, _))| {
                     let is_idle = peer.requests.load(Ordering::Relaxed) == 0;
-                    // Of root's places none is there for others.
+                    // No other user can take one of root's places.
                     let may_be_taken = uid == 0 || peer.caller.uid != 0;
                     is_idle && may_be_taken && (!same_user || peer.caller.uid == uid)
                 })
@@ -114,16 +116,16 @@ impl Table {
             };
             let number = number.ok_or(Full)?;
             if let Some((_, stream)) = self.connections.remove(&number) {
-                // Its task sees the end, and lets go of it.
+                // Its task sees the end, and releases it.
                 let _ = shutdown(stream.as_raw_fd(), Shutdown::Both);
             }
         }
         Ok(())
     }
 
-    /// A connection that gives way although a request is under way, to a user with `held` others: the
-    /// oldest of the user, not root, who has the most. One with a right to what it asked for gives
-    /// way only to somebody who has none at all.
+    /// A connection to close although a request is under way, for a user with `held` others: the
+    /// oldest of the user, other than root, who has the largest number. A connection with a right
+    /// to its requests is closed only for a user who has no connection at all.
     fn busy(&self, held: usize) -> Option<u64> {
         let mut counts = BTreeMap::<u32, usize>::new();
         for (peer, _) in self.connections.values().filter(|(peer, _)| peer.caller.uid != 0) {
@@ -134,7 +136,7 @@ impl Table {
                 let count = counts.get(&peer.caller.uid).copied().unwrap_or(0);
                 peer.has_rights.load(Ordering::Relaxed) == has_rights && count >= least
             });
-            // The first of those with the most.
+            // The oldest of the user with the largest number.
             let count = |peer: &Peer| counts.get(&peer.caller.uid).copied().unwrap_or(0);
             numbers.rev().max_by_key(|(_, (peer, _))| count(peer)).map(|(number, _)| *number)
         };
@@ -143,7 +145,7 @@ impl Table {
     }
 }
 
-/// Enough who are connected have a request under way.
+/// The places are full, and every connection that could be closed has a request under way.
 #[derive(Debug)]
 struct Full;
 
@@ -170,10 +172,10 @@ impl Connected for Connection {
     }
 }
 
-/// The connections that come in, for as long as somebody takes them.
+/// The stream of incoming connections, as long as it is polled.
 ///
 /// # Errors
-/// Those of registering the listener with the runtime, in which this must be called.
+/// Errors of registering the listener with the runtime; call it inside the runtime.
 pub(super) fn accept(
     listener: StdListener,
 ) -> io::Result<ReceiverStream<Result<Connection, io::Error>>> {
@@ -200,7 +202,7 @@ pub(super) fn accept(
     Ok(ReceiverStream::new(accepted))
 }
 
-/// Lets a connection in, unless there are too many; otherwise it is closed.
+/// Accepts a connection, unless there are too many; then it is closed.
 fn admit(stream: UnixStream, table: &Arc<Mutex<Table>>) -> Option<Connection> {
     let (caller, process) = peer::credentials(&stream).ok()?;
     let mut locked = table.lock();
@@ -213,7 +215,7 @@ fn admit(stream: UnixStream, table: &Arc<Mutex<Table>>) -> Option<Connection> {
     Some(Connection { stream, peer, number, table: Arc::clone(table) })
 }
 
-/// Tries again as long as the operation says that it would have to wait although it was ready.
+/// Tries again as long as the operation would have to wait although the socket was ready.
 fn attempt<T>(
     mut ready: impl FnMut() -> Poll<io::Result<()>>,
     mut operation: impl FnMut() -> io::Result<T>,
@@ -271,7 +273,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Of a connection that is gone there is nothing left to shut.
+        // A connection that is gone has no end to shut down.
         let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
         Poll::Ready(Ok(()))
     }
@@ -287,7 +289,7 @@ mod tests {
     }
 
     impl Scene {
-        /// Lets one more user in.
+        /// Connects one more client of this user.
         fn connect(&mut self, uid: u32) -> Option<Arc<Peer>> {
             let (stream, _) = UnixStream::pair().unwrap();
             let mut table = self.table.lock();
@@ -337,7 +339,8 @@ mod tests {
         for _ in 0..PLACES_OF_ROOT {
             busy.push(scene.connect(0).unwrap().busy());
         }
-        // Another user takes from the one with the most, who is not root, until it has as many.
+        // Another user takes places from the user, other than root, with the largest number, until
+        // it has as many.
         let mut of_fifth = 0;
         while let Some(peer) = scene.connect(5).filter(|_| of_fifth < CONNECTIONS) {
             busy.push(peer.busy());

@@ -7,13 +7,13 @@
 //!                                        streams ◀── a byte ── bells of the captures
 //! ```
 //!
-//! Everything asynchronous of the daemon is here, on one thread. Packets do not pass through it:
-//! a stream of savefile bytes is a reader of the tree like any other, and is woken by a
-//! byte in a socket, so that the threads that capture never touch the runtime.
+//! All asynchronous code of the daemon is here, on one thread. Packets do not pass through it: a
+//! stream of savefile bytes is a reader of the tree like any other, and a byte in a socket wakes
+//! it, so that the threads that capture never touch the runtime.
 //!
-//! Whatever a client can make grow is bounded: connections ([`connections`]), the size of a request,
-//! streams per connection, and what is ready for a client that does not read, which is a chunk, what
-//! HTTP/2 takes before it waits, and the socket's buffers for each stream.
+//! Everything that a client can make grow is bounded: connections ([`connections`]), the size of a
+//! request, streams per connection, and the bytes held for a client that does not read. These are a
+//! chunk, the window that HTTP/2 fills before it waits, and the socket's buffers, for each stream.
 
 pub(crate) mod chunks;
 mod connections;
@@ -53,22 +53,22 @@ const MAX_REQUEST: usize = 64 << 10;
 /// Bytes of the largest list of headers.
 const MAX_HEADERS: u32 = 16 << 10;
 
-/// Requests that one connection may have under way; one program hardly has two.
+/// The maximum of requests under way on one connection; a program hardly has two.
 const MAX_STREAMS: u32 = 16;
 
-/// Threads for what blocks: opening and stopping captures.
+/// Threads for blocking work: opening and stopping captures.
 const BLOCKING_THREADS: usize = 2;
 
-/// Descriptors that are kept for the service until somebody connects: eight for the runtime and what
-/// wakes its streams, and a few for connections. Without them it would end, or panic, when it is
-/// wanted, long after it was said that all is ready.
+/// Descriptors that are kept for the service until a client connects: eight for the runtime and the
+/// sockets that wake its streams, and a few for connections. Without them, the service would fail
+/// or panic at the first client, long after the daemon reported that it is ready.
 const DESCRIPTORS: usize = 12;
 
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct Control {
     end: oneshot::Sender<()>,
-    /// Closed at the end, for a service that nobody has asked for anything yet.
+    /// Closed at the end, for a service that no client has used yet.
     first: UnixStream,
     thread: JoinHandle<()>,
     _socket: Socket,
@@ -78,7 +78,7 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) struct Ending {
     thread: JoinHandle<()>,
-    /// Removed with this.
+    /// Removes the socket on drop.
     _socket: Socket,
 }
 
@@ -86,7 +86,7 @@ impl Control {
     /// Serves `registry` at `socket` from a thread of its own.
     ///
     /// # Errors
-    /// Those of making a thread, and of having descriptors.
+    /// Errors of starting a thread, and of reserving descriptors.
     pub(crate) fn start(mut socket: Socket, registry: Arc<Registry>) -> io::Result<Self> {
         let listener = socket.take_listener()?;
         let (end, ended) = oneshot::channel();
@@ -105,10 +105,10 @@ impl Control {
         Ok(Self { end, first, thread, _socket: socket })
     }
 
-    /// Has the service end: streams whose captures have stopped get what is stored.
+    /// Ends the service: streams whose captures have stopped get the stored packets.
     pub(crate) fn end(self) -> Ending {
         let Self { end, first, thread, _socket } = self;
-        // Nobody is there to hear it if the service has ended by itself.
+        // The service has no receiver any more if it has ended by itself.
         let _ = end.send(());
         drop(first);
         Ending { thread, _socket }
@@ -116,14 +116,14 @@ impl Control {
 }
 
 impl Ending {
-    /// Whether nobody is connected any more. Whoever still is is cut off with the process.
+    /// Whether all clients have disconnected. The others are cut off when the process ends.
     pub(crate) fn is_over(&self) -> bool {
         self.thread.is_finished()
     }
 }
 
-/// Waits until somebody connects, and says whether that came before the end. Until then there is no
-/// runtime: a daemon that nobody steers does not pay for it, which is most of a megabyte.
+/// Waits until a client connects, and returns whether that came before the end. Until then there is
+/// no runtime, so a daemon without clients saves nearly a megabyte.
 fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
     loop {
         let mut fds = [
@@ -138,7 +138,7 @@ fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
     }
 }
 
-/// An answer with the body that was handed over with it, if one was.
+/// An answer with the body that was handed over with it, if there is one.
 fn past_the_codec(mut answer: http::Response<Body>) -> http::Response<Body> {
     if let Some(body) = chunks::handed(answer.extensions_mut()) {
         *answer.body_mut() = body;

@@ -1,9 +1,9 @@
-//! What is on the way to clients: bounded for each user, since a client that does not read costs as
-//! much memory as it is sent.
+//! Messages on the way to clients: limited for each user, since a client that does not read costs
+//! as much memory as it is sent.
 //!
-//! HTTP/2 lets a client announce any window, and what is sent into it waits here until its socket
-//! takes it. So each stream has one small message on the way at any time, and more only while its
-//! user has less than [`OF_USER`] bytes there. No user waits for another.
+//! HTTP/2 lets a client announce any window, and bytes sent into it wait here until the client's
+//! socket takes them. So each stream may always have one small message on the way, and more only
+//! while its user has less than [`OF_USER`] bytes on the way. No user waits for another.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -19,19 +19,20 @@ use tonic::body::Body;
 
 use super::chunks::CHUNK;
 
-/// Bytes of one user beyond which each of its streams has one message of [`LEAST`] on the way.
+/// Limit of bytes of one user; beyond it, each stream has one message of [`LEAST`] bytes on the
+/// way.
 const OF_USER: usize = 32 << 20;
 
-/// Bytes of a message for which there is always room.
+/// Bytes of a message that there is always room for.
 const LEAST: usize = 16 << 10;
 
-/// What each user has on the way.
+/// The bytes on the way for each user.
 #[derive(Debug, Default)]
 pub(super) struct Allowances {
     users: Mutex<HashMap<u32, Weak<Allowance>>>,
 }
 
-/// What one user has on the way, in bytes.
+/// The bytes on the way for one user.
 #[derive(Debug, Default)]
 struct Allowance {
     used: AtomicUsize,

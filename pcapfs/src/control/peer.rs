@@ -1,4 +1,4 @@
-//! Who is at the other end of a UNIX socket, as the kernel knows it.
+//! The process at the other end of a UNIX socket, as the kernel knows it.
 #![expect(unsafe_code, reason = "SO_PEERGROUPS has no safe wrapper")]
 
 use std::io;
@@ -9,17 +9,17 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::fs::access::Caller;
 
-/// Most groups a process can be in: `NGROUPS_MAX` of `linux/limits.h`.
+/// The maximum of groups of a process: `NGROUPS_MAX` of `linux/limits.h`.
 const MOST_GROUPS: usize = 65_536;
 
-/// Groups to ask for first; hardly anybody is in more.
+/// The number of groups to ask for first; few processes have more.
 const USUAL_GROUPS: usize = 32;
 
-/// Who connected, with the credentials of that moment (`SO_PEERCRED`, `SO_PEERGROUPS`; unix(7) and
-/// socket(7)), and its process, 0 if it is none of this pid namespace.
+/// The peer's credentials when it connected (`SO_PEERCRED`, `SO_PEERGROUPS`; unix(7) and
+/// socket(7)), and its process, 0 if it is not in this pid namespace.
 ///
 /// # Errors
-/// Those of getsockopt(2).
+/// Errors of getsockopt(2).
 pub(super) fn credentials(socket: &impl AsFd) -> io::Result<(Caller, u32)> {
     let peer = getsockopt(socket, sockopt::PeerCredentials)?;
     let groups = groups(socket)?;
@@ -33,9 +33,9 @@ fn groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     loop {
         let bytes = groups.len() * size_of::<libc::gid_t>();
         let mut len = libc::socklen_t::try_from(bytes).unwrap_or(libc::socklen_t::MAX);
-        // SAFETY: the descriptor is open, as it is borrowed. `groups` is that many initialised
-        // bytes that nobody else has, aligned for group ids, and the kernel writes at most `len`
-        // of them; `len` is a number of this frame.
+        // SAFETY: the descriptor is open, as it is borrowed. `groups` has at least `len`
+        // initialised bytes that no other code uses, aligned for group ids, and the kernel writes
+        // at most `len` bytes; `len` is a local variable.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_fd().as_raw_fd(),
@@ -51,7 +51,7 @@ fn groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
             return Ok(groups);
         }
         let error = io::Error::last_os_error();
-        // The kernel says how many there are.
+        // The kernel has stored the number of groups.
         if error.raw_os_error() == Some(libc::ERANGE)
             && (groups.len()..=MOST_GROUPS).contains(&count)
         {

@@ -1,4 +1,4 @@
-//! What build.rs has made of proto/pcapfs/control/v1/control.proto.
+//! The code that build.rs generates from proto/pcapfs/control/v1/control.proto.
 
 #![allow(
     missing_docs,

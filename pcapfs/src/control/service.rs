@@ -26,10 +26,10 @@ use crate::fs::{Asker, Wanted};
 use crate::registry::{InitOrder, Refusal, Registry};
 use crate::waiters::Waiters;
 
-/// Least time between two answers of a status that is repeated.
+/// The minimum time between two answers of a repeated status.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the codec has to do with the chunks of a savefile, see [`chunks`].
+/// The codec's stream of savefile chunks, which is always empty, see [`chunks`].
 type Chunks = Empty<Result<message::Chunk, Status>>;
 
 /// The service.
@@ -41,10 +41,10 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// A service in the runtime this is called in.
+    /// A service in the current runtime.
     ///
     /// # Errors
-    /// Those of making what wakes its streams.
+    /// Errors of making the sockets that wake its streams.
     pub(super) fn new(registry: Arc<Registry>) -> io::Result<Self> {
         Ok(Self { registry, waiters: streams::waiters()?, allowances: Allowances::default() })
     }
@@ -76,7 +76,7 @@ impl Service {
     }
 }
 
-/// Who sent a request.
+/// The sender of a request.
 fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let peer = request.extensions().get::<Arc<Peer>>();
     peer.cloned().ok_or_else(|| Status::internal("nobody knows who is connected"))
@@ -102,7 +102,7 @@ fn refused(refusal: Refusal) -> Status {
     Status::new(code, refusal.to_string())
 }
 
-/// Carries out, on a thread that may block, what a peer orders.
+/// Carries out a peer's order on a thread that may block.
 async fn carry_out<R: Send + 'static>(
     registry: &Arc<Registry>,
     peer: Arc<Peer>,
@@ -226,7 +226,7 @@ impl control_server::Control for Service {
     ) -> Result<Response<Self::StatusStream>, Status> {
         let peer = peer(&request)?;
         let message::StatusRequest { capture, interval } = request.into_inner();
-        // Asked again each time: permissions may change while somebody watches.
+        // Checked again each time: permissions may change while a client watches.
         let registry = Arc::clone(&self.registry);
         let busy = peer.busy();
         let outgoing = self.allowances.stream(peer.caller.uid);
@@ -240,7 +240,7 @@ impl control_server::Control for Service {
         }
         let interval = Duration::from_millis(u64::from(interval)).max(LEAST_INTERVAL);
         let mut ticks = tokio::time::interval(interval);
-        // Whoever is slow gets what is true then, not what was true before.
+        // A slow client gets the current status, not an old one.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let answers = IntervalStream::new(ticks).map(move |_| answer());
         let mut response: Response<Self::StatusStream> = Response::new(Box::pin(answers));
@@ -255,7 +255,7 @@ impl control_server::Control for Service {
         request: Request<message::ReplayRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let asked = request.get_ref();
-        // A savefile that is still being read ends with its last packet, which this waits for.
+        // A savefile that is still being indexed ends with its last packet; this waits for it.
         let is_being_read = || {
             let entry = self.registry.readable(&peer(&request)?.caller, &asked.capture);
             let capture = &entry.map_err(refused)?.capture;
@@ -294,11 +294,11 @@ fn status(registry: &Registry, peer: &Peer, capture: &str) -> Result<StatusRespo
 }
 
 fn text(json: Vec<u8>) -> String {
-    // It is made of strings.
+    // JSON text is always UTF-8.
     String::from_utf8(json).unwrap_or_default().trim_end().to_owned()
 }
 
-/// Number of a capture for people, from 1.
+/// The number of a capture for people, from 1.
 const fn number(entry: &Entry) -> u32 {
     entry.id.saturating_add(1)
 }

@@ -1,4 +1,4 @@
-//! The socket in the file system: where it is, and whose.
+//! The socket in the file system: its path, its directory and its owner.
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
@@ -17,17 +17,18 @@ use crate::paths::check_socket_dir;
 /// Default path of the socket.
 const DEFAULT: &str = "/run/pcapfs/control.sock";
 
-/// Bytes of the longest path of a socket: `sun_path` of unix(7), with its end.
+/// The maximum bytes of a socket's path: `sun_path` of unix(7), without its final zero.
 const MAX_PATH: usize = 107;
 
 /// The default path of a daemon's socket; `None` if there is no place for it. `is_systems`: root
-/// has started it for all users, as `mount -t pcapfs` does, also if it runs as another user.
+/// has started the daemon for all users, as `mount -t pcapfs` does, even if it runs as another
+/// user.
 pub(crate) fn daemon_path(is_systems: bool) -> Option<PathBuf> {
     if is_systems || geteuid().is_root() { Some(DEFAULT.into()) } else { users_path() }
 }
 
-/// The path at which a client looks for the socket by default: that of its user's daemon if it is
-/// there, otherwise that of the system's.
+/// The default path of the socket for a client: its user's daemon if that socket exists, otherwise
+/// the system's.
 pub(crate) fn client_path() -> PathBuf {
     let own = if geteuid().is_root() { None } else { users_path() };
     own.filter(|path| path.exists()).unwrap_or_else(|| DEFAULT.into())
@@ -38,7 +39,7 @@ fn users_path() -> Option<PathBuf> {
     directory.is_absolute().then(|| directory.join("pcapfs/control.sock"))
 }
 
-/// Why a socket cannot be had.
+/// Why a socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {why}", path = .path.display())]
 pub(crate) struct SocketError {
@@ -46,19 +47,19 @@ pub(crate) struct SocketError {
     why: String,
 }
 
-/// A socket that is listened at, removed on drop.
+/// A listening socket, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Socket {
     /// Its path through the descriptor of its directory.
     inside: PathBuf,
     _directory: File,
     listener: Option<UnixListener>,
-    /// Device and inode, to know whether it is still there.
+    /// Device and inode, to check whether the path still has this socket.
     identity: (u64, u64),
 }
 
 impl Socket {
-    /// Listens at a path. A socket at which no process listens any more is replaced.
+    /// Listens at a path. A socket without a listening process is replaced.
     ///
     /// # Errors
     /// [`SocketError`]; also if another daemon listens there.
@@ -74,7 +75,7 @@ impl Socket {
         {
             return Err(failure(format!("its directory cannot be made: {error}")));
         }
-        // Everything is looked at and removed in this directory, wherever its name leads later.
+        // The socket is checked and removed in this directory, wherever the path leads later.
         let opened = File::open(directory).map_err(|error| failure(error.to_string()))?;
         let metadata = opened.metadata().map_err(|error| failure(error.to_string()))?;
         check_socket_dir(directory, &metadata).map_err(failure)?;
@@ -86,8 +87,8 @@ impl Socket {
         // On a file system without locks, two that start in one moment may both go on.
         let _lock = Flock::lock(opened, FlockArg::LockExclusive);
         Self::replace_stale(&inside).map_err(failure)?;
-        // Everybody may ask; the bits of the tree say who gets an answer. A change of mode by name
-        // could hit another file. Files that other threads make have modes of their own.
+        // Everyone may connect; the bits of the tree decide who gets an answer. A change of mode by
+        // name could hit another file. Files that other threads create set their modes explicitly.
         let before = umask(Mode::from_bits_truncate(0o111));
         let listener = UnixListener::bind(&inside);
         umask(before);
@@ -118,14 +119,14 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(|error| error.to_string())
             }
-            // Its queue of connections is full, for example: somebody is there.
+            // The queue of connections may be full, for example: a process is listening.
             Err(error) => Err(format!("somebody seems to listen there ({error})")),
         }
     }
 
     /// The listener to accept connections with; once.
     ///
-    /// # Errors
+    /// An error on the second call.
     /// The second time.
     pub(super) fn take_listener(&mut self) -> io::Result<UnixListener> {
         self.listener.take().ok_or_else(|| io::Error::other("the socket is served already"))
@@ -168,7 +169,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let socket = Socket::bind(&path).unwrap();
         assert_eq!((mode(&secret), mode(&path)), (0o600, 0o666));
-        // Its directory is another now, with a file of that name.
+        // The path now leads to another directory, with a file of that name.
         fs::rename(&place, directory.path().join("moved")).unwrap();
         fs::create_dir(&place).unwrap();
         fs::write(&path, "another").unwrap();

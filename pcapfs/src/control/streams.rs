@@ -1,7 +1,8 @@
 //! Savefile bytes for clients: readers of the tree like any other, in `readers.jsonl` too.
 //!
-//! One that finds nothing arms the bell of its capture. The bell, on the thread that captures,
-//! writes a byte into a socket and no more; a task here then wakes whoever waits for that capture.
+//! A stream that finds no packets arms the bell of its capture. On the thread that captures, the
+//! bell only writes a byte into a socket; a task here then wakes the streams that wait for that
+//! capture.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,29 +32,29 @@ use crate::fs::file::{OpenFile, Opener, ReadFailure};
 use crate::fs::{Tree, Wanted};
 use crate::waiters::{Waiters, Waiting};
 
-/// Least time between two times that a stream which has caught up looks for more. A packet that
-/// comes alone is sent at once; of many, a few milliseconds' worth are sent together, since waking
-/// a client costs more than copying what it gets.
+/// The minimum time between two reads of a stream that has caught up. A packet that comes alone is
+/// sent at once. Otherwise the packets of a few milliseconds are sent together, since waking a
+/// client costs more than copying them.
 const GATHER: Duration = Duration::from_millis(4);
 
-/// How often a stream looks again for what should be there and is not, as in a ring whose headers
-/// somebody else has written to. After that it waits for the next packet.
+/// How many times a stream looks again for data that should be there and is not, as in a ring whose
+/// headers another program has overwritten. After that it waits for the next packet.
 const TRIES: usize = 4;
 
 /// Tasks that wait for packets of one capture, by the handles of their files.
 pub(super) type Tasks = Mutex<HashMap<u64, Waker>>;
 
-/// Starts the task that wakes others, in the runtime this is called in.
+/// Starts the task that wakes others, in the current runtime.
 ///
 /// # Errors
-/// Those of socketpair(2).
+/// Errors of socketpair(2).
 pub(super) fn waiters() -> io::Result<Arc<Waiters<Tasks>>> {
     let (rung, news) = UnixStream::pair()?;
     rung.set_nonblocking(true)?;
     news.set_nonblocking(true)?;
     let mut news = tokio::net::UnixStream::from_std(news)?;
     let waiters = Arc::new(Waiters::<Tasks>::new(move || {
-        // Fails only when it is full, and then there is something to read.
+        // It fails only if the socket is full, and then the task has bytes to read.
         let _ = (&rung).write(&[1]);
     }));
     let task = Arc::downgrade(&waiters);
@@ -77,15 +78,15 @@ pub(super) struct Savefile {
     waiting: Arc<Waiting<Tasks>>,
     handle: u64,
     file: Arc<OpenFile>,
-    /// For a file that has offsets.
+    /// The next offset, for a file that has offsets.
     offset: u64,
-    /// Told with the first chunk, then 0.
+    /// Sent with the first chunk, then 0.
     total: u64,
-    /// When it had caught up last.
+    /// The last time it had caught up.
     caught_up: Option<Instant>,
-    /// Until when more is gathered before it is sent.
+    /// Waits while more packets gather.
     gathering: Option<Pin<Box<Sleep>>>,
-    /// Its status was sent.
+    /// Whether its status was sent.
     has_ended: bool,
     outgoing: Outgoing,
     _busy: Busy,
@@ -104,7 +105,7 @@ impl Savefile {
         let (handle, total) = tree.open_savefile(entry, wanted, format, opener);
         let file = tree.file(handle);
         let waiting = waiters.of(entry);
-        // A handle that was just made is there.
+        // The handle was just made.
         let file = file.unwrap_or_else(|| unreachable!("nobody closes it but us"));
         Self {
             tree: Arc::clone(tree),
@@ -121,7 +122,7 @@ impl Savefile {
         }
     }
 
-    /// Reads what there is, at most `size` bytes, as a message; `None` if there is nothing yet.
+    /// Reads at most `size` bytes that are there, as a message; `None` if there are none yet.
     fn read(&mut self, size: usize) -> Option<Result<Option<Bytes>, Status>> {
         let total = self.total;
         let mut message = Bytes::new();
@@ -129,7 +130,7 @@ impl Savefile {
             message = chunks::message(total, slices);
             Ok(())
         });
-        // Before they are believed: a mapped file may have been cut while it was copied.
+        // Before the bytes are used: a mapped file may have been truncated while it was copied.
         if let Some(entry) = &self.file.entry
             && let Err(error) = entry.capture.store().intact()
         {
@@ -151,7 +152,7 @@ impl Savefile {
     /// The next message; `None` at the end.
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         if let Some(caught_up) = self.caught_up.take() {
-            // Woken: there is more.
+            // Woken by the bell: there are more packets.
             if caught_up.elapsed() < GATHER && self.file.is_ready() {
                 self.gathering =
                     Some(Box::pin(tokio::time::sleep_until((caught_up + GATHER).into())));
@@ -170,7 +171,7 @@ impl Savefile {
             self.file.blocked.store(true, Ordering::Relaxed);
             self.waiting.who.lock().insert(self.handle, context.waker().clone());
             self.waiting.arm();
-            // What came between the read and the arming rang no bell.
+            // Packets that came between the read and the arming rang no bell.
             if !self.file.is_ready() {
                 return Poll::Pending;
             }
@@ -200,7 +201,7 @@ impl Body for Savefile {
         };
         this.has_ended = true;
         let mut trailers = HeaderMap::new();
-        // A text that is no header value; the status is told without it.
+        // If the text is no valid header value, the status is sent without it.
         if status.add_header(&mut trailers).is_err() {
             trailers.insert("grpc-status", i32::from(status.code()).into());
         }

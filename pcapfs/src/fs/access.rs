@@ -1,12 +1,12 @@
-//! What a caller may do: the permission bits of the tree, as path_resolution(7) has them.
+//! Checks what a caller may do: the permission bits of the tree, as path_resolution(7) has them.
 //!
-//! Pure: a caller, permissions, yes or no.
+//! Pure functions: a caller and permissions in, yes or no out.
 
 use capture::ring::Permissions;
 
 use super::names;
 
-/// Somebody who asks for something.
+/// A user who asks for an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) uid: u32,
@@ -41,7 +41,7 @@ impl Bit {
     }
 }
 
-/// A bit that is missing, for people.
+/// A missing bit, as an error for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("permission denied: {} {letter} on {what} is missing ({owner}:{group} {mode:04o}{advice})",
     .class.name())]
@@ -57,7 +57,7 @@ pub(crate) struct Denied {
     advice: String,
 }
 
-/// Whose bits count for a caller.
+/// The class whose bits apply to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Owner,
@@ -84,7 +84,8 @@ impl Class {
 }
 
 impl Caller {
-    /// Whether these bits let the caller do that. `what` is what the bits are of.
+    /// Checks that these bits let the caller do that. `what` names the file or capture they belong
+    /// to.
     ///
     /// # Errors
     /// The first of `bits` that is missing.
@@ -107,11 +108,11 @@ impl Caller {
         })
     }
 
-    /// What would let the caller do that.
+    /// A hint for people: the changes that would let the caller do that.
     fn advice(&self, permissions: Permissions, bits: &[Bit]) -> String {
         let group = permissions.mode >> Class::Group.shift();
         let would_do = bits.iter().all(|bit| group & bit.mask() != 0);
-        // A user in the group of root can do much more than read captures.
+        // Root's group can do much more than read captures, so it is not suggested.
         if self.class(permissions) != Class::Others || !would_do || permissions.gid == 0 {
             return "; its owner can chmod or chgrp it".to_owned();
         }
@@ -122,14 +123,15 @@ impl Caller {
         )
     }
 
-    /// Whether these bits let the caller do that.
+    /// Whether these permissions let the caller do that.
     pub(crate) fn may(&self, permissions: Permissions, bits: &[Bit]) -> bool {
         self.missing(permissions, bits).is_none()
     }
 
     /// The first bit that the caller lacks.
     fn missing(&self, permissions: Permissions, bits: &[Bit]) -> Option<Bit> {
-        // CAP_DAC_OVERRIDE cannot be seen from here; whoever has it and is not root has the tree.
+        // CAP_DAC_OVERRIDE is not visible from here. A user other than root who has it can reach
+        // the tree's files anyway.
         if self.uid == 0 {
             return None;
         }
@@ -137,7 +139,7 @@ impl Caller {
         bits.iter().copied().find(|bit| granted & bit.mask() == 0)
     }
 
-    /// The first class that the caller is in, and no other, decides.
+    /// The first class that the caller is in decides alone.
     fn class(&self, permissions: Permissions) -> Class {
         if self.uid == permissions.uid {
             Class::Owner

@@ -1,23 +1,23 @@
-//! Who asks for something in the tree.
+//! The user and thread that ask for an operation in the tree.
 
 use super::access::Caller;
 use crate::process::Status;
 
-/// Who asks, as the kernel says it with each request.
+/// The asker of a request, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asker {
-    /// The thread, as the daemon's pid namespace numbers it; 0 from outside.
+    /// The thread, as numbered in the daemon's pid namespace; 0 if it is outside.
     pub(crate) thread: u32,
     /// User that its accesses to files are checked for.
     pub(crate) uid: u32,
-    /// Group, likewise.
+    /// Group that its accesses to files are checked for.
     pub(crate) gid: u32,
 }
 
 impl Asker {
-    /// With its supplementary groups, which the kernel does not say: they are looked for in /proc.
-    /// The thread is there for as long as it waits for its answer. Of one that is out of sight they
-    /// are not known, and it has none.
+    /// The asker with its supplementary groups. The kernel does not report them, so they are read
+    /// from /proc. The thread exists while it waits for its answer. If it is not visible there, its
+    /// groups are not known, and it gets none.
     pub(super) fn caller(self) -> Caller {
         let Self { thread, uid, gid } = self;
         // Root may do everything, so its groups are not read.

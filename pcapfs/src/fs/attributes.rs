@@ -159,7 +159,7 @@ impl Tree {
         }
     }
 
-    /// Of what is in a capture's directory.
+    /// Attributes of an entry of a capture's directory.
     fn of_leaf(
         &self,
         inode: u64,
@@ -176,10 +176,10 @@ impl Tree {
             }
             Leaf::Stream(..) | Leaf::Control => Ok(plain(0, newest(entry))),
             Leaf::Replay(_) => {
-                // Without a beginning it was never looked up.
+                // A lookup always finds a beginning.
                 let Begins::Extent(extent) = version.begins else { return Err(Error::Stale) };
                 let attributes = plain(extent.size(&**entry.capture.store()), newest(entry));
-                // The ends move after the size was taken, so they are never before it.
+                // The ends move after the size was read, so they are never before it.
                 for file in self.opened.of_process(inode, asker.thread) {
                     file.size_was_told(None);
                 }
@@ -195,7 +195,7 @@ impl Tree {
         }
     }
 
-    /// Of a file of a flow or a log.
+    /// Attributes of a file of a flow or a log.
     fn of_flow_file(
         &self,
         inode: u64,
@@ -222,13 +222,13 @@ impl Tree {
                 if version.node.begins_anew() {
                     self.known.lock().tell(inode, stat);
                 }
-                // After the size was taken, as above.
+                // After the size was read, as above.
                 for file in own {
                     file.size_was_told(Some(stat));
                 }
                 Ok(attributes(stat, 1))
             }
-            // Gone from the tree; like a file that was removed it goes on for who has it open.
+            // The file has left the tree. Like a removed file, it goes on for its openers.
             found => {
                 if let Found::Other(_) = found {
                     for file in self.opened.of_process(inode, asker.thread) {
@@ -240,7 +240,7 @@ impl Tree {
                 let told = told.or_else(|| self.known.lock().told(inode));
                 let mut told = told.ok_or_else(|| found.error())?;
                 if let Found::Other(now) = found {
-                    // What came since is in the open file as well.
+                    // The open file has the newer bytes as well.
                     told.modified = now.modified;
                 }
                 Ok(attributes(told, 0))
@@ -248,7 +248,7 @@ impl Tree {
         }
     }
 
-    /// Looks for the file of a flow, or the log, that a version is.
+    /// Looks up the file of a flow, or the log, that belongs to a version.
     pub(super) fn stat(version: Version, entry: &Entry) -> Found {
         let beginning = version.begins.beginning();
         let flows = entry.capture.flows();
@@ -257,7 +257,7 @@ impl Tree {
             (_, Some(Leaf::Har)) => Found::Same(flows.har_stat()),
             (_, Some(Leaf::Log(log))) => Found::Same(flows.log_stat(log, Some(beginning))),
             (Node::Flow(_, id, Part::File(file)), _) => match flows.stat(id, file) {
-                // Of a file that always begins at the same place it does not matter what it says.
+                // If a file always begins at the same place, its beginning need not match.
                 Some(stat) if stat.beginning == beginning || !version.node.begins_anew() => {
                     Found::Same(stat)
                 }
@@ -268,8 +268,8 @@ impl Tree {
         }
     }
 
-    /// Size and time of a file that is frozen when it is opened: of what the process that
-    /// asks has open, or else of what it would get.
+    /// Size and time of a file that is frozen at open: those of the process's open copy, or else
+    /// those of a copy made now.
     fn frozen(&self, inode: u64, node: Node, asker: Asker) -> (u64, Timestamp) {
         let own = self.opened.of_process(inode, asker.thread);
         if let Some(file) = own.into_iter().max_by_key(|file| file.opened)
@@ -280,12 +280,13 @@ impl Tree {
         (self.render(node, asker).map_or(0, |bytes| bytes.len() as u64), clock::now())
     }
 
-    /// The content of a file that is frozen when it is opened, for who opens it.
+    /// The content of a file that is frozen at open, for this opener.
     pub(super) fn render(&self, node: Node, asker: Asker) -> Option<Arc<[u8]>> {
         match node {
             Node::Readme => Some(status::README.as_bytes().into()),
             Node::RootStatus => {
-                // In a file that everybody may read: the captures that its opener may.
+                // Everyone may read this file, so it has only the captures that its opener may
+                // read.
                 let readable = self.captures.readable(&asker.caller());
                 Some(self.status_of_daemon(&readable).into())
             }
@@ -302,18 +303,18 @@ impl Tree {
     }
 }
 
-/// Whether there may be somebody who can search a directory and not read it.
+/// Whether there may be users who can search the directory but not read it.
 fn permits_search_only(permissions: Permissions) -> bool {
     [6, 3, 0].into_iter().any(|shift| permissions.mode >> shift & 0o5 == 0o1)
 }
 
-/// When something last changed in a capture.
+/// The time of the last change in a capture.
 fn newest(entry: &Entry) -> Timestamp {
     entry.capture.store().bounds().newest_time.unwrap_or_else(|| entry.capture.started())
 }
 
-/// Something of a capture: directories are for whom the capture's is; files are readable by whom
-/// it is readable, `ctl` writable by whom it is writable.
+/// Attributes of an inode in a capture. Directories have the capture's mode; files can be read by
+/// those who can read the capture, and `ctl` written by those who can write the capture.
 fn of_entry(inode: u64, entry: &Entry, node: Node, size: u64, modified: Timestamp) -> Attributes {
     let Permissions { uid, gid, mode } = entry.permissions();
     let kind = node.kind();

@@ -1,5 +1,5 @@
-//! Inodes that are counted: each beginning of a file whose beginning moves on, and what does not
-//! fit into a number.
+//! Counted inodes: one for each beginning of a file whose beginning moves on, and one for each node
+//! that does not fit into a number.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -10,14 +10,15 @@ use capture::flow::Stat;
 
 use super::node::{self, Node};
 
-/// How long a process that looked a file up finds the same one, although it begins elsewhere by
-/// now: cp and others look first, open then, and give up if that is another file.
+/// How long a process that looked a file up gets the same inode again, although the file now begins
+/// elsewhere. cp and other programs look a file up, then open it, and give up if it is another
+/// inode.
 pub(super) const SAME_FILE: Duration = Duration::from_millis(10);
 
 /// Where a file begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begins {
-    /// At the only place there is, or the first of several: beginning 0 of [`Stat::beginning`].
+    /// At its only place, or the first of several: beginning 0 of [`Stat::beginning`].
     Always,
     /// A `replay`, in its store.
     Extent(Extent),
@@ -26,7 +27,7 @@ pub(super) enum Begins {
 }
 
 impl Begins {
-    /// Of a [`Stat::beginning`].
+    /// The beginning with this [`Stat::beginning`].
     pub(super) const fn at(beginning: u64) -> Self {
         match beginning {
             0 => Self::Always,
@@ -34,7 +35,7 @@ impl Begins {
         }
     }
 
-    /// As [`Stat::beginning`].
+    /// The beginning as a [`Stat::beginning`].
     pub(super) const fn beginning(self) -> u64 {
         match self {
             Self::At(beginning) => beginning,
@@ -43,7 +44,7 @@ impl Begins {
     }
 }
 
-/// What an inode is: of all files that a name stood for, the one that begins there.
+/// The file of an inode: of all files that its name has belonged to, the one with this beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) node: Node,
@@ -51,41 +52,42 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// Whether a file of a flow stays what it is, of which this is known.
+    /// Whether a file of a flow with these attributes will not change any more.
     pub(super) fn is_final(self, stat: Stat) -> bool {
         stat.is_final && !self.node.begins_anew()
     }
 }
 
-/// A lookup of something that may begin elsewhere soon.
+/// A lookup of a file that may soon begin elsewhere.
 #[derive(Debug)]
 struct Recent {
     when: Instant,
-    /// Who looked.
+    /// The thread that looked it up.
     thread: u32,
     inode: u64,
     version: Version,
-    /// What was told, where that cannot be found out again.
+    /// The attributes that the thread got, if they cannot be found out again.
     told: Option<Stat>,
 }
 
-/// The inodes the kernel knows of whose number does not say what they are.
+/// The inodes known to the kernel whose number does not say what they are.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     made: u64,
-    /// Makes numbers of `made` that no user can foresee.
+    /// Makes numbers from `made` that no user can predict.
     secret: RandomState,
-    /// By inode, with the number of times each was looked up and not forgotten.
+    /// By inode, with its version and the number of lookups that were not forgotten.
     counted: HashMap<u64, (Version, u64)>,
-    /// Where a node begins now, and the inode it has.
+    /// The current beginning of a node, and its inode.
     current: HashMap<Node, (Begins, u64)>,
-    /// What was looked up within the last [`SAME_FILE`] and not opened, oldest first.
+    /// Lookups within the last [`SAME_FILE`] that were not followed by an open, oldest first.
     recent: VecDeque<Recent>,
 }
 
 impl Known {
-    /// Looks `version` up for a thread that was told `told`, and counts that; returns the inode
-    /// and what it is, which may be what the same thread found a moment ago.
+    /// Looks `version` up for a thread that gets the attributes `told`, and counts the lookup.
+    /// Returns the inode and its version, which may be the ones that the same thread found a moment
+    /// ago.
     pub(super) fn look_up(
         &mut self,
         thread: u32,
@@ -112,7 +114,7 @@ impl Known {
         (inode, version)
     }
 
-    /// The inode of a version: what it says, or a count.
+    /// The inode of a version: the number of its node, or a counted one.
     fn number(&mut self, version: Version) -> u64 {
         let Version { node, begins } = version;
         if begins == Begins::Always
@@ -130,8 +132,8 @@ impl Known {
         }
     }
 
-    /// A number that no counted inode has. Numbers in a row would tell the readers of one capture how
-    /// often the rings of others have dropped what they began with.
+    /// A number that no counted inode has. Consecutive numbers would show the readers of one
+    /// capture how often the rings of other captures have dropped their oldest packets.
     fn unused(&mut self) -> u64 {
         loop {
             self.made += 1;
@@ -151,7 +153,7 @@ impl Known {
         }
         let node = version.node;
         self.counted.remove(&inode);
-        // The few files of captures keep their numbers; flows are too many for that.
+        // The few files of captures keep their numbers; there are too many flows for that.
         if matches!(node, Node::Flow(..))
             && self.current.get(&node).is_some_and(|(_, current)| *current == inode)
         {
@@ -159,7 +161,7 @@ impl Known {
         }
     }
 
-    /// What an inode is.
+    /// The version of an inode.
     pub(super) fn version(&self, inode: u64) -> Option<Version> {
         match Node::of(inode) {
             Some(node) => Some(Version { node, begins: Begins::Always }),
@@ -167,7 +169,7 @@ impl Known {
         }
     }
 
-    /// The number to list a node with, which nobody has looked up for that.
+    /// The number to list a node with, without a lookup.
     pub(super) fn listed(&self, node: Node) -> u64 {
         let current = if node.begins_anew() || node.number().is_none() {
             self.current.get(&node).map(|(_, inode)| *inode)
@@ -177,26 +179,27 @@ impl Known {
         current.or_else(|| node.number()).unwrap_or(UNKNOWN)
     }
 
-    /// Notes what was said of an inode meanwhile, if somebody looked it up a moment ago.
+    /// Notes the attributes that a thread got in the meantime for an inode that was looked up a
+    /// moment ago.
     pub(super) fn tell(&mut self, inode: u64, stat: Stat) {
         for recent in self.recent.iter_mut().filter(|recent| recent.inode == inode) {
             recent.told = Some(stat);
         }
     }
 
-    /// What was said of an inode that somebody looked up a moment ago.
+    /// The attributes that a thread got for an inode that was looked up a moment ago.
     pub(super) fn told(&self, inode: u64) -> Option<Stat> {
         self.recent.iter().rev().find(|recent| recent.inode == inode)?.told
     }
 
-    /// Notes that a thread has opened what it looked up, or tried to.
+    /// Notes that a thread has opened, or tried to open, the inode that it looked up.
     pub(super) fn opened(&mut self, thread: u32, inode: u64) {
         self.recent.retain(|recent| (recent.thread, recent.inode) != (thread, inode));
     }
 }
 
-/// Listed for what gets its number when it is looked up (`FUSE_UNKNOWN_INO` of libfuse): 0 would
-/// hide it from readdir(3).
+/// The number in listings for a node that gets its number at its lookup (`FUSE_UNKNOWN_INO` of
+/// libfuse): 0 would hide it from readdir(3).
 const UNKNOWN: u64 = 0xffff_ffff;
 
 #[cfg(test)]
@@ -219,7 +222,7 @@ mod tests {
         Some(Stat { size, present: size, modified, beginning: 0, is_final: false })
     }
 
-    /// A moment after the last one counts no more.
+    /// A time when all earlier lookups have expired.
     fn later(now: Instant) -> Instant {
         now + 2 * SAME_FILE
     }

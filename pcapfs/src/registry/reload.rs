@@ -1,4 +1,4 @@
-//! Applying a configuration: at the start all of it, later what is different.
+//! Applies a configuration: all of it at the start, later the differences.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,15 +15,15 @@ use crate::fs::captures::{Entry, Named};
 use crate::fuse;
 use crate::output::say;
 
-/// How long to wait for the readers of a capture that is made anew, which have its end.
+/// How long to wait for the readers of a capture that is remade: they get its end of file.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What was different.
+/// Counts of the differences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     added: usize,
     removed: usize,
-    /// Made anew, or with other permissions.
+    /// Remade, or with other permissions.
     changed: usize,
     failed: usize,
 }
@@ -47,7 +47,7 @@ impl Configured {
         }
     }
 
-    /// Whether the same is captured in the same way.
+    /// Whether both capture the same packets in the same way.
     fn is_same(&self, other: &Self) -> bool {
         self.spec == other.spec
     }
@@ -58,7 +58,7 @@ impl Configured {
 }
 
 impl Registry {
-    /// Makes the captures of a configuration, when there are none of one yet.
+    /// Makes the captures of the first configuration.
     pub(crate) fn configure(&self, config: &Config) -> Result<(), ConfigError> {
         let planned = config.captures.iter().map(Configured::planned).collect();
         self.add_all(planned).map_err(|(index, refusal)| {
@@ -72,11 +72,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Changes what another configuration has different; captures that are the same in both are
-    /// not touched. What fails is said; the rest is done all the same.
+    /// Applies the differences to another configuration; captures that are the same in both are not
+    /// touched. Failures are reported, and everything else is done.
     ///
     /// # Errors
-    /// [`ConfigError`] if it cannot be applied as a whole; nothing is changed then.
+    /// [`ConfigError`] if it cannot be applied as a whole; nothing has changed then.
     pub(crate) fn reload(&self, config: &Config) -> Result<Changes, ConfigError> {
         let mut records = self.records.lock();
         let mut before = self.configured.lock();
@@ -118,14 +118,14 @@ impl Registry {
         *self.settings.lock() = config.settings.clone();
         before.clone_from(&config.captures);
         drop((records, before));
-        // It is done when nobody finds what was before.
+        // The change is complete when no program finds the old captures any more.
         if changes.removed + changes.changed > 0 {
             thread::sleep(fuse::settling(&self.tree));
         }
         Ok(changes)
     }
 
-    /// The capture of this alias, if it is of the configuration and still there.
+    /// The capture of this alias, if it is from the configuration and still exists.
     fn configured_entry(
         &self,
         records: &BTreeMap<String, Record>,
@@ -164,8 +164,8 @@ impl Registry {
         });
     }
 
-    /// Makes a capture anew, in the same ring if that is possible. If it is not possible at all,
-    /// the old one is made again.
+    /// Makes a capture anew, in the same ring if possible. If the new one cannot be made, the old
+    /// one is made again.
     fn remake(
         &self,
         records: &mut BTreeMap<String, Record>,
@@ -189,7 +189,7 @@ impl Registry {
                 say(format_args!(
                     "{alias}: begins afresh; its packets so far are for those who have them open"
                 ));
-                // The next one makes its own.
+                // The next capture makes its own ring.
                 let _ = fs::remove_file(path);
             }
         }
@@ -215,11 +215,11 @@ impl Registry {
     }
 }
 
-/// What to do with the ring of a capture that is not configured any more.
+/// Removes or keeps the ring of a capture that is not configured any more.
 fn forget_or_keep(entry: &Entry, retained: u64) {
     let Some(path) = entry.capture.ring_path() else { return };
     if retained == 0 {
-        // It takes memory and holds nothing; if it cannot be removed, it is found again.
+        // It takes memory and holds no packet; if it cannot be removed, the next start finds it.
         let _ = fs::remove_file(path);
     } else {
         let (alias, path) = (entry.alias(), path.display());
