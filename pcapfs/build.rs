@@ -1,4 +1,4 @@
-//! Makes Rust of the control service's definition, without protoc.
+//! Generates Rust code from the definition of the control service, without protoc.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let definition = protox::compile([PROTO], ["proto"])?;
     tonic_prost_build::configure()
-        // Savefile bytes are handed on as they arrived, without a copy.
+        // Savefile bytes are passed on as they arrived, without a copy.
         .bytes(".pcapfs.control.v1.Chunk")
         .compile_fds(definition)?;
     Ok(())

@@ -13,7 +13,7 @@ pub(crate) struct Account {
     pub(crate) groups: Vec<Gid>,
 }
 
-/// Why there is no such account.
+/// Why the account cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
     #[error(
@@ -40,7 +40,7 @@ impl Account {
         if user.uid.is_root() {
             return Err(AccountError::Root(name.to_owned()));
         }
-        // The name was found, so it has no zero byte in it.
+        // The name was found, so it contains no zero byte.
         let name = CString::new(name).map_err(|_| failure(Errno::EINVAL))?;
         let groups = getgrouplist(&name, user.gid).map_err(failure)?;
         Ok(Self { uid: user.uid, gid: user.gid, groups })

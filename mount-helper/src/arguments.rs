@@ -1,19 +1,19 @@
-//! Hides the arguments of a process from other users: everybody can read `/proc/PID/cmdline`, and a
-//! filter or the name of an interface is for those who may read the capture.
+//! Hides the arguments of a process from other users: everyone can read `/proc/PID/cmdline`, but
+//! only users who may read a capture should see its filter and its interface.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
-/// Takes all arguments of this process out of `/proc/PID/cmdline` but the name of the program and
-/// those that are `kept`. They are visible until then. They stay where the kernel does not let a process
+/// Removes all arguments of this process from `/proc/PID/cmdline`, except the program's name and
+/// those in `kept`. They are visible until then. They stay if the kernel does not let a process
 /// change its own arguments.
 pub fn hide(kept: &[&OsStr]) {
     let words: Vec<_> = std::env::args_os().collect();
     let Some((start, end)) = place() else { return };
     let len = words.iter().map(|word| word.len() as u64 + 1).sum::<u64>();
-    // Not what this process was started with.
+    // These are not the arguments that the process was started with.
     if end.checked_sub(start) != Some(len) {
         return;
     }
@@ -21,7 +21,7 @@ pub fn hide(kept: &[&OsStr]) {
     let _ = memory.write_all_at(&shown(&words, kept), start);
 }
 
-/// The arguments that everybody may see, and zeros in place of the others.
+/// The arguments that everyone may see, and zeros in place of the others.
 fn shown(words: &[OsString], kept: &[&OsStr]) -> Vec<u8> {
     let len = words.iter().map(|word| word.len() + 1).sum();
     let is_shown = |(at, word): &(usize, &OsString)| *at == 0 || kept.contains(&word.as_os_str());
@@ -34,7 +34,7 @@ fn shown(words: &[OsString], kept: &[&OsStr]) -> Vec<u8> {
     bytes
 }
 
-/// Where in memory the arguments are: `arg_start` and `arg_end` of proc_pid_stat(5).
+/// The addresses of the arguments: `arg_start` and `arg_end` of proc_pid_stat(5).
 fn place() -> Option<(u64, u64)> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The name of the program may have blanks and parentheses; the third field comes after it.
@@ -47,7 +47,7 @@ fn place() -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
-    /// All else is zeros.
+    /// All other bytes must be zeros.
     fn check(words: &[&str], kept: &[&str], text: &[u8]) {
         let words: Vec<_> = words.iter().map(OsString::from).collect();
         let kept: Vec<_> = kept.iter().map(OsStr::new).collect();

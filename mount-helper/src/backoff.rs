@@ -1,14 +1,15 @@
-//! How long to wait before a daemon that died is started again.
+//! The wait before a daemon that died is started again.
 
 use std::time::Duration;
 
-/// A daemon that has answered for so long was well: the next death is the first again.
+/// If a daemon has answered for this long, its death counts as the first in a row.
 const WELL: Duration = Duration::from_secs(10);
 
 /// Wait before the second start in a row; it doubles with each.
 const FIRST: Duration = Duration::from_millis(250);
 
-/// Longest wait: not to keep a machine busy with what cannot work, and soon enough when it can.
+/// The maximum wait: long enough not to keep a machine busy with a daemon that cannot work, and
+/// short enough when it can again.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Counts deaths in a row.
@@ -18,8 +19,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// How long to wait, after the death of a daemon that had answered for `served`: not at all
-    /// the first time.
+    /// How long to wait after the death of a daemon that had answered for `served`: not at all
+    /// after the first death.
     pub(crate) fn after(&mut self, served: Duration) -> Duration {
         if served >= WELL {
             self.deaths = 0;

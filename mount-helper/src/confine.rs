@@ -1,5 +1,5 @@
-//! Starting the daemon with less: the steps between fork and exec, in the order in which they
-//! happen. docs/threat-model.md has the same list, with reasons.
+//! Starts the daemon with fewer rights: the steps between fork and exec, in their order.
+//! docs/threat-model.md has the same list, with reasons.
 
 use std::ffi::OsString;
 use std::io;
@@ -25,15 +25,15 @@ const LIMITS: [(Resource, u64); 3] = [
     (Resource::RLIMIT_CORE, 0),
     // A descriptor for each savefile and socket; readers need none.
     (Resource::RLIMIT_NOFILE, 65_536),
-    // Threads: three for each capture. The kernel counts those of other processes of the same user
-    // too.
+    // Threads: three for each capture. The kernel also counts those of other processes of the same
+    // user.
     (Resource::RLIMIT_NPROC, 4096),
 ];
 
-/// Where programs are looked for; the daemon starts none.
+/// The search path of programs; the daemon starts none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the daemon is started with.
+/// The rights that the daemon is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Confinement {
     pub(crate) account: Account,
@@ -45,7 +45,8 @@ pub(crate) struct Confinement {
 /// as its standard error.
 ///
 /// # Errors
-/// Those of fork and exec, and of each step, which the new process has named on its standard error.
+/// Errors of fork and exec, and of each step; the new process has named the step on its standard
+/// error.
 pub(crate) fn start(
     daemon: &Path,
     arguments: &[OsString],
@@ -63,7 +64,7 @@ pub(crate) fn start(
         .stdin(null.try_clone()?)
         .stdout(null)
         .stderr(stderr)
-        // What is typed at a terminal is for this process, which tells the daemon.
+        // Keys typed at a terminal signal this process, which informs the daemon.
         .process_group(0);
     let confinement = confinement.clone();
     sys::before_exec(&mut command, move || confinement.enter(&socket));
@@ -74,21 +75,21 @@ impl Confinement {
     /// All steps, in the new process.
     fn enter(&self, socket: &OwnedFd) -> io::Result<()> {
         let Account { uid, gid, groups } = &self.account;
-        // No program of another mount namespace is run.
+        // It must run no program of another mount namespace.
         step("leave the mount namespace", namespace::go_back())?;
         step("close descriptors", sys::close_descriptors_on_exec())?;
         step("keep the socket open", keep_open(socket))?;
-        // This process waits for its signals in a way of its own.
+        // This process waits for its signals in another way.
         step("unblock signals", SigSet::empty().thread_set_mask())?;
-        // What the daemon makes has modes of its own; where it was started does not matter.
+        // The daemon sets the modes of its files explicitly; its first directory does not matter.
         umask(Mode::from_bits_truncate(0o022));
         step("leave the directory", chdir("/"))?;
         for (resource, most) in LIMITS {
             step("set limits", limit(resource, most))?;
         }
-        // First, since it needs a capability that is gone afterwards.
+        // First, since it needs a capability that later steps remove.
         step("limit capabilities", sys::limit_bounding_set(CAP_NET_RAW))?;
-        // Or they would all go with the user.
+        // Otherwise the change of user would clear them all.
         step("keep capabilities", set_keepcaps(true))?;
         step("change groups", setgroups(groups))?;
         step("change the group", setresgid(*gid, *gid, *gid))?;
@@ -99,7 +100,8 @@ impl Confinement {
     }
 }
 
-/// Names a step that failed: only a number finds its way back to the process that has forked.
+/// Prints the name of a step that failed: only an error number gets back to the process that has
+/// forked.
 fn step<E: Into<io::Error>>(what: &str, result: Result<(), E>) -> io::Result<()> {
     result.map_err(|error| {
         let error = error.into();
@@ -112,7 +114,7 @@ fn keep_open(descriptor: &OwnedFd) -> nix::Result<()> {
     fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map(|_| ())
 }
 
-/// Sets both limits, as far as this process has that much itself.
+/// Sets both limits, but not above this process's own hard limit.
 fn limit(resource: Resource, most: u64) -> nix::Result<()> {
     let (_, hard) = getrlimit(resource)?;
     let limit = most.min(hard);

@@ -1,4 +1,4 @@
-//! What can go wrong besides usage, and how mount(8) is told.
+//! Failures other than wrong usage, and their exit statuses for mount(8).
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -12,8 +12,8 @@ use crate::list;
 use crate::plan::UsageError;
 use crate::tree::TreeError;
 
-/// The exit statuses mount(8) knows, section "EXIT STATUS"; 16 (mtab) and 64 (some succeeded) can
-/// not happen here: there is no mtab to write, and one call mounts one tree.
+/// The exit statuses of mount(8), section "EXIT STATUS". 16 (mtab) and 64 (some succeeded) cannot
+/// happen here: there is no mtab to write, and one call mounts one tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -21,18 +21,18 @@ pub(crate) enum Exit {
     Done = 0,
     /// Incorrect invocation or permissions.
     Usage = 1,
-    /// The system refused something: no memory, no process, no namespace.
+    /// The system refused a resource: no memory, no process, no namespace.
     System = 2,
     /// A bug in pcapfs.
     Bug = 4,
     /// Interrupted by the user.
     Interrupted = 8,
-    /// The daemon said why it could not mount.
+    /// The daemon could not mount, and has reported why.
     Failed = 32,
 }
 
 impl Exit {
-    /// The status the supervisor has ended with.
+    /// The exit status of the supervisor.
     pub(crate) fn of_supervisor(status: ExitStatus) -> Self {
         let all =
             [Self::Done, Self::Usage, Self::System, Self::Bug, Self::Interrupted, Self::Failed];
@@ -40,7 +40,7 @@ impl Exit {
         known.unwrap_or_else(|| Self::of_daemon(status))
     }
 
-    /// What the way in which the daemon's start ended means to mount(8).
+    /// The exit status for mount(8) after the daemon's start ended like this.
     pub(crate) fn of_daemon(status: ExitStatus) -> Self {
         match status.code() {
             Some(0) => Self::Done,
@@ -56,7 +56,7 @@ impl Exit {
             Some(Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM) => {
                 Self::Interrupted
             }
-            // Whoever sends this is the system, when memory has run out.
+            // The system sends it when memory has run out.
             Some(Signal::SIGKILL) => Self::System,
             _ => Self::Bug,
         }
@@ -69,13 +69,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why nothing was mounted.
+/// Why no tree was mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The arguments make no plan.
+    /// The arguments make no valid plan.
     #[error(transparent)]
     Usage(#[from] UsageError),
-    /// The user of the daemon.
+    /// The daemon's user cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
     /// The tree cannot be mounted.
@@ -84,7 +84,7 @@ pub(crate) enum Failure {
     /// The directory for rings is missing and cannot be made.
     #[error("-o ring_dir={}: cannot be made: {error}", path.display())]
     RingDirectory { path: PathBuf, error: io::Error },
-    /// The system refuses what a supervisor needs.
+    /// The system refused a resource that a supervisor needs.
     #[error("cannot supervise a daemon: {0}")]
     System(io::Error),
     /// The namespace of `-N` cannot be entered.
@@ -95,10 +95,10 @@ pub(crate) enum Failure {
         "it is set to run as another user than its caller, who could capture then (chmod ug-s it)"
     )]
     SetUser,
-    /// The daemon is in none of the places it is looked for.
+    /// The daemon was found in none of the directories.
     #[error("pcapfs is not installed (looked in {})", list(directories).display())]
     NoDaemon { directories: Vec<PathBuf> },
-    /// The daemon is there and does not start.
+    /// The daemon was found and does not start.
     #[error("{}: cannot be started: {error}", daemon.display())]
     Start { daemon: PathBuf, error: io::Error },
 }

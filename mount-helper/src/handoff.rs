@@ -1,5 +1,5 @@
-//! What the supervisor and the daemon say to each other: messages of one byte over a pair of
-//! sockets, the daemon's part of which it has inherited.
+//! The messages between the supervisor and the daemon: one byte each, over a pair of sockets. The
+//! daemon inherits its end.
 //!
 //! ```text
 //!   daemon                      supervisor
@@ -13,8 +13,8 @@
 //!     │ ───────────────────────────▶ │  unmounts
 //! ```
 //!
-//! The daemon is not trusted: a message that makes no sense at its time is ignored, and none has a
-//! part that the supervisor would have to interpret.
+//! The daemon is not trusted: a message that makes no sense at its time is ignored, and no message
+//! has a part that the supervisor would have to interpret.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,14 +24,14 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
 
-/// What the daemon says.
+/// A message from the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// It wants the tree mounted and the device.
+    /// It asks for the tree to be mounted, and for the device.
     Mount,
     /// The tree answers.
     Ready,
-    /// It wants the tree out of the file system.
+    /// It asks for the tree to be taken out of the file system.
     Unmount,
 }
 
@@ -45,22 +45,21 @@ impl Handoff {
     /// A new pair: this end, and the one for the daemon.
     ///
     /// # Errors
-    /// Those of socketpair(2).
+    /// Errors of socketpair(2).
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         Ok((Self { socket }, theirs))
     }
 
-    /// To wait for messages.
+    /// The descriptor to wait for messages on.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// The next message, if there is one that means something; `None` when the daemon has closed
-    /// its end.
+    /// The next message, if it is a valid one; `None` when the daemon has closed its end.
     pub(crate) fn receive(&self) -> Option<Option<Message>> {
-        // A longer message is cut, and a descriptor that comes with it is closed by the kernel.
+        // A longer message is truncated, and the kernel closes any descriptor that comes with it.
         let mut byte = [0; 1];
         match recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => None,
@@ -75,10 +74,10 @@ impl Handoff {
         }
     }
 
-    /// Sends the device, of which nobody else has a copy then.
+    /// Sends the device; this process keeps no copy of it.
     ///
     /// # Errors
-    /// When the daemon is gone; the device is closed then.
+    /// If the daemon is gone; the device is closed then.
     pub(crate) fn send(&self, device: OwnedFd) -> io::Result<()> {
         let descriptors = [device.as_raw_fd()];
         let message = [ControlMessage::ScmRights(&descriptors)];

@@ -1,4 +1,4 @@
-//! What `mount.pcapfs` has in common with the daemon that it starts.
+//! Code that `mount.pcapfs` shares with the daemon that it starts.
 
 pub mod arguments;
 pub mod message;

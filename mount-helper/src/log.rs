@@ -1,4 +1,4 @@
-//! Where messages go: to whoever has started this, and to the system's log after that.
+//! Sends messages to the program that started this one, and later to the system's log.
 
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -12,18 +12,18 @@ const SYSTEM: &str = "/dev/log";
 /// `LOG_DAEMON | LOG_NOTICE`.
 const PRIORITY: u32 = 3 << 3 | 5;
 
-/// The name the daemon has in the log.
+/// The daemon's name in the log.
 const DAEMON: &str = "pcapfs";
 
-/// Most bytes of a line of the daemon.
+/// The maximum bytes of a line of the daemon.
 const LONGEST: usize = 1000;
 
-/// Takes messages.
+/// The destination of messages.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// The system's log, as it is in the mount namespace this was made in.
+    /// The system's log, in the mount namespace that this was made in.
     system: Option<UnixDatagram>,
-    /// Standard error is of no use any more.
+    /// Whether standard error is no longer used.
     has_left: bool,
 }
 
@@ -49,7 +49,7 @@ impl Log {
         self.line("mount.pcapfs", std::process::id(), &message.to_string());
     }
 
-    /// One line of the daemon, which is process `pid`. Whatever it says, it says as `pcapfs`.
+    /// Logs a line of the daemon, which is process `pid`. The name in the log is always `pcapfs`.
     pub(crate) fn of_daemon(&self, pid: u32, line: &str) {
         self.line(DAEMON, pid, line.strip_prefix("pcapfs: ").unwrap_or(line));
     }
@@ -64,8 +64,8 @@ impl Log {
     }
 }
 
-/// Makes lines of what the daemon writes on standard error, which is a stranger's text: bounded,
-/// and without control characters, which terminals obey.
+/// Splits the daemon's standard error, which is a stranger's text, into lines: bounded, and without
+/// control characters, which terminals obey.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     begun: Vec<u8>,
@@ -74,9 +74,9 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Reads what is there and gives every whole line; `None` after the end.
+    /// Reads the available bytes and returns every whole line; `None` after the end.
     ///
-    /// `from` must be readable, or at its end, or must not block.
+    /// `from` must be readable, or at its end, or non-blocking.
     pub(crate) fn read(&mut self, mut from: impl Read) -> Option<Vec<String>> {
         let mut bytes = [0; 4096];
         match from.read(&mut bytes) {
@@ -104,8 +104,8 @@ impl Lines {
     }
 }
 
-/// A line with an escape for each character that is not to be obeyed: controls, and those that end
-/// a line or change the direction of a text.
+/// A line with an escape for each character that must not be obeyed: controls, and those that end a
+/// line or change the direction of text.
 fn plain(line: &[u8]) -> String {
     let mut text = String::new();
     for character in String::from_utf8_lossy(line).chars() {

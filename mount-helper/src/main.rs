@@ -1,14 +1,15 @@
-//! `mount.pcapfs`: what mount(8) runs for `mount -t pcapfs` and for lines of `/etc/fstab`.
+//! `mount.pcapfs`: the helper that mount(8) runs for `mount -t pcapfs` and for lines of
+//! `/etc/fstab`.
 //!
-//! It is the only part of pcapfs that runs privileged. It turns the arguments mount(8) gives to its
-//! helpers into a checked [`Plan`], mounts, and runs the daemon as a user of its own that can do
-//! nothing but open packet sockets. Two processes do that:
+//! It is the only part of pcapfs that runs privileged. It turns the arguments that mount(8) gives
+//! to its helpers into a checked [`Plan`], mounts, and runs the daemon as a user of its own that
+//! can only open packet sockets. Two processes do that:
 //!
-//! * the one mount(8) waits for, which ends when the tree answers or the start has failed, with the
-//!   exit status bits mount(8) asks of its helpers;
+//! * the one that mount(8) waits for, which ends when the tree answers or the start has failed,
+//!   with the exit status bits that mount(8) expects from its helpers;
 //! * the [`Supervisor`], which stays as long as the tree is mounted.
 //!
-//! What happens in which order, and what each process can do, is told in docs/threat-model.md.
+//! docs/threat-model.md describes the order of the steps, and the rights of each process.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -81,12 +82,12 @@ fn report(failure: Failure) -> Exit {
     failure.exit()
 }
 
-/// Carries out a plan, as far as it is this process's part.
+/// Carries out this process's part of a plan.
 fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
     let program = find_daemon()?;
     let base = env::current_dir().map_err(Failure::System)?;
     plan.settle(&base);
-    // With the bit of set-user-ID, whoever calls it would mount as root, and choose what is captured.
+    // With the set-user-ID bit, any caller would mount as root, and choose what is captured.
     if geteuid() != getuid() || getegid() != getgid() {
         return Err(Failure::SetUser);
     }
@@ -95,7 +96,7 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
             return Err(Failure::Namespace { path, error: io::ErrorKind::PermissionDenied.into() });
         }
         plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
-        // mount(8) runs its helpers as who calls it, also where fstab lets users mount.
+        // mount(8) runs its helpers as its caller, also if fstab lets users mount.
         return mount_unprivileged(&plan, &program);
     }
     let account = Account::of(plan.user())?;
@@ -122,7 +123,7 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
     }
 }
 
-/// Makes sure that a tree can be mounted, in the mount namespace of `-N`, which is entered.
+/// Checks that a tree can be mounted, in the mount namespace of `-N`, which it enters.
 fn look_at_directory(plan: &mut Plan) -> Result<(), Failure> {
     if let Some(path) = &plan.namespace {
         namespace::enter(path).map_err(|error| Failure::Namespace { path: path.clone(), error })?;
@@ -132,10 +133,10 @@ fn look_at_directory(plan: &mut Plan) -> Result<(), Failure> {
 }
 
 /// Starts the supervisor with the arguments of this process, and waits until the tree answers or
-/// the supervisor has said why it does not.
+/// the supervisor has reported why it does not.
 fn wait_for_supervisor() -> Result<Exit, Failure> {
     let program = env::current_exe().map_err(Failure::System)?;
-    // A lock or a pipe of whoever started this is not to be held as long as the tree is mounted.
+    // The supervisor must not keep a lock or a pipe of the starting program open for its lifetime.
     sys::close_descriptors_on_exec().map_err(Failure::System)?;
     let mut supervisor = Command::new(&program)
         .arg0("mount.pcapfs")
@@ -164,20 +165,20 @@ fn supervise(
             .map_err(|error| Failure::RingDirectory { path: path.clone(), error })?;
     }
     places::make_defaults(&account);
-    // As it was typed: afterwards it is absolute.
+    // As on the command line: later it is absolute.
     arguments::hide(&[OsStr::new(SUPERVISE), plan.directory.as_os_str()]);
     let (log, notifier) = (Log::new(), Notifier::from_environment());
     look_at_directory(&mut plan)?;
     let confinement = Confinement { account, filter: filter::program() };
     let supervisor = Supervisor::new(plan, program, confinement, report, (log, notifier))
         .map_err(Failure::System)?;
-    // Not to keep a directory busy that has nothing to do with the captures.
+    // So that the supervisor keeps no unrelated directory busy.
     chdir("/").map_err(|errno| Failure::System(errno.into()))?;
     supervisor.run()
 }
 
-/// Without root there is no privilege to give up: the daemon runs as whoever calls, has
-/// fusermount3(1) mount the tree, and nobody supervises it.
+/// Without root there is no privilege to give up: the daemon runs as the caller, mounts the tree
+/// with fusermount3(1), and has no supervisor.
 fn mount_unprivileged(plan: &Plan, program: &Path) -> Result<Exit, Failure> {
     let mut command = Command::new(program);
     command.args(plan.own_mount_arguments());
@@ -192,9 +193,9 @@ fn mount_unprivileged(plan: &Plan, program: &Path) -> Result<Exit, Failure> {
     Ok(Exit::of_daemon(status))
 }
 
-/// The daemon: beside this program as in a build directory, or where it gets installed.
+/// Finds the daemon: beside this program, as in a build directory, or where it is installed.
 ///
-/// `$PATH` has no say in it, because this runs as root.
+/// `$PATH` is ignored, since this runs as root.
 fn find_daemon() -> Result<PathBuf, Failure> {
     let own = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let directories: Vec<PathBuf> =
@@ -210,7 +211,7 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// For messages: the directories that were searched, as a list.
+/// The directories that were searched, as a list for messages.
 fn list(directories: &[PathBuf]) -> OsString {
     let mut text = OsString::new();
     for (index, directory) in directories.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Messages for people.
 
-/// A message without the numbers of errors, whose texts are there.
+/// A message without the numbers of errors, since it has their texts.
 #[must_use]
 pub fn unnumbered(text: &str) -> String {
     const MARK: &str = " (os error ";

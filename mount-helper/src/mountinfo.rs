@@ -1,4 +1,4 @@
-//! The kernel's table of mounts, proc_pid_mountinfo(5). All of its text may be any bytes.
+//! The kernel's table of mounts, proc_pid_mountinfo(5). All of its text can have any bytes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -7,11 +7,12 @@ use std::path::Path;
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Number of the mount. No two that are there at the same time have the same; later ones may.
+    /// Number of the mount. Two mounts that exist at the same time have different ones; later
+    /// mounts may reuse it.
     pub id: Vec<u8>,
-    /// Number of the device, likewise: `major:minor`.
+    /// Number of the device, unique in the same way: `major:minor`.
     pub device: Vec<u8>,
-    /// Where it is mounted.
+    /// The mount point.
     pub place: OsString,
     /// Type of the file system.
     pub kind: Vec<u8>,
@@ -19,7 +20,7 @@ pub struct Mount {
     pub options: Vec<u8>,
 }
 
-/// The mounts of a table, in its order. Lines of another shape are left out.
+/// The mounts of a table, in its order. Lines of another form are left out.
 pub fn mounts(table: &[u8]) -> impl DoubleEndedIterator<Item = Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse)
 }

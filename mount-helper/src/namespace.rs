@@ -1,8 +1,8 @@
-//! Mounting in another mount namespace, `-N`, whose owner is a stranger: a container, for example.
+//! Mounts in another mount namespace, `-N`, whose owner is a stranger: a container, for example.
 //!
-//! Only the mount point is looked for there. What runs as root uses nothing else of that namespace:
-//! no program, no library, no user database, no `/proc` and no `/dev`. All of these are opened
-//! before it is entered. The daemon goes back before it becomes what it is.
+//! Only the mount point is looked up there. Code that runs as root uses nothing else of that
+//! namespace: no program, no library, no user database, no `/proc` and no `/dev`. All of these are
+//! opened before it is entered. The daemon's process goes back before exec.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -19,10 +19,10 @@ use nix::unistd::{chroot, fchdir};
 /// The device of FUSE.
 const DEVICE: &str = "/dev/fuse";
 
-/// The device that has nothing.
+/// The device that is always empty.
 const NULL: &str = "/dev/null";
 
-/// The table of the mounts this process sees.
+/// The table of the mounts that this process sees.
 const TABLE: &str = "/proc/self/mountinfo";
 
 /// The mount namespace that this process comes from, held open.
@@ -36,13 +36,13 @@ struct Home {
     null: File,
 }
 
-/// Set once another namespace is entered.
+/// Set when another namespace is entered.
 static HOME: OnceLock<Home> = OnceLock::new();
 
 /// Enters a mount namespace, from a process with one thread, for good.
 ///
 /// # Errors
-/// When it is none, or may not be entered, or something is missing here.
+/// If the path is no namespace, or cannot be entered, or a file is missing here.
 pub(crate) fn enter(namespace: &Path) -> io::Result<()> {
     let place = |path: &str| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
     let home = Home {
@@ -77,18 +77,18 @@ impl Home {
     }
 }
 
-/// Opens `/dev/fuse` once more, the one at home.
+/// Opens this namespace's `/dev/fuse` once more.
 ///
 /// # Errors
-/// Those of open(2).
+/// Errors of open(2).
 pub(crate) fn open_device() -> io::Result<File> {
     open_again(DEVICE, |home| &home.device)
 }
 
-/// Opens `/dev/null` once more, the one at home.
+/// Opens this namespace's `/dev/null` once more.
 ///
 /// # Errors
-/// Those of open(2).
+/// Errors of open(2).
 pub(crate) fn open_null() -> io::Result<File> {
     open_again(NULL, |home| &home.null)
 }
@@ -100,10 +100,10 @@ fn open_again(path: &str, held: impl FnOnce(&Home) -> &File) -> io::Result<File>
     }
 }
 
-/// Reads the table of the mounts this process sees, in the namespace it is in now.
+/// Reads the table of the mounts that this process sees, in its current namespace.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub(crate) fn read_table() -> io::Result<Vec<u8>> {
     let mut table = Vec::new();
     match HOME.get() {

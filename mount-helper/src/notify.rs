@@ -1,4 +1,4 @@
-//! Telling systemd how things are, see sd_notify(3); to anybody else it makes no difference.
+//! Reports the state to systemd, see sd_notify(3). Without systemd it does nothing.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-/// Where to, and how often.
+/// The socket of systemd, and its watchdog interval.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     to: Option<(UnixDatagram, SocketAddr)>,
@@ -16,7 +16,7 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// As the environment has it.
+    /// The settings of the environment.
     pub(crate) fn from_environment() -> Self {
         let of_us = env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(process::id()));
         let interval = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok());
@@ -34,7 +34,7 @@ impl Notifier {
     /// Sends assignments such as `READY=1`, one a line.
     pub(crate) fn tell(&self, state: &str) {
         if let Some((socket, address)) = &self.to {
-            // systemd, if it is there at all, is there again later.
+            // If systemd is not there now, a later message will reach it.
             let _ = socket.send_to_addr(state.as_bytes(), address);
         }
     }
@@ -46,7 +46,7 @@ fn open(name: OsString) -> Option<(UnixDatagram, SocketAddr)> {
         _ => SocketAddr::from_pathname(name).ok()?,
     };
     let socket = UnixDatagram::unbound().ok()?;
-    // Nobody is to be waited for.
+    // A send must not block.
     socket.set_nonblocking(true).ok()?;
     Some((socket, address))
 }

@@ -10,14 +10,14 @@ use crate::account::Account;
 /// The default directory of the daemon's socket, and its permission bits: all users may connect.
 const RUN: (&str, u32) = ("/run/pcapfs", 0o755);
 
-/// The default directory of the state that outlives the daemon: captures made by `pcapfs init`.
+/// The default directory of state that outlives the daemon: captures made by `pcapfs init`.
 const STATE: (&str, u32) = ("/var/lib/pcapfs", 0o700);
 
-/// Makes a directory for rings that belongs to this user, unless there is something of that name.
-/// The daemon looks whether it is one that it can use.
+/// Makes a directory for rings that belongs to this user, unless the name exists. The daemon checks
+/// whether it can use the directory.
 ///
 /// # Errors
-/// When it cannot be made.
+/// If it cannot be made.
 pub(crate) fn make_ring_directory(path: &Path, account: &Account) -> io::Result<()> {
     if !make(path)? {
         return Ok(());
@@ -25,10 +25,10 @@ pub(crate) fn make_ring_directory(path: &Path, account: &Account) -> io::Result<
     give(&open(path)?, 0o700, account)
 }
 
-/// Makes `/run/pcapfs` and `/var/lib/pcapfs` for this user, as far as they are missing. One that
+/// Makes `/run/pcapfs` and `/var/lib/pcapfs` for this user if they are missing. A directory that
 /// root's daemon has made, or that an installation left to root, is given to the user.
 ///
-/// Failures are ignored here: the daemon reports a directory that it wants and cannot use.
+/// Failures are ignored here: the daemon reports a directory that it needs and cannot use.
 pub(crate) fn make_defaults(account: &Account) {
     for (path, mode) in [RUN, STATE] {
         let _ = provide(Path::new(path), mode, account);
@@ -39,14 +39,14 @@ fn provide(path: &Path, mode: u32, account: &Account) -> io::Result<()> {
     let is_new = make(path)?;
     let directory = open(path)?;
     let metadata = directory.metadata()?;
-    // Of another user, or where another may put something: not ours to give away.
+    // If it belongs to another user, or another user can write to it, it is not given away.
     if is_new || (metadata.uid() == 0 && metadata.mode() & 0o022 == 0) {
         give(&directory, mode, account)?;
     }
     Ok(())
 }
 
-/// Makes a directory that only this process can use; says whether it was missing.
+/// Makes a directory that only this process can use; returns whether it was missing.
 fn make(path: &Path) -> io::Result<bool> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(true),
@@ -55,13 +55,13 @@ fn make(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens a directory and no link: what is given away afterwards is this one.
+/// Opens a directory, but no link: exactly this directory is given away later.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
 fn give(directory: &File, mode: u32, account: &Account) -> io::Result<()> {
-    // Before it is somebody else's, which would take another capability.
+    // Before it belongs to the user, since then it would take another capability.
     directory.set_permissions(Permissions::from_mode(mode))?;
     fchown(directory, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
 }

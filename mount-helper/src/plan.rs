@@ -1,49 +1,49 @@
-//! From the arguments mount(8) gives to what is to be done. Beside them, it looks only whether
-//! there is a configuration where none is named.
+//! Turns the arguments from mount(8) into a plan. Besides them, it only checks whether the default
+//! configuration exists if none is named.
 //!
-//! A [`Plan`] that exists is consistent: the alias can be a directory's name, numbers are numbers,
-//! and every option was understood or may be ignored. Whether the interface, the savefile and the
-//! mount point exist is for those to say who open them.
+//! A [`Plan`] is consistent: the alias can be a directory's name, numbers are numbers, and every
+//! option was understood or may be ignored. Whether the interface, the savefile and the mount point
+//! exist is checked when they are opened.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::options::{self, Meaning, MountOption, Own, SyntaxError};
 
-/// Most bytes in an alias.
+/// The maximum bytes of an alias.
 const ALIAS_MAX: usize = 64;
 
-/// The configuration where there is no source and none is named, as of the daemon.
+/// The configuration if there is no source and none is named; the daemon has the same.
 const CONFIG: &str = "/etc/pcapfs/pcapfs.toml";
 
-/// What the command line asks for.
+/// The request of the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// `-h`, `--help`.
     Help,
     /// `-V`, `--version`.
     Version,
-    /// Everything else.
+    /// Any other request.
     Mount(Box<Plan>),
 }
 
 /// One mount, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Where to mount.
+    /// The mount point.
     pub(crate) directory: PathBuf,
-    /// SPEC as it was given, for the first column of `/proc/mounts`: what mount(8) compares with
+    /// SPEC as it was given, for the first column of `/proc/mounts`: mount(8) compares that with
     /// the first column of fstab.
     pub(crate) spec: String,
     /// The capture to start with; `None` if the configuration file has them all.
     capture: Option<Capture>,
     /// Size of the ring: digits and at most one of K, M, G and T.
     ring: Option<String>,
-    /// Bytes of the kernel's buffer, likewise.
+    /// Bytes of the kernel's buffer, in the same form.
     kernel_buffer: Option<String>,
     /// Directory of the ring file.
     pub(crate) ring_dir: Option<PathBuf>,
-    /// Most bytes kept of a packet.
+    /// The maximum bytes kept of a packet.
     snaplen: Option<u32>,
     /// Group that may read the captures.
     group: Option<String>,
@@ -51,7 +51,7 @@ pub(crate) struct Plan {
     mode: Option<String>,
     /// Socket of the control service.
     socket: Option<PathBuf>,
-    /// File of what outlives the daemon.
+    /// File of the state that outlives the daemon.
     state: Option<PathBuf>,
     /// Configuration file.
     config: Option<PathBuf>,
@@ -63,31 +63,32 @@ pub(crate) struct Plan {
     pub(crate) namespace: Option<PathBuf>,
     /// Check everything, mount nothing.
     pub(crate) fake: bool,
-    /// Say what is run.
+    /// Whether to print the commands that are run.
     pub(crate) verbose: bool,
-    /// Who waits for the tree to answer.
+    /// The role of this process.
     pub(crate) stand: Stand,
 }
 
-/// What to capture from.
+/// The source and filter of a capture.
 #[derive(Debug, PartialEq, Eq)]
 struct Capture {
     /// Its name: `[A-Za-z0-9._-]{1,64}`, no leading dot.
     alias: String,
-    /// As `pcapfs mount -c` takes it; without blanks.
+    /// In the form of `pcapfs mount -c`; without blanks.
     source: String,
     /// BPF expression; `None` for everything.
     filter: Option<String>,
 }
 
-/// Where this process stands: mount(8) waits for one that ends when the tree answers, while
+/// The role of this process: mount(8) waits for one process that ends when the tree answers, while
 /// another supervises the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stand {
-    /// The one mount(8) waits for.
+    /// The process that mount(8) waits for.
     #[default]
     Front,
-    /// Supervises for whoever started it and looks on, such as systemd: `--foreground`.
+    /// Supervises in the foreground, for a program that watches it, such as systemd:
+    /// `--foreground`.
     Foreground,
     /// Supervises, and reports to a [`Stand::Front`] over standard output: `--supervise`.
     Background,
@@ -96,7 +97,7 @@ pub(crate) enum Stand {
 /// User the daemon runs as if none is named.
 const USER: &str = "pcapfs";
 
-/// What is wrong with the arguments: each names the culprit and what to write instead.
+/// A mistake in the arguments: each message names the culprit and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error("usage: mount.pcapfs SPEC DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]")]
@@ -139,12 +140,12 @@ pub(crate) enum UsageError {
 pub(crate) const SUPERVISE: &str = "--supervise";
 
 impl Request {
-    /// Reads the arguments behind the program's name.
+    /// Reads the arguments after the program's name.
     ///
     /// Flags and operands come in any order, `--` ends the flags, `-o` may be repeated.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first mistake.
     pub(crate) fn from_arguments(
         arguments: impl Iterator<Item = OsString>,
     ) -> Result<Self, UsageError> {
@@ -170,7 +171,7 @@ impl Request {
     }
 }
 
-/// What was typed, before it means anything.
+/// The arguments before they are interpreted.
 #[derive(Debug, Default)]
 struct CommandLine {
     operands: Vec<OsString>,
@@ -184,7 +185,8 @@ struct CommandLine {
 }
 
 impl CommandLine {
-    /// Takes one argument of flags such as `-sv` or `-oro`, and the next one if a flag needs it.
+    /// Reads one argument of flags such as `-sv` or `-oro`, and the next one if a flag needs a
+    /// value.
     fn flags(
         &mut self,
         flags: &str,
@@ -197,7 +199,7 @@ impl CommandLine {
                 's' => self.sloppy = true,
                 'f' => self.fake = true,
                 'v' => self.verbose = true,
-                // There is no mtab to keep out of.
+                // There is no mtab to write to.
                 'n' => {}
                 'h' => return Ok(Some(Request::Help)),
                 'V' => return Ok(Some(Request::Version)),
@@ -224,7 +226,7 @@ impl CommandLine {
         Ok(())
     }
 
-    /// Says what the line means.
+    /// Interprets the command line.
     fn plan(self) -> Result<Plan, UsageError> {
         let [spec, directory] =
             <[OsString; 2]>::try_from(self.operands).map_err(|_| UsageError::Operands)?;
@@ -266,7 +268,7 @@ impl CommandLine {
     }
 }
 
-/// What the `-o` lists choose; of an option that is given twice the last one counts.
+/// The choices of the `-o` lists; if an option is given twice, the last one counts.
 #[derive(Debug, Default)]
 struct Chosen {
     alias: Option<String>,
@@ -302,7 +304,7 @@ impl Chosen {
             |name| value.clone().filter(|value| !value.is_empty()).ok_or(UsageError::Value(name));
         match own {
             Own::Alias => self.alias = Some(needed("alias")?),
-            // An empty filter is one that lets everything pass.
+            // An empty filter lets every packet pass.
             Own::Filter => self.filter = Some(value.ok_or(UsageError::Value("filter"))?),
             Own::Ring => self.ring = Some(size("ring", needed("ring")?)?),
             Own::KernelBuffer => {
@@ -320,7 +322,7 @@ impl Chosen {
         Ok(())
     }
 
-    /// The capture that SPEC and the options about it describe; `None` for `none`.
+    /// The capture of SPEC and the options about it; `None` for `none`.
     fn capture(&mut self, spec: &str) -> Result<Option<Capture>, UsageError> {
         let (alias, filter) = (self.alias.take(), self.filter.take());
         let source = match spec {
@@ -335,7 +337,7 @@ impl Chosen {
             }
             "" => "any",
             "-" => return Err(UsageError::StandardInput),
-            // Behind an alias the source ends at the first blank, and the filter begins.
+            // After an alias, the source ends at the first blank, and the filter begins.
             blank if blank.contains(char::is_whitespace) => {
                 return Err(UsageError::Blank(spec.to_owned()));
             }
@@ -352,13 +354,13 @@ impl Chosen {
 }
 
 impl Plan {
-    /// User the daemon is to run as.
+    /// The user that the daemon will run as.
     pub(crate) fn user(&self) -> &str {
         self.user.as_deref().unwrap_or(USER)
     }
 
-    /// Makes every path of the plan one that means the same from any directory; relative ones
-    /// start at `base`. Links in [`Plan::directory`] are left: it may be in another namespace.
+    /// Makes every path of the plan valid in any directory; relative paths start at `base`. Links
+    /// in [`Plan::directory`] are kept: it may be in another namespace.
     pub(crate) fn settle(&mut self, base: &Path) {
         let paths = [&mut self.ring_dir, &mut self.socket, &mut self.state, &mut self.config];
         for path in paths.into_iter().flatten() {
@@ -367,8 +369,8 @@ impl Plan {
         self.directory = base.join(&self.directory);
         let Some(Capture { source, .. }) = &mut self.capture else { return };
         for kind in ["file:", "stream:"] {
-            // A directory that is no text cannot stand in a source; then the path stays relative,
-            // and the daemon says that there is no such file.
+            // A directory that is no text cannot be part of a source. Then the path stays relative,
+            // and the daemon reports that there is no such file.
             let settled = source
                 .strip_prefix(kind)
                 .and_then(|path| Some(format!("{kind}{}", base.join(path).to_str()?)));
@@ -376,7 +378,7 @@ impl Plan {
         }
     }
 
-    /// The arguments `pcapfs` is run with.
+    /// The arguments for `pcapfs`.
     pub(crate) fn daemon_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["mount".into(), self.directory.clone().into()];
         if let Some(Capture { alias, source, filter }) = &self.capture {
@@ -397,7 +399,7 @@ impl Plan {
             ("--state", path(&self.state)),
         ] {
             if let Some(value) = value {
-                // In one word, so that a value with a hyphen in front is no flag.
+                // In one word, so that a value that begins with a hyphen is no flag.
                 let mut word = OsString::from(flag);
                 word.push("=");
                 word.push(value);
@@ -407,8 +409,8 @@ impl Plan {
         arguments
     }
 
-    /// The arguments for a daemon that mounts by itself and goes to the background, which is how
-    /// somebody other than root runs it.
+    /// The arguments for a daemon that mounts by itself and goes to the background, as users other
+    /// than root run it.
     pub(crate) fn own_mount_arguments(&self) -> Vec<OsString> {
         let mut arguments = self.daemon_arguments();
         if !self.mount_options.is_empty() {
@@ -431,8 +433,8 @@ fn text(argument: OsString) -> Result<String, UsageError> {
     argument.into_string().map_err(UsageError::Encoding)
 }
 
-/// The name `pcapfs` itself would choose: the interface's, or the file's without its extension,
-/// with `_` for what an alias cannot have.
+/// The alias that `pcapfs` itself would choose: the interface's name, or the file's without its
+/// extension, with `_` in place of characters that an alias cannot have.
 fn default_alias(source: &str) -> String {
     let path = source.strip_prefix("file:").or_else(|| source.strip_prefix("stream:"));
     let name = path.map_or(source, |path| {
@@ -481,7 +483,7 @@ fn mode(value: String) -> Result<String, UsageError> {
     }
 }
 
-/// mount(8) takes a namespace as a path or as the number of a process that lives in it.
+/// mount(8) accepts a namespace as a path, or as the number of a process in it.
 fn namespace(value: &OsStr) -> PathBuf {
     match value.to_str().and_then(|number| number.parse::<u32>().ok()) {
         Some(process) => format!("/proc/{process}/ns/mnt").into(),

@@ -1,8 +1,8 @@
-//! The small process that stays: it mounts, starts the daemon, and starts it again when it dies.
+//! The small process that stays: it mounts the tree, and starts the daemon again when it dies.
 //!
-//! A dead tree stays mounted until the next daemon wants to be mounted: programs get an error and
-//! not the directory below, and umount(8) works at all times. A tree that was unmounted is not
-//! mounted again: the supervisor gives up then.
+//! A dead tree stays mounted until the next daemon asks for the mount: programs get an error
+//! instead of the directory below, and umount(8) works at all times. The supervisor does not mount
+//! a tree again that was unmounted: it ends then.
 
 use std::fmt;
 use std::fs::File;
@@ -30,14 +30,14 @@ use crate::plan::Plan;
 use crate::tree::Tree;
 use crate::watchdog::{Verdict, Watchdog};
 
-/// Time limit for a daemon to end after the signal to do so; it gives its readers 3 s of that.
+/// Time limit for a daemon to end after the signal; it gives its readers 3 s of that.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How often it is looked whether a dead tree was unmounted.
+/// How often to check whether a dead tree was unmounted.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Signals that are not waited for: those of faults of this process, and of job control. All others
-/// either mean something, or must not end it.
+/// either have a meaning, or must not end it.
 const NOT_OURS: [Signal; 11] = [
     Signal::SIGABRT,
     Signal::SIGBUS,
@@ -64,13 +64,13 @@ pub(crate) struct Supervisor {
     watchdog: Watchdog,
     /// The process that waits for the tree to answer; `None` without one, or after its end.
     report: Option<OwnedFd>,
-    /// The tree that was mounted last, unless it was taken away again.
+    /// The last tree mounted, unless it was unmounted again.
     tree: Option<Tree>,
-    /// The tree has answered once: from then on a daemon that dies is started again.
+    /// Whether the tree has answered once: from then on, a daemon that dies is started again.
     established: bool,
-    /// When to lose patience, after the order to end.
+    /// The time limit after the order to end.
     stopping: Option<Instant>,
-    /// SIGHUP came for a daemon that was starting: passed on when it has started.
+    /// Whether SIGHUP came while the daemon was starting: it is passed on afterwards.
     hangup: bool,
 }
 
@@ -87,11 +87,11 @@ struct Daemon {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Opens its sources.
+    /// It opens its sources.
     Starting,
-    /// Has got the device.
+    /// It has got the device.
     Mounted,
-    /// Answers, since then.
+    /// It answers since this time.
     Serving(Instant),
 }
 
@@ -102,12 +102,12 @@ struct End {
 }
 
 impl Supervisor {
-    /// A supervisor for a plan whose directory is as the table of mounts has it. `report` is told
-    /// when the tree answers; the supervisor goes to the background then. Who else is told was made
-    /// before another mount namespace was entered.
+    /// A supervisor for a plan whose directory has the form of the table of mounts. When the tree
+    /// answers, `report` gets a byte, and the supervisor goes to the background. Its log and
+    /// notifier were made before another mount namespace was entered.
     ///
     /// # Errors
-    /// When signals cannot be waited for.
+    /// If signals cannot be waited for.
     pub(crate) fn new(
         plan: Plan,
         program: PathBuf,
@@ -136,7 +136,7 @@ impl Supervisor {
         })
     }
 
-    /// Serves until the tree is unmounted, or the order to end comes, or the first start fails.
+    /// Serves until the tree is unmounted, the order to end comes, or the first start fails.
     ///
     /// # Errors
     /// [`Failure`]; nothing is mounted then.
@@ -146,7 +146,7 @@ impl Supervisor {
             tree.detach();
         }
         if let (Err(failure), true) = (&result, self.established) {
-            // It would be lost otherwise.
+            // Otherwise it would be lost.
             self.log.say(failure);
         }
         result
@@ -157,7 +157,7 @@ impl Supervisor {
         loop {
             let end = match self.serve() {
                 Ok(end) => end,
-                // No memory for a process, perhaps; there may be later.
+                // Perhaps there was no memory for a process; there may be later.
                 Err(failure) if self.established && self.tree.is_some() => {
                     self.log.say(&failure);
                     End { status: ExitStatus::from_raw(0x100), served: Duration::ZERO }
@@ -178,7 +178,7 @@ impl Supervisor {
                 });
             }
             if end.status.success() {
-                // Unmounted, or ended on purpose: then it has asked for that to be done.
+                // It was unmounted, or the daemon ended on purpose and has asked for the unmount.
                 self.tree = None;
                 return Ok(Exit::Done);
             }
@@ -191,7 +191,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits before the next start; says whether there is to be one.
+    /// Waits before the next start; returns whether there will be one.
     fn pause(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         loop {
@@ -215,10 +215,10 @@ impl Supervisor {
         }
     }
 
-    /// Starts a daemon and does what it asks for until it has ended.
+    /// Starts a daemon and carries out its requests until it has ended.
     fn serve(&mut self) -> Result<End, Failure> {
         let begun = Instant::now();
-        // A new one reads everything anew.
+        // A new daemon reads the configuration anyway.
         self.hangup = false;
         let mut daemon = self.start()?;
         loop {
@@ -234,12 +234,12 @@ impl Supervisor {
                 return Err(failure);
             }
             if woken.report {
-                // The process that waited has gone: then the tree is not wanted.
+                // The process that waited has gone, so the tree is not wanted.
                 self.report = None;
                 self.stop(&daemon);
             }
             if let Some(status) = daemon.child.try_wait().map_err(Failure::System)? {
-                // All of it: no other process has the other end.
+                // Read everything: no other process has the other end.
                 while daemon.stderr.is_some() {
                     daemon.pass_on(&self.log);
                 }
@@ -261,7 +261,7 @@ impl Supervisor {
         let arguments = self.plan.daemon_arguments();
         let child = confine::start(&self.program, &arguments, socket, theirs, &self.confinement);
         let child = child.map_err(|error| {
-            // Both ends of the pipe were in the new process, which is gone: this ends.
+            // Both ends of the pipe were in the new process, which is gone, so this ends.
             let said = Lines::default().read(&mut stderr).unwrap_or_default();
             said.iter().for_each(|line| self.log.say(line));
             Failure::Start { daemon: self.program.clone(), error }
@@ -278,7 +278,7 @@ impl Supervisor {
     fn take_message(&mut self, daemon: &mut Daemon, begun: Instant) -> Result<(), Failure> {
         let Some(handoff) = &daemon.handoff else { return Ok(()) };
         match (handoff.receive(), daemon.phase) {
-            // Its end is near.
+            // The daemon will end soon.
             (None, _) => daemon.handoff = None,
             (Some(Some(Message::Mount)), Phase::Starting) if self.stopping.is_none() => {
                 if let Some(dead) = self.tree.take() {
@@ -291,7 +291,7 @@ impl Supervisor {
                 if std::mem::take(&mut self.hangup) {
                     daemon.signal(Signal::SIGHUP);
                 }
-                // If it fails the daemon has died, which is seen soon.
+                // If it fails, the daemon has died, which is noticed soon.
                 let _ = handoff.send(device);
             }
             (Some(Some(Message::Ready)), Phase::Mounted) => {
@@ -303,7 +303,7 @@ impl Supervisor {
                     tree.detach();
                 }
             }
-            // Nothing, or what makes no sense now.
+            // No message, or one that makes no sense now.
             (Some(_), _) => {}
         }
         Ok(())
@@ -330,18 +330,18 @@ impl Supervisor {
         }
     }
 
-    /// Takes the signals that have come.
+    /// Handles the signals that have come.
     fn take_signals(&mut self, daemon: Option<&Daemon>) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let signal = i32::try_from(signal.ssi_signo).ok().and_then(|n| n.try_into().ok());
             match (signal, daemon) {
-                // The daemon's affair; but as long as it starts it may not know yet what to do with
-                // it, and would just die.
+                // SIGHUP is for the daemon; but while it starts it may not have its handler yet,
+                // and would die.
                 (Some(Signal::SIGHUP), Some(daemon)) if daemon.phase == Phase::Starting => {
                     self.hangup = true;
                 }
                 (Some(Signal::SIGHUP), Some(daemon)) => daemon.signal(Signal::SIGHUP),
-                // Before that it counts nothing.
+                // Before that, it counts nothing.
                 (Some(Signal::SIGUSR1), Some(daemon)) if daemon.phase != Phase::Starting => {
                     daemon.signal(Signal::SIGUSR1);
                 }
@@ -351,13 +351,13 @@ impl Supervisor {
                 (Some(Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM), None) => {
                     self.stopping = Some(Instant::now());
                 }
-                // Children are looked for in any case. The rest has no meaning.
+                // Children are checked in any case. Other signals have no meaning.
                 (Some(_) | None, _) => {}
             }
         }
     }
 
-    /// Has the daemon end in order; the second time, at once.
+    /// Asks the daemon to end in order; the second time, kills it.
     fn stop(&mut self, daemon: &Daemon) {
         if self.stopping.is_some() {
             daemon.signal(Signal::SIGKILL);
@@ -368,7 +368,7 @@ impl Supervisor {
         daemon.signal(Signal::SIGTERM);
     }
 
-    /// Until something is to be done without anything having happened.
+    /// The time until the next action that no event triggers.
     fn next_tick(&self) -> Duration {
         let patience = self.stopping.map(|until| until.saturating_duration_since(Instant::now()));
         [patience, self.watchdog.next()].into_iter().flatten().min().unwrap_or(Duration::MAX)
@@ -386,19 +386,19 @@ impl Supervisor {
             Verdict::Stuck => {
                 self.log.say("the tree does not answer: the daemon is killed");
                 daemon.signal(Signal::SIGKILL);
-                // The tree is being looked after.
+                // The supervisor is taking care of the tree.
                 self.notifier.tell("WATCHDOG=1");
             }
         }
     }
 
-    /// Waits until something happens, for at most this time.
+    /// Waits for an event, for at most this time.
     fn wait(&self, daemon: Option<&Daemon>, most: Duration) -> Woken {
         let input = PollFlags::POLLIN;
         let mut fds = vec![PollFd::new(self.signals.as_fd(), input)];
         let socket = daemon.and_then(|daemon| daemon.handoff.as_ref()).map(Handoff::as_fd);
         let stderr = daemon.and_then(|daemon| daemon.stderr.as_ref()).map(AsFd::as_fd);
-        // An error is all that can happen at the writing end of a pipe that is never full.
+        // A pipe that is never full can only have an error at its writing end.
         let report = self.report.as_ref().map(AsFd::as_fd);
         let wanted = [
             (socket, input),
@@ -413,10 +413,10 @@ impl Supervisor {
                 fds.push(PollFd::new(fd, flags));
             }
         }
-        // Rounded up, or the last millisecond would be spent in a loop.
+        // Rounded up; otherwise the last millisecond would be spent in a loop.
         let most = most.saturating_add(Duration::from_millis(1));
         let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::NONE);
-        // An interrupted wait is one that ends early.
+        // An interrupted wait just ends early.
         let _ = poll(&mut fds, timeout);
         let has = |index: usize| {
             let place = places.get(index).copied().flatten();
@@ -435,7 +435,7 @@ struct Woken {
 
 impl Daemon {
     fn signal(&self, signal: Signal) {
-        // It has not been waited for yet, so the number is still its own.
+        // The process has not been reaped, so its number is still its own.
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = kill(Pid::from_raw(pid), signal);
         }
@@ -446,7 +446,7 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
-    /// Passes on what the daemon has said.
+    /// Passes the daemon's output on to the log.
     fn pass_on(&mut self, log: &Log) {
         let Some(stderr) = &self.stderr else { return };
         match self.lines.read(stderr) {
@@ -456,9 +456,9 @@ impl Daemon {
     }
 }
 
-/// Lets go of the terminal, or whatever the standard descriptors are.
+/// Detaches from the terminal, or from whatever the standard descriptors are.
 fn leave_terminal() {
-    // Without /dev/null they stay as they are, which does no harm but to keep them open.
+    // Without /dev/null they stay open, which does no other harm.
     if let Ok(null) = namespace::open_null() {
         let _ = dup2_stdin(&null);
         let _ = dup2_stdout(&null);
@@ -479,7 +479,7 @@ impl fmt::Display for How {
     }
 }
 
-/// When the next start is, for people.
+/// The time of the next start, for people.
 struct Soon(Duration);
 
 impl fmt::Display for Soon {

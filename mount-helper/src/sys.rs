@@ -1,7 +1,7 @@
 //! The only unsafe code of this program: system calls that nix has no function for.
 //!
-//! All of it is about giving up: capabilities, system calls, descriptors. Nothing here reads or
-//! writes memory that somebody else has given.
+//! All of it gives up rights: capabilities, system calls, descriptors. No code here reads or writes
+//! memory that another process provides.
 #![expect(unsafe_code, reason = "these system calls have no safe wrapper")]
 
 use std::io;
@@ -20,23 +20,23 @@ pub(crate) const CAP_NET_RAW: u32 = 13;
 /// More capabilities than there will be: the sets have 64 bits.
 const CAPABILITIES: u32 = 64;
 
-/// Has every descriptor but the three standard ones end with the next program this process
-/// becomes.
+/// Marks every descriptor except the three standard ones, so that it is closed in the next program
+/// that this process becomes.
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
-    // SAFETY: marks descriptors and closes none, so whoever owns one goes on using it.
+    // SAFETY: it marks descriptors and closes none, so their owners can go on using them.
     let result = unsafe {
         libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes every capability but `kept` out of the bounding set, for good.
+/// Removes every capability except `kept` from the bounding set, for good.
 pub(crate) fn limit_bounding_set(kept: u32) -> io::Result<()> {
     for capability in (0..CAPABILITIES).filter(|capability| *capability != kept) {
         match prctl(libc::PR_CAPBSET_READ, capability, 0) {
             Ok(0) => {}
             Ok(_) => prctl(libc::PR_CAPBSET_DROP, capability, 0).map(|_| ())?,
-            // Behind the last capability this kernel knows.
+            // After the last capability that this kernel knows.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) => return Err(error),
         }
@@ -45,7 +45,7 @@ pub(crate) fn limit_bounding_set(kept: u32) -> io::Result<()> {
 }
 
 /// Makes `kept` the only capability of this thread: permitted, effective, inheritable and ambient.
-/// Ambient ones are what a program has that is started by somebody other than root.
+/// A program started by a user other than root gets the ambient ones.
 pub(crate) fn keep_one_capability(kept: u32) -> io::Result<()> {
     /// `struct __user_cap_header_struct` of `linux/capability.h`.
     #[repr(C)]
@@ -78,11 +78,11 @@ pub(crate) fn keep_one_capability(kept: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel ask `program` about each system call from now on. It needs no_new_privs, or
+/// Installs `program` as a filter of system calls from now on. It needs no_new_privs, or
 /// `CAP_SYS_ADMIN`.
 pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // The kernel only reads it, whatever the type says.
+    // The kernel only reads it, although the type is a pointer to mutable data.
     let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `len` instructions, all of `program`, before the call returns, and
     // checks them.
@@ -92,16 +92,16 @@ pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has the new process of `command` run `confine` between fork and exec.
+/// Makes the new process of `command` run `confine` between fork and exec.
 ///
 pub(crate) fn before_exec(
     command: &mut Command,
     confine: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
-    // SAFETY: between fork and exec nothing may be waited for that another thread of the old
-    // process holds. The only other thread there can be is that of the watchdog, and it shares two
-    // things with `confine`: the allocator, whose locks the C library takes care of at a fork, and
-    // nothing else: it does not print and does not use the environment.
+    // SAFETY: between fork and exec, the new process must not wait for a lock that another thread
+    // of the old process holds. The only other thread there can be is the watchdog's. It shares
+    // with `confine` only the allocator, whose locks the C library handles at a fork: it does not
+    // print and does not use the environment.
     unsafe {
         command.pre_exec(confine);
     }
@@ -111,7 +111,7 @@ fn prctl(option: libc::c_int, first: u32, second: u32) -> io::Result<libc::c_int
     let [first, second] = [first, second].map(libc::c_ulong::from);
     let none: libc::c_ulong = 0;
     // SAFETY: the options used here take numbers and no pointers, and unused arguments are 0, as
-    // prctl(2) asks for.
+    // prctl(2) requires.
     let result = unsafe { libc::prctl(option, first, second, none, none) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -1,4 +1,4 @@
-//! The table of mounts that this process sees: what is on top at a mount point.
+//! The table of mounts that this process sees: the topmost mount at a mount point.
 
 use std::io;
 use std::path::Path;
@@ -7,10 +7,10 @@ use mount_helper::mountinfo::{self, Mount};
 
 use crate::namespace;
 
-/// What is mounted at exactly this path, if anything is.
+/// The mount at exactly this path, if any.
 ///
 /// # Errors
-/// When the table cannot be read.
+/// If the table cannot be read.
 pub(crate) fn top(place: &Path) -> io::Result<Option<Mount>> {
     Ok(mountinfo::top(&namespace::read_table()?, place))
 }

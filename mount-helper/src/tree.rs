@@ -1,4 +1,4 @@
-//! Mounting and unmounting.
+//! Mounts and unmounts trees.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,13 @@ use nix::sys::statvfs::statvfs;
 use crate::namespace;
 use crate::table;
 
-/// File system type, as it stands in `/proc/mounts`.
+/// The file system type in `/proc/mounts`.
 const TYPE: &str = "fuse.pcapfs";
 
-/// The kernel checks the permission bits, for every user: they are the access control.
+/// The kernel checks the permission bits for every user: they are the access control.
 const DATA: &str = "rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other";
 
-/// Why nothing is mounted.
+/// Why no tree was mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TreeError {
     #[error("{path}: no such directory (make it with: mkdir -p {path})", path = .0.display())]
@@ -47,12 +47,12 @@ impl TreeError {
     }
 }
 
-/// A path as the table of mounts has it: absolute, without links.
+/// A path in the form of the table of mounts: absolute, without links.
 ///
 /// # Errors
-/// When there is no current directory that the path could start at.
+/// If there is no current directory for a relative path.
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
-    // A mount point whose daemon died cannot be looked at, but its parent can.
+    // A mount point whose daemon died cannot be resolved, but its parent can.
     fs::canonicalize(path).or_else(|_| {
         let whole = std::path::absolute(path)?;
         Ok(match (whole.parent().map(fs::canonicalize), whole.file_name()) {
@@ -62,7 +62,7 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     })
 }
 
-/// Whether a tree can be mounted there; clears away one whose daemon died.
+/// Checks that a tree can be mounted there; unmounts one whose daemon died.
 ///
 /// # Errors
 /// [`TreeError`].
@@ -84,13 +84,13 @@ pub(crate) fn check(place: &Path) -> Result<(), TreeError> {
     }
 }
 
-/// Whether nobody answers for the tree any more. Not by stat(2): the kernel answers that for a dead
-/// tree as long as attributes are valid. A question that was under way at the death is aborted.
+/// Whether the tree's daemon is gone. Not by stat(2): for a dead tree, the kernel answers that as
+/// long as attributes are cached. A request that was under way at the death is aborted.
 fn is_dead(place: &Path) -> bool {
     matches!(statvfs(place), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
-/// Whether a tree answers. Waits until it does, or until its daemon is gone.
+/// Whether a tree answers. Waits for the answer, or until its daemon is gone.
 pub(crate) fn answers(place: &Path) -> bool {
     statvfs(place).is_ok()
 }
@@ -107,8 +107,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Mounts, and returns the device to serve with it. When every copy of the device is closed,
-    /// the tree is dead.
+    /// Mounts the tree, and returns the device to serve it with. When every copy of the device is
+    /// closed, the tree is dead.
     ///
     /// # Errors
     /// [`TreeError`]; nothing is mounted then.
@@ -129,7 +129,7 @@ impl Tree {
         )?;
         match table::top(place) {
             Ok(Some(entry)) => Ok((Self { place: place.to_owned(), entry }, device)),
-            // Unmounted by somebody at once, or /proc is not there.
+            // It was unmounted at once, or /proc is missing.
             other => {
                 let _ = detach(place);
                 let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
@@ -138,21 +138,21 @@ impl Tree {
         }
     }
 
-    /// Whether it is still mounted, dead or alive, and nothing on top of it.
+    /// Whether it is still mounted, dead or alive, and nothing is mounted over it.
     pub(crate) fn is_there(&self) -> bool {
         table::top(&self.place).is_ok_and(|top| top.as_ref() == Some(&self.entry))
     }
 
     /// Whether it is still mounted and its daemon is gone. Another tree that was mounted there
-    /// meanwhile may have got the same numbers, and answers.
+    /// since may have got the same numbers, but it answers.
     pub(crate) fn is_there_and_dead(&self) -> bool {
         self.is_there() && is_dead(&self.place)
     }
 
-    /// Takes it out of the file system, unless somebody was faster; files that are open go on.
+    /// Takes it out of the file system, unless it has been unmounted already; open files go on.
     pub(crate) fn detach(self) {
         if self.is_there() {
-            // Somebody was faster.
+            // It may have been unmounted just now.
             let _ = detach(&self.place);
         }
     }

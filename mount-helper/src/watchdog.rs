@@ -1,7 +1,7 @@
-//! Asking the tree whether it answers, for a systemd that wants to know.
+//! Checks whether the tree answers, for systemd's watchdog.
 //!
-//! The question is a statfs(2), which goes through the kernel and the daemon's threads like that of
-//! any reader. It may hang, so a thread of its own asks it.
+//! The check is a statfs(2), which goes through the kernel and the daemon's threads like a reader's
+//! calls. It may hang, so a thread of its own makes it.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,18 +14,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::tree;
 
-/// What is known.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// A sign of life.
     Well,
-    /// Nothing new.
+    /// No news.
     Unknown,
     /// No answer for too long.
     Stuck,
 }
 
-/// Asks at intervals; without an interval, never.
+/// Checks at intervals; without an interval, never.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     place: PathBuf,
@@ -34,16 +34,16 @@ pub(crate) struct Watchdog {
     next: Instant,
     answers: PipeReader,
     answer: Arc<PipeWriter>,
-    /// The question that waits for an answer, and since when.
+    /// The number of the check that waits for its answer, and its start.
     asked: Option<(u8, Instant)>,
     last: u8,
 }
 
 impl Watchdog {
-    /// Asks the tree at `place` four times in each interval.
+    /// A watchdog that checks the tree at `place` four times in each interval.
     ///
     /// # Errors
-    /// Those of pipe(2).
+    /// Errors of pipe(2).
     pub(crate) fn new(interval: Option<Duration>, place: PathBuf) -> io::Result<Self> {
         let (answers, answer) = io::pipe()?;
         Ok(Self {
@@ -57,18 +57,18 @@ impl Watchdog {
         })
     }
 
-    /// To wait for answers; `None` if none are asked for.
+    /// The descriptor to wait for answers on; `None` if there are no checks.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.interval.map(|_| self.answers.as_fd())
     }
 
-    /// How long until the next question.
+    /// How long until the next check.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.interval.map(|_| self.next.saturating_duration_since(Instant::now()))
     }
 
-    /// Takes answers and asks again. A tree that is not `serving` is not asked: a supervisor that
-    /// is here to say so is the sign of life.
+    /// Takes answers and starts the next check. A tree that is not `serving` is not checked: then
+    /// the running supervisor itself is the sign of life.
     pub(crate) fn tick(&mut self, serving: bool) -> Verdict {
         let Some(interval) = self.interval else { return Verdict::Unknown };
         let answered = self.take_answer();
@@ -101,13 +101,13 @@ impl Watchdog {
                 let _ = (&*answer).write_all(&[number]);
             }
         });
-        // Without a thread nothing is asked, and systemd hears nothing, as it should.
+        // Without a thread there is no check, and systemd gets no sign of life, which is right.
         if thread.is_ok() {
             self.asked = Some((number, Instant::now()));
         }
     }
 
-    /// Whether the answer to the last question has come; those to earlier ones are late.
+    /// Whether the answer to the last check has come; answers to earlier checks are late.
     fn take_answer(&mut self) -> bool {
         let mut fds = [PollFd::new(self.answers.as_fd(), PollFlags::POLLIN)];
         if !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {

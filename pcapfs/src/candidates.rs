@@ -1,11 +1,11 @@
-//! Words that a shell may offer for an option: what this machine has.
+//! Words that a shell may offer for an option, from this machine.
 
 use std::ffi::OsStr;
 use std::fs;
 
 use clap_complete::engine::CompletionCandidate;
 
-/// Names of network interfaces, and the one for all of them.
+/// Names of network interfaces, and the name for all of them.
 pub(crate) fn interfaces() -> Vec<CompletionCandidate> {
     let found = capture::source::interfaces().unwrap_or_default();
     let names = found.into_iter().map(|interface| interface.name);

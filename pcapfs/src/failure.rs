@@ -1,4 +1,4 @@
-//! Why a command fails: one type for all of them, as all end in the same way.
+//! Why a command failed: one type for all commands, since all end in the same way.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use crate::registry::Refusal;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Typed wrong.
+    /// The command line is wrong.
     #[error("{0} (try: pcapfs mount --help)")]
     Usage(String),
-    /// An argument that cannot be right.
+    /// An argument is not valid.
     #[error("{0}")]
     Argument(String),
     /// A capture cannot be made.
     #[error("{0}")]
     Refused(Refusal),
-    /// The configuration.
+    /// The configuration is wrong.
     #[error("{0}")]
     Config(ConfigError),
     /// The control service cannot have its socket.
@@ -29,18 +29,18 @@ pub(crate) enum Failure {
     /// The control service cannot be made.
     #[error("{path}: the control service cannot be started: {error}", path = .path.display())]
     Control {
-        /// Where it was to be reached.
+        /// The path of its socket.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
     /// The tree cannot be mounted or unmounted.
     #[error("{0}")]
     Mount(MountError),
-    /// What was asked for cannot be written.
+    /// The output cannot be written.
     #[error("standard output: {0}")]
     Output(io::Error),
-    /// The system refused something else.
+    /// The system refused another operation.
     #[error("{0}")]
     System(io::Error),
     /// No daemon listens.
@@ -49,16 +49,16 @@ pub(crate) enum Failure {
     /// The daemon cannot be reached, or has gone away.
     #[error("{0}")]
     Unreachable(String),
-    /// The daemon does not do what it was asked for.
+    /// The daemon refused the request.
     #[error("{0}")]
     Answer(String),
-    /// The process in the background has said why, and ended with this code.
+    /// The process in the background has printed the reason, and ended with this code.
     #[error("not started in the background (exit code {0})")]
     Background(i32),
 }
 
 impl Failure {
-    /// Whether typing something else would help, whatever the state of the system.
+    /// Whether another command line would help, whatever the state of the system.
     pub(crate) const fn is_usage(&self) -> bool {
         matches!(self, Self::Usage(_) | Self::Argument(_) | Self::Mount(MountError::BadOption(_)))
     }

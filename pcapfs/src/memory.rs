@@ -1,16 +1,16 @@
-//! What the allocator does with memory that is freed.
+//! How the allocator treats freed memory.
 #![expect(unsafe_code, reason = "mallopt(3), mallinfo(3) and malloc_trim(3) have no safe wrapper")]
 
 use crate::process::Status;
 
-/// Bytes that are kept for what is allocated next.
+/// Bytes that are kept for later allocations.
 const KEPT: libc::c_int = 8 << 20;
 
-/// Bytes from which on memory is mapped for one thing, and unmapped with it.
+/// Bytes from which on an allocation gets a mapping of its own, and is unmapped when it is freed.
 const MAPPED: libc::c_int = 2 << 20;
 
-/// Has the allocator keep what is freed, for a program that receives into one buffer after the
-/// other: otherwise each would be given back, and be made of new pages, zeroed, the next time.
+/// Lets the allocator keep freed memory, for a program that receives into one buffer after another:
+/// otherwise each buffer would be given back, and be made of new, zeroed pages the next time.
 pub(super) fn keep_freed() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets numbers of the allocator.
@@ -20,20 +20,20 @@ pub(super) fn keep_freed() {
     }
 }
 
-/// Bytes of memory that are free and yet this process's, beyond what cannot be given back, from which
-/// on it is worth to give some back.
+/// Bytes of memory that this process holds without use, beyond those that cannot be given back,
+/// from which on it is worth giving some back.
 const WORTH: u64 = 8 << 20;
 
-/// Gives back what the allocator keeps of memory that was freed, for a daemon that goes on after it
-/// had much to do.
+/// Gives freed memory that the allocator keeps back to the kernel, for a daemon that goes on after
+/// much work.
 #[derive(Debug, Default)]
 pub(crate) struct Freed {
-    /// Bytes that could not be given back the last time, as they lie between others in use.
+    /// Bytes that could not be given back the last time, since they lie between others in use.
     scattered: u64,
 }
 
 impl Freed {
-    /// Gives back what is free, if that is much. To be called now and then.
+    /// Gives free memory back, if there is much. Call it now and then.
     pub(crate) fn give_back(&mut self) {
         if free().is_some_and(|free| self.is_worth(free)) {
             trim();
@@ -68,7 +68,7 @@ fn in_use() -> Option<u64> {
 
 fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: gives back pages that nothing allocated lies in.
+    // SAFETY: gives back pages without any allocation on them.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,4 +1,4 @@
-//! What goes to standard output and standard error. Nothing else of the program writes there.
+//! Writes to standard output and standard error. No other code of the program writes there.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -17,26 +17,26 @@ use nix::errno::Errno;
 /// Prints to standard output. A reader that has gone away, as with `| head`, is no error.
 ///
 /// # Errors
-/// Any other trouble with standard output.
+/// Any other error of standard output.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     write(text.as_bytes())
 }
 
-/// Like [`print`], of bytes.
+/// Like [`print`], for bytes.
 ///
 /// # Errors
-/// As there.
+/// The same.
 pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
     print_on(bytes).map(|_| ())
 }
 
-/// Like [`print`]; says whether there is still somebody who reads.
+/// Like [`print`]; returns whether the reader is still there.
 ///
 /// # Errors
-/// As there.
+/// The same.
 pub(crate) fn print_on(bytes: &[u8]) -> io::Result<bool> {
-    // Not through the library's buffer, which looks for lines, and keeps the last until the next
-    // is complete: whatever is written here is to be read, and of packets there are many.
+    // Not through the library's buffer, which searches for lines and keeps the last one until the
+    // next is complete: all output must be visible at once, and there are many packets.
     let stdout = io::stdout();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -50,25 +50,25 @@ pub(crate) fn print_on(bytes: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Shows how far something is, in place of what was shown last; an empty text takes it away.
+/// Shows progress in place of the text shown last; an empty text removes it.
 pub(crate) fn progress(text: &str) {
     // Carriage return, and erase to the end of the line (ECMA-48 EL).
     let _ = write!(io::stderr().lock(), "\r{text}\x1b[K");
 }
 
-/// Says something to the operator: one line on standard error, after the program's name. When
-/// nobody is at its other end any more, as in the background, the system's log gets it.
+/// Prints a message for the operator: one line on standard error, after the program's name. If no
+/// process reads standard error any more, as in the background, the line goes to the system's log.
 pub(crate) fn say(text: impl std::fmt::Display) {
     let text = unnumbered(&text.to_string());
     if let Err(error) = writeln!(io::stderr().lock(), "pcapfs: {text}")
         && error.kind() == io::ErrorKind::BrokenPipe
     {
-        // Without a system log there is nobody to tell.
+        // Without a system log, the message is lost.
         let _ = log(Path::new(SYSTEM_LOG), &text);
     }
 }
 
-/// One line for the log whose socket is at `path`, see syslog(3). Names and the like in it are a
+/// Sends one line to the log whose socket is at `path`, see syslog(3). Names in it may be a
 /// stranger's text, and terminals obey control characters.
 fn log(path: &Path, text: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
@@ -79,7 +79,7 @@ fn log(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Rows under a heading, columns as wide as they need to be.
+/// Rows under a heading, with columns as wide as necessary.
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column));

@@ -1,7 +1,8 @@
-//! Directories that the daemon makes files in, and who could put something else in their place.
+//! Directories in which the daemon makes files, and checks that no other user can replace them.
 //!
-//! A name in a directory that another user can change is the name of what that user wants. Root, this
-//! user and, where it was given a directory of the system, the user of the service are trusted.
+//! In a directory that another user can change, a name may lead to any file that this user chooses.
+//! Trusted are root, this user and, if it was given a directory of the system, the user of the
+//! service.
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
@@ -12,14 +13,14 @@ use nix::unistd::geteuid;
 
 use crate::fs::{user_id, user_name};
 
-/// The user that `mount -t pcapfs` runs daemons as, who gets the directories of the system.
+/// The user that runs daemons of `mount -t pcapfs`, and owns the directories of the system.
 const SERVICE: &str = "pcapfs";
 
-/// Directory of root's rings if the usual one is another user's: only root can make it.
+/// Directory of root's rings if the usual one belongs to another user: only root can make this one.
 const OTHER_RINGS: &str = "/run/pcapfs/rings";
 
-/// Default directory of rings: this user's own, in memory. Every user can make something of its name
-/// first; then it is one inside a directory that is this user's alone.
+/// Default directory of rings: this user's own, in memory. Another user can make the usual name
+/// first; then it is one inside a directory that only this user can write to.
 pub(crate) fn default_ring_dir() -> PathBuf {
     let uid = geteuid();
     let usual = if uid.is_root() {
@@ -38,7 +39,7 @@ pub(crate) fn default_ring_dir() -> PathBuf {
     own.unwrap_or_else(|| OTHER_RINGS.into())
 }
 
-/// True if another user, not root, has made something of this name.
+/// Whether another user, not root, owns the file of this name.
 fn is_squatted(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| !is_trusted(&metadata))
 }
@@ -55,17 +56,17 @@ pub(crate) struct RingDirError {
     why: String,
 }
 
-/// Makes the ring directory, or makes sure that no other user can put anything into it.
+/// Makes the ring directory, or checks that no other user can put a file into it.
 ///
 /// # Errors
-/// What is wrong with it. A directory that was made stays.
+/// The problem with the directory. A directory that was made stays.
 pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
     let failure = |why: String| RingDirError { path: path.to_owned(), why };
-    // The directory above a default one may be missing as well.
+    // The parent of a default directory may be missing as well.
     if path == default_ring_dir()
         && let Some(parent) = path.parent()
     {
-        // A failure shows below.
+        // A failure shows up below.
         let _ = DirBuilder::new().recursive(true).mode(0o755).create(parent);
     }
     check_way(path).map_err(&failure)?;
@@ -77,7 +78,7 @@ pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
             return Err(failure(format!("cannot be made: {error} (choose another --ring-dir)")));
         }
     }
-    // In a directory in which every user may make something, it could be anybody's link.
+    // In a directory in which every user may make files, it could be a link of any user.
     let named = fs::symlink_metadata(path).map_err(|error| failure(error.to_string()))?;
     let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
     for found in [&named, &metadata] {
@@ -89,7 +90,7 @@ pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
     if !metadata.is_dir() {
         return Err(failure("not a directory".to_owned()));
     }
-    // A ring file in a directory that others may write to could be one of theirs.
+    // A ring file in a directory that others may write to could be a file of theirs.
     if metadata.mode() & 0o022 != 0 {
         return Err(failure(
             "others may write to this directory (choose another --ring-dir, or chmod go-w it)"
@@ -99,10 +100,10 @@ pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
     Ok(())
 }
 
-/// Makes sure that no other user can replace the directory of a socket or the socket in it.
+/// Checks that no other user can replace the directory of a socket or the socket in it.
 ///
 /// # Errors
-/// The reason against it, for people.
+/// The reason for a refusal, for people.
 pub(crate) fn check_socket_dir(path: &Path, metadata: &Metadata) -> Result<(), String> {
     check_way(path)?;
     let of_service = Some(metadata.uid()) == user_id(SERVICE);
@@ -122,12 +123,12 @@ pub(crate) fn check_socket_dir(path: &Path, metadata: &Metadata) -> Result<(), S
     Ok(())
 }
 
-/// Makes sure that no other user can change the way to `path`: neither it nor a directory above it is
-/// a link of another user, and no directory above it lets every user rename what is in it.
+/// Checks that no other user can change where `path` leads: neither it nor a directory above it is a
+/// link of another user, and no directory above it lets every user rename its entries.
 fn check_way(path: &Path) -> Result<(), String> {
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     for place in path.ancestors() {
-        // A part that is missing has no owner.
+        // A missing part has no owner.
         if let Ok(named) = fs::symlink_metadata(place)
             && named.is_symlink()
             && !is_trusted(&named)
@@ -151,17 +152,17 @@ fn check_way(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A path as it is from anywhere, links followed as far as it exists.
+/// A path that is valid in every directory, with links followed as far as it exists.
 ///
 /// # Errors
 /// The current directory is not known, or the path is empty.
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
-    // A mount point whose daemon died cannot be looked at, and need not be.
+    // A mount point whose daemon died cannot be resolved, and need not be.
     match fs::canonicalize(path) {
         Ok(whole) => Ok(whole),
         Err(_) => {
             let whole = std::path::absolute(path)?;
-            // The parent can be looked at, and must be: mount tables have no links.
+            // The parent can be resolved, and must be: mount tables have no links.
             match (whole.parent().map(fs::canonicalize), whole.file_name()) {
                 (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
                 _ => Ok(whole),

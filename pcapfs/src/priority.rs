@@ -1,17 +1,17 @@
-//! The order of threads of this process where there are not enough processors.
+//! The order of this process's threads if there are not enough processors.
 #![expect(unsafe_code, reason = "sched_setattr and setpriority have no safe wrapper")]
 
-/// Niceness of threads that do what takes long.
+/// Niceness of threads that do long work.
 const NICE: i32 = 19;
 
-/// Nanoseconds for which such a thread may run at a time: the longest that the kernel takes.
+/// Nanoseconds for which such a thread may run at a time: the maximum that the kernel accepts.
 ///
 /// On Linux 6.12 and later a thread that wakes up preempts one with a longer slice at once. With
 /// slices of the same length it waits for the slice to end, whatever the niceness: 3 ms and a tick.
 const SLICE: u64 = 100_000_000;
 
-/// From now on the calling thread has a processor when no thread that is in a hurry wants it. If the
-/// system refuses that, the thread goes on as before.
+/// The calling thread now gets a processor only when no urgent thread wants it. If the system
+/// refuses that, the thread goes on as before.
 pub(crate) fn let_others_go_first() {
     let attributes = libc::sched_attr {
         // 48 bytes: SCHED_ATTR_SIZE_VER0 of linux/sched/types.h.
@@ -24,12 +24,12 @@ pub(crate) fn let_others_go_first() {
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: the kernel reads `size` bytes, all of `attributes`, before the call returns. It changes
-    // this thread only, which is thread 0 to this call, and no memory.
+    // SAFETY: the kernel reads `size` bytes, all of `attributes`, before the call returns. It
+    // changes only this thread, which is thread 0 for this call, and no memory.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0_u32) };
     if result != 0 {
         // A filter of system calls may know only the older call.
-        // SAFETY: changes the priority of this thread, which is process 0 to this call, and no
+        // SAFETY: changes the priority of this thread, which is process 0 for this call, and no
         // memory.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
     }
@@ -46,7 +46,7 @@ mod tests {
         unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
     }
 
-    /// Whether the kernel has the slice of the calling thread for its own.
+    /// The slice of the calling thread, as the kernel reports it.
     fn slice() -> u64 {
         // SAFETY: all zeros are a value of this type.
         let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
@@ -67,7 +67,7 @@ mod tests {
         });
         let (lowered, long) = lowered.join().unwrap();
         assert_eq!(lowered, NICE);
-        // Kernels before 6.12 say nothing of slices.
+        // Kernels before 6.12 report no slices.
         assert!(long == SLICE || before.1 == 0, "{long}");
         assert_eq!((nice(), slice()), before);
     }

@@ -1,29 +1,29 @@
-//! What the kernel says of a process or a thread, proc_pid_status(5).
+//! The kernel's facts about a process or thread, proc_pid_status(5).
 
 use std::fmt::Display;
 
-/// The status of a process or thread, as it was when it was asked for.
+/// The status of a process or thread at the time of the read.
 #[derive(Debug)]
 pub(crate) struct Status {
-    /// Empty for one that is gone or out of sight.
+    /// Empty if the process is gone or not visible.
     text: String,
 }
 
 impl Status {
-    /// That of a process or thread: its number, or `self`.
+    /// The status of a process or thread: its number, or `self`.
     pub(crate) fn of(process: impl Display) -> Self {
-        // The name in it may be any bytes.
+        // The name in it can have any bytes.
         let text = std::fs::read(format!("/proc/{process}/status")).unwrap_or_default();
         Self { text: String::from_utf8_lossy(&text).into_owned() }
     }
 
-    /// A field, without blanks around it; `None` if there is none of this name.
+    /// A field, without blanks around it; `None` if there is no field of this name.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut lines = self.text.lines().filter_map(|line| line.split_once(':'));
         lines.find_map(|(found, value)| (found == name).then(|| value.trim()))
     }
 
-    /// A number of kibibytes, as bytes.
+    /// A field in kibibytes, converted to bytes.
     pub(crate) fn bytes(&self, name: &str) -> Option<u64> {
         let kibibytes: u64 = self.field(name)?.strip_suffix("kB")?.trim().parse().ok()?;
         kibibytes.checked_mul(1024)
@@ -36,13 +36,14 @@ impl Status {
     }
 }
 
-/// The process that a thread belongs to; the thread's own number if it is gone or out of sight.
+/// The process that a thread belongs to; the thread's own number if it is gone or not visible.
 pub(crate) fn of_thread(thread: u32) -> u32 {
     Status::of(thread).field("Tgid").and_then(|process| process.parse().ok()).unwrap_or(thread)
 }
 
-/// Whether a thread has SIGKILL pending, as each has whose process a signal is about to end, but for
-/// signals that leave a core file. `false` for one that is out of sight.
+/// Whether a thread has SIGKILL pending. The kernel sends it to every thread of a process that a
+/// signal is about to end, except for signals that write a core file. `false` for a thread that is
+/// not visible.
 pub(crate) fn is_being_killed(thread: u32) -> bool {
     Status::of(thread).has_signal("SigPnd", libc::SIGKILL)
 }

@@ -1,4 +1,4 @@
-//! How a capture is made where nothing else is said about it.
+//! Default settings of captures.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -14,19 +14,19 @@ use protocol::time::Precision;
 
 use crate::fs::group_id;
 
-/// Group that may read captures if there is one of this name.
+/// Group that may read captures, if it exists.
 const GROUP: &str = "pcapfs";
 
-/// Permissions of a capture's directory if nothing else is said.
+/// Default permissions of a capture's directory.
 const MODE: u32 = 0o750;
 
-/// Permissions of the root of the tree if nothing else is said.
+/// Default permissions of the root of the tree.
 const ROOT_MODE: u32 = 0o755;
 
-/// Least memory for flows: with less, a few connections at a time would be all there is.
+/// The minimum memory for flows: with less, only a few connections at a time would fit.
 pub(crate) const LEAST_FLOW_MEMORY: u64 = 1 << 20;
 
-/// Bounds on flows, in the proportion of the defaults.
+/// Limits of flows, in the proportions of the defaults.
 pub(crate) fn flow_limits(flows: usize, memory: usize) -> flow::Limits {
     let open = flow::Limits::default().open.min(flows);
     flow::Limits { flows, open, memory, log: memory / 4 }
@@ -42,33 +42,34 @@ pub(crate) struct Settings {
     pub(crate) ring: u64,
     /// Bytes; `None` for a share of [`ALL_KERNEL_BUFFERS`].
     pub(crate) kernel_buffer: Option<u64>,
-    /// Serve the decryption secrets of pcapng sources.
+    /// Whether to serve the decryption secrets of pcapng sources.
     pub(crate) export_keys: bool,
     pub(crate) flows: flow::Options,
     pub(crate) permissions: Permissions,
 }
 
-/// Bytes of kernel buffer that captures get which do not say how many they want, all together:
-/// sixteen of the largest.
+/// Bytes of kernel buffer for all captures together that do not set their own size: sixteen of the
+/// largest.
 pub(crate) const ALL_KERNEL_BUFFERS: u64 = 16 * LARGEST_KERNEL_BUFFER;
 
-/// What `--kernel-buffer` can be, in bytes: at least two blocks, and less than an `int` holds.
+/// The valid range of `--kernel-buffer`, in bytes: at least two blocks, and less than an `int`
+/// holds.
 pub(crate) const KERNEL_BUFFERS: RangeInclusive<u64> = 512 << 10..=2047 << 20;
 
-/// Bytes of kernel buffer for each of so many captures that are made together, with a ring of
-/// `ring` bytes, beside others that have `held`. The first may have all there is to have, who
-/// comes later half of what is left.
+/// Bytes of kernel buffer for each of `captures` that are made together, with a ring of `ring`
+/// bytes, beside others that already have `held` bytes. The first captures may have all of the
+/// common buffer, later ones half of the rest.
 pub(crate) fn kernel_buffer(ring: u64, captures: usize, held: u64) -> u64 {
     let left = ALL_KERNEL_BUFFERS.saturating_sub(held) / if held == 0 { 1 } else { 2 };
     let share = left / u64::try_from(captures.max(1)).unwrap_or(u64::MAX);
     default_kernel_buffer(ring).min(share.max(SMALLEST_KERNEL_BUFFER))
 }
 
-/// Bytes of a ring if nothing else is said.
+/// The default bytes of a ring.
 pub(crate) const DEFAULT_RING: u64 = 64 << 20;
 
 impl Default for Settings {
-    /// As with no option given.
+    /// The settings without any option.
     fn default() -> Self {
         Self {
             snaplen: capture::pipeline::DEFAULT_SNAPLEN,
@@ -84,7 +85,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What to make of a source; ring files go to `ring_dir`.
+    /// The specification of a capture of a source; ring files go to `ring_dir`.
     pub(crate) fn spec(
         &self,
         alias: &str,
@@ -118,7 +119,7 @@ pub(crate) fn default_permissions() -> Permissions {
     }
 }
 
-/// The permissions the root of the tree starts with: everybody may look.
+/// The initial permissions of the root of the tree: everyone may list and search it.
 pub(crate) fn root_permissions() -> Permissions {
     Permissions { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: ROOT_MODE }
 }
@@ -143,7 +144,7 @@ mod tests {
             let all = kernel_buffer(64 << 20, captures, 0) * captures as u64;
             assert!(all <= ALL_KERNEL_BUFFERS && all > ALL_KERNEL_BUFFERS - (1 << 20), "{all}");
         }
-        // One after the other, as by `init`.
+        // One after the other, as `init` does.
         let mut held = 0;
         for _ in 0..100 {
             held += kernel_buffer(64 << 20, 1, held);

@@ -1,9 +1,9 @@
-//! Who waits for packets of captures: reads and processes in poll(2), streams of the control service.
+//! Waits for packets of captures: reads, processes in poll(2), and streams of the control service.
 //!
-//! Each kind of waiting has its [`Waiters`]. One that finds nothing adds itself to the [`Waiting`] of
-//! its capture, arms the bell, and looks once more. The bell rings on the thread that captures: it
-//! sets a flag and calls `wake`, which must not block. Whoever `wake` wakes asks for those
-//! [that rang](Waiters::rung).
+//! Each kind of waiting has its [`Waiters`]. A reader that finds no packets adds itself to the
+//! [`Waiting`] of its capture, arms the bell, and looks once more. The bell rings on the thread
+//! that captures: it sets a flag and calls `wake`, which must not block. The thread that `wake`
+//! wakes asks for the captures [that rang](Waiters::rung).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,32 +15,32 @@ use parking_lot::RwLock;
 
 use crate::fs::captures::Entry;
 
-/// What waits, for each capture for which something has waited.
+/// The readers that wait, for each capture that a reader has waited for.
 pub(crate) struct Waiters<T> {
     /// By capture id.
     captures: RwLock<HashMap<u32, Arc<Waiting<T>>>>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// What waits for packets of one capture.
+/// The readers that wait for packets of one capture.
 #[derive(Debug)]
 pub(crate) struct Waiting<T> {
-    /// Not to keep a capture that was removed and that no process has open.
+    /// Weak, so that a removed capture without open files is dropped.
     entry: Weak<Entry>,
     bell: Arc<Bell>,
-    /// The bell has rung since [`Waiters::rung`] was called last.
+    /// Whether the bell has rung since the last call of [`Waiters::rung`].
     rung: Arc<AtomicBool>,
-    /// Those who wait.
+    /// The readers that wait.
     pub(crate) who: T,
 }
 
 impl<T: Default> Waiters<T> {
-    /// Nobody waits. `wake` is called on threads that capture.
+    /// An empty table. `wake` is called on threads that capture.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self { captures: RwLock::default(), wake: Arc::new(wake) }
     }
 
-    /// What waits for packets of this capture.
+    /// The readers that wait for packets of this capture.
     pub(crate) fn of(&self, entry: &Arc<Entry>) -> Arc<Waiting<T>> {
         if let Some(waiting) = self.captures.read().get(&entry.id) {
             return Arc::clone(waiting);
@@ -61,27 +61,27 @@ impl<T: Default> Waiters<T> {
         Arc::clone(waiting)
     }
 
-    /// Those whose bell has rung since this was called last.
+    /// The captures whose bell has rung since the last call.
     pub(crate) fn rung(&self) -> Vec<Arc<Waiting<T>>> {
         let captures = self.captures.read();
         let rung = captures.values().filter(|one| one.rung.swap(false, Ordering::AcqRel));
         rung.cloned().collect()
     }
 
-    /// Those of all captures.
+    /// The entries of all captures.
     pub(crate) fn all(&self) -> Vec<Arc<Waiting<T>>> {
         self.captures.read().values().cloned().collect()
     }
 }
 
 impl<T> Waiting<T> {
-    /// From now on the next packet rings, once. Look at the capture again after this: what came
+    /// The next packet rings the bell, once. Check the capture again after this: packets that came
     /// before rang no bell.
     pub(crate) fn arm(&self) {
         self.bell.arm();
     }
 
-    /// Changes whenever one who waits might have something to read.
+    /// A value that changes whenever a waiting reader might have packets to read.
     pub(crate) fn progress(&self) -> (u64, bool, bool) {
         let Some(entry) = self.entry.upgrade() else { return (0, true, true) };
         let store = entry.capture.store();

@@ -1,4 +1,4 @@
-//! What command lines mean, without running anything.
+//! The meaning of command lines, without running anything.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn refusal(arguments: &[&str]) -> String {
     request(arguments).unwrap_err().to_string()
 }
 
-/// What the daemon is run with, without the parts that are always the same.
+/// The arguments of the daemon, without the parts that are always the same.
 fn daemon(arguments: &[&str]) -> Vec<String> {
     let all = plan(arguments).daemon_arguments();
     let mut all: Vec<_> = all.into_iter().map(|word| word.into_string().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! Talking to a daemon: connecting, and the messages for its refusals.
+//! Connects to a daemon, and turns its refusals into messages.
 
 use std::future::Future;
 use std::io;
@@ -20,11 +20,11 @@ use crate::control::messages::control_client::ControlClient;
 use crate::failure::Failure;
 use crate::memory;
 
-/// Bytes of the largest answer: the list of a thousand captures takes two million.
+/// The maximum bytes of an answer: the list of a thousand captures takes two million.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Bytes that may be on their way to this client: some chunks, so that the daemon need not wait
-/// for word that one was read.
+/// Bytes that may be on their way to this client: some chunks, so that the daemon need not wait for
+/// a notice that one was read.
 const WINDOW: u32 = 2 << 20;
 
 /// A connected client.
@@ -36,7 +36,7 @@ pub(super) type Receiver = ControlClient<MapResponse<Channel, fn(Answer) -> Answ
 /// An answer of the daemon.
 type Answer = http::Response<Body>;
 
-/// Connects to the daemon, and runs what is to be done with it.
+/// Connects to the daemon, and runs `action` with the client.
 pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &Daemon,
     action: impl FnOnce(Client) -> F,
@@ -73,7 +73,7 @@ fn on_channel<T, F: Future<Output = Result<T, Failure>>>(
         .build()
         .map_err(Failure::System)?;
     let result = runtime.block_on(async {
-        // Before gRPC has its say, which would be that the transport had an error.
+        // Before gRPC would report only that the transport had an error.
         let stream =
             UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
         action(connected(stream, path).await?).await
@@ -122,11 +122,11 @@ fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {
     })
 }
 
-/// The failure that a status other than OK means.
+/// The failure for a status other than OK.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn failure(status: Status) -> Failure {
     match status.code() {
-        // Nothing more was heard: what it says is about connections.
+        // The connection ended; the status is about the connection.
         Code::Unavailable | Code::Cancelled | Code::Unknown => {
             let why = status.message();
             Failure::Unreachable(format!("the daemon went away ({why})"))
@@ -144,7 +144,7 @@ pub(super) fn failure(status: Status) -> Failure {
 /// Refuses a capture of another machine.
 pub(super) fn check_local(word: &str) -> Result<(), Failure> {
     let remote = word.split_once(':').map(|(remote, _)| remote);
-    // A device of libpcap's.
+    // `nflog` is a device of libpcap.
     let remote = remote.filter(|remote| *remote != "nflog");
     match remote {
         Some(remote) if !remote.is_empty() => Err(Failure::Argument(format!(

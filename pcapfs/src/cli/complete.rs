@@ -1,7 +1,7 @@
-//! Completion of the command line: a script for the shell, which asks this program for each word.
+//! Completes the command line: a script for the shell, which asks this program for each word.
 //!
-//! The choices are looked up for each word: captures at the daemon, interfaces and groups at the
-//! system.
+//! The choices are looked up for each word: captures from the daemon, interfaces and groups from
+//! the system.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -19,15 +19,15 @@ use crate::control::messages::ListRequest;
 use crate::failure::Failure;
 use crate::output;
 
-/// Set by the shell's script: which shell asks.
+/// Set by the shell's script to the name of the shell.
 const VARIABLE: &str = "PCAPFS_COMPLETE";
 
-/// True if this process was started to complete a word.
+/// Whether this process was started to complete a word.
 pub(super) fn is_asked() -> bool {
     env::var_os(VARIABLE).is_some_and(|shell| !shell.is_empty())
 }
 
-/// Prints the words there are to choose from.
+/// Prints the possible words.
 pub(super) fn answer() -> ExitCode {
     let words: Vec<OsString> = env::args_os().collect();
     let completed = CompleteEnv::with_factory(Arguments::command)
@@ -38,14 +38,14 @@ pub(super) fn answer() -> ExitCode {
     if completed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// `pcapfs completions`: prints what a shell needs to complete the command line.
+/// `pcapfs completions`: prints the script with which a shell completes the command line.
 pub(super) fn script(shell: Shell) -> Result<(), Failure> {
     let completer: &dyn EnvCompleter = match shell {
         Shell::Zsh => &Zsh,
         Shell::Fish => &Fish,
         Shell::Elvish => &Elvish,
         Shell::PowerShell => &Powershell,
-        // No other shell is left.
+        // No other shell remains.
         _ => &Bash,
     };
     let mut script = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn script(shell: Shell) -> Result<(), Failure> {
     output::write(&script).map_err(Failure::Output)
 }
 
-/// Comments that name all that is completed, for readers of the script.
+/// Comments that list everything that is completed, for readers of the script.
 fn contents() -> String {
     let command = Arguments::command();
     let commands: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
@@ -72,7 +72,7 @@ fn contents() -> String {
     format!("\n# Commands: {}\n# Options: {}\n", commands.join(" "), options.join(" "))
 }
 
-/// Names of the captures that the daemon shows the user.
+/// Names of the captures that the daemon shows to the user.
 pub(super) fn captures() -> Vec<CompletionCandidate> {
     let daemon = Daemon { socket: None }.or_environment();
     let listed = client::with(&daemon, |mut client| async move {

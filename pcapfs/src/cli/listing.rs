@@ -11,10 +11,10 @@ use crate::control::messages::{Capture, ListRequest, StatusRequest};
 use crate::failure::Failure;
 use crate::output;
 
-/// How often `--watch` looks.
+/// The interval of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clears a terminal and goes to its first line (ECMA-48 ED and CUP).
+/// Clears a terminal and moves to its first line (ECMA-48 ED and CUP).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// `pcapfs list`.
@@ -65,13 +65,13 @@ pub(super) fn status(status: &Status, daemon: &Daemon) -> Result<(), Failure> {
     })
 }
 
-/// What is to be listed.
+/// The result of a request for the list.
 #[derive(Default)]
 struct Found {
     captures: Vec<Capture>,
-    /// On captures that the caller may not read.
+    /// About captures that the caller may not read.
     note: String,
-    /// The last of those that cannot be listed while others can; the rest is said already.
+    /// The last failure, if some captures cannot be listed; the earlier ones were printed.
     failed: Option<Failure>,
 }
 
@@ -107,7 +107,7 @@ fn parsed(status: &str) -> Result<Value, Failure> {
     serde_json::from_str(status).map_err(|error| Failure::System(error.into()))
 }
 
-/// An array of what the captures' `status.json` have.
+/// A JSON array of the captures' `status.json`.
 fn array(captures: &[Capture]) -> String {
     let all: Vec<&str> = captures.iter().map(|capture| capture.status.trim_end()).collect();
     format!("[{}]\n", all.join(",\n"))
@@ -125,12 +125,12 @@ impl Page {
         Self { watch: shown.watch, is_terminal: io::stdout().is_terminal(), shown: 0 }
     }
 
-    /// True if each is shown in place of the one before, on a screen that may be short.
+    /// Whether each text replaces the one before, on a screen that may be short.
     const fn is_repeated(&self) -> bool {
         self.watch && self.is_terminal
     }
 
-    /// Shows it, and says whether there is somebody to look at the next one.
+    /// Shows the text, and returns whether the reader is still there.
     fn show(&mut self, text: &str) -> Result<bool, Failure> {
         let before = if self.is_repeated() {
             CLEAR
@@ -193,7 +193,7 @@ fn table(captures: &[Capture]) -> Result<String, Failure> {
     Ok(output::table(heading, &rows) + &errors)
 }
 
-/// A number of bytes as people read it, with binary units.
+/// A number of bytes for people, with binary units.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["", "K", "M", "G", "T", "P"];
     let (mut whole, mut tenths, mut unit) = (count, 0, 0);
@@ -210,7 +210,7 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
-/// A document as lines of a name and a value; what is not known is left out.
+/// A document as lines of a name and a value, without unknown values.
 fn lines(value: &Value) -> String {
     let mut found = Vec::new();
     collect(String::new(), value, &mut found);
@@ -218,11 +218,11 @@ fn lines(value: &Value) -> String {
     found.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-/// What stands in a line of its own on a screen; other fields that are no objects share one.
+/// Fields with a line of their own on a screen; other fields that are no objects share one.
 const OF_ITS_OWN: [&str; 5] = ["alias", "source", "filter", "state", "error"];
 
-/// A document as lines of a name and all that is below it, to be seen on one screen of 80 columns and
-/// 24 lines. Left out are reasons that have no number, and fields that are there again with a unit.
+/// A document as lines of a name and its contents, for one screen of 80 columns and 24 lines. It
+/// leaves out zero counts of reasons, and fields that are repeated with a unit.
 fn paragraphs(value: &Value) -> String {
     let Value::Object(fields) = value else { return lines(value) };
     let (mut rows, mut also) = (Vec::new(), Vec::new());
@@ -244,7 +244,7 @@ fn paragraphs(value: &Value) -> String {
     rows.iter().map(|(name, parts)| format!("{name:width$}  {}\n", parts.join(", "))).collect()
 }
 
-/// An object without the fields that are there again with a unit in their name, and without zeros in
+/// An object without the fields that are repeated with a unit in their name, and without zeros in
 /// the objects below it.
 fn brief(value: &Value) -> Value {
     let Value::Object(fields) = value else { return value.clone() };

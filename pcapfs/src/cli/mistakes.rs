@@ -1,9 +1,9 @@
-//! Messages about a command line that makes no sense: the mistake, and the words to write instead.
+//! Messages about a wrong command line: the mistake, and the words to write instead.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// The message of clap, which is a paragraph, in one line like any other message. `words` were
-/// typed after the program's name.
+/// clap's message, which is a paragraph, in one line like any other message. `words` are the
+/// arguments after the program's name.
 pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no command (try: pcapfs --help)".to_owned();
@@ -22,7 +22,7 @@ pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
     format!("{line} ({})", advice.join("; "))
 }
 
-/// Commands that have a help of their own that is worth a look.
+/// Commands whose own help is worth reading.
 const COMMANDS: [&str; 12] = [
     "mount",
     "umount",
@@ -65,7 +65,7 @@ fn of_mount(error: &clap::Error, words: &[String]) -> Option<String> {
             let is_given = |flags: [&str; 2]| {
                 before.iter().any(|word| flags.iter().any(|flag| word.starts_with(flag)))
             };
-            // All words up to the next option: what was to be one argument.
+            // All words up to the next option, which were meant as one argument.
             let rest = words.get(place..)?.iter().take_while(|word| !word.starts_with('-'));
             let rest = rest.map(String::as_str).collect::<Vec<_>>().join(" ");
             if wrong.starts_with('/') {

@@ -1,6 +1,6 @@
-//! The command line: what was typed, and what becomes of it.
+//! The command line: reads it and runs its command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 typed wrong.
+//! Exit codes: 0 success, 1 failure, 2 wrong command line.
 
 mod args;
 mod client;
@@ -33,7 +33,7 @@ use crate::paths::absolute;
 use crate::process::Status;
 use args::{Arguments, Command};
 
-/// Runs the command that was typed.
+/// Runs the command of the command line.
 #[must_use]
 pub fn run() -> ExitCode {
     if complete::is_asked() {
@@ -42,7 +42,7 @@ pub fn run() -> ExitCode {
     let Arguments { daemon, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
-            // Help and version, which were asked for.
+            // Help and version are not errors.
             let printed = output::print(&error.render().to_string());
             return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
@@ -74,9 +74,9 @@ pub fn run() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // What went wrong was said by the process in the background.
+        // The process in the background has printed the reason.
         Err(Failure::Background(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-        // And what went wrong with mounting by the helper that was to mount.
+        // The helper that was to mount has printed the reason.
         Err(Failure::Mount(fuse::MountError::HelperRefused)) => ExitCode::FAILURE,
         Err(failure) => {
             output::say(advised(failure.to_string()));
@@ -85,12 +85,12 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What was typed, as far as it is text.
+/// The arguments as text.
 fn typed() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
-/// A message with what to do about it, where that is the same whatever could not be opened.
+/// Adds advice to a message, if the advice is the same whichever file could not be opened.
 fn advised(text: String) -> String {
     let too_many = std::io::Error::from_raw_os_error(libc::EMFILE).to_string();
     if text.contains(&too_many) {
@@ -102,19 +102,19 @@ fn advised(text: String) -> String {
     }
 }
 
-/// How long `umount` waits for the daemon to end, which by then has nothing left to do but that. A
-/// daemon that something holds up ends itself after five seconds.
+/// How long `umount` waits for the daemon to end, which then has nothing else left to do. A daemon
+/// that is stuck ends itself after five seconds.
 const UMOUNT_PATIENCE: Duration = Duration::from_secs(6);
 
 fn umount(mountpoint: &Path) -> Result<(), Failure> {
     let mountpoint = absolute(mountpoint).map_err(Failure::System)?;
-    // Of a tree whose daemon has died, or that is not to be read, nobody is known.
+    // The daemon is not known if it has died, or if the tree cannot be read.
     let daemon = fs::read(mountpoint.join("status.json"))
         .ok()
         .and_then(|status| serde_json::from_slice::<serde_json::Value>(&status).ok())
         .and_then(|status| status.get("pid")?.as_u64());
     fuse::unmount(&mountpoint, fuse::Manner::Clean).map_err(Failure::Mount)?;
-    // So that whoever mounts next finds the rings free.
+    // So that the next mount finds the rings free.
     let begun = Instant::now();
     while let Some(pid) = daemon.filter(|pid| is_alive(*pid)) {
         if begun.elapsed() >= UMOUNT_PATIENCE {
@@ -129,8 +129,8 @@ fn umount(mountpoint: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a daemon is there and has not ended; one that nobody has waited for yet has. The number of
-/// a daemon in another PID namespace may be that of another program here.
+/// Whether a daemon exists and has not ended; a zombie has ended. The number of a daemon in another
+/// PID namespace may belong to another program here.
 fn is_alive(pid: u64) -> bool {
     let status = Status::of(pid);
     status.field("Name").is_some_and(|name| name.starts_with("pcapfs"))
@@ -158,7 +158,7 @@ fn interfaces(json: bool) -> Result<(), Failure> {
     output::print(&text).map_err(Failure::Output)
 }
 
-/// How many words there are up to the command, with it: only `--socket` may come before.
+/// The number of words up to and including the command: only `--socket` may come before it.
 fn command_len(words: &[OsString]) -> usize {
     let mut rest = words.iter();
     let mut len = 0;
@@ -173,16 +173,16 @@ fn command_len(words: &[OsString]) -> usize {
     len
 }
 
-/// Starts this program again without a terminal, passes on what it says until the tree is ready,
-/// and ends as it ends if it never is.
+/// Starts this program again without a terminal, and passes on its output until the tree is ready.
+/// If it ends before, this process ends in the same way.
 fn in_background() -> Result<(), Failure> {
     use std::io::{BufRead, IsTerminal};
-    // Options go behind the command, before a `--` that may follow.
+    // Options go after the command, before a `--` that may follow.
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let (before, arguments) = words.split_at_checked(command_len(&words)).unwrap_or_default();
     let arguments = arguments.iter().filter(|word| *word != "--background");
     let program = std::env::current_exe().map_err(Failure::System)?;
-    // A lock or a pipe of whoever started this is not to be held for the life of the daemon.
+    // The daemon must not keep a lock or a pipe of the starting program open for its lifetime.
     descriptors::close_on_exec();
     let mut child = Process::new(program)
         .args(before)

@@ -27,7 +27,7 @@ use crate::output;
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The format that was asked for, or that goes with the name of the file.
+/// The format of the options, or else of the file name's extension.
 fn format(output: &Output) -> Format {
     let end = output.write.as_deref().and_then(Path::extension);
     let named = match end.map(|end| end.to_ascii_lowercase()) {
@@ -52,7 +52,7 @@ fn format(output: &Output) -> Format {
 /// `pcapfs replay`.
 pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(&replay.capture)?;
-    // A file that cannot be written is reported before anything is fetched.
+    // A file that cannot be written is reported before any packet is transferred.
     let mut target = Target::open(&replay.output)?;
     let request = ReplayRequest {
         capture: replay.capture.clone(),
@@ -63,7 +63,7 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
     client::receiving(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
         let end = copy(client::parts(answer), &mut target).await?;
-        // An interrupted transfer is whole only if it has no end of its own.
+        // After an interruption, a transfer is complete only if it has no end of its own.
         if end == End::Interrupted && !replay.live {
             return Err(Failure::Answer("interrupted".to_owned()));
         }
@@ -85,14 +85,14 @@ pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
     })
 }
 
-/// How copying came to its end.
+/// Why the copy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// There is no more.
+    /// All bytes have come.
     Complete,
-    /// No program reads any more.
+    /// No program reads the output any more.
     Unread,
-    /// By a signal.
+    /// A signal came.
     Interrupted,
 }
 
@@ -128,8 +128,8 @@ async fn copy(mut parts: Parts, target: &mut Target) -> Result<End, Failure> {
 
 /// The signals that end a transfer in order.
 ///
-/// Only where there is something to put in order: a program that waits for room in a pipe would
-/// not end by a signal that is caught.
+/// They are caught only for targets that need cleaning up: a program that waits for room in a pipe
+/// would not end by a signal that it catches.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -154,24 +154,25 @@ async fn interrupted(signals: Option<&mut Signals>) {
     }
 }
 
-/// Waits until no program reads any more from what is written to, which a write would find out only
-/// with the next packet.
+/// Waits until no program reads the output any more. A write would find that out only with the next
+/// packet.
 async fn gone(reader: &mut Option<oneshot::Receiver<()>>) {
     if let Some(receiver) = reader
         && receiver.await.is_ok()
     {
         return;
     }
-    // Nothing says when.
+    // There is no way to find out.
     *reader = None;
     std::future::pending().await
 }
 
-/// Says when no program has the other end of a pipe any more; never of what has no such end.
+/// Reports when no program has the other end of a pipe any more; never for a target without such an
+/// end.
 fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
     let (sender, receiver) = oneshot::channel();
-    // Ends with the process. A thread, as an error is not to be waited for otherwise without unsafe
-    // code.
+    // It ends with the process. It is a thread, since waiting for an error in another way needs
+    // unsafe code.
     thread::spawn(move || {
         loop {
             let mut fds = [PollFd::new(writer.as_fd(), PollFlags::empty())];
@@ -188,13 +189,13 @@ fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
     receiver
 }
 
-/// The place to which a savefile is written.
+/// The target of a savefile.
 #[derive(Debug)]
 enum Target {
     Stdout,
-    /// Something that is written to as it is, such as a FIFO.
+    /// A file that is written to in place, such as a FIFO.
     Device(File, PathBuf),
-    /// A file that gets its name when it is complete, and whether there was none of that name.
+    /// A file that gets its name when it is complete, and whether no file had that name before.
     File(NamedTempFile, PathBuf, bool),
 }
 
@@ -231,11 +232,12 @@ impl Target {
                 let mut builder = tempfile::Builder::new();
                 builder.prefix(".pcapfs-");
                 let is_new = found.is_err();
-                // A new one has those of the capture's files, as soon as they are known.
+                // A new file gets the permissions of the capture's files, as soon as they are
+                // known.
                 if let Ok(found) = found {
                     builder.permissions(found.permissions());
                 }
-                // The error names the temporary file, which the user has not asked for.
+                // The error would name the temporary file, which the user does not know.
                 let file = builder.tempfile_in(folder).map_err(|error| {
                     let (path, folder) = (path.display(), folder.display());
                     Failure::Answer(match error.kind() {
@@ -252,8 +254,8 @@ impl Target {
         }
     }
 
-    /// Gives a new file the permission bits that the files of the capture have, as cp(1) does,
-    /// less those of the umask.
+    /// Gives a new file the permission bits of the capture's files, as cp(1) does, without the bits
+    /// of the umask.
     fn set_mode(&self, capture: &str, daemon: &Daemon) -> Result<(), Failure> {
         let Self::File(file, path, true) = self else { return Ok(()) };
         let request = ListRequest { capture: capture.to_owned() };
@@ -271,7 +273,7 @@ impl Target {
         set.map_err(|error| Failure::Answer(format!("{}: {error}", path.display())))
     }
 
-    /// Says when no program reads any more what is written.
+    /// Reports when no program reads the output any more.
     fn reader(&self) -> Option<oneshot::Receiver<()>> {
         let descriptor = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().ok(),
@@ -285,7 +287,7 @@ impl Target {
         matches!(self, Self::File(..))
     }
 
-    /// Writes, and says whether there is somebody to read more.
+    /// Writes bytes, and returns whether a program still reads them.
     fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let (result, path) = match self {
             Self::Stdout => return output::print_on(bytes).map_err(Failure::Output),
@@ -299,12 +301,12 @@ impl Target {
         }
     }
 
-    /// Gives a file its name, once it is on the disk.
+    /// Gives a file its name, once its bytes are on the disk.
     fn finish(self) -> Result<(), Failure> {
         let Self::File(file, path, _) = self else { return Ok(()) };
         let named = file.as_file().sync_all().and_then(|()| {
             file.persist(&path)?;
-            // The name as well; where directories cannot be synced, there is no more to do.
+            // Syncs the name as well; if directories cannot be synced, there is no other way.
             let folder = path.parent().map(File::open);
             let _ = folder.and_then(Result::ok).map(|folder| folder.sync_all());
             Ok(())

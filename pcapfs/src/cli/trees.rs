@@ -1,4 +1,4 @@
-//! Trees that are mounted, for people who look for a daemon.
+//! Mounted trees, for users who look for a daemon.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,19 +11,19 @@ use nix::errno::Errno;
 
 use crate::fuse::mounted_trees;
 
-/// How long to wait for trees to say where their daemons listen: one that hangs does not answer.
+/// How long to wait for trees to report their daemons' sockets: a tree that hangs does not answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Bytes of a `status.json` that are read: ten thousand captures.
+/// The maximum bytes of `status.json` to read: ten thousand captures.
 const MAX_STATUS: u64 = 4 << 20;
 
-/// The trees that are mounted, with the sockets of their daemons; `None` without a tree.
+/// The mounted trees, with the sockets of their daemons; `None` without a tree.
 pub(super) fn described() -> Option<String> {
     let places = mounted_trees();
     let (sender, answers) = mpsc::channel();
     for (index, place) in places.iter().cloned().enumerate() {
         let sender = sender.clone();
-        // Not waited for: a tree that hangs holds it for as long.
+        // The thread is not joined: a tree that hangs blocks it.
         thread::spawn(move || {
             let _ = sender.send((index, socket(&place)));
         });

@@ -1,4 +1,4 @@
-//! Commands that change something in a running daemon.
+//! Commands that make changes in a running daemon.
 
 use std::path::Path;
 
@@ -55,7 +55,7 @@ pub(super) fn init(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
     output::print(&format!("{} {}\n", made.id, made.alias)).map_err(Failure::Output)
 }
 
-/// `pcapfs forget`: prints what is forgotten. Without a daemon, it is done here.
+/// `pcapfs forget`: prints what was forgotten. Without a daemon, this process forgets it.
 pub(super) fn forget(name: &str, state: Option<&Path>, daemon: &Daemon) -> Result<(), Failure> {
     client::check_local(name)?;
     if let Some(path) = state {
@@ -82,7 +82,7 @@ fn print_forgotten(what: &str) -> Result<(), Failure> {
     output::print(&format!("forgotten: {what}\n")).map_err(Failure::Output)
 }
 
-/// An order about captures.
+/// An order for captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Start,
@@ -90,7 +90,8 @@ pub(super) enum Verb {
     Remove,
 }
 
-/// `pcapfs start`, `stop` and `remove`. What can be done is done, and the rest said.
+/// `pcapfs start`, `stop` and `remove`. Carries out the orders that are possible, and reports the
+/// others.
 pub(super) fn order(chosen: &Chosen, verb: Verb, daemon: &Daemon) -> Result<(), Failure> {
     for capture in &chosen.captures {
         client::check_local(capture)?;
@@ -110,7 +111,7 @@ pub(super) fn order(chosen: &Chosen, verb: Verb, daemon: &Daemon) -> Result<(), 
     })
 }
 
-/// The captures that the caller can see.
+/// The captures that the caller may see.
 async fn all(client: &mut Client) -> Result<Vec<String>, Failure> {
     let request = ListRequest { capture: String::new() };
     let answer = client.list(request).await.map_err(client::failure)?;

@@ -12,8 +12,8 @@ use crate::output::{print, say};
 use crate::paths::default_ring_dir;
 use crate::settings::Settings;
 
-/// `pcapfs check-config`: what is wrong with a configuration, and what it names that is not there
-/// now. That may come; a daemon waits for interfaces.
+/// `pcapfs check-config`: reports mistakes in a configuration, and names in it that do not exist
+/// now. They may exist later; a daemon waits for interfaces.
 pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
     let path = path.unwrap_or_else(|| config::DEFAULT.into());
     let ring_dir = default_ring_dir();

@@ -1,7 +1,7 @@
-//! What a daemon gives up that was started by mount.pcapfs, beyond what was taken from it.
+//! Rights that a daemon started by mount.pcapfs gives up itself, beyond those taken from it.
 //!
-//! The filter of system calls it was started under must let it start, so it allows to start
-//! programs. This daemon starts none.
+//! The filter of system calls that it was started under must let it start, so that filter allows
+//! starting programs. This daemon starts none.
 #![expect(unsafe_code, reason = "seccomp has no safe wrapper")]
 
 use std::io;
@@ -13,27 +13,28 @@ use libc::{
 };
 use nix::sys::prctl::set_dumpable;
 
-/// Keeps packets in the memory of this process out of core files, also where a program takes those
-/// over a pipe and the limit of their size does not count, and from other processes of its user.
+/// Keeps packets in the memory of this process out of core files, also if a program reads those
+/// from a pipe and the limit of their size does not apply, and away from other processes of its
+/// user.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// Errors of prctl(2).
 pub(super) fn keep_memory() -> io::Result<()> {
     Ok(set_dumpable(false)?)
 }
 
-/// From now on neither this thread nor any that it starts can start a program: execve(2) and
+/// From now on, neither this thread nor any that it starts can start a program: execve(2) and
 /// execveat(2) fail with EPERM.
 ///
-/// Calls of other architectures have other numbers; the filter of mount.pcapfs, which stays in
+/// Calls of other architectures have other numbers. The filter of mount.pcapfs, which stays in
 /// force, ends a process that makes one.
 ///
 /// # Errors
-/// Those of seccomp(2): EACCES without no_new_privs, EINVAL on a kernel without filters.
+/// Errors of seccomp(2): EACCES without no_new_privs, EINVAL on a kernel without filters.
 pub(super) fn start_no_programs() -> io::Result<()> {
     let program = program();
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // The kernel only reads it, whatever the type says.
+    // The kernel only reads it, although the type is a pointer to mutable data.
     let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `len` instructions, all of `program`, before the call returns, and
     // checks them.
@@ -45,7 +46,7 @@ pub(super) fn start_no_programs() -> io::Result<()> {
 
 fn program() -> [sock_filter; 5] {
     let statement = |code: u32, k: u32| jump(code, k, 0, 0);
-    // Small numbers, none negative.
+    // The numbers are small, and never negative.
     let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
     let offset = u32::try_from(offset_of!(seccomp_data, nr)).unwrap_or(u32::MAX);
     let equals = BPF_JMP | BPF_JEQ | BPF_K;
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn no_program_is_started_any_more() {
-        // In a thread of its own: the others of this process are tests.
+        // In a thread of its own, since other threads of this process run tests.
         let error = thread::spawn(|| {
             set_no_new_privs().unwrap();
             assert!(Command::new("true").status().unwrap().success());

@@ -1,4 +1,4 @@
-//! `pcapfs forget` where no daemon does it.
+//! `pcapfs forget` without a daemon.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use crate::failure::Failure;
 use crate::paths::{absolute, default_ring_dir};
 use crate::registry::{self, state};
 
-/// `pcapfs forget --state`: forgets what is kept under a name in a file; says what.
+/// `pcapfs forget --state`: forgets the state under a name in a file, and returns what was
+/// forgotten.
 pub(crate) fn forget_in(path: &Path, name: &str) -> Result<String, Failure> {
     let forgotten = state::forget_in(&absolute(path).map_err(Failure::System)?, name)
         .map_err(Failure::Answer)?;
@@ -15,8 +16,8 @@ pub(crate) fn forget_in(path: &Path, name: &str) -> Result<String, Failure> {
     })
 }
 
-/// `pcapfs forget` where no daemon runs: forgets what is kept under a name where daemons of this
-/// user keep it by default; says what, or `None` if there is nothing.
+/// `pcapfs forget` without a daemon: forgets the state under a name in the default files of this
+/// user's daemons. Returns what was forgotten, or `None`.
 pub(crate) fn forget_by_default(name: &str) -> Result<Option<String>, Failure> {
     let mut forgotten = Vec::new();
     for path in state::default_files() {

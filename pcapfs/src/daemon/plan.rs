@@ -1,4 +1,4 @@
-//! What was typed, made into captures: pure, so that every mistake can be tested.
+//! Makes captures of the command line. It is pure, so that every mistake can be tested.
 
 use std::path::{Path, PathBuf};
 
@@ -13,22 +13,22 @@ use crate::fs::captures::RESERVED;
 use crate::fs::group_id;
 use crate::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
 
-/// What to make.
+/// The captures to make.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// How captures are made if nothing else is said.
+    /// The default settings of captures.
     pub(super) settings: Settings,
-    /// Captures, in the order in which they were given.
+    /// Captures, in the order of the command line.
     pub(super) captures: Vec<Spec>,
-    /// Further names: the name and the alias it stands for.
+    /// Other names: each with the alias of its capture.
     pub(super) links: Vec<(String, String)>,
 }
 
-/// Makes a plan of the options of `pcapfs mount`; ring files go to `ring_dir`. With a configuration
-/// there need be no captures among them.
+/// Makes a plan from the options of `pcapfs mount`; ring files go to `ring_dir`. With a
+/// configuration, the command line need not have captures.
 ///
 /// # Errors
-/// What was typed wrong, for people.
+/// The mistake on the command line, for people.
 pub(super) fn plan(
     options: &MountArguments,
     ring_dir: &Path,
@@ -78,7 +78,7 @@ pub(super) fn plan(
     if plan.captures.iter().filter(of_stdin).count() > 1 {
         return Err("standard input can be the source of one capture only".to_owned());
     }
-    // Whoever asks for a socket will make captures through it, and a configuration may have some.
+    // With a socket, captures can be made through it, and a configuration may have some.
     if plan.captures.is_empty() && options.socket.is_none() && !has_config {
         return Err("nothing to capture: name an interface (-i eth0), a savefile (-r trace.pcap) \
                     or a capture (-c web='eth0 port 80')"
@@ -87,10 +87,10 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-/// How captures are made if nothing else is said.
+/// The default settings of captures.
 ///
 /// # Errors
-/// As [`plan`].
+/// The same as of [`plan`].
 pub(super) fn settings(options: &MountArguments) -> Result<Settings, String> {
     Ok(Settings {
         snaplen: options.snaplen,
@@ -104,7 +104,7 @@ pub(super) fn settings(options: &MountArguments) -> Result<Settings, String> {
     })
 }
 
-/// The permissions captures start with.
+/// The initial permissions of captures.
 fn permissions(options: &MountArguments) -> Result<Permissions, String> {
     let default = default_permissions();
     let gid = match &options.group {
@@ -114,7 +114,7 @@ fn permissions(options: &MountArguments) -> Result<Permissions, String> {
     Ok(Permissions { gid, mode: options.mode, ..default })
 }
 
-/// How flows are made.
+/// The options of flows.
 fn flow_options(options: &MountArguments) -> Result<flow::Options, String> {
     let defaults = flow::Limits::default();
     let memory = match options.flow_memory {
@@ -136,8 +136,8 @@ fn flow_options(options: &MountArguments) -> Result<flow::Options, String> {
 }
 
 impl Plan {
-    /// Adds a capture, or another name for one that is the same. A name that was given must be
-    /// free; one that was made up gets a number.
+    /// Adds a capture, or another name for an equal one. A given name must be free; a derived one
+    /// gets a number if necessary.
     fn add(&mut self, mut spec: Spec, given: bool) -> Result<(), String> {
         let alias = &spec.alias;
         if !is_alias(alias) {
@@ -164,7 +164,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What has this name already.
+    /// The capture or link that has this name already.
     fn holder(&self, name: &str) -> Option<String> {
         let capture = self.captures.iter().find(|spec| spec.alias == name);
         capture.map(|spec| spec.source.to_string()).or_else(|| {
@@ -174,7 +174,7 @@ impl Plan {
     }
 }
 
-/// Paths as they are from anywhere: the daemon may change its directory.
+/// Paths that are valid in every directory: the daemon may change its own.
 fn absolute(source: SourceName) -> SourceName {
     let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     match source {

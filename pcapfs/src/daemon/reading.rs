@@ -1,4 +1,5 @@
-//! The start of savefiles: the tree is ready when it shows all of their packets and flows.
+//! Waits for savefiles at the start: the tree is ready when it shows all of their packets and
+//! flows.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -6,19 +7,19 @@ use std::time::{Duration, Instant};
 use crate::fs::Tree;
 use crate::output::{progress, say};
 
-/// How the line begins that says how far reading has come.
+/// The line that reports the progress of reading begins with this.
 pub(crate) const READING: &str = "reading, ";
 
-/// How often to look whether all is read: a small savefile takes some milliseconds.
+/// How often to check whether all is read: a small savefile takes some milliseconds.
 pub(super) const STEP: Duration = Duration::from_millis(2);
 
-/// How often to say how far it is.
+/// How often to report the progress.
 const REPORT: Duration = Duration::from_secs(1);
 
 /// Waits for the savefiles that were mounted at the start.
 pub(super) struct Reading {
     last_report: Instant,
-    /// Something is shown on the terminal that has to be taken away.
+    /// Whether a text on the terminal has to be removed.
     is_shown: bool,
     /// Another process shows the reports, line by line.
     is_detached: bool,
@@ -29,8 +30,8 @@ impl Reading {
         Self { last_report: Instant::now(), is_shown: false, is_detached }
     }
 
-    /// True once every packet of every savefile is in its files and its flow, or cannot be. Says
-    /// each second how far it is.
+    /// Whether every packet of every savefile is in its files and its flow, or cannot be. Reports
+    /// the progress each second.
     pub(super) fn is_over(&mut self, tree: &Tree) -> bool {
         let mut packets = 0_u64;
         let mut is_over = true;

@@ -1,4 +1,4 @@
-//! Signals, and what the daemon does at each.
+//! Signals, and the daemon's action for each.
 
 use std::io;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::Event;
 use crate::output::say;
 use crate::process::Status;
 
-/// Signals without a meaning here, which would end the process and leave a tree without a daemon.
-/// One of them, SIGXFSZ, comes with a write past the limit of file sizes, which is an error like any
-/// other.
+/// Signals that the daemon does not use. By default they would end the process and leave a tree
+/// without a daemon. One of them, SIGXFSZ, comes with a write past the limit of file sizes, which
+/// is an error like any other.
 const WITHOUT_MEANING: [i32; 8] = [
     libc::SIGXFSZ,
     libc::SIGUSR2,
@@ -28,13 +28,13 @@ const WITHOUT_MEANING: [i32; 8] = [
     libc::SIGSTKFLT,
 ];
 
-/// Sends an event for every signal that has a meaning: SIGUSR1 asks for the counters, SIGHUP with a
-/// configuration to read it again, others for the end. The rest of those that would end the process
-/// have no effect. Before anything is mounted there is nothing to end in order, and what holds the
-/// start up may take long: then the process ends at once.
+/// Sends an event for every signal that the daemon uses: SIGUSR1 asks for the counters, SIGHUP with
+/// a configuration asks to read it again, others ask for the end. The rest of those that would end
+/// the process have no effect. Before the tree is mounted there is nothing to end in order, and the
+/// start may be stuck for long, so the process ends at once.
 ///
 /// # Errors
-/// When a signal cannot be waited for, or there is no thread for it.
+/// If a signal cannot be waited for, or no thread can be started for it.
 pub(super) fn watch(
     sender: Sender<Event>,
     mounting: Arc<AtomicBool>,
@@ -42,11 +42,11 @@ pub(super) fn watch(
 ) -> io::Result<()> {
     let nothing = Arc::new(AtomicBool::new(false));
     for signal in WITHOUT_MEANING.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
-        // Handled rather than ignored: a program this one starts does not inherit it.
+        // A handler instead of SIG_IGN: a program that this one starts does not inherit it.
         flag::register(signal, Arc::clone(&nothing))?;
     }
     let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGUSR1];
-    // nohup(1) means what it says: that this is not the end.
+    // nohup(1) asks to survive SIGHUP.
     if has_config || !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -71,7 +71,7 @@ pub(super) fn watch(
     Ok(())
 }
 
-/// True if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
+/// Whether this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
     Status::of("self").has_signal("SigIgn", signal)
 }

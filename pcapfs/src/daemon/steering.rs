@@ -1,4 +1,4 @@
-//! The control service of a daemon, and daemons that have none.
+//! Starts the control service of a daemon, or finds out why it has none.
 
 use std::sync::Arc;
 
@@ -9,16 +9,17 @@ use crate::failure::Failure;
 use crate::paths::absolute;
 use crate::registry::Registry;
 
-/// How a daemon is steered.
+/// How clients control a daemon.
 pub(super) enum Steered {
     /// Through this service.
     By(Control),
-    /// Not at all; why, for people.
+    /// There is no control service; the reason, for people.
     No(String),
 }
 
-/// Starts the control service. Without a socket there is none: only one that was asked for must be
-/// had, as several daemons may run with the defaults.
+/// Starts the control service. If its socket cannot be used, the daemon goes on without it, since
+/// several daemons may run with the defaults; but it is an error if an option asked for that
+/// socket.
 pub(super) fn start(
     options: &MountArguments,
     start: &Start,

@@ -1,5 +1,5 @@
-//! fuser on one side, the tree on the other: trace, call, reply. READ, POLL and INTERRUPT never
-//! come here, see [`super::front`], nor does what walks are made of, see [`super::walk`].
+//! The adapter between fuser and the tree: trace, call, reply. READ, POLL and INTERRUPT never come
+//! here, see [`super::front`], nor do the steps of a walk, see [`super::walk`].
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,18 +18,19 @@ use nix::errno::Errno;
 use crate::fs::error::Error;
 use crate::fs::{Asker, Attributes, Change, Kind, Tree};
 
-/// Bytes of the largest write, which is also what the kernel asks for in one read: it takes the
-/// number of pages of a request from this.
+/// The maximum bytes of a write, and of one read of the kernel, which derives the number of pages
+/// of a request from this.
 pub(super) const MAX_WRITE: u32 = 1 << 20;
 
-/// How long the kernel may believe what it was told: not at all. Sizes and times change with every
-/// packet, names with what the ring retains.
+/// How long the kernel may cache these answers: not at all. Sizes and times change with every
+/// packet, names with the packets that the ring retains.
 const NO_CACHE: Duration = Duration::ZERO;
 
-/// For replies that were made before a change and reach the kernel after it, and for its clock.
+/// Time for replies that were made before a change and reach the kernel after it, and for its
+/// clock.
 pub(super) const MARGIN: Duration = Duration::from_millis(50);
 
-/// The tree as fuser wants it.
+/// The tree as a file system of fuser.
 #[derive(Debug)]
 pub(super) struct Adapter {
     pub(super) tree: Arc<Tree>,
@@ -63,7 +64,7 @@ fn attr(attributes: &Attributes) -> FileAttr {
         ctime: modified,
         crtime: modified,
         kind: file_type(attributes.kind),
-        // Nine bits.
+        // The mode has nine bits.
         perm: u16::try_from(attributes.mode & 0o777).unwrap_or(0),
         nlink: attributes.links,
         uid: attributes.uid,
@@ -82,15 +83,16 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let refused = |_| io::Error::from(io::ErrorKind::Unsupported);
         config.set_max_write(MAX_WRITE).map_err(refused)?;
-        // Listing and looking up are answered at once: let them be sent while others wait.
+        // Lists and lookups are answered at once, so the kernel may send many while others wait.
         let _ = config.set_max_background(64);
-        // A kernel without it sends one operation after the other for each directory; that is all.
+        // A kernel without it sends the operations on each directory one after the other, which is
+        // slower.
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
-        // Where a walk goes deeper, names come with what they stand for.
+        // If a walk goes deeper, names come with their attributes.
         let ahead = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
         let _ = config.add_capabilities(ahead);
-        // Files past the page cache can be mapped shared as well, which is what programs ask for
-        // that say nothing of it. Linux before 6.6 maps them privately only.
+        // Files that bypass the page cache can then be mapped shared as well, which is the usual
+        // way of mapping. Linux before 6.6 maps them only privately.
         let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
         Ok(())
     }
@@ -117,10 +119,10 @@ impl Filesystem for Adapter {
             Ok(attributes) if mode.is_none() && uid.is_none() && gid.is_none() => {
                 reply.attr(&NO_CACHE, &attr(&attributes));
             }
-            // Other files of the capture have these permissions too, and the kernel may still
-            // believe in the old ones: it is done when they are in force everywhere.
+            // Other files of the capture have these permissions too, and the kernel may still have
+            // the old ones cached. The call returns when the new ones are in force everywhere.
             Ok(attributes) => {
-                // Without a thread the reply is dropped, which tells the caller of an error.
+                // Without a thread the reply is dropped, which gives the caller an error.
                 let tree = Arc::clone(&self.tree);
                 let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
                     tree.keep_permissions(inode.0);
@@ -152,14 +154,14 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         match self.tree.order(handle.0, data) {
-            // No longer than MAX_WRITE.
+            // The length is at most MAX_WRITE.
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(refuse("write", &error)),
         }
     }
 
-    // What would make, remove or rename something: fuser's own answer is "no such operation",
-    // which users would take for a broken file system.
+    // Operations that would make, remove or rename a file: fuser's own answer is "no such
+    // operation", and users would take the file system for broken.
 
     fn mknod(
         &self,

@@ -1,4 +1,4 @@
-//! The tree in the kernel's file system: mounting, serving, unmounting.
+//! The tree in the kernel's file system: mounts, serves and unmounts it.
 
 mod adapter;
 mod front;
@@ -25,7 +25,7 @@ use crate::fs::Tree;
 use adapter::Adapter;
 use front::Front;
 
-/// Who mounts and unmounts.
+/// The process that mounts and unmounts.
 #[derive(Clone, Debug)]
 pub(crate) enum By {
     /// This process, with these options.
@@ -42,7 +42,7 @@ impl By {
         }
     }
 
-    /// Takes the tree out of the file system, unless somebody was faster.
+    /// Takes the tree out of the file system, unless it has been unmounted already.
     fn detach(&self, mountpoint: &Path) {
         match self {
             Self::Itself(_) => {
@@ -52,7 +52,7 @@ impl By {
         }
     }
 }
-/// How long after a change of the tree the kernel may still believe in what was before.
+/// How long after a change of the tree the kernel may still have the old state cached.
 pub(crate) fn settling(tree: &Tree) -> Duration {
     tree.believed_for() + adapter::MARGIN
 }
@@ -67,8 +67,8 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts `tree` at `mountpoint`, which was checked, and serves it from threads of its own, until
-    /// it is unmounted and no file is open; then `over` is called.
+    /// Mounts `tree` at `mountpoint`, which has been checked, and serves it from threads of its
+    /// own. When it is unmounted and no file is open, `over` is called.
     ///
     /// # Errors
     /// [`MountError`]; nothing stays mounted.
@@ -99,31 +99,31 @@ impl Mounted {
                 Ok(Self { mountpoint: mountpoint.to_owned(), by: by.clone(), front, fuser })
             }
             Err(error) => {
-                // What could not be served must not stay; that it did not work is said already.
+                // A tree that cannot be served must not stay mounted; the error is reported anyway.
                 by.detach(mountpoint);
                 Err(MountError::Serve(error))
             }
         }
     }
 
-    /// Takes the tree out of the file system; files that are open go on until they are closed.
+    /// Takes the tree out of the file system; open files go on until they are closed.
     pub(crate) fn detach(&self) {
         self.by.detach(&self.mountpoint);
     }
 
-    /// Whether the kernel has let go of the tree: unmounted, and no file open.
+    /// Whether the kernel has released the tree: unmounted, and no file open.
     pub(crate) fn is_over(&self) -> bool {
         self.fuser.is_finished()
     }
 
-    /// Waits for the threads, after [`Mounted::is_over`], but no longer than this.
+    /// Waits for the threads, after [`Mounted::is_over`], but no longer than `limit`.
     pub(crate) fn join(self, limit: Duration) {
         self.front.join(limit);
-        // It has ended. A closed socket looks to fuser like an invalid request, which is a clean end.
+        // fuser has ended. It takes a closed socket for an invalid request, which is a clean end.
         let _ = self.fuser.join();
     }
 
-    /// How to take the tree out of the file system, for another thread.
+    /// A function that takes the tree out of the file system, for another thread.
     pub(crate) fn detacher(&self) -> impl FnOnce() + Send + 'static {
         let (by, mountpoint) = (self.by.clone(), self.mountpoint.clone());
         move || by.detach(&mountpoint)

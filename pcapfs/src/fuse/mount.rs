@@ -1,7 +1,7 @@
-//! Getting an open, mounted `/dev/fuse`, and letting go of it.
+//! Gets an open, mounted `/dev/fuse`, and unmounts it.
 //!
-//! root mounts with mount(2), as type `fuse.pcapfs`; everybody else asks `fusermount3`, which is
-//! setuid root, checks the mount point, and sends the descriptor back.
+//! root mounts with mount(2), as type `fuse.pcapfs`. Other users ask `fusermount3`, which is setuid
+//! root, checks the mount point, and sends the descriptor back.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -23,13 +23,13 @@ use crate::fs::user_name;
 /// The device.
 const DEVICE: &str = "/dev/fuse";
 
-/// File system type, as it stands in `/proc/mounts`.
+/// The file system type in `/proc/mounts`.
 const TYPE: &str = "fuse.pcapfs";
 
 /// How to mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// What stands in the first column of `/proc/mounts`.
+    /// The first column of `/proc/mounts`.
     pub(crate) source: String,
     /// Words of `-o`, without those that are always set.
     pub(crate) words: Vec<String>,
@@ -40,17 +40,17 @@ pub(crate) struct Options {
 pub(crate) enum Manner {
     /// Only if no file is open.
     Clean,
-    /// From the tree now, from the kernel when the last file is closed.
+    /// Leaves the tree now, and the kernel when the last file is closed.
     Detach,
 }
 
-/// Why a tree is not mounted, or not unmounted.
+/// Why a tree was not mounted, or not unmounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
-    /// No directory there.
+    /// No directory is there.
     #[error("{path}: no such directory (make it with: mkdir -p {path})", path = .0.display())]
     Missing(PathBuf),
-    /// Something else there.
+    /// The path is not a directory.
     #[error("{path}: not a directory", path = .0.display())]
     NotADirectory(PathBuf),
     /// A tree is mounted there.
@@ -62,7 +62,7 @@ pub(crate) enum MountError {
     /// Nothing is mounted there.
     #[error("{path}: nothing is mounted there", path = .0.display())]
     NotMounted(PathBuf),
-    /// Something else is mounted there.
+    /// Another file system is mounted there.
     #[error("{path}: what is mounted there is no pcapfs but {kind} (unmount it with: umount {path})",
         path = .path.display())]
     NotOurs {
@@ -71,26 +71,26 @@ pub(crate) enum MountError {
         /// Type of the file system.
         kind: String,
     },
-    /// A word of `-o` that means nothing here.
+    /// A word of `-o` that is no mount option.
     #[error(
         "-o {0}: no such mount option (have: ro, noatime, sync, and the like; options of \
              captures are for mount -t pcapfs)"
     )]
     BadOption(String),
-    /// The kernel has no FUSE, or keeps it from this process.
+    /// The kernel has no FUSE, or does not let this process use it.
     #[error(
         "{DEVICE}: {0} (is the fuse module loaded? modprobe fuse; in a container: --device \
              {DEVICE})"
     )]
     Device(io::Error),
-    /// The device is for root alone, as in some containers.
+    /// Only root may open the device, as in some containers.
     #[error("{DEVICE}: closed to user {0} (as root: chmod 0666 {DEVICE})")]
     Closed(String),
     /// root without the capability to mount.
     #[error("{path}: mounting takes CAP_SYS_ADMIN, which this process has not got (in a container: \
              --cap-add SYS_ADMIN --device {DEVICE})", path = .0.display())]
     NotCapable(PathBuf),
-    /// root has mounted it, and another user is to unmount it.
+    /// root has mounted it, and another user tries to unmount it.
     #[error("{path}: mounted by {owner}, who alone may unmount it (sudo pcapfs umount {path})",
         path = .path.display())]
     NotYours {
@@ -99,32 +99,32 @@ pub(crate) enum MountError {
         /// Name of the user.
         owner: String,
     },
-    /// mount(2) or umount(2) refuses.
+    /// mount(2) or umount(2) failed.
     #[error("{path}: {error}", path = .path.display())]
     Refused {
         /// The mount point.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
     /// fusermount3 is missing.
     #[error("fusermount3: {0} (install it with: apt-get install fuse3)")]
     NoHelper(io::Error),
-    /// fusermount3 refuses.
+    /// fusermount3 refused.
     #[error("{0}")]
     Helper(String),
-    /// The mount helper, which has said why.
+    /// The mount helper refused; it has printed the reason.
     #[error("the mount helper has not mounted the tree")]
     HelperRefused,
-    /// Mounted, but it cannot be served.
+    /// The tree is mounted, but cannot be served.
     #[error("cannot serve the tree: {0}")]
     Serve(io::Error),
 }
 
-/// The mounts this process sees.
+/// The mounts that this process sees.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// Mount flags that have a word.
+/// Mount flags with their words.
 const FLAGS: [(&str, MsFlags, bool); 11] = [
     ("ro", MsFlags::MS_RDONLY, true),
     ("rw", MsFlags::MS_RDONLY, false),
@@ -139,10 +139,10 @@ const FLAGS: [(&str, MsFlags, bool); 11] = [
     ("sync", MsFlags::MS_SYNCHRONOUS, true),
 ];
 
-/// Words that are always set, and may be repeated.
+/// Words that are always set, and may be repeated on the command line.
 const ALWAYS: [&str; 2] = ["default_permissions", "allow_other"];
 
-/// Checks the words of `-o` and gives flags and what goes to the file system.
+/// Checks the words of `-o`, and returns the flags and the words for the file system.
 fn flags(options: &Options) -> Result<(MsFlags, Vec<&str>), MountError> {
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let mut data = Vec::new();
@@ -171,14 +171,14 @@ pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Mou
     }
 }
 
-/// Whether a tree can be mounted there like this; clears away a tree whose daemon died.
+/// Checks that a tree can be mounted there like this; unmounts a tree whose daemon has died.
 ///
 /// # Errors
 /// [`MountError`]; nothing is mounted.
 pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountError> {
     flags(options)?;
     if mounted(mountpoint)?.is_some_and(|mount| mount.kind == TYPE.as_bytes()) {
-        // Not stat(2): the kernel answers that for a dead mount as long as attributes are valid.
+        // Not stat(2): for a dead mount, the kernel answers that as long as attributes are cached.
         match statvfs(mountpoint) {
             Err(Errno::ENOTCONN) => unmount(mountpoint, Manner::Detach)?,
             _ => return Err(MountError::Busy(mountpoint.to_owned())),
@@ -194,14 +194,15 @@ pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountErr
     }
 }
 
-/// What is mounted at exactly this path, if anything is.
+/// The mount at exactly this path, if any.
 fn mounted(mountpoint: &Path) -> Result<Option<Mount>, MountError> {
     let table =
         fs::read(MOUNTS).map_err(|error| MountError::Refused { path: MOUNTS.into(), error })?;
     Ok(mountinfo::top(&table, mountpoint))
 }
 
-/// Where trees are mounted, dead or alive, as far as this process can see; none if it cannot.
+/// The mount points of trees, dead or alive, that this process can see; none if it cannot read the
+/// table.
 pub(crate) fn mounted_trees() -> Vec<PathBuf> {
     let table = fs::read(MOUNTS).unwrap_or_default();
     let trees = mountinfo::mounts(&table).filter(|mount| mount.kind == TYPE.as_bytes());
@@ -240,7 +241,7 @@ fn mount_directly(
     }
 }
 
-/// What fusermount3 is asked for, and the descriptor it sends over its standard input.
+/// Asks fusermount3 to mount, and receives the descriptor over its standard input.
 fn mount_with_helper(
     mountpoint: &Path,
     options: &Options,
@@ -254,8 +255,8 @@ fn mount_with_helper(
     words.extend(data.iter().map(|word| (*word).to_owned()));
     let mut with_others = words.clone();
     with_others.push("allow_other".to_owned());
-    // allow_other takes `user_allow_other` in /etc/fuse.conf; without it the tree is for this
-    // user alone.
+    // `allow_other` needs `user_allow_other` in /etc/fuse.conf; without it, only this user can use
+    // the tree.
     ask_helper(mountpoint, &with_others.join(",")).or_else(|error| match error {
         MountError::Helper(text) if text.contains("allow_other") => {
             ask_helper(mountpoint, &words.join(","))
@@ -268,7 +269,7 @@ fn ask_helper(mountpoint: &Path, words: &str) -> Result<OwnedFd, MountError> {
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| MountError::Serve(errno.into()))?;
-    // The helper looks for its end of the socket in this variable; here it is standard input.
+    // The helper finds the number of its socket in this variable; here it is standard input.
     let child = Command::new("fusermount3")
         .args(["-o", words, "--"])
         .arg(mountpoint)
@@ -278,7 +279,7 @@ fn ask_helper(mountpoint: &Path, words: &str) -> Result<OwnedFd, MountError> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(MountError::NoHelper)?;
-    // Ends with nothing when the helper ends without having sent anything.
+    // Returns without a descriptor if the helper ends before it has sent one.
     let device = receive_descriptor(&ours);
     let output = child.wait_with_output().map_err(MountError::NoHelper)?;
     match device {
@@ -309,14 +310,14 @@ pub(super) fn receive_descriptor(socket: &impl AsFd) -> Option<OwnedFd> {
     })
 }
 
-/// Takes over a descriptor that was made for this process and that nothing else knows of: one out
-/// of a message, or one that this process was started with.
+/// Takes over a descriptor that was made for this process and that no other code uses: from a
+/// message, or inherited at the start.
 #[expect(unsafe_code, reason = "such a descriptor is a bare number")]
 pub(super) fn own(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: a descriptor out of a message was made by the kernel when the message was received.
-    // One of a number given by `--handoff` was left open by mount.pcapfs for this purpose alone, and
-    // is taken over before this process has opened anything; a number that is not open makes every
-    // use of it fail with EBADF.
+    // SAFETY: the kernel made a descriptor from a message when the message was received.
+    // mount.pcapfs left the descriptor of `--handoff` open for this purpose alone, and it is taken
+    // over before this process opens any file. If the number is not open, every use of it fails
+    // with EBADF.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 

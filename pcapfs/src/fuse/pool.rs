@@ -1,26 +1,27 @@
-//! Requests that take long, such as to open a body that has to be decoded: a few threads of low
-//! priority do them, in turn for each user and each capture.
+//! Requests that take long, such as opening a body that has to be decoded. A few threads of low
+//! priority carry them out; users take turns, and so do captures.
 //!
-//! The front end must never do such work itself: all other requests would wait for it. A request
-//! that waits here is an entry in a table and holds no thread. Of each capture one request is done
-//! at a time, so that two requests for one body never wait for each other: the second finds what the
-//! first has made. No user has more than half of the threads, so that others have the rest.
+//! The front end must never do such work itself, since all other requests would wait for it. A
+//! request that waits here is an entry in a table and holds no thread. The pool carries out one
+//! request of a capture at a time, so that two requests for one body never wait for each other: the
+//! second uses the result of the first. No user gets more than half of the threads, so that others
+//! have the rest.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Threads. More would not decode faster on most machines, and each needs memory for two bodies.
+/// Threads. More would not decode faster on typical machines, and each needs memory for two bodies.
 pub(super) const THREADS: usize = 4;
 
-/// Requests of one user that are done at a time.
+/// The maximum of requests of one user that are carried out at a time.
 const PER_USER: usize = THREADS / 2;
 
-/// Requests of one user that may wait. A program waits with one for each of its threads.
+/// The maximum of waiting requests of one user. A program has at most one for each of its threads.
 const WAITING: usize = 4_096;
 
-/// Whose share a request is counted to.
+/// The user and capture whose turn a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Share {
     pub(super) uid: u32,
@@ -31,7 +32,7 @@ pub(super) struct Share {
 /// A request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Job {
-    /// The kernel's number of it.
+    /// The kernel's number for it.
     pub(super) unique: u64,
     /// The thread that waits for the reply.
     pub(super) thread: u32,
@@ -40,29 +41,29 @@ pub(super) struct Job {
     pub(super) bytes: Box<[u8]>,
 }
 
-/// Where a request is.
+/// The state of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// No thread has begun with it.
+    /// No thread has begun it.
     Waiting,
-    /// A thread does it.
+    /// A thread is carrying it out.
     Begun,
 }
 
-/// The requests and who does them.
+/// The requests, for the threads that carry them out.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     queue: Mutex<Queue>,
-    /// There may be something to do, or nothing any more.
+    /// Signals that there may be a request to begin, or that the pool is closed.
     changed: Condvar,
 }
 
-/// What waits and what is being done.
+/// The requests that wait and those that are being carried out.
 #[derive(Debug, Default)]
 struct Queue {
     is_closed: bool,
     users: HashMap<u32, User>,
-    /// Number, thread and share of each request that is being done.
+    /// Number, thread and share of each request that is being carried out.
     begun: Vec<(u64, u32, Share)>,
     /// Counts turns, from 1.
     turns: u64,
@@ -71,14 +72,14 @@ struct Queue {
 /// The requests of one user.
 #[derive(Debug, Default)]
 struct User {
-    /// The last turn it had, or when it came.
+    /// Its last turn, or the number of turns when it came.
     turn: u64,
     waiting: usize,
-    /// By capture; none is empty.
+    /// By capture; no lane is empty.
     captures: HashMap<u32, Lane>,
 }
 
-/// The requests of one user about one capture.
+/// The requests of one user for one capture.
 #[derive(Debug, Default)]
 struct Lane {
     turn: u64,
@@ -86,10 +87,10 @@ struct Lane {
 }
 
 impl Queue {
-    /// Adds a request, unless its user has too many that wait.
+    /// Adds a request, unless too many of its user are waiting.
     fn add(&mut self, job: Job) -> bool {
         let Share { uid, capture } = job.share;
-        // Who comes again has its turn after those who are here.
+        // A user who comes back has a turn after those who are here.
         let turn = self.turns;
         let user = self.users.entry(uid).or_insert_with(|| User { turn, ..User::default() });
         if self.is_closed || user.waiting >= WAITING {
@@ -101,8 +102,8 @@ impl Queue {
         true
     }
 
-    /// Takes the next request to do: of the users that may have one done, that whose turn is longest
-    /// ago, and of its captures likewise.
+    /// Takes the next request: of the users who may have one more carried out, the one whose last
+    /// turn is longest ago; among that user's captures, the one whose last turn is longest ago.
     fn begin(&mut self) -> Option<Job> {
         let begun = &self.begun;
         let has_room = |uid| begun.iter().filter(|(.., share)| share.uid == uid).count() < PER_USER;
@@ -125,7 +126,7 @@ impl Queue {
         Some(job)
     }
 
-    /// A request of a share waits no longer.
+    /// Removes a request of this share from the counts of waiting ones.
     fn left(&mut self, share: Share) {
         let Some(user) = self.users.get_mut(&share.uid) else { return };
         user.waiting = user.waiting.saturating_sub(1);
@@ -139,7 +140,7 @@ impl Queue {
         self.begun.retain(|(begun, ..)| *begun != unique);
     }
 
-    /// Where a request is, and the thread that waits for its reply.
+    /// The state of a request, and the thread that waits for its reply.
     fn find(&self, unique: u64) -> Option<(Place, u32)> {
         if let Some((_, thread, _)) = self.begun.iter().find(|(begun, ..)| *begun == unique) {
             return Some((Place::Begun, *thread));
@@ -149,7 +150,7 @@ impl Queue {
         Some((Place::Waiting, job.thread))
     }
 
-    /// Takes a request out that no thread has begun with.
+    /// Removes a request that no thread has begun.
     fn take(&mut self, unique: u64) -> Option<Job> {
         let mut lanes = self.users.values_mut().flat_map(|user| user.captures.values_mut());
         let job = lanes.find_map(|lane| {
@@ -162,7 +163,7 @@ impl Queue {
 }
 
 impl Pool {
-    /// Adds a request; `false` if its user has too many that wait, or all is over.
+    /// Adds a request; `false` if too many of its user are waiting, or the pool is closed.
     pub(super) fn add(&self, job: Job) -> bool {
         let is_added = self.queue.lock().add(job);
         if is_added {
@@ -171,17 +172,18 @@ impl Pool {
         is_added
     }
 
-    /// Where a request is, and the thread that waits for its reply.
+    /// The state of a request, and the thread that waits for its reply.
     pub(super) fn find(&self, unique: u64) -> Option<(Place, u32)> {
         self.queue.lock().find(unique)
     }
 
-    /// Takes a request out that no thread has begun with.
+    /// Removes a request that no thread has begun.
     pub(super) fn take(&self, unique: u64) -> Option<Job> {
         self.queue.lock().take(unique)
     }
 
-    /// Does requests with `act` until all is over. `broken` is for one that panics.
+    /// Carries out requests with `act` until the pool is closed. `broken` is called for one that
+    /// panics.
     pub(super) fn work(&self, act: impl Fn(&Job), broken: impl Fn(&Job)) {
         loop {
             let mut queue = self.queue.lock();
@@ -195,17 +197,17 @@ impl Pool {
                 }
             };
             drop(queue);
-            // Locks guard all that is shared, and they are not poisoned, as for all threads here.
+            // All shared data is behind locks, and these are not poisoned, as for all threads here.
             if catch_unwind(AssertUnwindSafe(|| act(&job))).is_err() {
                 broken(&job);
             }
             self.queue.lock().end(job.unique);
-            // One that waited for this share may be done now, by anybody.
+            // A request that waited for this share can now be begun, by any thread.
             self.changed.notify_all();
         }
     }
 
-    /// Nothing is begun any more.
+    /// Closes the pool: no request is begun any more.
     pub(super) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.is_closed = true;
@@ -263,7 +265,7 @@ mod tests {
             order.push(unique);
         }
         assert_eq!(order.iter().filter(|unique| **unique >= 200).count(), 2, "{order:?}");
-        // Who comes again and again does not go before who waits.
+        // A user who comes again and again does not overtake one who waits.
         assert!(queue.add(job(300, 3, 5)));
         let first = begin(&mut queue).unwrap();
         queue.end(first);

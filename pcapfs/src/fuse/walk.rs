@@ -1,8 +1,9 @@
-//! The requests a walk through the tree is made of, answered by the front end: looking a name up,
-//! its attributes, listing, opening, closing.
+//! The front end's answers to the requests of a walk through the tree: looking a name up, its
+//! attributes, listing, opening, closing.
 //!
 //! fuser could do all of this. But a request through it takes two more threads, which cost three
-//! times as much as the answer, and copying a tree of flows is hundreds of thousands of requests.
+//! times as much as the answer, and copying a tree of flows takes hundreds of thousands of
+//! requests.
 
 use std::ops::ControlFlow;
 
@@ -14,10 +15,10 @@ use crate::fs::file::Opener;
 use crate::fs::list::Listed;
 use crate::fs::{Access, Asker, Tree};
 
-/// The reply to a message; `None` if it gets none.
+/// The reply to a message; `None` if the kernel expects none.
 ///
 /// # Errors
-/// For whoever asked.
+/// The error for the asking program.
 pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8>>, Error> {
     let Message { inode, asker, request, .. } = *message;
     let reply = match request {
@@ -51,7 +52,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             tree.close(handle);
             Vec::new()
         }
-        // A listing needs nothing but where it goes on.
+        // A listing keeps no state except its cookie.
         Request::OpenDirectory => wire::open_reply(0, Opening::Directory).to_vec(),
         Request::ReleaseDirectory => Vec::new(),
         Request::List(read) => {
@@ -66,7 +67,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             let to = match seek.whence {
                 libc::SEEK_DATA => Seek::Data,
                 libc::SEEK_HOLE => Seek::Hole,
-                // The kernel does the others itself.
+                // The kernel handles the other ways itself.
                 _ => return Err(Error::BadSeek),
             };
             wire::seek_reply(tree.seek(seek.handle, seek.offset, to, asker)?)
@@ -96,7 +97,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
     Ok(Some(reply))
 }
 
-/// Takes back what was given with a reply that did not arrive.
+/// Undoes a lookup or an open whose reply did not arrive.
 pub(super) fn undo(tree: &Tree, message: &Message<'_>, reply: &[u8]) {
     let Some(given) = wire::given(reply) else { return };
     match message.request {
@@ -106,7 +107,7 @@ pub(super) fn undo(tree: &Tree, message: &Message<'_>, reply: &[u8]) {
     }
 }
 
-/// A page of names with what looking them up says.
+/// A page of names with the attributes of their lookups.
 fn list_ahead(
     tree: &Tree,
     inode: u64,
@@ -114,7 +115,7 @@ fn list_ahead(
     after: u64,
     size: usize,
 ) -> Result<Vec<u8>, Error> {
-    // Looked up when the listing is over: nothing is held up then that looking up needs.
+    // The lookups follow the listing: by then it holds no lock that a lookup needs.
     let mut names = Vec::new();
     let mut room = size;
     tree.list(inode, after, &mut |listed| {
@@ -139,7 +140,7 @@ fn list_ahead(
     Ok(page.into_bytes())
 }
 
-/// What open(2) was asked for.
+/// The access of an open(2) with these flags.
 fn access(flags: u32) -> Access {
     let mode = i32::try_from(flags).unwrap_or(0) & libc::O_ACCMODE;
     Access { read: mode != libc::O_WRONLY, write: mode == libc::O_WRONLY || mode == libc::O_RDWR }

@@ -11,7 +11,7 @@ const IN_HEADER_LEN: usize = 40;
 /// Bytes of `struct fuse_out_header`.
 pub(super) const OUT_HEADER_LEN: usize = 16;
 
-/// Bytes a request that is not a write has at most: a header, a structure and two names.
+/// The maximum bytes of a request that is not a write: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
 
 /// Bytes of `struct fuse_entry_out`.
@@ -43,10 +43,10 @@ mod opcode {
 /// `FUSE_NOTIFY_POLL` of `enum fuse_notify_code`.
 const NOTIFY_POLL: i32 = 1;
 
-/// `FUSE_POLL_SCHEDULE_NOTIFY`: somebody waits, not only asks.
+/// `FUSE_POLL_SCHEDULE_NOTIFY`: a program waits for a notification.
 const POLL_SCHEDULE_NOTIFY: u32 = 1;
 
-/// `FUSE_GETATTR_FH`: there is a handle in the request.
+/// `FUSE_GETATTR_FH`: the request has a handle.
 const GETATTR_FH: u32 = 1;
 
 /// `FOPEN_NONSEEKABLE`
@@ -55,26 +55,26 @@ const FOPEN_NONSEEKABLE: u32 = 1 << 2;
 /// `FOPEN_DIRECT_IO`
 const FOPEN_DIRECT_IO: u32 = 1;
 
-/// A message: what is in front of every request, and the request.
+/// A message: the fields that precede every request, and the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub(super) unique: u64,
-    /// The inode it is about.
+    /// The inode of the request.
     pub(super) inode: u64,
     pub(super) asker: Asker,
     pub(super) request: Request<'a>,
-    /// All of it.
+    /// The whole message.
     pub(super) bytes: &'a [u8],
 }
 
-/// A request, as far as the front end looks at it.
+/// A request, with the fields that the front end uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request<'a> {
     /// `FUSE_LOOKUP` of this name.
     Lookup(&'a [u8]),
     /// `FUSE_GETATTR`
     Attributes {
-        /// What it was opened as, if it is asked of an open file.
+        /// The handle, if the request is for an open file.
         handle: Option<u64>,
     },
     /// `FUSE_OPEN` with these flags of open(2).
@@ -84,18 +84,18 @@ pub(super) enum Request<'a> {
     },
     /// `FUSE_RELEASE`
     Release {
-        /// What it was opened as.
+        /// The handle of the open file.
         handle: u64,
     },
     /// `FUSE_OPENDIR`
     OpenDirectory,
     /// `FUSE_RELEASEDIR`
     ReleaseDirectory,
-    /// `FUSE_READDIR`: the handle means nothing, the offset is a cookie.
+    /// `FUSE_READDIR`: the handle is not used, the offset is a cookie.
     List(Read),
     /// `FUSE_STATFS`
     FileSystem,
-    /// `FUSE_READDIRPLUS`: the same, with what looking each name up would say.
+    /// `FUSE_READDIRPLUS`: the same, with the result of a lookup for each name.
     ListAhead(Read),
     /// `FUSE_READ`
     Read(Read),
@@ -110,21 +110,21 @@ pub(super) enum Request<'a> {
     Write,
     /// `FUSE_LSEEK`
     Seek(Position),
-    /// `FUSE_FORGET` of so many lookups.
+    /// `FUSE_FORGET` of this many lookups.
     Forget(u64),
     /// `FUSE_BATCH_FORGET`, see [`forgotten`].
     ForgetMany(&'a [u8]),
-    /// Any other.
+    /// Any other request.
     Other,
 }
 
-/// `struct fuse_read_in`, as far as it is used.
+/// The fields of `struct fuse_read_in` that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) handle: u64,
     pub(super) offset: u64,
     pub(super) size: u32,
-    /// The opener's file flags as of now, `O_NONBLOCK` among them.
+    /// The opener's current file flags, such as `O_NONBLOCK`.
     pub(super) flags: u32,
 }
 
@@ -137,17 +137,17 @@ pub(super) struct Position {
     pub(super) whence: i32,
 }
 
-/// `struct fuse_poll_in`, as far as it is used.
+/// The fields of `struct fuse_poll_in` that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Poll {
     pub(super) handle: u64,
-    /// What to name in a notification.
+    /// The handle to name in a notification.
     pub(super) kernel_handle: u64,
-    /// Somebody waits for a notification.
+    /// Whether a program waits for a notification.
     pub(super) notify: bool,
 }
 
-/// What a message says; `None` if it is shorter than its structures.
+/// Parses a message; `None` if it is shorter than its structures.
 pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
     let code = u32_at(message, 4)?;
     let body = message.get(IN_HEADER_LEN..)?;
@@ -202,13 +202,13 @@ pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
     })
 }
 
-/// The inodes of a `FUSE_BATCH_FORGET`, and how many lookups of each are forgotten:
+/// The inodes of a `FUSE_BATCH_FORGET`, each with the number of lookups to forget:
 /// `struct fuse_forget_one`.
 pub(super) fn forgotten(list: &[u8]) -> impl Iterator<Item = (u64, u64)> {
     list.as_chunks::<16>().0.iter().filter_map(|one| Some((u64_at(one, 0)?, u64_at(one, 8)?)))
 }
 
-/// `struct fuse_attr`, 88 bytes, behind what `out` holds.
+/// Appends `struct fuse_attr`, 88 bytes, to `out`.
 fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
     let kind = match attributes.kind {
         Kind::Directory => libc::S_IFDIR,
@@ -256,8 +256,8 @@ pub(super) fn attributes_reply(attributes: &Attributes) -> Vec<u8> {
     out
 }
 
-/// A reply to `FUSE_STATFS`: `struct fuse_kstatfs`. Nothing can be written, so no block is free;
-/// names have at most 255 bytes.
+/// A reply to `FUSE_STATFS`: `struct fuse_kstatfs`. No block is free, since the tree cannot be
+/// written to; names have at most 255 bytes.
 pub(super) fn file_system_reply() -> Vec<u8> {
     let mut out = vec![0; 40];
     // Bytes of a block, of a name, of a fragment.
@@ -273,28 +273,29 @@ pub(super) fn seek_reply(offset: u64) -> Vec<u8> {
     offset.to_ne_bytes().to_vec()
 }
 
-/// The inode that a reply to `FUSE_LOOKUP` gives, or the handle that one to `FUSE_OPEN` does.
+/// The inode in a reply to `FUSE_LOOKUP`, or the handle in a reply to `FUSE_OPEN`.
 pub(super) fn given(reply: &[u8]) -> Option<u64> {
     u64_at(reply, 0)
 }
 
-/// How a file or a directory is open.
+/// How a file or directory is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     /// A directory.
     Directory,
-    /// A file that is read past the page cache.
+    /// A file whose reads bypass the page cache.
     Direct,
-    /// The same, for a program that copies with sendfile(2) first: that fails then, and it reads.
+    /// The same, for a program that first copies with sendfile(2): that must fail, so that it
+    /// reads.
     Unseekable,
-    /// A file that stays what it is, through the page cache: the kernel knows its end.
+    /// A file that does not change, read through the page cache: the kernel knows its end.
     Cached,
 }
 
 /// A reply to `FUSE_OPEN` or `FUSE_OPENDIR`: `struct fuse_open_out`.
 ///
-/// Files are not marked as non-seekable or streams as a rule: `tail -f -c +1` seeks before it reads.
-/// But sendfile(2) goes by the size and gives nothing of a seekable file without one.
+/// Files are usually not marked as non-seekable or as streams: `tail -f -c +1` seeks before it
+/// reads. But sendfile(2) goes by the size, and returns no bytes for a seekable file of size 0.
 pub(super) fn open_reply(handle: u64, opening: Opening) -> [u8; 16] {
     let flags = match opening {
         Opening::Directory | Opening::Cached => 0,
@@ -339,14 +340,14 @@ impl Page {
         has_room
     }
 
-    /// Whether a name has room, behind as many bytes.
+    /// Whether a name fits, after `before` more bytes.
     fn has_room(&self, name: &str, before: usize) -> bool {
         let len = before + (DIRENT_LEN + name.len()).next_multiple_of(8);
         self.bytes.len() + len <= self.size
     }
 
-    /// Adds a name with what looking it up says, or nothing of that; false if there is no room for
-    /// it: `struct fuse_direntplus`.
+    /// Adds a name with the attributes of its lookup, if there are any; false if it does not fit:
+    /// `struct fuse_direntplus`.
     pub(super) fn add_ahead(
         &mut self,
         listed: &Listed<'_>,
