@@ -1,15 +1,15 @@
-//! Which system calls the daemon may make, as a program for the kernel (seccomp(2)).
+//! The filter of the daemon's system calls, as a program for the kernel (seccomp(2)).
 //!
-//! A list of what is allowed, so that what nobody thought of, and what kernels to come will have,
-//! is refused. It is what a program needs that reads packets and serves files: files, memory,
-//! threads, sockets, time. Left out is what the kernel's worst bugs were found in, and what a
-//! daemon without privileges has no use for: mounts, namespaces, ptrace, BPF, io_uring, keys,
-//! modules, other processes.
+//! It is a list of allowed calls, so that calls that nobody thought of, and calls of future
+//! kernels, are refused. The list has the calls of a program that reads packets and serves files:
+//! files, memory, threads, sockets, time. It leaves out calls in which the kernel's worst bugs were
+//! found, and calls that a daemon without privileges does not need: mounts, namespaces, ptrace,
+//! BPF, io_uring, keys, modules, other processes.
 //!
-//! What is not on the list fails with ENOSYS, as on a kernel that does not have it: the C library
-//! knows what to do then. A call that is there, with an argument that is not allowed, fails with
-//! EPERM. Starting a program is on the list, since this filter is in force before the daemon is;
-//! the daemon takes that away by itself once it runs.
+//! A call that is not on the list fails with ENOSYS, as on a kernel that does not have it: the C
+//! library knows what to do then. A call on the list with an argument that is not allowed fails
+//! with EPERM. Starting a program is on the list, since this filter is in force before the daemon
+//! starts; the daemon forbids it itself once it runs.
 
 use std::mem::offset_of;
 
@@ -18,27 +18,28 @@ use libc::{
     SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, seccomp_data, sock_filter,
 };
 
-/// `AUDIT_ARCH_*` of `linux/audit.h`: the numbers below mean other calls on another.
+/// `AUDIT_ARCH_*` of `linux/audit.h`: on another architecture, the numbers below mean other calls.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xC000_003E;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xC000_00B7;
 
-/// Kinds of sockets: local ones; the network, where a filter that names a host asks for its
-/// address; the kernel's list of interfaces; packets.
+/// Families of sockets: local ones; the network, to look up a host that a filter names; the
+/// kernel's list of interfaces; packets.
 const FAMILIES: [i32; 5] =
     [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
 
-/// Types of requests of ioctl(2), the second byte of their numbers, that are allowed: those of
-/// sockets and interfaces, and of wireless interfaces, with which libpcap finds out what it opens.
-/// Whatever changes an interface takes another capability.
+/// Allowed types of ioctl(2) requests, the second byte of their numbers: those of sockets and
+/// interfaces, and of wireless interfaces, with which libpcap examines the interface that it opens.
+/// Requests that change an interface need another capability.
 const REQUEST_TYPES: [u32; 2] = [0x89, 0x8b];
 
-/// Single requests of ioctl(2): whether a descriptor is a terminal, how much can be read, not to
-/// block, to be closed on exec; and another queue of a FUSE device, `FUSE_DEV_IOC_CLONE`.
+/// Allowed single requests of ioctl(2): whether a descriptor is a terminal, the number of readable
+/// bytes, not to block, to be closed on exec; and another queue of a FUSE device,
+/// `FUSE_DEV_IOC_CLONE`.
 const REQUESTS: [u32; 6] = [0x5401, 0x541b, 0x5421, 0x5450, 0x5451, 0x8004_e500];
 
-/// Calls that are allowed whatever their arguments are.
+/// Calls that are allowed with any arguments.
 const ALLOWED: &[libc::c_long] = &[
     // Reading and writing.
     libc::SYS_read,
@@ -129,7 +130,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_mincore,
     libc::SYS_brk,
     libc::SYS_membarrier,
-    // Threads, and the end of them all.
+    // Threads, and the end of all of them.
     libc::SYS_set_robust_list,
     libc::SYS_get_robust_list,
     libc::SYS_rseq,
@@ -157,7 +158,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigtimedwait,
     libc::SYS_rt_sigsuspend,
     libc::SYS_sigaltstack,
-    // Who and where this process is; less of what it may.
+    // The identity and place of this process, and dropping its rights.
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
@@ -185,14 +186,14 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self,
     libc::SYS_execve,
-    // Time and chance.
+    // Time and random numbers.
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
     libc::SYS_gettimeofday,
     libc::SYS_getrandom,
-    // Sockets, but for making one.
+    // Sockets, except making one.
     libc::SYS_socketpair,
     libc::SYS_bind,
     libc::SYS_listen,
@@ -212,7 +213,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// The same in the form that only older architectures have.
+/// The same calls in the form that only older architectures have.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_HERE: &[libc::c_long] = &[
     libc::SYS_open,
@@ -241,7 +242,7 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
-/// The program.
+/// The filter program.
 pub(crate) fn program() -> Vec<sock_filter> {
     let mut program = vec![
         load(offset_of!(seccomp_data, arch)),
@@ -253,8 +254,8 @@ pub(crate) fn program() -> Vec<sock_filter> {
     for number in ALLOWED.iter().chain(ALLOWED_HERE) {
         program.extend([unless_equal(call(*number), 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
-    // Threads of this process, and no processes. clone3 has its flags in memory, where a filter
-    // cannot look: it is not on the list, and the C library then uses clone.
+    // It allows threads of this process, but no processes. clone3 has its flags in memory, which a
+    // filter cannot read: it is not on the list, and the C library then uses clone.
     let thread = libc::CLONE_THREAD.unsigned_abs();
     program.extend([
         unless_equal(call(libc::SYS_clone), 0, 5),
@@ -287,13 +288,13 @@ pub(crate) fn program() -> Vec<sock_filter> {
     program
 }
 
-/// Number of a system call as the kernel's data has it.
+/// Number of a system call as in the kernel's data.
 fn call(number: libc::c_long) -> u32 {
-    // Calls have small numbers, none negative.
+    // Calls have small numbers, which are never negative.
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Where the lower half of an argument is: the arguments looked at are of 32 bits.
+/// Offset of the lower half of an argument: the arguments that are checked have 32 bits.
 fn argument(index: usize) -> usize {
     let half = if cfg!(target_endian = "big") { 4 } else { 0 };
     offset_of!(seccomp_data, args) + index * 8 + half
@@ -303,7 +304,7 @@ fn load(offset: usize) -> sock_filter {
     instruction(BPF_LD | BPF_W | BPF_ABS, u32::try_from(offset).unwrap_or(u32::MAX), 0, 0)
 }
 
-/// Goes on `equal` or `other` instructions behind the next.
+/// Continues `equal` or `other` instructions after the next one.
 fn unless_equal(value: u32, equal: u8, other: u8) -> sock_filter {
     instruction(BPF_JMP | BPF_JEQ | BPF_K, value, equal, other)
 }
@@ -333,7 +334,7 @@ mod tests {
     const EPERM: u32 = SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
     const ENOSYS: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
-    /// What the program says of a call: an interpreter of the few instructions that it has.
+    /// The program's answer to a call: an interpreter of the few instructions that it uses.
     fn judge(architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
         let [first, second] = arguments;
         let word = |offset: u32| match offset {

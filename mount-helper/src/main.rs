@@ -107,7 +107,8 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
     match plan.stand {
         _ if plan.fake => look_at_directory(&mut plan).map(|()| Exit::Done),
         Stand::Front => {
-            // In another namespace the supervisor looks at it: what starts a program enters none.
+            // With another namespace, the supervisor checks it, since a process that starts
+            // programs must not enter it.
             if plan.namespace.is_none() {
                 look_at_directory(&mut plan)?;
             }

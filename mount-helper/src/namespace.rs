@@ -56,21 +56,22 @@ pub(crate) fn enter(namespace: &Path) -> io::Result<()> {
     HOME.set(home).map_err(|_| io::Error::other("another one was entered before"))
 }
 
-/// Goes back, in a process of its own with one thread; does nothing if no other was entered.
+/// Goes back, in a process of its own with one thread; does nothing if no other namespace was
+/// entered.
 ///
 /// # Errors
-/// Those of setns(2) and chroot(2).
+/// Errors of setns(2) and chroot(2).
 pub(crate) fn go_back() -> io::Result<()> {
     let Some(home) = HOME.get() else { return Ok(()) };
     setns(&home.namespace, CloneFlags::CLONE_NEWNS)?;
-    // A process that enters a namespace gets the root of that.
+    // A process that enters a namespace gets the namespace's root.
     fchdir(&home.root)?;
     chroot(".")?;
     Ok(())
 }
 
 impl Home {
-    /// Opens something below `/proc/self`, as it is at home.
+    /// Opens a file below this namespace's `/proc/self`.
     fn open(&self, name: &str, flags: OFlag) -> io::Result<File> {
         let flags = flags | OFlag::O_CLOEXEC;
         Ok(openat(&self.process, name, flags, Mode::empty())?.into())

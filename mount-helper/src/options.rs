@@ -1,6 +1,6 @@
-//! `-o` lists: cutting them into options, and knowing which words are meant for whom.
+//! `-o` lists: splits them into options, and finds out the meaning of each word.
 //!
-//! The text comes from `/etc/fstab` or a command line, so nothing here may panic whatever it holds.
+//! The text comes from `/etc/fstab` or a command line, so no text may cause a panic here.
 
 #![warn(
     clippy::indexing_slicing,
@@ -10,7 +10,7 @@
     clippy::panic
 )]
 
-/// One option of a list, with quotes and backslashes taken away.
+/// One option of a list, without its quotes and backslashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountOption {
     /// The part before the first `=`.
@@ -19,7 +19,7 @@ pub(crate) struct MountOption {
     pub(crate) value: Option<String>,
 }
 
-/// Why a list cannot be cut into options.
+/// Why a list cannot be split into options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SyntaxError {
     /// A `"` has no partner.
@@ -30,10 +30,10 @@ pub(crate) enum SyntaxError {
     OpenEscape,
 }
 
-/// Cuts a list at its commas.
+/// Splits a list at its commas.
 ///
-/// A comma inside double quotes or behind a backslash belongs to the option. A backslash takes the
-/// meaning away from any character behind it. Empty options are dropped, as mount(8) does.
+/// A comma inside double quotes or after a backslash belongs to the option. A backslash removes the
+/// special meaning of any character after it. Empty options are dropped, as mount(8) does.
 ///
 /// # Errors
 /// [`SyntaxError`] for a quote or a backslash that is left open.
@@ -75,18 +75,18 @@ fn push(options: &mut Vec<MountOption>, name: String, value: Option<String>) {
     }
 }
 
-/// What an option has to do with us.
+/// The meaning of an option for this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// One of ours.
+    /// An option of pcapfs.
     Own(Own),
     /// A property of the mount.
     Mount,
-    /// Nothing is to be done: it speaks to mount(8) or systemd, or it is what pcapfs does anyway.
+    /// Ignored: it is for mount(8) or systemd, or it asks for something that pcapfs always does.
     Swallowed,
-    /// Asks to change a mount that is there.
+    /// Asks to change an existing mount.
     Remount,
-    /// Nobody knows it.
+    /// An unknown option.
     Unknown,
 }
 
@@ -103,7 +103,7 @@ pub(crate) enum Own {
     RingDir,
     /// Bytes of the kernel's buffer.
     KernelBuffer,
-    /// Most bytes kept of a packet.
+    /// The maximum bytes kept of a packet.
     Snaplen,
     /// User the daemon runs as.
     User,
@@ -113,16 +113,17 @@ pub(crate) enum Own {
     Mode,
     /// Socket of the control service.
     Socket,
-    /// File of what outlives the daemon.
+    /// File of the state that outlives the daemon.
     State,
     /// Configuration file of the daemon.
     Config,
 }
 
 impl MountOption {
-    /// Who this option is for.
+    /// The meaning of this option.
     ///
-    /// `user` and `group` alone are words of fstab (who may mount); with a value they are ours.
+    /// `user` and `group` alone are words of fstab (who may mount); with a value they are options
+    /// of pcapfs.
     pub(crate) fn meaning(&self) -> Meaning {
         match (self.name.as_str(), self.value.is_some()) {
             ("alias", _) => Meaning::Own(Own::Alias),
@@ -147,13 +148,13 @@ impl MountOption {
     }
 }
 
-/// Names of the options that are ours.
+/// Names of the options of pcapfs.
 const OWN: [&str; 11] = [
     "alias", "filter", "ring", "ring_dir", "snaplen", "user", "group", "mode", "socket", "state",
     "config",
 ];
 
-/// What may have been meant by an option that is unknown: the nearest one, or those there are.
+/// Advice for an unknown option: the nearest name, or all names.
 pub(crate) fn advice(name: &str) -> String {
     let nearest = OWN.into_iter().min_by_key(|own| distance(name, own));
     match nearest.filter(|own| distance(name, own) <= 2) {
@@ -162,11 +163,11 @@ pub(crate) fn advice(name: &str) -> String {
     }
 }
 
-/// Letters that must be changed, left out, put in or exchanged with the next one to make one word
-/// of the other.
+/// Letters that must be changed, removed, inserted or exchanged with the next one to turn one word
+/// into the other.
 fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    // Rows of the table of distances between beginnings: the one before the last, and the last.
+    // Rows of the table of distances between prefixes: the one before the last, and the last.
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();
     for (row, a) in one.iter().enumerate() {
@@ -190,10 +191,10 @@ fn distance(one: &str, other: &str) -> usize {
     last.last().copied().unwrap_or(0)
 }
 
-/// Words without a value that need nothing from us: mount(8) "FILESYSTEM-INDEPENDENT MOUNT
-/// OPTIONS", fstab(5), systemd.mount(5), and what mount.fuse3(8) users write out of habit.
+/// Words without a value that this program ignores: mount(8) "FILESYSTEM-INDEPENDENT MOUNT
+/// OPTIONS", fstab(5), systemd.mount(5), and words that mount.fuse3(8) users write out of habit.
 const SWALLOWED: &[&str] = &[
-    // Who may mount, and when.
+    // Which users may mount, and when.
     "_netdev",
     "auto",
     "noauto",
@@ -209,7 +210,7 @@ const SWALLOWED: &[&str] = &[
     "group",
     "nogroup",
     "quiet",
-    // The tree holds no devices and no programs, so what these allow is not there.
+    // The tree has no devices and no programs, so these allow nothing.
     "rw",
     "suid",
     "dev",
@@ -234,7 +235,7 @@ const SWALLOWED: &[&str] = &[
     "nomand",
     "silent",
     "loud",
-    // Always in force where they can be.
+    // Always in force if possible.
     "allow_other",
     "default_permissions",
 ];

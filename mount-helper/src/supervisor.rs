@@ -321,7 +321,8 @@ impl Supervisor {
         self.established = true;
         match self.report.take() {
             Some(report) => {
-                // The process that waits reads one byte; if it has gone just now, it is too late for that.
+                // The waiting process reads one byte; if it has just gone, there is no one to
+                // report to.
                 let _ = File::from(report).write_all(&[0]);
                 self.log.leave();
                 leave_terminal();

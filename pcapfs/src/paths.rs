@@ -123,8 +123,8 @@ pub(crate) fn check_socket_dir(path: &Path, metadata: &Metadata) -> Result<(), S
     Ok(())
 }
 
-/// Checks that no other user can change where `path` leads: neither it nor a directory above it is a
-/// link of another user, and no directory above it lets every user rename its entries.
+/// Checks that no other user can change where `path` leads: neither it nor a directory above it is
+/// a link of another user, and no directory above it lets every user rename its entries.
 fn check_way(path: &Path) -> Result<(), String> {
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     for place in path.ancestors() {
