@@ -121,6 +121,43 @@ fn notes_and_interfaces_are_there_for_the_next_process() {
     check_seeks(&ring);
 }
 
+/// Version in the header of a ring file.
+fn version(path: &Path) -> u32 {
+    u32::from_ne_bytes(fs::read(path).unwrap()[8..12].try_into().unwrap())
+}
+
+#[test]
+fn a_ring_with_notes_is_of_a_version_that_older_programs_refuse() {
+    let directory = directory();
+    let path = directory.path().join("x.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
+    append(&mut writer, 1, 60, NoteRef::default());
+    writer.publish();
+    assert_eq!(version(&path), 1, "without notes");
+    append(&mut writer, 2, 60, NoteRef { blocks: &[], options: OPTION });
+    writer.publish();
+    assert_eq!(version(&path), 2, "with a note");
+    drop((ring, writer));
+    let Opened { ring, writer, recovered, damage, .. } =
+        Ring::open(&options(path.clone())).unwrap();
+    assert_eq!((recovered, damage), (2, None));
+    drop((ring, writer));
+
+    let path = directory.path().join("y.ring");
+    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    assert_eq!(version(&path), 1, "without interfaces");
+    writer.describe(&named("one"), &[]).unwrap();
+    assert_eq!(version(&path), 2, "with an interface");
+    drop((ring, writer));
+
+    // A version that does not exist yet.
+    let mut file = fs::read(&path).unwrap();
+    file[8..12].copy_from_slice(&3_u32.to_ne_bytes());
+    fs::write(&path, &file).unwrap();
+    let refused = Ring::open(&of_stream(&path)).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("it is of version 3, this program writes 2"), "{refused}");
+}
+
 #[test]
 fn a_note_goes_with_its_packet_when_the_ring_is_full() {
     let directory = directory();

@@ -156,6 +156,7 @@ impl Interfaces {
 
     /// Appends bytes to those kept in the file.
     fn keep(&mut self, bytes: &[u8], header: &FileHeader) {
+        header.mark_notes();
         for (place, byte) in header.descriptions.iter().skip(self.len).zip(bytes) {
             place.store(*byte, Ordering::Relaxed);
         }

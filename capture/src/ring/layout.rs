@@ -22,8 +22,13 @@ use crate::store::Position;
 /// First eight bytes of a ring file.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"pcapfsR1");
 
-/// Incremented whenever older rings could be misread.
+/// Incremented whenever older rings could be misread. A ring that never had notes or interfaces of a
+/// stream is of this version.
 pub(super) const VERSION: u32 = 1;
+
+/// Version of a ring that has, or had, notes or interfaces of a stream. A program that does not know
+/// them does not count them in positions, and would drop segments that are whole.
+pub(super) const VERSION_WITH_NOTES: u32 = 2;
 
 /// Value of [`FileHeader::link_type`] while the source has not sent its link type yet.
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
@@ -118,6 +123,13 @@ impl FileHeader {
         hasher.update(&link_type.to_ne_bytes());
         hasher.update(&self.precision.load(Ordering::Relaxed).to_ne_bytes());
         hasher.finalize()
+    }
+
+    /// Marks the ring as one that has notes or interfaces. To be called before any is stored.
+    pub(super) fn mark_notes(&self) {
+        if self.version.load(Ordering::Relaxed) != VERSION_WITH_NOTES {
+            self.version.store(VERSION_WITH_NOTES, Ordering::Release);
+        }
     }
 
     /// Writes the fields that never change, and the link type, which may.

@@ -13,7 +13,9 @@ use protocol::time::{Precision, Timestamp};
 
 use super::geometry::Geometry;
 use super::interfaces::Interfaces;
-use super::layout::{Committed, FileHeader, MAGIC, NO_LINK_TYPE, VERSION, opening_checksum};
+use super::layout::{
+    Committed, FileHeader, MAGIC, NO_LINK_TYPE, VERSION, VERSION_WITH_NOTES, opening_checksum,
+};
 use super::map::RingMap;
 use super::notes::Entry;
 use crate::record;
@@ -39,8 +41,10 @@ pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
         return Err("it does not begin as a ring file does".to_owned());
     }
     let version = header.version.load(Ordering::Relaxed);
-    if version != VERSION {
-        return Err(format!("it is of version {version}, this program writes {VERSION}"));
+    if ![VERSION, VERSION_WITH_NOTES].contains(&version) {
+        return Err(format!(
+            "it is of version {version}, this program writes {VERSION_WITH_NOTES}"
+        ));
     }
     let checksum = header.checksum.load(Ordering::Relaxed);
     let link_type = if checksum == header.compute_checksum() {

@@ -155,6 +155,7 @@ impl Writer {
         }
         // A segment has fewer records than bytes.
         entry.index = u32::try_from(self.count).unwrap_or(u32::MAX);
+        self.ring.file_header().mark_notes();
         self.tail.note(&entry);
         self.next.pcapng += std::mem::take(&mut self.described) + kept.len();
         self.has_entry = self.interface != 0;
