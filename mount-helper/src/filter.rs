@@ -1,6 +1,6 @@
 //! The filter of the daemon's system calls, as a program for the kernel (seccomp(2)).
 //!
-//! It is a list of allowed calls, so that calls that nobody thought of, and calls of future
+//! It is a list of allowed calls, so that calls that were not thought of, and calls of future
 //! kernels, are refused. The list has the calls of a program that reads packets and serves files:
 //! files, memory, threads, sockets, time. It leaves out calls in which the kernel's worst bugs were
 //! found, and calls that a daemon without privileges does not need: mounts, namespaces, ptrace,

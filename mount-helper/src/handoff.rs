@@ -8,7 +8,7 @@
 //!     │  m, and the device           │
 //!     │ ◀─────────────────────────── │  closes its copy of the device
 //!     │  r: the tree answers         │
-//!     │ ───────────────────────────▶ │  tells whoever waits
+//!     │ ───────────────────────────▶ │  reports to the first process
 //!     │  u: take the tree out        │
 //!     │ ───────────────────────────▶ │  unmounts
 //! ```

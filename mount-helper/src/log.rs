@@ -23,7 +23,7 @@ const LONGEST: usize = 1000;
 pub(crate) struct Log {
     /// The system's log, in the mount namespace that this was made in.
     system: Option<UnixDatagram>,
-    /// Whether standard error is no longer used.
+    /// True if standard error is no longer used.
     has_left: bool,
 }
 

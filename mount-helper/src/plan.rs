@@ -63,7 +63,7 @@ pub(crate) struct Plan {
     pub(crate) namespace: Option<PathBuf>,
     /// Check everything, mount nothing.
     pub(crate) fake: bool,
-    /// Whether to print the commands that are run.
+    /// Print the commands that are run.
     pub(crate) verbose: bool,
     /// The role of this process.
     pub(crate) stand: Stand,

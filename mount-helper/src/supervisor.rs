@@ -66,11 +66,11 @@ pub(crate) struct Supervisor {
     report: Option<OwnedFd>,
     /// The last tree mounted, unless it was unmounted again.
     tree: Option<Tree>,
-    /// Whether the tree has answered once: from then on, a daemon that dies is started again.
+    /// True if the tree has answered once: from then on, a daemon that dies is started again.
     established: bool,
     /// The time limit after the order to end.
     stopping: Option<Instant>,
-    /// Whether SIGHUP came while the daemon was starting: it is passed on afterwards.
+    /// True if SIGHUP came while the daemon was starting: it is passed on afterwards.
     hangup: bool,
 }
 

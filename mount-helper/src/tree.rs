@@ -84,13 +84,13 @@ pub(crate) fn check(place: &Path) -> Result<(), TreeError> {
     }
 }
 
-/// Whether the tree's daemon is gone. Not by stat(2): for a dead tree, the kernel answers that as
+/// True if the tree's daemon is gone. Not by stat(2): for a dead tree, the kernel answers that as
 /// long as attributes are cached. A request that was under way at the death is aborted.
 fn is_dead(place: &Path) -> bool {
     matches!(statvfs(place), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
-/// Whether a tree answers. Waits for the answer, or until its daemon is gone.
+/// True if a tree answers. Waits for the answer, or until its daemon is gone.
 pub(crate) fn answers(place: &Path) -> bool {
     statvfs(place).is_ok()
 }
@@ -138,12 +138,12 @@ impl Tree {
         }
     }
 
-    /// Whether it is still mounted, dead or alive, and nothing is mounted over it.
+    /// True if it is still mounted, dead or alive, and nothing is mounted over it.
     pub(crate) fn is_there(&self) -> bool {
         table::top(&self.place).is_ok_and(|top| top.as_ref() == Some(&self.entry))
     }
 
-    /// Whether it is still mounted and its daemon is gone. Another tree that was mounted there
+    /// True if it is still mounted and its daemon is gone. Another tree that was mounted there
     /// since may have got the same numbers, but it answers.
     pub(crate) fn is_there_and_dead(&self) -> bool {
         self.is_there() && is_dead(&self.place)

@@ -58,7 +58,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Whether another command line would help, whatever the state of the system.
+    /// True if another command line would help, whatever the state of the system.
     pub(crate) const fn is_usage(&self) -> bool {
         matches!(self, Self::Usage(_) | Self::Argument(_) | Self::Mount(MountError::BadOption(_)))
     }

@@ -39,7 +39,7 @@ pub(crate) fn default_ring_dir() -> PathBuf {
     own.unwrap_or_else(|| OTHER_RINGS.into())
 }
 
-/// Whether another user, not root, owns the file of this name.
+/// True if another user, not root, owns the file of this name.
 fn is_squatted(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| !is_trusted(&metadata))
 }

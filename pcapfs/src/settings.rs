@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     pub(crate) ring: u64,
     /// Bytes; `None` for a share of [`ALL_KERNEL_BUFFERS`].
     pub(crate) kernel_buffer: Option<u64>,
-    /// Whether to serve the decryption secrets of pcapng sources.
+    /// Serve the decryption secrets of pcapng sources.
     pub(crate) export_keys: bool,
     pub(crate) flows: flow::Options,
     pub(crate) permissions: Permissions,

@@ -5,7 +5,7 @@ use std::num::IntErrorKind;
 /// Reads `64M`, `1G`, `512K`, `1048576`; `64MiB` and `64MB` mean the same as `64M`.
 ///
 /// # Errors
-/// What is wrong, for people.
+/// The mistake, for people.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let too_large = || format!("'{text}' is too large for a size (the most is 16777215T)");
     let bad = || format!("'{text}' is no size (write it as 512K, 64M or 2G)");

@@ -28,7 +28,7 @@ pub(crate) struct Waiting<T> {
     /// Weak, so that a removed capture without open files is dropped.
     entry: Weak<Entry>,
     bell: Arc<Bell>,
-    /// Whether the bell has rung since the last call of [`Waiters::rung`].
+    /// True if the bell has rung since the last call of [`Waiters::rung`].
     rung: Arc<AtomicBool>,
     /// The readers that wait.
     pub(crate) who: T,

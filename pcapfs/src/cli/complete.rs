@@ -22,7 +22,7 @@ use crate::output;
 /// Set by the shell's script to the name of the shell.
 const VARIABLE: &str = "PCAPFS_COMPLETE";
 
-/// Whether this process was started to complete a word.
+/// True if this process was started to complete a word.
 pub(super) fn is_asked() -> bool {
     env::var_os(VARIABLE).is_some_and(|shell| !shell.is_empty())
 }

@@ -125,7 +125,7 @@ impl Page {
         Self { watch: shown.watch, is_terminal: io::stdout().is_terminal(), shown: 0 }
     }
 
-    /// Whether each text replaces the one before, on a screen that may be short.
+    /// True if each text replaces the one before, on a screen that may be short.
     const fn is_repeated(&self) -> bool {
         self.watch && self.is_terminal
     }

@@ -129,7 +129,7 @@ fn umount(mountpoint: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a daemon exists and has not ended; a zombie has ended. The number of a daemon in another
+/// True if a daemon exists and has not ended; a zombie has ended. The number of a daemon in another
 /// PID namespace may belong to another program here.
 fn is_alive(pid: u64) -> bool {
     let status = Status::of(pid);

@@ -63,7 +63,7 @@ pub(crate) struct Config {
 pub(crate) struct Configured {
     pub(crate) spec: Spec,
     pub(crate) permissions: Permissions,
-    /// Whether the file sets any of the permissions.
+    /// True if the file sets any of the permissions.
     pub(crate) is_explicit: bool,
     /// The line where it begins in the file, from 1.
     pub(crate) line: usize,

@@ -163,7 +163,7 @@ impl Default for Parser {
 }
 
 impl Parser {
-    /// Whether a message has ended and none has begun.
+    /// True if a message has ended and none has begun.
     fn is_between(&self) -> bool {
         self.stage == Stage::Prefix && self.holds == 0
     }

@@ -51,7 +51,7 @@ pub(super) struct Peer {
     pub(super) process: u32,
     /// Requests under way.
     requests: AtomicU32,
-    /// Whether it got data of a capture, or an order of it was carried out.
+    /// True if it got data of a capture, or an order of it was carried out.
     has_rights: AtomicBool,
 }
 

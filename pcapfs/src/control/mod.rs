@@ -116,7 +116,7 @@ impl Control {
 }
 
 impl Ending {
-    /// Whether all clients have disconnected. The others are cut off when the process ends.
+    /// True if all clients have disconnected. The others are cut off when the process ends.
     pub(crate) fn is_over(&self) -> bool {
         self.thread.is_finished()
     }

@@ -86,7 +86,7 @@ pub(super) struct Savefile {
     caught_up: Option<Instant>,
     /// Waits while more packets gather.
     gathering: Option<Pin<Box<Sleep>>>,
-    /// Whether its status was sent.
+    /// True if its status was sent.
     has_ended: bool,
     outgoing: Outgoing,
     _busy: Busy,

@@ -79,14 +79,14 @@ enum Event {
     Unmounted,
 }
 
-/// What to start, and where its files are.
+/// The captures to start, and the paths of the daemon's files.
 struct Start {
     plan: Plan,
     /// The configuration, and the file it is in.
     config: Option<(PathBuf, Config)>,
     base: Settings,
     ring_dir: PathBuf,
-    /// Whether neither the command line nor the configuration sets the directory of rings.
+    /// True if neither the command line nor the configuration sets the directory of rings.
     is_default_ring_dir: bool,
     mountpoint: PathBuf,
 }

@@ -19,7 +19,7 @@ const REPORT: Duration = Duration::from_secs(1);
 /// Waits for the savefiles that were mounted at the start.
 pub(super) struct Reading {
     last_report: Instant,
-    /// Whether a text on the terminal has to be removed.
+    /// True if a text on the terminal has to be removed.
     is_shown: bool,
     /// Another process shows the reports, line by line.
     is_detached: bool,
@@ -30,7 +30,7 @@ impl Reading {
         Self { last_report: Instant::now(), is_shown: false, is_detached }
     }
 
-    /// Whether every packet of every savefile is in its files and its flow, or cannot be. Reports
+    /// True if every packet of every savefile is in its files and its flow, or cannot be. Reports
     /// the progress each second.
     pub(super) fn is_over(&mut self, tree: &Tree) -> bool {
         let mut packets = 0_u64;

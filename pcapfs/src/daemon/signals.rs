@@ -71,7 +71,7 @@ pub(super) fn watch(
     Ok(())
 }
 
-/// Whether this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
+/// True if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
     Status::of("self").has_signal("SigIgn", signal)
 }

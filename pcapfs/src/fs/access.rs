@@ -123,7 +123,7 @@ impl Caller {
         )
     }
 
-    /// Whether these permissions let the caller do that.
+    /// True if these permissions let the caller do that.
     pub(crate) fn may(&self, permissions: Permissions, bits: &[Bit]) -> bool {
         self.missing(permissions, bits).is_none()
     }

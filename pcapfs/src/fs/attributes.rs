@@ -303,7 +303,7 @@ impl Tree {
     }
 }
 
-/// Whether there may be users who can search the directory but not read it.
+/// True if there may be users who can search the directory but not read it.
 fn permits_search_only(permissions: Permissions) -> bool {
     [6, 3, 0].into_iter().any(|shift| permissions.mode >> shift & 0o5 == 0o1)
 }

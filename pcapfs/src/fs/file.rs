@@ -55,7 +55,7 @@ impl Opener {
 }
 
 impl Opener {
-    /// Whether its program is BusyBox, whose `cat` and `cp` copy with sendfile(2), and read only if
+    /// True if its program is BusyBox, whose `cat` and `cp` copy with sendfile(2), and read only if
     /// that fails. A daemon that is not root may not see the program's file; then the thread's name
     /// counts.
     pub(crate) fn sends_files(&self) -> bool {
@@ -82,13 +82,13 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    /// Whether it is a snapshot whose reads may wait.
+    /// True if it is a snapshot whose reads may wait.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self, Self::Snapshot(snapshot) if snapshot.lock().is_awaited())
     }
 
-    /// Whether all openers of the file get the same bytes, no matter when they opened it; and its
-    /// size.
+    /// Two facts: if all openers of the file get the same bytes, no matter when they opened it; and
+    /// its size.
     pub(super) fn finality(&self, version: Version) -> (bool, u64) {
         match self {
             Self::Flow(flow) => {
@@ -109,7 +109,7 @@ pub(crate) struct FlowFile {
 }
 
 impl FlowFile {
-    /// An opener that got the attributes `told`.
+    /// An opener that has seen the attributes `told`.
     pub(super) fn new(reading: Reading, told: Stat) -> Self {
         let told = match reading.frozen_size() {
             Some(size) => Stat { size, present: size, ..told },
@@ -177,26 +177,26 @@ pub(crate) struct OpenFile {
     pub(crate) content: Content,
     pub(crate) opener: Opener,
     pub(crate) opened: Timestamp,
-    /// Whether a read of it waits for packets.
+    /// True if a read of it waits for packets.
     pub(crate) blocked: AtomicBool,
-    /// Whether the kernel may keep its content.
+    /// True if the kernel may keep its content.
     pub(super) is_small_and_final: bool,
-    /// Whether it is a snapshot whose reads may wait.
+    /// True if it is a snapshot whose reads may wait.
     pub(super) is_awaited: bool,
 }
 
 impl OpenFile {
-    /// Whether it is a stream, which has no size.
+    /// True if it is a stream, which has no size.
     pub(crate) const fn is_stream(&self) -> bool {
         matches!(self.content, Content::Stream(_))
     }
 
-    /// Whether the kernel may keep its content while it is open.
+    /// True if the kernel may keep its content while it is open.
     pub(crate) const fn is_small_and_final(&self) -> bool {
         self.is_small_and_final
     }
 
-    /// Whether it counts as a reader of its capture.
+    /// True if it counts as a reader of its capture.
     pub(crate) fn is_reader(&self) -> bool {
         matches!(self.content, Content::Stream(_) | Content::Snapshot(_))
     }
@@ -233,7 +233,7 @@ impl OpenFile {
         })
     }
 
-    /// Whether a read would return without waiting.
+    /// True if a read would return without waiting.
     pub(crate) fn is_ready(&self) -> bool {
         match (&self.content, self.store()) {
             (Content::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),

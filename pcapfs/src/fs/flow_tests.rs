@@ -132,7 +132,7 @@ fn names(tree: &Tree, path: &str) -> Vec<(String, Kind, u64)> {
         names.push((entry.name.to_owned(), entry.kind, entry.inode));
         ControlFlow::Continue(())
     };
-    // Behind the dots.
+    // After the dots.
     tree.list(inode, 2, &mut visit).unwrap();
     names
 }

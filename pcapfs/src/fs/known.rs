@@ -52,7 +52,7 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// Whether a file of a flow with these attributes will not change any more.
+    /// True if a file of a flow with these attributes will not change any more.
     pub(super) fn is_final(self, stat: Stat) -> bool {
         stat.is_final && !self.node.begins_anew()
     }

@@ -73,12 +73,12 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// Whether its size is known only after it has been made.
+    /// True if its size is known only after it has been made.
     pub(crate) const fn is_measured_by_making(self) -> bool {
         matches!(self, Self::File(File::Transcript | File::HttpOpen | File::Har))
     }
 
-    /// Whether only flows with HTTP have it.
+    /// True if only flows with HTTP have it.
     pub(crate) const fn is_of_http(self) -> bool {
         match self {
             Self::Directory => false,
@@ -130,7 +130,7 @@ const PART_BITS: u32 = 16;
 /// The first number of a body among the parts.
 const FIRST_BODY: u64 = 16;
 
-/// What an inode is in the tree.
+/// The meaning of an inode in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Node {
     Root,
@@ -228,7 +228,7 @@ impl Node {
         }
     }
 
-    /// Whether it may later begin elsewhere, and be another file then.
+    /// True if it may later begin elsewhere, and be another file then.
     pub(crate) fn begins_anew(self) -> bool {
         matches!(self.leaf(), Some(Leaf::Replay(_) | Leaf::Log(_)))
             || matches!(self, Self::Flow(.., Part::File(File::Packets)))
@@ -262,7 +262,7 @@ fn part_of(number: u64) -> Option<Part> {
     }
 }
 
-/// Whether it is the number of a counted inode.
+/// True if it is the number of a counted inode.
 pub(crate) const fn is_counted(inode: u64) -> bool {
     inode & COUNTED != 0
 }

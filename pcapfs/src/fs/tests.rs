@@ -1,4 +1,4 @@
-//! The tree without FUSE: what a kernel would ask, and what it would be told.
+//! The tree without FUSE: the requests that a kernel would make, and their answers.
 
 use std::io::{IoSlice, Write};
 use std::ops::ControlFlow;
@@ -96,7 +96,7 @@ impl Scene {
         Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
     }
 
-    /// At most `count` names behind a cookie, with their cookies.
+    /// At most `count` names after a cookie, with their cookies.
     fn list(&self, inode: u64, after: u64, count: usize) -> Vec<(String, Kind, u64)> {
         let mut names = Vec::new();
         let mut visit = |entry: list::Listed<'_>| {

@@ -111,7 +111,7 @@ impl Mounted {
         self.by.detach(&self.mountpoint);
     }
 
-    /// Whether the kernel has released the tree: unmounted, and no file open.
+    /// True if the kernel has released the tree: unmounted, and no file open.
     pub(crate) fn is_over(&self) -> bool {
         self.fuser.is_finished()
     }

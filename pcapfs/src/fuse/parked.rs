@@ -1,4 +1,4 @@
-//! What waits for the packets of a capture: reads, and processes in poll(2).
+//! Reads and polls that wait for packets of a capture.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::wire::Read;
 use crate::fs::file::OpenFile;
 
-/// What waits for the packets of one capture.
+/// The reads and polls that wait for packets of one capture.
 #[derive(Debug, Default)]
 pub(super) struct ReadsAndPolls {
     pub(super) parked: Mutex<Vec<Parked>>,

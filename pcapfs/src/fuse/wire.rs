@@ -143,7 +143,7 @@ pub(super) struct Poll {
     pub(super) handle: u64,
     /// The handle to name in a notification.
     pub(super) kernel_handle: u64,
-    /// Whether a program waits for a notification.
+    /// True if a program waits for a notification.
     pub(super) notify: bool,
 }
 
@@ -340,7 +340,7 @@ impl Page {
         has_room
     }
 
-    /// Whether a name fits, after `before` more bytes.
+    /// True if a name fits, after `before` more bytes.
     fn has_room(&self, name: &str, before: usize) -> bool {
         let len = before + (DIRENT_LEN + name.len()).next_multiple_of(8);
         self.bytes.len() + len <= self.size

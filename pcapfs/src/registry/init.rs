@@ -78,7 +78,7 @@ pub(crate) struct Initialised {
     pub(crate) entry: Arc<Entry>,
     /// The alias it has, or the other name that it got.
     pub(crate) alias: String,
-    /// Whether the capture existed already, under another name.
+    /// True if the capture existed already, under another name.
     pub(crate) is_alias: bool,
     /// A note for the caller, although all went well.
     pub(crate) note: Option<String>,

@@ -107,10 +107,10 @@ pub(crate) struct Planned {
     pub(crate) spec: Spec,
     pub(crate) origin: Origin,
     pub(crate) permissions: Permissions,
-    /// Whether these permissions were written down: they take precedence over those kept with a
+    /// True if these permissions were written down: they take precedence over those kept with a
     /// ring.
     pub(crate) is_explicit: bool,
-    /// Whether to wait for its interface if that is missing.
+    /// Wait for its interface if that is missing.
     pub(crate) waits: bool,
 }
 
@@ -120,7 +120,7 @@ struct Record {
     origin: Origin,
     /// The permissions it was ordered with.
     configured: Permissions,
-    /// Whether they were written down.
+    /// True if they were written down.
     is_explicit: bool,
 }
 

@@ -47,7 +47,7 @@ impl Configured {
         }
     }
 
-    /// Whether both capture the same packets in the same way.
+    /// True if both capture the same packets in the same way.
     fn is_same(&self, other: &Self) -> bool {
         self.spec == other.spec
     }
