@@ -1,4 +1,4 @@
-//! The three equations hold at any moment they are read.
+//! The three equations hold whenever they are read.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {value:#}"))
 }
 
-/// What one reading of a capture's `status.json` must fulfil whenever it was read.
+/// Checks the equations within one reading of a capture's `status.json`.
 fn check_status(status: &Value) -> Result<(), String> {
     let of = |pointer: &str| number(status, pointer);
     let dropped = of("/packets/dropped_kernel") + of("/packets/dropped_oversize");
@@ -60,8 +60,8 @@ struct Auditor {
 }
 
 impl Auditor {
-    /// `openers` says for each file how many packets were stored that its readers cannot have: for
-    /// `live` those before they opened, for `follow` those overwritten by then.
+    /// `openers` gives for each file the number of stored packets that its readers cannot have: for
+    /// `live` those stored before they opened it, for `follow` those overwritten by then.
     fn start(daemon: &Daemon, alias: &str, openers: &[(&'static str, u64)]) -> Self {
         let folder: PathBuf = daemon.path(alias);
         let (stop, readings) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -107,7 +107,7 @@ impl Auditor {
         Self { thread, stop, readings }
     }
 
-    /// Waits for `count` further readings, so that nothing is judged by a lucky one.
+    /// Waits for `count` more readings, so that no verdict depends on one lucky reading.
     #[track_caller]
     fn wait(&self, count: u64) {
         let begin = self.readings.load(Ordering::Relaxed);
@@ -157,7 +157,7 @@ fn equations_hold_on_a_wire_under_load_with_slow_readers() {
     let lost = || -> u64 {
         wired.daemon.readers(ALIAS).iter().map(|one| number(one, "/lost_packets")).sum()
     };
-    // Slow readers find out later what they lost, also between the two looks.
+    // Slow readers learn later what they lost, possibly between the two queries.
     wait_until("both say the same of losses", 10, || {
         lost() == wired.daemon.count(ALIAS, "/readers/lost")
     });
@@ -236,7 +236,7 @@ fn equations_hold_after_recovery() {
                 assert!(now >= then, "{name}: {now} after the kill, {then} before");
             }
         }
-        // Those before the first one retained are nobody's that opens now.
+        // Packets before the first retained one count for no reader that opens now.
         let first = number(&recovered, "/packets/overwritten");
         let stored = number(&recovered, "/packets/stored");
         let follow = StreamReader::open(&daemon.path("web/follow.pcap"), Pace::slow(4096, 2));
@@ -255,7 +255,7 @@ fn equations_hold_after_recovery() {
     }
 }
 
-/// One record of the FIFO's format with `kept` bytes of data, numbered by its time.
+/// One record in the FIFO's format with `kept` bytes of data. Its time is its number.
 fn large(sequence: u64, kept: usize) -> Vec<u8> {
     let format = Format::default();
     let mut bytes = Vec::new();
@@ -287,7 +287,7 @@ fn packets_longer_than_the_ring_takes_are_counted() {
     assert_eq!(status["state"], "running");
     auditor.wait(20);
     auditor.finish();
-    // To readers they never were: no number, no gap.
+    // For readers such packets do not exist: they have no number and leave no gap.
     let bytes = fs::read(fed.daemon.path("web/replay.pcap")).unwrap();
     assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=small));
     let told = fed.daemon.reader(ALIAS, "follow.pcap", 0);
@@ -343,7 +343,7 @@ fn large_packets_that_fit_are_kept_whole() {
     check_status(&fed.daemon.status(ALIAS)).unwrap();
 }
 
-/// Packets the kernel has handed to the interface, by its own count.
+/// Number of packets that the kernel has handed to the interface, by its own count.
 fn received(net: &Net) -> u64 {
     let shown =
         run(tool("ip").args(["-n", net.a.name(), "-s", "-j", "link", "show", Net::DEVICE]), 5);
@@ -360,7 +360,7 @@ fn what_the_kernel_drops_is_counted_to_the_packet() {
     wired.send(&mut sender, 100);
     let live = StreamReader::open(&wired.daemon.path("web/live.pcap"), Pace::FAST);
 
-    // Nobody empties the kernel's buffer.
+    // While the daemon is stopped, nothing empties the kernel's buffer.
     wired.daemon.signal(Signal::SIGSTOP);
     let begin = Instant::now();
     let mut burst = 0;
@@ -383,7 +383,7 @@ fn what_the_kernel_drops_is_counted_to_the_packet() {
     assert!(dropped > 0, "the buffer held it all: {status:#}");
     assert_eq!(number(&status, "/packets/stored"), sent - dropped, "{status:#}");
 
-    // The gap is in the numbers of the test, and in nobody's loss.
+    // The gap shows in the test's sequence numbers, and is no loss of any reader.
     wired.send(&mut sender, 10);
     let seen = live.wait_last(sent + 10).seen;
     assert_eq!((seen.first, seen.missing), (101, dropped), "{seen:?}");
@@ -403,7 +403,8 @@ fn what_the_kernel_dropped_is_remembered_over_a_stop_and_a_kill() {
         daemon
     };
     let mut sender = net.sender(1_400);
-    // Drops some of what it sends, and gives the status once all of it is accounted for.
+    // Makes the kernel drop some of the packets sent. Returns the status once all of them are
+    // accounted for.
     let mut flood = |daemon: &Daemon| {
         let (begin, before) = (daemon.status(ALIAS), sender.emitted());
         daemon.signal(Signal::SIGSTOP);

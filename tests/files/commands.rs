@@ -1,4 +1,4 @@
-//! The command line: each mistake is one clear line, and leaves nothing behind.
+//! The command line: every mistake gives one clear line and leaves no mount, ring or process.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder with a mount point, a ring folder, a savefile and a FIFO in it.
+/// A folder with a mount point, a folder for rings, a savefile and a FIFO.
 struct Place {
     folder: TempDir,
 }
@@ -51,8 +51,8 @@ impl Place {
         self.path("rings")
     }
 
-    /// `pcapfs mount` of this place with these arguments behind it. Its socket is its own: another
-    /// daemon may have the usual one, of another test or of who runs them.
+    /// `pcapfs mount` of this place, followed by these arguments. It has a socket of its own, since
+    /// the default one may belong to the daemon of another test or of the user who runs the tests.
     fn mount(&self, arguments: &[&str]) -> Command {
         let mut command = pcapfs();
         command.env("PCAPFS_SOCKET", self.path("socket"));
@@ -61,7 +61,7 @@ impl Place {
         command
     }
 
-    /// Runs a `mount` that must be refused with this code, and gives the one line it says.
+    /// Runs a `mount` that must be refused with this exit code. Returns the one line it prints.
     #[track_caller]
     fn refused(&self, command: &mut Command, code: i32) -> String {
         let finished = run(command, 10);
@@ -70,7 +70,7 @@ impl Place {
         line
     }
 
-    /// Nothing is mounted, no ring was made, no process is left.
+    /// Nothing is mounted, no ring was made and no process is left.
     #[track_caller]
     fn is_untouched(&self) {
         assert!(!is_mounted(&self.mountpoint()), "left mounted");
@@ -96,7 +96,7 @@ fn pcapfs() -> Command {
     tool(binary("pcapfs").to_str().unwrap())
 }
 
-/// Processes of ours with `argument` on their command line.
+/// Processes with `argument` on their command line.
 fn processes(argument: &Path) -> Vec<Pid> {
     let argument = argument.to_str().unwrap();
     let mut found = Vec::new();
@@ -112,7 +112,7 @@ fn processes(argument: &Path) -> Vec<Pid> {
     found
 }
 
-/// The one line of a command that failed with `code`, without the program's name in front.
+/// The one line printed by a command that failed with `code`, without the program's name.
 #[track_caller]
 fn complaint(finished: &Finished, code: i32) -> String {
     assert_eq!(finished.status.code(), Some(code), "{finished:?}");
@@ -184,7 +184,7 @@ fn what_is_no_savefile_is_refused_with_what_it_is() {
         says(&line, parts);
         let line = place.refused(&mut place.mount(&["-c", &format!("web=file:{path}")]), 1);
         says(&line, parts);
-        // One that cannot be had is the end of all.
+        // One bad savefile makes the whole mount fail.
         let good = place.text("trace.pcap");
         let line = place.refused(&mut place.mount(&["-r", &good, "-r", &path]), 1);
         says(&line, parts);
@@ -254,7 +254,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         (&["--no-such-option"], &["--no-such-option"]),
         (&["-r", &file, "-o", "no_such_word"], &["no_such_word", "-o"]),
     ] {
-        // With a socket, a tree without captures makes sense.
+        // With a socket, a tree without captures is allowed.
         let mut mount = place.mount(arguments);
         let line = place.refused(mount.env_remove("PCAPFS_SOCKET"), 2);
         says(&line, parts);
@@ -270,7 +270,7 @@ fn a_ring_that_cannot_be_is_refused() {
         let line = place.refused(&mut place.mount(&["-c", &capture, "--ring", size]), code);
         says(&line, &["ring", "512K"]);
     }
-    // Possible, but not here.
+    // A valid size, but more than the file system of the rings has.
     let line = place.refused(&mut place.mount(&["-c", &capture, "--ring", "15T"]), 1);
     says(&line, &["web.ring", "--ring"]);
 }
@@ -341,7 +341,7 @@ fn a_ring_that_another_daemon_fills_is_refused_and_goes_on() {
     let mut feed = fifo.connect();
     feed.send(100, 200);
     daemon.wait_stored("web", 100);
-    // Another alias is another ring.
+    // Another alias has a ring of its own.
     let other = format!("other=stream:{}", place.text("fifo"));
     let _second = Mount::new().ring_dir(&place.rings()).args(["-c", &other]).start();
 }
@@ -374,7 +374,7 @@ fn a_ring_folder_that_cannot_be_written_is_refused() {
     skip_unless!(root);
     let place = Place::new();
     let capture = format!("web=stream:{}", place.text("fifo"));
-    // Not even root can make files in /proc.
+    // Even root cannot create files in /proc.
     let mut command = pcapfs();
     command.arg("mount").arg(place.mountpoint()).args(["--ring-dir", "/proc/sys"]);
     let line = place.refused(command.args(["-c", &capture]), 1);
@@ -403,13 +403,13 @@ fn savefiles_need_no_ring_folder() {
     assert!(!rings.exists());
 }
 
-/// Two interfaces, `first0` and `second0`, both down.
+/// Makes two interfaces, `first0` and `second0`, both down.
 fn pair(namespace: &Namespace) {
     let name = namespace.name();
     ip(&["-n", name, "link", "add", "first0", "type", "veth", "peer", "name", "second0"]);
 }
 
-/// Names out of `ip link`, the system's own list.
+/// Interface names as `ip link`, the system's own tool, lists them.
 fn interfaces_of(namespace: &Namespace) -> Vec<String> {
     let links = run(tool("ip").args(["-n", namespace.name(), "-j", "link"]), 5).success();
     let links: Value = serde_json::from_str(links.text()).unwrap();
@@ -454,7 +454,7 @@ fn interfaces_lists_what_there_is() {
         assert_eq!(line.contains("10.88.0.1"), name == "first0", "{line}");
         assert_eq!(line.contains("down"), !of(name)["up"].as_bool().unwrap(), "{line}");
     }
-    // A reader that leaves early is no error.
+    // A reader that closes the pipe early is no error.
     let line = format!("{} interfaces | true; echo ${{PIPESTATUS[0]}}", binary("pcapfs").display());
     assert_eq!(run(tool("bash").args(["-c", &line]), 5).success().text(), "0\n");
 }
@@ -480,7 +480,8 @@ fn umount_ends_the_daemon() {
     place.is_untouched();
 }
 
-/// Leaves of the trees that other tests have mounted none in a namespace but `$1`.
+/// Unmounts every pcapfs tree in a new mount namespace except `$1`: the other trees belong to other
+/// tests.
 const NAMESPACE_WITH: &str = "
 while read -r _ place kind _; do
     case $kind in fuse.pcapfs) [ \"$place\" = \"$1\" ] || umount -l \"$place\" ;; esac
@@ -489,7 +490,8 @@ echo made
 exec sleep 60
 ";
 
-/// A namespace of mounts that gets no news of this one keeps the tree, and the daemon with it.
+/// A mount namespace that does not receive unmount events keeps the tree mounted, and so keeps the
+/// daemon alive.
 #[test]
 fn umount_says_if_the_daemon_goes_on() {
     skip_unless!(root, "unshare");
@@ -517,7 +519,7 @@ fn umount_of_what_is_not_ours_is_refused() {
         (place.mountpoint(), &["nothing is mounted"][..]),
         (place.path("missing"), &["missing"]),
         (place.path("trace.pcap"), &["trace.pcap"]),
-        // Mounted, and certainly not by us.
+        // Mounted, but not by pcapfs.
         ("/proc".into(), &["/proc"]),
     ] {
         let finished = run(pcapfs().arg("umount").arg(&path), 5);
@@ -532,14 +534,14 @@ fn background_returns_when_the_tree_answers() {
     let place = Place::new();
     let capture = format!("web=stream:{}", place.text("fifo"));
     let mut command = place.mount(&["-c", &capture, "--background"]);
-    // Relative paths mean where it was started, not where the daemon goes.
+    // Relative paths are relative to the directory of the command, not to the daemon's.
     command.current_dir(place.folder.path());
     command.args(["-r", "trace.pcap"]);
     let finished = run(&mut command, 10).success();
     assert_eq!(finished.text(), "");
     let ready = format!("pcapfs: ready at {}\n", place.mountpoint().display());
     assert_eq!(finished.stderr, ready);
-    // At once, not after a while.
+    // The tree answers as soon as the command returns.
     let status = run(tool("cat").arg(place.mountpoint().join("status.json")), 5).success();
     let status: Value = serde_json::from_str(status.text()).unwrap();
     let daemon = Pid::from_raw(i32::try_from(status["pid"].as_i64().unwrap()).unwrap());
@@ -551,8 +553,8 @@ fn background_returns_when_the_tree_answers() {
     let stat = fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap();
     let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().to_owned();
     assert_ne!(parent, std::process::id().to_string(), "nobody here waits for it");
-    // By a process of its own: a child another test starts meanwhile would inherit the open file
-    // for a moment, and the tree would be busy.
+    // A separate process reads the file. If this one did, a child started by another test at that
+    // moment would inherit the open file, and the tree would be busy.
     wait_until("the savefile is read", 5, || {
         run(tool("cat").arg(place.mountpoint().join("trace/replay.pcap")), 5).stdout
             == numbered(Format::default(), 10, 100)
@@ -647,7 +649,8 @@ fn what_is_started_in_the_background_holds_nothing_of_who_started_it() {
     skip_unless!(mount);
     let place = Place::new();
     let file = place.text("trace.pcap");
-    // The pipe of cat is descriptor 3 of pcapfs; cat ends when nobody has it any more.
+    // The pipe to cat is descriptor 3 of pcapfs. cat ends when no process has the pipe open any
+    // more.
     let script = r#"{ "$0" mount "$1" -r "$2" --background 3>&1 >/dev/null 2>&1; } | cat"#;
     let mut shell = tool("sh");
     shell.args(["-c", script]).arg(pcapfs().get_program()).arg(place.mountpoint()).arg(&file);
@@ -661,7 +664,7 @@ fn what_is_started_in_the_background_holds_nothing_of_who_started_it() {
 fn a_start_that_takes_long_can_be_interrupted() {
     skip_unless!(mount);
     let place = Place::new();
-    // libpcap works on this for many seconds.
+    // libpcap takes many seconds to compile this filter.
     let ports: Vec<String> = (1..=600).map(|port| format!("port {port}")).collect();
     let file = place.text("trace.pcap");
     let filter = ports.join(" or ");

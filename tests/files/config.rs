@@ -1,4 +1,4 @@
-//! The configuration file: at the start, and read again.
+//! The configuration file: how it is read at the start and reloaded on SIGHUP.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -14,7 +14,7 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder with a configuration and a savefile in it.
+/// A folder with a configuration and a savefile.
 struct Place {
     folder: TempDir,
 }
@@ -48,7 +48,7 @@ impl Place {
         Mount::new().arg("--config").arg(self.config())
     }
 
-    /// What `check-config` says of the configuration.
+    /// The output of `check-config` for the configuration.
     #[track_caller]
     fn checked(&self, code: i32) -> String {
         let mut command = tool(binary("pcapfs").to_str().unwrap());
@@ -62,7 +62,7 @@ fn capture(alias: &str, source: &str, more: &str) -> String {
     format!("[[capture]]\nalias = \"{alias}\"\nsource = \"{source}\"\n{more}\n")
 }
 
-/// Has the configuration read again, and gives what the daemon says of it.
+/// Makes the daemon reload the configuration. Returns what it prints about that.
 #[track_caller]
 fn reload(daemon: &Daemon) -> String {
     let before = daemon.stderr().len();
@@ -74,7 +74,7 @@ fn reload(daemon: &Daemon) -> String {
     daemon.stderr()[before..].to_owned()
 }
 
-/// Captures are opened several at a time.
+/// Several captures are opened at the same time; the order must not depend on that.
 #[test]
 fn captures_have_the_order_of_the_file_and_the_first_that_fails_is_named() {
     let place = Place::new();
@@ -149,7 +149,7 @@ fn captures_are_made_as_it_says() {
     let replay = fs::read(daemon.path("web/replay.pcap")).unwrap();
     assert_eq!(replay[..4], 0xa1b2_c3d4_u32.to_ne_bytes(), "microseconds");
     assert_eq!(replay.len(), 24 + 5 * (16 + 100), "cut to the snaplen");
-    // What init makes has the defaults too.
+    // Captures made by `init` get the defaults too.
     daemon.verb(["init", "lo"]);
     let status = daemon.status("lo");
     assert_eq!((&status["mode"], &status["ring"]["size"]), (&"0700".into(), &(4 << 20).into()));
@@ -185,7 +185,7 @@ fn a_mistake_is_named_with_file_line_and_remedy() {
     }
     fs::remove_file(place.config()).unwrap();
     says(&place.checked(1), &[&file, "No such file"]);
-    // What only shows when it is tried has its line as well.
+    // A mistake that shows only when the source is opened has its line number as well.
     place.write(&format!("\n\n{}", capture("x", "file:/no/such.pcap", "")));
     let refused = place.mount().try_start().expect_err("there is no such file");
     says(&refused.stderr, &[&format!("{file}:3: "), "/no/such.pcap"]);
@@ -222,7 +222,8 @@ fn reading_it_again_changes_what_is_different() {
         check_prefix(bytes).is_ok_and(|prefix| prefix.whole() == Vec::from_iter(11..=20))
     });
 
-    // Another size is another ring, with the same packets where nobody has the old one open.
+    // Another size means a new ring. It gets the same packets, because no reader has the old ring
+    // open.
     live.end_with(Signal::SIGTERM);
     wait_until("nobody reads", 5, || daemon.readers("web").is_empty());
     place.write(&format!(
@@ -242,7 +243,7 @@ fn reading_it_again_changes_what_is_different() {
     let replay = fs::read(daemon.path("web/replay.pcap")).unwrap();
     assert_eq!(check_prefix(&replay).unwrap().whole(), Vec::from_iter(1..=25));
 
-    // Nothing different is nothing done.
+    // Without a difference, nothing changes.
     says(&reload(&daemon), &["0 added, 0 removed, 0 changed\n"]);
 }
 
@@ -258,7 +259,7 @@ fn a_capture_that_is_made_anew_ends_its_readers() {
     daemon.wait_stored("web", 10);
     let mut cat = Running::spawn(tool("cat").arg(daemon.path("web/follow.pcap")));
     daemon.wait_blocked("web", "follow.pcap", cat.pid());
-    // One that stays open, and keeps the old ring.
+    // A file that stays open keeps the old ring.
     let open = fs::File::open(daemon.path("web/replay.pcap")).unwrap();
     place.write(&capture("web", &fifo.source(), "ring = \"2M\"\nfilter = \"udp\""));
     says(&reload(&daemon), &["web: begins afresh", "0 removed, 1 changed\n"]);
@@ -293,11 +294,12 @@ fn a_broken_file_changes_nothing() {
         assert_eq!(aliases, ["web"]);
         assert_eq!(daemon.status("web")["started"], started);
     }
-    // An alias that somebody else has taken meanwhile.
+    // A second capture, whose source the next version of the file replaces.
     let second = Fifo::new();
     place.write(&format!("{web}{}", capture("other", &second.source(), "ring = \"1M\"")));
     says(&reload(&daemon), &["1 added, 0 removed, 0 changed\n"]);
-    // What fails when it is tried is said; the rest is done, and what there was goes on.
+    // A source that cannot be opened is reported. The other changes are made, and the existing
+    // captures go on.
     place.write(&format!("{}{web}", capture("other", "stream:/no/such/fifo", "ring = \"1M\"")));
     says(&reload(&daemon), &["toml:1: ", "/no/such/fifo", "1 failed"]);
     assert_eq!(daemon.status("other")["source"], second.source());
@@ -348,7 +350,7 @@ fn the_socket_can_be_configured() {
     let place = Place::new();
     let socket = place.path("control.sock");
     place.write(&format!("socket = \"{}\"\n{}", socket.display(), place.trace()));
-    // The harness says where it is in the environment, which goes before the file.
+    // The test harness sets the socket in the environment, which takes precedence over the file.
     let daemon = place.mount().start();
     assert!(!socket.exists());
     let listed = daemon.json(["list", "--json"]);

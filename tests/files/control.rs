@@ -28,7 +28,7 @@ impl Drop for Stalled {
     }
 }
 
-/// What a command says that must fail with this code.
+/// The line printed by a command that must fail with this exit code.
 #[track_caller]
 fn refused<const N: usize>(daemon: &Daemon, words: [&str; N], code: i32) -> String {
     complaint(&run(&mut daemon.command(words), 10), code)
@@ -59,13 +59,13 @@ fn the_socket_is_there_as_long_as_the_daemon() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o666, "the bits of the tree decide");
     let socket = daemon.socket().to_owned();
 
-    // A second daemon does not take it away.
+    // A second daemon does not take the socket away.
     let second = Mount::new().socket(&socket).capture(ALIAS, &fifo.source()).try_start();
     let second = second.expect_err("the socket is in use");
     assert_eq!(second.status.code(), Some(1));
     says(&second.stderr, &["control.sock", "another pcapfs listens there", "--socket"]);
     assert_eq!(daemon.json(["list", "--json"])[0]["alias"], ALIAS);
-    // It can be said in front of the command, and behind.
+    // The option works before the command and after it.
     let path = socket.to_str().unwrap();
     for words in [["--socket", path, "list"], ["list", "--socket", path]] {
         let mut command = tool(binary("pcapfs").to_str().unwrap());
@@ -165,7 +165,7 @@ fn a_capture_is_made_seen_stopped_started_and_removed() {
     assert!(!ring.exists(), "its packets are gone");
     wait_until("web is out of the tree", 5, || !daemon.path("web").exists());
     says(&refused(&daemon, ["status", "web"], 1), &["web: no such capture"]);
-    // A number is never given again.
+    // Numbers are never reused.
     assert_eq!(daemon.verb(["init", Net::DEVICE, "--alias", "web"]), "2 web\n");
     assert_eq!(daemon.count("web", "/packets/stored"), 0, "begins afresh");
 }
@@ -183,11 +183,11 @@ fn the_same_interface_and_filter_are_another_name() {
     assert_eq!(daemon.verb(["init", Net::DEVICE, " ", "--alias", "www"]), "1 www\n");
     let expected = json!([Net::DEVICE, "www"]);
     assert_eq!(daemon.json(["list", "--json"])[0]["aliases"], expected);
-    // Every name is as good as the other.
+    // Commands accept either name.
     daemon.verb(["stop", "www"]);
     assert_eq!(daemon.status(ALIAS)["state"], "stopped");
     daemon.verb(["start", "www"]);
-    // One with another filter is not the same.
+    // A different filter makes a different capture.
     assert_eq!(daemon.verb(["init", Net::DEVICE, "tcp", "port", "80"]), "2 wire-a-2\n");
     daemon.verb(["remove", "www"]);
     wait_until("www is gone", 5, || fs::symlink_metadata(daemon.path("www")).is_err());
@@ -225,7 +225,7 @@ fn all_are_stopped_and_started() {
         daemon.wait_state(alias, "running");
     }
     daemon.verb(["stop", "one", "two"]);
-    // What can be done is done.
+    // A name that fails does not stop the others.
     let line = refused(&daemon, ["start", "none", "two"], 1);
     says(&line, &["none: no such capture"]);
     daemon.wait_state("two", "running");
@@ -324,7 +324,7 @@ fn replay_and_listen_are_the_files_of_the_tree() {
         let seen = check_prefix(&running.stdout()).unwrap().whole();
         assert_eq!(seen, Vec::from_iter(first..=1500));
     }
-    // `stop` is the end of all that.
+    // `stop` ends all of them.
     fed.daemon.verb(["stop", ALIAS]);
     for mut running in [listen, follow, listen_ng] {
         assert!(running.wait(5).success(), "{}", running.stderr());
@@ -378,7 +378,7 @@ fn a_file_is_there_when_it_is_complete() {
     assert_eq!(fs::read(&path).unwrap(), fs::read(fed.daemon.path("web/replay.pcap")).unwrap());
     assert_eq!(names(), ["trace.pcap"]);
 
-    // One that follows is complete when it is interrupted, and not there before.
+    // A file that follows is put in place when the command is interrupted, and not earlier.
     let mut follow = Running::spawn(&mut fetch(&["--live"]));
     fed.daemon.wait_blocked(ALIAS, "follow.pcap", follow.pid());
     assert_eq!(names().len(), 2, "a file beside it: {:?}", names());
@@ -397,7 +397,7 @@ fn a_file_is_there_when_it_is_complete() {
     assert_eq!(check_prefix(&fs::read(&path).unwrap()).unwrap().whole().len(), 1010);
     assert_eq!(names(), ["trace.pcap"]);
 
-    // One whose daemon dies leaves what was there.
+    // If the daemon dies, the earlier file stays.
     let before = fs::read(&path).unwrap();
     let mut follow =
         Running::spawn(fed.daemon.command(["replay", ALIAS, "--live"]).arg("-w").arg(&path));
@@ -415,7 +415,7 @@ fn progress_is_for_terminals() {
     let fed = Fed::holding(20_000);
     let silent = run(&mut fed.daemon.command(["replay", ALIAS]), 10).success();
     assert_eq!(silent.stderr, "");
-    // Standard error is a terminal, standard output is none.
+    // Standard error is a terminal and standard output is not.
     let program = "
 import os, pty, subprocess, sys
 ours, theirs = pty.openpty()
@@ -447,7 +447,7 @@ fn clients_that_do_not_read_hold_nobody_up() {
             Stalled(command.stdout(Stdio::piped()).spawn().unwrap())
         })
         .collect();
-    // Each has taken what the pipes and buffers hold, and stands there.
+    // Each client has received as much as the pipes and buffers hold, and is stalled.
     let delivered = || -> Vec<u64> {
         let readers = fed.daemon.readers(ALIAS);
         readers.iter().filter_map(|reader| reader["delivered_packets"].as_u64()).collect()
@@ -467,7 +467,7 @@ fn clients_that_do_not_read_hold_nobody_up() {
     eprintln!("{} stalled clients: {} KiB each", stalled.len(), each >> 10);
     assert!(each < 3 << 20, "{each} bytes for each of them");
 
-    // Others do not notice, nor does the capture.
+    // Other clients and the capture do not notice.
     let begun = Instant::now();
     let listed = fed.daemon.json(["list", "--json"]);
     let took = begun.elapsed();
@@ -499,22 +499,22 @@ fn garbage_is_no_trouble() {
         preface.to_vec(),
         [&preface[..], &noise].concat(),
         [&preface[..], settings, &noise].concat(),
-        // A frame of 16 MiB that does not come.
+        // A frame of 16 MiB whose content never comes.
         [&preface[..], settings, b"\xff\xff\xff\0\0\0\0\0\x01"].concat(),
-        // Headers without end.
+        // Headers that never end.
         [&preface[..], settings, b"\0\x40\0\x09\0\0\0\0\x01", &b"\x41".repeat(1 << 20)].concat(),
     ];
     for cut in 1..preface.len() {
         kinds.push(preface[..cut].to_vec());
     }
-    // The service begins with the first that asks.
+    // The first request starts the service.
     fed.daemon.verb(["list"]);
     let before = descriptors(fed.daemon.pid());
     let mut open = Vec::new();
     for bytes in &kinds {
         let mut stream = UnixStream::connect(fed.daemon.socket()).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
-        // It may be closed long before all is sent.
+        // The daemon may close the connection long before all bytes are sent.
         let _ = stream.write_all(bytes);
         open.push(stream);
         assert_eq!(fed.daemon.json(["list", "--json"])[0]["alias"], ALIAS);
@@ -532,12 +532,12 @@ fn a_thousand_connections_that_say_nothing_lock_nobody_out() {
     skip_unless!(mount);
     let fed = Fed::holding(10);
     let pid = fed.daemon.pid();
-    // The service begins with the first that asks.
+    // The first request starts the service.
     fed.daemon.verb(["list"]);
     let (memory, before) = (anonymous_memory(pid), descriptors(pid));
     let mut idle = Vec::new();
     for _ in 0..1000 {
-        // The queue of the socket may be full for a moment.
+        // The socket's queue may be full for a moment.
         idle.push(wait_for("a connection", 10, || UnixStream::connect(fed.daemon.socket()).ok()));
     }
     let begun = Instant::now();
@@ -596,7 +596,7 @@ fn captures_and_permissions_outlive_the_daemon() {
     }
     assert!(daemon.terminate().success());
 
-    // A state that was cut short is set aside, and the rest goes on.
+    // A truncated state file is set aside, and everything else goes on.
     let state = rings.path().join("pcapfs.state");
     let whole = fs::metadata(&state).unwrap().len();
     OpenOptions::new().write(true).open(&state).unwrap().set_len(whole / 2).unwrap();

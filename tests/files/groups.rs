@@ -1,4 +1,4 @@
-//! Groups, as teams use them: three users, two groups, three captures.
+//! Groups as teams use them: three users, two groups and three captures.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -8,7 +8,7 @@ use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{Daemon, Feed, Fifo, Finished, Mount, Running, binary, run, skip_unless, tool};
 use serde_json::Value;
 
-/// Ids no account has.
+/// Ids that no account has.
 const WEB_TEAM: u32 = 65_440;
 const DNS_TEAM: u32 = 65_441;
 const ALICE: User = User { id: 54_331, group: 65_450, groups: &[WEB_TEAM] };
@@ -19,7 +19,7 @@ const CAROL: User = User { id: 54_333, group: 65_452, groups: &[] };
 struct User {
     id: u32,
     group: u32,
-    /// Beside it.
+    /// Supplementary groups.
     groups: &'static [u32],
 }
 
@@ -42,7 +42,7 @@ impl User {
         run(command.args(words).env("PCAPFS_SOCKET", daemon.socket()), 10)
     }
 
-    /// Aliases of the captures this user is shown.
+    /// Aliases of the captures that `list` shows this user.
     fn list(self, daemon: &Daemon) -> Vec<String> {
         let listed = self.verb(daemon, &["list", "--json"]).success();
         let listed: Value = serde_json::from_str(listed.text()).unwrap();
@@ -50,7 +50,7 @@ impl User {
         aliases.map(str::to_owned).collect()
     }
 
-    /// What the refusal of a command says.
+    /// The error message of a command that must be refused.
     #[track_caller]
     fn refused(self, daemon: &Daemon, words: &[&str]) -> String {
         let finished = self.verb(daemon, words);
@@ -61,7 +61,7 @@ impl User {
     }
 }
 
-/// A daemon with `web`, `dns` and `all`: of one team, of the other, and of root alone.
+/// A daemon with three captures: `web` for one team, `dns` for the other, and `all` for root alone.
 struct Scene {
     daemon: Daemon,
     feeds: Vec<Feed>,
@@ -83,7 +83,7 @@ impl Scene {
             chown(daemon.path(alias), Some(0), Some(group)).unwrap();
             fs::set_permissions(daemon.path(alias), fs::Permissions::from_mode(mode)).unwrap();
         }
-        // What listens goes through the folder of the socket.
+        // Clients reach the socket through its folder, so every user must be able to search it.
         let folder = daemon.socket().parent().unwrap();
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         for (feed, alias) in feeds.iter_mut().zip(["web", "dns", "all"]) {
@@ -94,7 +94,7 @@ impl Scene {
     }
 }
 
-/// Who may do what with which capture: read, and steer.
+/// Each user's rights on each capture: to read it, and to control it.
 const RIGHTS: [(User, &str, bool, bool); 9] = [
     (ALICE, "web", true, false),
     (ALICE, "dns", false, false),
@@ -148,7 +148,7 @@ fn each_door_lets_the_same_people_in() {
     assert_eq!(ALICE.list(daemon), ["web"]);
     assert_eq!(BOB.list(daemon), ["dns"]);
     assert_eq!(CAROL.list(daemon), [""; 0]);
-    // Those that may be seen are tried.
+    // `--all` includes the captures the user can see.
     let said = ALICE.refused(daemon, &["stop", "--all"]);
     assert!(said.contains("the group's w on web"), "{said}");
     let _ = BOB.verb(daemon, &["stop", "--all"]).success();
@@ -171,13 +171,13 @@ fn making_and_removing_needs_the_root_of_the_tree() {
     fs::set_permissions(daemon.mountpoint(), fs::Permissions::from_mode(0o775)).unwrap();
     let made = ALICE.verb(daemon, &["init", "lo", "tcp port 4711", "--alias", "mine"]).success();
     assert_eq!(made.text(), "4 mine\n");
-    // Whoever made it owns it, as a directory.
+    // The user who made a capture owns it, as with a directory.
     assert_eq!(daemon.status("mine")["owner"], ALICE.id.to_string());
     let _ = ALICE.verb(daemon, &["stop", "mine"]).success();
     let _ = ALICE.verb(daemon, &["remove", "mine"]).success();
     let said = BOB.refused(daemon, &["init", "lo", "tcp port 4711"]);
     assert!(said.contains("the others' w on the root of the tree"), "{said}");
-    // Without x on the root nobody gets anywhere.
+    // A user without x on the root of the tree can do nothing.
     fs::set_permissions(daemon.mountpoint(), fs::Permissions::from_mode(0o770)).unwrap();
     let said = BOB.refused(daemon, &["status", "dns"]);
     assert!(said.contains("the others' x on the root of the tree"), "{said}");
@@ -252,7 +252,7 @@ fn an_outsider_learns_nothing() {
             assert!(finished.stderr.contains("Permission denied"), "{}", finished.stderr);
         }
     }
-    // Nothing of what it holds in what the refusals say, and the same whatever it holds.
+    // Refusals reveal nothing about the capture's content and do not depend on it.
     let refusals = |alias: &str| {
         let words = [["status", alias], ["replay", alias], ["list", alias]];
         words.map(|words| CAROL.refused(daemon, &words).replace(alias, "*"))
@@ -271,13 +271,13 @@ fn an_outsider_learns_nothing() {
     let daemon_status = CAROL.verb(daemon, &["status", "--json"]).success();
     let daemon_status: Value = serde_json::from_str(daemon_status.text()).unwrap();
     assert_eq!(daemon_status["captures"], Value::Array(Vec::new()));
-    // The same in the tree, for each who opens it.
+    // The tree's own `status.json` shows each opener the same captures.
     let root_status = |user: User| {
         let shown = run(user.command("cat").arg(daemon.path("status.json")), 5).success();
         let status: Value = serde_json::from_str(shown.text()).unwrap();
         let captures = status["captures"].as_array().unwrap();
         assert_eq!(shown.text().matches("stream:").count(), captures.len());
-        // It has the size it says, to who opens it.
+        // The file has the size that stat reports to this opener.
         let folder = tempfile::TempDir::new().unwrap();
         let archive = folder.path().join("status.tar");
         let mut tar = user.command("tar");

@@ -1,4 +1,5 @@
-//! Files that grow: an exact size at every moment, any offset, an end that comes and is not final.
+//! Growing files: their size is exact at every moment, any offset can be read, and their end is not
+//! final.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -74,7 +75,7 @@ fn any_offset_gives_the_bytes_of_that_place() {
         let path = fed.daemon.path(ALIAS).join(name);
         let whole = fs::read(&path).unwrap();
         let file = File::open(&path).unwrap();
-        // A multiplicative walk over all offsets, so that neighbours are read far apart.
+        // A pseudo-random walk over all offsets, so that consecutive reads are far apart.
         let mut place = 12_345u64;
         for turn in 0..1_000 {
             place = place
@@ -111,7 +112,7 @@ fn what_the_size_promises_can_be_read_while_it_grows() {
         let prefix = check_prefix(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!((prefix.rest, prefix.seen.missing), (0, 0), "{name}");
 
-        // Once more, in small steps with the size asked for in between.
+        // Once more, in small steps, with the size queried before each.
         let file = File::open(&path).unwrap();
         let (mut size, mut offset) = (0, 0);
         let mut part = vec![0; 30_000];
@@ -177,12 +178,12 @@ fn a_new_beginning_is_a_new_file() {
         assert_eq!(fed.daemon.count(ALIAS, "/ring/first_number"), overwritten + 1);
         assert_eq!(fed.daemon.count(ALIAS, "/ring/next_number"), stored + 1);
 
-        // What is gone is an error to who reads it at its offset, be it read before or not.
+        // Reading overwritten packets at their offset fails, whether they were read before or not.
         for offset in [50_000, 200_000] {
             let error = old.read_at(&mut [0; 100], offset).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name} at {offset}: {error}");
         }
-        // The old opener goes on behind its gap, and is told how wide it was.
+        // The old opener goes on after its gap and learns how wide the gap was.
         bytes.append(&mut to_end(&mut old));
         fed.send(10);
         bytes.append(&mut to_end(&mut old));
@@ -239,7 +240,7 @@ fn the_end_of_an_opening_is_that_of_its_own_content() {
         wait_until("they are listed", 5, || fed.daemon.readers(ALIAS).len() == count);
         lists.push((count, File::open(&path).unwrap()));
     }
-    // The oldest last, so that what the kernel was told last is of another.
+    // Read the oldest list last, so that the size the kernel saw last belongs to another opening.
     for (count, list) in lists.iter_mut().rev() {
         let end = lseek(&*list, 0, Whence::SeekEnd).unwrap();
         assert_eq!(lseek(&*list, 0, Whence::SeekHole).unwrap(), end, "of {count}");

@@ -1,4 +1,4 @@
-//! Times in which nothing was captured, as pcapng streams tell of them.
+//! How pcapng streams report times in which nothing was captured.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,8 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A hole as it was told: how many packets came before, from when to when it was, and why.
+/// A hole as a stream reports it: the number of packets before it, its start and end, and its
+/// cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Told {
     packets: u64,
@@ -27,7 +28,7 @@ impl Told {
         let (times, why) = text.split_once(": ")?;
         let (began, ended) = times.split_once(" to ")?;
         for time in [began, ended] {
-            // With nanoseconds: these compare as they read.
+            // Times have nanoseconds, so that they can be compared as text.
             assert!(time.len() == 30 && time.ends_with('Z'), "{text}");
         }
         assert!(began <= ended, "{text}");
@@ -36,12 +37,13 @@ impl Told {
     }
 }
 
-/// What statistics blocks tell of; the comments on the next packets do so if the interface was away.
+/// Holes reported by statistics blocks. For holes caused by a missing interface, the comments on
+/// the next packets must say the same.
 #[track_caller]
 fn told(bytes: &[u8]) -> Vec<Told> {
     let mut parser = NgParser::default();
     let (mut seen, mut in_blocks, mut on_packets) = (Seen::default(), Vec::new(), Vec::new());
-    // Byte by byte, to know what came between which packets.
+    // Byte by byte, so that the position of each block among the packets is known.
     for byte in bytes.chunks(1) {
         parser
             .push(byte, &mut |record| {
@@ -55,13 +57,14 @@ fn told(bytes: &[u8]) -> Vec<Told> {
             .extend(told.skip(in_blocks.len()).filter_map(|text| Told::parse(seen.count, text)));
     }
     let away: Vec<_> = in_blocks.iter().filter(|hole| hole.why.contains(Net::DEVICE)).collect();
-    // Behind the last hole there may be no packet.
+    // The last hole may have no packet after it.
     assert!(away.len() - on_packets.len() <= 1, "{in_blocks:?} {on_packets:?}");
     assert!(away.into_iter().zip(&on_packets).all(|(one, other)| one == other), "{on_packets:?}");
     in_blocks
 }
 
-/// The comments that tshark shows, with the number of the packet; all packets are there.
+/// Packet comments as tshark shows them, each with the packet's number. Checks that all packets are
+/// there.
 #[track_caller]
 fn comments(file: &Path, packets: usize) -> Vec<(usize, String)> {
     let fields = ["-T", "fields", "-e", "frame.number", "-e", "frame.comment"];
@@ -72,12 +75,12 @@ fn comments(file: &Path, packets: usize) -> Vec<(usize, String)> {
     commented.map(|(number, comment)| (number.parse().unwrap(), (*comment).to_owned())).collect()
 }
 
-/// What cat gets of a stream of a capture that has stopped.
+/// Runs cat on a stream of a capture that has stopped.
 fn cat(daemon: &Daemon, file: &str) -> Finished {
     run(tool("cat").arg(daemon.path(ALIAS).join(file)), 5).success()
 }
 
-/// From when to when the interface was away, as status has it.
+/// Start and end of an interface's absence, as `status.json` reports it.
 fn interruption(daemon: &Daemon, index: usize) -> Told {
     let status = daemon.status(ALIAS);
     let text = |name: &str| status["interruptions"][index][name].as_str().unwrap().to_owned();
@@ -104,7 +107,7 @@ fn a_pcapng_stream_says_when_its_interface_was_away() {
     daemon.wait_state(ALIAS, "running");
     let first = Told { packets: 10, ..interruption(daemon, 0) };
     assert!(first.why.contains(Net::DEVICE), "{first:?}");
-    // At once, with no packet behind it.
+    // The hole is reported at once, although no packet follows it.
     live.wait_stdout("the hole", 5, |bytes| told(bytes) == [first.clone()]);
     let mut late = open("live.pcapng");
     wired.send(&mut sender, 10);
@@ -139,7 +142,8 @@ fn a_pcapng_stream_says_when_its_interface_was_away() {
             })
             .collect();
         assert_eq!(comments(&file, packets), wanted, "{name}");
-        // The blocks too, which tshark shows only of the file as such.
+        // Check the statistics blocks too. tshark shows them only when it reads the file as a file
+        // format.
         let shown =
             run(tool("tshark").args(["-X", "read_format:MIME Files Format", "-Vr"]).arg(&file), 20);
         let count =
@@ -168,7 +172,7 @@ fn a_pcapng_stream_says_when_its_capture_was_stopped() {
     let bytes = cat(&daemon, "follow.pcapng").stdout;
     let holes = told(&bytes);
     let brief = holes.iter().map(|hole| (hole.packets, hole.why.as_str()));
-    // The last lies behind all packets.
+    // The last hole comes after all packets.
     assert_eq!(brief.collect::<Vec<_>>(), [(10, "stopped"), (20, "stopped"), (30, "stopped")]);
     assert!(holes.is_sorted_by(|one, other| one.ended <= other.began), "{holes:?}");
     assert_eq!(check_prefix(&bytes).unwrap().whole().len(), 30);

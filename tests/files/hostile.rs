@@ -1,5 +1,5 @@
-//! What strangers can send to make a program grow: every bound holds, is counted, and nothing is lost
-//! of the capture.
+//! Traffic that strangers can send to exhaust a program: every limit holds and is counted, and the
+//! capture loses no packet.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,11 +25,11 @@ use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 
-/// Memory for flows that the tests give.
+/// Memory for flows in these tests, in bytes.
 const GIVEN: u64 = 32 * MIB;
 
-/// What it may come to with both logs, which have a quarter of it each beside it, and with all that
-/// a daemon needs anyway.
+/// Maximum memory of a daemon in these tests: the memory for flows, a quarter as much for each of
+/// the two logs, and 32 MiB for everything else that a daemon needs.
 const ALLOWED: u64 = GIVEN + GIVEN / 2 + 32 * MIB;
 
 fn memory(daemon: &Daemon) -> u64 {
@@ -41,7 +41,7 @@ fn frugal() -> Mount {
     Mount::new().arg("--flow-memory").arg(GIVEN.to_string()).lifetime(Duration::from_secs(240))
 }
 
-/// A daemon over a savefile, whose memory is looked at all the time.
+/// A daemon that reads a savefile. Its memory is watched all the time.
 struct Watched {
     daemon: Daemon,
     most: u64,
@@ -59,7 +59,7 @@ impl Watched {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("flood.pcap");
         fs::write(&file, savefile).unwrap();
-        // Its memory is looked at while it reads.
+        // `--no-wait`, so that memory can be watched while the savefile is read.
         let mount = mount.arg("--no-wait");
         let daemon = mount.capture(ALIAS, &format!("file:{}", file.display())).start();
         let mut most = 0;
@@ -72,7 +72,7 @@ impl Watched {
         this
     }
 
-    /// Memory is within bounds, and the counters add up.
+    /// Memory is within its limit, and the counters add up.
     #[track_caller]
     fn check(&self) {
         let status = self.daemon.status(ALIAS);
@@ -86,7 +86,7 @@ impl Watched {
     }
 }
 
-/// Nothing is lost of a capture at rest, and its flows are as many as began.
+/// No packet of an idle capture is lost, and its flow counters add up.
 #[track_caller]
 fn adds_up(status: &Value) {
     let of = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64).unwrap();
@@ -100,7 +100,7 @@ fn address(number: u32) -> IpAddr {
     Ipv4Addr::from(0x0b00_0000 + number).into()
 }
 
-/// A packet of its own flow for each number.
+/// A packet that is the only one of its flow; each number gives another flow.
 fn lone(number: u32, is_udp: bool) -> Packet {
     let (here, there) =
         ((address(number), 1_234).into(), ("10.0.0.1".parse::<IpAddr>().unwrap(), 80));
@@ -124,7 +124,8 @@ fn flood(count: u32, is_udp: bool) -> Vec<u8> {
     bytes
 }
 
-/// Lines of a log. All of them are whole. One in 64 is parsed, as a test does so slowly.
+/// The number of lines in a log, all of them whole. Only one in 64 is parsed, because parsing is
+/// slow in a test build.
 #[track_caller]
 fn count_lines(log: &Path) -> u64 {
     let text = fs::read_to_string(log).unwrap();
@@ -155,7 +156,7 @@ fn flows_of_one_packet_stay_within_the_memory_given() {
         assert_eq!((of("engine_lost_packets"), of("undecodable")), (0, 0), "{flows:#}");
         let names = names(&watched.daemon);
         assert_eq!(names.len() as u64 + of("dropped"), u64::from(COUNT), "{flows:#}");
-        // The newest are those that stay.
+        // The newest flows stay.
         let first = u64::from(COUNT) - names.len() as u64 + 1;
         assert!(names[0].starts_with(&format!("{first:06}-")), "{} of {first}", names[0]);
         let newest = flow(&watched.daemon, u64::from(COUNT));
@@ -165,7 +166,7 @@ fn flows_of_one_packet_stay_within_the_memory_given() {
         );
         assert_eq!(watched.daemon.count(ALIAS, "/packets/stored"), u64::from(COUNT));
         assert!(fs::read(watched.daemon.path("web/replay.pcap")).unwrap() == bytes);
-        // The logs keep their newest lines, and count those they gave up.
+        // The logs keep their newest lines and count the dropped ones.
         let told = count_lines(&watched.daemon.path("web/flows.jsonl"));
         assert_eq!(told + of("log_lines_dropped"), 2 * u64::from(COUNT), "{flows:#}");
         watched.check();
@@ -197,7 +198,7 @@ fn a_flood_of_syns_does_not_hold_up_the_capture() {
     let seen = of("open") + of("closed") + of("evicted") + of("engine_lost_packets");
     assert_eq!(seen, u64::from(COUNT), "{flows:#}");
     assert!(memory(&daemon) <= ALLOWED, "{} MiB", memory(&daemon) / MIB);
-    // What is asked for next is answered at once.
+    // A flow that begins now shows up at once.
     let asked = Instant::now();
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80");
     talk.open().says(Client, b"still there");
@@ -241,8 +242,9 @@ fn segments_of_one_byte_make_the_same_stream() {
 #[test]
 fn heads_that_never_end_are_given_up() {
     skip_unless!(mount);
-    // One that goes on for 4 MiB, and eighty that stop before any bound of their own: together they
-    // take what there is, less the fifth that is for what cannot be counted.
+    // One head goes on for 4 MiB. The other eighty stop before they reach a limit of their own;
+    // together they reach the memory for flows less the fifth that is left for memory that cannot
+    // be counted.
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
     talk.open().says(Client, "GET / HTTP/1.1\r\nHost: a.example\r\n");
     for number in 0..40_000 {
@@ -268,7 +270,7 @@ fn a_bomb_is_decoded_up_to_a_bound() {
     skip_unless!(mount, "python3");
     let bomb = gzip_of_zeros(1 << 30);
     let length = bomb.len();
-    // A body is decoded in memory: what that may take is in its own bound of 64 MiB and its ratio.
+    // A body is decoded in memory. Its own limits apply to it: 64 MiB and the ratio.
     let bytes = savefile_of([bombing("10.0.0.1:40000", &bomb)]);
     let filed = Filed::with(frugal(), &bytes);
     let records = filed.http(1);
@@ -284,7 +286,7 @@ fn a_bomb_is_decoded_up_to_a_bound() {
     let told = transcript.lines().any(|line| line.starts_with("---") && line.contains("larger"));
     assert!(told, "nobody says that it was cut: {}", &transcript[..transcript.len().min(1_000)]);
     drop(filed.read(1, "http.har"));
-    // Ten readers at a time.
+    // Ten readers at the same time.
     let path = filed.file(1, file);
     let mut readers: Vec<_> = (0..10).map(|_| Running::spawn(tool("md5sum").arg(&path))).collect();
     let mut most = 0;
@@ -296,11 +298,12 @@ fn a_bomb_is_decoded_up_to_a_bound() {
     }
     assert!(most <= ALLOWED + 4 * 64 * MIB, "{} MiB", most / MIB);
     drop(readers);
-    // And it is given back: what stays is one file of HAR and what the allocator likes to keep.
+    // Afterwards the memory is given back, except for one HAR file and the memory the allocator
+    // keeps.
     wait_until("the memory is given back", 20, || memory(&filed.daemon) <= ALLOWED + 2 * 64 * MIB);
 }
 
-/// A conversation with a bomb in it.
+/// A conversation that transfers a bomb.
 fn bombing(client: &str, bomb: &[u8]) -> Conversation {
     let mut talk = Conversation::tcp(client, "10.0.0.2:80").every(1_000);
     talk.open().says(Client, "GET /bomb HTTP/1.1\r\nHost: a.example\r\n\r\n");
@@ -319,7 +322,7 @@ fn bombing(client: &str, bomb: &[u8]) -> Conversation {
 fn many_bombs_that_are_open_at_a_time() {
     skip_unless!(mount, "python3");
     const BOMBS: u64 = 8;
-    // What may be open with this little memory for flows.
+    // Number of decoded bodies that can be open at a time with so little memory for flows.
     const ROOM: usize = 4;
     let bomb = gzip_of_zeros(1 << 28);
     let talks = (0..BOMBS).map(|number| bombing(&format!("10.0.0.1:{}", 40_000 + number), &bomb));
@@ -342,7 +345,7 @@ fn many_bombs_that_are_open_at_a_time() {
     }
     assert_eq!(opened.len(), ROOM);
     assert!(most <= ALLOWED + (ROOM as u64 + 2) * 64 * MIB, "{} MiB", most / MIB);
-    // The same one again takes no room, and what is closed gives it back.
+    // Opening the same file again takes no room, and closing files gives their room back.
     drop(File::open(&paths[0]).expect("it is open"));
     drop(opened);
     for path in &paths {
@@ -350,7 +353,7 @@ fn many_bombs_that_are_open_at_a_time() {
     }
 }
 
-/// A conversation of which every other byte was not captured.
+/// A conversation from which every other byte was not captured.
 fn riddled(holes: u64) -> Conversation {
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
     talk.open();
@@ -367,7 +370,7 @@ fn riddled(holes: u64) -> Conversation {
 #[test]
 fn long_lists_of_gaps_take_of_the_room_for_bodies() {
     skip_unless!(mount);
-    // What may be open with this little memory for flows.
+    // Number of decoded bodies that can be open at a time with so little memory for flows.
     const ROOM: u64 = 4;
     let bomb = gzip_of_zeros(1 << 28);
     let talks = (0..ROOM).map(|number| bombing(&format!("10.0.0.1:{}", 41_000 + number), &bomb));
@@ -407,7 +410,7 @@ fn a_stream_of_holes() {
     let meta = meta(&watched.daemon, 1);
     let gaps = meta["server"]["gaps"].as_array().unwrap();
     assert!(!gaps.is_empty() && gaps.len() as u64 <= HOLES, "{}", gaps.len());
-    // What is listed is what reads as zeros.
+    // Exactly the listed gaps read as zeros.
     let mut wanted = vec![1; length];
     wanted[length - 1] = 3;
     let mut last = 0;
@@ -507,7 +510,7 @@ fn fragments_are_put_together() {
     let part = |from: usize, to: usize| {
         fragment(9, from, to < whole.len(), &whole[from..to.min(whole.len())])
     };
-    // In any order, some of them twice, and the one with the header alone.
+    // The fragments are out of order, some come twice, and one of them holds only the UDP header.
     let first = [(0, 8), (8, 1_480)].map(|(from, to)| part(from, to));
     let frames = [vec![part(2_960, 4_440)], first.to_vec(), first.to_vec()].concat();
     let all = packets(frames.into_iter().chain([part(1_480, 2_960)]));
@@ -515,7 +518,7 @@ fn fragments_are_put_together() {
     assert!(filed.read(1, "client.bin") == body);
     let ids: Vec<_> = names(&filed.daemon);
     assert_eq!(ids, ["000001-udp-10.0.0.1.5000-10.0.0.2.53"]);
-    // All of them are the flow's.
+    // All fragments belong to the flow.
     assert!(
         filed.read(1, "packets.pcap") == fs::read(filed.daemon.path("web/replay.pcap")).unwrap()
     );
@@ -532,19 +535,19 @@ fn fragments_that_overlap_or_never_end() {
     let body = noise(2, 2_000);
     let whole = datagram(&body);
     let mut frames = Vec::new();
-    // Teardrop: the second lies within the first, and says otherwise.
+    // Teardrop: the second fragment lies within the first and has other bytes.
     for id in 0..1_000 {
         frames.push(fragment(id, 0, true, &whole[..1_480]));
         frames.push(fragment(id, 800, true, &[0xee; 400]));
         frames.push(fragment(id, 1_480, false, &whole[1_480..]));
     }
-    // Beyond the longest packet there is.
+    // A fragment beyond the maximum packet length.
     frames.push(fragment(2_000, 65_528, true, &[1; 1_000]));
-    // First fragments without end.
+    // First fragments whose rest never comes.
     for id in 0..60_000 {
         frames.push(fragment(3_000u16.wrapping_add(id), 0, true, &whole[..1_480]));
     }
-    // And a good one behind it all.
+    // A correct datagram after all of them.
     frames.push(fragment(65_000, 0, true, &whole[..1_480]));
     frames.push(fragment(65_000, 1_480, false, &whole[1_480..]));
     let count = frames.len() as u64;
@@ -553,7 +556,7 @@ fn fragments_that_overlap_or_never_end() {
     let stream = fs::read(flow(&watched.daemon, 1).join("client.bin")).unwrap();
     assert!(stream.ends_with(&body), "the good one is not there");
     assert!(stream.len().is_multiple_of(body.len()), "{} bytes", stream.len());
-    // What is there of the others, and a gap.
+    // Of the other datagrams, the part that was received, followed by a gap.
     let alone = [&body[..1_472], &vec![0; body.len() - 1_472]].concat();
     assert!(
         stream.chunks(body.len()).all(|one| one == body || one == alone),
@@ -577,7 +580,8 @@ fn broken_packets_are_counted_and_passed_over() {
     }
     talk.close(Client);
     let stream = talk.stream(Client).to_vec();
-    // Between all of them: noise, and packets of another talk cut short or with bits turned.
+    // Between the packets: noise, and packets of other flows that are cut short or have changed
+    // bits.
     let mut all = Vec::new();
     let mut garbage = 0;
     for (at, packet) in (0u64..).zip(&talk.packets) {

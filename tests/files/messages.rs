@@ -1,4 +1,4 @@
-//! What is said of mistakes: what was wrong, with what, and what to do.
+//! Error messages: each says what was wrong, with which argument, and how to fix it.
 
 use std::fs::{self, File};
 
@@ -6,7 +6,7 @@ use pcapfs_tests::conversation::savefile_of;
 use pcapfs_tests::{ALIAS, Filed, Mount, binary, run, skip_unless, tool};
 use tempfile::TempDir;
 
-/// What `pcapfs` says in its one line, when it ends with this code.
+/// The one line that `pcapfs` prints when it ends with this exit code.
 #[track_caller]
 fn said(words: &[&str], code: i32) -> String {
     let mut pcapfs = tool(binary("pcapfs").to_str().unwrap());
@@ -17,8 +17,8 @@ fn said(words: &[&str], code: i32) -> String {
     line.unwrap_or_else(|| panic!("does not begin with the program's name: {}", finished.stderr))
 }
 
-/// Mistakes as people make them: what is typed, the exit code, and what is said. `DIR` is an
-/// empty directory in which there is a savefile `x.pcap`, and a configuration `one-bracket.toml`.
+/// Common mistakes: the command line, the exit code, and parts of the message. `DIR` is a directory
+/// with a savefile `x.pcap` and a configuration `one-bracket.toml`.
 const MISTAKES: [(&str, i32, &[&str]); 42] = [
     // Numbers and sizes.
     ("mount DIR -i lo --max-flows -1", 2, &["'-1'", "--max-flows", "from 1 to"]),
@@ -26,7 +26,7 @@ const MISTAKES: [(&str, i32, &[&str]); 42] = [
     ("mount DIR -i lo --snaplen -5", 2, &["'-5' is no number from 1 to 262144"]),
     ("mount DIR -i lo --ring 99999999999T", 2, &["99999999999T", "too large"]),
     ("mount DIR -i lo --mode 999", 2, &["'999' are no permission bits", "0750"]),
-    // What belongs into quotes, and in which order.
+    // Missing quotes and wrong order.
     ("mount DIR -i eth0 tcp port 80", 2, &["'tcp'", "-f 'tcp port 80'", "pcapfs mount --help"]),
     ("mount DIR -c web=eth0 tcp port 80 --ring 1M", 2, &["'tcp'", "-c ALIAS='SOURCE tcp port 80'"]),
     (
@@ -36,7 +36,7 @@ const MISTAKES: [(&str, i32, &[&str]); 42] = [
     ),
     ("mount DIR -i eth0 -i eth1", 2, &["--interface", "multiple times", "-c lan=eth0 -c wan="]),
     ("mount DIR -c web", 2, &["-c web: write it as ALIAS='SOURCE [FILTER]'"]),
-    // Words that are nearly right.
+    // Misspelled words.
     ("mont DIR -i lo", 2, &["'mont'", "did you mean 'mount'?"]),
     ("mount DIR -i lo --backgroud", 2, &["'--backgroud'", "did you mean '--background'?"]),
     ("mount DIR -i lo --overlap firts", 2, &["'firts'", "did you mean 'first'?"]),
@@ -45,7 +45,7 @@ const MISTAKES: [(&str, i32, &[&str]); 42] = [
     ("replay web --format pcap --pcapng", 2, &["--format", "--pcapng", "cannot be used with"]),
     ("", 2, &["no command (try: pcapfs --help)"]),
     ("umount", 2, &["MOUNTPOINT", "pcapfs umount --help"]),
-    // Sources that are none, or of another kind.
+    // Sources that do not exist or are of another kind.
     ("mount DIR -i DIR/x.pcap", 1, &["no such interface", "a savefile is written file:DIR/x.pcap"]),
     (
         "mount DIR -c x=DIR/x.pcap",
@@ -75,7 +75,7 @@ const MISTAKES: [(&str, i32, &[&str]); 42] = [
         1,
         &["one-bracket.toml:1: a capture begins with [[capture]]"],
     ),
-    // Where something goes.
+    // Output paths, mount points and sockets.
     (
         "replay w -w /nonexist/x",
         1,
@@ -98,7 +98,7 @@ fn mistakes_are_said_with_a_remedy() {
     fs::write(folder.path().join("x.pcap"), savefile_of([])).unwrap();
     fs::write(folder.path().join("one-bracket.toml"), "[capture]\nsource = \"lo\"\n").unwrap();
     for (typed, code, parts) in MISTAKES {
-        // Blanks are between arguments: none of these has one in an argument.
+        // Blanks separate arguments; no argument in the list contains one.
         let words: Vec<String> =
             typed.split_whitespace().map(|word| word.replace("DIR", place)).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What was committed survives: SIGKILL, another ring size, a file damaged by hand.
+//! Committed packets survive SIGKILL, another ring size, and damage to the file.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -19,7 +19,7 @@ use pcapfs_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A ring folder that outlives daemons, and the FIFO they capture from.
+/// A ring folder that outlives daemons, and the FIFO from which they capture.
 struct Kept {
     rings: TempDir,
     mounts: TempDir,
@@ -47,7 +47,8 @@ impl Kept {
             .capture(ALIAS, &self.fifo.source())
     }
 
-    /// A clean run that stores packets up to `count`, behind those there are.
+    /// Runs a daemon that stores packets up to number `count`, after those already stored, and ends
+    /// cleanly.
     #[track_caller]
     fn fill(&self, size: &str, count: u64, payload_length: usize) {
         let mut daemon = self.mount(size).start();
@@ -60,7 +61,8 @@ impl Kept {
     }
 }
 
-/// The packets in replay, which are whole, without a gap, and numbered as the ring says.
+/// The packet numbers in replay. Checks that the packets are whole, without a gap, and numbered as
+/// in the ring.
 #[track_caller]
 fn replayed(daemon: &Daemon) -> Vec<u64> {
     let bytes = fs::read(daemon.path("web/replay.pcap")).unwrap();
@@ -87,7 +89,7 @@ fn equations(status: &Value) {
     assert_eq!(stored, of("/packets/retained") + of("/packets/overwritten"), "{status:#}");
 }
 
-/// Writes numbered packets into a FIFO as fast as they are taken, until nobody takes them.
+/// Writes numbered packets into a FIFO as fast as they are read, until its reader is gone.
 struct Pump {
     thread: JoinHandle<()>,
     sent: Arc<AtomicU64>,
@@ -101,7 +103,7 @@ impl Pump {
             let sent = Arc::clone(&sent);
             move || {
                 let mut bytes = Format::default().header();
-                // Bounded: no daemon of these tests lives until then.
+                // A bound, so that the thread always ends. No daemon of these tests lives so long.
                 for batch in 0..100_000 {
                     let next = after + batch * 64 + 1;
                     for sequence in next..next + 64 {
@@ -127,7 +129,7 @@ impl Pump {
     }
 }
 
-/// Kills daemons in the middle of traffic from the FIFO, again and again over the same ring.
+/// Kills daemons in the middle of traffic from a FIFO, several times over the same ring.
 fn killed_again_and_again(size: &str, payload_length: usize, step: u64, leave_mount: bool) {
     let kept = Kept::new();
     let mut daemon = kept.mount(size).start();
@@ -136,11 +138,11 @@ fn killed_again_and_again(size: &str, payload_length: usize, step: u64, leave_mo
         let begin = daemon.count(ALIAS, "/ring/next_number") - 1;
         let pump = Pump::start(&kept.fifo, begin, payload_length);
         let follow = StreamReader::open(&daemon.path("web/follow.pcap"), Pace::FAST);
-        // Not the same moment each time, with respect to segments.
+        // Kill at a different position within a segment each time.
         let target = begin + step * round + 37 * round;
         wait_until("enough is stored", 20, || daemon.count(ALIAS, "/packets/stored") >= target);
         let bytes = fs::read(daemon.path("web/replay.pcap")).unwrap();
-        // Not without gaps: the ring may go round while it is read.
+        // There may be gaps: the ring may wrap around while it is read.
         let before = check_prefix(&bytes).unwrap().seen;
         let told = daemon.status(ALIAS);
         let (stored, first) = (&told["packets"]["stored"], &told["ring"]["first_number"]);
@@ -164,7 +166,7 @@ fn killed_again_and_again(size: &str, payload_length: usize, step: u64, leave_mo
         assert!(last >= stored, "{what}: {last} is the last");
         assert!(last >= seen.last, "{what}: a reader had {}, {last} is the last", seen.last);
         assert!(last >= before.last, "{what}: replay had {before:?}");
-        // What the ring had dropped may be more by now, and never less.
+        // The ring may have overwritten more packets by now, and never fewer.
         let oldest = *after.first().unwrap();
         assert!(oldest >= first, "{what}: what was overwritten is back");
         if told["packets"]["overwritten"] == 0 && daemon.count(ALIAS, "/packets/overwritten") == 0 {
@@ -229,7 +231,7 @@ fn a_kill_in_the_middle_of_traffic_on_a_wire_loses_nothing_committed() {
     let mut known = BTreeSet::new();
     let mut kills = 0;
     let mut dropped = 0;
-    // A busy machine may make the kernel drop some, which it says, though a moment later.
+    // The kernel may drop packets on a busy machine. It reports that, though a moment later.
     let explained = |daemon: &Daemon, seen: &Seen, kills: u64, dropped: u64| {
         wait_until(&format!("gaps without a daemon, or drops: {seen:?}, {kills} kills"), 5, || {
             seen.gaps <= kills || dropped + daemon.count(ALIAS, "/packets/dropped_kernel") > 0
@@ -263,7 +265,8 @@ fn a_kill_in_the_middle_of_traffic_on_a_wire_loses_nothing_committed() {
         daemon = next;
     }
     let stored = daemon.count(ALIAS, "/packets/stored");
-    // One more, on a wire that is quiet: the last before it may have found nobody.
+    // Send one more packet now that the wire is quiet: the last one may have been sent while no
+    // daemon was running.
     let mut sender = traffic.stop();
     sender.send(1);
     let sent = sender.emitted();
@@ -283,7 +286,7 @@ fn a_clean_end_keeps_the_ring_too() {
         kept.fill("8M", round * 500, 200);
         let daemon = kept.mount("8M").start();
         assert_eq!(replayed(&daemon), Vec::from_iter(1..=round * 500));
-        // Retained is retained, whether somebody sends now or not.
+        // Retained packets can be read, whether traffic goes on or not.
         let follow = StreamReader::open(&daemon.path("web/follow.pcap"), Pace::FAST);
         assert_eq!(follow.wait_last(round * 500).seen.first, 1);
     }
@@ -319,7 +322,7 @@ fn a_ring_of_another_size_keeps_its_packets_as_far_as_they_fit() {
         assert_eq!(numbers.last(), Some(&5_000), "{size}");
         assert_eq!(numbers.first() == Some(&1), all, "{size}: {:?}", numbers.first());
         assert_eq!(daemon.count(ALIAS, "/packets/stored"), 5_000, "{size}");
-        // The newest of them, and most of what fits.
+        // The newest packets, and most of those that fit.
         assert!(numbers.len() >= 2_000, "{size}: {}", numbers.len());
         let files = fs::read_dir(kept.rings.path()).unwrap().count();
         assert_eq!(files, 1, "one ring file and nothing beside it");
@@ -330,7 +333,7 @@ fn a_ring_of_another_size_keeps_its_packets_as_far_as_they_fit() {
 }
 
 impl Kept {
-    /// A daemon that is going to be killed before anybody knows whether it is ready.
+    /// Starts a daemon that will be killed before it is known to be ready.
     fn spawn(&self, size: &str) -> Running {
         Running::spawn(
             tool(binary("pcapfs").to_str().unwrap())
@@ -349,7 +352,7 @@ impl Kept {
 }
 
 impl Drop for Kept {
-    /// A dead mount may be left by a daemon of [`Kept::spawn`].
+    /// A daemon of [`Kept::spawn`] may leave a dead mount.
     fn drop(&mut self) {
         if is_mounted(self.mounts.path()) {
             let _ = tool("umount").arg("-l").arg(self.mounts.path()).status();
@@ -362,7 +365,7 @@ fn a_kill_while_a_ring_is_made_or_changes_its_size_costs_no_packet() {
     skip_unless!(mount);
     let kept = Kept::new();
     kept.fill("4M", 3_000, 300);
-    // Whatever it is doing by then: from the first instruction to long after it is ready.
+    // The kill hits any stage, from the first instruction to long after the daemon is ready.
     for delay in 0..24u64 {
         let mut daemon = kept.spawn(if delay % 2 == 0 { "8M" } else { "4M" });
         thread::sleep(Duration::from_millis(2 * delay));
@@ -380,7 +383,7 @@ fn a_ring_half_made_by_a_daemon_that_was_killed_is_cleared_away() {
     skip_unless!(mount);
     let kept = Kept::new();
     kept.fill("64M", 20_000, 1_400);
-    // Killed while the new ring lies beside the old one.
+    // Kill the daemon while the new ring lies beside the old one.
     let mut caught = false;
     for _ in 0..20 {
         let mut daemon = kept.spawn("32M");
@@ -395,7 +398,7 @@ fn a_ring_half_made_by_a_daemon_that_was_killed_is_cleared_away() {
         if caught {
             break;
         }
-        // Too late: the size is changed. Change it back.
+        // Too late: the size has been changed. Change it back.
         drop(kept.mount("64M").start());
     }
     assert!(caught, "the daemon was never killed in time");
@@ -404,9 +407,10 @@ fn a_ring_half_made_by_a_daemon_that_was_killed_is_cleared_away() {
     assert_eq!(kept.files(), ["web.ring"], "what was half made is still there");
 }
 
-// Damage by hand.
+// Damage to the file.
 
-/// Starts a daemon over a damaged ring, which refuses it or makes the best of it.
+/// Starts a daemon over a damaged ring. It refuses the ring or uses what is whole. Returns whether
+/// it started.
 #[track_caller]
 fn damaged(kept: &Kept, what: &str, intact: &[u64]) -> bool {
     let daemon = match kept.mount("1M").try_start() {
@@ -432,7 +436,7 @@ fn damaged(kept: &Kept, what: &str, intact: &[u64]) -> bool {
             && numbers.last().is_none_or(|last| intact.contains(last));
         assert!(run, "{what}: {:?} to {:?}", numbers.first(), numbers.last());
     }
-    // And it takes packets again, behind whatever there was.
+    // It also stores new packets, after the recovered ones.
     let stored = daemon.count(ALIAS, "/packets/stored");
     let begin = intact.last().copied().unwrap_or(0).max(numbers.last().copied().unwrap_or(0));
     let mut feed = kept.fifo.connect().after(begin);
@@ -445,7 +449,7 @@ fn damaged(kept: &Kept, what: &str, intact: &[u64]) -> bool {
     true
 }
 
-/// A ring of 1 MiB that has gone round, its bytes, and the packets in it.
+/// A ring of 1 MiB that has wrapped around, its bytes, and the packets in it.
 fn gone_round() -> (Kept, Vec<u8>, Vec<u64>) {
     let kept = Kept::new();
     kept.fill("1M", 3_000, 700);
@@ -468,10 +472,10 @@ fn a_ring_file_cut_anywhere_is_refused_or_used_as_far_as_it_is_whole() {
         fs::write(kept.ring(), &bytes[..length]).unwrap();
         damaged(&kept, &format!("cut to {length} bytes"), &intact);
     }
-    // Longer than it says.
+    // Longer than its header says.
     fs::write(kept.ring(), [&bytes[..], &[0x55; 5_000]].concat()).unwrap();
     damaged(&kept, "with 5000 bytes more", &intact);
-    // Nothing left: nothing to tell it from a new one.
+    // An empty file cannot be distinguished from a new ring.
     fs::write(kept.ring(), b"").unwrap();
     if let Ok(daemon) = kept.mount("1M").try_start() {
         assert_eq!(replayed(&daemon), [] as [u64; 0]);
@@ -499,7 +503,7 @@ fn a_ring_file_with_its_header_zeroed_is_refused_or_used_as_far_as_it_is_whole()
     assert!(!damaged(&kept, "noise", &[]), "noise is taken for a ring");
 }
 
-/// Flips a bit at each of these offsets in turn.
+/// Flips one bit at each of these offsets in turn.
 fn flipped(offsets: impl Fn(usize) -> Vec<usize>) {
     let (kept, bytes, intact) = gone_round();
     let mut used = 0;
@@ -522,7 +526,7 @@ fn flipped_bits_in_the_file_header_do_no_harm() {
 #[test]
 fn flipped_bits_in_the_segment_headers_do_no_harm() {
     skip_unless!(mount);
-    // Every field of some slot: 128 bytes each, steps that are no divisor of it.
+    // Reaches every field of some slot: a slot has 128 bytes, and the step does not divide 128.
     flipped(|_| (4_096..4_096 + 17 * 128).step_by(67).collect());
 }
 
