@@ -1,4 +1,5 @@
-//! Ends, clean and not: signals, unmounting, full disks, and files opened ten thousand times.
+//! The daemon's end, clean or not: signals, unmounting, full disks, and files opened ten thousand
+//! times.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
@@ -70,7 +71,7 @@ fn signals_without_a_meaning_leave_the_tree() {
     let pid = fed.daemon.pid().to_string();
     let signal =
         |name: &str| run(tool("kill").args([&format!("-{name}"), &pid]), 5).success().status;
-    // Of those that end a process if nothing is done about them; 34 and 64 are real-time signals.
+    // Signals that end a process by default; 34 and 64 are real-time signals.
     for name in
         ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XFSZ", "PIPE", "34", "64"]
     {
@@ -126,7 +127,7 @@ fn a_file_held_open_by_somebody_who_does_not_read_delays_the_end_but_no_more() {
     let error = (&held).read(&mut [0; 64]).expect_err("the daemon is gone");
     assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN), "{error}");
 
-    // Nor do those who are connected beside it.
+    // Idle clients of the control socket and `status --watch` do not delay the end either.
     let mut fed = Fed::holding(20);
     let _held = File::open(fed.daemon.path("web/flows.jsonl")).unwrap();
     let _mute = UnixStream::connect(fed.daemon.socket()).unwrap();
@@ -135,10 +136,10 @@ fn a_file_held_open_by_somebody_who_does_not_read_delays_the_end_but_no_more() {
     let begin = Instant::now();
     fed.daemon.signal(Signal::SIGTERM);
     is_gone(&mut fed.daemon, Duration::from_secs(5));
-    // Three seconds are promised; some of the rest is the end of a process on a busy machine.
+    // Three seconds are promised. The rest allows for the end of a process on a busy machine.
     assert!(begin.elapsed() < Duration::from_millis(3_500), "{:?}", begin.elapsed());
 
-    // A second signal: no patience at all.
+    // A second signal ends the daemon without waiting for readers.
     let mut fed = Fed::holding(20);
     let _held = File::open(fed.daemon.path("web/live.pcap")).unwrap();
     fed.daemon.signal(Signal::SIGTERM);
@@ -215,13 +216,13 @@ fn a_killed_daemon_ends_its_readers_with_an_error() {
     let error = File::open(fed.daemon.path("web/replay.pcap")).expect_err("a dead tree");
     assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN), "{error}");
     drop(open);
-    // Drop expects a clean end of what still runs: wait for this one.
+    // Drop expects a process that is still running to end cleanly, so wait for this one.
     assert!(!fed.daemon.wait_exit(Duration::from_secs(3)).expect("SIGKILL ends it").success());
 }
 
 // Full disks.
 
-/// A file system in memory of a given size, unmounted on drop.
+/// A file system in memory of the given size. It is unmounted on drop.
 struct Small {
     folder: TempDir,
 }
@@ -245,7 +246,7 @@ impl Small {
         self.folder.path()
     }
 
-    /// Fills what is left.
+    /// Fills the remaining space and returns the path of the file that does so.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -284,7 +285,7 @@ fn a_ring_folder_without_room_is_a_clear_refusal() {
         assert!(!refused.left_mounted);
         assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0, "{size} left something");
     }
-    // The first of two fits: nothing of it is left either.
+    // The ring of the first capture fits, but the second capture fails. The ring must not stay.
     let refused = mount("1M").capture("other", &Fifo::new().source());
     let refused = refused.try_start().expect_err("a FIFO that is gone");
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -310,7 +311,7 @@ fn a_ring_has_its_room_from_the_start() {
     let bytes = fs::read(daemon.path("web/replay.pcap")).unwrap();
     assert_eq!(check_prefix(&bytes).unwrap().seen.last, 30_000);
 
-    // Nor does it need any to start again.
+    // Starting again needs no room either.
     let retained = daemon.count(ALIAS, "/packets/retained");
     daemon.kill9();
     let daemon =
@@ -424,7 +425,7 @@ fn with_few_descriptors_all_works_or_the_start_is_refused() {
 
 // Ten thousand of everything.
 
-/// Opens `path`, reads a little or polls, and closes.
+/// Opens `path`, reads a little or polls, and closes it.
 fn visit(path: &Path, poll_it: bool) {
     let mut file =
         fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
@@ -469,7 +470,7 @@ fn ten_thousand_opens_and_closes_cost_nothing_that_stays() {
     visit_all(10_000 / files.len());
     settled();
     let growth = anonymous_memory(pid).saturating_sub(memory);
-    // Less than 32 bytes for each: an allocator's mood, not an entry in a table.
+    // Less than 32 bytes for each: noise of the allocator, not an entry in a table.
     assert!(growth <= 320_000, "{growth} bytes more than {memory} after 10,000 opens");
     assert_eq!(descriptors(pid), open, "descriptors");
     assert!(threads(pid) <= running, "{} threads, {running} before", threads(pid));
@@ -484,7 +485,7 @@ fn two_thousand_files_open_at_once_are_given_back() {
     let round = |fed: &mut Fed| {
         let path = fed.daemon.path("web/live.pcap");
         let open: Vec<File> = (0..500).map(|_| File::open(&path).unwrap()).collect();
-        // Half of them in poll, so that packets wake them.
+        // Half of them are in poll, so that packets wake them.
         let mut ready: Vec<PollFd<'_>> = open
             .iter()
             .step_by(2)
@@ -498,7 +499,7 @@ fn two_thousand_files_open_at_once_are_given_back() {
         drop(open);
         wait_until("all are closed", 10, || fed.daemon.readers(ALIAS).is_empty());
     };
-    // Until the allocator has what it takes; behind that it levels off.
+    // Let the allocator take what it needs first; afterwards its memory levels off.
     for _ in 0..4 {
         round(&mut fed);
     }
@@ -537,7 +538,7 @@ fn lists_of_readers_that_are_open_are_bounded_together() {
     assert!(bytes > ROOM * 9 / 10, "{bytes} bytes");
     let growth = anonymous_memory(fed.daemon.pid()).saturating_sub(before);
     assert!(growth <= ROOM + (16 << 20), "{growth} bytes more");
-    // What is small is not kept from anybody.
+    // Small files can still be opened.
     assert_eq!(fed.daemon.count(ALIAS, "/readers/open"), 1_500);
     drop((lists, readers));
     wait_until("all are closed", 10, || fed.daemon.readers(ALIAS).is_empty());

@@ -1,6 +1,7 @@
-//! Blocked readers and signals: on an idle link everybody can still be stopped and killed.
+//! Blocked readers and signals: a reader of an idle link can always be stopped and killed.
 //!
-//! The tests of this file take turns, so that none of them disturbs the times another measures.
+//! The tests in this file run one after the other, so that none disturbs the times another
+//! measures.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,7 @@ use pcapfs_tests::{
     ALIAS, Daemon, Fed, Running, Wired, python, run, skip_unless, tool, wait_until,
 };
 
-/// How long a blocked reader may outlive a signal.
+/// Maximum time that a blocked reader may outlive a signal.
 const LIMIT: Duration = Duration::from_millis(100);
 
 fn my_turn() -> MutexGuard<'static, ()> {
@@ -79,7 +80,7 @@ fn tshark_ends_on_each_signal() {
     });
 }
 
-/// Whether a process is stopped, proc(5).
+/// True if a process is stopped; see proc(5).
 fn is_stopped(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
     stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
@@ -95,7 +96,7 @@ fn a_stopped_cat_goes_on_without_a_gap() {
         fed.daemon.wait_blocked(ALIAS, "live.pcap", cat.pid());
         cat.signal(Signal::SIGSTOP);
         wait_until("cat is stopped", 5, || is_stopped(cat.pid()));
-        // Every second time there is nothing for it yet when it goes on.
+        // In every second round, no packet is waiting for cat when it continues.
         if round % 2 == 0 {
             fed.send(10);
         }
@@ -115,7 +116,7 @@ fn a_signal_handler_costs_no_byte() {
     skip_unless!(mount, "python3");
     let _turn = my_turn();
     let mut fed = Fed::start();
-    // Python calls its handler and reads again; 500 signals a second hit reads at every stage.
+    // Python calls its handler and reads again. 500 signals a second hit reads at every stage.
     let program = r"
 import os, signal, sys
 signal.signal(signal.SIGALRM, lambda *_: None)

@@ -1,4 +1,4 @@
-//! What outlives a daemon, and how it is forgotten.
+//! State that outlives a daemon, and how to delete it.
 
 use std::fs::{self, File};
 
@@ -6,7 +6,7 @@ use pcapfs_tests::savefile::{Format, numbered};
 use pcapfs_tests::{Daemon, Fifo, Finished, Mount, binary, run, skip_unless, tool};
 use tempfile::TempDir;
 
-/// A folder for rings and state, which daemons have one after the other.
+/// A folder for rings and state, used by several daemons in turn.
 fn rings() -> TempDir {
     TempDir::new_in("/dev/shm").unwrap()
 }
@@ -17,7 +17,7 @@ fn aliases(daemon: &Daemon) -> Vec<String> {
     aliases.map(str::to_owned).collect()
 }
 
-/// A `pcapfs` command without a daemon.
+/// Runs a `pcapfs` command without a daemon.
 fn alone(words: &[&str]) -> Finished {
     let mut command = tool(binary("pcapfs").to_str().unwrap());
     run(command.args(words).env("PCAPFS_SOCKET", "/nonexistent/control.sock"), 10)
@@ -51,7 +51,8 @@ fn captures_made_by_init_are_there_again_unless_they_are_forgotten() {
     let _ = daemon.verb(["init", "lo", "tcp port 1", "--alias", "old"]);
     assert!(daemon.terminate().success());
 
-    // A name that another capture has now: it says where that is kept, and how to be rid of it.
+    // The name now belongs to another capture. The message says where the old one is kept, and how
+    // to delete it.
     let mut daemon = mount().capture("old", &Fifo::new().source()).start();
     let state = rings.path().join("pcapfs.state");
     let said = daemon.stderr();
@@ -67,7 +68,7 @@ fn captures_made_by_init_are_there_again_unless_they_are_forgotten() {
     let there = run(&mut daemon.command(["forget", "dns"]), 10);
     assert_eq!(there.status.code(), Some(1), "{there:?}");
     assert!(there.stderr.contains("pcapfs remove dns"), "{}", there.stderr);
-    // Nothing is kept of one that the command line has made, but it is there.
+    // A capture made by the command line has no saved state, but it is in the tree.
     let there = run(&mut daemon.command(["forget", "web"]), 10);
     assert_eq!(there.status.code(), Some(1), "{there:?}");
     assert!(
@@ -79,7 +80,7 @@ fn captures_made_by_init_are_there_again_unless_they_are_forgotten() {
     assert!(bad.stderr.contains("is no alias"), "{}", bad.stderr);
     assert!(daemon.terminate().success());
 
-    // Without a daemon, in the file that is named.
+    // Without a daemon, in the given state file.
     let place = state.to_str().unwrap();
     let forgotten = alone(&["forget", "dns", "--state", place]).success();
     assert_eq!(forgotten.text(), format!("forgotten: a capture made by pcapfs init ({place})\n"));

@@ -1,5 +1,5 @@
-//! What some readers cost others: a user who has large bodies decoded delays no other, and can be
-//! stopped.
+//! The cost of one user's readers for others: a user who has large bodies decoded delays no other
+//! user and can be stopped.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -18,10 +18,10 @@ use pcapfs_tests::{
 };
 use tempfile::TempDir;
 
-/// Bytes of each large body, decoded.
+/// Decoded size of each large body, in bytes.
 const LARGE: usize = 12 << 20;
 
-/// Two flows with a large body each, in one capture, and another capture that is live.
+/// A capture with two flows, each with a large body, and another capture that is live.
 struct Scene {
     daemon: Daemon,
     bodies: Vec<PathBuf>,
@@ -63,8 +63,8 @@ impl Scene {
         Self { daemon, bodies, feed, sent: 0, _fifo: fifo, _folder: folder }
     }
 
-    /// The time that nine of ten of these take at most: to look at a file, and from a packet's
-    /// arrival until a reader of `live.pcap` has it.
+    /// The 90th percentile of two times: of a stat call, and from a packet's arrival until a reader
+    /// of `live.pcap` has it.
     fn latencies(&mut self) -> (Duration, Duration) {
         let live = self.daemon.path("web/live.pcap");
         let status = self.daemon.path("web/status.json");
@@ -89,7 +89,7 @@ fn ninth_tenth(mut times: Vec<Duration>) -> Duration {
     times[times.len() * 9 / 10]
 }
 
-/// Opens files one after the other, again and again, from several threads, while `act` runs.
+/// Opens files in turn, again and again, from several threads, while `act` runs.
 fn while_opened<T>(files: &[PathBuf], threads: usize, act: impl FnOnce() -> T) -> T {
     let stop = AtomicBool::new(false);
     let open = |at: usize| {
@@ -125,11 +125,11 @@ fn readers_of_large_bodies_delay_nobody_else() {
     let mut scene = Scene::new();
     let (look, arrival) = scene.latencies();
     let mut files = scene.bodies.clone();
-    // These are made to say how large they are.
+    // Opening `http.har` renders it, because its size must be known.
     files.extend(scene.bodies.iter().map(|body| body.with_file_name("../http.har")));
     let (loaded_look, loaded_arrival) = while_opened(&files, 6, || scene.latencies());
     eprintln!("look {look:?} -> {loaded_look:?}, arrival {arrival:?} -> {loaded_arrival:?}");
-    // Decoding one takes longer than this, and six would wait for each other.
+    // Decoding one body takes longer than this, and six would have to wait for each other.
     let most = |idle: Duration| 20 * idle + Duration::from_millis(100);
     assert!(loaded_look <= most(look), "{loaded_look:?} instead of {look:?}");
     assert!(loaded_arrival <= most(arrival), "{loaded_arrival:?} instead of {arrival:?}");
@@ -169,9 +169,9 @@ fn the_daemon_ends_while_bodies_are_decoded() {
     drop(openers);
 }
 
-/// Flips bits of a ring's segment headers, while the ring is in use.
+/// Flips bits in a ring's segment headers while the ring is in use.
 fn flip_bits(ring: &Path, random: &mut u64) {
-    // After the page of the file's header: headers of 128 bytes each.
+    // Headers of 128 bytes each, after the page of the file header.
     const HEADERS: std::ops::Range<u64> = 4_096..4_096 + 128 * 72;
     let file = OpenOptions::new().read(true).write(true).open(ring).unwrap();
     for _ in 0..20 {

@@ -1,5 +1,5 @@
-//! Memory that strangers and readers make a daemon take: it stays within what is documented, and is
-//! given back.
+//! Memory that strangers and readers can make a daemon use: it stays within the documented limits
+//! and is given back.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,17 +15,17 @@ use pcapfs_tests::{
 
 const MIB: u64 = 1 << 20;
 
-/// What a daemon needs for itself.
+/// Memory that a daemon needs for itself, in bytes.
 const OWN: u64 = 32 * MIB;
 
-/// Bytes that are kept of everything that is open, if flows are given less.
+/// Bytes of open content that are kept when less memory than that is given to flows.
 const ROOM: u64 = 256 * MIB;
 
 fn mount(given: u64) -> Mount {
     Mount::new().arg("--flow-memory").arg(given.to_string()).lifetime(Duration::from_secs(240))
 }
 
-/// The most of `measure` that is seen until `is_over`.
+/// The maximum memory of the process that is seen until `is_over`.
 fn most(pid: Pid, what: &str, mut is_over: impl FnMut() -> bool) -> u64 {
     let mut most = 0;
     wait_until(what, 200, || {
@@ -35,8 +35,8 @@ fn most(pid: Pid, what: &str, mut is_over: impl FnMut() -> bool) -> u64 {
     most
 }
 
-/// So many flows with a transaction under way in each, all at the same time: first all requests
-/// come, then the beginnings of all responses. With the name of the last.
+/// Packets of `count` flows that all have a transaction under way at the same time: first come all
+/// requests, then the beginnings of all responses. Also returns the name of the last flow.
 fn under_way(count: u32, has_beginnings: bool) -> (Vec<Packet>, String) {
     let cookie = "c".repeat(400);
     let talks = (0..count).map(|number| {
@@ -76,7 +76,8 @@ fn transactions_under_way_stay_within_the_memory_given() {
     assert!(most <= GIVEN + OWN, "{} MiB of {}", most / MIB, GIVEN / MIB);
 }
 
-/// A daemon whose ring has all its pages, so that what comes to it from now on is no ring.
+/// A daemon whose ring already has all its pages, so that memory used from now on is not the
+/// ring's.
 fn settled(given: u64, ring: u64) -> (Fed, Peak) {
     let mount = mount(given).ring(&ring.to_string()).arg("--no-wait");
     let fed = Fed::with(mount);
@@ -94,7 +95,8 @@ fn the_peak_of_a_hundred_thousand_transactions_under_way_is_within_the_memory_gi
     let (mut fed, peak) = settled(GIVEN, 192 * MIB);
     fed.feed.write(&records(&packets));
     fed.daemon.wait_stored(ALIAS, packets.len() as u64);
-    // Without its beginning a stream is read when enough time has passed: no packet comes then.
+    // A stream whose beginning was not captured is decided on after a time, without a further
+    // packet.
     let http = fed.daemon.path(ALIAS).join("flows").join(last).join("http");
     wait_until("the last flow is known to be HTTP", 120, || http.exists());
     let flows = || fed.daemon.status(ALIAS)["flows"].clone();
@@ -106,8 +108,8 @@ fn the_peak_of_a_hundred_thousand_transactions_under_way_is_within_the_memory_gi
     eprintln!("at most {} MiB; {then}", peak.anonymous() / MIB);
     assert!(then["dropped"].as_u64().unwrap() > 0, "the bound was not reached: {then:#}");
     assert!(peak.anonymous() <= GIVEN + OWN, "{} MiB", peak.anonymous() / MIB);
-    // `clear` takes the packets out of the ring, and the flows with them. The logs stay, and places
-    // of flows in tables.
+    // `clear` takes the packets out of the ring, and the flows with them. The logs and the flows'
+    // places in tables stay.
     fed.daemon.control(ALIAS, "clear").unwrap();
     let pid = fed.daemon.pid();
     wait_until("all flows have left", 120, || flows()["open"] == 0);
@@ -115,8 +117,8 @@ fn the_peak_of_a_hundred_thousand_transactions_under_way_is_within_the_memory_gi
     wait_until("it is given back", 60, || anonymous_memory(pid) <= logs() + 2 * OWN);
 }
 
-/// Reads `http.har` of a flow of `filed`: its length, and the peak of memory meanwhile. Afterwards it
-/// is given back.
+/// Reads `http.har` of a flow of `filed`. Returns its length and the peak of memory during the
+/// read. Checks that the memory is given back afterwards.
 fn read_har(filed: &Filed) -> (std::io::Result<u64>, u64) {
     let har = filed.file(1, "http.har");
     let pid = filed.daemon.pid();
@@ -125,7 +127,7 @@ fn read_har(filed: &Filed) -> (std::io::Result<u64>, u64) {
     let length = fs::read(har).map(|bytes| bytes.len() as u64);
     let most = peak.anonymous();
     eprintln!("at most {} MiB for {length:?}", most / MIB);
-    // But for what is kept in case somebody asks again.
+    // A copy of the file stays in case it is read again.
     wait_until("it is given back", 30, || anonymous_memory(pid) <= before + 64 * MIB + 16 * MIB);
     (length, most)
 }
@@ -134,7 +136,7 @@ fn read_har(filed: &Filed) -> (std::io::Result<u64>, u64) {
 fn a_large_har_is_made_within_the_room_for_what_is_open() {
     skip_unless!(mount);
     const GIVEN: u64 = 64 * MIB;
-    // 60 MiB of bodies that are no text.
+    // 60 MiB of bodies that are not text.
     let body = noise(1, 6 << 20);
     let mut talk = Conversation::tcp("10.0.0.1:1000", "10.0.0.2:80").every(1_000);
     talk.open();
@@ -149,7 +151,7 @@ fn a_large_har_is_made_within_the_room_for_what_is_open() {
     let (length, most) = read_har(&filed);
     let length = length.unwrap();
     assert!(length > 80 * MIB, "{length}");
-    // Once, and one of its bodies beside it.
+    // The file once, and one of its bodies besides.
     assert!(most <= length + 32 * MIB + GIVEN + OWN, "{} MiB", most / MIB);
     assert!(most <= ROOM + GIVEN + OWN);
 }
@@ -158,7 +160,8 @@ fn a_large_har_is_made_within_the_room_for_what_is_open() {
 fn a_har_of_long_heads_is_not_made_beyond_the_room_for_what_is_open() {
     skip_unless!(mount);
     const GIVEN: u64 = 64 * MIB;
-    // 24 MiB of heads, and twice six bytes of JSON for each of theirs.
+    // 24 MiB of heads. In JSON, each byte of a value takes six bytes, and each value is there
+    // twice.
     let value = "\u{1}".repeat(60_000);
     let mut talk = Conversation::tcp("10.0.0.1:1000", "10.0.0.2:80").every(1_000);
     talk.open();
@@ -180,8 +183,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A client that has many calls answered at a time and takes no answer: its windows are as large as
-/// can be.
+/// A client that makes many calls at the same time and reads no answer. Its windows have the
+/// maximum size.
 fn stalled(
     daemon: &pcapfs_tests::Daemon,
     method: &str,
@@ -199,7 +202,7 @@ fn stalled(
     let names = names.chain(["content-type", "application/grpc", "te", "trailers"]);
     let mut head = Vec::new();
     for (at, text) in names.enumerate() {
-        // A literal without indexing and with a new name: RFC 7541, 6.2.2.
+        // A literal without indexing and with a new name: RFC 7541, section 6.2.2.
         head.extend((at % 2 == 0).then_some(0));
         head.push(u8::try_from(text.len()).unwrap());
         head.extend(text.bytes());
@@ -217,7 +220,8 @@ fn stalled(
 #[test]
 fn clients_that_do_not_read_cost_little_and_leave_nothing() {
     skip_unless!(mount);
-    /// Of all clients of one user, as documented: 32 MiB, and 16 KiB for each stream.
+    /// Limit for all clients of one user together, as documented: 32 MiB, plus 16 KiB for each
+    /// stream.
     const CLIENTS: u64 = 64;
     const STREAMS: u32 = 16;
     const ON_THE_WAY: u64 = 32 * MIB + CLIENTS * STREAMS as u64 * (16 << 10);
@@ -226,13 +230,14 @@ fn clients_that_do_not_read_cost_little_and_leave_nothing() {
     let pid = fed.daemon.pid();
     let before = anonymous_memory(pid);
     let peak = Peak::from_now(pid);
-    // Field 1, the capture, and field 3: what comes as well.
+    // Field 1 is the capture. Field 3 asks for future packets as well.
     let message = [&[1 << 3 | 2, 3][..], b"web", &[3 << 3, 1]].concat();
     let clients: Vec<_> =
         (0..CLIENTS).map(|_| stalled(&fed.daemon, "Replay", &message, STREAMS)).collect();
     let all = usize::try_from(CLIENTS * u64::from(STREAMS)).unwrap();
     wait_until("all are served", 60, || fed.daemon.readers(ALIAS).len() == all);
-    // Each has got what its socket and what is on the way hold: nothing more comes.
+    // Each client has received as much as its socket and the answers under way hold, and nothing
+    // more comes.
     let delivered = || {
         let readers = fed.daemon.readers(ALIAS);
         readers.iter().filter_map(|reader| reader["delivered_bytes"].as_u64()).sum::<u64>()
@@ -247,7 +252,7 @@ fn clients_that_do_not_read_cost_little_and_leave_nothing() {
     let most = peak.anonymous();
     eprintln!("{} MiB, at most {} MiB until all are stalled", before / MIB, most / MIB);
     assert!(most <= MIB + ON_THE_WAY + OWN, "{} MiB", most / MIB);
-    // The first one still gets its own.
+    // The first client still gets its answer.
     let mut first = &clients[0];
     let mut answer = [0; 4_096];
     assert!(first.read(&mut answer).unwrap() > 0);

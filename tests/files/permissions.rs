@@ -1,4 +1,4 @@
-//! Who may read: the permission bits of the tree, as `chmod`, `chgrp` and `chown` set them.
+//! Read access: the permission bits of the tree, as `chmod`, `chgrp` and `chown` set them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,7 +11,7 @@ use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{ALIAS, Fed, Fifo, Mount, Running, run, skip_unless, tool};
 use tempfile::TempDir;
 
-/// Ids no account has.
+/// Ids that no account has.
 const USER: u32 = 54_321;
 const OTHER_USER: u32 = 54_322;
 const GROUP: u32 = 65_432;
@@ -96,7 +96,8 @@ fn changes_of_a_capture_show_on_its_files() {
         let _ = run(tool("chmod").arg(format!("{mode:o}")).arg(&folder), 5).success();
         assert_eq!(owner_and_mode(&folder).2, mode);
         for file in READABLE {
-            // Whoever may write the folder may steer the capture, not write its packets.
+            // Write permission on the folder allows controlling the capture, not writing its
+            // packets.
             let shown = owner_and_mode(&folder.join(file)).2;
             assert_eq!(shown & 0o555, files & 0o555, "{file} of {mode:o} is {shown:o}");
             assert_eq!(shown & 0o111, 0, "{file} of {mode:o} is {shown:o}");
@@ -111,7 +112,7 @@ fn changes_of_a_capture_show_on_its_files() {
         assert_eq!(owner_and_mode(&folder.join(file)), (USER, GROUP, 0o640), "{file}");
     }
     let status = fed.daemon.status(ALIAS);
-    // Ids without a name are shown as numbers, as ls does it.
+    // Ids without a name are shown as numbers, as in ls.
     assert_eq!(status["owner"], USER.to_string());
     assert_eq!(status["group"], GROUP.to_string());
 }
@@ -150,7 +151,7 @@ fn only_the_owner_or_root_changes_the_bits() {
     assert_eq!(owner_and_mode(&folder), (USER, GROUP, 0o750));
     assert!(chmod(USER, "0700").status.success());
     assert_eq!(owner_and_mode(&folder), (USER, GROUP, 0o700));
-    // A gift to somebody else is root's alone, as everywhere.
+    // Only root can give a file to another user, as everywhere.
     let chown = run(as_user(USER, GROUP, "chown").arg(OTHER_USER.to_string()).arg(&folder), 5);
     assert!(!chown.status.success());
     assert_eq!(owner_and_mode(&folder).0, USER);
@@ -214,7 +215,7 @@ fn who_may_not_read_a_capture_learns_nothing_of_its_traffic() {
     let capture = fed.daemon.path(ALIAS);
     let look = |names: &[&str]| {
         let mut command = as_user(OTHER_USER, OTHER_GROUP, "stat");
-        // All that stat(2) says, and what stat(2) says of the file system.
+        // All that stat(2) reports, and all that statfs(2) reports about the file system.
         command.arg("--format=%n %s %b %h %i %x %y %z %w");
         command.args(names.iter().map(|name| capture.join(name)));
         let mut file_system = as_user(OTHER_USER, OTHER_GROUP, "stat");
@@ -227,14 +228,14 @@ fn who_may_not_read_a_capture_learns_nothing_of_its_traffic() {
     let before = look(&[""]);
     fed.send(10);
     assert_eq!(look(&[""]), before);
-    // Who may search but not read can name files.
+    // A user who may search but not read the folder can name files.
     fs::set_permissions(&capture, Permissions::from_mode(0o751)).unwrap();
     let names = ["replay.pcap", "live.pcap", "flows", "flows.jsonl"];
     let before = look(&names);
     fed.send(10);
     assert_eq!(look(&names), before);
     assert!(capture.join("replay.pcap").metadata().unwrap().len() > 20 * Fed::RECORD);
-    // Nor do the daemon's arguments name what it captures from.
+    // Nor do the daemon's arguments name its sources.
     let words = fs::read(format!("/proc/{}/cmdline", fed.daemon.pid())).unwrap();
     let words = String::from_utf8(words).unwrap();
     assert!(

@@ -1,4 +1,5 @@
-//! Streams: everyone at his own place, nothing missing that is not counted, nothing torn.
+//! Streams: every reader has a position of its own, every missing packet is counted, and no record
+//! is torn.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -19,7 +20,7 @@ fn number(reader: &Value, field: &str) -> u64 {
     reader[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {reader}"))
 }
 
-/// Delivered, lost and lag together: what a cursor makes of the packets stored since it opened.
+/// Sum of delivered, lost and lag: a cursor accounts for every packet stored since it was opened.
 fn accounted(reader: &Value) -> u64 {
     ["delivered_packets", "lost_packets", "lag_packets"]
         .map(|field| number(reader, field))
@@ -155,14 +156,14 @@ const SLOW: [Pace; 7] = [
     Pace::slow(1 << 17, 1),
 ];
 
-/// Overtakes readers of `file` again and again, then checks that each has got whole records, in
-/// order, and has been told exactly how many it missed.
+/// Overtakes readers of `file` again and again. Then checks that each has received whole records in
+/// order, and that its missing packets were counted exactly.
 fn laps_are_counted_exactly(file: &str, payload_length: usize) {
     let mut fed = Fed::with(Mount::new().ring("1M"));
     let path = fed.daemon.path(ALIAS).join(file);
     let readers = SLOW.map(|pace| StreamReader::open(&path, pace));
     let lapped = || {
-        // The last one reads faster than some machines feed: it need not be overtaken.
+        // The last one reads faster than some machines feed, so it need not be overtaken.
         readers.iter().take(SLOW.len() - 1).all(|reader| {
             let progress = reader.progress();
             assert!(progress.end.is_none(), "{file}: {progress:?}");
@@ -231,7 +232,7 @@ fn overtaken_readers_of_follow_pcapng_are_told_in_comments() {
 #[test]
 fn overtaken_readers_on_an_interface_know_how_many() {
     skip_unless!(root);
-    // As much as a large ring has: what the kernel drops on a busy machine is another matter.
+    // As much as a large ring gets: this test is not about drops by the kernel on a busy machine.
     let wired = Wired::with(Mount::new().ring("1M").args(["--kernel-buffer", "22M"]));
     let slow = StreamReader::open(&wired.daemon.path("web/live.pcap"), Pace::slow(700, 1));
     let fast = StreamReader::open(&wired.daemon.path("web/live.pcapng"), Pace::FAST);
@@ -362,7 +363,8 @@ fn a_reader_that_does_not_read_lags() {
         assert_eq!(number(&reader, "lag_packets"), stored, "{reader}");
         assert_eq!(number(&reader, "delivered_packets"), 0, "{reader}");
         assert_eq!(reader["blocked"], false, "{reader}");
-        // The process that opened it, which is this one; the thread would do as well.
+        // The process that opened the file, which is this one. The id of the thread would do as
+        // well.
         let pid = Pid::from_raw(i32::try_from(number(&reader, "pid")).unwrap());
         assert!(fs::exists(format!("/proc/{}/task/{pid}", std::process::id())).unwrap());
         let mut part = vec![0; 24 + 3 * 258];
@@ -381,7 +383,7 @@ fn every_cursor_accounts_for_every_packet_at_any_moment() {
     let paces = [Pace::slow(33, 3), Pace::slow(4096, 1), Pace::FAST];
     let _readers = paces.map(|pace| StreamReader::open(&daemon.path("web/live.pcap"), pace));
     let (mut feed, mut sent, mut looks) = (fed.feed, 0, 0);
-    // A busy machine may take long for a look.
+    // One look may take long on a busy machine.
     while sent < 150_000 || looks < 20 {
         let traffic = Traffic::start(feed, 50_000, 50_000);
         sent += 50_000;
@@ -404,15 +406,15 @@ fn every_cursor_accounts_for_every_packet_at_any_moment() {
     }
 }
 
-/// Its `cat` and `cp` copy with sendfile(2), which goes by the size, and read only if that fails. It
-/// does into a file, not into a pipe.
+/// BusyBox `cat` and `cp` copy with sendfile(2), which goes by the size, and read only if it fails.
+/// It fails into a file, but not into a pipe.
 #[test]
 fn busybox_copies_streams_into_files_and_reads_them_into_pipes() {
     skip_unless!(mount, "busybox", "bash");
     let fed = Fed::holding(100);
     let whole = fs::read(fed.daemon.path("web/replay.pcap")).unwrap();
     let folder = tempfile::TempDir::new().unwrap();
-    // By its name, and by another, as where it is installed for all.
+    // By its own name, and by another one, as where BusyBox provides the system's tools.
     std::os::unix::fs::symlink("/bin/busybox", folder.path().join("cat")).unwrap();
     let file = fed.daemon.path("web/follow.pcap");
     let spawn = |line: &str| {

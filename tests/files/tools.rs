@@ -1,4 +1,4 @@
-//! What ordinary tools do with the tree: each is the real tool, on each kind of file it is for.
+//! Ordinary tools on the tree: each is the real tool, on every kind of file it is meant for.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,14 +12,14 @@ use pcapfs_tests::{
 };
 use tempfile::TempDir;
 
-/// Packets in the captures that lie still.
+/// Number of packets in captures without traffic.
 const HELD: u64 = 100;
 
 fn numbers(from: u64, to: u64) -> Vec<u64> {
     (from..=to).collect()
 }
 
-/// Sequence numbers in what tshark prints for `-T fields -e udp.payload`.
+/// Sequence numbers in the output of tshark with `-T fields -e udp.payload`.
 fn payload_numbers(printed: &[u8]) -> Vec<u64> {
     let text = str::from_utf8(printed).expect("hexadecimal digits");
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -81,7 +81,7 @@ fn cat_of_replay_ends_under_full_load() {
         let output = run(tool("cat").arg(daemon.path(ALIAS).join(file)), 10).success();
         let prefix = check_prefix(&output.stdout).unwrap();
         assert_eq!(prefix.rest, 0, "{file} ends in the middle of a record");
-        // What waits in the FIFO and in the daemon's buffer is at most a few thousand packets.
+        // The FIFO and the daemon's buffer hold a few thousand packets at most.
         assert!(prefix.seen.last + 10_000 > sent, "{file} ends at {:?} of {sent}", prefix.seen);
         wait_until("traffic goes on", 10, || traffic.sent() > sent);
     }
@@ -356,11 +356,11 @@ fn cp_copies_a_stream_that_ends() {
     assert_eq!(check_prefix(&fs::read(copy).unwrap()).unwrap().whole(), numbers(1, HELD + 10));
 }
 
-/// What a copying tool may take of a capture: everything but the endless streams and `ctl`.
+/// Files of a capture that can be copied: all but the endless streams and `ctl`.
 const FINITE: [&str; 4] = ["replay.pcap", "replay.pcapng", "status.json", "readers.jsonl"];
 
-/// Checks copies of [`FINITE`] made while the capture may have gone on: replay as long as said by
-/// the file system at some moment, and a whole-record prefix of what it is now.
+/// Checks copies of [`FINITE`] that may have been made while the capture went on: each copy of a
+/// replay file ends with a whole record and is a prefix of the file as it is now.
 fn check_copies(daemon: &Daemon, copies: &Path, what: &str) {
     for file in ["replay.pcap", "replay.pcapng"] {
         let copy = fs::read(copies.join(file)).unwrap();
@@ -392,7 +392,8 @@ fn copy_with_each_tool(daemon: &Daemon, quiet: bool) {
 
     let folder = TempDir::new().unwrap();
     let archive = run(tool("tar").arg("-C").arg(&source).arg("-c").args(FINITE), 20);
-    // tar compares times before and after; "changed" is right for what grows, "shrank" never is.
+    // tar compares times before and after. "changed" is correct for a growing file, "shrank" never
+    // is.
     let changed = archive
         .stderr
         .lines()
@@ -471,7 +472,7 @@ fn file_knows_what_they_are() {
     }
 }
 
-/// Waits in `poll`, `epoll` or `select` as its second argument says, and never in `read`.
+/// Waits in `poll`, `epoll` or `select`, chosen by its second argument, and never in `read`.
 const WAITS_FOR_DATA: &str = r"
 import errno, os, select, sys
 fd = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)
@@ -581,7 +582,7 @@ os.read(fd, 1)
 fn python_maps_files_as_it_does_if_told_nothing() {
     skip_unless!(mount, "python3");
     let fed = Fed::holding(HELD);
-    // A shared mapping, which Linux before 6.6 has no way to give.
+    // A shared mapping, which Linux before 6.6 does not allow for files opened for direct reading.
     let program = r"
 import mmap, os, sys
 release = os.uname().release.split('.')

@@ -1,4 +1,4 @@
-//! `replay` and `listen`: where packets go, in which format, and when it ends.
+//! `replay` and `listen`: their target, their format, and their end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -51,7 +51,7 @@ fn the_name_of_a_file_says_its_format() {
         assert_eq!(fs::read(&path).unwrap().starts_with(PCAPNG), is_pcapng, "{name}");
         assert!(finished.stderr.contains(note) && note.is_empty() == finished.stderr.is_empty());
     }
-    // The bits of the capture's files, as cp gives them, less those of the umask.
+    // The mode of the capture's files, as cp copies it, minus the umask.
     let mode =
         |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode("a.pcap"), 0o640);
@@ -115,7 +115,7 @@ print(child.stderr.read().decode(), child.wait())
     }
 }
 
-/// As bash does it, with the script that is installed.
+/// Completion as bash does it, with the installed script.
 #[test]
 fn shells_complete_captures_interfaces_and_groups() {
     skip_unless!(mount, "bash");

@@ -1,4 +1,4 @@
-//! The tree: what is in it, what each thing is, and what can be done to it.
+//! The tree: its files and folders, their types, and the operations on them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -31,7 +31,7 @@ const FILES: [&str; 14] = [
     "status.json",
 ];
 
-/// Names in a folder, each with `/` for a folder and `@` for a link behind it.
+/// Names in a folder, followed by `/` for a folder and `@` for a link.
 fn listing(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
@@ -105,8 +105,8 @@ fn a_second_alias_of_the_same_capture_is_a_link() {
     assert_eq!(check_prefix(&bytes).unwrap().whole().len(), 10);
 }
 
-/// The type of each field of a capture's status: n whole number, s text, t time or null,
-/// z anything of these or null.
+/// The type of each field in a capture's status: n whole number, s text, t time or null, z any of
+/// these or null.
 const STATUS: [(&str, char); 51] = [
     ("/alias", 's'),
     ("/source", 's'),
@@ -170,7 +170,7 @@ fn has_type(value: &Value, kind: char) -> bool {
     }
 }
 
-/// RFC 3339 with nanoseconds.
+/// True if a text is a time of RFC 3339 in UTC with nanoseconds.
 fn is_time(text: &str) -> bool {
     let shape = |letter: char| if letter.is_ascii_digit() { '0' } else { letter };
     text.chars().map(shape).collect::<String>() == "0000-00-00T00:00:00.000000000Z"
@@ -212,7 +212,8 @@ fn status_has_every_field() {
         assert_eq!(status["precision"], "nano");
         assert!(status["started"].is_string(), "{status:#}");
         let times = [&status["ring"]["oldest"], &status["ring"]["newest"]];
-        // 1 and 100 times 1001 ns behind 22:13:20.999 that day, see the timestamps of the harness.
+        // 1 and 100 times 1001 ns after 22:13:20.999 on that day; see the timestamps of the test
+        // harness.
         let wanted = ["2023-11-14T22:13:20.999001001Z", "2023-11-14T22:13:20.999100100Z"];
         if sent > 0 {
             assert_eq!(times, wanted, "{status:#}");
@@ -251,7 +252,7 @@ fn stop_ends_the_readers_and_start_goes_on_in_the_same_ring() {
     }
     daemon.wait_state(ALIAS, "stopped");
 
-    // What comes while it is stopped is nobody's, and what was kept stays.
+    // Packets sent while the capture is stopped reach no reader, and the retained ones stay.
     sender.send(50);
     let kept = [
         ("live.pcap", 0),
@@ -344,7 +345,7 @@ fn clear_empties_the_ring_and_keeps_the_readers() {
     assert_eq!(counts(&told("follow.pcap")), [10, 100, 0]);
 }
 
-/// Reads the header and `count` packets of [`Fed::send`] off a stream.
+/// Reads the header and `count` packets of [`Fed::send`] from a stream.
 fn read_packets(file: &File, count: u64) -> Vec<u64> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
@@ -367,7 +368,7 @@ fn ctl_takes_its_words_with_and_without_an_end_of_line_and_no_others() {
     }
     assert_eq!(wired.daemon.status(ALIAS)["state"], "running");
     assert_eq!(wired.daemon.count(ALIAS, "/packets/retained"), 5);
-    // As a shell does it, which also truncates.
+    // Shells also truncate the file.
     for (verb, state) in [("stop", "stopped"), ("start", "running"), ("start", "running")] {
         for printer in ["echo", "printf"] {
             let line = format!("{printer} {verb} > {}", wired.daemon.path("web/ctl").display());

@@ -1,4 +1,4 @@
-//! Without root: savefiles through fusermount3, for the one who mounted them.
+//! Without root: a user mounts savefiles through fusermount3, for that user alone.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,16 +10,16 @@ use pcapfs_tests::savefile::{Format, check_prefix, numbered};
 use pcapfs_tests::{Finished, Net, Running, binary, run, skip_unless, tool, wait_until};
 use tempfile::TempDir;
 
-/// nobody and nogroup.
+/// Id of the user nobody and the group nogroup.
 const USER: u32 = 65_534;
-/// An id no account has.
+/// An id that no account has.
 const STRANGER: u32 = 54_321;
 
 /// A folder of the user's own with the program, a savefile and the mount point `captures`.
 ///
-/// It lives in a mount namespace in which everybody may open /dev/fuse, as udev has it, and
-/// /etc/fuse.conf is as it comes: what the machine of the tests has instead changes nothing. All
-/// that is mounted there goes with the namespace.
+/// It lives in a mount namespace where everybody may open /dev/fuse, as udev sets it up, and
+/// /etc/fuse.conf has its default content, so that the configuration of the test machine does not
+/// matter. All mounts in it go with the namespace.
 struct Home {
     namespace: Running,
     folder: TempDir,
@@ -35,8 +35,8 @@ echo made
 exec sleep 120
 ";
 
-/// Copies a program. Not in this process: as long as a file is open for writing it cannot be run, and
-/// a process that another test starts at that moment has it open too.
+/// Copies a program in another process. A file that is open for writing cannot be executed, and a
+/// process started by another test at that moment would inherit the open file.
 fn copy(from: &Path, to: &Path) {
     let _ = run(tool("install").args(["-m", "755"]).arg(from).arg(to), 20).success();
 }
@@ -72,7 +72,7 @@ impl Home {
         self.path("captures")
     }
 
-    /// A command run as this user in this folder, with no other group and no capability.
+    /// A command run in this folder as this user, with no other group and no capability.
     fn as_user(&self, user: u32, program: &Path) -> Command {
         let mut command = tool("nsenter");
         command
@@ -86,14 +86,14 @@ impl Home {
         command
     }
 
-    /// The program as the user.
+    /// The program, run by the user.
     fn pcapfs(&self, arguments: &[&str]) -> Command {
         let mut command = self.as_user(USER, &self.program());
         command.args(arguments);
         command
     }
 
-    /// `pcapfs mount ./captures` with these arguments, once it is ready.
+    /// `pcapfs mount ./captures` with these arguments. Returns once it is ready.
     #[track_caller]
     fn mount(&self, arguments: &[&str]) -> Running {
         let mut running = Running::spawn(self.pcapfs(&["mount", "./captures"]).args(arguments));
@@ -106,7 +106,7 @@ impl Home {
         running
     }
 
-    /// A tool as the user, on a file of the tree.
+    /// Runs a tool as the user on a file of the tree.
     #[track_caller]
     fn tool(&self, words: &[&str], file: &str) -> Finished {
         let mut command = self.as_user(USER, Path::new(words[0]));
@@ -122,7 +122,7 @@ impl Home {
 }
 
 impl Drop for Home {
-    /// Without its mount a daemon in the background ends, also after a panic.
+    /// Unmounts, which ends a daemon in the background, also after a panic.
     fn drop(&mut self) {
         let mount = format!("--mount=/proc/{}/ns/mnt", self.namespace.pid());
         let mut umount = tool("nsenter");
@@ -303,14 +303,14 @@ fn an_interface_says_what_is_missing() {
 fn what_is_not_the_users_is_refused() {
     skip_unless!(root, "fusermount3", "setpriv");
     let home = Home::new();
-    // A savefile that may not be read.
+    // A savefile that the user must not read.
     fs::write(home.path("secret.pcap"), numbered(Format::default(), 1, 20)).unwrap();
     fs::set_permissions(home.path("secret.pcap"), Permissions::from_mode(0o600)).unwrap();
     let finished = run(&mut home.pcapfs(&["mount", "captures", "-r", "secret.pcap"]), 10);
     assert_eq!(finished.status.code(), Some(1));
     assert!(one_line(&finished).contains("secret.pcap: permission denied"), "{finished:?}");
     assert!(!home.is_mounted(&home.captures()));
-    // A mount point that may not be written.
+    // A mount point that the user must not write.
     fs::create_dir(home.path("theirs")).unwrap();
     let finished = run(&mut home.pcapfs(&["mount", "theirs", "-r", "trace.pcap"]), 10);
     assert_eq!(finished.status.code(), Some(1));
@@ -329,7 +329,7 @@ fn daemons_that_are_not_found_say_so_and_where_they_are() {
     let runtime = home.path("run");
     let start = |place: &str, has_runtime: bool| {
         let mut command = home.pcapfs(&["mount", place, "-r", "trace.pcap"]);
-        // A variable that is set to nothing is one that is not set.
+        // A variable set to the empty text counts as unset.
         command.env("PCAPFS_SOCKET", "").env_remove("XDG_RUNTIME_DIR");
         if has_runtime {
             command.env("XDG_RUNTIME_DIR", &runtime);
@@ -350,7 +350,8 @@ fn daemons_that_are_not_found_say_so_and_where_they_are() {
     }
     let line = third.stderr();
     assert!(line.contains("no control socket, as XDG_RUNTIME_DIR is not set"), "{line}");
-    // Trees are named with their sockets, by who asks nobody and by who asks the wrong one.
+    // The message lists the trees with their sockets, both when no daemon answers and when the
+    // wrong one does.
     let socket = runtime.join("pcapfs/control.sock");
     let trees = [
         format!("{} (--socket {})", home.captures().display(), socket.display()),

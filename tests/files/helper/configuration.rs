@@ -36,7 +36,7 @@ fn a_configured_daemon_is_steered_through_its_socket() {
     assert_eq!(aliases(), ["web"]);
     let _ = pcapfs(&["init", "lo", "udp port 53", "--alias", "dns"]);
     assert_eq!(aliases(), ["web", "dns"]);
-    // What was made is there again with the next daemon.
+    // The next daemon restores captures made by `init`.
     let before = host.daemon().unwrap();
     kill(before, Signal::SIGKILL).unwrap();
     let (_, took) = answers_again(&host, before);
@@ -49,7 +49,7 @@ fn a_configured_daemon_is_steered_through_its_socket() {
 #[test]
 fn the_order_to_read_the_configuration_again_may_go_to_either() {
     skip_unless!(root, "nsenter");
-    // Also if it is ignored where mount(8) is called, as under nohup(1).
+    // Also if the caller of mount(8) ignores SIGHUP, as under nohup(1).
     for ignored in ["", "trap '' HUP; "] {
         let host = Host::new();
         let config = configure(&host, &["web"]);
@@ -71,7 +71,7 @@ fn the_order_to_read_the_configuration_again_may_go_to_either() {
         assert_eq!((host.daemon(), host.supervisor()), (Some(daemon), Some(supervisor)));
         assert_eq!(host.try_status("web").unwrap()["started"], started, "it was left alone");
 
-        // The one that takes its place hears it as well.
+        // The next daemon receives it as well.
         kill(daemon, Signal::SIGKILL).unwrap();
         let _ = answers_again(&host, daemon);
         configure(&host, &["web", "dns"]);

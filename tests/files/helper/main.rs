@@ -1,4 +1,4 @@
-//! mount.pcapfs: what runs with which rights, what survives, and how it ends.
+//! mount.pcapfs: the rights of each process, restarts, and the end.
 
 mod configuration;
 mod mounting;

@@ -1,4 +1,4 @@
-//! mount(8), fstab, and what cannot be mounted.
+//! mount(8), fstab, and mounts that must fail.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -21,10 +21,10 @@ fn fstab_and_mount_work_together() {
     let options = "alias=web,filter=udp\\040and\\040greater\\04010,_netdev,nofail,user,\
                    x-systemd.automount,comment=mine,mode=0755";
     let line = format!("file:{file} {place} pcapfs {options} 0 0\n");
-    // Bound over /etc/fstab, so written in place.
+    // The file is bound over /etc/fstab, so it is written in place.
     fs::write(host.path("fstab"), line).unwrap();
     for _ in 0..2 {
-        // The second time it is there already, which mount(8) must see.
+        // The second time the tree is mounted already, and mount(8) must see that.
         let all = run(host.command("mount").args(["-a", "-t", "pcapfs"]), 15).success();
         assert_eq!(all.stderr, "");
         assert_eq!((host.processes("pcapfs").len(), host.processes("mount.pcapfs").len()), (1, 1));
@@ -117,7 +117,7 @@ fn a_mount_that_is_interrupted_leaves_nothing() {
     let host = Host::new();
     fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();
     let spec = format!("file:{}", host.path("trace.pcap").display());
-    // libpcap works on this for many seconds.
+    // libpcap takes many seconds to compile this filter.
     let ports: Vec<String> = (1..=600).map(|port| format!("port {port}")).collect();
     let options = format!("filter={}", ports.join(" or "));
     let mut helper = host.command("mount.pcapfs");

@@ -1,4 +1,4 @@
-//! Mounting in a mount namespace of somebody else.
+//! Mounting in another process's mount namespace.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,8 +10,8 @@ use pcapfs_tests::{Host, Running, run, skip_unless, tool, wait_until};
 
 use crate::support::status_line;
 
-/// What a container may have done with the places a helper might use: programs that leave a mark,
-/// no devices, users of its own, and a `/proc` that is not one.
+/// Traps that a container may set in places a helper might use: programs that leave a mark, no
+/// devices, its own users, and a false `/proc`.
 const CONTAINER: &str = r#"
 set -e
 place=$1
@@ -43,7 +43,7 @@ fn nothing_of_the_other_namespace_is_run() {
             .args([pcapfs_tests::binary("mount-pcapfs"), pcapfs_tests::binary("pcapfs")]),
     );
     container.wait_stdout("the container", 10, |bytes| bytes == b"made\n");
-    // A link that leads elsewhere outside.
+    // A link that leads somewhere else outside of the namespace.
     symlink(host.captures(), host.path("link")).unwrap();
     let namespace = container.pid().to_string();
     let mut helper = host.command("mount.pcapfs");
@@ -60,7 +60,7 @@ fn nothing_of_the_other_namespace_is_run() {
     assert_eq!(pid(), Some(i64::from(daemon.as_raw())));
     assert_eq!(status_line(daemon, "CapPrm"), "0000000000002000");
     assert_eq!(status_line(daemon, "Uid").split(' ').next(), Some("54401"));
-    // The one that takes its place comes from outside as well.
+    // The next daemon also comes from outside of the namespace.
     kill(daemon, Signal::SIGKILL).unwrap();
     wait_until("there is another", 10, || {
         host.daemon().is_some_and(|other| other != daemon) && pid().is_some()

@@ -1,4 +1,4 @@
-//! What runs with which rights, and has what of the caller.
+//! The rights of each process, and the state that it inherits from the caller.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,7 +11,7 @@ use pcapfs_tests::{Host, Net, binary, run, skip_unless, wait_until};
 
 use crate::support::{status_line, with_savefile};
 
-/// Where the descriptors of a process lead.
+/// The targets of a process's descriptors.
 fn descriptors(pid: Pid) -> Vec<String> {
     let folder = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     folder
@@ -62,7 +62,7 @@ fn the_daemon_has_one_capability_and_no_more() {
         let words: Vec<_> = line.split_whitespace().take(2).collect();
         assert_eq!(words, [&value, &value], "{name}");
     }
-    // Of a process that is not dumpable, what is in /proc is root's.
+    // Files in /proc of a process that is not dumpable belong to root.
     assert_eq!(fs::metadata(format!("/proc/{daemon}/environ")).unwrap().uid(), 0);
     let environment = fs::read(format!("/proc/{daemon}/environ")).unwrap();
     assert_eq!(environment, b"PATH=/usr/sbin:/usr/bin:/sbin:/bin\0");
@@ -83,7 +83,7 @@ fn the_daemon_has_one_capability_and_no_more() {
         assert!(fields[3].split(',').any(|word| word == option), "no {option}: {entry}");
     }
 
-    // It captures all the same, and what it makes is its own.
+    // It can capture all the same, and its files belong to its user.
     net.sender(200).send(50);
     wait_until("50 packets are stored", 10, || host.count("web", "/packets/stored") == 50);
     let replay = fs::read(host.file("web/replay.pcap")).unwrap();
@@ -108,7 +108,7 @@ fn who_mounts_is_held_up_by_nothing_that_stays() {
     skip_unless!(root, "nsenter");
     let host = Host::new();
     fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();
-    // The pipe of cat is standard output, standard error and descriptor 9 of mount.
+    // The pipe to cat is standard output, standard error and descriptor 9 of mount.
     let script = r#"cd "$1" && mount -t pcapfs file:trace.pcap captures 9>&1 2>&1 | cat"#;
     let mut shell = host.command("sh");
     let finished = run(shell.args(["-c", script, "sh"]).arg(host.path("")), 10).success();

@@ -1,4 +1,4 @@
-//! systemd and the unit.
+//! systemd and the service unit.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,7 @@ fn is_alive(pid: Pid) -> bool {
     kill(pid, None).is_ok() && !status_line(pid, "State").starts_with(['Z', 'X'])
 }
 
-/// Something that hears what systemd would hear.
+/// Receives notifications in place of systemd.
 struct Notified {
     socket: UnixDatagram,
     heard: Vec<String>,
@@ -79,7 +79,7 @@ fn systemd_is_told_and_a_daemon_that_hangs_is_replaced() {
     host.wait_gone();
 }
 
-/// `setpriv` with the rights the unit leaves, and the program to follow.
+/// `setpriv` with the rights that the unit leaves. The program is to be added.
 fn confined(host: &Host) -> Command {
     let capabilities = setting("CapabilityBoundingSet").unwrap();
     let capabilities: Vec<_> = capabilities
@@ -104,7 +104,8 @@ fn setting(name: &str) -> Option<String> {
 #[test]
 fn the_rights_the_service_leaves_are_enough() {
     skip_unless!(root, "nsenter", "setpriv");
-    // Each of these would give the service a mount namespace, and what it mounts to nobody.
+    // Each of these settings would give the service a mount namespace of its own, and no other
+    // process would see its tree.
     for name in [
         "PrivateTmp",
         "PrivateDevices",
@@ -160,7 +161,7 @@ fn a_service_that_is_reloaded_goes_on() {
     helper.args(["mount.pcapfs", "--foreground", "none"]).arg(host.captures());
     helper.args(["-o", &format!("config={},{}", config.display(), host.ring_option())]);
     let mut supervisor = Running::spawn(&mut helper);
-    // From the very first moment at which there is a daemon.
+    // Reload from the first moment at which there is a daemon.
     let reload = setting("ExecReload").unwrap();
     assert_eq!(reload, "/bin/kill -HUP $MAINPID");
     wait_until("there is a daemon", 10, || host.daemon().is_some());
@@ -182,7 +183,7 @@ fn a_service_that_is_reloaded_goes_on() {
     host.wait_gone();
 }
 
-/// The service as it is installed: `ExecStart=` of the unit, with nothing chosen.
+/// The service as installed: `ExecStart=` of the unit, with all places at their defaults.
 #[test]
 fn the_service_can_be_steered_and_remembers() {
     skip_unless!(root, "nsenter", "setpriv");
@@ -215,7 +216,7 @@ fn the_service_can_be_steered_and_remembers() {
         let found = fs::metadata(host.inside(path)).unwrap();
         assert_eq!((found.uid(), found.mode() & 0o7777), (Host::USER, mode), "{path}");
     }
-    // A daemon that died, and a service that was stopped and started.
+    // Captures outlive a daemon that dies, and a service that is stopped and started.
     let daemon = host.daemon().unwrap();
     kill(daemon, Signal::SIGKILL).unwrap();
     let _ = answers_again(&host, daemon);
@@ -232,8 +233,9 @@ fn the_service_can_be_steered_and_remembers() {
     host.wait_gone();
 }
 
-/// First as root, as people try it, then as a service, and back: each has a place for captures made by
-/// `init` that it can write to, also after root made another forget something.
+/// The tree is mounted by root, as people try it first, then by the service, and again by each.
+/// Each has a place of its own for captures made by `init`, and can still write to it after root
+/// has run `forget` on it.
 #[test]
 fn root_and_the_service_keep_theirs_apart() {
     skip_unless!(root, "mount", "setpriv");
@@ -250,7 +252,7 @@ fn root_and_the_service_keep_theirs_apart() {
     let place = place.to_str().unwrap();
     let as_root = || pcapfs(&["mount", place, "-i", "lo", "--ring", "1M", "--background"]);
     let as_service = || {
-        // Nothing chosen: neither ring_dir= nor state=.
+        // All places at their defaults: neither ring_dir= nor state=.
         let mut mount = host.command("mount");
         let mounted = run(mount.args(["-t", "pcapfs", "-o", "ring=1M", "lo", place]), 15).success();
         assert_eq!(mounted.stderr, "", "nothing is amiss");

@@ -1,4 +1,4 @@
-//! What survives, and how it ends.
+//! Restarts of the daemon, and the end of daemon and supervisor.
 
 use std::fs;
 use std::io::Read;
@@ -33,7 +33,7 @@ fn a_daemon_that_is_killed_is_back_within_a_second_with_all_it_had() {
         eprintln!("round {round}, {READERS} readers: the tree answered {ms} ms after SIGKILL");
         slowest = slowest.max(took);
         for mut cat in readers {
-            // An error, since it did not get what it was promised; and no waiting.
+            // cat must fail, since its file broke off, and must not hang.
             assert!(!cat.wait(5).success());
             assert!(check_prefix(&cat.stdout()).is_ok());
         }
@@ -65,7 +65,7 @@ fn a_daemon_without_its_supervisor_goes_on() {
     sender.send(10);
     wait_until("packets are stored", 10, || host.count("web", "/packets/stored") == 20);
     assert_eq!(host.daemon(), Some(daemon));
-    // As ever, umount is the end of it.
+    // umount still ends the daemon.
     let _ = host.umount().success();
     host.wait_gone();
 }
@@ -98,15 +98,15 @@ fn a_daemon_that_dies_again_and_again_is_given_more_and_more_time() {
         daemon = next;
     }
     eprintln!("back after {:?} ms", times.iter().map(Duration::as_millis).collect::<Vec<_>>());
-    // At once, then a wait that doubles from 250 ms.
+    // The first restart comes at once, and later ones after a wait that doubles from 250 ms.
     for (took, least) in times.iter().zip([0, 250, 500, 1000, 2000]) {
         let least = Duration::from_millis(least);
-        // The supervisor may have heard of the death before the clock here was read.
+        // The supervisor may have noticed the death before the clock was read here.
         let early = least.saturating_sub(Duration::from_millis(100));
         assert!((early..least + Duration::from_secs(1)).contains(took), "{times:?}");
     }
-    // In the wait the dead tree is there, so that nobody takes the directory below for it, and
-    // umount is the end of it as ever.
+    // During the wait the dead tree stays mounted, so that the directory below is not mistaken for
+    // it. umount still ends the supervisor.
     kill(daemon, Signal::SIGKILL).unwrap();
     wait_until("the daemon is gone", 5, || host.daemon().is_none());
     assert!(host.mount_entry().is_some());
@@ -127,7 +127,7 @@ fn umount_with_open_files_waits_for_them() {
     assert!(!busy.status.success() && busy.stderr.contains("busy"), "{busy:?}");
     let _ = run(host.command("umount").arg("-l").arg(host.captures()), 5).success();
     assert_eq!(host.mount_entry(), None);
-    // A daemon that dies now has no tree to be started for.
+    // A daemon that dies now is not started again, since its tree is no longer mounted.
     let mut bytes = Vec::new();
     let _ = (&open).read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, numbered(Format::default(), 10, 100));
@@ -140,7 +140,7 @@ fn signals_without_a_meaning_end_neither() {
     skip_unless!(root, "nsenter");
     let host = with_savefile();
     let (daemon, supervisor) = (host.daemon(), host.supervisor());
-    // Of those that end a process if nothing is done about them; 34 and 64 are real-time signals.
+    // Signals that end a process by default; 34 and 64 are real-time signals.
     for pid in [daemon, supervisor].into_iter().flatten() {
         for signal in ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "34", "64"]
         {
@@ -156,7 +156,7 @@ fn signals_without_a_meaning_end_neither() {
 #[test]
 fn the_order_to_end_is_followed_by_both() {
     skip_unless!(root, "nsenter");
-    // Without a configuration SIGHUP is one, too.
+    // Without a configuration, SIGHUP also means to end.
     let orders = [
         ("supervisor", Signal::SIGTERM),
         ("daemon", Signal::SIGTERM),

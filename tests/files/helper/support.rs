@@ -1,4 +1,4 @@
-//! What is asked of a mounted tree and its processes: what the tests of the helper share.
+//! Queries of a mounted tree and its processes, shared by the tests of the helper.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use pcapfs_tests::savefile::{Format, numbered};
 use pcapfs_tests::{Host, wait_for, wait_until};
 
-/// A line of `/proc/PID/status`, without its name.
+/// A field of `/proc/PID/status`, by name.
 #[track_caller]
 pub(crate) fn status_line(pid: Pid, name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -31,7 +31,8 @@ pub(crate) fn mount_savefile(host: &Host) {
     assert_eq!((mounted.text(), mounted.stderr.as_str()), ("", ""));
 }
 
-/// Waits for a daemon that answers and is not `before`, and says how long that took.
+/// Waits until the tree is answered by a daemon other than `before`. Returns its process id and the
+/// time that took.
 #[track_caller]
 pub(crate) fn answers_again(host: &Host, before: Pid) -> (Pid, Duration) {
     let begun = Instant::now();
@@ -43,7 +44,7 @@ pub(crate) fn answers_again(host: &Host, before: Pid) -> (Pid, Duration) {
     (pid, begun.elapsed())
 }
 
-/// Writes a configuration with these captures, each of another savefile, and returns its path.
+/// Writes a configuration with these captures, each of its own savefile, and returns its path.
 pub(crate) fn configure(host: &Host, aliases: &[&str]) -> PathBuf {
     let capture = |alias: &&str| {
         let savefile = host.path(&format!("{alias}.pcap"));
@@ -55,7 +56,7 @@ pub(crate) fn configure(host: &Host, aliases: &[&str]) -> PathBuf {
     config
 }
 
-/// Waits until the tree has these captures and no others.
+/// Waits until the tree has exactly these captures.
 #[track_caller]
 pub(crate) fn wait_captures(host: &Host, aliases: &[&str]) {
     wait_until(&format!("the captures are {aliases:?}"), 10, || {
