@@ -1,4 +1,4 @@
-//! Files of flows that have ended.
+//! The files of closed flows.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -43,7 +43,7 @@ fn copies_of_closed_flows_are_exact_and_keep_their_times() {
                 }
             }
         }
-        // Nothing left to do: sizes and times agree, and so does every byte.
+        // Nothing is left to copy: sizes, times and all bytes agree.
         for more in ["-ain", "-ainc"] {
             let mut command = tool("rsync");
             command.arg(more).arg(format!("{}/", source.display())).arg(at("rsync"));

@@ -1,4 +1,4 @@
-//! Bytes that were not captured, and those that the ring has dropped.
+//! Bytes that were not captured, and bytes that the ring has dropped.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -158,7 +158,8 @@ fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet()
         Ok(i64::try_from(end).unwrap())
     );
 
-    // packets.pcap begins elsewhere, so it is another file; who has the old one goes on with it.
+    // packets.pcap now begins at another packet, so it is another file. A reader that has the old
+    // one open goes on with it.
     let new = fs::metadata(&packets).unwrap();
     assert_ne!(new.ino(), inode, "another beginning is another file");
     let gone = usize::try_from(first(&fed)).unwrap() - 1;
@@ -166,7 +167,8 @@ fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet()
     let before = old_packets.metadata().unwrap();
     assert_eq!(before.ino(), inode, "an open file becomes another");
     assert!(before.size() >= savefile(&talk.packets).len() as u64, "it shrinks");
-    // Records have no zeros for what is gone: an error, and nothing wrong in front of it.
+    // Records cannot be replaced by zeros: reading ends with an error, and all bytes before it are
+    // right.
     let mut bytes = Vec::new();
     let ended = old_packets.read_to_end(&mut bytes);
     assert_eq!(ended.unwrap_err().raw_os_error(), Some(libc::EIO));
@@ -177,12 +179,12 @@ fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet()
     old_packets.read_exact_at(&mut rest, from as u64).unwrap();
     assert!(rest == all[from..], "what is retained");
 
-    // Gone with its last packet.
+    // The flow leaves with its last packet.
     while first(&fed) <= talk.packets.len() as u64 {
         fed.send(200);
     }
     wait_until("the flow has left", 10, || !names(&fed.daemon).contains(&talk.name(1)));
-    // The kernel may believe what it was told of a name for as long as that was to be valid.
+    // The kernel may use a cached directory entry until its timeout.
     wait_until("its name is gone too", 5, || !stream.exists());
     assert_eq!(names(&fed.daemon).len(), 1, "the flow of the numbered packets stays");
     assert!(old.metadata().unwrap().size() >= 200_000, "an open file shrinks");
@@ -194,7 +196,7 @@ fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet()
         log.iter().any(|line| line["id"] == 1 && line["state"] == "evicted")
     });
 
-    // Its number is not given again.
+    // The flow's number is not reused.
     let next = u64::try_from(names(&fed.daemon).len()).unwrap() + 2;
     let mut again = talk_again(&talk);
     again.open().says(Client, b"hello");
@@ -233,6 +235,6 @@ fn bodies_whose_packets_are_gone_keep_their_names_and_sizes() {
     let again = fs::read(folder.join("http.jsonl")).unwrap();
     assert_eq!(again.len() as u64, sizes("http.jsonl"));
     assert_eq!(parsed(str::from_utf8(&again).unwrap()).len(), 1);
-    // The capture's own log keeps what was said.
+    // The capture's own log keeps its line.
     assert_eq!(lines(&fed.daemon.path("web/http.jsonl")), [line]);
 }

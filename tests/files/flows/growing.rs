@@ -1,4 +1,4 @@
-//! Files of flows that go on.
+//! The files of open flows.
 
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
@@ -37,7 +37,7 @@ fn tail_follows_every_file_of_an_open_flow() {
     for turn in 1..=6 {
         let before = talk.packets.len();
         exchange(&mut talk, &format!("/{turn}"), format!("body {turn}\n").as_bytes());
-        // Step by step, so that each file is looked at in the middle of things.
+        // Packet by packet, so that each file is also read in the middle of a message.
         for at in before..talk.packets.len() {
             feed(&mut fed, &talk.packets[at..=at]);
             for (file, last) in files.iter().zip(&mut sizes) {
@@ -69,7 +69,7 @@ fn tail_follows_every_file_of_an_open_flow() {
     assert_eq!(fs::read(folder.join("server.bin")).unwrap(), talk.stream(Server));
     assert_eq!(fs::read(folder.join("packets.pcap")).unwrap(), savefile(&talk.packets));
 
-    // The end comes, and whoever follows has all of it.
+    // The flow closes, and every `tail` has all of its file.
     let before = talk.packets.len();
     talk.close(Client);
     feed(&mut fed, &talk.packets[before..]);
@@ -123,7 +123,7 @@ fn reading_a_growing_flow_comes_to_an_end_under_load() {
         move || {
             let mut sent = 0;
             let begin = std::time::Instant::now();
-            // Until the reader hangs up; never more than the ring takes.
+            // Until the reader hangs up, and never more than the ring holds.
             for seed in 0..4_000 {
                 let part = noise(seed, 8_192);
                 if begin.elapsed().as_secs() > 30 || stream.write_all(&part).is_err() {
@@ -146,7 +146,7 @@ fn reading_a_growing_flow_comes_to_an_end_under_load() {
             .take_while(|seed| seed * 8_192 < cat.stdout.len() as u64)
             .flat_map(|seed| noise(seed, 8_192))
             .collect();
-        // The ring may have dropped the beginning by now.
+        // The ring may have dropped the first bytes by now.
         let beginning = meta(&wired.daemon, 1)["client"]["gaps"].clone();
         assert_eq!(beginning, json!([]), "64 MiB are enough for this test");
         assert!(cat.stdout == wanted[..cat.stdout.len()], "after {} bytes", cat.stdout.len());

@@ -12,12 +12,12 @@ use pcapfs_tests::{ALIAS, Conversation, Fed, Mount, Server, skip_unless, wait_un
 
 use crate::support::{exchange, feed, talk};
 
-/// What is a stream, or lies in one as it is.
+/// Files that are a stream or an unchanged part of one.
 const PARTS: [&str; 2] = ["server.bin", "bodies/0001-response-early.txt"];
-/// What is made of a stream.
+/// Files that are rendered from a stream.
 const TEXTS: [&str; 2] = ["http", "http.jsonl"];
 
-/// A connection that goes on, with one response.
+/// A connection that stays open, with one response.
 fn asked(number: u8) -> Conversation {
     let mut talk = talk(number);
     talk.open();
@@ -25,7 +25,7 @@ fn asked(number: u8) -> Conversation {
     talk
 }
 
-/// The files of flow 1, opened and not read.
+/// Opens files of flow 1 without reading them.
 fn opened<const N: usize>(fed: &Fed, files: [&str; N]) -> [(String, File); N] {
     let folder = flow(&fed.daemon, 1);
     wait_until("the response has ended", 5, || {
@@ -61,7 +61,7 @@ fn what_is_open_of_a_flow_whose_last_packet_is_overwritten_invents_nothing() {
         has_no_bytes(name, file);
     }
     for (name, mut file) in parts {
-        // The kernel may believe what it was told of a body for as long as that was to be valid.
+        // The kernel may use cached attributes of a body until their timeout.
         wait_until("it has no blocks", 5, || file.metadata().unwrap().blocks() == 0);
         assert_eq!(lseek(&file, 0, Whence::SeekData), Err(Errno::ENXIO), "{name}");
         assert_eq!(lseek(&file, 100, Whence::SeekHole), Ok(100), "{name}");
@@ -90,10 +90,10 @@ fn what_is_open_of_a_flow_that_left_for_a_bound_is_an_error() {
     assert_eq!(fed.daemon.count(ALIAS, "/ring/first_number"), 1, "its packets are there");
     for (name, file) in &files {
         has_no_bytes(name, file);
-        // Whoever copies only what is no hole is to come upon the error.
+        // A program that copies only data, not holes, must meet the error.
         assert_eq!(lseek(file, 0, Whence::SeekData), Ok(0), "{name}");
     }
-    // What was made when it was opened is whole.
+    // A file rendered when it was opened stays whole.
     let text = std::io::read_to_string(meta).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["id"], 1);
     assert!(fs::read(fed.daemon.path("web/replay.pcap")).is_ok());

@@ -1,4 +1,4 @@
-//! Which packets are one flow, and what ends it.
+//! The packets that make up one flow, and the events that end it.
 
 use std::fs;
 
@@ -90,7 +90,7 @@ fn silence_ends_flows() {
         assert_eq!(meta["closed_by"], Value::Null);
     }
     assert_eq!(meta(&fed.daemon, 4)["state"], "open");
-    // What comes now is another connection, or another conversation.
+    // Later packets begin another connection or conversation.
     let mut again =
         Conversation::udp("10.0.0.1:5000", "10.0.0.2:53").at(EPOCH + 10 * 3_601 * SECOND);
     again.says(Client, b"again");

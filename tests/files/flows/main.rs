@@ -1,5 +1,5 @@
-//! Flows: connections as directories, while they grow, once they have ended, and when packets of
-//! theirs are missing or gone.
+//! Flows: connections as directories, while they grow, after they have ended, and when some of
+//! their packets are missing or overwritten.
 
 mod closed;
 mod counters;

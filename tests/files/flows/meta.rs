@@ -30,7 +30,7 @@ fn meta_of_a_clean_close() {
         assert_eq!(meta["server"]["port"], 9_000);
         assert_eq!(meta["client"]["stream_bytes"], talk.stream(Client).len());
         assert_eq!(meta["server"]["stream_bytes"], talk.stream(Server).len());
-        // From SYN to the ACK that ends the handshake, two steps.
+        // From the SYN to the ACK that ends the handshake: two steps.
         assert_eq!(meta["handshake_us"], 2 * STEP / 1_000);
         for field in ["tls", "tunnel"] {
             assert_eq!(meta[field], Value::Null, "{field}");
@@ -103,7 +103,7 @@ fn meta_tells_vlans_and_tunnels() {
         assert_eq!(filed.read(1, "server.bin"), b"world");
         assert_eq!(filed.read(1, "packets.pcap"), savefile(&talk.packets));
 
-        // On request, the outer packet is the packet.
+        // With `--no-tunnels`, the outer packet counts.
         let outer = Filed::with(Mount::new().arg("--no-tunnels"), &savefile_of([talk]));
         let names = names(&outer.daemon);
         assert!(names.iter().all(|name| name.contains("-192.0.2.1.")), "{names:?}");
@@ -118,12 +118,12 @@ fn meta_counts_what_came_again_or_late() {
     talk.open();
     talk.says(Client, b"once").repeat().repeat().ack(Server);
     talk.says(Client, b"first ").says(Client, b"second").swap().ack(Server);
-    // Half of it old, half of it new.
+    // Half of the data is old, half is new.
     let old = talk.stream(Client)[10..].to_vec();
     talk.again(Client, 6, ACK | PSH, &[&old[..], b" third"].concat());
     let mut wanted = talk.stream(Client).to_vec();
     wanted.extend(b" third");
-    // The builder knows nothing of it: sequence numbers go on behind.
+    // The builder does not know of this data, so the next sequence numbers are computed here.
     let mut number = talk.next(Client).wrapping_add(6);
     for part in [&b" fourth"[..], b"!"] {
         let peer = talk.next(Server);
@@ -155,7 +155,7 @@ fn meta_lists_missing_ranges() {
     assert_eq!(filed.daemon.count(ALIAS, "/flows/gaps"), 1);
 }
 
-/// A ServerHello of TLS 1.2 that has chosen `h2`, in its record.
+/// A ServerHello of TLS 1.2 that selects `h2`, in its record.
 fn server_hello() -> Vec<u8> {
     let alpn = [0, 16, 0, 5, 0, 3, 2, b'h', b'2'];
     let mut body = vec![3, 3];
@@ -201,7 +201,7 @@ except ssl.SSLWantReadError:
         assert!(version.contains("1.2"), "{meta:#}");
         assert_eq!(meta["http"], Value::Null);
     }
-    // The client alone says what it offers.
+    // With the client's message alone, only its offers are known.
     let mut half = talk(1);
     half.open().says(Client, &hello).reset(Server);
     let meta = one(&half);

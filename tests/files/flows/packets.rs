@@ -13,7 +13,7 @@ fn packets_pcap_has_the_packets_of_its_flow_and_no_others() {
     skip_unless!(mount, "tcpdump", "tshark", "capinfos");
     let talks = sundry();
     let filed = Filed::of(talks.clone());
-    // What replay has of each, in its order.
+    // The packets of replay that belong to the flow, in the same order.
     let replay = fs::read(filed.daemon.path("web/replay.pcap")).unwrap();
     assert_eq!(replay, savefile_of(talks.clone()));
     for (id, talk) in (1..).zip(&talks) {

@@ -1,4 +1,4 @@
-//! Who may read flows.
+//! Read access to flows.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -60,7 +60,7 @@ fn files_of_flows_have_the_permissions_of_their_capture() {
     for (path, _) in &all {
         assert!(reads(GROUP + 1, path), "{} is closed to others", path.display());
     }
-    // Nothing of a flow can be changed or removed by anybody.
+    // No user can change or remove a file of a flow.
     for (path, is_directory) in &all {
         assert!(fs::remove_file(path).is_err() && fs::remove_dir(path).is_err());
         let written = fs::OpenOptions::new().write(true).open(path);

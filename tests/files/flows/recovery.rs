@@ -1,4 +1,4 @@
-//! Flows of a daemon that takes up a ring.
+//! Flows of a daemon that recovers a ring.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn flows_are_there_again_after_a_crash() {
     pipe.write(&records(&packets));
     daemon.wait_stored(ALIAS, packets.len() as u64);
     wait_settled(&daemon);
-    // Not those that change as time passes.
+    // Waits first until flows no longer change as time passes.
     let look = |daemon: &Daemon| {
         for id in [1, 3, 5] {
             wait_flow(daemon, id, "closed");
@@ -54,7 +54,7 @@ fn flows_are_there_again_after_a_crash() {
     }
     assert_eq!(before.len(), after.len());
 
-    // And the open one goes on.
+    // The open flow goes on.
     let mut pipe = fifo.connect();
     let from = open.packets.len();
     exchange(&mut open, "/later", b"and on");

@@ -1,4 +1,4 @@
-//! `client.bin` and `server.bin`, however their packets come.
+//! `client.bin` and `server.bin`, however their packets arrive.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn a_capture_of_one_direction_has_its_stream() {
             if whose == side {
                 assert!(got == talk.stream(side), "{name}, of which {side:?} was captured");
             } else {
-                // As long as its receiver acknowledged, and all of it a hole.
+                // As long as the receiver's acknowledgements say, and entirely a hole.
                 let role = name.trim_end_matches(".bin");
                 assert_eq!(meta[role]["gaps"], json!([[0, got.len(), "missing"]]), "{meta:#}");
                 assert_eq!(got, vec![0; talk.stream(whose).len()], "{name}");
@@ -96,12 +96,12 @@ fn which_copy_of_a_byte_counts_can_be_chosen() {
     skip_unless!(mount);
     let mut talk = talk(1);
     talk.open();
-    // A hole in front, so that both copies wait.
+    // A hole comes first, so that both copies must wait.
     talk.says(Client, b"GOOD").says(Client, b"first copy");
     let (hole, copy) = (talk.packets.len() - 2, talk.packets.len() - 1);
     talk.exchange(hole, copy);
     talk.again(Client, 10, ACK | PSH, b"OTHER COPY");
-    // Then the hole is filled.
+    // The hole is filled afterwards.
     let last = talk.packets.len() - 1;
     talk.exchange(copy, last).ack(Server).close(Client);
     let bytes = savefile_of([talk]);
@@ -129,7 +129,7 @@ fn a_udp_conversation_is_its_payloads_back_to_back() {
             assert!(bytes == talk.stream(side), "{name} after turn {turn}");
         }
     }
-    // A datagram captured twice is two datagrams.
+    // A datagram captured twice counts as two datagrams.
     let before = talk.packets.len();
     talk.repeat();
     feed(&mut fed, &talk.packets[before..]);

@@ -1,4 +1,4 @@
-//! Conversations, and what a flow made of one has to say: what the tests of flows share.
+//! Conversations and expected contents of flows, shared by the tests of flows.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use pcapfs_tests::{
 };
 use serde_json::Value;
 
-/// A conversation between hosts of its own for each `number`, from port 40,000 to port 9,000.
+/// A conversation from port 40,000 to port 9,000. Each `number` gives other hosts.
 pub(crate) fn talk(number: u8) -> Conversation {
     Conversation::tcp(&format!("10.1.0.{number}:40000"), &format!("10.2.0.{number}:9000"))
 }
@@ -25,7 +25,7 @@ pub(crate) fn exchange(talk: &mut Conversation, target: &str, body: &[u8]) {
     talk.says(Server, [head.as_bytes(), body].concat());
 }
 
-/// Feeds packets in, and waits until the engine has had them.
+/// Feeds packets into the capture and waits until the engine has processed them.
 #[track_caller]
 pub(crate) fn feed(fed: &mut Fed, packets: &[Packet]) {
     let stored = fed.daemon.count(ALIAS, "/packets/stored");
@@ -45,21 +45,21 @@ pub(crate) fn size(path: &Path) -> u64 {
     fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).size()
 }
 
-/// Nanoseconds since the Unix epoch.
+/// Time of the last modification, in nanoseconds since the Unix epoch.
 pub(crate) fn modified(path: &Path) -> u64 {
     let metadata = fs::symlink_metadata(path).unwrap();
     u64::try_from(metadata.mtime()).unwrap() * SECOND
         + u64::try_from(metadata.mtime_nsec()).unwrap()
 }
 
-/// RFC 3339 with nanoseconds, by date(1).
+/// A time of RFC 3339 with nanoseconds, formatted by date(1).
 pub(crate) fn rfc3339(nanoseconds: u64) -> String {
     let time = format!("@{}.{:09}", nanoseconds / SECOND, nanoseconds % SECOND);
     let output = run(tool("date").args(["-u", "-d", &time, "+%Y-%m-%dT%H:%M:%S.%NZ"]), 5);
     output.success().text().trim().to_owned()
 }
 
-/// The captures of one of each kind of flow: closed with HTTP, reset, IPv6, UDP, with a hole.
+/// One conversation of each kind: closed with HTTP, reset, IPv6, UDP, with a hole.
 pub(crate) fn sundry() -> Vec<Conversation> {
     let mut http = talk(1);
     http.open();
@@ -93,7 +93,7 @@ impl Holed {
         self.0
     }
 
-    /// What is served.
+    /// The expected content of `server.bin`, with zeros in the hole.
     pub(crate) fn served(&self) -> Vec<u8> {
         let mut bytes = self.0.stream(Server).to_vec();
         bytes[3_000..8_000].fill(0);
@@ -101,12 +101,13 @@ impl Holed {
     }
 }
 
-/// The same endpoints, later.
+/// A later conversation between the same endpoints.
 pub(crate) fn talk_again(before: &Conversation) -> Conversation {
     talk(1).at(before.times().1 + SECOND).numbered_from(77, 88)
 }
 
-/// Whether a value is what a word says: `int`, `text`, `null`, `time`, ... joined by `|`.
+/// True if a value has one of the types in `kinds`: `int`, `text`, `null`, `time`, ... joined by
+/// `|`.
 fn is_of(value: &Value, kinds: &str) -> bool {
     kinds.split('|').any(|kind| match kind {
         "int" => value.is_u64(),

@@ -1,4 +1,4 @@
-//! The directories of flows: their names, their order, and what is in them.
+//! The directories of flows: their names, their order and their files.
 
 use pcapfs_tests::conversation::{EPOCH, SECOND};
 use pcapfs_tests::flows::{everything, flow, listed, names};
@@ -6,7 +6,7 @@ use pcapfs_tests::{Client, Conversation, Fed, Filed, Server, run, skip_unless, t
 
 use crate::support::{feed, sundry};
 
-/// Files of every flow.
+/// Files that every flow has.
 const PLAIN: [&str; 4] = ["client.bin", "meta.json", "packets.pcap", "server.bin"];
 
 #[test]
@@ -16,12 +16,12 @@ fn flows_appear_in_order_while_traffic_runs_and_ids_are_never_reused() {
     assert_eq!(names(&fed.daemon), Vec::<String>::new());
     let mut expected = Vec::new();
     let mut time = EPOCH;
-    // The same endpoints again and again, each time a connection of its own.
+    // The same endpoints come again and again, each time with a new connection.
     for id in 1..=12u32 {
         let mut talk = match id % 4 {
             0 => Conversation::tcp("[fd00::1]:40000", "[fd00:0:0:1::2]:443"),
             1 => Conversation::tcp("10.0.0.1:43512", "10.0.0.2:80"),
-            // Who begins is the client, whatever the ports say.
+            // The side that begins is the client, whatever the ports are.
             2 => Conversation::tcp("10.0.0.2:80", "10.0.0.1:50000"),
             _ => Conversation::udp(&format!("10.0.0.1:{}", 1_000 + id), "10.0.0.2:53"),
         };

@@ -1,4 +1,4 @@
-//! HTTP that goes on: a request without an answer, an upload, a response without an end.
+//! HTTP under way: a request without an answer, an upload, a response without an end.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ fn what_goes_on_is_there_and_grows() {
     assert_eq!(json(&folder.join("meta.json"))["http"]["open"], 1);
     assert_eq!(lines(&folder.join("http.jsonl")).len(), 0);
 
-    // The answer begins before the request has come to its end, and never ends.
+    // The answer begins before the request has ended, and never ends.
     let before = talk.packets.len();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                 Transfer-Encoding: chunked\r\n\r\n";

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::support::is_meta;
 
-/// Runs a server of three files on the wire's side `a`, and a client's program on the other side.
-/// What the client prints is the result.
+/// Runs a server of two files on the wire's side `a`, and a client program on the other side.
+/// Returns the client's output.
 fn web(wired: &Wired, client: &str) -> String {
     let server = "
 import http.server, sys

@@ -1,4 +1,4 @@
-//! Transactions that break off, and those that were not captured whole.
+//! Transactions that break off, and transactions that were not captured completely.
 
 use pcapfs_tests::conversation::noise;
 use pcapfs_tests::flows::json;
@@ -98,7 +98,7 @@ fn a_connection_joined_in_the_middle() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n");
     let ok =
         |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    // From the response of a request that was not captured.
+    // The capture begins with the response to a request that was not captured.
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80");
     talk.open().says(Client, get("/early")).says(Server, ok("early"));
     talk.says(Client, get("/late")).says(Server, ok("late")).close(Client);

@@ -1,4 +1,4 @@
-//! Exchanges and the transactions that are to be found in them.
+//! Conversations and the transactions expected in them.
 
 use std::fs;
 
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use crate::har::har_is_valid;
 
-/// A conversation and what is to be found in it.
+/// A conversation and the transactions expected in it.
 pub(crate) struct Case {
     name: &'static str,
     pub(crate) talk: Conversation,
     pub(crate) wanted: Vec<Wanted>,
 }
 
-/// A transaction as it is to be; bodies are decoded.
+/// An expected transaction. Its bodies are decoded.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     method: Option<&'static str>,
     pub(crate) status: Option<u16>,
     state: &'static str,
-    /// `why` says something although it is complete.
+    /// True if `why` is set although the transaction is complete.
     is_marked: bool,
     framing: [&'static str; 2],
     pub(crate) encoding: [Option<&'static str>; 2],
@@ -51,14 +51,14 @@ impl Wanted {
         self
     }
 
-    /// A body of the response.
+    /// Expects a response body.
     pub(crate) fn gives(mut self, framing: &'static str, body: impl AsRef<[u8]>) -> Self {
         self.framing[1] = framing;
         self.bodies[1] = body.as_ref().to_vec();
         self
     }
 
-    /// A body of the request.
+    /// Expects a request body.
     pub(crate) fn takes(mut self, framing: &'static str, body: impl AsRef<[u8]>) -> Self {
         self.framing[0] = framing;
         self.bodies[0] = body.as_ref().to_vec();
@@ -72,7 +72,7 @@ impl Wanted {
 }
 
 impl Case {
-    /// An open connection.
+    /// A case with an open connection.
     pub(crate) fn new(name: &'static str) -> Self {
         let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:7777");
         talk.open();
@@ -93,7 +93,7 @@ impl Case {
         self.says(Server, [head.as_bytes(), body.as_ref()].concat())
     }
 
-    /// A response of that length, with these headers.
+    /// A response with these headers and a Content-Length for `body`.
     pub(crate) fn ok(self, headers: &str, body: impl AsRef<[u8]>) -> Self {
         let length = body.as_ref().len();
         self.response(&format!("HTTP/1.1 200 OK\nContent-Length: {length}\n{headers}"), body)
@@ -114,7 +114,7 @@ impl Case {
         self
     }
 
-    /// The same talk, cut into segments elsewhere.
+    /// The same conversation, cut into segments of at most `most` bytes.
     fn cut(&self, most: usize) -> Conversation {
         let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:7777").segments_of(most);
         talk.open();
@@ -172,7 +172,7 @@ impl Case {
     }
 }
 
-/// Checks every case by itself, and again cut into segments of 7 bytes and of one byte.
+/// Checks each case as it is, and again in segments of 7 bytes and of one byte.
 #[track_caller]
 pub(crate) fn check(cases: &[Case]) {
     for case in cases {
@@ -184,7 +184,7 @@ pub(crate) fn check(cases: &[Case]) {
     }
 }
 
-/// Whether a record has the fields of the contract, and only these.
+/// Checks that a record has exactly the fields of the contract.
 #[track_caller]
 pub(crate) fn is_record(record: &Value) {
     let keys = |value: &Value| {
@@ -235,7 +235,7 @@ pub(crate) fn is_record(record: &Value) {
     }
 }
 
-/// Text of 2,000 bytes.
+/// A text of 2,000 bytes.
 pub(crate) fn text() -> Vec<u8> {
     b"All work and no play makes Jack a dull boy.\n".iter().copied().cycle().take(2_000).collect()
 }

@@ -1,4 +1,4 @@
-//! Bodies that are compressed, or say so.
+//! Bodies that are compressed or claim to be.
 
 use pcapfs_tests::coding::{brotli, chunked, deflate, gzip, raw_deflate, zstd};
 use pcapfs_tests::conversation::noise;

@@ -1,4 +1,4 @@
-//! What is HTTP, and where its messages begin and end.
+//! Recognizing HTTP, and the boundaries of its messages.
 
 use pcapfs_tests::coding::chunked;
 use pcapfs_tests::conversation::EPOCH;

@@ -1,4 +1,4 @@
-//! The published format of HAR 1.2, as far as it is about structure.
+//! The structure that the published format of HAR 1.2 demands.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! HTTP in flows: transactions, bodies, transcripts and `http.har`, over every framing and coding.
+//! HTTP in flows: transactions, bodies, transcripts and `http.har`, with every framing and coding.
 
 mod broken;
 mod case;

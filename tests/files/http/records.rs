@@ -17,7 +17,7 @@ fn terminals_have_nothing_to_obey() {
     skip_unless!(mount);
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").at(EPOCH);
     talk.open();
-    // C1 controls, which are two bytes of UTF-8, and delete.
+    // C1 controls, which take two bytes in UTF-8, and delete.
     talk.says(Client, "GET /\u{9b}2J HTTP/1.1\r\nHost: \u{9d}0;x\u{9c}\r\nA: \u{90}\u{7f}\r\n\r\n");
     talk.says(Server, "HTTP/1.1 200 O\u{85}K\r\nContent-Length: 0\r\nB: \u{9b}31m\r\n\r\n")
         .close(Client);
@@ -146,7 +146,7 @@ fn every_flow_of_a_capture_has_a_valid_har_and_the_log_has_all_transactions() {
     told.sort_by_key(|line| (line["flow"].as_u64(), line["index"].as_u64()));
     assert_eq!(told, all);
 
-    // That of the capture has the entries of all flows, one after the other.
+    // The `http.har` of the capture has the entries of all flows, in the order of the flows.
     let path = filed.daemon.path("web/http.har");
     let size = fs::metadata(&path).unwrap().len();
     let har = json(&path);
