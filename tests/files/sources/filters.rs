@@ -1,4 +1,4 @@
-//! Filters, also behind VLAN tags, and the snaplen.
+//! Filters, also for frames with VLAN tags, and the snaplen.
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -67,7 +67,7 @@ fn snaplen_cuts_what_is_kept_and_not_what_is_said() {
     }
 }
 
-/// A frame to or from TCP port `port` with these tags: protocol and control information each.
+/// A frame to or from TCP port `port` with these tags, each a protocol and its control information.
 fn tcp(tags: &[(u16, u16)], port: u16, mark: u8) -> Vec<u8> {
     let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     for (protocol, control) in tags {
@@ -82,7 +82,8 @@ fn tcp(tags: &[(u16, u16)], port: u16, mark: u8) -> Vec<u8> {
     bytes
 }
 
-/// Each way to be tagged, to port 80 (wanted) and to port 81 (not wanted), in turn.
+/// Every kind of tagging, each to port 81 (not wanted) and to port 80 (wanted). Returns all frames,
+/// and the wanted ones.
 fn tagged() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let (q, ad) = (0x8100, 0x88a8);
     let ways: [&[(u16, u16)]; 6] =
@@ -96,7 +97,7 @@ fn tagged() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (all, wanted)
 }
 
-/// Sends frames as they are, in `b`.
+/// Sends frames unchanged from `b`.
 fn send_raw(net: &Net, frames: &[Vec<u8>]) {
     const PROGRAM: &str = "
 import socket, sys
@@ -136,8 +137,8 @@ fn tagged_frames_match_on_an_interface() {
         frames(&fs::read(daemon.path(alias).join("replay.pcap")).unwrap())
     };
     assert_eq!(stored("all"), all, "frames are as they were sent, tags in their place");
-    // One ring is full of them, so the kernel has put them before every capture's filter; what
-    // the others got is there once a last packet that each of them wants is.
+    // The ring of `all` has every frame, so the kernel has offered each of them to every capture.
+    // Another capture is done when it has stored as many frames as it should.
     let served = |alias: &str, count: usize| {
         daemon.wait_stored(alias, count as u64);
         frames(&fs::read(daemon.path(alias).join("replay.pcap")).unwrap())

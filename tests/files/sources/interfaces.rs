@@ -92,7 +92,7 @@ fn an_interface_without_a_name_is_called_as_it_is() {
 fn any_and_nothing_are_all_interfaces() {
     skip_unless!(root);
     let net = Net::new();
-    // Somebody listens, so that nothing is answered.
+    // A socket listens, so that the packets are not answered.
     let (listener, local) = net.a.run(|| {
         let listener = UdpSocket::bind(("127.0.0.1", frame::PORT)).unwrap();
         let local = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
@@ -167,7 +167,7 @@ fn an_interface_that_vanishes_is_waited_for() {
         assert_eq!(wired.daemon.status(ALIAS)["error"], Value::Null);
         wired.send(&mut sender, 10);
     }
-    // Down and up is no reason to stop.
+    // The capture does not stop when its interface goes down and up again.
     ip(&["-n", a, "link", "set", Net::DEVICE, "down"]);
     ip(&["-n", a, "link", "set", Net::DEVICE, "up"]);
     wait_until("the wire carries again", 5, || {
@@ -182,7 +182,7 @@ fn an_interface_that_vanishes_is_waited_for() {
     assert_eq!((seen.first, seen.missing), (11, 0), "the reader stayed: {seen:?}");
 }
 
-/// Bytes of packet buffers that a process shares with the kernel.
+/// Total size of the packet buffers that a process shares with the kernel, in bytes.
 fn kernel_buffers(daemon: &Daemon) -> u64 {
     let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
     let sizes = maps.lines().filter(|line| line.contains("socket:[")).map(|line| {

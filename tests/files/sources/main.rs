@@ -1,4 +1,4 @@
-//! Where packets come from: interfaces, savefiles, FIFOs, standard input.
+//! Sources of packets: interfaces, savefiles, FIFOs, standard input.
 
 mod filters;
 mod interfaces;

@@ -109,7 +109,7 @@ fn a_pcapng_of_two_link_types_is_whole_as_pcapng() {
     let served = packets_of("x.pcapng", &filed.read("replay.pcapng"));
     let status = filed.daemon.status(ALIAS);
     assert!(served == wanted, "{} of {} packets; {status:#}", served.len(), wanted.len());
-    // A pcap has one link type: that of the first packet.
+    // A pcap has a single link type, taken from the first packet.
     let plain = packets_of("x.pcap", &filed.read("replay.pcap"));
     assert!(plain.iter().all(|packet| packet.1 == 1), "{plain:?}");
     let numbers = check_prefix(&filed.read("replay.pcap")).unwrap().sequences;
@@ -183,7 +183,7 @@ fn a_savefile_cut_short_gives_every_whole_record_and_says_so() {
         let error = status["error"].as_str().expect("a reason");
         assert!(error.contains("cut short"), "{error}");
     }
-    // Nothing to say about one that ends where a record ends, or holds none.
+    // A savefile that ends at the end of a record, or has no record, is no error.
     for count in [0, 7] {
         let filed = Filed::new(&whole[..24 + count * record], &[]);
         assert_eq!(filed.daemon.status(ALIAS)["error"], Value::Null);
@@ -248,7 +248,7 @@ fn a_savefile_truncated_while_it_is_mounted_is_an_error_and_not_the_end() {
     assert_eq!(check_prefix(&fine).unwrap().whole(), Vec::from_iter(1..=10));
 }
 
-/// Enough packets that reading them takes many times as long as mounting.
+/// So many packets that reading them takes many times as long as mounting.
 const MANY: u64 = 200_000;
 
 #[test]
@@ -259,7 +259,7 @@ fn a_mount_is_ready_when_all_of_its_savefile_is_read() {
     fs::write(&path, numbered(Format::default(), MANY, 60)).unwrap();
     for _ in 0..10 {
         let daemon = Mount::new().arg("-r").arg(&path).start();
-        // At once, without a look at the status.
+        // At once, without waiting for a state.
         let replay = fs::read(daemon.path("web/replay.pcap")).unwrap();
         assert_eq!(replay.len() as u64, fs::metadata(&path).unwrap().len());
         let status = daemon.status(ALIAS);
@@ -389,7 +389,7 @@ fn what_a_pcapng_says_beside_packets_is_kept() {
     };
     let (middle, end) = (statistics(1), statistics(3));
     let custom = block(0xbad, b"\xd9\x7e\0\0as it is");
-    // In front of the first packet, and between the first and the second.
+    // Before the first packet, and between the first and the second.
     let mut at = 0;
     let mut starts = Vec::new();
     while at < plain.len() {

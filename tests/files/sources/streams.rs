@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::support::{Filed, interface, talkative};
 
-/// A tcpdump in `net.a` that writes into the FIFO.
+/// Runs a tcpdump in `net.a` that writes into the FIFO.
 fn tcpdump_into(net: &Net, fifo: &Fifo) -> Running {
     let tcpdump = net.a.run(|| {
         Running::spawn(
@@ -41,7 +41,7 @@ fn tcpdump_into_a_fifo_runs_on_with_nobody_reading() {
     assert_eq!(daemon.status(ALIAS)["state"], "pending", "nobody has written yet");
     let mut first = tcpdump_into(&net, &fifo);
     daemon.wait_state(ALIAS, "running");
-    // Twenty times the largest pipe there is, and five times the ring.
+    // Twenty times the largest possible pipe, and five times the ring.
     let traffic = Traffic::start(net.sender(1_000), 12_000, 20_000);
     let sender = traffic.finish();
     daemon.wait_stored(ALIAS, 20_000);
@@ -49,7 +49,7 @@ fn tcpdump_into_a_fifo_runs_on_with_nobody_reading() {
     assert!(daemon.count(ALIAS, "/packets/overwritten") > 0);
     let live = StreamReader::open(&daemon.path("web/live.pcap"), Pace::FAST);
 
-    // The writer leaves, another one comes: the same capture, the same readers.
+    // The writer leaves and another one comes. The capture and its readers go on.
     first.signal(Signal::SIGINT);
     assert!(first.wait(5).success(), "{}", first.stderr());
     assert!(first.stderr().contains("20000 packets captured"), "{}", first.stderr());
@@ -79,7 +79,7 @@ fn half_a_record_of_a_writer_that_left_is_dropped() {
         append_numbered(&mut record, Format::default(), sent + 1, 200);
         fed.feed.write(&record[..cut]);
         drop(fed.feed);
-        // Whoever comes next may write another variety.
+        // The next writer may use another byte order.
         let format = Format { big_endian: cut % 2 == 0, ..Format::default() };
         wait_until("the daemon says what was left out", 5, || {
             fed.daemon.status(ALIAS)["error"].is_string()
@@ -165,7 +165,7 @@ fn standard_input_from_a_file_and_from_a_pipe() {
     assert_eq!(daemon.count(ALIAS, "/packets/stored"), 100);
 }
 
-/// Any part of a file, read by one who jumps there, is what it is in one read straight on.
+/// Checks that seeking to any position reads the same bytes as reading the file from its start.
 #[track_caller]
 fn check_seeks(path: &Path, whole: &[u8]) {
     let file = File::open(path).unwrap();
@@ -198,7 +198,7 @@ fn a_pcapng_stream_keeps_what_it_says_beside_packets() {
     daemon.verb(["replay", ALIAS, "-w", copy.to_str().unwrap()]);
     assert!(fs::read(&copy).unwrap() == wanted, "in a copy");
 
-    // The next daemon finds it in the ring.
+    // The next daemon finds them in the ring.
     drop(daemon);
     let daemon = mount().ring_dir(folder.path()).start();
     let path = daemon.path("web/replay.pcapng");
@@ -211,7 +211,7 @@ fn a_pcapng_stream_keeps_what_it_says_beside_packets() {
     daemon.wait_state(ALIAS, "ended");
     assert!(fs::read(daemon.path("web/replay.pcapng")).unwrap() == wanted, "from standard input");
     assert_eq!(daemon.status(ALIAS)["error"], Value::Null);
-    // Behind it are statistics of the stream.
+    // In this file, statistics of the stream follow.
     assert!(fs::read(daemon.path("web/follow.pcapng")).unwrap().starts_with(&wanted));
 }
 

@@ -1,4 +1,4 @@
-//! A mounted savefile, and the packets of one: what the tests of sources share.
+//! A mounted savefile and the packets of a savefile, shared by the tests of sources.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use pcapfs_tests::savefile::{
 use pcapfs_tests::{ALIAS, Daemon, Mount, frame};
 use tempfile::TempDir;
 
-/// A daemon over one savefile, all of it indexed.
+/// A daemon with one savefile that is completely indexed.
 pub(crate) struct Filed {
     pub(crate) daemon: Daemon,
     pub(crate) path: PathBuf,
@@ -32,10 +32,11 @@ impl Filed {
     }
 }
 
-/// A packet: nanoseconds, link type, index of the interface, length on the wire, bytes kept.
+/// A packet: time in nanoseconds, link type, index of the interface, length on the wire, captured
+/// bytes.
 pub(crate) type Packet = (u64, u32, u32, u32, Vec<u8>);
 
-/// The packets of a savefile, with nothing behind the last one.
+/// The packets of a savefile. Checks that nothing follows the last one.
 #[track_caller]
 pub(crate) fn packets_of(name: &str, bytes: &[u8]) -> Vec<Packet> {
     let mut parser = parser_for(name);
@@ -61,8 +62,8 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
     packets_of("x.pcap", bytes).into_iter().map(|packet| packet.4).collect()
 }
 
-/// A pcapng of three packets of two interfaces, with a comment on the capture and on the first
-/// packet, secrets before that, and a custom block before the second.
+/// A pcapng of three packets from two interfaces. The capture and the first packet have comments,
+/// secrets come before the first packet, and a custom block before the second.
 pub(crate) fn talkative() -> Vec<u8> {
     let packet = |sequence: u64| NgPacket {
         interface: u32::try_from(sequence % 2).unwrap(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pcapfs_tests::require::testdata;
 use pcapfs_tests::{Finished, Mount, run, skip_unless, tool};
 
-/// Savefiles below a folder, in order, none larger than 4 MB.
+/// Adds the savefiles below a folder that are smaller than 4 MB, in order.
 fn savefiles(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(fs::DirEntry::path);
@@ -22,7 +22,7 @@ fn savefiles(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What tcpdump makes of a savefile: every packet's time to the nanosecond, lengths and bytes.
+/// tcpdump's output for a savefile: every packet's time in nanoseconds, its lengths and its bytes.
 fn dumped(path: &Path) -> Finished {
     run(
         tool("tcpdump")
@@ -48,7 +48,7 @@ fn captures_of_other_projects_read_the_same() {
         sample.extend(found.iter().filter(|path| special(path)).cloned());
         sample.extend(found.into_iter().step_by(every).filter(|path| !special(path)));
     }
-    // Some are broken from the start: whatever libpcap opens is looked at.
+    // Some are broken on purpose. The test looks at all that libpcap opens.
     let sample: Vec<(PathBuf, Finished)> = sample
         .into_iter()
         .map(|path| (path.clone(), dumped(&path)))
@@ -88,8 +88,8 @@ fn captures_of_other_projects_read_the_same() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), sample.len(), wrong.join("\n"));
 }
 
-/// Lines that begin with a time, those that no record can hold (32 bits of seconds) made one: a
-/// capture here has packets of the year 586524.
+/// The lines of a dump. Times that no record can hold (32 bits of seconds) are replaced by one
+/// word, since one of these captures has packets of the year 586524.
 fn sensible(dump: &Finished) -> Vec<String> {
     let line = |line: &str| {
         let (time, rest) = line.split_once('\t').expect("several fields");
@@ -106,7 +106,7 @@ fn pcapng_of_other_projects_reads_the_same() {
     let Some(folder) = testdata("") else { return };
     let mut found = Vec::new();
     savefiles(&folder, &mut found);
-    // By what they are: some are called so and are pcap.
+    // By content, since some files with this name are pcap.
     found.retain(|path| fs::read(path).unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
     let tshark = |path: &Path| {
         let fields = ["frame.time_epoch", "frame.len", "frame.cap_len", "frame.interface_name"];
