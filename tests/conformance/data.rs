@@ -1,4 +1,4 @@
-//! Finding captures, and the forms truths come in.
+//! Finds captures, and reads the formats of the truths.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Files in a folder and all folders in it, in order of their paths.
+/// Files in a folder and its subfolders, in order of their paths.
 pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -25,7 +25,7 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Savefiles in a folder and all folders in it; other forms of captures are among them.
+/// Savefiles in a folder and its subfolders, among them captures in other formats.
 pub(crate) fn captures_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = files_below(folder);
     files.retain(|file| {
@@ -35,7 +35,7 @@ pub(crate) fn captures_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What `action` says of each item, with a thread for each core.
+/// The results of `action` for all items, in their order, computed with a thread for each core.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     action: impl Fn(&T) -> R + Sync,
@@ -68,9 +68,9 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
 /// One `filter` of the checks in a `test.yaml`.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
-    /// How many records it matches.
+    /// Number of records that match it.
     pub(crate) count: u64,
-    /// Field and value, without quotes.
+    /// Fields and their values, without quotes.
     pub(crate) fields: Vec<(String, String)>,
 }
 
@@ -81,7 +81,7 @@ impl Filter {
     }
 }
 
-/// The checks of a `test.yaml`, which are written in a small part of YAML.
+/// The checks of a `test.yaml`, which use only a small part of YAML.
 pub(crate) fn filters(path: &Path) -> Vec<Filter> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut filters: Vec<Filter> = Vec::new();
@@ -102,7 +102,7 @@ pub(crate) fn filters(path: &Path) -> Vec<Filter> {
     filters
 }
 
-/// Bytes written in base64, RFC 4648.
+/// Decodes base64, RFC 4648.
 pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = Vec::new();
@@ -119,7 +119,7 @@ pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Bytes written as pairs of hexadecimal digits, with blanks anywhere.
+/// Decodes pairs of hexadecimal digits, with blanks anywhere.
 pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text
         .chars()
@@ -129,12 +129,12 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | *pair.get(1)?).ok()).collect()
 }
 
-/// Whether `whole` is made of all of `left` and all of `right`, each in its order.
+/// True if `whole` consists of all of `left` and all of `right`, each in its order.
 pub(crate) fn is_interleaved(whole: &[u8], left: &[u8], right: &[u8]) -> bool {
     if whole.len() != left.len() + right.len() {
         return false;
     }
-    // How much of `left` may have been used so far.
+    // All numbers of bytes of `left` that may be used so far.
     let mut used = BTreeSet::from([0]);
     for (at, byte) in whole.iter().enumerate() {
         let mut next = BTreeSet::new();
@@ -151,7 +151,7 @@ pub(crate) fn is_interleaved(whole: &[u8], left: &[u8], right: &[u8]) -> bool {
     used.contains(&left.len())
 }
 
-/// Says where two byte strings differ.
+/// Compares two byte strings and reports where they differ.
 pub(crate) fn same(what: &str, got: &[u8], wanted: &[u8]) -> Result<(), String> {
     if got == wanted {
         return Ok(());

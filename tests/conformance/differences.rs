@@ -1,10 +1,10 @@
-//! Differences from other programs and from what the owners of captures expect, that are right.
+//! Correct differences from other programs and from the expectations of the captures' owners.
 
-/// One reason, and the cases it is the reason of.
+/// A reason, and the cases it explains.
 struct Difference {
-    /// Word of the set.
+    /// Name of the set.
     set: &'static str,
-    /// A case is meant when its name begins with one of these.
+    /// It explains each case whose name begins with one of these.
     cases: &'static [&'static str],
     /// Sentences for the documentation.
     why: &'static str,
@@ -159,7 +159,7 @@ const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// Captures in which each direction of a tunnel has a network of its own.
+/// Captures in which each direction of a tunnel has a network identifier of its own.
 const GENEVE: &[&str] = &[
     "arkime+arkime/tests/pcap/tcpdump-geneve.pcap",
     "the-tcpdump-group+tcpdump/tests/geneve.pcap",
@@ -169,7 +169,7 @@ const NETWORKS: &str = "Each direction of the tunnel has a network identifier of
                         conversations in different networks are kept apart: their addresses may \
                         be the same.";
 
-/// Why a case differs, if that is known and as it should be.
+/// Explains the difference in a case, if it is known and correct.
 pub(crate) fn why(set: &str, case: &str) -> Option<&'static str> {
     DIFFERENCES
         .iter()

@@ -1,4 +1,4 @@
-//! Checksums of files in the tree, by the tools that everybody uses.
+//! Checksums of files in the tree, computed by ordinary tools.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use pcapfs_tests::{run, tool};
 
 use crate::data::in_parallel;
 
-/// Files given to one run of a tool.
+/// Number of files given to one run of a tool.
 const BATCH: usize = 400;
 
-/// The checksums `program` (such as `sha256sum`) prints for files, in their order; of a file that
-/// cannot be read, what it says.
+/// The checksums that `program` (such as `sha256sum`) prints for files, in their order, or its error
+/// message for a file that it cannot read.
 pub(crate) fn of<P: AsRef<Path> + Sync>(program: &str, files: &[P]) -> Vec<Result<String, String>> {
     let batches: Vec<&[P]> = files.chunks(BATCH).collect();
     in_parallel(&batches, |batch| of_batch(program, batch)).concat()
@@ -22,7 +22,7 @@ fn of_batch<P: AsRef<Path>>(program: &str, files: &[P]) -> Vec<Result<String, St
     if lines.len() == files.len() {
         return lines.iter().map(|line| Ok(word(line))).collect();
     }
-    // One of them cannot be read: which?
+    // A file cannot be read. Find it by running the tool on each.
     files
         .iter()
         .map(|file| {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// A savefile of the classic form in this machine's byte order.
+/// A savefile in pcap format and in this machine's byte order.
 #[derive(Clone, Debug)]
 pub(crate) struct Savefile {
     header: Vec<u8>,
@@ -15,10 +15,10 @@ const RECORD: usize = 16;
 const ETHERNET: usize = 14;
 
 impl Savefile {
-    /// Takes one apart; what is left at its end is left out.
+    /// Reads a savefile. An incomplete record at its end is left out.
     ///
     /// # Panics
-    /// When it cannot be read or has another form.
+    /// If the file cannot be read or has another format.
     pub(crate) fn read(path: &Path) -> Self {
         let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (header, mut rest) = bytes.split_at(24.min(bytes.len()));
@@ -34,23 +34,23 @@ impl Savefile {
         Self { header: header.to_owned(), records }
     }
 
-    /// Writes it.
+    /// Writes the savefile.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(crate) fn write(&self, path: &Path) {
         let bytes = [self.header.clone(), self.records.concat()].concat();
         fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Moves a packet to where another is.
+    /// Moves a packet to the position of another.
     pub(crate) fn shift(&mut self, from: usize, to: usize) {
         let record = self.records.remove(from);
         self.records.insert(to, record);
     }
 
-    /// A packet of TCP over IPv4 over Ethernet with another part of its payload: `length` bytes
-    /// from `begin` on, or all the rest, with `*` for bytes that it has not got.
+    /// A copy of a packet of TCP over IPv4 over Ethernet with a part of its payload: `length` bytes
+    /// from offset `begin`, or all the rest. Bytes beyond the payload are `*`.
     pub(crate) fn part(&self, index: usize, begin: usize, length: Option<usize>) -> Vec<u8> {
         let mut bytes = self.payload(index).split_off(begin);
         let length = length.unwrap_or(bytes.len());
@@ -65,8 +65,8 @@ impl Savefile {
         record[payload_at(record)..end].to_vec()
     }
 
-    /// A packet of TCP over IPv4 over Ethernet with another payload, which begins `begin` bytes
-    /// later in the stream.
+    /// A copy of a packet of TCP over IPv4 over Ethernet with another payload, which begins `begin`
+    /// bytes later in the stream.
     pub(crate) fn other(&self, index: usize, begin: usize, bytes: &[u8]) -> Vec<u8> {
         let mut record = self.records[index].clone();
         let ip = RECORD + ETHERNET;
@@ -86,7 +86,7 @@ impl Savefile {
         record
     }
 
-    /// Makes a packet of IPv4 over Ethernet say that it is longer than it is.
+    /// Increases the length field of a packet of IPv4 over Ethernet by `more` bytes.
     pub(crate) fn lie(&mut self, index: usize, more: usize) {
         let at = RECORD + ETHERNET + 2;
         let record = &mut self.records[index];
@@ -95,7 +95,7 @@ impl Savefile {
     }
 }
 
-/// Where the payload of TCP over IPv4 over Ethernet begins in a record.
+/// Offset of the payload of TCP over IPv4 over Ethernet in a record.
 fn payload_at(record: &[u8]) -> usize {
     let ip = RECORD + ETHERNET;
     let tcp = ip + usize::from(record[ip] & 15) * 4;
@@ -120,7 +120,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The next number below `bound`: splitmix64.
+    /// The next number below `bound`, by splitmix64.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -131,7 +131,7 @@ impl Random {
     }
 }
 
-/// Changes a few bits of a savefile behind its header of 24 bytes.
+/// Changes a few bits of a savefile after its header of 24 bytes.
 pub(crate) fn flip(bytes: &mut [u8], random: &mut Random) {
     if bytes.len() <= 24 {
         return;

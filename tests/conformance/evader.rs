@@ -1,4 +1,4 @@
-//! Hostile framing: in how many responses is the test virus found?
+//! Hostile framing: counts the responses in which the test virus is found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::data::{self, in_parallel};
 use crate::outcome::{Outcome, Reach};
 use crate::tree::{Capture, Tree};
 
-/// What every response of the set carries.
+/// A part of every response in the set.
 const VIRUS: &[u8] = b"EICAR-STANDARD-ANTIVIRUS";
 
 pub(crate) fn check(root: &Path) -> Vec<Outcome> {
@@ -76,7 +76,7 @@ fn tcpflow(file: &Path, folder: &Path) {
     let mut command = tool("tcpflow");
     command.args(["-e", "http"]).arg("-o").arg(folder).arg("-r").arg(file);
     let _ = run(&mut command, 60);
-    // It also writes streams as they are, headers and all: not a decoded body.
+    // It also writes streams with their headers, which are not decoded bodies.
     for file in data::files_below(folder) {
         let name: PathBuf = file.file_name().unwrap_or_default().into();
         if !name.to_string_lossy().contains("HTTPBODY") {

@@ -1,4 +1,4 @@
-//! Every stream, without its holes if it has any, beside what tshark's `follow,tcp,raw` gives.
+//! Every stream without its holes, compared with tshark's `follow,tcp,raw`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,14 +9,14 @@ use crate::data::{self, in_parallel};
 use crate::outcome::{Outcome, Reach};
 use crate::tree::{Capture, Endpoint, Flow, Side, Tree};
 
-/// Captures in one mount.
+/// Number of captures in one mount.
 const BATCH: usize = 200;
 
 /// A connection as tshark sees it.
 #[derive(Debug)]
 struct Followed {
     number: usize,
-    /// The one that sent the first packet, and the other.
+    /// The sender of the first packet, and its peer.
     nodes: [Endpoint; 2],
     streams: [Vec<u8>; 2],
 }
@@ -45,7 +45,7 @@ pub(crate) fn check(root: &Path) -> Vec<Outcome> {
     vec![outcome]
 }
 
-/// Connections asked for at first; few captures have more.
+/// Number of connections asked for at first. Few captures have more.
 const ASKED: usize = 12;
 
 /// All connections of a capture.
@@ -60,7 +60,8 @@ fn follow(file: &Path) -> Result<Vec<Followed>, String> {
     Ok(followed)
 }
 
-/// What tshark prints of the first so many connections of a capture, and how many there are.
+/// tshark's output for the first `asked` connections of a capture, and the total number of
+/// connections.
 fn tshark(file: &Path, asked: usize) -> Result<(String, usize), String> {
     let mut command = tool("tshark");
     command.args(["-T", "fields", "-e", "tcp.stream", "-r"]).arg(file);
@@ -129,7 +130,7 @@ fn compare(capture: &Capture, followed: &[Followed], outcome: &mut Outcome, hole
     for (ends, theirs) in theirs {
         let mut flows = ours.remove(&ends).unwrap_or_default();
         let counts = format!("{} of {} connections", flows.len(), theirs.len());
-        // Ports are used again: first those that are the same, then the others in their order.
+        // Ports are reused. Pair equal connections first, then the others in their order.
         let mut left = Vec::new();
         for connection in theirs {
             let case = format!("{} stream {}", capture.name(), connection.number);
@@ -158,7 +159,7 @@ fn compare(capture: &Capture, followed: &[Followed], outcome: &mut Outcome, hole
     }
 }
 
-/// Compares a connection, without its holes if it has any; whether it has none.
+/// Compares a connection without its holes. Returns whether it has none.
 fn same(flow: &Flow, connection: &Followed) -> Result<bool, String> {
     for (node, bytes) in connection.nodes.iter().zip(&connection.streams) {
         let side = if flow.endpoint(Side::Client)? == *node { Side::Client } else { Side::Server };
@@ -170,8 +171,8 @@ fn same(flow: &Flow, connection: &Followed) -> Result<bool, String> {
             drop(stream.drain(start..end));
         }
         let theirs = without_notes(bytes);
-        // tshark takes bytes for lost, and goes on behind them, once the other side acknowledges
-        // what follows; a capture may not have the other side.
+        // tshark declares bytes lost and goes on after them only when the other side acknowledges
+        // later bytes. A capture may lack the other side.
         let stops = !flow.gaps(side)?.is_empty() && theirs.len() == bytes.len();
         if !(stops && stream.starts_with(&theirs)) {
             data::same(side.name(), &stream, &theirs)?;
@@ -180,13 +181,13 @@ fn same(flow: &Flow, connection: &Followed) -> Result<bool, String> {
     flow.is_whole()
 }
 
-/// A stream without what tshark writes where bytes are missing.
+/// A stream without the notes that tshark writes where bytes are missing.
 fn without_notes(bytes: &[u8]) -> Vec<u8> {
     const NOTE: &[u8] = b" bytes missing in capture file]";
     let mut left = bytes.to_owned();
     while let Some(at) = left.windows(NOTE.len()).position(|window| window == NOTE) {
         let begin = left[..at].iter().rposition(|&byte| byte == b'[').unwrap_or(at);
-        // It writes the end of its C string as well.
+        // It also writes the terminator of its C string.
         let end = at + NOTE.len();
         drop(left.drain(begin..end + usize::from(left.get(end) == Some(&0))));
     }

@@ -1,4 +1,5 @@
-//! Whatever is broken, cut or made to break others: the daemon lives, and so do the neighbours.
+//! Broken, truncated and malicious captures: the daemon survives, and so do the captures beside
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use crate::edit::{self, Random};
 use crate::outcome::{Outcome, Reach};
 use crate::tree::{Capture, Side, Tree};
 
-/// Captures in one mount, beside the neighbour.
+/// Number of captures in one mount, not counting the neighbour.
 const BATCH: usize = 250;
 
-/// Small captures that copies with flipped bytes are made of.
+/// Small captures whose copies get flipped bytes.
 const ORIGINALS: [&str; 8] = [
     "arkime+arkime/tests/pcap/tcp-reassembly-synthetic.pcap",
     "arkime+arkime/tests/pcap/gre-erspan-vxlan.pcap",
@@ -31,7 +32,7 @@ const COPIES: usize = 1000;
 const NEIGHBOUR: &str =
     "seladb+PcapPlusPlus/Tests/Pcap++Test/PcapExamples/one_http_stream_fin.pcap";
 
-/// Bytes of memory of its own that a daemon may have with a batch, each capture of which is small.
+/// Maximum memory of a daemon with one batch of small captures, in bytes.
 const MEMORY: u64 = 256 << 20;
 
 pub(crate) fn check(root: &Path) -> Vec<Outcome> {
@@ -94,7 +95,8 @@ fn all(root: &Path, files: &[PathBuf], outcome: &mut Outcome) {
     ));
 }
 
-/// Reads every file of every flow. A savefile that is none was refused or has failed, with a reason.
+/// Reads every file of every flow. A file that is not a savefile must have been refused, or have
+/// failed with a reason.
 fn read_all(capture: &Capture) -> Result<(), String> {
     if capture.is_refused() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Conversations below VLANs, labels and tunnels, as many as tshark sees.
+//! Conversations inside of VLANs, labels and tunnels: as many as tshark sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::data::{self, in_parallel};
 use crate::outcome::{Outcome, Reach};
 use crate::tree::{Capture, Tree};
 
-/// Where captures of layers are, and what their names begin with; of some all are.
+/// Folders with captures of layers, and the beginnings of their names.
 const CAPTURES: [(&str, &[&str]); 4] = [
     (
         "zeek+zeek/testing/btest/Traces",
@@ -73,7 +73,7 @@ fn captures(root: &Path) -> Vec<PathBuf> {
         let folder = root.join(folder);
         for file in data::captures_below(&folder) {
             let inside = file.strip_prefix(&folder).unwrap_or(&file);
-            // `decode-x/input.pcap` goes by its folder, `tunnels/gre.pcap` by its name.
+            // `decode-x/input.pcap` is chosen by its folder, `tunnels/gre.pcap` by its name.
             let by = match inside.file_name() {
                 Some(name) if inside.starts_with("tunnels") => Path::new(name),
                 _ => inside,
@@ -87,7 +87,7 @@ fn captures(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Numbers of the innermost conversations, of TCP and of UDP.
+/// Numbers of the innermost conversations of TCP and of UDP.
 type Conversations = BTreeMap<&'static str, BTreeSet<String>>;
 
 fn conversations(file: &Path) -> Conversations {
@@ -103,9 +103,9 @@ fn conversations(file: &Path) -> Conversations {
         else {
             continue;
         };
-        // Headers that an ICMP error quotes are no packet of their conversation. The innermost
-        // packet of IP counts: one of ICMP in a tunnel is no conversation, but a frame without IP
-        // in it is one of the tunnel.
+        // Headers quoted in an ICMP error are not a packet of their conversation. The innermost IP
+        // packet counts. An ICMP packet in a tunnel belongs to no conversation, but a frame without
+        // IP in a tunnel belongs to the tunnel's conversation.
         let quoted = protocols[..innermost].iter().any(|name| name.starts_with("icmp"));
         let inside = protocols[innermost..].iter().any(|name| matches!(*name, "ip" | "ipv6"));
         if quoted || inside {

@@ -1,8 +1,8 @@
-//! Captures whose contents are known, mounted and read through the tree, beside the truth.
+//! Captures with known contents: mounted, read through the tree, and compared with the truth.
 //!
-//! `make conformance`. Behind `--` come names of parts (all of them when none is named) and
-//! `--markdown FILE`, which also writes the result there. The captures of other projects lie where
-//! `PCAPFS_TESTDATA` says, the generator of captures in the folder `PCAPFS_TOOLS`; see
+//! Run `make conformance`. Arguments after `--` are names of parts (by default all parts) and
+//! `--markdown FILE`, which also writes the result to that file. `PCAPFS_TESTDATA` names the folder
+//! with captures of other projects, `PCAPFS_TOOLS` the folder with the generator of captures; see
 //! `tests/src/require.rs`.
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
@@ -29,11 +29,11 @@ use std::time::Instant;
 use outcome::{Outcome, Reach};
 use pcapfs_tests::{binary, require};
 
-/// Looks at some sets.
+/// Checks some sets of captures.
 enum Check {
     /// Captures of other projects.
     Data(fn(&Path) -> Vec<Outcome>),
-    /// Captures made by the generator, which is this program.
+    /// Captures made by the generator, whose path is given.
     Generated(fn(&Path) -> Vec<Outcome>),
 }
 
@@ -48,13 +48,14 @@ const PARTS: &[(&str, Check)] = &[
     ("hostile", Check::Data(hostile::check)),
 ];
 
-/// What the command line asks for.
+/// The arguments of the command line.
 struct Arguments {
     parts: Vec<&'static (&'static str, Check)>,
     markdown: Option<PathBuf>,
 }
 
-/// Reads the command line; `None` when `cargo test` runs this, which has its own tests.
+/// Reads the command line. Returns `None` when `cargo test` runs this program, since that has tests
+/// of its own.
 fn arguments() -> Result<Option<Arguments>, String> {
     let mut asked = false;
     let mut parts = Vec::new();
@@ -115,7 +116,7 @@ fn main() -> ExitCode {
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Looks at one part; a panic in it, such as of a daemon that did not start, is a failure of it.
+/// Runs one part. A panic in it, such as of a daemon that did not start, makes the part fail.
 fn look(name: &'static str, check: &Check) -> Vec<Outcome> {
     let (needed, check) = match check {
         Check::Data(check) => (require::testdata(""), check),
@@ -137,7 +138,7 @@ fn look(name: &'static str, check: &Check) -> Vec<Outcome> {
     })
 }
 
-/// What was compared with what.
+/// The machine, and the versions of the programs compared.
 fn machine() -> Vec<(&'static str, String)> {
     let version = |program: &Path| {
         let output = Command::new(program).arg("--version").output();

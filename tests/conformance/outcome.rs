@@ -1,20 +1,20 @@
-//! What a set of captures has shown, and the tables made of it.
+//! Results of sets of captures, and the tables made of them.
 
 use std::fmt::Write as _;
 
 use crate::differences;
 use crate::tree::{Capture, Tree};
 
-/// How many of a set's cases are to be as the truth says.
+/// Number of a set's cases that must agree with the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Every one, but for differences that [`differences`] explains.
+    /// All cases except for differences that [`differences`] explains.
     All,
-    /// This many.
+    /// At least this number of cases.
     AtLeast(usize),
 }
 
-/// A case that did not come out as the truth says.
+/// A case that differs from the truth.
 #[derive(Debug)]
 struct Failure {
     case: String,
@@ -37,7 +37,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// A set without cases so far.
     ///
-    /// `set` is the word its differences are listed under, `about` what the table calls it.
+    /// Its differences are listed under `set`, and the table calls it `about`.
     pub(crate) fn new(set: &'static str, about: &str, reach: Reach) -> Self {
         Self {
             set,
@@ -51,7 +51,7 @@ impl Outcome {
         }
     }
 
-    /// A set that cannot be looked at here.
+    /// A set that cannot be checked here.
     pub(crate) fn skipped(set: &'static str, lack: &str) -> Self {
         let mut outcome = Self::new(set, set, Reach::All);
         outcome.lacking = Some(lack.to_owned());
@@ -66,7 +66,7 @@ impl Outcome {
         }
     }
 
-    /// Ends the daemon of some cases; if that is not as it is to be, it is a case that failed.
+    /// Ends the daemon of some cases. A wrong end counts as a failed case.
     pub(crate) fn close(&mut self, tree: Tree) {
         let first = tree.captures().first().map(Capture::name).unwrap_or_default();
         if let Err(what) = tree.close() {
@@ -74,12 +74,12 @@ impl Outcome {
         }
     }
 
-    /// What another program reaches of the same cases.
+    /// Adds the number of the same cases that another program passes.
     pub(crate) fn other(&mut self, tool: &'static str, passed: usize) {
         self.others.push((tool, passed));
     }
 
-    /// A sentence below the table.
+    /// Adds a sentence below the table.
     pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
     }
@@ -92,7 +92,7 @@ impl Outcome {
         self.failures.iter().filter(|failure| differences::why(self.set, &failure.case).is_none())
     }
 
-    /// Whether the set is as it is to be; of a set that was skipped nothing is known.
+    /// Returns whether the set reaches its goal, or `None` for a set that was skipped.
     pub(crate) fn met(&self) -> Option<bool> {
         if self.lacking.is_some() {
             return None;
@@ -124,7 +124,7 @@ impl Outcome {
         [self.about.clone(), reach, got, verdict]
     }
 
-    /// What went wrong, one case a line, for a terminal.
+    /// The failed cases, one on each line, for a terminal.
     pub(crate) fn details(&self) -> String {
         let mut text = String::new();
         for failure in &self.failures {

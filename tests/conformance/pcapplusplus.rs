@@ -11,8 +11,8 @@ use crate::tree::{Capture, Flow, Side, Tree};
 
 const FOLDER: &str = "seladb+PcapPlusPlus/Tests/Pcap++Test/PcapExamples";
 
-/// A capture, what is done to it, and the files that hold both directions of its connections as
-/// they came, in order of the connections.
+/// A capture, a change to it, and the files with the expected bytes: each holds both directions of
+/// one connection in order of arrival. The files are in order of the connections.
 struct Case {
     name: &'static str,
     capture: &'static str,
@@ -85,7 +85,8 @@ const CASES: &[Case] = &[
         truths: &["one_http_stream_fin2_output"],
     },
     Case {
-        // The owner stops at the FIN and expects a gap; the data came all the same, and in order.
+        // The owner's test stops at the FIN and expects a gap. But the data did arrive, and in
+        // order.
         name: "data behind its FIN",
         capture: "one_http_stream_fin2",
         change: |file| file.shift(6, 12),
@@ -145,8 +146,8 @@ fn retransmit(file: &mut Savefile) {
 }
 
 fn lose(file: &mut Savefile) {
-    // The owner's test means to cut off 20 bytes, and leaves the body that follows on the head of
-    // a request in its place, with what is left of both behind it.
+    // The owner's test means to cut off 20 bytes. Instead it puts the body of a request in the place
+    // of its head, followed by the remainder of both.
     let payload = file.payload(3);
     let head = payload.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
     file.records[3] = file.other(3, 20, &[&payload[head..], &payload[20..]].concat());
@@ -167,7 +168,7 @@ fn reverse(file: &mut Savefile) {
     }
 }
 
-/// Streams, and fragments.
+/// Checks streams and fragments.
 pub(crate) fn check(root: &Path) -> Vec<Outcome> {
     let root = root.join(FOLDER);
     let mut streams =
@@ -217,7 +218,7 @@ fn compare(case: &Case, capture: &Capture, root: &Path) -> Result<(), String> {
     if flows.len() != case.truths.len() {
         return Err(format!("{} connections instead of {}", flows.len(), case.truths.len()));
     }
-    // The owner's tests go by the order of a hash of the addresses.
+    // The owner's tests order connections by a hash of their addresses.
     let mut streams = Vec::new();
     for flow in &flows {
         let [client, server] = Side::BOTH.map(|side| with_missing_text(flow, side));
@@ -237,13 +238,13 @@ fn compare(case: &Case, capture: &Capture, root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// There is no truth in a file: one direction, one packet missing, everything else there.
+/// This case has no file of expected bytes: one direction, with one packet missing.
 fn missing_packet(capture: &Capture) -> Result<(), String> {
     let flows = capture.connections()?;
     let [flow] = &flows[..] else { return Err(format!("{} connections", flows.len())) };
     let gaps = Side::BOTH.map(|side| flow.gaps(side));
     let [client, server] = [gaps[0].clone()?, gaps[1].clone()?];
-    // What the other side has sent is known only by what was acknowledged.
+    // The length of the other side's stream is known only from acknowledgements.
     let silent = [(0, flow.stream(Side::Server)?.len())];
     if client.len() == 1 && server == silent {
         Ok(())
@@ -252,7 +253,7 @@ fn missing_packet(capture: &Capture) -> Result<(), String> {
     }
 }
 
-/// Capture and a whole packet of it in hexadecimal digits.
+/// Captures, each with the file of one of its whole packets in hexadecimal digits.
 const FRAGMENTS: [(&str, &str); 7] = [
     ("ip4_fragments", "ip4_fragments_packet1.txt"),
     ("ip4_fragments", "ip4_fragments_packet4.txt"),
@@ -291,7 +292,7 @@ fn holds_packet(capture: &Capture, truth: &Path) -> Result<(), String> {
     Err(format!("no stream from {from} port {port} has its {} bytes", payload.len()))
 }
 
-/// Source, source port and payload of a whole Ethernet frame.
+/// Source address, source port and payload of a whole Ethernet frame.
 fn payload(frame: &[u8]) -> Option<(IpAddr, u16, &[u8])> {
     let tag = if frame.get(12..14)? == [0x81, 0] { 4 } else { 0 };
     let ip = frame.get(14 + tag..)?;
@@ -311,7 +312,7 @@ fn payload(frame: &[u8]) -> Option<(IpAddr, u16, &[u8])> {
     let port = u16::from_be_bytes(rest.get(..2)?.try_into().ok()?);
     let payload = match protocol {
         6 => rest.get(usize::from(rest.get(12)? >> 4) * 4..)?,
-        // Some of these packets have more behind their end.
+        // Some of these packets have more bytes after their end.
         _ => {
             let length = u16::from_be_bytes(rest.get(4..6)?.try_into().ok()?);
             rest.get(8..usize::from(length))?

@@ -1,4 +1,4 @@
-//! Overlaps, gaps and HTTP of Suricata's own tests, with what their `test.yaml` expects.
+//! Overlaps, gaps and HTTP of Suricata's own tests, compared with their `test.yaml`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub(crate) fn check(root: &Path) -> Vec<Outcome> {
     vec![payloads(&root), http(&root)]
 }
 
-/// Folders of tests whose name begins in one of some ways, with their captures.
+/// Captures and folders of the tests whose names begin with one of `begins`.
 fn tests(root: &Path, begins: &[&str]) -> Vec<(PathBuf, PathBuf)> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = entries
@@ -30,7 +30,7 @@ fn tests(root: &Path, begins: &[&str]) -> Vec<(PathBuf, PathBuf)> {
     folders.into_iter().filter_map(|folder| Some((capture_of(&folder)?, folder))).collect()
 }
 
-/// The capture of a test: in its folder, or in another's that the test names.
+/// The capture of a test: in its own folder, or in the folder of another test that it names.
 fn capture_of(folder: &Path) -> Option<PathBuf> {
     if let Some(own) = data::captures_below(folder).into_iter().next() {
         return Some(own);
@@ -68,7 +68,7 @@ fn payloads(root: &Path) -> Outcome {
     outcome
 }
 
-/// Whether each payload that the test says is a stream's is one.
+/// Checks that each payload which the test expects of a stream is found.
 fn as_expected(capture: &Capture, folder: &Path) -> Result<(), String> {
     let mut streams = Vec::new();
     for flow in capture.connections()? {
@@ -85,7 +85,8 @@ fn as_expected(capture: &Capture, folder: &Path) -> Result<(), String> {
     for filter in filters.iter().filter(from_stream) {
         let Some(payload) = expected_payload(filter) else { continue };
         looked_at += 1;
-        // Suricata also gives what it has of a stream when it looks at it, which is a beginning.
+        // Suricata also reports the part of a stream that it has when it inspects it, which is a
+        // prefix.
         let whole = filter.get("pkt_src").is_some() || filter.get("stream").is_some();
         let fits = |stream: &Vec<u8>| {
             if whole { *stream == payload } else { stream.starts_with(&payload) }
@@ -107,15 +108,15 @@ fn expected_payload(filter: &Filter) -> Option<Vec<u8>> {
     Some(text.replace("\\r", "\r").replace("\\n", "\n").into_bytes())
 }
 
-/// What a capture must hold beside what its `test.yaml` says: method, status, bytes of the
-/// response's decoded body, state.
+/// Transactions that a capture must hold besides those in its `test.yaml`: method, status, bytes of
+/// the response's decoded body, state.
 struct Expected {
     test: &'static str,
     transactions: &'static [(&'static str, Option<u64>, Option<u64>, &'static str)],
 }
 
 const EXPECTED: &[Expected] = &[
-    // The body is not compressed although the header says so.
+    // The body is not compressed although the header claims it.
     Expected {
         test: "http-encoding-gzip-uncompressed",
         transactions: &[("POST", Some(200), Some(224), "complete")],
@@ -151,7 +152,8 @@ const EXPECTED: &[Expected] = &[
 fn http(root: &Path) -> Outcome {
     let about = "Suricata: HTTP with gaps, encodings, 1xx";
     let mut outcome = Outcome::new("Suricata HTTP", about, Reach::All);
-    // HTTP/2 is another protocol, and `ips` asks what a filter in the line lets through.
+    // HTTP/2 is another protocol, and the `ips` tests are about packets that an inline filter lets
+    // pass.
     let mut tests = tests(root, &["http-"]);
     tests.retain(|(_, folder)| !folder.ends_with("http-evader") && !name(folder).ends_with("-ips"));
     let tree = Tree::mount(tests.iter().map(|(capture, _)| capture));
@@ -184,7 +186,7 @@ fn transactions(capture: &Capture) -> Result<Vec<Value>, String> {
     Ok(transactions)
 }
 
-/// What a filter says of transactions or of a body, and whether it is so.
+/// A description of a filter on transactions or bodies, and whether it holds.
 fn filtered(filter: &Filter, transactions: &[Value]) -> Option<(String, Result<(), String>)> {
     let show = || {
         let lines: Vec<_> = transactions

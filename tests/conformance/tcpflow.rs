@@ -1,4 +1,4 @@
-//! The checksums that tcpflow's own tests expect, and the synthetic connections of Arkime's.
+//! The checksums that tcpflow's own tests expect, and the synthetic connections of Arkime's tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,7 +47,7 @@ pub(crate) fn check(root: &Path) -> Vec<Outcome> {
     vec![outcome, arkime(root)]
 }
 
-/// `074.125.019.101.00080-192.168.001.102.50956--42`: the VLAN at the end is left out.
+/// `074.125.019.101.00080-192.168.001.102.50956--42`. The VLAN at the end is ignored.
 fn parse(name: &str) -> Option<(Endpoint, Endpoint)> {
     let (sender, receiver) = name.split("--").next()?.split_once('-')?;
     Some((endpoint(sender)?, endpoint(receiver)?))
@@ -87,7 +87,7 @@ fn holds(capture: &Capture, line: &Line) -> Result<(), String> {
     ))
 }
 
-/// What every response of the synthetic connections is the beginning of.
+/// The content of the responses in the synthetic connections.
 const PATTERN: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 fn arkime(root: &Path) -> Outcome {

@@ -1,4 +1,4 @@
-//! Savefiles mounted, and their flows as anybody reads them.
+//! Mounted savefiles, and their flows as any reader sees them.
 
 use std::fs;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pcapfs_tests::{Daemon, Mount};
 use serde_json::Value;
 
-/// How long all captures of one mount may take until they are `ended`.
+/// Maximum time until all captures of one mount are `ended`.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A daemon with a number of savefiles.
@@ -28,7 +28,8 @@ pub(crate) struct Capture {
     pub(crate) file: PathBuf,
     /// Its directory in the tree.
     pub(crate) folder: PathBuf,
-    /// `state` of its status once it no longer changes; what the daemon said if it is no savefile.
+    /// `state` of its status once that no longer changes, or the daemon's message if it is not a
+    /// savefile.
     pub(crate) state: String,
     alias: String,
 }
@@ -39,7 +40,7 @@ impl Tree {
         Self::mount_with(files, &[])
     }
 
-    /// The same with further arguments of the command line.
+    /// Like [`Tree::mount`], with more arguments on the command line.
     pub(crate) fn mount_with<P: AsRef<Path>>(
         files: impl IntoIterator<Item = P>,
         arguments: &[&str],
@@ -54,7 +55,7 @@ impl Tree {
             for capture in captures.iter().filter(|capture| capture.state.is_empty()) {
                 mount = mount.capture(&capture.alias, &format!("file:{}", capture.file.display()));
             }
-            // One that is no savefile makes the command line as a whole be refused.
+            // A file that is not a savefile makes the daemon refuse the whole command line.
             let refused = match mount.try_start() {
                 Ok(daemon) => break daemon,
                 Err(refused) => refused,
@@ -85,7 +86,7 @@ impl Tree {
     /// Ends the daemon.
     ///
     /// # Errors
-    /// What was wrong with its end, such as a panic in any of its threads before.
+    /// The message of the failed end, such as of an earlier panic in one of its threads.
     pub(crate) fn close(self) -> Result<(), String> {
         let end = panic::catch_unwind(AssertUnwindSafe(|| drop(self.daemon)));
         end.map_err(|cause| {
@@ -99,7 +100,7 @@ fn alias(number: usize) -> String {
     format!("c{number:04}")
 }
 
-/// Waits until a capture is `ended` or has failed.
+/// Waits until a capture is `ended` or has failed. Returns its state.
 fn settle(folder: &Path, limit: Instant) -> String {
     loop {
         let status = json(&folder.join("status.json"));
@@ -113,13 +114,13 @@ fn settle(folder: &Path, limit: Instant) -> String {
     }
 }
 
-/// A file that is one JSON text.
+/// Reads a file that is one JSON text.
 pub(crate) fn json(path: &Path) -> Result<Value, String> {
     let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A file with a JSON text on each line.
+/// Reads a file with a JSON text on each line.
 pub(crate) fn json_lines(path: &Path) -> Result<Vec<Value>, String> {
     let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     text.split(|&byte| byte == b'\n')
@@ -135,23 +136,23 @@ impl Capture {
         Self { file, folder: PathBuf::new(), state: String::new(), alias: String::new() }
     }
 
-    /// Whether the daemon said that it is no savefile.
+    /// True if the daemon refused it because it is not a savefile.
     pub(crate) fn is_refused(&self) -> bool {
         self.state.starts_with("refused: ")
     }
 
-    /// The savefile below the folder of all test data, for people.
+    /// The savefile's path below the folder of all test data, for people.
     pub(crate) fn name(&self) -> String {
         short(&self.file)
     }
 
-    /// The number at a place of its status.
+    /// The number at a pointer in its status.
     pub(crate) fn count(&self, pointer: &str) -> Result<u64, String> {
         let status = json(&self.folder.join("status.json"))?;
         status.pointer(pointer).and_then(Value::as_u64).ok_or_else(|| format!("no {pointer}"))
     }
 
-    /// Its flows in order of their numbers.
+    /// Its flows, in order of their numbers.
     pub(crate) fn flows(&self) -> Result<Vec<Flow>, String> {
         if self.state != "ended" {
             return Err(format!("the capture is {}", self.state));
@@ -166,7 +167,7 @@ impl Capture {
         folders.into_iter().map(Flow::open).collect()
     }
 
-    /// Its flows of TCP, likewise.
+    /// Its TCP flows, in order of their numbers.
     pub(crate) fn connections(&self) -> Result<Vec<Flow>, String> {
         let mut flows = self.flows()?;
         flows.retain(|flow| flow.meta["protocol"] == "tcp");
@@ -174,27 +175,27 @@ impl Capture {
     }
 }
 
-/// Path of a capture without the folder it is found in.
+/// The path of a capture, without the folder of all test data.
 pub(crate) fn short(path: &Path) -> String {
     let text = path.to_string_lossy();
     let begin = text.find("testdata/").map_or(0, |at| at + "testdata/".len());
     text[begin..].to_owned()
 }
 
-/// Who sent something.
+/// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// Who opened the connection.
+    /// The side that opened the connection.
     Client,
-    /// Whom it was opened to.
+    /// The side to which the connection was opened.
     Server,
 }
 
 impl Side {
-    /// Both.
+    /// Both sides.
     pub(crate) const BOTH: [Self; 2] = [Self::Client, Self::Server];
 
-    /// Its name in `meta.json`, and that of its stream without `.bin`.
+    /// Its name in `meta.json`, which is also the name of its stream without `.bin`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -234,12 +235,12 @@ impl Flow {
         address.zip(port).ok_or_else(|| format!("{}: no address and port in {end}", self.name()))
     }
 
-    /// Where the stream of a side lies.
+    /// Path of a side's stream.
     pub(crate) fn path(&self, side: Side) -> PathBuf {
         self.folder.join(side.name()).with_extension("bin")
     }
 
-    /// The stream of a side, zeros where it has holes.
+    /// The stream of a side, with zeros in its holes.
     pub(crate) fn stream(&self, side: Side) -> Result<Vec<u8>, String> {
         let path = self.path(side);
         let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -263,12 +264,12 @@ impl Flow {
             .collect()
     }
 
-    /// Whether nothing of either stream is missing.
+    /// Returns whether both streams are free of holes.
     pub(crate) fn is_whole(&self) -> Result<bool, String> {
         Ok(self.gaps(Side::Client)?.is_empty() && self.gaps(Side::Server)?.is_empty())
     }
 
-    /// Its transactions; none if no HTTP was seen.
+    /// Its transactions; none if the flow is not HTTP.
     pub(crate) fn transactions(&self) -> Result<Vec<Value>, String> {
         let path = self.folder.join("http.jsonl");
         if path.exists() { json_lines(&path) } else { Ok(Vec::new()) }

@@ -1,4 +1,4 @@
-//! Captures whose truth the generator writes beside them.
+//! Generated captures, whose truth the generator writes beside them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -15,8 +15,8 @@ use crate::tree::{Capture, Endpoint, Flow, Side, Tree, json_lines};
 const SEEDS: u32 = 10;
 const FLOWS: &str = "60";
 
-/// Name of a kind of traffic and the options that make it. In all of them one flow of eight wraps
-/// its sequence numbers.
+/// Kinds of traffic, each with its name and the generator's options. In all of them, one of eight
+/// flows wraps its sequence numbers.
 const KINDS: &[(&str, &[&str])] = &[
     ("clean", &[]),
     ("reorder", &["--reorder", "0.1"]),
@@ -51,12 +51,12 @@ const KINDS: &[(&str, &[&str])] = &[
 
 const DROP: (&str, &[&str]) = ("drop 2 %", &["--drop", "0.02"]);
 
-/// Parts of the packets that are dropped while all clients pipeline.
+/// Fractions of packets that are dropped while all clients pipeline.
 const LOSSES: &[&str] = &["0.005", "0.01", "0.03", "0.05", "0.1"];
 const LOSS_SEEDS: u32 = 20;
 
-/// Captures of pipelined exchanges with losses: what is called complete is right, and of the exchanges
-/// that lie outside of all gaps for certain 95 % are complete.
+/// Checks captures of pipelined exchanges with losses: exchanges called complete are correct, and
+/// 95 % of those that certainly lie outside of all gaps are complete.
 fn check_losses(generator: &Path) -> Outcome {
     let folder = tempfile::tempdir().expect("a folder for generated captures");
     let wanted: Vec<_> =
@@ -91,7 +91,8 @@ fn check_losses(generator: &Path) -> Outcome {
     outcome
 }
 
-/// How many exchanges outside of all gaps are complete, and how many there are.
+/// Returns the number of complete exchanges outside of all gaps, and the number of all exchanges
+/// outside of all gaps.
 fn complete_is_right(capture: &Capture) -> Result<(usize, usize), String> {
     let truth = truth(&capture.file);
     let (mut known, mut all) = (0, 0);
@@ -171,7 +172,7 @@ pub(crate) fn check(generator: &Path) -> Vec<Outcome> {
     vec![whole, holes, check_losses(generator)]
 }
 
-/// A checksum that a file or some bytes are to have.
+/// The checksum that a file should have.
 struct Sum {
     case: String,
     path: PathBuf,
@@ -238,7 +239,7 @@ fn endpoint(text: &Value) -> Option<Endpoint> {
     Some((address.parse().ok()?, port.parse().ok()?))
 }
 
-/// Compares one flow, all but checksums, which are computed together later.
+/// Compares one flow. Checksums are collected in `sums`, to be computed together later.
 fn one(
     case: &str,
     flow: &Flow,
@@ -316,10 +317,10 @@ fn ranges(list: &Value) -> Vec<(usize, usize)> {
     list.filter_map(|range| number(&range[0]).zip(number(&range[1]))).collect()
 }
 
-/// Which transactions lie outside of every hole for certain: all their bytes are known to be there.
+/// For each transaction, whether it certainly lies outside of every hole: all its bytes are there.
 ///
-/// Request lines are unique, and so are found; status lines are when there are as many as there
-/// are transactions, or in front of the first hole.
+/// Request lines are unique, so they are found. Status lines are used when there are as many as
+/// transactions, or else those before the first hole.
 fn outside_holes(flow: &Flow, transactions: &[Value]) -> Result<Vec<bool>, String> {
     let mut outside = vec![true; transactions.len()];
     for side in Side::BOTH {
@@ -357,7 +358,7 @@ fn requests(stream: &[u8], transactions: &[Value]) -> Vec<Option<usize>> {
 fn responses(stream: &[u8], transactions: &[Value], hole: Option<usize>) -> Vec<Option<usize>> {
     let mut begins = Vec::new();
     let mut from = 0;
-    // An interim response belongs to the response behind it.
+    // An interim response belongs to the response after it.
     let mut interim = None;
     while let Some(at) = find(stream, b"HTTP/1.1 ", from) {
         from = at + 1;
