@@ -1,4 +1,5 @@
-//! Full speed on a veth pair, nobody reading: what a captured packet costs, and what is lost.
+//! Capture at full speed on a veth pair, without a reader: the cost of a captured packet, and the
+//! number of lost packets.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -13,26 +14,26 @@ use crate::report::Section;
 use crate::sample::Sample;
 use crate::{Effort, cores};
 
-/// What is sent in one run.
+/// The packets sent in one run.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     /// Bytes of a frame.
     length: usize,
     packets: u64,
-    /// Packets a second; as fast as one core can if not said.
+    /// Packets a second. `None` means as fast as one core can send.
     rate: Option<u64>,
 }
 
-/// One to three seconds each. The first is a speed at which nobody but dumpcap is to lose any,
-/// whatever the machine; the others are as fast as the generator is.
+/// Each run takes one to three seconds. At the first rate, only dumpcap may lose packets, on any
+/// machine; the others are as fast as the generator.
 const LOADS: [Load; 3] = [
     Load { length: 1442, packets: 1_500_000, rate: Some(500_000) },
     Load { length: 1442, packets: 1_500_000, rate: None },
     Load { length: 60, packets: 2_000_000, rate: None },
 ];
 
-/// Longest time any of the tools lets packets wait in the kernel: that of tcpdump, which asks for
-/// a second.
+/// The maximum time for which one of the tools leaves packets in the kernel. It is tcpdump's, which
+/// asks for a second.
 const KERNEL_TIMEOUT: Duration = Duration::from_millis(1200);
 
 impl Load {
@@ -156,7 +157,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     section
 }
 
-/// Somebody who captures.
+/// A running capture.
 enum Capturing {
     Pcapfs(Daemon),
     Other(Running, Option<tempfile::TempDir>),
@@ -198,7 +199,7 @@ impl Capturing {
         }
     }
 
-    /// Packets captured, after the end.
+    /// Ends the capture and returns the number of packets captured.
     fn captured(self) -> u64 {
         match self {
             Self::Pcapfs(daemon) => daemon.count(ALIAS, "/packets/stored"),
@@ -211,7 +212,7 @@ impl Capturing {
     }
 }
 
-/// `1234 packets captured` of tcpdump, `Packets captured: 1234` of dumpcap.
+/// Parses `1234 packets captured` of tcpdump and `Packets captured: 1234` of dumpcap.
 fn captured(said: &str) -> u64 {
     let line = said.lines().rfind(|line| line.to_lowercase().contains("packets captured"));
     let line = line.unwrap_or_else(|| panic!("no count of packets in: {said}"));
@@ -245,7 +246,7 @@ fn take(which: Tool, net: &Net, load: Load) -> Figures {
     figures
 }
 
-/// Waits until a process has nothing to do any more.
+/// Waits until a process has nothing more to do.
 fn settle(pid: Pid) {
     std::thread::sleep(KERNEL_TIMEOUT);
     let mut last = Duration::MAX;
@@ -261,7 +262,7 @@ fn settle(pid: Pid) {
 /// Sends frames from one core.
 fn generate(net: &Net, load: Load) {
     let mut packet = tempfile::NamedTempFile::new().expect("a file for trafgen");
-    // An Ethernet type that nobody in the kernel answers to.
+    // An Ethernet type to which the kernel has no handler.
     writeln!(
         packet,
         "{{ 2,0,0,0,0,0x99, 2,0,0,0,0,1, 0x88,0xb5, fill(0x2a, {}) }}",
@@ -278,7 +279,7 @@ fn generate(net: &Net, load: Load) {
     let _ = finished.success();
 }
 
-/// Packets that have arrived at the interface that is captured on.
+/// Number of packets that have arrived at the captured interface.
 fn received(net: &Net) -> u64 {
     let table = net.a.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
     let table = table.expect("/proc is mounted");

@@ -1,8 +1,9 @@
-//! The benchmark of the control service: how soon a hundred captures are there, how fast it answers
-//! then, what they cost while nobody uses them, and what listening costs beside reading the file.
+//! The benchmark of the control service: the time until a hundred captures are there, the time of
+//! its answers then, their cost while they are unused, and the cost of listening compared with
+//! reading the file.
 //!
-//! Run by hand, as root: `cargo bench -p pcapfs-tests --bench control`. See `spine.rs` for how
-//! figures are taken, and `program.rs` for what may come behind `--`.
+//! Run by hand, as root: `cargo bench -p pcapfs-tests --bench control`. See `spine.rs` for the way
+//! figures are taken, and `program.rs` for the arguments after `--`.
 #![allow(clippy::print_stdout, reason = "a benchmark is a program that prints")]
 #![allow(
     clippy::cast_possible_truncation,
@@ -43,7 +44,7 @@ const PARTS: &[Part] = &[
     Part { name: "listen", tools: &["cat"], measure: listen },
 ];
 
-/// Captures there are while it is asked.
+/// Number of captures during the requests.
 const CAPTURES: usize = 100;
 
 fn main() -> ExitCode {
@@ -55,7 +56,7 @@ fn hundred(namespace: &Namespace) -> Daemon {
     with_captures(CAPTURES, namespace)
 }
 
-/// A daemon with so many captures on a link without traffic.
+/// A daemon with `count` captures on a link without traffic.
 fn with_captures(count: usize, namespace: &Namespace) -> Daemon {
     let mut mount = Mount::new().inside(namespace).ring("512K");
     for number in 0..count {
@@ -64,7 +65,7 @@ fn with_captures(count: usize, namespace: &Namespace) -> Daemon {
     mount.start()
 }
 
-/// From exec to exit of a command, whose output goes nowhere.
+/// Time from exec to exit of a command. Its output is discarded.
 fn timed(command: &mut Command) -> Duration {
     let begin = Instant::now();
     let status = command.stdout(Stdio::null()).status().expect("the binary starts");
@@ -116,7 +117,7 @@ fn status(effort: Effort) -> Section {
         &["status", "c50", "--json"][..],
         &["status", "--json"],
         &["list", "--json"],
-        // What of it is the program itself.
+        // The share of the program itself.
         &["--version"],
     ] {
         let mut sample = Sample::default();
@@ -183,7 +184,7 @@ fn idle(effort: Effort) -> Section {
     section
 }
 
-/// Who reads while packets come in.
+/// The reader while packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
     Nobody,
@@ -191,14 +192,15 @@ enum Reader {
     Listen,
 }
 
-/// What one run cost.
+/// The cost of one run.
 struct Cost {
     cpu: Duration,
     bytes: u64,
 }
 
 const PACKETS: u64 = 400_000;
-/// Packets before, of which the ring is full once: new pages of it cost more than anything here.
+/// Packets sent first, which fill the ring once: its new pages cost more than anything measured
+/// here.
 const BEFORE: u64 = 200_000;
 const PAYLOAD: usize = 1400;
 const BATCH: u64 = 1000;

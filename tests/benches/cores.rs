@@ -1,24 +1,24 @@
-//! Which core runs what.
+//! The assignment of work to cores.
 
 use std::thread;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// The core packets are generated on, which also runs the kernel's receiving side of a veth pair.
-/// trafgen with one process takes this one by itself.
+/// The core that generates packets. It also runs the kernel's receiving side of a veth pair.
+/// trafgen with one process chooses this core by itself.
 pub(crate) const GENERATOR: usize = 0;
 
-/// The core that captures, if there is another.
+/// The core that captures, if there is a second one.
 pub(crate) const CAPTURE: usize = 1;
 
-/// Cores this process may use.
+/// Number of cores that this process may use.
 pub(crate) fn count() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Runs `action` in a thread bound to one core, with all it starts; anywhere if there is no such
-/// core.
+/// Runs `action` in a thread bound to one core, together with all threads and processes it starts.
+/// Without that core, it runs anywhere.
 pub(crate) fn on<T: Send>(core: usize, action: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         scope

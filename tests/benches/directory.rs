@@ -1,4 +1,5 @@
-//! A million flows in one directory: listing it, finding one in it, and what each costs.
+//! A million flows in one directory: the time to list it and to find a flow in it, and the cost of
+//! each flow.
 
 use std::fs;
 use std::io;
@@ -16,7 +17,7 @@ use crate::report::Section;
 use crate::sample::Sample;
 
 const FLOWS: u32 = 1_000_000;
-/// Flows that are opened by name, far from each other.
+/// Number of flows opened by name, far apart from each other.
 const OPENED: usize = 2_000;
 
 pub(crate) fn measure(effort: Effort) -> Section {
@@ -69,7 +70,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     section
 }
 
-/// A savefile of that many SYNs.
+/// A savefile with one SYN for each of `flows` flows.
 fn capture(flows: u32) -> std::path::PathBuf {
     cached(&format!("syn-{flows}.pcap"), |path| write(path, flows).expect("the disk has room"))
 }
@@ -87,12 +88,12 @@ fn list(folder: &Path) -> f64 {
     let finished = run(tool("sh").args(["-c", "ls -f \"$0\" | wc -l"]).arg(folder), 120).success();
     let took = begin.elapsed().as_secs_f64();
     let lines: u32 = finished.text().trim().parse().expect("a number of lines");
-    // With `.` and `..`.
+    // Including `.` and `..`.
     assert_eq!(lines, FLOWS + 2, "lines of ls");
     took
 }
 
-/// Milliseconds that opening and reading the `meta.json` of a flow takes.
+/// Milliseconds for opening and reading the `meta.json` of a flow.
 fn open_some(folder: &Path) -> Sample {
     let names: Vec<_> = fs::read_dir(folder)
         .expect("flows are listed")
@@ -100,7 +101,8 @@ fn open_some(folder: &Path) -> Sample {
         .collect();
     (0..OPENED)
         .map(|nth| {
-            // A step that has no factor in common with a million visits them in no order.
+            // The step has no factor in common with a million, so the flows are visited in no
+            // order.
             let name = &names[nth * 618_033 % names.len()];
             let begin = Instant::now();
             let text = fs::read(folder.join(name).join("meta.json")).expect("it is there");

@@ -1,4 +1,4 @@
-//! Many readers of one live stream, beside one.
+//! Many readers of one live stream, compared with one reader.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -106,7 +106,7 @@ fn take(readers: usize, figures: &mut Figures) {
     thread::sleep(Duration::from_millis(500));
     let cpu = measure::cpu_time(pid).saturating_sub(cpu);
     let memory = Memory::of(pid);
-    // Ends the streams, and with them the readers.
+    // Ends the streams, and so the readers.
     drop(wired);
     let walkers: Vec<Walker> =
         reading.into_iter().map(|reader| reader.join().expect("the stream is whole")).collect();

@@ -1,8 +1,8 @@
-//! The benchmark of flows: what following connections costs, beside the tools people use today.
+//! The benchmark of flows: the cost of following connections, compared with the tools in use today.
 //!
-//! `make bench`, as root, on a machine with nothing else to do; about ten minutes, and 4 GB of
-//! disk in the folder for temporary files (`TMPDIR`), where what takes long to make is kept for
-//! the next time. `program.rs` says what may come behind `--`.
+//! Run `make bench` as root, on a machine with nothing else to do. It takes about ten minutes, and
+//! 4 GB of disk in the folder for temporary files (`TMPDIR`), where captures that take long to make
+//! are kept for the next run. `program.rs` lists the arguments after `--`.
 #![allow(clippy::print_stdout, reason = "a benchmark is a program that prints")]
 #![allow(
     clippy::cast_possible_truncation,

@@ -1,7 +1,8 @@
-//! The same number of packets in few flows and in many: what one costs must not depend on that.
+//! The same number of packets in few flows and in many: the cost of one packet must not depend on
+//! that.
 //!
-//! A flow has to be made and told of, which is no cost of its packets: so each is measured with three
-//! times as many packets as well, and what those cost more is the cost of packets.
+//! Making and recording a flow costs time that is not a cost of its packets. So each case is also
+//! measured with three times as many packets, and the difference is the cost of packets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,13 @@ use crate::report::Section;
 use crate::sample::Sample;
 
 const PACKETS: u32 = 4_000_000;
-/// Packets of the longer captures over those of the others.
+/// Packets of the longer captures as a multiple of the shorter ones.
 const TIMES: u32 = 3;
 const FLOWS: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
-/// What one packet may cost among the most flows over what it costs among so many that they are not
-/// all in the processor's caches either.
+/// Maximum cost of a packet in the highest number of flows, as a multiple of its cost in the lowest
+/// number of flows that exceeds the processor's caches.
 const TARGET: f64 = 1.5;
-/// Place in [`FLOWS`] of that many.
+/// Index in [`FLOWS`] of that lowest number.
 const MANY: usize = 1;
 
 pub(crate) fn measure(effort: Effort) -> Section {
@@ -82,7 +83,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     section
 }
 
-/// A savefile of [`PACKETS`] packets, or of a multiple of them, in that many flows.
+/// A savefile of [`PACKETS`] packets, multiplied by `times`, in `flows` flows.
 fn capture(flows: u32, times: u32) -> PathBuf {
     let name = format!("segments-{flows}-{times}.pcap");
     cached(&name, |path| write(path, flows, times).expect("room on the disk"))

@@ -1,4 +1,4 @@
-//! A thousand readers that wait on an idle link, beside none.
+//! A thousand readers that wait on an idle link, compared with no reader.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     section
 }
 
-/// Watches a daemon for a while; its memory beside the ring.
+/// Watches a daemon for a while. Returns its memory without the ring, in bytes.
 fn window(wired: &Wired, figures: &mut Figures) -> u64 {
     let pid = wired.daemon.pid();
     let (cpu, begin) = (measure::cpu_time(pid), Instant::now());

@@ -1,4 +1,5 @@
-//! From the wire to a reader at 100 packets a second, beside tcpdump on the same packets.
+//! Latency from the wire to a reader at 100 packets a second, compared with tcpdump on the same
+//! packets.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,13 +17,13 @@ use crate::report::Section;
 use crate::sample::Sample;
 use crate::walker::Walker;
 
-/// Packets of all rounds together.
+/// Number of packets in all rounds together.
 const PACKETS: u64 = 1500;
-/// Time from one packet to the next: this on average, none to twice as much, so that no timer
-/// anywhere runs in step.
+/// Average time between packets. It varies from none to twice as much, so that no timer runs in
+/// step.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// When each packet was sent, in nanoseconds since the beginning; the payload has its number.
+/// Send time of each packet, in nanoseconds since the start. The payload has the packet's number.
 type Sent = Arc<Vec<AtomicU64>>;
 
 pub(crate) fn measure(_: Effort) -> Section {
@@ -89,7 +90,7 @@ pub(crate) fn measure(_: Effort) -> Section {
     section
 }
 
-/// Milliseconds each packet took, and how many there were.
+/// Milliseconds that each packet took, and the number of packets.
 fn arrivals(
     mut stream: impl Read + Send + 'static,
     sent: &Sent,
@@ -115,7 +116,7 @@ fn since(begin: Instant) -> u64 {
     begin.elapsed().as_nanos() as u64
 }
 
-/// A tcpdump whose standard output is read here; killed on drop.
+/// A tcpdump whose standard output is read here. It is killed on drop.
 struct Tcpdump(Child);
 
 impl Tcpdump {

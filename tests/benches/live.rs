@@ -1,4 +1,4 @@
-//! HTTP on a wire, at a rate: the engine keeps up.
+//! HTTP on a wire at a fixed rate: the engine keeps up.
 
 use std::io;
 use std::path::Path;
@@ -19,9 +19,9 @@ use crate::sample::Sample;
 
 const RATE: u64 = 300_000;
 const CONNECTIONS: u32 = 150_000;
-/// Connections under way at once.
+/// Number of connections under way at once.
 const INTERLEAVED: u32 = 64;
-/// Segments of a connection, see [`connection`].
+/// Number of segments of a connection, see [`connection`].
 const SEGMENTS: usize = 10;
 
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ fn write(path: &Path) -> io::Result<()> {
     file.finish()
 }
 
-/// Writes one of the segments of a connection.
+/// Writes one segment of a connection.
 fn connection(file: &mut Segments, number: u32, step: usize) -> io::Result<()> {
     const ACK: u8 = flags::ACK;
     let request = format!("GET /{number:08} HTTP/1.1\r\nHost: wire.example\r\n\r\n");

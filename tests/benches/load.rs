@@ -1,4 +1,4 @@
-//! What others do on the machine meanwhile.
+//! The load of other programs on the machine during a measurement.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,29 +7,30 @@ use std::time::{Duration, Instant};
 
 use crate::cores;
 
-/// Above this share of the machine used by others, a round is called noisy.
+/// Maximum share of the machine that others may use before a round is called noisy.
 const NOISY: f64 = 0.05;
 
-/// Longest wait for others to be done before a round.
+/// Maximum wait for a quiet machine before a round.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Clock ticks a second in `/proc`, which the kernel fixes for programs (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// Watches the machine from its making on.
+/// Watches the machine from its creation on.
 #[derive(Debug)]
 pub(crate) struct Watch {
     begin: Instant,
     before: Used,
 }
 
-/// How often a run is repeated that others disturbed.
+/// Maximum number of attempts at a run that others disturb.
 const ATTEMPTS: usize = 3;
 
 /// Ticks used so far.
 #[derive(Debug)]
 struct Used {
-    /// By processes that are neither ours nor the kernel's, with those that have ended.
+    /// By processes that belong neither to this program nor to the kernel, including processes that
+    /// have ended.
     others: u64,
     /// By other machines on the same host.
     stolen: u64,
@@ -70,8 +71,8 @@ pub(crate) struct Noise {
 }
 
 impl Noise {
-    /// Runs something on a quiet machine, again a few times if it did not stay quiet; what the
-    /// last run gave.
+    /// Runs something on a quiet machine, and repeats it a few times if the machine does not stay
+    /// quiet. Returns the result of the last run.
     pub(crate) fn quietly<T>(&mut self, mut run: impl FnMut() -> T) -> T {
         for _ in 1..ATTEMPTS {
             let watch = Watch::when_quiet();
@@ -101,7 +102,7 @@ impl Noise {
         }
     }
 
-    /// One sentence.
+    /// A one-sentence summary.
     pub(crate) fn show(&self) -> String {
         if self.noisy.is_empty() {
             return format!(
@@ -126,7 +127,7 @@ impl Noise {
 
 impl Used {
     fn now() -> Self {
-        // Parent, and ticks with those of children that have ended; fields of proc(5).
+        // Parent, and ticks including those of children that have ended; fields of proc(5).
         let mut table: HashMap<u32, (u32, u64)> = HashMap::new();
         for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -139,7 +140,7 @@ impl Used {
             table.insert(pid, (fields[1] as u32, fields[11..15].iter().sum()));
         }
         let ours = |mut pid: u32| {
-            // Kernel threads, whose parent is 2, work for us as well.
+            // Kernel threads, whose parent is 2, also work for this program.
             while let Some((parent, _)) = table.get(&pid) {
                 if pid == std::process::id() || pid == 2 {
                     return true;

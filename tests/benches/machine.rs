@@ -1,4 +1,4 @@
-//! What the benchmark runs on and with.
+//! The machine and the programs of a benchmark.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -36,7 +36,7 @@ pub(crate) fn describe() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// First line a command prints, on either output.
+/// The first line that a command prints on either output.
 fn first_line(command: &mut Command) -> String {
     let Ok(output) = command.output() else { return "none".to_owned() };
     let text = [output.stdout, output.stderr].concat();

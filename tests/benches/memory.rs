@@ -1,24 +1,24 @@
-//! Where the memory of a daemon is.
+//! The parts of a daemon's memory.
 
 use std::fs;
 
 use nix::unistd::Pid;
 
-/// Resident bytes of a process by what they are.
+/// Resident bytes of a process, by purpose.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
     /// Mapped ring files.
     pub(crate) ring: u64,
     /// The kernel's buffers of packet sockets.
     pub(crate) socket: u64,
-    /// Heap, stacks and other memory of its own.
+    /// Heap, stacks and other private memory.
     pub(crate) anonymous: u64,
-    /// Program and libraries, which all processes that run them share.
+    /// Program and libraries, shared by all processes that run them.
     pub(crate) program: u64,
 }
 
 impl Memory {
-    /// As of now, from `/proc/PID/smaps`, proc(5).
+    /// The current values, from `/proc/PID/smaps`, proc(5).
     pub(crate) fn of(pid: Pid) -> Self {
         let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the process is there");
         let mut memory = Self::default();
@@ -35,7 +35,8 @@ impl Memory {
                     if name.ends_with(".ring") {
                         memory.ring += rss;
                     } else if name.starts_with("socket:") {
-                        // Allocated as a whole, whether or not it was touched through the mapping.
+                        // Allocated as a whole, even if not all of it was touched through the
+                        // mapping.
                         memory.socket += resident;
                     } else if name.starts_with('/') {
                         memory.program += rss;
@@ -43,7 +44,7 @@ impl Memory {
                         memory.anonymous += rss;
                     }
                 }
-                // The first line of a mapping: range, rights, offset, device, inode, name.
+                // The first line of a mapping: range, permissions, offset, device, inode, name.
                 _ if !first.ends_with(':') => {
                     name = words.nth(4).unwrap_or_default().to_owned();
                 }
@@ -53,13 +54,13 @@ impl Memory {
         memory
     }
 
-    /// All but the ring.
+    /// Everything but the ring.
     pub(crate) fn beside_ring(&self) -> u64 {
         self.socket + self.anonymous + self.program
     }
 }
 
-/// Bytes as MiB.
+/// Converts bytes to MiB.
 pub(crate) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

@@ -1,4 +1,4 @@
-//! A savefile mounted, from exec to the last flow, and what that took.
+//! A savefile mounted, from exec to the last flow, with its time, CPU time and memory.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::program;
 
 /// A daemon whose capture has ended.
 pub(crate) struct Mounted {
-    // In front of the daemon, as it ends before it.
+    // Declared before the daemon, so that it is dropped first.
     peak: Peak,
     /// The daemon.
     pub(crate) daemon: Daemon,
-    /// From exec until the capture was `ended`.
+    /// Time from exec until the capture was `ended`.
     pub(crate) took: Duration,
     /// CPU time of the daemon until then.
     pub(crate) cpu: Duration,
 }
 
 impl Mounted {
-    /// Mounts a savefile with further arguments and waits for its end.
+    /// Mounts a savefile with further arguments and waits until its capture has ended.
     pub(crate) fn with(file: &Path, arguments: &[&str]) -> Self {
         let begin = Instant::now();
         let daemon = Mount::new()
@@ -42,18 +42,18 @@ impl Mounted {
         Self { peak, daemon, took, cpu }
     }
 
-    /// Its folder of flows.
+    /// The capture's folder of flows.
     pub(crate) fn flows(&self) -> PathBuf {
         self.daemon.path(ALIAS).join("flows")
     }
 
-    /// The most memory of its own that the daemon has had so far.
+    /// Maximum anonymous memory of the daemon so far, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.peak.most()
     }
 }
 
-/// The largest amount of memory a daemon has had of its own, asked a hundred times a second.
+/// Maximum anonymous memory of a daemon, sampled a hundred times a second.
 struct Peak {
     stop: Arc<AtomicBool>,
     most: Arc<AtomicU64>,
@@ -91,13 +91,14 @@ impl Drop for Peak {
     }
 }
 
-/// A file in the folder for what is made once, made by `make` if it is not there.
+/// A file in the folder for captures that are made only once. `make` makes it if it is not there.
 pub(crate) fn cached(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let folder = std::env::temp_dir().join("pcapfs-bench-cache");
     std::fs::create_dir_all(&folder).expect("a folder for captures");
     let path = folder.join(name);
     if !path.exists() {
-        // What is made when somebody interrupts it is not taken for whole.
+        // A temporary name, so that an interrupted `make` does not leave a partial file under the
+        // real one.
         let unfinished = folder.join(format!("unfinished-{name}"));
         make(&unfinished);
         std::fs::rename(&unfinished, &path).expect("in the same folder");

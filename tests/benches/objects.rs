@@ -1,4 +1,4 @@
-//! A gigabyte of HTTP: every body out of a savefile, beside tshark and tcpflow.
+//! A gigabyte of HTTP: every body read from a savefile, compared with tshark and tcpflow.
 
 use std::fs;
 use std::io::Read;
@@ -21,7 +21,7 @@ use crate::sample::Sample;
 /// Arguments of the generator.
 const ARGUMENTS: [&str; 6] = ["--flows", "11000", "--body", "400000", "--interleave", "64"];
 
-/// The capture, made with the generator if it is not there yet; `None` without the generator.
+/// The capture, made with the generator if it is not there yet. `None` without the generator.
 fn capture() -> Option<PathBuf> {
     let generator = require::generator("wiregen.py")?;
     let name = "wiregen-11000-400000-64.pcap";
@@ -32,7 +32,8 @@ fn capture() -> Option<PathBuf> {
     }))
 }
 
-/// Flows, responses that have a body, and their bytes, says the truth beside the capture.
+/// Numbers of flows and of responses with a body, and the total size of those bodies in bytes, from
+/// the truth beside the capture.
 fn truth(capture: &Path) -> (usize, usize, u64) {
     let text = fs::read_to_string(format!("{}.truth", capture.display())).expect("beside it");
     let (mut flows, mut bodies, mut bytes) = (0, 0, 0);
@@ -48,13 +49,13 @@ fn truth(capture: &Path) -> (usize, usize, u64) {
     (flows, bodies, bytes)
 }
 
-/// How the bodies are read.
+/// The way to read the bodies.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
-    /// A program that opens and reads one after the other, in as many threads as there are
-    /// processors; as those beside it, it does nothing else.
+    /// A program that opens and reads one body after another, in as many threads as there are
+    /// processors. Like the programs it is compared with, it does nothing else.
     Program,
-    /// Commands of a shell.
+    /// Shell commands.
     Commands,
 }
 
@@ -68,7 +69,7 @@ impl Reader {
         }
     }
 
-    /// Reads all of them.
+    /// Reads all bodies.
     fn read(self, folder: &Path) {
         match self {
             Self::Program => read(folder),
@@ -134,7 +135,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     };
     let (flows, bodies, bytes) = truth(&capture);
     let size = fs::metadata(&capture).expect("it is there").len();
-    // All of them find the capture in memory.
+    // All programs find the capture in the page cache.
     let _ = run(tool("cp").arg(&capture).arg("/dev/null"), 120);
 
     let mut noise = Noise::default();
@@ -223,7 +224,7 @@ fn take(
     assert_eq!((sizes.len(), sizes.iter().sum()), (bodies, bytes), "responses and their bytes");
 }
 
-/// How long another program takes for all bodies.
+/// Time that another program takes for all bodies.
 fn other(name: &str, arguments: &[&str], capture: &Path) -> Duration {
     let folder = tempfile::tempdir_in("/dev/shm").expect("a folder on tmpfs");
     let into = folder.path().display();

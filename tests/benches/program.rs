@@ -1,8 +1,8 @@
-//! What both benchmarks are as programs: a command line, parts, a report.
+//! The common parts of the benchmark programs: a command line, parts, a report.
 //!
-//! Behind `--` come names of parts (all of them when none is named), `--rounds N`, `--daemon ARG`
-//! (any number of times) to give the daemons of the flows another argument, and `--markdown FILE`,
-//! which also writes the result there.
+//! Arguments after `--` are names of parts (by default all parts), `--rounds N`, `--daemon ARG`
+//! (any number of times) to give the daemons of the flows another argument, and `--markdown FILE`
+//! to write the result to a file as well.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,16 +14,16 @@ use pcapfs_tests::require;
 use crate::machine;
 use crate::report::{Report, Section};
 
-/// How much to measure.
+/// The amount of measuring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// How often each figure is taken.
+    /// Number of times that each figure is taken.
     pub(crate) rounds: usize,
 }
 
-/// One thing that is measured.
+/// One measurement.
 pub(crate) struct Part {
-    /// What the command line calls it.
+    /// Its name on the command line.
     pub(crate) name: &'static str,
     /// Programs it needs.
     pub(crate) tools: &'static [&'static str],
@@ -34,19 +34,20 @@ pub(crate) struct Part {
 /// Arguments for daemons, from the command line.
 static DAEMON: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Arguments that the command line has for daemons, such as a switch that is to be tried out.
+/// Arguments for daemons from the command line, such as an option to try out.
 pub(crate) fn daemon_arguments() -> &'static [String] {
     DAEMON.get().map_or(&[], Vec::as_slice)
 }
 
-/// What the command line asks for.
+/// The arguments of the command line.
 struct Arguments {
     parts: Vec<&'static Part>,
     effort: Effort,
     markdown: Option<PathBuf>,
 }
 
-/// Reads the command line; `None` when `cargo test` runs this, which is not to measure anything.
+/// Reads the command line. Returns `None` when `cargo test` runs this program, since that must not
+/// measure anything.
 fn arguments(known: &'static [Part]) -> Result<Option<Arguments>, String> {
     let mut asked = false;
     let mut parts = Vec::new();
@@ -81,7 +82,7 @@ fn arguments(known: &'static [Part]) -> Result<Option<Arguments>, String> {
     Ok(asked.then_some(Arguments { parts, effort, markdown }))
 }
 
-/// Measures what the command line asks for.
+/// Runs the measurements that the command line asks for.
 pub(crate) fn run(
     program: &'static str,
     chapter: &'static str,

@@ -1,4 +1,4 @@
-//! Reading a full ring as a file, beside reading the same bytes from tmpfs.
+//! Reading a full ring as a file, compared with reading the same bytes from tmpfs.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::memory::{Memory, mebibytes};
 use crate::report::Section;
 use crate::sample::Sample;
 
-/// Payload and packets that overfill a ring of a gibibyte.
+/// Payload size in bytes and number of packets. Together they overfill a ring of one GiB.
 const PAYLOAD: usize = 1400;
 const PACKETS: u64 = 800_000;
 
-/// Size of a read, and what of the speed of tmpfs is to be reached.
+/// Sizes of a read, and the share of tmpfs's speed that each must reach.
 const READS: [(&str, f64); 2] = [("1M", 0.5), ("128K", 0.3)];
 
 pub(crate) fn measure(effort: Effort) -> Section {
@@ -34,7 +34,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     let mut noise = Noise::default();
     for (size, target) in READS {
         let (mut ours, mut theirs) = (Sample::default(), Sample::default());
-        // A read is over in half a second: more rounds cost little.
+        // A read takes half a second, so more rounds cost little.
         for _ in 0..effort.rounds * 2 {
             let (replayed, copied) = noise.quietly(|| (read(&replay, size), read(&copy, size)));
             ours.push(replayed);
@@ -60,7 +60,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
     section
 }
 
-/// Bytes per nanosecond, as dd says.
+/// Bytes per nanosecond, as reported by dd.
 fn read(path: &Path, size: &str) -> f64 {
     let mut command = tool("dd");
     command.arg(format!("if={}", path.display()));

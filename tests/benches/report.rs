@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, io};
 
-/// A figure that was to reach something.
+/// A figure with a target.
 #[derive(Debug)]
 struct Verdict {
     what: String,
     measured: String,
     target: String,
-    /// `None` if this run says nothing about it.
+    /// `None` if this run does not decide it.
     met: Option<bool>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// A table with these columns, without rows yet.
+    /// A table with these columns and without rows.
     pub(crate) fn new(title: &str, columns: &[&'static str]) -> Self {
         Self {
             title: title.to_owned(),
@@ -53,7 +53,7 @@ impl Section {
         self.verdicts.push(Verdict { what, measured, target, met: Some(met) });
     }
 
-    /// A figure whose condition did not hold in this run.
+    /// Adds a figure whose condition did not hold in this run.
     pub(crate) fn undecided(&mut self, what: &str, measured: String, target: &str) {
         let (what, target) = (what.to_owned(), target.to_owned());
         self.verdicts.push(Verdict { what, measured, target, met: None });
@@ -63,7 +63,7 @@ impl Section {
         self.notes.push(note);
     }
 
-    /// For a terminal.
+    /// The part for a terminal.
     pub(crate) fn plain(&self) -> String {
         let mut text = format!("\n== {}\n", self.title);
         text += &table(&self.columns, &self.rows, Style::Plain);
@@ -83,7 +83,7 @@ impl Section {
     }
 }
 
-/// The whole result of one program, which is a chapter of the file in `docs/`.
+/// The whole result of one program. It is a chapter of the file in `docs/`.
 #[derive(Debug)]
 pub(crate) struct Report {
     chapter: &'static str,
@@ -105,7 +105,7 @@ impl Report {
         self.sections.push(section);
     }
 
-    /// What it is measured on, for a terminal.
+    /// The machine and the versions, for a terminal.
     pub(crate) fn head(&self) -> String {
         let lines: Vec<_> =
             self.machine.iter().map(|(what, value)| format!("{what:<10} {value}")).collect();
@@ -130,15 +130,15 @@ impl Report {
         table(&["what", "measured", "target", ""], &rows, style)
     }
 
-    /// What was to be reached and what was, for a terminal.
+    /// Targets and the figures measured, for a terminal.
     pub(crate) fn verdicts(&self) -> String {
         format!("\n== Targets\n{}", self.verdict_table(Style::Plain))
     }
 
-    /// Writes the chapter into the file in `docs/`, in the place of what it was before.
+    /// Writes the chapter into the file in `docs/`, in place of the earlier one.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let before = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -175,7 +175,7 @@ impl Report {
     }
 }
 
-/// A file of chapters with one of them replaced, or added behind the others.
+/// A file of chapters with one chapter replaced, or appended if it is new.
 fn with_chapter(before: &str, title: &str, chapter: &str) -> String {
     let mut chapters: Vec<String> = Vec::new();
     for line in before.split_inclusive('\n') {

@@ -14,7 +14,7 @@ impl Sample {
         self.0.extend_from_slice(&other.0);
     }
 
-    /// The value below which `part` (0 to 1) of all values lie; 0 of none.
+    /// The value below which `part` (0 to 1) of all values lie; 0 if the sample is empty.
     pub(crate) fn quantile(&self, part: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -32,12 +32,12 @@ impl Sample {
         self.quantile(1.0)
     }
 
-    /// Values of this sample over those of another of the same rounds.
+    /// This sample's values divided by another's, round by round.
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
     }
 
-    /// The median, and the smallest and largest in parentheses.
+    /// The median, followed by the smallest and the largest value in parentheses.
     pub(crate) fn show(&self, digits: usize) -> String {
         let [median, min, max] = [0.5, 0.0, 1.0].map(|part| self.quantile(part));
         if self.0.len() < 2 {

@@ -1,10 +1,11 @@
-//! The benchmark of the spine: what capturing and reading cost, beside the tools people use today.
+//! The benchmark of the spine: the cost of capturing and reading, compared with the tools in use
+//! today.
 //!
-//! `make bench`, as root, on a machine with nothing else to do. Every figure is taken several
-//! times, and what is compared is taken alternately in the same run, so that a machine that is
-//! busy or slow is so for both sides. What other processes used meanwhile is measured and said.
+//! Run `make bench` as root, on a machine with nothing else to do. Every figure is taken several
+//! times. Figures that are compared are taken alternately in the same run, so that a busy or slow
+//! machine affects both sides. The load of other processes is measured and reported.
 //!
-//! `program.rs` says what may come behind `--`.
+//! `program.rs` lists the arguments after `--`.
 #![allow(clippy::print_stdout, reason = "a benchmark is a program that prints")]
 #![allow(
     clippy::cast_possible_truncation,

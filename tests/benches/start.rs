@@ -1,4 +1,4 @@
-//! From exec to ready, and the memory of a daemon that has just started.
+//! Time from exec to ready, and the memory of a daemon that has just started.
 
 use std::time::Instant;
 

@@ -1,28 +1,28 @@
-//! A fast reader of numbered packets: checks order and numbers, not every byte.
+//! A fast reader of numbered packets. It checks order and numbers, not every byte.
 //!
-//! The tests' own parsers check every byte, which would make 64 of them the bottleneck of what
-//! is measured here.
+//! The tests' own parsers check every byte. With 64 of them, they would be the bottleneck of the
+//! measurement.
 
 use pcapfs_tests::frame;
 
-/// Takes a savefile (pcap, this machine's byte order, Ethernet) piece by piece.
+/// Reads a savefile (pcap, this machine's byte order, Ethernet) piece by piece.
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
-    /// Bytes of a record that is not whole yet.
+    /// Bytes of an incomplete record.
     rest: Vec<u8>,
     begun: bool,
     /// Number of the last packet.
     pub(crate) last: u64,
-    /// Packets.
+    /// Number of packets.
     pub(crate) packets: u64,
-    /// Packets that were not the next one.
+    /// Number of packets that did not follow the one before.
     pub(crate) jumps: u64,
-    /// Bytes, all of them.
+    /// Total number of bytes.
     pub(crate) bytes: u64,
 }
 
 impl Walker {
-    /// Takes the next bytes; `found` is called with each number.
+    /// Reads the next bytes and calls `found` with each packet's number.
     pub(crate) fn push(&mut self, bytes: &[u8], mut found: impl FnMut(u64)) {
         self.bytes += bytes.len() as u64;
         if self.rest.is_empty() {
@@ -30,7 +30,8 @@ impl Walker {
             self.rest.extend_from_slice(&bytes[used..]);
         } else {
             let mut rest = std::mem::take(&mut self.rest);
-            // Only what completes the record begun: the rest is looked at where it is.
+            // Copies only the bytes that complete the record under way. The others are read in
+            // place.
             let mut taken = 0;
             while taken < bytes.len() && Self::wanted(&rest, self.begun) > rest.len() {
                 let more = (Self::wanted(&rest, self.begun) - rest.len()).min(bytes.len() - taken);
@@ -47,7 +48,8 @@ impl Walker {
         }
     }
 
-    /// Bytes the record or header at the front of `bytes` needs, as far as that is known.
+    /// Number of bytes that the record or header at the start of `bytes` needs, as far as it is
+    /// known.
     fn wanted(bytes: &[u8], begun: bool) -> usize {
         if !begun {
             return 24;
@@ -58,7 +60,7 @@ impl Walker {
         }
     }
 
-    /// Takes whole records; bytes taken.
+    /// Reads whole records. Returns the number of bytes read.
     fn walk(&mut self, bytes: &[u8], found: &mut impl FnMut(u64)) -> usize {
         let mut used = 0;
         loop {
