@@ -9,8 +9,8 @@ use crate::data::in_parallel;
 /// Number of files given to one run of a tool.
 const BATCH: usize = 400;
 
-/// The checksums that `program` (such as `sha256sum`) prints for files, in their order, or its error
-/// message for a file that it cannot read.
+/// The checksums that `program` (such as `sha256sum`) prints for files, in their order, or its
+/// error message for a file that it cannot read.
 pub(crate) fn of<P: AsRef<Path> + Sync>(program: &str, files: &[P]) -> Vec<Result<String, String>> {
     let batches: Vec<&[P]> = files.chunks(BATCH).collect();
     in_parallel(&batches, |batch| of_batch(program, batch)).concat()

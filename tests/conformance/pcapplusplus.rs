@@ -146,8 +146,8 @@ fn retransmit(file: &mut Savefile) {
 }
 
 fn lose(file: &mut Savefile) {
-    // The owner's test means to cut off 20 bytes. Instead it puts the body of a request in the place
-    // of its head, followed by the remainder of both.
+    // The owner's test means to cut off 20 bytes. Instead it puts the body of a request in the
+    // place of its head, followed by the remainder of both.
     let payload = file.payload(3);
     let head = payload.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
     file.records[3] = file.other(3, 20, &[&payload[head..], &payload[20..]].concat());

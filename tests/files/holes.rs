@@ -142,8 +142,8 @@ fn a_pcapng_stream_says_when_its_interface_was_away() {
             })
             .collect();
         assert_eq!(comments(&file, packets), wanted, "{name}");
-        // Check the statistics blocks too. tshark shows them only when it reads the file as a file
-        // format.
+        // Check the statistics blocks too. tshark shows them only when it dissects the file itself
+        // instead of its packets.
         let shown =
             run(tool("tshark").args(["-X", "read_format:MIME Files Format", "-Vr"]).arg(&file), 20);
         let count =

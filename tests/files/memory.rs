@@ -95,8 +95,8 @@ fn the_peak_of_a_hundred_thousand_transactions_under_way_is_within_the_memory_gi
     let (mut fed, peak) = settled(GIVEN, 192 * MIB);
     fed.feed.write(&records(&packets));
     fed.daemon.wait_stored(ALIAS, packets.len() as u64);
-    // A stream whose beginning was not captured is decided on after a time, without a further
-    // packet.
+    // A stream whose beginning was not captured is recognized only after a while. It must not take
+    // another packet to do so.
     let http = fed.daemon.path(ALIAS).join("flows").join(last).join("http");
     wait_until("the last flow is known to be HTTP", 120, || http.exists());
     let flows = || fed.daemon.status(ALIAS)["flows"].clone();

@@ -33,7 +33,7 @@ fn a_daemon_that_is_killed_is_back_within_a_second_with_all_it_had() {
         eprintln!("round {round}, {READERS} readers: the tree answered {ms} ms after SIGKILL");
         slowest = slowest.max(took);
         for mut cat in readers {
-            // cat must fail, since its file broke off, and must not hang.
+            // cat must fail, since its stream broke off, and must not hang.
             assert!(!cat.wait(5).success());
             assert!(check_prefix(&cat.stdout()).is_ok());
         }

@@ -117,7 +117,7 @@ fn any_and_nothing_are_all_interfaces() {
     for sequence in 6..=8 {
         local.send(&frame::payload(sequence, 100)).unwrap();
     }
-    sender.send(3); // numbered 6 to 8 as well: left out below
+    sender.send(3); // numbered 6 to 8 as well: these come twice
     for (daemon, alias) in daemons.iter().zip(aliases) {
         daemon.wait_stored(alias, 11);
         let bytes = fs::read(daemon.path(alias).join("replay.pcap")).unwrap();
