@@ -23,7 +23,7 @@ pub fn raw_deflate(bytes: &[u8]) -> Vec<u8> {
     by_python("zlib.compress(data)[2:-4]", bytes)
 }
 
-/// `gzip` of so many zeros, of which no one has to hold all. Needs `python3`.
+/// `gzip` of this many zeros, without holding all of them in memory. Needs `python3`.
 #[must_use]
 pub fn gzip_of_zeros(length: u64) -> Vec<u8> {
     let program = "bomb(int(data))";
@@ -87,7 +87,7 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `Transfer-Encoding: chunked`, with pieces of so many bytes, extensions and trailers.
+/// `Transfer-Encoding: chunked`, with pieces of `size` bytes, extensions and trailers.
 #[must_use]
 pub fn chunked(bytes: &[u8], size: usize, extension: &str, trailers: &str) -> Vec<u8> {
     let mut out = Vec::new();

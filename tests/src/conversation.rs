@@ -1,4 +1,4 @@
-//! Conversations made by hand: what a network would have carried, and what it should not have.
+//! Handmade conversations: packets as a network carries them, and as it should not.
 //!
 //! ```ignore
 //! let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80");
@@ -6,7 +6,7 @@
 //! let savefile = savefile_of([talk]);
 //! ```
 //!
-//! Every packet has a time of its own, so that an order can be told from it. Checksums are right.
+//! Every packet has a time of its own, which shows its place in the order. Checksums are right.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,16 +15,16 @@ use crate::savefile::Format;
 /// One of the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who begins.
+    /// The side that begins.
     Client,
-    /// Who answers.
+    /// The side that answers.
     Server,
 }
 
 pub use Side::{Client, Server};
 
 impl Side {
-    /// The other one.
+    /// The other side.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -52,9 +52,9 @@ pub const PSH: u8 = 8;
 /// Flag of a TCP segment.
 pub const ACK: u8 = 16;
 
-/// When conversations begin unless told otherwise, in nanoseconds since the Unix epoch.
+/// The default start of conversations, in nanoseconds since the Unix epoch.
 pub const EPOCH: u64 = 1_700_000_000_123_456_789;
-/// Time between two packets of a conversation unless told otherwise: 1 ms and 1 ns.
+/// The default time between two packets of a conversation: 1 ms and 1 ns.
 pub const STEP: u64 = 1_000_001;
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -66,7 +66,7 @@ pub struct Packet {
     pub time: u64,
     /// The Ethernet frame.
     pub data: Vec<u8>,
-    /// Who sent it.
+    /// The sender.
     pub from: Side,
 }
 
@@ -77,28 +77,28 @@ impl Packet {
     }
 }
 
-/// What is around the IP packets.
+/// The headers around the IP packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Around {
     Vxlan(u32),
     Gre,
 }
 
-/// A conversation in the making.
+/// A conversation under construction.
 #[derive(Clone, Debug)]
 pub struct Conversation {
     ends: [SocketAddr; 2],
     is_udp: bool,
     /// Next sequence numbers.
     next: [u32; 2],
-    /// What each side has sent, as its peer has it.
+    /// The bytes that each side has sent, as its peer has them.
     streams: [Vec<u8>; 2],
     time: u64,
     step: u64,
     most: usize,
     vlans: Vec<u16>,
     around: Option<Around>,
-    /// What was captured.
+    /// The captured packets.
     pub packets: Vec<Packet>,
 }
 
@@ -131,56 +131,56 @@ impl Conversation {
         Self::new(client, server, true)
     }
 
-    /// Begins at this time.
+    /// Sets the start time.
     #[must_use]
     pub fn at(mut self, time: u64) -> Self {
         self.time = time;
         self
     }
 
-    /// Has this time between packets.
+    /// Sets the time between packets.
     #[must_use]
     pub fn every(mut self, step: u64) -> Self {
         self.step = step;
         self
     }
 
-    /// Puts at most this much payload into a segment.
+    /// Limits the payload of a segment.
     #[must_use]
     pub fn segments_of(mut self, most: usize) -> Self {
         self.most = most;
         self
     }
 
-    /// Begins with these sequence numbers, those of the SYNs.
+    /// Sets the sequence numbers of the SYNs.
     #[must_use]
     pub fn numbered_from(mut self, client: u32, server: u32) -> Self {
         self.next = [client, server];
         self
     }
 
-    /// Tags frames, the outermost tag first.
+    /// Adds VLAN tags to the frames, the outermost tag first.
     #[must_use]
     pub fn tagged(mut self, vlans: &[u16]) -> Self {
         self.vlans = vlans.to_vec();
         self
     }
 
-    /// Is in a VXLAN of this number, between 192.0.2.1 and 192.0.2.2.
+    /// Puts the packets into a VXLAN with this number, between 192.0.2.1 and 192.0.2.2.
     #[must_use]
     pub fn in_vxlan(mut self, network: u32) -> Self {
         self.around = Some(Around::Vxlan(network));
         self
     }
 
-    /// Is in GRE without a key, between 192.0.2.1 and 192.0.2.2.
+    /// Puts the packets into GRE without a key, between 192.0.2.1 and 192.0.2.2.
     #[must_use]
     pub fn in_gre(mut self) -> Self {
         self.around = Some(Around::Gre);
         self
     }
 
-    /// What is the name of its directory as flow number `id`.
+    /// The name of its directory as flow number `id`.
     #[must_use]
     pub fn name(&self, id: u64) -> String {
         let protocol = if self.is_udp { "udp" } else { "tcp" };
@@ -189,19 +189,19 @@ impl Conversation {
         format!("{id:06}-{protocol}-{client}-{server}")
     }
 
-    /// What a side has sent so far, every byte once.
+    /// The bytes that a side has sent so far, each once.
     #[must_use]
     pub fn stream(&self, side: Side) -> &[u8] {
         &self.streams[side.index()]
     }
 
-    /// Packets captured of a side.
+    /// The number of a side's captured packets.
     #[must_use]
     pub fn count(&self, side: Side) -> u64 {
         self.packets.iter().filter(|packet| packet.from == side).count() as u64
     }
 
-    /// Bytes of the packets captured of a side.
+    /// The number of bytes in a side's captured packets.
     #[must_use]
     pub fn bytes(&self, side: Side) -> u64 {
         let of_side = self.packets.iter().filter(|packet| packet.from == side);
@@ -240,7 +240,7 @@ impl Conversation {
         self.advance(Server, 1)
     }
 
-    /// An acknowledgment of all the peer has sent.
+    /// An acknowledgment of everything that the peer has sent.
     pub fn ack(&mut self, side: Side) -> &mut Self {
         self.again(side, 0, ACK, &[])
     }
@@ -284,26 +284,26 @@ impl Conversation {
         self.again(side, 0, RST | ACK, &[])
     }
 
-    /// A segment that begins `back` bytes before what is due next, and changes nothing of that.
+    /// A segment that begins `back` bytes before the next byte due, and does not change that byte.
     pub fn again(&mut self, side: Side, back: u32, flags: u8, bytes: &[u8]) -> &mut Self {
         let number = self.next(side).wrapping_sub(back);
         let peer = self.next(side.other());
         self.raw(side, number, peer, flags, bytes)
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub fn wait(&mut self, nanoseconds: u64) -> &mut Self {
         self.time += nanoseconds;
         self
     }
 
-    /// Has the last two packets captured the other way round, at the same two times.
+    /// Exchanges the last two captured packets, but not their times.
     pub fn swap(&mut self) -> &mut Self {
         let last = self.packets.len() - 1;
         self.exchange(last - 1, last)
     }
 
-    /// Has two packets change places, at the same two times.
+    /// Exchanges two packets, but not their times.
     pub fn exchange(&mut self, one: usize, other: usize) -> &mut Self {
         self.packets.swap(one, other);
         let time = self.packets[one].time;
@@ -312,7 +312,7 @@ impl Conversation {
         self
     }
 
-    /// Has the last packet captured a second time.
+    /// Captures the last packet a second time.
     pub fn repeat(&mut self) -> &mut Self {
         let mut packet = self.packets[self.packets.len() - 1].clone();
         packet.time = self.time;
@@ -321,13 +321,13 @@ impl Conversation {
         self
     }
 
-    /// Loses the last packet captured.
+    /// Removes the last captured packet.
     pub fn lose(&mut self) -> &mut Self {
         self.packets.pop();
         self
     }
 
-    /// Only what this side sent was captured.
+    /// Keeps only the packets that this side sent.
     pub fn only(&mut self, side: Side) -> &mut Self {
         self.packets.retain(|packet| packet.from == side);
         self
@@ -509,7 +509,7 @@ pub fn merged(conversations: impl IntoIterator<Item = Conversation>) -> Vec<Pack
     packets
 }
 
-/// Records of packets, as a savefile has them behind its header.
+/// Records of packets, as they follow the header of a savefile.
 #[must_use]
 pub fn records<'a>(packets: impl IntoIterator<Item = &'a Packet>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -529,7 +529,7 @@ pub fn savefile_of(conversations: impl IntoIterator<Item = Conversation>) -> Vec
     savefile(&merged(conversations))
 }
 
-/// Bytes that look like nothing and are the same every time: `length` of them for each `seed`.
+/// Bytes without a pattern that are the same every time: `length` of them for each `seed`.
 #[must_use]
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);

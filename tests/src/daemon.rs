@@ -20,19 +20,19 @@ use crate::process::{run, tool};
 use crate::schema;
 use crate::wait::{wait_for, wait_until};
 
-/// How long a daemon may take until it says that it is ready, or that it is not going to be. A
-/// savefile is read first, and the program that the tests run is not optimised.
+/// Time limit for a daemon to report that it is ready, or that it cannot be. It reads a savefile
+/// first, and the program under test is not optimised.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Says where the socket is.
+/// The environment variable with the path of the socket.
 pub const SOCKET: &str = "PCAPFS_SOCKET";
 
-/// How long a daemon may take to end after SIGTERM.
+/// Time limit for a daemon to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Path of a built binary: `$PCAPFS_BIN`, or beside it, or in the target folder the test is in.
+/// Path of a built binary: `$PCAPFS_BIN`, or beside that, or in the test's target folder.
 ///
 /// # Panics
-/// When there is none, with the command that builds it.
+/// If there is none; the message has the command that builds it.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let found = env::var_os("PCAPFS_BIN").map_or_else(
@@ -54,7 +54,7 @@ pub fn binary(name: &str) -> PathBuf {
     found
 }
 
-/// Whether something is mounted at `path`, dead or alive.
+/// True if a file system is mounted at `path`, dead or alive.
 #[must_use]
 pub fn is_mounted(path: &Path) -> bool {
     mount_entry(path).is_some()
@@ -63,14 +63,14 @@ pub fn is_mounted(path: &Path) -> bool {
 /// The line of `/proc/self/mountinfo` for `path`, see proc(5).
 #[must_use]
 pub fn mount_entry(path: &Path) -> Option<String> {
-    // Other tests may have mount points that are no text.
+    // Other tests may have mount points that are not UTF-8.
     let table = fs::read("/proc/self/mountinfo").expect("/proc is mounted");
     let table = String::from_utf8_lossy(&table);
     let path = path.to_str().expect("test paths are text");
     table.lines().find(|line| line.split(' ').nth(4) == Some(path)).map(str::to_owned)
 }
 
-/// What to start: the arguments of `pcapfs mount` and where it runs.
+/// The daemon to start: the arguments of `pcapfs mount`, and its surroundings.
 #[derive(Debug, Default)]
 pub struct Mount {
     arguments: Vec<OsString>,
@@ -83,27 +83,27 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// A mount of nothing so far.
+    /// A mount without arguments.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one argument behind the mount point.
+    /// Adds one argument after the mount point.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
-    /// Adds arguments behind the mount point.
+    /// Adds arguments after the mount point.
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
-    /// Adds `-c ALIAS=SOURCE`; the source may have a filter behind it.
+    /// Adds `-c ALIAS=SOURCE`; the source may be followed by a filter.
     #[must_use]
     pub fn capture(self, alias: &str, source: &str) -> Self {
         self.arg("-c").arg(format!("{alias}={source}"))
@@ -122,22 +122,22 @@ impl Mount {
         self
     }
 
-    /// Mounts there, and leaves the folder in place afterwards; otherwise at a folder of its own.
+    /// Mounts at `folder`, and leaves it in place afterwards; by default at a folder of its own.
     #[must_use]
     pub fn mountpoint(mut self, folder: &Path) -> Self {
         self.mountpoint = Some(folder.to_owned());
         self
     }
 
-    /// Keeps the rings there, and leaves them in place afterwards, for a daemon that comes later;
-    /// otherwise in a folder of its own below /dev/shm.
+    /// Keeps the rings in `folder`, and leaves them in place afterwards, for a later daemon; by
+    /// default in a folder of its own below /dev/shm.
     #[must_use]
     pub fn ring_dir(mut self, folder: &Path) -> Self {
         self.ring_dir = Some(folder.to_owned());
         self
     }
 
-    /// Has the daemon listen there; otherwise at a place of its own.
+    /// Sets the path of the socket; by default it has a path of its own.
     #[must_use]
     pub fn socket(mut self, path: &Path) -> Self {
         self.socket = Some(path.to_owned());
@@ -151,8 +151,8 @@ impl Mount {
         self
     }
 
-    /// Kills the daemon after this time whatever happens, so that no test hangs in a read of its
-    /// files; otherwise after 100 s.
+    /// Kills the daemon after this time in any case, so that no test hangs in a read of its files;
+    /// by default after 100 s.
     #[must_use]
     pub fn lifetime(mut self, limit: Duration) -> Self {
         self.lifetime = Some(limit);
@@ -162,7 +162,7 @@ impl Mount {
     /// Starts the daemon and waits until it is ready.
     ///
     /// # Panics
-    /// When it is not ready within 10 s.
+    /// If it is not ready in time.
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Daemon {
@@ -172,7 +172,7 @@ impl Mount {
     /// Starts the daemon, which may refuse.
     ///
     /// # Errors
-    /// Its exit code and messages, when it ended instead of becoming ready.
+    /// Its exit code and messages, if it ended instead of becoming ready.
     pub fn try_start(self) -> Result<Daemon, Refused> {
         let own_mountpoint = self.mountpoint.is_none().then(|| temporary(&env::temp_dir()));
         let mountpoint = self
@@ -234,15 +234,15 @@ fn temporary(parent: &Path) -> TempDir {
 /// A daemon that ended instead of becoming ready.
 #[derive(Debug)]
 pub struct Refused {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it said.
+    /// Its messages.
     pub stderr: String,
-    /// Whether something was mounted at the mount point after its end.
+    /// True if a file system was still mounted at the mount point after its end.
     pub left_mounted: bool,
 }
 
-/// What a daemon writes on standard error.
+/// The daemon's output on standard error.
 #[derive(Debug, Default)]
 struct Log {
     state: Mutex<LogState>,
@@ -285,7 +285,8 @@ pub struct Daemon {
     _own_socket_dir: Option<TempDir>,
     log: Arc<Log>,
     exit: Option<ExitStatus>,
-    /// Kept as a path: removed only when empty, never through a file system still mounted on it.
+    /// A path, not a guard: it is removed only if empty, never through a file system still mounted
+    /// on it.
     own_mountpoint: Option<PathBuf>,
     _own_ring_dir: Option<TempDir>,
     alive: Arc<(Mutex<bool>, Condvar)>,
@@ -299,7 +300,7 @@ impl Daemon {
         Mount::new().args(arguments).start()
     }
 
-    /// Kills the daemon when it has lived too long, so that nobody waits for it forever.
+    /// Kills the daemon when it has lived too long, so that no test waits for it forever.
     fn guard(&self, lifetime: Duration) {
         let ended = Arc::clone(&self.alive);
         let pid = self.pid();
@@ -340,19 +341,19 @@ impl Daemon {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }
 
-    /// Where it is mounted.
+    /// Its mount point.
     #[must_use]
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
     }
 
-    /// Where its rings lie.
+    /// The directory of its rings.
     #[must_use]
     pub fn ring_dir(&self) -> &Path {
         &self.ring_dir
     }
 
-    /// Where programs that steer it connect.
+    /// The path of its control socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
@@ -366,13 +367,13 @@ impl Daemon {
         command
     }
 
-    /// What a `pcapfs` command for this daemon prints, which must succeed within 10 s.
+    /// The output of a `pcapfs` command for this daemon, which must succeed within 10 s.
     #[track_caller]
     pub fn verb<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> String {
         run(&mut self.command(words), 10).success().text().to_owned()
     }
 
-    /// What a `pcapfs` command for this daemon prints as JSON.
+    /// The JSON output of a `pcapfs` command for this daemon.
     #[must_use]
     #[track_caller]
     pub fn json<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Value {
@@ -386,7 +387,7 @@ impl Daemon {
         self.mountpoint.join(file)
     }
 
-    /// What it has written on standard error so far.
+    /// Its output on standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.log.state.lock().unwrap().text.clone()
@@ -405,7 +406,7 @@ impl Daemon {
         status
     }
 
-    /// A whole number out of a capture's status, by JSON pointer such as `/packets/stored`.
+    /// A whole number from a capture's status, by JSON pointer such as `/packets/stored`.
     #[must_use]
     #[track_caller]
     pub fn count(&self, alias: &str, pointer: &str) -> u64 {
@@ -416,7 +417,7 @@ impl Daemon {
             .unwrap_or_else(|| panic!("{pointer} is no whole number in {status:#}"))
     }
 
-    /// The lines of a capture's `readers.jsonl`, ordered by when they were opened.
+    /// The lines of a capture's `readers.jsonl`, in the order of the opens.
     #[must_use]
     pub fn readers(&self, alias: &str) -> Vec<Value> {
         let path = self.path(alias).join("readers.jsonl");
@@ -451,7 +452,7 @@ impl Daemon {
     /// Writes a verb to a capture's `ctl`.
     ///
     /// # Errors
-    /// What the file system answered.
+    /// The error of the file system.
     pub fn control(&self, alias: &str, verb: &str) -> std::io::Result<()> {
         use std::io::Write as _;
         fs::OpenOptions::new()
@@ -466,7 +467,7 @@ impl Daemon {
         wait_until(&format!("{alias} is {state}"), 10, || self.status(alias)["state"] == state);
     }
 
-    /// Waits until the capture has stored this many packets, and no more than these.
+    /// Waits until the capture has stored this many packets, and no more.
     #[track_caller]
     pub fn wait_stored(&self, alias: &str, packets: u64) {
         wait_until(&format!("{alias} has stored {packets} packets"), 20, || {
@@ -475,7 +476,7 @@ impl Daemon {
         assert_eq!(self.count(alias, "/packets/stored"), packets, "packets stored by {alias}");
     }
 
-    /// Waits until the process `pid` is blocked in a read of `file`, says `readers.jsonl`.
+    /// Waits until `readers.jsonl` shows that the process `pid` is blocked in a read of `file`.
     #[track_caller]
     pub fn wait_blocked(&self, alias: &str, file: &str, pid: Pid) {
         wait_for(&format!("process {pid} is blocked in {alias}/{file}"), 10, || {
@@ -490,7 +491,7 @@ impl Daemon {
         kill(self.pid(), signal).expect("the daemon is running");
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {
             self.exit = self.child.try_wait().expect("our own child");
@@ -502,7 +503,7 @@ impl Daemon {
         self.exit
     }
 
-    /// Waits for its end; `None` when it has not come within `limit`.
+    /// Waits for its end; `None` if it has not ended within `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> Option<ExitStatus> {
         let limit = Instant::now() + limit;
         loop {
@@ -517,10 +518,10 @@ impl Daemon {
         }
     }
 
-    /// Ends it with SIGTERM and says how it ended.
+    /// Ends it with SIGTERM, and returns its exit status.
     ///
     /// # Panics
-    /// When it has not ended after 5 s.
+    /// If it has not ended after 5 s.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait_exit(STOP_LIMIT).unwrap_or_else(|| {
@@ -529,14 +530,14 @@ impl Daemon {
     }
 
     /// Ends it with SIGKILL, as a crash would, and leaves the dead mount for the next daemon, which
-    /// is to be given the same mount point and clears it away.
+    /// must get the same mount point and unmounts it.
     pub fn crash(mut self) {
         self.signal(Signal::SIGKILL);
         self.wait_exit(STOP_LIMIT).expect("SIGKILL ends everything");
         self.leave_mount = true;
     }
 
-    /// Ends it with SIGKILL, as a crash would, and clears the dead mount away.
+    /// Ends it with SIGKILL, as a crash would, and unmounts the dead mount.
     pub fn kill9(&mut self) {
         self.signal(Signal::SIGKILL);
         self.wait_exit(STOP_LIMIT).expect("SIGKILL ends everything");
@@ -544,7 +545,7 @@ impl Daemon {
     }
 }
 
-/// Takes away whatever is mounted at `path`, dead or alive.
+/// Unmounts everything at `path`, dead or alive.
 fn detach(path: &Path) {
     if !is_mounted(path) {
         return;
@@ -562,8 +563,8 @@ fn detach(path: &Path) {
 }
 
 impl Drop for Daemon {
-    /// Ends the daemon, which is itself a test: it must take SIGTERM, exit with 0, unmount, and
-    /// not have panicked in any thread.
+    /// Ends the daemon, which is itself a test: it must obey SIGTERM, exit with 0, unmount, and not
+    /// have panicked in any thread.
     fn drop(&mut self) {
         let mut wrong = Vec::new();
         if self.try_wait().is_none() {

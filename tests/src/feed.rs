@@ -1,4 +1,4 @@
-//! A FIFO that a daemon captures from: nothing is lost on the way, whatever the speed.
+//! A FIFO that a daemon captures from: no packet is lost on the way, at any speed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -23,7 +23,7 @@ pub struct Fifo {
 }
 
 impl Fifo {
-    /// Makes one.
+    /// Makes a FIFO.
     #[must_use]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test can be made");
@@ -32,20 +32,20 @@ impl Fifo {
         Self { path, _folder: folder }
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What to write behind `ALIAS=`.
+    /// The source, to write after `ALIAS=`.
     #[must_use]
     pub fn source(&self) -> String {
         format!("stream:{}", self.path.display())
     }
 
-    /// Opens the writing end and writes a nanosecond Ethernet header; waits for the daemon to have
-    /// opened its own.
+    /// Opens the writing end and writes a nanosecond Ethernet header; waits until the daemon has
+    /// opened the reading end.
     #[must_use]
     pub fn connect(&self) -> Feed {
         self.connect_as(Format::default())
@@ -79,14 +79,15 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Payload length of the packets [`Traffic`](crate::Traffic) sends; 200 if not said.
+    /// Sets the payload length of the packets that [`Traffic`](crate::Traffic) sends; the default
+    /// is 200.
     #[must_use]
     pub fn with_payload(mut self, length: usize) -> Self {
         self.payload_length = length;
         self
     }
 
-    /// Goes on counting behind packet `sent`, as a writer does that came back.
+    /// Continues numbering after packet `sent`, as a writer does that has come back.
     #[must_use]
     pub fn after(mut self, sent: u64) -> Self {
         self.sent = sent;
@@ -112,7 +113,7 @@ impl Feed {
     /// Writes bytes as they are, such as half a record.
     ///
     /// # Panics
-    /// When the daemon has left, or has taken nothing for 20 s.
+    /// If the daemon has closed its end, or has read nothing for 20 s.
     pub fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.pipe.write(bytes) {

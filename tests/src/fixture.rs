@@ -1,4 +1,4 @@
-//! The two set-ups most tests begin with; the capture's alias is `web` in both.
+//! The two set-ups with which most tests begin; the capture's alias is `web` in both.
 
 use crate::daemon::{Daemon, Mount};
 use crate::feed::{Feed, Fifo};
@@ -9,19 +9,19 @@ use crate::savefile::{self, Format};
 /// Alias of the capture.
 pub const ALIAS: &str = "web";
 
-/// A daemon that captures from a FIFO: no loss but by the ring, at any speed.
+/// A daemon that captures from a FIFO: only the ring can lose packets, at any speed.
 #[derive(Debug)]
 pub struct Fed {
     /// The daemon, with the header of the savefile received.
     pub daemon: Daemon,
-    /// Where packets are fed in.
+    /// The source of packets.
     pub feed: Feed,
     /// The FIFO.
     pub fifo: Fifo,
 }
 
 impl Fed {
-    /// With the ring the daemon takes by default.
+    /// With the daemon's default ring.
     #[must_use]
     #[track_caller]
     pub fn start() -> Self {
@@ -56,7 +56,7 @@ impl Fed {
         self.daemon.wait_stored(ALIAS, stored + count);
     }
 
-    /// The records [`Fed::holding`] makes, as they are to come out behind the 24 bytes of header.
+    /// The records that [`Fed::holding`] makes, as they must follow the 24 bytes of header.
     #[must_use]
     pub fn records(count: u64) -> Vec<u8> {
         savefile::numbered(Format::default(), count, 200).split_off(24)
@@ -76,7 +76,7 @@ pub struct Wired {
 }
 
 impl Wired {
-    /// With the ring the daemon takes by default.
+    /// With the daemon's default ring.
     #[must_use]
     #[track_caller]
     pub fn start() -> Self {

@@ -1,4 +1,4 @@
-//! The flows of a capture as a test asks for them.
+//! The flows of a capture, read as a test needs them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::fixture::ALIAS;
 use crate::schema;
 use crate::wait::{wait_for, wait_until};
 
-/// A daemon over a savefile all of which is in the tree.
+/// A daemon over a savefile that is completely in the tree.
 #[derive(Debug)]
 pub struct Filed {
     /// The daemon; its capture has ended.
@@ -21,7 +21,7 @@ pub struct Filed {
 }
 
 impl Filed {
-    /// Over a savefile of these bytes.
+    /// A daemon over a savefile of these bytes.
     #[must_use]
     #[track_caller]
     pub fn new(savefile: &[u8]) -> Self {
@@ -40,7 +40,7 @@ impl Filed {
         Self { daemon, _folder: folder }
     }
 
-    /// Over a savefile of these conversations, in the order of their times.
+    /// A daemon over a savefile of these conversations, in the order of their times.
     #[must_use]
     #[track_caller]
     pub fn of(conversations: impl IntoIterator<Item = Conversation>) -> Self {
@@ -116,7 +116,7 @@ pub fn meta(daemon: &Daemon, id: u64) -> Value {
     json(&flow(daemon, id).join("meta.json"))
 }
 
-/// Waits until a flow is in this state, and gives its `meta.json`.
+/// Waits until a flow is in this state, and returns its `meta.json`.
 #[track_caller]
 pub fn wait_flow(daemon: &Daemon, id: u64, state: &str) -> Value {
     wait_for(&format!("flow {id} is {state}"), 15, || {
@@ -124,7 +124,7 @@ pub fn wait_flow(daemon: &Daemon, id: u64, state: &str) -> Value {
     })
 }
 
-/// Waits until a file has so many bytes, and reads it.
+/// Waits until a file has this many bytes, and reads it.
 #[track_caller]
 pub fn wait_bytes(path: &Path, length: usize) -> Vec<u8> {
     wait_for(&format!("{} has {length} bytes", path.display()), 10, || {
@@ -132,7 +132,7 @@ pub fn wait_bytes(path: &Path, length: usize) -> Vec<u8> {
     })
 }
 
-/// A file that is one JSON text.
+/// A file with one JSON text.
 #[must_use]
 #[track_caller]
 pub fn json(path: &Path) -> Value {

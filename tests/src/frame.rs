@@ -1,12 +1,12 @@
-//! Packets that say which one they are.
+//! Packets with their numbers in them.
 //!
-//! Every packet the tests send is UDP over IPv4 with a payload of a magic, the packet's sequence
-//! number, and filler made from that number: whoever reads it can tell whether it is the right
-//! packet and whether each of its bytes is right.
+//! Every packet that the tests send is UDP over IPv4. Its payload is a magic, the packet's sequence
+//! number, and filler made from that number. So a reader can check that it is the right packet and
+//! that each of its bytes is right.
 
 /// First bytes of every payload.
 pub const MAGIC: [u8; 8] = *b"PcApFsT1";
-/// Bytes of Ethernet, IPv4 and UDP headers in front of the payload.
+/// Bytes of the Ethernet, IPv4 and UDP headers before the payload.
 pub const HEADERS: usize = 42;
 /// Smallest payload: magic and sequence number.
 pub const MIN_PAYLOAD: usize = 16;
@@ -41,7 +41,7 @@ static CYCLE: [u8; 0x1_0100] = {
     bytes
 };
 
-/// The payload of packet `sequence` behind its number: bytes that count up from one made of it.
+/// The payload of packet `sequence` after its number: bytes that count up from one derived from it.
 fn filler(sequence: u64, length: usize) -> &'static [u8] {
     let [low, ..] = sequence.to_le_bytes();
     &CYCLE[usize::from(low.wrapping_mul(31))..][MIN_PAYLOAD..length]
@@ -55,7 +55,7 @@ pub fn ethernet(sequence: u64, payload_length: usize) -> Vec<u8> {
     frame
 }
 
-/// Appends what [`ethernet`] makes to `frame`.
+/// Appends the frame that [`ethernet`] makes to `frame`.
 pub fn append_ethernet(frame: &mut Vec<u8>, sequence: u64, payload_length: usize) {
     let udp_length = u16::try_from(8 + payload_length).expect("a payload that fits in UDP");
     let mut ip = [0u8; 20];
@@ -87,13 +87,13 @@ fn internet_checksum(header: &[u8]) -> u16 {
     !u16::try_from(sum).expect("folded to 16 bits")
 }
 
-/// The sequence number of a captured packet of ours, after checking every byte that was captured.
+/// The sequence number of a captured test packet, after a check of every captured byte.
 ///
 /// `data` may have been cut by a snaplen, but not before the number; `original_length` is the
 /// length on the wire. Understands Ethernet (with one VLAN tag), raw IP, SLL and SLL2.
 ///
 /// # Errors
-/// What is wrong with the packet.
+/// The mistake in the packet.
 pub fn sequence(link_type: u32, data: &[u8], original_length: usize) -> Result<u64, String> {
     let wrong = |what: &str| Err(format!("{what} in packet {:02x?}", &data[..data.len().min(64)]));
     let link_header = match link_type {

@@ -1,8 +1,8 @@
-//! A machine on which pcapfs is installed, as far as mount(8) can see: a mount namespace with the
-//! helper in `/sbin`, a user `pcapfs`, and a `/etc/fstab` of its own.
+//! A machine with pcapfs installed, as far as mount(8) can see: a mount namespace with the helper
+//! in `/sbin`, a user `pcapfs`, and a `/etc/fstab` of its own.
 //!
-//! Nothing of it is outside of the namespace: the user is a line in a file that is bound over
-//! `/etc/passwd`, and what is mounted goes with the namespace.
+//! Nothing of it is outside the namespace: the user is a line in a file that is bound over
+//! `/etc/passwd`, and the mounts go away with the namespace.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -47,7 +47,7 @@ echo made
 exec sleep 600
 ";
 
-/// The machine. Dropping it kills what runs on it.
+/// The machine. Dropping it kills the processes that run on it.
 #[derive(Debug)]
 pub struct Host {
     namespace: Running,
@@ -60,7 +60,7 @@ impl Host {
     pub const USER: u32 = 54_401;
     /// Its group.
     pub const GROUP: u32 = 54_402;
-    /// A group it is in as well.
+    /// Another group of the user.
     pub const FURTHER_GROUP: u32 = 54_403;
 
     /// A machine with the user.
@@ -108,13 +108,13 @@ impl Host {
         Self { namespace, folder, rings }
     }
 
-    /// Path of a file of the machine's own folder, as it is inside.
+    /// Path of a file in the machine's own folder, as seen inside.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Where captures are mounted, as it is inside.
+    /// The mount point of captures, as seen inside.
     #[must_use]
     pub fn captures(&self) -> PathBuf {
         self.path("captures")
@@ -128,7 +128,7 @@ impl Host {
         Path::new(&format!("/proc/{}/root", self.namespace.pid())).join(inside)
     }
 
-    /// A directory for rings that is not there yet.
+    /// A directory for rings that does not exist yet.
     #[must_use]
     pub fn rings(&self) -> PathBuf {
         self.rings.path().join("rings")
@@ -155,7 +155,7 @@ impl Host {
         command
     }
 
-    /// `mount -t pcapfs SPEC captures -o OPTIONS,ring_dir=...`, to its end.
+    /// `mount -t pcapfs SPEC captures -o OPTIONS,ring_dir=...`, run to its end.
     #[track_caller]
     pub fn mount(&self, spec: &str, options: &str) -> Finished {
         let options = format!("{options},{}", self.ring_option());
@@ -164,7 +164,7 @@ impl Host {
         run(&mut command, 15)
     }
 
-    /// `umount captures`, to its end.
+    /// `umount captures`, run to its end.
     #[track_caller]
     pub fn umount(&self) -> Finished {
         run(self.command("umount").arg(self.captures()), 5)
@@ -181,7 +181,7 @@ impl Host {
         lines.find(|line| line.split(' ').nth(1) == place.to_str()).map(str::to_owned)
     }
 
-    /// Processes inside by the name of their program, without the one that holds the namespace.
+    /// Processes inside by their program's name, except the one that holds the namespace.
     #[must_use]
     pub fn processes(&self, name: &str) -> Vec<Pid> {
         let all = self.all_processes().into_iter();
@@ -197,7 +197,7 @@ impl Host {
         pids.map(Pid::from_raw)
             .filter(|pid| *pid != holder && own.is_some() && namespace(*pid) == own)
             .filter_map(|pid| {
-                // One that has ended has no program any more.
+                // A process that has ended has no program.
                 let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
                 let program = String::from_utf8_lossy(words.split(|byte| *byte == 0).next()?);
                 let name = program.rsplit('/').next()?.to_owned();
@@ -230,7 +230,7 @@ impl Host {
         found.first().copied()
     }
 
-    /// The `status.json` of a capture, or of the daemon with an empty alias; `None` if nobody
+    /// The `status.json` of a capture, or of the daemon with an empty alias; `None` if no daemon
     /// answers.
     #[must_use]
     pub fn try_status(&self, alias: &str) -> Option<Value> {
@@ -238,7 +238,7 @@ impl Host {
         serde_json::from_slice(&text).ok()
     }
 
-    /// A whole number out of a capture's status.
+    /// A whole number from a capture's status.
     #[must_use]
     #[track_caller]
     pub fn count(&self, alias: &str, pointer: &str) -> u64 {
@@ -246,7 +246,7 @@ impl Host {
         status.pointer(pointer).and_then(Value::as_u64).expect("a whole number")
     }
 
-    /// Waits until nothing runs inside any more and nothing is mounted.
+    /// Waits until no process runs inside any more and no tree is mounted.
     #[track_caller]
     pub fn wait_gone(&self) {
         wait_until("daemon and supervisor have ended", 10, || {
@@ -264,7 +264,7 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Supervisors first, or they would start what is killed again.
+        // Supervisors first; otherwise they would start the killed daemons again.
         for name in ["mount.pcapfs", "pcapfs"] {
             for pid in self.processes(name) {
                 let _ = kill(pid, Signal::SIGKILL);

@@ -1,9 +1,9 @@
 //! The harness of the black-box tests: daemons, networks, traffic and an independent view of
 //! savefiles.
 //!
-//! Nothing here uses the product's crates. What the tests know comes from the documented contract
-//! and from the formats' own specifications, so that a mistake in the product cannot hide in a
-//! shared helper. A test reads like this:
+//! No code here uses the product's crates. The tests take their knowledge from the documented
+//! contract and from the formats' own specifications, so that a mistake in the product cannot hide
+//! in a shared helper. A test reads like this:
 //!
 //! ```ignore
 //! use pcapfs_tests::{Fed, run, skip_unless, tool};
@@ -20,21 +20,23 @@
 //! * [`Mount`] and [`Daemon`]: a daemon in the foreground with its own mount point and ring folder,
 //!   gone when the value is dropped, also when the test panics.
 //! * [`Net`]: two network namespaces with a veth pair, and [`Sender`] for numbered packets in them.
-//! * [`Fifo`] and [`Feed`]: a source without loss, at any speed, for what must be exact.
-//! * [`Fed`] and [`Wired`]: a daemon over either of them, the way most tests begin.
-//! * [`Conversation`]: packets of a connection as a network would have carried them, or should not
-//!   have; [`Filed`] is a daemon over a savefile of some, and [`flows`] asks for what it made of them.
+//! * [`Fifo`] and [`Feed`]: a source without loss, at any speed, for exact counts.
+//! * [`Fed`] and [`Wired`]: a daemon over either of them, with which most tests begin.
+//! * [`Conversation`]: packets of a connection, as a network would have carried them, or should not
+//!   have; [`Filed`] is a daemon over a savefile of some, and [`flows`] reads the flows made of
+//!   them.
 //! * [`Host`]: a mount namespace in which pcapfs is installed and has its user, for mount(8).
 //! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
 //! * [`savefile`]: strict incremental readers of pcap and pcapng, and writers of both.
-//! * [`segments`]: savefiles of any number of connections, for what is about numbers.
+//! * [`segments`]: savefiles of any number of connections, for tests about large numbers.
 //! * [`StreamReader`]: a thread of this process that reads a stream at a given pace and checks it.
 //! * [`Running`] and [`run`]: real tools as children, with a time limit, killed on drop.
 //! * [`wait_until`], [`wait_for`]: conditions instead of sleeps.
 //! * [`measure`]: CPU time, memory and descriptors of a process.
 //!
 //! Tests need the built binary `pcapfs` beside the test's own target folder, or in `$PCAPFS_BIN`.
-//! What the machine lacks is skipped and said; with `PCAPFS_REQUIRE_ALL=1` it is a failure.
+//! If the machine lacks a requirement, the test prints that and is skipped; with
+//! `PCAPFS_REQUIRE_ALL=1` that is a failure.
 
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports failure")]
 

@@ -1,15 +1,15 @@
-//! What a process costs, from /proc.
+//! Measures the resources that a process uses, from /proc.
 
 use std::fs;
 use std::time::Duration;
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// CPU time a process has used, all threads, in user and kernel.
+/// CPU time that a process has used, all threads, in user and kernel.
 #[must_use]
 pub fn cpu_time(pid: Pid) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
-    // The command's name may hold blanks and parentheses; fields are counted behind it, proc(5).
+    // The command's name may hold blanks and parentheses; fields are counted after it, proc(5).
     let fields: Vec<&str> =
         stat.rsplit_once(')').expect("a name in parentheses").1.split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
@@ -29,22 +29,22 @@ pub fn file_memory(pid: Pid) -> u64 {
     ["RssFile:", "RssShmem:"].into_iter().map(|field| status_kilobytes(pid, field) * 1024).sum()
 }
 
-/// The anonymous memory a process had at most since a moment, as the kernel kept it: a peak is seen
-/// however short it is.
+/// The peak of a process's anonymous memory since a moment, as the kernel kept it: it has every
+/// peak, however short.
 #[derive(Debug)]
 pub struct Peak {
     pid: Pid,
-    /// Bytes of files that were resident at that moment. Nothing takes them away in a test, so the
-    /// peak had them too, and what it had more of files counts as anonymous.
+    /// Bytes of files that were resident at that moment. Nothing removes them during a test, so the
+    /// peak had them too, and any further bytes of files count as anonymous.
     files: u64,
 }
 
 impl Peak {
-    /// From now on.
+    /// Begins now.
     #[must_use]
     pub fn from_now(pid: Pid) -> Self {
         let files = file_memory(pid);
-        // Sets VmHWM to what is resident, see proc_pid_clear_refs(5).
+        // Sets VmHWM to the resident memory, see proc_pid_clear_refs(5).
         fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("root may reset the peak");
         Self { pid, files }
     }

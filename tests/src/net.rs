@@ -1,4 +1,4 @@
-//! Networks of the test's own: two namespaces, a veth pair between them, numbered packets.
+//! Networks for one test: two namespaces, a veth pair between them, numbered packets.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -19,7 +19,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes a namespace with a name of its own, loopback up and without IPv6, which would send
-    /// packets nobody asked for.
+    /// unwanted packets.
     #[must_use]
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -30,7 +30,7 @@ impl Namespace {
         Self::enter(&namespace.name, || {
             for which in ["all", "default"] {
                 let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
-                // Without IPv6 in the kernel there is nothing to switch off.
+                // If the kernel has no IPv6, there is nothing to switch off.
                 let _ = std::fs::write(path, "1");
             }
         });
@@ -46,7 +46,7 @@ impl Namespace {
 
     /// Runs `action` inside; sockets and processes made by it stay there.
     ///
-    /// Only the network changes, not the mounts, so what is mounted inside is seen outside.
+    /// Only the network changes, not the mounts, so mounts made inside are visible outside.
     pub fn run<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         Self::enter(&self.name, action)
     }
@@ -81,7 +81,7 @@ impl Drop for Namespace {
 /// Runs `ip` with these arguments.
 ///
 /// # Panics
-/// When it fails, with what it said.
+/// If it fails; the message has its output.
 pub fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
     assert!(
@@ -91,13 +91,13 @@ pub fn ip(arguments: &[&str]) {
     );
 }
 
-/// Two namespaces and a veth pair: the daemon captures on [`Net::DEVICE`] in `a`, and what is sent
-/// in `b` arrives there. Nothing else is ever on the wire.
+/// Two namespaces and a veth pair: the daemon captures on [`Net::DEVICE`] in `a`, where packets
+/// sent in `b` arrive. No other packets are ever on the wire.
 #[derive(Debug)]
 pub struct Net {
-    /// Where the daemon runs: `Mount::new().inside(&net.a)`.
+    /// The daemon's namespace: `Mount::new().inside(&net.a)`.
     pub a: Namespace,
-    /// Where packets are sent.
+    /// The sender's namespace.
     pub b: Namespace,
 }
 
@@ -110,7 +110,7 @@ impl Net {
     pub const ADDRESS: &str = "10.77.0.1";
     /// Address of [`Net::PEER`].
     pub const PEER_ADDRESS: &str = "10.77.0.2";
-    /// An address on the same wire that nobody has, so that nobody answers.
+    /// An address on the same wire that no host has, so that no host answers.
     pub const NOBODY: &str = "10.77.0.9";
 
     /// Makes the two namespaces and the wire.
@@ -121,12 +121,12 @@ impl Net {
         net
     }
 
-    /// Takes the wire away, both of its ends.
+    /// Removes the wire, with both of its ends.
     pub fn unplug(&self) {
         ip(&["-n", self.a.name(), "link", "delete", Self::DEVICE]);
     }
 
-    /// Makes the wire, which is not there.
+    /// Makes the wire, which must be missing.
     pub fn plug(&self) {
         let Self { a, b } = self;
         ip(&[
@@ -150,7 +150,8 @@ impl Net {
             ip(&["-n", namespace.name(), "address", "add", &address, "dev", device]);
             ip(&["-n", namespace.name(), "link", "set", device, "up"]);
         }
-        // A fixed neighbour: no ARP on the wire, and no ICMP, as the frame is for nobody in `a`.
+        // A fixed neighbour: no ARP on the wire, and no ICMP, since no host in `a` has the frame's
+        // address.
         ip(&[
             "-n",
             b.name(),
@@ -166,7 +167,7 @@ impl Net {
         ]);
     }
 
-    /// Someone in `b` who sends numbered packets with payloads of `payload_length` bytes.
+    /// A sender of numbered packets in `b`, with payloads of `payload_length` bytes.
     #[must_use]
     pub fn sender(&self, payload_length: usize) -> Sender {
         self.sender_to(payload_length, frame::PORT)
@@ -199,7 +200,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sends the next `count` packets as fast as the system takes them.
+    /// Sends the next `count` packets as fast as the system accepts them.
     pub fn send(&mut self, count: u64) {
         self.emit(count);
     }

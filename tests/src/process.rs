@@ -21,7 +21,7 @@ pub fn tool(name: &str) -> Command {
     command
 }
 
-/// A command that runs a Python program, whose `sys.argv[1:]` are what is added to it.
+/// A command that runs a Python program; added arguments are its `sys.argv[1:]`.
 #[must_use]
 pub fn python(program: &str) -> Command {
     let mut command = tool("python3");
@@ -29,14 +29,14 @@ pub fn python(program: &str) -> Command {
     command
 }
 
-/// What a command that has ended left behind.
+/// The results of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote on standard output.
+    /// Its standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote on standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -44,7 +44,7 @@ impl Finished {
     /// Standard output as text.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is not UTF-8.
     #[must_use]
     pub fn text(&self) -> &str {
         str::from_utf8(&self.stdout).expect("output of the tool is text")
@@ -53,7 +53,7 @@ impl Finished {
     /// Itself, when the command succeeded.
     ///
     /// # Panics
-    /// When it failed, with what it said.
+    /// If it failed; the message has its output.
     #[must_use]
     #[track_caller]
     pub fn success(self) -> Self {
@@ -65,7 +65,7 @@ impl Finished {
 /// Runs a command to its end.
 ///
 /// # Panics
-/// When it has not ended after `seconds`; it is killed then.
+/// If it has not ended after `seconds`; then it is killed.
 #[track_caller]
 pub fn run(command: &mut Command, seconds: u64) -> Finished {
     let mut running = Running::spawn(command);
@@ -122,7 +122,7 @@ impl Running {
     /// Starts a command.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
@@ -142,19 +142,19 @@ impl Running {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }
 
-    /// What it has written on standard output so far.
+    /// Its standard output so far.
     #[must_use]
     pub fn stdout(&self) -> Vec<u8> {
         self.stdout.bytes.lock().unwrap().clone()
     }
 
-    /// What it has written on standard error so far.
+    /// Its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.bytes.lock().unwrap()).into_owned()
     }
 
-    /// Waits until what it has written on standard output so far is as wanted.
+    /// Waits until its standard output so far is as wanted.
     #[track_caller]
     pub fn wait_stdout(&self, what: &str, seconds: u64, mut wanted: impl FnMut(&[u8]) -> bool) {
         wait_until(&format!("{}: {what}", self.name), seconds, || {
@@ -167,7 +167,7 @@ impl Running {
         kill(self.pid(), signal).expect("the child is running");
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {
             self.exit = self.child.try_wait().expect("our own child");
@@ -178,14 +178,14 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Panics
-    /// When it has not ended after `seconds`.
+    /// If it has not ended after `seconds`.
     #[track_caller]
     pub fn wait(&mut self, seconds: u64) -> ExitStatus {
         let limit = Instant::now() + Duration::from_secs(seconds);
         loop {
             let late = Instant::now() > limit;
             if let Some(status) = self.try_wait() {
-                // What it wrote last may still be on its way here.
+                // Its last output may still be on its way here.
                 self.stdout.settle();
                 self.stderr.settle();
                 return status;
@@ -201,11 +201,11 @@ impl Running {
         }
     }
 
-    /// Sends a signal that is to end it, and says how long the end took to come. Not counted is the
-    /// time for which its main thread or this one waited for a processor that others had.
+    /// Sends a signal that must end it, and returns the time until its end. The time for which its
+    /// main thread or this one waited for a processor is not counted.
     ///
     /// # Panics
-    /// When it has not come after 5 s.
+    /// If it has not ended after 5 s.
     pub fn end_with(&mut self, signal: Signal) -> Duration {
         let its = format!("/proc/{}/schedstat", self.pid());
         let waited =
@@ -213,7 +213,7 @@ impl Running {
         let (before, begin) = (waited(), Instant::now());
         self.signal(signal);
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        // It is still there to be asked when it has ended.
+        // It stays there as a zombie, so its times can still be read.
         while waitid(Id::Pid(self.pid()), flags) == Ok(WaitStatus::StillAlive) {
             assert!(begin.elapsed() < Duration::from_secs(5), "{} outlives {signal}", self.name);
             thread::sleep(Duration::from_micros(500));
@@ -225,7 +225,7 @@ impl Running {
 }
 
 /// How long a thread has waited for a processor: the second number of its `schedstat`, in
-/// nanoseconds. Zero where the kernel does not count it.
+/// nanoseconds. Zero if the kernel does not count it.
 fn waited_for_processor(path: &str) -> Duration {
     let text = fs::read_to_string(path).unwrap_or_default();
     let nanoseconds = text.split_whitespace().nth(1).and_then(|number| number.parse().ok());

@@ -1,10 +1,10 @@
-//! What a test needs of the machine, and how it says that it has not got it.
+//! A test's requirements of the machine, and its message if they are not met.
 
 use std::env;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-/// Leaves the test, saying why, when the machine lacks something.
+/// Leaves the test with a message if the machine lacks a requirement.
 ///
 /// Takes any of `root`, `mount`, and names of tools as strings: `skip_unless!(root, "tcpdump")`.
 /// With `PCAPFS_REQUIRE_ALL=1` in the environment the test fails instead.
@@ -23,10 +23,10 @@ macro_rules! skip_unless {
     (@ $tool:literal) => { $crate::require::tool($tool) };
 }
 
-/// Says that the running test is skipped for want of `lack`.
+/// Prints that the running test is skipped for want of `lack`.
 ///
 /// # Panics
-/// When `PCAPFS_REQUIRE_ALL` is `1`: then nothing may be skipped.
+/// If `PCAPFS_REQUIRE_ALL` is `1`: then no test may be skipped.
 pub fn skip(lack: &str) {
     assert!(
         env::var_os("PCAPFS_REQUIRE_ALL").is_none_or(|value| value != "1"),
@@ -35,19 +35,19 @@ pub fn skip(lack: &str) {
     eprintln!("skipped: needs {lack}");
 }
 
-/// Whether this process is root, which network namespaces and interfaces need.
+/// Checks that this process is root, which network namespaces and interfaces require.
 ///
 /// # Errors
-/// What is lacking.
+/// The missing requirement.
 pub fn root() -> Result<(), String> {
     mount()?;
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err("root".into()) }
 }
 
-/// Whether this process can mount a FUSE file system.
+/// Checks that this process can mount a FUSE file system.
 ///
 /// # Errors
-/// What is lacking.
+/// The missing requirement.
 pub fn mount() -> Result<(), String> {
     if OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
         return Err("/dev/fuse".into());
@@ -55,10 +55,10 @@ pub fn mount() -> Result<(), String> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { tool("fusermount3") }
 }
 
-/// Whether `name` is an executable in `PATH`.
+/// Checks that `name` is an executable in `PATH`.
 ///
 /// # Errors
-/// What is lacking.
+/// The missing requirement.
 pub fn tool(name: &str) -> Result<(), String> {
     let path = env::var_os("PATH").unwrap_or_default();
     if env::split_paths(&path).any(|folder| folder.join(name).is_file()) {
@@ -68,10 +68,11 @@ pub fn tool(name: &str) -> Result<(), String> {
     }
 }
 
-/// A folder or file of other projects' captures, or `None` after saying that the test is skipped.
+/// A folder or file of other projects' captures, or `None` after a message that the test is
+/// skipped.
 ///
-/// They lie beside the project in `../shared/testdata`, or where `PCAPFS_TESTDATA` says. Their
-/// absence is no failure even with `PCAPFS_REQUIRE_ALL`.
+/// They are beside the project in `../shared/testdata`, or in `$PCAPFS_TESTDATA`. Their absence is
+/// no failure even with `PCAPFS_REQUIRE_ALL`.
 #[must_use]
 pub fn testdata(path: &str) -> Option<PathBuf> {
     let folder = env::var_os("PCAPFS_TESTDATA").map_or_else(
@@ -86,11 +87,10 @@ pub fn testdata(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// A program that makes captures and the truth about them, or `None` after saying that what needs
-/// it is skipped.
+/// A program that makes captures and the truth about them, or `None` after a message that the tests
+/// that need it are skipped.
 ///
-/// They lie beside the project in `../shared/tools`, or where `PCAPFS_TOOLS` says, or beside
-/// [`testdata`].
+/// They are beside the project in `../shared/tools`, or in `$PCAPFS_TOOLS`, or beside [`testdata`].
 #[must_use]
 pub fn generator(name: &str) -> Option<PathBuf> {
     let own = env::var_os("PCAPFS_TOOLS").map(PathBuf::from);

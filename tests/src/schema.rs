@@ -1,7 +1,7 @@
-//! The JSON Schemas in `docs/schema`, and whether what the daemon writes is as they say.
+//! The JSON Schemas in `docs/schema`, and checks that the daemon's files match them.
 //!
-//! Only the keywords that they use are known here; any other one is an error, so that nothing in them
-//! goes unchecked.
+//! Only the keywords that they use are implemented here; any other keyword is an error, so that no
+//! part of them goes unchecked.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,10 +10,10 @@ use std::sync::{LazyLock, Mutex};
 
 use serde_json::{Map, Value};
 
-/// Words that say nothing of a value.
+/// Keywords that do not restrict a value.
 const REMARKS: [&str; 5] = ["$schema", "$id", "title", "description", "$defs"];
 
-/// What a pattern in them is for: the only one is that of times.
+/// The only pattern in the schemas: that of times.
 const TIME: &str = "^[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
 
 fn folder() -> PathBuf {
@@ -46,13 +46,13 @@ pub fn schema(name: &str) -> &'static Value {
     let text = fs::read_to_string(&path);
     let schema = text.ok().and_then(|text| serde_json::from_str(&text).ok());
     let schema: Value = schema.unwrap_or_else(|| panic!("{} is no schema", path.display()));
-    // There are a few of them, and tests are short.
+    // There are few of them, and tests are short.
     let schema: &'static Value = Box::leak(Box::new(schema));
     known.insert(name.to_owned(), schema);
     schema
 }
 
-/// Checks that a value is as the schema of this name says.
+/// Checks that a value matches the schema of this name.
 #[track_caller]
 pub fn check(name: &str, value: &Value) {
     let at = Place { document: name, schema: schema(name) };
@@ -61,7 +61,7 @@ pub fn check(name: &str, value: &Value) {
     }
 }
 
-/// Checks what is in a file of the tree, or in one of its lines, if it has a schema.
+/// Checks a file of the tree, or one of its lines, if there is a schema for it.
 #[track_caller]
 pub fn check_file(path: &Path, value: &Value) {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -88,7 +88,7 @@ impl<'a> Place<'a> {
         Self { schema, ..self }
     }
 
-    /// The schema that a reference means: `#/$defs/x`, `other.schema.json`, or one in the other.
+    /// The schema of a reference: `#/$defs/x`, `other.schema.json`, or one in the other.
     fn resolve(self, reference: &'a str) -> Result<Self, String> {
         let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let document = match document.strip_suffix(".schema.json") {
@@ -203,7 +203,7 @@ fn is_of(value: &Value, name: &Value) -> bool {
     }
 }
 
-/// What the pattern of times says.
+/// True if the text matches the pattern of times.
 fn is_time(text: &str) -> bool {
     let shape: String =
         text.chars().map(|one| if one.is_ascii_digit() { '0' } else { one }).collect();

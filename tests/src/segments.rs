@@ -1,4 +1,4 @@
-//! Savefiles of many TCP connections, made quickly: for what is about numbers, not contents.
+//! Savefiles of many TCP connections, made quickly: for tests about numbers, not contents.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -40,12 +40,12 @@ pub mod flags {
     pub const ACK: u8 = 16;
 }
 
-/// Who sends a segment.
+/// The sender of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// Who opens the connection.
+    /// The side that opens the connection.
     Client,
-    /// The other.
+    /// The other side.
     Server,
 }
 
@@ -60,7 +60,7 @@ impl Segments {
     /// Begins a savefile.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The error of the file system.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         let words: [u32; 6] = [0xa1b2_3c4d, 4 << 16 | 2, 0, 0, 1 << 18, 1];
@@ -79,7 +79,7 @@ impl Segments {
     /// Appends a segment of connection `number` (below 2^30), all of which have different
     /// addresses and ports.
     ///
-    /// # Errors
+    /// The error of the file system.
     /// What the file system says.
     pub fn push(
         &mut self,
@@ -92,7 +92,7 @@ impl Segments {
         let mut frame = TEMPLATE;
         let length = u16::try_from(40 + payload.len()).expect("a packet of IPv4");
         frame[16..18].copy_from_slice(&length.to_be_bytes());
-        // Ports count first: 32768 of them, then the address.
+        // Ports are counted first: 32768 of them, then the address.
         let [_, _, high, low] = (number & 0x7fff | 0x8000).to_be_bytes();
         let [_, second, third, fourth] = (number >> 15).to_be_bytes();
         let (client, server) = ([10, second, third, fourth], [10, 128, 0, 80]);
@@ -125,7 +125,7 @@ impl Segments {
     /// Ends the savefile.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The error of the file system.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.flush()
     }

@@ -12,26 +12,26 @@ use crate::savefile::{Parser, Seen, Statistics, parser_for};
 /// How a [`StreamReader`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// Bytes asked for with each read.
+    /// Bytes of each read.
     pub size: usize,
-    /// Rest after each `every` reads.
+    /// Pause after each `every` reads.
     pub pause: Duration,
     /// Reads between two pauses.
     pub every: u32,
 }
 
 impl Pace {
-    /// As fast as it goes.
+    /// As fast as possible.
     pub const FAST: Self = Self { size: 1 << 17, pause: Duration::ZERO, every: 1 };
 
-    /// Reads of `size` bytes, with a rest of a millisecond after each `every` of them.
+    /// Reads of `size` bytes, with a pause of a millisecond after each `every` of them.
     #[must_use]
     pub const fn slow(size: usize, every: u32) -> Self {
         Self { size, pause: Duration::from_millis(1), every }
     }
 }
 
-/// Where a reader is.
+/// The state of a reader.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Packets seen.
@@ -42,7 +42,7 @@ pub struct Progress {
     pub rest: usize,
     /// Interface statistics blocks seen.
     pub statistics: Vec<Statistics>,
-    /// It has come to the end of the file, or to what stopped it.
+    /// The end of the file, or the error that stopped it.
     pub end: Option<Result<(), String>>,
 }
 
@@ -61,10 +61,10 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// Opens a file, which decides what a stream begins with, and reads it in a thread.
+    /// Opens a file, which decides where a stream begins, and reads it in a thread.
     ///
     /// # Panics
-    /// When it cannot be opened.
+    /// If it cannot be opened.
     #[must_use]
     pub fn open(path: &Path, pace: Pace) -> Self {
         let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -86,21 +86,21 @@ impl StreamReader {
         Self { shared, name }
     }
 
-    /// Reads on at another pace.
+    /// Continues at another pace.
     pub fn set_pace(&self, pace: Pace) {
         *self.shared.pace.lock().unwrap() = pace;
     }
 
-    /// Where it is now.
+    /// Its current state.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.shared.progress.lock().unwrap().clone()
     }
 
-    /// Waits until it is where it is wanted, and says where that is.
+    /// Waits until its state is as wanted, and returns the state.
     ///
     /// # Panics
-    /// When it is not after `seconds`, or can no longer get there.
+    /// If it is not after `seconds`, or can no longer become so.
     #[track_caller]
     pub fn wait(&self, what: &str, seconds: u64, wanted: impl Fn(&Progress) -> bool) -> Progress {
         let limit = Instant::now() + Duration::from_secs(seconds);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Whoever can send the next packets of a numbered sequence.
+/// A sender of a numbered sequence of packets.
 pub trait Emit: Send + 'static {
     /// Sends the next `count` packets.
     fn emit(&mut self, count: u64);
@@ -36,7 +36,7 @@ impl<E: Emit> Traffic<E> {
                     let elapsed = begin.elapsed().as_micros();
                     let due = u128::from(per_second) * elapsed / 1_000_000;
                     let due = u64::try_from(due).unwrap_or(most).min(most);
-                    // At most a burst that every queue on the way holds.
+                    // At most a burst that fits every queue on the way.
                     let burst = due.saturating_sub(done).min(200);
                     sender.emit(burst);
                     done += burst;
@@ -57,14 +57,14 @@ impl<E: Emit> Traffic<E> {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// Ends the traffic and gives the sender back, which knows how many it sent.
+    /// Ends the traffic and returns the sender, which knows how many packets it sent.
     #[must_use]
     pub fn stop(mut self) -> E {
         self.stop.store(true, Ordering::Relaxed);
         self.join()
     }
 
-    /// Waits until all packets are sent and gives the sender back.
+    /// Waits until all packets are sent and returns the sender.
     #[must_use]
     pub fn finish(mut self) -> E {
         self.join()

@@ -1,21 +1,21 @@
-//! Waiting for a condition, with a limit and a name for what is waited for.
+//! Waits for a condition, with a limit and a name for the condition.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Asks `condition` until it holds; panics with `what` when `seconds` have passed.
+/// Checks `condition` until it holds; panics with `what` after `seconds`.
 #[track_caller]
 pub fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
     wait_for(what, seconds, || condition().then_some(()));
 }
 
-/// Asks `question` until it has an answer; panics with `what` when `seconds` have passed.
+/// Asks `question` until it has an answer; panics with `what` after `seconds`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, seconds: u64, mut question: impl FnMut() -> Option<T>) -> T {
     let limit = Instant::now() + Duration::from_secs(seconds);
     loop {
-        // The time is taken before the question, so that a slow answer is still asked for once
-        // after the limit.
+        // The time is taken before the question, so that a slow answer still gets one attempt after
+        // the limit.
         let late = Instant::now() > limit;
         if let Some(answer) = question() {
             return answer;

@@ -15,7 +15,7 @@ use super::node::{self, Node};
 /// inode.
 pub(super) const SAME_FILE: Duration = Duration::from_millis(10);
 
-/// Where a file begins.
+/// The beginning of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begins {
     /// At its only place, or the first of several: beginning 0 of [`Stat::beginning`].

@@ -22,7 +22,7 @@ pub(super) struct Parked {
     pub(super) read: Read,
 }
 
-/// Somebody who waits in poll(2).
+/// A process that waits in poll(2).
 #[derive(Debug)]
 pub(super) struct Polled {
     pub(super) kernel_handle: u64,

@@ -1,7 +1,7 @@
 //! The tests' own view of pcap and pcapng: strict readers and plain writers.
 //!
 //! Written from the format descriptions (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng), and
-//! stricter than any tool: whatever a daemon of ours hands out must pass, byte for byte.
+//! stricter than any tool: every byte that a daemon hands out must pass.
 
 use crate::frame;
 
@@ -11,7 +11,7 @@ mod pcapng;
 pub use pcap::{ETHERNET, Format, PcapParser, append_numbered, numbered, timestamp};
 pub use pcapng::{Interface, NgPacket, NgParser, Statistics, append_block, pcapng};
 
-/// One packet out of a savefile.
+/// One packet of a savefile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Nanoseconds since the Unix epoch.
@@ -29,19 +29,19 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Sequence number of a numbered packet, each of its bytes checked.
+    /// Sequence number of a numbered packet, after a check of each byte.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The mistake in the packet.
     pub fn sequence(&self) -> Result<u64, String> {
         let original = usize::try_from(self.original_length).expect("64 bits");
         frame::sequence(self.link_type, self.data, original)
     }
 
-    /// The number of packets a comment says were lost: its first number.
+    /// The number of lost packets in a comment: its first number.
     ///
     /// # Errors
-    /// When there is a comment without a number.
+    /// If there is a comment without a number.
     pub fn lost(&self) -> Result<u64, String> {
         let Some(comment) = self.comment else {
             return Ok(0);
@@ -54,19 +54,19 @@ impl Record<'_> {
     }
 }
 
-/// A reader of savefiles that takes bytes as they come and finds the whole records in them.
+/// A reader of savefiles that gets bytes as they come and finds the whole records in them.
 pub trait Parser: Send {
-    /// Takes the next bytes and calls `each` for every record they complete.
+    /// Takes the next bytes and calls `each` for every record that they complete.
     ///
     /// # Errors
-    /// What makes the bytes so far no prefix of a savefile, or what `each` answered.
+    /// The reason why the bytes so far are no prefix of a savefile, or the error of `each`.
     fn push(
         &mut self,
         bytes: &[u8],
         each: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
     ) -> Result<(), String>;
 
-    /// Bytes taken so far that belong to no whole header, record or block yet.
+    /// Bytes taken so far that do not complete a header, record or block yet.
     fn rest(&self) -> &[u8];
 
     /// Blocks with interface statistics seen so far; none in a pcap.
@@ -85,7 +85,7 @@ pub fn parser_for(name: &str) -> Box<dyn Parser> {
     }
 }
 
-/// What a reader has seen of a numbered sequence.
+/// The packets of a numbered sequence that a reader has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Number of the first packet; 0 before it.
@@ -96,18 +96,18 @@ pub struct Seen {
     pub count: u64,
     /// Packets missing between the first and the last.
     pub missing: u64,
-    /// How often some were missing.
+    /// The number of gaps.
     pub gaps: u64,
-    /// Packets that comments said were lost.
+    /// Lost packets according to comments.
     pub said: u64,
 }
 
 impl Seen {
-    /// Adds a packet of ours.
+    /// Adds a test packet.
     ///
     /// # Errors
-    /// When it is not one of ours, is not behind the last, or has a comment about a loss that is
-    /// not the gap in front of it.
+    /// If it is no test packet, does not come after the last one, or its comment about a loss does
+    /// not match the gap before it.
     pub fn record(&mut self, record: &Record<'_>) -> Result<(), String> {
         let sequence = record.sequence()?;
         let said = record.lost()?;
@@ -122,10 +122,10 @@ impl Seen {
         Ok(())
     }
 
-    /// Adds a number and says how many are missing in front of it.
+    /// Adds a number and returns how many are missing before it.
     ///
     /// # Errors
-    /// When it is not behind the last one.
+    /// If it does not come after the last one.
     pub fn push(&mut self, sequence: u64) -> Result<u64, String> {
         if sequence <= self.last {
             return Err(format!("packet {sequence} comes after packet {}", self.last));
@@ -142,24 +142,24 @@ impl Seen {
     }
 }
 
-/// What [`check_prefix`] found.
+/// The result of [`check_prefix`].
 #[derive(Clone, Debug, Default)]
 pub struct Prefix {
     /// The sequence numbers, strictly increasing.
     pub sequences: Vec<u64>,
-    /// The same in short.
+    /// A summary of them.
     pub seen: Seen,
-    /// Bytes behind the last whole header, record or block.
+    /// Bytes after the last whole header, record or block.
     pub rest: usize,
     /// Interface statistics blocks.
     pub statistics: Vec<Statistics>,
 }
 
 impl Prefix {
-    /// The sequence numbers, when the bytes end at the end of a record and nothing is missing.
+    /// The sequence numbers, if the bytes end at the end of a record and no packet is missing.
     ///
     /// # Panics
-    /// When they do not.
+    /// If they do not.
     #[must_use]
     pub fn whole(self) -> Vec<u64> {
         assert_eq!(self.rest, 0, "bytes of a record that is cut, behind {:?}", self.seen);
@@ -169,10 +169,10 @@ impl Prefix {
 }
 
 /// Checks that `bytes` are a prefix of a native nanosecond pcap, or of a native pcapng, whose
-/// packets are numbered ones of ours in strictly increasing order.
+/// packets are numbered test packets in strictly increasing order.
 ///
 /// # Errors
-/// Where they are not.
+/// The place where they are not.
 pub fn check_prefix(bytes: &[u8]) -> Result<Prefix, String> {
     let mut pcap = PcapParser::default();
     let mut pcapng = NgParser::default();
@@ -213,8 +213,9 @@ mod tests {
     #[test]
     fn a_changed_byte_anywhere_is_noticed() {
         let file = numbered(Format::default(), 2, 50);
-        // Left out: time stamps, addresses, ports, identification and checksums, which nothing
-        // else tells, and the snaplen and the record's wire length where they stay plausible.
+        // Left out are time stamps, addresses, ports, identification and checksums, which nothing
+        // else determines, and the snaplen and the record's wire length as far as they stay
+        // plausible.
         let payload = 24 + 16 + 42;
         for at in (0..16).chain(payload..payload + 50) {
             let mut torn = file.clone();

@@ -15,7 +15,7 @@ pub struct Format {
     pub big_endian: bool,
     /// LINKTYPE_ number.
     pub link_type: u32,
-    /// Most bytes kept of a packet.
+    /// The maximum bytes kept of a packet.
     pub snaplen: u32,
 }
 
@@ -34,7 +34,7 @@ impl Format {
         if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
-    /// The 24 bytes a savefile begins with.
+    /// The first 24 bytes of a savefile.
     #[must_use]
     pub fn header(self) -> Vec<u8> {
         let magic: u32 = if self.nanoseconds { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
@@ -60,8 +60,8 @@ impl Format {
     }
 }
 
-/// Time stamp of the numbered packet `sequence`: 1 us and 1 ns apart, so that an order, a
-/// resolution and a carry can be told from it. Nanoseconds since the Unix epoch.
+/// Time stamp of the numbered packet `sequence`: 1 us and 1 ns apart, so that it shows the order,
+/// the resolution and a carry. Nanoseconds since the Unix epoch.
 #[must_use]
 pub const fn timestamp(sequence: u64) -> u64 {
     1_700_000_000_999_000_000 + sequence * 1_001
@@ -92,7 +92,7 @@ pub struct PcapParser {
 }
 
 impl PcapParser {
-    /// The format the header told, once it is whole.
+    /// The format in the header, once the header is complete.
     #[must_use]
     pub fn format(&self) -> Option<Format> {
         self.format

@@ -1,4 +1,4 @@
-//! The pcapng savefile: the blocks the contract speaks of, a strict reader and a writer.
+//! The pcapng savefile: the blocks of the contract, a strict reader and a writer.
 
 use super::{Parser, Record};
 
@@ -7,7 +7,7 @@ use super::{Parser, Record};
 pub struct Interface {
     /// LINKTYPE_ number.
     pub link_type: u16,
-    /// Most bytes kept of a packet, 0 for no limit.
+    /// The maximum bytes kept of a packet, 0 for no limit.
     pub snaplen: u32,
     /// `if_name`.
     pub name: Option<String>,
@@ -214,7 +214,8 @@ impl Parser for NgParser {
         let mut rest = &buffer[..];
         while rest.len() >= 8 {
             let (kind, length) = (le32(rest, 0)?, le32(rest, 4)?);
-            // 16 MiB: no packet of ours is longer, and a torn length would wait forever.
+            // 16 MiB: no test packet is longer, and the reader would wait forever for a torn
+            // length.
             if length < 12 || length % 4 != 0 || length > 1 << 24 {
                 return Err(format!("block {kind:#x} with a length of {length}"));
             }
