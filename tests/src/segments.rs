@@ -79,8 +79,8 @@ impl Segments {
     /// Appends a segment of connection `number` (below 2^30), all of which have different
     /// addresses and ports.
     ///
+    /// # Errors
     /// The error of the file system.
-    /// What the file system says.
     pub fn push(
         &mut self,
         number: u32,

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::Flock;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
@@ -40,7 +40,7 @@ use crate::bell::Bells;
 use crate::hole::{Hole, Holes};
 use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store,
-    Target,
+    Target, Trailing,
 };
 use interfaces::{Interfaces, Section};
 use layout::FileHeader;
@@ -74,6 +74,8 @@ pub struct Ring {
     own: Interface,
     interfaces: Mutex<Interfaces>,
     section: Section,
+    /// Blocks of a stream after its last packet. Not in the file: they go with this process.
+    trailing: RwLock<Option<Arc<Trailing>>>,
     path: PathBuf,
     /// Whether the file is in a tmpfs.
     is_in_memory: bool,
@@ -190,6 +192,10 @@ impl Store for Ring {
         self.section.get().map_or(&[], |options| options)
     }
 
+    fn trailing(&self) -> Option<Arc<Trailing>> {
+        self.trailing.read().clone()
+    }
+
     fn bounds(&self) -> Bounds {
         // Before the numbers: a reader that sees the end sees all packets before it.
         let ended = self.ended.load(Ordering::SeqCst);
@@ -200,7 +206,7 @@ impl Store for Ring {
             oldest: moment.oldest,
             next: moment.next,
             foreign_bytes: 0,
-            trailing: 0,
+            trailing: if ended { self.trailing().map_or(0, |trailing| trailing.len) } else { 0 },
             newest_time: (moment.next.number > 1)
                 .then(|| Timestamp::from_nanoseconds(moment.newest_time)),
             ended,

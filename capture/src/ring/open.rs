@@ -13,7 +13,7 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::geteuid;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
@@ -408,6 +408,7 @@ fn assemble(
         link_type,
         own: options.interface.clone(),
         interfaces: Mutex::new(interfaces),
+        trailing: RwLock::default(),
         section,
         path: options.path.clone(),
         is_in_memory: fstatfs(&*file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC),

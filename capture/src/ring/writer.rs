@@ -14,7 +14,7 @@ use crate::clock;
 use crate::hole::Hole;
 use crate::record;
 use crate::savefile::pcapng_writer::enhanced_packet_len;
-use crate::store::{Interface, NoteRef, Position, RecordInterface, Store};
+use crate::store::{Interface, NoteRef, Position, RecordInterface, Store, Trailing};
 
 /// The result of appending a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +222,20 @@ impl Writer {
         let _ = self.ring.section.set(options.into());
     }
 
+    /// Shows blocks that a stream has after its last packet, once the source has ended.
+    pub fn set_trailing(&mut self, blocks: &[u8]) {
+        let len = self.described + blocks.len() as u64;
+        let (number, known, blocks) = (self.next.number, self.known, blocks.into());
+        *self.ring.trailing.write() = Some(Arc::new(Trailing { number, known, blocks, len }));
+    }
+
+    /// The blocks that [`Writer::set_trailing`] showed, which are not shown any more. Keep them with
+    /// the next packet: so they stay at their offset.
+    pub fn take_trailing(&mut self) -> Option<Arc<[u8]>> {
+        let trailing = self.ring.trailing.write().take()?;
+        Some(Arc::clone(&trailing.blocks))
+    }
+
     /// Describes an interface right before the next packet, and returns its index. If the same
     /// interface was described before and is not in `taken`, its index is returned and nothing is
     /// added.
@@ -276,6 +290,7 @@ impl Writer {
         self.tail.clear(opening);
         self.begin_segment();
         self.oldest = self.next;
+        self.take_trailing();
         self.show();
         self.ring.bells().strike();
     }

@@ -120,8 +120,8 @@ impl Arriving {
     }
 
     /// Ends the stream: no other writer will come.
-    pub(super) fn end(&mut self, writer: &Writer, observer: &mut dyn Observer) {
-        self.beside.end();
+    pub(super) fn end(&mut self, writer: &mut Writer, observer: &mut dyn Observer) {
+        self.beside.end(writer);
         self.tell(writer, observer);
     }
 
@@ -156,7 +156,7 @@ impl Arriving {
         let result = loop {
             match self.reader.event() {
                 Ok(None) => break Ok(()),
-                Ok(Some(Event::Section(options))) => self.beside.section(options),
+                Ok(Some(Event::Section(options))) => self.beside.section(options, writer),
                 Ok(Some(Event::Interface(interface))) => {
                     self.beside.interface(interface, self.snaplen, writer);
                 }
@@ -220,6 +220,7 @@ impl Arriving {
             self.beside.begin(self.snaplen, writer);
         } else {
             self.beside.reset();
+            writer.take_trailing();
             writer.set_own_interface();
         }
         writer.declare(sent, header.snaplen.min(self.snaplen)).map_err(changed)

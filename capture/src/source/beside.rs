@@ -54,11 +54,13 @@ impl Beside {
         self.left_out += self.statistics.drain(..).count() as u64;
     }
 
-    /// Begins a section.
-    pub(super) fn section(&mut self, options: &[u8]) {
+    /// Begins a section. Comments that the files of the ring begin with are not repeated.
+    pub(super) fn section(&mut self, options: &[u8], writer: &Writer) {
         self.forget_section();
         if self.is_begun {
-            self.options.extend(comments(options));
+            if options != writer.ring().section_options() {
+                self.options.extend(comments(options));
+            }
         } else {
             self.section = options.to_vec();
         }
@@ -78,6 +80,11 @@ impl Beside {
     /// Handles the first packet, whose link type is the one that the ring holds or will hold.
     pub(super) fn begin(&mut self, snaplen: u32, writer: &mut Writer) {
         self.is_begun = true;
+        // The ring had ended, and goes on.
+        if let Some(blocks) = writer.take_trailing() {
+            self.blocks.splice(..0, blocks.iter().copied());
+            self.pending += 1;
+        }
         let section = std::mem::take(&mut self.section);
         if writer.ring().header().is_none() {
             writer.begin_section(&section);
@@ -152,11 +159,17 @@ impl Beside {
         self.pending += 1;
     }
 
-    /// Leaves out the blocks that wait for a packet, because no packet will come.
-    pub(super) fn end(&mut self) {
-        self.left_out += std::mem::take(&mut self.pending);
+    /// Has the ring show the blocks that wait for a packet after its last packet, because no packet
+    /// will come. Blocks of a stream without a packet are left out.
+    pub(super) fn end(&mut self, writer: &mut Writer) {
+        let pending = std::mem::take(&mut self.pending);
+        let blocks = std::mem::take(&mut self.blocks);
+        if writer.ring().header().is_none() {
+            self.left_out += pending;
+        } else if pending > 0 {
+            writer.set_trailing(&blocks);
+        }
         self.left_out += self.statistics.drain(..).count() as u64;
-        self.blocks = Vec::new();
     }
 
     /// Sets whether decryption secrets are left out.
