@@ -17,7 +17,6 @@ use protocol::time::{Precision, Timestamp};
 use crate::bell::Bells;
 use crate::hole::Hole;
 use crate::record::Record;
-use crate::savefile::pcapng_writer;
 
 /// A place between two stored packets, in the three measures readers use.
 ///
@@ -154,12 +153,21 @@ pub struct Chunk<'a> {
 /// Who keeps a chunk's bytes in place.
 #[derive(Debug)]
 pub enum ChunkBytes<'a> {
-    /// A segment of the ring, kept from being recycled while this exists.
-    Pinned(crate::ring::Pin<'a>),
+    /// Records of a ring, which are not overwritten while this exists.
+    Held(Box<dyn Held + 'a>),
     /// A slice of a mapped savefile.
     Mapped(&'a [u8]),
     /// Records made from a savefile whose own are of another format.
     Converted(Arc<Converted>),
+}
+
+/// Records that stay in place for as long as this exists.
+pub trait Held: std::fmt::Debug {
+    /// The records: whole ones, back to back.
+    fn bytes(&self) -> &[u8];
+
+    /// Interface and note of the record with this index; `None` if it has interface 0 and no note.
+    fn beside(&self, index: usize) -> Option<(RecordInterface, NoteRef<'_>)>;
 }
 
 /// Records made for sending out of something that is not a native pcap savefile.
@@ -210,12 +218,6 @@ pub struct NoteRef<'a> {
 }
 
 impl NoteRef<'_> {
-    /// Bytes it takes in a pcapng file.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        pcapng_writer::note_len(self.blocks.len(), self.options.len())
-    }
-
     /// Whether it says nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -274,7 +276,7 @@ impl Chunk<'_> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
-            ChunkBytes::Pinned(pin) => pin.bytes(),
+            ChunkBytes::Held(held) => held.bytes(),
             ChunkBytes::Mapped(bytes) => bytes,
             ChunkBytes::Converted(converted) => &converted.bytes,
         }
@@ -311,7 +313,7 @@ impl Chunk<'_> {
     fn selection(&self) -> Option<&Selection> {
         match &self.bytes {
             ChunkBytes::Converted(converted) => converted.selection.as_ref(),
-            ChunkBytes::Pinned(_) | ChunkBytes::Mapped(_) => None,
+            ChunkBytes::Held(_) | ChunkBytes::Mapped(_) => None,
         }
     }
 
@@ -325,7 +327,7 @@ impl Chunk<'_> {
                 let note = found.ok().and_then(|at| converted.notes.get(at));
                 note.map(Note::borrowed).unwrap_or_default()
             }
-            ChunkBytes::Pinned(pin) => pin.entry(index).map(|entry| entry.note).unwrap_or_default(),
+            ChunkBytes::Held(held) => held.beside(index).map(|(_, note)| note).unwrap_or_default(),
             ChunkBytes::Mapped(_) => NoteRef::default(),
         }
     }
@@ -336,7 +338,7 @@ impl Chunk<'_> {
     pub fn interface(&self, index: usize) -> Option<RecordInterface> {
         match &self.bytes {
             ChunkBytes::Converted(converted) => converted.interfaces.get(index).copied(),
-            ChunkBytes::Pinned(pin) => pin.entry(index).map(|entry| entry.interface),
+            ChunkBytes::Held(held) => held.beside(index).map(|(interface, _)| interface),
             ChunkBytes::Mapped(_) => None,
         }
     }

@@ -175,7 +175,7 @@ impl Encoder {
         let comment = comment.as_deref();
         write::enhanced_packet(out, &packet, header.precision, note.options, comment);
         described
-            .saturating_add(note.len().saturating_sub(trailed as u64))
+            .saturating_add(write::len_of(&note).saturating_sub(trailed as u64))
             .saturating_add(write::enhanced_packet_len(captured_len))
     }
 
@@ -223,7 +223,7 @@ impl Encoder {
             .sum();
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         described
-            .saturating_add(note.len())
+            .saturating_add(write::len_of(&note))
             .saturating_add(write::enhanced_packet_len(captured_len))
     }
 

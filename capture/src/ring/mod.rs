@@ -32,7 +32,6 @@ use protocol::time::{Precision, Timestamp};
 
 pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
 pub use interfaces::MAX_INTERFACES;
-pub use map::Pin;
 pub use open::{Opened, Options, RingError};
 pub use writer::{Append, Writer};
 
@@ -44,7 +43,7 @@ use crate::store::{
 };
 use interfaces::{Interfaces, Section};
 use layout::FileHeader;
-use map::Segments;
+use map::{Pin, Segments};
 use published::Published;
 
 /// Owner, group and permission bits of a capture, kept in its ring file.
@@ -167,7 +166,7 @@ fn pinned(id: u64, pin: Pin<'_>) -> Chunk<'_> {
         first: pin.first(),
         foreign: 0,
         complete: pin.is_complete(),
-        bytes: ChunkBytes::Pinned(pin),
+        bytes: ChunkBytes::Held(Box::new(pin)),
     }
 }
 

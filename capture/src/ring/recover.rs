@@ -19,7 +19,7 @@ use super::layout::{
 use super::map::RingMap;
 use super::notes::Entry;
 use crate::record;
-use crate::savefile::pcapng_writer::enhanced_packet_len;
+use crate::savefile::pcapng_writer::{enhanced_packet_len, len_of};
 use crate::store::Position;
 
 /// The values in a ring file's header.
@@ -288,7 +288,7 @@ fn check_notes(
                 return Err("its notes do not fit its packets".to_owned());
             }
             least = entry.index.saturating_add(1);
-            len += entry.note.len();
+            len += len_of(&entry.note);
             let taken = u32::try_from(notes.len() - start).unwrap_or(u32::MAX);
             found = (Committed { len: taken, checksum: hasher.clone().finalize() }, len);
         }

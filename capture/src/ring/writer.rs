@@ -13,7 +13,7 @@ use super::published::Moment;
 use crate::clock;
 use crate::hole::Hole;
 use crate::record;
-use crate::savefile::pcapng_writer::enhanced_packet_len;
+use crate::savefile::pcapng_writer::{enhanced_packet_len, len_of};
 use crate::store::{Interface, NoteRef, Position, RecordInterface, Store, Trailing};
 
 /// The result of appending a packet.
@@ -157,7 +157,7 @@ impl Writer {
         entry.index = u32::try_from(self.count).unwrap_or(u32::MAX);
         self.ring.file_header().mark_notes();
         self.tail.note(&entry);
-        self.next.pcapng += std::mem::take(&mut self.described) + kept.len();
+        self.next.pcapng += std::mem::take(&mut self.described) + len_of(&kept);
         self.has_entry = self.interface != 0;
         self.append_record(time, original_len, data)
     }

@@ -11,7 +11,7 @@ use super::pcapng::{
     BYTE_ORDER_MAGIC, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, SECTION_HEADER,
     option,
 };
-use crate::store::{Header, Interface};
+use crate::store::{Header, Interface, NoteRef};
 
 /// Head and trailer of a block, as far as they count in its length.
 const FRAME_LEN: u64 = 12;
@@ -52,6 +52,11 @@ pub const fn section_header_len(options: usize) -> u64 {
 pub(crate) const fn note_len(blocks: usize, options: usize) -> u64 {
     let end = if options == 0 { 0 } else { option_len(0) };
     blocks as u64 + options as u64 + end
+}
+
+/// Bytes that a note takes in a file.
+pub(crate) const fn len_of(note: &NoteRef<'_>) -> u64 {
+    note_len(note.blocks.len(), note.options.len())
 }
 
 /// Appends the description of one more interface of a store with this header, whose link type it

@@ -26,10 +26,10 @@ use memmap2::MmapRaw;
 
 use super::geometry::{Geometry, PAGE};
 use super::layout::{Committed, FileHeader, SegmentHeader};
-use super::notes::{Entry, Walk};
+use super::notes::Walk;
 use super::pins::{Attempt, Slots};
 use crate::sigbus::{Guard, Use};
-use crate::store::Position;
+use crate::store::{Held, NoteRef, Position, RecordInterface};
 
 pub(super) use tail::Tail;
 
@@ -173,7 +173,7 @@ struct Ahead {
 
 /// A segment that does not change until this is dropped.
 #[derive(Debug)]
-pub struct Pin<'a> {
+pub(super) struct Pin<'a> {
     segments: &'a Segments,
     slot: u32,
     /// At most the geometry's segment size, together with `notes`.
@@ -186,16 +186,6 @@ pub struct Pin<'a> {
 }
 
 impl Pin<'_> {
-    /// The records committed when the segment was pinned.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` is at most the size of a segment, so the range is inside the body. It was
-        // the committed length, loaded with Acquire after the segment was pinned; bytes below it
-        // are initialised and not written until the pin is gone, which the borrow of self
-        // outlives.
-        unsafe { std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize) }
-    }
-
     /// The notes committed when the segment was pinned.
     fn notes(&self) -> &[u8] {
         #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
@@ -210,28 +200,36 @@ impl Pin<'_> {
         }
     }
 
-    /// The interface and note of the record with this index; `None` if it has interface 0 and no
-    /// note. Costs O(1) for one record after the other.
-    pub(crate) fn entry(&self, index: usize) -> Option<Entry<'_>> {
+    /// Returns true if no record will be added to the segment.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Position of the first record of the segment.
+    pub(super) fn first(&self) -> Position {
+        self.segments.map.segment(self.slot).first()
+    }
+}
+
+impl Held for Pin<'_> {
+    /// The records committed when the segment was pinned.
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` is at most the size of a segment, so the range is inside the body. It was
+        // the committed length, loaded with Acquire after the segment was pinned; bytes below it
+        // are initialised and not written until the pin is gone, which the borrow of self
+        // outlives.
+        unsafe { std::slice::from_raw_parts(self.segments.map.body(self.slot), self.len as usize) }
+    }
+
+    /// Costs O(1) for one record after the other.
+    fn beside(&self, index: usize) -> Option<(RecordInterface, NoteRef<'_>)> {
         if self.notes == 0 {
             return None;
         }
         let mut walk = self.walk.get();
         let found = walk.find(self.notes(), u32::try_from(index).ok()?);
         self.walk.set(walk);
-        found
-    }
-
-    /// Returns true if no record will be added to the segment.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// Position of the first record of the segment.
-    #[must_use]
-    pub fn first(&self) -> Position {
-        self.segments.map.segment(self.slot).first()
+        found.map(|entry| (entry.interface, entry.note))
     }
 }
 
