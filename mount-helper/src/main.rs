@@ -84,13 +84,13 @@ fn report(failure: Failure) -> Exit {
 
 /// Carries out this process's part of a plan.
 fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
-    let program = find_daemon()?;
-    let base = env::current_dir().map_err(Failure::System)?;
-    plan.settle(&base);
     // With the set-user-ID bit, any caller would mount as root, and choose what is captured.
     if geteuid() != getuid() || getegid() != getgid() {
         return Err(Failure::SetUser);
     }
+    let program = find_daemon()?;
+    let base = env::current_dir().map_err(Failure::System)?;
+    plan.settle(&base);
     if !geteuid().is_root() {
         if let Some(path) = plan.namespace {
             return Err(Failure::Namespace { path, error: io::ErrorKind::PermissionDenied.into() });
