@@ -72,14 +72,15 @@ impl Allowances {
 }
 
 impl Outgoing {
-    /// Waits until something may be sent, and says how many bytes.
+    /// Waits until a message may be sent, and returns its maximum bytes.
     pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<usize> {
         let chunk = CHUNK as usize;
         if self.allowance.used.load(Ordering::Acquire) + chunk <= OF_USER {
             return Poll::Ready(chunk);
         }
         *self.own.waker.lock() = Some(context.waker().clone());
-        // Looked at after that, so that the last message cannot leave unnoticed in between.
+        // Checked after the waker is set, so that the last message cannot leave unnoticed in
+        // between.
         if self.own.messages.load(Ordering::Acquire) == 0 {
             return Poll::Ready(LEAST);
         }

@@ -37,7 +37,7 @@ impl ReadsAndPolls {
         Some(parked.swap_remove(index))
     }
 
-    /// Takes those out that wait in poll(2) for what is there.
+    /// Removes and returns the polls whose files are ready.
     pub(super) fn take_ready_polls(&self) -> Vec<Polled> {
         let mut polls = self.polls.lock();
         polls.extract_if(.., |polled| polled.file.is_ready()).collect()
