@@ -248,7 +248,7 @@ impl Acting {
 impl Drop for Acting {
     fn drop(&mut self) {
         if !self.is_root {
-            // Back to the real ids. If that fails, the process has fewer rights, and says so.
+            // Back to the real ids. If that fails, later operations fail for lack of rights.
             let _ = seteuid(getuid());
             let _ = setegid(getgid());
         }
