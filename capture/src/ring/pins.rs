@@ -70,7 +70,7 @@ impl Slots {
             return Attempt::Busy;
         }
         let state = self.slot(slot);
-        // Acquire: the load below sees the slot as the writer left it when it retired it.
+        // Acquire: if the writer has checked the pins before, the load below sees its retirement.
         state.pins.fetch_add(1, Ordering::AcqRel);
         // Acquire: pairs with `assign`, so that the reader sees the segment as it was prepared.
         if state.owner.load(Ordering::Acquire) == sequence {
