@@ -1,13 +1,12 @@
-//! What every place that keeps packets looks like to those who read them.
+//! The interface of all stores of packets, for their readers.
 //!
-//! Two things keep packets: the shared [ring](crate::ring) of a live capture and a
-//! [savefile](crate::savefile) mapped where it lies. Cursors, and whatever is built on cursors, see
-//! both through [`Store`]: a sequence of packets numbered from 1, cut into *chunks* that hold whole
-//! pcap records back to back, of which the oldest may have been dropped and to which new ones may
-//! be added at the end.
+//! There are two stores: the shared [ring](crate::ring) of a live capture, and a mapped
+//! [savefile](crate::savefile). Cursors, and everything built on cursors, see both through
+//! [`Store`]: a sequence of packets numbered from 1, divided into *chunks* of whole pcap records
+//! back to back. The oldest chunks may have been dropped, and new ones may be added at the end.
 //!
 //! The one invariant: a packet's number, its bytes and its [`Position`] never change once it is
-//! visible in [`Store::bounds`]; it can only cease to be there, together with all before it.
+//! visible in [`Store::bounds`]. It can only disappear, together with all packets before it.
 
 use std::sync::Arc;
 
@@ -18,10 +17,10 @@ use crate::bell::Bells;
 use crate::hole::Hole;
 use crate::record::Record;
 
-/// A place between two stored packets, in the three measures readers use.
+/// A place between two stored packets, in the three measures that readers use.
 ///
-/// All three grow together: if `a.number <= b.number` then the same holds for the other two. Only
-/// `pcap` may stand still meanwhile, over packets that `.pcap` files do not have.
+/// All three grow together: if `a.number <= b.number`, the same holds for the other two. Only
+/// `pcap` may stay the same, across packets that `.pcap` files lack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// Number of the packet that begins here; the first packet of a capture is number 1.
@@ -34,72 +33,72 @@ pub struct Position {
 }
 
 impl Position {
-    /// Where packet number 1 begins.
+    /// The beginning of packet number 1.
     pub const START: Self = Self { number: 1, pcap: 0, pcapng: 0 };
 }
 
-/// What a store holds at one moment.
+/// The contents of a store at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Chunk that holds the oldest retained packet.
     pub oldest_chunk: u64,
-    /// A chunk at or shortly before the one in which the next packet will be.
+    /// The chunk that will hold the next packet, or one shortly before it.
     pub newest_chunk: u64,
-    /// Where the oldest retained packet begins; equals `next` when nothing is retained.
+    /// The beginning of the oldest retained packet; equals `next` when nothing is retained.
     pub oldest: Position,
-    /// Where the next packet to come will begin.
+    /// The beginning of the next packet.
     pub next: Position,
-    /// Bytes of the records that [`Position::pcap`] of `next` leaves out: those of other link
-    /// types than the header's. Only a store that drops nothing has any.
+    /// Bytes of the records that [`Position::pcap`] of `next` leaves out, because their link type
+    /// differs from the header's. Only a store that drops nothing has such records.
     pub foreign_bytes: u64,
-    /// Bytes of a pcapng file after the last packet, see [`Store::trailing`]; `next` is before them.
+    /// Bytes of a pcapng file after the last packet, see [`Store::trailing`]; `next` is before
+    /// them.
     pub trailing: u64,
     /// Time stamp of the newest packet; `None` before the first.
     pub newest_time: Option<Timestamp>,
-    /// No packet will be added any more, unless the capture is started again.
+    /// Whether no more packets will be added, unless the capture is started again.
     pub ended: bool,
 }
 
-/// What a savefile made of a store says in its header.
+/// The header of a savefile made from a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Link type of a `.pcap` file. Packets of interfaces that have another are in `.pcapng` files
-    /// only.
+    /// Link type of a `.pcap` file. Packets with other link types are only in `.pcapng` files.
     pub link_type: LinkType,
     /// Resolution of the time stamps in the records.
     pub precision: Precision,
-    /// Most bytes kept of one packet.
+    /// Maximum bytes kept of one packet.
     pub snaplen: u32,
 }
 
-/// One interface packets came from, as a pcapng interface description block names it.
+/// An interface from which packets came, with the fields of a pcapng interface description block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// `if_name`, such as `eth0`.
     pub name: Option<String>,
     /// `if_description`.
     pub description: Option<String>,
-    /// `if_filter`: the filter expression that was in force.
+    /// `if_filter`: the filter expression in force.
     pub filter: Option<String>,
-    /// Most bytes kept of one packet of this interface; 0 for no limit.
+    /// Maximum bytes kept of one packet of this interface; 0 for no limit.
     pub snaplen: u32,
     /// Link type of its packets; `None` for [`Header::link_type`].
     pub link_type: Option<LinkType>,
 }
 
-/// Where a search in a store starts from.
+/// The target of a search in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The packet of this number.
+    /// The packet with this number.
     Number(u64),
-    /// The record that covers this offset, see [`Position::pcap`]; one of the header's link type.
+    /// The record that covers this offset, see [`Position::pcap`]; it has the header's link type.
     Pcap(u64),
     /// The block that covers this offset, see [`Position::pcapng`].
     Pcapng(u64),
 }
 
 impl Target {
-    /// The coordinate of `position` that this target is measured in.
+    /// The coordinate of `position` in the measure of this target.
     #[must_use]
     pub const fn coordinate(self, position: &Position) -> u64 {
         match self {
@@ -118,46 +117,46 @@ impl Target {
     }
 }
 
-/// Why a chunk cannot be had.
+/// Why a chunk is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
-    /// Its packets have been overwritten; go on at [`Bounds::oldest_chunk`].
+    /// Its packets have been overwritten; continue at [`Bounds::oldest_chunk`].
     #[error("the packets asked for are no longer retained")]
     Lapped,
     /// No packet has been stored there yet.
     #[error("no packet has been stored there yet")]
     NotYet,
-    /// The storage below failed, as when a mapped savefile was truncated by someone.
+    /// The storage failed, for example because someone truncated a mapped savefile.
     #[error("{0}")]
     Failed(String),
 }
 
 /// A run of whole pcap records that stays in place until the chunk is dropped.
 ///
-/// `bytes` holds records in this machine's byte order and the precision of [`Header`], and nothing
-/// else: the bytes of a savefile without its file header, if all are of the header's link type.
+/// `bytes` holds only records, in this machine's byte order and the precision of [`Header`]. If all
+/// are of the header's link type, these are the bytes of a savefile without its file header.
 #[derive(Debug)]
 pub struct Chunk<'a> {
-    /// Chunks of a store are numbered without holes; the next one is `id + 1`.
+    /// Chunks of a store are numbered without gaps; the next one is `id + 1`.
     pub id: u64,
-    /// Where the first record begins.
+    /// Position of the first record.
     pub first: Position,
-    /// Packets before it, since packet 1, that are of another link type than the header's.
+    /// Packets before this chunk, since packet 1, with another link type than the header's.
     pub foreign: u64,
-    /// No record will be added to this chunk any more.
+    /// Whether no more records will be added to this chunk.
     pub complete: bool,
     /// The records.
     pub bytes: ChunkBytes<'a>,
 }
 
-/// Who keeps a chunk's bytes in place.
+/// The owner of a chunk's bytes.
 #[derive(Debug)]
 pub enum ChunkBytes<'a> {
     /// Records of a ring, which are not overwritten while this exists.
     Held(Box<dyn Held + 'a>),
     /// A slice of a mapped savefile.
     Mapped(&'a [u8]),
-    /// Records made from a savefile whose own are of another format.
+    /// Records converted from a savefile of another format.
     Converted(Arc<Converted>),
 }
 
@@ -170,104 +169,104 @@ pub trait Held: std::fmt::Debug {
     fn beside(&self, index: usize) -> Option<(RecordInterface, NoteRef<'_>)>;
 }
 
-/// Records made for sending out of something that is not a native pcap savefile.
+/// Records converted from something other than a native pcap savefile.
 #[derive(Debug, Default)]
 pub struct Converted {
     /// Native records back to back.
     pub bytes: Vec<u8>,
-    /// For each record the interface it came from; empty if the store has only interface 0.
+    /// The interface of each record; empty if the store has only interface 0.
     pub interfaces: Vec<RecordInterface>,
-    /// What `.pcap` files have of it; `None` if they have all.
+    /// The records that `.pcap` files have; `None` if they have all.
     pub selection: Option<Selection>,
-    /// What the file says beside some of the records, in their order.
+    /// The notes of records, in the order of the records.
     pub notes: Vec<Note>,
 }
 
-/// What a pcapng file says beside a packet, in this machine's byte order.
+/// The data that a pcapng file has beside a packet, in this machine's byte order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Note {
-    /// Index in the chunk of the record it belongs to.
+    /// Index in the chunk of the record that it belongs to.
     pub index: u32,
-    /// Whole blocks that come before the packet.
+    /// Whole blocks before the packet.
     pub blocks: Vec<u8>,
     /// Options of the packet, without their end.
     pub options: Vec<u8>,
 }
 
 impl Note {
-    /// The same, borrowed.
+    /// The same note, borrowed.
     #[must_use]
     pub fn borrowed(&self) -> NoteRef<'_> {
         NoteRef { blocks: &self.blocks, options: &self.options }
     }
 
-    /// Whether it says nothing.
+    /// Returns true if it has neither blocks nor options.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.blocks.is_empty() && self.options.is_empty()
     }
 }
 
-/// A [`Note`] where it lies.
+/// A borrowed [`Note`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoteRef<'a> {
-    /// Whole blocks that come before the packet.
+    /// Whole blocks before the packet.
     pub blocks: &'a [u8],
     /// Options of the packet, without their end.
     pub options: &'a [u8],
 }
 
 impl NoteRef<'_> {
-    /// Whether it says nothing.
+    /// Returns true if it has neither blocks nor options.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.blocks.is_empty() && self.options.is_empty()
     }
 }
 
-/// What a pcapng file has after its last packet, in this machine's byte order.
+/// The blocks of a pcapng file after its last packet, in this machine's byte order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trailing {
     /// Number of the packet that would follow.
     pub number: u64,
-    /// How many interfaces are described before it, see [`Store::interfaces_before`].
+    /// Number of interfaces described before it, see [`Store::interfaces_before`].
     pub known: u32,
     /// Whole blocks.
     pub blocks: Arc<[u8]>,
-    /// Bytes of it all: the blocks, and the descriptions since the last packet.
+    /// Bytes of the blocks, and of the descriptions since the last packet.
     pub len: u64,
 }
 
-/// The records of a [`Converted`] chunk that are of the header's link type, where some are not.
+/// The records of a [`Converted`] chunk with the header's link type, if the chunk has others too.
 #[derive(Debug, Default)]
 pub struct Selection {
     /// A copy of these records, back to back.
     pub bytes: Vec<u8>,
-    /// Index in the chunk of each of them, in rising order.
+    /// Index in the chunk of each of these records, in rising order.
     pub indices: Vec<u32>,
-    /// Records in the chunk: above every index.
+    /// Number of records in the chunk: above every index.
     pub records: u32,
 }
 
 impl Selection {
-    /// How many records of the selection lie before the record with this index in the chunk.
+    /// Number of selected records before the record with this index in the chunk.
     fn before(&self, index: u64) -> usize {
         self.indices.partition_point(|selected| u64::from(*selected) < index)
     }
 
-    /// Index in the chunk of the record with this index in the selection; behind the last, that of
-    /// the end of the chunk.
+    /// Index in the chunk of the record with this index in the selection; after the last one, the
+    /// index of the end of the chunk.
     fn index(&self, selected: usize) -> u64 {
         u64::from(self.indices.get(selected).copied().unwrap_or(self.records))
     }
 }
 
-/// Which interface a record of a [`Converted`] chunk came from.
+/// The interface of a record of a [`Converted`] chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordInterface {
     /// Index of the interface, see [`Store::interface`].
     pub id: u32,
-    /// How many interfaces are described before this record; always above `id`.
+    /// Number of interfaces described before this record; always above `id`.
     pub known: u32,
 }
 
@@ -282,15 +281,15 @@ impl Chunk<'_> {
         }
     }
 
-    /// The records of the header's link type: what `.pcap` files have of the chunk.
+    /// The records with the header's link type: the part of the chunk that `.pcap` files have.
     #[must_use]
     pub fn pcap_bytes(&self) -> &[u8] {
         self.selection().map_or_else(|| self.bytes(), |selection| &selection.bytes)
     }
 
-    /// Number of the packet `count` records of [`Chunk::pcap_bytes`] behind that with `number`,
-    /// or behind the place it would have among them; behind the last of them, that of the packet
-    /// the next chunk begins with.
+    /// Number of the packet `count` records of [`Chunk::pcap_bytes`] after the packet with
+    /// `number`. If that packet is not among them, counts from the place it would have. After the
+    /// last of them, the number of the packet with which the next chunk begins.
     pub(crate) fn pcap_number(&self, number: u64, count: u64) -> u64 {
         let Some(selection) = self.selection() else { return number.saturating_add(count) };
         let before = selection.before(number.saturating_sub(self.first.number));
@@ -298,14 +297,14 @@ impl Chunk<'_> {
         self.first.number.saturating_add(selection.index(selected))
     }
 
-    /// Whether the record with this index in the chunk is one of [`Chunk::pcap_bytes`].
+    /// Returns true if the record with this index in the chunk is one of [`Chunk::pcap_bytes`].
     pub(crate) fn is_in_pcap(&self, index: usize) -> bool {
         self.selection().is_none_or(|selection| {
             u32::try_from(index).is_ok_and(|index| selection.indices.binary_search(&index).is_ok())
         })
     }
 
-    /// Whether some of its records are not in `.pcap` files.
+    /// Returns true if `.pcap` files lack some of its records.
     pub(crate) fn is_mixed(&self) -> bool {
         self.selection().is_some()
     }
@@ -317,7 +316,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// What the file says beside the record with this index in the chunk.
+    /// The note of the record with this index in the chunk.
     #[must_use]
     pub fn note(&self, index: usize) -> NoteRef<'_> {
         match &self.bytes {
@@ -332,8 +331,8 @@ impl Chunk<'_> {
         }
     }
 
-    /// Interface of the record with this index in the chunk; `None` if it is interface 0, and
-    /// nothing is described in front of the record.
+    /// Interface of the record with this index in the chunk; `None` if it is interface 0, and no
+    /// description comes right before the record.
     #[must_use]
     pub fn interface(&self, index: usize) -> Option<RecordInterface> {
         match &self.bytes {
@@ -344,75 +343,76 @@ impl Chunk<'_> {
     }
 }
 
-/// A sequence of stored packets that any number of cursors read while one writer adds to it.
+/// A sequence of stored packets that any number of cursors read while one writer appends to it.
 ///
-/// Everything here may be called at any rate from any thread, and never waits for the writer.
+/// All methods may be called at any rate from any thread, and never wait for the writer.
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// What a savefile made of this store says; `None` until the source has said what it sends.
+    /// The header of a savefile made from this store; `None` until the source has sent it.
     fn header(&self) -> Option<Header>;
 
-    /// The interface of this index; `None` past the last one known by now.
+    /// The interface with this index; `None` after the last one known so far.
     fn interface(&self, id: u32) -> Option<Interface>;
 
-    /// How many interfaces are described before the packet with this number, and not in front of
-    /// it: at least 1 once [`Store::header`] is known. A file that begins with the packet describes
-    /// these before everything.
+    /// Number of interfaces described before the packet with this number, without those described
+    /// right before it; at least 1 once [`Store::header`] is known. A file that begins with the
+    /// packet describes these before everything.
     ///
-    /// Those that are described before no packet are in front of everything. Each other is in front
-    /// of the first packet that follows it, and the length of the description counts in
+    /// Interfaces described before the first packet come before everything. Every other description
+    /// comes right before the first packet that follows it, and its length counts in
     /// [`Position::pcapng`].
     fn interfaces_before(&self, number: u64) -> u32;
 
-    /// Options of the section that a pcapng file begins with, in this machine's byte order, without
-    /// their end: comments on the capture and the machine it was made on.
+    /// Options of the section at the beginning of a pcapng file, in this machine's byte order,
+    /// without their end: comments on the capture, and on the machine it was made on.
     fn section_options(&self) -> &[u8] {
         &[]
     }
 
-    /// What a pcapng file has after its last packet; `None` if nothing, or if that is not known yet.
+    /// The blocks of a pcapng file after its last packet; `None` if there are no blocks, or if they
+    /// are not known yet.
     ///
-    /// If a packet is added all the same, the blocks are a part of what is beside that packet.
+    /// If a packet is added later, these blocks come before that packet.
     fn trailing(&self) -> Option<Arc<Trailing>> {
         None
     }
 
-    /// What is retained now. The parts agree with each other: they are of one moment.
+    /// The packets retained now. All values are of the same moment.
     fn bounds(&self) -> Bounds;
 
-    /// Keeps a chunk in place and gives its records as of now.
+    /// Keeps a chunk in place and returns its current records.
     ///
-    /// Hold the result only for the time of one reply: a ring has as many spare segments as there
-    /// are threads that reply, and no more. Whoever holds one already asks for another with
-    /// [`Store::pin_more`].
+    /// Hold the result only for the time of one reply: the number of spare segments of a ring
+    /// limits how many chunks can be held. A caller that holds a chunk already must use
+    /// [`Store::pin_more`] for another.
     ///
     /// # Errors
-    /// See [`PinError`]; nothing is changed.
+    /// See [`PinError`]; nothing changes then.
     ///
     /// # Blocking
-    /// While others hold all chunks that may be held, until one of them lets go of one.
+    /// While others hold the maximum number of chunks, until one of them is released.
     fn pin(&self, chunk: u64) -> Result<Chunk<'_>, PinError>;
 
-    /// Like [`Store::pin`], for one who holds a chunk already: never waits, since several who wait
-    /// with a chunk in their hands would wait for each other.
+    /// Like [`Store::pin`], for a caller that holds a chunk already. It never waits, because
+    /// callers that hold chunks would wait for each other.
     ///
     /// # Errors
-    /// See [`PinError`]; [`PinError::NotYet`] also while others hold all that may be held.
+    /// See [`PinError`]; [`PinError::NotYet`] also while others hold the maximum number of chunks.
     fn pin_more(&self, chunk: u64) -> Result<Chunk<'_>, PinError> {
         self.pin(chunk)
     }
 
-    /// The chunk in which `target` lies.
+    /// The chunk that contains `target`.
     ///
     /// # Errors
-    /// [`PinError::Lapped`] for one before the oldest retained packet, [`PinError::NotYet`] for
-    /// one at or behind the end.
+    /// [`PinError::Lapped`] for a target before the oldest retained packet, [`PinError::NotYet`]
+    /// for a target at or after the end.
     fn find(&self, target: Target) -> Result<u64, PinError>;
 
-    /// Whether what was read from pinned chunks so far was what the storage holds. Asked after
-    /// the bytes were looked at and before they are believed.
+    /// Checks that all bytes read from pinned chunks so far were the stored ones. Call it after
+    /// reading the bytes and before using them.
     ///
     /// # Errors
-    /// [`PinError::Failed`] if the storage below was pulled away meanwhile.
+    /// [`PinError::Failed`] if the storage has been cut off in the meantime.
     fn intact(&self) -> Result<(), PinError> {
         Ok(())
     }
@@ -422,14 +422,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Losses::default()
     }
 
-    /// How many holes in time there have been, see [`Hole`]. Ask after the packets behind them were
-    /// found, and for each chunk rather than for each packet.
+    /// Number of holes in time so far, see [`Hole`]. Call it after the packets that follow the
+    /// holes were found, and for each chunk rather than for each packet.
     fn holes(&self) -> u64 {
         0
     }
 
-    /// The hole of this index, counted from 0, with its index; instead of one that is too old to be
-    /// remembered, the oldest that is. `None` if there is none yet.
+    /// The hole with this index, counted from 0, and its index. If it is too old to be remembered,
+    /// the oldest remembered hole. `None` if the hole has not occurred yet.
     fn hole(&self, _index: u64) -> Option<(u64, Hole)> {
         None
     }
@@ -441,31 +441,31 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Record::parse(chunk.bytes()).map(|record| record.time(precision))
     }
 
-    /// Who is to be told when packets were added or the store has ended.
+    /// The bells to ring when packets were added or the store has ended.
     fn bells(&self) -> &Bells;
 
-    /// Bytes the records of the store may take, and how many chunks there are, for status.
+    /// Maximum bytes of the store's records, and the number of its chunks, for status.
     fn capacity(&self) -> Capacity;
 }
 
 /// Packets lost on the way into a store, since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Passed the filter but found the kernel's buffer full.
+    /// Packets that passed the filter but found the kernel's buffer full.
     pub kernel: u64,
-    /// Dropped by the interface or its driver before the kernel saw them.
+    /// Packets dropped by the interface or its driver before the kernel saw them.
     pub interface: u64,
-    /// Longer than the store can keep.
+    /// Packets longer than the store can keep.
     pub oversize: u64,
 }
 
 /// Size of a store, for status.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Capacity {
-    /// Bytes that retained records may take up: the size of the ring, or of the savefile.
+    /// Maximum bytes of retained records: the size of the ring, or of the savefile.
     pub size: u64,
-    /// Chunks the store is divided into.
+    /// Number of chunks of the store.
     pub segments: u64,
-    /// Chunks that hold packets.
+    /// Number of chunks that hold packets.
     pub used: u64,
 }

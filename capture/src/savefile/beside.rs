@@ -3,8 +3,8 @@
 //!
 //! Metadata is converted to this machine's byte order and keeps its length. Values of an unknown
 //! layout in the other order are left out, and so are options that must not be copied. Interface
-//! statistics get the number that their interface has for the reader, and times in nanoseconds, as
-//! the descriptions that readers get promise.
+//! statistics get the number that the reader's file gives their interface, and times in
+//! nanoseconds, as the descriptions for readers state.
 
 #![warn(
     clippy::indexing_slicing,
@@ -26,13 +26,13 @@ const CUSTOM: u32 = 0xbad;
 
 /// Custom options that may be copied: the number of an organisation, then a text or bytes.
 const CUSTOM_OPTIONS: [u16; 2] = [2988, 2989];
-/// Those that must not be.
+/// Custom options that must not be copied.
 const CUSTOM_OPTIONS_NOT_TO_COPY: [u16; 2] = [19372, 19373];
 
-/// Bytes of the longest block that is kept.
+/// Maximum length of a kept block, in bytes.
 pub(super) const MAX_BLOCK: u32 = 1 << 20;
 
-/// Maximum of bytes of options kept of one packet or section.
+/// Maximum bytes of options kept of one packet or section.
 const MAX_OPTIONS: usize = 256 << 10;
 
 /// The owner of options.
@@ -40,35 +40,36 @@ const MAX_OPTIONS: usize = 256 << 10;
 pub(super) enum Of {
     Section,
     Packet,
-    /// Of a kept block: only the comment is understood.
+    /// A kept block: only its comment has a known layout.
     Block,
-    /// Of the statistics of an interface whose times are of this clock.
+    /// Statistics of an interface with this clock.
     Statistics(Clock),
 }
 
-/// True for block types that are kept with the packet after them.
+/// Returns true for block types that are kept with the packet after them.
 pub(super) const fn is_kept(block_type: u32) -> bool {
     matches!(block_type, NAME_RESOLUTION | INTERFACE_STATISTICS | DECRYPTION_SECRETS | CUSTOM)
 }
 
-/// True for a block of decryption secrets.
+/// Returns true for a block of decryption secrets.
 pub(super) const fn is_keys(head: &Head) -> bool {
     head.block_type == DECRYPTION_SECRETS
 }
 
-/// The interface of statistics, if a whole block in this machine's order is that.
+/// The interface number in a whole block of interface statistics in this machine's byte order;
+/// `None` for other blocks.
 pub(crate) fn statistics_interface(block: &mut [u8]) -> Option<&mut [u8; 4]> {
     let kind = block.first_chunk().map(|kind| u32::from_ne_bytes(*kind));
     let is_statistics = kind == Some(INTERFACE_STATISTICS);
     block.get_mut(8..).and_then(<[u8]>::first_chunk_mut).filter(|_| is_statistics)
 }
 
-/// Whether a whole block in this machine's order has decryption secrets.
+/// Returns true for a whole block of decryption secrets in this machine's byte order.
 pub(crate) fn has_keys(block: &[u8]) -> bool {
     block.first_chunk().is_some_and(|kind| u32::from_ne_bytes(*kind) == DECRYPTION_SECRETS)
 }
 
-/// Options in this machine's order, without their end.
+/// Options in this machine's byte order, without their end.
 pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
     let mut out = Vec::new();
     let mut fields = Fields::new(raw, order);
@@ -90,14 +91,14 @@ pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
     out
 }
 
-/// The options of a section that are kept, from its whole block.
+/// The kept options of a section, from its whole block.
 pub(super) fn section(head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
     let block = bytes.get(..usize::try_from(head.len).ok()?)?;
     let raw = block.get(24..block.len().checked_sub(4)?)?;
     Some(options(raw, head.order, Of::Section))
 }
 
-/// The comments among options in this machine's order.
+/// The comments among options in this machine's byte order.
 pub(crate) fn comments(options: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut fields = Fields::new(options, ByteOrder::NATIVE);
@@ -144,8 +145,8 @@ fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec
     (value.len() == numbers).then(|| value.iter().rev().copied().collect())
 }
 
-/// A time stamp of an interface with this clock: both halves of it in nanoseconds, in this machine's
-/// order.
+/// Converts a time stamp of an interface with this clock. Returns both halves of the time in
+/// nanoseconds, in this machine's byte order.
 fn nanoseconds(halves: &mut Fields<'_>, clock: Clock) -> Option<[[u8; 4]; 2]> {
     let (high, low) = (halves.u32()?, halves.u32()?);
     let time = clock.time(u64::from(high) << 32 | u64::from(low)).nanoseconds();
@@ -153,8 +154,8 @@ fn nanoseconds(halves: &mut Fields<'_>, clock: Clock) -> Option<[[u8; 4]; 2]> {
     Some([((time >> 32) as u32).to_ne_bytes(), (time as u32).to_ne_bytes()])
 }
 
-/// Statistics of an interface. `interface` says which one it is among those of the reader, and its
-/// clock.
+/// Converts interface statistics. `interface` maps the interface's number in its section to its
+/// number for the reader, and its clock.
 fn statistics(
     head: &Head,
     body: &[u8],
@@ -171,9 +172,9 @@ fn statistics(
     Some([&fixed.concat(), &time.concat(), &options, &end.concat()].map(Vec::as_slice).concat())
 }
 
-/// A block that is [kept](is_kept), in this machine's order; `None` if it is too long or not what it
-/// should be. `interface` is asked for the interface of statistics: it gets its number in the section
-/// and says its number for the reader, and its clock.
+/// A block that is [kept](is_kept), in this machine's byte order; `None` if it is too long or
+/// malformed. For statistics, `interface` maps the interface's number in its section to its number
+/// for the reader, and its clock.
 pub(super) fn block(
     head: &Head,
     bytes: &[u8],
@@ -219,7 +220,7 @@ pub(super) fn block(
             append_options(&mut out, &fields, head.order);
         }
     }
-    // Options that are not understood make room for nothing.
+    // Options with an unknown layout are dropped; zeros fill the block.
     let end = whole.len().checked_sub(4)?;
     if out.len() > end {
         return None;
@@ -235,7 +236,7 @@ fn append(out: &mut Vec<u8>, value: &[u8]) {
     out.resize(end, 0);
 }
 
-/// Options of a block; zeros after them are their end.
+/// Options of a block. The zeros after them end the list.
 fn append_options(out: &mut Vec<u8>, fields: &Fields<'_>, order: ByteOrder) {
     out.extend(options(fields.rest(), order, Of::Block));
 }
@@ -279,7 +280,7 @@ mod tests {
         let native = packet_options(ByteOrder::NATIVE);
         for order in [ByteOrder::Little, ByteOrder::Big] {
             let mut raw = packet_options(order);
-            // Must not be copied; then the end, and something after it.
+            // An option that must not be copied; then the end, and an option after it.
             raw.extend(one(order, 19_372, &[0; 8]));
             raw.extend(one(order, 0, b""));
             raw.extend(one(order, 1, b"behind"));
@@ -343,7 +344,7 @@ mod tests {
         };
         let native = statistics(ByteOrder::NATIVE, 5, 1);
         for order in [ByteOrder::Little, ByteOrder::Big] {
-            // In microseconds, as without an option.
+            // In microseconds, the default without an option.
             let bytes = statistics(order, 2, 1_000);
             let head = Head::parse(&bytes, Some(order)).unwrap().unwrap();
             assert!(is_kept(head.block_type));

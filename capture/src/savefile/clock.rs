@@ -10,7 +10,7 @@
 
 use protocol::time::Timestamp;
 
-/// How the time stamps of an interface are to be understood.
+/// The meaning of the time stamps of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     pub(super) unit: Unit,
@@ -23,14 +23,14 @@ pub struct Clock {
 pub(super) enum Unit {
     /// This many nanoseconds.
     Nanoseconds(u64),
-    /// This many units are a nanosecond; 0 for more than 64 bits hold.
+    /// This many units are a nanosecond; 0 if the number exceeds 64 bits.
     PerNanosecond(u64),
     /// 2 to the power of this many units are a second; at most 127.
     Binary(u8),
 }
 
 impl Unit {
-    /// The unit an `if_tsresol` value names: a power of 10, or of 2 if the top bit is set.
+    /// The unit of an `if_tsresol` value: a power of 10, or of 2 if the top bit is set.
     pub(super) fn parse(resolution: u8) -> Self {
         let exponent = u32::from(resolution & 0x7f);
         if resolution & 0x80 != 0 {
@@ -47,14 +47,14 @@ impl Unit {
 }
 
 impl Default for Clock {
-    /// Microseconds, as without any option.
+    /// Microseconds, the default without any option.
     fn default() -> Self {
         Self { unit: Unit::Nanoseconds(1_000), offset: 0 }
     }
 }
 
 impl Clock {
-    /// The moment `ticks` stands for, at the nearest end of what a [`Timestamp`] can hold.
+    /// The time of `ticks`, limited to the range of a [`Timestamp`].
     #[inline]
     #[must_use]
     pub fn time(&self, ticks: u64) -> Timestamp {
@@ -62,7 +62,7 @@ impl Clock {
             Unit::Nanoseconds(unit) => ticks.saturating_mul(unit),
             Unit::PerNanosecond(units) => ticks.checked_div(units).unwrap_or(0),
             Unit::Binary(exponent) => {
-                // 94 bits at most.
+                // At most 94 bits.
                 let shifted = u128::from(ticks).saturating_mul(1_000_000_000) >> (exponent & 0x7f);
                 u64::try_from(shifted).unwrap_or(u64::MAX)
             }

@@ -1,4 +1,4 @@
-//! Chunks made of a savefile whose bytes cannot be served as they lie: pcapng, the other byte
+//! Chunks converted from a savefile whose bytes cannot be served unchanged: pcapng, the other byte
 //! order, packets left out or cut.
 
 #![warn(
@@ -21,39 +21,40 @@ use super::walk::{Described, Format, Found, Packet};
 use crate::record;
 use crate::store::{Converted, Note, Selection};
 
-/// Chunks kept at most: enough for some readers that go through the file side by side.
+/// Maximum number of chunks kept: enough for some readers that read the file side by side.
 const CACHED_CHUNKS: usize = 8;
 
-/// Bytes kept at most, unless the newest chunk alone has more: eight chunks of usual size.
+/// Maximum bytes kept, unless the newest chunk alone has more: eight chunks of usual size.
 const CACHED_LEN: usize = 2 << 20;
 
-/// What is the same for all chunks of a file.
+/// The parameters shared by all chunks of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conversion<'a> {
     /// The file.
     pub(super) bytes: &'a [u8],
     pub(super) format: &'a Format,
-    /// All interfaces described before the end of the chunk, at least.
+    /// At least all interfaces described before the end of the chunk.
     pub(super) interfaces: &'a [Described],
-    /// Captured bytes served of a packet at most.
+    /// Maximum bytes served of a packet.
     pub(super) snaplen: u32,
-    /// Of the packets `.pcap` files have.
+    /// Link type of the packets in `.pcap` files.
     pub(super) link_type: LinkType,
-    /// Decryption secrets are left out.
+    /// Whether decryption secrets are left out.
     pub(super) without_keys: bool,
 }
 
 impl Conversion<'_> {
-    /// Makes the records of a chunk. `pcap_len` is how many bytes the index found that those of the
-    /// link type have, and so, with [`Entry::len`], a bound for what is allocated.
+    /// Converts the records of a chunk. `pcap_len` is the length, according to the index, of the
+    /// records with the link type of `.pcap` files. Together with [`Entry::len`] it limits the
+    /// memory that is allocated.
     ///
-    /// `None` if the file does not hold what the index found there.
+    /// `None` if the file no longer holds what the index found there.
     pub(super) fn convert(&self, entry: &Entry, pcap_len: u64) -> Option<Converted> {
         let Self { format, interfaces, snaplen, link_type, .. } = *self;
         let bytes = self.bytes.get(..entry.end)?;
         let (len, pcap_len) = (usize::try_from(entry.len).ok()?, usize::try_from(pcap_len).ok()?);
         let mut converted = Converted { bytes: Vec::with_capacity(len), ..Converted::default() };
-        // Each record has a header, so the lengths differ if and only if packets do.
+        // Each record has a header, so the lengths differ if and only if the packets do.
         let mut selection = (pcap_len != len)
             .then(|| Selection { bytes: Vec::with_capacity(pcap_len), ..Selection::default() });
         let mut place = entry.place;
@@ -104,7 +105,7 @@ impl Conversion<'_> {
     }
 }
 
-/// Appends a packet as a native record; `None` if there would be more than `most` bytes.
+/// Appends a packet as a native record; `None` if the result would exceed `most` bytes.
 fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, most: usize) -> Option<()> {
     let captured_len = u32::try_from(packet.data.len()).ok()?.min(snaplen);
     let data = packet.data.get(..captured_len as usize)?;
@@ -112,7 +113,7 @@ fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, most: usize) -> 
     if len > most {
         return None;
     }
-    // As the file has them, even if the fraction is a second or more.
+    // As in the file, even if the fraction is a second or more.
     for field in [packet.seconds, packet.fraction, captured_len, packet.original_len] {
         out.extend_from_slice(&field.to_ne_bytes());
     }
@@ -120,7 +121,7 @@ fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, most: usize) -> 
     Some(())
 }
 
-/// The chunks converted last, so that readers that follow each other do not convert twice.
+/// A cache of the last converted chunks, so that readers one after the other do not convert twice.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     /// Least recently used first.

@@ -1,17 +1,17 @@
-//! What can be wrong with a savefile, sorted by whose fault it is.
+//! The errors of savefiles, by their cause.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::{MAX_BLOCK_LEN, MAX_CAPTURED_LEN, MAX_INTERFACES};
 
-/// Why bytes are no savefile, or not at this place. The fault of whoever wrote them.
+/// Why bytes are not a savefile, or not at this place. The writer of the bytes has caused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The first four bytes are no magic number of a format read here.
+    /// The first four bytes are not a magic number of a supported format.
     #[error("no savefile (starts with {})", describe_start(*.0))]
     Magic([u8; 4]),
-    /// A version of the format that is not read here.
+    /// An unsupported version of the format.
     #[error("{format} version {major}.{minor} is not supported, or the header is damaged")]
     Version {
         /// `pcap` or `pcapng`.
@@ -24,9 +24,9 @@ pub enum Fault {
     /// The bytes end inside the header of the file.
     #[error("cut short inside its header ({there} of {needed} bytes)")]
     HeaderCut {
-        /// Bytes there are.
+        /// Bytes available.
         there: u64,
-        /// Bytes a header has, as far as that is known.
+        /// Bytes of a whole header, as far as that is known.
         needed: u64,
     },
     /// A record that claims more than [`MAX_CAPTURED_LEN`] bytes.
@@ -38,7 +38,7 @@ pub enum Fault {
     /// The first block of a pcapng section has no byte order magic.
     #[error("a section header with byte order magic {0:#010x}")]
     ByteOrderMagic(u32),
-    /// A block whose length no block of its type can have.
+    /// A block with a length that is impossible for its type.
     #[error("a block of type {block_type:#x} with a length of {len}")]
     BlockLength {
         /// Type of the block.
@@ -46,7 +46,7 @@ pub enum Fault {
         /// The total length found.
         len: u32,
     },
-    /// A block to be read that is longer than [`MAX_BLOCK_LEN`].
+    /// A block that must be read and is longer than [`MAX_BLOCK_LEN`].
     #[error(
         "a block of type {block_type:#x} of {len} bytes (at most {MAX_BLOCK_LEN} are possible)"
     )]
@@ -56,7 +56,7 @@ pub enum Fault {
         /// The total length found.
         len: u32,
     },
-    /// A block that gives its length differently at its two ends.
+    /// A block whose two lengths, at its beginning and at its end, differ.
     #[error("a block of type {block_type:#x} with length {head} in front and {tail} behind")]
     BlockTrailer {
         /// Type of the block.
@@ -66,7 +66,7 @@ pub enum Fault {
         /// Length at its end.
         tail: u32,
     },
-    /// Captured bytes that do not fit into the block that is to hold them.
+    /// Captured bytes that do not fit into their block.
     #[error("a packet of {captured_len} captured bytes in a block with room for {room}")]
     PacketPastBlock {
         /// The captured length found.
@@ -74,7 +74,7 @@ pub enum Fault {
         /// Bytes from the beginning of the data to the end of the block.
         room: usize,
     },
-    /// An option that does not fit into the block that is to hold it, or is too short.
+    /// An option that does not fit into its block, or is too short.
     #[error("option {code} of {len} bytes does not fit")]
     BadOption {
         /// Option code.
@@ -85,9 +85,9 @@ pub enum Fault {
     /// A packet of an interface that has not been described in its section.
     #[error("a packet of interface {interface}, but only {described} are described")]
     NoInterface {
-        /// The interface named, counted from 0 in its section.
+        /// The packet's interface, counted from 0 in its section.
         interface: u32,
-        /// Interfaces described in the section up to there.
+        /// Number of interfaces described in the section so far.
         described: u32,
     },
     /// More interfaces than [`MAX_INTERFACES`].
@@ -95,23 +95,23 @@ pub enum Fault {
     TooManyInterfaces,
 }
 
-/// A [`Fault`] and where it is.
+/// A [`Fault`] and its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed at byte {offset}: {fault}")]
 pub struct Malformed {
-    /// Bytes from the beginning of the file or stream to the record or block at fault.
+    /// Bytes from the beginning of the file or stream to the faulty record or block.
     pub offset: u64,
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// Why a savefile cannot be opened. Nothing has been kept open or mapped.
+/// Why a savefile cannot be opened. Nothing stays open or mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is nothing at the path.
+    /// No file exists at the path.
     #[error("{}: no such file", .0.display())]
     NotFound(PathBuf),
-    /// This process may not read it.
+    /// This process is not allowed to read it.
     #[error("{}: permission denied", .0.display())]
     NotPermitted(PathBuf),
     /// A directory, pipe, socket or device; a pipe can be read as a stream.
@@ -119,26 +119,26 @@ pub enum OpenError {
     NotRegular {
         /// The path as given.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         what: &'static str,
     },
-    /// A file without a byte in it.
+    /// A file without any bytes.
     #[error("{} is empty", .0.display())]
     Empty(PathBuf),
-    /// Not a savefile, or of a version not read here, or cut inside its header.
+    /// Not a savefile, or of an unsupported version, or cut inside its header.
     #[error("{} is {fault}", path.display())]
     NotSavefile {
         /// The path as given.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault found in it.
         fault: Fault,
     },
-    /// As many savefiles are mapped as this process can guard.
+    /// The maximum number of savefiles that this process can guard is mapped.
     #[error("{}: {limit} savefiles are mapped already", path.display())]
     TooMany {
         /// The path as given.
         path: PathBuf,
-        /// How many can be mapped at a time.
+        /// Maximum number of savefiles mapped at a time.
         limit: usize,
     },
     /// The system refused for another reason.
@@ -146,12 +146,12 @@ pub enum OpenError {
     Io {
         /// The path as given.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// The bytes a file starts with, and what that is if people are likely to try it.
+/// The first bytes of a file, and its format if people are likely to try it.
 fn describe_start(start: [u8; 4]) -> String {
     let [a, b, c, d] = start;
     let known = match start {

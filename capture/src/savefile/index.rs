@@ -1,9 +1,9 @@
-//! The index of a mapped savefile: where its chunks are.
+//! The index of a mapped savefile: the places of its chunks.
 //!
-//! One walk over the file builds it, chunk by chunk, and every chunk can be read as soon as it is
-//! there. An entry says where a chunk begins and ends in the file and how many packets and bytes
-//! lie before it; what is between is walked again when it is needed. So 100 GB take some 30 MB of
-//! index, and with a filter one more bit for each packet.
+//! One walk over the file builds it, chunk by chunk, and each chunk can be read as soon as it is in
+//! the index. An entry has the beginning and end of a chunk in the file, and the number of packets
+//! and bytes before it. The records in between are walked again when they are needed. So 100 GB
+//! take some 30 MB of index, and with a filter one more bit for each packet.
 
 #![warn(
     clippy::indexing_slicing,
@@ -35,53 +35,53 @@ use crate::filter::Filter;
 use crate::record;
 use crate::store::{Position, Trailing};
 
-/// Bytes of records in a chunk, unless a single record has more: a reply or two to a reader, and
-/// small enough that converting one is not noticed.
+/// Maximum bytes of records in a chunk, unless a single record has more. That is one or two replies
+/// to a reader, and small enough that its conversion is not noticed.
 pub(super) const CHUNK_LEN: u64 = 256 << 10;
 
-/// Bytes of the file a chunk spans at most, unless a single record has more: what is walked again
-/// for the few packets of a chunk that a filter has left.
+/// Maximum bytes of the file that a chunk spans, unless a single record has more. These bytes are
+/// walked again even if a filter has left only a few packets of the chunk.
 pub(super) const SPAN_LEN: usize = 1 << 20;
 
-/// How long to wait before a file that was at its end is looked at again: for as long at first, and
-/// twice as long each time up to the other.
+/// How long to wait before checking again whether a file has grown: the shortest pause at first,
+/// then twice as long each time, up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// Records between two looks at the stop flag, for files with little to publish.
+/// Records between two checks of the stop flag, for files with little to publish.
 const STOP_INTERVAL: u64 = 4096;
 
-/// What readers see of the index.
+/// The part of the index that readers see.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) chunks: Vec<Entry>,
-    /// Where the packet after the last chunk begins.
+    /// Position of the packet after the last chunk.
     pub(super) next: Position,
     pub(super) newest: Option<Timestamp>,
-    /// Packets may come into the last chunk.
+    /// Whether packets may still be added to the last chunk.
     pub(super) is_open: bool,
     pub(super) ended: bool,
-    /// All that was in the file at some moment has been walked over.
+    /// Whether everything that the file had at some moment has been walked.
     pub(super) is_read: bool,
     pub(super) problem: Option<String>,
     pub(super) raw: u64,
     pub(super) foreign: Foreign,
-    /// Blocks that are in no file, of those that are kept.
+    /// Kept blocks that no file has.
     pub(super) left_out: u64,
-    /// What comes after the last packet.
+    /// The blocks after the last packet.
     pub(super) trailing: Option<Arc<Trailing>>,
-    /// All interfaces the file describes, in its order.
+    /// All interfaces that the file describes, in its order.
     pub(super) interfaces: Arc<Vec<Described>>,
 }
 
-/// Packets that are of another link type than the header's.
+/// Packets of another link type than the header's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Foreign {
-    /// Served, for readers of pcapng.
+    /// Packets that are served to readers of pcapng.
     pub(super) packets: u64,
     /// Bytes of their records.
     pub(super) bytes: u64,
-    /// Left out, because the filter does not compile for their link type.
+    /// Packets left out because the filter does not compile for their link type.
     pub(super) unfiltered: u64,
 }
 
@@ -89,30 +89,31 @@ pub(super) struct Foreign {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) first: Position,
-    /// Packets before the first that are of another link type than the header's.
+    /// Packets before the first one that are of another link type than the header's.
     pub(super) foreign: u64,
     /// Bytes of all records.
     pub(super) len: u64,
-    /// Where the record or block of the first packet is.
+    /// Place of the first packet's record or block.
     pub(super) place: Place,
     /// End of the last packet's record or block in the file.
     pub(super) end: usize,
-    /// The file between the two is exactly what is to be served, but for the byte order.
+    /// Whether the file between the two places is exactly the data to serve, apart from the byte
+    /// order.
     pub(super) whole: bool,
-    /// For each packet, whether the filter matched; `None` if all did.
+    /// For each packet, whether the filter matched; `None` if it matched all.
     pub(super) matched: Option<Arc<[u64]>>,
 }
 
 /// How the walk over the file ended.
 #[derive(Debug)]
 enum End {
-    /// Stopped by the flag; it can go on.
+    /// The flag stopped it; it can continue.
     Stopped,
     /// At the end of the file, or before a record that is cut short.
     File,
-    /// Before something malformed.
+    /// Before a malformed record or block.
     Malformed(Fault),
-    /// The file is no longer what it was.
+    /// The file is no longer the same.
     Changed(String),
 }
 
@@ -121,28 +122,28 @@ enum End {
 pub(super) struct Indexer {
     link_type: LinkType,
     precision: Precision,
-    /// Captured bytes served of a packet at most.
+    /// Maximum bytes served of a packet.
     snaplen: u32,
-    /// Decryption secrets are left out.
+    /// Whether decryption secrets are left out.
     without_keys: bool,
     filter: Option<Filters>,
     place: Place,
     interfaces: Vec<Described>,
-    /// Interfaces whose description is in `next.pcapng`, or comes before everything.
+    /// Interfaces whose description is included in `next.pcapng`, or comes before everything.
     counted: u32,
     next: Position,
     newest: Option<(u32, u32)>,
     raw: u64,
     foreign: Foreign,
     open: Option<Open>,
-    /// Blocks since the last packet served.
+    /// Blocks since the last served packet.
     pending: Option<Pending>,
     /// Blocks that readers of pcapng do not get.
     left_out: u64,
-    /// The chunk being built is the last one of those that readers see, too.
+    /// Whether readers already see the chunk being built, as the last one.
     is_shown: bool,
     finished: bool,
-    /// It ended at the end of the file, so that it could go on if more was added.
+    /// Whether it ended at the end of the file, so that it can continue if bytes are added.
     at_end: bool,
 }
 
@@ -189,13 +190,13 @@ impl Indexer {
         }
     }
 
-    /// The same walk, without decryption secrets.
+    /// Sets whether the walk leaves out decryption secrets.
     pub(super) fn without_keys(self, without_keys: bool) -> Self {
         Self { without_keys, ..self }
     }
 
-    /// Goes on until the end of the file or until `stop`; true at the end. With `follow`, what is
-    /// added to the file is waited for.
+    /// Continues until the end of the file or until `stop`; returns true at the end. With `follow`,
+    /// waits for bytes that are added to the file.
     pub(super) fn run(
         &mut self,
         map: &Map,
@@ -224,7 +225,7 @@ impl Indexer {
             {
                 end = End::Changed(problem);
             }
-            // Zeros behind a cut look like all sorts of things; the cut explains them.
+            // Zeros after a cut can look like anything; the cut explains them.
             if !matches!(end, End::Stopped | End::Changed(_))
                 && let Err(problem) = map.check()
             {
@@ -245,8 +246,8 @@ impl Indexer {
         self.finished
     }
 
-    /// Shows what has been walked over and waits until there is more in the file; false if told to
-    /// stop first.
+    /// Publishes the part that has been walked, and waits until the file has grown. Returns false
+    /// if stopped first.
     fn wait(
         &mut self,
         map: &Map,
@@ -269,10 +270,10 @@ impl Indexer {
         Ok(false)
     }
 
-    /// Whether [`Indexer::run`] would find more by now.
+    /// Returns true if [`Indexer::run`] would find more by now.
     ///
     /// # Errors
-    /// Why what there may be is not read, in one line.
+    /// Why the data that may have been added is not read, in one line.
     pub(super) fn look_again(&mut self, map: &Map) -> Result<bool, String> {
         if !self.finished {
             return Ok(true);
@@ -369,7 +370,8 @@ impl Indexer {
         }
     }
 
-    /// Whether the filter leaves a packet out; the answer is kept for the chunk being built.
+    /// Returns true if the filter leaves a packet out. The answer is kept for the chunk being
+    /// built.
     #[inline]
     fn is_left_out(&mut self, packet: &Packet<'_>) -> bool {
         let Some(filter) = &mut self.filter else {
@@ -401,7 +403,8 @@ impl Indexer {
         u32::try_from(packet.data.len()).unwrap_or(u32::MAX).min(self.snaplen)
     }
 
-    /// Adds a packet of `len` bytes, to be served from `before`, to the chunk being built.
+    /// Adds a packet to the chunk being built. `len` of its bytes are served. Its record or
+    /// block begins at `before`.
     #[inline]
     fn add(&mut self, packet: &Packet<'_>, before: Place, len: u32) {
         let (first, foreign) = (self.next, self.foreign.packets);
@@ -445,7 +448,8 @@ impl Indexer {
         self.next.pcapng = self.next.pcapng.saturating_add(pcapng);
     }
 
-    /// Keeps a block for the packet after it, if it is one that can be kept.
+    /// Keeps a block for the packet after it; `None` is a block that cannot be kept, and is
+    /// counted.
     fn keep(&mut self, place: Place, block: Option<Vec<u8>>) {
         let Some(block) = block else {
             self.left_out = self.left_out.saturating_add(1);
@@ -461,7 +465,7 @@ impl Indexer {
         }
     }
 
-    /// Shows the blocks that no packet follows, and counts those that are left out.
+    /// Publishes the blocks after the last packet, and counts those that are left out.
     fn end_with_trailing(&mut self, index: &mut Index) {
         let known = self.place.described;
         let descriptions = self.interfaces.get(self.counted as usize..known as usize);
@@ -477,10 +481,11 @@ impl Indexer {
         }
     }
 
-    /// Shows all that is new to readers, with the chunk being built; with `close`, or if nothing can
-    /// follow, that chunk is done.
+    /// Publishes all new packets, with the chunk being built. With `close`, or if nothing can
+    /// follow, that chunk is complete.
     ///
-    /// On failure nothing is shown, and the walk must end: it has counted what was not there.
+    /// On failure nothing is published, and the walk must end, because it has counted bytes that
+    /// were not in the file.
     fn publish(
         &mut self,
         map: &Map,
@@ -490,7 +495,7 @@ impl Indexer {
     ) -> Result<(), String> {
         let open = if close { self.open.take() } else { self.open.clone() };
         if open.is_some() {
-            // Read first, asked after: what was read up to here was there.
+            // Read first, check afterwards: then all bytes read so far were in the file.
             map.check()?;
         }
         {
@@ -512,7 +517,7 @@ impl Indexer {
                 self.is_shown = !close;
             }
             index.next = self.next;
-            // A packet that follows has the blocks before it.
+            // If a packet follows, the blocks before it belong to that packet.
             index.trailing.take_if(|trailing| trailing.number != self.next.number);
             index.raw = self.raw;
             index.foreign = self.foreign;
@@ -527,7 +532,8 @@ impl Indexer {
 }
 
 impl Open {
-    /// Whether a packet of `len` bytes that ends at `end` in the file is for the next chunk.
+    /// Returns true if a packet of `len` bytes that ends at `end` in the file belongs in the next
+    /// chunk.
     #[inline]
     const fn is_full(&self, len: u32, end: usize) -> bool {
         self.len.saturating_add(record_len(len)) > CHUNK_LEN
@@ -535,12 +541,12 @@ impl Open {
     }
 }
 
-/// A filter, compiled again for every link type that comes.
+/// A filter, compiled again for every link type that occurs.
 #[derive(Debug)]
 struct Filters {
     /// For the header's link type.
     filter: Filter,
-    /// For others; `None` for one its expression does not compile for.
+    /// For other link types; `None` if its expression does not compile for one.
     others: HashMap<LinkType, Option<Filter>>,
 }
 
@@ -551,7 +557,7 @@ impl Filters {
     }
 }
 
-/// Bytes of a pcap record with so many captured bytes.
+/// Bytes of a pcap record with `captured_len` captured bytes.
 #[inline]
 const fn record_len(captured_len: u32) -> u64 {
     (record::HEADER_LEN as u64).saturating_add(captured_len as u64)

@@ -1,4 +1,4 @@
-//! A file mapped read-only, whoever may cut it short meanwhile: see [`crate::sigbus`].
+//! A file mapped read-only. Anyone may cut it short at any time: see [`crate::sigbus`].
 
 #![expect(unsafe_code, reason = "a mapping of a file that others may write")]
 
@@ -16,15 +16,15 @@ use nix::time::{ClockId, clock_gettime};
 use super::OpenError;
 use crate::sigbus::{Guard, MAX_MAPPINGS, Use};
 
-/// A mapped file. Its bytes stay where they are until it is dropped.
+/// A mapped file. Its bytes do not move until it is dropped.
 #[derive(Debug)]
 pub(super) struct Map {
     mapping: Mapping,
-    /// Bytes of the file that are known; `len` is at most those of the last mapping.
+    /// Number of known bytes of the file; at most the length of the last mapping.
     len: AtomicUsize,
     file: File,
     path: PathBuf,
-    /// When the file was last looked at, in milliseconds of some clock.
+    /// The time of the last check of the file, in milliseconds of some clock.
     checked: AtomicU64,
 }
 
@@ -34,25 +34,26 @@ struct Mapping {
     // Dropped in this order: a mapping leaves the table before its addresses can be reused.
     guard: Guard,
     bytes: Mmap,
-    /// A larger one, made when the file had grown beyond this.
+    /// A larger mapping, made when the file had outgrown this one.
     next: OnceLock<Box<Self>>,
 }
 
-/// Addresses kept free after a file that grows, at least: it is mapped again less often.
+/// Minimum number of addresses reserved after a file that grows, so that it is mapped again less
+/// often.
 const RESERVE: usize = 1 << 30;
 
 impl Mapping {
-    /// `len` may be more than the file has: bytes after its end are not touched before they are
-    /// there.
+    /// `len` may exceed the length of the file: bytes after its end are not touched before they
+    /// exist.
     fn new(file: &File, path: &Path, len: usize) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: path.to_owned(), source };
-        // SAFETY: what is asked of the caller is that the file does not change under the slice
-        // made of the mapping. Nobody can promise that for a file others may write. What keeps us
-        // out of trouble is that (1) a change of length is answered by the guard below, so every
-        // address in the mapping stays readable until the `Mmap` is dropped; (2) the bytes
-        // are plain numbers and payload, valid with any value; (3) every reader takes a length out
-        // of the mapping once, checks the copy against the slice, and uses the copy. A file
-        // rewritten while mounted so gives wrong packets, not wrong memory accesses.
+        // SAFETY: the caller must ensure that the file does not change under the slice made of the
+        // mapping. No one can ensure that for a file that others may write. It is sound
+        // nevertheless, because (1) the guard below handles a change of length, so every address in
+        // the mapping stays readable until the `Mmap` is dropped; (2) the bytes are plain numbers
+        // and payload, valid with any value; (3) every reader copies a length out of the mapping
+        // once, checks the copy against the slice, and uses the copy. So a file rewritten while
+        // mounted gives wrong packets, but no wrong memory accesses.
         let bytes = unsafe { MmapOptions::new().len(len).map(file) }.map_err(io_error)?;
         let Some(guard) = Guard::new(&bytes.as_ptr_range(), Use::Read).map_err(io_error)? else {
             return Err(OpenError::TooMany { path: path.to_owned(), limit: MAX_MAPPINGS });
@@ -70,7 +71,7 @@ impl Mapping {
 }
 
 impl Map {
-    /// Maps the first `len` bytes of `file`, which was opened at `path`. `len` is not 0.
+    /// Maps the first `len` bytes of `file`, which was opened at `path`. `len` must not be 0.
     pub(super) fn new(file: File, path: &Path, len: u64) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: path.to_owned(), source };
         let len = usize::try_from(len).map_err(|_| io_error(io::ErrorKind::FileTooLarge.into()))?;
@@ -79,9 +80,9 @@ impl Map {
         Ok(Self { mapping, len, file, path: path.to_owned(), checked })
     }
 
-    /// All that is known of the file. Zeros where it has been cut short, see [`Map::check`].
+    /// All known bytes of the file. Bytes that have been cut off read as zeros, see [`Map::check`].
     pub(super) fn bytes(&self) -> &[u8] {
-        // Pairs with the store in Map::grow: the mapping that has so many bytes is there.
+        // Pairs with the store in Map::grow: a mapping with that many bytes exists.
         let len = self.len.load(Ordering::Acquire);
         let mut mapping = &self.mapping;
         loop {
@@ -92,11 +93,11 @@ impl Map {
         }
     }
 
-    /// Looks whether the file has grown, and if so has [`Map::bytes`] show more; whether it has.
-    /// One thread at a time.
+    /// Checks whether the file has grown, and if so makes [`Map::bytes`] show more. Returns whether
+    /// it has grown. To be called by one thread at a time.
     ///
     /// # Errors
-    /// Why what was added cannot be had, in one line.
+    /// Why the added bytes are not available, in one line.
     pub(super) fn grow(&self) -> Result<bool, String> {
         let found = self.file.metadata().map_err(|error| self.failure(&error))?.len();
         let found = usize::try_from(found).unwrap_or(usize::MAX);
@@ -115,7 +116,7 @@ impl Map {
         Ok(true)
     }
 
-    /// Whether the path still names this file; else what to say.
+    /// Checks that the path still names this file. The error is a message for people.
     pub(super) fn check_place(&self) -> Result<(), String> {
         let path = self.path.display();
         let ours = self.file.metadata().map_err(|error| self.failure(&error))?;
@@ -130,16 +131,17 @@ impl Map {
         format!("{}: {error}", self.path.display())
     }
 
-    /// Whether what has been read of the mapping was in the file. Once the file has been cut, none
-    /// of it is believed any more, so that what can be read does not depend on who read what.
+    /// Checks that all bytes read from the mapping so far were in the file. Once the file has been
+    /// cut, none of it is trusted any more, so that the readable part does not depend on who read
+    /// what.
     ///
     /// # Errors
-    /// Why not, in one line. Once a page could not be had this stays so for the whole mapping.
+    /// The reason, in one line. Once a page was missing, the error stays for the whole mapping.
     pub(super) fn check(&self) -> Result<(), String> {
         let torn = self.is_torn();
         let path = self.path.display();
         match self.file.metadata().map(|metadata| metadata.len()) {
-            // Also without a fault: what lies behind the cut in its page reads as zeros.
+            // Also without a fault: bytes after the cut, in the same page, read as zeros.
             Ok(len) if len < self.len.load(Ordering::Relaxed) as u64 => {
                 Err(format!("{path} was cut to {len} bytes while mounted"))
             }
@@ -151,8 +153,8 @@ impl Map {
         }
     }
 
-    /// [`Map::check`], unless that was done a few milliseconds ago: for whoever looks at many pieces
-    /// and checks when it is done.
+    /// [`Map::check`], unless it was called a few milliseconds ago. For callers that look at many
+    /// pieces, and call `check` at their end.
     pub(super) fn check_lately(&self) -> Result<(), String> {
         let now = coarse_milliseconds();
         let checked = self.checked.load(Ordering::Relaxed);
@@ -163,7 +165,7 @@ impl Map {
         self.check()
     }
 
-    /// Whether a page of any mapping could not be had.
+    /// Returns true if a page of any mapping was missing.
     fn is_torn(&self) -> bool {
         let mut mapping = Some(&self.mapping);
         while let Some(one) = mapping {
@@ -175,18 +177,18 @@ impl Map {
         false
     }
 
-    /// What to say when the file no longer holds what it did, though its length is right.
+    /// The message for a file that no longer holds the same data, although its length is right.
     pub(super) fn describe_change(&self) -> String {
         format!("{} was written to while mounted", self.path.display())
     }
 }
 
-/// Milliseconds in which a file is not looked at again.
+/// Milliseconds in which a file is not checked again.
 const LATELY: u64 = 8;
 
-/// Milliseconds of a clock that costs nothing to read and moves with the kernel's tick.
+/// Milliseconds of a clock that is cheap to read and moves with the kernel's tick.
 fn coarse_milliseconds() -> u64 {
-    // The clock is always there.
+    // This clock always exists.
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from);
     now.map_or(u64::MAX, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,4 +1,4 @@
-//! A savefile as a store: mapped where it lies, never copied, everything retained.
+//! A savefile as a store: it is mapped, never copied, and retained as a whole.
 
 #![warn(
     clippy::indexing_slicing,
@@ -26,40 +26,41 @@ use crate::store::{
     Target, Trailing,
 };
 
-/// What is to be served of a savefile.
+/// The part of a savefile that is to be served.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Only packets this matches; compiled for [`Probe::link_type`]. It sees them uncut. For other
-    /// link types its expression is compiled again.
+    /// Serve only packets that this filter matches, compiled for [`Probe::link_type`]. It sees the
+    /// uncut packets. Its expression is compiled again for other link types.
     pub filter: Option<Filter>,
-    /// At most this many bytes of each packet; `None` and 0 for all that the file has.
+    /// Maximum bytes served of each packet; `None` and 0 for all bytes that the file has.
     pub snaplen: Option<u32>,
-    /// What is added to the file is read as well, until [`Savefile::index`] gets the order to stop.
+    /// Read data added to the file as well, until [`Savefile::index`] is stopped.
     pub follow: bool,
-    /// Readers of pcapng do not get the decryption secrets that are in the file.
+    /// Do not give the file's decryption secrets to readers of pcapng.
     pub without_keys: bool,
 }
 
-/// How [`Savefile::index`] came to its end.
+/// How [`Savefile::index`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexed {
-    /// All of the file that can be served is; [`Savefile::problem`] says if that is not all.
+    /// Everything that can be served of the file is in the index. [`Savefile::problem`] reports any
+    /// part that is not.
     Finished,
-    /// It was told to stop; calling it again goes on from there.
+    /// It was stopped; another call continues from there.
     Stopped,
 }
 
 /// A mapped savefile. See the [module](super).
 ///
-/// The interfaces of a pcapng file are numbered through all its sections. Packets that are not of
-/// the link type of its first one are served to readers of pcapng only.
+/// The interfaces of a pcapng file are numbered across all its sections. Only readers of pcapng get
+/// packets whose link type differs from that of the file's first packet.
 #[derive(Debug)]
 pub struct Savefile {
     map: Map,
     format: Format,
     header: Header,
     leading: u32,
-    /// Captured bytes served of a packet at most, even of one above the file's snapshot length.
+    /// Maximum bytes served of a packet, even of one that exceeds the file's snapshot length.
     snaplen: u32,
     follow: bool,
     without_keys: bool,
@@ -67,16 +68,16 @@ pub struct Savefile {
     index: RwLock<Index>,
     indexer: Mutex<Indexer>,
     cache: Mutex<Cache>,
-    /// Why chunks can no longer be had: the file was changed by someone.
+    /// Why chunks are no longer available: someone has changed the file.
     failure: OnceLock<String>,
     bells: Bells,
 }
 
 impl Savefile {
-    /// Opens a savefile for which no filter has to be compiled; otherwise see [`Probe`].
+    /// Opens a savefile that needs no compiled filter; otherwise see [`Probe`].
     ///
     /// # Errors
-    /// As [`Probe::open`].
+    /// The errors of [`Probe::open`].
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         Probe::open(path).map(|probe| probe.into_savefile(options))
     }
@@ -111,12 +112,13 @@ impl Savefile {
         }
     }
 
-    /// Walks the file and makes its packets visible, some 256 KiB of records at a time; the store
-    /// has ended when this returns. After [`Indexed::Stopped`] it may be called again and goes on.
-    /// With [`Options::follow`] that is when it gets the order to stop, or the file is malformed.
+    /// Walks the file and makes its packets visible, some 256 KiB of records at a time. When this
+    /// returns, the store has ended. After [`Indexed::Stopped`] it may be called again, and
+    /// continues. With [`Options::follow`] it returns when it is stopped, or when the file is
+    /// malformed.
     ///
     /// # Blocking
-    /// For as long as the walk takes, or until shortly after `stop` is set; a second caller waits
+    /// For as long as the walk takes, or until shortly after `stop` is set. A second caller waits
     /// for the first.
     pub fn index(&self, stop: &AtomicBool) -> Indexed {
         let mut indexer = self.indexer.lock();
@@ -128,42 +130,41 @@ impl Savefile {
         }
     }
 
-    /// Whether there is something for [`Savefile::index`] to do: it was stopped, or the file has
+    /// Returns true if [`Savefile::index`] has something to do: it was stopped, or the file has
     /// grown since.
     ///
     /// # Errors
-    /// Why what was added is not read, in one line.
+    /// Why the added data is not read, in one line.
     pub fn look_again(&self) -> Result<bool, String> {
         self.indexer.lock().look_again(&self.map)
     }
 
-    /// Whether all that was in the file at some moment has been read.
+    /// Returns true if everything that the file had at some moment has been read.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.index.read().is_read
     }
 
-    /// Why not all of the file is served, in one line; `None` if it is, or will be.
+    /// Why a part of the file is not served, in one line; `None` if all of it is, or will be.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.failure.get().cloned().or_else(|| self.index.read().problem.clone())
     }
 
-    /// Packets found in the file up to now, whether they are served or not.
+    /// Packets found in the file so far, whether they are served or not.
     #[must_use]
     pub fn raw_packets(&self) -> u64 {
         self.index.read().raw
     }
 
-    /// Packets served up to now whose link type is not [`Header::link_type`]: `.pcap` files do not
-    /// have them.
+    /// Packets served so far whose link type is not [`Header::link_type`]. `.pcap` files lack them.
     #[must_use]
     pub fn foreign_packets(&self) -> u64 {
         self.index.read().foreign.packets
     }
 
-    /// What one might miss although nothing is wrong, in one line: packets that only `.pcapng`
-    /// files have, and those the filter cannot be asked about.
+    /// A notice for a file without errors, in one line: packets that only `.pcapng` files have, and
+    /// packets for which the filter cannot be used.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         let (foreign, left_out) = {
@@ -194,7 +195,7 @@ impl Savefile {
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
-    /// The records of a chunk as this process makes them; from the cache, or made now.
+    /// The converted records of a chunk, from the cache or converted now.
     fn converted(
         &self,
         chunk: u64,
@@ -202,7 +203,7 @@ impl Savefile {
         interfaces: &[Described],
         pcap_len: u64,
     ) -> Result<Arc<Converted>, PinError> {
-        // The last chunk of a file that grows may have been shorter.
+        // The last chunk of a growing file may have been shorter.
         let is_whole = |known: &Arc<Converted>| known.bytes.len() as u64 == entry.len;
         if let Some(converted) = self.cache.lock().get(chunk).filter(is_whole) {
             return Ok(converted);
@@ -216,7 +217,7 @@ impl Savefile {
             without_keys: self.without_keys,
         };
         let converted = conversion.convert(entry, pcap_len);
-        // Asked after reading: zeros in the place of what was cut are never served.
+        // Check after reading: zeros in place of bytes that were cut off are never served.
         self.intact()?;
         let Some(converted) = converted else {
             return Err(self.fail(self.map.describe_change()));
@@ -249,7 +250,7 @@ impl Store for Savefile {
                 let link_type = Some(described.link_type);
                 Some(Interface { snaplen: limited(interface.snaplen), link_type, ..interface })
             }
-            // A pcap file, or a pcapng file that describes nothing.
+            // A pcap file, or a pcapng file without interface descriptions.
             None if id == 0 => {
                 Some(Interface { snaplen: self.header.snaplen, ..Interface::default() })
             }
@@ -258,7 +259,7 @@ impl Store for Savefile {
     }
 
     fn interfaces_before(&self, number: u64) -> u32 {
-        // What the packet before it knows.
+        // The number of interfaces that the packet before it knows.
         let known = || {
             let before = number.checked_sub(1)?;
             let chunk = self.pin(self.find(Target::Number(before)).ok()?).ok()?;
@@ -325,11 +326,11 @@ impl Store for Savefile {
             return Err(PinError::NotYet);
         }
         let behind = index.chunks.partition_point(|entry| target.coordinate(&entry.first) <= value);
-        // The first chunk begins at START, so at least that one is not behind.
+        // The first chunk begins at START, so the result is at least 1.
         behind.checked_sub(1).map(|chunk| chunk as u64).ok_or(PinError::NotYet)
     }
 
-    /// A savefile that was cut while mounted is not believed in any part any more.
+    /// Once a savefile has been cut while mounted, no part of it is trusted.
     fn intact(&self) -> Result<(), PinError> {
         self.map.check().map_err(|problem| self.fail(problem))
     }

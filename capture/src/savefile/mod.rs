@@ -8,9 +8,9 @@
 //!   pcapng_writer           blocks for readers of `.pcapng` files
 //! ```
 //!
-//! Files come from strangers. A length read from one is compared with what is there before it is
-//! used and never sizes an allocation beyond a stated bound; what cannot be right is a [`Fault`]
-//! with its numbers, never a panic. What lies before the fault is served.
+//! Files come from strangers. A length read from a file is compared with the available bytes before
+//! it is used, and never sizes an allocation beyond a stated limit. Impossible data is a [`Fault`]
+//! with its numbers, never a panic. The data before the fault is served.
 //!
 //! Sources: `pcap-savefile(5)`, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
@@ -36,17 +36,19 @@ pub use mapped::{Indexed, Options, Savefile};
 pub use order::ByteOrder;
 pub use probe::{Kind, Probe};
 
-/// Most captured bytes one packet may have; a record that claims more is malformed.
+/// Maximum captured bytes of one packet; a record that claims more is malformed.
 ///
 /// libpcap refuses more than 256 KiB for network link types. The largest packets of a Linux
-/// interface (BIG TCP) have 512 KiB, and USB requests of a few MiB occur. A length above 16 MiB is
-/// a damaged file in practice, and it is what bounds the memory of a [`stream::Reader`].
+/// interface (BIG TCP) have 512 KiB, and USB requests of a few MiB occur. In practice a length
+/// above 16 MiB means that the file is damaged. This limit also bounds the memory of a
+/// [`stream::Reader`].
 pub const MAX_CAPTURED_LEN: u32 = 16 << 20;
 
-/// Most bytes of a pcapng block whose contents are read: the largest packet and 1 MiB of options.
+/// Maximum bytes of a pcapng block whose contents are read: the largest packet and 1 MiB of
+/// options.
 pub const MAX_BLOCK_LEN: u32 = MAX_CAPTURED_LEN + (1 << 20);
 
-/// Most interfaces described in one file (mapped) or one section (streamed).
+/// Maximum number of interfaces described in one file (mapped) or one section (streamed).
 ///
 /// A router with a VLAN for every tag has 4096; merged files have a few for each part.
 pub const MAX_INTERFACES: usize = 65_536;

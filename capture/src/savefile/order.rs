@@ -1,4 +1,4 @@
-//! The byte order of a savefile, which is that of the machine that wrote it.
+//! The byte order of a savefile: the order of the machine that wrote it.
 
 #![warn(
     clippy::indexing_slicing,
@@ -18,10 +18,10 @@ pub enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// That of this machine.
+    /// The byte order of this machine.
     pub const NATIVE: Self = if cfg!(target_endian = "little") { Self::Little } else { Self::Big };
 
-    /// The other one.
+    /// The other byte order.
     #[must_use]
     pub const fn swapped(self) -> Self {
         match self {
@@ -48,7 +48,7 @@ impl ByteOrder {
         }
     }
 
-    /// As many numbers of 32 bits as `bytes` has; those it lacks are 0.
+    /// The 32-bit numbers in `bytes`; missing ones are 0.
     #[inline]
     pub(super) fn words<const N: usize>(self, bytes: &[u8]) -> [u32; N] {
         let mut words = [0; N];
@@ -68,7 +68,7 @@ impl ByteOrder {
     }
 }
 
-/// Takes fields off the front of `bytes`; every method gives `None` where `bytes` ends too early.
+/// Takes fields off the front of `bytes`. Every method returns `None` if `bytes` ends too early.
 #[derive(Clone, Debug)]
 pub(super) struct Fields<'a> {
     bytes: &'a [u8],
@@ -84,7 +84,7 @@ impl<'a> Fields<'a> {
         self.order
     }
 
-    /// What has not been taken yet.
+    /// The bytes that have not been taken yet.
     pub(super) const fn rest(&self) -> &'a [u8] {
         self.bytes
     }
@@ -97,7 +97,7 @@ impl<'a> Fields<'a> {
         self.array().map(|bytes| self.order.u32(bytes))
     }
 
-    /// The next `len` bytes and whatever pads them to a multiple of four.
+    /// The next `len` bytes. The padding to a multiple of four is taken too.
     pub(super) fn padded(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, _) = self.bytes.split_at_checked(len)?;
         self.bytes = self.bytes.get(len.checked_next_multiple_of(4)?..)?;

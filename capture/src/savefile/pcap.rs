@@ -29,10 +29,10 @@ pub const MAGIC_MICRO: u32 = 0xa1b2_c3d4;
 /// Magic number of a file with nanoseconds.
 pub const MAGIC_NANO: u32 = 0xa1b2_3c4d;
 
-/// Version written, and the only major version there is.
+/// The version that is written; its major number is the only one that exists.
 const VERSION: (u16, u16) = (2, 4);
 
-/// What the header of a pcap file says.
+/// The values in the header of a pcap file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileHeader {
     /// Byte order of this header and of every record header.
@@ -41,9 +41,9 @@ pub struct FileHeader {
     pub precision: Precision,
     /// Link type of every packet.
     pub link_type: LinkType,
-    /// Most bytes kept of one packet; never 0.
+    /// Maximum bytes kept of one packet; never 0.
     pub snaplen: u32,
-    /// Which of the two lengths of a record comes first.
+    /// The order of the two lengths in a record.
     pub lengths: Lengths,
 }
 
@@ -54,19 +54,19 @@ pub enum Lengths {
     Captured,
     /// Bytes on the wire first: versions before 2.3.
     Original,
-    /// Version 2.3 has files of both kinds: the lower number is that of captured bytes.
+    /// Version 2.3 has files of both kinds: the lower number is the captured length.
     Either,
 }
 
 impl FileHeader {
-    /// Reads the 24 bytes a pcap file begins with.
+    /// Parses the 24 bytes at the beginning of a pcap file.
     ///
-    /// The upper half of the link type field holds the length of the frame check sequence and is
-    /// ignored; a snapshot length of 0, or above what fits a signed number, means
-    /// [`DEFAULT_SNAPLEN`] as it does for libpcap.
+    /// The upper half of the link type field holds the length of the frame check sequence, and is
+    /// ignored. A snapshot length of 0, or above the range of a signed number, means
+    /// [`DEFAULT_SNAPLEN`] as in libpcap.
     ///
     /// # Errors
-    /// [`Fault::Magic`] if it is no pcap file, [`Fault::Version`] if it is one this cannot read.
+    /// [`Fault::Magic`] if it is not a pcap file, [`Fault::Version`] if the version is unsupported.
     pub fn parse(header: &[u8; FILE_HEADER_LEN]) -> Result<Self, Fault> {
         let [m0, m1, m2, m3, major0, major1, minor0, minor1, ..] = *header;
         let magic = [m0, m1, m2, m3];
@@ -89,7 +89,8 @@ impl FileHeader {
     }
 }
 
-/// Byte order and precision of the pcap file that begins with `magic`; `None` for no pcap file.
+/// Byte order and precision of the pcap file that begins with `magic`; `None` if it is not a pcap
+/// file.
 #[must_use]
 pub fn magic_number(magic: [u8; 4]) -> Option<(ByteOrder, Precision)> {
     let orders = [ByteOrder::NATIVE, ByteOrder::NATIVE.swapped()];
@@ -100,7 +101,7 @@ pub fn magic_number(magic: [u8; 4]) -> Option<(ByteOrder, Precision)> {
     })
 }
 
-/// The header of a pcap file in this machine's byte order, to be followed by native records.
+/// The header of a pcap file in this machine's byte order. Native records must follow it.
 #[must_use]
 pub fn file_header(header: &Header) -> [u8; FILE_HEADER_LEN] {
     let magic = match header.precision {
@@ -128,16 +129,16 @@ pub fn file_header(header: &Header) -> [u8; FILE_HEADER_LEN] {
 pub struct RecordHeader {
     /// Seconds since the Unix epoch.
     pub seconds: u32,
-    /// Micro- or nanoseconds, as the file header says.
+    /// Micro- or nanoseconds, depending on the file header.
     pub fraction: u32,
     /// Bytes of data that follow.
     pub captured_len: u32,
-    /// Bytes the packet had on the wire.
+    /// Length of the packet on the wire, in bytes.
     pub original_len: u32,
 }
 
 impl RecordHeader {
-    /// Reads a record header of a file. The captured length is not checked.
+    /// Parses a record header of a file. The captured length is not checked.
     #[inline]
     #[must_use]
     pub fn parse(header: &[u8; record::HEADER_LEN], file: &FileHeader) -> Self {
@@ -152,7 +153,7 @@ impl RecordHeader {
         Self { seconds, fraction, captured_len, original_len }
     }
 
-    /// When the packet was captured.
+    /// The time at which the packet was captured.
     #[must_use]
     pub const fn time(&self, precision: Precision) -> Timestamp {
         Timestamp::from_parts(self.seconds, self.fraction, precision)

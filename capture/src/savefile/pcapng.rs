@@ -1,11 +1,11 @@
 //! The layout of pcapng savefiles.
 //!
 //! A file is a sequence of blocks: type, total length, body, total length again, everything padded
-//! to four bytes. A section header starts over with its own byte order and its own interfaces; an
-//! interface description adds interface 0, 1, ... of its section; packets name theirs. Blocks of
-//! unknown type are skipped.
+//! to four bytes. A section header starts a new section with its own byte order and its own
+//! interfaces. An interface description adds interface 0, 1, ... of its section, and packets refer
+//! to these numbers. Blocks of unknown type are skipped.
 //!
-//! Source: draft-ietf-opsawg-pcapng; libpcap `sf-pcapng.c` for what is accepted in practice.
+//! Source: draft-ietf-opsawg-pcapng; libpcap `sf-pcapng.c` for deviations accepted in practice.
 
 #![warn(
     clippy::indexing_slicing,
@@ -36,19 +36,19 @@ pub const INTERFACE_STATISTICS: u32 = 5;
 /// Enhanced packet block.
 pub const ENHANCED_PACKET: u32 = 6;
 
-/// What a section header's byte order magic reads as in the right order.
+/// The value of a section header's byte order magic when read in the right order.
 pub const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 
-/// Bytes to look at before the length of any block is known, and the length of the shortest.
+/// Bytes needed to find the length of any block, and the length of the shortest block.
 pub const HEAD_LEN: usize = 12;
 
-/// Option codes read or written here.
+/// Option codes that this crate reads or writes.
 pub mod option {
     /// Ends a list of options.
     pub const END: u16 = 0;
     /// A comment, in any block.
     pub const COMMENT: u16 = 1;
-    /// `shb_userappl`: what wrote the section.
+    /// `shb_userappl`: the program that wrote the section.
     pub const USER_APPLICATION: u16 = 4;
     /// `if_name`.
     pub const IF_NAME: u16 = 2;
@@ -81,13 +81,14 @@ pub struct Head {
     pub block_type: u32,
     /// Bytes of the whole block: a multiple of 4, at least 12.
     pub len: u32,
-    /// Byte order of the block, and of all up to the next section header.
+    /// Byte order of the block, and of all blocks up to the next section header.
     pub order: ByteOrder,
 }
 
 impl Head {
-    /// The head of the block at the start of `bytes`, which belongs to a section in `order`; with
-    /// no section yet, only a section header will do. `None` if there are not [`HEAD_LEN`] bytes.
+    /// The head of the block at the start of `bytes`, which belongs to a section in `order`.
+    /// Without a section yet, only a section header is accepted. `None` if there are fewer than
+    /// [`HEAD_LEN`] bytes.
     ///
     /// # Errors
     /// A fault in the block's length or in a section header's magic numbers.
@@ -114,13 +115,13 @@ impl Head {
         Ok(Some(Self { block_type, len, order }))
     }
 
-    /// Whether [`Block::parse`] makes nothing of the contents, so that they need not be there.
+    /// Returns true if [`Block::parse`] ignores the contents, so that they need not be present.
     #[must_use]
     pub const fn is_skipped(&self) -> bool {
         !shortest(self.block_type).1
     }
 
-    /// Compares the length behind the block with the one in front.
+    /// Compares the length at the end of the block with the one at its beginning.
     ///
     /// # Errors
     /// [`Fault::BlockTrailer`] if they differ.
@@ -150,7 +151,7 @@ fn section_order(magic: [u8; 4]) -> Result<ByteOrder, Fault> {
         .ok_or_else(|| Fault::ByteOrderMagic(ByteOrder::NATIVE.u32(magic)))
 }
 
-/// What a block says.
+/// The contents of a block.
 #[derive(Clone, Debug)]
 pub enum Block<'a> {
     /// A section begins; interfaces are numbered from 0 again.
@@ -159,15 +160,15 @@ pub enum Block<'a> {
     Interface(InterfaceBlock<'a>),
     /// A packet.
     Packet(PacketBlock<'a>),
-    /// Nothing of interest here.
+    /// A block that is not read here.
     Other,
 }
 
 impl<'a> Block<'a> {
-    /// Reads the block that `bytes` begins with. `None` if `bytes` ends inside it.
+    /// Parses the block at the start of `bytes`. `None` if `bytes` ends inside it.
     ///
     /// # Errors
-    /// Whatever is wrong with it, except that the options of an interface are not read yet.
+    /// Any fault in it, except that the options of an interface are not read yet.
     #[inline]
     pub fn parse(head: &Head, bytes: &'a [u8]) -> Result<Option<Self>, Fault> {
         let Some(block) = bytes.get(..head.len as usize) else {
@@ -182,7 +183,7 @@ impl<'a> Block<'a> {
         match head.block_type {
             SECTION_HEADER => {
                 let (major, minor) = section_version(body).ok_or_else(too_short)?;
-                // Minor version 2 was written by mistake for what is 0 (draft, section 4.1).
+                // Some programs write minor version 2 by mistake for 0 (draft, section 4.1).
                 match (major, minor) {
                     (1, 0 | 2) => Ok(Some(Self::Section)),
                     _ => Err(Fault::Version { format: "pcapng", major, minor }),
@@ -211,7 +212,7 @@ fn section_version(mut body: Fields<'_>) -> Option<(u16, u16)> {
 pub struct InterfaceBlock<'a> {
     /// Link type of the interface's packets.
     pub link_type: LinkType,
-    /// Most bytes kept of one packet; 0 for no limit.
+    /// Maximum bytes kept of one packet; 0 for no limit.
     pub snaplen: u32,
     options: Fields<'a>,
 }
@@ -222,7 +223,7 @@ impl<'a> InterfaceBlock<'a> {
         Some(Self { link_type, snaplen, options: body })
     }
 
-    /// How the interface's time stamps are to be understood.
+    /// The meaning of the interface's time stamps.
     ///
     /// # Errors
     /// [`Fault::BadOption`]
@@ -240,9 +241,9 @@ impl<'a> InterfaceBlock<'a> {
         Ok(clock)
     }
 
-    /// What the block says about the interface itself.
+    /// The interface as the block describes it.
     ///
-    /// Text that is not UTF-8 has its faulty bytes replaced; NULs some writers put behind it go.
+    /// Bytes that are not UTF-8 are replaced. NULs that some writers add after a text are removed.
     ///
     /// # Errors
     /// [`Fault::BadOption`]
@@ -269,7 +270,8 @@ impl<'a> InterfaceBlock<'a> {
         self.options.order()
     }
 
-    /// Calls `read` with each option's code and value; `None` from it means a value too short.
+    /// Calls `read` with each option's code and value. `read` returns `None` if the value is too
+    /// short.
     fn each_option(&self, mut read: impl FnMut(u16, &'a [u8]) -> Option<()>) -> Result<(), Fault> {
         let mut options = self.options.clone();
         while let (Some(code), Some(len)) = (options.u16(), options.u16()) {
@@ -284,7 +286,7 @@ impl<'a> InterfaceBlock<'a> {
     }
 }
 
-/// A snapshot length as an interface description gives it, or [`DEFAULT_SNAPLEN`] if it gives none.
+/// The snapshot length in an interface description, or [`DEFAULT_SNAPLEN`] if it has none.
 #[must_use]
 pub const fn effective_snaplen(snaplen: u32) -> u32 {
     if snaplen == 0 { DEFAULT_SNAPLEN } else { snaplen }
@@ -301,7 +303,7 @@ pub struct PacketBlock<'a> {
     pub interface: u32,
     /// Time in units of the interface's [`Clock`]; `None` if the block has none.
     pub ticks: Option<u64>,
-    /// Bytes the packet had on the wire.
+    /// Length of the packet on the wire, in bytes.
     pub original_len: u32,
     captured_len: Option<u32>,
     /// The data, its padding and the options.
@@ -335,17 +337,17 @@ impl<'a> PacketBlock<'a> {
         Some(Self { interface, ticks, original_len, captured_len, room: body.rest() })
     }
 
-    /// Where the data begins in the block.
+    /// Offset of the data in the block.
     #[must_use]
     pub const fn data_offset(&self) -> usize {
         if self.ticks.is_none() { 12 } else { 28 }
     }
 
-    /// The bytes captured. A simple packet block leaves their number to be found from the
-    /// `snaplen` of its interface, 0 for no limit; the others ignore it.
+    /// The captured bytes. For a simple packet block their number follows from the `snaplen` of its
+    /// interface (0 for no limit); other blocks ignore `snaplen`.
     ///
     /// # Errors
-    /// [`Fault::PacketPastBlock`] if the block has not that many.
+    /// [`Fault::PacketPastBlock`] if the block has fewer bytes.
     #[inline]
     pub fn data(&self, snaplen: u32) -> Result<&'a [u8], Fault> {
         let captured_len = self.captured_len.unwrap_or_else(|| {
@@ -358,7 +360,7 @@ impl<'a> PacketBlock<'a> {
         self.room.get(..captured_len as usize).ok_or(Fault::PacketPastBlock { captured_len, room })
     }
 
-    /// The options, after this many bytes captured; a simple packet block has none.
+    /// The options, which follow `captured_len` captured bytes; a simple packet block has none.
     #[must_use]
     pub fn options(&self, captured_len: usize) -> &'a [u8] {
         if self.ticks.is_none() {

@@ -1,7 +1,7 @@
 //! Blocks for readers of `.pcapng` files, appended to a buffer in this machine's byte order.
 //!
 //! Sizes of files are known before they are written: [`enhanced_packet_len`] and
-//! [`interface_description_len`] say exactly what the functions beside them append.
+//! [`interface_description_len`] return the exact lengths that the matching functions append.
 //!
 //! Source: draft-ietf-opsawg-pcapng.
 
@@ -13,19 +13,19 @@ use super::pcapng::{
 };
 use crate::store::{Header, Interface, NoteRef};
 
-/// Head and trailer of a block, as far as they count in its length.
+/// Head and trailer of a block, as far as its length includes them.
 const FRAME_LEN: u64 = 12;
 
-/// Bytes of an enhanced packet block before its data, and its trailer.
+/// Bytes of an enhanced packet block without its data: the fields before the data, and the trailer.
 const ENHANCED_PACKET_FIXED_LEN: u64 = FRAME_LEN + 20;
 
-/// Most bytes of data one block can take along: its length, with a comment, must fit 32 bits.
+/// Maximum bytes of data in one block: the length of the block, with a comment, must fit 32 bits.
 ///
-/// No store holds packets anywhere near this size.
+/// No store has packets anywhere near this size.
 const MAX_DATA_LEN: u32 = u32::MAX - (1 << 20);
 
-/// Appends the section header a file begins with, with more options than that of the program; the
-/// length of the section is left open.
+/// Appends the section header at the beginning of a file, with `options` before the option that
+/// names this program. The length of the section is left unspecified.
 pub fn section_header(out: &mut Vec<u8>, options: &[u8]) {
     block(out, SECTION_HEADER, |out| {
         out.extend(BYTE_ORDER_MAGIC.to_ne_bytes());
@@ -38,16 +38,17 @@ pub fn section_header(out: &mut Vec<u8>, options: &[u8]) {
     });
 }
 
-/// What a section header says wrote the section.
+/// The program that wrote the section, for the section header.
 const APPLICATION: &str = concat!("pcapfs ", env!("CARGO_PKG_VERSION"));
 
-/// Bytes [`section_header`] appends with so many of options.
+/// Bytes that [`section_header`] appends with `options` bytes of options.
 #[must_use]
 pub const fn section_header_len(options: usize) -> u64 {
     FRAME_LEN + 16 + options as u64 + option_len(APPLICATION.len()) + option_len(0)
 }
 
-/// Bytes that blocks before a packet, and options of it without their end, add to its block.
+/// Bytes that a note adds in a file: `blocks` bytes of blocks before the packet, `options` bytes of
+/// the packet's options, and the end of the options, which `options` does not include.
 #[must_use]
 pub(crate) const fn note_len(blocks: usize, options: usize) -> u64 {
     let end = if options == 0 { 0 } else { option_len(0) };
@@ -59,10 +60,10 @@ pub(crate) const fn len_of(note: &NoteRef<'_>) -> u64 {
     note_len(note.blocks.len(), note.options.len())
 }
 
-/// Appends the description of one more interface of a store with this header, whose link type it
-/// has if it has none of its own.
+/// Appends the description of one more interface of a store with this header. An interface without
+/// a link type gets the link type of the header.
 ///
-/// Text above 65,535 bytes, more than an option holds, is cut.
+/// Text above 65,535 bytes, the maximum of an option, is cut.
 pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &Header) {
     block(out, INTERFACE_DESCRIPTION, |out| {
         out.extend(interface.link_type.unwrap_or(header.link_type).0.to_ne_bytes());
@@ -88,7 +89,7 @@ pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &
     });
 }
 
-/// Bytes [`interface_description`] appends; the same for every header.
+/// Bytes that [`interface_description`] appends; the same for every header.
 #[must_use]
 pub fn interface_description_len(interface: &Interface) -> u64 {
     let text = |value: &Option<String>| {
@@ -112,15 +113,15 @@ pub fn interface_description_len(interface: &Interface) -> u64 {
 pub struct Packet<'a> {
     /// Index of its interface among those described in the file.
     pub interface: u32,
-    /// When it was captured.
+    /// The time at which it was captured.
     pub time: Timestamp,
-    /// Bytes it had on the wire.
+    /// Its length on the wire, in bytes.
     pub original_len: u32,
-    /// The bytes captured.
+    /// The captured bytes.
     pub data: &'a [u8],
 }
 
-/// Appends an enhanced packet block, with options, and with a comment of at most 65,535 bytes (the
+/// Appends an enhanced packet block, with options and with a comment of at most 65,535 bytes (the
 /// rest is cut).
 pub fn enhanced_packet(
     out: &mut Vec<u8>,
@@ -148,7 +149,8 @@ pub fn enhanced_packet(
     });
 }
 
-/// Bytes [`enhanced_packet`] appends for this many captured bytes, without options and a comment.
+/// Bytes that [`enhanced_packet`] appends for this many captured bytes, without options and
+/// comment.
 #[must_use]
 pub const fn enhanced_packet_len(captured_len: u32) -> u64 {
     let captured_len = if captured_len < MAX_DATA_LEN { captured_len } else { MAX_DATA_LEN };
@@ -158,7 +160,7 @@ pub const fn enhanced_packet_len(captured_len: u32) -> u64 {
 /// Counters of one interface, for an interface statistics block; `None` is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// When capturing began.
+    /// The time at which capturing began.
     pub start: Option<Timestamp>,
     /// Packets the interface received.
     pub received: Option<u64>,
@@ -170,8 +172,8 @@ pub struct Statistics {
     pub delivered: Option<u64>,
 }
 
-/// Appends an interface statistics block: the counters of `interface` at `time`, and what there is to
-/// say beside them, of at most 65,535 bytes (the rest is cut).
+/// Appends an interface statistics block: the counters of `interface` at `time`, and a comment of
+/// at most 65,535 bytes (the rest is cut).
 pub fn interface_statistics(
     out: &mut Vec<u8>,
     interface: u32,
@@ -207,7 +209,7 @@ pub fn interface_statistics(
     });
 }
 
-/// Most bytes of an option's value.
+/// Maximum bytes of an option's value.
 const MAX_OPTION_LEN: usize = u16::MAX as usize;
 
 /// Appends head, body and trailer; `body` appends a multiple of 4 bytes.
@@ -216,7 +218,7 @@ fn block(out: &mut Vec<u8>, block_type: u32, body: impl FnOnce(&mut Vec<u8>)) {
     out.extend(block_type.to_ne_bytes());
     out.extend([0; 4]);
     body(out);
-    // Bodies are bounded: data by MAX_DATA_LEN, each option by MAX_OPTION_LEN.
+    // Bodies are limited: data by MAX_DATA_LEN, each option by MAX_OPTION_LEN.
     let len = u32::try_from(out.len() - start + 4).unwrap_or(u32::MAX).to_ne_bytes();
     if let Some(field) = out.get_mut(start + 4..start + 8) {
         field.copy_from_slice(&len);
@@ -224,7 +226,7 @@ fn block(out: &mut Vec<u8>, block_type: u32, body: impl FnOnce(&mut Vec<u8>)) {
     out.extend(len);
 }
 
-/// Appends an option; `value` is at most [`MAX_OPTION_LEN`] bytes.
+/// Appends an option; `value` must have at most [`MAX_OPTION_LEN`] bytes.
 fn append_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
     out.extend(code.to_ne_bytes());
@@ -242,12 +244,12 @@ const fn option_len(len: usize) -> u64 {
     4 + (len as u64).next_multiple_of(4)
 }
 
-/// Fills up to a multiple of 4 behind `len` bytes.
+/// Pads to a multiple of 4 after `len` bytes.
 fn pad(out: &mut Vec<u8>, len: usize) {
     out.resize(out.len() + (len.next_multiple_of(4) - len), 0);
 }
 
-/// As much of `text` from its beginning as `len` bytes hold.
+/// The longest beginning of `text` that fits `len` bytes.
 fn fitting(text: &str, len: usize) -> &str {
     if text.len() <= len {
         return text;

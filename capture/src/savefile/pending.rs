@@ -1,4 +1,4 @@
-//! What a pcapng file says before its next packet, until that comes.
+//! The blocks and comments of a pcapng file before its next packet, until that packet comes.
 
 #![warn(
     clippy::indexing_slicing,
@@ -13,28 +13,28 @@ use std::sync::Arc;
 use super::index::SPAN_LEN;
 use super::walk::Place;
 
-/// Blocks, and comments on sections, that are kept for the next packet that is served.
+/// Blocks, and comments on sections, that are kept for the next served packet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// The first of them.
+    /// Place of the first of them.
     pub(super) place: Place,
     /// Bytes of all blocks, as they are served.
     pub(super) len: usize,
-    /// How many blocks there are, with the sections that have comments.
+    /// Number of blocks, and of sections with comments.
     pub(super) count: u64,
     /// Bytes of the comments.
     pub(super) comments: usize,
-    /// Packets since the first that are left out.
+    /// Packets left out since the first of them.
     pub(super) skipped: u64,
     sections: u64,
-    /// The blocks themselves, as long as they are no more than [`SPAN_LEN`].
+    /// The blocks themselves, complete only while they have at most [`SPAN_LEN`] bytes.
     bytes: Vec<u8>,
-    /// Readers have them already, as what comes after the last packet.
+    /// Whether readers have them already, as the blocks after the last packet.
     is_shown: bool,
 }
 
 impl Pending {
-    /// Nothing yet, of what begins at this place.
+    /// No blocks and comments yet; the first will be at this place.
     pub(super) const fn new(place: Place) -> Self {
         Self {
             place,
@@ -48,7 +48,7 @@ impl Pending {
         }
     }
 
-    /// One more block.
+    /// Adds a block.
     pub(super) fn add(&mut self, block: &[u8]) {
         self.len = self.len.saturating_add(block.len());
         self.count = self.count.saturating_add(1);
@@ -57,21 +57,21 @@ impl Pending {
         }
     }
 
-    /// The comments on one more section.
+    /// Adds the comments on a section.
     pub(super) const fn add_comments(&mut self, comments: &[u8]) {
         self.comments = self.comments.saturating_add(comments.len());
         self.sections = self.sections.saturating_add(1);
         self.count = self.count.saturating_add(1);
     }
 
-    /// Whether they can go with a packet at this place: if they are far before it, all between would
-    /// be walked over each time. What readers have seen stays where it is all the same.
+    /// Returns true if they can belong to a packet at this place. If they are far before it, all
+    /// bytes in between would be walked each time. Blocks that readers have seen stay in any case.
     pub(super) const fn is_near(&self, packet: Place) -> bool {
         self.is_shown || packet.offset.saturating_sub(self.place.offset) <= SPAN_LEN
     }
 
-    /// No packet follows: the blocks that readers get, if there are any and not too many, and how
-    /// many blocks and comments they do not get.
+    /// To be called if no packet follows. Returns the blocks for readers, unless there are none or
+    /// too many, and the number of blocks and comments that readers do not get.
     pub(super) fn show(&mut self) -> (Option<Arc<[u8]>>, u64) {
         if self.bytes.len() < self.len {
             return (None, self.count);

@@ -1,4 +1,4 @@
-//! Finding out what a file is before anything is decided about it.
+//! Finds the format and the header of a savefile before it is served.
 
 #![warn(
     clippy::indexing_slicing,
@@ -24,7 +24,7 @@ use super::walk::{self, Described, Format, Found, Place};
 use super::{Fault, MAX_INTERFACES, OpenError, Options, Savefile};
 use crate::store::Header;
 
-/// Which of the two formats a file has.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// pcap, in either byte order and precision.
@@ -33,27 +33,27 @@ pub enum Kind {
     Pcapng,
 }
 
-/// A savefile that has been opened and mapped, and read up to its first packet: enough to compile
-/// a filter for it.
+/// A savefile that has been opened and mapped, and read up to its first packet: enough to compile a
+/// filter for it.
 #[derive(Debug)]
 pub struct Probe {
     pub(super) map: Map,
     pub(super) format: Format,
     pub(super) header: Header,
-    /// The interfaces described before the first packet, of whatever link type; empty for pcap.
+    /// The interfaces described before the first packet, of any link type; empty for pcap.
     pub(super) interfaces: Vec<Described>,
 }
 
 impl Probe {
-    /// Opens and maps the savefile at `path`. What is appended to it later is only seen by who
-    /// [looks again](Savefile::look_again) or [follows](Options::follow).
+    /// Opens and maps the savefile at `path`. Data appended later is seen only by callers that
+    /// [look again](Savefile::look_again) or [follow](Options::follow).
     ///
-    /// The link type of a pcapng file is that of the interface of its first packet; of its first
-    /// interface if there are no packets, and Ethernet if there is none. Only in a pcapng file
-    /// without packets is more read than its beginning.
+    /// The link type of a pcapng file is that of the interface of its first packet. Without packets
+    /// it is that of its first interface, and without interfaces it is Ethernet. Only a pcapng file
+    /// without packets is read beyond its beginning.
     ///
     /// # Errors
-    /// See [`OpenError`]; every one names the path.
+    /// See [`OpenError`]; every variant names the path.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (file, len) = open_regular(path)?;
         if len == 0 {
@@ -77,7 +77,7 @@ impl Probe {
         Ok(Self { map, format, header, interfaces })
     }
 
-    /// Which format the file has.
+    /// The format of the file.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self.format {
@@ -86,20 +86,20 @@ impl Probe {
         }
     }
 
-    /// Link type of the packets that `.pcap` files of it have, see [`Header::link_type`].
+    /// Link type of the packets in its `.pcap` files, see [`Header::link_type`].
     #[must_use]
     pub const fn link_type(&self) -> LinkType {
         self.header.link_type
     }
 
-    /// Resolution they will be served in: the file's for pcap, nanoseconds for pcapng.
+    /// Resolution in which the packets are served: the file's for pcap, nanoseconds for pcapng.
     #[must_use]
     pub const fn precision(&self) -> Precision {
         self.header.precision
     }
 
-    /// Most bytes the file keeps of one packet, never 0; for pcapng the most of any interface of
-    /// the link type before the first packet.
+    /// Maximum bytes that the file keeps of one packet, never 0. For pcapng it is the maximum of
+    /// all interfaces of the link type before the first packet.
     #[must_use]
     pub const fn snaplen(&self) -> u32 {
         self.header.snaplen
@@ -112,14 +112,14 @@ impl Probe {
     }
 }
 
-/// Opens a file without waiting for anybody, as opening a pipe would; its length.
+/// Opens a file without waiting, as opening a pipe would. Returns the file and its length.
 fn open_regular(path: &Path) -> Result<(File, u64), OpenError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
         io::ErrorKind::PermissionDenied => OpenError::NotPermitted(path.to_owned()),
         _ => OpenError::Io { path: path.to_owned(), source },
     };
-    // Looked at before it is opened, because opening a device or a pipe has effects, and after,
+    // Checked before it is opened, because opening a device or a pipe has effects, and afterwards,
     // because it may be another file by then.
     check_regular(path, &fs::metadata(path).map_err(failed)?)?;
     let mut options = OpenOptions::new();
@@ -142,7 +142,7 @@ fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> 
     Err(OpenError::NotRegular { path: path.to_owned(), what })
 }
 
-/// The format of a file, if its beginning is right.
+/// The format of a file, if its beginning is valid.
 fn detect(bytes: &[u8]) -> Result<Format, Fault> {
     let cut = |needed: usize| Fault::HeaderCut { there: bytes.len() as u64, needed: needed as u64 };
     let magic = bytes.first_chunk().ok_or_else(|| cut(4))?;
@@ -156,9 +156,9 @@ fn detect(bytes: &[u8]) -> Result<Format, Fault> {
     FileHeader::parse(header).map(Format::Pcap)
 }
 
-/// Collects the interfaces before the first packet; the link type of that packet.
+/// Collects the interfaces before the first packet. Returns the link type of that packet.
 ///
-/// What is wrong with the file on the way is left for the index to report.
+/// Faults of the file up to there are left for the index to report.
 fn first_link_type(
     bytes: &[u8],
     format: &Format,

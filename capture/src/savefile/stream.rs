@@ -1,9 +1,9 @@
-//! Savefiles that come as a stream of bytes: a FIFO, standard input.
+//! Savefiles that arrive as a stream of bytes: a FIFO, standard input.
 //!
-//! A [`Reader`] does no I/O. Its owner reads into [`Reader::space`], says how much with
-//! [`Reader::filled`], and takes [events](Event) until there are none; packets are slices of the
-//! reader's buffer. The buffer starts at 256 KiB and grows only while a record larger than that is
-//! arriving, never beyond the largest record there can be ([`MAX_BLOCK_LEN`]).
+//! A [`Reader`] does no I/O. Its owner reads into [`Reader::space`], passes the number of bytes to
+//! [`Reader::filled`], and takes [events](Event) until there are none. Packets are slices of the
+//! reader's buffer. The buffer starts at 256 KiB and grows only while a larger record is arriving,
+//! never beyond the largest possible record ([`MAX_BLOCK_LEN`]).
 
 #![warn(
     clippy::indexing_slicing,
@@ -26,30 +26,30 @@ use super::{Fault, MAX_BLOCK_LEN, MAX_INTERFACES, Malformed};
 use crate::record;
 use crate::store::{Header, Interface};
 
-/// Bytes the buffer has while nothing needs more: four times what a pipe holds by default.
+/// Length of the buffer, unless a record needs more: four times the default size of a pipe.
 const BUFFER_LEN: usize = 256 << 10;
 
-/// Least room offered to a read, so that no read is spent on a few bytes: what a pipe holds.
+/// Minimum room for a read, so that no read returns just a few bytes: the default size of a pipe.
 const MIN_SPACE: usize = 64 << 10;
 
-/// What came out of the stream.
+/// An event of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A section of a pcapng stream begins, and its interfaces are numbered from 0. These are the
-    /// options of it that are kept, in this machine's byte order, without their end.
+    /// A section of a pcapng stream begins, and its interfaces are numbered from 0. The bytes are
+    /// its kept options, in this machine's byte order, without their end.
     Section(&'a [u8]),
     /// A pcapng stream describes the next interface of its section.
     Interface(&'a Interface),
     /// A whole block that is kept for readers of pcapng with the packet after it, in this machine's
-    /// byte order. Statistics are of an interface of the section, with times in nanoseconds.
+    /// byte order. Statistics refer to an interface of the section, with times in nanoseconds.
     Kept(&'a [u8]),
-    /// A block of that kind that is too long, or damaged.
+    /// A block of that kind that is too long or damaged.
     LeftOut,
-    /// What the packets to come have in common; precedes the first of them.
+    /// The properties that later packets have in common; precedes the first of them.
     Header(Header),
     /// A packet.
     Packet(Packet<'a>),
-    /// A packet of another link type than the header's, which one capture cannot hold.
+    /// A packet of another link type than the header's; one capture holds one link type.
     Foreign {
         /// Its link type.
         link_type: LinkType,
@@ -59,35 +59,36 @@ pub enum Event<'a> {
 /// A packet, in the reader's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// When it was captured; the epoch if the stream does not say (simple packet blocks).
+    /// The time at which it was captured; the epoch if the stream does not have it (simple packet
+    /// blocks).
     pub time: Timestamp,
-    /// Bytes it had on the wire.
+    /// Its length on the wire, in bytes.
     pub original_len: u32,
-    /// The bytes captured.
+    /// The captured bytes.
     pub data: &'a [u8],
     /// Index of its interface in the section of a pcapng stream; 0 in a pcap stream.
     pub interface: u32,
-    /// The options of it that are kept, in this machine's byte order, without their end.
+    /// Its kept options, in this machine's byte order, without their end.
     pub options: &'a [u8],
 }
 
-/// Takes a stream apart into packets. See the [module](self).
+/// Splits a stream into packets. See the [module](self).
 #[derive(Debug)]
 pub struct Reader {
     buffer: Vec<u8>,
-    /// The part of `buffer` not taken apart yet: `0 <= unread.start <= unread.end <= len`.
+    /// The unread part of `buffer`: `0 <= unread.start <= unread.end <= len`.
     unread: Range<usize>,
-    /// Where `unread` begins in the stream.
+    /// Offset in the stream at which `unread` begins.
     offset: u64,
     format: Format,
     failed: Option<Malformed>,
-    /// The part of the last event that is not in `buffer` as it is.
+    /// The part of the last event that had to be converted.
     made: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Format {
-    /// Not enough has come to know.
+    /// Too few bytes have arrived to recognize it.
     Unknown,
     Pcap(FileHeader),
     Pcapng(Section),
@@ -99,11 +100,11 @@ struct Section {
     /// Set by the section header.
     order: Option<ByteOrder>,
     interfaces: Vec<Described>,
-    /// What the last one says of itself.
+    /// The last interface, as its block describes it.
     last: Interface,
     /// Set by the first packet.
     link_type: Option<LinkType>,
-    /// A block is being skipped that has not arrived whole.
+    /// A block that is being skipped and has not arrived completely.
     skipping: Option<Skipping>,
 }
 
@@ -117,13 +118,13 @@ struct Described {
 #[derive(Clone, Copy, Debug)]
 struct Skipping {
     head: Head,
-    /// Bytes of the block already dropped, all before its trailer.
+    /// Bytes of the block dropped so far, all before its trailer.
     dropped: u32,
 }
 
-/// One step through the buffer; `len` bytes of it are done with.
+/// One step through the buffer; `len` bytes of it are consumed.
 enum Step {
-    /// Nothing can be said until more comes.
+    /// More bytes are needed.
     Wait,
     Skip {
         len: usize,
@@ -187,7 +188,7 @@ impl Reader {
         self.buffer.get_mut(self.unread.end..).unwrap_or_default()
     }
 
-    /// Moves what is unread to the front; if that does not give enough, makes the buffer larger.
+    /// Moves the unread bytes to the front. If that does not make enough room, enlarges the buffer.
     fn make_space(&mut self) {
         // Always holds, see `unread`.
         if self.unread.end <= self.buffer.len() {
@@ -195,7 +196,8 @@ impl Reader {
         }
         self.unread = 0..self.unread.len();
         let needed = self.unread.end.saturating_add(MIN_SPACE);
-        // More than the largest record plus one read stays unread only if events are not taken.
+        // Only if events are not taken do more bytes than the largest record plus one read stay
+        // unread.
         let most = (MAX_BLOCK_LEN as usize).saturating_add(MIN_SPACE);
         if self.buffer.len() < needed && self.buffer.len() < most {
             let len = needed.max(self.buffer.len().saturating_mul(2)).clamp(BUFFER_LEN, most);
@@ -203,18 +205,19 @@ impl Reader {
         }
     }
 
-    /// Says that the first `len` bytes of [`Reader::space`] now hold bytes of the stream.
+    /// Tells the reader that the first `len` bytes of [`Reader::space`] now hold bytes of the
+    /// stream.
     ///
-    /// A number above what there was room for counts as that.
+    /// `len` is limited to the room there was.
     pub fn filled(&mut self, len: usize) {
         self.unread.end = self.unread.end.saturating_add(len).min(self.buffer.len());
     }
 
-    /// The next event; `None` if it takes more bytes to say what is next.
+    /// The next event; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The stream is malformed, and where. Nothing can follow but [`Reader::reset`]; until then the
-    /// error stays.
+    /// The stream is malformed; the error has the place. It is returned again until
+    /// [`Reader::reset`] or [`Reader::resume`].
     pub fn event(&mut self) -> Result<Option<Event<'_>>, Malformed> {
         if let Some(malformed) = &self.failed {
             return Err(malformed.clone());
@@ -238,7 +241,7 @@ impl Reader {
         }
     }
 
-    /// The event of what was found in these bytes of the buffer.
+    /// Makes the event of what was found in the bytes `taken` of the buffer.
     fn found(&mut self, found: Found, taken: Range<usize>) -> Event<'_> {
         match found {
             Found::Section(options) => {
@@ -265,21 +268,21 @@ impl Reader {
         }
     }
 
-    /// Whether it is a pcapng stream, as far as is known.
+    /// Returns true if it is known to be a pcapng stream.
     #[must_use]
     pub const fn is_pcapng(&self) -> bool {
         matches!(self.format, Format::Pcapng(_))
     }
 
-    /// Bytes received of a header, record or block that has not come to its end: what is lost if
-    /// the stream ends here.
+    /// Bytes received of an incomplete header, record or block. They are lost if the stream ends
+    /// here.
     #[must_use]
     pub fn finish(&self) -> u64 {
         let dropped = u64::from(self.skipping().map_or(0, |skipping| skipping.dropped));
         dropped.saturating_add(self.unread.len() as u64)
     }
 
-    /// Forgets everything, for another writer that begins with a header of its own.
+    /// Resets the reader for another writer, which begins with a header of its own.
     pub fn reset(&mut self) {
         self.unread = 0..0;
         self.offset = 0;
@@ -287,17 +290,17 @@ impl Reader {
         self.failed = None;
     }
 
-    /// Looks for the beginning of a savefile in what is unread, drops what lies before it, and
-    /// expects it next; whether there is one. For a stream that went wrong: another writer may
-    /// have come without an end of file that anyone saw.
+    /// Searches the unread bytes for the beginning of a savefile, drops the bytes before it, and
+    /// expects a file header next. Returns whether it found one. For a malformed stream: another
+    /// writer may have come without a visible end of file in between.
     ///
-    /// Bytes of a packet can look like a beginning, so this is not for streams that are well.
+    /// Bytes of a packet can look like a beginning, so do not call this for a well-formed stream.
     pub fn resume(&mut self) -> bool {
         let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
-        // Not where it went wrong: it would go wrong again.
+        // Not at the place of the error, where it would occur again.
         let mut at = usize::from(self.failed.is_some()).min(unread.len());
         let mut found = Some(false);
-        // Less than a magic number is kept until there is more.
+        // Bytes shorter than a magic number are kept until more arrive.
         while let Some(rest) = unread.get(at..).filter(|rest| rest.len() >= size_of::<u32>()) {
             found = begins_file(rest);
             if found != Some(false) {
@@ -321,13 +324,13 @@ impl Reader {
         }
     }
 
-    /// Where the record or block that is being read begins in the stream.
+    /// Offset in the stream of the record or block that is being read.
     fn record_offset(&self) -> u64 {
         let dropped = u64::from(self.skipping().map_or(0, |skipping| skipping.dropped));
         self.offset.saturating_sub(dropped)
     }
 
-    /// Drops `len` unread bytes; where they were in the buffer.
+    /// Drops `len` unread bytes. Returns their range in the buffer.
     fn take(&mut self, len: usize) -> Range<usize> {
         let start = self.unread.start;
         let end = start.saturating_add(len).min(self.unread.end);
@@ -338,9 +341,9 @@ impl Reader {
 
     fn step(&mut self) -> Result<Step, Fault> {
         let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
-        // One writer may leave and the next come without an end of file between them that anyone
-        // sees, so a file header where a record or block should be begins another savefile.
-        // A section header in a pcapng file is only its next section.
+        // One writer may leave and the next one come without a visible end of file between them. So
+        // a file header where a record or block should begin starts another savefile. A section
+        // header in a pcapng file is just its next section.
         if self.format.is_at_boundary() && !self.format.goes_on_with(unread) {
             match begins_file(unread) {
                 Some(true) => self.format = Format::Unknown,
@@ -383,7 +386,8 @@ impl Reader {
 }
 
 impl Format {
-    /// Whether what is unread begins where a record or block begins, and not the first.
+    /// Returns true if the unread bytes begin where a record or block begins, and not the first
+    /// one.
     const fn is_at_boundary(&self) -> bool {
         match self {
             Self::Unknown => false,
@@ -392,7 +396,7 @@ impl Format {
         }
     }
 
-    /// Whether what would begin another file here is part of this one.
+    /// Returns true if bytes that could begin another file here are part of this one.
     fn goes_on_with(&self, unread: &[u8]) -> bool {
         let section = || {
             unread.first_chunk().is_some_and(|kind: &[u8; 4]| {
@@ -403,10 +407,11 @@ impl Format {
     }
 }
 
-/// Whether a savefile begins here; `None` if it takes more bytes to say.
+/// Returns whether a savefile begins here; `None` if more bytes are needed.
 ///
-/// As a record header, that of a pcap file would be an empty packet of the year 2055 or later at
-/// one microsecond of it, and that of a pcapng file one of 1975 with an impossible length.
+/// Taken as a record header, the header of a pcap file would be an empty packet of the year 2055 or
+/// later, in one particular microsecond. The header of a pcapng file would be a packet of 1975 with
+/// an impossible length.
 fn begins_file(unread: &[u8]) -> Option<bool> {
     let Some(magic) = unread.first_chunk::<4>() else {
         return Some(false);
@@ -420,7 +425,7 @@ fn begins_file(unread: &[u8]) -> Option<bool> {
         return Some(false);
     }
     let header = unread.first_chunk()?;
-    // Zone and accuracy, which nobody has ever set.
+    // Zone and accuracy, which no program has ever set.
     Some(FileHeader::parse(header).is_ok() && header.get(8..16) == Some(&[0; 8]))
 }
 
@@ -461,7 +466,7 @@ impl Section {
         }
     }
 
-    /// Drops as much of a block as is there, and the trailer when that is there.
+    /// Drops the available part of a block, and its trailer if that has arrived.
     fn skip(&mut self, skipping: Skipping, unread: &[u8]) -> Result<Step, Fault> {
         let Skipping { head, dropped } = skipping;
         let before_trailer = head.len.saturating_sub(4).saturating_sub(dropped) as usize;
@@ -524,8 +529,8 @@ impl Section {
         Ok(Step::Found { len, found })
     }
 
-    /// The header of a stream whose first packet has this link type: that of all interfaces of the
-    /// link type described so far.
+    /// The header of a stream whose first packet has this link type: it covers all interfaces of
+    /// the link type described so far.
     fn header(&self, link_type: LinkType) -> Header {
         let same = self.interfaces.iter().filter(|described| described.link_type == link_type);
         let snaplen = same.map(|described| pcapng::effective_snaplen(described.snaplen)).max();

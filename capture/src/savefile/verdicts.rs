@@ -1,4 +1,4 @@
-//! What the filter says of the packets of a chunk.
+//! The filter's results for the packets of a chunk.
 
 #![warn(
     clippy::indexing_slicing,
@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-/// One bit for each packet: what the filter said.
+/// One bit for each packet: whether the filter matched.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Verdicts {
     words: Vec<u64>,
@@ -36,14 +36,14 @@ impl Verdicts {
         self.count = self.count.saturating_add(1);
     }
 
-    /// What an [`Entry`](super::index::Entry) keeps.
+    /// The words that an [`Entry`](super::index::Entry) keeps.
     pub(super) fn matched(&self) -> Option<Arc<[u64]>> {
         let words = self.words.get(..self.needed).unwrap_or(&self.words);
         self.left_out.then(|| words.into())
     }
 }
 
-/// Whether the packet of this index in a chunk matched the filter.
+/// Returns true if the packet with this index in a chunk matched the filter.
 #[inline]
 pub(super) fn matched(words: Option<&[u64]>, packet: usize) -> bool {
     words.is_none_or(|words| {

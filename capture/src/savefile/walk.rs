@@ -1,4 +1,4 @@
-//! The one walk over a mapped savefile that probing, indexing and converting share.
+//! The walk over a mapped savefile that probing, indexing and converting share.
 
 #![warn(
     clippy::indexing_slicing,
@@ -20,7 +20,7 @@ use super::pcapng_writer::interface_description_len;
 use crate::record;
 use crate::store::RecordInterface;
 
-/// What the beginning of the file says about all of it.
+/// The format of a file, with the properties in its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Format {
     Pcap(FileHeader),
@@ -28,7 +28,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The precision its packets are served in.
+    /// The precision in which its packets are served.
     pub(super) const fn precision(&self) -> Precision {
         match self {
             Self::Pcap(file) => file.precision,
@@ -36,13 +36,13 @@ impl Format {
         }
     }
 
-    /// Whether its records are served as they lie in the file.
+    /// Returns true if its records are served exactly as they are in the file.
     pub(super) fn is_native(&self) -> bool {
         matches!(self, Self::Pcap(file)
             if file.order == ByteOrder::NATIVE && file.lengths == Lengths::Captured)
     }
 
-    /// Where its first record or block is.
+    /// Place of its first record or block.
     pub(super) const fn start(&self) -> Place {
         let offset = match self {
             Self::Pcap(_) => pcap::FILE_HEADER_LEN,
@@ -52,17 +52,17 @@ impl Format {
     }
 }
 
-/// An interface a pcapng file describes. All those of a file, of whatever section and link type,
+/// An interface described in a pcapng file. All interfaces of a file, of any section and link type,
 /// are in one table in the order of the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Described {
-    /// Where its block is, to read the text from when it is asked for.
+    /// Offset of its block; its texts are read from there on demand.
     pub(super) offset: usize,
     pub(super) order: ByteOrder,
     pub(super) link_type: LinkType,
     pub(super) snaplen: u32,
     pub(super) clock: Clock,
-    /// Bytes of the description made of it for a reader.
+    /// Bytes of the description that readers get of it.
     pub(super) description_len: u64,
 }
 
@@ -79,36 +79,37 @@ impl Described {
     }
 }
 
-/// A place between two records or blocks, and all that is needed to go on from there.
+/// A place between two records or blocks, with the state needed to continue from there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     /// Bytes before it.
     pub(super) offset: usize,
     /// Byte order of the section; `None` before the first, and in a pcap file.
     order: Option<ByteOrder>,
-    /// Interfaces described in all sections before this one: index of the section's interface 0.
+    /// Interfaces described in all earlier sections, which is the index of this section's interface
+    /// 0.
     section: u32,
-    /// Interfaces described up to here: `section <= described`.
+    /// Interfaces described so far: `section <= described`.
     pub(super) described: u32,
 }
 
-/// What a step came across. The place is behind it, except for [`Found::End`].
+/// The result of a step. The place is after it, except for [`Found::End`].
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     Packet(Packet<'a>),
-    /// An interface description; the walker's owner calls [`Place::describe`].
+    /// An interface description; the caller must call [`Place::describe`].
     Interface(InterfaceBlock<'a>),
     /// A block that is kept for readers of pcapng, and its bytes.
     Kept(Head, &'a [u8]),
-    /// A section begins that is not the first: the comments on it, as options of a packet.
+    /// A section other than the first begins; its comments, as options of a packet.
     Section(Vec<u8>),
-    /// Anything else.
+    /// Any other block.
     Other,
-    /// The bytes end here, or inside what is here.
+    /// The bytes end here, or inside the record or block here.
     End,
 }
 
-/// A packet, its time in the precision it is served in.
+/// A packet, with its time in the precision in which it is served.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
     pub(super) seconds: u32,
@@ -117,7 +118,7 @@ pub(super) struct Packet<'a> {
     pub(super) data: &'a [u8],
     pub(super) link_type: LinkType,
     pub(super) interface: RecordInterface,
-    /// Its options as the file has them, in this order.
+    /// Its options as in the file, and their byte order.
     pub(super) options: (&'a [u8], ByteOrder),
 }
 
@@ -130,10 +131,10 @@ impl Packet<'_> {
 }
 
 impl Place {
-    /// One record or block. `table` holds at least the interfaces described up to here.
+    /// Reads one record or block. `table` must hold at least the interfaces described so far.
     ///
     /// # Errors
-    /// What is wrong with it; the place stays before it.
+    /// The fault; the place does not move then.
     #[inline]
     pub(super) fn step<'a>(
         &mut self,
@@ -186,7 +187,7 @@ impl Place {
         Ok(found)
     }
 
-    /// A block of [`Found::Kept`] as readers get it; `None` if it is left out.
+    /// A block of [`Found::Kept`] in the form for readers; `None` if it is left out.
     pub(super) fn kept(&self, head: &Head, bytes: &[u8], table: &[Described]) -> Option<Vec<u8>> {
         beside::block(head, bytes, |index| {
             let id = self.section.checked_add(index).filter(|id| *id < self.described)?;
@@ -194,7 +195,7 @@ impl Place {
         })
     }
 
-    /// Counts an interface just come across.
+    /// Counts an interface that has just been found.
     pub(super) const fn describe(&mut self) {
         self.described = self.described.saturating_add(1);
     }
@@ -228,7 +229,7 @@ impl Place {
     }
 }
 
-/// The description of an interface as its block has it.
+/// An interface as its block describes it.
 pub(super) fn interface(bytes: &[u8], described: &Described) -> Option<crate::store::Interface> {
     let block = bytes.get(described.offset..)?;
     let head = Head::parse(block, Some(described.order)).ok()??;
@@ -238,7 +239,7 @@ pub(super) fn interface(bytes: &[u8], described: &Described) -> Option<crate::st
     }
 }
 
-/// The snapshot length of packets of this link type from the interfaces described.
+/// The maximum snapshot length of the described interfaces of this link type.
 pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
     let same = table.iter().filter(|described| described.link_type == link_type);
     let snaplens = same.map(|described| pcapng::effective_snaplen(described.snaplen));
@@ -250,7 +251,7 @@ fn comments_on(head: &Head, bytes: &[u8]) -> Vec<u8> {
     beside::section(head, bytes).map(|options| beside::comments(&options)).unwrap_or_default()
 }
 
-/// The options of the section a file begins with that are kept.
+/// The kept options of the file's first section.
 pub(super) fn section_options(bytes: &[u8]) -> Option<Vec<u8>> {
     let head = Head::parse(bytes, None).ok()??;
     beside::section(&head, bytes)
