@@ -65,7 +65,7 @@ struct Model {
     next: Position,
     raw: usize,
     left: usize,
-    /// The blocks after the last packet served, and whether there are comments.
+    /// The blocks after the last served packet, and whether comments follow it too.
     trailing: (Vec<u8>, bool),
 }
 
@@ -220,8 +220,8 @@ fn check_mapped(savefile: &Savefile, model: &Model) {
     check_read(savefile, model);
 }
 
-/// Reads the pcapng file of a store on and from every place, and looks for what is after the last
-/// packet.
+/// Reads the pcapng file of a store from front to back and from every place, and checks the blocks
+/// after the last packet.
 fn check_read(savefile: &Savefile, model: &Model) {
     let mut whole = Vec::new();
     let mut cursor = Cursor::new(savefile, Format::Pcapng, Begin::Oldest, false);
@@ -238,7 +238,7 @@ fn check_read(savefile: &Savefile, model: &Model) {
         let mut bytes = Vec::new();
         snapshot.read(savefile, at as u64, 70, &mut support::collect(&mut bytes)).unwrap();
         assert!(!bytes.is_empty() && whole[at..].starts_with(&bytes), "at {at}");
-        // And on from there.
+        // And continue from there.
         snapshot
             .read(savefile, (at + bytes.len()) as u64, 1 << 20, &mut support::collect(&mut bytes))
             .unwrap();

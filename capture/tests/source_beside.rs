@@ -313,7 +313,7 @@ fn statistics_of_a_stream_are_of_the_interface_that_the_ring_has() {
     let wanted = [("b", 10), ("a", 20), ("b", 30)];
     assert_eq!(found, wanted.map(|(name, received)| (name.to_owned(), received)));
     check_seeks(&**capture.store());
-    // That of an interface that does not exist.
+    // Statistics of an interface that does not exist.
     eventually("it is told of", || error(&capture).contains("1 block or comment left out"));
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Beside {
     blocks: Vec<u8>,
     options: Vec<u8>,
     pending: u64,
-    /// Statistics of interfaces of the section, until the ring knows these.
+    /// Statistics of the section's interfaces, kept until the ring knows these interfaces.
     statistics: Vec<Vec<u8>>,
     /// Whether decryption secrets are left out.
     without_keys: bool,

@@ -160,7 +160,7 @@ pub(crate) enum Item {
     Custom {
         words: usize,
     },
-    /// Statistics of an interface, as in [`Item::Enhanced`], at a moment of the packet.
+    /// Statistics of an interface, as in [`Item::Enhanced`], at the time of the packet.
     Statistics {
         interface: usize,
         packet: Packet,
