@@ -73,7 +73,8 @@ pub struct Ring {
     own: Interface,
     interfaces: Mutex<Interfaces>,
     section: Section,
-    /// Blocks of a stream after its last packet. Not in the file: they go with this process.
+    /// Blocks of a stream after its last packet. They are not in the file, and are lost when this
+    /// process ends.
     trailing: RwLock<Option<Arc<Trailing>>>,
     path: PathBuf,
     /// Whether the file is in a tmpfs.

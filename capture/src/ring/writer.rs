@@ -222,15 +222,15 @@ impl Writer {
         let _ = self.ring.section.set(options.into());
     }
 
-    /// Shows blocks that a stream has after its last packet, once the source has ended.
+    /// Shows readers the blocks that a stream has after its last packet, once the source has ended.
     pub fn set_trailing(&mut self, blocks: &[u8]) {
         let len = self.described + blocks.len() as u64;
         let (number, known, blocks) = (self.next.number, self.known, blocks.into());
         *self.ring.trailing.write() = Some(Arc::new(Trailing { number, known, blocks, len }));
     }
 
-    /// The blocks that [`Writer::set_trailing`] showed, which are not shown any more. Keep them with
-    /// the next packet: so they stay at their offset.
+    /// Takes back the blocks that [`Writer::set_trailing`] showed. Store them with the next packet,
+    /// so that they stay at their offset.
     pub fn take_trailing(&mut self) -> Option<Arc<[u8]>> {
         let trailing = self.ring.trailing.write().take()?;
         Some(Arc::clone(&trailing.blocks))

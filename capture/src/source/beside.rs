@@ -80,7 +80,7 @@ impl Beside {
     /// Handles the first packet, whose link type is the one that the ring holds or will hold.
     pub(super) fn begin(&mut self, snaplen: u32, writer: &mut Writer) {
         self.is_begun = true;
-        // The ring had ended, and goes on.
+        // The ring had ended, and continues.
         if let Some(blocks) = writer.take_trailing() {
             self.blocks.splice(..0, blocks.iter().copied());
             self.pending += 1;
