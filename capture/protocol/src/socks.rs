@@ -3,14 +3,6 @@
 //! SOCKS4 and SOCKS4a (as Ying-Da Lee described them) and SOCKS5 (RFC 1928, with the password of
 //! RFC 1929). Nothing is kept: a caller asks again with more bytes.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 /// Maximum length of a user name or a host name in SOCKS4. They end with a zero and have no limit
 /// of their own; this is the limit of SOCKS5.
 const MAX_NAME: usize = 255;

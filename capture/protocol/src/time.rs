@@ -1,4 +1,5 @@
 //! Packet time: one type, so that microseconds and nanoseconds are never confused.
+#![expect(clippy::arithmetic_side_effects, reason = "each number has a range, stated beside it")]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -35,7 +35,7 @@ pub const fn fold(difference: i64) -> u64 {
 
 /// The difference that [`fold`] mapped to `folded`.
 pub const fn unfold(folded: u64) -> i64 {
-    (folded >> 1).cast_signed() ^ -(folded & 1).cast_signed()
+    (folded >> 1).cast_signed() ^ (folded & 1).cast_signed().wrapping_neg()
 }
 
 #[cfg(test)]
@@ -43,7 +43,10 @@ mod tests {
     use super::*;
 
     fn values() -> Vec<u64> {
-        (0..64).flat_map(|bit| [(1 << bit) - 1, 1 << bit]).chain([u64::MAX]).collect()
+        (0..64)
+            .flat_map(|bit| [(1_u64 << bit).wrapping_sub(1), 1 << bit])
+            .chain([u64::MAX])
+            .collect()
     }
 
     #[test]

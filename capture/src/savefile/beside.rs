@@ -6,14 +6,6 @@
 //! statistics get the number that the reader's file gives their interface, and times in
 //! nanoseconds, as the descriptions for readers state.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use super::order::{ByteOrder, Fields};
 use super::pcapng::{Clock, Head, INTERFACE_STATISTICS, option};
 

@@ -1,13 +1,5 @@
 //! Time stamps of pcapng interfaces: any power of ten or two of a second, from any moment.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use protocol::time::Timestamp;
 
 /// The meaning of the time stamps of an interface.

@@ -1,14 +1,6 @@
 //! Chunks converted from a savefile whose bytes cannot be served unchanged: pcapng, the other byte
 //! order, packets left out or cut.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -5,14 +5,6 @@
 //! and bytes before it. The records in between are walked again when they are needed. So 100 GB
 //! take some 30 MB of index, and with a filter one more bit for each packet.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

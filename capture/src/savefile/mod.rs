@@ -14,6 +14,14 @@
 //!
 //! Sources: `pcap-savefile(5)`, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
 pub(crate) mod beside;
 mod clock;
 mod convert;

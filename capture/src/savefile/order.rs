@@ -1,13 +1,5 @@
 //! The byte order of a savefile: the order of the machine that wrote it.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 /// Byte order of the numbers in a savefile, or in one section of a pcapng file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteOrder {

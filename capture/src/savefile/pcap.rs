@@ -5,14 +5,6 @@
 //!
 //! Source: `pcap-savefile(5)`, draft-ietf-opsawg-pcap, libpcap `sf-pcap.c`.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 

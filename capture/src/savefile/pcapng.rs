@@ -7,14 +7,6 @@
 //!
 //! Source: draft-ietf-opsawg-pcapng; libpcap `sf-pcapng.c` for deviations accepted in practice.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use protocol::linktype::LinkType;
 
 pub use super::clock::Clock;

@@ -4,6 +4,7 @@
 //! [`interface_description_len`] return the exact lengths that the matching functions append.
 //!
 //! Source: draft-ietf-opsawg-pcapng.
+#![expect(clippy::arithmetic_side_effects, reason = "lengths of blocks that this process makes")]
 
 use protocol::time::{Precision, Timestamp};
 

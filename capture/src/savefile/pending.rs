@@ -1,13 +1,5 @@
 //! The blocks and comments of a pcapng file before its next packet, until that packet comes.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use std::sync::Arc;
 
 use super::index::SPAN_LEN;

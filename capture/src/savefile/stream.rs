@@ -5,14 +5,6 @@
 //! reader's buffer. The buffer starts at 256 KiB and grows only while a larger record is arriving,
 //! never beyond the largest possible record ([`MAX_BLOCK_LEN`]).
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use std::ops::Range;
 
 use protocol::linktype::LinkType;

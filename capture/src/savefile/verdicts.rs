@@ -1,13 +1,5 @@
 //! The filter's results for the packets of a chunk.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use std::sync::Arc;
 
 /// One bit for each packet: whether the filter matched.

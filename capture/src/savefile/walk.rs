@@ -1,13 +1,5 @@
 //! The walk over a mapped savefile that probing, indexing and converting share.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 

@@ -28,14 +28,6 @@
 //! NFLOG, PPP, MPLS, all of the tunnels), and those that it refuses as a whole: a TCP header whose
 //! options are cut, and options it does not know.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 mod fragments;
 mod ip;
 mod link;

@@ -353,13 +353,13 @@ fn text(bytes: Vec<u8>) -> (String, Option<&'static str>) {
 /// RFC 4648 4.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    let mut out = String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4));
     for chunk in bytes.chunks(3) {
         let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let digit = (bits >> shift & 63) as usize;
-            out.push(if at <= chunk.len() { char::from(DIGITS[digit]) } else { '=' });
+            let digit = DIGITS.get((bits >> shift & 63) as usize).filter(|_| at <= chunk.len());
+            out.push(digit.map_or('=', |digit| char::from(*digit)));
         }
     }
     out

@@ -1,13 +1,5 @@
 //! Names of body files: `0001-request.json`, `0001-response-index.html`.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use super::direction::Direction;
 use super::transaction::Transaction;
 

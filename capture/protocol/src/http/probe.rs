@@ -1,13 +1,5 @@
 //! Recognizes HTTP/1 by the first bytes of a stream, on any port.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use super::chunked::is_blank;
 use super::direction::Direction;
 

@@ -1,13 +1,5 @@
 //! Finds where HTTP goes on after bytes that are missing or make no sense.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use super::direction::Direction;
 use super::head::begins_header;
 use super::probe::METHODS;

@@ -335,7 +335,8 @@ fn printable(text: &str) -> String {
             '\n' | '\t' => out.push(character),
             // The symbols for control characters, in the same order.
             '\0'..='\x1f' => {
-                out.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}'));
+                let symbol = 0x2400_u32.saturating_add(character.into());
+                out.push(char::from_u32(symbol).unwrap_or('\u{fffd}'));
             }
             other if other.is_control() || reverses(other) => out.push('\u{fffd}'),
             other => out.push(other),

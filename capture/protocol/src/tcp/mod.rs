@@ -14,14 +14,6 @@
 //! that the listener sees. So nothing here depends on a single packet: a guess can be corrected
 //! until it was announced.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 pub mod assembler;
 pub mod connection;
 pub mod segment;

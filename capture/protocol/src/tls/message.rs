@@ -1,13 +1,5 @@
 //! Joins the first handshake message of a stream from its records.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 use std::borrow::Cow;
 
 use super::LONGEST;

@@ -6,14 +6,6 @@
 //! Sources: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 6066 section 3 (`server_name`), RFC 7301
 //! section 3.1 (ALPN), RFC 8701 (GREASE), RFC 6101 (SSL 3.0).
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 mod message;
 mod reader;
 

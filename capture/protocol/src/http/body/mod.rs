@@ -5,14 +5,6 @@
 //! the data ends early, or is corrupt from some point on, the bytes decoded before are returned. A
 //! body that claims too many codings, or takes too much effort, is returned as it was sent.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 pub mod framed;
 mod layer;
 mod wire;

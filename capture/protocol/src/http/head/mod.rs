@@ -6,14 +6,6 @@
 //! blanks around names and values are ignored where their meaning matters. Start lines are split at
 //! any control character. The reason, the status and the version may be missing or wrong.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 mod read;
 mod scan;
 

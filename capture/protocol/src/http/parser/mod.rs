@@ -18,14 +18,6 @@
 //! messages until `positions` knows how far they lie apart. `gaps` decides how all of this
 //! continues after missing bytes.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
 mod body;
 mod doubt;
 mod gaps;
