@@ -54,15 +54,21 @@ impl Beside {
         self.left_out += self.statistics.drain(..).count() as u64;
     }
 
-    /// Begins a section. Comments that the files of the ring begin with are not repeated.
+    /// Begins a section.
     pub(super) fn section(&mut self, options: &[u8], writer: &Writer) {
         self.forget_section();
         if self.is_begun {
-            if options != writer.ring().section_options() {
-                self.options.extend(comments(options));
-            }
+            self.keep_comments(options, writer);
         } else {
             self.section = options.to_vec();
+        }
+    }
+
+    /// Keeps the comments of a section for its first packet, unless the files of the ring begin with
+    /// that section.
+    fn keep_comments(&mut self, section: &[u8], writer: &Writer) {
+        if section != writer.ring().section_options() {
+            self.options.extend(comments(section));
         }
     }
 
@@ -88,8 +94,8 @@ impl Beside {
         let section = std::mem::take(&mut self.section);
         if writer.ring().header().is_none() {
             writer.begin_section(&section);
-        } else if section != writer.ring().section_options() {
-            self.options.extend(comments(&section));
+        } else {
+            self.keep_comments(&section, writer);
         }
         for interface in std::mem::take(&mut self.waiting) {
             self.describe(&interface, snaplen, writer);

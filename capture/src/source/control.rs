@@ -109,3 +109,9 @@ impl Control {
         }
     }
 }
+
+/// Returns true if a read of `source` would not wait. At the end of a pipe it would not either.
+pub(super) fn is_readable(source: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(source, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}

@@ -5,15 +5,16 @@
 //! would fall back to `TPACKET_V2` and a wake-up for each packet.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
+use super::control::is_readable;
 use super::{ANY, Control, Ended, Observer, Options, Rest, Source, SourceError};
 use crate::clock;
 use crate::filter::{Filter, FilterError, explain, sees_tags};
@@ -268,11 +269,6 @@ const DEVICES: [&str; 4] = ["nflog", "usbmon", "bluetooth", "dbus-"];
 
 fn is_device(name: &str) -> bool {
     DEVICES.iter().any(|device| name.starts_with(device))
-}
-
-fn is_readable(source: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(source, PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// The name that the kernel and sysfs use for an interface, which may have been given by one of its

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use protocol::linktype::LinkType;
 
 use super::arriving::Arriving;
+use super::control::is_readable;
 use super::{Control, Ended, Observer, Options, Rest, Source, SourceError};
 use crate::ring::Writer;
 
@@ -28,13 +29,6 @@ impl Stdin {
         let copy: io::Result<OwnedFd> = io::stdin().as_fd().try_clone_to_owned();
         let input = copy.map_err(|error| SourceError::System { name: name.clone(), error })?;
         Ok(Self { input: input.into(), arriving: Arriving::new(name, options)? })
-    }
-
-    /// Returns true if a read would not wait.
-    fn is_readable(&self) -> bool {
-        let mut fds = [PollFd::new(self.input.as_fd(), PollFlags::POLLIN)];
-        // At the end of a pipe only POLLHUP is set.
-        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
     }
 }
 
@@ -58,7 +52,7 @@ impl Source for Stdin {
             self.arriving.pause_if_ordered(writer, control);
             // A read blocks, so wait here, where orders are noticed.
             control.wait_for(self.input.as_fd(), PollTimeout::from(1000u16));
-            if !self.is_readable() {
+            if !is_readable(self.input.as_fd()) {
                 observer.tick(writer);
                 continue;
             }
