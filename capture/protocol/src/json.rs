@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::marks::reverses;
+
 /// A value as one line of JSON, with its line feed. Just a line feed if the value cannot be JSON,
 /// such as a map with lists as keys.
 pub fn line(value: &impl Serialize) -> Vec<u8> {
@@ -36,15 +38,11 @@ pub fn has_controls(text: &[u8]) -> bool {
 /// Characters that terminals obey and JSON allows in strings: delete, those of ISO 6429 from U+0080
 /// to U+009F, those that end lines, and marks that reverse the order of displayed text (UAX #9).
 fn is_obeyed(character: char) -> bool {
-    matches!(
+    let is_listed = matches!(
         character,
-        '\u{7f}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-    )
+        '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}'
+    );
+    is_listed || reverses(character)
 }
 
 /// JSON with an escape in place of each character that a terminal obeys.

@@ -30,6 +30,7 @@ pub mod footprint;
 pub mod http;
 pub mod json;
 pub mod linktype;
+mod marks;
 pub mod socks;
 pub mod tcp;
 pub mod time;

@@ -2,6 +2,7 @@
 
 use super::direction::Direction;
 use super::transaction::Transaction;
+use crate::marks::reverses;
 
 /// Maximum length of a file name on Linux, in bytes.
 pub const MAX: usize = 255;
@@ -81,9 +82,9 @@ fn safe(name: &str) -> String {
     for character in name.chars() {
         let character = match character {
             '/' | '\\' | '\u{fffd}' => '_',
-            // Marks that reverse the order of displayed text.
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '_',
-            other if other.is_control() => '_',
+            // Marks that have a direction and no width.
+            '\u{200e}' | '\u{200f}' => '_',
+            other if other.is_control() || reverses(other) => '_',
             '.' if safe.ends_with('.') => '_',
             other => other,
         };

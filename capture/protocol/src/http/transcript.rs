@@ -8,6 +8,7 @@ use super::body::{self, Limits, Streams};
 use super::direction::Direction;
 use super::names;
 use super::transaction::{Message, Transaction};
+use crate::marks::reverses;
 
 /// Maximum number of bytes of a text body in the transcript. The body's file has all of it.
 pub const TEXT_MAX: usize = 64 << 10;
@@ -318,12 +319,6 @@ fn is_text(media: &str) -> bool {
                 | "application/graphql"
                 | "application/yaml"
         )
-}
-
-/// Marks that reverse the order of the text after them. Text that is only displayed does not need
-/// them.
-const fn reverses(character: char) -> bool {
-    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn printable(text: &str) -> String {
