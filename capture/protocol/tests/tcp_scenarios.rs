@@ -725,6 +725,25 @@ fn data_without_an_acknowledgment_is_not_believed() {
     assert_eq!(w.counters(B).overlapping, 0);
 }
 
+/// Some generators of traffic set no flags at all.
+#[test]
+fn data_without_an_acknowledgment_counts_where_nothing_is_acknowledged() {
+    let mut w = world();
+    let _ = send!(w, a "" 0, "plain");
+    let _ = send!(w, b "" 0, "answer");
+    let _ = send!(w, a "" 5, " text");
+    w.close();
+    assert_eq!((w.stream(A), w.stream(B)), ("plain text".into(), "answer".into()));
+    assert_eq!((w.counters(A).rejected, w.counters(A).rejected_bytes), (0, 0));
+    // Real endpoints have acknowledged something.
+    let mut w = world();
+    let _ = send!(w, a "" 0, ack 0, "asked");
+    let _ = send!(w, b "" 0, "FORGED");
+    let _ = send!(w, b "" 0, ack 5, "served");
+    w.close();
+    assert_eq!((w.stream(B), w.counters(B).rejected_bytes), ("served".into(), 6));
+}
+
 #[test]
 fn the_server_says_which_of_two_syns_it_has() {
     // The last SYN seen has another number than the client's own.

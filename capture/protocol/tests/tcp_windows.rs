@@ -278,6 +278,43 @@ fn of_two_fins_the_one_that_is_acknowledged_holds() {
     assert_eq!((w.state(), w.stream(A)), (State::Closed, "ask....".into()));
 }
 
+/// Someone else's bytes lie in the window, and not where the stream goes on.
+#[test]
+fn an_acknowledged_fin_ends_a_stream_before_bytes_from_someone_else() {
+    let mut w = scaled();
+    let _ = send!(w, a "" 1_000, ack 6, "FORGED");
+    let _ = send!(w, a "F" 3, ack 6);
+    assert_eq!(w.state(), State::Open, "not acknowledged");
+    let _ = send!(w, b "F" 6, ack 4);
+    let _ = send!(w, a "" 4, ack 7);
+    assert_eq!(w.state(), State::Closed);
+    w.close();
+    assert_eq!((w.stream(A), w.counters(A).rejected_bytes), ("ask".into(), 6));
+    // They come after the FIN.
+    let mut w = scaled();
+    let _ = send!(w, a "F" 3, ack 6);
+    let _ = send!(w, b "" 6, ack 4);
+    let _ = send!(w, a "" 1_000, ack 6, "FORGED");
+    let _ = send!(w, b "F" 6, ack 4);
+    assert_eq!(w.state(), State::Closed);
+    w.close();
+    assert_eq!((w.stream(A), w.counters(A).rejected_bytes), ("ask".into(), 6));
+}
+
+/// A receiver acknowledges the number of a forged FIN, and the bytes before were captured late.
+#[test]
+fn a_fin_does_not_end_a_stream_whose_receiver_acknowledges_bytes_after_it() {
+    let mut w = scaled();
+    let _ = send!(w, a "" 8, ack 6, "later");
+    let _ = send!(w, a "F" 7, ack 6);
+    let _ = send!(w, b "" 6, ack 8);
+    let _ = send!(w, b "" 6, ack 13);
+    let _ = send!(w, a "" 3, ack 6, "more ");
+    assert_eq!(w.state(), State::Open);
+    w.close();
+    assert_eq!((w.stream(A), w.counters(A).rejected_bytes), ("askmore later".into(), 0));
+}
+
 /// Neither FIN is acknowledged.
 #[test]
 fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {

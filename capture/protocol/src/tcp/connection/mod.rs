@@ -13,7 +13,8 @@
 //! A SYN-ACK may answer another SYN than the last one seen. It is believed if no data was seen: of
 //! two SYNs with different numbers, it shows which one the server has. If the client goes on from
 //! its own SYN, that one counts again. A segment that has neither an acknowledgment nor SYN or RST
-//! is `rejected`, because receivers drop it.
+//! is `rejected`, because receivers drop it, unless the connection has shown neither a SYN nor an
+//! acknowledgment so far.
 //!
 //! **Reset.** A RST counts if its number lies between the last acknowledgment of its sender's peer
 //! and the end of the window that the peer has advertised last. If the scale of the window is
@@ -153,9 +154,7 @@ impl Connection {
         let counters = &mut self.stream(segment.direction).counters;
         counters.packets = counters.packets.saturating_add(1);
         counters.captured_bytes = counters.captured_bytes.saturating_add(segment.captured());
-        // A receiver drops segments without acknowledgment after its handshake (RFC 9293 3.10.7.4).
-        let is_taken = segment.acknowledgment.is_some() || segment.flags.syn || segment.flags.rst;
-        let is_believed = is_believed && is_taken;
+        let is_believed = is_believed && self.may_be_taken(segment);
         let is_believed = if is_believed && !segment.flags.rst {
             self.take(segment, settings, bytes, events)
         } else {
@@ -399,6 +398,15 @@ impl Connection {
             self.note_open(segment);
         }
         self.doubt_reset(segment, settings)
+    }
+
+    /// Returns `false` if a receiver drops the segment, because it has no acknowledgment after the
+    /// handshake (RFC 9293 3.10.7.4). Where nothing shows that there is such a receiver, a generator
+    /// of traffic may have left the flag out.
+    fn may_be_taken(&self, segment: &Segment<'_>) -> bool {
+        let is_plain = segment.acknowledgment.is_none() && !segment.flags.syn && !segment.flags.rst;
+        let is_real = self.has_beginning || self.forward.is_acked() || self.backward.is_acked();
+        !(is_plain && is_real)
     }
 
     /// The sender of the first FIN, unless that FIN turned out to be someone else's.

@@ -24,12 +24,10 @@ impl Stream {
                 self.fin = None;
             }
         }
-        if segment.flags.fin && self.fin.is_none() {
-            if end < self.highest {
-                return false;
-            }
+        if segment.flags.fin && self.fin.is_none() && end >= self.highest {
             self.fin = Some(end);
         } else if segment.flags.fin && self.may_end(end) {
+            is_believed &= end >= self.highest;
             self.rival = Some(Box::new(end));
             self.settle_rivals();
         } else if segment.flags.fin {
@@ -41,17 +39,18 @@ impl Stream {
         is_believed
     }
 
-    /// Returns `true` if the stream may end here instead of at its FIN, which is further on.
+    /// Returns `true` if the stream may end here instead of at its FIN or at the highest byte seen,
+    /// which are further on.
     fn may_end(&self, end: u64) -> bool {
         let is_open = !self.is_fin_acked() && !self.ended;
         let acked = self.acked.unwrap_or(0);
         is_open
-            && self.fin.is_some_and(|fin| end < fin)
-            && end >= self.highest.max(self.assembler.end())
+            && self.fin.is_none_or(|fin| end < fin)
+            && end >= self.assembler.end()
             && acked <= end.saturating_add(1)
     }
 
-    /// Of two FINs, the one that is acknowledged counts.
+    /// Of two FINs, or of a FIN and bytes after it, the FIN that is acknowledged counts.
     pub(super) fn settle_rivals(&mut self) {
         let Some(end) = self.rival.as_deref().copied() else {
             return;
@@ -60,8 +59,20 @@ impl Stream {
             self.rival = None;
         } else if self.acked == Some(end.saturating_add(1)) {
             self.rival = None;
-            self.fin = Some(end);
-            self.counters.rejected = self.counters.rejected.saturating_add(1);
+            // The other FIN, or the bytes after this one, came from someone else. Those bytes are
+            // counted when they are cut off.
+            let is_other = self.fin.replace(end).is_some();
+            let rejected = &mut self.counters.rejected;
+            *rejected = rejected.saturating_add(is_other.into());
+        }
+    }
+
+    /// The receiver has everything before `acked`. If these are bytes seen after the FIN, someone
+    /// else sent the FIN.
+    pub(super) fn refute_fin(&mut self, acked: u64) {
+        let is_before = |fin: u64| acked > fin.saturating_add(1) && self.highest > fin;
+        if !self.ended && self.fin.is_some_and(is_before) {
+            self.fin = None;
         }
     }
 

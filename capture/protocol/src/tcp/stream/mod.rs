@@ -24,7 +24,8 @@
 //!
 //! **End.** A FIN without acknowledgment is forgotten if its sender goes on after it. So a stream
 //! has ended once its FIN is acknowledged, or no packet of the receiver is captured, or the
-//! connection is closed. Of two FINs, the one that is acknowledged counts.
+//! connection is closed. Of two FINs, the one that is acknowledged counts. A FIN before bytes that
+//! were seen, but have not come in order, counts if it is acknowledged and those bytes are not.
 //!
 //! **Window.** Data and FINs far after everything known are `rejected`, because someone else sent
 //! them: far means more than twice the largest window that the receiver ever advertised. They are
@@ -186,6 +187,7 @@ impl Stream {
             self.acked = Some(offset);
             self.take_strays(offset, settings, bytes, announce);
             self.padding_acknowledged(offset, settings, bytes);
+            self.refute_fin(offset);
             self.settle_rivals();
             if self.probe().is_some_and(|probe| offset > probe) {
                 self.take_probe(settings, bytes);
