@@ -207,17 +207,21 @@ impl Shared {
         }
     }
 
-    /// Keeps the length of a transcript.
+    /// Keeps the length of a transcript, unless another reader has shown a part of it since the
+    /// transcript was made: then its parts decide.
     fn has_transcript(&self, id: u64, index: u64, len: u32) {
         let mut table = self.table.write();
-        let http = table.flow_mut(id).and_then(|flow| flow.http.as_mut());
-        if let Some(exchange) = http.and_then(|http| http.exchange_mut(index)) {
+        let Some(http) = table.flow_mut(id).and_then(|flow| flow.http.as_mut()) else { return };
+        if http.shown.as_ref().is_some_and(|shown| shown.index == index) {
+            return;
+        }
+        if let Some(exchange) = http.exchange_mut(index) {
             exchange.transcript.get_or_insert(len);
         }
     }
 
     /// Keeps the parts of a transcript shown so far, unless another reader has shown more of it
-    /// since it had `parts` parts, the last of them `last`.
+    /// since it had `parts` parts, the last of them `last`, or has shown all of it.
     fn has_shown(
         &self,
         id: u64,
@@ -235,7 +239,8 @@ impl Shared {
             Some(now) => now.index < shown.index && parts == 0,
             None => parts == 0,
         };
-        if !is_same {
+        let exchange = http.exchange(shown.index);
+        if !is_same || exchange.is_some_and(|exchange| exchange.transcript.is_some()) {
             return;
         }
         if is_ended && let Some(exchange) = http.exchange_mut(shown.index) {
