@@ -204,3 +204,35 @@ fn readers_of_everything_while_flows_come_and_go() {
     assert_eq!(counters.closed + counters.evicted, u64::from(CONNECTIONS), "{counters:?}");
     assert_eq!(scene.log(Log::Http).len() as u64, u64::from(CONNECTIONS * TURNS));
 }
+
+/// Readers measure a transcript again and again while its transactions end.
+#[test]
+fn a_transcript_keeps_what_it_has_shown_while_transactions_end() {
+    const CONNECTIONS: u32 = 100;
+    let mut scene = Scene::new(limited(|_| {}));
+    let (told, is_over) = (Told::default(), AtomicBool::new(false));
+    let flows = std::sync::Arc::clone(&scene.flows);
+    thread::scope(|scope| {
+        let read = || {
+            while !is_over.load(Ordering::Relaxed) {
+                if let Some(id) = ids(&flows).last().copied() {
+                    look(&flows, &told, id, 0, File::Transcript);
+                }
+            }
+        };
+        let readers: Vec<_> = (0..4).map(|_| scope.spawn(read)).collect();
+        for number in 0..CONNECTIONS {
+            let mut talk = Talk::new(number, 2_000);
+            scene.send_all(talk.open());
+            for turn in 0..TURNS {
+                scene.send_all(talk.says(CLIENT, &get(&target(number, turn)), 40));
+                scene.settle();
+                scene.send_all(talk.says(SERVER, &ok(&answer(number, turn)), 700));
+            }
+            scene.send_all(talk.close());
+            scene.settle();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
