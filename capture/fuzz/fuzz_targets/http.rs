@@ -1,6 +1,16 @@
-#![no_main]
+//! See [`bodies::http`].
+
+#![cfg_attr(fuzzing, no_main)]
 
 #[path = "../bodies.rs"]
 mod bodies;
+#[cfg(not(fuzzing))]
+#[path = "../files.rs"]
+mod files;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::http(data));
+
+#[cfg(not(fuzzing))]
+fn main() {
+    files::run(bodies::http);
+}
