@@ -119,12 +119,9 @@ fn flipped_bits_hold_no_reader_for_ever() {
 
 /// A UDP datagram from this port, in an Ethernet frame of 1,014 bytes.
 fn datagram(port: u16) -> Vec<u8> {
-    let mut frame = vec![0; 12];
-    frame.extend([8, 0, 0x45, 0, 3, 0xe8, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-    frame.extend(port.to_be_bytes());
-    frame.extend([0, 53, 3, 0xd4, 0, 0]);
-    frame.resize(14 + 1_000, 7);
-    frame
+    let datagram = frames::udp_without_checksum(port, 53, &[7; 972]);
+    let packet = frames::ipv4(([10, 0, 0, 1], [10, 0, 0, 2]), frames::UDP, &datagram);
+    frames::ethernet(&[], frames::IPV4, &packet)
 }
 
 /// Returns true if an engine over the ring finds a flow of this port while its packets arrive.

@@ -16,6 +16,7 @@ use capture::cursor::{Begin, Cursor, Format, Outcome, ReadError};
 use capture::pipeline::counters;
 use capture::ring::{Append, Ring, Writer};
 use capture::store::{Interface, NoteRef, Store};
+use frames::pcapng;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use protocol::time::Timestamp;
@@ -134,10 +135,7 @@ const ENTRY: usize = 20;
 fn said(number: u64) -> (Vec<u8>, Vec<u8>) {
     let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let word = (seed as u32).to_le_bytes();
-    let block = |words: usize| {
-        let len = u32::try_from(words * 4 + 12).unwrap().to_le_bytes();
-        [&0xbad_u32.to_le_bytes()[..], &len, &word.repeat(words), &len].concat()
-    };
+    let block = |words: usize| pcapng::block(pcapng::CUSTOM, &word.repeat(words));
     let option = [&[5, 0, 8, 0][..], &word, &word].concat();
     match seed % 8 {
         0 | 1 => (Vec::new(), Vec::new()),

@@ -9,6 +9,7 @@ use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::ring::{Append, MAX_INTERFACES, MIN_RING, Opened, Options, Ring, Writer};
 use capture::store::{Interface, NoteRef, Store};
+use frames::pcapng;
 use protocol::linktype::LinkType;
 use support::{Parser, SEGMENT, collect, data, directory, options, time};
 
@@ -17,8 +18,7 @@ const OPTION: &[u8] = b"\x05\0\x08\0number 1";
 
 /// A custom block.
 fn block(words: usize) -> Vec<u8> {
-    let len = u32::try_from(words * 4 + 12).unwrap().to_le_bytes();
-    [&0xbad_u32.to_le_bytes()[..], &len, &b"note".repeat(words), &len].concat()
+    pcapng::block(pcapng::CUSTOM, &b"note".repeat(words))
 }
 
 fn named(name: &str) -> Interface {

@@ -18,6 +18,7 @@ use capture::pipeline::{Capture, Spec, counters};
 use capture::savefile::Savefile;
 use capture::source::SourceName;
 use capture::store::Store;
+use frames::pcapng::{self, COMMENT, CUSTOM, IF_NAME, IF_TSRESOL, block, option};
 use support::{EPOCH, collect, data, directory};
 
 /// Ends a failed test.
@@ -176,41 +177,19 @@ fn a_stream_has_what_a_savefile_has() {
     assert!(compared > 0 || files.is_empty());
 }
 
-fn block(kind: u32, body: &[u8]) -> Vec<u8> {
-    let padded = [body, &[0; 3][..body.len().next_multiple_of(4) - body.len()]].concat();
-    let len = u32::try_from(padded.len() + 12).unwrap().to_ne_bytes();
-    [&kind.to_ne_bytes()[..], &len, &padded, &len].concat()
-}
-
-fn option(code: u16, value: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(value.len()).unwrap();
-    let mut option = [code.to_ne_bytes(), len.to_ne_bytes()].concat();
-    option.extend(value);
-    option.resize(option.len().next_multiple_of(4), 0);
-    option
-}
-
 /// A section with a comment.
 fn section(comment: &str) -> Vec<u8> {
-    let fixed = [&0x1a2b_3c4d_u32.to_ne_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
-    block(0x0a0d_0d0a, &[fixed, option(1, comment.as_bytes()), option(0, b"")].concat())
+    pcapng::section(&[(COMMENT, comment.as_bytes())])
 }
 
 /// An interface with times in nanoseconds.
 fn interface(name: &str) -> Vec<u8> {
-    let fixed = [1, 0, 0, 0, 0, 0, 0, 0].to_vec();
-    block(1, &[fixed, option(2, name.as_bytes()), option(9, b"\x09"), option(0, b"")].concat())
+    pcapng::interface(1, 0, &[(IF_NAME, name.as_bytes()), (IF_TSRESOL, &[9])])
 }
 
 fn packet(interface: u32, number: u64, comment: &str) -> Vec<u8> {
-    let time = EPOCH + number;
-    let [high, low] = [time >> 32, time & 0xffff_ffff].map(|half| u32::try_from(half).unwrap());
-    let fixed = [interface, high, low, 64, 65].map(u32::to_ne_bytes).concat();
-    let mut body = [fixed, data(number, 64)].concat();
-    if !comment.is_empty() {
-        body.extend([option(1, comment.as_bytes()), option(0, b"")].concat());
-    }
-    block(6, &body)
+    let comment = (!comment.is_empty()).then_some((COMMENT, comment.as_bytes()));
+    pcapng::packet(interface, EPOCH + number, &data(number, 64), 65, comment.as_slice())
 }
 
 /// Two interfaces captured by one program, as by `dumpcap -i a -i b`.
@@ -243,9 +222,8 @@ fn interfaces_of_a_stream_stay_apart_also_after_a_restart() {
     let other = [section("of two"), interface("b"), interface("c")].concat();
     let other = [other, packet(0, 5, ""), packet(1, 6, "")].concat();
     send(&capture, &fifo, &other, 6);
-    let mut pcap = [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_ne_bytes).concat();
-    pcap.extend([1_700_000_000, 7, 64, 65].map(u32::to_ne_bytes).concat());
-    pcap.extend(data(7, 64));
+    let mut pcap = frames::Format::default().header();
+    frames::Format::default().append(&mut pcap, EPOCH + 7, &data(7, 64), 65);
     send(&capture, &fifo, &pcap, 7);
     let own = format!("stream:{}", fifo.display());
     assert_eq!(names(&capture), ["a", "b", "a", "b", "b", "c", &own]);
@@ -327,8 +305,8 @@ fn what_a_ring_cannot_keep_is_told_of() {
     }
     file.extend(packet(0, 1, "one"));
     // Longer than any block that is kept.
-    file.extend(block(0xbad, &vec![7; 2 << 20]));
-    file.extend(block(0xbad, b"kept"));
+    file.extend(block(CUSTOM, &vec![7; 2 << 20]));
+    file.extend(block(CUSTOM, b"kept"));
     file.extend(packet(69, 2, "two"));
     send(&capture, &fifo, &file, 2);
     eventually("it is told of", || {
@@ -346,7 +324,7 @@ fn what_a_ring_cannot_keep_is_told_of() {
 fn secrets_are_in_no_file_if_they_are_not_to_be_given_out() {
     let directory = directory();
     let secrets = block(10, b"KSLT\x04\0\0\0CLIE");
-    let parts = [section(""), secrets.clone(), interface("a"), block(0xbad, b"custom")];
+    let parts = [section(""), secrets.clone(), interface("a"), block(CUSTOM, b"custom")];
     let file = [parts.concat(), packet(0, 1, "one"), secrets, packet(0, 2, "two")].concat();
     let path = directory.path().join("file");
     std::fs::write(&path, &file).unwrap();

@@ -17,6 +17,8 @@ use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::filter::FilterError;
 use capture::pipeline::{Capture, CaptureError, Spec, State, counters};
 use capture::source::{SourceError, SourceName};
+use frames::Format as Variety;
+use frames::pcapng::{self, IF_NAME, IF_TSRESOL};
 use support::{EPOCH, Parser, data, directory};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,65 +72,49 @@ fn numbers(capture: &Capture) -> Vec<u64> {
     parser.packets.iter().map(|packet| packet.number).collect()
 }
 
-/// The format in which a savefile is written.
-#[derive(Clone, Copy)]
-struct Style {
-    big_endian: bool,
-    micro: bool,
-    link_type: u32,
+/// Nanoseconds, in this machine's byte order.
+const NATIVE: Variety = Variety {
+    nanoseconds: true,
+    big_endian: cfg!(target_endian = "big"),
+    link_type: 1,
+    snaplen: 65_535,
+};
+
+/// A packet with its number in its time stamp.
+fn packet(style: Variety, number: u64, len: usize) -> Vec<u8> {
+    let mut record = Vec::new();
+    style.append(&mut record, EPOCH + number, &data(number, len), len + 1);
+    record
 }
 
-const NATIVE: Style = Style { big_endian: false, micro: false, link_type: 1 };
-
-impl Style {
-    fn u32(self, value: u32) -> [u8; 4] {
-        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+fn savefile(style: Variety, numbers: &[u64]) -> Vec<u8> {
+    let mut file = style.header();
+    for &number in numbers {
+        file.extend(packet(style, number, 100 + number as usize % 50));
     }
-
-    fn header(self) -> Vec<u8> {
-        let magic = if self.micro { 0xa1b2_c3d4 } else { 0xa1b2_3c4d };
-        let version = if self.big_endian { 0x0002_0004 } else { 0x0004_0002 };
-        [magic, version, 0, 0, 65_535, self.link_type].map(|word| self.u32(word)).concat()
-    }
-
-    /// A packet with its number in its time stamp.
-    fn packet(self, number: u64, len: usize) -> Vec<u8> {
-        let nanoseconds = EPOCH + number;
-        let fraction = u32::try_from(nanoseconds % 1_000_000_000).unwrap();
-        let fraction = if self.micro { fraction / 1_000 } else { fraction };
-        let seconds = u32::try_from(nanoseconds / 1_000_000_000).unwrap();
-        let captured = u32::try_from(len).unwrap();
-        let mut record =
-            [seconds, fraction, captured, captured + 1].map(|word| self.u32(word)).concat();
-        record.extend(data(number, len));
-        record
-    }
-
-    fn savefile(self, numbers: &[u64]) -> Vec<u8> {
-        let mut file = self.header();
-        for &number in numbers {
-            file.extend(self.packet(number, 100 + number as usize % 50));
-        }
-        file
-    }
+    file
 }
+
+/// Options of an interface with times in nanoseconds.
+const NANOSECONDS: (u16, &[u8]) = (IF_TSRESOL, &[9]);
 
 /// A pcapng file with one interface and these packets.
 fn pcapng(numbers: &[u64]) -> Vec<u8> {
-    let block = |kind: u32, body: &[u8]| {
-        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
-        [&kind.to_le_bytes()[..], &len, body, &len].concat()
-    };
-    let section = [&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
-    let interface = [1, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0];
-    let mut file = [block(0x0a0d_0d0a, &section), block(1, &interface)].concat();
+    pcapng_of(&[], numbers)
+}
+
+/// A pcapng file with these interfaces, or one without a name, and these packets of the first.
+fn pcapng_of(names: &[&str], numbers: &[u64]) -> Vec<u8> {
+    let mut file = pcapng::section(&[]);
+    for name in names {
+        let options = [NANOSECONDS, (IF_NAME, name.as_bytes())];
+        file.extend(pcapng::interface(1, 262_144, &options));
+    }
+    if names.is_empty() {
+        file.extend(pcapng::interface(1, 262_144, &[NANOSECONDS]));
+    }
     for &number in numbers {
-        let data = data(number, 64);
-        let nanoseconds = EPOCH + number;
-        let halves = [(nanoseconds >> 32) as u32, nanoseconds as u32];
-        let mut body = [0, halves[0], halves[1], 64, 65].map(u32::to_le_bytes).concat();
-        body.extend(data);
-        file.extend(block(6, &body));
+        file.extend(pcapng::packet(0, EPOCH + number, &data(number, 64), 65, &[]));
     }
     file
 }
@@ -173,20 +159,20 @@ fn writers_come_and_go_in_one_capture() {
     first.write_all(&NATIVE.header()).unwrap();
     eventually("the header is known", || capture.condition().state == State::Running);
     for number in [1, 2] {
-        first.write_all(&NATIVE.packet(number, 300)).unwrap();
+        first.write_all(&packet(NATIVE, number, 300)).unwrap();
         eventually("each is stored as it comes", || stored(&capture) == number);
     }
     // The writer leaves in the middle of a record.
-    first.write_all(&NATIVE.packet(3, 300)[..200]).unwrap();
+    first.write_all(&packet(NATIVE, 3, 300)[..200]).unwrap();
     drop(first);
     eventually("what is missing is said", || error(&capture).contains("ended inside a record"));
     assert_eq!(capture.condition().state, State::Running);
 
     // Another writer starts over, as from a different machine and program.
-    let other = Style { big_endian: true, micro: true, link_type: 1 };
+    let other = Variety { big_endian: true, nanoseconds: false, ..NATIVE };
     let mut second = writer(&path);
     second.write_all(&other.header()).unwrap();
-    second.write_all(&other.packet(4_000, 80)).unwrap();
+    second.write_all(&packet(other, 4_000, 80)).unwrap();
     eventually("the next is stored", || stored(&capture) == 3);
     assert_eq!(error(&capture), "", "what was wrong is so no longer");
     second.write_all(&[0; 9]).unwrap();
@@ -195,7 +181,7 @@ fn writers_come_and_go_in_one_capture() {
 
     // A third writer sends single bytes.
     let mut third = writer(&path);
-    for byte in NATIVE.savefile(&[5_000, 5_001]) {
+    for byte in savefile(NATIVE, &[5_000, 5_001]) {
         third.write_all(&[byte]).unwrap();
     }
     eventually("the last is stored", || stored(&capture) == 5);
@@ -221,7 +207,7 @@ fn writers_in_quick_succession_lose_nothing() {
     let capture = start(directory.path(), &path, None);
     let wanted: Vec<u64> = (1..=200).collect();
     for number in &wanted {
-        writer(&path).write_all(&NATIVE.savefile(&[*number])).unwrap();
+        writer(&path).write_all(&savefile(NATIVE, &[*number])).unwrap();
     }
     eventually("all are stored", || stored(&capture) == 200);
     assert_eq!(numbers(&capture), wanted);
@@ -233,9 +219,9 @@ fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
     let directory = directory();
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
-    write_well(&capture, &path, &NATIVE.savefile(&[1]));
+    write_well(&capture, &path, &savefile(NATIVE, &[1]));
     let refused = [
-        (Style { link_type: 101, ..NATIVE }.savefile(&[7]), "RAW"),
+        (savefile(Variety { link_type: 101, ..NATIVE }, &[7]), "RAW"),
         (b"GET / HTTP/1.1\r\n\r\n".repeat(20_000), "fifo"),
         ([NATIVE.header(), vec![0xff; 64]].concat(), "fifo"),
     ];
@@ -251,28 +237,10 @@ fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
         assert_eq!(stored(&capture), before, "nothing of it is stored");
         assert_eq!(capture.condition().state, State::Running);
         let number = 10 + round as u64;
-        write_well(&capture, &path, &NATIVE.savefile(&[number]));
+        write_well(&capture, &path, &savefile(NATIVE, &[number]));
         assert_eq!(error(&capture), "");
         assert_eq!(numbers(&capture).last(), Some(&number));
     }
-}
-
-/// The same file with a description of an interface for each of these names before its own.
-fn pcapng_of(names: &[&str], numbers: &[u64]) -> Vec<u8> {
-    let plain = pcapng(numbers);
-    let (section, rest) = plain.split_at(28);
-    let mut file = section.to_vec();
-    for name in names {
-        let mut body = vec![1, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1, 0, 9, 0, 0, 0, 2, 0];
-        body.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
-        body.extend(name.as_bytes());
-        body.resize(body.len().next_multiple_of(4) + 4, 0);
-        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
-        file.extend([&[1, 0, 0, 0][..], &len, &body, &len].concat());
-    }
-    // The interface without a name.
-    file.extend(&rest[32..]);
-    file
 }
 
 #[test]
@@ -282,7 +250,7 @@ fn the_interfaces_of_a_pcapng_stream_are_named() {
         let path = fifo(directory.path());
         let capture = start(directory.path(), &path, None);
         let mut writer = writer(&path);
-        let file = if names.is_empty() { pcapng(&[1]) } else { pcapng_of(names, &[1]) };
+        let file = pcapng_of(names, &[1]);
         writer.write_all(&file).unwrap();
         eventually("it is stored", || stored(&capture) == 1);
         let named = |capture: &Capture| -> Vec<String> {
@@ -355,7 +323,7 @@ fn a_writer_is_never_held_up_by_readers_nor_by_a_ring_that_is_full() {
     // Five times the size of the ring, and twenty times that of a pipe.
     const COUNT: u64 = 400;
     for number in 1..=COUNT {
-        writer.write_all(&NATIVE.packet(number, 50_000)).unwrap();
+        writer.write_all(&packet(NATIVE, number, 50_000)).unwrap();
     }
     eventually("all of it is stored", || stored(&capture) == COUNT);
     let (packets, _) = counters(store);
@@ -374,17 +342,17 @@ fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
     let mut writer = writer(&path);
-    writer.write_all(&NATIVE.savefile(&[1])).unwrap();
+    writer.write_all(&savefile(NATIVE, &[1])).unwrap();
     eventually("it is stored", || stored(&capture) == 1);
     capture.stop();
     // Far more than a pipe holds: this would block for ever.
     for number in 2..=2_000 {
-        writer.write_all(&NATIVE.packet(number, 2_000)).unwrap();
+        writer.write_all(&packet(NATIVE, number, 2_000)).unwrap();
     }
     assert_eq!(stored(&capture), 1, "what comes while it is stopped is not kept");
     assert_eq!(capture.condition().state, State::Stopped);
     capture.start().unwrap();
-    writer.write_all(&NATIVE.packet(2_001, 10)).unwrap();
+    writer.write_all(&packet(NATIVE, 2_001, 10)).unwrap();
     eventually("it goes on", || numbers(&capture).last() == Some(&2_001));
     // Bytes that were still in the pipe, at most a megabyte, were stored after the restart.
     assert!(stored(&capture) < 600, "{} stored", stored(&capture));
@@ -398,7 +366,7 @@ fn stop_start_and_clear() {
     let store = &**capture.store();
     let mut live = Cursor::new(store, Format::Pcap, Begin::Next, false);
     let mut writer = writer(&path);
-    writer.write_all(&NATIVE.savefile(&[1, 2])).unwrap();
+    writer.write_all(&savefile(NATIVE, &[1, 2])).unwrap();
     eventually("both are stored", || stored(&capture) == 2);
 
     capture.stop();
@@ -406,7 +374,7 @@ fn stop_start_and_clear() {
     assert!(store.bounds().ended);
     assert_eq!(support::drain(&mut live, store, 1 << 20).1, Outcome::End);
     // The pipe does not break, and nothing is lost, not even half a record.
-    let record = NATIVE.packet(3, 200);
+    let record = packet(NATIVE, 3, 200);
     writer.write_all(&record[..100]).unwrap();
     assert_eq!(stored(&capture), 2);
     capture.start().unwrap();
@@ -420,7 +388,7 @@ fn stop_start_and_clear() {
     assert!(capture.clear());
     eventually("nothing is retained", || counters(store).0.retained == 0);
     assert_eq!((stored(&capture), counters(store).0.overwritten), (3, 3));
-    writer.write_all(&NATIVE.packet(4, 10)).unwrap();
+    writer.write_all(&packet(NATIVE, 4, 10)).unwrap();
     eventually("the next is stored", || stored(&capture) == 4);
     assert_eq!(numbers(&capture), [4]);
     capture.stop();
@@ -447,8 +415,8 @@ fn a_filter_is_compiled_for_what_comes() {
     let capture = start(directory.path(), &path, Some("less 110"));
     let mut writer = writer(&path);
     // Lengths on the wire: one more than 100 + number % 50.
-    writer.write_all(&NATIVE.savefile(&[1, 30, 5, 40, 9])).unwrap();
-    writer.write_all(&NATIVE.packet(50, 20)).unwrap();
+    writer.write_all(&savefile(NATIVE, &[1, 30, 5, 40, 9])).unwrap();
+    writer.write_all(&packet(NATIVE, 50, 20)).unwrap();
     eventually("the last is stored", || numbers(&capture).last() == Some(&50));
     assert_eq!(numbers(&capture), [1, 5, 9, 50]);
 }
@@ -524,18 +492,11 @@ fn ip(arguments: &[&str]) {
 
 /// A frame with these tags around a UDP datagram to `port`; `mark` is its payload.
 fn frame(tags: &[u16], port: u16, mark: u32) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    for tag in tags {
-        frame.extend(tag.to_be_bytes());
-        frame.extend([0, 10]);
-    }
-    frame.extend([8, 0, 0x45, 0, 0, 32 + 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 8, 1, 10, 9, 8, 2]);
-    frame.extend(40_000_u16.to_be_bytes());
-    frame.extend(port.to_be_bytes());
-    frame.extend([0, 40, 0, 0]);
-    frame.extend(mark.to_be_bytes());
-    frame.extend([0x55; 28]);
-    frame
+    let tags: Vec<_> = tags.iter().map(|tag| (*tag, 10)).collect();
+    let payload = [&mark.to_be_bytes()[..], &[0x55; 28]].concat();
+    let datagram = frames::udp_without_checksum(40_000, port, &payload);
+    let packet = frames::ipv4(([10, 9, 8, 1], [10, 9, 8, 2]), frames::UDP, &datagram);
+    frames::ethernet(&tags, frames::IPV4, &packet)
 }
 
 /// The retained frames.
@@ -638,10 +599,10 @@ fn a_fifo_that_nobody_captures_any_more_tells_its_writer() {
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
     let mut writer = writer(&path);
-    writer.write_all(&NATIVE.savefile(&[1])).unwrap();
+    writer.write_all(&savefile(NATIVE, &[1])).unwrap();
     eventually("it is stored", || stored(&capture) == 1);
     drop(capture);
-    let error = writer.write_all(&NATIVE.packet(2, 10)).unwrap_err();
+    let error = writer.write_all(&packet(NATIVE, 2, 10)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     // The lock on the ring is released too.
     let mut ring = File::open(directory.path().join("test.ring")).unwrap();

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use frames::pcapng::block;
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{
-    Format, Interface, NgPacket, append_block, check_prefix, numbered, pcapng, timestamp,
+    Format, Interface, NgPacket, check_prefix, numbered, pcapng, timestamp,
 };
 use pcapfs_tests::{
     Daemon, Fifo, Mount, Net, Running, binary, frame, run, skip_unless, tool, wait_until,
@@ -387,7 +388,7 @@ fn secrets_of_a_pcapng_are_served_unless_export_keys_is_false() {
     let packet = [NgPacket { interface: 0, timestamp: timestamp(1), data }];
     let (mut bytes, whole) = (pcapng(&interface, &[]), pcapng(&interface, &packet));
     let before = bytes.len();
-    append_block(&mut bytes, 10, b"KSLT\x04\0\0\0CLIE");
+    bytes.extend(block(10, b"KSLT\x04\0\0\0CLIE"));
     bytes.extend(&whole[before..]);
     let path = place.path("keys.pcapng");
     fs::write(&path, bytes).unwrap();

@@ -7,12 +7,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use frames::{UDP, ip, ipv4_fragment, tcp, udp};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 use pcapfs_tests::coding::{chunked, gzip_of_zeros};
 use pcapfs_tests::conversation::{
-    ACK, EPOCH, PSH, Packet, SYN, ethernet, ip, ipv4_part, noise, records, savefile, savefile_of,
-    tcp, udp,
+    ACK, EPOCH, PSH, Packet, SYN, ethernet, noise, records, savefile, savefile_of,
 };
 use pcapfs_tests::flows::{flow, json, lines, meta, names};
 use pcapfs_tests::savefile::Format;
@@ -488,7 +488,7 @@ const HOSTS: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);
 
 fn fragment(identification: u16, offset: usize, more: bool, bytes: &[u8]) -> Vec<u8> {
     let place = u16::try_from(offset / 8).unwrap() | if more { 0x2000 } else { 0 };
-    ethernet(Client, &[], &ipv4_part(HOSTS, 17, place, identification, bytes))
+    ethernet(Client, &[], &ipv4_fragment(HOSTS, UDP, place, identification, bytes))
 }
 
 fn packets(frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Packet> {

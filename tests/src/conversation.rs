@@ -10,6 +10,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use frames::{HARDWARE, IPV4, IPV6, TCP, UDP, ethernet_header, ip, tcp, udp};
+
+pub use frames::flags::{ACK, FIN, PSH, RST, SYN};
+
 use crate::savefile::Format;
 
 /// One of the two ends.
@@ -40,17 +44,6 @@ impl Side {
         }
     }
 }
-
-/// Flag of a TCP segment.
-pub const FIN: u8 = 1;
-/// Flag of a TCP segment.
-pub const SYN: u8 = 2;
-/// Flag of a TCP segment.
-pub const RST: u8 = 4;
-/// Flag of a TCP segment.
-pub const PSH: u8 = 8;
-/// Flag of a TCP segment.
-pub const ACK: u8 = 16;
 
 /// The default start of conversations, in nanoseconds since the Unix epoch.
 pub const EPOCH: u64 = 1_700_000_000_123_456_789;
@@ -354,7 +347,7 @@ impl Conversation {
         } else {
             tcp(source, destination, [sequence, acknowledgment], flags, payload)
         };
-        let protocol = if self.is_udp { 17 } else { 6 };
+        let protocol = if self.is_udp { UDP } else { TCP };
         let inner = ip(source.ip(), destination.ip(), protocol, &transport);
         let outer = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
         let (here, there) = (outer[from.index()], outer[from.other().index()]);
@@ -365,10 +358,10 @@ impl Conversation {
                 bytes.extend((network << 8).to_be_bytes());
                 bytes.extend(ethernet(from, &[], &inner));
                 let datagram = udp((here, 50_000).into(), (there, 4_789).into(), &bytes);
-                ethernet(from, &self.vlans, &ip(here, there, 17, &datagram))
+                ethernet(from, &self.vlans, &ip(here, there, UDP, &datagram))
             }
             Some(Around::Gre) => {
-                let bytes = [&[0, 0][..], &ethertype(&inner), &inner].concat();
+                let bytes = [&[0, 0][..], &ether_type(&inner).to_be_bytes(), &inner].concat();
                 ethernet(from, &self.vlans, &ip(here, there, 47, &bytes))
             }
         };
@@ -378,127 +371,21 @@ impl Conversation {
     }
 }
 
-fn ethertype(ip: &[u8]) -> [u8; 2] {
-    if ip[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] }
+fn ether_type(ip: &[u8]) -> u16 {
+    if ip[0] >> 4 == 4 { IPV4 } else { IPV6 }
 }
 
-/// An Ethernet frame around an IP packet.
+/// An Ethernet frame around an IP packet, with VLAN tags, the outermost first.
 #[must_use]
 pub fn ethernet(from: Side, vlans: &[u16], ip: &[u8]) -> Vec<u8> {
-    let addresses = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
-    let mut frame = addresses[from.other().index()].to_vec();
-    frame.extend(addresses[from.index()]);
-    for (at, vlan) in vlans.iter().enumerate() {
-        // 802.1ad outside, 802.1Q inside.
-        frame.extend(if at + 1 < vlans.len() { [0x88, 0xa8] } else { [0x81, 0x00] });
-        frame.extend(vlan.to_be_bytes());
-    }
-    frame.extend(ethertype(ip));
+    let [server, client] = HARDWARE;
+    let hardware = if from == Client { [server, client] } else { [client, server] };
+    // 802.1ad outside, 802.1Q inside.
+    let protocol = |at: usize| if at + 1 < vlans.len() { 0x88a8 } else { 0x8100 };
+    let tags: Vec<_> = vlans.iter().enumerate().map(|(at, vlan)| (protocol(at), *vlan)).collect();
+    let mut frame = ethernet_header(hardware, &tags, ether_type(ip));
     frame.extend_from_slice(ip);
     frame
-}
-
-/// An IP packet with a payload.
-#[must_use]
-pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let addresses = (source.octets(), destination.octets());
-            ipv4_part(addresses, protocol, 0x4000, 7, payload)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let mut packet = vec![0x60, 0, 0, 0];
-            packet.extend(u16::try_from(payload.len()).expect("fits").to_be_bytes());
-            packet.extend([protocol, 64]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-            packet.extend_from_slice(payload);
-            packet
-        }
-        _ => panic!("{source} and {destination} are of two families"),
-    }
-}
-
-/// An IPv4 packet or fragment: `place` is the field of flags and offset.
-#[must_use]
-pub fn ipv4_part(
-    (source, destination): ([u8; 4], [u8; 4]),
-    protocol: u8,
-    place: u16,
-    identification: u16,
-    payload: &[u8],
-) -> Vec<u8> {
-    let mut packet = vec![0x45, 0];
-    packet.extend(u16::try_from(20 + payload.len()).expect("fits").to_be_bytes());
-    packet.extend(identification.to_be_bytes());
-    packet.extend(place.to_be_bytes());
-    packet.extend([64, protocol, 0, 0]);
-    packet.extend(source);
-    packet.extend(destination);
-    let sum = checksum(&packet);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet.extend_from_slice(payload);
-    packet
-}
-
-/// A TCP segment with its checksum; `numbers` are sequence and acknowledgment.
-#[must_use]
-pub fn tcp(
-    source: SocketAddr,
-    destination: SocketAddr,
-    numbers: [u32; 2],
-    flags: u8,
-    payload: &[u8],
-) -> Vec<u8> {
-    let mut segment = source.port().to_be_bytes().to_vec();
-    segment.extend(destination.port().to_be_bytes());
-    numbers.iter().for_each(|number| segment.extend(number.to_be_bytes()));
-    segment.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    segment.extend_from_slice(payload);
-    let sum = transport_checksum(source.ip(), destination.ip(), 6, &segment);
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    segment
-}
-
-/// A UDP datagram with its checksum.
-#[must_use]
-pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(8 + payload.len()).expect("fits");
-    let mut datagram = source.port().to_be_bytes().to_vec();
-    datagram.extend(destination.port().to_be_bytes());
-    datagram.extend(length.to_be_bytes());
-    datagram.extend([0, 0]);
-    datagram.extend_from_slice(payload);
-    let sum = match transport_checksum(source.ip(), destination.ip(), 17, &datagram) {
-        0 => 0xffff,
-        sum => sum,
-    };
-    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
-    datagram
-}
-
-fn transport_checksum(source: IpAddr, destination: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
-    let mut bytes = Vec::with_capacity(segment.len() + 40);
-    for address in [source, destination] {
-        match address {
-            IpAddr::V4(address) => bytes.extend(address.octets()),
-            IpAddr::V6(address) => bytes.extend(address.octets()),
-        }
-    }
-    bytes.extend(u32::try_from(segment.len()).expect("fits").to_be_bytes());
-    bytes.extend([0, 0, 0, protocol]);
-    bytes.extend_from_slice(segment);
-    checksum(&bytes)
-}
-
-/// The Internet checksum, RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0));
-    let mut sum: u64 = bytes.chunks(2).map(word).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded to 16 bits")
 }
 
 /// The packets of conversations in the order of their times.

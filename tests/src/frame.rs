@@ -4,6 +4,8 @@
 //! number, and filler made from that number. So a reader can check that it is the right packet and
 //! that each of its bytes is right.
 
+use frames::{HARDWARE, IPV4, UDP, ethernet_header, ipv4_header};
+
 /// First bytes of every payload.
 pub const MAGIC: [u8; 8] = *b"PcApFsT1";
 /// Bytes of the Ethernet, IPv4 and UDP headers before the payload.
@@ -57,34 +59,16 @@ pub fn ethernet(sequence: u64, payload_length: usize) -> Vec<u8> {
 
 /// Appends the frame that [`ethernet`] makes to `frame`.
 pub fn append_ethernet(frame: &mut Vec<u8>, sequence: u64, payload_length: usize) {
-    let udp_length = u16::try_from(8 + payload_length).expect("a payload that fits in UDP");
-    let mut ip = [0u8; 20];
-    ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&(20 + udp_length).to_be_bytes());
-    ip[8] = 64;
-    ip[9] = 17;
-    ip[12..16].copy_from_slice(&[10, 0, 0, 1]);
-    ip[16..20].copy_from_slice(&[10, 0, 0, 2]);
-    let checksum = internet_checksum(&ip);
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-
-    frame.extend_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-    frame.extend_from_slice(&ip);
+    let udp_length = 8 + payload_length;
+    let addresses = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    frame.extend(ethernet_header(HARDWARE, &[], IPV4));
+    frame.extend(ipv4_header(addresses, UDP, 0, 0, udp_length));
     frame.extend_from_slice(&SOURCE_PORT.to_be_bytes());
     frame.extend_from_slice(&PORT.to_be_bytes());
+    let udp_length = u16::try_from(udp_length).expect("a payload that fits in UDP");
     frame.extend_from_slice(&udp_length.to_be_bytes());
     frame.extend_from_slice(&[0, 0]); // no UDP checksum
     append_payload(frame, sequence, payload_length);
-}
-
-/// The Internet checksum, RFC 1071, of a header whose checksum field is zero.
-fn internet_checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 =
-        header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded to 16 bits")
 }
 
 /// The sequence number of a captured test packet, after a check of every captured byte.

@@ -27,7 +27,7 @@
 //!   them.
 //! * [`Host`]: a mount namespace in which pcapfs is installed and has its user, for mount(8).
 //! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
-//! * [`savefile`]: strict incremental readers of pcap and pcapng, and writers of both.
+//! * [`savefile`]: strict incremental readers of pcap and pcapng, and savefiles of numbered packets.
 //! * [`segments`]: savefiles of any number of connections, for tests about large numbers.
 //! * [`StreamReader`]: a thread of this process that reads a stream at a given pace and checks it.
 //! * [`Running`] and [`run`]: real tools as children, with a time limit, killed on drop.

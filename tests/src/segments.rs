@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
+use frames::Format;
+
+pub use frames::flags;
+
 /// Ethernet, IPv4 and TCP headers.
 const HEADERS: usize = 54;
 const TEMPLATE: [u8; HEADERS] = {
@@ -28,18 +32,6 @@ const TEMPLATE: [u8; HEADERS] = {
     frame
 };
 
-/// Flags of a segment, RFC 9293.
-pub mod flags {
-    /// No more data from the sender.
-    pub const FIN: u8 = 1;
-    /// Synchronize sequence numbers.
-    pub const SYN: u8 = 2;
-    /// Push.
-    pub const PSH: u8 = 8;
-    /// The acknowledgment field counts.
-    pub const ACK: u8 = 16;
-}
-
 /// The sender of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -63,10 +55,7 @@ impl Segments {
     /// The error of the file system.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let words: [u32; 6] = [0xa1b2_3c4d, 4 << 16 | 2, 0, 0, 1 << 18, 1];
-        for word in words {
-            file.write_all(&word.to_le_bytes())?;
-        }
+        file.write_all(&Format::default().header())?;
         Ok(Self { file, packets: 0 })
     }
 
@@ -109,13 +98,9 @@ impl Segments {
         frame[42..46].copy_from_slice(&acknowledgment.to_be_bytes());
         frame[47] = control;
 
-        let nanoseconds = self.packets * 1000;
-        let seconds = u32::try_from(1_700_000_000 + nanoseconds / 1_000_000_000).expect("this era");
-        let within = u32::try_from(nanoseconds % 1_000_000_000).expect("below a second");
-        let length = u32::try_from(HEADERS + payload.len()).expect("a packet");
-        for word in [seconds, within, length, length] {
-            self.file.write_all(&word.to_le_bytes())?;
-        }
+        let time = 1_700_000_000_000_000_000 + self.packets * 1000;
+        let length = HEADERS + payload.len();
+        self.file.write_all(&Format::default().record_header(time, length, length))?;
         self.file.write_all(&frame)?;
         self.file.write_all(payload)?;
         self.packets += 1;

@@ -1,5 +1,7 @@
 //! One packet for each fact about a layer that the decoder must know.
 
+use std::net::{Ipv6Addr, SocketAddr};
+
 use protocol::decode::{
     Decoder, Options, Outcome, Part, Reason, Tcp, TcpFlags, Transport, Tunnel, TunnelKind,
 };
@@ -7,30 +9,22 @@ use protocol::extent::Extent;
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
+const CLIENT: [u8; 4] = [10, 0, 0, 1];
+const SERVER: [u8; 4] = [10, 0, 0, 2];
+
 /// IPv4 from 10.0.0.1 to 10.0.0.2.
 fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let total = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let [high, low] = total;
-    let header = [0x45, 0, high, low, 0, 1, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
-    [&header, payload].concat()
+    frames::ipv4_fragment((CLIENT, SERVER), protocol, 0, 1, payload)
 }
 
 /// IPv6 from ::1 to ::2.
 fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
-    let [high, low] = u16::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut header = [0; 40];
-    header[..8].copy_from_slice(&[0x60, 0, 0, 0, high, low, next, 64]);
-    (header[23], header[39]) = (1, 2);
-    [&header, payload].concat()
+    let addresses = [1, 2].map(|last| Ipv6Addr::from_bits(last).octets());
+    frames::ipv6(addresses.into(), next, payload)
 }
 
 fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0x30, 0x39];
-    bytes.extend(port.to_be_bytes());
-    bytes.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
-    bytes.extend([0, 0]);
-    bytes.extend(payload);
-    bytes
+    frames::udp_without_checksum(12_345, port, payload)
 }
 
 /// UDP from port 12345 to port 53 with "hello".
@@ -39,16 +33,12 @@ fn hello() -> Vec<u8> {
 }
 
 fn tcp(flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
-    let words = u8::try_from(5 + options.len() / 4).unwrap();
-    let mut bytes = vec![0, 80, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 2, words << 4, flags];
-    bytes.extend([0xff, 0xff, 0, 0, 0, 0]);
-    bytes.extend(options);
-    bytes.extend(payload);
-    bytes
+    let [from, to] = [(CLIENT, 80), (SERVER, 40_000)].map(SocketAddr::from);
+    frames::tcp_with_options(from, to, [1, 2], flags, options, payload)
 }
 
 fn ethernet(ether_type: u16, payload: &[u8]) -> Vec<u8> {
-    [&[2; 12], &ether_type.to_be_bytes()[..], payload].concat()
+    frames::ethernet(&[], ether_type, payload)
 }
 
 /// The part of a result that tests compare.

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use frames::ethernet;
 use proptest::prelude::*;
 use protocol::decode::{
     Decoded, Decoder, Options, Outcome, Overlap, Part, Reason, Transport, TunnelKind,
@@ -144,30 +145,12 @@ impl Ip {
     }
 }
 
-/// A frame with these tags around a payload of type `ether_type`.
-fn ethernet(tags: &Tags, ether_type: u16, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0x52; 12];
-    for (kind, tci) in tags {
-        bytes.extend(kind.to_be_bytes());
-        bytes.extend(tci.to_be_bytes());
-    }
-    bytes.extend(ether_type.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
 fn ids(tags: &Tags) -> impl Iterator<Item = u16> {
     tags.iter().map(|(_, tci)| tci & 0xfff).filter(|id| *id != 0)
 }
 
 fn udp(ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend(ports.0.to_be_bytes());
-    bytes.extend(ports.1.to_be_bytes());
-    bytes.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
-    bytes.extend([0, 0]);
-    bytes.extend(payload);
-    bytes
+    frames::udp_without_checksum(ports.0, ports.1, payload)
 }
 
 impl Inner {

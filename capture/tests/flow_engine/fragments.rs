@@ -9,39 +9,19 @@ use serde_json::json;
 
 use crate::scene::*;
 
-/// The fragments of an Ethernet frame with IPv4, cut at these places of the payload of IP. Each
-/// place is a multiple of 8.
-fn cut(frame: &[u8], identification: u16, cuts: &[usize]) -> Vec<Vec<u8>> {
-    let (headers, payload) = frame.split_at(34);
-    let edges: Vec<usize> = [0].iter().chain(cuts).copied().chain([payload.len()]).collect();
-    let fragment = |edge: &[usize]| {
-        let part = &payload[edge[0]..edge[1]];
-        let more = u16::from(edge[1] < payload.len()) << 13;
-        let mut bytes = headers.to_vec();
-        bytes[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
-        bytes[18..20].copy_from_slice(&identification.to_be_bytes());
-        bytes[20..22].copy_from_slice(&(more | (edge[0] / 8) as u16).to_be_bytes());
-        bytes.extend(part);
-        bytes
-    };
-    edges.windows(2).map(fragment).collect()
-}
-
-/// The same for IPv6, between fixed addresses.
+/// The fragments of a payload of IPv6, between fixed addresses.
 fn cut6(payload: &[u8], next: u8, cuts: &[usize]) -> Vec<Vec<u8>> {
     let edges: Vec<usize> = [0].iter().chain(cuts).copied().chain([payload.len()]).collect();
     let fragment = |edge: &[usize]| {
         let part = &payload[edge[0]..edge[1]];
         let more = u16::from(edge[1] < payload.len());
-        let mut bytes = [&[0; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
-        bytes.extend((8 + part.len() as u16).to_be_bytes());
-        bytes.extend([44, 64]);
-        bytes.extend([[0x20; 16], [0x30; 16]].as_flattened());
-        bytes.extend([next, 0]);
-        bytes.extend((edge[0] as u16 | more).to_be_bytes());
-        bytes.extend([0, 0, 0, 7]);
-        bytes.extend(part);
-        bytes
+        // The fragment header of RFC 8200 section 4.5.
+        let mut content = vec![next, 0];
+        content.extend((edge[0] as u16 | more).to_be_bytes());
+        content.extend([0, 0, 0, 7]);
+        content.extend(part);
+        let packet = frames::ipv6(([0x20; 16], [0x30; 16]), 44, &content);
+        frames::ethernet(&[], frames::IPV6, &packet)
     };
     edges.windows(2).map(fragment).collect()
 }
@@ -76,7 +56,7 @@ fn a_first_fragment_is_in_its_flow_at_once_and_the_rest_is_a_gap() {
     scene.send(&udp(1, 2_000, true, b"one query"));
     for identification in 0..3 {
         let answer = udp(1, 2_000, false, &[b'0' + identification as u8; 100]);
-        scene.send(&cut(&answer, identification, &[48])[0]);
+        scene.send(&fragments(&answer, identification, &[48])[0]);
     }
     scene.settle();
     let [id] = scene.ids()[..] else { panic!("{:?}", scene.ids()) };
@@ -100,7 +80,7 @@ fn a_first_fragment_is_in_its_flow_at_once_and_the_rest_is_a_gap() {
 #[test]
 fn the_rest_of_a_datagram_is_not_waited_for_on_an_idle_link() {
     let mut scene = Scene::new(free());
-    scene.send(&cut(&udp(1, 2_000, true, &[7; 100]), 1, &[48])[0]);
+    scene.send(&fragments(&udp(1, 2_000, true, &[7; 100]), 1, &[48])[0]);
     scene.settle();
     wait_until("the gap is there", || scene.meta(1)["client"]["stream_bytes"] == 100);
     all_is_there(&scene);
@@ -110,7 +90,9 @@ fn the_rest_of_a_datagram_is_not_waited_for_on_an_idle_link() {
 fn fragments_with_different_tags_are_of_one_datagram_if_that_is_said() {
     for any_vlan in [false, true] {
         let mut scene = Scene::new(Options { any_vlan, ..free() });
-        for (tag, part) in cut(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48]).iter().enumerate() {
+        for (tag, part) in
+            fragments(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48]).iter().enumerate()
+        {
             let tag = [0x81, 0, 0, tag as u8];
             scene.send(&[&part[..12], &tag, &part[12..]].concat());
         }
@@ -125,7 +107,7 @@ fn fragments_with_different_tags_are_of_one_datagram_if_that_is_said() {
 #[test]
 fn what_comes_between_fragments_stays_in_order() {
     let mut scene = Scene::new(free());
-    let parts = cut(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48, 64]);
+    let parts = fragments(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48, 64]);
     scene.send(&parts[0]);
     scene.send(&udp(1, 2_000, true, b"bb"));
     scene.send(&parts[2]);
@@ -145,7 +127,7 @@ fn copies_of_fragments_belong_to_the_flow() {
     let mut scene = Scene::new(free());
     for data in [b'a', b'b'] {
         // Captured on two interfaces, and with the same identification as the previous datagram.
-        for part in cut(&udp(1, 2_000, true, &[data; 100]), 1, &[48]) {
+        for part in fragments(&udp(1, 2_000, true, &[data; 100]), 1, &[48]) {
             scene.send(&part);
             scene.send(&part);
         }
@@ -163,7 +145,7 @@ fn copies_of_fragments_belong_to_the_flow() {
 #[test]
 fn fragments_that_come_before_the_first_join_it() {
     let mut scene = Scene::new(free());
-    let mut parts = cut(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48, 64]);
+    let mut parts = fragments(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48, 64]);
     parts.reverse();
     let [last, middle, first] = &parts[..] else { unreachable!() };
     scene.send(last);
@@ -183,7 +165,7 @@ fn fragments_that_come_before_the_first_join_it() {
 #[test]
 fn a_fragment_that_comes_when_its_datagram_was_given_up_is_counted() {
     let mut scene = Scene::new(free());
-    let parts = cut(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48]);
+    let parts = fragments(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48]);
     scene.send(&parts[0]);
     scene.now += 2 * SECOND;
     scene.send(&udp(1, 2_000, true, b"bb"));
@@ -207,7 +189,7 @@ fn segments_in_fragments_are_in_order_with_and_without_their_end() {
         // The FIN is at the end of the last fragment.
         let flags = if missing == Some(2) { ACK } else { ACK | FIN };
         let whole = talk.segment(CLIENT, flags, &[b'a'; 400]);
-        for (index, part) in cut(&whole, 5, &[24, 120]).iter().enumerate() {
+        for (index, part) in fragments(&whole, 5, &[24, 120]).iter().enumerate() {
             if Some(index) != missing {
                 scene.send(part);
             }
@@ -258,7 +240,7 @@ fn what_is_there_of_a_tunnel_in_fragments_is_in_a_flow_once_it_is_given_up() {
     let mut outer = udp(2, 1, true, b"")[..34].to_vec();
     outer[23] = 4;
     outer.extend(&inner[14..]);
-    let parts = cut(&outer, 1, &[104, 208]);
+    let parts = fragments(&outer, 1, &[104, 208]);
     scene.send(&parts[0]);
     scene.send(&parts[2]);
     scene.settle();
@@ -283,8 +265,8 @@ fn all_kinds_of_packets_without_a_flow_are_told_apart() {
     scene.send_all([arp, icmp.clone(), malformed]);
     scene.now += 1_000;
     scene.send_cut(&datagram, 36);
-    scene.send_all(cut(&icmp, 1, &[96]));
-    scene.send(&cut(&datagram, 2, &[96])[1]);
+    scene.send_all(fragments(&icmp, 1, &[96]));
+    scene.send(&fragments(&datagram, 2, &[96])[1]);
     scene.settle();
     let by = scene.counters().undecodable_by;
     assert_eq!((by.not_ip, by.malformed, by.truncated), (1, 1, 1), "{by:?}");
@@ -317,7 +299,7 @@ proptest! {
             };
             let cuts: Vec<usize> =
                 cuts.iter().map(|cut| cut * 8).filter(|cut| 34 + cut < frame.len()).collect();
-            frames.extend(cut(&frame, index as u16, &cuts));
+            frames.extend(fragments(&frame, index as u16, &cuts));
         }
         for (index, (fate, further, _)) in fates.iter().enumerate() {
             let (at, to) = (index % frames.len(), (index + further) % frames.len());

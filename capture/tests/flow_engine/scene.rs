@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +22,7 @@ pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
-pub(crate) const FIN: u8 = 1;
-pub(crate) const SYN: u8 = 2;
-pub(crate) const RST: u8 = 4;
-pub(crate) const ACK: u8 = 16;
+pub(crate) use frames::flags::{ACK, FIN, SYN};
 
 /// Ends a failed test; a successful test never waits so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -227,26 +225,17 @@ pub(crate) fn whole(reading: &mut Reading) -> Vec<u8> {
     }
 }
 
-/// An Ethernet frame from client number `client`, or to it.
-fn frame(client: u32, protocol: u8, from_client: bool, fragment: u16, rest: &[u8]) -> Vec<u8> {
-    let client = [&[10][..], &client.to_be_bytes()[1..]].concat();
-    let server = vec![192, 168, 0, 1];
-    let (from, to) = if from_client { (client, server) } else { (server, client) };
-    let mut frame = vec![0; 12];
-    frame.extend([8, 0, 0x45, 0]);
-    frame.extend((20 + rest.len() as u16).to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend(fragment.to_be_bytes());
-    frame.extend([64, protocol, 0, 0]);
-    frame.extend(from);
-    frame.extend(to);
-    frame.extend(rest);
-    frame
+/// The end of client number `client` and the server's, the sender's first.
+fn ends(client: u32, port: u16, server: u16, from_client: bool) -> [SocketAddr; 2] {
+    let [_, second, third, fourth] = client.to_be_bytes();
+    let ends = [([10, second, third, fourth], port), ([192, 168, 0, 1], server)];
+    let [client, server] = ends.map(SocketAddr::from);
+    if from_client { [client, server] } else { [server, client] }
 }
 
-fn ports(port: u16, server: u16, from_client: bool) -> Vec<u8> {
-    let (from, to) = if from_client { (port, server) } else { (server, port) };
-    [from.to_be_bytes(), to.to_be_bytes()].concat()
+fn frame([from, to]: [SocketAddr; 2], protocol: u8, content: &[u8]) -> Vec<u8> {
+    let packet = frames::ip(from.ip(), to.ip(), protocol, content);
+    frames::ethernet(&[], frames::IPV4, &packet)
 }
 
 /// A TCP segment between port `port` of a client and port 80.
@@ -258,30 +247,37 @@ pub(crate) fn tcp(
     flags: u8,
     data: &[u8],
 ) -> Vec<u8> {
-    let mut segment = ports(port, 80, from_client);
-    segment.extend(sequence.to_be_bytes());
-    segment.extend(acknowledgment.to_be_bytes());
-    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    segment.extend(data);
-    frame(client, 6, from_client, 0, &segment)
+    let ends = ends(client, port, 80, from_client);
+    let segment = frames::tcp(ends[0], ends[1], [sequence, acknowledgment], flags, data);
+    frame(ends, frames::TCP, &segment)
 }
 
 /// A UDP datagram between port `port` of a client and port 53.
 pub(crate) fn udp(client: u32, port: u16, from_client: bool, data: &[u8]) -> Vec<u8> {
-    let mut datagram = ports(port, 53, from_client);
-    datagram.extend((8 + data.len() as u16).to_be_bytes());
-    datagram.extend([0, 0]);
-    datagram.extend(data);
-    frame(client, 17, from_client, 0, &datagram)
+    let ends = ends(client, port, 53, from_client);
+    frame(ends, frames::UDP, &frames::udp(ends[0], ends[1], data))
 }
 
 /// The same datagram in two fragments; the first has `first` bytes of data.
-pub(crate) fn fragmented_udp(client: u32, port: u16, data: &[u8], first: usize) -> [Vec<u8>; 2] {
-    let whole = udp(client, port, true, data);
-    let (head, tail) = whole[34..].split_at(8 + first);
-    let more = 1 << 13;
-    let offset = (head.len() / 8) as u16;
-    [frame(client, 17, true, more, head), frame(client, 17, true, offset, tail)]
+pub(crate) fn fragmented_udp(client: u32, port: u16, data: &[u8], first: usize) -> Vec<Vec<u8>> {
+    fragments(&udp(client, port, true, data), 0, &[8 + first])
+}
+
+/// The fragments of an Ethernet frame with IPv4, cut at these places of the payload of IP. Each
+/// place is a multiple of 8.
+pub(crate) fn fragments(frame: &[u8], identification: u16, cuts: &[usize]) -> Vec<Vec<u8>> {
+    let (headers, payload) = frame.split_at(34);
+    let address = |at: usize| <[u8; 4]>::try_from(&headers[at..at + 4]).unwrap();
+    let addresses = (address(26), address(30));
+    let edges: Vec<usize> = [0].iter().chain(cuts).copied().chain([payload.len()]).collect();
+    let fragment = |edge: &[usize]| {
+        let more = u16::from(edge[1] < payload.len()) << 13;
+        let place = more | (edge[0] / 8) as u16;
+        let part = &payload[edge[0]..edge[1]];
+        let packet = frames::ipv4_fragment(addresses, headers[23], place, identification, part);
+        frames::ethernet(&[], frames::IPV4, &packet)
+    };
+    edges.windows(2).map(fragment).collect()
 }
 
 /// A connection in which both sides see every segment.

@@ -2,6 +2,7 @@
 
 use capture::flow::{File, Log};
 use capture::ring::MIN_RING;
+use frames::flags::RST;
 use protocol::time::Precision;
 
 use crate::scene::*;

@@ -1,14 +1,16 @@
 //! Flows in the tree, of a savefile with three connections: HTTP, one with a hole, and UDP.
 
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use capture::flow::Seek;
 use capture::pipeline::{Capture, Spec, State};
-use capture::record;
 use capture::ring::Permissions;
 use capture::source::SourceName;
-use protocol::time::{Precision, Timestamp};
+use frames::Format;
+use frames::flags::{ACK, SYN};
+use protocol::time::Precision;
 use tempfile::TempDir;
 
 use super::file::Opener;
@@ -22,33 +24,23 @@ const REQUEST: &[u8] = b"GET /a.html HTTP/1.1\r\nHost: h\r\n\r\n";
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello";
 
-const SYN: u8 = 2;
-const ACK: u8 = 16;
-const FIN: u8 = 17;
+const FIN: u8 = frames::flags::FIN | ACK;
 
-/// An Ethernet frame between a client's port and a server's, with what follows IP's header.
-fn frame(from_client: bool, protocol: u8, rest: &[u8]) -> Vec<u8> {
-    let (from, to) = if from_client { (1, 2) } else { (2, 1) };
-    let mut frame = vec![0; 12];
-    frame.extend([8, 0, 0x45, 0]);
-    frame.extend(u16::try_from(20 + rest.len()).unwrap().to_be_bytes());
-    frame.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, from, 10, 0, 0, to]);
-    frame.extend(rest);
-    frame
+/// The client's and the server's end, the sender's first.
+fn ends(from_client: bool, client: u16, server: u16) -> [SocketAddr; 2] {
+    let ends = [([10, 0, 0, 1], client), ([10, 0, 0, 2], server)].map(SocketAddr::from);
+    if from_client { ends } else { [ends[1], ends[0]] }
 }
 
-fn ports(from_client: bool, client: u16, server: u16) -> Vec<u8> {
-    let (from, to) = if from_client { (client, server) } else { (server, client) };
-    [from.to_be_bytes(), to.to_be_bytes()].concat()
+/// An Ethernet frame around an IP packet with this content.
+fn frame([from, to]: [SocketAddr; 2], protocol: u8, content: &[u8]) -> Vec<u8> {
+    let packet = frames::ip(from.ip(), to.ip(), protocol, content);
+    frames::ethernet(&[], frames::IPV4, &packet)
 }
 
 fn tcp(from_client: bool, port: u16, seq: u32, ack: u32, flags: u8, data: &[u8]) -> Vec<u8> {
-    let mut segment = ports(from_client, port, 80);
-    segment.extend(seq.to_be_bytes());
-    segment.extend(ack.to_be_bytes());
-    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    segment.extend(data);
-    frame(from_client, 6, &segment)
+    let ends = ends(from_client, port, 80);
+    frame(ends, frames::TCP, &frames::tcp(ends[0], ends[1], [seq, ack], flags, data))
 }
 
 /// A connection, of whose answer the bytes in `lost` were not captured.
@@ -78,18 +70,13 @@ fn connection(
 fn scene() -> (Tree, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("trace.pcap");
-    let mut bytes = 0xa1b2_3c4d_u32.to_ne_bytes().to_vec();
-    bytes.extend([2_u16, 4].map(u16::to_ne_bytes).concat());
-    bytes.extend([0_u32, 0, 262_144, 1].map(u32::to_ne_bytes).concat());
+    let mut bytes = Format::default().header();
     let mut frames = connection(2000, REQUEST, RESPONSE, 0..0);
     frames.extend(connection(2001, b"x", &[7; 3000], 1000..2000));
-    let question = [ports(true, 2002, 53), vec![0, 13, 0, 0], b"query".to_vec()].concat();
-    frames.push(frame(true, 17, &question));
+    let ends = ends(true, 2002, 53);
+    frames.push(frame(ends, frames::UDP, &frames::udp(ends[0], ends[1], b"query")));
     for (second, frame) in (1..).zip(&frames) {
-        let time = Timestamp::from_parts(second, 0, Precision::Nano);
-        let len = u32::try_from(frame.len()).unwrap();
-        bytes.extend(record::header(time, Precision::Nano, len, len));
-        bytes.extend(frame);
+        Format::default().append(&mut bytes, second * 1_000_000_000, frame, frame.len());
     }
     std::fs::write(&path, bytes).unwrap();
     let spec = Spec {

@@ -54,13 +54,7 @@ impl Scene {
         tree.captures.add(capture, PERMISSIONS);
         tree.captures.link("www", "web");
         let mut scene = Self { tree, fifo: writer(&path), sent: 0, _directory: directory };
-        let mut header = 0xa1b2_3c4d_u32.to_ne_bytes().to_vec();
-        header.extend(2_u16.to_ne_bytes());
-        header.extend(4_u16.to_ne_bytes());
-        for field in [0_u32, 0, 262_144, 1] {
-            header.extend(field.to_ne_bytes());
-        }
-        scene.fifo.write_all(&header).unwrap();
+        scene.fifo.write_all(&frames::Format::default().header()).unwrap();
         scene
     }
 

@@ -1,9 +1,11 @@
 //! Filters, also for frames with VLAN tags, and the snaplen.
 
 use std::fs::{self, File};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
+use ::frames::flags::SYN;
+use ::frames::{IPV4, TCP};
 use pcapfs_tests::savefile::{Format, check_prefix, numbered, timestamp};
 use pcapfs_tests::{ALIAS, Fifo, Mount, Net, frame, python, run, skip_unless};
 use tempfile::TempDir;
@@ -69,17 +71,9 @@ fn snaplen_cuts_what_is_kept_and_not_what_is_said() {
 
 /// A frame to or from TCP port `port` with these tags, each a protocol and its control information.
 fn tcp(tags: &[(u16, u16)], port: u16, mark: u8) -> Vec<u8> {
-    let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-    for (protocol, control) in tags {
-        bytes.extend(protocol.to_be_bytes());
-        bytes.extend(control.to_be_bytes());
-    }
-    bytes.extend([8, 0, 0x45, 0, 0, 60, 0, mark, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-    bytes.extend(40_000u16.to_be_bytes());
-    bytes.extend(port.to_be_bytes());
-    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0]);
-    bytes.extend([mark; 20]);
-    bytes
+    let ends = [([10, 0, 0, 1], 40_000), ([10, 0, 0, 2], port)].map(SocketAddr::from);
+    let segment = ::frames::tcp(ends[0], ends[1], [1, 0], SYN, &[mark; 20]);
+    ::frames::ethernet(tags, IPV4, &::frames::ip(ends[0].ip(), ends[1].ip(), TCP, &segment))
 }
 
 /// Every kind of tagging, each to port 81 (not wanted) and to port 80 (wanted). Returns all frames,

@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use frames::pcapng::{CUSTOM, block};
 use pcapfs_tests::measure::anonymous_memory;
 use pcapfs_tests::savefile::{
     Format, NgPacket, NgParser, PcapParser, append_numbered, check_prefix, numbered, pcapng,
@@ -378,17 +379,13 @@ fn what_a_pcapng_says_beside_packets_is_kept() {
     };
     let packets = Vec::from_iter((1..=3).map(packet));
     let plain = pcapng(&interfaces, &packets);
-    let block = |kind: u32, body: &[u8]| {
-        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
-        [&kind.to_le_bytes()[..], &len, body, &len].concat()
-    };
     let secrets = block(10, b"KSLT\x04\0\0\0CLIE");
     let statistics = |received: u8| {
         let options = [&b"\x04\0\x08\0"[..], &[received, 0, 0, 0, 0, 0, 0, 0], &[0; 4]].concat();
         block(5, &[&[0; 12][..], &options].concat())
     };
     let (middle, end) = (statistics(1), statistics(3));
-    let custom = block(0xbad, b"\xd9\x7e\0\0as it is");
+    let custom = block(CUSTOM, b"\xd9\x7e\0\0as it is");
     // Before the first packet, and between the first and the second.
     let mut at = 0;
     let mut starts = Vec::new();

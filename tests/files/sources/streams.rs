@@ -5,9 +5,10 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use frames::pcapng::{CUSTOM, block};
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{
-    Format, NgPacket, append_block, append_numbered, check_prefix, numbered, pcapng, timestamp,
+    Format, NgPacket, append_numbered, check_prefix, numbered, pcapng, timestamp,
 };
 use pcapfs_tests::{
     ALIAS, Fed, Fifo, Mount, Net, Pace, Running, StreamReader, Traffic, frame, skip_unless, tool,
@@ -218,8 +219,8 @@ fn a_pcapng_stream_keeps_what_it_says_beside_packets() {
 #[test]
 fn a_block_that_no_packet_of_standard_input_follows_is_at_the_end() {
     skip_unless!(mount);
-    let mut bytes = talkative();
-    append_block(&mut bytes, 0xbad, b"\xd9\x7e\0\0behind");
+    let behind = block(CUSTOM, b"\xd9\x7e\0\0behind");
+    let bytes = [talkative(), behind.clone()].concat();
     let folder = TempDir::new().unwrap();
     let input = folder.path().join("input.pcapng");
     fs::write(&input, &bytes).unwrap();
@@ -228,9 +229,7 @@ fn a_block_that_no_packet_of_standard_input_follows_is_at_the_end() {
     assert_eq!(daemon.status(ALIAS)["error"], Value::Null);
     let path = daemon.path("web/replay.pcapng");
     let replay = fs::read(&path).unwrap();
-    let mut block = Vec::new();
-    append_block(&mut block, 0xbad, b"\xd9\x7e\0\0behind");
-    assert!(replay.ends_with(&block), "{replay:?}");
+    assert!(replay.ends_with(&behind), "{replay:?}");
     assert_eq!(fs::metadata(&path).unwrap().len(), replay.len() as u64);
     check_seeks(&path, &replay);
     let follow = fs::read(daemon.path("web/follow.pcapng")).unwrap();

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pcapfs_tests::savefile::{
-    Interface, NgPacket, Parser, append_block, parser_for, pcapng, timestamp,
-};
+use frames::pcapng::{CUSTOM, block};
+use pcapfs_tests::savefile::{Interface, NgPacket, Parser, parser_for, pcapng, timestamp};
 use pcapfs_tests::{ALIAS, Daemon, Mount, frame};
 use tempfile::TempDir;
 
@@ -80,13 +79,13 @@ pub(crate) fn talkative() -> Vec<u8> {
         let comment = b"\x01\0\x09\0look here\0\0\0\0\0\0\0";
         packets += u32::from(kind == 6);
         match (kind, packets) {
-            (6, 1) => append_block(&mut bytes, 10, b"KSLT\x04\0\0\0CLIE"),
-            (6, 2) => append_block(&mut bytes, 0xbad, b"\xd9\x7e\0\0as it is"),
+            (6, 1) => bytes.extend(block(10, b"KSLT\x04\0\0\0CLIE")),
+            (6, 2) => bytes.extend(block(CUSTOM, b"\xd9\x7e\0\0as it is")),
             _ => {}
         }
         let is_commented = kind == 0x0a0d_0d0a || (kind, packets) == (6, 1);
         let comment: &[u8] = if is_commented { comment } else { &[] };
-        append_block(&mut bytes, kind, &[body, comment].concat());
+        bytes.extend(block(kind, &[body, comment].concat()));
         at += length;
     }
     bytes

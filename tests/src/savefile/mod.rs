@@ -8,8 +8,9 @@ use crate::frame;
 mod pcap;
 mod pcapng;
 
-pub use pcap::{ETHERNET, Format, PcapParser, append_numbered, numbered, timestamp};
-pub use pcapng::{Interface, NgPacket, NgParser, Statistics, append_block, pcapng};
+pub use frames::{ETHERNET, Format};
+pub use pcap::{PcapParser, append_numbered, numbered, timestamp};
+pub use pcapng::{Interface, NgPacket, NgParser, Statistics, pcapng};
 
 /// One packet of a savefile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

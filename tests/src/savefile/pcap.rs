@@ -1,64 +1,9 @@
-//! The pcap savefile: its varieties, a writer and a strict reader.
+//! The pcap savefile: a strict reader, and savefiles of numbered packets.
+
+use frames::Format;
 
 use super::{Parser, Record};
 use crate::frame;
-
-/// Link type Ethernet.
-pub const ETHERNET: u32 = 1;
-
-/// A variety of pcap savefile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Format {
-    /// Nanoseconds in the second word of a time stamp, instead of microseconds.
-    pub nanoseconds: bool,
-    /// Most significant byte first.
-    pub big_endian: bool,
-    /// LINKTYPE_ number.
-    pub link_type: u32,
-    /// The maximum bytes kept of a packet.
-    pub snaplen: u32,
-}
-
-impl Default for Format {
-    fn default() -> Self {
-        Self { nanoseconds: true, big_endian: false, link_type: ETHERNET, snaplen: 262_144 }
-    }
-}
-
-impl Format {
-    fn u32(self, value: u32) -> [u8; 4] {
-        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
-    }
-
-    fn u16(self, value: u16) -> [u8; 2] {
-        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
-    }
-
-    /// The first 24 bytes of a savefile.
-    #[must_use]
-    pub fn header(self) -> Vec<u8> {
-        let magic: u32 = if self.nanoseconds { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
-        [
-            &self.u32(magic)[..],
-            &self.u16(2),
-            &self.u16(4),
-            &[0; 8],
-            &self.u32(self.snaplen),
-            &self.u32(self.link_type),
-        ]
-        .concat()
-    }
-
-    /// Appends one record.
-    pub fn append(self, bytes: &mut Vec<u8>, timestamp: u64, data: &[u8], original_length: usize) {
-        let fraction = timestamp % 1_000_000_000 / if self.nanoseconds { 1 } else { 1_000 };
-        for word in [timestamp / 1_000_000_000, fraction, data.len() as u64, original_length as u64]
-        {
-            bytes.extend(self.u32(u32::try_from(word).expect("a field of 32 bits")));
-        }
-        bytes.extend_from_slice(data);
-    }
-}
 
 /// Time stamp of the numbered packet `sequence`: 1 us and 1 ns apart, so that it shows the order,
 /// the resolution and a carry. Nanoseconds since the Unix epoch.

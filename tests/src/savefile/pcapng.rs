@@ -1,5 +1,7 @@
 //! The pcapng savefile: the blocks of the contract, a strict reader and a writer.
 
+use frames::pcapng::{IF_NAME, IF_TSRESOL};
+
 use super::{Parser, Record};
 
 /// An interface description block.
@@ -255,60 +257,17 @@ pub struct NgPacket {
 /// A pcapng savefile with these interfaces, all described before the first packet.
 #[must_use]
 pub fn pcapng(interfaces: &[Interface], packets: &[NgPacket]) -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut section = 0x1a2b_3c4du32.to_le_bytes().to_vec();
-    section.extend([1, 0, 0, 0]);
-    section.extend([0xff; 8]);
-    append_block(&mut file, 0x0a0d_0d0a, &section);
+    let mut file = frames::pcapng::section(&[]);
     for interface in interfaces {
-        append_block(&mut file, 1, &interface_body(interface));
+        let digits = u8::try_from(interface.per_second.ilog10()).expect("a small number");
+        let digits = [digits];
+        let name = interface.name.iter().map(|name| (IF_NAME, name.as_bytes()));
+        let options: Vec<(u16, &[u8])> = name.chain([(IF_TSRESOL, &digits[..])]).collect();
+        let Interface { link_type, snaplen, .. } = *interface;
+        file.extend(frames::pcapng::interface(link_type, snaplen, &options));
     }
-    for packet in packets {
-        append_block(&mut file, 6, &packet_body(packet));
+    for NgPacket { interface, timestamp, data } in packets {
+        file.extend(frames::pcapng::packet(*interface, *timestamp, data, data.len(), &[]));
     }
     file
-}
-
-/// Appends a block: type, length, body padded to 4 bytes, length.
-pub fn append_block(file: &mut Vec<u8>, kind: u32, body: &[u8]) {
-    let padded = body.len().next_multiple_of(4);
-    let length = u32::try_from(padded + 12).expect("a block of 32 bits");
-    file.extend(kind.to_le_bytes());
-    file.extend(length.to_le_bytes());
-    file.extend_from_slice(body);
-    file.resize(file.len() + padded - body.len(), 0);
-    file.extend(length.to_le_bytes());
-}
-
-fn append_option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
-    body.extend(code.to_le_bytes());
-    body.extend(u16::try_from(value.len()).expect("a short option").to_le_bytes());
-    body.extend_from_slice(value);
-    body.resize(body.len().next_multiple_of(4), 0);
-}
-
-fn interface_body(interface: &Interface) -> Vec<u8> {
-    let mut body = interface.link_type.to_le_bytes().to_vec();
-    body.extend([0, 0]);
-    body.extend(interface.snaplen.to_le_bytes());
-    if let Some(name) = &interface.name {
-        append_option(&mut body, 2, name.as_bytes());
-    }
-    let digits = u8::try_from(interface.per_second.ilog10()).expect("a small number");
-    append_option(&mut body, 9, &[digits]);
-    append_option(&mut body, 0, &[]);
-    body
-}
-
-fn packet_body(packet: &NgPacket) -> Vec<u8> {
-    let length = u32::try_from(packet.data.len()).expect("a packet of 32 bits");
-    let mut body = packet.interface.to_le_bytes().to_vec();
-    let (high, low) = (packet.timestamp >> 32, packet.timestamp & 0xffff_ffff);
-    for word in [high, low] {
-        body.extend(u32::try_from(word).expect("half of 64 bits").to_le_bytes());
-    }
-    body.extend(length.to_le_bytes());
-    body.extend(length.to_le_bytes());
-    body.extend_from_slice(&packet.data);
-    body
 }
