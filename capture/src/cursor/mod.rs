@@ -61,7 +61,7 @@ impl Format {
 }
 
 /// The packet that a cursor begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Begin {
     /// The oldest packet retained.
     Oldest,

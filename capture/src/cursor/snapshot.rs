@@ -97,7 +97,7 @@ impl Snapshot {
         cursor.origin = extent.begin.number;
         let mut snapshot =
             Self { extent, cursor, offset: 0, end: 0, at_end: false, is_awaited: false };
-        snapshot.rearm(store);
+        snapshot.extend_visible(store);
         snapshot
     }
 
@@ -126,7 +126,7 @@ impl Snapshot {
     }
 
     /// Moves the end to the newest packet and the blocks after the last one.
-    pub fn rearm(&mut self, store: &dyn Store) {
+    pub fn extend_visible(&mut self, store: &dyn Store) {
         self.end = self.extent.end(&store.bounds());
     }
 
@@ -155,7 +155,7 @@ impl Snapshot {
             return Ok(if is_awaited { Outcome::Empty } else { Outcome::End });
         }
         if std::mem::take(&mut self.at_end) || self.is_awaited {
-            self.rearm(store);
+            self.extend_visible(store);
         }
         if offset >= self.offset.saturating_add(self.left()) {
             if is_awaited {

@@ -72,7 +72,7 @@ use crate::store::Store;
 use conversation::Flow;
 use engine::Engine;
 pub use error::{OpenError, ReadError};
-pub use file::{BodyEntry, File, FlowEntry, Log, Seek, Stat};
+pub use file::{BodyEntry, File, FlowEntry, Log, Operation, Seek, Stat};
 pub use files::reading::Reading;
 use log::LogWriter;
 use made::Contents;
@@ -260,11 +260,11 @@ impl Flows {
         self.shared.stat(id, file)
     }
 
-    /// Returns true if opening a file, asking for its size or reading it may take longer than a
-    /// moment, because bodies must be decoded for it or because it is made in memory.
+    /// Returns true if this operation on a file may take longer than a moment, because bodies must
+    /// be decoded for it or because text is made for it.
     #[must_use]
-    pub fn takes_long(&self, id: u64, file: File) -> bool {
-        self.shared.effort(id, file) > made::QUICK
+    pub fn takes_long(&self, id: u64, file: File, operation: Operation) -> bool {
+        file.is_made_to(operation) && self.shared.effort(id, file) > made::QUICK
     }
 
     /// Opens a file of a flow. The file begins at `beginning`, see [`Stat::beginning`].

@@ -109,7 +109,7 @@ fn a_log_within_its_bound_counts_the_lines_that_left() {
     let whole = scene.flows.log_stat(Log::Flows, Some(0));
     assert_eq!(whole.size, stat.beginning + stat.size);
     assert_eq!(early.read(0, 10), Err(ReadError::Expired));
-    early.rearm();
+    early.extend_visible();
     assert!(early.read(stat.beginning, 10).unwrap().starts_with(b"{"), "whole lines are left");
 }
 

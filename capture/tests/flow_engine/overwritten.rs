@@ -31,7 +31,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     assert_eq!((stat.size, stat.present), (220_000, 220_000 - gone as u64));
     let expected = [vec![0; gone], early[gone..].to_vec(), later.to_vec()].concat();
     assert!(scene.file(1, File::Client) == expected);
-    stream.rearm();
+    stream.extend_visible();
     assert!(whole(&mut stream) == expected, "an old opener goes on");
     assert_eq!(stream.seek(0, Seek::Data), Some(gone as u64));
     assert_eq!(stream.seek(0, Seek::Hole), Some(0));
@@ -44,7 +44,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     let all = 24 + 3 * 70 + 220 * 1_070;
     assert_eq!(old.read(0, 24).unwrap(), packets[..24]);
     assert_eq!(old.read(24, 1_000), Err(ReadError::Expired));
-    old.rearm();
+    old.extend_visible();
     let begin = 24 + stat.beginning;
     assert_eq!(old.read(begin, 9_999).unwrap(), now[24..24 + 9_999]);
     assert_eq!(begin + (now.len() as u64 - 24), all);

@@ -21,7 +21,7 @@ use super::streams::{self, Savefile, Tasks};
 use capture::source::SourceName;
 
 use crate::fs::captures::Entry;
-use crate::fs::file::Opener;
+use crate::fs::open_file::Opener;
 use crate::fs::{Asker, Wanted};
 use crate::registry::{InitOrder, Refusal, Registry};
 use crate::waiters::Waiters;

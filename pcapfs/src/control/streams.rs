@@ -28,7 +28,7 @@ use super::chunks;
 use super::connections::Busy;
 use super::outgoing::Outgoing;
 use crate::fs::captures::Entry;
-use crate::fs::file::{OpenFile, Opener, ReadFailure};
+use crate::fs::open_file::{OpenFile, Opener, ReadFailure};
 use crate::fs::{Tree, Wanted};
 use crate::waiters::{Waiters, Waiting};
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use capture::pipeline::Capture;
 use capture::ring::Permissions;
 use parking_lot::{Mutex, RwLock};
+use protocol::time::Timestamp;
 
 use super::access::{Bit, Caller};
 
@@ -40,6 +41,12 @@ impl Entry {
 
     pub(crate) fn permissions(&self) -> Permissions {
         *self.permissions.lock()
+    }
+
+    /// The time of the last change in the capture.
+    pub(super) fn newest(&self) -> Timestamp {
+        let newest = self.capture.store().bounds().newest_time;
+        newest.unwrap_or_else(|| self.capture.started())
     }
 
     /// Changes the permissions, and keeps them for the next process if that is possible.

@@ -13,7 +13,7 @@ use frames::flags::{ACK, SYN};
 use protocol::time::Precision;
 use tempfile::TempDir;
 
-use super::file::Opener;
+use super::open_file::Opener;
 use super::*;
 
 const ME: Asker = Asker { thread: 1 << 30, uid: 0, gid: 0 };
@@ -105,7 +105,7 @@ fn scene() -> (Tree, TempDir) {
 }
 
 fn lookup(tree: &Tree, path: &str) -> Result<Attributes, Error> {
-    let mut attributes = tree.attributes(node::ROOT, ME)?;
+    let mut attributes = tree.attributes(dir::ROOT, ME)?;
     for name in path.split('/') {
         attributes = tree.lookup(attributes.inode, name, ME)?;
     }

@@ -1,16 +1,14 @@
 //! Looks up names.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
-use capture::cursor::snapshot::Extent;
-use capture::flow::{File, Stat};
+use capture::flow::Operation;
 
-use super::captures::Named;
+use super::dir::{self, Node, NodeItem};
 use super::error::Error;
-use super::known::{Begins, Version};
-use super::node::{self, Leaf, Node, Part};
-use super::{Asker, Attributes, Kind, LASTING, Tree};
+use super::inodes::NodeVersion;
+use super::{Asker, Attributes, LASTING, Tree};
+use crate::fs::beginning::Beginning;
 
 impl Tree {
     /// Finds a name in a directory. Undo each success with [`Tree::forget`].
@@ -20,12 +18,15 @@ impl Tree {
         name: &str,
         asker: Asker,
     ) -> Result<Attributes, Error> {
-        let parent = self.known.lock().version(parent).ok_or(Error::NotFound)?.node;
-        let node = self.find(parent, name)?;
-        let (begins, told) = self.beginning(node)?;
-        let version = Version { node, begins };
+        let parent = self.version(parent)?.node.directory()?;
+        let node = parent.provider().find(self, name)?;
+        let (beginning, visible) = match &node.item {
+            NodeItem::File(file) => file.provider().beginning(self)?,
+            NodeItem::Directory(_) | NodeItem::Link(_) => (Beginning::Always, None),
+        };
+        let version = NodeVersion { node, beginning };
         let (inode, version) =
-            self.known.lock().look_up(asker.thread, version, told, Instant::now());
+            self.inodes.lock().look_up(asker.thread, version, visible, Instant::now());
         // It is counted before its attributes are read, so that it cannot be forgotten in between.
         self.attributes_of(inode, version, asker).inspect_err(|_| self.forget(inode, 1))
     }
@@ -33,14 +34,11 @@ impl Tree {
     /// [`Tree::lookup`] of a name that is being listed, if that costs little and the kernel may
     /// cache the result for longer than a moment.
     pub(crate) fn look_ahead(&self, parent: u64, name: &str, asker: Asker) -> Option<Attributes> {
-        let is_cheap = match self.known.lock().version(parent)?.node {
-            Node::Leaf(..) | Node::Flow(.., Part::Bodies) => true,
-            // The sizes of the others are known only after they have been made.
-            Node::Flow(.., Part::Directory) => node::flow_leaf(name) == Some(Part::Bodies),
-            _ => false,
-        };
-        let attributes =
-            if is_cheap { self.lookup(parent, name, asker).ok()? } else { return None };
+        let directory = self.version(parent).ok()?.node.directory().ok()?;
+        if !directory.provider().lists_attributes_of(name) {
+            return None;
+        }
+        let attributes = self.lookup(parent, name, asker).ok()?;
         if attributes.valid < LASTING {
             self.forget(attributes.inode, 1);
             return None;
@@ -50,85 +48,34 @@ impl Tree {
 
     /// Undoes `count` lookups of an inode.
     pub(crate) fn forget(&self, inode: u64, count: u64) {
-        if node::is_counted(inode) {
-            self.known.lock().forget(inode, count);
+        if dir::is_counted(inode) {
+            self.inodes.lock().forget(inode, count);
         }
     }
 
-    /// The node of a name in a directory. Of a flow's files, only those with variable names are
-    /// checked to exist.
-    fn find(&self, parent: Node, name: &str) -> Result<Node, Error> {
-        if parent.kind() != Kind::Directory {
-            return Err(Error::NotADirectory);
-        }
-        match parent {
-            Node::Root => match name {
-                "README" => Ok(Node::Readme),
-                "status.json" => Ok(Node::RootStatus),
-                _ => match self.captures.named(name).ok_or(Error::NotFound)? {
-                    Named::Capture(entry) => Ok(Node::Capture(entry.id)),
-                    Named::Link { index } => Ok(Node::Link(index)),
-                },
-            },
-            Node::Capture(id) => {
-                let index = node::leaf_index(name).ok_or(Error::NotFound)?;
-                Ok(Node::Leaf(id, index))
-            }
-            Node::Flow(capture, id, Part::Directory) => {
-                let part = node::flow_leaf(name).ok_or(Error::NotFound)?;
-                if part.is_of_http() {
-                    let flow = self.entry(capture)?.capture.flows().flow(id);
-                    flow.filter(|flow| flow.has_http).ok_or(Error::NotFound)?;
-                }
-                Ok(Node::Flow(capture, id, part))
-            }
-            Node::Flow(capture, id, _) => self.find_body(capture, id, name),
-            // `flows` is the only directory among the leaves.
-            Node::Leaf(capture, _) => {
-                let id = node::leading_number(name).ok_or(Error::NotFound)?;
-                let flow = self.entry(capture)?.capture.flows().flow(id);
-                flow.filter(|flow| flow.name == name).ok_or(Error::NotFound)?;
-                Ok(Node::Flow(capture, id, Part::Directory))
-            }
-            Node::Readme | Node::RootStatus | Node::Link(_) => Err(Error::NotADirectory),
-        }
+    /// The capture for which the pool must do an operation on an inode, because no other request
+    /// may wait for it; `None` if it does not take long.
+    pub(crate) fn long_work(&self, inode: u64, operation: Operation) -> Option<u32> {
+        let NodeItem::File(file) = self.version(inode).ok()?.node.item else { return None };
+        let provider = file.provider();
+        provider.takes_long(self, operation).then(|| provider.capture()).flatten()
     }
 
-    /// A body by its name, which begins with the index of its transaction.
-    fn find_body(&self, capture: u32, id: u64, name: &str) -> Result<Node, Error> {
-        let index = node::leading_number(name).ok_or(Error::NotFound)?;
-        let mut found = None;
-        self.entry(capture)?.capture.flows().bodies(id, index, &mut |body| {
-            if body.index == index && body.name == name {
-                found = Some(File::Body { index, direction: body.direction });
-            }
-            if found.is_some() || body.index > index {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        Ok(Node::Flow(capture, id, Part::File(found.ok_or(Error::NotFound)?)))
+    /// The same for a lookup of a name in a directory: a lookup gives the size too.
+    pub(crate) fn long_lookup(&self, parent: u64, name: &[u8]) -> Option<u32> {
+        let directory = self.version(parent).ok()?.node.directory().ok()?;
+        let file = directory.provider().file(std::str::from_utf8(name).ok()?)?;
+        let provider = file.provider();
+        provider.takes_long(self, Operation::Look).then(|| provider.capture()).flatten()
     }
 
-    /// Where a node begins now; and its attributes, if they cannot be found out any more once it
-    /// begins elsewhere.
-    fn beginning(&self, node: Node) -> Result<(Begins, Option<Stat>), Error> {
-        match (node, node.leaf()) {
-            (Node::Leaf(id, _), Some(Leaf::Replay(format))) => {
-                let entry = self.entry(id)?;
-                Ok((Begins::Extent(Extent::new(&**entry.capture.store(), format)), None))
-            }
-            (Node::Leaf(id, _), Some(Leaf::Log(log))) => {
-                let stat = self.entry(id)?.capture.flows().log_stat(log, None);
-                Ok((Begins::at(stat.beginning), None))
-            }
-            (Node::Flow(id, flow, Part::File(file)), _) if node.begins_anew() => {
-                let stat = self.entry(id)?.capture.flows().stat(flow, file);
-                let stat = stat.ok_or(Error::NotFound)?;
-                Ok((Begins::at(stat.beginning), Some(stat)))
-            }
-            _ => Ok((Begins::Always, None)),
-        }
+    /// The node and the beginning of an inode.
+    ///
+    /// # Errors
+    /// If there is no such inode.
+    pub(super) fn version(&self, inode: u64) -> Result<NodeVersion, Error> {
+        // Without the lock, if the number says it.
+        let node = Node::of(inode).map(|node| NodeVersion { node, beginning: Beginning::Always });
+        node.or_else(|| self.inodes.lock().version(inode)).ok_or(Error::NotFound)
     }
 }

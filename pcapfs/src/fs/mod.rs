@@ -1,31 +1,36 @@
 //! The tree as operations on inodes, without FUSE: its nodes, their contents, and the open files.
 //!
-//! Sizes are exact although contents change. A `status.json` is frozen when it is opened, and its
-//! opener sees the size of the frozen copy. A `replay.pcap` has a new inode each time the ring has
+//! Sizes are exact although contents change. A `status.json` is rendered when it is opened, and its
+//! opener sees the size of that text. A `replay.pcap` has a new inode each time the ring has
 //! dropped the packets that the old one began with; a reader that has the old one open keeps it.
 //!
 //! ```text
-//!   lookup ─┐                         ┌── captures   the captures and their flows
-//!   list    ├── inode ── known ── node┤
-//!   open    │                         └── opened     who has what open
-//!   attributes
+//!   lookup ─┐           ┌── dir    the directories, a provider for each kind
+//!   list    ├── inodes ─┤
+//!   open    │           └── file   the files, a provider for each kind ──┬── captures, flows
+//!   attributes                                                          └── open_files
 //! ```
+//!
+//! The operations on the left know no kind of directory or file. They find the node of an inode,
+//! and ask its provider.
 
 pub(crate) mod access;
 mod asker;
 mod attributes;
+mod beginning;
 pub(crate) mod captures;
+mod dir;
 pub(crate) mod error;
-pub(crate) mod file;
-mod frozen;
-mod known;
+mod file;
+mod inodes;
+mod link;
 pub(crate) mod list;
 mod lookup;
-mod making;
 mod names;
-mod node;
 mod open;
-mod opened;
+pub(crate) mod open_file;
+mod open_files;
+mod rendered_text;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -40,11 +45,12 @@ use parking_lot::Mutex;
 use protocol::time::Timestamp;
 
 use captures::{Captures, Entry};
+use dir::{Node, NodeItem};
 use error::Error;
-use file::{Content, OpenFile};
-use known::Known;
-use node::{Leaf, Node};
-use opened::Opened;
+use inodes::Inodes;
+use open_file::{Content, OpenFile};
+use open_files::OpenFiles;
+use rendered_text::RenderedRoom;
 
 pub(crate) use asker::Asker;
 pub(crate) use names::{group_id, user as user_name, user_id};
@@ -76,6 +82,41 @@ pub(crate) struct Attributes {
     pub(crate) valid: Duration,
 }
 
+/// The attributes of a node, except those that depend on its capture and on the asker.
+#[derive(Clone, Copy, Debug)]
+struct NodeFacts {
+    /// Bytes.
+    size: u64,
+    /// Bytes that are not in holes.
+    present: u64,
+    links: u32,
+    modified: Timestamp,
+    /// See [`Attributes::valid`].
+    valid: Duration,
+}
+
+impl NodeFacts {
+    /// Facts about a file or link without holes, which the kernel must not cache.
+    const fn of_size(size: u64, modified: Timestamp) -> Self {
+        Self { size, present: size, links: 1, modified, valid: Duration::ZERO }
+    }
+
+    /// Facts about a directory that contains this many directories, which the kernel must not
+    /// cache.
+    ///
+    /// `None` means that they are not counted, or that one may appear during a walk. The directory
+    /// has one link then: programs that walk through trees take a number below 2 as "not known", as
+    /// with btrfs. Because of a wrong number they would leave directories out.
+    const fn of_directory(directories: Option<u32>, modified: Timestamp) -> Self {
+        // Its name and its own `.`, and `..` of each directory in it.
+        let links = match directories {
+            Some(directories) => directories.saturating_add(2),
+            None => 1,
+        };
+        Self { links, ..Self::of_size(0, modified) }
+    }
+}
+
 /// For directories that change a little with each packet: long enough to walk a path.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(200);
 
@@ -84,7 +125,7 @@ pub(crate) const A_MOMENT: Duration = Duration::from_millis(200);
 pub(crate) const LASTING: Duration = Duration::from_secs(1);
 
 /// A change of attributes; a field that is `None` stays as it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
@@ -122,10 +163,10 @@ pub(crate) struct Access {
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) captures: Captures,
-    known: Mutex<Known>,
-    opened: Opened,
-    /// Limits the memory of frozen contents while they are open.
-    room: frozen::Room,
+    inodes: Mutex<Inodes>,
+    open_files: OpenFiles,
+    /// Limits the memory of rendered texts while they are open.
+    room: RenderedRoom,
     started: Timestamp,
     /// `started` on the monotonic clock, and until when the kernel may have something cached, in
     /// milliseconds from then on.
@@ -150,9 +191,9 @@ impl Tree {
     pub(crate) fn new(permissions: Permissions) -> Self {
         Self {
             captures: Captures::default(),
-            known: Mutex::default(),
-            opened: Opened::default(),
-            room: frozen::Room::default(),
+            inodes: Mutex::default(),
+            open_files: OpenFiles::default(),
+            room: RenderedRoom::default(),
             started: clock::now(),
             begin: Instant::now(),
             believed: AtomicU64::new(0),
@@ -188,14 +229,8 @@ impl Tree {
     /// On the disk.
     pub(crate) fn keep_permissions(&self, inode: u64) {
         let Some(keeper) = self.keeper.get() else { return };
-        match Node::of(inode) {
-            Some(Node::Root) => keeper.keep(None),
-            Some(Node::Capture(id)) => {
-                if let Some(entry) = self.captures.by_id(id) {
-                    keeper.keep(Some(&entry));
-                }
-            }
-            _ => {}
+        if let Some(NodeItem::Directory(directory)) = Node::of(inode).map(|node| node.item) {
+            directory.provider().keep_permissions(self, &**keeper);
         }
     }
 
@@ -204,28 +239,22 @@ impl Tree {
         self.captures.by_id(id).ok_or(Error::NotFound)
     }
 
-    /// Changes owner, group and mode of the root or a capture's directory. Setting the size of
-    /// `ctl` to zero, as a shell's `>` does, changes nothing and is no error.
+    /// Changes owner, group and mode of the root or a capture's directory. Setting the size of a
+    /// file that is written to zero, as a shell's `>` does, changes nothing and is no error.
     pub(crate) fn change(
         &self,
         inode: u64,
         asker: Asker,
         change: Change,
     ) -> Result<Attributes, Error> {
-        let node = self.known.lock().version(inode).map(|version| version.node);
-        match node {
-            Some(Node::Root) if change.size.is_none() => {
-                change.apply(&mut self.permissions.lock());
+        let node = self.version(inode).map_err(|_| Error::Fixed)?.node;
+        let is_emptied = Change { size: Some(0), ..Change::default() };
+        match &node.item {
+            NodeItem::Directory(directory) if change.size.is_none() => {
+                let change = |permissions: &mut Permissions| change.apply(permissions);
+                directory.provider().change_permissions(self, &change)?;
             }
-            Some(Node::Capture(id)) if change.size.is_none() => {
-                self.entry(id)?.change_permissions(|permissions| change.apply(permissions));
-            }
-            Some(node)
-                if node.leaf() == Some(Leaf::Control)
-                    && matches!(
-                        change,
-                        Change { mode: None, uid: None, gid: None, size: Some(0) }
-                    ) => {}
+            NodeItem::File(file) if file.provider().is_written() && change == is_emptied => {}
             _ => return Err(Error::Fixed),
         }
         self.attributes(inode, asker)
@@ -249,7 +278,7 @@ impl Tree {
     /// The current `status.json` of a capture.
     pub(crate) fn status_of(&self, entry: &Entry) -> Vec<u8> {
         let aliases = self.captures.links_to(entry.alias());
-        status::of_capture(entry, aliases, &self.opened.readers(entry.id))
+        status::of_capture(entry, aliases, &self.open_files.readers(entry.id))
     }
 
     /// The current `status.json` of the root, with these captures.
@@ -264,8 +293,8 @@ impl Tree {
 
     /// The target of a link.
     pub(crate) fn link_target(&self, inode: u64) -> Result<String, Error> {
-        match Node::of(inode) {
-            Some(Node::Link(index)) => self.captures.link_target(index).ok_or(Error::NotFound),
+        match Node::of(inode).map(|node| node.item) {
+            Some(NodeItem::Link(link)) => link.target(self),
             _ => Err(Error::NotALink),
         }
     }
@@ -293,32 +322,23 @@ impl Tree {
 
     /// The open file of a handle.
     pub(crate) fn file(&self, handle: u64) -> Option<Arc<OpenFile>> {
-        self.opened.file(handle)
+        self.open_files.file(handle)
     }
 
     /// The number of open files.
     pub(crate) fn open_files(&self) -> usize {
-        self.opened.count()
+        self.open_files.count()
     }
 
-    /// Carries out an order that was written to `ctl`: one word, with or without a line feed.
-    pub(crate) fn order(&self, handle: u64, text: &[u8]) -> Result<(), Error> {
+    /// Passes the bytes of one write to an open file.
+    pub(crate) fn write(&self, handle: u64, bytes: &[u8]) -> Result<(), Error> {
         let file = self.file(handle).ok_or(Error::BadHandle)?;
-        let (Content::Control, Some(entry)) = (&file.content, &file.entry) else {
+        if !matches!(file.content, Content::Written) {
             return Err(Error::WrongAccess);
-        };
-        // A capture that has been removed from the tree since must not begin again.
-        self.entry(entry.id)?;
-        let capture = &entry.capture;
-        match text.strip_suffix(b"\n").unwrap_or(text) {
-            b"start" => capture.start().map_err(|error| Error::Refused(error.to_string())),
-            b"stop" => {
-                capture.stop();
-                Ok(())
-            }
-            b"clear" if capture.clear() => Ok(()),
-            b"clear" => Err(Error::Unsupported("a savefile cannot be cleared")),
-            _ => Err(Error::BadOrder),
+        }
+        match &self.version(file.inode)?.node.item {
+            NodeItem::File(file) => file.provider().write(self, bytes),
+            NodeItem::Directory(_) | NodeItem::Link(_) => Err(Error::WrongAccess),
         }
     }
 }

@@ -11,8 +11,8 @@ use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
 
 use super::captures::{Captures, Entry};
-use super::file::OpenFile;
 use super::names;
+use super::open_file::OpenFile;
 use crate::process::Status;
 
 /// README of the root.

@@ -153,7 +153,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.tree.order(handle.0, data) {
+        match self.tree.write(handle.0, data) {
             // The length is at most MAX_WRITE.
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(refuse("write", &error)),

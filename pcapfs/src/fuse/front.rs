@@ -28,6 +28,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use capture::cursor::Outcome;
+use capture::flow::Operation;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,7 +46,7 @@ use super::walk;
 use super::wire::{self, Message, OUT_HEADER_LEN, Poll, Read, Request};
 use crate::fs::Tree;
 use crate::fs::error::Error;
-use crate::fs::file::ReadFailure;
+use crate::fs::open_file::ReadFailure;
 use crate::priority::let_others_go_first;
 use crate::process::is_being_killed;
 use crate::waiters::{Waiters, Waiting};
@@ -269,16 +270,16 @@ impl Shared {
             Request::Read(read) => match self.tree.file(read.handle) {
                 Some(file) if file.waits_for().is_some() => Pace::Lone,
                 Some(file) if file.is_small_and_final() => Pace::Quick,
-                Some(_) => long(self.tree.makes_to_read(message.inode), Pace::Slow),
+                Some(_) => long(self.tree.long_work(message.inode, Operation::Read), Pace::Slow),
                 None => Pace::Quick,
             },
-            Request::Open { .. } => long(self.tree.makes_to_open(message.inode), Pace::Quick),
+            Request::Open { .. } => {
+                long(self.tree.long_work(message.inode, Operation::Open), Pace::Quick)
+            }
             Request::Attributes { .. } | Request::Seek(_) => {
-                long(self.tree.makes_to_look(message.inode), Pace::Quick)
+                long(self.tree.long_work(message.inode, Operation::Look), Pace::Quick)
             }
-            Request::Lookup(name) => {
-                long(self.tree.makes_to_find(message.inode, name), Pace::Quick)
-            }
+            Request::Lookup(name) => long(self.tree.long_lookup(message.inode, name), Pace::Quick),
             Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => {
                 Pace::Lone
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::wire::Read;
-use crate::fs::file::OpenFile;
+use crate::fs::open_file::OpenFile;
 
 /// The reads and polls that wait for packets of one capture.
 #[derive(Debug, Default)]

@@ -11,8 +11,8 @@ use capture::flow::Seek;
 
 use super::wire::{self, Message, Opening, Page, Request};
 use crate::fs::error::Error;
-use crate::fs::file::Opener;
 use crate::fs::list::Listed;
+use crate::fs::open_file::Opener;
 use crate::fs::{Access, Asker, Tree};
 
 /// The reply to a message; `None` if the kernel expects none.

@@ -70,7 +70,7 @@ impl Reading {
         let content = Content::Log { log, begin, cache: Cache::default() };
         let holes = Holes::default();
         let mut reading = Self { shared, content, end: 0, newest: 0, at_end: false, holes };
-        reading.rearm();
+        reading.extend_visible();
         reading
     }
 
@@ -95,7 +95,7 @@ impl Reading {
     /// [`ReadError`]
     pub fn read(&mut self, offset: u64, want: usize) -> Result<Vec<u8>, ReadError> {
         if std::mem::take(&mut self.at_end) {
-            self.rearm();
+            self.extend_visible();
         }
         let left = self.end.saturating_sub(offset);
         if left == 0 {
@@ -137,7 +137,7 @@ impl Reading {
     }
 
     /// Moves the end to the newest, because the opener has just been given the size.
-    pub fn rearm(&mut self) {
+    pub fn extend_visible(&mut self) {
         self.content.grow(&self.shared);
         // A content whose flow is gone keeps its end.
         if let Some((end, newest)) = self.content.end(&self.shared) {
@@ -157,7 +157,7 @@ impl Reading {
     /// (`meta.json`, `http.har`, a decoded body). By now it may differ from the size that another
     /// opener would get.
     #[must_use]
-    pub fn frozen_size(&self) -> Option<u64> {
+    pub fn rendered_size(&self) -> Option<u64> {
         match &self.content {
             Content::Frozen(made) => Some(made.bytes().len() as u64),
             Content::Packed { packed, .. } => Some(packed.log.end()),

@@ -42,18 +42,17 @@ impl Shared {
         let (modified, beginning, is_final) = {
             let table = self.table.read();
             let flow = table.flow(id)?;
-            let of_http = || flow.http_modified().unwrap_or(flow.first);
             let modified = match file {
-                File::Meta | File::Packets | File::Client | File::Server => flow.last,
-                File::Transcript | File::HttpJsonl | File::HttpOpen | File::Har => of_http(),
                 File::Body { index, direction } => flow.transaction(index)?.last(direction)?,
+                _ if file.is_of_http() => flow.http_modified().unwrap_or(flow.first),
+                _ => flow.last,
             };
             let is_body = match file {
                 File::Body { index, .. } => matches!(flow.transaction(index)?, View::Ended(_)),
                 _ => false,
             };
             let (_, before) = flow.packets.begin();
-            let before = if file == File::Packets { before } else { 0 };
+            let before = if file.begins_anew() { before } else { 0 };
             (modified, before, flow.is_sealed || is_body)
         };
         let (size, present) = self.size(id, file, beginning)?;

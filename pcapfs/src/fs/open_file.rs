@@ -1,12 +1,17 @@
-//! Open files: a cursor, a snapshot, a file of a flow, frozen bytes, or `ctl`, and who opened it.
+//! Open files: their content (a cursor, a snapshot, a file of a flow or a rendered text), and their
+//! opener.
+//!
+//! Each opener of a file that changes has a *visible size*: reads end there. It grows when its
+//! process asks for the size (stat(2)), and after each end of file that a read reports.
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use capture::cursor::snapshot::Snapshot;
-use capture::cursor::{Cursor, Outcome, Progress, ReadError};
+use capture::cursor::snapshot::{Extent, Snapshot};
+use capture::cursor::{Begin, Cursor, Format, Outcome, Progress, ReadError};
 use capture::flow::{self, Reading, Seek, Stat};
+use capture::source::SourceName;
 use capture::store::Store;
 use parking_lot::Mutex;
 use protocol::time::Timestamp;
@@ -14,8 +19,7 @@ use protocol::time::Timestamp;
 use super::Asker;
 use super::captures::Entry;
 use super::error::Error;
-use super::frozen::Frozen;
-use super::known::Version;
+use super::rendered_text::RenderedText;
 use crate::process;
 
 /// The opener of a file.
@@ -74,80 +78,99 @@ pub(crate) enum Content {
     /// A savefile with offsets.
     Snapshot(Mutex<Snapshot>),
     /// A file of a flow, or a log of flows.
-    Flow(Mutex<FlowFile>),
-    /// Bytes that do not change.
-    Frozen(Frozen),
-    /// Takes orders and has no bytes.
-    Control,
+    Flow(Mutex<FlowReader>),
+    /// A text that does not change.
+    Rendered(RenderedText),
+    /// Takes what is written, and has no bytes.
+    Written,
 }
 
 impl Content {
+    /// The packets of a capture, from `begin` on.
+    pub(super) fn stream(entry: &Entry, begin: Begin, format: Format) -> Self {
+        let store = &**entry.capture.store();
+        Self::Stream(Mutex::new(Cursor::new(store, format, begin, true)))
+    }
+
+    /// All packets of a capture from the beginning of `extent` on. If the source is a savefile,
+    /// reads wait until all of it has been indexed.
+    pub(super) fn snapshot(entry: &Entry, extent: Extent) -> Self {
+        let snapshot = Snapshot::new(&**entry.capture.store(), extent);
+        Self::Snapshot(Mutex::new(match entry.capture.spec().source {
+            SourceName::File(_) => snapshot.awaited(),
+            _ => snapshot,
+        }))
+    }
+
     /// True if it is a snapshot whose reads may wait.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self, Self::Snapshot(snapshot) if snapshot.lock().is_awaited())
     }
 
-    /// Two facts: if all openers of the file get the same bytes, no matter when they opened it; and
-    /// its size.
-    pub(super) fn finality(&self, version: Version) -> (bool, u64) {
-        match self {
-            Self::Flow(flow) => {
-                let told = flow.lock().told();
-                (version.is_final(told), told.size)
-            }
-            Self::Stream(_) | Self::Snapshot(_) | Self::Frozen(_) | Self::Control => (false, 0),
-        }
+    /// True if its opener counts as a reader of its capture.
+    pub(super) const fn is_reader(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Snapshot(_))
+    }
+
+    /// The size, if the bytes of this file will not change any more; a file that begins anew may
+    /// still get others.
+    pub(super) fn final_size(&self) -> Option<u64> {
+        let Self::Flow(flow) = self else { return None };
+        let Stat { size, is_final, .. } = flow.lock().visible();
+        is_final.then_some(size)
     }
 }
 
-/// One opener of a file of a flow.
+/// One opener of a file that is read through a [`Reading`].
 #[derive(Debug)]
-pub(crate) struct FlowFile {
+pub(crate) struct FlowReader {
     reading: Reading,
-    /// The attributes that its opener knows. They stay when the file leaves the tree.
-    told: Stat,
+    /// The attributes that its opener has seen. They stay when the file leaves the tree.
+    visible: Stat,
 }
 
-impl FlowFile {
-    /// An opener that has seen the attributes `told`.
-    pub(super) fn new(reading: Reading, told: Stat) -> Self {
-        let told = match reading.frozen_size() {
-            Some(size) => Stat { size, present: size, ..told },
-            None => told,
+impl FlowReader {
+    /// An opener that has seen the attributes `visible`.
+    pub(super) fn new(reading: Reading, visible: Stat) -> Self {
+        let visible = match reading.rendered_size() {
+            Some(size) => Stat { size, present: size, ..visible },
+            None => visible,
         };
-        Self { reading, told }
+        Self { reading, visible }
     }
 
-    /// The attributes for its opener, if they differ from those for other users.
-    pub(super) fn frozen(&self) -> Option<Stat> {
-        self.reading.frozen_size().map(|_| self.told)
+    /// The attributes that its opener has seen.
+    const fn visible(&self) -> Stat {
+        self.visible
     }
 
-    /// The attributes that its opener knows.
-    pub(super) const fn told(&self) -> Stat {
-        self.told
+    /// The same, if the file was rendered when it was opened: they may differ from those for other
+    /// users.
+    fn rendered(&self) -> Option<Stat> {
+        self.reading.rendered_size().map(|_| self.visible)
     }
 
     /// The same for a file that has left the tree. All bytes of a stream may be gone.
-    fn left(&self) -> Stat {
-        let present = if self.reading.is_all_hole() { 0 } else { self.told.present };
-        Stat { present, ..self.told }
+    fn visible_after_removal(&self) -> Stat {
+        let present = if self.reading.is_all_hole() { 0 } else { self.visible.present };
+        Stat { present, ..self.visible }
     }
 
-    /// Notes that its opener got these attributes, and lets it read up to that size.
-    fn tell(&mut self, stat: Stat) {
-        self.reading.rearm();
-        self.told = Stat { size: stat.size.max(self.told.size), ..stat };
+    /// Notes that its opener has seen these attributes, and lets it read up to that size.
+    fn extend_visible(&mut self, stat: Stat) {
+        self.reading.extend_visible();
+        self.visible = Stat { size: stat.size.max(self.visible.size), ..stat };
     }
 
-    /// Looks up the current size of a file whose name now belongs to a newer file, since no other
-    /// code can know it. Such files, which begin anew, have only the hole after their end.
-    fn catch_up(&mut self) {
-        self.reading.rearm();
+    /// Extends the visible size to the newest one, for a file whose name now belongs to a newer
+    /// file: no stat(2) gives its size. Such files, which begin anew, have only the hole after
+    /// their end.
+    fn extend_visible_to_newest(&mut self) {
+        self.reading.extend_visible();
         if let Some(end) = self.reading.seek(0, Seek::Hole)
-            && end > self.told.size
+            && end > self.visible.size
         {
-            self.told = Stat { size: end, present: end, ..self.told };
+            self.visible = Stat { size: end, present: end, ..self.visible };
         }
     }
 
@@ -161,7 +184,8 @@ impl FlowFile {
         // A file that has left the tree can still grow for its openers, and must not appear shorter
         // than the bytes they have read.
         if !bytes.is_empty() {
-            self.told.size = self.told.size.max(offset.saturating_add(bytes.len() as u64));
+            let end = offset.saturating_add(bytes.len() as u64);
+            self.visible.size = self.visible.size.max(end);
         }
         Ok(bytes)
     }
@@ -196,9 +220,9 @@ impl OpenFile {
         self.is_small_and_final
     }
 
-    /// True if it counts as a reader of its capture.
-    pub(crate) fn is_reader(&self) -> bool {
-        matches!(self.content, Content::Stream(_) | Content::Snapshot(_))
+    /// True if its opener counts as a reader of its capture.
+    pub(crate) const fn is_reader(&self) -> bool {
+        self.content.is_reader()
     }
 
     /// The capture whose packets it reads, if its reads may wait.
@@ -206,7 +230,9 @@ impl OpenFile {
         match self.content {
             Content::Stream(_) => self.entry.as_ref(),
             Content::Snapshot(_) if self.is_awaited => self.entry.as_ref(),
-            Content::Snapshot(_) | Content::Flow(_) | Content::Frozen(_) | Content::Control => None,
+            Content::Snapshot(_) | Content::Flow(_) | Content::Rendered(_) | Content::Written => {
+                None
+            }
         }
     }
 
@@ -222,7 +248,7 @@ impl OpenFile {
         let progress = match &self.content {
             Content::Stream(cursor) => cursor.lock().progress(store),
             Content::Snapshot(snapshot) => snapshot.lock().progress(store),
-            Content::Flow(_) | Content::Frozen(_) | Content::Control => return None,
+            Content::Flow(_) | Content::Rendered(_) | Content::Written => return None,
         };
         let Progress { lost, lag, gone, .. } = progress;
         Some(Progress {
@@ -244,26 +270,43 @@ impl OpenFile {
 
     /// Notes that the opener has seen the file's size, and lets it read up to there; `stat` has the
     /// attributes that it saw of a file of a flow.
-    pub(super) fn size_was_told(&self, stat: Option<Stat>) {
+    pub(super) fn extend_visible(&self, stat: Option<Stat>) {
         match (&self.content, self.store(), stat) {
-            (Content::Snapshot(snapshot), Some(store), _) => snapshot.lock().rearm(store),
-            (Content::Flow(flow), _, Some(stat)) => flow.lock().tell(stat),
+            (Content::Snapshot(snapshot), Some(store), _) => snapshot.lock().extend_visible(store),
+            (Content::Flow(flow), _, Some(stat)) => flow.lock().extend_visible(stat),
             _ => {}
         }
     }
 
-    /// Looks up the current size of a file of a flow whose name now belongs to a newer file.
-    pub(super) fn catch_up(&self) {
+    /// Extends the visible size of a file of a flow whose name now belongs to a newer file.
+    pub(super) fn extend_visible_to_newest(&self) {
         if let Content::Flow(flow) = &self.content {
-            flow.lock().catch_up();
+            flow.lock().extend_visible_to_newest();
         }
     }
 
     /// The attributes, for its opener, of a file of a flow that has left the tree.
-    pub(super) fn left(&self) -> Option<Stat> {
+    pub(super) fn visible_after_removal(&self) -> Option<Stat> {
         match &self.content {
-            Content::Flow(flow) => Some(flow.lock().left()),
+            Content::Flow(flow) => Some(flow.lock().visible_after_removal()),
             _ => None,
+        }
+    }
+
+    /// The attributes, for its opener, of a file of a flow that was rendered when it was opened.
+    pub(super) fn rendered_stat(&self) -> Option<Stat> {
+        match &self.content {
+            Content::Flow(flow) => flow.lock().rendered(),
+            _ => None,
+        }
+    }
+
+    /// Size and time of a file that was rendered when it was opened.
+    pub(super) fn rendered(&self) -> Option<(u64, Timestamp)> {
+        match &self.content {
+            Content::Rendered(text) => Some((text.bytes().len() as u64, self.opened)),
+            Content::Flow(flow) => flow.lock().rendered().map(|stat| (stat.size, stat.modified)),
+            Content::Stream(_) | Content::Snapshot(_) | Content::Written => None,
         }
     }
 
@@ -303,7 +346,7 @@ impl OpenFile {
                 });
                 bytes.and_then(|bytes| give(&bytes, send))
             }
-            (Content::Frozen(frozen), _) => read_frozen(frozen.bytes(), offset, size, send),
+            (Content::Rendered(text), _) => read_text(text.bytes(), offset, size, send),
             _ => return Err(Error::WrongAccess.into()),
         };
         outcome.map_err(|error| match error {
@@ -329,7 +372,7 @@ impl From<Error> for ReadFailure {
     }
 }
 
-fn read_frozen(
+fn read_text(
     bytes: &[u8],
     offset: u64,
     size: usize,

@@ -1,4 +1,4 @@
-//! Contents that are frozen when they are opened: `status.json` and `readers.jsonl`.
+//! Texts that are rendered when they are opened: `status.json` and `readers.jsonl`.
 //!
 //! Each opener has a copy. A user who may read a capture can open as many copies as they like, of a
 //! list of readers that they can make as long as they like; so their memory is limited.
@@ -10,45 +10,45 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// openers.
 const MOST: usize = 64 << 20;
 
-/// Bytes of a content that needs no room: opening any file takes as much, and the limit of open
+/// Bytes of a text that needs no room: opening any file takes as much, and the limit of open
 /// files bounds that. The `status.json` of a capture is shorter.
 const SMALL: usize = 4 << 10;
 
-/// The room that all open frozen contents share.
+/// The room that all open rendered texts share.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct RenderedRoom {
     taken: Arc<AtomicUsize>,
 }
 
-/// A content, for one opener.
+/// A text, for one opener.
 #[derive(Debug)]
-pub(crate) struct Frozen {
+pub(crate) struct RenderedText {
     bytes: Arc<[u8]>,
     /// The room that it was taken from, if it takes any.
     room: Option<Arc<AtomicUsize>>,
 }
 
-impl Room {
-    /// Freezes a content; `None` if there is no room for it.
-    pub(super) fn take(&self, bytes: Arc<[u8]>) -> Option<Frozen> {
+impl RenderedRoom {
+    /// Takes a text in; `None` if there is no room for it.
+    pub(super) fn take(&self, bytes: Arc<[u8]>) -> Option<RenderedText> {
         if bytes.len() <= SMALL {
-            return Some(Frozen { bytes, room: None });
+            return Some(RenderedText { bytes, room: None });
         }
         let order = Ordering::Relaxed;
         let add = |taken: usize| taken.checked_add(bytes.len()).filter(|sum| *sum <= MOST);
         self.taken.fetch_update(order, order, add).ok()?;
-        Some(Frozen { bytes, room: Some(Arc::clone(&self.taken)) })
+        Some(RenderedText { bytes, room: Some(Arc::clone(&self.taken)) })
     }
 }
 
-impl Frozen {
+impl RenderedText {
     /// The bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Frozen {
+impl Drop for RenderedText {
     fn drop(&mut self) {
         if let Some(room) = &self.room {
             room.fetch_sub(self.bytes.len(), Ordering::Relaxed);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn room_is_taken_by_what_is_large_and_comes_back() {
-        let room = Room::default();
+        let room = RenderedRoom::default();
         let large: Arc<[u8]> = vec![0; MOST / 2].into();
         let one = room.take(Arc::clone(&large)).unwrap();
         let two = room.take(Arc::clone(&large)).unwrap();

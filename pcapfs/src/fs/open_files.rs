@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::file::OpenFile;
+use super::open_file::OpenFile;
 use crate::process;
 
 /// The open files of a tree.
 #[derive(Debug, Default)]
-pub(super) struct Opened {
+pub(super) struct OpenFiles {
     table: RwLock<Table>,
 }
 
@@ -23,7 +23,7 @@ struct Table {
     by_inode: HashMap<u64, Vec<u64>>,
 }
 
-impl Opened {
+impl OpenFiles {
     /// Adds a file, and returns its handle.
     pub(super) fn add(&self, file: OpenFile) -> u64 {
         let mut table = self.table.write();

@@ -1,0 +1,167 @@
+//! The directory of a capture.
+
+use ::capture::cursor::{Begin, Format};
+use ::capture::flow::Log;
+use ::capture::ring::Permissions;
+
+use super::{
+    DirectoryNode, DirectoryProvider, Node, NodeItem, VisitEntry, index_of, indexed, list_in_order,
+};
+use crate::fs::error::Error;
+use crate::fs::file::FileNode;
+use crate::fs::{A_MOMENT, Keeper, NodeFacts, Tree};
+
+/// Mark of the number of a capture's directory.
+const CAPTURE: u64 = 1 << 16;
+
+/// Makes the entry of a capture.
+type MakeEntry = fn(capture: u32) -> NodeItem;
+
+/// The entries, in the order of listings. The index of an entry is part of its number.
+const ENTRIES: [(&str, MakeEntry); 14] = [
+    ("ctl", |capture| NodeItem::File(FileNode::control(capture))),
+    (FLOWS, |capture| NodeItem::Directory(DirectoryNode::flows(capture))),
+    ("flows.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Flows))),
+    ("follow.pcap", |capture| stream(capture, Begin::Oldest, Format::Pcap)),
+    ("follow.pcapng", |capture| stream(capture, Begin::Oldest, Format::Pcapng)),
+    ("http-open.jsonl", |capture| NodeItem::File(FileNode::open_http(capture))),
+    ("http.har", |capture| NodeItem::File(FileNode::har(capture))),
+    ("http.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Http))),
+    ("live.pcap", |capture| stream(capture, Begin::Next, Format::Pcap)),
+    ("live.pcapng", |capture| stream(capture, Begin::Next, Format::Pcapng)),
+    ("readers.jsonl", |capture| NodeItem::File(FileNode::readers(capture))),
+    ("replay.pcap", |capture| NodeItem::File(FileNode::replay(capture, Format::Pcap))),
+    ("replay.pcapng", |capture| NodeItem::File(FileNode::replay(capture, Format::Pcapng))),
+    ("status.json", |capture| NodeItem::File(FileNode::status(capture))),
+];
+
+const FLOWS: &str = "flows";
+
+fn stream(capture: u32, begin: Begin, format: Format) -> NodeItem {
+    NodeItem::File(FileNode::stream(capture, begin, format))
+}
+
+/// The directory of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fs) struct CaptureDirectory {
+    /// Id of the capture.
+    pub(super) capture: u32,
+}
+
+/// The node of the number of a capture's directory, or of an entry in it.
+pub(super) fn node_of(number: u64) -> Option<Node> {
+    let (capture, low) = index_of(number)?;
+    let directory = CaptureDirectory { capture };
+    match low.checked_sub(CAPTURE)? {
+        0 => Some(DirectoryNode::Capture(directory).into()),
+        number => {
+            let index = usize::try_from(number - 1).ok()?;
+            ENTRIES.get(index).map(|(name, make)| directory.entry(index, name, *make))
+        }
+    }
+}
+
+/// The number of the directory of all flows of a capture.
+pub(super) fn number_of_flows(capture: u32) -> Option<u64> {
+    let index = ENTRIES.iter().position(|(name, _)| *name == FLOWS)?;
+    CaptureDirectory { capture }.number_of(index)
+}
+
+/// The name of a file of a capture's directory.
+pub(in crate::fs) fn name_of(capture: u32, file: FileNode) -> Option<&'static str> {
+    let file = NodeItem::File(file);
+    ENTRIES.iter().find(|(_, make)| make(capture) == file).map(|(name, _)| *name)
+}
+
+impl CaptureDirectory {
+    fn number_of(self, index: usize) -> Option<u64> {
+        indexed(self.capture, CAPTURE + 1 + index as u64)
+    }
+
+    fn entry(self, index: usize, label: &'static str, make: MakeEntry) -> Node {
+        Node { item: make(self.capture), number: self.number_of(index), label }
+    }
+
+    fn entries(self) -> impl Iterator<Item = (&'static str, Node)> {
+        let entries = ENTRIES.iter().enumerate();
+        entries.map(move |(index, (name, make))| (*name, self.entry(index, name, *make)))
+    }
+}
+
+impl DirectoryProvider for CaptureDirectory {
+    fn number(&self) -> Option<u64> {
+        indexed(self.capture, CAPTURE)
+    }
+
+    fn parent(&self) -> DirectoryNode {
+        DirectoryNode::root()
+    }
+
+    fn capture(&self) -> Option<u32> {
+        Some(self.capture)
+    }
+
+    fn find(&self, _tree: &Tree, name: &str) -> Result<Node, Error> {
+        let index = ENTRIES.iter().position(|(known, _)| *known == name).ok_or(Error::NotFound)?;
+        let (label, make) = ENTRIES.get(index).ok_or(Error::NotFound)?;
+        Ok(self.entry(index, label, *make))
+    }
+
+    fn file(&self, name: &str) -> Option<FileNode> {
+        let (_, make) = ENTRIES.iter().find(|(known, _)| *known == name)?;
+        match make(self.capture) {
+            NodeItem::File(file) => Some(file),
+            NodeItem::Directory(_) | NodeItem::Link(_) => None,
+        }
+    }
+
+    fn list(&self, _tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error> {
+        list_in_order(self.entries(), after, visit);
+        Ok(())
+    }
+
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error> {
+        // All users see the time, also those who may not know when packets come.
+        let started = tree.entry(self.capture)?.capture.started();
+        // It contains `flows`.
+        Ok(NodeFacts { valid: A_MOMENT, ..NodeFacts::of_directory(Some(1), started) })
+    }
+
+    fn tells_traffic(&self) -> bool {
+        false
+    }
+
+    fn change_permissions(
+        &self,
+        tree: &Tree,
+        change: &dyn Fn(&mut Permissions),
+    ) -> Result<(), Error> {
+        tree.entry(self.capture)?.change_permissions(change);
+        Ok(())
+    }
+
+    fn keep_permissions(&self, tree: &Tree, keeper: &dyn Keeper) {
+        if let Some(entry) = tree.captures.by_id(self.capture) {
+            keeper.keep(Some(&entry));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_are_sorted() {
+        assert!(ENTRIES.is_sorted_by_key(|(name, _)| *name));
+    }
+
+    #[test]
+    fn a_file_knows_its_name() {
+        for (name, make) in ENTRIES {
+            if let NodeItem::File(file) = make(7) {
+                assert_eq!((name_of(7, file), name_of(8, file)), (Some(name), None));
+            }
+        }
+    }
+}

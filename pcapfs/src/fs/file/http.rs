@@ -1,0 +1,77 @@
+//! `http-open.jsonl` and `http.har` of a capture: made when they are opened, from all of its flows.
+
+use capture::flow::{Flows, OpenError, Operation, Reading};
+
+use super::reading::{self, CurrentFile, ReadingFile};
+use super::{FileProvider, FileRequest};
+use crate::fs::error::Error;
+use crate::fs::open_file::Content;
+use crate::fs::{NodeFacts, Tree};
+
+/// `http-open.jsonl` of a capture: the transactions under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fs) struct OpenHttpFile {
+    pub(super) capture: u32,
+}
+
+impl FileProvider for OpenHttpFile {
+    fn capture(&self) -> Option<u32> {
+        Some(self.capture)
+    }
+
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+        reading::facts(self, request)
+    }
+
+    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+        reading::open(self, request)
+    }
+
+    fn takes_long(&self, tree: &Tree, _operation: Operation) -> bool {
+        reading::flows(self, tree).is_ok_and(|flows| flows.open_http_takes_long())
+    }
+}
+
+impl ReadingFile for OpenHttpFile {
+    fn current(&self, flows: &Flows, _beginning: u64) -> CurrentFile {
+        CurrentFile::Same(flows.open_http_stat())
+    }
+
+    fn reading(&self, flows: &Flows, _beginning: u64) -> Result<Reading, OpenError> {
+        flows.open_http()
+    }
+}
+
+/// `http.har` of a capture: the transactions that have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fs) struct HarFile {
+    pub(super) capture: u32,
+}
+
+impl FileProvider for HarFile {
+    fn capture(&self) -> Option<u32> {
+        Some(self.capture)
+    }
+
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+        reading::facts(self, request)
+    }
+
+    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+        reading::open(self, request)
+    }
+
+    fn takes_long(&self, _tree: &Tree, _operation: Operation) -> bool {
+        true
+    }
+}
+
+impl ReadingFile for HarFile {
+    fn current(&self, flows: &Flows, _beginning: u64) -> CurrentFile {
+        CurrentFile::Same(flows.har_stat())
+    }
+
+    fn reading(&self, flows: &Flows, _beginning: u64) -> Result<Reading, OpenError> {
+        flows.har()
+    }
+}

@@ -1,0 +1,61 @@
+//! `replay`: all packets retained.
+
+use capture::cursor::Format;
+use capture::cursor::snapshot::Extent;
+use capture::flow::Stat;
+
+use super::{FileProvider, FileRequest};
+use crate::fs::beginning::Beginning;
+use crate::fs::error::Error;
+use crate::fs::open_file::Content;
+use crate::fs::{NodeFacts, Tree};
+
+/// The packets of a capture from the oldest one retained on, as a savefile with a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fs) struct ReplayFile {
+    pub(super) capture: u32,
+    pub(super) format: Format,
+}
+
+impl FileProvider for ReplayFile {
+    fn capture(&self) -> Option<u32> {
+        Some(self.capture)
+    }
+
+    fn begins_anew(&self) -> bool {
+        true
+    }
+
+    fn keeps_number(&self) -> bool {
+        true
+    }
+
+    fn beginning(&self, tree: &Tree) -> Result<(Beginning, Option<Stat>), Error> {
+        let entry = tree.entry(self.capture)?;
+        Ok((Beginning::Extent(Extent::new(&**entry.capture.store(), self.format)), None))
+    }
+
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+        let entry = request.tree.entry(self.capture)?;
+        let extent = extent(request)?;
+        let facts = NodeFacts::of_size(extent.size(&**entry.capture.store()), entry.newest());
+        // The ends move after the size was read, so they are never before it.
+        for file in request.tree.open_files.of_process(request.inode, request.asker.thread) {
+            file.extend_visible(None);
+        }
+        Ok(facts)
+    }
+
+    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+        let entry = request.tree.entry(self.capture)?;
+        Ok(Content::snapshot(&entry, extent(request)?))
+    }
+}
+
+fn extent(request: &FileRequest<'_>) -> Result<Extent, Error> {
+    match request.beginning {
+        Beginning::Extent(extent) => Ok(extent),
+        // A lookup always finds a beginning.
+        Beginning::Always | Beginning::At(_) => Err(Error::Stale),
+    }
+}

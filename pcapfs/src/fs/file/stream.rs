@@ -1,0 +1,31 @@
+//! `live` and `follow`: savefiles without end.
+
+use capture::cursor::{Begin, Format};
+
+use super::{FileProvider, FileRequest};
+use crate::fs::NodeFacts;
+use crate::fs::error::Error;
+use crate::fs::open_file::Content;
+
+/// A stream of packets of a capture. It has no size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fs) struct StreamFile {
+    pub(super) capture: u32,
+    pub(super) begin: Begin,
+    pub(super) format: Format,
+}
+
+impl FileProvider for StreamFile {
+    fn capture(&self) -> Option<u32> {
+        Some(self.capture)
+    }
+
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+        Ok(NodeFacts::of_size(0, request.tree.entry(self.capture)?.newest()))
+    }
+
+    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+        let entry = request.tree.entry(self.capture)?;
+        Ok(Content::stream(&entry, self.begin, self.format))
+    }
+}
