@@ -9,7 +9,7 @@ use protocol::tcp::{Absence, Direction};
 use protocol::time::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::apps::probing::TlsHellos;
+use super::apps::kept::TlsHellos;
 use super::conversation::Flow;
 use super::key::{self, Protocol};
 use super::pair::of;
@@ -143,8 +143,8 @@ impl Meta {
             state if state.is_end() && !flow.is_sealed => State::Closing,
             state => state,
         };
-        let hellos = flow.hellos();
-        let application = if flow.http.is_some() {
+        let hellos = flow.kept.tls.as_deref();
+        let application = if flow.kept.http.is_some() {
             Some(Application::Http)
         } else {
             hellos.is_some().then_some(Application::Tls)
@@ -169,7 +169,7 @@ impl Meta {
             duration_us: flow.last.microseconds_since(flow.first).unwrap_or_default(),
             handshake_us,
             tls: hellos.map(tls),
-            http: flow.http.as_ref().map(|http| Http {
+            http: flow.kept.http.as_ref().map(|http| Http {
                 transactions: http.exchanges.len() as u64,
                 incomplete: http.incomplete,
                 open: flow.open_transactions() as u64,

@@ -358,7 +358,7 @@ fn entry(flow: &Flow) -> FlowEntry {
         id: flow.id,
         name: key::name(flow.id, &flow.key, flow.client),
         modified: flow.last,
-        has_http: flow.http.is_some(),
+        has_http: flow.kept.http.is_some(),
         is_over: flow.is_sealed,
     }
 }

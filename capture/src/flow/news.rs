@@ -1,15 +1,12 @@
 //! Events of a flow that the engine passes on.
 
-use std::sync::Arc;
-
-use protocol::http::transaction::Transaction;
-use protocol::tcp::Direction;
+use super::apps::dissector::Finished;
 
 /// An event that the engine passes on.
 #[derive(Debug)]
 pub(super) enum News {
-    /// An HTTP transaction has ended; its request went in this direction.
-    Transaction(Arc<Transaction>, Direction),
+    /// A transaction has ended.
+    Finished(Box<dyn Finished>),
     /// Nothing more will come.
     Closed,
 }

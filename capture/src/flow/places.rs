@@ -8,7 +8,6 @@ use std::ops::Range;
 
 use protocol::extent::Extent;
 use protocol::http::direction::Direction as Side;
-use protocol::http::transaction::Transaction;
 use protocol::tcp::Direction;
 
 use super::conversation::Flow;
@@ -61,19 +60,18 @@ impl Places {
         self.0.clear();
     }
 
-    /// Looks up the bodies that must be decoded, as long as there is room for their pieces.
+    /// Looks up the ranges that will be read, as long as there is room for their pieces. The first
+    /// is of the stream sent in `request`, the second of the other one.
     pub(super) fn look_up(
         &mut self,
         flow: Option<&Flow>,
         request: Direction,
-        transaction: &Transaction,
+        ranges: [Option<Range<u64>>; 2],
     ) -> Spans {
-        let one = |side: Side| {
-            let body = &transaction.message(side)?.body;
-            let (first, last) = (body.ranges.first()?, body.ranges.last()?);
-            let range = first.start..last.end;
+        let mut one = |side: Side, range: Option<Range<u64>>| {
+            let range = range?;
             let len = range.end.saturating_sub(range.start);
-            if !body.is_decoded() || len > MAX_BYTES || self.0.len() >= MAX_PIECES {
+            if len > MAX_BYTES || self.0.len() >= MAX_PIECES {
                 return None;
             }
             let begin = self.0.len();
@@ -88,7 +86,8 @@ impl Places {
             }
             Some(Span { range, places: begin..self.0.len() })
         };
-        Spans(Side::BOTH.map(one))
+        let [request, response] = ranges;
+        Spans([one(Side::Request, request), one(Side::Response, response)])
     }
 
     /// The places of one transaction.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::apps::exchange::Exchange;
+use super::apps::kept::Kept;
 use super::conversation::Flow;
 use super::key::Key;
 
@@ -232,11 +232,11 @@ impl Table {
         self.open_http.range(id..).filter_map(|id| self.flow(*id))
     }
 
-    /// Adds a transaction to a flow, if it is still there.
-    pub(super) fn add_exchange(&mut self, id: u64, exchange: Exchange) {
+    /// Adds a record to what a flow keeps, if it is still there.
+    pub(super) fn keep(&mut self, id: u64, keep: impl FnOnce(&mut Kept)) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
-        if let Some(http) = self.slot_mut(slot).and_then(|slot| slot.flow.as_mut()?.http.as_mut()) {
-            http.push(exchange);
+        if let Some(flow) = self.slot_mut(slot).and_then(|slot| slot.flow.as_mut()) {
+            keep(&mut flow.kept);
         }
         self.touched(self.place(slot));
     }

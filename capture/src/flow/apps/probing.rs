@@ -1,17 +1,15 @@
 //! Recognizes the protocol of a TCP flow by its bytes, whatever its ports.
 
-use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
-use protocol::http::direction::Direction as Side;
-use protocol::http::probe::{self, ProxyLine, Verdict};
 use protocol::socks::{self, Preamble};
 use protocol::tcp::Direction;
-use protocol::tls::{self, ClientHello, Outcome, ServerHello};
 
-use super::messages::{Marks, Pair, Tunnel};
+use super::PROTOCOLS;
+use super::dissector::{Answer, Boundary, ByteStreams, Opening, Protocol, Run, Start, Tunnel};
+use super::kept::Kept;
+use super::marks::Marks;
 use crate::flow::pair::{of, of_mut};
-use crate::flow::window::Window;
 
 /// Pieces of streams whose first bytes are probed: enough for a protocol that speaks before it
 /// switches to TLS, as SMTP does.
@@ -24,13 +22,6 @@ const MAX_PROBE: usize = 16 << 10;
 /// Probes of a stream's first bytes that cost nothing: more than the segments that a `ClientHello`
 /// or a request line ever comes in.
 const FREE_LOOKS: u32 = 16;
-
-/// The hellos, which TLS sends in the clear.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::flow) struct TlsHellos {
-    pub(in crate::flow) client: Option<ClientHello>,
-    pub(in crate::flow) server: Option<ServerHello>,
-}
 
 /// Bytes of a stream that do not decide the protocol yet. They are kept, so that a stream of small
 /// segments is not fetched again with each one.
@@ -61,24 +52,16 @@ pub(in crate::flow) struct Probing {
     marks: [Marks; 2],
     /// Bytes are missing, or the beginning was not captured: a message may begin anywhere.
     is_torn: bool,
-    /// The TLS hellos found so far.
-    hellos: Option<Box<TlsHellos>>,
 }
 
 /// The result of a look at a stream.
+#[derive(Debug)]
 pub(in crate::flow) enum Found {
+    /// Nothing yet.
     Nothing,
-    /// HTTP.
-    Http {
-        /// The direction of requests.
-        request: Direction,
-        /// Stream offsets at which it begins, forward and backward.
-        begins: [u64; 2],
-        /// Whether messages may be under way there whose beginning is missing.
-        is_torn: bool,
-    },
-    /// TLS with both hellos, or with as many as will be found.
-    Tls,
+    /// This protocol.
+    Protocol(&'static dyn Protocol, Start),
+    /// No known protocol; the search is over.
     Unknown,
 }
 
@@ -95,11 +78,6 @@ impl Probing {
     /// Searches for the protocol inside a proxy's tunnel.
     pub(in crate::flow) fn tunnel(tunnel: Tunnel) -> Self {
         Self { looked: tunnel.begins, tunnel: Some(Box::new(tunnel)), ..Self::default() }
-    }
-
-    /// HTTP transactions of the flow before this search.
-    pub(in crate::flow) fn transactions(&self) -> u64 {
-        self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions)
     }
 
     /// Forward and backward: stream offsets at which the protocol begins, unless a SOCKS preamble
@@ -125,30 +103,15 @@ impl Probing {
         (*of(&self.looked, direction), *of(&self.acknowledged, direction))
     }
 
-    /// Records a segment that came too early, see [`Messages::early`].
+    /// Records a segment that came too early, see [`Dissector::early`].
     pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
         of_mut(&mut self.marks, direction).set(end, acknowledged);
     }
 
     /// Returns true if segments came too early in `direction`, and the bytes before them have not
     /// come yet.
-    pub(in crate::flow) fn has_marks(&self, direction: Direction) -> bool {
+    pub(in crate::flow) fn has_early(&self, direction: Direction) -> bool {
         !of(&self.marks, direction).is_empty()
-    }
-
-    /// Takes the marks of segments that came too early.
-    pub(in crate::flow) fn take_marks(&mut self) -> [Marks; 2] {
-        std::mem::take(&mut self.marks)
-    }
-
-    /// The TLS hellos found so far.
-    pub(in crate::flow) fn hellos(&self) -> Option<&TlsHellos> {
-        self.hellos.as_deref()
-    }
-
-    /// Takes the TLS hellos found so far.
-    pub(in crate::flow) fn take_hellos(&mut self) -> Option<Box<TlsHellos>> {
-        self.hellos.take()
     }
 
     /// Probes `range`, which the stream sent in `direction` has reached. Its last segment
@@ -158,22 +121,22 @@ impl Probing {
         direction: Direction,
         range: &Range<u64>,
         acknowledged: u64,
-        pair: &impl Pair,
-        window: &Window<'_>,
+        streams: &dyn ByteStreams,
+        kept: &mut Kept,
     ) -> Found {
         *of_mut(&mut self.looked, direction) = range.end;
         // Once the protocol is known, all of it is read again, and then the order matters.
         *of_mut(&mut self.acknowledged, direction) = acknowledged;
         if self.is_torn {
             of_mut(&mut self.marks, direction).set(range.end, acknowledged);
-            if let Some(side) = begins_within(direction, range, pair, window) {
-                return self.http(direction, side, range.start);
+            if let Some((protocol, is_client)) = begins_within(direction, range, streams, kept) {
+                return self.found(protocol, direction, is_client, range.start);
             }
         }
         let mut undecided = std::mem::take(of_mut(&mut self.undecided, direction));
         let follows = undecided.start.saturating_add(undecided.bytes.len() as u64) == range.start;
         if follows && !undecided.bytes.is_empty() {
-            gather(&mut undecided.bytes, direction, range.clone(), pair, window);
+            gather(&mut undecided.bytes, direction, range.clone(), streams);
             // A probe starts at the first byte again. In the long run, probe only when there are
             // many more bytes.
             let enough = undecided.seen.saturating_add(undecided.seen / 4);
@@ -182,26 +145,56 @@ impl Probing {
                 return Found::Nothing;
             }
         } else {
-            let bytes = first_bytes(direction, range.clone(), pair, window);
-            let is_full = bytes.len() >= MAX_PROBE;
-            let looked = self.examine(direction, range.start, &bytes);
-            if !matches!(looked, Look::NotYet) || is_full {
-                return self.decided(looked);
-            }
-            let bytes = bytes.into_owned();
-            let undecided = Undecided { start: range.start, bytes, ..Undecided::default() };
-            return self.undecided_yet(direction, undecided);
+            undecided = Undecided { start: range.start, ..Undecided::default() };
+            let looked =
+                self.examine_first(direction, range, &mut undecided.bytes, streams, &mut *kept);
+            return match looked {
+                Look::NotYet => self.undecided_yet(direction, undecided),
+                looked => self.decided(looked),
+            };
         }
-        let looked = self.examine(direction, undecided.start, &undecided.bytes);
+        let (start, bytes) = (undecided.start, &undecided.bytes);
+        let looked = self.examine(direction, start, bytes, kept);
         if matches!(looked, Look::NotYet) && undecided.bytes.len() < MAX_PROBE {
             return self.undecided_yet(direction, undecided);
         }
         self.decided(looked)
     }
 
+    /// Recognizes the protocol of `range`. Bytes that do not decide yet are put into `bytes`; those
+    /// of a single packet that decide are not copied.
+    fn examine_first(
+        &mut self,
+        direction: Direction,
+        range: &Range<u64>,
+        bytes: &mut Vec<u8>,
+        streams: &dyn ByteStreams,
+        kept: &mut Kept,
+    ) -> Look {
+        let len = range.end.saturating_sub(range.start);
+        let mut looked = None;
+        streams.read(direction, range.clone(), &mut |run| {
+            let Run::Bytes { bytes: run, .. } = run else { return ControlFlow::Break(()) };
+            if run.len() as u64 == len {
+                let look = self.examine(direction, range.start, run, kept);
+                if matches!(look, Look::NotYet) {
+                    bytes.extend_from_slice(run);
+                }
+                looked = Some(look);
+                return ControlFlow::Break(());
+            }
+            append(bytes, run)
+        });
+        let looked = looked.unwrap_or_else(|| self.examine(direction, range.start, bytes, kept));
+        match looked {
+            Look::NotYet if bytes.len() >= MAX_PROBE => Look::Foreign,
+            looked => looked,
+        }
+    }
+
     /// Recognizes the protocol of `bytes`, which begin at `start` of the stream sent in
     /// `direction`.
-    fn examine(&mut self, direction: Direction, start: u64, bytes: &[u8]) -> Look {
+    fn examine(&mut self, direction: Direction, start: u64, bytes: &[u8], kept: &mut Kept) -> Look {
         let is_beginning = start == *of(&self.begins(), direction);
         let preamble = if is_beginning { socks::preamble(bytes) } else { Preamble::No };
         let (skip, mut may_follow) = match preamble {
@@ -210,44 +203,26 @@ impl Probing {
             // The relayed stream must follow.
             Preamble::Len(len) => (len, bytes.len() == len),
         };
-        let bytes = bytes.get(skip..).unwrap_or_default();
-        if (is_beginning || self.is_torn) && !bytes.is_empty() {
-            let probe = if self.is_torn { probe::probe_joined } else { probe::probe };
-            for side in Side::BOTH {
-                match probe(side, bytes) {
-                    // The client did not wait for its proxy: the beginning of the other stream is
-                    // known after the proxy has answered.
-                    Verdict::Yes if skip > 0 && !self.has_begin(direction.other()) => {
-                        may_follow = true;
-                    }
-                    Verdict::Yes => {
-                        return Look::Decided(self.http(
-                            direction,
-                            side,
-                            start.saturating_add(skip as u64),
-                        ));
-                    }
-                    Verdict::NotYet => may_follow = true,
-                    Verdict::No => {}
-                }
-            }
-        }
-        let bytes = match probe::proxy_line(bytes) {
-            ProxyLine::Whole(len) => bytes.get(len..).unwrap_or_default(),
-            ProxyLine::Begun | ProxyLine::No => bytes,
+        let boundary = match is_beginning {
+            _ if self.is_torn => Boundary::Torn,
+            true => Boundary::Beginning,
+            false => Boundary::Piece,
         };
-        match tls::hello(bytes) {
-            Outcome::Client(hello) => {
-                self.hellos.get_or_insert_default().client.get_or_insert(hello);
+        let opening = Opening { bytes: bytes.get(skip..).unwrap_or_default(), boundary };
+        for protocol in PROTOCOLS {
+            match protocol.probe(&opening, kept) {
+                // The client did not wait for its proxy: the beginning of the other stream is
+                // known after the proxy has answered.
+                Answer::Yes { .. } if skip > 0 && !self.has_begin(direction.other()) => {
+                    may_follow = true;
+                }
+                Answer::Yes { is_client } => {
+                    let start = start.saturating_add(skip as u64);
+                    return Look::Decided(self.found(protocol, direction, is_client, start));
+                }
+                Answer::NotYet => may_follow = true,
+                Answer::No => {}
             }
-            Outcome::Server(hello) => {
-                self.hellos.get_or_insert_default().server.get_or_insert(hello);
-            }
-            Outcome::NotYet => may_follow = true,
-            Outcome::No => {}
-        }
-        if self.hellos.as_ref().is_some_and(|one| one.client.is_some() && one.server.is_some()) {
-            return Look::Decided(Found::Tls);
         }
         if may_follow { Look::NotYet } else { Look::Foreign }
     }
@@ -267,7 +242,6 @@ impl Probing {
         }
         self.tries = self.tries.saturating_add(1);
         match self.tries {
-            MAX_TRIES.. if self.hellos.is_some() => Found::Tls,
             MAX_TRIES.. => Found::Unknown,
             _ => Found::Nothing,
         }
@@ -297,9 +271,15 @@ impl Probing {
             && self.begin(direction).is_some()
     }
 
-    fn http(&self, direction: Direction, side: Side, start: u64) -> Found {
+    fn found(
+        &mut self,
+        protocol: &'static dyn Protocol,
+        direction: Direction,
+        is_client: bool,
+        start: u64,
+    ) -> Found {
         let other = direction.other();
-        let request = if side == Side::Request { direction } else { other };
+        let client = if is_client { direction } else { other };
         let before = self.begin(other).unwrap_or_else(|| *of(&self.begins(), other));
         let begins = match direction {
             // The first message may come after the rest of another one, which was not probed.
@@ -307,64 +287,52 @@ impl Probing {
             Direction::Forward => [start, before],
             Direction::Backward => [before, start],
         };
-        Found::Http { request, begins, is_torn: self.is_torn }
+        let marks = std::mem::take(&mut self.marks);
+        let before = self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions);
+        Found::Protocol(protocol, Start { client, begins, marks, is_torn: self.is_torn, before })
     }
 }
 
-/// The side of HTTP that a segment in `range` belongs to, where only segments after the first are
-/// tried. Bytes that are held until the stream's beginning is certain come in one range, and its
-/// first segment may be the rest of a message.
+/// The protocol that a segment in `range` belongs to, and whether its sender is the client, where
+/// only segments after the first are tried. Bytes that are held until the stream's beginning is
+/// certain come in one range, and its first segment may be the rest of a message.
 fn begins_within(
     direction: Direction,
     range: &Range<u64>,
-    pair: &impl Pair,
-    window: &Window<'_>,
-) -> Option<Side> {
-    let behind = pair.stream(direction).chunks(range.clone()).skip(1);
-    behind
-        .filter_map(|chunk| window.read(chunk.content.ok()?))
-        .flat_map(|(bytes, _)| {
-            let begins = |side: &Side| probe::probe_joined(*side, &bytes) == Verdict::Yes;
-            Side::BOTH.into_iter().find(begins)
-        })
-        .next()
-}
-
-/// The first bytes of `range`, borrowed if all of it lies in one packet.
-fn first_bytes<'w>(
-    direction: Direction,
-    range: Range<u64>,
-    pair: &impl Pair,
-    window: &'w Window<'_>,
-) -> Cow<'w, [u8]> {
-    let mut chunks = pair.stream(direction).chunks(range.clone());
-    let first = chunks.next().and_then(|chunk| window.read(chunk.content.ok()?));
-    let Some((bytes, _)) = first else { return Cow::Borrowed(&[]) };
-    if bytes.len() as u64 == range.end.saturating_sub(range.start) {
-        return bytes;
-    }
-    let mut whole = bytes.into_owned();
-    let rest = range.start.saturating_add(whole.len() as u64)..range.end;
-    gather(&mut whole, direction, rest, pair, window);
-    Cow::Owned(whole)
+    streams: &dyn ByteStreams,
+    kept: &mut Kept,
+) -> Option<(&'static dyn Protocol, bool)> {
+    let (mut found, mut is_first) = (None, true);
+    streams.read(direction, range.clone(), &mut |run| {
+        let is_later = !std::mem::take(&mut is_first);
+        if let Run::Bytes { bytes, .. } = run
+            && is_later
+        {
+            let opening = Opening { bytes, boundary: Boundary::Segment };
+            found = PROTOCOLS.iter().find_map(|protocol| match protocol.probe(&opening, kept) {
+                Answer::Yes { is_client } => Some((*protocol, is_client)),
+                Answer::No | Answer::NotYet => None,
+            });
+        }
+        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    found
 }
 
 /// Appends the bytes of a stream from the beginning of `range` to the first hole.
-fn gather(
-    bytes: &mut Vec<u8>,
-    direction: Direction,
-    range: Range<u64>,
-    pair: &impl Pair,
-    window: &Window<'_>,
-) {
-    for chunk in pair.stream(direction).chunks(range) {
-        let room = MAX_PROBE.saturating_sub(bytes.len());
-        let Some((part, _)) = chunk.content.ok().and_then(|extent| window.read(extent)) else {
-            return;
-        };
-        if room == 0 {
-            return;
-        }
-        bytes.extend_from_slice(part.get(..room).unwrap_or(&part));
+fn gather(bytes: &mut Vec<u8>, direction: Direction, range: Range<u64>, streams: &dyn ByteStreams) {
+    streams.read(direction, range, &mut |run| match run {
+        Run::Bytes { bytes: run, .. } => append(bytes, run),
+        Run::Hole(_) => ControlFlow::Break(()),
+    });
+}
+
+/// Appends as many bytes as there is room for; breaks when there is none.
+fn append(bytes: &mut Vec<u8>, run: &[u8]) -> ControlFlow<()> {
+    let room = MAX_PROBE.saturating_sub(bytes.len());
+    if room == 0 {
+        return ControlFlow::Break(());
     }
+    bytes.extend_from_slice(run.get(..room).unwrap_or(run));
+    ControlFlow::Continue(())
 }

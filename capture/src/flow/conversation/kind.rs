@@ -6,7 +6,6 @@ use protocol::time::Timestamp;
 
 use super::datagrams::Datagrams;
 use crate::flow::apps::App;
-use crate::flow::apps::probing::Probing;
 use crate::flow::key::Key;
 
 /// The state of a flow, which takes most of its memory.
@@ -87,7 +86,7 @@ impl Tcp {
             forward: key.sender(Direction::Forward).1,
             backward: key.sender(Direction::Backward).1,
         };
-        Self { connection: Connection::new(ports), app: App::Probing(Probing::default()) }
+        Self { connection: Connection::new(ports), app: App::default() }
     }
 }
 

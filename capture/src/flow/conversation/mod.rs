@@ -1,24 +1,22 @@
 //! One flow: the state of a conversation, from its first packet until it leaves the tree.
 
 mod datagrams;
+mod http;
 mod kind;
 mod packets;
+mod streams;
 
 use protocol::decode::Portion;
 use protocol::extent::Extent;
 use protocol::http::parser::End;
-use protocol::http::transaction::Transaction;
-use protocol::http::transcript::Progress;
 use protocol::tcp::{
     Assembler, Connection, Direction, Event, NoBytes, Ports, Segment, Settings, Verdict,
 };
 use protocol::time::Timestamp;
 
 use super::apps::App;
-use super::apps::exchange::{Exchange, Http, View};
-use super::apps::messages::Messages;
-use super::apps::probing::TlsHellos;
-use super::apps::spoken::Spoken;
+use super::apps::kept::Kept;
+use super::apps::speaking::Speaking;
 use super::arrival::Arrival;
 use super::key::{Key, Network, Protocol};
 use super::news::News;
@@ -28,6 +26,7 @@ use super::window::Window;
 use datagrams::Datagrams;
 use kind::{Embryo, Ended, Kind, Short, Tcp};
 use packets::Packets;
+use streams::TcpStreams;
 
 /// Sums over all flows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,8 +63,8 @@ pub(in crate::flow) struct Flow {
     /// Its end has been recorded, after its last transaction.
     pub(in crate::flow) is_sealed: bool,
     pub(in crate::flow) kind: Kind,
-    pub(in crate::flow) tls: Option<Box<TlsHellos>>,
-    pub(in crate::flow) http: Option<Box<Http>>,
+    /// What readers are shown of its application protocols.
+    pub(in crate::flow) kept: Kept,
 }
 
 /// Packets of one direction.
@@ -99,8 +98,7 @@ impl Flow {
             ended: None,
             is_sealed: false,
             kind,
-            tls: None,
-            http: None,
+            kept: Kept::default(),
         }
     }
 
@@ -148,15 +146,11 @@ impl Flow {
     /// handled.
     fn arrived(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) {
         let Kind::Tcp(tcp) = &mut self.kind else { return };
-        if matches!(tcp.app, App::Tls | App::Unknown) {
+        if tcp.app.is_done() {
             return;
         }
         let direction = segment.direction;
-        let has_marks = match &tcp.app {
-            App::Http(messages) => messages.has_marks(direction),
-            App::Probing(probing) => probing.has_marks(direction),
-            App::Tls | App::Unknown => false,
-        };
+        let has_early = tcp.app.has_early(direction);
         let is_data =
             |event: &Event| matches!(event, Event::Data { direction: of, .. } if *of == direction);
         let is_early =
@@ -165,15 +159,11 @@ impl Flow {
         // have been sent before the bytes that they acknowledge.
         if segment.wire_len > 0
             && !segment.is_padded
-            && (is_early || has_marks)
+            && (is_early || has_early)
             && let Some(end) = tcp.connection.offset_behind(segment, tools.settings)
         {
             let acknowledged = tcp.connection.acknowledged_by(segment, tools.settings);
-            match &mut tcp.app {
-                App::Http(messages) => messages.early(direction, end, acknowledged),
-                App::Probing(probing) => probing.early(direction, end, acknowledged),
-                App::Tls | App::Unknown => {}
-            }
+            tcp.app.early(direction, end, acknowledged);
         }
     }
 
@@ -309,48 +299,39 @@ impl Flow {
             Kind::Embryo(_) | Kind::Ended(_) => {}
         }
         self.packets.shrink();
-        if let Some(http) = &mut self.http {
-            http.exchanges.shrink_to_fit();
-        }
+        self.kept.shrink();
     }
 
     /// Handles the events of the connection.
     fn happened(&mut self, tools: &mut Tools<'_>) {
         let Kind::Tcp(tcp) = &mut self.kind else { return };
         let Tcp { connection, app } = &mut **tcp;
-        let mut spoken = Spoken { app, http: &mut self.http, tls: &mut self.tls };
-        for event in tools.events.drain(..) {
+        let Tools { events, news, totals, window, .. } = tools;
+        let mut sink = |finished| news.push(News::Finished(finished));
+        let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
+        let streams = &TcpStreams { connection, window };
+        for event in events.drain(..) {
             match event {
                 Event::Opened { client } | Event::Turned { client } => self.client = client,
                 Event::Data { direction, range } => {
                     let needs = connection.acknowledged(direction.other());
-                    spoken.settled(direction, &range, needs, connection, tools.window);
+                    speaking.settled(direction, &range, needs, streams);
                 }
                 Event::Gap { direction, range } => {
                     let is_new = connection.assembler(direction).has_gap_from(range.start);
-                    tools.totals.gaps = tools.totals.gaps.saturating_add(is_new.into());
-                    match spoken.app {
-                        App::Probing(probing) => probing.tear(),
-                        App::Http(messages) => {
-                            messages.settled(direction, range.end, 0, connection, tools.window);
-                        }
-                        App::Tls | App::Unknown => {}
-                    }
+                    totals.gaps = totals.gaps.saturating_add(is_new.into());
+                    speaking.gap(direction, range.end, streams);
                 }
-                Event::Ended { direction } => {
-                    if let App::Http(messages) = spoken.app {
-                        messages.ended(direction, End::Fin, connection, tools.window);
-                    }
-                }
+                Event::Ended { direction } => speaking.ended(direction, streams),
                 Event::Closed { state } => {
                     let state = self.ended.unwrap_or_else(|| state.into());
-                    spoken.close(how(state), connection, tools.window, tools.news);
+                    speaking.close(how(state), streams);
                     self.ended = Some(state);
-                    tools.news.push(News::Closed);
+                    news.push(News::Closed);
                     return;
                 }
             }
-            spoken.tell(connection, tools.window, tools.news);
+            speaking.report(streams);
         }
     }
 
@@ -401,61 +382,12 @@ impl Flow {
         }
     }
 
-    /// The TLS hellos seen so far.
-    pub(in crate::flow) fn hellos(&self) -> Option<&TlsHellos> {
-        match (&self.tls, &self.kind) {
-            (Some(hellos), _) => Some(hellos),
-            (None, Kind::Tcp(tcp)) => match &tcp.app {
-                App::Probing(probing) => probing.hellos(),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The HTTP transactions under way.
-    fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
-        self.messages().into_iter().flat_map(Messages::under_way)
-    }
-
-    fn messages(&self) -> Option<&Messages> {
+    /// The search for the application protocol of a TCP flow under way, or its dissector.
+    pub(in crate::flow) fn app(&self) -> Option<&App> {
         match &self.kind {
-            Kind::Tcp(tcp) => match &tcp.app {
-                App::Http(messages) => Some(messages),
-                App::Probing(_) | App::Tls | App::Unknown => None,
-            },
+            Kind::Tcp(tcp) => Some(&tcp.app),
             Kind::Embryo(_) | Kind::Udp(_) | Kind::Ended(_) => None,
         }
-    }
-
-    /// Number of HTTP transactions that have begun and have no line in `http.jsonl` yet.
-    pub(in crate::flow) fn open_transactions(&self) -> usize {
-        let ended = self.http.as_ref().map_or(0, |http| http.transit.len());
-        ended.saturating_add(self.messages().map_or(0, Messages::pending))
-    }
-
-    /// All HTTP transactions from an index on, in the order in which they began.
-    pub(in crate::flow) fn transactions(&self, from: u64) -> impl Iterator<Item = View<'_>> {
-        self.http.iter().flat_map(move |http| http.from(from, self.under_way()))
-    }
-
-    /// The time of the last HTTP byte; `None` if there was no HTTP.
-    pub(in crate::flow) fn http_modified(&self) -> Option<Timestamp> {
-        let ended = self.http.as_ref()?.exchanges.last().and_then(Exchange::last);
-        let messages = |one: &Transaction| {
-            one.request.iter().chain(&one.response).map(|message| message.last).max()
-        };
-        let under_way = self.under_way().filter_map(|(one, _)| messages(one)).max();
-        ended.max(under_way)
-    }
-
-    /// The HTTP transaction with this index.
-    pub(in crate::flow) fn transaction(&self, index: u64) -> Option<View<'_>> {
-        let http = self.http.as_ref()?;
-        if let Some(exchange) = http.exchange(index) {
-            return Some(View::Ended(exchange));
-        }
-        self.transactions(index).next().filter(|view| view.index() == index)
     }
 
     /// Drops the packets below number `oldest`, which the store has dropped.
@@ -476,16 +408,8 @@ impl Flow {
         let kind = match &self.kind {
             Kind::Embryo(_) => 0,
             Kind::Tcp(tcp) => {
-                let app = match &tcp.app {
-                    App::Http(messages) => {
-                        let own = size_of::<Messages>().saturating_add(ALLOCATION);
-                        messages.memory().saturating_add(own)
-                    }
-                    App::Probing(probing) => probing.memory(),
-                    App::Tls | App::Unknown => 0,
-                };
                 let own = size_of::<Tcp>().saturating_add(ALLOCATION);
-                own.saturating_add(tcp.connection.memory()).saturating_add(app)
+                own.saturating_add(tcp.connection.memory()).saturating_add(tcp.app.memory())
             }
             Kind::Udp(sides) => {
                 let heap = sides.iter().map(Datagrams::memory).sum::<usize>();
@@ -493,11 +417,9 @@ impl Flow {
             }
             Kind::Ended(ended) => ended.memory(),
         };
-        let http = self.http.as_ref().map_or(0, |http| http.memory());
         kind.saturating_add(self.packets.memory())
-            .saturating_add(http)
+            .saturating_add(self.kept.memory())
             .saturating_add(if self.network.is_some() { size_of::<Network>() } else { 0 })
-            .saturating_add(if self.tls.is_some() { 256 } else { 0 })
     }
 }
 

@@ -337,8 +337,8 @@ impl Engine {
         let (id, key, ended) = (flow.id, flow.key, flow.ended);
         for news in std::mem::take(&mut self.news) {
             match news {
-                News::Transaction(transaction, request) => {
-                    self.outbox.push(Job::Transaction { id, key, request, transaction });
+                News::Finished(finished) => {
+                    self.outbox.push(Job::Finished { id, key, finished });
                 }
                 News::Closed => {
                     table.deactivate(place);
@@ -350,7 +350,7 @@ impl Engine {
                     let job = match table.get(place) {
                         // Nothing of the flow is decoded, so the recorder need not ask for the
                         // table, which this thread holds most of the time.
-                        Some(flow) if flow.http.is_none() => {
+                        Some(flow) if !flow.kept.has_transactions() => {
                             flow.is_sealed = true;
                             flow.expire(self.oldest);
                             Job::Flow(Box::new(Meta::of(flow, &self.shared.capture)))

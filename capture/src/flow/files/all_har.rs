@@ -16,7 +16,7 @@ use protocol::tcp::Direction;
 use super::gather::FlowStreams;
 use super::hars::{AsOf, Packed};
 use super::render::har_server;
-use crate::flow::apps::exchange::Exchange;
+use crate::flow::apps::http::exchange::Exchange;
 use crate::flow::conversation::Flow;
 use crate::flow::error::OpenError;
 use crate::flow::log::LogWriter;
@@ -115,7 +115,7 @@ impl Shared {
 }
 
 fn source(flow: &Flow) -> Option<Source> {
-    let http = flow.http.as_ref()?;
+    let http = flow.kept.http.as_ref()?;
     let server = har_server(flow, http.request);
     let (request, exchanges) = (http.request, http.exchanges.clone());
     Some(Source { id: flow.id, request, server, exchanges })

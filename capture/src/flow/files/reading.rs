@@ -13,7 +13,7 @@ use super::hars::Packed;
 use super::holes::Holes;
 use super::render;
 use super::texts::{Kind, Text};
-use crate::flow::apps::exchange::{Part, View};
+use crate::flow::apps::http::exchange::{Part, View};
 use crate::flow::error::{OpenError, ReadError};
 use crate::flow::file::{File, Log, Seek};
 use crate::flow::log::Cache;
@@ -374,7 +374,7 @@ impl Shared {
         }
         let table = self.table.read();
         let flow = table.flow(id).ok_or(OpenError::Gone)?;
-        let http = flow.http.as_deref().ok_or(OpenError::Gone);
+        let http = flow.kept.http.as_deref().ok_or(OpenError::Gone);
         Ok(match file {
             File::Meta => {
                 let text = render::meta(self, flow);

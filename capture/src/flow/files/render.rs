@@ -14,7 +14,7 @@ use protocol::tcp::Direction;
 
 use super::gather::FlowStreams;
 use super::hars::{HARS, Hars, OfFlow};
-use crate::flow::apps::exchange::{Exchange, Part, View};
+use crate::flow::apps::http::exchange::{Exchange, Part, View};
 use crate::flow::conversation::Flow;
 use crate::flow::error::OpenError;
 use crate::flow::file::File;
@@ -66,7 +66,7 @@ pub(in crate::flow) fn line(key: &Key, exchange: &Exchange, streams: &FlowStream
 
 /// A line for each transaction of a flow that is under way, and the number of these transactions.
 pub(in crate::flow) fn open_lines(shared: &Shared, flow: &Flow) -> (Vec<u8>, usize) {
-    let Some(http) = &flow.http else { return Default::default() };
+    let Some(http) = &flow.kept.http else { return Default::default() };
     let connection = flow.key.connection(&shared.capture, flow.id, http.request);
     let (mut lines, mut count) = (Vec::new(), 0_usize);
     for view in flow.transactions(1) {
@@ -158,7 +158,7 @@ impl Shared {
     fn make_har(&self, id: u64) -> Result<Arc<Made>, OpenError> {
         let table = self.table.read();
         let flow = table.flow(id).ok_or(OpenError::Gone)?;
-        let http = flow.http.as_ref().ok_or(OpenError::Gone)?;
+        let http = flow.kept.http.as_ref().ok_or(OpenError::Gone)?;
         let count = http.exchanges.len();
         let is_that = |one: &&OfFlow| (one.id, one.count) == (id, count);
         let there =

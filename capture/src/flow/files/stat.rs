@@ -1,7 +1,7 @@
 //! The lengths of files of flows, and the effort to make them.
 
 use super::{reading, render};
-use crate::flow::apps::exchange::{HEADS, Part, View};
+use crate::flow::apps::http::exchange::{HEADS, Part, View};
 use crate::flow::conversation::Flow;
 use crate::flow::error::OpenError;
 use crate::flow::file::{File, Stat};
@@ -11,7 +11,7 @@ impl Shared {
     /// The effort to make a file, see [`Part::effort`].
     pub(in crate::flow) fn effort(&self, id: u64, file: File) -> u64 {
         let table = self.table.read();
-        let http = table.flow(id).and_then(|flow| flow.http.as_ref());
+        let http = table.flow(id).and_then(|flow| flow.kept.http.as_ref());
         match (http, file) {
             (Some(http), File::Transcript | File::Har) => http.effort,
             (Some(http), File::Body { index, direction }) => {

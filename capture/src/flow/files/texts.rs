@@ -13,7 +13,7 @@ use protocol::tcp::Direction;
 
 use super::gather::FlowStreams;
 use super::render;
-use crate::flow::apps::exchange::{Exchange, Shown, View};
+use crate::flow::apps::http::exchange::{Exchange, Shown, View};
 use crate::flow::conversation::Flow;
 use crate::flow::error::ReadError;
 use crate::flow::shared::Shared;
@@ -121,7 +121,7 @@ impl Shared {
         let skip = usize::try_from(first).unwrap_or(usize::MAX);
         let table = self.table.read();
         let flow = table.flow(id)?;
-        let http = flow.http.as_ref()?;
+        let http = flow.kept.http.as_ref()?;
         for (number, exchange) in (first..).zip(http.exchanges.iter().skip(skip)) {
             let len = u64::from(exchange.line);
             let end = begin.saturating_add(len);
@@ -164,7 +164,7 @@ impl Shared {
         match kind {
             Kind::Line => {
                 let table = self.table.read();
-                let exchanges = &table.flow(id)?.http.as_ref()?.exchanges;
+                let exchanges = &table.flow(id)?.kept.http.as_ref()?.exchanges;
                 Some(exchanges.iter().map(|exchange| u64::from(exchange.line)).sum())
             }
             Kind::Transcript => self.measure_transcript(id),
@@ -211,7 +211,9 @@ impl Shared {
     /// transcript was made: then its parts decide.
     fn has_transcript(&self, id: u64, index: u64, len: u32) {
         let mut table = self.table.write();
-        let Some(http) = table.flow_mut(id).and_then(|flow| flow.http.as_mut()) else { return };
+        let Some(http) = table.flow_mut(id).and_then(|flow| flow.kept.http.as_mut()) else {
+            return;
+        };
         if http.shown.as_ref().is_some_and(|shown| shown.index == index) {
             return;
         }
@@ -231,7 +233,7 @@ impl Shared {
     ) {
         let mut table = self.table.write();
         let Some(flow) = table.flow_mut(id) else { return };
-        let Some(http) = &mut flow.http else { return };
+        let Some(http) = &mut flow.kept.http else { return };
         let is_same = match &http.shown {
             Some(now) if now.index == shown.index => {
                 (now.parts.len(), now.parts.last().copied()) == (parts, last)
@@ -254,7 +256,7 @@ impl Shared {
 /// its index, and the bytes of the file before it. The bytes of all transactions if there is no
 /// such transaction. `None` if the flow has no HTTP.
 fn first_unknown(flow: &Flow, from: (u64, u64)) -> Option<Result<u64, Unknown>> {
-    let http = flow.http.as_ref()?;
+    let http = flow.kept.http.as_ref()?;
     let (first, mut before) = from;
     for view in flow.transactions(first) {
         if let View::Ended(exchange) = view
@@ -304,7 +306,7 @@ struct Covering {
 
 /// Finds the transaction, and the part of it, that covers `at`; starts the search at `from`.
 fn covering(flow: &Flow, from: (u64, u64), at: u64) -> Option<Covering> {
-    let http = flow.http.as_ref()?;
+    let http = flow.kept.http.as_ref()?;
     let (first, mut unit) = from;
     for view in flow.transactions(first) {
         let shown = http.shown.as_ref().filter(|shown| shown.index == view.index());

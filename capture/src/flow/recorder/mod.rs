@@ -11,14 +11,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
-use protocol::http::body::{Limits, Workspace};
+use protocol::http::body::Workspace;
 use protocol::http::direction::Direction as Side;
-use protocol::http::record::{BodyRecord, Connection, Record};
-use protocol::http::transaction::Transaction;
-use protocol::json;
-use protocol::tcp::Direction;
 
-use super::apps::exchange::Exchange;
+use super::apps::dissector::{Desk, Finished, Recorded};
+use super::apps::kept::Kept;
 use super::files::gather::FlowStreams;
 use super::key::Key;
 use super::log::LogWriter;
@@ -34,7 +31,7 @@ pub(in crate::flow) enum Job {
     /// A flow has begun, or a flow without transactions has ended; this was its state.
     Flow(Box<Meta>),
     /// A transaction of a flow has ended.
-    Transaction { id: u64, key: Key, request: Direction, transaction: Arc<Transaction> },
+    Finished { id: u64, key: Key, finished: Box<dyn Finished> },
     /// A flow with transactions has ended.
     Closed { id: u64 },
     /// A flow is to leave the tree.
@@ -76,25 +73,25 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) 
                 return;
             }
             done.push(match job {
-                Job::Transaction { id, key, request, mut transaction } => {
+                Job::Finished { id, key, mut finished } => {
                     let mut is_pressed = || {
                         let oldest = shared.store.bounds().oldest.number;
                         let position = shared.position.load(Ordering::Relaxed);
                         pressure.is_high(begun.elapsed(), oldest, position)
                     };
-                    if is_decoded(&transaction) && is_pressed() {
-                        // Readers have the other copy, and show no encoded body of it.
-                        leave_as_sent(Arc::make_mut(&mut transaction));
+                    if finished.is_long() && is_pressed() {
+                        finished.hurry();
                     }
-                    let found = places.of(spans);
+                    let (found, request) = (places.of(spans), finished.client());
                     let streams = FlowStreams { shared, id, request, found: Some(&found) };
                     let connection = key.connection(&shared.capture, id, request);
-                    let (exchange, line) =
-                        ended(&streams, &connection, &transaction, &mut workspace);
+                    let workspace = &mut workspace;
+                    let mut desk = Desk { connection, streams: &streams, workspace };
+                    let Recorded { line, decoded: more, keep } = finished.record(&mut desk);
                     append(&mut logs.http, &line);
-                    decoded = decoded.saturating_add(exchange.decoded());
-                    spent.push(Spent::Transaction(transaction));
-                    Done::Exchange { id, exchange }
+                    decoded = decoded.saturating_add(more);
+                    spent.push(Spent::Finished(finished));
+                    Done::Keep { id, keep }
                 }
                 Job::Flow(meta) => Done::Told(Told::Flow(meta)),
                 Job::Closed { id } => Done::Closed { id },
@@ -127,14 +124,14 @@ pub(in crate::flow) struct Queue {
 #[expect(dead_code, reason = "only to be freed")]
 pub(in crate::flow) enum Spent {
     Flow(Box<Meta>),
-    Transaction(Arc<Transaction>),
+    Finished(Box<dyn Finished>),
 }
 
 /// A job that is done as far as possible without the table.
 enum Done {
-    Exchange {
+    Keep {
         id: u64,
-        exchange: Exchange,
+        keep: Box<dyn FnOnce(&mut Kept) + Send>,
     },
     Closed {
         id: u64,
@@ -172,7 +169,7 @@ fn tell(
     for one in done.drain(..) {
         match (one, &mut table) {
             (Done::Told(one), _) => told.push(one),
-            (Done::Exchange { id, exchange }, Some(table)) => table.add_exchange(id, exchange),
+            (Done::Keep { id, keep }, Some(table)) => table.keep(id, keep),
             (Done::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
             (Done::Gone { id }, Some(table)) => gone.push(table.remove(id)),
             // The table was locked if any job needs it.
@@ -200,32 +197,19 @@ fn tell(
     append(log, &std::mem::take(lines));
 }
 
-/// Returns true if a body of a transaction must be decoded.
-fn is_decoded(transaction: &Transaction) -> bool {
-    let messages = Side::BOTH.iter().filter_map(|side| transaction.message(*side));
-    messages.into_iter().any(|message| message.body.is_decoded())
-}
-
-/// Marks the bodies of a transaction that would be decoded, so that they are left as they were
-/// sent.
-fn leave_as_sent(transaction: &mut Transaction) {
-    for message in [&mut transaction.request, &mut transaction.response].into_iter().flatten() {
-        message.body.as_sent = message.body.is_decoded();
-    }
-}
-
-/// Looks up the bodies that must be decoded for the jobs of a batch, all at once.
+/// Looks up the bytes that will be read for the jobs of a batch, all at once.
 fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, Spans)> {
     let needs = |job: &Job| match job {
-        Job::Transaction { transaction, .. } => is_decoded(transaction),
+        Job::Finished { finished, .. } => finished.is_long(),
         _ => false,
     };
     places.clear();
     let table = batch.iter().any(needs).then(|| shared.table.read());
     let with_spans = batch.into_iter().map(|job| {
         let spans = match (&job, &table) {
-            (Job::Transaction { id, request, transaction, .. }, Some(table)) => {
-                places.look_up(table.flow(*id), *request, transaction)
+            (Job::Finished { id, finished, .. }, Some(table)) => {
+                let ranges = Side::BOTH.map(|side| finished.reads(side));
+                places.look_up(table.flow(*id), finished.client(), ranges)
             }
             _ => Spans::default(),
         };
@@ -247,19 +231,4 @@ fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
     flow.is_sealed = true;
     flow.expire(oldest);
     Some(Told::Flow(Box::new(Meta::of(flow, &shared.capture))))
-}
-
-/// A transaction has ended: the exchange to keep of it, and its line.
-fn ended(
-    streams: &FlowStreams<'_>,
-    connection: &Connection<'_>,
-    transaction: &Transaction,
-    workspace: &mut Workspace,
-) -> (Exchange, Vec<u8>) {
-    let limits = Limits::default();
-    let mut measured = |side| BodyRecord::measured(transaction, side, streams, &limits, workspace);
-    let bodies = [measured(Side::Request), measured(Side::Response)];
-    let [of_request, of_response] = &bodies;
-    let line = json::line(&Record::new(connection, transaction, of_request, of_response));
-    (Exchange::new(transaction, &bodies, line.len()), line)
 }

@@ -1,5 +1,5 @@
-//! HTTP in a TCP flow: brings both streams to the parser in the order in which the endpoints saw
-//! them.
+//! The dissector of HTTP/1: brings both streams to the parser in the order in which the endpoints
+//! saw them.
 //!
 //! The capture may have a response before its request, and one of two streams may be settled long
 //! before the other. The acknowledgment of a segment shows what its sender had received by then. So
@@ -7,59 +7,30 @@
 //! was given up there as a gap. Only the places of waiting pieces are kept; their bytes are read
 //! again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use protocol::footprint;
 use protocol::http::direction::Direction as Side;
 use protocol::http::head::Head;
 use protocol::http::parser::{End, Event, Limits, Parser};
+use protocol::http::probe::{self, Verdict};
 use protocol::http::transaction::{Message, Transaction};
 use protocol::http::transcript::Progress;
-use protocol::tcp::{Assembler, Direction};
+use protocol::tcp::Direction;
 
-use crate::flow::window::Window;
+use super::exchange::Http;
+use super::recording::Ended;
+use crate::flow::apps::dissector::{
+    Answer, Boundary, ByteStreams, Dissector, Finished, Opening, Protocol, Run, Start, Tunnel,
+};
+use crate::flow::apps::kept::Kept;
+use crate::flow::apps::marks::Marks;
+use crate::flow::pair::of;
 
 /// Maximum number of waiting pieces of one stream. Above it, order is given up. It corresponds to a
 /// window of 6 MB full of requests of one segment each, which no client sends.
 const MAX_WAITING: usize = 4_096;
-
-/// Maximum number of early segments whose acknowledgment is kept until their bytes are in order.
-const MAX_MARKS: usize = 4_096;
-
-/// Acknowledgments of early segments, by the stream offset after the segment.
-#[derive(Debug, Default)]
-pub(in crate::flow) struct Marks(BTreeMap<u64, u64>);
-
-impl Marks {
-    /// Records that a segment whose payload ends at `end` came too early, and acknowledges the
-    /// other stream up to `acknowledged`.
-    pub(in crate::flow) fn set(&mut self, end: u64, acknowledged: u64) {
-        if self.0.len() < MAX_MARKS {
-            let mark = self.0.entry(end).or_insert(acknowledged);
-            *mark = acknowledged.min(*mark);
-        }
-    }
-
-    /// Removes the marks up to `end` and returns them, in order.
-    fn take(&mut self, end: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let mut behind = self.0.split_off(&end.saturating_add(1));
-        if behind.is_empty() {
-            // An empty map that was split off has a node.
-            behind.clear();
-        }
-        std::mem::replace(&mut self.0, behind).into_iter()
-    }
-
-    /// Returns true if there are no marks.
-    pub(in crate::flow) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Bytes of memory on the heap; an estimate.
-    pub(in crate::flow) fn memory(&self) -> usize {
-        footprint::of_tree::<u64, u64>(self.0.len())
-    }
-}
 
 /// A waiting piece of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -132,47 +103,46 @@ pub(in crate::flow) struct Messages {
     is_connected: bool,
 }
 
-/// A tunnel that a proxy opened with its answer to CONNECT. Pairs are forward and backward.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::flow) struct Tunnel {
-    /// Offset of the first byte inside the tunnel.
-    pub(in crate::flow) begins: [u64; 2],
-    /// The end of the settled bytes.
-    pub(in crate::flow) settled: [u64; 2],
-    /// Transactions of the flow so far.
-    pub(in crate::flow) transactions: u64,
-}
+/// HTTP/1.x.
+#[derive(Debug)]
+pub(in crate::flow) struct Http1;
 
-/// Both streams of a flow.
-pub(in crate::flow) trait Pair {
-    /// The stream sent in `direction`.
-    fn stream(&self, direction: Direction) -> &Assembler;
-}
+impl Protocol for Http1 {
+    fn probe(&self, opening: &Opening<'_>, _kept: &mut Kept) -> Answer {
+        let probe = match opening.boundary {
+            _ if opening.bytes.is_empty() => return Answer::No,
+            Boundary::Beginning => probe::probe,
+            Boundary::Torn | Boundary::Segment => probe::probe_joined,
+            Boundary::Piece => return Answer::No,
+        };
+        let mut answer = Answer::No;
+        for side in Side::BOTH {
+            match probe(side, opening.bytes) {
+                Verdict::Yes => return Answer::Yes { is_client: side == Side::Request },
+                Verdict::NotYet => answer = Answer::NotYet,
+                Verdict::No => {}
+            }
+        }
+        answer
+    }
 
-impl Pair for protocol::tcp::Connection {
-    fn stream(&self, direction: Direction) -> &Assembler {
-        self.assembler(direction)
+    fn begin(&self, start: Start, kept: &mut Kept) -> Option<Box<dyn Dissector>> {
+        kept.tls = None;
+        let http = kept.http.get_or_insert_with(|| Box::new(Http::new(start.client)));
+        // A server that sends requests to its client inside a tunnel: the records of a flow have
+        // one direction.
+        (http.request == start.client).then(|| Box::new(Messages::new(start)) as Box<_>)
     }
 }
 
 impl Messages {
-    /// A flow whose requests go in direction `request`, and whose streams, forward and backward,
-    /// are HTTP from these offsets on. `marks` are of segments whose bytes are not all settled. If
-    /// `is_torn`, the streams may begin within a message. The flow has had `before` transactions.
-    pub(in crate::flow) fn new(
-        request: Direction,
-        [forward, backward]: [u64; 2],
-        [forward_marks, backward_marks]: [Marks; 2],
-        is_torn: bool,
-        before: u64,
-    ) -> Self {
+    /// Both streams are HTTP from the offsets of `start` on.
+    pub(in crate::flow) fn new(start: Start) -> Self {
+        let Start { client: request, begins, marks, is_torn, before } = start;
         let limits = Limits::default();
         let parser = if is_torn { Parser::joined(limits) } else { Parser::new(limits) };
-        let (asks, answers) = match request {
-            Direction::Forward => (forward, backward),
-            Direction::Backward => (backward, forward),
-        };
-        let parser = parser.beginning_at(asks, answers);
+        let parser = parser.beginning_at(*of(&begins, request), *of(&begins, request.other()));
+        let ([forward, backward], [forward_marks, backward_marks]) = (begins, marks);
         Self {
             parser: parser.with_first_index(before.saturating_add(1)),
             request,
@@ -185,22 +155,6 @@ impl Messages {
         }
     }
 
-    /// The direction of requests.
-    pub(in crate::flow) fn request(&self) -> Direction {
-        self.request
-    }
-
-    /// Bytes of memory on the heap; an estimate.
-    pub(in crate::flow) fn memory(&self) -> usize {
-        let waiting =
-            self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
-        let marks = self.forward.marks.memory().saturating_add(self.backward.marks.memory());
-        self.parser
-            .memory()
-            .saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
-            .saturating_add(marks)
-    }
-
     /// Transactions under way, as [`Parser::under_way`] returns them.
     pub(in crate::flow) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
         self.parser.under_way()
@@ -210,31 +164,16 @@ impl Messages {
     pub(in crate::flow) fn pending(&self) -> usize {
         self.parser.pending()
     }
+}
 
-    /// Records that a segment whose payload ends at `end` of the stream sent in `direction` came
-    /// too early, and acknowledges the other stream up to `acknowledged`.
-    pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
-        if self.switched {
-            return;
-        }
-        self.half_mut(direction).marks.set(end, acknowledged);
-    }
-
-    /// Returns true if segments came too early in `direction`, and the bytes before them have not
-    /// come yet.
-    pub(in crate::flow) fn has_marks(&self, direction: Direction) -> bool {
-        !self.half(direction).marks.is_empty()
-    }
-
-    /// Takes the stream sent in `direction` as settled up to `end`. The last settled segment
-    /// acknowledged the other stream up to `acknowledged`. Feeds the pieces that need not wait.
-    pub(in crate::flow) fn settled(
+impl Dissector for Messages {
+    /// Feeds the pieces that need not wait.
+    fn settled(
         &mut self,
         direction: Direction,
         end: u64,
         acknowledged: u64,
-        streams: &impl Pair,
-        window: &Window<'_>,
+        streams: &dyn ByteStreams,
     ) {
         if self.switched {
             return;
@@ -245,45 +184,81 @@ impl Messages {
         } else {
             half.wait_for_marks(end, acknowledged);
         }
-        self.feed(streams, window);
+        self.feed(streams);
         while self.half(direction).waiting.len() > MAX_WAITING {
-            self.feed_one(direction, streams, window);
+            self.feed_one(direction, streams);
         }
     }
 
-    /// Records that nothing will follow in `direction`.
-    pub(in crate::flow) fn ended(
-        &mut self,
-        direction: Direction,
-        how: End,
-        streams: &impl Pair,
-        window: &Window<'_>,
-    ) {
+    fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
+        if self.switched {
+            return;
+        }
+        self.half_mut(direction).marks.set(end, acknowledged);
+    }
+
+    fn has_early(&self, direction: Direction) -> bool {
+        !self.half(direction).marks.is_empty()
+    }
+
+    fn ended(&mut self, direction: Direction, how: End, streams: &dyn ByteStreams) {
         let half = self.half_mut(direction);
         if half.end.is_none() {
             half.end = Some((how, false));
         }
-        self.feed(streams, window);
+        self.feed(streams);
     }
 
-    /// Ends the flow. A direction that has not ended before ends in the way `how`.
-    pub(in crate::flow) fn close(&mut self, how: End, streams: &impl Pair, window: &Window<'_>) {
+    fn close(&mut self, how: End, streams: &dyn ByteStreams) {
         let (request, response) = (self.request, self.request.other());
         while !self.forward.waiting.is_empty() || !self.backward.waiting.is_empty() {
             // The bytes that they wait for will not come any more.
             if self.half(request).waiting.is_empty() {
-                self.feed_one(response, streams, window);
+                self.feed_one(response, streams);
             } else {
-                self.feed_one(request, streams, window);
+                self.feed_one(request, streams);
             }
-            self.feed(streams, window);
+            self.feed(streams);
         }
-        self.ended(request, how, streams, window);
-        self.ended(response, how, streams, window);
+        self.ended(request, how, streams);
+        self.ended(response, how, streams);
     }
 
+    fn is_closed(&self) -> bool {
+        [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
+    }
+
+    fn finished(
+        &mut self,
+        streams: &dyn ByteStreams,
+        kept: &mut Kept,
+    ) -> Option<Box<dyn Finished>> {
+        let transaction = Arc::from(self.transaction(streams)?);
+        if let Some(http) = &mut kept.http {
+            http.transit.push(Arc::clone(&transaction));
+        }
+        Some(Box::new(Ended { transaction, request: self.request }))
+    }
+
+    fn take_tunnel(&mut self) -> Option<Tunnel> {
+        self.tunnel.take()
+    }
+
+    fn memory(&self) -> usize {
+        let waiting =
+            self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
+        let marks = self.forward.marks.memory().saturating_add(self.backward.marks.memory());
+        self.parser
+            .memory()
+            .saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
+            .saturating_add(marks)
+            .saturating_add(size_of::<Self>())
+    }
+}
+
+impl Messages {
     /// The next transaction that ended.
-    pub(in crate::flow) fn transaction(&mut self, streams: &impl Pair) -> Option<Box<Transaction>> {
+    fn transaction(&mut self, streams: &dyn ByteStreams) -> Option<Box<Transaction>> {
         while let Some(event) = self.parser.event() {
             match event {
                 Event::Transaction(mut transaction) => {
@@ -312,25 +287,16 @@ impl Messages {
     }
 
     /// Marks the messages of a transaction whose bytes came in copies that differ.
-    fn dispute(&self, transaction: &mut Transaction, streams: &impl Pair) {
+    fn dispute(&self, transaction: &mut Transaction, streams: &dyn ByteStreams) {
         for direction in [self.request, self.request.other()] {
-            let (side, stream) = (self.side(direction), streams.stream(direction));
+            let side = self.side(direction);
             let interim = if side == Side::Response { &*transaction.interim } else { &[] };
             let message = transaction.message(side).map(Message::span);
-            if message.iter().chain(interim).any(|range| stream.is_disputed(range)) {
+            let mut ranges = message.iter().chain(interim);
+            if ranges.any(|range| streams.is_disputed(direction, range)) {
                 transaction.dispute(side);
             }
         }
-    }
-
-    /// Returns true if the parser has been informed of both ends.
-    pub(in crate::flow) fn is_closed(&self) -> bool {
-        [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
-    }
-
-    /// Takes the tunnel that was opened. To be called after all transactions have been taken.
-    pub(in crate::flow) fn take_tunnel(&mut self) -> Option<Tunnel> {
-        self.tunnel.take()
     }
 
     fn half(&self, direction: Direction) -> &Half {
@@ -348,12 +314,12 @@ impl Messages {
     }
 
     /// Feeds all pieces that need not wait.
-    fn feed(&mut self, streams: &impl Pair, window: &Window<'_>) {
+    fn feed(&mut self, streams: &dyn ByteStreams) {
         loop {
             let mut is_done = true;
             for direction in [self.request, self.request.other()] {
                 while self.may_feed(direction, streams) {
-                    self.feed_one(direction, streams, window);
+                    self.feed_one(direction, streams);
                     is_done = false;
                 }
                 let half = self.half_mut(direction);
@@ -371,17 +337,17 @@ impl Messages {
     }
 
     /// Returns true if the next piece of a direction need not wait.
-    fn may_feed(&self, direction: Direction, streams: &impl Pair) -> bool {
+    fn may_feed(&self, direction: Direction, streams: &dyn ByteStreams) -> bool {
         let Some(next) = self.half(direction).waiting.front() else { return false };
         let other = self.half(direction.other());
         // An acknowledgment of one byte more than the stream has acknowledges a FIN.
         other.fed >= next.needs
             || other.waiting.is_empty()
                 && other.fed.saturating_add(1) == next.needs
-                && !streams.stream(direction.other()).is_waiting()
+                && !streams.is_waiting(direction.other())
     }
 
-    fn feed_one(&mut self, direction: Direction, streams: &impl Pair, window: &Window<'_>) {
+    fn feed_one(&mut self, direction: Direction, streams: &dyn ByteStreams) {
         let half = self.half_mut(direction);
         let Some(piece) = half.waiting.pop_front() else { return };
         let range = half.fed..piece.end;
@@ -393,15 +359,13 @@ impl Messages {
         if side == Side::Request {
             self.parser.acknowledged(piece.needs);
         }
-        for chunk in streams.stream(direction).chunks(range) {
-            let bytes = chunk.content.ok().and_then(|extent| window.read(extent));
-            match bytes {
-                Some((bytes, time)) => {
-                    self.parser.feed(side, chunk.range.start, &bytes, time);
-                }
-                None => self.parser.gap(side, chunk.range.start, chunk.range.end),
+        streams.read(direction, range, &mut |run| {
+            match run {
+                Run::Bytes { at, bytes, time } => self.parser.feed(side, at, bytes, time),
+                Run::Hole(hole) => self.parser.gap(side, hole.start, hole.end),
             }
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     /// The parser's name for a direction.

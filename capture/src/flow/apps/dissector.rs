@@ -1,0 +1,225 @@
+//! The seam between flows and application protocols.
+//!
+//! A [`Protocol`] recognizes its messages by the first bytes of a stream, and begins a
+//! [`Dissector`]. The dissector reads the two [`ByteStreams`] of one flow and returns [`Finished`]
+//! transactions. It knows neither TCP nor the store: a byte stream may also be the plaintext of an
+//! encrypted connection, whose bytes are in no packet.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::{ControlFlow, Range};
+
+use protocol::http::body::{Streams, Workspace};
+use protocol::http::direction::Direction as Side;
+use protocol::http::parser::End;
+use protocol::http::record::Connection;
+use protocol::tcp::Direction;
+use protocol::time::Timestamp;
+
+use super::kept::Kept;
+use super::marks::Marks;
+
+/// The two byte streams of a conversation, which can be read by range.
+///
+/// Offsets count from the first byte that was sent, holes included. What a range contains changes
+/// only in one way: bytes may become a hole.
+pub(in crate::flow) trait ByteStreams {
+    /// Passes `range` of the stream sent in `direction` to `sink`, in order and without omissions,
+    /// until `sink` breaks.
+    fn read(
+        &self,
+        direction: Direction,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
+    );
+
+    /// Returns true if the beginning of both streams was captured, as far as they have bytes.
+    fn has_beginning(&self) -> bool;
+
+    /// Returns true if bytes of the stream were captured that follow bytes still to come.
+    fn is_waiting(&self, direction: Direction) -> bool;
+
+    /// Returns true if copies of bytes in `range` differed, so that nothing made of them is
+    /// certain.
+    fn is_disputed(&self, direction: Direction, range: &Range<u64>) -> bool;
+}
+
+/// A part of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::flow) enum Run<'a> {
+    /// Bytes that came together.
+    Bytes {
+        /// Offset of the first one.
+        at: u64,
+        bytes: &'a [u8],
+        /// When they were captured.
+        time: Timestamp,
+    },
+    /// These bytes are missing.
+    Hole(Range<u64>),
+}
+
+/// An application protocol that flows are searched for.
+pub(in crate::flow) trait Protocol: Debug + Sync {
+    /// Looks at the bytes of one direction; what it learns even without a dissector goes into
+    /// `kept`. Given more bytes of the same stream, it may answer anything after
+    /// [`Answer::NotYet`].
+    fn probe(&self, opening: &Opening<'_>, kept: &mut Kept) -> Answer;
+
+    /// Begins to follow a flow; `None` if nothing more is to be learned from its bytes, or if
+    /// `kept` has records that the new ones would contradict.
+    fn begin(&self, start: Start, kept: &mut Kept) -> Option<Box<dyn Dissector>>;
+}
+
+/// Bytes that a [`Protocol`] is asked about.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::flow) struct Opening<'a> {
+    /// The bytes, up to the first hole.
+    pub(in crate::flow) bytes: &'a [u8],
+    /// The place where they begin.
+    pub(in crate::flow) boundary: Boundary,
+}
+
+/// The place in a stream where the bytes of an [`Opening`] begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::flow) enum Boundary {
+    /// The beginning of the stream, or of a tunnel in it.
+    Beginning,
+    /// Between two pieces of a stream that began with another protocol, which may have changed.
+    Piece,
+    /// Between two pieces of a stream of which bytes are missing, perhaps within a message.
+    Torn,
+    /// Between two segments of such a piece.
+    Segment,
+}
+
+/// The answer of a [`Protocol`] about some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::flow) enum Answer {
+    /// The bytes are of this protocol.
+    Yes {
+        /// The sender of the bytes is the side that asks.
+        is_client: bool,
+    },
+    /// The bytes are not of this protocol.
+    No,
+    /// More bytes must decide.
+    NotYet,
+}
+
+/// How a [`Dissector`] begins. Pairs are forward and backward.
+#[derive(Debug)]
+pub(in crate::flow) struct Start {
+    /// The direction of the side that asks.
+    pub(in crate::flow) client: Direction,
+    /// Offsets at which the protocol begins in the streams.
+    pub(in crate::flow) begins: [u64; 2],
+    /// Marks of segments whose bytes are not all settled.
+    pub(in crate::flow) marks: [Marks; 2],
+    /// The streams may begin within a message.
+    pub(in crate::flow) is_torn: bool,
+    /// Transactions of the flow before this protocol.
+    pub(in crate::flow) before: u64,
+}
+
+/// Follows the application protocol of one flow.
+///
+/// It is given each byte once, in the order of its stream, and reads it then: later it may be gone.
+/// It keeps places and what it made of the bytes. What it holds is bounded, whatever is sent.
+pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
+    /// The stream sent in `direction` is certain up to `end`; holes may be in it. Its last segment
+    /// acknowledged the other stream up to `acknowledged`.
+    fn settled(
+        &mut self,
+        direction: Direction,
+        end: u64,
+        acknowledged: u64,
+        streams: &dyn ByteStreams,
+    );
+
+    /// A segment whose payload ends at `end` came before the bytes that precede it. It acknowledges
+    /// the other stream up to `acknowledged`.
+    fn early(&mut self, _direction: Direction, _end: u64, _acknowledged: u64) {}
+
+    /// Returns true while there are segments that came too early in `direction`.
+    fn has_early(&self, _direction: Direction) -> bool {
+        false
+    }
+
+    /// Nothing will follow in `direction`; the stream ended in the way `how`.
+    fn ended(&mut self, direction: Direction, how: End, streams: &dyn ByteStreams);
+
+    /// The flow has ended. A direction that has not ended before ends in the way `how`.
+    fn close(&mut self, how: End, streams: &dyn ByteStreams);
+
+    /// Returns true once both ends have been taken in, so that no more transactions can end.
+    fn is_closed(&self) -> bool;
+
+    /// The next transaction that has ended, in the order in which they ended. It is under way for
+    /// readers of `kept` until it is recorded.
+    fn finished(&mut self, streams: &dyn ByteStreams, kept: &mut Kept)
+    -> Option<Box<dyn Finished>>;
+
+    /// Takes the tunnel that the last transaction opened. To be called after all transactions that
+    /// have ended were taken.
+    fn take_tunnel(&mut self) -> Option<Tunnel> {
+        None
+    }
+
+    /// Bytes of memory, on the heap and of the dissector itself; an estimate.
+    fn memory(&self) -> usize;
+}
+
+/// A tunnel that a proxy opened. Its content is searched for a protocol as a new flow is. Pairs are
+/// forward and backward.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::flow) struct Tunnel {
+    /// Offset of the first byte inside the tunnel.
+    pub(in crate::flow) begins: [u64; 2],
+    /// The end of the settled bytes.
+    pub(in crate::flow) settled: [u64; 2],
+    /// Transactions of the flow so far.
+    pub(in crate::flow) transactions: u64,
+}
+
+/// A transaction that has ended, on its way to the recorder.
+pub(in crate::flow) trait Finished: Debug + Send + Sync {
+    /// The direction of the side that asked.
+    fn client(&self) -> Direction;
+
+    /// Returns true if recording it takes longer than a moment.
+    fn is_long(&self) -> bool {
+        false
+    }
+
+    /// Leaves out what takes long, because there is no time for it.
+    fn hurry(&mut self) {}
+
+    /// The range of the stream of a side that will be read to record it.
+    fn reads(&self, _side: Side) -> Option<Range<u64>> {
+        None
+    }
+
+    /// Makes its line, and what the flow keeps of it.
+    fn record(&self, desk: &mut Desk<'_>) -> Recorded;
+}
+
+/// What is needed to record a transaction.
+pub(in crate::flow) struct Desk<'a> {
+    /// The flow, for fields that all lines have.
+    pub(in crate::flow) connection: Connection<'a>,
+    /// The streams of the flow.
+    pub(in crate::flow) streams: &'a dyn Streams,
+    /// Buffers for decoding bodies.
+    pub(in crate::flow) workspace: &'a mut Workspace,
+}
+
+/// A transaction that has been recorded.
+pub(in crate::flow) struct Recorded {
+    /// The line for the log of the capture, with its line feed.
+    pub(in crate::flow) line: Vec<u8>,
+    /// Bytes that were decoded to make it.
+    pub(in crate::flow) decoded: u64,
+    /// Puts the transaction into what the flow keeps.
+    pub(in crate::flow) keep: Box<dyn FnOnce(&mut Kept) + Send>,
+}

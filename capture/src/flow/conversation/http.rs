@@ -1,0 +1,50 @@
+//! The HTTP transactions of a flow, under way and ended, for its files.
+
+use protocol::http::transaction::Transaction;
+use protocol::http::transcript::Progress;
+use protocol::time::Timestamp;
+
+use super::Flow;
+use crate::flow::apps::http::exchange::{Exchange, View};
+use crate::flow::apps::http::messages::Messages;
+
+impl Flow {
+    /// The HTTP transactions under way.
+    fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+        self.messages().into_iter().flat_map(Messages::under_way)
+    }
+
+    fn messages(&self) -> Option<&Messages> {
+        self.app()?.dissector()
+    }
+
+    /// Number of HTTP transactions that have begun and have no line in `http.jsonl` yet.
+    pub(in crate::flow) fn open_transactions(&self) -> usize {
+        let ended = self.kept.http.as_ref().map_or(0, |http| http.transit.len());
+        ended.saturating_add(self.messages().map_or(0, Messages::pending))
+    }
+
+    /// All HTTP transactions from an index on, in the order in which they began.
+    pub(in crate::flow) fn transactions(&self, from: u64) -> impl Iterator<Item = View<'_>> {
+        self.kept.http.iter().flat_map(move |http| http.from(from, self.under_way()))
+    }
+
+    /// The time of the last HTTP byte; `None` if there was no HTTP.
+    pub(in crate::flow) fn http_modified(&self) -> Option<Timestamp> {
+        let ended = self.kept.http.as_ref()?.exchanges.last().and_then(Exchange::last);
+        let messages = |one: &Transaction| {
+            one.request.iter().chain(&one.response).map(|message| message.last).max()
+        };
+        let under_way = self.under_way().filter_map(|(one, _)| messages(one)).max();
+        ended.max(under_way)
+    }
+
+    /// The HTTP transaction with this index.
+    pub(in crate::flow) fn transaction(&self, index: u64) -> Option<View<'_>> {
+        let http = self.kept.http.as_ref()?;
+        if let Some(exchange) = http.exchange(index) {
+            return Some(View::Ended(exchange));
+        }
+        self.transactions(index).next().filter(|view| view.index() == index)
+    }
+}
