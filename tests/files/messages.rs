@@ -19,7 +19,7 @@ fn said(words: &[&str], code: i32) -> String {
 
 /// Common mistakes: the command line, the exit code, and parts of the message. `DIR` is a directory
 /// with a savefile `x.pcap` and a configuration `one-bracket.toml`.
-const MISTAKES: [(&str, i32, &[&str]); 42] = [
+const MISTAKES: [(&str, i32, &[&str]); 43] = [
     // Numbers and sizes.
     ("mount DIR -i lo --max-flows -1", 2, &["'-1'", "--max-flows", "from 1 to"]),
     ("mount DIR -i lo --max-flows x", 2, &["'x' is no number from 1 to 4294967295"]),
@@ -58,6 +58,7 @@ const MISTAKES: [(&str, i32, &[&str]); 42] = [
     ("mount DIR -c far=stream:DIR/fifo", 1, &["DIR/fifo: no such FIFO", "mkfifo DIR/fifo"]),
     ("mount DIR -c far=stream:DIR/x.pcap", 1, &["not a FIFO", "file:DIR/x.pcap"]),
     ("mount DIR -r DIR/none.pcap", 1, &["DIR/none.pcap: no such file"]),
+    ("mount DIR -r DIR/x.pcap,folow", 1, &["x.pcap,folow: no such file", "DIR/x.pcap,follow)"]),
     ("mount DIR -r DIR", 1, &["not a regular file but a directory"]),
     ("mount DIR/none -r DIR/x.pcap", 1, &["DIR/none: no such directory", "mkdir -p DIR/none"]),
     (

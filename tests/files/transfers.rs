@@ -117,7 +117,7 @@ print(child.stderr.read().decode(), child.wait())
 
 /// Completion as bash does it, with the installed script.
 #[test]
-fn shells_complete_captures_interfaces_and_groups() {
+fn shells_complete_captures_interfaces_groups_and_trees() {
     skip_unless!(mount, "bash");
     let fed = Fed::start();
     let complete = |words: &str| {
@@ -134,7 +134,9 @@ fn shells_complete_captures_interfaces_and_groups() {
         let shown = run(&mut bash, 20).success();
         shown.text().lines().map(|word| word.trim_end().to_owned()).collect::<Vec<_>>()
     };
+    let tree = fed.daemon.mountpoint().to_str().unwrap();
     for (words, wanted) in [
+        ("pcapfs umount ''", tree),
         ("pcapfs ''", "check-config"),
         ("pcapfs sta", "status"),
         ("pcapfs list --so", "--socket"),

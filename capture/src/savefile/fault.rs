@@ -1,7 +1,7 @@
 //! The errors of savefiles, by their cause.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{MAX_BLOCK_LEN, MAX_CAPTURED_LEN, MAX_INTERFACES};
 
@@ -109,7 +109,7 @@ pub struct Malformed {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No file exists at the path.
-    #[error("{}: no such file", .0.display())]
+    #[error("{}: no such file{}", .0.display(), followed(.0))]
     NotFound(PathBuf),
     /// This process is not allowed to read it.
     #[error("{}: permission denied", .0.display())]
@@ -149,6 +149,14 @@ pub enum OpenError {
         /// The error of the system.
         source: io::Error,
     },
+}
+
+/// A remedy if a path has a comma and the part before it is a file: the only word that may follow is
+/// `follow`.
+fn followed(path: &Path) -> String {
+    let file = path.to_str().and_then(|path| path.rsplit_once(',')).map(|(file, _)| file);
+    let file = file.filter(|file| Path::new(file).is_file());
+    file.map_or_else(String::new, |file| format!(" (to follow {file} as it grows: {file},follow)"))
 }
 
 /// The first bytes of a file, and its format if people are likely to try it.

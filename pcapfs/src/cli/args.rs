@@ -29,6 +29,7 @@ pub(super) enum Command {
     #[command(visible_alias = "unmount")]
     Umount {
         /// Where the tree is mounted
+        #[arg(add = ArgValueCandidates::new(complete::trees))]
         mountpoint: PathBuf,
     },
     /// List the network interfaces there are to capture from

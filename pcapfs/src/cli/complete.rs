@@ -17,6 +17,7 @@ use super::args::{Arguments, Daemon};
 use super::client;
 use crate::control::messages::ListRequest;
 use crate::failure::Failure;
+use crate::fuse::mounted_trees;
 use crate::output;
 
 /// Set by the shell's script to the name of the shell.
@@ -70,6 +71,11 @@ fn contents() -> String {
         .collect();
     let options: Vec<String> = options.into_iter().collect();
     format!("\n# Commands: {}\n# Options: {}\n", commands.join(" "), options.join(" "))
+}
+
+/// Directories on which a tree is mounted.
+pub(super) fn trees() -> Vec<CompletionCandidate> {
+    mounted_trees().into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// Names of the captures that the daemon shows to the user.
