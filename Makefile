@@ -40,6 +40,8 @@ bench: build
 	$(CARGO) bench --locked -p pcapfs-tests --bench spine -- --markdown "$(CURDIR)/docs/benchmarks.md"
 	$(CARGO) bench --locked -p pcapfs-tests --bench flows -- --markdown "$(CURDIR)/docs/benchmarks.md"
 	$(CARGO) bench --locked -p pcapfs-tests --bench control -- --markdown "$(CURDIR)/docs/benchmarks.md"
+	$(CARGO) bench --locked -p protocol --bench decode
+	$(CARGO) bench --locked -p capture --bench savefile
 
 # Captures of other projects and generated ones, beside the truth; tests/src/require.rs says where
 # they are looked for.

@@ -756,52 +756,6 @@ fn what_is_nested_without_end_is_given_up() {
     assert!(matches!(outcome, Outcome::Undecoded(Reason::TooDeep)), "{outcome:?}");
 }
 
-/// Run with `cargo test --release -p protocol --test decode_model -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn nanoseconds_per_packet() {
-    let inner = |words: usize| Inner::Tcp {
-        ports: (40_000, 80),
-        sequence: 1,
-        flags: 0x10,
-        options: vec![1; words * 4],
-        payload: vec![0; 1400],
-    };
-    let v4 = Ip::V4 { addresses: ([1; 4], [2; 4]), options: 0 };
-    let v6 = Ip::V6 { addresses: ([1; 16], [2; 16]), extensions: vec![] };
-    let link = |tags| Link::Ethernet { tags, labels: vec![], padding: 0 };
-    let vxlan = Tunnel {
-        kind: TunnelKind::Vxlan,
-        id: 5,
-        flags: 0,
-        options: 0,
-        tags: vec![],
-        around: v4.clone(),
-    };
-    let stack = |ip: &Ip, tunnels, link| Stack { inner: inner(3), ip: ip.clone(), tunnels, link };
-    for (name, stack) in [
-        ("IPv4 TCP", stack(&v4, vec![], link(vec![]))),
-        ("IPv6 TCP", stack(&v6, vec![], link(vec![]))),
-        ("IPv4 TCP, two tags", stack(&v4, vec![], link(vec![(0x88a8, 5), (0x8100, 6)]))),
-        ("IPv4 TCP in VXLAN", stack(&v4, vec![vxlan], link(vec![]))),
-    ] {
-        let built = stack.build();
-        let mut decoder = Decoder::new(Options::default());
-        let rounds = 5_000_000;
-        let mut best = f64::MAX;
-        for _ in 0..5 {
-            let start = std::time::Instant::now();
-            for number in 0..rounds {
-                let data = std::hint::black_box(&built.bytes);
-                let outcome = decode(&mut decoder, built.link_type, number, data.len(), data);
-                std::hint::black_box(&outcome);
-            }
-            best = best.min(start.elapsed().as_nanos() as f64 / rounds as f64);
-        }
-        eprintln!("{name}: {best:.1} ns");
-    }
-}
-
 /// Writes the seeds of the fuzz target. Run by hand, with
 /// `cargo test -p protocol --test decode_model -- --ignored write_seeds`.
 #[test]
