@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use capture::record;
 use capture::savefile::{Indexed, Options, Savefile, pcap};
@@ -94,16 +94,31 @@ fn a_file_cut_under_a_slice_that_is_being_read_reads_as_zeros() {
     assert!(matches!(store.pin(0), Err(PinError::Failed(_))));
 }
 
+/// Calls `is_so` until it returns true.
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "still waiting until {what}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
-fn a_file_cut_in_the_middle_of_walks_kills_nobody() {
-    for round in 0..20_u64 {
+fn a_file_cut_in_the_middle_of_walks_ends_no_reader() {
+    const ROUNDS: u64 = 20;
+    for round in 0..ROUNDS {
         let file = savefile();
         let (plain, cutting) = (open(file.path(), None), open(file.path(), Some(100)));
         cutting.index(&GO_ON);
         let done = AtomicBool::new(false);
+        // How often each of two readers has read the whole file, as far as it is there.
+        let readings = [AtomicU64::new(0), AtomicU64::new(0)];
+        let have_read =
+            |times: u64| readings.iter().all(|one| one.load(Ordering::Relaxed) >= times);
         std::thread::scope(|scope| {
-            scope.spawn(|| plain.index(&GO_ON));
-            for _ in 0..2 {
+            let index = scope.spawn(|| plain.index(&GO_ON));
+            for reading in &readings {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
                         for id in 0..cutting.capacity().used {
@@ -114,12 +129,19 @@ fn a_file_cut_in_the_middle_of_walks_kills_nobody() {
                                 assert!(record.data.iter().all(|byte| *byte == 0x55));
                             }
                         }
+                        reading.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
-            std::thread::sleep(Duration::from_micros(300 * round));
+            // The walk is at another place each round, and the readers are under way.
+            let place = 1 + round * 4_000 / ROUNDS;
+            wait_until("the walk is there", || {
+                index.is_finished() || plain.bounds().next.number >= place
+            });
+            wait_until("the readers read", || have_read(1));
             file.as_file().set_len(round * 200_000).unwrap();
-            std::thread::sleep(Duration::from_millis(5));
+            let before = readings.iter().map(|one| one.load(Ordering::Relaxed)).max().unwrap_or(0);
+            wait_until("the readers have read what is left", || have_read(before + 2));
             done.store(true, Ordering::Relaxed);
         });
         assert!(plain.bounds().ended);

@@ -248,9 +248,11 @@ fn take(which: Tool, net: &Net, load: Load) -> Figures {
 
 /// Waits until a process has nothing more to do.
 fn settle(pid: Pid) {
+    // Until then the kernel may hold packets back.
     std::thread::sleep(KERNEL_TIMEOUT);
     let mut last = Duration::MAX;
     wait_until("the capture has caught up", 20, || {
+        // The span over which it must use no processor time.
         std::thread::sleep(Duration::from_millis(200));
         let now = measure::cpu_time(pid);
         let still = now.saturating_sub(last) < Duration::from_millis(5) && last != Duration::MAX;

@@ -103,6 +103,7 @@ fn take(readers: usize, figures: &mut Figures) {
     let traffic = Traffic::start(Net::sender(&wired.net, PAYLOAD), RATE, PACKETS);
     drop(traffic.finish());
     let elapsed = begin.elapsed();
+    // The processor time after the last packet belongs to the figure too.
     thread::sleep(Duration::from_millis(500));
     let cpu = measure::cpu_time(pid).saturating_sub(cpu);
     let memory = Memory::of(pid);

@@ -40,6 +40,7 @@ pub(crate) fn measure(_: Effort) -> Section {
     let mut tcpdump = Tcpdump::start(&wired.net);
     let theirs = arrivals(tcpdump.0.stdout.take().expect("piped"), &sent, begin);
     wait_until("the reader is there", 10, || wired.daemon.count(ALIAS, "/readers/open") == 1);
+    // An idle link before the first packet, as between packets.
     thread::sleep(Duration::from_secs(1));
 
     let mut sender = wired.net.sender(100);
@@ -49,11 +50,13 @@ pub(crate) fn measure(_: Effort) -> Section {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
+        // The pace that is measured.
         thread::sleep(INTERVAL * (random % 2001) as u32 / 1000);
         sent[number as usize].store(since(begin), Ordering::Release);
         sender.send(1);
     }
     let rate = PACKETS as f64 / begin.elapsed().as_secs_f64();
+    // Longer than any reader takes for the last packet.
     thread::sleep(Duration::from_millis(200));
     drop(wired);
     drop(tcpdump);

@@ -148,6 +148,7 @@ fn take(capture: &Path, figures: &mut Figures) {
     figures.lag.push(lag as f64);
     figures.dropped.push(daemon.count(ALIAS, "/packets/dropped_kernel") as f64);
     figures.lost.push(daemon.count(ALIAS, "/flows/engine_lost_packets") as f64);
+    // The recorder may still write lines; its processor time belongs to the figure too.
     thread::sleep(Duration::from_millis(100));
     figures.cpu.push(measure::cpu_time(pid).as_secs_f64() * 1e6 / sent as f64);
     figures.memory.push(mebibytes(measure::anonymous_memory(pid)));

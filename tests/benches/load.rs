@@ -42,6 +42,7 @@ impl Watch {
         let limit = Instant::now() + PATIENCE;
         loop {
             let look = Self::now();
+            // The span over which the load is measured.
             thread::sleep(Duration::from_millis(250));
             if look.others() < NOISY || Instant::now() > limit {
                 return Self::now();

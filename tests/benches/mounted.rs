@@ -70,6 +70,7 @@ impl Peak {
                 while !stop.load(Ordering::Relaxed) {
                     let most: &AtomicU64 = &most;
                     most.fetch_max(measure::anonymous_memory(pid), Ordering::Relaxed);
+                    // The interval of the samples.
                     thread::sleep(Duration::from_millis(10));
                 }
             }

@@ -244,6 +244,7 @@ fn clients_that_do_not_read_cost_little_and_leave_nothing() {
     };
     let mut last = (0, 0);
     wait_until("they are stalled", 60, || {
+        // That nothing more comes shows only over time.
         std::thread::sleep(Duration::from_millis(50));
         let now = delivered();
         last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::{Format, Seen, append_numbered, check_prefix};
@@ -333,16 +333,36 @@ fn a_ring_of_another_size_keeps_its_packets_as_far_as_they_fit() {
 }
 
 impl Kept {
-    /// Starts a daemon that will be killed before it is known to be ready.
-    fn spawn(&self, size: &str) -> Running {
-        Running::spawn(
-            tool(binary("pcapfs").to_str().unwrap())
+    /// Starts a daemon that is killed when it is about to make system call `call` on a file of the
+    /// ring for the `count`th time. Returns false if it got ready first; then it is killed too.
+    fn killed_at(&self, size: &str, call: &str, count: u32) -> bool {
+        let ring = self.rings.path().join("web.ring");
+        let mut daemon = Running::spawn(
+            tool("strace")
+                // The tracer is not the parent, so the child of this process is the daemon.
+                .args(["-D", "-f", "-o", "/dev/null", "-P"])
+                .arg(&ring)
+                .arg("-P")
+                .arg(ring.with_extension("ring.new"))
+                .args(["-e", &format!("inject={call}:signal=KILL:when={count}"), "--"])
+                .arg(binary("pcapfs"))
                 .arg("mount")
                 .arg(self.mounts.path())
                 .arg("--ring-dir")
                 .arg(self.rings.path())
                 .args(["--ring", size, "-c", &format!("web={}", self.fifo.source())]),
-        )
+        );
+        wait_until("it is killed or ready", 30, || {
+            daemon.try_wait().is_some() || daemon.stderr().contains("ready at")
+        });
+        let is_ready = daemon.try_wait().is_none();
+        if is_ready {
+            daemon.signal(Signal::SIGKILL);
+        }
+        let status = daemon.wait(5);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}: {}", daemon.stderr());
+        assert!(!daemon.stderr().contains("damaged"), "{}", daemon.stderr());
+        !is_ready
     }
 
     fn files(&self) -> Vec<String> {
@@ -352,7 +372,7 @@ impl Kept {
 }
 
 impl Drop for Kept {
-    /// A daemon of [`Kept::spawn`] may leave a dead mount.
+    /// A daemon of [`Kept::killed_at`] may leave a dead mount.
     fn drop(&mut self) {
         if is_mounted(self.mounts.path()) {
             let _ = tool("umount").arg("-l").arg(self.mounts.path()).status();
@@ -360,18 +380,24 @@ impl Drop for Kept {
     }
 }
 
+/// The system calls with which a daemon takes over a ring file, and replaces it by one of another
+/// size.
+const STEPS: [&str; 9] =
+    ["openat", "flock", "unlink", "mmap", "fallocate", "fchmod", "ftruncate", "rename", "close"];
+
 #[test]
-fn a_kill_while_a_ring_is_made_or_changes_its_size_costs_no_packet() {
-    skip_unless!(mount);
+fn a_kill_at_any_step_of_making_a_ring_or_changing_its_size_costs_no_packet() {
+    // A traced fusermount3 would have no rights to mount.
+    skip_unless!(root, "strace");
     let kept = Kept::new();
     kept.fill("4M", 3_000, 300);
-    // The kill hits any stage, from the first instruction to long after the daemon is ready.
-    for delay in 0..24u64 {
-        let mut daemon = kept.spawn(if delay % 2 == 0 { "8M" } else { "4M" });
-        thread::sleep(Duration::from_millis(2 * delay));
-        daemon.signal(Signal::SIGKILL);
-        daemon.wait(5);
-        assert!(!daemon.stderr().contains("damaged"), "{}", daemon.stderr());
+    // Each time that a daemon gets ready, the ring changes its size; the next ones change it back.
+    let mut sizes = ["8M", "4M"].iter().cycle();
+    for call in STEPS {
+        let size = sizes.next().unwrap();
+        let count = (1..).take_while(|count| kept.killed_at(size, call, *count)).count();
+        eprintln!("{call}: killed at {count} places");
+        assert!(count > 0, "no {call} of a ring file any more: the list of steps is out of date");
     }
     let daemon = kept.mount("8M").start();
     assert_eq!(replayed(&daemon), Vec::from_iter(1..=3_000));
@@ -380,31 +406,15 @@ fn a_kill_while_a_ring_is_made_or_changes_its_size_costs_no_packet() {
 
 #[test]
 fn a_ring_half_made_by_a_daemon_that_was_killed_is_cleared_away() {
-    skip_unless!(mount);
+    skip_unless!(root, "strace");
     let kept = Kept::new();
     kept.fill("64M", 20_000, 1_400);
-    // Kill the daemon while the new ring lies beside the old one.
-    let mut caught = false;
-    for _ in 0..20 {
-        let mut daemon = kept.spawn("32M");
-        while daemon.try_wait().is_none() && kept.files().len() < 2 {
-            if daemon.stderr().contains("ready at") {
-                break;
-            }
-        }
-        daemon.signal(Signal::SIGKILL);
-        daemon.wait(5);
-        caught = kept.files().len() > 1;
-        if caught {
-            break;
-        }
-        // Too late: the size has been changed. Change it back.
-        drop(kept.mount("64M").start());
-    }
-    assert!(caught, "the daemon was never killed in time");
+    // The new ring lies beside the old one until it takes its name.
+    assert!(kept.killed_at("32M", "rename", 1), "the daemon makes no new ring");
+    assert_eq!(kept.files().len(), 2, "{:?}", kept.files());
     let daemon = kept.mount("64M").start();
     assert_eq!(replayed(&daemon), Vec::from_iter(1..=20_000));
-    assert_eq!(kept.files(), ["web.ring"], "what was half made is still there");
+    assert_eq!(kept.files(), ["web.ring"], "the unfinished ring is still there");
 }
 
 // Damage to the file.

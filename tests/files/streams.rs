@@ -400,6 +400,7 @@ fn every_cursor_accounts_for_every_packet_at_any_moment() {
                 break;
             }
             looks += 1;
+            // Leaves the processors to the daemon and the readers between two looks.
             std::thread::sleep(Duration::from_millis(1));
         }
         feed = traffic.finish();

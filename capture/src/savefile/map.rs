@@ -197,6 +197,7 @@ fn coarse_milliseconds() -> u64 {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::sync::Barrier;
 
     fn mapped(len: usize) -> (tempfile::NamedTempFile, Map) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -250,16 +251,22 @@ mod tests {
     #[test]
     fn many_threads_may_fault_at_once() {
         let (file, map) = mapped(1 << 20);
+        let are_reading = Barrier::new(5);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    while map.check().is_ok() {
+                    let read = || {
                         let sum: u64 = map.bytes().iter().map(|byte| u64::from(*byte)).sum();
                         assert!(sum <= 7 << 20);
+                    };
+                    read();
+                    are_reading.wait();
+                    while map.check().is_ok() {
+                        read();
                     }
                 });
             }
-            std::thread::sleep(Duration::from_millis(20));
+            are_reading.wait();
             file.as_file().set_len(0).unwrap();
         });
         assert!(map.bytes().iter().all(|byte| *byte == 0));

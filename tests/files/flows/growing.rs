@@ -130,6 +130,7 @@ fn reading_a_growing_flow_comes_to_an_end_under_load() {
                     break;
                 }
                 sent += part.len();
+                // A pace at which the ring holds all that is sent while the readers read.
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
             sent

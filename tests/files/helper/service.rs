@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -165,10 +165,11 @@ fn a_service_that_is_reloaded_goes_on() {
     let reload = setting("ExecReload").unwrap();
     assert_eq!(reload, "/bin/kill -HUP $MAINPID");
     wait_until("there is a daemon", 10, || host.daemon().is_some());
-    for _ in 0..200 {
+    // Again and again until the tree answers, so at every stage of the start.
+    wait_until("the tree answers", 20, || {
         supervisor.signal(Signal::SIGHUP);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        host.try_status("").is_some()
+    });
     wait_captures(&host, &["web"]);
     let daemon = host.daemon().unwrap();
     configure(&host, &["web", "dns"]);
