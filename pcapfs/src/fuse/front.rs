@@ -3,14 +3,14 @@
 //! ```text
 //!   kernel ── /dev/fuse ──▶ front end ── SOCK_SEQPACKET ──▶ fuser ──▶ the tree
 //!     ▲                      │      ▲                         │
-//!     └── READ POLL INTERRUPT┘      └──── all other replies ──┘
+//!     └───── its replies ────┘      └───── fuser's replies ───┘
 //! ```
 //!
 //! fuser answers FUSE_INTERRUPT with ENOSYS; after that, a reader that waits for a packet cannot
 //! even be killed. And fuser replies with one slice from its own thread, where a read that waits
-//! would block all others. So the front end answers READ, POLL and INTERRUPT, with the data
-//! gathered straight from the ring, and passes everything else to a stock fuser session over a
-//! socket pair.
+//! would block all others. So the front end answers READ, with the data gathered straight from the
+//! ring, POLL and INTERRUPT, and the requests of a [walk](super::walk) through the tree. It passes
+//! everything else to a stock fuser session over a socket pair.
 //!
 //! A read that finds no data is *parked*: an entry in the table of its capture, without a thread.
 //! The waker answers it when the capture's bell has rung, or the interrupt that ends it does.
