@@ -1,14 +1,16 @@
 //! Pure protocol code: it takes bytes and times, and returns values.
 //!
 //! ```text
-//!   packet ─▶ decode ─▶ tcp ─▶ http
-//!                          └─▶ tls, socks
+//!   packet ─▶ decode ─▶ tcp ─▶ http, dns
+//!                 │        └─▶ tls, socks
+//!                 └─▶ dns
 //! ```
 //!
 //! [`decode`] finds the addresses, ports and payload of a packet. [`tcp`] puts the payloads of a
 //! connection together into two streams. A stream is a list of [extents](extent::Extent): no byte
-//! is copied. [`http`] finds the transactions in the two streams. [`tls`] reads the parts of the
-//! hellos that are not encrypted. [`socks`] reads a client's request to a proxy.
+//! is copied. [`http`] finds the transactions in the two streams. [`dns`] finds those in datagrams
+//! and in streams. [`tls`] reads the parts of the hellos that are not encrypted. [`socks`] reads a
+//! client's request to a proxy.
 //!
 //! Nothing here does I/O, reads a clock or holds a lock, and the compiler forbids `unsafe`. All
 //! input comes from strangers. It never causes a panic, never decides the size of an allocation
@@ -25,6 +27,7 @@
 )]
 
 pub mod decode;
+pub mod dns;
 pub mod extent;
 pub mod footprint;
 pub mod http;

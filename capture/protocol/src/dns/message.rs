@@ -1,0 +1,361 @@
+//! A message, part by part: RFC 1035, section 4. What precedes a malformed part is kept.
+
+use std::fmt;
+
+use domain::base::header::{Header as WireHeader, HeaderCounts};
+use domain::base::iana::{Class, Rtype};
+use domain::base::name::ParsedName;
+use domain::base::question::Question as WireQuestion;
+use domain::base::record::RecordHeader;
+use domain::base::wire::ParseError;
+use domain::dep::octseq::Parser;
+
+use super::answers::Answers;
+use super::framer::RawMessage;
+use super::name::{self, Bounded, Name, json_len};
+use super::notes::Why;
+use super::rdata::Data;
+use super::transaction::Flags;
+
+/// Bytes of a header.
+pub(super) const HEADER: usize = 12;
+
+/// Bytes of a header up to the counts, of which a message that was cut must have captured more.
+const BEGINNING: usize = 4;
+
+/// Bytes of the shortest question and of the shortest record: the root, and the fixed fields.
+const QUESTION: usize = 5;
+const RECORD: usize = 11;
+
+/// Maximum number of questions that are kept of a message. Queries of mDNS have up to 20 or so;
+/// other messages have one.
+const MAX_QUESTIONS: usize = 32;
+
+/// Maximum bytes of all names in the questions of a message, in JSON.
+const MAX_NAMES: usize = super::MAX_LINE;
+
+/// The bit of the class of a question that asks for a unicast response, and of a record that asks
+/// to flush caches: RFC 6762, sections 5.4 and 10.2.
+const MDNS_BIT: u16 = 0x8000;
+
+/// The header of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) id: u16,
+    pub(super) is_response: bool,
+    pub(super) opcode: u8,
+    pub(super) flags: Flags,
+    /// The bit that must be zero.
+    pub(super) z: bool,
+    pub(super) rcode: u8,
+    /// Numbers of questions, answers, authority records and additional records.
+    pub(super) counts: [u16; 4],
+}
+
+impl Header {
+    /// Reads a header. If the counts were not captured, they are zero.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < BEGINNING {
+            return None;
+        }
+        let mut whole = [0; HEADER];
+        whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        if bytes.len() < HEADER {
+            whole.iter_mut().skip(BEGINNING).for_each(|byte| *byte = 0);
+        }
+        let header = WireHeader::for_message_slice(&whole);
+        let counts = HeaderCounts::for_message_slice(&whole);
+        let flags = Flags { aa: header.aa(), tc: header.tc(), rd: header.rd(), ra: header.ra() };
+        Some(Self {
+            id: header.id(),
+            is_response: header.qr(),
+            opcode: header.opcode().to_int(),
+            flags,
+            z: header.z(),
+            rcode: header.rcode().to_int(),
+            counts: [counts.qdcount(), counts.ancount(), counts.nscount(), counts.arcount()],
+        })
+    }
+
+    /// Whether a message of `len` bytes has room for as many questions and records as it says.
+    pub(super) fn fits(&self, len: usize) -> bool {
+        let [questions, records @ ..] = self.counts.map(usize::from);
+        let records: usize = records.iter().sum();
+        let least =
+            questions.saturating_mul(QUESTION).saturating_add(records.saturating_mul(RECORD));
+        least.saturating_add(HEADER) <= len
+    }
+}
+
+/// A question, or the zone of an update (RFC 2136, section 2.3).
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    /// The name as sent.
+    pub(super) name: Box<str>,
+    pub(super) record_type: u16,
+    pub(super) class: u16,
+}
+
+impl PartialEq for Question {
+    /// Names are the same regardless of case: RFC 4343.
+    fn eq(&self, other: &Self) -> bool {
+        (self.record_type, self.class) == (other.record_type, other.class)
+            && self.name.eq_ignore_ascii_case(&other.name)
+    }
+}
+
+impl Question {
+    pub(super) fn json_len(&self) -> usize {
+        json_len(&self.name)
+    }
+}
+
+/// The sections of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Section {
+    Question,
+    Answer,
+    Authority,
+    Additional,
+}
+
+/// The first part of a message that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    section: Section,
+    /// Its number in the section, from 1, of as many as the header says.
+    number: u16,
+    of: u16,
+    reason: &'static str,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = match self.section {
+            Section::Question => "question",
+            Section::Answer => "answer",
+            Section::Authority => "authority record",
+            Section::Additional => "additional record",
+        };
+        write!(formatter, "{part} {} of {} {}", self.number, self.of, self.reason)
+    }
+}
+
+/// The questions of a message, and where its records begin.
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    pub(super) header: Header,
+    /// At most [`MAX_QUESTIONS`], the first ones.
+    pub(super) questions: Vec<Question>,
+    /// The first question that cannot be read. No records are read then.
+    pub(super) fault: Option<Fault>,
+    records: Data<'a>,
+    is_cut: bool,
+    is_mdns: bool,
+}
+
+/// What the records of a message say, apart from the answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Records {
+    /// The upper bits of the response code (RFC 6891, section 6.1.3).
+    pub(super) extended_rcode: Option<u8>,
+    /// The first record that cannot be read, and all after it.
+    pub(super) fault: Option<Fault>,
+    /// Bytes after the last record.
+    pub(super) trailing: usize,
+}
+
+impl<'a> Message<'a> {
+    /// Reads the header and the questions. `None` if there is no header.
+    pub(super) fn read(raw: &RawMessage<'a>, is_mdns: bool) -> Option<Self> {
+        let is_cut = raw.is_cut();
+        let header = Header::read(raw.bytes)?;
+        if raw.bytes.len() < HEADER && !is_cut {
+            return None;
+        }
+        let mut parser = Parser::from_ref(raw.bytes);
+        let _ = parser.advance(HEADER.min(raw.bytes.len()));
+        let mut message =
+            Self { header, questions: Vec::new(), fault: None, records: parser, is_cut, is_mdns };
+        message.read_questions();
+        Some(message)
+    }
+
+    fn read_questions(&mut self) {
+        let [of, ..] = self.header.counts;
+        let mut names = MAX_NAMES;
+        for number in 1..=of {
+            if self.questions.len() == MAX_QUESTIONS || names == 0 {
+                self.skip_question(number);
+            } else {
+                self.read_question(number, &mut names);
+            }
+            if self.fault.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn read_question(&mut self, number: u16, names: &mut usize) {
+        let question = match WireQuestion::parse(&mut self.records) {
+            Ok(question) => question,
+            Err(error) => return self.fault_in_question(number, error),
+        };
+        let mut text = Bounded::new(*names);
+        if name::write(question.qname(), &mut text).is_err() {
+            // The room for names ends here.
+            *names = 0;
+            return;
+        }
+        let name = text.into_text();
+        *names = names.saturating_sub(json_len(&name));
+        let class = question.qclass().to_int();
+        let class = if self.is_mdns { class & !MDNS_BIT } else { class };
+        self.questions.push(Question { name, record_type: question.qtype().to_int(), class });
+    }
+
+    fn skip_question(&mut self, number: u16) {
+        let skipped = ParsedName::skip(&mut self.records);
+        let skipped = skipped.and_then(|()| Ok(self.records.advance(4)?));
+        if let Err(error) = skipped {
+            self.fault_in_question(number, error);
+        }
+    }
+
+    fn fault_in_question(&mut self, number: u16, error: ParseError) {
+        let [of, ..] = self.header.counts;
+        self.fault = Some(self.fault(Section::Question, number, of, error));
+    }
+
+    fn fault(&self, section: Section, number: u16, of: u16, error: ParseError) -> Fault {
+        let reason = match error {
+            ParseError::ShortInput if self.is_cut => "was not captured",
+            ParseError::ShortInput => "is not whole",
+            ParseError::Form(_) => "has a malformed name",
+        };
+        Fault { section, number, of, reason }
+    }
+
+    /// Number of questions that are not kept.
+    pub(super) fn omitted_questions(&self) -> usize {
+        let [of, ..] = self.header.counts;
+        match self.fault {
+            Some(_) => 0,
+            None => usize::from(of).saturating_sub(self.questions.len()),
+        }
+    }
+
+    /// Reads all records. Adds those of the answer section to `answers`.
+    pub(super) fn records(&self, answers: Option<&mut Answers>) -> Records {
+        let mut found = Records { fault: self.fault, ..Records::default() };
+        if self.fault.is_none() {
+            self.read_records(answers, &mut found);
+        }
+        found
+    }
+
+    fn read_records(&self, mut answers: Option<&mut Answers>, found: &mut Records) {
+        let [_, answer, authority, additional] = self.header.counts;
+        let sections = [
+            (Section::Answer, answer),
+            (Section::Authority, authority),
+            (Section::Additional, additional),
+        ];
+        let mut parser = self.records;
+        for (section, of) in sections {
+            for number in 1..=of {
+                let record = match Record::read(&mut parser) {
+                    Ok(record) => record,
+                    Err(error) => {
+                        found.fault = Some(self.fault(section, number, of, error));
+                        return;
+                    }
+                };
+                if record.is_options() {
+                    found.extended_rcode.get_or_insert_with(|| record.extended_rcode());
+                } else if section == Section::Answer
+                    && let Some(answers) = &mut answers
+                {
+                    answers.add(record.owner(), record.record_type(), record.ttl(), record.data);
+                }
+            }
+        }
+        found.trailing = parser.remaining();
+    }
+
+    /// The records of the answer section, up to the first that cannot be read.
+    pub(super) fn answers(&self) -> impl Iterator<Item = Record<'a>> {
+        let [_, answers, ..] = self.header.counts;
+        let answers = if self.fault.is_some() { 0 } else { answers };
+        let mut parser = self.records;
+        (0..answers).map_while(move |_| Record::read(&mut parser).ok())
+    }
+
+    /// Adds the reasons for which a message is not as it should be.
+    pub(super) fn explain(&self, records: &Records, raw: &RawMessage<'_>, why: &mut Why) {
+        if raw.is_cut() {
+            why.add(format_args!("captured {} of {} bytes", raw.bytes.len(), raw.wire_len));
+        }
+        if let Some(note) = raw.note {
+            why.add(format_args!("{note}"));
+        }
+        if raw.bytes.len() < HEADER {
+            why.add(format_args!("the counts were not captured"));
+        }
+        if let Some(fault) = records.fault {
+            why.add(format_args!("{fault}"));
+        }
+        if self.omitted_questions() > 0 {
+            why.add(format_args!("{} more questions", self.omitted_questions()));
+        }
+        // Stateful operations have other data there: RFC 8490, section 5.4.
+        if records.trailing > 0 && self.header.opcode != STATEFUL {
+            why.add(format_args!("{} bytes after the last record", records.trailing));
+        }
+    }
+}
+
+/// The operation of stateful operations: RFC 8490.
+const STATEFUL: u8 = 6;
+
+/// A record whose data has not been looked at.
+#[derive(Debug)]
+pub(super) struct Record<'a> {
+    header: RecordHeader<Name<'a>>,
+    pub(super) data: Data<'a>,
+}
+
+impl<'a> Record<'a> {
+    fn read(parser: &mut Data<'a>) -> Result<Self, ParseError> {
+        let owner = Name::parse(parser)?;
+        let record_type = Rtype::parse(parser)?;
+        let class = Class::parse(parser)?;
+        let ttl = domain::base::Ttl::parse(parser)?;
+        let len = parser.parse_u16_be()?;
+        let header = RecordHeader::new(owner, record_type, class, ttl, len);
+        let data = parser.parse_parser(len.into())?;
+        Ok(Self { header, data })
+    }
+
+    pub(super) fn owner(&self) -> &Name<'a> {
+        self.header.owner()
+    }
+
+    pub(super) fn record_type(&self) -> u16 {
+        self.header.rtype().to_int()
+    }
+
+    pub(super) fn ttl(&self) -> u32 {
+        self.header.ttl().as_secs()
+    }
+
+    /// Whether it is the pseudo-record of EDNS: RFC 6891, section 6.1.
+    fn is_options(&self) -> bool {
+        self.header.rtype() == Rtype::OPT
+    }
+
+    fn extended_rcode(&self) -> u8 {
+        let [rcode, ..] = self.ttl().to_be_bytes();
+        rcode
+    }
+}

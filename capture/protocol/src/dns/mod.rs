@@ -1,0 +1,48 @@
+//! DNS over UDP and TCP, with mDNS and LLMNR: takes messages and times, and returns transactions.
+//!
+//! ```text
+//!   probe ─▶ framer (TCP) ─▶ message ─▶ pairing ──transactions──▶ record
+//!                               └ name, rdata, service, mnemonic
+//! ```
+//!
+//! Nothing here does I/O, reads a clock or keeps a message. The crate `domain` reads the parts of a
+//! message (RFC 1035, section 4): names, questions and the fixed part of records. They are read one
+//! by one, so whatever precedes a malformed record is kept. The text of record data is written
+//! here, because a line of `dns.jsonl` has a limit: [`MAX_LINE`].
+//!
+//! A query and its response are one [`Transaction`]. A query without a response, and a response
+//! without a query, are one too.
+
+mod answers;
+mod framer;
+mod message;
+mod mnemonic;
+mod name;
+mod notes;
+mod pairing;
+pub mod probe;
+mod rdata;
+mod recent;
+pub mod record;
+mod service;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod transfer;
+mod waiting;
+
+pub use framer::{Framer, RawMessage};
+pub use pairing::{Counts, Pairing};
+pub use record::{Connection, Record};
+pub use transaction::{Answer, Flags, State, Transaction};
+
+/// Maximum length of a line of `dns.jsonl` in bytes, including its line feed. A message of a few
+/// bytes can name a long name many times, so its text must not grow with it.
+pub const MAX_LINE: usize = 4096;
+
+/// The ports of DNS (RFC 1035, section 4.2), mDNS (RFC 6762, section 3) and LLMNR (RFC 4795,
+/// section 2).
+const PORTS: [u16; 3] = [53, MDNS, 5355];
+
+/// The port of mDNS.
+const MDNS: u16 = 5353;

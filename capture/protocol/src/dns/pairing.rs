@@ -1,0 +1,397 @@
+//! Pairs the queries of a flow with their responses.
+//!
+//! A response belongs to the oldest query of the other side that has the same identification,
+//! operation and question and waits. A query that is sent again while it waits is the same
+//! transaction. Every message is in a transaction, except those without a header.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::MDNS;
+use super::framer::RawMessage;
+use super::message::{Message, Question, Records};
+use super::recent::{Ended, Recent};
+use super::transaction::{State, Transaction};
+use super::transfer::is_transfer;
+use super::waiting::{Query, Waiting};
+use crate::tcp::Direction;
+use crate::time::Timestamp;
+
+/// How long a query waits for its response. No resolver waits longer: this is the maximum of
+/// `resolver-query-timeout` of BIND 9.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Maximum number of queries of a flow that wait. Above it, the oldest is given up. Programs that
+/// measure servers have some hundred on one port.
+pub(super) const MAX_WAITING: usize = 1024;
+
+/// Numbers of a flow's messages and transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages with a header.
+    pub messages: u64,
+    /// Messages too short for a header. They are in no transaction.
+    pub malformed: u64,
+    /// Transactions that have ended.
+    pub transactions: u64,
+    /// Those without a response.
+    pub unanswered: u64,
+    /// Those without a query.
+    pub unasked: u64,
+}
+
+/// The queries and responses of a flow; see the module's text.
+#[derive(Debug)]
+pub struct Pairing {
+    /// The endpoint that sends [`Direction::Forward`], and the other one.
+    ends: [SocketAddr; 2],
+    waiting: Waiting,
+    recent: Recent,
+    finished: VecDeque<Transaction>,
+    /// Heap bytes of the transactions in `finished`.
+    finished_bytes: usize,
+    /// The index of the latest transaction.
+    index: u64,
+    counts: Counts,
+}
+
+impl Pairing {
+    /// For a flow between these endpoints, the sender of [`Direction::Forward`] first.
+    #[must_use]
+    pub fn new(ends: [SocketAddr; 2]) -> Self {
+        Self {
+            ends,
+            waiting: Waiting::default(),
+            recent: Recent::default(),
+            finished: VecDeque::new(),
+            finished_bytes: 0,
+            index: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes a message that was sent in `direction`. Queries that waited too long by its time are
+    /// given up first.
+    pub fn push(&mut self, direction: Direction, raw: RawMessage<'_>) {
+        self.poll(raw.first);
+        let Some(message) = Message::read(&raw, self.is_mdns()) else {
+            self.counts.malformed = self.counts.malformed.saturating_add(1);
+            return;
+        };
+        self.counts.messages = self.counts.messages.saturating_add(1);
+        if message.header.is_response {
+            self.response(direction, &message, &raw);
+        } else {
+            self.query(direction, &message, &raw);
+        }
+    }
+
+    /// Gives up the queries that have waited too long.
+    pub fn poll(&mut self, now: Timestamp) {
+        while self.deadline().is_some_and(|deadline| deadline <= now)
+            && let Some(query) = self.waiting.take_oldest()
+        {
+            self.give_up(query, format_args!("no response within {} s", PATIENCE.as_secs()));
+        }
+    }
+
+    /// When [`Pairing::poll`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.waiting.oldest().map(|since| since.plus(PATIENCE))
+    }
+
+    /// The flow has ended: no more responses will come.
+    pub fn close(&mut self) {
+        while let Some(query) = self.waiting.take_oldest() {
+            self.give_up(query, format_args!("no response before the flow ended"));
+        }
+    }
+
+    /// The next transaction that has ended, in order of ending.
+    pub fn finished(&mut self) -> Option<Transaction> {
+        let transaction = self.finished.pop_front()?;
+        self.finished_bytes = self.finished_bytes.saturating_sub(transaction.memory());
+        Some(transaction)
+    }
+
+    /// Number of queries that wait for their response.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Numbers of messages and transactions so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Heap bytes, including the transactions that were not fetched; an estimate.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let finished = self.finished.capacity().saturating_mul(size_of::<Transaction>());
+        finished
+            .saturating_add(self.finished_bytes)
+            .saturating_add(self.waiting.memory())
+            .saturating_add(self.recent.memory())
+    }
+
+    /// Heap bytes of the transactions that wait, and of those that have ended.
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> (usize, usize) {
+        (self.waiting.bytes(), self.finished_bytes)
+    }
+
+    fn is_mdns(&self) -> bool {
+        self.ends.iter().any(|end| end.port() == MDNS)
+    }
+
+    /// Whether messages in this direction go to a group.
+    fn is_to_group(&self, direction: Direction) -> bool {
+        let [forward, backward] = &self.ends;
+        let to = match direction {
+            Direction::Forward => backward,
+            Direction::Backward => forward,
+        };
+        to.ip().is_multicast() || to.ip() == IpAddr::from([255; 4])
+    }
+
+    fn next_index(&mut self) -> u64 {
+        self.index = self.index.saturating_add(1);
+        self.index
+    }
+
+    /// A transaction for each question: who asks for two names wants two answers. Reasons that
+    /// concern the whole message are in the last one.
+    fn query(&mut self, direction: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
+        let records = message.records(None);
+        let mut questions = message.questions.iter().cloned().map(Some).collect::<Vec<_>>();
+        if questions.is_empty() {
+            questions.push(None);
+        }
+        let last = questions.len().saturating_sub(1);
+        for (number, question) in questions.into_iter().enumerate() {
+            let is_last = number == last;
+            self.ask(direction, message, raw, question, is_last.then_some(&records));
+        }
+    }
+
+    fn ask(
+        &mut self,
+        direction: Direction,
+        message: &Message<'_>,
+        raw: &RawMessage<'_>,
+        question: Option<Question>,
+        records: Option<&Records>,
+    ) {
+        let header = &message.header;
+        let is_to_group = self.is_to_group(direction);
+        if !is_to_group && self.waiting.repeat(direction, header, question.as_ref(), raw.last) {
+            return;
+        }
+        let index = self.next_index();
+        let mut transaction =
+            Transaction::new(index, direction, State::Unanswered, header, question);
+        transaction.queried = Some(raw.first);
+        if let Some(records) = records {
+            message.explain(records, raw, &mut transaction.why);
+            let [questions, known, ..] = header.counts;
+            if known > 0 && header.opcode == 0 && self.is_mdns() {
+                // RFC 6762, section 7.1.
+                transaction.why.add(format_args!("{known} answers are known to the client"));
+            }
+            if questions == 0 && header.opcode == 0 {
+                transaction.why.add(format_args!("no question"));
+            }
+        }
+        if is_to_group {
+            transaction.why.add(format_args!("asked a group; responses are in other flows"));
+            return self.finish(transaction);
+        }
+        self.waiting.add(Query::new(transaction, raw.last));
+        if self.waiting.len() > MAX_WAITING
+            && let Some(query) = self.waiting.take_oldest()
+        {
+            self.give_up(query, format_args!("{MAX_WAITING} later queries wait"));
+        }
+    }
+
+    fn response(&mut self, direction: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
+        let asked = direction.other();
+        let header = &message.header;
+        let mut paired = None;
+        for question in &message.questions {
+            let Some(query) = self.waiting.take(asked, header, Some(question)) else { continue };
+            match paired {
+                None => {
+                    paired = Some(query.transaction.index);
+                    self.answer(query, message, raw);
+                }
+                Some(first) => self.answer_too(query, message, raw, first),
+            }
+        }
+        if paired.is_some() {
+            return;
+        }
+        // Some errors repeat no question, and later messages of a transfer need not (RFC 5936,
+        // section 2.2.2). In mDNS nothing else tells to which query they belong.
+        let by_id = match message.questions.first() {
+            None if !self.is_mdns() => self.waiting.take_any(asked, header),
+            Some(_) => self.waiting.take(asked, header, None),
+            None => None,
+        };
+        match by_id {
+            Some(query) => self.answer(query, message, raw),
+            None => self.unasked(asked, message, raw),
+        }
+    }
+
+    /// Gives a query its response.
+    fn answer(&mut self, mut query: Query, message: &Message<'_>, raw: &RawMessage<'_>) {
+        let transaction = &mut query.transaction;
+        let is_first = transaction.state != State::Answered;
+        take_response(transaction, message, raw);
+        let is_alike = message.questions.is_empty() == transaction.question.is_none();
+        if is_first && !is_alike {
+            let side = if message.questions.is_empty() { "response" } else { "query" };
+            transaction.why.add(format_args!("paired by id; the {side} shows no question"));
+        }
+        let question = transaction.question.as_ref();
+        if question.is_some_and(|question| is_transfer(question.record_type)) {
+            let transfer = &mut query.transfer;
+            if !transfer.response(message) {
+                query.since = raw.last;
+                return self.waiting.add(query);
+            }
+        }
+        self.end(query, Some(crc32fast::hash(raw.bytes)), raw.last);
+    }
+
+    /// Ends another query that the same response answers. The answers are not repeated.
+    fn answer_too(
+        &mut self,
+        mut query: Query,
+        message: &Message<'_>,
+        raw: &RawMessage<'_>,
+        first: u64,
+    ) {
+        let transaction = &mut query.transaction;
+        let records = message.records(None);
+        transaction.rcode = Some(rcode(message, &records));
+        transaction.flags = message.header.flags;
+        transaction.answered = Some(raw.last);
+        transaction.state = State::Answered;
+        let [_, answers, ..] = message.header.counts;
+        transaction.answers.total = answers.into();
+        transaction.why.add(format_args!("the answers are those of transaction {first}"));
+        self.end(query, Some(crc32fast::hash(raw.bytes)), raw.last);
+    }
+
+    fn unasked(&mut self, asked: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
+        let index = self.next_index();
+        let question = message.questions.first().cloned();
+        let mut transaction =
+            Transaction::new(index, asked, State::Unasked, &message.header, question);
+        take_response(&mut transaction, message, raw);
+        transaction.state = State::Unasked;
+        self.explain_unasked(&mut transaction, raw);
+        if message.questions.len() > 1 {
+            let more = message.questions.len().saturating_sub(1);
+            transaction.why.add(format_args!("{more} more questions"));
+        }
+        transaction.answers.explain(&mut transaction.why);
+        self.finish(transaction);
+    }
+
+    fn explain_unasked(&self, transaction: &mut Transaction, raw: &RawMessage<'_>) {
+        let (asked, id) = (transaction.asked, transaction.id);
+        let ended = self.recent.find(asked, id, transaction.question.as_ref());
+        let ended = ended.filter(|ended| ended.at.plus(PATIENCE) >= raw.first);
+        let why = &mut transaction.why;
+        match ended {
+            _ if self.is_mdns() => {}
+            Some(Ended { index, response: Some(checksum), .. }) => {
+                if *checksum == crc32fast::hash(raw.bytes) {
+                    why.add(format_args!("the response of transaction {index} again"));
+                } else {
+                    why.add(format_args!("a second, different response to transaction {index}"));
+                }
+            }
+            Some(Ended { index, .. }) => {
+                why.add(format_args!("too late for transaction {index}"));
+            }
+            None => match self.waiting.with_id(asked, id) {
+                Some(index) => {
+                    why.add(format_args!("transaction {index} has its id and asks something else"));
+                }
+                None => why.add(format_args!("its query was not captured")),
+            },
+        }
+    }
+
+    /// Ends a query that gets no response, or no further one.
+    fn give_up(&mut self, mut query: Query, reason: std::fmt::Arguments<'_>) {
+        let transaction = &mut query.transaction;
+        let at = query.since.plus(PATIENCE);
+        if transaction.state == State::Answered {
+            transaction.why.add(format_args!("the transfer did not end"));
+            self.end(query, Some(0), at);
+        } else {
+            transaction.why.add(reason);
+            self.end(query, None, at);
+        }
+    }
+
+    /// Ends a query. `response` is the checksum of its response.
+    fn end(&mut self, query: Query, response: Option<u32>, at: Timestamp) {
+        let Query { mut transaction, asked_times, transfer, .. } = query;
+        if asked_times > 1 {
+            transaction.why.add(format_args!("asked {asked_times} times"));
+        }
+        if transfer.responses > 1 {
+            transaction.why.add(format_args!("{} response messages", transfer.responses));
+        }
+        transaction.answers.explain(&mut transaction.why);
+        self.recent.add(Ended {
+            asked: transaction.asked,
+            id: transaction.id,
+            question: transaction.question.clone(),
+            index: transaction.index,
+            at,
+            response,
+        });
+        self.finish(transaction);
+    }
+
+    fn finish(&mut self, transaction: Transaction) {
+        let counts = &mut self.counts;
+        counts.transactions = counts.transactions.saturating_add(1);
+        match transaction.state {
+            State::Answered => {}
+            State::Unanswered => counts.unanswered = counts.unanswered.saturating_add(1),
+            State::Unasked => counts.unasked = counts.unasked.saturating_add(1),
+        }
+        self.finished_bytes = self.finished_bytes.saturating_add(transaction.memory());
+        self.finished.push_back(transaction);
+    }
+}
+
+/// Puts a response into a transaction. Further responses of a transfer add to it.
+fn take_response(transaction: &mut Transaction, message: &Message<'_>, raw: &RawMessage<'_>) {
+    let records = message.records(Some(&mut transaction.answers));
+    let [_, answers, ..] = message.header.counts;
+    transaction.answers.total = transaction.answers.total.saturating_add(answers.into());
+    transaction.rcode = Some(rcode(message, &records));
+    transaction.flags = message.header.flags;
+    transaction.answered = Some(raw.last);
+    transaction.state = State::Answered;
+    message.explain(&records, raw, &mut transaction.why);
+}
+
+/// The response code with the bits of EDNS.
+fn rcode(message: &Message<'_>, records: &Records) -> u16 {
+    let extended = u16::from(records.extended_rcode.unwrap_or(0));
+    extended.wrapping_shl(4) | u16::from(message.header.rcode)
+}

@@ -1,0 +1,128 @@
+//! Recognizes DNS by its bytes, on any port.
+//!
+//! On the ports of DNS a plausible header is enough, so that malformed messages are seen too. On
+//! other ports the whole message must be well formed and ordinary.
+
+use domain::base::iana::{Class, Opcode, Rtype};
+
+use super::PORTS;
+use super::framer::RawMessage;
+use super::message::{HEADER, Header, Message};
+use crate::http::probe::Verdict;
+use crate::time::Timestamp;
+
+/// The ports of NetBIOS, whose messages are nearly those of DNS: RFC 1002, section 4.2.
+const NETBIOS: [u16; 2] = [137, 138];
+
+/// The highest operation in use: RFC 8490.
+const MAX_OPCODE: u8 = 6;
+
+/// The highest response code without EDNS: RFC 2136 and RFC 8490.
+const MAX_RCODE: u8 = 11;
+
+/// Maximum length of the first message of a stream on a port that is not one of DNS. Queries are
+/// much shorter, and one side is enough.
+const MAX_FIRST: usize = 4096;
+
+/// Number of bytes after which [`stream`] is always decided: a first message with its length.
+pub const ENOUGH: usize = MAX_FIRST + 2;
+
+/// Whether a payload of `wire_len` bytes, of which `bytes` were captured, is a message of DNS, sent
+/// between these UDP ports.
+#[must_use]
+pub fn datagram(bytes: &[u8], wire_len: usize, ports: [u16; 2]) -> bool {
+    if ports.iter().any(|port| NETBIOS.contains(port)) {
+        return false;
+    }
+    if has_known(ports) {
+        return bytes.len() >= HEADER && is_plausible(bytes, wire_len.max(bytes.len()));
+    }
+    wire_len <= bytes.len() && is_strict(bytes)
+}
+
+/// Whether a stream between these TCP ports that begins with `bytes` is one direction of DNS.
+#[must_use]
+pub fn stream(bytes: &[u8], ports: [u16; 2]) -> Verdict {
+    if ports.iter().any(|port| NETBIOS.contains(port)) {
+        return Verdict::No;
+    }
+    let Some((prefix, message)) = bytes.split_first_chunk::<2>() else { return Verdict::NotYet };
+    let len = usize::from(u16::from_be_bytes(*prefix));
+    if len < HEADER {
+        return Verdict::No;
+    }
+    if message.len() < HEADER {
+        return Verdict::NotYet;
+    }
+    if has_known(ports) {
+        return if is_plausible(message, len) { Verdict::Yes } else { Verdict::No };
+    }
+    if len > MAX_FIRST || !is_ordinary(message, len) {
+        return Verdict::No;
+    }
+    match message.get(..len) {
+        None => Verdict::NotYet,
+        Some(message) if is_strict(message) => Verdict::Yes,
+        Some(_) => Verdict::No,
+    }
+}
+
+/// Whether a message with its length begins here, for a stream that has lost its place. `None` if
+/// more bytes must come. `trials` counts down the messages that are read to their end.
+pub(super) fn framed(bytes: &[u8], trials: &mut u32) -> Option<bool> {
+    let (prefix, message) = bytes.split_first_chunk::<2>()?;
+    let len = usize::from(u16::from_be_bytes(*prefix));
+    if len < HEADER {
+        return Some(false);
+    }
+    if message.len() < HEADER {
+        return None;
+    }
+    if !is_ordinary(message, len) {
+        return Some(false);
+    }
+    let message = message.get(..len)?;
+    *trials = trials.saturating_sub(1);
+    Some(is_strict(message))
+}
+
+fn has_known(ports: [u16; 2]) -> bool {
+    ports.iter().any(|port| PORTS.contains(port))
+}
+
+/// Whether a message of `len` bytes may have this header, and says that there is something in it.
+fn is_plausible(bytes: &[u8], len: usize) -> bool {
+    let Some(header) = Header::read(bytes) else { return false };
+    let is_empty = header.counts == [0; 4];
+    header.opcode <= MAX_OPCODE
+        && header.fits(len)
+        && (!is_empty || len == HEADER || header.opcode == MAX_OPCODE)
+}
+
+/// Whether a message of `len` bytes may have this header, and it is an ordinary one.
+fn is_ordinary(bytes: &[u8], len: usize) -> bool {
+    let Some(header) = Header::read(bytes) else { return false };
+    let [questions, answers, authority, _] = header.counts;
+    let has_kind = if header.is_response {
+        header.rcode <= MAX_RCODE
+    } else {
+        let is_bare = header.opcode != Opcode::QUERY.to_int() || (answers == 0 && authority <= 1);
+        header.rcode == 0 && !header.flags.aa && !header.flags.tc && !header.flags.ra && is_bare
+    };
+    let opcodes = [Opcode::QUERY, Opcode::NOTIFY, Opcode::UPDATE].map(Opcode::to_int);
+    has_kind && questions == 1 && !header.z && opcodes.contains(&header.opcode) && header.fits(len)
+}
+
+/// Whether the bytes are an ordinary message from the first to the last.
+fn is_strict(bytes: &[u8]) -> bool {
+    if bytes.len() < HEADER || !is_ordinary(bytes, bytes.len()) {
+        return false;
+    }
+    let raw = RawMessage::datagram(bytes, bytes.len(), Timestamp::default());
+    let Some(message) = Message::read(&raw, false) else { return false };
+    let [question] = message.questions.as_slice() else { return false };
+    let records = message.records(None);
+    let is_known = Rtype::from_int(question.record_type).to_mnemonic_str().is_some()
+        && Class::from_int(question.class).to_mnemonic_str().is_some();
+    is_known && records.fault.is_none() && records.trailing == 0
+}

@@ -1,0 +1,59 @@
+//! Transactions that ended a short time ago, so that a late or second response can be explained.
+
+use std::collections::VecDeque;
+
+use super::message::Question;
+use crate::tcp::Direction;
+use crate::time::Timestamp;
+
+/// Maximum number of transactions that are remembered of a flow. A second response follows the
+/// first at once.
+const MAX_RECENT: usize = 32;
+
+/// A transaction that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub(super) asked: Direction,
+    pub(super) id: u16,
+    pub(super) question: Option<Question>,
+    pub(super) index: u64,
+    pub(super) at: Timestamp,
+    /// Checksum of its response; `None` if it had none.
+    pub(super) response: Option<u32>,
+}
+
+/// The latest transactions that have ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recent {
+    ended: VecDeque<Ended>,
+}
+
+impl Recent {
+    /// Remembers a transaction.
+    pub(super) fn add(&mut self, ended: Ended) {
+        if self.ended.len() >= MAX_RECENT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
+    }
+
+    /// The latest transaction that this response may belong to.
+    pub(super) fn find(
+        &self,
+        asked: Direction,
+        id: u16,
+        question: Option<&Question>,
+    ) -> Option<&Ended> {
+        let is_same = |ended: &&Ended| {
+            ended.asked == asked && ended.id == id && ended.question.as_ref() == question
+        };
+        self.ended.iter().rev().find(is_same)
+    }
+
+    /// Heap bytes; an estimate.
+    pub(super) fn memory(&self) -> usize {
+        let name = |ended: &Ended| ended.question.as_ref().map_or(0, |one| one.name.len());
+        let list = self.ended.capacity().saturating_mul(size_of::<Ended>());
+        self.ended.iter().map(name).fold(list, usize::saturating_add)
+    }
+}

@@ -1,0 +1,114 @@
+//! One line of `dns.jsonl`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use super::mnemonic;
+use super::transaction::{Answer, Flags, Transaction};
+use crate::tcp::Direction;
+
+/// A transaction as a line of `dns.jsonl`. Indexes count from 1. Unknown values are null, never
+/// absent. With its line feed it has at most [`MAX_LINE`](super::MAX_LINE) bytes.
+#[derive(Debug, Serialize)]
+pub struct Record<'a> {
+    capture: &'a str,
+    flow: u64,
+    index: u64,
+    client: Endpoint,
+    server: Endpoint,
+    duration_us: Option<u64>,
+    id: u16,
+    opcode: String,
+    name: Option<&'a str>,
+    #[serde(rename = "type")]
+    record_type: Option<String>,
+    class: Option<String>,
+    rcode: Option<String>,
+    flags: Flags,
+    answers: Vec<AnswerRecord<'a>>,
+    answers_total: u32,
+    queried: Option<String>,
+    answered: Option<String>,
+    state: &'static str,
+    why: Option<&'a str>,
+}
+
+/// The flow of a transaction: the fields that all [`Record`]s of the flow share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection<'a> {
+    /// Name of the capture, at most 64 characters.
+    pub capture: &'a str,
+    /// Number of the flow in the capture, from 1.
+    pub flow: u64,
+    /// The endpoint that sends [`Direction::Forward`], and the other one.
+    pub ends: [SocketAddr; 2],
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Endpoint {
+    address: IpAddr,
+    port: u16,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(end: SocketAddr) -> Self {
+        Self { address: end.ip(), port: end.port() }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct AnswerRecord<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    record_type: String,
+    ttl: u32,
+    data: Option<&'a str>,
+}
+
+impl<'a> From<&'a Answer> for AnswerRecord<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        Self {
+            name: &answer.name,
+            record_type: mnemonic::record_type(answer.record_type),
+            ttl: answer.ttl,
+            data: answer.data.as_deref(),
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The record of a transaction of `connection`.
+    #[must_use]
+    pub fn new(connection: &Connection<'a>, transaction: &'a Transaction) -> Self {
+        let [forward, backward] = connection.ends;
+        let (client, server) = match transaction.asked {
+            Direction::Forward => (forward, backward),
+            Direction::Backward => (backward, forward),
+        };
+        let question = transaction.question.as_ref();
+        let (queried, answered) = (transaction.queried, transaction.answered);
+        let duration = queried.zip(answered);
+        Self {
+            capture: connection.capture,
+            flow: connection.flow,
+            index: transaction.index,
+            client: client.into(),
+            server: server.into(),
+            duration_us: duration.and_then(|(from, to)| to.microseconds_since(from)),
+            id: transaction.id,
+            opcode: mnemonic::opcode(transaction.opcode),
+            name: transaction.name(),
+            record_type: question.map(|question| mnemonic::record_type(question.record_type)),
+            class: question.map(|question| mnemonic::class(question.class)),
+            rcode: transaction.rcode.map(mnemonic::rcode),
+            flags: transaction.flags,
+            answers: transaction.answers().iter().map(AnswerRecord::from).collect(),
+            answers_total: transaction.answers.total,
+            queried: queried.map(crate::time::Timestamp::to_rfc3339),
+            answered: answered.map(crate::time::Timestamp::to_rfc3339),
+            state: transaction.state.name(),
+            why: transaction.why(),
+        }
+    }
+}
