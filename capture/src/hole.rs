@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_says_from_when_to_when() {
+    fn a_hole_has_its_beginning_and_end() {
         assert_eq!(
             hole(1).to_string(),
             "nothing was captured from 1970-01-01T00:00:01.000000000Z \
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_remembered_and_all_are_counted() {
+    fn the_newest_holes_are_kept_and_all_are_counted() {
         let holes = Holes::default();
         assert_eq!((holes.count(), holes.get(0)), (0, None));
         let all = REMEMBERED as u64 + 10;

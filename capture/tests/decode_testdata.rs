@@ -203,7 +203,7 @@ const DIFFERENT: [(&str, u64, &str); 8] = [
 ];
 
 #[test]
-fn tcp_and_udp_packets_are_what_tshark_says_they_are() {
+fn tcp_and_udp_packets_are_decoded_as_tshark_decodes_them() {
     let Some(folder) = folder() else {
         eprintln!("skipped: no captures; set PCAPFS_TESTDATA to a folder of them");
         return;
@@ -267,7 +267,7 @@ fn tcp_and_udp_packets_are_what_tshark_says_they_are() {
 }
 
 #[test]
-fn datagrams_in_fragments_are_what_another_decoder_made_of_them() {
+fn datagrams_in_fragments_are_reassembled_as_another_decoder_does() {
     let folder =
         folder().map(|folder| folder.join("seladb+PcapPlusPlus/Tests/Pcap++Test/PcapExamples"));
     let Some(folder) = folder.filter(|folder| folder.is_dir()) else {

@@ -14,7 +14,7 @@ use testdata::folder;
 const REACH: usize = 245;
 
 #[test]
-fn what_browsers_accept_is_recovered() {
+fn content_that_browsers_accept_is_recovered() {
     let cases = folder().map(|one| one.join("OISF+suricata-verify/tests/http-evader"));
     let Some(cases) = cases.filter(|cases| cases.is_dir()) else {
         eprintln!("skipped: no test data");

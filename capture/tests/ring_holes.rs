@@ -64,7 +64,7 @@ fn comments(parser: &Parser) -> Vec<(u64, Vec<String>)> {
 }
 
 #[test]
-fn a_hole_is_told_once_before_the_packet_behind_it_at_any_read_size() {
+fn a_hole_is_reported_once_before_the_packet_after_it_at_any_read_size() {
     for want in [1, 7, 64, 1 << 20] {
         let (_directory, ring, mut writer) = ring();
         append(&mut writer, 1..=3, 100);
@@ -82,7 +82,7 @@ fn a_hole_is_told_once_before_the_packet_behind_it_at_any_read_size() {
 }
 
 #[test]
-fn who_opened_behind_a_hole_and_reads_on_is_not_told() {
+fn a_reader_that_opened_after_a_hole_gets_no_report() {
     let (_directory, ring, mut writer) = ring();
     append(&mut writer, 1..=3, 100);
     hole(&mut writer, 10);
@@ -100,7 +100,7 @@ fn who_opened_behind_a_hole_and_reads_on_is_not_told() {
 }
 
 #[test]
-fn who_waits_is_woken_and_told_when_the_source_is_there_again() {
+fn a_waiting_reader_gets_the_hole_when_the_source_is_back() {
     let (_directory, ring, mut writer) = ring();
     append(&mut writer, 1..=3, 100);
     let rung = Arc::new(AtomicU64::new(0));
@@ -138,7 +138,7 @@ fn who_waits_is_woken_and_told_when_the_source_is_there_again() {
 }
 
 #[test]
-fn who_was_overtaken_over_a_hole_is_told_at_the_next_packet() {
+fn a_reader_overtaken_across_a_hole_gets_it_with_the_next_packet() {
     let (_directory, ring, mut writer) = ring();
     let mut live = cursor(&ring, Begin::Next);
     append(&mut writer, 1..=2, 50_000);
@@ -154,7 +154,7 @@ fn who_was_overtaken_over_a_hole_is_told_at_the_next_packet() {
 }
 
 #[test]
-fn who_stopped_a_capture_is_not_told_on_packets() {
+fn a_stop_is_not_reported_in_comments_on_packets() {
     let (_directory, ring, mut writer) = ring();
     append(&mut writer, 1..=3, 100);
     writer.source_rests(time(1), "stopped");
@@ -168,7 +168,7 @@ fn who_stopped_a_capture_is_not_told_on_packets() {
 }
 
 #[test]
-fn a_reply_that_fails_tells_nothing() {
+fn a_failed_reply_reports_nothing() {
     let (_directory, ring, mut writer) = ring();
     let mut live = cursor(&ring, Begin::Next);
     read(&mut live, &ring, 1 << 20);
@@ -181,7 +181,7 @@ fn a_reply_that_fails_tells_nothing() {
 }
 
 #[test]
-fn many_holes_are_told_of_as_far_as_they_are_remembered() {
+fn many_holes_are_reported_as_far_as_they_are_kept() {
     let (_directory, ring, mut writer) = ring();
     append(&mut writer, 1..=1, 100);
     let mut follow = cursor(&ring, Begin::Oldest);
@@ -218,7 +218,7 @@ fn files_of_known_length_say_nothing() {
 }
 
 #[test]
-fn reasons_add_up_until_the_source_is_there_again() {
+fn reasons_are_collected_until_the_source_is_back() {
     let (_directory, ring, mut writer) = ring();
     writer.source_found(time(1));
     assert_eq!(ring.holes(), 0, "it was not lost");

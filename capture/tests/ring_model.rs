@@ -777,7 +777,7 @@ proptest! {
     })]
 
     #[test]
-    fn everything_read_is_what_the_model_says(ops in prop::collection::vec(op(), 1..90)) {
+    fn every_read_agrees_with_the_model(ops in prop::collection::vec(op(), 1..90)) {
         let directory = directory();
         let mut world = World::new(directory.path().join("model.ring"));
         for op in &ops {

@@ -39,7 +39,7 @@ fn in_memory() -> TempDir {
 }
 
 #[test]
-fn the_first_lap_takes_no_page_faults() {
+fn the_first_lap_causes_no_page_faults() {
     let folder = in_memory();
     let mut opened = open(&folder);
     while opened.ring.populate_next() {}

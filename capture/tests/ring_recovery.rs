@@ -302,7 +302,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[test]
-fn damage_is_reported_and_what_is_kept_is_a_run_of_what_there_was() {
+fn damage_is_reported_and_the_kept_packets_are_a_run_of_the_old_ones() {
     let directory = directory();
     let path = directory.path().join("damaged.ring");
     let options = options(path.clone());
@@ -331,7 +331,7 @@ fn damage_is_reported_and_what_is_kept_is_a_run_of_what_there_was() {
         for bit in [0x01, 0x80] {
             let kept = attempt(&format!("file header {at}"), &|bytes| bytes[at] ^= bit);
             if (0..40).contains(&at) {
-                assert_eq!(kept, None, "file header {at}: believed");
+                assert_eq!(kept, None, "file header {at}: accepted");
             }
         }
     }
@@ -390,7 +390,7 @@ fn damage_is_reported_and_what_is_kept_is_a_run_of_what_there_was() {
 }
 
 #[test]
-fn files_that_are_no_rings_are_refused_and_left_alone() {
+fn files_that_are_not_rings_are_refused_and_not_changed() {
     let directory = directory();
     let path = directory.path().join("other.ring");
     let options = options(path.clone());
@@ -435,7 +435,7 @@ fn a_sparse_copy_gets_its_pages_back() {
 }
 
 #[test]
-fn a_full_file_system_is_an_error_and_leaves_nothing_behind() {
+fn a_full_file_system_is_an_error_and_leaves_no_file() {
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
     if !nix::unistd::geteuid().is_root() {
@@ -471,7 +471,7 @@ fn a_full_file_system_is_an_error_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_file_that_is_not_its_owners_alone_is_no_ring() {
+fn a_file_of_another_owner_or_mode_is_not_a_ring() {
     use std::os::unix::fs::{chown, symlink};
     let folder = directory();
     let options = options(folder.path().join("web.ring"));

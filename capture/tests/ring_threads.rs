@@ -49,7 +49,7 @@ fn write(writer: &mut Writer, count: u64, mut pause: impl FnMut(u64)) {
         let done = writer.append(time(number), original_len, &data(number, len));
         assert_eq!(done, Append::Stored);
         if is_before_hole(number) {
-            writer.source_lost(time(number), &format!("behind {number}"));
+            writer.source_lost(time(number), &format!("after {number}"));
             writer.source_found(time(number));
         }
         if number.wrapping_mul(0x9e37_79b9) % 23 == 0 {
@@ -125,7 +125,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
                 if format == Format::Pcapng {
                     assert_eq!(packet.comment.unwrap_or(0), lost);
                     let holes = (last..packet.number).filter(|number| is_before_hole(*number));
-                    let holes = holes.map(|number| format!(": behind {number}"));
+                    let holes = holes.map(|number| format!(": after {number}"));
                     // The comment on one packet has no more holes than this.
                     let holes: Vec<_> = holes.take(16).collect();
                     let told = packet.holes.iter().zip(&holes);
@@ -193,7 +193,7 @@ fn nothing_is_torn_and_every_loss_is_counted() {
         drop(end);
         status.join().unwrap();
         files.join().unwrap();
-        assert!(seen.iter().any(|seen| seen.lost > 0), "nobody was lapped: this tested nothing");
+        assert!(seen.iter().any(|seen| seen.lost > 0), "no reader was lapped: this tested nothing");
         assert!(seen.iter().all(|seen| seen.delivered > 0 && seen.first.is_some()));
     });
     assert_eq!(ring.bounds().next.number, COUNT + 1);
@@ -285,7 +285,7 @@ fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
 /// When a segment is seen as full, all its packets are seen. It is checked all the time, with only
 /// a few packets in each segment.
 #[test]
-fn a_full_segment_holds_all_that_come_before_the_next() {
+fn a_full_segment_holds_every_packet_before_the_next_segment() {
     const ENOUGH: u64 = 400;
     let directory = directory();
     let Opened { ring, mut writer, .. } =
@@ -323,7 +323,7 @@ fn a_full_segment_holds_all_that_come_before_the_next() {
 }
 
 #[test]
-fn a_live_reader_gets_what_comes_after_it_began() {
+fn a_live_reader_gets_the_packets_after_its_opening() {
     let directory = directory();
     let Opened { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("live.ring"))).unwrap();
@@ -344,7 +344,7 @@ fn a_live_reader_gets_what_comes_after_it_began() {
 }
 
 #[test]
-fn pinned_segments_stay_as_they_are_and_the_writer_goes_on() {
+fn pinned_segments_do_not_change_and_the_writer_goes_on() {
     let directory = directory();
     let Opened { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("pins.ring"))).unwrap();

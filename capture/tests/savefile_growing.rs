@@ -162,7 +162,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn what_is_added_to_a_pcap_is_read_wherever_it_was_cut(
+    fn records_added_to_a_pcap_are_read_wherever_it_was_cut(
         file in any_pcap(1..12),
         cuts in prop::collection::vec(any::<usize>(), 0..6),
     ) {
@@ -170,7 +170,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_added_to_a_pcapng_is_read_wherever_it_was_cut(
+    fn blocks_added_to_a_pcapng_are_read_wherever_it_was_cut(
         file in any_pcapng(1..20),
         cuts in prop::collection::vec(any::<usize>(), 0..6),
     ) {
@@ -179,7 +179,7 @@ proptest! {
 }
 
 #[test]
-fn what_was_after_the_last_packet_is_before_one_that_is_added() {
+fn blocks_after_the_last_packet_are_before_an_added_packet() {
     let order = Order { big: cfg!(target_endian = "little") };
     let packet = Packet { seconds: 7, nanoseconds: 0, more_on_the_wire: 0, data: vec![1; 20] };
     let interface = Item::Interface {
@@ -246,7 +246,7 @@ fn many_small_additions_make_few_chunks() {
 }
 
 #[test]
-fn who_looks_again_finds_what_was_added() {
+fn a_second_look_finds_added_packets() {
     let file = many(10);
     let mut written = Written::new();
     let end = |packets: usize| file.packets[packets - 1].end;
@@ -266,7 +266,7 @@ fn who_looks_again_finds_what_was_added() {
 }
 
 #[test]
-fn why_nothing_more_is_read_is_said() {
+fn the_reason_why_reading_stopped_is_reported() {
     let file = many(3);
     let mut written = Written::new();
     written.to(&file, file.bytes.len());

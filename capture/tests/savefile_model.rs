@@ -375,7 +375,7 @@ proptest! {
     #![proptest_config(config(512))]
 
     #[test]
-    fn a_mapped_file_serves_what_is_in_it(file in any_file(), view in view()) {
+    fn a_mapped_file_serves_its_packets(file in any_file(), view in view()) {
         let savefile = indexed(&file.bytes, view).unwrap();
         check_mapped(&savefile, &Model::new(&file, file.bytes.len(), view));
     }
@@ -516,7 +516,7 @@ fn a_malformed_record_ends_the_walk_and_is_named() {
 }
 
 #[test]
-fn a_reader_takes_up_with_the_next_writer() {
+fn a_reader_continues_with_the_next_writer() {
     let one = Packet { seconds: 1, nanoseconds: 0, more_on_the_wire: 0, data: vec![1, 2, 3] };
     let mut reader = Reader::new();
     for (big, link_type) in [(true, 1), (false, 101)] {
@@ -533,7 +533,7 @@ fn a_reader_takes_up_with_the_next_writer() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_said_in_one_line() {
+fn a_failure_to_open_is_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let error = |name: &str| Probe::open(&at(name)).unwrap_err().to_string();

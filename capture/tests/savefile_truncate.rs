@@ -75,7 +75,7 @@ fn a_file_cut_after_it_was_indexed_fails() {
         file.as_file().set_len(len).unwrap();
         let failed = PinError::Failed(cut(file.path(), len));
         assert_eq!(store.intact(), Err(failed.clone()));
-        assert_eq!(sum(0), Err(failed.clone()), "no part of it is believed");
+        assert_eq!(sum(0), Err(failed.clone()), "no part of it is used");
         assert_eq!(sum(last), Err(failed));
         assert_eq!(store.problem(), Some(cut(file.path(), len)));
     }

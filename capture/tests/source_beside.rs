@@ -169,7 +169,7 @@ fn check_file(path: &Path) -> bool {
 }
 
 #[test]
-fn a_stream_has_what_a_savefile_has() {
+fn a_stream_keeps_what_a_savefile_keeps() {
     let folders = testdata::folders(&["testdata", "faults"]);
     let files: Vec<_> = folders.iter().flat_map(|folder| testdata::captures(folder)).collect();
     let compared = files.iter().filter(|path| check_file(path)).count();
@@ -208,7 +208,7 @@ fn names_in(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn interfaces_of_a_stream_stay_apart_also_after_a_restart() {
+fn interfaces_of_a_stream_stay_apart_after_a_restart_too() {
     let directory = directory();
     let (capture, fifo) = start(directory.path());
     send(&capture, &fifo, &two_interfaces(1), 4);
@@ -244,14 +244,14 @@ fn comments_of_sections_are_kept() {
     };
     send(&capture, &fifo, &file("the first", 1), 1);
     send(&capture, &fifo, &file("the first", 2), 2);
-    send(&capture, &fifo, &[file("another", 3), file("one behind it", 4)].concat(), 4);
+    send(&capture, &fifo, &[file("another", 3), file("one after it", 4)].concat(), 4);
     let bytes = read(&**capture.store());
     let has =
         |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
     let (_, header) = blocks(&bytes)[0];
     assert!(has(header, "the first"));
     let told = told(&bytes);
-    for (packet, said) in told.iter().zip(["own", "own", "another", "one behind it"]) {
+    for (packet, said) in told.iter().zip(["own", "own", "another", "one after it"]) {
         assert!(has(&packet.body, said) && has(&packet.body, "own"), "{said}");
         assert!(!has(&packet.body, "the first"), "it is in the header");
     }
@@ -292,11 +292,11 @@ fn statistics_of_a_stream_are_of_the_interface_that_the_ring_has() {
     assert_eq!(found, wanted.map(|(name, received)| (name.to_owned(), received)));
     check_seeks(&**capture.store());
     // Statistics of an interface that does not exist.
-    eventually("it is told of", || error(&capture).contains("1 block or comment left out"));
+    eventually("it is reported", || error(&capture).contains("1 block or comment left out"));
 }
 
 #[test]
-fn what_a_ring_cannot_keep_is_told_of() {
+fn notes_that_a_ring_cannot_keep_are_reported() {
     let directory = directory();
     let (capture, fifo) = start(directory.path());
     let mut file = section("");
@@ -309,7 +309,7 @@ fn what_a_ring_cannot_keep_is_told_of() {
     file.extend(block(CUSTOM, b"kept"));
     file.extend(packet(69, 2, "two"));
     send(&capture, &fifo, &file, 2);
-    eventually("it is told of", || {
+    eventually("it is reported", || {
         error(&capture).ends_with(
             "1 block or comment left out: damaged, or without a packet or room in the ring; \
              6 interfaces taken for others, beyond the 64 that are told apart",

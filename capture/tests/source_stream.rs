@@ -129,7 +129,7 @@ fn fifo(directory: &Path) -> PathBuf {
 fn writer(path: &Path) -> File {
     use std::os::unix::fs::OpenOptionsExt;
     let file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.expect("somebody reads the FIFO");
+    let file = file.expect("the FIFO has a reader");
     // From here on with the usual flags of a writer.
     nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
     file
@@ -165,7 +165,9 @@ fn writers_come_and_go_in_one_capture() {
     // The writer leaves in the middle of a record.
     first.write_all(&packet(NATIVE, 3, 300)[..200]).unwrap();
     drop(first);
-    eventually("what is missing is said", || error(&capture).contains("ended inside a record"));
+    eventually("the missing bytes are reported", || {
+        error(&capture).contains("ended inside a record")
+    });
     assert_eq!(capture.condition().state, State::Running);
 
     // Another writer starts over, as from a different machine and program.
@@ -174,7 +176,7 @@ fn writers_come_and_go_in_one_capture() {
     second.write_all(&other.header()).unwrap();
     second.write_all(&packet(other, 4_000, 80)).unwrap();
     eventually("the next is stored", || stored(&capture) == 3);
-    assert_eq!(error(&capture), "", "what was wrong is so no longer");
+    assert_eq!(error(&capture), "", "the error is gone");
     second.write_all(&[0; 9]).unwrap();
     drop(second);
     eventually("9 bytes are dropped", || error(&capture).contains("9 bytes dropped"));
@@ -215,7 +217,7 @@ fn writers_in_quick_succession_lose_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_a_reason_and_the_next_writer_is_heard() {
+fn an_unsuitable_stream_is_refused_with_a_reason_and_the_next_one_read() {
     let directory = directory();
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
@@ -288,7 +290,7 @@ fn pcapng_comes_through_a_fifo_too() {
 }
 
 #[test]
-fn packets_of_another_link_type_are_left_out_and_told_of() {
+fn packets_of_another_link_type_are_left_out_and_reported() {
     let directory = directory();
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
@@ -303,7 +305,7 @@ fn packets_of_another_link_type_are_left_out_and_told_of() {
     }
     file.extend(blocks);
     writer(&path).write_all(&file).unwrap();
-    eventually("the packets left out are told of", || {
+    eventually("the packets left out are reported", || {
         error(&capture).ends_with("3 packets left out, not of link type EN10MB as the first")
     });
     assert_eq!(numbers(&capture), [1, 2]);
@@ -312,7 +314,7 @@ fn packets_of_another_link_type_are_left_out_and_told_of() {
 }
 
 #[test]
-fn a_writer_is_never_held_up_by_readers_nor_by_a_ring_that_is_full() {
+fn neither_readers_nor_a_full_ring_delay_a_writer() {
     let directory = directory();
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
@@ -349,7 +351,7 @@ fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
     for number in 2..=2_000 {
         writer.write_all(&packet(NATIVE, number, 2_000)).unwrap();
     }
-    assert_eq!(stored(&capture), 1, "what comes while it is stopped is not kept");
+    assert_eq!(stored(&capture), 1, "packets sent while it is stopped are not kept");
     assert_eq!(capture.condition().state, State::Stopped);
     capture.start().unwrap();
     writer.write_all(&packet(NATIVE, 2_001, 10)).unwrap();
@@ -380,7 +382,7 @@ fn stop_start_and_clear() {
     capture.start().unwrap();
     capture.start().unwrap();
     writer.write_all(&record[100..]).unwrap();
-    eventually("what came meanwhile is stored", || stored(&capture) == 3);
+    eventually("the packets sent in between are stored", || stored(&capture) == 3);
     assert_eq!(capture.condition().state, State::Running);
     assert!(!store.bounds().ended);
     assert_eq!(numbers(&capture), [1, 2, 3]);
@@ -402,7 +404,7 @@ fn stop_start_and_clear() {
 }
 
 #[test]
-fn a_filter_is_compiled_for_what_comes() {
+fn a_filter_is_compiled_for_the_link_type_of_the_stream() {
     let directory = directory();
     let path = fifo(directory.path());
     let source = SourceName::Stream(path.clone());
@@ -411,7 +413,7 @@ fn a_filter_is_compiled_for_what_comes() {
         bad,
         Err(CaptureError::Source(SourceError::Filter(FilterError::Compile { .. })))
     ));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no ring is left behind");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no ring is left");
     let capture = start(directory.path(), &path, Some("less 110"));
     let mut writer = writer(&path);
     // Lengths on the wire: one more than 100 + number % 50.
@@ -422,7 +424,7 @@ fn a_filter_is_compiled_for_what_comes() {
 }
 
 #[test]
-fn what_is_no_fifo_is_refused() {
+fn a_file_that_is_not_a_fifo_is_refused() {
     let directory = directory();
     let path = directory.path().join("file");
     std::fs::write(&path, b"").unwrap();
@@ -537,7 +539,7 @@ fn an_interface_is_filtered_through_tags_and_stopped_without_loss() {
         assert_eq!(capture.condition().state, State::Stopped);
         pair.send(&burst);
         capture.start().unwrap();
-        assert_eq!(stored(&capture), expected, "nothing of what came meanwhile");
+        assert_eq!(stored(&capture), expected, "no packet sent in between");
     }
     let (packets, _) = counters(&**capture.store());
     assert_eq!((packets.dropped_kernel, packets.dropped_interface), (0, 0));
@@ -557,7 +559,7 @@ fn an_interface_that_goes_away_is_waited_for() {
         eventually("and said", || error(&capture).contains(&pair.near));
         assert!(!capture.store().bounds().ended, "readers of streams wait as well");
         if round == 1 {
-            assert!(capture.clear(), "orders are heard meanwhile");
+            assert!(capture.clear(), "orders are obeyed in between");
             eventually("it is clear", || counters(&**capture.store()).0.retained == 0);
         }
         pair.create();
@@ -589,12 +591,12 @@ fn a_ring_is_free_as_soon_as_its_capture_is_gone() {
         drop(Capture::start_new(spec).unwrap());
         let ring = File::open(directory.path().join("test.ring")).unwrap();
         let lock = nix::fcntl::FlockArg::LockExclusiveNonblock;
-        drop(nix::fcntl::Flock::lock(ring, lock).expect("nobody has it"));
+        drop(nix::fcntl::Flock::lock(ring, lock).expect("no process has it"));
     }
 }
 
 #[test]
-fn a_fifo_that_nobody_captures_any_more_tells_its_writer() {
+fn the_writer_gets_an_error_when_its_fifo_is_no_longer_captured() {
     let directory = directory();
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);

@@ -70,7 +70,7 @@ proptest! {
     /// A conversation with losses in the capture, not on the wire. Every byte that is in any packet
     /// is in the stream, and exactly the other bytes are gaps.
     #[test]
-    fn impaired_conversations_lose_only_what_is_nowhere(
+    fn impaired_conversations_lose_only_bytes_that_no_packet_has(
         fates in prop::collection::vec(fate(), 1..60),
         initial in prop_oneof![Just([u32::MAX - 20, u32::MAX - 3]), any::<[u32; 2]>()],
         last in any::<bool>(),
@@ -236,7 +236,7 @@ fn sixty_five_thousand_holes_are_bounded_or_exact() {
 }
 
 #[test]
-fn a_flood_of_syns_costs_no_heap() {
+fn a_flood_of_syns_uses_no_heap() {
     let connection = after(1, &Settings::default(), |_| (7, 0));
     assert_eq!(connection.memory(), 0);
     assert_eq!(*connection.counters(A), Counters { packets: 1, ..Counters::default() });

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_strangers_are_refused() {
+    fn root_and_unknown_users_are_refused() {
         assert!(matches!(Account::of("root"), Err(AccountError::Root(_))));
         let error = Account::of("no-such-user-here").unwrap_err().to_string();
         assert!(error.starts_with("no-such-user-here: no such user (make it with: "), "{error}");

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_and_what_is_kept_are_shown() {
+    fn the_program_and_its_kept_descriptors_are_shown() {
         let daemon = ["pcapfs", "mount", "-c", "web=eth0 port 80", "/captures", "--ring", "1M"];
         check(&daemon, &["mount", "/captures"], b"pcapfs\0mount\0/captures\0");
         let helper = ["mount.pcapfs", "--supervise", "eth0", "/captures", "-o", "filter=port 80"];

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_told_apart_by_who_sends_it() {
+    fn signals_are_sorted_by_their_cause() {
         let signal = |signal: Signal| Exit::of_daemon(ExitStatus::from_raw(signal as i32));
         assert_eq!(signal(Signal::SIGINT), Exit::Interrupted);
         assert_eq!(signal(Signal::SIGTERM), Exit::Interrupted);

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_allowed() {
+    fn listed_calls_are_allowed() {
         for number in ALLOWED.iter().chain(ALLOWED_HERE) {
             assert_eq!(of(*number, 0), SECCOMP_RET_ALLOW, "{number}");
         }
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_takes_it() {
+    fn the_kernel_accepts_the_filter() {
         let mut command = Command::new("unshare");
         command.args(["--user", "true"]).env("LC_ALL", "C");
         sys::before_exec(&mut command, || {

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_said_without_their_numbers() {
+    fn errors_are_shown_without_their_numbers() {
         let error = io::Error::from_raw_os_error(libc::ENOENT);
         let two = format!("a: {error}; b: {error} (x)");
         assert_eq!(

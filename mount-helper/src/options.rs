@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_is_refused() {
+    fn open_quotes_and_escapes_are_refused() {
         assert_eq!(split(r#"filter="tcp"#), Err(SyntaxError::OpenQuote));
         assert_eq!(split(r"ro,alias=web\"), Err(SyntaxError::OpenEscape));
     }

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_roots_is_given_away() {
+    fn only_directories_of_root_are_given_away() {
         if !geteuid().is_root() {
             return;
         }

@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_found() {
+    fn existing_entries_are_found() {
         assert_eq!(top(Path::new("/proc")).unwrap().unwrap().kind, b"proc");
         assert_eq!(top(Path::new("/proc/self")).unwrap(), None);
     }

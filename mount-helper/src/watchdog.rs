@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_is_well() {
+    fn a_tree_that_answers_is_well() {
         let interval = Some(Duration::from_millis(40));
         let mut watchdog = Watchdog::new(interval, "/".into()).unwrap();
         until(&mut watchdog, false, Verdict::Well);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_answer_is_stuck() {
+    fn a_tree_that_does_not_answer_is_stuck() {
         let interval = Some(Duration::from_millis(40));
         let mut watchdog = Watchdog::new(interval, "/no/such/tree".into()).unwrap();
         until(&mut watchdog, true, Verdict::Stuck);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_without_an_interval() {
+    fn without_an_interval_nothing_is_asked() {
         let mut watchdog = Watchdog::new(None, "/".into()).unwrap();
         assert_eq!(watchdog.tick(true), Verdict::Unknown);
         assert!(watchdog.as_fd().is_none() && watchdog.next().is_none());

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_not_be_given_back_is_not_tried_again_and_again() {
+    fn memory_that_cannot_be_given_back_is_not_tried_repeatedly() {
         let mut freed = Freed::default();
         assert!(!freed.is_worth(WORTH - 1));
         assert!(freed.is_worth(WORTH));

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_directory_is_nobody_elses() {
+    fn a_ring_directory_belongs_to_no_other_user() {
         if !geteuid().is_root() {
             return;
         }
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_of_a_socket_is_nobody_elses() {
+    fn the_directory_of_a_socket_belongs_to_no_other_user() {
         if !geteuid().is_root() {
             return;
         }

@@ -157,7 +157,7 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "Each figure is the median of {} rounds, with the smallest and the largest behind it.\n",
+            "Each figure is the median of {} rounds, followed by the smallest and the largest.\n",
             self.rounds
         );
         let machine: Vec<_> = self

@@ -156,7 +156,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         set: "tshark follow",
         cases: &["OISF+suricata-verify/tests/tcp-rst-unacked-stream-09/"],
-        why: "tshark leaves out what waits behind a hole when the connection ends.",
+        why: "tshark leaves out data that waits after a hole when the connection ends.",
     },
 ];
 

@@ -87,7 +87,7 @@ const CASES: &[Case] = &[
     Case {
         // The owner's test stops at the FIN and expects a gap. But the data did arrive, and in
         // order.
-        name: "data behind its FIN",
+        name: "data after its FIN",
         capture: "one_http_stream_fin2",
         change: |file| file.shift(6, 12),
         truths: &["one_http_stream_fin2_output"],

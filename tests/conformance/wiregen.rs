@@ -102,7 +102,7 @@ fn complete_is_right(capture: &Capture) -> Result<(usize, usize), String> {
         let is_it = |truth: &&Value| {
             endpoint(&truth["client"]).zip(endpoint(&truth["server"])) == Some(ends)
         };
-        let truth = truth.iter().find(is_it).ok_or("a connection that nobody made")?;
+        let truth = truth.iter().find(is_it).ok_or("a connection that is not in the truth")?;
         let theirs = truth["transactions"].as_array().cloned().unwrap_or_default();
         let ours = flow.transactions()?;
         let complete: Vec<_> = ours.iter().filter(|one| one["state"] == "complete").collect();

@@ -32,7 +32,7 @@ fn check_status(status: &Value) -> Result<(), String> {
         return wrong("stored is not retained and overwritten");
     }
     if of("/ring/next_number") != of("/ring/first_number") + of("/packets/retained") {
-        return wrong("the numbers are not those of what is retained");
+        return wrong("the numbers are not those of the retained packets");
     }
     if of("/bytes/stored") < of("/bytes/retained") || of("/ring/used") > of("/ring/segments") {
         return wrong("more than there can be");
@@ -161,7 +161,7 @@ fn equations_hold_on_a_wire_under_load_with_slow_readers() {
     wait_until("both say the same of losses", 10, || {
         lost() == wired.daemon.count(ALIAS, "/readers/lost")
     });
-    assert!(lost() > 0, "nobody was overtaken");
+    assert!(lost() > 0, "no reader was overtaken");
     drop(readers);
 }
 
@@ -264,7 +264,7 @@ fn large(sequence: u64, kept: usize) -> Vec<u8> {
 }
 
 #[test]
-fn packets_longer_than_the_ring_takes_are_counted() {
+fn packets_too_long_for_the_ring_are_counted() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().ring("512K"));
     let follow = fs::File::open(fed.daemon.path("web/follow.pcap")).unwrap();
@@ -352,7 +352,7 @@ fn received(net: &Net) -> u64 {
 }
 
 #[test]
-fn what_the_kernel_drops_is_counted_to_the_packet() {
+fn kernel_drops_are_counted_exactly() {
     skip_unless!(root, "ip");
     let wired = Wired::start();
     let before = received(&wired.net);
@@ -392,7 +392,7 @@ fn what_the_kernel_drops_is_counted_to_the_packet() {
 }
 
 #[test]
-fn what_the_kernel_dropped_is_remembered_over_a_stop_and_a_kill() {
+fn kernel_drops_are_remembered_over_a_stop_and_a_kill() {
     skip_unless!(root);
     let rings = tempfile::Builder::new().prefix("pcapfs-test-").tempdir_in("/dev/shm").unwrap();
     let net = Net::new();

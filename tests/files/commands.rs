@@ -165,7 +165,7 @@ fn a_filter_that_does_not_compile_is_quoted_with_the_reason() {
 }
 
 #[test]
-fn what_is_no_savefile_is_refused_with_what_it_is() {
+fn a_file_that_is_not_a_savefile_is_refused_with_its_kind() {
     skip_unless!(mount);
     let place = Place::new();
     fs::write(place.path("empty.pcap"), b"").unwrap();
@@ -192,7 +192,7 @@ fn what_is_no_savefile_is_refused_with_what_it_is() {
 }
 
 #[test]
-fn what_is_no_fifo_is_refused() {
+fn a_file_that_is_not_a_fifo_is_refused() {
     skip_unless!(mount);
     let place = Place::new();
     for (name, part) in [
@@ -233,7 +233,7 @@ fn names_made_up_give_way() {
 }
 
 #[test]
-fn what_makes_no_sense_is_a_usage_error() {
+fn contradictory_arguments_are_a_usage_error() {
     skip_unless!(mount);
     let place = Place::new();
     let file = place.text("trace.pcap");
@@ -424,7 +424,7 @@ fn interfaces_of(namespace: &Namespace) -> Vec<String> {
 }
 
 #[test]
-fn interfaces_lists_what_there_is() {
+fn interfaces_lists_the_existing_ones() {
     skip_unless!(root, "ip");
     let namespace = Namespace::new();
     pair(&namespace);
@@ -493,7 +493,7 @@ exec sleep 60
 /// A mount namespace that does not receive unmount events keeps the tree mounted, and so keeps the
 /// daemon alive.
 #[test]
-fn umount_says_if_the_daemon_goes_on() {
+fn umount_reports_a_daemon_that_goes_on() {
     skip_unless!(root, "unshare");
     let place = Place::new();
     let file = place.text("trace.pcap");
@@ -512,7 +512,7 @@ fn umount_says_if_the_daemon_goes_on() {
 }
 
 #[test]
-fn umount_of_what_is_not_ours_is_refused() {
+fn umount_of_another_file_system_is_refused() {
     skip_unless!(mount);
     let place = Place::new();
     for (path, parts) in [
@@ -552,7 +552,7 @@ fn background_returns_when_the_tree_answers() {
     assert_eq!(proc("cwd"), Path::new("/"), "keeps no directory busy");
     let stat = fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap();
     let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().to_owned();
-    assert_ne!(parent, std::process::id().to_string(), "nobody here waits for it");
+    assert_ne!(parent, std::process::id().to_string(), "no process here waits for it");
     // A separate process reads the file. If this one did, a child started by another test at that
     // moment would inherit the open file, and the tree would be busy.
     wait_until("the savefile is read", 5, || {
@@ -581,7 +581,7 @@ fn background_passes_the_reason_and_the_code_on() {
 }
 
 #[test]
-fn background_takes_signals_as_the_foreground_does() {
+fn background_handles_signals_as_the_foreground_does() {
     skip_unless!(mount);
     let place = Place::new();
     let _ = run(place.mount(&["-r", &place.text("trace.pcap")]).arg("--background"), 10).success();
@@ -623,7 +623,7 @@ fn mounting_again_right_after_unmounting_works() {
 }
 
 #[test]
-fn a_mount_point_of_any_bytes_somewhere_is_no_trouble() {
+fn mount_points_elsewhere_may_have_any_bytes_in_their_names() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     skip_unless!(mount);
@@ -645,7 +645,7 @@ fn a_mount_point_of_any_bytes_somewhere_is_no_trouble() {
 }
 
 #[test]
-fn what_is_started_in_the_background_holds_nothing_of_who_started_it() {
+fn a_daemon_in_the_background_keeps_nothing_of_its_starter() {
     skip_unless!(mount);
     let place = Place::new();
     let file = place.text("trace.pcap");

@@ -122,7 +122,7 @@ fn says(line: &str, parts: &[&str]) {
 }
 
 #[test]
-fn captures_are_made_as_it_says() {
+fn captures_are_made_as_configured() {
     skip_unless!(root);
     let (net, place) = (Net::new(), Place::new());
     place.write(&format!(
@@ -193,7 +193,7 @@ fn a_mistake_is_named_with_file_line_and_remedy() {
 }
 
 #[test]
-fn reading_it_again_changes_what_is_different() {
+fn reloading_changes_only_the_differences() {
     skip_unless!(root);
     let (net, place) = (Net::new(), Place::new());
     let web = capture("web", Net::DEVICE, "filter = \"udp\"\nring = \"4M\"");
@@ -322,7 +322,7 @@ fn an_interface_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn what_was_changed_by_hand_stays_until_the_file_says_otherwise() {
+fn changes_by_hand_stay_until_the_file_changes_them() {
     skip_unless!(root);
     let (fifo, place) = (Fifo::new(), Place::new());
     let rings = TempDir::new_in("/dev/shm").unwrap();
@@ -359,7 +359,7 @@ fn the_socket_can_be_configured() {
 }
 
 #[test]
-fn a_configuration_that_others_may_write_is_not_obeyed() {
+fn a_configuration_that_others_may_write_is_refused() {
     skip_unless!(root);
     let place = Place::new();
     place.write(&place.trace());

@@ -92,7 +92,7 @@ fn trees_with_another_socket_are_named() {
 }
 
 #[test]
-fn a_socket_left_behind_is_replaced() {
+fn a_stale_socket_is_replaced() {
     skip_unless!(mount);
     let fifo = Fifo::new();
     let folder = TempDir::new().unwrap();
@@ -157,7 +157,7 @@ fn a_capture_is_made_seen_stopped_started_and_removed() {
     daemon.wait_blocked("web", "follow.pcap", follow.pid());
     let mut ctl = OpenOptions::new().write(true).open(daemon.path("web/ctl")).unwrap();
     daemon.verb(["remove", "web"]);
-    assert!(ctl.write_all(b"start").is_err(), "what is removed does not begin again");
+    assert!(ctl.write_all(b"start").is_err(), "a removed capture does not begin again");
     drop(ctl);
     let mut follow = follow;
     assert!(follow.wait(5).success(), "remove ends readers");
@@ -199,7 +199,7 @@ fn the_same_interface_and_filter_are_another_name() {
 }
 
 #[test]
-fn an_empty_interface_is_all_of_them() {
+fn an_empty_interface_name_means_all_interfaces() {
     skip_unless!(root);
     let net = Net::new();
     let daemon = Mount::new().inside(&net.a).ring("4M").start();
@@ -340,11 +340,11 @@ fn replay_and_listen_are_the_files_of_the_tree() {
             .unwrap();
         assert!(packets == 500 || packets == 1500, "{packets}");
     }
-    assert_eq!(fed.daemon.readers(ALIAS).len(), 0, "nobody reads any more");
+    assert_eq!(fed.daemon.readers(ALIAS).len(), 0, "no process reads any more");
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn a_reader_that_leaves_early_is_not_an_error() {
     skip_unless!(mount);
     let fed = Fed::holding(20_000);
     let line = format!(
@@ -373,7 +373,7 @@ fn a_file_is_there_when_it_is_complete() {
         command.args(words).arg("-w").arg(&path);
         command
     };
-    fs::write(&path, b"what was there before").unwrap();
+    fs::write(&path, b"the packets from before").unwrap();
     let _ = run(&mut fetch(&[]), 10).success();
     assert_eq!(fs::read(&path).unwrap(), fs::read(fed.daemon.path("web/replay.pcap")).unwrap());
     assert_eq!(names(), ["trace.pcap"]);
@@ -433,7 +433,7 @@ print(child.wait(), size, shown.decode())
 }
 
 #[test]
-fn clients_that_do_not_read_hold_nobody_up() {
+fn clients_that_do_not_read_delay_no_other_client() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().ring("64M"));
     fed.send(200_000);
@@ -484,7 +484,7 @@ fn clients_that_do_not_read_hold_nobody_up() {
 }
 
 #[test]
-fn garbage_is_no_trouble() {
+fn garbage_does_no_harm() {
     skip_unless!(mount);
     let fed = Fed::holding(10);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -529,7 +529,7 @@ fn garbage_is_no_trouble() {
 }
 
 #[test]
-fn a_thousand_connections_that_say_nothing_lock_nobody_out() {
+fn a_thousand_silent_connections_lock_no_client_out() {
     skip_unless!(mount);
     let fed = Fed::holding(10);
     let pid = fed.daemon.pid();
@@ -608,7 +608,7 @@ fn captures_and_permissions_outlive_the_daemon() {
 }
 
 #[test]
-fn a_state_that_cannot_be_written_is_said() {
+fn a_state_that_cannot_be_written_is_reported() {
     skip_unless!(root);
     let net = Net::new();
     let mount = Mount::new().inside(&net.a).ring("4M");

@@ -115,7 +115,7 @@ fn signals_end_readers_under_load_with_end_of_file() {
 }
 
 #[test]
-fn a_file_held_open_by_somebody_who_does_not_read_delays_the_end_but_no_more() {
+fn a_file_held_open_without_reading_delays_the_end_only_for_a_while() {
     skip_unless!(mount);
     let mut fed = Fed::holding(20);
     let held = File::open(fed.daemon.path("web/live.pcap")).unwrap();
@@ -343,7 +343,7 @@ fn a_larger_ring_without_room_leaves_the_smaller_one_as_it_was() {
 }
 
 #[test]
-fn a_ring_removed_while_it_is_in_use_is_no_trouble() {
+fn a_ring_file_removed_while_in_use_does_no_harm() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().ring("1M"));
     fed.send(100);
@@ -370,7 +370,7 @@ fn a_ring_file_cut_while_it_is_in_use_does_not_kill_the_daemon() {
     let ring = daemon.ring_dir().join("web.ring");
     File::options().write(true).open(ring).unwrap().set_len(0).unwrap();
     feed.send(10, 200);
-    wait_until("the capture says what has become of it", 10, || {
+    wait_until("the capture reports the error", 10, || {
         assert_eq!(daemon.try_wait(), None, "{}", daemon.stderr());
         daemon.status(ALIAS)["error"].is_string()
     });
@@ -440,7 +440,7 @@ fn visit(path: &Path, poll_it: bool) {
 }
 
 #[test]
-fn ten_thousand_opens_and_closes_cost_nothing_that_stays() {
+fn ten_thousand_opens_and_closes_leave_no_memory_in_use() {
     skip_unless!(mount);
     let fed = Fed::holding(50);
     let files: Vec<PathBuf> = ["README", "status.json"]
@@ -494,7 +494,7 @@ fn two_thousand_files_open_at_once_are_given_back() {
         poll(&mut ready, PollTimeout::ZERO).unwrap();
         fed.send(10);
         let count = poll(&mut ready, PollTimeout::from(5_000u16)).unwrap();
-        assert!(count > 0, "nobody woke up");
+        assert!(count > 0, "no reader woke up");
         assert_eq!(fed.daemon.count(ALIAS, "/readers/open"), 500);
         drop(open);
         wait_until("all are closed", 10, || fed.daemon.readers(ALIAS).is_empty());
@@ -545,7 +545,7 @@ fn lists_of_readers_that_are_open_are_bounded_together() {
 }
 
 #[test]
-fn readers_killed_while_they_are_blocked_leave_nothing_behind() {
+fn readers_killed_while_blocked_leave_nothing() {
     skip_unless!(mount);
     let fed = Fed::holding(10);
     let pid = fed.daemon.pid();

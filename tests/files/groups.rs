@@ -108,7 +108,7 @@ const RIGHTS: [(User, &str, bool, bool); 9] = [
 ];
 
 #[test]
-fn each_door_lets_the_same_people_in() {
+fn every_way_in_admits_the_same_users() {
     skip_unless!(root, "setpriv");
     let scene = Scene::new();
     let daemon = &scene.daemon;
@@ -185,7 +185,7 @@ fn making_and_removing_needs_the_root_of_the_tree() {
 }
 
 #[test]
-fn what_an_earlier_capture_left_is_not_for_who_takes_its_name() {
+fn packets_of_an_earlier_capture_are_not_for_the_next_user_of_its_name() {
     skip_unless!(root, "setpriv");
     let rings = tempfile::TempDir::new_in("/dev/shm").unwrap();
     let fifo = Fifo::new();

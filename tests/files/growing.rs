@@ -99,7 +99,7 @@ fn any_offset_gives_the_bytes_of_that_place() {
 }
 
 #[test]
-fn what_the_size_promises_can_be_read_while_it_grows() {
+fn the_promised_size_can_be_read_while_a_file_grows() {
     skip_unless!(root);
     let wired = Wired::start();
     let traffic = Traffic::start(wired.net.sender(200), 20_000, 60_000);
@@ -223,7 +223,7 @@ fn status_and_readers_have_the_size_they_say() {
         let bytes = to_end(&mut file);
         assert_eq!(bytes.len() as u64, size, "{name}: {}", String::from_utf8_lossy(&bytes));
         assert!(bytes.ends_with(b"\n"), "{name} has no end of line at its end");
-        assert!(to_end(&mut file).is_empty(), "{name} goes on behind its end");
+        assert!(to_end(&mut file).is_empty(), "{name} goes on after its end");
     }
     drop((traffic.stop(), reader));
 }

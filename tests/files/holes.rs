@@ -88,7 +88,7 @@ fn interruption(daemon: &Daemon, index: usize) -> Told {
 }
 
 #[test]
-fn a_pcapng_stream_says_when_its_interface_was_away() {
+fn a_pcapng_stream_reports_when_its_interface_was_away() {
     skip_unless!(root, "tshark", "capinfos");
     let wired = Wired::start();
     let daemon = &wired.daemon;
@@ -157,7 +157,7 @@ fn a_pcapng_stream_says_when_its_interface_was_away() {
 }
 
 #[test]
-fn a_pcapng_stream_says_when_its_capture_was_stopped() {
+fn a_pcapng_stream_reports_when_its_capture_was_stopped() {
     skip_unless!(mount);
     let fifo = Fifo::new();
     let daemon = Mount::new().ring("4M").capture(ALIAS, &fifo.source()).start();
@@ -179,7 +179,7 @@ fn a_pcapng_stream_says_when_its_capture_was_stopped() {
 }
 
 #[test]
-fn a_pcapng_stream_says_when_there_was_no_daemon() {
+fn a_pcapng_stream_reports_when_no_daemon_ran() {
     skip_unless!(mount);
     let rings = TempDir::new_in("/dev/shm").unwrap();
     let fifo = Fifo::new();

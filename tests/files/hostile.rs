@@ -143,7 +143,7 @@ fn count_lines(log: &Path) -> u64 {
 // ---- Many flows.
 
 #[test]
-fn flows_of_one_packet_stay_within_the_memory_given() {
+fn flows_of_one_packet_stay_within_their_memory_limit() {
     skip_unless!(mount);
     const COUNT: u32 = 200_000;
     for is_udp in [false, true] {
@@ -174,7 +174,7 @@ fn flows_of_one_packet_stay_within_the_memory_given() {
 }
 
 #[test]
-fn a_flood_of_syns_does_not_hold_up_the_capture() {
+fn a_flood_of_syns_does_not_delay_the_capture() {
     skip_unless!(mount);
     const COUNT: u32 = 150_000;
     let fifo = Fifo::new();
@@ -284,7 +284,7 @@ fn a_bomb_is_decoded_up_to_a_bound() {
     assert!(decoded.iter().all(|byte| *byte == 0));
     let transcript = String::from_utf8(filed.read(1, "http")).unwrap();
     let told = transcript.lines().any(|line| line.starts_with("---") && line.contains("larger"));
-    assert!(told, "nobody says that it was cut: {}", &transcript[..transcript.len().min(1_000)]);
+    assert!(told, "it is not marked as cut: {}", &transcript[..transcript.len().min(1_000)]);
     drop(filed.read(1, "http.har"));
     // Ten readers at the same time.
     let path = filed.file(1, file);
@@ -448,7 +448,7 @@ fn copies_that_contradict_each_other_are_counted() {
 }
 
 #[test]
-fn requests_that_nobody_answers() {
+fn requests_without_answers() {
     skip_unless!(mount);
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").every(1_000);
     talk.open();
@@ -560,7 +560,7 @@ fn fragments_that_overlap_or_never_end() {
     let alone = [&body[..1_472], &vec![0; body.len() - 1_472]].concat();
     assert!(
         stream.chunks(body.len()).all(|one| one == body || one == alone),
-        "a datagram of two minds was believed"
+        "a datagram with contradictory fragments was served"
     );
     let flows = watched.daemon.status(ALIAS)["flows"].clone();
     let packets = meta(&watched.daemon, 1)["client"]["packets"].as_u64().unwrap();

@@ -112,7 +112,7 @@ fn a_stopped_cat_goes_on_without_a_gap() {
 }
 
 #[test]
-fn a_signal_handler_costs_no_byte() {
+fn a_signal_handler_loses_no_byte() {
     skip_unless!(mount, "python3");
     let _turn = my_turn();
     let mut fed = Fed::start();

@@ -76,7 +76,9 @@ impl Scene {
         };
         let (mut looks, mut arrivals) = (Vec::new(), Vec::new());
         for _ in 0..40 {
-            looks.push(during(&mut || drop(status.metadata().unwrap())));
+            looks.push(during(&mut || {
+                let _ = status.metadata().unwrap();
+            }));
             self.sent += 1;
             arrivals.push(during(&mut || {
                 self.feed.send(1, 200);

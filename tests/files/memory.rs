@@ -59,7 +59,7 @@ fn under_way(count: u32, has_beginnings: bool) -> (Vec<Packet>, String) {
 }
 
 #[test]
-fn transactions_under_way_stay_within_the_memory_given() {
+fn transactions_under_way_stay_within_their_memory_limit() {
     skip_unless!(mount);
     const GIVEN: u64 = 64 * MIB;
     const COUNT: u32 = 24_000;
@@ -133,7 +133,7 @@ fn read_har(filed: &Filed) -> (std::io::Result<u64>, u64) {
 }
 
 #[test]
-fn a_large_har_is_made_within_the_room_for_what_is_open() {
+fn a_large_har_is_made_within_the_limit_of_open_contents() {
     skip_unless!(mount);
     const GIVEN: u64 = 64 * MIB;
     // 60 MiB of bodies that are not text.
@@ -157,7 +157,7 @@ fn a_large_har_is_made_within_the_room_for_what_is_open() {
 }
 
 #[test]
-fn a_har_of_long_heads_is_not_made_beyond_the_room_for_what_is_open() {
+fn a_har_of_long_heads_is_not_made_beyond_the_limit_of_open_contents() {
     skip_unless!(mount);
     const GIVEN: u64 = 64 * MIB;
     // 24 MiB of heads. In JSON, each byte of a value takes six bytes, and each value is there
@@ -218,7 +218,7 @@ fn stalled(
 }
 
 #[test]
-fn clients_that_do_not_read_cost_little_and_leave_nothing() {
+fn clients_that_do_not_read_take_little_memory_and_leave_none() {
     skip_unless!(mount);
     /// Limit for all clients of one user together, as documented: 32 MiB, plus 16 KiB for each
     /// stream.

@@ -92,7 +92,7 @@ const MISTAKES: [(&str, i32, &[&str]); 43] = [
 ];
 
 #[test]
-fn mistakes_are_said_with_a_remedy() {
+fn mistakes_are_reported_with_a_remedy() {
     skip_unless!(root);
     let folder = TempDir::new().unwrap();
     let place = folder.path().to_str().unwrap();
@@ -115,7 +115,7 @@ fn mistakes_are_said_with_a_remedy() {
 }
 
 #[test]
-fn a_container_that_may_not_mount_is_told_what_it_lacks() {
+fn a_container_that_may_not_mount_learns_what_it_lacks() {
     skip_unless!(root, "setpriv");
     let folder = TempDir::new().unwrap();
     let savefile = folder.path().join("x.pcap");
@@ -147,7 +147,7 @@ fn list_of_several_has_those_that_are_there() {
 }
 
 #[test]
-fn what_cannot_be_written_to_is_named() {
+fn a_directory_that_cannot_be_written_is_named() {
     skip_unless!(mount);
     let filed = Filed::with(Mount::new(), &savefile_of([]));
     let mut replay = filed.daemon.command(["replay", ALIAS]);
@@ -159,7 +159,7 @@ fn what_cannot_be_written_to_is_named() {
 }
 
 #[test]
-fn a_configuration_names_what_is_not_there_now_and_is_good() {
+fn a_valid_configuration_may_name_absent_sources() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("f.toml");
     let text = "[[capture]]\nsource = \"nosuch0\"\n\n[[capture]]\nsource = \"file:/none.pcap\"\n\
@@ -195,7 +195,7 @@ fn a_folder_that_can_have_no_rings_is_named_with_a_remedy() {
 }
 
 #[test]
-fn what_is_in_the_directory_is_hidden_as_long_as_a_tree_is_mounted_on_it() {
+fn files_under_the_mount_point_are_hidden_while_a_tree_is_mounted() {
     skip_unless!(mount);
     let folder = TempDir::new().unwrap();
     File::create(folder.path().join("letter")).unwrap();

@@ -161,14 +161,14 @@ fn killed_again_and_again(size: &str, payload_length: usize, step: u64, leave_mo
 
         daemon = kept.mount(size).start();
         let after = replayed(&daemon);
-        let what = format!("round {round}, killed behind {stored}: {:?}..", after.first());
+        let what = format!("round {round}, killed after {stored}: {:?}..", after.first());
         let last = *after.last().expect("packets");
         assert!(last >= stored, "{what}: {last} is the last");
         assert!(last >= seen.last, "{what}: a reader had {}, {last} is the last", seen.last);
         assert!(last >= before.last, "{what}: replay had {before:?}");
         // The ring may have overwritten more packets by now, and never fewer.
         let oldest = *after.first().unwrap();
-        assert!(oldest >= first, "{what}: what was overwritten is back");
+        assert!(oldest >= first, "{what}: overwritten packets are back");
         if told["packets"]["overwritten"] == 0 && daemon.count(ALIAS, "/packets/overwritten") == 0 {
             assert_eq!(oldest, 1, "{what}");
             assert_eq!(after[..held.len()], held, "{what}");
@@ -188,7 +188,7 @@ fn killed_again_and_again(size: &str, payload_length: usize, step: u64, leave_mo
     let mut feed = kept.fifo.connect().after(*held.last().unwrap());
     feed.send(50, 200);
     let last = held.last().unwrap() + 50;
-    wait_until("what comes now is stored behind it", 10, || {
+    wait_until("new packets are stored after it", 10, || {
         daemon.count(ALIAS, "/ring/next_number") == last + 1
     });
     assert_eq!(*replayed(&daemon).last().unwrap(), last);
@@ -293,7 +293,7 @@ fn a_clean_end_keeps_the_ring_too() {
 }
 
 #[test]
-fn what_was_cleared_does_not_come_back() {
+fn cleared_packets_do_not_come_back() {
     skip_unless!(mount);
     let kept = Kept::new();
     kept.fill("8M", 100, 200);
@@ -561,10 +561,10 @@ fn a_folder_or_a_pipe_in_the_place_of_a_ring_is_refused() {
     assert!(refused.stderr.contains("web.ring"), "{refused:?}");
     fs::remove_file(kept.ring()).expect("whatever is there stays there");
     // Another program's file is not overwritten.
-    fs::write(kept.ring(), b"somebody's only copy").unwrap();
+    fs::write(kept.ring(), b"a user's only copy").unwrap();
     let refused = kept.mount("1M").try_start().expect_err("a text");
     assert!(refused.stderr.contains("delete"), "what to do: {refused:?}");
-    assert_eq!(fs::read(kept.ring()).unwrap(), b"somebody's only copy");
+    assert_eq!(fs::read(kept.ring()).unwrap(), b"a user's only copy");
 }
 
 #[test]

@@ -218,13 +218,13 @@ fn overtaken_readers_of_follow_lose_whole_records_and_know_how_many() {
 }
 
 #[test]
-fn overtaken_readers_of_live_pcapng_are_told_in_comments() {
+fn overtaken_readers_of_live_pcapng_get_comments() {
     skip_unless!(mount);
     laps_are_counted_exactly("live.pcapng", 201);
 }
 
 #[test]
-fn overtaken_readers_of_follow_pcapng_are_told_in_comments() {
+fn overtaken_readers_of_follow_pcapng_get_comments() {
     skip_unless!(mount);
     laps_are_counted_exactly("follow.pcapng", 33);
 }
@@ -252,7 +252,7 @@ fn overtaken_readers_on_an_interface_know_how_many() {
 }
 
 #[test]
-fn a_slow_reader_slows_nobody() {
+fn a_slow_reader_slows_no_other_reader() {
     skip_unless!(root);
     let wired = Wired::with(Mount::new().ring("8M"));
     let path = wired.daemon.path("web/live.pcap");
@@ -283,7 +283,7 @@ fn pcapng_streams_carry_statistics() {
 }
 
 #[test]
-fn readers_jsonl_says_who_reads() {
+fn readers_jsonl_lists_the_readers() {
     skip_unless!(mount);
     let mut fed = Fed::holding(10);
     assert_eq!(fs::read(fed.daemon.path("web/readers.jsonl")).unwrap(), b"");
@@ -329,7 +329,7 @@ fn is_rfc3339(time: &Value) -> bool {
 }
 
 #[test]
-fn what_is_overwritten_is_lost_before_its_reader_comes_back() {
+fn overwritten_packets_are_lost_before_their_reader_comes_back() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().ring("1M"));
     for (file, sent) in [("follow.pcap", 20_000), ("live.pcapng", 40_000)] {

@@ -89,7 +89,7 @@ fn cat_of_replay_ends_under_full_load() {
 }
 
 #[test]
-fn head_takes_what_it_wants_of_a_stream_and_leaves() {
+fn head_reads_a_part_of_a_stream_and_ends() {
     skip_unless!(mount);
     let fed = Fed::holding(HELD);
     let header = run(tool("head").args(["-c", "24"]).arg(fed.daemon.path("web/live.pcap")), 5);
@@ -182,7 +182,7 @@ fn tail_follows_replay_on_an_interface_under_load() {
 }
 
 #[test]
-fn tail_takes_the_end_of_replay() {
+fn tail_prints_the_end_of_replay() {
     skip_unless!(mount);
     let fed = Fed::holding(HELD);
     let path = fed.daemon.path("web/replay.pcap");
@@ -194,7 +194,7 @@ fn tail_takes_the_end_of_replay() {
 }
 
 #[test]
-fn tail_takes_the_end_of_a_stream_that_ends() {
+fn tail_prints_the_end_of_a_stream_that_ends() {
     skip_unless!(mount);
     let mut fed = Fed::holding(HELD);
     let path = fed.daemon.path("web/follow.pcap");
@@ -414,14 +414,14 @@ fn copy_with_each_tool(daemon: &Daemon, quiet: bool) {
 }
 
 #[test]
-fn copying_tools_copy_what_lies_still() {
+fn copying_tools_copy_files_that_do_not_change() {
     skip_unless!(mount);
     let fed = Fed::holding(HELD);
     copy_with_each_tool(&fed.daemon, true);
 }
 
 #[test]
-fn copying_tools_copy_what_grows() {
+fn copying_tools_copy_growing_files() {
     skip_unless!(root);
     let wired = Wired::start();
     let mut sender = wired.net.sender(200);
@@ -456,7 +456,7 @@ fn wc_counts_the_bytes() {
 }
 
 #[test]
-fn file_knows_what_they_are() {
+fn file_recognizes_savefiles() {
     skip_unless!(mount, "file");
     let fed = Fed::holding(HELD);
     for (file, kind) in [
@@ -553,7 +553,7 @@ while os.sendfile(1, source, None, 1 << 16):
 }
 
 #[test]
-fn python_is_told_to_try_again_when_there_is_nothing() {
+fn a_nonblocking_read_in_python_gets_eagain_without_packets() {
     skip_unless!(mount, "python3");
     let fed = Fed::holding(HELD);
     let program = r"
@@ -579,7 +579,7 @@ os.read(fd, 1)
 }
 
 #[test]
-fn python_maps_files_as_it_does_if_told_nothing() {
+fn python_maps_files_with_its_defaults() {
     skip_unless!(mount, "python3");
     let fed = Fed::holding(HELD);
     // A shared mapping, which Linux before 6.6 does not allow for files opened for direct reading.

@@ -32,7 +32,7 @@ fn listening_ends_with_its_reader_on_a_link_without_packets() {
 }
 
 #[test]
-fn the_name_of_a_file_says_its_format() {
+fn the_name_of_a_file_selects_its_format() {
     skip_unless!(mount);
     let fed = Fed::holding(10);
     let folder = TempDir::new().unwrap();

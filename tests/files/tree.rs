@@ -341,7 +341,7 @@ fn clear_empties_the_ring_and_keeps_the_readers() {
     assert_eq!(counts(&told("live.pcap")), [60, 0, 0]);
     assert_eq!(counts(&told("follow.pcap")).iter().sum::<u64>(), 110);
     let prefix = read_packets(&idle, 10);
-    assert_eq!(prefix, Vec::from_iter(101..=110), "what was cleared is gone for all");
+    assert_eq!(prefix, Vec::from_iter(101..=110), "the cleared packets are gone for all readers");
     assert_eq!(counts(&told("follow.pcap")), [10, 100, 0]);
 }
 
@@ -354,7 +354,7 @@ fn read_packets(file: &File, count: u64) -> Vec<u64> {
 }
 
 #[test]
-fn ctl_takes_its_words_with_and_without_an_end_of_line_and_no_others() {
+fn ctl_accepts_its_words_with_and_without_an_end_of_line_and_no_others() {
     skip_unless!(root);
     let wired = Wired::start();
     wired.send(&mut wired.net.sender(200), 5);
@@ -415,7 +415,7 @@ fn nothing_in_the_tree_can_be_changed() {
 }
 
 #[test]
-fn an_alias_that_is_no_name_is_a_usage_error() {
+fn an_invalid_alias_is_a_usage_error() {
     skip_unless!(mount);
     let folder = TempDir::new().unwrap();
     let savefile = folder.path().join("trace.pcap");

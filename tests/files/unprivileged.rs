@@ -172,7 +172,7 @@ fn a_savefile_is_mounted_and_read_by_its_user() {
 }
 
 #[test]
-fn nobody_else_sees_it() {
+fn no_other_user_sees_it() {
     skip_unless!(root, "fusermount3", "setpriv");
     let home = Home::new();
     let _daemon = home.mount(&["-r", "trace.pcap"]);
@@ -282,7 +282,7 @@ fn one_line(finished: &Finished) -> &str {
 }
 
 #[test]
-fn an_interface_says_what_is_missing() {
+fn capturing_without_rights_names_the_missing_rights() {
     skip_unless!(root, "fusermount3", "setpriv");
     let (home, net) = (Home::new(), Net::new());
     for source in ["wire-a", "any"] {
@@ -300,7 +300,7 @@ fn an_interface_says_what_is_missing() {
 }
 
 #[test]
-fn what_is_not_the_users_is_refused() {
+fn files_of_other_users_are_refused() {
     skip_unless!(root, "fusermount3", "setpriv");
     let home = Home::new();
     // A savefile that the user must not read.

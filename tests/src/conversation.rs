@@ -439,7 +439,7 @@ mod tests {
     use crate::skip_unless;
 
     #[test]
-    fn checksums_and_numbers_are_what_tshark_wants() {
+    fn checksums_and_numbers_pass_tsharks_checks() {
         skip_unless!("tshark");
         let ends = [("10.0.0.1:40000", "10.0.0.2:80"), ("[fd00::1]:40000", "[fd00::2]:80")];
         let mut talks = Vec::new();

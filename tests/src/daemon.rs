@@ -572,7 +572,7 @@ impl Drop for Daemon {
             match self.wait_exit(STOP_LIMIT) {
                 Some(status) if status.success() => {
                     if is_mounted(&self.mountpoint) {
-                        wrong.push("left its mount behind".to_owned());
+                        wrong.push("left its mount".to_owned());
                     }
                 }
                 Some(status) => wrong.push(format!("ended on SIGTERM with {status}")),

@@ -229,7 +229,7 @@ mod tests {
     use crate::wait::wait_until;
 
     #[test]
-    fn only_what_is_sent_is_on_the_wire() {
+    fn the_wire_carries_only_sent_packets() {
         skip_unless!(root, "ip", "tcpdump");
         let net = Net::new();
         let mut tcpdump = net.a.run(|| {

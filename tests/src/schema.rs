@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_as_it_says_is_found() {
+    fn deviations_from_the_schema_are_found() {
         let line = json!({
             "file": "live.pcap", "pid": 1, "uid": 0, "comm": "cat",
             "opened": "2026-01-31T23:59:59.000000000Z",

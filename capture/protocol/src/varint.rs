@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_of_all_lengths_come_back() {
+    fn integers_of_all_lengths_are_read_back() {
         let mut bytes = Vec::new();
         for value in values() {
             put(&mut bytes, value);

@@ -96,7 +96,7 @@ const ETHERNET: u16 = 1;
 const RAW: u16 = 101;
 
 #[test]
-fn padding_is_no_payload() {
+fn padding_is_not_payload() {
     let mut frame = ethernet(0x0800, &ipv4(17, &hello()));
     frame.resize(60, 0xaa);
     assert_hello(ETHERNET, &frame);
@@ -107,7 +107,7 @@ fn padding_is_no_payload() {
 }
 
 #[test]
-fn priority_tags_have_no_id_and_others_twelve_bits_of_it() {
+fn priority_tags_have_no_id_and_other_tags_have_twelve_bits() {
     for (tags, ids) in [
         (&[0x8100, 0xe000][..], &[][..]),
         (&[0x8100, 0xe005], &[5]),
@@ -125,7 +125,7 @@ fn priority_tags_have_no_id_and_others_twelve_bits_of_it() {
 }
 
 #[test]
-fn port_tags_are_no_vlans() {
+fn port_tags_are_not_vlans() {
     let packet = ipv4(17, &hello());
     for (ether_type, tag) in
         [(0x893f, &[0, 1, 0, 2, 0, 0, 8, 0][..]), (0x8926, &[0, 1, 0, 2, 8, 0])]
@@ -271,7 +271,7 @@ fn link_types() {
 }
 
 #[test]
-fn labels_are_followed_by_what_the_first_bits_say() {
+fn the_first_bits_after_labels_select_the_protocol() {
     let (v4, v6) = (ipv4(17, &hello()), ipv6(17, &hello()));
     let frame = ethernet(0x0800, &v4);
     let mut like_ip = frame.clone();

@@ -499,7 +499,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn what_is_built_is_found_and_a_cut_only_takes_payload(stack in any_stack()) {
+    fn built_packets_are_decoded_and_a_cut_removes_only_payload(stack in any_stack()) {
         let built = stack.build();
         let (start, len) = built.payload;
         let mut decoder = Decoder::new(Options::default());
@@ -666,7 +666,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_bytes_never_panic_and_extents_stay_inside(
+    fn changed_bytes_cause_no_panic_and_extents_stay_inside(
         stack in any_stack(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in any::<prop::sample::Index>(),
@@ -737,7 +737,7 @@ fn reassembly_stays_within_its_bounds() {
 }
 
 #[test]
-fn what_is_nested_without_end_is_given_up() {
+fn endless_nesting_is_given_up() {
     let ip = Ip::V4 { addresses: ([1; 4], [2; 4]), options: 0 };
     let mut packet = ip.around(17, &udp((1, 2), b""), None);
     let mut decoder = Decoder::new(Options::default());

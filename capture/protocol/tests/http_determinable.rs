@@ -170,7 +170,7 @@ fn connection(seed: u64, loss: u64) -> (Vec<usize>, Vec<usize>) {
 }
 
 #[test]
-fn what_follows_from_the_bytes_that_are_left_is_known() {
+fn everything_that_the_captured_bytes_determine_is_known() {
     for loss in [20, 50, 100, 200, 300] {
         let (mut all, mut known) = (0, 0);
         for seed in 0..SEEDS {

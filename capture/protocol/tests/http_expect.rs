@@ -59,7 +59,7 @@ fn shown(
 }
 
 #[test]
-fn a_body_that_is_withheld_is_not_looked_for_in_what_follows() {
+fn a_withheld_body_is_not_taken_from_the_next_message() {
     for framing in ["Content-Length: 1000", "Content-Length: 10", "Transfer-Encoding: chunked"] {
         for bytewise in [false, true] {
             let said = [(Request, &asks(framing)[..]), (Response, NO), (Request, NEXT)];

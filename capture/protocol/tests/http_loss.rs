@@ -179,7 +179,7 @@ fn nothing_is_wrong_when_responses_of_a_pipeline_are_lost() {
 }
 
 #[test]
-fn what_no_gap_touches_is_known_if_requests_wait_for_their_answers() {
+fn without_pipelining_all_that_no_gap_touches_is_known() {
     for loss in [5, 10, 30, 50, 100] {
         let outcome = all(1, loss);
         let known = outcome.complete_untouched as f64 / outcome.untouched as f64;
@@ -230,7 +230,7 @@ fn spoken(requests: &[(&str, usize)], server: &[u8], lost: Range<usize>) -> Vec<
 }
 
 #[test]
-fn a_response_in_the_body_of_one_whose_head_is_missing_is_not_believed() {
+fn a_response_inside_a_body_without_its_head_is_not_counted() {
     let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let inner = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nFAKE";
     let answer =
@@ -254,7 +254,7 @@ fn a_response_in_the_body_of_one_whose_head_is_missing_is_not_believed() {
 }
 
 #[test]
-fn a_response_after_one_that_is_missing_is_believed() {
+fn a_response_after_a_missing_one_is_counted() {
     let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let post = "POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi";
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue";

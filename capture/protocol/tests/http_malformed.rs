@@ -82,7 +82,7 @@ fn a_malformed_request_that_breaks_off_was_captured() {
 }
 
 #[test]
-fn the_rest_of_a_body_before_a_request_is_no_request() {
+fn the_rest_of_a_body_before_a_request_is_not_a_request() {
     let request = "POST /1 HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi{1}GET /2 HTTP/1.1\r\n\r\n";
     let found = exchanges(request, &OK.repeat(2));
     assert_eq!(found.iter().map(target).collect::<Vec<_>>(), [Some("/1"), Some("/2")]);
@@ -90,7 +90,7 @@ fn the_rest_of_a_body_before_a_request_is_no_request() {
 }
 
 #[test]
-fn a_proxy_line_is_no_request() {
+fn a_proxy_line_is_not_a_request() {
     for line in [
         "PROXY TCP4 198.51.100.7 192.0.2.80 5555 80",
         "PROXY TCP6 2001:db8::1 2001:db8::2 5555 80",

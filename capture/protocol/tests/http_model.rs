@@ -311,7 +311,7 @@ proptest! {
     /// With one request at a time, everything outside of holes is complete and right, and no bytes
     /// are made up.
     #[test]
-    fn what_lies_outside_holes_is_complete(
+    fn messages_outside_holes_are_complete(
         exchanges in prop::collection::vec(exchange(), 1..7),
         cuts in prop::collection::vec(any::<Index>(), 0..3),
         holes in prop::collection::vec((any::<bool>(), any::<Index>(), 1..200_usize), 1..4),

@@ -237,7 +237,7 @@ fn without_loss_every_exchange_is_complete() {
 }
 
 #[test]
-fn what_is_complete_under_pipelining_is_right() {
+fn complete_transactions_under_pipelining_are_right() {
     for depth in [2, 3, 4, 8] {
         for loss in LOSSES {
             let mut complete = 0;
@@ -259,7 +259,7 @@ fn what_is_complete_under_pipelining_is_right() {
 }
 
 #[test]
-fn without_pipelining_what_is_captured_is_complete() {
+fn without_pipelining_captured_transactions_are_complete() {
     for loss in LOSSES {
         let (mut whole, mut known) = (0, 0);
         for seed in 0..SEEDS {

@@ -175,7 +175,7 @@ fn holed(response: &str, hole: std::ops::Range<usize>) -> Vec<Transaction> {
 }
 
 #[test]
-fn gaps_cost_what_they_touch() {
+fn gaps_affect_only_the_transactions_they_touch() {
     let length = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef";
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n";
     for (response, hole, ended) in [
@@ -342,7 +342,7 @@ fn targets_of_every_form_have_a_url() {
 }
 
 #[test]
-fn what_is_read_otherwise_than_it_says_is_remarked() {
+fn tolerated_deviations_are_noted() {
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(20_000));
     let no_chunk = "a body announced as chunked does not begin with a chunk";
     let long_line = "a chunk's first line is too long, and the body read as not chunked";

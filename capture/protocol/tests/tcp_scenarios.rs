@@ -76,7 +76,7 @@ fn data_waits_for_the_hole_before_it() {
 }
 
 #[test]
-fn retransmissions_overlaps_and_conflicts_are_told_apart() {
+fn retransmissions_overlaps_and_conflicts_are_distinguished() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" 0, ack 0, "abcdef");
@@ -191,7 +191,7 @@ fn simultaneous_open() {
 }
 
 #[test]
-fn syn_and_syn_ack_behind_the_data() {
+fn syn_and_syn_ack_after_the_data() {
     let mut w = world();
     let _ = send!(w, a "" 3, ack 0, "def");
     let _ = send!(w, a "" 0, ack 0, "abc");
@@ -276,7 +276,7 @@ fn picked_up_in_the_middle() {
 
 /// The first byte seen is offset 0, even if an acknowledgment came before it.
 #[test]
-fn an_acknowledgment_in_the_middle_is_no_byte() {
+fn an_acknowledgment_in_the_middle_adds_no_byte() {
     let mut w = world();
     let _ = send!(w, a "" 500, ack 1_000);
     let _ = send!(w, b "" 1_100, ack 500, "abc");
@@ -314,7 +314,7 @@ fn half_closed_the_other_side_goes_on() {
 }
 
 #[test]
-fn a_fin_before_its_data_and_again() {
+fn a_fin_before_its_data_and_repeated() {
     let mut w = world();
     w.handshake();
     w.events();
@@ -374,7 +374,7 @@ fn a_reset_out_of_the_window_is_nothing() {
 }
 
 #[test]
-fn a_reset_says_what_was_sent_before_it() {
+fn a_reset_shows_how_much_was_sent_before_it() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, b "" 0, ack 0, "abc");
@@ -404,7 +404,7 @@ fn an_injected_reset_does_not_end_the_connection() {
 }
 
 #[test]
-fn ports_are_used_again() {
+fn ports_are_reused() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "F" 0, ack 0);
@@ -426,7 +426,7 @@ fn ports_are_used_again() {
 
 /// A SYN in the middle is only believed if a segment goes on from it.
 #[test]
-fn ports_are_used_again_without_an_end() {
+fn ports_are_reused_without_an_end() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" 0, ack 0, "abc");
@@ -457,7 +457,7 @@ fn acknowledged_bytes_that_were_not_seen_are_missing() {
 }
 
 #[test]
-fn enough_later_data_is_as_good_as_time() {
+fn enough_later_data_replaces_the_wait() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" 1, ack 0, "b");
@@ -517,7 +517,7 @@ fn only_the_acknowledgments_are_captured() {
 
 /// The other side's FIN was not captured, only its acknowledgment.
 #[test]
-fn a_fin_that_was_not_captured_is_no_byte() {
+fn a_fin_that_was_not_captured_adds_no_byte() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, b "" 0, ack 0, "abc");
@@ -527,7 +527,7 @@ fn a_fin_that_was_not_captured_is_no_byte() {
 }
 
 #[test]
-fn keep_alives_are_no_overlaps() {
+fn keep_alives_are_not_overlaps() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" -1, ack 0);
@@ -546,7 +546,7 @@ fn keep_alives_are_no_overlaps() {
 }
 
 #[test]
-fn window_probes_are_no_overlaps() {
+fn window_probes_are_not_overlaps() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" 0, ack 0, "abc");
@@ -713,7 +713,7 @@ fn a_connection_is_small() {
 }
 
 #[test]
-fn data_without_an_acknowledgment_is_not_believed() {
+fn data_without_an_acknowledgment_is_not_counted() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, b "" 0, "FORGED");
@@ -745,7 +745,7 @@ fn data_without_an_acknowledgment_counts_where_nothing_is_acknowledged() {
 }
 
 #[test]
-fn the_server_says_which_of_two_syns_it_has() {
+fn the_server_shows_which_of_two_syns_it_received() {
     // The last SYN seen has another number than the client's own.
     let mut w = world();
     let _ = send!(w, a "S" 70_000);
@@ -759,7 +759,7 @@ fn the_server_says_which_of_two_syns_it_has() {
 }
 
 #[test]
-fn a_syn_ack_to_another_syn_takes_nothing_from_the_client() {
+fn a_syn_ack_to_another_syn_removes_no_client_data() {
     // Before the server's own SYN-ACK, and without it.
     for is_answered in [true, false] {
         let mut w = world();

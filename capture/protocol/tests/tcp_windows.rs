@@ -28,7 +28,7 @@ fn scaled() -> World {
 }
 
 #[test]
-fn the_window_of_a_reset_is_the_one_its_receiver_said_last() {
+fn a_reset_is_judged_by_its_receivers_last_window() {
     let mut w = scaled();
     // 500 units of 8 bytes.
     let _ = send!(w, a "R" 3 + 4_001);
@@ -63,7 +63,7 @@ fn without_scaling_on_both_sides_there_is_none() {
 }
 
 #[test]
-fn a_window_of_zero_takes_a_reset_at_its_place_only() {
+fn a_window_of_zero_accepts_a_reset_only_at_its_edge() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" 0, ack 0, "abc");
@@ -91,7 +91,7 @@ fn a_reset_of_a_connection_without_beginning_may_be_far_off() {
 
 /// The real sender of the reset would no longer have known the connection.
 #[test]
-fn who_acknowledges_what_came_after_its_reset_has_sent_none() {
+fn a_side_that_acknowledges_later_data_has_not_sent_the_reset() {
     let mut w = scaled();
     // In the window, but not at the stream's next byte.
     let _ = send!(w, a "R" 103);
@@ -111,7 +111,7 @@ fn who_acknowledges_what_came_after_its_reset_has_sent_none() {
 }
 
 #[test]
-fn what_was_sent_before_a_reset_does_not_undo_it() {
+fn data_sent_before_a_reset_does_not_undo_it() {
     let mut w = scaled();
     let _ = send!(w, b "" 6, ack 3, "again");
     let _ = send!(w, a "R" 7, ack 6);
@@ -135,7 +135,7 @@ fn bytes_long_after_a_reset_and_before_its_place_undo_it() {
 
 /// Someone else sent it, and the connection was silent for a while.
 #[test]
-fn what_goes_on_after_a_reset_that_is_over_is_another_connection() {
+fn segments_long_after_a_reset_are_another_connection() {
     for by_sender in [true, false] {
         for at in [3, 103] {
             let mut w = scaled();
@@ -159,7 +159,7 @@ fn what_goes_on_after_a_reset_that_is_over_is_another_connection() {
 
 /// Someone else sent both FINs, and no acknowledgment confirmed them.
 #[test]
-fn what_goes_on_after_fins_that_are_over_is_another_connection() {
+fn segments_long_after_fins_are_another_connection() {
     let mut w = scaled();
     let _ = send!(w, a "F" 103, ack 6);
     let _ = send!(w, b "F" 106, ack 3);
@@ -317,7 +317,7 @@ fn a_fin_does_not_end_a_stream_whose_receiver_acknowledges_bytes_after_it() {
 
 /// Neither FIN is acknowledged.
 #[test]
-fn of_two_fins_that_are_not_acknowledged_the_one_behind_what_was_seen_holds() {
+fn of_two_unacknowledged_fins_the_one_after_the_seen_data_counts() {
     let mut w = scaled();
     let _ = send!(w, a "F" 10, ack 6);
     let _ = send!(w, a "F" 3, ack 6);
@@ -347,7 +347,7 @@ fn a_syn_ack_that_is_acknowledged_begins_another_connection() {
 }
 
 #[test]
-fn a_syn_ack_behind_the_end_begins_another_connection() {
+fn a_syn_ack_after_the_end_begins_another_connection() {
     let mut closing = scaled();
     let _ = send!(closing, a "F" 3, ack 6);
     let _ = send!(closing, b "F" 6, ack 4);
@@ -368,7 +368,7 @@ fn a_syn_ack_behind_the_end_begins_another_connection() {
 /// The SYN-ACK is not one that a receiver answers with the number it expects, and not one at the
 /// place of its alleged sender.
 #[test]
-fn a_syn_ack_of_somebody_else_begins_nothing() {
+fn a_foreign_syn_ack_begins_nothing() {
     for at in [7_000_000, 5, 100, -1_000_000] {
         for acknowledgment in [900_000, 3] {
             let mut w = scaled();
@@ -395,7 +395,7 @@ fn data_far_out_of_the_window_of_one_that_is_closed_is_of_another() {
 }
 
 #[test]
-fn what_a_sender_that_is_not_captured_sent_is_the_same_when_time_passes_and_at_the_end() {
+fn data_of_an_uncaptured_sender_is_the_same_after_time_and_at_the_end() {
     for is_late in [false, true] {
         let mut w = world();
         let _ = send!(w, a "S" -1);
@@ -417,7 +417,7 @@ fn what_a_sender_that_is_not_captured_sent_is_the_same_when_time_passes_and_at_t
 }
 
 #[test]
-fn a_fin_that_is_seen_before_anything_else_is_where_it_says() {
+fn a_fin_seen_first_keeps_its_sequence_number() {
     let mut w = world();
     // The capture is shuffled.
     let _ = send!(w, b "" 10, ack 9);

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_see_through_tags_and_negations_stay_right() {
+    fn expressions_work_inside_tags_and_negations_stay_right() {
         for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100], &[0x8100, 0x8100], &[0x9100]] {
             for port in [80, 22] {
                 let frame = frame(tags, port);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_about_tags_are_left_alone() {
+    fn expressions_about_tags_are_not_changed() {
         assert!(matches("vlan 10", &frame(&[0x8100], 80)));
         assert!(!matches("vlan 10", &frame(&[], 80)));
         assert!(matches("ether[12:2] = 0x8100", &frame(&[0x8100], 80)));
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn short_packets_match_nothing_but_do_no_harm() {
+    fn short_packets_match_nothing() {
         let filter = Filter::compile("tcp port 80", LinkType::ETHERNET).unwrap();
         let whole = frame(&[0x8100, 0x8100], 80);
         for len in 0..whole.len() - 18 {
@@ -354,13 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_matches_the_shortest_packets_too() {
+    fn an_empty_expression_matches_the_shortest_packets_too() {
         let filter = Filter::compile(" ", LinkType::ETHERNET).unwrap();
         assert!(filter.matches(0, &[]) && filter.matches(10, &[0; 10]));
     }
 
     #[test]
-    fn nonsense_is_an_error_in_libpcaps_words() {
+    fn a_syntax_error_has_libpcaps_message() {
         let error = Filter::compile("tcp prot 80", LinkType::ETHERNET).unwrap_err();
         assert!(error.to_string().contains("'tcp prot 80' does not compile: "), "{error}");
         assert!(error.to_string().contains("syntax error"), "{error}");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_snaplen_is_what_a_match_returns() {
+    fn a_match_returns_the_snaplen() {
         let filter = Filter::compile("tcp", LinkType::ETHERNET).unwrap();
         let returns: Vec<u32> = filter
             .program(96)
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_kernel_knows_is_refused_for_packets_that_are_read() {
+    fn expressions_that_only_the_kernel_can_evaluate_are_refused_for_read_packets() {
         for expression in ["inbound", "outbound", "not inbound", "ifindex 2", "tcp and outbound"] {
             let error = Filter::compile(expression, LinkType::ETHERNET).unwrap_err();
             assert!(matches!(error, FilterError::KernelOnly { .. }), "{error}");

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_program_says_of_a_tagged_frame_what_the_other_says_without_the_tag() {
+    fn a_shifted_program_treats_tagged_frames_as_the_original_treats_untagged_ones() {
         let frames = frames();
         for expression in [
             "tcp port 80",

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_described_is_there_for_the_next_process() {
+    fn descriptions_are_there_for_the_next_process() {
         let page = FileHeader::default();
         assert!(Interfaces::load(&page).is_none(), "of before this was kept");
         let mut interfaces = Interfaces::of(named("source"));

@@ -139,7 +139,7 @@ mod loom_tests {
     use loom::thread;
 
     #[test]
-    fn a_moment_is_read_whole_or_again() {
+    fn a_snapshot_is_consistent_or_read_again() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
         model.check(|| {

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out() {
+    fn notes_beyond_the_limit_are_left_out() {
         let order = ByteOrder::NATIVE.swapped();
         let body = [&u32_of(order, 1)[..], &u32_of(order, 99), b"short"].concat();
         let len = u32_of(order, 28);

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_keeps_what_was_used_last_within_its_bounds() {
+    fn the_cache_keeps_the_chunks_used_last_within_its_bounds() {
         let chunk = |len| Arc::new(Converted { bytes: vec![0; len], ..Converted::default() });
         let mut cache = Cache::default();
         for id in 0..10 {

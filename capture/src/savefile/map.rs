@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_seen_when_it_is_looked_for() {
+    fn added_bytes_are_found_by_the_next_look() {
         let (mut file, map) = mapped(10_000);
         let before = map.bytes();
         assert_eq!(map.grow(), Ok(false));

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_with_what_they_start_with() {
+    fn other_files_are_refused_with_their_first_bytes() {
         let mut bytes = [0; FILE_HEADER_LEN];
         bytes[..2].copy_from_slice(&[0x1f, 0x8b]);
         let fault = FileHeader::parse(&bytes).unwrap_err();

@@ -376,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_interface_may_be_something_else() {
+    fn a_name_without_an_interface_may_be_another_source() {
         let have = ["lo".to_owned(), "eth0".to_owned()];
         for (name, parts) in [
             ("eth9", &["eth9: no such interface (have: lo, eth0)"][..]),

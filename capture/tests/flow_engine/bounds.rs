@@ -17,13 +17,13 @@ fn more_flows_than_there_may_be_leave_the_tree() {
     assert_eq!((counters.open, counters.dropped), (0, 90), "{counters:?}");
     adds_up(&scene, 100, 100);
     assert_eq!(scene.ids(), (91..=100).collect::<Vec<_>>(), "the newest stay");
-    assert_eq!(scene.log(Log::Http).len(), 100, "what was dropped is told before");
+    assert_eq!(scene.log(Log::Http).len(), 100, "the drop is recorded before");
     assert!(scene.flows.flow(90).is_none() && scene.flows.stat(90, File::Client).is_none());
     assert_eq!(scene.file(91, File::Client), get("/a"));
 }
 
 #[test]
-fn more_open_flows_than_there_may_be_end_and_stay_readable() {
+fn open_flows_beyond_the_limit_end_and_stay_readable() {
     let mut scene = Scene::new(limited(|limits| limits.open = 5));
     let mut talks: Vec<_> = (0..50).map(|number| Talk::new(number, 2_000)).collect();
     for talk in &mut talks {
@@ -52,7 +52,7 @@ fn more_open_flows_than_there_may_be_end_and_stay_readable() {
 }
 
 #[test]
-fn flows_stay_within_the_memory_given() {
+fn flows_stay_within_their_memory_limit() {
     const MEMORY: usize = 1 << 20;
     let options = limited(|limits| (limits.memory, limits.log) = (MEMORY, 64 << 10));
     let mut scene = Scene::of_size(16 * MIN_RING, options);

@@ -39,7 +39,7 @@ fn check(make: impl Fn(&mut Talk) -> Vec<Vec<u8>>, wanted: &[(&str, Option<&str>
 }
 
 #[test]
-fn a_body_of_which_copies_differ_is_not_complete() {
+fn a_body_with_differing_copies_is_not_complete() {
     let make = |talk: &mut Talk| {
         let mut frames = talk.says(CLIENT, &get("/a"), 1_000);
         let (answer, body) = (ok(b"0123456789"), ok(b"").len() + 1);
@@ -68,7 +68,7 @@ fn nor_if_they_differ_while_bytes_in_front_of_them_are_missing() {
 }
 
 #[test]
-fn a_request_of_which_copies_differ_is_not_complete() {
+fn a_request_with_differing_copies_is_not_complete() {
     let make = |talk: &mut Talk| {
         let mut frames = vec![forged(talk, CLIENT, &get("/b"))];
         frames.extend(talk.says(CLIENT, &get("/b"), 1_000));
@@ -130,7 +130,7 @@ fn data_in_a_syn_that_the_server_did_not_take_is_in_doubt() {
 }
 
 #[test]
-fn the_others_of_a_pipeline_are_complete() {
+fn undisputed_transactions_of_a_pipeline_are_complete() {
     let make = |talk: &mut Talk| {
         let requests = [get("/a"), get("/b"), get("/c")].concat();
         let mut frames = talk.says(CLIENT, &requests, 1_000);

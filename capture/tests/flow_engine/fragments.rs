@@ -87,7 +87,7 @@ fn the_rest_of_a_datagram_is_not_waited_for_on_an_idle_link() {
 }
 
 #[test]
-fn fragments_with_different_tags_are_of_one_datagram_if_that_is_said() {
+fn fragments_with_different_tags_form_one_datagram_if_vlans_are_joined() {
     for any_vlan in [false, true] {
         let mut scene = Scene::new(Options { any_vlan, ..free() });
         for (tag, part) in
@@ -105,7 +105,7 @@ fn fragments_with_different_tags_are_of_one_datagram_if_that_is_said() {
 }
 
 #[test]
-fn what_comes_between_fragments_stays_in_order() {
+fn packets_between_fragments_stay_in_order() {
     let mut scene = Scene::new(free());
     let parts = fragments(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48, 64]);
     scene.send(&parts[0]);
@@ -233,7 +233,7 @@ fn ipv6_has_first_fragments_too() {
 }
 
 #[test]
-fn what_is_there_of_a_tunnel_in_fragments_is_in_a_flow_once_it_is_given_up() {
+fn captured_fragments_of_a_tunnel_are_in_a_flow_once_it_is_given_up() {
     let mut scene = Scene::new(free());
     // IPv4 in IPv4.
     let inner = udp(1, 2_000, true, &[b'a'; 300]);
@@ -253,7 +253,7 @@ fn what_is_there_of_a_tunnel_in_fragments_is_in_a_flow_once_it_is_given_up() {
 }
 
 #[test]
-fn all_kinds_of_packets_without_a_flow_are_told_apart() {
+fn packets_without_a_flow_are_counted_by_kind() {
     let mut scene = Scene::new(free());
     let datagram = udp(1, 2_000, true, &[b'a'; 300]);
     let mut arp = datagram.clone();
@@ -280,7 +280,7 @@ proptest! {
     /// Datagrams of two conversations, cut anywhere. Some fragments are lost, repeated, cut short
     /// when captured, or out of order.
     #[test]
-    fn whatever_comes_of_fragments_all_of_it_is_somewhere(
+    fn every_fragment_is_in_a_flow_or_counted(
         datagrams in prop::collection::vec(
             (0..2_u32, any::<bool>(), 1..400_usize, prop::collection::btree_set(1..50_usize, 0..5)),
             1..20,

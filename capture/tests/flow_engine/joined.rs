@@ -109,7 +109,7 @@ proptest! {
 
     /// The tail of a response, and then requests as usual.
     #[test]
-    fn a_response_joined_in_its_tail_is_no_response(
+    fn the_tail_of_a_response_is_not_a_response(
         tail in prop::sample::select(&ANSWERS[..]),
         pauses in prop::collection::vec(prop::sample::select(vec![0, 50 * MILLISECOND, LONG]), 2..24),
     ) {

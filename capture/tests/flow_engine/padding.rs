@@ -35,7 +35,7 @@ fn check(scene: &mut Scene, client: &[u8], server: &[u8]) {
 }
 
 #[test]
-fn padding_is_no_payload() {
+fn padding_is_not_payload() {
     for policy in [Policy::First, Policy::Last] {
         let mut scene = with(policy);
         let mut talk = Talk::new(1, 2_000);
@@ -59,7 +59,7 @@ fn padding_is_no_payload() {
 }
 
 #[test]
-fn padding_in_the_place_of_what_was_there_before_says_nothing() {
+fn padding_over_earlier_bytes_proves_nothing() {
     for policy in [Policy::First, Policy::Last] {
         let mut scene = with(policy);
         let mut talk = Talk::new(1, 2_000);
@@ -104,7 +104,7 @@ fn zeros_that_were_sent_are_data() {
 }
 
 #[test]
-fn what_is_not_shown_to_be_padding_is_a_keep_alive_if_it_is_one_byte() {
+fn one_unexplained_byte_is_a_keep_alive() {
     for zeros in [1, 2] {
         let mut scene = with(Policy::First);
         let talk = Talk::new(1, 2_000);

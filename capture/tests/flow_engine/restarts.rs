@@ -69,7 +69,7 @@ fn an_engine_over_a_ring_with_packets_finds_the_same_flows() {
 }
 
 #[test]
-fn stopping_does_not_wait_for_what_there_is_to_decode() {
+fn stopping_does_not_wait_for_bodies_to_be_decoded() {
     const COUNT: u32 = 2_000;
     let mut scene = Scene::of_size(64 * MIN_RING, free());
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

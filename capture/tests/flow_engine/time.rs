@@ -8,7 +8,7 @@ use protocol::time::Precision;
 use crate::scene::*;
 
 #[test]
-fn ports_used_again_are_other_flows() {
+fn reused_ports_are_other_flows() {
     let mut scene = Scene::new(free());
     let mut next = 7_000_u32;
     let mut again = |scene: &mut Scene, id: u64, end: &dyn Fn(&mut Talk) -> Vec<Vec<u8>>| {
@@ -142,7 +142,7 @@ fn times_of_messages_are_those_of_their_packets_in_any_precision() {
         scene.send_all(talk.says(CLIENT, &get("/a"), 1_000));
         scene.send_all(talk.says(SERVER, &ok(b"hello"), 1_000));
         scene.writer.publish();
-        wait_until("it is told", || !scene.log(Log::Http).is_empty());
+        wait_until("it is recorded", || !scene.log(Log::Http).is_empty());
         let times = &scene.log(Log::Http)[0]["times"];
         assert_eq!(times["request_first"], "2023-11-14T22:13:20.500001000Z");
         assert_eq!(times["response_last"], "2023-11-14T22:13:20.500002000Z");
@@ -150,7 +150,7 @@ fn times_of_messages_are_those_of_their_packets_in_any_precision() {
 }
 
 #[test]
-fn what_has_ended_is_said_to_once_it_changes_no_more() {
+fn an_ended_flow_is_reported_once_it_cannot_change() {
     let mut scene = Scene::new(free());
     let mut other = Talk::new(9, 2_000);
     for (port, state) in (2_000..).zip(["closed", "reset"]) {

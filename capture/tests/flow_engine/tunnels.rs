@@ -69,7 +69,7 @@ fn server_hello(extensions: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_client_offers_is_not_what_the_server_chose() {
+fn the_alpn_offer_of_a_client_is_not_the_servers_choice() {
     let hello = client_hello(b"far.example");
     let chosen = server_hello(&[0, 16, 0, 5, 0, 3, 2, b'h', b'2']);
     for (server, alpn) in [(server_hello(&[]), Value::Null), (chosen, json!("h2"))] {
@@ -193,7 +193,7 @@ fn connect_through_socks_and_tls_through_both_are_found() {
 }
 
 #[test]
-fn what_follows_the_line_of_a_proxy_is_found() {
+fn protocols_after_a_proxy_line_are_found() {
     let line = b"PROXY TCP4 198.51.100.7 192.0.2.80 5555 443\r\n";
     let tls = [&line[..], &client_hello(b"far.example")].concat();
     let http = [&line[..], &get("/far")].concat();
@@ -208,7 +208,7 @@ fn what_follows_the_line_of_a_proxy_is_found() {
 }
 
 #[test]
-fn other_protocols_in_a_tunnel_are_no_transactions() {
+fn other_protocols_in_a_tunnel_are_not_transactions() {
     let (log, meta) = said(&[
         (CLIENT, CONNECT, 1_000),
         (SERVER, CONNECTED, 1_000),

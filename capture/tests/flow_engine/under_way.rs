@@ -123,7 +123,7 @@ fn a_response_without_end_is_followed() {
         read_on(&mut body, &mut data);
         assert!(seen.ends_with(format!("data: {number}\n\n").as_bytes()));
         let size = scene.flows.stat(1, File::Transcript).unwrap().size;
-        assert_eq!(size, seen.len() as u64, "whoever asks sees as much as who reads on");
+        assert_eq!(size, seen.len() as u64, "a new reader sees as much as one that reads on");
         assert_eq!(scene.flows.stat(1, RESPONSE).unwrap().size, data.len() as u64);
     }
     let expected: Vec<u8> =
@@ -307,7 +307,7 @@ proptest! {
         for (name, (file, before)) in &known {
             let now = scene.file(1, *file);
             prop_assert!(now.starts_with(before), "{} was another", name);
-            prop_assert!(now == unseen.file(1, *file), "{} differs from one that nobody read", name);
+            prop_assert!(now == unseen.file(1, *file), "{} differs from one that no reader opened", name);
         }
         prop_assert_eq!(bodies(&scene, 1), bodies(&unseen, 1));
     }

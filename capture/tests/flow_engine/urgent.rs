@@ -82,7 +82,7 @@ fn urgent_data_may_be_announced_before_it_comes() {
 }
 
 #[test]
-fn what_was_in_order_before_it_was_known_to_be_urgent_stays() {
+fn bytes_settled_before_they_were_known_to_be_urgent_stay() {
     let mut scene = with(Urgent::OutOfBand);
     let mut talk = Talk::new(1, 2_000);
     scene.send_all(talk.open());
@@ -108,7 +108,7 @@ proptest! {
 
     /// Segments, some of which end in an urgent byte and come again, alone or together.
     #[test]
-    fn streams_are_what_is_left(
+    fn streams_are_the_bytes_without_urgent_ones(
         segments in prop::collection::vec((1..40_usize, any::<bool>(), 0..3_usize), 1..60),
         numbers in any::<[u32; 2]>(),
     ) {

@@ -95,7 +95,7 @@ fn sources_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn what_is_for_the_daemon_is_passed_on() {
+fn options_for_the_daemon_are_passed_on() {
     let options =
         "group=staff,mode=0770,socket=/run/s,config=/etc/c,user=sniffer,ring_dir=/r,state=/s";
     let arguments = ["eth0", "/captures", "-o", options];
@@ -206,7 +206,7 @@ fn a_namespace_is_a_path_or_a_process() {
 }
 
 #[test]
-fn wrong_calls_are_told() {
+fn wrong_calls_are_refused_with_a_reason() {
     for arguments in [&[][..], &["eth0"], &["eth0", "/a", "/b"]] {
         assert_eq!(request(arguments), Err(UsageError::Operands), "{arguments:?}");
     }
@@ -221,7 +221,7 @@ fn wrong_calls_are_told() {
 }
 
 #[test]
-fn what_is_no_utf_8_is_refused_and_not_changed() {
+fn text_that_is_not_utf_8_is_refused_and_not_changed() {
     use std::os::unix::ffi::OsStringExt;
     let odd = || OsString::from_vec(vec![b'/', 0xff]);
     let of = |spec: OsString, directory: OsString| {

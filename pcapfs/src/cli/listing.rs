@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_lines_without_what_is_not_known() {
+    fn a_status_leaves_out_unknown_values() {
         let status = json!({"alias": "web", "error": null, "packets": {"seen": 7}, "list": [1]});
         assert_eq!(lines(&status), "alias         web\nlist.1        1\npackets.seen  7\n");
     }

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_is_found_behind_the_socket() {
+    fn the_command_is_found_after_the_socket_option() {
         for (words, len) in [
             (&["mount", "/m", "--socket", "x"][..], 1),
             (&["--socket", "mount", "mount", "/m"], 3),

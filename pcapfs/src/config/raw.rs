@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_capture_can_say_all_there_are_defaults_for() {
+    fn a_capture_can_set_all_that_has_a_default() {
         // Here a key of `Settings` that `Capture` lacks would be an unknown key.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
                     promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";

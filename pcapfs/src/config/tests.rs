@@ -24,7 +24,7 @@ fn read(text: &str) -> Result<Config, String> {
 }
 
 #[test]
-fn everything_can_be_said() {
+fn every_setting_is_read() {
     let config = read(
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
          [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\

@@ -284,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_codec_understands_what_is_sent(
+        fn the_codec_reads_our_messages(
             data in proptest::collection::vec(any::<u8>(), 0..400),
             total: u64,
             cut in 0..400_usize,
@@ -297,7 +297,7 @@ mod tests {
         }
 
         #[test]
-        fn what_the_codec_sends_is_understood(
+        fn messages_of_the_codec_are_read(
             messages in proptest::collection::vec(
                 (proptest::collection::vec(any::<u8>(), 0..300), any::<u64>()), 0..4),
             pieces in 1..400_usize,

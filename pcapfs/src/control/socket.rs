@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_replaced_only_if_nobody_listens() {
+    fn a_socket_is_replaced_only_if_no_process_listens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/control.sock");
         let socket = Socket::bind(&path).unwrap();

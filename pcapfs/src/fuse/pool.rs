@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_can_be_found_and_taken_out() {
+    fn waiting_jobs_can_be_found_and_removed() {
         let mut queue = Queue::default();
         assert!(queue.add(job(1, 1, 5)) && queue.add(job(2, 1, 5)));
         assert_eq!(begin(&mut queue), Some(1));

@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_read_again() {
+    fn the_kept_state_is_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pcapfs.state");
         let file = StateFile::load(path.clone());
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_short_is_set_aside() {
+    fn a_truncated_state_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pcapfs.state");
         StateFile::load(path.clone()).change(|state| state.captures.push(saved("web"))).unwrap();

@@ -25,7 +25,7 @@ fn add_up(daemon: &Daemon) {
     assert_eq!(times.len() as u64, count("open") + count("closed") + count("evicted"), "{flows}");
     assert!(times.keys().copied().eq(1..=times.len() as u64), "numbers are given in order");
     let ended: Vec<_> = times.values().filter(|lines| lines.len() == 2).collect();
-    assert!(times.values().all(|lines| lines.len() <= 2), "a flow is told three times");
+    assert!(times.values().all(|lines| lines.len() <= 2), "a flow is listed three times");
     assert_eq!(ended.len() as u64, count("closed") + count("evicted"), "{flows}");
     let evicted = ended.iter().filter(|lines| lines[1]["state"] == "evicted").count();
     assert_eq!(evicted as u64, count("evicted"), "{flows}");
@@ -60,7 +60,7 @@ fn counters_of_flows_add_up() {
         feed(&mut fed, part);
     }
     wait_until("no more are there than may be", 10, || names(&fed.daemon).len() == 30);
-    wait_until("what has ended is told", 10, || {
+    wait_until("the ended flows are listed", 10, || {
         let flows = fed.daemon.status(ALIAS)["flows"].clone();
         let lines = lines(&fed.daemon.path("web/flows.jsonl")).len() as u64;
         flows["open"] == 10 && 60 + 50 == lines

@@ -98,7 +98,7 @@ fn sparse_copies_are_exact() {
 }
 
 #[test]
-fn a_hole_that_is_filled_late_is_no_hole() {
+fn a_hole_that_is_filled_late_is_not_a_hole() {
     skip_unless!(mount);
     let mut fed = Fed::start();
     let mut talk = talk(1);
@@ -107,7 +107,7 @@ fn a_hole_that_is_filled_late_is_no_hole() {
     let (late, early) = (talk.packets.len() - 1, talk.packets.len() - 2);
     feed(&mut fed, &talk.packets[..=early]);
     let path = flow(&fed.daemon, 1).join("server.bin");
-    assert_eq!(size(&path), 1_000, "what is not known yet is not served");
+    assert_eq!(size(&path), 1_000, "undecided bytes are not served");
     assert_eq!(meta(&fed.daemon, 1)["server"]["gaps"], json!([]));
     feed(&mut fed, &talk.packets[late..=late]);
     assert!(fs::read(&path).unwrap() == talk.stream(Server));
@@ -115,7 +115,7 @@ fn a_hole_that_is_filled_late_is_no_hole() {
 }
 
 #[test]
-fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet() {
+fn overwritten_bytes_become_a_hole_and_the_flow_leaves_with_its_last_packet() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().ring("1M"));
     let mut talk = talk(1);
@@ -191,7 +191,7 @@ fn what_is_overwritten_becomes_a_hole_and_the_flow_leaves_with_its_last_packet()
     let mut rest = Vec::new();
     old.read_to_end(&mut rest).unwrap();
     assert!(rest.len() >= 200_000 && rest.iter().all(|byte| *byte == 0), "{} bytes", rest.len());
-    wait_until("its end is told", 5, || {
+    wait_until("its end is recorded", 5, || {
         let log = lines(&fed.daemon.path("web/flows.jsonl"));
         log.iter().any(|line| line["id"] == 1 && line["state"] == "evicted")
     });
@@ -214,7 +214,7 @@ fn bodies_whose_packets_are_gone_keep_their_names_and_sizes() {
     let mut time = talk.times().1;
     feed(&mut fed, &talk.packets);
     let folder = flow(&fed.daemon, 1);
-    wait_until("the transaction is told", 5, || lines(&folder.join("http.jsonl")).len() == 1);
+    wait_until("the transaction is recorded", 5, || lines(&folder.join("http.jsonl")).len() == 1);
     let line = lines(&folder.join("http.jsonl")).remove(0);
     let sizes = |name: &str| size(&folder.join(name));
     let transcript = sizes("http");

@@ -48,7 +48,7 @@ fn tail_follows_every_file_of_an_open_flow() {
                 assert!(cat.stdout.len() as u64 >= now, "{}", file.display());
             }
         }
-        wait_until("the transaction is told", 5, || {
+        wait_until("the transaction is recorded", 5, || {
             lines(&folder.join("http.jsonl")).len() == turn + 1
         });
         for (file, tail) in files.iter().zip(&tails) {
@@ -74,7 +74,7 @@ fn tail_follows_every_file_of_an_open_flow() {
     talk.close(Client);
     feed(&mut fed, &talk.packets[before..]);
     wait_flow(&fed.daemon, 1, "closed");
-    wait_until("the end is told", 5, || lines(&fed.daemon.path("web/flows.jsonl")).len() == 2);
+    wait_until("the end is recorded", 5, || lines(&fed.daemon.path("web/flows.jsonl")).len() == 2);
     for (file, tail) in files.iter().zip(&tails) {
         let wanted = fs::read(file).unwrap();
         tail.wait_stdout("the rest", 5, |got| got.len() >= wanted.len());
@@ -83,7 +83,7 @@ fn tail_follows_every_file_of_an_open_flow() {
 }
 
 #[test]
-fn an_open_file_goes_on_behind_its_end_and_any_offset_is_right() {
+fn an_open_file_grows_after_its_end_and_any_offset_is_right() {
     skip_unless!(mount);
     let mut fed = Fed::start();
     let mut talk = talk(1).segments_of(777);

@@ -46,7 +46,7 @@ fn has_no_bytes(name: &str, file: &File) {
 }
 
 #[test]
-fn what_is_open_of_a_flow_whose_last_packet_is_overwritten_invents_nothing() {
+fn open_files_of_an_overwritten_flow_invent_nothing() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().ring("1M"));
     let talk = asked(1);
@@ -74,7 +74,7 @@ fn what_is_open_of_a_flow_whose_last_packet_is_overwritten_invents_nothing() {
 }
 
 #[test]
-fn what_is_open_of_a_flow_that_left_for_a_bound_is_an_error() {
+fn open_files_of_a_flow_dropped_by_a_limit_give_an_error() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().args(["--max-flows", "3"]));
     let first = asked(1);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{feed, is_meta, rfc3339, talk, talk_again};
 
 #[test]
-fn ports_used_again_are_another_flow() {
+fn reused_ports_are_another_flow() {
     skip_unless!(mount);
     let mut first = talk(1);
     first.open().says(Client, b"first").close(Client);
@@ -114,7 +114,9 @@ fn too_many_flows_evict_the_oldest() {
         feed(&mut fed, &talk.packets);
     }
     wait_until("only the newest are left", 10, || names(&fed.daemon) == wanted[15..]);
-    wait_until("their end is told", 5, || lines(&fed.daemon.path("web/flows.jsonl")).len() >= 40);
+    wait_until("their end is recorded", 5, || {
+        lines(&fed.daemon.path("web/flows.jsonl")).len() >= 40
+    });
     let log = lines(&fed.daemon.path("web/flows.jsonl"));
     let evicted: Vec<_> = log.iter().filter(|line| line["state"] == "evicted").collect();
     assert_eq!(evicted.len(), 15);

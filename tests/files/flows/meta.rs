@@ -77,7 +77,7 @@ fn meta_of_flows_that_do_not_end_well() {
 }
 
 #[test]
-fn meta_tells_vlans_and_tunnels() {
+fn meta_has_vlans_and_tunnels() {
     skip_unless!(mount);
     let mut tagged = talk(1).tagged(&[100]);
     tagged.open().says(Client, b"hello").close(Client);
@@ -112,7 +112,7 @@ fn meta_tells_vlans_and_tunnels() {
 }
 
 #[test]
-fn meta_counts_what_came_again_or_late() {
+fn meta_counts_repeated_and_late_bytes() {
     skip_unless!(mount);
     let mut talk = talk(1);
     talk.open();
@@ -173,7 +173,7 @@ fn server_hello() -> Vec<u8> {
 }
 
 #[test]
-fn meta_tells_what_tls_says_in_the_clear() {
+fn meta_has_the_clear_text_of_tls() {
     skip_unless!(mount, "python3");
     let program = "
 import ssl, sys
@@ -221,7 +221,7 @@ fn the_log_has_a_line_when_a_flow_opens_and_one_when_it_ends() {
     let mut talk = talk(1);
     talk.syn();
     feed(&mut fed, &talk.packets);
-    wait_until("it is told", 5, || lines(&log).len() == 1);
+    wait_until("it is recorded", 5, || lines(&log).len() == 1);
     let first = lines(&log).remove(0);
     is_meta(&first);
     assert_eq!((&first["id"], &first["state"]), (&json!(1), &json!("opening")));
@@ -233,7 +233,7 @@ fn the_log_has_a_line_when_a_flow_opens_and_one_when_it_ends() {
     feed(&mut fed, &talk.packets[before..]);
     let meta = wait_flow(&fed.daemon, 1, "closed");
     assert_eq!(meta["event"], "ended");
-    wait_until("its end is told", 5, || lines(&log).len() == 2);
+    wait_until("its end is recorded", 5, || lines(&log).len() == 2);
     let text = fs::read_to_string(&log).unwrap();
     assert_eq!(parsed(&text), [first, meta]);
     assert!(text.ends_with(&fs::read_to_string(flow(&fed.daemon, 1).join("meta.json")).unwrap()));

@@ -56,7 +56,7 @@ fn packets_pcap_has_the_packets_of_its_flow_and_no_others() {
 }
 
 #[test]
-fn packets_pcap_of_another_format_says_what_the_capture_says() {
+fn packets_pcap_has_the_format_of_its_capture() {
     skip_unless!(mount, "tcpdump");
     let mut talk = talk(1);
     talk.open().says(Client, b"hello").close(Client);

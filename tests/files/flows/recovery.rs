@@ -36,7 +36,7 @@ fn flows_are_there_again_after_a_crash() {
             wait_flow(daemon, id, "closed");
         }
         wait_flow(daemon, 2, "reset");
-        wait_until("the open one's HTTP is told", 5, || {
+        wait_until("the transaction of the open one is recorded", 5, || {
             let log = flow(daemon, 6).join("http.jsonl");
             fs::metadata(log).is_ok_and(|found| found.len() > 0)
         });
@@ -59,7 +59,7 @@ fn flows_are_there_again_after_a_crash() {
     let from = open.packets.len();
     exchange(&mut open, "/later", b"and on");
     pipe.write(&records(&open.packets[from..]));
-    wait_until("both transactions are told", 10, || {
+    wait_until("both transactions are recorded", 10, || {
         lines(&flow(&daemon, 6).join("http.jsonl")).len() == 2
     });
     assert_eq!(fs::read(flow(&daemon, 6).join("server.bin")).unwrap(), open.stream(Server));

@@ -131,7 +131,7 @@ fn has_fields(value: &Value, fields: &[(&str, &str)]) {
     }
     let known = |name: &str| fields.iter().any(|(field, _)| *field == name);
     let extra: Vec<_> = object.keys().filter(|name| !known(name)).collect();
-    assert!(extra.is_empty(), "{extra:?} beside what is documented");
+    assert!(extra.is_empty(), "{extra:?} is not documented");
 }
 
 #[track_caller]

@@ -39,7 +39,7 @@ fn all_json_of_the_tree_is_as_its_schemas_say() {
 }
 
 #[test]
-fn what_goes_on_is_there_and_grows() {
+fn transactions_under_way_are_there_and_grow() {
     skip_unless!(mount);
     let mut fed = Fed::start();
     let mut talk = talk(1);
@@ -102,7 +102,7 @@ fn what_goes_on_is_there_and_grows() {
     let before = talk.packets.len();
     talk.says(Server, "0\r\n\r\n").close(Client);
     feed(&mut fed, &talk.packets[before..]);
-    wait_until("the transaction is told", 5, || lines(&folder.join("http.jsonl")).len() == 1);
+    wait_until("the transaction is recorded", 5, || lines(&folder.join("http.jsonl")).len() == 1);
     assert_eq!(fs::read(fed.daemon.path("web/http-open.jsonl")).unwrap(), b"");
     assert_eq!(fs::read(folder.join("http-open.jsonl")).unwrap(), b"");
     assert_eq!(fs::read(&body).unwrap(), expected);

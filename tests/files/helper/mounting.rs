@@ -49,7 +49,7 @@ fn fstab_and_mount_work_together() {
 }
 
 #[test]
-fn what_cannot_be_mounted_is_said_and_leaves_nothing() {
+fn a_failed_mount_is_reported_and_leaves_nothing() {
     skip_unless!(root, "nsenter");
     let host = Host::new();
     fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();

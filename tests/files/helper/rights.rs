@@ -104,7 +104,7 @@ fn the_daemon_has_one_capability_and_no_more() {
 }
 
 #[test]
-fn who_mounts_is_held_up_by_nothing_that_stays() {
+fn the_supervisor_keeps_no_descriptor_of_its_caller() {
     skip_unless!(root, "nsenter");
     let host = Host::new();
     fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();

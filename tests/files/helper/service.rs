@@ -46,7 +46,7 @@ impl Notified {
 }
 
 #[test]
-fn systemd_is_told_and_a_daemon_that_hangs_is_replaced() {
+fn systemd_is_notified_and_a_daemon_that_hangs_is_replaced() {
     skip_unless!(root, "nsenter");
     let host = Host::new();
     fs::write(host.path("trace.pcap"), numbered(Format::default(), 10, 100)).unwrap();

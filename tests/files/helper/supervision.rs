@@ -11,7 +11,7 @@ use pcapfs_tests::{Host, Net, Running, Traffic, run, skip_unless, tool, wait_unt
 use crate::support::{answers_again, mount_savefile, with_savefile};
 
 #[test]
-fn a_daemon_that_is_killed_is_back_within_a_second_with_all_it_had() {
+fn a_killed_daemon_is_back_within_a_second_with_all_packets() {
     const READERS: usize = 50;
     skip_unless!(root, "nsenter");
     let (host, net) = (Host::new(), Net::new());
@@ -86,7 +86,7 @@ fn a_tree_that_both_have_left_is_cleared_away_by_the_next() {
 }
 
 #[test]
-fn a_daemon_that_dies_again_and_again_is_given_more_and_more_time() {
+fn a_daemon_that_keeps_dying_is_restarted_less_and_less_often() {
     skip_unless!(root, "nsenter");
     let host = with_savefile();
     let mut daemon = host.daemon().unwrap();

@@ -132,14 +132,14 @@ fn more_encodings_than_are_undone_leave_the_body_as_it_was_sent() {
     let why = record["why"].as_str().unwrap_or_default();
     assert!(why.starts_with("response body: it has more encodings"), "{why:?}");
     let body = filed.read(1, record["response_body"]["file"].as_str().unwrap());
-    assert!(body == packed, "it is not what was sent");
+    assert!(body == packed, "it differs from the body that was sent");
     let har = json(&filed.file(1, "http.har"));
     let comment = &har["log"]["entries"][0]["response"]["content"]["comment"];
     assert!(comment.as_str().unwrap_or_default().contains("more encodings"), "{comment}");
 }
 
 #[test]
-fn a_body_that_is_not_all_of_what_was_sent_is_said_to_be() {
+fn an_incomplete_body_is_marked() {
     skip_unless!(mount, "python3");
     let text = text();
     let mut unchecked = gzip(&text);
@@ -161,7 +161,7 @@ fn a_body_that_is_not_all_of_what_was_sent_is_said_to_be() {
 }
 
 #[test]
-fn compressed_data_that_breaks_off_gives_what_there_is() {
+fn truncated_compressed_data_is_decoded_up_to_its_end() {
     skip_unless!(mount, "python3");
     let text = noise(1, 50_000);
     let packed = gzip(&text);

@@ -119,7 +119,7 @@ fn folded_lines_are_one_value() {
 }
 
 #[test]
-fn what_follows_an_upgrade_is_not_http_and_what_follows_connect_may_be() {
+fn bytes_after_an_upgrade_are_not_http_and_bytes_after_connect_may_be() {
     skip_unless!(mount);
     let opaque = "GET /inside HTTP/1.1\r\nHost: b.example\r\n\r\n";
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";

@@ -34,7 +34,7 @@ fn terminals_have_nothing_to_obey() {
 }
 
 #[test]
-fn a_record_says_it_all() {
+fn a_record_has_every_field() {
     skip_unless!(mount);
     let mut talk = Conversation::tcp("10.0.0.1:40000", "10.0.0.2:80").at(1_700_000_000_000_000_001);
     talk.open();

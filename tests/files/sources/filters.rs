@@ -42,7 +42,7 @@ fn filters_choose_in_savefiles_and_streams() {
 }
 
 #[test]
-fn snaplen_cuts_what_is_kept_and_not_what_is_said() {
+fn snaplen_cuts_the_kept_bytes_and_not_the_reported_length() {
     skip_unless!(root);
     let net = Net::new();
     let fifo = Fifo::new();
@@ -142,7 +142,7 @@ fn tagged_frames_match_on_an_interface() {
         all.iter().filter(|frame| frame[12..16] == [0x81, 0, 0, 7]).cloned().collect();
     assert_eq!(served("seven", 2), seven, "a filter that speaks of tags is taken as it stands");
     let not: Vec<Vec<u8>> = all.iter().filter(|frame| !wanted.contains(frame)).cloned().collect();
-    assert_eq!(served("not", not.len()), not, "and what is not wanted is not, tagged or not");
+    assert_eq!(served("not", not.len()), not, "unwanted packets are not stored, tagged or not");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn tagged_frames_match_in_savefiles_and_streams() {
 }
 
 #[test]
-fn what_only_the_kernel_knows_is_refused_off_an_interface() {
+fn expressions_that_only_the_kernel_can_evaluate_need_an_interface() {
     skip_unless!(mount);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("web.pcap");

@@ -89,7 +89,7 @@ fn an_interface_without_a_name_is_called_as_it_is() {
 }
 
 #[test]
-fn any_and_nothing_are_all_interfaces() {
+fn any_and_an_empty_name_mean_all_interfaces() {
     skip_unless!(root);
     let net = Net::new();
     // A socket listens, so that the packets are not answered.

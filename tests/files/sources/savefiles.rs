@@ -168,7 +168,7 @@ fn a_savefile_is_mapped_and_not_copied() {
 }
 
 #[test]
-fn a_savefile_cut_short_gives_every_whole_record_and_says_so() {
+fn a_truncated_savefile_gives_every_whole_record_and_a_reason() {
     skip_unless!(mount);
     let whole = numbered(Format::default(), 10, 100);
     let record = (whole.len() - 24) / 10;
@@ -193,7 +193,7 @@ fn a_savefile_cut_short_gives_every_whole_record_and_says_so() {
 }
 
 #[test]
-fn a_pcapng_cut_short_gives_every_whole_block_and_says_so() {
+fn a_truncated_pcapng_gives_every_whole_block_and_a_reason() {
     skip_unless!(mount);
     let packets: Vec<NgPacket> = (1..=5)
         .map(|sequence| NgPacket {
@@ -285,7 +285,7 @@ fn replay_of_a_savefile_that_is_still_being_read_has_all_of_it() {
 }
 
 #[test]
-fn no_reader_of_a_savefile_that_is_still_being_read_comes_to_an_end_before_it() {
+fn no_reader_of_a_savefile_ends_before_the_savefile_is_read() {
     skip_unless!(mount);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("web.pcap");
@@ -308,7 +308,7 @@ fn no_reader_of_a_savefile_that_is_still_being_read_comes_to_an_end_before_it() 
 }
 
 #[test]
-fn a_savefile_that_goes_on_growing_or_is_removed_stays_what_it_was() {
+fn a_savefile_that_grows_or_is_removed_is_served_unchanged() {
     skip_unless!(mount);
     let filed = Filed::new(&numbered(Format::default(), 50, 100), &[]);
     let before = filed.read("replay.pcap");
@@ -321,7 +321,7 @@ fn a_savefile_that_goes_on_growing_or_is_removed_stays_what_it_was() {
 }
 
 #[test]
-fn what_is_added_to_a_savefile_is_read() {
+fn packets_added_to_a_savefile_are_read() {
     skip_unless!(mount);
     let folder = TempDir::new().unwrap();
     let bytes = numbered(Format::default(), 90, 100);
@@ -338,7 +338,11 @@ fn what_is_added_to_a_savefile_is_read() {
     assert_eq!(daemon.status("grows")["state"], "running");
     assert_eq!(daemon.status("grows")["source"], format!("file:{followed}"));
     let stored = |alias: &str| daemon.count(alias, "/packets/stored");
-    assert_eq!((stored("grows"), stored("once")), (10, 10), "ready when what is there is read");
+    assert_eq!(
+        (stored("grows"), stored("once")),
+        (10, 10),
+        "ready when the present packets are read"
+    );
     let live = StreamReader::open(&daemon.path("grows/live.pcap"), Pace::FAST);
     for file in &mut written {
         file.write_all(&bytes[end(10) + 7..end(60) + 3]).unwrap();
@@ -369,7 +373,7 @@ fn what_is_added_to_a_savefile_is_read() {
 }
 
 #[test]
-fn what_a_pcapng_says_beside_packets_is_kept() {
+fn blocks_and_options_of_a_pcapng_are_kept() {
     skip_unless!(mount);
     let interfaces = [interface("eth0", 1, 1_000_000_000)];
     let packet = |sequence: u64| NgPacket {

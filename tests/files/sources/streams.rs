@@ -35,11 +35,11 @@ fn tcpdump_into(net: &Net, fifo: &Fifo) -> Running {
 }
 
 #[test]
-fn tcpdump_into_a_fifo_runs_on_with_nobody_reading() {
+fn tcpdump_into_a_fifo_runs_on_without_readers() {
     skip_unless!(root, "tcpdump");
     let (net, fifo) = (Net::new(), Fifo::new());
     let daemon = Mount::new().ring("4M").capture(ALIAS, &fifo.source()).start();
-    assert_eq!(daemon.status(ALIAS)["state"], "pending", "nobody has written yet");
+    assert_eq!(daemon.status(ALIAS)["state"], "pending", "no program has written yet");
     let mut first = tcpdump_into(&net, &fifo);
     daemon.wait_state(ALIAS, "running");
     // Twenty times the largest possible pipe, and five times the ring.
@@ -82,7 +82,7 @@ fn half_a_record_of_a_writer_that_left_is_dropped() {
         drop(fed.feed);
         // The next writer may use another byte order.
         let format = Format { big_endian: cut % 2 == 0, ..Format::default() };
-        wait_until("the daemon says what was left out", 5, || {
+        wait_until("the daemon reports the omitted packets", 5, || {
             fed.daemon.status(ALIAS)["error"].is_string()
         });
         fed.feed = fed.fifo.connect_as(format).after(sent);
@@ -99,7 +99,7 @@ fn half_a_record_of_a_writer_that_left_is_dropped() {
 }
 
 #[test]
-fn nonsense_in_a_fifo_is_said_and_the_next_writer_heard() {
+fn garbage_in_a_fifo_is_reported_and_the_next_writer_read() {
     skip_unless!(mount);
     let mut fed = Fed::holding(10);
     drop(fed.feed);
@@ -116,7 +116,7 @@ fn nonsense_in_a_fifo_is_said_and_the_next_writer_heard() {
 }
 
 #[test]
-fn a_fifo_takes_pcapng_and_many_writers() {
+fn a_fifo_accepts_pcapng_and_many_writers() {
     skip_unless!(mount);
     let fifo = Fifo::new();
     let daemon = Mount::new().capture(ALIAS, &fifo.source()).start();
@@ -179,7 +179,7 @@ fn check_seeks(path: &Path, whole: &[u8]) {
 }
 
 #[test]
-fn a_pcapng_stream_keeps_what_it_says_beside_packets() {
+fn a_pcapng_stream_keeps_its_blocks_and_options() {
     skip_unless!(mount);
     let bytes = talkative();
     let filed = Filed::new(&bytes, &[]);

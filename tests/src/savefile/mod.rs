@@ -163,7 +163,7 @@ impl Prefix {
     /// If they do not.
     #[must_use]
     pub fn whole(self) -> Vec<u64> {
-        assert_eq!(self.rest, 0, "bytes of a record that is cut, behind {:?}", self.seen);
+        assert_eq!(self.rest, 0, "bytes of a cut record after {:?}", self.seen);
         assert_eq!(self.seen.missing, 0, "missing packets: {:?}", self.seen);
         self.sequences
     }

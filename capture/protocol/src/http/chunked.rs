@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size() {
+    fn text_that_is_not_a_size_is_refused() {
         for line in ["X5O\r\n", "-1\r\n", ";\r\n", "10000000000000000\r\n", "8000000000000000\r\n"]
         {
             assert!(matches!(size_line(line.as_bytes(), false, 100), Line::Bad(_)), "{line:?}");

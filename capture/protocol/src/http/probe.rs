@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_request_line_is_no_response() {
+    fn the_end_of_a_request_line_is_not_a_response() {
         use Verdict::{No, NotYet, Yes};
         for (bytes, expected) in [
             ("HTTP/1.1 200 OK\r\n", Yes),

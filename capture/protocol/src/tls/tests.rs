@@ -84,7 +84,7 @@ fn modern() -> Vec<u8> {
 }
 
 #[test]
-fn a_client_hello_says_name_version_and_protocols() {
+fn name_version_and_protocols_of_a_client_hello_are_found() {
     let expected = ClientHello {
         server_name: Some("www.example.org".to_owned()),
         version: Version(0x0304),
@@ -101,7 +101,7 @@ fn a_client_hello_says_name_version_and_protocols() {
 }
 
 #[test]
-fn a_server_hello_says_what_was_chosen() {
+fn choices_in_a_server_hello_are_found() {
     let body = server_body(0x0303, [1; 32], Some(&extension(43, &[3, 4])));
     let expected = ServerHello { version: Version(0x0304), alpn: None, is_retry: false };
     assert_eq!(server(&records(2, &body, 40)), expected);
@@ -191,7 +191,7 @@ fn clients_of_old_speak_the_format_of_ssl_2() {
 }
 
 #[test]
-fn other_streams_are_told_at_once() {
+fn other_streams_are_recognized_at_once() {
     for stream in [
         &b"GET / HTTP/1.1\r\n"[..],
         b"SSH-2.0-x",
@@ -221,7 +221,7 @@ fn other_streams_are_told_at_once() {
 }
 
 #[test]
-fn what_is_enough_decides() {
+fn enough_bytes_allow_a_decision() {
     let most = LONGEST - 4 - client_body(0x0303, Some(&[])).len() - 4;
     let longest = client_body(0x0303, Some(&extension(21, &vec![0; most])));
     let stream = records(1, &longest, 1);
@@ -232,7 +232,7 @@ fn what_is_enough_decides() {
 
 proptest! {
     #[test]
-    fn what_is_decided_stays(
+    fn a_decision_is_final(
         record in prop_oneof![1..20_usize, Just(500)],
         is_client in any::<bool>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_skipped() {
+    fn wrong_codings_are_skipped() {
         for (bytes, codings) in [
             (TEXT.to_vec(), vec!["gzip"]),
             (TEXT.to_vec(), vec!["deflate"]),
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn more_codings_than_are_undone_are_told() {
+    fn more_codings_than_the_limit_are_reported() {
         let layers = Limits::default().codings;
         for more in 0..3 {
             let bytes = (0..layers + more).fold(TEXT.to_vec(), |bytes, _| gzip(&bytes));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_gives_what_there_is() {
+    fn a_cut_body_is_decoded_up_to_the_cut() {
         let text: Vec<u8> = (0..200_000_u32).flat_map(|n| n.to_string().into_bytes()).collect();
         for (bytes, coding) in [
             (gzip(&text), "gzip"),
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_to_stay_as_it_was_sent() {
+    fn a_body_marked_as_sent_is_not_decoded() {
         struct Gzip(Vec<u8>);
         impl Streams for Gzip {
             fn read(&self, _: Direction, _: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_codings_are_said_to_be() {
+    fn unknown_codings_are_reported() {
         let decoded = undo(TEXT, &["lzma"]);
         assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (TEXT, &[Note::Unknown][..]));
     }

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_strict_stays_strict() {
+    fn strict_rules_are_not_relaxed() {
         let head = response(b"HTTP/1.1 200 OK\r\nA: b\r\nA: c \r\n\r\n");
         assert!(!head.lax);
         let pairs = [("A", "b"), ("A", "c")].map(|(a, b)| (a.to_owned(), b.to_owned()));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_show_as_latin_1() {
+    fn bytes_that_are_not_utf8_are_shown_as_latin_1() {
         let head = response(b"HTTP/1.1 200 OK\r\nA: caf\xe9\r\nB: caf\xc3\xa9\r\n\r\n");
         assert_eq!((head.value("a"), head.value("b")), (Some("café"), Some("café")));
         for reason in [&b"non trouv\xe9"[..], "non trouvé".as_bytes()] {

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_from_bounds_is_known() {
+    fn consequences_of_bounds_are_known() {
         let mut positions = Positions::default();
         let [one, two, three] = [0; 3].map(|_| positions.add().unwrap());
         assert_eq!(positions.between(one, two), (-NONE, NONE));

@@ -47,7 +47,7 @@ fn drop_plainly(plain: &mut VecDeque<Piece>, mut gone: impl FnMut(&Piece) -> boo
 
 proptest! {
     #[test]
-    fn are_what_was_pushed(steps in prop::collection::vec(step(), 0..600), probes in any::<[u64; 8]>()) {
+    fn pieces_are_returned_as_pushed(steps in prop::collection::vec(step(), 0..600), probes in any::<[u64; 8]>()) {
         let (mut pieces, mut plain) = (Pieces::default(), VecDeque::<Piece>::new());
         let mut last = Piece::default();
         for step in steps {
