@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use capture::bell::Bell;
 use parking_lot::RwLock;
 
-use crate::fs::captures::Entry;
+use crate::fs::captures::CaptureEntry;
 
 /// The readers that wait, for each capture that a reader has waited for.
 pub(crate) struct Waiters<T> {
@@ -26,7 +26,7 @@ pub(crate) struct Waiters<T> {
 #[derive(Debug)]
 pub(crate) struct Waiting<T> {
     /// Weak, so that a removed capture without open files is dropped.
-    entry: Weak<Entry>,
+    entry: Weak<CaptureEntry>,
     bell: Arc<Bell>,
     /// True if the bell has rung since the last call of [`Waiters::rung`].
     rung: Arc<AtomicBool>,
@@ -41,7 +41,7 @@ impl<T: Default> Waiters<T> {
     }
 
     /// The readers that wait for packets of this capture.
-    pub(crate) fn of(&self, entry: &Arc<Entry>) -> Arc<Waiting<T>> {
+    pub(crate) fn of(&self, entry: &Arc<CaptureEntry>) -> Arc<Waiting<T>> {
         if let Some(waiting) = self.captures.read().get(&entry.id) {
             return Arc::clone(waiting);
         }

@@ -29,7 +29,7 @@ pub(super) struct Encoder {
     /// on the next packet.
     holes: Vec<Hole>,
     /// The losses reported last.
-    told: Losses,
+    reported: Losses,
     /// Packets were lost since statistics were last sent.
     due: bool,
     finished: bool,
@@ -52,7 +52,7 @@ impl Encoder {
             lost: 0,
             hole,
             holes: Vec::new(),
-            told: Losses::default(),
+            reported: Losses::default(),
             due: false,
             finished: false,
             trailed: 0,
@@ -73,12 +73,12 @@ impl Encoder {
         write::section_header(out, store.section_options());
         self.described = 0;
         self.describe(store, header, store.interfaces_before(number), out);
-        self.told = store.losses();
+        self.reported = store.losses();
     }
 
     /// Describes the interfaces before packet `number` that have not been described yet, as after a
     /// loss. Positions do not count these descriptions at this place.
-    pub(super) fn catch_up(
+    pub(super) fn describe_missed(
         &mut self,
         store: &dyn Store,
         header: &Header,
@@ -235,7 +235,7 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) {
         let losses = store.losses();
-        if self.statistics && (self.due || losses != self.told) {
+        if self.statistics && (self.due || losses != self.reported) {
             self.write_statistics(store, losses, delivered, None, out);
         }
     }
@@ -255,7 +255,7 @@ impl Encoder {
         comment: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        self.told = losses;
+        self.reported = losses;
         self.due = false;
         let stored = store.bounds().next.number.saturating_sub(1);
         let precision = store.header().map_or(Precision::Nano, |header| header.precision);

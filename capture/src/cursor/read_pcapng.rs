@@ -94,9 +94,9 @@ impl Cursor {
                     let number = step.place.position.number;
                     hole = encoder.holes_before(store, number, delivered(step), blocks);
                 }
-                let told = encoder.has_comment();
-                if told {
-                    encoder.catch_up(store, &header, step.place.position.number, blocks);
+                let has_comment = encoder.has_comment();
+                if has_comment {
+                    encoder.describe_missed(store, &header, step.place.position.number, blocks);
                 }
                 let beside = (interface, chunk.note(index));
                 let measured = encoder.packet(store, &header, beside, &record, blocks);
@@ -106,7 +106,7 @@ impl Cursor {
                         step.place.position.pcap.saturating_add(record.len() as u64);
                 }
                 step.place.position.pcapng = step.place.position.pcapng.saturating_add(measured);
-                if told {
+                if has_comment {
                     step.plain = step.place.position.pcapng;
                 }
                 if blocks.len() >= want {

@@ -79,11 +79,12 @@ pub struct Snapshot {
     cursor: Cursor,
     /// File offset of the next byte that the cursor will give.
     offset: u64,
-    /// The coordinate at which reads end. It is the end of the packets stored at open, or at the
-    /// first read after an end of file was reported. For a reader that was lapped, it may be the
-    /// first record boundary after that.
-    end: u64,
-    /// Whether an end of file was reported: the next read moves the end.
+    /// The coordinate at which reads end, the end of the visible size. It is the end of the packets
+    /// stored at open, at the last [`extend_visible`](Self::extend_visible), or at the first read
+    /// after an end of file was reported. For a reader that was lapped, it may be the first record
+    /// boundary after that.
+    visible_end: u64,
+    /// Whether an end of file was reported: the next read extends the visible size.
     at_end: bool,
     /// Whether it has no end before the store has.
     is_awaited: bool,
@@ -96,7 +97,7 @@ impl Snapshot {
         cursor.rewind(store, extent.begin);
         cursor.origin = extent.begin.number;
         let mut snapshot =
-            Self { extent, cursor, offset: 0, end: 0, at_end: false, is_awaited: false };
+            Self { extent, cursor, offset: 0, visible_end: 0, at_end: false, is_awaited: false };
         snapshot.extend_visible(store);
         snapshot
     }
@@ -125,9 +126,10 @@ impl Snapshot {
             || store.header().is_some() && self.extent.end(&bounds) > behind
     }
 
-    /// Moves the end to the newest packet and the blocks after the last one.
+    /// Extends the visible size to the newest packet and the blocks after it: the opener has seen
+    /// the current size.
     pub fn extend_visible(&mut self, store: &dyn Store) {
-        self.end = self.extent.end(&store.bounds());
+        self.visible_end = self.extent.end(&store.bounds());
     }
 
     /// The current counters, see [`Cursor::progress`].
@@ -136,7 +138,7 @@ impl Snapshot {
     }
 
     /// Reads at `offset`, as pread(2) does. At the end it returns [`Outcome::End`], and the next
-    /// read moves the end to the newest packet. An [`awaited`](Self::awaited) snapshot returns
+    /// read extends the visible size to the newest packet. An [`awaited`](Self::awaited) snapshot returns
     /// [`Outcome::Empty`] at the end until the store has ended.
     ///
     /// # Errors
@@ -157,7 +159,7 @@ impl Snapshot {
         if std::mem::take(&mut self.at_end) || self.is_awaited {
             self.extend_visible(store);
         }
-        if offset >= self.offset.saturating_add(self.left()) {
+        if offset >= self.offset.saturating_add(self.remaining()) {
             if is_awaited {
                 return Ok(Outcome::Empty);
             }
@@ -168,12 +170,12 @@ impl Snapshot {
         if offset != self.offset {
             self.seek(store, offset)?;
         }
-        let want = usize::try_from(self.left()).map_or(want, |left| left.min(want));
+        let want = usize::try_from(self.remaining()).map_or(want, |remaining| remaining.min(want));
         let outcome = self.cursor.read(store, want, send)?;
         if let Outcome::Sent(sent) = outcome {
             self.offset = self.offset.saturating_add(sent as u64);
             // A reader that was lapped may have moved past its end, but never into a record.
-            self.end = self.end.max(self.extent.coordinate(self.cursor.position()));
+            self.visible_end = self.visible_end.max(self.extent.coordinate(self.cursor.position()));
             return Ok(outcome);
         }
         // The bytes before the end are no longer retained.
@@ -181,10 +183,10 @@ impl Snapshot {
         Ok(Outcome::End)
     }
 
-    /// Bytes from the cursor to the end.
-    fn left(&self) -> u64 {
+    /// Bytes from the cursor to the visible end.
+    fn remaining(&self) -> u64 {
         let behind = self.extent.coordinate(self.cursor.position());
-        (self.cursor.carry_len() as u64).saturating_add(self.end.saturating_sub(behind))
+        (self.cursor.carry_len() as u64).saturating_add(self.visible_end.saturating_sub(behind))
     }
 
     fn seek(&mut self, store: &dyn Store, offset: u64) -> Result<(), ReadError> {

@@ -20,9 +20,9 @@ use super::outgoing::Allowances;
 use super::streams::{self, Savefile, Tasks};
 use capture::source::SourceName;
 
-use crate::fs::captures::Entry;
-use crate::fs::open_file::Opener;
-use crate::fs::{Asker, Wanted};
+use crate::fs::captures::CaptureEntry;
+use crate::fs::open_file::FileOpener;
+use crate::fs::{Asker, SavefileKind};
 use crate::registry::{InitOrder, Refusal, Registry};
 use crate::waiters::Waiters;
 
@@ -54,7 +54,7 @@ impl Service {
         request: &Request<T>,
         capture: &str,
         format: message::Format,
-        wanted: Wanted,
+        wanted: SavefileKind,
     ) -> Result<Response<Chunks>, Status> {
         let peer = peer(request)?;
         let entry = self.registry.readable(&peer.caller, capture).map_err(refused)?;
@@ -64,7 +64,7 @@ impl Service {
             message::Format::Pcap | message::Format::Unspecified => Format::Pcap,
         };
         let (uid, gid) = (peer.caller.uid, peer.caller.gid);
-        let opener = Opener::new(Asker { thread: peer.process, uid, gid });
+        let opener = FileOpener::new(Asker { thread: peer.process, uid, gid });
         let tree = &self.registry.tree;
         let what = (wanted, format);
         let outgoing = self.allowances.stream(uid);
@@ -262,7 +262,11 @@ impl control_server::Control for Service {
             let is_savefile = matches!(capture.spec().source, SourceName::File(_));
             Ok::<_, Status>(is_savefile && !capture.store().bounds().ended)
         };
-        let wanted = if asked.live || is_being_read()? { Wanted::Follow } else { Wanted::Replay };
+        let wanted = if asked.live || is_being_read()? {
+            SavefileKind::Follow
+        } else {
+            SavefileKind::Replay
+        };
         self.savefile(&request, &asked.capture, asked.format(), wanted)
     }
 
@@ -273,7 +277,7 @@ impl control_server::Control for Service {
         request: Request<message::ListenRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let asked = request.get_ref();
-        self.savefile(&request, &asked.capture, asked.format(), Wanted::Live)
+        self.savefile(&request, &asked.capture, asked.format(), SavefileKind::Live)
     }
 }
 
@@ -299,11 +303,11 @@ fn text(json: Vec<u8>) -> String {
 }
 
 /// The number of a capture for people, from 1.
-const fn number(entry: &Entry) -> u32 {
+const fn number(entry: &CaptureEntry) -> u32 {
     entry.id.saturating_add(1)
 }
 
-fn described(registry: &Registry, entry: &Entry) -> message::Capture {
+fn described(registry: &Registry, entry: &CaptureEntry) -> message::Capture {
     let spec = entry.capture.spec();
     let condition = entry.capture.condition();
     let state = match condition.state {

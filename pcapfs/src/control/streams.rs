@@ -27,9 +27,9 @@ use tonic::Status;
 use super::chunks;
 use super::connections::Busy;
 use super::outgoing::Outgoing;
-use crate::fs::captures::Entry;
-use crate::fs::open_file::{OpenFile, Opener, ReadFailure};
-use crate::fs::{Tree, Wanted};
+use crate::fs::captures::CaptureEntry;
+use crate::fs::open_file::{FileOpener, OpenFile, ReadFailure};
+use crate::fs::{SavefileKind, Tree};
 use crate::waiters::{Waiters, Waiting};
 
 /// The minimum time between two reads of a stream that has caught up. A packet that comes alone is
@@ -97,9 +97,9 @@ impl Savefile {
     pub(super) fn open(
         tree: &Arc<Tree>,
         waiters: &Waiters<Tasks>,
-        entry: &Arc<Entry>,
-        (wanted, format): (Wanted, Format),
-        opener: Opener,
+        entry: &Arc<CaptureEntry>,
+        (wanted, format): (SavefileKind, Format),
+        opener: FileOpener,
         (busy, outgoing): (Busy, Outgoing),
     ) -> Self {
         let (handle, total) = tree.open_savefile(entry, wanted, format, opener);

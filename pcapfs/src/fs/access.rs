@@ -17,13 +17,13 @@ pub(crate) struct Caller {
 
 /// One of the three bits that each of owner, group and others have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bit {
+pub(crate) enum PermissionBit {
     Read,
     Write,
     Search,
 }
 
-impl Bit {
+impl PermissionBit {
     const fn mask(self) -> u32 {
         match self {
             Self::Read => 0o4,
@@ -45,12 +45,12 @@ impl Bit {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("permission denied: {} {letter} on {what} is missing ({owner}:{group} {mode:04o}{advice})",
     .class.name())]
-pub(crate) struct Denied {
+pub(crate) struct PermissionDenied {
     /// The bit: r, w or x.
     letter: char,
     /// Alias of the capture, or the root of the tree.
     what: String,
-    class: Class,
+    class: PermissionClass,
     owner: String,
     group: String,
     mode: u32,
@@ -59,13 +59,13 @@ pub(crate) struct Denied {
 
 /// The class whose bits apply to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum PermissionClass {
     Owner,
     Group,
     Others,
 }
 
-impl Class {
+impl PermissionClass {
     const fn name(self) -> &'static str {
         match self {
             Self::Owner => "the owner's",
@@ -92,11 +92,11 @@ impl Caller {
     pub(crate) fn check(
         &self,
         permissions: Permissions,
-        bits: &[Bit],
+        bits: &[PermissionBit],
         what: &str,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), PermissionDenied> {
         self.missing(permissions, bits).map_or(Ok(()), |bit| {
-            Err(Denied {
+            Err(PermissionDenied {
                 letter: bit.letter(),
                 what: what.to_owned(),
                 class: self.class(permissions),
@@ -109,11 +109,11 @@ impl Caller {
     }
 
     /// A hint for people: the changes that would let the caller do that.
-    fn advice(&self, permissions: Permissions, bits: &[Bit]) -> String {
-        let group = permissions.mode >> Class::Group.shift();
+    fn advice(&self, permissions: Permissions, bits: &[PermissionBit]) -> String {
+        let group = permissions.mode >> PermissionClass::Group.shift();
         let would_do = bits.iter().all(|bit| group & bit.mask() != 0);
         // Root's group can do much more than read captures, so it is not suggested.
-        if self.class(permissions) != Class::Others || !would_do || permissions.gid == 0 {
+        if self.class(permissions) != PermissionClass::Others || !would_do || permissions.gid == 0 {
             return "; its owner can chmod or chgrp it".to_owned();
         }
         let (group, user) = (names::group(permissions.gid), names::user(self.uid));
@@ -124,12 +124,12 @@ impl Caller {
     }
 
     /// True if these permissions let the caller do that.
-    pub(crate) fn may(&self, permissions: Permissions, bits: &[Bit]) -> bool {
+    pub(crate) fn may(&self, permissions: Permissions, bits: &[PermissionBit]) -> bool {
         self.missing(permissions, bits).is_none()
     }
 
     /// The first bit that the caller lacks.
-    fn missing(&self, permissions: Permissions, bits: &[Bit]) -> Option<Bit> {
+    fn missing(&self, permissions: Permissions, bits: &[PermissionBit]) -> Option<PermissionBit> {
         // CAP_DAC_OVERRIDE is not visible from here. A user other than root who has it can reach
         // the tree's files anyway.
         if self.uid == 0 {
@@ -140,13 +140,13 @@ impl Caller {
     }
 
     /// The first class that the caller is in decides alone.
-    fn class(&self, permissions: Permissions) -> Class {
+    fn class(&self, permissions: Permissions) -> PermissionClass {
         if self.uid == permissions.uid {
-            Class::Owner
+            PermissionClass::Owner
         } else if self.gid == permissions.gid || self.groups.contains(&permissions.gid) {
-            Class::Group
+            PermissionClass::Group
         } else {
-            Class::Others
+            PermissionClass::Others
         }
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         Caller { uid, gid, groups: groups.to_vec() }
     }
 
-    fn may(caller: &Caller, mode: u32, bit: Bit) -> bool {
+    fn may(caller: &Caller, mode: u32, bit: PermissionBit) -> bool {
         let permissions = Permissions { uid: USER, gid: GROUP, mode };
         let may = caller.may(permissions, &[bit]);
         assert_eq!(caller.check(permissions, &[bit], "web").is_ok(), may);
@@ -179,19 +179,21 @@ mod tests {
             (caller(1, 1, &[2]), 0),
         ];
         for (caller, shift) in classes {
-            for (bit, mask) in [(Bit::Read, 4), (Bit::Write, 2), (Bit::Search, 1)] {
+            for (bit, mask) in
+                [(PermissionBit::Read, 4), (PermissionBit::Write, 2), (PermissionBit::Search, 1)]
+            {
                 assert!(may(&caller, mask << shift, bit), "{caller:?} {bit:?}");
                 assert!(!may(&caller, 0o777 & !(mask << shift), bit), "{caller:?} {bit:?}");
             }
         }
-        assert!(may(&caller(0, 0, &[]), 0, Bit::Write), "root may all");
+        assert!(may(&caller(0, 0, &[]), 0, PermissionBit::Write), "root may all");
     }
 
     #[test]
     fn a_refusal_names_the_bit() {
         let permissions = Permissions { uid: 0, gid: GROUP, mode: 0o740 };
         let denied = |caller: Caller| {
-            let bits = [Bit::Read, Bit::Search];
+            let bits = [PermissionBit::Read, PermissionBit::Search];
             caller.check(permissions, &bits, "web").unwrap_err().to_string()
         };
         let text = denied(caller(1, 1, &[]));
@@ -205,13 +207,13 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_group_that_would_do() {
-        let said = |gid, bits: &[Bit]| {
+        let said = |gid, bits: &[PermissionBit]| {
             let permissions = Permissions { uid: 0, gid, mode: 0o750 };
             caller(USER, 1, &[]).check(permissions, bits, "web").unwrap_err().to_string()
         };
-        let text = said(GROUP, &[Bit::Read, Bit::Search]);
+        let text = said(GROUP, &[PermissionBit::Read, PermissionBit::Search]);
         assert!(text.contains("usermod -aG 65432 54321"), "{text}");
-        for text in [said(GROUP, &[Bit::Write]), said(0, &[Bit::Read])] {
+        for text in [said(GROUP, &[PermissionBit::Write]), said(0, &[PermissionBit::Read])] {
             assert!(!text.contains("usermod") && text.contains("chgrp"), "{text}");
         }
     }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use capture::ring::Permissions;
 
-use super::access::Bit;
+use super::access::PermissionBit;
 use super::dir::NodeItem;
-use super::error::Error;
+use super::error::TreeError;
 use super::file::FileRequest;
 use super::inodes::NodeVersion;
 use super::{Asker, Attributes, NodeFacts, Tree};
 
 impl Tree {
     /// The attributes for this asker, whose process can then read up to the size it was given.
-    pub(crate) fn attributes(&self, inode: u64, asker: Asker) -> Result<Attributes, Error> {
+    pub(crate) fn attributes(&self, inode: u64, asker: Asker) -> Result<Attributes, TreeError> {
         self.attributes_of(inode, self.version(inode)?, asker)
     }
 
@@ -23,7 +23,7 @@ impl Tree {
         handle: u64,
         inode: u64,
         asker: Asker,
-    ) -> Result<Attributes, Error> {
+    ) -> Result<Attributes, TreeError> {
         let attributes = self.attributes(inode, asker)?;
         let file = self.file(handle).filter(|file| file.inode == inode);
         Ok(match file.and_then(|file| file.rendered()) {
@@ -42,19 +42,19 @@ impl Tree {
         inode: u64,
         version: NodeVersion,
         asker: Asker,
-    ) -> Result<Attributes, Error> {
+    ) -> Result<Attributes, TreeError> {
         let NodeVersion { node, beginning } = version;
         let request = FileRequest { tree: self, inode, beginning, asker };
-        let (facts, capture, tells_traffic) = match &node.item {
+        let (facts, capture, reveals_traffic) = match &node.item {
             NodeItem::Directory(directory) => {
                 let provider = directory.provider();
-                (provider.facts(self)?, provider.capture(), provider.tells_traffic())
+                (provider.facts(self)?, provider.capture(), provider.reveals_traffic())
             }
             NodeItem::File(file) => {
                 let provider = file.provider();
                 (provider.facts(&request)?, provider.capture(), true)
             }
-            NodeItem::Link(link) => (link.facts(self)?, None, false),
+            NodeItem::Link(link) => (link.facts(self)?, link.capture(), true),
         };
         let entry = capture.map(|capture| self.entry(capture)).transpose()?;
         let permissions =
@@ -76,13 +76,13 @@ impl Tree {
             modified,
             valid,
         };
-        let Some(entry) = entry.filter(|_| tells_traffic && permits_search_only(permissions))
+        let Some(entry) = entry.filter(|_| reveals_traffic && permits_search_only(permissions))
         else {
             return Ok(attributes);
         };
         // The kernel has one set of attributes for all users, so it must ask for each.
         let attributes = Attributes { valid: Duration::ZERO, ..attributes };
-        if asker.caller().may(permissions, &[Bit::Read]) {
+        if asker.caller().may(permissions, &[PermissionBit::Read]) {
             return Ok(attributes);
         }
         Ok(Attributes { size: 0, present: 0, modified: entry.capture.started(), ..attributes })

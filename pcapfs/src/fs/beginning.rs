@@ -1,4 +1,4 @@
-//! Where a file begins: files of one name that begin elsewhere are different files.
+//! The beginning of a file. Files of one name with different beginnings are different files.
 
 use capture::cursor::snapshot::Extent;
 #[cfg(doc)]
@@ -6,7 +6,7 @@ use capture::flow::Stat;
 
 /// The beginning of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(super) enum FileBeginning {
     /// At its only place, or the first of several: beginning 0 of [`Stat::beginning`].
     Always,
     /// A `replay`, in its store.
@@ -15,7 +15,7 @@ pub(super) enum Beginning {
     At(u64),
 }
 
-impl Beginning {
+impl FileBeginning {
     /// The beginning with this [`Stat::beginning`].
     pub(super) const fn at(beginning: u64) -> Self {
         match beginning {

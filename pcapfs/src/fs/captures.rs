@@ -11,30 +11,30 @@ use capture::ring::Permissions;
 use parking_lot::{Mutex, RwLock};
 use protocol::time::Timestamp;
 
-use super::access::{Bit, Caller};
+use super::access::{Caller, PermissionBit};
 
 /// Names in the root of the tree that are no captures.
 pub(crate) const RESERVED: [&str; 2] = ["README", "status.json"];
 
 /// One capture in the tree.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct CaptureEntry {
     /// Index of the capture, from 0; never reused.
     pub(crate) id: u32,
     pub(crate) capture: Arc<Capture>,
     permissions: Mutex<Permissions>,
     /// Packets that readers which are closed now had delivered and lost.
-    closed: Mutex<Totals>,
+    closed: Mutex<ReaderTotals>,
 }
 
 /// Packets of readers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
+pub(crate) struct ReaderTotals {
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
 }
 
-impl Entry {
+impl CaptureEntry {
     pub(crate) fn alias(&self) -> &str {
         &self.capture.spec().alias
     }
@@ -56,7 +56,7 @@ impl Entry {
         self.capture.keep_permissions(*permissions);
     }
 
-    pub(crate) fn closed(&self) -> Totals {
+    pub(crate) fn closed(&self) -> ReaderTotals {
         *self.closed.lock()
     }
 
@@ -69,8 +69,8 @@ impl Entry {
 
 /// The capture or link of a name in the root of the tree.
 #[derive(Clone, Debug)]
-pub(crate) enum Named {
-    Capture(Arc<Entry>),
+pub(crate) enum RootName {
+    Capture(Arc<CaptureEntry>),
     /// A link; its index among all links, from 0.
     Link {
         index: u32,
@@ -80,30 +80,30 @@ pub(crate) enum Named {
 /// All captures of a tree.
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
-    names: RwLock<Names>,
+    names: RwLock<RootNames>,
 }
 
 #[derive(Debug, Default)]
-struct Names {
-    by_name: BTreeMap<String, Named>,
+struct RootNames {
+    by_name: BTreeMap<String, RootName>,
     /// By index; `None` for a removed capture.
-    entries: Vec<Option<Arc<Entry>>>,
+    entries: Vec<Option<Arc<CaptureEntry>>>,
     /// The alias of each link's capture, by index; `None` for a removed link.
     links: Vec<Option<String>>,
 }
 
 impl Captures {
     /// Adds a capture under its alias, which must be free.
-    pub(crate) fn add(&self, capture: Arc<Capture>, permissions: Permissions) -> Arc<Entry> {
+    pub(crate) fn add(&self, capture: Arc<Capture>, permissions: Permissions) -> Arc<CaptureEntry> {
         let mut names = self.names.write();
-        let entry = Arc::new(Entry {
+        let entry = Arc::new(CaptureEntry {
             id: u32::try_from(names.entries.len()).unwrap_or(u32::MAX),
             capture,
             permissions: Mutex::new(permissions),
             closed: Mutex::default(),
         });
         names.entries.push(Some(Arc::clone(&entry)));
-        names.by_name.insert(entry.alias().to_owned(), Named::Capture(Arc::clone(&entry)));
+        names.by_name.insert(entry.alias().to_owned(), RootName::Capture(Arc::clone(&entry)));
         entry
     }
 
@@ -112,12 +112,12 @@ impl Captures {
         let mut names = self.names.write();
         let index = u32::try_from(names.links.len()).unwrap_or(u32::MAX);
         names.links.push(Some(target.to_owned()));
-        names.by_name.insert(name.to_owned(), Named::Link { index });
+        names.by_name.insert(name.to_owned(), RootName::Link { index });
     }
 
     /// Takes a capture and the links to it out of the tree, and returns the names of the links. Its
     /// open files go on.
-    pub(crate) fn remove(&self, entry: &Entry) -> Vec<String> {
+    pub(crate) fn remove(&self, entry: &CaptureEntry) -> Vec<String> {
         let mut names = self.names.write();
         if let Some(place) = names.entries.get_mut(entry.id as usize) {
             *place = None;
@@ -140,11 +140,11 @@ impl Captures {
         self.names.read().links_to(alias)
     }
 
-    pub(crate) fn named(&self, name: &str) -> Option<Named> {
+    pub(crate) fn named(&self, name: &str) -> Option<RootName> {
         self.names.read().by_name.get(name).cloned()
     }
 
-    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Entry>> {
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<CaptureEntry>> {
         self.names.read().entries.get(id as usize)?.clone()
     }
 
@@ -153,35 +153,37 @@ impl Captures {
     }
 
     /// All captures, in the order in which they were made.
-    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn all(&self) -> Vec<Arc<CaptureEntry>> {
         self.names.read().entries.iter().flatten().cloned().collect()
     }
 
     /// The captures that the caller may read, in the same order.
-    pub(crate) fn readable(&self, caller: &Caller) -> Vec<Arc<Entry>> {
+    pub(crate) fn readable(&self, caller: &Caller) -> Vec<Arc<CaptureEntry>> {
         let mut entries = self.all();
-        entries.retain(|entry| caller.may(entry.permissions(), &[Bit::Read, Bit::Search]));
+        entries.retain(|entry| {
+            caller.may(entry.permissions(), &[PermissionBit::Read, PermissionBit::Search])
+        });
         entries
     }
 
     /// All names of captures and links in the root, sorted.
-    pub(crate) fn names(&self) -> Vec<(String, Named)> {
+    pub(crate) fn names(&self) -> Vec<(String, RootName)> {
         let names = self.names.read();
         names.by_name.iter().map(|(name, named)| (name.clone(), named.clone())).collect()
     }
 }
 
-impl Names {
+impl RootNames {
     fn links_to(&self, alias: &str) -> Vec<String> {
         let target = |index: &u32| self.links.get(*index as usize).and_then(Option::as_deref);
         let links = self.by_name.iter().filter(
-            |(_, named)| matches!(named, Named::Link { index } if target(index) == Some(alias)),
+            |(_, named)| matches!(named, RootName::Link { index } if target(index) == Some(alias)),
         );
         links.map(|(name, _)| name.clone()).collect()
     }
 
     fn unlink(&mut self, name: &str) {
-        if let Some(Named::Link { index }) = self.by_name.get(name) {
+        if let Some(RootName::Link { index }) = self.by_name.get(name) {
             if let Some(place) = self.links.get_mut(*index as usize) {
                 *place = None;
             }

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 /// Why an operation on the tree is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum TreeError {
     /// No such name or inode.
     #[error("no such file")]
     NotFound,
@@ -48,7 +48,7 @@ pub(crate) enum Error {
     /// The limit of open contents that are made in memory is reached.
     #[error("{0}")]
     NoRoom(flow::OpenError),
-    /// The limit of open frozen contents is reached.
+    /// The limit of open rendered texts is reached.
     #[error("as much of status.json and readers.jsonl is open as may be")]
     Full,
     /// The packets at this offset were overwritten.
@@ -56,7 +56,7 @@ pub(crate) enum Error {
     Expired,
 }
 
-impl Error {
+impl TreeError {
     /// The error number a caller of the file system gets.
     pub(crate) const fn errno(&self) -> Errno {
         match self {

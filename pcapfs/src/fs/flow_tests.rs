@@ -13,7 +13,7 @@ use frames::flags::{ACK, SYN};
 use protocol::time::Precision;
 use tempfile::TempDir;
 
-use super::open_file::Opener;
+use super::open_file::FileOpener;
 use super::*;
 
 const ME: Asker = Asker { thread: 1 << 30, uid: 0, gid: 0 };
@@ -51,7 +51,7 @@ fn connection(
     lost: std::ops::Range<usize>,
 ) -> Vec<Vec<u8>> {
     let number = |len: usize| 1 + u32::try_from(len).unwrap();
-    let (asked, told) = (number(request.len()), number(answer.len()));
+    let (asked, answered) = (number(request.len()), number(answer.len()));
     let mut frames = vec![
         tcp(true, port, 0, 0, SYN, b""),
         tcp(false, port, 0, 1, SYN | ACK, b""),
@@ -61,9 +61,9 @@ fn connection(
         let seq = number(part.start);
         frames.push(tcp(false, port, seq, asked, ACK, &answer[part]));
     }
-    frames.push(tcp(true, port, asked, told, FIN, b""));
-    frames.push(tcp(false, port, told, asked + 1, FIN, b""));
-    frames.push(tcp(true, port, asked + 1, told + 1, ACK, b""));
+    frames.push(tcp(true, port, asked, answered, FIN, b""));
+    frames.push(tcp(false, port, answered, asked + 1, FIN, b""));
+    frames.push(tcp(true, port, asked + 1, answered + 1, ACK, b""));
     frames
 }
 
@@ -104,7 +104,7 @@ fn scene() -> (Tree, TempDir) {
     (tree, directory)
 }
 
-fn lookup(tree: &Tree, path: &str) -> Result<Attributes, Error> {
+fn lookup(tree: &Tree, path: &str) -> Result<Attributes, TreeError> {
     let mut attributes = tree.attributes(dir::ROOT, ME)?;
     for name in path.split('/') {
         attributes = tree.lookup(attributes.inode, name, ME)?;
@@ -112,10 +112,10 @@ fn lookup(tree: &Tree, path: &str) -> Result<Attributes, Error> {
     Ok(attributes)
 }
 
-fn names(tree: &Tree, path: &str) -> Vec<(String, Kind, u64)> {
+fn names(tree: &Tree, path: &str) -> Vec<(String, InodeKind, u64)> {
     let mut names = Vec::new();
     let inode = lookup(tree, path).unwrap().inode;
-    let mut visit = |entry: list::Listed<'_>| {
+    let mut visit = |entry: list::ListedName<'_>| {
         names.push((entry.name.to_owned(), entry.kind, entry.inode));
         ControlFlow::Continue(())
     };
@@ -126,8 +126,8 @@ fn names(tree: &Tree, path: &str) -> Vec<(String, Kind, u64)> {
 
 fn open(tree: &Tree, path: &str) -> (Attributes, u64) {
     let attributes = lookup(tree, path).unwrap();
-    let opener = Opener::new(ME);
-    let access = Access { read: true, write: false };
+    let opener = FileOpener::new(ME);
+    let access = OpenAccess { read: true, write: false };
     (attributes, tree.open(attributes.inode, access, opener).unwrap())
 }
 
@@ -153,7 +153,7 @@ fn everything_below_flows_can_be_looked_up_and_has_the_size_it_says() {
             let path = format!("{folder}/{name}");
             let found = lookup(&tree, &path).unwrap();
             assert_eq!((found.kind, found.inode, found.uid), (kind, inode, 1), "{path}");
-            if kind == Kind::Directory {
+            if kind == InodeKind::Directory {
                 assert_eq!(found.mode, 0o750, "{path}");
                 folders.push(path);
             } else {
@@ -196,7 +196,7 @@ fn names_that_are_not_quite_right_are_not_there() {
         &format!("{HTTP}/bodies/1-response-a.html"),
         &format!("{HTTP}/bodies/0002-response-a.html"),
     ] {
-        assert!(matches!(lookup(&tree, path), Err(Error::NotFound)), "{path}");
+        assert!(matches!(lookup(&tree, path), Err(TreeError::NotFound)), "{path}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use capture::flow::Stat;
 
-use super::beginning::Beginning;
+use super::beginning::FileBeginning;
 use super::dir::{self, Node, NodeItem};
 
 /// How long a process that looked a file up gets the same inode again, although the file now begins
@@ -19,7 +19,7 @@ pub(super) const SAME_FILE: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeVersion {
     pub(super) node: Node,
-    pub(super) beginning: Beginning,
+    pub(super) beginning: FileBeginning,
 }
 
 /// A lookup of a file that may soon begin elsewhere.
@@ -43,7 +43,7 @@ pub(super) struct Inodes {
     /// By inode, with its version and the number of lookups that were not forgotten.
     counted: HashMap<u64, (NodeVersion, u64)>,
     /// The current beginning of a node, and its inode.
-    current: HashMap<NodeItem, (Beginning, u64)>,
+    current: HashMap<NodeItem, (FileBeginning, u64)>,
     /// Lookups within the last [`SAME_FILE`] that were not followed by an open, oldest first.
     recent: VecDeque<RecentLookup>,
 }
@@ -81,7 +81,7 @@ impl Inodes {
     /// The inode of a version: the number of its node, or a counted one.
     fn number(&mut self, version: NodeVersion) -> u64 {
         let NodeVersion { node, beginning } = version;
-        if beginning == Beginning::Always
+        if beginning == FileBeginning::Always
             && let Some(number) = node.number
         {
             return number;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn at(beginning: u64) -> NodeVersion {
-        NodeVersion { node: packets(), beginning: Beginning::at(beginning) }
+        NodeVersion { node: packets(), beginning: FileBeginning::at(beginning) }
     }
 
     fn stat(size: u64) -> Option<Stat> {
@@ -241,13 +241,13 @@ mod tests {
         let mut inodes = Inodes::default();
         let now = Instant::now();
         let node = file_of_flow("meta.json");
-        let plain = NodeVersion { node, beginning: Beginning::Always };
+        let plain = NodeVersion { node, beginning: FileBeginning::Always };
         assert_eq!(Some(inodes.look_up(1, plain, None, now).0), node.number);
         inodes.forget(node.number.unwrap(), 1);
         assert!(inodes.counted.is_empty() && inodes.recent.is_empty());
         let node = Node { number: None, ..node };
         assert_eq!(inodes.listed(&node), UNKNOWN);
-        let large = NodeVersion { node, beginning: Beginning::Always };
+        let large = NodeVersion { node, beginning: FileBeginning::Always };
         let (inode, _) = inodes.look_up(1, large, None, now);
         assert_eq!(inodes.look_up(2, large, None, now).0, inode);
         assert_eq!((inodes.version(inode), inodes.listed(&node)), (Some(large), inode));

@@ -7,8 +7,8 @@
 use std::ops::ControlFlow;
 
 use super::dir::{FIRST_COOKIE, Node};
-use super::error::Error;
-use super::{Kind, Tree};
+use super::error::TreeError;
+use super::{InodeKind, Tree};
 
 /// Cookies of `.` and `..`, which come first.
 const DOT: u64 = 1;
@@ -17,32 +17,37 @@ const _: () = assert!(DOT_DOT + 1 == FIRST_COOKIE);
 
 /// One name of a directory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Listed<'a> {
+pub(crate) struct ListedName<'a> {
     pub(crate) inode: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: InodeKind,
     pub(crate) name: &'a str,
     /// The listing continues after this cookie.
     pub(crate) cookie: u64,
 }
 
 /// Takes the names of a directory one by one, for as long as it wants more.
-type Visit<'a> = &'a mut dyn FnMut(Listed<'_>) -> ControlFlow<()>;
+type VisitName<'a> = &'a mut dyn FnMut(ListedName<'_>) -> ControlFlow<()>;
 
 impl Tree {
     /// Visits the names of a directory after the one with the cookie `after`, which is 0 for all:
     /// `.` and `..`, then the others, always in the same order.
-    pub(crate) fn list(&self, inode: u64, after: u64, visit: Visit<'_>) -> Result<(), Error> {
+    pub(crate) fn list(
+        &self,
+        inode: u64,
+        after: u64,
+        visit: VisitName<'_>,
+    ) -> Result<(), TreeError> {
         let directory = self.version(inode)?.node.directory()?;
         let provider = directory.provider();
         provider.check(self)?;
-        let kind = Kind::Directory;
-        let dot = Listed { inode, kind, name: ".", cookie: DOT };
+        let kind = InodeKind::Directory;
+        let dot = ListedName { inode, kind, name: ".", cookie: DOT };
         if dot.cookie > after && visit(dot).is_break() {
             return Ok(());
         }
         let parent = Node::from(provider.parent());
         let inode = self.inodes.lock().listed(&parent);
-        let dot_dot = Listed { inode, kind, name: "..", cookie: DOT_DOT };
+        let dot_dot = ListedName { inode, kind, name: "..", cookie: DOT_DOT };
         if dot_dot.cookie > after && visit(dot_dot).is_break() {
             return Ok(());
         }
@@ -50,7 +55,7 @@ impl Tree {
             // Only nodes that may have a counted inode are looked up.
             let plain = if node.begins_anew() { None } else { node.number };
             let inode = plain.unwrap_or_else(|| self.inodes.lock().listed(node));
-            visit(Listed { inode, kind: node.kind(), name, cookie })
+            visit(ListedName { inode, kind: node.kind(), name, cookie })
         })
     }
 }

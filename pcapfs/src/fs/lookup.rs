@@ -5,10 +5,10 @@ use std::time::Instant;
 use capture::flow::Operation;
 
 use super::dir::{self, Node, NodeItem};
-use super::error::Error;
+use super::error::TreeError;
 use super::inodes::NodeVersion;
 use super::{Asker, Attributes, LASTING, Tree};
-use crate::fs::beginning::Beginning;
+use crate::fs::beginning::FileBeginning;
 
 impl Tree {
     /// Finds a name in a directory. Undo each success with [`Tree::forget`].
@@ -17,12 +17,12 @@ impl Tree {
         parent: u64,
         name: &str,
         asker: Asker,
-    ) -> Result<Attributes, Error> {
+    ) -> Result<Attributes, TreeError> {
         let parent = self.version(parent)?.node.directory()?;
         let node = parent.provider().find(self, name)?;
         let (beginning, visible) = match &node.item {
             NodeItem::File(file) => file.provider().beginning(self)?,
-            NodeItem::Directory(_) | NodeItem::Link(_) => (Beginning::Always, None),
+            NodeItem::Directory(_) | NodeItem::Link(_) => (FileBeginning::Always, None),
         };
         let version = NodeVersion { node, beginning };
         let (inode, version) =
@@ -73,9 +73,10 @@ impl Tree {
     ///
     /// # Errors
     /// If there is no such inode.
-    pub(super) fn version(&self, inode: u64) -> Result<NodeVersion, Error> {
+    pub(super) fn version(&self, inode: u64) -> Result<NodeVersion, TreeError> {
         // Without the lock, if the number says it.
-        let node = Node::of(inode).map(|node| NodeVersion { node, beginning: Beginning::Always });
-        node.or_else(|| self.inodes.lock().version(inode)).ok_or(Error::NotFound)
+        let node =
+            Node::of(inode).map(|node| NodeVersion { node, beginning: FileBeginning::Always });
+        node.or_else(|| self.inodes.lock().version(inode)).ok_or(TreeError::NotFound)
     }
 }

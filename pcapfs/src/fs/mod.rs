@@ -44,11 +44,11 @@ use capture::ring::Permissions;
 use parking_lot::Mutex;
 use protocol::time::Timestamp;
 
-use captures::{Captures, Entry};
+use captures::{CaptureEntry, Captures};
 use dir::{Node, NodeItem};
-use error::Error;
+use error::TreeError;
 use inodes::Inodes;
-use open_file::{Content, OpenFile};
+use open_file::{OpenContent, OpenFile};
 use open_files::OpenFiles;
 use rendered_text::RenderedRoom;
 
@@ -57,7 +57,7 @@ pub(crate) use names::{group_id, user as user_name, user_id};
 
 /// The kind of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum InodeKind {
     Directory,
     File,
     Link,
@@ -67,7 +67,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) inode: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: InodeKind,
     /// Permission bits.
     pub(crate) mode: u32,
     pub(crate) links: u32,
@@ -78,7 +78,7 @@ pub(crate) struct Attributes {
     /// Bytes that are not in holes.
     pub(crate) present: u64,
     pub(crate) modified: Timestamp,
-    /// How long the kernel may cache all of this, and that the name belongs to this inode.
+    /// The time for which the kernel may cache all of this, and that the name belongs to this inode.
     pub(crate) valid: Duration,
 }
 
@@ -126,14 +126,14 @@ pub(crate) const LASTING: Duration = Duration::from_secs(1);
 
 /// A change of attributes; a field that is `None` stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct AttributeChange {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) size: Option<u64>,
 }
 
-impl Change {
+impl AttributeChange {
     fn apply(self, permissions: &mut Permissions) {
         permissions.mode = self.mode.map_or(permissions.mode, |mode| mode & 0o777);
         permissions.uid = self.uid.unwrap_or(permissions.uid);
@@ -143,7 +143,7 @@ impl Change {
 
 /// A savefile of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum SavefileKind {
     /// Everything retained.
     Replay,
     /// Everything retained, then new packets.
@@ -154,7 +154,7 @@ pub(crate) enum Wanted {
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Access {
+pub(crate) struct OpenAccess {
     pub(crate) read: bool,
     pub(crate) write: bool,
 }
@@ -168,22 +168,22 @@ pub(crate) struct Tree {
     /// Limits the memory of rendered texts while they are open.
     room: RenderedRoom,
     started: Timestamp,
-    /// `started` on the monotonic clock, and until when the kernel may have something cached, in
-    /// milliseconds from then on.
+    /// `started` on the monotonic clock, and the time until which the kernel may have something
+    /// cached, in milliseconds from then on.
     begin: Instant,
-    believed: AtomicU64,
+    cached_until: AtomicU64,
     /// Permissions of the root; files that belong to no capture have its owner and group.
     permissions: Mutex<Permissions>,
-    /// The path of the control socket, if there is one.
+    /// The path of the control socket, unless the daemon has none.
     socket: OnceLock<PathBuf>,
     /// Gets every change of permissions.
-    keeper: OnceLock<Box<dyn Keeper>>,
+    keeper: OnceLock<Box<dyn PermissionKeeper>>,
 }
 
 /// Keeps permissions for the next process.
-pub(crate) trait Keeper: Send + Sync + std::fmt::Debug {
+pub(crate) trait PermissionKeeper: Send + Sync + std::fmt::Debug {
     /// Keeps changed permissions of a capture, or of the root if there is no entry.
-    fn keep(&self, entry: Option<&Entry>);
+    fn keep(&self, entry: Option<&CaptureEntry>);
 }
 
 impl Tree {
@@ -196,7 +196,7 @@ impl Tree {
             room: RenderedRoom::default(),
             started: clock::now(),
             begin: Instant::now(),
-            believed: AtomicU64::new(0),
+            cached_until: AtomicU64::new(0),
             permissions: Mutex::new(permissions),
             socket: OnceLock::new(),
             keeper: OnceLock::new(),
@@ -219,7 +219,7 @@ impl Tree {
     }
 
     /// Sets the keeper of changed permissions; only the first call counts.
-    pub(crate) fn set_keeper(&self, keeper: Box<dyn Keeper>) {
+    pub(crate) fn set_keeper(&self, keeper: Box<dyn PermissionKeeper>) {
         let _ = self.keeper.set(keeper);
     }
 
@@ -235,8 +235,8 @@ impl Tree {
     }
 
     /// The capture with this id.
-    fn entry(&self, id: u32) -> Result<Arc<Entry>, Error> {
-        self.captures.by_id(id).ok_or(Error::NotFound)
+    fn entry(&self, id: u32) -> Result<Arc<CaptureEntry>, TreeError> {
+        self.captures.by_id(id).ok_or(TreeError::NotFound)
     }
 
     /// Changes owner, group and mode of the root or a capture's directory. Setting the size of a
@@ -245,44 +245,44 @@ impl Tree {
         &self,
         inode: u64,
         asker: Asker,
-        change: Change,
-    ) -> Result<Attributes, Error> {
-        let node = self.version(inode).map_err(|_| Error::Fixed)?.node;
-        let is_emptied = Change { size: Some(0), ..Change::default() };
+        change: AttributeChange,
+    ) -> Result<Attributes, TreeError> {
+        let node = self.version(inode).map_err(|_| TreeError::Fixed)?.node;
+        let is_emptied = AttributeChange { size: Some(0), ..AttributeChange::default() };
         match &node.item {
             NodeItem::Directory(directory) if change.size.is_none() => {
                 let change = |permissions: &mut Permissions| change.apply(permissions);
                 directory.provider().change_permissions(self, &change)?;
             }
             NodeItem::File(file) if file.provider().is_written() && change == is_emptied => {}
-            _ => return Err(Error::Fixed),
+            _ => return Err(TreeError::Fixed),
         }
         self.attributes(inode, asker)
     }
 
     /// Notes that the kernel is about to get attributes that it may cache for a while.
-    pub(crate) fn tell(&self, attributes: &Attributes) {
+    pub(crate) fn note_caching(&self, attributes: &Attributes) {
         if attributes.valid > Duration::ZERO {
             let until = self.begin.elapsed() + attributes.valid;
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-            self.believed.fetch_max(until, Ordering::Relaxed);
+            self.cached_until.fetch_max(until, Ordering::Relaxed);
         }
     }
 
-    /// How long the kernel may still have something cached.
-    pub(crate) fn believed_for(&self) -> Duration {
-        let until = Duration::from_millis(self.believed.load(Ordering::Relaxed));
+    /// The maximum time for which the kernel still has something cached.
+    pub(crate) fn cached_for(&self) -> Duration {
+        let until = Duration::from_millis(self.cached_until.load(Ordering::Relaxed));
         until.saturating_sub(self.begin.elapsed())
     }
 
     /// The current `status.json` of a capture.
-    pub(crate) fn status_of(&self, entry: &Entry) -> Vec<u8> {
+    pub(crate) fn status_of(&self, entry: &CaptureEntry) -> Vec<u8> {
         let aliases = self.captures.links_to(entry.alias());
         status::of_capture(entry, aliases, &self.open_files.readers(entry.id))
     }
 
     /// The current `status.json` of the root, with these captures.
-    pub(crate) fn status_of_daemon(&self, captures: &[Arc<Entry>]) -> Vec<u8> {
+    pub(crate) fn status_of_daemon(&self, captures: &[Arc<CaptureEntry>]) -> Vec<u8> {
         status::of_daemon(
             &self.captures,
             captures,
@@ -292,10 +292,10 @@ impl Tree {
     }
 
     /// The target of a link.
-    pub(crate) fn link_target(&self, inode: u64) -> Result<String, Error> {
-        match Node::of(inode).map(|node| node.item) {
-            Some(NodeItem::Link(link)) => link.target(self),
-            _ => Err(Error::NotALink),
+    pub(crate) fn link_target(&self, inode: u64) -> Result<String, TreeError> {
+        match self.version(inode).map(|version| version.node.item) {
+            Ok(NodeItem::Link(link)) => link.target(self),
+            _ => Err(TreeError::NotALink),
         }
     }
 
@@ -306,15 +306,15 @@ impl Tree {
         offset: u64,
         to: Seek,
         asker: Asker,
-    ) -> Result<u64, Error> {
-        let file = self.file(handle).ok_or(Error::BadHandle)?;
-        if let Content::Flow(flow) = &file.content {
-            return flow.lock().seek(offset, to).ok_or(Error::NothingThere);
+    ) -> Result<u64, TreeError> {
+        let file = self.file(handle).ok_or(TreeError::BadHandle)?;
+        if let OpenContent::Flow(flow) = &file.content {
+            return flow.lock().seek(offset, to).ok_or(TreeError::NothingThere);
         }
         // Other files have only the hole after their end.
         let size = self.attributes_of_opening(handle, file.inode, asker)?.size;
         match to {
-            _ if offset >= size => Err(Error::NothingThere),
+            _ if offset >= size => Err(TreeError::NothingThere),
             Seek::Data => Ok(offset),
             Seek::Hole => Ok(size),
         }
@@ -331,14 +331,14 @@ impl Tree {
     }
 
     /// Passes the bytes of one write to an open file.
-    pub(crate) fn write(&self, handle: u64, bytes: &[u8]) -> Result<(), Error> {
-        let file = self.file(handle).ok_or(Error::BadHandle)?;
-        if !matches!(file.content, Content::Written) {
-            return Err(Error::WrongAccess);
+    pub(crate) fn write(&self, handle: u64, bytes: &[u8]) -> Result<(), TreeError> {
+        let file = self.file(handle).ok_or(TreeError::BadHandle)?;
+        if !matches!(file.content, OpenContent::Written) {
+            return Err(TreeError::WrongAccess);
         }
         match &self.version(file.inode)?.node.item {
             NodeItem::File(file) => file.provider().write(self, bytes),
-            NodeItem::Directory(_) | NodeItem::Link(_) => Err(Error::WrongAccess),
+            NodeItem::Directory(_) | NodeItem::Link(_) => Err(TreeError::WrongAccess),
         }
     }
 }

@@ -7,12 +7,12 @@ use capture::clock;
 use capture::cursor::snapshot::Extent;
 use capture::cursor::{Begin, Format};
 
-use super::captures::Entry;
+use super::captures::CaptureEntry;
 use super::dir::{NodeItem, name_of};
-use super::error::Error;
+use super::error::TreeError;
 use super::file::{FileNode, FileRequest};
-use super::open_file::{Content, OpenFile, Opener};
-use super::{Access, Tree, Wanted};
+use super::open_file::{FileOpener, OpenContent, OpenFile};
+use super::{OpenAccess, SavefileKind, Tree};
 
 /// Bytes of the largest file that is read through the page cache. Larger files are read in pieces
 /// so large that one more copy costs more than one more request for the end.
@@ -20,13 +20,18 @@ const SMALL: u64 = 256 << 10;
 
 impl Tree {
     /// Opens a file; release the handle with [`Tree::close`].
-    pub(crate) fn open(&self, inode: u64, access: Access, opener: Opener) -> Result<u64, Error> {
+    pub(crate) fn open(
+        &self,
+        inode: u64,
+        access: OpenAccess,
+        opener: FileOpener,
+    ) -> Result<u64, TreeError> {
         let version = self.version(inode)?;
-        let NodeItem::File(file) = &version.node.item else { return Err(Error::NotFound) };
+        let NodeItem::File(file) = &version.node.item else { return Err(TreeError::NotFound) };
         let provider = file.provider();
         let is_written = provider.is_written();
         if access.read == is_written || access.write != is_written {
-            return Err(Error::WrongAccess);
+            return Err(TreeError::WrongAccess);
         }
         let entry = provider.capture().map(|capture| self.entry(capture)).transpose()?;
         let request =
@@ -58,21 +63,21 @@ impl Tree {
     /// the handle with [`Tree::close`]. Also returns its current size, if it has one.
     pub(crate) fn open_savefile(
         &self,
-        entry: &Arc<Entry>,
-        wanted: Wanted,
+        entry: &Arc<CaptureEntry>,
+        wanted: SavefileKind,
         format: Format,
-        opener: Opener,
+        opener: FileOpener,
     ) -> (u64, u64) {
         let store = &**entry.capture.store();
         let (file, content, size) = match wanted {
-            Wanted::Replay => {
+            SavefileKind::Replay => {
                 let extent = Extent::new(store, format);
-                let content = Content::snapshot(entry, extent);
+                let content = OpenContent::snapshot(entry, extent);
                 (FileNode::replay(entry.id, format), content, extent.size(store))
             }
-            Wanted::Follow | Wanted::Live => {
-                let begin = if wanted == Wanted::Live { Begin::Next } else { Begin::Oldest };
-                let content = Content::stream(entry, begin, format);
+            SavefileKind::Follow | SavefileKind::Live => {
+                let begin = if wanted == SavefileKind::Live { Begin::Next } else { Begin::Oldest };
+                let content = OpenContent::stream(entry, begin, format);
                 (FileNode::stream(entry.id, begin, format), content, 0)
             }
         };

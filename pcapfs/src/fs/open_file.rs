@@ -17,29 +17,29 @@ use parking_lot::Mutex;
 use protocol::time::Timestamp;
 
 use super::Asker;
-use super::captures::Entry;
-use super::error::Error;
+use super::captures::CaptureEntry;
+use super::error::TreeError;
 use super::rendered_text::RenderedText;
 use crate::process;
 
 /// The opener of a file.
 #[derive(Debug)]
-pub(crate) struct Opener {
+pub(crate) struct FileOpener {
     /// The thread that called.
     pub(crate) asker: Asker,
-    process: OnceLock<Process>,
+    process: OnceLock<OpenerProcess>,
 }
 
 /// The process a thread belongs to.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct OpenerProcess {
     /// Its number, or the thread's own if the process is gone or not visible.
     pub(crate) pid: u32,
     /// The thread's name when it was looked up.
     pub(crate) comm: String,
 }
 
-impl Opener {
+impl FileOpener {
     /// An opener with the credentials of a request.
     pub(crate) fn new(asker: Asker) -> Self {
         Self { asker, process: OnceLock::new() }
@@ -47,18 +47,18 @@ impl Opener {
 
     /// Its process. It is looked up on the first call only, since that costs more than opening a
     /// small file.
-    pub(crate) fn process(&self) -> &Process {
+    pub(crate) fn process(&self) -> &OpenerProcess {
         self.process.get_or_init(|| {
             // A name can have any bytes.
             let comm =
                 std::fs::read(format!("/proc/{}/comm", self.asker.thread)).unwrap_or_default();
             let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
-            Process { pid: process::of_thread(self.asker.thread), comm }
+            OpenerProcess { pid: process::of_thread(self.asker.thread), comm }
         })
     }
 }
 
-impl Opener {
+impl FileOpener {
     /// True if its program is BusyBox, whose `cat` and `cp` copy with sendfile(2), and read only if
     /// that fails. A daemon that is not root may not see the program's file; then the thread's name
     /// counts.
@@ -72,7 +72,7 @@ impl Opener {
 
 /// The content of an open file.
 #[derive(Debug)]
-pub(crate) enum Content {
+pub(crate) enum OpenContent {
     /// Savefile bytes without end; offsets are ignored.
     Stream(Mutex<Cursor>),
     /// A savefile with offsets.
@@ -85,16 +85,16 @@ pub(crate) enum Content {
     Written,
 }
 
-impl Content {
+impl OpenContent {
     /// The packets of a capture, from `begin` on.
-    pub(super) fn stream(entry: &Entry, begin: Begin, format: Format) -> Self {
+    pub(super) fn stream(entry: &CaptureEntry, begin: Begin, format: Format) -> Self {
         let store = &**entry.capture.store();
         Self::Stream(Mutex::new(Cursor::new(store, format, begin, true)))
     }
 
     /// All packets of a capture from the beginning of `extent` on. If the source is a savefile,
     /// reads wait until all of it has been indexed.
-    pub(super) fn snapshot(entry: &Entry, extent: Extent) -> Self {
+    pub(super) fn snapshot(entry: &CaptureEntry, extent: Extent) -> Self {
         let snapshot = Snapshot::new(&**entry.capture.store(), extent);
         Self::Snapshot(Mutex::new(match entry.capture.spec().source {
             SourceName::File(_) => snapshot.awaited(),
@@ -197,9 +197,9 @@ pub(crate) struct OpenFile {
     pub(crate) inode: u64,
     pub(crate) name: &'static str,
     /// The capture it belongs to, for all but the files in the root of the tree.
-    pub(crate) entry: Option<Arc<Entry>>,
-    pub(crate) content: Content,
-    pub(crate) opener: Opener,
+    pub(crate) entry: Option<Arc<CaptureEntry>>,
+    pub(crate) content: OpenContent,
+    pub(crate) opener: FileOpener,
     pub(crate) opened: Timestamp,
     /// True if a read of it waits for packets.
     pub(crate) blocked: AtomicBool,
@@ -212,7 +212,7 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// True if it is a stream, which has no size.
     pub(crate) const fn is_stream(&self) -> bool {
-        matches!(self.content, Content::Stream(_))
+        matches!(self.content, OpenContent::Stream(_))
     }
 
     /// True if the kernel may keep its content while it is open.
@@ -226,13 +226,14 @@ impl OpenFile {
     }
 
     /// The capture whose packets it reads, if its reads may wait.
-    pub(crate) fn waits_for(&self) -> Option<&Arc<Entry>> {
+    pub(crate) fn waits_for(&self) -> Option<&Arc<CaptureEntry>> {
         match self.content {
-            Content::Stream(_) => self.entry.as_ref(),
-            Content::Snapshot(_) if self.is_awaited => self.entry.as_ref(),
-            Content::Snapshot(_) | Content::Flow(_) | Content::Rendered(_) | Content::Written => {
-                None
-            }
+            OpenContent::Stream(_) => self.entry.as_ref(),
+            OpenContent::Snapshot(_) if self.is_awaited => self.entry.as_ref(),
+            OpenContent::Snapshot(_)
+            | OpenContent::Flow(_)
+            | OpenContent::Rendered(_)
+            | OpenContent::Written => None,
         }
     }
 
@@ -246,9 +247,9 @@ impl OpenFile {
     pub(crate) fn progress(&self) -> Option<Progress> {
         let store = self.store()?;
         let progress = match &self.content {
-            Content::Stream(cursor) => cursor.lock().progress(store),
-            Content::Snapshot(snapshot) => snapshot.lock().progress(store),
-            Content::Flow(_) | Content::Rendered(_) | Content::Written => return None,
+            OpenContent::Stream(cursor) => cursor.lock().progress(store),
+            OpenContent::Snapshot(snapshot) => snapshot.lock().progress(store),
+            OpenContent::Flow(_) | OpenContent::Rendered(_) | OpenContent::Written => return None,
         };
         let Progress { lost, lag, gone, .. } = progress;
         Some(Progress {
@@ -262,8 +263,8 @@ impl OpenFile {
     /// True if a read would return without waiting.
     pub(crate) fn is_ready(&self) -> bool {
         match (&self.content, self.store()) {
-            (Content::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),
-            (Content::Snapshot(snapshot), Some(store)) => snapshot.lock().is_ready(store),
+            (OpenContent::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),
+            (OpenContent::Snapshot(snapshot), Some(store)) => snapshot.lock().is_ready(store),
             _ => true,
         }
     }
@@ -272,15 +273,17 @@ impl OpenFile {
     /// attributes that it saw of a file of a flow.
     pub(super) fn extend_visible(&self, stat: Option<Stat>) {
         match (&self.content, self.store(), stat) {
-            (Content::Snapshot(snapshot), Some(store), _) => snapshot.lock().extend_visible(store),
-            (Content::Flow(flow), _, Some(stat)) => flow.lock().extend_visible(stat),
+            (OpenContent::Snapshot(snapshot), Some(store), _) => {
+                snapshot.lock().extend_visible(store)
+            }
+            (OpenContent::Flow(flow), _, Some(stat)) => flow.lock().extend_visible(stat),
             _ => {}
         }
     }
 
     /// Extends the visible size of a file of a flow whose name now belongs to a newer file.
     pub(super) fn extend_visible_to_newest(&self) {
-        if let Content::Flow(flow) = &self.content {
+        if let OpenContent::Flow(flow) = &self.content {
             flow.lock().extend_visible_to_newest();
         }
     }
@@ -288,7 +291,7 @@ impl OpenFile {
     /// The attributes, for its opener, of a file of a flow that has left the tree.
     pub(super) fn visible_after_removal(&self) -> Option<Stat> {
         match &self.content {
-            Content::Flow(flow) => Some(flow.lock().visible_after_removal()),
+            OpenContent::Flow(flow) => Some(flow.lock().visible_after_removal()),
             _ => None,
         }
     }
@@ -296,7 +299,7 @@ impl OpenFile {
     /// The attributes, for its opener, of a file of a flow that was rendered when it was opened.
     pub(super) fn rendered_stat(&self) -> Option<Stat> {
         match &self.content {
-            Content::Flow(flow) => flow.lock().rendered(),
+            OpenContent::Flow(flow) => flow.lock().rendered(),
             _ => None,
         }
     }
@@ -304,16 +307,18 @@ impl OpenFile {
     /// Size and time of a file that was rendered when it was opened.
     pub(super) fn rendered(&self) -> Option<(u64, Timestamp)> {
         match &self.content {
-            Content::Rendered(text) => Some((text.bytes().len() as u64, self.opened)),
-            Content::Flow(flow) => flow.lock().rendered().map(|stat| (stat.size, stat.modified)),
-            Content::Stream(_) | Content::Snapshot(_) | Content::Written => None,
+            OpenContent::Rendered(text) => Some((text.bytes().len() as u64, self.opened)),
+            OpenContent::Flow(flow) => {
+                flow.lock().rendered().map(|stat| (stat.size, stat.modified))
+            }
+            OpenContent::Stream(_) | OpenContent::Snapshot(_) | OpenContent::Written => None,
         }
     }
 
     /// One read: passes bytes to `send` in a single call, or returns the reason why not.
     ///
     /// # Errors
-    /// [`Error`]; [`Outcome::Empty`] only if [`waits_for`](Self::waits_for) is not `None`.
+    /// [`TreeError`]; [`Outcome::Empty`] only if [`waits_for`](Self::waits_for) is not `None`.
     pub(crate) fn read(
         &self,
         offset: u64,
@@ -321,7 +326,7 @@ impl OpenFile {
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> Result<Outcome, ReadFailure> {
         let outcome = match (&self.content, self.store()) {
-            (Content::Stream(cursor), Some(store)) => {
+            (OpenContent::Stream(cursor), Some(store)) => {
                 let mut cursor = cursor.lock();
                 let outcome = cursor.read(store, size, send);
                 if matches!(outcome, Ok(Outcome::Sent(_))) {
@@ -330,14 +335,14 @@ impl OpenFile {
                 }
                 outcome
             }
-            (Content::Snapshot(snapshot), Some(store)) => {
+            (OpenContent::Snapshot(snapshot), Some(store)) => {
                 let outcome = snapshot.lock().read(store, offset, size, send);
                 if matches!(outcome, Ok(Outcome::Sent(_))) {
                     self.blocked.store(false, Ordering::Relaxed);
                 }
                 outcome
             }
-            (Content::Flow(flow), _) => {
+            (OpenContent::Flow(flow), _) => {
                 // A statement of its own, so that the lock is released before the reply is copied.
                 let bytes = flow.lock().read(offset, size);
                 let bytes = bytes.map_err(|error| match error {
@@ -346,12 +351,12 @@ impl OpenFile {
                 });
                 bytes.and_then(|bytes| give(&bytes, send))
             }
-            (Content::Rendered(text), _) => read_text(text.bytes(), offset, size, send),
-            _ => return Err(Error::WrongAccess.into()),
+            (OpenContent::Rendered(text), _) => read_text(text.bytes(), offset, size, send),
+            _ => return Err(TreeError::WrongAccess.into()),
         };
         outcome.map_err(|error| match error {
-            ReadError::Storage(why) => Error::Storage(why).into(),
-            ReadError::Expired => Error::Expired.into(),
+            ReadError::Storage(why) => TreeError::Storage(why).into(),
+            ReadError::Expired => TreeError::Expired.into(),
             ReadError::Send(error) => ReadFailure::Send(error),
         })
     }
@@ -361,13 +366,13 @@ impl OpenFile {
 #[derive(Debug)]
 pub(crate) enum ReadFailure {
     /// The reader gets this error.
-    Refused(Error),
+    Refused(TreeError),
     /// The reply did not reach the reader.
     Send(io::Error),
 }
 
-impl From<Error> for ReadFailure {
-    fn from(error: Error) -> Self {
+impl From<TreeError> for ReadFailure {
+    fn from(error: TreeError) -> Self {
         Self::Refused(error)
     }
 }

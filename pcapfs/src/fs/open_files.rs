@@ -11,11 +11,11 @@ use crate::process;
 /// The open files of a tree.
 #[derive(Debug, Default)]
 pub(super) struct OpenFiles {
-    table: RwLock<Table>,
+    table: RwLock<OpenFileTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct OpenFileTable {
     made: u64,
     by_handle: HashMap<u64, Arc<OpenFile>>,
     /// The handles of each inode. Every stat(2) asks for one inode's, however many other files are

@@ -10,7 +10,7 @@ use protocol::json;
 use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
 
-use super::captures::{Captures, Entry};
+use super::captures::{CaptureEntry, Captures};
 use super::names;
 use super::open_file::OpenFile;
 use crate::process::Status;
@@ -103,7 +103,7 @@ struct CaptureSummary {
 
 /// One line of `readers.jsonl`.
 #[derive(Debug, Serialize)]
-struct Reader<'a> {
+struct ReaderLine<'a> {
     file: &'a str,
     pid: u32,
     uid: u32,
@@ -119,7 +119,7 @@ struct Reader<'a> {
 /// `status.json` of a capture as of now; `readers` are its open files, `aliases` its other
 /// names.
 pub(crate) fn of_capture(
-    entry: &Entry,
+    entry: &CaptureEntry,
     aliases: Vec<String>,
     readers: &[std::sync::Arc<OpenFile>],
 ) -> Vec<u8> {
@@ -196,7 +196,7 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
     let mut lines = Vec::new();
     for file in readers {
         let Some(progress) = file.progress() else { continue };
-        lines.extend(json::line(&Reader {
+        lines.extend(json::line(&ReaderLine {
             file: file.name,
             pid: file.opener.process().pid,
             uid: file.opener.asker.uid,
@@ -215,7 +215,7 @@ pub(crate) fn of_readers(readers: &[std::sync::Arc<OpenFile>]) -> Vec<u8> {
 /// `status.json` of the root, as of now.
 pub(crate) fn of_daemon(
     tree: &Captures,
-    captures: &[std::sync::Arc<Entry>],
+    captures: &[std::sync::Arc<CaptureEntry>],
     started: Timestamp,
     socket: Option<&Path>,
 ) -> Vec<u8> {

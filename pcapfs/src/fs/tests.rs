@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::inodes::SAME_FILE;
 use super::*;
-use crate::fs::open_file::Opener;
+use crate::fs::open_file::FileOpener;
 
 /// A tree with one capture, `web`, of a FIFO with a writer.
 struct Scene {
@@ -75,7 +75,7 @@ impl Scene {
         }
     }
 
-    fn lookup(&self, path: &str, asker: Asker) -> Result<Attributes, Error> {
+    fn lookup(&self, path: &str, asker: Asker) -> Result<Attributes, TreeError> {
         let mut attributes = self.tree.attributes(dir::ROOT, asker)?;
         for name in path.split('/') {
             attributes = self.tree.lookup(attributes.inode, name, asker)?;
@@ -83,17 +83,17 @@ impl Scene {
         Ok(attributes)
     }
 
-    fn open(&self, path: &str, asker: Asker) -> Result<(Attributes, u64), Error> {
+    fn open(&self, path: &str, asker: Asker) -> Result<(Attributes, u64), TreeError> {
         let attributes = self.lookup(path, asker)?;
-        let opener = Opener::new(asker);
-        let access = Access { read: true, write: false };
+        let opener = FileOpener::new(asker);
+        let access = OpenAccess { read: true, write: false };
         Ok((attributes, self.tree.open(attributes.inode, access, opener)?))
     }
 
     /// At most `count` names after a cookie, with their cookies.
-    fn list(&self, inode: u64, after: u64, count: usize) -> Vec<(String, Kind, u64)> {
+    fn list(&self, inode: u64, after: u64, count: usize) -> Vec<(String, InodeKind, u64)> {
         let mut names = Vec::new();
-        let mut visit = |entry: list::Listed<'_>| {
+        let mut visit = |entry: list::ListedName<'_>| {
             if names.len() == count {
                 return ControlFlow::Break(());
             }
@@ -106,8 +106,8 @@ impl Scene {
 
     fn control(&self) -> u64 {
         let inode = self.lookup("web/ctl", ME).unwrap().inode;
-        let opener = Opener::new(ME);
-        self.tree.open(inode, Access { read: false, write: true }, opener).unwrap()
+        let opener = FileOpener::new(ME);
+        self.tree.open(inode, OpenAccess { read: false, write: true }, opener).unwrap()
     }
 
     /// Reads until there is no more.
@@ -145,9 +145,9 @@ fn every_name_that_is_listed_can_be_looked_up() {
         assert_eq!(found.kind, *kind, "{name}");
         assert_eq!((found.uid, found.gid), (PERMISSIONS.uid, PERMISSIONS.gid));
     }
-    assert!(matches!(scene.lookup("nothing", ME), Err(Error::NotFound)));
-    assert!(matches!(scene.lookup("web/nothing", ME), Err(Error::NotFound)));
-    assert!(matches!(scene.lookup("README/x", ME), Err(Error::NotADirectory)));
+    assert!(matches!(scene.lookup("nothing", ME), Err(TreeError::NotFound)));
+    assert!(matches!(scene.lookup("web/nothing", ME), Err(TreeError::NotFound)));
+    assert!(matches!(scene.lookup("README/x", ME), Err(TreeError::NotADirectory)));
     let link = scene.lookup("www", ME).unwrap();
     assert_eq!(scene.tree.link_target(link.inode).unwrap(), "web");
     assert_eq!(link.size, 3);
@@ -159,14 +159,14 @@ fn permissions_of_files_are_those_of_their_directory() {
     let mode = |path| scene.lookup(path, ME).unwrap().mode;
     assert_eq!((mode("web"), mode("web/live.pcap"), mode("web/ctl")), (0o750, 0o640, 0o200));
     let directory = scene.lookup("web", ME).unwrap().inode;
-    let change = Change { mode: Some(0o4770), gid: Some(9), ..Change::default() };
+    let change = AttributeChange { mode: Some(0o4770), gid: Some(9), ..AttributeChange::default() };
     scene.tree.change(directory, ME, change).unwrap();
     assert_eq!((mode("web"), mode("web/live.pcap"), mode("web/ctl")), (0o770, 0o660, 0o220));
     assert_eq!(scene.lookup("web/status.json", ME).unwrap().gid, 9);
     let file = scene.lookup("web/live.pcap", ME).unwrap().inode;
-    assert!(matches!(scene.tree.change(file, ME, change), Err(Error::Fixed)));
+    assert!(matches!(scene.tree.change(file, ME, change), Err(TreeError::Fixed)));
     let control = scene.lookup("web/ctl", ME).unwrap().inode;
-    let emptied = Change { size: Some(0), ..Change::default() };
+    let emptied = AttributeChange { size: Some(0), ..AttributeChange::default() };
     assert!(scene.tree.change(control, ME, emptied).is_ok(), "a shell's > does this");
 }
 
@@ -189,7 +189,7 @@ fn a_replay_is_the_same_file_until_it_begins_elsewhere() {
     // Three lookups of the first and none left: the kernel has no more use for it.
     scene.tree.close(handle);
     scene.tree.forget(first.inode, 2);
-    assert!(matches!(scene.tree.attributes(first.inode, ME), Err(Error::NotFound)));
+    assert!(matches!(scene.tree.attributes(first.inode, ME), Err(TreeError::NotFound)));
 }
 
 #[test]
@@ -215,12 +215,12 @@ fn who_looks_up_and_then_opens_finds_the_same_replay() {
 }
 
 #[test]
-fn what_is_frozen_has_the_size_its_opener_is_told() {
+fn a_rendered_text_has_the_size_that_its_opener_sees() {
     let mut scene = Scene::new();
     let (before, handle) = scene.open("web/status.json", ME).unwrap();
     scene.store(1000);
-    let told = scene.tree.attributes(before.inode, ME).unwrap();
-    assert_eq!(scene.read(handle, 0).len() as u64, told.size);
+    let seen = scene.tree.attributes(before.inode, ME).unwrap();
+    assert_eq!(scene.read(handle, 0).len() as u64, seen.size);
     let (_, fresh) = scene.open("web/status.json", OTHER).unwrap();
     let status: serde_json::Value = serde_json::from_slice(&scene.read(fresh, 0)).unwrap();
     assert_eq!(status["packets"]["stored"], 1000);
@@ -259,7 +259,7 @@ fn orders_are_words_and_nothing_else_is() {
     scene.store(5);
     let control = scene.control();
     for nonsense in [&b""[..], b"\n", b"STOP", b"stop start", b"stop\n\n", b"\xff"] {
-        assert!(matches!(scene.tree.write(control, nonsense), Err(Error::BadOrder)));
+        assert!(matches!(scene.tree.write(control, nonsense), Err(TreeError::BadOrder)));
     }
     let entry = scene.tree.captures.by_id(0).unwrap();
     for (order, ended) in [(&b"stop\n"[..], true), (b"stop", true), (b"start", false)] {
@@ -267,24 +267,24 @@ fn orders_are_words_and_nothing_else_is() {
         assert_eq!(entry.capture.store().bounds().ended, ended);
     }
     let (_, reader) = scene.open("web/live.pcap", ME).unwrap();
-    assert!(matches!(scene.tree.write(reader, b"stop"), Err(Error::WrongAccess)));
-    assert!(matches!(scene.tree.write(99, b"stop"), Err(Error::BadHandle)));
+    assert!(matches!(scene.tree.write(reader, b"stop"), Err(TreeError::WrongAccess)));
+    assert!(matches!(scene.tree.write(99, b"stop"), Err(TreeError::BadHandle)));
 }
 
 #[test]
 fn files_are_opened_for_what_they_are_for() {
     let scene = Scene::new();
-    let opener = || Opener::new(ME);
+    let opener = || FileOpener::new(ME);
     for name in ["live.pcap", "replay.pcap", "status.json", "readers.jsonl"] {
         let inode = scene.lookup(&format!("web/{name}"), ME).unwrap().inode;
         for (read, write) in [(true, true), (false, true)] {
-            let result = scene.tree.open(inode, Access { read, write }, opener());
-            assert!(matches!(result, Err(Error::WrongAccess)), "{name}");
+            let result = scene.tree.open(inode, OpenAccess { read, write }, opener());
+            assert!(matches!(result, Err(TreeError::WrongAccess)), "{name}");
         }
     }
     let control = scene.lookup("web/ctl", ME).unwrap().inode;
-    let result = scene.tree.open(control, Access { read: true, write: true }, opener());
-    assert!(matches!(result, Err(Error::WrongAccess)));
+    let result = scene.tree.open(control, OpenAccess { read: true, write: true }, opener());
+    assert!(matches!(result, Err(TreeError::WrongAccess)));
     assert_eq!(scene.tree.open_files(), 0, "nothing that was refused stays open");
 }
 
@@ -307,7 +307,7 @@ fn a_directory_is_listed_a_page_at_a_time() {
     }
     assert!(matches!(
         scene.tree.list(scene.lookup("README", ME).unwrap().inode, 0, &mut |_| panic!()),
-        Err(Error::NotADirectory)
+        Err(TreeError::NotADirectory)
     ));
 }
 
@@ -320,8 +320,8 @@ fn the_status_of_the_daemon_has_what_its_opener_may_read() {
         let text = scene.read(handle, 0);
         let status: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(status["captures"].as_array().unwrap().len(), shown, "{asker:?}");
-        let told = scene.lookup("status.json", asker).unwrap();
-        assert_eq!(told.size, text.len() as u64, "of what it has open");
+        let seen = scene.lookup("status.json", asker).unwrap();
+        assert_eq!(seen.size, text.len() as u64, "the size of the open text");
         scene.tree.close(handle);
     }
 }
@@ -336,7 +336,7 @@ fn files_without_holes_are_data_up_to_their_end() {
     assert_eq!(seek(7, Seek::Data).unwrap(), 7);
     assert_eq!(seek(7, Seek::Hole).unwrap(), attributes.size);
     for to in [Seek::Data, Seek::Hole] {
-        assert!(matches!(seek(attributes.size, to), Err(Error::NothingThere)));
-        assert!(matches!(scene.tree.seek(99, 0, to, ME), Err(Error::BadHandle)));
+        assert!(matches!(seek(attributes.size, to), Err(TreeError::NothingThere)));
+        assert!(matches!(scene.tree.seek(99, 0, to, ME), Err(TreeError::BadHandle)));
     }
 }

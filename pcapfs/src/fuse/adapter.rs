@@ -15,8 +15,8 @@ use fuser::{
 };
 use nix::errno::Errno;
 
-use crate::fs::error::Error;
-use crate::fs::{Asker, Attributes, Change, Kind, Tree};
+use crate::fs::error::TreeError;
+use crate::fs::{Asker, AttributeChange, Attributes, InodeKind, Tree};
 
 /// The maximum bytes of a write, and of one read of the kernel, which derives the number of pages
 /// of a request from this.
@@ -40,16 +40,16 @@ fn fuser_errno(errno: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(errno as i32)
 }
 
-fn refuse(operation: &str, error: &Error) -> fuser::Errno {
+fn refuse(operation: &str, error: &TreeError) -> fuser::Errno {
     log::debug!("{operation}: {error}");
     fuser_errno(error.errno())
 }
 
-const fn file_type(kind: Kind) -> FileType {
+const fn file_type(kind: InodeKind) -> FileType {
     match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-        Kind::Link => FileType::Symlink,
+        InodeKind::Directory => FileType::Directory,
+        InodeKind::File => FileType::RegularFile,
+        InodeKind::Link => FileType::Symlink,
     }
 }
 
@@ -115,7 +115,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        match self.tree.change(inode.0, asker(request), Change { mode, uid, gid, size }) {
+        match self.tree.change(inode.0, asker(request), AttributeChange { mode, uid, gid, size }) {
             Ok(attributes) if mode.is_none() && uid.is_none() && gid.is_none() => {
                 reply.attr(&NO_CACHE, &attr(&attributes));
             }
@@ -126,7 +126,7 @@ impl Filesystem for Adapter {
                 let tree = Arc::clone(&self.tree);
                 let _ = thread::Builder::new().name("change".to_owned()).spawn(move || {
                     tree.keep_permissions(inode.0);
-                    thread::sleep(tree.believed_for() + MARGIN);
+                    thread::sleep(tree.cached_for() + MARGIN);
                     reply.attr(&NO_CACHE, &attr(&attributes));
                 });
             }
@@ -173,7 +173,7 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(refuse("mknod", &Error::Fixed));
+        reply.error(refuse("mknod", &TreeError::Fixed));
     }
 
     fn mkdir(
@@ -185,15 +185,15 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(refuse("mkdir", &Error::Fixed));
+        reply.error(refuse("mkdir", &TreeError::Fixed));
     }
 
     fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(refuse("unlink", &Error::Fixed));
+        reply.error(refuse("unlink", &TreeError::Fixed));
     }
 
     fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(refuse("rmdir", &Error::Fixed));
+        reply.error(refuse("rmdir", &TreeError::Fixed));
     }
 
     fn symlink(
@@ -204,7 +204,7 @@ impl Filesystem for Adapter {
         _target: &Path,
         reply: ReplyEntry,
     ) {
-        reply.error(refuse("symlink", &Error::Fixed));
+        reply.error(refuse("symlink", &TreeError::Fixed));
     }
 
     fn rename(
@@ -217,7 +217,7 @@ impl Filesystem for Adapter {
         _flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(refuse("rename", &Error::Fixed));
+        reply.error(refuse("rename", &TreeError::Fixed));
     }
 
     fn link(
@@ -228,7 +228,7 @@ impl Filesystem for Adapter {
         _new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        reply.error(refuse("link", &Error::Fixed));
+        reply.error(refuse("link", &TreeError::Fixed));
     }
 
     fn create(
@@ -241,6 +241,6 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(refuse("create", &Error::Fixed));
+        reply.error(refuse("create", &TreeError::Fixed));
     }
 }

@@ -45,7 +45,7 @@ use super::pool::{self, Job, Place, Pool};
 use super::walk;
 use super::wire::{self, Message, OUT_HEADER_LEN, Poll, Read, Request};
 use crate::fs::Tree;
-use crate::fs::error::Error;
+use crate::fs::error::TreeError;
 use crate::fs::open_file::ReadFailure;
 use crate::priority::let_others_go_first;
 use crate::process::is_being_killed;
@@ -366,7 +366,7 @@ impl Shared {
 
     fn read(&self, unique: u64, read: Read) {
         match self.tree.file(read.handle) {
-            None => self.reply_error(unique, Error::BadHandle.errno()),
+            None => self.reply_error(unique, TreeError::BadHandle.errno()),
             Some(file) => {
                 if let Some(parked) = self.serve(Parked { unique, file, read }) {
                     self.park(parked);
@@ -447,7 +447,7 @@ impl Shared {
 
     fn poll(&self, unique: u64, poll: Poll) {
         let Some(file) = self.tree.file(poll.handle) else {
-            self.reply_error(unique, Error::BadHandle.errno());
+            self.reply_error(unique, TreeError::BadHandle.errno());
             return;
         };
         let Some(entry) = file.waits_for() else {

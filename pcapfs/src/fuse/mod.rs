@@ -54,7 +54,7 @@ impl By {
 }
 /// How long after a change of the tree the kernel may still have the old state cached.
 pub(crate) fn settling(tree: &Tree) -> Duration {
-    tree.believed_for() + adapter::MARGIN
+    tree.cached_for() + adapter::MARGIN
 }
 
 /// A mounted tree that answers.

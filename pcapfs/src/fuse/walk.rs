@@ -10,23 +10,23 @@ use std::ops::ControlFlow;
 use capture::flow::Seek;
 
 use super::wire::{self, Message, Opening, Page, Request};
-use crate::fs::error::Error;
-use crate::fs::list::Listed;
-use crate::fs::open_file::Opener;
-use crate::fs::{Access, Asker, Tree};
+use crate::fs::error::TreeError;
+use crate::fs::list::ListedName;
+use crate::fs::open_file::FileOpener;
+use crate::fs::{Asker, OpenAccess, Tree};
 
 /// The reply to a message; `None` if the kernel expects none.
 ///
 /// # Errors
 /// The error for the asking program.
-pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8>>, TreeError> {
     let Message { inode, asker, request, .. } = *message;
     let reply = match request {
         Request::Lookup(name) => {
             // Names in the tree are UTF-8.
-            let name = std::str::from_utf8(name).map_err(|_| Error::NotFound)?;
+            let name = std::str::from_utf8(name).map_err(|_| TreeError::NotFound)?;
             let attributes = tree.lookup(inode, name, asker)?;
-            tree.tell(&attributes);
+            tree.note_caching(&attributes);
             wire::entry_reply(&attributes)
         }
         Request::Attributes { handle } => {
@@ -34,11 +34,11 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
                 Some(handle) => tree.attributes_of_opening(handle, inode, asker)?,
                 None => tree.attributes(inode, asker)?,
             };
-            tree.tell(&attributes);
+            tree.note_caching(&attributes);
             wire::attributes_reply(&attributes)
         }
         Request::Open { flags } => {
-            let opener = Opener::new(asker);
+            let opener = FileOpener::new(asker);
             let handle = tree.open(inode, access(flags), opener)?;
             let file = tree.file(handle);
             let opening = match &file {
@@ -68,7 +68,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
                 libc::SEEK_DATA => Seek::Data,
                 libc::SEEK_HOLE => Seek::Hole,
                 // The kernel handles the other ways itself.
-                _ => return Err(Error::BadSeek),
+                _ => return Err(TreeError::BadSeek),
             };
             wire::seek_reply(tree.seek(seek.handle, seek.offset, to, asker)?)
         }
@@ -92,7 +92,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
         | Request::Poll(_)
         | Request::Interrupt { .. }
         | Request::Write
-        | Request::Other => return Err(Error::WrongAccess),
+        | Request::Other => return Err(TreeError::WrongAccess),
     };
     Ok(Some(reply))
 }
@@ -114,7 +114,7 @@ fn list_ahead(
     asker: Asker,
     after: u64,
     size: usize,
-) -> Result<Vec<u8>, Error> {
+) -> Result<Vec<u8>, TreeError> {
     // The lookups follow the listing: by then it holds no lock that a lookup needs.
     let mut names = Vec::new();
     let mut room = size;
@@ -127,11 +127,11 @@ fn list_ahead(
     })?;
     let mut page = Page::new(size);
     for (listed, kind, name, cookie) in &names {
-        let listed = Listed { inode: *listed, kind: *kind, name, cookie: *cookie };
+        let listed = ListedName { inode: *listed, kind: *kind, name, cookie: *cookie };
         let look = || {
             let is_dot = matches!(name.as_str(), "." | "..");
             let attributes = if is_dot { None } else { tree.look_ahead(inode, name, asker) };
-            attributes.inspect(|attributes| tree.tell(attributes))
+            attributes.inspect(|attributes| tree.note_caching(attributes))
         };
         if !page.add_ahead(&listed, look) {
             break;
@@ -141,7 +141,10 @@ fn list_ahead(
 }
 
 /// The access of an open(2) with these flags.
-fn access(flags: u32) -> Access {
+fn access(flags: u32) -> OpenAccess {
     let mode = i32::try_from(flags).unwrap_or(0) & libc::O_ACCMODE;
-    Access { read: mode != libc::O_WRONLY, write: mode == libc::O_WRONLY || mode == libc::O_RDWR }
+    OpenAccess {
+        read: mode != libc::O_WRONLY,
+        write: mode == libc::O_WRONLY || mode == libc::O_RDWR,
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! Source: `linux/fuse.h`, protocol 7.12 and later. All fields are in this machine's byte order.
 
-use crate::fs::list::Listed;
-use crate::fs::{Asker, Attributes, Kind};
+use crate::fs::list::ListedName;
+use crate::fs::{Asker, Attributes, InodeKind};
 
 /// Bytes of `struct fuse_in_header`.
 const IN_HEADER_LEN: usize = 40;
@@ -211,9 +211,9 @@ pub(super) fn forgotten(list: &[u8]) -> impl Iterator<Item = (u64, u64)> {
 /// Appends `struct fuse_attr`, 88 bytes, to `out`.
 fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
     let kind = match attributes.kind {
-        Kind::Directory => libc::S_IFDIR,
-        Kind::File => libc::S_IFREG,
-        Kind::Link => libc::S_IFLNK,
+        InodeKind::Directory => libc::S_IFDIR,
+        InodeKind::File => libc::S_IFREG,
+        InodeKind::Link => libc::S_IFLNK,
     };
     let nanoseconds = attributes.modified.nanoseconds();
     let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
@@ -332,7 +332,7 @@ impl Page {
     }
 
     /// Adds a name; false if there is no room for it.
-    pub(super) fn add(&mut self, listed: &Listed<'_>) -> bool {
+    pub(super) fn add(&mut self, listed: &ListedName<'_>) -> bool {
         let has_room = self.has_room(listed.name, 0);
         if has_room {
             self.put(listed);
@@ -350,7 +350,7 @@ impl Page {
     /// `struct fuse_direntplus`.
     pub(super) fn add_ahead(
         &mut self,
-        listed: &Listed<'_>,
+        listed: &ListedName<'_>,
         look: impl FnOnce() -> Option<Attributes>,
     ) -> bool {
         if !self.has_room(listed.name, ENTRY_LEN) {
@@ -365,13 +365,13 @@ impl Page {
         true
     }
 
-    fn put(&mut self, listed: &Listed<'_>) {
+    fn put(&mut self, listed: &ListedName<'_>) {
         let name = listed.name.as_bytes();
         let end = self.bytes.len() + (DIRENT_LEN + name.len()).next_multiple_of(8);
         let kind = match listed.kind {
-            Kind::Directory => libc::DT_DIR,
-            Kind::File => libc::DT_REG,
-            Kind::Link => libc::DT_LNK,
+            InodeKind::Directory => libc::DT_DIR,
+            InodeKind::File => libc::DT_REG,
+            InodeKind::Link => libc::DT_LNK,
         };
         self.bytes.extend(listed.inode.to_ne_bytes());
         self.bytes.extend(listed.cookie.to_ne_bytes());
@@ -497,7 +497,7 @@ mod tests {
         assert_eq!(poll_reply(1, 5)[16..20], 5u32.to_ne_bytes());
         let attributes = Attributes {
             inode: 11,
-            kind: Kind::Directory,
+            kind: InodeKind::Directory,
             mode: 0o750,
             links: 2,
             uid: 3,
@@ -526,7 +526,8 @@ mod tests {
         assert_eq!(open_reply(8, Opening::Unseekable)[8], 5);
         assert_eq!(open_reply(8, Opening::Cached)[8], 0);
         assert_eq!(file_system_reply().len(), 80);
-        let listed = Listed { inode: 11, kind: Kind::Directory, name: "bodies", cookie: 7 };
+        let listed =
+            ListedName { inode: 11, kind: InodeKind::Directory, name: "bodies", cookie: 7 };
         let mut page = Page::new(200);
         assert!(page.add_ahead(&listed, || Some(attributes)));
         assert!(!page.add_ahead(&listed, || unreachable!("there is no room for it")));

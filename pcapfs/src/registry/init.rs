@@ -7,8 +7,8 @@ use capture::ring::{Geometry, Permissions};
 use capture::source::SourceName;
 
 use super::{Origin, Planned, Refusal, Registry, forget_ring, not_kept};
-use crate::fs::access::{Bit, Caller};
-use crate::fs::captures::Entry;
+use crate::fs::access::{Caller, PermissionBit};
+use crate::fs::captures::CaptureEntry;
 use crate::fs::group_id;
 use crate::registry::state::Saved;
 use crate::settings::{KERNEL_BUFFERS, Settings};
@@ -75,7 +75,7 @@ impl InitOrder {
 /// The result of `init`.
 #[derive(Debug)]
 pub(crate) struct Initialised {
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) entry: Arc<CaptureEntry>,
     /// The alias it has, or the other name that it got.
     pub(crate) alias: String,
     /// True if the capture existed already, under another name.
@@ -90,7 +90,7 @@ impl Registry {
     /// # Blocking
     /// While the interface and the ring are opened.
     pub(crate) fn init(&self, caller: &Caller, order: &InitOrder) -> Result<Initialised, Refusal> {
-        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        self.check_root(caller, &[PermissionBit::Write, PermissionBit::Search])?;
         let source = SourceName::parse(&order.interface);
         if !matches!(source, SourceName::Interface(_)) {
             return Err(Refusal::NotAnInterface(order.interface.clone()));

@@ -9,9 +9,9 @@ use capture::source::SourceName;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Origin, Planned, Refusal, Registry};
-use crate::fs::Keeper;
-use crate::fs::access::{Bit, Caller};
-use crate::fs::captures::{Entry, Named};
+use crate::fs::PermissionKeeper;
+use crate::fs::access::{Caller, PermissionBit};
+use crate::fs::captures::{CaptureEntry, RootName};
 use crate::output::say;
 use crate::registry::parallel;
 use crate::registry::state::{Changed, State, StateFile};
@@ -44,7 +44,7 @@ impl Registry {
                 waits: true,
             };
             let alias = &planned.spec.alias;
-            if let Some(Named::Capture(entry)) = self.tree.captures.named(alias)
+            if let Some(RootName::Capture(entry)) = self.tree.captures.named(alias)
                 && entry.capture.spec().is_same_capture(&planned.spec)
             {
                 // It is now in the configuration or on the command line.
@@ -119,7 +119,7 @@ impl Registry {
     /// # Blocking
     /// On the disk.
     pub(crate) fn forget(&self, caller: &Caller, name: &str) -> Result<String, Refusal> {
-        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        self.check_root(caller, &[PermissionBit::Write, PermissionBit::Search])?;
         if !is_alias(name) {
             return Err(Refusal::BadAlias(name.to_owned()));
         }
@@ -127,10 +127,10 @@ impl Registry {
         let there = self.tree.captures.named(name);
         let made_by_init = match &there {
             None => false,
-            Some(Named::Capture(_)) => {
+            Some(RootName::Capture(_)) => {
                 records.get(name).is_some_and(|record| record.origin == Origin::Init)
             }
-            Some(Named::Link { .. }) => {
+            Some(RootName::Link { .. }) => {
                 let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
                 state.links.iter().any(|(link, _)| link == name)
             }
@@ -181,8 +181,8 @@ pub(super) fn not_kept(why: String) -> String {
 #[derive(Debug)]
 pub(super) struct Keep(pub(super) Weak<Registry>);
 
-impl Keeper for Keep {
-    fn keep(&self, entry: Option<&Entry>) {
+impl PermissionKeeper for Keep {
+    fn keep(&self, entry: Option<&CaptureEntry>) {
         let Some(registry) = self.0.upgrade() else { return };
         let failed = match entry {
             None => {

@@ -25,8 +25,8 @@ use parking_lot::Mutex;
 
 use crate::config::Configured;
 use crate::fs::Tree;
-use crate::fs::access::{Bit, Caller, Denied};
-use crate::fs::captures::{Entry, Named, RESERVED};
+use crate::fs::access::{Caller, PermissionBit, PermissionDenied};
+use crate::fs::captures::{CaptureEntry, RESERVED, RootName};
 use crate::fuse;
 use crate::output::say;
 use crate::paths::prepare_ring_dir;
@@ -42,7 +42,7 @@ const ROOT: &str = "the root of the tree";
 pub(crate) enum Refusal {
     /// The permission bits do not allow it.
     #[error(transparent)]
-    Denied(#[from] Denied),
+    Denied(#[from] PermissionDenied),
     /// No capture has this alias or number.
     #[error("{0}: no such capture (see: pcapfs list)")]
     NoSuchCapture(String),
@@ -237,7 +237,7 @@ impl Registry {
         &self,
         records: &mut BTreeMap<String, Record>,
         planned: Planned,
-    ) -> Result<Arc<Entry>, Refusal> {
+    ) -> Result<Arc<CaptureEntry>, Refusal> {
         self.prepare(&planned.spec)?;
         let mut planned = self.with_kernel_buffers(vec![planned]);
         let Some(planned) = planned.pop() else { unreachable!("as many as there were") };
@@ -277,7 +277,7 @@ impl Registry {
     }
 
     /// Puts a capture into the tree.
-    fn enter(&self, records: &mut BTreeMap<String, Record>, opened: Opened) -> Arc<Entry> {
+    fn enter(&self, records: &mut BTreeMap<String, Record>, opened: Opened) -> Arc<CaptureEntry> {
         let Opened { made: Made { capture, recovered, damage }, record } = opened;
         let alias = capture.spec().alias.clone();
         if let Some(damage) = damage {
@@ -305,8 +305,8 @@ impl Registry {
         }
         let holder = match self.tree.captures.named(alias) {
             None => return Ok(()),
-            Some(Named::Capture(entry)) => entry.capture.spec().source.to_string(),
-            Some(Named::Link { index }) => {
+            Some(RootName::Capture(entry)) => entry.capture.spec().source.to_string(),
+            Some(RootName::Link { index }) => {
                 let target = self.tree.captures.link_target(index).unwrap_or_default();
                 format!("a link to {target}")
             }
@@ -315,14 +315,14 @@ impl Registry {
     }
 
     /// Finds a capture by an alias, the name of a link, or its number from 1.
-    fn find(&self, word: &str) -> Result<Arc<Entry>, Refusal> {
+    fn find(&self, word: &str) -> Result<Arc<CaptureEntry>, Refusal> {
         let captures = &self.tree.captures;
         let found = match captures.named(word) {
-            Some(Named::Capture(entry)) => Some(entry),
-            Some(Named::Link { index }) => {
+            Some(RootName::Capture(entry)) => Some(entry),
+            Some(RootName::Link { index }) => {
                 captures.link_target(index).and_then(|target| match captures.named(&target)? {
-                    Named::Capture(entry) => Some(entry),
-                    Named::Link { .. } => None,
+                    RootName::Capture(entry) => Some(entry),
+                    RootName::Link { .. } => None,
                 })
             }
             None => {
@@ -333,26 +333,35 @@ impl Registry {
         found.ok_or_else(|| Refusal::NoSuchCapture(word.to_owned()))
     }
 
-    fn check_root(&self, caller: &Caller, bits: &[Bit]) -> Result<(), Refusal> {
+    fn check_root(&self, caller: &Caller, bits: &[PermissionBit]) -> Result<(), Refusal> {
         Ok(caller.check(self.tree.permissions(), bits, ROOT)?)
     }
 
     /// The capture of this alias or number, if its bits, and the root's, let the caller in.
-    fn reachable(&self, caller: &Caller, word: &str, bits: &[Bit]) -> Result<Arc<Entry>, Refusal> {
-        self.check_root(caller, &[Bit::Search])?;
+    fn reachable(
+        &self,
+        caller: &Caller,
+        word: &str,
+        bits: &[PermissionBit],
+    ) -> Result<Arc<CaptureEntry>, Refusal> {
+        self.check_root(caller, &[PermissionBit::Search])?;
         let entry = self.find(word)?;
         caller.check(entry.permissions(), bits, entry.alias())?;
         Ok(entry)
     }
 
     /// The capture of this alias or number, if the caller may read it.
-    pub(crate) fn readable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
-        self.reachable(caller, word, &[Bit::Read, Bit::Search])
+    pub(crate) fn readable(
+        &self,
+        caller: &Caller,
+        word: &str,
+    ) -> Result<Arc<CaptureEntry>, Refusal> {
+        self.reachable(caller, word, &[PermissionBit::Read, PermissionBit::Search])
     }
 
     /// The captures that the caller may read, in the order in which they were made.
-    pub(crate) fn list(&self, caller: &Caller) -> Vec<Arc<Entry>> {
-        match self.check_root(caller, &[Bit::Search]) {
+    pub(crate) fn list(&self, caller: &Caller) -> Vec<Arc<CaptureEntry>> {
+        match self.check_root(caller, &[PermissionBit::Search]) {
             Ok(()) => self.tree.captures.readable(caller),
             Err(_) => Vec::new(),
         }
@@ -360,10 +369,10 @@ impl Registry {
 
     /// Why the caller may not read some captures, as text for people; `None` if it may read all.
     pub(crate) fn hidden(&self, caller: &Caller) -> Option<String> {
-        if let Err(refusal) = self.check_root(caller, &[Bit::Search]) {
+        if let Err(refusal) = self.check_root(caller, &[PermissionBit::Search]) {
             return Some(refusal.to_string());
         }
-        let bits = [Bit::Read, Bit::Search];
+        let bits = [PermissionBit::Read, PermissionBit::Search];
         let all = self.tree.captures.all();
         let denied = all
             .iter()
@@ -375,8 +384,8 @@ impl Registry {
     }
 
     /// The capture of this alias or number, if the caller may start and stop it.
-    fn steerable(&self, caller: &Caller, word: &str) -> Result<Arc<Entry>, Refusal> {
-        self.reachable(caller, word, &[Bit::Write, Bit::Search])
+    fn steerable(&self, caller: &Caller, word: &str) -> Result<Arc<CaptureEntry>, Refusal> {
+        self.reachable(caller, word, &[PermissionBit::Write, PermissionBit::Search])
     }
 
     /// Starts a capture.
@@ -402,9 +411,9 @@ impl Registry {
     /// # Blocking
     /// Until it has stopped.
     pub(crate) fn remove(&self, caller: &Caller, word: &str) -> Result<Option<String>, Refusal> {
-        self.check_root(caller, &[Bit::Write, Bit::Search])?;
+        self.check_root(caller, &[PermissionBit::Write, PermissionBit::Search])?;
         let mut records = self.records.lock();
-        if let Some(Named::Link { .. }) = self.tree.captures.named(word) {
+        if let Some(RootName::Link { .. }) = self.tree.captures.named(word) {
             self.tree.captures.unlink(word);
             return Ok(self
                 .keep(|state| state.links.retain(|(name, _)| name != word))
@@ -442,7 +451,7 @@ impl Registry {
     }
 
     /// Stops a capture and takes it out of the tree, with its other names.
-    fn take_out(&self, entry: &Entry) -> Vec<String> {
+    fn take_out(&self, entry: &CaptureEntry) -> Vec<String> {
         // The name goes first, so that no program opens a capture that is about to stop.
         let links = self.tree.captures.remove(entry);
         entry.capture.stop();

@@ -11,7 +11,7 @@ use capture::ring::RingError;
 
 use super::{Origin, Planned, Record, Refusal, Registry};
 use crate::config::{Config, ConfigError, Configured};
-use crate::fs::captures::{Entry, Named};
+use crate::fs::captures::{CaptureEntry, RootName};
 use crate::fuse;
 use crate::output::say;
 
@@ -130,11 +130,11 @@ impl Registry {
         &self,
         records: &BTreeMap<String, Record>,
         alias: &str,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Arc<CaptureEntry>> {
         records.get(alias).filter(|record| record.origin == Origin::Config)?;
         match self.tree.captures.named(alias)? {
-            Named::Capture(entry) => Some(entry),
-            Named::Link { .. } => None,
+            RootName::Capture(entry) => Some(entry),
+            RootName::Link { .. } => None,
         }
     }
 
@@ -216,7 +216,7 @@ impl Registry {
 }
 
 /// Removes or keeps the ring of a capture that is not configured any more.
-fn forget_or_keep(entry: &Entry, retained: u64) {
+fn forget_or_keep(entry: &CaptureEntry, retained: u64) {
     let Some(path) = entry.capture.ring_path() else { return };
     if retained == 0 {
         // It takes memory and holds no packet; if it cannot be removed, the next start finds it.

@@ -24,14 +24,16 @@ use crate::savefile::pcap;
 
 /// One opener of one file of a flow or of the capture.
 ///
-/// The end is fixed when the file is opened. A read at the end reports end of file, and makes the
-/// next read move the end to the newest.
+/// Reads end at the size that is visible to the opener: the size when the file was opened, or at the
+/// last [`extend_visible`](Self::extend_visible). A read at the end reports end of file, and makes
+/// the next read extend the visible size.
 #[derive(Debug)]
 pub struct Reading {
     shared: Arc<Shared>,
     content: Content,
-    end: u64,
-    /// For a stream: every byte before `end` is of this packet or an earlier one.
+    /// Bytes that are visible to the opener.
+    visible_size: u64,
+    /// For a stream: every byte before the visible end is of this packet or an earlier one.
     newest: u64,
     at_end: bool,
     holes: Holes,
@@ -40,8 +42,8 @@ pub struct Reading {
 /// The content of a file.
 #[derive(Debug)]
 pub(in crate::flow) enum Content {
-    /// Made when the file was opened.
-    Frozen(Arc<Made>),
+    /// Rendered or decoded when the file was opened.
+    Rendered(Arc<Made>),
     /// The stream that a flow sends in a direction.
     Stream { id: u64, direction: Direction },
     /// Pieces of such a stream, which are a body that needs no decoding. `grows` names the body
@@ -61,32 +63,33 @@ impl Reading {
     /// `None` if the flow has left the tree since `content` was looked up: an empty file would be
     /// wrong where no file is left.
     pub(in crate::flow) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
-        let (end, newest) = content.end(&shared)?;
-        Some(Self { shared, content, end, newest, at_end: false, holes: Holes::default() })
+        let (visible_size, newest) = content.end(&shared)?;
+        Some(Self { shared, content, visible_size, newest, at_end: false, holes: Holes::default() })
     }
 
     /// A reading of a log of the capture, from offset `begin` on.
     pub(in crate::flow) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
         let content = Content::Log { log, begin, cache: Cache::default() };
         let holes = Holes::default();
-        let mut reading = Self { shared, content, end: 0, newest: 0, at_end: false, holes };
+        let mut reading =
+            Self { shared, content, visible_size: 0, newest: 0, at_end: false, holes };
         reading.extend_visible();
         reading
     }
 
     /// A reading of a content that was made for its opener.
     pub(in crate::flow) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
-        let end = made.bytes().len() as u64;
-        let (content, holes) = (Content::Frozen(made), Holes::default());
-        Self { shared, content, end, newest: 0, at_end: false, holes }
+        let visible_size = made.bytes().len() as u64;
+        let (content, holes) = (Content::Rendered(made), Holes::default());
+        Self { shared, content, visible_size, newest: 0, at_end: false, holes }
     }
 
     /// A reading of a file of the whole capture that was made for its opener.
     pub(in crate::flow) fn of_packed(shared: Arc<Shared>, packed: Packed) -> Self {
-        let end = packed.log.end();
+        let visible_size = packed.log.end();
         let (content, holes) =
             (Content::Packed { packed, cache: Cache::default() }, Holes::default());
-        Self { shared, content, end, newest: 0, at_end: false, holes }
+        Self { shared, content, visible_size, newest: 0, at_end: false, holes }
     }
 
     /// The bytes at `offset`, at most `want`; none at the end.
@@ -97,7 +100,7 @@ impl Reading {
         if std::mem::take(&mut self.at_end) {
             self.extend_visible();
         }
-        let left = self.end.saturating_sub(offset);
+        let left = self.visible_size.saturating_sub(offset);
         if left == 0 {
             self.at_end = true;
             return Ok(Vec::new());
@@ -106,7 +109,7 @@ impl Reading {
         let mut bytes = Vec::with_capacity(want);
         let (shared, newest) = (&self.shared, self.newest);
         match &mut self.content {
-            Content::Frozen(made) => {
+            Content::Rendered(made) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
                 let rest = made.bytes().get(from..).unwrap_or_default();
                 bytes.extend_from_slice(rest.get(..want).unwrap_or(rest));
@@ -136,12 +139,13 @@ impl Reading {
         Ok(bytes)
     }
 
-    /// Moves the end to the newest, because the opener has just been given the size.
+    /// Extends the visible size to the newest: the opener has seen the current size.
     pub fn extend_visible(&mut self) {
         self.content.grow(&self.shared);
-        // A content whose flow is gone keeps its end.
+        // A content whose flow is gone keeps its size.
         if let Some((end, newest)) = self.content.end(&self.shared) {
-            (self.end, self.newest) = (self.end.max(end), self.newest.max(newest));
+            self.visible_size = self.visible_size.max(end);
+            self.newest = self.newest.max(newest);
         }
     }
 
@@ -153,13 +157,13 @@ impl Reading {
         self.shared.table.read().flow(id).is_none() && self.shared.is_overwritten(self.newest)
     }
 
-    /// The size to report to the opener, if the content was made when the file was opened
-    /// (`meta.json`, `http.har`, a decoded body). By now it may differ from the size that another
-    /// opener would get.
+    /// The size that is visible to the opener, if the content was rendered or decoded when the file
+    /// was opened (`meta.json`, `http.har`, a body). By now it may differ from the size that another
+    /// opener would see.
     #[must_use]
     pub fn rendered_size(&self) -> Option<u64> {
         match &self.content {
-            Content::Frozen(made) => Some(made.bytes().len() as u64),
+            Content::Rendered(made) => Some(made.bytes().len() as u64),
             Content::Packed { packed, .. } => Some(packed.log.end()),
             _ => None,
         }
@@ -170,7 +174,8 @@ impl Reading {
     #[must_use]
     pub fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
         self.content.grow(&self.shared);
-        let end = self.content.len(&self.shared).map_or(self.end, |end| end.max(self.end));
+        let end = self.content.len(&self.shared);
+        let end = end.map_or(self.visible_size, |end| end.max(self.visible_size));
         if offset >= end {
             return None;
         }
@@ -246,7 +251,7 @@ impl Content {
     /// The current length in bytes; `None` if the flow has left the tree.
     pub(in crate::flow) fn len(&self, shared: &Shared) -> Option<u64> {
         Some(match self {
-            Self::Frozen(made) => made.bytes().len() as u64,
+            Self::Rendered(made) => made.bytes().len() as u64,
             Self::Stream { id, direction } => {
                 let table = shared.table.read();
                 table.flow(*id)?.stream(*direction).map_or(0, |stream| stream.end())
@@ -379,13 +384,13 @@ impl Shared {
             File::Meta => {
                 let text = render::meta(self, flow);
                 drop(table);
-                Content::Frozen(self.keep(text)?)
+                Content::Rendered(self.keep(text)?)
             }
             File::HttpOpen => {
                 http?;
                 let (text, _) = render::open_lines(self, flow);
                 drop(table);
-                Content::Frozen(self.keep(text)?)
+                Content::Rendered(self.keep(text)?)
             }
             File::Client => Content::Stream { id, direction: flow.client },
             File::Server => Content::Stream { id, direction: flow.client.other() },
@@ -405,7 +410,7 @@ impl Shared {
                 http?;
                 drop(table);
                 let har = self.har(id)?;
-                Content::Frozen(if self.has(id) { har } else { return Err(OpenError::Gone) })
+                Content::Rendered(if self.has(id) { har } else { return Err(OpenError::Gone) })
             }
             File::Body { index, direction } => {
                 let http = http?;
@@ -437,7 +442,7 @@ impl Shared {
                     render::body(&exchange, direction, &streams).unwrap_or_default()
                 });
                 let made = made.ok_or(OpenError::NoRoom)?;
-                Content::Frozen(if self.has(id) { made } else { return Err(OpenError::Gone) })
+                Content::Rendered(if self.has(id) { made } else { return Err(OpenError::Gone) })
             }
         })
     }

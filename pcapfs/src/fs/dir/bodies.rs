@@ -9,7 +9,7 @@ use super::flow::{FIRST_BODY, FlowDirectory, number_of_bodies, number_of_part, p
 use super::{
     DirectoryNode, DirectoryProvider, FIRST_COOKIE, Node, NodeItem, VisitEntry, leading_number,
 };
-use crate::fs::error::Error;
+use crate::fs::error::TreeError;
 use crate::fs::file::FileNode;
 use crate::fs::{LASTING, NodeFacts, Tree};
 
@@ -60,8 +60,8 @@ impl DirectoryProvider for BodiesDirectory {
     }
 
     /// The name begins with the index of the transaction.
-    fn find(&self, tree: &Tree, name: &str) -> Result<Node, Error> {
-        let index = leading_number(name).ok_or(Error::NotFound)?;
+    fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError> {
+        let index = leading_number(name).ok_or(TreeError::NotFound)?;
         let mut found = None;
         tree.entry(self.capture)?.capture.flows().bodies(self.flow, index, &mut |body| {
             if body.index == index && body.name == name {
@@ -73,10 +73,10 @@ impl DirectoryProvider for BodiesDirectory {
                 ControlFlow::Continue(())
             }
         });
-        found.ok_or(Error::NotFound)
+        found.ok_or(TreeError::NotFound)
     }
 
-    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error> {
+    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
         let entry = tree.entry(self.capture)?;
         entry.capture.flows().bodies(self.flow, first_after(after), &mut |body| {
             let cookie = cookie(body.index, body.direction);
@@ -88,18 +88,18 @@ impl DirectoryProvider for BodiesDirectory {
         Ok(())
     }
 
-    fn check(&self, tree: &Tree) -> Result<(), Error> {
+    fn check(&self, tree: &Tree) -> Result<(), TreeError> {
         let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
-        flow.map(drop).ok_or(Error::NotFound)
+        flow.map(drop).ok_or(TreeError::NotFound)
     }
 
     fn lists_attributes_of(&self, _name: &str) -> bool {
         true
     }
 
-    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error> {
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
-        let flow = flow.filter(|flow| flow.has_http).ok_or(Error::NotFound)?;
+        let flow = flow.filter(|flow| flow.has_http).ok_or(TreeError::NotFound)?;
         let facts = NodeFacts::of_directory(Some(0), flow.modified);
         Ok(if flow.is_over { NodeFacts { valid: LASTING, ..facts } } else { facts })
     }

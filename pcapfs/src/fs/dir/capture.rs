@@ -7,9 +7,9 @@ use ::capture::ring::Permissions;
 use super::{
     DirectoryNode, DirectoryProvider, Node, NodeItem, VisitEntry, index_of, indexed, list_in_order,
 };
-use crate::fs::error::Error;
+use crate::fs::error::TreeError;
 use crate::fs::file::FileNode;
-use crate::fs::{A_MOMENT, Keeper, NodeFacts, Tree};
+use crate::fs::{A_MOMENT, NodeFacts, PermissionKeeper, Tree};
 
 /// Mark of the number of a capture's directory.
 const CAPTURE: u64 = 1 << 16;
@@ -101,9 +101,10 @@ impl DirectoryProvider for CaptureDirectory {
         Some(self.capture)
     }
 
-    fn find(&self, _tree: &Tree, name: &str) -> Result<Node, Error> {
-        let index = ENTRIES.iter().position(|(known, _)| *known == name).ok_or(Error::NotFound)?;
-        let (label, make) = ENTRIES.get(index).ok_or(Error::NotFound)?;
+    fn find(&self, _tree: &Tree, name: &str) -> Result<Node, TreeError> {
+        let index =
+            ENTRIES.iter().position(|(known, _)| *known == name).ok_or(TreeError::NotFound)?;
+        let (label, make) = ENTRIES.get(index).ok_or(TreeError::NotFound)?;
         Ok(self.entry(index, label, *make))
     }
 
@@ -115,19 +116,19 @@ impl DirectoryProvider for CaptureDirectory {
         }
     }
 
-    fn list(&self, _tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error> {
+    fn list(&self, _tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
         list_in_order(self.entries(), after, visit);
         Ok(())
     }
 
-    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error> {
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         // All users see the time, also those who may not know when packets come.
         let started = tree.entry(self.capture)?.capture.started();
         // It contains `flows`.
         Ok(NodeFacts { valid: A_MOMENT, ..NodeFacts::of_directory(Some(1), started) })
     }
 
-    fn tells_traffic(&self) -> bool {
+    fn reveals_traffic(&self) -> bool {
         false
     }
 
@@ -135,12 +136,12 @@ impl DirectoryProvider for CaptureDirectory {
         &self,
         tree: &Tree,
         change: &dyn Fn(&mut Permissions),
-    ) -> Result<(), Error> {
+    ) -> Result<(), TreeError> {
         tree.entry(self.capture)?.change_permissions(change);
         Ok(())
     }
 
-    fn keep_permissions(&self, tree: &Tree, keeper: &dyn Keeper) {
+    fn keep_permissions(&self, tree: &Tree, keeper: &dyn PermissionKeeper) {
         if let Some(entry) = tree.captures.by_id(self.capture) {
             keeper.keep(Some(&entry));
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ::capture::flow::{File, FlowEntry};
 
 use super::{DirectoryNode, DirectoryProvider, Node, NodeItem, VisitEntry, list_in_order};
-use crate::fs::error::Error;
+use crate::fs::error::TreeError;
 use crate::fs::file::FileNode;
 use crate::fs::{LASTING, NodeFacts, Tree};
 
@@ -128,14 +128,15 @@ impl DirectoryProvider for FlowDirectory {
     }
 
     /// Of files that every flow has, it is not checked that the flow exists.
-    fn find(&self, tree: &Tree, name: &str) -> Result<Node, Error> {
-        let index = ENTRIES.iter().position(|(known, _)| *known == name).ok_or(Error::NotFound)?;
-        let (_, item) = *ENTRIES.get(index).ok_or(Error::NotFound)?;
+    fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError> {
+        let index =
+            ENTRIES.iter().position(|(known, _)| *known == name).ok_or(TreeError::NotFound)?;
+        let (_, item) = *ENTRIES.get(index).ok_or(TreeError::NotFound)?;
         if item.is_optional() {
             let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
-            flow.filter(|flow| item.is_in(flow)).ok_or(Error::NotFound)?;
+            flow.filter(|flow| item.is_in(flow)).ok_or(TreeError::NotFound)?;
         }
-        self.entry(index).ok_or(Error::NotFound)
+        self.entry(index).ok_or(TreeError::NotFound)
     }
 
     fn file(&self, name: &str) -> Option<FileNode> {
@@ -143,7 +144,7 @@ impl DirectoryProvider for FlowDirectory {
         Some(FileNode::of_flow(self.capture, self.flow, *file))
     }
 
-    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error> {
+    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
         let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
         let has = |item: FlowItem| match &flow {
             Some(flow) => item.is_in(flow),
@@ -155,9 +156,9 @@ impl DirectoryProvider for FlowDirectory {
         Ok(())
     }
 
-    fn check(&self, tree: &Tree) -> Result<(), Error> {
+    fn check(&self, tree: &Tree) -> Result<(), TreeError> {
         let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
-        flow.map(drop).ok_or(Error::NotFound)
+        flow.map(drop).ok_or(TreeError::NotFound)
     }
 
     /// The sizes of the others are known only after they have been made.
@@ -165,9 +166,9 @@ impl DirectoryProvider for FlowDirectory {
         name == BODIES
     }
 
-    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error> {
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
-        let flow = flow.ok_or(Error::NotFound)?;
+        let flow = flow.ok_or(TreeError::NotFound)?;
         let facts = NodeFacts::of_directory(None, flow.modified);
         Ok(if flow.is_over { NodeFacts { valid: LASTING, ..facts } } else { facts })
     }

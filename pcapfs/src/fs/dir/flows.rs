@@ -3,7 +3,7 @@
 use super::{
     DirectoryNode, DirectoryProvider, FIRST_COOKIE, Node, VisitEntry, capture, leading_number,
 };
-use crate::fs::error::Error;
+use crate::fs::error::TreeError;
 use crate::fs::{A_MOMENT, NodeFacts, Tree};
 
 /// The directory of all flows of a capture.
@@ -26,14 +26,14 @@ impl DirectoryProvider for FlowsDirectory {
         Some(self.capture)
     }
 
-    fn find(&self, tree: &Tree, name: &str) -> Result<Node, Error> {
-        let id = leading_number(name).ok_or(Error::NotFound)?;
+    fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError> {
+        let id = leading_number(name).ok_or(TreeError::NotFound)?;
         let flow = tree.entry(self.capture)?.capture.flows().flow(id);
-        flow.filter(|flow| flow.name == name).ok_or(Error::NotFound)?;
+        flow.filter(|flow| flow.name == name).ok_or(TreeError::NotFound)?;
         Ok(DirectoryNode::flow(self.capture, id).into())
     }
 
-    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error> {
+    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
         let entry = tree.entry(self.capture)?;
         entry.capture.flows().list(first_after(after), &mut |flow| {
             let node = DirectoryNode::flow(self.capture, flow.id).into();
@@ -46,7 +46,7 @@ impl DirectoryProvider for FlowsDirectory {
         true
     }
 
-    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error> {
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         let newest = tree.entry(self.capture)?.newest();
         Ok(NodeFacts { valid: A_MOMENT, ..NodeFacts::of_directory(None, newest) })
     }

@@ -27,10 +27,10 @@ use std::ops::ControlFlow;
 
 use ::capture::ring::Permissions;
 
-use super::error::Error;
+use super::error::TreeError;
 use super::file::FileNode;
-use super::link::CaptureLink;
-use super::{Keeper, Kind, NodeFacts, Tree};
+use super::link::LinkNode;
+use super::{InodeKind, NodeFacts, PermissionKeeper, Tree};
 use bodies::BodiesDirectory;
 use capture::CaptureDirectory;
 use flow::FlowDirectory;
@@ -64,10 +64,10 @@ pub(super) trait DirectoryProvider {
 
     /// Finds the node of a name, which must be one that [`list`](Self::list) would list now. A node
     /// that is removed in the meantime may be found too: its attributes are an error then.
-    fn find(&self, tree: &Tree, name: &str) -> Result<Node, Error>;
+    fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError>;
 
-    /// The file that this name always stands for, whether it exists or not; `None` for a name that
-    /// has to be looked up, and for a directory.
+    /// The file that always has this name, even if it does not exist now; `None` for a name that has
+    /// to be looked up, and for a directory.
     fn file(&self, name: &str) -> Option<FileNode> {
         let _ = name;
         None
@@ -75,10 +75,10 @@ pub(super) trait DirectoryProvider {
 
     /// Visits the entries with a cookie greater than `after`, in the order of their cookies. An
     /// entry keeps its cookie while other entries come and go.
-    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error>;
+    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError>;
 
     /// Returns an error if it cannot be listed because it has left the tree.
-    fn check(&self, tree: &Tree) -> Result<(), Error> {
+    fn check(&self, tree: &Tree) -> Result<(), TreeError> {
         let _ = tree;
         Ok(())
     }
@@ -90,26 +90,26 @@ pub(super) trait DirectoryProvider {
     }
 
     /// Its attributes; an error if it has left the tree.
-    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error>;
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError>;
 
-    /// True if its attributes tell something about the traffic. Users who may search the capture's
+    /// True if its attributes reveal something about the traffic. Users who may search the capture's
     /// directory but not read it do not get those.
-    fn tells_traffic(&self) -> bool {
+    fn reveals_traffic(&self) -> bool {
         true
     }
 
-    /// Changes the permissions of the capture or root that this directory stands for.
+    /// Changes the permissions of the capture or root that this is the directory of.
     fn change_permissions(
         &self,
         tree: &Tree,
         change: &dyn Fn(&mut Permissions),
-    ) -> Result<(), Error> {
+    ) -> Result<(), TreeError> {
         let _ = (tree, change);
-        Err(Error::Fixed)
+        Err(TreeError::Fixed)
     }
 
     /// Has changed permissions kept for the next process.
-    fn keep_permissions(&self, tree: &Tree, keeper: &dyn Keeper) {
+    fn keep_permissions(&self, tree: &Tree, keeper: &dyn PermissionKeeper) {
         let _ = (tree, keeper);
     }
 }
@@ -165,7 +165,7 @@ const NUMBERED: [fn(u64) -> Option<Node>; 4] =
 pub(super) enum NodeItem {
     Directory(DirectoryNode),
     File(FileNode),
-    Link(CaptureLink),
+    Link(LinkNode),
 }
 
 /// A directory, file or link of the tree, as the directory that contains it describes it.
@@ -196,11 +196,11 @@ impl Node {
     }
 
     /// The kind of inode it is.
-    pub(super) const fn kind(&self) -> Kind {
+    pub(super) const fn kind(&self) -> InodeKind {
         match self.item {
-            NodeItem::Directory(_) => Kind::Directory,
-            NodeItem::File(_) => Kind::File,
-            NodeItem::Link(_) => Kind::Link,
+            NodeItem::Directory(_) => InodeKind::Directory,
+            NodeItem::File(_) => InodeKind::File,
+            NodeItem::Link(_) => InodeKind::Link,
         }
     }
 
@@ -208,10 +208,10 @@ impl Node {
     ///
     /// # Errors
     /// If it is a file or a link.
-    pub(super) const fn directory(&self) -> Result<DirectoryNode, Error> {
+    pub(super) const fn directory(&self) -> Result<DirectoryNode, TreeError> {
         match self.item {
             NodeItem::Directory(directory) => Ok(directory),
-            NodeItem::File(_) | NodeItem::Link(_) => Err(Error::NotADirectory),
+            NodeItem::File(_) | NodeItem::Link(_) => Err(TreeError::NotADirectory),
         }
     }
 

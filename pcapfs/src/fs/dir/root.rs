@@ -5,11 +5,11 @@ use ::capture::ring::Permissions;
 use super::{
     DirectoryNode, DirectoryProvider, Node, NodeItem, VisitEntry, index_of, indexed, list_in_order,
 };
-use crate::fs::captures::Named;
-use crate::fs::error::Error;
+use crate::fs::captures::RootName;
+use crate::fs::error::TreeError;
 use crate::fs::file::{FileNode, RenderedFile};
-use crate::fs::link::CaptureLink;
-use crate::fs::{A_MOMENT, Keeper, NodeFacts, Tree};
+use crate::fs::link::LinkNode;
+use crate::fs::{A_MOMENT, NodeFacts, PermissionKeeper, Tree};
 
 /// The number of the root (`FUSE_ROOT_ID` of linux/fuse.h).
 pub(in crate::fs) const ROOT: u64 = 1;
@@ -43,13 +43,13 @@ fn node_of_file((label, file, number): &(&'static str, FileNode, u64)) -> Node {
 
 fn node_of_link(index: u32) -> Node {
     let number = indexed(index, LINK);
-    Node { item: NodeItem::Link(CaptureLink { index }), number, label: "" }
+    Node { item: NodeItem::Link(LinkNode::Alias { index }), number, label: "" }
 }
 
-fn node_of_name(named: &Named) -> Node {
+fn node_of_name(named: &RootName) -> Node {
     match named {
-        Named::Capture(entry) => DirectoryNode::capture(entry.id).into(),
-        Named::Link { index } => node_of_link(*index),
+        RootName::Capture(entry) => DirectoryNode::capture(entry.id).into(),
+        RootName::Link { index } => node_of_link(*index),
     }
 }
 
@@ -66,13 +66,13 @@ impl DirectoryProvider for RootDirectory {
         None
     }
 
-    fn find(&self, tree: &Tree, name: &str) -> Result<Node, Error> {
+    fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError> {
         let file = FILES.iter().find(|(known, ..)| *known == name).map(node_of_file);
         let found = file.or_else(|| tree.captures.named(name).as_ref().map(node_of_name));
-        found.ok_or(Error::NotFound)
+        found.ok_or(TreeError::NotFound)
     }
 
-    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), Error> {
+    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
         let named = tree.captures.names();
         let files = FILES.iter().map(|file| (file.0, node_of_file(file)));
         let named = named.iter().map(|(name, named)| (name.as_str(), node_of_name(named)));
@@ -80,13 +80,13 @@ impl DirectoryProvider for RootDirectory {
         Ok(())
     }
 
-    fn facts(&self, tree: &Tree) -> Result<NodeFacts, Error> {
+    fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         let directories = u32::try_from(tree.captures.all().len()).unwrap_or(u32::MAX);
         let facts = NodeFacts::of_directory(Some(directories), tree.started);
         Ok(NodeFacts { valid: A_MOMENT, ..facts })
     }
 
-    fn tells_traffic(&self) -> bool {
+    fn reveals_traffic(&self) -> bool {
         false
     }
 
@@ -94,12 +94,12 @@ impl DirectoryProvider for RootDirectory {
         &self,
         tree: &Tree,
         change: &dyn Fn(&mut Permissions),
-    ) -> Result<(), Error> {
+    ) -> Result<(), TreeError> {
         change(&mut tree.permissions.lock());
         Ok(())
     }
 
-    fn keep_permissions(&self, _tree: &Tree, keeper: &dyn Keeper) {
+    fn keep_permissions(&self, _tree: &Tree, keeper: &dyn PermissionKeeper) {
         keeper.keep(None);
     }
 }

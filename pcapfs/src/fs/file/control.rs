@@ -1,8 +1,8 @@
 //! `ctl`: takes orders for a capture.
 
 use super::{FileProvider, FileRequest};
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 use crate::fs::{NodeFacts, Tree};
 
 /// `ctl` of a capture. Users who can write the capture can write this file; no user can read it.
@@ -24,28 +24,28 @@ impl FileProvider for ControlFile {
         true
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         Ok(NodeFacts::of_size(0, request.tree.entry(self.capture)?.newest()))
     }
 
-    fn open(&self, _request: &FileRequest<'_>) -> Result<Content, Error> {
-        Ok(Content::Written)
+    fn open(&self, _request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
+        Ok(OpenContent::Written)
     }
 
     /// Carries out an order: one word, with or without a line feed.
-    fn write(&self, tree: &Tree, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&self, tree: &Tree, bytes: &[u8]) -> Result<(), TreeError> {
         // A capture that has been removed from the tree since must not begin again.
         let entry = tree.entry(self.capture)?;
         let capture = &entry.capture;
         match bytes.strip_suffix(b"\n").unwrap_or(bytes) {
-            b"start" => capture.start().map_err(|error| Error::Refused(error.to_string())),
+            b"start" => capture.start().map_err(|error| TreeError::Refused(error.to_string())),
             b"stop" => {
                 capture.stop();
                 Ok(())
             }
             b"clear" if capture.clear() => Ok(()),
-            b"clear" => Err(Error::Unsupported("a savefile cannot be cleared")),
-            _ => Err(Error::BadOrder),
+            b"clear" => Err(TreeError::Unsupported("a savefile cannot be cleared")),
+            _ => Err(TreeError::BadOrder),
         }
     }
 }

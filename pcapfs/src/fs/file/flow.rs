@@ -4,9 +4,9 @@ use capture::flow::{File, Flows, OpenError, Operation, Reading, Stat};
 
 use super::reading::{self, CurrentFile, ReadingFile};
 use super::{FileProvider, FileRequest};
-use crate::fs::beginning::Beginning;
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::beginning::FileBeginning;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 use crate::fs::{NodeFacts, Tree};
 
 /// A file of a flow, or a body. [`File`] has all that distinguishes one kind from another.
@@ -26,19 +26,20 @@ impl FileProvider for FlowFile {
         self.file.begins_anew()
     }
 
-    fn beginning(&self, tree: &Tree) -> Result<(Beginning, Option<Stat>), Error> {
+    fn beginning(&self, tree: &Tree) -> Result<(FileBeginning, Option<Stat>), TreeError> {
         if !self.file.begins_anew() {
-            return Ok((Beginning::Always, None));
+            return Ok((FileBeginning::Always, None));
         }
-        let stat = reading::flows(self, tree)?.stat(self.flow, self.file).ok_or(Error::NotFound)?;
-        Ok((Beginning::at(stat.beginning), Some(stat)))
+        let stat =
+            reading::flows(self, tree)?.stat(self.flow, self.file).ok_or(TreeError::NotFound)?;
+        Ok((FileBeginning::at(stat.beginning), Some(stat)))
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         reading::facts(self, request)
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         reading::open(self, request)
     }
 

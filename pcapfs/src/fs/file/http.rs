@@ -4,8 +4,8 @@ use capture::flow::{Flows, OpenError, Operation, Reading};
 
 use super::reading::{self, CurrentFile, ReadingFile};
 use super::{FileProvider, FileRequest};
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 use crate::fs::{NodeFacts, Tree};
 
 /// `http-open.jsonl` of a capture: the transactions under way.
@@ -19,11 +19,11 @@ impl FileProvider for OpenHttpFile {
         Some(self.capture)
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         reading::facts(self, request)
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         reading::open(self, request)
     }
 
@@ -53,11 +53,11 @@ impl FileProvider for HarFile {
         Some(self.capture)
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         reading::facts(self, request)
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         reading::open(self, request)
     }
 

@@ -4,9 +4,9 @@ use capture::flow::{Flows, Log, OpenError, Reading, Stat};
 
 use super::reading::{self, CurrentFile, ReadingFile};
 use super::{FileProvider, FileRequest};
-use crate::fs::beginning::Beginning;
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::beginning::FileBeginning;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 use crate::fs::{NodeFacts, Tree};
 
 /// A log of a capture. It begins anew when its oldest lines are dropped.
@@ -29,16 +29,16 @@ impl FileProvider for LogFile {
         true
     }
 
-    fn beginning(&self, tree: &Tree) -> Result<(Beginning, Option<Stat>), Error> {
+    fn beginning(&self, tree: &Tree) -> Result<(FileBeginning, Option<Stat>), TreeError> {
         let stat = reading::flows(self, tree)?.log_stat(self.log, None);
-        Ok((Beginning::at(stat.beginning), None))
+        Ok((FileBeginning::at(stat.beginning), None))
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         reading::facts(self, request)
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         reading::open(self, request)
     }
 }

@@ -12,9 +12,9 @@ mod stream;
 use capture::cursor::{Begin, Format};
 use capture::flow::{File, Log, Operation, Stat};
 
-use super::beginning::Beginning;
-use super::error::Error;
-use super::open_file::Content;
+use super::beginning::FileBeginning;
+use super::error::TreeError;
+use super::open_file::OpenContent;
 use super::{Asker, NodeFacts, Tree};
 use control::ControlFile;
 use flow::FlowFile;
@@ -31,7 +31,7 @@ pub(super) struct FileRequest<'a> {
     pub(super) tree: &'a Tree,
     pub(super) inode: u64,
     /// Where the file of this inode begins.
-    pub(super) beginning: Beginning,
+    pub(super) beginning: FileBeginning,
     pub(super) asker: Asker,
 }
 
@@ -59,25 +59,25 @@ pub(super) trait FileProvider {
     }
 
     /// True if its inode number is remembered after the kernel has forgotten it. This takes memory
-    /// for each file, so it is only for files of which a capture has few.
+    /// for each file, so it is only for a kind that a capture has few files of.
     fn keeps_number(&self) -> bool {
         false
     }
 
     /// Where it begins now; and its attributes, if they cannot be found out any more once it begins
     /// elsewhere.
-    fn beginning(&self, tree: &Tree) -> Result<(Beginning, Option<Stat>), Error> {
+    fn beginning(&self, tree: &Tree) -> Result<(FileBeginning, Option<Stat>), TreeError> {
         let _ = tree;
-        Ok((Beginning::Always, None))
+        Ok((FileBeginning::Always, None))
     }
 
     /// Its attributes for the asker, whose process can then read up to the size in them; an error
-    /// if it has left the tree and nobody has it open.
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error>;
+    /// if it has left the tree and no program has it open.
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError>;
 
     /// The content for a new opener. A content with a cursor makes the opener a reader of the
-    /// capture, see [`Content::is_reader`].
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error>;
+    /// capture, see [`OpenContent::is_reader`].
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError>;
 
     /// True if the operation may take so long that no other request may wait for it. The pool then
     /// does it.
@@ -87,9 +87,9 @@ pub(super) trait FileProvider {
     }
 
     /// Takes the bytes of one write(2), whatever their offset.
-    fn write(&self, tree: &Tree, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&self, tree: &Tree, bytes: &[u8]) -> Result<(), TreeError> {
         let _ = (tree, bytes);
-        Err(Error::WrongAccess)
+        Err(TreeError::WrongAccess)
     }
 }
 

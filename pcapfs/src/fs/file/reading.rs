@@ -8,8 +8,8 @@ use capture::flow::{Flows, OpenError, Reading, Stat};
 use parking_lot::Mutex;
 
 use super::{FileProvider, FileRequest};
-use crate::fs::error::Error;
-use crate::fs::open_file::{Content, FlowReader};
+use crate::fs::error::TreeError;
+use crate::fs::open_file::{FlowReader, OpenContent};
 use crate::fs::{LASTING, NodeFacts, Tree};
 
 /// The file that a name belongs to now, compared with an earlier one.
@@ -24,11 +24,11 @@ pub(super) enum CurrentFile {
 }
 
 impl CurrentFile {
-    /// The error for a program that wants the earlier file, see [`Error::errno`].
-    const fn error(self) -> Error {
+    /// The error for a program that wants the earlier file, see [`TreeError::errno`].
+    const fn error(self) -> TreeError {
         match self {
-            Self::Same(_) | Self::Other(_) => Error::Stale,
-            Self::Gone => Error::NotFound,
+            Self::Same(_) | Self::Other(_) => TreeError::Stale,
+            Self::Gone => TreeError::NotFound,
         }
     }
 }
@@ -43,8 +43,8 @@ pub(super) trait ReadingFile: FileProvider {
 }
 
 /// The flows of the capture of a file.
-pub(super) fn flows(file: &impl FileProvider, tree: &Tree) -> Result<Arc<Flows>, Error> {
-    let capture = file.capture().ok_or(Error::NotFound)?;
+pub(super) fn flows(file: &impl FileProvider, tree: &Tree) -> Result<Arc<Flows>, TreeError> {
+    let capture = file.capture().ok_or(TreeError::NotFound)?;
     Ok(Arc::clone(tree.entry(capture)?.capture.flows()))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn flows(file: &impl FileProvider, tree: &Tree) -> Result<Arc<Flows>,
 pub(super) fn facts(
     file: &impl ReadingFile,
     request: &FileRequest<'_>,
-) -> Result<NodeFacts, Error> {
+) -> Result<NodeFacts, TreeError> {
     let &FileRequest { tree, inode, beginning, asker } = request;
     let begins_anew = file.begins_anew();
     let facts = |Stat { size, present, modified, is_final, .. }, links| NodeFacts {
@@ -99,7 +99,10 @@ pub(super) fn facts(
 }
 
 /// See [`FileProvider::open`].
-pub(super) fn open(file: &impl ReadingFile, request: &FileRequest<'_>) -> Result<Content, Error> {
+pub(super) fn open(
+    file: &impl ReadingFile,
+    request: &FileRequest<'_>,
+) -> Result<OpenContent, TreeError> {
     let &FileRequest { tree, inode, beginning, .. } = request;
     let flows = flows(file, tree)?;
     // Before it is opened, so that its end is never before the size that stat(2) gave. If the file
@@ -109,11 +112,11 @@ pub(super) fn open(file: &impl ReadingFile, request: &FileRequest<'_>) -> Result
         current @ CurrentFile::Other(_) => {
             tree.inodes.lock().visible(inode).ok_or_else(|| current.error())?
         }
-        CurrentFile::Gone => return Err(Error::NotFound),
+        CurrentFile::Gone => return Err(TreeError::NotFound),
     };
     let reading = file.reading(&flows, beginning.offset()).map_err(|error| match error {
         OpenError::Gone => file.current(&flows, beginning.offset()).error(),
-        OpenError::NoRoom => Error::NoRoom(error),
+        OpenError::NoRoom => TreeError::NoRoom(error),
     })?;
-    Ok(Content::Flow(Mutex::new(FlowReader::new(reading, visible))))
+    Ok(OpenContent::Flow(Mutex::new(FlowReader::new(reading, visible))))
 }

@@ -7,8 +7,8 @@ use protocol::time::Timestamp;
 
 use super::{FileProvider, FileRequest};
 use crate::fs::NodeFacts;
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 use crate::fs::status::{self, README};
 
 /// A file with a text of its own for each opener.
@@ -26,7 +26,7 @@ pub(in crate::fs) enum RenderedFile {
 
 impl RenderedFile {
     /// The text for the asker, as of now.
-    fn render(self, request: &FileRequest<'_>) -> Result<Arc<[u8]>, Error> {
+    fn render(self, request: &FileRequest<'_>) -> Result<Arc<[u8]>, TreeError> {
         let tree = request.tree;
         Ok(match self {
             Self::Readme => README.as_bytes().into(),
@@ -70,7 +70,7 @@ impl FileProvider for RenderedFile {
         }
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         let (size, modified) = match self {
             Self::Readme => (README.len() as u64, request.tree.started),
             _ => self.visible(request),
@@ -78,8 +78,8 @@ impl FileProvider for RenderedFile {
         Ok(NodeFacts::of_size(size, modified))
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         let text = self.render(request)?;
-        Ok(Content::Rendered(request.tree.room.take(text).ok_or(Error::Full)?))
+        Ok(OpenContent::Rendered(request.tree.room.take(text).ok_or(TreeError::Full)?))
     }
 }

@@ -5,9 +5,9 @@ use capture::cursor::snapshot::Extent;
 use capture::flow::Stat;
 
 use super::{FileProvider, FileRequest};
-use crate::fs::beginning::Beginning;
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::beginning::FileBeginning;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 use crate::fs::{NodeFacts, Tree};
 
 /// The packets of a capture from the oldest one retained on, as a savefile with a size.
@@ -30,12 +30,12 @@ impl FileProvider for ReplayFile {
         true
     }
 
-    fn beginning(&self, tree: &Tree) -> Result<(Beginning, Option<Stat>), Error> {
+    fn beginning(&self, tree: &Tree) -> Result<(FileBeginning, Option<Stat>), TreeError> {
         let entry = tree.entry(self.capture)?;
-        Ok((Beginning::Extent(Extent::new(&**entry.capture.store(), self.format)), None))
+        Ok((FileBeginning::Extent(Extent::new(&**entry.capture.store(), self.format)), None))
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         let entry = request.tree.entry(self.capture)?;
         let extent = extent(request)?;
         let facts = NodeFacts::of_size(extent.size(&**entry.capture.store()), entry.newest());
@@ -46,16 +46,16 @@ impl FileProvider for ReplayFile {
         Ok(facts)
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         let entry = request.tree.entry(self.capture)?;
-        Ok(Content::snapshot(&entry, extent(request)?))
+        Ok(OpenContent::snapshot(&entry, extent(request)?))
     }
 }
 
-fn extent(request: &FileRequest<'_>) -> Result<Extent, Error> {
+fn extent(request: &FileRequest<'_>) -> Result<Extent, TreeError> {
     match request.beginning {
-        Beginning::Extent(extent) => Ok(extent),
+        FileBeginning::Extent(extent) => Ok(extent),
         // A lookup always finds a beginning.
-        Beginning::Always | Beginning::At(_) => Err(Error::Stale),
+        FileBeginning::Always | FileBeginning::At(_) => Err(TreeError::Stale),
     }
 }

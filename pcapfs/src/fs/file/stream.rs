@@ -4,8 +4,8 @@ use capture::cursor::{Begin, Format};
 
 use super::{FileProvider, FileRequest};
 use crate::fs::NodeFacts;
-use crate::fs::error::Error;
-use crate::fs::open_file::Content;
+use crate::fs::error::TreeError;
+use crate::fs::open_file::OpenContent;
 
 /// A stream of packets of a capture. It has no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,12 +20,12 @@ impl FileProvider for StreamFile {
         Some(self.capture)
     }
 
-    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, Error> {
+    fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
         Ok(NodeFacts::of_size(0, request.tree.entry(self.capture)?.newest()))
     }
 
-    fn open(&self, request: &FileRequest<'_>) -> Result<Content, Error> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError> {
         let entry = request.tree.entry(self.capture)?;
-        Ok(Content::stream(&entry, self.begin, self.format))
+        Ok(OpenContent::stream(&entry, self.begin, self.format))
     }
 }
