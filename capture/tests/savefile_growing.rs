@@ -2,6 +2,7 @@
 //! readers that come later, read them as if they had been there from the beginning.
 
 mod savefile_encoder;
+mod wait;
 
 use std::fs::File as Output;
 use std::io::Write;
@@ -9,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use capture::cursor::snapshot::Extent;
 use capture::cursor::{Begin, Cursor, Format, Outcome};
@@ -18,6 +18,7 @@ use capture::store::Store;
 use proptest::prelude::*;
 use savefile_encoder::{File, Item, Order, Packet, Resolution, any_pcap, any_pcapng, pcap, pcapng};
 use tempfile::TempDir;
+use wait::wait_until;
 
 /// A file that is written bit by bit.
 struct Written {
@@ -72,11 +73,7 @@ impl Followed {
     }
 
     fn wait_for(&self, packets: usize) {
-        let begun = Instant::now();
-        while self.savefile.bounds().next.number <= packets as u64 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{packets} packets never came");
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("the packets are there", || self.savefile.bounds().next.number > packets as u64);
     }
 }
 

@@ -2,17 +2,19 @@
 
 #![expect(unsafe_code, reason = "a mapping the crate knows nothing of, to fault in")]
 
+mod wait;
+
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use capture::record;
 use capture::savefile::{Indexed, Options, Savefile, pcap};
 use capture::store::{Header, PinError, Position, Store};
 use protocol::time::{Precision, Timestamp};
+use wait::wait_until;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
@@ -92,16 +94,6 @@ fn a_file_cut_under_a_slice_that_is_being_read_reads_as_zeros() {
     assert!(chunk.bytes().iter().rev().take(10_000).all(|byte| *byte == 0));
     assert!(matches!(store.pin(last), Err(PinError::Failed(_))));
     assert!(matches!(store.pin(0), Err(PinError::Failed(_))));
-}
-
-/// Calls `is_so` until it returns true.
-#[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "still waiting until {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

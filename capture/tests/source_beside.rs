@@ -3,14 +3,13 @@
 
 mod support;
 mod testdata;
+mod wait;
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use capture::cursor::snapshot::{Extent, Snapshot};
 use capture::cursor::{Begin, Cursor, Format, Outcome};
@@ -20,17 +19,7 @@ use capture::source::SourceName;
 use capture::store::Store;
 use frames::pcapng::{self, COMMENT, CUSTOM, IF_NAME, IF_TSRESOL, block, option};
 use support::{EPOCH, collect, data, directory};
-
-/// Ends a failed test.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::park_timeout(Duration::from_millis(1));
-    }
-}
+use wait::wait_until;
 
 fn start(directory: &Path) -> (Arc<Capture>, PathBuf) {
     start_with(directory, true)
@@ -60,7 +49,7 @@ fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
 /// Writes a file into a FIFO, and waits until `stored` packets are stored in total.
 fn send(capture: &Capture, path: &Path, file: &[u8], stored: u64) {
     OpenOptions::new().write(true).open(path).unwrap().write_all(file).unwrap();
-    eventually("all is stored", || counters(&**capture.store()).0.stored == stored);
+    wait_until("all is stored", || counters(&**capture.store()).0.stored == stored);
 }
 
 fn error(capture: &Capture) -> String {
@@ -292,7 +281,7 @@ fn statistics_of_a_stream_are_of_the_interface_that_the_ring_has() {
     assert_eq!(found, wanted.map(|(name, received)| (name.to_owned(), received)));
     check_seeks(&**capture.store());
     // Statistics of an interface that does not exist.
-    eventually("it is reported", || error(&capture).contains("1 block or comment left out"));
+    wait_until("it is reported", || error(&capture).contains("1 block or comment left out"));
 }
 
 #[test]
@@ -309,7 +298,7 @@ fn notes_that_a_ring_cannot_keep_are_reported() {
     file.extend(block(CUSTOM, b"kept"));
     file.extend(packet(69, 2, "two"));
     send(&capture, &fifo, &file, 2);
-    eventually("it is reported", || {
+    wait_until("it is reported", || {
         error(&capture).ends_with(
             "1 block or comment left out: damaged, or without a packet or room in the ring; \
              6 interfaces taken for others, beyond the 64 that are told apart",

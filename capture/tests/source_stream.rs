@@ -4,14 +4,13 @@
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of the test's own making")]
 
 mod support;
+mod wait;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use capture::cursor::{Begin, Cursor, Format, Outcome};
 use capture::filter::FilterError;
@@ -20,24 +19,7 @@ use capture::source::{SourceError, SourceName};
 use frames::Format as Variety;
 use frames::pcapng::{self, IF_NAME, IF_TSRESOL};
 use support::{EPOCH, Parser, data, directory};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until `done`.
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    assert!(within(PATIENCE, &mut done), "never: {what}");
-}
-
-fn within(patience: Duration, done: &mut dyn FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        thread::park_timeout(Duration::from_millis(1));
-    }
-    true
-}
+use wait::wait_until;
 
 fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
     Spec {
@@ -157,15 +139,15 @@ fn writers_come_and_go_in_one_capture() {
 
     let mut first = writer(&path);
     first.write_all(&NATIVE.header()).unwrap();
-    eventually("the header is known", || capture.condition().state == State::Running);
+    wait_until("the header is known", || capture.condition().state == State::Running);
     for number in [1, 2] {
         first.write_all(&packet(NATIVE, number, 300)).unwrap();
-        eventually("each is stored as it comes", || stored(&capture) == number);
+        wait_until("each is stored as it comes", || stored(&capture) == number);
     }
     // The writer leaves in the middle of a record.
     first.write_all(&packet(NATIVE, 3, 300)[..200]).unwrap();
     drop(first);
-    eventually("the missing bytes are reported", || {
+    wait_until("the missing bytes are reported", || {
         error(&capture).contains("ended inside a record")
     });
     assert_eq!(capture.condition().state, State::Running);
@@ -175,18 +157,18 @@ fn writers_come_and_go_in_one_capture() {
     let mut second = writer(&path);
     second.write_all(&other.header()).unwrap();
     second.write_all(&packet(other, 4_000, 80)).unwrap();
-    eventually("the next is stored", || stored(&capture) == 3);
+    wait_until("the next is stored", || stored(&capture) == 3);
     assert_eq!(error(&capture), "", "the error is gone");
     second.write_all(&[0; 9]).unwrap();
     drop(second);
-    eventually("9 bytes are dropped", || error(&capture).contains("9 bytes dropped"));
+    wait_until("9 bytes are dropped", || error(&capture).contains("9 bytes dropped"));
 
     // A third writer sends single bytes.
     let mut third = writer(&path);
     for byte in savefile(NATIVE, &[5_000, 5_001]) {
         third.write_all(&[byte]).unwrap();
     }
-    eventually("the last is stored", || stored(&capture) == 5);
+    wait_until("the last is stored", || stored(&capture) == 5);
     assert_eq!(numbers(&capture), [1, 2, 4_000, 5_000, 5_001]);
     let mut parser = Parser::new(false);
     parser.any_snaplen = true;
@@ -199,7 +181,7 @@ fn writers_come_and_go_in_one_capture() {
 fn write_well(capture: &Capture, path: &Path, file: &[u8]) {
     let before = stored(capture);
     writer(path).write_all(file).unwrap();
-    eventually("a good writer is taken again", || stored(capture) > before);
+    wait_until("a good writer is taken again", || stored(capture) > before);
 }
 
 #[test]
@@ -211,7 +193,7 @@ fn writers_in_quick_succession_lose_nothing() {
     for number in &wanted {
         writer(&path).write_all(&savefile(NATIVE, &[*number])).unwrap();
     }
-    eventually("all are stored", || stored(&capture) == 200);
+    wait_until("all are stored", || stored(&capture) == 200);
     assert_eq!(numbers(&capture), wanted);
     assert_eq!(error(&capture), "");
 }
@@ -234,7 +216,7 @@ fn an_unsuitable_stream_is_refused_with_a_reason_and_the_next_one_read() {
             // The pipe never breaks, however long this continues.
             bad.write_all(&file).unwrap();
             bad.write_all(&file).unwrap();
-            eventually("it is refused", || error(&capture).contains(word));
+            wait_until("it is refused", || error(&capture).contains(word));
         }
         assert_eq!(stored(&capture), before, "nothing of it is stored");
         assert_eq!(capture.condition().state, State::Running);
@@ -254,7 +236,7 @@ fn the_interfaces_of_a_pcapng_stream_are_named() {
         let mut writer = writer(&path);
         let file = pcapng_of(names, &[1]);
         writer.write_all(&file).unwrap();
-        eventually("it is stored", || stored(&capture) == 1);
+        wait_until("it is stored", || stored(&capture) == 1);
         let named = |capture: &Capture| -> Vec<String> {
             let interfaces = (0..).map_while(|id| capture.store().interface(id));
             interfaces.map(|interface| interface.name.unwrap()).collect()
@@ -268,7 +250,7 @@ fn the_interfaces_of_a_pcapng_stream_are_named() {
         assert_eq!(named(&capture), wanted);
         // Later writers add their interfaces, because readers may have seen the others.
         writer.write_all(&pcapng_of(&["other"], &[2])).unwrap();
-        eventually("it is stored", || stored(&capture) == 2);
+        wait_until("it is stored", || stored(&capture) == 2);
         wanted.push("other".to_owned());
         assert_eq!(named(&capture), wanted);
     }
@@ -283,9 +265,9 @@ fn pcapng_comes_through_a_fifo_too() {
     let file = pcapng(&[1, 2, 3]);
     let (begin, end) = file.split_at(file.len() - 30);
     writer.write_all(begin).unwrap();
-    eventually("whole blocks are stored", || stored(&capture) == 2);
+    wait_until("whole blocks are stored", || stored(&capture) == 2);
     writer.write_all(end).unwrap();
-    eventually("and the rest", || stored(&capture) == 3);
+    wait_until("and the rest", || stored(&capture) == 3);
     assert_eq!(numbers(&capture), [1, 2, 3]);
 }
 
@@ -305,7 +287,7 @@ fn packets_of_another_link_type_are_left_out_and_reported() {
     }
     file.extend(blocks);
     writer(&path).write_all(&file).unwrap();
-    eventually("the packets left out are reported", || {
+    wait_until("the packets left out are reported", || {
         error(&capture).ends_with("3 packets left out, not of link type EN10MB as the first")
     });
     assert_eq!(numbers(&capture), [1, 2]);
@@ -327,7 +309,7 @@ fn neither_readers_nor_a_full_ring_delay_a_writer() {
     for number in 1..=COUNT {
         writer.write_all(&packet(NATIVE, number, 50_000)).unwrap();
     }
-    eventually("all of it is stored", || stored(&capture) == COUNT);
+    wait_until("all of it is stored", || stored(&capture) == COUNT);
     let (packets, _) = counters(store);
     assert!(packets.overwritten > 200);
     let mut parser = Parser::new(false);
@@ -345,7 +327,7 @@ fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
     let capture = start(directory.path(), &path, None);
     let mut writer = writer(&path);
     writer.write_all(&savefile(NATIVE, &[1])).unwrap();
-    eventually("it is stored", || stored(&capture) == 1);
+    wait_until("it is stored", || stored(&capture) == 1);
     capture.stop();
     // Far more than a pipe holds: this would block for ever.
     for number in 2..=2_000 {
@@ -355,7 +337,7 @@ fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
     assert_eq!(capture.condition().state, State::Stopped);
     capture.start().unwrap();
     writer.write_all(&packet(NATIVE, 2_001, 10)).unwrap();
-    eventually("it goes on", || numbers(&capture).last() == Some(&2_001));
+    wait_until("it goes on", || numbers(&capture).last() == Some(&2_001));
     // Bytes that were still in the pipe, at most a megabyte, were stored after the restart.
     assert!(stored(&capture) < 600, "{} stored", stored(&capture));
 }
@@ -369,7 +351,7 @@ fn stop_start_and_clear() {
     let mut live = Cursor::new(store, Format::Pcap, Begin::Next, false);
     let mut writer = writer(&path);
     writer.write_all(&savefile(NATIVE, &[1, 2])).unwrap();
-    eventually("both are stored", || stored(&capture) == 2);
+    wait_until("both are stored", || stored(&capture) == 2);
 
     capture.stop();
     assert_eq!(capture.condition().state, State::Stopped);
@@ -382,16 +364,16 @@ fn stop_start_and_clear() {
     capture.start().unwrap();
     capture.start().unwrap();
     writer.write_all(&record[100..]).unwrap();
-    eventually("the packets sent in between are stored", || stored(&capture) == 3);
+    wait_until("the packets sent in between are stored", || stored(&capture) == 3);
     assert_eq!(capture.condition().state, State::Running);
     assert!(!store.bounds().ended);
     assert_eq!(numbers(&capture), [1, 2, 3]);
 
     assert!(capture.clear());
-    eventually("nothing is retained", || counters(store).0.retained == 0);
+    wait_until("nothing is retained", || counters(store).0.retained == 0);
     assert_eq!((stored(&capture), counters(store).0.overwritten), (3, 3));
     writer.write_all(&packet(NATIVE, 4, 10)).unwrap();
-    eventually("the next is stored", || stored(&capture) == 4);
+    wait_until("the next is stored", || stored(&capture) == 4);
     assert_eq!(numbers(&capture), [4]);
     capture.stop();
     assert!(capture.clear(), "also while it is stopped");
@@ -419,7 +401,7 @@ fn a_filter_is_compiled_for_the_link_type_of_the_stream() {
     // Lengths on the wire: one more than 100 + number % 50.
     writer.write_all(&savefile(NATIVE, &[1, 30, 5, 40, 9])).unwrap();
     writer.write_all(&packet(NATIVE, 50, 20)).unwrap();
-    eventually("the last is stored", || numbers(&capture).last() == Some(&50));
+    wait_until("the last is stored", || numbers(&capture).last() == Some(&50));
     assert_eq!(numbers(&capture), [1, 5, 9, 50]);
 }
 
@@ -525,7 +507,7 @@ fn an_interface_is_filtered_through_tags_and_stopped_without_loss() {
         sent.push(wanted.clone());
     }
     pair.send(&sent);
-    eventually("all that match", || stored(&capture) as usize >= wanted.len());
+    wait_until("all that match", || stored(&capture) as usize >= wanted.len());
     assert_eq!(frames(&capture), wanted, "as they were sent, tags and all");
 
     // Frames sent before the order to stop are stored after it.
@@ -552,25 +534,25 @@ fn an_interface_that_goes_away_is_waited_for() {
     let source = SourceName::Interface(pair.near.clone());
     let capture = Capture::start_new(spec(directory.path(), source, Some("udp"))).unwrap().capture;
     pair.send(&[frame(&[], 1, 1)]);
-    eventually("the first is stored", || stored(&capture) == 1);
+    wait_until("the first is stored", || stored(&capture) == 1);
     for round in 0..2 {
         pair.remove();
-        eventually("its loss is noticed", || capture.condition().state == State::Retrying);
-        eventually("and said", || error(&capture).contains(&pair.near));
+        wait_until("its loss is noticed", || capture.condition().state == State::Retrying);
+        wait_until("and said", || error(&capture).contains(&pair.near));
         assert!(!capture.store().bounds().ended, "readers of streams wait as well");
         if round == 1 {
             assert!(capture.clear(), "orders are obeyed in between");
-            eventually("it is clear", || counters(&**capture.store()).0.retained == 0);
+            wait_until("it is clear", || counters(&**capture.store()).0.retained == 0);
         }
         pair.create();
-        eventually("it is found again", || capture.condition().state == State::Running);
+        wait_until("it is found again", || capture.condition().state == State::Running);
         assert_eq!(error(&capture), "");
         let before = stored(&capture);
         pair.send(&[frame(&[], 1, 2)]);
-        eventually("it goes on", || stored(&capture) == before + 1);
+        wait_until("it goes on", || stored(&capture) == before + 1);
     }
     pair.remove();
-    eventually("its loss is noticed", || capture.condition().state == State::Retrying);
+    wait_until("its loss is noticed", || capture.condition().state == State::Retrying);
     capture.stop();
     assert_eq!(capture.condition().state, State::Stopped);
     assert!(matches!(capture.start(), Err(CaptureError::Source(SourceError::NoInterface { .. }))));
@@ -602,7 +584,7 @@ fn the_writer_gets_an_error_when_its_fifo_is_no_longer_captured() {
     let capture = start(directory.path(), &path, None);
     let mut writer = writer(&path);
     writer.write_all(&savefile(NATIVE, &[1])).unwrap();
-    eventually("it is stored", || stored(&capture) == 1);
+    wait_until("it is stored", || stored(&capture) == 1);
     drop(capture);
     let error = writer.write_all(&packet(NATIVE, 2, 10)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);

@@ -2,13 +2,14 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
+#[path = "../wait/mod.rs"]
+mod wait;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use capture::flow::{Counters, File, Flows, Limits, Log, Options, Reading};
 use capture::ring::{self, Append, MIN_RING, Opened, Ring, Writer};
@@ -22,23 +23,12 @@ pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
-pub(crate) use frames::flags::{ACK, FIN, SYN};
+pub(crate) use wait::wait_until;
 
-/// Ends a failed test; a successful test never waits so long.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) use frames::flags::{ACK, FIN, SYN};
 
 /// Name of the capture.
 pub(crate) const CAPTURE: &str = "web";
-
-/// Calls `is_so` until it returns true.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "still waiting until {what}");
-        thread::park_timeout(Duration::from_millis(1));
-    }
-}
 
 /// The place of a ring, which outlives the rings opened there.
 pub(crate) struct Place {
