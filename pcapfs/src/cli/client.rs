@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 
+use clap::Args;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::body::Body;
@@ -12,7 +13,6 @@ use tonic::{Code, Response, Status};
 use tower::util::MapResponse;
 use tower::{ServiceExt, service_fn};
 
-use super::args::Daemon;
 use super::trees;
 use crate::control;
 use crate::control::chunks::{self, Parts};
@@ -26,6 +26,28 @@ const MAX_ANSWER: usize = 64 << 20;
 /// Bytes that may be on their way to this client: some chunks, so that the daemon need not wait for
 /// a notice that one was read.
 const WINDOW: u32 = 2 << 20;
+
+/// The daemon to talk to.
+#[derive(Debug, Args)]
+pub(super) struct Daemon {
+    /// Socket of the daemon [env: PCAPFS_SOCKET] [default: /run/pcapfs/control.sock, or
+    /// $XDG_RUNTIME_DIR/pcapfs/control.sock of a user's own daemon]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// With the socket of the environment if none was typed. A variable that is set to nothing says
+    /// nothing.
+    pub(super) fn or_environment(mut self) -> Self {
+        let set = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        self.socket = self.socket.or_else(|| set().map(PathBuf::from));
+        self
+    }
+}
+
+/// Says where the socket of the control service is.
+pub(super) const SOCKET_VARIABLE: &str = "PCAPFS_SOCKET";
 
 /// A connected client.
 pub(super) type Client = ControlClient<Channel>;

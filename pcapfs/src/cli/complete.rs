@@ -8,13 +8,12 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 
-use super::args::{Arguments, Daemon};
-use super::client;
+use super::client::{self, Daemon};
 use crate::control::messages::ListRequest;
 use crate::failure::Failure;
 use crate::fuse::mounted_trees;
@@ -28,10 +27,10 @@ pub(super) fn is_asked() -> bool {
     env::var_os(VARIABLE).is_some_and(|shell| !shell.is_empty())
 }
 
-/// Prints the possible words.
-pub(super) fn answer() -> ExitCode {
+/// Prints the possible words of the command line that `command` makes.
+pub(super) fn answer(command: impl Fn() -> Command) -> ExitCode {
     let words: Vec<OsString> = env::args_os().collect();
-    let completed = CompleteEnv::with_factory(Arguments::command)
+    let completed = CompleteEnv::with_factory(command)
         .var(VARIABLE)
         .bin("pcapfs")
         .try_complete(words, env::current_dir().ok().as_deref());
@@ -39,8 +38,9 @@ pub(super) fn answer() -> ExitCode {
     if completed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// `pcapfs completions`: prints the script with which a shell completes the command line.
-pub(super) fn script(shell: Shell) -> Result<(), Failure> {
+/// `pcapfs completions`: prints the script with which a shell completes the command line of
+/// `command`.
+pub(super) fn script(shell: Shell, command: &Command) -> Result<(), Failure> {
     let completer: &dyn EnvCompleter = match shell {
         Shell::Zsh => &Zsh,
         Shell::Fish => &Fish,
@@ -54,13 +54,12 @@ pub(super) fn script(shell: Shell) -> Result<(), Failure> {
         .write_registration(VARIABLE, "pcapfs", "pcapfs", "pcapfs", &mut script)
         .map_err(Failure::System)?;
     // All four understand such a comment; the first line must stay the first.
-    script.extend_from_slice(contents().as_bytes());
+    script.extend_from_slice(contents(command).as_bytes());
     output::write(&script).map_err(Failure::Output)
 }
 
 /// Comments that list everything that is completed, for readers of the script.
-fn contents() -> String {
-    let command = Arguments::command();
+fn contents(command: &Command) -> String {
     let commands: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     let arguments = command
         .get_arguments()

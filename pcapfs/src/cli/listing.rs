@@ -3,10 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use clap::Args;
+use clap_complete::engine::ArgValueCandidates;
 use serde_json::Value;
 
-use super::args::{Daemon, List, Shown, Status};
-use super::client::{self, Client};
+use super::client::{self, Client, Daemon};
+use super::complete;
 use crate::control::messages::{Capture, ListRequest, StatusRequest};
 use crate::failure::Failure;
 use crate::output;
@@ -16,6 +18,40 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Clears a terminal and moves to its first line (ECMA-48 ED and CUP).
 const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Captures to be listed.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Names or numbers of captures [default: all that you may read]
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    pub(super) captures: Vec<String>,
+
+    #[command(flatten)]
+    pub(super) shown: Shown,
+}
+
+/// A status to be shown.
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Name or number of a capture [default: the daemon]
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    pub(super) capture: Option<String>,
+
+    #[command(flatten)]
+    pub(super) shown: Shown,
+}
+
+/// How something is shown.
+#[derive(Debug, Args)]
+pub(super) struct Shown {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Show it once a second, until interrupted
+    #[arg(long)]
+    pub(super) watch: bool,
+}
 
 /// `pcapfs list`.
 pub(super) fn list(list: &List, daemon: &Daemon) -> Result<(), Failure> {

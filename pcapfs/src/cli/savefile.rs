@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
+use clap_complete::engine::ArgValueCandidates;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
@@ -16,8 +18,8 @@ use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::args::{Daemon, Listen, Output, Replay};
-use super::client;
+use super::client::{self, Daemon};
+use super::complete;
 use super::listing::bytes;
 use crate::control::chunks::{Part, Parts};
 use crate::control::messages::{Format, ListRequest, ListenRequest, ReplayRequest};
@@ -26,6 +28,48 @@ use crate::output;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A savefile to be fetched.
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// Name or number of the capture
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    pub(super) capture: String,
+
+    /// Go on with new packets after those that are retained
+    #[arg(long)]
+    pub(super) live: bool,
+
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+/// The place and the format of a savefile.
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// Write to FILE, which appears under its name when it is complete; - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) write: Option<PathBuf>,
+
+    /// Format of the savefile [default: pcapng if FILE ends in .pcapng, otherwise pcap]
+    #[arg(long, value_name = "FORMAT", value_parser = ["pcap", "pcapng"])]
+    pub(super) format: Option<String>,
+
+    /// The same as --format pcapng
+    #[arg(long, conflicts_with = "format")]
+    pub(super) pcapng: bool,
+}
+
+/// Packets to be listened to.
+#[derive(Debug, Args)]
+pub(super) struct Listen {
+    /// Name or number of the capture
+    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    pub(super) capture: String,
+
+    #[command(flatten)]
+    pub(super) output: Output,
+}
 
 /// The format of the options, or else of the file name's extension.
 fn format(output: &Output) -> Format {

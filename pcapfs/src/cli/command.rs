@@ -1,0 +1,196 @@
+//! The command line, as it is typed, and the code that each command runs.
+//!
+//! A command's own file has its arguments and what it does.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use mount_helper::arguments;
+
+use super::client::Daemon;
+use super::forget::Forget;
+use super::init::Init;
+use super::interfaces::Interfaces;
+use super::listing::{self, List, Status};
+use super::order::{self, Chosen, Verb};
+use super::savefile::{self, Listen, Replay};
+use super::umount::Umount;
+use super::{background, complete, forget, init, interfaces, umount};
+use crate::daemon;
+use crate::daemon::options::MountArguments;
+use crate::failure::Failure;
+
+/// Live packet captures as ordinary files: one capture, many readers.
+#[derive(Debug, Parser)]
+#[command(name = "pcapfs", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) daemon: Daemon,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Capture, and show the captures as a tree of files
+    Mount(Box<MountArguments>),
+    /// Take a tree down
+    #[command(visible_alias = "unmount")]
+    Umount(Umount),
+    /// List the network interfaces there are to capture from
+    Interfaces(Interfaces),
+    /// Add a capture to a tree that is mounted
+    Init(Init),
+    /// Start captures that were stopped, ended or failed
+    Start(Chosen),
+    /// Stop captures: their readers get the stored packets, and then end of file
+    Stop(Chosen),
+    /// Take captures out of the tree; their packets are gone then
+    Remove(Chosen),
+    /// Forget what earlier runs left under a name that is not in the tree
+    Forget(Forget),
+    /// List the captures
+    List(List),
+    /// Show the state and counters of a capture, or of the daemon
+    Status(Status),
+    /// Write a savefile of all packets that are retained to standard output, or to a file
+    Replay(Replay),
+    /// Write a savefile to standard output or to a file, from the next packet on
+    Listen(Listen),
+    /// Say what is wrong with a configuration, if anything is
+    CheckConfig {
+        /// The file [default: /etc/pcapfs/pcapfs.toml]
+        #[arg(conflicts_with = "config")]
+        file: Option<PathBuf>,
+
+        /// The file, named as mount's --config
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print what a shell needs to complete this command
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+impl Command {
+    /// Runs the command. `daemon` is the one to talk to, for commands that need one.
+    pub(super) fn run(self, daemon: Daemon) -> Result<(), Failure> {
+        match self {
+            Self::Mount(mount) if mount.background => background::start(),
+            Self::Mount(mount) => {
+                arguments::hide(&[OsStr::new("mount"), mount.mountpoint.as_os_str()]);
+                daemon::run(&MountArguments { socket: daemon.socket, ..*mount })
+            }
+            Self::Umount(umount) => umount::run(&umount),
+            Self::Interfaces(interfaces) => interfaces::run(&interfaces),
+            Self::Init(init) => init::run(&init, &daemon),
+            Self::Start(chosen) => order::run(&chosen, Verb::Start, &daemon),
+            Self::Stop(chosen) => order::run(&chosen, Verb::Stop, &daemon),
+            Self::Remove(chosen) => order::run(&chosen, Verb::Remove, &daemon),
+            Self::Forget(forget) => forget::run(&forget, &daemon),
+            Self::List(shown) => listing::list(&shown, &daemon),
+            Self::Status(shown) => listing::status(&shown, &daemon),
+            Self::Replay(replay) => savefile::replay(&replay, &daemon),
+            Self::Listen(listen) => savefile::listen(&listen, &daemon),
+            Self::CheckConfig { file, config } => daemon::check_config(file.or(config)),
+            Self::Completions { shell } => complete::script(shell, &Arguments::command()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+    use protocol::tcp::{Policy, Urgent};
+
+    use super::*;
+
+    fn mount(words: &[&str]) -> Result<MountArguments, String> {
+        let words = ["pcapfs", "mount", "/captures"].iter().chain(words);
+        match Arguments::try_parse_from(words) {
+            Ok(Arguments { command: Command::Mount(mount), .. }) => Ok(*mount),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn options_of_flows_are_read() {
+        let plain = mount(&[]).unwrap();
+        assert_eq!((plain.flow_memory, plain.max_flows), (None, 1 << 21));
+        assert_eq!((plain.no_tunnels, plain.overlap), (false, Policy::First));
+        assert_eq!((plain.mode, plain.group), (0o750, None));
+        let words = [
+            "--flow-memory",
+            "64M",
+            "--max-flows=5",
+            "--no-tunnels",
+            "--overlap",
+            "last",
+            "--no-vlan-flows",
+            "--urgent=inline",
+        ];
+        let given = mount(&words).unwrap();
+        assert_eq!((given.flow_memory, given.max_flows), (Some(64 << 20), 5));
+        assert_eq!((given.no_tunnels, given.overlap), (true, Policy::Last));
+        assert!(given.no_vlan_flows && !plain.no_vlan_flows);
+        assert_eq!((plain.urgent, given.urgent), (Urgent::OutOfBand, Urgent::Inline));
+        for (word, part) in [
+            ("--flow-memory=lots", "is no size"),
+            ("--flow-memory=-1", "is no size"),
+            ("--max-flows=0", "'0' for '--max-flows <N>'"),
+            ("--max-flows=many", "'many' for '--max-flows <N>'"),
+            ("--mode=0888", "no permission bits"),
+            ("--mode=1777", "no permission bits"),
+            ("--overlap=none", "possible values: first, last"),
+            ("--urgent=no", "possible values: out-of-band, inline"),
+        ] {
+            let error = mount(&[word]).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    /// The options of a manual page: `Fl x` and `Fl -long`.
+    fn described(page: &str) -> BTreeSet<String> {
+        let words: Vec<&str> = page.split_whitespace().collect();
+        let flags = words.windows(2).filter(|pair| matches!(pair[0], "Fl" | ".Fl"));
+        flags.map(|pair| pair[1].trim_start_matches('-').to_owned()).collect()
+    }
+
+    #[test]
+    fn the_manual_page_has_every_command_and_option_and_no_other() {
+        let page = include_str!("../../../man/pcapfs.1");
+        let mut command = Arguments::command();
+        command.build();
+        let mut options: BTreeSet<String> = BTreeSet::new();
+        let mut commands: BTreeSet<&str> = BTreeSet::new();
+        for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
+            commands.insert(one.get_name());
+            for argument in one.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                options.extend(argument.get_short().map(String::from));
+                options.extend(argument.get_long().map(str::to_owned));
+            }
+        }
+        // Of the program itself.
+        options.extend(["V", "version"].map(str::to_owned));
+        assert_eq!(described(page), options);
+        let described: BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm ")?.split(' ').next())
+            .filter(|word| *word != "any" && *word != "file" && *word != "stream" && *word != "-")
+            .collect();
+        assert_eq!(described, commands);
+    }
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

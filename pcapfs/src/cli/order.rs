@@ -1,0 +1,76 @@
+//! `pcapfs start`, `stop` and `remove`: orders for captures.
+
+use clap::Args;
+use clap_complete::engine::ArgValueCandidates;
+
+use super::client::{self, Client, Daemon};
+use super::complete;
+use crate::control::messages::{ListRequest, RemoveRequest, StartRequest, StopRequest};
+use crate::failure::Failure;
+use crate::output;
+
+/// The captures of an order.
+#[derive(Debug, Args)]
+pub(super) struct Chosen {
+    /// Names or numbers of captures
+    #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all",
+          add = ArgValueCandidates::new(complete::captures))]
+    pub(super) captures: Vec<String>,
+
+    /// All captures that you may read
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+/// An order for captures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Start,
+    Stop,
+    Remove,
+}
+
+/// `pcapfs start`, `stop` and `remove`. Carries out the orders that are possible, and reports the
+/// others.
+pub(super) fn run(chosen: &Chosen, verb: Verb, daemon: &Daemon) -> Result<(), Failure> {
+    for capture in &chosen.captures {
+        client::check_local(capture)?;
+    }
+    client::with(daemon, |mut client| async move {
+        let captures = if chosen.all { all(&mut client).await? } else { chosen.captures.clone() };
+        let mut failed = None;
+        for capture in captures {
+            if let Err(failure) = carry_out(&mut client, verb, capture).await {
+                // The caller reports the last one.
+                if let Some(before) = failed.replace(failure) {
+                    output::say(before);
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    })
+}
+
+/// The captures that the caller may see.
+async fn all(client: &mut Client) -> Result<Vec<String>, Failure> {
+    let request = ListRequest { capture: String::new() };
+    let answer = client.list(request).await.map_err(client::failure)?;
+    Ok(answer.into_inner().captures.into_iter().map(|capture| capture.alias).collect())
+}
+
+async fn carry_out(client: &mut Client, verb: Verb, capture: String) -> Result<(), Failure> {
+    match verb {
+        Verb::Start => client.start(StartRequest { capture }).await.map(|_| ()),
+        Verb::Stop => client.stop(StopRequest { capture }).await.map(|_| ()),
+        Verb::Remove => {
+            let request = RemoveRequest { capture: capture.clone() };
+            client.remove(request).await.map(|answer| {
+                let note = answer.into_inner().note;
+                if !note.is_empty() {
+                    output::say(format_args!("{capture}: {note}"));
+                }
+            })
+        }
+    }
+    .map_err(client::failure)
+}
