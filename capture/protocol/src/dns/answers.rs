@@ -1,9 +1,10 @@
 //! The answers of a transaction, as many as fit into its line.
 
 use super::MAX_LINE;
-use super::name::{self, Bounded, Name, json_len};
+use super::message::Record;
+use super::name::{self, Bounded, json_len};
 use super::notes::{MAX_WHY, Why};
-use super::rdata::{self, Data};
+use super::rdata;
 use super::transaction::Answer;
 
 /// Maximum number of bytes of a line without its name, answers and reasons: the keys, the longest
@@ -36,20 +37,21 @@ impl Answers {
     }
 
     /// Adds an answer, without its data if that does not fit.
-    pub(super) fn add(&mut self, owner: &Name<'_>, record_type: u16, ttl: u32, data: Data<'_>) {
+    pub(super) fn add(&mut self, record: &Record<'_>) {
         if self.omitted > 0 {
             self.omitted = self.omitted.saturating_add(1);
             return;
         }
         let room = self.room.saturating_sub(ANSWER);
         let mut name = Bounded::new(room);
-        if self.room < ANSWER || name::write(owner, &mut name).is_err() {
+        if self.room < ANSWER || name::write(&record.owner, &mut name).is_err() {
             self.omitted = 1;
             return;
         }
         let name = name.into_text();
         let room = room.saturating_sub(json_len(&name));
         let mut text = Bounded::new(room);
+        let Record { record_type, ttl, data, .. } = *record;
         let data = rdata::write(record_type, data, &mut text).ok().map(|()| text.into_text());
         self.room = room.saturating_sub(data.as_ref().map_or(0, |data| json_len(data)));
         self.without_data = self.without_data.saturating_add(data.is_none().into());

@@ -3,10 +3,7 @@
 use std::fmt;
 
 use domain::base::header::{Header as WireHeader, HeaderCounts};
-use domain::base::iana::{Class, Rtype};
-use domain::base::name::ParsedName;
-use domain::base::question::Question as WireQuestion;
-use domain::base::record::RecordHeader;
+use domain::base::iana::{Opcode, Rtype};
 use domain::base::wire::ParseError;
 use domain::dep::octseq::Parser;
 
@@ -197,25 +194,30 @@ impl<'a> Message<'a> {
     }
 
     fn read_question(&mut self, number: u16, names: &mut usize) {
-        let question = match WireQuestion::parse(&mut self.records) {
+        let (name, record_type, class) = match self.parse_question() {
             Ok(question) => question,
             Err(error) => return self.fault_in_question(number, error),
         };
         let mut text = Bounded::new(*names);
-        if name::write(question.qname(), &mut text).is_err() {
+        if name::write(&name, &mut text).is_err() {
             // The room for names ends here.
             *names = 0;
             return;
         }
         let name = text.into_text();
         *names = names.saturating_sub(json_len(&name));
-        let class = question.qclass().to_int();
         let class = if self.is_mdns { class & !MDNS_BIT } else { class };
-        self.questions.push(Question { name, record_type: question.qtype().to_int(), class });
+        self.questions.push(Question { name, record_type, class });
+    }
+
+    /// The name, type and class of the next question.
+    fn parse_question(&mut self) -> Result<(Name, u16, u16), ParseError> {
+        let name = Name::parse(&mut self.records)?;
+        Ok((name, self.records.parse_u16_be()?, self.records.parse_u16_be()?))
     }
 
     fn skip_question(&mut self, number: u16) {
-        let skipped = ParsedName::skip(&mut self.records);
+        let skipped = Name::skip(&mut self.records);
         let skipped = skipped.and_then(|()| Ok(self.records.advance(4)?));
         if let Err(error) = skipped {
             self.fault_in_question(number, error);
@@ -261,6 +263,10 @@ impl<'a> Message<'a> {
             (Section::Authority, authority),
             (Section::Additional, additional),
         ];
+        // That section of an update has its prerequisites: RFC 2136, section 2.4.
+        if self.is_update() {
+            answers = None;
+        }
         let mut parser = self.records;
         for (section, of) in sections {
             for number in 1..=of {
@@ -276,11 +282,21 @@ impl<'a> Message<'a> {
                 } else if section == Section::Answer
                     && let Some(answers) = &mut answers
                 {
-                    answers.add(record.owner(), record.record_type(), record.ttl(), record.data);
+                    answers.add(&record);
                 }
             }
         }
         found.trailing = parser.remaining();
+    }
+
+    /// The number of answers that the header says there are.
+    pub(super) fn answers_total(&self) -> u32 {
+        let [_, answers, ..] = self.header.counts;
+        if self.is_update() { 0 } else { answers.into() }
+    }
+
+    fn is_update(&self) -> bool {
+        self.header.opcode == Opcode::UPDATE.to_int()
     }
 
     /// The records of the answer section, up to the first that cannot be read.
@@ -309,53 +325,40 @@ impl<'a> Message<'a> {
             why.add(format_args!("{} more questions", self.omitted_questions()));
         }
         // Stateful operations have other data there: RFC 8490, section 5.4.
-        if records.trailing > 0 && self.header.opcode != STATEFUL {
+        if records.trailing > 0 && self.header.opcode != Opcode::DSO.to_int() {
             why.add(format_args!("{} bytes after the last record", records.trailing));
         }
     }
 }
 
-/// The operation of stateful operations: RFC 8490.
-const STATEFUL: u8 = 6;
-
 /// A record whose data has not been looked at.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
-    header: RecordHeader<Name<'a>>,
+    pub(super) owner: Name,
+    pub(super) record_type: u16,
+    pub(super) ttl: u32,
     pub(super) data: Data<'a>,
 }
 
 impl<'a> Record<'a> {
     fn read(parser: &mut Data<'a>) -> Result<Self, ParseError> {
         let owner = Name::parse(parser)?;
-        let record_type = Rtype::parse(parser)?;
-        let class = Class::parse(parser)?;
-        let ttl = domain::base::Ttl::parse(parser)?;
+        let record_type = parser.parse_u16_be()?;
+        // The class is that of the question.
+        parser.advance(2)?;
+        let ttl = parser.parse_u32_be()?;
         let len = parser.parse_u16_be()?;
-        let header = RecordHeader::new(owner, record_type, class, ttl, len);
         let data = parser.parse_parser(len.into())?;
-        Ok(Self { header, data })
-    }
-
-    pub(super) fn owner(&self) -> &Name<'a> {
-        self.header.owner()
-    }
-
-    pub(super) fn record_type(&self) -> u16 {
-        self.header.rtype().to_int()
-    }
-
-    pub(super) fn ttl(&self) -> u32 {
-        self.header.ttl().as_secs()
+        Ok(Self { owner, record_type, ttl, data })
     }
 
     /// Whether it is the pseudo-record of EDNS: RFC 6891, section 6.1.
     fn is_options(&self) -> bool {
-        self.header.rtype() == Rtype::OPT
+        Rtype::from_int(self.record_type) == Rtype::OPT
     }
 
     fn extended_rcode(&self) -> u8 {
-        let [rcode, ..] = self.ttl().to_be_bytes();
+        let [rcode, ..] = self.ttl.to_be_bytes();
         rcode
     }
 }

@@ -5,10 +5,10 @@
 //!                               └ name, rdata, service, mnemonic
 //! ```
 //!
-//! Nothing here does I/O, reads a clock or keeps a message. The crate `domain` reads the parts of a
-//! message (RFC 1035, section 4): names, questions and the fixed part of records. They are read one
-//! by one, so whatever precedes a malformed record is kept. The text of record data is written
-//! here, because a line of `dns.jsonl` has a limit: [`MAX_LINE`].
+//! Nothing here does I/O, reads a clock or keeps a message. The parts of a message (RFC 1035,
+//! section 4) are read one by one, so whatever precedes a malformed record is kept. The crate
+//! `domain` has the layout of headers, the mnemonics, and Base32 and Base64. Names and the text of
+//! record data are written here, because a line of `dns.jsonl` has a limit: [`MAX_LINE`].
 //!
 //! A query and its response are one [`Transaction`]. A query without a response, and a response
 //! without a query, are one too.

@@ -148,6 +148,12 @@ impl Pairing {
         self.ends.iter().any(|end| end.port() == MDNS)
     }
 
+    /// Whether a response with this identification is one of mDNS, where zero is the only one and
+    /// responses need no query: RFC 6762, section 18.1.
+    fn is_by_mdns(&self, id: u16) -> bool {
+        self.is_mdns() && id == 0
+    }
+
     /// Whether messages in this direction go to a group.
     fn is_to_group(&self, direction: Direction) -> bool {
         let [forward, backward] = &self.ends;
@@ -238,7 +244,7 @@ impl Pairing {
         // Some errors repeat no question, and later messages of a transfer need not (RFC 5936,
         // section 2.2.2). In mDNS nothing else tells to which query they belong.
         let by_id = match message.questions.first() {
-            None if !self.is_mdns() => self.waiting.take_any(asked, header),
+            None if !self.is_by_mdns(header.id) => self.waiting.take_any(asked, header),
             Some(_) => self.waiting.take(asked, header, None),
             None => None,
         };
@@ -283,8 +289,7 @@ impl Pairing {
         transaction.flags = message.header.flags;
         transaction.answered = Some(raw.last);
         transaction.state = State::Answered;
-        let [_, answers, ..] = message.header.counts;
-        transaction.answers.total = answers.into();
+        transaction.answers.total = message.answers_total();
         transaction.why.add(format_args!("the answers are those of transaction {first}"));
         self.end(query, Some(crc32fast::hash(raw.bytes)), raw.last);
     }
@@ -311,7 +316,7 @@ impl Pairing {
         let ended = ended.filter(|ended| ended.at.plus(PATIENCE) >= raw.first);
         let why = &mut transaction.why;
         match ended {
-            _ if self.is_mdns() => {}
+            _ if self.is_by_mdns(id) => {}
             Some(Ended { index, response: Some(checksum), .. }) => {
                 if *checksum == crc32fast::hash(raw.bytes) {
                     why.add(format_args!("the response of transaction {index} again"));
@@ -381,8 +386,8 @@ impl Pairing {
 /// Puts a response into a transaction. Further responses of a transfer add to it.
 fn take_response(transaction: &mut Transaction, message: &Message<'_>, raw: &RawMessage<'_>) {
     let records = message.records(Some(&mut transaction.answers));
-    let [_, answers, ..] = message.header.counts;
-    transaction.answers.total = transaction.answers.total.saturating_add(answers.into());
+    let total = transaction.answers.total;
+    transaction.answers.total = total.saturating_add(message.answers_total());
     transaction.rcode = Some(rcode(message, &records));
     transaction.flags = message.header.flags;
     transaction.answered = Some(raw.last);

@@ -20,6 +20,10 @@ const MAX_OPCODE: u8 = 6;
 /// The highest response code without EDNS: RFC 2136 and RFC 8490.
 const MAX_RCODE: u8 = 11;
 
+/// Maximum number of records that a message with one question may announce without room for them,
+/// and still be taken for a malformed one.
+const MAX_ANNOUNCED: u16 = 64;
+
 /// Maximum length of the first message of a stream on a port that is not one of DNS. Queries are
 /// much shorter, and one side is enough.
 const MAX_FIRST: usize = 4096;
@@ -93,10 +97,12 @@ fn has_known(ports: [u16; 2]) -> bool {
 /// Whether a message of `len` bytes may have this header, and says that there is something in it.
 fn is_plausible(bytes: &[u8], len: usize) -> bool {
     let Some(header) = Header::read(bytes) else { return false };
+    let [questions, records @ ..] = header.counts;
     let is_empty = header.counts == [0; 4];
-    header.opcode <= MAX_OPCODE
-        && header.fits(len)
-        && (!is_empty || len == HEADER || header.opcode == MAX_OPCODE)
+    let is_short =
+        questions == 1 && !header.z && records.iter().all(|count| *count <= MAX_ANNOUNCED);
+    let may_be = header.fits(len) && (!is_empty || len == HEADER || header.opcode == MAX_OPCODE);
+    header.opcode <= MAX_OPCODE && (may_be || is_short)
 }
 
 /// Whether a message of `len` bytes may have this header, and it is an ordinary one.

@@ -66,7 +66,7 @@ fn is_incremental(question: &super::message::Question) -> bool {
 
 /// The serial number of an SOA record: RFC 1035, section 3.3.13.
 fn serial(record: &Record<'_>) -> Option<u32> {
-    if Rtype::from_int(record.record_type()) != Rtype::SOA {
+    if Rtype::from_int(record.record_type) != Rtype::SOA {
         return None;
     }
     let mut data = record.data;

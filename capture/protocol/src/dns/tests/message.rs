@@ -16,7 +16,8 @@ fn two_answers() -> Builder {
 
 #[test]
 fn answers_before_a_malformed_one_are_kept() {
-    let loops = two_answers().record_of(1, &[0xc0, 0xff], A, IN, 1, &[3; 4]);
+    let at = two_answers().bytes.len() as u8;
+    let loops = two_answers().record_of(1, &[0xc0, at], A, IN, 1, &[3; 4]);
     let expected = "1 answered a [1.1.1.1, 2.2.2.2] answer 3 of 3 has a malformed name";
     assert_eq!(answered(&loops.bytes, loops.bytes.len()), expected);
     let mut more = two_answers();
@@ -117,10 +118,13 @@ fn an_update_has_its_zone_as_name() {
     let mut flow = Flow::new();
     let update = Builder::new(3, 0x2800).question("zone.example", SOA, IN);
     flow.sent(Direction::Forward, 1, &update.record(2, "h.zone.example", A, IN, 60, &[1; 4]));
-    flow.sent(Direction::Backward, 2, &Builder::new(3, 0xa800));
+    let prerequisite = Builder::new(3, 0xa800).record(1, "h.zone.example", A, IN, 0, &[]);
+    flow.sent(Direction::Backward, 2, &prerequisite);
     let lines = flow.lines();
     assert_eq!(lines[0]["opcode"], "UPDATE");
     assert_eq!(lines[0]["name"], "zone.example");
     assert_eq!(lines[0]["type"], "SOA");
+    assert_eq!(lines[0]["answers"], serde_json::json!([]));
+    assert_eq!(lines[0]["answers_total"], 0);
     assert_eq!(lines[0]["rcode"], "NOERROR");
 }

@@ -167,3 +167,16 @@ fn multicast_responses_are_unasked() {
     let expected = ["1 unasked null [192.0.2.1] -", "2 unasked null [192.0.2.1] -"];
     assert_eq!(lines.iter().map(brief).collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn ordinary_dns_on_the_port_of_mdns_is_paired() {
+    let mut flow = Flow::between(ends([40_000, 5353]));
+    flow.sent(Direction::Forward, 1, &Builder::query(7, "a"));
+    flow.sent(Direction::Backward, 2, &Builder::new(7, RESPONSE | 2));
+    flow.sent(Direction::Backward, 2, &Builder::response(8, "a", [1; 4]));
+    let expected = [
+        "1 answered a [] paired by id; the response shows no question",
+        "2 unasked a [1.1.1.1] its query was not captured",
+    ];
+    assert_eq!(briefs(&mut flow), expected);
+}

@@ -52,6 +52,9 @@ fn on_the_ports_of_dns_malformed_messages_are_recognized() {
     assert!(is_dns(&[&query[..], &[0; 9]].concat(), KNOWN));
     assert!(is_dns(&Builder::new(1, QUERY).question_of(&[0xc0, 12], A, IN).bytes, KNOWN));
     assert!(is_dns(&Builder::new(1, RESPONSE | 1).bytes, KNOWN));
+    let mut short = Builder::new(1, QUERY);
+    short.count(0);
+    assert!(is_dns(&[&short.bytes[..], &[0xc0, 12]].concat(), KNOWN));
 }
 
 #[test]
