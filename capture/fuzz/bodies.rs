@@ -13,6 +13,7 @@ use capture::savefile::stream::{Event, Reader};
 use capture::savefile::{Malformed, Options, Probe, Savefile, pcapng_writer};
 use capture::store::{PinError, Store, Target};
 use protocol::decode::{self, Decoded, Decoder, Outcome, Overlap, Reason};
+use protocol::dns::{self, Framer, MAX_LINE, Pairing, RawMessage, Record};
 use protocol::extent::Extent;
 use protocol::http::body::{self, Piece, Streams};
 use protocol::http::direction::Direction as HttpDirection;
@@ -216,6 +217,73 @@ pub(crate) fn tls(data: &[u8]) {
     for name in names {
         assert!(!name.is_empty() && name.len() <= 255 && !name.contains(char::is_control));
     }
+}
+
+/// A flow of DNS. After the port of its server come operations, each with an argument and a length:
+/// a datagram, a piece of a stream or a gap in it in either direction, or time that passes.
+pub(crate) fn dns(data: &[u8]) {
+    let Some((first, mut rest)) = data.split_first() else {
+        return;
+    };
+    let ports = [40_000, [53, 5353, 5355, 9999][usize::from(*first) % 4]];
+    let ends = ports.map(|port| ([192, 0, 2, 1], port).into());
+    let connection = dns::Connection { capture: "c", flow: 1, ends };
+    let mut pairing = Pairing::new(ends);
+    let mut framers = [Framer::new(), Framer::joined()];
+    let (mut seconds, mut lines, mut pieces, mut found) = (0, 0, 0, 0);
+    while let [operation, argument, len, after @ ..] = rest {
+        let (bytes, after) = after.split_at(usize::from(*len).min(after.len()));
+        rest = after;
+        let side = usize::from(operation & 1);
+        let direction = [Direction::Forward, Direction::Backward][side];
+        let now = Timestamp::from_nanoseconds(seconds * 1_000_000_000);
+        let more = usize::from(*argument);
+        let mut each = |message: RawMessage<'_>| {
+            found += 2 + message.bytes.len() as u64;
+            pairing.push(direction, message);
+        };
+        match operation % 8 / 2 {
+            0 => {
+                let _ = dns::probe::datagram(bytes, bytes.len() + more, ports);
+                let message = RawMessage::datagram(bytes, bytes.len() + more, now);
+                pairing.push(direction, message);
+            }
+            1 => {
+                let _ = dns::probe::stream(bytes, ports);
+                pieces += bytes.len() as u64;
+                framers[side].data(now, bytes, &mut each);
+            }
+            2 => framers[side].gap(u64::from(*argument), &mut each),
+            _ => {
+                seconds += u64::from(*argument);
+                pairing.poll(now);
+            }
+        }
+        lines += dns_lines(&mut pairing, &connection);
+    }
+    for (framer, direction) in framers.iter_mut().zip([Direction::Forward, Direction::Backward]) {
+        framer.close(&mut |message: RawMessage<'_>| {
+            found += 2 + message.bytes.len() as u64;
+            pairing.push(direction, message);
+        });
+        found += framer.skipped();
+    }
+    pairing.close();
+    lines += dns_lines(&mut pairing, &connection);
+    // Every byte is in a message or counted, and every transaction has a line.
+    assert_eq!(found, pieces);
+    assert_eq!((lines, pairing.under_way()), (pairing.counts().transactions, 0));
+}
+
+/// Fetches the transactions that have ended, and checks their lines.
+fn dns_lines(pairing: &mut Pairing, connection: &dns::Connection<'_>) -> u64 {
+    let mut lines = 0;
+    while let Some(transaction) = pairing.finished() {
+        let line = protocol::json::line(&Record::new(connection, &transaction));
+        assert!(line.len() <= MAX_LINE, "{}", String::from_utf8_lossy(&line));
+        lines += 1;
+    }
+    lines
 }
 
 #[derive(Debug, Default)]

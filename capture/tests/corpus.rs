@@ -14,8 +14,9 @@ use savefile_encoder::{any_pcap, any_pcapng};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 8] = [
+const TARGETS: [(&str, Body); 9] = [
     ("decode", bodies::decode),
+    ("dns", bodies::dns),
     ("http", bodies::http),
     ("http_body", bodies::http_body),
     ("pcap_stream", bodies::pcap_stream),
