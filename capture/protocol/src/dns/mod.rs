@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   probe ─▶ framer (TCP) ─▶ message ─▶ pairing ──transactions──▶ record
-//!                               └ name, rdata, service, mnemonic
+//!                               └ name, rdata, service, place, mnemonic
 //! ```
 //!
 //! Nothing here does I/O, reads a clock or keeps a message. The parts of a message (RFC 1035,
@@ -20,6 +20,7 @@ mod mnemonic;
 mod name;
 mod notes;
 mod pairing;
+mod place;
 pub mod probe;
 mod rdata;
 mod recent;

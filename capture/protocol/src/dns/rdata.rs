@@ -14,7 +14,7 @@ use domain::utils::{base32, base64};
 
 use super::mnemonic;
 use super::name::{self, Bounded, Name};
-use super::service;
+use super::{place, service};
 use crate::time::Timestamp;
 
 /// A part of record data.
@@ -55,6 +55,8 @@ enum Field {
     Eui,
     /// The parameters of a service: RFC 9460, section 2.1.
     Service,
+    /// A place on the earth: RFC 1876.
+    Place,
 }
 
 /// The fields of a type. `None` if its format is not known here.
@@ -78,6 +80,9 @@ fn fields(record_type: Rtype) -> Option<&'static [Field]> {
         Rtype::AFSDB | Rtype::RT => &[U16, Name],
         Rtype::X25 => &[Text],
         Rtype::ISDN => &[Texts],
+        // RFC 1712, RFC 1876.
+        Rtype::GPOS => &[Text, Text, Text],
+        Rtype::LOC => &[Place],
         // RFC 2163, RFC 2230, RFC 2782, RFC 3403, RFC 6672.
         Rtype::PX => &[U16, Name, Name],
         Rtype::KX => &[U16, Name],
@@ -219,6 +224,7 @@ fn write_field(field: Field, data: &mut Data<'_>, text: &mut Bounded) -> Result<
         }
         Field::Eui => eui(rest(data), text)?,
         Field::Service => service::write(data, text)?,
+        Field::Place => place::write(data, text)?,
     }
     Ok(())
 }

@@ -48,6 +48,22 @@ fn common_types_have_their_format() {
     }
 }
 
+/// The example of RFC 1876, section 4, and values that it does not allow.
+#[test]
+fn places_have_their_format() {
+    let place = "00 33 16 13 89172dd0 70be15f0 00988d20";
+    let expected = "42 21 54.000 N 71 6 18.000 W -24.00m 30.00m 10000.00m 10.00m";
+    assert_eq!(text(Rtype::LOC, &hex(place)), expected);
+    for malformed in [
+        "01 33 16 13 89172dd0 70be15f0 00988d20",
+        "00 a3 16 13 89172dd0 70be15f0 00988d20",
+        "00 33 16 13 ff000000 70be15f0 00988d20",
+        "00 33 16 13 89172dd0 70be15f0 00988d",
+    ] {
+        assert!(text(Rtype::LOC, &hex(malformed)).starts_with("\\# "), "{malformed}");
+    }
+}
+
 #[test]
 fn types_of_dnssec_have_their_format() {
     let rrsig = [
