@@ -26,6 +26,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// measure servers have some hundred on one port.
 pub(super) const MAX_WAITING: usize = 1024;
 
+/// Maximum number of queries of one side that wait with the same identification, all of which a
+/// response is compared with. Clients choose it at random, and a message has up to 32 questions.
+pub(super) const MAX_ALIKE: usize = 64;
+
 /// Numbers of a flow's messages and transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -216,12 +220,21 @@ impl Pairing {
             transaction.why.add(format_args!("asked a group; responses are in other flows"));
             return self.finish(transaction);
         }
-        self.waiting.add(Query::new(transaction, raw.last));
-        if self.waiting.len() > MAX_WAITING
+        if let Some(ended) = self.recent.unasked(&transaction) {
+            let reason = format_args!("transaction {} is an earlier response to it", ended.index);
+            transaction.why.add(reason);
+        }
+        if self.waiting.alike(direction, header.id) >= MAX_ALIKE
+            && let Some(query) = self.waiting.take_any(direction, header.id)
+        {
+            self.give_up(query, format_args!("{MAX_ALIKE} later queries with its id wait"));
+        }
+        if self.waiting.len() >= MAX_WAITING
             && let Some(query) = self.waiting.take_oldest()
         {
             self.give_up(query, format_args!("{MAX_WAITING} later queries wait"));
         }
+        self.waiting.add(Query::new(transaction, raw.last));
     }
 
     fn response(&mut self, direction: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
@@ -229,13 +242,18 @@ impl Pairing {
         let header = &message.header;
         let mut paired = None;
         for question in &message.questions {
-            let Some(query) = self.waiting.take(asked, header, Some(question)) else { continue };
+            let query = self.waiting.take(asked, header, Some(question));
+            let Some(mut query) = query else { continue };
             match paired {
                 None => {
-                    paired = Some(query.transaction.index);
-                    self.answer(query, message, raw);
+                    let first = query.transaction.index;
+                    paired = Some((first, self.answer(query, message, raw)));
                 }
-                Some(first) => self.answer_too(query, message, raw, first),
+                Some((first, rcode)) => {
+                    let answered = format_args!("the answers are those of transaction {first}");
+                    query.transaction.why.add(answered);
+                    self.answer_too(query, message, raw, rcode);
+                }
             }
         }
         if paired.is_some() {
@@ -244,18 +262,24 @@ impl Pairing {
         // Some errors repeat no question, and later messages of a transfer need not (RFC 5936,
         // section 2.2.2). In mDNS nothing else tells to which query they belong.
         let by_id = match message.questions.first() {
-            None if !self.is_by_mdns(header.id) => self.waiting.take_any(asked, header),
+            None if !self.is_by_mdns(header.id) => self.waiting.take_any(asked, header.id),
             Some(_) => self.waiting.take(asked, header, None),
             None => None,
         };
-        match by_id {
-            Some(query) => self.answer(query, message, raw),
-            None => self.unasked(asked, message, raw),
+        if let Some(query) = by_id {
+            self.answer(query, message, raw);
+        } else {
+            self.unasked(asked, message, raw);
         }
     }
 
-    /// Gives a query its response.
-    fn answer(&mut self, mut query: Query, message: &Message<'_>, raw: &RawMessage<'_>) {
+    /// Gives a query its response. Returns the response code.
+    fn answer(
+        &mut self,
+        mut query: Query,
+        message: &Message<'_>,
+        raw: &RawMessage<'_>,
+    ) -> Option<u16> {
         let transaction = &mut query.transaction;
         let is_first = transaction.state != State::Answered;
         take_response(transaction, message, raw);
@@ -268,11 +292,15 @@ impl Pairing {
         if question.is_some_and(|question| is_transfer(question.record_type)) {
             let transfer = &mut query.transfer;
             if !transfer.response(message) {
+                let rcode = transaction.rcode;
                 query.since = raw.last;
-                return self.waiting.add(query);
+                self.waiting.add(query);
+                return rcode;
             }
         }
+        let rcode = transaction.rcode;
         self.end(query, Some(crc32fast::hash(raw.bytes)), raw.last);
+        rcode
     }
 
     /// Ends another query that the same response answers. The answers are not repeated.
@@ -281,16 +309,14 @@ impl Pairing {
         mut query: Query,
         message: &Message<'_>,
         raw: &RawMessage<'_>,
-        first: u64,
+        rcode: Option<u16>,
     ) {
         let transaction = &mut query.transaction;
-        let records = message.records(None);
-        transaction.rcode = Some(rcode(message, &records));
+        transaction.rcode = rcode;
         transaction.flags = message.header.flags;
         transaction.answered = Some(raw.last);
         transaction.state = State::Answered;
         transaction.answers.total = message.answers_total();
-        transaction.why.add(format_args!("the answers are those of transaction {first}"));
         self.end(query, Some(crc32fast::hash(raw.bytes)), raw.last);
     }
 
@@ -307,13 +333,23 @@ impl Pairing {
             transaction.why.add(format_args!("{more} more questions"));
         }
         transaction.answers.explain(&mut transaction.why);
+        // Its repetitions are compared with it, unless they have a query to be compared with.
+        let has_ended = self.ended(&transaction, raw.first).is_some();
+        if !has_ended && !self.is_by_mdns(transaction.id) {
+            self.remember(&transaction, Some(crc32fast::hash(raw.bytes)), raw.last);
+        }
         self.finish(transaction);
+    }
+
+    /// The transaction that a response without a query repeats or is too late for.
+    fn ended(&self, unasked: &Transaction, now: Timestamp) -> Option<&Ended> {
+        let ended = self.recent.find(unasked.asked, unasked.id, unasked.question.as_ref());
+        ended.filter(|ended| ended.at.plus(PATIENCE) >= now)
     }
 
     fn explain_unasked(&self, transaction: &mut Transaction, raw: &RawMessage<'_>) {
         let (asked, id) = (transaction.asked, transaction.id);
-        let ended = self.recent.find(asked, id, transaction.question.as_ref());
-        let ended = ended.filter(|ended| ended.at.plus(PATIENCE) >= raw.first);
+        let ended = self.ended(transaction, raw.first);
         let why = &mut transaction.why;
         match ended {
             _ if self.is_by_mdns(id) => {}
@@ -331,7 +367,7 @@ impl Pairing {
                 Some(index) => {
                     why.add(format_args!("transaction {index} has its id and asks something else"));
                 }
-                None => why.add(format_args!("its query was not captured")),
+                None => why.add(format_args!("no query was captured before it")),
             },
         }
     }
@@ -359,6 +395,11 @@ impl Pairing {
             transaction.why.add(format_args!("{} response messages", transfer.responses));
         }
         transaction.answers.explain(&mut transaction.why);
+        self.remember(&transaction, response, at);
+        self.finish(transaction);
+    }
+
+    fn remember(&mut self, transaction: &Transaction, response: Option<u32>, at: Timestamp) {
         self.recent.add(Ended {
             asked: transaction.asked,
             id: transaction.id,
@@ -366,8 +407,8 @@ impl Pairing {
             index: transaction.index,
             at,
             response,
+            is_unasked: transaction.state == State::Unasked,
         });
-        self.finish(transaction);
     }
 
     fn finish(&mut self, transaction: Transaction) {

@@ -1,10 +1,15 @@
 //! Transactions that ended a short time ago, so that a late or second response can be explained.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::message::Question;
+use super::transaction::Transaction;
 use crate::tcp::Direction;
 use crate::time::Timestamp;
+
+/// How long after a response its query may come.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Maximum number of transactions that are remembered of a flow. A second response follows the
 /// first at once.
@@ -20,6 +25,8 @@ pub(super) struct Ended {
     pub(super) at: Timestamp,
     /// Checksum of its response; `None` if it had none.
     pub(super) response: Option<u32>,
+    /// It is a response without a query.
+    pub(super) is_unasked: bool,
 }
 
 /// The latest transactions that have ended.
@@ -48,6 +55,14 @@ impl Recent {
             ended.asked == asked && ended.id == id && ended.question.as_ref() == question
         };
         self.ended.iter().rev().find(is_same)
+    }
+
+    /// The latest response without a query that has the identification and question of this query.
+    /// A capture of several queues may have the two in the wrong order.
+    pub(super) fn unasked(&self, query: &Transaction) -> Option<&Ended> {
+        let ended = self.find(query.asked, query.id, query.question.as_ref());
+        let is_near = |at: Timestamp| query.queried.is_some_and(|time| time <= at.plus(PATIENCE));
+        ended.filter(|ended| ended.is_unasked && is_near(ended.at))
     }
 
     /// Heap bytes; an estimate.

@@ -81,12 +81,25 @@ impl Waiting {
         header: &Header,
         question: Option<&Question>,
     ) -> Option<Query> {
-        self.take_if(asked, header, |query| query.transaction.question.as_ref() == question)
+        let mut numbers = self.numbers(asked, header.id);
+        let number = numbers.find(|number| {
+            let query = self.queries.get(number).map(|query| &query.transaction);
+            query
+                .is_some_and(|one| one.opcode == header.opcode && one.question.as_ref() == question)
+        });
+        drop(numbers);
+        self.take_number(number?)
     }
 
-    /// Takes out the oldest query with this identification and operation.
-    pub(super) fn take_any(&mut self, asked: Direction, header: &Header) -> Option<Query> {
-        self.take_if(asked, header, |_| true)
+    /// Takes out the oldest query with this identification.
+    pub(super) fn take_any(&mut self, asked: Direction, id: u16) -> Option<Query> {
+        let number = self.numbers(asked, id).next();
+        self.take_number(number?)
+    }
+
+    /// Number of queries with this identification.
+    pub(super) fn alike(&self, asked: Direction, id: u16) -> usize {
+        self.numbers(asked, id).count()
     }
 
     /// The index of the oldest transaction with this identification.
@@ -122,21 +135,6 @@ impl Waiting {
     fn numbers(&self, asked: Direction, id: u16) -> impl Iterator<Item = u64> {
         let id = Id { is_forward: asked == Direction::Forward, id };
         self.by_id.range((id, 0)..=(id, u64::MAX)).map(|(_, number)| *number)
-    }
-
-    fn take_if(
-        &mut self,
-        asked: Direction,
-        header: &Header,
-        is_it: impl Fn(&Query) -> bool,
-    ) -> Option<Query> {
-        let mut numbers = self.numbers(asked, header.id);
-        let number = numbers.find(|number| {
-            let query = self.queries.get(number);
-            query.is_some_and(|query| query.transaction.opcode == header.opcode && is_it(query))
-        });
-        drop(numbers);
-        self.take_number(number?)
     }
 
     fn take_number(&mut self, number: u64) -> Option<Query> {

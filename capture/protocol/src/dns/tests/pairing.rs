@@ -1,7 +1,7 @@
 //! Which response belongs to which query.
 
 use super::*;
-use crate::dns::pairing::MAX_WAITING;
+use crate::dns::pairing::{MAX_ALIKE, MAX_WAITING};
 
 #[test]
 fn names_are_compared_without_case_and_shown_as_sent() {
@@ -60,7 +60,7 @@ fn a_second_response_is_visible() {
         "1 answered a [6.6.6.6] -",
         "2 unasked a [1.1.1.1] a second, different response to transaction 1",
         "3 unasked a [6.6.6.6] the response of transaction 1 again",
-        "4 unasked a [6.6.6.6] its query was not captured",
+        "4 unasked a [6.6.6.6] no query was captured before it",
     ];
     assert_eq!(briefs(&mut flow), expected);
     assert_eq!(flow.pairing.counts().unasked, 3);
@@ -76,8 +76,8 @@ fn a_response_to_another_question_does_not_answer() {
     flow.sent(Direction::Forward, 2, &Builder::response(1, "a", [1; 4]));
     let expected = [
         "2 unasked b [1.1.1.1] transaction 1 has its id and asks something else",
-        "3 unasked a [1.1.1.1] its query was not captured",
-        "4 unasked a [1.1.1.1] its query was not captured",
+        "3 unasked a [1.1.1.1] no query was captured before it",
+        "4 unasked a [1.1.1.1] no query was captured before it",
         "1 unanswered a [] no response before the flow ended",
     ];
     assert_eq!(briefs(&mut flow), expected);
@@ -176,7 +176,33 @@ fn ordinary_dns_on_the_port_of_mdns_is_paired() {
     flow.sent(Direction::Backward, 2, &Builder::response(8, "a", [1; 4]));
     let expected = [
         "1 answered a [] paired by id; the response shows no question",
-        "2 unasked a [1.1.1.1] its query was not captured",
+        "2 unasked a [1.1.1.1] no query was captured before it",
     ];
     assert_eq!(briefs(&mut flow), expected);
+}
+
+#[test]
+fn a_query_after_its_response_says_so() {
+    let mut flow = Flow::new();
+    flow.sent(Direction::Backward, 1, &Builder::response(1, "a", [1; 4]));
+    flow.sent(Direction::Forward, 1, &Builder::query(1, "a"));
+    flow.sent(Direction::Forward, 2, &Builder::query(1, "b"));
+    let expected = [
+        "1 unasked a [1.1.1.1] no query was captured before it",
+        "2 unanswered a [] transaction 1 is an earlier response to it; \
+            no response before the flow ended",
+        "3 unanswered b [] no response before the flow ended",
+    ];
+    assert_eq!(briefs(&mut flow), expected);
+}
+
+#[test]
+fn few_queries_wait_with_the_same_id() {
+    let mut flow = Flow::new();
+    for number in 0..=MAX_ALIKE {
+        flow.sent(Direction::Forward, 1, &Builder::query(1, &format!("n{number}")));
+    }
+    assert_eq!(flow.pairing.under_way(), MAX_ALIKE);
+    let lines = briefs(&mut flow);
+    assert_eq!(lines[0], "1 unanswered n0 [] 64 later queries with its id wait");
 }

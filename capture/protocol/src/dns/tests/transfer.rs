@@ -40,7 +40,7 @@ fn a_transfer_is_one_transaction() {
 
 #[test]
 fn what_follows_a_transfer_is_unasked() {
-    let expected = ["answered 3 -", "unasked 1 its query was not captured"];
+    let expected = ["answered 3 -", "unasked 1 no query was captured before it"];
     assert_eq!(transfer(AXFR, &[&[5, 0, 5], &[0]]), expected);
 }
 
