@@ -42,8 +42,9 @@ use parking_lot::Mutex;
 
 use super::parked::{Parked, Polled, ReadsAndPolls};
 use super::pool::{self, Job, Place, Pool};
+use super::structures::{PollIn, ReadIn};
 use super::walk;
-use super::wire::{self, Message, OUT_HEADER_LEN, Poll, Read, Request};
+use super::wire::{self, Message, OUT_HEADER_LEN, Request};
 use crate::fs::Tree;
 use crate::fs::error::TreeError;
 use crate::fs::open_file::ReadFailure;
@@ -364,7 +365,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, unique: u64, read: Read) {
+    fn read(&self, unique: u64, read: ReadIn) {
         match self.tree.file(read.handle) {
             None => self.reply_error(unique, TreeError::BadHandle.errno()),
             Some(file) => {
@@ -445,7 +446,7 @@ impl Shared {
         waiting.arm();
     }
 
-    fn poll(&self, unique: u64, poll: Poll) {
+    fn poll(&self, unique: u64, poll: PollIn) {
         let Some(file) = self.tree.file(poll.handle) else {
             self.reply_error(unique, TreeError::BadHandle.errno());
             return;
@@ -454,7 +455,7 @@ impl Shared {
             self.write(&[IoSlice::new(&wire::poll_reply(unique, ALWAYS))]);
             return;
         };
-        if poll.notify {
+        if poll.notifies() {
             let waiting = self.waiters.of(entry);
             let kernel_handle = poll.kernel_handle;
             {

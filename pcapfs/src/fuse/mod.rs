@@ -6,6 +6,7 @@ mod handoff;
 mod mount;
 mod parked;
 mod pool;
+mod structures;
 mod walk;
 mod wire;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::wire::Read;
+use super::structures::ReadIn;
 use crate::fs::open_file::OpenFile;
 
 /// The reads and polls that wait for packets of one capture.
@@ -19,7 +19,7 @@ pub(super) struct ReadsAndPolls {
 pub(super) struct Parked {
     pub(super) unique: u64,
     pub(super) file: Arc<OpenFile>,
-    pub(super) read: Read,
+    pub(super) read: ReadIn,
 }
 
 /// A process that waits in poll(2).

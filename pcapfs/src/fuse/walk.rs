@@ -27,7 +27,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             let name = std::str::from_utf8(name).map_err(|_| TreeError::NotFound)?;
             let attributes = tree.lookup(inode, name, asker)?;
             tree.note_caching(&attributes);
-            wire::entry_reply(&attributes)
+            wire::entry_reply(&attributes).to_vec()
         }
         Request::Attributes { handle } => {
             let attributes = match handle {
@@ -35,7 +35,7 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
                 None => tree.attributes(inode, asker)?,
             };
             tree.note_caching(&attributes);
-            wire::attributes_reply(&attributes)
+            wire::attributes_reply(&attributes).to_vec()
         }
         Request::Open { flags } => {
             let opener = FileOpener::new(asker);
@@ -70,10 +70,10 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
                 // The kernel handles the other ways itself.
                 _ => return Err(TreeError::BadSeek),
             };
-            wire::seek_reply(tree.seek(seek.handle, seek.offset, to, asker)?)
+            wire::seek_reply(tree.seek(seek.handle, seek.offset, to, asker)?).to_vec()
         }
         // find(1) asks for each directory.
-        Request::FileSystem => wire::file_system_reply(),
+        Request::FileSystem => wire::file_system_reply().to_vec(),
         Request::ListAhead(read) => {
             let size = usize::try_from(read.size).unwrap_or(usize::MAX);
             list_ahead(tree, inode, asker, read.offset, size)?

@@ -1,59 +1,26 @@
 //! The few messages of the FUSE protocol that the front end answers itself.
-//!
-//! Source: `linux/fuse.h`, protocol 7.12 and later. All fields are in this machine's byte order.
 
+use zerocopy::{FromBytes, IntoBytes, transmute};
+
+use super::structures::{
+    Attr, AttrOut, BatchForgetIn, Dirent, EntryOut, FOPEN_DIRECT_IO, FOPEN_NONSEEKABLE, ForgetOne,
+    GETATTR_FH, GetattrIn, InHeader, Kstatfs, LseekIn, NOTIFY_POLL, OpenIn, OpenOut, OutHeader,
+    POLL_SCHEDULE_NOTIFY, PollIn, PollReply, PollWakeup, ReadIn, ReleaseIn, opcode,
+};
 use crate::fs::list::ListedName;
 use crate::fs::{Asker, Attributes, InodeKind};
 
-/// Bytes of `struct fuse_in_header`.
-const IN_HEADER_LEN: usize = 40;
-
-/// Bytes of `struct fuse_out_header`.
-pub(super) const OUT_HEADER_LEN: usize = 16;
+/// Bytes of the header of a reply.
+pub(super) const OUT_HEADER_LEN: usize = size_of::<OutHeader>();
 
 /// The maximum bytes of a request that is not a write: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
 
-/// Bytes of `struct fuse_entry_out`.
-pub(super) const ENTRY_LEN: usize = 128;
+/// Bytes of a reply to `FUSE_LOOKUP`.
+pub(super) const ENTRY_LEN: usize = size_of::<EntryOut>();
 
-/// Bytes of `struct fuse_dirent` before the name.
-const DIRENT_LEN: usize = 24;
-
-mod opcode {
-    //! `enum fuse_opcode`
-    pub(super) const LOOKUP: u32 = 1;
-    pub(super) const FORGET: u32 = 2;
-    pub(super) const GETATTR: u32 = 3;
-    pub(super) const OPEN: u32 = 14;
-    pub(super) const READ: u32 = 15;
-    pub(super) const WRITE: u32 = 16;
-    pub(super) const RELEASE: u32 = 18;
-    pub(super) const OPENDIR: u32 = 27;
-    pub(super) const STATFS: u32 = 17;
-    pub(super) const READDIR: u32 = 28;
-    pub(super) const READDIRPLUS: u32 = 44;
-    pub(super) const RELEASEDIR: u32 = 29;
-    pub(super) const INTERRUPT: u32 = 36;
-    pub(super) const POLL: u32 = 40;
-    pub(super) const BATCH_FORGET: u32 = 42;
-    pub(super) const LSEEK: u32 = 46;
-}
-
-/// `FUSE_NOTIFY_POLL` of `enum fuse_notify_code`.
-const NOTIFY_POLL: i32 = 1;
-
-/// `FUSE_POLL_SCHEDULE_NOTIFY`: a program waits for a notification.
-const POLL_SCHEDULE_NOTIFY: u32 = 1;
-
-/// `FUSE_GETATTR_FH`: the request has a handle.
-const GETATTR_FH: u32 = 1;
-
-/// `FOPEN_NONSEEKABLE`
-const FOPEN_NONSEEKABLE: u32 = 1 << 2;
-
-/// `FOPEN_DIRECT_IO`
-const FOPEN_DIRECT_IO: u32 = 1;
+/// Bytes of an entry of a directory before its name.
+const DIRENT_LEN: usize = size_of::<Dirent>();
 
 /// A message: the fields that precede every request, and the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,15 +59,15 @@ pub(super) enum Request<'a> {
     /// `FUSE_RELEASEDIR`
     ReleaseDirectory,
     /// `FUSE_READDIR`: the handle is not used, the offset is a cookie.
-    List(Read),
+    List(ReadIn),
     /// `FUSE_STATFS`
     FileSystem,
     /// `FUSE_READDIRPLUS`: the same, with the result of a lookup for each name.
-    ListAhead(Read),
+    ListAhead(ReadIn),
     /// `FUSE_READ`
-    Read(Read),
+    Read(ReadIn),
     /// `FUSE_POLL`
-    Poll(Poll),
+    Poll(PollIn),
     /// `FUSE_INTERRUPT` of the request with this number.
     Interrupt {
         /// The interrupted request.
@@ -109,7 +76,7 @@ pub(super) enum Request<'a> {
     /// `FUSE_WRITE`
     Write,
     /// `FUSE_LSEEK`
-    Seek(Position),
+    Seek(LseekIn),
     /// `FUSE_FORGET` of this many lookups.
     Forget(u64),
     /// `FUSE_BATCH_FORGET`, see [`forgotten`].
@@ -118,164 +85,119 @@ pub(super) enum Request<'a> {
     Other,
 }
 
-/// The fields of `struct fuse_read_in` that are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) handle: u64,
-    pub(super) offset: u64,
-    pub(super) size: u32,
-    /// The opener's current file flags, such as `O_NONBLOCK`.
-    pub(super) flags: u32,
-}
-
-/// `struct fuse_lseek_in`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) handle: u64,
-    pub(super) offset: u64,
-    /// See lseek(2).
-    pub(super) whence: i32,
-}
-
-/// The fields of `struct fuse_poll_in` that are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Poll {
-    pub(super) handle: u64,
-    /// The handle to name in a notification.
-    pub(super) kernel_handle: u64,
+impl PollIn {
     /// True if a program waits for a notification.
-    pub(super) notify: bool,
+    pub(super) const fn notifies(&self) -> bool {
+        self.flags & POLL_SCHEDULE_NOTIFY != 0
+    }
+}
+
+/// The structure that bytes begin with; `None` if they are shorter.
+fn structure<T: FromBytes>(bytes: &[u8]) -> Option<T> {
+    T::read_from_prefix(bytes).ok().map(|(structure, _)| structure)
 }
 
 /// Parses a message; `None` if it is shorter than its structures.
 pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
-    let code = u32_at(message, 4)?;
-    let body = message.get(IN_HEADER_LEN..)?;
-    let read = || {
-        Some(Read {
-            handle: u64_at(body, 0)?,
-            offset: u64_at(body, 8)?,
-            size: u32_at(body, 16)?,
-            flags: u32_at(body, 32)?,
-        })
-    };
-    let request = match code {
+    let (header, body) = InHeader::read_from_prefix(message).ok()?;
+    let request = match header.opcode {
         opcode::LOOKUP => Request::Lookup(body.split(|byte| *byte == 0).next()?),
         opcode::GETATTR => {
-            let (flags, handle) = (u32_at(body, 0)?, u64_at(body, 8)?);
+            let GetattrIn { flags, handle, .. } = structure(body)?;
             Request::Attributes { handle: (flags & GETATTR_FH != 0).then_some(handle) }
         }
-        opcode::OPEN => Request::Open { flags: u32_at(body, 0)? },
-        opcode::RELEASE => Request::Release { handle: u64_at(body, 0)? },
+        opcode::OPEN => Request::Open { flags: structure::<OpenIn>(body)?.flags },
+        opcode::RELEASE => Request::Release { handle: structure::<ReleaseIn>(body)?.handle },
         opcode::OPENDIR => Request::OpenDirectory,
         opcode::RELEASEDIR => Request::ReleaseDirectory,
         opcode::STATFS => Request::FileSystem,
-        opcode::READDIR => Request::List(read()?),
-        opcode::READDIRPLUS => Request::ListAhead(read()?),
-        opcode::READ => Request::Read(read()?),
-        opcode::POLL => Request::Poll(Poll {
-            handle: u64_at(body, 0)?,
-            kernel_handle: u64_at(body, 8)?,
-            notify: u32_at(body, 16)? & POLL_SCHEDULE_NOTIFY != 0,
-        }),
-        opcode::INTERRUPT => Request::Interrupt { target: u64_at(body, 0)? },
-        opcode::LSEEK => Request::Seek(Position {
-            handle: u64_at(body, 0)?,
-            offset: u64_at(body, 8)?,
-            whence: u32_at(body, 16)?.cast_signed(),
-        }),
+        opcode::READDIR => Request::List(structure(body)?),
+        opcode::READDIRPLUS => Request::ListAhead(structure(body)?),
+        opcode::READ => Request::Read(structure(body)?),
+        opcode::POLL => Request::Poll(structure(body)?),
+        // `struct fuse_interrupt_in`
+        opcode::INTERRUPT => Request::Interrupt { target: structure(body)? },
+        opcode::LSEEK => Request::Seek(structure(body)?),
         opcode::WRITE => Request::Write,
-        opcode::FORGET => Request::Forget(u64_at(body, 0)?),
-        opcode::BATCH_FORGET => Request::ForgetMany(body.get(8..)?),
+        // `struct fuse_forget_in`
+        opcode::FORGET => Request::Forget(structure(body)?),
+        opcode::BATCH_FORGET => Request::ForgetMany(BatchForgetIn::read_from_prefix(body).ok()?.1),
         _ => Request::Other,
     };
-    Some(Message {
-        unique: u64_at(message, 8)?,
-        inode: u64_at(message, 16)?,
-        asker: Asker {
-            uid: u32_at(message, 24)?,
-            gid: u32_at(message, 28)?,
-            thread: u32_at(message, 32)?,
-        },
-        request,
-        bytes: message,
+    let InHeader { unique, inode, uid, gid, thread, .. } = header;
+    Some(Message { unique, inode, asker: Asker { uid, gid, thread }, request, bytes: message })
+}
+
+/// The inodes of a `FUSE_BATCH_FORGET`, each with the number of lookups to forget.
+pub(super) fn forgotten(list: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    let list = list.as_chunks().0.iter();
+    list.map(|one: &[u8; size_of::<ForgetOne>()]| {
+        let ForgetOne { inode, lookups } = transmute!(*one);
+        (inode, lookups)
     })
 }
 
-/// The inodes of a `FUSE_BATCH_FORGET`, each with the number of lookups to forget:
-/// `struct fuse_forget_one`.
-pub(super) fn forgotten(list: &[u8]) -> impl Iterator<Item = (u64, u64)> {
-    list.as_chunks::<16>().0.iter().filter_map(|one| Some((u64_at(one, 0)?, u64_at(one, 8)?)))
-}
-
-/// Appends `struct fuse_attr`, 88 bytes, to `out`.
-fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
+fn attr(attributes: &Attributes) -> Attr {
     let kind = match attributes.kind {
         InodeKind::Directory => libc::S_IFDIR,
         InodeKind::File => libc::S_IFREG,
         InodeKind::Link => libc::S_IFLNK,
     };
     let nanoseconds = attributes.modified.nanoseconds();
-    let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
-    // Below a billion.
-    let fraction = u32::try_from(fraction).unwrap_or(0);
-    let blocks = attributes.present.div_ceil(512);
-    for word in [attributes.inode, attributes.size, blocks, seconds, seconds, seconds] {
-        out.extend(word.to_ne_bytes());
-    }
-    let mode = kind | attributes.mode & 0o777;
-    let owner = [attributes.links, attributes.uid, attributes.gid];
-    for word in [fraction, fraction, fraction, mode].into_iter().chain(owner).chain([0, 4096, 0]) {
-        out.extend(word.to_ne_bytes());
+    Attr {
+        inode: attributes.inode,
+        size: attributes.size,
+        blocks: attributes.present.div_ceil(512),
+        seconds: [nanoseconds / 1_000_000_000; 3],
+        // Below a billion.
+        nanoseconds: [u32::try_from(nanoseconds % 1_000_000_000).unwrap_or(0); 3],
+        mode: kind | attributes.mode & 0o777,
+        links: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        device: 0,
+        block_size: 4096,
+        flags: 0,
     }
 }
 
-/// A reply to `FUSE_LOOKUP`: `struct fuse_entry_out`.
-pub(super) fn entry_reply(attributes: &Attributes) -> Vec<u8> {
-    let mut out = Vec::with_capacity(ENTRY_LEN);
+/// A reply to `FUSE_LOOKUP`.
+pub(super) fn entry_reply(attributes: &Attributes) -> [u8; ENTRY_LEN] {
     let valid = attributes.valid;
-    // Inode, generation, and seconds for which the name and the attributes are valid.
-    for word in [attributes.inode, 0, valid.as_secs(), valid.as_secs()] {
-        out.extend(word.to_ne_bytes());
-    }
-    for fraction in [valid.subsec_nanos(); 2] {
-        out.extend(fraction.to_ne_bytes());
-    }
-    put_attributes(&mut out, attributes);
-    out
+    transmute!(EntryOut {
+        inode: attributes.inode,
+        generation: 0,
+        valid_seconds: [valid.as_secs(); 2],
+        valid_nanoseconds: [valid.subsec_nanos(); 2],
+        attributes: attr(attributes),
+    })
 }
 
-/// A reply to `FUSE_GETATTR`: `struct fuse_attr_out`.
-pub(super) fn attributes_reply(attributes: &Attributes) -> Vec<u8> {
-    let mut out = Vec::with_capacity(104);
-    out.extend(attributes.valid.as_secs().to_ne_bytes());
-    for word in [attributes.valid.subsec_nanos(), 0] {
-        out.extend(word.to_ne_bytes());
-    }
-    put_attributes(&mut out, attributes);
-    out
+/// A reply to `FUSE_GETATTR`.
+pub(super) fn attributes_reply(attributes: &Attributes) -> [u8; size_of::<AttrOut>()] {
+    transmute!(AttrOut {
+        valid_seconds: attributes.valid.as_secs(),
+        valid_nanoseconds: attributes.valid.subsec_nanos(),
+        padding: 0,
+        attributes: attr(attributes),
+    })
 }
 
-/// A reply to `FUSE_STATFS`: `struct fuse_kstatfs`. No block is free, since the tree cannot be
-/// written to; names have at most 255 bytes.
-pub(super) fn file_system_reply() -> Vec<u8> {
-    let mut out = vec![0; 40];
-    // Bytes of a block, of a name, of a fragment.
-    for word in [4096_u32, 255, 4096] {
-        out.extend(word.to_ne_bytes());
-    }
-    out.resize(80, 0);
-    out
+/// A reply to `FUSE_STATFS`. No block is free, since the tree cannot be written to.
+pub(super) fn file_system_reply() -> [u8; size_of::<Kstatfs>()] {
+    let sizes =
+        Kstatfs { block_size: 4096, name_len: 255, fragment_size: 4096, ..Kstatfs::default() };
+    transmute!(sizes)
 }
 
 /// A reply to `FUSE_LSEEK`: `struct fuse_lseek_out`.
-pub(super) fn seek_reply(offset: u64) -> Vec<u8> {
-    offset.to_ne_bytes().to_vec()
+pub(super) fn seek_reply(offset: u64) -> [u8; 8] {
+    offset.to_ne_bytes()
 }
 
 /// The inode in a reply to `FUSE_LOOKUP`, or the handle in a reply to `FUSE_OPEN`.
 pub(super) fn given(reply: &[u8]) -> Option<u64> {
-    u64_at(reply, 0)
+    structure(reply)
 }
 
 /// How a file or directory is open.
@@ -292,31 +214,17 @@ pub(super) enum Opening {
     Cached,
 }
 
-/// A reply to `FUSE_OPEN` or `FUSE_OPENDIR`: `struct fuse_open_out`.
+/// A reply to `FUSE_OPEN` or `FUSE_OPENDIR`.
 ///
 /// Files are usually not marked as non-seekable or as streams: `tail -f -c +1` seeks before it
 /// reads. But sendfile(2) goes by the size, and returns no bytes for a seekable file of size 0.
-pub(super) fn open_reply(handle: u64, opening: Opening) -> [u8; 16] {
+pub(super) fn open_reply(handle: u64, opening: Opening) -> [u8; size_of::<OpenOut>()] {
     let flags = match opening {
         Opening::Directory | Opening::Cached => 0,
         Opening::Direct => FOPEN_DIRECT_IO,
         Opening::Unseekable => FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE,
     };
-    let mut out = [0; 16];
-    let (words, _) = out.as_chunks_mut::<8>();
-    if let [first, second] = words {
-        *first = handle.to_ne_bytes();
-        first_half(second, flags);
-    }
-    out
-}
-
-fn first_half(word: &mut [u8; 8], value: u32) {
-    if let (halves, _) = word.as_chunks_mut::<4>()
-        && let Some(half) = halves.first_mut()
-    {
-        *half = value.to_ne_bytes();
-    }
+    transmute!(OpenOut { handle, flags, padding: 0 })
 }
 
 /// A page of a directory: `struct fuse_dirent` one after the other, at most `size` bytes.
@@ -373,11 +281,14 @@ impl Page {
             InodeKind::File => libc::DT_REG,
             InodeKind::Link => libc::DT_LNK,
         };
-        self.bytes.extend(listed.inode.to_ne_bytes());
-        self.bytes.extend(listed.cookie.to_ne_bytes());
-        // A name has at most 255 bytes.
-        self.bytes.extend(u32::try_from(name.len()).unwrap_or(0).to_ne_bytes());
-        self.bytes.extend(u32::from(kind).to_ne_bytes());
+        let entry = Dirent {
+            inode: listed.inode,
+            cookie: listed.cookie,
+            // A name has at most 255 bytes.
+            name_len: u32::try_from(name.len()).unwrap_or(0),
+            kind: u32::from(kind),
+        };
+        self.bytes.extend(entry.as_bytes());
         self.bytes.extend(name);
         self.bytes.resize(end, 0);
     }
@@ -387,45 +298,25 @@ impl Page {
     }
 }
 
-/// `struct fuse_out_header` before `len` bytes of reply; `error` is 0 or a positive errno.
+/// The header before `len` bytes of a reply; `error` is 0 or a positive errno.
 pub(super) fn reply_header(unique: u64, error: i32, len: usize) -> [u8; OUT_HEADER_LEN] {
-    out_header(unique, -error, len)
+    transmute!(header(unique, -error, OUT_HEADER_LEN + len))
 }
 
-fn out_header(unique: u64, code: i32, len: usize) -> [u8; OUT_HEADER_LEN] {
-    let total = u32::try_from(OUT_HEADER_LEN + len).unwrap_or(u32::MAX);
-    let mut header = [0; OUT_HEADER_LEN];
-    let (words, _) = header.as_chunks_mut::<8>();
-    if let [first, second] = words {
-        first[..4].copy_from_slice(&total.to_ne_bytes());
-        first[4..].copy_from_slice(&code.to_ne_bytes());
-        *second = unique.to_ne_bytes();
-    }
-    header
+fn header(unique: u64, error: i32, len: usize) -> OutHeader {
+    OutHeader { len: u32::try_from(len).unwrap_or(u32::MAX), error, unique }
 }
 
-/// A reply to `FUSE_POLL`: `struct fuse_poll_out`.
-pub(super) fn poll_reply(unique: u64, events: u32) -> [u8; OUT_HEADER_LEN + 8] {
-    let mut reply = [0; OUT_HEADER_LEN + 8];
-    reply[..OUT_HEADER_LEN].copy_from_slice(&reply_header(unique, 0, 8));
-    reply[OUT_HEADER_LEN..OUT_HEADER_LEN + 4].copy_from_slice(&events.to_ne_bytes());
-    reply
+/// A reply to `FUSE_POLL`.
+pub(super) fn poll_reply(unique: u64, events: u32) -> [u8; size_of::<PollReply>()] {
+    let header = header(unique, 0, size_of::<PollReply>());
+    transmute!(PollReply { header, events, padding: 0 })
 }
 
-/// A notification that a polled file may be ready: `struct fuse_notify_poll_wakeup_out`.
-pub(super) fn poll_wakeup(kernel_handle: u64) -> [u8; OUT_HEADER_LEN + 8] {
-    let mut message = [0; OUT_HEADER_LEN + 8];
-    message[..OUT_HEADER_LEN].copy_from_slice(&out_header(0, NOTIFY_POLL, 8));
-    message[OUT_HEADER_LEN..].copy_from_slice(&kernel_handle.to_ne_bytes());
-    message
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+/// A notification that a polled file may be ready.
+pub(super) fn poll_wakeup(kernel_handle: u64) -> [u8; size_of::<PollWakeup>()] {
+    let header = header(0, NOTIFY_POLL, size_of::<PollWakeup>());
+    transmute!(PollWakeup { header, kernel_handle })
 }
 
 #[cfg(test)]
@@ -434,8 +325,16 @@ mod tests {
 
     use super::*;
 
+    fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+        structure(&bytes[offset..])
+    }
+
+    fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+        structure(&bytes[offset..])
+    }
+
     fn message(code: u32, unique: u64, body: &[u8]) -> Vec<u8> {
-        let mut message = u32::try_from(IN_HEADER_LEN + body.len()).unwrap().to_ne_bytes().to_vec();
+        let mut message = u32::try_from(40 + body.len()).unwrap().to_ne_bytes().to_vec();
         message.extend(code.to_ne_bytes());
         message.extend(unique.to_ne_bytes());
         message.extend([0; 24]);
@@ -452,12 +351,13 @@ mod tests {
         body.extend(0o4000u32.to_ne_bytes());
         body.extend([0; 4]);
         let whole = message(15, 42, &body);
-        let read = Read { handle: 7, offset: 4096, size: 131_072, flags: 0o4000 };
+        let read =
+            ReadIn { handle: 7, offset: 4096, size: 131_072, flags: 0o4000, ..ReadIn::default() };
         assert_eq!(
             parse(&whole).map(|one| (one.unique, one.request)),
             Some((42, Request::Read(read)))
         );
-        for len in 0..whole.len() - 4 {
+        for len in 0..whole.len() {
             assert_eq!(parse(&whole[..len]), None, "{len} bytes");
         }
         let interrupt = message(36, 43, &42u64.to_ne_bytes());
@@ -475,7 +375,8 @@ mod tests {
         assert_eq!(parse(&lookup).map(|one| one.request), Some(Request::Lookup(b"name")));
         assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::FileSystem));
         let seek = [9u64, 4096, libc::SEEK_HOLE as u64].map(u64::to_ne_bytes).concat();
-        let position = Position { handle: 9, offset: 4096, whence: libc::SEEK_HOLE };
+        let position =
+            LseekIn { handle: 9, offset: 4096, whence: libc::SEEK_HOLE, ..LseekIn::default() };
         let parsed = message(46, 5, &seek);
         assert_eq!(parse(&parsed).map(|one| one.request), Some(Request::Seek(position)));
         // FUSE_FLUSH
