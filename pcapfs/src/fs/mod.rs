@@ -325,6 +325,12 @@ impl Tree {
         self.open_files.file(handle)
     }
 
+    /// How often [`file`](Self::file) was called.
+    #[cfg(test)]
+    pub(crate) fn handle_lookups(&self) -> usize {
+        self.open_files.lookups.load(Ordering::Relaxed)
+    }
+
     /// The number of open files.
     pub(crate) fn open_files(&self) -> usize {
         self.open_files.count()

@@ -12,6 +12,9 @@ use crate::process;
 #[derive(Debug, Default)]
 pub(super) struct OpenFiles {
     table: RwLock<OpenFileTable>,
+    /// How often a handle was looked up.
+    #[cfg(test)]
+    pub(super) lookups: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +52,8 @@ impl OpenFiles {
 
     /// The file of a handle.
     pub(super) fn file(&self, handle: u64) -> Option<Arc<OpenFile>> {
+        #[cfg(test)]
+        self.lookups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.table.read().by_handle.get(&handle).cloned()
     }
 

@@ -47,7 +47,7 @@ use super::walk;
 use super::wire::{self, Message, OUT_HEADER_LEN, Request};
 use crate::fs::Tree;
 use crate::fs::error::TreeError;
-use crate::fs::open_file::ReadFailure;
+use crate::fs::open_file::{OpenFile, ReadFailure};
 use crate::priority::let_others_go_first;
 use crate::process::is_being_killed;
 use crate::waiters::{Waiters, Waiting};
@@ -209,13 +209,14 @@ impl Shared {
                     let message = buffer.get(..len).unwrap_or_default();
                     // The kernel never sends less than a header.
                     let Some(message) = wire::parse(message) else { continue };
-                    let pace = self.pace(&message);
+                    let file = self.read_file(&message);
+                    let pace = self.pace(&message, file.as_deref());
                     if pace != Pace::Quick {
                         turn = None;
                     }
                     match pace {
                         Pace::Long(share) => self.put_off(&message, share),
-                        _ => self.attempt(&message),
+                        _ => self.attempt(&message, file),
                     }
                     if pace != Pace::Lone {
                         awake = Instant::now() + AWAKE;
@@ -248,7 +249,7 @@ impl Shared {
         let_others_go_first();
         let act = |job: &Job| {
             if let Some(message) = wire::parse(&job.bytes) {
-                self.request(&message);
+                self.request(&message, self.read_file(&message));
             }
         };
         self.pool.work(act, |job| self.reply_error(job.unique, Errno::EIO));
@@ -262,13 +263,23 @@ impl Shared {
         }
     }
 
-    fn pace(&self, message: &Message<'_>) -> Pace {
+    /// The open file that a message reads. Looking it up is not free, since open(2) and close(2)
+    /// of any file change the same table: a reader looks once for each message.
+    fn read_file(&self, message: &Message<'_>) -> Option<Arc<OpenFile>> {
+        match message.request {
+            Request::Read(read) => self.tree.file(read.handle),
+            _ => None,
+        }
+    }
+
+    /// The pace of a message; `file` is its [`read_file`](Self::read_file).
+    fn pace(&self, message: &Message<'_>, file: Option<&OpenFile>) -> Pace {
         let long = |making: Option<u32>, otherwise| match making {
             Some(capture) => Pace::Long(pool::Share { uid: message.asker.uid, capture }),
             None => otherwise,
         };
         match message.request {
-            Request::Read(read) => match self.tree.file(read.handle) {
+            Request::Read(_) => match file {
                 Some(file) if file.waits_for().is_some() => Pace::Lone,
                 Some(file) if file.is_small_and_final() => Pace::Quick,
                 Some(_) => long(self.tree.long_work(message.inode, Operation::Read), Pace::Slow),
@@ -312,17 +323,18 @@ impl Shared {
     }
 
     /// Answers a request. If that panics, which is a bug, other requests are not affected.
-    fn attempt(&self, message: &Message<'_>) {
+    fn attempt(&self, message: &Message<'_>, file: Option<Arc<OpenFile>>) {
         // All shared data is behind locks, and these locks are not poisoned.
-        if catch_unwind(AssertUnwindSafe(|| self.request(message))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.request(message, file))).is_err() {
             self.reply_error(message.unique, Errno::EIO);
         }
     }
 
-    fn request(&self, message: &Message<'_>) {
+    /// Answers a request; `file` is its [`read_file`](Self::read_file).
+    fn request(&self, message: &Message<'_>, file: Option<Arc<OpenFile>>) {
         let unique = message.unique;
         match message.request {
-            Request::Read(read) => self.read(unique, read),
+            Request::Read(read) => self.read(unique, read, file),
             Request::Poll(poll) => self.poll(unique, poll),
             Request::Interrupt { target } => self.interrupt(unique, target),
             Request::Write if message.bytes.len() > wire::MAX_OTHER => {
@@ -365,8 +377,8 @@ impl Shared {
         }
     }
 
-    fn read(&self, unique: u64, read: ReadIn) {
-        match self.tree.file(read.handle) {
+    fn read(&self, unique: u64, read: ReadIn, file: Option<Arc<OpenFile>>) {
+        match file {
             None => self.reply_error(unique, TreeError::BadHandle.errno()),
             Some(file) => {
                 if let Some(parked) = self.serve(Parked { unique, file, read }) {
@@ -541,5 +553,44 @@ impl Shared {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::fs::open_file::FileOpener;
+    use crate::fs::{Asker, OpenAccess};
+    use crate::fuse::structures::{InHeader, opcode};
+
+    #[test]
+    fn a_read_looks_its_handle_up_once() {
+        let permissions = capture::ring::Permissions { uid: 0, gid: 0, mode: 0o755 };
+        let tree = Arc::new(Tree::new(permissions));
+        let asker = Asker { uid: 0, gid: 0, thread: 0 };
+        let inode = tree.lookup(1, "status.json", asker).unwrap().inode;
+        let access = OpenAccess { read: true, write: false };
+        let handle = tree.open(inode, access, FileOpener::new(asker)).unwrap();
+        // Like the device, this socket takes and gives one whole message at a time.
+        let (device, kernel) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
+        let (front, _fuser) = Front::start(device, Arc::clone(&tree)).unwrap();
+        let before = tree.handle_lookups();
+        let header = InHeader { opcode: opcode::READ, unique: 2, inode, ..InHeader::default() };
+        let read = ReadIn { handle, size: 4096, ..ReadIn::default() };
+        let message = [header.as_bytes(), read.as_bytes()].concat();
+        send(kernel.as_raw_fd(), &message, MsgFlags::empty()).unwrap();
+        let mut reply = [0; 8192];
+        let len = recv(kernel.as_raw_fd(), &mut reply, MsgFlags::empty()).unwrap();
+        assert!(reply[OUT_HEADER_LEN..len].starts_with(b"{"), "it is JSON");
+        assert_eq!(tree.handle_lookups() - before, 1);
+        drop(kernel);
+        front.join(Duration::from_secs(10));
     }
 }
