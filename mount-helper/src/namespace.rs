@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use mount_helper::mountinfo;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
@@ -21,9 +22,6 @@ const DEVICE: &str = "/dev/fuse";
 
 /// The device that is always empty.
 const NULL: &str = "/dev/null";
-
-/// The table of the mounts that this process sees.
-const TABLE: &str = "/proc/self/mountinfo";
 
 /// The mount namespace that this process comes from, held open.
 #[derive(Debug)]
@@ -108,7 +106,7 @@ fn open_again(path: &str, held: impl FnOnce(&Home) -> &File) -> io::Result<File>
 pub(crate) fn read_table() -> io::Result<Vec<u8>> {
     let mut table = Vec::new();
     match HOME.get() {
-        None => File::open(TABLE)?,
+        None => File::open(mountinfo::TABLE)?,
         Some(home) => home.open("mountinfo", OFlag::O_RDONLY)?,
     }
     .read_to_end(&mut table)?;

@@ -1,8 +1,15 @@
-//! The kernel's facts about a process or thread, proc_pid_status(5).
+//! The kernel's facts about processes and threads: the readers of `/proc/PID`.
+//!
+//! A process may have ended, or belong to another user and not be visible. Then nothing is known
+//! about it, which is no error. Two tables have their readers elsewhere: the mounts, which
+//! `mount.pcapfs` reads as well (`mount_helper::mountinfo`), and the limits of the memory
+//! (`capture/src/flow/memory.rs`).
 
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::fs;
 
-/// The status of a process or thread at the time of the read.
+/// The status of a process or thread at the time of the read, proc_pid_status(5).
 #[derive(Debug)]
 pub(crate) struct Status {
     /// Empty if the process is gone or not visible.
@@ -13,7 +20,7 @@ impl Status {
     /// The status of a process or thread: its number, or `self`.
     pub(crate) fn of(process: impl Display) -> Self {
         // The name in it can have any bytes.
-        let text = std::fs::read(format!("/proc/{process}/status")).unwrap_or_default();
+        let text = fs::read(format!("/proc/{process}/status")).unwrap_or_default();
         Self { text: String::from_utf8_lossy(&text).into_owned() }
     }
 
@@ -48,6 +55,21 @@ pub(crate) fn is_being_killed(thread: u32) -> bool {
     Status::of(thread).has_signal("SigPnd", libc::SIGKILL)
 }
 
+/// The name of a thread, which is that of its program unless the thread has set another; empty if
+/// the thread is not visible.
+pub(crate) fn name_of_thread(thread: u32) -> String {
+    // A name can have any bytes.
+    let name = fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned()
+}
+
+/// The name of the file of a thread's program. Only root and its own user may see that of another
+/// process.
+pub(crate) fn program_of_thread(thread: u32) -> Option<OsString> {
+    let program = fs::read_link(format!("/proc/{thread}/exe")).ok()?;
+    program.file_name().map(ToOwned::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +84,19 @@ mod tests {
         assert_eq!((has(1), has(2), has(10)), (true, false, true));
         assert!(Status::of("self").bytes("RssAnon").is_some());
         assert_eq!(Status::of(1_u64 << 40).field("Name"), None);
+    }
+
+    #[test]
+    fn threads_have_a_name_and_a_program() {
+        let thread = std::thread::Builder::new().name("reads /proc".to_owned());
+        let thread = thread.spawn(|| {
+            let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
+            (of_thread(own), name_of_thread(own), program_of_thread(own))
+        });
+        let program = std::env::current_exe().unwrap().file_name().map(ToOwned::to_owned);
+        let known = (std::process::id(), "reads /proc".to_owned(), program);
+        assert_eq!(thread.unwrap().join().unwrap(), known);
+        let gone = 1 << 30;
+        assert_eq!((name_of_thread(gone), program_of_thread(gone)), (String::new(), None));
     }
 }

@@ -49,23 +49,18 @@ impl FileOpener {
     /// small file.
     pub(crate) fn process(&self) -> &OpenerProcess {
         self.process.get_or_init(|| {
-            // A name can have any bytes.
-            let comm =
-                std::fs::read(format!("/proc/{}/comm", self.asker.thread)).unwrap_or_default();
-            let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
-            OpenerProcess { pid: process::of_thread(self.asker.thread), comm }
+            let thread = self.asker.thread;
+            OpenerProcess { pid: process::of_thread(thread), comm: process::name_of_thread(thread) }
         })
     }
-}
 
-impl FileOpener {
     /// True if its program is BusyBox, whose `cat` and `cp` copy with sendfile(2), and read only if
     /// that fails. A daemon that is not root may not see the program's file; then the thread's name
     /// counts.
     pub(crate) fn sends_files(&self) -> bool {
         const NAME: &str = "busybox";
-        let program = std::fs::read_link(format!("/proc/{}/exe", self.asker.thread));
-        let name = program.as_ref().ok().and_then(|path| path.file_name()?.to_str());
+        let program = process::program_of_thread(self.asker.thread);
+        let name = program.as_ref().and_then(|name| name.to_str());
         name.is_some_and(|name| name.starts_with(NAME)) || self.process().comm == NAME
     }
 }

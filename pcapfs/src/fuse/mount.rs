@@ -121,9 +121,6 @@ pub(crate) enum MountError {
     Serve(io::Error),
 }
 
-/// The mounts that this process sees.
-const MOUNTS: &str = "/proc/self/mountinfo";
-
 /// Mount flags with their words.
 const FLAGS: [(&str, MsFlags, bool); 11] = [
     ("ro", MsFlags::MS_RDONLY, true),
@@ -196,15 +193,15 @@ pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountErr
 
 /// The mount at exactly this path, if any.
 fn mounted(mountpoint: &Path) -> Result<Option<Mount>, MountError> {
-    let table =
-        fs::read(MOUNTS).map_err(|error| MountError::Refused { path: MOUNTS.into(), error })?;
+    let table = fs::read(mountinfo::TABLE)
+        .map_err(|error| MountError::Refused { path: mountinfo::TABLE.into(), error })?;
     Ok(mountinfo::top(&table, mountpoint))
 }
 
 /// The mount points of trees, dead or alive, that this process can see; none if it cannot read the
 /// table.
 pub(crate) fn mounted_trees() -> Vec<PathBuf> {
-    let table = fs::read(MOUNTS).unwrap_or_default();
+    let table = fs::read(mountinfo::TABLE).unwrap_or_default();
     let trees = mountinfo::mounts(&table).filter(|mount| mount.kind == TYPE.as_bytes());
     trees.map(|mount| mount.place.into()).collect()
 }
