@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
+use mount_helper::seccomp;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -96,7 +97,7 @@ impl Confinement {
         step("change the user", setresuid(*uid, *uid, *uid))?;
         step("drop capabilities", sys::keep_one_capability(CAP_NET_RAW))?;
         step("renounce new privileges", set_no_new_privs())?;
-        step("filter system calls", sys::install_filter(&self.filter))
+        step("filter system calls", seccomp::install(&self.filter))
     }
 }
 

@@ -11,11 +11,9 @@
 //! with EPERM. Starting a program is on the list, since this filter is in force before the daemon
 //! starts; the daemon forbids it itself once it runs.
 
-use std::mem::offset_of;
-
-use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
-    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, seccomp_data, sock_filter,
+use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, sock_filter};
+use mount_helper::seccomp::{
+    call, compare, load_architecture, load_argument, load_call, mask, refusal, verdict,
 };
 
 /// `AUDIT_ARCH_*` of `linux/audit.h`: on another architecture, the numbers below mean other calls.
@@ -245,87 +243,58 @@ const ALLOWED_HERE: &[libc::c_long] = &[];
 /// The filter program.
 pub(crate) fn program() -> Vec<sock_filter> {
     let mut program = vec![
-        load(offset_of!(seccomp_data, arch)),
-        unless_equal(ARCHITECTURE, 0, 1),
-        unless_equal(ARCHITECTURE, 1, 0),
+        load_architecture(),
+        compare(ARCHITECTURE, 0, 1),
+        compare(ARCHITECTURE, 1, 0),
         verdict(SECCOMP_RET_KILL_PROCESS),
-        load(offset_of!(seccomp_data, nr)),
+        load_call(),
     ];
     for number in ALLOWED.iter().chain(ALLOWED_HERE) {
-        program.extend([unless_equal(call(*number), 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+        program.extend([compare(call(*number), 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
     // It allows threads of this process, but no processes. clone3 has its flags in memory, which a
     // filter cannot read: it is not on the list, and the C library then uses clone.
     let thread = libc::CLONE_THREAD.unsigned_abs();
     program.extend([
-        unless_equal(call(libc::SYS_clone), 0, 5),
-        load(argument(0)),
-        instruction(BPF_ALU | BPF_AND | BPF_K, thread, 0, 0),
-        unless_equal(thread, 0, 1),
+        compare(call(libc::SYS_clone), 0, 5),
+        load_argument(0),
+        mask(thread),
+        compare(thread, 0, 1),
         verdict(SECCOMP_RET_ALLOW),
         refusal(libc::EPERM),
     ]);
     // The request is the second argument.
     let len = 2 * (REQUESTS.len() + REQUEST_TYPES.len()) + 3;
     let past = u8::try_from(len).unwrap_or(u8::MAX);
-    program.extend([unless_equal(call(libc::SYS_ioctl), 0, past), load(argument(1))]);
+    program.extend([compare(call(libc::SYS_ioctl), 0, past), load_argument(1)]);
     for request in REQUESTS {
-        program.extend([unless_equal(request, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+        program.extend([compare(request, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
-    program.push(instruction(BPF_ALU | BPF_AND | BPF_K, 0xffff_ff00, 0, 0));
+    program.push(mask(0xffff_ff00));
     for kind in REQUEST_TYPES {
-        program.extend([unless_equal(kind << 8, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+        program.extend([compare(kind << 8, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
     program.push(refusal(libc::EPERM));
     let families = FAMILIES.map(i32::unsigned_abs);
     let behind = u8::try_from(families.len() * 2 + 2).unwrap_or(u8::MAX);
-    program.extend([unless_equal(call(libc::SYS_socket), 0, behind), load(argument(0))]);
+    program.extend([compare(call(libc::SYS_socket), 0, behind), load_argument(0)]);
     for family in families {
-        program.extend([unless_equal(family, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
+        program.extend([compare(family, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
     program.push(refusal(libc::EPERM));
     program.push(refusal(libc::ENOSYS));
     program
 }
 
-/// Number of a system call as in the kernel's data.
-fn call(number: libc::c_long) -> u32 {
-    // Calls have small numbers, which are never negative.
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Offset of the lower half of an argument: the arguments that are checked have 32 bits.
-fn argument(index: usize) -> usize {
-    let half = if cfg!(target_endian = "big") { 4 } else { 0 };
-    offset_of!(seccomp_data, args) + index * 8 + half
-}
-
-fn load(offset: usize) -> sock_filter {
-    instruction(BPF_LD | BPF_W | BPF_ABS, u32::try_from(offset).unwrap_or(u32::MAX), 0, 0)
-}
-
-/// Continues `equal` or `other` instructions after the next one.
-fn unless_equal(value: u32, equal: u8, other: u8) -> sock_filter {
-    instruction(BPF_JMP | BPF_JEQ | BPF_K, value, equal, other)
-}
-
-fn refusal(errno: i32) -> sock_filter {
-    verdict(SECCOMP_RET_ERRNO | errno.unsigned_abs())
-}
-
-fn verdict(action: u32) -> sock_filter {
-    instruction(BPF_RET | BPF_K, action, 0, 0)
-}
-
-fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    // Codes have 16 bits.
-    sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt, jf, k }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
+    use libc::{
+        BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W,
+        SECCOMP_RET_ERRNO,
+    };
+    use mount_helper::seccomp;
     use nix::sys::prctl::set_no_new_privs;
 
     use super::*;
@@ -428,7 +397,7 @@ mod tests {
         command.args(["--user", "true"]).env("LC_ALL", "C");
         sys::before_exec(&mut command, || {
             set_no_new_privs()?;
-            sys::install_filter(&program())
+            seccomp::install(&program())
         });
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -3,3 +3,4 @@
 pub mod arguments;
 pub mod message;
 pub mod mountinfo;
+pub mod seccomp;

@@ -1,6 +1,7 @@
-//! The only unsafe code of this program: system calls that nix has no function for.
+//! Unsafe code of this program: system calls that nix has no function for. The library has one more,
+//! seccomp(2).
 //!
-//! All of it gives up rights: capabilities, system calls, descriptors. No code here reads or writes
+//! All of it gives up rights: capabilities, descriptors. No code here reads or writes
 //! memory that another process provides.
 #![expect(unsafe_code, reason = "these system calls have no safe wrapper")]
 
@@ -78,22 +79,7 @@ pub(crate) fn keep_one_capability(kept: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Installs `program` as a filter of system calls from now on. It needs no_new_privs, or
-/// `CAP_SYS_ADMIN`.
-pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
-    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // The kernel only reads it, although the type is a pointer to mutable data.
-    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the kernel copies `len` instructions, all of `program`, before the call returns, and
-    // checks them.
-    let result = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter, 0, 0)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Makes the new process of `command` run `confine` between fork and exec.
-///
 pub(crate) fn before_exec(
     command: &mut Command,
     confine: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
