@@ -1,4 +1,7 @@
 //! Reports the state to systemd, see sd_notify(3). Without systemd it does nothing.
+//!
+//! The socket is found once, at the start: in another mount namespace its path may lead nowhere, or
+//! to a stranger.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,7 +14,7 @@ use std::time::Duration;
 /// The socket of systemd, and its watchdog interval.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
-    to: Option<(UnixDatagram, SocketAddr)>,
+    to: Option<UnixDatagram>,
     watchdog: Option<Duration>,
 }
 
@@ -33,14 +36,14 @@ impl Notifier {
 
     /// Sends assignments such as `READY=1`, one a line.
     pub(crate) fn tell(&self, state: &str) {
-        if let Some((socket, address)) = &self.to {
-            // If systemd is not there now, a later message will reach it.
-            let _ = socket.send_to_addr(state.as_bytes(), address);
+        if let Some(socket) = &self.to {
+            // If systemd does not take it now, it may take a later message.
+            let _ = socket.send(state.as_bytes());
         }
     }
 }
 
-fn open(name: OsString) -> Option<(UnixDatagram, SocketAddr)> {
+fn open(name: OsString) -> Option<UnixDatagram> {
     let address = match name.as_bytes() {
         [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest).ok()?,
         _ => SocketAddr::from_pathname(name).ok()?,
@@ -48,5 +51,31 @@ fn open(name: OsString) -> Option<(UnixDatagram, SocketAddr)> {
     let socket = UnixDatagram::unbound().ok()?;
     // A send must not block.
     socket.set_nonblocking(true).ok()?;
-    Some((socket, address))
+    socket.connect_addr(&address).ok()?;
+    Some(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn systemd_is_reached_after_its_path_leads_elsewhere() {
+        let path = env::temp_dir().join(format!("pcapfs-notify-{}", process::id()));
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier { to: open(path.clone().into()), watchdog: None };
+        fs::remove_file(&path).unwrap();
+        let stranger = UnixDatagram::bind(&path).unwrap();
+        notifier.tell("READY=1");
+        fs::remove_file(&path).unwrap();
+        for socket in [&systemd, &stranger] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let mut heard = [0; 16];
+        let len = systemd.recv(&mut heard).unwrap();
+        assert_eq!(heard.split_at(len).0, b"READY=1");
+        assert!(stranger.recv(&mut heard).is_err());
+    }
 }
