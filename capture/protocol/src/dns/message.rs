@@ -309,24 +309,31 @@ impl<'a> Message<'a> {
 
     /// Adds the reasons for which a message is not as it should be.
     pub(super) fn explain(&self, records: &Records, raw: &RawMessage<'_>, why: &mut Why) {
+        let side = if self.header.is_response { "response" } else { "query" };
         if raw.is_cut() {
-            why.add(format_args!("captured {} of {} bytes", raw.bytes.len(), raw.wire_len));
+            let (captured, len) = (raw.bytes.len(), raw.wire_len);
+            why.add(format_args!("captured {captured} of {len} bytes of the {side}"));
         }
         if let Some(note) = raw.note {
-            why.add(format_args!("{note}"));
+            why.add(format_args!("{side} {note}"));
         }
         if raw.bytes.len() < HEADER {
-            why.add(format_args!("the counts were not captured"));
+            why.add(format_args!("the counts of the {side} were not captured"));
         }
-        if let Some(fault) = records.fault {
-            why.add(format_args!("{fault}"));
+        match records.fault {
+            Some(fault) if fault.section == Section::Question => {
+                why.add(format_args!("{fault} in the {side}"));
+            }
+            Some(fault) => why.add(format_args!("{fault}")),
+            None => {}
         }
         if self.omitted_questions() > 0 {
             why.add(format_args!("{} more questions", self.omitted_questions()));
         }
         // Stateful operations have other data there: RFC 8490, section 5.4.
         if records.trailing > 0 && self.header.opcode != Opcode::DSO.to_int() {
-            why.add(format_args!("{} bytes after the last record", records.trailing));
+            let trailing = records.trailing;
+            why.add(format_args!("{trailing} bytes after the last record of the {side}"));
         }
     }
 }

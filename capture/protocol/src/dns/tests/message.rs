@@ -36,7 +36,10 @@ fn a_cut_message_shows_what_was_captured() {
     let mut seen = Vec::new();
     for len in 12..whole.len() {
         let line = answered(&whole[..len], whole.len());
-        assert!(line.contains(&format!("captured {len} of {} bytes", whole.len())), "{line}");
+        assert!(
+            line.contains(&format!("captured {len} of {} bytes of the response", whole.len())),
+            "{line}"
+        );
         let answers = line.split(['[', ']']).nth(1).unwrap().to_owned();
         if seen.last() != Some(&answers) {
             seen.push(answers);
@@ -46,9 +49,22 @@ fn a_cut_message_shows_what_was_captured() {
 }
 
 #[test]
+fn it_is_said_which_message_is_cut() {
+    let mut flow = Flow::new();
+    let query = Builder::query(1, "a").record(3, "", OPT, 1232, 0, &[]).bytes;
+    flow.sent_bytes(Direction::Forward, 1, &query[..20], query.len());
+    let response = two_answers().bytes;
+    flow.sent_bytes(Direction::Backward, 2, &response[..40], response.len());
+    let expected = "1 answered a [1.1.1.1] captured 20 of 30 bytes of the query; \
+        additional record 1 of 1 was not captured; \
+        captured 40 of 52 bytes of the response; answer 2 of 2 was not captured";
+    assert_eq!(briefs(&mut flow), [expected]);
+}
+
+#[test]
 fn bytes_after_a_message_are_counted() {
     let bytes = [two_answers().bytes, vec![0; 5]].concat();
-    let expected = "1 answered a [1.1.1.1, 2.2.2.2] 5 bytes after the last record";
+    let expected = "1 answered a [1.1.1.1, 2.2.2.2] 5 bytes after the last record of the response";
     assert_eq!(answered(&bytes, bytes.len()), expected);
 }
 
@@ -59,7 +75,8 @@ fn less_than_a_header_is_counted() {
     flow.sent_bytes(Direction::Forward, 1, &[0; 3], 40);
     assert_eq!(flow.pairing.counts().malformed, 2);
     flow.sent_bytes(Direction::Forward, 1, &Builder::query(1, "a").bytes[..8], 19);
-    let expected = "1 unanswered null [] captured 8 of 19 bytes; the counts were not captured; \
+    let expected = "1 unanswered null [] captured 8 of 19 bytes of the query; \
+        the counts of the query were not captured; \
         no question; no response before the flow ended";
     assert_eq!(briefs(&mut flow), [expected]);
 }
@@ -70,7 +87,7 @@ fn a_question_that_cannot_be_read_is_paired_by_id() {
     let query = Builder::new(1, QUERY).question_of(&[0xc0, 12], A, IN);
     flow.sent(Direction::Forward, 1, &query);
     flow.sent(Direction::Backward, 2, &Builder::response(1, "a", [1; 4]));
-    let expected = "1 answered null [1.1.1.1] question 1 of 1 has a malformed name; \
+    let expected = "1 answered null [1.1.1.1] question 1 of 1 has a malformed name in the query; \
         paired by id; the query shows no question";
     assert_eq!(briefs(&mut flow), [expected]);
 }
