@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use capture::flow::{Counters, File, Flows};
+use capture::flow::{Application, Counters, File, Flows};
 use capture::ring::{self, Append, MIN_RING, Opened, Ring};
 use capture::savefile::stream::Event;
 use capture::savefile::{self, Savefile};
@@ -50,7 +50,7 @@ fn told(flows: &Flows) -> Vec<Told> {
     let one = |id| {
         let meta = serde_json::from_slice(&file(flows, id, File::Meta)?).unwrap();
         let streams = [File::Client, File::Server].map(|side| file(flows, id, side));
-        Some(Told { meta, streams, http: file(flows, id, File::HttpJsonl) })
+        Some(Told { meta, streams, http: file(flows, id, File::Lines(Application::Http)) })
     };
     ids(flows).into_iter().filter_map(one).collect()
 }

@@ -29,7 +29,7 @@ pub(crate) const LEAST_FLOW_MEMORY: u64 = 1 << 20;
 /// Limits of flows, in the proportions of the defaults.
 pub(crate) fn flow_limits(flows: usize, memory: usize) -> flow::Limits {
     let open = flow::Limits::default().open.min(flows);
-    flow::Limits { flows, open, memory, log: memory / 4 }
+    flow::Limits { flows, open, memory, log: flow::Limits::for_each_log(memory) }
 }
 
 /// How a capture is made.

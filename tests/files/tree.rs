@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
+use pcapfs_tests::schema;
 use pcapfs_tests::{
     ALIAS, Daemon, Fed, Fifo, Mount, Net, Pace, StreamReader, Wired, run, skip_unless, tool,
     wait_until,
@@ -30,6 +31,15 @@ const FILES: [&str; 14] = [
     "replay.pcapng",
     "status.json",
 ];
+
+/// Names in a capture's directory: those above, and the lines of each protocol that has a schema.
+fn files() -> Vec<String> {
+    let lines = schema::of_protocols().into_iter().map(|name| format!("{name}.jsonl"));
+    let mut files: Vec<_> = FILES.into_iter().map(str::to_owned).chain(lines).collect();
+    files.sort();
+    files.dedup();
+    files
+}
 
 /// Names in a folder, followed by `/` for a folder and `@` for a link.
 fn listing(folder: &Path) -> Vec<String> {
@@ -63,7 +73,7 @@ fn the_tree_is_as_documented() {
         Mount::new().capture("web", &one.source()).capture("Db_2.x-y", &two.source()).start();
     assert_eq!(listing(daemon.mountpoint()), ["Db_2.x-y/", "README", "status.json", "web/"]);
     for alias in ["web", "Db_2.x-y"] {
-        assert_eq!(listing(&daemon.path(alias)), FILES, "{alias}");
+        assert_eq!(listing(&daemon.path(alias)), files(), "{alias}");
         assert_eq!(daemon.status(alias)["alias"], alias);
     }
     let readme = fs::read_to_string(daemon.path("README")).unwrap();
@@ -408,7 +418,7 @@ fn nothing_in_the_tree_can_be_changed() {
         assert!([libc::EPERM, libc::EACCES, libc::EROFS].contains(&code), "{what}: {error}");
     }
     assert_eq!(listing(fed.daemon.mountpoint()), ["README", "status.json", "web/"]);
-    assert_eq!(listing(&fed.daemon.path("web")), FILES);
+    assert_eq!(listing(&fed.daemon.path("web")), files());
     fed.send(5);
     let bytes = fs::read(fed.daemon.path("web/replay.pcap")).unwrap();
     assert_eq!(check_prefix(&bytes).unwrap().whole().len(), 10);
@@ -430,5 +440,5 @@ fn an_invalid_alias_is_a_usage_error() {
     }
     let longest = "a".repeat(64);
     let daemon = Mount::new().capture(&longest, &source).start();
-    assert_eq!(listing(&daemon.path(&longest)), FILES);
+    assert_eq!(listing(&daemon.path(&longest)), files());
 }

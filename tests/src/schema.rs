@@ -33,6 +33,14 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// Names of the protocols that have lines: each is also a field of `meta.json`.
+#[must_use]
+#[track_caller]
+pub fn of_protocols() -> Vec<String> {
+    let fields = schema("meta")["properties"].as_object().expect("meta.json has fields");
+    names().into_iter().filter(|name| fields.contains_key(name)).collect()
+}
+
 /// The schema of this name.
 #[must_use]
 #[track_caller]
@@ -65,15 +73,12 @@ pub fn check(name: &str, value: &Value) {
 #[track_caller]
 pub fn check_file(path: &Path, value: &Value) {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let schema = match name {
-        "meta.json" => "meta",
-        "flows.jsonl" => "flows",
-        "http.jsonl" => "http",
-        "http-open.jsonl" => "http-open",
-        "readers.jsonl" => "readers",
-        _ => return,
-    };
-    check(schema, value);
+    let lines = name.strip_suffix(".jsonl");
+    match lines.filter(|lines| names().iter().any(|known| known == lines)) {
+        Some(lines) => check(lines, value),
+        None if name == "meta.json" => check("meta", value),
+        None => {}
+    }
 }
 
 /// A schema, and the document it is in.

@@ -3,6 +3,8 @@
 use protocol::http::direction::Direction;
 use protocol::time::Timestamp;
 
+use super::apps::{Application, Applications};
+
 /// A file of a flow's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum File {
@@ -16,8 +18,8 @@ pub enum File {
     Server,
     /// `http`
     Transcript,
-    /// `http.jsonl`
-    HttpJsonl,
+    /// The file of lines of a protocol, such as `http.jsonl`; see [`Application::lines`].
+    Lines(Application),
     /// `http-open.jsonl`
     HttpOpen,
     /// `http.har`
@@ -44,36 +46,46 @@ pub enum Operation {
 
 /// The properties of a kind of file that do not depend on the flow.
 struct Properties {
-    /// Whether only flows with HTTP have it.
-    is_of_http: bool,
+    /// The protocol whose flows have it; `None` if every flow has it.
+    application: Option<Application>,
     /// Whether it may later begin elsewhere, see [`Stat::beginning`].
     begins_anew: bool,
     /// The operations for which text must be made or a body decoded.
     is_made_to: &'static [Operation],
 }
 
-const PLAIN: Properties = Properties { is_of_http: false, begins_anew: false, is_made_to: &[] };
-const OF_HTTP: Properties = Properties { is_of_http: true, ..PLAIN };
+const PLAIN: Properties = Properties { application: None, begins_anew: false, is_made_to: &[] };
+const OF_HTTP: Properties = Properties { application: Some(Application::Http), ..PLAIN };
 
 impl File {
     /// Every file of a flow's own directory with its name, sorted by name.
-    pub const NAMED: [(&'static str, Self); 8] = [
-        ("client.bin", Self::Client),
-        ("http", Self::Transcript),
-        ("http-open.jsonl", Self::HttpOpen),
-        ("http.har", Self::Har),
-        ("http.jsonl", Self::HttpJsonl),
-        ("meta.json", Self::Meta),
-        ("packets.pcap", Self::Packets),
-        ("server.bin", Self::Server),
-    ];
+    #[must_use]
+    pub fn named() -> Vec<(&'static str, Self)> {
+        let lines = Application::with_lines().map(|(one, name)| (name, Self::Lines(one)));
+        let mut named = vec![
+            ("client.bin", Self::Client),
+            ("http", Self::Transcript),
+            ("http-open.jsonl", Self::HttpOpen),
+            ("http.har", Self::Har),
+            ("meta.json", Self::Meta),
+            ("packets.pcap", Self::Packets),
+            ("server.bin", Self::Server),
+        ];
+        named.extend(lines);
+        named.sort_by_key(|(name, _)| *name);
+        named
+    }
 
     const fn properties(self) -> Properties {
         use Operation::{Look, Open, Read};
         match self {
             Self::Meta | Self::Client | Self::Server => PLAIN,
             Self::Packets => Properties { begins_anew: true, ..PLAIN },
-            Self::HttpJsonl => OF_HTTP,
+            Self::Lines(Application::Http) => OF_HTTP,
+            // The log of the capture has the lines, and drops the oldest ones.
+            Self::Lines(application) => {
+                Properties { application: Some(application), begins_anew: true, ..PLAIN }
+            }
             // It is made piece by piece.
             Self::Transcript => Properties { is_made_to: &[Look, Open, Read], ..OF_HTTP },
             Self::HttpOpen | Self::Har => Properties { is_made_to: &[Look, Open], ..OF_HTTP },
@@ -82,15 +94,16 @@ impl File {
         }
     }
 
-    /// Returns true if only flows with HTTP have it.
-    pub(super) const fn is_of_http(self) -> bool {
-        self.properties().is_of_http
+    /// The protocol whose flows have it; `None` if every flow has it.
+    #[must_use]
+    pub const fn application(self) -> Option<Application> {
+        self.properties().application
     }
 
     /// Returns true if there are flows that do not have it, see [`FlowEntry::has`].
     #[must_use]
     pub const fn is_optional(self) -> bool {
-        self.is_of_http()
+        self.application().is_some()
     }
 
     /// Returns true if it may later begin elsewhere, and is another file then.
@@ -111,8 +124,31 @@ impl File {
 pub enum Log {
     /// `flows.jsonl`
     Flows,
-    /// `http.jsonl`
-    Http,
+    /// The file of lines of a protocol, such as `http.jsonl`; see [`Application::lines`].
+    Lines(Application),
+}
+
+impl Log {
+    /// Number of logs of a capture.
+    pub const COUNT: usize = {
+        let (mut count, mut rest) = (1, Application::ALL.as_slice());
+        while let [application, others @ ..] = rest {
+            if application.lines().is_some() {
+                count += 1;
+            }
+            rest = others;
+        }
+        count
+    };
+
+    /// The protocol that its lines are of; `None` for the log of flows.
+    #[must_use]
+    pub const fn application(self) -> Option<Application> {
+        match self {
+            Self::Flows => None,
+            Self::Lines(application) => Some(application),
+        }
+    }
 }
 
 /// A flow in the tree.
@@ -124,8 +160,9 @@ pub struct FlowEntry {
     pub name: String,
     /// Time of its last packet.
     pub modified: Timestamp,
-    /// Whether there are `http`, `http.jsonl`, `http.har` and `bodies`.
-    pub has_http: bool,
+    /// The protocols that it has files of: `http`, `http.har` and `bodies` of HTTP, and the lines of
+    /// each.
+    pub applications: Applications,
     /// Whether it has ended, and all of its transactions are recorded.
     pub is_over: bool,
 }
@@ -134,7 +171,10 @@ impl FlowEntry {
     /// Returns true if its directory has files of this kind.
     #[must_use]
     pub const fn has(&self, file: File) -> bool {
-        self.has_http || !file.is_of_http()
+        match file.application() {
+            Some(application) => self.applications.has(application),
+            None => true,
+        }
     }
 }
 
@@ -179,14 +219,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_sorted_by_name() {
-        assert!(File::NAMED.is_sorted_by_key(|(name, _)| *name));
-    }
-
-    #[test]
     fn a_file_that_is_made_when_it_is_read_is_made_for_all_operations() {
         let body = File::Body { index: 1, direction: Direction::Response };
-        for file in File::NAMED.map(|(_, file)| file).into_iter().chain([body]) {
+        for file in File::named().into_iter().map(|(_, file)| file).chain([body]) {
             let is_made = [Operation::Read, Operation::Look, Operation::Open]
                 .map(|operation| file.is_made_to(operation));
             assert!(is_made.is_sorted(), "{file:?}: {is_made:?}");

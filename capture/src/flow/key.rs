@@ -1,7 +1,7 @@
 //! What identifies a flow: addresses, ports, and the network of its packets.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use protocol::decode::{Decoded, Tunnel, TunnelKind, Vlans};
 use protocol::http::record::{Connection, Endpoint};
@@ -94,6 +94,11 @@ impl Key {
         let address = Ipv6Addr::from_bits(number);
         let mapped = address.to_ipv4_mapped().filter(|_| self.is_ipv4);
         (mapped.map_or(IpAddr::V6(address), IpAddr::V4), port)
+    }
+
+    /// Both endpoints: the one that sends forward, and the one that sends backward.
+    pub(super) fn ends(&self) -> [SocketAddr; 2] {
+        [Direction::Forward, Direction::Backward].map(|direction| self.sender(direction).into())
     }
 
     /// The endpoints of this key for lines of `http.jsonl`, if requests go in direction `request`.

@@ -9,19 +9,12 @@ use protocol::tcp::{Absence, Direction};
 use protocol::time::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::apps::Application;
 use super::apps::kept::TlsHellos;
 use super::conversation::Flow;
 use super::key::{self, Protocol};
 use super::pair::of;
 use super::state::State;
-
-/// The application protocol of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Application {
-    Http,
-    Tls,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,7 +44,7 @@ pub(super) struct Meta {
     capture: Arc<str>,
     name: String,
     protocol: Protocol,
-    application: Option<Application>,
+    application: Option<&'static str>,
     state: State,
     closed_by: Option<Role>,
     client: Side,
@@ -64,6 +57,8 @@ pub(super) struct Meta {
     handshake_us: Option<u32>,
     tls: Option<Tls>,
     http: Option<Http>,
+    #[serde(flatten)]
+    lines: Lines,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -117,6 +112,24 @@ struct Http {
     open: u64,
 }
 
+/// The transactions of the protocols that have lines, except HTTP; under the name of the protocol.
+#[derive(Clone, Copy, Debug)]
+struct Lines([Option<Counted>; Application::ALL.len()]);
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Counted {
+    transactions: u64,
+    open: u64,
+}
+
+impl Serialize for Lines {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let all = Application::ALL.iter().zip(&self.0);
+        let others = all.filter(|(one, _)| one.lines().is_some() && **one != Application::Http);
+        serializer.collect_map(others.map(|(application, counted)| (application.name(), counted)))
+    }
+}
+
 /// A time in the format of RFC 3339.
 #[derive(Clone, Copy, Debug)]
 struct Time(Timestamp);
@@ -144,11 +157,6 @@ impl Meta {
             state => state,
         };
         let hellos = flow.kept.tls.as_deref();
-        let application = if flow.kept.http.is_some() {
-            Some(Application::Http)
-        } else {
-            hellos.is_some().then_some(Application::Tls)
-        };
         let network = flow.network.as_deref();
         Self {
             flow: flow.id,
@@ -157,7 +165,7 @@ impl Meta {
             capture: Arc::clone(capture),
             name: key::name(flow.id, &flow.key, flow.client),
             protocol: flow.key.protocol,
-            application,
+            application: flow.kept.application().map(Application::name),
             state,
             closed_by: closed_by.map(role),
             client: side(flow, flow.client),
@@ -174,6 +182,10 @@ impl Meta {
                 incomplete: http.incomplete,
                 open: flow.open_transactions() as u64,
             }),
+            lines: Lines(Application::ALL.map(|application| {
+                let lines = flow.kept.lines(application)?;
+                Some(Counted { transactions: lines.count, open: flow.pending() as u64 })
+            })),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Flows: connections as views of a store.
 //!
 //! ```text
-//!   store ──▶ engine ──jobs──▶ recorder ──lines──▶ log: flows.jsonl, http.jsonl
+//!   store ──▶ engine ──jobs──▶ recorder ──lines──▶ log: flows.jsonl, http.jsonl, dns.jsonl
 //!               │                  │
 //!               ▼                  ▼
 //!             table: conversations by id, each with its packets, streams and app ◀── files
@@ -69,16 +69,17 @@ use protocol::http::direction::Direction;
 use crate::priority::come_after_capture;
 use crate::store::Store;
 
+pub use apps::{Application, Applications};
 use conversation::Flow;
 use engine::Engine;
 pub use error::{OpenError, ReadError};
 pub use file::{BodyEntry, File, FlowEntry, Log, Operation, Seek, Stat};
 pub use files::reading::Reading;
-use log::LogWriter;
+use log::set::Logs;
 use made::Contents;
 pub use options::{Limits, Options};
 pub use outside::Undecodable;
-use recorder::{Logs, Queue};
+use recorder::Queue;
 use shared::Shared;
 
 /// Maximum number of batches the engine is ahead of the recorder. A batch has some 500 jobs, so
@@ -138,14 +139,13 @@ impl Flows {
         let limit = options.limits.log;
         // Packets that a ring lost in an earlier life were not lost by this engine.
         let first = store.bounds().oldest.number;
-        let logs = Logs { flows: LogWriter::new(limit), http: LogWriter::new(limit) };
+        let logs = Logs::new(limit);
         let shared = Arc::new(Shared {
             capture: capture.into(),
             store,
             table: RwLock::default(),
             locator: RwLock::default(),
-            flow_log: Arc::clone(logs.flows.log()),
-            http_log: Arc::clone(logs.http.log()),
+            logs: logs.logs(),
             hars: Mutex::default(),
             bodies: Contents::new(options.limits.room()),
             stop: AtomicBool::new(false),
@@ -203,10 +203,7 @@ impl Flows {
             dropped: load(&shared.dropped),
             late: outside.late,
             undecodable_by: outside,
-            log_lines_dropped: shared
-                .flow_log
-                .dropped_lines()
-                .saturating_add(shared.http_log.dropped_lines()),
+            log_lines_dropped: shared.logs.all().map(|log| log.dropped_lines()).sum(),
             memory: memory as u64,
             memory_bytes: memory as u64,
         }
@@ -358,7 +355,7 @@ fn entry(flow: &Flow) -> FlowEntry {
         id: flow.id,
         name: key::name(flow.id, &flow.key, flow.client),
         modified: flow.last,
-        has_http: flow.kept.http.is_some(),
+        applications: flow.kept.applications(),
         is_over: flow.is_sealed,
     }
 }

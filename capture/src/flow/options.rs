@@ -2,6 +2,7 @@
 
 use protocol::tcp::{Policy, Urgent};
 
+use super::file::Log;
 use super::memory;
 
 /// Limits on everything that strangers can make grow, per capture.
@@ -16,7 +17,7 @@ pub struct Limits {
     /// Maximum bytes of memory for flows, logs, and the structures that find packets. Above it, the
     /// flows that have been silent for longest leave.
     pub memory: usize,
-    /// Maximum bytes of this memory for each of the two logs. Above it, their oldest lines go.
+    /// Maximum bytes of this memory for each log. Above it, its oldest lines go.
     pub log: usize,
 }
 
@@ -28,11 +29,17 @@ impl Default for Limits {
     fn default() -> Self {
         let memory = usize::try_from(memory::all() / 8).unwrap_or(usize::MAX);
         let memory = memory.clamp(LEAST_MEMORY, MOST_MEMORY);
-        Self { flows: 1 << 21, open: 1 << 20, memory, log: memory / 4 }
+        Self { flows: 1 << 21, open: 1 << 20, memory, log: Self::for_each_log(memory) }
     }
 }
 
 impl Limits {
+    /// The part of the memory for flows that each log may take: all logs together have half of it.
+    #[must_use]
+    pub const fn for_each_log(memory: usize) -> usize {
+        memory / 2 / Log::COUNT
+    }
+
     /// Maximum bytes of decoded bodies, `http.har` and `meta.json` that may be open at a time: as
     /// much as flows have, and at least enough for a few of the largest bodies.
     pub(super) fn room(&self) -> u64 {

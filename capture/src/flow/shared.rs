@@ -10,6 +10,7 @@ use super::file::Log;
 use super::files::hars::Hars;
 use super::locator::Locator;
 use super::log::LineLog;
+use super::log::set::Logs;
 use super::made::Contents;
 use super::outside;
 use super::table::Table;
@@ -24,8 +25,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) table: RwLock<Table>,
     pub(super) locator: RwLock<Locator>,
-    pub(super) flow_log: Arc<LineLog>,
-    pub(super) http_log: Arc<LineLog>,
+    pub(super) logs: Logs<Arc<LineLog>>,
     pub(super) hars: Mutex<Hars>,
     /// Decoded bodies that readers have open; `hars` and `meta.json` use the same room.
     pub(super) bodies: Contents<(u64, u64, Direction)>,
@@ -56,7 +56,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Bytes of memory of the logs, of the locator, and of the engine's lists of waiting flows.
     pub(super) fn memory_beside_flows(&self) -> usize {
-        let logs = self.flow_log.memory().saturating_add(self.http_log.memory());
+        let logs = self.logs.all().map(|log| log.memory()).sum::<usize>();
         let waiting = self.waiting.load(Ordering::Relaxed);
         logs.saturating_add(self.locator.read().memory()).saturating_add(waiting)
     }
@@ -74,9 +74,6 @@ impl Shared {
     }
 
     pub(super) fn log(&self, log: Log) -> &LineLog {
-        match log {
-            Log::Flows => &self.flow_log,
-            Log::Http => &self.http_log,
-        }
+        self.logs.get(log)
     }
 }

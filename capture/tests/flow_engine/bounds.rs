@@ -1,6 +1,6 @@
 //! Flows within their limits.
 
-use capture::flow::{File, Log, ReadError};
+use capture::flow::{Application, File, Log, ReadError};
 use capture::ring::MIN_RING;
 
 use crate::scene::*;
@@ -17,7 +17,7 @@ fn more_flows_than_there_may_be_leave_the_tree() {
     assert_eq!((counters.open, counters.dropped), (0, 90), "{counters:?}");
     adds_up(&scene, 100, 100);
     assert_eq!(scene.ids(), (91..=100).collect::<Vec<_>>(), "the newest stay");
-    assert_eq!(scene.log(Log::Http).len(), 100, "the drop is recorded before");
+    assert_eq!(scene.log(Log::Lines(Application::Http)).len(), 100, "the drop is recorded before");
     assert!(scene.flows.flow(90).is_none() && scene.flows.stat(90, File::Client).is_none());
     assert_eq!(scene.file(91, File::Client), get("/a"));
 }

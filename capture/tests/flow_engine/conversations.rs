@@ -1,6 +1,6 @@
 //! Any conversations in any order.
 
-use capture::flow::{File, Log};
+use capture::flow::{Application, File, Log};
 use capture::ring::MIN_RING;
 use proptest::prelude::*;
 use protocol::http::direction::Direction;
@@ -20,7 +20,7 @@ fn requests_captured_after_the_answer_and_the_next_request() {
     let (first, second, third) = (turn(1), turn(2), turn(3));
     scene.send_all([first.0, first.1, second.1, third.0, second.0, third.1]);
     scene.settle();
-    let told = scene.log(Log::Http);
+    let told = scene.log(Log::Lines(Application::Http));
     let targets: Vec<_> = told.iter().map(|line| line["target"].clone()).collect();
     assert_eq!(targets, ["/1/1", "/1/2", "/1/3"], "while the connection is still open");
     assert!(told.iter().all(|line| line["state"] == "complete"));
@@ -150,14 +150,14 @@ proptest! {
         if ends {
             scene.end();
         }
-        let told = scene.log(Log::Http);
+        let told = scene.log(Log::Lines(Application::Http));
         prop_assert_eq!(scene.ids().len(), plans.len());
         for id in scene.ids() {
             let number = number_of(&scene.flows.flow(id).unwrap().name) as usize;
             let (plan, talk) = (&plans[number], &talks[number]);
             prop_assert!(scene.file(id, File::Client) == talk.sent[CLIENT]);
             prop_assert!(scene.file(id, File::Server) == talk.sent[SERVER]);
-            let lines = scene.file(id, File::HttpJsonl);
+            let lines = scene.file(id, File::Lines(Application::Http));
             let lines: Vec<Value> = lines
                 .split_inclusive(|byte| *byte == b'\n')
                 .map(|line| serde_json::from_slice(line).unwrap())

@@ -1,6 +1,6 @@
 //! Copies of the same bytes that differ. It is not known which of them was received.
 
-use capture::flow::{Log, Options};
+use capture::flow::{Application, Log, Options};
 use protocol::tcp::Policy;
 
 use crate::scene::*;
@@ -25,7 +25,7 @@ fn check(make: impl Fn(&mut Talk) -> Vec<Vec<u8>>, wanted: &[(&str, Option<&str>
         scene.send_all(talk.close());
         scene.settle();
         scene.end();
-        let lines = scene.log(Log::Http);
+        let lines = scene.log(Log::Lines(Application::Http));
         let found: Vec<_> = lines
             .iter()
             .map(|line| {
@@ -108,7 +108,7 @@ fn nor_if_they_differ_before_it_is_known_to_be_http() {
     scene.send_all(talk.close());
     scene.settle();
     scene.end();
-    let lines = scene.log(Log::Http);
+    let lines = scene.log(Log::Lines(Application::Http));
     assert_eq!((&lines[0]["target"], &lines[0]["state"]), (&"/b".into(), &"gap".into()));
 }
 
@@ -125,7 +125,7 @@ fn data_in_a_syn_that_the_server_did_not_take_is_in_doubt() {
     scene.send_all(talk.close());
     scene.settle();
     scene.end();
-    let lines = scene.log(Log::Http);
+    let lines = scene.log(Log::Lines(Application::Http));
     assert_eq!((&lines[0]["state"], &lines[0]["why"]), (&"gap".into(), &REQUEST.into()));
 }
 
@@ -154,7 +154,7 @@ fn undisputed_transactions_of_a_pipeline_are_complete() {
     scene.send_all(talk.close());
     scene.settle();
     scene.end();
-    let lines = scene.log(Log::Http);
+    let lines = scene.log(Log::Lines(Application::Http));
     for (line, (target, state, why)) in lines.iter().zip(states) {
         assert_eq!(
             (line["target"].as_str(), line["state"].as_str(), line["why"].as_str()),
@@ -193,7 +193,7 @@ fn chunk_sizes_trailers_and_interim_responses_count() {
         scene.send_all(talk.close());
         scene.settle();
         scene.end();
-        let lines = scene.log(Log::Http);
+        let lines = scene.log(Log::Lines(Application::Http));
         let line = &lines[0];
         assert_eq!(
             (line["state"].as_str(), line["why"].as_str()),

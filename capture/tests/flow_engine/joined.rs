@@ -1,6 +1,6 @@
 //! Connections that were under way when the capture began.
 
-use capture::flow::{File, Log};
+use capture::flow::{Application, File, Log};
 use proptest::prelude::*;
 use protocol::http::direction::Direction;
 use serde_json::Value;
@@ -35,7 +35,7 @@ fn turn(scene: &mut Scene, talk: &mut Talk, side: usize, data: &[u8]) {
 /// The transactions of the only flow: target, status, state, and the response's body.
 fn told(scene: &Scene) -> Vec<(Value, Value, Value, String)> {
     let id = scene.ids()[0];
-    let lines = scene.file(id, File::HttpJsonl);
+    let lines = scene.file(id, File::Lines(Application::Http));
     let lines = lines.split_inclusive(|byte| *byte == b'\n');
     let line = |line: &[u8]| {
         let line: Value = serde_json::from_slice(line).unwrap();
@@ -176,7 +176,7 @@ fn a_transaction_without_one_of_its_messages_has_no_duration() {
     scene.settle();
     scene.end();
     let id = scene.ids()[0];
-    let (lines, meta) = (scene.log(Log::Http), scene.meta(id));
+    let (lines, meta) = (scene.log(Log::Lines(Application::Http)), scene.meta(id));
     assert_eq!(lines.len(), 3, "{lines:?}");
     for line in &lines {
         let is_whole = line["target"] == "/2";
@@ -190,7 +190,7 @@ fn a_transaction_without_one_of_its_messages_has_no_duration() {
             assert_eq!(told, known, "{line}");
         }
     }
-    let of_flow = String::from_utf8(scene.file(id, File::HttpJsonl)).unwrap();
+    let of_flow = String::from_utf8(scene.file(id, File::Lines(Application::Http))).unwrap();
     let of_flow = of_flow.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     assert_eq!(of_flow.collect::<Vec<_>>(), lines, "the same in the flow and in the log");
 }

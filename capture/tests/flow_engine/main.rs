@@ -4,6 +4,7 @@ mod accounting;
 mod bounds;
 mod conversations;
 mod disputed;
+mod dns;
 mod fragments;
 mod joined;
 mod overwritten;

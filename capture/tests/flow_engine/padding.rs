@@ -1,6 +1,6 @@
 //! Acknowledgments whose length includes the padding of their frame.
 
-use capture::flow::{File, Log, Options};
+use capture::flow::{Application, File, Log, Options};
 use protocol::tcp::Policy;
 use serde_json::json;
 
@@ -51,7 +51,7 @@ fn padding_is_not_payload() {
         scene.send_all(talk.close());
         let [client, server] = talk.sent.clone();
         check(&mut scene, &client, &server);
-        for line in scene.log(Log::Http) {
+        for line in scene.log(Log::Lines(Application::Http)) {
             let all = (&line["status"], &line["state"], &line["why"]);
             assert_eq!(all, (&json!(200), &json!("complete"), &json!(null)), "{line}");
         }

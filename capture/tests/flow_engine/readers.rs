@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use capture::flow::{File, Flows, Log, ReadError, Seek};
+use capture::flow::{Application, File, Flows, Log, ReadError, Seek};
 use capture::store::Store;
 use protocol::http::direction::Direction;
 use serde_json::Value;
@@ -102,7 +102,7 @@ fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<
         File::Meta | File::Har => {
             serde_json::from_slice::<Value>(&bytes).unwrap();
         }
-        File::HttpJsonl | File::HttpOpen => {
+        File::Lines(_) | File::HttpOpen => {
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
                 let is_cut = flows.flow(id).is_none();
                 assert!(is_cut || serde_json::from_slice::<Value>(line).is_ok());
@@ -130,7 +130,7 @@ fn look_at_everything(flows: &Flows, told: &Told) {
             File::Client,
             File::Server,
             File::Transcript,
-            File::HttpJsonl,
+            File::Lines(Application::Http),
             File::Har,
         ] {
             look(flows, told, id, number, file);
@@ -144,7 +144,7 @@ fn look_at_everything(flows: &Flows, told: &Told) {
             look(flows, told, id, number, file);
         }
     }
-    for log in [Log::Flows, Log::Http] {
+    for log in [Log::Flows, Log::Lines(Application::Http)] {
         let beginning = flows.log_stat(log, None).beginning;
         let bytes = whole(&mut flows.open_log(log, beginning));
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -202,7 +202,10 @@ fn readers_of_everything_while_flows_come_and_go() {
     look_at_everything(&scene.flows, &told);
     let counters = scene.counters();
     assert_eq!(counters.closed + counters.evicted, u64::from(CONNECTIONS), "{counters:?}");
-    assert_eq!(scene.log(Log::Http).len() as u64, u64::from(CONNECTIONS * TURNS));
+    assert_eq!(
+        scene.log(Log::Lines(Application::Http)).len() as u64,
+        u64::from(CONNECTIONS * TURNS)
+    );
 }
 
 /// Readers measure a transcript again and again while its transactions end.

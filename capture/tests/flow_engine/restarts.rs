@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use capture::flow::{File, Log};
+use capture::flow::{Application, File, Log};
 use capture::ring::MIN_RING;
 use capture::store::Store;
 
@@ -11,12 +11,12 @@ use crate::scene::*;
 /// All files of a tree except for the logs.
 fn everything(scene: &Scene) -> Vec<(u64, String, Vec<Vec<u8>>)> {
     let files = [File::Packets, File::Client, File::Server, File::Meta];
-    let http = [File::Transcript, File::HttpJsonl, File::Har];
+    let http = [File::Transcript, File::Lines(Application::Http), File::Har];
     let mut all = Vec::new();
     for id in scene.ids() {
         let flow = scene.flows.flow(id).unwrap();
         let mut contents: Vec<_> = files.iter().map(|file| scene.file(id, *file)).collect();
-        if flow.has_http {
+        if flow.applications.has(Application::Http) {
             contents.extend(http.iter().map(|file| scene.file(id, *file)));
         }
         all.push((id, flow.name, contents));
@@ -81,9 +81,9 @@ fn stopping_does_not_wait_for_bodies_to_be_decoded() {
         scene.send_all(Talk::new(number, 2_000).exchange(&get("/bomb"), &answer));
     }
     scene.writer.publish();
-    wait_until("one is decoded", || !scene.log(Log::Http).is_empty());
-    let before = scene.log(Log::Http).len();
+    wait_until("one is decoded", || !scene.log(Log::Lines(Application::Http)).is_empty());
+    let before = scene.log(Log::Lines(Application::Http)).len();
     scene.flows.stop();
-    let told = scene.log(Log::Http).len() - before;
+    let told = scene.log(Log::Lines(Application::Http)).len() - before;
     assert!(told < 100, "{told} were decoded before it stopped");
 }

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use capture::flow::{Counters, File, Flows, Limits, Log, Options, Reading};
+use capture::flow::{Application, Counters, File, Flows, Limits, Log, Options, Reading};
 use capture::ring::{self, Append, MIN_RING, Opened, Ring, Writer};
 use capture::store::{Interface, Store};
 use protocol::linktype::LinkType;
@@ -360,7 +360,7 @@ pub(crate) fn adds_up(scene: &Scene, opened: u64, transactions: u64) {
     let counters = scene.counters();
     assert_eq!(counters.open + counters.closed + counters.evicted, opened, "{counters:?}");
     let lines = scene.log(Log::Flows);
-    let told = lines.len() as u64 + scene.log(Log::Http).len() as u64;
+    let told = lines.len() as u64 + scene.log(Log::Lines(Application::Http)).len() as u64;
     let all = 2 * opened - counters.open + transactions;
     assert_eq!(told + counters.log_lines_dropped, all, "{counters:?}");
     if counters.log_lines_dropped > 0 {

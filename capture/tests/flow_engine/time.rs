@@ -1,6 +1,6 @@
 //! The effects of time on flows.
 
-use capture::flow::{File, Log};
+use capture::flow::{Application, File, Log};
 use capture::ring::MIN_RING;
 use frames::flags::RST;
 use protocol::time::Precision;
@@ -142,8 +142,8 @@ fn times_of_messages_are_those_of_their_packets_in_any_precision() {
         scene.send_all(talk.says(CLIENT, &get("/a"), 1_000));
         scene.send_all(talk.says(SERVER, &ok(b"hello"), 1_000));
         scene.writer.publish();
-        wait_until("it is recorded", || !scene.log(Log::Http).is_empty());
-        let times = &scene.log(Log::Http)[0]["times"];
+        wait_until("it is recorded", || !scene.log(Log::Lines(Application::Http)).is_empty());
+        let times = &scene.log(Log::Lines(Application::Http))[0]["times"];
         assert_eq!(times["request_first"], "2023-11-14T22:13:20.500001000Z");
         assert_eq!(times["response_last"], "2023-11-14T22:13:20.500002000Z");
     }

@@ -1,6 +1,6 @@
 //! Tunnels of proxies: TLS and HTTP after CONNECT, after SOCKS, and inside each other.
 
-use capture::flow::Log;
+use capture::flow::{Application, Log};
 use serde_json::{Value, json};
 
 use crate::scene::*;
@@ -38,7 +38,7 @@ fn said(turns: &[Says<'_>]) -> (Vec<Value>, Value) {
     scene.send_all(talk.close());
     scene.settle();
     scene.end();
-    (scene.log(Log::Http), scene.meta(scene.ids()[0]))
+    (scene.log(Log::Lines(Application::Http)), scene.meta(scene.ids()[0]))
 }
 
 /// Index, method, target and status of each transaction. All must be complete.

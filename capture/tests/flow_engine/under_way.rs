@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use capture::flow::{File, Log, Reading};
+use capture::flow::{Application, File, Log, Reading};
 use capture::ring::MIN_RING;
 use capture::store::Store;
 use proptest::prelude::*;
@@ -73,7 +73,7 @@ fn a_request_that_waits_for_its_answer_is_there() {
     assert_eq!(names, ["0001-request.txt"]);
     let http = json!({ "transactions": 0, "incomplete": 0, "open": 1 });
     assert_eq!(scene.meta(1)["http"], http);
-    assert_eq!(scene.log(Log::Http).len(), 0);
+    assert_eq!(scene.log(Log::Lines(Application::Http)).len(), 0);
     let open = open_http(&scene);
     assert_eq!(open, scene.lines(1, File::HttpOpen));
     assert_eq!(open.len(), 1);
@@ -96,7 +96,7 @@ fn a_request_that_waits_for_its_answer_is_there() {
     scene.settle();
     assert_eq!(open_http(&scene), [] as [Value; 0]);
     assert_eq!(scene.lines(1, File::HttpOpen), [] as [Value; 0]);
-    let log = scene.log(Log::Http);
+    let log = scene.log(Log::Lines(Application::Http));
     let fields: Vec<_> = log[0].as_object().unwrap().keys().collect();
     let of_open: Vec<_> = line.as_object().unwrap().keys().collect();
     assert_eq!(fields, of_open, "the same fields in both");
@@ -182,9 +182,12 @@ fn all_that_is_under_way_is_in_one_list() {
         scene.send_all(talk.says(SERVER, &ok(b"one"), 1_000));
     }
     scene.settle();
-    assert_eq!((open_http(&scene).len(), scene.log(Log::Http).len()), (200, 200));
+    assert_eq!(
+        (open_http(&scene).len(), scene.log(Log::Lines(Application::Http)).len()),
+        (200, 200)
+    );
     scene.end();
-    assert_eq!((open_http(&scene).len(), scene.log(Log::Http).len()), (0, 400));
+    assert_eq!((open_http(&scene).len(), scene.log(Log::Lines(Application::Http)).len()), (0, 400));
 }
 
 #[test]
@@ -290,10 +293,10 @@ proptest! {
             scene.send_all(frames.iter().cloned());
             scene.settle();
             let mut files = bodies(&scene, 1);
-            if scene.flows.flow(1).unwrap().has_http {
+            if scene.flows.flow(1).unwrap().applications.has(Application::Http) {
                 files.push(("http".to_owned(), File::Transcript));
                 let begun = scene.meta(1)["http"].clone();
-                prop_assert_eq!(scene.log(Log::Http).len() as u64, begun["transactions"].as_u64().unwrap());
+                prop_assert_eq!(scene.log(Log::Lines(Application::Http)).len() as u64, begun["transactions"].as_u64().unwrap());
                 prop_assert_eq!(open_http(&scene).len() as u64, begun["open"].as_u64().unwrap());
             }
             for (name, file) in files {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
-use capture::flow::{File, Log, Options};
+use capture::flow::{Application, File, Log, Options};
 use proptest::prelude::*;
 use protocol::tcp::Urgent;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ fn urgent_bytes_are_in_the_stream_only_on_request() {
         assert_eq!(String::from_utf8_lossy(&client), wanted);
         assert_eq!(meta["client"]["urgent_bytes"], count, "{meta}");
         assert_eq!(meta["state"], "closed", "{meta}");
-        let log = scene.log(Log::Http);
+        let log = scene.log(Log::Lines(Application::Http));
         assert_eq!((&log[0]["status"], &log[0]["state"]), (&json!(200), &json!("complete")));
         assert_eq!(log[0]["target"], wanted.split(' ').nth(1).unwrap());
     }

@@ -267,7 +267,7 @@ mod tests {
             urgent: Urgent::Inline,
             ..lo()
         });
-        let limits = flow::Limits { flows: 5, open: 5, memory: 64 << 20, log: 16 << 20 };
+        let limits = flow::Limits { flows: 5, open: 5, memory: 64 << 20, log: (64 << 20) / 6 };
         let wanted = flow::Options {
             limits,
             outer: true,

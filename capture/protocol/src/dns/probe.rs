@@ -50,18 +50,25 @@ pub fn stream(bytes: &[u8], ports: [u16; 2]) -> Verdict {
     if ports.iter().any(|port| NETBIOS.contains(port)) {
         return Verdict::No;
     }
+    let is_known = has_known(ports);
+    // A text such as `STLS` is no length. It is not kept until more bytes come, because TLS may
+    // begin with them.
+    let is_short = |first: &u8| usize::from(*first) <= MAX_FIRST >> 8;
+    if !is_known && !bytes.first().is_none_or(is_short) {
+        return Verdict::No;
+    }
     let Some((prefix, message)) = bytes.split_first_chunk::<2>() else { return Verdict::NotYet };
     let len = usize::from(u16::from_be_bytes(*prefix));
-    if len < HEADER {
+    if len < HEADER || (!is_known && len > MAX_FIRST) {
         return Verdict::No;
     }
     if message.len() < HEADER {
         return Verdict::NotYet;
     }
-    if has_known(ports) {
+    if is_known {
         return if is_plausible(message, len) { Verdict::Yes } else { Verdict::No };
     }
-    if len > MAX_FIRST || !is_ordinary(message, len) {
+    if !is_ordinary(message, len) {
         return Verdict::No;
     }
     match message.get(..len) {

@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::ops::{ControlFlow, Range};
 
 use protocol::http::body::{Streams, Workspace};
@@ -16,6 +17,7 @@ use protocol::http::record::Connection;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
+use super::Application;
 use super::kept::Kept;
 use super::marks::Marks;
 
@@ -32,6 +34,9 @@ pub(in crate::flow) trait ByteStreams {
         range: Range<u64>,
         sink: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
     );
+
+    /// The endpoint that sends forward, and the one that sends backward.
+    fn ends(&self) -> [SocketAddr; 2];
 
     /// Returns true if the beginning of both streams was captured, as far as they have bytes.
     fn has_beginning(&self) -> bool;
@@ -78,6 +83,8 @@ pub(in crate::flow) struct Opening<'a> {
     pub(in crate::flow) bytes: &'a [u8],
     /// The place where they begin.
     pub(in crate::flow) boundary: Boundary,
+    /// The endpoint that sends forward, and the one that sends backward.
+    pub(in crate::flow) ends: [SocketAddr; 2],
 }
 
 /// The place in a stream where the bytes of an [`Opening`] begin.
@@ -120,6 +127,8 @@ pub(in crate::flow) struct Start {
     pub(in crate::flow) is_torn: bool,
     /// Transactions of the flow before this protocol.
     pub(in crate::flow) before: u64,
+    /// The endpoint that sends forward, and the one that sends backward.
+    pub(in crate::flow) ends: [SocketAddr; 2],
 }
 
 /// Follows the application protocol of one flow.
@@ -166,6 +175,17 @@ pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
         None
     }
 
+    /// Number of transactions under way.
+    fn pending(&self) -> usize;
+
+    /// Lets time pass: what has waited too long ends.
+    fn poll(&mut self, _now: Timestamp) {}
+
+    /// The time at which [`Dissector::poll`] has something to do; `None` if it never has.
+    fn deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Bytes of memory, on the heap and of the dissector itself; an estimate.
     fn memory(&self) -> usize;
 }
@@ -184,6 +204,9 @@ pub(in crate::flow) struct Tunnel {
 
 /// A transaction that has ended, on its way to the recorder.
 pub(in crate::flow) trait Finished: Debug + Send + Sync {
+    /// The protocol, whose log gets the line.
+    fn application(&self) -> Application;
+
     /// The direction of the side that asked.
     fn client(&self) -> Direction;
 
@@ -214,12 +237,15 @@ pub(in crate::flow) struct Desk<'a> {
     pub(in crate::flow) workspace: &'a mut Workspace,
 }
 
+/// Puts a transaction into what its flow keeps.
+pub(in crate::flow) type Keep = Box<dyn FnOnce(&mut Kept) + Send>;
+
 /// A transaction that has been recorded.
 pub(in crate::flow) struct Recorded {
     /// The line for the log of the capture, with its line feed.
     pub(in crate::flow) line: Vec<u8>,
     /// Bytes that were decoded to make it.
     pub(in crate::flow) decoded: u64,
-    /// Puts the transaction into what the flow keeps.
-    pub(in crate::flow) keep: Box<dyn FnOnce(&mut Kept) + Send>,
+    /// Puts the transaction into what the flow keeps; `None` if the line is all there is to keep.
+    pub(in crate::flow) keep: Option<Keep>,
 }

@@ -3,6 +3,8 @@
 use protocol::tls::{ClientHello, ServerHello};
 
 use super::http::exchange::Http;
+use super::lines::FlowLines;
+use super::{Application, Applications};
 
 /// The records of one flow.
 #[derive(Debug, Default)]
@@ -11,12 +13,58 @@ pub(in crate::flow) struct Kept {
     pub(in crate::flow) http: Option<Box<Http>>,
     /// The TLS hellos seen so far.
     pub(in crate::flow) tls: Option<Box<TlsHellos>>,
+    /// Lines of protocols that were recognized, other than HTTP.
+    lines: Box<[FlowLines]>,
 }
 
 impl Kept {
     /// Returns true if transactions of the flow are recorded.
     pub(in crate::flow) fn has_transactions(&self) -> bool {
-        self.http.is_some()
+        self.http.is_some() || !self.lines.is_empty()
+    }
+
+    /// The protocol that `meta.json` names.
+    pub(in crate::flow) fn application(&self) -> Option<Application> {
+        if self.http.is_some() {
+            return Some(Application::Http);
+        }
+        let of_lines = self.lines.first().map(|lines| lines.application);
+        of_lines.or_else(|| self.tls.is_some().then_some(Application::Tls))
+    }
+
+    /// The protocols that the flow has files of.
+    pub(in crate::flow) fn applications(&self) -> Applications {
+        let of_lines = self.lines.iter().map(|lines| lines.application);
+        of_lines.chain(self.http.is_some().then_some(Application::Http)).collect()
+    }
+
+    /// The lines of a protocol, if it was recognized and is not HTTP.
+    pub(in crate::flow) fn lines(&self, application: Application) -> Option<&FlowLines> {
+        self.lines.iter().find(|lines| lines.application == application)
+    }
+
+    /// Adds the lines of a protocol that was recognized, so that it has a file.
+    pub(in crate::flow) fn begin_lines(&mut self, application: Application) {
+        if self.lines(application).is_none() {
+            let mut lines = std::mem::take(&mut self.lines).into_vec();
+            lines.push(FlowLines::new(application));
+            self.lines = lines.into_boxed_slice();
+        }
+    }
+
+    /// Adds a line of `len` bytes of a protocol, which begins at `in_log` of the log of the capture.
+    /// The log begins at `log_begin`.
+    pub(in crate::flow) fn add_line(
+        &mut self,
+        application: Application,
+        in_log: u64,
+        len: u64,
+        log_begin: u64,
+    ) {
+        let mut all = self.lines.iter_mut();
+        if let Some(lines) = all.find(|lines| lines.application == application) {
+            lines.push(in_log, len, log_begin);
+        }
     }
 
     /// Frees memory kept for growth, when no more records will come.
@@ -24,12 +72,14 @@ impl Kept {
         if let Some(http) = &mut self.http {
             http.exchanges.shrink_to_fit();
         }
+        self.lines.iter_mut().for_each(FlowLines::shrink);
     }
 
     /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let http = self.http.as_ref().map_or(0, |http| http.memory());
-        http.saturating_add(if self.tls.is_some() { 256 } else { 0 })
+        let lines = self.lines.iter().map(FlowLines::memory).sum::<usize>();
+        http.saturating_add(lines).saturating_add(if self.tls.is_some() { 256 } else { 0 })
     }
 }
 

@@ -2,13 +2,18 @@
 //!
 //! [`PROTOCOLS`] lists them. [`dissector`] is what each of them is for the rest of the engine.
 //! [`probing`] looks at the first bytes of both streams until one of them recognizes its own. Then
-//! its dissector reads both streams. [`speaking`] takes a flow from one to the other. [`kept`] is
-//! what a flow keeps of them.
+//! its dissector reads both streams, in the [`order`] in which the endpoints saw them. [`speaking`]
+//! takes a flow from one to the other. [`datagram`] does the same for UDP. [`kept`] is what a flow
+//! keeps of its protocols.
 
+pub(in crate::flow) mod datagram;
 pub(in crate::flow) mod dissector;
+mod dns;
 pub(in crate::flow) mod http;
 pub(in crate::flow) mod kept;
+pub(in crate::flow) mod lines;
 mod marks;
+mod order;
 mod probing;
 pub(in crate::flow) mod speaking;
 mod tls;
@@ -16,14 +21,79 @@ mod tls;
 use std::any::Any;
 
 use protocol::tcp::Direction;
+use protocol::time::Timestamp;
 
+use datagram::DatagramProtocol;
 use dissector::{Dissector, Protocol};
 use probing::Probing;
 
 /// The protocols of TCP flows, in the order in which they are asked about a flow.
-const PROTOCOLS: [&dyn Protocol; 2] = [&http::messages::Http1, &tls::Tls];
+const PROTOCOLS: [&dyn Protocol; 3] = [&http::messages::Http1, &dns::Dns, &tls::Tls];
 
-/// The application protocol of a flow.
+/// The protocols of UDP flows, likewise.
+const DATAGRAM_PROTOCOLS: [&dyn DatagramProtocol; 1] = [&dns::Dns];
+
+/// An application protocol that flows are searched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Application {
+    /// HTTP/1.x
+    Http,
+    /// TLS
+    Tls,
+    /// DNS, mDNS and LLMNR
+    Dns,
+}
+
+impl Application {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Tls, Self::Dns];
+
+    /// The name in `meta.json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Dns => "dns",
+        }
+    }
+
+    /// The name of the file with a line for each transaction, in a capture and in a flow; `None` if
+    /// the protocol has no transactions.
+    #[must_use]
+    pub const fn lines(self) -> Option<&'static str> {
+        match self {
+            Self::Http => Some("http.jsonl"),
+            Self::Tls => None,
+            Self::Dns => Some("dns.jsonl"),
+        }
+    }
+
+    /// The protocols that have such a file, and its name.
+    pub fn with_lines() -> impl Iterator<Item = (Self, &'static str)> {
+        Self::ALL.into_iter().filter_map(|application| Some((application, application.lines()?)))
+    }
+}
+
+/// A set of application protocols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applications(u32);
+
+impl Applications {
+    /// Returns true if the protocol is in the set.
+    #[must_use]
+    pub const fn has(self, application: Application) -> bool {
+        self.0 & 1 << application as u32 != 0
+    }
+}
+
+impl FromIterator<Application> for Applications {
+    fn from_iter<I: IntoIterator<Item = Application>>(all: I) -> Self {
+        Self(all.into_iter().fold(0, |set, one| set | 1 << one as u32))
+    }
+}
+
+/// The application protocol of a TCP flow.
 #[derive(Debug)]
 pub(in crate::flow) enum App {
     /// Not known yet.
@@ -61,6 +131,22 @@ impl App {
             Self::Probing(probing) => probing.early(direction, end, acknowledged),
             Self::Dissected(dissector) => dissector.early(direction, end, acknowledged),
             Self::Done => {}
+        }
+    }
+
+    /// Number of transactions under way.
+    pub(in crate::flow) fn pending(&self) -> usize {
+        match self {
+            Self::Dissected(dissector) => dissector.pending(),
+            Self::Probing(_) | Self::Done => 0,
+        }
+    }
+
+    /// The time at which the dissector has something to do although nothing came.
+    pub(in crate::flow) fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::Dissected(dissector) => dissector.deadline(),
+            Self::Probing(_) | Self::Done => None,
         }
     }
 

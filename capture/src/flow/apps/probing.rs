@@ -1,5 +1,6 @@
 //! Recognizes the protocol of a TCP flow by its bytes, whatever its ports.
 
+use std::net::SocketAddr;
 use std::ops::{ControlFlow, Range};
 
 use protocol::socks::{self, Preamble};
@@ -130,7 +131,8 @@ impl Probing {
         if self.is_torn {
             of_mut(&mut self.marks, direction).set(range.end, acknowledged);
             if let Some((protocol, is_client)) = begins_within(direction, range, streams, kept) {
-                return self.found(protocol, direction, is_client, range.start);
+                let sender = (direction, is_client);
+                return self.found(protocol, sender, range.start, streams.ends());
             }
         }
         let mut undecided = std::mem::take(of_mut(&mut self.undecided, direction));
@@ -154,7 +156,7 @@ impl Probing {
             };
         }
         let (start, bytes) = (undecided.start, &undecided.bytes);
-        let looked = self.examine(direction, start, bytes, kept);
+        let looked = self.examine(direction, start, bytes, streams.ends(), kept);
         if matches!(looked, Look::NotYet) && undecided.bytes.len() < MAX_PROBE {
             return self.undecided_yet(direction, undecided);
         }
@@ -176,7 +178,7 @@ impl Probing {
         streams.read(direction, range.clone(), &mut |run| {
             let Run::Bytes { bytes: run, .. } = run else { return ControlFlow::Break(()) };
             if run.len() as u64 == len {
-                let look = self.examine(direction, range.start, run, kept);
+                let look = self.examine(direction, range.start, run, streams.ends(), kept);
                 if matches!(look, Look::NotYet) {
                     bytes.extend_from_slice(run);
                 }
@@ -185,7 +187,8 @@ impl Probing {
             }
             append(bytes, run)
         });
-        let looked = looked.unwrap_or_else(|| self.examine(direction, range.start, bytes, kept));
+        let looked = looked
+            .unwrap_or_else(|| self.examine(direction, range.start, bytes, streams.ends(), kept));
         match looked {
             Look::NotYet if bytes.len() >= MAX_PROBE => Look::Foreign,
             looked => looked,
@@ -194,7 +197,14 @@ impl Probing {
 
     /// Recognizes the protocol of `bytes`, which begin at `start` of the stream sent in
     /// `direction`.
-    fn examine(&mut self, direction: Direction, start: u64, bytes: &[u8], kept: &mut Kept) -> Look {
+    fn examine(
+        &mut self,
+        direction: Direction,
+        start: u64,
+        bytes: &[u8],
+        ends: [SocketAddr; 2],
+        kept: &mut Kept,
+    ) -> Look {
         let is_beginning = start == *of(&self.begins(), direction);
         let preamble = if is_beginning { socks::preamble(bytes) } else { Preamble::No };
         let (skip, mut may_follow) = match preamble {
@@ -208,7 +218,7 @@ impl Probing {
             true => Boundary::Beginning,
             false => Boundary::Piece,
         };
-        let opening = Opening { bytes: bytes.get(skip..).unwrap_or_default(), boundary };
+        let opening = Opening { bytes: bytes.get(skip..).unwrap_or_default(), boundary, ends };
         for protocol in PROTOCOLS {
             match protocol.probe(&opening, kept) {
                 // The client did not wait for its proxy: the beginning of the other stream is
@@ -218,7 +228,8 @@ impl Probing {
                 }
                 Answer::Yes { is_client } => {
                     let start = start.saturating_add(skip as u64);
-                    return Look::Decided(self.found(protocol, direction, is_client, start));
+                    let found = self.found(protocol, (direction, is_client), start, ends);
+                    return Look::Decided(found);
                 }
                 Answer::NotYet => may_follow = true,
                 Answer::No => {}
@@ -274,9 +285,9 @@ impl Probing {
     fn found(
         &mut self,
         protocol: &'static dyn Protocol,
-        direction: Direction,
-        is_client: bool,
+        (direction, is_client): (Direction, bool),
         start: u64,
+        ends: [SocketAddr; 2],
     ) -> Found {
         let other = direction.other();
         let client = if is_client { direction } else { other };
@@ -289,7 +300,10 @@ impl Probing {
         };
         let marks = std::mem::take(&mut self.marks);
         let before = self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions);
-        Found::Protocol(protocol, Start { client, begins, marks, is_torn: self.is_torn, before })
+        Found::Protocol(
+            protocol,
+            Start { client, begins, marks, is_torn: self.is_torn, before, ends },
+        )
     }
 }
 
@@ -308,7 +322,7 @@ fn begins_within(
         if let Run::Bytes { bytes, .. } = run
             && is_later
         {
-            let opening = Opening { bytes, boundary: Boundary::Segment };
+            let opening = Opening { bytes, boundary: Boundary::Segment, ends: streams.ends() };
             found = PROTOCOLS.iter().find_map(|protocol| match protocol.probe(&opening, kept) {
                 Answer::Yes { is_client } => Some((*protocol, is_client)),
                 Answer::No | Answer::NotYet => None,

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use protocol::http::parser::End;
 use protocol::tcp::Direction;
+use protocol::time::Timestamp;
 
 use super::App;
 use super::dissector::{ByteStreams, Finished};
@@ -62,6 +63,13 @@ impl Speaking<'_> {
             App::Probing(probing) => probing.tear(),
             App::Dissected(dissector) => dissector.settled(direction, end, 0, streams),
             App::Done => {}
+        }
+    }
+
+    /// Lets time pass.
+    pub(in crate::flow) fn poll(&mut self, now: Timestamp) {
+        if let App::Dissected(dissector) = self.app {
+            dissector.poll(now);
         }
     }
 

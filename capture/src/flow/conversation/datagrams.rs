@@ -4,6 +4,7 @@
 //! with later places wait until the datagram is whole, or is given up.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use protocol::decode::Portion;
@@ -34,6 +35,8 @@ pub(in crate::flow) struct Datagrams {
     stream: Assembler,
     /// The place of the next datagram.
     next: u64,
+    /// The end of the last datagram that [`Datagrams::settled`] has returned.
+    returned: u64,
     /// Bytes of payload that were captured, including repeated and late ones.
     captured: u64,
     rare: Option<Box<Rare>>,
@@ -44,6 +47,8 @@ pub(in crate::flow) struct Datagrams {
 struct Rare {
     /// Datagrams that are not whole, in order of their places.
     open: VecDeque<Open>,
+    /// Ends of datagrams that are not settled, or follow one that is not.
+    ends: VecDeque<u64>,
     /// Bytes that had been captured before.
     repeated: u64,
     /// Bytes of datagrams that had been given up.
@@ -87,6 +92,7 @@ impl Datagrams {
             None => {
                 let start = self.next;
                 self.next = start.saturating_add(wire_len.into());
+                self.note_end();
                 self.put(start, payload, bytes)
             }
             Some(portion) => self.portion(payload, portion, now, bytes),
@@ -114,6 +120,23 @@ impl Datagrams {
         self.settle()
     }
 
+    /// The place of the next datagram that is settled; `None` if there are no more. To be called
+    /// after each change, until there are none.
+    pub(in crate::flow) fn settled(&mut self) -> Option<Range<u64>> {
+        let end = match self.rare.as_mut().filter(|rare| !rare.ends.is_empty()) {
+            Some(rare) => {
+                let end = rare.ends.front().copied().filter(|end| *end <= self.stream.end())?;
+                rare.ends.pop_front();
+                end
+            }
+            // Without datagrams that wait there is at most one.
+            None => self.stream.end(),
+        };
+        let range = self.returned..end;
+        self.returned = end;
+        (!range.is_empty()).then_some(range)
+    }
+
     /// The time at which [`Datagrams::poll`] has something to do.
     pub(in crate::flow) fn deadline(&self) -> Option<Timestamp> {
         Some(self.rare.as_ref()?.open.front()?.since.plus(PATIENCE))
@@ -130,9 +153,22 @@ impl Datagrams {
     /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| {
-            rare.open.capacity().saturating_mul(size_of::<Open>()).saturating_add(size_of::<Rare>())
+            let open = rare.open.capacity().saturating_mul(size_of::<Open>());
+            let ends = rare.ends.capacity().saturating_mul(size_of::<u64>());
+            open.saturating_add(ends).saturating_add(size_of::<Rare>())
         });
         self.stream.memory().saturating_add(rare)
+    }
+
+    /// Notes the end of the newest datagram, if it does not settle at once.
+    fn note_end(&mut self) {
+        let end = self.next;
+        let is_waiting = |rare: &&mut Box<Rare>| !rare.open.is_empty() || !rare.ends.is_empty();
+        if let Some(rare) = self.rare.as_mut().filter(is_waiting)
+            && end > rare.ends.back().copied().unwrap_or(self.returned)
+        {
+            rare.ends.push_back(end);
+        }
     }
 
     fn portion(
@@ -146,6 +182,7 @@ impl Datagrams {
             let open = Open { datagram: portion.datagram, start: self.next, since: now };
             self.next = self.next.saturating_add(portion.len.into());
             self.rare.get_or_insert_default().open.push_back(open);
+            self.note_end();
         }
         let rare = self.rare.get_or_insert_default();
         let found = rare.open.iter().position(|open| open.datagram == portion.datagram);

@@ -5,6 +5,7 @@ use protocol::http::transcript::Progress;
 use protocol::time::Timestamp;
 
 use super::Flow;
+use crate::flow::apps::dissector::Dissector;
 use crate::flow::apps::http::exchange::{Exchange, View};
 use crate::flow::apps::http::messages::Messages;
 

@@ -6,6 +6,7 @@ use protocol::time::Timestamp;
 
 use super::datagrams::Datagrams;
 use crate::flow::apps::App;
+use crate::flow::apps::datagram::DatagramApp;
 use crate::flow::key::Key;
 
 /// The state of a flow, which takes most of its memory.
@@ -17,7 +18,7 @@ pub(in crate::flow) enum Kind {
     /// TCP that is followed.
     Tcp(Box<Tcp>),
     /// UDP.
-    Udp(Box<[Datagrams; 2]>),
+    Udp(Box<Udp>),
     /// TCP that has ended.
     Ended(Box<Ended>),
 }
@@ -38,6 +39,14 @@ pub(in crate::flow) struct Embryo {
 pub(in crate::flow) struct Tcp {
     pub(in crate::flow) connection: Connection,
     pub(in crate::flow) app: App,
+}
+
+/// Datagrams between two endpoints, and their application protocol.
+#[derive(Debug, Default)]
+pub(in crate::flow) struct Udp {
+    /// Forward and backward.
+    pub(in crate::flow) sides: [Datagrams; 2],
+    pub(in crate::flow) app: DatagramApp,
 }
 
 /// The part of a connection that is kept after its end.

@@ -15,6 +15,7 @@ use protocol::tcp::{
 use protocol::time::Timestamp;
 
 use super::apps::App;
+use super::apps::datagram::{DatagramApp, ReadDatagram};
 use super::apps::kept::Kept;
 use super::apps::speaking::Speaking;
 use super::arrival::Arrival;
@@ -24,7 +25,7 @@ use super::pair::{of, of_mut};
 use super::state::State;
 use super::window::Window;
 use datagrams::Datagrams;
-use kind::{Embryo, Ended, Kind, Short, Tcp};
+use kind::{Embryo, Ended, Kind, Short, Tcp, Udp};
 use packets::Packets;
 use streams::TcpStreams;
 
@@ -176,12 +177,37 @@ impl Flow {
         portion: Option<&Portion>,
         tools: &mut Tools<'_>,
     ) {
-        let Kind::Udp(sides) = &mut self.kind else { return };
-        let side = of_mut(sides, arrival.direction);
+        let Kind::Udp(udp) = &mut self.kind else { return };
+        let side = of_mut(&mut udp.sides, arrival.direction);
         let limits = &tools.settings.limits;
         let trouble = side.insert(payload, wire_len, portion, arrival.time, limits, tools.window);
         tools.totals.gaps = tools.totals.gaps.saturating_add(trouble.gaps);
         tools.totals.conflicts = tools.totals.conflicts.saturating_add(trouble.conflicts);
+        self.dissect(tools);
+    }
+
+    /// Passes settled datagrams to the dissector, and reports the transactions that have ended.
+    fn dissect(&mut self, tools: &mut Tools<'_>) {
+        let Kind::Udp(udp) = &mut self.kind else { return };
+        let Udp { sides, app } = &mut **udp;
+        for direction in [Direction::Forward, Direction::Backward] {
+            while let Some(place) = of_mut(sides, direction).settled() {
+                let window = tools.window;
+                let read: &ReadDatagram<'_> = &|direction, place, sink| {
+                    streams::read_datagram(
+                        of(sides, direction).stream(),
+                        direction,
+                        place,
+                        window,
+                        sink,
+                    );
+                };
+                app.datagram(direction, place, self.key.ends(), &mut self.kept, read);
+            }
+        }
+        while let Some(finished) = app.finished() {
+            tools.news.push(News::Finished(finished));
+        }
     }
 
     /// Lets time pass.
@@ -196,11 +222,14 @@ impl Flow {
                 tools.events.clear();
                 tcp.connection.poll(now, tools.settings, tools.window, tools.events);
                 self.happened(tools);
+                self.waited(now, tools);
             }
             Kind::Udp(_) if self.ended.is_some() => {}
-            Kind::Udp(sides) => {
-                let gaps = sides.iter_mut().map(|side| side.poll(now)).sum::<u64>();
+            Kind::Udp(udp) => {
+                let gaps = udp.sides.iter_mut().map(|side| side.poll(now)).sum::<u64>();
                 tools.totals.gaps = tools.totals.gaps.saturating_add(gaps);
+                udp.app.poll(now);
+                self.dissect(tools);
                 if now >= self.silence() {
                     self.end(State::TimedOut, tools);
                 }
@@ -235,9 +264,17 @@ impl Flow {
     }
 
     fn end(&mut self, state: State, tools: &mut Tools<'_>) {
-        if let Kind::Udp(sides) = &mut self.kind {
-            let gaps = sides.iter_mut().map(Datagrams::close).sum::<u64>();
+        if let Kind::Udp(udp) = &mut self.kind {
+            let gaps = udp.sides.iter_mut().map(Datagrams::close).sum::<u64>();
             tools.totals.gaps = tools.totals.gaps.saturating_add(gaps);
+        }
+        self.dissect(tools);
+        if let Kind::Udp(udp) = &mut self.kind {
+            udp.app.close();
+        }
+        self.dissect(tools);
+        if let Kind::Udp(udp) = &mut self.kind {
+            udp.app = DatagramApp::Done;
         }
         self.ended = Some(state);
         tools.news.push(News::Closed);
@@ -250,10 +287,13 @@ impl Flow {
             Kind::Embryo(_) | Kind::Udp(_) if self.ended.is_some() => never,
             Kind::Embryo(embryo) if embryo.flags.syn => self.last.plus(settings.opening_timeout),
             Kind::Embryo(_) => self.last.plus(settings.idle_timeout),
-            Kind::Tcp(tcp) => tcp.connection.deadline(settings).unwrap_or(never),
-            Kind::Udp(sides) => {
-                let overdue = sides.iter().filter_map(Datagrams::deadline);
-                overdue.chain([self.silence()]).min().unwrap_or(never)
+            Kind::Tcp(tcp) => {
+                let deadline = tcp.connection.deadline(settings).unwrap_or(never);
+                tcp.app.deadline().unwrap_or(never).min(deadline)
+            }
+            Kind::Udp(udp) => {
+                let overdue = udp.sides.iter().filter_map(Datagrams::deadline);
+                overdue.chain(udp.app.deadline()).chain([self.silence()]).min().unwrap_or(never)
             }
             Kind::Ended(_) => never,
         }
@@ -295,7 +335,7 @@ impl Flow {
                 let connection = std::mem::replace(&mut tcp.connection, Connection::new(NO_PORTS));
                 self.kind = Kind::Ended(Box::new(Ended::new(connection)));
             }
-            Kind::Udp(sides) => sides.iter_mut().for_each(Datagrams::shrink),
+            Kind::Udp(udp) => udp.sides.iter_mut().for_each(Datagrams::shrink),
             Kind::Embryo(_) | Kind::Ended(_) => {}
         }
         self.packets.shrink();
@@ -309,7 +349,7 @@ impl Flow {
         let Tools { events, news, totals, window, .. } = tools;
         let mut sink = |finished| news.push(News::Finished(finished));
         let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
-        let streams = &TcpStreams { connection, window };
+        let streams = &TcpStreams { connection, window, key: &self.key };
         for event in events.drain(..) {
             match event {
                 Event::Opened { client } | Event::Turned { client } => self.client = client,
@@ -335,6 +375,17 @@ impl Flow {
         }
     }
 
+    /// Lets time pass for the dissector of a connection under way.
+    fn waited(&mut self, now: Timestamp, tools: &mut Tools<'_>) {
+        let Kind::Tcp(tcp) = &mut self.kind else { return };
+        let Tcp { connection, app } = &mut **tcp;
+        let Tools { news, window, .. } = tools;
+        let mut sink = |finished| news.push(News::Finished(finished));
+        let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
+        speaking.poll(now);
+        speaking.report(&TcpStreams { connection, window, key: &self.key });
+    }
+
     /// The current state.
     pub(in crate::flow) fn state(&self) -> State {
         if let Some(ended) = self.ended {
@@ -354,7 +405,7 @@ impl Flow {
         match &self.kind {
             Kind::Embryo(_) => None,
             Kind::Tcp(tcp) => Some(tcp.connection.assembler(direction)),
-            Kind::Udp(sides) => Some(of(sides, direction).stream()),
+            Kind::Udp(udp) => Some(of(&udp.sides, direction).stream()),
             Kind::Ended(ended) => of(&ended.streams, direction).as_deref(),
         }
     }
@@ -364,8 +415,9 @@ impl Flow {
         match &self.kind {
             Kind::Tcp(tcp) => Short::of(&tcp.connection, direction),
             Kind::Ended(ended) => *of(&ended.counters, direction),
-            Kind::Udp(sides) => {
-                let (captured_bytes, repeated_bytes, late_bytes) = of(sides, direction).counts();
+            Kind::Udp(udp) => {
+                let (captured_bytes, repeated_bytes, late_bytes) =
+                    of(&udp.sides, direction).counts();
                 Short { captured_bytes, repeated_bytes, late_bytes, ..Short::default() }
             }
             Kind::Embryo(_) => Short::default(),
@@ -390,13 +442,22 @@ impl Flow {
         }
     }
 
+    /// Number of transactions that have not ended.
+    pub(in crate::flow) fn pending(&self) -> usize {
+        match &self.kind {
+            Kind::Tcp(tcp) => tcp.app.pending(),
+            Kind::Udp(udp) => udp.app.pending(),
+            Kind::Embryo(_) | Kind::Ended(_) => 0,
+        }
+    }
+
     /// Drops the packets below number `oldest`, which the store has dropped.
     pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         self.packets.expire(oldest);
         match &mut self.kind {
             Kind::Embryo(_) => {}
             Kind::Tcp(tcp) => tcp.connection.expire(oldest),
-            Kind::Udp(sides) => sides.iter_mut().for_each(|side| side.expire(oldest)),
+            Kind::Udp(udp) => udp.sides.iter_mut().for_each(|side| side.expire(oldest)),
             Kind::Ended(ended) => {
                 ended.streams.iter_mut().flatten().for_each(|stream| stream.expire(oldest));
             }
@@ -411,9 +472,9 @@ impl Flow {
                 let own = size_of::<Tcp>().saturating_add(ALLOCATION);
                 own.saturating_add(tcp.connection.memory()).saturating_add(tcp.app.memory())
             }
-            Kind::Udp(sides) => {
-                let heap = sides.iter().map(Datagrams::memory).sum::<usize>();
-                size_of::<[Datagrams; 2]>().saturating_add(heap)
+            Kind::Udp(udp) => {
+                let heap = udp.sides.iter().map(Datagrams::memory).sum::<usize>();
+                size_of::<Udp>().saturating_add(heap).saturating_add(udp.app.memory())
             }
             Kind::Ended(ended) => ended.memory(),
         };

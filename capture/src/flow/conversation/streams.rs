@@ -1,16 +1,22 @@
-//! The byte streams of a TCP connection, as dissectors see them.
+//! The byte streams of a TCP connection, and the datagrams of UDP, as dissectors see them.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::ops::{ControlFlow, Range};
 
-use protocol::tcp::{Connection, Direction};
+use protocol::tcp::{Assembler, Connection, Direction};
+use protocol::time::Timestamp;
 
+use crate::flow::apps::datagram::Datagram;
 use crate::flow::apps::dissector::{ByteStreams, Run};
+use crate::flow::key::Key;
 use crate::flow::window::Window;
 
 /// The streams of a connection, while the engine is at a packet.
 pub(in crate::flow) struct TcpStreams<'a> {
     pub(in crate::flow) connection: &'a Connection,
     pub(in crate::flow) window: &'a Window<'a>,
+    pub(in crate::flow) key: &'a Key,
 }
 
 impl ByteStreams for TcpStreams<'_> {
@@ -34,6 +40,10 @@ impl ByteStreams for TcpStreams<'_> {
         }
     }
 
+    fn ends(&self) -> [SocketAddr; 2] {
+        self.key.ends()
+    }
+
     fn has_beginning(&self) -> bool {
         self.connection.has_beginning()
     }
@@ -45,4 +55,29 @@ impl ByteStreams for TcpStreams<'_> {
     fn is_disputed(&self, direction: Direction, range: &Range<u64>) -> bool {
         self.connection.assembler(direction).is_disputed(range)
     }
+}
+
+/// Hands the datagram at `place` of `stream` to `sink`. It ends before the first byte that is
+/// missing, or of which copies differed.
+pub(in crate::flow) fn read_datagram(
+    stream: &Assembler,
+    direction: Direction,
+    place: &Range<u64>,
+    window: &Window<'_>,
+    sink: &mut dyn FnMut(&Datagram<'_>),
+) {
+    let (mut bytes, mut time) = (Cow::Borrowed(&[][..]), Timestamp::default());
+    for chunk in stream.chunks(place.clone()) {
+        let is_certain = !stream.is_disputed(&chunk.range);
+        let extent = chunk.content.ok().filter(|_| is_certain);
+        let Some((part, at)) = extent.and_then(|extent| window.read(extent)) else { break };
+        time = at;
+        if bytes.is_empty() {
+            bytes = part;
+        } else {
+            bytes.to_mut().extend_from_slice(&part);
+        }
+    }
+    let wire_len = usize::try_from(place.end.saturating_sub(place.start)).unwrap_or(usize::MAX);
+    sink(&Datagram { direction, bytes: &bytes, wire_len, time });
 }

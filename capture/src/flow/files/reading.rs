@@ -13,6 +13,7 @@ use super::hars::Packed;
 use super::holes::Holes;
 use super::render;
 use super::texts::{Kind, Text};
+use crate::flow::apps::Application;
 use crate::flow::apps::http::exchange::{Part, View};
 use crate::flow::error::{OpenError, ReadError};
 use crate::flow::file::{File, Log, Seek};
@@ -53,6 +54,8 @@ pub(in crate::flow) enum Content {
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
     /// One text for each transaction of a flow, and the last text that was made.
     Texts { id: u64, kind: Kind, made: Option<Text> },
+    /// Lines of a flow, from this offset on, which are in the log of the capture.
+    Lines { id: u64, application: Application, begin: u64, cache: Cache },
     /// A file of a whole capture, made when it was opened.
     Packed { packed: Packed, cache: Cache },
     /// Lines of a whole capture, from this offset on.
@@ -127,6 +130,11 @@ impl Reading {
             }
             Content::Texts { id, kind, made } => {
                 shared.read_texts(*id, *kind, made, offset, want, &mut bytes)?;
+            }
+            Content::Lines { id, application, begin, cache } => {
+                let from = begin.saturating_add(offset);
+                let range = from..from.saturating_add(want as u64);
+                shared.read_lines((*id, *application), &range, cache, &mut bytes)?;
             }
             Content::Packed { packed, cache } => {
                 bytes = packed.log.read(offset, want, cache).ok_or(ReadError::Expired)?;
@@ -264,6 +272,11 @@ impl Content {
                 (pcap::FILE_HEADER_LEN as u64).saturating_add(end.saturating_sub(*begin))
             }
             Self::Texts { id, kind, .. } => shared.measure(*id, *kind)?,
+            Self::Lines { id, application, begin, .. } => {
+                let table = shared.table.read();
+                let lines = table.flow(*id)?.kept.lines(*application)?;
+                lines.end().saturating_sub(*begin)
+            }
             Self::Packed { packed, .. } => packed.log.end(),
             Self::Log { log, begin, .. } => shared.log(*log).end().saturating_sub(*begin),
         })
@@ -312,6 +325,31 @@ impl Shared {
             }
             read => read,
         }
+    }
+
+    /// Reads `range` of the lines of a protocol in a flow.
+    fn read_lines(
+        &self,
+        (id, application): (u64, Application),
+        range: &Range<u64>,
+        cache: &mut Cache,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let table = self.table.read();
+        let lines = table.flow(id).and_then(|flow| flow.kept.lines(application));
+        let places = lines.map(|lines| lines.in_log(range)).unwrap_or_default();
+        drop(table);
+        let log = self.log(Log::Lines(application));
+        for place in places {
+            let len = usize::try_from(place.end.saturating_sub(place.start)).unwrap_or(usize::MAX);
+            let part = log.read(place.start, len, cache).unwrap_or_default();
+            bytes.extend_from_slice(&part);
+            if part.len() < len {
+                break;
+            }
+        }
+        // The lines before a dropped one are correct.
+        if bytes.is_empty() { Err(ReadError::Expired) } else { Ok(()) }
     }
 
     fn read_packets(
@@ -400,11 +438,17 @@ impl Shared {
                 let header = render::pcap_header(self, link_type).ok_or(OpenError::Gone)?;
                 Content::Packets { id, header, begin: beginning }
             }
-            File::Transcript | File::HttpJsonl => {
+            File::Transcript => {
                 http?;
-                let is_line = file == File::HttpJsonl;
-                let kind = if is_line { Kind::Line } else { Kind::Transcript };
-                Content::Texts { id, kind, made: None }
+                Content::Texts { id, kind: Kind::Transcript, made: None }
+            }
+            File::Lines(Application::Http) => {
+                http?;
+                Content::Texts { id, kind: Kind::Line, made: None }
+            }
+            File::Lines(application) => {
+                flow.kept.lines(application).ok_or(OpenError::Gone)?;
+                Content::Lines { id, application, begin: beginning, cache: Cache::default() }
             }
             File::Har => {
                 http?;

@@ -1,10 +1,11 @@
 //! The lengths of files of flows, and the effort to make them.
 
 use super::{reading, render};
+use crate::flow::apps::Application;
 use crate::flow::apps::http::exchange::{HEADS, Part, View};
 use crate::flow::conversation::Flow;
 use crate::flow::error::OpenError;
-use crate::flow::file::{File, Stat};
+use crate::flow::file::{File, Log, Stat};
 use crate::flow::shared::Shared;
 
 impl Shared {
@@ -44,15 +45,23 @@ impl Shared {
             let flow = table.flow(id)?;
             let modified = match file {
                 File::Body { index, direction } => flow.transaction(index)?.last(direction)?,
-                _ if file.is_of_http() => flow.http_modified().unwrap_or(flow.first),
+                _ if file.application() == Some(Application::Http) => {
+                    flow.http_modified().unwrap_or(flow.first)
+                }
                 _ => flow.last,
             };
             let is_body = match file {
                 File::Body { index, .. } => matches!(flow.transaction(index)?, View::Ended(_)),
                 _ => false,
             };
-            let (_, before) = flow.packets.begin();
-            let before = if file.begins_anew() { before } else { 0 };
+            let before = match file {
+                File::Packets => flow.packets.begin().1,
+                File::Lines(application) => flow
+                    .kept
+                    .lines(application)
+                    .map_or(0, |lines| lines.begin(self.log(Log::Lines(application)).begin())),
+                _ => 0,
+            };
             (modified, before, flow.is_sealed || is_body)
         };
         let (size, present) = self.size(id, file, beginning)?;

@@ -10,6 +10,8 @@
 //! waits for it: until then readers have its plain bytes. Blocks hold whole lines, and are dropped
 //! whole. So both ends of the log are beginnings of lines at any moment, and neither goes back.
 
+pub(super) mod set;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;

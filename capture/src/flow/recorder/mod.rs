@@ -1,11 +1,11 @@
-//! The thread that writes the engine's findings into the tree: transactions, and lines of the two
-//! logs.
+//! The thread that writes the engine's findings into the tree: transactions, and lines of the logs.
 //!
 //! It decodes bodies, because a line of `http.jsonl` has their lengths, and it must not hold the
 //! engine up while it does. It records everything in the order in which it happened.
 
 mod pressure;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -14,11 +14,12 @@ use std::time::Instant;
 use protocol::http::body::Workspace;
 use protocol::http::direction::Direction as Side;
 
-use super::apps::dissector::{Desk, Finished, Recorded};
-use super::apps::kept::Kept;
+use super::apps::dissector::{Desk, Finished, Keep, Recorded};
+use super::file::Log;
 use super::files::gather::FlowStreams;
 use super::key::Key;
 use super::log::LogWriter;
+use super::log::set::Logs;
 use super::meta::Meta;
 use super::places::{Places, Spans};
 use super::shared::Shared;
@@ -40,13 +41,6 @@ pub(in crate::flow) enum Job {
     Reached { number: u64, is_over: bool },
 }
 
-/// The writers of the logs.
-#[derive(Debug)]
-pub(in crate::flow) struct Logs {
-    pub(in crate::flow) flows: LogWriter,
-    pub(in crate::flow) http: LogWriter,
-}
-
 /// Bytes of lines that are added to a log at a time. Lines that are not in the log yet count
 /// against no limit.
 const PAGE: usize = 16 << 10;
@@ -59,7 +53,7 @@ const PORTION: u64 = 8 << 20;
 ///
 /// The engine holds the table most of the time, and being woken when it releases it takes longer
 /// than most jobs. So a batch reads the table once, and then writes to it once.
-pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) {
+pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs<LogWriter>, queue: &Queue) {
     let mut lines = Vec::new();
     let mut done = Vec::new();
     let mut spent = Vec::new();
@@ -88,8 +82,15 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) 
                     let workspace = &mut workspace;
                     let mut desk = Desk { connection, streams: &streams, workspace };
                     let Recorded { line, decoded: more, keep } = finished.record(&mut desk);
-                    append(&mut logs.http, &line);
+                    let application = finished.application();
+                    let log = logs.get_mut(Log::Lines(application));
+                    let Range { start, end } = log.log().range();
+                    append(log, &line);
                     decoded = decoded.saturating_add(more);
+                    let keep = keep.unwrap_or_else(|| {
+                        let len = line.len() as u64;
+                        Box::new(move |kept| kept.add_line(application, end, len, start))
+                    });
                     spent.push(Spent::Finished(finished));
                     Done::Keep { id, keep }
                 }
@@ -99,11 +100,11 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs, queue: &Queue) 
                 Job::Reached { number, is_over } => Done::Told(Told::Reached { number, is_over }),
             });
             if decoded > PORTION {
-                tell(shared, &mut done, &mut logs.flows, &mut lines, &mut spent);
+                tell(shared, &mut done, logs.get_mut(Log::Flows), &mut lines, &mut spent);
                 decoded = 0;
             }
         }
-        tell(shared, &mut done, &mut logs.flows, &mut lines, &mut spent);
+        tell(shared, &mut done, logs.get_mut(Log::Flows), &mut lines, &mut spent);
         // If the engine does not take them, they are freed here.
         let _ = queue.spent.try_send(std::mem::take(&mut spent));
         let _ = shared.batches.fetch_add(1, Ordering::Release);
@@ -131,7 +132,7 @@ pub(in crate::flow) enum Spent {
 enum Done {
     Keep {
         id: u64,
-        keep: Box<dyn FnOnce(&mut Kept) + Send>,
+        keep: Keep,
     },
     Closed {
         id: u64,

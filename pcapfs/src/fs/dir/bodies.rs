@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ::capture::flow::File;
+use ::capture::flow::{Application, File};
 use protocol::http::direction::Direction;
 
 use super::flow::{FIRST_BODY, FlowDirectory, number_of_bodies, number_of_part, part_of};
@@ -99,7 +99,9 @@ impl DirectoryProvider for BodiesDirectory {
 
     fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         let flow = tree.entry(self.capture)?.capture.flows().flow(self.flow);
-        let flow = flow.filter(|flow| flow.has_http).ok_or(TreeError::NotFound)?;
+        let flow = flow
+            .filter(|flow| flow.applications.has(Application::Http))
+            .ok_or(TreeError::NotFound)?;
         let facts = NodeFacts::of_directory(Some(0), flow.modified);
         Ok(if flow.is_over { NodeFacts { valid: LASTING, ..facts } } else { facts })
     }

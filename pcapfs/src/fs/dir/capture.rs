@@ -1,7 +1,9 @@
 //! The directory of a capture.
 
+use std::sync::LazyLock;
+
 use ::capture::cursor::{Begin, Format};
-use ::capture::flow::Log;
+use ::capture::flow::{Application, Log};
 use ::capture::ring::Permissions;
 
 use super::{
@@ -15,10 +17,13 @@ use crate::fs::{A_MOMENT, NodeFacts, PermissionKeeper, Tree};
 const CAPTURE: u64 = 1 << 16;
 
 /// Makes the entry of a capture.
-type MakeEntry = fn(capture: u32) -> NodeItem;
+type MakeEntry = Box<dyn Fn(u32) -> NodeItem + Send + Sync>;
 
-/// The entries, in the order of listings. The index of an entry is part of its number.
-const ENTRIES: [(&str, MakeEntry); 14] = [
+/// The same for an entry that is always there.
+type MakeFixed = fn(capture: u32) -> NodeItem;
+
+/// The entries other than lines of protocols.
+const OTHERS: [(&str, MakeFixed); 13] = [
     ("ctl", |capture| NodeItem::File(FileNode::control(capture))),
     (FLOWS, |capture| NodeItem::Directory(DirectoryNode::flows(capture))),
     ("flows.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Flows))),
@@ -26,7 +31,6 @@ const ENTRIES: [(&str, MakeEntry); 14] = [
     ("follow.pcapng", |capture| stream(capture, Begin::Oldest, Format::Pcapng)),
     ("http-open.jsonl", |capture| NodeItem::File(FileNode::open_http(capture))),
     ("http.har", |capture| NodeItem::File(FileNode::har(capture))),
-    ("http.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Http))),
     ("live.pcap", |capture| stream(capture, Begin::Next, Format::Pcap)),
     ("live.pcapng", |capture| stream(capture, Begin::Next, Format::Pcapng)),
     ("readers.jsonl", |capture| NodeItem::File(FileNode::readers(capture))),
@@ -34,6 +38,18 @@ const ENTRIES: [(&str, MakeEntry); 14] = [
     ("replay.pcapng", |capture| NodeItem::File(FileNode::replay(capture, Format::Pcapng))),
     ("status.json", |capture| NodeItem::File(FileNode::status(capture))),
 ];
+
+/// All entries, sorted by name as they are listed. The index of an entry is part of its number.
+static ENTRIES: LazyLock<Vec<(&str, MakeEntry)>> = LazyLock::new(|| {
+    let lines = Application::with_lines().map(|(application, name)| -> (_, MakeEntry) {
+        let log = Log::Lines(application);
+        (name, Box::new(move |capture| NodeItem::File(FileNode::log(capture, log))))
+    });
+    let others = OTHERS.map(|(name, make)| -> (_, MakeEntry) { (name, Box::new(make)) });
+    let mut entries: Vec<_> = others.into_iter().chain(lines).collect();
+    entries.sort_by_key(|(name, _)| *name);
+    entries
+});
 
 const FLOWS: &str = "flows";
 
@@ -56,7 +72,7 @@ pub(super) fn node_of(number: u64) -> Option<Node> {
         0 => Some(DirectoryNode::Capture(directory).into()),
         number => {
             let index = usize::try_from(number - 1).ok()?;
-            ENTRIES.get(index).map(|(name, make)| directory.entry(index, name, *make))
+            ENTRIES.get(index).map(|(name, make)| directory.entry(index, name, make))
         }
     }
 }
@@ -78,13 +94,13 @@ impl CaptureDirectory {
         indexed(self.capture, CAPTURE + 1 + index as u64)
     }
 
-    fn entry(self, index: usize, label: &'static str, make: MakeEntry) -> Node {
+    fn entry(self, index: usize, label: &'static str, make: &MakeEntry) -> Node {
         Node { item: make(self.capture), number: self.number_of(index), label }
     }
 
     fn entries(self) -> impl Iterator<Item = (&'static str, Node)> {
         let entries = ENTRIES.iter().enumerate();
-        entries.map(move |(index, (name, make))| (*name, self.entry(index, name, *make)))
+        entries.map(move |(index, (name, make))| (*name, self.entry(index, name, make)))
     }
 }
 
@@ -105,7 +121,7 @@ impl DirectoryProvider for CaptureDirectory {
         let index =
             ENTRIES.iter().position(|(known, _)| *known == name).ok_or(TreeError::NotFound)?;
         let (label, make) = ENTRIES.get(index).ok_or(TreeError::NotFound)?;
-        Ok(self.entry(index, label, *make))
+        Ok(self.entry(index, label, make))
     }
 
     fn file(&self, name: &str) -> Option<FileNode> {
@@ -159,9 +175,9 @@ mod tests {
 
     #[test]
     fn a_file_knows_its_name() {
-        for (name, make) in ENTRIES {
+        for (name, make) in ENTRIES.iter() {
             if let NodeItem::File(file) = make(7) {
-                assert_eq!((name_of(7, file), name_of(8, file)), (Some(name), None));
+                assert_eq!((name_of(7, file), name_of(8, file)), (Some(*name), None));
             }
         }
     }

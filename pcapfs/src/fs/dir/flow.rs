@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use ::capture::flow::{File, FlowEntry};
+use ::capture::flow::{Application, File, FlowEntry};
 
 use super::{DirectoryNode, DirectoryProvider, Node, NodeItem, VisitEntry, list_in_order};
 use crate::fs::error::TreeError;
@@ -44,7 +44,7 @@ impl FlowItem {
 
     const fn is_in(self, flow: &FlowEntry) -> bool {
         match self {
-            Self::Bodies => flow.has_http,
+            Self::Bodies => flow.applications.has(Application::Http),
             Self::File(file) => flow.has(file),
         }
     }
@@ -53,7 +53,7 @@ impl FlowItem {
 /// The entries of a flow's directory, sorted by name as they are listed. The index of an entry is
 /// part of its number.
 static ENTRIES: LazyLock<Vec<(&str, FlowItem)>> = LazyLock::new(|| {
-    let files = File::NAMED.map(|(name, file)| (name, FlowItem::File(file)));
+    let files = File::named().into_iter().map(|(name, file)| (name, FlowItem::File(file)));
     let mut entries = vec![(BODIES, FlowItem::Bodies)];
     entries.extend(files);
     entries.sort_by_key(|(name, _)| *name);
@@ -140,8 +140,11 @@ impl DirectoryProvider for FlowDirectory {
     }
 
     fn file(&self, name: &str) -> Option<FileNode> {
-        let (_, file) = File::NAMED.iter().find(|(known, _)| *known == name)?;
-        Some(FileNode::of_flow(self.capture, self.flow, *file))
+        let (_, item) = ENTRIES.iter().find(|(known, _)| *known == name)?;
+        match item {
+            FlowItem::File(file) => Some(FileNode::of_flow(self.capture, self.flow, *file)),
+            FlowItem::Bodies => None,
+        }
     }
 
     fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {

@@ -41,7 +41,7 @@ fn numbers_and_nodes_are_one_to_one() {
             let place = FLOW | capture << 52 | flow << 16;
             let found = nodes((0..1 << 16).map(|part| place | part));
             // Its directory with its files and `bodies`, and as many bodies as there are numbers.
-            assert_eq!(found.len(), 1 + File::NAMED.len() + 1 + (1 << 16) - 16);
+            assert_eq!(found.len(), 1 + File::named().len() + 1 + (1 << 16) - 16);
             all.extend(found);
         }
     }

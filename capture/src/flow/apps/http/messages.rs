@@ -1,13 +1,5 @@
-//! The dissector of HTTP/1: brings both streams to the parser in the order in which the endpoints
-//! saw them.
-//!
-//! The capture may have a response before its request, and one of two streams may be settled long
-//! before the other. The acknowledgment of a segment shows what its sender had received by then. So
-//! each piece of a stream waits until the other stream has been fed up to that acknowledgment, or
-//! was given up there as a gap. Only the places of waiting pieces are kept; their bytes are read
-//! again.
+//! The dissector of HTTP/1: brings both streams to the parser, and finds tunnels.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -25,74 +17,16 @@ use crate::flow::apps::dissector::{
     Answer, Boundary, ByteStreams, Dissector, Finished, Opening, Protocol, Run, Start, Tunnel,
 };
 use crate::flow::apps::kept::Kept;
-use crate::flow::apps::marks::Marks;
+use crate::flow::apps::order::{Order, Step};
 use crate::flow::pair::of;
 
-/// Maximum number of waiting pieces of one stream. Above it, order is given up. It corresponds to a
-/// window of 6 MB full of requests of one segment each, which no client sends.
-const MAX_WAITING: usize = 4_096;
-
-/// A waiting piece of a stream.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    /// Offset of its end.
-    end: u64,
-    /// The offset that the other stream must have reached.
-    needs: u64,
-}
-
-/// One direction.
-#[derive(Debug, Default)]
-struct Half {
-    /// The parser has all bytes before this offset.
-    fed: u64,
-    waiting: VecDeque<Waiting>,
-    marks: Marks,
-    /// How the stream ended, once it has, and whether the parser has been informed.
-    end: Option<(End, bool)>,
-}
-
-impl Half {
-    /// The end of the settled bytes, whether they have been fed or not.
-    fn settled(&self) -> u64 {
-        self.waiting.back().map_or(self.fed, |last| last.end)
-    }
-
-    fn wait(&mut self, piece: Waiting) {
-        if piece.end <= self.settled() {
-            return;
-        }
-        match self.waiting.back_mut() {
-            Some(last) if last.needs >= piece.needs => last.end = piece.end,
-            _ => self.waiting.push_back(piece),
-        }
-    }
-
-    /// Queues the bytes up to `end`, which came in several segments, some of them early.
-    fn wait_for_marks(&mut self, end: u64, acknowledged: u64) {
-        let last = Waiting { end, needs: acknowledged };
-        let pieces = self.marks.take(end).map(|(end, needs)| Waiting { end, needs });
-        let mut pieces: Vec<_> = pieces.chain([last]).collect();
-        // Bytes earlier in the stream were sent with the same or an earlier acknowledgment.
-        let mut least = u64::MAX;
-        for piece in pieces.iter_mut().rev() {
-            least = least.min(piece.needs);
-            piece.needs = least;
-        }
-        for piece in pieces {
-            self.wait(piece);
-        }
-    }
-}
-
-/// The parser of one flow, and the pieces on their way to it.
+/// The parser of one flow, and the order in which it gets the streams.
 #[derive(Debug)]
 pub(in crate::flow) struct Messages {
     parser: Parser,
     /// The direction of requests.
     request: Direction,
-    forward: Half,
-    backward: Half,
+    order: Order,
     /// The connection has ceased to be HTTP/1.
     switched: bool,
     /// The tunnel that a proxy opened, until it is taken.
@@ -138,16 +72,14 @@ impl Protocol for Http1 {
 impl Messages {
     /// Both streams are HTTP from the offsets of `start` on.
     pub(in crate::flow) fn new(start: Start) -> Self {
-        let Start { client: request, begins, marks, is_torn, before } = start;
+        let Start { client: request, begins, marks, is_torn, before, .. } = start;
         let limits = Limits::default();
         let parser = if is_torn { Parser::joined(limits) } else { Parser::new(limits) };
         let parser = parser.beginning_at(*of(&begins, request), *of(&begins, request.other()));
-        let ([forward, backward], [forward_marks, backward_marks]) = (begins, marks);
         Self {
             parser: parser.with_first_index(before.saturating_add(1)),
             request,
-            forward: Half { fed: forward, marks: forward_marks, ..Half::default() },
-            backward: Half { fed: backward, marks: backward_marks, ..Half::default() },
+            order: Order::new(request, begins, marks),
             switched: false,
             tunnel: None,
             transactions: before,
@@ -159,15 +91,9 @@ impl Messages {
     pub(in crate::flow) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
         self.parser.under_way()
     }
-
-    /// Number of transactions under way.
-    pub(in crate::flow) fn pending(&self) -> usize {
-        self.parser.pending()
-    }
 }
 
 impl Dissector for Messages {
-    /// Feeds the pieces that need not wait.
     fn settled(
         &mut self,
         direction: Direction,
@@ -178,54 +104,33 @@ impl Dissector for Messages {
         if self.switched {
             return;
         }
-        let half = self.half_mut(direction);
-        if half.marks.is_empty() {
-            half.wait(Waiting { end, needs: acknowledged });
-        } else {
-            half.wait_for_marks(end, acknowledged);
-        }
-        self.feed(streams);
-        while self.half(direction).waiting.len() > MAX_WAITING {
-            self.feed_one(direction, streams);
-        }
+        let Self { order, parser, request, .. } = self;
+        let mut sink = |step| feed(parser, *request, streams, step);
+        order.settled(direction, end, acknowledged, streams, &mut sink);
     }
 
     fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
-        if self.switched {
-            return;
+        if !self.switched {
+            self.order.early(direction, end, acknowledged);
         }
-        self.half_mut(direction).marks.set(end, acknowledged);
     }
 
     fn has_early(&self, direction: Direction) -> bool {
-        !self.half(direction).marks.is_empty()
+        self.order.has_early(direction)
     }
 
     fn ended(&mut self, direction: Direction, how: End, streams: &dyn ByteStreams) {
-        let half = self.half_mut(direction);
-        if half.end.is_none() {
-            half.end = Some((how, false));
-        }
-        self.feed(streams);
+        let Self { order, parser, request, .. } = self;
+        order.ended(direction, how, streams, &mut |step| feed(parser, *request, streams, step));
     }
 
     fn close(&mut self, how: End, streams: &dyn ByteStreams) {
-        let (request, response) = (self.request, self.request.other());
-        while !self.forward.waiting.is_empty() || !self.backward.waiting.is_empty() {
-            // The bytes that they wait for will not come any more.
-            if self.half(request).waiting.is_empty() {
-                self.feed_one(response, streams);
-            } else {
-                self.feed_one(request, streams);
-            }
-            self.feed(streams);
-        }
-        self.ended(request, how, streams);
-        self.ended(response, how, streams);
+        let Self { order, parser, request, .. } = self;
+        order.close(how, streams, &mut |step| feed(parser, *request, streams, step));
     }
 
     fn is_closed(&self) -> bool {
-        [&self.forward, &self.backward].iter().all(|half| matches!(half.end, Some((_, true))))
+        self.order.is_closed()
     }
 
     fn finished(
@@ -244,15 +149,12 @@ impl Dissector for Messages {
         self.tunnel.take()
     }
 
+    fn pending(&self) -> usize {
+        self.parser.pending()
+    }
+
     fn memory(&self) -> usize {
-        let waiting =
-            self.forward.waiting.capacity().saturating_add(self.backward.waiting.capacity());
-        let marks = self.forward.marks.memory().saturating_add(self.backward.marks.memory());
-        self.parser
-            .memory()
-            .saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
-            .saturating_add(marks)
-            .saturating_add(size_of::<Self>())
+        self.parser.memory().saturating_add(self.order.memory()).saturating_add(size_of::<Self>())
     }
 }
 
@@ -274,12 +176,11 @@ impl Messages {
                             Direction::Forward => [request, response],
                             Direction::Backward => [response, request],
                         };
-                        let settled = [self.forward.settled(), self.backward.settled()];
+                        let settled = self.order.all_settled();
                         let transactions = self.transactions;
                         self.tunnel = Some(Tunnel { begins, settled, transactions });
                     }
-                    self.forward = Half::default();
-                    self.backward = Half::default();
+                    self.order = Order::new(self.request, [0, 0], Default::default());
                 }
             }
         }
@@ -289,7 +190,7 @@ impl Messages {
     /// Marks the messages of a transaction whose bytes came in copies that differ.
     fn dispute(&self, transaction: &mut Transaction, streams: &dyn ByteStreams) {
         for direction in [self.request, self.request.other()] {
-            let side = self.side(direction);
+            let side = side(direction, self.request);
             let interim = if side == Side::Response { &*transaction.interim } else { &[] };
             let message = transaction.message(side).map(Message::span);
             let mut ranges = message.iter().chain(interim);
@@ -298,80 +199,31 @@ impl Messages {
             }
         }
     }
+}
 
-    fn half(&self, direction: Direction) -> &Half {
-        match direction {
-            Direction::Forward => &self.forward,
-            Direction::Backward => &self.backward,
-        }
-    }
-
-    fn half_mut(&mut self, direction: Direction) -> &mut Half {
-        match direction {
-            Direction::Forward => &mut self.forward,
-            Direction::Backward => &mut self.backward,
-        }
-    }
-
-    /// Feeds all pieces that need not wait.
-    fn feed(&mut self, streams: &dyn ByteStreams) {
-        loop {
-            let mut is_done = true;
-            for direction in [self.request, self.request.other()] {
-                while self.may_feed(direction, streams) {
-                    self.feed_one(direction, streams);
-                    is_done = false;
+/// Feeds a step to the parser of a flow whose requests go in direction `request`.
+fn feed(parser: &mut Parser, request: Direction, streams: &dyn ByteStreams, step: Step) {
+    match step {
+        Step::Piece { direction, range, needs } => {
+            let side = side(direction, request);
+            if side == Side::Request {
+                parser.acknowledged(needs);
+            }
+            streams.read(direction, range, &mut |run| {
+                match run {
+                    Run::Bytes { at, bytes, time } => parser.feed(side, at, bytes, time),
+                    Run::Hole(hole) => parser.gap(side, hole.start, hole.end),
                 }
-                let half = self.half_mut(direction);
-                if let (true, Some((how, false))) = (half.waiting.is_empty(), half.end) {
-                    half.end = Some((how, true));
-                    let side = self.side(direction);
-                    self.parser.end(side, how);
-                    is_done = false;
-                }
-            }
-            if is_done {
-                return;
-            }
+                ControlFlow::Continue(())
+            });
         }
+        Step::End { direction, how } => parser.end(side(direction, request), how),
     }
+}
 
-    /// Returns true if the next piece of a direction need not wait.
-    fn may_feed(&self, direction: Direction, streams: &dyn ByteStreams) -> bool {
-        let Some(next) = self.half(direction).waiting.front() else { return false };
-        let other = self.half(direction.other());
-        // An acknowledgment of one byte more than the stream has acknowledges a FIN.
-        other.fed >= next.needs
-            || other.waiting.is_empty()
-                && other.fed.saturating_add(1) == next.needs
-                && !streams.is_waiting(direction.other())
-    }
-
-    fn feed_one(&mut self, direction: Direction, streams: &dyn ByteStreams) {
-        let half = self.half_mut(direction);
-        let Some(piece) = half.waiting.pop_front() else { return };
-        let range = half.fed..piece.end;
-        half.fed = piece.end.max(half.fed);
-        if self.switched {
-            return;
-        }
-        let side = self.side(direction);
-        if side == Side::Request {
-            self.parser.acknowledged(piece.needs);
-        }
-        streams.read(direction, range, &mut |run| {
-            match run {
-                Run::Bytes { at, bytes, time } => self.parser.feed(side, at, bytes, time),
-                Run::Hole(hole) => self.parser.gap(side, hole.start, hole.end),
-            }
-            ControlFlow::Continue(())
-        });
-    }
-
-    /// The parser's name for a direction.
-    fn side(&self, direction: Direction) -> Side {
-        if direction == self.request { Side::Request } else { Side::Response }
-    }
+/// The parser's name for a direction, if requests go in direction `request`.
+fn side(direction: Direction, request: Direction) -> Side {
+    if direction == request { Side::Request } else { Side::Response }
 }
 
 /// Returns true if a request asks a proxy for a tunnel.

@@ -11,6 +11,7 @@ use protocol::json;
 use protocol::tcp::Direction;
 
 use super::exchange::Exchange;
+use crate::flow::apps::Application;
 use crate::flow::apps::dissector::{Desk, Finished, Recorded};
 use crate::flow::apps::kept::Kept;
 
@@ -24,6 +25,10 @@ pub(in crate::flow) struct Ended {
 }
 
 impl Finished for Ended {
+    fn application(&self) -> Application {
+        Application::Http
+    }
+
     fn client(&self) -> Direction {
         self.request
     }
@@ -64,6 +69,6 @@ impl Finished for Ended {
                 http.push(exchange);
             }
         });
-        Recorded { line, decoded, keep }
+        Recorded { line, decoded, keep: Some(keep) }
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/1 over byte streams that are no TCP: texts in memory, such as the plaintext of an encrypted
 //! connection, whose bytes are in no packet.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::{ControlFlow, Range};
 
 use protocol::http::body::{Piece, Streams, Workspace};
@@ -56,6 +56,10 @@ impl ByteStreams for Texts {
             }
             at = end;
         }
+    }
+
+    fn ends(&self) -> [SocketAddr; 2] {
+        [1, 2].map(|port| (Ipv4Addr::LOCALHOST, port).into())
     }
 
     fn has_beginning(&self) -> bool {
@@ -127,7 +131,7 @@ fn recorded(texts: &Texts, kept: &mut Kept, ended: Vec<Box<dyn Finished>>) -> Ve
         let connection = Connection { capture: "memory", flow: 1, client, server };
         let mut desk = Desk { connection, streams: texts, workspace: &mut workspace };
         let Recorded { line, keep, .. } = finished.record(&mut desk);
-        keep(kept);
+        keep.unwrap()(kept);
         serde_json::from_slice(&line).unwrap()
     });
     lines.collect()
