@@ -122,6 +122,7 @@ fn memory_comes_back_when_everything_has_left() {
         scene.send_all(talk.open());
         scene.send_all(talk.says(CLIENT, &get("/a"), 100));
         scene.send_all(talk.says(SERVER, &ok(b"hello"), 100));
+        scene.send(&talk.acknowledges(CLIENT));
         if number % 2 == 0 {
             scene.send_all(talk.close());
         }

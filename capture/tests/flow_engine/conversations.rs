@@ -19,6 +19,7 @@ fn requests_captured_after_the_answer_and_the_next_request() {
     };
     let (first, second, third) = (turn(1), turn(2), turn(3));
     scene.send_all([first.0, first.1, second.1, third.0, second.0, third.1]);
+    scene.send(&talk.acknowledges(CLIENT));
     scene.settle();
     let told = scene.log(Log::Lines(Application::Http));
     let targets: Vec<_> = told.iter().map(|line| line["target"].clone()).collect();
@@ -120,7 +121,7 @@ impl Plan {
             let at = late.index(frames.len() - 1);
             frames.swap(at, at + 1);
         }
-        let closing = if self.is_closed { talk.close() } else { Vec::new() };
+        let closing = if self.is_closed { talk.close() } else { vec![talk.acknowledges(CLIENT)] };
         [opening, frames, closing].concat()
     }
 }

@@ -202,3 +202,79 @@ fn chunk_sizes_trailers_and_interim_responses_count() {
         );
     }
 }
+
+/// The lines of HTTP after each packet: how many there are, and the state of the first one.
+fn progress(scene: &mut Scene, frames: Vec<Vec<u8>>) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for frame in frames {
+        scene.send(&frame);
+        scene.settle();
+        let lines = scene.log(Log::Lines(Application::Http));
+        let state = lines.first().and_then(|line| line["state"].as_str()).unwrap_or_default();
+        found.push((lines.len(), state.to_owned()));
+    }
+    found
+}
+
+/// A connection after a request and its answer, which the client has not acknowledged.
+fn answered(scene: &mut Scene) -> (Talk, Vec<u8>) {
+    let mut talk = Talk::new(1, 2_000);
+    scene.send_all(talk.open());
+    // The first packets tell the engine what time it is.
+    scene.settle();
+    scene.send_all(talk.says(CLIENT, &get("/a"), 1_000));
+    let answer = ok(b"0123456789");
+    let before = forged(&talk, SERVER, &[&answer[..answer.len() - 1], b"X"].concat());
+    scene.send_all(talk.says(SERVER, &answer, 1_000));
+    scene.settle();
+    (talk, before)
+}
+
+#[test]
+fn a_transaction_has_its_line_once_its_last_byte_is_acknowledged() {
+    let mut scene = Scene::new(free());
+    let (mut talk, forged) = answered(&mut scene);
+    assert!(scene.log(Log::Lines(Application::Http)).is_empty());
+    let acknowledgment = talk.acknowledges(CLIENT);
+    // The client has the first copy, and nothing changes that.
+    let found = progress(&mut scene, vec![acknowledgment, forged]);
+    assert_eq!(found, [(1, "complete".to_owned()), (1, "complete".to_owned())]);
+}
+
+#[test]
+fn a_copy_that_differs_is_noticed_until_then() {
+    for is_closed in [false, true] {
+        let mut scene = Scene::new(free());
+        let (mut talk, forged) = answered(&mut scene);
+        let frames = if is_closed {
+            vec![forged, talk.segment(SERVER, FIN | ACK, b""), talk.segment(CLIENT, FIN | ACK, b"")]
+        } else {
+            vec![forged, talk.acknowledges(CLIENT)]
+        };
+        let found = progress(&mut scene, frames);
+        assert_eq!(found.first(), Some(&(0, String::new())));
+        assert_eq!(found.last(), Some(&(1, "gap".to_owned())));
+        assert_eq!(scene.log(Log::Lines(Application::Http))[0]["why"], RESPONSE);
+    }
+}
+
+/// The acknowledgment was not captured, or never is.
+#[test]
+fn it_waits_for_half_a_second_at_most() {
+    let mut scene = Scene::new(free());
+    let _ = answered(&mut scene);
+    scene.now += 490_000_000;
+    let packet = || vec![udp(9, 1, true, b"time passes")];
+    assert_eq!(progress(&mut scene, packet()), [(0, String::new())]);
+    // Timers have buckets of 64 ms.
+    scene.now += 80_000_000;
+    assert_eq!(progress(&mut scene, packet()), [(1, "complete".to_owned())]);
+    // No packet of the client is captured.
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    scene.send(&talk.open()[1]);
+    scene.send_all(talk.says(SERVER, &ok(b"0123456789"), 1_000));
+    scene.settle();
+    let count = scene.log(Log::Lines(Application::Http)).len();
+    assert_eq!(count, 1, "no acknowledgment will ever come");
+}

@@ -314,6 +314,11 @@ impl Talk {
         data.chunks(most).map(|part| self.segment(side, ACK, part)).collect()
     }
 
+    /// Acknowledges all that the other side has sent.
+    pub(crate) fn acknowledges(&mut self, side: usize) -> Vec<u8> {
+        self.segment(side, ACK, b"")
+    }
+
     pub(crate) fn close(&mut self) -> Vec<Vec<u8>> {
         vec![
             self.segment(CLIENT, FIN | ACK, b""),

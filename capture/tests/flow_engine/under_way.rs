@@ -93,6 +93,7 @@ fn a_request_that_waits_for_its_answer_is_there() {
     assert_eq!(line["request_body"]["file"], "bodies/0001-request.txt");
     scene.send_all(talk.says(CLIENT, b"world", 1_000));
     scene.send_all(talk.says(SERVER, &ok(b"done"), 1_000));
+    scene.send(&talk.acknowledges(CLIENT));
     scene.settle();
     assert_eq!(open_http(&scene), [] as [Value; 0]);
     assert_eq!(scene.lines(1, File::HttpOpen), [] as [Value; 0]);
@@ -158,6 +159,7 @@ fn a_response_without_end_is_followed_although_its_beginning_is_overwritten() {
     let size = scene.flows.stat(1, File::Transcript).unwrap().size;
     assert_eq!(size, seen.len() as u64);
     scene.send_all(talk.says(SERVER, b"0\r\n\r\n", 1_000));
+    scene.send(&talk.acknowledges(CLIENT));
     scene.settle();
     read_on(&mut transcript, &mut seen);
     assert!(seen.ends_with(b"data: 39\n\n\n"), "{}", String::from_utf8_lossy(&seen));
@@ -180,6 +182,7 @@ fn all_that_is_under_way_is_in_one_list() {
     assert_eq!(open.iter().map(place).collect::<Vec<_>>(), all);
     for talk in &mut talks {
         scene.send_all(talk.says(SERVER, &ok(b"one"), 1_000));
+        scene.send(&talk.acknowledges(CLIENT));
     }
     scene.settle();
     assert_eq!(

@@ -44,6 +44,10 @@ pub(in crate::flow) trait ByteStreams {
     /// Returns true if bytes of the stream were captured that follow bytes still to come.
     fn is_waiting(&self, direction: Direction) -> bool;
 
+    /// The offset up to which the receiver of the stream sent in `direction` is known to have it;
+    /// `None` if no packet of the receiver was captured, so that this is never known.
+    fn received(&self, direction: Direction) -> Option<u64>;
+
     /// Returns true if copies of bytes in `range` differed, so that nothing made of them is
     /// certain.
     fn is_disputed(&self, direction: Direction, range: &Range<u64>) -> bool;

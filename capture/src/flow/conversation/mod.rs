@@ -373,6 +373,8 @@ impl Flow {
             }
             speaking.report(streams);
         }
+        // An acknowledgment is no event, and may be the last thing that a transaction waits for.
+        speaking.report(streams);
     }
 
     /// Lets time pass for the dissector of a connection under way.

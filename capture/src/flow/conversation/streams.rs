@@ -52,6 +52,11 @@ impl ByteStreams for TcpStreams<'_> {
         self.connection.assembler(direction).is_waiting()
     }
 
+    fn received(&self, direction: Direction) -> Option<u64> {
+        let is_seen = self.connection.counters(direction.other()).packets > 0;
+        is_seen.then(|| self.connection.acknowledged(direction))
+    }
+
     fn is_disputed(&self, direction: Direction, range: &Range<u64>) -> bool {
         self.connection.assembler(direction).is_disputed(range)
     }

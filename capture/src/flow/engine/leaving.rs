@@ -230,6 +230,10 @@ impl Engine {
         if self.resting.len() < self.resting.capacity() / 4 {
             self.resting.shrink_to(self.resting.len().saturating_mul(2));
         }
+        // Many transactions may have waited for an acknowledgment until the same moment.
+        if self.due.len() < self.due.capacity() / 4 {
+            self.due.shrink_to(self.due.len().saturating_mul(2));
+        }
         let waiting = self.resting.capacity().saturating_add(self.due.capacity());
         let waiting = waiting.saturating_mul(size_of::<(Timestamp, Place)>());
         let memory = waiting.saturating_add(self.timers.memory());

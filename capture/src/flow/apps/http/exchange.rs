@@ -388,6 +388,14 @@ impl Http {
         self.exchanges.push(exchange);
     }
 
+    /// Has readers see what has become of a transaction on its way to the recorder.
+    pub(in crate::flow) fn replace_in_transit(&mut self, transaction: &Arc<Transaction>) {
+        let same = self.transit.iter_mut().find(|one| one.index == transaction.index);
+        if let Some(same) = same {
+            *same = Arc::clone(transaction);
+        }
+    }
+
     /// The transaction with this index, if it has ended.
     pub(in crate::flow) fn exchange(&self, index: u64) -> Option<&Exchange> {
         self.exchanges.get(self.place(index)?)

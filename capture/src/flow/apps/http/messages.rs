@@ -10,9 +10,11 @@ use protocol::http::probe::{self, Verdict};
 use protocol::http::transaction::{Message, Transaction};
 use protocol::http::transcript::Progress;
 use protocol::tcp::Direction;
+use protocol::time::Timestamp;
 
 use super::exchange::Http;
 use super::recording::Ended;
+use super::unconfirmed::Unconfirmed;
 use crate::flow::apps::dissector::{
     Answer, Boundary, ByteStreams, Dissector, Finished, Opening, Protocol, Run, Start, Tunnel,
 };
@@ -35,6 +37,7 @@ pub(in crate::flow) struct Messages {
     transactions: u64,
     /// Whether the last of these asked for a tunnel, and got it.
     is_connected: bool,
+    unconfirmed: Unconfirmed,
 }
 
 /// HTTP/1.x.
@@ -84,6 +87,7 @@ impl Messages {
             tunnel: None,
             transactions: before,
             is_connected: false,
+            unconfirmed: Unconfirmed::default(),
         }
     }
 
@@ -127,10 +131,11 @@ impl Dissector for Messages {
     fn close(&mut self, how: End, streams: &dyn ByteStreams) {
         let Self { order, parser, request, .. } = self;
         order.close(how, streams, &mut |step| feed(parser, *request, streams, step));
+        self.unconfirmed.end();
     }
 
     fn is_closed(&self) -> bool {
-        self.order.is_closed()
+        self.order.is_closed() && self.unconfirmed.is_empty()
     }
 
     fn finished(
@@ -138,9 +143,21 @@ impl Dissector for Messages {
         streams: &dyn ByteStreams,
         kept: &mut Kept,
     ) -> Option<Box<dyn Finished>> {
-        let transaction = Arc::from(self.transaction(streams)?);
-        if let Some(http) = &mut kept.http {
-            http.transit.push(Arc::clone(&transaction));
+        while let Some(transaction) = self.transaction() {
+            let transaction = Arc::from(transaction);
+            if let Some(http) = &mut kept.http {
+                http.transit.push(Arc::clone(&transaction));
+            }
+            self.unconfirmed.push(transaction);
+        }
+        if self.switched {
+            self.unconfirmed.end();
+        }
+        let mut transaction = self.unconfirmed.pop(self.request, streams)?;
+        if self.dispute(&mut transaction, streams)
+            && let Some(http) = &mut kept.http
+        {
+            http.replace_in_transit(&transaction);
         }
         Some(Box::new(Ended { transaction, request: self.request }))
     }
@@ -153,18 +170,26 @@ impl Dissector for Messages {
         self.parser.pending()
     }
 
+    fn poll(&mut self, now: Timestamp) {
+        self.unconfirmed.poll(now);
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.unconfirmed.deadline()
+    }
+
     fn memory(&self) -> usize {
-        self.parser.memory().saturating_add(self.order.memory()).saturating_add(size_of::<Self>())
+        let parser = self.parser.memory().saturating_add(self.unconfirmed.memory());
+        parser.saturating_add(self.order.memory()).saturating_add(size_of::<Self>())
     }
 }
 
 impl Messages {
     /// The next transaction that ended.
-    fn transaction(&mut self, streams: &dyn ByteStreams) -> Option<Box<Transaction>> {
+    fn transaction(&mut self) -> Option<Box<Transaction>> {
         while let Some(event) = self.parser.event() {
             match event {
-                Event::Transaction(mut transaction) => {
-                    self.dispute(&mut transaction, streams);
+                Event::Transaction(transaction) => {
                     self.transactions = self.transactions.saturating_add(1);
                     self.is_connected = transaction.switched && is_connect(&transaction);
                     return Some(transaction);
@@ -187,17 +212,21 @@ impl Messages {
         None
     }
 
-    /// Marks the messages of a transaction whose bytes came in copies that differ.
-    fn dispute(&self, transaction: &mut Transaction, streams: &dyn ByteStreams) {
+    /// Marks the messages of a transaction whose bytes came in copies that differ. Returns whether
+    /// there are any.
+    fn dispute(&self, transaction: &mut Arc<Transaction>, streams: &dyn ByteStreams) -> bool {
+        let mut is_disputed = false;
         for direction in [self.request, self.request.other()] {
             let side = side(direction, self.request);
             let interim = if side == Side::Response { &*transaction.interim } else { &[] };
             let message = transaction.message(side).map(Message::span);
             let mut ranges = message.iter().chain(interim);
             if ranges.any(|range| streams.is_disputed(direction, range)) {
-                transaction.dispute(side);
+                Arc::make_mut(transaction).dispute(side);
+                is_disputed = true;
             }
         }
+        is_disputed
     }
 }
 

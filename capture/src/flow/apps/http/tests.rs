@@ -70,6 +70,10 @@ impl ByteStreams for Texts {
         false
     }
 
+    fn received(&self, _direction: Direction) -> Option<u64> {
+        None
+    }
+
     fn is_disputed(&self, _direction: Direction, _range: &Range<u64>) -> bool {
         false
     }
