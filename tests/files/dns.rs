@@ -5,10 +5,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use pcapfs_tests::conversation::{EPOCH, merged, records, savefile_of};
 use pcapfs_tests::flows::{flow, json, lines, listed};
+use pcapfs_tests::measure::Peak;
 use pcapfs_tests::require::testdata;
-use pcapfs_tests::wait::{wait_for, wait_until};
-use pcapfs_tests::{ALIAS, Mount, Net, Running, Wired, python, run, skip_unless};
+use pcapfs_tests::{
+    ALIAS, Client, Conversation, Daemon, Fifo, Mount, Net, Running, Server, Wired, python, run,
+    skip_unless, wait_for, wait_until,
+};
 use serde_json::{Value, json};
 
 /// Starts dnsmasq on the wire's side `a`. It knows `known.test`, and denies the rest of `test`.
@@ -145,11 +149,16 @@ connection.getresponse().read()"
 }
 
 /// Captures with DNS, of other projects.
-const CAPTURES: [&str; 7] = [
+const CAPTURES: [&str; 12] = [
+    "OISF+suricata-verify/tests/decode-teredo-01/input.pcap",
+    "OISF+suricata-verify/tests/vxlan-decoder-03/vxlan.pcap",
     "seladb+PcapPlusPlus/Tests/Pcap++Test/PcapExamples/DnsPackets.pcap",
+    "seladb+PcapPlusPlus/Tests/Pcap++Test/PcapExamples/IgmpPackets.pcap",
+    "stanford-esrg+retina/traces/quic.pcap",
     "zeek+zeek/testing/btest/Traces/erspan.pcap",
     "zeek+zeek/testing/btest/Traces/ipv6-fragmented-dns.pcap",
     "zeek+zeek/testing/btest/Traces/pcapng-multi-interface.pcapng",
+    "zeek+zeek/testing/btest/Traces/tunnels/Teredo.pcap",
     "zeek+zeek/testing/btest/Traces/tunnels/gre-pptp.pcap",
     "zeek+zeek/testing/btest/Traces/tunnels/gre-sample.pcap",
     "zeek+zeek/testing/btest/Traces/tunnels/vxlan-triple-v2.pcap",
@@ -225,4 +234,98 @@ fn captures_of_other_projects_have_the_messages_that_tshark_finds() {
         }
         assert_eq!(of_flows, log.len(), "{capture}: each line is of one flow");
     }
+}
+
+/// A query for the addresses of `name`, or the response without any.
+fn message(id: u16, is_response: bool, name: &str) -> Vec<u8> {
+    let flags: u16 = if is_response { 0x8180 } else { 0x0100 };
+    let header = [id, flags, 1, 0, 0, 0].map(u16::to_be_bytes);
+    let mut bytes = header.as_flattened().to_vec();
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+#[test]
+fn lines_are_the_same_after_a_crash() {
+    skip_unless!(mount);
+    let rings = tempfile::Builder::new().prefix("pcapfs-test-").tempdir_in("/dev/shm").unwrap();
+    let mounts = tempfile::tempdir().unwrap();
+    let fifo = Fifo::new();
+    let mount = || {
+        let mount = Mount::new().ring_dir(rings.path()).mountpoint(mounts.path());
+        mount.capture(ALIAS, &fifo.source()).start()
+    };
+    let talks = (0..50_u16).map(|id| {
+        let client = format!("10.0.{id}.1:4000");
+        let mut talk = Conversation::udp(&client, "10.255.0.1:53").at(EPOCH + u64::from(id));
+        let name = format!("name-{id}.test");
+        talk.says(Client, message(id, false, &name));
+        talk.says(Server, message(id, true, &name));
+        talk
+    });
+    let packets = merged(talks);
+    let look = |daemon: &Daemon| {
+        let log = daemon.path(ALIAS).join("dns.jsonl");
+        wait_for("each query has a line", 10, || {
+            Some(lines(&log)).filter(|lines| lines.len() == 50)
+        })
+    };
+    let daemon = mount();
+    let mut pipe = fifo.connect();
+    pipe.write(&records(&packets));
+    let before = look(&daemon);
+    assert!(before.iter().all(|line| line["state"] == "answered"));
+    daemon.crash();
+    drop(pipe);
+    let daemon = mount();
+    assert_eq!(look(&daemon), before);
+    for id in [1, 25, 50] {
+        let own = lines(&flow(&daemon, id).join("dns.jsonl"));
+        assert_eq!(own.len(), 1);
+        assert!(before.contains(&own[0]), "{}", own[0]);
+    }
+}
+
+#[test]
+fn queries_that_wait_stay_within_the_memory_given() {
+    skip_unless!(mount);
+    const MIB: u64 = 1 << 20;
+    const GIVEN: u64 = 8 * MIB;
+    // What a daemon needs for itself.
+    const OWN: u64 = 32 * MIB;
+    let long = "x".repeat(60);
+    let talks = (0..400_u32).map(|number| {
+        let [_, _, a, b] = number.to_be_bytes();
+        let mut talk = Conversation::udp(&format!("10.1.{a}.{b}:4000"), "10.255.0.1:53")
+            .at(EPOCH + u64::from(number))
+            .every(1_000);
+        for id in 0..100 {
+            talk.says(Client, message(id, false, &format!("{id}.{number}.{long}.{long}.test")));
+        }
+        talk
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waiting.pcap");
+    let bytes = savefile_of(talks);
+    fs::write(&file, &bytes).unwrap();
+    let daemon = Mount::new()
+        .args(["--no-wait", "--flow-memory", &GIVEN.to_string()])
+        .capture(ALIAS, &format!("file:{}", file.display()))
+        .start();
+    let peak = Peak::from_now(daemon.pid());
+    wait_until("the capture has ended", 120, || daemon.status(ALIAS)["state"] == "ended");
+    let flows = daemon.status(ALIAS)["flows"].clone();
+    assert!(flows["dropped"].as_u64().unwrap() > 0, "the bound was not reached: {flows:#}");
+    // The mapped savefile was not there when the measurement began.
+    let most = peak.anonymous().saturating_sub(bytes.len() as u64);
+    assert!(most <= GIVEN + OWN, "{} MiB", most / MIB);
+    // Each query has a line, or its line was dropped.
+    let log = lines(&daemon.path(ALIAS).join("dns.jsonl"));
+    let dropped = flows["log_lines_dropped"].as_u64().unwrap();
+    assert!(log.iter().all(|line| line["state"] == "unanswered"));
+    assert!(log.len() as u64 + dropped >= 40_000, "{} and {dropped}", log.len());
 }
