@@ -36,8 +36,8 @@ pub(in crate::flow) trait DatagramProtocol: Debug + Sync {
 
 /// Follows the application protocol of one flow of datagrams.
 ///
-/// It is given each datagram once, in the order of its direction, and keeps what it made of it.
-/// What it holds is bounded, whatever is sent.
+/// It is given each datagram once, in the order of its direction. It keeps values, not the bytes.
+/// Its memory is bounded, whatever is sent.
 pub(in crate::flow) trait DatagramDissector: Debug + Send + Sync {
     /// Takes in a datagram.
     fn datagram(&mut self, datagram: &Datagram<'_>);
@@ -105,7 +105,7 @@ impl DatagramApp {
                 read(direction, &place, &mut |datagram| {
                     found = DATAGRAM_PROTOCOLS.iter().find(|one| one.probe(datagram, ends));
                 });
-                // Most flows have few datagrams, and a flood of them has many flows.
+                // A flow has few datagrams, as a rule, and a flood has many flows.
                 probed.reserve_exact(1);
                 probed.push((direction, place));
                 if let Some(protocol) = found {

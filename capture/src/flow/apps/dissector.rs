@@ -23,8 +23,8 @@ use super::marks::Marks;
 
 /// The two byte streams of a conversation, which can be read by range.
 ///
-/// Offsets count from the first byte that was sent, holes included. What a range contains changes
-/// only in one way: bytes may become a hole.
+/// Offsets count from the first byte that was sent, holes included. The bytes of a range never
+/// change, but they may become a hole.
 pub(in crate::flow) trait ByteStreams {
     /// Passes `range` of the stream sent in `direction` to `sink`, in order and without omissions,
     /// until `sink` breaks.
@@ -70,13 +70,13 @@ pub(in crate::flow) enum Run<'a> {
 
 /// An application protocol that flows are searched for.
 pub(in crate::flow) trait Protocol: Debug + Sync {
-    /// Looks at the bytes of one direction; what it learns even without a dissector goes into
-    /// `kept`. Given more bytes of the same stream, it may answer anything after
-    /// [`Answer::NotYet`].
+    /// Looks at the bytes of one direction, and says whether they are of this protocol. Facts that
+    /// are known without a dissector go into `kept`. After [`Answer::NotYet`], it is asked again
+    /// with more bytes, from the same place on.
     fn probe(&self, opening: &Opening<'_>, kept: &mut Kept) -> Answer;
 
-    /// Begins to follow a flow; `None` if nothing more is to be learned from its bytes, or if
-    /// `kept` has records that the new ones would contradict.
+    /// Begins to follow a flow; `None` if its further bytes have no use, or if `kept` has records
+    /// that new ones would contradict.
     fn begin(&self, start: Start, kept: &mut Kept) -> Option<Box<dyn Dissector>>;
 }
 
@@ -98,7 +98,7 @@ pub(in crate::flow) enum Boundary {
     Beginning,
     /// Between two pieces of a stream that began with another protocol, which may have changed.
     Piece,
-    /// Between two pieces of a stream of which bytes are missing, perhaps within a message.
+    /// Between two pieces of a stream, perhaps within a message: bytes are missing.
     Torn,
     /// Between two segments of such a piece.
     Segment,
@@ -138,7 +138,7 @@ pub(in crate::flow) struct Start {
 /// Follows the application protocol of one flow.
 ///
 /// It is given each byte once, in the order of its stream, and reads it then: later it may be gone.
-/// It keeps places and what it made of the bytes. What it holds is bounded, whatever is sent.
+/// It keeps places and values, not the bytes. Its memory is bounded, whatever is sent.
 pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
     /// The stream sent in `direction` is certain up to `end`; holes may be in it. Its last segment
     /// acknowledged the other stream up to `acknowledged`.

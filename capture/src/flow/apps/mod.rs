@@ -30,7 +30,7 @@ use probing::Probing;
 /// The protocols of TCP flows, in the order in which they are asked about a flow.
 const PROTOCOLS: [&dyn Protocol; 3] = [&http::messages::Http1, &dns::Dns, &tls::Tls];
 
-/// The protocols of UDP flows, likewise.
+/// The protocols of UDP flows, in the same way.
 const DATAGRAM_PROTOCOLS: [&dyn DatagramProtocol; 1] = [&dns::Dns];
 
 /// An application protocol that flows are searched for.
