@@ -200,6 +200,51 @@ fn dns_over_tcp_is_read_in_the_order_of_its_endpoints() {
 }
 
 #[test]
+fn dns_over_tcp_is_found_when_the_beginning_is_missing() {
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    // The handshake and the first half of a query were not captured.
+    let _ = talk.open();
+    let first = framed(&query(1, "torn.test"));
+    let _ = talk.says(CLIENT, &first[..15], 1_000);
+    scene.send_all(talk.says(CLIENT, &first[15..], 1_000));
+    scene.send_all(talk.says(SERVER, &framed(&response(1, "torn.test", &[[1, 1, 1, 1]])), 1_000));
+    scene.send_all(talk.says(CLIENT, &framed(&query(2, "whole.test")), 1_000));
+    scene.send_all(talk.says(SERVER, &framed(&response(2, "whole.test", &[])), 1_000));
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    let lines = scene.log(DNS);
+    assert_eq!(told(&lines), [("torn.test", "unasked"), ("whole.test", "answered")]);
+    assert_eq!(lines[0]["queried"], json!(null));
+    assert!(lines[0]["why"].is_string(), "{}", lines[0]);
+}
+
+#[test]
+fn a_hole_in_dns_over_tcp_invents_nothing() {
+    let mut scene = Scene::new(free());
+    let mut talk = Talk::new(1, 2_000);
+    scene.send_all(talk.open());
+    for id in 1..=40 {
+        let asks = talk.says(CLIENT, &framed(&query(id, "a.test")), 1_000);
+        let answers = talk.says(SERVER, &framed(&response(id, "a.test", &[[1, 1, 1, 1]])), 1_000);
+        scene.send_all(asks);
+        // The third response was not captured.
+        if id != 3 {
+            scene.send_all(answers);
+        }
+    }
+    scene.send_all(talk.close());
+    scene.settle();
+    scene.end();
+    let lines = scene.log(DNS);
+    let of = |state: &str| lines.iter().filter(|line| line["state"] == state).count();
+    assert_eq!((of("answered"), of("unanswered"), of("unasked")), (39, 1, 0), "{lines:?}");
+    let lost = lines.iter().find(|line| line["state"] == "unanswered").unwrap();
+    assert_eq!((&lost["id"], &lost["answered"]), (&json!(3), &json!(null)));
+}
+
+#[test]
 fn only_flows_with_dns_have_the_file() {
     let mut scene = Scene::new(free());
     scene.send(&udp(1, 4_000, true, b"hello"));
