@@ -90,3 +90,12 @@ fn streams_are_decided_by_their_first_message() {
         }
     }
 }
+
+#[test]
+fn a_short_text_is_no_beginning_of_a_stream() {
+    // If it were kept until more bytes come, a hello of TLS after it would not be found.
+    for text in ["S", "STLS\r\n", "+OK\r\n", "\x16\x03\x01"] {
+        assert_eq!(stream(text.as_bytes(), [40_000, 110]), Verdict::No, "{text:?}");
+        assert_eq!(stream(text.as_bytes(), KNOWN), Verdict::NotYet, "{text:?}");
+    }
+}
