@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use capture::filter::Filter;
-use capture::savefile::{Options, Probe};
+use capture::savefile::{Probe, SavefileOptions};
 use capture::store::Store;
 use frames::{Format, pcapng};
 
@@ -60,7 +60,7 @@ fn main() {
         let probe = Probe::open(file.path()).expect("a savefile");
         let link_type = probe.link_type();
         let filter = filter.map(|text| Filter::compile(text, link_type).expect("it is valid"));
-        let store = probe.into_savefile(Options { filter, ..Options::default() });
+        let store = probe.into_savefile(SavefileOptions { filter, ..SavefileOptions::default() });
         let begin = Instant::now();
         store.index(&AtomicBool::new(false));
         let indexed = speed(&bytes, begin);

@@ -8,25 +8,25 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use capture::record::Records;
-use capture::savefile::stream::{Event, Reader};
-use capture::savefile::{Malformed, Options, Probe, Savefile, pcapng_writer};
-use capture::store::{PinError, Store, Target};
-use protocol::decode::{self, Decoded, Decoder, Outcome, Overlap, Reason};
-use protocol::dns::{self, Framer, MAX_LINE, Pairing, RawMessage, Record};
+use capture::record::PacketRecords;
+use capture::savefile::stream::{StreamEvent, StreamReader};
+use capture::savefile::{Malformed, Probe, Savefile, SavefileOptions, pcapng_writer};
+use capture::store::{PinError, SearchTarget, Store};
+use protocol::decode::{self, DecodeOutcome, DecodedPacket, Decoder, Overlap, Reason};
+use protocol::dns::{self, DnsRecord, Framer, MAX_LINE, Pairing, RawMessage};
 use protocol::extent::Extent;
-use protocol::http::body::{self, Piece, Streams};
-use protocol::http::direction::Direction as HttpDirection;
+use protocol::http::body::{self, BodyPiece, Streams};
+use protocol::http::direction::MessageRole;
 use protocol::http::har::{self, Server};
-use protocol::http::parser::{End, Event as HttpEvent, Limits as HttpLimits, Parser};
-use protocol::http::transaction::Transaction;
+use protocol::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
+use protocol::http::transaction::HttpTransaction;
 use protocol::http::{names, probe, transcript};
 use protocol::linktype::LinkType;
-use protocol::tcp::assembler::Limits;
+use protocol::tcp::assembler::AssemblerLimits;
 use protocol::tcp::seq::Sequence;
 use protocol::tcp::{
-    Bytes, Connection, Direction, Event as TcpEvent, Flags, Policy, Ports, Scale, Segment,
-    Settings, Verdict,
+    Bytes, Connection, ConnectionEvent as TcpEvent, ConnectionSettings, Direction, Policy, Ports,
+    Scale, Segment, SegmentFlags, SegmentVerdict,
 };
 use protocol::time::{Precision, Timestamp};
 use protocol::tls;
@@ -148,9 +148,9 @@ pub(crate) fn http_cuts(data: &[u8]) {
 /// output.
 fn same_in_pieces(
     operations: &[u8],
-    limits: HttpLimits,
+    limits: ParserLimits,
     sizes: impl IntoIterator<Item = usize>,
-) -> (Vec<Transaction>, TwoStreams) {
+) -> (Vec<HttpTransaction>, TwoStreams) {
     let whole = connection(operations, limits, usize::MAX);
     for size in sizes {
         let (pieces, _) = connection(operations, limits, size);
@@ -160,8 +160,8 @@ fn same_in_pieces(
 }
 
 /// Small limits, or the default ones.
-fn http_limits(first: u8) -> HttpLimits {
-    let small = HttpLimits {
+fn http_limits(first: u8) -> ParserLimits {
+    let small = ParserLimits {
         head_bytes: 300,
         headers: 8,
         pending: 4,
@@ -172,7 +172,7 @@ fn http_limits(first: u8) -> HttpLimits {
         codings: 3,
         junk_line: 40,
     };
-    if first & 1 == 0 { small } else { HttpLimits::default() }
+    if first & 1 == 0 { small } else { ParserLimits::default() }
 }
 
 /// A compressed body: the first byte names the coding.
@@ -184,8 +184,12 @@ pub(crate) fn http_body(data: &[u8]) {
     let codings: Vec<_> =
         all.iter().skip(usize::from(first & 3)).take(1 + usize::from(first >> 7)).collect();
     let codings: Vec<_> = codings.into_iter().map(|&name| name.to_owned()).collect();
-    let limits = body::Limits { output: 10_000, ratio_from: 5_000, ..body::Limits::default() };
-    let decoded = body::decode([Piece::Bytes(rest)], &codings, first & 4 != 0, &limits);
+    let limits = body::DecodingLimits {
+        output: 10_000,
+        ratio_from: 5_000,
+        ..body::DecodingLimits::default()
+    };
+    let decoded = body::decode([BodyPiece::Bytes(rest)], &codings, first & 4 != 0, &limits);
     assert!(decoded.bytes.len() <= rest.len().max(10_000));
     if decoded.undone.is_empty() {
         assert_eq!(decoded.bytes, rest);
@@ -202,16 +206,18 @@ pub(crate) fn tls(data: &[u8]) {
     let piece = usize::from(*first).max(stream.len() / 64).max(1);
     for cut in (0..stream.len()).step_by(piece) {
         let part = tls::hello(&stream[..cut]);
-        assert!(part == tls::Outcome::NotYet || part == whole, "{part:?}, then {whole:?}");
+        assert!(part == tls::HelloOutcome::NotYet || part == whole, "{part:?}, then {whole:?}");
     }
     let names = match whole {
-        tls::Outcome::Client(hello) => hello.server_name.into_iter().chain(hello.alpn).collect(),
-        tls::Outcome::Server(hello) => hello.alpn.into_iter().collect(),
-        tls::Outcome::NotYet => {
+        tls::HelloOutcome::Client(hello) => {
+            hello.server_name.into_iter().chain(hello.alpn).collect()
+        }
+        tls::HelloOutcome::Server(hello) => hello.alpn.into_iter().collect(),
+        tls::HelloOutcome::NotYet => {
             assert!(stream.len() < tls::ENOUGH);
             Vec::new()
         }
-        tls::Outcome::No => Vec::new(),
+        tls::HelloOutcome::No => Vec::new(),
     };
     assert!(names.len() <= 33);
     for name in names {
@@ -227,7 +233,7 @@ pub(crate) fn dns(data: &[u8]) {
     };
     let ports = [40_000, [53, 5353, 5355, 9999][usize::from(*first) % 4]];
     let ends = ports.map(|port| ([192, 0, 2, 1], port).into());
-    let connection = dns::Connection { capture: "c", flow: 1, ends };
+    let connection = dns::DnsFlowContext { capture: "c", flow: 1, ends };
     let mut pairing = Pairing::new(ends);
     let mut framers = [Framer::new(), Framer::joined()];
     let (mut seconds, mut lines, mut pieces, mut found) = (0, 0, 0, 0);
@@ -276,10 +282,10 @@ pub(crate) fn dns(data: &[u8]) {
 }
 
 /// Fetches the transactions that have ended, and checks their lines.
-fn dns_lines(pairing: &mut Pairing, connection: &dns::Connection<'_>) -> u64 {
+fn dns_lines(pairing: &mut Pairing, connection: &dns::DnsFlowContext<'_>) -> u64 {
     let mut lines = 0;
     while let Some(transaction) = pairing.finished() {
-        let line = protocol::json::line(&Record::new(connection, &transaction));
+        let line = protocol::json::line(&DnsRecord::new(connection, &transaction));
         assert!(line.len() <= MAX_LINE, "{}", String::from_utf8_lossy(&line));
         lines += 1;
     }
@@ -292,25 +298,29 @@ struct TwoStreams([Vec<u8>; 2]);
 impl Streams for TwoStreams {
     fn read(
         &self,
-        direction: HttpDirection,
+        direction: MessageRole,
         range: std::ops::Range<u64>,
-        sink: &mut dyn FnMut(Piece<'_>),
+        sink: &mut dyn FnMut(BodyPiece<'_>),
     ) {
         let place = |offset| usize::try_from(offset).expect("an offset in memory");
         let range = place(range.start)..place(range.end);
-        sink(Piece::Bytes(&self.0[direction as usize][range]));
+        sink(BodyPiece::Bytes(&self.0[direction as usize][range]));
     }
 }
 
-fn connection(mut data: &[u8], limits: HttpLimits, piece: usize) -> (Vec<Transaction>, TwoStreams) {
-    let mut parser = Parser::new(limits);
+fn connection(
+    mut data: &[u8],
+    limits: ParserLimits,
+    piece: usize,
+) -> (Vec<HttpTransaction>, TwoStreams) {
+    let mut parser = HttpParser::new(limits);
     let mut streams = TwoStreams::default();
     let mut time = 0;
     while let [operation, length, rest @ ..] = data {
         time += 1;
         let now = Timestamp::from_nanoseconds(time);
         let direction =
-            if operation & 1 == 0 { HttpDirection::Request } else { HttpDirection::Response };
+            if operation & 1 == 0 { MessageRole::Request } else { MessageRole::Response };
         let stream = &mut streams.0[direction as usize];
         let start = stream.len() as u64;
         match operation >> 1 & 15 {
@@ -320,7 +330,8 @@ fn connection(mut data: &[u8], limits: HttpLimits, piece: usize) -> (Vec<Transac
                 data = rest;
             }
             1 => {
-                let how = [End::Fin, End::Reset, End::Timeout, End::Evicted];
+                let how =
+                    [StreamEnd::Fin, StreamEnd::Reset, StreamEnd::Timeout, StreamEnd::Evicted];
                 parser.end(direction, how[usize::from(length & 3)]);
                 data = rest;
             }
@@ -339,21 +350,21 @@ fn connection(mut data: &[u8], limits: HttpLimits, piece: usize) -> (Vec<Transac
                 data = after;
             }
         }
-        for direction in [HttpDirection::Request, HttpDirection::Response] {
+        for direction in [MessageRole::Request, MessageRole::Response] {
             let _ = probe::probe(direction, &streams.0[direction as usize]);
         }
         if limits.head_bytes < 1000 {
             assert!(parser.memory() < 50_000, "{} bytes", parser.memory());
         }
     }
-    parser.end(HttpDirection::Response, End::Fin);
-    parser.end(HttpDirection::Request, End::Fin);
+    parser.end(MessageRole::Response, StreamEnd::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
     assert_eq!(parser.pending(), 0);
     let mut found = Vec::new();
     while let Some(event) = parser.event() {
         match event {
-            HttpEvent::Transaction(one) => found.push(*one),
-            HttpEvent::Switched { request, response } => {
+            ParserEvent::Transaction(one) => found.push(*one),
+            ParserEvent::Switched { request, response } => {
                 assert!(request <= streams.0[0].len() as u64);
                 assert!(response <= streams.0[1].len() as u64);
             }
@@ -362,9 +373,9 @@ fn connection(mut data: &[u8], limits: HttpLimits, piece: usize) -> (Vec<Transac
     (found, streams)
 }
 
-fn check_transaction(one: &Transaction, streams: &TwoStreams) {
+fn check_transaction(one: &HttpTransaction, streams: &TwoStreams) {
     assert!(one.request.is_some() || one.response.is_some());
-    for direction in [HttpDirection::Request, HttpDirection::Response] {
+    for direction in [MessageRole::Request, MessageRole::Response] {
         let Some(message) = one.message(direction) else { continue };
         let mut at = message.head_range.end;
         assert!(message.head_range.start <= at);
@@ -381,7 +392,11 @@ fn check_transaction(one: &Transaction, streams: &TwoStreams) {
         let name = names::body_file(one, direction);
         assert!(name.len() <= names::MAX && !name.contains('/') && !name.contains(".."));
     }
-    let limits = body::Limits { output: 10_000, ratio_from: 5_000, ..body::Limits::default() };
+    let limits = body::DecodingLimits {
+        output: 10_000,
+        ratio_from: 5_000,
+        ..body::DecodingLimits::default()
+    };
     let _ = transcript::transcript(one, streams, &limits);
     let _ = har::entry(one, &Server::default(), streams, &limits);
 }
@@ -392,7 +407,7 @@ fn in_pieces(piece: u8, bytes: &[u8]) {
 }
 
 fn stream(bytes: &[u8], piece: usize) -> Streamed {
-    let mut reader = Reader::new();
+    let mut reader = StreamReader::new();
     let mut streamed = Streamed::default();
     let mut precision = Precision::Nano;
     let mut rest = bytes;
@@ -405,18 +420,18 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
         rest = later;
         loop {
             match reader.event() {
-                Ok(Some(Event::Header(header))) => {
+                Ok(Some(StreamEvent::Header(header))) => {
                     // Instead of a record, this is the header of the next writer's file.
                     if streamed.link_type.replace(header.link_type).is_some() {
                         streamed.first.get_or_insert(streamed.packets.len());
                     }
                     precision = header.precision;
                 }
-                Ok(Some(Event::Foreign { link_type })) => {
+                Ok(Some(StreamEvent::Foreign { link_type })) => {
                     assert_ne!(Some(link_type), streamed.link_type);
                     streamed.foreign += 1;
                 }
-                Ok(Some(Event::Packet(packet))) => {
+                Ok(Some(StreamEvent::Packet(packet))) => {
                     let link_type = streamed.link_type.expect("the header comes first");
                     let (seconds, fraction) = packet.time.to_parts(precision);
                     let original_len = packet.original_len;
@@ -429,10 +444,10 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
                         data,
                     });
                 }
-                Ok(Some(Event::Section(beside) | Event::Kept(beside))) => {
+                Ok(Some(StreamEvent::Section(beside) | StreamEvent::Kept(beside))) => {
                     assert!(beside.len().is_multiple_of(4), "as options and blocks are");
                 }
-                Ok(Some(Event::Interface(_) | Event::LeftOut)) => {}
+                Ok(Some(StreamEvent::Interface(_) | StreamEvent::LeftOut)) => {}
                 Ok(None) => break,
                 Err(malformed) => {
                     streamed.malformed = Some(malformed);
@@ -448,7 +463,8 @@ fn stream(bytes: &[u8], piece: usize) -> Streamed {
 }
 
 fn mapped(path: &Path, snaplen: u8) -> Option<Savefile> {
-    let options = Options { snaplen: Some(u32::from(snaplen)), ..Options::default() };
+    let options =
+        SavefileOptions { snaplen: Some(u32::from(snaplen)), ..SavefileOptions::default() };
     let savefile = Probe::open(path).ok()?.into_savefile(options);
     savefile.index(&AtomicBool::new(false));
     Some(savefile)
@@ -468,13 +484,13 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
         };
         assert_eq!(chunk.first.number, packets.len() as u64 + 1);
         assert_eq!((chunk.first.pcap, chunk.first.pcapng), (pcap, pcapng.len() as u64));
-        assert_eq!(store.find(Target::Number(chunk.first.number)), Ok(id));
-        assert_eq!(store.find(Target::Pcap(chunk.first.pcap)), Ok(id));
-        assert_eq!(store.find(Target::Pcapng(chunk.first.pcapng)), Ok(id));
+        assert_eq!(store.find(SearchTarget::Number(chunk.first.number)), Ok(id));
+        assert_eq!(store.find(SearchTarget::Pcap(chunk.first.pcap)), Ok(id));
+        assert_eq!(store.find(SearchTarget::Pcapng(chunk.first.pcapng)), Ok(id));
         assert_eq!(chunk.foreign, foreign);
         pcap += chunk.pcap_bytes().len() as u64;
-        let mut selected = Records::new(chunk.pcap_bytes());
-        let mut records = Records::new(chunk.bytes());
+        let mut selected = PacketRecords::new(chunk.pcap_bytes());
+        let mut records = PacketRecords::new(chunk.bytes());
         for (index, record) in records.by_ref().enumerate() {
             let (interface, known) =
                 chunk.interface(index).map_or((0, 1), |one| (one.id, one.known));
@@ -493,7 +509,7 @@ fn check_store(store: &Savefile) -> Vec<Packet> {
             }
             let (time, original_len, data) =
                 (Timestamp::default(), record.original_len, record.data);
-            let packet = pcapng_writer::Packet { interface, time, original_len, data };
+            let packet = pcapng_writer::PacketBlockContent { interface, time, original_len, data };
             let note = chunk.note(index);
             pcapng.extend_from_slice(note.blocks);
             let (precision, options) = (header.precision, note.options);
@@ -536,15 +552,15 @@ pub(crate) fn tcp(data: &[u8]) {
     };
     let bound = usize::from(first >> 4) + 1;
     let is_bounded = first & 2 == 0;
-    let settings = Settings {
+    let settings = ConnectionSettings {
         policy: if first & 1 == 0 { Policy::First } else { Policy::Last },
-        limits: Limits {
+        limits: AssemblerLimits {
             pending: bound * 2,
             holes: bound,
             extents: if is_bounded { bound * 8 } else { 65_536 },
             gaps: if is_bounded { bound } else { 65_536 },
         },
-        ..Settings::default()
+        ..ConnectionSettings::default()
     };
     let pattern = Pattern((0..2_000_u32).map(|at| at as u8).collect());
     let fresh = || Connection::new(Ports { forward: 5_000, backward: u16::from(*first) });
@@ -571,7 +587,7 @@ pub(crate) fn tcp(data: &[u8]) {
             direction: if kind & 1 == 0 { Direction::Forward } else { Direction::Backward },
             sequence: number(high, low),
             acknowledgment: (kind & 2 == 0).then(|| number(ack_high, ack_low)),
-            flags: Flags {
+            flags: SegmentFlags {
                 syn: kind & 0x1c == 0x04,
                 fin: kind & 0x1c == 0x08,
                 rst: kind & 0x1c == 0x0c,
@@ -585,13 +601,13 @@ pub(crate) fn tcp(data: &[u8]) {
             urgent: (kind & 0x60 == 0x60).then_some(cut.into()),
         };
         let verdict = connection.process(&segment, &settings, &pattern, &mut events);
-        if verdict == Verdict::NewConnection {
+        if verdict == SegmentVerdict::NewConnection {
             connection.close(&settings, &pattern, &mut events);
             check_every_byte(&connection, is_bounded);
             check_tcp(&connection, &mut events, &mut ends, &settings);
             (connection, ends) = (fresh(), [0, 0]);
             let verdict = connection.process(&segment, &settings, &pattern, &mut events);
-            assert_eq!(verdict, Verdict::Taken);
+            assert_eq!(verdict, SegmentVerdict::Taken);
         }
         if how & 0xe0 == 0xe0 {
             connection.expire(packet / 2);
@@ -636,7 +652,7 @@ fn check_tcp(
     connection: &Connection,
     events: &mut Vec<TcpEvent>,
     ends: &mut [u64; 2],
-    settings: &Settings,
+    settings: &ConnectionSettings,
 ) {
     for event in events.drain(..) {
         if let TcpEvent::Data { direction, range } | TcpEvent::Gap { direction, range } = event {
@@ -666,7 +682,7 @@ fn check_tcp(
     }
 }
 
-fn check_payload(decoded: &Decoded<'_>, packets: &[&[u8]]) {
+fn check_payload(decoded: &DecodedPacket<'_>, packets: &[&[u8]]) {
     let payload = decoded.payload;
     let (mut end, mut captured) = (0, 0);
     for part in payload.parts() {
@@ -691,14 +707,14 @@ pub(crate) fn decode(data: &[u8]) {
     let Some((first, mut rest)) = data.split_first() else {
         return;
     };
-    let options = decode::Options {
+    let options = decode::DecodeOptions {
         tunnels: first & 1 == 0,
         early: first & 4 != 0,
         overlap: if first & 2 == 0 { Overlap::First } else { Overlap::Last },
         max_datagrams: 8,
         max_fragments: 16,
         max_fragment_bytes: 8 << 10,
-        ..decode::Options::default()
+        ..decode::DecodeOptions::default()
     };
     let mut decoder = Decoder::new(options);
     let mut packets: Vec<&[u8]> = Vec::new();
@@ -711,7 +727,7 @@ pub(crate) fn decode(data: &[u8]) {
         let link_type = LinkType(LINK_TYPES[usize::from(*kind) % LINK_TYPES.len()]);
         let original_len = u32::try_from(len).expect("16 bits") + u32::from(*more);
         let time = Timestamp::from_nanoseconds(number << 32);
-        if let Outcome::Decoded(decoded) =
+        if let DecodeOutcome::Decoded(decoded) =
             decoder.packet(link_type, number, time, original_len, packet)
         {
             check_payload(&decoded, &packets);

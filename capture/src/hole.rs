@@ -43,14 +43,14 @@ impl std::fmt::Display for Hole {
 /// A reader that finds a packet in the store, and then asks here, finds each hole before that
 /// packet: a hole is added before the packets after it are published.
 #[derive(Debug, Default)]
-pub(crate) struct Holes {
+pub(crate) struct StoreHoles {
     /// Number of holes so far. It is kept beside the list, so that asking for it costs one load.
     count: AtomicU64,
     /// The newest holes, at most [`REMEMBERED`].
     list: Mutex<VecDeque<Hole>>,
 }
 
-impl Holes {
+impl StoreHoles {
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_newest_holes_are_kept_and_all_are_counted() {
-        let holes = Holes::default();
+        let holes = StoreHoles::default();
         assert_eq!((holes.count(), holes.get(0)), (0, None));
         let all = REMEMBERED as u64 + 10;
         for number in 0..all {

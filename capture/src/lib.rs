@@ -19,8 +19,8 @@
 //! * A slow cursor never slows the writer or another cursor. The writer laps it; it continues at a
 //!   record boundary, and knows exactly how many packets it lost.
 //! * At any moment, the bytes that a cursor has handed out are a prefix of a well-formed savefile.
-//! * Counters add up, whenever they are read ([`pipeline::Counters`]).
-//! * Flows never hold up the capture, and stay within their limits ([`flow::Limits`]).
+//! * Counters add up, whenever they are read ([`pipeline::PacketCounters`]).
+//! * Flows never hold up the capture, and stay within their limits ([`flow::FlowLimits`]).
 //! * Bytes from the wire or from a foreign file never cause a panic, and never size an allocation
 //!   unchecked.
 //!

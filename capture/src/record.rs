@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = 16;
 
 /// One record in a sequence of native records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct PacketRecord<'a> {
     /// Seconds since the Unix epoch.
     pub seconds: u32,
     /// Micro- or nanoseconds, depending on the precision of the savefile.
@@ -23,7 +23,7 @@ pub struct Record<'a> {
     pub data: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> PacketRecord<'a> {
     /// The record at the start of `bytes`; `None` if `bytes` ends inside it.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
@@ -90,11 +90,11 @@ fn words(header: &[u8; HEADER_LEN]) -> [u32; 4] {
 
 /// Walks a sequence of native records; ends at the first one that is not whole.
 #[derive(Clone, Debug)]
-pub struct Records<'a> {
+pub struct PacketRecords<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Records<'a> {
+impl<'a> PacketRecords<'a> {
     /// The records in `bytes`, which begins at a record boundary.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
@@ -108,11 +108,11 @@ impl<'a> Records<'a> {
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Record<'a>;
+impl<'a> Iterator for PacketRecords<'a> {
+    type Item = PacketRecord<'a>;
 
-    fn next(&mut self) -> Option<Record<'a>> {
-        let record = Record::parse(self.rest)?;
+    fn next(&mut self) -> Option<PacketRecord<'a>> {
+        let record = PacketRecord::parse(self.rest)?;
         self.rest = self.rest.get(record.len()..)?;
         Some(record)
     }
@@ -132,12 +132,12 @@ mod tests {
             bytes.extend(data);
         }
         for cut in 0..=bytes.len() {
-            let mut records = Records::new(&bytes[..cut]);
+            let mut records = PacketRecords::new(&bytes[..cut]);
             let whole: usize = records.by_ref().map(|record| record.len()).sum();
             assert_eq!(whole + records.rest().len(), cut);
             assert!(len_at(records.rest()).is_none());
         }
-        let first = Record::parse(&bytes).unwrap();
+        let first = PacketRecord::parse(&bytes).unwrap();
         assert_eq!((first.data, first.original_len), (&b"abc"[..], 1500));
         assert_eq!(first.time(Precision::Nano), time);
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_length_no_machine_could_hold_is_not_a_record() {
         let header = header(Timestamp::default(), Precision::Micro, u32::MAX, 0);
-        assert!(Record::parse(&header).is_none());
+        assert!(PacketRecord::parse(&header).is_none());
         assert!(len_at(&header).is_none());
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Guard {
 
 /// Addresses of a mapping. Written under [`SLOTS_LOCK`], read by the handler at any moment.
 #[derive(Debug)]
-struct Slot {
+struct GuardedMapping {
     /// First address; 0 while the entry is free or being changed.
     start: AtomicUsize,
     /// First address after the mapping; valid if `start` is the same, and not 0, before and after
@@ -53,8 +53,8 @@ struct Slot {
     torn: AtomicBool,
 }
 
-static SLOTS: [Slot; MAX_MAPPINGS] = [const {
-    Slot {
+static SLOTS: [GuardedMapping; MAX_MAPPINGS] = [const {
+    GuardedMapping {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         protection: AtomicI32::new(libc::PROT_NONE),
@@ -75,7 +75,7 @@ impl Guard {
         let page = install()?;
         let (start, end) = (addresses.start.addr(), addresses.end.addr().next_multiple_of(page));
         let _lock = SLOTS_LOCK.lock();
-        let free = |slot: &Slot| slot.start.load(Ordering::Relaxed) == 0;
+        let free = |slot: &GuardedMapping| slot.start.load(Ordering::Relaxed) == 0;
         let Some(index) = SLOTS.iter().position(free) else { return Ok(None) };
         let Some(slot) = SLOTS.get(index) else { return Ok(None) };
         slot.torn.store(false, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Guard {
         self.slot().is_some_and(|slot| slot.torn.load(Ordering::Acquire))
     }
 
-    fn slot(&self) -> Option<&'static Slot> {
+    fn slot(&self) -> Option<&'static GuardedMapping> {
         SLOTS.get(self.index)
     }
 }
@@ -116,7 +116,7 @@ impl Drop for Guard {
     }
 }
 
-impl Slot {
+impl GuardedMapping {
     /// Returns true if the address lies in the mapping. Safe to call in a signal handler.
     fn contains(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::Acquire);

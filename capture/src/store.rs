@@ -15,7 +15,7 @@ use protocol::time::{Precision, Timestamp};
 
 use crate::bell::Bells;
 use crate::hole::Hole;
-use crate::record::Record;
+use crate::record::PacketRecord;
 
 /// A place between two stored packets, in the three measures that readers use.
 ///
@@ -25,8 +25,8 @@ use crate::record::Record;
 pub struct Position {
     /// Number of the packet that begins here; the first packet of a capture is number 1.
     pub number: u64,
-    /// Bytes of all pcap records (16-byte header and data) of [`Header::link_type`] before this
-    /// place, since packet 1.
+    /// Bytes of all pcap records (16-byte header and data) of [`StoreHeader::link_type`] before
+    /// this place, since packet 1.
     pub pcap: u64,
     /// Bytes of all pcapng packet blocks, and interface blocks between them, before this place.
     pub pcapng: u64,
@@ -62,7 +62,7 @@ pub struct Bounds {
 
 /// The header of a savefile made from a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct StoreHeader {
     /// Link type of a `.pcap` file. Packets with other link types are only in `.pcapng` files.
     pub link_type: LinkType,
     /// Resolution of the time stamps in the records.
@@ -82,13 +82,13 @@ pub struct Interface {
     pub filter: Option<String>,
     /// Maximum bytes kept of one packet of this interface; 0 for no limit.
     pub snaplen: u32,
-    /// Link type of its packets; `None` for [`Header::link_type`].
+    /// Link type of its packets; `None` for [`StoreHeader::link_type`].
     pub link_type: Option<LinkType>,
 }
 
 /// The target of a search in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum SearchTarget {
     /// The packet with this number.
     Number(u64),
     /// The record that covers this offset, see [`Position::pcap`]; it has the header's link type.
@@ -97,7 +97,7 @@ pub enum Target {
     Pcapng(u64),
 }
 
-impl Target {
+impl SearchTarget {
     /// The coordinate of `position` in the measure of this target.
     #[must_use]
     pub const fn coordinate(self, position: &Position) -> u64 {
@@ -133,8 +133,8 @@ pub enum PinError {
 
 /// A run of whole pcap records that stays in place until the chunk is dropped.
 ///
-/// `bytes` holds only records, in this machine's byte order and the precision of [`Header`]. If all
-/// are of the header's link type, these are the bytes of a savefile without its file header.
+/// `bytes` holds only records, in this machine's byte order and the precision of [`StoreHeader`].
+/// If all are of the header's link type, these are the bytes of a savefile without its file header.
 #[derive(Debug)]
 pub struct Chunk<'a> {
     /// Chunks of a store are numbered without gaps; the next one is `id + 1`.
@@ -153,7 +153,7 @@ pub struct Chunk<'a> {
 #[derive(Debug)]
 pub enum ChunkBytes<'a> {
     /// Records of a ring, which are not overwritten while this exists.
-    Held(Box<dyn Held + 'a>),
+    Held(Box<dyn HeldRecords + 'a>),
     /// A slice of a mapped savefile.
     Mapped(&'a [u8]),
     /// Records converted from a savefile of another format.
@@ -161,7 +161,7 @@ pub enum ChunkBytes<'a> {
 }
 
 /// Records that stay in place for as long as this exists.
-pub trait Held: std::fmt::Debug {
+pub trait HeldRecords: std::fmt::Debug {
     /// The records: whole ones, back to back.
     fn bytes(&self) -> &[u8];
 
@@ -179,12 +179,12 @@ pub struct Converted {
     /// The records that `.pcap` files have; `None` if they have all.
     pub selection: Option<Selection>,
     /// The notes of records, in the order of the records.
-    pub notes: Vec<Note>,
+    pub notes: Vec<PacketNote>,
 }
 
 /// The data that a pcapng file has beside a packet, in this machine's byte order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Note {
+pub struct PacketNote {
     /// Index in the chunk of the record that it belongs to.
     pub index: u32,
     /// Whole blocks before the packet.
@@ -193,7 +193,7 @@ pub struct Note {
     pub options: Vec<u8>,
 }
 
-impl Note {
+impl PacketNote {
     /// The same note, borrowed.
     #[must_use]
     pub fn borrowed(&self) -> NoteRef<'_> {
@@ -207,7 +207,7 @@ impl Note {
     }
 }
 
-/// A borrowed [`Note`].
+/// A borrowed [`PacketNote`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoteRef<'a> {
     /// Whole blocks before the packet.
@@ -324,7 +324,7 @@ impl Chunk<'_> {
                 let found =
                     converted.notes.binary_search_by_key(&index, |note| note.index as usize);
                 let note = found.ok().and_then(|at| converted.notes.get(at));
-                note.map(Note::borrowed).unwrap_or_default()
+                note.map(PacketNote::borrowed).unwrap_or_default()
             }
             ChunkBytes::Held(held) => held.beside(index).map(|(_, note)| note).unwrap_or_default(),
             ChunkBytes::Mapped(_) => NoteRef::default(),
@@ -348,7 +348,7 @@ impl Chunk<'_> {
 /// All methods may be called at any rate from any thread, and never wait for the writer.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// The header of a savefile made from this store; `None` until the source has sent it.
-    fn header(&self) -> Option<Header>;
+    fn header(&self) -> Option<StoreHeader>;
 
     /// The interface with this index; `None` after the last one known so far.
     fn interface(&self, id: u32) -> Option<Interface>;
@@ -406,7 +406,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`PinError::Lapped`] for a target before the oldest retained packet, [`PinError::NotYet`]
     /// for a target at or after the end.
-    fn find(&self, target: Target) -> Result<u64, PinError>;
+    fn find(&self, target: SearchTarget) -> Result<u64, PinError>;
 
     /// Checks that all bytes read from pinned chunks so far were the stored ones. Call it after
     /// reading the bytes and before using them.
@@ -438,7 +438,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn oldest_time(&self) -> Option<Timestamp> {
         let precision = self.header()?.precision;
         let chunk = self.pin(self.bounds().oldest_chunk).ok()?;
-        Record::parse(chunk.bytes()).map(|record| record.time(precision))
+        PacketRecord::parse(chunk.bytes()).map(|record| record.time(precision))
     }
 
     /// The bells to ring when packets were added or the store has ended.

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use capture::savefile::stream::Event;
-use protocol::decode::{Decoded, Decoder, Options, Outcome, Reason, Transport};
+use capture::savefile::stream::StreamEvent;
+use protocol::decode::{DecodeOptions, DecodeOutcome, DecodedPacket, Decoder, Reason, Transport};
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 use testdata::{captures, folder, stream};
@@ -29,9 +29,9 @@ fn packets(path: &Path) -> Vec<Packet> {
     let (mut packets, mut link_type, mut number) = (Vec::new(), LinkType::ETHERNET, 0);
     let _: Option<()> = stream(&std::fs::read(path).unwrap(), usize::MAX, |event| {
         match event {
-            Event::Header(header) => link_type = header.link_type,
-            Event::Foreign { .. } => number += 1,
-            Event::Packet(packet) => {
+            StreamEvent::Header(header) => link_type = header.link_type,
+            StreamEvent::Foreign { .. } => number += 1,
+            StreamEvent::Packet(packet) => {
                 number += 1;
                 packets.push(Packet {
                     link_type,
@@ -48,7 +48,7 @@ fn packets(path: &Path) -> Vec<Packet> {
     packets
 }
 
-fn decode<'d>(decoder: &'d mut Decoder, packet: &Packet) -> Outcome<'d> {
+fn decode<'d>(decoder: &'d mut Decoder, packet: &Packet) -> DecodeOutcome<'d> {
     let Packet { link_type, number, time, original_len, data } = packet;
     decoder.packet(*link_type, *number, *time, *original_len, data)
 }
@@ -67,7 +67,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(decoded: &Decoded<'_>) -> Option<Self> {
+    fn new(decoded: &DecodedPacket<'_>) -> Option<Self> {
         let ports = match decoded.transport {
             Transport::Tcp(tcp) => (tcp.source_port, tcp.destination_port),
             Transport::Udp { source_port, destination_port } => (source_port, destination_port),
@@ -226,7 +226,7 @@ fn tcp_and_udp_packets_are_decoded_as_tshark_decodes_them() {
             return;
         };
         // tshark waits for fragments for ever.
-        let options = Options { fragment_timeout: Duration::MAX, ..Options::default() };
+        let options = DecodeOptions { fragment_timeout: Duration::MAX, ..DecodeOptions::default() };
         let mut decoder = Decoder::new(options);
         for packet in packets(path) {
             let Some((protocols, expected)) = expected.get(&packet.number) else {
@@ -234,7 +234,7 @@ fn tcp_and_udp_packets_are_decoded_as_tshark_decodes_them() {
             };
             let outcome = decode(&mut decoder, &packet);
             let found = match &outcome {
-                Outcome::Decoded(decoded) => Summary::new(decoded),
+                DecodeOutcome::Decoded(decoded) => Summary::new(decoded),
                 _ => None,
             };
             if found == *expected {
@@ -253,9 +253,9 @@ fn tcp_and_udp_packets_are_decoded_as_tshark_decodes_them() {
                     "{name} {}: {protocols}\n  tshark {expected:?}\n  here   {found:?} {}",
                     packet.number,
                     match &outcome {
-                        Outcome::Undecoded(reason) => reason.name(),
-                        Outcome::Fragment => "fragment",
-                        Outcome::Decoded(_) => "",
+                        DecodeOutcome::Undecoded(reason) => reason.name(),
+                        DecodeOutcome::Fragment => "fragment",
+                        DecodeOutcome::Decoded(_) => "",
                     }
                 )
                 .unwrap();
@@ -287,10 +287,10 @@ fn datagrams_in_fragments_are_reassembled_as_another_decoder_does() {
         ("frag_with_padding.pcap", &["frag_with_padding_defragmented"], 18 + 20 + 8),
     ] {
         let packets = packets(&folder.join(capture));
-        let mut decoder = Decoder::new(Options::default());
+        let mut decoder = Decoder::new(DecodeOptions::default());
         let mut payloads = Vec::new();
         for packet in &packets {
-            if let Outcome::Decoded(decoded) = decode(&mut decoder, packet) {
+            if let DecodeOutcome::Decoded(decoded) = decode(&mut decoder, packet) {
                 let mut bytes: Vec<u8> = Vec::new();
                 for part in decoded.payload.parts() {
                     assert_eq!(part.at as usize, bytes.len());
@@ -334,10 +334,10 @@ fn whatever_is_in_a_capture_the_counters_add_up() {
     let mut reasons = BTreeMap::new();
     let mut decoded = 0;
     for path in &files {
-        let mut decoder = Decoder::new(Options::default());
+        let mut decoder = Decoder::new(DecodeOptions::default());
         let packets = packets(path);
         for packet in &packets {
-            if let Outcome::Decoded(decoded) = decode(&mut decoder, packet) {
+            if let DecodeOutcome::Decoded(decoded) = decode(&mut decoder, packet) {
                 let captured = decoded.payload.parts().map(|part| part.extent.len).sum::<u32>();
                 assert_eq!(captured, decoded.payload.captured());
             }

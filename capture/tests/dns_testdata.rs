@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use capture::savefile::stream::Event;
-use protocol::decode::{Decoded, Decoder, Options, Outcome, Transport};
-use protocol::dns::{Connection, Framer, Pairing, RawMessage, Record, probe};
-use protocol::http::probe::Verdict;
+use capture::savefile::stream::StreamEvent;
+use protocol::decode::{DecodeOptions, DecodeOutcome, DecodedPacket, Decoder, Transport};
+use protocol::dns::{DnsFlowContext, DnsRecord, Framer, Pairing, RawMessage, probe};
+use protocol::http::probe::ProbeVerdict;
 use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
@@ -79,17 +79,17 @@ fn moment(number: u64) -> Timestamp {
 impl Flows {
     fn of(path: &Path) -> Self {
         let (mut flows, mut link_type, mut number) = (Self::default(), LinkType::ETHERNET, 0);
-        let (mut data, mut decoder) = (HashMap::new(), Decoder::new(Options::default()));
+        let (mut data, mut decoder) = (HashMap::new(), Decoder::new(DecodeOptions::default()));
         let _: Option<()> = stream(&std::fs::read(path).unwrap(), usize::MAX, |event| {
             match event {
-                Event::Header(header) => link_type = header.link_type,
-                Event::Foreign { .. } => number += 1,
-                Event::Packet(packet) => {
+                StreamEvent::Header(header) => link_type = header.link_type,
+                StreamEvent::Foreign { .. } => number += 1,
+                StreamEvent::Packet(packet) => {
                     number += 1;
                     data.insert(number, packet.data.to_vec());
                     let (time, len) = (packet.time, packet.original_len);
                     let outcome = decoder.packet(link_type, number, time, len, packet.data);
-                    if let Outcome::Decoded(decoded) = outcome {
+                    if let DecodeOutcome::Decoded(decoded) = outcome {
                         flows.packet(number, &decoded, &data);
                     }
                 }
@@ -100,7 +100,7 @@ impl Flows {
         flows
     }
 
-    fn packet(&mut self, number: u64, decoded: &Decoded<'_>, data: &HashMap<u64, Vec<u8>>) {
+    fn packet(&mut self, number: u64, decoded: &DecodedPacket<'_>, data: &HashMap<u64, Vec<u8>>) {
         let (ports, tcp) = match decoded.transport {
             Transport::Tcp(tcp) => ((tcp.source_port, tcp.destination_port), Some(tcp)),
             Transport::Udp { source_port, destination_port } => {
@@ -184,8 +184,8 @@ impl Flow {
         let begin: Vec<_> = self.begin[side].iter().flat_map(|(_, bytes)| bytes.clone()).collect();
         if !self.is_dns {
             let verdict = probe::stream(&begin, ports);
-            self.is_dns = verdict == Verdict::Yes;
-            self.is_foreign[side] = verdict == Verdict::No;
+            self.is_dns = verdict == ProbeVerdict::Yes;
+            self.is_foreign[side] = verdict == ProbeVerdict::No;
         }
         if self.is_dns {
             let Self { framers, pairing, begin, .. } = self;
@@ -203,10 +203,10 @@ impl Flow {
             framer.close(&mut |message: RawMessage<'_>| pairing.push(direction, message));
         }
         pairing.close();
-        let connection = Connection { capture: "c", flow: 1, ends: *ends };
+        let connection = DnsFlowContext { capture: "c", flow: 1, ends: *ends };
         std::iter::from_fn(|| pairing.finished())
             .map(|transaction| {
-                serde_json::to_value(Record::new(&connection, &transaction)).unwrap()
+                serde_json::to_value(DnsRecord::new(&connection, &transaction)).unwrap()
             })
             .collect()
     }

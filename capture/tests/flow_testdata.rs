@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use capture::flow::{Application, Counters, File, Flows};
-use capture::ring::{self, Append, MIN_RING, Opened, Ring};
-use capture::savefile::stream::Event;
+use capture::flow::{Application, File, FlowCounters, Flows};
+use capture::ring::{self, Append, MIN_RING, OpenedRing, Ring};
+use capture::savefile::stream::StreamEvent;
 use capture::savefile::{self, Savefile};
 use capture::store::{Interface, Store};
 use protocol::linktype::LinkType;
@@ -58,7 +58,7 @@ fn told(flows: &Flows) -> Vec<Told> {
 /// The result of reading a capture.
 struct Heard {
     stored: u64,
-    counters: Counters,
+    counters: FlowCounters,
     told: Vec<Told>,
 }
 
@@ -98,7 +98,7 @@ impl Heard {
 
 /// Reads a file as a savefile; `None` if it is not one.
 fn mapped(path: &Path) -> Option<Heard> {
-    let store = Savefile::open(path, savefile::Options::default()).ok()?;
+    let store = Savefile::open(path, savefile::SavefileOptions::default()).ok()?;
     store.index(&AtomicBool::new(false));
     Some(Heard::of(Arc::new(store)))
 }
@@ -124,9 +124,11 @@ fn packets(bytes: &[u8]) -> Option<(LinkType, Vec<Packet>)> {
     let (mut packets, mut link_type) = (Vec::new(), None);
     let foreign = stream(bytes, usize::MAX, |event| {
         match event {
-            Event::Header(header) if link_type.is_none() => link_type = Some(header.link_type),
-            Event::Header(_) | Event::Foreign { .. } => return ControlFlow::Break(()),
-            Event::Packet(packet) => packets.push(Packet {
+            StreamEvent::Header(header) if link_type.is_none() => {
+                link_type = Some(header.link_type)
+            }
+            StreamEvent::Header(_) | StreamEvent::Foreign { .. } => return ControlFlow::Break(()),
+            StreamEvent::Packet(packet) => packets.push(Packet {
                 time: packet.time,
                 original_len: packet.original_len,
                 data: packet.data.to_vec(),
@@ -145,7 +147,7 @@ fn packets(bytes: &[u8]) -> Option<(LinkType, Vec<Packet>)> {
 fn streamed(link_type: LinkType, packets: &[Packet], has_ended: bool) -> Heard {
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let bytes: u64 = packets.iter().map(|packet| 64 + packet.data.len() as u64).sum();
-    let options = ring::Options {
+    let options = ring::RingOptions {
         path: directory.path().join("ring"),
         size: (2 * bytes).next_multiple_of(1 << 20) + 2 * MIN_RING,
         snaplen: 262_144,
@@ -153,7 +155,7 @@ fn streamed(link_type: LinkType, packets: &[Packet], has_ended: bool) -> Heard {
         link_type: Some(link_type),
         interface: Interface::default(),
     };
-    let Opened { ring, mut writer, .. } = Ring::open(&options).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&options).unwrap();
     for packet in packets {
         let stored = writer.append(packet.time, packet.original_len, &packet.data);
         assert_eq!(stored, Append::Stored);

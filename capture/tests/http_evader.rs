@@ -6,8 +6,8 @@ mod http_support;
 mod testdata;
 
 use http_support::connections;
-use protocol::http::body::{self, Limits};
-use protocol::http::direction::Direction;
+use protocol::http::body::{self, DecodingLimits};
+use protocol::http::direction::MessageRole;
 use testdata::folder;
 
 /// The minimum score.
@@ -30,8 +30,8 @@ fn content_that_browsers_accept_is_recovered() {
         for connection in connections(&case.join("input.pcap")) {
             for one in connection.parse() {
                 let Some(response) = &one.response else { continue };
-                let direction = Direction::Response;
-                let limits = Limits::default();
+                let direction = MessageRole::Response;
+                let limits = DecodingLimits::default();
                 let decoded = body::read(&connection.streams, direction, &response.body, &limits);
                 let text = b"EICAR-STANDARD-ANTIVIRUS";
                 shown |= decoded.bytes.windows(text.len()).any(|window| window == text);

@@ -9,9 +9,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use capture::cursor::{Begin, Cursor, Format, Outcome};
-use capture::flow::{Flows, Options};
-use capture::ring::{Append, Opened, Ring, Writer};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
+use capture::flow::{FlowOptions, Flows};
+use capture::ring::{Append, OpenedRing, Ring, Writer};
 use capture::store::{Interface, NoteRef, Store};
 use support::{collect, data, directory, options, time};
 
@@ -29,8 +29,8 @@ fn read_on(cursor: &mut Cursor, ring: &Ring) {
     for _ in 0..200 {
         bytes.clear();
         match cursor.read(ring, 64 << 10, &mut collect(&mut bytes)) {
-            Ok(Outcome::Sent(_)) => {}
-            Ok(Outcome::Empty | Outcome::End) | Err(_) => break,
+            Ok(ReadOutcome::Sent(_)) => {}
+            Ok(ReadOutcome::Empty | ReadOutcome::End) | Err(_) => break,
         }
     }
     cursor.is_ready(ring);
@@ -70,7 +70,7 @@ fn flip(file: &File, place: u64, random: &mut u64) {
 fn flip_bits_while_reading(seed: u64) {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     // Bodies of the segments lie after all headers, and notes at the end of each.
     let size = ring.geometry().segment_size;
@@ -79,7 +79,7 @@ fn flip_bits_while_reading(seed: u64) {
     let second = writer.describe(&second, &[]).unwrap();
     let mut random = seed | 1;
     let mut number = 0;
-    let mut follow = [Format::Pcap, Format::Pcapng]
+    let mut follow = [SavefileFormat::Pcap, SavefileFormat::Pcapng]
         .map(|format| Cursor::new(&*ring, format, Begin::Oldest, true));
     for _ in 0..30 {
         for _ in 0..200 {
@@ -98,7 +98,7 @@ fn flip_bits_while_reading(seed: u64) {
             flip(&file, place, &mut random);
         }
         follow.iter_mut().for_each(|cursor| read_on(cursor, &ring));
-        for format in [Format::Pcap, Format::Pcapng] {
+        for format in [SavefileFormat::Pcap, SavefileFormat::Pcapng] {
             read_on(&mut Cursor::new(&*ring, format, Begin::Oldest, false), &ring);
         }
     }
@@ -150,9 +150,9 @@ fn finds(flows: &Flows, writer: &mut Writer, number: &mut u64, port: u16) -> boo
 fn flip_bits_under_an_engine(seed: u64) -> bool {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
     let store: Arc<dyn Store> = ring;
-    let flows = Flows::start("x", store, Options::default()).unwrap();
+    let flows = Flows::start("x", store, FlowOptions::default()).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let (mut random, mut number) = (seed | 1, 0);
     for _ in 0..60 {

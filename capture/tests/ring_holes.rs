@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use capture::bell::Bell;
 use capture::clock;
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome};
-use capture::ring::{Append, Opened, Ring, Writer};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
+use capture::ring::{Append, OpenedRing, Ring, Writer};
 use capture::store::Store;
 use protocol::time::Timestamp;
 use support::{Parser, collect, data, directory, options, time};
 
 fn ring() -> (tempfile::TempDir, Arc<Ring>, Writer) {
     let directory = directory();
-    let Opened { ring, writer, .. } =
+    let OpenedRing { ring, writer, .. } =
         Ring::open(&options(directory.path().join("x.ring"))).unwrap();
     (directory, ring, writer)
 }
@@ -43,7 +43,7 @@ fn hole(writer: &mut Writer, second: u64) -> String {
 }
 
 fn cursor(ring: &Ring, begin: Begin) -> (Cursor, Parser) {
-    (Cursor::new(ring, Format::Pcapng, begin, true), Parser::new(true))
+    (Cursor::new(ring, SavefileFormat::Pcapng, begin, true), Parser::new(true))
 }
 
 /// Reads everything available.
@@ -111,7 +111,7 @@ fn a_waiting_reader_gets_the_hole_when_the_source_is_back() {
     ring.bells().hang(Arc::clone(&bell));
     let mut live = cursor(&ring, Begin::Next);
     read(&mut live, &ring, 1 << 20);
-    let mut pcap = Cursor::new(&*ring, Format::Pcap, Begin::Next, true);
+    let mut pcap = Cursor::new(&*ring, SavefileFormat::Pcap, Begin::Next, true);
     support::drain(&mut pcap, &*ring, 1 << 20);
     bell.arm();
     assert!(!live.0.is_ready(&*ring));
@@ -203,12 +203,12 @@ fn files_of_known_length_say_nothing() {
     append(&mut writer, 1..=3, 100);
     hole(&mut writer, 10);
     append(&mut writer, 4..=6, 100);
-    let extent = Extent::new(&*ring, Format::Pcapng);
+    let extent = SnapshotExtent::new(&*ring, SavefileFormat::Pcapng);
     let mut snapshot = Snapshot::new(&*ring, extent);
     let (mut bytes, mut parser) = (Vec::new(), Parser::new(true));
     loop {
         let at = bytes.len() as u64;
-        if snapshot.read(&*ring, at, 100, &mut collect(&mut bytes)).unwrap() == Outcome::End {
+        if snapshot.read(&*ring, at, 100, &mut collect(&mut bytes)).unwrap() == ReadOutcome::End {
             break;
         }
     }
@@ -239,7 +239,8 @@ fn a_ring_knows_when_it_was_left() {
     let directory = directory();
     let options = options(directory.path().join("x.ring"));
     let left = |before: Timestamp, size: u64| {
-        let mut opened = Ring::open(&capture::ring::Options { size, ..options.clone() }).unwrap();
+        let mut opened =
+            Ring::open(&capture::ring::RingOptions { size, ..options.clone() }).unwrap();
         let left = opened.left;
         assert!(left.is_none_or(|left| before <= left && left < clock::now()));
         append(&mut opened.writer, 1..=1, 100);

@@ -11,8 +11,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome, ReadError};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, CursorReadError, ReadOutcome, SavefileFormat};
 use capture::pipeline::counters;
 use capture::ring::{Append, Ring, Writer};
 use capture::store::{Interface, NoteRef, Store};
@@ -343,7 +343,7 @@ impl Reader {
 /// An opener of an extent, and the bytes that it has read.
 struct Opener {
     snapshot: Snapshot,
-    extent: Extent,
+    extent: SnapshotExtent,
     pcapng: bool,
     begin: u64,
     /// The contents of the file, up to the place where it was read straight on.
@@ -392,7 +392,7 @@ struct World {
     model: Model,
     readers: Vec<Reader>,
     /// Each with the number it begins at, and the largest size seen.
-    extents: Vec<(Extent, bool, u64, u64)>,
+    extents: Vec<(SnapshotExtent, bool, u64, u64)>,
     openers: Vec<Opener>,
     ended: bool,
     /// Bytes before the first packet of a pcapng file with one interface.
@@ -410,8 +410,8 @@ fn hole_text(index: usize) -> String {
     format!("pcapfs: nothing was captured from {began} to {ended}: {why}")
 }
 
-fn format(pcapng: bool) -> Format {
-    if pcapng { Format::Pcapng } else { Format::Pcap }
+fn format(pcapng: bool) -> SavefileFormat {
+    if pcapng { SavefileFormat::Pcapng } else { SavefileFormat::Pcap }
 }
 
 impl World {
@@ -479,7 +479,7 @@ impl World {
             Op::Read { cursor, want, fail_first } => self.read(cursor, *want, *fail_first),
             Op::Drain { cursor, want } => self.drain(cursor, *want),
             Op::Extent { pcapng } => {
-                let extent = Extent::new(&*self.ring, format(*pcapng));
+                let extent = SnapshotExtent::new(&*self.ring, format(*pcapng));
                 self.extents.push((extent, *pcapng, self.model.oldest(), 0));
             }
             Op::OpenSnapshot { extent } if !self.extents.is_empty() => {
@@ -571,8 +571,8 @@ impl World {
             let before = reader.cursor.progress(ring);
             let mut refuse = |_: &[io::IoSlice<'_>]| Err(io::Error::from(io::ErrorKind::Other));
             match reader.cursor.read(ring, want, &mut refuse) {
-                Err(ReadError::Send(_)) => assert_eq!(reader.cursor.progress(ring), before),
-                Ok(outcome) => assert!(!matches!(outcome, Outcome::Sent(_))),
+                Err(CursorReadError::Send(_)) => assert_eq!(reader.cursor.progress(ring), before),
+                Ok(outcome) => assert!(!matches!(outcome, ReadOutcome::Sent(_))),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -582,12 +582,12 @@ impl World {
         let outcome = reader.cursor.read(ring, want, &mut collect(&mut bytes)).unwrap();
         assert_eq!(reader.cursor.progress(ring).delivered_bytes - before, bytes.len() as u64);
         match outcome {
-            Outcome::Sent(sent) => {
+            ReadOutcome::Sent(sent) => {
                 assert_eq!(sent, bytes.len());
                 assert!((1..=want).contains(&sent) && ready);
             }
-            Outcome::Empty => assert!(bytes.is_empty() && !self.ended),
-            Outcome::End => assert!(bytes.is_empty() && self.ended && ready),
+            ReadOutcome::Empty => assert!(bytes.is_empty() && !self.ended),
+            ReadOutcome::End => assert!(bytes.is_empty() && self.ended && ready),
         }
         reader.take(&bytes, &self.model);
     }
@@ -602,7 +602,7 @@ impl World {
         reader.landings.insert(self.model.oldest());
         let (bytes, outcome) = support::drain(&mut reader.cursor, &*self.ring, want);
         reader.take(&bytes, &self.model);
-        assert_eq!(outcome, if self.ended { Outcome::End } else { Outcome::Empty });
+        assert_eq!(outcome, if self.ended { ReadOutcome::End } else { ReadOutcome::Empty });
         assert_eq!(reader.parser.pending(), 0, "whole records at the end");
         let progress = reader.cursor.progress(&*self.ring);
         assert_eq!(progress.lag, 0);
@@ -638,7 +638,7 @@ impl World {
         let mut bytes = Vec::new();
         let result = opener.snapshot.read(ring, at as u64, want, &mut collect(&mut bytes));
         match result {
-            Err(ReadError::Expired) => {
+            Err(CursorReadError::Expired) => {
                 assert!(at >= header_len, "the header is there for ever");
                 // The bytes seen there must have been overwritten. Or a straight reader has jumped
                 // since, so that the file continues with other packets.
@@ -651,8 +651,8 @@ impl World {
                 return false;
             }
             Err(error) => panic!("{error}"),
-            Ok(Outcome::Empty) => panic!("a file does not block"),
-            Ok(Outcome::End) => {
+            Ok(ReadOutcome::Empty) => panic!("a file does not block"),
+            Ok(ReadOutcome::End) => {
                 assert!(bytes.is_empty());
                 if at == opener.seen.len() {
                     assert_eq!(opener.parser.pending(), 0, "the end of file is in no record");
@@ -663,7 +663,7 @@ impl World {
                 opener.ended = true;
                 return false;
             }
-            Ok(Outcome::Sent(sent)) => {
+            Ok(ReadOutcome::Sent(sent)) => {
                 assert_eq!(sent, bytes.len());
                 assert!((1..=want).contains(&sent));
             }
@@ -687,12 +687,19 @@ impl World {
         true
     }
 
-    fn compare(&self, extent: Extent, pcapng: bool, begin: u64, want: usize, offsets: &[Index]) {
+    fn compare(
+        &self,
+        extent: SnapshotExtent,
+        pcapng: bool,
+        begin: u64,
+        want: usize,
+        offsets: &[Index],
+    ) {
         let ring = &*self.ring;
         let size = extent.size(ring);
         let mut straight = Snapshot::new(ring, extent);
         let mut whole = Vec::new();
-        while let Outcome::Sent(_) =
+        while let ReadOutcome::Sent(_) =
             straight.read(ring, whole.len() as u64, want, &mut collect(&mut whole)).unwrap()
         {
         }
@@ -715,11 +722,11 @@ impl World {
             let at = offset.index(whole.len() + 1);
             let mut bytes = Vec::new();
             let outcome = again.read(ring, at as u64, want, &mut collect(&mut bytes)).unwrap();
-            assert_eq!(outcome == Outcome::End, at == whole.len());
+            assert_eq!(outcome == ReadOutcome::End, at == whole.len());
             assert!(bytes[..] == whole[at..at + bytes.len()], "pread at {at} of {}", whole.len());
         }
         let end = again.read(ring, size + 5, want, &mut |_| Ok(())).unwrap();
-        assert_eq!(end, Outcome::End);
+        assert_eq!(end, ReadOutcome::End);
     }
 
     fn check(&mut self) {
@@ -762,7 +769,7 @@ impl World {
 
 /// Bytes before the first packet, measured with a reader that begins at the end.
 fn header_len(ring: &Ring) -> usize {
-    let mut cursor = Cursor::new(ring, Format::Pcapng, Begin::Next, false);
+    let mut cursor = Cursor::new(ring, SavefileFormat::Pcapng, Begin::Next, false);
     let mut bytes = Vec::new();
     let _ = cursor.read(ring, 1 << 10, &mut collect(&mut bytes)).unwrap();
     bytes.len()
@@ -790,7 +797,7 @@ proptest! {
             reader.landings.insert(world.model.oldest());
             let (bytes, outcome) = support::drain(&mut reader.cursor, &*world.ring, 100_000);
             reader.take(&bytes, &world.model);
-            prop_assert_eq!(outcome, Outcome::End);
+            prop_assert_eq!(outcome, ReadOutcome::End);
             prop_assert_eq!(reader.parser.pending(), 0);
         }
         world.check();

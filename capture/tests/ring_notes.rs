@@ -5,9 +5,9 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome};
-use capture::ring::{Append, MAX_INTERFACES, MIN_RING, Opened, Options, Ring, Writer};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
+use capture::ring::{Append, MAX_INTERFACES, MIN_RING, OpenedRing, Ring, RingOptions, Writer};
 use capture::store::{Interface, NoteRef, Store};
 use frames::pcapng;
 use protocol::linktype::LinkType;
@@ -30,8 +30,8 @@ fn named(name: &str) -> Interface {
 }
 
 /// The options of a stream's ring: its link type is known with the first packet.
-fn of_stream(path: &Path) -> Options {
-    Options { link_type: None, ..options(path.to_owned()) }
+fn of_stream(path: &Path) -> RingOptions {
+    RingOptions { link_type: None, ..options(path.to_owned()) }
 }
 
 fn append(writer: &mut Writer, number: u64, len: usize, note: NoteRef<'_>) {
@@ -57,7 +57,7 @@ fn fill(writer: &mut Writer) {
 }
 
 fn read(ring: &Ring) -> Vec<u8> {
-    let mut cursor = Cursor::new(ring, Format::Pcapng, Begin::Oldest, false);
+    let mut cursor = Cursor::new(ring, SavefileFormat::Pcapng, Begin::Oldest, false);
     support::drain(&mut cursor, ring, 1 << 20).0
 }
 
@@ -78,13 +78,13 @@ fn packets(bytes: &[u8]) -> Vec<(u64, String, usize, usize)> {
 /// all offsets are checked.
 fn check_seeks(ring: &Ring) {
     let whole = read(ring);
-    let extent = Extent::new(ring, Format::Pcapng);
+    let extent = SnapshotExtent::new(ring, SavefileFormat::Pcapng);
     assert_eq!(extent.size(ring), whole.len() as u64);
     let mut snapshot = Snapshot::new(ring, extent);
     for at in (0..whole.len()).rev().step_by(1 + whole.len() / 2_000) {
         let mut bytes = Vec::new();
         let outcome = snapshot.read(ring, at as u64, 300, &mut collect(&mut bytes)).unwrap();
-        assert!(matches!(outcome, Outcome::Sent(_)));
+        assert!(matches!(outcome, ReadOutcome::Sent(_)));
         assert!(bytes[..] == whole[at..at + bytes.len()], "at {at} of {}", whole.len());
     }
 }
@@ -93,7 +93,7 @@ fn check_seeks(ring: &Ring) {
 fn notes_and_interfaces_are_there_for_the_next_process() {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
     fill(&mut writer);
     writer.describe(&named("three"), &[]).unwrap();
     append(&mut writer, 5, 60, NoteRef::default());
@@ -104,7 +104,8 @@ fn notes_and_interfaces_are_there_for_the_next_process() {
     check_seeks(&ring);
     drop((ring, writer));
 
-    let Opened { ring, mut writer, recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, recovered, damage, .. } =
+        Ring::open(&of_stream(&path)).unwrap();
     assert_eq!((recovered, damage), (5, None));
     assert_eq!(read(&ring), before);
     assert_eq!(ring.section_options(), b"\x01\0\x07\0section\0");
@@ -130,7 +131,7 @@ fn version(path: &Path) -> u32 {
 fn a_ring_with_notes_is_of_a_version_that_older_programs_refuse() {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&options(path.clone())).unwrap();
     append(&mut writer, 1, 60, NoteRef::default());
     writer.publish();
     assert_eq!(version(&path), 1, "without notes");
@@ -138,13 +139,13 @@ fn a_ring_with_notes_is_of_a_version_that_older_programs_refuse() {
     writer.publish();
     assert_eq!(version(&path), 2, "with a note");
     drop((ring, writer));
-    let Opened { ring, writer, recovered, damage, .. } =
+    let OpenedRing { ring, writer, recovered, damage, .. } =
         Ring::open(&options(path.clone())).unwrap();
     assert_eq!((recovered, damage), (2, None));
     drop((ring, writer));
 
     let path = directory.path().join("y.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
     assert_eq!(version(&path), 1, "without interfaces");
     writer.describe(&named("one"), &[]).unwrap();
     assert_eq!(version(&path), 2, "with an interface");
@@ -162,7 +163,7 @@ fn a_ring_with_notes_is_of_a_version_that_older_programs_refuse() {
 fn a_note_goes_with_its_packet_when_the_ring_is_full() {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
     fill(&mut writer);
     let blocks = block(2_000);
     for number in 5..200 {
@@ -186,7 +187,7 @@ fn a_note_goes_with_its_packet_when_the_ring_is_full() {
 #[test]
 fn a_note_that_has_no_room_is_left_out_and_counted() {
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&of_stream(&directory.path().join("x.ring"))).unwrap();
     fill(&mut writer);
     let blocks = block(20_000);
@@ -210,7 +211,7 @@ fn a_note_that_has_no_room_is_left_out_and_counted() {
 #[test]
 fn more_interfaces_than_there_is_room_for_are_the_last_one() {
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&of_stream(&directory.path().join("x.ring"))).unwrap();
     fill(&mut writer);
     for index in 2..MAX_INTERFACES {
@@ -229,7 +230,7 @@ fn more_interfaces_than_there_is_room_for_are_the_last_one() {
 fn a_ring_of_another_size_keeps_notes_and_interfaces() {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
     fill(&mut writer);
     writer.describe(&named("three"), &[]).unwrap();
     writer.set_interface(2);
@@ -238,8 +239,8 @@ fn a_ring_of_another_size_keeps_notes_and_interfaces() {
     let before = read(&ring);
     drop((ring, writer));
     for size in [4 * MIN_RING, MIN_RING] {
-        let larger = Options { size, ..of_stream(&path) };
-        let Opened { ring, damage, .. } = Ring::open(&larger).unwrap();
+        let larger = RingOptions { size, ..of_stream(&path) };
+        let OpenedRing { ring, damage, .. } = Ring::open(&larger).unwrap();
         assert_eq!(damage, None);
         assert_eq!(read(&ring), before);
         check_seeks(&ring);
@@ -263,7 +264,7 @@ fn open_segment(file: &[u8]) -> usize {
 fn a_note_whose_packet_did_not_come_is_not_that_of_another() {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
     fill(&mut writer);
     let early = fs::read(&path).unwrap();
     append(&mut writer, 5, 60, NoteRef { blocks: &block(1), options: OPTION });
@@ -274,7 +275,8 @@ fn a_note_whose_packet_did_not_come_is_not_that_of_another() {
     let at = open_segment(&file) + COMMITTED;
     file[at..at + 8].copy_from_slice(&early[at..at + 8]);
     fs::write(&path, &file).unwrap();
-    let Opened { ring, mut writer, recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, recovered, damage, .. } =
+        Ring::open(&of_stream(&path)).unwrap();
     assert_eq!((recovered, damage), (4, None));
     append(&mut writer, 5, 60, NoteRef::default());
     append(&mut writer, 6, 60, NoteRef { blocks: &block(2), options: &[] });
@@ -282,7 +284,7 @@ fn a_note_whose_packet_did_not_come_is_not_that_of_another() {
     let blocks: Vec<usize> = packets(&read(&ring)).iter().map(|packet| packet.2).collect();
     assert_eq!(blocks, [0, 0, 24, 0, 0, 20]);
     drop((ring, writer));
-    let Opened { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
     assert_eq!((recovered, damage), (6, None));
 }
 
@@ -290,7 +292,7 @@ fn a_note_whose_packet_did_not_come_is_not_that_of_another() {
 fn damaged_notes_are_found() {
     let directory = directory();
     let path = directory.path().join("x.ring");
-    let Opened { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
     fill(&mut writer);
     let size = usize::try_from(ring.geometry().segment_size).unwrap();
     drop((ring, writer));
@@ -305,13 +307,13 @@ fn damaged_notes_are_found() {
         let mut file = whole.clone();
         file[at] ^= 4;
         fs::write(&path, &file).unwrap();
-        let Opened { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+        let OpenedRing { recovered, damage, .. } = Ring::open(&of_stream(&path)).unwrap();
         assert!(damage.is_some() && recovered == 0, "byte {at}");
     }
     // The descriptions are gone, so the notes refer to unknown interfaces.
     let mut file = whole.clone();
     file[104] ^= 1;
     fs::write(&path, &file).unwrap();
-    let Opened { damage, .. } = Ring::open(&of_stream(&path)).unwrap();
+    let OpenedRing { damage, .. } = Ring::open(&of_stream(&path)).unwrap();
     assert!(damage.is_some());
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use capture::clock;
-use capture::ring::{Append, Opened, Options, Ring};
+use capture::ring::{Append, OpenedRing, Ring, RingOptions};
 use capture::store::{Interface, Store};
 use nix::sys::resource::{UsageWho, getrusage};
 use protocol::time::Precision;
@@ -11,17 +11,24 @@ use tempfile::TempDir;
 
 const RING: u64 = 16 << 20;
 
-fn open(folder: &TempDir) -> Opened {
+fn open(folder: &TempDir) -> OpenedRing {
     let interface =
         Interface { name: None, description: None, filter: None, snaplen: 2_000, link_type: None };
     let path = folder.path().join("x.ring");
     let precision = Precision::Nano;
-    Ring::open(&Options { path, size: RING, snaplen: 2_000, precision, link_type: None, interface })
-        .unwrap()
+    Ring::open(&RingOptions {
+        path,
+        size: RING,
+        snaplen: 2_000,
+        precision,
+        link_type: None,
+        interface,
+    })
+    .unwrap()
 }
 
 /// Page faults of this thread while it fills the ring once.
-fn faults_of_a_lap(opened: &mut Opened) -> i64 {
+fn faults_of_a_lap(opened: &mut OpenedRing) -> i64 {
     let faults = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().minor_page_faults();
     let before = faults();
     let end = opened.ring.bounds().next.pcap + RING;
@@ -72,7 +79,7 @@ fn pages_that_come_while_the_writer_writes_change_nothing() {
     let bounds = opened.ring.bounds();
     for chunk in bounds.oldest_chunk..=bounds.newest_chunk {
         let pinned = opened.ring.pin(chunk).unwrap();
-        let records = capture::record::Records::new(pinned.bytes());
+        let records = capture::record::PacketRecords::new(pinned.bytes());
         assert!(records.into_iter().all(|record| record.data == [7; 1_500]));
     }
 }

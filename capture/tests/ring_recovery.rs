@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use capture::cursor::{Begin, Cursor, Format};
+use capture::cursor::{Begin, Cursor, SavefileFormat};
 use capture::pipeline::counters;
-use capture::ring::{Append, Opened, Options, Permissions, Ring, RingError, Writer};
-use capture::store::{Header, Store};
+use capture::ring::{Append, OpenedRing, Permissions, Ring, RingError, RingOptions, Writer};
+use capture::store::{Store, StoreHeader};
 use protocol::linktype::LinkType;
 use support::{Parser, data, directory, options, time};
 
@@ -32,7 +32,7 @@ fn append(writer: &mut Writer, number: u64) {
 }
 
 /// A ring with packets 1 to `count`.
-fn filled(options: &Options, count: u64) -> Opened {
+fn filled(options: &RingOptions, count: u64) -> OpenedRing {
     let mut opened = Ring::open(options).unwrap();
     for number in 1..=count {
         append(&mut opened.writer, number);
@@ -43,7 +43,7 @@ fn filled(options: &Options, count: u64) -> Opened {
 
 /// Numbers of all retained packets, each checked against the packet as it was written.
 fn numbers(ring: &Ring) -> Vec<u64> {
-    let mut cursor = Cursor::new(ring, Format::Pcap, Begin::Oldest, false);
+    let mut cursor = Cursor::new(ring, SavefileFormat::Pcap, Begin::Oldest, false);
     // The snaplen has no checksum, since it may change.
     let mut parser = Parser::new(false);
     parser.any_snaplen = true;
@@ -73,7 +73,7 @@ fn run(ring: &Ring) -> std::ops::Range<u64> {
 #[test]
 fn child_fills_a_ring_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let Opened { ring, mut writer, damage, .. } = Ring::open(&options(path.into())).unwrap();
+    let OpenedRing { ring, mut writer, damage, .. } = Ring::open(&options(path.into())).unwrap();
     assert_eq!(damage, None);
     let mut said = std::io::stdout().lock();
     for number in ring.bounds().next.number.. {
@@ -180,7 +180,7 @@ fn a_process_killed_while_it_makes_its_ring_does_not_stand_in_the_way() {
 fn everything_kept_with_the_packets_persists() {
     let directory = directory();
     let path = directory.path().join("kept.ring");
-    let unknown = Options { link_type: None, ..options(path.clone()) };
+    let unknown = RingOptions { link_type: None, ..options(path.clone()) };
     let opened = Ring::open(&unknown).unwrap();
     assert_eq!(opened.ring.header(), None);
     assert_eq!(opened.ring.permissions(), None);
@@ -193,7 +193,10 @@ fn everything_kept_with_the_packets_persists() {
 
     let opened = Ring::open(&unknown).unwrap();
     assert_eq!(opened.damage, None);
-    assert_eq!(opened.ring.header().map(|Header { link_type, .. }| link_type), Some(LinkType::RAW));
+    assert_eq!(
+        opened.ring.header().map(|StoreHeader { link_type, .. }| link_type),
+        Some(LinkType::RAW)
+    );
     assert_eq!(opened.ring.permissions(), Some(permissions));
     let losses = opened.ring.losses();
     assert_eq!((losses.kernel, losses.interface, losses.oversize), (3, 5, 0));
@@ -202,7 +205,7 @@ fn everything_kept_with_the_packets_persists() {
 
     let ethernet = options(path.clone());
     assert!(matches!(Ring::open(&ethernet), Err(RingError::Mismatch { .. })));
-    let micro = Options { precision: protocol::time::Precision::Micro, ..unknown };
+    let micro = RingOptions { precision: protocol::time::Precision::Micro, ..unknown };
     assert!(matches!(Ring::open(&micro), Err(RingError::Mismatch { .. })));
 }
 
@@ -212,7 +215,7 @@ fn a_ring_in_use_is_not_taken() {
     let options = options(directory.path().join("used.ring"));
     let opened = filled(&options, 3);
     assert!(matches!(Ring::open(&options), Err(RingError::InUse { .. })));
-    let larger = Options { size: 2 << 20, ..options.clone() };
+    let larger = RingOptions { size: 2 << 20, ..options.clone() };
     assert!(matches!(Ring::open(&larger), Err(RingError::InUse { .. })));
     assert_eq!(run(&opened.ring), 1..4);
     drop(opened);
@@ -223,7 +226,7 @@ fn a_ring_in_use_is_not_taken() {
 fn another_size_keeps_the_newest_packets() {
     let directory = directory();
     let small = options(directory.path().join("sized.ring"));
-    let large = Options { size: 4 << 20, ..small.clone() };
+    let large = RingOptions { size: 4 << 20, ..small.clone() };
     let opened = filled(&small, 400);
     opened.writer.add_loss(5, 6);
     let permissions = Permissions { uid: 1, gid: 2, mode: 0o700 };
@@ -257,7 +260,7 @@ fn another_size_keeps_the_newest_packets() {
 
 /// Opens a damaged copy. The result must be an error, or a run of the original packets.
 fn open_damaged(
-    options: &Options,
+    options: &RingOptions,
     all: &std::ops::Range<u64>,
     what: &str,
 ) -> Option<std::ops::Range<u64>> {
@@ -453,7 +456,7 @@ fn a_full_file_system_is_an_error_and_leaves_no_file() {
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
             mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some("size=3m")).unwrap();
             let small = options(path.join("full.ring"));
-            let large = Options { size: 16 << 20, ..small.clone() };
+            let large = RingOptions { size: 16 << 20, ..small.clone() };
             let Err(RingError::NoSpace { needed, .. }) = Ring::open(&large) else {
                 panic!("a ring of 16 MiB in 3 MiB")
             };

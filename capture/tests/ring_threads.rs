@@ -14,10 +14,10 @@ use std::thread;
 use std::time::Duration;
 
 use capture::bell::Bell;
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
 use capture::pipeline::counters;
-use capture::ring::{Append, MAX_PINS, Opened, Ring, Writer};
+use capture::ring::{Append, MAX_PINS, OpenedRing, Ring, Writer};
 use capture::store::{PinError, Store};
 use support::{Parser, SEGMENT, collect, data, directory, options, time};
 
@@ -79,10 +79,10 @@ struct Seen {
 
 /// Reads to the end with read sizes in turn. Checks every packet, and that the counters add up at
 /// every step.
-fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
+fn read(ring: &Ring, format: SavefileFormat, begin: Begin, wants: &[usize]) -> Seen {
     let (bell, bells) = bell(ring);
     let mut cursor = Cursor::new(ring, format, begin, true);
-    let mut parser = Parser::forgetful(format == Format::Pcapng);
+    let mut parser = Parser::forgetful(format == SavefileFormat::Pcapng);
     let mut bytes = Vec::new();
     let (mut first, mut last, mut jumped) = (None, None, 0);
     let mut origin = (0, u64::MAX);
@@ -103,15 +103,15 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
         };
         let (before, all, after) = sum(&cursor);
         match outcome.unwrap() {
-            Outcome::Sent(_) => parser.feed(&bytes),
-            Outcome::Empty => {
+            ReadOutcome::Sent(_) => parser.feed(&bytes),
+            ReadOutcome::Empty => {
                 bell.arm();
                 if !cursor.is_ready(ring) {
                     bells.recv_timeout(PATIENCE).expect("the writer forgot to ring");
                 }
                 continue;
             }
-            Outcome::End => break,
+            ReadOutcome::End => break,
         }
         for packet in &parser.packets {
             packet.check();
@@ -122,7 +122,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
                 assert!(packet.number > last, "twice, or not in order");
                 let lost = packet.number - last - 1;
                 jumped += lost;
-                if format == Format::Pcapng {
+                if format == SavefileFormat::Pcapng {
                     assert_eq!(packet.comment.unwrap_or(0), lost);
                     let holes = (last..packet.number).filter(|number| is_before_hole(*number));
                     let holes = holes.map(|number| format!(": after {number}"));
@@ -149,7 +149,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
     // Packets lost before the first packet do not show as a jump between packets.
     let before_first = first.map_or(progress.lost, |first| first - begun);
     assert_eq!(progress.lost, jumped + before_first, "exactly what was jumped over");
-    if format == Format::Pcapng {
+    if format == SavefileFormat::Pcapng {
         let last = parser.statistics.last().expect("a stream that ends says so");
         assert_eq!(last.delivered, progress.delivered);
         assert_eq!(last.received, ring.bounds().next.number - 1);
@@ -161,7 +161,7 @@ fn read(ring: &Ring, format: Format, begin: Begin, wants: &[usize]) -> Seen {
 fn nothing_is_torn_and_every_loss_is_counted() {
     const COUNT: u64 = 30_000;
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("threads.ring"))).unwrap();
     let appended = AtomicU64::new(0);
     let over = AtomicBool::new(false);
@@ -169,14 +169,14 @@ fn nothing_is_torn_and_every_loss_is_counted() {
         let ring = &ring;
         let end = End(&over);
         let readers: Vec<_> = [
-            (Format::Pcap, &[1, 1, 1, 1, 500][..]),
-            (Format::Pcap, &[15, 16, 17, 1_000]),
-            (Format::Pcap, &[4_096]),
-            (Format::Pcap, &[1 << 20]),
-            (Format::Pcap, &[1 << 20]),
-            (Format::Pcap, &[1 << 20, 1]),
-            (Format::Pcapng, &[1, 7, 2_000]),
-            (Format::Pcapng, &[100_000]),
+            (SavefileFormat::Pcap, &[1, 1, 1, 1, 500][..]),
+            (SavefileFormat::Pcap, &[15, 16, 17, 1_000]),
+            (SavefileFormat::Pcap, &[4_096]),
+            (SavefileFormat::Pcap, &[1 << 20]),
+            (SavefileFormat::Pcap, &[1 << 20]),
+            (SavefileFormat::Pcap, &[1 << 20, 1]),
+            (SavefileFormat::Pcapng, &[1, 7, 2_000]),
+            (SavefileFormat::Pcapng, &[100_000]),
         ]
         .map(|(format, wants)| scope.spawn(move || read(ring, format, Begin::Oldest, wants)))
         .into_iter()
@@ -231,17 +231,18 @@ fn snapshots(ring: &Ring, over: &AtomicBool) {
         if over.load(Ordering::Acquire) {
             break;
         }
-        let format = if round.is_multiple_of(2) { Format::Pcap } else { Format::Pcapng };
-        let extent = Extent::new(ring, format);
+        let format =
+            if round.is_multiple_of(2) { SavefileFormat::Pcap } else { SavefileFormat::Pcapng };
+        let extent = SnapshotExtent::new(ring, format);
         let mut snapshot = Snapshot::new(ring, extent);
-        let mut parser = Parser::forgetful(format == Format::Pcapng);
+        let mut parser = Parser::forgetful(format == SavefileFormat::Pcapng);
         let mut offset = 0;
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
             let want = 1 << (10 + round % 8);
             let outcome = snapshot.read(ring, offset, want, &mut collect(&mut bytes)).unwrap();
-            if outcome == Outcome::End {
+            if outcome == ReadOutcome::End {
                 break;
             }
             offset += bytes.len() as u64;
@@ -258,19 +259,19 @@ fn snapshots(ring: &Ring, over: &AtomicBool) {
 fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
     const COUNT: u64 = 10_000;
     let directory = directory();
-    let options = capture::ring::Options {
+    let options = capture::ring::RingOptions {
         // The ring holds all packets, so none may be missing.
         size: 64 << 20,
         ..options(directory.path().join("follow.ring"))
     };
-    let Opened { ring, mut writer, .. } = Ring::open(&options).unwrap();
+    let OpenedRing { ring, mut writer, .. } = Ring::open(&options).unwrap();
     thread::scope(|scope| {
         let ring = &ring;
         let mut readers = Vec::new();
         write(&mut writer, COUNT, |number| {
             if readers.len() < 8 && number > readers.len() as u64 * COUNT / 8 {
                 let wants = [&[5_000][..], &[1 << 20]][readers.len() % 2];
-                let format = [Format::Pcap, Format::Pcapng][readers.len() / 2 % 2];
+                let format = [SavefileFormat::Pcap, SavefileFormat::Pcapng][readers.len() / 2 % 2];
                 readers.push(scope.spawn(move || read(ring, format, Begin::Oldest, wants)));
             }
         });
@@ -288,7 +289,7 @@ fn follow_has_no_gap_and_no_duplicate_between_the_stored_and_the_live() {
 fn a_full_segment_holds_every_packet_before_the_next_segment() {
     const ENOUGH: u64 = 400;
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("full.ring"))).unwrap();
     let (over, compared) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -304,7 +305,7 @@ fn a_full_segment_holds_every_packet_before_the_next_segment() {
                 if !chunk.complete {
                     continue;
                 }
-                let count = capture::record::Records::new(chunk.bytes()).count();
+                let count = capture::record::PacketRecords::new(chunk.bytes()).count();
                 if let Ok(next) = ring.pin_more(chunk.id + 1) {
                     assert_eq!(next.first.number, chunk.first.number + count as u64);
                     compared.fetch_add(1, Ordering::Relaxed);
@@ -325,7 +326,7 @@ fn a_full_segment_holds_every_packet_before_the_next_segment() {
 #[test]
 fn a_live_reader_gets_the_packets_after_its_opening() {
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("live.ring"))).unwrap();
     let mut append = |number: u64| {
         let len = length(number);
@@ -334,7 +335,7 @@ fn a_live_reader_gets_the_packets_after_its_opening() {
         writer.publish();
     };
     append(1);
-    let mut cursor = Cursor::new(&*ring, Format::Pcap, Begin::Next, false);
+    let mut cursor = Cursor::new(&*ring, SavefileFormat::Pcap, Begin::Next, false);
     append(2);
     append(3);
     let mut parser = Parser::new(false);
@@ -346,7 +347,7 @@ fn a_live_reader_gets_the_packets_after_its_opening() {
 #[test]
 fn pinned_segments_do_not_change_and_the_writer_goes_on() {
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("pins.ring"))).unwrap();
     let mut number = 0;
     let mut fill = |segments: u64| {
@@ -390,7 +391,7 @@ fn pinned_segments_do_not_change_and_the_writer_goes_on() {
 #[test]
 fn many_threads_with_large_reads_do_not_wait_for_each_other_forever() {
     let directory = directory();
-    let Opened { ring, mut writer, .. } =
+    let OpenedRing { ring, mut writer, .. } =
         Ring::open(&options(directory.path().join("many.ring"))).unwrap();
     for number in 1..=60 {
         assert_eq!(writer.append(time(number), 8_001, &data(number, 8_000)), Append::Stored);
@@ -404,14 +405,15 @@ fn many_threads_with_large_reads_do_not_wait_for_each_other_forever() {
             for _ in 0..12 {
                 scope.spawn(|| {
                     for _ in 0..150 {
-                        let mut cursor = Cursor::new(&*reading, Format::Pcap, Begin::Oldest, false);
+                        let mut cursor =
+                            Cursor::new(&*reading, SavefileFormat::Pcap, Begin::Oldest, false);
                         let mut got = 0;
                         let mut count = |slices: &[IoSlice<'_>]| -> io::Result<()> {
                             got += slices.iter().map(|slice| slice.len()).sum::<usize>();
                             thread::yield_now();
                             Ok(())
                         };
-                        while let Outcome::Sent(_) =
+                        while let ReadOutcome::Sent(_) =
                             cursor.read(&*reading, 1 << 20, &mut count).unwrap()
                         {
                         }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use capture::cursor::snapshot::Extent;
-use capture::cursor::{Begin, Cursor, Format, Outcome};
-use capture::savefile::{Indexed, Options, Savefile};
+use capture::cursor::snapshot::SnapshotExtent;
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
+use capture::savefile::{Indexed, Savefile, SavefileOptions};
 use capture::store::Store;
 use proptest::prelude::*;
 use savefile_encoder::{File, Item, Order, Packet, Resolution, any_pcap, any_pcapng, pcap, pcapng};
@@ -51,7 +51,7 @@ struct Followed {
 
 impl Followed {
     fn new(written: &Written) -> Self {
-        let options = Options { follow: true, ..Options::default() };
+        let options = SavefileOptions { follow: true, ..SavefileOptions::default() };
         let savefile = Arc::new(Savefile::open(&written.path, options).unwrap());
         let stop = Arc::new(AtomicBool::new(false));
         let mut followed = Self { savefile, stop, thread: None };
@@ -96,13 +96,13 @@ fn read(cursor: &mut Cursor, store: &dyn Store) -> Vec<u8> {
         };
         let outcome = cursor.read(store, 5_000, &mut send).unwrap();
         bytes.extend(got);
-        if matches!(outcome, Outcome::Empty | Outcome::End) {
+        if matches!(outcome, ReadOutcome::Empty | ReadOutcome::End) {
             return bytes;
         }
     }
 }
 
-fn all_of(store: &dyn Store, format: Format) -> Vec<u8> {
+fn all_of(store: &dyn Store, format: SavefileFormat) -> Vec<u8> {
     read(&mut Cursor::new(store, format, Begin::Oldest, false), store)
 }
 
@@ -117,7 +117,7 @@ fn check(file: &File, cuts: &[usize]) {
     // The bytes before the first packet determine the link type of the files.
     written.to(file, first.end);
     let mut followed = Followed::new(&written);
-    let formats = [Format::Pcap, Format::Pcapng];
+    let formats = [SavefileFormat::Pcap, SavefileFormat::Pcapng];
     let mut cursors =
         formats.map(|format| Cursor::new(&*followed.savefile, format, Begin::Oldest, false));
     let mut got = [Vec::new(), Vec::new()];
@@ -142,11 +142,11 @@ fn check(file: &File, cuts: &[usize]) {
         }
     }
     assert_eq!(followed.savefile.problem(), None);
-    let whole = Savefile::open(&written.path, Options::default()).unwrap();
+    let whole = Savefile::open(&written.path, SavefileOptions::default()).unwrap();
     assert_eq!(whole.index(&AtomicBool::new(false)), Indexed::Finished);
     for (format, got) in formats.into_iter().zip(got) {
         let mut wanted = all_of(&whole, format);
-        if format == Format::Pcapng {
+        if format == SavefileFormat::Pcapng {
             // While more may come, blocks wait for the packet after them.
             wanted.truncate(wanted.len() - usize::try_from(whole.bounds().trailing).unwrap());
         }
@@ -192,9 +192,9 @@ fn blocks_after_the_last_packet_are_before_an_added_packet() {
     let file = pcapng(order, &items);
     let mut written = Written::new();
     written.to(&file, file.kept[0].end);
-    let savefile = Savefile::open(&written.path, Options::default()).unwrap();
+    let savefile = Savefile::open(&written.path, SavefileOptions::default()).unwrap();
     let stop = AtomicBool::new(false);
-    let mut cursor = Cursor::new(&savefile, Format::Pcapng, Begin::Oldest, false);
+    let mut cursor = Cursor::new(&savefile, SavefileFormat::Pcapng, Begin::Oldest, false);
     let mut got = Vec::new();
     // Each of the other blocks, and no more.
     for end in [file.kept[0].end, file.kept[1].end, file.packets[1].end, file.bytes.len()] {
@@ -202,11 +202,14 @@ fn blocks_after_the_last_packet_are_before_an_added_packet() {
         assert_eq!(savefile.look_again(), Ok(true));
         assert_eq!(savefile.index(&stop), Indexed::Finished);
         got.extend(read(&mut cursor, &savefile));
-        assert!(got == all_of(&savefile, Format::Pcapng), "up to {end}");
-        assert_eq!(Extent::new(&savefile, Format::Pcapng).size(&savefile), got.len() as u64);
-        let whole = Savefile::open(&written.path, Options::default()).unwrap();
+        assert!(got == all_of(&savefile, SavefileFormat::Pcapng), "up to {end}");
+        assert_eq!(
+            SnapshotExtent::new(&savefile, SavefileFormat::Pcapng).size(&savefile),
+            got.len() as u64
+        );
+        let whole = Savefile::open(&written.path, SavefileOptions::default()).unwrap();
         assert_eq!(whole.index(&stop), Indexed::Finished);
-        assert!(got == all_of(&whole, Format::Pcapng), "up to {end}");
+        assert!(got == all_of(&whole, SavefileFormat::Pcapng), "up to {end}");
         assert_eq!(whole.note(), None);
     }
     assert!(got.ends_with(&file.kept[2].bytes));
@@ -229,7 +232,7 @@ fn many_small_additions_make_few_chunks() {
     written.to(&file, file.packets[0].end);
     let followed = Followed::new(&written);
     followed.wait_for(1);
-    let mut cursor = Cursor::new(&*followed.savefile, Format::Pcap, Begin::Next, false);
+    let mut cursor = Cursor::new(&*followed.savefile, SavefileFormat::Pcap, Begin::Next, false);
     for number in 1..file.packets.len() {
         written.to(&file, file.packets[number].end);
         if number % 100 == 0 {
@@ -248,7 +251,7 @@ fn a_second_look_finds_added_packets() {
     let mut written = Written::new();
     let end = |packets: usize| file.packets[packets - 1].end;
     written.to(&file, end(3) + 5);
-    let savefile = Savefile::open(&written.path, Options::default()).unwrap();
+    let savefile = Savefile::open(&written.path, SavefileOptions::default()).unwrap();
     let run = || assert_eq!(savefile.index(&AtomicBool::new(false)), Indexed::Finished);
     run();
     assert_eq!(savefile.problem().as_deref().map(|problem| &problem[..9]), Some("cut short"));
@@ -258,7 +261,7 @@ fn a_second_look_finds_added_packets() {
     assert_eq!(savefile.look_again(), Ok(true));
     run();
     assert_eq!((savefile.bounds().next.number, savefile.problem()), (11, None));
-    assert!(all_of(&savefile, Format::Pcap)[24..] == file.bytes[24..]);
+    assert!(all_of(&savefile, SavefileFormat::Pcap)[24..] == file.bytes[24..]);
     assert_eq!(savefile.look_again(), Ok(false));
 }
 
@@ -268,7 +271,7 @@ fn the_reason_why_reading_stopped_is_reported() {
     let mut written = Written::new();
     written.to(&file, file.bytes.len());
     written.output.write_all(&[0xff; 40]).unwrap();
-    let savefile = Savefile::open(&written.path, Options::default()).unwrap();
+    let savefile = Savefile::open(&written.path, SavefileOptions::default()).unwrap();
     assert_eq!(savefile.index(&AtomicBool::new(false)), Indexed::Finished);
     written.output.write_all(&[0xff; 40]).unwrap();
     let malformed = savefile.look_again().unwrap_err();

@@ -6,13 +6,15 @@ mod support;
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
 use capture::filter::Filter;
-use capture::record::Records;
-use capture::savefile::stream::{Event, Reader};
-use capture::savefile::{Indexed, OpenError, Options, Probe, Savefile, pcapng_writer};
-use capture::store::{ChunkBytes, PinError, Position, Store, Target};
+use capture::record::PacketRecords;
+use capture::savefile::stream::{StreamEvent, StreamReader};
+use capture::savefile::{
+    Indexed, Probe, Savefile, SavefileOpenError, SavefileOptions, pcapng_writer,
+};
+use capture::store::{ChunkBytes, PinError, Position, SearchTarget, Store};
 use proptest::prelude::*;
 use protocol::linktype::LinkType;
 use savefile_encoder::{Expected, File, Order, Packet, any_file, pcap};
@@ -30,12 +32,12 @@ impl View {
         self.below.is_none_or(|below| data.first().is_some_and(|byte| *byte < below))
     }
 
-    fn options(self, link_type: LinkType) -> Options {
+    fn options(self, link_type: LinkType) -> SavefileOptions {
         // A damaged file may have a link type that nothing compiles for.
         let filter = self
             .below
             .and_then(|below| Filter::compile(&format!("link[0] < {below}"), link_type).ok());
-        Options { filter, snaplen: self.snaplen, ..Options::default() }
+        SavefileOptions { filter, snaplen: self.snaplen, ..SavefileOptions::default() }
     }
 }
 
@@ -144,7 +146,7 @@ fn temporary(bytes: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-fn indexed(bytes: &[u8], view: View) -> Result<Savefile, OpenError> {
+fn indexed(bytes: &[u8], view: View) -> Result<Savefile, SavefileOpenError> {
     let probe = Probe::open(temporary(bytes).path())?;
     let link_type = probe.link_type();
     let savefile = probe.into_savefile(view.options(link_type));
@@ -163,8 +165,8 @@ fn served(savefile: &Savefile) -> Vec<Served> {
         };
         assert!(chunk.complete && !chunk.bytes().is_empty());
         let mut at = chunk.first;
-        let mut selected = Records::new(chunk.pcap_bytes());
-        let mut records = Records::new(chunk.bytes());
+        let mut selected = PacketRecords::new(chunk.pcap_bytes());
+        let mut records = PacketRecords::new(chunk.bytes());
         for (index, record) in records.by_ref().enumerate() {
             let interface = chunk.interface(index).map_or((0, 1), |one| (one.id, one.known));
             let link_type = savefile.interface(interface.0).unwrap().link_type;
@@ -224,14 +226,14 @@ fn check_mapped(savefile: &Savefile, model: &Model) {
 /// after the last packet.
 fn check_read(savefile: &Savefile, model: &Model) {
     let mut whole = Vec::new();
-    let mut cursor = Cursor::new(savefile, Format::Pcapng, Begin::Oldest, false);
-    while let Outcome::Sent(_) =
+    let mut cursor = Cursor::new(savefile, SavefileFormat::Pcapng, Begin::Oldest, false);
+    while let ReadOutcome::Sent(_) =
         cursor.read(savefile, 100, &mut support::collect(&mut whole)).unwrap()
     {}
     assert!(whole.ends_with(&model.trailing.0), "{:?}", model.trailing);
     let trailing = savefile.trailing();
     assert_eq!(trailing.is_some(), !model.trailing.0.is_empty());
-    let extent = Extent::new(savefile, Format::Pcapng);
+    let extent = SnapshotExtent::new(savefile, SavefileFormat::Pcapng);
     assert_eq!(extent.size(savefile), whole.len() as u64);
     let mut snapshot = Snapshot::new(savefile, extent);
     for at in (0..whole.len()).rev().step_by(1 + whole.len() / 100) {
@@ -248,20 +250,22 @@ fn check_read(savefile: &Savefile, model: &Model) {
 
 fn check_find(savefile: &Savefile, model: &Model) {
     let (first, next) = (Position::START, model.next);
-    assert_eq!(savefile.find(Target::Number(0)), Err(PinError::Lapped));
-    for end in
-        [Target::Number(next.number), Target::Pcap(next.pcap), Target::Pcapng(next.pcapng + 9)]
-    {
+    assert_eq!(savefile.find(SearchTarget::Number(0)), Err(PinError::Lapped));
+    for end in [
+        SearchTarget::Number(next.number),
+        SearchTarget::Pcap(next.pcap),
+        SearchTarget::Pcapng(next.pcapng + 9),
+    ] {
         assert_eq!(savefile.find(end), Err(PinError::NotYet));
     }
     if next != first {
         let last = savefile.capacity().used - 1;
-        assert_eq!(savefile.find(Target::Number(1)), Ok(0));
-        assert_eq!(savefile.find(Target::Pcapng(0)), Ok(0));
+        assert_eq!(savefile.find(SearchTarget::Number(1)), Ok(0));
+        assert_eq!(savefile.find(SearchTarget::Pcapng(0)), Ok(0));
         let number = model.served.iter().rposition(|packet| packet.native).map_or(0, |at| at + 1);
-        let chunk = savefile.find(Target::Number(number as u64)).ok();
-        assert_eq!(savefile.find(Target::Pcap(next.pcap.wrapping_sub(1))).ok(), chunk);
-        assert_eq!(savefile.find(Target::Pcapng(next.pcapng - 1)), Ok(last));
+        let chunk = savefile.find(SearchTarget::Number(number as u64)).ok();
+        assert_eq!(savefile.find(SearchTarget::Pcap(next.pcap.wrapping_sub(1))).ok(), chunk);
+        assert_eq!(savefile.find(SearchTarget::Pcapng(next.pcapng - 1)), Ok(last));
     }
 }
 
@@ -282,7 +286,7 @@ fn check_written(savefile: &Savefile, model: &Model) {
         let options = &packet.beside.1;
         let time = protocol::time::Timestamp::default();
         let (original_len, data) = (packet.original_len, packet.data.as_slice());
-        let packet = pcapng_writer::Packet { interface, time, original_len, data };
+        let packet = pcapng_writer::PacketBlockContent { interface, time, original_len, data };
         pcapng_writer::enhanced_packet(&mut out, &packet, header.precision, options, None);
     }
     assert_eq!(out.len() as u64, savefile.bounds().next.pcapng);
@@ -291,7 +295,7 @@ fn check_written(savefile: &Savefile, model: &Model) {
 /// Feeds a reader with pieces of the given lengths, over and over. Returns the packets, the number
 /// of foreign ones, and the bytes that were left.
 fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
-    let mut reader = Reader::new();
+    let mut reader = StreamReader::new();
     let (mut packets, mut foreign, mut precision) = (Vec::new(), 0, None);
     // Interfaces before the section, all interfaces, and blocks since the last packet.
     let (mut section, mut known, mut blocks) = (0, 0, Vec::new());
@@ -305,15 +309,15 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
         rest = &rest[len..];
         while let Some(event) = reader.event().unwrap() {
             match event {
-                Event::Header(header) => {
+                StreamEvent::Header(header) => {
                     assert!(precision.replace(header.precision).is_none());
                 }
-                Event::Section(options) => {
+                StreamEvent::Section(options) => {
                     section = known;
                     comments.extend_from_slice(options);
                 }
-                Event::Interface(_) => known += 1,
-                Event::Kept(block) => {
+                StreamEvent::Interface(_) => known += 1,
+                StreamEvent::Kept(block) => {
                     let start = blocks.len();
                     blocks.extend_from_slice(block);
                     if block[..4] == 5_u32.to_ne_bytes() {
@@ -322,13 +326,13 @@ fn streamed(bytes: &[u8], pieces: &[usize]) -> (Vec<Served>, usize, u64) {
                             .copy_from_slice(&(section + id).to_ne_bytes());
                     }
                 }
-                Event::LeftOut => panic!("no block of the test's is too long"),
-                Event::Foreign { .. } => {
+                StreamEvent::LeftOut => panic!("no block of the test's is too long"),
+                StreamEvent::Foreign { .. } => {
                     foreign += 1;
                     blocks.clear();
                     comments.clear();
                 }
-                Event::Packet(packet) => packets.push(Served {
+                StreamEvent::Packet(packet) => packets.push(Served {
                     time: packet.time.to_parts(precision.unwrap()),
                     original_len: packet.original_len,
                     data: packet.data.to_vec(),
@@ -416,7 +420,7 @@ proptest! {
                 Ok(savefile) => check_mapped(&savefile, &model),
                 Err(error) => {
                     assert!(cut < file.ends[0], "{error}");
-                    assert!(cut > 0 || matches!(error, OpenError::Empty(_)), "{error}");
+                    assert!(cut > 0 || matches!(error, SavefileOpenError::Empty(_)), "{error}");
                 }
             }
             check_streamed(bytes, &[64], &Model::new(&file, cut, View::default()));
@@ -450,7 +454,7 @@ fn chunks_are_of_moderate_size_and_every_coordinate_is_found() {
             for id in 0..used {
                 let chunk = savefile.pin(id).unwrap();
                 let len = chunk.bytes().len();
-                let single = Records::new(chunk.bytes()).count() == 1;
+                let single = PacketRecords::new(chunk.bytes()).count() == 1;
                 assert!(len <= 256 << 10 || single, "a chunk of {len} bytes");
                 // A chunk that the filter leaves whole needs no conversion either.
                 let native = big == cfg!(target_endian = "big");
@@ -461,9 +465,9 @@ fn chunks_are_of_moderate_size_and_every_coordinate_is_found() {
             }
             for packet in &model.served {
                 let at = packet.at;
-                let chunk = savefile.find(Target::Number(at.number)).unwrap();
-                assert_eq!(savefile.find(Target::Pcap(at.pcap + 15)), Ok(chunk));
-                assert_eq!(savefile.find(Target::Pcapng(at.pcapng + 31)), Ok(chunk));
+                let chunk = savefile.find(SearchTarget::Number(at.number)).unwrap();
+                assert_eq!(savefile.find(SearchTarget::Pcap(at.pcap + 15)), Ok(chunk));
+                assert_eq!(savefile.find(SearchTarget::Pcapng(at.pcapng + 31)), Ok(chunk));
                 let first = savefile.pin(chunk).unwrap().first;
                 assert!(first.number <= at.number && first.pcapng <= at.pcapng);
             }
@@ -474,7 +478,8 @@ fn chunks_are_of_moderate_size_and_every_coordinate_is_found() {
 #[test]
 fn indexing_stops_and_goes_on() {
     let file = large(Order { big: false });
-    let savefile = Savefile::open(temporary(&file.bytes).path(), Options::default()).unwrap();
+    let savefile =
+        Savefile::open(temporary(&file.bytes).path(), SavefileOptions::default()).unwrap();
     assert!(!savefile.bounds().ended);
     assert_eq!(savefile.index(&AtomicBool::new(true)), Indexed::Stopped);
     assert!(savefile.bounds().ended, "readers must not wait");
@@ -502,7 +507,7 @@ fn a_malformed_record_ends_the_walk_and_is_named() {
     let expected = format!("malformed at byte {end}: a packet of 4294967295 captured bytes");
     assert!(problem.starts_with(&expected), "{problem}");
 
-    let mut reader = Reader::new();
+    let mut reader = StreamReader::new();
     reader.space()[..end + 16].copy_from_slice(&file.bytes[..end + 16]);
     reader.filled(end + 16);
     for _ in 0..4 {
@@ -518,13 +523,13 @@ fn a_malformed_record_ends_the_walk_and_is_named() {
 #[test]
 fn a_reader_continues_with_the_next_writer() {
     let one = Packet { seconds: 1, nanoseconds: 0, more_on_the_wire: 0, data: vec![1, 2, 3] };
-    let mut reader = Reader::new();
+    let mut reader = StreamReader::new();
     for (big, link_type) in [(true, 1), (false, 101)] {
         let file = pcap(Order { big }, true, link_type, std::slice::from_ref(&one));
         let bytes = &file.bytes[..file.bytes.len() - usize::from(big)];
         reader.space()[..bytes.len()].copy_from_slice(bytes);
         reader.filled(bytes.len());
-        let Ok(Some(Event::Header(header))) = reader.event() else { panic!("no header") };
+        let Ok(Some(StreamEvent::Header(header))) = reader.event() else { panic!("no header") };
         assert_eq!(header.link_type.0, link_type);
         assert_eq!(reader.event().unwrap().is_none(), big);
         assert_eq!(reader.finish(), if big { 18 } else { 0 });

@@ -7,12 +7,12 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use capture::bell::Bells;
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome, Progress};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, CursorProgress, ReadOutcome, SavefileFormat};
 use capture::filter::Filter;
-use capture::savefile::{Options, Probe, Savefile};
+use capture::savefile::{Probe, Savefile, SavefileOptions};
 use capture::store::{
-    Bounds, Capacity, Chunk, Header, Interface, PinError, Position, Store, Target,
+    Bounds, Capacity, Chunk, Interface, PinError, Position, SearchTarget, Store, StoreHeader,
 };
 use proptest::prelude::*;
 use savefile_encoder::{File, Item, Order, Packet, Resolution, pcapng};
@@ -32,7 +32,7 @@ impl Growing {
 }
 
 impl Store for Growing {
-    fn header(&self) -> Option<Header> {
+    fn header(&self) -> Option<StoreHeader> {
         self.inner.header()
     }
 
@@ -56,7 +56,7 @@ impl Store for Growing {
         self.inner.pin(chunk)
     }
 
-    fn find(&self, target: Target) -> Result<u64, PinError> {
+    fn find(&self, target: SearchTarget) -> Result<u64, PinError> {
         if target.value() >= target.coordinate(&self.next()) {
             return Err(PinError::NotYet);
         }
@@ -126,7 +126,7 @@ fn indexed(file: &File, filter: Option<&str>) -> Savefile {
     temporary.write_all(&file.bytes).unwrap();
     let probe = Probe::open(temporary.path()).unwrap();
     let filter = filter.map(|filter| Filter::compile(filter, probe.link_type()).unwrap());
-    let savefile = probe.into_savefile(Options { filter, ..Options::default() });
+    let savefile = probe.into_savefile(SavefileOptions { filter, ..SavefileOptions::default() });
     savefile.index(&AtomicBool::new(false));
     assert_eq!(savefile.problem(), None);
     savefile
@@ -137,13 +137,13 @@ type Got = (u16, u32, u32, u32, Vec<u8>);
 
 /// The packets of a file of this format, in order, and the beginning of each, which is the end of
 /// the previous one. `leading` interfaces are described before all packets.
-fn parse(format: Format, leading: u32, bytes: &[u8]) -> (Vec<Got>, Vec<u64>) {
+fn parse(format: SavefileFormat, leading: u32, bytes: &[u8]) -> (Vec<Got>, Vec<u64>) {
     let u16_at = |at: usize| u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap());
     let u32_at = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
     let data = |at: usize, len: u32| bytes[at..at + len as usize].to_vec();
     let (mut packets, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
     match format {
-        Format::Pcap => {
+        SavefileFormat::Pcap => {
             let link_type = u16_at(20);
             at = 24;
             while at < bytes.len() {
@@ -154,7 +154,7 @@ fn parse(format: Format, leading: u32, bytes: &[u8]) -> (Vec<Got>, Vec<u64>) {
                 at += 16 + len as usize;
             }
         }
-        Format::Pcapng => {
+        SavefileFormat::Pcapng => {
             let mut interfaces = Vec::new();
             let mut start = None;
             while at < bytes.len() {
@@ -186,10 +186,10 @@ fn parse(format: Format, leading: u32, bytes: &[u8]) -> (Vec<Got>, Vec<u64>) {
 }
 
 /// The packets that a file of this format must have: all, or those of the header's link type.
-fn expected(file: &File, format: Format, link_type: u16, below: Option<u8>) -> Vec<Got> {
+fn expected(file: &File, format: SavefileFormat, link_type: u16, below: Option<u8>) -> Vec<Got> {
     let ours = file.packets.iter().filter(|packet| {
         below.is_none_or(|below| packet.data.first().is_some_and(|byte| *byte < below))
-            && (format == Format::Pcapng || packet.link_type == link_type)
+            && (format == SavefileFormat::Pcapng || packet.link_type == link_type)
     });
     ours.map(|packet| {
         let (seconds, nanoseconds) = packet.time;
@@ -198,13 +198,13 @@ fn expected(file: &File, format: Format, link_type: u16, below: Option<u8>) -> V
     .collect()
 }
 
-fn check_sum(progress: Progress, store: &dyn Store) {
+fn check_sum(progress: CursorProgress, store: &dyn Store) {
     let stored = store.bounds().next.number - 1;
     assert_eq!(progress.delivered + progress.lost + progress.lag, stored, "{progress:?}");
 }
 
 /// Reads a stream of a store that grows chunk by chunk, to its end.
-fn streamed(savefile: Savefile, format: Format, wants: &[usize]) -> (Vec<u8>, Growing) {
+fn streamed(savefile: Savefile, format: SavefileFormat, wants: &[usize]) -> (Vec<u8>, Growing) {
     let chunks = savefile.capacity().used;
     let store = Growing { inner: savefile, chunks: AtomicU64::new(0) };
     let mut cursor = Cursor::new(&store, format, Begin::Oldest, false);
@@ -221,14 +221,14 @@ fn streamed(savefile: Savefile, format: Format, wants: &[usize]) -> (Vec<u8>, Gr
             };
             let outcome = cursor.read(&store, want, &mut send).unwrap();
             check_sum(cursor.progress(&store), &store);
-            assert_eq!(ready, matches!(outcome, Outcome::Sent(_)));
-            if outcome == Outcome::Empty {
+            assert_eq!(ready, matches!(outcome, ReadOutcome::Sent(_)));
+            if outcome == ReadOutcome::Empty {
                 break;
             }
         }
         assert_eq!(cursor.progress(&store).lag, 0, "what cannot be had is not waited for");
     }
-    let foreign = if format == Format::Pcap { store.inner.foreign_packets() } else { 0 };
+    let foreign = if format == SavefileFormat::Pcap { store.inner.foreign_packets() } else { 0 };
     assert_eq!(cursor.progress(&store).lost, foreign);
     assert_eq!(cursor.progress(&store).delivered_bytes, bytes.len() as u64);
     (bytes, store)
@@ -237,12 +237,12 @@ fn streamed(savefile: Savefile, format: Format, wants: &[usize]) -> (Vec<u8>, Gr
 /// Compares reads at random offsets with the file as it was read from front to back.
 fn check_seeks(
     store: &Savefile,
-    format: Format,
+    format: SavefileFormat,
     whole: &[u8],
     starts: &[u64],
     reads: &[(prop::sample::Index, usize, bool)],
 ) {
-    let extent = Extent::new(store, format);
+    let extent = SnapshotExtent::new(store, format);
     assert_eq!(extent.size(store), whole.len() as u64);
     let mut snapshot = Snapshot::new(store, extent);
     let mut offset = 0;
@@ -258,11 +258,11 @@ fn check_seeks(
         let outcome = snapshot.read(store, offset as u64, *want, &mut send).unwrap();
         let progress = snapshot.progress(store);
         check_sum(progress, store);
-        if outcome == Outcome::End {
+        if outcome == ReadOutcome::End {
             assert!(offset >= whole.len());
             continue;
         }
-        assert_eq!(outcome, Outcome::Sent(bytes.len()));
+        assert_eq!(outcome, ReadOutcome::Sent(bytes.len()));
         assert!(!bytes.is_empty() && bytes.len() <= *want);
         assert!(bytes == whole[offset..offset + bytes.len()], "other bytes at {offset}");
         offset += bytes.len();
@@ -290,7 +290,7 @@ proptest! {
         let wants = wants.into_iter().chain([1_000_000]).collect::<Vec<_>>();
         let file = file(&runs, first);
         let filter = below.map(|below| format!("link[0] < {below}"));
-        for format in [Format::Pcap, Format::Pcapng] {
+        for format in [SavefileFormat::Pcap, SavefileFormat::Pcapng] {
             let savefile = indexed(&file, filter.as_deref());
             let link_type = savefile.header().unwrap().link_type.0;
             let (bytes, growing) = streamed(savefile, format, &wants);

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome};
-use capture::record::Records;
-use capture::savefile::stream::Event;
-use capture::savefile::{Options, Savefile};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
+use capture::record::PacketRecords;
+use capture::savefile::stream::StreamEvent;
+use capture::savefile::{Savefile, SavefileOptions};
 use capture::store::Store;
 use testdata::{captures, folder, stream};
 
@@ -43,9 +43,9 @@ struct Mapped {
 
 /// Reads a file as a savefile; `None` if it is not one.
 fn mapped(path: &Path) -> Option<Mapped> {
-    let store = Savefile::open(path, Options::default()).ok()?;
+    let store = Savefile::open(path, SavefileOptions::default()).ok()?;
     store.index(&AtomicBool::new(false));
-    let count = |bytes: &[u8]| Records::new(bytes).count() as u64;
+    let count = |bytes: &[u8]| PacketRecords::new(bytes).count() as u64;
     let (mut pcapng, mut pcap) = (0, 0);
     for id in 0..store.capacity().used {
         let chunk = store.pin(id).unwrap();
@@ -55,15 +55,15 @@ fn mapped(path: &Path) -> Option<Mapped> {
     assert_eq!(pcapng, store.bounds().next.number - 1);
     assert_eq!(pcapng, store.raw_packets());
     assert_eq!(pcap + store.foreign_packets(), pcapng);
-    for (format, packets) in [(Format::Pcap, pcap), (Format::Pcapng, pcapng)] {
-        let mut snapshot = Snapshot::new(&store, Extent::new(&store, format));
+    for (format, packets) in [(SavefileFormat::Pcap, pcap), (SavefileFormat::Pcapng, pcapng)] {
+        let mut snapshot = Snapshot::new(&store, SnapshotExtent::new(&store, format));
         let mut offset = 0;
         loop {
             let outcome = snapshot.read(&store, offset, 1 << 20, &mut |_| Ok(())).unwrap();
-            let Outcome::Sent(sent) = outcome else { break };
+            let ReadOutcome::Sent(sent) = outcome else { break };
             offset += sent as u64;
         }
-        assert_eq!(offset, Extent::new(&store, format).size(&store), "{}", path.display());
+        assert_eq!(offset, SnapshotExtent::new(&store, format).size(&store), "{}", path.display());
         let progress = snapshot.progress(&store);
         let expected = (packets, store.raw_packets() - packets, 0);
         assert_eq!((progress.delivered, progress.lost, progress.lag), expected);
@@ -73,15 +73,15 @@ fn mapped(path: &Path) -> Option<Mapped> {
 
 /// Writes the bytes that a reader of pcapng gets from a file.
 fn replayed(path: &Path, to: &Path) {
-    let store = Savefile::open(path, Options::default()).unwrap();
+    let store = Savefile::open(path, SavefileOptions::default()).unwrap();
     store.index(&AtomicBool::new(false));
-    let mut cursor = Cursor::new(&store, Format::Pcapng, Begin::Oldest, false);
+    let mut cursor = Cursor::new(&store, SavefileFormat::Pcapng, Begin::Oldest, false);
     let mut bytes = Vec::new();
     let mut send = |slices: &[std::io::IoSlice<'_>]| {
         slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
         Ok(())
     };
-    while matches!(cursor.read(&store, 1 << 20, &mut send).unwrap(), Outcome::Sent(_)) {}
+    while matches!(cursor.read(&store, 1 << 20, &mut send).unwrap(), ReadOutcome::Sent(_)) {}
     std::fs::write(to, bytes).unwrap();
 }
 
@@ -89,7 +89,7 @@ fn replayed(path: &Path, to: &Path) {
 fn streamed(path: &Path) -> u64 {
     let mut packets = 0;
     let _: Option<()> = stream(&std::fs::read(path).unwrap(), 10_007, |event| {
-        packets += u64::from(matches!(event, Event::Packet(_)));
+        packets += u64::from(matches!(event, StreamEvent::Packet(_)));
         ControlFlow::Continue(())
     });
     packets

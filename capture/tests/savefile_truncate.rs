@@ -11,14 +11,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use capture::record;
-use capture::savefile::{Indexed, Options, Savefile, pcap};
-use capture::store::{Header, PinError, Position, Store};
+use capture::savefile::{Indexed, Savefile, SavefileOptions, pcap};
+use capture::store::{PinError, Position, Store, StoreHeader};
 use protocol::time::{Precision, Timestamp};
 use wait::wait_until;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
-const HEADER: Header = Header {
+const HEADER: StoreHeader = StoreHeader {
     link_type: protocol::linktype::LinkType::ETHERNET,
     precision: Precision::Nano,
     snaplen: 65_535,
@@ -38,7 +38,7 @@ fn savefile() -> tempfile::NamedTempFile {
 }
 
 fn open(path: &Path, snaplen: Option<u32>) -> Savefile {
-    Savefile::open(path, Options { snaplen, ..Options::default() }).unwrap()
+    Savefile::open(path, SavefileOptions { snaplen, ..SavefileOptions::default() }).unwrap()
 }
 
 fn cut(path: &Path, len: u64) -> String {
@@ -116,7 +116,7 @@ fn a_file_cut_in_the_middle_of_walks_ends_no_reader() {
                         for id in 0..cutting.capacity().used {
                             let Ok(chunk) = cutting.pin(id) else { continue };
                             // Converted chunks never hold the zeros after a cut.
-                            let records = record::Records::new(chunk.bytes());
+                            let records = record::PacketRecords::new(chunk.bytes());
                             for record in records {
                                 assert!(record.data.iter().all(|byte| *byte == 0x55));
                             }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
 use capture::pipeline::{Capture, Spec, counters};
 use capture::savefile::Savefile;
 use capture::source::SourceName;
@@ -41,7 +41,7 @@ fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
         kernel_buffer: None,
         export_keys,
         ring_dir: directory.to_owned(),
-        flows: capture::flow::Options::default(),
+        flows: capture::flow::FlowOptions::default(),
     };
     (Capture::start_new(spec).unwrap().capture, path)
 }
@@ -57,7 +57,7 @@ fn error(capture: &Capture) -> String {
 }
 
 fn read(store: &dyn Store) -> Vec<u8> {
-    let mut cursor = Cursor::new(store, Format::Pcapng, Begin::Oldest, false);
+    let mut cursor = Cursor::new(store, SavefileFormat::Pcapng, Begin::Oldest, false);
     support::drain(&mut cursor, store, 1 << 20).0
 }
 
@@ -119,13 +119,13 @@ fn told(bytes: &[u8]) -> Vec<Told> {
 /// A read at any offset of the file gives the same bytes as reading straight on.
 fn check_seeks(store: &dyn Store) {
     let whole = read(store);
-    let extent = Extent::new(store, Format::Pcapng);
+    let extent = SnapshotExtent::new(store, SavefileFormat::Pcapng);
     assert_eq!(extent.size(store), whole.len() as u64);
     let mut snapshot = Snapshot::new(store, extent);
     for at in (0..whole.len()).rev().step_by(1 + whole.len() / 2_000) {
         let mut bytes = Vec::new();
         let outcome = snapshot.read(store, at as u64, 300, &mut collect(&mut bytes)).unwrap();
-        assert!(matches!(outcome, Outcome::Sent(_)));
+        assert!(matches!(outcome, ReadOutcome::Sent(_)));
         assert!(bytes[..] == whole[at..at + bytes.len()], "at {at} of {}", whole.len());
     }
 }
@@ -133,7 +133,7 @@ fn check_seeks(store: &dyn Store) {
 /// Checks that a stream of the file has the same contents as the file. Returns whether both could
 /// be compared.
 fn check_file(path: &Path) -> bool {
-    let Ok(savefile) = Savefile::open(path, capture::savefile::Options::default()) else {
+    let Ok(savefile) = Savefile::open(path, capture::savefile::SavefileOptions::default()) else {
         return false;
     };
     savefile.index(&AtomicBool::new(false));
@@ -206,7 +206,7 @@ fn interfaces_of_a_stream_stay_apart_after_a_restart_too() {
     drop(capture);
     let (capture, fifo) = start(directory.path());
     assert_eq!(read(&**capture.store()), before);
-    let mut live = Cursor::new(&**capture.store(), Format::Pcapng, Begin::Next, false);
+    let mut live = Cursor::new(&**capture.store(), SavefileFormat::Pcapng, Begin::Next, false);
     // The same interfaces come back, in another order and with a third one; then plain pcap.
     let other = [section("of two"), interface("b"), interface("c")].concat();
     let other = [other, packet(0, 5, ""), packet(1, 6, "")].concat();
@@ -319,7 +319,7 @@ fn secrets_are_in_no_file_if_they_are_not_to_be_given_out() {
     std::fs::write(&path, &file).unwrap();
     for (export_keys, wanted) in [(true, [2, 1]), (false, [1, 0])] {
         let without_keys = !export_keys;
-        let options = capture::savefile::Options { without_keys, ..Default::default() };
+        let options = capture::savefile::SavefileOptions { without_keys, ..Default::default() };
         let savefile = Savefile::open(&path, options).unwrap();
         savefile.index(&AtomicBool::new(false));
         assert_eq!(savefile.note(), None);

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use capture::cursor::{Begin, Cursor, Format, Outcome};
+use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
 use capture::filter::FilterError;
-use capture::pipeline::{Capture, CaptureError, Spec, State, counters};
+use capture::pipeline::{Capture, CaptureError, CaptureState, Spec, counters};
 use capture::source::{SourceError, SourceName};
 use frames::Format as Variety;
 use frames::pcapng::{self, IF_NAME, IF_TSRESOL};
@@ -33,7 +33,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         kernel_buffer: None,
         export_keys: true,
         ring_dir: directory.to_owned(),
-        flows: capture::flow::Options::default(),
+        flows: capture::flow::FlowOptions::default(),
     }
 }
 
@@ -46,7 +46,7 @@ fn stored(capture: &Capture) -> u64 {
 /// Numbers of the retained packets, each checked against [`packet`].
 fn numbers(capture: &Capture) -> Vec<u64> {
     let store = &**capture.store();
-    let mut cursor = Cursor::new(store, Format::Pcap, Begin::Oldest, false);
+    let mut cursor = Cursor::new(store, SavefileFormat::Pcap, Begin::Oldest, false);
     let mut parser = Parser::new(false);
     parser.any_snaplen = true;
     parser.feed(&support::drain(&mut cursor, store, 1 << 20).0);
@@ -131,15 +131,15 @@ fn writers_come_and_go_in_one_capture() {
     let directory = directory();
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
-    assert_eq!(capture.condition().state, State::Pending);
+    assert_eq!(capture.condition().state, CaptureState::Pending);
     // A reader waits before the link type is known.
     let store = &**capture.store();
-    let mut early = Cursor::new(store, Format::Pcap, Begin::Next, false);
-    assert_eq!(early.read(store, 100, &mut |_| Ok(())).unwrap(), Outcome::Empty);
+    let mut early = Cursor::new(store, SavefileFormat::Pcap, Begin::Next, false);
+    assert_eq!(early.read(store, 100, &mut |_| Ok(())).unwrap(), ReadOutcome::Empty);
 
     let mut first = writer(&path);
     first.write_all(&NATIVE.header()).unwrap();
-    wait_until("the header is known", || capture.condition().state == State::Running);
+    wait_until("the header is known", || capture.condition().state == CaptureState::Running);
     for number in [1, 2] {
         first.write_all(&packet(NATIVE, number, 300)).unwrap();
         wait_until("each is stored as it comes", || stored(&capture) == number);
@@ -150,7 +150,7 @@ fn writers_come_and_go_in_one_capture() {
     wait_until("the missing bytes are reported", || {
         error(&capture).contains("ended inside a record")
     });
-    assert_eq!(capture.condition().state, State::Running);
+    assert_eq!(capture.condition().state, CaptureState::Running);
 
     // Another writer starts over, as from a different machine and program.
     let other = Variety { big_endian: true, nanoseconds: false, ..NATIVE };
@@ -219,7 +219,7 @@ fn an_unsuitable_stream_is_refused_with_a_reason_and_the_next_one_read() {
             wait_until("it is refused", || error(&capture).contains(word));
         }
         assert_eq!(stored(&capture), before, "nothing of it is stored");
-        assert_eq!(capture.condition().state, State::Running);
+        assert_eq!(capture.condition().state, CaptureState::Running);
         let number = 10 + round as u64;
         write_well(&capture, &path, &savefile(NATIVE, &[number]));
         assert_eq!(error(&capture), "");
@@ -301,7 +301,7 @@ fn neither_readers_nor_a_full_ring_delay_a_writer() {
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
     let store = &**capture.store();
-    let mut idle = Cursor::new(store, Format::Pcap, Begin::Oldest, false);
+    let mut idle = Cursor::new(store, SavefileFormat::Pcap, Begin::Oldest, false);
     let mut writer = writer(&path);
     writer.write_all(&NATIVE.header()).unwrap();
     // Five times the size of the ring, and twenty times that of a pipe.
@@ -334,7 +334,7 @@ fn a_writer_is_not_held_up_while_the_capture_is_stopped() {
         writer.write_all(&packet(NATIVE, number, 2_000)).unwrap();
     }
     assert_eq!(stored(&capture), 1, "packets sent while it is stopped are not kept");
-    assert_eq!(capture.condition().state, State::Stopped);
+    assert_eq!(capture.condition().state, CaptureState::Stopped);
     capture.start().unwrap();
     writer.write_all(&packet(NATIVE, 2_001, 10)).unwrap();
     wait_until("it goes on", || numbers(&capture).last() == Some(&2_001));
@@ -348,15 +348,15 @@ fn stop_start_and_clear() {
     let path = fifo(directory.path());
     let capture = start(directory.path(), &path, None);
     let store = &**capture.store();
-    let mut live = Cursor::new(store, Format::Pcap, Begin::Next, false);
+    let mut live = Cursor::new(store, SavefileFormat::Pcap, Begin::Next, false);
     let mut writer = writer(&path);
     writer.write_all(&savefile(NATIVE, &[1, 2])).unwrap();
     wait_until("both are stored", || stored(&capture) == 2);
 
     capture.stop();
-    assert_eq!(capture.condition().state, State::Stopped);
+    assert_eq!(capture.condition().state, CaptureState::Stopped);
     assert!(store.bounds().ended);
-    assert_eq!(support::drain(&mut live, store, 1 << 20).1, Outcome::End);
+    assert_eq!(support::drain(&mut live, store, 1 << 20).1, ReadOutcome::End);
     // The pipe does not break, and nothing is lost, not even half a record.
     let record = packet(NATIVE, 3, 200);
     writer.write_all(&record[..100]).unwrap();
@@ -365,7 +365,7 @@ fn stop_start_and_clear() {
     capture.start().unwrap();
     writer.write_all(&record[100..]).unwrap();
     wait_until("the packets sent in between are stored", || stored(&capture) == 3);
-    assert_eq!(capture.condition().state, State::Running);
+    assert_eq!(capture.condition().state, CaptureState::Running);
     assert!(!store.bounds().ended);
     assert_eq!(numbers(&capture), [1, 2, 3]);
 
@@ -487,7 +487,7 @@ fn frame(tags: &[u16], port: u16, mark: u32) -> Vec<u8> {
 fn frames(capture: &Capture) -> Vec<Vec<u8>> {
     let store = &**capture.store();
     let chunk = store.pin(store.bounds().oldest_chunk).unwrap();
-    capture::record::Records::new(chunk.bytes()).map(|record| record.data.to_vec()).collect()
+    capture::record::PacketRecords::new(chunk.bytes()).map(|record| record.data.to_vec()).collect()
 }
 
 #[test]
@@ -497,7 +497,7 @@ fn an_interface_is_filtered_through_tags_and_stopped_without_loss() {
     let source = SourceName::Interface(pair.near.clone());
     let spec = spec(directory.path(), source, Some("udp port 7777"));
     let capture = Capture::start_new(spec).unwrap().capture;
-    assert_eq!(capture.condition().state, State::Running);
+    assert_eq!(capture.condition().state, CaptureState::Running);
     let tags: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8, 0x8100], &[0x8100, 0x8100]];
     let wanted: Vec<Vec<u8>> =
         (0..).zip(tags).map(|(mark, tags)| frame(tags, 7_777, mark)).collect();
@@ -518,7 +518,7 @@ fn an_interface_is_filtered_through_tags_and_stopped_without_loss() {
         capture.stop();
         expected += burst.len() as u64;
         assert_eq!(stored(&capture), expected, "round {round}");
-        assert_eq!(capture.condition().state, State::Stopped);
+        assert_eq!(capture.condition().state, CaptureState::Stopped);
         pair.send(&burst);
         capture.start().unwrap();
         assert_eq!(stored(&capture), expected, "no packet sent in between");
@@ -537,7 +537,7 @@ fn an_interface_that_goes_away_is_waited_for() {
     wait_until("the first is stored", || stored(&capture) == 1);
     for round in 0..2 {
         pair.remove();
-        wait_until("its loss is noticed", || capture.condition().state == State::Retrying);
+        wait_until("its loss is noticed", || capture.condition().state == CaptureState::Retrying);
         wait_until("and said", || error(&capture).contains(&pair.near));
         assert!(!capture.store().bounds().ended, "readers of streams wait as well");
         if round == 1 {
@@ -545,21 +545,21 @@ fn an_interface_that_goes_away_is_waited_for() {
             wait_until("it is clear", || counters(&**capture.store()).0.retained == 0);
         }
         pair.create();
-        wait_until("it is found again", || capture.condition().state == State::Running);
+        wait_until("it is found again", || capture.condition().state == CaptureState::Running);
         assert_eq!(error(&capture), "");
         let before = stored(&capture);
         pair.send(&[frame(&[], 1, 2)]);
         wait_until("it goes on", || stored(&capture) == before + 1);
     }
     pair.remove();
-    wait_until("its loss is noticed", || capture.condition().state == State::Retrying);
+    wait_until("its loss is noticed", || capture.condition().state == CaptureState::Retrying);
     capture.stop();
-    assert_eq!(capture.condition().state, State::Stopped);
+    assert_eq!(capture.condition().state, CaptureState::Stopped);
     assert!(matches!(capture.start(), Err(CaptureError::Source(SourceError::NoInterface { .. }))));
-    assert_eq!(capture.condition().state, State::Stopped);
+    assert_eq!(capture.condition().state, CaptureState::Stopped);
     pair.create();
     capture.start().unwrap();
-    assert_eq!(capture.condition().state, State::Running);
+    assert_eq!(capture.condition().state, CaptureState::Running);
 }
 
 /// The pages of a ring are prepared in the background, and that must not keep the ring open.

@@ -18,8 +18,8 @@ use proptest::prelude::*;
 use protocol::extent::Extent;
 use protocol::tcp::seq::Sequence;
 use protocol::tcp::{
-    Absence, Connection, Counters, Direction, Event, Flags, NoBytes, Policy, Ports, Scale, Segment,
-    Settings, State,
+    Absence, Connection, ConnectionEvent, ConnectionSettings, ConnectionState, Direction, NoBytes,
+    Policy, Ports, Scale, Segment, SegmentFlags, StreamCounters,
 };
 use protocol::time::Timestamp;
 use tcp_exchange::{A, B, Sent, with};
@@ -78,7 +78,7 @@ proptest! {
         syn_delay in 0..9_usize,
     ) {
         let policy = if last { Policy::Last } else { Policy::First };
-        let mut w = with(Settings { policy, ..Settings::default() });
+        let mut w = with(ConnectionSettings { policy, ..ConnectionSettings::default() });
         w.initial = initial;
         let stream: Vec<u8> = (0..1_000_u32).map(|at| b'a' + (at * 7 % 26) as u8).collect();
         let plain = |direction, flags, sequence, acknowledgment| Sent {
@@ -152,18 +152,20 @@ proptest! {
 }
 
 /// Checks that events follow each other and agree with the streams.
-fn check_events(events: &[Event], connection: &Connection) {
+fn check_events(events: &[ConnectionEvent], connection: &Connection) {
     let mut ends = [0, 0];
     let mut missing = [Vec::<Range<u64>>::new(), Vec::new()];
     for event in events {
-        let (Event::Data { direction, range } | Event::Gap { direction, range }) = event else {
+        let (ConnectionEvent::Data { direction, range }
+        | ConnectionEvent::Gap { direction, range }) = event
+        else {
             continue;
         };
         let side = usize::from(*direction == Direction::Backward);
         assert_eq!(range.start, ends[side]);
         assert!(!range.is_empty());
         ends[side] = range.end;
-        if matches!(event, Event::Gap { .. }) {
+        if matches!(event, ConnectionEvent::Gap { .. }) {
             match missing[side].last_mut() {
                 Some(last) if last.end == range.start => last.end = range.end,
                 _ => missing[side].push(range.clone()),
@@ -185,8 +187,13 @@ fn check_events(events: &[Event], connection: &Connection) {
     }
 }
 
-/// A connection after `count` data segments of a stream, whose places are a function of their index.
-fn after(count: u64, settings: &Settings, place: impl Fn(u64) -> (u32, u32)) -> Connection {
+/// A connection after `count` data segments of a stream, whose places are a function of their
+/// index.
+fn after(
+    count: u64,
+    settings: &ConnectionSettings,
+    place: impl Fn(u64) -> (u32, u32),
+) -> Connection {
     let mut connection = Connection::new(Ports { forward: 40_000, backward: 80 });
     let mut events = Vec::new();
     for index in 0..count {
@@ -198,7 +205,7 @@ fn after(count: u64, settings: &Settings, place: impl Fn(u64) -> (u32, u32)) -> 
             direction: A,
             sequence: Sequence(sequence),
             acknowledgment: (index > 0).then_some(Sequence(1)),
-            flags: Flags { syn: index == 0, ..Flags::default() },
+            flags: SegmentFlags { syn: index == 0, ..SegmentFlags::default() },
             window: 500,
             scale: Scale::Absent,
             payload: &[extent],
@@ -216,7 +223,7 @@ fn after(count: u64, settings: &Settings, place: impl Fn(u64) -> (u32, u32)) -> 
 #[test]
 fn sixty_five_thousand_holes_are_bounded_or_exact() {
     let hole = |index: u64| if index == 0 { (0, 0) } else { (index as u32 * 2 + 1, 1) };
-    let mut settings = Settings::default();
+    let mut settings = ConnectionSettings::default();
     let connection = after(65_536, &settings, hole);
     let stream = connection.assembler(A);
     assert_eq!(stream.holes_waiting(), settings.limits.holes);
@@ -229,7 +236,7 @@ fn sixty_five_thousand_holes_are_bounded_or_exact() {
     assert_eq!(connection.assembler(A).holes_waiting(), 65_535);
     let mut events = Vec::new();
     connection.close(&settings, &NoBytes, &mut events);
-    assert_eq!(connection.state(), State::Open);
+    assert_eq!(connection.state(), ConnectionState::Open);
     assert_eq!(connection.assembler(A).gaps(), 65_535);
     assert_eq!(connection.assembler(A).missing_bytes(), 65_536);
     check_events(&events, &connection);
@@ -237,7 +244,7 @@ fn sixty_five_thousand_holes_are_bounded_or_exact() {
 
 #[test]
 fn a_flood_of_syns_uses_no_heap() {
-    let connection = after(1, &Settings::default(), |_| (7, 0));
+    let connection = after(1, &ConnectionSettings::default(), |_| (7, 0));
     assert_eq!(connection.memory(), 0);
-    assert_eq!(*connection.counters(A), Counters { packets: 1, ..Counters::default() });
+    assert_eq!(*connection.counters(A), StreamCounters { packets: 1, ..StreamCounters::default() });
 }

@@ -14,11 +14,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Counts deaths in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
+pub(crate) struct RestartBackoff {
     deaths: u32,
 }
 
-impl Backoff {
+impl RestartBackoff {
     /// How long to wait after the death of a daemon that had answered for `served`: not at all
     /// after the first death.
     pub(crate) fn after(&mut self, served: Duration) -> Duration {
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_limit_and_start_anew() {
-        let mut backoff = Backoff::default();
+        let mut backoff = RestartBackoff::default();
         let soon = Duration::from_millis(1);
         let waits: Vec<u128> = (0..10).map(|_| backoff.after(soon).as_millis()).collect();
         assert_eq!(waits, [0, 250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);

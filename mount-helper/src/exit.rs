@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::account::AccountError;
 use crate::list;
 use crate::plan::UsageError;
-use crate::tree::TreeError;
+use crate::tree::MountedTreeError;
 
 /// The exit statuses of mount(8), section "EXIT STATUS". 16 (mtab) and 64 (some succeeded) cannot
 /// happen here: there is no mtab to write, and one call mounts one tree.
@@ -71,7 +71,7 @@ impl From<Exit> for ExitCode {
 
 /// Why no tree was mounted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum MountFailure {
     /// The arguments make no valid plan.
     #[error(transparent)]
     Usage(#[from] UsageError),
@@ -80,7 +80,7 @@ pub(crate) enum Failure {
     Account(#[from] AccountError),
     /// The tree cannot be mounted.
     #[error(transparent)]
-    Tree(#[from] TreeError),
+    Tree(#[from] MountedTreeError),
     /// The directory for rings is missing and cannot be made.
     #[error("-o ring_dir={}: cannot be made: {error}", path.display())]
     RingDirectory { path: PathBuf, error: io::Error },
@@ -103,23 +103,27 @@ pub(crate) enum Failure {
     Start { daemon: PathBuf, error: io::Error },
 }
 
-impl Failure {
+impl MountFailure {
     /// The exit status for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_)
             | Self::Account(AccountError::Missing(_) | AccountError::Root(_))
-            | Self::Tree(TreeError::Missing(_) | TreeError::NotADirectory(_)) => Exit::Usage,
+            | Self::Tree(MountedTreeError::Missing(_) | MountedTreeError::NotADirectory(_)) => {
+                Exit::Usage
+            }
             Self::SetUser
             | Self::Namespace { .. }
             | Self::Start { .. }
             | Self::System(_)
             | Self::Account(AccountError::Lookup(..))
-            | Self::Tree(TreeError::Device(_)) => Exit::System,
+            | Self::Tree(MountedTreeError::Device(_)) => Exit::System,
             Self::NoDaemon { .. }
             | Self::RingDirectory { .. }
             | Self::Tree(
-                TreeError::Busy(_) | TreeError::NotCapable(_) | TreeError::Refused { .. },
+                MountedTreeError::Busy(_)
+                | MountedTreeError::NotCapable(_)
+                | MountedTreeError::Refused { .. },
             ) => Exit::Failed,
         }
     }

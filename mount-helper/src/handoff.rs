@@ -26,7 +26,7 @@ use nix::sys::socket::{
 
 /// A message from the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Message {
+pub(crate) enum DaemonMessage {
     /// It asks for the tree to be mounted, and for the device.
     Mount,
     /// The tree answers.
@@ -58,15 +58,15 @@ impl Handoff {
     }
 
     /// The next message, if it is a valid one; `None` when the daemon has closed its end.
-    pub(crate) fn receive(&self) -> Option<Option<Message>> {
+    pub(crate) fn receive(&self) -> Option<Option<DaemonMessage>> {
         // A longer message is truncated, and the kernel closes any descriptor that comes with it.
         let mut byte = [0; 1];
         match recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => None,
             Ok(_) => Some(match byte {
-                [b'm'] => Some(Message::Mount),
-                [b'r'] => Some(Message::Ready),
-                [b'u'] => Some(Message::Unmount),
+                [b'm'] => Some(DaemonMessage::Mount),
+                [b'r'] => Some(DaemonMessage::Ready),
+                [b'u'] => Some(DaemonMessage::Unmount),
                 _ => None,
             }),
             Err(Errno::EAGAIN | Errno::EINTR) => Some(None),
@@ -99,11 +99,11 @@ mod tests {
         assert_eq!(handoff.receive(), Some(None), "nothing was said yet");
         let say = |bytes: &[u8]| send(daemon.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
         for (bytes, message) in [
-            (&b"m"[..], Some(Message::Mount)),
-            (b"r", Some(Message::Ready)),
-            (b"u", Some(Message::Unmount)),
+            (&b"m"[..], Some(DaemonMessage::Mount)),
+            (b"r", Some(DaemonMessage::Ready)),
+            (b"u", Some(DaemonMessage::Unmount)),
             (b"x", None),
-            (b"much more than one byte", Some(Message::Mount)),
+            (b"much more than one byte", Some(DaemonMessage::Mount)),
         ] {
             say(bytes);
             assert_eq!(handoff.receive(), Some(message));

@@ -20,14 +20,14 @@ const LONGEST: usize = 1000;
 
 /// The destination of messages.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct MessageLog {
     /// The system's log, in the mount namespace that this was made in.
     system: Option<UnixDatagram>,
     /// True if standard error is no longer used.
     has_left: bool,
 }
 
-impl Log {
+impl MessageLog {
     /// Messages go to standard error at first.
     pub(crate) fn new() -> Self {
         let socket = UnixDatagram::unbound().and_then(|socket| {
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_daemon_speaks_for_itself_only() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        let log = Log { system: Some(ours), has_left: true };
+        let log = MessageLog { system: Some(ours), has_left: true };
         for line in ["sshd: Accepted password for root", "pcapfs: sshd: yes", "mount.pcapfs: no"] {
             log.of_daemon(7, line);
         }

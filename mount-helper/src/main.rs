@@ -2,8 +2,8 @@
 //! `/etc/fstab`.
 //!
 //! It is the only part of pcapfs that runs privileged. It turns the arguments that mount(8) gives
-//! to its helpers into a checked [`Plan`], mounts, and runs the daemon as a user of its own that
-//! can only open packet sockets. Two processes do that:
+//! to its helpers into a checked [`MountPlan`], mounts, and runs the daemon as a user of its own
+//! that can only open packet sockets. Two processes do that:
 //!
 //! * the one that mount(8) waits for, which ends when the tree answers or the start has failed,
 //!   with the exit status bits that mount(8) expects from its helpers;
@@ -27,10 +27,10 @@ use nix::unistd::{chdir, getegid, geteuid, getgid, getuid, setsid};
 
 use crate::account::Account;
 use crate::confine::Confinement;
-use crate::exit::{Exit, Failure};
-use crate::log::Log;
+use crate::exit::{Exit, MountFailure};
+use crate::log::MessageLog;
 use crate::notify::Notifier;
-use crate::plan::{Plan, Request, SUPERVISE, Stand};
+use crate::plan::{MountPlan, MountRequest, SUPERVISE, Stand};
 use crate::supervisor::Supervisor;
 
 mod account;
@@ -62,10 +62,10 @@ See mount.pcapfs(8).
 ";
 
 fn main() -> ExitCode {
-    let exit = match Request::from_arguments(env::args_os().skip(1)) {
-        Ok(Request::Help) => say(USAGE),
-        Ok(Request::Version) => say(concat!("mount.pcapfs ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Request::Mount(plan)) => carry_out(*plan).unwrap_or_else(report),
+    let exit = match MountRequest::from_arguments(env::args_os().skip(1)) {
+        Ok(MountRequest::Help) => say(USAGE),
+        Ok(MountRequest::Version) => say(concat!("mount.pcapfs ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(MountRequest::Mount(plan)) => carry_out(*plan).unwrap_or_else(report),
         Err(error) => report(error.into()),
     };
     exit.into()
@@ -77,25 +77,28 @@ fn say(text: &str) -> Exit {
     Exit::Done
 }
 
-fn report(failure: Failure) -> Exit {
+fn report(failure: MountFailure) -> Exit {
     eprintln!("mount.pcapfs: {}", unnumbered(&failure.to_string()));
     failure.exit()
 }
 
 /// Carries out this process's part of a plan.
-fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
+fn carry_out(mut plan: MountPlan) -> Result<Exit, MountFailure> {
     // With the set-user-ID bit, any caller would mount as root, and choose what is captured.
     if geteuid() != getuid() || getegid() != getgid() {
-        return Err(Failure::SetUser);
+        return Err(MountFailure::SetUser);
     }
     let program = find_daemon()?;
-    let base = env::current_dir().map_err(Failure::System)?;
+    let base = env::current_dir().map_err(MountFailure::System)?;
     plan.settle(&base);
     if !geteuid().is_root() {
         if let Some(path) = plan.namespace {
-            return Err(Failure::Namespace { path, error: io::ErrorKind::PermissionDenied.into() });
+            return Err(MountFailure::Namespace {
+                path,
+                error: io::ErrorKind::PermissionDenied.into(),
+            });
         }
-        plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
+        plan.directory = tree::absolute(&plan.directory).map_err(MountFailure::System)?;
         // mount(8) runs its helpers as its caller, also if fstab lets users mount.
         return mount_unprivileged(&plan, &program);
     }
@@ -116,7 +119,7 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
         }
         Stand::Foreground => supervise(plan, program, account, None),
         Stand::Background => {
-            let report = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::System)?;
+            let report = io::stdout().as_fd().try_clone_to_owned().map_err(MountFailure::System)?;
             // Fails for a process that leads a group, which then has no terminal to lose.
             let _ = setsid();
             supervise(plan, program, account, Some(report))
@@ -125,20 +128,21 @@ fn carry_out(mut plan: Plan) -> Result<Exit, Failure> {
 }
 
 /// Checks that a tree can be mounted, in the mount namespace of `-N`, which it enters.
-fn look_at_directory(plan: &mut Plan) -> Result<(), Failure> {
+fn look_at_directory(plan: &mut MountPlan) -> Result<(), MountFailure> {
     if let Some(path) = &plan.namespace {
-        namespace::enter(path).map_err(|error| Failure::Namespace { path: path.clone(), error })?;
+        namespace::enter(path)
+            .map_err(|error| MountFailure::Namespace { path: path.clone(), error })?;
     }
-    plan.directory = tree::absolute(&plan.directory).map_err(Failure::System)?;
+    plan.directory = tree::absolute(&plan.directory).map_err(MountFailure::System)?;
     Ok(tree::check(&plan.directory)?)
 }
 
 /// Starts the supervisor with the arguments of this process, and waits until the tree answers or
 /// the supervisor has reported why it does not.
-fn wait_for_supervisor() -> Result<Exit, Failure> {
-    let program = env::current_exe().map_err(Failure::System)?;
+fn wait_for_supervisor() -> Result<Exit, MountFailure> {
+    let program = env::current_exe().map_err(MountFailure::System)?;
     // The supervisor must not keep a lock or a pipe of the starting program open for its lifetime.
-    sys::close_descriptors_on_exec().map_err(Failure::System)?;
+    sys::close_descriptors_on_exec().map_err(MountFailure::System)?;
     let mut supervisor = Command::new(&program)
         .arg0("mount.pcapfs")
         .arg(SUPERVISE)
@@ -146,58 +150,59 @@ fn wait_for_supervisor() -> Result<Exit, Failure> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| Failure::Start { daemon: program, error })?;
+        .map_err(|error| MountFailure::Start { daemon: program, error })?;
     let mut byte = [0; 1];
     let mut report = supervisor.stdout.take();
     match report.as_mut().map(|report| report.read(&mut byte)) {
         Some(Ok(1)) => Ok(Exit::Done),
-        _ => Ok(Exit::of_supervisor(supervisor.wait().map_err(Failure::System)?)),
+        _ => Ok(Exit::of_supervisor(supervisor.wait().map_err(MountFailure::System)?)),
     }
 }
 
 fn supervise(
-    mut plan: Plan,
+    mut plan: MountPlan,
     program: PathBuf,
     account: Account,
     report: Option<OwnedFd>,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, MountFailure> {
     if let Some(path) = &plan.ring_dir {
         places::make_ring_directory(path, &account)
-            .map_err(|error| Failure::RingDirectory { path: path.clone(), error })?;
+            .map_err(|error| MountFailure::RingDirectory { path: path.clone(), error })?;
     }
     places::make_defaults(&account);
     // As on the command line: later it is absolute.
     arguments::hide(&[OsStr::new(SUPERVISE), plan.directory.as_os_str()]);
-    let (log, notifier) = (Log::new(), Notifier::from_environment());
+    let (log, notifier) = (MessageLog::new(), Notifier::from_environment());
     look_at_directory(&mut plan)?;
     let confinement = Confinement { account, filter: filter::program() };
     let supervisor = Supervisor::new(plan, program, confinement, report, (log, notifier))
-        .map_err(Failure::System)?;
+        .map_err(MountFailure::System)?;
     // So that the supervisor keeps no unrelated directory busy.
-    chdir("/").map_err(|errno| Failure::System(errno.into()))?;
+    chdir("/").map_err(|errno| MountFailure::System(errno.into()))?;
     supervisor.run()
 }
 
 /// Without root there is no privilege to give up: the daemon runs as the caller, mounts the tree
 /// with fusermount3(1), and has no supervisor.
-fn mount_unprivileged(plan: &Plan, program: &Path) -> Result<Exit, Failure> {
+fn mount_unprivileged(plan: &MountPlan, program: &Path) -> Result<Exit, MountFailure> {
     let mut command = Command::new(program);
     command.args(plan.own_mount_arguments());
     if plan.verbose {
         eprintln!("mount.pcapfs: {command:?}");
     }
     if plan.fake {
-        return tree::check(&plan.directory).map(|()| Exit::Done).map_err(Failure::from);
+        return tree::check(&plan.directory).map(|()| Exit::Done).map_err(MountFailure::from);
     }
-    let status =
-        command.status().map_err(|error| Failure::Start { daemon: program.to_owned(), error })?;
+    let status = command
+        .status()
+        .map_err(|error| MountFailure::Start { daemon: program.to_owned(), error })?;
     Ok(Exit::of_daemon(status))
 }
 
 /// Finds the daemon: beside this program, as in a build directory, or where it is installed.
 ///
 /// `$PATH` is ignored, since this runs as root.
-fn find_daemon() -> Result<PathBuf, Failure> {
+fn find_daemon() -> Result<PathBuf, MountFailure> {
     let own = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let directories: Vec<PathBuf> =
         own.into_iter().chain(["/usr/local/bin", "/usr/bin"].map(PathBuf::from)).collect();
@@ -205,7 +210,7 @@ fn find_daemon() -> Result<PathBuf, Failure> {
         .iter()
         .map(|directory| directory.join("pcapfs"))
         .find(|path| is_executable(path))
-        .ok_or(Failure::NoDaemon { directories })
+        .ok_or(MountFailure::NoDaemon { directories })
 }
 
 fn is_executable(path: &Path) -> bool {

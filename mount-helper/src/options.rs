@@ -79,7 +79,7 @@ fn push(options: &mut Vec<MountOption>, name: String, value: Option<String>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// An option of pcapfs.
-    Own(Own),
+    Own(DaemonOptions),
     /// A property of the mount.
     Mount,
     /// Ignored: it is for mount(8) or systemd, or it asks for something that pcapfs always does.
@@ -92,7 +92,7 @@ pub(crate) enum Meaning {
 
 /// Options that describe the capture and its daemon; each has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Own {
+pub(crate) enum DaemonOptions {
     /// Name of the capture's directory.
     Alias,
     /// BPF expression.
@@ -126,18 +126,18 @@ impl MountOption {
     /// of pcapfs.
     pub(crate) fn meaning(&self) -> Meaning {
         match (self.name.as_str(), self.value.is_some()) {
-            ("alias", _) => Meaning::Own(Own::Alias),
-            ("filter", _) => Meaning::Own(Own::Filter),
-            ("ring", _) => Meaning::Own(Own::Ring),
-            ("ring_dir", _) => Meaning::Own(Own::RingDir),
-            ("kernel_buffer", _) => Meaning::Own(Own::KernelBuffer),
-            ("snaplen", _) => Meaning::Own(Own::Snaplen),
-            ("user", true) => Meaning::Own(Own::User),
-            ("group", true) => Meaning::Own(Own::Group),
-            ("mode", _) => Meaning::Own(Own::Mode),
-            ("socket", _) => Meaning::Own(Own::Socket),
-            ("state", _) => Meaning::Own(Own::State),
-            ("config", _) => Meaning::Own(Own::Config),
+            ("alias", _) => Meaning::Own(DaemonOptions::Alias),
+            ("filter", _) => Meaning::Own(DaemonOptions::Filter),
+            ("ring", _) => Meaning::Own(DaemonOptions::Ring),
+            ("ring_dir", _) => Meaning::Own(DaemonOptions::RingDir),
+            ("kernel_buffer", _) => Meaning::Own(DaemonOptions::KernelBuffer),
+            ("snaplen", _) => Meaning::Own(DaemonOptions::Snaplen),
+            ("user", true) => Meaning::Own(DaemonOptions::User),
+            ("group", true) => Meaning::Own(DaemonOptions::Group),
+            ("mode", _) => Meaning::Own(DaemonOptions::Mode),
+            ("socket", _) => Meaning::Own(DaemonOptions::Socket),
+            ("state", _) => Meaning::Own(DaemonOptions::State),
+            ("config", _) => Meaning::Own(DaemonOptions::Config),
             ("ro" | "nosuid" | "nodev" | "noexec", false) => Meaning::Mount,
             ("remount", false) => Meaning::Remount,
             ("comment", _) => Meaning::Swallowed,
@@ -310,7 +310,11 @@ mod tests {
         for (name, value) in [("x-systemd.automount", None), ("comment", Some("mine"))] {
             assert_eq!(option(name, value).meaning(), Meaning::Swallowed, "{name}");
         }
-        for (name, own) in [("user", Own::User), ("group", Own::Group), ("config", Own::Config)] {
+        for (name, own) in [
+            ("user", DaemonOptions::User),
+            ("group", DaemonOptions::Group),
+            ("config", DaemonOptions::Config),
+        ] {
             assert_eq!(option(name, Some("x")).meaning(), Meaning::Own(own), "{name}");
         }
         assert_eq!(option("alais", Some("web")).meaning(), Meaning::Unknown);

@@ -1,14 +1,14 @@
 //! Turns the arguments from mount(8) into a plan. Besides them, it only checks whether the default
 //! configuration exists if none is named.
 //!
-//! A [`Plan`] is consistent: the alias can be a directory's name, numbers are numbers, and every
-//! option was understood or may be ignored. Whether the interface, the savefile and the mount point
-//! exist is checked when they are opened.
+//! A [`MountPlan`] is consistent: the alias can be a directory's name, numbers are numbers, and
+//! every option was understood or may be ignored. Whether the interface, the savefile and the mount
+//! point exist is checked when they are opened.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::options::{self, Meaning, MountOption, Own, SyntaxError};
+use crate::options::{self, DaemonOptions, Meaning, MountOption, SyntaxError};
 
 /// The maximum bytes of an alias.
 const ALIAS_MAX: usize = 64;
@@ -18,25 +18,25 @@ const CONFIG: &str = "/etc/pcapfs/pcapfs.toml";
 
 /// The request of the command line.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum MountRequest {
     /// `-h`, `--help`.
     Help,
     /// `-V`, `--version`.
     Version,
     /// Any other request.
-    Mount(Box<Plan>),
+    Mount(Box<MountPlan>),
 }
 
 /// One mount, checked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct MountPlan {
     /// The mount point.
     pub(crate) directory: PathBuf,
     /// SPEC as it was given, for the first column of `/proc/mounts`: mount(8) compares that with
     /// the first column of fstab.
     pub(crate) spec: String,
     /// The capture to start with; `None` if the configuration file has them all.
-    capture: Option<Capture>,
+    capture: Option<CaptureRequest>,
     /// Size of the ring: digits and at most one of K, M, G and T.
     ring: Option<String>,
     /// Bytes of the kernel's buffer, in the same form.
@@ -71,7 +71,7 @@ pub(crate) struct Plan {
 
 /// The source and filter of a capture.
 #[derive(Debug, PartialEq, Eq)]
-struct Capture {
+struct CaptureRequest {
     /// Its name: `[A-Za-z0-9._-]{1,64}`, no leading dot.
     alias: String,
     /// In the form of `pcapfs mount -c`; without blanks.
@@ -139,7 +139,7 @@ pub(crate) enum UsageError {
 /// The flag for [`Stand::Background`]; not for people.
 pub(crate) const SUPERVISE: &str = "--supervise";
 
-impl Request {
+impl MountRequest {
     /// Reads the arguments after the program's name.
     ///
     /// Flags and operands come in any order, `--` ends the flags, `-o` may be repeated.
@@ -191,7 +191,7 @@ impl CommandLine {
         &mut self,
         flags: &str,
         rest: &mut impl Iterator<Item = OsString>,
-    ) -> Result<Option<Request>, UsageError> {
+    ) -> Result<Option<MountRequest>, UsageError> {
         let mut letters = flags.chars();
         letters.next();
         while let Some(letter) = letters.next() {
@@ -201,8 +201,8 @@ impl CommandLine {
                 'v' => self.verbose = true,
                 // There is no mtab to write to.
                 'n' => {}
-                'h' => return Ok(Some(Request::Help)),
-                'V' => return Ok(Some(Request::Version)),
+                'h' => return Ok(Some(MountRequest::Help)),
+                'V' => return Ok(Some(MountRequest::Version)),
                 'o' | 't' | 'N' => {
                     let value = match letters.as_str() {
                         "" => rest.next().ok_or(UsageError::FlagValue(letter))?,
@@ -227,7 +227,7 @@ impl CommandLine {
     }
 
     /// Interprets the command line.
-    fn plan(self) -> Result<Plan, UsageError> {
+    fn plan(self) -> Result<MountPlan, UsageError> {
         let [spec, directory] =
             <[OsString; 2]>::try_from(self.operands).map_err(|_| UsageError::Operands)?;
         if let Some(kind) = self.kind
@@ -235,7 +235,7 @@ impl CommandLine {
         {
             return Err(UsageError::Type(kind));
         }
-        let mut chosen = Chosen::default();
+        let mut chosen = ChosenOptions::default();
         for list in self.options {
             match options::split(&list) {
                 Ok(options) => {
@@ -245,7 +245,7 @@ impl CommandLine {
             }
         }
         let spec = text(spec)?;
-        Ok(Plan {
+        Ok(MountPlan {
             directory: operand(directory),
             capture: chosen.capture(&spec)?,
             spec,
@@ -270,7 +270,7 @@ impl CommandLine {
 
 /// The choices of the `-o` lists; if an option is given twice, the last one counts.
 #[derive(Debug, Default)]
-struct Chosen {
+struct ChosenOptions {
     alias: Option<String>,
     filter: Option<String>,
     ring: Option<String>,
@@ -286,7 +286,7 @@ struct Chosen {
     mount_options: Vec<String>,
 }
 
-impl Chosen {
+impl ChosenOptions {
     fn take(&mut self, option: MountOption, sloppy: bool) -> Result<(), UsageError> {
         match option.meaning() {
             Meaning::Own(own) => return self.own(own, option.value),
@@ -299,31 +299,31 @@ impl Chosen {
         Ok(())
     }
 
-    fn own(&mut self, own: Own, value: Option<String>) -> Result<(), UsageError> {
+    fn own(&mut self, own: DaemonOptions, value: Option<String>) -> Result<(), UsageError> {
         let needed =
             |name| value.clone().filter(|value| !value.is_empty()).ok_or(UsageError::Value(name));
         match own {
-            Own::Alias => self.alias = Some(needed("alias")?),
+            DaemonOptions::Alias => self.alias = Some(needed("alias")?),
             // An empty filter lets every packet pass.
-            Own::Filter => self.filter = Some(value.ok_or(UsageError::Value("filter"))?),
-            Own::Ring => self.ring = Some(size("ring", needed("ring")?)?),
-            Own::KernelBuffer => {
+            DaemonOptions::Filter => self.filter = Some(value.ok_or(UsageError::Value("filter"))?),
+            DaemonOptions::Ring => self.ring = Some(size("ring", needed("ring")?)?),
+            DaemonOptions::KernelBuffer => {
                 self.kernel_buffer = Some(size("kernel_buffer", needed("kernel_buffer")?)?);
             }
-            Own::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
-            Own::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
-            Own::User => self.user = Some(needed("user")?),
-            Own::Group => self.group = Some(needed("group")?),
-            Own::Mode => self.mode = Some(mode(needed("mode")?)?),
-            Own::Socket => self.socket = Some(needed("socket")?.into()),
-            Own::State => self.state = Some(needed("state")?.into()),
-            Own::Config => self.config = Some(needed("config")?.into()),
+            DaemonOptions::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
+            DaemonOptions::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
+            DaemonOptions::User => self.user = Some(needed("user")?),
+            DaemonOptions::Group => self.group = Some(needed("group")?),
+            DaemonOptions::Mode => self.mode = Some(mode(needed("mode")?)?),
+            DaemonOptions::Socket => self.socket = Some(needed("socket")?.into()),
+            DaemonOptions::State => self.state = Some(needed("state")?.into()),
+            DaemonOptions::Config => self.config = Some(needed("config")?.into()),
         }
         Ok(())
     }
 
     /// The capture of SPEC and the options about it; `None` for `none`.
-    fn capture(&mut self, spec: &str) -> Result<Option<Capture>, UsageError> {
+    fn capture(&mut self, spec: &str) -> Result<Option<CaptureRequest>, UsageError> {
         let (alias, filter) = (self.alias.take(), self.filter.take());
         let source = match spec {
             "none" if alias.is_some() => return Err(UsageError::NoCapture("alias")),
@@ -349,25 +349,25 @@ impl Chosen {
             None => default_alias(source),
         };
         let filter = filter.filter(|filter| !filter.trim().is_empty());
-        Ok(Some(Capture { alias, source: source.to_owned(), filter }))
+        Ok(Some(CaptureRequest { alias, source: source.to_owned(), filter }))
     }
 }
 
-impl Plan {
+impl MountPlan {
     /// The user that the daemon will run as.
     pub(crate) fn user(&self) -> &str {
         self.user.as_deref().unwrap_or(USER)
     }
 
     /// Makes every path of the plan valid in any directory; relative paths start at `base`. Links
-    /// in [`Plan::directory`] are kept: it may be in another namespace.
+    /// in [`MountPlan::directory`] are kept: it may be in another namespace.
     pub(crate) fn settle(&mut self, base: &Path) {
         let paths = [&mut self.ring_dir, &mut self.socket, &mut self.state, &mut self.config];
         for path in paths.into_iter().flatten() {
             *path = base.join(&path);
         }
         self.directory = base.join(&self.directory);
-        let Some(Capture { source, .. }) = &mut self.capture else { return };
+        let Some(CaptureRequest { source, .. }) = &mut self.capture else { return };
         for kind in ["file:", "stream:"] {
             // A directory that is no text cannot be part of a source. Then the path stays relative,
             // and the daemon reports that there is no such file.
@@ -381,7 +381,7 @@ impl Plan {
     /// The arguments for `pcapfs`.
     pub(crate) fn daemon_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["mount".into(), self.directory.clone().into()];
-        if let Some(Capture { alias, source, filter }) = &self.capture {
+        if let Some(CaptureRequest { alias, source, filter }) = &self.capture {
             let filter = filter.as_ref().map(|filter| format!(" {filter}")).unwrap_or_default();
             arguments.extend(["-c".into(), format!("{alias}={source}{filter}").into()]);
         }

@@ -19,16 +19,16 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 
-use crate::backoff::Backoff;
+use crate::backoff::RestartBackoff;
 use crate::confine::{self, Confinement};
-use crate::exit::{Exit, Failure};
-use crate::handoff::{Handoff, Message};
-use crate::log::{Lines, Log};
+use crate::exit::{Exit, MountFailure};
+use crate::handoff::{DaemonMessage, Handoff};
+use crate::log::{Lines, MessageLog};
 use crate::namespace;
 use crate::notify::Notifier;
-use crate::plan::Plan;
-use crate::tree::Tree;
-use crate::watchdog::{Verdict, Watchdog};
+use crate::plan::MountPlan;
+use crate::tree::MountedTree;
+use crate::watchdog::{Watchdog, WatchdogVerdict};
 
 /// Time limit for a daemon to end after the signal; it gives its readers 3 s of that.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -55,17 +55,17 @@ const NOT_OURS: [Signal; 11] = [
 /// The supervisor of one tree.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    plan: Plan,
+    plan: MountPlan,
     program: PathBuf,
     confinement: Confinement,
     signals: SignalFd,
-    log: Log,
+    log: MessageLog,
     notifier: Notifier,
     watchdog: Watchdog,
     /// The process that waits for the tree to answer; `None` without one, or after its end.
     report: Option<OwnedFd>,
     /// The last tree mounted, unless it was unmounted again.
-    tree: Option<Tree>,
+    tree: Option<MountedTree>,
     /// True if the tree has answered once: from then on, a daemon that dies is started again.
     established: bool,
     /// The time limit after the order to end.
@@ -76,17 +76,17 @@ pub(crate) struct Supervisor {
 
 /// A running daemon.
 #[derive(Debug)]
-struct Daemon {
+struct RunningDaemon {
     child: Child,
     /// `None` when the daemon has closed its end.
     handoff: Option<Handoff>,
     stderr: Option<File>,
     lines: Lines,
-    phase: Phase,
+    phase: DaemonPhase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum DaemonPhase {
     /// It opens its sources.
     Starting,
     /// It has got the device.
@@ -96,7 +96,7 @@ enum Phase {
 }
 
 /// How a daemon ended, and how long it had answered.
-struct End {
+struct DaemonEnd {
     status: ExitStatus,
     served: Duration,
 }
@@ -109,11 +109,11 @@ impl Supervisor {
     /// # Errors
     /// If signals cannot be waited for.
     pub(crate) fn new(
-        plan: Plan,
+        plan: MountPlan,
         program: PathBuf,
         confinement: Confinement,
         report: Option<OwnedFd>,
-        (log, notifier): (Log, Notifier),
+        (log, notifier): (MessageLog, Notifier),
     ) -> io::Result<Self> {
         let mut mask = SigSet::all();
         NOT_OURS.iter().for_each(|signal| mask.remove(*signal));
@@ -139,8 +139,8 @@ impl Supervisor {
     /// Serves until the tree is unmounted, the order to end comes, or the first start fails.
     ///
     /// # Errors
-    /// [`Failure`]; nothing is mounted then.
-    pub(crate) fn run(mut self) -> Result<Exit, Failure> {
+    /// [`MountFailure`]; nothing is mounted then.
+    pub(crate) fn run(mut self) -> Result<Exit, MountFailure> {
         let result = self.supervise();
         if let Some(tree) = self.tree.take() {
             tree.detach();
@@ -152,15 +152,15 @@ impl Supervisor {
         result
     }
 
-    fn supervise(&mut self) -> Result<Exit, Failure> {
-        let mut backoff = Backoff::default();
+    fn supervise(&mut self) -> Result<Exit, MountFailure> {
+        let mut backoff = RestartBackoff::default();
         loop {
             let end = match self.serve() {
                 Ok(end) => end,
                 // Perhaps there was no memory for a process; there may be later.
                 Err(failure) if self.established && self.tree.is_some() => {
                     self.log.say(&failure);
-                    End { status: ExitStatus::from_raw(0x100), served: Duration::ZERO }
+                    DaemonEnd { status: ExitStatus::from_raw(0x100), served: Duration::ZERO }
                 }
                 Err(failure) => return Err(failure),
             };
@@ -195,7 +195,7 @@ impl Supervisor {
     fn pause(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         loop {
-            if !self.tree.as_ref().is_some_and(Tree::is_there_and_dead) {
+            if !self.tree.as_ref().is_some_and(MountedTree::is_there_and_dead) {
                 self.log.say("the tree was unmounted meanwhile: not started again");
                 self.tree = None;
                 return false;
@@ -209,14 +209,14 @@ impl Supervisor {
             if self.stopping.is_some() {
                 return false;
             }
-            if self.watchdog.tick(false) == Verdict::Well {
+            if self.watchdog.tick(false) == WatchdogVerdict::Well {
                 self.notifier.tell("WATCHDOG=1");
             }
         }
     }
 
     /// Starts a daemon and carries out its requests until it has ended.
-    fn serve(&mut self) -> Result<End, Failure> {
+    fn serve(&mut self) -> Result<DaemonEnd, MountFailure> {
         let begun = Instant::now();
         // A new daemon reads the configuration anyway.
         self.hangup = false;
@@ -238,25 +238,25 @@ impl Supervisor {
                 self.report = None;
                 self.stop(&daemon);
             }
-            if let Some(status) = daemon.child.try_wait().map_err(Failure::System)? {
+            if let Some(status) = daemon.child.try_wait().map_err(MountFailure::System)? {
                 // Read everything: no other process has the other end.
                 while daemon.stderr.is_some() {
                     daemon.pass_on(&self.log);
                 }
                 let served = match daemon.phase {
-                    Phase::Serving(since) => since.elapsed(),
-                    Phase::Starting | Phase::Mounted => Duration::ZERO,
+                    DaemonPhase::Serving(since) => since.elapsed(),
+                    DaemonPhase::Starting | DaemonPhase::Mounted => Duration::ZERO,
                 };
-                return Ok(End { status, served });
+                return Ok(DaemonEnd { status, served });
             }
             self.look_after(&daemon);
         }
     }
 
-    fn start(&self) -> Result<Daemon, Failure> {
-        let (handoff, socket) = Handoff::pair().map_err(Failure::System)?;
+    fn start(&self) -> Result<RunningDaemon, MountFailure> {
+        let (handoff, socket) = Handoff::pair().map_err(MountFailure::System)?;
         let (stderr, theirs) =
-            pipe2(OFlag::O_CLOEXEC).map_err(|errno| Failure::System(errno.into()))?;
+            pipe2(OFlag::O_CLOEXEC).map_err(|errno| MountFailure::System(errno.into()))?;
         let mut stderr = File::from(stderr);
         let arguments = self.plan.daemon_arguments();
         let child = confine::start(&self.program, &arguments, socket, theirs, &self.confinement);
@@ -264,41 +264,48 @@ impl Supervisor {
             // Both ends of the pipe were in the new process, which is gone, so this ends.
             let said = Lines::default().read(&mut stderr).unwrap_or_default();
             said.iter().for_each(|line| self.log.say(line));
-            Failure::Start { daemon: self.program.clone(), error }
+            MountFailure::Start { daemon: self.program.clone(), error }
         })?;
-        Ok(Daemon {
+        Ok(RunningDaemon {
             child,
             handoff: Some(handoff),
             stderr: Some(stderr),
             lines: Lines::default(),
-            phase: Phase::Starting,
+            phase: DaemonPhase::Starting,
         })
     }
 
-    fn take_message(&mut self, daemon: &mut Daemon, begun: Instant) -> Result<(), Failure> {
+    fn take_message(
+        &mut self,
+        daemon: &mut RunningDaemon,
+        begun: Instant,
+    ) -> Result<(), MountFailure> {
         let Some(handoff) = &daemon.handoff else { return Ok(()) };
         match (handoff.receive(), daemon.phase) {
             // The daemon will end soon.
             (None, _) => daemon.handoff = None,
-            (Some(Some(Message::Mount)), Phase::Starting) if self.stopping.is_none() => {
+            (Some(Some(DaemonMessage::Mount)), DaemonPhase::Starting)
+                if self.stopping.is_none() =>
+            {
                 if let Some(dead) = self.tree.take() {
                     dead.detach();
                 }
                 let plan = &self.plan;
-                let (tree, device) = Tree::mount(&plan.spec, &plan.directory, &plan.mount_options)?;
+                let (tree, device) =
+                    MountedTree::mount(&plan.spec, &plan.directory, &plan.mount_options)?;
                 self.tree = Some(tree);
-                daemon.phase = Phase::Mounted;
+                daemon.phase = DaemonPhase::Mounted;
                 if std::mem::take(&mut self.hangup) {
                     daemon.signal(Signal::SIGHUP);
                 }
                 // If it fails, the daemon has died, which is noticed soon.
                 let _ = handoff.send(device);
             }
-            (Some(Some(Message::Ready)), Phase::Mounted) => {
-                daemon.phase = Phase::Serving(Instant::now());
+            (Some(Some(DaemonMessage::Ready)), DaemonPhase::Mounted) => {
+                daemon.phase = DaemonPhase::Serving(Instant::now());
                 self.is_ready(begun.elapsed());
             }
-            (Some(Some(Message::Unmount)), _) => {
+            (Some(Some(DaemonMessage::Unmount)), _) => {
                 if let Some(tree) = self.tree.take() {
                     tree.detach();
                 }
@@ -332,18 +339,18 @@ impl Supervisor {
     }
 
     /// Handles the signals that have come.
-    fn take_signals(&mut self, daemon: Option<&Daemon>) {
+    fn take_signals(&mut self, daemon: Option<&RunningDaemon>) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let signal = i32::try_from(signal.ssi_signo).ok().and_then(|n| n.try_into().ok());
             match (signal, daemon) {
                 // SIGHUP is for the daemon; but while it starts it may not have its handler yet,
                 // and would die.
-                (Some(Signal::SIGHUP), Some(daemon)) if daemon.phase == Phase::Starting => {
+                (Some(Signal::SIGHUP), Some(daemon)) if daemon.phase == DaemonPhase::Starting => {
                     self.hangup = true;
                 }
                 (Some(Signal::SIGHUP), Some(daemon)) => daemon.signal(Signal::SIGHUP),
                 // Before that, it counts nothing.
-                (Some(Signal::SIGUSR1), Some(daemon)) if daemon.phase != Phase::Starting => {
+                (Some(Signal::SIGUSR1), Some(daemon)) if daemon.phase != DaemonPhase::Starting => {
                     daemon.signal(Signal::SIGUSR1);
                 }
                 (Some(Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM), Some(daemon)) => {
@@ -359,7 +366,7 @@ impl Supervisor {
     }
 
     /// Asks the daemon to end in order; the second time, kills it.
-    fn stop(&mut self, daemon: &Daemon) {
+    fn stop(&mut self, daemon: &RunningDaemon) {
         if self.stopping.is_some() {
             daemon.signal(Signal::SIGKILL);
             return;
@@ -375,16 +382,16 @@ impl Supervisor {
         [patience, self.watchdog.next()].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
-    fn look_after(&mut self, daemon: &Daemon) {
+    fn look_after(&mut self, daemon: &RunningDaemon) {
         if self.stopping.is_some_and(|until| until <= Instant::now()) {
             daemon.signal(Signal::SIGKILL);
             self.stopping = Some(Instant::now() + PATIENCE);
         }
-        let serving = matches!(daemon.phase, Phase::Serving(_)) && self.stopping.is_none();
+        let serving = matches!(daemon.phase, DaemonPhase::Serving(_)) && self.stopping.is_none();
         match self.watchdog.tick(serving) {
-            Verdict::Well => self.notifier.tell("WATCHDOG=1"),
-            Verdict::Unknown => {}
-            Verdict::Stuck => {
+            WatchdogVerdict::Well => self.notifier.tell("WATCHDOG=1"),
+            WatchdogVerdict::Unknown => {}
+            WatchdogVerdict::Stuck => {
                 self.log.say("the tree does not answer: the daemon is killed");
                 daemon.signal(Signal::SIGKILL);
                 // The supervisor is taking care of the tree.
@@ -394,7 +401,7 @@ impl Supervisor {
     }
 
     /// Waits for an event, for at most this time.
-    fn wait(&self, daemon: Option<&Daemon>, most: Duration) -> Woken {
+    fn wait(&self, daemon: Option<&RunningDaemon>, most: Duration) -> Woken {
         let input = PollFlags::POLLIN;
         let mut fds = vec![PollFd::new(self.signals.as_fd(), input)];
         let socket = daemon.and_then(|daemon| daemon.handoff.as_ref()).map(Handoff::as_fd);
@@ -434,7 +441,7 @@ struct Woken {
     report: bool,
 }
 
-impl Daemon {
+impl RunningDaemon {
     fn signal(&self, signal: Signal) {
         // The process has not been reaped, so its number is still its own.
         if let Ok(pid) = i32::try_from(self.child.id()) {
@@ -448,7 +455,7 @@ impl Daemon {
     }
 
     /// Passes the daemon's output on to the log.
-    fn pass_on(&mut self, log: &Log) {
+    fn pass_on(&mut self, log: &MessageLog) {
         let Some(stderr) = &self.stderr else { return };
         match self.lines.read(stderr) {
             Some(lines) => lines.iter().for_each(|line| log.of_daemon(self.child.id(), line)),

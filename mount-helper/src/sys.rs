@@ -1,5 +1,5 @@
-//! Unsafe code of this program: system calls that nix has no function for. The library has one more,
-//! seccomp(2).
+//! Unsafe code of this program: system calls that nix has no function for. The library has one
+//! more, seccomp(2).
 //!
 //! All of it gives up rights: capabilities, descriptors. No code here reads or writes
 //! memory that another process provides.
@@ -50,13 +50,13 @@ pub(crate) fn limit_bounding_set(kept: u32) -> io::Result<()> {
 pub(crate) fn keep_one_capability(kept: u32) -> io::Result<()> {
     /// `struct __user_cap_header_struct` of `linux/capability.h`.
     #[repr(C)]
-    struct Header {
+    struct CapabilityHeader {
         version: u32,
         pid: libc::c_int,
     }
     /// `struct __user_cap_data_struct` of `linux/capability.h`.
     #[repr(C)]
-    struct Data {
+    struct CapabilityData {
         effective: u32,
         permitted: u32,
         inheritable: u32,
@@ -64,9 +64,9 @@ pub(crate) fn keep_one_capability(kept: u32) -> io::Result<()> {
     let bits = 1u64 << kept;
     let data = [bits & u64::from(u32::MAX), bits >> 32].map(|word| {
         let word = u32::try_from(word).unwrap_or(0);
-        Data { effective: word, permitted: word, inheritable: word }
+        CapabilityData { effective: word, permitted: word, inheritable: word }
     });
-    let header = Header { version: CAPABILITY_VERSION, pid: 0 };
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     // SAFETY: version 3 reads a header and two data structures, which both live here until the
     // call returns; it writes the header only if it does not know the version, and then the
     // version alone.

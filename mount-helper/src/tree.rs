@@ -21,7 +21,7 @@ const DATA: &str = "rootmode=40000,user_id=0,group_id=0,default_permissions,allo
 
 /// Why no tree was mounted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TreeError {
+pub(crate) enum MountedTreeError {
     #[error("{path}: no such directory (make it with: mkdir -p {path})", path = .0.display())]
     Missing(PathBuf),
     #[error("{path}: not a directory", path = .0.display())]
@@ -41,7 +41,7 @@ pub(crate) enum TreeError {
     Refused { path: PathBuf, error: io::Error },
 }
 
-impl TreeError {
+impl MountedTreeError {
     fn refused(path: &Path, error: impl Into<io::Error>) -> Self {
         Self::Refused { path: path.to_owned(), error: error.into() }
     }
@@ -65,22 +65,22 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
 /// Checks that a tree can be mounted there; unmounts one whose daemon died.
 ///
 /// # Errors
-/// [`TreeError`].
-pub(crate) fn check(place: &Path) -> Result<(), TreeError> {
-    let top = table::top(place).map_err(|error| TreeError::refused(place, error))?;
+/// [`MountedTreeError`].
+pub(crate) fn check(place: &Path) -> Result<(), MountedTreeError> {
+    let top = table::top(place).map_err(|error| MountedTreeError::refused(place, error))?;
     if top.is_some_and(|entry| entry.kind == TYPE.as_bytes()) {
         if !is_dead(place) {
-            return Err(TreeError::Busy(place.to_owned()));
+            return Err(MountedTreeError::Busy(place.to_owned()));
         }
-        detach(place).map_err(|errno| TreeError::refused(place, errno))?;
+        detach(place).map_err(|errno| MountedTreeError::refused(place, errno))?;
     }
     match fs::metadata(place) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(TreeError::NotADirectory(place.to_owned())),
+        Ok(_) => Err(MountedTreeError::NotADirectory(place.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(TreeError::Missing(place.to_owned()))
+            Err(MountedTreeError::Missing(place.to_owned()))
         }
-        Err(error) => Err(TreeError::refused(place, error)),
+        Err(error) => Err(MountedTreeError::refused(place, error)),
     }
 }
 
@@ -101,30 +101,30 @@ fn detach(place: &Path) -> nix::Result<()> {
 
 /// A tree that this process has mounted.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct MountedTree {
     place: PathBuf,
     entry: Mount,
 }
 
-impl Tree {
+impl MountedTree {
     /// Mounts the tree, and returns the device to serve it with. When every copy of the device is
     /// closed, the tree is dead.
     ///
     /// # Errors
-    /// [`TreeError`]; nothing is mounted then.
+    /// [`MountedTreeError`]; nothing is mounted then.
     pub(crate) fn mount(
         source: &str,
         place: &Path,
         words: &[String],
-    ) -> Result<(Self, OwnedFd), TreeError> {
-        let device: OwnedFd = namespace::open_device().map_err(TreeError::Device)?.into();
+    ) -> Result<(Self, OwnedFd), MountedTreeError> {
+        let device: OwnedFd = namespace::open_device().map_err(MountedTreeError::Device)?.into();
         let data = format!("fd={},{DATA}", device.as_raw_fd());
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         flags.set(MsFlags::MS_RDONLY, words.iter().any(|word| word == "ro"));
         nix::mount::mount(Some(source), place, Some(TYPE), flags, Some(data.as_str())).map_err(
             |errno| match errno {
-                Errno::EPERM => TreeError::NotCapable(place.to_owned()),
-                errno => TreeError::refused(place, errno),
+                Errno::EPERM => MountedTreeError::NotCapable(place.to_owned()),
+                errno => MountedTreeError::refused(place, errno),
             },
         )?;
         match table::top(place) {
@@ -133,7 +133,7 @@ impl Tree {
             other => {
                 let _ = detach(place);
                 let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
-                Err(TreeError::refused(place, error))
+                Err(MountedTreeError::refused(place, error))
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::tree;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum WatchdogVerdict {
     /// A sign of life.
     Well,
     /// No news.
@@ -69,26 +69,30 @@ impl Watchdog {
 
     /// Takes answers and starts the next check. A tree that is not `serving` is not checked: then
     /// the running supervisor itself is the sign of life.
-    pub(crate) fn tick(&mut self, serving: bool) -> Verdict {
-        let Some(interval) = self.interval else { return Verdict::Unknown };
+    pub(crate) fn tick(&mut self, serving: bool) -> WatchdogVerdict {
+        let Some(interval) = self.interval else { return WatchdogVerdict::Unknown };
         let answered = self.take_answer();
         if !serving {
             self.asked = None;
         }
         if Instant::now() < self.next {
-            return if answered && serving { Verdict::Well } else { Verdict::Unknown };
+            return if answered && serving {
+                WatchdogVerdict::Well
+            } else {
+                WatchdogVerdict::Unknown
+            };
         }
         self.next = Instant::now() + interval / 4;
         match self.asked {
-            _ if !serving => Verdict::Well,
+            _ if !serving => WatchdogVerdict::Well,
             Some((_, since)) if since.elapsed() >= interval / 2 => {
                 self.asked = None;
-                Verdict::Stuck
+                WatchdogVerdict::Stuck
             }
-            Some(_) => Verdict::Unknown,
+            Some(_) => WatchdogVerdict::Unknown,
             None => {
                 self.ask();
-                if answered { Verdict::Well } else { Verdict::Unknown }
+                if answered { WatchdogVerdict::Well } else { WatchdogVerdict::Unknown }
             }
         }
     }
@@ -128,7 +132,7 @@ impl Watchdog {
 mod tests {
     use super::*;
 
-    fn until(watchdog: &mut Watchdog, serving: bool, wanted: Verdict) {
+    fn until(watchdog: &mut Watchdog, serving: bool, wanted: WatchdogVerdict) {
         let limit = Instant::now() + Duration::from_secs(10);
         while watchdog.tick(serving) != wanted {
             assert!(Instant::now() < limit, "never {wanted:?}");
@@ -140,9 +144,9 @@ mod tests {
     fn a_tree_that_answers_is_well() {
         let interval = Some(Duration::from_millis(40));
         let mut watchdog = Watchdog::new(interval, "/".into()).unwrap();
-        until(&mut watchdog, false, Verdict::Well);
+        until(&mut watchdog, false, WatchdogVerdict::Well);
         for _ in 0..3 {
-            until(&mut watchdog, true, Verdict::Well);
+            until(&mut watchdog, true, WatchdogVerdict::Well);
         }
     }
 
@@ -150,14 +154,14 @@ mod tests {
     fn a_tree_that_does_not_answer_is_stuck() {
         let interval = Some(Duration::from_millis(40));
         let mut watchdog = Watchdog::new(interval, "/no/such/tree".into()).unwrap();
-        until(&mut watchdog, true, Verdict::Stuck);
-        until(&mut watchdog, true, Verdict::Stuck);
+        until(&mut watchdog, true, WatchdogVerdict::Stuck);
+        until(&mut watchdog, true, WatchdogVerdict::Stuck);
     }
 
     #[test]
     fn without_an_interval_nothing_is_asked() {
         let mut watchdog = Watchdog::new(None, "/".into()).unwrap();
-        assert_eq!(watchdog.tick(true), Verdict::Unknown);
+        assert_eq!(watchdog.tick(true), WatchdogVerdict::Unknown);
         assert!(watchdog.as_fd().is_none() && watchdog.next().is_none());
     }
 }

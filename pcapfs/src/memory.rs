@@ -1,7 +1,7 @@
 //! How the allocator treats freed memory.
 #![expect(unsafe_code, reason = "mallopt(3), mallinfo(3) and malloc_trim(3) have no safe wrapper")]
 
-use crate::process::Status;
+use crate::process::ProcessStatus;
 
 /// Bytes that are kept for later allocations.
 const KEPT: libc::c_int = 8 << 20;
@@ -49,7 +49,7 @@ impl Freed {
 
 /// Bytes that are resident and not in use.
 fn free() -> Option<u64> {
-    let resident = Status::of("self").bytes("RssAnon")?;
+    let resident = ProcessStatus::of("self").bytes("RssAnon")?;
     Some(resident.saturating_sub(in_use()?))
 }
 

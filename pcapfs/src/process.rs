@@ -11,12 +11,12 @@ use std::fs;
 
 /// The status of a process or thread at the time of the read, proc_pid_status(5).
 #[derive(Debug)]
-pub(crate) struct Status {
+pub(crate) struct ProcessStatus {
     /// Empty if the process is gone or not visible.
     text: String,
 }
 
-impl Status {
+impl ProcessStatus {
     /// The status of a process or thread: its number, or `self`.
     pub(crate) fn of(process: impl Display) -> Self {
         // The name in it can have any bytes.
@@ -45,14 +45,17 @@ impl Status {
 
 /// The process that a thread belongs to; the thread's own number if it is gone or not visible.
 pub(crate) fn of_thread(thread: u32) -> u32 {
-    Status::of(thread).field("Tgid").and_then(|process| process.parse().ok()).unwrap_or(thread)
+    ProcessStatus::of(thread)
+        .field("Tgid")
+        .and_then(|process| process.parse().ok())
+        .unwrap_or(thread)
 }
 
 /// True if a thread has SIGKILL pending. The kernel sends it to every thread of a process that a
 /// signal is about to end, except for signals that write a core file. `false` for a thread that is
 /// not visible.
 pub(crate) fn is_being_killed(thread: u32) -> bool {
-    Status::of(thread).has_signal("SigPnd", libc::SIGKILL)
+    ProcessStatus::of(thread).has_signal("SigPnd", libc::SIGKILL)
 }
 
 /// The name of a thread, which is that of its program unless the thread has set another; empty if
@@ -76,14 +79,15 @@ mod tests {
 
     #[test]
     fn fields_are_found() {
-        let status =
-            Status { text: "Name:\ta: b\nSigIgn:\t0000000000000201\nRssAnon:\t  12 kB\n".into() };
+        let status = ProcessStatus {
+            text: "Name:\ta: b\nSigIgn:\t0000000000000201\nRssAnon:\t  12 kB\n".into(),
+        };
         assert_eq!((status.field("Name"), status.field("Nam")), (Some("a: b"), None));
         assert_eq!((status.bytes("RssAnon"), status.bytes("Name")), (Some(12_288), None));
         let has = |signal| status.has_signal("SigIgn", signal);
         assert_eq!((has(1), has(2), has(10)), (true, false, true));
-        assert!(Status::of("self").bytes("RssAnon").is_some());
-        assert_eq!(Status::of(1_u64 << 40).field("Name"), None);
+        assert!(ProcessStatus::of("self").bytes("RssAnon").is_some());
+        assert_eq!(ProcessStatus::of(1_u64 << 40).field("Name"), None);
     }
 
     #[test]

@@ -27,14 +27,14 @@ const ROOT_MODE: u32 = 0o755;
 pub(crate) const LEAST_FLOW_MEMORY: u64 = 1 << 20;
 
 /// Limits of flows, in the proportions of the defaults.
-pub(crate) fn flow_limits(flows: usize, memory: usize) -> flow::Limits {
-    let open = flow::Limits::default().open.min(flows);
-    flow::Limits { flows, open, memory, log: flow::Limits::for_each_log(memory) }
+pub(crate) fn flow_limits(flows: usize, memory: usize) -> flow::FlowLimits {
+    let open = flow::FlowLimits::default().open.min(flows);
+    flow::FlowLimits { flows, open, memory, log: flow::FlowLimits::for_each_log(memory) }
 }
 
 /// How a capture is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct CaptureSettings {
     pub(crate) snaplen: u32,
     pub(crate) promiscuous: bool,
     pub(crate) precision: Precision,
@@ -44,7 +44,7 @@ pub(crate) struct Settings {
     pub(crate) kernel_buffer: Option<u64>,
     /// Serve the decryption secrets of pcapng sources.
     pub(crate) export_keys: bool,
-    pub(crate) flows: flow::Options,
+    pub(crate) flows: flow::FlowOptions,
     pub(crate) permissions: Permissions,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn kernel_buffer(ring: u64, captures: usize, held: u64) -> u64 {
 /// The default bytes of a ring.
 pub(crate) const DEFAULT_RING: u64 = 64 << 20;
 
-impl Default for Settings {
+impl Default for CaptureSettings {
     /// The settings without any option.
     fn default() -> Self {
         Self {
@@ -78,13 +78,13 @@ impl Default for Settings {
             ring: DEFAULT_RING,
             kernel_buffer: None,
             export_keys: true,
-            flows: flow::Options::default(),
+            flows: flow::FlowOptions::default(),
             permissions: default_permissions(),
         }
     }
 }
 
-impl Settings {
+impl CaptureSettings {
     /// The specification of a capture of a source; ring files go to `ring_dir`.
     pub(crate) fn spec(
         &self,

@@ -1,9 +1,9 @@
 //! Waits for packets of captures: reads, processes in poll(2), and streams of the control service.
 //!
 //! Each kind of waiting has its [`Waiters`]. A reader that finds no packets adds itself to the
-//! [`Waiting`] of its capture, arms the bell, and looks once more. The bell rings on the thread
-//! that captures: it sets a flag and calls `wake`, which must not block. The thread that `wake`
-//! wakes asks for the captures [that rang](Waiters::rung).
+//! [`WaitingReaders`] of its capture, arms the bell, and looks once more. The bell rings on the
+//! thread that captures: it sets a flag and calls `wake`, which must not block. The thread that
+//! `wake` wakes asks for the captures [that rang](Waiters::rung).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,13 +18,13 @@ use crate::fs::captures::CaptureEntry;
 /// The readers that wait, for each capture that a reader has waited for.
 pub(crate) struct Waiters<T> {
     /// By capture id.
-    captures: RwLock<HashMap<u32, Arc<Waiting<T>>>>,
+    captures: RwLock<HashMap<u32, Arc<WaitingReaders<T>>>>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The readers that wait for packets of one capture.
 #[derive(Debug)]
-pub(crate) struct Waiting<T> {
+pub(crate) struct WaitingReaders<T> {
     /// Weak, so that a removed capture without open files is dropped.
     entry: Weak<CaptureEntry>,
     bell: Arc<Bell>,
@@ -41,7 +41,7 @@ impl<T: Default> Waiters<T> {
     }
 
     /// The readers that wait for packets of this capture.
-    pub(crate) fn of(&self, entry: &Arc<CaptureEntry>) -> Arc<Waiting<T>> {
+    pub(crate) fn of(&self, entry: &Arc<CaptureEntry>) -> Arc<WaitingReaders<T>> {
         if let Some(waiting) = self.captures.read().get(&entry.id) {
             return Arc::clone(waiting);
         }
@@ -56,25 +56,25 @@ impl<T: Default> Waiters<T> {
             });
             entry.capture.store().bells().hang(Arc::clone(&bell));
             let entry = Arc::downgrade(entry);
-            Arc::new(Waiting { entry, bell, rung, who: T::default() })
+            Arc::new(WaitingReaders { entry, bell, rung, who: T::default() })
         });
         Arc::clone(waiting)
     }
 
     /// The captures whose bell has rung since the last call.
-    pub(crate) fn rung(&self) -> Vec<Arc<Waiting<T>>> {
+    pub(crate) fn rung(&self) -> Vec<Arc<WaitingReaders<T>>> {
         let captures = self.captures.read();
         let rung = captures.values().filter(|one| one.rung.swap(false, Ordering::AcqRel));
         rung.cloned().collect()
     }
 
     /// The entries of all captures.
-    pub(crate) fn all(&self) -> Vec<Arc<Waiting<T>>> {
+    pub(crate) fn all(&self) -> Vec<Arc<WaitingReaders<T>>> {
         self.captures.read().values().cloned().collect()
     }
 }
 
-impl<T> Waiting<T> {
+impl<T> WaitingReaders<T> {
     /// The next packet rings the bell, once. Check the capture again after this: packets that came
     /// before rang no bell.
     pub(crate) fn arm(&self) {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use frames::{IPV4, IPV6, TCP, UDP, ethernet};
-use protocol::decode::{Decoder, Options};
+use protocol::decode::{DecodeOptions, Decoder};
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
@@ -47,7 +47,7 @@ fn main() {
         ("IPv4 and TCP, two VLAN tags", ethernet(&tags, IPV4, &plain)),
         ("IPv4 and TCP in VXLAN", ethernet(&[], IPV4, &tunnel)),
     ] {
-        let mut decoder = Decoder::new(Options::default());
+        let mut decoder = Decoder::new(DecodeOptions::default());
         let len = u32::try_from(frame.len()).expect("a frame");
         let mut best = f64::MAX;
         for _ in 0..TURNS {

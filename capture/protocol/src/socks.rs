@@ -24,29 +24,31 @@ pub enum Preamble {
 pub fn preamble(bytes: &[u8]) -> Preamble {
     match [client(bytes), server(bytes)] {
         [Ok(rest), _] | [_, Ok(rest)] => Preamble::Len(bytes.len().saturating_sub(rest.len())),
-        [Err(Short::Incomplete), _] | [_, Err(Short::Incomplete)] => Preamble::NotYet,
-        [Err(Short::Foreign), Err(Short::Foreign)] => Preamble::No,
+        [Err(IncompletePreamble::Incomplete), _] | [_, Err(IncompletePreamble::Incomplete)] => {
+            Preamble::NotYet
+        }
+        [Err(IncompletePreamble::Foreign), Err(IncompletePreamble::Foreign)] => Preamble::No,
     }
 }
 
 /// The reason why no complete preamble was read.
-enum Short {
+enum IncompletePreamble {
     Incomplete,
     Foreign,
 }
 
-type Rest<'a> = Result<&'a [u8], Short>;
+type Rest<'a> = Result<&'a [u8], IncompletePreamble>;
 
-fn take(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), Short> {
-    bytes.split_at_checked(len).ok_or(Short::Incomplete)
+fn take(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), IncompletePreamble> {
+    bytes.split_at_checked(len).ok_or(IncompletePreamble::Incomplete)
 }
 
-fn byte(bytes: &[u8]) -> Result<(u8, &[u8]), Short> {
-    bytes.split_first().map(|(first, rest)| (*first, rest)).ok_or(Short::Incomplete)
+fn byte(bytes: &[u8]) -> Result<(u8, &[u8]), IncompletePreamble> {
+    bytes.split_first().map(|(first, rest)| (*first, rest)).ok_or(IncompletePreamble::Incomplete)
 }
 
-fn expect(is_so: bool) -> Result<(), Short> {
-    if is_so { Ok(()) } else { Err(Short::Foreign) }
+fn expect(is_so: bool) -> Result<(), IncompletePreamble> {
+    if is_so { Ok(()) } else { Err(IncompletePreamble::Foreign) }
 }
 
 /// Skips a length byte and as many bytes as it says.
@@ -59,8 +61,8 @@ fn counted(bytes: &[u8]) -> Rest<'_> {
 fn name(bytes: &[u8]) -> Rest<'_> {
     match bytes.iter().take(MAX_NAME).position(|byte| *byte == 0) {
         Some(at) => Ok(bytes.get(at.saturating_add(1)..).unwrap_or_default()),
-        None if bytes.len() < MAX_NAME => Err(Short::Incomplete),
-        None => Err(Short::Foreign),
+        None if bytes.len() < MAX_NAME => Err(IncompletePreamble::Incomplete),
+        None => Err(IncompletePreamble::Foreign),
     }
 }
 
@@ -71,7 +73,7 @@ fn address(bytes: &[u8]) -> Rest<'_> {
         1 => take(rest, 4)?.1,
         3 => counted(rest)?,
         4 => take(rest, 16)?.1,
-        _ => return Err(Short::Foreign),
+        _ => return Err(IncompletePreamble::Foreign),
     };
     Ok(take(rest, 2)?.1)
 }
@@ -102,7 +104,7 @@ fn client(bytes: &[u8]) -> Rest<'_> {
             expect(matches!(request, [5, 1 | 2, 0]))?;
             address(rest)
         }
-        _ => Err(Short::Foreign),
+        _ => Err(IncompletePreamble::Foreign),
     }
 }
 
@@ -122,13 +124,13 @@ fn server(bytes: &[u8]) -> Rest<'_> {
                     expect(matches!(answer, [1, 0]))?;
                     rest
                 }
-                _ => return Err(Short::Foreign),
+                _ => return Err(IncompletePreamble::Foreign),
             };
             let (answer, rest) = take(rest, 3)?;
             expect(matches!(answer, [5, 0, 0]))?;
             address(rest)
         }
-        _ => Err(Short::Foreign),
+        _ => Err(IncompletePreamble::Foreign),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use protocol::decode::{
-    Decoder, Options, Outcome, Part, Reason, Tcp, TcpFlags, Transport, Tunnel, TunnelKind,
+    DecodeOptions, DecodeOutcome, Decoder, PacketTunnel, PayloadPart, Reason, TcpFlags, TcpHeader,
+    Transport, TunnelKind,
 };
 use protocol::extent::Extent;
 use protocol::linktype::LinkType;
@@ -47,14 +48,14 @@ struct Found {
     transport: Transport,
     protocol: u8,
     vlans: Vec<u16>,
-    tunnel: Option<Tunnel>,
+    tunnel: Option<PacketTunnel>,
     is_ipv6: bool,
     payload: Vec<u8>,
     missing: u32,
 }
 
 fn decode(link_type: u16, data: &[u8]) -> Result<Found, Option<Reason>> {
-    let mut decoder = Decoder::new(Options::default());
+    let mut decoder = Decoder::new(DecodeOptions::default());
     decode_with(&mut decoder, link_type, data)
 }
 
@@ -65,7 +66,7 @@ fn decode_with(
 ) -> Result<Found, Option<Reason>> {
     let len = u32::try_from(data.len()).unwrap();
     match decoder.packet(LinkType(link_type), 1, Timestamp::default(), len, data) {
-        Outcome::Decoded(decoded) => Ok(Found {
+        DecodeOutcome::Decoded(decoded) => Ok(Found {
             transport: decoded.transport,
             protocol: decoded.protocol,
             vlans: decoded.vlans.as_slice().to_vec(),
@@ -78,8 +79,8 @@ fn decode_with(
                 .collect(),
             missing: decoded.payload.missing(),
         }),
-        Outcome::Fragment => Err(None),
-        Outcome::Undecoded(reason) => Err(Some(reason)),
+        DecodeOutcome::Fragment => Err(None),
+        DecodeOutcome::Undecoded(reason) => Err(Some(reason)),
     }
 }
 
@@ -181,7 +182,7 @@ fn tcp_headers_and_their_options() {
     let options = [34, 4, 1, 2, 3, 3, 255, 1, 2, 4, 5, 0xb4, 0, 2, 4, 0, 1, 0, 0, 0];
     let found = decode(RAW, &ipv4(6, &tcp(0xd2, &options, b"early"))).unwrap();
     assert_eq!(found.payload, b"early");
-    let expected = Tcp {
+    let expected = TcpHeader {
         source_port: 80,
         destination_port: 40_000,
         sequence: 1,
@@ -199,10 +200,10 @@ fn tcp_headers_and_their_options() {
 
     // The options are cut in the middle of the last one, and the whole payload is missing.
     let packet = ipv4(6, &tcp(0x02, &[2, 4, 5, 0xb4, 3, 3, 7, 1], b"payload"));
-    let mut decoder = Decoder::new(Options::default());
+    let mut decoder = Decoder::new(DecodeOptions::default());
     let len = u32::try_from(packet.len()).unwrap();
     let outcome = decoder.packet(LinkType::RAW, 1, Timestamp::default(), len, &packet[..46]);
-    let Outcome::Decoded(decoded) = outcome else { panic!("{outcome:?}") };
+    let DecodeOutcome::Decoded(decoded) = outcome else { panic!("{outcome:?}") };
     let Transport::Tcp(tcp) = decoded.transport else { panic!("{decoded:?}") };
     assert_eq!((tcp.maximum_segment_size, tcp.window_scale), (Some(1460), None));
     assert!(!tcp.has_all_options);
@@ -348,7 +349,8 @@ fn tunnels() {
         assert_eq!((tunnel.kind, tunnel.id), (kind, id));
         assert_eq!(tunnel.endpoints.is_some(), kind != TunnelKind::Mpls);
 
-        let mut decoder = Decoder::new(Options { tunnels: false, ..Options::default() });
+        let mut decoder =
+            Decoder::new(DecodeOptions { tunnels: false, ..DecodeOptions::default() });
         let outer = decode_with(&mut decoder, RAW, &packet).unwrap();
         assert_eq!(outer.tunnel, None);
         assert_eq!(outer.is_ipv6, packet[0] == 0x60);
@@ -389,7 +391,7 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
         fragment(3, false, &whole[24..]),
     ];
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-        let mut decoder = Decoder::new(Options::default());
+        let mut decoder = Decoder::new(DecodeOptions::default());
         for (count, index) in order.into_iter().enumerate() {
             let mut frame = ethernet(0x0800, &parts[index]);
             frame.resize(60, 0xaa);
@@ -401,20 +403,22 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
                 let time = Timestamp::default();
                 let outcome = decoder.packet(LinkType::ETHERNET, number, time, 60, data);
                 match outcome {
-                    Outcome::Decoded(decoded) => Some((
+                    DecodeOutcome::Decoded(decoded) => Some((
                         decoded.vlans.as_slice().to_vec(),
                         decoded.payload.parts().collect::<Vec<_>>(),
                     )),
-                    Outcome::Fragment => None,
-                    Outcome::Undecoded(reason) => panic!("{reason:?}"),
+                    DecodeOutcome::Fragment => None,
+                    DecodeOutcome::Undecoded(reason) => panic!("{reason:?}"),
                 }
             };
             let plain = packet(&frame);
             if count < 2 {
                 assert_eq!((plain, packet(&tagged)), (None, None));
             } else {
-                let part =
-                    |at, packet, offset, len| Part { at, extent: Extent { packet, offset, len } };
+                let part = |at, packet, offset, len| PayloadPart {
+                    at,
+                    extent: Extent { packet, offset, len },
+                };
                 let extents = vec![part(0, 0, 42, 8), part(8, 1, 34, 8), part(16, 2, 34, 4)];
                 assert_eq!(plain, Some((vec![], extents)));
                 assert_eq!(packet(&tagged).unwrap().0, [5]);
@@ -428,7 +432,7 @@ fn fragments_come_in_any_order_and_belong_to_one_network() {
 
 #[test]
 fn fragments_that_fit_nowhere_are_refused() {
-    let mut decoder = Decoder::new(Options::default());
+    let mut decoder = Decoder::new(DecodeOptions::default());
     for (packet, expected) in [
         // Beyond 64 KiB, and an empty one.
         (fragment(0x1fff, false, &[0; 100]), Some(Reason::BadFragment)),
@@ -446,13 +450,13 @@ fn fragments_that_fit_nowhere_are_refused() {
 
 #[test]
 fn a_datagram_has_a_minute() {
-    let mut decoder = Decoder::new(Options::default());
+    let mut decoder = Decoder::new(DecodeOptions::default());
     let second = 1_000_000_000;
     let whole = udp(53, b"01234567");
     let mut packet = |time: u64, data: &[u8]| {
         let time = Timestamp::from_nanoseconds(time * second);
         let len = u32::try_from(data.len()).unwrap();
-        matches!(decoder.packet(LinkType::RAW, 1, time, len, data), Outcome::Decoded(_))
+        matches!(decoder.packet(LinkType::RAW, 1, time, len, data), DecodeOutcome::Decoded(_))
     };
     let (first, last) = (fragment(0, true, &whole[..8]), fragment(1, false, &whole[8..]));
     assert!(!packet(100, &first));

@@ -10,7 +10,8 @@ use std::time::Duration;
 use frames::ethernet;
 use proptest::prelude::*;
 use protocol::decode::{
-    Decoded, Decoder, Options, Outcome, Overlap, Part, Reason, Transport, TunnelKind,
+    DecodeOptions, DecodeOutcome, DecodedPacket, Decoder, Overlap, PayloadPart, Reason, Transport,
+    TunnelKind,
 };
 use protocol::extent::Extent;
 use protocol::linktype::LinkType;
@@ -479,13 +480,13 @@ fn decode<'d>(
     number: u64,
     original_len: usize,
     data: &[u8],
-) -> Outcome<'d> {
+) -> DecodeOutcome<'d> {
     let original_len = u32::try_from(original_len).unwrap();
     decoder.packet(link_type, number, Timestamp::from_nanoseconds(number), original_len, data)
 }
 
 /// Checks that the headers are those that were built.
-fn check(stack: &Stack, built: &Built, decoded: &Decoded<'_>) {
+fn check(stack: &Stack, built: &Built, decoded: &DecodedPacket<'_>) {
     assert_eq!((decoded.source, decoded.destination), stack.ip.addresses());
     assert!(stack.inner.is_found(&decoded.transport), "{:?}", decoded.transport);
     assert_eq!(decoded.vlans.as_slice(), built.vlans);
@@ -502,23 +503,23 @@ proptest! {
     fn built_packets_are_decoded_and_a_cut_removes_only_payload(stack in any_stack()) {
         let built = stack.build();
         let (start, len) = built.payload;
-        let mut decoder = Decoder::new(Options::default());
+        let mut decoder = Decoder::new(DecodeOptions::default());
         for cut in 0..=built.bytes.len() {
             let data = &built.bytes[..cut];
             match decode(&mut decoder, built.link_type, 9, built.bytes.len(), data) {
-                Outcome::Decoded(decoded) => {
+                DecodeOutcome::Decoded(decoded) => {
                     check(&stack, &built, &decoded);
                     let captured = cut.saturating_sub(start).min(len);
                     prop_assert_eq!(decoded.payload.captured() as usize, captured);
                     prop_assert_eq!(decoded.payload.missing() as usize, len - captured);
-                    let parts: Vec<Part> = decoded.payload.parts().collect();
+                    let parts: Vec<PayloadPart> = decoded.payload.parts().collect();
                     let offset = u32::try_from(start).unwrap();
                     let len = u32::try_from(captured).unwrap();
                     let extent = Extent { packet: 9, offset, len };
-                    let whole = (captured > 0).then_some(Part { at: 0, extent });
+                    let whole = (captured > 0).then_some(PayloadPart { at: 0, extent });
                     prop_assert_eq!(parts, whole.into_iter().collect::<Vec<_>>());
                 }
-                Outcome::Undecoded(Reason::Truncated) => prop_assert!(cut < start),
+                DecodeOutcome::Undecoded(Reason::Truncated) => prop_assert!(cut < start),
                 other => prop_assert!(false, "{cut} of {}: {other:?}", built.bytes.len()),
             }
         }
@@ -527,9 +528,9 @@ proptest! {
     #[test]
     fn without_tunnels_the_outer_packet_is_the_packet(stack in any_stack()) {
         let built = stack.build();
-        let mut decoder = Decoder::new(Options { tunnels: false, ..Options::default() });
+        let mut decoder = Decoder::new(DecodeOptions { tunnels: false, ..DecodeOptions::default() });
         let outcome = decode(&mut decoder, built.link_type, 9, built.bytes.len(), &built.bytes);
-        let Outcome::Decoded(decoded) = outcome else { panic!("{outcome:?}") };
+        let DecodeOutcome::Decoded(decoded) = outcome else { panic!("{outcome:?}") };
         prop_assert_eq!((decoded.source, decoded.destination), stack.outermost().addresses());
         prop_assert_eq!(decoded.protocol, stack.contents().0);
     }
@@ -565,7 +566,7 @@ proptest! {
             sequence = sequence.iter().flat_map(|index| [*index, *index]).collect();
             sequence.pop();
         }
-        let options = Options { overlap: Overlap::First, ..Options::default() };
+        let options = DecodeOptions { overlap: Overlap::First, ..DecodeOptions::default() };
         let mut decoder = Decoder::new(options);
         let (last, others) = sequence.split_last().unwrap();
         for index in others {
@@ -573,12 +574,12 @@ proptest! {
             let data = &frame[..frame.len().min(snaplen)];
             let number = *index as u64;
             let outcome = decode(&mut decoder, whole.link_type, number, frame.len(), data);
-            prop_assert!(matches!(outcome, Outcome::Fragment), "{outcome:?}");
+            prop_assert!(matches!(outcome, DecodeOutcome::Fragment), "{outcome:?}");
         }
         let frame = &frames[*last];
         let data = &frame[..frame.len().min(snaplen)];
         match decode(&mut decoder, whole.link_type, *last as u64, frame.len(), data) {
-            Outcome::Decoded(decoded) => {
+            DecodeOutcome::Decoded(decoded) => {
                 check(&stack, &whole, &decoded);
                 let mut payload = vec![None; decoded.payload.len() as usize];
                 for part in decoded.payload.parts() {
@@ -597,7 +598,7 @@ proptest! {
                 }
                 prop_assert!(snaplen != usize::MAX || missing == 0);
             }
-            Outcome::Undecoded(Reason::Truncated) => {
+            DecodeOutcome::Undecoded(Reason::Truncated) => {
                 // Headers beyond the kept bytes of a datagram count as cut too.
                 let headers_len = contents.len() - stack.inner.payload().len();
                 prop_assert!(snaplen != usize::MAX || headers_len > 512);
@@ -614,7 +615,7 @@ proptest! {
         is_first in any::<bool>(),
     ) {
         let overlap = if is_first { Overlap::First } else { Overlap::Last };
-        let mut decoder = Decoder::new(Options { overlap, ..Options::default() });
+        let mut decoder = Decoder::new(DecodeOptions { overlap, ..DecodeOptions::default() });
         let ip = Ip::V4 { addresses: ([1; 4], [2; 4]), options: 0 };
         // The owner of each byte: packet, and offset in the packet.
         let mut model: Vec<Option<(u64, u32)>> = Vec::new();
@@ -625,7 +626,7 @@ proptest! {
             let outcome = decode(&mut decoder, LinkType::RAW, number, frame.len(), &frame);
             if start == 0 && !more {
                 // It is not a fragment.
-                prop_assert!(matches!(outcome, Outcome::Decoded(_)));
+                prop_assert!(matches!(outcome, DecodeOutcome::Decoded(_)));
                 continue;
             }
             let end = start + if more { len & !7 } else { len };
@@ -634,7 +635,7 @@ proptest! {
                 || total.is_some() && new_total != total
                 || new_total.is_some_and(|total| end.max(model.len()) > total);
             if is_bad {
-                prop_assert!(matches!(outcome, Outcome::Undecoded(Reason::BadFragment)));
+                prop_assert!(matches!(outcome, DecodeOutcome::Undecoded(Reason::BadFragment)));
                 continue;
             }
             total = new_total;
@@ -646,12 +647,12 @@ proptest! {
             }
             let is_complete = total == Some(model.len()) && model.iter().all(Option::is_some);
             match outcome {
-                Outcome::Decoded(decoded) => {
+                DecodeOutcome::Decoded(decoded) => {
                     prop_assert!(is_complete);
                     let found: Vec<_> = decoded
                         .payload
                         .parts()
-                        .flat_map(|Part { extent, .. }| {
+                        .flat_map(|PayloadPart { extent, .. }| {
                             extent.range().map(move |at| Some((extent.packet, at as u32)))
                         })
                         .collect();
@@ -659,7 +660,7 @@ proptest! {
                     model.clear();
                     total = None;
                 }
-                Outcome::Fragment => prop_assert!(!is_complete),
+                DecodeOutcome::Fragment => prop_assert!(!is_complete),
                 other => prop_assert!(false, "{other:?}"),
             }
         }
@@ -678,11 +679,11 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        let mut decoder = Decoder::new(Options::default());
+        let mut decoder = Decoder::new(DecodeOptions::default());
         let time = Timestamp::default();
         for data in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
             let outcome = decoder.packet(built.link_type, 1, time, original_len, data);
-            if let Outcome::Decoded(decoded) = outcome {
+            if let DecodeOutcome::Decoded(decoded) = outcome {
                 for part in decoded.payload.parts() {
                     prop_assert!(part.extent.range().end <= bytes.len());
                 }
@@ -694,12 +695,12 @@ proptest! {
 /// An endless stream of first fragments, fragments with holes, and late fragments.
 #[test]
 fn reassembly_stays_within_its_bounds() {
-    let options = Options {
+    let options = DecodeOptions {
         max_datagrams: 100,
         max_fragments: 50,
         max_fragment_bytes: 64 << 10,
         fragment_timeout: Duration::from_nanos(50),
-        ..Options::default()
+        ..DecodeOptions::default()
     };
     let ip = Ip::V4 { addresses: ([1; 4], [2; 4]), options: 0 };
     let mut decoder = Decoder::new(options.clone());
@@ -715,9 +716,9 @@ fn reassembly_stays_within_its_bounds() {
     assert!(counters.expired > 0, "{counters:?}");
 
     // Without a timeout, the limits of memory and number apply.
-    let patient = Options { fragment_timeout: Duration::MAX, ..options };
+    let patient = DecodeOptions { fragment_timeout: Duration::MAX, ..options };
     for max_fragment_bytes in [64 << 10, usize::MAX] {
-        let mut decoder = Decoder::new(Options { max_fragment_bytes, ..patient.clone() });
+        let mut decoder = Decoder::new(DecodeOptions { max_fragment_bytes, ..patient.clone() });
         for number in 0..1000_u64 {
             let frame = ip.around(253, &[0; 600], Some((number as u16, 0, true)));
             decode(&mut decoder, LinkType::RAW, number, frame.len(), &frame);
@@ -740,20 +741,20 @@ fn reassembly_stays_within_its_bounds() {
 fn endless_nesting_is_given_up() {
     let ip = Ip::V4 { addresses: ([1; 4], [2; 4]), options: 0 };
     let mut packet = ip.around(17, &udp((1, 2), b""), None);
-    let mut decoder = Decoder::new(Options::default());
+    let mut decoder = Decoder::new(DecodeOptions::default());
     for depth in 0..60 {
         let outcome = decode(&mut decoder, LinkType::RAW, 1, packet.len(), &packet);
         if depth < 10 {
-            assert!(matches!(outcome, Outcome::Decoded(_)), "{outcome:?}");
+            assert!(matches!(outcome, DecodeOutcome::Decoded(_)), "{outcome:?}");
         } else if depth > 25 {
-            assert!(matches!(outcome, Outcome::Undecoded(Reason::TooDeep)), "{outcome:?}");
+            assert!(matches!(outcome, DecodeOutcome::Undecoded(Reason::TooDeep)), "{outcome:?}");
         }
         packet = ip.around(4, &packet, None);
     }
     let tags: Tags = vec![(0x8100, 5); 40];
     let frame = ethernet(&tags, 0x0800, &packet);
     let outcome = decode(&mut decoder, LinkType::ETHERNET, 1, frame.len(), &frame);
-    assert!(matches!(outcome, Outcome::Undecoded(Reason::TooDeep)), "{outcome:?}");
+    assert!(matches!(outcome, DecodeOutcome::Undecoded(Reason::TooDeep)), "{outcome:?}");
 }
 
 /// Writes the seeds of the fuzz target. Run by hand, with

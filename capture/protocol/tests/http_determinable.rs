@@ -12,9 +12,9 @@ mod http_support;
 use std::ops::Range;
 
 use http_support::Random;
-use protocol::http::direction::Direction;
-use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::State;
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
+use protocol::http::transaction::TransactionState;
 use protocol::time::Timestamp;
 
 const SEEDS: u64 = 400;
@@ -132,9 +132,9 @@ fn connection(seed: u64, loss: u64) -> (Vec<usize>, Vec<usize>) {
         let (status, length) = (400 + number, body.len());
         server.say(&format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}"));
     }
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = HttpParser::new(ParserLimits::default());
     for (direction, side, longest) in
-        [(Direction::Request, &mut client, 100), (Direction::Response, &mut server, 700)]
+        [(MessageRole::Request, &mut client, 100), (MessageRole::Response, &mut server, 700)]
     {
         let mut fed = 0;
         while fed < side.stream.len() {
@@ -149,17 +149,17 @@ fn connection(seed: u64, loss: u64) -> (Vec<usize>, Vec<usize>) {
             fed = end;
         }
     }
-    parser.end(Direction::Response, End::Fin);
-    parser.end(Direction::Request, End::Fin);
+    parser.end(MessageRole::Response, StreamEnd::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
     let mut complete = Vec::new();
     while let Some(event) = parser.event() {
-        let Event::Transaction(one) = event else { panic!("{event:?}") };
-        if one.state != State::Complete {
+        let ParserEvent::Transaction(one) = event else { panic!("{event:?}") };
+        if one.state != TransactionState::Complete {
             continue;
         }
         let head = |direction| one.message(direction).and_then(|message| message.head.as_ref());
-        let target = head(Direction::Request).and_then(|head| head.target()).unwrap();
-        let status = head(Direction::Response).and_then(|head| head.status()).unwrap();
+        let target = head(MessageRole::Request).and_then(|head| head.target()).unwrap();
+        let status = head(MessageRole::Response).and_then(|head| head.status()).unwrap();
         assert_eq!(target, format!("/{}", status - 400), "seed {seed}, loss {loss}: {one:#?}");
         let body = &one.response.as_ref().unwrap().body;
         let number = usize::from(status - 400);
@@ -185,7 +185,7 @@ fn everything_that_the_captured_bytes_determine_is_known() {
 
 #[test]
 fn a_response_that_servers_send_unasked_answers_nothing_for_sure() {
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = HttpParser::new(ParserLimits::default());
     let (mut client, mut server) = (Side::default(), Side::default());
     for number in [1, 2] {
         client.say(&format!("GET /{number} HTTP/1.1\r\nHost: x.example\r\n\r\n"));
@@ -193,14 +193,14 @@ fn a_response_that_servers_send_unasked_answers_nothing_for_sure() {
     }
     let late = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     let lost = server.stream.len() as u64;
-    parser.feed(Direction::Request, 0, &client.stream, Timestamp::default());
-    parser.gap(Direction::Response, 0, lost);
-    parser.feed(Direction::Response, lost, late.as_bytes(), Timestamp::default());
-    parser.end(Direction::Response, End::Fin);
-    parser.end(Direction::Request, End::Fin);
+    parser.feed(MessageRole::Request, 0, &client.stream, Timestamp::default());
+    parser.gap(MessageRole::Response, 0, lost);
+    parser.feed(MessageRole::Response, lost, late.as_bytes(), Timestamp::default());
+    parser.end(MessageRole::Response, StreamEnd::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
     let mut count = 0;
-    while let Some(Event::Transaction(one)) = parser.event() {
-        assert_eq!(one.state, State::Gap, "{one:#?}");
+    while let Some(ParserEvent::Transaction(one)) = parser.event() {
+        assert_eq!(one.state, TransactionState::Gap, "{one:#?}");
         assert!(one.request.is_none() || one.response.is_none(), "{one:#?}");
         count += 1;
     }

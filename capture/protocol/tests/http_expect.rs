@@ -3,13 +3,13 @@
 mod http_support;
 
 use http_support::{Memory, transactions};
-use protocol::http::body::{self, Limits as BodyLimits};
-use protocol::http::direction::Direction;
-use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{State, Transaction};
+use protocol::http::body::{self, DecodingLimits};
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::{HttpParser, ParserLimits, StreamEnd};
+use protocol::http::transaction::{HttpTransaction, TransactionState};
 use protocol::time::Timestamp;
 
-use Direction::{Request, Response};
+use MessageRole::{Request, Response};
 
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: h\r\n\r\n";
 const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
@@ -21,8 +21,12 @@ fn asks(framing: &str) -> String {
 }
 
 /// Feeds the messages of both sides in turn, byte by byte or at once.
-fn run(said: &[(Direction, &str)], bytewise: bool, how: End) -> (Memory, Vec<Transaction>) {
-    let mut parser = Parser::new(Limits::default());
+fn run(
+    said: &[(MessageRole, &str)],
+    bytewise: bool,
+    how: StreamEnd,
+) -> (Memory, Vec<HttpTransaction>) {
+    let mut parser = HttpParser::new(ParserLimits::default());
     let mut memory = Memory::default();
     for (direction, text) in said {
         let stream = match direction {
@@ -42,16 +46,16 @@ fn run(said: &[(Direction, &str)], bytewise: bool, how: End) -> (Memory, Vec<Tra
 
 /// Target, status, state and body of each request.
 fn shown(
-    said: &[(Direction, &str)],
+    said: &[(MessageRole, &str)],
     bytewise: bool,
-    how: End,
-) -> Vec<(String, Option<u16>, State, String)> {
+    how: StreamEnd,
+) -> Vec<(String, Option<u16>, TransactionState, String)> {
     let (memory, mut found) = run(said, bytewise, how);
     found.sort_by_key(|one| one.index);
-    let one = |one: &Transaction| {
+    let one = |one: &HttpTransaction| {
         let request = one.request.as_ref().unwrap();
         let status = one.response.as_ref().and_then(|message| message.head.as_ref()?.status());
-        let body = body::read(&memory, Request, &request.body, &BodyLimits::default());
+        let body = body::read(&memory, Request, &request.body, &DecodingLimits::default());
         let target = request.head.as_ref().unwrap().target().unwrap().to_owned();
         (target, status, one.state, String::from_utf8(body.bytes).unwrap())
     };
@@ -64,10 +68,13 @@ fn a_withheld_body_is_not_taken_from_the_next_message() {
         for bytewise in [false, true] {
             let said = [(Request, &asks(framing)[..]), (Response, NO), (Request, NEXT)];
             let said = [&said[..], &[(Response, DONE), (Request, NEXT), (Response, DONE)]].concat();
-            let next = ("/next".to_owned(), Some(200), State::Complete, String::new());
-            let wanted =
-                [("/up".to_owned(), Some(417), State::Complete, String::new()), next.clone(), next];
-            assert_eq!(shown(&said, bytewise, End::Fin), wanted, "{framing} {bytewise}");
+            let next = ("/next".to_owned(), Some(200), TransactionState::Complete, String::new());
+            let wanted = [
+                ("/up".to_owned(), Some(417), TransactionState::Complete, String::new()),
+                next.clone(),
+                next,
+            ];
+            assert_eq!(shown(&said, bytewise, StreamEnd::Fin), wanted, "{framing} {bytewise}");
         }
     }
 }
@@ -87,10 +94,10 @@ fn a_body_that_is_sent_anyway_is_a_body() {
             }
             said.extend([(Request, NEXT), (Response, DONE)]);
             let wanted = [
-                ("/up".to_owned(), Some(status), State::Complete, text.to_owned()),
-                ("/next".to_owned(), Some(200), State::Complete, String::new()),
+                ("/up".to_owned(), Some(status), TransactionState::Complete, text.to_owned()),
+                ("/next".to_owned(), Some(200), TransactionState::Complete, String::new()),
             ];
-            assert_eq!(shown(&said, bytewise, End::Fin), wanted, "{before:?} {bytewise}");
+            assert_eq!(shown(&said, bytewise, StreamEnd::Fin), wanted, "{before:?} {bytewise}");
         }
     }
 }
@@ -99,15 +106,15 @@ fn a_body_that_is_sent_anyway_is_a_body() {
 fn a_body_that_reads_like_a_request_is_a_body_unless_it_was_answered() {
     let asks = asks(&format!("Content-Length: {}", NEXT.len()));
     let said = [(Request, &asks[..]), (Response, CONTINUE), (Request, NEXT), (Response, DONE)];
-    let wanted = [("/up".to_owned(), Some(200), State::Complete, NEXT.to_owned())];
-    assert_eq!(shown(&said, true, End::Fin), wanted);
+    let wanted = [("/up".to_owned(), Some(200), TransactionState::Complete, NEXT.to_owned())];
+    assert_eq!(shown(&said, true, StreamEnd::Fin), wanted);
     // Sent at once, without a wait.
     let said = [(Request, &asks[..]), (Request, NEXT), (Response, DONE)];
-    assert_eq!(shown(&said, true, End::Fin), wanted);
+    assert_eq!(shown(&said, true, StreamEnd::Fin), wanted);
     // The client did not ask.
     let plain = asks.replace("Expect", "Accept");
     let said = [(Request, &plain[..]), (Response, DONE), (Request, NEXT)];
-    assert_eq!(shown(&said, true, End::Fin), wanted);
+    assert_eq!(shown(&said, true, StreamEnd::Fin), wanted);
 }
 
 #[test]
@@ -116,9 +123,12 @@ fn a_connection_may_end_instead_of_the_body() {
         let asks = asks(framing);
         let said = [(Request, &asks[..]), (Response, NO)];
         let up = |state| [("/up".to_owned(), Some(417), state, String::new())];
-        assert_eq!(shown(&said, false, End::Fin), up(State::Complete));
-        assert_eq!(shown(&[(Request, &asks[..])], false, End::Fin)[0].2, State::Truncated);
+        assert_eq!(shown(&said, false, StreamEnd::Fin), up(TransactionState::Complete));
+        assert_eq!(
+            shown(&[(Request, &asks[..])], false, StreamEnd::Fin)[0].2,
+            TransactionState::Truncated
+        );
     }
     let said = [(Request, &asks("Content-Length: 1000")[..]), (Response, NO)];
-    assert_eq!(shown(&said, false, End::Reset)[0].2, State::Aborted);
+    assert_eq!(shown(&said, false, StreamEnd::Reset)[0].2, TransactionState::Aborted);
 }

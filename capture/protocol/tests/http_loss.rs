@@ -8,9 +8,9 @@ mod http_support;
 use std::ops::Range;
 
 use http_support::Random;
-use protocol::http::direction::Direction;
-use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::{State, Transaction};
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
+use protocol::http::transaction::{HttpTransaction, TransactionState};
 use protocol::time::Timestamp;
 
 /// The stream of one side, and the parts of it that were lost.
@@ -48,8 +48,8 @@ struct Outcome {
 
 /// Feeds the new bytes of a stream to the parser in segments, and loses some of them.
 fn feed(
-    parser: &mut Parser,
-    direction: Direction,
+    parser: &mut HttpParser,
+    direction: MessageRole,
     side: &mut Side,
     loss: u64,
     random: &mut Random,
@@ -69,7 +69,7 @@ fn feed(
     }
 }
 
-fn body_of(transaction: &Transaction, stream: &[u8]) -> Vec<u8> {
+fn body_of(transaction: &HttpTransaction, stream: &[u8]) -> Vec<u8> {
     let ranges = transaction.response.iter().flat_map(|response| &response.body.ranges);
     ranges.flat_map(|range| &stream[range.start as usize..range.end as usize]).copied().collect()
 }
@@ -77,7 +77,7 @@ fn body_of(transaction: &Transaction, stream: &[u8]) -> Vec<u8> {
 /// A connection with up to `burst` requests at a time. `loss` of 1,000 segments are lost.
 fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
     let mut random = Random::new(seed);
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = HttpParser::new(ParserLimits::default());
     let (mut client, mut server) = (Side::default(), Side::default());
     let mut exchanges: Vec<Exchange> = Vec::new();
     for _ in 0..12 {
@@ -98,7 +98,7 @@ fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
             });
         }
         parser.acknowledged(server.stream.len() as u64);
-        feed(&mut parser, Direction::Request, &mut client, loss, &mut random);
+        feed(&mut parser, MessageRole::Request, &mut client, loss, &mut random);
         for exchange in &mut exchanges[first..] {
             let start = server.stream.len();
             let head = format!("HTTP/1.1 {} X\r\n", exchange.status);
@@ -118,14 +118,14 @@ fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
             }
             exchange.answered = start..server.stream.len();
         }
-        feed(&mut parser, Direction::Response, &mut server, loss, &mut random);
+        feed(&mut parser, MessageRole::Response, &mut server, loss, &mut random);
     }
-    parser.end(Direction::Request, End::Fin);
-    parser.end(Direction::Response, End::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
+    parser.end(MessageRole::Response, StreamEnd::Fin);
 
     let mut complete = vec![false; exchanges.len()];
     while let Some(event) = parser.event() {
-        let Event::Transaction(one) = event else { panic!("{event:?}") };
+        let ParserEvent::Transaction(one) = event else { panic!("{event:?}") };
         let head = one.request.as_ref().and_then(|request| request.head.as_ref());
         let Some(target) = head.and_then(|head| head.target()) else { continue };
         let number: usize = target[1..].parse().unwrap();
@@ -136,7 +136,7 @@ fn connection(seed: u64, burst: u64, loss: u64, outcome: &mut Outcome) {
         if u64::from(status) != exchange.status {
             outcome.wrong_statuses.push(what.clone());
         }
-        if one.state == State::Complete {
+        if one.state == TransactionState::Complete {
             complete[number] = true;
             if body_of(&one, &server.stream) != exchange.body || !server.has(&exchange.answered) {
                 outcome.wrong_bodies.push(what);
@@ -198,29 +198,33 @@ fn everything_is_known_without_loss() {
 /// Feeds requests one after the other, and the server's bytes without those in `lost`. The client
 /// sends each request when it has the given number of the server's bytes. Returns state and body of
 /// each.
-fn spoken(requests: &[(&str, usize)], server: &[u8], lost: Range<usize>) -> Vec<(State, String)> {
-    let mut parser = Parser::new(Limits::default());
+fn spoken(
+    requests: &[(&str, usize)],
+    server: &[u8],
+    lost: Range<usize>,
+) -> Vec<(TransactionState, String)> {
+    let mut parser = HttpParser::new(ParserLimits::default());
     let (mut asked, mut answered) = (0, 0);
     let ends = requests.iter().map(|(_, end)| *end).skip(1).chain([server.len()]);
     for ((request, _), end) in requests.iter().zip(ends) {
         parser.acknowledged(answered as u64);
-        parser.feed(Direction::Request, asked, request.as_bytes(), Timestamp::default());
+        parser.feed(MessageRole::Request, asked, request.as_bytes(), Timestamp::default());
         asked += request.len() as u64;
         for range in [answered..lost.start.clamp(answered, end), lost.end.clamp(answered, end)..end]
         {
             let bytes = &server[range.clone()];
-            parser.feed(Direction::Response, range.start as u64, bytes, Timestamp::default());
+            parser.feed(MessageRole::Response, range.start as u64, bytes, Timestamp::default());
         }
         if lost.contains(&(end - 1)) {
-            parser.gap(Direction::Response, lost.start as u64, end as u64);
+            parser.gap(MessageRole::Response, lost.start as u64, end as u64);
         }
         answered = end;
     }
-    parser.end(Direction::Request, End::Fin);
-    parser.end(Direction::Response, End::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
+    parser.end(MessageRole::Response, StreamEnd::Fin);
     let mut found = Vec::new();
     while let Some(event) = parser.event() {
-        let Event::Transaction(one) = event else { continue };
+        let ParserEvent::Transaction(one) = event else { continue };
         if one.request.is_some() {
             let body = String::from_utf8(body_of(&one, server)).unwrap();
             found.push((one.state, body));
@@ -243,14 +247,14 @@ fn a_response_inside_a_body_without_its_head_is_not_counted() {
     // All of the head, then also bytes after it. The same for a connection with one request.
     for lost in [0..head, 0..head + 3, 0..head + 5, 1..head, 5..head + 5] {
         let found = spoken(&requests, stream, lost.clone());
-        assert_eq!(found[0].0, State::Gap, "{lost:?} {found:?}");
-        assert_eq!(found[1], (State::Complete, "true".to_owned()), "{lost:?} {found:?}");
+        assert_eq!(found[0].0, TransactionState::Gap, "{lost:?} {found:?}");
+        assert_eq!(found[1], (TransactionState::Complete, "true".to_owned()), "{lost:?} {found:?}");
         let found = spoken(&requests[..1], answer.as_bytes(), lost.clone());
-        assert_eq!(found[0].0, State::Gap, "{lost:?} {found:?}");
+        assert_eq!(found[0].0, TransactionState::Gap, "{lost:?} {found:?}");
     }
     // No bytes are missing.
     let found = spoken(&requests, stream, 0..0);
-    assert!(found.iter().all(|(state, _)| *state == State::Complete), "{found:?}");
+    assert!(found.iter().all(|(state, _)| *state == TransactionState::Complete), "{found:?}");
 }
 
 #[test]
@@ -262,9 +266,9 @@ fn a_response_after_a_missing_one_is_counted() {
     let requests = [(get, 0), (get, answer.len())];
     for lost in [0..answer.len(), 0..20, 10..answer.len()] {
         let found = spoken(&requests, stream.as_bytes(), lost.clone());
-        assert_eq!(found[1], (State::Complete, "true".to_owned()), "{lost:?} {found:?}");
+        assert_eq!(found[1], (TransactionState::Complete, "true".to_owned()), "{lost:?} {found:?}");
     }
     let stream = format!("HTTP/1.1 100 Continue\r\n\r\n{answer}");
     let found = spoken(&[(post, 0)], stream.as_bytes(), 0..25);
-    assert_eq!(found[0], (State::Complete, "true".to_owned()), "{found:?}");
+    assert_eq!(found[0], (TransactionState::Complete, "true".to_owned()), "{found:?}");
 }

@@ -12,9 +12,9 @@ use http_support::{Memory, transactions};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use protocol::http::body;
-use protocol::http::direction::Direction;
-use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{State, Transaction};
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::{HttpParser, ParserLimits, StreamEnd};
+use protocol::http::transaction::{HttpTransaction, TransactionState};
 use protocol::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -184,7 +184,7 @@ fn write_body(out: &mut Vec<u8>, part: &(Framed, Coded, Vec<u8>), exchange: &Exc
 }
 
 /// Returns the streams, the order in which they grow, and the truth.
-fn play(exchanges: &[Exchange]) -> (Memory, Vec<(Direction, usize)>, Vec<Truth>) {
+fn play(exchanges: &[Exchange]) -> (Memory, Vec<(MessageRole, usize)>, Vec<Truth>) {
     let mut memory = Memory::default();
     let mut order = Vec::new();
     let mut truth: Vec<Truth> = Vec::new();
@@ -199,7 +199,7 @@ fn play(exchanges: &[Exchange]) -> (Memory, Vec<(Direction, usize)>, Vec<Truth>)
         let line = format!("{} /{number} HTTP/1.1\r\nHost: h\r\n", one.method);
         memory.request.extend_from_slice(line.as_bytes());
         write_body(&mut memory.request, &one.request, one);
-        order.push((Direction::Request, memory.request.len()));
+        order.push((MessageRole::Request, memory.request.len()));
         truth.push(Truth {
             request: start..memory.request.len(),
             response: 0..0,
@@ -213,7 +213,7 @@ fn play(exchanges: &[Exchange]) -> (Memory, Vec<(Direction, usize)>, Vec<Truth>)
 
 fn answer(
     memory: &mut Memory,
-    order: &mut Vec<(Direction, usize)>,
+    order: &mut Vec<(MessageRole, usize)>,
     truth: &mut [Truth],
     exchanges: &[Exchange],
     answered: &mut usize,
@@ -227,7 +227,7 @@ fn answer(
         let line = format!("HTTP/1.1 {} R{number}\r\nX-Number: {number}\r\n", one.status);
         memory.response.extend_from_slice(line.as_bytes());
         write_body(&mut memory.response, &one.response, one);
-        order.push((Direction::Response, memory.response.len()));
+        order.push((MessageRole::Response, memory.response.len()));
         truth[number].response = start..memory.response.len();
     }
     *answered = truth.len();
@@ -236,17 +236,17 @@ fn answer(
 /// Feeds everything but the holes, in segments cut at `cuts`.
 fn parse(
     memory: &Memory,
-    order: &[(Direction, usize)],
-    holes: &[(Direction, Range<usize>)],
+    order: &[(MessageRole, usize)],
+    holes: &[(MessageRole, Range<usize>)],
     cuts: &[Index],
-) -> Vec<Transaction> {
-    let mut parser = Parser::new(Limits::default());
+) -> Vec<HttpTransaction> {
+    let mut parser = HttpParser::new(ParserLimits::default());
     let mut done = [0_usize, 0];
     for (number, &(direction, end)) in order.iter().enumerate() {
         let time = Timestamp::from_nanoseconds(number as u64);
         let (stream, slot) = match direction {
-            Direction::Request => (&memory.request, 0),
-            Direction::Response => (&memory.response, 1),
+            MessageRole::Request => (&memory.request, 0),
+            MessageRole::Response => (&memory.response, 1),
         };
         let start = done[slot];
         done[slot] = end;
@@ -267,15 +267,15 @@ fn parse(
             }
         }
     }
-    parser.end(Direction::Response, End::Fin);
-    parser.end(Direction::Request, End::Fin);
+    parser.end(MessageRole::Response, StreamEnd::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
     assert_eq!(parser.pending(), 0);
     transactions(&mut parser)
 }
 
-fn decoded(memory: &Memory, one: &Transaction, direction: Direction) -> Vec<u8> {
+fn decoded(memory: &Memory, one: &HttpTransaction, direction: MessageRole) -> Vec<u8> {
     let message = one.message(direction).unwrap();
-    let found = body::read(memory, direction, &message.body, &body::Limits::default());
+    let found = body::read(memory, direction, &message.body, &body::DecodingLimits::default());
     assert_eq!(found.notes, [], "{one:?}");
     found.bytes
 }
@@ -292,7 +292,7 @@ proptest! {
         let found = parse(&memory, &order, &[], &cuts);
         prop_assert_eq!(found.len(), truth.len());
         for (number, (one, truth)) in found.iter().zip(&truth).enumerate() {
-            prop_assert_eq!((one.state, &one.why), (State::Complete, &None));
+            prop_assert_eq!((one.state, &one.why), (TransactionState::Complete, &None));
             prop_assert_eq!(one.index, number as u64 + 1);
             let request = one.request.as_ref().unwrap();
             prop_assert_eq!(request.head_range.start as usize, truth.request.start);
@@ -301,8 +301,8 @@ proptest! {
             prop_assert_eq!(request.head.as_ref().unwrap().target(), Some(reason.as_str()));
             let number = number.to_string();
             prop_assert_eq!(response.head.as_ref().unwrap().value("x-number"), Some(number.as_str()));
-            prop_assert_eq!(&decoded(&memory, one, Direction::Request), &truth.request_body);
-            prop_assert_eq!(&decoded(&memory, one, Direction::Response), &truth.response_body);
+            prop_assert_eq!(&decoded(&memory, one, MessageRole::Request), &truth.request_body);
+            prop_assert_eq!(&decoded(&memory, one, MessageRole::Response), &truth.response_body);
         }
         // The result does not depend on the cuts.
         prop_assert_eq!(&parse(&memory, &order, &[], &[]), &found);
@@ -323,20 +323,20 @@ proptest! {
         let (memory, order, truth) = play(&exchanges);
         let holes: Vec<_> = holes.into_iter().map(|(request, start, length)| {
             let (direction, stream) = if request {
-                (Direction::Request, &memory.request)
+                (MessageRole::Request, &memory.request)
             } else {
-                (Direction::Response, &memory.response)
+                (MessageRole::Response, &memory.response)
             };
             let start = start.index(stream.len());
             (direction, start..(start + length).min(stream.len()))
         }).collect();
         let found = parse(&memory, &order, &holes, &cuts);
         prop_assert_eq!(&parse(&memory, &order, &holes, &[]), &found);
-        let touched = |direction: Direction, range: &Range<usize>| holes.iter()
+        let touched = |direction: MessageRole, range: &Range<usize>| holes.iter()
             .any(|(one, hole)| *one == direction && hole.start < range.end && hole.end > range.start);
         for (number, truth) in truth.iter().enumerate() {
-            if touched(Direction::Request, &truth.request)
-                || touched(Direction::Response, &truth.response) {
+            if touched(MessageRole::Request, &truth.request)
+                || touched(MessageRole::Response, &truth.response) {
                 continue;
             }
             let start = truth.request.start as u64;
@@ -345,21 +345,21 @@ proptest! {
             });
             prop_assert!(one.is_some(), "{number} is not there: {found:#?}");
             let one = one.unwrap();
-            prop_assert_eq!((one.state, &one.why), (State::Complete, &None), "{}", number);
+            prop_assert_eq!((one.state, &one.why), (TransactionState::Complete, &None), "{}", number);
             let number = number.to_string();
             let response = one.response.as_ref().unwrap().head.as_ref().unwrap();
             prop_assert_eq!(response.value("x-number"), Some(number.as_str()));
-            prop_assert_eq!(&decoded(&memory, one, Direction::Request), &truth.request_body);
-            prop_assert_eq!(&decoded(&memory, one, Direction::Response), &truth.response_body);
+            prop_assert_eq!(&decoded(&memory, one, MessageRole::Request), &truth.request_body);
+            prop_assert_eq!(&decoded(&memory, one, MessageRole::Response), &truth.response_body);
         }
         for one in &found {
-            for direction in [Direction::Request, Direction::Response] {
+            for direction in [MessageRole::Request, MessageRole::Response] {
                 let Some(message) = one.message(direction) else { continue };
                 for range in &message.body.ranges {
                     let holed = touched(direction, &(range.start as usize..range.end as usize));
                     prop_assert!(!holed || !message.body.holes.is_empty());
                 }
-                prop_assert!(message.body.holes.is_empty() || one.state >= State::Gap);
+                prop_assert!(message.body.holes.is_empty() || one.state >= TransactionState::Gap);
             }
         }
     }

@@ -13,9 +13,9 @@ use std::ops::Range;
 
 use http_support::{Memory, transactions};
 use protocol::http::body;
-use protocol::http::direction::Direction;
-use protocol::http::parser::{End, Limits, Parser};
-use protocol::http::transaction::{State, Transaction};
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::{HttpParser, ParserLimits, StreamEnd};
+use protocol::http::transaction::{HttpTransaction, TransactionState};
 use protocol::time::Timestamp;
 
 const SEEDS: u64 = 60;
@@ -49,7 +49,7 @@ struct Truth {
 
 #[derive(Debug)]
 struct Segment {
-    direction: Direction,
+    direction: MessageRole,
     range: Range<usize>,
     /// The part of the other stream that its sender had, in bytes.
     acknowledged: usize,
@@ -143,7 +143,7 @@ fn play(seed: u64, depth: usize) -> Conversation {
         if sent < it.memory.request.len() && (depth == 1 || random.below(2) == 0) {
             let end = it.memory.request.len().min(sent + segment);
             it.segments.push(Segment {
-                direction: Direction::Request,
+                direction: MessageRole::Request,
                 range: sent..end,
                 acknowledged: received,
             });
@@ -159,7 +159,7 @@ fn play(seed: u64, depth: usize) -> Conversation {
         if received < it.memory.response.len() && random.below(2) == 0 {
             let end = it.memory.response.len().min(received + segment);
             it.segments.push(Segment {
-                direction: Direction::Response,
+                direction: MessageRole::Response,
                 range: received..end,
                 acknowledged: sent,
             });
@@ -169,34 +169,34 @@ fn play(seed: u64, depth: usize) -> Conversation {
 }
 
 /// The transactions found if some segments are lost, and the lost segments.
-fn parse(it: &Conversation, seed: u64, loss: u64) -> (Vec<Transaction>, Vec<&Segment>) {
+fn parse(it: &Conversation, seed: u64, loss: u64) -> (Vec<HttpTransaction>, Vec<&Segment>) {
     let mut random = Random::new(seed ^ loss << 32);
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = HttpParser::new(ParserLimits::default());
     let mut lost = Vec::new();
     for (number, segment) in it.segments.iter().enumerate() {
         let Segment { direction, range, acknowledged } = segment;
         let stream = match direction {
-            Direction::Request => &it.memory.request,
-            Direction::Response => &it.memory.response,
+            MessageRole::Request => &it.memory.request,
+            MessageRole::Response => &it.memory.response,
         };
         if random.below(1000) < loss {
             parser.gap(*direction, range.start as u64, range.end as u64);
             lost.push(segment);
             continue;
         }
-        if *direction == Direction::Request {
+        if *direction == MessageRole::Request {
             parser.acknowledged(*acknowledged as u64);
         }
         let time = Timestamp::from_nanoseconds(number as u64);
         parser.feed(*direction, range.start as u64, &stream[range.clone()], time);
     }
-    parser.end(Direction::Response, End::Fin);
-    parser.end(Direction::Request, End::Fin);
+    parser.end(MessageRole::Response, StreamEnd::Fin);
+    parser.end(MessageRole::Request, StreamEnd::Fin);
     (transactions(&mut parser), lost)
 }
 
 /// The number of the exchange, if its complete messages are right.
-fn checked(it: &Conversation, one: &Transaction) -> Result<usize, String> {
+fn checked(it: &Conversation, one: &HttpTransaction) -> Result<usize, String> {
     let wrong = |what: &str| Err(format!("{what}: {one:#?}"));
     let target = one.request.as_ref().and_then(|request| request.head.as_ref()?.target());
     let Some(number) = target.and_then(|target| target[1..].parse::<usize>().ok()) else {
@@ -208,10 +208,11 @@ fn checked(it: &Conversation, one: &Transaction) -> Result<usize, String> {
     }
     let truth = &it.truth[number];
     for (direction, right) in
-        [(Direction::Request, &truth.request_body), (Direction::Response, &truth.response_body)]
+        [(MessageRole::Request, &truth.request_body), (MessageRole::Response, &truth.response_body)]
     {
         let message = one.message(direction).ok_or("no message")?;
-        let found = body::read(&it.memory, direction, &message.body, &body::Limits::default());
+        let found =
+            body::read(&it.memory, direction, &message.body, &body::DecodingLimits::default());
         if &found.bytes != right {
             return wrong("wrong body");
         }
@@ -219,8 +220,8 @@ fn checked(it: &Conversation, one: &Transaction) -> Result<usize, String> {
     Ok(number)
 }
 
-fn all_checked(it: &Conversation, found: &[Transaction], what: &str) -> Vec<usize> {
-    let complete = found.iter().filter(|one| one.state == State::Complete);
+fn all_checked(it: &Conversation, found: &[HttpTransaction], what: &str) -> Vec<usize> {
+    let complete = found.iter().filter(|one| one.state == TransactionState::Complete);
     complete.map(|one| checked(it, one).unwrap_or_else(|why| panic!("{what}: {why}"))).collect()
 }
 
@@ -266,7 +267,7 @@ fn without_pipelining_captured_transactions_are_complete() {
             let it = play(seed, 1);
             let (found, lost) = parse(&it, seed, loss);
             let complete = all_checked(&it, &found, &format!("seed {seed}, loss {loss}"));
-            let touched = |direction: Direction, range: &Range<usize>| {
+            let touched = |direction: MessageRole, range: &Range<usize>| {
                 lost.iter().any(|one| {
                     one.direction == direction
                         && one.range.start < range.end
@@ -274,8 +275,8 @@ fn without_pipelining_captured_transactions_are_complete() {
                 })
             };
             for (number, truth) in it.truth.iter().enumerate() {
-                if touched(Direction::Request, &truth.request)
-                    || touched(Direction::Response, &truth.response)
+                if touched(MessageRole::Request, &truth.request)
+                    || touched(MessageRole::Response, &truth.response)
                 {
                     continue;
                 }

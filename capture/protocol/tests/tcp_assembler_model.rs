@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use protocol::extent::Extent;
-use protocol::tcp::assembler::{Absence, Assembler, Bytes, Inserted, Limits, Policy};
+use protocol::tcp::assembler::{Absence, Assembler, AssemblerLimits, Bytes, Inserted, Policy};
 
 /// Bytes of one test's stream.
 const SPAN: u64 = 48;
@@ -185,7 +185,7 @@ fn check(assembler: &Assembler, model: &Model) {
 }
 
 /// Runs the assembler and the model side by side.
-fn run(ops: Vec<Op>, policy: Policy, limits: Limits) {
+fn run(ops: Vec<Op>, policy: Policy, limits: AssemblerLimits) {
     let mut packets = Packets(vec![Vec::new()]);
     let mut assembler = Assembler::new();
     let slots = vec![Slot::Nothing; SPAN as usize];
@@ -277,24 +277,24 @@ proptest! {
 
     #[test]
     fn first_agrees_with_a_list_of_bytes(ops in prop::collection::vec(op(), 1..40)) {
-        run(ops, Policy::First, Limits::default());
+        run(ops, Policy::First, AssemblerLimits::default());
     }
 
     #[test]
     fn last_agrees_with_a_list_of_bytes(ops in prop::collection::vec(op(), 1..40)) {
-        run(ops, Policy::Last, Limits::default());
+        run(ops, Policy::Last, AssemblerLimits::default());
     }
 
     #[test]
     fn bounds_hold_and_agree(ops in prop::collection::vec(op(), 1..40), holes in 0..4_usize, pending in 2..8_usize) {
-        run(ops, Policy::First, Limits { holes, pending, ..Limits::default() });
+        run(ops, Policy::First, AssemblerLimits { holes, pending, ..AssemblerLimits::default() });
     }
 }
 
 /// The limit of gaps forgets the older half, the limit of extents the oldest.
 #[test]
 fn forgotten_bytes_expire() {
-    let limits = Limits { extents: 6, gaps: 4, ..Limits::default() };
+    let limits = AssemblerLimits { extents: 6, gaps: 4, ..AssemblerLimits::default() };
     let mut assembler = Assembler::new();
     for index in 0..5_u64 {
         let extent = Extent { packet: index + 1, offset: 0, len: 1 };

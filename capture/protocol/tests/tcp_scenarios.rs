@@ -12,51 +12,54 @@ mod tcp_exchange;
 
 use std::time::Duration;
 
-use protocol::tcp::{Connection, Direction, Event, Policy, Ports, Settings, State, Verdict};
+use protocol::tcp::{
+    Connection, ConnectionEvent, ConnectionSettings, ConnectionState, Direction, Policy, Ports,
+    SegmentVerdict,
+};
 use tcp_exchange::{A, B, with, world};
 
-fn data(direction: Direction, start: u64, end: u64) -> Event {
-    Event::Data { direction, range: start..end }
+fn data(direction: Direction, start: u64, end: u64) -> ConnectionEvent {
+    ConnectionEvent::Data { direction, range: start..end }
 }
 
-fn gap(direction: Direction, start: u64, end: u64) -> Event {
-    Event::Gap { direction, range: start..end }
+fn gap(direction: Direction, start: u64, end: u64) -> ConnectionEvent {
+    ConnectionEvent::Gap { direction, range: start..end }
 }
 
 #[test]
 fn a_connection_from_syn_to_last_ack() {
     let mut w = world();
     let _ = send!(w, a "S" -1);
-    assert_eq!(w.state(), State::Opening);
+    assert_eq!(w.state(), ConnectionState::Opening);
     let _ = send!(w, b "S" -1, ack 0);
-    assert_eq!(w.state(), State::Opening);
+    assert_eq!(w.state(), ConnectionState::Opening);
     let _ = send!(w, a "" 0, ack 0);
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
     assert_eq!(w.connection.handshake_us(), Some(2));
     let _ = send!(w, a "" 0, ack 0, "GET");
     let _ = send!(w, b "" 0, ack 3, "200 ok");
     let _ = send!(w, b "F" 6, ack 3);
-    assert_eq!(w.state(), State::Closing);
+    assert_eq!(w.state(), ConnectionState::Closing);
     let _ = send!(w, a "F" 3, ack 7);
     let _ = send!(w, b "" 7, ack 4);
-    assert_eq!(w.state(), State::Closed);
+    assert_eq!(w.state(), ConnectionState::Closed);
     assert_eq!(w.connection.closed_by(), Some(B));
     w.sleep(Duration::from_secs(3));
     assert_eq!((w.stream(A), w.stream(B)), ("GET".into(), "200 ok".into()));
     assert_eq!(
         w.events(),
         [
-            Event::Opened { client: A },
+            ConnectionEvent::Opened { client: A },
             data(A, 0, 3),
             data(B, 0, 6),
-            Event::Ended { direction: B },
-            Event::Ended { direction: A },
-            Event::Closed { state: State::Closed }
+            ConnectionEvent::Ended { direction: B },
+            ConnectionEvent::Ended { direction: A },
+            ConnectionEvent::Closed { state: ConnectionState::Closed }
         ]
     );
     assert_eq!(w.counters(A).packets, 4);
     assert_eq!(w.counters(B).captured_bytes, 6);
-    assert_eq!(send!(w, b "" 7, ack 4), Verdict::Late);
+    assert_eq!(send!(w, b "" 7, ack 4), SegmentVerdict::Late);
     assert_eq!(w.connection.deadline(&w.settings), None);
 }
 
@@ -93,7 +96,7 @@ fn retransmissions_overlaps_and_conflicts_are_distinguished() {
 
 #[test]
 fn the_last_copy_counts_until_it_is_acknowledged() {
-    let mut w = with(Settings { policy: Policy::Last, ..Settings::default() });
+    let mut w = with(ConnectionSettings { policy: Policy::Last, ..ConnectionSettings::default() });
     w.handshake();
     let _ = send!(w, a "" 0, ack 0, "GOOD");
     let _ = send!(w, a "" 0, ack 0, "EVIL");
@@ -137,7 +140,7 @@ fn a_stream_of_more_than_four_gigabytes() {
     assert_eq!(w.connection.assembler(A).end(), end);
     assert_eq!(w.connection.assembler(A).gaps(), 200);
     assert_eq!(w.connection.assembler(A).missing_bytes(), end - 200 * 4 - 3);
-    assert_eq!(w.events().last(), Some(&Event::Ended { direction: A }));
+    assert_eq!(w.events().last(), Some(&ConnectionEvent::Ended { direction: A }));
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn data_in_the_syn() {
     let _ = send!(w, b "S" -1, ack 5, "hi");
     let _ = send!(w, a "" 5, ack 2, "later");
     assert_eq!((w.stream(A), w.stream(B)), ("earlylater".into(), "hi".into()));
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
 }
 
 /// The server has not accepted the data of the SYN, so the client sends it again.
@@ -167,7 +170,7 @@ fn a_syn_sent_again_is_a_retransmission() {
     let mut w = world();
     let _ = send!(w, a "S" -1);
     w.sleep(Duration::from_secs(1));
-    assert_eq!(send!(w, a "S" -1), Verdict::Taken);
+    assert_eq!(send!(w, a "S" -1), SegmentVerdict::Taken);
     let _ = send!(w, b "S" -1, ack 0);
     let _ = send!(w, b "S" -1, ack 0);
     let _ = send!(w, a "" 0, ack 0);
@@ -180,10 +183,10 @@ fn simultaneous_open() {
     let mut w = world();
     let _ = send!(w, a "S" -1);
     let _ = send!(w, b "S" -1);
-    assert_eq!(w.state(), State::Opening);
+    assert_eq!(w.state(), ConnectionState::Opening);
     let _ = send!(w, a "S" -1, ack 0);
     let _ = send!(w, b "S" -1, ack 0);
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
     let _ = send!(w, b "" 0, ack 0, "b");
     let _ = send!(w, a "" 0, ack 1, "a");
     assert_eq!((w.stream(A), w.stream(B)), ("a".into(), "b".into()));
@@ -195,10 +198,10 @@ fn syn_and_syn_ack_after_the_data() {
     let mut w = world();
     let _ = send!(w, a "" 3, ack 0, "def");
     let _ = send!(w, a "" 0, ack 0, "abc");
-    assert_eq!(w.state(), State::Midstream);
+    assert_eq!(w.state(), ConnectionState::Midstream);
     let _ = send!(w, b "" 0, ack 6, "xyz");
     let _ = send!(w, a "S" -1);
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
     assert_eq!(w.stream(A), "abcdef");
     let _ = send!(w, b "S" -1, ack 0);
     assert_eq!(w.stream(B), "xyz");
@@ -214,8 +217,8 @@ fn a_syn_last_of_all() {
         let _ = send!(w, a "" at, ack 0, "x");
     }
     assert_eq!(w.stream(A), "x".repeat(30));
-    assert_eq!(send!(w, a "S" -1), Verdict::Taken);
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(send!(w, a "S" -1), SegmentVerdict::Taken);
+    assert_eq!(w.state(), ConnectionState::Open);
     assert_eq!(w.stream(A), "x".repeat(30));
 }
 
@@ -227,7 +230,11 @@ fn a_late_syn_turns_the_connection_round() {
     let _ = send!(w, b "S" -1);
     assert_eq!(
         w.events(),
-        [Event::Opened { client: A }, Event::Turned { client: B }, data(B, 0, 0)][..2]
+        [
+            ConnectionEvent::Opened { client: A },
+            ConnectionEvent::Turned { client: B },
+            data(B, 0, 0)
+        ][..2]
     );
     assert_eq!(w.connection.client(), B);
 }
@@ -246,12 +253,12 @@ fn who_is_the_client_without_a_syn() {
         let mut w = world();
         w.connection = Connection::new(Ports { forward, backward });
         let _ = send!(w, a "" 0, ack 0, "x");
-        assert_eq!(w.events(), [Event::Opened { client }]);
+        assert_eq!(w.events(), [ConnectionEvent::Opened { client }]);
         // The receiver of a SYN-ACK is the client, for any ports.
         let mut w = world();
         w.connection = Connection::new(Ports { forward, backward });
         let _ = send!(w, a "S" -1, ack 0);
-        assert_eq!(w.events(), [Event::Opened { client: B }]);
+        assert_eq!(w.events(), [ConnectionEvent::Opened { client: B }]);
     }
 }
 
@@ -261,17 +268,17 @@ fn picked_up_in_the_middle() {
     let _ = send!(w, b "" 1_003, ack 500, "def");
     let _ = send!(w, b "" 1_000, ack 500, "abc");
     let _ = send!(w, a "" 500, ack 1_006, "q");
-    assert_eq!(w.events(), [Event::Opened { client: A }]);
+    assert_eq!(w.events(), [ConnectionEvent::Opened { client: A }]);
     w.sleep(Duration::from_millis(300));
     assert_eq!(w.events(), [data(A, 0, 1), data(B, 0, 6)]);
     assert_eq!((w.stream(A), w.stream(B)), ("q".into(), "abcdef".into()));
-    assert_eq!(w.state(), State::Midstream);
+    assert_eq!(w.state(), ConnectionState::Midstream);
     let _ = send!(w, b "" 998, ack 501, "XX");
     assert_eq!(w.stream(B), "abcdef");
     let _ = send!(w, b "F" 1_006, ack 501);
     let _ = send!(w, a "F" 501, ack 1_007);
     let _ = send!(w, b "" 1_007, ack 502);
-    assert_eq!(w.state(), State::Closed);
+    assert_eq!(w.state(), ConnectionState::Closed);
 }
 
 /// The first byte seen is offset 0, even if an acknowledgment came before it.
@@ -291,11 +298,14 @@ fn half_open_times_out() {
     let _ = send!(w, a "S" -1);
     let _ = send!(w, b "S" -1, ack 0);
     w.sleep(Duration::from_secs(129));
-    assert_eq!(w.state(), State::Opening);
+    assert_eq!(w.state(), ConnectionState::Opening);
     w.sleep(Duration::from_secs(2));
-    assert_eq!(w.state(), State::TimedOut);
-    assert_eq!(w.events().last(), Some(&Event::Closed { state: State::TimedOut }));
-    assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
+    assert_eq!(w.state(), ConnectionState::TimedOut);
+    assert_eq!(
+        w.events().last(),
+        Some(&ConnectionEvent::Closed { state: ConnectionState::TimedOut })
+    );
+    assert_eq!(send!(w, a "S" 70_000), SegmentVerdict::NewConnection);
 }
 
 #[test]
@@ -306,11 +316,11 @@ fn half_closed_the_other_side_goes_on() {
     for at in 0..50 {
         let _ = send!(w, b "" at, ack 4, "z");
     }
-    assert_eq!(w.state(), State::Closing);
+    assert_eq!(w.state(), ConnectionState::Closing);
     assert_eq!(w.stream(B), "z".repeat(50));
     let _ = send!(w, b "F" 50, ack 4);
     let _ = send!(w, a "" 4, ack 51);
-    assert_eq!((w.state(), w.connection.closed_by()), (State::Closed, Some(A)));
+    assert_eq!((w.state(), w.connection.closed_by()), (ConnectionState::Closed, Some(A)));
 }
 
 #[test]
@@ -325,7 +335,7 @@ fn a_fin_before_its_data_and_repeated() {
     let _ = send!(w, a "F" 6, ack 0);
     assert_eq!(w.counters(A).retransmitted, 1);
     let _ = send!(w, b "" 0, ack 7);
-    assert_eq!(w.events(), [data(A, 0, 6), Event::Ended { direction: A }]);
+    assert_eq!(w.events(), [data(A, 0, 6), ConnectionEvent::Ended { direction: A }]);
     let _ = send!(w, a "" 7, ack 0, "more");
     assert_eq!((w.stream(A), w.counters(A).rejected), ("abcdef".into(), 1));
 }
@@ -337,12 +347,12 @@ fn a_fin_that_its_sender_ignores_is_not_its_own() {
     let _ = send!(w, a "F" 3, ack 0);
     let _ = send!(w, a "" 0, ack 0, "abcdef");
     assert_eq!(w.stream(A), "abcdef");
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
     let _ = send!(w, a "F" 6, ack 0);
     let _ = send!(w, a "" 6, ack 0, "ghi");
     let _ = send!(w, b "" 0, ack 9);
     assert_eq!(w.stream(A), "abcdefghi");
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 2));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 2));
 }
 
 #[test]
@@ -351,13 +361,13 @@ fn reset_of_a_syn() {
     let _ = send!(w, a "S" -1);
     w.initial[1] = u32::MAX;
     let _ = send!(w, b "R" 0, ack 0);
-    assert_eq!((w.state(), w.connection.closed_by()), (State::Reset, Some(B)));
+    assert_eq!((w.state(), w.connection.closed_by()), (ConnectionState::Reset, Some(B)));
     w.sleep(Duration::from_secs(3));
-    assert_eq!(w.events().last(), Some(&Event::Closed { state: State::Reset }));
+    assert_eq!(w.events().last(), Some(&ConnectionEvent::Closed { state: ConnectionState::Reset }));
     let mut w = world();
     let _ = send!(w, a "S" -1);
     let _ = send!(w, b "R" 0, ack 77);
-    assert_eq!((w.state(), w.counters(B).rejected), (State::Opening, 1));
+    assert_eq!((w.state(), w.counters(B).rejected), (ConnectionState::Opening, 1));
 }
 
 #[test]
@@ -368,9 +378,9 @@ fn a_reset_out_of_the_window_is_nothing() {
     let _ = send!(w, b "" 0, ack 6);
     let _ = send!(w, a "R" 5);
     let _ = send!(w, a "R" 1_000_000_000);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 2));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 2));
     let _ = send!(w, a "R" 6);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
 }
 
 #[test]
@@ -381,7 +391,7 @@ fn a_reset_shows_how_much_was_sent_before_it() {
     let _ = send!(w, b "R" 9, ack 0);
     w.close();
     assert_eq!(w.stream(B), "abc......");
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     // The received bytes too.
     let mut w = world();
     w.handshake();
@@ -396,9 +406,9 @@ fn an_injected_reset_does_not_end_the_connection() {
     w.handshake();
     let _ = send!(w, b "" 0, ack 0, "abc");
     let _ = send!(w, b "R" 3, ack 0);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     let _ = send!(w, b "" 3, ack 0, "def");
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
     assert_eq!((w.stream(B), w.counters(B).rejected), ("abcdef".into(), 1));
     assert_eq!(w.connection.closed_by(), None);
 }
@@ -411,17 +421,17 @@ fn ports_are_reused() {
     let _ = send!(w, b "F" 0, ack 1);
     let _ = send!(w, a "" 1, ack 1);
     // In time-wait, and before that was over.
-    assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
+    assert_eq!(send!(w, a "S" 70_000), SegmentVerdict::NewConnection);
     w.close();
-    assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
+    assert_eq!(send!(w, a "S" 70_000), SegmentVerdict::NewConnection);
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "R" 0, ack 0);
-    assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
+    assert_eq!(send!(w, a "S" 70_000), SegmentVerdict::NewConnection);
     // The first attempt had no answer.
     let mut w = world();
     let _ = send!(w, a "S" -1);
-    assert_eq!(send!(w, a "S" 70_000), Verdict::NewConnection);
+    assert_eq!(send!(w, a "S" 70_000), SegmentVerdict::NewConnection);
 }
 
 /// A SYN in the middle is only believed if a segment goes on from it.
@@ -430,14 +440,14 @@ fn ports_are_reused_without_an_end() {
     let mut w = world();
     w.handshake();
     let _ = send!(w, a "" 0, ack 0, "abc");
-    assert_eq!(send!(w, a "S" 9_999), Verdict::Taken);
+    assert_eq!(send!(w, a "S" 9_999), SegmentVerdict::Taken);
     let _ = send!(w, a "" 3, ack 0, "def");
     assert_eq!((w.stream(A), w.counters(A).rejected), ("abcdef".into(), 1));
-    assert_eq!(send!(w, b "S" 5_555, ack 10_000), Verdict::NewConnection);
+    assert_eq!(send!(w, b "S" 5_555, ack 10_000), SegmentVerdict::NewConnection);
     let mut w = world();
     w.handshake();
     w.sleep(Duration::from_secs(31));
-    assert_eq!(send!(w, a "S" 9_999), Verdict::NewConnection);
+    assert_eq!(send!(w, a "S" 9_999), SegmentVerdict::NewConnection);
 }
 
 #[test]
@@ -491,12 +501,12 @@ fn only_the_data_is_captured() {
     let _ = send!(w, a "S" -1);
     let _ = send!(w, a "" 0, ack 0, "abc");
     let _ = send!(w, a "" 6, ack 0, "ghi");
-    assert_eq!((w.state(), w.stream(A)), (State::Open, "abc".into()));
+    assert_eq!((w.state(), w.stream(A)), (ConnectionState::Open, "abc".into()));
     w.sleep(Duration::from_secs(6));
     assert_eq!(w.stream(A), "abc...ghi");
     let _ = send!(w, a "F" 9, ack 0);
     w.sleep(Duration::from_secs(61));
-    assert_eq!(w.state(), State::Closed);
+    assert_eq!(w.state(), ConnectionState::Closed);
     assert_eq!(w.connection.assembler(B).end(), 0);
 }
 
@@ -512,7 +522,7 @@ fn only_the_acknowledgments_are_captured() {
     w.sleep(Duration::from_secs(61));
     assert_eq!(w.connection.assembler(B).end(), 5_000);
     assert_eq!(w.connection.assembler(B).missing_bytes(), 5_000);
-    assert_eq!((w.state(), w.stream(A)), (State::Closed, "get".into()));
+    assert_eq!((w.state(), w.stream(A)), (ConnectionState::Closed, "get".into()));
 }
 
 /// The other side's FIN was not captured, only its acknowledgment.
@@ -668,8 +678,8 @@ fn holes_are_given_up_at_the_end() {
             gap(A, 0, 3),
             data(A, 3, 6),
             gap(A, 6, 9),
-            Event::Ended { direction: A },
-            Event::Closed { state: State::Closed }
+            ConnectionEvent::Ended { direction: A },
+            ConnectionEvent::Closed { state: ConnectionState::Closed }
         ]
     );
 }
@@ -681,9 +691,9 @@ fn two_fins_are_an_end() {
     w.handshake();
     let _ = send!(w, a "F" 3, ack 0);
     let _ = send!(w, b "F" 0, ack 0);
-    assert_eq!(w.state(), State::Closing);
+    assert_eq!(w.state(), ConnectionState::Closing);
     w.close();
-    assert_eq!((w.state(), w.stream(A)), (State::Closed, "...".into()));
+    assert_eq!((w.state(), w.stream(A)), (ConnectionState::Closed, "...".into()));
 }
 
 #[test]
@@ -694,7 +704,7 @@ fn an_answer_with_another_number_replaces_the_first() {
     let _ = send!(w, b "S" 499_999, ack 0);
     let _ = send!(w, a "" 0, ack 500_000);
     let _ = send!(w, b "" 500_000, ack 0, "hi");
-    assert_eq!((w.stream(B), w.state()), ("hi".into(), State::Open));
+    assert_eq!((w.stream(B), w.state()), ("hi".into(), ConnectionState::Open));
 }
 
 /// A million flows must fit into memory, including the places of their data.

@@ -12,7 +12,7 @@ mod tcp_exchange;
 
 use std::time::Duration;
 
-use protocol::tcp::{State, Verdict};
+use protocol::tcp::{ConnectionState, SegmentVerdict};
 use tcp_exchange::{A, B, World, world};
 
 /// A connection after SYN and SYN-ACK with these window scales, a request and its answer.
@@ -32,21 +32,21 @@ fn a_reset_is_judged_by_its_receivers_last_window() {
     let mut w = scaled();
     // 500 units of 8 bytes.
     let _ = send!(w, a "R" 3 + 4_001);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 1));
     let _ = send!(w, a "R" 3 + 4_000);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     let mut w = scaled();
     // And 500 units of 128 bytes.
     let _ = send!(w, b "R" 6 + 64_001);
-    assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(B).rejected), (ConnectionState::Open, 1));
     let _ = send!(w, b "R" 6 + 64_000);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     // The window in a SYN is not scaled.
     let mut w = world();
     let _ = send!(w, a "S" -1, scale 7);
     let _ = send!(w, b "S" -1, ack 0, scale 7);
     let _ = send!(w, a "R" 501);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Opening, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Opening, 1));
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn without_scaling_on_both_sides_there_is_none() {
     let _ = send!(w, a "" 0, ack 0);
     let _ = send!(w, b "" 0, ack 0, "answer");
     let _ = send!(w, b "R" 507);
-    assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(B).rejected), (ConnectionState::Open, 1));
     let _ = send!(w, b "R" 506);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn a_window_of_zero_accepts_a_reset_only_at_its_edge() {
     let _ = send!(w, a "" 0, ack 0, "abc");
     let _ = send!(w, b "" 0, ack 3, win 0);
     let _ = send!(w, a "R" 4);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 1));
     let _ = send!(w, a "R" 3);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
 }
 
 /// If the scale of a window was not seen, nothing is known of the window.
@@ -81,12 +81,12 @@ fn a_reset_of_a_connection_without_beginning_may_be_far_off() {
     let _ = send!(w, b "S" -1, ack 0, scale 3);
     let _ = send!(w, a "" 0, ack 0, "ask");
     let _ = send!(w, b "R" 1_000_000, ack 3);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     let mut w = world();
     let _ = send!(w, a "" 0, ack 0, "ask");
     let _ = send!(w, b "" 0, ack 3, "answer");
     let _ = send!(w, b "R" 1_000_000, ack 3);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
 }
 
 /// The real sender of the reset would no longer have known the connection.
@@ -98,15 +98,15 @@ fn a_side_that_acknowledges_later_data_has_not_sent_the_reset() {
     let _ = send!(w, b "" 6, ack 3);
     let _ = send!(w, a "" 3, ack 6, "more");
     // This may have been sent before the reset.
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     let _ = send!(w, b "" 6, ack 7, "again");
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     let _ = send!(w, a "" 7, ack 11);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 1));
     let _ = send!(w, a "F" 7, ack 11);
     let _ = send!(w, b "F" 11, ack 8);
     let _ = send!(w, a "" 8, ack 12);
-    assert_eq!((w.state(), w.connection.closed_by()), (State::Closed, Some(A)));
+    assert_eq!((w.state(), w.connection.closed_by()), (ConnectionState::Closed, Some(A)));
     assert_eq!((w.stream(A), w.stream(B)), ("askmore".into(), "answeragain".into()));
 }
 
@@ -119,7 +119,7 @@ fn data_sent_before_a_reset_does_not_undo_it() {
     let _ = send!(w, a "" 3, ack 11, "more");
     let _ = send!(w, b "" 11, ack 3, "and on");
     let _ = send!(w, b "F" 17, ack 7);
-    assert_eq!(w.state(), State::Reset);
+    assert_eq!(w.state(), ConnectionState::Reset);
     w.close();
     assert_eq!((w.stream(A), w.counters(A).rejected), ("askmore".into(), 0));
 }
@@ -130,7 +130,7 @@ fn bytes_long_after_a_reset_and_before_its_place_undo_it() {
     let _ = send!(w, a "R" 103);
     w.sleep(Duration::from_millis(1_100));
     let _ = send!(w, a "" 3, ack 6, "more");
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 1));
 }
 
 /// Someone else sent it, and the connection was silent for a while.
@@ -143,16 +143,16 @@ fn segments_long_after_a_reset_are_another_connection() {
             w.sleep(Duration::from_secs(3));
             assert!(w.connection.is_closed());
             // Stragglers.
-            assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
-            assert_eq!(send!(w, b "" 0, ack 3, "answer"), Verdict::Late);
-            assert_eq!(send!(w, b "" 6, ack 3), Verdict::Late);
+            assert_eq!(send!(w, a "" 0, ack 6, "ask"), SegmentVerdict::Late);
+            assert_eq!(send!(w, b "" 0, ack 3, "answer"), SegmentVerdict::Late);
+            assert_eq!(send!(w, b "" 6, ack 3), SegmentVerdict::Late);
             let verdict = if by_sender {
                 send!(w, a "" 3, ack 6, "more")
             } else {
                 send!(w, b "" 6, ack 3, "more")
             };
-            assert_eq!(verdict, Verdict::NewConnection);
-            assert_eq!(send!(w, a "F" 3, ack 6), Verdict::NewConnection);
+            assert_eq!(verdict, SegmentVerdict::NewConnection);
+            assert_eq!(send!(w, a "F" 3, ack 6), SegmentVerdict::NewConnection);
         }
     }
 }
@@ -164,9 +164,9 @@ fn segments_long_after_fins_are_another_connection() {
     let _ = send!(w, a "F" 103, ack 6);
     let _ = send!(w, b "F" 106, ack 3);
     w.sleep(Duration::from_secs(61));
-    assert_eq!(w.state(), State::Closed);
-    assert_eq!(send!(w, a "" 0, ack 6, "ask"), Verdict::Late);
-    assert_eq!(send!(w, a "" 3, ack 6, "more"), Verdict::NewConnection);
+    assert_eq!(w.state(), ConnectionState::Closed);
+    assert_eq!(send!(w, a "" 0, ack 6, "ask"), SegmentVerdict::Late);
+    assert_eq!(send!(w, a "" 3, ack 6, "more"), SegmentVerdict::NewConnection);
 }
 
 /// Twice the largest window of B after everything known. That window was in its SYN-ACK.
@@ -182,7 +182,7 @@ fn data_far_out_of_the_window_is_not_of_the_stream() {
         let _ = send!(w, a "F" 7, ack 6);
         let _ = send!(w, b "F" 6, ack 8);
         let _ = send!(w, a "" 8, ack 7);
-        assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
+        assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Closed, 1));
         w.close();
         assert_eq!(w.stream(A), "askmore");
     }
@@ -199,11 +199,11 @@ fn data_far_out_of_the_window_is_not_of_the_stream() {
 fn a_fin_far_out_of_the_window_is_none() {
     let mut w = scaled();
     let _ = send!(w, a "F" 3 + FAR + 1, ack 6);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Open, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Open, 1));
     let _ = send!(w, a "F" 3, ack 6, "more");
     let _ = send!(w, b "F" 6, ack 8);
     let _ = send!(w, a "" 8, ack 7);
-    assert_eq!((w.state(), w.stream(A)), (State::Closed, "askmore".into()));
+    assert_eq!((w.state(), w.stream(A)), (ConnectionState::Closed, "askmore".into()));
 }
 
 /// The capture had an outage in which more than a window was sent.
@@ -229,7 +229,7 @@ fn after_an_outage_the_sender_is_followed_and_nothing_is_lost() {
     let _ = send!(w, a "" 0, ack 6, "ask");
     let _ = send!(w, b "F" 6, ack 1_000_005);
     let _ = send!(w, a "" 1_000_005, ack 7);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 0));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Closed, 0));
     w.close();
     let stream = w.connection.assembler(A);
     assert_eq!((stream.end(), stream.missing_bytes()), (1_000_004, 999_997));
@@ -262,10 +262,10 @@ fn of_two_fins_the_one_that_is_acknowledged_holds() {
     let _ = send!(w, a "" 3, ack 6, "more");
     let _ = send!(w, b "" 6, ack 7);
     let _ = send!(w, a "F" 7, ack 6);
-    assert_eq!(w.state(), State::Closing);
+    assert_eq!(w.state(), ConnectionState::Closing);
     let _ = send!(w, b "F" 6, ack 8);
     let _ = send!(w, a "" 8, ack 7);
-    assert_eq!((w.state(), w.counters(A).rejected), (State::Closed, 1));
+    assert_eq!((w.state(), w.counters(A).rejected), (ConnectionState::Closed, 1));
     w.close();
     assert_eq!(w.stream(A), "askmore");
     // It comes second, and bytes before the other FIN were not captured.
@@ -275,7 +275,7 @@ fn of_two_fins_the_one_that_is_acknowledged_holds() {
     let _ = send!(w, b "F" 6, ack 8);
     let _ = send!(w, a "" 8, ack 7);
     w.close();
-    assert_eq!((w.state(), w.stream(A)), (State::Closed, "ask....".into()));
+    assert_eq!((w.state(), w.stream(A)), (ConnectionState::Closed, "ask....".into()));
 }
 
 /// Someone else's bytes lie in the window, and not where the stream goes on.
@@ -284,10 +284,10 @@ fn an_acknowledged_fin_ends_a_stream_before_bytes_from_someone_else() {
     let mut w = scaled();
     let _ = send!(w, a "" 1_000, ack 6, "FORGED");
     let _ = send!(w, a "F" 3, ack 6);
-    assert_eq!(w.state(), State::Open, "not acknowledged");
+    assert_eq!(w.state(), ConnectionState::Open, "not acknowledged");
     let _ = send!(w, b "F" 6, ack 4);
     let _ = send!(w, a "" 4, ack 7);
-    assert_eq!(w.state(), State::Closed);
+    assert_eq!(w.state(), ConnectionState::Closed);
     w.close();
     assert_eq!((w.stream(A), w.counters(A).rejected_bytes), ("ask".into(), 6));
     // They come after the FIN.
@@ -296,7 +296,7 @@ fn an_acknowledged_fin_ends_a_stream_before_bytes_from_someone_else() {
     let _ = send!(w, b "" 6, ack 4);
     let _ = send!(w, a "" 1_000, ack 6, "FORGED");
     let _ = send!(w, b "F" 6, ack 4);
-    assert_eq!(w.state(), State::Closed);
+    assert_eq!(w.state(), ConnectionState::Closed);
     w.close();
     assert_eq!((w.stream(A), w.counters(A).rejected_bytes), ("ask".into(), 6));
 }
@@ -310,7 +310,7 @@ fn a_fin_does_not_end_a_stream_whose_receiver_acknowledges_bytes_after_it() {
     let _ = send!(w, b "" 6, ack 8);
     let _ = send!(w, b "" 6, ack 13);
     let _ = send!(w, a "" 3, ack 6, "more ");
-    assert_eq!(w.state(), State::Open);
+    assert_eq!(w.state(), ConnectionState::Open);
     w.close();
     assert_eq!((w.stream(A), w.counters(A).rejected_bytes), ("askmore later".into(), 0));
 }
@@ -331,19 +331,19 @@ fn a_syn_ack_that_is_acknowledged_begins_another_connection() {
     // The next segment is the client's acknowledgment, its data, or the server's data.
     for next in 0..3 {
         let mut w = scaled();
-        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::Taken);
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), SegmentVerdict::Taken);
         assert_eq!(w.counters(B).rejected, 1);
         let verdict = match next {
             0 => send!(w, a "" 900_000, ack 7_000_001),
             1 => send!(w, a "" 900_000, ack 7_000_001, "ask"),
             _ => send!(w, b "" 7_000_001, ack 900_000, "hello"),
         };
-        assert_eq!(verdict, Verdict::NewConnection);
+        assert_eq!(verdict, SegmentVerdict::NewConnection);
     }
     // The SYN comes late.
     let mut w = scaled();
     let _ = send!(w, b "S" 7_000_000, ack 900_000);
-    assert_eq!(send!(w, a "S" 899_999), Verdict::NewConnection);
+    assert_eq!(send!(w, a "S" 899_999), SegmentVerdict::NewConnection);
 }
 
 #[test]
@@ -356,12 +356,12 @@ fn a_syn_ack_after_the_end_begins_another_connection() {
     let _ = send!(reset, a "R" 3, ack 6);
     for mut w in [closing, reset] {
         // The old SYN-ACK again.
-        assert_eq!(send!(w, b "S" -1, ack 0), Verdict::Taken);
+        assert_eq!(send!(w, b "S" -1, ack 0), SegmentVerdict::Taken);
         // An answer to the same SYN with another number.
-        assert_eq!(send!(w, b "S" 5_000_000, ack 0), Verdict::Taken);
-        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::NewConnection);
+        assert_eq!(send!(w, b "S" 5_000_000, ack 0), SegmentVerdict::Taken);
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), SegmentVerdict::NewConnection);
         w.sleep(Duration::from_secs(3));
-        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), Verdict::NewConnection);
+        assert_eq!(send!(w, b "S" 7_000_000, ack 900_000), SegmentVerdict::NewConnection);
     }
 }
 
@@ -372,12 +372,12 @@ fn a_foreign_syn_ack_begins_nothing() {
     for at in [7_000_000, 5, 100, -1_000_000] {
         for acknowledgment in [900_000, 3] {
             let mut w = scaled();
-            assert_eq!(send!(w, b "S" at, ack acknowledgment), Verdict::Taken);
-            assert_eq!(send!(w, a "" 3, ack 6), Verdict::Taken);
-            assert_eq!(send!(w, b "" 6, ack 3, "again"), Verdict::Taken);
-            assert_eq!(send!(w, a "" 3, ack 11, "more"), Verdict::Taken);
+            assert_eq!(send!(w, b "S" at, ack acknowledgment), SegmentVerdict::Taken);
+            assert_eq!(send!(w, a "" 3, ack 6), SegmentVerdict::Taken);
+            assert_eq!(send!(w, b "" 6, ack 3, "again"), SegmentVerdict::Taken);
+            assert_eq!(send!(w, a "" 3, ack 11, "more"), SegmentVerdict::Taken);
             assert_eq!((w.stream(A), w.stream(B)), ("askmore".into(), "answeragain".into()));
-            assert_eq!((w.state(), w.counters(B).rejected), (State::Open, 1));
+            assert_eq!((w.state(), w.counters(B).rejected), (ConnectionState::Open, 1));
         }
     }
 }
@@ -390,8 +390,8 @@ fn data_far_out_of_the_window_of_one_that_is_closed_is_of_another() {
     let _ = send!(w, b "F" 6, ack 4);
     let _ = send!(w, a "" 4, ack 7);
     w.sleep(Duration::from_secs(3));
-    assert_eq!(send!(w, a "" 3, ack 7, "late"), Verdict::Late);
-    assert_eq!(send!(w, a "" 900_000, ack 7_000_000, "ask"), Verdict::NewConnection);
+    assert_eq!(send!(w, a "" 3, ack 7, "late"), SegmentVerdict::Late);
+    assert_eq!(send!(w, a "" 900_000, ack 7_000_000, "ask"), SegmentVerdict::NewConnection);
 }
 
 #[test]
@@ -425,5 +425,5 @@ fn a_fin_seen_first_keeps_its_sequence_number() {
     let _ = send!(w, a "S" -1);
     let _ = send!(w, a "" 0, ack 0, "GET /one");
     w.close();
-    assert_eq!((w.stream(A), w.state()), ("GET /one".into(), State::Closing));
+    assert_eq!((w.stream(A), w.state()), ("GET /one".into(), ConnectionState::Closing));
 }

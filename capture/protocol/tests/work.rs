@@ -12,10 +12,12 @@ use std::process::Command;
 
 use protocol::extent::Extent;
 use protocol::http::body::framed::Body;
-use protocol::http::body::{self, Piece, Streams};
-use protocol::http::direction::Direction as HttpDirection;
+use protocol::http::body::{self, BodyPiece, Streams};
+use protocol::http::direction::MessageRole;
 use protocol::tcp::seq::Sequence;
-use protocol::tcp::{Connection, Direction, Flags, NoBytes, Ports, Scale, Segment, Settings};
+use protocol::tcp::{
+    Connection, ConnectionSettings, Direction, NoBytes, Ports, Scale, Segment, SegmentFlags,
+};
 use protocol::time::Timestamp;
 
 /// Set in the process whose instructions are counted.
@@ -32,7 +34,7 @@ type Case = (&'static str, Box<dyn Fn(u64)>);
 type Place = fn(u64) -> (u32, u32);
 
 /// Processes `count` segments of one side.
-fn segments(count: u64, settings: &Settings, place: Place) {
+fn segments(count: u64, settings: &ConnectionSettings, place: Place) {
     let mut connection = Connection::new(Ports { forward: 40_000, backward: 80 });
     let mut events = Vec::new();
     for index in 0..count {
@@ -44,7 +46,7 @@ fn segments(count: u64, settings: &Settings, place: Place) {
             direction: Direction::Forward,
             sequence: Sequence(sequence),
             acknowledgment: (index > 0).then_some(Sequence(1)),
-            flags: Flags { syn: index == 0, ..Flags::default() },
+            flags: SegmentFlags { syn: index == 0, ..SegmentFlags::default() },
             window: 500,
             scale: Scale::Absent,
             payload: &[extent],
@@ -61,8 +63,8 @@ fn segments(count: u64, settings: &Settings, place: Place) {
 fn ranges_with_holes(count: u64) {
     struct Ones;
     impl Streams for Ones {
-        fn read(&self, _: HttpDirection, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
-            sink(Piece::Bytes(&[1; 8][..(range.end - range.start) as usize]));
+        fn read(&self, _: MessageRole, range: Range<u64>, sink: &mut dyn FnMut(BodyPiece<'_>)) {
+            sink(BodyPiece::Bytes(&[1; 8][..(range.end - range.start) as usize]));
         }
     }
     let starts = (0..count).map(|index| index * 10);
@@ -72,18 +74,18 @@ fn ranges_with_holes(count: u64) {
         ended: true,
         ..Body::default()
     };
-    let decoded = body::read(&Ones, HttpDirection::Request, &body, &body::Limits::default());
+    let decoded = body::read(&Ones, MessageRole::Request, &body, &body::DecodingLimits::default());
     assert_eq!(decoded.bytes.len() as u64, count * 3);
 }
 
 fn cases() -> Vec<Case> {
-    let plain = Settings::default();
+    let plain = ConnectionSettings::default();
     let mut bounded = plain;
     bounded.limits.holes = 256;
     let mut unbounded = plain;
     unbounded.limits.holes = usize::MAX;
     unbounded.limits.pending = usize::MAX;
-    let of = |name, settings: Settings, place: Place| -> Case {
+    let of = |name, settings: ConnectionSettings, place: Place| -> Case {
         (name, Box::new(move |count| segments(count, &settings, place)))
     };
     let holes: Place = |index| if index == 0 { (0, 0) } else { (index as u32 * 2 + 1, 1) };

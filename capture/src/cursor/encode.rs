@@ -6,9 +6,9 @@ use protocol::time::{Precision, Timestamp};
 
 use crate::clock;
 use crate::hole::Hole;
-use crate::record::Record;
+use crate::record::PacketRecord;
 use crate::savefile::pcapng_writer as write;
-use crate::store::{Header, Losses, NoteRef, RecordInterface, Store};
+use crate::store::{Losses, NoteRef, RecordInterface, Store, StoreHeader};
 
 /// Maximum number of holes in time in the comment on one packet. All holes are in statistics blocks
 /// before it.
@@ -66,7 +66,7 @@ impl Encoder {
     pub(super) fn begin(
         &mut self,
         store: &dyn Store,
-        header: &Header,
+        header: &StoreHeader,
         number: u64,
         out: &mut Vec<u8>,
     ) {
@@ -81,7 +81,7 @@ impl Encoder {
     pub(super) fn describe_missed(
         &mut self,
         store: &dyn Store,
-        header: &Header,
+        header: &StoreHeader,
         number: u64,
         out: &mut Vec<u8>,
     ) {
@@ -93,7 +93,7 @@ impl Encoder {
     fn describe(
         &mut self,
         store: &dyn Store,
-        header: &Header,
+        header: &StoreHeader,
         known: u32,
         out: &mut Vec<u8>,
     ) -> u64 {
@@ -153,9 +153,9 @@ impl Encoder {
     pub(super) fn packet(
         &mut self,
         store: &dyn Store,
-        header: &Header,
+        header: &StoreHeader,
         beside: (Option<RecordInterface>, NoteRef<'_>),
-        record: &Record<'_>,
+        record: &PacketRecord<'_>,
         out: &mut Vec<u8>,
     ) -> u64 {
         let (interface, note) = beside;
@@ -166,7 +166,7 @@ impl Encoder {
         out.extend(note.blocks.get(trailed..).unwrap_or_default());
         let comment = self.has_comment().then(|| self.take_comment());
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
-        let packet = write::Packet {
+        let packet = write::PacketBlockContent {
             interface: if id < self.described { id } else { 0 },
             time: record.time(header.precision),
             original_len: record.original_len,
@@ -184,7 +184,7 @@ impl Encoder {
     pub(super) fn trailing(
         &mut self,
         store: &dyn Store,
-        header: &Header,
+        header: &StoreHeader,
         number: u64,
         out: &mut Vec<u8>,
     ) -> u64 {
@@ -214,7 +214,7 @@ impl Encoder {
         &self,
         store: &dyn Store,
         beside: (Option<RecordInterface>, NoteRef<'_>),
-        record: &Record<'_>,
+        record: &PacketRecord<'_>,
     ) -> u64 {
         let (interface, note) = beside;
         let known = interface.map_or(1, |interface| interface.known);

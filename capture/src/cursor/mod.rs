@@ -27,7 +27,7 @@ use std::io::{self, IoSlice};
 
 use crate::record;
 use crate::savefile::pcap;
-use crate::store::{Bounds, Chunk, PinError, Position, Store, Target};
+use crate::store::{Bounds, Chunk, PinError, Position, SearchTarget, Store};
 
 use encode::Encoder;
 
@@ -43,14 +43,14 @@ const TURNS: u32 = 10_000;
 
 /// The kind of savefile that a cursor hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub enum SavefileFormat {
     /// pcap, in this machine's byte order: slices of the store.
     Pcap,
     /// pcapng, encoded from the records while they are sent.
     Pcapng,
 }
 
-impl Format {
+impl SavefileFormat {
     /// The records of a chunk that belong in a file of this format.
     fn records<'a>(self, chunk: &'a Chunk<'_>) -> &'a [u8] {
         match self {
@@ -71,7 +71,7 @@ pub enum Begin {
 
 /// The result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReadOutcome {
     /// This many bytes were sent, at least one.
     Sent(usize),
     /// No bytes are available now; the store's bells will ring.
@@ -82,7 +82,7 @@ pub enum Outcome {
 
 /// Why a read failed. The cursor has not moved.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum CursorReadError {
     /// The storage of the packets failed.
     #[error("{0}")]
     Storage(String),
@@ -97,10 +97,10 @@ pub enum ReadError {
 /// A reader's place in a store; see the [module](self).
 #[derive(Debug)]
 pub struct Cursor {
-    format: Format,
+    format: SavefileFormat,
     /// The requested beginning, until the store's header is known.
     waiting: Option<Begin>,
-    place: Place,
+    place: NextRecord,
     /// Number of the first packet that it was to deliver.
     origin: u64,
     /// Packets that were overwritten before they could be handed out.
@@ -121,7 +121,7 @@ pub struct Cursor {
 
 /// The place of the next record: its position, and the chunk in which to look for it first.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct NextRecord {
     /// The chunk that has or will have the record, or an earlier one.
     chunk: u64,
     /// Only cursors of the pcapng format keep its pcapng measure up to date.
@@ -129,8 +129,8 @@ struct Place {
 }
 
 /// The changes that a reply makes to a cursor, applied once it has been sent.
-struct Step {
-    place: Place,
+struct CursorStep {
+    place: NextRecord,
     lost: u64,
     foreign: u64,
     /// See [`Cursor::plain`].
@@ -146,7 +146,7 @@ enum Holding {
 
 /// Counters of a cursor at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct CursorProgress {
     /// Packets handed out, including one that was begun.
     pub delivered: u64,
     /// Bytes handed out, including file headers.
@@ -165,7 +165,7 @@ impl Cursor {
     ///
     /// With `statistics`, a pcapng cursor sends interface statistics blocks, and reports holes in
     /// time ([`Hole`](crate::hole::Hole)). That suits a stream, but not a file of known length.
-    pub fn new(store: &dyn Store, format: Format, begin: Begin, statistics: bool) -> Self {
+    pub fn new(store: &dyn Store, format: SavefileFormat, begin: Begin, statistics: bool) -> Self {
         // Read the hole count first: a hole added in between may be reported needlessly, but is
         // never missed.
         let holes = store.holes();
@@ -181,7 +181,7 @@ impl Cursor {
         Self {
             format,
             waiting: Some(begin),
-            place: Place { chunk, position },
+            place: NextRecord { chunk, position },
             origin: position.number,
             lost: 0,
             foreign: 0,
@@ -195,11 +195,11 @@ impl Cursor {
 
     /// The current counters. They add up: `delivered + lost + lag` is the number of packets stored
     /// since the cursor began.
-    pub fn progress(&self, store: &dyn Store) -> Progress {
+    pub fn progress(&self, store: &dyn Store) -> CursorProgress {
         let bounds = self.bounds(store);
         let number = self.place.position.number;
         let done = number.saturating_sub(self.origin);
-        Progress {
+        CursorProgress {
             delivered: done.saturating_sub(self.lost.saturating_add(self.foreign)),
             delivered_bytes: self.delivered_bytes,
             lost: self.lost.saturating_add(self.foreign),
@@ -230,8 +230,8 @@ impl Cursor {
         let position = self.place.position;
         let has_more = match self.format {
             // This is false if only packets of other link types are left.
-            Format::Pcap => bounds.next.pcap > position.pcap,
-            Format::Pcapng => {
+            SavefileFormat::Pcap => bounds.next.pcap > position.pcap,
+            SavefileFormat::Pcapng => {
                 bounds.next.number > position.number
                     || bounds.next.pcapng.saturating_add(bounds.trailing) > position.pcapng
                     || self.encoder.has_hole_to_tell(store)
@@ -247,24 +247,24 @@ impl Cursor {
     /// The cursor moves only if `send` succeeds; then all of these bytes count as delivered.
     ///
     /// # Errors
-    /// [`ReadError::Storage`] and [`ReadError::Send`]; the cursor does not move.
+    /// [`CursorReadError::Storage`] and [`CursorReadError::Send`]; the cursor does not move.
     pub fn read(
         &mut self,
         store: &dyn Store,
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-    ) -> Result<Outcome, ReadError> {
+    ) -> Result<ReadOutcome, CursorReadError> {
         // Before looking for packets: a reader that sees the end sees all packets before it.
         let ended = store.bounds().ended;
         if !self.begin(store) {
-            return Ok(if ended { Outcome::End } else { Outcome::Empty });
+            return Ok(if ended { ReadOutcome::End } else { ReadOutcome::Empty });
         }
         let outcome = match self.format {
-            Format::Pcap => self.read_pcap(store, want, send),
-            Format::Pcapng => self.read_pcapng(store, want, ended, send),
+            SavefileFormat::Pcap => self.read_pcap(store, want, send),
+            SavefileFormat::Pcapng => self.read_pcapng(store, want, ended, send),
         }?;
         Ok(match outcome {
-            Outcome::Empty if ended => Outcome::End,
+            ReadOutcome::Empty if ended => ReadOutcome::End,
             other => other,
         })
     }
@@ -277,8 +277,8 @@ impl Cursor {
         let Some(header) = store.header() else { return false };
         self.waiting = None;
         match self.format {
-            Format::Pcap => self.carry.extend_from_slice(&pcap::file_header(&header)),
-            Format::Pcapng => {
+            SavefileFormat::Pcap => self.carry.extend_from_slice(&pcap::file_header(&header)),
+            SavefileFormat::Pcapng => {
                 let number = self.place.position.number;
                 self.encoder.begin(store, &header, number, &mut self.carry);
             }
@@ -314,7 +314,8 @@ impl Cursor {
     /// Skips packets at the end of the store that a pcap file cannot have, if no other packets are
     /// left.
     pub(crate) fn pass_over_foreign(&mut self, store: &dyn Store) {
-        if self.format == Format::Pcap && self.waiting.is_none() && self.carry().is_empty() {
+        if self.format == SavefileFormat::Pcap && self.waiting.is_none() && self.carry().is_empty()
+        {
             let mut step = self.step();
             pass_over_foreign(store, &mut step);
             self.apply(&step);
@@ -322,11 +323,11 @@ impl Cursor {
     }
 
     /// A step without changes.
-    const fn step(&self) -> Step {
-        Step { place: self.place, lost: 0, foreign: 0, plain: self.plain }
+    const fn step(&self) -> CursorStep {
+        CursorStep { place: self.place, lost: 0, foreign: 0, plain: self.plain }
     }
 
-    fn apply(&mut self, step: &Step) {
+    fn apply(&mut self, step: &CursorStep) {
         self.place = step.place;
         self.lost = self.lost.saturating_add(step.lost);
         self.foreign = self.foreign.saturating_add(step.foreign);
@@ -354,11 +355,11 @@ fn first_hole_behind(store: &dyn Store, number: u64, holes: u64) -> u64 {
 /// `may_lap`, the reply ends, so that bytes already gathered are sent first.
 fn next_chunk<'a>(
     store: &'a dyn Store,
-    format: Format,
-    step: &mut Step,
+    format: SavefileFormat,
+    step: &mut CursorStep,
     may_lap: bool,
     holding: Holding,
-) -> Result<Option<(Chunk<'a>, usize)>, ReadError> {
+) -> Result<Option<(Chunk<'a>, usize)>, CursorReadError> {
     for _ in 0..TURNS {
         let pinned = match holding {
             Holding::Nothing => store.pin(step.place.chunk),
@@ -385,15 +386,15 @@ fn next_chunk<'a>(
                     return Ok(Some((chunk, offset)));
                 }
                 if !chunk.complete {
-                    if format == Format::Pcap && chunk.is_mixed() {
+                    if format == SavefileFormat::Pcap && chunk.is_mixed() {
                         pass_over_foreign(store, step);
                     }
                     return Ok(None);
                 }
                 step.place.chunk = step.place.chunk.saturating_add(1);
-                if format == Format::Pcap && chunk.is_mixed() {
+                if format == SavefileFormat::Pcap && chunk.is_mixed() {
                     // Any number of chunks may have nothing for this file.
-                    match store.find(Target::Pcap(step.place.position.pcap)) {
+                    match store.find(SearchTarget::Pcap(step.place.position.pcap)) {
                         Ok(found) => step.place.chunk = step.place.chunk.max(found),
                         Err(_) => {
                             pass_over_foreign(store, step);
@@ -421,15 +422,15 @@ fn next_chunk<'a>(
         }
     }
     let why = "the headers of the ring's segments do not fit together: somebody has written to it";
-    Err(ReadError::Storage(why.to_owned()))
+    Err(CursorReadError::Storage(why.to_owned()))
 }
 
 /// Offset of `position` among the records of a chunk that a file of this format has.
-fn offset_in(chunk: &Chunk<'_>, format: Format, position: Position) -> usize {
-    if format == Format::Pcapng && chunk.is_mixed() {
+fn offset_in(chunk: &Chunk<'_>, format: SavefileFormat, position: Position) -> usize {
+    if format == SavefileFormat::Pcapng && chunk.is_mixed() {
         // Neither measure of positions covers all records.
         let index = position.number.saturating_sub(chunk.first.number);
-        let mut records = record::Records::new(chunk.bytes());
+        let mut records = record::PacketRecords::new(chunk.bytes());
         let passed = usize::try_from(index).unwrap_or(usize::MAX);
         records.by_ref().take(passed).for_each(drop);
         return chunk.bytes().len().saturating_sub(records.rest().len());
@@ -439,7 +440,7 @@ fn offset_in(chunk: &Chunk<'_>, format: Format, position: Position) -> usize {
 }
 
 /// Moves to the end of the store, if only packets of other link types than the header's are left.
-fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
+fn pass_over_foreign(store: &dyn Store, step: &mut CursorStep) {
     let next = store.bounds().next;
     let position = &mut step.place.position;
     if next.pcap == position.pcap && next.number > position.number {
@@ -450,10 +451,10 @@ fn pass_over_foreign(store: &dyn Store, step: &mut Step) {
 }
 
 /// The error for bytes of a store that do not form a record where one begins.
-fn cut_record() -> ReadError {
-    ReadError::Storage("a stored record is not whole".to_owned())
+fn cut_record() -> CursorReadError {
+    CursorReadError::Storage("a stored record is not whole".to_owned())
 }
 
-fn storage(error: PinError) -> ReadError {
-    ReadError::Storage(error.to_string())
+fn storage(error: PinError) -> CursorReadError {
+    CursorReadError::Storage(error.to_string())
 }

@@ -7,7 +7,8 @@ use std::hint::black_box;
 use std::io::{self, IoSlice};
 
 use super::{
-    CHUNKS_PER_REPLY, Cursor, Holding, Outcome, ReadError, cut_record, next_chunk, storage,
+    CHUNKS_PER_REPLY, Cursor, CursorReadError, Holding, ReadOutcome, cut_record, next_chunk,
+    storage,
 };
 use crate::record;
 use crate::store::{Chunk, Store};
@@ -18,7 +19,7 @@ impl Cursor {
         store: &dyn Store,
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-    ) -> Result<Outcome, ReadError> {
+    ) -> Result<ReadOutcome, CursorReadError> {
         let from_carry = self.carry_len().min(want);
         let mut left = want.saturating_sub(from_carry);
         let mut step = self.step();
@@ -65,10 +66,10 @@ impl Cursor {
         let sent = want.saturating_sub(left);
         if sent == 0 {
             self.apply(&step);
-            return Ok(Outcome::Empty);
+            return Ok(ReadOutcome::Empty);
         }
         store.intact().map_err(storage)?;
-        send(slices.get(..used).unwrap_or_default()).map_err(ReadError::Send)?;
+        send(slices.get(..used).unwrap_or_default()).map_err(CursorReadError::Send)?;
         // The bytes have been sent. Now the cursor moves, while the chunks are still pinned.
         self.consume_carry(from_carry);
         if let Some((chunk, offset, take)) = parts.iter().flatten().last() {
@@ -79,7 +80,7 @@ impl Cursor {
         }
         self.delivered_bytes = self.delivered_bytes.saturating_add(sent as u64);
         self.apply(&step);
-        Ok(Outcome::Sent(sent))
+        Ok(ReadOutcome::Sent(sent))
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::io::{self, IoSlice};
 
-use super::{Cursor, Encoder, Holding, Outcome, ReadError, Step, cut_record, next_chunk, storage};
+use super::{
+    Cursor, CursorReadError, CursorStep, Encoder, Holding, ReadOutcome, cut_record, next_chunk,
+    storage,
+};
 use crate::record;
 use crate::store::Store;
 
@@ -14,7 +17,7 @@ impl Cursor {
         want: usize,
         ended: bool,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-    ) -> Result<Outcome, ReadError> {
+    ) -> Result<ReadOutcome, CursorReadError> {
         let from_carry = self.carry_len().min(want);
         let left = want.saturating_sub(from_carry);
         let mut step = self.step();
@@ -33,11 +36,11 @@ impl Cursor {
         let carry = self.carry().get(..from_carry).unwrap_or_default();
         let fresh = blocks.get(..from_blocks).unwrap_or_default();
         let result = if sent == 0 {
-            Ok(Outcome::Empty)
+            Ok(ReadOutcome::Empty)
         } else {
             send(&[IoSlice::new(carry), IoSlice::new(fresh)])
-                .map(|()| Outcome::Sent(sent))
-                .map_err(ReadError::Send)
+                .map(|()| ReadOutcome::Sent(sent))
+                .map_err(CursorReadError::Send)
         };
         if result.is_ok() {
             self.consume_carry(from_carry);
@@ -54,14 +57,14 @@ impl Cursor {
     fn encode(
         &self,
         store: &dyn Store,
-        step: &mut Step,
+        step: &mut CursorStep,
         encoder: &mut Encoder,
         want: usize,
         ended: bool,
         blocks: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), CursorReadError> {
         let Some(header) = store.header() else { return Ok(()) };
-        let delivered = |step: &Step| {
+        let delivered = |step: &CursorStep| {
             let passed = self.origin.saturating_add(self.lost).saturating_add(step.lost);
             step.place.position.number.saturating_sub(passed)
         };
@@ -86,7 +89,7 @@ impl Cursor {
             encoder.statistics_if_due(store, delivered(step), blocks);
             let bytes = chunk.bytes().get(offset..).unwrap_or_default();
             let (before, made) = (step.place.position.number, blocks.len());
-            for record in record::Records::new(bytes) {
+            for record in record::PacketRecords::new(bytes) {
                 let index = step.place.position.number.saturating_sub(chunk.first.number);
                 let index = usize::try_from(index).unwrap_or(usize::MAX);
                 let interface = chunk.interface(index);

@@ -1,30 +1,36 @@
 //! Moves a cursor to another place: to any retained byte, or back to the beginning.
 
-use super::{Begin, Cursor, Format, Place, ReadError, storage};
+use super::{Begin, Cursor, CursorReadError, NextRecord, SavefileFormat, storage};
 use crate::record;
-use crate::store::{Bounds, Header, PinError, Position, Store, Target};
+use crate::store::{Bounds, PinError, Position, SearchTarget, Store, StoreHeader};
 
 impl Cursor {
     /// Moves the cursor to the byte with this coordinate of its format, as [`Position`] measures
     /// it.
     ///
     /// # Errors
-    /// [`ReadError::Expired`] if the byte is no longer retained. The cursor does not move then.
-    pub(crate) fn seek(&mut self, store: &dyn Store, coordinate: u64) -> Result<(), ReadError> {
-        let Some(header) = store.header() else { return Err(ReadError::Expired) };
-        if self.format == Format::Pcapng && coordinate < self.plain {
-            return Err(ReadError::Expired);
+    /// [`CursorReadError::Expired`] if the byte is no longer retained. The cursor does not move then.
+    pub(crate) fn seek(
+        &mut self,
+        store: &dyn Store,
+        coordinate: u64,
+    ) -> Result<(), CursorReadError> {
+        let Some(header) = store.header() else { return Err(CursorReadError::Expired) };
+        if self.format == SavefileFormat::Pcapng && coordinate < self.plain {
+            return Err(CursorReadError::Expired);
         }
         let target = match self.format {
-            Format::Pcap => Target::Pcap(coordinate),
-            Format::Pcapng => Target::Pcapng(coordinate),
+            SavefileFormat::Pcap => SearchTarget::Pcap(coordinate),
+            SavefileFormat::Pcapng => SearchTarget::Pcapng(coordinate),
         };
-        if self.format == Format::Pcapng && self.seek_trailing(store, &header, coordinate)? {
+        if self.format == SavefileFormat::Pcapng
+            && self.seek_trailing(store, &header, coordinate)?
+        {
             return Ok(());
         }
         let expired = |error| match error {
-            PinError::Failed(why) => ReadError::Storage(why),
-            PinError::Lapped | PinError::NotYet => ReadError::Expired,
+            PinError::Failed(why) => CursorReadError::Storage(why),
+            PinError::Lapped | PinError::NotYet => CursorReadError::Expired,
         };
         let chunk = store.find(target).and_then(|id| store.pin(id)).map_err(expired)?;
         let mut encoder = self.encoder.clone();
@@ -32,20 +38,20 @@ impl Cursor {
         let mut position = chunk.first;
         // Packets of other link types before `position`.
         let mut foreign = match self.format {
-            Format::Pcap => chunk.foreign,
-            Format::Pcapng => 0,
+            SavefileFormat::Pcap => chunk.foreign,
+            SavefileFormat::Pcapng => 0,
         };
-        for (index, record) in record::Records::new(self.format.records(&chunk)).enumerate() {
+        for (index, record) in record::PacketRecords::new(self.format.records(&chunk)).enumerate() {
             let interface = chunk.interface(index);
             let mut after = position;
             match self.format {
-                Format::Pcap => {
+                SavefileFormat::Pcap => {
                     after.number = chunk.pcap_number(position.number, 1);
                     let passed = after.number.saturating_sub(position.number).saturating_sub(1);
                     foreign = foreign.saturating_add(passed);
                     after.pcap = after.pcap.saturating_add(record.len() as u64);
                 }
-                Format::Pcapng => {
+                SavefileFormat::Pcapng => {
                     after.number = after.number.saturating_add(1);
                     if chunk.is_in_pcap(index) {
                         after.pcap = after.pcap.saturating_add(record.len() as u64);
@@ -64,13 +70,13 @@ impl Cursor {
             }
             let mut carry = Vec::new();
             match self.format {
-                Format::Pcap => {
+                SavefileFormat::Pcap => {
                     let from = usize::try_from(position.pcap.saturating_sub(chunk.first.pcap))
                         .unwrap_or(0);
                     let bytes = chunk.pcap_bytes().get(from..from.saturating_add(record.len()));
                     carry.extend_from_slice(bytes.unwrap_or_default());
                 }
-                Format::Pcapng => {
+                SavefileFormat::Pcapng => {
                     let beside = (interface, chunk.note(index));
                     encoder.packet(store, &header, beside, &record, &mut carry);
                 }
@@ -81,12 +87,12 @@ impl Cursor {
                 .unwrap_or(0);
             self.carry = carry;
             self.encoder = encoder;
-            self.place = Place { chunk: chunk.id, position: after };
+            self.place = NextRecord { chunk: chunk.id, position: after };
             self.foreign = foreign;
             self.lost = self.lost.min(after.number.saturating_sub(self.origin));
             return Ok(());
         }
-        Err(ReadError::Expired)
+        Err(CursorReadError::Expired)
     }
 
     /// Moves the cursor to the byte with this coordinate, if that is in the blocks after the last
@@ -94,9 +100,9 @@ impl Cursor {
     fn seek_trailing(
         &mut self,
         store: &dyn Store,
-        header: &Header,
+        header: &StoreHeader,
         coordinate: u64,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<bool, CursorReadError> {
         let Bounds { next, trailing, newest_chunk, .. } = store.bounds();
         let ahead = coordinate.checked_sub(next.pcapng).filter(|ahead| *ahead < trailing);
         let Some(ahead) = ahead else { return Ok(false) };
@@ -111,7 +117,7 @@ impl Cursor {
         self.carried = usize::try_from(ahead).unwrap_or(0).min(carry.len());
         self.carry = carry;
         self.encoder = encoder;
-        self.place = Place { chunk: newest_chunk, position };
+        self.place = NextRecord { chunk: newest_chunk, position };
         self.foreign = 0;
         self.lost = self.lost.min(next.number.saturating_sub(self.origin));
         Ok(true)
@@ -126,8 +132,8 @@ impl Cursor {
         self.foreign = 0;
         self.plain = 0;
         self.encoder.jump(0);
-        self.place = Place { chunk: store.bounds().oldest_chunk, position: begin };
-        if let Ok(chunk) = store.find(Target::Number(begin.number)) {
+        self.place = NextRecord { chunk: store.bounds().oldest_chunk, position: begin };
+        if let Ok(chunk) = store.find(SearchTarget::Number(begin.number)) {
             self.place.chunk = chunk;
         }
     }

@@ -1,8 +1,8 @@
 //! A store as a file with offsets: the packets retained now, then end of file, then newer packets.
 //!
-//! [`Extent`] is the file itself. It has a beginning in the store, and so a size at any moment. It
-//! never shrinks: when the store drops its oldest packets, a new file with a new beginning takes
-//! its place in the tree. The old file continues for the readers that have it open.
+//! [`SnapshotExtent`] is the file itself. It has a beginning in the store, and so a size at any
+//! moment. It never shrinks: when the store drops its oldest packets, a new file with a new
+//! beginning takes its place in the tree. The old file continues for the readers that have it open.
 //!
 //! [`Snapshot`] is one opener of it. A reader that reads straight on is a cursor like any other. If
 //! the writer laps it, it continues at the oldest packet retained, so that the bytes it has read
@@ -11,20 +11,20 @@
 
 use std::io::{self, IoSlice};
 
-use super::{Begin, Cursor, Format, Outcome, Progress, ReadError};
+use super::{Begin, Cursor, CursorProgress, CursorReadError, ReadOutcome, SavefileFormat};
 use crate::savefile::{pcap, pcapng_writer};
 use crate::store::{Bounds, Position, Store};
 
 /// A file made of a store: everything from one position on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    format: Format,
+pub struct SnapshotExtent {
+    format: SavefileFormat,
     begin: Position,
 }
 
-impl Extent {
+impl SnapshotExtent {
     /// All packets retained now, and all later ones.
-    pub fn new(store: &dyn Store, format: Format) -> Self {
+    pub fn new(store: &dyn Store, format: SavefileFormat) -> Self {
         Self { format, begin: store.bounds().oldest }
     }
 
@@ -45,8 +45,8 @@ impl Extent {
     /// Bytes before the first packet's record or block.
     fn header_len(&self, store: &dyn Store) -> u64 {
         match self.format {
-            Format::Pcap => pcap::FILE_HEADER_LEN as u64,
-            Format::Pcapng => {
+            SavefileFormat::Pcap => pcap::FILE_HEADER_LEN as u64,
+            SavefileFormat::Pcapng => {
                 let interfaces = (0..store.interfaces_before(self.begin.number))
                     .map_while(|id| store.interface(id))
                     .map(|interface| pcapng_writer::interface_description_len(&interface));
@@ -59,23 +59,23 @@ impl Extent {
     /// The coordinate of the end.
     const fn end(&self, bounds: &Bounds) -> u64 {
         match self.format {
-            Format::Pcap => bounds.next.pcap,
-            Format::Pcapng => bounds.next.pcapng.saturating_add(bounds.trailing),
+            SavefileFormat::Pcap => bounds.next.pcap,
+            SavefileFormat::Pcapng => bounds.next.pcapng.saturating_add(bounds.trailing),
         }
     }
 
     const fn coordinate(&self, position: Position) -> u64 {
         match self.format {
-            Format::Pcap => position.pcap,
-            Format::Pcapng => position.pcapng,
+            SavefileFormat::Pcap => position.pcap,
+            SavefileFormat::Pcapng => position.pcapng,
         }
     }
 }
 
-/// One opener of an [`Extent`].
+/// One opener of an [`SnapshotExtent`].
 #[derive(Debug)]
 pub struct Snapshot {
-    extent: Extent,
+    extent: SnapshotExtent,
     cursor: Cursor,
     /// File offset of the next byte that the cursor will give.
     offset: u64,
@@ -92,7 +92,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// An opener whose end is the newest packet stored now.
-    pub fn new(store: &dyn Store, extent: Extent) -> Self {
+    pub fn new(store: &dyn Store, extent: SnapshotExtent) -> Self {
         let mut cursor = Cursor::new(store, extent.format, Begin::Oldest, false);
         cursor.rewind(store, extent.begin);
         cursor.origin = extent.begin.number;
@@ -103,7 +103,7 @@ impl Snapshot {
     }
 
     /// For a store that is being filled from a source with an end: until the whole source is in the
-    /// store, a read at the end returns [`Outcome::Empty`].
+    /// store, a read at the end returns [`ReadOutcome::Empty`].
     #[must_use]
     pub const fn awaited(mut self) -> Self {
         self.is_awaited = true;
@@ -133,46 +133,46 @@ impl Snapshot {
     }
 
     /// The current counters, see [`Cursor::progress`].
-    pub fn progress(&self, store: &dyn Store) -> Progress {
+    pub fn progress(&self, store: &dyn Store) -> CursorProgress {
         self.cursor.progress(store)
     }
 
-    /// Reads at `offset`, as pread(2) does. At the end it returns [`Outcome::End`], and the next
-    /// read extends the visible size to the newest packet. An [`awaited`](Self::awaited) snapshot returns
-    /// [`Outcome::Empty`] at the end until the store has ended.
+    /// Reads at `offset`, as pread(2) does. At the end it returns [`ReadOutcome::End`], and the
+    /// next read extends the visible size to the newest packet. An [`awaited`](Self::awaited)
+    /// snapshot returns [`ReadOutcome::Empty`] at the end until the store has ended.
     ///
     /// # Errors
-    /// [`ReadError`]; [`ReadError::Expired`] only if `offset` is not where the last read ended.
+    /// [`CursorReadError`]; [`CursorReadError::Expired`] only if `offset` is not where the last read ended.
     pub fn read(
         &mut self,
         store: &dyn Store,
         offset: u64,
         want: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-    ) -> Result<Outcome, ReadError> {
+    ) -> Result<ReadOutcome, CursorReadError> {
         // Before looking for packets: a reader that sees the end sees all packets before it.
         let is_awaited = self.is_awaited && !store.bounds().ended;
         // The header is sent next, if no byte was sent yet.
         if !self.cursor.begin(store) {
-            return Ok(if is_awaited { Outcome::Empty } else { Outcome::End });
+            return Ok(if is_awaited { ReadOutcome::Empty } else { ReadOutcome::End });
         }
         if std::mem::take(&mut self.at_end) || self.is_awaited {
             self.extend_visible(store);
         }
         if offset >= self.offset.saturating_add(self.remaining()) {
             if is_awaited {
-                return Ok(Outcome::Empty);
+                return Ok(ReadOutcome::Empty);
             }
             self.at_end = true;
             self.cursor.pass_over_foreign(store);
-            return Ok(Outcome::End);
+            return Ok(ReadOutcome::End);
         }
         if offset != self.offset {
             self.seek(store, offset)?;
         }
         let want = usize::try_from(self.remaining()).map_or(want, |remaining| remaining.min(want));
         let outcome = self.cursor.read(store, want, send)?;
-        if let Outcome::Sent(sent) = outcome {
+        if let ReadOutcome::Sent(sent) = outcome {
             self.offset = self.offset.saturating_add(sent as u64);
             // A reader that was lapped may have moved past its end, but never into a record.
             self.visible_end = self.visible_end.max(self.extent.coordinate(self.cursor.position()));
@@ -180,7 +180,7 @@ impl Snapshot {
         }
         // The bytes before the end are no longer retained.
         self.at_end = true;
-        Ok(Outcome::End)
+        Ok(ReadOutcome::End)
     }
 
     /// Bytes from the cursor to the visible end.
@@ -189,7 +189,7 @@ impl Snapshot {
         (self.cursor.carry_len() as u64).saturating_add(self.visible_end.saturating_sub(behind))
     }
 
-    fn seek(&mut self, store: &dyn Store, offset: u64) -> Result<(), ReadError> {
+    fn seek(&mut self, store: &dyn Store, offset: u64) -> Result<(), CursorReadError> {
         let header_len = self.extent.header_len(store);
         if offset < header_len {
             self.cursor.rewind(store, self.extent.begin);

@@ -18,9 +18,9 @@ const AGE: Duration = Duration::from_secs(60);
 /// Maximum number of filters kept: programs of up to half a megabyte each.
 const COUNT: usize = 8;
 
-static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
+static RECENT: Mutex<VecDeque<RecentFilters>> = Mutex::new(VecDeque::new());
 
-struct Recent {
+struct RecentFilters {
     filter: Filter,
     link_type: LinkType,
     runner: Runner,
@@ -34,7 +34,7 @@ pub(super) fn take(expression: &str, link_type: LinkType, runner: Runner) -> Opt
     }
     let mut recent = RECENT.lock();
     recent.retain(|one| one.at.elapsed() < AGE);
-    let is_it = |one: &&Recent| {
+    let is_it = |one: &&RecentFilters| {
         one.filter.expression == expression && one.link_type == link_type && one.runner == runner
     };
     recent.iter().find(is_it).map(|one| one.filter.clone())
@@ -47,5 +47,10 @@ pub(super) fn keep(filter: &Filter, link_type: LinkType, runner: Runner) {
     }
     let mut recent = RECENT.lock();
     recent.truncate(COUNT - 1);
-    recent.push_front(Recent { filter: filter.clone(), link_type, runner, at: Instant::now() });
+    recent.push_front(RecentFilters {
+        filter: filter.clone(),
+        link_type,
+        runner,
+        at: Instant::now(),
+    });
 }

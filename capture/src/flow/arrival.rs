@@ -3,7 +3,7 @@
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
-use crate::record::Record;
+use crate::record::PacketRecord;
 
 /// A UDP datagram, or the properties of a packet that both protocols share.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ impl Arrival {
         number: u64,
         time: Timestamp,
         direction: Direction,
-        record: &Record<'_>,
+        record: &PacketRecord<'_>,
     ) -> Self {
         let record_len = u32::try_from(record.len()).unwrap_or(u32::MAX);
         Self { number, time, direction, wire_len: record.original_len, record_len }

@@ -2,7 +2,7 @@
 
 /// Why a file cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum FlowOpenError {
     /// The file does not exist, or no longer.
     #[error("no such file")]
     Gone,
@@ -13,7 +13,7 @@ pub enum OpenError {
 
 /// Why there is nothing to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum FlowReadError {
     /// The store has dropped the bytes, a log has dropped its lines, or the flow has left the tree.
     #[error("what was to be read is no longer retained")]
     Expired,
@@ -22,7 +22,7 @@ pub enum ReadError {
     Storage(String),
 }
 
-impl From<String> for ReadError {
+impl From<String> for FlowReadError {
     fn from(why: String) -> Self {
         Self::Storage(why)
     }

@@ -1,6 +1,6 @@
 //! The files of flows by name, and their attributes for stat(2) and readdir(3).
 
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 use protocol::time::Timestamp;
 
 use super::apps::{Application, Applications};
@@ -29,13 +29,13 @@ pub enum File {
         /// Number of the transaction, from 1.
         index: u64,
         /// Whether it is the body of the request or of the response.
-        direction: Direction,
+        direction: MessageRole,
     },
 }
 
 /// An operation on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum ContentOperation {
     /// To ask for its size (stat(2)), or for its data and holes (lseek(2)).
     Look,
     /// To open it.
@@ -51,7 +51,7 @@ struct Properties {
     /// Whether it may later begin elsewhere, see [`Stat::beginning`].
     begins_anew: bool,
     /// The operations for which text must be made or a body decoded.
-    is_made_to: &'static [Operation],
+    is_made_to: &'static [ContentOperation],
 }
 
 const PLAIN: Properties = Properties { application: None, begins_anew: false, is_made_to: &[] };
@@ -77,7 +77,7 @@ impl File {
     }
 
     const fn properties(self) -> Properties {
-        use Operation::{Look, Open, Read};
+        use ContentOperation::{Look, Open, Read};
         match self {
             Self::Meta | Self::Client | Self::Server => PLAIN,
             Self::Packets => Properties { begins_anew: true, ..PLAIN },
@@ -114,7 +114,7 @@ impl File {
 
     /// Returns true if text must be made or a body decoded for this operation.
     #[must_use]
-    pub fn is_made_to(self, operation: Operation) -> bool {
+    pub fn is_made_to(self, operation: ContentOperation) -> bool {
         self.properties().is_made_to.contains(&operation)
     }
 }
@@ -160,8 +160,8 @@ pub struct FlowEntry {
     pub name: String,
     /// Time of its last packet.
     pub modified: Timestamp,
-    /// The protocols that it has files of: `http`, `http.har` and `bodies` of HTTP, and the lines of
-    /// each.
+    /// The protocols that it has files of: `http`, `http.har` and `bodies` of HTTP, and the lines
+    /// of each.
     pub applications: Applications,
     /// Whether it has ended, and all of its transactions are recorded.
     pub is_over: bool,
@@ -184,7 +184,7 @@ pub struct BodyEntry {
     /// Number of the transaction, from 1.
     pub index: u64,
     /// Whether it is the body of the request or of the response.
-    pub direction: Direction,
+    pub direction: MessageRole,
     /// Name of the file.
     pub name: String,
 }
@@ -220,9 +220,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_made_when_it_is_read_is_made_for_all_operations() {
-        let body = File::Body { index: 1, direction: Direction::Response };
+        let body = File::Body { index: 1, direction: MessageRole::Response };
         for file in File::named().into_iter().map(|(_, file)| file).chain([body]) {
-            let is_made = [Operation::Read, Operation::Look, Operation::Open]
+            let is_made = [ContentOperation::Read, ContentOperation::Look, ContentOperation::Open]
                 .map(|operation| file.is_made_to(operation));
             assert!(is_made.is_sorted(), "{file:?}: {is_made:?}");
         }

@@ -3,22 +3,22 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use protocol::decode::{Decoded, Tunnel, TunnelKind, Vlans};
-use protocol::http::record::{Connection, Endpoint};
+use protocol::decode::{DecodedPacket, PacketTunnel, TunnelKind, Vlans};
+use protocol::http::record::{Endpoint, FlowContext};
 use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 
 /// A transport protocol that has flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Protocol {
+pub(super) enum TransportProtocol {
     /// RFC 9293.
     Tcp,
     /// RFC 768.
     Udp,
 }
 
-impl Protocol {
+impl TransportProtocol {
     /// The name in file names and in `meta.json`.
     #[must_use]
     pub(super) const fn name(self) -> &'static str {
@@ -33,7 +33,7 @@ impl Protocol {
 ///
 /// [`Direction::Forward`] is from the lower endpoint to the higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct FlowKey {
     /// IPv4 addresses are mapped into IPv6; `is_ipv4` records that.
     low: u128,
     high: u128,
@@ -41,11 +41,11 @@ pub(super) struct Key {
     network: u64,
     low_port: u16,
     high_port: u16,
-    pub(super) protocol: Protocol,
+    pub(super) protocol: TransportProtocol,
     is_ipv4: bool,
 }
 
-impl Hash for Key {
+impl Hash for FlowKey {
     /// Hashes all fields at once, which takes half the time of one field after the other.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { low, high, network, low_port, high_port, protocol, is_ipv4 } = *self;
@@ -58,11 +58,11 @@ impl Hash for Key {
     }
 }
 
-impl Key {
+impl FlowKey {
     /// The key of a packet, and its direction.
     pub(super) fn new(
-        packet: &Decoded<'_>,
-        protocol: Protocol,
+        packet: &DecodedPacket<'_>,
+        protocol: TransportProtocol,
         (source_port, destination_port): (u16, u16),
         network: u64,
     ) -> (Self, Direction) {
@@ -107,12 +107,12 @@ impl Key {
         capture: &'a str,
         flow: u64,
         request: Direction,
-    ) -> Connection<'a> {
+    ) -> FlowContext<'a> {
         let end = |direction| {
             let (address, port) = self.sender(direction);
             Endpoint { address, port }
         };
-        Connection { capture, flow, client: end(request), server: end(request.other()) }
+        FlowContext { capture, flow, client: end(request), server: end(request.other()) }
     }
 }
 
@@ -130,14 +130,14 @@ fn number(address: IpAddr) -> u128 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Network {
     pub(super) vlans: Vlans,
-    pub(super) tunnel: Option<Tunnel>,
+    pub(super) tunnel: Option<PacketTunnel>,
     /// Link type of the packets, if it differs from that of the store's header.
     pub(super) link_type: Option<LinkType>,
 }
 
 impl Network {
     /// `None` for the plain case, which needs no memory.
-    pub(super) fn of(packet: &Decoded<'_>, link_type: Option<LinkType>) -> Option<Self> {
+    pub(super) fn of(packet: &DecodedPacket<'_>, link_type: Option<LinkType>) -> Option<Self> {
         let is_plain =
             packet.vlans.as_slice().is_empty() && packet.tunnel.is_none() && link_type.is_none();
         (!is_plain).then_some(Self { vlans: packet.vlans, tunnel: packet.tunnel, link_type })
@@ -151,7 +151,7 @@ impl Network {
     ///
     /// Two networks have the same number by chance once in 2^64, and no outsider can find out
     /// which.
-    pub(super) fn tag(packet: &Decoded<'_>, any_vlan: bool, hasher: &RandomState) -> u64 {
+    pub(super) fn tag(packet: &DecodedPacket<'_>, any_vlan: bool, hasher: &RandomState) -> u64 {
         let vlans = if any_vlan { Vlans::default() } else { packet.vlans };
         let tunnel = packet.tunnel.and_then(|tunnel| match tunnel.kind {
             TunnelKind::Mpls | TunnelKind::Pppoe => None,
@@ -169,7 +169,7 @@ impl Network {
 ///
 /// IPv6 addresses have `_` in place of `:`. Some file systems cannot store a colon, and rsync, scp
 /// and tar take the text before it for a host name.
-pub(super) fn name(id: u64, key: &Key, client: Direction) -> String {
+pub(super) fn name(id: u64, key: &FlowKey, client: Direction) -> String {
     let end = |direction| {
         let (address, port) = key.sender(direction);
         let address = match address {

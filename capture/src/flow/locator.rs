@@ -9,14 +9,14 @@
 
 use std::collections::VecDeque;
 
-use crate::record::{Record, len_at};
+use crate::record::{PacketRecord, len_at};
 
 /// A place is kept of every record in so many.
 const STEP: usize = 2;
 
 /// The place of a packet's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     /// Id of the chunk.
     pub chunk: u64,
     /// Offset in the chunk's bytes at which a record begins.
@@ -32,14 +32,14 @@ pub(super) struct Place {
 pub(super) struct Locator {
     /// In rising order of both ids and numbers. A chunk has several runs if records were left out
     /// in its middle.
-    runs: VecDeque<Run>,
+    runs: VecDeque<RecordRun>,
     /// Bytes on the heap in `runs`.
     packed: usize,
 }
 
 /// Records in a row, of one chunk and with consecutive numbers.
 #[derive(Debug)]
-struct Run {
+struct RecordRun {
     chunk: u64,
     first_number: u64,
     len: u64,
@@ -47,7 +47,7 @@ struct Run {
     offsets: Vec<u32>,
 }
 
-impl Run {
+impl RecordRun {
     /// Number of the first packet after the run.
     fn end(&self) -> u64 {
         self.first_number.saturating_add(self.len)
@@ -69,9 +69,9 @@ impl Locator {
     /// Announces that the next [`Locator::record`] is packet `first_number`, in chunk `id`.
     ///
     /// Numbers may jump, when chunks or the rest of one are left out. Neither the numbers nor the
-    /// ids ever go back. If they do, as in a ring that another process has written to, the runs that
-    /// are not before this place are forgotten. Calling it again in the middle of a chunk does no
-    /// harm.
+    /// ids ever go back. If they do, as in a ring that another process has written to, the runs
+    /// that are not before this place are forgotten. Calling it again in the middle of a chunk does
+    /// no harm.
     pub(super) fn begin_chunk(&mut self, id: u64, first_number: u64) {
         while let Some(last) = self.runs.back()
             && (last.chunk > id || last.end() > first_number)
@@ -87,7 +87,7 @@ impl Locator {
             last.offsets.shrink_to_fit();
             self.packed += last.memory();
         }
-        self.runs.push_back(Run { chunk: id, first_number, len: 0, offsets: Vec::new() });
+        self.runs.push_back(RecordRun { chunk: id, first_number, len: 0, offsets: Vec::new() });
     }
 
     /// Adds the next packet, whose record begins at `offset` in the bytes of the current chunk.
@@ -107,13 +107,13 @@ impl Locator {
     /// The place of a packet's record; `None` if it has expired, was left out, or has not come yet.
     /// Costs O(log n) of the number of chunks.
     #[must_use]
-    pub(super) fn place(&self, number: u64) -> Option<Place> {
+    pub(super) fn place(&self, number: u64) -> Option<RecordPlace> {
         let behind = self.runs.partition_point(|run| run.first_number <= number);
         let run = self.runs.get(behind.checked_sub(1)?)?;
         let index = number.checked_sub(run.first_number).filter(|index| *index < run.len)?;
         let index = usize::try_from(index).ok()?;
         let offset = *run.offsets.get(index / STEP)?;
-        Some(Place { chunk: run.chunk, offset, skip: u32::try_from(index % STEP).ok()? })
+        Some(RecordPlace { chunk: run.chunk, offset, skip: u32::try_from(index % STEP).ok()? })
     }
 
     /// Forgets the chunks before `oldest_chunk`. Costs nothing if there are none.
@@ -131,11 +131,11 @@ impl Locator {
     /// Bytes of memory on the heap.
     #[must_use]
     pub(super) fn memory(&self) -> usize {
-        self.runs.capacity() * size_of::<Run>() + self.packed
+        self.runs.capacity() * size_of::<RecordRun>() + self.packed
     }
 }
 
-impl Place {
+impl RecordPlace {
     /// The bytes of its chunk from the record at this place on; `None` if they end before it.
     #[must_use]
     pub(super) fn bytes(self, chunk: &[u8]) -> Option<&[u8]> {
@@ -148,8 +148,8 @@ impl Place {
 
     /// The record at this place in the bytes of its chunk; `None` if they end before it does.
     #[must_use]
-    pub(super) fn record(self, chunk: &[u8]) -> Option<Record<'_>> {
-        Record::parse(self.bytes(chunk)?)
+    pub(super) fn record(self, chunk: &[u8]) -> Option<PacketRecord<'_>> {
+        PacketRecord::parse(self.bytes(chunk)?)
     }
 }
 
@@ -223,9 +223,9 @@ mod tests {
         locator.record(0);
         locator.begin_chunk(4, 13);
         locator.record(300);
-        assert_eq!(locator.place(10), Some(Place { chunk: 4, offset: 0, skip: 0 }));
+        assert_eq!(locator.place(10), Some(RecordPlace { chunk: 4, offset: 0, skip: 0 }));
         assert_eq!((locator.place(11), locator.place(12), locator.place(14)), (None, None, None));
-        assert_eq!(locator.place(13), Some(Place { chunk: 4, offset: 300, skip: 0 }));
+        assert_eq!(locator.place(13), Some(RecordPlace { chunk: 4, offset: 300, skip: 0 }));
     }
 
     #[test]
@@ -237,9 +237,9 @@ mod tests {
         }
         locator.begin_chunk(5, 25);
         locator.record(700);
-        assert_eq!(locator.place(25), Some(Place { chunk: 5, offset: 700, skip: 0 }));
+        assert_eq!(locator.place(25), Some(RecordPlace { chunk: 5, offset: 700, skip: 0 }));
         assert_eq!((locator.place(20), locator.place(30)), (None, None));
-        assert_eq!(locator.place(10), Some(Place { chunk: 4, offset: 0, skip: 0 }));
+        assert_eq!(locator.place(10), Some(RecordPlace { chunk: 4, offset: 0, skip: 0 }));
         locator.expire(10);
         assert_eq!((locator.packed, locator.runs.len()), (0, 0));
     }

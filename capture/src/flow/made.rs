@@ -22,14 +22,14 @@ pub(super) const SMALL: usize = 4 << 10;
 
 /// A content, as long as a reader has it.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct MadeContent {
     bytes: OnceLock<Vec<u8>>,
     /// Bytes of the common room that it takes.
     taken: u64,
     room: Option<Arc<AtomicU64>>,
 }
 
-impl Made {
+impl MadeContent {
     /// A small content for one opener, which takes no room.
     pub(super) fn own(bytes: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { bytes: OnceLock::from(bytes), taken: 0, room: None })
@@ -41,7 +41,7 @@ impl Made {
     }
 }
 
-impl Drop for Made {
+impl Drop for MadeContent {
     fn drop(&mut self) {
         if let Some(room) = &self.room {
             room.fetch_add(self.taken, Ordering::Relaxed);
@@ -60,7 +60,7 @@ pub(super) struct Contents<K> {
 
 #[derive(Debug)]
 struct Known<K> {
-    contents: HashMap<K, Weak<Made>>,
+    contents: HashMap<K, Weak<MadeContent>>,
     /// Number of entries above which entries without a reader are removed.
     most: usize,
 }
@@ -80,7 +80,7 @@ impl<K: Copy + Eq + Hash> Contents<K> {
         key: K,
         len: u64,
         make: impl FnOnce() -> Vec<u8>,
-    ) -> Option<Arc<Made>> {
+    ) -> Option<Arc<MadeContent>> {
         let mut known = self.known.lock();
         let there = known.contents.get(&key).and_then(Weak::upgrade);
         let made = match there {
@@ -110,14 +110,14 @@ impl<K: Copy + Eq + Hash> Contents<K> {
     }
 
     /// Keeps a content that exists already; `None` if there is no room for it.
-    pub(super) fn keep(&self, bytes: Vec<u8>) -> Option<Arc<Made>> {
+    pub(super) fn keep(&self, bytes: Vec<u8>) -> Option<Arc<MadeContent>> {
         let made = self.take(bytes.len() as u64)?;
         made.bytes.get_or_init(|| bytes);
         Some(made)
     }
 
     /// Takes room for a content kept elsewhere; `None` if there is not enough.
-    pub(super) fn hold(&self, len: u64) -> Option<Arc<Made>> {
+    pub(super) fn hold(&self, len: u64) -> Option<Arc<MadeContent>> {
         self.take(len)
     }
 
@@ -126,11 +126,11 @@ impl<K: Copy + Eq + Hash> Contents<K> {
         self.room.load(Ordering::Relaxed) >= len
     }
 
-    fn take(&self, len: u64) -> Option<Arc<Made>> {
+    fn take(&self, len: u64) -> Option<Arc<MadeContent>> {
         let order = Ordering::Relaxed;
         self.room.fetch_update(order, order, |room| room.checked_sub(len)).ok()?;
         let room = Some(Arc::clone(&self.room));
-        Some(Arc::new(Made { bytes: OnceLock::new(), taken: len, room }))
+        Some(Arc::new(MadeContent { bytes: OnceLock::new(), taken: len, room }))
     }
 }
 

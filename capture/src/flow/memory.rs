@@ -60,13 +60,13 @@ pub(super) fn left() -> Left {
 
 /// A limit on memory that is lowered while little is left.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(super) struct MemoryBackoff {
     /// Bytes; `None` while there is enough.
     most: Option<usize>,
     asked: Option<Instant>,
 }
 
-impl Backoff {
+impl MemoryBackoff {
     /// Maximum bytes for flows that now use `used` bytes; never more than `limit`.
     pub(super) fn limit(&mut self, limit: usize, used: usize) -> usize {
         if self.asked.is_none_or(|asked| asked.elapsed() >= INTERVAL) {
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn while_little_is_left_flows_take_no_more() {
-        let mut backoff = Backoff::default();
+        let mut backoff = MemoryBackoff::default();
         let mut look = |left, used| {
             backoff.look(left, used);
             backoff.most

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use protocol::decode::Tunnel;
+use protocol::decode::PacketTunnel;
 use protocol::json;
 use protocol::tcp::{Absence, Direction};
 use protocol::time::Timestamp;
@@ -12,9 +12,9 @@ use serde::{Serialize, Serializer};
 use super::apps::Application;
 use super::apps::kept::TlsHellos;
 use super::conversation::Flow;
-use super::key::{self, Protocol};
+use super::key::{self, TransportProtocol};
 use super::pair::of;
-use super::state::State;
+use super::state::FlowState;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,7 +26,7 @@ enum Role {
 /// The last thing that happened to the flow.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Event {
+enum FlowEvent {
     /// It has begun.
     Opened,
     /// It has ended, and its record changes no more.
@@ -39,30 +39,30 @@ pub(super) struct Meta {
     flow: u64,
     /// The same as `flow`.
     id: u64,
-    event: Event,
+    event: FlowEvent,
     #[serde(serialize_with = "text")]
     capture: Arc<str>,
     name: String,
-    protocol: Protocol,
+    protocol: TransportProtocol,
     application: Option<&'static str>,
-    state: State,
+    state: FlowState,
     closed_by: Option<Role>,
-    client: Side,
-    server: Side,
+    client: SideMeta,
+    server: SideMeta,
     vlan: Vec<u16>,
     tunnel: Option<Tunneled>,
     first: Time,
     last: Time,
     duration_us: u64,
     handshake_us: Option<u32>,
-    tls: Option<Tls>,
-    http: Option<Http>,
+    tls: Option<TlsMeta>,
+    http: Option<HttpMeta>,
     #[serde(flatten)]
-    lines: Lines,
+    lines: LinesMeta,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Side {
+struct SideMeta {
     address: IpAddr,
     port: u16,
     packets: u64,
@@ -95,7 +95,7 @@ struct Tunneled {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Tls {
+struct TlsMeta {
     sni: Option<String>,
     /// Offered by the client; `None` if its hello was not captured.
     alpn_offered: Option<Vec<String>>,
@@ -106,7 +106,7 @@ struct Tls {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Http {
+struct HttpMeta {
     transactions: u64,
     incomplete: u64,
     open: u64,
@@ -114,7 +114,7 @@ struct Http {
 
 /// The transactions of the protocols that have lines, except HTTP; under the name of the protocol.
 #[derive(Clone, Copy, Debug)]
-struct Lines([Option<Counted>; Application::ALL.len()]);
+struct LinesMeta([Option<Counted>; Application::ALL.len()]);
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Counted {
@@ -122,7 +122,7 @@ struct Counted {
     open: u64,
 }
 
-impl Serialize for Lines {
+impl Serialize for LinesMeta {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let all = Application::ALL.iter().zip(&self.0);
         let others = all.filter(|(one, _)| one.lines().is_some() && **one != Application::Http);
@@ -153,7 +153,7 @@ impl Meta {
         // The end is reported once nothing changes any more: the wait for stragglers is over, and
         // all transactions have been recorded.
         let state = match flow.state() {
-            state if state.is_end() && !flow.is_sealed => State::Closing,
+            state if state.is_end() && !flow.is_sealed => FlowState::Closing,
             state => state,
         };
         let hellos = flow.kept.tls.as_deref();
@@ -161,7 +161,7 @@ impl Meta {
         Self {
             flow: flow.id,
             id: flow.id,
-            event: if flow.is_sealed { Event::Ended } else { Event::Opened },
+            event: if flow.is_sealed { FlowEvent::Ended } else { FlowEvent::Opened },
             capture: Arc::clone(capture),
             name: key::name(flow.id, &flow.key, flow.client),
             protocol: flow.key.protocol,
@@ -177,12 +177,12 @@ impl Meta {
             duration_us: flow.last.microseconds_since(flow.first).unwrap_or_default(),
             handshake_us,
             tls: hellos.map(tls),
-            http: flow.kept.http.as_ref().map(|http| Http {
+            http: flow.kept.http.as_ref().map(|http| HttpMeta {
                 transactions: http.exchanges.len() as u64,
                 incomplete: http.incomplete,
                 open: flow.open_transactions() as u64,
             }),
-            lines: Lines(Application::ALL.map(|application| {
+            lines: LinesMeta(Application::ALL.map(|application| {
                 let lines = flow.kept.lines(application)?;
                 Some(Counted { transactions: lines.count, open: flow.pending() as u64 })
             })),
@@ -195,13 +195,13 @@ impl Meta {
     }
 }
 
-fn side(flow: &Flow, direction: Direction) -> Side {
+fn side(flow: &Flow, direction: Direction) -> SideMeta {
     let (address, port) = flow.key.sender(direction);
     let sent = of(&flow.sent, direction);
     let counters = flow.counters(direction);
     let stream = flow.stream(direction);
     let gaps = stream.map(|stream| stream.holes()).unwrap_or_default().into_iter();
-    Side {
+    SideMeta {
         address,
         port,
         packets: sent.packets,
@@ -224,9 +224,9 @@ fn side(flow: &Flow, direction: Direction) -> Side {
     }
 }
 
-fn tls(hellos: &TlsHellos) -> Tls {
+fn tls(hellos: &TlsHellos) -> TlsMeta {
     let (client, server) = (hellos.client.as_ref(), hellos.server.as_ref());
-    Tls {
+    TlsMeta {
         sni: client.and_then(|hello| hello.server_name.clone()),
         alpn_offered: client.map(|hello| hello.alpn.clone()),
         alpn: server.and_then(|hello| hello.alpn.clone()),
@@ -234,7 +234,7 @@ fn tls(hellos: &TlsHellos) -> Tls {
     }
 }
 
-fn tunneled(tunnel: &Tunnel) -> Tunneled {
+fn tunneled(tunnel: &PacketTunnel) -> Tunneled {
     Tunneled {
         kind: tunnel.kind.name(),
         id: tunnel.id,

@@ -26,7 +26,7 @@
 //! neither. When the capture is about to overtake the engine because of that, the recorder stops
 //! decoding, and leaves bodies as they were sent.
 //!
-//! Everything that strangers can make grow is limited by [`Limits`], by the limits of `tcp` and
+//! Everything that strangers can make grow is limited by [`FlowLimits`], by the limits of `tcp` and
 //! `http`, and by those of [`decode`](protocol::decode). Counters record what was given up because
 //! of a limit.
 
@@ -64,7 +64,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Mutex, RwLock};
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 
 use crate::priority::come_after_capture;
 use crate::store::Store;
@@ -72,15 +72,15 @@ use crate::store::Store;
 pub use apps::{Application, Applications};
 use conversation::Flow;
 use engine::Engine;
-pub use error::{OpenError, ReadError};
-pub use file::{BodyEntry, File, FlowEntry, Log, Operation, Seek, Stat};
-pub use files::reading::Reading;
+pub use error::{FlowOpenError, FlowReadError};
+pub use file::{BodyEntry, ContentOperation, File, FlowEntry, Log, Seek, Stat};
+pub use files::reading::FileReading;
 use log::set::Logs;
 use made::Contents;
-pub use options::{Limits, Options};
+pub use options::{FlowLimits, FlowOptions};
 pub use outside::Undecodable;
-use recorder::Queue;
-use shared::Shared;
+use recorder::RecorderQueue;
+use shared::SharedFlows;
 
 /// Maximum number of batches the engine is ahead of the recorder. A batch has some 500 jobs, so
 /// eight of them take a few megabytes.
@@ -90,7 +90,7 @@ const QUEUE: usize = 8;
 ///
 /// Every flow since the start is counted in `open`, `closed` or `evicted`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counters {
+pub struct FlowCounters {
     /// Flows under way now.
     pub open: u64,
     /// Flows that ended by themselves since the start.
@@ -126,7 +126,7 @@ pub struct Counters {
 /// The engine of one capture, and the flows it has found.
 #[derive(Debug)]
 pub struct Flows {
-    shared: Arc<Shared>,
+    shared: Arc<SharedFlows>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -135,12 +135,12 @@ impl Flows {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(capture: &str, store: Arc<dyn Store>, options: Options) -> io::Result<Self> {
+    pub fn start(capture: &str, store: Arc<dyn Store>, options: FlowOptions) -> io::Result<Self> {
         let limit = options.limits.log;
         // Packets that a ring lost in an earlier life were not lost by this engine.
         let first = store.bounds().oldest.number;
         let logs = Logs::new(limit);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedFlows {
             capture: capture.into(),
             store,
             table: RwLock::default(),
@@ -159,14 +159,14 @@ impl Flows {
             evicted: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            outside: outside::Counts::default(),
+            outside: outside::OutsideCounts::default(),
             gaps: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
         });
         let (sender, jobs) = sync_channel(QUEUE);
         let (back, spent) = sync_channel(2 * QUEUE);
-        let queue = Queue { jobs, spent: back };
+        let queue = RecorderQueue { jobs, spent: back };
         let recorder = Arc::clone(&shared);
         let recorder = thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             come_after_capture();
@@ -182,7 +182,7 @@ impl Flows {
 
     /// The current counters.
     #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> FlowCounters {
         let shared = &self.shared;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // Ended flows first: a flow that opens between these loads then counts as open.
@@ -191,7 +191,7 @@ impl Flows {
         let next = shared.store.bounds().next.number;
         let outside = shared.outside.get();
         let memory = shared.table.read().memory().saturating_add(shared.memory_beside_flows());
-        Counters {
+        FlowCounters {
             open: opened.saturating_sub(closed).saturating_sub(evicted),
             closed,
             evicted,
@@ -241,7 +241,7 @@ impl Flows {
         let table = self.shared.table.read();
         let Some(flow) = table.flow(id) else { return };
         for view in flow.transactions(from) {
-            for direction in [Direction::Request, Direction::Response] {
+            for direction in [MessageRole::Request, MessageRole::Response] {
                 let Some(name) = view.file(direction) else { continue };
                 let (index, name) = (view.index(), name.into_owned());
                 if visit(&BodyEntry { index, direction, name }).is_break() {
@@ -260,20 +260,20 @@ impl Flows {
     /// Returns true if this operation on a file may take longer than a moment, because bodies must
     /// be decoded for it or because text is made for it.
     #[must_use]
-    pub fn takes_long(&self, id: u64, file: File, operation: Operation) -> bool {
+    pub fn takes_long(&self, id: u64, file: File, operation: ContentOperation) -> bool {
         file.is_made_to(operation) && self.shared.effort(id, file) > made::QUICK
     }
 
     /// Opens a file of a flow. The file begins at `beginning`, see [`Stat::beginning`].
     ///
     /// # Errors
-    /// [`OpenError`]
-    pub fn open(&self, id: u64, file: File, beginning: u64) -> Result<Reading, OpenError> {
+    /// [`FlowOpenError`]
+    pub fn open(&self, id: u64, file: File, beginning: u64) -> Result<FileReading, FlowOpenError> {
         let content = self.shared.content(id, file, beginning)?;
         if file == File::Har {
             self.shared.hars.lock().opened(id);
         }
-        Reading::new(Arc::clone(&self.shared), content).ok_or(OpenError::Gone)
+        FileReading::new(Arc::clone(&self.shared), content).ok_or(FlowOpenError::Gone)
     }
 
     /// Size of a log; with `beginning`, of the log that begins there.
@@ -289,8 +289,8 @@ impl Flows {
 
     /// Opens a log that begins at `beginning`.
     #[must_use]
-    pub fn open_log(&self, log: Log, beginning: u64) -> Reading {
-        Reading::of_log(Arc::clone(&self.shared), log, beginning)
+    pub fn open_log(&self, log: Log, beginning: u64) -> FileReading {
+        FileReading::of_log(Arc::clone(&self.shared), log, beginning)
     }
 
     /// Size of the capture's `http-open.jsonl`. The file is made to find its size.
@@ -304,10 +304,10 @@ impl Flows {
     /// Opens the capture's `http-open.jsonl`: one line for each transaction under way.
     ///
     /// # Errors
-    /// [`OpenError::NoRoom`]
-    pub fn open_http(&self) -> Result<Reading, OpenError> {
+    /// [`FlowOpenError::NoRoom`]
+    pub fn open_http(&self) -> Result<FileReading, FlowOpenError> {
         let lines = self.shared.keep(self.shared.open_http()?)?;
-        Ok(Reading::of_made(Arc::clone(&self.shared), lines))
+        Ok(FileReading::of_made(Arc::clone(&self.shared), lines))
     }
 
     /// Returns true if making `http-open.jsonl` may take longer than a moment.
@@ -327,10 +327,10 @@ impl Flows {
     /// Opens the capture's `http.har`: all ended transactions of its flows.
     ///
     /// # Errors
-    /// [`OpenError::NoRoom`]
-    pub fn har(&self) -> Result<Reading, OpenError> {
+    /// [`FlowOpenError::NoRoom`]
+    pub fn har(&self) -> Result<FileReading, FlowOpenError> {
         let packed = self.shared.all_har()?;
-        Ok(Reading::of_packed(Arc::clone(&self.shared), packed))
+        Ok(FileReading::of_packed(Arc::clone(&self.shared), packed))
     }
 
     /// Ends the threads. The flows found so far stay readable.

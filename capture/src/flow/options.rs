@@ -7,7 +7,7 @@ use super::memory;
 
 /// Limits on everything that strangers can make grow, per capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FlowLimits {
     /// Maximum number of flows in the tree. Above it, the flows that have been silent for longest
     /// leave.
     pub flows: usize,
@@ -21,7 +21,7 @@ pub struct Limits {
     pub log: usize,
 }
 
-impl Default for Limits {
+impl Default for FlowLimits {
     /// An eighth of the memory that this process can have, which is the machine's or its control
     /// group's. A flow takes at least 300 bytes, and one or two kilobytes while it is under way. A
     /// busy host without connection tracking sees two million flows in an hour; more than a million
@@ -33,7 +33,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl FlowLimits {
     /// The part of the memory for flows that each log may take: all logs together have half of it.
     #[must_use]
     pub const fn for_each_log(memory: usize) -> usize {
@@ -57,9 +57,9 @@ const MOST_MEMORY: usize = 1 << 40;
 
 /// How packets are grouped into flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct FlowOptions {
     /// Limits on what flows take.
-    pub limits: Limits,
+    pub limits: FlowLimits,
     /// Do not look into tunnels: the outermost packet is the packet.
     pub outer: bool,
     /// Whether packets with different VLAN ids may be of the same flow, since the two directions

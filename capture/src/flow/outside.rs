@@ -57,14 +57,14 @@ impl Undecodable {
 
 /// The same counters while they are counted, by one thread.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct OutsideCounts {
     undecoded: [AtomicU64; Reason::ALL.len()],
     fragment: AtomicU64,
     protocol: AtomicU64,
     late: AtomicU64,
 }
 
-impl Counts {
+impl OutsideCounts {
     pub(super) fn add(&self, why: Outside, count: u64) {
         if let Some(counter) = self.counter(why) {
             counter.fetch_add(count, Ordering::Relaxed);

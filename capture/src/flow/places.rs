@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use protocol::extent::Extent;
-use protocol::http::direction::Direction as Side;
+use protocol::http::direction::MessageRole;
 use protocol::tcp::Direction;
 
 use super::conversation::Flow;
@@ -49,7 +49,7 @@ struct Span {
 
 /// The places that were found for one transaction.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
+pub(super) struct FoundPlaces<'a> {
     places: &'a Places,
     spans: Spans,
 }
@@ -68,7 +68,7 @@ impl Places {
         request: Direction,
         ranges: [Option<Range<u64>>; 2],
     ) -> Spans {
-        let mut one = |side: Side, range: Option<Range<u64>>| {
+        let mut one = |side: MessageRole, range: Option<Range<u64>>| {
             let range = range?;
             let len = range.end.saturating_sub(range.start);
             if len > MAX_BYTES || self.0.len() >= MAX_PIECES {
@@ -87,22 +87,22 @@ impl Places {
             Some(Span { range, places: begin..self.0.len() })
         };
         let [request, response] = ranges;
-        Spans([one(Side::Request, request), one(Side::Response, response)])
+        Spans([one(MessageRole::Request, request), one(MessageRole::Response, response)])
     }
 
     /// The places of one transaction.
-    pub(super) fn of(&self, spans: Spans) -> Found<'_> {
-        Found { places: self, spans }
+    pub(super) fn of(&self, spans: Spans) -> FoundPlaces<'_> {
+        FoundPlaces { places: self, spans }
     }
 }
 
-impl Found<'_> {
+impl FoundPlaces<'_> {
     /// The places of the bytes of `range`, if they were looked up.
-    pub(super) fn part(&self, side: Side, range: &Range<u64>) -> Option<Vec<Wanted>> {
+    pub(super) fn part(&self, side: MessageRole, range: &Range<u64>) -> Option<Vec<Wanted>> {
         let [request, response] = &self.spans.0;
         let span = match side {
-            Side::Request => request,
-            Side::Response => response,
+            MessageRole::Request => request,
+            MessageRole::Response => response,
         };
         let covers = |span: &&Span| span.range.start <= range.start && range.end <= span.range.end;
         let span = span.as_ref().filter(covers)?;
@@ -141,9 +141,9 @@ pub(super) fn list(
 }
 
 /// The direction in which a side sends, if requests go in direction `request`.
-pub(super) fn sender(side: Side, request: Direction) -> Direction {
+pub(super) fn sender(side: MessageRole, request: Direction) -> Direction {
     match side {
-        Side::Request => request,
-        Side::Response => request.other(),
+        MessageRole::Request => request,
+        MessageRole::Response => request.other(),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 
 use super::file::Log;
 use super::files::hars::Hars;
@@ -13,22 +13,22 @@ use super::log::LineLog;
 use super::log::set::Logs;
 use super::made::Contents;
 use super::outside;
-use super::table::Table;
-use super::window::Window;
+use super::table::FlowTable;
+use super::window::EngineWindow;
 use crate::store::Store;
 
 /// State shared by the threads and all readers.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedFlows {
     /// Name of the capture.
     pub(super) capture: Arc<str>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) table: RwLock<Table>,
+    pub(super) table: RwLock<FlowTable>,
     pub(super) locator: RwLock<Locator>,
     pub(super) logs: Logs<Arc<LineLog>>,
     pub(super) hars: Mutex<Hars>,
     /// Decoded bodies that readers have open; `hars` and `meta.json` use the same room.
-    pub(super) bodies: Contents<(u64, u64, Direction)>,
+    pub(super) bodies: Contents<(u64, u64, MessageRole)>,
     pub(super) stop: AtomicBool,
     /// The next packet that the engine will look at.
     pub(super) position: AtomicU64,
@@ -46,14 +46,14 @@ pub(super) struct Shared {
     pub(super) dropped: AtomicU64,
     pub(super) lost: AtomicU64,
     /// Packets that are in no flow.
-    pub(super) outside: outside::Counts,
+    pub(super) outside: outside::OutsideCounts,
     pub(super) gaps: AtomicU64,
     pub(super) conflicts: AtomicU64,
     /// Bytes of memory of the engine's lists of waiting flows.
     pub(super) waiting: AtomicUsize,
 }
 
-impl Shared {
+impl SharedFlows {
     /// Bytes of memory of the logs, of the locator, and of the engine's lists of waiting flows.
     pub(super) fn memory_beside_flows(&self) -> usize {
         let logs = self.logs.all().map(|log| log.memory()).sum::<usize>();
@@ -62,8 +62,8 @@ impl Shared {
     }
 
     /// The engine's view between two packets; `bytes` are the records of the chunk that it holds.
-    pub(super) fn window<'a>(&'a self, chunk: u64, bytes: &'a [u8]) -> Window<'a> {
-        Window::between(&*self.store, &self.locator, chunk, bytes)
+    pub(super) fn window<'a>(&'a self, chunk: u64, bytes: &'a [u8]) -> EngineWindow<'a> {
+        EngineWindow::between(&*self.store, &self.locator, chunk, bytes)
     }
 
     /// Records that all packets before `number` are in the tree and, if `is_over`, that every flow

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// The state of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(super) enum FlowState {
     /// TCP: a SYN was seen, but no segment of a side that has finished its handshake. UDP: only one
     /// side has sent.
     Opening,
@@ -27,7 +27,7 @@ pub(super) enum State {
     Midstream,
 }
 
-impl State {
+impl FlowState {
     /// Returns true if this state is final.
     pub(super) const fn is_end(self) -> bool {
         match self {
@@ -37,16 +37,16 @@ impl State {
     }
 }
 
-impl From<tcp::State> for State {
-    fn from(state: tcp::State) -> Self {
+impl From<tcp::ConnectionState> for FlowState {
+    fn from(state: tcp::ConnectionState) -> Self {
         match state {
-            tcp::State::Opening => Self::Opening,
-            tcp::State::Open => Self::Open,
-            tcp::State::Closing => Self::Closing,
-            tcp::State::Closed => Self::Closed,
-            tcp::State::Reset => Self::Reset,
-            tcp::State::TimedOut => Self::TimedOut,
-            tcp::State::Midstream => Self::Midstream,
+            tcp::ConnectionState::Opening => Self::Opening,
+            tcp::ConnectionState::Open => Self::Open,
+            tcp::ConnectionState::Closing => Self::Closing,
+            tcp::ConnectionState::Closed => Self::Closed,
+            tcp::ConnectionState::Reset => Self::Reset,
+            tcp::ConnectionState::TimedOut => Self::TimedOut,
+            tcp::ConnectionState::Midstream => Self::Midstream,
         }
     }
 }

@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::apps::kept::Kept;
+use super::apps::kept::FlowRecords;
 use super::conversation::Flow;
-use super::key::Key;
+use super::key::FlowKey;
 
 /// Places of a block. Memory grows by whole blocks, so that flows never move.
 const BLOCK: usize = 1_024;
@@ -20,7 +20,7 @@ const NONE: u32 = u32::MAX;
 
 /// The place of a flow. Another flow may have the same slot later, with another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FlowPlace {
     slot: u32,
     generation: u32,
 }
@@ -39,7 +39,7 @@ impl Default for Link {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct FlowSlot {
     flow: Option<Flow>,
     generation: u32,
     /// Links in the list of all flows, and in the list of flows under way.
@@ -60,7 +60,7 @@ struct Slot {
 
 /// Ends of a list.
 #[derive(Clone, Copy, Debug)]
-struct List {
+struct ListEnds {
     first: u32,
     last: u32,
 }
@@ -70,15 +70,15 @@ const ACTIVE: usize = 1;
 
 /// All flows of a capture; see the module's text.
 #[derive(Debug)]
-pub(super) struct Table {
-    blocks: Vec<Box<[Slot]>>,
+pub(super) struct FlowTable {
+    blocks: Vec<Box<[FlowSlot]>>,
     free: Vec<u32>,
     by_key: HashTable<u32>,
     hasher: RandomState,
     by_id: BTreeMap<u64, u32>,
     /// Flows with HTTP transactions under way.
     open_http: BTreeSet<u64>,
-    lists: [List; 2],
+    lists: [ListEnds; 2],
     active: usize,
     /// Flows that are about to be removed.
     doomed: usize,
@@ -86,9 +86,9 @@ pub(super) struct Table {
     memory: usize,
 }
 
-impl Default for Table {
+impl Default for FlowTable {
     fn default() -> Self {
-        let empty = List { first: NONE, last: NONE };
+        let empty = ListEnds { first: NONE, last: NONE };
         Self {
             blocks: Vec::new(),
             free: Vec::new(),
@@ -105,7 +105,7 @@ impl Default for Table {
     }
 }
 
-impl Table {
+impl FlowTable {
     /// Flows in the tree, without those that are about to leave it.
     pub(super) fn len(&self) -> usize {
         self.by_id.len().saturating_sub(self.doomed)
@@ -122,7 +122,7 @@ impl Table {
         // place.
         let ids = self.by_id.len().saturating_add(self.open_http.len()).saturating_mul(20);
         let keys = self.by_key.capacity().saturating_mul(6);
-        let slots = self.len().saturating_mul(size_of::<Slot>());
+        let slots = self.len().saturating_mul(size_of::<FlowSlot>());
         self.memory.saturating_add(ids).saturating_add(keys).saturating_add(slots)
     }
 
@@ -139,7 +139,7 @@ impl Table {
     }
 
     /// The place of the flow with this key, if packets still go to it.
-    pub(super) fn by_key(&self, key: &Key) -> Option<Place> {
+    pub(super) fn by_key(&self, key: &FlowKey) -> Option<FlowPlace> {
         let hash = self.hasher.hash_one(key);
         let slot = self.by_key.find(hash, |slot| {
             self.slot(*slot).and_then(|slot| slot.flow.as_ref()).is_some_and(|f| f.key == *key)
@@ -152,7 +152,7 @@ impl Table {
         self.slot(*self.by_id.get(&id)?)?.flow.as_ref()
     }
 
-    /// The flow with this id, to change. Call [`Table::touched`] afterwards, so that memory
+    /// The flow with this id, to change. Call [`FlowTable::touched`] afterwards, so that memory
     /// accounting stays right.
     pub(super) fn flow_mut(&mut self, id: u64) -> Option<&mut Flow> {
         let slot = *self.by_id.get(&id)?;
@@ -165,12 +165,12 @@ impl Table {
     }
 
     /// The flow at a place, unless another flow has the slot now.
-    pub(super) fn get(&mut self, place: Place) -> Option<&mut Flow> {
+    pub(super) fn get(&mut self, place: FlowPlace) -> Option<&mut Flow> {
         self.at(place)?.flow.as_mut()
     }
 
     /// Adds a flow as the last in order. From now on it is found by its key.
-    pub(super) fn insert(&mut self, flow: Flow) -> Place {
+    pub(super) fn insert(&mut self, flow: Flow) -> FlowPlace {
         let (id, key) = (flow.id, flow.key);
         let number = self.free.pop().unwrap_or_else(|| self.grow());
         if let Some(slot) = self.slot_mut(number) {
@@ -191,7 +191,7 @@ impl Table {
     }
 
     /// Makes the flow the last in order, because a packet of it was seen.
-    pub(super) fn heard(&mut self, place: Place) {
+    pub(super) fn heard(&mut self, place: FlowPlace) {
         let Some(is_active) = self.at(place).map(|slot| slot.is_active) else { return };
         self.move_back(ALL, place.slot);
         if is_active {
@@ -200,7 +200,7 @@ impl Table {
     }
 
     /// Updates the memory accounting of a flow.
-    pub(super) fn touched(&mut self, place: Place) {
+    pub(super) fn touched(&mut self, place: FlowPlace) {
         let Some(slot) = slot_of_mut(&mut self.blocks, place.slot) else { return };
         if slot.generation != place.generation || slot.is_doomed {
             return;
@@ -233,7 +233,7 @@ impl Table {
     }
 
     /// Adds a record to what a flow keeps, if it is still there.
-    pub(super) fn keep(&mut self, id: u64, keep: impl FnOnce(&mut Kept)) {
+    pub(super) fn keep(&mut self, id: u64, keep: impl FnOnce(&mut FlowRecords)) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
         if let Some(flow) = self.slot_mut(slot).and_then(|slot| slot.flow.as_mut()) {
             keep(&mut flow.kept);
@@ -242,7 +242,7 @@ impl Table {
     }
 
     /// Marks a flow as no longer under way.
-    pub(super) fn deactivate(&mut self, place: Place) {
+    pub(super) fn deactivate(&mut self, place: FlowPlace) {
         if let Some(slot) = self.at(place)
             && std::mem::take(&mut slot.is_active)
         {
@@ -252,7 +252,7 @@ impl Table {
     }
 
     /// From now on, packets with this flow's key belong to another flow.
-    pub(super) fn unkey(&mut self, place: Place) {
+    pub(super) fn unkey(&mut self, place: FlowPlace) {
         let Some(slot) = self.at(place) else { return };
         if !std::mem::take(&mut slot.is_keyed) {
             return;
@@ -268,8 +268,8 @@ impl Table {
         }
     }
 
-    /// Stops counting a flow, which stays in the table until [`Table::remove`]. Returns its id.
-    pub(super) fn doom(&mut self, place: Place) -> Option<u64> {
+    /// Stops counting a flow, which stays in the table until [`FlowTable::remove`]. Returns its id.
+    pub(super) fn doom(&mut self, place: FlowPlace) -> Option<u64> {
         self.at(place).filter(|slot| !slot.is_doomed)?;
         self.deactivate(place);
         self.unkey(place);
@@ -299,17 +299,17 @@ impl Table {
     }
 
     /// The flow whose last packet is the oldest.
-    pub(super) fn oldest(&self) -> Option<Place> {
+    pub(super) fn oldest(&self) -> Option<FlowPlace> {
         self.first(ALL)
     }
 
     /// The flow under way whose last packet is the oldest.
-    pub(super) fn oldest_active(&self) -> Option<Place> {
+    pub(super) fn oldest_active(&self) -> Option<FlowPlace> {
         self.first(ACTIVE)
     }
 
     /// Flows under way, and when the timer looks at each of them next.
-    pub(super) fn all_scheduled(&self) -> impl Iterator<Item = (Place, u64)> {
+    pub(super) fn all_scheduled(&self) -> impl Iterator<Item = (FlowPlace, u64)> {
         let next = |number: u32| (number != NONE).then_some(number);
         let behind = move |number: &u32| next(self.slot(*number)?.links.get(ACTIVE)?.behind);
         let first = self.lists.get(ACTIVE).and_then(|list| next(list.first));
@@ -318,29 +318,29 @@ impl Table {
     }
 
     /// When the timer looks at the flow next, in nanoseconds.
-    pub(super) fn scheduled(&mut self, place: Place) -> Option<&mut u64> {
+    pub(super) fn scheduled(&mut self, place: FlowPlace) -> Option<&mut u64> {
         Some(&mut self.at(place)?.scheduled)
     }
 
-    fn first(&self, list: usize) -> Option<Place> {
+    fn first(&self, list: usize) -> Option<FlowPlace> {
         let first = self.lists.get(list)?.first;
         (first != NONE).then(|| self.place(first))
     }
 
     /// The slot of a place, unless another flow has it now.
-    fn at(&mut self, place: Place) -> Option<&mut Slot> {
+    fn at(&mut self, place: FlowPlace) -> Option<&mut FlowSlot> {
         self.slot_mut(place.slot).filter(|slot| slot.generation == place.generation)
     }
 
-    fn place(&self, slot: u32) -> Place {
-        Place { slot, generation: self.slot(slot).map_or(0, |slot| slot.generation) }
+    fn place(&self, slot: u32) -> FlowPlace {
+        FlowPlace { slot, generation: self.slot(slot).map_or(0, |slot| slot.generation) }
     }
 
-    fn slot(&self, number: u32) -> Option<&Slot> {
+    fn slot(&self, number: u32) -> Option<&FlowSlot> {
         slot_of(&self.blocks, number)
     }
 
-    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+    fn slot_mut(&mut self, number: u32) -> Option<&mut FlowSlot> {
         slot_of_mut(&mut self.blocks, number)
     }
 
@@ -348,7 +348,7 @@ impl Table {
     fn grow(&mut self) -> u32 {
         let first = self.blocks.len().saturating_mul(BLOCK);
         let first = u32::try_from(first).unwrap_or(NONE);
-        self.blocks.push((0..BLOCK).map(|_| Slot::default()).collect());
+        self.blocks.push((0..BLOCK).map(|_| FlowSlot::default()).collect());
         let places = u32::try_from(BLOCK).unwrap_or(1);
         self.free.extend((1..places).rev().map(|place| first.saturating_add(place)));
         first
@@ -387,7 +387,7 @@ impl Table {
         }
     }
 
-    fn set_end(&mut self, list: usize, set: impl FnOnce(&mut List)) {
+    fn set_end(&mut self, list: usize, set: impl FnOnce(&mut ListEnds)) {
         if let Some(ends) = self.lists.get_mut(list) {
             set(ends);
         }
@@ -399,18 +399,18 @@ impl Table {
 }
 
 /// Hash of the key of the flow in a slot.
-fn hash_of(blocks: &[Box<[Slot]>], hasher: &RandomState, number: u32) -> u64 {
+fn hash_of(blocks: &[Box<[FlowSlot]>], hasher: &RandomState, number: u32) -> u64 {
     let flow = slot_of(blocks, number).and_then(|slot| slot.flow.as_ref());
     // Every slot in the table of keys has a flow.
     flow.map_or(0, |flow| hasher.hash_one(flow.key))
 }
 
-fn slot_of(blocks: &[Box<[Slot]>], number: u32) -> Option<&Slot> {
+fn slot_of(blocks: &[Box<[FlowSlot]>], number: u32) -> Option<&FlowSlot> {
     let number = usize::try_from(number).ok()?;
     blocks.get(number / BLOCK)?.get(number % BLOCK)
 }
 
-fn slot_of_mut(blocks: &mut [Box<[Slot]>], number: u32) -> Option<&mut Slot> {
+fn slot_of_mut(blocks: &mut [Box<[FlowSlot]>], number: u32) -> Option<&mut FlowSlot> {
     let number = usize::try_from(number).ok()?;
     blocks.get_mut(number / BLOCK)?.get_mut(number % BLOCK)
 }

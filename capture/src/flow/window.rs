@@ -9,12 +9,12 @@ use protocol::tcp::{Bytes, Difference, Direction};
 use protocol::time::{Precision, Timestamp};
 
 use super::arrival::Arrival;
-use super::locator::{Locator, Place};
-use crate::record::Record;
+use super::locator::{Locator, RecordPlace};
+use crate::record::PacketRecord;
 use crate::store::{PinError, Store};
 
 /// The engine's view from the packet it is at: all packets up to that one.
-pub(super) struct Window<'a> {
+pub(super) struct EngineWindow<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) locator: &'a RwLock<Locator>,
     pub(super) precision: Precision,
@@ -27,7 +27,7 @@ pub(super) struct Window<'a> {
     pub(super) time: Timestamp,
 }
 
-impl<'a> Window<'a> {
+impl<'a> EngineWindow<'a> {
     /// A view between two packets: there is no current packet, though the engine may hold a chunk.
     pub(super) fn between(
         store: &'a dyn Store,
@@ -50,7 +50,7 @@ impl<'a> Window<'a> {
 
     /// An earlier packet, which went in `direction`; `None` if it is gone.
     pub(super) fn arrival(&self, number: u64, direction: Direction) -> Option<Arrival> {
-        let arrival = |record: &Record<'_>| {
+        let arrival = |record: &PacketRecord<'_>| {
             Some(Arrival::new(number, record.time(self.precision), direction, record))
         };
         let place = self.locator.read().place(number)?;
@@ -79,7 +79,11 @@ impl<'a> Window<'a> {
         found.map(|(bytes, time)| (Cow::Owned(bytes), time))
     }
 
-    fn elsewhere<T>(&self, place: Place, take: impl Fn(&Record<'_>) -> Option<T>) -> Option<T> {
+    fn elsewhere<T>(
+        &self,
+        place: RecordPlace,
+        take: impl Fn(&PacketRecord<'_>) -> Option<T>,
+    ) -> Option<T> {
         loop {
             match self.store.pin_more(place.chunk) {
                 Ok(chunk) => return take(&place.record(chunk.bytes())?),
@@ -92,7 +96,7 @@ impl<'a> Window<'a> {
     }
 }
 
-impl Bytes for Window<'_> {
+impl Bytes for EngineWindow<'_> {
     fn get(&self, extent: Extent) -> Option<&[u8]> {
         match self.read(extent)?.0 {
             Cow::Borrowed(bytes) => Some(bytes),

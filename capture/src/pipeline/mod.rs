@@ -20,8 +20,8 @@ pub use rate::Rate;
 use crate::clock;
 use crate::filter::Filter;
 use crate::flow::{self, Flows};
-use crate::ring::{Opened, Options as RingOptions, Permissions, Ring, RingError};
-use crate::savefile::{OpenError, Probe, Savefile};
+use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingOptions};
+use crate::savefile::{Probe, Savefile, SavefileOpenError};
 use crate::source::{self, Source, SourceError, SourceName};
 use crate::store::{Interface, Store};
 use rate::RateMeter;
@@ -69,7 +69,7 @@ pub struct Spec {
     /// Serve the decryption secrets in a pcapng savefile or stream.
     pub export_keys: bool,
     /// How packets are grouped into flows.
-    pub flows: flow::Options,
+    pub flows: flow::FlowOptions,
 }
 
 impl Spec {
@@ -93,7 +93,7 @@ impl Spec {
 
     /// Opens the source, which must not be a savefile.
     fn open_source(&self) -> Result<Box<dyn Source>, SourceError> {
-        self.source.open(&source::Options {
+        self.source.open(&source::SourceOptions {
             filter: self.expression(),
             snaplen: self.snaplen,
             promiscuous: self.promiscuous,
@@ -119,7 +119,7 @@ pub fn is_alias(name: &str) -> bool {
 /// The state of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum CaptureState {
     /// It waits for the header of its source, which has the link type.
     Pending,
     /// Packets are captured as they come.
@@ -138,7 +138,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// The state.
-    pub state: State,
+    pub state: CaptureState,
     /// For people: the current or last error, or a note about packets that some files lack.
     pub error: Option<String>,
 }
@@ -147,7 +147,7 @@ pub struct Condition {
 ///
 /// `seen = stored + dropped_kernel + dropped_oversize` and `stored = retained + overwritten`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Counters {
+pub struct PacketCounters {
     /// Packets that passed the filter.
     pub seen: u64,
     /// Packets that were put into the store.
@@ -165,7 +165,7 @@ pub struct Counters {
     pub overwritten: u64,
 }
 
-/// Bytes of a capture, record headers included, at the same moment as [`Counters`].
+/// Bytes of a capture, record headers included, at the same moment as [`PacketCounters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ByteCounters {
     /// Bytes that were put into the store.
@@ -175,12 +175,12 @@ pub struct ByteCounters {
 }
 
 /// Counters of a store at one moment.
-pub fn counters(store: &dyn Store) -> (Counters, ByteCounters) {
+pub fn counters(store: &dyn Store) -> (PacketCounters, ByteCounters) {
     let losses = store.losses();
     let bounds = store.bounds();
     let stored = bounds.next.number.saturating_sub(1);
     let overwritten = bounds.oldest.number.saturating_sub(1);
-    let packets = Counters {
+    let packets = PacketCounters {
         seen: stored.saturating_add(losses.kernel).saturating_add(losses.oversize),
         stored,
         dropped_kernel: losses.kernel,
@@ -205,7 +205,7 @@ pub enum CaptureError {
     Ring(#[from] RingError),
     /// An error of its savefile.
     #[error(transparent)]
-    Savefile(#[from] OpenError),
+    Savefile(#[from] SavefileOpenError),
     /// An error of its filter.
     #[error(transparent)]
     Filter(#[from] crate::filter::FilterError),
@@ -222,15 +222,15 @@ pub enum CaptureError {
 pub struct Capture {
     spec: Spec,
     store: Arc<dyn Store>,
-    kind: Kind,
+    kind: CaptureKind,
     flows: Arc<Flows>,
     worker: Mutex<Option<Worker>>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedPipeline>,
     started: Timestamp,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum CaptureKind {
     Ring(Arc<Ring>),
     Savefile(Arc<Savefile>),
 }
@@ -263,14 +263,14 @@ pub struct Interruption {
 
 /// The state that the worker shares with the rest of the capture.
 #[derive(Debug)]
-struct Shared {
+struct SharedPipeline {
     condition: Mutex<Condition>,
     /// The last [`INTERRUPTIONS`], oldest first.
     interruptions: Mutex<VecDeque<Interruption>>,
     rate: RateMeter,
 }
 
-impl Shared {
+impl SharedPipeline {
     /// Records that the source is gone.
     fn interrupted(&self, began: Timestamp, why: &SourceError) {
         let mut interruptions = self.interruptions.lock();
@@ -287,7 +287,7 @@ impl Shared {
         }
     }
 
-    fn set(&self, state: State, error: Option<String>) {
+    fn set(&self, state: CaptureState, error: Option<String>) {
         *self.condition.lock() = Condition { state, error };
     }
 
@@ -298,7 +298,7 @@ impl Shared {
 
 /// A capture that has just been created.
 #[derive(Debug)]
-pub struct Made {
+pub struct NewCapture {
     /// The capture, running.
     pub capture: Arc<Capture>,
     /// Packets that an earlier process left in its ring.
@@ -312,7 +312,7 @@ impl Capture {
     ///
     /// # Errors
     /// [`CaptureError`]; nothing stays open and no file is left.
-    pub fn start_new(spec: Spec) -> Result<Made, CaptureError> {
+    pub fn start_new(spec: Spec) -> Result<NewCapture, CaptureError> {
         Self::make(spec, Patience::None)
     }
 
@@ -321,11 +321,11 @@ impl Capture {
     ///
     /// # Errors
     /// [`CaptureError`]; nothing stays open and no file is left.
-    pub fn start_waiting(spec: Spec) -> Result<Made, CaptureError> {
+    pub fn start_waiting(spec: Spec) -> Result<NewCapture, CaptureError> {
         Self::make(spec, Patience::ForInterface)
     }
 
-    fn make(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
+    fn make(spec: Spec, patience: Patience) -> Result<NewCapture, CaptureError> {
         match &spec.source {
             SourceName::File(_) | SourceName::Growing(_) => Self::of_savefile(spec),
             SourceName::Interface(_) | SourceName::Stream(_) | SourceName::Stdin => {
@@ -334,7 +334,7 @@ impl Capture {
         }
     }
 
-    fn of_savefile(spec: Spec) -> Result<Made, CaptureError> {
+    fn of_savefile(spec: Spec) -> Result<NewCapture, CaptureError> {
         let Some(path) = spec.source.savefile_path() else {
             unreachable!("called for savefiles only")
         };
@@ -345,20 +345,20 @@ impl Capture {
         };
         let snaplen = (spec.snaplen < DEFAULT_SNAPLEN).then_some(spec.snaplen);
         let follow = matches!(spec.source, SourceName::Growing(_));
-        let savefile = probe.into_savefile(crate::savefile::Options {
+        let savefile = probe.into_savefile(crate::savefile::SavefileOptions {
             filter,
             snaplen,
             follow,
             without_keys: !spec.export_keys,
         });
         let savefile = Arc::new(savefile);
-        let kind = Kind::Savefile(Arc::clone(&savefile));
-        let capture = Self::assemble(spec, savefile, kind, State::Running)?;
+        let kind = CaptureKind::Savefile(Arc::clone(&savefile));
+        let capture = Self::assemble(spec, savefile, kind, CaptureState::Running)?;
         capture.start()?;
-        Ok(Made { capture, recovered: 0, damage: None })
+        Ok(NewCapture { capture, recovered: 0, damage: None })
     }
 
-    fn of_ring(spec: Spec, patience: Patience) -> Result<Made, CaptureError> {
+    fn of_ring(spec: Spec, patience: Patience) -> Result<NewCapture, CaptureError> {
         let opening = clock::now();
         let (source, lack) = match spec.open_source() {
             Ok(source) => (Some(source), None),
@@ -389,7 +389,7 @@ impl Capture {
                 link_type: None,
             },
         };
-        let Opened { ring, mut writer, recovered, left, damage } = Ring::open(&options)?;
+        let OpenedRing { ring, mut writer, recovered, left, damage } = Ring::open(&options)?;
         if recovered > 0
             && let Some(left) = left
         {
@@ -397,9 +397,9 @@ impl Capture {
             let newest = ring.bounds().newest_time.filter(|newest| *newest < opening);
             writer.source_rests(newest.map_or(left, |newest| newest.max(left)), NOT_RUNNING);
         }
-        let state = if link_type.is_some() { State::Running } else { State::Pending };
+        let state = if link_type.is_some() { CaptureState::Running } else { CaptureState::Pending };
         populate::populate(&ring);
-        let kind = Kind::Ring(Arc::clone(&ring));
+        let kind = CaptureKind::Ring(Arc::clone(&ring));
         let capture = Self::assemble(spec, ring, kind, state)?;
         let mut worker = Worker::idle(writer, source);
         match lack {
@@ -407,14 +407,14 @@ impl Capture {
             Some(lack) => worker.look_for(&lack, &capture.spec, &capture.shared)?,
         }
         *capture.worker.lock() = Some(worker);
-        Ok(Made { capture, recovered, damage })
+        Ok(NewCapture { capture, recovered, damage })
     }
 
     fn assemble(
         spec: Spec,
         store: Arc<dyn Store>,
-        kind: Kind,
-        state: State,
+        kind: CaptureKind,
+        state: CaptureState,
     ) -> Result<Arc<Self>, CaptureError> {
         let condition = Mutex::new(Condition { state, error: None });
         let flows = Arc::new(Flows::start(&spec.alias, Arc::clone(&store), spec.flows)?);
@@ -424,7 +424,7 @@ impl Capture {
             kind,
             flows,
             worker: Mutex::new(None),
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedPipeline {
                 condition,
                 interruptions: Mutex::default(),
                 rate: RateMeter::default(),
@@ -461,13 +461,13 @@ impl Capture {
     #[must_use]
     pub fn condition(&self) -> Condition {
         let mut condition = self.shared.condition.lock().clone();
-        if matches!(self.kind, Kind::Savefile(_))
-            && condition.state == State::Ended
+        if matches!(self.kind, CaptureKind::Savefile(_))
+            && condition.state == CaptureState::Ended
             && !self.flows.is_caught_up()
         {
-            condition.state = State::Running;
+            condition.state = CaptureState::Running;
         }
-        if let Kind::Savefile(savefile) = &self.kind
+        if let CaptureKind::Savefile(savefile) = &self.kind
             && let Some(problem) = savefile.problem().or_else(|| savefile.note())
         {
             condition.error = Some(problem);
@@ -479,8 +479,9 @@ impl Capture {
     /// flows, or never will be. Always true for other sources.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        let Kind::Savefile(savefile) = &self.kind else { return true };
-        let is_over = !matches!(self.condition().state, State::Pending | State::Running);
+        let CaptureKind::Savefile(savefile) = &self.kind else { return true };
+        let is_over =
+            !matches!(self.condition().state, CaptureState::Pending | CaptureState::Running);
         is_over || (savefile.is_read() && self.flows.is_caught_up())
     }
 
@@ -500,8 +501,8 @@ impl Capture {
     #[must_use]
     pub fn ring_path(&self) -> Option<&std::path::Path> {
         match &self.kind {
-            Kind::Ring(ring) => Some(ring.path()),
-            Kind::Savefile(_) => None,
+            CaptureKind::Ring(ring) => Some(ring.path()),
+            CaptureKind::Savefile(_) => None,
         }
     }
 
@@ -509,14 +510,14 @@ impl Capture {
     #[must_use]
     pub fn permissions(&self) -> Option<Permissions> {
         match &self.kind {
-            Kind::Ring(ring) => ring.permissions(),
-            Kind::Savefile(_) => None,
+            CaptureKind::Ring(ring) => ring.permissions(),
+            CaptureKind::Savefile(_) => None,
         }
     }
 
     /// Keeps permissions with the ring. A savefile's capture does not keep them.
     pub fn keep_permissions(&self, permissions: Permissions) {
-        if let Kind::Ring(ring) = &self.kind {
+        if let CaptureKind::Ring(ring) = &self.kind {
             ring.set_permissions(permissions);
         }
     }
@@ -528,15 +529,15 @@ impl Capture {
     pub fn start(&self) -> Result<(), CaptureError> {
         let mut worker = self.worker.lock();
         match &self.kind {
-            Kind::Savefile(savefile) => {
+            CaptureKind::Savefile(savefile) => {
                 let is_at_work = worker.as_ref().is_some_and(Worker::is_indexing);
                 // Index the data added since, and the data left when indexing was stopped.
                 if !is_at_work && savefile.look_again().map_err(CaptureError::NotReadOn)? {
-                    self.shared.set(State::Running, None);
+                    self.shared.set(CaptureState::Running, None);
                     *worker = Some(Worker::index(savefile, &self.shared)?);
                 }
             }
-            Kind::Ring(_) => {
+            CaptureKind::Ring(_) => {
                 if let Some(worker) = worker.as_mut() {
                     worker.start(&self.spec, &self.shared)?;
                 }
@@ -562,8 +563,8 @@ impl Capture {
     /// be dropped.
     pub fn clear(&self) -> bool {
         match &self.kind {
-            Kind::Savefile(_) => false,
-            Kind::Ring(_) => {
+            CaptureKind::Savefile(_) => false,
+            CaptureKind::Ring(_) => {
                 if let Some(worker) = self.worker.lock().as_mut() {
                     worker.clear();
                 }
@@ -578,7 +579,7 @@ impl Drop for Capture {
         if let Some(worker) = self.worker.get_mut() {
             worker.end(&self.shared);
         }
-        if let Kind::Ring(ring) = &self.kind {
+        if let CaptureKind::Ring(ring) = &self.kind {
             populate::leave(ring);
         }
     }

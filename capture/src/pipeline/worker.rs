@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::time::Timestamp;
 
-use super::{CaptureError, Shared, Spec, State};
+use super::{CaptureError, CaptureState, SharedPipeline, Spec};
 use crate::clock;
 use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
-use crate::source::{Control, Ended, Observer, Rest, STOPPED, Source, SourceError};
+use crate::source::{Observer, Rest, STOPPED, Source, SourceControl, SourceEnd, SourceError};
 use crate::store::Store;
 
 /// Milliseconds between attempts to open a source that went away.
@@ -33,7 +33,7 @@ pub(super) enum Worker {
     /// Filling a ring.
     Running {
         thread: JoinHandle<Filled>,
-        control: Arc<Control>,
+        control: Arc<SourceControl>,
         /// The ring, if the source is drained while the capture is stopped: the thread continues
         /// then.
         drained: Option<Arc<Ring>>,
@@ -50,14 +50,17 @@ impl Worker {
     }
 
     /// Starts the thread that indexes a savefile.
-    pub(super) fn index(savefile: &Arc<Savefile>, shared: &Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn index(
+        savefile: &Arc<Savefile>,
+        shared: &Arc<SharedPipeline>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (savefile, shared) = (Arc::clone(savefile), Arc::clone(shared));
         let order = Arc::clone(&stop);
         let thread = builder().spawn(move || {
             let state = match savefile.index(&order) {
-                Indexed::Finished => State::Ended,
-                Indexed::Stopped => State::Stopped,
+                Indexed::Finished => CaptureState::Ended,
+                Indexed::Stopped => CaptureState::Stopped,
             };
             shared.set(state, None);
         })?;
@@ -71,7 +74,11 @@ impl Worker {
     }
 
     /// Starts filling the ring, unless it is being filled.
-    pub(super) fn start(&mut self, spec: &Spec, shared: &Arc<Shared>) -> Result<(), CaptureError> {
+    pub(super) fn start(
+        &mut self,
+        spec: &Spec,
+        shared: &Arc<SharedPipeline>,
+    ) -> Result<(), CaptureError> {
         self.start_at(clock::now(), spec, shared)
     }
 
@@ -80,14 +87,17 @@ impl Worker {
         &mut self,
         now: Timestamp,
         spec: &Spec,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedPipeline>,
     ) -> Result<(), CaptureError> {
         match self {
             Self::Running { thread, control, drained } if !thread.is_finished() => {
                 if let Some(ring) = drained.as_ref().filter(|_| control.is_paused()) {
                     control.pause(false);
                     let known = ring.header().is_some();
-                    shared.set(if known { State::Running } else { State::Pending }, None);
+                    shared.set(
+                        if known { CaptureState::Running } else { CaptureState::Pending },
+                        None,
+                    );
                     wait_until(|| !ring.bounds().ended || thread.is_finished());
                 }
                 return Ok(());
@@ -111,7 +121,7 @@ impl Worker {
         writer.source_found(now);
         writer.set_ended(false);
         let known = writer.ring().header().is_some();
-        shared.set(if known { State::Running } else { State::Pending }, None);
+        shared.set(if known { CaptureState::Running } else { CaptureState::Pending }, None);
         Ok(self.spawn(Some(source), spec, shared)?)
     }
 
@@ -120,14 +130,14 @@ impl Worker {
         &mut self,
         lack: &SourceError,
         spec: &Spec,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedPipeline>,
     ) -> io::Result<()> {
         let now = clock::now();
         shared.interrupted(now, lack);
         if let Self::Idle { writer, .. } = self {
             writer.source_lost(now, &lack.to_string());
         }
-        shared.set(State::Retrying, Some(lack.to_string()));
+        shared.set(CaptureState::Retrying, Some(lack.to_string()));
         self.spawn(None, spec, shared)
     }
 
@@ -136,9 +146,9 @@ impl Worker {
         &mut self,
         source: Option<Box<dyn Source>>,
         spec: &Spec,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedPipeline>,
     ) -> io::Result<()> {
-        let control = Control::new()?;
+        let control = SourceControl::new()?;
         let Self::Idle { writer, .. } = std::mem::replace(self, Self::Broken) else {
             return Ok(());
         };
@@ -153,19 +163,19 @@ impl Worker {
     }
 
     /// Stops the capture. The store has ended when this returns.
-    pub(super) fn stop(&mut self, shared: &Shared) {
+    pub(super) fn stop(&mut self, shared: &SharedPipeline) {
         match self {
             Self::Running { thread, control, drained: Some(ring) } if !thread.is_finished() => {
                 control.pause(true);
                 wait_until(|| ring.bounds().ended || thread.is_finished());
-                shared.set(State::Stopped, shared.error());
+                shared.set(CaptureState::Stopped, shared.error());
             }
             _ => self.end(shared),
         }
     }
 
     /// Stops the thread and waits for its end.
-    pub(super) fn end(&mut self, shared: &Shared) {
+    pub(super) fn end(&mut self, shared: &SharedPipeline) {
         match self {
             Self::Running { control, .. } => {
                 control.stop();
@@ -177,7 +187,8 @@ impl Worker {
                 // The thread may be waiting for a file to grow.
                 thread.thread().unpark();
                 if thread.join().is_err() {
-                    shared.set(State::Failed, Some("the indexing thread panicked".to_owned()));
+                    shared
+                        .set(CaptureState::Failed, Some("the indexing thread panicked".to_owned()));
                 }
             }
             Self::Idle { .. } | Self::Broken => {}
@@ -223,8 +234,8 @@ fn builder() -> thread::Builder {
 /// The parameters of the thread that fills a ring.
 struct Filling {
     spec: Spec,
-    shared: Arc<Shared>,
-    control: Arc<Control>,
+    shared: Arc<SharedPipeline>,
+    control: Arc<SourceControl>,
 }
 
 impl Filling {
@@ -237,7 +248,7 @@ impl Filling {
                 let (state, error) = self.fill_all(&mut writer, &mut source);
                 (state, error, Some(source))
             }
-            None => (State::Stopped, self.shared.error(), None),
+            None => (CaptureState::Stopped, self.shared.error(), None),
         };
         writer.set_ended(true);
         let rest = source.as_ref().map_or(Rest::Closed, |source| source.rest());
@@ -246,13 +257,13 @@ impl Filling {
         if rest == Rest::Closed {
             let now = clock::now();
             match &error {
-                Some(why) if state == State::Failed => writer.source_lost(now, why),
+                Some(why) if state == CaptureState::Failed => writer.source_lost(now, why),
                 _ => writer.source_rests(now, STOPPED),
             }
         }
         self.shared.rate.reset();
         self.shared.set(state, error);
-        let kept = source.filter(|_| rest != Rest::Closed && state == State::Stopped);
+        let kept = source.filter(|_| rest != Rest::Closed && state == CaptureState::Stopped);
         (writer, kept)
     }
 
@@ -261,27 +272,27 @@ impl Filling {
         &self,
         writer: &mut Writer,
         source: &mut Box<dyn Source>,
-    ) -> (State, Option<String>) {
+    ) -> (CaptureState, Option<String>) {
         loop {
-            let pending = self.shared.condition.lock().state == State::Pending;
+            let pending = self.shared.condition.lock().state == CaptureState::Pending;
             match source.run(writer, &self.control, &mut Report { filling: self, pending }) {
-                Ok(Ended::Stopped) => match writer.ring().intact() {
+                Ok(SourceEnd::Stopped) => match writer.ring().intact() {
                     // The report of left-out data is still valid.
-                    Ok(()) => return (State::Stopped, self.shared.error()),
-                    Err(error) => return (State::Failed, Some(error.to_string())),
+                    Ok(()) => return (CaptureState::Stopped, self.shared.error()),
+                    Err(error) => return (CaptureState::Failed, Some(error.to_string())),
                 },
-                Ok(Ended::Exhausted) => return (State::Ended, self.shared.error()),
+                Ok(SourceEnd::Exhausted) => return (CaptureState::Ended, self.shared.error()),
                 Err(error @ SourceError::Lost { .. }) => {
                     let now = clock::now();
                     self.shared.interrupted(now, &error);
                     writer.source_lost(now, &error.to_string());
-                    self.shared.set(State::Retrying, Some(error.to_string()));
+                    self.shared.set(CaptureState::Retrying, Some(error.to_string()));
                     match self.look(writer) {
                         Some(found) => *source = found,
-                        None => return (State::Stopped, Some(error.to_string())),
+                        None => return (CaptureState::Stopped, Some(error.to_string())),
                     }
                 }
-                Err(error) => return (State::Failed, Some(error.to_string())),
+                Err(error) => return (CaptureState::Failed, Some(error.to_string())),
             }
         }
     }
@@ -296,7 +307,7 @@ impl Filling {
         self.shared.resumed(now);
         if source.is_some() {
             writer.source_found(now);
-            self.shared.set(State::Running, None);
+            self.shared.set(CaptureState::Running, None);
         }
         source
     }
@@ -324,9 +335,9 @@ impl Filling {
                     };
                     let name = self.spec.source.to_string();
                     let changed = SourceError::Changed { name, held, sent };
-                    self.shared.set(State::Retrying, Some(changed.to_string()));
+                    self.shared.set(CaptureState::Retrying, Some(changed.to_string()));
                 }
-                Err(error) => self.shared.set(State::Retrying, Some(error.to_string())),
+                Err(error) => self.shared.set(CaptureState::Retrying, Some(error.to_string())),
             }
         }
     }
@@ -350,7 +361,7 @@ impl Observer for Report<'_> {
         }
         if self.pending && writer.ring().header().is_some() && !control.is_paused() {
             self.pending = false;
-            shared.condition.lock().state = State::Running;
+            shared.condition.lock().state = CaptureState::Running;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Ring;
 use super::writer::{Append, Writer};
-use crate::record::Records;
+use crate::record::PacketRecords;
 use crate::store::{RecordInterface, Store};
 
 /// Copies every retained packet with its note and its interface, the loss counters, the
@@ -22,7 +22,7 @@ pub(super) fn copy(from: &Ring, into: &mut Writer) {
     let mut described = from.interfaces_before(bounds.oldest.number);
     let mut chunk = bounds.oldest_chunk;
     while let Ok(pinned) = from.pin(chunk) {
-        for (index, record) in Records::new(pinned.bytes()).enumerate() {
+        for (index, record) in PacketRecords::new(pinned.bytes()).enumerate() {
             let time = record.time(from.precision());
             let interface = pinned.interface(index).unwrap_or(RecordInterface { id: 0, known: 1 });
             describe(from, into, described, interface.known);

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use protocol::linktype::LinkType;
 
-use super::layout::{Committed, DESCRIPTIONS, FileHeader};
+use super::layout::{Committed, DESCRIPTIONS, RingHeader};
 use crate::savefile::pcapng_writer::interface_description_len;
 use crate::store::Interface;
 
@@ -46,7 +46,7 @@ const _: () = assert!(MAX_INTERFACES * (FIXED_LEN + NAME_LEN) + MAX_SECTION + 3 
 
 /// One interface of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Described {
+struct RingInterface {
     interface: Interface,
     /// Number of the packet right after the description; 0 if the description comes before
     /// everything.
@@ -55,7 +55,7 @@ struct Described {
     is_cut: bool,
 }
 
-impl Described {
+impl RingInterface {
     /// Returns true if `given` is this interface, whose texts may have been cut for want of room.
     fn is(&self, given: &Interface) -> bool {
         let Self { interface: kept, is_cut, .. } = self;
@@ -77,7 +77,7 @@ impl Described {
 #[derive(Debug)]
 pub(super) struct Interfaces {
     /// In the order in which they were described.
-    described: Vec<Described>,
+    described: Vec<RingInterface>,
     /// Number of interfaces kept in the file.
     kept: usize,
     /// Checksum and length of the bytes in use in the file.
@@ -88,13 +88,13 @@ pub(super) struct Interfaces {
 impl Interfaces {
     /// Only the source itself, as the capture described it.
     pub(super) fn of(source: Interface) -> Self {
-        let described = vec![Described { interface: source, before: 0, is_cut: false }];
+        let described = vec![RingInterface { interface: source, before: 0, is_cut: false }];
         Self { described, kept: 0, hasher: crc32fast::Hasher::new(), len: 0 }
     }
 
     /// The interfaces that an earlier process has kept, and the options of the first section;
     /// `None` if none are kept, or if they are damaged.
-    pub(super) fn load(header: &FileHeader) -> Option<(Self, Vec<u8>)> {
+    pub(super) fn load(header: &RingHeader) -> Option<(Self, Vec<u8>)> {
         let committed = Committed::unpack(header.described.load(Ordering::Acquire));
         let bytes: Vec<u8> = header
             .descriptions
@@ -112,7 +112,7 @@ impl Interfaces {
             rest = behind;
             match *kind {
                 SECTION => section = text(&mut rest)?.to_vec(),
-                INTERFACE => described.push(Described::read(&mut rest)?),
+                INTERFACE => described.push(RingInterface::read(&mut rest)?),
                 _ => return None,
             }
         }
@@ -124,7 +124,7 @@ impl Interfaces {
 
     /// Forgets the interfaces that were described after the last stored packet; `next` is the next
     /// packet.
-    pub(super) fn end_before(&mut self, next: u64, header: &FileHeader) {
+    pub(super) fn end_before(&mut self, next: u64, header: &RingHeader) {
         let left = self.described.partition_point(|one| one.before < next).max(1);
         if left == self.described.len() {
             return;
@@ -142,7 +142,7 @@ impl Interfaces {
 
     /// Starts without any interface, and keeps the options of the first section. To be called
     /// before any packet.
-    pub(super) fn begin(&mut self, section: &[u8], header: &FileHeader) {
+    pub(super) fn begin(&mut self, section: &[u8], header: &RingHeader) {
         self.described.clear();
         (self.hasher, self.len, self.kept) = (crc32fast::Hasher::new(), 0, 0);
         self.commit(header);
@@ -155,7 +155,7 @@ impl Interfaces {
     }
 
     /// Appends bytes to those kept in the file.
-    fn keep(&mut self, bytes: &[u8], header: &FileHeader) {
+    fn keep(&mut self, bytes: &[u8], header: &RingHeader) {
         header.mark_notes();
         for (place, byte) in header.descriptions.iter().skip(self.len).zip(bytes) {
             place.store(*byte, Ordering::Relaxed);
@@ -165,7 +165,7 @@ impl Interfaces {
         self.commit(header);
     }
 
-    fn commit(&self, header: &FileHeader) {
+    fn commit(&self, header: &RingHeader) {
         let len = u32::try_from(self.len).unwrap_or(u32::MAX);
         let committed = Committed { len, checksum: self.hasher.clone().finalize() };
         header.described.store(committed.pack(), Ordering::Release);
@@ -189,10 +189,10 @@ impl Interfaces {
         given: &Interface,
         taken: &[u32],
         before: u64,
-        header: &FileHeader,
+        header: &RingHeader,
     ) -> Result<(u32, u64), u32> {
         let known = (0..).zip(&self.described);
-        let same = |(id, one): &(u32, &Described)| !taken.contains(id) && one.is(given);
+        let same = |(id, one): &(u32, &RingInterface)| !taken.contains(id) && one.is(given);
         if let Some((id, _)) = known.clone().find(same) {
             return Ok((id, 0));
         }
@@ -204,11 +204,11 @@ impl Interfaces {
             && self.kept == 0
         {
             // It comes before everything, so the next process may show less of it.
-            let source = Described::fitting(&source.interface, 0, MAX_SOURCE);
+            let source = RingInterface::fitting(&source.interface, 0, MAX_SOURCE);
             self.keep(&source.bytes(), header);
             self.kept = 1;
         }
-        let new = Described::fitting(given, before, self.room());
+        let new = RingInterface::fitting(given, before, self.room());
         let len = interface_description_len(&new.interface);
         self.keep(&new.bytes(), header);
         self.described.push(new);
@@ -237,7 +237,7 @@ impl Interfaces {
     }
 }
 
-impl Described {
+impl RingInterface {
     /// As much of an interface as fits `room` bytes besides its numbers.
     fn fitting(given: &Interface, before: u64, mut room: usize) -> Self {
         let mut interface = given.clone();
@@ -280,7 +280,7 @@ impl Described {
         bytes
     }
 
-    /// Reads the bytes that [`Described::bytes`] makes, without the first one.
+    /// Reads the bytes that [`RingInterface::bytes`] makes, without the first one.
     fn read(rest: &mut &[u8]) -> Option<Self> {
         let [flags] = take(rest)?;
         let link_type = LinkType(u16::from_ne_bytes(take(rest)?));
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn descriptions_are_there_for_the_next_process() {
-        let page = FileHeader::default();
+        let page = RingHeader::default();
         assert!(Interfaces::load(&page).is_none(), "of before this was kept");
         let mut interfaces = Interfaces::of(named("source"));
         interfaces.begin(b"some options", &page);
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
     fn as_much_is_kept_as_there_is_room_for() {
-        let page = FileHeader::default();
+        let page = RingHeader::default();
         let mut interfaces = Interfaces::of(named("source"));
         interfaces.begin(&[7; MAX_SECTION], &page);
         let wordy = |index: usize| Interface {
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn flipped_bits_are_found() {
-        let page = FileHeader::default();
+        let page = RingHeader::default();
         let mut interfaces = Interfaces::of(named("source"));
         interfaces.begin(b"", &page);
         interfaces.describe(&named("eth0"), &[], 0, &page).unwrap();

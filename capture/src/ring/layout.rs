@@ -22,15 +22,15 @@ use crate::store::Position;
 /// First eight bytes of a ring file.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"pcapfsR1");
 
-/// Incremented whenever older rings could be misread. A ring that never had notes or interfaces of a
-/// stream is of this version.
+/// Incremented whenever older rings could be misread. A ring that never had notes or interfaces of
+/// a stream is of this version.
 pub(super) const VERSION: u32 = 1;
 
-/// Version of a ring that has, or had, notes or interfaces of a stream. A program that does not know
-/// them does not count them in positions, and would drop segments that are whole.
+/// Version of a ring that has, or had, notes or interfaces of a stream. A program that does not
+/// know them does not count them in positions, and would drop segments that are whole.
 pub(super) const VERSION_WITH_NOTES: u32 = 2;
 
-/// Value of [`FileHeader::link_type`] while the source has not sent its link type yet.
+/// Value of [`RingHeader::link_type`] while the source has not sent its link type yet.
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
 
 /// Bytes of the file header for descriptions of interfaces: the rest of the page.
@@ -39,10 +39,10 @@ pub(super) const DESCRIPTIONS: usize = 4096 - 112;
 /// The first page of a ring file.
 #[repr(C, align(4096))]
 #[derive(Debug)]
-pub(super) struct FileHeader {
+pub(super) struct RingHeader {
     pub(super) magic: AtomicU64,
     pub(super) version: AtomicU32,
-    /// CRC-32 of the geometry, the link type and the precision, see [`FileHeader::checksum`].
+    /// CRC-32 of the geometry, the link type and the precision, see [`RingHeader::checksum`].
     pub(super) checksum: AtomicU32,
     pub(super) segment_size: AtomicU64,
     pub(super) segments: AtomicU32,
@@ -78,7 +78,7 @@ pub(super) struct FileHeader {
 }
 
 #[cfg(test)]
-impl Default for FileHeader {
+impl Default for RingHeader {
     /// All zeros, as in a new file.
     fn default() -> Self {
         Self {
@@ -107,13 +107,13 @@ impl Default for FileHeader {
     }
 }
 
-impl FileHeader {
+impl RingHeader {
     /// CRC-32 of all fields that a reader of the file must trust before it reads on.
     pub(super) fn compute_checksum(&self) -> u32 {
         self.checksum_with(self.link_type.load(Ordering::Relaxed))
     }
 
-    /// The value of [`FileHeader::compute_checksum`] with another link type.
+    /// The value of [`RingHeader::compute_checksum`] with another link type.
     pub(super) fn checksum_with(&self, link_type: u32) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.segment_size.load(Ordering::Relaxed).to_ne_bytes());
@@ -159,7 +159,7 @@ pub(super) struct SegmentHeader {
     pub(super) pcap_base: AtomicU64,
     /// [`crate::store::Position::pcapng`] of the first packet.
     pub(super) pcapng_base: AtomicU64,
-    /// Packets lost (kernel and oversize, see [`FileHeader`]) before the first packet, in total.
+    /// Packets lost (kernel and oversize, see [`RingHeader`]) before the first packet, in total.
     pub(super) loss_before: AtomicU64,
     /// CRC-32 of the five fields above.
     pub(super) opening_checksum: AtomicU32,
@@ -221,5 +221,5 @@ impl Committed {
     }
 }
 
-const _: () = assert!(size_of::<FileHeader>() as u64 == PAGE);
+const _: () = assert!(size_of::<RingHeader>() as u64 == PAGE);
 const _: () = assert!(size_of::<SegmentHeader>() == SEGMENT_HEADER);

@@ -32,17 +32,17 @@ use protocol::time::{Precision, Timestamp};
 
 pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
 pub use interfaces::MAX_INTERFACES;
-pub use open::{Opened, Options, RingError};
+pub use open::{OpenedRing, RingError, RingOptions};
 pub use writer::{Append, Writer};
 
 use crate::bell::Bells;
-use crate::hole::{Hole, Holes};
+use crate::hole::{Hole, StoreHoles};
 use crate::store::{
-    Bounds, Capacity, Chunk, ChunkBytes, Header, Interface, Losses, PinError, Position, Store,
-    Target, Trailing,
+    Bounds, Capacity, Chunk, ChunkBytes, Interface, Losses, PinError, Position, SearchTarget,
+    Store, StoreHeader, Trailing,
 };
 use interfaces::{Interfaces, Section};
-use layout::FileHeader;
+use layout::RingHeader;
 use map::{Pin, Segments};
 use published::Published;
 
@@ -63,7 +63,7 @@ pub struct Ring {
     segments: Arc<Segments>,
     published: Published,
     bells: Bells,
-    holes: Holes,
+    holes: StoreHoles,
     ended: AtomicBool,
     /// Number of retained segments.
     used: AtomicU64,
@@ -84,7 +84,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    fn file_header(&self) -> &FileHeader {
+    fn file_header(&self) -> &RingHeader {
         self.segments.map().header()
     }
 
@@ -172,8 +172,8 @@ fn pinned(id: u64, pin: Pin<'_>) -> Chunk<'_> {
 }
 
 impl Store for Ring {
-    fn header(&self) -> Option<Header> {
-        self.link_type.get().map(|&link_type| Header {
+    fn header(&self) -> Option<StoreHeader> {
+        self.link_type.get().map(|&link_type| StoreHeader {
             link_type,
             precision: self.precision,
             snaplen: self.file_header().snaplen.load(Ordering::Relaxed),
@@ -235,7 +235,7 @@ impl Store for Ring {
         }
     }
 
-    fn find(&self, target: Target) -> Result<u64, PinError> {
+    fn find(&self, target: SearchTarget) -> Result<u64, PinError> {
         loop {
             let moment = self.published.read();
             if target.value() < target.coordinate(&moment.oldest) {

@@ -19,14 +19,14 @@ pub(super) const FIXED_LEN: usize = 20;
 
 /// The interface and the note of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct NoteEntry<'a> {
     /// Index of the record in the segment.
     pub(crate) index: u32,
     pub(crate) interface: RecordInterface,
     pub(crate) note: NoteRef<'a>,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> NoteEntry<'a> {
     /// Bytes of the entry in a segment.
     pub(super) const fn len(&self) -> usize {
         FIXED_LEN + self.note.blocks.len() + self.note.options.len()
@@ -73,13 +73,13 @@ impl<'a> Entry<'a> {
 
 /// A walk over the notes of a segment, for lookups of one record after the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Walk {
+pub(super) struct NoteWalk {
     /// The entries after this byte are of records before `reached`.
     end: usize,
     reached: u32,
 }
 
-impl Walk {
+impl NoteWalk {
     /// A walk over `len` bytes of notes.
     pub(super) const fn new(len: usize) -> Self {
         Self { end: len, reached: 0 }
@@ -87,12 +87,12 @@ impl Walk {
 
     /// The entry of the record with this index. Costs O(1) if the previous lookup was for a record
     /// shortly before it, and otherwise a walk over all entries before it.
-    pub(super) fn find<'a>(&mut self, notes: &'a [u8], index: u32) -> Option<Entry<'a>> {
+    pub(super) fn find<'a>(&mut self, notes: &'a [u8], index: u32) -> Option<NoteEntry<'a>> {
         if index < self.reached {
             *self = Self::new(notes.len());
         }
         // Each entry lies before the previous one in the bytes, so this ends.
-        while let Some((entry, start)) = Entry::before(notes, self.end) {
+        while let Some((entry, start)) = NoteEntry::before(notes, self.end) {
             if entry.index >= index {
                 self.reached = index;
                 return (entry.index == index).then_some(entry);
@@ -124,13 +124,13 @@ mod tests {
             let mut wanted = Vec::new();
             for (index, (id, more, blocks, options)) in &entries {
                 let interface = RecordInterface { id: *id, known: id + more };
-                let entry = Entry { index: *index, interface, note: NoteRef { blocks, options } };
+                let entry = NoteEntry { index: *index, interface, note: NoteRef { blocks, options } };
                 let whole = [&blocks[..], options, &entry.fixed()].concat();
                 prop_assert_eq!(whole.len(), entry.len());
                 area.splice(..0, whole);
                 wanted.push(entry);
             }
-            let mut walk = Walk::new(area.len());
+            let mut walk = NoteWalk::new(area.len());
             for index in asked.into_iter().chain(0..64) {
                 let expected = wanted.iter().find(|entry| entry.index == index).copied();
                 prop_assert_eq!(walk.find(&area, index), expected);
@@ -142,7 +142,7 @@ mod tests {
             area in prop::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..400),
             asked in prop::collection::vec(any::<u32>(), 1..9),
         ) {
-            let mut walk = Walk::new(area.len());
+            let mut walk = NoteWalk::new(area.len());
             for index in asked {
                 walk.find(&area, index);
             }

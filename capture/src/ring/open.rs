@@ -22,18 +22,18 @@ use super::copy;
 use super::geometry::{BadSize, Geometry, PAGE};
 use super::interfaces::{Interfaces, Section};
 use super::layout::NO_LINK_TYPE;
-use super::map::{Opening, Resume, RingMap, Segments};
+use super::map::{Resume, RingMap, SegmentOpening, Segments};
 use super::published::{Moment, Published};
 use super::recover::{Claims, MAX_FIELD, read_claims, recover};
-use super::writer::{Start, Writer};
+use super::writer::{Writer, WriterStart};
 use crate::bell::Bells;
 use crate::clock;
-use crate::hole::Holes;
+use crate::hole::StoreHoles;
 use crate::store::{Interface, Position, Store};
 
 /// Properties of the ring to open.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct RingOptions {
     /// The ring file; its directory must exist.
     pub path: PathBuf,
     /// Bytes of packets to retain.
@@ -120,7 +120,7 @@ pub enum RingError {
 
 /// A ring ready to be filled.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedRing {
     /// For cursors.
     pub ring: Arc<Ring>,
     /// For the source.
@@ -143,7 +143,7 @@ impl Ring {
     ///
     /// # Errors
     /// [`RingError`]; an existing file is left as it was.
-    pub fn open(options: &Options) -> Result<Opened, RingError> {
+    pub fn open(options: &RingOptions) -> Result<OpenedRing, RingError> {
         let geometry = Geometry::new(options.size, options.snaplen)?;
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
@@ -280,12 +280,12 @@ fn lock(mut file: File, path: &Path) -> Result<Flock<File>, RingError> {
 
 /// Makes an empty ring file.
 fn create_at(
-    options: &Options,
+    options: &RingOptions,
     path: &Path,
     geometry: Geometry,
     next: Position,
     sequence: u64,
-) -> Result<Opened, RingError> {
+) -> Result<OpenedRing, RingError> {
     let refused = |error: io::Error| {
         let path = path.to_owned();
         match error.kind() {
@@ -309,13 +309,13 @@ fn create_at(
 
 /// Makes an empty ring of a locked, empty file.
 fn form(
-    options: &Options,
+    options: &RingOptions,
     path: &Path,
     file: Flock<File>,
     geometry: Geometry,
     next: Position,
     sequence: u64,
-) -> Result<Opened, RingError> {
+) -> Result<OpenedRing, RingError> {
     let system = |error| RingError::System { path: path.to_owned(), error };
     let made =
         reserve(&file, path, geometry).and_then(|()| RingMap::new(&file, geometry).map_err(system));
@@ -334,9 +334,9 @@ fn form(
         options.link_type.map_or(NO_LINK_TYPE, |link_type| u32::from(link_type.0)),
         precision_number(options.precision),
     );
-    let opening = Opening { sequence, position: next, loss_before: 0 };
+    let opening = SegmentOpening { sequence, position: next, loss_before: 0 };
     let (segments, tail) = Segments::new(map, &[], Resume::Open(opening));
-    let start = Start { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
+    let start = WriterStart { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
     let known = (Interfaces::of(options.interface.clone()), Section::new());
     Ok(assemble(options, file, (segments, tail), start, known))
 }
@@ -379,12 +379,12 @@ const fn precision_number(precision: Precision) -> u32 {
 }
 
 fn assemble(
-    options: &Options,
+    options: &RingOptions,
     file: Flock<File>,
     (segments, tail): (Arc<Segments>, super::map::Tail),
-    start: Start,
+    start: WriterStart,
     (interfaces, section): (Interfaces, Section),
-) -> Opened {
+) -> OpenedRing {
     let used = tail.retained() as u64;
     let link_type = OnceLock::new();
     if let Ok(known) = u16::try_from(segments.map().header().link_type.load(Ordering::Relaxed)) {
@@ -401,7 +401,7 @@ fn assemble(
         segments,
         published: Published::new(moment),
         bells: Bells::default(),
-        holes: Holes::default(),
+        holes: StoreHoles::default(),
         ended: AtomicBool::new(false),
         used: AtomicU64::new(used),
         precision: options.precision,
@@ -420,7 +420,7 @@ fn assemble(
         writer.set_own_interface();
     }
     let recovered = start.next.number - start.oldest.number;
-    Opened { ring, writer, recovered, left: None, damage: None }
+    OpenedRing { ring, writer, recovered, left: None, damage: None }
 }
 
 /// An existing ring file, its header checked.
@@ -431,7 +431,7 @@ struct Existing {
 }
 
 impl Existing {
-    fn read(file: Flock<File>, options: &Options) -> Result<Self, RingError> {
+    fn read(file: Flock<File>, options: &RingOptions) -> Result<Self, RingError> {
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
         let damaged = |why: String| RingError::Damaged { path: path.to_owned(), why };
@@ -472,7 +472,7 @@ impl Existing {
     }
 
     /// Takes over the ring in place.
-    fn adopt(self, options: &Options) -> Opened {
+    fn adopt(self, options: &RingOptions) -> OpenedRing {
         let Self { file, mut map, claims } = self;
         let (mut interfaces, section) = known(&map, claims, options);
         let found = recover(&mut map, claims, &interfaces);
@@ -505,7 +505,7 @@ impl Existing {
                 (Resume::Continue { records, notes }, found.next_sequence - 1)
             }
             None => {
-                let opening = Opening {
+                let opening = SegmentOpening {
                     sequence: found.next_sequence,
                     position: found.next,
                     loss_before: loss,
@@ -522,7 +522,7 @@ impl Existing {
         let (segments, tail) = Segments::new(map, &retained, resume);
         let (count, first_time, last_time) =
             if found.resume.is_some() { found.newest } else { (0, 0, found.newest.2) };
-        let start = Start {
+        let start = WriterStart {
             sequence,
             next: found.next,
             oldest: tail.oldest_position(),
@@ -539,14 +539,14 @@ impl Existing {
     }
 
     /// Moves the packets into a new ring of another size, which then replaces the old one.
-    fn resize(self, options: &Options, geometry: Geometry) -> Result<Opened, RingError> {
+    fn resize(self, options: &RingOptions, geometry: Geometry) -> Result<OpenedRing, RingError> {
         let path = options.path.as_path();
         let system = |error| RingError::System { path: path.to_owned(), error };
         let fresh_path = fresh_path(path);
         let old = self.adopt(options);
         let bounds = old.ring.bounds();
         // The link type is declared after the interfaces that come before everything.
-        let known = Options { link_type: None, ..options.clone() };
+        let known = RingOptions { link_type: None, ..options.clone() };
         let mut fresh =
             create_at(&known, &fresh_path, geometry, bounds.oldest, bounds.oldest_chunk)?;
         copy::begin(&old.ring, &mut fresh.writer);
@@ -576,7 +576,7 @@ impl Existing {
 /// section.
 ///
 /// The interfaces of a ring without a link type are described anew.
-fn known(map: &RingMap, claims: Claims, options: &Options) -> (Interfaces, Section) {
+fn known(map: &RingMap, claims: Claims, options: &RingOptions) -> (Interfaces, Section) {
     let section = Section::new();
     let loaded = Interfaces::load(map.header()).filter(|_| claims.link_type != NO_LINK_TYPE);
     let Some((interfaces, options_of_section)) = loaded else {

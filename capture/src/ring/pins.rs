@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const NOBODY: u64 = 0;
 
 #[derive(Debug)]
-struct Slot {
+struct PinSlot {
     owner: AtomicU64,
     pins: AtomicU32,
 }
@@ -30,7 +30,7 @@ struct Slot {
 /// The state of every slot of a ring.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Slot]>,
+    slots: Box<[PinSlot]>,
     /// Pins in all slots; never above `limit`, except for the moment in which a pin is refused.
     outstanding: AtomicU32,
     limit: u32,
@@ -50,11 +50,11 @@ pub(super) enum Attempt {
 impl Slots {
     /// `count` slots without a sequence, with a maximum of `limit` pins at one time.
     pub(super) fn new(count: u32, limit: u32) -> Self {
-        let slot = |_| Slot { owner: AtomicU64::new(NOBODY), pins: AtomicU32::new(0) };
+        let slot = |_| PinSlot { owner: AtomicU64::new(NOBODY), pins: AtomicU32::new(0) };
         Self { slots: (0..count).map(slot).collect(), outstanding: AtomicU32::new(0), limit }
     }
 
-    fn slot(&self, slot: u32) -> &Slot {
+    fn slot(&self, slot: u32) -> &PinSlot {
         #[expect(clippy::indexing_slicing, reason = "slot numbers come from this ring only")]
         &self.slots[slot as usize]
     }

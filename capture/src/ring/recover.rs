@@ -14,10 +14,10 @@ use protocol::time::{Precision, Timestamp};
 use super::geometry::Geometry;
 use super::interfaces::Interfaces;
 use super::layout::{
-    Committed, FileHeader, MAGIC, NO_LINK_TYPE, VERSION, VERSION_WITH_NOTES, opening_checksum,
+    Committed, MAGIC, NO_LINK_TYPE, RingHeader, VERSION, VERSION_WITH_NOTES, opening_checksum,
 };
 use super::map::RingMap;
-use super::notes::Entry;
+use super::notes::NoteEntry;
 use crate::record;
 use crate::savefile::pcapng_writer::{enhanced_packet_len, len_of};
 use crate::store::Position;
@@ -36,7 +36,7 @@ pub(super) struct Claims {
 ///
 /// # Errors
 /// A description of the error, for people.
-pub(super) fn read_claims(header: &FileHeader) -> Result<Claims, String> {
+pub(super) fn read_claims(header: &RingHeader) -> Result<Claims, String> {
     if header.magic.load(Ordering::Acquire) != MAGIC {
         return Err("it does not begin as a ring file does".to_owned());
     }
@@ -229,7 +229,7 @@ fn check(
     }
     let mut next = first;
     let (mut count, mut first_time, mut last_time) = (0, 0, 0);
-    let mut records = record::Records::new(body);
+    let mut records = record::PacketRecords::new(body);
     for record in records.by_ref() {
         let time: Timestamp = record.time(precision);
         if count == 0 {
@@ -280,7 +280,7 @@ fn check_notes(
     let (mut hasher, mut end, mut len) = (crc32fast::Hasher::new(), notes.len(), 0);
     let mut found = (Committed::default(), 0);
     let mut least = 0;
-    while let Some((entry, start)) = Entry::before(notes, end) {
+    while let Some((entry, start)) = NoteEntry::before(notes, end) {
         hasher.update(notes.get(start..end).unwrap_or_default());
         if u64::from(entry.index) < count {
             let number = first + u64::from(entry.index);

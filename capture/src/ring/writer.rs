@@ -7,8 +7,8 @@ use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
 use super::Ring;
-use super::map::{Opening, Tail};
-use super::notes::{Entry, FIXED_LEN};
+use super::map::{SegmentOpening, Tail};
+use super::notes::{FIXED_LEN, NoteEntry};
 use super::published::Moment;
 use crate::clock;
 use crate::hole::Hole;
@@ -69,7 +69,7 @@ struct Away {
 
 /// The position at which a writer starts in a new or recovered ring.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
+pub(super) struct WriterStart {
     pub(super) sequence: u64,
     pub(super) next: Position,
     pub(super) oldest: Position,
@@ -79,8 +79,8 @@ pub(super) struct Start {
 }
 
 impl Writer {
-    pub(super) fn new(ring: Arc<Ring>, tail: Tail, start: Start) -> Self {
-        let Start { sequence, next, oldest, count, first_time, last_time } = start;
+    pub(super) fn new(ring: Arc<Ring>, tail: Tail, start: WriterStart) -> Self {
+        let WriterStart { sequence, next, oldest, count, first_time, last_time } = start;
         let ring_known = ring.interfaces.lock().count();
         Self {
             ring,
@@ -149,7 +149,7 @@ impl Writer {
         }
         self.left_out += u64::from(kept != note);
         let interface = RecordInterface { id: self.interface, known: self.known };
-        let mut entry = Entry { index: 0, interface, note: kept };
+        let mut entry = NoteEntry { index: 0, interface, note: kept };
         if self.tail.room() < record::HEADER_LEN + data.len() + entry.len() {
             self.roll();
         }
@@ -369,12 +369,12 @@ impl Writer {
         self.first_time = 0;
     }
 
-    fn opening(&self) -> Opening {
+    fn opening(&self) -> SegmentOpening {
         let header = self.ring.file_header();
         // Any number may be there, if another process has written to the file.
         let oversize = header.dropped_oversize.load(Ordering::Relaxed);
         let loss_before = header.dropped_kernel.load(Ordering::Relaxed).saturating_add(oversize);
-        Opening { sequence: self.sequence, position: self.next, loss_before }
+        SegmentOpening { sequence: self.sequence, position: self.next, loss_before }
     }
 
     fn show(&self) {

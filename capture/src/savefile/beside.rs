@@ -7,7 +7,7 @@
 //! nanoseconds, as the descriptions for readers state.
 
 use super::order::{ByteOrder, Fields};
-use super::pcapng::{Clock, Head, INTERFACE_STATISTICS, option};
+use super::pcapng::{BlockHead, Clock, INTERFACE_STATISTICS, option};
 
 /// Name resolution block.
 const NAME_RESOLUTION: u32 = 4;
@@ -44,7 +44,7 @@ pub(super) const fn is_kept(block_type: u32) -> bool {
 }
 
 /// Returns true for a block of decryption secrets.
-pub(super) const fn is_keys(head: &Head) -> bool {
+pub(super) const fn is_keys(head: &BlockHead) -> bool {
     head.block_type == DECRYPTION_SECRETS
 }
 
@@ -84,7 +84,7 @@ pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
 }
 
 /// The kept options of a section, from its whole block.
-pub(super) fn section(head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn section(head: &BlockHead, bytes: &[u8]) -> Option<Vec<u8>> {
     let block = bytes.get(..usize::try_from(head.len).ok()?)?;
     let raw = block.get(24..block.len().checked_sub(4)?)?;
     Some(options(raw, head.order, Of::Section))
@@ -149,7 +149,7 @@ fn nanoseconds(halves: &mut Fields<'_>, clock: Clock) -> Option<[[u8; 4]; 2]> {
 /// Converts interface statistics. `interface` maps the interface's number in its section to its
 /// number for the reader, and its clock.
 fn statistics(
-    head: &Head,
+    head: &BlockHead,
     body: &[u8],
     interface: impl FnOnce(u32) -> Option<(u32, Clock)>,
 ) -> Option<Vec<u8>> {
@@ -168,7 +168,7 @@ fn statistics(
 /// malformed. For statistics, `interface` maps the interface's number in its section to its number
 /// for the reader, and its clock.
 pub(super) fn block(
-    head: &Head,
+    head: &BlockHead,
     bytes: &[u8],
     interface: impl FnOnce(u32) -> Option<(u32, Clock)>,
 ) -> Option<Vec<u8>> {
@@ -306,7 +306,7 @@ mod tests {
         };
         for order in [ByteOrder::Little, ByteOrder::Big] {
             for (bytes, native) in blocks(order).iter().zip(blocks(ByteOrder::NATIVE)) {
-                let head = Head::parse(bytes, Some(order)).unwrap().unwrap();
+                let head = BlockHead::parse(bytes, Some(order)).unwrap().unwrap();
                 assert!(is_kept(head.block_type));
                 assert_eq!(block(&head, bytes, |_| None).unwrap(), native, "{order:?}");
             }
@@ -338,7 +338,7 @@ mod tests {
         for order in [ByteOrder::Little, ByteOrder::Big] {
             // In microseconds, the default without an option.
             let bytes = statistics(order, 2, 1_000);
-            let head = Head::parse(&bytes, Some(order)).unwrap().unwrap();
+            let head = BlockHead::parse(&bytes, Some(order)).unwrap().unwrap();
             assert!(is_kept(head.block_type));
             let interface = |id: u32| (id == 2).then(|| (5, Clock::default()));
             let mut made = block(&head, &bytes, interface).unwrap();
@@ -348,7 +348,7 @@ mod tests {
             for cut in 12..bytes.len() / 4 {
                 let len = u32_of(order, u32::try_from(cut * 4).unwrap());
                 let cut = [&bytes[..4], &len, &bytes[8..cut * 4 - 4], &len].concat();
-                let head = Head::parse(&cut, Some(order)).unwrap().unwrap();
+                let head = BlockHead::parse(&cut, Some(order)).unwrap().unwrap();
                 let made = block(&head, &cut, interface).unwrap();
                 assert!(made.len() <= native.len() && made.len().is_multiple_of(4));
             }
@@ -361,7 +361,7 @@ mod tests {
         let body = [&u32_of(order, 1)[..], &u32_of(order, 99), b"short"].concat();
         let len = u32_of(order, 28);
         let bytes = [&u32_of(order, DECRYPTION_SECRETS)[..], &len, &body, &[0; 3], &len].concat();
-        let head = Head::parse(&bytes, Some(order)).unwrap().unwrap();
+        let head = BlockHead::parse(&bytes, Some(order)).unwrap().unwrap();
         assert_eq!(block(&head, &bytes, |_| None), None);
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use protocol::linktype::LinkType;
 
 use super::beside;
-use super::index::Entry;
+use super::index::IndexEntry;
 use super::verdicts::matched;
-use super::walk::{Described, Format, Found, Packet};
+use super::walk::{FileFormat, FileInterface, FilePacket, WalkResult};
 use crate::record;
-use crate::store::{Converted, Note, Selection};
+use crate::store::{Converted, PacketNote, Selection};
 
 /// Maximum number of chunks kept: enough for some readers that read the file side by side.
 const CACHED_CHUNKS: usize = 8;
@@ -24,9 +24,9 @@ const CACHED_LEN: usize = 2 << 20;
 pub(super) struct Conversion<'a> {
     /// The file.
     pub(super) bytes: &'a [u8],
-    pub(super) format: &'a Format,
+    pub(super) format: &'a FileFormat,
     /// At least all interfaces described before the end of the chunk.
-    pub(super) interfaces: &'a [Described],
+    pub(super) interfaces: &'a [FileInterface],
     /// Maximum bytes served of a packet.
     pub(super) snaplen: u32,
     /// Link type of the packets in `.pcap` files.
@@ -37,11 +37,11 @@ pub(super) struct Conversion<'a> {
 
 impl Conversion<'_> {
     /// Converts the records of a chunk. `pcap_len` is the length, according to the index, of the
-    /// records with the link type of `.pcap` files. Together with [`Entry::len`] it limits the
+    /// records with the link type of `.pcap` files. Together with [`IndexEntry::len`] it limits the
     /// memory that is allocated.
     ///
     /// `None` if the file no longer holds what the index found there.
-    pub(super) fn convert(&self, entry: &Entry, pcap_len: u64) -> Option<Converted> {
+    pub(super) fn convert(&self, entry: &IndexEntry, pcap_len: u64) -> Option<Converted> {
         let Self { format, interfaces, snaplen, link_type, .. } = *self;
         let bytes = self.bytes.get(..entry.end)?;
         let (len, pcap_len) = (usize::try_from(entry.len).ok()?, usize::try_from(pcap_len).ok()?);
@@ -54,7 +54,7 @@ impl Conversion<'_> {
         let (mut records, mut blocks, mut comments) = (0_u32, Vec::new(), Vec::new());
         while place.offset < entry.end {
             match place.step(bytes, format, interfaces).ok()? {
-                Found::Packet(packet) => {
+                WalkResult::Packet(packet) => {
                     if matched(entry.matched.as_deref(), packets) {
                         append(&mut converted.bytes, &packet, snaplen, len)?;
                         if let Some(selection) = &mut selection {
@@ -64,12 +64,12 @@ impl Conversion<'_> {
                             }
                             selection.records = selection.records.checked_add(1)?;
                         }
-                        if matches!(format, Format::Pcapng) {
+                        if matches!(format, FileFormat::Pcapng) {
                             converted.interfaces.push(packet.interface);
                             let blocks = std::mem::take(&mut blocks);
                             let mut options = std::mem::take(&mut comments);
                             options.extend(packet.kept_options());
-                            let note = Note { index: records, blocks, options };
+                            let note = PacketNote { index: records, blocks, options };
                             if !note.is_empty() {
                                 converted.notes.push(note);
                             }
@@ -78,14 +78,14 @@ impl Conversion<'_> {
                     }
                     packets = packets.checked_add(1)?;
                 }
-                Found::Interface(_) => place.describe(),
-                Found::Kept(head, _) if self.without_keys && beside::is_keys(&head) => {}
-                Found::Kept(head, bytes) => {
+                WalkResult::Interface(_) => place.describe(),
+                WalkResult::Kept(head, _) if self.without_keys && beside::is_keys(&head) => {}
+                WalkResult::Kept(head, bytes) => {
                     blocks.extend(place.kept(&head, bytes, interfaces).unwrap_or_default());
                 }
-                Found::Section(more) => comments.extend(more),
-                Found::Other => {}
-                Found::End => return None,
+                WalkResult::Section(more) => comments.extend(more),
+                WalkResult::Other => {}
+                WalkResult::End => return None,
             }
         }
         if place.described <= 1 {
@@ -98,7 +98,7 @@ impl Conversion<'_> {
 }
 
 /// Appends a packet as a native record; `None` if the result would exceed `most` bytes.
-fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, most: usize) -> Option<()> {
+fn append(out: &mut Vec<u8>, packet: &FilePacket<'_>, snaplen: u32, most: usize) -> Option<()> {
     let captured_len = u32::try_from(packet.data.len()).ok()?.min(snaplen);
     let data = packet.data.get(..captured_len as usize)?;
     let len = out.len().checked_add(record::HEADER_LEN)?.checked_add(data.len())?;
@@ -115,12 +115,12 @@ fn append(out: &mut Vec<u8>, packet: &Packet<'_>, snaplen: u32, most: usize) -> 
 
 /// A cache of the last converted chunks, so that readers one after the other do not convert twice.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+pub(super) struct ConvertedChunks {
     /// Least recently used first.
     chunks: VecDeque<(u64, Arc<Converted>)>,
 }
 
-impl Cache {
+impl ConvertedChunks {
     pub(super) fn get(&mut self, chunk: u64) -> Option<Arc<Converted>> {
         let at = self.chunks.iter().position(|(id, _)| *id == chunk)?;
         let entry = self.chunks.remove(at)?;
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn the_cache_keeps_the_chunks_used_last_within_its_bounds() {
         let chunk = |len| Arc::new(Converted { bytes: vec![0; len], ..Converted::default() });
-        let mut cache = Cache::default();
+        let mut cache = ConvertedChunks::default();
         for id in 0..10 {
             cache.insert(id, chunk(100));
             assert!(cache.get(0).is_some() || id >= CACHED_CHUNKS as u64 + 2);

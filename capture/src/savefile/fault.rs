@@ -7,7 +7,7 @@ use super::{MAX_BLOCK_LEN, MAX_CAPTURED_LEN, MAX_INTERFACES};
 
 /// Why bytes are not a savefile, or not at this place. The writer of the bytes has caused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum SavefileFault {
     /// The first four bytes are not a magic number of a supported format.
     #[error("no savefile (starts with {})", describe_start(*.0))]
     Magic([u8; 4]),
@@ -95,19 +95,19 @@ pub enum Fault {
     TooManyInterfaces,
 }
 
-/// A [`Fault`] and its place.
+/// A [`SavefileFault`] and its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed at byte {offset}: {fault}")]
 pub struct Malformed {
     /// Bytes from the beginning of the file or stream to the faulty record or block.
     pub offset: u64,
     /// The fault.
-    pub fault: Fault,
+    pub fault: SavefileFault,
 }
 
 /// Why a savefile cannot be opened. Nothing stays open or mapped.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum SavefileOpenError {
     /// No file exists at the path.
     #[error("{}: no such file{}", .0.display(), followed(.0))]
     NotFound(PathBuf),
@@ -131,7 +131,7 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
         /// The fault found in it.
-        fault: Fault,
+        fault: SavefileFault,
     },
     /// The maximum number of savefiles that this process can guard is mapped.
     #[error("{}: {limit} savefiles are mapped already", path.display())]
@@ -151,8 +151,8 @@ pub enum OpenError {
     },
 }
 
-/// A remedy if a path has a comma and the part before it is a file: the only word that may follow is
-/// `follow`.
+/// A remedy if a path has a comma and the part before it is a file: the only word that may follow
+/// is `follow`.
 fn followed(path: &Path) -> String {
     let file = path.to_str().and_then(|path| path.rsplit_once(',')).map(|(file, _)| file);
     let file = file.filter(|file| Path::new(file).is_file());

@@ -16,12 +16,12 @@ use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
 use super::beside;
-use super::map::Map;
+use super::map::FileMap;
 use super::pcapng_writer::{enhanced_packet_len, note_len};
 use super::pending::Pending;
 use super::verdicts::Verdicts;
-use super::walk::{Described, Format, Found, Packet, Place};
-use super::{Fault, MAX_INTERFACES, Malformed};
+use super::walk::{FileFormat, FileInterface, FilePacket, WalkPlace, WalkResult};
+use super::{MAX_INTERFACES, Malformed, SavefileFault};
 use crate::bell::Bells;
 use crate::filter::Filter;
 use crate::record;
@@ -46,7 +46,7 @@ const STOP_INTERVAL: u64 = 4096;
 /// The part of the index that readers see.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub(super) chunks: Vec<Entry>,
+    pub(super) chunks: Vec<IndexEntry>,
     /// Position of the packet after the last chunk.
     pub(super) next: Position,
     pub(super) newest: Option<Timestamp>,
@@ -63,7 +63,7 @@ pub(super) struct Index {
     /// The blocks after the last packet.
     pub(super) trailing: Option<Arc<Trailing>>,
     /// All interfaces that the file describes, in its order.
-    pub(super) interfaces: Arc<Vec<Described>>,
+    pub(super) interfaces: Arc<Vec<FileInterface>>,
 }
 
 /// Packets of another link type than the header's.
@@ -79,14 +79,14 @@ pub(super) struct Foreign {
 
 /// A run of packets.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct IndexEntry {
     pub(super) first: Position,
     /// Packets before the first one that are of another link type than the header's.
     pub(super) foreign: u64,
     /// Bytes of all records.
     pub(super) len: u64,
     /// Place of the first packet's record or block.
-    pub(super) place: Place,
+    pub(super) place: WalkPlace,
     /// End of the last packet's record or block in the file.
     pub(super) end: usize,
     /// Whether the file between the two places is exactly the data to serve, apart from the byte
@@ -98,13 +98,13 @@ pub(super) struct Entry {
 
 /// How the walk over the file ended.
 #[derive(Debug)]
-enum End {
+enum WalkEnd {
     /// The flag stopped it; it can continue.
     Stopped,
     /// At the end of the file, or before a record that is cut short.
     File,
     /// Before a malformed record or block.
-    Malformed(Fault),
+    Malformed(SavefileFault),
     /// The file is no longer the same.
     Changed(String),
 }
@@ -119,15 +119,15 @@ pub(super) struct Indexer {
     /// Whether decryption secrets are left out.
     without_keys: bool,
     filter: Option<Filters>,
-    place: Place,
-    interfaces: Vec<Described>,
+    place: WalkPlace,
+    interfaces: Vec<FileInterface>,
     /// Interfaces whose description is included in `next.pcapng`, or comes before everything.
     counted: u32,
     next: Position,
     newest: Option<(u32, u32)>,
     raw: u64,
     foreign: Foreign,
-    open: Option<Open>,
+    open: Option<OpenChunk>,
     /// Blocks since the last served packet.
     pending: Option<Pending>,
     /// Blocks that readers of pcapng do not get.
@@ -141,11 +141,11 @@ pub(super) struct Indexer {
 
 /// The chunk being built.
 #[derive(Clone, Debug)]
-struct Open {
+struct OpenChunk {
     first: Position,
     foreign: u64,
     len: u64,
-    place: Place,
+    place: WalkPlace,
     end: usize,
     whole: bool,
     verdicts: Verdicts,
@@ -154,7 +154,7 @@ struct Open {
 impl Indexer {
     /// A walk from the beginning. `leading` interfaces are described before the first packet.
     pub(super) fn new(
-        format: &Format,
+        format: &FileFormat,
         link_type: LinkType,
         snaplen: u32,
         filter: Option<Filter>,
@@ -191,8 +191,8 @@ impl Indexer {
     /// waits for bytes that are added to the file.
     pub(super) fn run(
         &mut self,
-        map: &Map,
-        format: &Format,
+        map: &FileMap,
+        format: &FileFormat,
         shown: (&RwLock<Index>, &Bells),
         stop: &AtomicBool,
         follow: bool,
@@ -205,29 +205,29 @@ impl Indexer {
                 index.problem = None;
             }
             let mut end = self.walk(map, format, index, bells, stop);
-            while follow && matches!(end, End::File) && !stop.load(Ordering::Relaxed) {
+            while follow && matches!(end, WalkEnd::File) && !stop.load(Ordering::Relaxed) {
                 end = match self.wait(map, index, bells, stop) {
                     Ok(true) => self.walk(map, format, index, bells, stop),
-                    Ok(false) => End::Stopped,
-                    Err(problem) => End::Changed(problem),
+                    Ok(false) => WalkEnd::Stopped,
+                    Err(problem) => WalkEnd::Changed(problem),
                 };
             }
-            if !matches!(end, End::Changed(_))
+            if !matches!(end, WalkEnd::Changed(_))
                 && let Err(problem) = self.publish(map, index, bells, !follow)
             {
-                end = End::Changed(problem);
+                end = WalkEnd::Changed(problem);
             }
             // Zeros after a cut can look like anything; the cut explains them.
-            if !matches!(end, End::Stopped | End::Changed(_))
+            if !matches!(end, WalkEnd::Stopped | WalkEnd::Changed(_))
                 && let Err(problem) = map.check()
             {
-                end = End::Changed(problem);
+                end = WalkEnd::Changed(problem);
             }
-            self.finished = !matches!(end, End::Stopped);
-            self.at_end = matches!(end, End::File);
+            self.finished = !matches!(end, WalkEnd::Stopped);
+            self.at_end = matches!(end, WalkEnd::File);
             let left = map.bytes().len().saturating_sub(self.place.offset);
             let mut index = index.write();
-            if self.finished && !matches!(end, End::Changed(_)) {
+            if self.finished && !matches!(end, WalkEnd::Changed(_)) {
                 self.end_with_trailing(&mut index);
             }
             index.problem = self.problem(end, left);
@@ -242,7 +242,7 @@ impl Indexer {
     /// if stopped first.
     fn wait(
         &mut self,
-        map: &Map,
+        map: &FileMap,
         index: &RwLock<Index>,
         bells: &Bells,
         stop: &AtomicBool,
@@ -266,7 +266,7 @@ impl Indexer {
     ///
     /// # Errors
     /// Why the data that may have been added is not read, in one line.
-    pub(super) fn look_again(&mut self, map: &Map) -> Result<bool, String> {
+    pub(super) fn look_again(&mut self, map: &FileMap) -> Result<bool, String> {
         if !self.finished {
             return Ok(true);
         }
@@ -285,60 +285,60 @@ impl Indexer {
         Ok(true)
     }
 
-    fn problem(&self, end: End, left: usize) -> Option<String> {
+    fn problem(&self, end: WalkEnd, left: usize) -> Option<String> {
         match end {
-            End::Stopped => None,
-            End::File if left == 0 => None,
-            End::File => {
+            WalkEnd::Stopped => None,
+            WalkEnd::File if left == 0 => None,
+            WalkEnd::File => {
                 let bytes = if left == 1 { "byte is" } else { "bytes are" };
                 Some(format!("cut short: the last {left} {bytes} not a whole record"))
             }
-            End::Malformed(fault) => {
+            WalkEnd::Malformed(fault) => {
                 let offset = self.place.offset as u64;
                 Some(Malformed { offset, fault }.to_string())
             }
-            End::Changed(problem) => Some(problem),
+            WalkEnd::Changed(problem) => Some(problem),
         }
     }
 
     fn walk(
         &mut self,
-        map: &Map,
-        format: &Format,
+        map: &FileMap,
+        format: &FileFormat,
         index: &RwLock<Index>,
         bells: &Bells,
         stop: &AtomicBool,
-    ) -> End {
+    ) -> WalkEnd {
         let bytes = map.bytes();
         let mut until_stop = 0_u64;
         loop {
             if until_stop == 0 {
                 if stop.load(Ordering::Relaxed) {
-                    return End::Stopped;
+                    return WalkEnd::Stopped;
                 }
                 until_stop = STOP_INTERVAL;
             }
             until_stop = until_stop.saturating_sub(1);
             let before = self.place;
             match self.place.step(bytes, format, &self.interfaces) {
-                Ok(Found::Packet(packet)) => {
+                Ok(WalkResult::Packet(packet)) => {
                     self.raw = self.raw.saturating_add(1);
                     let left_out = self.is_left_out(&packet);
                     let len = if left_out { 0 } else { self.len(&packet) };
-                    let is_full = |open: &Open| open.is_full(len, self.place.offset);
+                    let is_full = |open: &OpenChunk| open.is_full(len, self.place.offset);
                     if self.open.as_ref().is_some_and(is_full)
                         && let Err(problem) = self.publish(map, index, bells, true)
                     {
-                        return End::Changed(problem);
+                        return WalkEnd::Changed(problem);
                     }
                     if !left_out {
                         self.add(&packet, before, len);
                     }
                 }
-                Ok(Found::Interface(block)) => match Described::new(&block, before) {
+                Ok(WalkResult::Interface(block)) => match FileInterface::new(&block, before) {
                     Ok(_) if self.interfaces.len() >= MAX_INTERFACES => {
                         self.place = before;
-                        return End::Malformed(Fault::TooManyInterfaces);
+                        return WalkEnd::Malformed(SavefileFault::TooManyInterfaces);
                     }
                     Ok(described) => {
                         self.interfaces.push(described);
@@ -346,18 +346,18 @@ impl Indexer {
                     }
                     Err(fault) => {
                         self.place = before;
-                        return End::Malformed(fault);
+                        return WalkEnd::Malformed(fault);
                     }
                 },
-                Ok(Found::Kept(head, _)) if self.without_keys && beside::is_keys(&head) => {}
-                Ok(Found::Kept(head, bytes)) => {
+                Ok(WalkResult::Kept(head, _)) if self.without_keys && beside::is_keys(&head) => {}
+                Ok(WalkResult::Kept(head, bytes)) => {
                     let block = self.place.kept(&head, bytes, &self.interfaces);
                     self.keep(before, block);
                 }
-                Ok(Found::Section(comments)) => self.keep_comments(before, &comments),
-                Ok(Found::Other) => {}
-                Ok(Found::End) => return End::File,
-                Err(fault) => return End::Malformed(fault),
+                Ok(WalkResult::Section(comments)) => self.keep_comments(before, &comments),
+                Ok(WalkResult::Other) => {}
+                Ok(WalkResult::End) => return WalkEnd::File,
+                Err(fault) => return WalkEnd::Malformed(fault),
             }
         }
     }
@@ -365,7 +365,7 @@ impl Indexer {
     /// Returns true if the filter leaves a packet out. The answer is kept for the chunk being
     /// built.
     #[inline]
-    fn is_left_out(&mut self, packet: &Packet<'_>) -> bool {
+    fn is_left_out(&mut self, packet: &FilePacket<'_>) -> bool {
         let Some(filter) = &mut self.filter else {
             return false;
         };
@@ -390,7 +390,7 @@ impl Indexer {
 
     /// Bytes served of a packet.
     #[inline]
-    fn len(&self, packet: &Packet<'_>) -> u32 {
+    fn len(&self, packet: &FilePacket<'_>) -> u32 {
         // The captured length has been checked to fit.
         u32::try_from(packet.data.len()).unwrap_or(u32::MAX).min(self.snaplen)
     }
@@ -398,7 +398,7 @@ impl Indexer {
     /// Adds a packet to the chunk being built. `len` of its bytes are served. Its record or
     /// block begins at `before`.
     #[inline]
-    fn add(&mut self, packet: &Packet<'_>, before: Place, len: u32) {
+    fn add(&mut self, packet: &FilePacket<'_>, before: WalkPlace, len: u32) {
         let (first, foreign) = (self.next, self.foreign.packets);
         let mut pending = self.pending.take();
         if self.open.is_none() {
@@ -411,7 +411,7 @@ impl Indexer {
                 verdicts.push(false);
             }
             let place = pending.as_ref().map_or(before, |pending| pending.place);
-            Open { first, foreign, len: 0, place, end: before.offset, whole: true, verdicts }
+            OpenChunk { first, foreign, len: 0, place, end: before.offset, whole: true, verdicts }
         });
         open.whole &= open.end == before.offset && packet.data.len() == len as usize;
         open.end = self.place.offset;
@@ -442,7 +442,7 @@ impl Indexer {
 
     /// Keeps a block for the packet after it; `None` is a block that cannot be kept, and is
     /// counted.
-    fn keep(&mut self, place: Place, block: Option<Vec<u8>>) {
+    fn keep(&mut self, place: WalkPlace, block: Option<Vec<u8>>) {
         let Some(block) = block else {
             self.left_out = self.left_out.saturating_add(1);
             return;
@@ -451,7 +451,7 @@ impl Indexer {
     }
 
     /// Keeps the comments on a section for the packet after it.
-    fn keep_comments(&mut self, place: Place, comments: &[u8]) {
+    fn keep_comments(&mut self, place: WalkPlace, comments: &[u8]) {
         if !comments.is_empty() {
             self.pending.get_or_insert_with(|| Pending::new(place)).add_comments(comments);
         }
@@ -480,7 +480,7 @@ impl Indexer {
     /// were not in the file.
     fn publish(
         &mut self,
-        map: &Map,
+        map: &FileMap,
         index: &RwLock<Index>,
         bells: &Bells,
         close: bool,
@@ -500,11 +500,11 @@ impl Indexer {
             }
             if let Some(open) = open {
                 let matched = open.verdicts.matched();
-                let Open { first, foreign, len, place, end, whole, .. } = open;
+                let OpenChunk { first, foreign, len, place, end, whole, .. } = open;
                 if self.is_shown {
                     index.chunks.pop();
                 }
-                index.chunks.push(Entry { first, foreign, len, place, end, whole, matched });
+                index.chunks.push(IndexEntry { first, foreign, len, place, end, whole, matched });
                 index.is_open = !close;
                 self.is_shown = !close;
             }
@@ -523,7 +523,7 @@ impl Indexer {
     }
 }
 
-impl Open {
+impl OpenChunk {
     /// Returns true if a packet of `len` bytes that ends at `end` in the file belongs in the next
     /// chunk.
     #[inline]

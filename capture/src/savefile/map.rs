@@ -13,12 +13,12 @@ use std::time::Duration;
 use memmap2::{Mmap, MmapOptions};
 use nix::time::{ClockId, clock_gettime};
 
-use super::OpenError;
+use super::SavefileOpenError;
 use crate::sigbus::{Guard, MAX_MAPPINGS, Use};
 
 /// A mapped file. Its bytes do not move until it is dropped.
 #[derive(Debug)]
-pub(super) struct Map {
+pub(super) struct FileMap {
     mapping: Mapping,
     /// Number of known bytes of the file; at most the length of the last mapping.
     len: AtomicUsize,
@@ -45,8 +45,8 @@ const RESERVE: usize = 1 << 30;
 impl Mapping {
     /// `len` may exceed the length of the file: bytes after its end are not touched before they
     /// exist.
-    fn new(file: &File, path: &Path, len: usize) -> Result<Self, OpenError> {
-        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+    fn new(file: &File, path: &Path, len: usize) -> Result<Self, SavefileOpenError> {
+        let io_error = |source| SavefileOpenError::Io { path: path.to_owned(), source };
         // SAFETY: the caller must ensure that the file does not change under the slice made of the
         // mapping. No one can ensure that for a file that others may write. It is sound
         // nevertheless, because (1) the guard below handles a change of length, so every address in
@@ -56,7 +56,7 @@ impl Mapping {
         // mounted gives wrong packets, but no wrong memory accesses.
         let bytes = unsafe { MmapOptions::new().len(len).map(file) }.map_err(io_error)?;
         let Some(guard) = Guard::new(&bytes.as_ptr_range(), Use::Read).map_err(io_error)? else {
-            return Err(OpenError::TooMany { path: path.to_owned(), limit: MAX_MAPPINGS });
+            return Err(SavefileOpenError::TooMany { path: path.to_owned(), limit: MAX_MAPPINGS });
         };
         Ok(Self { guard, bytes, next: OnceLock::new() })
     }
@@ -70,17 +70,18 @@ impl Mapping {
     }
 }
 
-impl Map {
+impl FileMap {
     /// Maps the first `len` bytes of `file`, which was opened at `path`. `len` must not be 0.
-    pub(super) fn new(file: File, path: &Path, len: u64) -> Result<Self, OpenError> {
-        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+    pub(super) fn new(file: File, path: &Path, len: u64) -> Result<Self, SavefileOpenError> {
+        let io_error = |source| SavefileOpenError::Io { path: path.to_owned(), source };
         let len = usize::try_from(len).map_err(|_| io_error(io::ErrorKind::FileTooLarge.into()))?;
         let mapping = Mapping::new(&file, path, len)?;
         let (len, checked) = (AtomicUsize::new(len), AtomicU64::new(0));
         Ok(Self { mapping, len, file, path: path.to_owned(), checked })
     }
 
-    /// All known bytes of the file. Bytes that have been cut off read as zeros, see [`Map::check`].
+    /// All known bytes of the file. Bytes that have been cut off read as zeros, see
+    /// [`FileMap::check`].
     pub(super) fn bytes(&self) -> &[u8] {
         // Pairs with the store in Map::grow: a mapping with that many bytes exists.
         let len = self.len.load(Ordering::Acquire);
@@ -93,8 +94,8 @@ impl Map {
         }
     }
 
-    /// Checks whether the file has grown, and if so makes [`Map::bytes`] show more. Returns whether
-    /// it has grown. To be called by one thread at a time.
+    /// Checks whether the file has grown, and if so makes [`FileMap::bytes`] show more. Returns
+    /// whether it has grown. To be called by one thread at a time.
     ///
     /// # Errors
     /// Why the added bytes are not available, in one line.
@@ -153,8 +154,8 @@ impl Map {
         }
     }
 
-    /// [`Map::check`], unless it was called a few milliseconds ago. For callers that look at many
-    /// pieces, and call `check` at their end.
+    /// [`FileMap::check`], unless it was called a few milliseconds ago. For callers that look at
+    /// many pieces, and call `check` at their end.
     pub(super) fn check_lately(&self) -> Result<(), String> {
         let now = coarse_milliseconds();
         let checked = self.checked.load(Ordering::Relaxed);
@@ -199,10 +200,10 @@ mod tests {
     use std::io::Write;
     use std::sync::Barrier;
 
-    fn mapped(len: usize) -> (tempfile::NamedTempFile, Map) {
+    fn mapped(len: usize) -> (tempfile::NamedTempFile, FileMap) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&vec![7; len]).unwrap();
-        let map = Map::new(file.reopen().unwrap(), file.path(), len as u64).unwrap();
+        let map = FileMap::new(file.reopen().unwrap(), file.path(), len as u64).unwrap();
         (file, map)
     }
 

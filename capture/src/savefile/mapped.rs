@@ -6,21 +6,21 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::convert::{Cache, Conversion};
-use super::index::{Entry, Index, Indexer};
-use super::map::Map;
-use super::walk::{self, Described, Format};
-use super::{OpenError, Probe};
+use super::convert::{Conversion, ConvertedChunks};
+use super::index::{Index, IndexEntry, Indexer};
+use super::map::FileMap;
+use super::walk::{self, FileFormat, FileInterface};
+use super::{Probe, SavefileOpenError};
 use crate::bell::Bells;
 use crate::filter::Filter;
 use crate::store::{
-    Bounds, Capacity, Chunk, ChunkBytes, Converted, Header, Interface, PinError, Position, Store,
-    Target, Trailing,
+    Bounds, Capacity, Chunk, ChunkBytes, Converted, Interface, PinError, Position, SearchTarget,
+    Store, StoreHeader, Trailing,
 };
 
 /// The part of a savefile that is to be served.
 #[derive(Debug, Default)]
-pub struct Options {
+pub struct SavefileOptions {
     /// Serve only packets that this filter matches, compiled for [`Probe::link_type`]. It sees the
     /// uncut packets. Its expression is compiled again for other link types.
     pub filter: Option<Filter>,
@@ -48,9 +48,9 @@ pub enum Indexed {
 /// packets whose link type differs from that of the file's first packet.
 #[derive(Debug)]
 pub struct Savefile {
-    map: Map,
-    format: Format,
-    header: Header,
+    map: FileMap,
+    format: FileFormat,
+    header: StoreHeader,
     leading: u32,
     /// Maximum bytes served of a packet, even of one that exceeds the file's snapshot length.
     snaplen: u32,
@@ -59,7 +59,7 @@ pub struct Savefile {
     section_options: Vec<u8>,
     index: RwLock<Index>,
     indexer: Mutex<Indexer>,
-    cache: Mutex<Cache>,
+    cache: Mutex<ConvertedChunks>,
     /// Why chunks are no longer available: someone has changed the file.
     failure: OnceLock<String>,
     bells: Bells,
@@ -70,18 +70,18 @@ impl Savefile {
     ///
     /// # Errors
     /// The errors of [`Probe::open`].
-    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, options: SavefileOptions) -> Result<Self, SavefileOpenError> {
         Probe::open(path).map(|probe| probe.into_savefile(options))
     }
 
-    pub(super) fn new(probe: Probe, options: Options) -> Self {
+    pub(super) fn new(probe: Probe, options: SavefileOptions) -> Self {
         let Probe { map, format, mut header, interfaces } = probe;
         let snaplen = options.snaplen.filter(|snaplen| *snaplen != 0).unwrap_or(u32::MAX);
         header.snaplen = header.snaplen.min(snaplen);
         let leading = u32::try_from(interfaces.len()).unwrap_or(u32::MAX).max(1);
         let section_options = match format {
-            Format::Pcapng => walk::section_options(map.bytes()).unwrap_or_default(),
-            Format::Pcap(_) => Vec::new(),
+            FileFormat::Pcapng => walk::section_options(map.bytes()).unwrap_or_default(),
+            FileFormat::Pcap(_) => Vec::new(),
         };
         let indexer = Indexer::new(&format, header.link_type, snaplen, options.filter, leading)
             .without_keys(options.without_keys);
@@ -106,8 +106,8 @@ impl Savefile {
 
     /// Walks the file and makes its packets visible, some 256 KiB of records at a time. When this
     /// returns, the store has ended. After [`Indexed::Stopped`] it may be called again, and
-    /// continues. With [`Options::follow`] it returns when it is stopped, or when the file is
-    /// malformed.
+    /// continues. With [`SavefileOptions::follow`] it returns when it is stopped, or when the file
+    /// is malformed.
     ///
     /// # Blocking
     /// For as long as the walk takes, or until shortly after `stop` is set. A second caller waits
@@ -149,7 +149,8 @@ impl Savefile {
         self.index.read().raw
     }
 
-    /// Packets served so far whose link type is not [`Header::link_type`]. `.pcap` files lack them.
+    /// Packets served so far whose link type is not [`StoreHeader::link_type`]. `.pcap` files lack
+    /// them.
     #[must_use]
     pub fn foreign_packets(&self) -> u64 {
         self.index.read().foreign.packets
@@ -191,8 +192,8 @@ impl Savefile {
     fn converted(
         &self,
         chunk: u64,
-        entry: &Entry,
-        interfaces: &[Described],
+        entry: &IndexEntry,
+        interfaces: &[FileInterface],
         pcap_len: u64,
     ) -> Result<Arc<Converted>, PinError> {
         // The last chunk of a growing file may have been shorter.
@@ -225,7 +226,7 @@ impl Savefile {
 }
 
 impl Store for Savefile {
-    fn header(&self) -> Option<Header> {
+    fn header(&self) -> Option<StoreHeader> {
         Some(self.header)
     }
 
@@ -254,7 +255,7 @@ impl Store for Savefile {
         // The number of interfaces that the packet before it knows.
         let known = || {
             let before = number.checked_sub(1)?;
-            let chunk = self.pin(self.find(Target::Number(before)).ok()?).ok()?;
+            let chunk = self.pin(self.find(SearchTarget::Number(before)).ok()?).ok()?;
             let index = usize::try_from(before.checked_sub(chunk.first.number)?).ok()?;
             Some(chunk.interface(index)?.known)
         };
@@ -304,11 +305,11 @@ impl Store for Savefile {
             let pcap_len = next.pcap.saturating_sub(entry.first.pcap);
             ChunkBytes::Converted(self.converted(chunk, &entry, &interfaces, pcap_len)?)
         };
-        let Entry { first, foreign, .. } = entry;
+        let IndexEntry { first, foreign, .. } = entry;
         Ok(Chunk { id: chunk, first, foreign, complete, bytes })
     }
 
-    fn find(&self, target: Target) -> Result<u64, PinError> {
+    fn find(&self, target: SearchTarget) -> Result<u64, PinError> {
         let index = self.index.read();
         let value = target.value();
         if value < target.coordinate(&Position::START) {

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Files come from strangers. A length read from a file is compared with the available bytes before
-//! it is used, and never sizes an allocation beyond a stated limit. Impossible data is a [`Fault`]
-//! with its numbers, never a panic. The data before the fault is served.
+//! it is used, and never sizes an allocation beyond a stated limit. Impossible data is a
+//! [`SavefileFault`] with its numbers, never a panic. The data before the fault is served.
 //!
 //! Sources: `pcap-savefile(5)`, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
@@ -39,17 +39,17 @@ pub mod stream;
 mod verdicts;
 mod walk;
 
-pub use fault::{Fault, Malformed, OpenError};
-pub use mapped::{Indexed, Options, Savefile};
+pub use fault::{Malformed, SavefileFault, SavefileOpenError};
+pub use mapped::{Indexed, Savefile, SavefileOptions};
 pub use order::ByteOrder;
-pub use probe::{Kind, Probe};
+pub use probe::{Probe, ProbedFormat};
 
 /// Maximum captured bytes of one packet; a record that claims more is malformed.
 ///
 /// libpcap refuses more than 256 KiB for network link types. The largest packets of a Linux
 /// interface (BIG TCP) have 512 KiB, and USB requests of a few MiB occur. In practice a length
 /// above 16 MiB means that the file is damaged. This limit also bounds the memory of a
-/// [`stream::Reader`].
+/// [`stream::StreamReader`].
 pub const MAX_CAPTURED_LEN: u32 = 16 << 20;
 
 /// Maximum bytes of a pcapng block whose contents are read: the largest packet and 1 MiB of

@@ -9,9 +9,9 @@ use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
 use super::order::ByteOrder;
-use super::{DEFAULT_SNAPLEN, Fault, MAX_CAPTURED_LEN};
+use super::{DEFAULT_SNAPLEN, MAX_CAPTURED_LEN, SavefileFault};
 use crate::record;
-use crate::store::Header;
+use crate::store::StoreHeader;
 
 /// Bytes before the first record.
 pub const FILE_HEADER_LEN: usize = 24;
@@ -26,7 +26,7 @@ const VERSION: (u16, u16) = (2, 4);
 
 /// The values in the header of a pcap file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileHeader {
+pub struct PcapHeader {
     /// Byte order of this header and of every record header.
     pub order: ByteOrder,
     /// Unit of the fraction in record headers.
@@ -50,7 +50,7 @@ pub enum Lengths {
     Either,
 }
 
-impl FileHeader {
+impl PcapHeader {
     /// Parses the 24 bytes at the beginning of a pcap file.
     ///
     /// The upper half of the link type field holds the length of the frame check sequence, and is
@@ -58,14 +58,14 @@ impl FileHeader {
     /// [`DEFAULT_SNAPLEN`] as in libpcap.
     ///
     /// # Errors
-    /// [`Fault::Magic`] if it is not a pcap file, [`Fault::Version`] if the version is unsupported.
-    pub fn parse(header: &[u8; FILE_HEADER_LEN]) -> Result<Self, Fault> {
+    /// [`SavefileFault::Magic`] if it is not a pcap file, [`SavefileFault::Version`] if the version is unsupported.
+    pub fn parse(header: &[u8; FILE_HEADER_LEN]) -> Result<Self, SavefileFault> {
         let [m0, m1, m2, m3, major0, major1, minor0, minor1, ..] = *header;
         let magic = [m0, m1, m2, m3];
-        let (order, precision) = magic_number(magic).ok_or(Fault::Magic(magic))?;
+        let (order, precision) = magic_number(magic).ok_or(SavefileFault::Magic(magic))?;
         let (major, minor) = (order.u16([major0, major1]), order.u16([minor0, minor1]));
         if major != VERSION.0 {
-            return Err(Fault::Version { format: "pcap", major, minor });
+            return Err(SavefileFault::Version { format: "pcap", major, minor });
         }
         let lengths = match minor {
             0..=2 => Lengths::Original,
@@ -95,7 +95,7 @@ pub fn magic_number(magic: [u8; 4]) -> Option<(ByteOrder, Precision)> {
 
 /// The header of a pcap file in this machine's byte order. Native records must follow it.
 #[must_use]
-pub fn file_header(header: &Header) -> [u8; FILE_HEADER_LEN] {
+pub fn file_header(header: &StoreHeader) -> [u8; FILE_HEADER_LEN] {
     let magic = match header.precision {
         Precision::Micro => MAGIC_MICRO,
         Precision::Nano => MAGIC_NANO,
@@ -133,7 +133,7 @@ impl RecordHeader {
     /// Parses a record header of a file. The captured length is not checked.
     #[inline]
     #[must_use]
-    pub fn parse(header: &[u8; record::HEADER_LEN], file: &FileHeader) -> Self {
+    pub fn parse(header: &[u8; record::HEADER_LEN], file: &PcapHeader) -> Self {
         let [seconds, fraction, first, second] = file.order.words(header);
         let is_swapped = match file.lengths {
             Lengths::Captured => false,
@@ -155,19 +155,19 @@ impl RecordHeader {
 /// The record at the start of `bytes`: its header and data. `None` if `bytes` ends inside it.
 ///
 /// # Errors
-/// [`Fault::PacketTooLong`] for a captured length above [`MAX_CAPTURED_LEN`].
+/// [`SavefileFault::PacketTooLong`] for a captured length above [`MAX_CAPTURED_LEN`].
 #[inline]
 pub fn record<'a>(
     bytes: &'a [u8],
-    file: &FileHeader,
-) -> Result<Option<(RecordHeader, &'a [u8])>, Fault> {
+    file: &PcapHeader,
+) -> Result<Option<(RecordHeader, &'a [u8])>, SavefileFault> {
     let Some((header, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
     };
     let header = RecordHeader::parse(header, file);
     let captured_len = header.captured_len;
     if captured_len > MAX_CAPTURED_LEN {
-        return Err(Fault::PacketTooLong { captured_len });
+        return Err(SavefileFault::PacketTooLong { captured_len });
     }
     Ok(rest.get(..captured_len as usize).map(|data| (header, data)))
 }
@@ -179,12 +179,12 @@ mod tests {
     #[test]
     fn a_written_header_is_read_back() {
         for precision in [Precision::Micro, Precision::Nano] {
-            let header = Header { link_type: LinkType::LINUX_SLL2, precision, snaplen: 96 };
-            let parsed = FileHeader::parse(&file_header(&header)).unwrap();
+            let header = StoreHeader { link_type: LinkType::LINUX_SLL2, precision, snaplen: 96 };
+            let parsed = PcapHeader::parse(&file_header(&header)).unwrap();
             let order = ByteOrder::NATIVE;
             let link_type = LinkType::LINUX_SLL2;
             let lengths = Lengths::Captured;
-            assert_eq!(parsed, FileHeader { order, precision, link_type, snaplen: 96, lengths });
+            assert_eq!(parsed, PcapHeader { order, precision, link_type, snaplen: 96, lengths });
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
     fn the_other_byte_order_an_fcs_length_and_no_snaplen_are_understood() {
         let bytes =
             [0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x24, 0, 0, 1];
-        let parsed = FileHeader::parse(&bytes).unwrap();
+        let parsed = PcapHeader::parse(&bytes).unwrap();
         assert_eq!(parsed.order, ByteOrder::Big);
         assert_eq!(parsed.precision, Precision::Nano);
         assert_eq!((parsed.link_type, parsed.snaplen), (LinkType::ETHERNET, DEFAULT_SNAPLEN));
@@ -202,13 +202,13 @@ mod tests {
     fn other_files_are_refused_with_their_first_bytes() {
         let mut bytes = [0; FILE_HEADER_LEN];
         bytes[..2].copy_from_slice(&[0x1f, 0x8b]);
-        let fault = FileHeader::parse(&bytes).unwrap_err();
+        let fault = PcapHeader::parse(&bytes).unwrap_err();
         assert_eq!(
             fault.to_string(),
             "no savefile (starts with 1f 8b 00 00: gzip, unpack it first)"
         );
         bytes[..6].copy_from_slice(&[0xd4, 0xc3, 0xb2, 0xa1, 3, 0]);
-        let fault = FileHeader::parse(&bytes).unwrap_err();
+        let fault = PcapHeader::parse(&bytes).unwrap_err();
         assert_eq!(
             fault.to_string(),
             "pcap version 3.0 is not supported, or the header is damaged"
@@ -221,7 +221,7 @@ mod tests {
         bytes.extend(3_u32.to_be_bytes());
         bytes.extend(60_u32.to_be_bytes());
         bytes.extend(b"abc");
-        let file = |order| FileHeader {
+        let file = |order| PcapHeader {
             order,
             precision: Precision::Micro,
             link_type: LinkType::ETHERNET,
@@ -234,7 +234,7 @@ mod tests {
         let (header, data) = record(&bytes, &file(ByteOrder::Big)).unwrap().unwrap();
         assert_eq!((header.original_len, data), (60, &b"abc"[..]));
         let fault = record(&bytes, &file(ByteOrder::Little)).unwrap_err();
-        assert_eq!(fault, Fault::PacketTooLong { captured_len: 0x0300_0000 });
+        assert_eq!(fault, SavefileFault::PacketTooLong { captured_len: 0x0300_0000 });
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
         let of = |minor: u8, first: u8, second: u8| {
             let mut header = [0; FILE_HEADER_LEN];
             header[..8].copy_from_slice(&[0xa1, 0xb2, 0xc3, 0xd4, 0, 2, 0, minor]);
-            let file = FileHeader::parse(&header).unwrap();
+            let file = PcapHeader::parse(&header).unwrap();
             let bytes = [&[0; 11][..], &[first, 0, 0, 0, second], &[7; 60]].concat();
             let (header, data) = record(&bytes, &file).unwrap().unwrap();
             assert_eq!(data.len(), header.captured_len as usize);

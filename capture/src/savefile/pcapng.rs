@@ -12,7 +12,7 @@ use protocol::linktype::LinkType;
 pub use super::clock::Clock;
 use super::clock::Unit;
 use super::order::{ByteOrder, Fields};
-use super::{DEFAULT_SNAPLEN, Fault, MAX_BLOCK_LEN, MAX_CAPTURED_LEN};
+use super::{DEFAULT_SNAPLEN, MAX_BLOCK_LEN, MAX_CAPTURED_LEN, SavefileFault};
 use crate::store::Interface;
 
 /// Section header block; reads the same in both byte orders.
@@ -68,7 +68,7 @@ pub mod option {
 
 /// Type and length of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct BlockHead {
     /// Type of the block.
     pub block_type: u32,
     /// Bytes of the whole block: a multiple of 4, at least 12.
@@ -77,7 +77,7 @@ pub struct Head {
     pub order: ByteOrder,
 }
 
-impl Head {
+impl BlockHead {
     /// The head of the block at the start of `bytes`, which belongs to a section in `order`.
     /// Without a section yet, only a section header is accepted. `None` if there are fewer than
     /// [`HEAD_LEN`] bytes.
@@ -85,7 +85,7 @@ impl Head {
     /// # Errors
     /// A fault in the block's length or in a section header's magic numbers.
     #[inline]
-    pub fn parse(bytes: &[u8], order: Option<ByteOrder>) -> Result<Option<Self>, Fault> {
+    pub fn parse(bytes: &[u8], order: Option<ByteOrder>) -> Result<Option<Self>, SavefileFault> {
         let Some(head) = bytes.first_chunk::<HEAD_LEN>() else {
             return Ok(None);
         };
@@ -94,15 +94,15 @@ impl Head {
         let order = match order {
             _ if block_type == SECTION_HEADER => section_order([m0, m1, m2, m3])?,
             Some(order) => order,
-            None => return Err(Fault::Magic([t0, t1, t2, t3])),
+            None => return Err(SavefileFault::Magic([t0, t1, t2, t3])),
         };
         let [block_type, len, _] = order.words(head);
         let (shortest, read) = shortest(block_type);
         if len < shortest || len % 4 != 0 {
-            return Err(Fault::BlockLength { block_type, len });
+            return Err(SavefileFault::BlockLength { block_type, len });
         }
         if read && len > MAX_BLOCK_LEN {
-            return Err(Fault::BlockTooLong { block_type, len });
+            return Err(SavefileFault::BlockTooLong { block_type, len });
         }
         Ok(Some(Self { block_type, len, order }))
     }
@@ -116,11 +116,15 @@ impl Head {
     /// Compares the length at the end of the block with the one at its beginning.
     ///
     /// # Errors
-    /// [`Fault::BlockTrailer`] if they differ.
+    /// [`SavefileFault::BlockTrailer`] if they differ.
     #[inline]
-    pub fn check_trailer(&self, trailer: [u8; 4]) -> Result<(), Fault> {
+    pub fn check_trailer(&self, trailer: [u8; 4]) -> Result<(), SavefileFault> {
         let (block_type, head, tail) = (self.block_type, self.len, self.order.u32(trailer));
-        if head == tail { Ok(()) } else { Err(Fault::BlockTrailer { block_type, head, tail }) }
+        if head == tail {
+            Ok(())
+        } else {
+            Err(SavefileFault::BlockTrailer { block_type, head, tail })
+        }
     }
 }
 
@@ -136,11 +140,11 @@ const fn shortest(block_type: u32) -> (u32, bool) {
 }
 
 /// The byte order of a section from its byte order magic.
-fn section_order(magic: [u8; 4]) -> Result<ByteOrder, Fault> {
+fn section_order(magic: [u8; 4]) -> Result<ByteOrder, SavefileFault> {
     [ByteOrder::Little, ByteOrder::Big]
         .into_iter()
         .find(|order| order.u32(magic) == BYTE_ORDER_MAGIC)
-        .ok_or_else(|| Fault::ByteOrderMagic(ByteOrder::NATIVE.u32(magic)))
+        .ok_or_else(|| SavefileFault::ByteOrderMagic(ByteOrder::NATIVE.u32(magic)))
 }
 
 /// The contents of a block.
@@ -162,7 +166,7 @@ impl<'a> Block<'a> {
     /// # Errors
     /// Any fault in it, except that the options of an interface are not read yet.
     #[inline]
-    pub fn parse(head: &Head, bytes: &'a [u8]) -> Result<Option<Self>, Fault> {
+    pub fn parse(head: &BlockHead, bytes: &'a [u8]) -> Result<Option<Self>, SavefileFault> {
         let Some(block) = bytes.get(..head.len as usize) else {
             return Ok(None);
         };
@@ -171,14 +175,15 @@ impl<'a> Block<'a> {
         };
         head.check_trailer(*trailer)?;
         let body = Fields::new(block.get(8..).unwrap_or_default(), head.order);
-        let too_short = || Fault::BlockLength { block_type: head.block_type, len: head.len };
+        let too_short =
+            || SavefileFault::BlockLength { block_type: head.block_type, len: head.len };
         match head.block_type {
             SECTION_HEADER => {
                 let (major, minor) = section_version(body).ok_or_else(too_short)?;
                 // Some programs write minor version 2 by mistake for 0 (draft, section 4.1).
                 match (major, minor) {
                     (1, 0 | 2) => Ok(Some(Self::Section)),
-                    _ => Err(Fault::Version { format: "pcapng", major, minor }),
+                    _ => Err(SavefileFault::Version { format: "pcapng", major, minor }),
                 }
             }
             INTERFACE_DESCRIPTION => {
@@ -218,8 +223,8 @@ impl<'a> InterfaceBlock<'a> {
     /// The meaning of the interface's time stamps.
     ///
     /// # Errors
-    /// [`Fault::BadOption`]
-    pub fn clock(&self) -> Result<Clock, Fault> {
+    /// [`SavefileFault::BadOption`]
+    pub fn clock(&self) -> Result<Clock, SavefileFault> {
         let mut clock = Clock::default();
         self.each_option(|code, value| match code {
             option::IF_TSRESOL => {
@@ -238,8 +243,8 @@ impl<'a> InterfaceBlock<'a> {
     /// Bytes that are not UTF-8 are replaced. NULs that some writers add after a text are removed.
     ///
     /// # Errors
-    /// [`Fault::BadOption`]
-    pub fn interface(&self) -> Result<Interface, Fault> {
+    /// [`SavefileFault::BadOption`]
+    pub fn interface(&self) -> Result<Interface, SavefileFault> {
         let (snaplen, link_type) = (self.snaplen, Some(self.link_type));
         let mut interface = Interface { snaplen, link_type, ..Interface::default() };
         self.each_option(|code, value| {
@@ -264,13 +269,16 @@ impl<'a> InterfaceBlock<'a> {
 
     /// Calls `read` with each option's code and value. `read` returns `None` if the value is too
     /// short.
-    fn each_option(&self, mut read: impl FnMut(u16, &'a [u8]) -> Option<()>) -> Result<(), Fault> {
+    fn each_option(
+        &self,
+        mut read: impl FnMut(u16, &'a [u8]) -> Option<()>,
+    ) -> Result<(), SavefileFault> {
         let mut options = self.options.clone();
         while let (Some(code), Some(len)) = (options.u16(), options.u16()) {
             if code == option::END {
                 break;
             }
-            let bad = || Fault::BadOption { code, len };
+            let bad = || SavefileFault::BadOption { code, len };
             let value = options.padded(usize::from(len)).ok_or_else(bad)?;
             read(code, value).ok_or_else(bad)?;
         }
@@ -339,17 +347,19 @@ impl<'a> PacketBlock<'a> {
     /// interface (0 for no limit); other blocks ignore `snaplen`.
     ///
     /// # Errors
-    /// [`Fault::PacketPastBlock`] if the block has fewer bytes.
+    /// [`SavefileFault::PacketPastBlock`] if the block has fewer bytes.
     #[inline]
-    pub fn data(&self, snaplen: u32) -> Result<&'a [u8], Fault> {
+    pub fn data(&self, snaplen: u32) -> Result<&'a [u8], SavefileFault> {
         let captured_len = self.captured_len.unwrap_or_else(|| {
             if snaplen == 0 { self.original_len } else { self.original_len.min(snaplen) }
         });
         if captured_len > MAX_CAPTURED_LEN {
-            return Err(Fault::PacketTooLong { captured_len });
+            return Err(SavefileFault::PacketTooLong { captured_len });
         }
         let room = self.room.len();
-        self.room.get(..captured_len as usize).ok_or(Fault::PacketPastBlock { captured_len, room })
+        self.room
+            .get(..captured_len as usize)
+            .ok_or(SavefileFault::PacketPastBlock { captured_len, room })
     }
 
     /// The options, which follow `captured_len` captured bytes; a simple packet block has none.
@@ -379,36 +389,36 @@ mod tests {
 
     #[test]
     fn heads_are_checked_before_anything_else() {
-        let first = |bytes: &[u8]| Head::parse(bytes, None).unwrap_err();
-        assert_eq!(first(b"%PDF-1.7 etc."), Fault::Magic(*b"%PDF"));
+        let first = |bytes: &[u8]| BlockHead::parse(bytes, None).unwrap_err();
+        assert_eq!(first(b"%PDF-1.7 etc."), SavefileFault::Magic(*b"%PDF"));
         let section = |magic: u32| {
             block(ByteOrder::NATIVE, SECTION_HEADER, &[&magic.to_ne_bytes()[..], &[0; 12]].concat())
         };
-        assert_eq!(first(&section(7)), Fault::ByteOrderMagic(7));
-        let head = Head::parse(&section(BYTE_ORDER_MAGIC), None).unwrap().unwrap();
+        assert_eq!(first(&section(7)), SavefileFault::ByteOrderMagic(7));
+        let head = BlockHead::parse(&section(BYTE_ORDER_MAGIC), None).unwrap().unwrap();
         assert_eq!((head.order, head.len), (ByteOrder::NATIVE, 28));
 
         let order = Some(ByteOrder::Big);
         for (len, block_type) in [(8, 99), (14, 99), (16, 1), (28, 6), (12, 3), (0, 0)] {
             let bytes = [u32::to_be_bytes(block_type), u32::to_be_bytes(len), [0; 4]].concat();
-            let fault = Head::parse(&bytes, order).unwrap_err();
-            assert_eq!(fault, Fault::BlockLength { block_type, len });
+            let fault = BlockHead::parse(&bytes, order).unwrap_err();
+            assert_eq!(fault, SavefileFault::BlockLength { block_type, len });
         }
         for (len, block_type, fits) in [(u32::MAX - 3, 99, true), (MAX_BLOCK_LEN + 4, 6, false)] {
             let bytes = [u32::to_be_bytes(block_type), u32::to_be_bytes(len), [0; 4]].concat();
-            assert_eq!(Head::parse(&bytes, order).is_ok(), fits);
+            assert_eq!(BlockHead::parse(&bytes, order).is_ok(), fits);
         }
     }
 
     #[test]
     fn a_trailing_length_must_agree() {
         let mut bytes = block(ByteOrder::Big, 99, b"abcd");
-        let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
+        let head = BlockHead::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
         assert!(matches!(Block::parse(&head, &bytes), Ok(Some(Block::Other))));
         assert!(matches!(Block::parse(&head, &bytes[..15]), Ok(None)));
         bytes[15] = 20;
         let fault = Block::parse(&head, &bytes).unwrap_err();
-        assert_eq!(fault, Fault::BlockTrailer { block_type: 99, head: 16, tail: 20 });
+        assert_eq!(fault, SavefileFault::BlockTrailer { block_type: 99, head: 16, tail: 20 });
     }
 
     #[test]
@@ -423,7 +433,7 @@ mod tests {
         body.extend([0, 0, 0, 0, 0, 9, 0, 1, 6, 0, 0, 0]);
         let parse = |body: &[u8]| {
             let bytes = block(ByteOrder::Big, INTERFACE_DESCRIPTION, body);
-            let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
+            let head = BlockHead::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
             match Block::parse(&head, &bytes).unwrap().unwrap() {
                 Block::Interface(block) => (
                     block.link_type,
@@ -444,8 +454,8 @@ mod tests {
 
         body[11] = 200;
         let (.., interface, clock) = parse(&body);
-        assert_eq!(interface, Err(Fault::BadOption { code: 2, len: 200 }));
-        assert_eq!(clock, Err(Fault::BadOption { code: 2, len: 200 }));
+        assert_eq!(interface, Err(SavefileFault::BadOption { code: 2, len: 200 }));
+        assert_eq!(clock, Err(SavefileFault::BadOption { code: 2, len: 200 }));
     }
 
     #[test]
@@ -456,14 +466,14 @@ mod tests {
             body.extend(1_500_u32.to_be_bytes());
             body.extend(b"abc\0");
             let bytes = block(ByteOrder::Big, ENHANCED_PACKET, &body);
-            let head = Head::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
+            let head = BlockHead::parse(&bytes, Some(ByteOrder::Big)).unwrap().unwrap();
             match Block::parse(&head, &bytes).unwrap().unwrap() {
                 Block::Packet(packet) => packet.data(0).map(<[u8]>::to_vec),
                 other => panic!("{other:?}"),
             }
         };
         assert_eq!(packet(3).unwrap(), b"abc");
-        assert_eq!(packet(5), Err(Fault::PacketPastBlock { captured_len: 5, room: 4 }));
-        assert_eq!(packet(u32::MAX), Err(Fault::PacketTooLong { captured_len: u32::MAX }));
+        assert_eq!(packet(5), Err(SavefileFault::PacketPastBlock { captured_len: 5, room: 4 }));
+        assert_eq!(packet(u32::MAX), Err(SavefileFault::PacketTooLong { captured_len: u32::MAX }));
     }
 }

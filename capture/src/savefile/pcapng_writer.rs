@@ -12,7 +12,7 @@ use super::pcapng::{
     BYTE_ORDER_MAGIC, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, SECTION_HEADER,
     option,
 };
-use crate::store::{Header, Interface, NoteRef};
+use crate::store::{Interface, NoteRef, StoreHeader};
 
 /// Head and trailer of a block, as far as its length includes them.
 const FRAME_LEN: u64 = 12;
@@ -65,7 +65,7 @@ pub(crate) const fn len_of(note: &NoteRef<'_>) -> u64 {
 /// a link type gets the link type of the header.
 ///
 /// Text above 65,535 bytes, the maximum of an option, is cut.
-pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &Header) {
+pub fn interface_description(out: &mut Vec<u8>, interface: &Interface, header: &StoreHeader) {
     block(out, INTERFACE_DESCRIPTION, |out| {
         out.extend(interface.link_type.unwrap_or(header.link_type).0.to_ne_bytes());
         out.extend([0; 2]);
@@ -111,7 +111,7 @@ pub fn interface_description_len(interface: &Interface) -> u64 {
 
 /// One packet as an enhanced packet block holds it.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
+pub struct PacketBlockContent<'a> {
     /// Index of its interface among those described in the file.
     pub interface: u32,
     /// The time at which it was captured.
@@ -126,7 +126,7 @@ pub struct Packet<'a> {
 /// rest is cut).
 pub fn enhanced_packet(
     out: &mut Vec<u8>,
-    packet: &Packet<'_>,
+    packet: &PacketBlockContent<'_>,
     precision: Precision,
     options: &[u8],
     comment: Option<&str>,
@@ -271,16 +271,16 @@ fn ticks(time: Timestamp, precision: Precision) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::super::ByteOrder;
-    use super::super::pcapng::{Block, Head};
+    use super::super::pcapng::{Block, BlockHead};
     use super::*;
     use proptest::prelude::*;
     use protocol::linktype::LinkType;
 
-    const HEADER: Header =
-        Header { link_type: LinkType::ETHERNET, precision: Precision::Nano, snaplen: 65_535 };
+    const HEADER: StoreHeader =
+        StoreHeader { link_type: LinkType::ETHERNET, precision: Precision::Nano, snaplen: 65_535 };
 
     fn parse(bytes: &[u8]) -> Block<'_> {
-        let head = Head::parse(bytes, Some(ByteOrder::NATIVE)).unwrap().unwrap();
+        let head = BlockHead::parse(bytes, Some(ByteOrder::NATIVE)).unwrap().unwrap();
         assert_eq!(head.len as usize, bytes.len());
         Block::parse(&head, bytes).unwrap().unwrap()
     }
@@ -311,7 +311,7 @@ mod tests {
             data in prop::collection::vec(any::<u8>(), 0..40), comment in text(),
         ) {
             let time = Timestamp::from_nanoseconds(nanoseconds);
-            let packet = Packet { interface, time, original_len, data: &data };
+            let packet = PacketBlockContent { interface, time, original_len, data: &data };
             let mut out = Vec::new();
             enhanced_packet(&mut out, &packet, Precision::Nano, &[], comment.as_deref());
             let comment_len =

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::index::SPAN_LEN;
-use super::walk::Place;
+use super::walk::WalkPlace;
 
 /// Blocks, and comments on sections, that are kept for the next served packet.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// Place of the first of them.
-    pub(super) place: Place,
+    pub(super) place: WalkPlace,
     /// Bytes of all blocks, as they are served.
     pub(super) len: usize,
     /// Number of blocks, and of sections with comments.
@@ -27,7 +27,7 @@ pub(super) struct Pending {
 
 impl Pending {
     /// No blocks and comments yet; the first will be at this place.
-    pub(super) const fn new(place: Place) -> Self {
+    pub(super) const fn new(place: WalkPlace) -> Self {
         Self {
             place,
             len: 0,
@@ -58,7 +58,7 @@ impl Pending {
 
     /// Returns true if they can belong to a packet at this place. If they are far before it, all
     /// bytes in between would be walked each time. Blocks that readers have seen stay in any case.
-    pub(super) const fn is_near(&self, packet: Place) -> bool {
+    pub(super) const fn is_near(&self, packet: WalkPlace) -> bool {
         self.is_shown || packet.offset.saturating_sub(self.place.offset) <= SPAN_LEN
     }
 

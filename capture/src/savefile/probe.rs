@@ -8,17 +8,17 @@ use std::path::Path;
 use protocol::linktype::LinkType;
 use protocol::time::Precision;
 
-use super::map::Map;
+use super::map::FileMap;
 use super::order::ByteOrder;
-use super::pcap::{self, FileHeader};
+use super::pcap::{self, PcapHeader};
 use super::pcapng;
-use super::walk::{self, Described, Format, Found, Place};
-use super::{Fault, MAX_INTERFACES, OpenError, Options, Savefile};
-use crate::store::Header;
+use super::walk::{self, FileFormat, FileInterface, WalkPlace, WalkResult};
+use super::{MAX_INTERFACES, Savefile, SavefileFault, SavefileOpenError, SavefileOptions};
+use crate::store::StoreHeader;
 
 /// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProbedFormat {
     /// pcap, in either byte order and precision.
     Pcap,
     /// pcapng.
@@ -29,35 +29,35 @@ pub enum Kind {
 /// filter for it.
 #[derive(Debug)]
 pub struct Probe {
-    pub(super) map: Map,
-    pub(super) format: Format,
-    pub(super) header: Header,
+    pub(super) map: FileMap,
+    pub(super) format: FileFormat,
+    pub(super) header: StoreHeader,
     /// The interfaces described before the first packet, of any link type; empty for pcap.
-    pub(super) interfaces: Vec<Described>,
+    pub(super) interfaces: Vec<FileInterface>,
 }
 
 impl Probe {
     /// Opens and maps the savefile at `path`. Data appended later is seen only by callers that
-    /// [look again](Savefile::look_again) or [follow](Options::follow).
+    /// [look again](Savefile::look_again) or [follow](SavefileOptions::follow).
     ///
     /// The link type of a pcapng file is that of the interface of its first packet. Without packets
     /// it is that of its first interface, and without interfaces it is Ethernet. Only a pcapng file
     /// without packets is read beyond its beginning.
     ///
     /// # Errors
-    /// See [`OpenError`]; every variant names the path.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    /// See [`SavefileOpenError`]; every variant names the path.
+    pub fn open(path: &Path) -> Result<Self, SavefileOpenError> {
         let (file, len) = open_regular(path)?;
         if len == 0 {
-            return Err(OpenError::Empty(path.to_owned()));
+            return Err(SavefileOpenError::Empty(path.to_owned()));
         }
-        let map = Map::new(file, path, len)?;
-        let not_savefile = |fault| OpenError::NotSavefile { path: path.to_owned(), fault };
+        let map = FileMap::new(file, path, len)?;
+        let not_savefile = |fault| SavefileOpenError::NotSavefile { path: path.to_owned(), fault };
         let format = detect(map.bytes()).map_err(not_savefile)?;
         let mut interfaces = Vec::new();
         let (link_type, snaplen) = match &format {
-            Format::Pcap(file) => (file.link_type, file.snaplen),
-            Format::Pcapng => {
+            FileFormat::Pcap(file) => (file.link_type, file.snaplen),
+            FileFormat::Pcapng => {
                 let first = first_link_type(map.bytes(), &format, &mut interfaces);
                 let link_type = first
                     .or_else(|| interfaces.first().map(|interface| interface.link_type))
@@ -65,20 +65,20 @@ impl Probe {
                 (link_type, walk::snaplen(&interfaces, link_type))
             }
         };
-        let header = Header { link_type, precision: format.precision(), snaplen };
+        let header = StoreHeader { link_type, precision: format.precision(), snaplen };
         Ok(Self { map, format, header, interfaces })
     }
 
     /// The format of the file.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> ProbedFormat {
         match self.format {
-            Format::Pcap(_) => Kind::Pcap,
-            Format::Pcapng => Kind::Pcapng,
+            FileFormat::Pcap(_) => ProbedFormat::Pcap,
+            FileFormat::Pcapng => ProbedFormat::Pcapng,
         }
     }
 
-    /// Link type of the packets in its `.pcap` files, see [`Header::link_type`].
+    /// Link type of the packets in its `.pcap` files, see [`StoreHeader::link_type`].
     #[must_use]
     pub const fn link_type(&self) -> LinkType {
         self.header.link_type
@@ -99,17 +99,17 @@ impl Probe {
 
     /// A store over the file, empty until [`Savefile::index`] has run.
     #[must_use]
-    pub fn into_savefile(self, options: Options) -> Savefile {
+    pub fn into_savefile(self, options: SavefileOptions) -> Savefile {
         Savefile::new(self, options)
     }
 }
 
 /// Opens a file without waiting, as opening a pipe would. Returns the file and its length.
-fn open_regular(path: &Path) -> Result<(File, u64), OpenError> {
+fn open_regular(path: &Path) -> Result<(File, u64), SavefileOpenError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
-        io::ErrorKind::PermissionDenied => OpenError::NotPermitted(path.to_owned()),
-        _ => OpenError::Io { path: path.to_owned(), source },
+        io::ErrorKind::NotFound => SavefileOpenError::NotFound(path.to_owned()),
+        io::ErrorKind::PermissionDenied => SavefileOpenError::NotPermitted(path.to_owned()),
+        _ => SavefileOpenError::Io { path: path.to_owned(), source },
     };
     // Checked before it is opened, because opening a device or a pipe has effects, and afterwards,
     // because it may be another file by then.
@@ -122,7 +122,7 @@ fn open_regular(path: &Path) -> Result<(File, u64), OpenError> {
     Ok((file, metadata.len()))
 }
 
-fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
+fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), SavefileOpenError> {
     let kind = metadata.file_type();
     let what = match () {
         () if kind.is_file() => return Ok(()),
@@ -131,21 +131,24 @@ fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> 
         () if kind.is_socket() => "socket",
         () => "device",
     };
-    Err(OpenError::NotRegular { path: path.to_owned(), what })
+    Err(SavefileOpenError::NotRegular { path: path.to_owned(), what })
 }
 
 /// The format of a file, if its beginning is valid.
-fn detect(bytes: &[u8]) -> Result<Format, Fault> {
-    let cut = |needed: usize| Fault::HeaderCut { there: bytes.len() as u64, needed: needed as u64 };
+fn detect(bytes: &[u8]) -> Result<FileFormat, SavefileFault> {
+    let cut = |needed: usize| SavefileFault::HeaderCut {
+        there: bytes.len() as u64,
+        needed: needed as u64,
+    };
     let magic = bytes.first_chunk().ok_or_else(|| cut(4))?;
     if ByteOrder::NATIVE.u32(*magic) == pcapng::SECTION_HEADER {
-        let head = pcapng::Head::parse(bytes, None)?.ok_or_else(|| cut(pcapng::HEAD_LEN))?;
+        let head = pcapng::BlockHead::parse(bytes, None)?.ok_or_else(|| cut(pcapng::HEAD_LEN))?;
         pcapng::Block::parse(&head, bytes)?.ok_or_else(|| cut(head.len as usize))?;
-        return Ok(Format::Pcapng);
+        return Ok(FileFormat::Pcapng);
     }
-    pcap::magic_number(*magic).ok_or(Fault::Magic(*magic))?;
+    pcap::magic_number(*magic).ok_or(SavefileFault::Magic(*magic))?;
     let header = bytes.first_chunk().ok_or_else(|| cut(pcap::FILE_HEADER_LEN))?;
-    FileHeader::parse(header).map(Format::Pcap)
+    PcapHeader::parse(header).map(FileFormat::Pcap)
 }
 
 /// Collects the interfaces before the first packet. Returns the link type of that packet.
@@ -153,24 +156,24 @@ fn detect(bytes: &[u8]) -> Result<Format, Fault> {
 /// Faults of the file up to there are left for the index to report.
 fn first_link_type(
     bytes: &[u8],
-    format: &Format,
-    interfaces: &mut Vec<Described>,
+    format: &FileFormat,
+    interfaces: &mut Vec<FileInterface>,
 ) -> Option<LinkType> {
-    let mut place: Place = format.start();
+    let mut place: WalkPlace = format.start();
     loop {
         let before = place;
         match place.step(bytes, format, interfaces).ok()? {
-            Found::Interface(block) => {
-                let described = Described::new(&block, before).ok()?;
+            WalkResult::Interface(block) => {
+                let described = FileInterface::new(&block, before).ok()?;
                 if interfaces.len() >= MAX_INTERFACES {
                     return None;
                 }
                 place.describe();
                 interfaces.push(described);
             }
-            Found::Packet(packet) => return Some(packet.link_type),
-            Found::Kept(..) | Found::Section(_) | Found::Other => {}
-            Found::End => return None,
+            WalkResult::Packet(packet) => return Some(packet.link_type),
+            WalkResult::Kept(..) | WalkResult::Section(_) | WalkResult::Other => {}
+            WalkResult::End => return None,
         }
     }
 }

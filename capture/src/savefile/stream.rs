@@ -1,9 +1,9 @@
 //! Savefiles that arrive as a stream of bytes: a FIFO, standard input.
 //!
-//! A [`Reader`] does no I/O. Its owner reads into [`Reader::space`], passes the number of bytes to
-//! [`Reader::filled`], and takes [events](Event) until there are none. Packets are slices of the
-//! reader's buffer. The buffer starts at 256 KiB and grows only while a larger record is arriving,
-//! never beyond the largest possible record ([`MAX_BLOCK_LEN`]).
+//! A [`StreamReader`] does no I/O. Its owner reads into [`StreamReader::space`], passes the number
+//! of bytes to [`StreamReader::filled`], and takes [events](StreamEvent) until there are none.
+//! Packets are slices of the reader's buffer. The buffer starts at 256 KiB and grows only while a
+//! larger record is arriving, never beyond the largest possible record ([`MAX_BLOCK_LEN`]).
 
 use std::ops::Range;
 
@@ -12,11 +12,11 @@ use protocol::time::{Precision, Timestamp};
 
 use super::beside::{self, Of};
 use super::order::ByteOrder;
-use super::pcap::{self, FileHeader};
-use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
-use super::{Fault, MAX_BLOCK_LEN, MAX_INTERFACES, Malformed};
+use super::pcap::{self, PcapHeader};
+use super::pcapng::{self, Block, BlockHead, Clock, InterfaceBlock, PacketBlock};
+use super::{MAX_BLOCK_LEN, MAX_INTERFACES, Malformed, SavefileFault};
 use crate::record;
-use crate::store::{Header, Interface};
+use crate::store::{Interface, StoreHeader};
 
 /// Length of the buffer, unless a record needs more: four times the default size of a pipe.
 const BUFFER_LEN: usize = 256 << 10;
@@ -26,7 +26,7 @@ const MIN_SPACE: usize = 64 << 10;
 
 /// An event of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum StreamEvent<'a> {
     /// A section of a pcapng stream begins, and its interfaces are numbered from 0. The bytes are
     /// its kept options, in this machine's byte order, without their end.
     Section(&'a [u8]),
@@ -38,9 +38,9 @@ pub enum Event<'a> {
     /// A block of that kind that is too long or damaged.
     LeftOut,
     /// The properties that later packets have in common; precedes the first of them.
-    Header(Header),
+    Header(StoreHeader),
     /// A packet.
-    Packet(Packet<'a>),
+    Packet(StreamPacket<'a>),
     /// A packet of another link type than the header's; one capture holds one link type.
     Foreign {
         /// Its link type.
@@ -50,7 +50,7 @@ pub enum Event<'a> {
 
 /// A packet, in the reader's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet<'a> {
+pub struct StreamPacket<'a> {
     /// The time at which it was captured; the epoch if the stream does not have it (simple packet
     /// blocks).
     pub time: Timestamp,
@@ -66,32 +66,32 @@ pub struct Packet<'a> {
 
 /// Splits a stream into packets. See the [module](self).
 #[derive(Debug)]
-pub struct Reader {
+pub struct StreamReader {
     buffer: Vec<u8>,
     /// The unread part of `buffer`: `0 <= unread.start <= unread.end <= len`.
     unread: Range<usize>,
     /// Offset in the stream at which `unread` begins.
     offset: u64,
-    format: Format,
+    format: StreamFormat,
     failed: Option<Malformed>,
     /// The part of the last event that had to be converted.
     made: Vec<u8>,
 }
 
 #[derive(Debug)]
-enum Format {
+enum StreamFormat {
     /// Too few bytes have arrived to recognize it.
     Unknown,
-    Pcap(FileHeader),
-    Pcapng(Section),
+    Pcap(PcapHeader),
+    Pcapng(StreamSection),
 }
 
 /// State of a pcapng stream.
 #[derive(Debug, Default)]
-struct Section {
+struct StreamSection {
     /// Set by the section header.
     order: Option<ByteOrder>,
-    interfaces: Vec<Described>,
+    interfaces: Vec<StreamInterface>,
     /// The last interface, as its block describes it.
     last: Interface,
     /// Set by the first packet.
@@ -101,7 +101,7 @@ struct Section {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Described {
+struct StreamInterface {
     link_type: LinkType,
     snaplen: u32,
     clock: Clock,
@@ -109,13 +109,13 @@ struct Described {
 
 #[derive(Clone, Copy, Debug)]
 struct Skipping {
-    head: Head,
+    head: BlockHead,
     /// Bytes of the block dropped so far, all before its trailer.
     dropped: u32,
 }
 
 /// One step through the buffer; `len` bytes of it are consumed.
-enum Step {
+enum StreamStep {
     /// More bytes are needed.
     Wait,
     Skip {
@@ -123,18 +123,18 @@ enum Step {
     },
     Found {
         len: usize,
-        found: Found,
+        found: StreamResult,
     },
 }
 
-enum Found {
+enum StreamResult {
     /// Its options.
     Section(Vec<u8>),
-    /// [`Section::last`].
+    /// [`StreamSection::last`].
     Interface,
     /// The block; `None` if it is left out.
     Kept(Option<Vec<u8>>),
-    Header(Header),
+    Header(StoreHeader),
     /// `data` is relative to the beginning of the unread bytes.
     Packet {
         time: Timestamp,
@@ -146,13 +146,13 @@ enum Found {
     Foreign(LinkType),
 }
 
-impl Default for Reader {
+impl Default for StreamReader {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Reader {
+impl StreamReader {
     /// A reader that expects a file header.
     #[must_use]
     pub const fn new() -> Self {
@@ -160,7 +160,7 @@ impl Reader {
             buffer: Vec::new(),
             unread: 0..0,
             offset: 0,
-            format: Format::Unknown,
+            format: StreamFormat::Unknown,
             failed: None,
             made: Vec::new(),
         }
@@ -197,7 +197,7 @@ impl Reader {
         }
     }
 
-    /// Tells the reader that the first `len` bytes of [`Reader::space`] now hold bytes of the
+    /// Tells the reader that the first `len` bytes of [`StreamReader::space`] now hold bytes of the
     /// stream.
     ///
     /// `len` is limited to the room there was.
@@ -209,8 +209,8 @@ impl Reader {
     ///
     /// # Errors
     /// The stream is malformed; the error has the place. It is returned again until
-    /// [`Reader::reset`] or [`Reader::resume`].
-    pub fn event(&mut self) -> Result<Option<Event<'_>>, Malformed> {
+    /// [`StreamReader::reset`] or [`StreamReader::resume`].
+    pub fn event(&mut self) -> Result<Option<StreamEvent<'_>>, Malformed> {
         if let Some(malformed) = &self.failed {
             return Err(malformed.clone());
         }
@@ -221,11 +221,11 @@ impl Reader {
                 malformed
             })?;
             match step {
-                Step::Wait => return Ok(None),
-                Step::Skip { len } => {
+                StreamStep::Wait => return Ok(None),
+                StreamStep::Skip { len } => {
                     self.take(len);
                 }
-                Step::Found { len, found } => {
+                StreamStep::Found { len, found } => {
                     let taken = self.take(len);
                     return Ok(Some(self.found(found, taken)));
                 }
@@ -234,28 +234,34 @@ impl Reader {
     }
 
     /// Makes the event of what was found in the bytes `taken` of the buffer.
-    fn found(&mut self, found: Found, taken: Range<usize>) -> Event<'_> {
+    fn found(&mut self, found: StreamResult, taken: Range<usize>) -> StreamEvent<'_> {
         match found {
-            Found::Section(options) => {
+            StreamResult::Section(options) => {
                 self.made = options;
-                Event::Section(&self.made)
+                StreamEvent::Section(&self.made)
             }
-            Found::Interface => match &self.format {
-                Format::Pcapng(section) => Event::Interface(&section.last),
-                Format::Unknown | Format::Pcap(_) => Event::LeftOut,
+            StreamResult::Interface => match &self.format {
+                StreamFormat::Pcapng(section) => StreamEvent::Interface(&section.last),
+                StreamFormat::Unknown | StreamFormat::Pcap(_) => StreamEvent::LeftOut,
             },
-            Found::Kept(None) => Event::LeftOut,
-            Found::Kept(Some(block)) => {
+            StreamResult::Kept(None) => StreamEvent::LeftOut,
+            StreamResult::Kept(Some(block)) => {
                 self.made = block;
-                Event::Kept(&self.made)
+                StreamEvent::Kept(&self.made)
             }
-            Found::Header(header) => Event::Header(header),
-            Found::Foreign(link_type) => Event::Foreign { link_type },
-            Found::Packet { time, original_len, data, interface, options } => {
+            StreamResult::Header(header) => StreamEvent::Header(header),
+            StreamResult::Foreign(link_type) => StreamEvent::Foreign { link_type },
+            StreamResult::Packet { time, original_len, data, interface, options } => {
                 let data = self.buffer.get(taken).and_then(|taken| taken.get(data));
                 let data = data.unwrap_or_default();
                 self.made = options;
-                Event::Packet(Packet { time, original_len, data, interface, options: &self.made })
+                StreamEvent::Packet(StreamPacket {
+                    time,
+                    original_len,
+                    data,
+                    interface,
+                    options: &self.made,
+                })
             }
         }
     }
@@ -263,7 +269,7 @@ impl Reader {
     /// Returns true if it is known to be a pcapng stream.
     #[must_use]
     pub const fn is_pcapng(&self) -> bool {
-        matches!(self.format, Format::Pcapng(_))
+        matches!(self.format, StreamFormat::Pcapng(_))
     }
 
     /// Bytes received of an incomplete header, record or block. They are lost if the stream ends
@@ -278,7 +284,7 @@ impl Reader {
     pub fn reset(&mut self) {
         self.unread = 0..0;
         self.offset = 0;
-        self.format = Format::Unknown;
+        self.format = StreamFormat::Unknown;
         self.failed = None;
     }
 
@@ -303,7 +309,7 @@ impl Reader {
         self.take(at);
         if found == Some(true) {
             self.offset = 0;
-            self.format = Format::Unknown;
+            self.format = StreamFormat::Unknown;
             self.failed = None;
         }
         found == Some(true)
@@ -311,8 +317,8 @@ impl Reader {
 
     const fn skipping(&self) -> Option<Skipping> {
         match &self.format {
-            Format::Pcapng(section) => section.skipping,
-            Format::Unknown | Format::Pcap(_) => None,
+            StreamFormat::Pcapng(section) => section.skipping,
+            StreamFormat::Unknown | StreamFormat::Pcap(_) => None,
         }
     }
 
@@ -331,53 +337,54 @@ impl Reader {
         start..end
     }
 
-    fn step(&mut self) -> Result<Step, Fault> {
+    fn step(&mut self) -> Result<StreamStep, SavefileFault> {
         let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
         // One writer may leave and the next one come without a visible end of file between them. So
         // a file header where a record or block should begin starts another savefile. A section
         // header in a pcapng file is just its next section.
         if self.format.is_at_boundary() && !self.format.goes_on_with(unread) {
             match begins_file(unread) {
-                Some(true) => self.format = Format::Unknown,
+                Some(true) => self.format = StreamFormat::Unknown,
                 Some(false) => {}
-                None => return Ok(Step::Wait),
+                None => return Ok(StreamStep::Wait),
             }
         }
         match &mut self.format {
-            Format::Unknown => {
+            StreamFormat::Unknown => {
                 let Some(magic) = unread.first_chunk() else {
-                    return Ok(Step::Wait);
+                    return Ok(StreamStep::Wait);
                 };
                 if ByteOrder::NATIVE.u32(*magic) == pcapng::SECTION_HEADER {
-                    self.format = Format::Pcapng(Section::default());
-                    return Ok(Step::Skip { len: 0 });
+                    self.format = StreamFormat::Pcapng(StreamSection::default());
+                    return Ok(StreamStep::Skip { len: 0 });
                 }
-                pcap::magic_number(*magic).ok_or(Fault::Magic(*magic))?;
+                pcap::magic_number(*magic).ok_or(SavefileFault::Magic(*magic))?;
                 let Some(header) = unread.first_chunk() else {
-                    return Ok(Step::Wait);
+                    return Ok(StreamStep::Wait);
                 };
-                let file = FileHeader::parse(header)?;
-                self.format = Format::Pcap(file);
-                let FileHeader { link_type, precision, snaplen, .. } = file;
-                let found = Found::Header(Header { link_type, precision, snaplen });
-                Ok(Step::Found { len: header.len(), found })
+                let file = PcapHeader::parse(header)?;
+                self.format = StreamFormat::Pcap(file);
+                let PcapHeader { link_type, precision, snaplen, .. } = file;
+                let found = StreamResult::Header(StoreHeader { link_type, precision, snaplen });
+                Ok(StreamStep::Found { len: header.len(), found })
             }
-            Format::Pcap(file) => {
+            StreamFormat::Pcap(file) => {
                 let Some((header, data)) = pcap::record(unread, file)? else {
-                    return Ok(Step::Wait);
+                    return Ok(StreamStep::Wait);
                 };
                 let len = record::HEADER_LEN.saturating_add(data.len());
                 let (time, original_len) = (header.time(file.precision), header.original_len);
                 let (data, options) = (record::HEADER_LEN..len, Vec::new());
-                let found = Found::Packet { time, original_len, data, interface: 0, options };
-                Ok(Step::Found { len, found })
+                let found =
+                    StreamResult::Packet { time, original_len, data, interface: 0, options };
+                Ok(StreamStep::Found { len, found })
             }
-            Format::Pcapng(section) => section.step(unread),
+            StreamFormat::Pcapng(section) => section.step(unread),
         }
     }
 }
 
-impl Format {
+impl StreamFormat {
     /// Returns true if the unread bytes begin where a record or block begins, and not the first
     /// one.
     const fn is_at_boundary(&self) -> bool {
@@ -418,16 +425,16 @@ fn begins_file(unread: &[u8]) -> Option<bool> {
     }
     let header = unread.first_chunk()?;
     // Zone and accuracy, which no program has ever set.
-    Some(FileHeader::parse(header).is_ok() && header.get(8..16) == Some(&[0; 8]))
+    Some(PcapHeader::parse(header).is_ok() && header.get(8..16) == Some(&[0; 8]))
 }
 
-impl Section {
-    fn step(&mut self, unread: &[u8]) -> Result<Step, Fault> {
+impl StreamSection {
+    fn step(&mut self, unread: &[u8]) -> Result<StreamStep, SavefileFault> {
         if let Some(skipping) = self.skipping {
             return self.skip(skipping, unread);
         }
-        let Some(head) = Head::parse(unread, self.order)? else {
-            return Ok(Step::Wait);
+        let Some(head) = BlockHead::parse(unread, self.order)? else {
+            return Ok(StreamStep::Wait);
         };
         let is_kept = beside::is_kept(head.block_type);
         if head.is_skipped() && !(is_kept && head.len <= beside::MAX_BLOCK) {
@@ -435,31 +442,31 @@ impl Section {
         }
         let len = head.len as usize;
         match Block::parse(&head, unread)? {
-            None => Ok(Step::Wait),
+            None => Ok(StreamStep::Wait),
             Some(Block::Other) if is_kept => {
                 let block = beside::block(&head, unread, |id| {
                     let described = self.interfaces.get(usize::try_from(id).ok()?)?;
                     Some((id, described.clock))
                 });
-                Ok(Step::Found { len, found: Found::Kept(block) })
+                Ok(StreamStep::Found { len, found: StreamResult::Kept(block) })
             }
-            Some(Block::Other) => Ok(Step::Skip { len }),
+            Some(Block::Other) => Ok(StreamStep::Skip { len }),
             Some(Block::Section) => {
                 self.order = Some(head.order);
                 self.interfaces.clear();
                 let options = beside::section(&head, unread).unwrap_or_default();
-                Ok(Step::Found { len, found: Found::Section(options) })
+                Ok(StreamStep::Found { len, found: StreamResult::Section(options) })
             }
             Some(Block::Interface(block)) => {
                 self.describe(&block)?;
-                Ok(Step::Found { len, found: Found::Interface })
+                Ok(StreamStep::Found { len, found: StreamResult::Interface })
             }
             Some(Block::Packet(packet)) => self.packet(&packet, len),
         }
     }
 
     /// Drops the available part of a block, and its trailer if that has arrived.
-    fn skip(&mut self, skipping: Skipping, unread: &[u8]) -> Result<Step, Fault> {
+    fn skip(&mut self, skipping: Skipping, unread: &[u8]) -> Result<StreamStep, SavefileFault> {
         let Skipping { head, dropped } = skipping;
         let before_trailer = head.len.saturating_sub(4).saturating_sub(dropped) as usize;
         if let Some(trailer) = unread.get(before_trailer..).and_then(<[u8]>::first_chunk) {
@@ -467,43 +474,50 @@ impl Section {
             self.skipping = None;
             let len = before_trailer.saturating_add(4);
             return Ok(if beside::is_kept(head.block_type) {
-                Step::Found { len, found: Found::Kept(None) }
+                StreamStep::Found { len, found: StreamResult::Kept(None) }
             } else {
-                Step::Skip { len }
+                StreamStep::Skip { len }
             });
         }
         let len = unread.len().min(before_trailer);
         // `len` is less than the block's length, which fits.
         let dropped = dropped.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         self.skipping = Some(Skipping { head, dropped });
-        Ok(if len == 0 { Step::Wait } else { Step::Skip { len } })
+        Ok(if len == 0 { StreamStep::Wait } else { StreamStep::Skip { len } })
     }
 
-    fn describe(&mut self, block: &InterfaceBlock<'_>) -> Result<(), Fault> {
+    fn describe(&mut self, block: &InterfaceBlock<'_>) -> Result<(), SavefileFault> {
         if self.interfaces.len() >= MAX_INTERFACES {
-            return Err(Fault::TooManyInterfaces);
+            return Err(SavefileFault::TooManyInterfaces);
         }
         let (link_type, snaplen, clock) = (block.link_type, block.snaplen, block.clock()?);
         self.last = block.interface()?;
-        self.interfaces.push(Described { link_type, snaplen, clock });
+        self.interfaces.push(StreamInterface { link_type, snaplen, clock });
         Ok(())
     }
 
-    fn packet(&mut self, packet: &PacketBlock<'_>, len: usize) -> Result<Step, Fault> {
+    fn packet(
+        &mut self,
+        packet: &PacketBlock<'_>,
+        len: usize,
+    ) -> Result<StreamStep, SavefileFault> {
         let interface = usize::try_from(packet.interface).ok();
         let Some(described) = interface.and_then(|id| self.interfaces.get(id)) else {
             let described = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
-            return Err(Fault::NoInterface { interface: packet.interface, described });
+            return Err(SavefileFault::NoInterface { interface: packet.interface, described });
         };
         let data = packet.data(described.snaplen)?;
         let Some(link_type) = self.link_type else {
             let header = self.header(described.link_type);
             self.link_type = Some(header.link_type);
             // The packet itself comes with the next step.
-            return Ok(Step::Found { len: 0, found: Found::Header(header) });
+            return Ok(StreamStep::Found { len: 0, found: StreamResult::Header(header) });
         };
         if described.link_type != link_type {
-            return Ok(Step::Found { len, found: Found::Foreign(described.link_type) });
+            return Ok(StreamStep::Found {
+                len,
+                found: StreamResult::Foreign(described.link_type),
+            });
         }
         let time =
             packet.ticks.map_or_else(Timestamp::default, |ticks| described.clock.time(ticks));
@@ -511,22 +525,22 @@ impl Section {
         let data = start..start.saturating_add(data.len());
         let raw = packet.options(data.len());
         let order = self.order.unwrap_or(ByteOrder::NATIVE);
-        let found = Found::Packet {
+        let found = StreamResult::Packet {
             time,
             original_len: packet.original_len,
             data,
             interface: packet.interface,
             options: beside::options(raw, order, Of::Packet),
         };
-        Ok(Step::Found { len, found })
+        Ok(StreamStep::Found { len, found })
     }
 
     /// The header of a stream whose first packet has this link type: it covers all interfaces of
     /// the link type described so far.
-    fn header(&self, link_type: LinkType) -> Header {
+    fn header(&self, link_type: LinkType) -> StoreHeader {
         let same = self.interfaces.iter().filter(|described| described.link_type == link_type);
         let snaplen = same.map(|described| pcapng::effective_snaplen(described.snaplen)).max();
         let snaplen = snaplen.unwrap_or(super::DEFAULT_SNAPLEN);
-        Header { link_type, precision: Precision::Nano, snaplen }
+        StoreHeader { link_type, precision: Precision::Nano, snaplen }
     }
 }

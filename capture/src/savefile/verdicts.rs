@@ -28,7 +28,7 @@ impl Verdicts {
         self.count = self.count.saturating_add(1);
     }
 
-    /// The words that an [`Entry`](super::index::Entry) keeps.
+    /// The words that an [`IndexEntry`](super::index::IndexEntry) keeps.
     pub(super) fn matched(&self) -> Option<Arc<[u64]>> {
         let words = self.words.get(..self.needed).unwrap_or(&self.words);
         self.left_out.then(|| words.into())

@@ -3,23 +3,23 @@
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-use super::Fault;
+use super::SavefileFault;
 use super::beside::{self, Of};
 use super::order::ByteOrder;
-use super::pcap::{self, FileHeader, Lengths};
-use super::pcapng::{self, Block, Clock, Head, InterfaceBlock, PacketBlock};
+use super::pcap::{self, Lengths, PcapHeader};
+use super::pcapng::{self, Block, BlockHead, Clock, InterfaceBlock, PacketBlock};
 use super::pcapng_writer::interface_description_len;
 use crate::record;
 use crate::store::RecordInterface;
 
 /// The format of a file, with the properties in its header.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Format {
-    Pcap(FileHeader),
+pub(super) enum FileFormat {
+    Pcap(PcapHeader),
     Pcapng,
 }
 
-impl Format {
+impl FileFormat {
     /// The precision in which its packets are served.
     pub(super) const fn precision(&self) -> Precision {
         match self {
@@ -35,19 +35,19 @@ impl Format {
     }
 
     /// Place of its first record or block.
-    pub(super) const fn start(&self) -> Place {
+    pub(super) const fn start(&self) -> WalkPlace {
         let offset = match self {
             Self::Pcap(_) => pcap::FILE_HEADER_LEN,
             Self::Pcapng => 0,
         };
-        Place { offset, order: None, section: 0, described: 0 }
+        WalkPlace { offset, order: None, section: 0, described: 0 }
     }
 }
 
 /// An interface described in a pcapng file. All interfaces of a file, of any section and link type,
 /// are in one table in the order of the file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Described {
+pub(super) struct FileInterface {
     /// Offset of its block; its texts are read from there on demand.
     pub(super) offset: usize,
     pub(super) order: ByteOrder,
@@ -58,8 +58,8 @@ pub(super) struct Described {
     pub(super) description_len: u64,
 }
 
-impl Described {
-    pub(super) fn new(block: &InterfaceBlock<'_>, at: Place) -> Result<Self, Fault> {
+impl FileInterface {
+    pub(super) fn new(block: &InterfaceBlock<'_>, at: WalkPlace) -> Result<Self, SavefileFault> {
         Ok(Self {
             offset: at.offset,
             order: at.order.unwrap_or(ByteOrder::NATIVE),
@@ -73,7 +73,7 @@ impl Described {
 
 /// A place between two records or blocks, with the state needed to continue from there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct WalkPlace {
     /// Bytes before it.
     pub(super) offset: usize,
     /// Byte order of the section; `None` before the first, and in a pcap file.
@@ -85,14 +85,14 @@ pub(super) struct Place {
     pub(super) described: u32,
 }
 
-/// The result of a step. The place is after it, except for [`Found::End`].
+/// The result of a step. The place is after it, except for [`WalkResult::End`].
 #[derive(Debug)]
-pub(super) enum Found<'a> {
-    Packet(Packet<'a>),
-    /// An interface description; the caller must call [`Place::describe`].
+pub(super) enum WalkResult<'a> {
+    Packet(FilePacket<'a>),
+    /// An interface description; the caller must call [`WalkPlace::describe`].
     Interface(InterfaceBlock<'a>),
     /// A block that is kept for readers of pcapng, and its bytes.
-    Kept(Head, &'a [u8]),
+    Kept(BlockHead, &'a [u8]),
     /// A section other than the first begins; its comments, as options of a packet.
     Section(Vec<u8>),
     /// Any other block.
@@ -103,7 +103,7 @@ pub(super) enum Found<'a> {
 
 /// A packet, with its time in the precision in which it is served.
 #[derive(Debug)]
-pub(super) struct Packet<'a> {
+pub(super) struct FilePacket<'a> {
     pub(super) seconds: u32,
     pub(super) fraction: u32,
     pub(super) original_len: u32,
@@ -114,7 +114,7 @@ pub(super) struct Packet<'a> {
     pub(super) options: (&'a [u8], ByteOrder),
 }
 
-impl Packet<'_> {
+impl FilePacket<'_> {
     /// The options that are kept.
     pub(super) fn kept_options(&self) -> Vec<u8> {
         let (raw, order) = self.options;
@@ -122,7 +122,7 @@ impl Packet<'_> {
     }
 }
 
-impl Place {
+impl WalkPlace {
     /// Reads one record or block. `table` must hold at least the interfaces described so far.
     ///
     /// # Errors
@@ -131,17 +131,17 @@ impl Place {
     pub(super) fn step<'a>(
         &mut self,
         bytes: &'a [u8],
-        format: &Format,
-        table: &[Described],
-    ) -> Result<Found<'a>, Fault> {
+        format: &FileFormat,
+        table: &[FileInterface],
+    ) -> Result<WalkResult<'a>, SavefileFault> {
         let rest = bytes.get(self.offset..).unwrap_or_default();
         match format {
-            Format::Pcap(file) => {
+            FileFormat::Pcap(file) => {
                 let Some((header, data)) = pcap::record(rest, file)? else {
-                    return Ok(Found::End);
+                    return Ok(WalkResult::End);
                 };
                 self.advance(record::HEADER_LEN.saturating_add(data.len()));
-                Ok(Found::Packet(Packet {
+                Ok(WalkResult::Packet(FilePacket {
                     seconds: header.seconds,
                     fraction: header.fraction,
                     original_len: header.original_len,
@@ -151,36 +151,49 @@ impl Place {
                     options: (&[], file.order),
                 }))
             }
-            Format::Pcapng => self.block(rest, table),
+            FileFormat::Pcapng => self.block(rest, table),
         }
     }
 
-    fn block<'a>(&mut self, rest: &'a [u8], table: &[Described]) -> Result<Found<'a>, Fault> {
-        let Some(head) = Head::parse(rest, self.order)? else {
-            return Ok(Found::End);
+    fn block<'a>(
+        &mut self,
+        rest: &'a [u8],
+        table: &[FileInterface],
+    ) -> Result<WalkResult<'a>, SavefileFault> {
+        let Some(head) = BlockHead::parse(rest, self.order)? else {
+            return Ok(WalkResult::End);
         };
         let Some(block) = Block::parse(&head, rest)? else {
-            return Ok(Found::End);
+            return Ok(WalkResult::End);
         };
         let found = match block {
             Block::Section => {
                 let is_first = self.order.replace(head.order).is_none();
                 self.section = self.described;
-                if is_first { Found::Other } else { Found::Section(comments_on(&head, rest)) }
+                if is_first {
+                    WalkResult::Other
+                } else {
+                    WalkResult::Section(comments_on(&head, rest))
+                }
             }
-            Block::Interface(block) => Found::Interface(block),
+            Block::Interface(block) => WalkResult::Interface(block),
             Block::Packet(block) => self.packet(&block, table)?,
             Block::Other if beside::is_kept(head.block_type) => {
-                Found::Kept(head, rest.get(..head.len as usize).unwrap_or_default())
+                WalkResult::Kept(head, rest.get(..head.len as usize).unwrap_or_default())
             }
-            Block::Other => Found::Other,
+            Block::Other => WalkResult::Other,
         };
         self.advance(head.len as usize);
         Ok(found)
     }
 
-    /// A block of [`Found::Kept`] in the form for readers; `None` if it is left out.
-    pub(super) fn kept(&self, head: &Head, bytes: &[u8], table: &[Described]) -> Option<Vec<u8>> {
+    /// A block of [`WalkResult::Kept`] in the form for readers; `None` if it is left out.
+    pub(super) fn kept(
+        &self,
+        head: &BlockHead,
+        bytes: &[u8],
+        table: &[FileInterface],
+    ) -> Option<Vec<u8>> {
         beside::block(head, bytes, |index| {
             let id = self.section.checked_add(index).filter(|id| *id < self.described)?;
             Some((id, table.get(id as usize)?.clock))
@@ -193,18 +206,22 @@ impl Place {
     }
 
     #[inline]
-    fn packet<'a>(&self, block: &PacketBlock<'a>, table: &[Described]) -> Result<Found<'a>, Fault> {
+    fn packet<'a>(
+        &self,
+        block: &PacketBlock<'a>,
+        table: &[FileInterface],
+    ) -> Result<WalkResult<'a>, SavefileFault> {
         let index = self.section.checked_add(block.interface);
         let index = index.filter(|index| *index < self.described);
         let found = index.and_then(|id| Some((id, table.get(id as usize)?)));
         let Some((id, interface)) = found else {
             let described = self.described.saturating_sub(self.section);
-            return Err(Fault::NoInterface { interface: block.interface, described });
+            return Err(SavefileFault::NoInterface { interface: block.interface, described });
         };
         let data = block.data(interface.snaplen)?;
         let time = block.ticks.map_or_else(Timestamp::default, |ticks| interface.clock.time(ticks));
         let (seconds, fraction) = time.to_parts(Precision::Nano);
-        Ok(Found::Packet(Packet {
+        Ok(WalkResult::Packet(FilePacket {
             seconds,
             fraction,
             original_len: block.original_len,
@@ -222,9 +239,12 @@ impl Place {
 }
 
 /// An interface as its block describes it.
-pub(super) fn interface(bytes: &[u8], described: &Described) -> Option<crate::store::Interface> {
+pub(super) fn interface(
+    bytes: &[u8],
+    described: &FileInterface,
+) -> Option<crate::store::Interface> {
     let block = bytes.get(described.offset..)?;
-    let head = Head::parse(block, Some(described.order)).ok()??;
+    let head = BlockHead::parse(block, Some(described.order)).ok()??;
     match Block::parse(&head, block).ok()?? {
         Block::Interface(block) => block.interface().ok(),
         _ => None,
@@ -232,19 +252,19 @@ pub(super) fn interface(bytes: &[u8], described: &Described) -> Option<crate::st
 }
 
 /// The maximum snapshot length of the described interfaces of this link type.
-pub(super) fn snaplen(table: &[Described], link_type: LinkType) -> u32 {
+pub(super) fn snaplen(table: &[FileInterface], link_type: LinkType) -> u32 {
     let same = table.iter().filter(|described| described.link_type == link_type);
     let snaplens = same.map(|described| pcapng::effective_snaplen(described.snaplen));
     snaplens.max().unwrap_or(super::DEFAULT_SNAPLEN)
 }
 
 /// The comments on a section, from its block.
-fn comments_on(head: &Head, bytes: &[u8]) -> Vec<u8> {
+fn comments_on(head: &BlockHead, bytes: &[u8]) -> Vec<u8> {
     beside::section(head, bytes).map(|options| beside::comments(&options)).unwrap_or_default()
 }
 
 /// The kept options of the file's first section.
 pub(super) fn section_options(bytes: &[u8]) -> Option<Vec<u8>> {
-    let head = Head::parse(bytes, None).ok()??;
+    let head = BlockHead::parse(bytes, None).ok()??;
     beside::section(&head, bytes)
 }

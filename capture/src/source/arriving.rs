@@ -7,12 +7,12 @@
 use protocol::linktype::LinkType;
 
 use super::beside::Beside;
-use super::{Control, LeftOut, Observer, Options, STOPPED, SourceError};
+use super::{LeftOut, Observer, STOPPED, SourceControl, SourceError, SourceOptions};
 use crate::clock;
 use crate::filter::Filter;
 use crate::ring::Writer;
-use crate::savefile::stream::{Event, Reader};
-use crate::store::{Header, Store};
+use crate::savefile::stream::{StreamEvent, StreamReader};
+use crate::store::{Store, StoreHeader};
 
 /// The savefiles of one stream.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Arriving {
     /// The filter, compiled for this link type: the one sent last, or the likely one.
     compiled: Option<(LinkType, Filter)>,
     snaplen: u32,
-    reader: Reader,
+    reader: StreamReader,
     /// Whether packets are read but not stored.
     paused: bool,
     /// After an error: ignore the rest of this writer's bytes, up to its end of file or to the
@@ -42,7 +42,7 @@ impl Arriving {
     ///
     /// # Errors
     /// If the filter does not compile.
-    pub(super) fn new(name: String, options: &Options<'_>) -> Result<Self, SourceError> {
+    pub(super) fn new(name: String, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
         // An expression that does not compile should be reported now. The result depends on the
         // link type, which is not known yet; Ethernet is the likely one.
         let compiled = match options.filter {
@@ -58,7 +58,7 @@ impl Arriving {
             filter: options.filter.map(str::to_owned),
             compiled,
             snaplen: options.snaplen,
-            reader: Reader::new(),
+            reader: StreamReader::new(),
             paused: false,
             skipping: false,
             beside,
@@ -131,7 +131,7 @@ impl Arriving {
     }
 
     /// Pauses and resumes as `control` orders. While paused, packets are read but not stored.
-    pub(super) fn pause_if_ordered(&mut self, writer: &mut Writer, control: &Control) {
+    pub(super) fn pause_if_ordered(&mut self, writer: &mut Writer, control: &SourceControl) {
         if self.paused == control.is_paused() {
             return;
         }
@@ -156,13 +156,13 @@ impl Arriving {
         let result = loop {
             match self.reader.event() {
                 Ok(None) => break Ok(()),
-                Ok(Some(Event::Section(options))) => self.beside.section(options, writer),
-                Ok(Some(Event::Interface(interface))) => {
+                Ok(Some(StreamEvent::Section(options))) => self.beside.section(options, writer),
+                Ok(Some(StreamEvent::Interface(interface))) => {
                     self.beside.interface(interface, self.snaplen, writer);
                 }
-                Ok(Some(Event::Kept(block))) => self.beside.block(block, writer),
-                Ok(Some(Event::LeftOut)) => self.beside.leave_out(),
-                Ok(Some(Event::Header(header))) => {
+                Ok(Some(StreamEvent::Kept(block))) => self.beside.block(block, writer),
+                Ok(Some(StreamEvent::LeftOut)) => self.beside.leave_out(),
+                Ok(Some(StreamEvent::Header(header))) => {
                     if let Err(error) = self.begin(&header, writer) {
                         break Err(error);
                     }
@@ -175,7 +175,7 @@ impl Arriving {
                     observer.trouble(None);
                     self.told = (0, 0, 0);
                 }
-                Ok(Some(Event::Packet(packet))) => {
+                Ok(Some(StreamEvent::Packet(packet))) => {
                     let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
                     let matches = self
                         .compiled
@@ -186,7 +186,7 @@ impl Arriving {
                         self.beside.store(&packet, data, writer);
                     }
                 }
-                Ok(Some(Event::Foreign { .. })) => self.foreign += 1,
+                Ok(Some(StreamEvent::Foreign { .. })) => self.foreign += 1,
                 Err(error) => break Err(malformed(&self.name, error.to_string())),
             }
         };
@@ -209,7 +209,7 @@ impl Arriving {
     }
 
     /// Handles a writer's header, which has its link type.
-    fn begin(&mut self, header: &Header, writer: &mut Writer) -> Result<(), SourceError> {
+    fn begin(&mut self, header: &StoreHeader, writer: &mut Writer) -> Result<(), SourceError> {
         let sent = header.link_type;
         let changed = |held| SourceError::Changed { name: self.name.clone(), held, sent };
         // No interface of a refused writer is described.

@@ -4,7 +4,7 @@ use protocol::time::Precision;
 
 use crate::ring::{Append, MAX_INTERFACES, Writer};
 use crate::savefile::beside::{comments, has_keys, statistics_interface};
-use crate::savefile::stream::Packet;
+use crate::savefile::stream::StreamPacket;
 use crate::store::{Interface, NoteRef, Store};
 
 /// A snaplen that sets no limit: interfaces keep the one they state.
@@ -64,8 +64,8 @@ impl Beside {
         }
     }
 
-    /// Keeps the comments of a section for its first packet, unless the files of the ring begin with
-    /// that section.
+    /// Keeps the comments of a section for its first packet, unless the files of the ring begin
+    /// with that section.
     fn keep_comments(&mut self, section: &[u8], writer: &Writer) {
         if section != writer.ring().section_options() {
             self.options.extend(comments(section));
@@ -189,7 +189,7 @@ impl Beside {
     }
 
     /// Stores `data` of a packet, with the data that came before the packet.
-    pub(super) fn store(&mut self, packet: &Packet<'_>, data: &[u8], writer: &mut Writer) {
+    pub(super) fn store(&mut self, packet: &StreamPacket<'_>, data: &[u8], writer: &mut Writer) {
         if !self.is_begun {
             let (Append::Stored | Append::Oversize) =
                 writer.append(packet.time, packet.original_len, data);

@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Orders to a running source, from any thread.
 #[derive(Debug)]
-pub struct Control {
+pub struct SourceControl {
     stop: AtomicBool,
     pause: AtomicBool,
     clear: AtomicBool,
@@ -18,7 +18,7 @@ pub struct Control {
     wake: EventFd,
 }
 
-impl Control {
+impl SourceControl {
     /// A control without orders.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Control {
         self.wake.as_fd()
     }
 
-    /// For the source's thread: makes [`Control::wake_fd`] unreadable again. Check for orders
+    /// For the source's thread: makes [`SourceControl::wake_fd`] unreadable again. Check for orders
     /// afterwards.
     pub(crate) fn acknowledge(&self) {
         // Fails only when it is not readable.

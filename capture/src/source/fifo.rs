@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use protocol::linktype::LinkType;
 
 use super::arriving::Arriving;
-use super::{Control, Ended, Observer, Options, Rest, Source, SourceError};
+use super::{Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 use crate::ring::Writer;
 
 /// Bytes that a FIFO should hold while this thread is not scheduled: the maximum that an ordinary
@@ -34,7 +34,7 @@ impl Fifo {
     /// # Errors
     /// [`SourceError::NoFifo`], [`SourceError::NotAFifo`], [`SourceError::Filter`] and
     /// [`SourceError::System`].
-    pub(super) fn open(path: &Path, options: &Options<'_>) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
         let name = path.display().to_string();
         let system = |error| SourceError::System { name: name.clone(), error };
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
@@ -85,9 +85,9 @@ impl Source for Fifo {
     fn run(
         &mut self,
         writer: &mut Writer,
-        control: &Control,
+        control: &SourceControl,
         observer: &mut dyn Observer,
-    ) -> Result<Ended, SourceError> {
+    ) -> Result<SourceEnd, SourceError> {
         // Edge-triggered: a FIFO without a writer is "hung up" all the time, and only the next
         // writer must wake this thread.
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
@@ -111,13 +111,13 @@ impl Source for Fifo {
             observer.tick(writer);
             wait_for_edge(&ready, control);
         }
-        Ok(Ended::Stopped)
+        Ok(SourceEnd::Stopped)
     }
 }
 
 /// Waits for an event on an edge-triggered descriptor, for an order, or for a second. The event is
 /// taken before the descriptor is read again, so no byte that comes after that read is missed.
-fn wait_for_edge(ready: &Epoll, control: &Control) {
+fn wait_for_edge(ready: &Epoll, control: &SourceControl) {
     control.wait_for(ready.0.as_fd(), PollTimeout::from(1000u16));
     // Without an event, or if interrupted: the read that follows finds out what there is.
     let _ = ready.wait(&mut [EpollEvent::empty()], 0u16);

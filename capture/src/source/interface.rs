@@ -15,7 +15,7 @@ use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
 use super::control::is_readable;
-use super::{ANY, Control, Ended, Observer, Options, Rest, Source, SourceError};
+use super::{ANY, Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 use crate::clock;
 use crate::filter::{Filter, FilterError, explain, sees_tags};
 use crate::libpcap;
@@ -83,8 +83,8 @@ impl Live {
     ///
     /// # Errors
     /// [`SourceError`]; nothing stays open.
-    pub(super) fn open(name: &str, options: &Options<'_>) -> Result<Self, SourceError> {
-        let Options { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
+    pub(super) fn open(name: &str, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
+        let SourceOptions { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
         let real = real_name(name)?;
         let name = real.as_str();
         let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
@@ -197,7 +197,7 @@ impl Live {
     }
 
     /// Waits for packets, for an order, or until `time` is over.
-    fn wait(&self, control: &Control, time: Duration) {
+    fn wait(&self, control: &SourceControl, time: Duration) {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         control.wait_for(self.capture.as_fd(), timeout);
     }
@@ -216,9 +216,9 @@ impl Source for Live {
     fn run(
         &mut self,
         writer: &mut Writer,
-        control: &Control,
+        control: &SourceControl,
         observer: &mut dyn Observer,
-    ) -> Result<Ended, SourceError> {
+    ) -> Result<SourceEnd, SourceError> {
         let mut idle_looks: u32 = 0;
         while !control.must_stop() {
             control.clear_if_ordered(|| writer.clear());
@@ -242,7 +242,7 @@ impl Source for Live {
             self.batch(writer)?;
         }
         self.account(writer);
-        Ok(Ended::Stopped)
+        Ok(SourceEnd::Stopped)
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::linktype::LinkType;
 
-pub use control::Control;
+pub use control::SourceControl;
 pub use interface::{InterfaceInfo, interfaces, real_name};
 
 use crate::filter::{FilterError, Runner};
@@ -70,7 +70,7 @@ impl SourceName {
     ///
     /// # Panics
     /// For a savefile, which fills no ring.
-    pub fn open(&self, options: &Options<'_>) -> Result<Box<dyn Source>, SourceError> {
+    pub fn open(&self, options: &SourceOptions<'_>) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
             Self::Interface(name) => Box::new(Live::open(name, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
@@ -166,9 +166,9 @@ pub trait Source: std::fmt::Debug + Send {
     fn run(
         &mut self,
         writer: &mut Writer,
-        control: &Control,
+        control: &SourceControl,
         observer: &mut dyn Observer,
-    ) -> Result<Ended, SourceError>;
+    ) -> Result<SourceEnd, SourceError>;
 }
 
 /// The state of a source while its capture is stopped.
@@ -178,8 +178,8 @@ pub enum Rest {
     Closed,
     /// It is held open and not read, and continues where it was.
     Held,
-    /// It keeps running, with [`Control::pause`]: it is read, but nothing is stored, because the
-    /// programs that write into it must not be held up.
+    /// It keeps running, with [`SourceControl::pause`]: it is read, but nothing is stored, because
+    /// the programs that write into it must not be held up.
     Drained,
 }
 
@@ -195,7 +195,7 @@ pub trait Observer {
 
 /// How a source is opened.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub struct SourceOptions<'a> {
     /// Only packets that match this expression are stored.
     pub filter: Option<&'a str>,
     /// Maximum number of bytes kept of one packet.
@@ -364,7 +364,7 @@ impl std::fmt::Display for LeftOut {
 
 /// How a source that ran without an error ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum SourceEnd {
     /// It was stopped.
     Stopped,
     /// There are no more packets to come.

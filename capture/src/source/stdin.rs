@@ -9,7 +9,7 @@ use protocol::linktype::LinkType;
 
 use super::arriving::Arriving;
 use super::control::is_readable;
-use super::{Control, Ended, Observer, Options, Rest, Source, SourceError};
+use super::{Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 use crate::ring::Writer;
 
 /// Standard input.
@@ -24,7 +24,7 @@ impl Stdin {
     ///
     /// # Errors
     /// [`SourceError::System`] and [`SourceError::Filter`].
-    pub(super) fn open(options: &Options<'_>) -> Result<Self, SourceError> {
+    pub(super) fn open(options: &SourceOptions<'_>) -> Result<Self, SourceError> {
         let name = "standard input".to_owned();
         let copy: io::Result<OwnedFd> = io::stdin().as_fd().try_clone_to_owned();
         let input = copy.map_err(|error| SourceError::System { name: name.clone(), error })?;
@@ -44,9 +44,9 @@ impl Source for Stdin {
     fn run(
         &mut self,
         writer: &mut Writer,
-        control: &Control,
+        control: &SourceControl,
         observer: &mut dyn Observer,
-    ) -> Result<Ended, SourceError> {
+    ) -> Result<SourceEnd, SourceError> {
         while !control.must_stop() {
             control.clear_if_ordered(|| writer.clear());
             self.arriving.pause_if_ordered(writer, control);
@@ -61,7 +61,7 @@ impl Source for Stdin {
                     self.arriving.left(observer);
                     observer.tick(writer);
                     self.arriving.end(writer, observer);
-                    return Ok(Ended::Exhausted);
+                    return Ok(SourceEnd::Exhausted);
                 }
                 Ok(count) => {
                     self.arriving.arrived(count, writer, observer)?;
@@ -74,6 +74,6 @@ impl Source for Stdin {
                 },
             }
         }
-        Ok(Ended::Stopped)
+        Ok(SourceEnd::Stopped)
     }
 }

@@ -1,6 +1,6 @@
 //! Every captured byte is in a stream or counted, and every packet in a flow or counted.
 
-use capture::flow::{File, Options};
+use capture::flow::{File, FlowOptions};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub(crate) fn every_byte_is_somewhere(meta: &Value) {
 /// The capture lost 100 MB and continued in the middle of the response.
 #[test]
 fn after_a_long_outage_every_captured_byte_is_in_its_stream() {
-    let mut scene = Scene::new(Options::default());
+    let mut scene = Scene::new(FlowOptions::default());
     let mut talk = Talk::new(1, 2_000);
     scene.send_all(talk.open());
     scene.send_all(talk.says(CLIENT, b"what the client says", 100));
@@ -52,7 +52,7 @@ fn after_a_long_outage_every_captured_byte_is_in_its_stream() {
 /// acknowledgment makes longer.
 #[test]
 fn a_gap_that_grows_counts_once() {
-    let mut scene = Scene::new(Options::default());
+    let mut scene = Scene::new(FlowOptions::default());
     let mut talk = Talk::new(1, 2_000);
     scene.send_all(talk.open());
     for _ in 0..20 {
@@ -79,7 +79,7 @@ proptest! {
     fn every_captured_byte_is_in_its_stream_or_counted(
         steps in prop::collection::vec((0..2_usize, 0..8_u8, 1..400_usize, any::<u32>()), 1..40),
     ) {
-        let mut scene = Scene::new(Options::default());
+        let mut scene = Scene::new(FlowOptions::default());
         let mut talk = Talk::new(1, 2_000);
         scene.send_all(talk.open());
         for (side, what, len, number) in steps {

@@ -1,6 +1,6 @@
 //! Flows within their limits.
 
-use capture::flow::{Application, File, Log, ReadError};
+use capture::flow::{Application, File, FlowReadError, Log};
 use capture::ring::MIN_RING;
 
 use crate::scene::*;
@@ -108,7 +108,7 @@ fn a_log_within_its_bound_counts_the_lines_that_left() {
     // An early opener sees the whole length, and gets an error for the lost lines.
     let whole = scene.flows.log_stat(Log::Flows, Some(0));
     assert_eq!(whole.size, stat.beginning + stat.size);
-    assert_eq!(early.read(0, 10), Err(ReadError::Expired));
+    assert_eq!(early.read(0, 10), Err(FlowReadError::Expired));
     early.extend_visible();
     assert!(early.read(stat.beginning, 10).unwrap().starts_with(b"{"), "whole lines are left");
 }

@@ -3,7 +3,7 @@
 use capture::flow::{Application, File, Log};
 use capture::ring::MIN_RING;
 use proptest::prelude::*;
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 use serde_json::Value;
 
 use crate::scene::*;
@@ -173,8 +173,8 @@ proptest! {
                 prop_assert_eq!(&line["response_body"]["bytes"], &Value::from(wanted.answers));
                 let index = turn as u64 + 1;
                 for (direction, len, seed) in [
-                    (Direction::Request, wanted.asks, turn),
-                    (Direction::Response, wanted.answers, turn + 9),
+                    (MessageRole::Request, wanted.asks, turn),
+                    (MessageRole::Response, wanted.answers, turn + 9),
                 ] {
                     if len > 0 {
                         let body = scene.file(id, File::Body { index, direction });

@@ -1,6 +1,6 @@
 //! Copies of the same bytes that differ. It is not known which of them was received.
 
-use capture::flow::{Application, Log, Options};
+use capture::flow::{Application, FlowOptions, Log};
 use protocol::tcp::Policy;
 
 use crate::scene::*;
@@ -18,7 +18,7 @@ fn forged(talk: &Talk, side: usize, data: &[u8]) -> Vec<u8> {
 #[track_caller]
 fn check(make: impl Fn(&mut Talk) -> Vec<Vec<u8>>, wanted: &[(&str, Option<&str>)]) {
     for policy in [Policy::First, Policy::Last] {
-        let mut scene = Scene::new(Options { policy, ..free() });
+        let mut scene = Scene::new(FlowOptions { policy, ..free() });
         let mut talk = Talk::new(1, 2_000);
         scene.send_all(talk.open());
         scene.send_all(make(&mut talk));

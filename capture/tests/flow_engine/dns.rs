@@ -1,6 +1,6 @@
 //! DNS over UDP and TCP: its lines in the log of the capture and in files of flows.
 
-use capture::flow::{Application, File, Limits, Log, OpenError, Options};
+use capture::flow::{Application, File, FlowLimits, FlowOpenError, FlowOptions, Log};
 use serde_json::{Value, json};
 
 use crate::scene::*;
@@ -256,7 +256,7 @@ fn only_flows_with_dns_have_the_file() {
     scene.end();
     let has = |id| scene.flows.flow(id).unwrap().has(LINES);
     assert_eq!([has(1), has(2), has(3)], [false, true, false]);
-    assert_eq!(scene.flows.open(1, LINES, 0).err(), Some(OpenError::Gone));
+    assert_eq!(scene.flows.open(1, LINES, 0).err(), Some(FlowOpenError::Gone));
     assert_eq!(scene.flows.stat(3, LINES), None);
     let applications = [1, 2, 3].map(|id| scene.meta(id)["application"].clone());
     assert_eq!(applications, [json!(null), json!("dns"), json!("http")]);
@@ -278,7 +278,7 @@ fn malformed_messages_before_the_first_one_change_nothing() {
 #[test]
 fn a_flow_of_which_the_log_has_dropped_lines_begins_later() {
     let mut options = free();
-    options.limits = Limits { log: 1, ..options.limits };
+    options.limits = FlowLimits { log: 1, ..options.limits };
     let mut scene = Scene::of_size(8 << 20, options);
     let mut all = 0;
     // Each query asks for another name, so that lines are not packed too well.
@@ -357,7 +357,7 @@ fn a_restart_makes_the_same_lines_again() {
     scene.end();
     let before = scene.log(DNS);
     assert_eq!(before.len(), 50);
-    let mut scene = scene.restart(Options::default());
+    let mut scene = scene.restart(FlowOptions::default());
     scene.end();
     assert_eq!(scene.log(DNS), before);
 }

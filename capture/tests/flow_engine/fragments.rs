@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
-use capture::flow::{File, Options};
+use capture::flow::{File, FlowOptions};
 use capture::store::Store;
 use proptest::prelude::*;
 use serde_json::json;
@@ -89,7 +89,7 @@ fn the_rest_of_a_datagram_is_not_waited_for_on_an_idle_link() {
 #[test]
 fn fragments_with_different_tags_form_one_datagram_if_vlans_are_joined() {
     for any_vlan in [false, true] {
-        let mut scene = Scene::new(Options { any_vlan, ..free() });
+        let mut scene = Scene::new(FlowOptions { any_vlan, ..free() });
         for (tag, part) in
             fragments(&udp(1, 2_000, true, &[b'a'; 100]), 1, &[48]).iter().enumerate()
         {

@@ -2,7 +2,7 @@
 
 use capture::flow::{Application, File, Log};
 use proptest::prelude::*;
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 use serde_json::Value;
 
 use crate::scene::*;
@@ -41,7 +41,7 @@ fn told(scene: &Scene) -> Vec<(Value, Value, Value, String)> {
         let line: Value = serde_json::from_slice(line).unwrap();
         let index = line["index"].as_u64().unwrap();
         let has_body = !line["response_body"]["file"].is_null();
-        let body = File::Body { index, direction: Direction::Response };
+        let body = File::Body { index, direction: MessageRole::Response };
         let body = if has_body { scene.file(id, body) } else { Vec::new() };
         let body = String::from_utf8_lossy(&body).into_owned();
         (line["target"].clone(), line["status"].clone(), line["state"].clone(), body)

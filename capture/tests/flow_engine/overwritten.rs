@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use capture::flow::{File, Log, ReadError, Seek};
+use capture::flow::{File, FlowReadError, Log, Seek};
 use capture::store::Store;
 
 use crate::scene::*;
@@ -43,7 +43,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     assert_eq!(now.len() as u64, stat.size);
     let all = 24 + 3 * 70 + 220 * 1_070;
     assert_eq!(old.read(0, 24).unwrap(), packets[..24]);
-    assert_eq!(old.read(24, 1_000), Err(ReadError::Expired));
+    assert_eq!(old.read(24, 1_000), Err(FlowReadError::Expired));
     old.extend_visible();
     let begin = 24 + stat.beginning;
     assert_eq!(old.read(begin, 9_999).unwrap(), now[24..24 + 9_999]);
@@ -53,7 +53,7 @@ fn an_open_flow_whose_first_packets_are_gone() {
     assert!(scene.flows.flow(1).is_none());
     assert_eq!(whole(&mut stream), vec![0; 220_000]);
     assert_eq!(stream.read(220_000, 1).unwrap(), b"");
-    assert_eq!(old.read(begin, 9), Err(ReadError::Expired));
+    assert_eq!(old.read(begin, 9), Err(FlowReadError::Expired));
     let lines = scene.log(Log::Flows);
     assert_eq!(of(&lines, 1).last().unwrap()["state"], "evicted");
     // The connection continues as another flow.

@@ -1,6 +1,6 @@
 //! Acknowledgments whose length includes the padding of their frame.
 
-use capture::flow::{Application, File, Log, Options};
+use capture::flow::{Application, File, FlowOptions, Log};
 use protocol::tcp::Policy;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn padded(talk: &Talk, side: usize, zeros: usize) -> Vec<u8> {
 }
 
 fn with(policy: Policy) -> Scene {
-    Scene::new(Options { policy, ..free() })
+    Scene::new(FlowOptions { policy, ..free() })
 }
 
 /// Checks the streams, and that each captured byte is in one of them or counted.

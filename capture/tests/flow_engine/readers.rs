@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use capture::flow::{Application, File, Flows, Log, ReadError, Seek};
+use capture::flow::{Application, File, FlowReadError, Flows, Log, Seek};
 use capture::store::Store;
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 use serde_json::Value;
 
 use crate::scene::*;
@@ -73,7 +73,7 @@ fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<
             Ok(part) if part.is_empty() => break,
             Ok(part) => bytes.extend(part),
             Err(error) => {
-                assert_eq!(error, ReadError::Expired, "{file:?} of {id}");
+                assert_eq!(error, FlowReadError::Expired, "{file:?} of {id}");
                 // The records of packets are dropped one by one. For any other file, an error comes
                 // only after its flow has left: for a text in every case, and for a stream if the
                 // flow left because of a limit while some of its packets were retained.
@@ -89,7 +89,7 @@ fn look(flows: &Flows, told: &Told, id: u64, number: u32, file: File) -> Option<
         File::Client => agrees(&bytes, &asks),
         File::Server => agrees(&bytes, &answers),
         File::Body { index, direction } => {
-            assert_eq!(direction, Direction::Response);
+            assert_eq!(direction, MessageRole::Response);
             agrees(&bytes, &answer(number, u32::try_from(index - 1).unwrap()));
         }
         File::Packets => {

@@ -11,8 +11,10 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use capture::flow::{Application, Counters, File, Flows, Limits, Log, Options, Reading};
-use capture::ring::{self, Append, MIN_RING, Opened, Ring, Writer};
+use capture::flow::{
+    Application, File, FileReading, FlowCounters, FlowLimits, FlowOptions, Flows, Log,
+};
+use capture::ring::{self, Append, MIN_RING, OpenedRing, Ring, Writer};
 use capture::store::{Interface, Store};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
@@ -51,7 +53,7 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> (Arc<Ring>, Writer) {
-        let options = ring::Options {
+        let options = ring::RingOptions {
             path: self.path.clone(),
             size: self.size,
             snaplen: 262_144,
@@ -59,7 +61,7 @@ impl Place {
             link_type: Some(LinkType::ETHERNET),
             interface: Interface::default(),
         };
-        let Opened { ring, writer, .. } = Ring::open(&options).unwrap();
+        let OpenedRing { ring, writer, .. } = Ring::open(&options).unwrap();
         (ring, writer)
     }
 }
@@ -75,15 +77,15 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: FlowOptions) -> Self {
         Self::of_size(MIN_RING, options)
     }
 
-    pub(crate) fn of_size(size: u64, options: Options) -> Self {
+    pub(crate) fn of_size(size: u64, options: FlowOptions) -> Self {
         Self::over(Place::new(size, Precision::Nano), options)
     }
 
-    pub(crate) fn over(place: Place, options: Options) -> Self {
+    pub(crate) fn over(place: Place, options: FlowOptions) -> Self {
         let (ring, writer) = place.open();
         let store: Arc<dyn Store> = Arc::clone(&ring) as _;
         let flows = Arc::new(Flows::start(CAPTURE, store, options).unwrap());
@@ -141,7 +143,7 @@ impl Scene {
     }
 
     /// Stops the engine, and opens the same ring with another engine.
-    pub(crate) fn restart(self, options: Options) -> Self {
+    pub(crate) fn restart(self, options: FlowOptions) -> Self {
         let Self { flows, ring, writer, place, now } = self;
         flows.stop();
         drop((flows, writer, ring));
@@ -151,7 +153,7 @@ impl Scene {
         Self { flows, ring, writer, place, now }
     }
 
-    pub(crate) fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> FlowCounters {
         self.flows.counters()
     }
 
@@ -204,7 +206,7 @@ pub(crate) fn ids(flows: &Flows) -> Vec<u64> {
 
 /// Reads to the end.
 #[track_caller]
-pub(crate) fn whole(reading: &mut Reading) -> Vec<u8> {
+pub(crate) fn whole(reading: &mut FileReading) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let part = reading.read(bytes.len() as u64, 50_000).expect("it can be read");
@@ -346,15 +348,15 @@ pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-pub(crate) fn limited(limit: impl FnOnce(&mut Limits)) -> Options {
-    let mut options = Options::default();
+pub(crate) fn limited(limit: impl FnOnce(&mut FlowLimits)) -> FlowOptions {
+    let mut options = FlowOptions::default();
     options.limits.memory = 64 << 20;
     options.limits.log = 16 << 20;
     limit(&mut options.limits);
     options
 }
 
-pub(crate) fn free() -> Options {
+pub(crate) fn free() -> FlowOptions {
     limited(|_| {})
 }
 

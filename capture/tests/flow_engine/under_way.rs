@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use capture::flow::{Application, File, Log, Reading};
+use capture::flow::{Application, File, FileReading, Log};
 use capture::ring::MIN_RING;
 use capture::store::Store;
 use proptest::prelude::*;
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 use serde_json::{Value, json};
 
 use crate::scene::*;
 
-const RESPONSE: File = File::Body { index: 1, direction: Direction::Response };
+const RESPONSE: File = File::Body { index: 1, direction: MessageRole::Response };
 const EVENTS: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -43,7 +43,7 @@ fn bodies(scene: &Scene, id: u64) -> Vec<(String, File)> {
 
 /// Reads to the end as it was, then to the end as it is now, and appends the bytes.
 #[track_caller]
-fn read_on(reading: &mut Reading, bytes: &mut Vec<u8>) {
+fn read_on(reading: &mut FileReading, bytes: &mut Vec<u8>) {
     for _ in 0..2 {
         loop {
             let part = reading.read(bytes.len() as u64, 700).expect("it can be read");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
-use capture::flow::{Application, File, Log, Options};
+use capture::flow::{Application, File, FlowOptions, Log};
 use proptest::prelude::*;
 use protocol::tcp::Urgent;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn until(mut frame: Vec<u8>, pointer: u16) -> Vec<u8> {
 }
 
 fn with(urgent: Urgent) -> Scene {
-    Scene::new(Options { urgent, ..free() })
+    Scene::new(FlowOptions { urgent, ..free() })
 }
 
 /// Ends the only flow. Returns its client's stream and its `meta.json`, which must count every

@@ -5,8 +5,8 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use capture::cursor::{Cursor, Outcome};
-use capture::ring::{MIN_RING, Options};
+use capture::cursor::{Cursor, ReadOutcome};
+use capture::ring::{MIN_RING, RingOptions};
 use capture::store::{Interface, Store};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
@@ -28,8 +28,8 @@ pub(crate) fn directory() -> tempfile::TempDir {
     }
 }
 
-pub(crate) fn options(path: PathBuf) -> Options {
-    Options {
+pub(crate) fn options(path: PathBuf) -> RingOptions {
+    RingOptions {
         path,
         size: MIN_RING,
         snaplen: 262_144,
@@ -75,7 +75,8 @@ pub(crate) struct Packet {
     pub(crate) holes: Vec<String>,
     /// Name of its interface; empty in a pcap file.
     pub(crate) interface: String,
-    /// Custom blocks before it, back to back, and its options other than comments, in a pcapng file.
+    /// Custom blocks before it, back to back, and its options other than comments, in a pcapng
+    /// file.
     pub(crate) beside: (Vec<u8>, Vec<(usize, Vec<u8>)>),
     /// Its end in the bytes fed so far.
     pub(crate) end: u64,
@@ -332,11 +333,11 @@ pub(crate) fn collect(into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::R
 }
 
 /// Reads until nothing more is available for now.
-pub(crate) fn drain(cursor: &mut Cursor, store: &dyn Store, want: usize) -> (Vec<u8>, Outcome) {
+pub(crate) fn drain(cursor: &mut Cursor, store: &dyn Store, want: usize) -> (Vec<u8>, ReadOutcome) {
     let mut bytes = Vec::new();
     loop {
         let outcome = cursor.read(store, want, &mut collect(&mut bytes)).unwrap();
-        if !matches!(outcome, Outcome::Sent(_)) {
+        if !matches!(outcome, ReadOutcome::Sent(_)) {
             return (bytes, outcome);
         }
     }

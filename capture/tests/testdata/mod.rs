@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use capture::savefile::stream::{Event, Reader};
+use capture::savefile::stream::{StreamEvent, StreamReader};
 
 /// The folder of captures, if it exists here.
 pub(crate) fn folder() -> Option<PathBuf> {
@@ -49,9 +49,9 @@ pub(crate) fn captures(folder: &Path) -> Vec<PathBuf> {
 pub(crate) fn stream<B>(
     mut bytes: &[u8],
     part: usize,
-    mut each: impl FnMut(Event<'_>) -> ControlFlow<B>,
+    mut each: impl FnMut(StreamEvent<'_>) -> ControlFlow<B>,
 ) -> Option<B> {
-    let mut reader = Reader::new();
+    let mut reader = StreamReader::new();
     while !bytes.is_empty() {
         let space = reader.space();
         let (now, later) = bytes.split_at(bytes.len().min(space.len()).min(part));

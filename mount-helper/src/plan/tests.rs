@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn request(arguments: &[&str]) -> Result<Request, UsageError> {
-    Request::from_arguments(arguments.iter().map(OsString::from))
+fn request(arguments: &[&str]) -> Result<MountRequest, UsageError> {
+    MountRequest::from_arguments(arguments.iter().map(OsString::from))
 }
 
-fn plan(arguments: &[&str]) -> Plan {
+fn plan(arguments: &[&str]) -> MountPlan {
     match request(arguments) {
-        Ok(Request::Mount(plan)) => *plan,
+        Ok(MountRequest::Mount(plan)) => *plan,
         other => panic!("{arguments:?} gave {other:?}"),
     }
 }
@@ -216,8 +216,8 @@ fn wrong_calls_are_refused_with_a_reason() {
         "-sx: neither a flag nor an operand of this program (try --help)"
     );
     assert_eq!(plan(&["eth0", "--", "-a"]).directory, Path::new("./-a"));
-    assert_eq!(request(&["--help"]), Ok(Request::Help));
-    assert_eq!(request(&["-V"]), Ok(Request::Version));
+    assert_eq!(request(&["--help"]), Ok(MountRequest::Help));
+    assert_eq!(request(&["-V"]), Ok(MountRequest::Version));
 }
 
 #[test]
@@ -225,9 +225,9 @@ fn text_that_is_not_utf_8_is_refused_and_not_changed() {
     use std::os::unix::ffi::OsStringExt;
     let odd = || OsString::from_vec(vec![b'/', 0xff]);
     let of = |spec: OsString, directory: OsString| {
-        Request::from_arguments([spec, directory].into_iter())
+        MountRequest::from_arguments([spec, directory].into_iter())
     };
     assert_eq!(of(odd(), "/captures".into()), Err(UsageError::Encoding(odd())));
-    let Ok(Request::Mount(plan)) = of("eth0".into(), odd()) else { panic!("a directory may") };
+    let Ok(MountRequest::Mount(plan)) = of("eth0".into(), odd()) else { panic!("a directory may") };
     assert_eq!(plan.directory, Path::new(&odd()));
 }

@@ -15,7 +15,7 @@ use tower::{ServiceExt, service_fn};
 
 use super::trees;
 use crate::control;
-use crate::control::chunks::{self, Parts};
+use crate::control::chunks::{self, MessageParts};
 use crate::control::messages::control_client::ControlClient;
 use crate::failure::Failure;
 use crate::memory;
@@ -29,14 +29,14 @@ const WINDOW: u32 = 2 << 20;
 
 /// The daemon to talk to.
 #[derive(Debug, Args)]
-pub(super) struct Daemon {
+pub(super) struct DaemonSocket {
     /// Socket of the daemon [env: PCAPFS_SOCKET] [default: /run/pcapfs/control.sock, or
     /// $XDG_RUNTIME_DIR/pcapfs/control.sock of a user's own daemon]
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
 }
 
-impl Daemon {
+impl DaemonSocket {
     /// With the socket of the environment if none was typed. A variable that is set to nothing says
     /// nothing.
     pub(super) fn or_environment(mut self) -> Self {
@@ -60,7 +60,7 @@ type Answer = http::Response<Body>;
 
 /// Connects to the daemon, and runs `action` with the client.
 pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
-    daemon: &Daemon,
+    daemon: &DaemonSocket,
     action: impl FnOnce(Client) -> F,
 ) -> Result<T, Failure> {
     on_channel(daemon, |channel| action(Client::new(channel).max_decoding_message_size(MAX_ANSWER)))
@@ -68,7 +68,7 @@ pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
 
 /// Like [`with`], to receive a savefile.
 pub(super) fn receiving<T, F: Future<Output = Result<T, Failure>>>(
-    daemon: &Daemon,
+    daemon: &DaemonSocket,
     action: impl FnOnce(Receiver) -> F,
 ) -> Result<T, Failure> {
     memory::keep_freed();
@@ -81,12 +81,12 @@ pub(super) fn receiving<T, F: Future<Output = Result<T, Failure>>>(
 }
 
 /// The savefile in an answer.
-pub(super) fn parts<T>(mut answer: Response<T>) -> Parts {
-    Parts::new(chunks::handed(answer.extensions_mut()).unwrap_or_default())
+pub(super) fn parts<T>(mut answer: Response<T>) -> MessageParts {
+    MessageParts::new(chunks::handed(answer.extensions_mut()).unwrap_or_default())
 }
 
 fn on_channel<T, F: Future<Output = Result<T, Failure>>>(
-    daemon: &Daemon,
+    daemon: &DaemonSocket,
     action: impl FnOnce(Channel) -> F,
 ) -> Result<T, Failure> {
     let path = daemon.socket.clone().unwrap_or_else(control::client_path);

@@ -9,12 +9,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use mount_helper::arguments;
 
-use super::client::Daemon;
+use super::client::DaemonSocket;
 use super::forget::Forget;
 use super::init::Init;
 use super::interfaces::Interfaces;
-use super::listing::{self, List, Status};
-use super::order::{self, Chosen, Verb};
+use super::listing::{self, List, StatusRequested};
+use super::order::{self, ChosenCaptures, Verb};
 use super::savefile::{self, Listen, Replay};
 use super::umount::Umount;
 use super::{background, complete, forget, init, interfaces, umount};
@@ -27,7 +27,7 @@ use crate::failure::Failure;
 #[command(name = "pcapfs", version, max_term_width = 100)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) daemon: Daemon,
+    pub(super) daemon: DaemonSocket,
 
     #[command(subcommand)]
     pub(super) command: Command,
@@ -45,17 +45,17 @@ pub(super) enum Command {
     /// Add a capture to a tree that is mounted
     Init(Init),
     /// Start captures that were stopped, ended or failed
-    Start(Chosen),
+    Start(ChosenCaptures),
     /// Stop captures: their readers get the stored packets, and then end of file
-    Stop(Chosen),
+    Stop(ChosenCaptures),
     /// Take captures out of the tree; their packets are gone then
-    Remove(Chosen),
+    Remove(ChosenCaptures),
     /// Forget what earlier runs left under a name that is not in the tree
     Forget(Forget),
     /// List the captures
     List(List),
     /// Show the state and counters of a capture, or of the daemon
-    Status(Status),
+    Status(StatusRequested),
     /// Write a savefile of all packets that are retained to standard output, or to a file
     Replay(Replay),
     /// Write a savefile to standard output or to a file, from the next packet on
@@ -79,7 +79,7 @@ pub(super) enum Command {
 
 impl Command {
     /// Runs the command. `daemon` is the one to talk to, for commands that need one.
-    pub(super) fn run(self, daemon: Daemon) -> Result<(), Failure> {
+    pub(super) fn run(self, daemon: DaemonSocket) -> Result<(), Failure> {
         match self {
             Self::Mount(mount) if mount.background => background::start(),
             Self::Mount(mount) => {

@@ -13,7 +13,7 @@ use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 
-use super::client::{self, Daemon};
+use super::client::{self, DaemonSocket};
 use crate::control::messages::ListRequest;
 use crate::failure::Failure;
 use crate::fuse::mounted_trees;
@@ -79,7 +79,7 @@ pub(super) fn trees() -> Vec<CompletionCandidate> {
 
 /// Names of the captures that the daemon shows to the user.
 pub(super) fn captures() -> Vec<CompletionCandidate> {
-    let daemon = Daemon { socket: None }.or_environment();
+    let daemon = DaemonSocket { socket: None }.or_environment();
     let listed = client::with(&daemon, |mut client| async move {
         let request = ListRequest { capture: String::new() };
         client.list(request).await.map_err(client::failure)

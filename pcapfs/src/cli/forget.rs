@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::client::{self, Daemon};
+use super::client::{self, DaemonSocket};
 use crate::control::messages::ForgetRequest;
 use crate::daemon;
 use crate::failure::Failure;
@@ -24,7 +24,7 @@ pub(super) struct Forget {
 }
 
 /// `pcapfs forget`: prints what was forgotten. Without a daemon, this process forgets it.
-pub(super) fn run(forget: &Forget, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn run(forget: &Forget, daemon: &DaemonSocket) -> Result<(), Failure> {
     let Forget { name, state } = forget;
     client::check_local(name)?;
     if let Some(path) = state {

@@ -4,7 +4,7 @@ use capture::pipeline::is_alias;
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
-use super::client::{self, Daemon};
+use super::client::{self, DaemonSocket};
 use crate::candidates;
 use crate::control::messages::InitRequest;
 use crate::daemon::options::{kernel_buffer, mode, number};
@@ -59,7 +59,7 @@ pub(super) struct Init {
 }
 
 /// `pcapfs init`: prints number and alias.
-pub(super) fn run(init: &Init, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
     let Init { interface, filter, alias, ring, .. } = init;
     if interface.starts_with("file:") || interface.starts_with("stream:") || interface == "-" {
         return Err(Failure::Argument(format!(

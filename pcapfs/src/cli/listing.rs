@@ -7,7 +7,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::Value;
 
-use super::client::{self, Client, Daemon};
+use super::client::{self, Client, DaemonSocket};
 use super::complete;
 use crate::control::messages::{Capture, ListRequest, StatusRequest};
 use crate::failure::Failure;
@@ -27,23 +27,23 @@ pub(super) struct List {
     pub(super) captures: Vec<String>,
 
     #[command(flatten)]
-    pub(super) shown: Shown,
+    pub(super) shown: ShowOptions,
 }
 
 /// A status to be shown.
 #[derive(Debug, Args)]
-pub(super) struct Status {
+pub(super) struct StatusRequested {
     /// Name or number of a capture [default: the daemon]
     #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     pub(super) capture: Option<String>,
 
     #[command(flatten)]
-    pub(super) shown: Shown,
+    pub(super) shown: ShowOptions,
 }
 
 /// How something is shown.
 #[derive(Debug, Args)]
-pub(super) struct Shown {
+pub(super) struct ShowOptions {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -54,13 +54,14 @@ pub(super) struct Shown {
 }
 
 /// `pcapfs list`.
-pub(super) fn list(list: &List, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn list(list: &List, daemon: &DaemonSocket) -> Result<(), Failure> {
     list.captures.iter().try_for_each(|capture| client::check_local(capture))?;
     let shown = &list.shown;
     client::with(daemon, |mut client| async move {
-        let mut page = Page::new(shown);
+        let mut page = ShownPage::new(shown);
         loop {
-            let Found { captures, note, failed } = captures(&mut client, &list.captures).await?;
+            let ListedCaptures { captures, note, failed } =
+                captures(&mut client, &list.captures).await?;
             let text = if shown.json { array(&captures) } else { table(&captures)? };
             if !page.show(&text)? || !shown.watch || failed.is_some() {
                 if captures.is_empty() && !note.is_empty() && !shown.json {
@@ -74,12 +75,12 @@ pub(super) fn list(list: &List, daemon: &Daemon) -> Result<(), Failure> {
 }
 
 /// `pcapfs status`.
-pub(super) fn status(status: &Status, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn status(status: &StatusRequested, daemon: &DaemonSocket) -> Result<(), Failure> {
     let capture = status.capture.clone().unwrap_or_default();
     client::check_local(&capture)?;
     let shown = &status.shown;
     client::with(daemon, |mut client| async move {
-        let mut page = Page::new(shown);
+        let mut page = ShownPage::new(shown);
         let interval =
             if shown.watch { u32::try_from(INTERVAL.as_millis()).unwrap_or(0) } else { 0 };
         let request = StatusRequest { capture, interval };
@@ -103,7 +104,7 @@ pub(super) fn status(status: &Status, daemon: &Daemon) -> Result<(), Failure> {
 
 /// The result of a request for the list.
 #[derive(Default)]
-struct Found {
+struct ListedCaptures {
     captures: Vec<Capture>,
     /// About captures that the caller may not read.
     note: String,
@@ -115,8 +116,8 @@ struct Found {
 ///
 /// # Errors
 /// If none of them can be listed.
-async fn captures(client: &mut Client, wanted: &[String]) -> Result<Found, Failure> {
-    let mut found = Found::default();
+async fn captures(client: &mut Client, wanted: &[String]) -> Result<ListedCaptures, Failure> {
+    let mut found = ListedCaptures::default();
     let all = [String::new()];
     for capture in if wanted.is_empty() { &all } else { wanted } {
         let request = ListRequest { capture: capture.clone() };
@@ -150,14 +151,14 @@ fn array(captures: &[Capture]) -> String {
 }
 
 /// A text that is shown once, or repeatedly.
-struct Page {
+struct ShownPage {
     watch: bool,
     is_terminal: bool,
     shown: usize,
 }
 
-impl Page {
-    fn new(shown: &Shown) -> Self {
+impl ShownPage {
+    fn new(shown: &ShowOptions) -> Self {
         Self { watch: shown.watch, is_terminal: io::stdout().is_terminal(), shown: 0 }
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
-use super::client::{self, Client, Daemon};
+use super::client::{self, Client, DaemonSocket};
 use super::complete;
 use crate::control::messages::{ListRequest, RemoveRequest, StartRequest, StopRequest};
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use crate::output;
 
 /// The captures of an order.
 #[derive(Debug, Args)]
-pub(super) struct Chosen {
+pub(super) struct ChosenCaptures {
     /// Names or numbers of captures
     #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all",
           add = ArgValueCandidates::new(complete::captures))]
@@ -32,7 +32,11 @@ pub(super) enum Verb {
 
 /// `pcapfs start`, `stop` and `remove`. Carries out the orders that are possible, and reports the
 /// others.
-pub(super) fn run(chosen: &Chosen, verb: Verb, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn run(
+    chosen: &ChosenCaptures,
+    verb: Verb,
+    daemon: &DaemonSocket,
+) -> Result<(), Failure> {
     for capture in &chosen.captures {
         client::check_local(capture)?;
     }

@@ -18,10 +18,10 @@ use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::client::{self, Daemon};
+use super::client::{self, DaemonSocket};
 use super::complete;
 use super::listing::bytes;
-use crate::control::chunks::{Part, Parts};
+use crate::control::chunks::{MessagePart, MessageParts};
 use crate::control::messages::{Format, ListRequest, ListenRequest, ReplayRequest};
 use crate::failure::Failure;
 use crate::output;
@@ -94,10 +94,10 @@ fn format(output: &Output) -> Format {
 }
 
 /// `pcapfs replay`.
-pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn replay(replay: &Replay, daemon: &DaemonSocket) -> Result<(), Failure> {
     client::check_local(&replay.capture)?;
     // A file that cannot be written is reported before any packet is transferred.
-    let mut target = Target::open(&replay.output)?;
+    let mut target = OutputTarget::open(&replay.output)?;
     let request = ReplayRequest {
         capture: replay.capture.clone(),
         format: format(&replay.output).into(),
@@ -108,7 +108,7 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
         let answer = client.replay(request).await.map_err(client::failure)?;
         let end = copy(client::parts(answer), &mut target).await?;
         // After an interruption, a transfer is complete only if it has no end of its own.
-        if end == End::Interrupted && !replay.live {
+        if end == CopyEnd::Interrupted && !replay.live {
             return Err(Failure::Answer("interrupted".to_owned()));
         }
         target.finish()
@@ -116,9 +116,9 @@ pub(super) fn replay(replay: &Replay, daemon: &Daemon) -> Result<(), Failure> {
 }
 
 /// `pcapfs listen`.
-pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
+pub(super) fn listen(listen: &Listen, daemon: &DaemonSocket) -> Result<(), Failure> {
     client::check_local(&listen.capture)?;
-    let mut target = Target::open(&listen.output)?;
+    let mut target = OutputTarget::open(&listen.output)?;
     let format = format(&listen.output).into();
     let request = ListenRequest { capture: listen.capture.clone(), format };
     target.set_mode(&listen.capture, daemon)?;
@@ -131,7 +131,7 @@ pub(super) fn listen(listen: &Listen, daemon: &Daemon) -> Result<(), Failure> {
 
 /// Why the copy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum CopyEnd {
     /// All bytes have come.
     Complete,
     /// No program reads the output any more.
@@ -140,26 +140,26 @@ enum End {
     Interrupted,
 }
 
-async fn copy(mut parts: Parts, target: &mut Target) -> Result<End, Failure> {
+async fn copy(mut parts: MessageParts, target: &mut OutputTarget) -> Result<CopyEnd, Failure> {
     let mut signals = if target.is_named_later() { Some(Signals::new()?) } else { None };
     let mut reader = target.reader();
-    let mut progress = Progress::new();
+    let mut progress = TransferProgress::new();
     let end = loop {
         let part = tokio::select! {
             biased;
-            () = interrupted(signals.as_mut()) => break End::Interrupted,
-            () = gone(&mut reader) => break End::Unread,
+            () = interrupted(signals.as_mut()) => break CopyEnd::Interrupted,
+            () = gone(&mut reader) => break CopyEnd::Unread,
             part = parts.next() => part,
         };
         match part {
-            Ok(Some(Part::Total(total))) => progress.total = total,
-            Ok(Some(Part::Data(bytes))) => {
+            Ok(Some(MessagePart::Total(total))) => progress.total = total,
+            Ok(Some(MessagePart::Data(bytes))) => {
                 progress.add(bytes.len());
                 if !target.write(&bytes)? {
-                    break End::Unread;
+                    break CopyEnd::Unread;
                 }
             }
-            Ok(None) => break End::Complete,
+            Ok(None) => break CopyEnd::Complete,
             Err(status) => {
                 progress.clear();
                 return Err(client::failure(status));
@@ -235,7 +235,7 @@ fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
 
 /// The target of a savefile.
 #[derive(Debug)]
-enum Target {
+enum OutputTarget {
     Stdout,
     /// A file that is written to in place, such as a FIFO.
     Device(File, PathBuf),
@@ -243,7 +243,7 @@ enum Target {
     File(NamedTempFile, PathBuf, bool),
 }
 
-impl Target {
+impl OutputTarget {
     fn open(output: &Output) -> Result<Self, Failure> {
         let Some(path) = output.write.as_deref() else {
             return if io::stdout().is_terminal() {
@@ -300,7 +300,7 @@ impl Target {
 
     /// Gives a new file the permission bits of the capture's files, as cp(1) does, without the bits
     /// of the umask.
-    fn set_mode(&self, capture: &str, daemon: &Daemon) -> Result<(), Failure> {
+    fn set_mode(&self, capture: &str, daemon: &DaemonSocket) -> Result<(), Failure> {
         let Self::File(file, path, true) = self else { return Ok(()) };
         let request = ListRequest { capture: capture.to_owned() };
         let answer = client::with(daemon, |mut client| async move {
@@ -360,7 +360,7 @@ impl Target {
 }
 
 /// Progress of a transfer, shown on a terminal.
-struct Progress {
+struct TransferProgress {
     is_shown: bool,
     began: Instant,
     shown: Option<Instant>,
@@ -368,7 +368,7 @@ struct Progress {
     total: u64,
 }
 
-impl Progress {
+impl TransferProgress {
     fn new() -> Self {
         let is_shown = io::stderr().is_terminal();
         Self { is_shown, began: Instant::now(), shown: None, done: 0, total: 0 }

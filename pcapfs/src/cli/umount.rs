@@ -11,7 +11,7 @@ use super::complete;
 use crate::failure::Failure;
 use crate::fuse;
 use crate::paths::absolute;
-use crate::process::Status;
+use crate::process::ProcessStatus;
 
 /// A tree to be taken down.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub(super) fn run(umount: &Umount) -> Result<(), Failure> {
 /// True if a daemon exists and has not ended; a zombie has ended. The number of a daemon in another
 /// PID namespace may belong to another program here.
 fn is_alive(pid: u64) -> bool {
-    let status = Status::of(pid);
+    let status = ProcessStatus::of(pid);
     status.field("Name").is_some_and(|name| name.starts_with("pcapfs"))
         && status.field("State").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }

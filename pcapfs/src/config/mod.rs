@@ -22,8 +22,8 @@ use toml::Spanned;
 
 use crate::fs::captures::RESERVED;
 use crate::fs::{group_id, user_id};
-use crate::settings::{KERNEL_BUFFERS, LEAST_FLOW_MEMORY, Settings, flow_limits};
-use values::Id;
+use crate::settings::{CaptureSettings, KERNEL_BUFFERS, LEAST_FLOW_MEMORY, flow_limits};
+use values::UserOrGroup;
 
 /// The default path of the configuration.
 pub(crate) const DEFAULT: &str = "/etc/pcapfs/pcapfs.toml";
@@ -54,7 +54,7 @@ pub(crate) struct Config {
     pub(crate) ring_dir: Option<PathBuf>,
     pub(crate) state: Option<PathBuf>,
     /// Defaults for captures made by `init`.
-    pub(crate) settings: Settings,
+    pub(crate) settings: CaptureSettings,
     pub(crate) captures: Vec<Configured>,
 }
 
@@ -89,7 +89,7 @@ impl Config {
     /// [`ConfigError`], the first mistake.
     pub(crate) fn load(
         path: &Path,
-        base: &Settings,
+        base: &CaptureSettings,
         ring_dir: RingDir<'_>,
     ) -> Result<Self, ConfigError> {
         let failure = |what: String| ConfigError { path: path.to_owned(), line: None, what };
@@ -114,11 +114,12 @@ impl Config {
     fn parse(
         path: &Path,
         text: &str,
-        base: &Settings,
+        base: &CaptureSettings,
         ring_dir: RingDir<'_>,
     ) -> Result<Self, ConfigError> {
-        let reader = Reader { path, text };
-        let file: raw::File = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
+        let reader = ConfigurationReader { path, text };
+        let file: raw::ConfigurationFile =
+            toml::from_str(text).map_err(|error| reader.syntax(&error))?;
         let (settings, _) = reader.settings(base, &file.defaults)?;
         let folder = |value: Option<&Spanned<PathBuf>>| match value {
             Some(value) if !value.get_ref().is_absolute() => Err(reader.wrong(
@@ -171,12 +172,12 @@ pub(crate) enum RingDir<'a> {
 }
 
 /// A file that is being read.
-struct Reader<'a> {
+struct ConfigurationReader<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
-impl Reader<'_> {
+impl ConfigurationReader<'_> {
     /// An error in the line at this offset.
     fn at(&self, offset: usize, what: String) -> ConfigError {
         let before = self.text.as_bytes().get(..offset).unwrap_or_default();
@@ -208,9 +209,9 @@ impl Reader<'_> {
     /// The settings of a table applied over `base`, and whether it sets permissions.
     fn settings(
         &self,
-        base: &Settings,
-        raw: &raw::Settings,
-    ) -> Result<(Settings, bool), ConfigError> {
+        base: &CaptureSettings,
+        raw: &raw::DefaultsTable,
+    ) -> Result<(CaptureSettings, bool), ConfigError> {
         let mut settings = base.clone();
         if let Some(snaplen) = &raw.snaplen {
             let given = snaplen.get_ref().0;
@@ -258,7 +259,11 @@ impl Reader<'_> {
         Ok((settings, is_explicit))
     }
 
-    fn flows(&self, flows: &mut flow::Options, raw: &raw::Settings) -> Result<(), ConfigError> {
+    fn flows(
+        &self,
+        flows: &mut flow::FlowOptions,
+        raw: &raw::DefaultsTable,
+    ) -> Result<(), ConfigError> {
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         let mut limits = (flows.limits.flows, flows.limits.memory);
         if let Some(memory) = &raw.flow_memory {
@@ -293,13 +298,13 @@ impl Reader<'_> {
 
     fn id(
         &self,
-        id: &Spanned<Id>,
+        id: &Spanned<UserOrGroup>,
         kind: &str,
         find: fn(&str) -> Option<u32>,
     ) -> Result<u32, ConfigError> {
         match id.get_ref() {
-            Id::Number(number) => Ok(*number),
-            Id::Name(name) => find(name).ok_or_else(|| {
+            UserOrGroup::Number(number) => Ok(*number),
+            UserOrGroup::Name(name) => find(name).ok_or_else(|| {
                 let what = format!("no such {kind}: '{name}' (make it with: {kind}add {name})");
                 self.wrong(id, what)
             }),
@@ -308,9 +313,9 @@ impl Reader<'_> {
 
     fn capture(
         &self,
-        capture: &Spanned<raw::Capture>,
-        base: &Settings,
-        defaults: &raw::Settings,
+        capture: &Spanned<raw::CaptureTable>,
+        base: &CaptureSettings,
+        defaults: &raw::DefaultsTable,
         ring_dir: &Path,
     ) -> Result<Configured, ConfigError> {
         let (start, raw) = (capture.span().start, capture.get_ref());

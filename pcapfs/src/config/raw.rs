@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::values::{Id, Mode, OverlapWord, PrecisionWord, Size, UrgentWord};
+use super::values::{Mode, OverlapWord, PrecisionWord, Size, UrgentWord, UserOrGroup};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct ConfigurationFile {
     /// The path of the control socket.
     pub(super) socket: Option<Spanned<PathBuf>>,
     /// The directory of ring files.
@@ -19,24 +19,24 @@ pub(super) struct File {
     pub(super) state: Option<Spanned<PathBuf>>,
     /// Values for captures that do not set their own.
     #[serde(default)]
-    pub(super) defaults: Settings,
+    pub(super) defaults: DefaultsTable,
     /// The captures.
     #[serde(default)]
-    pub(super) capture: Vec<Spanned<Capture>>,
+    pub(super) capture: Vec<Spanned<CaptureTable>>,
 }
 
 /// `[defaults]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Settings {
+pub(super) struct DefaultsTable {
     pub(super) snaplen: Option<Spanned<Size>>,
     pub(super) promiscuous: Option<Spanned<bool>>,
     pub(super) ring: Option<Spanned<Size>>,
     pub(super) kernel_buffer: Option<Spanned<Size>>,
     pub(super) export_keys: Option<Spanned<bool>>,
     pub(super) precision: Option<Spanned<PrecisionWord>>,
-    pub(super) owner: Option<Spanned<Id>>,
-    pub(super) group: Option<Spanned<Id>>,
+    pub(super) owner: Option<Spanned<UserOrGroup>>,
+    pub(super) group: Option<Spanned<UserOrGroup>>,
     pub(super) mode: Option<Spanned<Mode>>,
     pub(super) flow_memory: Option<Spanned<Size>>,
     pub(super) max_flows: Option<Spanned<Size>>,
@@ -49,19 +49,19 @@ pub(super) struct Settings {
 /// One `[[capture]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Capture {
+pub(super) struct CaptureTable {
     pub(super) alias: Option<Spanned<String>>,
     pub(super) source: Option<Spanned<String>>,
     pub(super) filter: Option<Spanned<String>>,
-    // The fields of `Settings`; serde's flatten does not go with deny_unknown_fields.
+    // The fields of `DefaultsTable`; serde's flatten does not go with deny_unknown_fields.
     snaplen: Option<Spanned<Size>>,
     promiscuous: Option<Spanned<bool>>,
     ring: Option<Spanned<Size>>,
     kernel_buffer: Option<Spanned<Size>>,
     export_keys: Option<Spanned<bool>>,
     precision: Option<Spanned<PrecisionWord>>,
-    owner: Option<Spanned<Id>>,
-    group: Option<Spanned<Id>>,
+    owner: Option<Spanned<UserOrGroup>>,
+    group: Option<Spanned<UserOrGroup>>,
     mode: Option<Spanned<Mode>>,
     flow_memory: Option<Spanned<Size>>,
     max_flows: Option<Spanned<Size>>,
@@ -71,11 +71,11 @@ pub(super) struct Capture {
     urgent: Option<Spanned<UrgentWord>>,
 }
 
-impl Capture {
+impl CaptureTable {
     /// The settings that this capture sets itself.
-    pub(super) fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> DefaultsTable {
         let one = self.clone();
-        Settings {
+        DefaultsTable {
             snaplen: one.snaplen,
             promiscuous: one.promiscuous,
             ring: one.ring,
@@ -101,11 +101,11 @@ mod tests {
 
     #[test]
     fn a_capture_can_set_all_that_has_a_default() {
-        // Here a key of `Settings` that `Capture` lacks would be an unknown key.
+        // Here a key of `DefaultsTable` that `CaptureTable` lacks would be an unknown key.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
                     promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
-        let plain: Settings = toml::from_str(text).unwrap();
-        let capture: Capture = toml::from_str(text).unwrap();
+        let plain: DefaultsTable = toml::from_str(text).unwrap();
+        let capture: CaptureTable = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());
         assert_eq!(described, format!("{plain:?}"));
         assert!(!described.contains("None"), "{described}");

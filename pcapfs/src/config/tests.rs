@@ -5,15 +5,15 @@ use protocol::time::Precision;
 
 use super::*;
 
-fn base() -> Settings {
-    Settings {
+fn base() -> CaptureSettings {
+    CaptureSettings {
         snaplen: 262_144,
         promiscuous: true,
         precision: Precision::Nano,
         ring: 64 << 20,
         kernel_buffer: None,
         export_keys: true,
-        flows: flow::Options::default(),
+        flows: flow::FlowOptions::default(),
         permissions: Permissions { uid: 0, gid: 0, mode: 0o750 },
     }
 }

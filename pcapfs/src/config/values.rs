@@ -18,7 +18,7 @@ pub(super) struct Mode(pub(super) u32);
 
 /// A user or group: its name, or its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Id {
+pub(super) enum UserOrGroup {
     Name(String),
     Number(u32),
 }
@@ -44,9 +44,9 @@ trait Written: Sized {
     fn from_number(number: u64) -> Result<Self, String>;
 }
 
-struct Reader<T>(std::marker::PhantomData<T>);
+struct ValueReader<T>(std::marker::PhantomData<T>);
 
-impl<T: Written> Visitor<'_> for Reader<T> {
+impl<T: Written> Visitor<'_> for ValueReader<T> {
     type Value = T;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,13 +71,13 @@ macro_rules! written {
     ($($type:ty),*) => {$(
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Reader::<Self>(std::marker::PhantomData))
+                deserializer.deserialize_any(ValueReader::<Self>(std::marker::PhantomData))
             }
         }
     )*};
 }
 
-written!(Size, Mode, Id, PrecisionWord, OverlapWord, UrgentWord);
+written!(Size, Mode, UserOrGroup, PrecisionWord, OverlapWord, UrgentWord);
 
 impl Written for Size {
     const EXPECTED: &str = "a size, such as \"64M\"";
@@ -112,7 +112,7 @@ impl Written for Mode {
     }
 }
 
-impl Written for Id {
+impl Written for UserOrGroup {
     const EXPECTED: &str = "a name or a number";
 
     fn from_word(word: &str) -> Result<Self, String> {

@@ -83,7 +83,7 @@ pub(super) fn message(total: u64, slices: &[IoSlice<'_>]) -> Bytes {
 
 /// A part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum MessagePart {
     /// Bytes of the whole answer.
     Total(u64),
     /// Savefile bytes; a message may come in several parts.
@@ -92,16 +92,16 @@ pub(crate) enum Part {
 
 /// The parts of the chunks of an answer.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct MessageParts {
     body: Body,
     input: Bytes,
-    parser: Parser,
+    parser: ChunkParser,
 }
 
-impl Parts {
+impl MessageParts {
     /// The parts of this body.
     pub(crate) fn new(body: Body) -> Self {
-        Self { body, input: Bytes::new(), parser: Parser::default() }
+        Self { body, input: Bytes::new(), parser: ChunkParser::default() }
     }
 
     /// The next part; `None` at the end. If the future is dropped before it is ready, no part is
@@ -109,7 +109,7 @@ impl Parts {
     ///
     /// # Errors
     /// The daemon's status, or an error if the daemon stopped answering.
-    pub(crate) async fn next(&mut self) -> Result<Option<Part>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<MessagePart>, Status> {
         loop {
             if let Some(part) = self.parser.next(&mut self.input)? {
                 return Ok(Some(part));
@@ -137,7 +137,7 @@ impl Parts {
 
 /// The parser's place in a message.
 #[derive(Debug)]
-struct Parser {
+struct ChunkParser {
     stage: Stage,
     /// Bytes of the message that are still to come.
     left: u64,
@@ -156,20 +156,20 @@ enum Stage {
     Bytes(u8, u64),
 }
 
-impl Default for Parser {
+impl Default for ChunkParser {
     fn default() -> Self {
         Self { stage: Stage::Prefix, left: 0, held: [0; VARINT], holds: 0 }
     }
 }
 
-impl Parser {
+impl ChunkParser {
     /// True if a message has ended and none has begun.
     fn is_between(&self) -> bool {
         self.stage == Stage::Prefix && self.holds == 0
     }
 
     /// The next part of `input`; `None` if there are no bytes left.
-    fn next(&mut self, input: &mut Bytes) -> Result<Option<Part>, Status> {
+    fn next(&mut self, input: &mut Bytes) -> Result<Option<MessagePart>, Status> {
         loop {
             match self.stage {
                 Stage::Key if self.left == 0 => self.stage = Stage::Prefix,
@@ -181,7 +181,7 @@ impl Parser {
                     self.left -= here as u64;
                     let bytes = input.split_to(here);
                     if key == DATA {
-                        return Ok(Some(Part::Data(bytes)));
+                        return Ok(Some(MessagePart::Data(bytes)));
                     }
                 }
                 Stage::Prefix => {
@@ -222,7 +222,7 @@ impl Parser {
                         }
                         self.stage = Stage::Bytes(key, number);
                     } else if key == TOTAL {
-                        return Ok(Some(Part::Total(number)));
+                        return Ok(Some(MessagePart::Total(number)));
                     }
                 }
             }
@@ -257,14 +257,14 @@ mod tests {
 
     /// All parts of these bytes when they come in such pieces, with the data joined.
     fn parse(wire: &[u8], pieces: usize) -> Result<(Vec<u8>, Vec<u64>), Status> {
-        let mut parser = Parser::default();
+        let mut parser = ChunkParser::default();
         let (mut data, mut totals) = (Vec::new(), Vec::new());
         for piece in wire.chunks(pieces) {
             let mut input = Bytes::copy_from_slice(piece);
             while let Some(part) = parser.next(&mut input)? {
                 match part {
-                    Part::Total(total) => totals.push(total),
-                    Part::Data(bytes) => data.extend_from_slice(&bytes),
+                    MessagePart::Total(total) => totals.push(total),
+                    MessagePart::Data(bytes) => data.extend_from_slice(&bytes),
                 }
             }
             assert!(input.is_empty());

@@ -87,14 +87,14 @@ impl Drop for Busy {
 
 /// The connections, in the order in which they came.
 #[derive(Debug, Default)]
-struct Table {
+struct ConnectionTable {
     came: u64,
     connections: BTreeMap<u64, (Arc<Peer>, Arc<UnixStream>)>,
 }
 
-impl Table {
+impl ConnectionTable {
     /// Makes room for one more connection, if necessary and possible.
-    fn make_room(&mut self, uid: u32) -> Result<(), Full> {
+    fn make_room(&mut self, uid: u32) -> Result<(), ConnectionsFull> {
         let of_user = self.connections.values().filter(|(peer, _)| peer.caller.uid == uid).count();
         let of_others = self.connections.values().filter(|(peer, _)| peer.caller.uid != 0).count();
         let user_is_full = uid != 0 && of_user >= CONNECTIONS_OF_USER;
@@ -114,7 +114,7 @@ impl Table {
                 None => idle(false).map(|(number, _)| *number).or_else(|| self.busy(of_user)),
                 found => found,
             };
-            let number = number.ok_or(Full)?;
+            let number = number.ok_or(ConnectionsFull)?;
             if let Some((_, stream)) = self.connections.remove(&number) {
                 // Its task sees the end, and releases it.
                 let _ = shutdown(stream.as_raw_fd(), Shutdown::Both);
@@ -147,24 +147,24 @@ impl Table {
 
 /// The places are full, and every connection that could be closed has a request under way.
 #[derive(Debug)]
-struct Full;
+struct ConnectionsFull;
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     stream: Arc<UnixStream>,
     peer: Arc<Peer>,
     number: u64,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<ConnectionTable>>,
 }
 
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.table.lock().connections.remove(&self.number);
     }
 }
 
-impl Connected for Connection {
+impl Connected for ClientConnection {
     type ConnectInfo = Arc<Peer>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -178,9 +178,9 @@ impl Connected for Connection {
 /// Errors of registering the listener with the runtime; call it inside the runtime.
 pub(super) fn accept(
     listener: StdListener,
-) -> io::Result<ReceiverStream<Result<Connection, io::Error>>> {
+) -> io::Result<ReceiverStream<Result<ClientConnection, io::Error>>> {
     let listener = UnixListener::from_std(listener)?;
-    let table = Arc::new(Mutex::new(Table::default()));
+    let table = Arc::new(Mutex::new(ConnectionTable::default()));
     let (sender, accepted) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         loop {
@@ -203,7 +203,7 @@ pub(super) fn accept(
 }
 
 /// Accepts a connection, unless there are too many; then it is closed.
-fn admit(stream: UnixStream, table: &Arc<Mutex<Table>>) -> Option<Connection> {
+fn admit(stream: UnixStream, table: &Arc<Mutex<ConnectionTable>>) -> Option<ClientConnection> {
     let (caller, process) = peer::credentials(&stream).ok()?;
     let mut locked = table.lock();
     locked.make_room(caller.uid).ok()?;
@@ -212,7 +212,7 @@ fn admit(stream: UnixStream, table: &Arc<Mutex<Table>>) -> Option<Connection> {
     locked.came += 1;
     let number = locked.came;
     locked.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
-    Some(Connection { stream, peer, number, table: Arc::clone(table) })
+    Some(ClientConnection { stream, peer, number, table: Arc::clone(table) })
 }
 
 /// Tries again as long as the operation would have to wait although the socket was ready.
@@ -229,7 +229,7 @@ fn attempt<T>(
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ClientConnection {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -245,7 +245,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ClientConnection {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -284,8 +284,8 @@ mod tests {
     use super::*;
 
     struct Scene {
-        table: Arc<Mutex<Table>>,
-        connections: Vec<Connection>,
+        table: Arc<Mutex<ConnectionTable>>,
+        connections: Vec<ClientConnection>,
     }
 
     impl Scene {
@@ -300,7 +300,12 @@ mod tests {
             let (number, stream) = (table.came, Arc::new(stream));
             table.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
             let table = Arc::clone(&self.table);
-            self.connections.push(Connection { stream, peer: Arc::clone(&peer), number, table });
+            self.connections.push(ClientConnection {
+                stream,
+                peer: Arc::clone(&peer),
+                number,
+                table,
+            });
             Some(peer)
         }
 

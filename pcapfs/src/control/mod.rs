@@ -66,7 +66,7 @@ const DESCRIPTORS: usize = 12;
 
 /// A running service.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ControlService {
     end: oneshot::Sender<()>,
     /// Closed at the end, for a service that no client has used yet.
     first: UnixStream,
@@ -82,7 +82,7 @@ pub(crate) struct Ending {
     _socket: Socket,
 }
 
-impl Control {
+impl ControlService {
     /// Serves `registry` at `socket` from a thread of its own.
     ///
     /// # Errors

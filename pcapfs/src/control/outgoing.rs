@@ -42,11 +42,11 @@ struct Allowance {
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     allowance: Arc<Allowance>,
-    own: Arc<Own>,
+    own: Arc<OwnCaller>,
 }
 
 #[derive(Debug, Default)]
-struct Own {
+struct OwnCaller {
     /// Messages on the way.
     messages: AtomicUsize,
     /// To wake when there are none.
@@ -54,7 +54,7 @@ struct Own {
 }
 
 /// A message on its way.
-struct Held {
+struct HeldMessage {
     bytes: Bytes,
     outgoing: Outgoing,
 }
@@ -91,22 +91,22 @@ impl Outgoing {
     pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
         self.allowance.used.fetch_add(bytes.len(), Ordering::AcqRel);
         self.own.messages.fetch_add(1, Ordering::AcqRel);
-        Bytes::from_owner(Held { bytes, outgoing: self.clone() })
+        Bytes::from_owner(HeldMessage { bytes, outgoing: self.clone() })
     }
 
     /// A body whose messages are held.
     pub(super) fn bound(self, body: Body) -> Body {
-        Body::new(Bounded { body, outgoing: self })
+        Body::new(BoundedOutgoing { body, outgoing: self })
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for HeldMessage {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldMessage {
     fn drop(&mut self) {
         let Outgoing { allowance, own } = &self.outgoing;
         allowance.used.fetch_sub(self.bytes.len(), Ordering::AcqRel);
@@ -119,12 +119,12 @@ impl Drop for Held {
 }
 
 /// See [`Outgoing::bound`].
-struct Bounded {
+struct BoundedOutgoing {
     body: Body,
     outgoing: Outgoing,
 }
 
-impl http_body::Body for Bounded {
+impl http_body::Body for BoundedOutgoing {
     type Data = Bytes;
     type Error = Status;
 

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capture::cursor::Format;
-use capture::pipeline::{CaptureError, State};
+use capture::cursor::SavefileFormat;
+use capture::pipeline::{CaptureError, CaptureState};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Empty, Stream, StreamExt};
 use tonic::body::Body;
@@ -17,7 +17,7 @@ use super::connections::{Busy, Peer};
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
 use super::outgoing::Allowances;
-use super::streams::{self, Savefile, Tasks};
+use super::streams::{self, SavefileStream, Tasks};
 use capture::source::SourceName;
 
 use crate::fs::captures::CaptureEntry;
@@ -60,16 +60,22 @@ impl Service {
         let entry = self.registry.readable(&peer.caller, capture).map_err(refused)?;
         peer.shown_rights();
         let format = match format {
-            message::Format::Pcapng => Format::Pcapng,
-            message::Format::Pcap | message::Format::Unspecified => Format::Pcap,
+            message::Format::Pcapng => SavefileFormat::Pcapng,
+            message::Format::Pcap | message::Format::Unspecified => SavefileFormat::Pcap,
         };
         let (uid, gid) = (peer.caller.uid, peer.caller.gid);
         let opener = FileOpener::new(Asker { thread: peer.process, uid, gid });
         let tree = &self.registry.tree;
         let what = (wanted, format);
         let outgoing = self.allowances.stream(uid);
-        let savefile =
-            Savefile::open(tree, &self.waiters, &entry, what, opener, (peer.busy(), outgoing));
+        let savefile = SavefileStream::open(
+            tree,
+            &self.waiters,
+            &entry,
+            what,
+            opener,
+            (peer.busy(), outgoing),
+        );
         let mut response = Response::new(tokio_stream::empty());
         chunks::hand_over(response.extensions_mut(), Body::new(savefile));
         Ok(response)
@@ -311,12 +317,12 @@ fn described(registry: &Registry, entry: &CaptureEntry) -> message::Capture {
     let spec = entry.capture.spec();
     let condition = entry.capture.condition();
     let state = match condition.state {
-        State::Pending => message::State::Pending,
-        State::Running => message::State::Running,
-        State::Retrying => message::State::Retrying,
-        State::Stopped => message::State::Stopped,
-        State::Ended => message::State::Ended,
-        State::Failed => message::State::Failed,
+        CaptureState::Pending => message::State::Pending,
+        CaptureState::Running => message::State::Running,
+        CaptureState::Retrying => message::State::Retrying,
+        CaptureState::Stopped => message::State::Stopped,
+        CaptureState::Ended => message::State::Ended,
+        CaptureState::Failed => message::State::Failed,
     };
     message::Capture {
         id: number(entry),

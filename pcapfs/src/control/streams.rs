@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use capture::cursor::{Format, Outcome};
+use capture::cursor::{ReadOutcome, SavefileFormat};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ use super::outgoing::Outgoing;
 use crate::fs::captures::CaptureEntry;
 use crate::fs::open_file::{FileOpener, OpenFile, ReadFailure};
 use crate::fs::{SavefileKind, Tree};
-use crate::waiters::{Waiters, Waiting};
+use crate::waiters::{Waiters, WaitingReaders};
 
 /// The minimum time between two reads of a stream that has caught up. A packet that comes alone is
 /// sent at once. Otherwise the packets of a few milliseconds are sent together, since waking a
@@ -73,9 +73,9 @@ pub(super) fn waiters() -> io::Result<Arc<Waiters<Tasks>>> {
 
 /// A savefile on its way to a client.
 #[derive(Debug)]
-pub(super) struct Savefile {
+pub(super) struct SavefileStream {
     tree: Arc<Tree>,
-    waiting: Arc<Waiting<Tasks>>,
+    waiting: Arc<WaitingReaders<Tasks>>,
     handle: u64,
     file: Arc<OpenFile>,
     /// The next offset, for a file that has offsets.
@@ -92,13 +92,13 @@ pub(super) struct Savefile {
     _busy: Busy,
 }
 
-impl Savefile {
+impl SavefileStream {
     /// Opens a savefile of a capture for `opener`.
     pub(super) fn open(
         tree: &Arc<Tree>,
         waiters: &Waiters<Tasks>,
         entry: &Arc<CaptureEntry>,
-        (wanted, format): (SavefileKind, Format),
+        (wanted, format): (SavefileKind, SavefileFormat),
         opener: FileOpener,
         (busy, outgoing): (Busy, Outgoing),
     ) -> Self {
@@ -137,13 +137,13 @@ impl Savefile {
             return Some(Err(Status::data_loss(error.to_string())));
         }
         match outcome {
-            Ok(Outcome::Sent(count)) => {
+            Ok(ReadOutcome::Sent(count)) => {
                 self.offset += count as u64;
                 self.total = 0;
                 Some(Ok(Some(message)))
             }
-            Ok(Outcome::End) => Some(Ok(None)),
-            Ok(Outcome::Empty) => None,
+            Ok(ReadOutcome::End) => Some(Ok(None)),
+            Ok(ReadOutcome::Empty) => None,
             Err(ReadFailure::Refused(error)) => Some(Err(Status::data_loss(error.to_string()))),
             Err(ReadFailure::Send(error)) => Some(Err(Status::internal(error.to_string()))),
         }
@@ -180,7 +180,7 @@ impl Savefile {
     }
 }
 
-impl Body for Savefile {
+impl Body for SavefileStream {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -209,7 +209,7 @@ impl Body for Savefile {
     }
 }
 
-impl Drop for Savefile {
+impl Drop for SavefileStream {
     fn drop(&mut self) {
         self.waiting.who.lock().remove(&self.handle);
         self.tree.close(self.handle);

@@ -10,14 +10,14 @@ use crate::config::{self, Config, RingDir};
 use crate::failure::Failure;
 use crate::output::{print, say};
 use crate::paths::default_ring_dir;
-use crate::settings::Settings;
+use crate::settings::CaptureSettings;
 
 /// `pcapfs check-config`: reports mistakes in a configuration, and names in it that do not exist
 /// now. They may exist later; a daemon waits for interfaces.
 pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
     let path = path.unwrap_or_else(|| config::DEFAULT.into());
     let ring_dir = default_ring_dir();
-    let config = Config::load(&path, &Settings::default(), RingDir::Default(&ring_dir));
+    let config = Config::load(&path, &CaptureSettings::default(), RingDir::Default(&ring_dir));
     let config = config.map_err(Failure::Config)?;
     for configured in &config.captures {
         if let Some(missing) = missing(&configured.spec.source) {

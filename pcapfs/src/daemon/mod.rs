@@ -27,22 +27,22 @@ use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 
 use crate::config::{self, Config, RingDir};
-use crate::control::Control;
+use crate::control::ControlService;
 use crate::failure::Failure;
 use crate::fs::Tree;
-use crate::fuse::{self, By, Handoff, Mounted, Options};
+use crate::fuse::{self, By, DeviceHandoff, MountOptions, Mounted};
 use crate::memory::Freed;
 use crate::output::say;
 use crate::paths::{absolute, default_ring_dir};
 use crate::registry::state::{self, StateFile};
 use crate::registry::{Origin, Planned, Registry};
-use crate::settings::{self, Settings};
+use crate::settings::{self, CaptureSettings};
 pub(crate) use checking::check_config;
 pub(crate) use forgetting::{forget_by_default, forget_in};
 use options::MountArguments;
-use plan::Plan;
+use plan::CapturePlan;
 pub(crate) use reading::READING;
-use reading::Reading;
+use reading::SavefilesWait;
 use steering::Steered;
 
 /// The line that reports that the tree answers begins with this.
@@ -68,7 +68,7 @@ const CONTROL_GRACE: Duration = Duration::from_secs(1);
 const GRACE_STEP: Duration = Duration::from_millis(10);
 
 /// An event that the main thread waits for.
-enum Event {
+enum DaemonEvent {
     /// A signal asks the daemon to end.
     Signal,
     /// A signal asks to read the configuration again.
@@ -80,18 +80,18 @@ enum Event {
 }
 
 /// The captures to start, and the paths of the daemon's files.
-struct Start {
-    plan: Plan,
+struct DaemonStart {
+    plan: CapturePlan,
     /// The configuration, and the file it is in.
     config: Option<(PathBuf, Config)>,
-    base: Settings,
+    base: CaptureSettings,
     ring_dir: PathBuf,
     /// True if neither the command line nor the configuration sets the directory of rings.
     is_default_ring_dir: bool,
     mountpoint: PathBuf,
 }
 
-impl Start {
+impl DaemonStart {
     /// Reads the command line and the configuration.
     fn new(options: &MountArguments) -> Result<Self, Failure> {
         let base = plan::settings(options).map_err(Failure::Usage)?;
@@ -160,7 +160,7 @@ fn ring_dir_for<'a>(options: &MountArguments, ring_dir: &'a Path) -> RingDir<'a>
 /// How the tree will be mounted. A daemon of the helper first gives up rights that it does not
 /// need.
 fn mounter(
-    handoff: Option<Handoff>,
+    handoff: Option<DeviceHandoff>,
     options: &MountArguments,
     mountpoint: &Path,
 ) -> Result<By, Failure> {
@@ -170,7 +170,7 @@ fn mounter(
         return Ok(By::Helper(helper));
     }
     let words = options.options.iter().filter(|word| !word.is_empty()).cloned().collect();
-    let mount_options = Options { source: "pcapfs".to_owned(), words };
+    let mount_options = MountOptions { source: "pcapfs".to_owned(), words };
     // Errors that the mount would give come here, before anything is made.
     fuse::check(mountpoint, &mount_options).map_err(Failure::Mount)?;
     Ok(By::Itself(mount_options))
@@ -180,8 +180,9 @@ fn mounter(
 pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     allow_descriptors();
     // Before this process opens a file, which might get the same number.
-    let handoff = options.handoff.map(Handoff::inherited).transpose().map_err(Failure::Mount)?;
-    let start = Start::new(options)?;
+    let handoff =
+        options.handoff.map(DeviceHandoff::inherited).transpose().map_err(Failure::Mount)?;
+    let start = DaemonStart::new(options)?;
     let mountpoint = start.mountpoint.clone();
     if options.detached {
         // Fails for a process that leads a group already, which then has no terminal to lose.
@@ -206,7 +207,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     let mounted = started.and_then(|control| {
         let over = move || {
             // If the daemon has ended before, there is no receiver.
-            let _ = sender.send(Event::Unmounted);
+            let _ = sender.send(DaemonEvent::Unmounted);
         };
         mounting.store(true, Ordering::SeqCst);
         Mounted::new(Arc::clone(&tree), &mountpoint, &by, over)
@@ -246,7 +247,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
             read_again(&registry, path, base, ring_dir_for(options, &start.ring_dir));
         }
     };
-    let reading = (!options.no_wait).then(|| Reading::new(options.detached));
+    let reading = (!options.no_wait).then(|| SavefilesWait::new(options.detached));
     let event = serve(&tree, &events, reading, &ready, &read_again);
     let has_stopped = end_in_any_case(mounted.detacher());
     end(&registry, mounted, control, &event, &events);
@@ -257,11 +258,11 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
 /// Runs until an event ends the daemon. Calls `ready` when `reading` is over.
 fn serve(
     tree: &Tree,
-    events: &Receiver<Event>,
-    mut reading: Option<Reading>,
+    events: &Receiver<DaemonEvent>,
+    mut reading: Option<SavefilesWait>,
     ready: &dyn Fn(),
     read_again: &dyn Fn(),
-) -> Event {
+) -> DaemonEvent {
     let mut is_ready = false;
     let mut freed = Freed::default();
     loop {
@@ -271,13 +272,13 @@ fn serve(
         }
         let event = events.recv_timeout(if is_ready { TIDYING } else { reading::STEP });
         match event {
-            Ok(Event::Reload) => read_again(),
-            Ok(Event::Counters) => say_counters(tree),
-            Ok(event @ (Event::Signal | Event::Unmounted)) => return event,
+            Ok(DaemonEvent::Reload) => read_again(),
+            Ok(DaemonEvent::Counters) => say_counters(tree),
+            Ok(event @ (DaemonEvent::Signal | DaemonEvent::Unmounted)) => return event,
             Err(RecvTimeoutError::Timeout) if is_ready => freed.give_back(),
             Err(RecvTimeoutError::Timeout) => {}
             // All senders end with the tree.
-            Err(RecvTimeoutError::Disconnected) => return Event::Unmounted,
+            Err(RecvTimeoutError::Disconnected) => return DaemonEvent::Unmounted,
         }
     }
 }
@@ -308,7 +309,7 @@ fn say_counters(tree: &Tree) {
 }
 
 /// Reads the configuration again and applies the differences.
-fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingDir<'_>) {
+fn read_again(registry: &Registry, path: &Path, base: &CaptureSettings, ring_dir: RingDir<'_>) {
     let config = Config::load(path, base, ring_dir);
     match config.and_then(|config| registry.reload(&config)) {
         Ok(changes) => say(format_args!("{}: read again: {changes}", path.display())),
@@ -316,7 +317,7 @@ fn read_again(registry: &Registry, path: &Path, base: &Settings, ring_dir: RingD
     }
 }
 
-fn start_all(registry: &Registry, start: &Start) -> Result<(), Failure> {
+fn start_all(registry: &Registry, start: &DaemonStart) -> Result<(), Failure> {
     let permissions = start.plan.settings.permissions;
     let origin = Origin::CommandLine;
     let planned = start.plan.captures.iter().cloned().map(|spec| Planned {
@@ -341,15 +342,15 @@ fn start_all(registry: &Registry, start: &Start) -> Result<(), Failure> {
 fn end(
     registry: &Registry,
     mounted: Mounted,
-    control: Option<Control>,
-    event: &Event,
-    events: &Receiver<Event>,
+    control: Option<ControlService>,
+    event: &DaemonEvent,
+    events: &Receiver<DaemonEvent>,
 ) {
     let tree = &registry.tree;
     let begun = Instant::now();
     registry.stop_all();
-    let control = control.map(Control::end);
-    if matches!(event, Event::Signal) {
+    let control = control.map(ControlService::end);
+    if matches!(event, DaemonEvent::Signal) {
         mounted.detach();
     }
     let stopped = Instant::now();
@@ -364,9 +365,9 @@ fn end(
     while is_waited_for() {
         match events.recv_timeout(GRACE_STEP) {
             // A second signal: end at once.
-            Ok(Event::Signal) => return,
-            Ok(Event::Counters) => say_counters(tree),
-            Ok(Event::Unmounted | Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(DaemonEvent::Signal) => return,
+            Ok(DaemonEvent::Counters) => say_counters(tree),
+            Ok(DaemonEvent::Unmounted | DaemonEvent::Reload) | Err(RecvTimeoutError::Timeout) => {}
             // No sender is left.
             Err(RecvTimeoutError::Disconnected) => thread::sleep(GRACE_STEP),
         }

@@ -11,13 +11,13 @@ use protocol::time::Precision;
 use super::options::MountArguments;
 use crate::fs::captures::RESERVED;
 use crate::fs::group_id;
-use crate::settings::{LEAST_FLOW_MEMORY, Settings, default_permissions, flow_limits};
+use crate::settings::{CaptureSettings, LEAST_FLOW_MEMORY, default_permissions, flow_limits};
 
 /// The captures to make.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct CapturePlan {
     /// The default settings of captures.
-    pub(super) settings: Settings,
+    pub(super) settings: CaptureSettings,
     /// Captures, in the order of the command line.
     pub(super) captures: Vec<Spec>,
     /// Other names: each with the alias of its capture.
@@ -33,10 +33,11 @@ pub(super) fn plan(
     options: &MountArguments,
     ring_dir: &Path,
     has_config: bool,
-) -> Result<Plan, String> {
+) -> Result<CapturePlan, String> {
     let settings = settings(options)?;
     let spec = |alias: &str, source, filter| settings.spec(alias, source, filter, ring_dir);
-    let mut plan = Plan { settings: settings.clone(), captures: Vec::new(), links: Vec::new() };
+    let mut plan =
+        CapturePlan { settings: settings.clone(), captures: Vec::new(), links: Vec::new() };
     for text in &options.captures {
         let (alias, capture) = text
             .split_once('=')
@@ -91,8 +92,8 @@ pub(super) fn plan(
 ///
 /// # Errors
 /// The same as of [`plan`].
-pub(super) fn settings(options: &MountArguments) -> Result<Settings, String> {
-    Ok(Settings {
+pub(super) fn settings(options: &MountArguments) -> Result<CaptureSettings, String> {
+    Ok(CaptureSettings {
         snaplen: options.snaplen,
         promiscuous: !options.no_promiscuous,
         precision: Precision::Nano,
@@ -115,8 +116,8 @@ fn permissions(options: &MountArguments) -> Result<Permissions, String> {
 }
 
 /// The options of flows.
-fn flow_options(options: &MountArguments) -> Result<flow::Options, String> {
-    let defaults = flow::Limits::default();
+fn flow_options(options: &MountArguments) -> Result<flow::FlowOptions, String> {
+    let defaults = flow::FlowLimits::default();
     let memory = match options.flow_memory {
         Some(given) if given < LEAST_FLOW_MEMORY => {
             return Err(format!("--flow-memory: {given} bytes are not enough (at least 1M)"));
@@ -126,7 +127,7 @@ fn flow_options(options: &MountArguments) -> Result<flow::Options, String> {
     };
     let flows = usize::try_from(options.max_flows).unwrap_or(usize::MAX);
     let limits = flow_limits(flows, memory);
-    Ok(flow::Options {
+    Ok(flow::FlowOptions {
         limits,
         outer: options.no_tunnels,
         any_vlan: options.no_vlan_flows,
@@ -135,7 +136,7 @@ fn flow_options(options: &MountArguments) -> Result<flow::Options, String> {
     })
 }
 
-impl Plan {
+impl CapturePlan {
     /// Adds a capture, or another name for an equal one. A given name must be free; a derived one
     /// gets a number if necessary.
     fn add(&mut self, mut spec: Spec, given: bool) -> Result<(), String> {
@@ -224,7 +225,7 @@ mod tests {
         }
     }
 
-    fn made(options: &MountArguments) -> Result<Plan, String> {
+    fn made(options: &MountArguments) -> Result<CapturePlan, String> {
         plan(options, Path::new("/rings"), false)
     }
 
@@ -257,7 +258,7 @@ mod tests {
     fn flows_are_made_as_asked_for() {
         let of = |options| made(&options).unwrap().captures[0].flows;
         let lo = || MountArguments { interface: Some("lo".into()), ..options() };
-        assert_eq!(of(lo()), flow::Options::default());
+        assert_eq!(of(lo()), flow::FlowOptions::default());
         let flows = of(MountArguments {
             flow_memory: Some(64 << 20),
             max_flows: 5,
@@ -267,8 +268,8 @@ mod tests {
             urgent: Urgent::Inline,
             ..lo()
         });
-        let limits = flow::Limits { flows: 5, open: 5, memory: 64 << 20, log: (64 << 20) / 6 };
-        let wanted = flow::Options {
+        let limits = flow::FlowLimits { flows: 5, open: 5, memory: 64 << 20, log: (64 << 20) / 6 };
+        let wanted = flow::FlowOptions {
             limits,
             outer: true,
             any_vlan: true,

@@ -17,7 +17,7 @@ pub(super) const STEP: Duration = Duration::from_millis(2);
 const REPORT: Duration = Duration::from_secs(1);
 
 /// Waits for the savefiles that were mounted at the start.
-pub(super) struct Reading {
+pub(super) struct SavefilesWait {
     last_report: Instant,
     /// True if a text on the terminal has to be removed.
     is_shown: bool,
@@ -25,7 +25,7 @@ pub(super) struct Reading {
     is_detached: bool,
 }
 
-impl Reading {
+impl SavefilesWait {
     pub(super) fn new(is_detached: bool) -> Self {
         Self { last_report: Instant::now(), is_shown: false, is_detached }
     }

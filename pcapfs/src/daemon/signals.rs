@@ -10,9 +10,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXCPU};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::Event;
+use super::DaemonEvent;
 use crate::output::say;
-use crate::process::Status;
+use crate::process::ProcessStatus;
 
 /// Signals that the daemon does not use. By default they would end the process and leave a tree
 /// without a daemon. One of them, SIGXFSZ, comes with a write past the limit of file sizes, which
@@ -36,7 +36,7 @@ const WITHOUT_MEANING: [i32; 8] = [
 /// # Errors
 /// If a signal cannot be waited for, or no thread can be started for it.
 pub(super) fn watch(
-    sender: Sender<Event>,
+    sender: Sender<DaemonEvent>,
     mounting: Arc<AtomicBool>,
     has_config: bool,
 ) -> io::Result<()> {
@@ -54,11 +54,11 @@ pub(super) fn watch(
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             let event = match signal {
-                SIGUSR1 => Event::Counters,
-                SIGHUP if has_config => Event::Reload,
-                _ => Event::Signal,
+                SIGUSR1 => DaemonEvent::Counters,
+                SIGHUP if has_config => DaemonEvent::Reload,
+                _ => DaemonEvent::Signal,
             };
-            if matches!(event, Event::Signal) && !mounting.load(Ordering::SeqCst) {
+            if matches!(event, DaemonEvent::Signal) && !mounting.load(Ordering::SeqCst) {
                 say("interrupted before the tree was mounted");
                 #[expect(clippy::exit, reason = "the main thread may be busy for minutes")]
                 std::process::exit(1);
@@ -73,5 +73,5 @@ pub(super) fn watch(
 
 /// True if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
-    Status::of("self").has_signal("SigIgn", signal)
+    ProcessStatus::of("self").has_signal("SigIgn", signal)
 }

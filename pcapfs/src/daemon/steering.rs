@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Start;
+use super::DaemonStart;
 use super::options::MountArguments;
-use crate::control::{self, Control, Socket};
+use crate::control::{self, ControlService, Socket};
 use crate::failure::Failure;
 use crate::paths::absolute;
 use crate::registry::Registry;
@@ -12,7 +12,7 @@ use crate::registry::Registry;
 /// How clients control a daemon.
 pub(super) enum Steered {
     /// Through this service.
-    By(Control),
+    By(ControlService),
     /// There is no control service; the reason, for people.
     No(String),
 }
@@ -22,7 +22,7 @@ pub(super) enum Steered {
 /// socket.
 pub(super) fn start(
     options: &MountArguments,
-    start: &Start,
+    start: &DaemonStart,
     registry: &Arc<Registry>,
 ) -> Result<Steered, Failure> {
     let configured = start.config.as_ref().and_then(|(_, config)| config.socket.clone());
@@ -43,7 +43,7 @@ pub(super) fn start(
     match Socket::bind(&path) {
         Ok(socket) => {
             registry.tree.set_socket(&path);
-            let control = Control::start(socket, Arc::clone(registry));
+            let control = ControlService::start(socket, Arc::clone(registry));
             control.map(Steered::By).map_err(|error| Failure::Control { path, error })
         }
         Err(error) if given.is_some() => Err(Failure::Socket(error)),

@@ -1,7 +1,7 @@
 //! The user and thread that ask for an operation in the tree.
 
 use super::access::Caller;
-use crate::process::Status;
+use crate::process::ProcessStatus;
 
 /// The asker of a request, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Asker {
 
 /// Supplementary groups of a thread.
 fn groups_of(thread: u32) -> Vec<u32> {
-    let status = Status::of(thread);
+    let status = ProcessStatus::of(thread);
     status
         .field("Groups")
         .unwrap_or_default()

@@ -1,6 +1,6 @@
 //! The beginning of a file. Files of one name with different beginnings are different files.
 
-use capture::cursor::snapshot::Extent;
+use capture::cursor::snapshot::SnapshotExtent;
 #[cfg(doc)]
 use capture::flow::Stat;
 
@@ -10,7 +10,7 @@ pub(super) enum FileBeginning {
     /// At its only place, or the first of several: beginning 0 of [`Stat::beginning`].
     Always,
     /// A `replay`, in its store.
-    Extent(Extent),
+    Extent(SnapshotExtent),
     /// Another [`Stat::beginning`].
     At(u64),
 }

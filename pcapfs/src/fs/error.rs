@@ -47,7 +47,7 @@ pub(crate) enum TreeError {
     Storage(String),
     /// The limit of open contents that are made in memory is reached.
     #[error("{0}")]
-    NoRoom(flow::OpenError),
+    NoRoom(flow::FlowOpenError),
     /// The limit of open rendered texts is reached.
     #[error("as much of status.json and readers.jsonl is open as may be")]
     Full,

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use capture::flow::Seek;
-use capture::pipeline::{Capture, Spec, State};
+use capture::pipeline::{Capture, CaptureState, Spec};
 use capture::ring::Permissions;
 use capture::source::SourceName;
 use frames::Format;
@@ -90,11 +90,11 @@ fn scene() -> (Tree, TempDir) {
         kernel_buffer: None,
         export_keys: true,
         ring_dir: directory.path().to_owned(),
-        flows: capture::flow::Options::default(),
+        flows: capture::flow::FlowOptions::default(),
     };
     let capture = Capture::start_new(spec).unwrap().capture;
     let begun = Instant::now();
-    while capture.condition().state != State::Ended {
+    while capture.condition().state != CaptureState::Ended {
         assert!(begun.elapsed() < Duration::from_secs(10), "does not end");
         std::thread::yield_now();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use capture::flow::Operation;
+use capture::flow::ContentOperation;
 
 use super::dir::{self, Node, NodeItem};
 use super::error::TreeError;
@@ -55,7 +55,7 @@ impl Tree {
 
     /// The capture for which the pool must do an operation on an inode, because no other request
     /// may wait for it; `None` if it does not take long.
-    pub(crate) fn long_work(&self, inode: u64, operation: Operation) -> Option<u32> {
+    pub(crate) fn long_work(&self, inode: u64, operation: ContentOperation) -> Option<u32> {
         let NodeItem::File(file) = self.version(inode).ok()?.node.item else { return None };
         let provider = file.provider();
         provider.takes_long(self, operation).then(|| provider.capture()).flatten()
@@ -66,7 +66,7 @@ impl Tree {
         let directory = self.version(parent).ok()?.node.directory().ok()?;
         let file = directory.provider().file(std::str::from_utf8(name).ok()?)?;
         let provider = file.provider();
-        provider.takes_long(self, Operation::Look).then(|| provider.capture()).flatten()
+        provider.takes_long(self, ContentOperation::Look).then(|| provider.capture()).flatten()
     }
 
     /// The node and the beginning of an inode.

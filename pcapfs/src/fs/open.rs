@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use capture::clock;
-use capture::cursor::snapshot::Extent;
-use capture::cursor::{Begin, Format};
+use capture::cursor::snapshot::SnapshotExtent;
+use capture::cursor::{Begin, SavefileFormat};
 
 use super::captures::CaptureEntry;
 use super::dir::{NodeItem, name_of};
@@ -65,13 +65,13 @@ impl Tree {
         &self,
         entry: &Arc<CaptureEntry>,
         wanted: SavefileKind,
-        format: Format,
+        format: SavefileFormat,
         opener: FileOpener,
     ) -> (u64, u64) {
         let store = &**entry.capture.store();
         let (file, content, size) = match wanted {
             SavefileKind::Replay => {
-                let extent = Extent::new(store, format);
+                let extent = SnapshotExtent::new(store, format);
                 let content = OpenContent::snapshot(entry, extent);
                 (FileNode::replay(entry.id, format), content, extent.size(store))
             }

@@ -8,9 +8,11 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use capture::cursor::snapshot::{Extent, Snapshot};
-use capture::cursor::{Begin, Cursor, Format, Outcome, Progress, ReadError};
-use capture::flow::{self, Reading, Seek, Stat};
+use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
+use capture::cursor::{
+    Begin, Cursor, CursorProgress, CursorReadError, ReadOutcome, SavefileFormat,
+};
+use capture::flow::{self, FileReading, Seek, Stat};
 use capture::source::SourceName;
 use capture::store::Store;
 use parking_lot::Mutex;
@@ -82,14 +84,14 @@ pub(crate) enum OpenContent {
 
 impl OpenContent {
     /// The packets of a capture, from `begin` on.
-    pub(super) fn stream(entry: &CaptureEntry, begin: Begin, format: Format) -> Self {
+    pub(super) fn stream(entry: &CaptureEntry, begin: Begin, format: SavefileFormat) -> Self {
         let store = &**entry.capture.store();
         Self::Stream(Mutex::new(Cursor::new(store, format, begin, true)))
     }
 
     /// All packets of a capture from the beginning of `extent` on. If the source is a savefile,
     /// reads wait until all of it has been indexed.
-    pub(super) fn snapshot(entry: &CaptureEntry, extent: Extent) -> Self {
+    pub(super) fn snapshot(entry: &CaptureEntry, extent: SnapshotExtent) -> Self {
         let snapshot = Snapshot::new(&**entry.capture.store(), extent);
         Self::Snapshot(Mutex::new(match entry.capture.spec().source {
             SourceName::File(_) => snapshot.awaited(),
@@ -116,17 +118,17 @@ impl OpenContent {
     }
 }
 
-/// One opener of a file that is read through a [`Reading`].
+/// One opener of a file that is read through a [`FileReading`].
 #[derive(Debug)]
 pub(crate) struct FlowReader {
-    reading: Reading,
+    reading: FileReading,
     /// The attributes that its opener has seen. They stay when the file leaves the tree.
     visible: Stat,
 }
 
 impl FlowReader {
     /// An opener that has seen the attributes `visible`.
-    pub(super) fn new(reading: Reading, visible: Stat) -> Self {
+    pub(super) fn new(reading: FileReading, visible: Stat) -> Self {
         let visible = match reading.rendered_size() {
             Some(size) => Stat { size, present: size, ..visible },
             None => visible,
@@ -169,12 +171,12 @@ impl FlowReader {
         }
     }
 
-    /// The next data or hole, see [`Reading::seek`].
+    /// The next data or hole, see [`FileReading::seek`].
     pub(super) fn seek(&mut self, offset: u64, to: Seek) -> Option<u64> {
         self.reading.seek(offset, to)
     }
 
-    fn read(&mut self, offset: u64, size: usize) -> Result<Vec<u8>, flow::ReadError> {
+    fn read(&mut self, offset: u64, size: usize) -> Result<Vec<u8>, flow::FlowReadError> {
         let bytes = self.reading.read(offset, size)?;
         // A file that has left the tree can still grow for its openers, and must not appear shorter
         // than the bytes they have read.
@@ -239,15 +241,15 @@ impl OpenFile {
     /// The counters as of now; `None` for a file that is no reader. Overwritten packets count as
     /// lost even before the reader comes back and notices: packets that are gone are not part of
     /// its lag.
-    pub(crate) fn progress(&self) -> Option<Progress> {
+    pub(crate) fn progress(&self) -> Option<CursorProgress> {
         let store = self.store()?;
         let progress = match &self.content {
             OpenContent::Stream(cursor) => cursor.lock().progress(store),
             OpenContent::Snapshot(snapshot) => snapshot.lock().progress(store),
             OpenContent::Flow(_) | OpenContent::Rendered(_) | OpenContent::Written => return None,
         };
-        let Progress { lost, lag, gone, .. } = progress;
-        Some(Progress {
+        let CursorProgress { lost, lag, gone, .. } = progress;
+        Some(CursorProgress {
             lost: lost.saturating_add(gone),
             lag: lag.saturating_sub(gone),
             gone: 0,
@@ -313,18 +315,18 @@ impl OpenFile {
     /// One read: passes bytes to `send` in a single call, or returns the reason why not.
     ///
     /// # Errors
-    /// [`TreeError`]; [`Outcome::Empty`] only if [`waits_for`](Self::waits_for) is not `None`.
+    /// [`TreeError`]; [`ReadOutcome::Empty`] only if [`waits_for`](Self::waits_for) is not `None`.
     pub(crate) fn read(
         &self,
         offset: u64,
         size: usize,
         send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-    ) -> Result<Outcome, ReadFailure> {
+    ) -> Result<ReadOutcome, ReadFailure> {
         let outcome = match (&self.content, self.store()) {
             (OpenContent::Stream(cursor), Some(store)) => {
                 let mut cursor = cursor.lock();
                 let outcome = cursor.read(store, size, send);
-                if matches!(outcome, Ok(Outcome::Sent(_))) {
+                if matches!(outcome, Ok(ReadOutcome::Sent(_))) {
                     // Before the lock is released: the reader has its bytes and may wait again.
                     self.blocked.store(false, Ordering::Relaxed);
                 }
@@ -332,7 +334,7 @@ impl OpenFile {
             }
             (OpenContent::Snapshot(snapshot), Some(store)) => {
                 let outcome = snapshot.lock().read(store, offset, size, send);
-                if matches!(outcome, Ok(Outcome::Sent(_))) {
+                if matches!(outcome, Ok(ReadOutcome::Sent(_))) {
                     self.blocked.store(false, Ordering::Relaxed);
                 }
                 outcome
@@ -341,8 +343,8 @@ impl OpenFile {
                 // A statement of its own, so that the lock is released before the reply is copied.
                 let bytes = flow.lock().read(offset, size);
                 let bytes = bytes.map_err(|error| match error {
-                    flow::ReadError::Expired => ReadError::Expired,
-                    flow::ReadError::Storage(why) => ReadError::Storage(why),
+                    flow::FlowReadError::Expired => CursorReadError::Expired,
+                    flow::FlowReadError::Storage(why) => CursorReadError::Storage(why),
                 });
                 bytes.and_then(|bytes| give(&bytes, send))
             }
@@ -350,9 +352,9 @@ impl OpenFile {
             _ => return Err(TreeError::WrongAccess.into()),
         };
         outcome.map_err(|error| match error {
-            ReadError::Storage(why) => TreeError::Storage(why).into(),
-            ReadError::Expired => TreeError::Expired.into(),
-            ReadError::Send(error) => ReadFailure::Send(error),
+            CursorReadError::Storage(why) => TreeError::Storage(why).into(),
+            CursorReadError::Expired => TreeError::Expired.into(),
+            CursorReadError::Send(error) => ReadFailure::Send(error),
         })
     }
 }
@@ -377,7 +379,7 @@ fn read_text(
     offset: u64,
     size: usize,
     send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-) -> Result<Outcome, ReadError> {
+) -> Result<ReadOutcome, CursorReadError> {
     let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
     let rest = rest.unwrap_or_default();
     give(rest.get(..size).unwrap_or(rest), send)
@@ -386,10 +388,10 @@ fn read_text(
 fn give(
     part: &[u8],
     send: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<()>,
-) -> Result<Outcome, ReadError> {
+) -> Result<ReadOutcome, CursorReadError> {
     if part.is_empty() {
-        return Ok(Outcome::End);
+        return Ok(ReadOutcome::End);
     }
-    send(&[IoSlice::new(part)]).map_err(ReadError::Send)?;
-    Ok(Outcome::Sent(part.len()))
+    send(&[IoSlice::new(part)]).map_err(CursorReadError::Send)?;
+    Ok(ReadOutcome::Sent(part.len()))
 }

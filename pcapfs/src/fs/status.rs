@@ -4,7 +4,7 @@ use std::path::Path;
 
 use capture::clock;
 use capture::flow;
-use capture::pipeline::{self, ByteCounters, Counters, Rate, State};
+use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
 use capture::source::SourceName;
 use protocol::json;
 use protocol::time::{Precision, Timestamp};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::captures::{CaptureEntry, Captures};
 use super::names;
 use super::open_file::OpenFile;
-use crate::process::Status;
+use crate::process::ProcessStatus;
 
 /// README of the root.
 pub(crate) const README: &str = include_str!("README.txt");
@@ -29,7 +29,7 @@ struct CaptureStatus<'a> {
     source: String,
     interface: Option<String>,
     filter: Option<&'a str>,
-    state: State,
+    state: CaptureState,
     error: Option<String>,
     linktype: Option<String>,
     snaplen: u32,
@@ -38,12 +38,12 @@ struct CaptureStatus<'a> {
     owner: String,
     group: String,
     mode: String,
-    packets: Counters,
+    packets: PacketCounters,
     bytes: ByteCounters,
     rate: Rate,
     ring: RingStatus,
     readers: ReadersStatus,
-    flows: flow::Counters,
+    flows: flow::FlowCounters,
     interruptions: Vec<InterruptionStatus>,
 }
 
@@ -98,7 +98,7 @@ struct CaptureSummary {
     alias: String,
     aliases: Vec<String>,
     source: String,
-    state: State,
+    state: CaptureState,
 }
 
 /// One line of `readers.jsonl`.
@@ -245,5 +245,5 @@ pub(crate) fn of_daemon(
 /// Bytes of memory that only the daemon has, without rings and mapped files: the anonymous part of
 /// its resident memory (`RssAnon`, proc_pid_status(5)).
 fn resident_memory() -> u64 {
-    Status::of("self").bytes("RssAnon").unwrap_or(0)
+    ProcessStatus::of("self").bytes("RssAnon").unwrap_or(0)
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use capture::cursor::Outcome;
+use capture::cursor::ReadOutcome;
 use capture::pipeline::{Capture, Spec};
 use capture::record;
 use capture::ring::Permissions;
@@ -47,7 +47,7 @@ impl Scene {
             kernel_buffer: None,
             export_keys: true,
             ring_dir: directory.path().to_owned(),
-            flows: capture::flow::Options::default(),
+            flows: capture::flow::FlowOptions::default(),
         };
         let capture = Capture::start_new(spec).unwrap().capture;
         let tree = Tree::new(Permissions { uid: 0, gid: 0, mode: 0o755 });
@@ -120,8 +120,8 @@ impl Scene {
                 Ok(())
             };
             match file.read(offset, 4096, &mut send).unwrap() {
-                Outcome::Sent(sent) => offset += sent as u64,
-                Outcome::Empty | Outcome::End => return bytes,
+                ReadOutcome::Sent(sent) => offset += sent as u64,
+                ReadOutcome::Empty | ReadOutcome::End => return bytes,
             }
         }
     }

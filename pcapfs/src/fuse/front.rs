@@ -27,8 +27,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use capture::cursor::Outcome;
-use capture::flow::Operation;
+use capture::cursor::ReadOutcome;
+use capture::flow::ContentOperation;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -41,16 +41,16 @@ use nix::unistd::read;
 use parking_lot::Mutex;
 
 use super::parked::{Parked, Polled, ReadsAndPolls};
-use super::pool::{self, Job, Place, Pool};
+use super::pool::{self, Pool, PoolJob, RequestState};
 use super::structures::{PollIn, ReadIn};
 use super::walk;
-use super::wire::{self, Message, OUT_HEADER_LEN, Request};
+use super::wire::{self, FuseMessage, FuseRequest, OUT_HEADER_LEN};
 use crate::fs::Tree;
 use crate::fs::error::TreeError;
 use crate::fs::open_file::{OpenFile, ReadFailure};
 use crate::priority::let_others_go_first;
 use crate::process::is_being_killed;
-use crate::waiters::{Waiters, Waiting};
+use crate::waiters::{Waiters, WaitingReaders};
 
 /// Threads that read requests: one may copy a mebibyte while the other takes the next request.
 const READERS: usize = 2;
@@ -92,7 +92,7 @@ pub(super) struct Front {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedFront {
     device: OwnedFd,
     fuser: OwnedFd,
     tree: Arc<Tree>,
@@ -153,7 +153,7 @@ impl Front {
         let waker: Arc<Waker> = Arc::default();
         let bell = Arc::clone(&waker);
         let waiters = Waiters::new(move || bell.wake());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedFront {
             device,
             fuser: ours,
             tree,
@@ -164,21 +164,21 @@ impl Front {
             turn: Mutex::default(),
         });
         let (alive, ended) = mpsc::channel();
-        let spawn = |name: &str, run: fn(&Shared)| {
+        let spawn = |name: &str, run: fn(&SharedFront)| {
             let (shared, alive) = (Arc::clone(&shared), alive.clone());
             thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
                 run(&shared);
                 drop(alive);
             })
         };
-        let waker = spawn("waker", Shared::run_waker)?;
+        let waker = spawn("waker", SharedFront::run_waker)?;
         shared.waker.thread.get_or_init(|| waker.thread().clone());
-        spawn("relay", Shared::run_relay)?;
+        spawn("relay", SharedFront::run_relay)?;
         for _ in 0..READERS {
-            spawn("front", Shared::run_reader)?;
+            spawn("front", SharedFront::run_reader)?;
         }
         for _ in 0..pool::THREADS {
-            spawn("pool", Shared::run_pool)?;
+            spawn("pool", SharedFront::run_pool)?;
         }
         Ok((Self { ended }, theirs))
     }
@@ -191,7 +191,7 @@ impl Front {
     }
 }
 
-impl Shared {
+impl SharedFront {
     /// Reads requests from the kernel until the tree is unmounted.
     ///
     /// One thread at a time sleeps until a request comes: the kernel wakes every waiting thread,
@@ -247,7 +247,7 @@ impl Shared {
     /// Does the long work.
     fn run_pool(&self) {
         let_others_go_first();
-        let act = |job: &Job| {
+        let act = |job: &PoolJob| {
             if let Some(message) = wire::parse(&job.bytes) {
                 self.request(&message, self.read_file(&message));
             }
@@ -256,45 +256,50 @@ impl Shared {
     }
 
     /// Passes a request to the pool.
-    fn put_off(&self, message: &Message<'_>, share: pool::Share) {
+    fn put_off(&self, message: &FuseMessage<'_>, share: pool::Share) {
         let (unique, thread) = (message.unique, message.asker.thread);
-        if !self.pool.add(Job { unique, thread, share, bytes: message.bytes.into() }) {
+        if !self.pool.add(PoolJob { unique, thread, share, bytes: message.bytes.into() }) {
             self.reply_error(unique, Errno::EAGAIN);
         }
     }
 
     /// The open file that a message reads. Looking it up is not free, since open(2) and close(2)
     /// of any file change the same table: a reader looks once for each message.
-    fn read_file(&self, message: &Message<'_>) -> Option<Arc<OpenFile>> {
+    fn read_file(&self, message: &FuseMessage<'_>) -> Option<Arc<OpenFile>> {
         match message.request {
-            Request::Read(read) => self.tree.file(read.handle),
+            FuseRequest::Read(read) => self.tree.file(read.handle),
             _ => None,
         }
     }
 
     /// The pace of a message; `file` is its [`read_file`](Self::read_file).
-    fn pace(&self, message: &Message<'_>, file: Option<&OpenFile>) -> Pace {
+    fn pace(&self, message: &FuseMessage<'_>, file: Option<&OpenFile>) -> Pace {
         let long = |making: Option<u32>, otherwise| match making {
             Some(capture) => Pace::Long(pool::Share { uid: message.asker.uid, capture }),
             None => otherwise,
         };
         match message.request {
-            Request::Read(_) => match file {
+            FuseRequest::Read(_) => match file {
                 Some(file) if file.waits_for().is_some() => Pace::Lone,
                 Some(file) if file.is_small_and_final() => Pace::Quick,
-                Some(_) => long(self.tree.long_work(message.inode, Operation::Read), Pace::Slow),
+                Some(_) => {
+                    long(self.tree.long_work(message.inode, ContentOperation::Read), Pace::Slow)
+                }
                 None => Pace::Quick,
             },
-            Request::Open { .. } => {
-                long(self.tree.long_work(message.inode, Operation::Open), Pace::Quick)
+            FuseRequest::Open { .. } => {
+                long(self.tree.long_work(message.inode, ContentOperation::Open), Pace::Quick)
             }
-            Request::Attributes { .. } | Request::Seek(_) => {
-                long(self.tree.long_work(message.inode, Operation::Look), Pace::Quick)
+            FuseRequest::Attributes { .. } | FuseRequest::Seek(_) => {
+                long(self.tree.long_work(message.inode, ContentOperation::Look), Pace::Quick)
             }
-            Request::Lookup(name) => long(self.tree.long_lookup(message.inode, name), Pace::Quick),
-            Request::Poll(_) | Request::Interrupt { .. } | Request::Write | Request::Other => {
-                Pace::Lone
+            FuseRequest::Lookup(name) => {
+                long(self.tree.long_lookup(message.inode, name), Pace::Quick)
             }
+            FuseRequest::Poll(_)
+            | FuseRequest::Interrupt { .. }
+            | FuseRequest::Write
+            | FuseRequest::Other => Pace::Lone,
             _ => Pace::Quick,
         }
     }
@@ -323,7 +328,7 @@ impl Shared {
     }
 
     /// Answers a request. If that panics, which is a bug, other requests are not affected.
-    fn attempt(&self, message: &Message<'_>, file: Option<Arc<OpenFile>>) {
+    fn attempt(&self, message: &FuseMessage<'_>, file: Option<Arc<OpenFile>>) {
         // All shared data is behind locks, and these locks are not poisoned.
         if catch_unwind(AssertUnwindSafe(|| self.request(message, file))).is_err() {
             self.reply_error(message.unique, Errno::EIO);
@@ -331,23 +336,23 @@ impl Shared {
     }
 
     /// Answers a request; `file` is its [`read_file`](Self::read_file).
-    fn request(&self, message: &Message<'_>, file: Option<Arc<OpenFile>>) {
+    fn request(&self, message: &FuseMessage<'_>, file: Option<Arc<OpenFile>>) {
         let unique = message.unique;
         match message.request {
-            Request::Read(read) => self.read(unique, read, file),
-            Request::Poll(poll) => self.poll(unique, poll),
-            Request::Interrupt { target } => self.interrupt(unique, target),
-            Request::Write if message.bytes.len() > wire::MAX_OTHER => {
+            FuseRequest::Read(read) => self.read(unique, read, file),
+            FuseRequest::Poll(poll) => self.poll(unique, poll),
+            FuseRequest::Interrupt { target } => self.interrupt(unique, target),
+            FuseRequest::Write if message.bytes.len() > wire::MAX_OTHER => {
                 // No order is this long.
                 self.reply_error(unique, Errno::EINVAL);
             }
-            Request::Write | Request::Other => self.forward(unique, message.bytes),
+            FuseRequest::Write | FuseRequest::Other => self.forward(unique, message.bytes),
             _ => self.walk(message),
         }
     }
 
     /// Answers a step of a walk through the tree, which is one message.
-    fn walk(&self, message: &Message<'_>) {
+    fn walk(&self, message: &FuseMessage<'_>) {
         match walk::answer(&self.tree, message) {
             Ok(Some(reply)) => {
                 let header = wire::reply_header(message.unique, 0, reply.len());
@@ -394,15 +399,15 @@ impl Shared {
         let size = usize::try_from(read.size).unwrap_or(usize::MAX);
         let mut send = |slices: &[IoSlice<'_>]| self.reply_data(*unique, slices);
         match file.read(read.offset, size, &mut send) {
-            Ok(Outcome::Sent(_)) => {}
-            Ok(Outcome::End) => {
+            Ok(ReadOutcome::Sent(_)) => {}
+            Ok(ReadOutcome::End) => {
                 file.blocked.store(false, Ordering::Relaxed);
                 self.write(&[IoSlice::new(&wire::reply_header(*unique, 0, 0))]);
             }
-            Ok(Outcome::Empty) if read.flags & libc::O_NONBLOCK.unsigned_abs() != 0 => {
+            Ok(ReadOutcome::Empty) if read.flags & libc::O_NONBLOCK.unsigned_abs() != 0 => {
                 self.reply_error(*unique, Errno::EAGAIN);
             }
-            Ok(Outcome::Empty) => return Some(parked),
+            Ok(ReadOutcome::Empty) => return Some(parked),
             Err(ReadFailure::Refused(error)) => {
                 log::warn!("reading {}: {error}", file.name);
                 self.reply_error(*unique, error.errno());
@@ -506,11 +511,11 @@ impl Shared {
 
     /// Handles an interrupt of a request in the pool. Programs do not expect EINTR from open(2) or
     /// stat(2) of a file, so the request goes on unless its process is about to end.
-    fn interrupt_making(&self, target: u64, place: Place, thread: u32) {
+    fn interrupt_making(&self, target: u64, place: RequestState, thread: u32) {
         if !is_being_killed(thread) {
             return;
         }
-        if place == Place::Waiting {
+        if place == RequestState::Waiting {
             self.pool.take(target);
         }
         // The pool thread that works on it finds the request gone.
@@ -531,7 +536,7 @@ impl Shared {
         }
     }
 
-    fn wake(&self, waiting: &Waiting<ReadsAndPolls>) {
+    fn wake(&self, waiting: &WaitingReaders<ReadsAndPolls>) {
         loop {
             let before = waiting.progress();
             for Polled { kernel_handle, .. } in waiting.who.take_ready_polls() {

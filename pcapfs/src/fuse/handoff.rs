@@ -16,11 +16,11 @@ use super::mount::{MountError, own, receive_descriptor};
 
 /// This end of the pair.
 #[derive(Clone, Debug)]
-pub(crate) struct Handoff {
+pub(crate) struct DeviceHandoff {
     socket: Arc<OwnedFd>,
 }
 
-impl Handoff {
+impl DeviceHandoff {
     /// Takes over the socket this process was started with.
     ///
     /// # Errors

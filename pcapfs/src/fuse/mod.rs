@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use fuser::{Session, SessionACL};
 
-pub(crate) use handoff::Handoff;
-pub(crate) use mount::{Manner, MountError, Options, check, mounted_trees, unmount};
+pub(crate) use handoff::DeviceHandoff;
+pub(crate) use mount::{Manner, MountError, MountOptions, check, mounted_trees, unmount};
 
 use crate::fs::Tree;
 use adapter::Adapter;
@@ -30,9 +30,9 @@ use front::Front;
 #[derive(Clone, Debug)]
 pub(crate) enum By {
     /// This process, with these options.
-    Itself(Options),
+    Itself(MountOptions),
     /// The mount helper, which has the options.
-    Helper(Handoff),
+    Helper(DeviceHandoff),
 }
 
 impl By {

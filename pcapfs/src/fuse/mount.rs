@@ -28,7 +28,7 @@ const TYPE: &str = "fuse.pcapfs";
 
 /// How to mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Options {
+pub(crate) struct MountOptions {
     /// The first column of `/proc/mounts`.
     pub(crate) source: String,
     /// Words of `-o`, without those that are always set.
@@ -140,7 +140,7 @@ const FLAGS: [(&str, MsFlags, bool); 11] = [
 const ALWAYS: [&str; 2] = ["default_permissions", "allow_other"];
 
 /// Checks the words of `-o`, and returns the flags and the words for the file system.
-fn flags(options: &Options) -> Result<(MsFlags, Vec<&str>), MountError> {
+fn flags(options: &MountOptions) -> Result<(MsFlags, Vec<&str>), MountError> {
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let mut data = Vec::new();
     for word in &options.words {
@@ -159,7 +159,7 @@ fn flags(options: &Options) -> Result<(MsFlags, Vec<&str>), MountError> {
 ///
 /// # Errors
 /// [`MountError`]; nothing is mounted then.
-pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, MountError> {
+pub(super) fn mount(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     let (flags, data) = flags(options)?;
     if geteuid().is_root() {
         mount_directly(mountpoint, options, flags, &data)
@@ -172,7 +172,7 @@ pub(super) fn mount(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Mou
 ///
 /// # Errors
 /// [`MountError`]; nothing is mounted.
-pub(crate) fn check(mountpoint: &Path, options: &Options) -> Result<(), MountError> {
+pub(crate) fn check(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError> {
     flags(options)?;
     if mounted(mountpoint)?.is_some_and(|mount| mount.kind == TYPE.as_bytes()) {
         // Not stat(2): for a dead mount, the kernel answers that as long as attributes are cached.
@@ -208,7 +208,7 @@ pub(crate) fn mounted_trees() -> Vec<PathBuf> {
 
 fn mount_directly(
     mountpoint: &Path,
-    options: &Options,
+    options: &MountOptions,
     flags: MsFlags,
     data: &[&str],
 ) -> Result<OwnedFd, MountError> {
@@ -241,7 +241,7 @@ fn mount_directly(
 /// Asks fusermount3 to mount, and receives the descriptor over its standard input.
 fn mount_with_helper(
     mountpoint: &Path,
-    options: &Options,
+    options: &MountOptions,
     flags: MsFlags,
     data: &[&str],
 ) -> Result<OwnedFd, MountError> {
@@ -370,9 +370,9 @@ pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountErro
 mod tests {
     use super::*;
 
-    fn options(words: &[&str]) -> Options {
+    fn options(words: &[&str]) -> MountOptions {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Options { source: "pcapfs".to_owned(), words }
+        MountOptions { source: "pcapfs".to_owned(), words }
     }
 
     #[test]

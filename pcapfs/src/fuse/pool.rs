@@ -31,7 +31,7 @@ pub(super) struct Share {
 
 /// A request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Job {
+pub(super) struct PoolJob {
     /// The kernel's number for it.
     pub(super) unique: u64,
     /// The thread that waits for the reply.
@@ -43,7 +43,7 @@ pub(super) struct Job {
 
 /// The state of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RequestState {
     /// No thread has begun it.
     Waiting,
     /// A thread is carrying it out.
@@ -53,14 +53,14 @@ pub(super) enum Place {
 /// The requests, for the threads that carry them out.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    queue: Mutex<Queue>,
+    queue: Mutex<PoolQueue>,
     /// Signals that there may be a request to begin, or that the pool is closed.
     changed: Condvar,
 }
 
 /// The requests that wait and those that are being carried out.
 #[derive(Debug, Default)]
-struct Queue {
+struct PoolQueue {
     is_closed: bool,
     users: HashMap<u32, User>,
     /// Number, thread and share of each request that is being carried out.
@@ -83,12 +83,12 @@ struct User {
 #[derive(Debug, Default)]
 struct Lane {
     turn: u64,
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<PoolJob>,
 }
 
-impl Queue {
+impl PoolQueue {
     /// Adds a request, unless too many of its user are waiting.
-    fn add(&mut self, job: Job) -> bool {
+    fn add(&mut self, job: PoolJob) -> bool {
         let Share { uid, capture } = job.share;
         // A user who comes back has a turn after those who are here.
         let turn = self.turns;
@@ -104,7 +104,7 @@ impl Queue {
 
     /// Takes the next request: of the users who may have one more carried out, the one whose last
     /// turn is longest ago; among that user's captures, the one whose last turn is longest ago.
-    fn begin(&mut self) -> Option<Job> {
+    fn begin(&mut self) -> Option<PoolJob> {
         let begun = &self.begun;
         let has_room = |uid| begun.iter().filter(|(.., share)| share.uid == uid).count() < PER_USER;
         let is_free = |capture| begun.iter().all(|(.., share)| share.capture != capture);
@@ -141,17 +141,17 @@ impl Queue {
     }
 
     /// The state of a request, and the thread that waits for its reply.
-    fn find(&self, unique: u64) -> Option<(Place, u32)> {
+    fn find(&self, unique: u64) -> Option<(RequestState, u32)> {
         if let Some((_, thread, _)) = self.begun.iter().find(|(begun, ..)| *begun == unique) {
-            return Some((Place::Begun, *thread));
+            return Some((RequestState::Begun, *thread));
         }
         let lanes = self.users.values().flat_map(|user| user.captures.values());
         let job = lanes.flat_map(|lane| &lane.jobs).find(|job| job.unique == unique)?;
-        Some((Place::Waiting, job.thread))
+        Some((RequestState::Waiting, job.thread))
     }
 
     /// Removes a request that no thread has begun.
-    fn take(&mut self, unique: u64) -> Option<Job> {
+    fn take(&mut self, unique: u64) -> Option<PoolJob> {
         let mut lanes = self.users.values_mut().flat_map(|user| user.captures.values_mut());
         let job = lanes.find_map(|lane| {
             let index = lane.jobs.iter().position(|job| job.unique == unique)?;
@@ -164,7 +164,7 @@ impl Queue {
 
 impl Pool {
     /// Adds a request; `false` if too many of its user are waiting, or the pool is closed.
-    pub(super) fn add(&self, job: Job) -> bool {
+    pub(super) fn add(&self, job: PoolJob) -> bool {
         let is_added = self.queue.lock().add(job);
         if is_added {
             self.changed.notify_one();
@@ -173,18 +173,18 @@ impl Pool {
     }
 
     /// The state of a request, and the thread that waits for its reply.
-    pub(super) fn find(&self, unique: u64) -> Option<(Place, u32)> {
+    pub(super) fn find(&self, unique: u64) -> Option<(RequestState, u32)> {
         self.queue.lock().find(unique)
     }
 
     /// Removes a request that no thread has begun.
-    pub(super) fn take(&self, unique: u64) -> Option<Job> {
+    pub(super) fn take(&self, unique: u64) -> Option<PoolJob> {
         self.queue.lock().take(unique)
     }
 
     /// Carries out requests with `act` until the pool is closed. `broken` is called for one that
     /// panics.
-    pub(super) fn work(&self, act: impl Fn(&Job), broken: impl Fn(&Job)) {
+    pub(super) fn work(&self, act: impl Fn(&PoolJob), broken: impl Fn(&PoolJob)) {
         loop {
             let mut queue = self.queue.lock();
             let job = loop {
@@ -221,17 +221,17 @@ impl Pool {
 mod tests {
     use super::*;
 
-    fn job(unique: u64, uid: u32, capture: u32) -> Job {
-        Job { unique, thread: 7, share: Share { uid, capture }, bytes: Box::default() }
+    fn job(unique: u64, uid: u32, capture: u32) -> PoolJob {
+        PoolJob { unique, thread: 7, share: Share { uid, capture }, bytes: Box::default() }
     }
 
-    fn begin(queue: &mut Queue) -> Option<u64> {
+    fn begin(queue: &mut PoolQueue) -> Option<u64> {
         queue.begin().map(|job| job.unique)
     }
 
     #[test]
     fn one_request_of_a_capture_is_done_at_a_time() {
-        let mut queue = Queue::default();
+        let mut queue = PoolQueue::default();
         for unique in 1..=3 {
             assert!(queue.add(job(unique, 1, 5)));
         }
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn users_take_turns_however_much_one_wants() {
-        let mut queue = Queue::default();
+        let mut queue = PoolQueue::default();
         for unique in 0..100 {
             assert!(queue.add(job(unique, 1, 5)));
         }
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn no_user_has_all_threads() {
-        let mut queue = Queue::default();
+        let mut queue = PoolQueue::default();
         for capture in 0..20 {
             assert!(queue.add(job(capture.into(), 1, capture)));
         }
@@ -292,11 +292,11 @@ mod tests {
 
     #[test]
     fn waiting_jobs_can_be_found_and_removed() {
-        let mut queue = Queue::default();
+        let mut queue = PoolQueue::default();
         assert!(queue.add(job(1, 1, 5)) && queue.add(job(2, 1, 5)));
         assert_eq!(begin(&mut queue), Some(1));
-        assert_eq!(queue.find(1), Some((Place::Begun, 7)));
-        assert_eq!(queue.find(2), Some((Place::Waiting, 7)));
+        assert_eq!(queue.find(1), Some((RequestState::Begun, 7)));
+        assert_eq!(queue.find(2), Some((RequestState::Waiting, 7)));
         assert_eq!((queue.take(1), queue.take(2).map(|job| job.unique)), (None, Some(2)));
         assert_eq!((queue.find(2), queue.users.len()), (None, 0));
         for unique in 0..WAITING as u64 {
@@ -313,7 +313,7 @@ mod tests {
             assert!(pool.add(job(unique, 1, 5)));
         }
         let broken = Mutex::new(Vec::new());
-        let act = |job: &Job| {
+        let act = |job: &PoolJob| {
             assert!(job.unique != 1, "as it happens");
             pool.close();
         };

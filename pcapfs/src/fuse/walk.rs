@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use capture::flow::Seek;
 
-use super::wire::{self, Message, Opening, Page, Request};
+use super::wire::{self, DirectoryPage, FuseMessage, FuseRequest, OpenReply};
 use crate::fs::error::TreeError;
 use crate::fs::list::ListedName;
 use crate::fs::open_file::FileOpener;
@@ -19,17 +19,17 @@ use crate::fs::{Asker, OpenAccess, Tree};
 ///
 /// # Errors
 /// The error for the asking program.
-pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8>>, TreeError> {
-    let Message { inode, asker, request, .. } = *message;
+pub(super) fn answer(tree: &Tree, message: &FuseMessage<'_>) -> Result<Option<Vec<u8>>, TreeError> {
+    let FuseMessage { inode, asker, request, .. } = *message;
     let reply = match request {
-        Request::Lookup(name) => {
+        FuseRequest::Lookup(name) => {
             // Names in the tree are UTF-8.
             let name = std::str::from_utf8(name).map_err(|_| TreeError::NotFound)?;
             let attributes = tree.lookup(inode, name, asker)?;
             tree.note_caching(&attributes);
             wire::entry_reply(&attributes).to_vec()
         }
-        Request::Attributes { handle } => {
+        FuseRequest::Attributes { handle } => {
             let attributes = match handle {
                 Some(handle) => tree.attributes_of_opening(handle, inode, asker)?,
                 None => tree.attributes(inode, asker)?,
@@ -37,33 +37,35 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             tree.note_caching(&attributes);
             wire::attributes_reply(&attributes).to_vec()
         }
-        Request::Open { flags } => {
+        FuseRequest::Open { flags } => {
             let opener = FileOpener::new(asker);
             let handle = tree.open(inode, access(flags), opener)?;
             let file = tree.file(handle);
             let opening = match &file {
-                Some(file) if file.is_small_and_final() => Opening::Cached,
-                Some(file) if file.is_stream() && file.opener.sends_files() => Opening::Unseekable,
-                _ => Opening::Direct,
+                Some(file) if file.is_small_and_final() => OpenReply::Cached,
+                Some(file) if file.is_stream() && file.opener.sends_files() => {
+                    OpenReply::Unseekable
+                }
+                _ => OpenReply::Direct,
             };
             wire::open_reply(handle, opening).to_vec()
         }
-        Request::Release { handle } => {
+        FuseRequest::Release { handle } => {
             tree.close(handle);
             Vec::new()
         }
         // A listing keeps no state except its cookie.
-        Request::OpenDirectory => wire::open_reply(0, Opening::Directory).to_vec(),
-        Request::ReleaseDirectory => Vec::new(),
-        Request::List(read) => {
-            let mut page = Page::new(usize::try_from(read.size).unwrap_or(usize::MAX));
+        FuseRequest::OpenDirectory => wire::open_reply(0, OpenReply::Directory).to_vec(),
+        FuseRequest::ReleaseDirectory => Vec::new(),
+        FuseRequest::List(read) => {
+            let mut page = DirectoryPage::new(usize::try_from(read.size).unwrap_or(usize::MAX));
             tree.list(inode, read.offset, &mut |listed| match page.add(&listed) {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             })?;
             page.into_bytes()
         }
-        Request::Seek(seek) => {
+        FuseRequest::Seek(seek) => {
             let to = match seek.whence {
                 libc::SEEK_DATA => Seek::Data,
                 libc::SEEK_HOLE => Seek::Hole,
@@ -73,36 +75,36 @@ pub(super) fn answer(tree: &Tree, message: &Message<'_>) -> Result<Option<Vec<u8
             wire::seek_reply(tree.seek(seek.handle, seek.offset, to, asker)?).to_vec()
         }
         // find(1) asks for each directory.
-        Request::FileSystem => wire::file_system_reply().to_vec(),
-        Request::ListAhead(read) => {
+        FuseRequest::FileSystem => wire::file_system_reply().to_vec(),
+        FuseRequest::ListAhead(read) => {
             let size = usize::try_from(read.size).unwrap_or(usize::MAX);
             list_ahead(tree, inode, asker, read.offset, size)?
         }
-        Request::Forget(count) => {
+        FuseRequest::Forget(count) => {
             tree.forget(inode, count);
             return Ok(None);
         }
-        Request::ForgetMany(list) => {
+        FuseRequest::ForgetMany(list) => {
             for (inode, count) in wire::forgotten(list) {
                 tree.forget(inode, count);
             }
             return Ok(None);
         }
-        Request::Read(_)
-        | Request::Poll(_)
-        | Request::Interrupt { .. }
-        | Request::Write
-        | Request::Other => return Err(TreeError::WrongAccess),
+        FuseRequest::Read(_)
+        | FuseRequest::Poll(_)
+        | FuseRequest::Interrupt { .. }
+        | FuseRequest::Write
+        | FuseRequest::Other => return Err(TreeError::WrongAccess),
     };
     Ok(Some(reply))
 }
 
 /// Undoes a lookup or an open whose reply did not arrive.
-pub(super) fn undo(tree: &Tree, message: &Message<'_>, reply: &[u8]) {
+pub(super) fn undo(tree: &Tree, message: &FuseMessage<'_>, reply: &[u8]) {
     let Some(given) = wire::given(reply) else { return };
     match message.request {
-        Request::Open { .. } => tree.close(given),
-        Request::Lookup(_) => tree.forget(given, 1),
+        FuseRequest::Open { .. } => tree.close(given),
+        FuseRequest::Lookup(_) => tree.forget(given, 1),
         _ => {}
     }
 }
@@ -125,7 +127,7 @@ fn list_ahead(
         names.push((listed.inode, listed.kind, listed.name.to_owned(), listed.cookie));
         ControlFlow::Continue(())
     })?;
-    let mut page = Page::new(size);
+    let mut page = DirectoryPage::new(size);
     for (listed, kind, name, cookie) in &names {
         let listed = ListedName { inode: *listed, kind: *kind, name, cookie: *cookie };
         let look = || {

@@ -24,19 +24,19 @@ const DIRENT_LEN: usize = size_of::<Dirent>();
 
 /// A message: the fields that precede every request, and the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
+pub(super) struct FuseMessage<'a> {
     pub(super) unique: u64,
     /// The inode of the request.
     pub(super) inode: u64,
     pub(super) asker: Asker,
-    pub(super) request: Request<'a>,
+    pub(super) request: FuseRequest<'a>,
     /// The whole message.
     pub(super) bytes: &'a [u8],
 }
 
 /// A request, with the fields that the front end uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request<'a> {
+pub(super) enum FuseRequest<'a> {
     /// `FUSE_LOOKUP` of this name.
     Lookup(&'a [u8]),
     /// `FUSE_GETATTR`
@@ -98,34 +98,36 @@ fn structure<T: FromBytes>(bytes: &[u8]) -> Option<T> {
 }
 
 /// Parses a message; `None` if it is shorter than its structures.
-pub(super) fn parse(message: &[u8]) -> Option<Message<'_>> {
+pub(super) fn parse(message: &[u8]) -> Option<FuseMessage<'_>> {
     let (header, body) = InHeader::read_from_prefix(message).ok()?;
     let request = match header.opcode {
-        opcode::LOOKUP => Request::Lookup(body.split(|byte| *byte == 0).next()?),
+        opcode::LOOKUP => FuseRequest::Lookup(body.split(|byte| *byte == 0).next()?),
         opcode::GETATTR => {
             let GetattrIn { flags, handle, .. } = structure(body)?;
-            Request::Attributes { handle: (flags & GETATTR_FH != 0).then_some(handle) }
+            FuseRequest::Attributes { handle: (flags & GETATTR_FH != 0).then_some(handle) }
         }
-        opcode::OPEN => Request::Open { flags: structure::<OpenIn>(body)?.flags },
-        opcode::RELEASE => Request::Release { handle: structure::<ReleaseIn>(body)?.handle },
-        opcode::OPENDIR => Request::OpenDirectory,
-        opcode::RELEASEDIR => Request::ReleaseDirectory,
-        opcode::STATFS => Request::FileSystem,
-        opcode::READDIR => Request::List(structure(body)?),
-        opcode::READDIRPLUS => Request::ListAhead(structure(body)?),
-        opcode::READ => Request::Read(structure(body)?),
-        opcode::POLL => Request::Poll(structure(body)?),
+        opcode::OPEN => FuseRequest::Open { flags: structure::<OpenIn>(body)?.flags },
+        opcode::RELEASE => FuseRequest::Release { handle: structure::<ReleaseIn>(body)?.handle },
+        opcode::OPENDIR => FuseRequest::OpenDirectory,
+        opcode::RELEASEDIR => FuseRequest::ReleaseDirectory,
+        opcode::STATFS => FuseRequest::FileSystem,
+        opcode::READDIR => FuseRequest::List(structure(body)?),
+        opcode::READDIRPLUS => FuseRequest::ListAhead(structure(body)?),
+        opcode::READ => FuseRequest::Read(structure(body)?),
+        opcode::POLL => FuseRequest::Poll(structure(body)?),
         // `struct fuse_interrupt_in`
-        opcode::INTERRUPT => Request::Interrupt { target: structure(body)? },
-        opcode::LSEEK => Request::Seek(structure(body)?),
-        opcode::WRITE => Request::Write,
+        opcode::INTERRUPT => FuseRequest::Interrupt { target: structure(body)? },
+        opcode::LSEEK => FuseRequest::Seek(structure(body)?),
+        opcode::WRITE => FuseRequest::Write,
         // `struct fuse_forget_in`
-        opcode::FORGET => Request::Forget(structure(body)?),
-        opcode::BATCH_FORGET => Request::ForgetMany(BatchForgetIn::read_from_prefix(body).ok()?.1),
-        _ => Request::Other,
+        opcode::FORGET => FuseRequest::Forget(structure(body)?),
+        opcode::BATCH_FORGET => {
+            FuseRequest::ForgetMany(BatchForgetIn::read_from_prefix(body).ok()?.1)
+        }
+        _ => FuseRequest::Other,
     };
     let InHeader { unique, inode, uid, gid, thread, .. } = header;
-    Some(Message { unique, inode, asker: Asker { uid, gid, thread }, request, bytes: message })
+    Some(FuseMessage { unique, inode, asker: Asker { uid, gid, thread }, request, bytes: message })
 }
 
 /// The inodes of a `FUSE_BATCH_FORGET`, each with the number of lookups to forget.
@@ -202,7 +204,7 @@ pub(super) fn given(reply: &[u8]) -> Option<u64> {
 
 /// How a file or directory is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opening {
+pub(super) enum OpenReply {
     /// A directory.
     Directory,
     /// A file whose reads bypass the page cache.
@@ -218,23 +220,23 @@ pub(super) enum Opening {
 ///
 /// Files are usually not marked as non-seekable or as streams: `tail -f -c +1` seeks before it
 /// reads. But sendfile(2) goes by the size, and returns no bytes for a seekable file of size 0.
-pub(super) fn open_reply(handle: u64, opening: Opening) -> [u8; size_of::<OpenOut>()] {
+pub(super) fn open_reply(handle: u64, opening: OpenReply) -> [u8; size_of::<OpenOut>()] {
     let flags = match opening {
-        Opening::Directory | Opening::Cached => 0,
-        Opening::Direct => FOPEN_DIRECT_IO,
-        Opening::Unseekable => FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE,
+        OpenReply::Directory | OpenReply::Cached => 0,
+        OpenReply::Direct => FOPEN_DIRECT_IO,
+        OpenReply::Unseekable => FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE,
     };
     transmute!(OpenOut { handle, flags, padding: 0 })
 }
 
 /// A page of a directory: `struct fuse_dirent` one after the other, at most `size` bytes.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct DirectoryPage {
     size: usize,
     bytes: Vec<u8>,
 }
 
-impl Page {
+impl DirectoryPage {
     pub(super) fn new(size: usize) -> Self {
         Self { size, bytes: Vec::with_capacity(size) }
     }
@@ -355,7 +357,7 @@ mod tests {
             ReadIn { handle: 7, offset: 4096, size: 131_072, flags: 0o4000, ..ReadIn::default() };
         assert_eq!(
             parse(&whole).map(|one| (one.unique, one.request)),
-            Some((42, Request::Read(read)))
+            Some((42, FuseRequest::Read(read)))
         );
         for len in 0..whole.len() {
             assert_eq!(parse(&whole[..len]), None, "{len} bytes");
@@ -363,24 +365,27 @@ mod tests {
         let interrupt = message(36, 43, &42u64.to_ne_bytes());
         assert_eq!(
             parse(&interrupt).map(|one| one.request),
-            Some(Request::Interrupt { target: 42 })
+            Some(FuseRequest::Interrupt { target: 42 })
         );
         for (flags, handle) in [(0u64, None), (1, Some(9))] {
             let body = [flags, 9].map(u64::to_ne_bytes).concat();
             let whole = message(3, 5, &body);
             let found = parse(&whole).map(|one| one.request);
-            assert_eq!(found, Some(Request::Attributes { handle }));
+            assert_eq!(found, Some(FuseRequest::Attributes { handle }));
         }
         let lookup = message(1, 5, b"name\0");
-        assert_eq!(parse(&lookup).map(|one| one.request), Some(Request::Lookup(b"name")));
-        assert_eq!(parse(&message(17, 5, b"")).map(|one| one.request), Some(Request::FileSystem));
+        assert_eq!(parse(&lookup).map(|one| one.request), Some(FuseRequest::Lookup(b"name")));
+        assert_eq!(
+            parse(&message(17, 5, b"")).map(|one| one.request),
+            Some(FuseRequest::FileSystem)
+        );
         let seek = [9u64, 4096, libc::SEEK_HOLE as u64].map(u64::to_ne_bytes).concat();
         let position =
             LseekIn { handle: 9, offset: 4096, whence: libc::SEEK_HOLE, ..LseekIn::default() };
         let parsed = message(46, 5, &seek);
-        assert_eq!(parse(&parsed).map(|one| one.request), Some(Request::Seek(position)));
+        assert_eq!(parse(&parsed).map(|one| one.request), Some(FuseRequest::Seek(position)));
         // FUSE_FLUSH
-        assert_eq!(parse(&message(25, 5, b"")).map(|one| one.request), Some(Request::Other));
+        assert_eq!(parse(&message(25, 5, b"")).map(|one| one.request), Some(FuseRequest::Other));
         let pairs = [7u64, 1, 9, 2].map(u64::to_ne_bytes).concat();
         assert_eq!(forgotten(&pairs).collect::<Vec<_>>(), [(7, 1), (9, 2)]);
     }
@@ -422,14 +427,14 @@ mod tests {
         );
         assert_eq!((u32_at(attr, 52), u32_at(attr, 60)), (Some(7), Some(0o040_750)));
         assert_eq!((u32_at(attr, 68), u32_at(attr, 72)), (Some(3), Some(4)));
-        assert_eq!(u64_at(&open_reply(8, Opening::Direct), 0), Some(8));
-        assert_eq!(open_reply(8, Opening::Direct)[8], 1);
-        assert_eq!(open_reply(8, Opening::Unseekable)[8], 5);
-        assert_eq!(open_reply(8, Opening::Cached)[8], 0);
+        assert_eq!(u64_at(&open_reply(8, OpenReply::Direct), 0), Some(8));
+        assert_eq!(open_reply(8, OpenReply::Direct)[8], 1);
+        assert_eq!(open_reply(8, OpenReply::Unseekable)[8], 5);
+        assert_eq!(open_reply(8, OpenReply::Cached)[8], 0);
         assert_eq!(file_system_reply().len(), 80);
         let listed =
             ListedName { inode: 11, kind: InodeKind::Directory, name: "bodies", cookie: 7 };
-        let mut page = Page::new(200);
+        let mut page = DirectoryPage::new(200);
         assert!(page.add_ahead(&listed, || Some(attributes)));
         assert!(!page.add_ahead(&listed, || unreachable!("there is no room for it")));
         let page = page.into_bytes();

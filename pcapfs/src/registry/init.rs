@@ -11,7 +11,7 @@ use crate::fs::access::{Caller, PermissionBit};
 use crate::fs::captures::CaptureEntry;
 use crate::fs::group_id;
 use crate::registry::state::Saved;
-use crate::settings::{KERNEL_BUFFERS, Settings};
+use crate::settings::{CaptureSettings, KERNEL_BUFFERS};
 
 /// An order to make a capture. For each field that is `None`, the daemon's own setting is used.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,11 @@ pub(crate) struct InitOrder {
 
 impl InitOrder {
     /// The daemon's settings, with this order's changes.
-    fn settings(&self, caller: &Caller, base: &Settings) -> Result<Settings, Refusal> {
+    fn settings(
+        &self,
+        caller: &Caller,
+        base: &CaptureSettings,
+    ) -> Result<CaptureSettings, Refusal> {
         let mut settings = base.clone();
         settings.ring = self.ring.unwrap_or(settings.ring);
         settings.snaplen = self.snaplen.unwrap_or(settings.snaplen);

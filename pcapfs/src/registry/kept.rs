@@ -14,8 +14,8 @@ use crate::fs::access::{Caller, PermissionBit};
 use crate::fs::captures::{CaptureEntry, RootName};
 use crate::output::say;
 use crate::registry::parallel;
-use crate::registry::state::{Changed, State, StateFile};
-use crate::settings::{Settings, root_permissions};
+use crate::registry::state::{Changed, KeptState, StateFile};
+use crate::settings::{CaptureSettings, root_permissions};
 
 impl Registry {
     /// Makes the captures that `init` made before. A capture that cannot be made is reported, and
@@ -25,7 +25,7 @@ impl Registry {
         let settings = self.settings.lock().clone();
         let mut wanted = Vec::new();
         for saved in state.captures {
-            let kept = Settings {
+            let kept = CaptureSettings {
                 snaplen: saved.snaplen,
                 promiscuous: saved.promiscuous,
                 precision: saved.precision.into(),
@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// Changes the state for the next process. Returns the reason if that is not possible.
-    pub(super) fn keep(&self, change: impl FnOnce(&mut State)) -> Option<String> {
+    pub(super) fn keep(&self, change: impl FnOnce(&mut KeptState)) -> Option<String> {
         match &self.state {
             Some(file) => file.change(change).err(),
             None => Some("there is no place for it (choose one with --state)".to_owned()),
@@ -94,7 +94,7 @@ impl Registry {
         }
         self.tree.set_permissions(root_permissions());
         match &self.state {
-            Some(file) => file.change(|state| *state = State::default()),
+            Some(file) => file.change(|state| *state = KeptState::default()),
             None => Ok(()),
         }
     }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use capture::pipeline::{self, Capture, CaptureError, Made, Spec, State, is_alias};
+use capture::pipeline::{self, Capture, CaptureError, CaptureState, NewCapture, Spec, is_alias};
 use capture::ring::Permissions;
 use capture::source::SourceName;
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ use crate::fs::captures::{CaptureEntry, RESERVED, RootName};
 use crate::fuse;
 use crate::output::say;
 use crate::paths::prepare_ring_dir;
-use crate::settings::{Settings, kernel_buffer};
+use crate::settings::{CaptureSettings, kernel_buffer};
 use kept::{Keep, not_kept};
 use state::StateFile;
 
@@ -116,7 +116,7 @@ pub(crate) struct Planned {
 
 /// Facts about a capture that the tree does not have.
 #[derive(Clone, Copy, Debug)]
-struct Record {
+struct CaptureRecord {
     origin: Origin,
     /// The permissions it was ordered with.
     configured: Permissions,
@@ -125,9 +125,9 @@ struct Record {
 }
 
 /// A capture that is not in the tree yet.
-struct Opened {
-    made: Made,
-    record: Record,
+struct OpenedCapture {
+    made: NewCapture,
+    record: CaptureRecord,
 }
 
 /// The captures of a daemon, and how to change them.
@@ -136,9 +136,9 @@ pub(crate) struct Registry {
     pub(crate) tree: Arc<Tree>,
     ring_dir: PathBuf,
     /// Defaults for captures made by `init`.
-    settings: Mutex<Settings>,
+    settings: Mutex<CaptureSettings>,
     /// By alias.
-    records: Mutex<BTreeMap<String, Record>>,
+    records: Mutex<BTreeMap<String, CaptureRecord>>,
     state: Option<StateFile>,
     /// The captures of the configuration, as it was last read.
     configured: Mutex<Vec<Configured>>,
@@ -149,7 +149,7 @@ impl Registry {
     pub(crate) fn new(
         tree: Arc<Tree>,
         ring_dir: &Path,
-        settings: Settings,
+        settings: CaptureSettings,
         state: Option<StateFile>,
     ) -> Arc<Self> {
         if let Some(root) = state.as_ref().and_then(|state| state.state().root) {
@@ -169,8 +169,8 @@ impl Registry {
 
     /// The permissions of a capture: as they were last changed, unless they have been configured
     /// differently since; otherwise those kept with its ring, unless its own were written down.
-    fn permissions(&self, capture: &Capture, record: Record) -> Permissions {
-        let Record { configured, is_explicit, .. } = record;
+    fn permissions(&self, capture: &Capture, record: CaptureRecord) -> Permissions {
+        let CaptureRecord { configured, is_explicit, .. } = record;
         let state = self.state.as_ref().map(StateFile::state).unwrap_or_default();
         let changed = state.permissions.get(&capture.spec().alias);
         changed
@@ -204,7 +204,7 @@ impl Registry {
 
     /// Opens captures, whose aliases must be free and different. The first one that breaks this
     /// rule gives an error, and those after it are not opened.
-    fn open_all(&self, planned: Vec<Planned>) -> Vec<Result<Opened, Refusal>> {
+    fn open_all(&self, planned: Vec<Planned>) -> Vec<Result<OpenedCapture, Refusal>> {
         let mut refused = None;
         let mut before: BTreeMap<&str, &Spec> = BTreeMap::new();
         let count = planned.iter().take_while(|planned| {
@@ -235,7 +235,7 @@ impl Registry {
     /// While its source and ring are opened.
     fn make(
         &self,
-        records: &mut BTreeMap<String, Record>,
+        records: &mut BTreeMap<String, CaptureRecord>,
         planned: Planned,
     ) -> Result<Arc<CaptureEntry>, Refusal> {
         self.prepare(&planned.spec)?;
@@ -270,15 +270,19 @@ impl Registry {
     }
 
     /// Opens a capture that is not in the tree yet.
-    fn open(planned: Planned) -> Result<Opened, Refusal> {
+    fn open(planned: Planned) -> Result<OpenedCapture, Refusal> {
         let Planned { spec, origin, permissions: configured, is_explicit, waits } = planned;
         let made = if waits { Capture::start_waiting(spec) } else { Capture::start_new(spec) }?;
-        Ok(Opened { made, record: Record { origin, configured, is_explicit } })
+        Ok(OpenedCapture { made, record: CaptureRecord { origin, configured, is_explicit } })
     }
 
     /// Puts a capture into the tree.
-    fn enter(&self, records: &mut BTreeMap<String, Record>, opened: Opened) -> Arc<CaptureEntry> {
-        let Opened { made: Made { capture, recovered, damage }, record } = opened;
+    fn enter(
+        &self,
+        records: &mut BTreeMap<String, CaptureRecord>,
+        opened: OpenedCapture,
+    ) -> Arc<CaptureEntry> {
+        let OpenedCapture { made: NewCapture { capture, recovered, damage }, record } = opened;
         let alias = capture.spec().alias.clone();
         if let Some(damage) = damage {
             say(format_args!("{alias}: the ring file was damaged: {damage}"));
@@ -286,7 +290,7 @@ impl Registry {
         if recovered > 0 {
             say(format_args!("{alias}: {recovered} packets of an earlier run are still there"));
         }
-        if capture.condition().state == State::Retrying {
+        if capture.condition().state == CaptureState::Retrying {
             let error = capture.condition().error.unwrap_or_default();
             say(format_args!("{alias}: waits for its interface: {error}"));
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use capture::pipeline::{self, CaptureError};
 use capture::ring::RingError;
 
-use super::{Origin, Planned, Record, Refusal, Registry};
+use super::{CaptureRecord, Origin, Planned, Refusal, Registry};
 use crate::config::{Config, ConfigError, Configured};
 use crate::fs::captures::{CaptureEntry, RootName};
 use crate::fuse;
@@ -128,7 +128,7 @@ impl Registry {
     /// The capture of this alias, if it is from the configuration and still exists.
     fn configured_entry(
         &self,
-        records: &BTreeMap<String, Record>,
+        records: &BTreeMap<String, CaptureRecord>,
         alias: &str,
     ) -> Option<Arc<CaptureEntry>> {
         records.get(alias).filter(|record| record.origin == Origin::Config)?;
@@ -140,7 +140,7 @@ impl Registry {
 
     fn check_not_taken(
         &self,
-        records: &BTreeMap<String, Record>,
+        records: &BTreeMap<String, CaptureRecord>,
         config: &Config,
         configured: &Configured,
     ) -> Result<(), ConfigError> {
@@ -151,7 +151,7 @@ impl Registry {
         self.check_free(alias).map_err(|refusal| config.error(configured, refusal.to_string()))
     }
 
-    fn set_permissions(&self, records: &mut BTreeMap<String, Record>, new: &Configured) {
+    fn set_permissions(&self, records: &mut BTreeMap<String, CaptureRecord>, new: &Configured) {
         let alias = &new.spec.alias;
         let Some(entry) = self.configured_entry(records, alias) else { return };
         if let Some(record) = records.get_mut(alias) {
@@ -168,7 +168,7 @@ impl Registry {
     /// one is made again.
     fn remake(
         &self,
-        records: &mut BTreeMap<String, Record>,
+        records: &mut BTreeMap<String, CaptureRecord>,
         old: &Configured,
         new: &Configured,
     ) -> Result<(), Refusal> {

@@ -39,7 +39,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// The kept state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct KeptState {
     version: u32,
     /// Permissions of the root of the tree, if they were changed.
     pub(super) root: Option<Bits>,
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) permissions: BTreeMap<String, Changed>,
 }
 
-impl State {
+impl KeptState {
     /// Forgets the state kept under a name, and returns what was forgotten. If `is_there`, the tree
     /// has a capture of this name, whose permissions and other names stay.
     pub(super) fn forget(&mut self, name: &str, is_there: bool) -> Vec<&'static str> {
@@ -152,12 +152,12 @@ impl From<Bits> for Permissions {
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
-    held: Mutex<Held>,
+    held: Mutex<HeldLock>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    state: State,
+struct HeldLock {
+    state: KeptState,
     /// Keeps other daemons from writing the same file; taken at the first write.
     lock: Option<Flock<File>>,
 }
@@ -165,7 +165,7 @@ struct Held {
 impl StateFile {
     /// Reads the file, if it exists. A bad file is reported and set aside.
     pub(crate) fn load(path: PathBuf) -> Self {
-        let mut held = Held::default();
+        let mut held = HeldLock::default();
         match read(&path, &mut held.lock) {
             Ok(state) => held.state = state,
             Err(why) => say(format_args!("{}: {why}", path.display())),
@@ -179,7 +179,7 @@ impl StateFile {
     }
 
     /// The state as it is now.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> KeptState {
         self.held.lock().state.clone()
     }
 
@@ -191,7 +191,7 @@ impl StateFile {
     ///
     /// # Blocking
     /// On the disk.
-    pub(super) fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), String> {
+    pub(super) fn change(&self, change: impl FnOnce(&mut KeptState)) -> Result<(), String> {
         let mut held = self.held.lock();
         let before = held.state.clone();
         change(&mut held.state);
@@ -216,7 +216,7 @@ impl StateFile {
 pub(crate) fn forget_in(path: &Path, name: &str) -> Result<Option<String>, String> {
     let _owner =
         Acting::as_owner_of(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut held = Held::default();
+    let mut held = HeldLock::default();
     held.state = read(path, &mut held.lock).map_err(|why| format!("{}: {why}", path.display()))?;
     let file = StateFile { path: path.to_owned(), held: Mutex::new(held) };
     let mut forgotten = Vec::new();
@@ -297,7 +297,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-fn read(path: &Path, held: &mut Option<Flock<File>>) -> Result<State, String> {
+fn read(path: &Path, held: &mut Option<Flock<File>>) -> Result<KeptState, String> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.len() > MAX_FILE => {
             return Err("far too long; captures made by pcapfs init are not there".to_owned());
@@ -307,12 +307,12 @@ fn read(path: &Path, held: &mut Option<Flock<File>>) -> Result<State, String> {
         // at the first change.
         Err(error) => {
             log::debug!("{}: {error}", path.display());
-            return Ok(State::default());
+            return Ok(KeptState::default());
         }
     }
     *held = Some(lock(path)?);
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let read = serde_json::from_slice::<State>(&bytes).map_err(|error| error.to_string());
+    let read = serde_json::from_slice::<KeptState>(&bytes).map_err(|error| error.to_string());
     let read = read.and_then(|state| match state.version {
         VERSION => Ok(state),
         other => Err(format!("version {other}, which this program does not know")),
@@ -327,7 +327,7 @@ fn read(path: &Path, held: &mut Option<Flock<File>>) -> Result<State, String> {
     })
 }
 
-fn write(path: &Path, folder: &Path, state: &State) -> io::Result<()> {
+fn write(path: &Path, folder: &Path, state: &KeptState) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".pcapfs-state-").tempfile_in(folder)?;
     let text = serde_json::to_vec_pretty(state)?;
     file.write_all(&text)?;
@@ -406,7 +406,7 @@ mod tests {
         file.change(|state| state.captures.push(saved("web"))).unwrap();
         let kept = file.state();
         let other = StateFile::load(path.clone());
-        assert_eq!(other.state(), State::default(), "it is in use");
+        assert_eq!(other.state(), KeptState::default(), "it is in use");
         assert!(other.change(|state| state.captures.clear()).is_ok(), "nothing to change");
         let error = other.change(|state| state.captures.push(saved("dns"))).unwrap_err();
         assert!(error.contains("another pcapfs is using it"), "{error}");
@@ -423,7 +423,7 @@ mod tests {
         for len in 0..whole.len() - 2 {
             fs::write(&path, &whole[..len]).unwrap();
             let file = StateFile::load(path.clone());
-            assert_eq!(file.state(), State::default(), "{len}");
+            assert_eq!(file.state(), KeptState::default(), "{len}");
             assert!(!path.exists() && beside(&path, ".damaged").exists(), "{len}");
             file.change(|state| state.captures.push(saved("dns"))).unwrap();
             assert!(path.exists(), "{len}");

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::view::{At, Piece, State, View, narrow};
-use super::{Options, Overlap, Reason, Transport, Tunnel, Vlans};
+use super::view::{At, DatagramPiece, HeaderView, ViewState, narrow};
+use super::{DecodeOptions, Overlap, PacketTunnel, Reason, Transport, Vlans};
 use crate::linktype::LinkType;
 use crate::time::Timestamp;
 
@@ -39,7 +39,8 @@ pub struct FragmentCounters {
     pub reassembled: u64,
     /// Fragments that overlap an earlier one, including repeated ones.
     pub overlapping: u64,
-    /// Fragments refused because their datagram already has [`Options::max_fragments`] pieces.
+    /// Fragments refused because their datagram already has [`DecodeOptions::max_fragments`]
+    /// pieces.
     pub too_many: u64,
     /// Datagrams given up because they were not complete in time.
     pub expired: u64,
@@ -51,7 +52,7 @@ pub struct FragmentCounters {
 
 /// The fields that all fragments of one datagram share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct DatagramKey {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) identification: u32,
@@ -59,13 +60,13 @@ pub(super) struct Key {
     pub(super) protocol: u8,
     /// The same private addresses may occur in several networks.
     pub(super) vlans: Vlans,
-    pub(super) tunnel: Option<Tunnel>,
+    pub(super) tunnel: Option<PacketTunnel>,
 }
 
 /// One fragment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment<'v> {
-    pub(super) key: Key,
+    pub(super) key: DatagramKey,
     /// The protocol of the contents, as this fragment states it.
     pub(super) protocol: u8,
     /// Its offset in the datagram.
@@ -95,7 +96,7 @@ pub(super) enum Came {
     /// Other fragments must come first.
     Waits,
     /// Its datagram is complete.
-    Whole(Box<Datagram>),
+    Whole(Box<FragmentedDatagram>),
     /// The beginning of its datagram was returned before.
     Part {
         begun: Begun,
@@ -108,8 +109,8 @@ pub(super) enum Came {
 
 /// A complete datagram that was returned in portions.
 #[derive(Clone, Copy, Debug)]
-struct Done {
-    key: Key,
+struct ReturnedDatagram {
+    key: DatagramKey,
     begun: Begun,
     len: u32,
     at: Timestamp,
@@ -118,21 +119,21 @@ struct Done {
 /// All datagrams under reassembly.
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
-    datagrams: HashMap<Key, Datagram>,
-    /// Their keys by [`Datagram::serial`]: oldest first.
-    ages: BTreeMap<u64, Key>,
+    datagrams: HashMap<DatagramKey, FragmentedDatagram>,
+    /// Their keys by [`FragmentedDatagram::serial`]: oldest first.
+    ages: BTreeMap<u64, DatagramKey>,
     next_serial: u64,
     bytes: usize,
     counters: FragmentCounters,
     /// Given up; the caller may still fetch their beginnings.
-    given_up: VecDeque<(Key, Datagram)>,
+    given_up: VecDeque<(DatagramKey, FragmentedDatagram)>,
     /// Complete ones whose copies may still come.
-    done: VecDeque<Done>,
+    done: VecDeque<ReturnedDatagram>,
 }
 
 /// A datagram, complete or not.
 #[derive(Debug)]
-pub(super) struct Datagram {
+pub(super) struct FragmentedDatagram {
     serial: u64,
     created: Timestamp,
     link_type: LinkType,
@@ -143,8 +144,8 @@ pub(super) struct Datagram {
     /// Sum of the lengths of the pieces, in bytes.
     covered: u32,
     /// Sorted, without overlap, all within `total`.
-    pieces: Vec<Piece>,
-    /// Its first bytes; zero where no [`State::Known`] piece covers them.
+    pieces: Vec<DatagramPiece>,
+    /// Its first bytes; zero where no [`ViewState::Known`] piece covers them.
     head: Vec<u8>,
     /// Packets that its fragments came in, whether their bytes are in pieces or not. The limit is
     /// the same as for pieces: if a fragment is repeated endlessly, the packets beyond it are not
@@ -178,7 +179,7 @@ impl Fragments {
     }
 
     /// Gives up datagrams that are too old at `now`.
-    pub(super) fn expire(&mut self, now: Timestamp, options: &Options) {
+    pub(super) fn expire(&mut self, now: Timestamp, options: &DecodeOptions) {
         let timeout = u64::try_from(options.fragment_timeout.as_nanos()).unwrap_or(u64::MAX);
         while let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) {
             let created = self.datagrams.get(&key).map_or(0, |one| one.created.nanoseconds());
@@ -191,7 +192,7 @@ impl Fragments {
     }
 
     /// The next given-up datagram. Its beginning is known, and nothing of it was returned before.
-    pub(super) fn given_up(&mut self) -> Option<(Key, Datagram)> {
+    pub(super) fn given_up(&mut self) -> Option<(DatagramKey, FragmentedDatagram)> {
         let (key, datagram) = self.given_up.pop_front()?;
         Some((key, datagram.finish()))
     }
@@ -200,7 +201,7 @@ impl Fragments {
         !self.given_up.is_empty()
     }
 
-    fn give_up(&mut self, key: &Key, options: &Options) -> bool {
+    fn give_up(&mut self, key: &DatagramKey, options: &DecodeOptions) -> bool {
         let Some(datagram) = self.remove(key) else { return false };
         if options.early && datagram.begun.is_none() && datagram.known() > 0 {
             if self.given_up.len() >= MAX_GIVEN_UP {
@@ -219,7 +220,7 @@ impl Fragments {
         &mut self,
         fragment: &Fragment<'_>,
         now: Timestamp,
-        options: &Options,
+        options: &DecodeOptions,
     ) -> Result<Came, Reason> {
         let len =
             u32::try_from(fragment.len()).ok().filter(|len| *len > 0).ok_or(Reason::BadFragment)?;
@@ -265,8 +266,13 @@ impl Fragments {
             match (begun, whole) {
                 (None, Some(whole)) => return Ok(Came::Whole(Box::new(whole.finish()))),
                 (Some(begun), Some(whole)) => {
-                    let Datagram { covered: len, .. } = whole;
-                    self.done.push_back(Done { key: fragment.key, begun, len, at: now });
+                    let FragmentedDatagram { covered: len, .. } = whole;
+                    self.done.push_back(ReturnedDatagram {
+                        key: fragment.key,
+                        begun,
+                        len,
+                        at: now,
+                    });
                     self.done.drain(..self.done.len().saturating_sub(MAX_DONE));
                 }
                 (_, None) => {}
@@ -281,8 +287,9 @@ impl Fragments {
     /// The datagram this fragment is a copy of, if that was completed very recently. A first
     /// fragment begins another datagram, so it is never a copy.
     fn copied(&self, fragment: &Fragment<'_>, end: u32, now: Timestamp) -> Option<Begun> {
-        let is_recent =
-            |done: &&Done| now.nanoseconds().abs_diff(done.at.nanoseconds()) <= COPY_TIME;
+        let is_recent = |done: &&ReturnedDatagram| {
+            now.nanoseconds().abs_diff(done.at.nanoseconds()) <= COPY_TIME
+        };
         let mut done = self.done.iter().rev().take_while(is_recent);
         let done = done.find(|done| done.key == fragment.key)?;
         let fits = if fragment.more { end < done.len } else { end == done.len };
@@ -308,17 +315,17 @@ impl Fragments {
     /// contents.
     pub(super) fn begin(
         &mut self,
-        key: &Key,
+        key: &DatagramKey,
         transport: Transport,
         protocol: u8,
         payload: (usize, usize),
-    ) -> Option<(Begun, Box<Datagram>)> {
+    ) -> Option<(Begun, Box<FragmentedDatagram>)> {
         let datagram = self.datagrams.get_mut(key)?;
         let start = narrow(payload.0);
         let end = start.saturating_add(narrow(payload.1));
         let begun = Begun { datagram: datagram.serial, protocol, transport, start, end };
         datagram.begun = Some(begun);
-        let so_far = Datagram {
+        let so_far = FragmentedDatagram {
             pieces: datagram.pieces.clone(),
             head: Vec::new(),
             packets: datagram.packets.clone(),
@@ -327,12 +334,12 @@ impl Fragments {
         Some((begun, Box::new(so_far.finish())))
     }
 
-    fn create(&mut self, fragment: &Fragment<'_>, now: Timestamp, options: &Options) {
+    fn create(&mut self, fragment: &Fragment<'_>, now: Timestamp, options: &DecodeOptions) {
         let key = fragment.key;
         while self.ages.len() >= options.max_datagrams.max(1) && self.evict(options) {}
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
-        let datagram = Datagram {
+        let datagram = FragmentedDatagram {
             serial,
             created: now,
             link_type: fragment.link_type,
@@ -350,7 +357,7 @@ impl Fragments {
     }
 
     /// Gives up the oldest datagram; `false` if there are no datagrams.
-    pub(super) fn evict(&mut self, options: &Options) -> bool {
+    pub(super) fn evict(&mut self, options: &DecodeOptions) -> bool {
         let Some(key) = self.ages.first_entry().map(|entry| *entry.get()) else {
             return false;
         };
@@ -358,7 +365,7 @@ impl Fragments {
         self.give_up(&key, options)
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Datagram> {
+    fn remove(&mut self, key: &DatagramKey) -> Option<FragmentedDatagram> {
         let datagram = self.datagrams.remove(key)?;
         self.ages.remove(&datagram.serial);
         self.bytes = self.bytes.saturating_sub(datagram.bytes());
@@ -378,8 +385,8 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
-    pub(super) fn view(&self) -> View<'_> {
-        View::pieces(&self.head, &[])
+    pub(super) fn view(&self) -> HeaderView<'_> {
+        HeaderView::pieces(&self.head, &[])
     }
 
     /// The maximum length it can have, in bytes.
@@ -396,14 +403,14 @@ enum Refused {
     TooMany,
 }
 
-impl Datagram {
+impl FragmentedDatagram {
     /// The protocol of its contents.
     pub(super) const fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    pub(super) fn view(&self) -> View<'_> {
-        View::pieces(&self.head, &self.pieces)
+    pub(super) fn view(&self) -> HeaderView<'_> {
+        HeaderView::pieces(&self.head, &self.pieces)
     }
 
     /// When its first fragment came, and the link type of that packet.
@@ -428,14 +435,14 @@ impl Datagram {
 
     /// End of the last piece, captured or known to have been on the wire.
     pub(super) fn end(&self) -> u32 {
-        self.pieces.last().map_or(0, Piece::end)
+        self.pieces.last().map_or(0, DatagramPiece::end)
     }
 
     /// Number of available bytes from its beginning on.
     fn known(&self) -> u32 {
         let mut end = 0;
         for piece in &self.pieces {
-            if piece.state != State::Known || piece.start != end || end as usize >= HEAD_LEN {
+            if piece.state != ViewState::Known || piece.start != end || end as usize >= HEAD_LEN {
                 break;
             }
             end = piece.end();
@@ -446,9 +453,9 @@ impl Datagram {
     /// Memory it occupies in bytes, including its entries in both tables.
     const fn bytes(&self) -> usize {
         /// Its key in both tables, and the serial number.
-        const TABLES: usize = 2 * size_of::<Key>() + size_of::<u64>();
+        const TABLES: usize = 2 * size_of::<DatagramKey>() + size_of::<u64>();
         let own = size_of::<Self>().saturating_add(TABLES);
-        let pieces = self.pieces.capacity().saturating_mul(size_of::<Piece>());
+        let pieces = self.pieces.capacity().saturating_mul(size_of::<DatagramPiece>());
         let packets = self.packets.capacity().saturating_mul(size_of::<u64>());
         own.saturating_add(pieces).saturating_add(packets).saturating_add(self.head.capacity())
     }
@@ -459,10 +466,10 @@ impl Datagram {
         fragment: &Fragment<'_>,
         payload: At<'_>,
         end: u32,
-        options: &Options,
+        options: &DecodeOptions,
     ) -> Result<bool, Refused> {
         let start = fragment.offset;
-        let last_end = self.pieces.last().map_or(0, Piece::end);
+        let last_end = self.pieces.last().map_or(0, DatagramPiece::end);
         let total = if fragment.more { self.total } else { Some(end) };
         let contradicts = self.total.is_some() && total != self.total;
         if contradicts || total.is_some_and(|total| end.max(last_end) > total) {
@@ -506,9 +513,9 @@ impl Datagram {
 
     /// Copies the part of `piece` that belongs into the head. `bytes` are those of its fragment,
     /// which begins at `start`.
-    fn copy_head(&mut self, piece: &Piece, start: u32, bytes: &[u8]) {
+    fn copy_head(&mut self, piece: &DatagramPiece, start: u32, bytes: &[u8]) {
         let (from, to) = (piece.start as usize, (piece.end() as usize).min(HEAD_LEN));
-        if piece.state != State::Known || from >= to {
+        if piece.state != ViewState::Known || from >= to {
             return;
         }
         if self.head.len() < to {
@@ -525,10 +532,10 @@ impl Datagram {
     /// possible, and packets in order, each once.
     fn finish(mut self) -> Self {
         self.head.truncate(self.known() as usize);
-        let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
+        let mut pieces: Vec<DatagramPiece> = Vec::with_capacity(self.pieces.len());
         for piece in self.pieces {
-            let is_missing = piece.state == State::Missing;
-            let state = if is_missing { State::Missing } else { State::Captured };
+            let is_missing = piece.state == ViewState::Missing;
+            let state = if is_missing { ViewState::Missing } else { ViewState::Captured };
             match pieces.last_mut() {
                 Some(last)
                     if last.packet == piece.packet
@@ -539,7 +546,7 @@ impl Datagram {
                 {
                     last.len = last.len.saturating_add(piece.len);
                 }
-                _ => pieces.push(Piece { state, ..piece }),
+                _ => pieces.push(DatagramPiece { state, ..piece }),
             }
         }
         self.packets.sort_unstable();
@@ -550,7 +557,12 @@ impl Datagram {
 
 /// The pieces in `start..end`, and whole old ones at its edges, if the earlier bytes are kept; and
 /// the new ones of these.
-fn keep_old(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>, Vec<Piece>) {
+fn keep_old(
+    old: &[DatagramPiece],
+    fresh: &[DatagramPiece],
+    start: u32,
+    end: u32,
+) -> (Vec<DatagramPiece>, Vec<DatagramPiece>) {
     let (mut merged, mut added) = (Vec::with_capacity(fresh.len()), Vec::new());
     let mut next = start;
     // The new pieces are walked once, in step with the old ones.
@@ -576,7 +588,12 @@ fn keep_old(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>
 }
 
 /// Like [`keep_old`], if the later bytes are kept.
-fn keep_new(old: &[Piece], fresh: &[Piece], start: u32, end: u32) -> (Vec<Piece>, Vec<Piece>) {
+fn keep_new(
+    old: &[DatagramPiece],
+    fresh: &[DatagramPiece],
+    start: u32,
+    end: u32,
+) -> (Vec<DatagramPiece>, Vec<DatagramPiece>) {
     let before = old.first().and_then(|piece| piece.clip(0, start));
     let behind = old.last().and_then(|piece| piece.clip(end, u32::MAX));
     let merged = before.into_iter().chain(fresh.iter().copied()).chain(behind).collect();

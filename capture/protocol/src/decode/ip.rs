@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use etherparse::err::{ipv4, ipv6};
 use etherparse::{Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 
-use super::fragments::{Begun, Came, Datagram, Fragment, Key, MAX_DATAGRAM_LEN};
+use super::fragments::{Begun, Came, DatagramKey, Fragment, FragmentedDatagram, MAX_DATAGRAM_LEN};
 use super::view::{At, narrow};
-use super::{Found, Ip, Portion, Reason, Stop, Transport, Vlans, Walk};
+use super::{DecodeResult, HeaderWalk, Ip, Portion, Reason, Stop, Transport, Vlans};
 
 /// Maximum number of extension headers of one packet. RFC 8200 recommends an order with eight.
 const MAX_EXTENSIONS: usize = 16;
@@ -31,9 +31,9 @@ mod protocol {
     pub(super) const SHIM6: u8 = 140;
 }
 
-impl Walk<'_> {
+impl HeaderWalk<'_> {
     /// An IP header of either version.
-    pub(super) fn ip(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn ip(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         let [first] = at.peek::<1>()?;
         match first >> 4 {
             4 => self.ipv4(at),
@@ -42,7 +42,7 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn ipv4(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn ipv4(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         self.deeper()?;
         let header = Ipv4HeaderSlice::from_slice(at.rest()).map_err(|error| match error {
             ipv4::HeaderSliceError::Len(error) => at.lacking(error.required_len),
@@ -68,7 +68,7 @@ impl Walk<'_> {
         }
         let identification = header.identification().into();
         let fragment = Fragment {
-            key: Key {
+            key: DatagramKey {
                 source: ip.source,
                 destination: ip.destination,
                 identification,
@@ -85,7 +85,7 @@ impl Walk<'_> {
         self.fragment(&fragment, ip)
     }
 
-    pub(super) fn ipv6(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn ipv6(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         self.deeper()?;
         let header = Ipv6HeaderSlice::from_slice(at.rest()).map_err(|error| match error {
             ipv6::HeaderSliceError::Len(error) => at.lacking(error.required_len),
@@ -113,7 +113,7 @@ impl Walk<'_> {
     /// Decodes the bytes after an IP header: extension headers, then a transport header or another
     /// packet.
     #[inline]
-    fn upper(&mut self, mut next: u8, mut at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn upper(&mut self, mut next: u8, mut at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         let is_ipv6 = ip.source.is_ipv6();
         for _ in 0..MAX_EXTENSIONS {
             match next {
@@ -148,7 +148,7 @@ impl Walk<'_> {
                         continue;
                     }
                     let fragment = Fragment {
-                        key: Key {
+                        key: DatagramKey {
                             source: ip.source,
                             destination: ip.destination,
                             identification: header.identification(),
@@ -175,9 +175,9 @@ impl Walk<'_> {
                         protocol::MPLS => walk.mpls(at),
                         _ => walk.ip_in_ip(next == protocol::IPV6, at, ip),
                     };
-                    return self.or_outer(inner, || Found::other(next, at, ip));
+                    return self.or_outer(inner, || DecodeResult::other(next, at, ip));
                 }
-                _ => return Ok(Found::other(next, at, ip)),
+                _ => return Ok(DecodeResult::other(next, at, ip)),
             }
         }
         Err(Reason::TooDeep.into())
@@ -189,9 +189,9 @@ impl Walk<'_> {
     /// and the result must not depend on the snapshot length.
     pub(super) fn or_outer(
         &mut self,
-        inner: impl FnOnce(&mut Self) -> Result<Found, Stop>,
-        outer: impl FnOnce() -> Found,
-    ) -> Result<Found, Stop> {
+        inner: impl FnOnce(&mut Self) -> Result<DecodeResult, Stop>,
+        outer: impl FnOnce() -> DecodeResult,
+    ) -> Result<DecodeResult, Stop> {
         let outside = *self.layers;
         match inner(self) {
             Err(Stop::Reason(Reason::NotIp | Reason::Malformed)) => {
@@ -207,13 +207,13 @@ impl Walk<'_> {
         if self.options.vlans { self.layers.vlans } else { Vlans::default() }
     }
 
-    fn fragment(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn fragment(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         let datagram = match self.fragments.insert(fragment, self.time, self.options)? {
             Came::Whole(datagram) => datagram,
             Came::Waits if self.options.early => return self.beginning(fragment, ip),
             Came::Waits => return Err(Stop::Fragment),
             Came::Part { begun, completes, is_copy } => {
-                let mut found = Found::part(fragment, &begun, completes, ip)?;
+                let mut found = DecodeResult::part(fragment, &begun, completes, ip)?;
                 if let Some(portion) = &mut found.portion {
                     portion.is_copy = is_copy;
                 }
@@ -230,7 +230,11 @@ impl Walk<'_> {
     }
 
     /// Decodes a datagram that was given up as far as it goes, including the headers of a tunnel.
-    pub(super) fn given_up(&mut self, datagram: &Datagram, ip: Ip) -> Result<Found, Stop> {
+    pub(super) fn given_up(
+        &mut self,
+        datagram: &FragmentedDatagram,
+        ip: Ip,
+    ) -> Result<DecodeResult, Stop> {
         let view = datagram.view();
         let most = datagram.total().unwrap_or(MAX_DATAGRAM_LEN) as usize;
         let mut found = self.upper(datagram.protocol(), At::new(&view, most), ip)?;
@@ -246,7 +250,7 @@ impl Walk<'_> {
     /// The beginning of an incomplete datagram, if it contains the transport header.
     ///
     /// Not for a tunnel: its contents may be a fragment themselves, and are decoded only once.
-    fn beginning(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn beginning(&mut self, fragment: &Fragment<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         let beginning = self.fragments.beginning(fragment).ok_or(Stop::Fragment)?;
         let outside = *self.layers;
         self.is_beginning = true;
@@ -279,7 +283,7 @@ impl Walk<'_> {
     }
 }
 
-impl Found {
+impl DecodeResult {
     /// The part of the payload that this fragment contains. The beginning of its datagram was
     /// returned before.
     fn part(fragment: &Fragment<'_>, begun: &Begun, completes: bool, ip: Ip) -> Result<Self, Stop> {

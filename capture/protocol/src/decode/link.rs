@@ -6,7 +6,7 @@
 use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
 
 use super::view::At;
-use super::{Found, Reason, Stop, Tunnel, TunnelKind, Walk};
+use super::{DecodeResult, HeaderWalk, PacketTunnel, Reason, Stop, TunnelKind};
 use crate::linktype::LinkType;
 
 /// Maximum number of consecutive tags, including those without an id.
@@ -43,8 +43,8 @@ pub(super) mod ether_type {
     pub(crate) const LEAST: u16 = 0x0600;
 }
 
-impl Walk<'_> {
-    pub(super) fn link(&mut self, link_type: LinkType, at: At<'_>) -> Result<Found, Stop> {
+impl HeaderWalk<'_> {
+    pub(super) fn link(&mut self, link_type: LinkType, at: At<'_>) -> Result<DecodeResult, Stop> {
         match link_type.0 {
             1 => self.ethernet(at),
             // RAW, the numbers that DLT_RAW has on other systems, IPV4 and IPV6.
@@ -82,14 +82,14 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn ethernet(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn ethernet(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         let header = Ethernet2HeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(14))?;
         self.ether_type(header.ether_type().0, at.skip(14)?)
     }
 
     /// Decodes the bytes after an EtherType or an 802.3 length.
     #[inline]
-    pub(super) fn ether_type(&mut self, ether_type: u16, at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn ether_type(&mut self, ether_type: u16, at: At<'_>) -> Result<DecodeResult, Stop> {
         match ether_type {
             ether_type::IPV4 => self.ipv4(at),
             ether_type::IPV6 => self.ipv6(at),
@@ -106,7 +106,7 @@ impl Walk<'_> {
         }
     }
 
-    fn tags(&mut self, mut at: At<'_>) -> Result<Found, Stop> {
+    fn tags(&mut self, mut at: At<'_>) -> Result<DecodeResult, Stop> {
         self.deeper()?;
         for _ in 0..MAX_TAGS {
             let tag = SingleVlanHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(4))?;
@@ -124,14 +124,14 @@ impl Walk<'_> {
     }
 
     /// Decodes the bytes after a tag of `N` bytes and the EtherType that follows it.
-    fn behind_tag<const N: usize>(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn behind_tag<const N: usize>(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         self.deeper()?;
         let (ether_type, inner) = at.skip(N)?.take::<2>()?;
         self.ether_type(u16::from_be_bytes(*ether_type), inner)
     }
 
     /// IEEE 802.2: IP over SNAP (RFC 1042), and IP with its own service access point.
-    fn llc(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn llc(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         match at.peek::<3>()? {
             [0xaa, 0xaa, 0x03] => {
                 let (header, inner) = at.take::<8>()?;
@@ -150,7 +150,7 @@ impl Walk<'_> {
     }
 
     /// A label stack. No field names its contents; the first four bits are the usual guess.
-    pub(super) fn mpls(&mut self, mut at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn mpls(&mut self, mut at: At<'_>) -> Result<DecodeResult, Stop> {
         self.deeper()?;
         for _ in 0..MAX_LABELS {
             let (entry, inner) = at.take::<4>()?;
@@ -158,7 +158,7 @@ impl Walk<'_> {
             at = inner;
             let is_bottom = entry & 0x100 != 0;
             if is_bottom {
-                self.layers.tunnel = Some(Tunnel {
+                self.layers.tunnel = Some(PacketTunnel {
                     kind: TunnelKind::Mpls,
                     id: Some(entry >> 12),
                     endpoints: self.endpoints(),
@@ -169,7 +169,7 @@ impl Walk<'_> {
         Err(Reason::TooDeep.into())
     }
 
-    fn below_labels(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn below_labels(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         // A MAC address may begin like an IP header too. But then a known EtherType is unlikely to
         // be at its place by chance, and so is a plausible IP header.
         let is_ethernet = |at: At<'_>| {
@@ -215,7 +215,7 @@ impl Walk<'_> {
         }
     }
 
-    fn pppoe(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn pppoe(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         let ([version, code, session @ .., high, low], inner) = at.take::<6>()?;
         if *version != 0x11 {
             return Err(Reason::Malformed.into());
@@ -224,7 +224,7 @@ impl Walk<'_> {
             return Err(Reason::NotIp.into());
         }
         self.deeper()?;
-        self.layers.tunnel = Some(Tunnel {
+        self.layers.tunnel = Some(PacketTunnel {
             kind: TunnelKind::Pppoe,
             id: Some(u16::from_be_bytes(*session).into()),
             endpoints: self.endpoints(),
@@ -233,7 +233,7 @@ impl Walk<'_> {
     }
 
     /// PPP, with or without address and control field. The protocol may be compressed to one byte.
-    pub(super) fn ppp(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    pub(super) fn ppp(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         let at = match at.peek::<1>()? {
             [0xff] => {
                 let ([_, control], inner) = at.take::<2>()?;
@@ -260,14 +260,14 @@ impl Walk<'_> {
     }
 
     /// `LINKTYPE_PPP_HDLC`: PPP in HDLC-like framing, or Cisco's.
-    fn ppp_serial(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn ppp_serial(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         match at.peek::<1>()? {
             [0x0f | 0x8f] => self.cisco_hdlc(at),
             _ => self.ppp(at),
         }
     }
 
-    fn cisco_hdlc(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn cisco_hdlc(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         let ([_, _, high, low], inner) = at.take::<4>()?;
         match u16::from_be_bytes([*high, *low]) {
             len if len < ether_type::LEAST => Err(Reason::NotIp.into()),
@@ -276,7 +276,7 @@ impl Walk<'_> {
     }
 
     /// An address family: 2 for IPv4; for IPv6 each system has its own number.
-    fn family(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn family(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         let (family, inner) = at.take::<4>()?;
         // A small number in the wrong byte order becomes a large one.
         match u32::from_be_bytes(*family).min(u32::from_le_bytes(*family)) {
@@ -293,7 +293,7 @@ impl Walk<'_> {
 
     /// Decodes the bytes after the header of a Linux "cooked" packet from a device of type
     /// `hardware`.
-    fn cooked(&mut self, hardware: u16, protocol: u16, at: At<'_>) -> Result<Found, Stop> {
+    fn cooked(&mut self, hardware: u16, protocol: u16, at: At<'_>) -> Result<DecodeResult, Stop> {
         /// `ARPHRD_NETLINK`: the protocol field is a netlink family.
         const NETLINK: u16 = 824;
         match protocol {
@@ -309,7 +309,7 @@ impl Walk<'_> {
     ///
     /// Lengths and types are in the byte order of the capturing host, which no field names. Types
     /// are small, so they reveal it.
-    fn nflog(&mut self, at: At<'_>) -> Result<Found, Stop> {
+    fn nflog(&mut self, at: At<'_>) -> Result<DecodeResult, Stop> {
         const PAYLOAD: u16 = 9;
         let ([_, version, _, _], mut at) = at.take::<4>()?;
         if *version != 0 {

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! A [`Decoder`] takes packets one by one, each with its capture time. It does no I/O and has no
-//! clock. It copies no payload: the result is a list of [`Part`]s, places in captured packets, also
-//! for a datagram that came in fragments. Only the first bytes of a datagram under reassembly are
-//! kept, because they may contain headers.
+//! clock. It copies no payload: the result is a list of [`PayloadPart`]s, places in captured
+//! packets, also for a datagram that came in fragments. Only the first bytes of a datagram under
+//! reassembly are kept, because they may contain headers.
 //!
 //! All lengths are lengths on the wire, so bytes beyond the snapshot length are known to be
 //! missing. If a header states the length of its packet, the packet ends there: Ethernet padding is
@@ -22,7 +22,7 @@
 //! enclosing packet. In both cases the enclosing length applies.
 //!
 //! All input comes from strangers. Nothing panics, and the work for a packet is linear in its
-//! headers. The number, the memory and the age of fragments have limits ([`Options`]).
+//! headers. The number, the memory and the age of fragments have limits ([`DecodeOptions`]).
 //!
 //! etherparse reads the fixed layouts. This module reads those that etherparse does not know (SLL2,
 //! NFLOG, PPP, MPLS, all of the tunnels), and those that it refuses as a whole: a TCP header whose
@@ -39,14 +39,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use fragments::FragmentCounters;
-pub use transport::{Tcp, TcpFlags, Transport};
-pub use tunnel::{Tunnel, TunnelKind};
-pub use view::{Part, Parts, Payload};
+pub use transport::{TcpFlags, TcpHeader, Transport};
+pub use tunnel::{PacketTunnel, TunnelKind};
+pub use view::{Payload, PayloadPart, PayloadParts};
 
 use crate::linktype::LinkType;
 use crate::time::Timestamp;
-use fragments::{Datagram, Fragments};
-use view::{At, View};
+use fragments::{FragmentedDatagram, Fragments};
+use view::{At, HeaderView};
 
 /// Maximum number of nested headers that may contain another packet (IP, MPLS stack, PPPoE,
 /// tunnels).
@@ -60,7 +60,7 @@ const MAX_VLANS: usize = 8;
 
 /// How a [`Decoder`] decodes, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct DecodeOptions {
     /// Whether to decode the contents of tunnels. If not, the result is the outer packet. MPLS and
     /// PPPoE have no outer packet, so their contents are always decoded.
     pub tunnels: bool,
@@ -68,9 +68,9 @@ pub struct Options {
     /// addresses in two networks count as the same.
     pub vlans: bool,
     /// Whether to return TCP and UDP payload of fragmented datagrams fragment by fragment, starting
-    /// with the first fragment ([`Decoded::portion`]), because the others may never come. If not,
-    /// the payload is returned when its datagram is complete. The contents of tunnels always wait
-    /// for the complete datagram.
+    /// with the first fragment ([`DecodedPacket::portion`]), because the others may never come. If
+    /// not, the payload is returned when its datagram is complete. The contents of tunnels always
+    /// wait for the complete datagram.
     pub early: bool,
     /// The bytes to keep where fragments overlap.
     pub overlap: Overlap,
@@ -85,7 +85,7 @@ pub struct Options {
     pub fragment_timeout: Duration,
 }
 
-impl Default for Options {
+impl Default for DecodeOptions {
     /// Tunnels are decoded, and the first bytes are kept. The memory limit is that of Linux
     /// (`ipfrag_high_thresh`); 4096 small datagrams need about as much. RFC 8200 gives a datagram
     /// one minute. 64 KiB at IPv4's minimum MTU of 68 bytes make 1366 pieces, so 2048 are enough.
@@ -116,20 +116,20 @@ pub enum Overlap {
 /// Decodes packets, and keeps the fragments of incomplete datagrams.
 #[derive(Debug)]
 pub struct Decoder {
-    options: Options,
+    options: DecodeOptions,
     fragments: Fragments,
-    counters: Counters,
-    /// The reassembled datagram that the last [`Decoded`] borrows from.
-    whole: Option<Box<Datagram>>,
-    /// The portion that the last [`Decoded`] borrows.
+    counters: DecodeCounters,
+    /// The reassembled datagram that the last [`DecodedPacket`] borrows from.
+    whole: Option<Box<FragmentedDatagram>>,
+    /// The portion that the last [`DecodedPacket`] borrows.
     portion: Option<Box<Portion>>,
 }
 
 /// The result for one packet.
 #[derive(Clone, Debug)]
-pub enum Outcome<'d> {
+pub enum DecodeOutcome<'d> {
     /// It is an IP packet, completes one, or contains a [`Portion`] of one.
-    Decoded(Decoded<'d>),
+    Decoded(DecodedPacket<'d>),
     /// It is a fragment of a datagram. More fragments must come before anything is returned.
     Fragment,
     /// It is none of these.
@@ -140,11 +140,11 @@ pub enum Outcome<'d> {
 ///
 /// If a tunnel does not contain an IP packet, this is the outer packet.
 #[derive(Clone, Debug)]
-pub struct Decoded<'d> {
+pub struct DecodedPacket<'d> {
     /// VLAN ids, outermost first. Those inside a tunnel follow those outside.
     pub vlans: Vlans,
     /// The innermost tunnel it came through.
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: Option<PacketTunnel>,
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
@@ -162,7 +162,7 @@ pub struct Decoded<'d> {
     pub portion: Option<&'d Portion>,
 }
 
-/// A part of the payload of a datagram that comes in fragments, see [`Options::early`].
+/// A part of the payload of a datagram that comes in fragments, see [`DecodeOptions::early`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Portion {
     /// Identifies the datagram within its decoder.
@@ -226,26 +226,26 @@ impl Reason {
 
 /// Results of a decoder: `packets = decoded + fragments + the sum of undecoded`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct DecodeCounters {
     /// Packets seen.
     pub packets: u64,
-    /// Packets that were [`Outcome::Decoded`].
+    /// Packets that were [`DecodeOutcome::Decoded`].
     pub decoded: u64,
-    /// Packets that were [`Outcome::Fragment`].
+    /// Packets that were [`DecodeOutcome::Fragment`].
     pub fragments: u64,
     /// Results of reassembly.
     pub reassembly: FragmentCounters,
     undecoded: [u64; Reason::ALL.len()],
 }
 
-impl Counters {
+impl DecodeCounters {
     /// Packets not decoded for `reason`.
     #[must_use]
     pub fn undecoded(&self, reason: Reason) -> u64 {
         self.undecoded.get(reason as usize).copied().unwrap_or_default()
     }
 
-    fn count(&mut self, result: &Result<Found, Stop>) {
+    fn count(&mut self, result: &Result<DecodeResult, Stop>) {
         let counter = match result {
             Ok(_) => Some(&mut self.decoded),
             Err(Stop::Fragment) => Some(&mut self.fragments),
@@ -261,11 +261,11 @@ impl Counters {
 impl Decoder {
     /// A decoder that has seen no packet yet.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: DecodeOptions) -> Self {
         Self {
             options,
             fragments: Fragments::default(),
-            counters: Counters::default(),
+            counters: DecodeCounters::default(),
             whole: None,
             portion: None,
         }
@@ -282,35 +282,42 @@ impl Decoder {
         time: Timestamp,
         original_len: u32,
         data: &[u8],
-    ) -> Outcome<'_> {
+    ) -> DecodeOutcome<'_> {
         if self.fragments.has_any() {
             self.fragments.expire(time, &self.options);
         }
-        let view = View::packet(number, data);
+        let view = HeaderView::packet(number, data);
         let end = data.len().max(usize::try_from(original_len).unwrap_or(usize::MAX));
         let at = At::new(&view, end);
         // Kept in place from here on: it is too large to move for every packet.
         let mut layers = Layers::default();
         let fragments = &mut self.fragments;
-        let mut walk = Walk::new(&self.options, fragments, time, link_type, &mut layers);
+        let mut walk = HeaderWalk::new(&self.options, fragments, time, link_type, &mut layers);
         let result = walk.link(link_type, at);
         self.counters.count(&result);
         match result {
-            Ok(found) => {
-                Outcome::Decoded(self.decoded(found, layers, View::located(number, data.len())))
-            }
-            Err(Stop::Fragment) => Outcome::Fragment,
-            Err(Stop::Reason(reason)) => Outcome::Undecoded(reason),
+            Ok(found) => DecodeOutcome::Decoded(self.decoded(
+                found,
+                layers,
+                HeaderView::located(number, data.len()),
+            )),
+            Err(Stop::Fragment) => DecodeOutcome::Fragment,
+            Err(Stop::Reason(reason)) => DecodeOutcome::Undecoded(reason),
         }
     }
 
-    fn decoded<'d>(&'d mut self, found: Found, layers: Layers, packet: View<'d>) -> Decoded<'d> {
+    fn decoded<'d>(
+        &'d mut self,
+        found: DecodeResult,
+        layers: Layers,
+        packet: HeaderView<'d>,
+    ) -> DecodedPacket<'d> {
         (self.whole, self.portion) = (found.whole, found.portion);
         let (view, fragments) = match &self.whole {
             Some(datagram) => (datagram.view(), datagram.packets()),
             None => (packet, &[][..]),
         };
-        Decoded {
+        DecodedPacket {
             vlans: layers.vlans,
             tunnel: layers.tunnel,
             source: found.ip.source,
@@ -341,32 +348,33 @@ impl Decoder {
     }
 
     /// The decodable beginning of a datagram that was given up. Only datagrams without an early
-    /// portion are returned, such as those of tunnels, and only with [`Options::early`].
-    /// [`Decoded::fragments`] names its packets, which were all [`Outcome::Fragment`]. The link
-    /// type is that of the first packet. Call it after each packet, because only a few datagrams
-    /// are kept.
-    pub fn given_up(&mut self) -> Option<(LinkType, Decoded<'_>)> {
+    /// portion are returned, such as those of tunnels, and only with [`DecodeOptions::early`].
+    /// [`DecodedPacket::fragments`] names its packets, which were all [`DecodeOutcome::Fragment`].
+    /// The link type is that of the first packet. Call it after each packet, because only a few
+    /// datagrams are kept.
+    pub fn given_up(&mut self) -> Option<(LinkType, DecodedPacket<'_>)> {
         loop {
             let (key, datagram) = self.fragments.given_up()?;
             let (time, link_type) = datagram.origin();
             let mut layers = Layers { vlans: key.vlans, tunnel: key.tunnel };
             let fragments = &mut self.fragments;
-            let mut walk = Walk::new(&self.options, fragments, time, link_type, &mut layers);
+            let mut walk = HeaderWalk::new(&self.options, fragments, time, link_type, &mut layers);
             let ip = Ip { source: key.source, destination: key.destination };
             if let Ok(mut found) = walk.given_up(&datagram, ip) {
                 found.whole.get_or_insert_with(|| Box::new(datagram));
-                return Some((link_type, self.decoded(found, layers, View::located(0, 0))));
+                return Some((link_type, self.decoded(found, layers, HeaderView::located(0, 0))));
             }
         }
     }
 
     /// Counters of everything decoded so far.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        Counters { reassembly: self.fragments.counters(), ..self.counters }
+    pub fn counters(&self) -> DecodeCounters {
+        DecodeCounters { reassembly: self.fragments.counters(), ..self.counters }
     }
 
-    /// Memory of datagrams under reassembly in bytes, at most [`Options::max_fragment_bytes`].
+    /// Memory of datagrams under reassembly in bytes, at most
+    /// [`DecodeOptions::max_fragment_bytes`].
     #[must_use]
     pub const fn fragment_bytes(&self) -> usize {
         self.fragments.bytes()
@@ -408,8 +416,8 @@ impl std::fmt::Debug for Vlans {
 
 /// Follows the headers of one packet.
 #[derive(Debug)]
-struct Walk<'w> {
-    options: &'w Options,
+struct HeaderWalk<'w> {
+    options: &'w DecodeOptions,
     fragments: &'w mut Fragments,
     time: Timestamp,
     link_type: LinkType,
@@ -424,12 +432,12 @@ struct Walk<'w> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Layers {
     vlans: Vlans,
-    tunnel: Option<Tunnel>,
+    tunnel: Option<PacketTunnel>,
 }
 
-impl<'w> Walk<'w> {
+impl<'w> HeaderWalk<'w> {
     const fn new(
-        options: &'w Options,
+        options: &'w DecodeOptions,
         fragments: &'w mut Fragments,
         time: Timestamp,
         link_type: LinkType,
@@ -457,7 +465,7 @@ struct Ip {
 
 /// The result of a packet that could be decoded.
 #[derive(Debug)]
-struct Found {
+struct DecodeResult {
     ip: Ip,
     protocol: u8,
     transport: Transport,
@@ -466,7 +474,7 @@ struct Found {
     /// Length of the payload on the wire in bytes.
     len: usize,
     /// The datagram that contains the payload, if it came in fragments.
-    whole: Option<Box<Datagram>>,
+    whole: Option<Box<FragmentedDatagram>>,
     portion: Option<Box<Portion>>,
 }
 

@@ -6,13 +6,13 @@ use etherparse::err::tcp::HeaderSliceError;
 use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
 
 use super::view::At;
-use super::{Found, Ip, Reason, Stop, Walk};
+use super::{DecodeResult, HeaderWalk, Ip, Reason, Stop};
 
 /// The transport header at the beginning of an IP payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
-    Tcp(Tcp),
+    Tcp(TcpHeader),
     /// UDP.
     Udp {
         /// Source port.
@@ -27,7 +27,7 @@ pub enum Transport {
 
 /// A TCP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tcp {
+pub struct TcpHeader {
     /// Source port.
     pub source_port: u16,
     /// Destination port.
@@ -85,12 +85,12 @@ impl TcpFlags {
 /// Bytes of the shortest Ethernet frame after an IPv4 header: its payload has 46 bytes.
 const LEAST_FRAME: usize = 46 - 20;
 
-impl Walk<'_> {
-    pub(super) fn tcp(at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+impl HeaderWalk<'_> {
+    pub(super) fn tcp(at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         const FIXED_LEN: usize = 20;
         let bytes = at.rest();
         let (mut tcp, header_len) = match TcpHeaderSlice::from_slice(bytes) {
-            Ok(header) => (Tcp::new(&header, header.options(), true), header.slice().len()),
+            Ok(header) => (TcpHeader::new(&header, header.options(), true), header.slice().len()),
             Err(HeaderSliceError::Len(error)) => {
                 // The options are cut; the fixed header before them is valid all the same.
                 let (fixed, options) =
@@ -99,7 +99,7 @@ impl Walk<'_> {
                 let [.., offset, _, _, _, _, _, _, _] = &mut alone;
                 *offset = 5 << 4;
                 let header = TcpHeaderSlice::from_slice(&alone).map_err(|_| Reason::Malformed)?;
-                (Tcp::new(&header, options, false), error.required_len)
+                (TcpHeader::new(&header, options, false), error.required_len)
             }
             Err(HeaderSliceError::Content(_)) => return Err(Reason::Malformed.into()),
         };
@@ -110,10 +110,10 @@ impl Walk<'_> {
             && payload.wire_len() > 0
             && payload.rest().len() == payload.wire_len()
             && payload.rest().iter().all(|byte| *byte == 0);
-        Ok(Found::new(6, Transport::Tcp(tcp), payload, ip))
+        Ok(DecodeResult::new(6, Transport::Tcp(tcp), payload, ip))
     }
 
-    pub(super) fn udp(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    pub(super) fn udp(&mut self, at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         const HEADER_LEN: usize = 8;
         let header = UdpHeaderSlice::from_slice(at.rest()).map_err(|_| at.lacking(HEADER_LEN))?;
         let whole = match usize::from(header.length()) {
@@ -127,7 +127,7 @@ impl Walk<'_> {
         let payload = whole.skip(HEADER_LEN)?;
         let (source_port, destination_port) = (header.source_port(), header.destination_port());
         let transport = Transport::Udp { source_port, destination_port };
-        let outer = || Found::new(17, transport, payload, ip);
+        let outer = || DecodeResult::new(17, transport, payload, ip);
         if self.options.tunnels
             && let Some(tunnel) = Self::udp_tunnel(destination_port)
         {
@@ -140,7 +140,7 @@ impl Walk<'_> {
     }
 }
 
-impl Tcp {
+impl TcpHeader {
     fn new(header: &TcpHeaderSlice<'_>, options: &[u8], has_all_options: bool) -> Self {
         let [.., flags, _, _, _, _, _, _] = *header.slice().first_chunk::<20>().unwrap_or(&[0; 20]);
         let flags = TcpFlags(flags);

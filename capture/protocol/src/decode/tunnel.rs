@@ -8,11 +8,11 @@ use std::net::IpAddr;
 
 use super::link::ether_type;
 use super::view::At;
-use super::{Found, Ip, Reason, Stop, Walk};
+use super::{DecodeResult, HeaderWalk, Ip, Reason, Stop};
 
 /// The tunnel a packet came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tunnel {
+pub struct PacketTunnel {
     /// The kind of tunnel.
     pub kind: TunnelKind,
     /// Identifies the tunnel: the key of GRE, the session of PPTP, PPPoE and ERSPAN, the network of
@@ -91,16 +91,21 @@ mod gre {
 const MAX_ROUTES: usize = 16;
 
 /// A function that decodes the contents of a tunnel.
-type Inner<'w> = fn(&mut Walk<'w>, At<'_>, Ip) -> Result<Found, Stop>;
+type Inner<'w> = fn(&mut HeaderWalk<'w>, At<'_>, Ip) -> Result<DecodeResult, Stop>;
 
-impl<'w> Walk<'w> {
-    pub(super) fn ip_in_ip(&mut self, is_ipv6: bool, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+impl<'w> HeaderWalk<'w> {
+    pub(super) fn ip_in_ip(
+        &mut self,
+        is_ipv6: bool,
+        at: At<'_>,
+        ip: Ip,
+    ) -> Result<DecodeResult, Stop> {
         let kind = if is_ipv6 { TunnelKind::Ip6in } else { TunnelKind::Ipip };
         self.through(kind, None, ip)?;
         if is_ipv6 { self.ipv6(at) } else { self.ipv4(at) }
     }
 
-    pub(super) fn gre(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    pub(super) fn gre(&mut self, at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         let ([a, b, c, d], mut at) = at.take::<4>()?;
         let (flags, protocol) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
         let has = |flag| flags & flag != 0;
@@ -161,7 +166,13 @@ impl<'w> Walk<'w> {
     }
 
     /// GRE version 1: length and call instead of the key, and acknowledgments.
-    fn pptp(&mut self, flags: u16, protocol: u16, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn pptp(
+        &mut self,
+        flags: u16,
+        protocol: u16,
+        at: At<'_>,
+        ip: Ip,
+    ) -> Result<DecodeResult, Stop> {
         if protocol != ether_type::PPP || flags & gre::KEY == 0 {
             return Err(Reason::NotIp.into());
         }
@@ -180,7 +191,7 @@ impl<'w> Walk<'w> {
         self.ppp(at.limit(usize::from(len)))
     }
 
-    fn erspan_3(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn erspan_3(&mut self, at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         let ([_, _, high, low, .., kind, options], mut inner) = at.take::<12>()?;
         let session = u16::from_be_bytes([*high, *low]) & 0x3ff;
         self.through(TunnelKind::Erspan3, Some(session.into()), ip)?;
@@ -208,7 +219,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn vxlan(&mut self, is_generic: bool, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn vxlan(&mut self, is_generic: bool, at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         const HAS_NETWORK: u8 = 0x08;
         const HAS_NEXT: u8 = 0x04;
         let ([flags, _, _, next, id @ .., _], inner) = at.take::<8>()?;
@@ -230,7 +241,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn geneve(&mut self, at: At<'_>, ip: Ip) -> Result<Found, Stop> {
+    fn geneve(&mut self, at: At<'_>, ip: Ip) -> Result<DecodeResult, Stop> {
         let ([first, _, high, low, id @ .., _], inner) = at.take::<8>()?;
         let version = first >> 6;
         if version != 0 {
@@ -249,10 +260,10 @@ impl<'w> Walk<'w> {
     }
 }
 
-impl Walk<'_> {
+impl HeaderWalk<'_> {
     fn through(&mut self, kind: TunnelKind, id: Option<u32>, ip: Ip) -> Result<(), Stop> {
         let endpoints = Some((ip.source, ip.destination));
-        self.layers.tunnel = Some(Tunnel { kind, id, endpoints });
+        self.layers.tunnel = Some(PacketTunnel { kind, id, endpoints });
         self.deeper()
     }
 

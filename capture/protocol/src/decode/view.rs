@@ -1,15 +1,15 @@
 //! Bytes to read headers from, and the place of each of them in captured packets.
 //!
-//! A packet is one run of bytes. A reassembled datagram is a list of [`Piece`]s; only its first
-//! bytes are available here. Offsets into both count bytes on the wire, so they are also right
-//! after a hole.
+//! A packet is one run of bytes. A reassembled datagram is a list of [`DatagramPiece`]s; only its
+//! first bytes are available here. Offsets into both count bytes on the wire, so they are also
+//! right after a hole.
 
 use super::Reason;
 use crate::extent::Extent;
 
 /// A run of captured bytes of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Part {
+pub struct PayloadPart {
     /// Its offset in the payload: the number of bytes on the wire before it.
     pub at: u32,
     /// The place of its bytes; never empty.
@@ -22,17 +22,17 @@ pub struct Payload<'d> {
     len: u32,
     captured: u32,
     offset: u32,
-    map: Map<'d>,
+    map: PayloadMap<'d>,
 }
 
 impl<'d> Payload<'d> {
-    pub(super) fn new(view: View<'d>, offset: usize, len: usize) -> Self {
+    pub(super) fn new(view: HeaderView<'d>, offset: usize, len: usize) -> Self {
         let (offset, len) = (narrow(offset), narrow(len));
         let mut payload = Self { len, captured: 0, offset, map: view.map };
         payload.captured = match view.map {
-            Map::Packet { captured, .. } => captured.saturating_sub(offset).min(len),
+            PayloadMap::Packet { captured, .. } => captured.saturating_sub(offset).min(len),
             // These are parts of the payload, so their sum is at most its length.
-            Map::Pieces(_) => payload.parts().map(|part| part.extent.len).sum(),
+            PayloadMap::Pieces(_) => payload.parts().map(|part| part.extent.len).sum(),
         };
         payload
     }
@@ -60,23 +60,23 @@ impl<'d> Payload<'d> {
     ///
     /// Parts do not overlap. Bytes of `0..len()` that no part covers are missing.
     #[must_use]
-    pub fn parts(&self) -> Parts<'d> {
+    pub fn parts(&self) -> PayloadParts<'d> {
         let end = self.offset.saturating_add(self.len);
         match self.map {
-            Map::Packet { number, captured } => {
-                let piece = Piece {
+            PayloadMap::Packet { number, captured } => {
+                let piece = DatagramPiece {
                     packet: number,
                     offset: 0,
                     start: 0,
                     len: captured,
-                    state: State::Captured,
+                    state: ViewState::Captured,
                 };
-                Parts { single: Some(piece), pieces: &[], start: self.offset, end }
+                PayloadParts { single: Some(piece), pieces: &[], start: self.offset, end }
             }
-            Map::Pieces(pieces) => {
+            PayloadMap::Pieces(pieces) => {
                 let first = pieces.partition_point(|piece| piece.end() <= self.offset);
                 let pieces = pieces.get(first..).unwrap_or_default();
-                Parts { single: None, pieces, start: self.offset, end }
+                PayloadParts { single: None, pieces, start: self.offset, end }
             }
         }
     }
@@ -84,17 +84,17 @@ impl<'d> Payload<'d> {
 
 /// The parts of a [`Payload`].
 #[derive(Clone, Debug)]
-pub struct Parts<'d> {
-    single: Option<Piece>,
-    pieces: &'d [Piece],
+pub struct PayloadParts<'d> {
+    single: Option<DatagramPiece>,
+    pieces: &'d [DatagramPiece],
     start: u32,
     end: u32,
 }
 
-impl Iterator for Parts<'_> {
-    type Item = Part;
+impl Iterator for PayloadParts<'_> {
+    type Item = PayloadPart;
 
-    fn next(&mut self) -> Option<Part> {
+    fn next(&mut self) -> Option<PayloadPart> {
         loop {
             let piece = match self.single.take() {
                 Some(piece) => piece,
@@ -105,9 +105,9 @@ impl Iterator for Parts<'_> {
                 }
             };
             let part = piece.clip(self.start, self.end);
-            if let Some(part) = part.filter(|part| part.state != State::Missing) {
-                let Piece { packet, offset, len, .. } = part;
-                return Some(Part {
+            if let Some(part) = part.filter(|part| part.state != ViewState::Missing) {
+                let DatagramPiece { packet, offset, len, .. } = part;
+                return Some(PayloadPart {
                     at: part.start.saturating_sub(self.start),
                     extent: Extent { packet, offset, len },
                 });
@@ -118,7 +118,7 @@ impl Iterator for Parts<'_> {
 
 /// A run of bytes of a datagram, all from one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct DatagramPiece {
     /// The packet it came in. A missing piece has one too.
     pub(super) packet: u64,
     /// Its offset in that packet's captured data; meaningless if it is missing.
@@ -126,11 +126,11 @@ pub(super) struct Piece {
     /// Its offset in the datagram.
     pub(super) start: u32,
     pub(super) len: u32,
-    pub(super) state: State,
+    pub(super) state: ViewState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ViewState {
     /// Captured, and its bytes were available when the piece was made.
     Known,
     /// Captured.
@@ -139,7 +139,7 @@ pub(super) enum State {
     Missing,
 }
 
-impl Piece {
+impl DatagramPiece {
     pub(super) const fn end(&self) -> u32 {
         self.start.saturating_add(self.len)
     }
@@ -155,39 +155,39 @@ impl Piece {
 
 /// The bytes that headers are read from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View<'v> {
+pub(super) struct HeaderView<'v> {
     bytes: &'v [u8],
-    map: Map<'v>,
+    map: PayloadMap<'v>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Map<'v> {
+enum PayloadMap<'v> {
     /// A packet, and the number of its captured bytes.
     Packet { number: u64, captured: u32 },
     /// A datagram: sorted pieces without a gap or an overlap.
-    Pieces(&'v [Piece]),
+    Pieces(&'v [DatagramPiece]),
 }
 
-impl<'v> View<'v> {
+impl<'v> HeaderView<'v> {
     pub(super) fn packet(number: u64, data: &'v [u8]) -> Self {
-        Self { bytes: data, map: Map::Packet { number, captured: narrow(data.len()) } }
+        Self { bytes: data, map: PayloadMap::Packet { number, captured: narrow(data.len()) } }
     }
 
     /// A packet without its bytes, to locate a payload in it.
     pub(super) fn located(number: u64, captured: usize) -> Self {
-        Self { bytes: &[], map: Map::Packet { number, captured: narrow(captured) } }
+        Self { bytes: &[], map: PayloadMap::Packet { number, captured: narrow(captured) } }
     }
 
     /// A datagram of `pieces` that begins with the bytes of `head`.
-    pub(super) const fn pieces(head: &'v [u8], pieces: &'v [Piece]) -> Self {
-        Self { bytes: head, map: Map::Pieces(pieces) }
+    pub(super) const fn pieces(head: &'v [u8], pieces: &'v [DatagramPiece]) -> Self {
+        Self { bytes: head, map: PayloadMap::Pieces(pieces) }
     }
 }
 
 /// A place in a view, and the end of the layer it is in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'v> {
-    view: &'v View<'v>,
+    view: &'v HeaderView<'v>,
     /// Number of bytes on the wire before this place.
     pub(super) offset: usize,
     /// End of the layer on the wire; may be beyond the captured bytes.
@@ -196,7 +196,7 @@ pub(super) struct At<'v> {
 
 impl<'v> At<'v> {
     /// The beginning of a view that had `end` bytes on the wire.
-    pub(super) const fn new(view: &'v View<'v>, end: usize) -> Self {
+    pub(super) const fn new(view: &'v HeaderView<'v>, end: usize) -> Self {
         Self { view, offset: 0, end }
     }
 
@@ -256,44 +256,44 @@ impl<'v> At<'v> {
     /// The places of the layer's bytes from here on, as pieces of a datagram that begin at its
     /// offset `start`. At most `most` pieces: a longer list, from an attacker, is cut and then not
     /// contiguous.
-    pub(super) fn pieces(&self, start: u32, most: usize) -> Vec<Piece> {
+    pub(super) fn pieces(&self, start: u32, most: usize) -> Vec<DatagramPiece> {
         let (from, to) = (narrow(self.offset), narrow(self.end));
         let known = narrow(self.view.bytes.len());
         let mut pieces = Vec::new();
         let mut next = from;
-        let mut add = |piece: Piece| {
+        let mut add = |piece: DatagramPiece| {
             let rebased = piece.start.saturating_sub(from).saturating_add(start);
             if piece.len > 0 && pieces.len() < most {
-                pieces.push(Piece { start: rebased, ..piece });
+                pieces.push(DatagramPiece { start: rebased, ..piece });
             }
         };
         let whole;
         let map = match self.view.map {
-            Map::Packet { number, captured } => {
-                let (packet, state) = (number, State::Captured);
-                whole = [Piece { packet, offset: 0, start: 0, len: captured, state }];
+            PayloadMap::Packet { number, captured } => {
+                let (packet, state) = (number, ViewState::Captured);
+                whole = [DatagramPiece { packet, offset: 0, start: 0, len: captured, state }];
                 &whole[..]
             }
-            Map::Pieces(pieces) => pieces,
+            PayloadMap::Pieces(pieces) => pieces,
         };
         let first = map.partition_point(|piece| piece.end() <= from);
         for part in map.iter().skip(first).map_while(|piece| piece.clip(from, to)) {
             next = part.end();
-            if part.state == State::Missing {
+            if part.state == ViewState::Missing {
                 add(part);
                 continue;
             }
             if let Some(part) = part.clip(0, known) {
-                add(Piece { state: State::Known, ..part });
+                add(DatagramPiece { state: ViewState::Known, ..part });
             }
             if let Some(part) = part.clip(known, u32::MAX) {
-                add(Piece { state: State::Captured, ..part });
+                add(DatagramPiece { state: ViewState::Captured, ..part });
             }
         }
         // The rest was not captured.
         let packet = map.last().map_or(0, |piece| piece.packet);
         let len = to.saturating_sub(next);
-        add(Piece { packet, offset: 0, start: next, len, state: State::Missing });
+        add(DatagramPiece { packet, offset: 0, start: next, len, state: ViewState::Missing });
         pieces
     }
 }

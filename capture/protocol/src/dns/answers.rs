@@ -1,8 +1,8 @@
 //! The answers of a transaction, as many as fit into its line.
 
 use super::MAX_LINE;
-use super::message::Record;
-use super::name::{self, Bounded, json_len};
+use super::message::RawRecord;
+use super::name::{self, BoundedText, json_len};
 use super::notes::{MAX_WHY, Why};
 use super::rdata;
 use super::transaction::Answer;
@@ -37,21 +37,21 @@ impl Answers {
     }
 
     /// Adds an answer, without its data if that does not fit.
-    pub(super) fn add(&mut self, record: &Record<'_>) {
+    pub(super) fn add(&mut self, record: &RawRecord<'_>) {
         if self.omitted > 0 {
             self.omitted = self.omitted.saturating_add(1);
             return;
         }
         let room = self.room.saturating_sub(ANSWER);
-        let mut name = Bounded::new(room);
+        let mut name = BoundedText::new(room);
         if self.room < ANSWER || name::write(&record.owner, &mut name).is_err() {
             self.omitted = 1;
             return;
         }
         let name = name.into_text();
         let room = room.saturating_sub(json_len(&name));
-        let mut text = Bounded::new(room);
-        let Record { record_type, ttl, data, .. } = *record;
+        let mut text = BoundedText::new(room);
+        let RawRecord { record_type, ttl, data, .. } = *record;
         let data = rdata::write(record_type, data, &mut text).ok().map(|()| text.into_text());
         self.room = room.saturating_sub(data.as_ref().map_or(0, |data| json_len(data)));
         self.without_data = self.without_data.saturating_add(data.is_none().into());

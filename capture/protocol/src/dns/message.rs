@@ -9,10 +9,10 @@ use domain::dep::octseq::Parser;
 
 use super::answers::Answers;
 use super::framer::RawMessage;
-use super::name::{self, Bounded, Name, json_len};
+use super::name::{self, BoundedText, Name, json_len};
 use super::notes::Why;
 use super::rdata::Data;
-use super::transaction::Flags;
+use super::transaction::DnsFlags;
 
 /// Bytes of a header.
 pub(super) const HEADER: usize = 12;
@@ -37,11 +37,11 @@ const MDNS_BIT: u16 = 0x8000;
 
 /// The header of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct MessageHeader {
     pub(super) id: u16,
     pub(super) is_response: bool,
     pub(super) opcode: u8,
-    pub(super) flags: Flags,
+    pub(super) flags: DnsFlags,
     /// The bit that must be zero.
     pub(super) z: bool,
     pub(super) rcode: u8,
@@ -49,7 +49,7 @@ pub(super) struct Header {
     pub(super) counts: [u16; 4],
 }
 
-impl Header {
+impl MessageHeader {
     /// Reads a header. If the counts were not captured, they are zero.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         if bytes.len() < BEGINNING {
@@ -62,7 +62,7 @@ impl Header {
         }
         let header = WireHeader::for_message_slice(&whole);
         let counts = HeaderCounts::for_message_slice(&whole);
-        let flags = Flags { aa: header.aa(), tc: header.tc(), rd: header.rd(), ra: header.ra() };
+        let flags = DnsFlags { aa: header.aa(), tc: header.tc(), rd: header.rd(), ra: header.ra() };
         Some(Self {
             id: header.id(),
             is_response: header.qr(),
@@ -109,7 +109,7 @@ impl Question {
 
 /// The sections of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
+enum MessageSection {
     Question,
     Answer,
     Authority,
@@ -118,21 +118,21 @@ enum Section {
 
 /// The first part of a message that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    section: Section,
+pub(super) struct MessageFault {
+    section: MessageSection,
     /// Its number in the section, from 1, of as many as the header says.
     number: u16,
     of: u16,
     reason: &'static str,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for MessageFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = match self.section {
-            Section::Question => "question",
-            Section::Answer => "answer",
-            Section::Authority => "authority record",
-            Section::Additional => "additional record",
+            MessageSection::Question => "question",
+            MessageSection::Answer => "answer",
+            MessageSection::Authority => "authority record",
+            MessageSection::Additional => "additional record",
         };
         write!(formatter, "{part} {} of {} {}", self.number, self.of, self.reason)
     }
@@ -140,12 +140,12 @@ impl fmt::Display for Fault {
 
 /// The questions of a message, and where its records begin.
 #[derive(Debug)]
-pub(super) struct Message<'a> {
-    pub(super) header: Header,
+pub(super) struct DnsMessage<'a> {
+    pub(super) header: MessageHeader,
     /// At most [`MAX_QUESTIONS`], the first ones.
     pub(super) questions: Vec<Question>,
     /// The first question that cannot be read. No records are read then.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<MessageFault>,
     records: Data<'a>,
     is_cut: bool,
     is_mdns: bool,
@@ -153,20 +153,20 @@ pub(super) struct Message<'a> {
 
 /// What the records of a message say, apart from the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Records {
+pub(super) struct RecordSummary {
     /// The upper bits of the response code (RFC 6891, section 6.1.3).
     pub(super) extended_rcode: Option<u8>,
     /// The first record that cannot be read, and all after it.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<MessageFault>,
     /// Bytes after the last record.
     pub(super) trailing: usize,
 }
 
-impl<'a> Message<'a> {
+impl<'a> DnsMessage<'a> {
     /// Reads the header and the questions. `None` if there is no header.
     pub(super) fn read(raw: &RawMessage<'a>, is_mdns: bool) -> Option<Self> {
         let is_cut = raw.is_cut();
-        let header = Header::read(raw.bytes)?;
+        let header = MessageHeader::read(raw.bytes)?;
         if raw.bytes.len() < HEADER && !is_cut {
             return None;
         }
@@ -198,7 +198,7 @@ impl<'a> Message<'a> {
             Ok(question) => question,
             Err(error) => return self.fault_in_question(number, error),
         };
-        let mut text = Bounded::new(*names);
+        let mut text = BoundedText::new(*names);
         if name::write(&name, &mut text).is_err() {
             // The room for names ends here.
             *names = 0;
@@ -226,16 +226,22 @@ impl<'a> Message<'a> {
 
     fn fault_in_question(&mut self, number: u16, error: ParseError) {
         let [of, ..] = self.header.counts;
-        self.fault = Some(self.fault(Section::Question, number, of, error));
+        self.fault = Some(self.fault(MessageSection::Question, number, of, error));
     }
 
-    fn fault(&self, section: Section, number: u16, of: u16, error: ParseError) -> Fault {
+    fn fault(
+        &self,
+        section: MessageSection,
+        number: u16,
+        of: u16,
+        error: ParseError,
+    ) -> MessageFault {
         let reason = match error {
             ParseError::ShortInput if self.is_cut => "was not captured",
             ParseError::ShortInput => "is not whole",
             ParseError::Form(_) => "has a malformed name",
         };
-        Fault { section, number, of, reason }
+        MessageFault { section, number, of, reason }
     }
 
     /// Number of questions that are not kept.
@@ -248,20 +254,20 @@ impl<'a> Message<'a> {
     }
 
     /// Reads all records. Adds those of the answer section to `answers`.
-    pub(super) fn records(&self, answers: Option<&mut Answers>) -> Records {
-        let mut found = Records { fault: self.fault, ..Records::default() };
+    pub(super) fn records(&self, answers: Option<&mut Answers>) -> RecordSummary {
+        let mut found = RecordSummary { fault: self.fault, ..RecordSummary::default() };
         if self.fault.is_none() {
             self.read_records(answers, &mut found);
         }
         found
     }
 
-    fn read_records(&self, mut answers: Option<&mut Answers>, found: &mut Records) {
+    fn read_records(&self, mut answers: Option<&mut Answers>, found: &mut RecordSummary) {
         let [_, answer, authority, additional] = self.header.counts;
         let sections = [
-            (Section::Answer, answer),
-            (Section::Authority, authority),
-            (Section::Additional, additional),
+            (MessageSection::Answer, answer),
+            (MessageSection::Authority, authority),
+            (MessageSection::Additional, additional),
         ];
         // That section of an update has its prerequisites: RFC 2136, section 2.4.
         if self.is_update() {
@@ -270,7 +276,7 @@ impl<'a> Message<'a> {
         let mut parser = self.records;
         for (section, of) in sections {
             for number in 1..=of {
-                let record = match Record::read(&mut parser) {
+                let record = match RawRecord::read(&mut parser) {
                     Ok(record) => record,
                     Err(error) => {
                         found.fault = Some(self.fault(section, number, of, error));
@@ -279,7 +285,7 @@ impl<'a> Message<'a> {
                 };
                 if record.is_options() {
                     found.extended_rcode.get_or_insert_with(|| record.extended_rcode());
-                } else if section == Section::Answer
+                } else if section == MessageSection::Answer
                     && let Some(answers) = &mut answers
                 {
                     answers.add(&record);
@@ -300,15 +306,15 @@ impl<'a> Message<'a> {
     }
 
     /// The records of the answer section, up to the first that cannot be read.
-    pub(super) fn answers(&self) -> impl Iterator<Item = Record<'a>> {
+    pub(super) fn answers(&self) -> impl Iterator<Item = RawRecord<'a>> {
         let [_, answers, ..] = self.header.counts;
         let answers = if self.fault.is_some() { 0 } else { answers };
         let mut parser = self.records;
-        (0..answers).map_while(move |_| Record::read(&mut parser).ok())
+        (0..answers).map_while(move |_| RawRecord::read(&mut parser).ok())
     }
 
     /// Adds the reasons for which a message is not as it should be.
-    pub(super) fn explain(&self, records: &Records, raw: &RawMessage<'_>, why: &mut Why) {
+    pub(super) fn explain(&self, records: &RecordSummary, raw: &RawMessage<'_>, why: &mut Why) {
         let side = if self.header.is_response { "response" } else { "query" };
         if raw.is_cut() {
             let (captured, len) = (raw.bytes.len(), raw.wire_len);
@@ -321,7 +327,7 @@ impl<'a> Message<'a> {
             why.add(format_args!("the counts of the {side} were not captured"));
         }
         match records.fault {
-            Some(fault) if fault.section == Section::Question => {
+            Some(fault) if fault.section == MessageSection::Question => {
                 why.add(format_args!("{fault} in the {side}"));
             }
             Some(fault) => why.add(format_args!("{fault}")),
@@ -340,14 +346,14 @@ impl<'a> Message<'a> {
 
 /// A record whose data has not been looked at.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
+pub(super) struct RawRecord<'a> {
     pub(super) owner: Name,
     pub(super) record_type: u16,
     pub(super) ttl: u32,
     pub(super) data: Data<'a>,
 }
 
-impl<'a> Record<'a> {
+impl<'a> RawRecord<'a> {
     fn read(parser: &mut Data<'a>) -> Result<Self, ParseError> {
         let owner = Name::parse(parser)?;
         let record_type = parser.parse_u16_be()?;

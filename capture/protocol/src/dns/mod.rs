@@ -10,7 +10,7 @@
 //! `domain` has the layout of headers, the mnemonics, and Base32 and Base64. Names and the text of
 //! record data are written here, because a line of `dns.jsonl` has a limit: [`MAX_LINE`].
 //!
-//! A query and its response are one [`Transaction`]. A query without a response, and a response
+//! A query and its response are one [`DnsTransaction`]. A query without a response, and a response
 //! without a query, are one too.
 
 mod answers;
@@ -33,9 +33,9 @@ mod transfer;
 mod waiting;
 
 pub use framer::{Framer, RawMessage};
-pub use pairing::{Counts, Pairing};
-pub use record::{Connection, Record};
-pub use transaction::{Answer, Flags, State, Transaction};
+pub use pairing::{DnsCounts, Pairing};
+pub use record::{DnsFlowContext, DnsRecord};
+pub use transaction::{Answer, DnsFlags, DnsTransaction, QueryState};
 
 /// Maximum length of a line of `dns.jsonl` in bytes, including its line feed. A message of a few
 /// bytes can name a long name many times, so its text must not grow with it.

@@ -113,12 +113,12 @@ pub(super) fn write(name: &Name, text: &mut impl Write) -> Result {
 
 /// Text that does not exceed its limit. Writing fails if it would.
 #[derive(Debug, Default)]
-pub(super) struct Bounded {
+pub(super) struct BoundedText {
     text: String,
     room: usize,
 }
 
-impl Bounded {
+impl BoundedText {
     /// Empty text that may take `room` bytes in a string of JSON.
     pub(super) fn new(room: usize) -> Self {
         Self { text: String::new(), room }
@@ -135,7 +135,7 @@ impl Bounded {
     }
 }
 
-impl Write for Bounded {
+impl Write for BoundedText {
     fn write_str(&mut self, text: &str) -> Result {
         self.room = self.room.checked_sub(json_len(text)).ok_or(std::fmt::Error)?;
         self.text.push_str(text);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn bounded_text_stays_within_its_room() {
-        let mut text = Bounded::new(6);
+        let mut text = BoundedText::new(6);
         text.write_str("ab\\").unwrap();
         assert!(text.write_str("\"x").is_err());
         text.write_str("\"").unwrap();

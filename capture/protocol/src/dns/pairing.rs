@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::MDNS;
 use super::framer::RawMessage;
-use super::message::{Message, Question, Records};
-use super::recent::{Ended, Recent};
-use super::transaction::{State, Transaction};
+use super::message::{DnsMessage, Question, RecordSummary};
+use super::recent::{EndedQuery, RecentQueries};
+use super::transaction::{DnsTransaction, QueryState};
 use super::transfer::is_transfer;
-use super::waiting::{Query, Waiting};
+use super::waiting::{Query, WaitingQueries};
 use crate::tcp::Direction;
 use crate::time::Timestamp;
 
@@ -32,7 +32,7 @@ pub(super) const MAX_ALIKE: usize = 64;
 
 /// Numbers of a flow's messages and transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DnsCounts {
     /// Messages with a header.
     pub messages: u64,
     /// Messages too short for a header. They are in no transaction.
@@ -50,14 +50,14 @@ pub struct Counts {
 pub struct Pairing {
     /// The endpoint that sends [`Direction::Forward`], and the other one.
     ends: [SocketAddr; 2],
-    waiting: Waiting,
-    recent: Recent,
-    finished: VecDeque<Transaction>,
+    waiting: WaitingQueries,
+    recent: RecentQueries,
+    finished: VecDeque<DnsTransaction>,
     /// Heap bytes of the transactions in `finished`.
     finished_bytes: usize,
     /// The index of the latest transaction.
     index: u64,
-    counts: Counts,
+    counts: DnsCounts,
 }
 
 impl Pairing {
@@ -66,12 +66,12 @@ impl Pairing {
     pub fn new(ends: [SocketAddr; 2]) -> Self {
         Self {
             ends,
-            waiting: Waiting::default(),
-            recent: Recent::default(),
+            waiting: WaitingQueries::default(),
+            recent: RecentQueries::default(),
             finished: VecDeque::new(),
             finished_bytes: 0,
             index: 0,
-            counts: Counts::default(),
+            counts: DnsCounts::default(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Pairing {
     /// given up first.
     pub fn push(&mut self, direction: Direction, raw: RawMessage<'_>) {
         self.poll(raw.first);
-        let Some(message) = Message::read(&raw, self.is_mdns()) else {
+        let Some(message) = DnsMessage::read(&raw, self.is_mdns()) else {
             self.counts.malformed = self.counts.malformed.saturating_add(1);
             return;
         };
@@ -114,7 +114,7 @@ impl Pairing {
     }
 
     /// The next transaction that has ended, in order of ending.
-    pub fn finished(&mut self) -> Option<Transaction> {
+    pub fn finished(&mut self) -> Option<DnsTransaction> {
         let transaction = self.finished.pop_front()?;
         self.finished_bytes = self.finished_bytes.saturating_sub(transaction.memory());
         Some(transaction)
@@ -128,14 +128,14 @@ impl Pairing {
 
     /// Numbers of messages and transactions so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> DnsCounts {
         self.counts
     }
 
     /// Heap bytes, including the transactions that were not fetched; an estimate.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let finished = self.finished.capacity().saturating_mul(size_of::<Transaction>());
+        let finished = self.finished.capacity().saturating_mul(size_of::<DnsTransaction>());
         finished
             .saturating_add(self.finished_bytes)
             .saturating_add(self.waiting.memory())
@@ -175,7 +175,7 @@ impl Pairing {
 
     /// A transaction for each question: who asks for two names wants two answers. Reasons that
     /// concern the whole message are in the last one.
-    fn query(&mut self, direction: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
+    fn query(&mut self, direction: Direction, message: &DnsMessage<'_>, raw: &RawMessage<'_>) {
         let records = message.records(None);
         let mut questions = message.questions.iter().cloned().map(Some).collect::<Vec<_>>();
         if questions.is_empty() {
@@ -191,10 +191,10 @@ impl Pairing {
     fn ask(
         &mut self,
         direction: Direction,
-        message: &Message<'_>,
+        message: &DnsMessage<'_>,
         raw: &RawMessage<'_>,
         question: Option<Question>,
-        records: Option<&Records>,
+        records: Option<&RecordSummary>,
     ) {
         let header = &message.header;
         let is_to_group = self.is_to_group(direction);
@@ -203,7 +203,7 @@ impl Pairing {
         }
         let index = self.next_index();
         let mut transaction =
-            Transaction::new(index, direction, State::Unanswered, header, question);
+            DnsTransaction::new(index, direction, QueryState::Unanswered, header, question);
         transaction.queried = Some(raw.first);
         if let Some(records) = records {
             message.explain(records, raw, &mut transaction.why);
@@ -237,7 +237,7 @@ impl Pairing {
         self.waiting.add(Query::new(transaction, raw.last));
     }
 
-    fn response(&mut self, direction: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
+    fn response(&mut self, direction: Direction, message: &DnsMessage<'_>, raw: &RawMessage<'_>) {
         let asked = direction.other();
         let header = &message.header;
         let mut paired = None;
@@ -277,11 +277,11 @@ impl Pairing {
     fn answer(
         &mut self,
         mut query: Query,
-        message: &Message<'_>,
+        message: &DnsMessage<'_>,
         raw: &RawMessage<'_>,
     ) -> Option<u16> {
         let transaction = &mut query.transaction;
-        let is_first = transaction.state != State::Answered;
+        let is_first = transaction.state != QueryState::Answered;
         take_response(transaction, message, raw);
         let is_alike = message.questions.is_empty() == transaction.question.is_none();
         if is_first && !is_alike {
@@ -307,7 +307,7 @@ impl Pairing {
     fn answer_too(
         &mut self,
         mut query: Query,
-        message: &Message<'_>,
+        message: &DnsMessage<'_>,
         raw: &RawMessage<'_>,
         rcode: Option<u16>,
     ) {
@@ -315,18 +315,18 @@ impl Pairing {
         transaction.rcode = rcode;
         transaction.flags = message.header.flags;
         transaction.answered = Some(raw.last);
-        transaction.state = State::Answered;
+        transaction.state = QueryState::Answered;
         transaction.answers.total = message.answers_total();
         self.end(query, Some(crc32fast::hash(raw.bytes)), raw.last);
     }
 
-    fn unasked(&mut self, asked: Direction, message: &Message<'_>, raw: &RawMessage<'_>) {
+    fn unasked(&mut self, asked: Direction, message: &DnsMessage<'_>, raw: &RawMessage<'_>) {
         let index = self.next_index();
         let question = message.questions.first().cloned();
         let mut transaction =
-            Transaction::new(index, asked, State::Unasked, &message.header, question);
+            DnsTransaction::new(index, asked, QueryState::Unasked, &message.header, question);
         take_response(&mut transaction, message, raw);
-        transaction.state = State::Unasked;
+        transaction.state = QueryState::Unasked;
         self.explain_unasked(&mut transaction, raw);
         if message.questions.len() > 1 {
             let more = message.questions.len().saturating_sub(1);
@@ -342,25 +342,25 @@ impl Pairing {
     }
 
     /// The transaction that a response without a query repeats or is too late for.
-    fn ended(&self, unasked: &Transaction, now: Timestamp) -> Option<&Ended> {
+    fn ended(&self, unasked: &DnsTransaction, now: Timestamp) -> Option<&EndedQuery> {
         let ended = self.recent.find(unasked.asked, unasked.id, unasked.question.as_ref());
         ended.filter(|ended| ended.at.plus(PATIENCE) >= now)
     }
 
-    fn explain_unasked(&self, transaction: &mut Transaction, raw: &RawMessage<'_>) {
+    fn explain_unasked(&self, transaction: &mut DnsTransaction, raw: &RawMessage<'_>) {
         let (asked, id) = (transaction.asked, transaction.id);
         let ended = self.ended(transaction, raw.first);
         let why = &mut transaction.why;
         match ended {
             _ if self.is_by_mdns(id) => {}
-            Some(Ended { index, response: Some(checksum), .. }) => {
+            Some(EndedQuery { index, response: Some(checksum), .. }) => {
                 if *checksum == crc32fast::hash(raw.bytes) {
                     why.add(format_args!("the response of transaction {index} again"));
                 } else {
                     why.add(format_args!("a second, different response to transaction {index}"));
                 }
             }
-            Some(Ended { index, .. }) => {
+            Some(EndedQuery { index, .. }) => {
                 why.add(format_args!("too late for transaction {index}"));
             }
             None => match self.waiting.with_id(asked, id) {
@@ -376,7 +376,7 @@ impl Pairing {
     fn give_up(&mut self, mut query: Query, reason: std::fmt::Arguments<'_>) {
         let transaction = &mut query.transaction;
         let at = query.since.plus(PATIENCE);
-        if transaction.state == State::Answered {
+        if transaction.state == QueryState::Answered {
             transaction.why.add(format_args!("the transfer did not end"));
             self.end(query, Some(0), at);
         } else {
@@ -399,25 +399,25 @@ impl Pairing {
         self.finish(transaction);
     }
 
-    fn remember(&mut self, transaction: &Transaction, response: Option<u32>, at: Timestamp) {
-        self.recent.add(Ended {
+    fn remember(&mut self, transaction: &DnsTransaction, response: Option<u32>, at: Timestamp) {
+        self.recent.add(EndedQuery {
             asked: transaction.asked,
             id: transaction.id,
             question: transaction.question.clone(),
             index: transaction.index,
             at,
             response,
-            is_unasked: transaction.state == State::Unasked,
+            is_unasked: transaction.state == QueryState::Unasked,
         });
     }
 
-    fn finish(&mut self, transaction: Transaction) {
+    fn finish(&mut self, transaction: DnsTransaction) {
         let counts = &mut self.counts;
         counts.transactions = counts.transactions.saturating_add(1);
         match transaction.state {
-            State::Answered => {}
-            State::Unanswered => counts.unanswered = counts.unanswered.saturating_add(1),
-            State::Unasked => counts.unasked = counts.unasked.saturating_add(1),
+            QueryState::Answered => {}
+            QueryState::Unanswered => counts.unanswered = counts.unanswered.saturating_add(1),
+            QueryState::Unasked => counts.unasked = counts.unasked.saturating_add(1),
         }
         self.finished_bytes = self.finished_bytes.saturating_add(transaction.memory());
         self.finished.push_back(transaction);
@@ -425,19 +425,19 @@ impl Pairing {
 }
 
 /// Puts a response into a transaction. Further responses of a transfer add to it.
-fn take_response(transaction: &mut Transaction, message: &Message<'_>, raw: &RawMessage<'_>) {
+fn take_response(transaction: &mut DnsTransaction, message: &DnsMessage<'_>, raw: &RawMessage<'_>) {
     let records = message.records(Some(&mut transaction.answers));
     let total = transaction.answers.total;
     transaction.answers.total = total.saturating_add(message.answers_total());
     transaction.rcode = Some(rcode(message, &records));
     transaction.flags = message.header.flags;
     transaction.answered = Some(raw.last);
-    transaction.state = State::Answered;
+    transaction.state = QueryState::Answered;
     message.explain(&records, raw, &mut transaction.why);
 }
 
 /// The response code with the bits of EDNS.
-fn rcode(message: &Message<'_>, records: &Records) -> u16 {
+fn rcode(message: &DnsMessage<'_>, records: &RecordSummary) -> u16 {
     let extended = u16::from(records.extended_rcode.unwrap_or(0));
     extended.wrapping_shl(4) | u16::from(message.header.rcode)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::name::Bounded;
+use super::name::BoundedText;
 use super::rdata::{Data, Problem};
 
 /// The equator and the prime meridian, in thousandths of a second of arc (section 2).
@@ -15,7 +15,7 @@ const DEPTH: i64 = 10_000_000;
 const DEGREE: u32 = 3_600_000;
 
 /// Writes a place as section 3 has it: `42 21 54.000 N 71 6 18.000 W -24.00m 30.00m 10.00m 2.00m`.
-pub(super) fn write(data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Problem> {
+pub(super) fn write(data: &mut Data<'_>, text: &mut BoundedText) -> Result<(), Problem> {
     if data.parse_u8()? != 0 {
         return Err(Problem::Malformed);
     }
@@ -45,7 +45,7 @@ fn angle(
     value: u32,
     max_degrees: u32,
     [positive, negative]: [char; 2],
-    text: &mut Bounded,
+    text: &mut BoundedText,
 ) -> Result<(), Problem> {
     let distance = value.abs_diff(ORIGIN);
     if distance > max_degrees.saturating_mul(DEGREE) {
@@ -57,7 +57,7 @@ fn angle(
     Ok(write!(text, "{degrees} {minutes} {seconds}.{thousandths:03} {side}")?)
 }
 
-fn metres(centimetres: i64, text: &mut Bounded) -> fmt::Result {
+fn metres(centimetres: i64, text: &mut BoundedText) -> fmt::Result {
     let sign = if centimetres < 0 { "-" } else { "" };
     let distance = centimetres.unsigned_abs();
     write!(text, "{sign}{}.{:02}m", distance / 100, distance % 100)

@@ -7,8 +7,8 @@ use domain::base::iana::{Class, Opcode, Rtype};
 
 use super::PORTS;
 use super::framer::RawMessage;
-use super::message::{HEADER, Header, Message};
-use crate::http::probe::Verdict;
+use super::message::{DnsMessage, HEADER, MessageHeader};
+use crate::http::probe::ProbeVerdict;
 use crate::time::Timestamp;
 
 /// The ports of NetBIOS, whose messages are nearly those of DNS: RFC 1002, section 4.2.
@@ -46,35 +46,37 @@ pub fn datagram(bytes: &[u8], wire_len: usize, ports: [u16; 2]) -> bool {
 
 /// Whether a stream between these TCP ports that begins with `bytes` is one direction of DNS.
 #[must_use]
-pub fn stream(bytes: &[u8], ports: [u16; 2]) -> Verdict {
+pub fn stream(bytes: &[u8], ports: [u16; 2]) -> ProbeVerdict {
     if ports.iter().any(|port| NETBIOS.contains(port)) {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     let is_known = has_known(ports);
     // A text such as `STLS` is no length. It is not kept until more bytes come, because TLS may
     // begin with them.
     let is_short = |first: &u8| usize::from(*first) <= MAX_FIRST >> 8;
     if !is_known && !bytes.first().is_none_or(is_short) {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
-    let Some((prefix, message)) = bytes.split_first_chunk::<2>() else { return Verdict::NotYet };
+    let Some((prefix, message)) = bytes.split_first_chunk::<2>() else {
+        return ProbeVerdict::NotYet;
+    };
     let len = usize::from(u16::from_be_bytes(*prefix));
     if len < HEADER || (!is_known && len > MAX_FIRST) {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     if message.len() < HEADER {
-        return Verdict::NotYet;
+        return ProbeVerdict::NotYet;
     }
     if is_known {
-        return if is_plausible(message, len) { Verdict::Yes } else { Verdict::No };
+        return if is_plausible(message, len) { ProbeVerdict::Yes } else { ProbeVerdict::No };
     }
     if !is_ordinary(message, len) {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     match message.get(..len) {
-        None => Verdict::NotYet,
-        Some(message) if is_strict(message) => Verdict::Yes,
-        Some(_) => Verdict::No,
+        None => ProbeVerdict::NotYet,
+        Some(message) if is_strict(message) => ProbeVerdict::Yes,
+        Some(_) => ProbeVerdict::No,
     }
 }
 
@@ -103,7 +105,7 @@ fn has_known(ports: [u16; 2]) -> bool {
 
 /// Whether a message of `len` bytes may have this header, and says that there is something in it.
 fn is_plausible(bytes: &[u8], len: usize) -> bool {
-    let Some(header) = Header::read(bytes) else { return false };
+    let Some(header) = MessageHeader::read(bytes) else { return false };
     let [questions, records @ ..] = header.counts;
     let is_empty = header.counts == [0; 4];
     let is_short =
@@ -114,7 +116,7 @@ fn is_plausible(bytes: &[u8], len: usize) -> bool {
 
 /// Whether a message of `len` bytes may have this header, and it is an ordinary one.
 fn is_ordinary(bytes: &[u8], len: usize) -> bool {
-    let Some(header) = Header::read(bytes) else { return false };
+    let Some(header) = MessageHeader::read(bytes) else { return false };
     let [questions, answers, authority, _] = header.counts;
     let has_kind = if header.is_response {
         header.rcode <= MAX_RCODE
@@ -132,7 +134,7 @@ fn is_strict(bytes: &[u8]) -> bool {
         return false;
     }
     let raw = RawMessage::datagram(bytes, bytes.len(), Timestamp::default());
-    let Some(message) = Message::read(&raw, false) else { return false };
+    let Some(message) = DnsMessage::read(&raw, false) else { return false };
     let [question] = message.questions.as_slice() else { return false };
     let records = message.records(None);
     let is_known = Rtype::from_int(question.record_type).to_mnemonic_str().is_some()

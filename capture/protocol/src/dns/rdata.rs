@@ -13,7 +13,7 @@ use domain::dep::octseq::parse::ShortInput;
 use domain::utils::{base32, base64};
 
 use super::mnemonic;
-use super::name::{self, Bounded, Name};
+use super::name::{self, BoundedText, Name};
 use super::{place, service};
 use crate::time::Timestamp;
 
@@ -149,7 +149,7 @@ impl From<ShortInput> for Problem {
 }
 
 /// Writes the data of a record. Fails if the text has no room for it.
-pub(super) fn write(record_type: u16, data: Data<'_>, text: &mut Bounded) -> fmt::Result {
+pub(super) fn write(record_type: u16, data: Data<'_>, text: &mut BoundedText) -> fmt::Result {
     if let Some(fields) = fields(Rtype::from_int(record_type))
         && data.remaining() > 0
     {
@@ -166,7 +166,7 @@ pub(super) fn write(record_type: u16, data: Data<'_>, text: &mut Bounded) -> fmt
     hex(data.peek_all(), text)
 }
 
-fn known(fields: &[Field], data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Problem> {
+fn known(fields: &[Field], data: &mut Data<'_>, text: &mut BoundedText) -> Result<(), Problem> {
     for (number, field) in fields.iter().enumerate() {
         let may_be_empty =
             matches!(field, Field::Hex | Field::Base64 | Field::Types | Field::Service);
@@ -181,7 +181,7 @@ fn known(fields: &[Field], data: &mut Data<'_>, text: &mut Bounded) -> Result<()
     if data.remaining() > 0 { Err(Problem::Malformed) } else { Ok(()) }
 }
 
-fn write_field(field: Field, data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Problem> {
+fn write_field(field: Field, data: &mut Data<'_>, text: &mut BoundedText) -> Result<(), Problem> {
     match field {
         Field::U8 => write!(text, "{}", data.parse_u8()?)?,
         Field::U16 => write!(text, "{}", data.parse_u16_be()?)?,
@@ -246,14 +246,14 @@ fn array<const LEN: usize>(data: &mut Data<'_>) -> Result<[u8; LEN], ShortInput>
     Ok(bytes)
 }
 
-fn quoted(bytes: &[u8], text: &mut Bounded) -> fmt::Result {
+fn quoted(bytes: &[u8], text: &mut BoundedText) -> fmt::Result {
     text.write_char('"')?;
     escaped(bytes, text)?;
     text.write_char('"')
 }
 
 /// The inside of a quoted string: RFC 1035, section 5.1.
-pub(super) fn escaped(bytes: &[u8], text: &mut Bounded) -> fmt::Result {
+pub(super) fn escaped(bytes: &[u8], text: &mut BoundedText) -> fmt::Result {
     for byte in bytes {
         match byte {
             b'"' | b'\\' => write!(text, "\\{}", char::from(*byte))?,
@@ -264,11 +264,11 @@ pub(super) fn escaped(bytes: &[u8], text: &mut Bounded) -> fmt::Result {
     Ok(())
 }
 
-fn hex(bytes: &[u8], text: &mut Bounded) -> fmt::Result {
+fn hex(bytes: &[u8], text: &mut BoundedText) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
 }
 
-fn eui(bytes: &[u8], text: &mut Bounded) -> Result<(), Problem> {
+fn eui(bytes: &[u8], text: &mut BoundedText) -> Result<(), Problem> {
     if !matches!(bytes.len(), 6 | 8) {
         return Err(Problem::Malformed);
     }
@@ -280,7 +280,7 @@ fn eui(bytes: &[u8], text: &mut Bounded) -> Result<(), Problem> {
 }
 
 /// `YYYYMMDDHHmmSS` in UTC.
-fn time(seconds: u32, text: &mut Bounded) -> fmt::Result {
+fn time(seconds: u32, text: &mut BoundedText) -> fmt::Result {
     let time = Timestamp::from_nanoseconds(u64::from(seconds).saturating_mul(1_000_000_000));
     let digits = time.to_rfc3339();
     digits
@@ -290,7 +290,7 @@ fn time(seconds: u32, text: &mut Bounded) -> fmt::Result {
         .try_for_each(|digit| text.write_char(digit))
 }
 
-fn types(data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Problem> {
+fn types(data: &mut Data<'_>, text: &mut BoundedText) -> Result<(), Problem> {
     let mut is_first = true;
     while data.remaining() > 0 {
         let (window, bitmap) = (data.parse_u8()?, counted(data)?);

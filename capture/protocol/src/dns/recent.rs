@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::message::Question;
-use super::transaction::Transaction;
+use super::transaction::DnsTransaction;
 use crate::tcp::Direction;
 use crate::time::Timestamp;
 
@@ -17,7 +17,7 @@ const MAX_RECENT: usize = 32;
 
 /// A transaction that has ended.
 #[derive(Clone, Debug)]
-pub(super) struct Ended {
+pub(super) struct EndedQuery {
     pub(super) asked: Direction,
     pub(super) id: u16,
     pub(super) question: Option<Question>,
@@ -31,13 +31,13 @@ pub(super) struct Ended {
 
 /// The latest transactions that have ended.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Recent {
-    ended: VecDeque<Ended>,
+pub(super) struct RecentQueries {
+    ended: VecDeque<EndedQuery>,
 }
 
-impl Recent {
+impl RecentQueries {
     /// Remembers a transaction.
-    pub(super) fn add(&mut self, ended: Ended) {
+    pub(super) fn add(&mut self, ended: EndedQuery) {
         if self.ended.len() >= MAX_RECENT {
             self.ended.pop_front();
         }
@@ -50,8 +50,8 @@ impl Recent {
         asked: Direction,
         id: u16,
         question: Option<&Question>,
-    ) -> Option<&Ended> {
-        let is_same = |ended: &&Ended| {
+    ) -> Option<&EndedQuery> {
+        let is_same = |ended: &&EndedQuery| {
             ended.asked == asked && ended.id == id && ended.question.as_ref() == question
         };
         self.ended.iter().rev().find(is_same)
@@ -59,7 +59,7 @@ impl Recent {
 
     /// The latest response without a query that has the identification and question of this query.
     /// A capture of several queues may have the two in the wrong order.
-    pub(super) fn unasked(&self, query: &Transaction) -> Option<&Ended> {
+    pub(super) fn unasked(&self, query: &DnsTransaction) -> Option<&EndedQuery> {
         let ended = self.find(query.asked, query.id, query.question.as_ref());
         let is_near = |at: Timestamp| query.queried.is_some_and(|time| time <= at.plus(PATIENCE));
         ended.filter(|ended| ended.is_unasked && is_near(ended.at))
@@ -67,8 +67,8 @@ impl Recent {
 
     /// Heap bytes; an estimate.
     pub(super) fn memory(&self) -> usize {
-        let name = |ended: &Ended| ended.question.as_ref().map_or(0, |one| one.name.len());
-        let list = self.ended.capacity().saturating_mul(size_of::<Ended>());
+        let name = |ended: &EndedQuery| ended.question.as_ref().map_or(0, |one| one.name.len());
+        let list = self.ended.capacity().saturating_mul(size_of::<EndedQuery>());
         self.ended.iter().map(name).fold(list, usize::saturating_add)
     }
 }

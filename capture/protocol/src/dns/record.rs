@@ -5,18 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::mnemonic;
-use super::transaction::{Answer, Flags, Transaction};
+use super::transaction::{Answer, DnsFlags, DnsTransaction};
 use crate::tcp::Direction;
 
 /// A transaction as a line of `dns.jsonl`. Indexes count from 1. Unknown values are null, never
 /// absent. With its line feed it has at most [`MAX_LINE`](super::MAX_LINE) bytes.
 #[derive(Debug, Serialize)]
-pub struct Record<'a> {
+pub struct DnsRecord<'a> {
     capture: &'a str,
     flow: u64,
     index: u64,
-    client: Endpoint,
-    server: Endpoint,
+    client: DnsEndpoint,
+    server: DnsEndpoint,
     duration_us: Option<u64>,
     id: u16,
     opcode: String,
@@ -25,7 +25,7 @@ pub struct Record<'a> {
     record_type: Option<String>,
     class: Option<String>,
     rcode: Option<String>,
-    flags: Flags,
+    flags: DnsFlags,
     answers: Vec<AnswerRecord<'a>>,
     answers_total: u32,
     queried: Option<String>,
@@ -34,9 +34,9 @@ pub struct Record<'a> {
     why: Option<&'a str>,
 }
 
-/// The flow of a transaction: the fields that all [`Record`]s of the flow share.
+/// The flow of a transaction: the fields that all [`DnsRecord`]s of the flow share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection<'a> {
+pub struct DnsFlowContext<'a> {
     /// Name of the capture, at most 64 characters.
     pub capture: &'a str,
     /// Number of the flow in the capture, from 1.
@@ -46,12 +46,12 @@ pub struct Connection<'a> {
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Endpoint {
+struct DnsEndpoint {
     address: IpAddr,
     port: u16,
 }
 
-impl From<SocketAddr> for Endpoint {
+impl From<SocketAddr> for DnsEndpoint {
     fn from(end: SocketAddr) -> Self {
         Self { address: end.ip(), port: end.port() }
     }
@@ -77,10 +77,10 @@ impl<'a> From<&'a Answer> for AnswerRecord<'a> {
     }
 }
 
-impl<'a> Record<'a> {
+impl<'a> DnsRecord<'a> {
     /// The record of a transaction of `connection`.
     #[must_use]
-    pub fn new(connection: &Connection<'a>, transaction: &'a Transaction) -> Self {
+    pub fn new(connection: &DnsFlowContext<'a>, transaction: &'a DnsTransaction) -> Self {
         let [forward, backward] = connection.ends;
         let (client, server) = match transaction.asked {
             Direction::Forward => (forward, backward),

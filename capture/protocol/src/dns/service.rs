@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use domain::utils::base64;
 
-use super::name::Bounded;
+use super::name::BoundedText;
 use super::rdata::{Data, Problem, counted, escaped};
 
 /// Names of parameters by their number: RFC 9460, section 14.3.2; RFC 9461; RFC 9540.
@@ -22,7 +22,7 @@ const KEYS: [&str; 9] = [
 ];
 
 /// Writes all parameters. Their numbers must grow (RFC 9460, section 2.2).
-pub(super) fn write(data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Problem> {
+pub(super) fn write(data: &mut Data<'_>, text: &mut BoundedText) -> Result<(), Problem> {
     let mut last = None;
     while data.remaining() > 0 {
         let (key, len) = (data.parse_u16_be()?, data.parse_u16_be()?);
@@ -39,7 +39,7 @@ pub(super) fn write(data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Probl
     Ok(())
 }
 
-fn write_key(key: u16, text: &mut Bounded) -> fmt::Result {
+fn write_key(key: u16, text: &mut BoundedText) -> fmt::Result {
     match KEYS.get(usize::from(key)) {
         Some(name) => text.write_str(name),
         None => write!(text, "key{key}"),
@@ -47,7 +47,7 @@ fn write_key(key: u16, text: &mut Bounded) -> fmt::Result {
 }
 
 /// The equals sign and the value of a parameter.
-fn value(key: u16, data: &mut Data<'_>, text: &mut Bounded) -> Result<(), Problem> {
+fn value(key: u16, data: &mut Data<'_>, text: &mut BoundedText) -> Result<(), Problem> {
     let has_none = matches!(KEYS.get(usize::from(key)), Some(&("no-default-alpn" | "ohttp")));
     match (has_none, data.remaining()) {
         (true, 0) => return Ok(()),
@@ -92,8 +92,8 @@ fn all<'a>(data: &mut Data<'a>) -> &'a [u8] {
 /// Writes values until the end, with commas.
 fn list(
     data: &mut Data<'_>,
-    text: &mut Bounded,
-    one: impl Fn(&mut Data<'_>, &mut Bounded) -> Result<(), Problem>,
+    text: &mut BoundedText,
+    one: impl Fn(&mut Data<'_>, &mut BoundedText) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     one(data, text)?;
     while data.remaining() > 0 {
@@ -105,7 +105,7 @@ fn list(
 
 /// A protocol in a quoted list: commas and backslashes are escaped twice, once for the list and
 /// once for the string (RFC 9460, appendix A.1).
-fn alpn(protocol: &[u8], text: &mut Bounded) -> fmt::Result {
+fn alpn(protocol: &[u8], text: &mut BoundedText) -> fmt::Result {
     for byte in protocol {
         match byte {
             b',' => text.write_str("\\\\,")?,

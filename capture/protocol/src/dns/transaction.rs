@@ -1,20 +1,20 @@
 //! A query with its response, as [`Pairing`](super::Pairing) hands it out.
 
 use super::answers::Answers;
-use super::message::{Header, Question};
+use super::message::{MessageHeader, Question};
 use super::notes::Why;
 use crate::tcp::Direction;
 use crate::time::Timestamp;
 
 /// A query with its response, or one without the other.
 #[derive(Clone, Debug)]
-pub struct Transaction {
+pub struct DnsTransaction {
     /// Its number in the flow, from 1, in order of beginning.
     pub index: u64,
     /// The direction of its query.
     pub asked: Direction,
     /// Whether there is a query, and a response.
-    pub state: State,
+    pub state: QueryState,
     /// Its identification (RFC 1035, section 4.1.1).
     pub id: u16,
     /// When the first byte of the query was seen.
@@ -22,7 +22,7 @@ pub struct Transaction {
     /// When the last byte of the response was seen.
     pub answered: Option<Timestamp>,
     /// The flags of the response, or of the query without one.
-    pub flags: Flags,
+    pub flags: DnsFlags,
     pub(super) opcode: u8,
     pub(super) question: Option<Question>,
     /// That of the response, with the bits of EDNS (RFC 6891, section 6.1.3).
@@ -33,7 +33,7 @@ pub struct Transaction {
 
 /// Whether a transaction has a query and a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum QueryState {
     /// Both.
     Answered,
     /// No response has come.
@@ -45,7 +45,7 @@ pub enum State {
 
 /// The flags of a message: RFC 1035, section 4.1.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Flags {
+pub struct DnsFlags {
     /// The answer comes from an authority for the name.
     pub aa: bool,
     /// The message was truncated by its sender.
@@ -69,7 +69,7 @@ pub struct Answer {
     pub data: Option<Box<str>>,
 }
 
-impl State {
+impl QueryState {
     /// Its name in `dns.jsonl`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -81,13 +81,13 @@ impl State {
     }
 }
 
-impl Transaction {
+impl DnsTransaction {
     /// A transaction without times, answers and reasons.
     pub(super) fn new(
         index: u64,
         asked: Direction,
-        state: State,
-        header: &Header,
+        state: QueryState,
+        header: &MessageHeader,
         question: Option<Question>,
     ) -> Self {
         let answers = Answers::new(question.as_ref().map_or(0, Question::json_len));

@@ -2,7 +2,7 @@
 
 use domain::base::iana::Rtype;
 
-use super::message::{Message, Record};
+use super::message::{DnsMessage, RawRecord};
 use super::name::Name;
 
 /// The progress of a transfer.
@@ -29,7 +29,7 @@ pub(super) fn is_transfer(record_type: u16) -> bool {
 
 impl Transfer {
     /// Takes a response. Returns `true` if it is the last.
-    pub(super) fn response(&mut self, message: &Message<'_>) -> bool {
+    pub(super) fn response(&mut self, message: &DnsMessage<'_>) -> bool {
         self.responses = self.responses.saturating_add(1);
         for record in message.answers() {
             self.record(&record);
@@ -48,7 +48,7 @@ impl Transfer {
         }
     }
 
-    fn record(&mut self, record: &Record<'_>) {
+    fn record(&mut self, record: &RawRecord<'_>) {
         self.records = self.records.saturating_add(1);
         let serial = serial(record);
         if self.records == 1 {
@@ -65,7 +65,7 @@ fn is_incremental(question: &super::message::Question) -> bool {
 }
 
 /// The serial number of an SOA record: RFC 1035, section 3.3.13.
-fn serial(record: &Record<'_>) -> Option<u32> {
+fn serial(record: &RawRecord<'_>) -> Option<u32> {
     if Rtype::from_int(record.record_type) != Rtype::SOA {
         return None;
     }

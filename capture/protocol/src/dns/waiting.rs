@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::{Header, Question};
-use super::transaction::Transaction;
+use super::message::{MessageHeader, Question};
+use super::transaction::DnsTransaction;
 use super::transfer::Transfer;
 use crate::footprint::of_tree;
 use crate::tcp::Direction;
@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// A query that waits.
 #[derive(Clone, Debug)]
 pub(super) struct Query {
-    pub(super) transaction: Transaction,
+    pub(super) transaction: DnsTransaction,
     /// When it was last asked, or its last response came.
     pub(super) since: Timestamp,
     pub(super) asked_times: u32,
@@ -20,33 +20,36 @@ pub(super) struct Query {
 }
 
 impl Query {
-    pub(super) fn new(transaction: Transaction, since: Timestamp) -> Self {
+    pub(super) fn new(transaction: DnsTransaction, since: Timestamp) -> Self {
         Self { transaction, since, asked_times: 1, transfer: Transfer::default() }
     }
 
-    fn id(&self) -> Id {
-        Id { is_forward: self.transaction.asked == Direction::Forward, id: self.transaction.id }
+    fn id(&self) -> QueryId {
+        QueryId {
+            is_forward: self.transaction.asked == Direction::Forward,
+            id: self.transaction.id,
+        }
     }
 }
 
 /// The identification of a query, and who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Id {
+struct QueryId {
     is_forward: bool,
     id: u16,
 }
 
 /// The queries that wait, each with a number that grows with its time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct WaitingQueries {
     queries: BTreeMap<u64, Query>,
-    by_id: BTreeSet<(Id, u64)>,
+    by_id: BTreeSet<(QueryId, u64)>,
     last: u64,
     /// Heap bytes of the transactions.
     bytes: usize,
 }
 
-impl Waiting {
+impl WaitingQueries {
     pub(super) fn len(&self) -> usize {
         self.queries.len()
     }
@@ -63,7 +66,7 @@ impl Waiting {
     pub(super) fn repeat(
         &mut self,
         asked: Direction,
-        header: &Header,
+        header: &MessageHeader,
         question: Option<&Question>,
         now: Timestamp,
     ) -> bool {
@@ -78,7 +81,7 @@ impl Waiting {
     pub(super) fn take(
         &mut self,
         asked: Direction,
-        header: &Header,
+        header: &MessageHeader,
         question: Option<&Question>,
     ) -> Option<Query> {
         let mut numbers = self.numbers(asked, header.id);
@@ -122,7 +125,7 @@ impl Waiting {
     /// Heap bytes; an estimate.
     pub(super) fn memory(&self) -> usize {
         of_tree::<u64, Query>(self.queries.len())
-            .saturating_add(of_tree::<(Id, u64), ()>(self.by_id.len()))
+            .saturating_add(of_tree::<(QueryId, u64), ()>(self.by_id.len()))
             .saturating_add(self.bytes)
     }
 
@@ -133,7 +136,7 @@ impl Waiting {
     }
 
     fn numbers(&self, asked: Direction, id: u16) -> impl Iterator<Item = u64> {
-        let id = Id { is_forward: asked == Direction::Forward, id };
+        let id = QueryId { is_forward: asked == Direction::Forward, id };
         self.by_id.range((id, 0)..=(id, u64::MAX)).map(|(_, number)| *number)
     }
 

@@ -2,14 +2,14 @@
 
 /// One of the two streams of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub enum MessageRole {
     /// The client's bytes.
     Request,
     /// The server's bytes.
     Response,
 }
 
-impl Direction {
+impl MessageRole {
     /// Both directions.
     pub const BOTH: [Self; 2] = [Self::Request, Self::Response];
 

@@ -6,10 +6,10 @@
 
 use serde::Serialize;
 
-use super::body::{self, Decoded, Limits, Streams};
-use super::direction::Direction;
-use super::head::{Head, Start};
-use super::transaction::{Message, Transaction};
+use super::body::{self, DecodedBody, DecodingLimits, Streams};
+use super::direction::MessageRole;
+use super::head::{Head, StartLine};
+use super::transaction::{HttpMessage, HttpTransaction};
 use crate::json;
 use crate::time::Timestamp;
 
@@ -47,7 +47,7 @@ impl Har {
     pub const END: &[u8] = b"]}}\n";
 
     /// Adds an entry.
-    pub fn push(&mut self, entry: &Entry) {
+    pub fn push(&mut self, entry: &HarEntry) {
         if !std::mem::take(&mut self.is_empty) {
             self.text.push(b',');
         }
@@ -78,29 +78,29 @@ impl Default for Har {
 /// One transaction.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct HarEntry {
     started_date_time: String,
     time: f64,
-    request: Request,
+    request: HarRequest,
     response: Response,
-    cache: Cache,
+    cache: HarCache,
     timings: Timings,
     #[serde(rename = "serverIPAddress", skip_serializing_if = "Option::is_none")]
     server_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<String>,
     #[serde(rename = "_state")]
-    state: super::transaction::State,
+    state: super::transaction::TransactionState,
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Cache {}
+struct HarCache {}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
+struct HarRequest {
     method: String,
     url: String,
     http_version: String,
@@ -121,7 +121,7 @@ struct Response {
     http_version: String,
     cookies: Vec<Cookie>,
     headers: Vec<Pair>,
-    content: Content,
+    content: HarContent,
     #[serde(rename = "redirectURL")]
     redirect_url: String,
     headers_size: i64,
@@ -152,7 +152,7 @@ struct PostData {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Content {
+struct HarContent {
     size: i64,
     compression: i64,
     mime_type: String,
@@ -184,20 +184,20 @@ pub struct Server {
 /// The entry of a transaction.
 #[must_use]
 pub fn entry(
-    transaction: &Transaction,
+    transaction: &HttpTransaction,
     server: &Server,
     streams: &dyn Streams,
-    limits: &Limits,
-) -> Entry {
+    limits: &DecodingLimits,
+) -> HarEntry {
     let (request, response) = (&transaction.request, &transaction.response);
     let first = request.as_ref().or(response.as_ref()).map(|message| message.first);
     let timings = timings(request.as_ref(), response.as_ref());
-    Entry {
+    HarEntry {
         started_date_time: first.unwrap_or_default().to_rfc3339(),
         time: timings.send.max(0.0) + timings.wait.max(0.0) + timings.receive.max(0.0),
         request: request_of(transaction, server, streams, limits),
         response: response_of(response.as_ref(), streams, limits),
-        cache: Cache {},
+        cache: HarCache {},
         timings,
         server_address: server.address.clone(),
         connection: server.connection.clone(),
@@ -213,7 +213,7 @@ fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
     nanoseconds / 1e6
 }
 
-fn timings(request: Option<&Message>, response: Option<&Message>) -> Timings {
+fn timings(request: Option<&HttpMessage>, response: Option<&HttpMessage>) -> Timings {
     Timings {
         send: request.map_or(0.0, |one| milliseconds(one.first, one.last)),
         wait: request.zip(response).map_or(0.0, |(a, b)| milliseconds(a.last, b.first)),
@@ -243,11 +243,11 @@ fn cookies(head: Option<&Head>, header: &str) -> Vec<Cookie> {
 }
 
 fn request_of(
-    transaction: &Transaction,
+    transaction: &HttpTransaction,
     server: &Server,
     streams: &dyn Streams,
-    limits: &Limits,
-) -> Request {
+    limits: &DecodingLimits,
+) -> HarRequest {
     let message = transaction.request.as_ref();
     let head = message.and_then(|message| message.head.as_ref());
     let url = url(transaction, server);
@@ -258,12 +258,12 @@ fn request_of(
         Pair { name: name.to_owned(), value: value.to_owned() }
     });
     let post_data = message.filter(|message| message.body.wire_bytes() > 0).map(|message| {
-        let decoded = body::read(streams, Direction::Request, &message.body, limits);
+        let decoded = body::read(streams, MessageRole::Request, &message.body, limits);
         let (text, encoding) = text(decoded.bytes);
         let mime_type = content_type(head);
         PostData { mime_type, params: Vec::new(), text, encoding }
     });
-    Request {
+    HarRequest {
         method: head.and_then(Head::method).unwrap_or_default().to_owned(),
         query_string: query_string.collect(),
         url,
@@ -276,22 +276,26 @@ fn request_of(
     }
 }
 
-fn head_size(message: &Message) -> i64 {
+fn head_size(message: &HttpMessage) -> i64 {
     size(message.head_range.end.saturating_sub(message.head_range.start))
 }
 
-fn response_of(message: Option<&Message>, streams: &dyn Streams, limits: &Limits) -> Response {
+fn response_of(
+    message: Option<&HttpMessage>,
+    streams: &dyn Streams,
+    limits: &DecodingLimits,
+) -> Response {
     let head = message.and_then(|message| message.head.as_ref());
     let reason = head.and_then(|head| match &head.start {
-        Start::Response { reason, .. } => reason.clone(),
-        Start::Request { .. } => None,
+        StartLine::Response { reason, .. } => reason.clone(),
+        StartLine::Request { .. } => None,
     });
     let wire = message.map_or(0, |message| message.body.wire_bytes());
     let decoded = match message {
         Some(message) if wire > 0 => {
-            body::read(streams, Direction::Response, &message.body, limits)
+            body::read(streams, MessageRole::Response, &message.body, limits)
         }
-        _ => Decoded::default(),
+        _ => DecodedBody::default(),
     };
     let bytes = size(decoded.bytes.len() as u64);
     let (text, encoding) = text(decoded.bytes);
@@ -302,7 +306,7 @@ fn response_of(message: Option<&Message>, streams: &dyn Streams, limits: &Limits
         http_version: head.and_then(Head::version).unwrap_or_default().to_owned(),
         cookies: cookies(head, "set-cookie"),
         headers: pairs(head),
-        content: Content {
+        content: HarContent {
             size: bytes,
             compression: bytes.saturating_sub(size(wire)),
             mime_type: content_type(head),
@@ -321,7 +325,7 @@ fn content_type(head: Option<&Head>) -> String {
 }
 
 /// The absolute URL of a request, RFC 9112 section 3.3.
-fn url(transaction: &Transaction, server: &Server) -> String {
+fn url(transaction: &HttpTransaction, server: &Server) -> String {
     let head = transaction.request.as_ref().and_then(|one| one.head.as_ref());
     let Some(target) = head.and_then(Head::target) else { return String::new() };
     if target.contains("://") {

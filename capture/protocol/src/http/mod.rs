@@ -6,10 +6,10 @@
 //!             └ framing (length, chunked, until the end)      body ─ decodes when read
 //! ```
 //!
-//! Nothing here does I/O, reads a clock or keeps a payload. A [`Parser`](parser::Parser) sees every
-//! byte of both directions once and remembers *where* things are: heads and bodies are ranges of
-//! stream offsets, with the framing of chunked bodies already removed. A reader of a body fetches
-//! its bytes from the stream ([`body::Streams`]) and decodes them then.
+//! Nothing here does I/O, reads a clock or keeps a payload. A [`HttpParser`](parser::HttpParser)
+//! sees every byte of both directions once and remembers *where* things are: heads and bodies are
+//! ranges of stream offsets, with the framing of chunked bodies already removed. A reader of a body
+//! fetches its bytes from the stream ([`body::Streams`]) and decodes them then.
 //!
 //! Everything that browsers accept is read. Where headers contradict the bytes, the bytes decide. A
 //! body announced as chunked that does not begin with a chunk is read by its length. A body that is

@@ -1,7 +1,7 @@
 //! Names of body files: `0001-request.json`, `0001-response-index.html`.
 
-use super::direction::Direction;
-use super::transaction::Transaction;
+use super::direction::MessageRole;
+use super::transaction::HttpTransaction;
 use crate::marks::reverses;
 
 /// Maximum length of a file name on Linux, in bytes.
@@ -13,10 +13,10 @@ pub const MAX: usize = 255;
 /// or a URL without a last segment, gets an extension that follows the content type. No name leads
 /// out of a folder or disturbs a terminal: names have no `/`, no control characters, no `..`.
 #[must_use]
-pub fn body_file(transaction: &Transaction, direction: Direction) -> String {
+pub fn body_file(transaction: &HttpTransaction, direction: MessageRole) -> String {
     let kind = match direction {
-        Direction::Request => "request",
-        Direction::Response => "response",
+        MessageRole::Request => "request",
+        MessageRole::Response => "response",
     };
     let mut name = format!("{:04}-{kind}", transaction.index);
     let message = transaction.message(direction);
@@ -24,8 +24,8 @@ pub fn body_file(transaction: &Transaction, direction: Direction) -> String {
     let extension = media.as_deref().and_then(extension);
     let target = transaction.request.as_ref().and_then(|one| one.head.as_ref()?.target());
     let segment = match direction {
-        Direction::Request => None,
-        Direction::Response => target.and_then(last_segment),
+        MessageRole::Request => None,
+        MessageRole::Response => target.and_then(last_segment),
     };
     // Leaves room for the longest known extension.
     let room = MAX.saturating_sub(name.len()).saturating_sub(8);
@@ -137,19 +137,19 @@ fn extension(media: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::parser::{End, Event, Limits, Parser};
+    use crate::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
     use crate::time::Timestamp;
 
     fn name(target: &str, media: &str) -> String {
-        let mut parser = Parser::new(Limits::default());
+        let mut parser = HttpParser::new(ParserLimits::default());
         let time = Timestamp::default();
         let request = format!("GET {target} HTTP/1.1\r\n\r\n");
         let response = format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\n\r\nx");
-        parser.feed(Direction::Request, 0, request.as_bytes(), time);
-        parser.feed(Direction::Response, 0, response.as_bytes(), time);
-        parser.end(Direction::Response, End::Fin);
-        let Some(Event::Transaction(one)) = parser.event() else { panic!("no transaction") };
-        body_file(&one, Direction::Response)
+        parser.feed(MessageRole::Request, 0, request.as_bytes(), time);
+        parser.feed(MessageRole::Response, 0, response.as_bytes(), time);
+        parser.end(MessageRole::Response, StreamEnd::Fin);
+        let Some(ParserEvent::Transaction(one)) = parser.event() else { panic!("no transaction") };
+        body_file(&one, MessageRole::Response)
     }
 
     #[test]

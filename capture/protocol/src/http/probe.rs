@@ -1,11 +1,11 @@
 //! Recognizes HTTP/1 by the first bytes of a stream, on any port.
 
 use super::chunked::is_blank;
-use super::direction::Direction;
+use super::direction::MessageRole;
 
 /// An answer for which more bytes may be needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeVerdict {
     /// It is.
     Yes,
     /// It is not.
@@ -50,71 +50,71 @@ const LINE: usize = 4096;
 /// A connection is HTTP as soon as one side says yes. A no only decides if both sides say it, since
 /// a response may begin with anything (HTTP/0.9, junk that browsers skip).
 #[must_use]
-pub fn probe(direction: Direction, bytes: &[u8]) -> Verdict {
+pub fn probe(direction: MessageRole, bytes: &[u8]) -> ProbeVerdict {
     let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
     if blanks > BLANKS {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     let bytes = bytes.get(blanks..).unwrap_or_default();
     match direction {
-        Direction::Request => request(bytes),
-        Direction::Response => response(bytes),
+        MessageRole::Request => request(bytes),
+        MessageRole::Response => response(bytes),
     }
 }
 
 /// The same for a stream that may begin within a message. The end of a request line looks like a
 /// status line without a status, so a status is required.
 #[must_use]
-pub fn probe_joined(direction: Direction, bytes: &[u8]) -> Verdict {
+pub fn probe_joined(direction: MessageRole, bytes: &[u8]) -> ProbeVerdict {
     match (direction, probe(direction, bytes)) {
-        (Direction::Response, Verdict::Yes) => status(bytes.trim_ascii_start()),
+        (MessageRole::Response, ProbeVerdict::Yes) => status(bytes.trim_ascii_start()),
         (_, verdict) => verdict,
     }
 }
 
 /// Whether a number follows the first word of a line.
-fn status(line: &[u8]) -> Verdict {
+fn status(line: &[u8]) -> ProbeVerdict {
     let mut words = line.splitn(2, |byte| is_blank(*byte) || *byte == b'\n');
     match (words.next(), words.next().and_then(|rest| rest.trim_ascii_start().first())) {
-        (Some(version), None) if version.len() >= LINE => Verdict::No,
-        (_, None) => Verdict::NotYet,
-        (_, Some(byte)) if byte.is_ascii_digit() => Verdict::Yes,
-        _ => Verdict::No,
+        (Some(version), None) if version.len() >= LINE => ProbeVerdict::No,
+        (_, None) => ProbeVerdict::NotYet,
+        (_, Some(byte)) if byte.is_ascii_digit() => ProbeVerdict::Yes,
+        _ => ProbeVerdict::No,
     }
 }
 
-fn response(bytes: &[u8]) -> Verdict {
+fn response(bytes: &[u8]) -> ProbeVerdict {
     let begins = |word: &[u8]| {
         let length = word.len().min(bytes.len());
         bytes.get(..length).zip(word.get(..length)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
     };
     match bytes.get(5) {
-        None if begins(b"HTTP/") || begins(b"ICY ") => Verdict::NotYet,
-        Some(digit) if begins(b"HTTP/") && digit.is_ascii_digit() => Verdict::Yes,
-        Some(_) if begins(b"ICY ") => Verdict::Yes,
-        _ => Verdict::No,
+        None if begins(b"HTTP/") || begins(b"ICY ") => ProbeVerdict::NotYet,
+        Some(digit) if begins(b"HTTP/") && digit.is_ascii_digit() => ProbeVerdict::Yes,
+        Some(_) if begins(b"ICY ") => ProbeVerdict::Yes,
+        _ => ProbeVerdict::No,
     }
 }
 
-fn request(bytes: &[u8]) -> Verdict {
+fn request(bytes: &[u8]) -> ProbeVerdict {
     let bytes = match proxy_line(bytes) {
         ProxyLine::Whole(len) => bytes.get(len..).unwrap_or_default(),
-        ProxyLine::Begun => return Verdict::NotYet,
+        ProxyLine::Begun => return ProbeVerdict::NotYet,
         ProxyLine::No => bytes,
     };
     let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
     let (method, rest) = bytes.split_at(length);
     match rest {
-        [] if length < METHOD => return Verdict::NotYet,
+        [] if length < METHOD => return ProbeVerdict::NotYet,
         [b' ' | b'\t', ..] if length > 0 => {}
-        _ => return Verdict::No,
+        _ => return ProbeVerdict::No,
     }
     let target = rest.get(1..).unwrap_or_default();
     let known = METHODS.contains(&method);
     match target {
-        [] => return Verdict::NotYet,
-        [b'/', ..] if known => return Verdict::Yes,
-        _ if known && target.starts_with(b"http") => return Verdict::Yes,
+        [] => return ProbeVerdict::NotYet,
+        [b'/', ..] if known => return ProbeVerdict::Yes,
+        _ if known && target.starts_with(b"http") => return ProbeVerdict::Yes,
         _ => {}
     }
     match target.iter().take(LINE).position(|byte| *byte == b'\n') {
@@ -124,13 +124,13 @@ fn request(bytes: &[u8]) -> Verdict {
             let version = version.and_then(|at| line.get(at.saturating_add(1)..));
             match version {
                 Some([b'H', b'T', b'T', b'P', b'/', digit, ..]) if digit.is_ascii_digit() => {
-                    Verdict::Yes
+                    ProbeVerdict::Yes
                 }
-                _ => Verdict::No,
+                _ => ProbeVerdict::No,
             }
         }
-        None if target.len() >= LINE || target.iter().any(|byte| *byte < b'\t') => Verdict::No,
-        None => Verdict::NotYet,
+        None if target.len() >= LINE || target.iter().any(|byte| *byte < b'\t') => ProbeVerdict::No,
+        None => ProbeVerdict::NotYet,
     }
 }
 
@@ -139,12 +139,12 @@ const fn is_method(byte: u8) -> bool {
 }
 
 /// Whether a request may begin here: a method and a blank.
-pub(super) fn begins_request(bytes: &[u8]) -> Verdict {
+pub(super) fn begins_request(bytes: &[u8]) -> ProbeVerdict {
     let length = bytes.iter().take(METHOD).take_while(|byte| is_method(**byte)).count();
     match bytes.get(length) {
-        Some(b' ' | b'\t') if length > 0 => Verdict::Yes,
-        None if length < METHOD => Verdict::NotYet,
-        _ => Verdict::No,
+        Some(b' ' | b'\t') if length > 0 => ProbeVerdict::Yes,
+        None if length < METHOD => ProbeVerdict::NotYet,
+        _ => ProbeVerdict::No,
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_request_line_is_not_a_response() {
-        use Verdict::{No, NotYet, Yes};
+        use ProbeVerdict::{No, NotYet, Yes};
         for (bytes, expected) in [
             ("HTTP/1.1 200 OK\r\n", Yes),
             ("\r\nHTTP/1.1  404", Yes),
@@ -211,16 +211,20 @@ mod tests {
             ("HTTP/1.1\r\n\r\nGET / HTTP/1.1", No),
             ("HTTP is spoken", No),
         ] {
-            assert_eq!(probe_joined(Direction::Response, bytes.as_bytes()), expected, "{bytes:?}");
+            assert_eq!(
+                probe_joined(MessageRole::Response, bytes.as_bytes()),
+                expected,
+                "{bytes:?}"
+            );
         }
         let long = format!("HTTP/1{}", "x".repeat(LINE));
-        assert_eq!(probe_joined(Direction::Response, long.as_bytes()), No);
+        assert_eq!(probe_joined(MessageRole::Response, long.as_bytes()), No);
     }
 
     #[test]
     fn few_bytes_decide() {
-        use Direction::{Request, Response};
-        use Verdict::{No, NotYet, Yes};
+        use MessageRole::{Request, Response};
+        use ProbeVerdict::{No, NotYet, Yes};
         for (direction, bytes, expected) in [
             (Request, "GET /", Yes),
             (Request, "\r\nPOST http", Yes),

@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::body::framed::Framing;
-use super::body::{self, Limits, Note, Streams};
-use super::direction::Direction;
+use super::body::{self, DecodingLimits, DecodingNote, Streams};
+use super::direction::MessageRole;
 use super::names;
-use super::transaction::{Message, Transaction};
+use super::transaction::{HttpMessage, HttpTransaction};
 use crate::time::Timestamp;
 
 /// A transaction as a line of `http.jsonl`. Indexes count from 1. Unknown values are null, never
 /// absent.
 #[derive(Debug, Serialize)]
-pub struct Record<'a> {
+pub struct HttpRecord<'a> {
     capture: &'a str,
     flow: u64,
     index: u64,
@@ -37,9 +37,9 @@ pub struct Record<'a> {
     why: Option<Cow<'a, str>>,
 }
 
-/// The flow of a transaction: the fields that all [`Record`]s of the flow share.
+/// The flow of a transaction: the fields that all [`HttpRecord`]s of the flow share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection<'a> {
+pub struct FlowContext<'a> {
     /// Name of the capture.
     pub capture: &'a str,
     /// Number of the flow in the capture, from 1.
@@ -59,7 +59,7 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// A body in a [`Record`].
+/// A body in a [`HttpRecord`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BodyRecord {
     /// Number of bytes on the wire without framing, holes included.
@@ -74,7 +74,7 @@ pub struct BodyRecord {
     pub file: Option<String>,
     /// Note for `why` of the transaction, used if there is nothing graver to report.
     #[serde(skip)]
-    pub note: Option<Note>,
+    pub note: Option<DecodingNote>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,7 +96,7 @@ impl Default for BodyRecord {
 impl BodyRecord {
     /// The body sent in `direction`, which has `bytes` bytes when decoded.
     #[must_use]
-    pub fn new(transaction: &Transaction, direction: Direction, bytes: u64) -> Self {
+    pub fn new(transaction: &HttpTransaction, direction: MessageRole, bytes: u64) -> Self {
         let Some(message) = transaction.message(direction) else {
             return Self::default();
         };
@@ -114,7 +114,11 @@ impl BodyRecord {
 
     /// The body so far of an unfinished message. Its file is called `file`.
     #[must_use]
-    pub fn under_way(transaction: &Transaction, direction: Direction, file: Option<&str>) -> Self {
+    pub fn under_way(
+        transaction: &HttpTransaction,
+        direction: MessageRole,
+        file: Option<&str>,
+    ) -> Self {
         let message = transaction.message(direction);
         let bytes = message.map_or(0, |message| message.body.wire_bytes());
         let is_known = message.is_none_or(|message| !message.body.is_decoded());
@@ -128,13 +132,13 @@ impl BodyRecord {
     /// Like [`BodyRecord::new`], but decodes the body if its size is not known otherwise.
     #[must_use]
     pub fn measured(
-        transaction: &Transaction,
-        direction: Direction,
+        transaction: &HttpTransaction,
+        direction: MessageRole,
         streams: &dyn Streams,
-        limits: &Limits,
+        limits: &DecodingLimits,
         workspace: &mut body::Workspace,
     ) -> Self {
-        let Some(Message { body, .. }) = transaction.message(direction) else {
+        let Some(HttpMessage { body, .. }) = transaction.message(direction) else {
             return Self::default();
         };
         let (bytes, note) = if body.is_decoded() {
@@ -145,29 +149,29 @@ impl BodyRecord {
         } else {
             let wire_bytes = body.wire_bytes();
             let is_encoded = wire_bytes > 0 && body::has_foreign(&body.codings);
-            let note = if body.as_sent { Some(Note::Busy) } else { None };
-            (wire_bytes, note.or_else(|| is_encoded.then_some(Note::Unknown)))
+            let note = if body.as_sent { Some(DecodingNote::Busy) } else { None };
+            (wire_bytes, note.or_else(|| is_encoded.then_some(DecodingNote::Unknown)))
         };
         Self { note, ..Self::new(transaction, direction, bytes) }
     }
 }
 
-impl<'a> Record<'a> {
+impl<'a> HttpRecord<'a> {
     /// The record of a transaction of `connection`.
     #[must_use]
     pub fn new(
-        connection: &Connection<'a>,
-        transaction: &'a Transaction,
+        connection: &FlowContext<'a>,
+        transaction: &'a HttpTransaction,
         request_body: &'a BodyRecord,
         response_body: &'a BodyRecord,
     ) -> Self {
         let request = transaction.request.as_ref().and_then(|message| message.head.as_ref());
         let response = transaction.response.as_ref().and_then(|message| message.head.as_ref());
         let reason = response.and_then(|head| match &head.start {
-            super::head::Start::Response { reason, .. } => reason.as_deref(),
-            super::head::Start::Request { .. } => None,
+            super::head::StartLine::Response { reason, .. } => reason.as_deref(),
+            super::head::StartLine::Request { .. } => None,
         });
-        let time = |message: &Option<Message>, pick: fn(&Message) -> Timestamp| {
+        let time = |message: &Option<HttpMessage>, pick: fn(&HttpMessage) -> Timestamp| {
             message.as_ref().map(|message| pick(message).to_rfc3339())
         };
         let noted = [("request", request_body.note), ("response", response_body.note)];
@@ -203,7 +207,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Record<'_> {
+impl HttpRecord<'_> {
     /// The same record for an unfinished transaction, for `http-open.jsonl`.
     #[must_use]
     pub fn under_way(self) -> Self {
@@ -213,7 +217,7 @@ impl Record<'_> {
 
 /// Microseconds from the first byte of the request to the last of the response. `None` if one of
 /// them was not seen, or the response was over before the request began.
-fn duration(transaction: &Transaction) -> Option<u64> {
+fn duration(transaction: &HttpTransaction) -> Option<u64> {
     let (request, response) = (transaction.request.as_ref()?, transaction.response.as_ref()?);
     response.last.microseconds_since(request.first)
 }

@@ -1,6 +1,6 @@
 //! Finds where HTTP goes on after bytes that are missing or make no sense.
 
-use super::direction::Direction;
+use super::direction::MessageRole;
 use super::head::begins_header;
 use super::probe::METHODS;
 
@@ -9,7 +9,7 @@ pub(super) const LINE: usize = 8192;
 
 /// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ResyncResult {
     /// A message begins here.
     At(usize),
     /// No message begins before this offset. From there on more bytes are needed, if there are any.
@@ -26,19 +26,19 @@ enum Fits {
 /// Searches for the next plausible start of a message: a complete start line of version 1.x,
 /// followed by a header or an empty line. It may begin anywhere, since bodies need not end with a
 /// line.
-pub(super) fn find(direction: Direction, bytes: &[u8]) -> Found {
+pub(super) fn find(direction: MessageRole, bytes: &[u8]) -> ResyncResult {
     let mut end = 0_usize;
     for at in 0..bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
         let begins = match direction {
-            Direction::Request => request(rest),
-            Direction::Response => response(rest),
+            MessageRole::Request => request(rest),
+            MessageRole::Response => response(rest),
         };
         if begins == Fits::No {
             continue;
         }
         if begins == Fits::NotYet {
-            return Found::Keep(at);
+            return ResyncResult::Keep(at);
         }
         // The line's end is searched only once, even if the line seems to have many starts.
         if end < at.saturating_add(1) {
@@ -47,12 +47,12 @@ pub(super) fn find(direction: Direction, bytes: &[u8]) -> Found {
         }
         let fits = line(direction, rest, end.saturating_sub(at));
         match fits {
-            Fits::Yes => return Found::At(at),
-            Fits::NotYet => return Found::Keep(at),
+            Fits::Yes => return ResyncResult::At(at),
+            Fits::NotYet => return ResyncResult::Keep(at),
             Fits::No => {}
         }
     }
-    Found::Keep(bytes.len())
+    ResyncResult::Keep(bytes.len())
 }
 
 /// Whether `bytes` begin with `word`. `NotYet` if they end within it.
@@ -105,7 +105,7 @@ fn request(bytes: &[u8]) -> Fits {
 }
 
 /// Whether the first `end` bytes are a start line, followed by a header or an empty line.
-fn line(direction: Direction, bytes: &[u8], end: usize) -> Fits {
+fn line(direction: MessageRole, bytes: &[u8], end: usize) -> Fits {
     if end > LINE {
         return Fits::No;
     }
@@ -116,7 +116,7 @@ fn line(direction: Direction, bytes: &[u8], end: usize) -> Fits {
         _ => return Fits::No,
     };
     let versioned = start.ends_with(b" HTTP/1.1") || start.ends_with(b" HTTP/1.0");
-    if direction == Direction::Request && !versioned {
+    if direction == MessageRole::Request && !versioned {
         return Fits::No;
     }
     match after {
@@ -137,18 +137,20 @@ mod tests {
     #[test]
     fn messages_are_found_anywhere_and_whatever_the_cut() {
         let cases = [
-            (Direction::Response, "HTTP HTTP/1.1 xHTTP/1.1 200 OK\r\nA: b\r\n\r\n", 15),
-            (Direction::Response, "HTTP/1.1 200 OK\r\nno header\r\n HTTP/1.0 404 \r\n\r\n", 29),
-            (Direction::Request, "GET nothing\r\nbodyPOST /a HTTP/1.1\r\nHost: x\r\n", 17),
-            (Direction::Request, "GEGET / HTTP/1.0\r\n\r\n", 2),
+            (MessageRole::Response, "HTTP HTTP/1.1 xHTTP/1.1 200 OK\r\nA: b\r\n\r\n", 15),
+            (MessageRole::Response, "HTTP/1.1 200 OK\r\nno header\r\n HTTP/1.0 404 \r\n\r\n", 29),
+            (MessageRole::Request, "GET nothing\r\nbodyPOST /a HTTP/1.1\r\nHost: x\r\n", 17),
+            (MessageRole::Request, "GEGET / HTTP/1.0\r\n\r\n", 2),
         ];
         for (direction, text, expected) in cases {
             let bytes = text.as_bytes();
-            assert_eq!(find(direction, bytes), Found::At(expected), "{text}");
+            assert_eq!(find(direction, bytes), ResyncResult::At(expected), "{text}");
             for cut in 0..bytes.len() {
                 match find(direction, &bytes[..cut]) {
-                    Found::At(at) => assert_eq!(at, expected, "{text} up to {cut}"),
-                    Found::Keep(at) => assert!(at <= expected || at == cut && cut <= expected),
+                    ResyncResult::At(at) => assert_eq!(at, expected, "{text} up to {cut}"),
+                    ResyncResult::Keep(at) => {
+                        assert!(at <= expected || at == cut && cut <= expected)
+                    }
                 }
             }
         }

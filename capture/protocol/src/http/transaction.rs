@@ -6,14 +6,14 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::body::framed::{Body, Framing};
-use super::direction::Direction;
+use super::direction::MessageRole;
 use super::head::Head;
 use crate::time::Timestamp;
 
 /// How a transaction ended, from good to bad. The worst event counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum TransactionState {
     /// Request and response were captured from the first to the last byte.
     #[default]
     Complete,
@@ -27,7 +27,7 @@ pub enum State {
     Malformed,
 }
 
-impl State {
+impl TransactionState {
     /// The name in `http.jsonl`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -46,7 +46,7 @@ const LAST_CHUNK: u64 = 7;
 
 /// A request or a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct HttpMessage {
     /// Start line and headers; `None` for a response without a head, as in HTTP/0.9.
     pub head: Option<Head>,
     /// Range of the head in its stream, as sent; empty without a head.
@@ -61,7 +61,7 @@ pub struct Message {
     pub last: Timestamp,
 }
 
-impl Message {
+impl HttpMessage {
     /// The range of the whole message in its stream, from the first byte of its head on.
     #[must_use]
     pub fn span(&self) -> Range<u64> {
@@ -82,18 +82,18 @@ impl Message {
 
 /// A request and its response, and the outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Transaction {
+pub struct HttpTransaction {
     /// From 1, in the order in which transactions began.
     pub index: u64,
     /// `None` if the request was not captured.
-    pub request: Option<Message>,
+    pub request: Option<HttpMessage>,
     /// `None` if there was no response, or it was not captured.
-    pub response: Option<Message>,
+    pub response: Option<HttpMessage>,
     /// Ranges of the heads of responses 1xx that came before the final one, in the response's
     /// stream.
     pub interim: Vec<Range<u64>>,
     /// The outcome.
-    pub state: State,
+    pub state: TransactionState,
     /// The reason for the state, for people; `None` exactly if the state is complete.
     pub why: Option<Cow<'static, str>>,
     /// How it was read differently from what it says, as browsers do, although no byte is missing.
@@ -102,13 +102,13 @@ pub struct Transaction {
     pub switched: bool,
 }
 
-impl Transaction {
+impl HttpTransaction {
     /// The message that went in `direction`.
     #[must_use]
-    pub fn message(&self, direction: Direction) -> Option<&Message> {
+    pub fn message(&self, direction: MessageRole) -> Option<&HttpMessage> {
         match direction {
-            Direction::Request => self.request.as_ref(),
-            Direction::Response => self.response.as_ref(),
+            MessageRole::Request => self.request.as_ref(),
+            MessageRole::Response => self.response.as_ref(),
         }
     }
 
@@ -137,16 +137,16 @@ impl Transaction {
 
     /// Notes that captured copies of its message in `direction` differ, so that it is unknown which
     /// copy was received.
-    pub fn dispute(&mut self, direction: Direction) {
+    pub fn dispute(&mut self, direction: MessageRole) {
         let why = match direction {
-            Direction::Request => "captured copies of the request differ",
-            Direction::Response => "captured copies of the response differ",
+            MessageRole::Request => "captured copies of the request differ",
+            MessageRole::Response => "captured copies of the response differ",
         };
-        self.worsen(State::Gap, why);
+        self.worsen(TransactionState::Gap, why);
     }
 
     /// Notes `state` and its reason, if it is worse than the present state.
-    pub(super) fn worsen(&mut self, state: State, why: impl Into<Cow<'static, str>>) {
+    pub(super) fn worsen(&mut self, state: TransactionState, why: impl Into<Cow<'static, str>>) {
         if state > self.state {
             self.state = state;
             self.why = Some(why.into());

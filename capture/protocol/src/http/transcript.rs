@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::body::framed::Body;
-use super::body::{self, Limits, Streams};
-use super::direction::Direction;
+use super::body::{self, DecodingLimits, Streams};
+use super::direction::MessageRole;
 use super::names;
-use super::transaction::{Message, Transaction};
+use super::transaction::{HttpMessage, HttpTransaction};
 use crate::marks::reverses;
 
 /// Maximum number of bytes of a text body in the transcript. The body's file has all of it.
@@ -16,21 +16,21 @@ pub const TEXT_MAX: usize = 64 << 10;
 /// A part of a transaction's transcript. Parts come in this order, the request's before the
 /// response's. Joined, they are the transcript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum TranscriptPart {
     /// The line before a message, and its head; or a line that says that the message is missing.
-    Head(Direction),
+    Head(MessageRole),
     /// Bytes of a text body without codings, shown as they come: offset and length.
-    Text(Direction, u32, u32),
+    Text(MessageRole, u32, u32),
     /// The end of a body, with the number of bytes already shown. A body that was not shown as it
     /// came is here.
-    Rest(Direction, u32),
+    Rest(MessageRole, u32),
     /// The end of the transaction, with its remarks.
     End,
 }
 
 /// Progress of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum TransactionProgress {
     /// Unfinished. The flags say whether a message is finished.
     UnderWay {
         /// The request is finished.
@@ -42,12 +42,12 @@ pub enum Progress {
     Ended,
 }
 
-impl Progress {
-    fn is_done(self, direction: Direction) -> bool {
+impl TransactionProgress {
+    fn is_done(self, direction: MessageRole) -> bool {
         match (self, direction) {
             (Self::Ended, _) => true,
-            (Self::UnderWay { request, .. }, Direction::Request) => request,
-            (Self::UnderWay { response, .. }, Direction::Response) => response,
+            (Self::UnderWay { request, .. }, MessageRole::Request) => request,
+            (Self::UnderWay { response, .. }, MessageRole::Response) => response,
         }
     }
 }
@@ -58,10 +58,14 @@ impl Progress {
 /// file. Lines that begin with `---` are the program's own. Control characters other than tabs and
 /// line ends are replaced, so that captured bytes never control a terminal.
 #[must_use]
-pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Limits) -> String {
+pub fn transcript(
+    transaction: &HttpTransaction,
+    streams: &dyn Streams,
+    limits: &DecodingLimits,
+) -> String {
     let mut out = String::new();
     let mut last = None;
-    while let Some(part) = next(transaction, Progress::Ended, last, streams) {
+    while let Some(part) = next(transaction, TransactionProgress::Ended, last, streams) {
         out.push_str(&text(transaction, part, streams, limits));
         last = Some(part);
     }
@@ -72,81 +76,86 @@ pub fn transcript(transaction: &Transaction, streams: &dyn Streams, limits: &Lim
 /// change it. `None` otherwise, and at the end.
 #[must_use]
 pub fn next(
-    transaction: &Transaction,
-    progress: Progress,
-    last: Option<Part>,
+    transaction: &HttpTransaction,
+    progress: TransactionProgress,
+    last: Option<TranscriptPart>,
     streams: &dyn Streams,
-) -> Option<Part> {
-    let is_ended = progress == Progress::Ended;
+) -> Option<TranscriptPart> {
+    let is_ended = progress == TransactionProgress::Ended;
     let (direction, shown) = match last {
-        None => return Some(Part::Head(Direction::Request)),
-        Some(Part::Head(direction)) if transaction.message(direction).is_none() => {
+        None => return Some(TranscriptPart::Head(MessageRole::Request)),
+        Some(TranscriptPart::Head(direction)) if transaction.message(direction).is_none() => {
             return behind(transaction, direction, is_ended);
         }
-        Some(Part::Head(direction)) => (direction, 0),
-        Some(Part::Text(direction, from, len)) => (direction, from.saturating_add(len)),
-        Some(Part::Rest(direction, _)) => return behind(transaction, direction, is_ended),
-        Some(Part::End) => return None,
+        Some(TranscriptPart::Head(direction)) => (direction, 0),
+        Some(TranscriptPart::Text(direction, from, len)) => (direction, from.saturating_add(len)),
+        Some(TranscriptPart::Rest(direction, _)) => {
+            return behind(transaction, direction, is_ended);
+        }
+        Some(TranscriptPart::End) => return None,
     };
     let is_done = progress.is_done(direction);
     let message = transaction.message(direction)?;
     if is_shown_early(message, shown) {
         let len = more_text(&message.body, direction, shown, is_done, streams);
         if len > 0 {
-            return Some(Part::Text(direction, shown, len));
+            return Some(TranscriptPart::Text(direction, shown, len));
         }
     }
-    is_done.then_some(Part::Rest(direction, shown))
+    is_done.then_some(TranscriptPart::Rest(direction, shown))
 }
 
 /// The part after a whole message.
-fn behind(transaction: &Transaction, direction: Direction, is_ended: bool) -> Option<Part> {
+fn behind(
+    transaction: &HttpTransaction,
+    direction: MessageRole,
+    is_ended: bool,
+) -> Option<TranscriptPart> {
     match direction {
-        Direction::Request => {
-            (is_ended || transaction.response.is_some()).then_some(Part::Head(Direction::Response))
-        }
-        Direction::Response => is_ended.then_some(Part::End),
+        MessageRole::Request => (is_ended || transaction.response.is_some())
+            .then_some(TranscriptPart::Head(MessageRole::Response)),
+        MessageRole::Response => is_ended.then_some(TranscriptPart::End),
     }
 }
 
 /// The text of a part.
 #[must_use]
 pub fn text(
-    transaction: &Transaction,
-    part: Part,
+    transaction: &HttpTransaction,
+    part: TranscriptPart,
     streams: &dyn Streams,
-    limits: &Limits,
+    limits: &DecodingLimits,
 ) -> String {
     let mut out = String::new();
     let number = transaction.index;
     match part {
-        Part::Head(direction) => {
+        TranscriptPart::Head(direction) => {
             let name = match direction {
-                Direction::Request => "request",
-                Direction::Response => "response",
+                MessageRole::Request => "request",
+                MessageRole::Response => "response",
             };
             let Some(message) = transaction.message(direction) else {
                 return format!("--- {number} no {name}\n");
             };
             let _ = writeln!(out, "--- {number} {name} {}", message.first.to_rfc3339());
-            if direction == Direction::Response {
+            if direction == MessageRole::Response {
                 for range in &transaction.interim {
                     head(&mut out, streams, direction, range.clone());
                 }
             }
             head(&mut out, streams, direction, message.head_range.clone());
         }
-        Part::Text(direction, from, len) => {
+        TranscriptPart::Text(direction, from, len) => {
             let body = transaction.message(direction).map(|message| &message.body);
             let bytes = body.map(|body| body.part(direction, from.into(), len.into(), streams));
             out = printable(&lossy(&bytes.unwrap_or_default()));
         }
-        Part::Rest(direction, shown) => {
+        TranscriptPart::Rest(direction, shown) => {
             if let Some(message) = transaction.message(direction) {
                 rest(&mut out, transaction, (direction, message), shown, streams, limits);
             }
         }
-        Part::End => {
+        TranscriptPart::End => {
             if let Some(why) = transaction.told() {
                 let _ = writeln!(out, "--- {number} {}: {why}", transaction.state.name());
             }
@@ -159,7 +168,7 @@ pub fn text(
 fn head(
     out: &mut String,
     streams: &dyn Streams,
-    direction: Direction,
+    direction: MessageRole,
     range: std::ops::Range<u64>,
 ) {
     if range.is_empty() {
@@ -167,8 +176,8 @@ fn head(
     }
     let mut bytes = Vec::new();
     streams.read(direction, range, &mut |piece| match piece {
-        body::Piece::Bytes(part) => bytes.extend_from_slice(part),
-        body::Piece::Hole(length) => {
+        body::BodyPiece::Bytes(part) => bytes.extend_from_slice(part),
+        body::BodyPiece::Hole(length) => {
             bytes.extend_from_slice(format!("[{length} bytes gone]").as_bytes());
         }
     });
@@ -180,7 +189,7 @@ fn head(
 
 /// Returns `true` if a body is shown as it comes, because nothing that follows changes its text.
 /// This is also so if some of it was shown and its head has expired.
-fn is_shown_early(message: &Message, shown: u32) -> bool {
+fn is_shown_early(message: &HttpMessage, shown: u32) -> bool {
     if shown > 0 {
         return true;
     }
@@ -192,7 +201,7 @@ fn is_shown_early(message: &Message, shown: u32) -> bool {
 /// ones are not included.
 fn more_text(
     body: &Body,
-    direction: Direction,
+    direction: MessageRole,
     shown: u32,
     is_done: bool,
     streams: &dyn Streams,
@@ -235,11 +244,11 @@ fn lossy(bytes: &[u8]) -> String {
 /// Writes the text after a body of which `shown` bytes were shown as they came.
 fn rest(
     out: &mut String,
-    transaction: &Transaction,
-    (direction, message): (Direction, &Message),
+    transaction: &HttpTransaction,
+    (direction, message): (MessageRole, &HttpMessage),
     shown: u32,
     streams: &dyn Streams,
-    limits: &Limits,
+    limits: &DecodingLimits,
 ) {
     let wire = message.body.wire_bytes();
     if wire == 0 {
@@ -256,7 +265,7 @@ fn rest(
             let _ = writeln!(out, "--- {left} more bytes in bodies/{file}");
         }
         if message.body.missing() > 0 {
-            let _ = writeln!(out, "--- {}", body::Note::Hole.text());
+            let _ = writeln!(out, "--- {}", body::DecodingNote::Hole.text());
         }
         return;
     }

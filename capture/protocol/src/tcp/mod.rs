@@ -1,9 +1,9 @@
 //! TCP from the view of a listener: two endpoints and two streams, without their bytes.
 //!
-//! A [`Connection`] takes [`Segment`]s and the time, and reports their meaning as [`Event`]s.
-//! Streams are lists of [`Extent`](crate::extent::Extent)s that the caller pulls by range from the
-//! two [`Assembler`]s. Nothing here does I/O, reads a clock, or looks at the payload. The one
-//! exception is [`Bytes`], to see whether two copies of a byte agree.
+//! A [`Connection`] takes [`Segment`]s and the time, and reports their meaning as
+//! [`ConnectionEvent`]s. Streams are lists of [`Extent`](crate::extent::Extent)s that the caller
+//! pulls by range from the two [`Assembler`]s. Nothing here does I/O, reads a clock, or looks at
+//! the payload. The one exception is [`Bytes`], to see whether two copies of a byte agree.
 //!
 //! Read RFC 9293 3.5 to 3.10 first, then RFC 7413 (data in a SYN), RFC 1122 4.2.3.6 (keep-alives)
 //! and RFC 5961 (resets from others). A listener needs more rules than those. They are described
@@ -24,5 +24,6 @@ mod urgent;
 pub use assembler::{Absence, Assembler, Bytes, Difference, NoBytes, Policy};
 pub use connection::{Connection, Ports};
 pub use segment::{
-    Counters, Direction, Event, Flags, Scale, Segment, Settings, State, Urgent, Verdict,
+    ConnectionEvent, ConnectionSettings, ConnectionState, Direction, Scale, Segment, SegmentFlags,
+    SegmentVerdict, StreamCounters, Urgent,
 };

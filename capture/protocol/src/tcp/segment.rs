@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::assembler::{Limits, Policy};
+use super::assembler::{AssemblerLimits, Policy};
 use super::seq::Sequence;
 use crate::extent::Extent;
 use crate::time::Timestamp;
@@ -31,7 +31,7 @@ impl Direction {
 
 /// The flags that matter here (RFC 9293 3.1). ACK is the presence of [`Segment::acknowledgment`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Flags {
+pub struct SegmentFlags {
     /// Synchronize: the sequence number is the initial one.
     pub syn: bool,
     /// No more data after this segment.
@@ -66,7 +66,7 @@ pub struct Segment<'a> {
     /// The acknowledgment number, if the ACK flag is set.
     pub acknowledgment: Option<Sequence>,
     /// The other flags.
-    pub flags: Flags,
+    pub flags: SegmentFlags,
     /// The window field, not scaled.
     pub window: u16,
     /// The window scale option of a SYN. Meaningless without SYN.
@@ -97,13 +97,13 @@ impl Segment<'_> {
     }
 }
 
-/// The output of a [`Connection`](super::Connection), in this order: [`Event::Opened`], then any
-/// others, [`Event::Closed`] last.
+/// The output of a [`Connection`](super::Connection), in this order: [`ConnectionEvent::Opened`],
+/// then any others, [`ConnectionEvent::Closed`] last.
 ///
 /// For each direction, the ranges of `Data` and `Gap` begin at stream offset 0 and follow each
 /// other without a hole or an overlap. An announced range never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ConnectionEvent {
     /// The connection exists. Comes with its first segment.
     Opened {
         /// The direction the client sends in, as far as is known.
@@ -136,14 +136,14 @@ pub enum Event {
     /// No more events of this connection will follow.
     Closed {
         /// How it ended; the same as [`Connection::state`](super::Connection::state).
-        state: State,
+        state: ConnectionState,
     },
 }
 
 /// How [`Connection::process`](super::Connection::process) treated a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Verdict {
+pub enum SegmentVerdict {
     /// It belongs to this connection and was used.
     Taken,
     /// It begins another connection between the same endpoints, and was not used. Close this
@@ -156,7 +156,7 @@ pub enum Verdict {
 /// The state of a connection, with its name in `meta.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum ConnectionState {
     /// A SYN was seen, but no segment from a side that has finished its handshake.
     Opening,
     /// Both sides may send.
@@ -175,7 +175,7 @@ pub enum State {
 
 /// Counters of one direction. They count segments, except those that say bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct StreamCounters {
     /// All segments.
     pub packets: u64,
     /// Captured bytes of payload, repetitions included. Each of them is in the stream, waits for
@@ -219,13 +219,13 @@ pub struct Counters {
 
 /// Timeouts and limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct ConnectionSettings {
     /// The copy of a byte that counts.
     pub policy: Policy,
     /// Whether urgent data is in the stream.
     pub urgent: Urgent,
     /// Limits of one direction.
-    pub limits: Limits,
+    pub limits: AssemblerLimits,
     /// Maximum distance of a sequence number from the expected one, in bytes. The wire allows 1 GiB
     /// (RFC 7323), and every other random number is as close as that. Receive buffers beyond 64 MiB
     /// are not seen in practice. A sender that goes on further away is followed after three
@@ -259,12 +259,12 @@ pub struct Settings {
     pub reuse_after: Duration,
 }
 
-impl Default for Settings {
+impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
             policy: Policy::First,
             urgent: Urgent::OutOfBand,
-            limits: Limits::default(),
+            limits: AssemblerLimits::default(),
             reach: 64 << 20,
             gap_segments: 32,
             gap_wait: Duration::from_secs(1),

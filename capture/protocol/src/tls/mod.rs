@@ -11,8 +11,8 @@ mod reader;
 
 use std::fmt;
 
-use message::{CLIENT_HELLO, Message};
-use reader::{Fault, Reader};
+use message::{CLIENT_HELLO, HelloMessage};
+use reader::{FieldReader, HelloFault};
 
 /// Maximum bytes of a hello including its header. Hellos with post-quantum keys have 2 KB; the
 /// format allows more than this.
@@ -46,7 +46,7 @@ const SUPPORTED_VERSIONS: u16 = 43;
 
 /// The protocol that the first bytes of a stream show.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum HelloOutcome {
     /// The bytes so far do not decide it.
     NotYet,
     /// Not the beginning of TLS.
@@ -119,68 +119,68 @@ impl fmt::Display for Version {
 /// call reads the hello from its beginning, so a caller that waits for a long hello should not call
 /// for each new byte.
 #[must_use]
-pub fn hello(bytes: &[u8]) -> Outcome {
+pub fn hello(bytes: &[u8]) -> HelloOutcome {
     match bytes.first() {
-        None => return Outcome::NotYet,
+        None => return HelloOutcome::NotYet,
         Some(first) if first & 0x80 != 0 => {
-            return decide(compatible_client_hello(&mut Reader::new(bytes)), false);
+            return decide(compatible_client_hello(&mut FieldReader::new(bytes)), false);
         }
         Some(_) => {}
     }
-    let message = match Message::gather(bytes) {
+    let message = match HelloMessage::gather(bytes) {
         Ok(message) => message,
         Err(fault) => return decide(Err(fault), false),
     };
-    let mut body = Reader::new(&message.body);
+    let mut body = FieldReader::new(&message.body);
     let found = if message.kind == CLIENT_HELLO {
-        client_hello(&mut body).map(Outcome::Client)
+        client_hello(&mut body).map(HelloOutcome::Client)
     } else {
-        server_hello(&mut body).map(Outcome::Server)
+        server_hello(&mut body).map(HelloOutcome::Server)
     };
     match found {
-        Ok(_) if !message.is_whole => Outcome::NotYet,
+        Ok(_) if !message.is_whole => HelloOutcome::NotYet,
         found => decide(found, message.is_whole),
     }
 }
 
 /// `is_whole`: data that was too short will not grow.
-fn decide(found: Result<Outcome, Fault>, is_whole: bool) -> Outcome {
+fn decide(found: Result<HelloOutcome, HelloFault>, is_whole: bool) -> HelloOutcome {
     match found {
         Ok(outcome) => outcome,
-        Err(Fault::Short) if !is_whole => Outcome::NotYet,
-        Err(_) => Outcome::No,
+        Err(HelloFault::Short) if !is_whole => HelloOutcome::NotYet,
+        Err(_) => HelloOutcome::No,
     }
 }
 
 /// A client hello in the format of SSL 2.0, which clients of later versions sent too: RFC 5246,
 /// section E.2. It names no server.
-fn compatible_client_hello(reader: &mut Reader<'_>) -> Result<Outcome, Fault> {
+fn compatible_client_hello(reader: &mut FieldReader<'_>) -> Result<HelloOutcome, HelloFault> {
     let len = usize::from(reader.u16()? & 0x7fff);
-    Fault::unless(reader.u8()? == CLIENT_HELLO)?;
+    HelloFault::unless(reader.u8()? == CLIENT_HELLO)?;
     let version = Version(reader.u16()?);
-    Fault::unless(matches!(version.0, 0x0002 | 0x0300..=0x0304))?;
+    HelloFault::unless(matches!(version.0, 0x0002 | 0x0300..=0x0304))?;
     let ciphers = usize::from(reader.u16()?);
-    Fault::unless(ciphers > 0 && ciphers.is_multiple_of(3))?;
+    HelloFault::unless(ciphers > 0 && ciphers.is_multiple_of(3))?;
     let session = usize::from(reader.u16()?);
-    Fault::unless(matches!(session, 0 | 16))?;
+    HelloFault::unless(matches!(session, 0 | 16))?;
     let challenge = usize::from(reader.u16()?);
-    Fault::unless((16..=32).contains(&challenge))?;
+    HelloFault::unless((16..=32).contains(&challenge))?;
     let fields = [ciphers, session, challenge].into_iter().fold(9, usize::saturating_add);
-    Fault::unless(len == fields)?;
-    Ok(Outcome::Client(ClientHello { server_name: None, version, alpn: Vec::new() }))
+    HelloFault::unless(len == fields)?;
+    Ok(HelloOutcome::Client(ClientHello { server_name: None, version, alpn: Vec::new() }))
 }
 
 /// RFC 8446, section 4.1.2.
-fn client_hello(body: &mut Reader<'_>) -> Result<ClientHello, Fault> {
+fn client_hello(body: &mut FieldReader<'_>) -> Result<ClientHello, HelloFault> {
     let version = legacy_version(body)?;
-    Fault::unless(!version.is_draft())?;
+    HelloFault::unless(!version.is_draft())?;
     body.take(32)?;
     session_id(body)?;
     let ciphers = usize::from(body.u16()?);
-    Fault::unless(ciphers >= 2 && ciphers.is_multiple_of(2))?;
+    HelloFault::unless(ciphers >= 2 && ciphers.is_multiple_of(2))?;
     body.take(ciphers)?;
     let compressions = usize::from(body.u8()?);
-    Fault::unless(compressions >= 1)?;
+    HelloFault::unless(compressions >= 1)?;
     body.take(compressions)?;
     let extensions = Extensions::read(body)?;
     let versions = extensions.supported_versions.and_then(|mut versions| versions.short().ok());
@@ -194,7 +194,7 @@ fn client_hello(body: &mut Reader<'_>) -> Result<ClientHello, Fault> {
 }
 
 /// RFC 8446, section 4.1.3.
-fn server_hello(body: &mut Reader<'_>) -> Result<ServerHello, Fault> {
+fn server_hello(body: &mut FieldReader<'_>) -> Result<ServerHello, HelloFault> {
     let version = legacy_version(body)?;
     let is_retry = body.take(32)? == RETRY;
     if version.is_draft() {
@@ -211,15 +211,15 @@ fn server_hello(body: &mut Reader<'_>) -> Result<ServerHello, Fault> {
     Ok(ServerHello { version: selected.unwrap_or(version), alpn, is_retry })
 }
 
-fn legacy_version(body: &mut Reader<'_>) -> Result<Version, Fault> {
+fn legacy_version(body: &mut FieldReader<'_>) -> Result<Version, HelloFault> {
     let major = body.u8()?;
-    Fault::unless(matches!(major, 3 | 0x7f))?;
+    HelloFault::unless(matches!(major, 3 | 0x7f))?;
     Ok(Version(u16::from_be_bytes([major, body.u8()?])))
 }
 
-fn session_id(body: &mut Reader<'_>) -> Result<(), Fault> {
+fn session_id(body: &mut FieldReader<'_>) -> Result<(), HelloFault> {
     let len = body.u8()?;
-    Fault::unless(len <= 32)?;
+    HelloFault::unless(len <= 32)?;
     body.take(len.into()).map(drop)
 }
 
@@ -227,14 +227,14 @@ fn session_id(body: &mut Reader<'_>) -> Result<(), Fault> {
 /// ignored.
 #[derive(Debug, Default)]
 struct Extensions<'a> {
-    server_name: Option<Reader<'a>>,
-    alpn: Option<Reader<'a>>,
-    supported_versions: Option<Reader<'a>>,
+    server_name: Option<FieldReader<'a>>,
+    alpn: Option<FieldReader<'a>>,
+    supported_versions: Option<FieldReader<'a>>,
 }
 
 impl<'a> Extensions<'a> {
     /// RFC 8446, section 4.2. Versions before TLS 1.2 need not have the field at all.
-    fn read(body: &mut Reader<'a>) -> Result<Self, Fault> {
+    fn read(body: &mut FieldReader<'a>) -> Result<Self, HelloFault> {
         let mut found = Self::default();
         if body.is_empty() {
             return Ok(found);
@@ -242,8 +242,8 @@ impl<'a> Extensions<'a> {
         let mut all = body.long()?;
         while !all.is_empty() {
             // The total length is known here, so a field that is too short will not grow.
-            let kind = all.u16().map_err(|_| Fault::Broken)?;
-            let content = all.long().map_err(|_| Fault::Broken)?;
+            let kind = all.u16().map_err(|_| HelloFault::Broken)?;
+            let content = all.long().map_err(|_| HelloFault::Broken)?;
             let place = match kind {
                 SERVER_NAME => &mut found.server_name,
                 ALPN => &mut found.alpn,
@@ -257,7 +257,7 @@ impl<'a> Extensions<'a> {
 }
 
 /// The first host name of a list of names: RFC 6066, section 3.
-fn host_name(mut content: Reader<'_>) -> Option<String> {
+fn host_name(mut content: FieldReader<'_>) -> Option<String> {
     let mut names = content.long().ok()?;
     loop {
         let (kind, name) = (names.u8().ok()?, names.long().ok()?);
@@ -268,14 +268,14 @@ fn host_name(mut content: Reader<'_>) -> Option<String> {
 }
 
 /// RFC 7301, section 3.1.
-fn protocols(mut content: Reader<'_>) -> Vec<String> {
+fn protocols(mut content: FieldReader<'_>) -> Vec<String> {
     let mut list = content.long().unwrap_or_default();
     let names = std::iter::from_fn(|| list.short().ok());
     let names = names.filter(|name| !name.is_empty()).take(PROTOCOLS);
     names.map(|name| text(name.rest())).collect()
 }
 
-fn words(list: Reader<'_>) -> impl Iterator<Item = u16> {
+fn words(list: FieldReader<'_>) -> impl Iterator<Item = u16> {
     let (words, _) = list.rest().as_chunks::<2>();
     words.iter().map(|word| u16::from_be_bytes(*word))
 }

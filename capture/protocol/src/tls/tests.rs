@@ -56,14 +56,14 @@ fn server_body(version: u16, random: [u8; 32], extensions: Option<&[u8]>) -> Vec
 
 fn client(stream: &[u8]) -> ClientHello {
     match hello(stream) {
-        Outcome::Client(hello) => hello,
+        HelloOutcome::Client(hello) => hello,
         other => panic!("{other:?}"),
     }
 }
 
 fn server(stream: &[u8]) -> ServerHello {
     match hello(stream) {
-        Outcome::Server(hello) => hello,
+        HelloOutcome::Server(hello) => hello,
         other => panic!("{other:?}"),
     }
 }
@@ -93,7 +93,7 @@ fn name_version_and_protocols_of_a_client_hello_are_found() {
     for record in [1, 2, 3, 5, 64, 16_384] {
         let stream = records(1, &modern(), record);
         for cut in 0..stream.len() {
-            assert_eq!(hello(&stream[..cut]), Outcome::NotYet, "{cut} bytes");
+            assert_eq!(hello(&stream[..cut]), HelloOutcome::NotYet, "{cut} bytes");
         }
         assert_eq!(client(&stream), expected);
         assert_eq!(client(&[&stream[..], b"anything"].concat()), expected);
@@ -175,7 +175,7 @@ fn clients_of_old_speak_the_format_of_ssl_2() {
     };
     let found = stream([3, 1], 27, 0, 32);
     for cut in 0..found.len() {
-        assert_eq!(hello(&found[..cut]), Outcome::NotYet);
+        assert_eq!(hello(&found[..cut]), HelloOutcome::NotYet);
     }
     assert_eq!(client(&found).version, Version(0x0301));
     assert_eq!(client(&stream([0, 2], 9, 16, 16)).version.to_string(), "SSL 2.0");
@@ -186,7 +186,7 @@ fn clients_of_old_speak_the_format_of_ssl_2() {
         stream([3, 1], 27, 0, 8),
         [&[0x80, 99], &found[2..]].concat(),
     ] {
-        assert_eq!(hello(&broken), Outcome::No);
+        assert_eq!(hello(&broken), HelloOutcome::No);
     }
 }
 
@@ -207,17 +207,17 @@ fn other_streams_are_recognized_at_once() {
         &[21, 3, 3, 0, 2, 2, 40],
         &[0x80, 0x2e, 4],
     ] {
-        assert_eq!(hello(stream), Outcome::No, "{stream:?}");
+        assert_eq!(hello(stream), HelloOutcome::No, "{stream:?}");
     }
     // Another record between the parts of a message.
     let stream = records(1, &modern(), 100);
     let alert = [&stream[..105], &[21, 3, 1, 0, 2, 1, 0], &stream[105..]].concat();
-    assert_eq!(hello(&alert), Outcome::No);
+    assert_eq!(hello(&alert), HelloOutcome::No);
     // Extensions that do not fill their vector, and one that does not fit.
     let mut short = client_body(0x0303, Some(&[server_name(b"x"), vec![0]].concat()));
-    assert_eq!(hello(&records(1, &short, 999)), Outcome::No);
+    assert_eq!(hello(&records(1, &short, 999)), HelloOutcome::No);
     short.truncate(short.len() - 3);
-    assert_eq!(hello(&records(1, &short, 999)), Outcome::No);
+    assert_eq!(hello(&records(1, &short, 999)), HelloOutcome::No);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn enough_bytes_allow_a_decision() {
     let longest = client_body(0x0303, Some(&extension(21, &vec![0; most])));
     let stream = records(1, &longest, 1);
     assert_eq!(stream.len(), ENOUGH);
-    assert_eq!(hello(&stream[..ENOUGH - 1]), Outcome::NotYet);
+    assert_eq!(hello(&stream[..ENOUGH - 1]), HelloOutcome::NotYet);
     assert!(client(&stream).server_name.is_none());
 }
 
@@ -251,7 +251,7 @@ proptest! {
         let whole = hello(&stream);
         for cut in cuts {
             let part = hello(&stream[..cut.index(stream.len() + 1)]);
-            prop_assert!(part == Outcome::NotYet || part == whole, "{part:?}, then {whole:?}");
+            prop_assert!(part == HelloOutcome::NotYet || part == whole, "{part:?}, then {whole:?}");
         }
     }
 

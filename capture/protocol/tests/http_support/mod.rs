@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use protocol::http::body::{Piece, Streams};
-use protocol::http::direction::Direction;
-use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::transaction::Transaction;
+use protocol::http::body::{BodyPiece, Streams};
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
+use protocol::http::transaction::HttpTransaction;
 use protocol::time::Timestamp;
 
 /// Random numbers (xorshift64*). Equal seeds give equal numbers.
@@ -38,19 +38,19 @@ pub(crate) struct Memory {
 }
 
 impl Streams for Memory {
-    fn read(&self, direction: Direction, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
+    fn read(&self, direction: MessageRole, range: Range<u64>, sink: &mut dyn FnMut(BodyPiece<'_>)) {
         let bytes = match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
+            MessageRole::Request => &self.request,
+            MessageRole::Response => &self.response,
         };
-        sink(Piece::Bytes(&bytes[range.start as usize..range.end as usize]));
+        sink(BodyPiece::Bytes(&bytes[range.start as usize..range.end as usize]));
     }
 }
 
-pub(crate) fn transactions(parser: &mut Parser) -> Vec<Transaction> {
+pub(crate) fn transactions(parser: &mut HttpParser) -> Vec<HttpTransaction> {
     let mut found = Vec::new();
     while let Some(event) = parser.event() {
-        if let Event::Transaction(one) = event {
+        if let ParserEvent::Transaction(one) = event {
             found.push(*one);
         }
     }
@@ -58,12 +58,12 @@ pub(crate) fn transactions(parser: &mut Parser) -> Vec<Transaction> {
 }
 
 /// Feeds a request, its response, and the end of both.
-pub(crate) fn exchange(request: &[u8], response: &[u8], how: End) -> Vec<Transaction> {
-    let mut parser = Parser::new(Limits::default());
-    parser.feed(Direction::Request, 0, request, Timestamp::from_nanoseconds(1));
-    parser.feed(Direction::Response, 0, response, Timestamp::from_nanoseconds(2));
-    parser.end(Direction::Response, how);
-    parser.end(Direction::Request, how);
+pub(crate) fn exchange(request: &[u8], response: &[u8], how: StreamEnd) -> Vec<HttpTransaction> {
+    let mut parser = HttpParser::new(ParserLimits::default());
+    parser.feed(MessageRole::Request, 0, request, Timestamp::from_nanoseconds(1));
+    parser.feed(MessageRole::Response, 0, response, Timestamp::from_nanoseconds(2));
+    parser.end(MessageRole::Response, how);
+    parser.end(MessageRole::Request, how);
     transactions(&mut parser)
 }
 
@@ -72,24 +72,24 @@ pub(crate) fn exchange(request: &[u8], response: &[u8], how: End) -> Vec<Transac
 pub(crate) struct Connection {
     pub(crate) streams: Memory,
     /// Each growth: the stream, and its new length.
-    pub(crate) order: Vec<(Direction, usize)>,
+    pub(crate) order: Vec<(MessageRole, usize)>,
 }
 
 impl Connection {
-    pub(crate) fn parse(&self) -> Vec<Transaction> {
-        let mut parser = Parser::new(Limits::default());
+    pub(crate) fn parse(&self) -> Vec<HttpTransaction> {
+        let mut parser = HttpParser::new(ParserLimits::default());
         let mut done = [0, 0];
         for (number, &(direction, end)) in self.order.iter().enumerate() {
             let time = Timestamp::from_nanoseconds(number as u64);
             let (stream, done) = match direction {
-                Direction::Request => (&self.streams.request, &mut done[0]),
-                Direction::Response => (&self.streams.response, &mut done[1]),
+                MessageRole::Request => (&self.streams.request, &mut done[0]),
+                MessageRole::Response => (&self.streams.response, &mut done[1]),
             };
             parser.feed(direction, *done as u64, &stream[*done..end], time);
             *done = end;
         }
-        parser.end(Direction::Response, End::Fin);
-        parser.end(Direction::Request, End::Fin);
+        parser.end(MessageRole::Response, StreamEnd::Fin);
+        parser.end(MessageRole::Request, StreamEnd::Fin);
         transactions(&mut parser)
     }
 }
@@ -105,9 +105,10 @@ pub(crate) fn connections(file: &Path) -> Vec<Connection> {
         12 | 101 => 0,
         other => panic!("link type {other} in {}", file.display()),
     };
-    type End = (Vec<u8>, u16);
+    type Address = (Vec<u8>, u16);
     let mut found: BTreeMap<usize, Connection> = BTreeMap::new();
-    let mut known: BTreeMap<(End, End), (usize, Direction, Option<u32>)> = BTreeMap::new();
+    let mut known: BTreeMap<(Address, Address), (usize, MessageRole, Option<u32>)> =
+        BTreeMap::new();
     let mut at = 24;
     while at + 16 <= bytes.len() {
         let length = word(at + 8) as usize;
@@ -129,8 +130,8 @@ pub(crate) fn connections(file: &Path) -> Vec<Connection> {
         if !known.contains_key(&(from.clone(), to.clone())) {
             let id = found.len();
             found.insert(id, Connection::default());
-            known.insert((from.clone(), to.clone()), (id, Direction::Request, None));
-            known.insert((to.clone(), from.clone()), (id, Direction::Response, None));
+            known.insert((from.clone(), to.clone()), (id, MessageRole::Request, None));
+            known.insert((to.clone(), from.clone()), (id, MessageRole::Response, None));
         }
         let (id, direction, next) = known.get_mut(&(from, to)).unwrap();
         if syn {
@@ -145,8 +146,8 @@ pub(crate) fn connections(file: &Path) -> Vec<Connection> {
         *next = Some(number.wrapping_add(u32::try_from(payload.len()).unwrap()));
         let connection = found.get_mut(id).unwrap();
         let stream = match direction {
-            Direction::Request => &mut connection.streams.request,
-            Direction::Response => &mut connection.streams.response,
+            MessageRole::Request => &mut connection.streams.request,
+            MessageRole::Response => &mut connection.streams.response,
         };
         stream.extend_from_slice(&payload[known_bytes..]);
         let end = stream.len();

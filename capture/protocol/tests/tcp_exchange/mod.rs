@@ -16,8 +16,8 @@ use std::time::Duration;
 use protocol::extent::Extent;
 use protocol::tcp::seq::Sequence;
 use protocol::tcp::{
-    Absence, Bytes, Connection, Counters, Direction, Event, Flags, Ports, Scale, Segment, Settings,
-    State, Verdict,
+    Absence, Bytes, Connection, ConnectionEvent, ConnectionSettings, ConnectionState, Direction,
+    Ports, Scale, Segment, SegmentFlags, SegmentVerdict, StreamCounters,
 };
 use protocol::time::Timestamp;
 
@@ -48,9 +48,9 @@ pub(crate) struct Sent<'a> {
 
 pub(crate) struct World {
     pub(crate) connection: Connection,
-    pub(crate) settings: Settings,
+    pub(crate) settings: ConnectionSettings,
     pub(crate) packets: Packets,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<ConnectionEvent>,
     pub(crate) now: u64,
     /// Initial sequence numbers.
     pub(crate) initial: [u32; 2],
@@ -60,10 +60,10 @@ pub(crate) const A: Direction = Direction::Forward;
 pub(crate) const B: Direction = Direction::Backward;
 
 pub(crate) fn world() -> World {
-    with(Settings::default())
+    with(ConnectionSettings::default())
 }
 
-pub(crate) fn with(settings: Settings) -> World {
+pub(crate) fn with(settings: ConnectionSettings) -> World {
     World {
         connection: Connection::new(Ports { forward: 40_000, backward: 80 }),
         settings,
@@ -75,7 +75,7 @@ pub(crate) fn with(settings: Settings) -> World {
 }
 
 impl World {
-    pub(crate) fn send(&mut self, sent: Sent<'_>) -> Verdict {
+    pub(crate) fn send(&mut self, sent: Sent<'_>) -> SegmentVerdict {
         self.now += 1_000;
         self.packets.0.push(sent.data.to_vec());
         let packet = self.packets.0.len() as u64;
@@ -94,7 +94,7 @@ impl World {
             direction: sent.direction,
             sequence: number(own, sent.sequence),
             acknowledgment: sent.acknowledgment.map(|at| number(other, at)),
-            flags: Flags {
+            flags: SegmentFlags {
                 syn: sent.flags.contains('S'),
                 fin: sent.flags.contains('F'),
                 rst: sent.flags.contains('R'),
@@ -139,16 +139,16 @@ impl World {
         String::from_utf8(text).unwrap()
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> ConnectionState {
         self.connection.state()
     }
 
-    pub(crate) fn counters(&self, direction: Direction) -> Counters {
+    pub(crate) fn counters(&self, direction: Direction) -> StreamCounters {
         *self.connection.counters(direction)
     }
 
     /// Events since the last call.
-    pub(crate) fn events(&mut self) -> Vec<Event> {
+    pub(crate) fn events(&mut self) -> Vec<ConnectionEvent> {
         std::mem::take(&mut self.events)
     }
 

@@ -8,7 +8,7 @@ use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
 use super::dissector::Finished;
-use super::kept::Kept;
+use super::kept::FlowRecords;
 use super::{ALLOCATION, DATAGRAM_PROTOCOLS};
 
 /// A datagram, as far as it was captured.
@@ -31,7 +31,7 @@ pub(in crate::flow) trait DatagramProtocol: Debug + Sync {
     fn probe(&self, datagram: &Datagram<'_>, ends: [SocketAddr; 2]) -> bool;
 
     /// Begins to follow a flow between `ends`.
-    fn begin(&self, ends: [SocketAddr; 2], kept: &mut Kept) -> Box<dyn DatagramDissector>;
+    fn begin(&self, ends: [SocketAddr; 2], kept: &mut FlowRecords) -> Box<dyn DatagramDissector>;
 }
 
 /// Follows the application protocol of one flow of datagrams.
@@ -92,7 +92,7 @@ impl DatagramApp {
         direction: Direction,
         place: Range<u64>,
         ends: [SocketAddr; 2],
-        kept: &mut Kept,
+        kept: &mut FlowRecords,
         read: &ReadDatagram<'_>,
     ) {
         match self {

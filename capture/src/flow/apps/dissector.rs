@@ -1,6 +1,6 @@
 //! The seam between flows and application protocols.
 //!
-//! A [`Protocol`] recognizes its messages by the first bytes of a stream, and begins a
+//! An [`ApplicationProtocol`] recognizes its messages by the first bytes of a stream, and begins a
 //! [`Dissector`]. The dissector reads the two [`ByteStreams`] of one flow and returns [`Finished`]
 //! transactions. It knows neither TCP nor the store: a byte stream may also be the plaintext of an
 //! encrypted connection, whose bytes are in no packet.
@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::ops::{ControlFlow, Range};
 
 use protocol::http::body::{Streams, Workspace};
-use protocol::http::direction::Direction as Side;
-use protocol::http::parser::End;
-use protocol::http::record::Connection;
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::StreamEnd;
+use protocol::http::record::FlowContext;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
 use super::Application;
-use super::kept::Kept;
+use super::kept::FlowRecords;
 use super::marks::Marks;
 
 /// The two byte streams of a conversation, which can be read by range.
@@ -32,7 +32,7 @@ pub(in crate::flow) trait ByteStreams {
         &self,
         direction: Direction,
         range: Range<u64>,
-        sink: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
+        sink: &mut dyn FnMut(StreamRun<'_>) -> ControlFlow<()>,
     );
 
     /// The endpoint that sends forward, and the one that sends backward.
@@ -55,7 +55,7 @@ pub(in crate::flow) trait ByteStreams {
 
 /// A part of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::flow) enum Run<'a> {
+pub(in crate::flow) enum StreamRun<'a> {
     /// Bytes that came together.
     Bytes {
         /// Offset of the first one.
@@ -69,20 +69,20 @@ pub(in crate::flow) enum Run<'a> {
 }
 
 /// An application protocol that flows are searched for.
-pub(in crate::flow) trait Protocol: Debug + Sync {
+pub(in crate::flow) trait ApplicationProtocol: Debug + Sync {
     /// Looks at the bytes of one direction, and says whether they are of this protocol. Facts that
-    /// are known without a dissector go into `kept`. After [`Answer::NotYet`], it is asked again
+    /// are known without a dissector go into `kept`. After [`ProbeAnswer::NotYet`], it is asked again
     /// with more bytes, from the same place on.
-    fn probe(&self, opening: &Opening<'_>, kept: &mut Kept) -> Answer;
+    fn probe(&self, opening: &ProbedBytes<'_>, kept: &mut FlowRecords) -> ProbeAnswer;
 
     /// Begins to follow a flow; `None` if its further bytes have no use, or if `kept` has records
     /// that new ones would contradict.
-    fn begin(&self, start: Start, kept: &mut Kept) -> Option<Box<dyn Dissector>>;
+    fn begin(&self, start: DissectorStart, kept: &mut FlowRecords) -> Option<Box<dyn Dissector>>;
 }
 
-/// Bytes that a [`Protocol`] is asked about.
+/// Bytes that an [`ApplicationProtocol`] is asked about.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::flow) struct Opening<'a> {
+pub(in crate::flow) struct ProbedBytes<'a> {
     /// The bytes, up to the first hole.
     pub(in crate::flow) bytes: &'a [u8],
     /// The place where they begin.
@@ -91,7 +91,7 @@ pub(in crate::flow) struct Opening<'a> {
     pub(in crate::flow) ends: [SocketAddr; 2],
 }
 
-/// The place in a stream where the bytes of an [`Opening`] begin.
+/// The place in a stream where the bytes of an [`ProbedBytes`] begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::flow) enum Boundary {
     /// The beginning of the stream, or of a tunnel in it.
@@ -104,9 +104,9 @@ pub(in crate::flow) enum Boundary {
     Segment,
 }
 
-/// The answer of a [`Protocol`] about some bytes.
+/// The answer of an [`ApplicationProtocol`] about some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::flow) enum Answer {
+pub(in crate::flow) enum ProbeAnswer {
     /// The bytes are of this protocol.
     Yes {
         /// The sender of the bytes is the side that asks.
@@ -120,7 +120,7 @@ pub(in crate::flow) enum Answer {
 
 /// How a [`Dissector`] begins. Pairs are forward and backward.
 #[derive(Debug)]
-pub(in crate::flow) struct Start {
+pub(in crate::flow) struct DissectorStart {
     /// The direction of the side that asks.
     pub(in crate::flow) client: Direction,
     /// Offsets at which the protocol begins in the streams.
@@ -160,22 +160,25 @@ pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
     }
 
     /// Nothing will follow in `direction`; the stream ended in the way `how`.
-    fn ended(&mut self, direction: Direction, how: End, streams: &dyn ByteStreams);
+    fn ended(&mut self, direction: Direction, how: StreamEnd, streams: &dyn ByteStreams);
 
     /// The flow has ended. A direction that has not ended before ends in the way `how`.
-    fn close(&mut self, how: End, streams: &dyn ByteStreams);
+    fn close(&mut self, how: StreamEnd, streams: &dyn ByteStreams);
 
     /// Returns true once both ends have been taken in, so that no more transactions can end.
     fn is_closed(&self) -> bool;
 
     /// The next transaction that has ended, in the order in which they ended. It is under way for
     /// readers of `kept` until it is recorded.
-    fn finished(&mut self, streams: &dyn ByteStreams, kept: &mut Kept)
-    -> Option<Box<dyn Finished>>;
+    fn finished(
+        &mut self,
+        streams: &dyn ByteStreams,
+        kept: &mut FlowRecords,
+    ) -> Option<Box<dyn Finished>>;
 
     /// Takes the tunnel that the last transaction opened. To be called after all transactions that
     /// have ended were taken.
-    fn take_tunnel(&mut self) -> Option<Tunnel> {
+    fn take_tunnel(&mut self) -> Option<ProxyTunnel> {
         None
     }
 
@@ -197,7 +200,7 @@ pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
 /// A tunnel that a proxy opened. Its content is searched for a protocol as a new flow is. Pairs are
 /// forward and backward.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::flow) struct Tunnel {
+pub(in crate::flow) struct ProxyTunnel {
     /// Offset of the first byte inside the tunnel.
     pub(in crate::flow) begins: [u64; 2],
     /// The end of the settled bytes.
@@ -223,7 +226,7 @@ pub(in crate::flow) trait Finished: Debug + Send + Sync {
     fn hurry(&mut self) {}
 
     /// The range of the stream of a side that will be read to record it.
-    fn reads(&self, _side: Side) -> Option<Range<u64>> {
+    fn reads(&self, _side: MessageRole) -> Option<Range<u64>> {
         None
     }
 
@@ -234,7 +237,7 @@ pub(in crate::flow) trait Finished: Debug + Send + Sync {
 /// What is needed to record a transaction.
 pub(in crate::flow) struct Desk<'a> {
     /// The flow, for fields that all lines have.
-    pub(in crate::flow) connection: Connection<'a>,
+    pub(in crate::flow) connection: FlowContext<'a>,
     /// The streams of the flow.
     pub(in crate::flow) streams: &'a dyn Streams,
     /// Buffers for decoding bodies.
@@ -242,7 +245,7 @@ pub(in crate::flow) struct Desk<'a> {
 }
 
 /// Puts a transaction into what its flow keeps.
-pub(in crate::flow) type Keep = Box<dyn FnOnce(&mut Kept) + Send>;
+pub(in crate::flow) type Keep = Box<dyn FnOnce(&mut FlowRecords) + Send>;
 
 /// A transaction that has been recorded.
 pub(in crate::flow) struct Recorded {

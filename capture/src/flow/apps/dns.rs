@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
-use protocol::dns::{Connection, Framer, Pairing, RawMessage, Record, Transaction, probe};
-use protocol::http::parser::End;
-use protocol::http::probe::Verdict;
+use protocol::dns::{
+    DnsFlowContext, DnsRecord, DnsTransaction, Framer, Pairing, RawMessage, probe,
+};
+use protocol::http::parser::StreamEnd;
+use protocol::http::probe::ProbeVerdict;
 use protocol::http::record::Endpoint;
 use protocol::json;
 use protocol::tcp::Direction;
@@ -14,10 +16,10 @@ use protocol::time::Timestamp;
 use super::Application;
 use super::datagram::{Datagram, DatagramDissector, DatagramProtocol};
 use super::dissector::{
-    Answer, Boundary, ByteStreams, Desk, Dissector, Finished, Opening, Protocol, Recorded, Run,
-    Start,
+    ApplicationProtocol, Boundary, ByteStreams, Desk, Dissector, DissectorStart, Finished,
+    ProbeAnswer, ProbedBytes, Recorded, StreamRun,
 };
-use super::kept::Kept;
+use super::kept::FlowRecords;
 use super::order::{Order, Step};
 use crate::flow::pair::of_mut;
 
@@ -25,23 +27,23 @@ use crate::flow::pair::of_mut;
 #[derive(Debug)]
 pub(in crate::flow) struct Dns;
 
-impl Protocol for Dns {
-    fn probe(&self, opening: &Opening<'_>, _kept: &mut Kept) -> Answer {
-        let Opening { bytes, boundary, ends } = *opening;
+impl ApplicationProtocol for Dns {
+    fn probe(&self, opening: &ProbedBytes<'_>, _kept: &mut FlowRecords) -> ProbeAnswer {
+        let ProbedBytes { bytes, boundary, ends } = *opening;
         if boundary == Boundary::Piece || bytes.is_empty() {
-            return Answer::No;
+            return ProbeAnswer::No;
         }
         match probe::stream(bytes, ports(ends)) {
-            Verdict::Yes => Answer::Yes { is_client: is_query(bytes) },
-            Verdict::No => Answer::No,
-            Verdict::NotYet => Answer::NotYet,
+            ProbeVerdict::Yes => ProbeAnswer::Yes { is_client: is_query(bytes) },
+            ProbeVerdict::No => ProbeAnswer::No,
+            ProbeVerdict::NotYet => ProbeAnswer::NotYet,
         }
     }
 
-    fn begin(&self, start: Start, kept: &mut Kept) -> Option<Box<dyn Dissector>> {
+    fn begin(&self, start: DissectorStart, kept: &mut FlowRecords) -> Option<Box<dyn Dissector>> {
         kept.tls = None;
         kept.begin_lines(Application::Dns);
-        let Start { client, begins, marks, is_torn, ends, .. } = start;
+        let DissectorStart { client, begins, marks, is_torn, ends, .. } = start;
         let framer = || if is_torn { Framer::joined() } else { Framer::new() };
         Some(Box::new(Streamed {
             order: Order::new(client, begins, marks),
@@ -56,7 +58,7 @@ impl DatagramProtocol for Dns {
         probe::datagram(datagram.bytes, datagram.wire_len, ports(ends))
     }
 
-    fn begin(&self, ends: [SocketAddr; 2], kept: &mut Kept) -> Box<dyn DatagramDissector> {
+    fn begin(&self, ends: [SocketAddr; 2], kept: &mut FlowRecords) -> Box<dyn DatagramDissector> {
         kept.begin_lines(Application::Dns);
         Box::new(Single { pairing: Pairing::new(ends) })
     }
@@ -95,7 +97,7 @@ impl Streamed {
         match step {
             Step::Piece { range, .. } => streams.read(direction, range, &mut |run| {
                 match run {
-                    Run::Bytes { at, bytes, time } => {
+                    StreamRun::Bytes { at, bytes, time } => {
                         let end = at.saturating_add(bytes.len() as u64);
                         // It is not known which copy of the bytes was received.
                         if streams.is_disputed(direction, &(at..end)) {
@@ -104,7 +106,7 @@ impl Streamed {
                             framer.data(time, bytes, &mut each);
                         }
                     }
-                    Run::Hole(hole) => {
+                    StreamRun::Hole(hole) => {
                         framer.gap(hole.end.saturating_sub(hole.start), &mut each);
                     }
                 }
@@ -137,14 +139,14 @@ impl Dissector for Streamed {
         self.order.has_early(direction)
     }
 
-    fn ended(&mut self, direction: Direction, how: End, streams: &dyn ByteStreams) {
+    fn ended(&mut self, direction: Direction, how: StreamEnd, streams: &dyn ByteStreams) {
         let Self { order, framers, pairing } = self;
         order.ended(direction, how, streams, &mut |step| {
             Self::step(framers, pairing, streams, step);
         });
     }
 
-    fn close(&mut self, how: End, streams: &dyn ByteStreams) {
+    fn close(&mut self, how: StreamEnd, streams: &dyn ByteStreams) {
         let Self { order, framers, pairing } = self;
         order.close(how, streams, &mut |step| Self::step(framers, pairing, streams, step));
         pairing.close();
@@ -157,7 +159,7 @@ impl Dissector for Streamed {
     fn finished(
         &mut self,
         _streams: &dyn ByteStreams,
-        _kept: &mut Kept,
+        _kept: &mut FlowRecords,
     ) -> Option<Box<dyn Finished>> {
         finished(&mut self.pairing)
     }
@@ -224,7 +226,7 @@ fn finished(pairing: &mut Pairing) -> Option<Box<dyn Finished>> {
 
 /// A transaction that has ended.
 #[derive(Debug)]
-struct Ended(Transaction);
+struct Ended(DnsTransaction);
 
 impl Finished for Ended {
     fn application(&self) -> Application {
@@ -236,13 +238,13 @@ impl Finished for Ended {
     }
 
     fn record(&self, desk: &mut Desk<'_>) -> Recorded {
-        let protocol::http::record::Connection { capture, flow, client, server } = desk.connection;
+        let protocol::http::record::FlowContext { capture, flow, client, server } = desk.connection;
         let end = |end: Endpoint| SocketAddr::new(end.address, end.port);
         let ends = match self.0.asked {
             Direction::Forward => [end(client), end(server)],
             Direction::Backward => [end(server), end(client)],
         };
-        let line = json::line(&Record::new(&Connection { capture, flow, ends }, &self.0));
+        let line = json::line(&DnsRecord::new(&DnsFlowContext { capture, flow, ends }, &self.0));
         Recorded { line, decoded: 0, keep: None }
     }
 }

@@ -2,22 +2,22 @@
 
 use protocol::tls::{ClientHello, ServerHello};
 
-use super::http::exchange::Http;
+use super::http::exchange::HttpExchanges;
 use super::lines::FlowLines;
 use super::{Application, Applications};
 
 /// The records of one flow.
 #[derive(Debug, Default)]
-pub(in crate::flow) struct Kept {
+pub(in crate::flow) struct FlowRecords {
     /// Transactions of HTTP, once it was recognized.
-    pub(in crate::flow) http: Option<Box<Http>>,
+    pub(in crate::flow) http: Option<Box<HttpExchanges>>,
     /// The TLS hellos seen so far.
     pub(in crate::flow) tls: Option<Box<TlsHellos>>,
     /// Lines of protocols that were recognized, other than HTTP.
     lines: Box<[FlowLines]>,
 }
 
-impl Kept {
+impl FlowRecords {
     /// Returns true if transactions of the flow are recorded.
     pub(in crate::flow) fn has_transactions(&self) -> bool {
         self.http.is_some() || !self.lines.is_empty()
@@ -52,8 +52,8 @@ impl Kept {
         }
     }
 
-    /// Adds a line of `len` bytes of a protocol, which begins at `in_log` of the log of the capture.
-    /// The log begins at `log_begin`.
+    /// Adds a line of `len` bytes of a protocol, which begins at `in_log` of the log of the
+    /// capture. The log begins at `log_begin`.
     pub(in crate::flow) fn add_line(
         &mut self,
         application: Application,

@@ -24,11 +24,11 @@ use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
 use datagram::DatagramProtocol;
-use dissector::{Dissector, Protocol};
+use dissector::{ApplicationProtocol, Dissector};
 use probing::Probing;
 
 /// The protocols of TCP flows, in the order in which they are asked about a flow.
-const PROTOCOLS: [&dyn Protocol; 3] = [&http::messages::Http1, &dns::Dns, &tls::Tls];
+const PROTOCOLS: [&dyn ApplicationProtocol; 3] = [&http::messages::Http1, &dns::Dns, &tls::Tls];
 
 /// The protocols of UDP flows, in the same way.
 const DATAGRAM_PROTOCOLS: [&dyn DatagramProtocol; 1] = [&dns::Dns];

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use protocol::http::parser::End;
+use protocol::http::parser::StreamEnd;
 use protocol::tcp::Direction;
 
 use super::dissector::ByteStreams;
@@ -22,7 +22,7 @@ const MAX_WAITING: usize = 4_096;
 
 /// A waiting piece of a stream.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct WaitingPiece {
     /// Offset of its end.
     end: u64,
     /// The offset that the other stream must have reached.
@@ -34,10 +34,10 @@ struct Waiting {
 struct Half {
     /// The dissector has all bytes before this offset.
     fed: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingPiece>,
     marks: Marks,
     /// How the stream ended, once it has, and whether the dissector has been informed.
-    end: Option<(End, bool)>,
+    end: Option<(StreamEnd, bool)>,
 }
 
 impl Half {
@@ -46,7 +46,7 @@ impl Half {
         self.waiting.back().map_or(self.fed, |last| last.end)
     }
 
-    fn wait(&mut self, piece: Waiting) {
+    fn wait(&mut self, piece: WaitingPiece) {
         if piece.end <= self.settled() {
             return;
         }
@@ -58,8 +58,8 @@ impl Half {
 
     /// Queues the bytes up to `end`, which came in several segments, some of them early.
     fn wait_for_marks(&mut self, end: u64, acknowledged: u64) {
-        let last = Waiting { end, needs: acknowledged };
-        let pieces = self.marks.take(end).map(|(end, needs)| Waiting { end, needs });
+        let last = WaitingPiece { end, needs: acknowledged };
+        let pieces = self.marks.take(end).map(|(end, needs)| WaitingPiece { end, needs });
         let mut pieces: Vec<_> = pieces.chain([last]).collect();
         // Bytes earlier in the stream were sent with the same or an earlier acknowledgment.
         let mut least = u64::MAX;
@@ -79,7 +79,7 @@ pub(in crate::flow) enum Step {
     /// A piece of a stream is to be read. Its sender had received the other stream up to `needs`.
     Piece { direction: Direction, range: Range<u64>, needs: u64 },
     /// Nothing will follow in a direction.
-    End { direction: Direction, how: End },
+    End { direction: Direction, how: StreamEnd },
 }
 
 /// The pieces of both streams on their way to the dissector.
@@ -117,7 +117,7 @@ impl Order {
     ) {
         let half = of_mut(&mut self.halves, direction);
         if half.marks.is_empty() {
-            half.wait(Waiting { end, needs: acknowledged });
+            half.wait(WaitingPiece { end, needs: acknowledged });
         } else {
             half.wait_for_marks(end, acknowledged);
         }
@@ -141,7 +141,7 @@ impl Order {
     pub(in crate::flow) fn ended(
         &mut self,
         direction: Direction,
-        how: End,
+        how: StreamEnd,
         streams: &dyn ByteStreams,
         sink: &mut dyn FnMut(Step),
     ) {
@@ -155,7 +155,7 @@ impl Order {
     /// The flow has ended. A direction that has not ended before ends in the way `how`.
     pub(in crate::flow) fn close(
         &mut self,
-        how: End,
+        how: StreamEnd,
         streams: &dyn ByteStreams,
         sink: &mut dyn FnMut(Step),
     ) {
@@ -181,7 +181,7 @@ impl Order {
     /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let of_half = |half: &Half| {
-            let waiting = half.waiting.capacity().saturating_mul(size_of::<Waiting>());
+            let waiting = half.waiting.capacity().saturating_mul(size_of::<WaitingPiece>());
             waiting.saturating_add(half.marks.memory())
         };
         self.halves.iter().map(of_half).sum()

@@ -7,8 +7,11 @@ use protocol::socks::{self, Preamble};
 use protocol::tcp::Direction;
 
 use super::PROTOCOLS;
-use super::dissector::{Answer, Boundary, ByteStreams, Opening, Protocol, Run, Start, Tunnel};
-use super::kept::Kept;
+use super::dissector::{
+    ApplicationProtocol, Boundary, ByteStreams, DissectorStart, ProbeAnswer, ProbedBytes,
+    ProxyTunnel, StreamRun,
+};
+use super::kept::FlowRecords;
 use super::marks::Marks;
 use crate::flow::pair::{of, of_mut};
 
@@ -41,7 +44,7 @@ struct Undecided {
 pub(in crate::flow) struct Probing {
     tries: u8,
     /// The tunnel whose content is probed, if it is not the whole flow.
-    tunnel: Option<Box<Tunnel>>,
+    tunnel: Option<Box<ProxyTunnel>>,
     /// Forward and backward.
     undecided: [Undecided; 2],
     /// Forward and backward: offset up to which the stream was probed.
@@ -57,18 +60,18 @@ pub(in crate::flow) struct Probing {
 
 /// The result of a look at a stream.
 #[derive(Debug)]
-pub(in crate::flow) enum Found {
+pub(in crate::flow) enum ProbeResult {
     /// Nothing yet.
     Nothing,
     /// This protocol.
-    Protocol(&'static dyn Protocol, Start),
+    Protocol(&'static dyn ApplicationProtocol, DissectorStart),
     /// No known protocol; the search is over.
     Unknown,
 }
 
 /// The result of one probe of some bytes.
 enum Look {
-    Decided(Found),
+    Decided(ProbeResult),
     /// More bytes must follow.
     NotYet,
     /// No known protocol begins with them.
@@ -77,7 +80,7 @@ enum Look {
 
 impl Probing {
     /// Searches for the protocol inside a proxy's tunnel.
-    pub(in crate::flow) fn tunnel(tunnel: Tunnel) -> Self {
+    pub(in crate::flow) fn tunnel(tunnel: ProxyTunnel) -> Self {
         Self { looked: tunnel.begins, tunnel: Some(Box::new(tunnel)), ..Self::default() }
     }
 
@@ -104,7 +107,7 @@ impl Probing {
         (*of(&self.looked, direction), *of(&self.acknowledged, direction))
     }
 
-    /// Records a segment that came too early, see [`Dissector::early`].
+    /// Records a segment that came too early, see `Dissector::early`.
     pub(in crate::flow) fn early(&mut self, direction: Direction, end: u64, acknowledged: u64) {
         of_mut(&mut self.marks, direction).set(end, acknowledged);
     }
@@ -123,8 +126,8 @@ impl Probing {
         range: &Range<u64>,
         acknowledged: u64,
         streams: &dyn ByteStreams,
-        kept: &mut Kept,
-    ) -> Found {
+        kept: &mut FlowRecords,
+    ) -> ProbeResult {
         *of_mut(&mut self.looked, direction) = range.end;
         // Once the protocol is known, all of it is read again, and then the order matters.
         *of_mut(&mut self.acknowledged, direction) = acknowledged;
@@ -144,7 +147,7 @@ impl Probing {
             let enough = undecided.seen.saturating_add(undecided.seen / 4);
             if undecided.looks >= FREE_LOOKS && undecided.bytes.len() < enough {
                 *of_mut(&mut self.undecided, direction) = undecided;
-                return Found::Nothing;
+                return ProbeResult::Nothing;
             }
         } else {
             undecided = Undecided { start: range.start, ..Undecided::default() };
@@ -171,12 +174,12 @@ impl Probing {
         range: &Range<u64>,
         bytes: &mut Vec<u8>,
         streams: &dyn ByteStreams,
-        kept: &mut Kept,
+        kept: &mut FlowRecords,
     ) -> Look {
         let len = range.end.saturating_sub(range.start);
         let mut looked = None;
         streams.read(direction, range.clone(), &mut |run| {
-            let Run::Bytes { bytes: run, .. } = run else { return ControlFlow::Break(()) };
+            let StreamRun::Bytes { bytes: run, .. } = run else { return ControlFlow::Break(()) };
             if run.len() as u64 == len {
                 let look = self.examine(direction, range.start, run, streams.ends(), kept);
                 if matches!(look, Look::NotYet) {
@@ -203,7 +206,7 @@ impl Probing {
         start: u64,
         bytes: &[u8],
         ends: [SocketAddr; 2],
-        kept: &mut Kept,
+        kept: &mut FlowRecords,
     ) -> Look {
         let is_beginning = start == *of(&self.begins(), direction);
         let preamble = if is_beginning { socks::preamble(bytes) } else { Preamble::No };
@@ -218,43 +221,43 @@ impl Probing {
             true => Boundary::Beginning,
             false => Boundary::Piece,
         };
-        let opening = Opening { bytes: bytes.get(skip..).unwrap_or_default(), boundary, ends };
+        let opening = ProbedBytes { bytes: bytes.get(skip..).unwrap_or_default(), boundary, ends };
         for protocol in PROTOCOLS {
             match protocol.probe(&opening, kept) {
                 // The client did not wait for its proxy: the beginning of the other stream is
                 // known after the proxy has answered.
-                Answer::Yes { .. } if skip > 0 && !self.has_begin(direction.other()) => {
+                ProbeAnswer::Yes { .. } if skip > 0 && !self.has_begin(direction.other()) => {
                     may_follow = true;
                 }
-                Answer::Yes { is_client } => {
+                ProbeAnswer::Yes { is_client } => {
                     let start = start.saturating_add(skip as u64);
                     let found = self.found(protocol, (direction, is_client), start, ends);
                     return Look::Decided(found);
                 }
-                Answer::NotYet => may_follow = true,
-                Answer::No => {}
+                ProbeAnswer::NotYet => may_follow = true,
+                ProbeAnswer::No => {}
             }
         }
         if may_follow { Look::NotYet } else { Look::Foreign }
     }
 
     /// Keeps bytes that do not decide yet.
-    fn undecided_yet(&mut self, direction: Direction, mut undecided: Undecided) -> Found {
+    fn undecided_yet(&mut self, direction: Direction, mut undecided: Undecided) -> ProbeResult {
         undecided.seen = undecided.bytes.len();
         undecided.looks = undecided.looks.saturating_add(1);
         *of_mut(&mut self.undecided, direction) = undecided;
-        Found::Nothing
+        ProbeResult::Nothing
     }
 
     /// Evaluates a probe whose result no further bytes can change.
-    fn decided(&mut self, looked: Look) -> Found {
+    fn decided(&mut self, looked: Look) -> ProbeResult {
         if let Look::Decided(found) = looked {
             return found;
         }
         self.tries = self.tries.saturating_add(1);
         match self.tries {
-            MAX_TRIES.. => Found::Unknown,
-            _ => Found::Nothing,
+            MAX_TRIES.. => ProbeResult::Unknown,
+            _ => ProbeResult::Nothing,
         }
     }
 }
@@ -284,11 +287,11 @@ impl Probing {
 
     fn found(
         &mut self,
-        protocol: &'static dyn Protocol,
+        protocol: &'static dyn ApplicationProtocol,
         (direction, is_client): (Direction, bool),
         start: u64,
         ends: [SocketAddr; 2],
-    ) -> Found {
+    ) -> ProbeResult {
         let other = direction.other();
         let client = if is_client { direction } else { other };
         let before = self.begin(other).unwrap_or_else(|| *of(&self.begins(), other));
@@ -300,9 +303,9 @@ impl Probing {
         };
         let marks = std::mem::take(&mut self.marks);
         let before = self.tunnel.as_ref().map_or(0, |tunnel| tunnel.transactions);
-        Found::Protocol(
+        ProbeResult::Protocol(
             protocol,
-            Start { client, begins, marks, is_torn: self.is_torn, before, ends },
+            DissectorStart { client, begins, marks, is_torn: self.is_torn, before, ends },
         )
     }
 }
@@ -314,18 +317,18 @@ fn begins_within(
     direction: Direction,
     range: &Range<u64>,
     streams: &dyn ByteStreams,
-    kept: &mut Kept,
-) -> Option<(&'static dyn Protocol, bool)> {
+    kept: &mut FlowRecords,
+) -> Option<(&'static dyn ApplicationProtocol, bool)> {
     let (mut found, mut is_first) = (None, true);
     streams.read(direction, range.clone(), &mut |run| {
         let is_later = !std::mem::take(&mut is_first);
-        if let Run::Bytes { bytes, .. } = run
+        if let StreamRun::Bytes { bytes, .. } = run
             && is_later
         {
-            let opening = Opening { bytes, boundary: Boundary::Segment, ends: streams.ends() };
+            let opening = ProbedBytes { bytes, boundary: Boundary::Segment, ends: streams.ends() };
             found = PROTOCOLS.iter().find_map(|protocol| match protocol.probe(&opening, kept) {
-                Answer::Yes { is_client } => Some((*protocol, is_client)),
-                Answer::No | Answer::NotYet => None,
+                ProbeAnswer::Yes { is_client } => Some((*protocol, is_client)),
+                ProbeAnswer::No | ProbeAnswer::NotYet => None,
             });
         }
         if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -336,8 +339,8 @@ fn begins_within(
 /// Appends the bytes of a stream from the beginning of `range` to the first hole.
 fn gather(bytes: &mut Vec<u8>, direction: Direction, range: Range<u64>, streams: &dyn ByteStreams) {
     streams.read(direction, range, &mut |run| match run {
-        Run::Bytes { bytes: run, .. } => append(bytes, run),
-        Run::Hole(_) => ControlFlow::Break(()),
+        StreamRun::Bytes { bytes: run, .. } => append(bytes, run),
+        StreamRun::Hole(_) => ControlFlow::Break(()),
     });
 }
 

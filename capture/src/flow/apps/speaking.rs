@@ -3,19 +3,19 @@
 
 use std::ops::Range;
 
-use protocol::http::parser::End;
+use protocol::http::parser::StreamEnd;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
 use super::App;
 use super::dissector::{ByteStreams, Finished};
-use super::kept::Kept;
-use super::probing::{Found, Probing};
+use super::kept::FlowRecords;
+use super::probing::{ProbeResult, Probing};
 
 /// The parts of a flow that depend on its application protocol.
 pub(in crate::flow) struct Speaking<'a> {
     pub(in crate::flow) app: &'a mut App,
-    pub(in crate::flow) kept: &'a mut Kept,
+    pub(in crate::flow) kept: &'a mut FlowRecords,
     /// Called with each transaction that has ended.
     pub(in crate::flow) sink: &'a mut dyn FnMut(Box<dyn Finished>),
 }
@@ -36,15 +36,15 @@ impl Speaking<'_> {
             }
             let (end, before) = probing.looked(direction.other());
             match probing.look(direction, range, acknowledged, streams, self.kept) {
-                Found::Nothing => return,
-                Found::Protocol(protocol, start) => match protocol.begin(start, self.kept) {
+                ProbeResult::Nothing => return,
+                ProbeResult::Protocol(protocol, start) => match protocol.begin(start, self.kept) {
                     Some(mut dissector) => {
                         dissector.settled(direction.other(), end, before, streams);
                         *self.app = App::Dissected(dissector);
                     }
                     None => *self.app = App::Done,
                 },
-                Found::Unknown => *self.app = App::Done,
+                ProbeResult::Unknown => *self.app = App::Done,
             }
         }
         if let App::Dissected(dissector) = self.app {
@@ -76,7 +76,7 @@ impl Speaking<'_> {
     /// Handles the end of the stream sent in `direction`.
     pub(in crate::flow) fn ended(&mut self, direction: Direction, streams: &dyn ByteStreams) {
         if let App::Dissected(dissector) = self.app {
-            dissector.ended(direction, End::Fin, streams);
+            dissector.ended(direction, StreamEnd::Fin, streams);
         }
     }
 
@@ -102,7 +102,7 @@ impl Speaking<'_> {
     }
 
     /// Ends the flow in the way `how`.
-    pub(in crate::flow) fn close(&mut self, how: End, streams: &dyn ByteStreams) {
+    pub(in crate::flow) fn close(&mut self, how: StreamEnd, streams: &dyn ByteStreams) {
         // A waiting piece may open a tunnel, and the protocol in the tunnel ends here too.
         while let App::Dissected(dissector) = self.app
             && !dissector.is_closed()

@@ -1,45 +1,47 @@
 //! TLS in flows: the two hellos, for the names that they have in the clear.
 
 use protocol::http::probe::{self, ProxyLine};
-use protocol::tls::{self, Outcome};
+use protocol::tls::{self, HelloOutcome};
 
-use super::dissector::{Answer, Boundary, Dissector, Opening, Protocol, Start};
-use super::kept::{Kept, TlsHellos};
+use super::dissector::{
+    ApplicationProtocol, Boundary, Dissector, DissectorStart, ProbeAnswer, ProbedBytes,
+};
+use super::kept::{FlowRecords, TlsHellos};
 
 /// TLS.
 #[derive(Debug)]
 pub(in crate::flow) struct Tls;
 
-impl Protocol for Tls {
+impl ApplicationProtocol for Tls {
     /// Collects hellos. They may follow another protocol, as with STARTTLS.
-    fn probe(&self, opening: &Opening<'_>, kept: &mut Kept) -> Answer {
+    fn probe(&self, opening: &ProbedBytes<'_>, kept: &mut FlowRecords) -> ProbeAnswer {
         if opening.boundary == Boundary::Segment {
-            return Answer::No;
+            return ProbeAnswer::No;
         }
         let bytes = match probe::proxy_line(opening.bytes) {
             ProxyLine::Whole(len) => opening.bytes.get(len..).unwrap_or_default(),
             ProxyLine::Begun | ProxyLine::No => opening.bytes,
         };
         let (answer, is_client) = match tls::hello(bytes) {
-            Outcome::Client(hello) => {
+            HelloOutcome::Client(hello) => {
                 kept.tls.get_or_insert_default().client.get_or_insert(hello);
-                (Answer::No, true)
+                (ProbeAnswer::No, true)
             }
-            Outcome::Server(hello) => {
+            HelloOutcome::Server(hello) => {
                 kept.tls.get_or_insert_default().server.get_or_insert(hello);
-                (Answer::No, false)
+                (ProbeAnswer::No, false)
             }
-            Outcome::NotYet => (Answer::NotYet, false),
-            Outcome::No => (Answer::No, false),
+            HelloOutcome::NotYet => (ProbeAnswer::NotYet, false),
+            HelloOutcome::No => (ProbeAnswer::No, false),
         };
         match kept.tls.as_deref() {
-            Some(TlsHellos { client: Some(_), server: Some(_) }) => Answer::Yes { is_client },
+            Some(TlsHellos { client: Some(_), server: Some(_) }) => ProbeAnswer::Yes { is_client },
             _ => answer,
         }
     }
 
     /// Nothing after the hellos is in the clear.
-    fn begin(&self, _start: Start, _kept: &mut Kept) -> Option<Box<dyn Dissector>> {
+    fn begin(&self, _start: DissectorStart, _kept: &mut FlowRecords) -> Option<Box<dyn Dissector>> {
         None
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use protocol::decode::Portion;
 use protocol::extent::Extent;
-use protocol::tcp::assembler::Limits;
+use protocol::tcp::assembler::AssemblerLimits;
 use protocol::tcp::{Assembler, Bytes, Policy};
 use protocol::time::Timestamp;
 
@@ -39,14 +39,14 @@ pub(in crate::flow) struct Datagrams {
     returned: u64,
     /// Bytes of payload that were captured, including repeated and late ones.
     captured: u64,
-    rare: Option<Box<Rare>>,
+    rare: Option<Box<RareDatagramState>>,
 }
 
 /// State that a conversation without fragments does not need.
 #[derive(Debug, Default)]
-struct Rare {
+struct RareDatagramState {
     /// Datagrams that are not whole, in order of their places.
-    open: VecDeque<Open>,
+    open: VecDeque<OpenDatagram>,
     /// Ends of datagrams that are not settled, or follow one that is not.
     ends: VecDeque<u64>,
     /// Bytes that had been captured before.
@@ -57,7 +57,7 @@ struct Rare {
 
 /// A datagram that is not whole: some of its fragments have arrived.
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenDatagram {
     /// [`Portion::datagram`].
     datagram: u64,
     start: u64,
@@ -85,7 +85,7 @@ impl Datagrams {
         wire_len: u32,
         portion: Option<&Portion>,
         now: Timestamp,
-        limits: &Limits,
+        limits: &AssemblerLimits,
         bytes: &dyn Bytes,
     ) -> Trouble {
         let conflicts = match portion {
@@ -153,9 +153,9 @@ impl Datagrams {
     /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| {
-            let open = rare.open.capacity().saturating_mul(size_of::<Open>());
+            let open = rare.open.capacity().saturating_mul(size_of::<OpenDatagram>());
             let ends = rare.ends.capacity().saturating_mul(size_of::<u64>());
-            open.saturating_add(ends).saturating_add(size_of::<Rare>())
+            open.saturating_add(ends).saturating_add(size_of::<RareDatagramState>())
         });
         self.stream.memory().saturating_add(rare)
     }
@@ -163,7 +163,8 @@ impl Datagrams {
     /// Notes the end of the newest datagram, if it does not settle at once.
     fn note_end(&mut self) {
         let end = self.next;
-        let is_waiting = |rare: &&mut Box<Rare>| !rare.open.is_empty() || !rare.ends.is_empty();
+        let is_waiting =
+            |rare: &&mut Box<RareDatagramState>| !rare.open.is_empty() || !rare.ends.is_empty();
         if let Some(rare) = self.rare.as_mut().filter(is_waiting)
             && end > rare.ends.back().copied().unwrap_or(self.returned)
         {
@@ -179,7 +180,7 @@ impl Datagrams {
         bytes: &dyn Bytes,
     ) -> bool {
         if portion.begins {
-            let open = Open { datagram: portion.datagram, start: self.next, since: now };
+            let open = OpenDatagram { datagram: portion.datagram, start: self.next, since: now };
             self.next = self.next.saturating_add(portion.len.into());
             self.rare.get_or_insert_default().open.push_back(open);
             self.note_end();

@@ -1,17 +1,17 @@
 //! The HTTP transactions of a flow, under way and ended, for its files.
 
-use protocol::http::transaction::Transaction;
-use protocol::http::transcript::Progress;
+use protocol::http::transaction::HttpTransaction;
+use protocol::http::transcript::TransactionProgress;
 use protocol::time::Timestamp;
 
 use super::Flow;
 use crate::flow::apps::dissector::Dissector;
-use crate::flow::apps::http::exchange::{Exchange, View};
+use crate::flow::apps::http::exchange::{Exchange, TransactionView};
 use crate::flow::apps::http::messages::Messages;
 
 impl Flow {
     /// The HTTP transactions under way.
-    fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+    fn under_way(&self) -> impl Iterator<Item = (&HttpTransaction, TransactionProgress)> {
         self.messages().into_iter().flat_map(Messages::under_way)
     }
 
@@ -26,14 +26,17 @@ impl Flow {
     }
 
     /// All HTTP transactions from an index on, in the order in which they began.
-    pub(in crate::flow) fn transactions(&self, from: u64) -> impl Iterator<Item = View<'_>> {
+    pub(in crate::flow) fn transactions(
+        &self,
+        from: u64,
+    ) -> impl Iterator<Item = TransactionView<'_>> {
         self.kept.http.iter().flat_map(move |http| http.from(from, self.under_way()))
     }
 
     /// The time of the last HTTP byte; `None` if there was no HTTP.
     pub(in crate::flow) fn http_modified(&self) -> Option<Timestamp> {
         let ended = self.kept.http.as_ref()?.exchanges.last().and_then(Exchange::last);
-        let messages = |one: &Transaction| {
+        let messages = |one: &HttpTransaction| {
             one.request.iter().chain(&one.response).map(|message| message.last).max()
         };
         let under_way = self.under_way().filter_map(|(one, _)| messages(one)).max();
@@ -41,10 +44,10 @@ impl Flow {
     }
 
     /// The HTTP transaction with this index.
-    pub(in crate::flow) fn transaction(&self, index: u64) -> Option<View<'_>> {
+    pub(in crate::flow) fn transaction(&self, index: u64) -> Option<TransactionView<'_>> {
         let http = self.kept.http.as_ref()?;
         if let Some(exchange) = http.exchange(index) {
-            return Some(View::Ended(exchange));
+            return Some(TransactionView::Ended(exchange));
         }
         self.transactions(index).next().filter(|view| view.index() == index)
     }

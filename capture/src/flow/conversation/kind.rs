@@ -1,26 +1,26 @@
 //! The state of a flow while it is under way, and the part of it that is kept afterwards.
 
 use protocol::tcp::seq::Sequence;
-use protocol::tcp::{Assembler, Connection, Direction, Flags, Ports, Scale, Segment};
+use protocol::tcp::{Assembler, Connection, Direction, Ports, Scale, Segment, SegmentFlags};
 use protocol::time::Timestamp;
 
 use super::datagrams::Datagrams;
 use crate::flow::apps::App;
 use crate::flow::apps::datagram::DatagramApp;
-use crate::flow::key::Key;
+use crate::flow::key::FlowKey;
 
 /// The state of a flow, which takes most of its memory.
 #[derive(Debug)]
-pub(in crate::flow) enum Kind {
+pub(in crate::flow) enum FlowKind {
     /// TCP with one segment without payload, such as a flood of SYNs causes. It is enough to make a
     /// [`Connection`] when a second segment comes.
     Embryo(Embryo),
     /// TCP that is followed.
-    Tcp(Box<Tcp>),
+    Tcp(Box<TcpFlow>),
     /// UDP.
     Udp(Box<Udp>),
     /// TCP that has ended.
-    Ended(Box<Ended>),
+    Ended(Box<EndedConnection>),
 }
 
 /// The first segment of a connection.
@@ -29,14 +29,14 @@ pub(in crate::flow) struct Embryo {
     direction: Direction,
     sequence: Sequence,
     acknowledgment: Option<Sequence>,
-    pub(in crate::flow) flags: Flags,
+    pub(in crate::flow) flags: SegmentFlags,
     window: u16,
     scale: Scale,
 }
 
 /// A connection that is followed, and its application protocol.
 #[derive(Debug)]
-pub(in crate::flow) struct Tcp {
+pub(in crate::flow) struct TcpFlow {
     pub(in crate::flow) connection: Connection,
     pub(in crate::flow) app: App,
 }
@@ -51,16 +51,16 @@ pub(in crate::flow) struct Udp {
 
 /// The part of a connection that is kept after its end.
 #[derive(Debug)]
-pub(in crate::flow) struct Ended {
+pub(in crate::flow) struct EndedConnection {
     pub(in crate::flow) streams: [Option<Box<Assembler>>; 2],
-    pub(in crate::flow) counters: [Short; 2],
+    pub(in crate::flow) counters: [ShownCounters; 2],
     pub(in crate::flow) closed_by: Option<Direction>,
     pub(in crate::flow) handshake_us: Option<u32>,
 }
 
 /// The counters that `meta.json` shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::flow) struct Short {
+pub(in crate::flow) struct ShownCounters {
     pub(in crate::flow) retransmitted: u32,
     pub(in crate::flow) out_of_order: u32,
     pub(in crate::flow) overlapping: u32,
@@ -71,7 +71,7 @@ pub(in crate::flow) struct Short {
     pub(in crate::flow) urgent_bytes: u64,
 }
 
-impl Short {
+impl ShownCounters {
     /// The counters of the stream sent in `direction`.
     pub(in crate::flow) fn of(connection: &Connection, direction: Direction) -> Self {
         let counters = connection.counters(direction);
@@ -88,9 +88,9 @@ impl Short {
     }
 }
 
-impl Tcp {
+impl TcpFlow {
     /// A connection before its first segment.
-    pub(in crate::flow) fn new(key: &Key) -> Self {
+    pub(in crate::flow) fn new(key: &FlowKey) -> Self {
         let ports = Ports {
             forward: key.sender(Direction::Forward).1,
             backward: key.sender(Direction::Backward).1,
@@ -131,13 +131,13 @@ impl Embryo {
     }
 }
 
-impl Ended {
+impl EndedConnection {
     /// Keeps the needed part of a connection that has ended.
     pub(in crate::flow) fn new(connection: Connection) -> Self {
         let (closed_by, handshake_us) = (connection.closed_by(), connection.handshake_us());
         let counters = [
-            Short::of(&connection, Direction::Forward),
-            Short::of(&connection, Direction::Backward),
+            ShownCounters::of(&connection, Direction::Forward),
+            ShownCounters::of(&connection, Direction::Backward),
         ];
         let (forward, backward) = connection.into_assemblers();
         let streams = [forward, backward].map(|mut stream| {

@@ -8,24 +8,25 @@ mod streams;
 
 use protocol::decode::Portion;
 use protocol::extent::Extent;
-use protocol::http::parser::End;
+use protocol::http::parser::StreamEnd;
 use protocol::tcp::{
-    Assembler, Connection, Direction, Event, NoBytes, Ports, Segment, Settings, Verdict,
+    Assembler, Connection, ConnectionEvent, ConnectionSettings, Direction, NoBytes, Ports, Segment,
+    SegmentVerdict,
 };
 use protocol::time::Timestamp;
 
 use super::apps::App;
 use super::apps::datagram::{DatagramApp, ReadDatagram};
-use super::apps::kept::Kept;
+use super::apps::kept::FlowRecords;
 use super::apps::speaking::Speaking;
 use super::arrival::Arrival;
-use super::key::{Key, Network, Protocol};
+use super::key::{FlowKey, Network, TransportProtocol};
 use super::news::News;
 use super::pair::{of, of_mut};
-use super::state::State;
-use super::window::Window;
+use super::state::FlowState;
+use super::window::EngineWindow;
 use datagrams::Datagrams;
-use kind::{Embryo, Ended, Kind, Short, Tcp, Udp};
+use kind::{Embryo, EndedConnection, FlowKind, ShownCounters, TcpFlow, Udp};
 use packets::Packets;
 use streams::TcpStreams;
 
@@ -40,9 +41,9 @@ pub(in crate::flow) struct Totals {
 
 /// The tools that a flow needs to process a packet.
 pub(in crate::flow) struct Tools<'a> {
-    pub(in crate::flow) settings: &'a Settings,
-    pub(in crate::flow) window: &'a Window<'a>,
-    pub(in crate::flow) events: &'a mut Vec<Event>,
+    pub(in crate::flow) settings: &'a ConnectionSettings,
+    pub(in crate::flow) window: &'a EngineWindow<'a>,
+    pub(in crate::flow) events: &'a mut Vec<ConnectionEvent>,
     pub(in crate::flow) news: &'a mut Vec<News>,
     pub(in crate::flow) totals: &'a mut Totals,
 }
@@ -51,7 +52,7 @@ pub(in crate::flow) struct Tools<'a> {
 #[derive(Debug)]
 pub(in crate::flow) struct Flow {
     pub(in crate::flow) id: u64,
-    pub(in crate::flow) key: Key,
+    pub(in crate::flow) key: FlowKey,
     pub(in crate::flow) network: Option<Box<Network>>,
     pub(in crate::flow) first: Timestamp,
     pub(in crate::flow) last: Timestamp,
@@ -60,12 +61,12 @@ pub(in crate::flow) struct Flow {
     pub(in crate::flow) sent: [Sent; 2],
     pub(in crate::flow) client: Direction,
     /// The final state, once the flow has ended.
-    pub(in crate::flow) ended: Option<State>,
+    pub(in crate::flow) ended: Option<FlowState>,
     /// Its end has been recorded, after its last transaction.
     pub(in crate::flow) is_sealed: bool,
-    pub(in crate::flow) kind: Kind,
+    pub(in crate::flow) kind: FlowKind,
     /// What readers are shown of its application protocols.
-    pub(in crate::flow) kept: Kept,
+    pub(in crate::flow) kept: FlowRecords,
 }
 
 /// Packets of one direction.
@@ -79,13 +80,13 @@ impl Flow {
     /// A flow before its first packet.
     pub(in crate::flow) fn new(
         id: u64,
-        key: Key,
+        key: FlowKey,
         network: Option<Network>,
         arrival: &Arrival,
     ) -> Self {
         let kind = match key.protocol {
-            Protocol::Tcp => Kind::Tcp(Box::new(Tcp::new(&key))),
-            Protocol::Udp => Kind::Udp(Box::default()),
+            TransportProtocol::Tcp => FlowKind::Tcp(Box::new(TcpFlow::new(&key))),
+            TransportProtocol::Udp => FlowKind::Udp(Box::default()),
         };
         Self {
             id,
@@ -99,7 +100,7 @@ impl Flow {
             ended: None,
             is_sealed: false,
             kind,
-            kept: Kept::default(),
+            kept: FlowRecords::default(),
         }
     }
 
@@ -126,17 +127,17 @@ impl Flow {
         &mut self,
         segment: &Segment<'_>,
         tools: &mut Tools<'_>,
-    ) -> Verdict {
+    ) -> SegmentVerdict {
         if self.ended.is_none() {
             self.hatch(tools.settings);
         }
-        let Kind::Tcp(tcp) = &mut self.kind else { return Verdict::NewConnection };
+        let FlowKind::Tcp(tcp) = &mut self.kind else { return SegmentVerdict::NewConnection };
         let conflicts = tcp.connection.counters(segment.direction).conflicting_bytes;
         tools.events.clear();
         let verdict = tcp.connection.process(segment, tools.settings, tools.window, tools.events);
         let after = tcp.connection.counters(segment.direction).conflicting_bytes;
         tools.totals.conflicts = tools.totals.conflicts.saturating_add((after > conflicts).into());
-        if verdict == Verdict::Taken {
+        if verdict == SegmentVerdict::Taken {
             self.arrived(segment, tools);
         }
         self.happened(tools);
@@ -146,14 +147,13 @@ impl Flow {
     /// Notes the acknowledgment of a segment for the application protocol, before its events are
     /// handled.
     fn arrived(&mut self, segment: &Segment<'_>, tools: &mut Tools<'_>) {
-        let Kind::Tcp(tcp) = &mut self.kind else { return };
+        let FlowKind::Tcp(tcp) = &mut self.kind else { return };
         if tcp.app.is_done() {
             return;
         }
         let direction = segment.direction;
         let has_early = tcp.app.has_early(direction);
-        let is_data =
-            |event: &Event| matches!(event, Event::Data { direction: of, .. } if *of == direction);
+        let is_data = |event: &ConnectionEvent| matches!(event, ConnectionEvent::Data { direction: of, .. } if *of == direction);
         let is_early =
             tcp.connection.assembler(direction).is_waiting() && !tools.events.iter().any(is_data);
         // A segment that fills the hole before early segments was sent before them. It may also
@@ -177,7 +177,7 @@ impl Flow {
         portion: Option<&Portion>,
         tools: &mut Tools<'_>,
     ) {
-        let Kind::Udp(udp) = &mut self.kind else { return };
+        let FlowKind::Udp(udp) = &mut self.kind else { return };
         let side = of_mut(&mut udp.sides, arrival.direction);
         let limits = &tools.settings.limits;
         let trouble = side.insert(payload, wire_len, portion, arrival.time, limits, tools.window);
@@ -188,7 +188,7 @@ impl Flow {
 
     /// Passes settled datagrams to the dissector, and reports the transactions that have ended.
     fn dissect(&mut self, tools: &mut Tools<'_>) {
-        let Kind::Udp(udp) = &mut self.kind else { return };
+        let FlowKind::Udp(udp) = &mut self.kind else { return };
         let Udp { sides, app } = &mut **udp;
         for direction in [Direction::Forward, Direction::Backward] {
             while let Some(place) = of_mut(sides, direction).settled() {
@@ -213,28 +213,28 @@ impl Flow {
     /// Lets time pass.
     pub(in crate::flow) fn poll(&mut self, now: Timestamp, tools: &mut Tools<'_>) {
         match &mut self.kind {
-            Kind::Embryo(_) => {
+            FlowKind::Embryo(_) => {
                 if now >= self.deadline(tools.settings) {
-                    self.end(State::TimedOut, tools);
+                    self.end(FlowState::TimedOut, tools);
                 }
             }
-            Kind::Tcp(tcp) => {
+            FlowKind::Tcp(tcp) => {
                 tools.events.clear();
                 tcp.connection.poll(now, tools.settings, tools.window, tools.events);
                 self.happened(tools);
                 self.waited(now, tools);
             }
-            Kind::Udp(_) if self.ended.is_some() => {}
-            Kind::Udp(udp) => {
+            FlowKind::Udp(_) if self.ended.is_some() => {}
+            FlowKind::Udp(udp) => {
                 let gaps = udp.sides.iter_mut().map(|side| side.poll(now)).sum::<u64>();
                 tools.totals.gaps = tools.totals.gaps.saturating_add(gaps);
                 udp.app.poll(now);
                 self.dissect(tools);
                 if now >= self.silence() {
-                    self.end(State::TimedOut, tools);
+                    self.end(FlowState::TimedOut, tools);
                 }
             }
-            Kind::Ended(_) => {}
+            FlowKind::Ended(_) => {}
         }
     }
 
@@ -243,37 +243,37 @@ impl Flow {
         if self.ended.is_some() {
             return;
         }
-        let evicted = is_evicted.then_some(State::Evicted);
+        let evicted = is_evicted.then_some(FlowState::Evicted);
         match &mut self.kind {
-            Kind::Embryo(_) => {
+            FlowKind::Embryo(_) => {
                 let state = evicted.unwrap_or_else(|| self.state());
                 self.end(state, tools);
             }
-            Kind::Tcp(tcp) => {
+            FlowKind::Tcp(tcp) => {
                 tools.events.clear();
                 tcp.connection.close(tools.settings, tools.window, tools.events);
                 self.ended = evicted;
                 self.happened(tools);
             }
-            Kind::Udp(_) => {
+            FlowKind::Udp(_) => {
                 let state = evicted.unwrap_or_else(|| self.state());
                 self.end(state, tools);
             }
-            Kind::Ended(_) => {}
+            FlowKind::Ended(_) => {}
         }
     }
 
-    fn end(&mut self, state: State, tools: &mut Tools<'_>) {
-        if let Kind::Udp(udp) = &mut self.kind {
+    fn end(&mut self, state: FlowState, tools: &mut Tools<'_>) {
+        if let FlowKind::Udp(udp) = &mut self.kind {
             let gaps = udp.sides.iter_mut().map(Datagrams::close).sum::<u64>();
             tools.totals.gaps = tools.totals.gaps.saturating_add(gaps);
         }
         self.dissect(tools);
-        if let Kind::Udp(udp) = &mut self.kind {
+        if let FlowKind::Udp(udp) = &mut self.kind {
             udp.app.close();
         }
         self.dissect(tools);
-        if let Kind::Udp(udp) = &mut self.kind {
+        if let FlowKind::Udp(udp) = &mut self.kind {
             udp.app = DatagramApp::Done;
         }
         self.ended = Some(state);
@@ -281,21 +281,23 @@ impl Flow {
     }
 
     /// The time at which [`Flow::poll`] has something to do.
-    pub(in crate::flow) fn deadline(&self, settings: &Settings) -> Timestamp {
+    pub(in crate::flow) fn deadline(&self, settings: &ConnectionSettings) -> Timestamp {
         let never = Timestamp::from_nanoseconds(u64::MAX);
         match &self.kind {
-            Kind::Embryo(_) | Kind::Udp(_) if self.ended.is_some() => never,
-            Kind::Embryo(embryo) if embryo.flags.syn => self.last.plus(settings.opening_timeout),
-            Kind::Embryo(_) => self.last.plus(settings.idle_timeout),
-            Kind::Tcp(tcp) => {
+            FlowKind::Embryo(_) | FlowKind::Udp(_) if self.ended.is_some() => never,
+            FlowKind::Embryo(embryo) if embryo.flags.syn => {
+                self.last.plus(settings.opening_timeout)
+            }
+            FlowKind::Embryo(_) => self.last.plus(settings.idle_timeout),
+            FlowKind::Tcp(tcp) => {
                 let deadline = tcp.connection.deadline(settings).unwrap_or(never);
                 tcp.app.deadline().unwrap_or(never).min(deadline)
             }
-            Kind::Udp(udp) => {
+            FlowKind::Udp(udp) => {
                 let overdue = udp.sides.iter().filter_map(Datagrams::deadline);
                 overdue.chain(udp.app.deadline()).chain([self.silence()]).min().unwrap_or(never)
             }
-            Kind::Ended(_) => never,
+            FlowKind::Ended(_) => never,
         }
     }
 
@@ -307,21 +309,21 @@ impl Flow {
     }
 
     /// Turns an embryo into a connection, from the first segment that was kept.
-    fn hatch(&mut self, settings: &Settings) {
-        let Kind::Embryo(embryo) = self.kind else { return };
-        let mut tcp = Tcp::new(&self.key);
+    fn hatch(&mut self, settings: &ConnectionSettings) {
+        let FlowKind::Embryo(embryo) = self.kind else { return };
+        let mut tcp = TcpFlow::new(&self.key);
         let segment = embryo.segment(self.last);
         let mut events = Vec::new();
         // The same segment was accepted before.
         let _ = tcp.connection.process(&segment, settings, &NoBytes, &mut events);
-        self.kind = Kind::Tcp(Box::new(tcp));
+        self.kind = FlowKind::Tcp(Box::new(tcp));
     }
 
     /// After a first segment without payload: keeps only enough to make a connection again.
     pub(in crate::flow) fn keep_little(&mut self, segment: &Segment<'_>) {
         let flags = segment.flags;
         if segment.wire_len == 0 && !flags.rst && !flags.fin && self.ended.is_none() {
-            self.kind = Kind::Embryo(Embryo::new(segment));
+            self.kind = FlowKind::Embryo(Embryo::new(segment));
         }
     }
 
@@ -331,12 +333,12 @@ impl Flow {
             return;
         }
         match &mut self.kind {
-            Kind::Tcp(tcp) => {
+            FlowKind::Tcp(tcp) => {
                 let connection = std::mem::replace(&mut tcp.connection, Connection::new(NO_PORTS));
-                self.kind = Kind::Ended(Box::new(Ended::new(connection)));
+                self.kind = FlowKind::Ended(Box::new(EndedConnection::new(connection)));
             }
-            Kind::Udp(udp) => udp.sides.iter_mut().for_each(Datagrams::shrink),
-            Kind::Embryo(_) | Kind::Ended(_) => {}
+            FlowKind::Udp(udp) => udp.sides.iter_mut().for_each(Datagrams::shrink),
+            FlowKind::Embryo(_) | FlowKind::Ended(_) => {}
         }
         self.packets.shrink();
         self.kept.shrink();
@@ -344,26 +346,28 @@ impl Flow {
 
     /// Handles the events of the connection.
     fn happened(&mut self, tools: &mut Tools<'_>) {
-        let Kind::Tcp(tcp) = &mut self.kind else { return };
-        let Tcp { connection, app } = &mut **tcp;
+        let FlowKind::Tcp(tcp) = &mut self.kind else { return };
+        let TcpFlow { connection, app } = &mut **tcp;
         let Tools { events, news, totals, window, .. } = tools;
         let mut sink = |finished| news.push(News::Finished(finished));
         let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
         let streams = &TcpStreams { connection, window, key: &self.key };
         for event in events.drain(..) {
             match event {
-                Event::Opened { client } | Event::Turned { client } => self.client = client,
-                Event::Data { direction, range } => {
+                ConnectionEvent::Opened { client } | ConnectionEvent::Turned { client } => {
+                    self.client = client
+                }
+                ConnectionEvent::Data { direction, range } => {
                     let needs = connection.acknowledged(direction.other());
                     speaking.settled(direction, &range, needs, streams);
                 }
-                Event::Gap { direction, range } => {
+                ConnectionEvent::Gap { direction, range } => {
                     let is_new = connection.assembler(direction).has_gap_from(range.start);
                     totals.gaps = totals.gaps.saturating_add(is_new.into());
                     speaking.gap(direction, range.end, streams);
                 }
-                Event::Ended { direction } => speaking.ended(direction, streams),
-                Event::Closed { state } => {
+                ConnectionEvent::Ended { direction } => speaking.ended(direction, streams),
+                ConnectionEvent::Closed { state } => {
                     let state = self.ended.unwrap_or_else(|| state.into());
                     speaking.close(how(state), streams);
                     self.ended = Some(state);
@@ -379,8 +383,8 @@ impl Flow {
 
     /// Lets time pass for the dissector of a connection under way.
     fn waited(&mut self, now: Timestamp, tools: &mut Tools<'_>) {
-        let Kind::Tcp(tcp) = &mut self.kind else { return };
-        let Tcp { connection, app } = &mut **tcp;
+        let FlowKind::Tcp(tcp) = &mut self.kind else { return };
+        let TcpFlow { connection, app } = &mut **tcp;
         let Tools { news, window, .. } = tools;
         let mut sink = |finished| news.push(News::Finished(finished));
         let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
@@ -389,40 +393,47 @@ impl Flow {
     }
 
     /// The current state.
-    pub(in crate::flow) fn state(&self) -> State {
+    pub(in crate::flow) fn state(&self) -> FlowState {
         if let Some(ended) = self.ended {
             return ended;
         }
         match &self.kind {
-            Kind::Embryo(embryo) if embryo.flags.syn => State::Opening,
-            Kind::Embryo(_) => State::Midstream,
-            Kind::Tcp(tcp) => tcp.connection.state().into(),
-            Kind::Udp(_) if self.sent.iter().any(|sent| sent.packets == 0) => State::Opening,
-            Kind::Udp(_) | Kind::Ended(_) => State::Open,
+            FlowKind::Embryo(embryo) if embryo.flags.syn => FlowState::Opening,
+            FlowKind::Embryo(_) => FlowState::Midstream,
+            FlowKind::Tcp(tcp) => tcp.connection.state().into(),
+            FlowKind::Udp(_) if self.sent.iter().any(|sent| sent.packets == 0) => {
+                FlowState::Opening
+            }
+            FlowKind::Udp(_) | FlowKind::Ended(_) => FlowState::Open,
         }
     }
 
     /// The stream sent in `direction`; `None` if nothing was sent.
     pub(in crate::flow) fn stream(&self, direction: Direction) -> Option<&Assembler> {
         match &self.kind {
-            Kind::Embryo(_) => None,
-            Kind::Tcp(tcp) => Some(tcp.connection.assembler(direction)),
-            Kind::Udp(udp) => Some(of(&udp.sides, direction).stream()),
-            Kind::Ended(ended) => of(&ended.streams, direction).as_deref(),
+            FlowKind::Embryo(_) => None,
+            FlowKind::Tcp(tcp) => Some(tcp.connection.assembler(direction)),
+            FlowKind::Udp(udp) => Some(of(&udp.sides, direction).stream()),
+            FlowKind::Ended(ended) => of(&ended.streams, direction).as_deref(),
         }
     }
 
     /// The counters that `meta.json` shows for a direction.
-    pub(in crate::flow) fn counters(&self, direction: Direction) -> Short {
+    pub(in crate::flow) fn counters(&self, direction: Direction) -> ShownCounters {
         match &self.kind {
-            Kind::Tcp(tcp) => Short::of(&tcp.connection, direction),
-            Kind::Ended(ended) => *of(&ended.counters, direction),
-            Kind::Udp(udp) => {
+            FlowKind::Tcp(tcp) => ShownCounters::of(&tcp.connection, direction),
+            FlowKind::Ended(ended) => *of(&ended.counters, direction),
+            FlowKind::Udp(udp) => {
                 let (captured_bytes, repeated_bytes, late_bytes) =
                     of(&udp.sides, direction).counts();
-                Short { captured_bytes, repeated_bytes, late_bytes, ..Short::default() }
+                ShownCounters {
+                    captured_bytes,
+                    repeated_bytes,
+                    late_bytes,
+                    ..ShownCounters::default()
+                }
             }
-            Kind::Embryo(_) => Short::default(),
+            FlowKind::Embryo(_) => ShownCounters::default(),
         }
     }
 
@@ -430,26 +441,26 @@ impl Flow {
     /// microseconds.
     pub(in crate::flow) fn ending(&self) -> (Option<Direction>, Option<u32>) {
         match &self.kind {
-            Kind::Tcp(tcp) => (tcp.connection.closed_by(), tcp.connection.handshake_us()),
-            Kind::Ended(ended) => (ended.closed_by, ended.handshake_us),
-            Kind::Embryo(_) | Kind::Udp(_) => (None, None),
+            FlowKind::Tcp(tcp) => (tcp.connection.closed_by(), tcp.connection.handshake_us()),
+            FlowKind::Ended(ended) => (ended.closed_by, ended.handshake_us),
+            FlowKind::Embryo(_) | FlowKind::Udp(_) => (None, None),
         }
     }
 
     /// The search for the application protocol of a TCP flow under way, or its dissector.
     pub(in crate::flow) fn app(&self) -> Option<&App> {
         match &self.kind {
-            Kind::Tcp(tcp) => Some(&tcp.app),
-            Kind::Embryo(_) | Kind::Udp(_) | Kind::Ended(_) => None,
+            FlowKind::Tcp(tcp) => Some(&tcp.app),
+            FlowKind::Embryo(_) | FlowKind::Udp(_) | FlowKind::Ended(_) => None,
         }
     }
 
     /// Number of transactions that have not ended.
     pub(in crate::flow) fn pending(&self) -> usize {
         match &self.kind {
-            Kind::Tcp(tcp) => tcp.app.pending(),
-            Kind::Udp(udp) => udp.app.pending(),
-            Kind::Embryo(_) | Kind::Ended(_) => 0,
+            FlowKind::Tcp(tcp) => tcp.app.pending(),
+            FlowKind::Udp(udp) => udp.app.pending(),
+            FlowKind::Embryo(_) | FlowKind::Ended(_) => 0,
         }
     }
 
@@ -457,10 +468,10 @@ impl Flow {
     pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         self.packets.expire(oldest);
         match &mut self.kind {
-            Kind::Embryo(_) => {}
-            Kind::Tcp(tcp) => tcp.connection.expire(oldest),
-            Kind::Udp(udp) => udp.sides.iter_mut().for_each(|side| side.expire(oldest)),
-            Kind::Ended(ended) => {
+            FlowKind::Embryo(_) => {}
+            FlowKind::Tcp(tcp) => tcp.connection.expire(oldest),
+            FlowKind::Udp(udp) => udp.sides.iter_mut().for_each(|side| side.expire(oldest)),
+            FlowKind::Ended(ended) => {
                 ended.streams.iter_mut().flatten().for_each(|stream| stream.expire(oldest));
             }
         }
@@ -469,16 +480,16 @@ impl Flow {
     /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let kind = match &self.kind {
-            Kind::Embryo(_) => 0,
-            Kind::Tcp(tcp) => {
-                let own = size_of::<Tcp>().saturating_add(ALLOCATION);
+            FlowKind::Embryo(_) => 0,
+            FlowKind::Tcp(tcp) => {
+                let own = size_of::<TcpFlow>().saturating_add(ALLOCATION);
                 own.saturating_add(tcp.connection.memory()).saturating_add(tcp.app.memory())
             }
-            Kind::Udp(udp) => {
+            FlowKind::Udp(udp) => {
                 let heap = udp.sides.iter().map(Datagrams::memory).sum::<usize>();
                 size_of::<Udp>().saturating_add(heap).saturating_add(udp.app.memory())
             }
-            Kind::Ended(ended) => ended.memory(),
+            FlowKind::Ended(ended) => ended.memory(),
         };
         kind.saturating_add(self.packets.memory())
             .saturating_add(self.kept.memory())
@@ -498,13 +509,15 @@ const ALLOCATION: usize = 16;
 const NO_PORTS: Ports = Ports { forward: 0, backward: 0 };
 
 /// How the end of a flow ends a message that is under way.
-const fn how(state: State) -> End {
+const fn how(state: FlowState) -> StreamEnd {
     match state {
-        State::Closed => End::Fin,
-        State::Reset => End::Reset,
-        State::TimedOut => End::Timeout,
-        State::Opening | State::Open | State::Closing | State::Midstream | State::Evicted => {
-            End::Evicted
-        }
+        FlowState::Closed => StreamEnd::Fin,
+        FlowState::Reset => StreamEnd::Reset,
+        FlowState::TimedOut => StreamEnd::Timeout,
+        FlowState::Opening
+        | FlowState::Open
+        | FlowState::Closing
+        | FlowState::Midstream
+        | FlowState::Evicted => StreamEnd::Evicted,
     }
 }

@@ -8,15 +8,15 @@ use protocol::tcp::{Assembler, Connection, Direction};
 use protocol::time::Timestamp;
 
 use crate::flow::apps::datagram::Datagram;
-use crate::flow::apps::dissector::{ByteStreams, Run};
-use crate::flow::key::Key;
-use crate::flow::window::Window;
+use crate::flow::apps::dissector::{ByteStreams, StreamRun};
+use crate::flow::key::FlowKey;
+use crate::flow::window::EngineWindow;
 
 /// The streams of a connection, while the engine is at a packet.
 pub(in crate::flow) struct TcpStreams<'a> {
     pub(in crate::flow) connection: &'a Connection,
-    pub(in crate::flow) window: &'a Window<'a>,
-    pub(in crate::flow) key: &'a Key,
+    pub(in crate::flow) window: &'a EngineWindow<'a>,
+    pub(in crate::flow) key: &'a FlowKey,
 }
 
 impl ByteStreams for TcpStreams<'_> {
@@ -24,15 +24,15 @@ impl ByteStreams for TcpStreams<'_> {
         &self,
         direction: Direction,
         range: Range<u64>,
-        sink: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
+        sink: &mut dyn FnMut(StreamRun<'_>) -> ControlFlow<()>,
     ) {
         for chunk in self.connection.assembler(direction).chunks(range) {
             let there = chunk.content.ok().and_then(|extent| self.window.read(extent));
             let flow = match &there {
                 Some((bytes, time)) => {
-                    sink(Run::Bytes { at: chunk.range.start, bytes, time: *time })
+                    sink(StreamRun::Bytes { at: chunk.range.start, bytes, time: *time })
                 }
-                None => sink(Run::Hole(chunk.range)),
+                None => sink(StreamRun::Hole(chunk.range)),
             };
             if flow.is_break() {
                 return;
@@ -68,7 +68,7 @@ pub(in crate::flow) fn read_datagram(
     stream: &Assembler,
     direction: Direction,
     place: &Range<u64>,
-    window: &Window<'_>,
+    window: &EngineWindow<'_>,
     sink: &mut dyn FnMut(&Datagram<'_>),
 ) {
     let (mut bytes, mut time) = (Cow::Borrowed(&[][..]), Timestamp::default());

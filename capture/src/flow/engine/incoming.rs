@@ -2,21 +2,21 @@
 
 use std::sync::atomic::Ordering;
 
-use protocol::decode::{Decoded, Decoder, Portion, Tcp, TcpFlags, Transport};
+use protocol::decode::{DecodedPacket, Decoder, Portion, TcpFlags, TcpHeader, Transport};
 use protocol::extent::Extent;
 use protocol::linktype::LinkType;
 use protocol::tcp::seq::Sequence;
-use protocol::tcp::{Direction, Flags, Scale, Segment, Verdict};
+use protocol::tcp::{Direction, Scale, Segment, SegmentFlags, SegmentVerdict};
 
 use super::Engine;
 use crate::flow::arrival::Arrival;
 use crate::flow::conversation::Flow;
-use crate::flow::key::{Key, Network, Protocol};
+use crate::flow::key::{FlowKey, Network, TransportProtocol};
 use crate::flow::meta::Meta;
 use crate::flow::outside::Outside;
-use crate::flow::recorder::Job;
-use crate::flow::table::{Place, Table};
-use crate::flow::window::Window;
+use crate::flow::recorder::RecorderJob;
+use crate::flow::table::{FlowPlace, FlowTable};
+use crate::flow::window::EngineWindow;
 
 /// After this many packets a flow releases the memory for packets that the store has dropped.
 const EXPIRE_EVERY: usize = 64;
@@ -25,16 +25,18 @@ impl Engine {
     /// Puts an IP packet into its flow.
     pub(super) fn packet(
         &mut self,
-        table: &mut Table,
-        packet: &Decoded<'_>,
+        table: &mut FlowTable,
+        packet: &DecodedPacket<'_>,
         mut arrival: Arrival,
         foreign: Option<LinkType>,
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
     ) {
         let (protocol, ports) = match packet.transport {
-            Transport::Tcp(tcp) => (Protocol::Tcp, (tcp.source_port, tcp.destination_port)),
+            Transport::Tcp(tcp) => {
+                (TransportProtocol::Tcp, (tcp.source_port, tcp.destination_port))
+            }
             Transport::Udp { source_port, destination_port } => {
-                (Protocol::Udp, (source_port, destination_port))
+                (TransportProtocol::Udp, (source_port, destination_port))
             }
             Transport::Other => {
                 let earlier = packet.fragments.len().saturating_sub(1) as u64;
@@ -44,7 +46,7 @@ impl Engine {
             }
         };
         let tag = Network::tag(packet, self.options.any_vlan, table.hasher());
-        let (key, direction) = Key::new(packet, protocol, ports, tag);
+        let (key, direction) = FlowKey::new(packet, protocol, ports, tag);
         arrival.direction = direction;
         let incoming = Incoming { packet, arrival, key, foreign };
         let mut extents = Extents::default();
@@ -72,10 +74,10 @@ impl Engine {
     /// all.
     pub(super) fn given_up(
         &mut self,
-        table: &mut Table,
+        table: &mut FlowTable,
         decoder: &mut Decoder,
         link_type: Option<LinkType>,
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
     ) {
         while let Some((of_packet, packet)) = decoder.given_up() {
             let foreign = Some(of_packet).filter(|_| link_type != Some(of_packet));
@@ -92,10 +94,10 @@ impl Engine {
     /// treated as a segment, because other segments may arrive between them.
     fn portion(
         &mut self,
-        table: &mut Table,
+        table: &mut FlowTable,
         incoming: &Incoming<'_>,
         (whole, portion): (&Segment<'_>, &Portion),
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
     ) -> bool {
         let (mut at, mut rest) = (0_u32, whole.payload);
         loop {
@@ -108,7 +110,7 @@ impl Engine {
             let syn = whole.flags.syn;
             let segment = Segment {
                 sequence: whole.sequence.plus(offset).plus(u32::from(syn && !is_first)),
-                flags: Flags {
+                flags: SegmentFlags {
                     syn: syn && is_first,
                     fin: whole.flags.fin && portion.ends && is_last,
                     rst: whole.flags.rst && is_first,
@@ -133,10 +135,10 @@ impl Engine {
     /// Processes a segment. Returns whether it is in a flow.
     fn segment(
         &mut self,
-        table: &mut Table,
+        table: &mut FlowTable,
         incoming: &Incoming<'_>,
         segment: &Segment<'_>,
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
     ) -> bool {
         let mut found = table.by_key(&incoming.key);
         for _ in 0..2 {
@@ -145,18 +147,18 @@ impl Engine {
             let verdict =
                 self.with(table, place, window, |flow, tools| flow.segment(segment, tools));
             match verdict {
-                Some(Verdict::Taken) => {
+                Some(SegmentVerdict::Taken) => {
                     if is_new && let Some(flow) = table.get(place) {
                         flow.keep_little(segment);
                     }
                     self.joined(table, place, incoming, window, is_new);
                     return true;
                 }
-                Some(Verdict::NewConnection) => {
+                Some(SegmentVerdict::NewConnection) => {
                     self.finish(table, place, window);
                     found = None;
                 }
-                Some(Verdict::Late) | None => return false,
+                Some(SegmentVerdict::Late) | None => return false,
             }
         }
         false
@@ -164,10 +166,10 @@ impl Engine {
 
     fn datagram(
         &mut self,
-        table: &mut Table,
+        table: &mut FlowTable,
         incoming: &Incoming<'_>,
         extents: &[Extent],
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
     ) {
         let mut found = table.by_key(&incoming.key);
         if let Some(place) = found
@@ -191,10 +193,10 @@ impl Engine {
     /// Counts a packet that was put into a flow.
     fn joined(
         &mut self,
-        table: &mut Table,
-        place: Place,
+        table: &mut FlowTable,
+        place: FlowPlace,
         incoming: &Incoming<'_>,
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
         is_new: bool,
     ) {
         let Incoming { packet, arrival, .. } = incoming;
@@ -216,7 +218,7 @@ impl Engine {
         }
         if is_new {
             self.shared.opened.fetch_add(1, Ordering::Relaxed);
-            self.outbox.push(Job::Flow(Box::new(Meta::of(flow, &self.shared.capture))));
+            self.outbox.push(RecorderJob::Flow(Box::new(Meta::of(flow, &self.shared.capture))));
         }
         if flow.packets.len() / EXPIRE_EVERY > before {
             flow.expire(self.oldest);
@@ -230,15 +232,15 @@ impl Engine {
 
 /// A packet of a flow.
 struct Incoming<'a> {
-    packet: &'a Decoded<'a>,
+    packet: &'a DecodedPacket<'a>,
     arrival: Arrival,
-    key: Key,
+    key: FlowKey,
     /// Link type of the packet, if it is not that of the store's header.
     foreign: Option<LinkType>,
 }
 
 /// A flow that begins with this packet.
-fn begin(table: &mut Table, incoming: &Incoming<'_>) -> Place {
+fn begin(table: &mut FlowTable, incoming: &Incoming<'_>) -> FlowPlace {
     let id = table.take_id();
     let network = Network::of(incoming.packet, incoming.foreign);
     table.insert(Flow::new(id, incoming.key, network, &incoming.arrival))
@@ -255,7 +257,7 @@ struct Extents {
 impl Extents {
     /// Collects the payload. Extents of packet 0 between its parts are bytes that were not
     /// captured.
-    fn gather(&mut self, packet: &Decoded<'_>) {
+    fn gather(&mut self, packet: &DecodedPacket<'_>) {
         let mut end = 0_u32;
         for part in packet.payload.parts() {
             let len = part.at.saturating_sub(end);
@@ -285,14 +287,19 @@ impl Extents {
     }
 }
 
-fn segment<'a>(tcp: &Tcp, arrival: &Arrival, payload: &'a [Extent], wire_len: u32) -> Segment<'a> {
+fn segment<'a>(
+    tcp: &TcpHeader,
+    arrival: &Arrival,
+    payload: &'a [Extent],
+    wire_len: u32,
+) -> Segment<'a> {
     Segment {
         time: arrival.time,
         packet: arrival.number,
         direction: arrival.direction,
         sequence: Sequence(tcp.sequence),
         acknowledgment: tcp.flags.contains(TcpFlags::ACK).then_some(Sequence(tcp.acknowledgment)),
-        flags: Flags {
+        flags: SegmentFlags {
             syn: tcp.flags.contains(TcpFlags::SYN),
             fin: tcp.flags.contains(TcpFlags::FIN),
             rst: tcp.flags.contains(TcpFlags::RST),

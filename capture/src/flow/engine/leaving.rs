@@ -13,9 +13,9 @@ use super::Engine;
 use super::SLICE;
 use super::retire;
 use crate::flow::conversation::Flow;
-use crate::flow::recorder::Job;
-use crate::flow::table::{Place, Table};
-use crate::flow::window::Window;
+use crate::flow::recorder::RecorderJob;
+use crate::flow::table::{FlowPlace, FlowTable};
+use crate::flow::window::EngineWindow;
 
 /// Maximum number of flows that are processed before readers get at the table, when time has passed
 /// or memory is short. More than the number that can begin in that time.
@@ -28,7 +28,7 @@ const UNCOUNTED: usize = 5;
 
 impl Engine {
     /// Has the timer look at a flow at the time `at` or earlier.
-    pub(super) fn schedule(&mut self, table: &mut Table, place: Place, at: Timestamp) {
+    pub(super) fn schedule(&mut self, table: &mut FlowTable, place: FlowPlace, at: Timestamp) {
         if let Some(scheduled) = table.scheduled(place)
             && at.nanoseconds() < *scheduled
         {
@@ -40,9 +40,9 @@ impl Engine {
     /// Processes some of the flows whose time has come. Returns whether these were all.
     pub(super) fn timers_due(
         &mut self,
-        table: &mut Table,
+        table: &mut FlowTable,
         now: Timestamp,
-        window: &Window<'_>,
+        window: &EngineWindow<'_>,
     ) -> bool {
         let due = self.timers.due(now);
         self.due.extend(due.into_iter().map(|place| (now, place)));
@@ -73,7 +73,7 @@ impl Engine {
     /// not need. Returns whether these were all.
     fn rest(
         &mut self,
-        table: &mut Table,
+        table: &mut FlowTable,
         most: usize,
         is_enough: impl Fn(Timestamp) -> bool,
     ) -> bool {
@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// Enforces the limits. The flows that have been silent for longest go first.
-    pub(super) fn make_room(&mut self, table: &mut Table, window: &Window<'_>) {
+    pub(super) fn make_room(&mut self, table: &mut FlowTable, window: &EngineWindow<'_>) {
         let limits = self.options.limits;
         while table.active() > limits.open
             && let Some(place) = table.oldest_active()
@@ -114,10 +114,10 @@ impl Engine {
     }
 
     /// Has a flow leave the tree after everything about it has been recorded.
-    fn doom(&mut self, table: &mut Table, place: Place, window: &Window<'_>) {
+    fn doom(&mut self, table: &mut FlowTable, place: FlowPlace, window: &EngineWindow<'_>) {
         self.with(table, place, window, |flow, tools| flow.close(true, tools));
         if let Some(id) = table.doom(place) {
-            self.outbox.push(Job::Gone { id });
+            self.outbox.push(RecorderJob::Gone { id });
         }
     }
 
@@ -217,7 +217,7 @@ impl Engine {
 
     /// Keeps the lists of waiting flows as limited as the table. Flows that have left the table
     /// stay in the timers until their time, and so do flows that have ended.
-    pub(super) fn forget(&mut self, table: &mut Table) {
+    pub(super) fn forget(&mut self, table: &mut FlowTable) {
         if self.timers.len() > table.active().saturating_mul(2).saturating_add(TURN) {
             self.timers.clear();
             self.due.clear();
@@ -235,7 +235,7 @@ impl Engine {
             self.due.shrink_to(self.due.len().saturating_mul(2));
         }
         let waiting = self.resting.capacity().saturating_add(self.due.capacity());
-        let waiting = waiting.saturating_mul(size_of::<(Timestamp, Place)>());
+        let waiting = waiting.saturating_mul(size_of::<(Timestamp, FlowPlace)>());
         let memory = waiting.saturating_add(self.timers.memory());
         self.shared.waiting.store(memory, Ordering::Relaxed);
     }

@@ -11,26 +11,26 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use protocol::decode::{self, Decoder, Outcome};
+use protocol::decode::{self, DecodeOutcome, Decoder};
 use protocol::linktype::LinkType;
-use protocol::tcp::{Direction, Event, Settings};
+use protocol::tcp::{ConnectionEvent, ConnectionSettings, Direction};
 use protocol::time::{Precision, Timestamp};
 
 use super::arrival::Arrival;
 use super::conversation::{Flow, Tools, Totals};
-use super::memory::Backoff;
+use super::memory::MemoryBackoff;
 use super::meta::Meta;
 use super::news::News;
-use super::options::Options;
+use super::options::FlowOptions;
 use super::outside::Outside;
-use super::recorder::{Job, Spent};
-use super::shared::Shared;
-use super::state::State;
-use super::table::{Place, Table};
-use super::window::Window;
+use super::recorder::{RecorderJob, Spent};
+use super::shared::SharedFlows;
+use super::state::FlowState;
+use super::table::{FlowPlace, FlowTable};
+use super::window::EngineWindow;
 use crate::bell::Bell;
-use crate::record::Record;
-use crate::store::{Bounds, Chunk, PinError, Target};
+use crate::record::PacketRecord;
+use crate::store::{Bounds, Chunk, PinError, SearchTarget};
 use timer::Timers;
 
 /// Packets that are processed before readers of the flows get at the table: a tenth of a
@@ -46,7 +46,7 @@ const LONG_NAP: Duration = Duration::from_secs(5);
 
 /// How long an ended connection is kept whole, so that its stragglers are not taken for a new
 /// connection. It begins at the end of the connection, which itself comes after
-/// [`Settings::linger`].
+/// [`ConnectionSettings::linger`].
 const AFTERWARDS: Duration = Duration::from_secs(8);
 
 /// How far packets of several queues may be out of order. If a packet is older by more, the clock
@@ -56,7 +56,7 @@ const REORDERED: Duration = Duration::from_secs(1);
 
 /// The engine's position in the store.
 #[derive(Clone, Copy, Debug)]
-struct Position {
+struct EnginePosition {
     /// Number of the next packet.
     number: u64,
     /// The packet's chunk, and the bytes and records before it in that chunk; `None` if they must
@@ -66,26 +66,26 @@ struct Position {
 
 /// State that only the engine's thread uses.
 pub(super) struct Engine {
-    shared: Arc<Shared>,
-    jobs: SyncSender<Vec<Job>>,
+    shared: Arc<SharedFlows>,
+    jobs: SyncSender<Vec<RecorderJob>>,
     /// Jobs that the recorder has finished with, for the engine to free.
     spent: Receiver<Vec<Spent>>,
     bell: Arc<Bell>,
-    options: Options,
-    settings: Settings,
+    options: FlowOptions,
+    settings: ConnectionSettings,
     /// Always `Some` between two slices.
     decoder: Option<Decoder>,
-    timers: Timers<Place>,
+    timers: Timers<FlowPlace>,
     /// Flows that the timers have returned, and when; some of them are processed at a time.
-    due: VecDeque<(Timestamp, Place)>,
+    due: VecDeque<(Timestamp, FlowPlace)>,
     /// Flows that have ended, in that order, and the time until which they are kept whole.
-    resting: VecDeque<(Timestamp, Place)>,
-    events: Vec<Event>,
+    resting: VecDeque<(Timestamp, FlowPlace)>,
+    events: Vec<ConnectionEvent>,
     news: Vec<News>,
     totals: Totals,
     /// Jobs for the recorder, sent once the table is released.
-    outbox: Vec<Job>,
-    position: Position,
+    outbox: Vec<RecorderJob>,
+    position: EnginePosition,
     /// Time of the newest packet, and when the engine saw it: time continues from there. The second
     /// is `None` before the first packet, because a packet's time may be 0.
     clock: (Timestamp, Option<Instant>),
@@ -98,26 +98,26 @@ pub(super) struct Engine {
     /// Number of batches that were sent to the recorder.
     batches: u64,
     /// The limit on the memory of flows while memory is short.
-    backoff: Backoff,
+    backoff: MemoryBackoff,
 }
 
 impl Engine {
     /// To be called on the thread that the engine will run on, which its bell wakes.
     pub(super) fn new(
-        shared: Arc<Shared>,
-        jobs: SyncSender<Vec<Job>>,
+        shared: Arc<SharedFlows>,
+        jobs: SyncSender<Vec<RecorderJob>>,
         spent: Receiver<Vec<Spent>>,
-        options: Options,
+        options: FlowOptions,
     ) -> Self {
         let thread = thread::current();
         let bell = Bell::new(move || thread.unpark());
         shared.store.bells().hang(Arc::clone(&bell));
         let first = shared.position.load(Ordering::Relaxed);
-        let decoding = decode::Options {
+        let decoding = decode::DecodeOptions {
             tunnels: !options.outer,
             vlans: !options.any_vlan,
             early: true,
-            ..decode::Options::default()
+            ..decode::DecodeOptions::default()
         };
         Self {
             shared,
@@ -125,10 +125,10 @@ impl Engine {
             spent,
             bell,
             options,
-            settings: Settings {
+            settings: ConnectionSettings {
                 policy: options.policy,
                 urgent: options.urgent,
-                ..Settings::default()
+                ..ConnectionSettings::default()
             },
             decoder: Some(Decoder::new(decoding)),
             timers: Timers::new(),
@@ -138,13 +138,13 @@ impl Engine {
             news: Vec::new(),
             totals: Totals::default(),
             outbox: Vec::new(),
-            position: Position { number: first, at: None },
+            position: EnginePosition { number: first, at: None },
             clock: (Timestamp::default(), None),
             is_over: false,
             oldest: 0,
             told: (0, false),
             batches: 0,
-            backoff: Backoff::default(),
+            backoff: MemoryBackoff::default(),
         }
     }
 
@@ -194,7 +194,7 @@ impl Engine {
         if self.position.number < oldest {
             let lost = oldest.saturating_sub(self.position.number);
             self.shared.lost.fetch_add(lost, Ordering::Relaxed);
-            self.position = Position { number: oldest, at: None };
+            self.position = EnginePosition { number: oldest, at: None };
         }
     }
 
@@ -203,7 +203,7 @@ impl Engine {
         let store = Arc::clone(&self.shared.store);
         let (id, mut offset, mut index) = match self.position.at {
             Some(at) => at,
-            None => match store.find(Target::Number(self.position.number)) {
+            None => match store.find(SearchTarget::Number(self.position.number)) {
                 Ok(id) => (id, 0, 0),
                 Err(_) => return false,
             },
@@ -254,12 +254,12 @@ impl Engine {
     }
 
     /// The next records, and the offset at which they end. From now on they can be located.
-    fn slice<'c>(&self, bytes: &'c [u8], offset: usize) -> (Vec<Record<'c>>, usize) {
+    fn slice<'c>(&self, bytes: &'c [u8], offset: usize) -> (Vec<PacketRecord<'c>>, usize) {
         let mut slice = Vec::with_capacity(SLICE);
         let mut at = offset;
         let mut locator = self.shared.locator.write();
         while slice.len() < SLICE
-            && let Some(record) = bytes.get(at..).and_then(Record::parse)
+            && let Some(record) = bytes.get(at..).and_then(PacketRecord::parse)
         {
             locator.record(u32::try_from(at).unwrap_or(u32::MAX));
             at = at.saturating_add(record.len());
@@ -272,7 +272,7 @@ impl Engine {
     fn process(
         &mut self,
         chunk: &Chunk<'_>,
-        slice: &[Record<'_>],
+        slice: &[PacketRecord<'_>],
         first: usize,
         precision: Precision,
         usual: LinkType,
@@ -283,7 +283,7 @@ impl Engine {
         let mut table = shared.table.write();
         for (index, record) in (first..).zip(slice) {
             let time = record.time(precision);
-            let window = Window {
+            let window = EngineWindow {
                 store: &*shared.store,
                 locator: &shared.locator,
                 precision,
@@ -302,12 +302,12 @@ impl Engine {
             }
             let link_type = foreign.unwrap_or(usual);
             match decoder.packet(link_type, window.number, time, record.original_len, record.data) {
-                Outcome::Decoded(packet) => {
+                DecodeOutcome::Decoded(packet) => {
                     let arrival = Arrival::new(window.number, time, Direction::Forward, record);
                     self.packet(&mut table, &packet, arrival, foreign, &window);
                 }
-                Outcome::Fragment => shared.outside.add(Outside::Fragment, 1),
-                Outcome::Undecoded(why) => shared.outside.add(Outside::Undecoded(why), 1),
+                DecodeOutcome::Fragment => shared.outside.add(Outside::Fragment, 1),
+                DecodeOutcome::Undecoded(why) => shared.outside.add(Outside::Undecoded(why), 1),
             }
             if decoder.has_given_up() {
                 self.given_up(&mut table, &mut decoder, Some(usual), &window);
@@ -325,9 +325,9 @@ impl Engine {
     /// Runs `act` on a flow, and handles the news that it causes.
     fn with<T>(
         &mut self,
-        table: &mut Table,
-        place: Place,
-        window: &Window<'_>,
+        table: &mut FlowTable,
+        place: FlowPlace,
+        window: &EngineWindow<'_>,
         act: impl FnOnce(&mut Flow, &mut Tools<'_>) -> T,
     ) -> Option<T> {
         let Self { settings, events, news, totals, .. } = self;
@@ -338,12 +338,12 @@ impl Engine {
         for news in std::mem::take(&mut self.news) {
             match news {
                 News::Finished(finished) => {
-                    self.outbox.push(Job::Finished { id, key, finished });
+                    self.outbox.push(RecorderJob::Finished { id, key, finished });
                 }
                 News::Closed => {
                     table.deactivate(place);
                     let count = match ended {
-                        Some(State::Evicted) => &self.shared.evicted,
+                        Some(FlowState::Evicted) => &self.shared.evicted,
                         _ => &self.shared.closed,
                     };
                     count.fetch_add(1, Ordering::Relaxed);
@@ -353,9 +353,9 @@ impl Engine {
                         Some(flow) if !flow.kept.has_transactions() => {
                             flow.is_sealed = true;
                             flow.expire(self.oldest);
-                            Job::Flow(Box::new(Meta::of(flow, &self.shared.capture)))
+                            RecorderJob::Flow(Box::new(Meta::of(flow, &self.shared.capture)))
                         }
-                        _ => Job::Closed { id },
+                        _ => RecorderJob::Closed { id },
                     };
                     self.outbox.push(job);
                     self.resting.push_back((self.clock.0.plus(AFTERWARDS), place));
@@ -366,7 +366,7 @@ impl Engine {
     }
 
     /// Ends a flow if it has not ended yet. From now on, packets with its key go to another flow.
-    fn finish(&mut self, table: &mut Table, place: Place, window: &Window<'_>) {
+    fn finish(&mut self, table: &mut FlowTable, place: FlowPlace, window: &EngineWindow<'_>) {
         self.with(table, place, window, |flow, tools| flow.close(false, tools));
         retire(table, place);
     }
@@ -386,7 +386,7 @@ impl Engine {
             // packets.
             self.shared.reached(number, is_over);
         } else {
-            self.outbox.push(Job::Reached { number, is_over });
+            self.outbox.push(RecorderJob::Reached { number, is_over });
         }
     }
 
@@ -406,7 +406,7 @@ impl Engine {
 }
 
 /// Releases the memory of a flow that gets no more packets, except what reading it needs.
-fn retire(table: &mut Table, place: Place) {
+fn retire(table: &mut FlowTable, place: FlowPlace) {
     table.unkey(place);
     if let Some(flow) = table.get(place) {
         flow.compact();

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use protocol::http::body::Limits;
-use protocol::http::direction::Direction as Side;
+use protocol::http::body::DecodingLimits;
+use protocol::http::direction::MessageRole;
 use protocol::http::har::{self, Har, Server};
 use protocol::json;
 use protocol::tcp::Direction;
@@ -18,9 +18,9 @@ use super::hars::{AsOf, Packed};
 use super::render::har_server;
 use crate::flow::apps::http::exchange::Exchange;
 use crate::flow::conversation::Flow;
-use crate::flow::error::OpenError;
+use crate::flow::error::FlowOpenError;
 use crate::flow::log::LogWriter;
-use crate::flow::shared::Shared;
+use crate::flow::shared::SharedFlows;
 
 /// Maximum bytes of one decoded body. A longer body is cut, and marked as cut. A reader has one
 /// entry in memory.
@@ -34,17 +34,17 @@ const BODIES: u64 = 64 << 20;
 const PAGE: usize = 1_024;
 
 /// One flow, with the data its entries need.
-struct Source {
+struct HarSource {
     id: u64,
     request: Direction,
     server: Server,
     exchanges: Vec<Exchange>,
 }
 
-impl Shared {
+impl SharedFlows {
     /// `http.har` of the capture as of now. Only one is made at a time. The last one is kept,
     /// because a reader asks for the size before it reads.
-    pub(in crate::flow) fn all_har(&self) -> Result<Packed, OpenError> {
+    pub(in crate::flow) fn all_har(&self) -> Result<Packed, FlowOpenError> {
         self.bodies.in_turn(|| {
             let as_of = self.as_of();
             if let Some((_, packed)) = self.hars.lock().all.as_ref().filter(|(of, _)| *of == as_of)
@@ -64,7 +64,7 @@ impl Shared {
         (self.batches.load(Ordering::Acquire), self.oldest.load(Ordering::Relaxed))
     }
 
-    fn make_all_har(&self) -> Result<Packed, OpenError> {
+    fn make_all_har(&self) -> Result<Packed, FlowOpenError> {
         let mut writer = LogWriter::new(usize::MAX);
         let mut line = Har::beginning();
         line.push(b'\n');
@@ -72,12 +72,13 @@ impl Shared {
         let (mut left, mut from, mut is_first) = (BODIES, 0, true);
         while let Some((next, source)) = self.next_with_http(from) {
             from = next;
-            let Some(Source { id, request, server, exchanges }) = source else { continue };
+            let Some(HarSource { id, request, server, exchanges }) = source else { continue };
             let streams = FlowStreams::new(self, id, request);
             for exchange in exchanges {
                 let most = BODY.min(left);
-                let limits = Limits { input: most, output: most, ..Limits::default() };
-                let sides = Side::BOTH.iter().filter_map(|side| exchange.part(*side));
+                let limits =
+                    DecodingLimits { input: most, output: most, ..DecodingLimits::default() };
+                let sides = MessageRole::BOTH.iter().filter_map(|side| exchange.part(*side));
                 let taken: u64 = sides.map(|part| part.decoded.min(most)).sum();
                 left = left.saturating_sub(taken);
                 let transaction = exchange.transaction(&streams);
@@ -89,19 +90,19 @@ impl Shared {
                 line.push(b'\n');
                 writer.append(&line);
                 if !self.bodies.has_room(writer.log().memory() as u64) {
-                    return Err(OpenError::NoRoom);
+                    return Err(FlowOpenError::NoRoom);
                 }
             }
         }
         writer.append(Har::END);
         let log = Arc::clone(writer.log());
-        let taken = self.bodies.hold(log.memory() as u64).ok_or(OpenError::NoRoom)?;
+        let taken = self.bodies.hold(log.memory() as u64).ok_or(FlowOpenError::NoRoom)?;
         Ok(Packed { log, _taken: taken })
     }
 
     /// The next flow with HTTP at or after number `from`, and the number to continue with; `None`
     /// after the last flow.
-    fn next_with_http(&self, from: u64) -> Option<(u64, Option<Source>)> {
+    fn next_with_http(&self, from: u64) -> Option<(u64, Option<HarSource>)> {
         let table = self.table.read();
         let mut last = None;
         for flow in table.from(from).take(PAGE) {
@@ -114,9 +115,9 @@ impl Shared {
     }
 }
 
-fn source(flow: &Flow) -> Option<Source> {
+fn source(flow: &Flow) -> Option<HarSource> {
     let http = flow.kept.http.as_ref()?;
     let server = har_server(flow, http.request);
     let (request, exchanges) = (http.request, http.exchanges.clone());
-    Some(Source { id: flow.id, request, server, exchanges })
+    Some(HarSource { id: flow.id, request, server, exchanges })
 }

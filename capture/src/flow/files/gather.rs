@@ -2,22 +2,22 @@
 
 use std::ops::Range;
 
-use protocol::http::body::{Piece, Streams};
-use protocol::http::direction::Direction as Side;
+use protocol::http::body::{BodyPiece, Streams};
+use protocol::http::direction::MessageRole;
 use protocol::tcp::Direction;
 
-use crate::flow::error::ReadError;
-use crate::flow::locator::Place;
-use crate::flow::places::Found;
+use crate::flow::error::FlowReadError;
+use crate::flow::locator::RecordPlace;
+use crate::flow::places::FoundPlaces;
 use crate::flow::places::{Wanted, list, sender};
-use crate::flow::shared::Shared;
+use crate::flow::shared::SharedFlows;
 use crate::record;
 use crate::store::{Chunk, PinError};
 
 /// Bytes of a stream that are looked up at a time, so that the engine does not wait long.
 const PORTION: u64 = 256 << 10;
 
-impl Shared {
+impl SharedFlows {
     /// Hands the bytes of `wanted` to `sink`, in order.
     ///
     /// # Errors
@@ -25,20 +25,20 @@ impl Shared {
     pub(in crate::flow) fn gather(
         &self,
         wanted: &[Wanted],
-        sink: &mut dyn FnMut(Piece<'_>),
+        sink: &mut dyn FnMut(BodyPiece<'_>),
     ) -> Result<(), String> {
         let mut held: Option<Chunk<'_>> = None;
         for one in wanted {
             let place = one.extent.and_then(|extent| self.locator.read().place(extent.packet));
             let (Some(extent), Some(place)) = (one.extent, place) else {
-                sink(Piece::Hole(one.len));
+                sink(BodyPiece::Hole(one.len));
                 continue;
             };
             self.hold(&mut held, place)?;
             let record = held.as_ref().and_then(|chunk| place.record(chunk.bytes()));
             match record.and_then(|record| record.data.get(extent.range())) {
-                Some(bytes) => sink(Piece::Bytes(bytes)),
-                None => sink(Piece::Hole(one.len)),
+                Some(bytes) => sink(BodyPiece::Bytes(bytes)),
+                None => sink(BodyPiece::Hole(one.len)),
             }
         }
         drop(held);
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     /// Holds the chunk of `place` instead of the one held before; holds none if that chunk is gone.
-    fn hold<'s>(&'s self, held: &mut Option<Chunk<'s>>, place: Place) -> Result<(), String> {
+    fn hold<'s>(&'s self, held: &mut Option<Chunk<'s>>, place: RecordPlace) -> Result<(), String> {
         if held.as_ref().is_some_and(|chunk| chunk.id == place.chunk) {
             return Ok(());
         }
@@ -98,8 +98,8 @@ impl Shared {
         id: u64,
         direction: Direction,
         range: Range<u64>,
-        sink: &mut dyn FnMut(Piece<'_>),
-    ) -> Result<(), ReadError> {
+        sink: &mut dyn FnMut(BodyPiece<'_>),
+    ) -> Result<(), FlowReadError> {
         let mut at = range.start;
         let mut wanted = Vec::new();
         while at < range.end {
@@ -107,7 +107,7 @@ impl Shared {
             wanted.clear();
             let table = self.table.read();
             // Nothing of the flow can be found any more, which differs from a hole.
-            let flow = table.flow(id).ok_or(ReadError::Expired)?;
+            let flow = table.flow(id).ok_or(FlowReadError::Expired)?;
             list(Some(flow), direction, at..end, |one| wanted.push(one));
             drop(table);
             self.gather(&wanted, sink)?;
@@ -120,40 +120,40 @@ impl Shared {
 /// The streams of a flow, addressed by the sides of HTTP.
 #[derive(Debug)]
 pub(in crate::flow) struct FlowStreams<'a> {
-    pub(in crate::flow) shared: &'a Shared,
+    pub(in crate::flow) shared: &'a SharedFlows,
     pub(in crate::flow) id: u64,
     /// The direction of the requests.
     pub(in crate::flow) request: Direction,
     /// Places that were looked up before.
-    pub(in crate::flow) found: Option<&'a Found<'a>>,
+    pub(in crate::flow) found: Option<&'a FoundPlaces<'a>>,
 }
 
 impl<'a> FlowStreams<'a> {
     /// The streams of flow `id`, whose requests go in direction `request`.
-    pub(in crate::flow) fn new(shared: &'a Shared, id: u64, request: Direction) -> Self {
+    pub(in crate::flow) fn new(shared: &'a SharedFlows, id: u64, request: Direction) -> Self {
         Self { shared, id, request, found: None }
     }
 }
 
 impl Streams for FlowStreams<'_> {
-    fn read(&self, side: Side, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
+    fn read(&self, side: MessageRole, range: Range<u64>, sink: &mut dyn FnMut(BodyPiece<'_>)) {
         let mut given = 0;
-        let mut counting = |piece: Piece<'_>| {
+        let mut counting = |piece: BodyPiece<'_>| {
             given += match piece {
-                Piece::Bytes(bytes) => bytes.len() as u64,
-                Piece::Hole(len) => len,
+                BodyPiece::Bytes(bytes) => bytes.len() as u64,
+                BodyPiece::Hole(len) => len,
             };
             sink(piece);
         };
         let direction = sender(side, self.request);
         let len = range.end.saturating_sub(range.start);
         let read = match self.found.and_then(|found| found.part(side, &range)) {
-            Some(wanted) => self.shared.gather(&wanted, &mut counting).map_err(ReadError::from),
+            Some(wanted) => self.shared.gather(&wanted, &mut counting).map_err(FlowReadError::from),
             None => self.shared.read_stream(self.id, direction, range, &mut counting),
         };
         // Neither a storage that failed nor a flow that has left the tree gives any more bytes.
         if read.is_err() && given < len {
-            sink(Piece::Hole(len.saturating_sub(given)));
+            sink(BodyPiece::Hole(len.saturating_sub(given)));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::flow::log::LineLog;
-use crate::flow::made::Made;
+use crate::flow::made::MadeContent;
 
 /// Maximum bytes of all cached `http.har`. They are cached because a reader asks for the size
 /// before it reads.
@@ -22,9 +22,9 @@ pub(in crate::flow) struct Hars {
 pub(in crate::flow) struct OfFlow {
     pub(in crate::flow) id: u64,
     pub(in crate::flow) count: usize,
-    pub(in crate::flow) text: Weak<Made>,
+    pub(in crate::flow) text: Weak<MadeContent>,
     /// Keeps the text for the next reader.
-    pub(in crate::flow) kept: Option<Arc<Made>>,
+    pub(in crate::flow) kept: Option<Arc<MadeContent>>,
 }
 
 impl OfFlow {
@@ -55,7 +55,7 @@ impl Hars {
 #[derive(Clone, Debug)]
 pub(in crate::flow) struct Packed {
     pub(in crate::flow) log: Arc<LineLog>,
-    pub(in crate::flow) _taken: Arc<Made>,
+    pub(in crate::flow) _taken: Arc<MadeContent>,
 }
 
 /// Number of job batches done, and the oldest packet retained.

@@ -4,17 +4,17 @@ use std::ops::Range;
 
 use protocol::tcp::Direction;
 
-use crate::flow::shared::Shared;
+use crate::flow::shared::SharedFlows;
 
 /// The merged holes of a stream, or of a body made of pieces of it. `of` records the state of the
 /// stream for which they hold: its end, its number of gaps, and the oldest packet retained.
 #[derive(Debug, Default)]
-pub(in crate::flow) struct Holes {
+pub(in crate::flow) struct StreamHoles {
     pub(in crate::flow) of: Option<[u64; 3]>,
     pub(in crate::flow) ranges: Vec<Range<u64>>,
 }
 
-impl Shared {
+impl SharedFlows {
     /// Bytes of a stream that cannot be read.
     pub(in crate::flow) fn bytes_in_holes(&self, id: u64, direction: Direction) -> u64 {
         let table = self.table.read();
@@ -30,7 +30,7 @@ impl Shared {
         id: u64,
         direction: Direction,
         pieces: Option<&[Range<u64>]>,
-        known: &mut Holes,
+        known: &mut StreamHoles,
     ) -> bool {
         self.expire(id);
         let table = self.table.read();

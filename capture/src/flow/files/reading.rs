@@ -3,77 +3,89 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use protocol::http::body::Piece;
+use protocol::http::body::BodyPiece;
 use protocol::http::body::framed::parts;
-use protocol::http::direction::Direction as Side;
+use protocol::http::direction::MessageRole;
 use protocol::tcp::Direction;
 
 use super::gather::FlowStreams;
 use super::hars::Packed;
-use super::holes::Holes;
+use super::holes::StreamHoles;
 use super::render;
-use super::texts::{Kind, Text};
+use super::texts::{Text, TextKind};
 use crate::flow::apps::Application;
-use crate::flow::apps::http::exchange::{Part, View};
-use crate::flow::error::{OpenError, ReadError};
+use crate::flow::apps::http::exchange::{StoredMessage, TransactionView};
+use crate::flow::error::{FlowOpenError, FlowReadError};
 use crate::flow::file::{File, Log, Seek};
-use crate::flow::log::Cache;
-use crate::flow::made::{self, Made};
+use crate::flow::log::LogCache;
+use crate::flow::made::{self, MadeContent};
 use crate::flow::places::sender;
-use crate::flow::shared::Shared;
+use crate::flow::shared::SharedFlows;
 use crate::savefile::pcap;
 
 /// One opener of one file of a flow or of the capture.
 ///
-/// Reads end at the size that is visible to the opener: the size when the file was opened, or at the
-/// last [`extend_visible`](Self::extend_visible). A read at the end reports end of file, and makes
-/// the next read extend the visible size.
+/// Reads end at the size that is visible to the opener: the size when the file was opened, or at
+/// the last [`extend_visible`](Self::extend_visible). A read at the end reports end of file, and
+/// makes the next read extend the visible size.
 #[derive(Debug)]
-pub struct Reading {
-    shared: Arc<Shared>,
-    content: Content,
+pub struct FileReading {
+    shared: Arc<SharedFlows>,
+    content: FileContent,
     /// Bytes that are visible to the opener.
     visible_size: u64,
     /// For a stream: every byte before the visible end is of this packet or an earlier one.
     newest: u64,
     at_end: bool,
-    holes: Holes,
+    holes: StreamHoles,
 }
 
 /// The content of a file.
 #[derive(Debug)]
-pub(in crate::flow) enum Content {
+pub(in crate::flow) enum FileContent {
     /// Rendered or decoded when the file was opened.
-    Rendered(Arc<Made>),
+    Rendered(Arc<MadeContent>),
     /// The stream that a flow sends in a direction.
     Stream { id: u64, direction: Direction },
     /// Pieces of such a stream, which are a body that needs no decoding. `grows` names the body
     /// while its transaction is under way.
-    Pieces { id: u64, direction: Direction, ranges: Box<[Range<u64>]>, grows: Option<(u64, Side)> },
+    Pieces {
+        id: u64,
+        direction: Direction,
+        ranges: Box<[Range<u64>]>,
+        grows: Option<(u64, MessageRole)>,
+    },
     /// The packets of a flow, from the packet whose record begins at this offset.
     Packets { id: u64, header: [u8; pcap::FILE_HEADER_LEN], begin: u64 },
     /// One text for each transaction of a flow, and the last text that was made.
-    Texts { id: u64, kind: Kind, made: Option<Text> },
+    Texts { id: u64, kind: TextKind, made: Option<Text> },
     /// Lines of a flow, from this offset on, which are in the log of the capture.
-    Lines { id: u64, application: Application, begin: u64, cache: Cache },
+    Lines { id: u64, application: Application, begin: u64, cache: LogCache },
     /// A file of a whole capture, made when it was opened.
-    Packed { packed: Packed, cache: Cache },
+    Packed { packed: Packed, cache: LogCache },
     /// Lines of a whole capture, from this offset on.
-    Log { log: Log, begin: u64, cache: Cache },
+    Log { log: Log, begin: u64, cache: LogCache },
 }
 
-impl Reading {
+impl FileReading {
     /// `None` if the flow has left the tree since `content` was looked up: an empty file would be
     /// wrong where no file is left.
-    pub(in crate::flow) fn new(shared: Arc<Shared>, content: Content) -> Option<Self> {
+    pub(in crate::flow) fn new(shared: Arc<SharedFlows>, content: FileContent) -> Option<Self> {
         let (visible_size, newest) = content.end(&shared)?;
-        Some(Self { shared, content, visible_size, newest, at_end: false, holes: Holes::default() })
+        Some(Self {
+            shared,
+            content,
+            visible_size,
+            newest,
+            at_end: false,
+            holes: StreamHoles::default(),
+        })
     }
 
     /// A reading of a log of the capture, from offset `begin` on.
-    pub(in crate::flow) fn of_log(shared: Arc<Shared>, log: Log, begin: u64) -> Self {
-        let content = Content::Log { log, begin, cache: Cache::default() };
-        let holes = Holes::default();
+    pub(in crate::flow) fn of_log(shared: Arc<SharedFlows>, log: Log, begin: u64) -> Self {
+        let content = FileContent::Log { log, begin, cache: LogCache::default() };
+        let holes = StreamHoles::default();
         let mut reading =
             Self { shared, content, visible_size: 0, newest: 0, at_end: false, holes };
         reading.extend_visible();
@@ -81,25 +93,25 @@ impl Reading {
     }
 
     /// A reading of a content that was made for its opener.
-    pub(in crate::flow) fn of_made(shared: Arc<Shared>, made: Arc<Made>) -> Self {
+    pub(in crate::flow) fn of_made(shared: Arc<SharedFlows>, made: Arc<MadeContent>) -> Self {
         let visible_size = made.bytes().len() as u64;
-        let (content, holes) = (Content::Rendered(made), Holes::default());
+        let (content, holes) = (FileContent::Rendered(made), StreamHoles::default());
         Self { shared, content, visible_size, newest: 0, at_end: false, holes }
     }
 
     /// A reading of a file of the whole capture that was made for its opener.
-    pub(in crate::flow) fn of_packed(shared: Arc<Shared>, packed: Packed) -> Self {
+    pub(in crate::flow) fn of_packed(shared: Arc<SharedFlows>, packed: Packed) -> Self {
         let visible_size = packed.log.end();
         let (content, holes) =
-            (Content::Packed { packed, cache: Cache::default() }, Holes::default());
+            (FileContent::Packed { packed, cache: LogCache::default() }, StreamHoles::default());
         Self { shared, content, visible_size, newest: 0, at_end: false, holes }
     }
 
     /// The bytes at `offset`, at most `want`; none at the end.
     ///
     /// # Errors
-    /// [`ReadError`]
-    pub fn read(&mut self, offset: u64, want: usize) -> Result<Vec<u8>, ReadError> {
+    /// [`FlowReadError`]
+    pub fn read(&mut self, offset: u64, want: usize) -> Result<Vec<u8>, FlowReadError> {
         if std::mem::take(&mut self.at_end) {
             self.extend_visible();
         }
@@ -112,36 +124,36 @@ impl Reading {
         let mut bytes = Vec::with_capacity(want);
         let (shared, newest) = (&self.shared, self.newest);
         match &mut self.content {
-            Content::Rendered(made) => {
+            FileContent::Rendered(made) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
                 let rest = made.bytes().get(from..).unwrap_or_default();
                 bytes.extend_from_slice(rest.get(..want).unwrap_or(rest));
             }
-            Content::Stream { id, direction } => {
+            FileContent::Stream { id, direction } => {
                 let range = offset..offset.saturating_add(want as u64);
                 shared.read_pieces(*id, *direction, &[range], newest, &mut bytes)?;
             }
-            Content::Pieces { id, direction, ranges, .. } => {
+            FileContent::Pieces { id, direction, ranges, .. } => {
                 let ranges = parts(ranges, offset, want as u64);
                 shared.read_pieces(*id, *direction, &ranges, newest, &mut bytes)?;
             }
-            Content::Packets { id, header, begin } => {
+            FileContent::Packets { id, header, begin } => {
                 shared.read_packets(*id, header, *begin, offset, want, &mut bytes)?;
             }
-            Content::Texts { id, kind, made } => {
+            FileContent::Texts { id, kind, made } => {
                 shared.read_texts(*id, *kind, made, offset, want, &mut bytes)?;
             }
-            Content::Lines { id, application, begin, cache } => {
+            FileContent::Lines { id, application, begin, cache } => {
                 let from = begin.saturating_add(offset);
                 let range = from..from.saturating_add(want as u64);
                 shared.read_lines((*id, *application), &range, cache, &mut bytes)?;
             }
-            Content::Packed { packed, cache } => {
-                bytes = packed.log.read(offset, want, cache).ok_or(ReadError::Expired)?;
+            FileContent::Packed { packed, cache } => {
+                bytes = packed.log.read(offset, want, cache).ok_or(FlowReadError::Expired)?;
             }
-            Content::Log { log, begin, cache } => {
+            FileContent::Log { log, begin, cache } => {
                 let at = begin.saturating_add(offset);
-                bytes = shared.log(*log).read(at, want, cache).ok_or(ReadError::Expired)?;
+                bytes = shared.log(*log).read(at, want, cache).ok_or(FlowReadError::Expired)?;
             }
         }
         Ok(bytes)
@@ -166,13 +178,13 @@ impl Reading {
     }
 
     /// The size that is visible to the opener, if the content was rendered or decoded when the file
-    /// was opened (`meta.json`, `http.har`, a body). By now it may differ from the size that another
-    /// opener would see.
+    /// was opened (`meta.json`, `http.har`, a body). By now it may differ from the size that
+    /// another opener would see.
     #[must_use]
     pub fn rendered_size(&self) -> Option<u64> {
         match &self.content {
-            Content::Rendered(made) => Some(made.bytes().len() as u64),
-            Content::Packed { packed, .. } => Some(packed.log.end()),
+            FileContent::Rendered(made) => Some(made.bytes().len() as u64),
+            FileContent::Packed { packed, .. } => Some(packed.log.end()),
             _ => None,
         }
     }
@@ -188,10 +200,10 @@ impl Reading {
             return None;
         }
         let is_there = match &self.content {
-            Content::Stream { id, direction } => {
+            FileContent::Stream { id, direction } => {
                 self.shared.holes(*id, *direction, None, &mut self.holes)
             }
-            Content::Pieces { id, direction, ranges, .. } => {
+            FileContent::Pieces { id, direction, ranges, .. } => {
                 self.shared.holes(*id, *direction, Some(ranges), &mut self.holes)
             }
             _ => return Some(if to == Seek::Data { offset } else { end }),
@@ -200,7 +212,7 @@ impl Reading {
             // Only overwritten bytes are a hole. Reading other bytes reports that they are not
             // available.
             let all = self.shared.is_overwritten(self.newest).then_some(0..end);
-            self.holes = Holes { of: None, ranges: all.into_iter().collect() };
+            self.holes = StreamHoles { of: None, ranges: all.into_iter().collect() };
         }
         let holes = &self.holes.ranges;
         let next = holes.get(holes.partition_point(|hole| hole.end <= offset));
@@ -213,7 +225,7 @@ impl Reading {
     }
 }
 
-impl Content {
+impl FileContent {
     /// The id of the flow, if the content is a stream of it or pieces of one.
     const fn stream(&self) -> Option<u64> {
         match self {
@@ -223,20 +235,20 @@ impl Content {
     }
 
     /// Takes in the ranges that were added to a body whose transaction is under way.
-    fn grow(&mut self, shared: &Shared) {
+    fn grow(&mut self, shared: &SharedFlows) {
         let Self::Pieces { id, ranges, grows, .. } = self else { return };
         let Some((index, side)) = *grows else { return };
         let table = shared.table.read();
         match table.flow(*id).and_then(|flow| flow.transaction(index)) {
-            Some(View::UnderWay(transaction, _)) => {
+            Some(TransactionView::UnderWay(transaction, _)) => {
                 let now = transaction.message(side).map(|message| &*message.body.ranges);
                 let now = now.unwrap_or_default();
                 if (now.len(), now.last()) != (ranges.len(), ranges.last()) {
                     *ranges = now.into();
                 }
             }
-            Some(View::Ended(exchange)) => {
-                *ranges = exchange.part(side).map(Part::ranges).unwrap_or_default().into();
+            Some(TransactionView::Ended(exchange)) => {
+                *ranges = exchange.part(side).map(StoredMessage::ranges).unwrap_or_default().into();
                 *grows = None;
             }
             // A body whose transaction is gone keeps its end.
@@ -246,7 +258,7 @@ impl Content {
 
     /// The current length in bytes and, for a stream, the newest packet its bytes may be of; `None`
     /// if the flow has left the tree.
-    fn end(&self, shared: &Shared) -> Option<(u64, u64)> {
+    fn end(&self, shared: &SharedFlows) -> Option<(u64, u64)> {
         let end = self.len(shared)?;
         // Looked up after the end, so that it is not older than the end.
         let newest = match self.stream() {
@@ -257,7 +269,7 @@ impl Content {
     }
 
     /// The current length in bytes; `None` if the flow has left the tree.
-    pub(in crate::flow) fn len(&self, shared: &Shared) -> Option<u64> {
+    pub(in crate::flow) fn len(&self, shared: &SharedFlows) -> Option<u64> {
         Some(match self {
             Self::Rendered(made) => made.bytes().len() as u64,
             Self::Stream { id, direction } => {
@@ -284,17 +296,17 @@ impl Content {
 }
 
 /// A hole reads as zeros.
-fn fill(bytes: &mut Vec<u8>, piece: Piece<'_>) {
+fn fill(bytes: &mut Vec<u8>, piece: BodyPiece<'_>) {
     match piece {
-        Piece::Bytes(part) => bytes.extend_from_slice(part),
-        Piece::Hole(len) => {
+        BodyPiece::Bytes(part) => bytes.extend_from_slice(part),
+        BodyPiece::Hole(len) => {
             let len = usize::try_from(len).unwrap_or(usize::MAX);
             bytes.resize(bytes.len().saturating_add(len), 0);
         }
     }
 }
 
-impl Shared {
+impl SharedFlows {
     /// Returns true if the store has dropped all packets up to this one.
     fn is_overwritten(&self, newest: u64) -> bool {
         self.store.bounds().oldest.number > newest
@@ -312,15 +324,15 @@ impl Shared {
         ranges: &[Range<u64>],
         newest: u64,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), FlowReadError> {
         let len = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>();
-        let mut sink = |piece: Piece<'_>| fill(bytes, piece);
+        let mut sink = |piece: BodyPiece<'_>| fill(bytes, piece);
         let read = ranges
             .iter()
             .try_for_each(|range| self.read_stream(id, direction, range.clone(), &mut sink));
         match read {
-            Err(ReadError::Expired) if self.is_overwritten(newest) => {
-                fill(bytes, Piece::Hole(len.saturating_sub(bytes.len() as u64)));
+            Err(FlowReadError::Expired) if self.is_overwritten(newest) => {
+                fill(bytes, BodyPiece::Hole(len.saturating_sub(bytes.len() as u64)));
                 Ok(())
             }
             read => read,
@@ -332,9 +344,9 @@ impl Shared {
         &self,
         (id, application): (u64, Application),
         range: &Range<u64>,
-        cache: &mut Cache,
+        cache: &mut LogCache,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), FlowReadError> {
         let table = self.table.read();
         let lines = table.flow(id).and_then(|flow| flow.kept.lines(application));
         let places = lines.map(|lines| lines.in_log(range)).unwrap_or_default();
@@ -349,7 +361,7 @@ impl Shared {
             }
         }
         // The lines before a dropped one are correct.
-        if bytes.is_empty() { Err(ReadError::Expired) } else { Ok(()) }
+        if bytes.is_empty() { Err(FlowReadError::Expired) } else { Ok(()) }
     }
 
     fn read_packets(
@@ -360,7 +372,7 @@ impl Shared {
         offset: u64,
         want: usize,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), FlowReadError> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         bytes.extend(header.iter().skip(from).take(want));
         let left = want.saturating_sub(bytes.len());
@@ -369,12 +381,12 @@ impl Shared {
         }
         let at = offset.saturating_sub(header.len() as u64).saturating_add(begin);
         let table = self.table.read();
-        let Some(flow) = table.flow(id) else { return Err(ReadError::Expired) };
+        let Some(flow) = table.flow(id) else { return Err(FlowReadError::Expired) };
         let end = at.saturating_add(left as u64);
         let entries = flow.packets.iter_at(at).take_while(|entry| entry.offset < end);
         let entries: Vec<_> = entries.map(|entry| (entry.number, entry.offset)).collect();
         drop(table);
-        let Some((_, first)) = entries.first() else { return Err(ReadError::Expired) };
+        let Some((_, first)) = entries.first() else { return Err(FlowReadError::Expired) };
         let mut skip = usize::try_from(at.saturating_sub(*first)).unwrap_or(usize::MAX);
         let numbers = entries.iter().map(|(number, _)| *number);
         let is_there = self.records(numbers, &mut |record| {
@@ -384,7 +396,7 @@ impl Shared {
             bytes.len() < want
         })?;
         // The bytes read before the first missing packet are correct.
-        if is_there || !bytes.is_empty() { Ok(()) } else { Err(ReadError::Expired) }
+        if is_there || !bytes.is_empty() { Ok(()) } else { Err(FlowReadError::Expired) }
     }
 
     /// Returns true if a flow is in the tree. If it is, a content made from its packets before this
@@ -394,15 +406,15 @@ impl Shared {
     }
 
     /// Keeps a content for one opener. It may be long, such as a list of gaps.
-    pub(in crate::flow) fn keep(&self, text: Vec<u8>) -> Result<Arc<Made>, OpenError> {
+    pub(in crate::flow) fn keep(&self, text: Vec<u8>) -> Result<Arc<MadeContent>, FlowOpenError> {
         if text.len() <= made::SMALL {
-            return Ok(Made::own(text));
+            return Ok(MadeContent::own(text));
         }
         if !self.bodies.has_room(text.len() as u64) {
             // The cache makes room.
             self.hars.lock().clear();
         }
-        self.bodies.keep(text).ok_or(OpenError::NoRoom)
+        self.bodies.keep(text).ok_or(FlowOpenError::NoRoom)
     }
 
     /// The content of a file of a flow.
@@ -411,69 +423,73 @@ impl Shared {
         id: u64,
         file: File,
         beginning: u64,
-    ) -> Result<Content, OpenError> {
+    ) -> Result<FileContent, FlowOpenError> {
         if matches!(file, File::Meta) {
             self.expire(id);
         }
         let table = self.table.read();
-        let flow = table.flow(id).ok_or(OpenError::Gone)?;
-        let http = flow.kept.http.as_deref().ok_or(OpenError::Gone);
+        let flow = table.flow(id).ok_or(FlowOpenError::Gone)?;
+        let http = flow.kept.http.as_deref().ok_or(FlowOpenError::Gone);
         Ok(match file {
             File::Meta => {
                 let text = render::meta(self, flow);
                 drop(table);
-                Content::Rendered(self.keep(text)?)
+                FileContent::Rendered(self.keep(text)?)
             }
             File::HttpOpen => {
                 http?;
                 let (text, _) = render::open_lines(self, flow);
                 drop(table);
-                Content::Rendered(self.keep(text)?)
+                FileContent::Rendered(self.keep(text)?)
             }
-            File::Client => Content::Stream { id, direction: flow.client },
-            File::Server => Content::Stream { id, direction: flow.client.other() },
+            File::Client => FileContent::Stream { id, direction: flow.client },
+            File::Server => FileContent::Stream { id, direction: flow.client.other() },
             File::Packets => {
                 let link_type = flow.network.as_ref().and_then(|network| network.link_type);
                 drop(table);
-                let header = render::pcap_header(self, link_type).ok_or(OpenError::Gone)?;
-                Content::Packets { id, header, begin: beginning }
+                let header = render::pcap_header(self, link_type).ok_or(FlowOpenError::Gone)?;
+                FileContent::Packets { id, header, begin: beginning }
             }
             File::Transcript => {
                 http?;
-                Content::Texts { id, kind: Kind::Transcript, made: None }
+                FileContent::Texts { id, kind: TextKind::Transcript, made: None }
             }
             File::Lines(Application::Http) => {
                 http?;
-                Content::Texts { id, kind: Kind::Line, made: None }
+                FileContent::Texts { id, kind: TextKind::Line, made: None }
             }
             File::Lines(application) => {
-                flow.kept.lines(application).ok_or(OpenError::Gone)?;
-                Content::Lines { id, application, begin: beginning, cache: Cache::default() }
+                flow.kept.lines(application).ok_or(FlowOpenError::Gone)?;
+                FileContent::Lines { id, application, begin: beginning, cache: LogCache::default() }
             }
             File::Har => {
                 http?;
                 drop(table);
                 let har = self.har(id)?;
-                Content::Rendered(if self.has(id) { har } else { return Err(OpenError::Gone) })
+                FileContent::Rendered(if self.has(id) {
+                    har
+                } else {
+                    return Err(FlowOpenError::Gone);
+                })
             }
             File::Body { index, direction } => {
                 let http = http?;
                 let sends = sender(direction, http.request);
-                let view = flow.transaction(index).ok_or(OpenError::Gone)?;
-                view.file(direction).ok_or(OpenError::Gone)?;
+                let view = flow.transaction(index).ok_or(FlowOpenError::Gone)?;
+                view.file(direction).ok_or(FlowOpenError::Gone)?;
                 let exchange = match view {
-                    View::Ended(exchange) => exchange,
-                    View::UnderWay(transaction, _) => {
-                        let message = transaction.message(direction).ok_or(OpenError::Gone)?;
+                    TransactionView::Ended(exchange) => exchange,
+                    TransactionView::UnderWay(transaction, _) => {
+                        let message = transaction.message(direction).ok_or(FlowOpenError::Gone)?;
                         let ranges = message.body.ranges.as_slice().into();
                         let grows = Some((index, direction));
-                        return Ok(Content::Pieces { id, direction: sends, ranges, grows });
+                        return Ok(FileContent::Pieces { id, direction: sends, ranges, grows });
                     }
                 };
-                let part = exchange.part(direction).ok_or(OpenError::Gone)?;
+                let part = exchange.part(direction).ok_or(FlowOpenError::Gone)?;
                 if part.is_plain {
                     let ranges = part.ranges().into();
-                    return Ok(Content::Pieces { id, direction: sends, ranges, grows: None });
+                    return Ok(FileContent::Pieces { id, direction: sends, ranges, grows: None });
                 }
                 let (len, exchange, request) = (part.decoded, exchange.clone(), http.request);
                 drop(table);
@@ -485,8 +501,12 @@ impl Shared {
                 let made = self.bodies.get((id, index, direction), len, || {
                     render::body(&exchange, direction, &streams).unwrap_or_default()
                 });
-                let made = made.ok_or(OpenError::NoRoom)?;
-                Content::Rendered(if self.has(id) { made } else { return Err(OpenError::Gone) })
+                let made = made.ok_or(FlowOpenError::NoRoom)?;
+                FileContent::Rendered(if self.has(id) {
+                    made
+                } else {
+                    return Err(FlowOpenError::Gone);
+                })
             }
         })
     }

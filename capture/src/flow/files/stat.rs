@@ -2,14 +2,14 @@
 
 use super::{reading, render};
 use crate::flow::apps::Application;
-use crate::flow::apps::http::exchange::{HEADS, Part, View};
+use crate::flow::apps::http::exchange::{HEADS, StoredMessage, TransactionView};
 use crate::flow::conversation::Flow;
-use crate::flow::error::OpenError;
+use crate::flow::error::FlowOpenError;
 use crate::flow::file::{File, Log, Stat};
-use crate::flow::shared::Shared;
+use crate::flow::shared::SharedFlows;
 
-impl Shared {
-    /// The effort to make a file, see [`Part::effort`].
+impl SharedFlows {
+    /// The effort to make a file, see [`StoredMessage::effort`].
     pub(in crate::flow) fn effort(&self, id: u64, file: File) -> u64 {
         let table = self.table.read();
         let http = table.flow(id).and_then(|flow| flow.kept.http.as_ref());
@@ -17,7 +17,7 @@ impl Shared {
             (Some(http), File::Transcript | File::Har) => http.effort,
             (Some(http), File::Body { index, direction }) => {
                 let part = http.exchange(index).and_then(|exchange| exchange.part(direction));
-                part.filter(|part| !part.is_plain).map_or(0, Part::effort)
+                part.filter(|part| !part.is_plain).map_or(0, StoredMessage::effort)
             }
             (Some(_), File::HttpOpen) => {
                 let open = table.flow(id).map_or(0, Flow::open_transactions);
@@ -51,7 +51,9 @@ impl Shared {
                 _ => flow.last,
             };
             let is_body = match file {
-                File::Body { index, .. } => matches!(flow.transaction(index)?, View::Ended(_)),
+                File::Body { index, .. } => {
+                    matches!(flow.transaction(index)?, TransactionView::Ended(_))
+                }
                 _ => false,
             };
             let before = match file {
@@ -88,12 +90,12 @@ impl Shared {
         let content = match self.content(id, file, beginning) {
             Ok(content) => content,
             // The file exists, and opening it reports the error.
-            Err(OpenError::NoRoom) => return Some((0, 0)),
-            Err(OpenError::Gone) => return None,
+            Err(FlowOpenError::NoRoom) => return Some((0, 0)),
+            Err(FlowOpenError::Gone) => return None,
         };
         let size = content.len(self)?;
         let holes = match content {
-            reading::Content::Stream { id, direction } => self.bytes_in_holes(id, direction),
+            reading::FileContent::Stream { id, direction } => self.bytes_in_holes(id, direction),
             _ => 0,
         };
         Some((size, size.saturating_sub(holes)))

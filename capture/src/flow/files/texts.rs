@@ -6,17 +6,17 @@
 //! when they are read. The length of each text is kept, so that files do not change when packets
 //! are overwritten.
 
-use protocol::http::body::Limits;
-use protocol::http::transaction::Transaction;
-use protocol::http::transcript::{self, Progress};
+use protocol::http::body::DecodingLimits;
+use protocol::http::transaction::HttpTransaction;
+use protocol::http::transcript::{self, TransactionProgress};
 use protocol::tcp::Direction;
 
 use super::gather::FlowStreams;
 use super::render;
-use crate::flow::apps::http::exchange::{Exchange, Shown, View};
+use crate::flow::apps::http::exchange::{Exchange, ShownTranscript, TransactionView};
 use crate::flow::conversation::Flow;
-use crate::flow::error::ReadError;
-use crate::flow::shared::Shared;
+use crate::flow::error::FlowReadError;
+use crate::flow::shared::SharedFlows;
 
 /// The text of a transaction, or of a part of it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(in crate::flow) struct Text {
 
 /// The kind of text for each transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::flow) enum Kind {
+pub(in crate::flow) enum TextKind {
     /// A part of `http`.
     Transcript,
     /// A line of `http.jsonl`.
@@ -48,47 +48,47 @@ impl Text {
 /// A transaction whose transcript may be longer than known.
 struct Unknown {
     request: Direction,
-    source: Source,
-    shown: Option<Shown>,
+    source: TextSource,
+    shown: Option<ShownTranscript>,
     /// Bytes of the file before this transaction.
     before: u64,
 }
 
 /// The transaction that a text is made from.
-enum Source {
+enum TextSource {
     Ended(Exchange),
-    UnderWay(Box<Transaction>, Progress),
+    UnderWay(Box<HttpTransaction>, TransactionProgress),
 }
 
-impl Source {
-    fn new(view: View<'_>) -> Self {
+impl TextSource {
+    fn new(view: TransactionView<'_>) -> Self {
         match view {
-            View::Ended(exchange) => Self::Ended(exchange.clone()),
-            View::UnderWay(transaction, progress) => {
+            TransactionView::Ended(exchange) => Self::Ended(exchange.clone()),
+            TransactionView::UnderWay(transaction, progress) => {
                 Self::UnderWay(Box::new(transaction.clone()), progress)
             }
         }
     }
 
-    fn transaction(self, streams: &FlowStreams<'_>) -> (Transaction, Progress) {
+    fn transaction(self, streams: &FlowStreams<'_>) -> (HttpTransaction, TransactionProgress) {
         match self {
-            Self::Ended(exchange) => (exchange.transaction(streams), Progress::Ended),
+            Self::Ended(exchange) => (exchange.transaction(streams), TransactionProgress::Ended),
             Self::UnderWay(transaction, progress) => (*transaction, progress),
         }
     }
 }
 
-impl Shared {
+impl SharedFlows {
     /// Reads a file with one text for each transaction.
     pub(in crate::flow) fn read_texts(
         &self,
         id: u64,
-        kind: Kind,
+        kind: TextKind,
         made: &mut Option<Text>,
         offset: u64,
         want: usize,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), FlowReadError> {
         let mut at = offset;
         while bytes.len() < want {
             let last = made.as_ref().filter(|made| made.begin <= at);
@@ -97,12 +97,12 @@ impl Shared {
                 let from = made.as_ref().filter(|made| made.unit <= at);
                 let from = from.map_or((0, 0), |made| (made.number, made.unit));
                 *made = match kind {
-                    Kind::Transcript => self.make_transcript(id, from, at),
-                    Kind::Line => self.make_line(id, from, at),
+                    TextKind::Transcript => self.make_transcript(id, from, at),
+                    TextKind::Line => self.make_line(id, from, at),
                 };
             }
             // `None` means that the flow has left the tree, and its text can no longer be made.
-            let made = made.as_ref().ok_or(ReadError::Expired)?;
+            let made = made.as_ref().ok_or(FlowReadError::Expired)?;
             let skip = usize::try_from(at.saturating_sub(made.begin)).unwrap_or(usize::MAX);
             let part = made.text.get(skip..).unwrap_or_default();
             let room = want.saturating_sub(bytes.len());
@@ -146,13 +146,14 @@ impl Shared {
             covering(self.table.read().flow(id)?, from, at)?;
         let streams = FlowStreams::new(self, id, request);
         let (begin, text) = match (part, source) {
-            (None, Source::Ended(exchange)) => (0, render::transcript(&exchange, &streams)),
+            (None, TextSource::Ended(exchange)) => (0, render::transcript(&exchange, &streams)),
             (Some((part, before)), source) => {
                 let (transaction, _) = source.transaction(&streams);
-                let text = transcript::text(&transaction, part, &streams, &Limits::default());
+                let text =
+                    transcript::text(&transaction, part, &streams, &DecodingLimits::default());
                 (before, text.into_bytes())
             }
-            (None, Source::UnderWay(..)) => return None,
+            (None, TextSource::UnderWay(..)) => return None,
         };
         let begin = unit.saturating_add(begin);
         let text = Text { number, unit, begin, text: fitted(text, len) };
@@ -160,14 +161,14 @@ impl Shared {
     }
 
     /// Bytes of a file with one text for each transaction; `None` if the flow has left the tree.
-    pub(in crate::flow) fn measure(&self, id: u64, kind: Kind) -> Option<u64> {
+    pub(in crate::flow) fn measure(&self, id: u64, kind: TextKind) -> Option<u64> {
         match kind {
-            Kind::Line => {
+            TextKind::Line => {
                 let table = self.table.read();
                 let exchanges = &table.flow(id)?.kept.http.as_ref()?.exchanges;
                 Some(exchanges.iter().map(|exchange| u64::from(exchange.line)).sum())
             }
-            Kind::Transcript => self.measure_transcript(id),
+            TextKind::Transcript => self.measure_transcript(id),
         }
     }
 
@@ -181,7 +182,7 @@ impl Shared {
             };
             let streams = FlowStreams::new(self, id, unknown.request);
             match (unknown.source, unknown.shown) {
-                (Source::Ended(exchange), None) => {
+                (TextSource::Ended(exchange), None) => {
                     let len = render::transcript(&exchange, &streams).len();
                     let len = u32::try_from(len).unwrap_or(u32::MAX);
                     self.has_transcript(id, exchange.index, len);
@@ -191,12 +192,14 @@ impl Shared {
                     let (transaction, progress) = source.transaction(&streams);
                     let before = shown.as_ref().map_or(0, |shown| shown.parts.len());
                     let known = shown.as_ref().and_then(|shown| shown.parts.last().copied());
-                    let mut shown = shown
-                        .unwrap_or_else(|| Shown { index: transaction.index, parts: Vec::new() });
+                    let mut shown = shown.unwrap_or_else(|| ShownTranscript {
+                        index: transaction.index,
+                        parts: Vec::new(),
+                    });
                     let is_more = show(&mut shown, &transaction, progress, &streams);
                     let len = unknown.before.saturating_add(shown.len());
-                    if is_more || progress == Progress::Ended {
-                        let is_ended = progress == Progress::Ended;
+                    if is_more || progress == TransactionProgress::Ended {
+                        let is_ended = progress == TransactionProgress::Ended;
                         self.has_shown(id, shown, (before, known), is_ended);
                     } else {
                         return Some(len);
@@ -227,8 +230,8 @@ impl Shared {
     fn has_shown(
         &self,
         id: u64,
-        shown: Shown,
-        (parts, last): (usize, Option<(transcript::Part, u32)>),
+        shown: ShownTranscript,
+        (parts, last): (usize, Option<(transcript::TranscriptPart, u32)>),
         is_ended: bool,
     ) {
         let mut table = self.table.write();
@@ -259,7 +262,7 @@ fn first_unknown(flow: &Flow, from: (u64, u64)) -> Option<Result<u64, Unknown>> 
     let http = flow.kept.http.as_ref()?;
     let (first, mut before) = from;
     for view in flow.transactions(first) {
-        if let View::Ended(exchange) = view
+        if let TransactionView::Ended(exchange) = view
             && let Some(len) = exchange.transcript
         {
             before = before.saturating_add(len.into());
@@ -267,7 +270,7 @@ fn first_unknown(flow: &Flow, from: (u64, u64)) -> Option<Result<u64, Unknown>> 
         }
         let shown = http.shown.as_ref().filter(|shown| shown.index == view.index());
         let shown = shown.map(|shown| (**shown).clone());
-        let (request, source) = (http.request, Source::new(view));
+        let (request, source) = (http.request, TextSource::new(view));
         return Some(Err(Unknown { request, source, shown, before }));
     }
     Some(Ok(before))
@@ -275,16 +278,16 @@ fn first_unknown(flow: &Flow, from: (u64, u64)) -> Option<Result<u64, Unknown>> 
 
 /// Adds the parts of a transcript that are certain by now. Returns whether any was added.
 fn show(
-    shown: &mut Shown,
-    transaction: &Transaction,
-    progress: Progress,
+    shown: &mut ShownTranscript,
+    transaction: &HttpTransaction,
+    progress: TransactionProgress,
     streams: &FlowStreams<'_>,
 ) -> bool {
     let mut is_more = false;
     loop {
         let last = shown.parts.last().map(|(part, _)| *part);
         let Some(part) = transcript::next(transaction, progress, last, streams) else { break };
-        let len = transcript::text(transaction, part, streams, &Limits::default()).len();
+        let len = transcript::text(transaction, part, streams, &DecodingLimits::default()).len();
         shown.push(part, u32::try_from(len).unwrap_or(u32::MAX));
         is_more = true;
     }
@@ -297,9 +300,9 @@ struct Covering {
     number: u64,
     unit: u64,
     request: Direction,
-    source: Source,
+    source: TextSource,
     /// The part, and the bytes of the transcript before it; `None` for the whole transcript.
-    part: Option<(transcript::Part, u64)>,
+    part: Option<(transcript::TranscriptPart, u64)>,
     /// Bytes of the part, or of the whole transcript.
     len: u64,
 }
@@ -312,8 +315,8 @@ fn covering(flow: &Flow, from: (u64, u64), at: u64) -> Option<Covering> {
         let shown = http.shown.as_ref().filter(|shown| shown.index == view.index());
         let len = match (shown, view) {
             (Some(shown), _) => shown.len(),
-            (None, View::Ended(exchange)) => exchange.transcript.map(u64::from)?,
-            (None, View::UnderWay(..)) => return None,
+            (None, TransactionView::Ended(exchange)) => exchange.transcript.map(u64::from)?,
+            (None, TransactionView::UnderWay(..)) => return None,
         };
         let end = unit.saturating_add(len);
         if at >= end {
@@ -327,14 +330,14 @@ fn covering(flow: &Flow, from: (u64, u64), at: u64) -> Option<Covering> {
             }
             None => (None, len),
         };
-        let (number, request, source) = (view.index(), http.request, Source::new(view));
+        let (number, request, source) = (view.index(), http.request, TextSource::new(view));
         return Some(Covering { number, unit, request, source, part, len });
     }
     None
 }
 
 /// The shown part at an offset, the bytes before it, and its own length.
-fn part_at(shown: &Shown, offset: u64) -> Option<(transcript::Part, u64, u32)> {
+fn part_at(shown: &ShownTranscript, offset: u64) -> Option<(transcript::TranscriptPart, u64, u32)> {
     let mut before = 0_u64;
     for (part, len) in &shown.parts {
         let end = before.saturating_add(u64::from(*len));

@@ -28,13 +28,13 @@ const BLOCK: usize = 64 << 10;
 const LEVEL: i32 = 1;
 
 /// Bytes that a block takes besides its content.
-const OVERHEAD: usize = size_of::<Block>() + 32;
+const OVERHEAD: usize = size_of::<LogBlock>() + 32;
 
 /// A log, for its readers. Offsets count bytes since the first line ever.
 #[derive(Debug)]
 pub(super) struct LineLog {
     limit: usize,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptBlocks>,
 }
 
 /// The writer of a log; each log has one.
@@ -48,15 +48,15 @@ pub(super) struct LogWriter {
 /// The block that a reader used last, so that a reader that continues does not unpack it again: up
 /// to 64 KiB, or one longer line.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+pub(super) struct LogCache {
     start: u64,
     bytes: Arc<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptBlocks {
     /// Contiguous, and followed by the open block.
-    blocks: VecDeque<Block>,
+    blocks: VecDeque<LogBlock>,
     open: Vec<u8>,
     open_start: u64,
     /// Bytes of memory in `blocks`.
@@ -65,26 +65,26 @@ struct Kept {
 }
 
 #[derive(Clone, Debug)]
-struct Block {
+struct LogBlock {
     start: u64,
     /// Bytes of the plain block.
     len: usize,
     lines: u64,
-    content: Content,
+    content: LogContent,
 }
 
 #[derive(Clone, Debug)]
-enum Content {
+enum LogContent {
     Plain(Arc<Vec<u8>>),
     Packed(Arc<[u8]>),
 }
 
 /// The place of an offset.
-enum Place {
+enum LogPlace {
     Dropped,
     End,
     /// In a block.
-    Block(Block),
+    Block(LogBlock),
     /// In the open block; these are its bytes there, as many as wanted.
     Open(Vec<u8>),
 }
@@ -114,7 +114,7 @@ impl LineLog {
         self.kept.lock().dropped_lines
     }
 
-    /// Bytes of memory, without the [`Cache`]s of readers.
+    /// Bytes of memory, without the [`LogCache`]s of readers.
     #[must_use]
     pub(super) fn memory(&self) -> usize {
         self.kept.lock().memory()
@@ -126,7 +126,7 @@ impl LineLog {
     ///
     /// If a reader continues with the same cache, each block is unpacked once.
     #[must_use]
-    pub(super) fn read(&self, offset: u64, want: usize, cache: &mut Cache) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, offset: u64, want: usize, cache: &mut LogCache) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         while bytes.len() < want {
             let (at, want) = (offset.saturating_add(bytes.len() as u64), want - bytes.len());
@@ -136,13 +136,13 @@ impl LineLog {
             }
             let place = self.kept.lock().place(at, want);
             let is_there = match place {
-                Place::Block(block) => cache.fill(&block),
-                Place::Open(open) => {
+                LogPlace::Block(block) => cache.fill(&block),
+                LogPlace::Open(open) => {
                     bytes.extend(open);
                     true
                 }
-                Place::End => break,
-                Place::Dropped => false,
+                LogPlace::End => break,
+                LogPlace::Dropped => false,
             };
             if !is_there {
                 // The bytes read before the drop are still a good answer.
@@ -196,7 +196,7 @@ impl LogWriter {
     }
 }
 
-impl Kept {
+impl KeptBlocks {
     fn range(&self) -> Range<u64> {
         let start = self.blocks.front().map_or(self.open_start, |block| block.start);
         start..self.open_start.saturating_add(self.open.len() as u64)
@@ -217,19 +217,19 @@ impl Kept {
         self.open.extend_from_slice(lines);
     }
 
-    fn place(&self, offset: u64, want: usize) -> Place {
+    fn place(&self, offset: u64, want: usize) -> LogPlace {
         let range = self.range();
         if offset < range.start {
-            return Place::Dropped;
+            return LogPlace::Dropped;
         }
         let Some(inside) = offset.checked_sub(self.open_start) else {
             let behind = self.blocks.partition_point(|block| block.start <= offset);
             let block = behind.checked_sub(1).and_then(|index| self.blocks.get(index));
-            return block.cloned().map_or(Place::Dropped, Place::Block);
+            return block.cloned().map_or(LogPlace::Dropped, LogPlace::Block);
         };
         match part(&self.open, inside, want) {
-            [] => Place::End,
-            bytes => Place::Open(bytes.to_vec()),
+            [] => LogPlace::End,
+            bytes => LogPlace::Open(bytes.to_vec()),
         }
     }
 
@@ -241,10 +241,10 @@ impl Kept {
         let plain = Arc::new(std::mem::take(&mut self.open));
         let (start, len) = (self.open_start, plain.len());
         let lines = plain.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let content = Content::Plain(Arc::clone(&plain));
+        let content = LogContent::Plain(Arc::clone(&plain));
         self.open_start = self.open_start.saturating_add(len as u64);
         self.held += content.memory();
-        self.blocks.push_back(Block { start, len, lines, content });
+        self.blocks.push_back(LogBlock { start, len, lines, content });
         Some((start, plain))
     }
 
@@ -252,7 +252,7 @@ impl Kept {
     fn replace(&mut self, start: u64, packed: Arc<[u8]>) {
         if let Some(block) = self.blocks.back_mut().filter(|block| block.start == start) {
             self.held -= block.content.memory();
-            block.content = Content::Packed(packed);
+            block.content = LogContent::Packed(packed);
             self.held += block.content.memory();
         }
     }
@@ -267,7 +267,7 @@ impl Kept {
     }
 }
 
-impl Content {
+impl LogContent {
     fn memory(&self) -> usize {
         OVERHEAD
             + match self {
@@ -277,17 +277,17 @@ impl Content {
     }
 }
 
-impl Cache {
+impl LogCache {
     fn get(&self, offset: u64, want: usize) -> Option<&[u8]> {
         let cached = part(&self.bytes, offset.checked_sub(self.start)?, want);
         (!cached.is_empty()).then_some(cached)
     }
 
     /// Loads a block. Returns whether it could be unpacked, which fails only for want of memory.
-    fn fill(&mut self, block: &Block) -> bool {
+    fn fill(&mut self, block: &LogBlock) -> bool {
         let bytes = match &block.content {
-            Content::Plain(bytes) => Arc::clone(bytes),
-            Content::Packed(bytes) => match decompress(bytes, block.len) {
+            LogContent::Plain(bytes) => Arc::clone(bytes),
+            LogContent::Packed(bytes) => match decompress(bytes, block.len) {
                 Ok(bytes) => Arc::new(bytes),
                 Err(_) => return false,
             },

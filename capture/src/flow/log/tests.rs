@@ -15,7 +15,7 @@ fn line(number: u64) -> String {
 fn an_empty_log_ends_where_it_begins() {
     let mut writer = LogWriter::new(1 << 20);
     let log = Arc::clone(writer.log());
-    let mut cache = Cache::default();
+    let mut cache = LogCache::default();
     assert_eq!((log.range(), log.memory(), log.dropped_lines()), (0..0, 0, 0));
     assert_eq!(log.read(0, 10, &mut cache), Some(vec![]));
     writer.append(b"");
@@ -38,13 +38,13 @@ fn memory_stays_within_the_limit_and_lines_add_up() {
         written += line.len() as u64;
         assert!(log.memory() <= limit);
     }
-    let (range, mut cache) = (log.range(), Cache::default());
+    let (range, mut cache) = (log.range(), LogCache::default());
     assert_eq!(range.end, written);
     assert!(range.end - range.start > 4 * limit as u64, "compressed");
     let rest = log.read(range.start, usize::MAX, &mut cache).unwrap();
     let first = (log.dropped_lines()..400_000).map(line).collect::<String>();
     assert!(rest == first.as_bytes());
-    assert_eq!(log.read(range.start - 1, 1, &mut Cache::default()), None);
+    assert_eq!(log.read(range.start - 1, 1, &mut LogCache::default()), None);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_line_longer_than_everything_is_kept_while_it_is_the_last() {
     writer.append(&long);
     let log = Arc::clone(writer.log());
     assert_eq!((log.range(), log.dropped_lines()), (6..5_007, 1));
-    assert!(log.read(6, usize::MAX, &mut Cache::default()).unwrap() == long);
+    assert!(log.read(6, usize::MAX, &mut LogCache::default()).unwrap() == long);
     writer.append(b"short\n");
     assert_eq!(log.range().end, 5_013);
     assert!(log.memory() < 1_000);
@@ -78,7 +78,7 @@ fn readers_find_whole_lines_while_the_writer_writes() {
     let mut writer = LogWriter::with_block(40_000, 2_000);
     let log = Arc::clone(writer.log());
     let read = |want: usize| {
-        let (mut cache, mut at, mut text) = (Cache::default(), 0, Vec::new());
+        let (mut cache, mut at, mut text) = (LogCache::default(), 0, Vec::new());
         // Number of the next line, if it is known; and of the last one.
         let (mut next, mut last) = (Some(0), 0);
         while last < 99_999 {
@@ -124,7 +124,7 @@ proptest! {
     ) {
         let mut writer = LogWriter::with_block(limit, 500);
         let log = Arc::clone(writer.log());
-        let (mut file, mut cache) = (Vec::new(), Cache::default());
+        let (mut file, mut cache) = (Vec::new(), LogCache::default());
         let mut reads = reads.into_iter().cycle();
         for lens in appends {
             let lines: String =

@@ -12,27 +12,27 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
 use protocol::http::body::Workspace;
-use protocol::http::direction::Direction as Side;
+use protocol::http::direction::MessageRole;
 
 use super::apps::dissector::{Desk, Finished, Keep, Recorded};
 use super::file::Log;
 use super::files::gather::FlowStreams;
-use super::key::Key;
+use super::key::FlowKey;
 use super::log::LogWriter;
 use super::log::set::Logs;
 use super::meta::Meta;
 use super::places::{Places, Spans};
-use super::shared::Shared;
-use super::table::Table;
+use super::shared::SharedFlows;
+use super::table::FlowTable;
 use pressure::Pressure;
 
 /// An event for the recorder.
 #[derive(Debug)]
-pub(in crate::flow) enum Job {
+pub(in crate::flow) enum RecorderJob {
     /// A flow has begun, or a flow without transactions has ended; this was its state.
     Flow(Box<Meta>),
     /// A transaction of a flow has ended.
-    Finished { id: u64, key: Key, finished: Box<dyn Finished> },
+    Finished { id: u64, key: FlowKey, finished: Box<dyn Finished> },
     /// A flow with transactions has ended.
     Closed { id: u64 },
     /// A flow is to leave the tree.
@@ -53,7 +53,11 @@ const PORTION: u64 = 8 << 20;
 ///
 /// The engine holds the table most of the time, and being woken when it releases it takes longer
 /// than most jobs. So a batch reads the table once, and then writes to it once.
-pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs<LogWriter>, queue: &Queue) {
+pub(in crate::flow) fn run(
+    shared: &Arc<SharedFlows>,
+    mut logs: Logs<LogWriter>,
+    queue: &RecorderQueue,
+) {
     let mut lines = Vec::new();
     let mut done = Vec::new();
     let mut spent = Vec::new();
@@ -67,7 +71,7 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs<LogWriter>, queu
                 return;
             }
             done.push(match job {
-                Job::Finished { id, key, mut finished } => {
+                RecorderJob::Finished { id, key, mut finished } => {
                     let mut is_pressed = || {
                         let oldest = shared.store.bounds().oldest.number;
                         let position = shared.position.load(Ordering::Relaxed);
@@ -92,12 +96,14 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs<LogWriter>, queu
                         Box::new(move |kept| kept.add_line(application, end, len, start))
                     });
                     spent.push(Spent::Finished(finished));
-                    Done::Keep { id, keep }
+                    FinishedJob::Keep { id, keep }
                 }
-                Job::Flow(meta) => Done::Told(Told::Flow(meta)),
-                Job::Closed { id } => Done::Closed { id },
-                Job::Gone { id } => Done::Gone { id },
-                Job::Reached { number, is_over } => Done::Told(Told::Reached { number, is_over }),
+                RecorderJob::Flow(meta) => FinishedJob::Told(Told::Flow(meta)),
+                RecorderJob::Closed { id } => FinishedJob::Closed { id },
+                RecorderJob::Gone { id } => FinishedJob::Gone { id },
+                RecorderJob::Reached { number, is_over } => {
+                    FinishedJob::Told(Told::Reached { number, is_over })
+                }
             });
             if decoded > PORTION {
                 tell(shared, &mut done, logs.get_mut(Log::Flows), &mut lines, &mut spent);
@@ -113,8 +119,8 @@ pub(in crate::flow) fn run(shared: &Arc<Shared>, mut logs: Logs<LogWriter>, queu
 
 /// The queue of jobs from the engine, and the queue of finished jobs back to it.
 #[derive(Debug)]
-pub(in crate::flow) struct Queue {
-    pub(in crate::flow) jobs: Receiver<Vec<Job>>,
+pub(in crate::flow) struct RecorderQueue {
+    pub(in crate::flow) jobs: Receiver<Vec<RecorderJob>>,
     /// Jobs for the engine to free. When one thread allocates memory and another frees it, both
     /// spend most of the time waiting for the allocator, with a million small flows.
     pub(in crate::flow) spent: SyncSender<Vec<Spent>>,
@@ -129,7 +135,7 @@ pub(in crate::flow) enum Spent {
 }
 
 /// A job that is done as far as possible without the table.
-enum Done {
+enum FinishedJob {
     Keep {
         id: u64,
         keep: Keep,
@@ -156,8 +162,8 @@ enum Told {
 
 /// Puts finished jobs into the tree and into the log of flows, in order.
 fn tell(
-    shared: &Shared,
-    done: &mut Vec<Done>,
+    shared: &SharedFlows,
+    done: &mut Vec<FinishedJob>,
     log: &mut LogWriter,
     lines: &mut Vec<u8>,
     spent: &mut Vec<Spent>,
@@ -165,14 +171,14 @@ fn tell(
     // Freed after the table is released.
     let mut gone = Vec::new();
     let mut told = Vec::new();
-    let needs_table = |one: &Done| !matches!(one, Done::Told(_));
+    let needs_table = |one: &FinishedJob| !matches!(one, FinishedJob::Told(_));
     let mut table = done.iter().any(needs_table).then(|| shared.table.write());
     for one in done.drain(..) {
         match (one, &mut table) {
-            (Done::Told(one), _) => told.push(one),
-            (Done::Keep { id, keep }, Some(table)) => table.keep(id, keep),
-            (Done::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
-            (Done::Gone { id }, Some(table)) => gone.push(table.remove(id)),
+            (FinishedJob::Told(one), _) => told.push(one),
+            (FinishedJob::Keep { id, keep }, Some(table)) => table.keep(id, keep),
+            (FinishedJob::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
+            (FinishedJob::Gone { id }, Some(table)) => gone.push(table.remove(id)),
             // The table was locked if any job needs it.
             (_, None) => {}
         }
@@ -199,17 +205,21 @@ fn tell(
 }
 
 /// Looks up the bytes that will be read for the jobs of a batch, all at once.
-fn look_up(shared: &Shared, batch: Vec<Job>, places: &mut Places) -> Vec<(Job, Spans)> {
-    let needs = |job: &Job| match job {
-        Job::Finished { finished, .. } => finished.is_long(),
+fn look_up(
+    shared: &SharedFlows,
+    batch: Vec<RecorderJob>,
+    places: &mut Places,
+) -> Vec<(RecorderJob, Spans)> {
+    let needs = |job: &RecorderJob| match job {
+        RecorderJob::Finished { finished, .. } => finished.is_long(),
         _ => false,
     };
     places.clear();
     let table = batch.iter().any(needs).then(|| shared.table.read());
     let with_spans = batch.into_iter().map(|job| {
         let spans = match (&job, &table) {
-            (Job::Finished { id, finished, .. }, Some(table)) => {
-                let ranges = Side::BOTH.map(|side| finished.reads(side));
+            (RecorderJob::Finished { id, finished, .. }, Some(table)) => {
+                let ranges = MessageRole::BOTH.map(|side| finished.reads(side));
                 places.look_up(table.flow(*id), finished.client(), ranges)
             }
             _ => Spans::default(),
@@ -226,7 +236,7 @@ fn append(log: &mut LogWriter, lines: &[u8]) {
 }
 
 /// Ends a flow whose transactions have all been recorded.
-fn closed(shared: &Shared, table: &mut Table, id: u64) -> Option<Told> {
+fn closed(shared: &SharedFlows, table: &mut FlowTable, id: u64) -> Option<Told> {
     let oldest = shared.oldest.load(Ordering::Relaxed);
     let flow = table.flow_mut(id)?;
     flow.is_sealed = true;

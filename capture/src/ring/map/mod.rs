@@ -25,11 +25,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use memmap2::MmapRaw;
 
 use super::geometry::{Geometry, PAGE};
-use super::layout::{Committed, FileHeader, SegmentHeader};
-use super::notes::Walk;
+use super::layout::{Committed, RingHeader, SegmentHeader};
+use super::notes::NoteWalk;
 use super::pins::{Attempt, Slots};
 use crate::sigbus::{Guard, Use};
-use crate::store::{Held, NoteRef, Position, RecordInterface};
+use crate::store::{HeldRecords, NoteRef, Position, RecordInterface};
 
 pub(super) use tail::Tail;
 
@@ -74,10 +74,10 @@ impl RingMap {
         self.geometry
     }
 
-    pub(super) fn header(&self) -> &FileHeader {
+    pub(super) fn header(&self) -> &RingHeader {
         // SAFETY: the mapping is at least a page long, page aligned, lives as long as self, and
         // any bytes are a valid FileHeader, which consists of atomics.
-        unsafe { &*self.map.as_ptr().cast::<FileHeader>() }
+        unsafe { &*self.map.as_ptr().cast::<RingHeader>() }
     }
 
     pub(super) fn segment(&self, slot: u32) -> &SegmentHeader {
@@ -140,14 +140,14 @@ impl RingMap {
 }
 
 /// Looks at the first page of a ring file without trusting its content.
-pub(super) fn with_header<T>(page: &MmapRaw, look: impl FnOnce(&FileHeader) -> T) -> Option<T> {
+pub(super) fn with_header<T>(page: &MmapRaw, look: impl FnOnce(&RingHeader) -> T) -> Option<T> {
     if (page.len() as u64) < PAGE {
         return None;
     }
     // SAFETY: the mapping holds a page, is page aligned and outlives the call; any bytes are a
     // valid FileHeader. It may be mapped read-only: `look` gets no way to the mapping that would
     // write but the atomics' own stores, and the caller only loads.
-    Some(look(unsafe { &*page.as_ptr().cast::<FileHeader>() }))
+    Some(look(unsafe { &*page.as_ptr().cast::<RingHeader>() }))
 }
 
 /// The state that readers and the writer share.
@@ -181,7 +181,7 @@ pub(super) struct Pin<'a> {
     /// Bytes of notes.
     notes: u32,
     /// Position of the last lookup of an entry.
-    walk: Cell<Walk>,
+    walk: Cell<NoteWalk>,
     complete: bool,
 }
 
@@ -211,7 +211,7 @@ impl Pin<'_> {
     }
 }
 
-impl Held for Pin<'_> {
+impl HeldRecords for Pin<'_> {
     /// The records committed when the segment was pinned.
     fn bytes(&self) -> &[u8] {
         // SAFETY: `len` is at most the size of a segment, so the range is inside the body. It was
@@ -241,7 +241,7 @@ impl Drop for Pin<'_> {
 
 /// The initial values of a segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Opening {
+pub(super) struct SegmentOpening {
     pub(super) sequence: u64,
     pub(super) position: Position,
     pub(super) loss_before: u64,
@@ -251,7 +251,7 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Resume {
     /// In a new segment.
-    Open(Opening),
+    Open(SegmentOpening),
     /// After the committed records of the newest retained segment, which is not sealed, and before
     /// its committed notes.
     Continue { records: Committed, notes: Committed },
@@ -364,7 +364,7 @@ impl Segments {
                 // After the length: the notes of all these records are present.
                 let word = segment.notes.load(Ordering::Acquire);
                 let notes = Committed::unpack(word).len.min(size - len);
-                let walk = Cell::new(Walk::new(notes as usize));
+                let walk = Cell::new(NoteWalk::new(notes as usize));
                 Ok(Pin { segments: self, slot, len, notes, walk, complete })
             }
             refused => Err(refused),

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Opening, Resume, Segments};
+use super::{Resume, SegmentOpening, Segments};
 use crate::record::HEADER_LEN;
 use crate::ring::layout::{Committed, opening_checksum};
-use crate::ring::notes::Entry;
+use crate::ring::notes::NoteEntry;
 use crate::store::Position;
 
 /// Bytes to gather before they are hashed: few enough that they are still in the first-level cache.
@@ -112,7 +112,7 @@ impl Tail {
     ///
     /// # Panics
     /// If the entry does not fit [`Tail::room`].
-    pub(in crate::ring) fn note(&mut self, entry: &Entry<'_>) {
+    pub(in crate::ring) fn note(&mut self, entry: &NoteEntry<'_>) {
         assert!(entry.len() <= self.room(), "the caller looked");
         let fixed = entry.fixed();
         let start = self.end - entry.len();
@@ -191,7 +191,7 @@ impl Tail {
     ///
     /// In this order, a process killed at any point leaves an unsealed segment. Recovery can tell
     /// from it that no segment is missing at the end.
-    pub(in crate::ring) fn roll(&mut self, opening: Opening) {
+    pub(in crate::ring) fn roll(&mut self, opening: SegmentOpening) {
         if self.retained.len() >= self.segments.map.geometry.segments as usize {
             self.retire_oldest();
         }
@@ -202,7 +202,7 @@ impl Tail {
 
     /// Opens another segment and drops all before it. The new one is opened first: otherwise a
     /// process killed in between would leave a ring without any packet numbers.
-    pub(in crate::ring) fn clear(&mut self, opening: Opening) {
+    pub(in crate::ring) fn clear(&mut self, opening: SegmentOpening) {
         self.roll(opening);
         while self.retained.len() > 1 {
             self.retire_oldest();
@@ -220,9 +220,9 @@ impl Tail {
         self.free.push_back(slot);
     }
 
-    /// A retired slot that is not pinned. One always exists, see [`super::geometry::MAX_PINS`].
-    /// Pins may move while the slots are checked one by one, so on rare occasions a second pass is
-    /// needed.
+    /// A retired slot that is not pinned. One always exists, see
+    /// [`MAX_PINS`](crate::ring::geometry::MAX_PINS). Pins may move while the slots are checked one
+    /// by one, so on rare occasions a second pass is needed.
     fn claim(&mut self) -> u32 {
         loop {
             if let Some(index) =
@@ -235,11 +235,11 @@ impl Tail {
         }
     }
 
-    fn open(&mut self, opening: Opening) {
+    fn open(&mut self, opening: SegmentOpening) {
         let slot = self.claim();
         self.segments.populate(slot, usize::MAX);
         let segment = self.segments.map.segment(slot);
-        let Opening { sequence, position, loss_before } = opening;
+        let SegmentOpening { sequence, position, loss_before } = opening;
         let fields = [sequence, position.number, position.pcap, position.pcapng, loss_before];
         segment.committed.store(Committed::default().pack(), Ordering::Relaxed);
         segment.notes.store(Committed::default().pack(), Ordering::Relaxed);

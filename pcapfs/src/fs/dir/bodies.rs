@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use ::capture::flow::{Application, File};
-use protocol::http::direction::Direction;
+use protocol::http::direction::MessageRole;
 
 use super::flow::{FIRST_BODY, FlowDirectory, number_of_bodies, number_of_part, part_of};
 use super::{
@@ -26,19 +26,19 @@ pub(in crate::fs) struct BodiesDirectory {
 pub(super) fn node_of(number: u64) -> Option<Node> {
     let (FlowDirectory { capture, flow }, part) = part_of(number)?;
     let body = part.checked_sub(FIRST_BODY)?;
-    let direction = if body % 2 == 0 { Direction::Request } else { Direction::Response };
+    let direction = if body % 2 == 0 { MessageRole::Request } else { MessageRole::Response };
     Some(BodiesDirectory { capture, flow }.body(body / 2 + 1, direction))
 }
 
 /// The part of its flow that a body is.
-fn part(index: u64, direction: Direction) -> Option<u64> {
-    let response = u64::from(direction == Direction::Response);
+fn part(index: u64, direction: MessageRole) -> Option<u64> {
+    let response = u64::from(direction == MessageRole::Response);
     index.checked_sub(1)?.checked_mul(2)?.checked_add(FIRST_BODY + response)
 }
 
 impl BodiesDirectory {
     /// A body of the transaction with this index.
-    fn body(self, index: u64, direction: Direction) -> Node {
+    fn body(self, index: u64, direction: MessageRole) -> Node {
         let Self { capture, flow } = self;
         let file = FileNode::of_flow(capture, flow, File::Body { index, direction });
         let number = part(index, direction).and_then(|part| number_of_part(capture, flow, part));
@@ -108,10 +108,10 @@ impl DirectoryProvider for BodiesDirectory {
 }
 
 /// Cookie of a body; indexes begin with 1.
-const fn cookie(index: u64, direction: Direction) -> u64 {
+const fn cookie(index: u64, direction: MessageRole) -> u64 {
     let number = match direction {
-        Direction::Request => index.saturating_mul(2),
-        Direction::Response => index.saturating_mul(2).saturating_add(1),
+        MessageRole::Request => index.saturating_mul(2),
+        MessageRole::Response => index.saturating_mul(2).saturating_add(1),
     };
     number.saturating_add(FIRST_COOKIE - 2)
 }
@@ -130,14 +130,14 @@ mod tests {
         assert!(first_after(FIRST_COOKIE - 1) <= 1, "the first one after the dots");
         let mut before = FIRST_COOKIE - 1;
         for index in [1, 2, 3, 32_000, 1 << 40] {
-            for direction in [Direction::Request, Direction::Response] {
+            for direction in [MessageRole::Request, MessageRole::Response] {
                 let cookie = cookie(index, direction);
                 assert!(cookie > before, "{index} {direction:?}");
                 assert!(first_after(before) <= index, "not passed over");
                 before = cookie;
             }
-            assert_eq!(first_after(cookie(index, Direction::Request)), index);
-            assert_eq!(first_after(cookie(index, Direction::Response)), index + 1);
+            assert_eq!(first_after(cookie(index, MessageRole::Request)), index);
+            assert_eq!(first_after(cookie(index, MessageRole::Response)), index + 1);
         }
     }
 
@@ -145,9 +145,9 @@ mod tests {
     fn a_body_that_does_not_fit_has_no_number() {
         let directory = BodiesDirectory { capture: 0, flow: 1 };
         let number = |index, direction| directory.body(index, direction).number;
-        assert!(number(32_760, Direction::Response).is_some());
-        assert_eq!(number(32_761, Direction::Request), None);
-        assert_eq!(number(u64::MAX, Direction::Response), None);
-        assert_eq!(number(0, Direction::Request), None);
+        assert!(number(32_760, MessageRole::Response).is_some());
+        assert_eq!(number(32_761, MessageRole::Request), None);
+        assert_eq!(number(u64::MAX, MessageRole::Response), None);
+        assert_eq!(number(0, MessageRole::Request), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use ::capture::cursor::{Begin, Format};
+use ::capture::cursor::{Begin, SavefileFormat};
 use ::capture::flow::{Application, Log};
 use ::capture::ring::Permissions;
 
@@ -27,15 +27,15 @@ const OTHERS: [(&str, MakeFixed); 13] = [
     ("ctl", |capture| NodeItem::File(FileNode::control(capture))),
     (FLOWS, |capture| NodeItem::Directory(DirectoryNode::flows(capture))),
     ("flows.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Flows))),
-    ("follow.pcap", |capture| stream(capture, Begin::Oldest, Format::Pcap)),
-    ("follow.pcapng", |capture| stream(capture, Begin::Oldest, Format::Pcapng)),
+    ("follow.pcap", |capture| stream(capture, Begin::Oldest, SavefileFormat::Pcap)),
+    ("follow.pcapng", |capture| stream(capture, Begin::Oldest, SavefileFormat::Pcapng)),
     ("http-open.jsonl", |capture| NodeItem::File(FileNode::open_http(capture))),
     ("http.har", |capture| NodeItem::File(FileNode::har(capture))),
-    ("live.pcap", |capture| stream(capture, Begin::Next, Format::Pcap)),
-    ("live.pcapng", |capture| stream(capture, Begin::Next, Format::Pcapng)),
+    ("live.pcap", |capture| stream(capture, Begin::Next, SavefileFormat::Pcap)),
+    ("live.pcapng", |capture| stream(capture, Begin::Next, SavefileFormat::Pcapng)),
     ("readers.jsonl", |capture| NodeItem::File(FileNode::readers(capture))),
-    ("replay.pcap", |capture| NodeItem::File(FileNode::replay(capture, Format::Pcap))),
-    ("replay.pcapng", |capture| NodeItem::File(FileNode::replay(capture, Format::Pcapng))),
+    ("replay.pcap", |capture| NodeItem::File(FileNode::replay(capture, SavefileFormat::Pcap))),
+    ("replay.pcapng", |capture| NodeItem::File(FileNode::replay(capture, SavefileFormat::Pcapng))),
     ("status.json", |capture| NodeItem::File(FileNode::status(capture))),
 ];
 
@@ -53,7 +53,7 @@ static ENTRIES: LazyLock<Vec<(&str, MakeEntry)>> = LazyLock::new(|| {
 
 const FLOWS: &str = "flows";
 
-fn stream(capture: u32, begin: Begin, format: Format) -> NodeItem {
+fn stream(capture: u32, begin: Begin, format: SavefileFormat) -> NodeItem {
     NodeItem::File(FileNode::stream(capture, begin, format))
 }
 

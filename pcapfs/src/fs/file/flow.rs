@@ -1,6 +1,6 @@
 //! The files of a flow, and its bodies.
 
-use capture::flow::{File, Flows, OpenError, Operation, Reading, Stat};
+use capture::flow::{ContentOperation, File, FileReading, FlowOpenError, Flows, Stat};
 
 use super::reading::{self, CurrentFile, ReadingFile};
 use super::{FileProvider, FileRequest};
@@ -43,7 +43,7 @@ impl FileProvider for FlowFile {
         reading::open(self, request)
     }
 
-    fn takes_long(&self, tree: &Tree, operation: Operation) -> bool {
+    fn takes_long(&self, tree: &Tree, operation: ContentOperation) -> bool {
         // Without a look at the capture for most files.
         self.file.is_made_to(operation)
             && reading::flows(self, tree)
@@ -63,7 +63,7 @@ impl ReadingFile for FlowFile {
         }
     }
 
-    fn reading(&self, flows: &Flows, beginning: u64) -> Result<Reading, OpenError> {
+    fn reading(&self, flows: &Flows, beginning: u64) -> Result<FileReading, FlowOpenError> {
         flows.open(self.flow, self.file, beginning)
     }
 }

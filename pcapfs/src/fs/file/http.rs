@@ -1,6 +1,6 @@
 //! `http-open.jsonl` and `http.har` of a capture: made when they are opened, from all of its flows.
 
-use capture::flow::{Flows, OpenError, Operation, Reading};
+use capture::flow::{ContentOperation, FileReading, FlowOpenError, Flows};
 
 use super::reading::{self, CurrentFile, ReadingFile};
 use super::{FileProvider, FileRequest};
@@ -27,7 +27,7 @@ impl FileProvider for OpenHttpFile {
         reading::open(self, request)
     }
 
-    fn takes_long(&self, tree: &Tree, _operation: Operation) -> bool {
+    fn takes_long(&self, tree: &Tree, _operation: ContentOperation) -> bool {
         reading::flows(self, tree).is_ok_and(|flows| flows.open_http_takes_long())
     }
 }
@@ -37,7 +37,7 @@ impl ReadingFile for OpenHttpFile {
         CurrentFile::Same(flows.open_http_stat())
     }
 
-    fn reading(&self, flows: &Flows, _beginning: u64) -> Result<Reading, OpenError> {
+    fn reading(&self, flows: &Flows, _beginning: u64) -> Result<FileReading, FlowOpenError> {
         flows.open_http()
     }
 }
@@ -61,7 +61,7 @@ impl FileProvider for HarFile {
         reading::open(self, request)
     }
 
-    fn takes_long(&self, _tree: &Tree, _operation: Operation) -> bool {
+    fn takes_long(&self, _tree: &Tree, _operation: ContentOperation) -> bool {
         true
     }
 }
@@ -71,7 +71,7 @@ impl ReadingFile for HarFile {
         CurrentFile::Same(flows.har_stat())
     }
 
-    fn reading(&self, flows: &Flows, _beginning: u64) -> Result<Reading, OpenError> {
+    fn reading(&self, flows: &Flows, _beginning: u64) -> Result<FileReading, FlowOpenError> {
         flows.har()
     }
 }

@@ -1,6 +1,6 @@
 //! The logs of a capture, such as `flows.jsonl`: they grow a line at a time.
 
-use capture::flow::{Flows, Log, OpenError, Reading, Stat};
+use capture::flow::{FileReading, FlowOpenError, Flows, Log, Stat};
 
 use super::reading::{self, CurrentFile, ReadingFile};
 use super::{FileProvider, FileRequest};
@@ -48,7 +48,7 @@ impl ReadingFile for LogFile {
         CurrentFile::Same(flows.log_stat(self.log, Some(beginning)))
     }
 
-    fn reading(&self, flows: &Flows, beginning: u64) -> Result<Reading, OpenError> {
+    fn reading(&self, flows: &Flows, beginning: u64) -> Result<FileReading, FlowOpenError> {
         Ok(flows.open_log(self.log, beginning))
     }
 }

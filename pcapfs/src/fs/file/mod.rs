@@ -9,8 +9,8 @@ mod rendered;
 mod replay;
 mod stream;
 
-use capture::cursor::{Begin, Format};
-use capture::flow::{File, Log, Operation, Stat};
+use capture::cursor::{Begin, SavefileFormat};
+use capture::flow::{ContentOperation, File, Log, Stat};
 
 use super::beginning::FileBeginning;
 use super::error::TreeError;
@@ -81,7 +81,7 @@ pub(super) trait FileProvider {
 
     /// True if the operation may take so long that no other request may wait for it. The pool then
     /// does it.
-    fn takes_long(&self, tree: &Tree, operation: Operation) -> bool {
+    fn takes_long(&self, tree: &Tree, operation: ContentOperation) -> bool {
         let _ = (tree, operation);
         false
     }
@@ -136,12 +136,12 @@ impl FileNode {
     }
 
     /// `live`, from the next packet on, and `follow`, from the oldest.
-    pub(super) const fn stream(capture: u32, begin: Begin, format: Format) -> Self {
+    pub(super) const fn stream(capture: u32, begin: Begin, format: SavefileFormat) -> Self {
         Self::Stream(StreamFile { capture, begin, format })
     }
 
     /// `replay`
-    pub(super) const fn replay(capture: u32, format: Format) -> Self {
+    pub(super) const fn replay(capture: u32, format: SavefileFormat) -> Self {
         Self::Replay(ReplayFile { capture, format })
     }
 

@@ -1,10 +1,10 @@
-//! Files that are read through a [`Reading`]: the files of flows, the logs, and the capture's files
-//! about HTTP.
+//! Files that are read through a [`FileReading`]: the files of flows, the logs, and the capture's
+//! files about HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use capture::flow::{Flows, OpenError, Reading, Stat};
+use capture::flow::{FileReading, FlowOpenError, Flows, Stat};
 use parking_lot::Mutex;
 
 use super::{FileProvider, FileRequest};
@@ -33,13 +33,13 @@ impl CurrentFile {
     }
 }
 
-/// A kind of file that is read through a [`Reading`].
+/// A kind of file that is read through a [`FileReading`].
 pub(super) trait ReadingFile: FileProvider {
     /// The file that now has its name, compared with the one that begins at `beginning`.
     fn current(&self, flows: &Flows, beginning: u64) -> CurrentFile;
 
     /// Opens the file that begins at `beginning`.
-    fn reading(&self, flows: &Flows, beginning: u64) -> Result<Reading, OpenError>;
+    fn reading(&self, flows: &Flows, beginning: u64) -> Result<FileReading, FlowOpenError>;
 }
 
 /// The flows of the capture of a file.
@@ -115,8 +115,8 @@ pub(super) fn open(
         CurrentFile::Gone => return Err(TreeError::NotFound),
     };
     let reading = file.reading(&flows, beginning.offset()).map_err(|error| match error {
-        OpenError::Gone => file.current(&flows, beginning.offset()).error(),
-        OpenError::NoRoom => TreeError::NoRoom(error),
+        FlowOpenError::Gone => file.current(&flows, beginning.offset()).error(),
+        FlowOpenError::NoRoom => TreeError::NoRoom(error),
     })?;
     Ok(OpenContent::Flow(Mutex::new(FlowReader::new(reading, visible))))
 }

@@ -1,7 +1,7 @@
 //! `replay`: all packets retained.
 
-use capture::cursor::Format;
-use capture::cursor::snapshot::Extent;
+use capture::cursor::SavefileFormat;
+use capture::cursor::snapshot::SnapshotExtent;
 use capture::flow::Stat;
 
 use super::{FileProvider, FileRequest};
@@ -14,7 +14,7 @@ use crate::fs::{NodeFacts, Tree};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::fs) struct ReplayFile {
     pub(super) capture: u32,
-    pub(super) format: Format,
+    pub(super) format: SavefileFormat,
 }
 
 impl FileProvider for ReplayFile {
@@ -32,7 +32,10 @@ impl FileProvider for ReplayFile {
 
     fn beginning(&self, tree: &Tree) -> Result<(FileBeginning, Option<Stat>), TreeError> {
         let entry = tree.entry(self.capture)?;
-        Ok((FileBeginning::Extent(Extent::new(&**entry.capture.store(), self.format)), None))
+        Ok((
+            FileBeginning::Extent(SnapshotExtent::new(&**entry.capture.store(), self.format)),
+            None,
+        ))
     }
 
     fn facts(&self, request: &FileRequest<'_>) -> Result<NodeFacts, TreeError> {
@@ -52,7 +55,7 @@ impl FileProvider for ReplayFile {
     }
 }
 
-fn extent(request: &FileRequest<'_>) -> Result<Extent, TreeError> {
+fn extent(request: &FileRequest<'_>) -> Result<SnapshotExtent, TreeError> {
     match request.beginning {
         FileBeginning::Extent(extent) => Ok(extent),
         // A lookup always finds a beginning.

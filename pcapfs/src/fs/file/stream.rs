@@ -1,6 +1,6 @@
 //! `live` and `follow`: savefiles without end.
 
-use capture::cursor::{Begin, Format};
+use capture::cursor::{Begin, SavefileFormat};
 
 use super::{FileProvider, FileRequest};
 use crate::fs::NodeFacts;
@@ -12,7 +12,7 @@ use crate::fs::open_file::OpenContent;
 pub(in crate::fs) struct StreamFile {
     pub(super) capture: u32,
     pub(super) begin: Begin,
-    pub(super) format: Format,
+    pub(super) format: SavefileFormat,
 }
 
 impl FileProvider for StreamFile {

@@ -16,7 +16,7 @@ mod transfer;
 
 use std::net::SocketAddr;
 
-use crate::dns::{Connection, Pairing, RawMessage, Record, Transaction};
+use crate::dns::{DnsFlowContext, DnsRecord, DnsTransaction, Pairing, RawMessage};
 use crate::tcp::Direction;
 use crate::time::Timestamp;
 
@@ -157,17 +157,17 @@ impl Flow {
         self.pairing.push(direction, message);
     }
 
-    fn finished(&mut self) -> Vec<Transaction> {
+    fn finished(&mut self) -> Vec<DnsTransaction> {
         std::iter::from_fn(|| self.pairing.finished()).collect()
     }
 
     /// The lines of all transactions, those under way included.
     fn lines(&mut self) -> Vec<serde_json::Value> {
         self.pairing.close();
-        let connection = Connection { capture: "web", flow: 7, ends: self.ends };
+        let connection = DnsFlowContext { capture: "web", flow: 7, ends: self.ends };
         let lines = self.finished();
         let lines = lines.iter().map(|transaction| {
-            let line = crate::json::line(&Record::new(&connection, transaction));
+            let line = crate::json::line(&DnsRecord::new(&connection, transaction));
             assert!(line.len() <= crate::dns::MAX_LINE);
             serde_json::from_slice(&line).unwrap()
         });

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dns::probe::{datagram, stream};
-use crate::http::probe::Verdict;
+use crate::http::probe::ProbeVerdict;
 
 const OTHER: [u16; 2] = [40_000, 40_001];
 const KNOWN: [u16; 2] = [40_000, 53];
@@ -17,11 +17,11 @@ fn ordinary_messages_are_recognized_on_any_port() {
     for message in [Builder::query(1, "example.org"), response] {
         for ports in [OTHER, KNOWN, [5353, 5353], [5355, 1024]] {
             assert!(is_dns(&message.bytes, ports));
-            assert_eq!(stream(&message.framed(), ports), Verdict::Yes);
+            assert_eq!(stream(&message.framed(), ports), ProbeVerdict::Yes);
         }
         for ports in [[137, 137], [1024, 137], [138, 138]] {
             assert!(!is_dns(&message.bytes, ports));
-            assert_eq!(stream(&message.framed(), ports), Verdict::No);
+            assert_eq!(stream(&message.framed(), ports), ProbeVerdict::No);
         }
     }
 }
@@ -73,10 +73,10 @@ fn other_protocols_are_not_recognized_on_the_ports_of_dns() {
 fn streams_are_decided_by_their_first_message() {
     let framed = Builder::query(1, "example.org").framed();
     for len in 0..framed.len() {
-        assert_eq!(stream(&framed[..len], OTHER), Verdict::NotYet, "{len}");
+        assert_eq!(stream(&framed[..len], OTHER), ProbeVerdict::NotYet, "{len}");
     }
     for len in 14..framed.len() {
-        assert_eq!(stream(&framed[..len], KNOWN), Verdict::Yes, "{len}");
+        assert_eq!(stream(&framed[..len], KNOWN), ProbeVerdict::Yes, "{len}");
     }
     let others: [&[u8]; 4] = [
         b"GET / HTTP/1.1\r\n\r\n",
@@ -86,7 +86,7 @@ fn streams_are_decided_by_their_first_message() {
     ];
     for bytes in others {
         for ports in [OTHER, KNOWN, [1024, 853]] {
-            assert_eq!(stream(bytes, ports), Verdict::No, "{bytes:?}");
+            assert_eq!(stream(bytes, ports), ProbeVerdict::No, "{bytes:?}");
         }
     }
 }
@@ -95,7 +95,7 @@ fn streams_are_decided_by_their_first_message() {
 fn a_short_text_is_no_beginning_of_a_stream() {
     // If it were kept until more bytes come, a hello of TLS after it would not be found.
     for text in ["S", "STLS\r\n", "+OK\r\n", "\x16\x03\x01"] {
-        assert_eq!(stream(text.as_bytes(), [40_000, 110]), Verdict::No, "{text:?}");
-        assert_eq!(stream(text.as_bytes(), KNOWN), Verdict::NotYet, "{text:?}");
+        assert_eq!(stream(text.as_bytes(), [40_000, 110]), ProbeVerdict::No, "{text:?}");
+        assert_eq!(stream(text.as_bytes(), KNOWN), ProbeVerdict::NotYet, "{text:?}");
     }
 }

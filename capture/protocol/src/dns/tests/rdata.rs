@@ -4,11 +4,11 @@ use domain::base::iana::Rtype;
 use domain::dep::octseq::Parser;
 
 use super::*;
-use crate::dns::name::Bounded;
+use crate::dns::name::BoundedText;
 use crate::dns::rdata;
 
 fn text(record_type: Rtype, data: &[u8]) -> String {
-    let mut text = Bounded::new(4000);
+    let mut text = BoundedText::new(4000);
     rdata::write(record_type.to_int(), Parser::from_ref(data), &mut text).unwrap();
     text.into_text().into()
 }

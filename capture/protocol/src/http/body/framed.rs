@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::{Piece, Streams, known};
-use crate::http::direction::Direction;
+use super::{BodyPiece, Streams, known};
+use crate::http::direction::MessageRole;
 
 /// The thing that determines where a body ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,7 +70,7 @@ impl Body {
     /// At most `len` of its bytes on the wire, after the first `from`. Missing bytes are zeros.
     pub(in crate::http) fn part(
         &self,
-        direction: Direction,
+        direction: MessageRole,
         from: u64,
         len: u64,
         streams: &dyn Streams,
@@ -78,8 +78,8 @@ impl Body {
         let mut bytes = Vec::new();
         for range in parts(&self.ranges, from, len) {
             streams.read(direction, range, &mut |piece| match piece {
-                Piece::Bytes(part) => bytes.extend_from_slice(part),
-                Piece::Hole(hole) => {
+                BodyPiece::Bytes(part) => bytes.extend_from_slice(part),
+                BodyPiece::Hole(hole) => {
                     let hole = usize::try_from(hole.min(len)).unwrap_or(usize::MAX);
                     bytes.resize(bytes.len().saturating_add(hole), 0);
                 }

@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read};
 
-use super::{Coding, Note, Workspace};
+use super::{Coding, DecodingNote, Workspace};
 
 /// Bytes of output after which a coding without a mark is believed, even if its data is corrupt
 /// later.
@@ -15,7 +15,7 @@ const BELIEVED: usize = 4096;
 pub(super) struct Layer<'a> {
     pub(super) output: Vec<u8>,
     max: usize,
-    pub(super) note: Option<Note>,
+    pub(super) note: Option<DecodingNote>,
     pub(super) broke_off: bool,
     inflater: &'a mut Option<flate2::Decompress>,
 }
@@ -57,9 +57,9 @@ impl<'a> Layer<'a> {
         }
     }
 
-    fn mark(&mut self, note: Note) {
+    fn mark(&mut self, note: DecodingNote) {
         self.note = self.note.max(Some(note));
-        self.broke_off |= note >= Note::Truncated;
+        self.broke_off |= note >= DecodingNote::Truncated;
     }
 
     /// Decodes members one after the other. Only the necessary fields of a header are read:
@@ -71,10 +71,10 @@ impl<'a> Layer<'a> {
             let Some(length) = gzip_header(rest) else {
                 match (first, rest.is_empty()) {
                     (true, _) if input.starts_with(&[0x1f, 0x8b]) || input == [0x1f] => {
-                        self.mark(Note::Truncated);
+                        self.mark(DecodingNote::Truncated);
                     }
                     (true, _) => return false,
-                    (false, false) => self.mark(Note::Trailing),
+                    (false, false) => self.mark(DecodingNote::Trailing),
                     (false, true) => {}
                 }
                 return true;
@@ -90,12 +90,12 @@ impl<'a> Layer<'a> {
                     let tail = data.get(consumed..).unwrap_or_default();
                     let Some((trailer, more)) = tail.split_at_checked(8) else {
                         // The data itself was complete.
-                        self.mark(Note::Checksum);
+                        self.mark(DecodingNote::Checksum);
                         return true;
                     };
                     let expected = [crc.to_le_bytes(), [a, b, c, d]].concat();
                     if trailer != expected {
-                        self.mark(Note::Checksum);
+                        self.mark(DecodingNote::Checksum);
                     }
                     rest = more;
                     if rest.is_empty() {
@@ -103,16 +103,16 @@ impl<'a> Layer<'a> {
                     }
                 }
                 Inflated::BreaksOff => {
-                    self.mark(Note::Truncated);
+                    self.mark(DecodingNote::Truncated);
                     return true;
                 }
                 Inflated::Full => {
-                    self.mark(Note::Limit);
+                    self.mark(DecodingNote::Limit);
                     return true;
                 }
                 Inflated::Bad if first && self.output.is_empty() => return false,
                 Inflated::Bad => {
-                    self.mark(Note::Corrupt);
+                    self.mark(DecodingNote::Corrupt);
                     return true;
                 }
             }
@@ -129,23 +129,23 @@ impl<'a> Layer<'a> {
             Inflated::End(consumed) => {
                 let tail = data.get(consumed..).unwrap_or_default();
                 if tail.get(..4) != Some(&adler32(&self.output).to_be_bytes()[..]) {
-                    self.mark(Note::Checksum);
+                    self.mark(DecodingNote::Checksum);
                 } else if tail.len() > 4 {
-                    self.mark(Note::Trailing);
+                    self.mark(DecodingNote::Trailing);
                 }
                 true
             }
             Inflated::BreaksOff => {
-                self.mark(Note::Truncated);
+                self.mark(DecodingNote::Truncated);
                 true
             }
             Inflated::Full => {
-                self.mark(Note::Limit);
+                self.mark(DecodingNote::Limit);
                 true
             }
             Inflated::Bad if self.output.is_empty() => false,
             Inflated::Bad => {
-                self.mark(Note::Corrupt);
+                self.mark(DecodingNote::Corrupt);
                 true
             }
         }
@@ -155,20 +155,20 @@ impl<'a> Layer<'a> {
         match self.inflate(input) {
             Inflated::End(consumed) => {
                 if consumed < input.len() {
-                    self.mark(Note::Trailing);
+                    self.mark(DecodingNote::Trailing);
                 }
                 true
             }
             Inflated::Full => {
-                self.mark(Note::Limit);
+                self.mark(DecodingNote::Limit);
                 true
             }
             Inflated::BreaksOff => {
-                self.mark(Note::Truncated);
+                self.mark(DecodingNote::Truncated);
                 !(whole && self.output.is_empty())
             }
             Inflated::Bad => {
-                self.mark(Note::Corrupt);
+                self.mark(DecodingNote::Corrupt);
                 self.output.len() >= BELIEVED
             }
         }
@@ -200,7 +200,7 @@ impl<'a> Layer<'a> {
             let left = self.max.saturating_sub(self.output.len());
             self.output.extend_from_slice(room.get(..produced.min(left)).unwrap_or_default());
             match result {
-                _ if produced > left => self.mark(Note::Limit),
+                _ if produced > left => self.mark(DecodingNote::Limit),
                 Ok(0) if source.pos() < input.len() => {
                     between_frames = true;
                     continue;
@@ -210,10 +210,10 @@ impl<'a> Layer<'a> {
                     between_frames = false;
                     continue;
                 }
-                Ok(_) => self.mark(Note::Truncated),
-                Err(_) if between_frames => self.mark(Note::Trailing),
+                Ok(_) => self.mark(DecodingNote::Truncated),
+                Err(_) if between_frames => self.mark(DecodingNote::Trailing),
                 Err(_) if self.output.is_empty() => return false,
-                Err(_) => self.mark(Note::Corrupt),
+                Err(_) => self.mark(DecodingNote::Corrupt),
             }
             return true;
         }
@@ -224,11 +224,11 @@ impl<'a> Layer<'a> {
         match self.drain(decoder) {
             Ok(()) => true,
             Err(ErrorKind::UnexpectedEof) => {
-                self.mark(Note::Truncated);
+                self.mark(DecodingNote::Truncated);
                 !(whole && self.output.is_empty())
             }
             Err(_) => {
-                self.mark(Note::Corrupt);
+                self.mark(DecodingNote::Corrupt);
                 self.output.len() >= BELIEVED
             }
         }
@@ -243,7 +243,7 @@ impl<'a> Layer<'a> {
                     let left = self.max.saturating_sub(self.output.len());
                     self.output.extend_from_slice(room.get(..length.min(left)).unwrap_or_default());
                     if length > left {
-                        self.mark(Note::Limit);
+                        self.mark(DecodingNote::Limit);
                         return Ok(());
                     }
                 }

@@ -11,13 +11,13 @@ mod wire;
 
 use std::ops::Range;
 
-use super::direction::Direction;
+use super::direction::MessageRole;
 use framed::Body;
 use wire::Wire;
 
 /// A piece of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub enum BodyPiece<'a> {
     /// Available bytes.
     Bytes(&'a [u8]),
     /// This many bytes that are missing or have expired.
@@ -27,12 +27,12 @@ pub enum Piece<'a> {
 /// The two streams of a connection, to read their bytes again.
 pub trait Streams {
     /// Passes `range` of a stream to `sink`, in order and completely.
-    fn read(&self, direction: Direction, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>));
+    fn read(&self, direction: MessageRole, range: Range<u64>, sink: &mut dyn FnMut(BodyPiece<'_>));
 }
 
 /// Limits of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct DecodingLimits {
     /// Bytes taken from the wire for one body; a larger body is cut. A body without codings is
     /// better read from its ranges, without this module.
     pub input: u64,
@@ -52,7 +52,7 @@ pub struct Limits {
     pub effort_from: u64,
 }
 
-impl Default for Limits {
+impl Default for DecodingLimits {
     fn default() -> Self {
         Self {
             input: 64 << 20,
@@ -108,7 +108,7 @@ impl Coding {
 
 /// Something noticed while decoding, from harmless to grave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Note {
+pub enum DecodingNote {
     /// Bytes after the end of the compressed data were left out.
     Trailing,
     /// A checksum or a length at the end is wrong.
@@ -123,17 +123,17 @@ pub enum Note {
     Truncated,
     /// The compressed data is corrupt from some point on; the bytes before are there.
     Corrupt,
-    /// It claims more codings than [`Limits::codings`]; none was undone.
+    /// It claims more codings than [`DecodingLimits::codings`]; none was undone.
     Layers,
-    /// Undoing its codings takes more than [`Limits::effort`]; none was undone.
+    /// Undoing its codings takes more than [`DecodingLimits::effort`]; none was undone.
     Effort,
     /// There was no time for it when it was captured. No coding was undone, nor will be.
     Busy,
-    /// A limit of [`Limits`] cut it.
+    /// A limit of [`DecodingLimits`] cut it.
     Limit,
 }
 
-impl Note {
+impl DecodingNote {
     /// The note as text for people.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -169,17 +169,17 @@ impl Note {
 
 /// A decoded body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decoded {
+pub struct DecodedBody {
     /// The bytes; missing ones are zeros.
     pub bytes: Vec<u8>,
     /// The codings that were undone, in this order.
     pub undone: Vec<Coding>,
     /// The notes, each once, the gravest one last.
-    pub notes: Vec<Note>,
+    pub notes: Vec<DecodingNote>,
 }
 
-impl Decoded {
-    fn note(&mut self, note: Note) {
+impl DecodedBody {
+    fn note(&mut self, note: DecodingNote) {
         if let Err(at) = self.notes.binary_search(&note) {
             self.notes.insert(at, note);
         }
@@ -214,7 +214,12 @@ impl Workspace {
 
 /// The body without the codings that were applied for the wire.
 #[must_use]
-pub fn read(streams: &dyn Streams, direction: Direction, body: &Body, limits: &Limits) -> Decoded {
+pub fn read(
+    streams: &dyn Streams,
+    direction: MessageRole,
+    body: &Body,
+    limits: &DecodingLimits,
+) -> DecodedBody {
     read_with(streams, direction, body, limits, &mut Workspace::default())
 }
 
@@ -222,11 +227,11 @@ pub fn read(streams: &dyn Streams, direction: Direction, body: &Body, limits: &L
 #[must_use]
 pub fn read_with(
     streams: &dyn Streams,
-    direction: Direction,
+    direction: MessageRole,
     body: &Body,
-    limits: &Limits,
+    limits: &DecodingLimits,
     workspace: &mut Workspace,
-) -> Decoded {
+) -> DecodedBody {
     let mut wire = Wire::new(limits, workspace);
     for range in &body.ranges {
         if wire.cut {
@@ -242,7 +247,7 @@ pub fn read_with(
             if start > at {
                 streams.read(direction, at..start, &mut |piece| wire.push(piece));
             }
-            wire.push(Piece::Hole(end.saturating_sub(start)));
+            wire.push(BodyPiece::Hole(end.saturating_sub(start)));
             at = end;
         }
         if range.end > at {
@@ -251,7 +256,7 @@ pub fn read_with(
         }
     }
     if body.as_sent {
-        return wire.into_sent(Note::Busy);
+        return wire.into_sent(DecodingNote::Busy);
     }
     wire.decode(&body.codings, body.is_whole(), limits, workspace)
 }
@@ -263,11 +268,11 @@ pub fn read_with(
 /// never compressed, unless its coding has a mark that proves it.
 #[must_use]
 pub fn decode<'a>(
-    pieces: impl IntoIterator<Item = Piece<'a>>,
+    pieces: impl IntoIterator<Item = BodyPiece<'a>>,
     codings: &[String],
     whole: bool,
-    limits: &Limits,
-) -> Decoded {
+    limits: &DecodingLimits,
+) -> DecodedBody {
     let mut workspace = Workspace::default();
     let mut wire = Wire::new(limits, &mut workspace);
     for piece in pieces {
@@ -316,9 +321,9 @@ mod tests {
         [&header.to_le_bytes()[..3], bytes, &[3]].concat()
     }
 
-    fn undo(bytes: &[u8], codings: &[&str]) -> Decoded {
+    fn undo(bytes: &[u8], codings: &[&str]) -> DecodedBody {
         let codings: Vec<_> = codings.iter().map(|&name| name.to_owned()).collect();
-        decode([Piece::Bytes(bytes)], &codings, true, &Limits::default())
+        decode([BodyPiece::Bytes(bytes)], &codings, true, &DecodingLimits::default())
     }
 
     #[test]
@@ -355,23 +360,26 @@ mod tests {
         ] {
             let decoded = undo(&bytes, &codings);
             assert_eq!(decoded.bytes, TEXT, "{codings:?}");
-            assert_eq!(decoded.notes, [Note::Lie], "{codings:?}");
+            assert_eq!(decoded.notes, [DecodingNote::Lie], "{codings:?}");
         }
     }
 
     #[test]
     fn more_codings_than_the_limit_are_reported() {
-        let layers = Limits::default().codings;
+        let layers = DecodingLimits::default().codings;
         for more in 0..3 {
             let bytes = (0..layers + more).fold(TEXT.to_vec(), |bytes, _| gzip(&bytes));
             let decoded = undo(&bytes, &vec!["gzip"; layers + more]);
             let (left, undone) = if more > 0 { (bytes, 0) } else { (TEXT.to_vec(), layers) };
             assert_eq!((decoded.bytes, decoded.undone.len()), (left, undone));
-            assert_eq!(decoded.notes.first(), (more > 0).then_some(&Note::Layers));
+            assert_eq!(decoded.notes.first(), (more > 0).then_some(&DecodingNote::Layers));
         }
         for (codings, bytes) in [(["br9", "gzip"], gzip(TEXT)), (["gzip", "br9"], gzip(TEXT))] {
             let decoded = undo(&bytes, &codings);
-            assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (TEXT, &[Note::Unknown][..]));
+            assert_eq!(
+                (&decoded.bytes[..], &decoded.notes[..]),
+                (TEXT, &[DecodingNote::Unknown][..])
+            );
         }
     }
 
@@ -386,20 +394,23 @@ mod tests {
         ] {
             let half = bytes.len() / 2;
             let decoded = undo(&bytes[..half], &[coding]);
-            assert_eq!(decoded.notes, [Note::Truncated], "{coding}");
+            assert_eq!(decoded.notes, [DecodingNote::Truncated], "{coding}");
             assert!(decoded.bytes.len() > text.len() / 10, "{coding} {}", decoded.bytes.len());
             assert!(text.starts_with(&decoded.bytes), "{coding}");
 
             // Compressed data ends at a hole.
-            let pieces =
-                [Piece::Bytes(&bytes[..half]), Piece::Hole(9), Piece::Bytes(&bytes[half..])];
-            let holed = decode(pieces, &[coding.to_owned()], false, &Limits::default());
+            let pieces = [
+                BodyPiece::Bytes(&bytes[..half]),
+                BodyPiece::Hole(9),
+                BodyPiece::Bytes(&bytes[half..]),
+            ];
+            let holed = decode(pieces, &[coding.to_owned()], false, &DecodingLimits::default());
             assert_eq!(holed.bytes, decoded.bytes);
-            assert_eq!(holed.notes, [Note::Hole, Note::Truncated]);
+            assert_eq!(holed.notes, [DecodingNote::Hole, DecodingNote::Truncated]);
         }
-        let pieces = [Piece::Bytes(b"ab"), Piece::Hole(2), Piece::Bytes(b"c")];
-        let plain = decode(pieces, &[], true, &Limits::default());
-        assert_eq!((plain.bytes, plain.notes), (b"ab\0\0c".to_vec(), vec![Note::Hole]));
+        let pieces = [BodyPiece::Bytes(b"ab"), BodyPiece::Hole(2), BodyPiece::Bytes(b"c")];
+        let plain = decode(pieces, &[], true, &DecodingLimits::default());
+        assert_eq!((plain.bytes, plain.notes), (b"ab\0\0c".to_vec(), vec![DecodingNote::Hole]));
     }
 
     #[test]
@@ -407,55 +418,61 @@ mod tests {
         let mut bytes = gzip(TEXT);
         let end = bytes.len();
         bytes[end - 1] ^= 1;
-        assert_eq!(undo(&bytes, &["gzip"]).notes, [Note::Checksum]);
+        assert_eq!(undo(&bytes, &["gzip"]).notes, [DecodingNote::Checksum]);
         assert_eq!(undo(&bytes[..end - 8], &["gzip"]).bytes, TEXT);
         bytes[3] = 0xe0;
         assert_eq!(undo(&bytes, &["gzip"]).bytes, TEXT);
         let junk = [gzip(TEXT), b"junk".to_vec()].concat();
-        assert_eq!(undo(&junk, &["gzip"]).notes, [Note::Trailing]);
+        assert_eq!(undo(&junk, &["gzip"]).notes, [DecodingNote::Trailing]);
     }
 
     #[test]
     fn bombs_stop_at_the_bound() {
-        let limits = Limits { ratio_from: 1000, ..Limits::default() };
+        let limits = DecodingLimits { ratio_from: 1000, ..DecodingLimits::default() };
         let zeros = vec![0; 10 << 20];
         for (bytes, coding) in
             [(gzip(&zeros), "gzip"), (raw(&zeros), "deflate"), (zstd(&zeros), "zstd")]
         {
             let most = (bytes.len() as u64 * limits.ratio).max(1000);
-            let decoded = decode([Piece::Bytes(&bytes)], &[coding.to_owned()], true, &limits);
+            let decoded = decode([BodyPiece::Bytes(&bytes)], &[coding.to_owned()], true, &limits);
             assert_eq!(decoded.bytes.len() as u64, most, "{coding}");
-            assert_eq!(decoded.notes, [Note::Limit], "{coding}");
+            assert_eq!(decoded.notes, [DecodingNote::Limit], "{coding}");
         }
-        let small = Limits { input: 3, ..Limits::default() };
-        let decoded = decode([Piece::Bytes(b"abcdef")], &[], true, &small);
-        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (&b"abc"[..], &[Note::Limit][..]));
+        let small = DecodingLimits { input: 3, ..DecodingLimits::default() };
+        let decoded = decode([BodyPiece::Bytes(b"abcdef")], &[], true, &small);
+        assert_eq!(
+            (&decoded.bytes[..], &decoded.notes[..]),
+            (&b"abc"[..], &[DecodingNote::Limit][..])
+        );
     }
 
     #[test]
     fn codings_that_take_too_much_effort_are_not_undone() {
-        let limits = Limits { effort: 1, effort_from: 12_000, ..Limits::default() };
+        let limits = DecodingLimits { effort: 1, effort_from: 12_000, ..DecodingLimits::default() };
         // Small on the wire and at the end, but large in between.
         let bytes = gzip(&[gzip(TEXT), vec![0; 8_000]].concat());
         let twice = ["gzip", "gzip"].map(str::to_owned);
-        let decoded = decode([Piece::Bytes(&bytes)], &twice, true, &limits);
-        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (&bytes[..], &[Note::Effort][..]));
+        let decoded = decode([BodyPiece::Bytes(&bytes)], &twice, true, &limits);
+        assert_eq!(
+            (&decoded.bytes[..], &decoded.notes[..]),
+            (&bytes[..], &[DecodingNote::Effort][..])
+        );
         assert_eq!(decoded.undone, []);
         // This one is not larger in between, so it is undone.
         let zeros = gzip(&gzip(&vec![0; 8_000]));
-        let decoded = decode([Piece::Bytes(&zeros)], &twice, true, &limits);
+        let decoded = decode([BodyPiece::Bytes(&zeros)], &twice, true, &limits);
         assert_eq!((decoded.bytes.len(), decoded.undone.len()), (8_000, 2));
         let zeros = gzip(&gzip(&vec![0; 14_000]));
-        let decoded = decode([Piece::Bytes(&zeros)], &twice, true, &limits);
-        assert_eq!((decoded.bytes, decoded.notes), (zeros, vec![Note::Effort]));
+        let decoded = decode([BodyPiece::Bytes(&zeros)], &twice, true, &limits);
+        assert_eq!((decoded.bytes, decoded.notes), (zeros, vec![DecodingNote::Effort]));
     }
 
     #[test]
     fn a_body_marked_as_sent_is_not_decoded() {
         struct Gzip(Vec<u8>);
         impl Streams for Gzip {
-            fn read(&self, _: Direction, _: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
-                sink(Piece::Bytes(&self.0));
+            fn read(&self, _: MessageRole, _: Range<u64>, sink: &mut dyn FnMut(BodyPiece<'_>)) {
+                sink(BodyPiece::Bytes(&self.0));
             }
         }
         let sent = gzip(TEXT);
@@ -466,18 +483,19 @@ mod tests {
             codings: vec!["gzip".to_owned()],
             ..Body::default()
         };
-        let read =
-            |body: &Body| read(&Gzip(sent.clone()), Direction::Response, body, &Limits::default());
+        let read = |body: &Body| {
+            read(&Gzip(sent.clone()), MessageRole::Response, body, &DecodingLimits::default())
+        };
         assert_eq!((read(&body).bytes, body.is_decoded()), (TEXT.to_vec(), true));
         body.as_sent = true;
         let decoded = read(&body);
-        assert_eq!((decoded.bytes, decoded.notes), (sent.clone(), vec![Note::Busy]));
+        assert_eq!((decoded.bytes, decoded.notes), (sent.clone(), vec![DecodingNote::Busy]));
         assert!(!body.is_decoded());
     }
 
     #[test]
     fn unknown_codings_are_reported() {
         let decoded = undo(TEXT, &["lzma"]);
-        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (TEXT, &[Note::Unknown][..]));
+        assert_eq!((&decoded.bytes[..], &decoded.notes[..]), (TEXT, &[DecodingNote::Unknown][..]));
     }
 }

@@ -1,9 +1,9 @@
 //! Collects a body from its stream, and removes its codings one after the other.
 //!
-//! At most [`Limits::input`] bytes are kept. Bytes after the first hole are not decoded.
+//! At most [`DecodingLimits::input`] bytes are kept. Bytes after the first hole are not decoded.
 
 use super::layer::Layer;
-use super::{Coding, Decoded, Limits, Note, Piece, Workspace};
+use super::{BodyPiece, Coding, DecodedBody, DecodingLimits, DecodingNote, Workspace};
 
 /// The bytes of a body as they come from the stream.
 pub(super) struct Wire {
@@ -15,23 +15,23 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(limits: &Limits, workspace: &mut Workspace) -> Self {
+    pub(super) fn new(limits: &DecodingLimits, workspace: &mut Workspace) -> Self {
         Self { bytes: workspace.buffer(), hole: None, max: limits.input, cut: false }
     }
 
-    pub(super) fn push(&mut self, piece: Piece<'_>) {
+    pub(super) fn push(&mut self, piece: BodyPiece<'_>) {
         let length = match piece {
-            Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Hole(length) => length,
+            BodyPiece::Bytes(bytes) => bytes.len() as u64,
+            BodyPiece::Hole(length) => length,
         };
         let room = self.max.saturating_sub(self.bytes.len() as u64);
         self.cut |= length > room;
         let taken = usize::try_from(length.min(room)).unwrap_or(usize::MAX);
         match piece {
-            Piece::Bytes(bytes) => {
+            BodyPiece::Bytes(bytes) => {
                 self.bytes.extend_from_slice(bytes.get(..taken).unwrap_or(bytes));
             }
-            Piece::Hole(length) => {
+            BodyPiece::Hole(length) => {
                 if length > 0 {
                     self.hole = self.hole.or(Some(self.bytes.len()));
                 }
@@ -41,7 +41,7 @@ impl Wire {
     }
 
     /// The body as it was sent, with the reason.
-    pub(super) fn into_sent(self, why: Note) -> Decoded {
+    pub(super) fn into_sent(self, why: DecodingNote) -> DecodedBody {
         let mut decoded = self.begin();
         decoded.bytes = self.bytes;
         decoded.note(why);
@@ -49,13 +49,13 @@ impl Wire {
     }
 
     /// An empty result with the notes that do not depend on the codings.
-    fn begin(&self) -> Decoded {
-        let mut decoded = Decoded::default();
+    fn begin(&self) -> DecodedBody {
+        let mut decoded = DecodedBody::default();
         if self.hole.is_some() {
-            decoded.note(Note::Hole);
+            decoded.note(DecodingNote::Hole);
         }
         if self.cut {
-            decoded.note(Note::Limit);
+            decoded.note(DecodingNote::Limit);
         }
         decoded
     }
@@ -64,15 +64,15 @@ impl Wire {
         self,
         codings: &[String],
         whole: bool,
-        limits: &Limits,
+        limits: &DecodingLimits,
         workspace: &mut Workspace,
-    ) -> Decoded {
+    ) -> DecodedBody {
         let mut decoded = self.begin();
         if super::has_foreign(codings) {
-            decoded.note(Note::Unknown);
+            decoded.note(DecodingNote::Unknown);
         }
         if super::known(codings).count() > limits.codings {
-            return self.into_sent(Note::Layers);
+            return self.into_sent(DecodingNote::Layers);
         }
         let whole = whole && self.hole.is_none() && !self.cut;
         let known = super::known(codings).rev();
@@ -80,7 +80,7 @@ impl Wire {
             // No coding was true.
             Ok(()) if decoded.undone.is_empty() => decoded.bytes = self.bytes,
             Ok(()) => workspace.give_back(self.bytes),
-            Err(TooMuch) => return self.into_sent(Note::Effort),
+            Err(TooMuch) => return self.into_sent(DecodingNote::Effort),
         }
         decoded
     }
@@ -90,9 +90,9 @@ impl Wire {
         &self,
         codings: impl Iterator<Item = Coding>,
         mut whole: bool,
-        limits: &Limits,
+        limits: &DecodingLimits,
         workspace: &mut Workspace,
-        decoded: &mut Decoded,
+        decoded: &mut DecodedBody,
     ) -> Result<(), TooMuch> {
         let wire_len = self.bytes.len() as u64;
         let output =
@@ -113,7 +113,7 @@ impl Wire {
             let mut layer = Layer::new(most, workspace);
             let is_so = layer.undo(coding, input, whole);
             let Layer { mut output, note, broke_off, .. } = layer;
-            let is_cut = note == Some(Note::Limit);
+            let is_cut = note == Some(DecodingNote::Limit);
             left = left.saturating_sub(output.len() as u64);
             if is_cut && left == 0 {
                 workspace.give_back(output);
@@ -128,7 +128,7 @@ impl Wire {
                     decoded.note(note);
                 }
             } else {
-                decoded.note(Note::Lie);
+                decoded.note(DecodingNote::Lie);
             }
             workspace.give_back(output);
         }
@@ -136,5 +136,5 @@ impl Wire {
     }
 }
 
-/// Undoing the codings takes more than [`Limits::effort`].
+/// Undoing the codings takes more than [`DecodingLimits::effort`].
 struct TooMuch;

@@ -17,7 +17,7 @@ pub(super) use scan::{Scan, begins_header};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The start line.
-    pub start: Start,
+    pub start: StartLine,
     /// Names and values in order, including duplicates. Bytes that are not UTF-8 are read as
     /// Latin-1.
     pub headers: Vec<(String, String)>,
@@ -32,7 +32,7 @@ pub struct Head {
 
 /// The first line of a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartLine {
     /// `GET /index.html HTTP/1.1`
     Request {
         /// As sent.
@@ -96,10 +96,10 @@ impl Head {
         let lists = self.headers.capacity().saturating_add(self.hints.capacity());
         let lists = lists.saturating_mul(size_of::<(String, String)>());
         let start = match &self.start {
-            Start::Request { method, target, version } => block(method.capacity())
+            StartLine::Request { method, target, version } => block(method.capacity())
                 .saturating_add(block(target.capacity()))
                 .saturating_add(version.as_ref().map_or(0, |version| block(version.capacity()))),
-            Start::Response { version, reason, .. } => block(version.capacity())
+            StartLine::Response { version, reason, .. } => block(version.capacity())
                 .saturating_add(reason.as_ref().map_or(0, |reason| block(reason.capacity()))),
         };
         pairs.fold(start.saturating_add(lists), usize::saturating_add)
@@ -109,8 +109,8 @@ impl Head {
     #[must_use]
     pub fn method(&self) -> Option<&str> {
         match &self.start {
-            Start::Request { method, .. } => Some(method),
-            Start::Response { .. } => None,
+            StartLine::Request { method, .. } => Some(method),
+            StartLine::Response { .. } => None,
         }
     }
 
@@ -118,8 +118,8 @@ impl Head {
     #[must_use]
     pub fn target(&self) -> Option<&str> {
         match &self.start {
-            Start::Request { target, .. } => Some(target),
-            Start::Response { .. } => None,
+            StartLine::Request { target, .. } => Some(target),
+            StartLine::Response { .. } => None,
         }
     }
 
@@ -127,8 +127,8 @@ impl Head {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match &self.start {
-            Start::Request { .. } => None,
-            Start::Response { status, .. } => *status,
+            StartLine::Request { .. } => None,
+            StartLine::Response { status, .. } => *status,
         }
     }
 
@@ -136,8 +136,8 @@ impl Head {
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         match &self.start {
-            Start::Request { version, .. } => version.as_deref(),
-            Start::Response { version, .. } => Some(version),
+            StartLine::Request { version, .. } => version.as_deref(),
+            StartLine::Response { version, .. } => Some(version),
         }
     }
 

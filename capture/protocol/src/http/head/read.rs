@@ -3,7 +3,7 @@
 //! A head that the strict parser accepts is never parsed by the lax one.
 
 use super::scan::{begins_header, is_blank, is_token};
-use super::{Head, Start, text};
+use super::{Head, StartLine, text};
 use crate::http::probe::METHODS;
 
 /// Number of headers that the strict parser has room for on its stack. Heads with more go to the
@@ -19,7 +19,7 @@ pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option
         let reason = match parsed.reason {
             // httparse also returns none if it contains bytes beyond ASCII, RFC 9112 section 4.
             None | Some("") => match status_line(bytes.split(|byte| *byte == b'\n').next()?) {
-                Some(Start::Response { reason, .. }) => reason,
+                Some(StartLine::Response { reason, .. }) => reason,
                 _ => None,
             },
             Some(reason) => Some(reason.to_owned()),
@@ -28,7 +28,7 @@ pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option
             return None;
         }
         (
-            Start::Response { version: version.to_owned(), status: parsed.code, reason },
+            StartLine::Response { version: version.to_owned(), status: parsed.code, reason },
             parsed.headers,
         )
     } else {
@@ -39,7 +39,7 @@ pub(super) fn strict(response: bool, bytes: &[u8], max_headers: usize) -> Option
             return None;
         }
         let (method, target) = (parsed.method?.to_owned(), parsed.path?.to_owned());
-        (Start::Request { method, target, version: Some(version.to_owned()) }, parsed.headers)
+        (StartLine::Request { method, target, version: Some(version.to_owned()) }, parsed.headers)
     };
     if fields.len() > max_headers {
         return None;
@@ -141,7 +141,7 @@ fn word(bytes: &[u8]) -> (&[u8], &[u8]) {
     (word, trim(rest))
 }
 
-fn status_line(line: &[u8]) -> Option<Start> {
+fn status_line(line: &[u8]) -> Option<StartLine> {
     // Browsers skip anything before the version.
     let at = line.windows(4).position(|four| four.eq_ignore_ascii_case(b"http"));
     let line = match at {
@@ -160,10 +160,10 @@ fn status_line(line: &[u8]) -> Option<Start> {
         .filter(|_| !number.is_empty());
     let reason = if status.is_some() { reason } else { rest };
     let reason = (!reason.is_empty()).then(|| text(reason));
-    Some(Start::Response { version: text(version), status, reason })
+    Some(StartLine::Response { version: text(version), status, reason })
 }
 
-fn request_line(line: &[u8]) -> Option<Start> {
+fn request_line(line: &[u8]) -> Option<StartLine> {
     let (method, rest) = word(line);
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
         return None;
@@ -182,7 +182,7 @@ fn request_line(line: &[u8]) -> Option<Start> {
     let is_request = version.is_some()
         || METHODS.contains(&method)
             && !target.get(..5).is_some_and(|five| five.eq_ignore_ascii_case(b"http/"));
-    (is_request && !target.is_empty()).then(|| Start::Request {
+    (is_request && !target.is_empty()).then(|| StartLine::Request {
         method: text(method),
         target: text(target),
         version: version.map(text),
@@ -200,8 +200,8 @@ mod tests {
 
     fn status(bytes: &[u8]) -> (String, Option<u16>, Option<String>) {
         match response(bytes).start {
-            Start::Response { version, status, reason } => (version, status, reason),
-            Start::Request { .. } => panic!("a request"),
+            StartLine::Response { version, status, reason } => (version, status, reason),
+            StartLine::Request { .. } => panic!("a request"),
         }
     }
 

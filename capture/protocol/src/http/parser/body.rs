@@ -4,61 +4,70 @@
 
 use std::ops::Range;
 
-use super::pairing::Open;
-use super::side::Phase;
-use super::{End, Parser};
+use super::pairing::OpenTransaction;
+use super::side::MessagePhase;
+use super::{HttpParser, StreamEnd};
 use crate::http::body::framed::Body;
-use crate::http::direction::Direction;
-use crate::http::transaction::{Message, State};
+use crate::http::direction::MessageRole;
+use crate::http::transaction::{HttpMessage, TransactionState};
 use crate::time::Timestamp;
 
-impl Parser {
-    pub(super) fn current(&mut self, direction: Direction) -> Option<&mut Open> {
+impl HttpParser {
+    pub(super) fn current(&mut self, direction: MessageRole) -> Option<&mut OpenTransaction> {
         let index = self.side(direction).current;
         self.open.iter_mut().find(|open| open.transaction.index == index)
     }
 
-    pub(super) fn message(&mut self, direction: Direction, change: impl FnOnce(&mut Message)) {
+    pub(super) fn message(
+        &mut self,
+        direction: MessageRole,
+        change: impl FnOnce(&mut HttpMessage),
+    ) {
         let message = self.current(direction).and_then(|open| match direction {
-            Direction::Request => open.transaction.request.as_mut(),
-            Direction::Response => open.transaction.response.as_mut(),
+            MessageRole::Request => open.transaction.request.as_mut(),
+            MessageRole::Response => open.transaction.response.as_mut(),
         });
         if let Some(message) = message {
             change(message);
         }
     }
 
-    pub(super) fn worsen(&mut self, direction: Direction, state: State, why: &'static str) {
+    pub(super) fn worsen(
+        &mut self,
+        direction: MessageRole,
+        state: TransactionState,
+        why: &'static str,
+    ) {
         if let Some(open) = self.current(direction) {
             open.transaction.worsen(state, why);
         }
     }
 
     /// Notes something odd and harmless about the current transaction.
-    pub(super) fn remark(&mut self, direction: Direction, what: &'static str) {
+    pub(super) fn remark(&mut self, direction: MessageRole, what: &'static str) {
         if let Some(open) = self.current(direction) {
             open.transaction.remark(what);
         }
     }
 
-    pub(super) fn touch(&mut self, direction: Direction, now: Timestamp) {
+    pub(super) fn touch(&mut self, direction: MessageRole, now: Timestamp) {
         self.message(direction, |message| message.last = message.last.max(now));
     }
 
     /// Adds bytes of the body.
-    pub(super) fn data(&mut self, direction: Direction, at: u64, length: usize, now: Timestamp) {
+    pub(super) fn data(&mut self, direction: MessageRole, at: u64, length: usize, now: Timestamp) {
         let range = at..at.saturating_add(length as u64);
         self.add(direction, &range, false);
         self.touch(direction, now);
     }
 
     /// Adds missing bytes of the body.
-    pub(super) fn hole(&mut self, direction: Direction, range: Range<u64>) {
+    pub(super) fn hole(&mut self, direction: MessageRole, range: Range<u64>) {
         self.add(direction, &range, true);
-        self.worsen(direction, State::Gap, "bytes of the body are missing");
+        self.worsen(direction, TransactionState::Gap, "bytes of the body are missing");
     }
 
-    pub(super) fn add(&mut self, direction: Direction, range: &Range<u64>, hole: bool) {
+    pub(super) fn add(&mut self, direction: MessageRole, range: &Range<u64>, hole: bool) {
         let limit = self.limits.body_ranges;
         let (mut full, mut added) = (false, 0_usize);
         self.message(direction, |message| {
@@ -76,39 +85,45 @@ impl Parser {
         if full {
             let length = range.end.saturating_sub(range.start);
             self.counters.unlisted_bytes = self.counters.unlisted_bytes.saturating_add(length);
-            self.worsen(direction, State::Truncated, "the body has too many pieces");
+            self.worsen(direction, TransactionState::Truncated, "the body has too many pieces");
         }
     }
 
     /// The current message is complete.
-    pub(super) fn finish(&mut self, direction: Direction) {
+    pub(super) fn finish(&mut self, direction: MessageRole) {
         self.message(direction, |message| message.body.ended = true);
         self.close(direction);
     }
 
     /// The current message breaks off.
-    pub(super) fn cut(&mut self, direction: Direction, state: State, why: &'static str) {
+    pub(super) fn cut(
+        &mut self,
+        direction: MessageRole,
+        state: TransactionState,
+        why: &'static str,
+    ) {
         self.worsen(direction, state, why);
         self.close(direction);
     }
 
-    pub(super) fn close(&mut self, direction: Direction) {
+    pub(super) fn close(&mut self, direction: MessageRole) {
         if let Some(open) = self.current(direction) {
             match direction {
-                Direction::Request => open.request_done = true,
-                Direction::Response => open.response_done = true,
+                MessageRole::Request => open.request_done = true,
+                MessageRole::Response => open.response_done = true,
             }
-            if direction == Direction::Request && self.response.ended.is_some() {
+            if direction == MessageRole::Request && self.response.ended.is_some() {
                 let how = self.response.ended;
                 if let Some(open) = self.current(direction)
                     && open.transaction.response.is_none()
                 {
                     open.response_done = true;
                     let (state, why) = match how {
-                        Some(End::Reset) => {
-                            (State::Aborted, "the connection was reset before the response")
-                        }
-                        _ => (State::Truncated, "there is no response"),
+                        Some(StreamEnd::Reset) => (
+                            TransactionState::Aborted,
+                            "the connection was reset before the response",
+                        ),
+                        _ => (TransactionState::Truncated, "there is no response"),
                     };
                     open.transaction.worsen(state, why);
                 }
@@ -116,7 +131,7 @@ impl Parser {
         }
         let side = self.side_mut(direction);
         side.current = 0;
-        side.phase = Phase::Start;
+        side.phase = MessagePhase::Start;
         self.emit();
     }
 }

@@ -69,7 +69,7 @@ pub(super) enum Decision {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct WaitingMessages {
     /// Number in its run, from 0.
     number: i64,
     /// Index of its transaction.
@@ -81,19 +81,19 @@ struct Waiting {
 
 /// A sequence of messages of one direction with nothing missing between them.
 #[derive(Debug, Default)]
-struct Run {
+struct MessageRun {
     /// Its number in [`Positions`].
     run: usize,
     /// Number of messages so far.
     count: i64,
-    /// [`Waiting::at`] of the newest message.
+    /// [`WaitingMessages::at`] of the newest message.
     newest: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingMessages>,
 }
 
-impl Run {
-    fn push(&mut self, index: u64, at: u64) -> Waiting {
-        let waiting = Waiting { number: self.count, index, at };
+impl MessageRun {
+    fn push(&mut self, index: u64, at: u64) -> WaitingMessages {
+        let waiting = WaitingMessages { number: self.count, index, at };
         self.count = self.count.saturating_add(1);
         self.newest = at;
         self.waiting.push_back(waiting);
@@ -119,15 +119,15 @@ impl Run {
 
 /// The waiting messages. See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct Doubt {
+pub(super) struct PairingDoubt {
     positions: Positions,
     /// Oldest first, as all lists here. Empty if no pair will ever be certain again.
-    requests: VecDeque<Run>,
-    responses: VecDeque<Run>,
+    requests: VecDeque<MessageRun>,
+    responses: VecDeque<MessageRun>,
     given_up: Vec<Decision>,
 }
 
-impl Doubt {
+impl PairingDoubt {
     /// Nothing is known, and no pair ever will be.
     pub(super) fn without_hope() -> Self {
         Self::default()
@@ -138,7 +138,7 @@ impl Doubt {
         let mut doubt = Self::default();
         for runs in [&mut doubt.requests, &mut doubt.responses] {
             if let Some(run) = doubt.positions.add() {
-                runs.push_back(Run { run, ..Run::default() });
+                runs.push_back(MessageRun { run, ..MessageRun::default() });
             }
         }
         if let (Some(request), Some(response)) = (doubt.requests.back(), doubt.responses.back()) {
@@ -151,7 +151,7 @@ impl Doubt {
     pub(super) fn memory(&self) -> usize {
         let runs = self.requests.iter().chain(&self.responses);
         let waiting = runs.map(|run| run.waiting.capacity()).fold(0, usize::saturating_add);
-        size_of::<Self>().saturating_add(waiting.saturating_mul(size_of::<Waiting>()))
+        size_of::<Self>().saturating_add(waiting.saturating_mul(size_of::<WaitingMessages>()))
     }
 
     fn is_hopeless(&self) -> bool {
@@ -161,7 +161,7 @@ impl Doubt {
     /// Adds a request. The client had the responses up to `floor` when it sent the request.
     pub(super) fn request(&mut self, index: u64, floor: u64, hidden: Hidden) {
         if hidden.is_possible() && !self.is_hopeless() {
-            self.begin_run(Side::Requests, hidden);
+            self.begin_run(DoubtfulSide::Requests, hidden);
         }
         let Some(run) = self.requests.back_mut() else {
             self.given_up.push(Decision::UnknownRequest(index));
@@ -175,14 +175,14 @@ impl Doubt {
                 self.positions.limit(run.run, response.run, most);
             }
         }
-        self.trim(Side::Requests);
+        self.trim(DoubtfulSide::Requests);
     }
 
     /// Adds a response that begins at `at`, after others that may be `hidden`. At most `unseen`
     /// requests may be under way that were not captured.
     pub(super) fn response(&mut self, index: u64, at: u64, hidden: Hidden, unseen: u64) {
         if hidden.is_possible() && !self.is_hopeless() {
-            self.begin_run(Side::Responses, hidden);
+            self.begin_run(DoubtfulSide::Responses, hidden);
         }
         let Some(run) = self.responses.back_mut() else {
             self.given_up.push(Decision::UnknownResponse(index));
@@ -200,7 +200,7 @@ impl Doubt {
                 self.positions.limit(requests.run, run.run, most);
             }
         }
-        self.trim(Side::Responses);
+        self.trim(DoubtfulSide::Responses);
     }
 
     /// The newest response was an interim one, and the final one will take its place. If it was
@@ -220,7 +220,7 @@ impl Doubt {
                 let is_here = (0..run.count).contains(&number);
                 if is_here {
                     let place = run.waiting.partition_point(|one| one.number < number);
-                    run.waiting.insert(place, Waiting { number, index, at });
+                    run.waiting.insert(place, WaitingMessages { number, index, at });
                     return;
                 }
             }
@@ -333,21 +333,21 @@ impl Doubt {
         }
     }
 
-    fn begin_run(&mut self, side: Side, hidden: Hidden) {
+    fn begin_run(&mut self, side: DoubtfulSide, hidden: Hidden) {
         let run = self.positions.add().or_else(|| {
             self.remove_oldest_run();
             self.positions.add()
         });
         let runs = match side {
-            Side::Requests => &mut self.requests,
-            Side::Responses => &mut self.responses,
+            DoubtfulSide::Requests => &mut self.requests,
+            DoubtfulSide::Responses => &mut self.responses,
         };
         let (Some(run), Some(last)) = (run, runs.back()) else { return };
         let (least, most) = hidden.bounds();
         let count = last.count;
         let (least, most) = (count.saturating_add(least), count.saturating_add(most));
         self.positions.set(last.run, run, least, most);
-        runs.push_back(Run { run, ..Run::default() });
+        runs.push_back(MessageRun { run, ..MessageRun::default() });
     }
 
     fn remove_oldest_run(&mut self) {
@@ -364,24 +364,24 @@ impl Doubt {
     }
 
     /// Gives up the oldest message if there are too many.
-    fn trim(&mut self, side: Side) {
+    fn trim(&mut self, side: DoubtfulSide) {
         let runs = match side {
-            Side::Requests => &mut self.requests,
-            Side::Responses => &mut self.responses,
+            DoubtfulSide::Requests => &mut self.requests,
+            DoubtfulSide::Responses => &mut self.responses,
         };
         if runs.iter().map(|run| run.waiting.len()).sum::<usize>() <= WAITING {
             return;
         }
         let oldest = runs.iter_mut().find_map(|run| run.waiting.pop_front());
         self.given_up.extend(oldest.map(|oldest| match side {
-            Side::Requests => Decision::UnknownRequest(oldest.index),
-            Side::Responses => Decision::UnknownResponse(oldest.index),
+            DoubtfulSide::Requests => Decision::UnknownRequest(oldest.index),
+            DoubtfulSide::Responses => Decision::UnknownResponse(oldest.index),
         }));
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Side {
+enum DoubtfulSide {
     Requests,
     Responses,
 }

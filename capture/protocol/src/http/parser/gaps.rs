@@ -6,19 +6,19 @@ use std::ops::Range;
 
 use super::doubt::Hidden;
 use super::pipeline::{RequestGap, lost_messages};
-use super::side::Phase;
-use super::step::{Input, Step};
-use super::{End, Parser};
+use super::side::MessagePhase;
+use super::step::{Input, ParserStep};
+use super::{HttpParser, StreamEnd};
 use crate::http::body::framed::Body;
-use crate::http::direction::Direction;
+use crate::http::direction::MessageRole;
 use crate::http::head::Head;
 use crate::http::probe;
-use crate::http::transaction::{Message, State};
+use crate::http::transaction::{HttpMessage, TransactionState};
 use crate::time::Timestamp;
 
-impl Parser {
+impl HttpParser {
     /// The bytes from `start` to `end` of a stream will never come.
-    pub fn gap(&mut self, direction: Direction, start: u64, end: u64) {
+    pub fn gap(&mut self, direction: MessageRole, start: u64, end: u64) {
         let side = self.side_mut(direction);
         let start = start.max(side.next);
         if end <= start || side.ended.is_some() {
@@ -28,7 +28,7 @@ impl Parser {
             let next = side.next;
             self.gap(direction, next, start);
         }
-        if let Phase::Unsure(plan, chunked) = self.side(direction).phase
+        if let MessagePhase::Unsure(plan, chunked) = self.side(direction).phase
             && self.side(direction).carry.is_empty()
         {
             if self.has_no_body(direction) {
@@ -46,16 +46,16 @@ impl Parser {
         side.gapped = true;
         side.passed_over = false;
         let phase = std::mem::take(&mut side.phase);
-        if direction == Direction::Response {
+        if direction == MessageRole::Response {
             self.response_gaps = self.response_gaps.saturating_add(1);
         }
         let begun = |this: &Self| match direction {
-            Direction::Request => this.last_index,
-            Direction::Response => this.responses,
+            MessageRole::Request => this.last_index,
+            MessageRole::Response => this.responses,
         };
         let before = begun(self);
         let bytes = match phase {
-            Phase::Length(left) | Phase::Data(left) => {
+            MessagePhase::Length(left) | MessagePhase::Data(left) => {
                 (end.saturating_sub(start)).saturating_sub(left)
             }
             _ => end.saturating_sub(start),
@@ -65,8 +65,8 @@ impl Parser {
             // A head that was cut, and read up to there, is not lost.
             let is_read = begun(self) > before;
             let begins_message = match phase {
-                Phase::Start | Phase::Length(_) => true,
-                Phase::Head(_) => !is_read,
+                MessagePhase::Start | MessagePhase::Length(_) => true,
+                MessagePhase::Head(_) => !is_read,
                 _ => false,
             };
             self.lose(direction);
@@ -77,21 +77,21 @@ impl Parser {
 
     /// Returns `true` if a response whose request is unknown had no body, as one to `HEAD`: a
     /// client that waits for its answers has asked again before any of the body came.
-    fn has_no_body(&mut self, direction: Direction) -> bool {
+    fn has_no_body(&mut self, direction: MessageRole) -> bool {
         let end = self.response.next;
         let has_asked = self.waiting().any(|open| open.floor >= end);
-        let has_none = direction == Direction::Response && has_asked && !self.pipelines;
+        let has_none = direction == MessageRole::Response && has_asked && !self.pipelines;
         self.trusted |= has_none;
         has_none
     }
 
     /// Notes the beginning of a gap that may have swallowed heads.
-    fn heads_lost(&mut self, direction: Direction, from: u64, begins_message: bool) {
+    fn heads_lost(&mut self, direction: MessageRole, from: u64, begins_message: bool) {
         let floor = self.acknowledged.max(self.response.next);
         if self.side(direction).lost_from.is_some() {
             return;
         }
-        if direction == Direction::Request {
+        if direction == MessageRole::Request {
             // An answer that is missing too would not be counted.
             let is_whole = self.response.lost_from.is_none() && !self.response.is_lost();
             self.lost_answers = Hidden::default();
@@ -111,7 +111,7 @@ impl Parser {
     /// `is_partial`. At least one did if `begins_message`.
     fn count_lost(
         &mut self,
-        direction: Direction,
+        direction: MessageRole,
         begins_message: bool,
         bytes: u64,
         is_partial: bool,
@@ -126,8 +126,8 @@ impl Parser {
     /// whether the start of the next message must be searched for.
     fn miss(
         &mut self,
-        direction: Direction,
-        phase: Phase,
+        direction: MessageRole,
+        phase: MessagePhase,
         Range { start, end }: Range<u64>,
         carry: &[u8],
         time: Timestamp,
@@ -135,55 +135,58 @@ impl Parser {
         let length = end.saturating_sub(start);
         // If the phase stays `Start` here, the stream is between two messages, and nothing is lost.
         match phase {
-            Phase::Opaque => {
-                self.side_mut(direction).phase = Phase::Opaque;
+            MessagePhase::Opaque => {
+                self.side_mut(direction).phase = MessagePhase::Opaque;
                 return false;
             }
-            Phase::Close => {
-                self.side_mut(direction).phase = Phase::Close;
+            MessagePhase::Close => {
+                self.side_mut(direction).phase = MessagePhase::Close;
                 self.hole(direction, start..end);
                 return false;
             }
-            Phase::Length(left) if length <= left => {
-                self.side_mut(direction).phase = Phase::Length(left.saturating_sub(length));
+            MessagePhase::Length(left) if length <= left => {
+                self.side_mut(direction).phase = MessagePhase::Length(left.saturating_sub(length));
                 self.hole(direction, start..end);
                 if length == left {
                     self.finish(direction);
                 }
                 return false;
             }
-            Phase::Length(left) => {
+            MessagePhase::Length(left) => {
                 self.hole(direction, start..start.saturating_add(left));
                 self.finish(direction);
             }
-            Phase::Data(left) if length <= left => {
+            MessagePhase::Data(left) if length <= left => {
                 let left = left.saturating_sub(length);
                 self.side_mut(direction).phase =
-                    if left == 0 { Phase::Size } else { Phase::Data(left) };
+                    if left == 0 { MessagePhase::Size } else { MessagePhase::Data(left) };
                 self.hole(direction, start..end);
                 return false;
             }
-            Phase::Data(left) => {
+            MessagePhase::Data(left) => {
                 self.hole(direction, start..start.saturating_add(left));
-                self.cut(direction, State::Gap, "bytes are missing between chunks");
+                self.cut(direction, TransactionState::Gap, "bytes are missing between chunks");
             }
-            Phase::Probe(_) | Phase::Unsure(..) | Phase::Size | Phase::Trailer(..) => {
-                self.cut(direction, State::Gap, "bytes are missing between chunks");
+            MessagePhase::Probe(_)
+            | MessagePhase::Unsure(..)
+            | MessagePhase::Size
+            | MessagePhase::Trailer(..) => {
+                self.cut(direction, TransactionState::Gap, "bytes are missing between chunks");
             }
-            Phase::Head(_) => {
+            MessagePhase::Head(_) => {
                 self.part_of_head(
                     direction,
                     carry,
                     start.saturating_sub(carry.len() as u64),
                     time,
-                    State::Gap,
+                    TransactionState::Gap,
                     "bytes are missing in a head",
                 );
             }
-            Phase::Start => self.stray(carry.len()),
-            Phase::Lost => {
+            MessagePhase::Start => self.stray(carry.len()),
+            MessagePhase::Lost => {
                 self.stray(carry.len());
-                self.side_mut(direction).phase = Phase::Lost;
+                self.side_mut(direction).phase = MessagePhase::Lost;
                 self.heads_lost(direction, start, false);
                 self.count_lost(direction, false, length, !carry.is_empty());
                 return false;
@@ -193,7 +196,7 @@ impl Parser {
     }
 
     /// No more bytes will come in a direction.
-    pub fn end(&mut self, direction: Direction, how: End) {
+    pub fn end(&mut self, direction: MessageRole, how: StreamEnd) {
         let side = self.side_mut(direction);
         if side.ended.is_some() {
             return;
@@ -201,7 +204,7 @@ impl Parser {
         let carry = std::mem::take(&mut side.carry);
         let base = side.next.saturating_sub(carry.len() as u64);
         let time = side.carry_time();
-        if (direction, how) == (Direction::Request, End::Fin)
+        if (direction, how) == (MessageRole::Request, StreamEnd::Fin)
             && carry.is_empty()
             && self.may_withhold()
         {
@@ -211,52 +214,59 @@ impl Parser {
         loop {
             let rest = carry.get(at..).unwrap_or_default();
             if rest.is_empty()
-                && !matches!(self.side(direction).phase, Phase::Probe(_) | Phase::Unsure(..))
+                && !matches!(
+                    self.side(direction).phase,
+                    MessagePhase::Probe(_) | MessagePhase::Unsure(..)
+                )
             {
                 break;
             }
             let offset = base.saturating_add(at as u64);
             let input = Input { direction, rest, at: offset, first: time, now: time, eof: true };
             match self.step(input) {
-                Step::Consumed(length) => at = at.saturating_add(length),
-                Step::Again => {}
-                Step::More => break,
+                ParserStep::Consumed(length) => at = at.saturating_add(length),
+                ParserStep::Again => {}
+                ParserStep::More => break,
             }
         }
         let rest = carry.get(at..).unwrap_or_default();
         let offset = base.saturating_add(at as u64);
         let (state, why) = match how {
-            End::Fin => (State::Truncated, "the stream ended first"),
-            End::Reset => (State::Aborted, "the connection was reset"),
-            End::Timeout => (State::Truncated, "nothing more was captured"),
-            End::Evicted => (State::Truncated, "the capture of the flow ended first"),
+            StreamEnd::Fin => (TransactionState::Truncated, "the stream ended first"),
+            StreamEnd::Reset => (TransactionState::Aborted, "the connection was reset"),
+            StreamEnd::Timeout => (TransactionState::Truncated, "nothing more was captured"),
+            StreamEnd::Evicted => {
+                (TransactionState::Truncated, "the capture of the flow ended first")
+            }
         };
         match std::mem::take(&mut self.side_mut(direction).phase) {
-            Phase::Start | Phase::Lost => self.stray(rest.len()),
-            Phase::Opaque => self.side_mut(direction).phase = Phase::Opaque,
-            Phase::Head(_) => self.part_of_head(direction, rest, offset, time, state, why),
-            Phase::Close if how == End::Fin => self.finish(direction),
-            Phase::Trailer(..) if how == End::Fin => {
+            MessagePhase::Start | MessagePhase::Lost => self.stray(rest.len()),
+            MessagePhase::Opaque => self.side_mut(direction).phase = MessagePhase::Opaque,
+            MessagePhase::Head(_) => self.part_of_head(direction, rest, offset, time, state, why),
+            MessagePhase::Close if how == StreamEnd::Fin => self.finish(direction),
+            MessagePhase::Trailer(..) if how == StreamEnd::Fin => {
                 self.cut(
                     direction,
-                    State::Truncated,
+                    TransactionState::Truncated,
                     "the empty line after the last chunk is missing",
                 );
             }
-            Phase::Size if how == End::Fin => {
-                self.cut(direction, State::Truncated, "the last chunk is missing");
+            MessagePhase::Size if how == StreamEnd::Fin => {
+                self.cut(direction, TransactionState::Truncated, "the last chunk is missing");
             }
             _ => self.cut(direction, state, why),
         }
         self.side_mut(direction).ended = Some(how);
-        if direction == Direction::Response {
+        if direction == MessageRole::Response {
             self.give_up();
             self.confirm();
             let gapped = self.response.gapped || self.response.lost_from.is_some();
             let (state, why) = match how {
-                End::Reset => (State::Aborted, "the connection was reset before the response"),
-                _ if gapped => (State::Gap, "the response is missing"),
-                _ => (State::Truncated, "there is no response"),
+                StreamEnd::Reset => {
+                    (TransactionState::Aborted, "the connection was reset before the response")
+                }
+                _ if gapped => (TransactionState::Gap, "the response is missing"),
+                _ => (TransactionState::Truncated, "there is no response"),
             };
             for open in self.open.iter_mut().filter(|open| open.transaction.response.is_none()) {
                 open.response_done = true;
@@ -266,10 +276,10 @@ impl Parser {
         self.emit();
     }
 
-    pub(super) fn lose(&mut self, direction: Direction) {
+    pub(super) fn lose(&mut self, direction: MessageRole) {
         self.counters.resyncs = self.counters.resyncs.saturating_add(1);
         let side = self.side_mut(direction);
-        side.phase = Phase::Lost;
+        side.phase = MessagePhase::Lost;
         side.forbidden = None;
         side.current = 0;
     }
@@ -277,14 +287,14 @@ impl Parser {
     /// Handles a head that breaks off.
     pub(super) fn part_of_head(
         &mut self,
-        direction: Direction,
+        direction: MessageRole,
         bytes: &[u8],
         at: u64,
         time: Timestamp,
-        state: State,
+        state: TransactionState,
         why: &'static str,
     ) {
-        let response = direction == Direction::Response;
+        let response = direction == MessageRole::Response;
         let has_line = bytes.contains(&b'\n');
         let read = match (response, has_line) {
             (_, true) => bytes,
@@ -307,7 +317,7 @@ impl Parser {
         if response {
             let index = self.pair(at);
             let body = Body::default();
-            let message = Message {
+            let message = HttpMessage {
                 head: Some(head),
                 head_range: range,
                 body,

@@ -4,12 +4,12 @@
 
 use std::ops::Range;
 
-use super::Parser;
-use super::side::{Forbidden, Phase, Plan};
+use super::HttpParser;
+use super::side::{Forbidden, FramingPlan, MessagePhase};
 use crate::http::body::framed::{Body, Framing};
-use crate::http::direction::Direction;
+use crate::http::direction::MessageRole;
 use crate::http::head::{Announced, Head, Length};
-use crate::http::transaction::{Message, State};
+use crate::http::transaction::{HttpMessage, TransactionState};
 use crate::time::Timestamp;
 
 /// Remark about a `Content-Length` that is ignored.
@@ -19,16 +19,16 @@ const NO_LENGTH: &str = "Content-Length is no length, and passed over";
 /// 15.5.9).
 const REQUEST_TIMEOUT: u16 = 408;
 
-impl Parser {
+impl HttpParser {
     pub(super) fn head(
         &mut self,
-        direction: Direction,
+        direction: MessageRole,
         bytes: &[u8],
         at: u64,
         first: Timestamp,
         now: Timestamp,
     ) {
-        let response = direction == Direction::Response;
+        let response = direction == MessageRole::Response;
         let range = at..at.saturating_add(bytes.len() as u64);
         let Some(head) = Head::parse(response, bytes, self.limits.headers) else {
             if response {
@@ -36,7 +36,7 @@ impl Parser {
                 self.lose(direction);
             } else {
                 self.odd_request(range, first, now);
-                self.begin(direction, Plan::None, false);
+                self.begin(direction, FramingPlan::None, false);
             }
             return;
         };
@@ -51,7 +51,11 @@ impl Parser {
     /// Opens a transaction for a request with a malformed request line.
     pub(super) fn odd_request(&mut self, range: Range<u64>, first: Timestamp, now: Timestamp) {
         self.open_request(None, range, first, now);
-        self.worsen(Direction::Request, State::Malformed, "the request line is malformed");
+        self.worsen(
+            MessageRole::Request,
+            TransactionState::Malformed,
+            "the request line is malformed",
+        );
     }
 
     pub(super) fn note_head(&mut self, head: &Head) {
@@ -68,7 +72,7 @@ impl Parser {
         first: Timestamp,
         now: Timestamp,
     ) {
-        let direction = Direction::Request;
+        let direction = MessageRole::Request;
         let plan = self.plan(&head, direction);
         let (announced, asks) = (head.announced(), head.asks_first());
         let is_odd = !announced.chunked && head.has_no_length();
@@ -78,10 +82,12 @@ impl Parser {
             self.remark(direction, oddity);
         }
         if let Length::Doubtful(_) = announced.length {
-            self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
+            self.worsen(direction, TransactionState::Malformed, "Content-Length is ambiguous");
         }
-        if asks && (announced.chunked || !matches!(plan, Plan::None | Plan::Length(0))) {
-            self.request.phase = Phase::Unsure(plan, announced.chunked);
+        if asks
+            && (announced.chunked || !matches!(plan, FramingPlan::None | FramingPlan::Length(0)))
+        {
+            self.request.phase = MessagePhase::Unsure(plan, announced.chunked);
         } else {
             self.begin(direction, plan, announced.chunked);
         }
@@ -94,7 +100,7 @@ impl Parser {
         first: Timestamp,
         now: Timestamp,
     ) {
-        let direction = Direction::Response;
+        let direction = MessageRole::Response;
         if head.status() == Some(REQUEST_TIMEOUT) {
             self.answers_nothing();
         }
@@ -125,16 +131,23 @@ impl Parser {
                 self.open.retain(|open| open.transaction.index != index);
                 self.last_index = self.last_index.saturating_sub(1);
             }
-            self.response.phase = Phase::Start;
+            self.response.phase = MessagePhase::Start;
             return;
         }
-        let plan = if bodiless || switches { Plan::None } else { self.plan(&head, direction) };
+        let plan =
+            if bodiless || switches { FramingPlan::None } else { self.plan(&head, direction) };
         let body = Body { codings: head.codings(self.limits.codings), ..Body::default() };
         let after = range.end;
         let is_odd = !bodiless && !announced.chunked && head.has_no_length();
         let oddity = if is_odd { Some(NO_LENGTH) } else { head.oddity().filter(|_| !bodiless) };
-        let message =
-            Message { head: Some(head), head_range: range, body, trailer: None, first, last: now };
+        let message = HttpMessage {
+            head: Some(head),
+            head_range: range,
+            body,
+            trailer: None,
+            first,
+            last: now,
+        };
         self.respond(index, message);
         if let Some(oddity) = oddity {
             self.remark(direction, oddity);
@@ -153,20 +166,20 @@ impl Parser {
             return;
         }
         if let (Length::Doubtful(_), false) = (announced.length, bodiless) {
-            self.worsen(direction, State::Malformed, "Content-Length is ambiguous");
+            self.worsen(direction, TransactionState::Malformed, "Content-Length is ambiguous");
         }
         self.begin(direction, plan, announced.chunked && !bodiless);
     }
 
     /// Handles bytes from the server that are not a head.
     pub(super) fn headless(&mut self, offset: u64, first: Timestamp) {
-        let direction = Direction::Response;
+        let direction = MessageRole::Response;
         if let Some(forbidden) = self.response.forbidden.take() {
             let plan = self.plan(&forbidden.head, direction);
             let body =
                 Body { codings: forbidden.head.codings(self.limits.codings), ..Body::default() };
             let chunked = forbidden.head.announced().chunked;
-            let mut message = Message {
+            let mut message = HttpMessage {
                 head: None,
                 head_range: forbidden.range,
                 body,
@@ -184,12 +197,12 @@ impl Parser {
             };
             self.respond(index, message);
             let why = "a body follows a status that has none";
-            self.worsen(direction, State::Malformed, why);
+            self.worsen(direction, TransactionState::Malformed, why);
             self.begin(direction, plan, chunked);
         } else if !self.response.began && !self.response.gapped && self.may_lack_head(offset) {
             let start = offset;
             let body = Body::default();
-            let message = Message {
+            let message = HttpMessage {
                 head: None,
                 head_range: start..start,
                 body,
@@ -199,7 +212,7 @@ impl Parser {
             };
             let index = self.pair(offset);
             self.respond(index, message);
-            self.begin_body(direction, Plan::Close);
+            self.begin_body(direction, FramingPlan::Close);
         } else {
             // In a stream joined in the middle, these bytes are the rest of a message.
             self.response.passed_over = self.response.began || !self.joined;
@@ -219,57 +232,57 @@ impl Parser {
         !torn || version.is_none() && open.floor <= offset
     }
 
-    pub(super) fn plan(&self, head: &Head, direction: Direction) -> Plan {
+    pub(super) fn plan(&self, head: &Head, direction: MessageRole) -> FramingPlan {
         match (head.announced().length, direction) {
-            (Length::Exact(length), _) => Plan::Length(length),
-            (Length::Doubtful(_), Direction::Response) if head.closes() => Plan::Close,
-            (Length::Doubtful(length), _) => Plan::Length(length),
-            (Length::None, Direction::Request) => Plan::None,
-            (Length::None, Direction::Response) => Plan::Close,
+            (Length::Exact(length), _) => FramingPlan::Length(length),
+            (Length::Doubtful(_), MessageRole::Response) if head.closes() => FramingPlan::Close,
+            (Length::Doubtful(length), _) => FramingPlan::Length(length),
+            (Length::None, MessageRole::Request) => FramingPlan::None,
+            (Length::None, MessageRole::Response) => FramingPlan::Close,
         }
     }
 
     /// Returns `true` if the current request was answered before any of its body came. A client
     /// that asked with `Expect: 100-continue` does not send the body then (RFC 9110, 10.1.1).
     pub(super) fn may_withhold(&self) -> bool {
-        matches!(self.request.phase, Phase::Unsure(..))
+        matches!(self.request.phase, MessagePhase::Unsure(..))
             && self
                 .transaction(self.request.current)
                 .is_some_and(|transaction| transaction.response.is_some())
     }
 
     /// Starts the body of the current message.
-    pub(super) fn begin(&mut self, direction: Direction, plan: Plan, chunked: bool) {
+    pub(super) fn begin(&mut self, direction: MessageRole, plan: FramingPlan, chunked: bool) {
         let gapped = self.request.gapped;
-        let alone = direction == Direction::Response
+        let alone = direction == MessageRole::Response
             && self
                 .current(direction)
                 .is_some_and(|open| gapped || open.transaction.request.is_none());
-        if alone && (plan != Plan::None || chunked) {
-            self.response.phase = Phase::Unsure(plan, chunked);
+        if alone && (plan != FramingPlan::None || chunked) {
+            self.response.phase = MessagePhase::Unsure(plan, chunked);
         } else {
             self.begin_sure(direction, plan, chunked);
         }
     }
 
-    pub(super) fn begin_sure(&mut self, direction: Direction, plan: Plan, chunked: bool) {
+    pub(super) fn begin_sure(&mut self, direction: MessageRole, plan: FramingPlan, chunked: bool) {
         if chunked {
             self.message(direction, |message| message.body.framing = Framing::Chunked);
-            self.side_mut(direction).phase = Phase::Probe(plan);
+            self.side_mut(direction).phase = MessagePhase::Probe(plan);
         } else {
             self.begin_body(direction, plan);
         }
     }
 
-    pub(super) fn begin_body(&mut self, direction: Direction, plan: Plan) {
+    pub(super) fn begin_body(&mut self, direction: MessageRole, plan: FramingPlan) {
         let (framing, phase) = match plan {
-            Plan::None => (Framing::None, Phase::Start),
-            Plan::Length(length) => (Framing::Length, Phase::Length(length)),
-            Plan::Close => (Framing::Close, Phase::Close),
+            FramingPlan::None => (Framing::None, MessagePhase::Start),
+            FramingPlan::Length(length) => (Framing::Length, MessagePhase::Length(length)),
+            FramingPlan::Close => (Framing::Close, MessagePhase::Close),
         };
         self.message(direction, |message| message.body.framing = framing);
         self.side_mut(direction).phase = phase;
-        if matches!(plan, Plan::None | Plan::Length(0)) {
+        if matches!(plan, FramingPlan::None | FramingPlan::Length(0)) {
             self.finish(direction);
         }
     }

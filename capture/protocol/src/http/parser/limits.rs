@@ -4,7 +4,7 @@
 
 /// Limits of what one connection can make the parser keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ParserLimits {
     /// Bytes of a head, and of the trailer of a chunked body. Browsers allow 256 KiB, servers
     /// rarely more than 64 KiB.
     pub head_bytes: usize,
@@ -27,7 +27,7 @@ pub struct Limits {
     pub junk_line: usize,
 }
 
-impl Default for Limits {
+impl Default for ParserLimits {
     fn default() -> Self {
         Self {
             head_bytes: 256 << 10,
@@ -45,17 +45,17 @@ impl Default for Limits {
 
 /// How often a limit was hit, and other useful counts, since the parser was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counters {
-    /// Heads and trailers longer than [`Limits::head_bytes`].
+pub struct ParserCounters {
+    /// Heads and trailers longer than [`ParserLimits::head_bytes`].
     pub long_heads: u64,
-    /// Headers left out because of [`Limits::headers`].
+    /// Headers left out because of [`ParserLimits::headers`].
     pub dropped_headers: u64,
-    /// Requests given up because of [`Limits::pending`], [`Limits::pending_bytes`], and
-    /// [`Limits::pending_ranges`].
+    /// Requests given up because of [`ParserLimits::pending`], [`ParserLimits::pending_bytes`], and
+    /// [`ParserLimits::pending_ranges`].
     pub shed_requests: u64,
-    /// Chunk lines longer than [`Limits::chunk_line`].
+    /// Chunk lines longer than [`ParserLimits::chunk_line`].
     pub long_chunk_lines: u64,
-    /// Bytes of bodies left out because of [`Limits::body_ranges`].
+    /// Bytes of bodies left out because of [`ParserLimits::body_ranges`].
     pub unlisted_bytes: u64,
     /// Heads that only the lax parser could read.
     pub lax_heads: u64,

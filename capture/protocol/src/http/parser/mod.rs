@@ -1,8 +1,8 @@
 //! The state machine: takes two streams, returns transactions.
 //!
 //! Each direction is fed its bytes once and in order. It keeps only undecided bytes: a part of a
-//! head, of a chunk's first line, or of a start line that is searched for after a gap. [`Limits`]
-//! bounds all of them. The result does not depend on how bytes are cut into calls.
+//! head, of a chunk's first line, or of a start line that is searched for after a gap.
+//! [`ParserLimits`] bounds all of them. The result does not depend on how bytes are cut into calls.
 //!
 //! Responses answer requests in order. If the client pipelines, a gap that may have swallowed heads
 //! leaves requests and responses unpaired until their numbers are certain (`doubt`). If it does
@@ -34,21 +34,21 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::direction::Direction;
-use super::transaction::Transaction;
-use super::transcript::Progress;
+use super::direction::MessageRole;
+use super::transaction::HttpTransaction;
+use super::transcript::TransactionProgress;
 use crate::time::Timestamp;
 
-use doubt::{Doubt, Hidden};
-pub use limits::{Counters, Limits};
-use pairing::Open;
+use doubt::{Hidden, PairingDoubt};
+pub use limits::{ParserCounters, ParserLimits};
+use pairing::OpenTransaction;
 use pipeline::RequestGap;
-use side::{MARKS, Phase, Side};
-use step::{Input, Step};
+use side::{MARKS, MessagePhase, ParserSide};
+use step::{Input, ParserStep};
 
 /// How a direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum StreamEnd {
     /// With a FIN: the sender sent everything.
     Fin,
     /// With a RST.
@@ -61,9 +61,9 @@ pub enum End {
 
 /// The output of the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ParserEvent {
     /// A transaction ended.
-    Transaction(Box<Transaction>),
+    Transaction(Box<HttpTransaction>),
     /// The connection no longer speaks HTTP/1, and no other event will come. Follows the
     /// transaction that caused the switch, if one did.
     Switched {
@@ -80,13 +80,13 @@ const BESIDE: usize = 256;
 
 /// The parser of one connection. See the [module](self).
 #[derive(Debug, Default)]
-pub struct Parser {
-    limits: Limits,
-    request: Side,
-    response: Side,
-    open: VecDeque<Open>,
-    events: VecDeque<Event>,
-    counters: Counters,
+pub struct HttpParser {
+    limits: ParserLimits,
+    request: ParserSide,
+    response: ParserSide,
+    open: VecDeque<OpenTransaction>,
+    events: VecDeque<ParserEvent>,
+    counters: ParserCounters,
     last_index: u64,
     pending_bytes: usize,
     /// Heap memory of the heads in `open`, in bytes.
@@ -116,20 +116,20 @@ pub struct Parser {
     /// The server was seen to send an interim response.
     has_interim: bool,
     /// Messages whose pairs are not known yet, if any.
-    doubt: Option<Box<Doubt>>,
+    doubt: Option<Box<PairingDoubt>>,
 }
 
-impl Parser {
+impl HttpParser {
     /// A parser for a new connection.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: ParserLimits) -> Self {
         Self { limits, ..Self::default() }
     }
 
     /// A parser for a connection that was under way before its first captured byte: either stream
     /// may begin with the rest of a message.
     #[must_use]
-    pub fn joined(limits: Limits) -> Self {
+    pub fn joined(limits: ParserLimits) -> Self {
         Self { joined: true, ..Self::new(limits) }
     }
 
@@ -150,12 +150,12 @@ impl Parser {
 
     /// How often each limit was hit, and other counts.
     #[must_use]
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &ParserCounters {
         &self.counters
     }
 
     /// The oldest event that was not fetched yet.
-    pub fn event(&mut self) -> Option<Event> {
+    pub fn event(&mut self) -> Option<ParserEvent> {
         self.events.pop_front()
     }
 
@@ -167,10 +167,10 @@ impl Parser {
 
     /// The transactions under way as far as they are known, in the order in which they began. Until
     /// one ends, bytes are only added at its end, and a message in it stays.
-    pub fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+    pub fn under_way(&self) -> impl Iterator<Item = (&HttpTransaction, TransactionProgress)> {
         self.open.iter().map(|open| {
             let (request, response) = (open.request_done, open.response_done);
-            (&*open.transaction, Progress::UnderWay { request, response })
+            (&*open.transaction, TransactionProgress::UnderWay { request, response })
         })
     }
 
@@ -178,8 +178,8 @@ impl Parser {
     #[must_use]
     pub fn memory(&self) -> usize {
         let carried = self.request.carry.capacity().saturating_add(self.response.carry.capacity());
-        let open = self.open.capacity().saturating_mul(size_of::<Open>());
-        let each = size_of::<Transaction>().saturating_add(BESIDE);
+        let open = self.open.capacity().saturating_mul(size_of::<OpenTransaction>());
+        let each = size_of::<HttpTransaction>().saturating_add(BESIDE);
         let open = open.saturating_add(self.open.len().saturating_mul(each));
         // Up to half of a list is unused.
         let ranges = self.pending_ranges.saturating_mul(size_of::<[Range<u64>; 2]>());
@@ -203,7 +203,7 @@ impl Parser {
 
     /// Adds the next bytes of a stream. Bytes skipped since the last call count as a
     /// [gap](Self::gap). Bytes that were fed before are ignored.
-    pub fn feed(&mut self, direction: Direction, offset: u64, bytes: &[u8], time: Timestamp) {
+    pub fn feed(&mut self, direction: MessageRole, offset: u64, bytes: &[u8], time: Timestamp) {
         let next = self.side(direction).next;
         if offset > next {
             self.gap(direction, next, offset);
@@ -224,7 +224,7 @@ impl Parser {
             marks.push((side.next, time));
         }
         side.next = side.next.saturating_add(bytes.len() as u64);
-        if matches!(side.phase, Phase::Opaque) {
+        if matches!(side.phase, MessagePhase::Opaque) {
             return;
         }
         let mut buffer = Cow::Borrowed(bytes);
@@ -240,13 +240,13 @@ impl Parser {
             let first = first.map_or(time, |(_, first)| *first);
             let input = Input { direction, rest, at: offset, first, now: time, eof: false };
             match self.step(input) {
-                Step::Consumed(length) => at = at.saturating_add(length),
-                Step::Again => {}
-                Step::More => break,
+                ParserStep::Consumed(length) => at = at.saturating_add(length),
+                ParserStep::Again => {}
+                ParserStep::More => break,
             }
         }
         let side = self.side_mut(direction);
-        if at >= buffer.len() || matches!(side.phase, Phase::Opaque) {
+        if at >= buffer.len() || matches!(side.phase, MessagePhase::Opaque) {
             return;
         }
         let start = base.saturating_add(at as u64);
@@ -265,17 +265,17 @@ impl Parser {
         }
     }
 
-    const fn side(&self, direction: Direction) -> &Side {
+    const fn side(&self, direction: MessageRole) -> &ParserSide {
         match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
+            MessageRole::Request => &self.request,
+            MessageRole::Response => &self.response,
         }
     }
 
-    const fn side_mut(&mut self, direction: Direction) -> &mut Side {
+    const fn side_mut(&mut self, direction: MessageRole) -> &mut ParserSide {
         match direction {
-            Direction::Request => &mut self.request,
-            Direction::Response => &mut self.response,
+            MessageRole::Request => &mut self.request,
+            MessageRole::Response => &mut self.response,
         }
     }
 

@@ -6,26 +6,26 @@
 use std::ops::Range;
 
 use super::doubt::Hidden;
-use super::side::Phase;
-use super::{Event, Parser};
+use super::side::MessagePhase;
+use super::{HttpParser, ParserEvent};
 use crate::http::body::framed::{Body, Framing};
 use crate::http::head::Head;
-use crate::http::transaction::{Message, State, Transaction};
+use crate::http::transaction::{HttpMessage, HttpTransaction, TransactionState};
 use crate::time::Timestamp;
 
 /// A transaction under way.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenTransaction {
     /// Boxed because it is handed out. Between messages a connection keeps room for some of these.
-    pub(super) transaction: Box<Transaction>,
+    pub(super) transaction: Box<HttpTransaction>,
     /// Stream offset up to which the client had seen the responses when it sent the request.
     pub(super) floor: u64,
     /// Requests that may be missing just before it, and had no answer when it was sent.
     pub(super) hidden: Hidden,
-    /// Its other half is not known yet, see [`Doubt`](super::doubt::Doubt).
+    /// Its other half is not known yet, see [`Doubt`](super::doubt::PairingDoubt).
     pub(super) is_in_doubt: bool,
     /// Until the client asks again, its response may turn out to belong to another request, see
-    /// [`Parser::confirm`].
+    /// [`HttpParser::confirm`].
     pub(super) is_held: bool,
     pub(super) head_bytes: usize,
     /// Heap memory of both heads, in bytes.
@@ -39,8 +39,8 @@ pub(super) struct Open {
 const MAY_BE_BODY: &str =
     "bytes are missing before the response, and what looks like it may be a part of another";
 
-impl Open {
-    pub(super) fn new(transaction: Transaction) -> Self {
+impl OpenTransaction {
+    pub(super) fn new(transaction: HttpTransaction) -> Self {
         Self {
             transaction: Box::new(transaction),
             floor: 0,
@@ -70,7 +70,7 @@ impl Open {
     }
 }
 
-impl Parser {
+impl HttpParser {
     /// Opens the transaction of a request. Gives up the oldest ones if there are too many. `head`
     /// is `None` if the bytes make no sense as a head.
     pub(super) fn open_request(
@@ -102,29 +102,37 @@ impl Parser {
                 self.response.current = 0;
             }
             self.counters.shed_requests = self.counters.shed_requests.saturating_add(1);
-            shed.transaction.worsen(State::Truncated, "too many requests were under way");
-            self.events.push_back(Event::Transaction(shed.transaction));
+            shed.transaction
+                .worsen(TransactionState::Truncated, "too many requests were under way");
+            self.events.push_back(ParserEvent::Transaction(shed.transaction));
         }
         self.last_index = self.last_index.saturating_add(1);
         let codings = head.as_ref().map(|head| head.codings(self.limits.codings));
         let heads = head.as_ref().map_or(0, Head::memory);
         self.pending_heads = self.pending_heads.saturating_add(heads);
         let body = Body { codings: codings.unwrap_or_default(), ..Body::default() };
-        let request = Message { head, head_range: range, body, trailer: None, first, last: now };
+        let request =
+            HttpMessage { head, head_range: range, body, trailer: None, first, last: now };
         self.request.current = self.last_index;
         self.request.began = true;
         // Response bytes that wait for more bytes count: they were sent before.
         let floor = self.acknowledged.max(self.response.next);
         let hidden = self.hidden_requests(floor);
-        let mut transaction = Transaction {
+        let mut transaction = HttpTransaction {
             index: self.last_index,
             request: Some(request),
-            ..Transaction::default()
+            ..HttpTransaction::default()
         };
         if std::mem::take(&mut self.request.passed_over) {
             transaction.remark("bytes in front of the request belong to no message");
         }
-        self.open.push_back(Open { floor, hidden, head_bytes, heads, ..Open::new(transaction) });
+        self.open.push_back(OpenTransaction {
+            floor,
+            hidden,
+            head_bytes,
+            heads,
+            ..OpenTransaction::new(transaction)
+        });
         self.doubt_request();
     }
 
@@ -140,7 +148,7 @@ impl Parser {
                 }
                 let Some(first) = self.waiting_mut() else { break };
                 first.response_done = true;
-                first.transaction.worsen(State::Gap, "the response is missing");
+                first.transaction.worsen(TransactionState::Gap, "the response is missing");
             }
             self.emit();
         }
@@ -158,7 +166,7 @@ impl Parser {
             Some(open) => {
                 let index = open.transaction.index;
                 if !is_first {
-                    open.transaction.worsen(State::Gap, MAY_BE_BODY);
+                    open.transaction.worsen(TransactionState::Gap, MAY_BE_BODY);
                 }
                 self.hold(index);
                 index
@@ -184,11 +192,11 @@ impl Parser {
         gap.is_none() || is_after || self.pipelines || self.may_be_interim(gap, at)
     }
 
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Open> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &OpenTransaction> {
         self.open.iter().filter(|open| open.is_waiting())
     }
 
-    pub(super) fn waiting_mut(&mut self) -> Option<&mut Open> {
+    pub(super) fn waiting_mut(&mut self) -> Option<&mut OpenTransaction> {
         self.open.iter_mut().find(|open| open.is_waiting())
     }
 
@@ -197,9 +205,9 @@ impl Parser {
         let index = self.alone();
         if let Some(open) = self.open.back_mut() {
             let (state, why) = if self.request.gapped {
-                (State::Gap, "the request is missing")
+                (TransactionState::Gap, "the request is missing")
             } else {
-                (State::Truncated, "the request was not captured")
+                (TransactionState::Truncated, "the request was not captured")
             };
             open.transaction.worsen(state, why);
         }
@@ -209,12 +217,13 @@ impl Parser {
     /// Opens a transaction for a response whose request is not known yet.
     pub(super) fn alone(&mut self) -> u64 {
         self.last_index = self.last_index.saturating_add(1);
-        let transaction = Transaction { index: self.last_index, ..Transaction::default() };
-        self.open.push_back(Open { request_done: true, ..Open::new(transaction) });
+        let transaction = HttpTransaction { index: self.last_index, ..HttpTransaction::default() };
+        self.open
+            .push_back(OpenTransaction { request_done: true, ..OpenTransaction::new(transaction) });
         self.last_index
     }
 
-    pub(super) fn respond(&mut self, index: u64, message: Message) {
+    pub(super) fn respond(&mut self, index: u64, message: HttpMessage) {
         self.responses = self.responses.saturating_add(1);
         self.response.current = index;
         self.response.began = true;
@@ -237,14 +246,14 @@ impl Parser {
         }
     }
 
-    pub(super) fn transaction(&self, index: u64) -> Option<&Transaction> {
+    pub(super) fn transaction(&self, index: u64) -> Option<&HttpTransaction> {
         self.open.iter().map(|open| &*open.transaction).find(|one| one.index == index)
     }
 
     /// Both directions are opaque from here on. Requests without a response never get one.
     pub(super) fn switch(&mut self, request: u64, response: u64) {
         for side in [&mut self.request, &mut self.response] {
-            side.phase = Phase::Opaque;
+            side.phase = MessagePhase::Opaque;
             side.carry = Vec::new();
             side.marks = Vec::new();
             side.current = 0;
@@ -253,14 +262,15 @@ impl Parser {
         for open in &mut self.open {
             open.request_done = true;
             open.response_done = true;
-            open.transaction.worsen(State::Truncated, "the connection changed its protocol");
+            open.transaction
+                .worsen(TransactionState::Truncated, "the connection changed its protocol");
         }
         self.emit();
-        self.events.push_back(Event::Switched { request, response });
+        self.events.push_back(ParserEvent::Switched { request, response });
     }
 
     /// Updates the totals for a transaction that is no longer under way.
-    fn left(&mut self, open: &Open) {
+    fn left(&mut self, open: &OpenTransaction) {
         self.pending_bytes = self.pending_bytes.saturating_sub(open.head_bytes);
         self.pending_heads = self.pending_heads.saturating_sub(open.heads);
         self.pending_ranges = self.pending_ranges.saturating_sub(open.ranges);
@@ -276,7 +286,7 @@ impl Parser {
             }
             if let Some(open) = self.open.remove(at) {
                 self.left(&open);
-                self.events.push_back(Event::Transaction(open.transaction));
+                self.events.push_back(ParserEvent::Transaction(open.transaction));
             }
         }
     }

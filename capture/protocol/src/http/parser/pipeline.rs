@@ -1,15 +1,15 @@
 //! Finds out whether the client pipelines, and which messages a gap may have swallowed if it does.
 //!
 //! If a client waits for each answer, it is always clear which request a response answers. If it
-//! does not wait, a gap that may have swallowed whole messages leads to [`Doubt`]. A client is
-//! assumed to wait until it is seen not to.
+//! does not wait, a gap that may have swallowed whole messages leads to [`PairingDoubt`]. A client
+//! is assumed to wait until it is seen not to.
 
-use super::Parser;
-use super::doubt::{Decision, Doubt, Hidden};
-use super::pairing::Open;
-use super::side::Phase;
-use crate::http::direction::Direction;
-use crate::http::transaction::{State, Transaction};
+use super::HttpParser;
+use super::doubt::{Decision, Hidden, PairingDoubt};
+use super::pairing::OpenTransaction;
+use super::side::MessagePhase;
+use crate::http::direction::MessageRole;
+use crate::http::transaction::{HttpTransaction, TransactionState};
 
 /// Bytes of the shortest response that another one can follow: a status line, `HTTP/1.1 204`, and
 /// an empty line (RFC 9112, sections 4 and 6.3).
@@ -40,14 +40,14 @@ pub(super) struct RequestGap {
 
 /// Maximum number of messages that begin in this many missing bytes. Captured bytes after them
 /// begin none.
-pub(super) fn lost_messages(direction: Direction, bytes: u64) -> u64 {
+pub(super) fn lost_messages(direction: MessageRole, bytes: u64) -> u64 {
     bytes.div_ceil(match direction {
-        Direction::Request => SHORTEST_REQUEST,
-        Direction::Response => SHORTEST_RESPONSE,
+        MessageRole::Request => SHORTEST_REQUEST,
+        MessageRole::Response => SHORTEST_RESPONSE,
     })
 }
 
-impl Parser {
+impl HttpParser {
     /// Requests that may be missing before the one that begins now, and had no answer when it was
     /// sent. Notes whether the client pipelines.
     pub(super) fn hidden_requests(&mut self, floor: u64) -> Hidden {
@@ -100,7 +100,7 @@ impl Parser {
             open.is_held = false;
             let why =
                 "requests are missing before this one, and the response may answer one of them";
-            open.transaction.worsen(State::Gap, why);
+            open.transaction.worsen(TransactionState::Gap, why);
         }
         if is_wrong {
             self.pipelines = true;
@@ -112,9 +112,14 @@ impl Parser {
     /// having seen the responses up to `floor`.
     fn asks_before_the_answer(&self, floor: u64) -> bool {
         match self.response.phase {
-            Phase::Head(_) | Phase::Length(_) | Phase::Data(_) | Phase::Size => true,
+            MessagePhase::Head(_)
+            | MessagePhase::Length(_)
+            | MessagePhase::Data(_)
+            | MessagePhase::Size => true,
             // All responses up to here were captured.
-            Phase::Start if self.response.lost_from.is_none() && floor <= self.response.next => {
+            MessagePhase::Start
+                if self.response.lost_from.is_none() && floor <= self.response.next =>
+            {
                 self.waiting().next().is_some()
             }
             _ => self.waiting().any(|open| open.floor == floor),
@@ -184,7 +189,7 @@ impl Parser {
         if !is_doubtful {
             return None;
         }
-        let mut doubt = Doubt::begin();
+        let mut doubt = PairingDoubt::begin();
         for open in self.open.iter_mut().filter(|open| open.is_waiting()) {
             doubt.request(open.transaction.index, open.floor, open.hidden);
             open.is_in_doubt = true;
@@ -214,15 +219,15 @@ impl Parser {
     /// been only an interim response, or part of one.
     pub(super) fn may_be_interim(&self, gap: Option<u64>, at: u64) -> bool {
         gap.is_some_and(|gap| at.saturating_sub(gap) <= LONGEST_INTERIM)
-            && (self.has_interim || self.open.iter().any(Open::may_have_interim))
+            && (self.has_interim || self.open.iter().any(OpenTransaction::may_have_interim))
     }
 
     /// Maximum number of requests that the server may have, but not the parser.
     fn unseen_requests(&self) -> u64 {
         let side = &self.request;
         let lost = if side.lost_from.is_some() { side.lost.most } else { 0 };
-        let is_partial =
-            matches!(side.phase, Phase::Head(_) | Phase::Lost) || !side.carry.is_empty();
+        let is_partial = matches!(side.phase, MessagePhase::Head(_) | MessagePhase::Lost)
+            || !side.carry.is_empty();
         lost.saturating_add(u64::from(is_partial))
     }
 
@@ -242,7 +247,7 @@ impl Parser {
             self.carry_out(decisions);
         }
         self.leave_unanswered();
-        self.doubt = Some(Box::new(Doubt::without_hope()));
+        self.doubt = Some(Box::new(PairingDoubt::without_hope()));
     }
 
     /// Ends all waiting, because no more bytes come or because it takes too much room.
@@ -300,7 +305,7 @@ impl Parser {
         if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
             open.is_in_doubt = false;
             open.response_done = true;
-            open.transaction.worsen(State::Gap, why);
+            open.transaction.worsen(TransactionState::Gap, why);
         }
     }
 
@@ -308,7 +313,7 @@ impl Parser {
     fn part(&mut self, index: u64, why: &'static str) {
         if let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == index) {
             open.is_in_doubt = false;
-            open.transaction.worsen(State::Gap, why);
+            open.transaction.worsen(TransactionState::Gap, why);
         }
     }
 
@@ -316,7 +321,7 @@ impl Parser {
     fn leave_unanswered(&mut self) {
         for open in self.open.iter_mut().filter(|open| open.is_waiting()) {
             open.response_done = true;
-            open.transaction.worsen(State::Gap, UNKNOWN_RESPONSE);
+            open.transaction.worsen(TransactionState::Gap, UNKNOWN_RESPONSE);
         }
         self.emit();
     }
@@ -334,7 +339,7 @@ impl Parser {
         let Some(open) = self.open.iter_mut().find(|open| open.transaction.index == request) else {
             // It was given up since then.
             self.last_index = self.last_index.max(response);
-            self.open.push_back(Open { is_in_doubt: false, ..alone });
+            self.open.push_back(OpenTransaction { is_in_doubt: false, ..alone });
             return;
         };
         open.is_in_doubt = false;
@@ -342,7 +347,7 @@ impl Parser {
         open.head_bytes = open.head_bytes.saturating_add(alone.head_bytes);
         open.heads = open.heads.saturating_add(alone.heads);
         open.ranges = open.ranges.saturating_add(alone.ranges);
-        let Transaction { response, interim, state, why, remark, .. } = *alone.transaction;
+        let HttpTransaction { response, interim, state, why, remark, .. } = *alone.transaction;
         open.transaction.response = response;
         open.transaction.interim.extend(interim);
         if let Some(why) = why {

@@ -4,22 +4,22 @@
 
 use std::ops::Range;
 
-use super::End;
+use super::StreamEnd;
 use super::doubt::Hidden;
 use crate::http::head::{Head, Scan};
 use crate::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Phase {
+pub(super) enum MessagePhase {
     /// Between messages.
     #[default]
     Start,
     Head(Scan),
     /// A body announced as chunked whose first line must prove it.
-    Probe(Plan),
+    Probe(FramingPlan),
     /// A body, perhaps chunked, that may not come: the response may answer `HEAD`, or the request
     /// waits for permission to send its body.
-    Unsure(Plan, bool),
+    Unsure(FramingPlan, bool),
     Length(u64),
     Close,
     Size,
@@ -33,7 +33,7 @@ pub(super) enum Phase {
 
 /// The expected framing of a body before it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum FramingPlan {
     None,
     Length(u64),
     Close,
@@ -50,17 +50,17 @@ pub(super) struct Forbidden {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Side {
+pub(super) struct ParserSide {
     /// Stream offset after the last byte or hole.
     pub(super) next: u64,
     /// Undecided bytes before `next`.
     pub(super) carry: Vec<u8>,
     /// Times at which they came, each with the stream offset it applies from; at most [`MARKS`].
     pub(super) marks: Vec<(u64, Timestamp)>,
-    pub(super) phase: Phase,
+    pub(super) phase: MessagePhase,
     /// Index of the transaction whose message is under way.
     pub(super) current: u64,
-    pub(super) ended: Option<End>,
+    pub(super) ended: Option<StreamEnd>,
     /// A gap occurred.
     pub(super) gapped: bool,
     /// A message began.
@@ -81,10 +81,10 @@ pub(super) struct Side {
 /// one.
 pub(super) const MARKS: usize = 8;
 
-impl Side {
+impl ParserSide {
     /// The start of the next message is unknown.
     pub(super) const fn is_lost(&self) -> bool {
-        matches!(self.phase, Phase::Lost)
+        matches!(self.phase, MessagePhase::Lost)
     }
 
     pub(super) fn carry_time(&self) -> Timestamp {

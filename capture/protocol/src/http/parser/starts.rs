@@ -3,55 +3,55 @@
 //! Only junk before a status line is consumed here. The next step reads the message from its first
 //! byte.
 
-use super::Parser;
-use super::side::Phase;
-use super::step::Step;
-use crate::http::direction::Direction;
+use super::HttpParser;
+use super::side::MessagePhase;
+use super::step::ParserStep;
+use crate::http::direction::MessageRole;
 use crate::http::head::Scan;
-use crate::http::probe::{self, ProxyLine, Verdict};
-use crate::http::resync::{self, Found};
+use crate::http::probe::{self, ProbeVerdict, ProxyLine};
+use crate::http::resync::{self, ResyncResult};
 use crate::time::Timestamp;
 
-impl Parser {
-    pub(super) fn start_request(&mut self, rest: &[u8], at: u64, eof: bool) -> Step {
+impl HttpParser {
+    pub(super) fn start_request(&mut self, rest: &[u8], at: u64, eof: bool) -> ParserStep {
         const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
         if !self.request.began {
             match probe::proxy_line(rest) {
                 ProxyLine::Whole(length) => {
                     self.stray(length);
                     self.request.passed_over = true;
-                    return Step::Consumed(length);
+                    return ParserStep::Consumed(length);
                 }
-                ProxyLine::Begun if !eof => return Step::More,
+                ProxyLine::Begun if !eof => return ParserStep::More,
                 ProxyLine::Begun | ProxyLine::No => {}
             }
         }
         if HTTP2.starts_with(rest.get(..HTTP2.len()).unwrap_or(rest)) {
             if rest.len() >= HTTP2.len() {
                 self.switch(at, self.response.next);
-                return Step::Again;
+                return ParserStep::Again;
             }
             if !eof {
-                return Step::More;
+                return ParserStep::More;
             }
         }
         let begins = if self.joined && !self.request.began {
-            begins_joined(Direction::Request, rest)
+            begins_joined(MessageRole::Request, rest)
         } else {
             match probe::begins_request(rest) {
-                Verdict::No => claims_http(rest, eof),
+                ProbeVerdict::No => claims_http(rest, eof),
                 verdict => verdict,
             }
         };
         match begins {
-            Verdict::Yes => self.request.phase = Phase::Head(Scan::default()),
-            Verdict::NotYet => return Step::More,
-            Verdict::No => {
+            ProbeVerdict::Yes => self.request.phase = MessagePhase::Head(Scan::default()),
+            ProbeVerdict::NotYet => return ParserStep::More,
+            ProbeVerdict::No => {
                 self.request.passed_over = self.request.began || !self.joined;
-                self.lose(Direction::Request);
+                self.lose(MessageRole::Request);
             }
         }
-        Step::Again
+        ParserStep::Again
     }
 
     pub(super) fn start_response(
@@ -60,12 +60,12 @@ impl Parser {
         at: u64,
         first: Timestamp,
         eof: bool,
-    ) -> Step {
+    ) -> ParserStep {
         let begins = if self.joined && !self.response.began {
-            match begins_joined(Direction::Response, rest) {
-                Verdict::Yes => Begins::Here(0),
-                Verdict::NotYet if !eof => Begins::NotYet,
-                Verdict::NotYet | Verdict::No => Begins::Not,
+            match begins_joined(MessageRole::Response, rest) {
+                ProbeVerdict::Yes => Begins::Here(0),
+                ProbeVerdict::NotYet if !eof => Begins::NotYet,
+                ProbeVerdict::NotYet | ProbeVerdict::No => Begins::Not,
             }
         } else {
             begins_response(rest, self.limits.junk_line, eof)
@@ -73,20 +73,20 @@ impl Parser {
         match begins {
             Begins::Here(0) => {
                 self.response.forbidden = None;
-                self.response.phase = Phase::Head(Scan::default());
-                Step::Again
+                self.response.phase = MessagePhase::Head(Scan::default());
+                ParserStep::Again
             }
             Begins::Here(junk) => {
                 self.stray(junk);
                 self.response.passed_over = true;
                 self.response.forbidden = None;
-                self.response.phase = Phase::Head(Scan::default());
-                Step::Consumed(junk)
+                self.response.phase = MessagePhase::Head(Scan::default());
+                ParserStep::Consumed(junk)
             }
-            Begins::NotYet => Step::More,
+            Begins::NotYet => ParserStep::More,
             Begins::Not => {
                 self.headless(at, first);
-                Step::Again
+                ParserStep::Again
             }
         }
     }
@@ -96,33 +96,33 @@ impl Parser {
 ///
 /// Such a rest may look like a start line to lenient servers and clients. So it is no message if a
 /// regular start line begins within it.
-fn begins_joined(direction: Direction, bytes: &[u8]) -> Verdict {
+fn begins_joined(direction: MessageRole, bytes: &[u8]) -> ProbeVerdict {
     match resync::find(direction, bytes) {
-        Found::At(0) => Verdict::Yes,
-        Found::At(_) => Verdict::No,
-        Found::Keep(_) => probe::probe_joined(direction, bytes),
+        ResyncResult::At(0) => ProbeVerdict::Yes,
+        ResyncResult::At(_) => ProbeVerdict::No,
+        ResyncResult::Keep(_) => probe::probe_joined(direction, bytes),
     }
 }
 
 /// Whether the first line ends like a request line, although it does not begin like one. The client
 /// meant a request, and a server answers it even if it cannot read it. Not if a request begins
 /// within the line, as after a body that is longer than announced.
-fn claims_http(bytes: &[u8], eof: bool) -> Verdict {
+fn claims_http(bytes: &[u8], eof: bool) -> ProbeVerdict {
     let is_text = |byte: &u8| *byte >= b' ' && *byte != 0x7f || *byte == b'\t';
     let Some(end) = bytes.iter().take(resync::LINE).position(|byte| !is_text(byte)) else {
-        return if bytes.len() < resync::LINE { Verdict::NotYet } else { Verdict::No };
+        return if bytes.len() < resync::LINE { ProbeVerdict::NotYet } else { ProbeVerdict::No };
     };
     let (line, rest) = bytes.split_at(end);
     let claims = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
     match rest {
-        [b'\r'] if claims && !eof => return Verdict::NotYet,
+        [b'\r'] if claims && !eof => return ProbeVerdict::NotYet,
         [b'\n', ..] | [b'\r', b'\n', ..] if claims => {}
-        _ => return Verdict::No,
+        _ => return ProbeVerdict::No,
     }
-    match resync::find(Direction::Request, bytes) {
-        Found::At(at) if at < end => Verdict::No,
-        Found::Keep(at) if at < end && !eof => Verdict::NotYet,
-        Found::At(_) | Found::Keep(_) => Verdict::Yes,
+    match resync::find(MessageRole::Request, bytes) {
+        ResyncResult::At(at) if at < end => ProbeVerdict::No,
+        ResyncResult::Keep(at) if at < end && !eof => ProbeVerdict::NotYet,
+        ResyncResult::At(_) | ResyncResult::Keep(_) => ProbeVerdict::Yes,
     }
 }
 
@@ -143,10 +143,10 @@ fn begins_response(bytes: &[u8], junk_line: usize, eof: bool) -> Begins {
         let part = rest.get(..WORD.len()).unwrap_or(rest);
         let begins = WORD.get(..part.len()).is_some_and(|word| word.eq_ignore_ascii_case(part));
         match rest.get(WORD.len()) {
-            _ if !begins => Verdict::No,
-            None => Verdict::NotYet,
-            Some(b'/' | b' ' | b'\t') => Verdict::Yes,
-            Some(_) => Verdict::No,
+            _ if !begins => ProbeVerdict::No,
+            None => ProbeVerdict::NotYet,
+            Some(b'/' | b' ' | b'\t') => ProbeVerdict::Yes,
+            Some(_) => ProbeVerdict::No,
         }
     };
     if bytes.starts_with(b"ICY ") {
@@ -154,16 +154,16 @@ fn begins_response(bytes: &[u8], junk_line: usize, eof: bool) -> Begins {
     }
     for at in 0..=JUNK {
         match is(at) {
-            Verdict::Yes => return Begins::Here(at),
-            Verdict::NotYet if !eof => return Begins::NotYet,
-            Verdict::NotYet | Verdict::No => {}
+            ProbeVerdict::Yes => return Begins::Here(at),
+            ProbeVerdict::NotYet if !eof => return Begins::NotYet,
+            ProbeVerdict::NotYet | ProbeVerdict::No => {}
         }
     }
     match bytes.iter().take(junk_line).position(|byte| *byte == b'\n') {
         Some(end) => match is(end.saturating_add(1)) {
-            Verdict::Yes => Begins::Here(end.saturating_add(1)),
-            Verdict::NotYet if !eof => Begins::NotYet,
-            Verdict::NotYet | Verdict::No => Begins::Not,
+            ProbeVerdict::Yes => Begins::Here(end.saturating_add(1)),
+            ProbeVerdict::NotYet if !eof => Begins::NotYet,
+            ProbeVerdict::NotYet | ProbeVerdict::No => Begins::Not,
         },
         None if bytes.len() >= junk_line || eof => Begins::Not,
         None => Begins::NotYet,

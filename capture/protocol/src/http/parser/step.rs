@@ -3,18 +3,18 @@
 //! Before the end of a stream, a step that asks for more bytes changes nothing except where it has
 //! searched already. The same bytes come again, with more bytes after them.
 
-use super::Parser;
-use super::side::{Phase, Plan};
+use super::HttpParser;
+use super::side::{FramingPlan, MessagePhase};
 use crate::http::body::framed::Framing;
 use crate::http::chunked::{self, Line};
-use crate::http::direction::Direction;
+use crate::http::direction::MessageRole;
 use crate::http::head::Scan;
-use crate::http::resync::{self, Found};
-use crate::http::transaction::State;
+use crate::http::resync::{self, ResyncResult};
+use crate::http::transaction::TransactionState;
 use crate::time::Timestamp;
 
 /// The result of a step.
-pub(super) enum Step {
+pub(super) enum ParserStep {
     /// This many bytes are done.
     Consumed(usize),
     /// The phase changed, nothing was consumed.
@@ -26,7 +26,7 @@ pub(super) enum Step {
 /// The bytes a step may use.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
-    pub(super) direction: Direction,
+    pub(super) direction: MessageRole,
     pub(super) rest: &'a [u8],
     /// Stream offset of the first byte.
     pub(super) at: u64,
@@ -38,108 +38,109 @@ pub(super) struct Input<'a> {
     pub(super) eof: bool,
 }
 
-impl Parser {
-    pub(super) fn step(&mut self, input: Input<'_>) -> Step {
+impl HttpParser {
+    pub(super) fn step(&mut self, input: Input<'_>) -> ParserStep {
         let Input { direction, rest, at, now, .. } = input;
         match self.side(direction).phase {
-            Phase::Opaque => Step::Consumed(rest.len()),
-            Phase::Start => self.step_start(input),
-            Phase::Lost => self.step_lost(input),
-            Phase::Head(scan) => self.step_head(input, scan),
-            Phase::Length(left) => self.step_length(input, left),
-            Phase::Close => {
+            MessagePhase::Opaque => ParserStep::Consumed(rest.len()),
+            MessagePhase::Start => self.step_start(input),
+            MessagePhase::Lost => self.step_lost(input),
+            MessagePhase::Head(scan) => self.step_head(input, scan),
+            MessagePhase::Length(left) => self.step_length(input, left),
+            MessagePhase::Close => {
                 self.data(direction, at, rest.len(), now);
-                Step::Consumed(rest.len())
+                ParserStep::Consumed(rest.len())
             }
-            Phase::Data(left) => self.step_data(input, left),
-            Phase::Probe(plan) => self.step_probe(input, plan),
-            Phase::Unsure(plan, chunked) => self.step_unsure(input, plan, chunked),
-            Phase::Size => self.step_size(input),
-            Phase::Trailer(start, line) => self.step_trailer(input, start, line),
+            MessagePhase::Data(left) => self.step_data(input, left),
+            MessagePhase::Probe(plan) => self.step_probe(input, plan),
+            MessagePhase::Unsure(plan, chunked) => self.step_unsure(input, plan, chunked),
+            MessagePhase::Size => self.step_size(input),
+            MessagePhase::Trailer(start, line) => self.step_trailer(input, start, line),
         }
     }
 
-    fn step_start(&mut self, input: Input<'_>) -> Step {
+    fn step_start(&mut self, input: Input<'_>) -> ParserStep {
         let Input { direction, rest, at, first, eof, .. } = input;
         let blanks = rest.iter().take_while(|byte| chunked::is_blank(**byte)).count();
         match direction {
-            _ if blanks > 0 => Step::Consumed(blanks),
-            Direction::Request => self.start_request(rest, at, eof),
-            Direction::Response => self.start_response(rest, at, first, eof),
+            _ if blanks > 0 => ParserStep::Consumed(blanks),
+            MessageRole::Request => self.start_request(rest, at, eof),
+            MessageRole::Response => self.start_response(rest, at, first, eof),
         }
     }
 
-    fn step_lost(&mut self, input: Input<'_>) -> Step {
+    fn step_lost(&mut self, input: Input<'_>) -> ParserStep {
         match resync::find(input.direction, input.rest) {
-            Found::At(0) => {
-                self.side_mut(input.direction).phase = Phase::Head(Scan::default());
-                Step::Again
+            ResyncResult::At(0) => {
+                self.side_mut(input.direction).phase = MessagePhase::Head(Scan::default());
+                ParserStep::Again
             }
-            Found::Keep(0) => Step::More,
-            Found::At(length) | Found::Keep(length) => {
+            ResyncResult::Keep(0) => ParserStep::More,
+            ResyncResult::At(length) | ResyncResult::Keep(length) => {
                 self.stray(length);
-                Step::Consumed(length)
+                ParserStep::Consumed(length)
             }
         }
     }
 
-    fn step_head(&mut self, input: Input<'_>, mut scan: Scan) -> Step {
+    fn step_head(&mut self, input: Input<'_>, mut scan: Scan) -> ParserStep {
         let Input { direction, rest, at, first, now, .. } = input;
         let limit = self.limits.head_bytes;
         let bytes = rest.get(..limit.min(rest.len())).unwrap_or_default();
         let length = match direction {
-            Direction::Request => simple_request(bytes, &mut scan).or_else(|| scan.end(bytes)),
-            Direction::Response => scan.end(bytes),
+            MessageRole::Request => simple_request(bytes, &mut scan).or_else(|| scan.end(bytes)),
+            MessageRole::Response => scan.end(bytes),
         };
-        self.side_mut(direction).phase = Phase::Head(scan);
+        self.side_mut(direction).phase = MessagePhase::Head(scan);
         match length {
             Some(length) => {
                 let head = bytes.get(..length).unwrap_or_default();
                 self.head(direction, head, at, first, now);
-                Step::Consumed(length)
+                ParserStep::Consumed(length)
             }
             None if bytes.len() >= limit => {
                 self.counters.long_heads = self.counters.long_heads.saturating_add(1);
                 let why = "the head is longer than allowed";
-                self.part_of_head(direction, bytes, at, first, State::Malformed, why);
+                self.part_of_head(direction, bytes, at, first, TransactionState::Malformed, why);
                 self.lose(direction);
-                Step::Consumed(bytes.len())
+                ParserStep::Consumed(bytes.len())
             }
-            None => Step::More,
+            None => ParserStep::More,
         }
     }
 
-    fn step_length(&mut self, input: Input<'_>, left: u64) -> Step {
+    fn step_length(&mut self, input: Input<'_>, left: u64) -> ParserStep {
         let Input { direction, rest, at, now, .. } = input;
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
         let left = left.saturating_sub(length as u64);
-        self.side_mut(direction).phase = Phase::Length(left);
+        self.side_mut(direction).phase = MessagePhase::Length(left);
         self.data(direction, at, length, now);
         if left == 0 {
             self.finish(direction);
         }
-        Step::Consumed(length)
+        ParserStep::Consumed(length)
     }
 
-    fn step_data(&mut self, input: Input<'_>, left: u64) -> Step {
+    fn step_data(&mut self, input: Input<'_>, left: u64) -> ParserStep {
         let Input { direction, rest, at, now, .. } = input;
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
         let left = left.saturating_sub(length as u64);
-        self.side_mut(direction).phase = if left == 0 { Phase::Size } else { Phase::Data(left) };
+        self.side_mut(direction).phase =
+            if left == 0 { MessagePhase::Size } else { MessagePhase::Data(left) };
         self.data(direction, at, length, now);
-        Step::Consumed(length)
+        ParserStep::Consumed(length)
     }
 
-    fn step_probe(&mut self, input: Input<'_>, plan: Plan) -> Step {
+    fn step_probe(&mut self, input: Input<'_>, plan: FramingPlan) -> ParserStep {
         let Input { direction, rest, eof, .. } = input;
         let max = self.limits.chunk_line;
         let line = chunked::size_line(rest, true, max);
         let is_odd = matches!(line, Line::Bad(_)).then(|| chunked::odd_first(rest, max));
         match line {
-            Line::Bad(_) if is_odd == Some(None) && !eof => return Step::More,
+            Line::Bad(_) if is_odd == Some(None) && !eof => return ParserStep::More,
             Line::Size { .. } => self.begin_chunks(direction),
             Line::Bad(_) if is_odd == Some(Some(true)) => self.begin_chunks(direction),
-            Line::More(_) if !eof => return Step::More,
+            Line::More(_) if !eof => return ParserStep::More,
             line @ (Line::More(_) | Line::Bad(_) | Line::TooLong) => {
                 let mut why = "a body announced as chunked does not begin with a chunk";
                 if line == Line::TooLong {
@@ -151,88 +152,95 @@ impl Parser {
                 self.begin_body(direction, plan);
                 // The stream has ended, so `end` must not see `Probe` again.
                 if rest.is_empty() {
-                    return Step::More;
+                    return ParserStep::More;
                 }
             }
         }
-        Step::Again
+        ParserStep::Again
     }
 
-    fn begin_chunks(&mut self, direction: Direction) {
-        self.side_mut(direction).phase = Phase::Size;
+    fn begin_chunks(&mut self, direction: MessageRole) {
+        self.side_mut(direction).phase = MessagePhase::Size;
         self.message(direction, |message| message.body.framing = Framing::Chunked);
     }
 
-    fn step_unsure(&mut self, input: Input<'_>, plan: Plan, chunked: bool) -> Step {
+    fn step_unsure(&mut self, input: Input<'_>, plan: FramingPlan, chunked: bool) -> ParserStep {
         let Input { direction, rest, eof, .. } = input;
-        if direction == Direction::Request && !self.may_withhold() {
+        if direction == MessageRole::Request && !self.may_withhold() {
             self.begin_sure(direction, plan, chunked);
-            return Step::Again;
+            return ParserStep::Again;
         }
         match resync::find(direction, rest) {
-            Found::At(0) if !rest.is_empty() => self.finish(direction),
-            Found::Keep(0) if !eof => return Step::More,
+            ResyncResult::At(0) if !rest.is_empty() => self.finish(direction),
+            ResyncResult::Keep(0) if !eof => return ParserStep::More,
             _ => self.begin_sure(direction, plan, chunked),
         }
-        Step::Again
+        ParserStep::Again
     }
 
-    fn step_size(&mut self, input: Input<'_>) -> Step {
+    fn step_size(&mut self, input: Input<'_>) -> ParserStep {
         let Input { direction, rest, at, now, eof, .. } = input;
         match chunked::size_line(rest, false, self.limits.chunk_line) {
             Line::Size { size, length } => {
                 let after = at.saturating_add(length as u64);
-                self.side_mut(direction).phase =
-                    if size == 0 { Phase::Trailer(after, after) } else { Phase::Data(size) };
+                self.side_mut(direction).phase = if size == 0 {
+                    MessagePhase::Trailer(after, after)
+                } else {
+                    MessagePhase::Data(size)
+                };
                 self.touch(direction, now);
-                Step::Consumed(length)
+                ParserStep::Consumed(length)
             }
-            Line::More(blanks) if blanks > 0 => Step::Consumed(blanks),
+            Line::More(blanks) if blanks > 0 => ParserStep::Consumed(blanks),
             Line::More(_) if eof => {
                 // A last chunk without a line end.
                 if rest.iter().all(|byte| *byte == b'0') {
                     let after = at.saturating_add(rest.len() as u64);
-                    self.side_mut(direction).phase = Phase::Trailer(after, after);
-                    return Step::Consumed(rest.len());
+                    self.side_mut(direction).phase = MessagePhase::Trailer(after, after);
+                    return ParserStep::Consumed(rest.len());
                 }
-                Step::More
+                ParserStep::More
             }
-            Line::More(_) => Step::More,
+            Line::More(_) => ParserStep::More,
             Line::Bad(why) => {
-                self.cut(direction, State::Malformed, why);
+                self.cut(direction, TransactionState::Malformed, why);
                 self.lose(direction);
-                Step::Again
+                ParserStep::Again
             }
             Line::TooLong => {
                 self.counters.long_chunk_lines = self.counters.long_chunk_lines.saturating_add(1);
-                self.cut(direction, State::Malformed, "a chunk's first line is too long");
+                self.cut(
+                    direction,
+                    TransactionState::Malformed,
+                    "a chunk's first line is too long",
+                );
                 self.lose(direction);
-                Step::Again
+                ParserStep::Again
             }
         }
     }
 
-    fn step_trailer(&mut self, input: Input<'_>, start: u64, line: u64) -> Step {
+    fn step_trailer(&mut self, input: Input<'_>, start: u64, line: u64) -> ParserStep {
         let Input { direction, rest, at, now, .. } = input;
         let (chunk_line, limit) = (self.limits.chunk_line, self.limits.head_bytes as u64);
         // The next message, without the empty line that should come before it.
         let next: &[u8] = b"HTTP/";
-        if direction == Direction::Response
+        if direction == MessageRole::Response
             && line == at
             && next.starts_with(rest.get(..5).unwrap_or(rest))
         {
             if rest.len() >= next.len() {
                 self.finish(direction);
-                return Step::Again;
+                return ParserStep::Again;
             }
-            return Step::More;
+            return ParserStep::More;
         }
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             let used = at.saturating_add(rest.len() as u64).saturating_sub(start);
             if used > limit || rest.len() > chunk_line {
                 return self.long_trailer(direction);
             }
-            return Step::More;
+            return ParserStep::More;
         };
         let length = end.saturating_add(1);
         let after = at.saturating_add(length as u64);
@@ -247,16 +255,16 @@ impl Parser {
             }
             self.finish(direction);
         } else {
-            self.side_mut(direction).phase = Phase::Trailer(start, after);
+            self.side_mut(direction).phase = MessagePhase::Trailer(start, after);
         }
-        Step::Consumed(length)
+        ParserStep::Consumed(length)
     }
 
-    fn long_trailer(&mut self, direction: Direction) -> Step {
+    fn long_trailer(&mut self, direction: MessageRole) -> ParserStep {
         self.counters.long_heads = self.counters.long_heads.saturating_add(1);
-        self.cut(direction, State::Malformed, "the trailer is longer than allowed");
+        self.cut(direction, TransactionState::Malformed, "the trailer is longer than allowed");
         self.lose(direction);
-        Step::Again
+        ParserStep::Again
     }
 }
 

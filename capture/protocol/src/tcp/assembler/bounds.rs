@@ -6,7 +6,7 @@ use super::Assembler;
 
 /// Limits of one direction. [`Bites`] counts how often each was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct AssemblerLimits {
     /// Extents that wait after a hole. 16,384 full segments are 23 MB and cost 1 MiB. The largest
     /// receive buffer that Linux uses by itself (6 MB) holds less than that out of order.
     pub pending: usize,
@@ -21,13 +21,13 @@ pub struct Limits {
     pub gaps: usize,
 }
 
-impl Default for Limits {
+impl Default for AssemblerLimits {
     fn default() -> Self {
         Self { pending: 16_384, holes: 4_096, extents: 1 << 26, gaps: 65_536 }
     }
 }
 
-/// How often each limit of [`Limits`] was reached.
+/// How often each limit of [`AssemblerLimits`] was reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bites {
     /// Holes given up because too much data waited after them.
@@ -40,7 +40,7 @@ impl Assembler {
     /// Returns `true` if waiting data exceeds a limit of `limits`, so that the first hole has to be
     /// given up.
     #[must_use]
-    pub fn is_overfull(&self, limits: &Limits) -> bool {
+    pub fn is_overfull(&self, limits: &AssemblerLimits) -> bool {
         self.rare.as_ref().is_some_and(|rare| {
             rare.pending.len() > limits.pending || self.holes_waiting() > limits.holes
         })
@@ -61,7 +61,7 @@ impl Assembler {
     }
 
     /// Keeps the settled part within `limits`. Call it after anything that may have settled bytes.
-    pub fn trim(&mut self, limits: &Limits) {
+    pub fn trim(&mut self, limits: &AssemblerLimits) {
         let mut over = self.settled.len().saturating_sub(limits.extents);
         if over > 0 {
             let bites =

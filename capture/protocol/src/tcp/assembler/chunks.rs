@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::pieces::Iter;
-use super::{Assembler, Piece};
+use super::pieces::PiecesIter;
+use super::{Assembler, StreamPiece};
 use crate::extent::Extent;
 
 /// The reason why bytes of a stream cannot be read.
@@ -18,7 +18,7 @@ pub enum Absence {
 
 /// A contiguous range of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub struct StreamChunk {
     /// Stream offsets.
     pub range: Range<u64>,
     /// The place of the `range.end - range.start` bytes, or the reason why they cannot be read.
@@ -106,16 +106,16 @@ pub struct Chunks<'a> {
     at: u64,
     end: u64,
     /// The first settled piece that ends after `at`, and the pieces after it.
-    piece: Option<Piece>,
-    pieces: Iter<'a>,
+    piece: Option<StreamPiece>,
+    pieces: PiecesIter<'a>,
     /// Index of the first missing range that ends after `at`.
     gap: usize,
 }
 
 impl Iterator for Chunks<'_> {
-    type Item = Chunk;
+    type Item = StreamChunk;
 
-    fn next(&mut self) -> Option<Chunk> {
+    fn next(&mut self) -> Option<StreamChunk> {
         if self.at >= self.end {
             return None;
         }
@@ -126,7 +126,7 @@ impl Iterator for Chunks<'_> {
             self.piece = self.pieces.next();
             let is_there = piece.extent.packet >= self.assembler.oldest;
             let extent = piece.part(range.clone());
-            return Some(Chunk {
+            return Some(StreamChunk {
                 range,
                 content: if is_there { Ok(extent) } else { Err(Absence::Expired) },
             });
@@ -144,6 +144,6 @@ impl Iterator for Chunks<'_> {
             None => (limit, Absence::Expired),
         };
         self.at = end;
-        Some(Chunk { range: at..end, content: Err(kind) })
+        Some(StreamChunk { range: at..end, content: Err(kind) })
     }
 }

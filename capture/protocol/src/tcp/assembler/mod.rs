@@ -23,8 +23,8 @@ mod pieces;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-pub use bounds::{Bites, Limits};
-pub use chunks::{Absence, Chunk, Chunks};
+pub use bounds::{AssemblerLimits, Bites};
+pub use chunks::{Absence, Chunks, StreamChunk};
 pub use copies::{Bytes, Difference, Inserted, NoBytes};
 use disputed::Disputed;
 use pieces::Pieces;
@@ -44,12 +44,12 @@ pub enum Policy {
 
 /// A place in the stream and the extent that fills it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Piece {
+struct StreamPiece {
     start: u64,
     extent: Extent,
 }
 
-impl Piece {
+impl StreamPiece {
     fn end(&self) -> u64 {
         self.start.saturating_add(u64::from(self.extent.len))
     }
@@ -74,12 +74,12 @@ pub struct Assembler {
     /// an earlier piece. After that offset, packet numbers ascend.
     newest: u64,
     disorder: u64,
-    rare: Option<Box<Rare>>,
+    rare: Option<Box<RareStreamState>>,
 }
 
 /// Fields that a connection without trouble does not need.
 #[derive(Debug, Default)]
-struct Rare {
+struct RareStreamState {
     pending: BTreeMap<u64, Extent>,
     /// Runs of `pending` without a hole in them.
     islands: usize,
@@ -150,7 +150,7 @@ impl Assembler {
         policy: Policy,
         bytes: &dyn Bytes,
     ) -> Inserted {
-        let new = Piece { start, extent };
+        let new = StreamPiece { start, extent };
         let end = new.end();
         if extent.len == 0 {
             return Inserted::default();
@@ -202,7 +202,7 @@ impl Assembler {
             dropped = dropped.saturating_add(u64::from(extent.len));
         }
         if let Some(mut last) = rare.pending.last_entry() {
-            let piece = Piece { start: *last.key(), extent: *last.get() };
+            let piece = StreamPiece { start: *last.key(), extent: *last.get() };
             let over = piece.end().saturating_sub(offset);
             dropped = dropped.saturating_add(over);
             *last.get_mut() = piece.part(piece.start..piece.end().min(offset));
@@ -295,7 +295,7 @@ impl Assembler {
             .saturating_add(pending)
             .saturating_add(missing)
             .saturating_add(disputed)
-            .saturating_add(size_of::<Rare>())
+            .saturating_add(size_of::<RareStreamState>())
     }
 
     fn missing_ranges(&self) -> Option<&VecDeque<Range<u64>>> {
@@ -303,7 +303,7 @@ impl Assembler {
     }
 
     /// Appends a piece to the settled part. `piece.start` must be `end`.
-    fn push(&mut self, piece: Piece) {
+    fn push(&mut self, piece: StreamPiece) {
         self.end = piece.end();
         if piece.extent.packet < self.newest.max(self.oldest) {
             self.disorder = self.end;
@@ -321,14 +321,14 @@ impl Assembler {
             && *first.key() == self.end
             && *first.key() < self.limit
         {
-            let piece = Piece { start: *first.key(), extent: first.remove() };
+            let piece = StreamPiece { start: *first.key(), extent: first.remove() };
             let cut = piece.end().min(self.limit);
             if cut < piece.end() {
                 rare.pending.insert(cut, piece.part(cut..piece.end()));
             } else if !rare.pending.contains_key(&cut) {
                 rare.islands = rare.islands.saturating_sub(1);
             }
-            self.push(Piece { start: piece.start, extent: piece.part(piece.start..cut) });
+            self.push(StreamPiece { start: piece.start, extent: piece.part(piece.start..cut) });
         }
         if let Some(rare) = &mut self.rare
             && rare.pending.is_empty()
@@ -339,7 +339,7 @@ impl Assembler {
     }
 
     /// Compares the part of `new` below `end` with the earlier copy.
-    fn compare_settled(&mut self, new: &Piece, inserted: &mut Inserted, bytes: &dyn Bytes) {
+    fn compare_settled(&mut self, new: &StreamPiece, inserted: &mut Inserted, bytes: &dyn Bytes) {
         let mut disputed = Disputed::default();
         for chunk in self.chunks(new.start..new.end()) {
             let len = chunk.range.end.saturating_sub(chunk.range.start);
@@ -361,7 +361,7 @@ impl Assembler {
     /// Puts the part of `new` at and after `end` into `pending`.
     fn insert_pending(
         &mut self,
-        new: &Piece,
+        new: &StreamPiece,
         policy: Policy,
         inserted: &mut Inserted,
         bytes: &dyn Bytes,
@@ -392,10 +392,10 @@ impl Assembler {
     }
 }
 
-impl Rare {
-    fn covering(&self, at: u64) -> Option<Piece> {
+impl RareStreamState {
+    fn covering(&self, at: u64) -> Option<StreamPiece> {
         let (start, extent) = self.pending.range(..=at).next_back()?;
-        let piece = Piece { start: *start, extent: *extent };
+        let piece = StreamPiece { start: *start, extent: *extent };
         (piece.end() > at).then_some(piece)
     }
 
@@ -409,7 +409,7 @@ impl Rare {
     }
 
     /// Replaces a part of `old` by `extent`.
-    fn replace(&mut self, old: &Piece, range: Range<u64>, extent: Extent) {
+    fn replace(&mut self, old: &StreamPiece, range: Range<u64>, extent: Extent) {
         if old.start < range.start {
             self.pending.insert(old.start, old.part(old.start..range.start));
         }

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::tcp::assembler::Bytes;
-use crate::tcp::segment::{Direction, Event, Settings, State};
+use crate::tcp::segment::{ConnectionEvent, ConnectionSettings, ConnectionState, Direction};
 use crate::tcp::stream::Announce;
 
 impl Connection {
     /// Silence after which the connection times out in its present state.
-    pub(super) fn timeout(&self, settings: &Settings) -> Duration {
+    pub(super) fn timeout(&self, settings: &ConnectionSettings) -> Duration {
         match self.state() {
-            State::Opening => settings.opening_timeout,
-            State::Open | State::Midstream => settings.idle_timeout,
-            State::Closing if self.is_half_closed() => settings.half_closed_timeout,
-            State::Closing => settings.closing_timeout,
-            State::Closed | State::Reset | State::TimedOut => settings.linger,
+            ConnectionState::Opening => settings.opening_timeout,
+            ConnectionState::Open | ConnectionState::Midstream => settings.idle_timeout,
+            ConnectionState::Closing if self.is_half_closed() => settings.half_closed_timeout,
+            ConnectionState::Closing => settings.closing_timeout,
+            ConnectionState::Closed | ConnectionState::Reset | ConnectionState::TimedOut => {
+                settings.linger
+            }
         }
     }
 
@@ -27,20 +29,20 @@ impl Connection {
         !has_both && !is_one_sided
     }
 
-    pub(super) fn state_after_silence(&self) -> State {
+    pub(super) fn state_after_silence(&self) -> ConnectionState {
         match self.state() {
-            State::Closing if !self.is_half_closed() => State::Closed,
-            state @ (State::Closed | State::Reset) => state,
-            _ => State::TimedOut,
+            ConnectionState::Closing if !self.is_half_closed() => ConnectionState::Closed,
+            state @ (ConnectionState::Closed | ConnectionState::Reset) => state,
+            _ => ConnectionState::TimedOut,
         }
     }
 
     pub(super) fn close_as(
         &mut self,
-        state: State,
-        settings: &Settings,
+        state: ConnectionState,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
-        events: &mut Vec<Event>,
+        events: &mut Vec<ConnectionEvent>,
     ) {
         let (forward, backward) = (self.backward.fin().is_some(), self.forward.fin().is_some());
         let mut announce = Announce { direction: Direction::Forward, events };
@@ -48,6 +50,6 @@ impl Connection {
         let mut announce = Announce { direction: Direction::Backward, events };
         self.backward.close(backward, settings, bytes, &mut announce);
         self.closed = Some(state);
-        events.push(Event::Closed { state });
+        events.push(ConnectionEvent::Closed { state });
     }
 }

@@ -4,7 +4,7 @@
 //! receiver of a SYN-ACK; the side with a port of 1024 or more, if the other port is well known
 //! (below 1024); the side with an ephemeral port, if the other port is not ephemeral (from 32768
 //! on, as Linux and RFC 6335 count); the sender of the first segment. Only a SYN seen late changes
-//! what [`Event::Opened`] reported.
+//! what [`ConnectionEvent::Opened`] reported.
 //!
 //! **Opening** ends with the first segment that has an acknowledgment and neither SYN nor RST: its
 //! sender has finished its handshake. If both sides send a SYN, it ends when both are acknowledged.
@@ -47,9 +47,12 @@ use opening::{Challenger, Syn, client_by_port};
 use reset::Reset;
 
 use super::assembler::{Assembler, Bytes};
-use super::segment::{Counters, Direction, Event, Segment, Settings, State, Verdict};
+use super::segment::{
+    ConnectionEvent, ConnectionSettings, ConnectionState, Direction, Segment, SegmentVerdict,
+    StreamCounters,
+};
 use super::seq::Sequence;
-use super::stream::{Announce, Place, Receiver, Stream, passed};
+use super::stream::{Announce, Receiver, SegmentPlace, Stream, passed};
 use super::urgent::Taken;
 use crate::time::Timestamp;
 
@@ -65,7 +68,7 @@ pub struct Connection {
     has_beginning: bool,
     syn_ack_seen: bool,
     is_open: bool,
-    closed: Option<State>,
+    closed: Option<ConnectionState>,
     reset: Option<Box<Reset>>,
     challenger: Option<Box<Challenger>>,
     /// Number in the client's own SYN, if a SYN-ACK was believed that answers another SYN.
@@ -110,10 +113,10 @@ impl Connection {
     pub fn process(
         &mut self,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
-        events: &mut Vec<Event>,
-    ) -> Verdict {
+        events: &mut Vec<ConnectionEvent>,
+    ) -> SegmentVerdict {
         if self.urgent.is_none() && segment.urgent.is_none() {
             return self.segment(segment, settings, bytes, events);
         }
@@ -122,7 +125,7 @@ impl Connection {
         let wire_len = segment.wire_len.saturating_sub(removed);
         let rest = Segment { payload: &payload, wire_len, ..self.renumbered(segment) };
         let verdict = self.segment(&rest, settings, bytes, events);
-        if verdict == Verdict::Taken && captured > 0 {
+        if verdict == SegmentVerdict::Taken && captured > 0 {
             let counters = &mut self.stream(segment.direction).counters;
             counters.captured_bytes = counters.captured_bytes.saturating_add(captured);
             self.taken_mut(segment.direction).count(captured);
@@ -133,10 +136,10 @@ impl Connection {
     fn segment(
         &mut self,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
-        events: &mut Vec<Event>,
-    ) -> Verdict {
+        events: &mut Vec<ConnectionEvent>,
+    ) -> SegmentVerdict {
         if self.is_announced {
             self.poll(segment.time, settings, bytes, events);
         }
@@ -145,7 +148,7 @@ impl Connection {
         }
         let said = self.client;
         let is_believed = match self.syn(segment, settings) {
-            Syn::NewConnection => return Verdict::NewConnection,
+            Syn::NewConnection => return SegmentVerdict::NewConnection,
             Syn::Believed => true,
             Syn::Rejected => false,
         };
@@ -168,7 +171,7 @@ impl Connection {
         self.forward.wait(segment.time, settings);
         self.backward.wait(segment.time, settings);
         self.advance(segment.time, settings, events);
-        Verdict::Taken
+        SegmentVerdict::Taken
     }
 
     /// Advances the time: gives up holes that have waited too long, and closes a connection that is
@@ -178,9 +181,9 @@ impl Connection {
     pub fn poll(
         &mut self,
         now: Timestamp,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
-        events: &mut Vec<Event>,
+        events: &mut Vec<ConnectionEvent>,
     ) {
         if self.closed.is_some() {
             return;
@@ -204,7 +207,7 @@ impl Connection {
     /// The latest time for the next call of [`Connection::poll`] if no segment comes. `None` once
     /// closed.
     #[must_use]
-    pub fn deadline(&self, settings: &Settings) -> Option<Timestamp> {
+    pub fn deadline(&self, settings: &ConnectionSettings) -> Option<Timestamp> {
         if self.closed.is_some() {
             return None;
         }
@@ -214,12 +217,17 @@ impl Connection {
 
     /// Ends the connection now: the capture ends, a new connection takes its place, or it is
     /// evicted. Announces everything that is known of its streams. The state stays the same, except
-    /// that it becomes [`State::Closed`] with two FINs.
-    pub fn close(&mut self, settings: &Settings, bytes: &dyn Bytes, events: &mut Vec<Event>) {
+    /// that it becomes [`ConnectionState::Closed`] with two FINs.
+    pub fn close(
+        &mut self,
+        settings: &ConnectionSettings,
+        bytes: &dyn Bytes,
+        events: &mut Vec<ConnectionEvent>,
+    ) {
         if self.closed.is_none() {
             let has_both = self.forward.fin().is_some() && self.backward.fin().is_some();
             let state = match self.state() {
-                State::Closing if has_both => State::Closed,
+                ConnectionState::Closing if has_both => ConnectionState::Closed,
                 state => state,
             };
             self.close_as(state, settings, bytes, events);
@@ -240,7 +248,7 @@ impl Connection {
 
     /// Counters of `direction`.
     #[must_use]
-    pub fn counters(&self, direction: Direction) -> &Counters {
+    pub fn counters(&self, direction: Direction) -> &StreamCounters {
         &self.half(direction).counters
     }
 
@@ -252,23 +260,23 @@ impl Connection {
 
     /// The present state of the connection.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ConnectionState {
         if let Some(state) = self.closed {
             return state;
         }
         let (forward, backward) = (&self.forward, &self.backward);
         if self.reset.is_some() {
-            State::Reset
+            ConnectionState::Reset
         } else if forward.is_over() && backward.is_over() {
-            State::Closed
+            ConnectionState::Closed
         } else if forward.fin().is_some() || backward.fin().is_some() {
-            State::Closing
+            ConnectionState::Closing
         } else if !self.has_beginning {
-            State::Midstream
+            ConnectionState::Midstream
         } else if self.is_open {
-            State::Open
+            ConnectionState::Open
         } else {
-            State::Opening
+            ConnectionState::Opening
         }
     }
 
@@ -303,31 +311,37 @@ impl Connection {
     /// Stream offset after the payload of a segment that was just processed; `None` if it is far
     /// from the expected place.
     #[must_use]
-    pub fn offset_behind(&self, segment: &Segment<'_>, settings: &Settings) -> Option<u64> {
+    pub fn offset_behind(
+        &self,
+        segment: &Segment<'_>,
+        settings: &ConnectionSettings,
+    ) -> Option<u64> {
         let (taken, len) = (self.taken(segment.direction), segment.wire_len);
         let sequence = segment.sequence.plus(segment.flags.syn.into());
         let end = taken.renumber(sequence.plus(len));
         let sequence = taken.renumber(sequence);
         match self.half(segment.direction).place(sequence, len, settings) {
-            Place::Near(offset) => u64::try_from(offset.saturating_add(end.since(sequence))).ok(),
-            Place::Far => None,
+            SegmentPlace::Near(offset) => {
+                u64::try_from(offset.saturating_add(end.since(sequence))).ok()
+            }
+            SegmentPlace::Far => None,
         }
     }
 
     /// Stream offset up to which a segment that was just processed acknowledges the other stream.
     /// If it has no acknowledgment, or one far from the expected place, the highest earlier one.
     #[must_use]
-    pub fn acknowledged_by(&self, segment: &Segment<'_>, settings: &Settings) -> u64 {
+    pub fn acknowledged_by(&self, segment: &Segment<'_>, settings: &ConnectionSettings) -> u64 {
         let (other, taken) =
             (self.half(segment.direction.other()), self.taken(segment.direction.other()));
         let number = segment.acknowledgment.map(|number| taken.renumber(number));
         match number.map(|number| other.place(number, 0, settings)) {
-            Some(Place::Near(offset)) => u64::try_from(offset).unwrap_or(0),
-            Some(Place::Far) | None => other.acknowledged(),
+            Some(SegmentPlace::Near(offset)) => u64::try_from(offset).unwrap_or(0),
+            Some(SegmentPlace::Far) | None => other.acknowledged(),
         }
     }
 
-    /// Returns `true` if it has ended: [`Event::Closed`] was reported.
+    /// Returns `true` if it has ended: [`ConnectionEvent::Closed`] was reported.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.is_some()
@@ -368,9 +382,9 @@ impl Connection {
     fn take(
         &mut self,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
-        events: &mut Vec<Event>,
+        events: &mut Vec<ConnectionEvent>,
     ) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let has_beginning = self.has_beginning;
@@ -401,8 +415,8 @@ impl Connection {
     }
 
     /// Returns `false` if a receiver drops the segment, because it has no acknowledgment after the
-    /// handshake (RFC 9293 3.10.7.4). Where nothing shows that there is such a receiver, a generator
-    /// of traffic may have left the flag out.
+    /// handshake (RFC 9293 3.10.7.4). Where nothing shows that there is such a receiver, a
+    /// generator of traffic may have left the flag out.
     fn may_be_taken(&self, segment: &Segment<'_>) -> bool {
         let is_plain = segment.acknowledgment.is_none() && !segment.flags.syn && !segment.flags.rst;
         let is_real = self.has_beginning || self.forward.is_acked() || self.backward.is_acked();
@@ -414,7 +428,12 @@ impl Connection {
         self.first_fin.filter(|direction| self.half(*direction).fin().is_some())
     }
 
-    fn advance(&mut self, now: Timestamp, settings: &Settings, events: &mut Vec<Event>) {
+    fn advance(
+        &mut self,
+        now: Timestamp,
+        settings: &ConnectionSettings,
+        events: &mut Vec<ConnectionEvent>,
+    ) {
         let receiver = |stream: &Stream| Receiver {
             is_seen: stream.counters.packets > 0,
             has_ended: stream.fin().is_some(),
@@ -426,7 +445,7 @@ impl Connection {
         self.backward.advance(forward, now, settings, &mut announce);
     }
 
-    fn stream_deadline(&self, settings: &Settings) -> Option<Timestamp> {
+    fn stream_deadline(&self, settings: &ConnectionSettings) -> Option<Timestamp> {
         let (forward, backward) =
             (self.forward.counters.packets > 0, self.backward.counters.packets > 0);
         let one = self.forward.deadline(backward, settings);

@@ -1,9 +1,11 @@
 //! How a connection begins, and which segments begin another one.
 
 use super::Connection;
-use crate::tcp::segment::{Direction, Event, Segment, Settings, State, Verdict};
+use crate::tcp::segment::{
+    ConnectionEvent, ConnectionSettings, ConnectionState, Direction, Segment, SegmentVerdict,
+};
 use crate::tcp::seq::Sequence;
-use crate::tcp::stream::{Place, passed};
+use crate::tcp::stream::{SegmentPlace, passed};
 
 /// First port that needs no privilege (RFC 6335 6).
 const FIRST_USER_PORT: u16 = 1_024;
@@ -54,48 +56,53 @@ impl Connection {
         &mut self,
         said: Direction,
         segment: &Segment<'_>,
-        events: &mut Vec<Event>,
+        events: &mut Vec<ConnectionEvent>,
     ) {
         if !self.is_announced {
             if !self.is_client_sure {
                 self.client = segment.direction;
             }
             self.is_announced = true;
-            events.push(Event::Opened { client: self.client });
+            events.push(ConnectionEvent::Opened { client: self.client });
         } else if said != self.client {
-            events.push(Event::Turned { client: self.client });
+            events.push(ConnectionEvent::Turned { client: self.client });
         }
     }
 
     /// The verdict on a segment of a connection that is closed.
     pub(super) fn after_closing(
         &self,
-        state: State,
+        state: ConnectionState,
         segment: &Segment<'_>,
-        settings: &Settings,
-    ) -> Verdict {
+        settings: &ConnectionSettings,
+    ) -> SegmentVerdict {
         if segment.flags.rst {
-            return Verdict::Late;
+            return SegmentVerdict::Late;
         }
         let stream = self.half(segment.direction);
         let is_known = stream.is_known();
         let first = segment.sequence.plus(1);
         let is_new = if segment.flags.syn {
             !(is_known && stream.origin() == first)
-        } else if state == State::TimedOut {
+        } else if state == ConnectionState::TimedOut {
             segment.wire_len > 0
         } else {
             is_known && self.goes_on(state, segment, settings)
         };
-        if is_new { Verdict::NewConnection } else { Verdict::Late }
+        if is_new { SegmentVerdict::NewConnection } else { SegmentVerdict::Late }
     }
 
     /// Returns `true` if a segment without SYN, from a side that was seen, shows that a closed
     /// connection goes on.
-    fn goes_on(&self, state: State, segment: &Segment<'_>, settings: &Settings) -> bool {
+    fn goes_on(
+        &self,
+        state: ConnectionState,
+        segment: &Segment<'_>,
+        settings: &ConnectionSettings,
+    ) -> bool {
         let stream = self.half(segment.direction);
         let len = segment.wire_len;
-        let Place::Near(offset) = stream.place(segment.sequence, len, settings) else {
+        let SegmentPlace::Near(offset) = stream.place(segment.sequence, len, settings) else {
             return len > 0;
         };
         if stream.is_far_out(offset, self.half(segment.direction.other()).window) {
@@ -104,15 +111,15 @@ impl Connection {
         match state {
             // The reset or FIN was someone else's, and both sides go on where they were. A segment
             // whose bytes were all seen before is a straggler.
-            State::Reset if segment.flags.fin && stream.fin().is_none() => true,
-            State::Reset => stream.lacks(offset, len),
-            State::Closed => !stream.is_fin_acked() && stream.lacks(offset, len),
+            ConnectionState::Reset if segment.flags.fin && stream.fin().is_none() => true,
+            ConnectionState::Reset => stream.lacks(offset, len),
+            ConnectionState::Closed => !stream.is_fin_acked() && stream.lacks(offset, len),
             // Open at the end of the capture, or evicted: it may go on.
             _ => len > 0 && u64::try_from(offset).is_ok_and(|offset| offset >= stream.anchor()),
         }
     }
 
-    pub(super) fn syn(&mut self, segment: &Segment<'_>, settings: &Settings) -> Syn {
+    pub(super) fn syn(&mut self, segment: &Segment<'_>, settings: &ConnectionSettings) -> Syn {
         if self.follows_challenger(segment) {
             return Syn::NewConnection;
         }
@@ -128,7 +135,7 @@ impl Connection {
             let peer = self.half(direction.other());
             if peer.is_known() && peer.is_exact() {
                 match peer.place(number, 0, settings) {
-                    Place::Near(offset)
+                    SegmentPlace::Near(offset)
                         if u64::try_from(offset).is_ok_and(|offset| offset <= peer.anchor()) => {}
                     _ if self.may_answer_another(direction.other(), number) => {
                         let peer = self.stream(direction.other());
@@ -194,7 +201,7 @@ impl Connection {
     }
 
     /// Notes from a SYN that was believed who is the client, and when the connection began.
-    fn note_syn(&mut self, segment: &Segment<'_>, settings: &Settings) {
+    fn note_syn(&mut self, segment: &Segment<'_>, settings: &ConnectionSettings) {
         let direction = segment.direction;
         if let Some(number) = segment.acknowledgment {
             let peer = self.stream(direction.other());
@@ -217,7 +224,7 @@ impl Connection {
     }
 
     /// Returns `true` if a SYN certainly belongs to another connection between the same endpoints.
-    fn is_other_connection(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
+    fn is_other_connection(&self, segment: &Segment<'_>, settings: &ConnectionSettings) -> bool {
         let stream = self.half(segment.direction);
         let first = segment.sequence.plus(1);
         if !stream.is_known() || stream.origin() == first {
@@ -239,18 +246,20 @@ impl Connection {
     }
 
     /// Returns `true` if a SYN-ACK belongs to no window of this connection.
-    fn is_elsewhere(&self, segment: &Segment<'_>, settings: &Settings) -> bool {
+    fn is_elsewhere(&self, segment: &Segment<'_>, settings: &ConnectionSettings) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let stream = self.half(direction);
         match stream.place(segment.sequence.plus(1), 0, settings) {
-            Place::Near(offset) => offset < 0 || stream.is_far_out(offset, self.half(other).window),
-            Place::Far => stream.is_known(),
+            SegmentPlace::Near(offset) => {
+                offset < 0 || stream.is_far_out(offset, self.half(other).window)
+            }
+            SegmentPlace::Far => stream.is_known(),
         }
     }
 
     /// Remembers a SYN that does not fit. A SYN-ACK inside the window is not remembered: an
     /// attacker may have sent it, in the hope that the real sender goes on at its number.
-    fn challenge(&mut self, segment: &Segment<'_>, settings: &Settings) {
+    fn challenge(&mut self, segment: &Segment<'_>, settings: &ConnectionSettings) {
         let (direction, first) = (segment.direction, segment.sequence.plus(1));
         let peer = segment.acknowledgment;
         if peer.is_none() || self.is_elsewhere(segment, settings) {

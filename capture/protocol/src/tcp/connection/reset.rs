@@ -1,8 +1,8 @@
 //! Resets: which of them count, and which of them someone else sent.
 
 use super::Connection;
-use crate::tcp::segment::{Direction, Segment, Settings};
-use crate::tcp::stream::{Place, passed};
+use crate::tcp::segment::{ConnectionSettings, Direction, Segment};
+use crate::tcp::stream::{SegmentPlace, passed};
 use crate::time::Timestamp;
 
 /// A reset that was accepted, and how far both streams had come by then.
@@ -19,17 +19,21 @@ pub(super) struct Reset {
 
 impl Connection {
     /// Accepts a reset if it counts. Returns whether it does.
-    pub(super) fn take_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
+    pub(super) fn take_reset(
+        &mut self,
+        segment: &Segment<'_>,
+        settings: &ConnectionSettings,
+    ) -> bool {
         let (direction, other) = (segment.direction, segment.direction.other());
         let stream = self.half(direction);
         let peer = self.half(other);
         let answered = segment.acknowledgment.filter(|_| peer.is_known()).map(|number| match peer
             .place(number, 0, settings)
         {
-            Place::Near(offset) => u64::try_from(offset)
+            SegmentPlace::Near(offset) => u64::try_from(offset)
                 .ok()
                 .filter(|offset| *offset <= peer.anchor().saturating_add(1)),
-            Place::Far => None,
+            SegmentPlace::Far => None,
         });
         let at = if stream.is_known() {
             stream.accepts_reset(segment.sequence, peer.window, settings)
@@ -55,7 +59,11 @@ impl Connection {
 
     /// Takes back a reset if its alleged sender goes on: someone else sent it. Returns `false` in
     /// that case.
-    pub(super) fn doubt_reset(&mut self, segment: &Segment<'_>, settings: &Settings) -> bool {
+    pub(super) fn doubt_reset(
+        &mut self,
+        segment: &Segment<'_>,
+        settings: &ConnectionSettings,
+    ) -> bool {
         let Some(reset) = self.reset.as_deref().filter(|reset| reset.by == segment.direction)
         else {
             return true;
@@ -76,10 +84,15 @@ impl Connection {
     ///   cannot have reordered it; or
     /// * it acknowledges bytes that the other side was seen to send after the reset. The real
     ///   sender of a reset would no longer know the connection.
-    fn contradicts(&self, reset: &Reset, segment: &Segment<'_>, settings: &Settings) -> bool {
+    fn contradicts(
+        &self,
+        reset: &Reset,
+        segment: &Segment<'_>,
+        settings: &ConnectionSettings,
+    ) -> bool {
         let near = |place| match place {
-            Place::Near(offset) => u64::try_from(offset).ok(),
-            Place::Far => None,
+            SegmentPlace::Near(offset) => u64::try_from(offset).ok(),
+            SegmentPlace::Far => None,
         };
         let len = segment.wire_len.saturating_add(segment.flags.fin.into());
         let stream = self.half(segment.direction);

@@ -1,8 +1,8 @@
 //! Urgent data is taken out of segments before any other processing.
 
 use super::Connection;
-use crate::tcp::segment::{Direction, Segment, Settings, Urgent};
-use crate::tcp::stream::Place;
+use crate::tcp::segment::{ConnectionSettings, Direction, Segment, Urgent};
+use crate::tcp::stream::SegmentPlace;
 use crate::tcp::urgent::Taken;
 
 /// Maximum distance of an urgent byte after the newest byte seen: the range of the pointer.
@@ -13,7 +13,7 @@ static NOTHING: Taken = Taken::new();
 impl Connection {
     /// Processes the urgent pointer of a segment. An urgent byte stays in the stream if later bytes
     /// were seen before its pointer.
-    pub(super) fn note_urgent(&mut self, segment: &Segment<'_>, settings: &Settings) {
+    pub(super) fn note_urgent(&mut self, segment: &Segment<'_>, settings: &ConnectionSettings) {
         let direction = segment.direction;
         if settings.urgent == Urgent::OutOfBand
             && let Some(pointer) = segment.urgent
@@ -30,12 +30,12 @@ impl Connection {
                 None
             } else {
                 match stream.place(taken.renumber(number), 1, settings) {
-                    Place::Near(offset) => {
+                    SegmentPlace::Near(offset) => {
                         let seen = i64::try_from(stream.seen_end()).unwrap_or(i64::MAX);
                         let ahead = offset.saturating_sub(seen);
                         u64::try_from(offset).ok().filter(|_| (0..=AHEAD).contains(&ahead))
                     }
-                    Place::Far => None,
+                    SegmentPlace::Far => None,
                 }
             };
             if let Some(offset) = offset {
@@ -58,7 +58,7 @@ impl Connection {
     }
 
     /// Captured bytes of urgent data that were taken out of the stream sent in `direction`. They
-    /// are counted in [`Counters::captured_bytes`](crate::tcp::Counters::captured_bytes) too.
+    /// are counted in [`Counters::captured_bytes`](crate::tcp::StreamCounters::captured_bytes) too.
     #[must_use]
     pub fn urgent_bytes(&self, direction: Direction) -> u64 {
         self.taken(direction).bytes()

@@ -2,13 +2,13 @@
 
 use super::{Stream, passed};
 use crate::tcp::assembler::Policy;
-use crate::tcp::segment::Settings;
+use crate::tcp::segment::ConnectionSettings;
 use crate::tcp::seq::Sequence;
 use crate::time::Timestamp;
 
 /// How reliable the sequence number of offset 0 is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Start {
+pub(super) enum StreamStart {
     /// It is unknown.
     #[default]
     Unknown,
@@ -22,21 +22,25 @@ pub(super) enum Start {
 
 impl Stream {
     /// A SYN: offset 0 has number `origin`. Returns `false` if that contradicts announced data.
-    pub(in crate::tcp) fn begin(&mut self, origin: Sequence, settings: &Settings) -> bool {
+    pub(in crate::tcp) fn begin(
+        &mut self,
+        origin: Sequence,
+        settings: &ConnectionSettings,
+    ) -> bool {
         match self.start {
-            Start::Unknown => self.origin = origin,
-            Start::Exact => return self.origin == origin,
-            Start::Soft | Start::Guess => {
+            StreamStart::Unknown => self.origin = origin,
+            StreamStart::Exact => return self.origin == origin,
+            StreamStart::Soft | StreamStart::Guess => {
                 let earlier = self.origin.since(origin);
                 let is_near = earlier >= 0 && earlier <= i64::from(settings.reach);
-                let may_move = self.held.is_some() || self.start == Start::Soft;
+                let may_move = self.held.is_some() || self.start == StreamStart::Soft;
                 if earlier != 0 && !(is_near && may_move) && !self.is_untouched() {
                     return false;
                 }
                 self.move_origin(origin);
             }
         }
-        self.start = Start::Exact;
+        self.start = StreamStart::Exact;
         self.release(settings);
         true
     }
@@ -47,11 +51,11 @@ impl Stream {
         next: Sequence,
         firm: bool,
         now: Timestamp,
-        settings: &Settings,
+        settings: &ConnectionSettings,
     ) {
-        if self.start == Start::Unknown {
+        if self.start == StreamStart::Unknown {
             self.origin = next;
-            self.start = if firm { Start::Guess } else { Start::Soft };
+            self.start = if firm { StreamStart::Guess } else { StreamStart::Soft };
             self.hold(now, settings);
         }
     }
@@ -62,18 +66,18 @@ impl Stream {
         self.acked = None;
     }
 
-    pub(super) fn hold(&mut self, now: Timestamp, settings: &Settings) {
+    pub(super) fn hold(&mut self, now: Timestamp, settings: &ConnectionSettings) {
         self.held = Some(Box::new((now, 0)));
         self.limit(settings);
     }
 
-    pub(super) fn release(&mut self, settings: &Settings) {
+    pub(super) fn release(&mut self, settings: &ConnectionSettings) {
         self.held = None;
         self.limit(settings);
     }
 
     /// Counts a segment of the connection towards the end of the wait for earlier bytes.
-    pub(in crate::tcp) fn wait(&mut self, now: Timestamp, settings: &Settings) {
+    pub(in crate::tcp) fn wait(&mut self, now: Timestamp, settings: &ConnectionSettings) {
         let Some((since, segments)) = self.held.as_deref_mut() else {
             return;
         };
@@ -85,7 +89,7 @@ impl Stream {
 
     /// Sets how far bytes settle. With [`Policy::Last`] they may be replaced until their receiver
     /// has acknowledged them.
-    pub(super) fn limit(&mut self, settings: &Settings) {
+    pub(super) fn limit(&mut self, settings: &ConnectionSettings) {
         let limit = match (&self.held, settings.policy, self.acked) {
             (Some(_), ..) => 0,
             (None, Policy::Last, Some(acked)) => acked,

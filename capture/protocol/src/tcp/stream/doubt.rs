@@ -10,12 +10,12 @@
 use super::Stream;
 use crate::extent::Extent;
 use crate::tcp::assembler::{Bytes, NoBytes};
-use crate::tcp::segment::{Segment, Settings};
+use crate::tcp::segment::{ConnectionSettings, Segment};
 use crate::time::Timestamp;
 
 /// Bytes in doubt; the module's text explains them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Doubt {
+pub(super) struct DoubtfulBytes {
     pub(super) offset: u64,
     pub(super) extent: Extent,
     /// The bytes may be padding; otherwise they are a window probe.
@@ -23,7 +23,7 @@ pub(super) struct Doubt {
     pub(super) since: Timestamp,
 }
 
-impl Doubt {
+impl DoubtfulBytes {
     fn end(&self) -> u64 {
         self.offset.saturating_add(self.extent.len.into())
     }
@@ -44,14 +44,14 @@ impl Stream {
     }
 
     /// The receiver has taken the probe's byte: it is ordinary data.
-    pub(super) fn take_probe(&mut self, settings: &Settings, bytes: &dyn Bytes) {
+    pub(super) fn take_probe(&mut self, settings: &ConnectionSettings, bytes: &dyn Bytes) {
         if self.probe().is_some() {
             self.take_doubt(settings, bytes);
         }
     }
 
     /// The bytes that may be padding.
-    pub(super) fn padding(&self) -> Option<&Doubt> {
+    pub(super) fn padding(&self) -> Option<&DoubtfulBytes> {
         self.doubt.as_deref().filter(|doubt| doubt.is_padding)
     }
 
@@ -69,13 +69,18 @@ impl Stream {
             self.reject(segment);
         } else {
             let (extent, since) = (*extent, segment.time);
-            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding: true, since }));
+            self.doubt = Some(Box::new(DoubtfulBytes { offset, extent, is_padding: true, since }));
         }
         true
     }
 
     /// The sender goes on at `next`.
-    pub(super) fn padding_followed(&mut self, next: i64, settings: &Settings, bytes: &dyn Bytes) {
+    pub(super) fn padding_followed(
+        &mut self,
+        next: i64,
+        settings: &ConnectionSettings,
+        bytes: &dyn Bytes,
+    ) {
         if let (Some(padding), Ok(next)) = (self.padding(), u64::try_from(next)) {
             if next == padding.end() {
                 self.take_doubt(settings, bytes);
@@ -89,7 +94,7 @@ impl Stream {
     pub(super) fn padding_acknowledged(
         &mut self,
         acked: u64,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
     ) {
         if let Some(padding) = self.padding() {
@@ -102,13 +107,13 @@ impl Stream {
     }
 
     /// When a single byte counts as sent without proof: a keep-alive has one byte.
-    pub(super) fn padding_deadline(&self, settings: &Settings) -> Option<Timestamp> {
+    pub(super) fn padding_deadline(&self, settings: &ConnectionSettings) -> Option<Timestamp> {
         let padding = self.padding().filter(|padding| padding.extent.len == 1)?;
         Some(padding.since.plus(settings.gap_wait))
     }
 
     /// Decides at `now` for a single byte if nothing has proved otherwise.
-    pub(super) fn end_padding(&mut self, now: Timestamp, settings: &Settings) {
+    pub(super) fn end_padding(&mut self, now: Timestamp, settings: &ConnectionSettings) {
         if self.padding_deadline(settings).is_some_and(|deadline| deadline <= now) {
             // Nothing was inserted at its place, so there is no copy to compare.
             self.take_doubt(settings, &NoBytes);
@@ -126,7 +131,7 @@ impl Stream {
     }
 
     /// The bytes were sent: they are ordinary data.
-    fn take_doubt(&mut self, settings: &Settings, bytes: &dyn Bytes) {
+    fn take_doubt(&mut self, settings: &ConnectionSettings, bytes: &dyn Bytes) {
         if let Some(doubt) = self.doubt.take() {
             let (offset, end) = (doubt.offset, doubt.end());
             let inserted = self.assembler.insert(offset, doubt.extent, settings.policy, bytes);

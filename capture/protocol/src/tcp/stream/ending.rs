@@ -1,8 +1,8 @@
 //! The end of a stream: a FIN, a reset, or the end of its connection.
 
-use super::{Announce, Place, Stream, Window};
+use super::{Announce, ReceiveWindow, SegmentPlace, Stream};
 use crate::tcp::assembler::Bytes;
-use crate::tcp::segment::{Segment, Settings};
+use crate::tcp::segment::{ConnectionSettings, Segment};
 use crate::tcp::seq::Sequence;
 use crate::time::Timestamp;
 
@@ -83,16 +83,16 @@ impl Stream {
     pub(in crate::tcp) fn accepts_reset(
         &self,
         number: Sequence,
-        window: Option<Window>,
-        settings: &Settings,
+        window: Option<ReceiveWindow>,
+        settings: &ConnectionSettings,
     ) -> Option<u64> {
         match self.place(number, 0, settings) {
-            Place::Near(offset) => {
+            SegmentPlace::Near(offset) => {
                 let offset = u64::try_from(offset).unwrap_or(0);
                 let received = self.acked.unwrap_or(0).min(self.highest);
                 (received..=self.reset_limit(window)).contains(&offset).then_some(offset)
             }
-            Place::Far => None,
+            SegmentPlace::Far => None,
         }
     }
 
@@ -104,8 +104,14 @@ impl Stream {
 
     /// The acknowledgment in an accepted reset of the receiver shows where the stream ends. Exactly
     /// one more than was seen may be a FIN.
-    pub(in crate::tcp) fn reset_acknowledges(&mut self, number: Sequence, settings: &Settings) {
-        if let (true, Place::Near(offset)) = (self.is_known(), self.place(number, 0, settings)) {
+    pub(in crate::tcp) fn reset_acknowledges(
+        &mut self,
+        number: Sequence,
+        settings: &ConnectionSettings,
+    ) {
+        if let (true, SegmentPlace::Near(offset)) =
+            (self.is_known(), self.place(number, 0, settings))
+        {
             let offset = u64::try_from(offset).unwrap_or(0);
             self.reset_at(Some(offset).filter(|offset| *offset != self.highest.saturating_add(1)));
         }
@@ -117,7 +123,7 @@ impl Stream {
     pub(in crate::tcp) fn close(
         &mut self,
         has_receiver_ended: bool,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) {

@@ -8,7 +8,7 @@
 use super::window::Stray;
 use super::{Announce, Stream};
 use crate::tcp::assembler::Bytes;
-use crate::tcp::segment::{Segment, Settings};
+use crate::tcp::segment::{ConnectionSettings, Segment};
 use crate::tcp::seq::Sequence;
 
 /// Number of segments that must agree on a far place before the stream goes on there.
@@ -66,7 +66,7 @@ impl Stream {
     pub(super) fn sent_from_afar(
         &mut self,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> Option<i64> {
@@ -83,7 +83,7 @@ impl Stream {
     pub(super) fn heard_from_afar(
         &mut self,
         number: Sequence,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> Option<u64> {
@@ -97,7 +97,7 @@ impl Stream {
     fn go_on_at(
         &mut self,
         number: Sequence,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> i64 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Announce, Stream, passed};
-use crate::tcp::segment::Settings;
+use crate::tcp::segment::ConnectionSettings;
 use crate::time::Timestamp;
 
 /// Holes below `target` that are given up after a while.
@@ -29,7 +29,7 @@ impl Stream {
         &mut self,
         receiver: Receiver,
         now: Timestamp,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         announce: &mut Announce<'_>,
     ) {
         self.end_padding(now, settings);
@@ -54,7 +54,7 @@ impl Stream {
         &mut self,
         receiver: Receiver,
         now: Timestamp,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         announce: &mut Announce<'_>,
     ) {
         let Receiver { is_seen: is_receiver_seen, has_ended } = receiver;
@@ -81,7 +81,7 @@ impl Stream {
         }
     }
 
-    fn patience(&self, is_receiver_seen: bool, settings: &Settings) -> Duration {
+    fn patience(&self, is_receiver_seen: bool, settings: &ConnectionSettings) -> Duration {
         if is_receiver_seen { settings.gap_wait } else { settings.one_sided_wait }
     }
 
@@ -112,7 +112,7 @@ impl Stream {
     pub(in crate::tcp) fn deadline(
         &self,
         is_receiver_seen: bool,
-        settings: &Settings,
+        settings: &ConnectionSettings,
     ) -> Option<Timestamp> {
         let held = self.held.as_deref().map(|(since, _)| since.plus(settings.pickup_wait));
         let patience = self.patience(is_receiver_seen, settings);

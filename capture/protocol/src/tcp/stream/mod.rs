@@ -43,15 +43,17 @@ mod window;
 use std::ops::Range;
 use std::time::Duration;
 
-use beginning::Start;
-use doubt::Doubt;
+use beginning::StreamStart;
+use doubt::DoubtfulBytes;
 use far::Votes;
 pub(super) use gaps::Receiver;
 use gaps::Suspicion;
-pub(super) use window::Window;
+pub(super) use window::ReceiveWindow;
 
-use super::assembler::{Absence, Assembler, Bytes, Chunk, Inserted, Policy};
-use super::segment::{Counters, Direction, Event, Scale, Segment, Settings};
+use super::assembler::{Absence, Assembler, Bytes, Inserted, Policy, StreamChunk};
+use super::segment::{
+    ConnectionEvent, ConnectionSettings, Direction, Scale, Segment, StreamCounters,
+};
 use super::seq::Sequence;
 use crate::time::Timestamp;
 
@@ -59,13 +61,13 @@ use crate::time::Timestamp;
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub(super) assembler: Assembler,
-    pub(super) counters: Counters,
+    pub(super) counters: StreamCounters,
     /// The window that the sender of this stream has advertised for the other stream.
-    pub(super) window: Option<Window>,
+    pub(super) window: Option<ReceiveWindow>,
     scale: Scale,
     /// A SYN of this direction was seen.
     pub(super) syn_seen: bool,
-    start: Start,
+    start: StreamStart,
     /// Nothing is announced while this is set: since when, and the number of segments since then.
     held: Option<Box<(Timestamp, u16)>>,
     origin: Sequence,
@@ -85,22 +87,22 @@ pub(super) struct Stream {
     suspicion: Option<Box<Suspicion>>,
     votes: Option<Box<Votes>>,
     /// A window probe that its receiver has not taken yet, or zeros that may be padding.
-    doubt: Option<Box<Doubt>>,
+    doubt: Option<Box<DoubtfulBytes>>,
 }
 
 /// Place of a segment relative to the expected one.
-pub(super) enum Place {
+pub(super) enum SegmentPlace {
     Near(i64),
     Far,
 }
 
 impl Stream {
     pub(super) fn is_known(&self) -> bool {
-        self.start != Start::Unknown
+        self.start != StreamStart::Unknown
     }
 
     pub(super) fn is_exact(&self) -> bool {
-        self.start == Start::Exact
+        self.start == StreamStart::Exact
     }
 
     pub(super) fn is_acked(&self) -> bool {
@@ -151,19 +153,24 @@ impl Stream {
     pub(super) fn lacks(&self, offset: i64, len: u32) -> bool {
         let end = u64::try_from(offset.saturating_add(len.into())).unwrap_or(0);
         let start = u64::try_from(offset).unwrap_or(0).min(end);
-        let is_missing = |chunk: Chunk| matches!(chunk.content, Err(Absence::Missing));
+        let is_missing = |chunk: StreamChunk| matches!(chunk.content, Err(Absence::Missing));
         len > 0 && (end > self.anchor() || self.assembler.chunks(start..end).any(is_missing))
     }
 
-    pub(super) fn place(&self, sequence: Sequence, len: u32, settings: &Settings) -> Place {
+    pub(super) fn place(
+        &self,
+        sequence: Sequence,
+        len: u32,
+        settings: &ConnectionSettings,
+    ) -> SegmentPlace {
         let anchor = i64::try_from(self.anchor()).unwrap_or(i64::MAX);
         let offset = sequence.offset(self.origin, self.anchor());
         let reach = i64::from(settings.reach);
         let ahead = offset.saturating_add(len.into()).saturating_sub(anchor);
         if ahead > reach || anchor.saturating_sub(offset) > reach {
-            Place::Far
+            SegmentPlace::Far
         } else {
-            Place::Near(offset)
+            SegmentPlace::Near(offset)
         }
     }
 
@@ -171,13 +178,13 @@ impl Stream {
     pub(super) fn acknowledge(
         &mut self,
         number: Sequence,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) {
         let offset = match self.place(number, 0, settings) {
-            Place::Near(offset) => u64::try_from(offset).unwrap_or(0),
-            Place::Far => match self.heard_from_afar(number, settings, bytes, announce) {
+            SegmentPlace::Near(offset) => u64::try_from(offset).unwrap_or(0),
+            SegmentPlace::Far => match self.heard_from_afar(number, settings, bytes, announce) {
                 Some(offset) => offset,
                 None => return,
             },
@@ -203,8 +210,8 @@ impl Stream {
     pub(super) fn receive(
         &mut self,
         segment: &Segment<'_>,
-        window: Option<Window>,
-        settings: &Settings,
+        window: Option<ReceiveWindow>,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> bool {
@@ -212,29 +219,29 @@ impl Stream {
         let len = segment.wire_len;
         if len > 0 {
             match self.start {
-                Start::Unknown => {
+                StreamStart::Unknown => {
                     self.origin = sequence;
-                    self.start = Start::Guess;
+                    self.start = StreamStart::Guess;
                     self.hold(segment.time, settings);
                 }
-                Start::Soft if !self.looks_kept_alive(sequence, segment) => {
+                StreamStart::Soft if !self.looks_kept_alive(sequence, segment) => {
                     self.move_origin(sequence);
-                    self.start = Start::Guess;
+                    self.start = StreamStart::Guess;
                 }
                 _ => {}
             }
         }
         let mut offset = match self.place(sequence, len, settings) {
-            Place::Near(offset) if !self.is_far_out(offset, window) => offset,
+            SegmentPlace::Near(offset) if !self.is_far_out(offset, window) => offset,
             _ if len == 0 && !segment.flags.fin => return true,
-            Place::Near(offset) => {
+            SegmentPlace::Near(offset) => {
                 if !self.stray(offset, segment, settings, bytes, announce) {
                     self.reject(segment);
                     return false;
                 }
                 offset
             }
-            Place::Far => match self.sent_from_afar(segment, settings, bytes, announce) {
+            SegmentPlace::Far => match self.sent_from_afar(segment, settings, bytes, announce) {
                 Some(offset) => offset,
                 None => {
                     self.reject(segment);
@@ -255,13 +262,13 @@ impl Stream {
         if len == 0 && !segment.flags.fin {
             return true;
         }
-        let may_move =
-            self.start == Start::Soft || self.held.is_some() && self.start == Start::Guess;
+        let may_move = self.start == StreamStart::Soft
+            || self.held.is_some() && self.start == StreamStart::Guess;
         if offset < 0 && may_move {
             self.move_origin(sequence);
             offset = 0;
         }
-        let is_probe = window.is_some_and(Window::is_zero)
+        let is_probe = window.is_some_and(ReceiveWindow::is_zero)
             && len == 1
             && segment.captured() == 1
             && !segment.flags.fin
@@ -274,7 +281,7 @@ impl Stream {
             self.drop_padding();
             let (offset, extent) = (self.highest, extent.part(0, 1));
             let (is_padding, since) = (false, segment.time);
-            self.doubt = Some(Box::new(Doubt { offset, extent, is_padding, since }));
+            self.doubt = Some(Box::new(DoubtfulBytes { offset, extent, is_padding, since }));
             return true;
         }
         self.put(offset, segment, settings, bytes, announce)
@@ -285,7 +292,7 @@ impl Stream {
         &mut self,
         offset: i64,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> bool {
@@ -302,7 +309,7 @@ impl Stream {
         &mut self,
         offset: i64,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) {
@@ -380,24 +387,24 @@ impl Stream {
 /// Receives the events of one direction.
 pub(super) struct Announce<'a> {
     pub(super) direction: Direction,
-    pub(super) events: &'a mut Vec<Event>,
+    pub(super) events: &'a mut Vec<ConnectionEvent>,
 }
 
 impl Announce<'_> {
     fn data(&mut self, assembler: &mut Assembler) {
         if let Some(range) = assembler.take() {
-            self.events.push(Event::Data { direction: self.direction, range });
+            self.events.push(ConnectionEvent::Data { direction: self.direction, range });
         }
     }
 
     fn gap(&mut self, range: Option<Range<u64>>) {
         if let Some(range) = range {
-            self.events.push(Event::Gap { direction: self.direction, range });
+            self.events.push(ConnectionEvent::Gap { direction: self.direction, range });
         }
     }
 
     fn ended(&mut self) {
-        self.events.push(Event::Ended { direction: self.direction });
+        self.events.push(ConnectionEvent::Ended { direction: self.direction });
     }
 }
 

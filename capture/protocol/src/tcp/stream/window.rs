@@ -12,7 +12,7 @@
 use super::{Announce, Stream};
 use crate::extent::Extent;
 use crate::tcp::assembler::Bytes;
-use crate::tcp::segment::{Scale, Segment, Settings};
+use crate::tcp::segment::{ConnectionSettings, Scale, Segment};
 use crate::tcp::seq::Sequence;
 
 /// A shift of more than 14 counts as 14 (RFC 7323 2.3).
@@ -27,7 +27,7 @@ const LEAST: u32 = 65_535;
 
 /// Windows that one side has advertised, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::tcp) struct Window {
+pub(in crate::tcp) struct ReceiveWindow {
     last: u32,
     largest: u32,
 }
@@ -60,7 +60,7 @@ impl Stray {
     }
 }
 
-impl Window {
+impl ReceiveWindow {
     pub(in crate::tcp) fn is_zero(self) -> bool {
         self.last == 0
     }
@@ -92,15 +92,15 @@ impl Stream {
             _ => raw,
         };
         let largest = self.window.map_or(last, |window| window.largest.max(last));
-        self.window = Some(Window { last, largest });
+        self.window = Some(ReceiveWindow { last, largest });
     }
 
     /// The last stream offset at which a reset is in the receiver's window `window`. It includes
     /// the very end of the window and the place after a FIN: a sender whose whole window is in
     /// flight is there.
-    pub(super) fn reset_limit(&self, window: Option<Window>) -> u64 {
+    pub(super) fn reset_limit(&self, window: Option<ReceiveWindow>) -> u64 {
         match window {
-            Some(Window { last, .. }) if last != UNKNOWN => {
+            Some(ReceiveWindow { last, .. }) if last != UNKNOWN => {
                 self.known_end().saturating_add(last.into())
             }
             _ => u64::MAX,
@@ -109,8 +109,9 @@ impl Stream {
 
     /// Returns `true` if a segment at `offset` is so far out of the window that its sender cannot
     /// have sent it: by more than twice the largest window that its receiver has ever advertised.
-    pub(in crate::tcp) fn is_far_out(&self, offset: i64, window: Option<Window>) -> bool {
-        let Some(Window { largest, .. }) = window.filter(|window| window.largest != UNKNOWN) else {
+    pub(in crate::tcp) fn is_far_out(&self, offset: i64, window: Option<ReceiveWindow>) -> bool {
+        let Some(ReceiveWindow { largest, .. }) = window.filter(|window| window.largest != UNKNOWN)
+        else {
             return false;
         };
         let most = u64::from(largest.max(LEAST)).saturating_mul(2);
@@ -123,7 +124,7 @@ impl Stream {
         &mut self,
         offset: i64,
         segment: &Segment<'_>,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) -> bool {
@@ -139,7 +140,7 @@ impl Stream {
     pub(super) fn take_strays(
         &mut self,
         end: u64,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) {
@@ -165,7 +166,7 @@ impl Stream {
         &mut self,
         offset: i64,
         stray: &Stray,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         bytes: &dyn Bytes,
         announce: &mut Announce<'_>,
     ) {

@@ -9,20 +9,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::http::body::framed::{Body, Framing};
-use protocol::http::body::{Note, Piece, Streams};
-use protocol::http::direction::Direction;
+use protocol::http::body::{BodyPiece, DecodingNote, Streams};
+use protocol::http::direction::MessageRole;
 use protocol::http::head::Head;
 use protocol::http::names;
-use protocol::http::parser::Limits;
+use protocol::http::parser::ParserLimits;
 use protocol::http::record::BodyRecord;
-use protocol::http::transaction::{Message, State, Transaction};
-use protocol::http::transcript::{self, Progress};
+use protocol::http::transaction::{HttpMessage, HttpTransaction, TransactionState};
+use protocol::http::transcript::{self, TransactionProgress};
 use protocol::tcp;
 use protocol::time::Timestamp;
 
 /// A message without its text.
 #[derive(Clone, Debug)]
-pub(in crate::flow) struct Part {
+pub(in crate::flow) struct StoredMessage {
     has_head: bool,
     head: Range<u64>,
     trailer: Option<Range<u64>>,
@@ -38,7 +38,7 @@ pub(in crate::flow) struct Part {
     /// Bytes of the body when decoded.
     pub(in crate::flow) decoded: u64,
     /// The note about it in the line of `http.jsonl`.
-    pub(in crate::flow) note: Option<Note>,
+    pub(in crate::flow) note: Option<DecodingNote>,
     /// Whether the file has the body's bytes exactly as they are in the stream.
     pub(in crate::flow) is_plain: bool,
 }
@@ -47,10 +47,10 @@ pub(in crate::flow) struct Part {
 #[derive(Clone, Debug)]
 pub(in crate::flow) struct Exchange {
     pub(in crate::flow) index: u64,
-    pub(in crate::flow) request: Option<Box<Part>>,
-    pub(in crate::flow) response: Option<Box<Part>>,
+    pub(in crate::flow) request: Option<Box<StoredMessage>>,
+    pub(in crate::flow) response: Option<Box<StoredMessage>>,
     interim: Box<[Range<u64>]>,
-    pub(in crate::flow) state: State,
+    pub(in crate::flow) state: TransactionState,
     why: Option<Cow<'static, str>>,
     remark: Option<&'static str>,
     switched: bool,
@@ -60,11 +60,11 @@ pub(in crate::flow) struct Exchange {
     pub(in crate::flow) transcript: Option<u32>,
 }
 
-impl Part {
+impl StoredMessage {
     fn new(
-        transaction: &Transaction,
-        direction: Direction,
-        (decoded, note): (u64, Option<Note>),
+        transaction: &HttpTransaction,
+        direction: MessageRole,
+        (decoded, note): (u64, Option<DecodingNote>),
     ) -> Option<Box<Self>> {
         let message = transaction.message(direction)?;
         let body = &message.body;
@@ -87,7 +87,7 @@ impl Part {
             file,
             decoded,
             note,
-            is_plain: !body.is_decoded() || note.is_some_and(Note::leaves_as_sent),
+            is_plain: !body.is_decoded() || note.is_some_and(DecodingNote::leaves_as_sent),
         }))
     }
 
@@ -117,9 +117,9 @@ impl Part {
         &self.ranges
     }
 
-    fn message(&self, direction: Direction, streams: &dyn Streams) -> Message {
+    fn message(&self, direction: MessageRole, streams: &dyn Streams) -> HttpMessage {
         let head = self.has_head.then(|| read_head(direction, self.head.clone(), streams));
-        Message {
+        HttpMessage {
             head: head.flatten(),
             head_range: self.head.clone(),
             body: Body {
@@ -128,7 +128,7 @@ impl Part {
                 holes: self.holes.to_vec(),
                 ended: self.is_ended,
                 codings: self.codings.iter().map(|name| String::from(&**name)).collect(),
-                as_sent: self.note == Some(Note::Busy),
+                as_sent: self.note == Some(DecodingNote::Busy),
             },
             trailer: self.trailer.clone(),
             first: self.first,
@@ -147,25 +147,25 @@ impl Part {
 }
 
 /// Parses a head again; `None` if its bytes are gone.
-fn read_head(direction: Direction, range: Range<u64>, streams: &dyn Streams) -> Option<Head> {
-    let limits = Limits::default();
+fn read_head(direction: MessageRole, range: Range<u64>, streams: &dyn Streams) -> Option<Head> {
+    let limits = ParserLimits::default();
     let mut bytes = Vec::new();
     let mut is_whole = true;
     streams.read(direction, range, &mut |piece| match piece {
-        Piece::Bytes(part) => bytes.extend_from_slice(part),
-        Piece::Hole(_) => is_whole = false,
+        BodyPiece::Bytes(part) => bytes.extend_from_slice(part),
+        BodyPiece::Hole(_) => is_whole = false,
     });
     if !is_whole {
         return None;
     }
-    Head::parse(direction == Direction::Response, &bytes, limits.headers)
+    Head::parse(direction == MessageRole::Response, &bytes, limits.headers)
 }
 
 impl Exchange {
     /// Keeps a transaction. `bodies` are its bodies as they were measured, request first, and
     /// `line` is the length in bytes of its line in `http.jsonl`.
     pub(in crate::flow) fn new(
-        transaction: &Transaction,
+        transaction: &HttpTransaction,
         bodies: &[BodyRecord; 2],
         line: usize,
     ) -> Self {
@@ -173,8 +173,8 @@ impl Exchange {
             bodies.each_ref().map(|body| (body.bytes.unwrap_or(body.wire_bytes), body.note));
         Self {
             index: transaction.index,
-            request: Part::new(transaction, Direction::Request, request),
-            response: Part::new(transaction, Direction::Response, response),
+            request: StoredMessage::new(transaction, MessageRole::Request, request),
+            response: StoredMessage::new(transaction, MessageRole::Response, response),
             interim: transaction.interim.clone().into_boxed_slice(),
             state: transaction.state,
             why: transaction.why.clone(),
@@ -192,7 +192,7 @@ impl Exchange {
     }
 
     /// The effort to make a text of both messages: their heads, and their bodies, see
-    /// [`Part::effort`].
+    /// [`StoredMessage::effort`].
     fn effort(&self) -> u64 {
         let parts = [&self.request, &self.response].into_iter().flatten();
         parts.fold(HEADS, |sum, part| {
@@ -202,10 +202,10 @@ impl Exchange {
     }
 
     /// The message that went in `direction`.
-    pub(in crate::flow) fn part(&self, direction: Direction) -> Option<&Part> {
+    pub(in crate::flow) fn part(&self, direction: MessageRole) -> Option<&StoredMessage> {
         match direction {
-            Direction::Request => self.request.as_deref(),
-            Direction::Response => self.response.as_deref(),
+            MessageRole::Request => self.request.as_deref(),
+            MessageRole::Response => self.response.as_deref(),
         }
     }
 
@@ -216,12 +216,12 @@ impl Exchange {
     }
 
     /// The original transaction. Its heads are read again; a head whose bytes are gone is `None`.
-    pub(in crate::flow) fn transaction(&self, streams: &dyn Streams) -> Transaction {
+    pub(in crate::flow) fn transaction(&self, streams: &dyn Streams) -> HttpTransaction {
         let message = |direction| self.part(direction).map(|part| part.message(direction, streams));
-        Transaction {
+        HttpTransaction {
             index: self.index,
-            request: message(Direction::Request),
-            response: message(Direction::Response),
+            request: message(MessageRole::Request),
+            response: message(MessageRole::Response),
             interim: self.interim.to_vec(),
             state: self.state,
             why: self.why.clone(),
@@ -246,7 +246,7 @@ const PENDING: usize = 512;
 
 /// The HTTP of a flow.
 #[derive(Debug)]
-pub(in crate::flow) struct Http {
+pub(in crate::flow) struct HttpExchanges {
     /// The direction of requests.
     pub(in crate::flow) request: tcp::Direction,
     /// Ended transactions, in the order in which they ended.
@@ -260,35 +260,36 @@ pub(in crate::flow) struct Http {
     /// Heap memory of `exchanges`.
     pub(in crate::flow) memory: usize,
     /// Transactions that have ended and are not in `exchanges` yet.
-    pub(in crate::flow) transit: Vec<Arc<Transaction>>,
+    pub(in crate::flow) transit: Vec<Arc<HttpTransaction>>,
     /// The shown parts of the last transaction in the transcript, when the transcript was last
     /// asked for.
-    pub(in crate::flow) shown: Option<Box<Shown>>,
+    pub(in crate::flow) shown: Option<Box<ShownTranscript>>,
 }
 
 /// The lengths of the parts of a transcript that were shown before the transaction ended. The parts
 /// keep their length and their place, even when their bytes are gone.
 #[derive(Clone, Debug)]
-pub(in crate::flow) struct Shown {
+pub(in crate::flow) struct ShownTranscript {
     pub(in crate::flow) index: u64,
-    pub(in crate::flow) parts: Vec<(transcript::Part, u32)>,
+    pub(in crate::flow) parts: Vec<(transcript::TranscriptPart, u32)>,
 }
 
 /// Maximum number of parts of one body; above it, the first two are merged.
 const TEXT_PARTS: usize = 16;
 
-impl Shown {
+impl ShownTranscript {
     /// Bytes of all parts.
     pub(in crate::flow) fn len(&self) -> u64 {
         self.parts.iter().map(|(_, len)| u64::from(*len)).sum()
     }
 
     /// Adds a part whose text has `len` bytes.
-    pub(in crate::flow) fn push(&mut self, part: transcript::Part, len: u32) {
-        use transcript::Part::Text;
+    pub(in crate::flow) fn push(&mut self, part: transcript::TranscriptPart, len: u32) {
+        use transcript::TranscriptPart::Text;
         self.parts.push((part, len));
         let Text(direction, ..) = part else { return };
-        let is_text = |part: &transcript::Part| matches!(part, Text(of, ..) if *of == direction);
+        let is_text =
+            |part: &transcript::TranscriptPart| matches!(part, Text(of, ..) if *of == direction);
         let texts = self.parts.iter().filter(|(part, _)| is_text(part)).count();
         let first = self.parts.iter().position(|(part, _)| is_text(part));
         if let (true, Some(first)) = (texts > TEXT_PARTS, first)
@@ -304,14 +305,14 @@ impl Shown {
 
 /// A transaction, ended or not.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::flow) enum View<'a> {
+pub(in crate::flow) enum TransactionView<'a> {
     /// It has ended, and its record is complete.
     Ended(&'a Exchange),
     /// It is under way, or ended a moment ago.
-    UnderWay(&'a Transaction, Progress),
+    UnderWay(&'a HttpTransaction, TransactionProgress),
 }
 
-impl View<'_> {
+impl TransactionView<'_> {
     /// Its number in the flow.
     pub(in crate::flow) fn index(&self) -> u64 {
         match self {
@@ -321,18 +322,18 @@ impl View<'_> {
     }
 
     /// The time of the last byte of a message, so far.
-    pub(in crate::flow) fn last(&self, direction: Direction) -> Option<Timestamp> {
+    pub(in crate::flow) fn last(&self, direction: MessageRole) -> Option<Timestamp> {
         match self {
-            Self::Ended(exchange) => exchange.part(direction).map(Part::last),
+            Self::Ended(exchange) => exchange.part(direction).map(StoredMessage::last),
             Self::UnderWay(transaction, _) => transaction.message(direction).map(|one| one.last),
         }
     }
 
     /// Bytes of the file of a body, and how many of them were captured; `None` if it has no file.
-    pub(in crate::flow) fn size(&self, direction: Direction) -> Option<(u64, u64)> {
+    pub(in crate::flow) fn size(&self, direction: MessageRole) -> Option<(u64, u64)> {
         self.file(direction)?;
         match self {
-            Self::Ended(exchange) => exchange.part(direction).map(Part::size),
+            Self::Ended(exchange) => exchange.part(direction).map(StoredMessage::size),
             Self::UnderWay(transaction, _) => {
                 let body = &transaction.message(direction)?.body;
                 let bytes = body.wire_bytes();
@@ -343,7 +344,7 @@ impl View<'_> {
 
     /// The name of the file of a body, if it has one. A body with codings has no file before its
     /// end, because its decoded length is not known.
-    pub(in crate::flow) fn file(&self, direction: Direction) -> Option<Cow<'_, str>> {
+    pub(in crate::flow) fn file(&self, direction: MessageRole) -> Option<Cow<'_, str>> {
         match self {
             Self::Ended(exchange) => {
                 let part = exchange.part(direction).filter(|part| !part.file.is_empty())?;
@@ -358,7 +359,7 @@ impl View<'_> {
     }
 }
 
-impl Http {
+impl HttpExchanges {
     /// No transactions yet.
     pub(in crate::flow) fn new(request: tcp::Direction) -> Self {
         Self {
@@ -375,7 +376,7 @@ impl Http {
 
     /// Adds a transaction that has ended.
     pub(in crate::flow) fn push(&mut self, exchange: Exchange) {
-        if exchange.state != State::Complete {
+        if exchange.state != TransactionState::Complete {
             self.incomplete = self.incomplete.saturating_add(1);
         }
         self.memory = self.memory.saturating_add(exchange.memory());
@@ -389,7 +390,7 @@ impl Http {
     }
 
     /// Has readers see what has become of a transaction on its way to the recorder.
-    pub(in crate::flow) fn replace_in_transit(&mut self, transaction: &Arc<Transaction>) {
+    pub(in crate::flow) fn replace_in_transit(&mut self, transaction: &Arc<HttpTransaction>) {
         let same = self.transit.iter_mut().find(|one| one.index == transaction.index);
         if let Some(same) = same {
             *same = Arc::clone(transaction);
@@ -430,9 +431,9 @@ impl Http {
     pub(in crate::flow) fn from<'a>(
         &'a self,
         index: u64,
-        under_way: impl Iterator<Item = (&'a Transaction, Progress)>,
-    ) -> impl Iterator<Item = View<'a>> {
-        let ended = Progress::UnderWay { request: true, response: true };
+        under_way: impl Iterator<Item = (&'a HttpTransaction, TransactionProgress)>,
+    ) -> impl Iterator<Item = TransactionView<'a>> {
+        let ended = TransactionProgress::UnderWay { request: true, response: true };
         let transit = self.transit.iter().map(|transaction| (&**transaction, ended));
         let mut others: Vec<_> = transit.chain(under_way).collect();
         others.sort_unstable_by_key(|(transaction, _)| transaction.index);
@@ -440,8 +441,10 @@ impl Http {
         (index.max(1)..=self.newest.max(last)).filter_map(move |index| {
             let other = others.binary_search_by_key(&index, |(transaction, _)| transaction.index);
             match other.ok().and_then(|at| others.get(at)) {
-                Some((transaction, progress)) => Some(View::UnderWay(transaction, *progress)),
-                None => self.exchange(index).map(View::Ended),
+                Some((transaction, progress)) => {
+                    Some(TransactionView::UnderWay(transaction, *progress))
+                }
+                None => self.exchange(index).map(TransactionView::Ended),
             }
         })
     }
@@ -449,9 +452,9 @@ impl Http {
     /// Bytes of memory; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
         let table = self.exchanges.capacity().saturating_mul(size_of::<Exchange>());
-        let transit = self.transit.capacity().saturating_mul(size_of::<Arc<Transaction>>());
+        let transit = self.transit.capacity().saturating_mul(size_of::<Arc<HttpTransaction>>());
         let shown = self.shown.as_ref().map_or(0, |shown| shown.parts.capacity());
-        let shown = shown.saturating_mul(size_of::<(transcript::Part, u32)>());
+        let shown = shown.saturating_mul(size_of::<(transcript::TranscriptPart, u32)>());
         let own = size_of::<Self>().saturating_add(transit).saturating_add(shown);
         self.memory.saturating_add(table).saturating_add(own)
     }

@@ -3,36 +3,37 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use protocol::http::direction::Direction as Side;
+use protocol::http::direction::MessageRole;
 use protocol::http::head::Head;
-use protocol::http::parser::{End, Event, Limits, Parser};
-use protocol::http::probe::{self, Verdict};
-use protocol::http::transaction::{Message, Transaction};
-use protocol::http::transcript::Progress;
+use protocol::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
+use protocol::http::probe::{self, ProbeVerdict};
+use protocol::http::transaction::{HttpMessage, HttpTransaction};
+use protocol::http::transcript::TransactionProgress;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
-use super::exchange::Http;
-use super::recording::Ended;
+use super::exchange::HttpExchanges;
+use super::recording::EndedExchange;
 use super::unconfirmed::Unconfirmed;
 use crate::flow::apps::dissector::{
-    Answer, Boundary, ByteStreams, Dissector, Finished, Opening, Protocol, Run, Start, Tunnel,
+    ApplicationProtocol, Boundary, ByteStreams, Dissector, DissectorStart, Finished, ProbeAnswer,
+    ProbedBytes, ProxyTunnel, StreamRun,
 };
-use crate::flow::apps::kept::Kept;
+use crate::flow::apps::kept::FlowRecords;
 use crate::flow::apps::order::{Order, Step};
 use crate::flow::pair::of;
 
 /// The parser of one flow, and the order in which it gets the streams.
 #[derive(Debug)]
 pub(in crate::flow) struct Messages {
-    parser: Parser,
+    parser: HttpParser,
     /// The direction of requests.
     request: Direction,
     order: Order,
     /// The connection has ceased to be HTTP/1.
     switched: bool,
     /// The tunnel that a proxy opened, until it is taken.
-    tunnel: Option<Tunnel>,
+    tunnel: Option<ProxyTunnel>,
     /// Ended transactions of the flow, including those before these messages.
     transactions: u64,
     /// Whether the last of these asked for a tunnel, and got it.
@@ -44,28 +45,30 @@ pub(in crate::flow) struct Messages {
 #[derive(Debug)]
 pub(in crate::flow) struct Http1;
 
-impl Protocol for Http1 {
-    fn probe(&self, opening: &Opening<'_>, _kept: &mut Kept) -> Answer {
+impl ApplicationProtocol for Http1 {
+    fn probe(&self, opening: &ProbedBytes<'_>, _kept: &mut FlowRecords) -> ProbeAnswer {
         let probe = match opening.boundary {
-            _ if opening.bytes.is_empty() => return Answer::No,
+            _ if opening.bytes.is_empty() => return ProbeAnswer::No,
             Boundary::Beginning => probe::probe,
             Boundary::Torn | Boundary::Segment => probe::probe_joined,
-            Boundary::Piece => return Answer::No,
+            Boundary::Piece => return ProbeAnswer::No,
         };
-        let mut answer = Answer::No;
-        for side in Side::BOTH {
+        let mut answer = ProbeAnswer::No;
+        for side in MessageRole::BOTH {
             match probe(side, opening.bytes) {
-                Verdict::Yes => return Answer::Yes { is_client: side == Side::Request },
-                Verdict::NotYet => answer = Answer::NotYet,
-                Verdict::No => {}
+                ProbeVerdict::Yes => {
+                    return ProbeAnswer::Yes { is_client: side == MessageRole::Request };
+                }
+                ProbeVerdict::NotYet => answer = ProbeAnswer::NotYet,
+                ProbeVerdict::No => {}
             }
         }
         answer
     }
 
-    fn begin(&self, start: Start, kept: &mut Kept) -> Option<Box<dyn Dissector>> {
+    fn begin(&self, start: DissectorStart, kept: &mut FlowRecords) -> Option<Box<dyn Dissector>> {
         kept.tls = None;
-        let http = kept.http.get_or_insert_with(|| Box::new(Http::new(start.client)));
+        let http = kept.http.get_or_insert_with(|| Box::new(HttpExchanges::new(start.client)));
         // A server that sends requests to its client inside a tunnel: the records of a flow have
         // one direction.
         (http.request == start.client).then(|| Box::new(Messages::new(start)) as Box<_>)
@@ -74,10 +77,10 @@ impl Protocol for Http1 {
 
 impl Messages {
     /// Both streams are HTTP from the offsets of `start` on.
-    pub(in crate::flow) fn new(start: Start) -> Self {
-        let Start { client: request, begins, marks, is_torn, before, .. } = start;
-        let limits = Limits::default();
-        let parser = if is_torn { Parser::joined(limits) } else { Parser::new(limits) };
+    pub(in crate::flow) fn new(start: DissectorStart) -> Self {
+        let DissectorStart { client: request, begins, marks, is_torn, before, .. } = start;
+        let limits = ParserLimits::default();
+        let parser = if is_torn { HttpParser::joined(limits) } else { HttpParser::new(limits) };
         let parser = parser.beginning_at(*of(&begins, request), *of(&begins, request.other()));
         Self {
             parser: parser.with_first_index(before.saturating_add(1)),
@@ -91,8 +94,10 @@ impl Messages {
         }
     }
 
-    /// Transactions under way, as [`Parser::under_way`] returns them.
-    pub(in crate::flow) fn under_way(&self) -> impl Iterator<Item = (&Transaction, Progress)> {
+    /// Transactions under way, as [`HttpParser::under_way`] returns them.
+    pub(in crate::flow) fn under_way(
+        &self,
+    ) -> impl Iterator<Item = (&HttpTransaction, TransactionProgress)> {
         self.parser.under_way()
     }
 }
@@ -123,12 +128,12 @@ impl Dissector for Messages {
         self.order.has_early(direction)
     }
 
-    fn ended(&mut self, direction: Direction, how: End, streams: &dyn ByteStreams) {
+    fn ended(&mut self, direction: Direction, how: StreamEnd, streams: &dyn ByteStreams) {
         let Self { order, parser, request, .. } = self;
         order.ended(direction, how, streams, &mut |step| feed(parser, *request, streams, step));
     }
 
-    fn close(&mut self, how: End, streams: &dyn ByteStreams) {
+    fn close(&mut self, how: StreamEnd, streams: &dyn ByteStreams) {
         let Self { order, parser, request, .. } = self;
         order.close(how, streams, &mut |step| feed(parser, *request, streams, step));
         self.unconfirmed.end();
@@ -141,7 +146,7 @@ impl Dissector for Messages {
     fn finished(
         &mut self,
         streams: &dyn ByteStreams,
-        kept: &mut Kept,
+        kept: &mut FlowRecords,
     ) -> Option<Box<dyn Finished>> {
         while let Some(transaction) = self.transaction() {
             let transaction = Arc::from(transaction);
@@ -159,10 +164,10 @@ impl Dissector for Messages {
         {
             http.replace_in_transit(&transaction);
         }
-        Some(Box::new(Ended { transaction, request: self.request }))
+        Some(Box::new(EndedExchange { transaction, request: self.request }))
     }
 
-    fn take_tunnel(&mut self) -> Option<Tunnel> {
+    fn take_tunnel(&mut self) -> Option<ProxyTunnel> {
         self.tunnel.take()
     }
 
@@ -186,15 +191,15 @@ impl Dissector for Messages {
 
 impl Messages {
     /// The next transaction that ended.
-    fn transaction(&mut self) -> Option<Box<Transaction>> {
+    fn transaction(&mut self) -> Option<Box<HttpTransaction>> {
         while let Some(event) = self.parser.event() {
             match event {
-                Event::Transaction(transaction) => {
+                ParserEvent::Transaction(transaction) => {
                     self.transactions = self.transactions.saturating_add(1);
                     self.is_connected = transaction.switched && is_connect(&transaction);
                     return Some(transaction);
                 }
-                Event::Switched { request, response } => {
+                ParserEvent::Switched { request, response } => {
                     self.switched = true;
                     if self.is_connected {
                         let begins = match self.request {
@@ -203,7 +208,7 @@ impl Messages {
                         };
                         let settled = self.order.all_settled();
                         let transactions = self.transactions;
-                        self.tunnel = Some(Tunnel { begins, settled, transactions });
+                        self.tunnel = Some(ProxyTunnel { begins, settled, transactions });
                     }
                     self.order = Order::new(self.request, [0, 0], Default::default());
                 }
@@ -214,12 +219,12 @@ impl Messages {
 
     /// Marks the messages of a transaction whose bytes came in copies that differ. Returns whether
     /// there are any.
-    fn dispute(&self, transaction: &mut Arc<Transaction>, streams: &dyn ByteStreams) -> bool {
+    fn dispute(&self, transaction: &mut Arc<HttpTransaction>, streams: &dyn ByteStreams) -> bool {
         let mut is_disputed = false;
         for direction in [self.request, self.request.other()] {
             let side = side(direction, self.request);
-            let interim = if side == Side::Response { &*transaction.interim } else { &[] };
-            let message = transaction.message(side).map(Message::span);
+            let interim = if side == MessageRole::Response { &*transaction.interim } else { &[] };
+            let message = transaction.message(side).map(HttpMessage::span);
             let mut ranges = message.iter().chain(interim);
             if ranges.any(|range| streams.is_disputed(direction, range)) {
                 Arc::make_mut(transaction).dispute(side);
@@ -231,17 +236,17 @@ impl Messages {
 }
 
 /// Feeds a step to the parser of a flow whose requests go in direction `request`.
-fn feed(parser: &mut Parser, request: Direction, streams: &dyn ByteStreams, step: Step) {
+fn feed(parser: &mut HttpParser, request: Direction, streams: &dyn ByteStreams, step: Step) {
     match step {
         Step::Piece { direction, range, needs } => {
             let side = side(direction, request);
-            if side == Side::Request {
+            if side == MessageRole::Request {
                 parser.acknowledged(needs);
             }
             streams.read(direction, range, &mut |run| {
                 match run {
-                    Run::Bytes { at, bytes, time } => parser.feed(side, at, bytes, time),
-                    Run::Hole(hole) => parser.gap(side, hole.start, hole.end),
+                    StreamRun::Bytes { at, bytes, time } => parser.feed(side, at, bytes, time),
+                    StreamRun::Hole(hole) => parser.gap(side, hole.start, hole.end),
                 }
                 ControlFlow::Continue(())
             });
@@ -251,12 +256,12 @@ fn feed(parser: &mut Parser, request: Direction, streams: &dyn ByteStreams, step
 }
 
 /// The parser's name for a direction, if requests go in direction `request`.
-fn side(direction: Direction, request: Direction) -> Side {
-    if direction == request { Side::Request } else { Side::Response }
+fn side(direction: Direction, request: Direction) -> MessageRole {
+    if direction == request { MessageRole::Request } else { MessageRole::Response }
 }
 
 /// Returns true if a request asks a proxy for a tunnel.
-fn is_connect(transaction: &Transaction) -> bool {
+fn is_connect(transaction: &HttpTransaction) -> bool {
     let head = transaction.request.as_ref().and_then(|request| request.head.as_ref());
     head.and_then(Head::method) == Some("CONNECT")
 }

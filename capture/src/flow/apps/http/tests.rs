@@ -4,18 +4,18 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::{ControlFlow, Range};
 
-use protocol::http::body::{Piece, Streams, Workspace};
-use protocol::http::direction::Direction as Side;
-use protocol::http::parser::End;
-use protocol::http::record::{Connection, Endpoint};
+use protocol::http::body::{BodyPiece, Streams, Workspace};
+use protocol::http::direction::MessageRole;
+use protocol::http::parser::StreamEnd;
+use protocol::http::record::{Endpoint, FlowContext};
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 use serde_json::Value;
 
 use super::messages::Messages;
 use crate::flow::apps::App;
-use crate::flow::apps::dissector::{ByteStreams, Desk, Finished, Recorded, Run};
-use crate::flow::apps::kept::Kept;
+use crate::flow::apps::dissector::{ByteStreams, Desk, Finished, Recorded, StreamRun};
+use crate::flow::apps::kept::FlowRecords;
 use crate::flow::apps::speaking::Speaking;
 use crate::flow::pair::of;
 
@@ -34,7 +34,7 @@ impl ByteStreams for Texts {
         &self,
         direction: Direction,
         range: Range<u64>,
-        sink: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
+        sink: &mut dyn FnMut(StreamRun<'_>) -> ControlFlow<()>,
     ) {
         let text = of(&self.sent, direction);
         let mut at = range.start;
@@ -43,13 +43,13 @@ impl ByteStreams for Texts {
             let end = (at + RUN as u64).min(range.end);
             let (run, end) = if is_holed {
                 let end = self.hole.end.min(range.end);
-                (Run::Hole(at..end), end)
+                (StreamRun::Hole(at..end), end)
             } else {
                 let next = direction == Direction::Backward && at < self.hole.start;
                 let end = if next { end.min(self.hole.start) } else { end };
                 let index = |offset: u64| usize::try_from(offset).unwrap();
                 let bytes = &text[index(at)..index(end)];
-                (Run::Bytes { at, bytes, time: Timestamp::from_nanoseconds(at) }, end)
+                (StreamRun::Bytes { at, bytes, time: Timestamp::from_nanoseconds(at) }, end)
             };
             if sink(run).is_break() {
                 return;
@@ -81,15 +81,15 @@ impl ByteStreams for Texts {
 
 /// The same texts for readers. Requests go forward.
 impl Streams for Texts {
-    fn read(&self, side: Side, range: Range<u64>, sink: &mut dyn FnMut(Piece<'_>)) {
+    fn read(&self, side: MessageRole, range: Range<u64>, sink: &mut dyn FnMut(BodyPiece<'_>)) {
         let direction = match side {
-            Side::Request => Direction::Forward,
-            Side::Response => Direction::Backward,
+            MessageRole::Request => Direction::Forward,
+            MessageRole::Response => Direction::Backward,
         };
         ByteStreams::read(self, direction, range, &mut |run| {
             match run {
-                Run::Bytes { bytes, .. } => sink(Piece::Bytes(bytes)),
-                Run::Hole(hole) => sink(Piece::Hole(hole.end - hole.start)),
+                StreamRun::Bytes { bytes, .. } => sink(BodyPiece::Bytes(bytes)),
+                StreamRun::Hole(hole) => sink(BodyPiece::Hole(hole.end - hole.start)),
             }
             ControlFlow::Continue(())
         });
@@ -105,8 +105,8 @@ const ANSWERED: &[u8] =
 
 /// Brings both texts to the search for a protocol in pieces of `piece` bytes, and returns what the
 /// flow keeps, and the transactions that ended.
-fn spoken(texts: &Texts, piece: usize) -> (App, Kept, Vec<Box<dyn Finished>>) {
-    let (mut app, mut kept, mut ended) = (App::default(), Kept::default(), Vec::new());
+fn spoken(texts: &Texts, piece: usize) -> (App, FlowRecords, Vec<Box<dyn Finished>>) {
+    let (mut app, mut kept, mut ended) = (App::default(), FlowRecords::default(), Vec::new());
     let mut sink = |finished| ended.push(finished);
     let mut speaking = Speaking { app: &mut app, kept: &mut kept, sink: &mut sink };
     let mut reached = [0_u64; 2];
@@ -121,18 +121,18 @@ fn spoken(texts: &Texts, piece: usize) -> (App, Kept, Vec<Box<dyn Finished>>) {
             reached[side] = end;
         }
     }
-    speaking.close(End::Fin, texts);
+    speaking.close(StreamEnd::Fin, texts);
     (app, kept, ended)
 }
 
 /// The lines of the transactions, as the recorder makes them.
-fn recorded(texts: &Texts, kept: &mut Kept, ended: Vec<Box<dyn Finished>>) -> Vec<Value> {
+fn recorded(texts: &Texts, kept: &mut FlowRecords, ended: Vec<Box<dyn Finished>>) -> Vec<Value> {
     let end = |port| Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port };
     let mut workspace = Workspace::default();
     let lines = ended.into_iter().map(|finished| {
         assert_eq!(finished.client(), Direction::Forward);
         let (client, server) = (end(1), end(2));
-        let connection = Connection { capture: "memory", flow: 1, client, server };
+        let connection = FlowContext { capture: "memory", flow: 1, client, server };
         let mut desk = Desk { connection, streams: texts, workspace: &mut workspace };
         let Recorded { line, keep, .. } = finished.record(&mut desk);
         keep.unwrap()(kept);

@@ -1,16 +1,16 @@
 //! Transactions that have ended, and whose last bytes their receivers have not acknowledged yet.
 //!
-//! Until then a copy of these bytes with another content may come, and nobody knows which of the two
-//! the receiver will take. So a transaction that looks complete waits here before it is recorded.
-//! Transactions leave in the order in which they came.
+//! Until then a copy of these bytes with another content may come, and nobody knows which of the
+//! two the receiver will take. So a transaction that looks complete waits here before it is
+//! recorded. Transactions leave in the order in which they came.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::http::direction::Direction as Side;
+use protocol::http::direction::MessageRole;
 use protocol::http::head::Head;
-use protocol::http::transaction::{Message, State, Transaction};
+use protocol::http::transaction::{HttpMessage, HttpTransaction, TransactionState};
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
@@ -26,7 +26,7 @@ const MAX_WAITING: usize = 512;
 /// The transactions of one flow that wait.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed {
-    waiting: VecDeque<Arc<Transaction>>,
+    waiting: VecDeque<Arc<HttpTransaction>>,
     /// Heap memory of their heads, in bytes.
     heads: usize,
     /// The latest time that is known.
@@ -37,7 +37,7 @@ pub(super) struct Unconfirmed {
 
 impl Unconfirmed {
     /// Adds a transaction that has ended.
-    pub(super) fn push(&mut self, transaction: Arc<Transaction>) {
+    pub(super) fn push(&mut self, transaction: Arc<HttpTransaction>) {
         self.heads = self.heads.saturating_add(heads(&transaction));
         self.waiting.push_back(transaction);
     }
@@ -47,7 +47,7 @@ impl Unconfirmed {
         &mut self,
         request: Direction,
         streams: &dyn ByteStreams,
-    ) -> Option<Arc<Transaction>> {
+    ) -> Option<Arc<HttpTransaction>> {
         let first = self.waiting.front()?;
         let may_leave = self.is_over
             || self.waiting.len() > MAX_WAITING
@@ -83,33 +83,37 @@ impl Unconfirmed {
 
     /// Bytes of memory on the heap; an estimate.
     pub(super) fn memory(&self) -> usize {
-        let places = self.waiting.capacity().saturating_mul(size_of::<Arc<Transaction>>());
-        let transactions = self.waiting.len().saturating_mul(size_of::<Transaction>());
+        let places = self.waiting.capacity().saturating_mul(size_of::<Arc<HttpTransaction>>());
+        let transactions = self.waiting.len().saturating_mul(size_of::<HttpTransaction>());
         places.saturating_add(transactions).saturating_add(self.heads)
     }
 }
 
 /// Bytes of heap memory that the heads of a transaction take; an estimate.
-fn heads(transaction: &Transaction) -> usize {
+fn heads(transaction: &HttpTransaction) -> usize {
     let messages = [&transaction.request, &transaction.response].into_iter().flatten();
     messages.filter_map(|message| message.head.as_ref()).map(Head::memory).sum()
 }
 
 /// The time at which a transaction leaves without an acknowledgment.
-fn due(transaction: &Transaction) -> Timestamp {
+fn due(transaction: &HttpTransaction) -> Timestamp {
     let messages = [&transaction.request, &transaction.response].into_iter().flatten();
     messages.map(|message| message.last).max().unwrap_or_default().plus(PATIENCE)
 }
 
 /// Returns true if both receivers have acknowledged all of a transaction, or if no acknowledgment
 /// could improve what is said of it.
-fn is_confirmed(transaction: &Transaction, request: Direction, streams: &dyn ByteStreams) -> bool {
-    transaction.state != State::Complete
-        || [(Side::Request, request), (Side::Response, request.other())].into_iter().all(
-            |(side, direction)| {
-                let end = transaction.message(side).map(Message::span).map(|span| span.end);
+fn is_confirmed(
+    transaction: &HttpTransaction,
+    request: Direction,
+    streams: &dyn ByteStreams,
+) -> bool {
+    transaction.state != TransactionState::Complete
+        || [(MessageRole::Request, request), (MessageRole::Response, request.other())]
+            .into_iter()
+            .all(|(side, direction)| {
+                let end = transaction.message(side).map(HttpMessage::span).map(|span| span.end);
                 let received = streams.received(direction);
                 end.is_none_or(|end| received.is_none_or(|received| end <= received))
-            },
-        )
+            })
 }

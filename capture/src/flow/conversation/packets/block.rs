@@ -4,7 +4,7 @@ use protocol::varint::{put, take};
 
 /// One packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct PacketEntry {
     /// Its number in the capture.
     pub number: u64,
     /// Offset of its pcap record: bytes of the records of the flow's packets before it, since the
@@ -14,7 +14,7 @@ pub(crate) struct Entry {
     pub len: u32,
 }
 
-impl Entry {
+impl PacketEntry {
     /// The offset after its record.
     #[must_use]
     pub(crate) const fn end(&self) -> u64 {
@@ -29,16 +29,16 @@ impl Entry {
 /// A block stays valid when the integers of its first packets are cut off, if number and offset
 /// change too.
 #[derive(Debug)]
-pub(super) struct Block<Bytes> {
+pub(super) struct PacketListBlock<Bytes> {
     pub(super) number: u64,
     pub(super) offset: u64,
     pub(super) bytes: Bytes,
 }
 
-impl<Bytes: AsRef<[u8]>> Block<Bytes> {
+impl<Bytes: AsRef<[u8]>> PacketListBlock<Bytes> {
     /// Iterates over its packets.
-    pub(super) fn walk(&self) -> Walk<'_> {
-        Walk { number: self.number, offset: self.offset, rest: self.bytes.as_ref() }
+    pub(super) fn walk(&self) -> PacketWalk<'_> {
+        PacketWalk { number: self.number, offset: self.offset, rest: self.bytes.as_ref() }
     }
 
     /// Number of its packets.
@@ -49,16 +49,16 @@ impl<Bytes: AsRef<[u8]>> Block<Bytes> {
     }
 }
 
-impl Block<Vec<u8>> {
+impl PacketListBlock<Vec<u8>> {
     /// A block of one packet.
-    pub(super) fn new(first: Entry) -> Self {
+    pub(super) fn new(first: PacketEntry) -> Self {
         let mut block = Self { number: 0, offset: 0, bytes: Vec::new() };
         block.restart(first);
         block
     }
 
     /// Turns it into a block of one packet.
-    pub(super) fn restart(&mut self, first: Entry) {
+    pub(super) fn restart(&mut self, first: PacketEntry) {
         (self.number, self.offset) = (first.number, first.offset);
         self.bytes.clear();
         put(&mut self.bytes, first.len.into());
@@ -71,25 +71,29 @@ impl Block<Vec<u8>> {
     }
 
     /// The block in its compact, read-only form.
-    pub(super) fn packed(&self) -> Block<Box<[u8]>> {
-        Block { number: self.number, offset: self.offset, bytes: self.bytes.as_slice().into() }
+    pub(super) fn packed(&self) -> PacketListBlock<Box<[u8]>> {
+        PacketListBlock {
+            number: self.number,
+            offset: self.offset,
+            bytes: self.bytes.as_slice().into(),
+        }
     }
 }
 
 /// The packets of a block from some place on; `number` and `offset` are those of the next packet.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Walk<'a> {
+pub(super) struct PacketWalk<'a> {
     pub(super) number: u64,
     pub(super) offset: u64,
     pub(super) rest: &'a [u8],
 }
 
-impl Iterator for Walk<'_> {
-    type Item = Entry;
+impl Iterator for PacketWalk<'_> {
+    type Item = PacketEntry;
 
-    fn next(&mut self) -> Option<Entry> {
+    fn next(&mut self) -> Option<PacketEntry> {
         let len = u32::try_from(take(&mut self.rest)?).ok()?;
-        let entry = Entry { number: self.number, offset: self.offset, len };
+        let entry = PacketEntry { number: self.number, offset: self.offset, len };
         self.offset = entry.end();
         if let Some(difference) = take(&mut self.rest) {
             self.number = self.number.saturating_add(difference);

@@ -17,8 +17,8 @@ mod block;
 
 use std::collections::{VecDeque, vec_deque};
 
-pub(in crate::flow) use block::Entry;
-use block::{Block, Walk};
+pub(in crate::flow) use block::PacketEntry;
+use block::{PacketListBlock, PacketWalk};
 
 /// Packets in a full block.
 const BLOCK: usize = 64;
@@ -31,16 +31,16 @@ const ALLOCATION: usize = 16;
 /// Offsets count the bytes of pcap records, without a file header, since the flow's first packet
 /// ever. They stay the same when packets expire.
 #[derive(Debug)]
-pub(in crate::flow) struct Packets(Kept);
+pub(in crate::flow) struct Packets(KeptPackets);
 
 #[derive(Debug)]
-enum Kept {
+enum KeptPackets {
     /// No packet; `last` is the highest number there was, `end` the bytes of all records.
     None {
         last: u64,
         end: u64,
     },
-    One(Entry),
+    One(PacketEntry),
     Many(Box<Many>),
 }
 
@@ -48,9 +48,9 @@ enum Kept {
 #[derive(Debug)]
 struct Many {
     /// Full blocks; packets may have expired from the front of the first.
-    full: VecDeque<Block<Box<[u8]>>>,
+    full: VecDeque<PacketListBlock<Box<[u8]>>>,
     /// Never empty: it holds the newest packet.
-    open: Block<Vec<u8>>,
+    open: PacketListBlock<Vec<u8>>,
     open_len: usize,
     /// Packets in all blocks.
     len: usize,
@@ -62,7 +62,7 @@ struct Many {
 
 impl Default for Packets {
     fn default() -> Self {
-        Self(Kept::None { last: 0, end: 0 })
+        Self(KeptPackets::None { last: 0, end: 0 })
     }
 }
 
@@ -79,15 +79,15 @@ impl Packets {
     /// Returns whether the packet was added: only if its number is above all earlier ones.
     pub(in crate::flow) fn push(&mut self, number: u64, record_len: u32) -> bool {
         match &mut self.0 {
-            Kept::None { last, end } if number > *last => {
-                self.0 = Kept::One(Entry { number, offset: *end, len: record_len });
+            KeptPackets::None { last, end } if number > *last => {
+                self.0 = KeptPackets::One(PacketEntry { number, offset: *end, len: record_len });
             }
-            Kept::One(first) if number > first.number => {
+            KeptPackets::One(first) if number > first.number => {
                 let mut many = Many::new(*first);
                 many.push(number, record_len);
-                self.0 = Kept::Many(Box::new(many));
+                self.0 = KeptPackets::Many(Box::new(many));
             }
-            Kept::Many(many) if number > many.last => many.push(number, record_len),
+            KeptPackets::Many(many) if number > many.last => many.push(number, record_len),
             _ => return false,
         }
         true
@@ -97,9 +97,9 @@ impl Packets {
     #[must_use]
     pub(in crate::flow) fn len(&self) -> usize {
         match &self.0 {
-            Kept::None { .. } => 0,
-            Kept::One(_) => 1,
-            Kept::Many(many) => many.len,
+            KeptPackets::None { .. } => 0,
+            KeptPackets::One(_) => 1,
+            KeptPackets::Many(many) => many.len,
         }
     }
 
@@ -114,9 +114,9 @@ impl Packets {
     #[must_use]
     pub(in crate::flow) fn record_bytes(&self) -> u64 {
         match &self.0 {
-            Kept::None { end, .. } => *end,
-            Kept::One(entry) => entry.end(),
-            Kept::Many(many) => many.end,
+            KeptPackets::None { end, .. } => *end,
+            KeptPackets::One(entry) => entry.end(),
+            KeptPackets::Many(many) => many.end,
         }
     }
 
@@ -131,9 +131,9 @@ impl Packets {
     #[must_use]
     pub(in crate::flow) fn last(&self) -> Option<u64> {
         match &self.0 {
-            Kept::None { .. } => None,
-            Kept::One(entry) => Some(entry.number),
-            Kept::Many(many) => Some(many.last),
+            KeptPackets::None { .. } => None,
+            KeptPackets::One(entry) => Some(entry.number),
+            KeptPackets::Many(many) => Some(many.last),
         }
     }
 
@@ -142,9 +142,9 @@ impl Packets {
     #[must_use]
     pub(in crate::flow) fn begin(&self) -> (u64, u64) {
         match &self.0 {
-            Kept::None { last, end } => (last.saturating_add(1), *end),
-            Kept::One(entry) => (entry.number, entry.offset),
-            Kept::Many(many) => {
+            KeptPackets::None { last, end } => (last.saturating_add(1), *end),
+            KeptPackets::One(entry) => (entry.number, entry.offset),
+            KeptPackets::Many(many) => {
                 let front = many.walk(0);
                 (front.number, front.offset)
             }
@@ -155,16 +155,16 @@ impl Packets {
     /// The packet whose record has the byte at `offset`; `None` for offsets before that of
     /// [`Packets::begin`] or after the end. Costs O(log n).
     #[must_use]
-    pub(in crate::flow) fn find(&self, offset: u64) -> Option<Entry> {
+    pub(in crate::flow) fn find(&self, offset: u64) -> Option<PacketEntry> {
         self.iter_at(offset).next()
     }
 
     /// The packets from the one whose record has the byte at `offset`; none for offsets before that
     /// of [`Packets::begin`]. Costs O(log n) for the first packet and O(1) for each other.
     #[must_use]
-    pub(in crate::flow) fn iter_at(&self, offset: u64) -> Iter<'_> {
+    pub(in crate::flow) fn iter_at(&self, offset: u64) -> PacketsIter<'_> {
         if offset < self.begin().1 {
-            return Iter::default();
+            return PacketsIter::default();
         }
         self.iter_where(|_, start| start <= offset, |entry| entry.end() > offset)
     }
@@ -173,26 +173,26 @@ impl Packets {
     /// The packets with number `number` or above. Costs O(log n) for the first packet and O(1) for
     /// each other.
     #[must_use]
-    pub(in crate::flow) fn iter_from(&self, number: u64) -> Iter<'_> {
+    pub(in crate::flow) fn iter_from(&self, number: u64) -> PacketsIter<'_> {
         self.iter_where(|first, _| first <= number, |entry| entry.number >= number)
     }
 
     /// Drops the packets below number `oldest`. Costs O(dropped), and nothing if there are none.
     pub(in crate::flow) fn expire(&mut self, oldest: u64) {
         let last = match &mut self.0 {
-            Kept::None { .. } => return,
-            Kept::One(entry) => entry.number,
-            Kept::Many(many) if many.last >= oldest => return many.expire(oldest),
-            Kept::Many(many) => many.last,
+            KeptPackets::None { .. } => return,
+            KeptPackets::One(entry) => entry.number,
+            KeptPackets::Many(many) if many.last >= oldest => return many.expire(oldest),
+            KeptPackets::Many(many) => many.last,
         };
         if last < oldest {
-            self.0 = Kept::None { last, end: self.record_bytes() };
+            self.0 = KeptPackets::None { last, end: self.record_bytes() };
         }
     }
 
     /// Releases memory reserved for further packets, because the flow has ended.
     pub(in crate::flow) fn shrink(&mut self) {
-        if let Kept::Many(many) = &mut self.0 {
+        if let KeptPackets::Many(many) = &mut self.0 {
             many.full.shrink_to_fit();
             many.open.bytes.shrink_to_fit();
         }
@@ -201,10 +201,10 @@ impl Packets {
     /// Bytes of memory on the heap, to within a few per cent.
     #[must_use]
     pub(in crate::flow) fn memory(&self) -> usize {
-        let Kept::Many(many) = &self.0 else {
+        let KeptPackets::Many(many) = &self.0 else {
             return 0;
         };
-        let blocks = many.full.capacity() * size_of::<Block<Box<[u8]>>>();
+        let blocks = many.full.capacity() * size_of::<PacketListBlock<Box<[u8]>>>();
         size_of::<Many>() + 2 * ALLOCATION + blocks + many.packed + many.open.bytes.capacity()
     }
 
@@ -213,12 +213,12 @@ impl Packets {
     fn iter_where(
         &self,
         before: impl Fn(u64, u64) -> bool,
-        reached: impl Fn(&Entry) -> bool,
-    ) -> Iter<'_> {
+        reached: impl Fn(&PacketEntry) -> bool,
+    ) -> PacketsIter<'_> {
         let mut iter = match &self.0 {
-            Kept::None { .. } => Iter::default(),
-            Kept::One(entry) => Iter { one: Some(*entry), ..Iter::default() },
-            Kept::Many(many) => many.iter_where(before),
+            KeptPackets::None { .. } => PacketsIter::default(),
+            KeptPackets::One(entry) => PacketsIter { one: Some(*entry), ..PacketsIter::default() },
+            KeptPackets::Many(many) => many.iter_where(before),
         };
         let mut at = iter.clone();
         while at.next().is_some_and(|entry| !reached(&entry)) {
@@ -229,10 +229,10 @@ impl Packets {
 }
 
 impl Many {
-    fn new(first: Entry) -> Self {
+    fn new(first: PacketEntry) -> Self {
         Self {
             full: VecDeque::new(),
-            open: Block::new(first),
+            open: PacketListBlock::new(first),
             open_len: 1,
             len: 1,
             last: first.number,
@@ -246,7 +246,7 @@ impl Many {
             let full = self.open.packed();
             self.packed += full.bytes.len() + ALLOCATION;
             self.full.push_back(full);
-            self.open.restart(Entry { number, offset: self.end, len });
+            self.open.restart(PacketEntry { number, offset: self.end, len });
             self.open_len = 1;
         } else {
             self.open.push(number.saturating_sub(self.last), len);
@@ -258,12 +258,12 @@ impl Many {
     }
 
     /// The packets of the block at `index`; the open block comes after the full ones.
-    fn walk(&self, index: usize) -> Walk<'_> {
-        self.full.get(index).map_or_else(|| self.open.walk(), Block::walk)
+    fn walk(&self, index: usize) -> PacketWalk<'_> {
+        self.full.get(index).map_or_else(|| self.open.walk(), PacketListBlock::walk)
     }
 
     /// Iterates from the last block that begins `before` the wanted entry, or else from the first.
-    fn iter_where(&self, before: impl Fn(u64, u64) -> bool) -> Iter<'_> {
+    fn iter_where(&self, before: impl Fn(u64, u64) -> bool) -> PacketsIter<'_> {
         let behind = self.full.partition_point(|block| before(block.number, block.offset));
         let index = if before(self.open.number, self.open.offset) {
             self.full.len()
@@ -271,10 +271,10 @@ impl Many {
             behind.saturating_sub(1)
         };
         if index >= self.full.len() {
-            return Iter { walk: self.open.walk(), ..Iter::default() };
+            return PacketsIter { walk: self.open.walk(), ..PacketsIter::default() };
         }
         let full = self.full.range(index + 1..);
-        Iter { walk: self.walk(index), full, open: Some(self.open.walk()), one: None }
+        PacketsIter { walk: self.walk(index), full, open: Some(self.open.walk()), one: None }
     }
 
     /// Drops packets below number `oldest`. The newest packet stays: its number is at least
@@ -312,7 +312,7 @@ impl Many {
         let (number, offset, cut) = (front.number, front.offset, before - front.rest.len());
         if let Some(block) = self.full.front_mut() {
             let bytes = block.bytes.get(cut..).unwrap_or_default().into();
-            *block = Block { number, offset, bytes };
+            *block = PacketListBlock { number, offset, bytes };
             self.packed -= cut;
         } else {
             (self.open.number, self.open.offset) = (number, offset);
@@ -323,24 +323,24 @@ impl Many {
     }
 }
 
-/// Packets in rising order; see [`Packets::iter_from`] and [`Packets::iter_at`].
+/// Packets in rising order; see `Packets::iter_from` and `Packets::iter_at`.
 #[derive(Clone, Debug, Default)]
-pub(in crate::flow) struct Iter<'a> {
-    one: Option<Entry>,
-    walk: Walk<'a>,
-    full: vec_deque::Iter<'a, Block<Box<[u8]>>>,
-    open: Option<Walk<'a>>,
+pub(in crate::flow) struct PacketsIter<'a> {
+    one: Option<PacketEntry>,
+    walk: PacketWalk<'a>,
+    full: vec_deque::Iter<'a, PacketListBlock<Box<[u8]>>>,
+    open: Option<PacketWalk<'a>>,
 }
 
-impl Iterator for Iter<'_> {
-    type Item = Entry;
+impl Iterator for PacketsIter<'_> {
+    type Item = PacketEntry;
 
-    fn next(&mut self) -> Option<Entry> {
+    fn next(&mut self) -> Option<PacketEntry> {
         loop {
             if let Some(entry) = self.one.take().or_else(|| self.walk.next()) {
                 return Some(entry);
             }
-            self.walk = self.full.next().map(Block::walk).or_else(|| self.open.take())?;
+            self.walk = self.full.next().map(PacketListBlock::walk).or_else(|| self.open.take())?;
         }
     }
 }

@@ -50,7 +50,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 /// Checks that every query has the same answer as the list.
-fn check(packets: &Packets, model: &[Entry], last: u64, end: u64) {
+fn check(packets: &Packets, model: &[PacketEntry], last: u64, end: u64) {
     let begin = model.first().map_or((last + 1, end), |entry| (entry.number, entry.offset));
     assert_eq!(packets.len(), model.len());
     assert_eq!(packets.is_empty(), model.is_empty());
@@ -76,7 +76,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn it_is_a_list(operations in prop::collection::vec(operation(), 1..700)) {
-        let (mut packets, mut model) = (Packets::new(), Vec::<Entry>::new());
+        let (mut packets, mut model) = (Packets::new(), Vec::<PacketEntry>::new());
         let (mut last, mut end, mut oldest) = (0, 0, 0);
         for (index, operation) in operations.into_iter().enumerate() {
             match operation {
@@ -84,7 +84,7 @@ proptest! {
                     let number = last + difference;
                     prop_assert_eq!(packets.push(number, len), difference > 0);
                     if difference > 0 {
-                        model.push(Entry { number, offset: end, len });
+                        model.push(PacketEntry { number, offset: end, len });
                         (last, end) = (number, end + u64::from(len));
                     }
                 }

@@ -12,7 +12,7 @@
 
 use std::collections::{VecDeque, vec_deque};
 
-use super::Piece;
+use super::StreamPiece;
 use crate::extent::Extent;
 use crate::varint::{fold, put, take, unfold};
 
@@ -35,18 +35,18 @@ const FAR: u64 = 31;
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     /// All blocks but the last; `None` until the first block is full.
-    full: Option<Box<Full>>,
+    full: Option<Box<PiecesFull>>,
     /// Empty only if there are no pieces.
-    open: Block<Vec<u8>>,
+    open: PieceBlock<Vec<u8>>,
     /// The last piece, unless there are no pieces.
-    last: Piece,
+    last: StreamPiece,
     /// Length of the piece before the last one, if both are in the same block.
     before: u32,
 }
 
 #[derive(Debug, Default)]
-struct Full {
-    blocks: VecDeque<Block<Box<[u8]>>>,
+struct PiecesFull {
+    blocks: VecDeque<PieceBlock<Box<[u8]>>>,
     /// Number of pieces in the blocks.
     len: usize,
     /// Memory in the blocks, in bytes.
@@ -55,7 +55,7 @@ struct Full {
 
 /// A run of pieces.
 #[derive(Debug, Default)]
-struct Block<Bytes> {
+struct PieceBlock<Bytes> {
     /// Start, packet and offset of the first piece.
     start: u64,
     packet: u64,
@@ -84,7 +84,7 @@ impl Pieces {
     }
 
     /// Adds a piece that comes after all others.
-    pub(super) fn push(&mut self, piece: Piece) {
+    pub(super) fn push(&mut self, piece: StreamPiece) {
         if self.open.count == 0 || self.open.count == BLOCK {
             if self.open.count == BLOCK {
                 self.full.get_or_insert_default().push(self.open.packed());
@@ -100,7 +100,7 @@ impl Pieces {
 
     /// Extends the last piece by `next`, if that continues it in the same packet. Returns whether
     /// it did.
-    pub(super) fn extend(&mut self, next: &Piece) -> bool {
+    pub(super) fn extend(&mut self, next: &StreamPiece) -> bool {
         let extent = self.last.extent;
         if !self.is_empty()
             && self.last.end() == next.start
@@ -115,7 +115,7 @@ impl Pieces {
     }
 
     /// Drops pieces from the front, up to the first that is not `gone`. Returns their number.
-    pub(super) fn drop_front(&mut self, mut gone: impl FnMut(&Piece) -> bool) -> usize {
+    pub(super) fn drop_front(&mut self, mut gone: impl FnMut(&StreamPiece) -> bool) -> usize {
         let mut dropped = 0_usize;
         while let Some(full) = &mut self.full {
             let (count, is_all) = full.drop_front(&mut gone);
@@ -130,27 +130,27 @@ impl Pieces {
         let mut rest = self.open.walk();
         let count = rest.pass(&mut gone);
         if count > 0 {
-            (self.open, self.before) = Block::of(rest);
+            (self.open, self.before) = PieceBlock::of(rest);
         }
         dropped.saturating_add(count)
     }
 
     /// The pieces that end after `offset`. Costs O(log n) for the first and O(1) for each other.
-    pub(super) fn behind(&self, offset: u64) -> Iter<'_> {
+    pub(super) fn behind(&self, offset: u64) -> PiecesIter<'_> {
         if !self.is_empty() && self.last.start <= offset {
             // The newest piece, or none.
             let is_behind = self.last.end() > offset;
-            return if is_behind { Iter::one(&self.last) } else { Iter::default() };
+            return if is_behind { PiecesIter::one(&self.last) } else { PiecesIter::default() };
         }
         let open = self.open.walk();
         let mut iter = match &self.full {
             Some(full) if self.open.start > offset => {
                 let behind = full.blocks.partition_point(|block| block.start <= offset);
                 let mut blocks = full.blocks.range(behind.saturating_sub(1)..);
-                let walk = blocks.next().map(Block::walk).unwrap_or_default();
-                Iter { walk, full: blocks, open: Some(open) }
+                let walk = blocks.next().map(PieceBlock::walk).unwrap_or_default();
+                PiecesIter { walk, full: blocks, open: Some(open) }
             }
-            _ => Iter { walk: open, ..Iter::default() },
+            _ => PiecesIter { walk: open, ..PiecesIter::default() },
         };
         // The next block begins after `offset`.
         let _ = iter.walk.pass(|piece| piece.end() <= offset);
@@ -173,8 +173,8 @@ impl Pieces {
     }
 }
 
-impl Full {
-    fn push(&mut self, block: Block<Box<[u8]>>) {
+impl PiecesFull {
+    fn push(&mut self, block: PieceBlock<Box<[u8]>>) {
         self.len = self.len.saturating_add(usize::try_from(block.count).unwrap_or(usize::MAX));
         self.packed = self.packed.saturating_add(block.memory());
         self.blocks.push_back(block);
@@ -182,13 +182,13 @@ impl Full {
 
     /// Drops pieces from the front block, up to the first that is not `gone`. Returns their number,
     /// and whether the block is empty now.
-    fn drop_front(&mut self, gone: impl FnMut(&Piece) -> bool) -> (usize, bool) {
+    fn drop_front(&mut self, gone: impl FnMut(&StreamPiece) -> bool) -> (usize, bool) {
         let Some(front) = self.blocks.front() else { return (0, true) };
         let mut rest = front.walk();
         let count = rest.pass(gone);
         let is_all = rest.left == 0;
         if count > 0 {
-            let kept = (!is_all).then(|| Block::of(rest).0.packed());
+            let kept = (!is_all).then(|| PieceBlock::of(rest).0.packed());
             self.packed = self.packed.saturating_sub(front.memory());
             let _ = self.blocks.pop_front();
             if let Some(kept) = kept {
@@ -204,14 +204,14 @@ impl Full {
     }
 
     fn memory(&self) -> usize {
-        let blocks = self.blocks.capacity().saturating_mul(size_of::<Block<Box<[u8]>>>());
+        let blocks = self.blocks.capacity().saturating_mul(size_of::<PieceBlock<Box<[u8]>>>());
         size_of::<Self>().saturating_add(blocks).saturating_add(self.packed)
     }
 }
 
-impl<Bytes: AsRef<[u8]>> Block<Bytes> {
-    fn walk(&self) -> Walk<'_> {
-        Walk {
+impl<Bytes: AsRef<[u8]>> PieceBlock<Bytes> {
+    fn walk(&self) -> PieceWalk<'_> {
+        PieceWalk {
             start: self.start,
             packet: self.packet,
             offset: self.offset,
@@ -223,9 +223,9 @@ impl<Bytes: AsRef<[u8]>> Block<Bytes> {
     }
 }
 
-impl Block<Vec<u8>> {
+impl PieceBlock<Vec<u8>> {
     /// Makes it a block of one piece.
-    fn restart(&mut self, first: &Piece) {
+    fn restart(&mut self, first: &StreamPiece) {
         self.start = first.start;
         self.packet = first.extent.packet;
         self.offset = first.extent.offset;
@@ -235,7 +235,7 @@ impl Block<Vec<u8>> {
     }
 
     /// Adds the piece `next` after `last`. The piece before `last` has `before` bytes.
-    fn push(&mut self, last: &Piece, before: u32, next: &Piece) {
+    fn push(&mut self, last: &StreamPiece, before: u32, next: &StreamPiece) {
         let (from, to) = (last.extent, next.extent);
         let packets = fold(to.packet.wrapping_sub(from.packet).cast_signed());
         let gap = next.start.wrapping_sub(last.end());
@@ -265,9 +265,9 @@ impl Block<Vec<u8>> {
     }
 
     /// A block of these pieces, and the length of the last piece but one.
-    fn of(pieces: impl Iterator<Item = Piece>) -> (Self, u32) {
+    fn of(pieces: impl Iterator<Item = StreamPiece>) -> (Self, u32) {
         let mut block = Self::default();
-        let (mut last, mut before) = (Piece::default(), 0);
+        let (mut last, mut before) = (StreamPiece::default(), 0);
         for piece in pieces {
             if block.count == 0 {
                 block.restart(&piece);
@@ -281,13 +281,13 @@ impl Block<Vec<u8>> {
     }
 
     /// The same block in its read-only form.
-    fn packed(&self) -> Block<Box<[u8]>> {
+    fn packed(&self) -> PieceBlock<Box<[u8]>> {
         let Self { start, packet, offset, len, count, .. } = *self;
-        Block { start, packet, offset, len, count, bytes: self.bytes.as_slice().into() }
+        PieceBlock { start, packet, offset, len, count, bytes: self.bytes.as_slice().into() }
     }
 }
 
-impl Block<Box<[u8]>> {
+impl PieceBlock<Box<[u8]>> {
     fn memory(&self) -> usize {
         self.bytes.len().saturating_add(ALLOCATION)
     }
@@ -295,7 +295,7 @@ impl Block<Box<[u8]>> {
 
 /// The pieces of a block from some piece on.
 #[derive(Clone, Copy, Debug, Default)]
-struct Walk<'a> {
+struct PieceWalk<'a> {
     /// Start, packet and offset of the next piece.
     start: u64,
     packet: u64,
@@ -308,9 +308,9 @@ struct Walk<'a> {
     rest: &'a [u8],
 }
 
-impl Walk<'_> {
+impl PieceWalk<'_> {
     /// Advances to the first piece that is not `gone`. Returns the number of pieces before it.
-    fn pass(&mut self, mut gone: impl FnMut(&Piece) -> bool) -> usize {
+    fn pass(&mut self, mut gone: impl FnMut(&StreamPiece) -> bool) -> usize {
         let mut count = 0_usize;
         let mut at = *self;
         while at.next().is_some_and(|piece| gone(&piece)) {
@@ -342,43 +342,44 @@ impl Walk<'_> {
     }
 }
 
-impl Iterator for Walk<'_> {
-    type Item = Piece;
+impl Iterator for PieceWalk<'_> {
+    type Item = StreamPiece;
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<StreamPiece> {
         self.left = self.left.checked_sub(1)?;
         let Self { start, packet, offset, .. } = *self;
         let len = if self.left == 0 { self.len } else { self.advance()? };
-        Some(Piece { start, extent: Extent { packet, offset, len } })
+        Some(StreamPiece { start, extent: Extent { packet, offset, len } })
     }
 }
 
 /// Pieces in order; see [`Pieces::behind`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct Iter<'a> {
-    walk: Walk<'a>,
-    full: vec_deque::Iter<'a, Block<Box<[u8]>>>,
-    open: Option<Walk<'a>>,
+pub(super) struct PiecesIter<'a> {
+    walk: PieceWalk<'a>,
+    full: vec_deque::Iter<'a, PieceBlock<Box<[u8]>>>,
+    open: Option<PieceWalk<'a>>,
 }
 
-impl Iter<'_> {
+impl PiecesIter<'_> {
     /// Only this piece.
-    fn one(piece: &Piece) -> Self {
+    fn one(piece: &StreamPiece) -> Self {
         let Extent { packet, offset, len } = piece.extent;
-        let walk = Walk { start: piece.start, packet, offset, before: 0, len, left: 1, rest: &[] };
+        let walk =
+            PieceWalk { start: piece.start, packet, offset, before: 0, len, left: 1, rest: &[] };
         Self { walk, ..Self::default() }
     }
 }
 
-impl Iterator for Iter<'_> {
-    type Item = Piece;
+impl Iterator for PiecesIter<'_> {
+    type Item = StreamPiece;
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<StreamPiece> {
         loop {
             if let Some(piece) = self.walk.next() {
                 return Some(piece);
             }
-            self.walk = self.full.next().map(Block::walk).or_else(|| self.open.take())?;
+            self.walk = self.full.next().map(PieceBlock::walk).or_else(|| self.open.take())?;
         }
     }
 }

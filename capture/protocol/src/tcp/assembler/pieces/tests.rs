@@ -37,7 +37,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn drop_plainly(plain: &mut VecDeque<Piece>, mut gone: impl FnMut(&Piece) -> bool) -> usize {
+fn drop_plainly(
+    plain: &mut VecDeque<StreamPiece>,
+    mut gone: impl FnMut(&StreamPiece) -> bool,
+) -> usize {
     let before = plain.len();
     while plain.front().is_some_and(&mut gone) {
         plain.pop_front();
@@ -48,14 +51,14 @@ fn drop_plainly(plain: &mut VecDeque<Piece>, mut gone: impl FnMut(&Piece) -> boo
 proptest! {
     #[test]
     fn pieces_are_returned_as_pushed(steps in prop::collection::vec(step(), 0..600), probes in any::<[u64; 8]>()) {
-        let (mut pieces, mut plain) = (Pieces::default(), VecDeque::<Piece>::new());
-        let mut last = Piece::default();
+        let (mut pieces, mut plain) = (Pieces::default(), VecDeque::<StreamPiece>::new());
+        let mut last = StreamPiece::default();
         for step in steps {
             match step {
                 Step::Push { gap, len, packet, offset } => {
                     let packet = last.extent.packet.wrapping_add_signed(packet);
                     let start = last.end() + gap;
-                    last = Piece { start, extent: Extent { packet, offset, len } };
+                    last = StreamPiece { start, extent: Extent { packet, offset, len } };
                     pieces.push(last);
                     plain.push_back(last);
                 }
@@ -66,7 +69,7 @@ proptest! {
                     };
                     let Some(offset) = offset.checked_add(shift) else { continue };
                     let extent = Extent { packet: last.extent.packet, offset, len };
-                    let next = Piece { start, extent };
+                    let next = StreamPiece { start, extent };
                     let total = last.extent.len.checked_add(len);
                     let expected = gap == 0 && shift == 0 && total.is_some() && !plain.is_empty();
                     prop_assert_eq!(pieces.extend(&next), expected);
@@ -78,13 +81,13 @@ proptest! {
                 Step::Drop(count) => {
                     let counted = |left: usize| {
                         let mut left = left;
-                        move |_: &Piece| left.checked_sub(1).map(|less| left = less).is_some()
+                        move |_: &StreamPiece| left.checked_sub(1).map(|less| left = less).is_some()
                     };
                     let expected = drop_plainly(&mut plain, counted(count));
                     prop_assert_eq!(pieces.drop_front(counted(count)), expected);
                 }
                 Step::Expire(number) => {
-                    let gone = |piece: &Piece| piece.extent.packet < number;
+                    let gone = |piece: &StreamPiece| piece.extent.packet < number;
                     prop_assert_eq!(pieces.drop_front(gone), drop_plainly(&mut plain, gone));
                 }
             }
@@ -92,15 +95,15 @@ proptest! {
             prop_assert_eq!(pieces.is_empty(), plain.is_empty());
             prop_assert_eq!(pieces.front(), plain.front().map(|piece| piece.start));
         }
-        let all: Vec<Piece> = pieces.behind(0).collect();
-        let kept: Vec<Piece> = plain.iter().copied().filter(|piece| piece.end() > 0).collect();
+        let all: Vec<StreamPiece> = pieces.behind(0).collect();
+        let kept: Vec<StreamPiece> = plain.iter().copied().filter(|piece| piece.end() > 0).collect();
         prop_assert_eq!(&all, &kept);
         let end = last.end().saturating_add(2);
         let edges = plain.iter().flat_map(|piece| [piece.start, piece.end() - 1, piece.end()]);
         for offset in probes.into_iter().map(|probe| probe % end).chain(edges.step_by(13)) {
-            let behind: Vec<Piece> = pieces.behind(offset).collect();
+            let behind: Vec<StreamPiece> = pieces.behind(offset).collect();
             let index = plain.partition_point(|piece| piece.end() <= offset);
-            let expected: Vec<Piece> = plain.range(index..).copied().collect();
+            let expected: Vec<StreamPiece> = plain.range(index..).copied().collect();
             prop_assert_eq!(behind, expected, "behind {}", offset);
         }
         pieces.shrink();
@@ -113,7 +116,7 @@ fn take_a_few_bytes_each() {
     let mut pieces = Pieces::default();
     for number in 0..10_000_u32 {
         let extent = Extent { packet: u64::from(number) * 64, offset: 54, len: 1448 };
-        pieces.push(Piece { start: u64::from(number) * 1448, extent });
+        pieces.push(StreamPiece { start: u64::from(number) * 1448, extent });
     }
     let each = pieces.memory() / pieces.len();
     assert!(each <= 5, "{each} bytes for a full segment of one of 64 connections");
