@@ -13,10 +13,10 @@ use std::process::Command;
 use capture::savefile::stream::StreamEvent;
 use protocol::decode::{DecodeOptions, DecodeOutcome, DecodedPacket, Decoder, Transport};
 use protocol::dns::{DnsFlowContext, DnsRecord, Framer, Pairing, RawMessage, probe};
-use protocol::http::probe::ProbeVerdict;
 use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
+use protocol::verdict::ProbeVerdict;
 use serde_json::Value;
 use testdata::{captures, folders, stream};
 

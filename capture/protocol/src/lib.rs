@@ -39,3 +39,4 @@ pub mod tcp;
 pub mod time;
 pub mod tls;
 pub mod varint;
+pub mod verdict;

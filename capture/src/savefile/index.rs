@@ -18,7 +18,7 @@ use protocol::time::{Precision, Timestamp};
 use super::beside;
 use super::map::FileMap;
 use super::pcapng_writer::{enhanced_packet_len, note_len};
-use super::pending::Pending;
+use super::pending::{Pending, SPAN_LEN};
 use super::verdicts::Verdicts;
 use super::walk::{FileFormat, FileInterface, FilePacket, WalkPlace, WalkResult};
 use super::{MAX_INTERFACES, Malformed, SavefileFault};
@@ -30,10 +30,6 @@ use crate::store::{Position, Trailing};
 /// Maximum bytes of records in a chunk, unless a single record has more. That is one or two replies
 /// to a reader, and small enough that its conversion is not noticed.
 pub(super) const CHUNK_LEN: u64 = 256 << 10;
-
-/// Maximum bytes of the file that a chunk spans, unless a single record has more. These bytes are
-/// walked again even if a filter has left only a few packets of the chunk.
-pub(super) const SPAN_LEN: usize = 1 << 20;
 
 /// How long to wait before checking again whether a file has grown: the shortest pause at first,
 /// then twice as long each time, up to the longest.

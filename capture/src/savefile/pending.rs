@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::index::SPAN_LEN;
 use super::walk::WalkPlace;
+
+/// Maximum bytes of the file that a chunk spans, unless a single record has more. These bytes are
+/// walked again even if a filter has left only a few packets of the chunk.
+pub(super) const SPAN_LEN: usize = 1 << 20;
 
 /// Blocks, and comments on sections, that are kept for the next served packet.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! The answers of a transaction, as many as fit into its line.
 
 use super::MAX_LINE;
-use super::message::RawRecord;
 use super::name::{self, BoundedText, json_len};
 use super::notes::{MAX_WHY, Why};
+use super::raw::RawRecord;
 use super::rdata;
-use super::transaction::Answer;
 
 /// Maximum number of bytes of a line without its name, answers and reasons: the keys, the longest
 /// alias, two IPv6 addresses and numbers of full length.
@@ -13,6 +12,19 @@ const OTHER_FIELDS: usize = 800;
 
 /// Bytes of an answer in JSON without its name and data: keys, a type and a time to live.
 const ANSWER: usize = 64;
+
+/// A record of the answer section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Owner of the record.
+    pub name: Box<str>,
+    /// Number of its type.
+    pub record_type: u16,
+    /// Time to live in seconds, as sent.
+    pub ttl: u32,
+    /// Its data in presentation format; `None` if the line has no room for it.
+    pub data: Option<Box<str>>,
+}
 
 /// The answers of a transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,36 +5,8 @@
 //! must be a well-formed message, and a length must precede it. Bytes in no message are counted.
 
 use super::probe;
+use super::raw::RawMessage;
 use crate::time::Timestamp;
-
-/// A message as captured.
-#[derive(Clone, Copy, Debug)]
-pub struct RawMessage<'a> {
-    /// Its bytes, the first ones if some were not captured.
-    pub bytes: &'a [u8],
-    /// Its length on the wire in bytes.
-    pub wire_len: usize,
-    /// When its first byte was seen.
-    pub first: Timestamp,
-    /// When its last byte was seen.
-    pub last: Timestamp,
-    /// What was odd about finding it, for `why`.
-    pub(super) note: Option<&'static str>,
-}
-
-impl<'a> RawMessage<'a> {
-    /// The payload of a datagram of `wire_len` bytes. `bytes` are those captured, from its
-    /// beginning.
-    #[must_use]
-    pub const fn datagram(bytes: &'a [u8], wire_len: usize, time: Timestamp) -> Self {
-        Self { bytes, wire_len, first: time, last: time, note: None }
-    }
-
-    /// Whether bytes at its end were not captured.
-    pub(super) const fn is_cut(&self) -> bool {
-        self.bytes.len() < self.wire_len
-    }
-}
 
 /// Bytes of a length.
 const PREFIX: usize = 2;

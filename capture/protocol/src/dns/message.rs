@@ -3,16 +3,15 @@
 use std::fmt;
 
 use domain::base::header::{Header as WireHeader, HeaderCounts};
-use domain::base::iana::{Opcode, Rtype};
+use domain::base::iana::Opcode;
 use domain::base::wire::ParseError;
 use domain::dep::octseq::Parser;
 
 use super::answers::Answers;
-use super::framer::RawMessage;
+use super::data::Data;
 use super::name::{self, BoundedText, Name, json_len};
 use super::notes::Why;
-use super::rdata::Data;
-use super::transaction::DnsFlags;
+use super::raw::{RawMessage, RawRecord};
 
 /// Bytes of a header.
 pub(super) const HEADER: usize = 12;
@@ -34,6 +33,19 @@ const MAX_NAMES: usize = super::MAX_LINE;
 /// The bit of the class of a question that asks for a unicast response, and of a record that asks
 /// to flush caches: RFC 6762, sections 5.4 and 10.2.
 const MDNS_BIT: u16 = 0x8000;
+
+/// The flags of a message: RFC 1035, section 4.1.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct DnsFlags {
+    /// The answer comes from an authority for the name.
+    pub aa: bool,
+    /// The message was truncated by its sender.
+    pub tc: bool,
+    /// Recursion is desired.
+    pub rd: bool,
+    /// Recursion is available.
+    pub ra: bool,
+}
 
 /// The header of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,37 +353,5 @@ impl<'a> DnsMessage<'a> {
             let trailing = records.trailing;
             why.add(format_args!("{trailing} bytes after the last record of the {side}"));
         }
-    }
-}
-
-/// A record whose data has not been looked at.
-#[derive(Debug)]
-pub(super) struct RawRecord<'a> {
-    pub(super) owner: Name,
-    pub(super) record_type: u16,
-    pub(super) ttl: u32,
-    pub(super) data: Data<'a>,
-}
-
-impl<'a> RawRecord<'a> {
-    fn read(parser: &mut Data<'a>) -> Result<Self, ParseError> {
-        let owner = Name::parse(parser)?;
-        let record_type = parser.parse_u16_be()?;
-        // The class is that of the question.
-        parser.advance(2)?;
-        let ttl = parser.parse_u32_be()?;
-        let len = parser.parse_u16_be()?;
-        let data = parser.parse_parser(len.into())?;
-        Ok(Self { owner, record_type, ttl, data })
-    }
-
-    /// Whether it is the pseudo-record of EDNS: RFC 6891, section 6.1.
-    fn is_options(&self) -> bool {
-        Rtype::from_int(self.record_type) == Rtype::OPT
-    }
-
-    fn extended_rcode(&self) -> u8 {
-        let [rcode, ..] = self.ttl.to_be_bytes();
-        rcode
     }
 }

@@ -14,6 +14,7 @@
 //! without a query, are one too.
 
 mod answers;
+mod data;
 mod framer;
 mod message;
 mod mnemonic;
@@ -22,6 +23,7 @@ mod notes;
 mod pairing;
 mod place;
 pub mod probe;
+mod raw;
 mod rdata;
 mod recent;
 pub mod record;
@@ -32,10 +34,13 @@ mod transaction;
 mod transfer;
 mod waiting;
 
-pub use framer::{Framer, RawMessage};
+pub use answers::Answer;
+pub use framer::Framer;
+pub use message::DnsFlags;
 pub use pairing::{DnsCounts, Pairing};
+pub use raw::RawMessage;
 pub use record::{DnsFlowContext, DnsRecord};
-pub use transaction::{Answer, DnsFlags, DnsTransaction, QueryState};
+pub use transaction::{DnsTransaction, QueryState};
 
 /// Maximum length of a line of `dns.jsonl` in bytes, including its line feed. A message of a few
 /// bytes can name a long name many times, so its text must not grow with it.

@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::MDNS;
-use super::framer::RawMessage;
 use super::message::{DnsMessage, Question, RecordSummary};
+use super::raw::RawMessage;
 use super::recent::{EndedQuery, RecentQueries};
 use super::transaction::{DnsTransaction, QueryState};
 use super::transfer::is_transfer;

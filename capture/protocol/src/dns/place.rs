@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use super::data::{Data, Problem};
 use super::name::BoundedText;
-use super::rdata::{Data, Problem};
 
 /// The equator and the prime meridian, in thousandths of a second of arc (section 2).
 const ORIGIN: u32 = 1 << 31;

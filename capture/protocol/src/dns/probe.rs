@@ -6,10 +6,10 @@
 use domain::base::iana::{Class, Opcode, Rtype};
 
 use super::PORTS;
-use super::framer::RawMessage;
 use super::message::{DnsMessage, HEADER, MessageHeader};
-use crate::http::probe::ProbeVerdict;
+use super::raw::RawMessage;
 use crate::time::Timestamp;
+use crate::verdict::ProbeVerdict;
 
 /// The ports of NetBIOS, whose messages are nearly those of DNS: RFC 1002, section 4.2.
 const NETBIOS: [u16; 2] = [137, 138];

@@ -7,11 +7,10 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use domain::base::iana::Rtype;
-use domain::base::wire::ParseError;
-use domain::dep::octseq::Parser;
 use domain::dep::octseq::parse::ShortInput;
 use domain::utils::{base32, base64};
 
+use super::data::{Data, Problem, counted, escaped};
 use super::mnemonic;
 use super::name::{self, BoundedText, Name};
 use super::{place, service};
@@ -118,36 +117,6 @@ fn fields(record_type: Rtype) -> Option<&'static [Field]> {
     })
 }
 
-/// The data that is left of a record. Names in it may point to the whole message before it.
-pub(super) type Data<'a> = Parser<'a, [u8]>;
-
-/// Why data was not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Problem {
-    /// It does not have the format of its type.
-    Malformed,
-    /// The text has no room for it.
-    NoRoom,
-}
-
-impl From<fmt::Error> for Problem {
-    fn from(_: fmt::Error) -> Self {
-        Self::NoRoom
-    }
-}
-
-impl From<ParseError> for Problem {
-    fn from(_: ParseError) -> Self {
-        Self::Malformed
-    }
-}
-
-impl From<ShortInput> for Problem {
-    fn from(_: ShortInput) -> Self {
-        Self::Malformed
-    }
-}
-
 /// Writes the data of a record. Fails if the text has no room for it.
 pub(super) fn write(record_type: u16, data: Data<'_>, text: &mut BoundedText) -> fmt::Result {
     if let Some(fields) = fields(Rtype::from_int(record_type))
@@ -234,12 +203,6 @@ fn rest<'a>(data: &mut Data<'a>) -> &'a [u8] {
     data.parse_octets(data.remaining()).unwrap_or_default()
 }
 
-/// A length byte and as many bytes as it says: a character string of RFC 1035, section 3.3.
-pub(super) fn counted<'a>(data: &mut Data<'a>) -> Result<&'a [u8], ShortInput> {
-    let len = data.parse_u8()?;
-    data.parse_octets(len.into())
-}
-
 fn array<const LEN: usize>(data: &mut Data<'_>) -> Result<[u8; LEN], ShortInput> {
     let mut bytes = [0; LEN];
     data.parse_buf(&mut bytes)?;
@@ -250,18 +213,6 @@ fn quoted(bytes: &[u8], text: &mut BoundedText) -> fmt::Result {
     text.write_char('"')?;
     escaped(bytes, text)?;
     text.write_char('"')
-}
-
-/// The inside of a quoted string: RFC 1035, section 5.1.
-pub(super) fn escaped(bytes: &[u8], text: &mut BoundedText) -> fmt::Result {
-    for byte in bytes {
-        match byte {
-            b'"' | b'\\' => write!(text, "\\{}", char::from(*byte))?,
-            b' '..=b'~' => text.write_char(char::from(*byte))?,
-            _ => write!(text, "\\{byte:03}")?,
-        }
-    }
-    Ok(())
 }
 
 fn hex(bytes: &[u8], text: &mut BoundedText) -> fmt::Result {

@@ -4,8 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use super::answers::Answer;
+use super::message::DnsFlags;
 use super::mnemonic;
-use super::transaction::{Answer, DnsFlags, DnsTransaction};
+use super::transaction::DnsTransaction;
 use crate::tcp::Direction;
 
 /// A transaction as a line of `dns.jsonl`. Indexes count from 1. Unknown values are null, never

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use domain::utils::base64;
 
+use super::data::{Data, Problem, counted, escaped};
 use super::name::BoundedText;
-use super::rdata::{Data, Problem, counted, escaped};
 
 /// Names of parameters by their number: RFC 9460, section 14.3.2; RFC 9461; RFC 9540.
 const KEYS: [&str; 9] = [

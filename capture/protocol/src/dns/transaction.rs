@@ -1,7 +1,7 @@
 //! A query with its response, as [`Pairing`](super::Pairing) hands it out.
 
-use super::answers::Answers;
-use super::message::{MessageHeader, Question};
+use super::answers::{Answer, Answers};
+use super::message::{DnsFlags, MessageHeader, Question};
 use super::notes::Why;
 use crate::tcp::Direction;
 use crate::time::Timestamp;
@@ -41,32 +41,6 @@ pub enum QueryState {
     /// A response to no query: a second one, one whose query was not captured, or an announcement
     /// as mDNS has them.
     Unasked,
-}
-
-/// The flags of a message: RFC 1035, section 4.1.1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct DnsFlags {
-    /// The answer comes from an authority for the name.
-    pub aa: bool,
-    /// The message was truncated by its sender.
-    pub tc: bool,
-    /// Recursion is desired.
-    pub rd: bool,
-    /// Recursion is available.
-    pub ra: bool,
-}
-
-/// A record of the answer section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Owner of the record.
-    pub name: Box<str>,
-    /// Number of its type.
-    pub record_type: u16,
-    /// Time to live in seconds, as sent.
-    pub ttl: u32,
-    /// Its data in presentation format; `None` if the line has no room for it.
-    pub data: Option<Box<str>>,
 }
 
 impl QueryState {

@@ -2,8 +2,9 @@
 
 use domain::base::iana::Rtype;
 
-use super::message::{DnsMessage, RawRecord};
+use super::message::DnsMessage;
 use super::name::Name;
+use super::raw::RawRecord;
 
 /// The progress of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

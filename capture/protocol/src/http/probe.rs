@@ -2,17 +2,7 @@
 
 use super::chunked::is_blank;
 use super::direction::MessageRole;
-
-/// An answer for which more bytes may be needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeVerdict {
-    /// It is.
-    Yes,
-    /// It is not.
-    No,
-    /// The bytes so far do not decide it.
-    NotYet,
-}
+use crate::verdict::ProbeVerdict;
 
 /// Methods whose name alone is a good sign: RFC 9110, RFC 5789 and WebDAV.
 pub(super) const METHODS: [&[u8]; 18] = [

@@ -7,11 +7,11 @@ use protocol::dns::{
     DnsFlowContext, DnsRecord, DnsTransaction, Framer, Pairing, RawMessage, probe,
 };
 use protocol::http::parser::StreamEnd;
-use protocol::http::probe::ProbeVerdict;
 use protocol::http::record::Endpoint;
 use protocol::json;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
+use protocol::verdict::ProbeVerdict;
 
 use super::Application;
 use super::datagram::{Datagram, DatagramDissector, DatagramProtocol};

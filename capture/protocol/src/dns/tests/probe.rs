@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dns::probe::{datagram, stream};
-use crate::http::probe::ProbeVerdict;
+use crate::verdict::ProbeVerdict;
 
 const OTHER: [u16; 2] = [40_000, 40_001];
 const KNOWN: [u16; 2] = [40_000, 53];

@@ -8,9 +8,10 @@ use super::side::MessagePhase;
 use super::step::ParserStep;
 use crate::http::direction::MessageRole;
 use crate::http::head::Scan;
-use crate::http::probe::{self, ProbeVerdict, ProxyLine};
+use crate::http::probe::{self, ProxyLine};
 use crate::http::resync::{self, ResyncResult};
 use crate::time::Timestamp;
+use crate::verdict::ProbeVerdict;
 
 impl HttpParser {
     pub(super) fn start_request(&mut self, rest: &[u8], at: u64, eof: bool) -> ParserStep {

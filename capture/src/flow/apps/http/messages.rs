@@ -6,11 +6,12 @@ use std::sync::Arc;
 use protocol::http::direction::MessageRole;
 use protocol::http::head::Head;
 use protocol::http::parser::{HttpParser, ParserEvent, ParserLimits, StreamEnd};
-use protocol::http::probe::{self, ProbeVerdict};
+use protocol::http::probe;
 use protocol::http::transaction::{HttpMessage, HttpTransaction};
 use protocol::http::transcript::TransactionProgress;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
+use protocol::verdict::ProbeVerdict;
 
 use super::exchange::HttpExchanges;
 use super::recording::EndedExchange;
