@@ -157,10 +157,11 @@ fn equations_hold_on_a_wire_under_load_with_slow_readers() {
     let lost = || -> u64 {
         wired.daemon.readers(ALIAS).iter().map(|one| number(one, "/lost_packets")).sum()
     };
-    // Slow readers learn later what they lost, possibly between the two queries.
-    wait_until("both say the same of losses", 10, || {
-        lost() == wired.daemon.count(ALIAS, "/readers/lost")
-    });
+    // Slow readers go on and learn what they lost, so the sum may grow between two queries.
+    let before = wired.daemon.count(ALIAS, "/readers/lost");
+    let sum = lost();
+    let after = wired.daemon.count(ALIAS, "/readers/lost");
+    assert!((before..=after).contains(&sum), "{before} <= {sum} <= {after}");
     assert!(lost() > 0, "no reader was overtaken");
     drop(readers);
 }
