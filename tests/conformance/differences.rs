@@ -82,8 +82,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         set: "tshark follow",
         cases: &["zeek+zeek/testing/btest/Traces/ipv4/fragmented-4.pcap"],
-        why: "Fragments overlap and differ. The first copy of a byte counts, in tshark the last. \
-              With the first, the segment has no acknowledgment, and receivers drop it.",
+        why: "Fragments overlap and differ. The first copy of a byte counts, in tshark the last.",
     },
     Difference {
         set: "tshark follow",
