@@ -15,14 +15,11 @@ mod tcp_exchange;
 use std::ops::Range;
 
 use proptest::prelude::*;
-use protocol::extent::Extent;
-use protocol::tcp::seq::Sequence;
 use protocol::tcp::{
     Absence, Connection, ConnectionEvent, ConnectionSettings, ConnectionState, Direction, NoBytes,
-    Policy, Ports, Scale, Segment, SegmentFlags, StreamCounters,
+    Policy, Scale, StreamCounters,
 };
-use protocol::time::Timestamp;
-use tcp_exchange::{A, B, Sent, with};
+use tcp_exchange::{A, B, Sent, after, with};
 
 /// The fate of one data segment of a conversation on its way to the capture.
 #[derive(Clone, Copy, Debug)]
@@ -185,38 +182,6 @@ fn check_events(events: &[ConnectionEvent], connection: &Connection) {
             .collect();
         assert_eq!(holes, missing[side]);
     }
-}
-
-/// A connection after `count` data segments of a stream, whose places are a function of their
-/// index.
-fn after(
-    count: u64,
-    settings: &ConnectionSettings,
-    place: impl Fn(u64) -> (u32, u32),
-) -> Connection {
-    let mut connection = Connection::new(Ports { forward: 40_000, backward: 80 });
-    let mut events = Vec::new();
-    for index in 0..count {
-        let (sequence, len) = place(index);
-        let extent = Extent { packet: index + 1, offset: 54, len };
-        let segment = Segment {
-            time: Timestamp::from_nanoseconds(index),
-            packet: index + 1,
-            direction: A,
-            sequence: Sequence(sequence),
-            acknowledgment: (index > 0).then_some(Sequence(1)),
-            flags: SegmentFlags { syn: index == 0, ..SegmentFlags::default() },
-            window: 500,
-            scale: Scale::Absent,
-            payload: &[extent],
-            wire_len: len,
-            is_padded: false,
-            urgent: None,
-        };
-        let _ = connection.process(&segment, settings, &NoBytes, &mut events);
-        events.clear();
-    }
-    connection
 }
 
 /// 65,535 holes: limited by default, and exact without the limit.

@@ -6,19 +6,17 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
+mod tcp_exchange;
+
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
-use protocol::extent::Extent;
 use protocol::http::body::framed::Body;
 use protocol::http::body::{self, BodyPiece, Streams};
 use protocol::http::direction::MessageRole;
-use protocol::tcp::seq::Sequence;
-use protocol::tcp::{
-    Connection, ConnectionSettings, Direction, NoBytes, Ports, Scale, Segment, SegmentFlags,
-};
-use protocol::time::Timestamp;
+use protocol::tcp::ConnectionSettings;
+use tcp_exchange::after;
 
 /// Set in the process whose instructions are counted.
 const COUNTED: &str = "PROTOCOL_WORK_COUNTED";
@@ -32,32 +30,6 @@ type Case = (&'static str, Box<dyn Fn(u64)>);
 
 /// The sequence number and length of the segment with this index.
 type Place = fn(u64) -> (u32, u32);
-
-/// Processes `count` segments of one side.
-fn segments(count: u64, settings: &ConnectionSettings, place: Place) {
-    let mut connection = Connection::new(Ports { forward: 40_000, backward: 80 });
-    let mut events = Vec::new();
-    for index in 0..count {
-        let (sequence, len) = place(index);
-        let extent = Extent { packet: index + 1, offset: 54, len };
-        let segment = Segment {
-            time: Timestamp::from_nanoseconds(index),
-            packet: index + 1,
-            direction: Direction::Forward,
-            sequence: Sequence(sequence),
-            acknowledgment: (index > 0).then_some(Sequence(1)),
-            flags: SegmentFlags { syn: index == 0, ..SegmentFlags::default() },
-            window: 500,
-            scale: Scale::Absent,
-            payload: &[extent],
-            wire_len: len,
-            is_padded: false,
-            urgent: None,
-        };
-        let _ = connection.process(&segment, settings, &NoBytes, &mut events);
-        events.clear();
-    }
-}
 
 /// Reads a body of `count` ranges, each with a hole.
 fn ranges_with_holes(count: u64) {
@@ -86,7 +58,7 @@ fn cases() -> Vec<Case> {
     unbounded.limits.holes = usize::MAX;
     unbounded.limits.pending = usize::MAX;
     let of = |name, settings: ConnectionSettings, place: Place| -> Case {
-        (name, Box::new(move |count| segments(count, &settings, place)))
+        (name, Box::new(move |count| drop(after(count, &settings, place))))
     };
     let holes: Place = |index| if index == 0 { (0, 0) } else { (index as u32 * 2 + 1, 1) };
     vec![

@@ -17,7 +17,7 @@ use protocol::extent::Extent;
 use protocol::tcp::seq::Sequence;
 use protocol::tcp::{
     Absence, Bytes, Connection, ConnectionEvent, ConnectionSettings, ConnectionState, Direction,
-    Ports, Scale, Segment, SegmentFlags, SegmentVerdict, StreamCounters,
+    NoBytes, Ports, Scale, Segment, SegmentFlags, SegmentVerdict, StreamCounters,
 };
 use protocol::time::Timestamp;
 
@@ -58,6 +58,38 @@ pub(crate) struct World {
 
 pub(crate) const A: Direction = Direction::Forward;
 pub(crate) const B: Direction = Direction::Backward;
+
+/// A connection after `count` data segments of a stream, whose places are a function of their
+/// index.
+pub(crate) fn after(
+    count: u64,
+    settings: &ConnectionSettings,
+    place: impl Fn(u64) -> (u32, u32),
+) -> Connection {
+    let mut connection = Connection::new(Ports { forward: 40_000, backward: 80 });
+    let mut events = Vec::new();
+    for index in 0..count {
+        let (sequence, len) = place(index);
+        let extent = Extent { packet: index + 1, offset: 54, len };
+        let segment = Segment {
+            time: Timestamp::from_nanoseconds(index),
+            packet: index + 1,
+            direction: A,
+            sequence: Sequence(sequence),
+            acknowledgment: (index > 0).then_some(Sequence(1)),
+            flags: SegmentFlags { syn: index == 0, ..SegmentFlags::default() },
+            window: 500,
+            scale: Scale::Absent,
+            payload: &[extent],
+            wire_len: len,
+            is_padded: false,
+            urgent: None,
+        };
+        let _ = connection.process(&segment, settings, &NoBytes, &mut events);
+        events.clear();
+    }
+    connection
+}
 
 pub(crate) fn world() -> World {
     with(ConnectionSettings::default())
