@@ -11,7 +11,7 @@ use protocol::decode::{DecodeOptions, Decoder};
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
-/// Packets decoded for one figure, of which the best of [`TURNS`] is printed.
+/// Packets decoded for one figure. The best of [`TURNS`] figures is printed.
 const ROUNDS: u64 = 5_000_000;
 const TURNS: u32 = 5;
 

@@ -119,7 +119,7 @@ fn the_end_of_a_flow_ends_its_queries() {
         scene.send(&udp(1, port, true, &query(port, "lost.test")));
     }
     scene.settle();
-    // A flow of which only one side has sent ends after 30 seconds.
+    // A flow ends after 30 seconds if only one side has sent.
     scene.now += 40 * SECOND;
     scene.send(&udp(9, 9, true, b"no DNS at all, but a packet"));
     scene.settle();

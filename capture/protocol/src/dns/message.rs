@@ -16,7 +16,7 @@ use super::raw::{RawMessage, RawRecord};
 /// Bytes of a header.
 pub(super) const HEADER: usize = 12;
 
-/// Bytes of a header up to the counts, of which a message that was cut must have captured more.
+/// Bytes of a header up to the counts. Of a message that was cut, more must have been captured.
 const BEGINNING: usize = 4;
 
 /// Bytes of the shortest question and of the shortest record: the root, and the fixed fields.

@@ -11,7 +11,7 @@ use domain::dep::octseq::Parser;
 /// Maximum length of a name on the wire without compression: RFC 1035, section 2.3.4.
 const MAX_NAME: usize = 255;
 
-/// Maximum number of pointers in a name. A longer chain is one that nobody makes, or a loop.
+/// Maximum number of pointers in a name. No program makes a longer chain: it is a loop.
 const MAX_POINTERS: usize = 128;
 
 /// Characters that have a meaning in the text of a name or in a master file: RFC 1035, section 5.1.

@@ -26,8 +26,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// measure servers have some hundred on one port.
 pub(super) const MAX_WAITING: usize = 1024;
 
-/// Maximum number of queries of one side that wait with the same identification, all of which a
-/// response is compared with. Clients choose it at random, and a message has up to 32 questions.
+/// Maximum number of queries of one side that wait with the same identification. A response is
+/// compared with all of them. Clients choose it at random, and a message has up to 32 questions.
 pub(super) const MAX_ALIKE: usize = 64;
 
 /// Numbers of a flow's messages and transactions.

@@ -31,8 +31,8 @@ const MAX_FIRST: usize = 4096;
 /// Number of bytes after which [`stream`] is always decided: a first message with its length.
 pub const ENOUGH: usize = MAX_FIRST + 2;
 
-/// Whether a payload of `wire_len` bytes, of which `bytes` were captured, is a message of DNS, sent
-/// between these UDP ports.
+/// Returns true if a payload sent between these UDP ports is a message of DNS. It has `wire_len`
+/// bytes, and `bytes` were captured.
 #[must_use]
 pub fn datagram(bytes: &[u8], wire_len: usize, ports: [u16; 2]) -> bool {
     if ports.iter().any(|port| NETBIOS.contains(port)) {

@@ -8,7 +8,7 @@ use super::transaction::DnsTransaction;
 use crate::tcp::Direction;
 use crate::time::Timestamp;
 
-/// How long after a response its query may come.
+/// Maximum time after a response at which its query is still recognized.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Maximum number of transactions that are remembered of a flow. A second response follows the

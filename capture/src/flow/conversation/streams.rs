@@ -63,7 +63,7 @@ impl ByteStreams for TcpStreams<'_> {
 }
 
 /// Hands the datagram at `place` of `stream` to `sink`. It ends before the first byte that is
-/// missing, or of which copies differed.
+/// missing, or whose copies differ.
 pub(in crate::flow) fn read_datagram(
     stream: &Assembler,
     direction: Direction,

@@ -1,6 +1,6 @@
 //! Transactions that have ended, and whose last bytes their receivers have not acknowledged yet.
 //!
-//! Until then a copy of these bytes with another content may come, and nobody knows which of the
+//! Until then a copy of these bytes with another content may come, and it is not known which of the
 //! two the receiver will take. So a transaction that looks complete waits here before it is
 //! recorded. Transactions leave in the order in which they came.
 
