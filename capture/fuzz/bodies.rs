@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each target uses one")]
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use capture::store::{PinError, SearchTarget, Store};
 use protocol::decode::{self, DecodeOutcome, DecodedPacket, Decoder, Overlap, Reason};
 use protocol::dns::{self, DnsRecord, Framer, MAX_LINE, Pairing, RawMessage};
 use protocol::extent::Extent;
+use protocol::flow_context::FlowContext;
 use protocol::http::body::{self, BodyPiece, Streams};
 use protocol::http::direction::MessageRole;
 use protocol::http::har::{self, Server};
@@ -233,7 +235,6 @@ pub(crate) fn dns(data: &[u8]) {
     };
     let ports = [40_000, [53, 5353, 5355, 9999][usize::from(*first) % 4]];
     let ends = ports.map(|port| ([192, 0, 2, 1], port).into());
-    let connection = dns::DnsFlowContext { capture: "c", flow: 1, ends };
     let mut pairing = Pairing::new(ends);
     let mut framers = [Framer::new(), Framer::joined()];
     let (mut seconds, mut lines, mut pieces, mut found) = (0, 0, 0, 0);
@@ -265,7 +266,7 @@ pub(crate) fn dns(data: &[u8]) {
                 pairing.poll(now);
             }
         }
-        lines += dns_lines(&mut pairing, &connection);
+        lines += dns_lines(&mut pairing, ends);
     }
     for (framer, direction) in framers.iter_mut().zip([Direction::Forward, Direction::Backward]) {
         framer.close(&mut |message: RawMessage<'_>| {
@@ -275,17 +276,18 @@ pub(crate) fn dns(data: &[u8]) {
         found += framer.skipped();
     }
     pairing.close();
-    lines += dns_lines(&mut pairing, &connection);
+    lines += dns_lines(&mut pairing, ends);
     // Every byte is in a message or counted, and every transaction has a line.
     assert_eq!(found, pieces);
     assert_eq!((lines, pairing.under_way()), (pairing.counts().transactions, 0));
 }
 
 /// Fetches the transactions that have ended, and checks their lines.
-fn dns_lines(pairing: &mut Pairing, connection: &dns::DnsFlowContext<'_>) -> u64 {
+fn dns_lines(pairing: &mut Pairing, ends: [SocketAddr; 2]) -> u64 {
     let mut lines = 0;
     while let Some(transaction) = pairing.finished() {
-        let line = protocol::json::line(&DnsRecord::new(connection, &transaction));
+        let context = FlowContext::new("c", 1, ends, transaction.asked);
+        let line = protocol::json::line(&DnsRecord::new(&context, &transaction));
         assert!(line.len() <= MAX_LINE, "{}", String::from_utf8_lossy(&line));
         lines += 1;
     }

@@ -12,7 +12,8 @@ use std::process::Command;
 
 use capture::savefile::stream::StreamEvent;
 use protocol::decode::{DecodeOptions, DecodeOutcome, DecodedPacket, Decoder, Transport};
-use protocol::dns::{DnsFlowContext, DnsRecord, Framer, Pairing, RawMessage, probe};
+use protocol::dns::{DnsRecord, Framer, Pairing, RawMessage, probe};
+use protocol::flow_context::FlowContext;
 use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
@@ -71,7 +72,7 @@ struct Flows {
     order: Vec<Key>,
 }
 
-/// A moment that stands for a packet.
+/// The time by which the packet with this number is known again.
 fn moment(number: u64) -> Timestamp {
     Timestamp::from_nanoseconds(number)
 }
@@ -203,16 +204,16 @@ impl Flow {
             framer.close(&mut |message: RawMessage<'_>| pairing.push(direction, message));
         }
         pairing.close();
-        let connection = DnsFlowContext { capture: "c", flow: 1, ends: *ends };
         std::iter::from_fn(|| pairing.finished())
             .map(|transaction| {
-                serde_json::to_value(DnsRecord::new(&connection, &transaction)).unwrap()
+                let context = FlowContext::new("c", 1, *ends, transaction.asked);
+                serde_json::to_value(DnsRecord::new(&context, &transaction)).unwrap()
             })
             .collect()
     }
 }
 
-/// The number of the packet that a time in a line stands for.
+/// The number of the packet whose time is in a line.
 fn packet(line: &Value, field: &str) -> Option<u64> {
     let text = line[field].as_str()?;
     text.strip_suffix('Z')?.rsplit('.').next()?.parse().ok()

@@ -29,6 +29,7 @@
 pub mod decode;
 pub mod dns;
 pub mod extent;
+pub mod flow_context;
 pub mod footprint;
 pub mod http;
 pub mod json;

@@ -3,12 +3,13 @@
 mod http_support;
 
 use http_support::{Memory, exchange, transactions};
+use protocol::flow_context::{Endpoint, FlowContext};
 use protocol::http::body::framed::Framing;
 use protocol::http::body::{self, DecodingLimits, Workspace};
 use protocol::http::direction::MessageRole;
 use protocol::http::har::{self, Har, Server};
 use protocol::http::parser::{HttpParser, ParserCounters, ParserEvent, ParserLimits, StreamEnd};
-use protocol::http::record::{BodyRecord, Endpoint, FlowContext, HttpRecord};
+use protocol::http::record::{BodyRecord, HttpRecord};
 use protocol::http::transaction::{HttpTransaction, TransactionState};
 use protocol::http::transcript::transcript;
 use protocol::time::Timestamp;

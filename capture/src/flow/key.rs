@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use protocol::decode::{DecodedPacket, PacketTunnel, TunnelKind, Vlans};
-use protocol::http::record::{Endpoint, FlowContext};
+use protocol::flow_context::FlowContext;
 use protocol::linktype::LinkType;
 use protocol::tcp::Direction;
 
@@ -101,18 +101,14 @@ impl FlowKey {
         [Direction::Forward, Direction::Backward].map(|direction| self.sender(direction).into())
     }
 
-    /// The endpoints of this key for lines of `http.jsonl`, if requests go in direction `request`.
+    /// The flow with this key as lines about it name it, if its client sends in direction `client`.
     pub(super) fn connection<'a>(
         &self,
         capture: &'a str,
         flow: u64,
-        request: Direction,
+        client: Direction,
     ) -> FlowContext<'a> {
-        let end = |direction| {
-            let (address, port) = self.sender(direction);
-            Endpoint { address, port }
-        };
-        FlowContext { capture, flow, client: end(request), server: end(request.other()) }
+        FlowContext::new(capture, flow, self.ends(), client)
     }
 }
 

@@ -39,7 +39,7 @@ pub use framer::Framer;
 pub use message::DnsFlags;
 pub use pairing::{DnsCounts, Pairing};
 pub use raw::RawMessage;
-pub use record::{DnsFlowContext, DnsRecord};
+pub use record::DnsRecord;
 pub use transaction::{DnsTransaction, QueryState};
 
 /// Maximum length of a line of `dns.jsonl` in bytes, including its line feed. A message of a few

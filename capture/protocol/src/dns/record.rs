@@ -1,14 +1,12 @@
 //! One line of `dns.jsonl`.
 
-use std::net::{IpAddr, SocketAddr};
-
 use serde::Serialize;
 
 use super::answers::Answer;
 use super::message::DnsFlags;
 use super::mnemonic;
 use super::transaction::DnsTransaction;
-use crate::tcp::Direction;
+use crate::flow_context::{Endpoint, FlowContext};
 
 /// A transaction as a line of `dns.jsonl`. Indexes count from 1. Unknown values are null, never
 /// absent. With its line feed it has at most [`MAX_LINE`](super::MAX_LINE) bytes.
@@ -17,8 +15,8 @@ pub struct DnsRecord<'a> {
     capture: &'a str,
     flow: u64,
     index: u64,
-    client: DnsEndpoint,
-    server: DnsEndpoint,
+    client: Endpoint,
+    server: Endpoint,
     duration_us: Option<u64>,
     id: u16,
     opcode: String,
@@ -34,29 +32,6 @@ pub struct DnsRecord<'a> {
     answered: Option<String>,
     state: &'static str,
     why: Option<&'a str>,
-}
-
-/// The flow of a transaction: the fields that all [`DnsRecord`]s of the flow share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DnsFlowContext<'a> {
-    /// Name of the capture, at most 64 characters.
-    pub capture: &'a str,
-    /// Number of the flow in the capture, from 1.
-    pub flow: u64,
-    /// The endpoint that sends [`Direction::Forward`], and the other one.
-    pub ends: [SocketAddr; 2],
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-struct DnsEndpoint {
-    address: IpAddr,
-    port: u16,
-}
-
-impl From<SocketAddr> for DnsEndpoint {
-    fn from(end: SocketAddr) -> Self {
-        Self { address: end.ip(), port: end.port() }
-    }
 }
 
 #[derive(Debug, Serialize)]
@@ -80,23 +55,18 @@ impl<'a> From<&'a Answer> for AnswerRecord<'a> {
 }
 
 impl<'a> DnsRecord<'a> {
-    /// The record of a transaction of `connection`.
+    /// The record of a transaction of the flow `context`, whose client asked.
     #[must_use]
-    pub fn new(connection: &DnsFlowContext<'a>, transaction: &'a DnsTransaction) -> Self {
-        let [forward, backward] = connection.ends;
-        let (client, server) = match transaction.asked {
-            Direction::Forward => (forward, backward),
-            Direction::Backward => (backward, forward),
-        };
+    pub fn new(context: &FlowContext<'a>, transaction: &'a DnsTransaction) -> Self {
         let question = transaction.question.as_ref();
         let (queried, answered) = (transaction.queried, transaction.answered);
         let duration = queried.zip(answered);
         Self {
-            capture: connection.capture,
-            flow: connection.flow,
+            capture: context.capture,
+            flow: context.flow,
             index: transaction.index,
-            client: client.into(),
-            server: server.into(),
+            client: context.client,
+            server: context.server,
             duration_us: duration.and_then(|(from, to)| to.microseconds_since(from)),
             id: transaction.id,
             opcode: mnemonic::opcode(transaction.opcode),

@@ -1,7 +1,6 @@
 //! One line of `http.jsonl` or `http-open.jsonl`.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -10,6 +9,7 @@ use super::body::{self, DecodingLimits, DecodingNote, Streams};
 use super::direction::MessageRole;
 use super::names;
 use super::transaction::{HttpMessage, HttpTransaction};
+use crate::flow_context::{Endpoint, FlowContext};
 use crate::time::Timestamp;
 
 /// A transaction as a line of `http.jsonl`. Indexes count from 1. Unknown values are null, never
@@ -35,28 +35,6 @@ pub struct HttpRecord<'a> {
     times: Times,
     state: &'static str,
     why: Option<Cow<'a, str>>,
-}
-
-/// The flow of a transaction: the fields that all [`HttpRecord`]s of the flow share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowContext<'a> {
-    /// Name of the capture.
-    pub capture: &'a str,
-    /// Number of the flow in the capture, from 1.
-    pub flow: u64,
-    /// The end that sends the requests.
-    pub client: Endpoint,
-    /// The end that sends the responses.
-    pub server: Endpoint,
-}
-
-/// One end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Endpoint {
-    /// IP address.
-    pub address: IpAddr,
-    /// TCP port.
-    pub port: u16,
 }
 
 /// A body in a [`HttpRecord`].

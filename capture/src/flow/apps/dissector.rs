@@ -10,10 +10,10 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::ops::{ControlFlow, Range};
 
+use protocol::flow_context::FlowContext;
 use protocol::http::body::{Streams, Workspace};
 use protocol::http::direction::MessageRole;
 use protocol::http::parser::StreamEnd;
-use protocol::http::record::FlowContext;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 

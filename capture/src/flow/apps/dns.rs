@@ -3,11 +3,8 @@
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
-use protocol::dns::{
-    DnsFlowContext, DnsRecord, DnsTransaction, Framer, Pairing, RawMessage, probe,
-};
+use protocol::dns::{DnsRecord, DnsTransaction, Framer, Pairing, RawMessage, probe};
 use protocol::http::parser::StreamEnd;
-use protocol::http::record::Endpoint;
 use protocol::json;
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
@@ -238,13 +235,7 @@ impl Finished for Ended {
     }
 
     fn record(&self, desk: &mut Desk<'_>) -> Recorded {
-        let protocol::http::record::FlowContext { capture, flow, client, server } = desk.connection;
-        let end = |end: Endpoint| SocketAddr::new(end.address, end.port);
-        let ends = match self.0.asked {
-            Direction::Forward => [end(client), end(server)],
-            Direction::Backward => [end(server), end(client)],
-        };
-        let line = json::line(&DnsRecord::new(&DnsFlowContext { capture, flow, ends }, &self.0));
+        let line = json::line(&DnsRecord::new(&desk.connection, &self.0));
         Recorded { line, decoded: 0, keep: None }
     }
 }

@@ -106,9 +106,9 @@ fn longest_line(owner: &[u8], data: &[u8]) -> Vec<u8> {
     }
     flow.sent(Direction::Backward, u64::from(u32::MAX), &response);
     let capture = "c".repeat(64);
-    let connection = DnsFlowContext { capture: &capture, flow: u64::MAX, ends };
     let transactions = flow.finished();
-    crate::json::line(&DnsRecord::new(&connection, &transactions[0]))
+    let context = FlowContext::new(&capture, u64::MAX, ends, transactions[0].asked);
+    crate::json::line(&DnsRecord::new(&context, &transactions[0]))
 }
 
 #[test]

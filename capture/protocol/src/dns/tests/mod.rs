@@ -16,7 +16,8 @@ mod transfer;
 
 use std::net::SocketAddr;
 
-use crate::dns::{DnsFlowContext, DnsRecord, DnsTransaction, Pairing, RawMessage};
+use crate::dns::{DnsRecord, DnsTransaction, Pairing, RawMessage};
+use crate::flow_context::FlowContext;
 use crate::tcp::Direction;
 use crate::time::Timestamp;
 
@@ -164,10 +165,10 @@ impl Flow {
     /// The lines of all transactions, those under way included.
     fn lines(&mut self) -> Vec<serde_json::Value> {
         self.pairing.close();
-        let connection = DnsFlowContext { capture: "web", flow: 7, ends: self.ends };
-        let lines = self.finished();
+        let (lines, ends) = (self.finished(), self.ends);
         let lines = lines.iter().map(|transaction| {
-            let line = crate::json::line(&DnsRecord::new(&connection, transaction));
+            let context = FlowContext::new("web", 7, ends, transaction.asked);
+            let line = crate::json::line(&DnsRecord::new(&context, transaction));
             assert!(line.len() <= crate::dns::MAX_LINE);
             serde_json::from_slice(&line).unwrap()
         });

@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::{ControlFlow, Range};
 
+use protocol::flow_context::{Endpoint, FlowContext};
 use protocol::http::body::{BodyPiece, Streams, Workspace};
 use protocol::http::direction::MessageRole;
 use protocol::http::parser::StreamEnd;
-use protocol::http::record::{Endpoint, FlowContext};
 use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 use serde_json::Value;
