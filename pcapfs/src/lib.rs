@@ -13,7 +13,8 @@
 //! control the daemon. [`fuse`] is the kernel's side of the tree, and [`fs`] the tree itself,
 //! without FUSE. Packets, rings and cursors are in the `capture` crate.
 //!
-//! The single files are what several of these need: [`waiters`] for packets, [`settings`] of a capture, [`paths`] that other
+//! The single files are what several of these need: [`waiters`] for packets, the [`sources`] of users,
+//! [`settings`] of a capture, [`paths`] that other
 //! users could change, what the kernel says of a [`process`], the [`failure`] of a command, its [`output`], the [`size`]s and
 //! [`candidates`] of its options, the [`memory`] that the allocator keeps, and the
 //! [`priority`] of threads.
@@ -34,6 +35,7 @@ mod process;
 mod registry;
 mod settings;
 mod size;
+mod sources;
 mod waiters;
 
 pub use cli::run;

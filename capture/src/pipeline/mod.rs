@@ -22,7 +22,7 @@ use crate::filter::Filter;
 use crate::flow::{self, Flows};
 use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingOptions};
 use crate::savefile::{Probe, Savefile, SavefileOpenError};
-use crate::source::{self, Source, SourceError, SourceName};
+use crate::source::{self, Rest, Source, SourceError, SourceName};
 use crate::store::{Interface, Store};
 use rate::RateMeter;
 use worker::Worker;
@@ -328,9 +328,10 @@ impl Capture {
     fn make(spec: Spec, patience: Patience) -> Result<NewCapture, CaptureError> {
         match &spec.source {
             SourceName::File(_) | SourceName::Growing(_) => Self::of_savefile(spec),
-            SourceName::Interface(_) | SourceName::Stream(_) | SourceName::Stdin => {
-                Self::of_ring(spec, patience)
-            }
+            SourceName::Interface(_)
+            | SourceName::Stream(_)
+            | SourceName::Stdin
+            | SourceName::External(_) => Self::of_ring(spec, patience),
         }
     }
 
@@ -390,7 +391,9 @@ impl Capture {
             },
         };
         let OpenedRing { ring, mut writer, recovered, left, damage } = Ring::open(&options)?;
+        let resumes = source.as_ref().is_some_and(|source| source.rest() == Rest::Resumed);
         if recovered > 0
+            && !resumes
             && let Some(left) = left
         {
             // A killed process may have stored packets after it last stored a time in the ring.

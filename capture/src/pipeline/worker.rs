@@ -120,7 +120,7 @@ impl Worker {
         }
         writer.source_found(now);
         writer.set_ended(false);
-        let known = writer.ring().header().is_some();
+        let known = source.is_ready() && writer.ring().header().is_some();
         shared.set(if known { CaptureState::Running } else { CaptureState::Pending }, None);
         Ok(self.spawn(Some(source), spec, shared)?)
     }
@@ -263,7 +263,7 @@ impl Filling {
         }
         self.shared.rate.reset();
         self.shared.set(state, error);
-        let kept = source.filter(|_| rest != Rest::Closed && state == CaptureState::Stopped);
+        let kept = source.filter(|_| rest.is_open() && state == CaptureState::Stopped);
         (writer, kept)
     }
 
@@ -275,7 +275,13 @@ impl Filling {
     ) -> (CaptureState, Option<String>) {
         loop {
             let pending = self.shared.condition.lock().state == CaptureState::Pending;
-            match source.run(writer, &self.control, &mut Report { filling: self, pending }) {
+            let resumes = source.rest() == Rest::Resumed;
+            let mut report = Report { filling: self, pending, resumes, away: false };
+            let ran = source.run(writer, &self.control, &mut report);
+            if report.away {
+                self.shared.resumed(clock::now());
+            }
+            match ran {
                 Ok(SourceEnd::Stopped) => match writer.ring().intact() {
                     // The report of left-out data is still valid.
                     Ok(()) => return (CaptureState::Stopped, self.shared.error()),
@@ -348,6 +354,10 @@ struct Report<'a> {
     filling: &'a Filling,
     /// The first writer of a stream has not sent its header yet.
     pending: bool,
+    /// The source misses nothing while its peer is away.
+    resumes: bool,
+    /// The peer of the source is away.
+    away: bool,
 }
 
 impl Observer for Report<'_> {
@@ -367,5 +377,30 @@ impl Observer for Report<'_> {
 
     fn trouble(&mut self, error: Option<&SourceError>) {
         self.filling.shared.condition.lock().error = error.map(SourceError::to_string);
+    }
+
+    fn away(&mut self, writer: &mut Writer, error: &SourceError) {
+        let shared = &self.filling.shared;
+        if !std::mem::replace(&mut self.away, true) {
+            let now = clock::now();
+            shared.rate.reset();
+            shared.interrupted(now, error);
+            if !self.resumes {
+                writer.source_lost(now, &error.to_string());
+            }
+        }
+        shared.set(CaptureState::Retrying, Some(error.to_string()));
+    }
+
+    fn back(&mut self, writer: &mut Writer) {
+        let shared = &self.filling.shared;
+        if std::mem::replace(&mut self.away, false) {
+            let now = clock::now();
+            shared.resumed(now);
+            writer.source_found(now);
+        }
+        self.pending = writer.ring().header().is_none();
+        let state = if self.pending { CaptureState::Pending } else { CaptureState::Running };
+        shared.set(state, None);
     }
 }

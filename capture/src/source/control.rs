@@ -70,7 +70,7 @@ impl SourceControl {
     }
 
     /// For the source's thread: runs `clear` if it was ordered.
-    pub(crate) fn clear_if_ordered(&self, clear: impl FnOnce()) {
+    pub fn clear_if_ordered(&self, clear: impl FnOnce()) {
         if self.clear.load(Ordering::Acquire) {
             clear();
             self.clear.store(false, Ordering::Release);
@@ -84,13 +84,14 @@ impl SourceControl {
     }
 
     /// For the source's thread: the descriptor to poll beside the source itself.
-    pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
+    #[must_use]
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
     /// For the source's thread: makes [`SourceControl::wake_fd`] unreadable again. Check for orders
     /// afterwards.
-    pub(crate) fn acknowledge(&self) {
+    pub fn acknowledge(&self) {
         // Fails only when it is not readable.
         let _ = self.wake.read();
     }

@@ -7,8 +7,10 @@
 mod arriving;
 mod beside;
 mod control;
+mod external;
 mod fifo;
 mod interface;
+mod patience;
 mod stdin;
 
 use std::ffi::OsStr;
@@ -19,7 +21,9 @@ use std::path::{Path, PathBuf};
 use protocol::linktype::LinkType;
 
 pub use control::SourceControl;
+pub use external::{ExternalSource, SourceOpener};
 pub use interface::{InterfaceInfo, interfaces, real_name};
+pub use patience::ReconnectPatience;
 
 use crate::filter::{FilterError, Runner};
 use crate::ring::Writer;
@@ -32,6 +36,10 @@ pub const ANY: &str = "any";
 
 /// The reason that pcapng streams give for a time in which a capture was stopped.
 pub(crate) const STOPPED: &str = "stopped";
+
+/// The written forms of sources that begin with their kind, for messages: those of this crate, and
+/// those that the program brings.
+pub const FORMS: &str = "file:PATH, stream:PATH";
 
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
@@ -50,6 +58,8 @@ pub enum SourceName {
     Stream(PathBuf),
     /// Standard input.
     Stdin,
+    /// A kind that the program brings.
+    External(ExternalSource),
 }
 
 impl SourceName {
@@ -59,7 +69,7 @@ impl SourceName {
     pub const fn filter_runner(&self) -> Runner {
         match self {
             Self::Interface(_) | Self::File(_) | Self::Growing(_) => Runner::Kernel,
-            Self::Stream(_) | Self::Stdin => Runner::Process,
+            Self::Stream(_) | Self::Stdin | Self::External(_) => Runner::Process,
         }
     }
 
@@ -75,11 +85,13 @@ impl SourceName {
             Self::Interface(name) => Box::new(Live::open(name, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
             Self::Stdin => Box::new(Stdin::open(options)?),
+            Self::External(source) => source.open(options)?,
             Self::File(_) | Self::Growing(_) => unreachable!("a savefile fills no ring"),
         })
     }
 
-    /// Parses a source from its written form.
+    /// Parses a source of this crate from its written form. The kinds of the program come before:
+    /// this takes every text that is no other source for the name of an interface.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         match text {
@@ -107,7 +119,7 @@ impl SourceName {
     pub fn savefile_path(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Growing(path) => Some(path),
-            Self::Interface(_) | Self::Stream(_) | Self::Stdin => None,
+            Self::Interface(_) | Self::Stream(_) | Self::Stdin | Self::External(_) => None,
         }
     }
 
@@ -121,6 +133,7 @@ impl SourceName {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
             Self::Stdin => "stdin".to_owned(),
+            Self::External(source) => source.default_alias(),
         };
         let mut alias: String = name
             .chars()
@@ -142,6 +155,7 @@ impl std::fmt::Display for SourceName {
             Self::Growing(path) => write!(formatter, "file:{}{FOLLOW}", path.display()),
             Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
             Self::Stdin => formatter.write_str("-"),
+            Self::External(source) => formatter.write_str(source.written()),
         }
     }
 }
@@ -155,6 +169,12 @@ pub trait Source: std::fmt::Debug + Send {
 
     /// The state of the source while its capture is stopped.
     fn rest(&self) -> Rest;
+
+    /// Returns true if the source has all it needs. A source that has to connect first returns
+    /// false, and reports its peer with [`Observer::back`].
+    fn is_ready(&self) -> bool {
+        true
+    }
 
     /// Fills the ring until `control` orders a stop, or there are no more packets. Publishes each
     /// batch, and calls [`Observer::tick`] after it. Carries out the other orders of `control`
@@ -181,6 +201,17 @@ pub enum Rest {
     /// It keeps running, with [`SourceControl::pause`]: it is read, but nothing is stored, because
     /// the programs that write into it must not be held up.
     Drained,
+    /// It is closed. When it is opened again, it continues after the last packet in the ring, and
+    /// says itself which packets it could not get.
+    Resumed,
+}
+
+impl Rest {
+    /// Returns true if the source object is kept for the next start.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Held | Self::Drained)
+    }
 }
 
 /// Receives reports from a running source.
@@ -191,6 +222,13 @@ pub trait Observer {
     /// Called for an error that does not end the source: an error of one of several writers, or
     /// packets that the ring cannot hold. `None` if the error is over.
     fn trouble(&mut self, error: Option<&SourceError>);
+
+    /// Called when the peer of a source that connects is away, or away for another reason. The
+    /// source looks for it itself.
+    fn away(&mut self, writer: &mut Writer, error: &SourceError);
+
+    /// Called when a source that connects has reached its peer.
+    fn back(&mut self, writer: &mut Writer);
 }
 
 /// How a source is opened.
@@ -309,8 +347,8 @@ impl SourceError {
         let kind = name.split_once(':').map(|(kind, _)| kind);
         let advice = match kind {
             Some(kind) if !kind.contains('/') => format!(
-                "'{kind}:' is no kind of source either: a source is an interface, any, file:PATH, \
-                 stream:PATH or -; have: {have}"
+                "'{kind}:' is no kind of source either: a source is an interface, any, {FORMS} or \
+                 -; have: {have}"
             ),
             _ if name.contains('/') || Path::new(name).exists() => {
                 let whole = std::path::absolute(name).unwrap_or_else(|_| name.into());

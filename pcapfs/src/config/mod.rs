@@ -23,6 +23,7 @@ use toml::Spanned;
 use crate::fs::captures::RESERVED;
 use crate::fs::{group_id, user_id};
 use crate::settings::{CaptureSettings, KERNEL_BUFFERS, LEAST_FLOW_MEMORY, flow_limits};
+use crate::sources;
 use values::UserOrGroup;
 
 /// The default path of the configuration.
@@ -321,7 +322,7 @@ impl ConfigurationReader<'_> {
         let (start, raw) = (capture.span().start, capture.get_ref());
         let lack = "a capture without a source (write source = \"eth0\")";
         let source = raw.source.as_ref().ok_or_else(|| self.at(start, lack.to_owned()))?;
-        let named = SourceName::parse(source.get_ref());
+        let named = sources::parse(source.get_ref()).map_err(|what| self.wrong(source, what))?;
         if let SourceName::File(path) | SourceName::Growing(path) | SourceName::Stream(path) =
             &named
             && !path.is_absolute()

@@ -46,5 +46,6 @@ fn missing(source: &SourceName) -> Option<String> {
             }
         },
         SourceName::Stdin => None,
+        SourceName::External(source) => source.lack(),
     }
 }

@@ -12,6 +12,7 @@ use super::options::MountArguments;
 use crate::fs::captures::RESERVED;
 use crate::fs::group_id;
 use crate::settings::{CaptureSettings, LEAST_FLOW_MEMORY, default_permissions, flow_limits};
+use crate::sources;
 
 /// The captures to make.
 #[derive(Debug)]
@@ -48,14 +49,15 @@ pub(super) fn plan(
             .map_or((capture, None), |(source, filter)| (source, Some(filter)));
         // `web='"" port 80'`: an empty source that leaves room for a filter.
         let source = if source == "\"\"" || source == "''" { "" } else { source };
-        plan.add(spec(alias, absolute(SourceName::parse(source)), filter), true)?;
+        let source = sources::parse(source).map_err(|wrong| format!("-c {text}: {wrong}"))?;
+        plan.add(spec(alias, absolute(source), filter), true)?;
     }
     let (interface_filter, file_filter) = match options.interface {
         Some(_) => (options.filter.as_deref(), None),
         None => (None, options.filter.as_deref()),
     };
     if let Some(interface) = &options.interface {
-        let source = SourceName::parse(interface);
+        let source = sources::parse(interface).map_err(|wrong| format!("-i {wrong}"))?;
         if !matches!(source, SourceName::Interface(_)) {
             return Err(format!("-i {interface}: not an interface (use -c ALIAS={interface})"));
         }

@@ -12,6 +12,7 @@ use crate::fs::captures::CaptureEntry;
 use crate::fs::group_id;
 use crate::registry::state::Saved;
 use crate::settings::{CaptureSettings, KERNEL_BUFFERS};
+use crate::sources;
 
 /// An order to make a capture. For each field that is `None`, the daemon's own setting is used.
 #[derive(Clone, Debug, Default)]
@@ -95,8 +96,9 @@ impl Registry {
     /// While the interface and the ring are opened.
     pub(crate) fn init(&self, caller: &Caller, order: &InitOrder) -> Result<Initialised, Refusal> {
         self.check_root(caller, &[PermissionBit::Write, PermissionBit::Search])?;
-        let source = SourceName::parse(&order.interface);
-        if !matches!(source, SourceName::Interface(_)) {
+        let source = sources::parse(&order.interface).map_err(Refusal::Wrong)?;
+        // A path would be opened with the rights of the daemon.
+        if !matches!(source, SourceName::Interface(_) | SourceName::External(_)) {
             return Err(Refusal::NotAnInterface(order.interface.clone()));
         }
         let mut records = self.records.lock();

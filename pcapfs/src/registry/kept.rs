@@ -16,6 +16,7 @@ use crate::output::say;
 use crate::registry::parallel;
 use crate::registry::state::{Changed, KeptState, StateFile};
 use crate::settings::{CaptureSettings, root_permissions};
+use crate::sources;
 
 impl Registry {
     /// Makes the captures that `init` made before. A capture that cannot be made is reported, and
@@ -33,7 +34,11 @@ impl Registry {
                 kernel_buffer: saved.kernel_buffer.or(settings.kernel_buffer),
                 ..settings.clone()
             };
-            let source = SourceName::Interface(saved.interface);
+            let source = match sources::parse(&saved.interface) {
+                Ok(source) => source,
+                // A kind that another version knows differently; opening it says so.
+                Err(_) => SourceName::Interface(saved.interface),
+            };
             let spec = kept.spec(&saved.alias, source, saved.filter.as_deref(), &self.ring_dir);
             let permissions = saved.permissions.into();
             let planned = Planned {

@@ -1,0 +1,50 @@
+//! Sources as users write them: the kinds of the crate `capture`, and those that this program
+//! brings.
+//!
+//! Every text of a user passes through [`parse`], and a source gives back the same text.
+
+use capture::source::{ExternalSource, SourceName};
+
+/// A kind of source that this program brings.
+struct ExternalKind {
+    /// The text before the colon.
+    kind: &'static str,
+    /// Makes the source from its whole written form, or says what is wrong with it.
+    parse: fn(&str) -> Result<ExternalSource, String>,
+}
+
+/// The kinds that this program brings. Their written forms are in [`capture::source::FORMS`].
+const KINDS: &[ExternalKind] = &[];
+
+/// Parses a source from its written form.
+///
+/// # Errors
+/// What is wrong with a source of one of the kinds that this program brings, for people.
+pub(crate) fn parse(text: &str) -> Result<SourceName, String> {
+    let kind = text.split_once(':').map(|(kind, _)| kind);
+    match KINDS.iter().find(|known| Some(known.kind) == kind) {
+        Some(known) => (known.parse)(text).map(SourceName::External),
+        None => Ok(SourceName::parse(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capture::source::FORMS;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_in_the_messages() {
+        for kind in KINDS {
+            assert!(FORMS.contains(&format!("{}:", kind.kind)), "{}", kind.kind);
+        }
+    }
+
+    #[test]
+    fn other_sources_are_those_of_the_capture_crate() {
+        for text in ["eth0", "any", "-", "file:/t.pcap", "stream:/fifo", "nflog:5"] {
+            assert_eq!(parse(text), Ok(SourceName::parse(text)));
+        }
+    }
+}
