@@ -44,6 +44,19 @@ pub fn datagram(bytes: &[u8], wire_len: usize, ports: [u16; 2]) -> bool {
     wire_len <= bytes.len() && is_strict(bytes)
 }
 
+/// The number of payloads between these UDP ports that are worth a look: 8 on the ports of DNS, where
+/// malformed messages may come first, and a query and a response elsewhere.
+#[must_use]
+pub fn tries(ports: [u16; 2]) -> usize {
+    if ports.iter().any(|port| NETBIOS.contains(port)) {
+        0
+    } else if has_known(ports) {
+        8
+    } else {
+        2
+    }
+}
+
 /// Whether a stream between these TCP ports that begins with `bytes` is one direction of DNS.
 #[must_use]
 pub fn stream(bytes: &[u8], ports: [u16; 2]) -> ProbeVerdict {

@@ -30,6 +30,10 @@ pub(in crate::flow) trait DatagramProtocol: Debug + Sync {
     /// and the one that sends backward.
     fn probe(&self, datagram: &Datagram<'_>, ends: [SocketAddr; 2]) -> bool;
 
+    /// The number of datagrams between `ends` that are worth probing: malformed messages may come
+    /// first. 0 if no flow between them is of this protocol.
+    fn tries(&self, ends: [SocketAddr; 2]) -> usize;
+
     /// Begins to follow a flow between `ends`.
     fn begin(&self, ends: [SocketAddr; 2], kept: &mut FlowRecords) -> Box<dyn DatagramDissector>;
 }
@@ -60,9 +64,6 @@ pub(in crate::flow) trait DatagramDissector: Debug + Send + Sync {
     /// Bytes of memory, on the heap and of the dissector itself; an estimate.
     fn memory(&self) -> usize;
 }
-
-/// Datagrams of a flow that are probed. A malformed message may be among the first.
-const MAX_TRIES: usize = 8;
 
 /// The application protocol of a flow of datagrams.
 #[derive(Debug)]
@@ -115,7 +116,7 @@ impl DatagramApp {
                         read(*direction, place, &mut |datagram| dissector.datagram(datagram));
                     }
                     *self = Self::Dissected(dissector);
-                } else if probed.len() >= MAX_TRIES {
+                } else if DATAGRAM_PROTOCOLS.iter().all(|one| probed.len() >= one.tries(ends)) {
                     *self = Self::Done;
                 }
             }

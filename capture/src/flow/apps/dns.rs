@@ -55,6 +55,10 @@ impl DatagramProtocol for Dns {
         probe::datagram(datagram.bytes, datagram.wire_len, ports(ends))
     }
 
+    fn tries(&self, ends: [SocketAddr; 2]) -> usize {
+        probe::tries(ports(ends))
+    }
+
     fn begin(&self, ends: [SocketAddr; 2], kept: &mut FlowRecords) -> Box<dyn DatagramDissector> {
         kept.begin_lines(Application::Dns);
         Box::new(Single { pairing: Pairing::new(ends) })
