@@ -276,6 +276,22 @@ fn malformed_messages_before_the_first_one_change_nothing() {
 }
 
 #[test]
+fn on_other_ports_a_query_or_its_response_is_recognized() {
+    let mut scene = Scene::new(free());
+    let send = |scene: &mut Scene, port: u16, forward: bool, bytes: &[u8]| {
+        scene.send(&udp_to(1, [port, 7_000], forward, bytes));
+    };
+    send(&mut scene, 4_000, true, b"?");
+    send(&mut scene, 4_000, false, &response(1, "response.test", &[]));
+    // After two other datagrams, the flow is no longer looked at.
+    send(&mut scene, 4_001, true, b"?");
+    send(&mut scene, 4_001, false, b"!");
+    send(&mut scene, 4_001, true, &query(1, "late.test"));
+    scene.settle();
+    assert_eq!(told(&scene.log(DNS)), [("response.test", "unasked")]);
+}
+
+#[test]
 fn a_flow_of_which_the_log_has_dropped_lines_begins_later() {
     let mut options = free();
     options.limits = FlowLimits { log: 1, ..options.limits };

@@ -246,7 +246,12 @@ pub(crate) fn tcp(
 
 /// A UDP datagram between port `port` of a client and port 53.
 pub(crate) fn udp(client: u32, port: u16, from_client: bool, data: &[u8]) -> Vec<u8> {
-    let ends = ends(client, port, 53, from_client);
+    udp_to(client, [port, 53], from_client, data)
+}
+
+/// A UDP datagram between these ports, of a client and of a server.
+pub(crate) fn udp_to(client: u32, ports: [u16; 2], from_client: bool, data: &[u8]) -> Vec<u8> {
+    let ends = ends(client, ports[0], ports[1], from_client);
     frame(ends, frames::UDP, &frames::udp(ends[0], ends[1], data))
 }
 
