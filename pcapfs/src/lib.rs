@@ -33,6 +33,7 @@ mod paths;
 mod priority;
 mod process;
 mod registry;
+mod remote;
 mod settings;
 mod size;
 mod sources;

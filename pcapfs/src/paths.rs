@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use crate::fs::{user_id, user_name};
 
 /// The user that runs daemons of `mount -t pcapfs`, and owns the directories of the system.
-const SERVICE: &str = "pcapfs";
+pub(crate) const SERVICE: &str = "pcapfs";
 
 /// Directory of root's rings if the usual one belongs to another user: only root can make this one.
 const OTHER_RINGS: &str = "/run/pcapfs/rings";
@@ -69,33 +69,46 @@ pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
         // A failure shows up below.
         let _ = DirBuilder::new().recursive(true).mode(0o755).create(parent);
     }
-    check_way(path).map_err(&failure)?;
-    let made = DirBuilder::new().mode(0o700).create(path);
+    prepare(path, 0o700, "choose another --ring-dir").map_err(failure)
+}
+
+/// Makes the directory of an identity, or checks that no other user can put a file into it.
+///
+/// # Errors
+/// The problem with the directory, for people. A directory that was made stays.
+pub(crate) fn prepare_identity_dir(path: &Path) -> Result<(), String> {
+    if let Some(parent) = path.parent() {
+        // A failure shows up below.
+        let _ = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+    }
+    prepare(path, 0o755, "choose another --dir")
+}
+
+/// Makes a directory with these permission bits, or checks that no other user can put a file into
+/// it. `advice` is part of the reason for a refusal.
+fn prepare(path: &Path, mode: u32, advice: &str) -> Result<(), String> {
+    check_way(path)?;
+    let made = DirBuilder::new().mode(mode).create(path);
     match made {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            return Err(failure(format!("cannot be made: {error} (choose another --ring-dir)")));
-        }
+        Err(error) => return Err(format!("cannot be made: {error} ({advice})")),
     }
     // In a directory in which every user may make files, it could be a link of any user.
-    let named = fs::symlink_metadata(path).map_err(|error| failure(error.to_string()))?;
-    let metadata = fs::metadata(path).map_err(|error| failure(error.to_string()))?;
+    let named = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     for found in [&named, &metadata] {
         if !is_trusted(found) {
             let owner = user_name(found.uid());
-            return Err(failure(format!("belongs to user {owner} (choose another --ring-dir)")));
+            return Err(format!("belongs to user {owner} ({advice})"));
         }
     }
     if !metadata.is_dir() {
-        return Err(failure("not a directory".to_owned()));
+        return Err("not a directory".to_owned());
     }
-    // A ring file in a directory that others may write to could be a file of theirs.
+    // A file in a directory that others may write to could be a file of theirs.
     if metadata.mode() & 0o022 != 0 {
-        return Err(failure(
-            "others may write to this directory (choose another --ring-dir, or chmod go-w it)"
-                .to_owned(),
-        ));
+        return Err(format!("others may write to this directory ({advice}, or chmod go-w it)"));
     }
     Ok(())
 }

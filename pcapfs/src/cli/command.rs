@@ -11,13 +11,14 @@ use mount_helper::arguments;
 
 use super::client::DaemonSocket;
 use super::forget::Forget;
+use super::identity::IdentityArguments;
 use super::init::Init;
 use super::interfaces::Interfaces;
 use super::listing::{self, List, StatusRequested};
 use super::order::{self, ChosenCaptures, Verb};
 use super::savefile::{self, Listen, Replay};
 use super::umount::Umount;
-use super::{background, complete, forget, init, interfaces, umount};
+use super::{background, complete, forget, identity, init, interfaces, umount};
 use crate::daemon;
 use crate::daemon::options::MountArguments;
 use crate::failure::Failure;
@@ -60,6 +61,8 @@ pub(super) enum Command {
     Replay(Replay),
     /// Write a savefile to standard output or to a file, from the next packet on
     Listen(Listen),
+    /// Make and show the certificates with which machines know each other
+    Identity(IdentityArguments),
     /// Say what is wrong with a configuration, if anything is
     CheckConfig {
         /// The file [default: /etc/pcapfs/pcapfs.toml]
@@ -97,6 +100,7 @@ impl Command {
             Self::Status(shown) => listing::status(&shown, &daemon),
             Self::Replay(replay) => savefile::replay(&replay, &daemon),
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
+            Self::Identity(identity) => identity::run(&identity),
             Self::CheckConfig { file, config } => daemon::check_config(file.or(config)),
             Self::Completions { shell } => complete::script(shell, &Arguments::command()),
         }
@@ -164,6 +168,17 @@ mod tests {
         flags.map(|pair| pair[1].trim_start_matches('-').to_owned()).collect()
     }
 
+    /// The options of a command and of those below it, without those that are hidden.
+    fn collect_options(command: &clap::Command, options: &mut BTreeSet<String>) {
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            options.extend(argument.get_short().map(String::from));
+            options.extend(argument.get_long().map(str::to_owned));
+        }
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            collect_options(below, options);
+        }
+    }
+
     #[test]
     fn the_manual_page_has_every_command_and_option_and_no_other() {
         let page = include_str!("../../../man/pcapfs.1");
@@ -173,10 +188,7 @@ mod tests {
         let mut commands: BTreeSet<&str> = BTreeSet::new();
         for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
             commands.insert(one.get_name());
-            for argument in one.get_arguments().filter(|argument| !argument.is_hide_set()) {
-                options.extend(argument.get_short().map(String::from));
-                options.extend(argument.get_long().map(str::to_owned));
-            }
+            collect_options(one, &mut options);
         }
         // Of the program itself.
         options.extend(["V", "version"].map(str::to_owned));

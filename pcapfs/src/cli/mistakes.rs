@@ -23,7 +23,7 @@ pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
 }
 
 /// Commands whose own help is worth reading.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "mount",
     "umount",
     "init",
@@ -35,6 +35,7 @@ const COMMANDS: [&str; 12] = [
     "status",
     "replay",
     "listen",
+    "identity",
     "completions",
 ];
 

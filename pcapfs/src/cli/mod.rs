@@ -8,6 +8,7 @@ mod command;
 mod complete;
 mod descriptors;
 mod forget;
+mod identity;
 mod init;
 mod interfaces;
 mod listing;
