@@ -36,6 +36,7 @@ pub mod hole;
 mod libpcap;
 pub mod pipeline;
 mod priority;
+mod random;
 pub mod record;
 pub mod ring;
 pub mod savefile;

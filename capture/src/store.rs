@@ -422,6 +422,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Losses::default()
     }
 
+    /// The identity of the packet numbers that this store gives now.
+    fn identity(&self) -> StoreIdentity {
+        StoreIdentity::default()
+    }
+
+    /// The number of the next packet for a reader that has read up to `place`, perhaps long ago;
+    /// `None` if that was another store. Numbers that the store has given again since are read
+    /// again.
+    fn continued(&self, place: StorePlace) -> Option<u64> {
+        let own = self.identity();
+        (own.store != 0 && place.identity == own).then_some(place.next)
+    }
+
     /// Number of holes in time so far, see [`Hole`]. Call it after the packets that follow the
     /// holes were found, and for each chunk rather than for each packet.
     fn holes(&self) -> u64 {
@@ -457,6 +470,26 @@ pub struct Losses {
     pub interface: u64,
     /// Packets longer than the store can keep.
     pub oversize: u64,
+    /// Packets of another machine's capture that were gone before they could be fetched.
+    pub remote: u64,
+}
+
+/// The identity of the packet numbers of a store, across the processes that open it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreIdentity {
+    /// A random number of the ring, or a digest of the savefile; 0 for a store without identity.
+    pub store: u64,
+    /// Rises when numbers may be given a second time, as after a machine has lost its power.
+    pub epoch: u64,
+}
+
+/// A place in a store that a reader remembers across the processes that open it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorePlace {
+    /// The store, as it was when the reader read it last.
+    pub identity: StoreIdentity,
+    /// Number of the next packet wanted.
+    pub next: u64,
 }
 
 /// Size of a store, for status.

@@ -261,7 +261,12 @@ impl Encoder {
         let precision = store.header().map_or(Precision::Nano, |header| header.precision);
         let statistics = write::Statistics {
             start: Some(self.started),
-            received: Some(stored.saturating_add(losses.kernel).saturating_add(losses.oversize)),
+            received: Some(
+                stored
+                    .saturating_add(losses.kernel)
+                    .saturating_add(losses.oversize)
+                    .saturating_add(losses.remote),
+            ),
             interface_dropped: Some(losses.interface),
             os_dropped: Some(losses.kernel),
             delivered: Some(delivered),

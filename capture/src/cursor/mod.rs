@@ -17,6 +17,7 @@
 
 #![warn(clippy::arithmetic_side_effects)]
 
+pub mod batch;
 mod encode;
 mod read_pcap;
 mod read_pcapng;

@@ -145,7 +145,7 @@ pub struct Condition {
 
 /// Numbers of packets of a capture, at one moment.
 ///
-/// `seen = stored + dropped_kernel + dropped_oversize` and `stored = retained + overwritten`.
+/// `seen = stored + dropped_kernel + dropped_oversize + lost_remote` and `stored = retained + overwritten`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PacketCounters {
     /// Packets that passed the filter.
@@ -159,6 +159,8 @@ pub struct PacketCounters {
     pub dropped_interface: u64,
     /// Packets longer than a segment.
     pub dropped_oversize: u64,
+    /// Packets of another machine's capture that were gone before they could be fetched.
+    pub lost_remote: u64,
     /// Packets still in the store.
     pub retained: u64,
     /// Packets no longer in the store, overwritten or cleared.
@@ -181,11 +183,15 @@ pub fn counters(store: &dyn Store) -> (PacketCounters, ByteCounters) {
     let stored = bounds.next.number.saturating_sub(1);
     let overwritten = bounds.oldest.number.saturating_sub(1);
     let packets = PacketCounters {
-        seen: stored.saturating_add(losses.kernel).saturating_add(losses.oversize),
+        seen: stored
+            .saturating_add(losses.kernel)
+            .saturating_add(losses.oversize)
+            .saturating_add(losses.remote),
         stored,
         dropped_kernel: losses.kernel,
         dropped_interface: losses.interface,
         dropped_oversize: losses.oversize,
+        lost_remote: losses.remote,
         retained: stored.saturating_sub(overwritten),
         overwritten,
     };

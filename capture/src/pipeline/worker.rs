@@ -19,8 +19,9 @@ use crate::store::Store;
 /// Milliseconds between attempts to open a source that went away.
 const RETRY_INTERVAL: u16 = 250;
 
-/// Bytes of stack for a capture's thread: none of them recurses or has large locals.
-const STACK: usize = 256 << 10;
+/// Bytes of stack for a capture's thread. None of them recurses, but a source may shake hands over
+/// TLS. Pages that are not used take no memory.
+const STACK: usize = 1 << 20;
 
 /// What a thread that fills a ring returns: the writer, and a source that is not closed.
 type Filled = (Box<Writer>, Option<Box<dyn Source>>);

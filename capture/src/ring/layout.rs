@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   0        file header, one page: geometry, link type, loss counters, permissions, last alive,
-//!            and the interfaces that a pcapng stream described ([`super::interfaces`])
+//!            the interfaces that a pcapng stream described ([`super::interfaces`]), and the
+//!            identity of its packet numbers ([`super::lineage`])
 //!   4096     segment headers, 128 bytes each
 //!   body     segment bodies, back to back, each `segment_size` bytes:
 //!            pcap records exactly as a savefile has them, none crossing a segment, from the front;
@@ -16,7 +17,10 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use protocol::time::Precision;
+
 use super::geometry::{Geometry, PAGE, SEGMENT_HEADER};
+use super::lineage::LineageHeader;
 use crate::store::Position;
 
 /// First eight bytes of a ring file.
@@ -34,7 +38,7 @@ pub(super) const VERSION_WITH_NOTES: u32 = 2;
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
 
 /// Bytes of the file header for descriptions of interfaces: the rest of the page.
-pub(super) const DESCRIPTIONS: usize = 4096 - 112;
+pub(super) const DESCRIPTIONS: usize = 4096 - 112 - size_of::<LineageHeader>();
 
 /// The first page of a ring file.
 #[repr(C, align(4096))]
@@ -75,6 +79,8 @@ pub(super) struct RingHeader {
     pub(super) described: AtomicU64,
     /// Written and read by [`super::interfaces`].
     pub(super) descriptions: [AtomicU8; DESCRIPTIONS],
+    /// At the end of the page, so that the descriptions of an older file stay where they are.
+    pub(super) lineage: LineageHeader,
 }
 
 #[cfg(test)]
@@ -103,6 +109,7 @@ impl Default for RingHeader {
             last_alive: AtomicU64::default(),
             described: AtomicU64::default(),
             descriptions: std::array::from_fn(|_| AtomicU8::default()),
+            lineage: LineageHeader::default(),
         }
     }
 }
@@ -191,6 +198,14 @@ impl SegmentHeader {
     pub(super) fn first(&self) -> Position {
         let [_, number, pcap, pcapng, _] = self.opening_fields();
         Position { number, pcap, pcapng }
+    }
+}
+
+/// Value of [`RingHeader::precision`].
+pub(super) const fn precision_number(precision: Precision) -> u32 {
+    match precision {
+        Precision::Micro => 6,
+        Precision::Nano => 9,
     }
 }
 

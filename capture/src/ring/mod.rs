@@ -13,6 +13,7 @@ mod copy;
 mod geometry;
 mod interfaces;
 mod layout;
+mod lineage;
 mod map;
 mod notes;
 mod open;
@@ -32,6 +33,7 @@ use protocol::time::{Precision, Timestamp};
 
 pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
 pub use interfaces::MAX_INTERFACES;
+pub use lineage::FarPlace;
 pub use open::{OpenedRing, RingError, RingOptions};
 pub use writer::{Append, Writer};
 
@@ -39,7 +41,7 @@ use crate::bell::Bells;
 use crate::hole::{Hole, StoreHoles};
 use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Interface, Losses, PinError, Position, SearchTarget,
-    Store, StoreHeader, Trailing,
+    Store, StoreHeader, StoreIdentity, StorePlace, Trailing,
 };
 use interfaces::{Interfaces, Section};
 use layout::RingHeader;
@@ -67,6 +69,8 @@ pub struct Ring {
     ended: AtomicBool,
     /// Number of retained segments.
     used: AtomicU64,
+    /// Packets that were gone before they could be fetched from another ring.
+    lost_remote: AtomicU64,
     precision: Precision,
     link_type: OnceLock<LinkType>,
     /// The source itself, as the capture described it.
@@ -270,7 +274,16 @@ impl Store for Ring {
             kernel: header.dropped_kernel.load(Ordering::Relaxed),
             interface: header.dropped_interface.load(Ordering::Relaxed),
             oversize: header.dropped_oversize.load(Ordering::Relaxed),
+            remote: self.lost_remote.load(Ordering::Relaxed),
         }
+    }
+
+    fn identity(&self) -> StoreIdentity {
+        self.file_header().lineage.identity()
+    }
+
+    fn continued(&self, place: StorePlace) -> Option<u64> {
+        self.file_header().lineage.continued(place)
     }
 
     fn holes(&self) -> u64 {

@@ -21,7 +21,7 @@ use super::Ring;
 use super::copy;
 use super::geometry::{BadSize, Geometry, PAGE};
 use super::interfaces::{Interfaces, Section};
-use super::layout::NO_LINK_TYPE;
+use super::layout::{NO_LINK_TYPE, precision_number};
 use super::map::{Resume, RingMap, SegmentOpening, Segments};
 use super::published::{Moment, Published};
 use super::recover::{Claims, MAX_FIELD, read_claims, recover};
@@ -335,6 +335,7 @@ fn form(
         precision_number(options.precision),
     );
     let opening = SegmentOpening { sequence, position: next, loss_before: 0 };
+    map.header().lineage.begin(next.number);
     let (segments, tail) = Segments::new(map, &[], Resume::Open(opening));
     let start = WriterStart { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
     let known = (Interfaces::of(options.interface.clone()), Section::new());
@@ -371,13 +372,6 @@ fn available(file: &File) -> Option<u64> {
     (status.blocks() > 0).then(|| status.blocks_available().saturating_mul(status.fragment_size()))
 }
 
-const fn precision_number(precision: Precision) -> u32 {
-    match precision {
-        Precision::Micro => 6,
-        Precision::Nano => 9,
-    }
-}
-
 fn assemble(
     options: &RingOptions,
     file: Flock<File>,
@@ -404,6 +398,7 @@ fn assemble(
         holes: StoreHoles::default(),
         ended: AtomicBool::new(false),
         used: AtomicU64::new(used),
+        lost_remote: AtomicU64::default(),
         precision: options.precision,
         link_type,
         own: options.interface.clone(),
@@ -517,6 +512,7 @@ impl Existing {
                 (Resume::Open(opening), found.next_sequence)
             }
         };
+        map.header().lineage.resume(found.next.number, found.damage.is_some());
         let oldest_sequence = retained.first().map_or(sequence, |(sequence, _)| *sequence);
         map.header().oldest_sequence.store(oldest_sequence, Ordering::Relaxed);
         let (segments, tail) = Segments::new(map, &retained, resume);
@@ -565,6 +561,7 @@ impl Existing {
             return Err(system(error));
         }
         let bounds = fresh.ring.bounds();
+        fresh.writer.inherit_lineage(&old.ring);
         fresh.recovered = bounds.next.number - bounds.oldest.number;
         fresh.left = old.left;
         fresh.damage = old.damage;

@@ -7,6 +7,7 @@ use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
 use super::Ring;
+use super::lineage::FarPlace;
 use super::map::{SegmentOpening, Tail};
 use super::notes::{FIXED_LEN, NoteEntry};
 use super::published::Moment;
@@ -55,6 +56,8 @@ pub struct Writer {
     described: u64,
     /// Number of notes that were left out.
     left_out: u64,
+    /// The place in the ring that this one follows, after the appended packets.
+    far: Option<FarPlace>,
     /// The current absence of a source. It becomes a hole when a source is back.
     away: Option<Away>,
 }
@@ -82,7 +85,8 @@ impl Writer {
     pub(super) fn new(ring: Arc<Ring>, tail: Tail, start: WriterStart) -> Self {
         let WriterStart { sequence, next, oldest, count, first_time, last_time } = start;
         let ring_known = ring.interfaces.lock().count();
-        Self {
+        let far = ring.file_header().lineage.far(next.number);
+        let writer = Self {
             ring,
             tail,
             sequence,
@@ -97,8 +101,11 @@ impl Writer {
             has_entry: false,
             described: 0,
             left_out: 0,
+            far,
             away: None,
-        }
+        };
+        writer.show_far();
+        writer
     }
 
     /// The ring that this writer fills.
@@ -202,6 +209,30 @@ impl Writer {
         let header = self.ring.file_header();
         header.dropped_kernel.fetch_add(kernel, Ordering::Relaxed);
         header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
+    }
+
+    /// The place in the ring that this one follows, as set last, also by an earlier process; `None`
+    /// if it follows no other.
+    #[must_use]
+    pub const fn far_place(&self) -> Option<FarPlace> {
+        self.far
+    }
+
+    /// Sets the place in the ring that this one follows, which is after the packets appended so
+    /// far. It is stored together with them: with the next [`Writer::publish`] at the latest.
+    ///
+    /// Call it after each packet, and for packets that are left out.
+    pub const fn set_far_place(&mut self, far: FarPlace) {
+        self.far = Some(far);
+        self.unpublished = true;
+    }
+
+    /// Takes over identity and far place of a ring whose packets were copied into this one.
+    pub(super) fn inherit_lineage(&mut self, from: &Ring) {
+        let (old, new) = (from.bounds().next.number, self.next.number);
+        self.ring.file_header().inherit_lineage(from.file_header(), (old, new));
+        self.far = self.ring.file_header().lineage.far(new);
+        self.show_far();
     }
 
     /// Number of packets whose note could not be kept in full.
@@ -349,6 +380,10 @@ impl Writer {
     }
 
     fn commit(&mut self) {
+        if let Some(far) = self.far {
+            // First, see [`super::lineage`].
+            self.ring.file_header().lineage.set_far(self.next.number, far);
+        }
         self.tail.commit(self.count, self.first_time, self.last_time);
         self.show();
     }
@@ -377,7 +412,13 @@ impl Writer {
         SegmentOpening { sequence: self.sequence, position: self.next, loss_before }
     }
 
+    fn show_far(&self) {
+        let lost = self.far.map_or(0, |far| far.lost);
+        self.ring.lost_remote.store(lost, Ordering::Relaxed);
+    }
+
     fn show(&self) {
+        self.show_far();
         self.ring.used.store(self.tail.retained() as u64, Ordering::Relaxed);
         self.ring.published.write(Moment {
             oldest_chunk: self.tail.oldest(),

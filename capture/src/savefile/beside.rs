@@ -90,6 +90,34 @@ pub(super) fn section(head: &BlockHead, bytes: &[u8]) -> Option<Vec<u8>> {
     Some(options(raw, head.order, Of::Section))
 }
 
+/// Options of a packet from another machine, in this machine's byte order, without their end.
+pub(crate) fn packet_options(raw: &[u8], order: ByteOrder) -> Vec<u8> {
+    options(raw, order, Of::Packet)
+}
+
+/// Options of a section from another machine, in this machine's byte order, without their end.
+pub(crate) fn section_options(raw: &[u8], order: ByteOrder) -> Vec<u8> {
+    options(raw, order, Of::Section)
+}
+
+/// The whole [kept](is_kept) blocks at the beginning of bytes from another machine, in this
+/// machine's byte order. Times of statistics are in nanoseconds, and keep their interface.
+pub(crate) fn whole_blocks(mut raw: &[u8], order: ByteOrder) -> Vec<Vec<u8>> {
+    let mut blocks = Vec::new();
+    while let Ok(Some(head)) = BlockHead::parse(raw, Some(order)) {
+        let Some((whole, rest)) =
+            usize::try_from(head.len).ok().and_then(|len| raw.split_at_checked(len))
+        else {
+            break;
+        };
+        if is_kept(head.block_type) {
+            blocks.extend(block(&head, whole, |interface| Some((interface, Clock::NANOSECONDS))));
+        }
+        raw = rest;
+    }
+    blocks
+}
+
 /// The comments among options in this machine's byte order.
 pub(crate) fn comments(options: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

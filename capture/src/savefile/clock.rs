@@ -46,6 +46,9 @@ impl Default for Clock {
 }
 
 impl Clock {
+    /// Nanoseconds since the Unix epoch.
+    pub(super) const NANOSECONDS: Self = Self { unit: Unit::Nanoseconds(1), offset: 0 };
+
     /// The time of `ticks`, limited to the range of a [`Timestamp`].
     #[inline]
     #[must_use]

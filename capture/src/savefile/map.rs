@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -78,6 +79,17 @@ impl FileMap {
         let mapping = Mapping::new(&file, path, len)?;
         let (len, checked) = (AtomicUsize::new(len), AtomicU64::new(0));
         Ok(Self { mapping, len, file, path: path.to_owned(), checked })
+    }
+
+    /// A digest of the file's place in the system; another file has another one.
+    pub(super) fn identity(&self) -> u64 {
+        let Ok(metadata) = self.file.metadata() else { return 0 };
+        let mut bytes = Vec::new();
+        bytes.extend(metadata.dev().to_ne_bytes());
+        bytes.extend(metadata.ino().to_ne_bytes());
+        let low = crc32fast::hash(&bytes);
+        bytes.extend(self.path.as_os_str().as_bytes());
+        u64::from(crc32fast::hash(&bytes)) << 32 | u64::from(low)
     }
 
     /// All known bytes of the file. Bytes that have been cut off read as zeros, see

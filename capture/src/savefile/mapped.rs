@@ -15,7 +15,7 @@ use crate::bell::Bells;
 use crate::filter::Filter;
 use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Converted, Interface, PinError, Position, SearchTarget,
-    Store, StoreHeader, Trailing,
+    Store, StoreHeader, StoreIdentity, Trailing,
 };
 
 /// The part of a savefile that is to be served.
@@ -326,6 +326,10 @@ impl Store for Savefile {
     /// Once a savefile has been cut while mounted, no part of it is trusted.
     fn intact(&self) -> Result<(), PinError> {
         self.map.check().map_err(|problem| self.fail(problem))
+    }
+
+    fn identity(&self) -> StoreIdentity {
+        StoreIdentity { store: self.map.identity(), epoch: 1 }
     }
 
     fn bells(&self) -> &Bells {

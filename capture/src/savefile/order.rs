@@ -42,7 +42,7 @@ impl ByteOrder {
 
     /// The 32-bit numbers in `bytes`; missing ones are 0.
     #[inline]
-    pub(super) fn words<const N: usize>(self, bytes: &[u8]) -> [u32; N] {
+    pub(crate) fn words<const N: usize>(self, bytes: &[u8]) -> [u32; N] {
         let mut words = [0; N];
         for (word, field) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *word = self.u32(*field);

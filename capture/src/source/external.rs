@@ -31,6 +31,11 @@ pub trait SourceOpener: std::fmt::Debug + Send + Sync {
     fn lack(&self) -> Option<String> {
         None
     }
+
+    /// The far side of the source, for the status of its capture; `None` if it has none.
+    fn status(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// A source of a kind that this crate does not have.

@@ -9,6 +9,7 @@ mod beside;
 mod control;
 mod external;
 mod fifo;
+mod following;
 mod interface;
 mod patience;
 mod stdin;
@@ -22,6 +23,7 @@ use protocol::linktype::LinkType;
 
 pub use control::SourceControl;
 pub use external::{ExternalSource, SourceOpener};
+pub use following::{FollowBeginning, FollowedNote, FollowedPackets, Following};
 pub use interface::{InterfaceInfo, interfaces, real_name};
 pub use patience::ReconnectPatience;
 
@@ -39,7 +41,7 @@ pub(crate) const STOPPED: &str = "stopped";
 
 /// The written forms of sources that begin with their kind, for messages: those of this crate, and
 /// those that the program brings.
-pub const FORMS: &str = "file:PATH, stream:PATH";
+pub const FORMS: &str = "file:PATH, stream:PATH, remote:NAME/CAPTURE";
 
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";

@@ -4,12 +4,12 @@
 //! short wait, and a long one costs the network little. Many sources that lose the same peer at
 //! the same moment come back spread out, because a part of each wait is random.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::SourceControl;
+use crate::random::random;
 
 /// The shortest wait: a peer that starts again needs about this long.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -61,11 +61,6 @@ fn wait_after(absence: Duration, random: u64) -> Duration {
     let half = longest / 2;
     let share = u128::from(random) * half.as_nanos() / u128::from(u64::MAX);
     half + Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
-}
-
-/// A random number; the standard library has the randomness for its hash tables.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]
