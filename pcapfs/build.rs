@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Savefile bytes are passed on as they arrived, without a copy.
         .bytes(".pcapfs.control.v1.Chunk")
+        .bytes(".pcapfs.control.v1.FollowResponse")
         .compile_fds(definition)?;
     Ok(())
 }

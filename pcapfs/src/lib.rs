@@ -11,7 +11,7 @@
 //! [`config`] reads the configuration. [`registry`] makes, changes and removes captures for all
 //! clients. [`control`] is the service through which other programs, and the commands of this one,
 //! control the daemon. [`fuse`] is the kernel's side of the tree, and [`fs`] the tree itself,
-//! without FUSE. Packets, rings and cursors are in the `capture` crate.
+//! without FUSE. [`mirror`] follows captures of other machines. Packets, rings and cursors are in the `capture` crate.
 //!
 //! The single files are what several of these need: [`waiters`] for packets, the [`sources`] of users,
 //! [`settings`] of a capture, [`paths`] that other
@@ -28,6 +28,7 @@ mod failure;
 mod fs;
 mod fuse;
 mod memory;
+mod mirror;
 mod output;
 mod paths;
 mod priority;

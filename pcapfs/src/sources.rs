@@ -5,6 +5,8 @@
 
 use capture::source::{ExternalSource, SourceName};
 
+use crate::mirror;
+
 /// A kind of source that this program brings.
 struct ExternalKind {
     /// The text before the colon.
@@ -14,7 +16,7 @@ struct ExternalKind {
 }
 
 /// The kinds that this program brings. Their written forms are in [`capture::source::FORMS`].
-const KINDS: &[ExternalKind] = &[];
+const KINDS: &[ExternalKind] = &[ExternalKind { kind: "remote", parse: mirror::parse }];
 
 /// Parses a source from its written form.
 ///

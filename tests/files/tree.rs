@@ -117,7 +117,7 @@ fn a_second_alias_of_the_same_capture_is_a_link() {
 
 /// The type of each field in a capture's status: n whole number, s text, t time or null, z any of
 /// these or null.
-const STATUS: [(&str, char); 51] = [
+const STATUS: [(&str, char); 52] = [
     ("/alias", 's'),
     ("/source", 's'),
     ("/interface", 'z'),
@@ -136,6 +136,7 @@ const STATUS: [(&str, char); 51] = [
     ("/packets/dropped_kernel", 'n'),
     ("/packets/dropped_interface", 'n'),
     ("/packets/dropped_oversize", 'n'),
+    ("/packets/lost_remote", 'n'),
     ("/packets/retained", 'n'),
     ("/packets/overwritten", 'n'),
     ("/bytes/stored", 'n'),

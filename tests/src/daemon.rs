@@ -74,6 +74,7 @@ pub fn mount_entry(path: &Path) -> Option<String> {
 #[derive(Debug, Default)]
 pub struct Mount {
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     namespace: Option<String>,
     mountpoint: Option<PathBuf>,
     ring_dir: Option<PathBuf>,
@@ -100,6 +101,13 @@ impl Mount {
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable in the environment of the daemon.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -190,7 +198,7 @@ impl Mount {
 
         let mut command = Command::new(binary("pcapfs"));
         command.arg("mount").arg(&mountpoint).arg("--ring-dir").arg(&ring_dir);
-        command.args(&self.arguments).env(SOCKET, &socket);
+        command.args(&self.arguments).env(SOCKET, &socket).envs(self.environment);
         command.stdin(self.stdin.unwrap_or_else(Stdio::null));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = match &self.namespace {

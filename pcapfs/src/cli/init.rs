@@ -1,6 +1,7 @@
 //! `pcapfs init`: adds a capture to a tree that is mounted.
 
 use capture::pipeline::is_alias;
+use capture::source::SourceName;
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -10,6 +11,7 @@ use crate::control::messages::InitRequest;
 use crate::daemon::options::{kernel_buffer, mode, number};
 use crate::failure::Failure;
 use crate::output;
+use crate::sources;
 
 /// If a capture has the same interface and filter already, it gets another name.
 #[derive(Debug, Args)]
@@ -67,7 +69,10 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
              configuration)"
         )));
     }
-    client::check_local(interface)?;
+    match sources::parse(interface).map_err(Failure::Argument)? {
+        SourceName::External(_) => {}
+        _ => client::check_local(interface)?,
+    }
     if let Some(alias) = alias.as_deref().filter(|alias| !is_alias(alias)) {
         return Err(Failure::Argument(format!(
             "'{alias}' is no alias: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front"

@@ -198,12 +198,11 @@ fn table(captures: &[Capture]) -> Result<String, Failure> {
         };
         let names = std::iter::once(&capture.alias).chain(&capture.aliases);
         let names = names.map(String::as_str).collect::<Vec<_>>().join(",");
-        let count = |pointer| status.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let dropped =
-            ["/packets/dropped_kernel", "/packets/dropped_interface", "/packets/dropped_oversize"]
-                .into_iter()
-                .map(count)
-                .fold(0_u64, u64::saturating_add);
+        let count = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+        let dropped = ["dropped_kernel", "dropped_interface", "dropped_oversize", "lost_remote"]
+            .into_iter()
+            .map(|name| count(&format!("/packets/{name}")))
+            .fold(0_u64, u64::saturating_add);
         if !capture.error.is_empty() {
             errors.push_str(&format!("{}: {}\n", capture.alias, capture.error));
         }
@@ -370,8 +369,8 @@ mod tests {
             "snaplen": 262_144, "precision": "nano", "started": time, "owner": "root",
             "group": "pcapfs", "mode": "0750",
             "packets": {"seen": number, "stored": number, "dropped_kernel": number,
-                "dropped_interface": number, "dropped_oversize": number, "retained": number,
-                "overwritten": number},
+                "dropped_interface": number, "dropped_oversize": number, "lost_remote": number,
+                "retained": number, "overwritten": number},
             "bytes": {"stored": number, "retained": number},
             "rate": {"packets_per_second": number, "bits_per_second": number},
             "ring": {"size": number, "size_bytes": number, "segments": 128, "used": 128,

@@ -63,18 +63,25 @@ pub(crate) fn handed(extensions: &mut Extensions) -> Option<Body> {
 
 /// The message of a chunk; it contains `total` if that is not 0.
 pub(super) fn message(total: u64, slices: &[IoSlice<'_>]) -> Bytes {
-    let size: usize = slices.iter().map(|slice| slice.len()).sum();
     let mut fields = BytesMut::with_capacity(2 * (1 + VARINT));
     if total > 0 {
         fields.put_u8(TOTAL);
         encode_varint(total, &mut fields);
     }
-    fields.put_u8(DATA);
-    encode_varint(size as u64, &mut fields);
+    framed(fields, DATA, slices)
+}
+
+/// A message of encoded fields, with one more field of bytes after them, whose key is `key`.
+pub(super) fn framed(mut fields: BytesMut, key: u8, slices: &[IoSlice<'_>]) -> Bytes {
+    let size: usize = slices.iter().map(|slice| slice.len()).sum();
+    if size > 0 {
+        fields.put_u8(key);
+        encode_varint(size as u64, &mut fields);
+    }
     let length = fields.len() + size;
     let mut message = Vec::with_capacity(PREFIX + length);
     message.put_u8(0);
-    // At most a chunk, and the fields before it.
+    // At most a chunk, or a single packet, and the fields before it.
     message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     message.put_slice(&fields);
     slices.iter().for_each(|slice| message.put_slice(slice));

@@ -17,6 +17,7 @@
 
 pub(crate) mod chunks;
 mod connections;
+mod follow;
 mod outgoing;
 mod peer;
 mod proto;

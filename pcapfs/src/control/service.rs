@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::chunks;
 use super::connections::{Busy, Peer};
+use super::follow::FollowAnswers;
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
 use super::outgoing::Allowances;
@@ -31,6 +32,9 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The codec's stream of savefile chunks, which is always empty, see [`chunks`].
 type Chunks = Empty<Result<message::Chunk, Status>>;
+
+/// The same for the answers of a stream of packets.
+type NoAnswers = Empty<Result<message::FollowResponse, Status>>;
 
 /// The service.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
 }
 
 /// A refusal as a status.
-fn refused(refusal: Refusal) -> Status {
+pub(super) fn refused(refusal: Refusal) -> Status {
     let code = match &refusal {
         Refusal::Denied(_) => Code::PermissionDenied,
         Refusal::NoSuchCapture(_) | Refusal::NothingKept(_) => Code::NotFound,
@@ -285,6 +289,31 @@ impl control_server::Control for Service {
         let asked = request.get_ref();
         self.savefile(&request, &asked.capture, asked.format(), SavefileKind::Live)
     }
+
+    type FollowStream = NoAnswers;
+
+    async fn follow(
+        &self,
+        request: Request<message::FollowRequest>,
+    ) -> Result<Response<NoAnswers>, Status> {
+        let peer = peer(&request)?;
+        let asked = request.get_ref();
+        let entry = self.registry.readable(&peer.caller, &asked.capture).map_err(refused)?;
+        peer.shown_rights();
+        let (uid, gid) = (peer.caller.uid, peer.caller.gid);
+        let opener = FileOpener::new(Asker { thread: peer.process, uid, gid });
+        let packets = SavefileStream::packets(
+            &self.registry.tree,
+            &self.waiters,
+            &entry,
+            FollowAnswers::new(&self.registry, &peer, &entry, asked)?,
+            opener,
+            (peer.busy(), self.allowances.stream(uid)),
+        );
+        let mut response = Response::new(tokio_stream::empty());
+        chunks::hand_over(response.extensions_mut(), Body::new(packets));
+        Ok(response)
+    }
 }
 
 /// One answer to a request for a status.
@@ -313,17 +342,21 @@ const fn number(entry: &CaptureEntry) -> u32 {
     entry.id.saturating_add(1)
 }
 
-fn described(registry: &Registry, entry: &CaptureEntry) -> message::Capture {
-    let spec = entry.capture.spec();
-    let condition = entry.capture.condition();
-    let state = match condition.state {
+pub(super) const fn state_of(state: CaptureState) -> message::State {
+    match state {
         CaptureState::Pending => message::State::Pending,
         CaptureState::Running => message::State::Running,
         CaptureState::Retrying => message::State::Retrying,
         CaptureState::Stopped => message::State::Stopped,
         CaptureState::Ended => message::State::Ended,
         CaptureState::Failed => message::State::Failed,
-    };
+    }
+}
+
+fn described(registry: &Registry, entry: &CaptureEntry) -> message::Capture {
+    let spec = entry.capture.spec();
+    let condition = entry.capture.condition();
+    let state = state_of(condition.state);
     message::Capture {
         id: number(entry),
         alias: entry.alias().to_owned(),

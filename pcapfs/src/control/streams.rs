@@ -26,6 +26,7 @@ use tonic::Status;
 
 use super::chunks;
 use super::connections::Busy;
+use super::follow::FollowAnswers;
 use super::outgoing::Outgoing;
 use crate::fs::captures::CaptureEntry;
 use crate::fs::open_file::{FileOpener, OpenFile, ReadFailure};
@@ -71,17 +72,28 @@ pub(super) fn waiters() -> io::Result<Arc<Waiters<Tasks>>> {
     Ok(waiters)
 }
 
-/// A savefile on its way to a client.
+/// What a stream sends.
+#[derive(Debug)]
+enum StreamContent {
+    /// A savefile.
+    Savefile {
+        /// The next offset, for a file that has offsets.
+        offset: u64,
+        /// Sent with the first chunk, then 0.
+        total: u64,
+    },
+    /// Packets with their numbers.
+    Packets(Box<FollowAnswers>),
+}
+
+/// A savefile or packets on their way to a client.
 #[derive(Debug)]
 pub(super) struct SavefileStream {
     tree: Arc<Tree>,
     waiting: Arc<WaitingReaders<Tasks>>,
     handle: u64,
     file: Arc<OpenFile>,
-    /// The next offset, for a file that has offsets.
-    offset: u64,
-    /// Sent with the first chunk, then 0.
-    total: u64,
+    content: StreamContent,
     /// The last time it had caught up.
     caught_up: Option<Instant>,
     /// Waits while more packets gather.
@@ -103,6 +115,31 @@ impl SavefileStream {
         (busy, outgoing): (Busy, Outgoing),
     ) -> Self {
         let (handle, total) = tree.open_savefile(entry, wanted, format, opener);
+        let content = StreamContent::Savefile { offset: 0, total };
+        Self::of_handle(tree, waiters, entry, (handle, content), (busy, outgoing))
+    }
+
+    /// Opens the packets of a capture, from the packet with number `first` on.
+    pub(super) fn packets(
+        tree: &Arc<Tree>,
+        waiters: &Waiters<Tasks>,
+        entry: &Arc<CaptureEntry>,
+        (answers, first): (FollowAnswers, u64),
+        opener: FileOpener,
+        (busy, outgoing): (Busy, Outgoing),
+    ) -> Self {
+        let handle = tree.open_batches(entry, first, opener);
+        let content = StreamContent::Packets(Box::new(answers));
+        Self::of_handle(tree, waiters, entry, (handle, content), (busy, outgoing))
+    }
+
+    fn of_handle(
+        tree: &Arc<Tree>,
+        waiters: &Waiters<Tasks>,
+        entry: &Arc<CaptureEntry>,
+        (handle, content): (u64, StreamContent),
+        (busy, outgoing): (Busy, Outgoing),
+    ) -> Self {
         let file = tree.file(handle);
         let waiting = waiters.of(entry);
         // The handle was just made.
@@ -112,8 +149,7 @@ impl SavefileStream {
             waiting,
             handle,
             file,
-            offset: 0,
-            total,
+            content,
             caught_up: None,
             gathering: None,
             has_ended: false,
@@ -124,12 +160,27 @@ impl SavefileStream {
 
     /// Reads at most `size` bytes that are there, as a message; `None` if there are none yet.
     fn read(&mut self, size: usize) -> Option<Result<Option<Bytes>, Status>> {
-        let total = self.total;
         let mut message = Bytes::new();
-        let outcome = self.file.read(self.offset, size, &mut |slices: &[IoSlice<'_>]| {
-            message = chunks::message(total, slices);
-            Ok(())
-        });
+        let outcome = match &mut self.content {
+            StreamContent::Savefile { offset, total } => {
+                let told = *total;
+                let read = self.file.read(*offset, size, &mut |slices: &[IoSlice<'_>]| {
+                    message = chunks::message(told, slices);
+                    Ok(())
+                });
+                if let Ok(ReadOutcome::Sent(count)) = &read {
+                    *offset += *count as u64;
+                    *total = 0;
+                }
+                read
+            }
+            StreamContent::Packets(answers) => {
+                answers.read(&self.file, size).map(|(outcome, answer)| {
+                    message = answer;
+                    outcome
+                })
+            }
+        };
         // Before the bytes are used: a mapped file may have been truncated while it was copied.
         if let Some(entry) = &self.file.entry
             && let Err(error) = entry.capture.store().intact()
@@ -137,12 +188,11 @@ impl SavefileStream {
             return Some(Err(Status::data_loss(error.to_string())));
         }
         match outcome {
-            Ok(ReadOutcome::Sent(count)) => {
-                self.offset += count as u64;
-                self.total = 0;
-                Some(Ok(Some(message)))
-            }
-            Ok(ReadOutcome::End) => Some(Ok(None)),
+            Ok(ReadOutcome::Sent(_)) => Some(Ok(Some(message))),
+            Ok(ReadOutcome::End) => Some(match &mut self.content {
+                StreamContent::Packets(answers) => answers.last_report().transpose(),
+                StreamContent::Savefile { .. } => Ok(None),
+            }),
             Ok(ReadOutcome::Empty) => None,
             Err(ReadFailure::Refused(error)) => Some(Err(Status::data_loss(error.to_string()))),
             Err(ReadFailure::Send(error)) => Some(Err(Status::internal(error.to_string()))),
@@ -151,6 +201,12 @@ impl SavefileStream {
 
     /// The next message; `None` at the end.
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        if let StreamContent::Packets(answers) = &mut self.content {
+            if let Poll::Ready(report) = answers.poll_report(context) {
+                return Poll::Ready(report.map(Some));
+            }
+            ready!(answers.poll_rate(context));
+        }
         if let Some(caught_up) = self.caught_up.take() {
             // Woken by the bell: there are more packets.
             if caught_up.elapsed() < GATHER && self.file.is_ready() {

@@ -12,7 +12,8 @@ use crate::candidates;
 use crate::settings::KERNEL_BUFFERS;
 
 /// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
-/// for a FIFO that savefiles are written into; - for standard input.
+/// for a FIFO that savefiles are written into; remote:NAME/CAPTURE for a capture of another
+/// machine; - for standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

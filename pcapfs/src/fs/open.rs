@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use capture::clock;
+use capture::cursor::batch::BatchCursor;
 use capture::cursor::snapshot::SnapshotExtent;
 use capture::cursor::{Begin, SavefileFormat};
+
+use parking_lot::Mutex;
 
 use super::captures::CaptureEntry;
 use super::dir::{NodeItem, name_of};
@@ -81,11 +84,35 @@ impl Tree {
                 (FileNode::stream(entry.id, begin, format), content, 0)
             }
         };
+        let name = name_of(entry.id, file).unwrap_or_default();
+        (self.open_unlisted(entry, name, content, opener), size)
+    }
+
+    /// Opens the packets of a capture, from the packet with this number on, for another daemon that
+    /// follows it; release the handle with [`Tree::close`].
+    pub(crate) fn open_batches(
+        &self,
+        entry: &Arc<CaptureEntry>,
+        first: u64,
+        opener: FileOpener,
+    ) -> u64 {
+        let cursor = BatchCursor::at(&**entry.capture.store(), first);
+        self.open_unlisted(entry, "mirror", OpenContent::Batches(Mutex::new(cursor)), opener)
+    }
+
+    /// Adds an open file that has no inode.
+    fn open_unlisted(
+        &self,
+        entry: &Arc<CaptureEntry>,
+        name: &'static str,
+        content: OpenContent,
+        opener: FileOpener,
+    ) -> u64 {
         let is_awaited = content.is_awaited();
-        let handle = self.open_files.add(OpenFile {
+        self.open_files.add(OpenFile {
             // No inode: a request by inode does not mean this file.
             inode: 0,
-            name: name_of(entry.id, file).unwrap_or_default(),
+            name,
             entry: Some(Arc::clone(entry)),
             content,
             opener,
@@ -93,8 +120,7 @@ impl Tree {
             blocked: AtomicBool::new(false),
             is_small_and_final: false,
             is_awaited,
-        });
-        (handle, size)
+        })
     }
 
     /// Releases a handle.

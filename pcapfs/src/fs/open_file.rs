@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use capture::cursor::batch::{BatchCursor, PacketBatch};
 use capture::cursor::snapshot::{Snapshot, SnapshotExtent};
 use capture::cursor::{
     Begin, Cursor, CursorProgress, CursorReadError, ReadOutcome, SavefileFormat,
@@ -74,6 +75,8 @@ pub(crate) enum OpenContent {
     Stream(Mutex<Cursor>),
     /// A savefile with offsets.
     Snapshot(Mutex<Snapshot>),
+    /// Packets with their numbers, for another daemon.
+    Batches(Mutex<BatchCursor>),
     /// A file of a flow, or a log of flows.
     Flow(Mutex<FlowReader>),
     /// A text that does not change.
@@ -106,7 +109,7 @@ impl OpenContent {
 
     /// True if its opener counts as a reader of its capture.
     pub(super) const fn is_reader(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Snapshot(_))
+        matches!(self, Self::Stream(_) | Self::Snapshot(_) | Self::Batches(_))
     }
 
     /// The size, if the bytes of this file will not change any more; a file that begins anew may
@@ -225,7 +228,7 @@ impl OpenFile {
     /// The capture whose packets it reads, if its reads may wait.
     pub(crate) fn waits_for(&self) -> Option<&Arc<CaptureEntry>> {
         match self.content {
-            OpenContent::Stream(_) => self.entry.as_ref(),
+            OpenContent::Stream(_) | OpenContent::Batches(_) => self.entry.as_ref(),
             OpenContent::Snapshot(_) if self.is_awaited => self.entry.as_ref(),
             OpenContent::Snapshot(_)
             | OpenContent::Flow(_)
@@ -246,6 +249,7 @@ impl OpenFile {
         let progress = match &self.content {
             OpenContent::Stream(cursor) => cursor.lock().progress(store),
             OpenContent::Snapshot(snapshot) => snapshot.lock().progress(store),
+            OpenContent::Batches(cursor) => cursor.lock().progress(store),
             OpenContent::Flow(_) | OpenContent::Rendered(_) | OpenContent::Written => return None,
         };
         let CursorProgress { lost, lag, gone, .. } = progress;
@@ -262,6 +266,9 @@ impl OpenFile {
         match (&self.content, self.store()) {
             (OpenContent::Stream(cursor), Some(store)) => cursor.lock().is_ready(store),
             (OpenContent::Snapshot(snapshot), Some(store)) => snapshot.lock().is_ready(store),
+            (OpenContent::Batches(cursor), Some(store)) => {
+                cursor.lock().is_ready(store) || store.bounds().ended
+            }
             _ => true,
         }
     }
@@ -308,7 +315,10 @@ impl OpenFile {
             OpenContent::Flow(flow) => {
                 flow.lock().rendered().map(|stat| (stat.size, stat.modified))
             }
-            OpenContent::Stream(_) | OpenContent::Snapshot(_) | OpenContent::Written => None,
+            OpenContent::Stream(_)
+            | OpenContent::Snapshot(_)
+            | OpenContent::Batches(_)
+            | OpenContent::Written => None,
         }
     }
 
@@ -351,11 +361,34 @@ impl OpenFile {
             (OpenContent::Rendered(text), _) => read_text(text.bytes(), offset, size, send),
             _ => return Err(TreeError::WrongAccess.into()),
         };
-        outcome.map_err(|error| match error {
-            CursorReadError::Storage(why) => TreeError::Storage(why).into(),
-            CursorReadError::Expired => TreeError::Expired.into(),
-            CursorReadError::Send(error) => ReadFailure::Send(error),
-        })
+        outcome.map_err(ReadFailure::from)
+    }
+
+    /// Passes the next packets of a file of [`OpenContent::Batches`] to `send`, at most `size`
+    /// bytes of records, or one record.
+    ///
+    /// # Errors
+    /// [`TreeError`]; also for files of other content.
+    pub(crate) fn read_batch(
+        &self,
+        size: usize,
+        send: &mut dyn FnMut(&PacketBatch<'_>) -> io::Result<()>,
+    ) -> Result<ReadOutcome, ReadFailure> {
+        let (OpenContent::Batches(cursor), Some(store)) = (&self.content, self.store()) else {
+            return Err(TreeError::WrongAccess.into());
+        };
+        let ended = store.bounds().ended;
+        let mut cursor = cursor.lock();
+        match cursor.read(store, size, send)? {
+            ReadOutcome::Empty if ended && !cursor.is_ready(store) => Ok(ReadOutcome::End),
+            outcome => {
+                let has_got_some = matches!(outcome, ReadOutcome::Sent(_));
+                if has_got_some {
+                    self.blocked.store(false, Ordering::Relaxed);
+                }
+                Ok(outcome)
+            }
+        }
     }
 }
 
@@ -366,6 +399,16 @@ pub(crate) enum ReadFailure {
     Refused(TreeError),
     /// The reply did not reach the reader.
     Send(io::Error),
+}
+
+impl From<CursorReadError> for ReadFailure {
+    fn from(error: CursorReadError) -> Self {
+        match error {
+            CursorReadError::Storage(why) => TreeError::Storage(why).into(),
+            CursorReadError::Expired => TreeError::Expired.into(),
+            CursorReadError::Send(error) => Self::Send(error),
+        }
+    }
 }
 
 impl From<TreeError> for ReadFailure {

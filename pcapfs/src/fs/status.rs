@@ -45,6 +45,8 @@ struct CaptureStatus<'a> {
     readers: ReadersStatus,
     flows: flow::FlowCounters,
     interruptions: Vec<InterruptionStatus>,
+    /// The far side of a capture of another machine.
+    remote: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -185,6 +187,10 @@ pub(crate) fn of_capture(
                 why: one.why,
             })
             .collect(),
+        remote: match &spec.source {
+            SourceName::External(source) => source.status(),
+            _ => None,
+        },
     };
     json::line(&status)
 }

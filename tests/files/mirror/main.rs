@@ -1,0 +1,152 @@
+//! Captures of other machines as captures of this one (`remote:NAME/CAPTURE`): every packet comes,
+//! once, whatever happens on the way.
+
+mod faults;
+mod support;
+
+use pcapfs_tests::{run, skip_unless, wait_until};
+use support::{Site, wait_same};
+
+#[test]
+fn packets_of_a_far_capture_are_packets_here() {
+    skip_unless!(mount);
+    let site = Site::new();
+    let far = site.far();
+    let mut feed = site.fifo.connect();
+    feed.send(100, 200);
+    let near = site.near();
+    wait_same(&near, "web", 100);
+    near.wait_state("web", "running");
+    feed.send(300, 1000);
+    wait_same(&near, "web", 400);
+    let status = near.status("web");
+    let remote = &status["remote"];
+    assert_eq!((&remote["name"], &remote["capture"]), (&"far".into(), &"web".into()));
+    assert_eq!(status["source"], "remote:far/web");
+    assert_eq!((&remote["connected"], &remote["next_number"]), (&true.into(), &401.into()));
+    assert_eq!(status["linktype"], "EN10MB");
+    wait_until("the counters of the far side are here", 5, || {
+        near.count("web", "/remote/packets/stored") == 400
+    });
+    let packets = near.status("web")["remote"]["packets"].clone();
+    assert_eq!(packets, far.status("web")["packets"], "as they are there");
+    assert_eq!(far.readers("web")[0]["file"], "mirror");
+    assert!(far.status("web")["remote"].is_null());
+    // The bytes are the same in both formats.
+    for file in ["replay.pcap", "replay.pcapng"] {
+        let [one, other] = [&far, &near].map(|daemon| {
+            let path = daemon.path(&format!("web/{file}"));
+            run(pcapfs_tests::tool("tcpdump").arg("-nn").arg("-tt").arg("-r").arg(path), 20)
+                .success()
+        });
+        assert_eq!(one.text(), other.text());
+    }
+}
+
+#[test]
+fn a_daemon_that_is_away_is_waited_for() {
+    skip_unless!(mount);
+    let site = Site::new();
+    let near = site.near();
+    near.wait_state("web", "retrying");
+    let error = near.status("web")["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("remote:far/web: "), "{error}");
+    let mut far = site.far();
+    let mut feed = site.fifo.connect();
+    feed.send(50, 100);
+    wait_same(&near, "web", 50);
+    near.wait_state("web", "running");
+    assert!(near.status("web")["error"].is_null());
+
+    // The capture is stopped there, and goes on.
+    far.verb(["stop", "web"]);
+    near.wait_state("web", "retrying");
+    wait_until("it is said why", 10, || {
+        near.status("web")["error"] == "remote:far/web: web is stopped there"
+    });
+    far.verb(["start", "web"]);
+    near.wait_state("web", "running");
+    feed.send(50, 100);
+    wait_same(&near, "web", 100);
+
+    // Stopped here: nothing is missed.
+    near.verb(["stop", "web"]);
+    near.wait_state("web", "stopped");
+    feed.send(50, 100);
+    near.verb(["start", "web"]);
+    wait_same(&near, "web", 150);
+
+    // The far daemon ends, and comes again with its ring.
+    assert!(far.terminate().success());
+    drop(far);
+    near.wait_state("web", "retrying");
+    let far = site.far();
+    let mut feed = site.fifo.connect().after(150);
+    feed.send(50, 100);
+    wait_same(&near, "web", 200);
+    let interruptions = near.status("web")["interruptions"].as_array().unwrap().len();
+    assert_eq!(interruptions, 3);
+    assert_eq!(far.count("web", "/packets/stored"), 200);
+}
+
+#[test]
+fn init_and_the_configuration_take_them() {
+    skip_unless!(mount);
+    let site = Site::new();
+    let _far = site.far();
+    let mut feed = site.fifo.connect();
+    feed.send(10, 100);
+    let config = site.folder.path().join("pcapfs.toml");
+    let text = "[[capture]]\nsource = \"remote:far/web,compression=zstd\"\n";
+    std::fs::write(&config, text).unwrap();
+    let state = site.folder.path().join("state");
+    let mount = || site.near_mount().ring_dir(&site.folder.path().join("near-rings"));
+    let start = || mount().arg("--config").arg(&config).arg("--state").arg(&state).start();
+    let mut near = start();
+    wait_same(&near, "far.web", 10);
+    assert_eq!(near.status("far.web")["remote"]["compression"], "zstd");
+    let made = near.verb(["init", "remote:far/web,from=now", "--alias", "new"]);
+    assert!(made.contains("new"), "{made}");
+    near.wait_state("new", "running");
+    feed.send(5, 100);
+    wait_same(&near, "far.web", 15);
+    near.wait_stored("new", 5);
+    let ratio = near.status("far.web")["remote"]["compression_ratio"].clone();
+    assert!(ratio.as_f64().is_some_and(|ratio| ratio > 1.0), "{ratio}");
+    // Made again after a restart, with what came meanwhile.
+    assert!(near.terminate().success());
+    drop(near);
+    feed.send(5, 100);
+    let near = start();
+    wait_same(&near, "far.web", 20);
+    near.wait_stored("new", 10);
+}
+
+#[test]
+fn mistakes_are_named() {
+    skip_unless!(mount);
+    let site = Site::new();
+    for (source, part) in [
+        ("remote:far", "write it as remote:NAME/CAPTURE"),
+        ("remote:far/web,speed=1", "'speed=1' is no option of it"),
+        ("remot:far/web", "remote:NAME/CAPTURE"),
+    ] {
+        let refused = site.near_mount().capture("web", source).try_start().unwrap_err();
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    // What is missing there may come.
+    let near = site
+        .near_mount()
+        .capture("none", "remote:nobody/web")
+        .capture("missing", "remote:far/missing")
+        .start();
+    let says = |alias: &str, part: &str| {
+        wait_until(part, 10, || {
+            let status = near.status(alias);
+            status["state"] == "retrying" && status["error"].to_string().contains(part)
+        });
+    };
+    says("none", "no remote has this name");
+    let _far = site.far();
+    says("missing", "refused there: missing: no such capture");
+}
