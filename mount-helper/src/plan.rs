@@ -434,13 +434,19 @@ fn text(argument: OsString) -> Result<String, UsageError> {
 }
 
 /// The alias that `pcapfs` itself would choose: the interface's name, or the file's without its
-/// extension, with `_` in place of characters that an alias cannot have.
+/// extension, or the host and port, with `_` in place of characters that an alias cannot have.
 fn default_alias(source: &str) -> String {
     let path = source.strip_prefix("file:").or_else(|| source.strip_prefix("stream:"));
-    let name = path.map_or(source, |path| {
-        let path = path.strip_suffix(",follow").unwrap_or(path);
-        Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default()
-    });
+    let place = source.strip_prefix("tcp:").or_else(|| source.strip_prefix("tcp-listen:"));
+    let place = place.map(|place| place.split(',').next().unwrap_or_default());
+    let place = place.map(|place| place.replace(['[', ']'], ""));
+    let name = path.map_or_else(
+        || place.as_deref().unwrap_or(source),
+        |path| {
+            let path = path.strip_suffix(",follow").unwrap_or(path);
+            Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default()
+        },
+    );
     let mut alias: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })

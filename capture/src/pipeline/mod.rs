@@ -337,6 +337,8 @@ impl Capture {
             SourceName::Interface(_)
             | SourceName::Stream(_)
             | SourceName::Stdin
+            | SourceName::Tcp(_)
+            | SourceName::TcpListen(_)
             | SourceName::External(_) => Self::of_ring(spec, patience),
         }
     }

@@ -381,16 +381,19 @@ impl Observer for Report<'_> {
     }
 
     fn away(&mut self, writer: &mut Writer, error: &SourceError) {
-        let shared = &self.filling.shared;
+        self.left(writer, error);
+        self.filling.shared.set(CaptureState::Retrying, Some(error.to_string()));
+    }
+
+    fn left(&mut self, writer: &mut Writer, error: &SourceError) {
         if !std::mem::replace(&mut self.away, true) {
-            let now = clock::now();
+            let (now, shared) = (clock::now(), &self.filling.shared);
             shared.rate.reset();
             shared.interrupted(now, error);
             if !self.resumes {
                 writer.source_lost(now, &error.to_string());
             }
         }
-        shared.set(CaptureState::Retrying, Some(error.to_string()));
     }
 
     fn back(&mut self, writer: &mut Writer) {

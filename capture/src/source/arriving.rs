@@ -1,12 +1,12 @@
-//! Savefiles that arrive as a stream of bytes, one after the other: the code that a FIFO and
-//! standard input share.
+//! Savefiles that arrive as a stream of bytes, one after the other: the code that FIFOs, standard
+//! input and TCP connections share.
 //!
 //! When a writer leaves in the middle of a record, that record is dropped. The next writer begins
 //! with a header of its own, and continues the same capture.
 
 use protocol::linktype::LinkType;
 
-use super::beside::Beside;
+use super::beside::{Beside, SharedInterfaces};
 use super::{LeftOut, Observer, STOPPED, SourceControl, SourceError, SourceOptions};
 use crate::clock;
 use crate::filter::Filter;
@@ -24,8 +24,11 @@ pub(super) struct Arriving {
     compiled: Option<(LinkType, Filter)>,
     snaplen: u32,
     reader: StreamReader,
-    /// Whether packets are read but not stored.
-    paused: bool,
+    pause: Pause,
+    /// Name of the sender, if several send at the same time, each with interfaces of its own.
+    sender: Option<String>,
+    /// Whether this writer has sent a header that fits the capture.
+    has_begun: bool,
     /// After an error: ignore the rest of this writer's bytes, up to its end of file or to the
     /// beginning of another writer's file.
     skipping: bool,
@@ -59,12 +62,32 @@ impl Arriving {
             compiled,
             snaplen: options.snaplen,
             reader: StreamReader::new(),
-            paused: false,
+            pause: Pause::default(),
+            sender: None,
+            has_begun: false,
             skipping: false,
             beside,
             foreign: 0,
             told: (0, 0, 0),
         })
+    }
+
+    /// Gives the writer interfaces of its own among those of others that write at the same time:
+    /// they have the name `sender`, before the writer's own names for them.
+    pub(super) fn among(mut self, sender: String, interfaces: &SharedInterfaces) -> Self {
+        self.beside.among(sender.clone(), interfaces);
+        self.sender = Some(sender);
+        self
+    }
+
+    /// Returns true if the writer has sent a header that fits the capture.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Bytes of a record that has not arrived completely; 0 after an error.
+    pub(super) fn half(&self) -> u64 {
+        if self.skipping { 0 } else { self.reader.finish() }
     }
 
     /// Room for the next bytes.
@@ -109,14 +132,20 @@ impl Arriving {
 
     /// Ends a writer's savefile, and reports a partial record if it left one.
     pub(super) fn left(&mut self, observer: &mut dyn Observer) {
-        let half = self.reader.finish();
-        if half > 0 && !self.skipping {
+        let half = self.half();
+        if half > 0 {
             let why = format!("ended inside a record: {half} bytes dropped");
             observer.trouble(Some(&SourceError::Malformed { name: self.name.clone(), why }));
         }
+        self.next_writer();
+    }
+
+    /// Drops what this writer has sent of a record; the next writer begins with a header.
+    pub(super) fn next_writer(&mut self) {
         self.reader.reset();
         self.beside.reset();
         self.skipping = false;
+        self.has_begun = false;
     }
 
     /// Ends the stream: no other writer will come.
@@ -132,17 +161,12 @@ impl Arriving {
 
     /// Pauses and resumes as `control` orders. While paused, packets are read but not stored.
     pub(super) fn pause_if_ordered(&mut self, writer: &mut Writer, control: &SourceControl) {
-        if self.paused == control.is_paused() {
-            return;
-        }
-        self.paused = !self.paused;
-        let now = clock::now();
-        if self.paused {
-            writer.source_rests(now, STOPPED);
-        } else {
-            writer.source_found(now);
-        }
-        writer.set_ended(self.paused);
+        self.pause.follow(writer, control);
+    }
+
+    /// Has this writer's packets stored or not, as those of all others.
+    pub(super) fn set_pause(&mut self, pause: Pause) {
+        self.pause = pause;
     }
 
     /// Stores every whole record that was read.
@@ -153,6 +177,8 @@ impl Arriving {
     ) -> Result<(), SourceError> {
         let malformed =
             |name: &str, why: String| SourceError::Malformed { name: name.to_owned(), why };
+        // Another writer may have sent packets since.
+        self.beside.return_to_own_interface(writer);
         let result = loop {
             match self.reader.event() {
                 Ok(None) => break Ok(()),
@@ -163,14 +189,10 @@ impl Arriving {
                 Ok(Some(StreamEvent::Kept(block))) => self.beside.block(block, writer),
                 Ok(Some(StreamEvent::LeftOut)) => self.beside.leave_out(),
                 Ok(Some(StreamEvent::Header(header))) => {
-                    if let Err(error) = self.begin(&header, writer) {
+                    // The filter first: a header whose packets it cannot judge changes nothing.
+                    let begun = self.compile(header.link_type);
+                    if let Err(error) = begun.and_then(|()| self.begin(&header, writer)) {
                         break Err(error);
-                    }
-                    if let Some(expression) = &self.filter
-                        && let sent = header.link_type
-                        && self.compiled.as_ref().is_none_or(|(known, _)| *known != sent)
-                    {
-                        self.compiled = Some((sent, Filter::compile(expression, sent)?));
                     }
                     observer.trouble(None);
                     self.told = (0, 0, 0);
@@ -182,7 +204,7 @@ impl Arriving {
                         .as_ref()
                         .is_none_or(|(_, filter)| filter.matches(packet.original_len, packet.data));
                     // A paused stream is still parsed, to stay in step with it.
-                    if matches && !self.paused {
+                    if matches && !self.pause.is_paused() {
                         self.beside.store(&packet, data, writer);
                     }
                 }
@@ -208,6 +230,16 @@ impl Arriving {
         }
     }
 
+    /// Compiles the filter for this link type, unless that was done last.
+    fn compile(&mut self, sent: LinkType) -> Result<(), SourceError> {
+        if let Some(expression) = &self.filter
+            && self.compiled.as_ref().is_none_or(|(known, _)| *known != sent)
+        {
+            self.compiled = Some((sent, Filter::compile(expression, sent)?));
+        }
+        Ok(())
+    }
+
     /// Handles a writer's header, which has its link type.
     fn begin(&mut self, header: &StoreHeader, writer: &mut Writer) -> Result<(), SourceError> {
         let sent = header.link_type;
@@ -221,8 +253,40 @@ impl Arriving {
         } else {
             self.beside.reset();
             writer.take_trailing();
-            writer.set_own_interface();
+            match &self.sender {
+                Some(_) => self.beside.describe_own(header.snaplen, self.snaplen, writer),
+                None => writer.set_own_interface(),
+            }
         }
-        writer.declare(sent, header.snaplen.min(self.snaplen)).map_err(changed)
+        writer.declare(sent, header.snaplen.min(self.snaplen)).map_err(changed)?;
+        self.has_begun = true;
+        Ok(())
+    }
+}
+
+/// Whether packets are read but not stored, because the capture is stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pause {
+    is_paused: bool,
+}
+
+impl Pause {
+    pub(super) const fn is_paused(self) -> bool {
+        self.is_paused
+    }
+
+    /// Pauses and resumes as `control` orders, and says so in the ring.
+    pub(super) fn follow(&mut self, writer: &mut Writer, control: &SourceControl) {
+        if self.is_paused == control.is_paused() {
+            return;
+        }
+        self.is_paused = !self.is_paused;
+        let now = clock::now();
+        if self.is_paused {
+            writer.source_rests(now, STOPPED);
+        } else {
+            writer.source_found(now);
+        }
+        writer.set_ended(self.is_paused);
     }
 }

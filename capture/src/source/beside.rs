@@ -1,5 +1,8 @@
 //! The data that a pcapng stream has beside its packets, on its way into a ring.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use protocol::time::Precision;
 
 use crate::ring::{Append, MAX_INTERFACES, Writer};
@@ -9,6 +12,20 @@ use crate::store::{Interface, NoteRef, Store};
 
 /// A snaplen that sets no limit: interfaces keep the one they state.
 const NO_LIMIT: u32 = crate::savefile::DEFAULT_SNAPLEN;
+
+/// The ring's indexes of the interfaces of all senders that are connected. Each of them has one
+/// sender only, or the packets of two senders would seem to come from one.
+pub(super) type SharedInterfaces = Arc<Mutex<Vec<u32>>>;
+
+/// One of several senders.
+#[derive(Debug)]
+struct Sender {
+    /// The name of its interfaces, before its own names for them.
+    name: String,
+    all: SharedInterfaces,
+    /// The ring's index of the interface of a stream that describes none.
+    own: Option<u32>,
+}
 
 /// The data received since the last stored packet, and the interfaces of the stream.
 #[derive(Debug, Default)]
@@ -36,6 +53,8 @@ pub(super) struct Beside {
     left_out: u64,
     /// Number of interfaces that are not distinguished from others.
     unnamed: u64,
+    /// Set if others send at the same time.
+    sender: Option<Sender>,
 }
 
 impl Beside {
@@ -44,12 +63,18 @@ impl Beside {
         self.is_begun = false;
         self.forget_section();
         self.section.clear();
+        if let Some(sender) = &mut self.sender {
+            sender.own = None;
+        }
     }
 
     fn forget_section(&mut self) {
         self.waiting.clear();
         self.more = 0;
         self.ids.clear();
+        if let Some(sender) = &self.sender {
+            sender.all.lock().retain(|id| !self.taken.contains(id));
+        }
         self.taken.clear();
         self.left_out += self.statistics.drain(..).count() as u64;
     }
@@ -111,8 +136,14 @@ impl Beside {
     fn describe(&mut self, given: &Interface, snaplen: u32, writer: &mut Writer) {
         let own = writer.ring().own_interface();
         let limit = if snaplen < NO_LIMIT { snaplen } else { 0 };
+        let name = match (&self.sender, &given.name) {
+            (Some(sender), Some(name)) => Some(format!("{} {name}", sender.name)),
+            (Some(sender), None) => Some(sender.name.clone()),
+            (None, Some(name)) => Some(name.clone()),
+            (None, None) => own.name.clone(),
+        };
         let interface = Interface {
-            name: given.name.clone().or_else(|| own.name.clone()),
+            name,
             description: given.description.clone(),
             // The filter of this capture, if it has one, chose the packets last.
             filter: own.filter.clone().or_else(|| given.filter.clone()),
@@ -123,6 +154,11 @@ impl Beside {
         let is_full = self.ids.len() > self.taken.len();
         let described = if is_full {
             Err(self.ids.last().copied().unwrap_or(0))
+        } else if let Some(sender) = &self.sender {
+            let mut all = sender.all.lock();
+            let described = writer.describe(&interface, &all);
+            all.extend(described);
+            described
         } else {
             writer.describe(&interface, &self.taken)
         };
@@ -135,6 +171,33 @@ impl Beside {
                 self.unnamed += 1;
                 self.ids.push(id);
             }
+        }
+    }
+
+    /// Distinguishes the interfaces from those of other senders, which `all` has.
+    pub(super) fn among(&mut self, name: String, all: &SharedInterfaces) {
+        self.sender = Some(Sender { name, all: Arc::clone(all), own: None });
+    }
+
+    /// Describes the interface of a stream that describes none, and makes it the one of the next
+    /// packets. `limit` is the maximum of bytes kept of one packet.
+    pub(super) fn describe_own(&mut self, snaplen: u32, limit: u32, writer: &mut Writer) {
+        if writer.ring().header().is_none() {
+            writer.begin_section(&[]);
+        }
+        let sent =
+            Interface { name: None, description: None, filter: None, snaplen, link_type: None };
+        self.describe(&sent, limit, writer);
+        if let Some(sender) = &mut self.sender {
+            sender.own = self.ids.last().copied();
+        }
+        self.return_to_own_interface(writer);
+    }
+
+    /// Makes the interface of a stream that describes none the one of the next packets.
+    pub(super) fn return_to_own_interface(&self, writer: &mut Writer) {
+        if let Some(id) = self.sender.as_ref().and_then(|sender| sender.own) {
+            writer.set_interface(id);
         }
     }
 
@@ -223,5 +286,12 @@ impl Beside {
     /// distinguished.
     pub(super) fn left_out(&self, writer: &Writer) -> (u64, u64) {
         (self.left_out + writer.left_out(), self.unnamed)
+    }
+}
+
+impl Drop for Beside {
+    /// Gives the interfaces back to senders to come.
+    fn drop(&mut self) {
+        self.forget_section();
     }
 }

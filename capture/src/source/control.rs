@@ -99,10 +99,18 @@ impl SourceControl {
     /// For the source's thread: waits until `source` is readable, an order has come, or `timeout`
     /// is over.
     pub(super) fn wait_for(&self, source: BorrowedFd<'_>, timeout: PollTimeout) {
-        let mut fds = [
-            PollFd::new(source, PollFlags::POLLIN),
-            PollFd::new(self.wake_fd(), PollFlags::POLLIN),
-        ];
+        self.wait_until_ready(source, PollFlags::POLLIN, timeout);
+    }
+
+    /// For the source's thread: waits until `source` has one of these events, an order has come, or
+    /// `timeout` is over.
+    pub(super) fn wait_until_ready(
+        &self,
+        source: BorrowedFd<'_>,
+        events: PollFlags,
+        timeout: PollTimeout,
+    ) {
+        let mut fds = [PollFd::new(source, events), PollFd::new(self.wake_fd(), PollFlags::POLLIN)];
         // An interrupted or failed wait only means that the caller looks too early.
         let _ = poll(&mut fds, timeout);
         if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {

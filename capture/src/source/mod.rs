@@ -11,6 +11,7 @@ mod external;
 mod fifo;
 mod following;
 mod interface;
+mod network;
 mod patience;
 mod stdin;
 
@@ -25,12 +26,14 @@ pub use control::SourceControl;
 pub use external::{ExternalSource, SourceOpener};
 pub use following::{FollowBeginning, FollowedNote, FollowedPackets, Following};
 pub use interface::{InterfaceInfo, interfaces, real_name};
+pub use network::{HostAndPort, ListenAddress};
 pub use patience::ReconnectPatience;
 
 use crate::filter::{FilterError, Runner};
 use crate::ring::Writer;
 use fifo::Fifo;
 use interface::Live;
+use network::{Connecting, Listening};
 use stdin::Stdin;
 
 /// The name under which all interfaces are captured at once.
@@ -41,13 +44,18 @@ pub(crate) const STOPPED: &str = "stopped";
 
 /// The written forms of sources that begin with their kind, for messages: those of this crate, and
 /// those that the program brings.
-pub const FORMS: &str = "file:PATH, stream:PATH, remote:NAME/CAPTURE";
+pub const FORMS: &str =
+    "file:PATH, stream:PATH, tcp:HOST:PORT, tcp-listen:ADDR:PORT, remote:NAME/CAPTURE";
+
+/// Prefixes of the two ends of PCAP-over-IP.
+const TCP: &str = "tcp:";
+const TCP_LISTEN: &str = "tcp-listen:";
 
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
 
 /// The source of a capture. It is written as an interface, `any` or nothing for all interfaces,
-/// `file:PATH`, `file:PATH,follow`, `stream:PATH`, or `-`.
+/// `file:PATH`, `file:PATH,follow`, `stream:PATH`, `tcp:HOST:PORT`, `tcp-listen:ADDR:PORT`, or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SourceName {
     /// A network interface, or [`ANY`].
@@ -60,6 +68,11 @@ pub enum SourceName {
     Stream(PathBuf),
     /// Standard input.
     Stdin,
+    /// A far end to connect to, which sends a savefile over TCP: a [`HostAndPort`] as it was
+    /// written.
+    Tcp(String),
+    /// An address at which senders of savefiles connect: a [`ListenAddress`] as it was written.
+    TcpListen(String),
     /// A kind that the program brings.
     External(ExternalSource),
 }
@@ -71,7 +84,11 @@ impl SourceName {
     pub const fn filter_runner(&self) -> Runner {
         match self {
             Self::Interface(_) | Self::File(_) | Self::Growing(_) => Runner::Kernel,
-            Self::Stream(_) | Self::Stdin | Self::External(_) => Runner::Process,
+            Self::Stream(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_) => Runner::Process,
         }
     }
 
@@ -87,6 +104,8 @@ impl SourceName {
             Self::Interface(name) => Box::new(Live::open(name, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
             Self::Stdin => Box::new(Stdin::open(options)?),
+            Self::Tcp(text) => Box::new(Connecting::open(text, options)?),
+            Self::TcpListen(text) => Box::new(Listening::open(text, options)?),
             Self::External(source) => source.open(options)?,
             Self::File(_) | Self::Growing(_) => unreachable!("a savefile fills no ring"),
         })
@@ -99,12 +118,31 @@ impl SourceName {
         match text {
             "" => Self::Interface(ANY.to_owned()),
             "-" => Self::Stdin,
-            _ => match (text.strip_prefix("file:"), text.strip_prefix("stream:")) {
-                (Some(path), _) => Self::savefile(path.as_ref()),
-                (_, Some(path)) => Self::Stream(path.into()),
-                (None, None) => Self::Interface(text.to_owned()),
-            },
+            _ => {
+                if let Some(path) = text.strip_prefix("file:") {
+                    Self::savefile(path.as_ref())
+                } else if let Some(path) = text.strip_prefix("stream:") {
+                    Self::Stream(path.into())
+                } else if let Some(place) = text.strip_prefix(TCP) {
+                    Self::Tcp(place.to_owned())
+                } else if let Some(place) = text.strip_prefix(TCP_LISTEN) {
+                    Self::TcpListen(place.to_owned())
+                } else {
+                    Self::Interface(text.to_owned())
+                }
+            }
         }
+    }
+
+    /// The mistake in the written form of a source that names a place in the network, for people.
+    #[must_use]
+    pub fn mistake(&self) -> Option<String> {
+        let place = match self {
+            Self::Tcp(text) => Connecting::place(text).err(),
+            Self::TcpListen(text) => Listening::place(text).err(),
+            _ => None,
+        };
+        place.map(|error| error.to_string())
     }
 
     /// A savefile from its path, or from the path and `,follow`.
@@ -121,12 +159,17 @@ impl SourceName {
     pub fn savefile_path(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Growing(path) => Some(path),
-            Self::Interface(_) | Self::Stream(_) | Self::Stdin | Self::External(_) => None,
+            Self::Interface(_)
+            | Self::Stream(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_) => None,
         }
     }
 
-    /// The alias that a capture of this source gets by default: the interface's name, or the file's
-    /// name without its extension. Characters that an alias cannot have are replaced.
+    /// The alias that a capture of this source gets by default: the interface's name, the file's
+    /// name without its extension, or the host and port. Characters that an alias cannot have are replaced.
     #[must_use]
     pub fn default_alias(&self) -> String {
         let name = match self {
@@ -135,6 +178,10 @@ impl SourceName {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
             Self::Stdin => "stdin".to_owned(),
+            // The words before a comma are the place.
+            Self::Tcp(place) | Self::TcpListen(place) => {
+                place.split(',').next().unwrap_or_default().replace(['[', ']'], "")
+            }
             Self::External(source) => source.default_alias(),
         };
         let mut alias: String = name
@@ -157,6 +204,8 @@ impl std::fmt::Display for SourceName {
             Self::Growing(path) => write!(formatter, "file:{}{FOLLOW}", path.display()),
             Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
             Self::Stdin => formatter.write_str("-"),
+            Self::Tcp(place) => write!(formatter, "{TCP}{place}"),
+            Self::TcpListen(place) => write!(formatter, "{TCP_LISTEN}{place}"),
             Self::External(source) => formatter.write_str(source.written()),
         }
     }
@@ -229,7 +278,11 @@ pub trait Observer {
     /// source looks for it itself.
     fn away(&mut self, writer: &mut Writer, error: &SourceError);
 
-    /// Called when a source that connects has reached its peer.
+    /// Called when all senders have left a source that waits for senders; `error` says how the last
+    /// one left. Its capture goes on.
+    fn left(&mut self, writer: &mut Writer, error: &SourceError);
+
+    /// Called when a source that connects has reached its peer, or a sender is back.
     fn back(&mut self, writer: &mut Writer);
 }
 
@@ -275,10 +328,10 @@ pub enum SourceError {
         /// libpcap's message.
         why: String,
     },
-    /// The interface went away or down, or its socket failed.
+    /// The interface went away or down, or its socket failed; or the peer of a connection is away.
     #[error("{name}: {why}")]
     Lost {
-        /// The interface.
+        /// The interface, or the source that has the peer.
         name: String,
         /// The cause.
         why: String,
@@ -318,6 +371,20 @@ pub enum SourceError {
         /// The source.
         name: String,
         /// The error and its place.
+        why: String,
+    },
+    /// A far end is connected again, and has sent nothing yet.
+    #[error("{before}; connected again, and waits for a header")]
+    Silent {
+        /// Why it was away.
+        before: Box<Self>,
+    },
+    /// The end of a connection is not written as it must be.
+    #[error("{name}: {why}")]
+    Place {
+        /// The source as it was written.
+        name: String,
+        /// The mistake, and the right form.
         why: String,
     },
     /// A path that is not a FIFO.
@@ -443,6 +510,13 @@ mod tests {
             ("file:/tmp/a.pcap,follow", SourceName::Growing("/tmp/a.pcap".into()), "a"),
             ("file:,follow", SourceName::File(",follow".into()), "_follow"),
             ("stream:/run/.fifo", SourceName::Stream("/run/.fifo".into()), "_fifo"),
+            ("tcp:sensor:57012", SourceName::Tcp("sensor:57012".into()), "sensor_57012"),
+            ("tcp:[::1]:5", SourceName::Tcp("[::1]:5".into()), "__1_5"),
+            (
+                "tcp-listen:127.0.0.1:5,senders=2",
+                SourceName::TcpListen("127.0.0.1:5,senders=2".into()),
+                "127.0.0.1_5",
+            ),
             ("file:/", SourceName::File("/".into()), "capture"),
         ] {
             assert_eq!(SourceName::parse(text), source);

@@ -81,6 +81,8 @@ fn an_alias_comes_from_the_source() {
         ("file:/tmp/.pcap", "_pcap=file:/tmp/.pcap"),
         ("file:/tmp/a+b.c.pcap", "a_b.c=file:/tmp/a+b.c.pcap"),
         ("file:/", "capture=file:/"),
+        ("tcp:sensor:57012", "sensor_57012=tcp:sensor:57012"),
+        ("tcp-listen:[::1]:5,senders=2", "__1_5=tcp-listen:[::1]:5,senders=2"),
     ] {
         assert_eq!(daemon(&[spec, "/captures"]), [capture]);
     }

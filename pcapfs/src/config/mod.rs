@@ -334,6 +334,9 @@ impl ConfigurationReader<'_> {
             let what = "standard input is for pcapfs mount -c; write stream:PATH of a FIFO";
             return Err(self.wrong(source, what.to_owned()));
         }
+        if let Some(mistake) = named.mistake() {
+            return Err(self.wrong(source, mistake));
+        }
         let alias = match &raw.alias {
             Some(alias) => self.alias(alias)?,
             None => named.default_alias(),

@@ -45,7 +45,7 @@ fn missing(source: &SourceName) -> Option<String> {
                 Some(format!("{path}: {error} (make it with: mkfifo {path})"))
             }
         },
-        SourceName::Stdin => None,
+        SourceName::Stdin | SourceName::Tcp(_) | SourceName::TcpListen(_) => None,
         SourceName::External(source) => source.lack(),
     }
 }

@@ -12,8 +12,9 @@ use crate::candidates;
 use crate::settings::KERNEL_BUFFERS;
 
 /// A SOURCE is an interface; "any" or "" for all of them; file:PATH for a savefile; stream:PATH
-/// for a FIFO that savefiles are written into; remote:NAME/CAPTURE for a capture of another
-/// machine; - for standard input.
+/// for a FIFO that savefiles are written into; tcp:HOST:PORT for a far end that sends savefiles;
+/// tcp-listen:ADDR:PORT for far ends that connect and send savefiles; remote:NAME/CAPTURE for a
+/// capture of another machine; - for standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -1,11 +1,14 @@
 //! A configuration, the control socket, and SIGHUP.
 
 use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
-use pcapfs_tests::{Host, binary, run, skip_unless};
+use pcapfs_tests::savefile::{Format, numbered};
+use pcapfs_tests::{Host, binary, run, skip_unless, wait_until};
 use serde_json::Value;
 
 use crate::support::{answers_again, configure, wait_captures};
@@ -80,4 +83,38 @@ fn the_order_to_read_the_configuration_again_may_go_to_either() {
         let _ = host.umount().success();
         host.wait_gone();
     }
+}
+
+#[test]
+fn a_confined_daemon_finds_and_serves_peers_by_tcp() {
+    skip_unless!(root, "nsenter");
+    let host = Host::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = host.path("pcapfs.toml");
+    let capture = |alias: &str, source: &str| {
+        format!("[[capture]]\nalias = \"{alias}\"\nsource = \"{source}\"\n")
+    };
+    let captures = [
+        capture("far", &format!("tcp:localhost:{port}")),
+        capture("near", &format!("tcp-listen:{free}")),
+        capture("unknown", "tcp:no-such-host.invalid:57012"),
+    ];
+    fs::write(&config, captures.concat()).unwrap();
+    let _ = host.mount("none", &format!("config={}", config.display())).success();
+    let bytes = numbered(Format::default(), 10, 100);
+    let (mut far, _) = listener.accept().unwrap();
+    far.write_all(&bytes).unwrap();
+    let mut near = TcpStream::connect(free).unwrap();
+    near.write_all(&bytes).unwrap();
+    for alias in ["far", "near"] {
+        wait_until("the packets are stored", 10, || host.count(alias, "/packets/stored") == 10);
+    }
+    wait_until("the name is reported", 30, || {
+        let error = host.try_status("unknown").expect("the tree answers")["error"].take();
+        error.as_str().is_some_and(|error| error.contains("no-such-host.invalid does not resolve"))
+    });
+    let _ = host.umount().success();
+    host.wait_gone();
 }
