@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::process::Command;
 
 use pcapfs_tests::savefile::check_prefix;
-use pcapfs_tests::{Daemon, Feed, Fifo, Finished, Mount, Running, binary, run, skip_unless, tool};
+use pcapfs_tests::{Daemon, Feed, Fifo, Mount, Running, User, binary, run, skip_unless, tool};
 use serde_json::Value;
 
 /// Ids that no account has.
@@ -15,50 +14,22 @@ const ALICE: User = User { id: 54_331, group: 65_450, groups: &[WEB_TEAM] };
 const BOB: User = User { id: 54_332, group: DNS_TEAM, groups: &[] };
 const CAROL: User = User { id: 54_333, group: 65_452, groups: &[] };
 
-#[derive(Clone, Copy)]
-struct User {
-    id: u32,
-    group: u32,
-    /// Supplementary groups.
-    groups: &'static [u32],
+/// Aliases of the captures that `list` shows a user.
+fn list(user: User, daemon: &Daemon) -> Vec<String> {
+    let listed = user.verb(daemon, &["list", "--json"]).success();
+    let listed: Value = serde_json::from_str(listed.text()).unwrap();
+    let aliases = listed.as_array().unwrap().iter().map(|one| one["alias"].as_str().unwrap());
+    aliases.map(str::to_owned).collect()
 }
 
-impl User {
-    fn command(self, program: &str) -> Command {
-        let mut command = tool("setpriv");
-        command.arg(format!("--reuid={}", self.id)).arg(format!("--regid={}", self.group));
-        if self.groups.is_empty() {
-            command.arg("--clear-groups");
-        } else {
-            let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
-            command.arg(format!("--groups={}", groups.join(",")));
-        }
-        command.arg(program);
-        command
-    }
-
-    fn verb(self, daemon: &Daemon, words: &[&str]) -> Finished {
-        let mut command = self.command(binary("pcapfs").to_str().unwrap());
-        run(command.args(words).env("PCAPFS_SOCKET", daemon.socket()), 10)
-    }
-
-    /// Aliases of the captures that `list` shows this user.
-    fn list(self, daemon: &Daemon) -> Vec<String> {
-        let listed = self.verb(daemon, &["list", "--json"]).success();
-        let listed: Value = serde_json::from_str(listed.text()).unwrap();
-        let aliases = listed.as_array().unwrap().iter().map(|one| one["alias"].as_str().unwrap());
-        aliases.map(str::to_owned).collect()
-    }
-
-    /// The error message of a command that must be refused.
-    #[track_caller]
-    fn refused(self, daemon: &Daemon, words: &[&str]) -> String {
-        let finished = self.verb(daemon, words);
-        assert_eq!(finished.status.code(), Some(1), "{words:?}: {finished:?}");
-        assert_eq!(finished.stdout, b"", "{words:?}");
-        assert!(finished.stderr.contains("permission denied"), "{words:?}: {}", finished.stderr);
-        finished.stderr
-    }
+/// The error message of a command of a user that must be refused.
+#[track_caller]
+fn refused(user: User, daemon: &Daemon, words: &[&str]) -> String {
+    let finished = user.verb(daemon, words);
+    assert_eq!(finished.status.code(), Some(1), "{words:?}: {finished:?}");
+    assert_eq!(finished.stdout, b"", "{words:?}");
+    assert!(finished.stderr.contains("permission denied"), "{words:?}: {}", finished.stderr);
+    finished.stderr
 }
 
 /// A daemon with three captures: `web` for one team, `dns` for the other, and `all` for root alone.
@@ -126,7 +97,7 @@ fn every_way_in_admits_the_same_users() {
         } else {
             assert!(cat.stderr.contains("Permission denied"), "{who}: {}", cat.stderr);
             for verb in ["replay", "listen", "status", "list"] {
-                let said = user.refused(daemon, &[verb, alias]);
+                let said = refused(user, daemon, &[verb, alias]);
                 assert!(said.contains(&format!(" r on {alias} is missing")), "{who}: {said}");
             }
         }
@@ -139,17 +110,17 @@ fn every_way_in_admits_the_same_users() {
                 let state = if verb == "stop" { "stopped" } else { "running" };
                 assert_eq!(daemon.status(alias)["state"], state, "{who}");
             } else {
-                let said = user.refused(daemon, &[verb, alias]);
+                let said = refused(user, daemon, &[verb, alias]);
                 assert!(said.contains(&format!(" w on {alias} is missing")), "{who}: {said}");
                 assert_eq!(daemon.status(alias)["state"], "running", "{who}");
             }
         }
     }
-    assert_eq!(ALICE.list(daemon), ["web"]);
-    assert_eq!(BOB.list(daemon), ["dns"]);
-    assert_eq!(CAROL.list(daemon), [""; 0]);
+    assert_eq!(list(ALICE, daemon), ["web"]);
+    assert_eq!(list(BOB, daemon), ["dns"]);
+    assert_eq!(list(CAROL, daemon), [""; 0]);
     // `--all` includes the captures the user can see.
-    let said = ALICE.refused(daemon, &["stop", "--all"]);
+    let said = refused(ALICE, daemon, &["stop", "--all"]);
     assert!(said.contains("the group's w on web"), "{said}");
     let _ = BOB.verb(daemon, &["stop", "--all"]).success();
     assert_eq!(daemon.status("dns")["state"], "stopped");
@@ -163,7 +134,7 @@ fn making_and_removing_needs_the_root_of_the_tree() {
     let daemon = &scene.daemon;
     for user in [ALICE, BOB, CAROL] {
         for words in [&["init", "lo", "tcp port 4711"][..], &["remove", "dns"], &["remove", "1"]] {
-            let said = user.refused(daemon, words);
+            let said = refused(user, daemon, words);
             assert!(said.contains("the others' w on the root of the tree is missing"), "{said}");
         }
     }
@@ -175,13 +146,13 @@ fn making_and_removing_needs_the_root_of_the_tree() {
     assert_eq!(daemon.status("mine")["owner"], ALICE.id.to_string());
     let _ = ALICE.verb(daemon, &["stop", "mine"]).success();
     let _ = ALICE.verb(daemon, &["remove", "mine"]).success();
-    let said = BOB.refused(daemon, &["init", "lo", "tcp port 4711"]);
+    let said = refused(BOB, daemon, &["init", "lo", "tcp port 4711"]);
     assert!(said.contains("the others' w on the root of the tree"), "{said}");
     // A user without x on the root of the tree can do nothing.
     fs::set_permissions(daemon.mountpoint(), fs::Permissions::from_mode(0o770)).unwrap();
-    let said = BOB.refused(daemon, &["status", "dns"]);
+    let said = refused(BOB, daemon, &["status", "dns"]);
     assert!(said.contains("the others' x on the root of the tree"), "{said}");
-    assert_eq!(BOB.list(daemon), [""; 0]);
+    assert_eq!(list(BOB, daemon), [""; 0]);
 }
 
 #[test]
@@ -215,7 +186,7 @@ fn changes_hold_from_the_next_request_on() {
     let early = listen(ALICE);
     daemon.wait_blocked("web", "live.pcap", early.pid());
     chown(daemon.path("web"), None, Some(DNS_TEAM)).unwrap();
-    let said = ALICE.refused(daemon, &["listen", "web"]);
+    let said = refused(ALICE, daemon, &["listen", "web"]);
     assert!(said.contains("the others' r on web is missing"), "{said}");
     let remedy = format!("usermod -aG {DNS_TEAM} {}", ALICE.id);
     assert!(said.contains(&remedy), "{remedy:?} is not in {said:?}");
@@ -255,7 +226,7 @@ fn an_outsider_learns_nothing() {
     // Refusals reveal nothing about the capture's content and do not depend on it.
     let refusals = |alias: &str| {
         let words = [["status", alias], ["replay", alias], ["list", alias]];
-        words.map(|words| CAROL.refused(daemon, &words).replace(alias, "*"))
+        words.map(|words| refused(CAROL, daemon, &words).replace(alias, "*"))
     };
     let web = refusals("web");
     for said in &web {
@@ -292,7 +263,7 @@ fn an_outsider_learns_nothing() {
     const ROOT: User = User { id: 0, group: 0, groups: &[] };
     assert_eq!(root_status(ROOT), ["web", "dns", "all"]);
     for user in [ALICE, BOB, CAROL] {
-        assert_eq!(root_status(user), user.list(daemon), "user {}", user.id);
+        assert_eq!(root_status(user), list(user, daemon), "user {}", user.id);
     }
     fs::set_permissions(daemon.path("all"), fs::Permissions::from_mode(0o705)).unwrap();
     assert_eq!(root_status(CAROL), ["all"]);

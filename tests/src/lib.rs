@@ -26,6 +26,7 @@
 //!   have; [`Filed`] is a daemon over a savefile of some, and [`flows`] reads the flows made of
 //!   them.
 //! * [`Host`]: a mount namespace in which pcapfs is installed and has its user, for mount(8).
+//! * [`User`]: a user and groups that no account has.
 //! * [`Traffic`]: either of the two, sending in the background at a bounded rate.
 //! * [`savefile`]: strict incremental readers of pcap and pcapng, and savefiles of numbered packets.
 //! * [`segments`]: savefiles of any number of connections, for tests about large numbers.
@@ -57,6 +58,7 @@ pub mod schema;
 pub mod segments;
 pub mod stream;
 pub mod traffic;
+pub mod user;
 pub mod wait;
 
 pub use conversation::{Client, Conversation, Server, Side};
@@ -69,4 +71,5 @@ pub use net::{Namespace, Net, Sender};
 pub use process::{Finished, Running, python, run, tool};
 pub use stream::{Pace, StreamReader};
 pub use traffic::{Emit, Traffic};
+pub use user::User;
 pub use wait::{wait_for, wait_until};
