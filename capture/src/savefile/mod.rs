@@ -6,6 +6,7 @@
 //!     ├──────┴── stream     bytes as they come through a FIFO: events out, no I/O
 //!     └──────┴── mapped     a whole file where it lies: a [`Store`](crate::store::Store)
 //!   pcapng_writer           blocks for readers of `.pcapng` files
+//!   filtered                a savefile that passes through a filter on its way to a reader
 //! ```
 //!
 //! Files come from strangers. A length read from a file is compared with the available bytes before
@@ -26,6 +27,7 @@ pub(crate) mod beside;
 mod clock;
 mod convert;
 mod fault;
+mod filtered;
 mod index;
 mod map;
 mod mapped;
@@ -40,6 +42,7 @@ mod verdicts;
 mod walk;
 
 pub use fault::{Malformed, SavefileFault, SavefileOpenError};
+pub use filtered::{FilteredError, FilteredSavefile};
 pub use mapped::{Indexed, Savefile, SavefileOptions};
 pub use order::ByteOrder;
 pub use probe::{Probe, ProbedFormat};
