@@ -10,6 +10,8 @@ TMPFILESDIR ?= /etc/tmpfiles.d
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+# Where Wireshark looks for programs that capture for it; nothing is installed if this is empty.
+EXTCAPDIR ?= $(shell sh packaging/extcap-dir.sh)
 # mount(8) looks for its helpers here, whatever the prefix is.
 HELPERDIR ?= /sbin
 
@@ -86,6 +88,9 @@ install:
 	"$(RELEASE)/pcapfs" completions bash > "$(DESTDIR)$(BASHDIR)/pcapfs"
 	"$(RELEASE)/pcapfs" completions zsh > "$(DESTDIR)$(ZSHDIR)/_pcapfs"
 	"$(RELEASE)/pcapfs" completions fish > "$(DESTDIR)$(FISHDIR)/pcapfs.fish"
+	extcap="$(EXTCAPDIR)"; [ -z "$$extcap" ] || { \
+	    $(INSTALL) -d -m 755 "$(DESTDIR)$$extcap" && \
+	    ln -sf "$(BINDIR)/pcapfs" "$(DESTDIR)$$extcap/pcapfs"; }
 	# So that apropos(1) finds the pages; a package does it by itself.
 	if [ -z "$(DESTDIR)" ] && command -v mandb >/dev/null; then mandb --quiet || true; fi
 
@@ -98,6 +103,7 @@ uninstall:
 	rm -f "$(DESTDIR)$(MANDIR)/man5/pcapfs.toml.5" "$(DESTDIR)$(MANDIR)/man8/mount.pcapfs.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/pcapfs" "$(DESTDIR)$(ZSHDIR)/_pcapfs"
 	rm -f "$(DESTDIR)$(FISHDIR)/pcapfs.fish"
+	extcap="$(EXTCAPDIR)"; [ -z "$$extcap" ] || rm -f "$(DESTDIR)$$extcap/pcapfs"
 
 clean:
 	$(CARGO) clean

@@ -196,6 +196,17 @@ impl LinkType {
         if self == Self::RAW { 12 } else { i32::from(self.0) }
     }
 
+    /// The link type that [`LinkType::name`] gives this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        if name == Self::RAW.name() {
+            return Some(Self::RAW);
+        }
+        let number = name.strip_prefix("LINKTYPE_").and_then(|number| number.parse().ok());
+        let found = || NAMES.iter().find(|(_, found)| *found == name).map(|(number, _)| *number);
+        number.or_else(found).map(Self)
+    }
+
     /// libpcap's name, such as `EN10MB`; `LINKTYPE_<number>` if libpcap has no name for it.
     #[must_use]
     pub fn name(self) -> String {
@@ -232,5 +243,9 @@ mod tests {
         assert_eq!(LinkType(12).name(), "RAW");
         assert_eq!(LinkType(276).name(), "LINUX_SLL2");
         assert_eq!(LinkType(999).name(), "LINKTYPE_999");
+        for link_type in [LinkType::ETHERNET, LinkType::RAW, LinkType::LINUX_SLL2, LinkType(999)] {
+            assert_eq!(LinkType::named(&link_type.name()), Some(link_type));
+        }
+        assert_eq!((LinkType::named("ETHER"), LinkType::named("LINKTYPE_x")), (None, None));
     }
 }

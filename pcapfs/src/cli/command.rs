@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use mount_helper::arguments;
 
 use super::client::DaemonSocket;
+use super::extcap::{self, Extcap};
 use super::forget::Forget;
 use super::identity::IdentityArguments;
 use super::init::Init;
@@ -63,6 +64,8 @@ pub(super) enum Command {
     Listen(Listen),
     /// Make and show the certificates with which machines know each other
     Identity(IdentityArguments),
+    /// Show whether Wireshark lists captures as its interfaces, or have it list them
+    Extcap(Extcap),
     /// Say what is wrong with a configuration, if anything is
     CheckConfig {
         /// The file [default: /etc/pcapfs/pcapfs.toml]
@@ -101,6 +104,7 @@ impl Command {
             Self::Replay(replay) => savefile::replay(&replay, &daemon),
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
             Self::Identity(identity) => identity::run(&identity),
+            Self::Extcap(extcap) => extcap::run(&extcap),
             Self::CheckConfig { file, config } => daemon::check_config(file.or(config)),
             Self::Completions { shell } => complete::script(shell, &Arguments::command()),
         }

@@ -23,7 +23,7 @@ pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
 }
 
 /// Commands whose own help is worth reading.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "mount",
     "umount",
     "init",
@@ -36,6 +36,7 @@ const COMMANDS: [&str; 13] = [
     "replay",
     "listen",
     "identity",
+    "extcap",
     "completions",
 ];
 

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod complete;
 mod descriptors;
+mod extcap;
 mod forget;
 mod identity;
 mod init;
@@ -34,6 +35,9 @@ use command::Arguments;
 pub fn run() -> ExitCode {
     if complete::is_asked() {
         return complete::answer(Arguments::command);
+    }
+    if extcap::is_asked() {
+        return extcap::answer();
     }
     let Arguments { daemon, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use capture::savefile::FilteredSavefile;
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::getppid;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,6 +30,9 @@ use crate::output;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Milliseconds between two checks that the process that started this one is still there.
+const PARENT_INTERVAL: u16 = 500;
 
 /// A savefile to be fetched.
 #[derive(Debug, Args)]
@@ -106,7 +111,7 @@ pub(super) fn replay(replay: &Replay, daemon: &DaemonSocket) -> Result<(), Failu
     target.set_mode(&replay.capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
-        let end = copy(client::parts(answer), &mut target).await?;
+        let end = copy(client::parts(answer), &mut target, None).await?;
         // After an interruption, a transfer is complete only if it has no end of its own.
         if end == CopyEnd::Interrupted && !replay.live {
             return Err(Failure::Answer("interrupted".to_owned()));
@@ -124,14 +129,14 @@ pub(super) fn listen(listen: &Listen, daemon: &DaemonSocket) -> Result<(), Failu
     target.set_mode(&listen.capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
         let answer = client.listen(request).await.map_err(client::failure)?;
-        copy(client::parts(answer), &mut target).await?;
+        copy(client::parts(answer), &mut target, None).await?;
         target.finish()
     })
 }
 
 /// Why the copy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CopyEnd {
+pub(super) enum CopyEnd {
     /// All bytes have come.
     Complete,
     /// No program reads the output any more.
@@ -140,7 +145,13 @@ enum CopyEnd {
     Interrupted,
 }
 
-async fn copy(mut parts: MessageParts, target: &mut OutputTarget) -> Result<CopyEnd, Failure> {
+/// Copies a savefile to its target, or those of its packets that pass `filter`.
+pub(super) async fn copy(
+    mut parts: MessageParts,
+    target: &mut OutputTarget,
+    mut filter: Option<FilteredSavefile>,
+) -> Result<CopyEnd, Failure> {
+    let mut passed = Vec::new();
     let mut signals = if target.is_named_later() { Some(Signals::new()?) } else { None };
     let mut reader = target.reader();
     let mut progress = TransferProgress::new();
@@ -155,7 +166,16 @@ async fn copy(mut parts: MessageParts, target: &mut OutputTarget) -> Result<Copy
             Ok(Some(MessagePart::Total(total))) => progress.total = total,
             Ok(Some(MessagePart::Data(bytes))) => {
                 progress.add(bytes.len());
-                if !target.write(&bytes)? {
+                let bytes = match &mut filter {
+                    None => &*bytes,
+                    Some(filter) => {
+                        passed.clear();
+                        let pushed = filter.push(&bytes, &mut passed);
+                        pushed.map_err(|error| Failure::Answer(error.to_string()))?;
+                        &passed
+                    }
+                };
+                if !target.write(bytes)? {
                     break CopyEnd::Unread;
                 }
             }
@@ -212,15 +232,22 @@ async fn gone(reader: &mut Option<oneshot::Receiver<()>>) {
 }
 
 /// Reports when no program has the other end of a pipe any more; never for a target without such an
-/// end.
-fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
+/// end. With `of_parent`, also reports the end of the process that started this one.
+fn watch_reader(writer: OwnedFd, of_parent: bool) -> oneshot::Receiver<()> {
     let (sender, receiver) = oneshot::channel();
+    let parent = getppid();
+    let timeout = if of_parent { PollTimeout::from(PARENT_INTERVAL) } else { PollTimeout::NONE };
     // It ends with the process. It is a thread, since waiting for an error in another way needs
     // unsafe code.
     thread::spawn(move || {
         loop {
             let mut fds = [PollFd::new(writer.as_fd(), PollFlags::empty())];
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, timeout) {
+                // The children of a process that has ended get another parent.
+                Ok(_) if of_parent && getppid() != parent => {
+                    let _ = sender.send(());
+                    return;
+                }
                 Ok(_) if fds.iter().any(|fd| fd.any().unwrap_or(false)) => {
                     let _ = sender.send(());
                     return;
@@ -235,15 +262,31 @@ fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
 
 /// The target of a savefile.
 #[derive(Debug)]
-enum OutputTarget {
+pub(super) enum OutputTarget {
     Stdout,
     /// A file that is written to in place, such as a FIFO.
     Device(File, PathBuf),
+    /// A FIFO of the process that started this one.
+    OfParent(File, PathBuf),
     /// A file that gets its name when it is complete, and whether no file had that name before.
     File(NamedTempFile, PathBuf, bool),
 }
 
 impl OutputTarget {
+    /// A FIFO of the process that started this one: when that process has ended, nobody wants the
+    /// savefile, even if another process still reads the FIFO.
+    ///
+    /// # Blocking
+    /// Until a program has opened the FIFO to read it.
+    pub(super) fn of_parent(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::OfParent(Self::device(path)?, path.to_owned()))
+    }
+
+    fn device(path: &Path) -> Result<File, Failure> {
+        let device = File::options().write(true).open(path);
+        device.map_err(|error| Failure::Answer(format!("{}: {error}", path.display())))
+    }
+
     fn open(output: &Output) -> Result<Self, Failure> {
         let Some(path) = output.write.as_deref() else {
             return if io::stdout().is_terminal() {
@@ -261,15 +304,11 @@ impl OutputTarget {
         }
         // The target of a link is replaced, not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let failure = |error: io::Error| Failure::Answer(format!("{}: {error}", path.display()));
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => {
                 Err(Failure::Answer(format!("{}: is a directory", path.display())))
             }
-            Ok(found) if !found.is_file() => {
-                let device = File::options().write(true).open(&path).map_err(failure)?;
-                Ok(Self::Device(device, path))
-            }
+            Ok(found) if !found.is_file() => Ok(Self::Device(Self::device(&path)?, path)),
             found => {
                 let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 let folder = folder.unwrap_or_else(|| Path::new("."));
@@ -321,10 +360,12 @@ impl OutputTarget {
     fn reader(&self) -> Option<oneshot::Receiver<()>> {
         let descriptor = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().ok(),
-            Self::Device(file, _) => file.as_fd().try_clone_to_owned().ok(),
+            Self::Device(file, _) | Self::OfParent(file, _) => {
+                file.as_fd().try_clone_to_owned().ok()
+            }
             Self::File(..) => None,
         };
-        descriptor.map(watch_reader)
+        descriptor.map(|writer| watch_reader(writer, matches!(self, Self::OfParent(..))))
     }
 
     const fn is_named_later(&self) -> bool {
@@ -335,7 +376,7 @@ impl OutputTarget {
     fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let (result, path) = match self {
             Self::Stdout => return output::print_on(bytes).map_err(Failure::Output),
-            Self::Device(file, path) => (file.write_all(bytes), path),
+            Self::Device(file, path) | Self::OfParent(file, path) => (file.write_all(bytes), path),
             Self::File(file, path, _) => (file.write_all(bytes), path),
         };
         match result {

@@ -1,0 +1,216 @@
+//! Captures as interfaces in Wireshark's list, through its protocol for external captures (extcap).
+//!
+//! Wireshark and tshark run every program in their `extcap` folders: once for its interfaces, once
+//! for the options of each interface, and once to capture. Here that program is a link to `pcapfs`
+//! itself. It is a client of the control service like any command, so a user finds exactly the
+//! captures that the permission bits let the user read.
+//!
+//! Nothing is printed on standard error except the reason why a capture cannot go on: Wireshark
+//! shows every byte there as an error. Without a daemon there are no interfaces, and that is no
+//! error. See the Wireshark Developer's Guide, "Extcap: Developer Reference".
+
+mod call;
+mod install;
+mod sentence;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use capture::filter::{Filter, Runner};
+use capture::savefile::FilteredSavefile;
+use clap::Parser;
+use protocol::linktype::LinkType;
+use serde_json::Value;
+
+use super::client::{self, DaemonSocket};
+use super::savefile::{self, OutputTarget};
+use crate::control::messages::{Capture, Format, ListRequest, ListenRequest, ReplayRequest, State};
+use crate::failure::Failure;
+use crate::output;
+use call::{Beginning, CaptureFormat, ExtcapCall, ExtcapQuestion};
+pub(super) use install::{Extcap, run};
+use sentence::sentence;
+
+/// The time that the daemon has to answer: Wireshark's window waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An interface is this and the name of its capture.
+const PREFIX: &str = "pcapfs:";
+
+/// True if this process was started by Wireshark: all of its calls begin with one of these.
+pub(super) fn is_asked() -> bool {
+    let first = std::env::args().nth(1).unwrap_or_default();
+    first.starts_with("--extcap-") || first == "--capture"
+}
+
+/// Answers Wireshark.
+pub(super) fn answer() -> ExitCode {
+    let answered = ExtcapCall::try_parse()
+        .map_err(|error| {
+            let text = error.render().to_string();
+            Failure::Argument(text.lines().next().unwrap_or_default().to_owned())
+        })
+        .and_then(ExtcapCall::question)
+        .and_then(|question| reply(question, &DaemonSocket { socket: None }.or_environment()));
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::say(super::advised(failure.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn reply(question: ExtcapQuestion, daemon: &DaemonSocket) -> Result<(), Failure> {
+    let text = match question {
+        ExtcapQuestion::Interfaces => interfaces(daemon),
+        // Without the daemon: Wireshark asks for every interface, at its start.
+        ExtcapQuestion::Options => {
+            OPTIONS.iter().map(|(kind, words)| sentence(kind, words)).collect()
+        }
+        ExtcapQuestion::LinkTypes { capture } => link_types(daemon, &capture),
+        ExtcapQuestion::Check { capture, filter } => check(daemon, &capture, &filter),
+        ExtcapQuestion::Capture { capture, fifo, filter, from, format } => {
+            let target = OutputTarget::of_parent(&fifo)?;
+            return send(daemon, capture, target, filter.as_deref(), from, format);
+        }
+    };
+    output::print(&text).map_err(Failure::Output)
+}
+
+/// The captures of these names, or all that the user may read; none if the daemon does not answer
+/// in time.
+fn captures(daemon: &DaemonSocket, capture: &str) -> Vec<Capture> {
+    let request = ListRequest { capture: capture.to_owned() };
+    let listed = client::with(daemon, |mut client| async move {
+        let answer = tokio::time::timeout(PATIENCE, client.list(request)).await;
+        let late = || Failure::Unreachable("no answer from the daemon in time".to_owned());
+        answer.map_err(|_| late())?.map_err(client::failure)
+    });
+    listed.map(|answer| answer.into_inner().captures).unwrap_or_default()
+}
+
+/// One line for the program, and one for each name of each capture.
+fn interfaces(daemon: &DaemonSocket) -> String {
+    let mut text = sentence("extcap", &[("version", env!("CARGO_PKG_VERSION"))]);
+    for capture in captures(daemon, "") {
+        let source = match capture.filter.as_str() {
+            "" => capture.source.clone(),
+            filter => format!("{} {filter}", capture.source),
+        };
+        let state = match capture.state() {
+            State::Unspecified | State::Running | State::Pending => "",
+            State::Retrying => ", retrying",
+            State::Stopped => ", stopped",
+            State::Ended => ", ended",
+            State::Failed => ", failed",
+        };
+        for name in std::iter::once(&capture.alias).chain(&capture.aliases) {
+            let value = format!("{PREFIX}{name}");
+            let display = format!("pcapfs capture {name}: {source}{state}");
+            text.push_str(&sentence("interface", &[("value", &value), ("display", &display)]));
+        }
+    }
+    text
+}
+
+/// The link type of a capture, if it is known.
+fn link_type(daemon: &DaemonSocket, capture: &str) -> Option<LinkType> {
+    let capture = captures(daemon, capture).into_iter().next()?;
+    let status: Value = serde_json::from_str(&capture.status).ok()?;
+    LinkType::named(status.get("linktype")?.as_str()?)
+}
+
+fn link_types(daemon: &DaemonSocket, capture: &str) -> String {
+    let Some(link_type) = link_type(daemon, capture) else { return String::new() };
+    let (number, name) = (link_type.to_dlt().to_string(), link_type.name());
+    sentence("dlt", &[("number", &number), ("name", &name), ("display", &name)])
+}
+
+/// The mistake in a filter expression; nothing if it is correct.
+fn check(daemon: &DaemonSocket, capture: &str, filter: &str) -> String {
+    let checked = match link_type(daemon, capture) {
+        Some(link_type) => Filter::compile(filter, link_type).map(|_| ()),
+        None => Filter::check(filter, Runner::Process),
+    };
+    checked.map_or_else(|error| format!("{error}\n"), |()| String::new())
+}
+
+/// Sends packets until Wireshark reads no more of them, or there are no more.
+fn send(
+    daemon: &DaemonSocket,
+    capture: String,
+    mut target: OutputTarget,
+    filter: Option<&str>,
+    from: Beginning,
+    format: CaptureFormat,
+) -> Result<(), Failure> {
+    // tshark does not check filters before it captures.
+    let filter = filter.filter(|filter| !filter.trim().is_empty()).map(FilteredSavefile::new);
+    let filter = filter.transpose().map_err(|error| Failure::Argument(error.to_string()))?;
+    let format = match format {
+        CaptureFormat::Pcap => Format::Pcap,
+        CaptureFormat::Pcapng => Format::Pcapng,
+    };
+    let format = format.into();
+    client::receiving(daemon, |mut client| async move {
+        let parts = match from {
+            Beginning::Live => {
+                let answer = client.listen(ListenRequest { capture, format }).await;
+                client::parts(answer.map_err(client::failure)?)
+            }
+            Beginning::Follow | Beginning::Replay => {
+                let live = from == Beginning::Follow;
+                let answer = client.replay(ReplayRequest { capture, format, live }).await;
+                client::parts(answer.map_err(client::failure)?)
+            }
+        };
+        savefile::copy(parts, &mut target, filter).await.map(|_| ())
+    })
+}
+
+/// The options of every interface, which Wireshark shows in a dialog. `from` and `format` are those
+/// of [`ExtcapCall`].
+const OPTIONS: [(&str, &[(&str, &str)]); 7] = [
+    (
+        "arg",
+        &[
+            ("number", "0"),
+            ("call", "--from"),
+            ("display", "Packets"),
+            ("tooltip", "Where in the capture to begin, and whether to go on with new packets"),
+            ("type", "selector"),
+        ],
+    ),
+    ("value", &[("arg", "0"), ("value", "live"), ("display", "New packets"), ("default", "true")]),
+    (
+        "value",
+        &[
+            ("arg", "0"),
+            ("value", "follow"),
+            ("display", "Packets kept so far, then new ones"),
+            ("default", "false"),
+        ],
+    ),
+    (
+        "value",
+        &[
+            ("arg", "0"),
+            ("value", "replay"),
+            ("display", "Packets kept so far"),
+            ("default", "false"),
+        ],
+    ),
+    (
+        "arg",
+        &[
+            ("number", "1"),
+            ("call", "--format"),
+            ("display", "Format"),
+            ("tooltip", "pcapng says how many packets were lost, and where"),
+            ("type", "selector"),
+        ],
+    ),
+    ("value", &[("arg", "1"), ("value", "pcapng"), ("display", "pcapng"), ("default", "true")]),
+    ("value", &[("arg", "1"), ("value", "pcap"), ("display", "pcap"), ("default", "false")]),
+];
