@@ -96,6 +96,18 @@ impl SourceControl {
         let _ = self.wake.read();
     }
 
+    /// Waits until an order has come, or `timeout` is over. Returns true after an order.
+    pub fn wait(&self, timeout: std::time::Duration) -> bool {
+        let mut fds = [PollFd::new(self.wake_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        // An interrupted or failed wait only means that the caller looks too early.
+        let is_ordered = matches!(poll(&mut fds, timeout), Ok(1..));
+        if is_ordered {
+            self.acknowledge();
+        }
+        is_ordered
+    }
+
     /// For the source's thread: waits until `source` is readable, an order has come, or `timeout`
     /// is over.
     pub(super) fn wait_for(&self, source: BorrowedFd<'_>, timeout: PollTimeout) {

@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::SourceControl;
 use crate::random::random;
 
@@ -44,11 +42,7 @@ impl ReconnectPatience {
             if control.must_stop() || left.is_zero() {
                 return !control.must_stop();
             }
-            let mut fds = [PollFd::new(control.wake_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            // An interrupted or failed wait only means looking too early.
-            if matches!(poll(&mut fds, timeout), Ok(1..)) {
-                control.acknowledge();
+            if control.wait(left) {
                 return !control.must_stop();
             }
         }

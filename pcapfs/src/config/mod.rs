@@ -22,6 +22,7 @@ use toml::Spanned;
 
 use crate::fs::captures::RESERVED;
 use crate::fs::{group_id, user_id};
+use crate::mirror::MirrorWords;
 use crate::settings::{CaptureSettings, KERNEL_BUFFERS, LEAST_FLOW_MEMORY, flow_limits};
 use crate::sources;
 use values::UserOrGroup;
@@ -322,7 +323,8 @@ impl ConfigurationReader<'_> {
         let (start, raw) = (capture.span().start, capture.get_ref());
         let lack = "a capture without a source (write source = \"eth0\")";
         let source = raw.source.as_ref().ok_or_else(|| self.at(start, lack.to_owned()))?;
-        let named = sources::parse(source.get_ref()).map_err(|what| self.wrong(source, what))?;
+        let written = self.with_mirror_words(source, raw)?;
+        let named = sources::parse(&written).map_err(|what| self.wrong(source, what))?;
         if let SourceName::File(path) | SourceName::Growing(path) | SourceName::Stream(path) =
             &named
             && !path.is_absolute()
@@ -359,6 +361,28 @@ impl ConfigurationReader<'_> {
         let line = self.at(start, String::new()).line.unwrap_or(0);
         let is_explicit = is_explicit || by_default;
         Ok(Configured { spec, permissions: settings.permissions, is_explicit, line })
+    }
+
+    /// The source with the options that a capture of another machine has beside it.
+    fn with_mirror_words(
+        &self,
+        source: &Spanned<String>,
+        raw: &raw::CaptureTable,
+    ) -> Result<String, ConfigError> {
+        let text =
+            |word: &'_ Option<Spanned<String>>| word.as_ref().map(|word| word.get_ref().clone());
+        let (from, compression) = (text(&raw.from), text(&raw.compression));
+        let words = MirrorWords {
+            from: from.as_deref(),
+            compression: compression.as_deref(),
+            rate: raw.rate.as_ref().map(|rate| rate.get_ref().0),
+        };
+        let written = words.after(source.get_ref());
+        if written != *source.get_ref() && !source.get_ref().starts_with("remote:") {
+            let what = "from, compression and rate are for sources that begin with remote:";
+            return Err(self.wrong(source, what.to_owned()));
+        }
+        Ok(written)
     }
 
     fn alias(&self, alias: &Spanned<String>) -> Result<String, ConfigError> {

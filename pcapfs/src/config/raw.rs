@@ -53,6 +53,10 @@ pub(super) struct CaptureTable {
     pub(super) alias: Option<Spanned<String>>,
     pub(super) source: Option<Spanned<String>>,
     pub(super) filter: Option<Spanned<String>>,
+    /// Of a capture of another machine.
+    pub(super) from: Option<Spanned<String>>,
+    pub(super) compression: Option<Spanned<String>>,
+    pub(super) rate: Option<Spanned<Size>>,
     // The fields of `DefaultsTable`; serde's flatten does not go with deny_unknown_fields.
     snaplen: Option<Spanned<Size>>,
     promiscuous: Option<Spanned<bool>>,

@@ -1,12 +1,41 @@
 //! The source `remote:NAME/CAPTURE` as users write it, with its options.
 
+use std::fmt::Write as _;
+
 use crate::size;
 
 /// The kind, with its colon.
-const KIND: &str = "remote:";
+pub(super) const KIND: &str = "remote:";
 
 /// The text that says how it is written.
-const FORM: &str = "write it as remote:NAME/CAPTURE";
+const FORM: &str = "write it as remote:NAME/CAPTURE, or remote:NAME/* for all of them";
+
+/// The name that means all captures.
+const ALL: &str = "*";
+
+/// Options of such a source that are written beside it, as in a configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MirrorWords<'a> {
+    /// `oldest` or `now`.
+    pub(crate) from: Option<&'a str>,
+    /// `zstd` or `none`.
+    pub(crate) compression: Option<&'a str>,
+    /// Bytes in a second.
+    pub(crate) rate: Option<u64>,
+}
+
+impl MirrorWords<'_> {
+    /// A source with these options.
+    pub(crate) fn after(&self, source: &str) -> String {
+        let mut written = source.to_owned();
+        for (name, word) in [("from", self.from), ("compression", self.compression)] {
+            // Writing to a string does not fail.
+            let _ = word.map(|word| write!(written, ",{name}={word}"));
+        }
+        let _ = self.rate.map(|rate| write!(written, ",rate={rate}"));
+        written
+    }
+}
 
 /// A capture of another machine, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +64,8 @@ impl MirrorName {
         let Some((remote, capture)) = parts.next().and_then(|name| name.split_once('/')) else {
             return wrong(FORM);
         };
-        if remote.is_empty() || capture.is_empty() || capture.contains('/') {
+        let is_name = |name: &str| !name.is_empty() && !name.contains('/');
+        if !is_name(remote) || !is_name(capture) || (capture.contains('*') && capture != ALL) {
             return wrong(FORM);
         }
         let mut name = Self {
@@ -66,6 +96,21 @@ impl MirrorName {
         }
         Ok(name)
     }
+
+    /// Returns true if it means all captures of the remote.
+    pub(super) fn is_pattern(&self) -> bool {
+        self.capture == ALL
+    }
+
+    /// The written form for one capture of the remote, with the same options.
+    pub(super) fn of_capture(&self, capture: &str) -> String {
+        let words = MirrorWords {
+            from: self.from_now.then_some("now"),
+            compression: self.zstd.then_some("zstd"),
+            rate: Some(self.rate).filter(|rate| *rate > 0),
+        };
+        words.after(&format!("{KIND}{}/{capture}", self.remote))
+    }
 }
 
 #[cfg(test)]
@@ -89,12 +134,23 @@ mod tests {
     }
 
     #[test]
+    fn all_captures_of_a_remote_have_its_options() {
+        let all = MirrorName::parse("remote:laptop/*,rate=1k,compression=zstd").unwrap();
+        assert!(all.is_pattern());
+        assert_eq!(all.of_capture("web"), "remote:laptop/web,compression=zstd,rate=1024");
+        let one = MirrorName::parse(&all.of_capture("web")).unwrap();
+        assert_eq!(one, MirrorName { capture: "web".into(), ..all });
+        assert!(!one.is_pattern());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("remote:laptop", "write it as remote:NAME/CAPTURE"),
             ("remote:/web", "write it as"),
             ("remote:laptop/", "write it as"),
             ("remote:laptop/a/b", "write it as"),
+            ("remote:laptop/web*", "write it as"),
             ("remote:laptop/web,from=then", "'from=then' is no option of it (have: from="),
             ("remote:laptop/web,fast", "'fast' is no option"),
             ("remote:laptop/web,rate=0", "rate=0 sends nothing"),

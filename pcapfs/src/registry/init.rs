@@ -10,6 +10,7 @@ use super::{Origin, Planned, Refusal, Registry, forget_ring, not_kept};
 use crate::fs::access::{Caller, PermissionBit};
 use crate::fs::captures::CaptureEntry;
 use crate::fs::group_id;
+use crate::mirror::MirrorPattern;
 use crate::registry::state::Saved;
 use crate::settings::{CaptureSettings, KERNEL_BUFFERS};
 use crate::sources;
@@ -100,6 +101,11 @@ impl Registry {
         // A path would be opened with the rights of the daemon.
         if !matches!(source, SourceName::Interface(_) | SourceName::External(_)) {
             return Err(Refusal::NotAnInterface(order.interface.clone()));
+        }
+        if MirrorPattern::of(&source).is_some() {
+            return Err(Refusal::Wrong(format!(
+                "{source}: all captures of a remote are for pcapfs mount -c, or the configuration"
+            )));
         }
         let mut records = self.records.lock();
         let settings = order.settings(caller, &self.settings.lock())?;

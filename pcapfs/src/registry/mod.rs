@@ -5,6 +5,7 @@
 
 mod init;
 mod kept;
+mod mirrors;
 mod parallel;
 mod reload;
 pub(crate) mod state;
@@ -15,7 +16,7 @@ pub(crate) use kept::forget_ring;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use capture::pipeline::{self, Capture, CaptureError, CaptureState, NewCapture, Spec, is_alias};
@@ -28,6 +29,7 @@ use crate::fs::Tree;
 use crate::fs::access::{Caller, PermissionBit, PermissionDenied};
 use crate::fs::captures::{CaptureEntry, RESERVED, RootName};
 use crate::fuse;
+use crate::mirror::Watch;
 use crate::output::say;
 use crate::paths::prepare_ring_dir;
 use crate::settings::{CaptureSettings, kernel_buffer};
@@ -142,6 +144,9 @@ pub(crate) struct Registry {
     state: Option<StateFile>,
     /// The captures of the configuration, as it was last read.
     configured: Mutex<Vec<Configured>>,
+    /// The remotes all of whose captures are followed, by the alias of the pattern.
+    watches: Mutex<BTreeMap<String, Watch>>,
+    own: Weak<Self>,
 }
 
 impl Registry {
@@ -155,13 +160,15 @@ impl Registry {
         if let Some(root) = state.as_ref().and_then(|state| state.state().root) {
             tree.set_permissions(root.into());
         }
-        let registry = Arc::new(Self {
+        let registry = Arc::new_cyclic(|own| Self {
             tree,
             ring_dir: ring_dir.to_owned(),
             settings: Mutex::new(settings),
             records: Mutex::default(),
             state,
             configured: Mutex::default(),
+            watches: Mutex::default(),
+            own: Weak::clone(own),
         });
         registry.tree.set_keeper(Box::new(Keep(Arc::downgrade(&registry))));
         registry
@@ -187,6 +194,7 @@ impl Registry {
     /// While their sources and rings are opened, several at a time.
     pub(crate) fn add_all(&self, planned: Vec<Planned>) -> Result<(), (usize, Refusal)> {
         let mut records = self.records.lock();
+        let (planned, indexes) = self.without_patterns(planned)?;
         let planned = self.with_kernel_buffers(planned);
         let mut failed = None;
         for (index, opened) in self.open_all(planned).into_iter().enumerate() {
@@ -196,7 +204,7 @@ impl Registry {
                 Ok(opened) => {
                     self.tree.captures.add(opened.made.capture, opened.record.configured);
                 }
-                Err(refusal) => failed = failed.or(Some((index, refusal))),
+                Err(refusal) => failed = failed.or_else(|| Some((*indexes.get(index)?, refusal))),
             }
         }
         failed.map_or(Ok(()), Err)
@@ -464,6 +472,7 @@ impl Registry {
 
     /// Stops every capture, and removes rings that never held a packet.
     pub(crate) fn stop_all(&self) {
+        self.watches.lock().clear();
         parallel::map(&self.tree.captures.all(), |entry| {
             entry.capture.stop();
             let (packets, _) = pipeline::counters(&**entry.capture.store());

@@ -13,6 +13,7 @@ use super::{CaptureRecord, Origin, Planned, Refusal, Registry};
 use crate::config::{Config, ConfigError, Configured};
 use crate::fs::captures::{CaptureEntry, RootName};
 use crate::fuse;
+use crate::mirror::MirrorPattern;
 use crate::output::say;
 
 /// How long to wait for the readers of a capture that is remade: they get its end of file.
@@ -87,6 +88,7 @@ impl Registry {
         let is_gone =
             |old: &&Configured| config.captures.iter().all(|new| new.spec.alias != old.spec.alias);
         for old in before.iter().filter(is_gone) {
+            changes.removed += usize::from(self.unwatch(&old.spec.alias));
             if let Some(entry) = self.configured_entry(&records, &old.spec.alias) {
                 records.remove(&old.spec.alias);
                 self.take_out(&entry);
@@ -97,6 +99,15 @@ impl Registry {
         }
         for new in &config.captures {
             let old = before.iter().find(|old| old.spec.alias == new.spec.alias);
+            if let Some(pattern) = MirrorPattern::of(&new.spec.source) {
+                if !old.is_some_and(|old| old == new) {
+                    match self.watch(pattern, new.planned()) {
+                        Ok(()) => changes.changed += 1,
+                        Err(refusal) => say(config.error(new, refusal.to_string())),
+                    }
+                }
+                continue;
+            }
             let applied = match old {
                 None => self.make(&mut records, new.planned()).map(|_| changes.added += 1),
                 Some(old) if !old.is_same(new) => {

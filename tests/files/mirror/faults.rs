@@ -1,7 +1,9 @@
 //! What goes wrong on the way: processes are killed, rings are overwritten or replaced.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pcapfs_tests::{Net, Traffic, skip_unless, wait_until};
 
 use crate::support::{Site, sequences, wait_same};
@@ -108,4 +110,25 @@ fn a_ring_that_was_replaced_is_read_from_its_beginning() {
     wait_same(&near, "web", 25);
     assert_eq!(far.count("web", "/packets/stored"), 5);
     assert_eq!(near.count("web", "/remote/next_number"), 6);
+}
+
+#[test]
+fn a_daemon_that_stops_without_a_sign_is_noticed() {
+    skip_unless!(mount);
+    let site = Site::new();
+    let far = site.far();
+    let mut feed = site.fifo.connect();
+    feed.send(10, 100);
+    let near = site.near();
+    wait_same(&near, "web", 10);
+    far.signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    wait_until("it is missed", 10, || near.status("web")["state"] == "retrying");
+    let error = near.status("web")["error"].to_string();
+    assert!(error.contains("no sign of life"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(near.status("web")["remote"]["connected"], false);
+    far.signal(Signal::SIGCONT);
+    feed.send(10, 100);
+    wait_same(&near, "web", 20);
 }

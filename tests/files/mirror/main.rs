@@ -97,7 +97,7 @@ fn init_and_the_configuration_take_them() {
     let mut feed = site.fifo.connect();
     feed.send(10, 100);
     let config = site.folder.path().join("pcapfs.toml");
-    let text = "[[capture]]\nsource = \"remote:far/web,compression=zstd\"\n";
+    let text = "[[capture]]\nsource = \"remote:far/web\"\ncompression = \"zstd\"\n";
     std::fs::write(&config, text).unwrap();
     let state = site.folder.path().join("state");
     let mount = || site.near_mount().ring_dir(&site.folder.path().join("near-rings"));
@@ -149,4 +149,30 @@ fn mistakes_are_named() {
     says("none", "no remote has this name");
     let _far = site.far();
     says("missing", "refused there: missing: no such capture");
+}
+
+#[test]
+fn all_captures_of_a_remote_are_followed() {
+    skip_unless!(mount);
+    let site = Site::new();
+    let far = site.far();
+    let mut feed = site.fifo.connect();
+    feed.send(10, 100);
+    let near = site.near_mount().capture("all", "remote:far/*").start();
+    wait_until("the capture is here", 10, || near.path("far.web").exists());
+    wait_same(&near, "far.web", 10);
+    assert!(!near.path("all").exists());
+    // One that comes later, and one that is itself of another machine.
+    far.verb(["init", "lo", "--alias", "loop"]);
+    far.verb(["init", "remote:nobody/web", "--alias", "chain"]);
+    wait_until("the new capture is here", 10, || near.path("far.loop").exists());
+    near.wait_state("far.loop", "running");
+    assert!(!near.path("far.chain").exists());
+    // Removed here, it stays away.
+    near.verb(["remove", "far.loop"]);
+    let refused = near.command(["init", "remote:far/*"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("all captures of a remote"));
+    far.verb(["init", "lo", "udp", "--alias", "more"]);
+    wait_until("the list was asked for again", 10, || near.path("far.more").exists());
+    assert!(!near.path("far.loop").exists());
 }
