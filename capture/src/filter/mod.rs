@@ -31,6 +31,10 @@ const MAX_IN_KERNEL: usize = 4096;
 /// it, and the maximum of libpcap's length field for the kernel.
 const MAX_INSTRUCTIONS: usize = 65_535;
 
+/// Maximum number of words, from the end, that are looked at for a syntax error: a filter of
+/// hundreds of hosts takes long to compile.
+const MAX_WORDS: usize = 32;
+
 /// A compiled filter.
 #[derive(Clone, Debug)]
 pub struct Filter {
@@ -129,7 +133,13 @@ impl Filter {
                 .map(|program| libpcap::instructions(&program))
                 .map_err(|problem| error(explain(&problem)))
         };
-        let plain = compile(expression)?;
+        let plain = compile(expression).map_err(|problem| match problem {
+            FilterError::Compile { expression, why } if why.contains("syntax error") => {
+                let place = place(&expression, |part| compile(part).is_ok());
+                FilterError::Compile { why: format!("{why}{place}"), expression }
+            }
+            other => other,
+        })?;
         if runner == Runner::Process && plain.iter().any(Instruction::asks_the_kernel) {
             return Err(FilterError::KernelOnly { expression: expression.to_owned() });
         }
@@ -212,6 +222,19 @@ impl Filter {
         }
         program
     }
+}
+
+/// The place of a syntax error, which libpcap does not report: after the longest beginning of whole
+/// words that is an expression itself. Empty if no beginning is.
+fn place(expression: &str, compiles: impl Fn(&str) -> bool) -> String {
+    let blanks = expression.rmatch_indices(char::is_whitespace).take(MAX_WORDS);
+    let parts = blanks.map(|(at, _)| expression.split_at(at));
+    let parts = parts.map(|(right, wrong)| (right.trim(), wrong.trim()));
+    let mut parts = parts.filter(|(right, wrong)| !right.is_empty() && !wrong.is_empty());
+    let found = parts.find(|(right, _)| compiles(right));
+    found.map_or_else(String::new, |(right, wrong)| {
+        format!("; it is right up to '{right}', and wrong in '{wrong}'")
+    })
 }
 
 /// libpcap's message without the prefix that the pcap crate adds.
@@ -301,6 +324,21 @@ mod tests {
             frames::IPV4,
             &frames::ip(from.ip(), to.ip(), frames::TCP, &segment),
         )
+    }
+
+    #[test]
+    fn a_syntax_error_is_said_with_its_place() {
+        for (expression, says) in [
+            ("udp prt 53", "right up to 'udp', and wrong in 'prt 53'"),
+            ("udp port 53 and or tcp", "right up to 'udp port 53', and wrong in 'and or tcp'"),
+            ("tcp port 80 andd host", "right up to 'tcp port 80', and wrong in 'andd host'"),
+        ] {
+            let error = Filter::compile(expression, LinkType::ETHERNET).unwrap_err().to_string();
+            assert!(error.contains("syntax error") && error.ends_with(says), "{error}");
+        }
+        // There is no such part.
+        let error = Filter::compile("prt 53", LinkType::ETHERNET).unwrap_err().to_string();
+        assert!(error.ends_with("syntax error"), "{error}");
     }
 
     fn matches(expression: &str, frame: &[u8]) -> bool {

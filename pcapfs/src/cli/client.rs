@@ -28,7 +28,7 @@ const MAX_ANSWER: usize = 64 << 20;
 const WINDOW: u32 = 2 << 20;
 
 /// The daemon to talk to.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct DaemonSocket {
     /// Socket of the daemon [env: PCAPFS_SOCKET] [default: /run/pcapfs/control.sock, or
     /// $XDG_RUNTIME_DIR/pcapfs/control.sock of a user's own daemon]
@@ -43,6 +43,10 @@ impl DaemonSocket {
         let set = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         self.socket = self.socket.or_else(|| set().map(PathBuf::from));
         self
+    }
+
+    fn path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(control::client_path)
     }
 }
 
@@ -72,12 +76,24 @@ pub(super) fn receiving<T, F: Future<Output = Result<T, Failure>>>(
     action: impl FnOnce(Receiver) -> F,
 ) -> Result<T, Failure> {
     memory::keep_freed();
+    on_channel(daemon, |channel| action(receiver_on(channel)))
+}
+
+/// A client of its own connection, to receive a savefile in the current runtime.
+pub(super) async fn receiver(daemon: &DaemonSocket) -> Result<Receiver, Failure> {
+    let path = daemon.path();
+    let stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
+    connected(stream, path).await.map(receiver_on)
+}
+
+/// A client that takes answers past the codec.
+fn receiver_on(channel: Channel) -> Receiver {
     let past_the_codec: fn(Answer) -> Answer = |mut answer| {
         let body = std::mem::take(answer.body_mut());
         chunks::hand_over(answer.extensions_mut(), body);
         answer
     };
-    on_channel(daemon, |channel| action(Receiver::new(channel.map_response(past_the_codec))))
+    Receiver::new(channel.map_response(past_the_codec))
 }
 
 /// The savefile in an answer.
@@ -89,7 +105,7 @@ fn on_channel<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &DaemonSocket,
     action: impl FnOnce(Channel) -> F,
 ) -> Result<T, Failure> {
-    let path = daemon.socket.clone().unwrap_or_else(control::client_path);
+    let path = daemon.path();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

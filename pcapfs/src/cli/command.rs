@@ -18,6 +18,7 @@ use super::interfaces::Interfaces;
 use super::listing::{self, List, StatusRequested};
 use super::order::{self, ChosenCaptures, Verb};
 use super::savefile::{self, Listen, Replay};
+use super::serve::{self, Serve};
 use super::umount::Umount;
 use super::{background, complete, forget, identity, init, interfaces, umount};
 use crate::daemon;
@@ -62,6 +63,8 @@ pub(super) enum Command {
     Replay(Replay),
     /// Write a savefile to standard output or to a file, from the next packet on
     Listen(Listen),
+    /// Serve the packets over TCP (PCAP-over-IP), to as many clients as connect
+    Serve(Box<Serve>),
     /// Make and show the certificates with which machines know each other
     Identity(IdentityArguments),
     /// Show whether Wireshark lists captures as its interfaces, or have it list them
@@ -103,6 +106,7 @@ impl Command {
             Self::Status(shown) => listing::status(&shown, &daemon),
             Self::Replay(replay) => savefile::replay(&replay, &daemon),
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
+            Self::Serve(serve) => serve::run(&serve, &daemon),
             Self::Identity(identity) => identity::run(&identity),
             Self::Extcap(extcap) => extcap::run(&extcap),
             Self::CheckConfig { file, config } => daemon::check_config(file.or(config)),

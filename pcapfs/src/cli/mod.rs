@@ -16,6 +16,7 @@ mod listing;
 mod mistakes;
 mod order;
 mod savefile;
+mod serve;
 mod trees;
 mod umount;
 

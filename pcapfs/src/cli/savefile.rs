@@ -152,7 +152,7 @@ pub(super) async fn copy(
     mut filter: Option<FilteredSavefile>,
 ) -> Result<CopyEnd, Failure> {
     let mut passed = Vec::new();
-    let mut signals = if target.is_named_later() { Some(Signals::new()?) } else { None };
+    let mut signals = if target.is_named_later() { Some(TransferSignals::new()?) } else { None };
     let mut reader = target.reader();
     let mut progress = TransferProgress::new();
     let end = loop {
@@ -164,6 +164,8 @@ pub(super) async fn copy(
         };
         match part {
             Ok(Some(MessagePart::Total(total))) => progress.total = total,
+            // Readers of pcapng find it in a comment, and all in readers.jsonl.
+            Ok(Some(MessagePart::Lost(_))) => {}
             Ok(Some(MessagePart::Data(bytes))) => {
                 progress.add(bytes.len());
                 let bytes = match &mut filter {
@@ -194,27 +196,35 @@ pub(super) async fn copy(
 ///
 /// They are caught only for targets that need cleaning up: a program that waits for room in a pipe
 /// would not end by a signal that it catches.
-struct Signals {
+pub(super) struct TransferSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Signals {
-    fn new() -> Result<Self, Failure> {
+impl TransferSignals {
+    /// Catches them from now on.
+    pub(super) fn new() -> Result<Self, Failure> {
         let caught = |kind| signal(kind).map_err(Failure::System);
         Ok(Self {
             interrupt: caught(SignalKind::interrupt())?,
             terminate: caught(SignalKind::terminate())?,
         })
     }
+
+    /// Waits for one of them.
+    pub(super) async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Waits for a signal.
-async fn interrupted(signals: Option<&mut Signals>) {
-    let Some(signals) = signals else { return std::future::pending().await };
-    tokio::select! {
-        _ = signals.interrupt.recv() => {}
-        _ = signals.terminate.recv() => {}
+async fn interrupted(signals: Option<&mut TransferSignals>) {
+    match signals {
+        Some(signals) => signals.any().await,
+        None => std::future::pending().await,
     }
 }
 

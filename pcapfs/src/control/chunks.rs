@@ -6,8 +6,8 @@
 //! that is sent, and the client writes them from the buffer that was received.
 //!
 //! ```text
-//!  0    length, 4 bytes   0x10   total   0x0a   length   savefile bytes
-//!  └─ prefix of gRPC ─┘   └─ if any ─┘   └─ field 1 of Chunk ─────────┘
+//!  0    length, 4 bytes   0x10   total   0x18   lost    0x0a   length   savefile bytes
+//!  └─ prefix of gRPC ─┘   └─ if any ─┘   └─ if any ─┘   └─ field 1 of Chunk ─────────┘
 //! ```
 
 use std::future::poll_fn;
@@ -36,6 +36,9 @@ const DATA: u8 = 1 << 3 | BYTES;
 /// Key of `total`: field 2, a number.
 const TOTAL: u8 = 2 << 3 | NUMBER;
 
+/// Key of `lost`: field 3, a number.
+const LOST: u8 = 3 << 3 | NUMBER;
+
 /// Wire types, the lowest three bits of a key.
 const NUMBER: u8 = 0;
 const BYTES: u8 = 2;
@@ -61,12 +64,14 @@ pub(crate) fn handed(extensions: &mut Extensions) -> Option<Body> {
     extensions.remove::<Handed>()?.0.lock().take()
 }
 
-/// The message of a chunk; it contains `total` if that is not 0.
-pub(super) fn message(total: u64, slices: &[IoSlice<'_>]) -> Bytes {
-    let mut fields = BytesMut::with_capacity(2 * (1 + VARINT));
-    if total > 0 {
-        fields.put_u8(TOTAL);
-        encode_varint(total, &mut fields);
+/// The message of a chunk; it contains `total` and `lost` if they are not 0.
+pub(super) fn message(total: u64, lost: u64, slices: &[IoSlice<'_>]) -> Bytes {
+    let mut fields = BytesMut::with_capacity(3 * (1 + VARINT));
+    for (key, number) in [(TOTAL, total), (LOST, lost)] {
+        if number > 0 {
+            fields.put_u8(key);
+            encode_varint(number, &mut fields);
+        }
     }
     framed(fields, DATA, slices)
 }
@@ -93,6 +98,8 @@ pub(super) fn framed(mut fields: BytesMut, key: u8, slices: &[IoSlice<'_>]) -> B
 pub(crate) enum MessagePart {
     /// Bytes of the whole answer.
     Total(u64),
+    /// Packets that this reader has lost so far.
+    Lost(u64),
     /// Savefile bytes; a message may come in several parts.
     Data(Bytes),
 }
@@ -230,6 +237,8 @@ impl ChunkParser {
                         self.stage = Stage::Bytes(key, number);
                     } else if key == TOTAL {
                         return Ok(Some(MessagePart::Total(number)));
+                    } else if key == LOST {
+                        return Ok(Some(MessagePart::Lost(number)));
                     }
                 }
             }
@@ -252,7 +261,7 @@ impl ChunkParser {
 }
 
 /// The longest head of a message fits into a frame, beside the data.
-const _: () = assert!(PREFIX + 2 + VARINT + VARINT <= (FRAME - CHUNK) as usize);
+const _: () = assert!(PREFIX + 3 + 3 * VARINT <= (FRAME - CHUNK) as usize);
 
 #[cfg(test)]
 mod tests {
@@ -270,7 +279,7 @@ mod tests {
             let mut input = Bytes::copy_from_slice(piece);
             while let Some(part) = parser.next(&mut input)? {
                 match part {
-                    MessagePart::Total(total) => totals.push(total),
+                    MessagePart::Total(number) | MessagePart::Lost(number) => totals.push(number),
                     MessagePart::Data(bytes) => data.extend_from_slice(&bytes),
                 }
             }
@@ -294,26 +303,27 @@ mod tests {
         fn the_codec_reads_our_messages(
             data in proptest::collection::vec(any::<u8>(), 0..400),
             total: u64,
+            lost: u64,
             cut in 0..400_usize,
         ) {
             let (first, second) = data.split_at(cut.min(data.len()));
-            let mut wire = message(total, &[IoSlice::new(first), IoSlice::new(second)]);
+            let mut wire = message(total, lost, &[IoSlice::new(first), IoSlice::new(second)]);
             prop_assert_eq!(wire.get_u8(), 0);
             prop_assert_eq!(wire.get_u32() as usize, wire.len());
-            prop_assert_eq!(Chunk::decode(wire).unwrap(), Chunk { data: data.into(), total });
+            prop_assert_eq!(Chunk::decode(wire).unwrap(), Chunk { data: data.into(), total, lost });
         }
 
         #[test]
         fn messages_of_the_codec_are_read(
             messages in proptest::collection::vec(
-                (proptest::collection::vec(any::<u8>(), 0..300), any::<u64>()), 0..4),
+                (proptest::collection::vec(any::<u8>(), 0..300), any::<u64>(), any::<u64>()), 0..4),
             pieces in 1..400_usize,
         ) {
             let (mut wire, mut all, mut told) = (Vec::new(), Vec::new(), Vec::new());
-            for (data, total) in messages {
+            for (data, total, lost) in messages {
                 all.extend_from_slice(&data);
-                told.extend((total != 0).then_some(total));
-                wire.extend(framed(&Chunk { data: data.into(), total }.encode_to_vec()));
+                told.extend([total, lost].into_iter().filter(|number| *number != 0));
+                wire.extend(framed(&Chunk { data: data.into(), total, lost }.encode_to_vec()));
             }
             prop_assert_eq!(parse(&wire, pieces).unwrap(), (all, told));
         }
@@ -326,7 +336,7 @@ mod tests {
 
     #[test]
     fn fields_of_a_later_version_are_passed_over() {
-        let wire = framed(b"\x18\x96\x01\x22\x03abc\x0a\x02hi");
+        let wire = framed(b"\x28\x96\x01\x22\x03abc\x0a\x02hi");
         assert_eq!(parse(&wire, 1).unwrap(), (b"hi".to_vec(), vec![]));
     }
 

@@ -81,6 +81,8 @@ enum StreamContent {
         offset: u64,
         /// Sent with the first chunk, then 0.
         total: u64,
+        /// Packets that it has lost, as its reader knows.
+        lost: u64,
     },
     /// Packets with their numbers.
     Packets(Box<FollowAnswers>),
@@ -115,7 +117,7 @@ impl SavefileStream {
         (busy, outgoing): (Busy, Outgoing),
     ) -> Self {
         let (handle, total) = tree.open_savefile(entry, wanted, format, opener);
-        let content = StreamContent::Savefile { offset: 0, total };
+        let content = StreamContent::Savefile { offset: 0, total, lost: 0 };
         Self::of_handle(tree, waiters, entry, (handle, content), (busy, outgoing))
     }
 
@@ -162,15 +164,18 @@ impl SavefileStream {
     fn read(&mut self, size: usize) -> Option<Result<Option<Bytes>, Status>> {
         let mut message = Bytes::new();
         let outcome = match &mut self.content {
-            StreamContent::Savefile { offset, total } => {
-                let told = *total;
+            StreamContent::Savefile { offset, total, lost } => {
+                let first = *total;
+                let lost_now = self.file.progress().map_or(0, |progress| progress.lost);
+                let more_lost = if lost_now > *lost { lost_now } else { 0 };
                 let read = self.file.read(*offset, size, &mut |slices: &[IoSlice<'_>]| {
-                    message = chunks::message(told, slices);
+                    message = chunks::message(first, more_lost, slices);
                     Ok(())
                 });
                 if let Ok(ReadOutcome::Sent(count)) = &read {
                     *offset += *count as u64;
                     *total = 0;
+                    *lost = lost_now;
                 }
                 read
             }

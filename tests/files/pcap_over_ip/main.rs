@@ -3,4 +3,5 @@
 mod connecting;
 mod faults;
 mod listening;
+mod serving;
 mod support;

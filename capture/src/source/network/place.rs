@@ -57,6 +57,13 @@ impl HostAndPort {
         Ok(Self { host: host.to_owned(), port })
     }
 
+    /// The address, if the host is given by an address that this machine may have, or is localhost.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let local = || SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port);
+        self.address().or_else(|| (self.host == "localhost").then(local))
+    }
+
     /// The address, if the host is given by its address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
@@ -102,9 +109,7 @@ impl ListenAddress {
             }
         };
         let place = HostAndPort::parse(place)?;
-        let local = || SocketAddr::new(Ipv4Addr::LOCALHOST.into(), place.port);
-        let address = place.address().or_else(|| (place.host == "localhost").then(local));
-        let address = address.ok_or_else(|| {
+        let address = place.local_address().ok_or_else(|| {
             let host = &place.host;
             format!("'{host}' is no address of this machine; 127.0.0.1, 0.0.0.0 and [::] are some")
         })?;
