@@ -34,6 +34,7 @@ pub mod filter;
 pub mod flow;
 pub mod hole;
 mod libpcap;
+pub mod own_transport;
 pub mod pipeline;
 mod priority;
 mod random;

@@ -157,8 +157,41 @@ pub(crate) fn set_kernel_filter(
     Ok(now)
 }
 
-/// `SO_ATTACH_FILTER` of socket(7).
-fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+/// The program that is attached to a socket; empty if there is none.
+///
+/// # Errors
+/// The errors of getsockopt(2); EACCES if the filter is no classic program.
+pub(crate) fn attached(socket: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
+    // The kernel counts in instructions here (`sk_get_filter` of net/core/filter.c), and only tells
+    // the number if the room is 0.
+    let get = |room: &mut [Instruction]| {
+        let mut len = libc::socklen_t::try_from(room.len()).unwrap_or(0);
+        // SAFETY: the kernel writes at most `len` instructions, each of the size of struct
+        // sock_filter, to `room`, which has room for as many, and their number to `len`. Any bits
+        // are a valid Instruction.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_GET_FILTER,
+                room.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        if result == 0 { Ok(len as usize) } else { Err(io::Error::last_os_error()) }
+    };
+    let len = get(&mut [])?;
+    let mut program = vec![Instruction::returning(0); len];
+    let len = get(&mut program)?;
+    program.truncate(len);
+    Ok(program)
+}
+
+/// Replaces the filter of a socket at once (`SO_ATTACH_FILTER` of socket(7)).
+///
+/// # Errors
+/// The errors of setsockopt(2).
+pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     const { assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>()) };
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();

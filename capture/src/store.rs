@@ -422,6 +422,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Losses::default()
     }
 
+    /// Packets of our own transport, which were captured and not stored. They are no losses.
+    fn excluded(&self) -> u64 {
+        0
+    }
+
     /// The identity of the packet numbers that this store gives now.
     fn identity(&self) -> StoreIdentity {
         StoreIdentity::default()

@@ -23,10 +23,11 @@ fn number(value: &Value, pointer: &str) -> u64 {
 /// Checks the equations within one reading of a capture's `status.json`.
 fn check_status(status: &Value) -> Result<(), String> {
     let of = |pointer: &str| number(status, pointer);
-    let dropped = of("/packets/dropped_kernel") + of("/packets/dropped_oversize");
+    let dropped =
+        of("/packets/excluded") + of("/packets/dropped_kernel") + of("/packets/dropped_oversize");
     let wrong = |what: &str| Err(format!("{what}: {status:#}"));
     if of("/packets/seen") != of("/packets/stored") + dropped {
-        return wrong("seen is not stored and dropped");
+        return wrong("seen is not stored, excluded and dropped");
     }
     if of("/packets/stored") != of("/packets/retained") + of("/packets/overwritten") {
         return wrong("stored is not retained and overwritten");
@@ -41,9 +42,10 @@ fn check_status(status: &Value) -> Result<(), String> {
 }
 
 /// Numbers of one capture that never fall.
-const RISING: [&str; 8] = [
+const RISING: [&str; 9] = [
     "/packets/seen",
     "/packets/stored",
+    "/packets/excluded",
     "/packets/dropped_kernel",
     "/packets/dropped_oversize",
     "/packets/overwritten",

@@ -84,7 +84,8 @@ fn replayed(daemon: &Daemon) -> Vec<u64> {
 fn equations(status: &Value) {
     let of = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64).unwrap();
     let [seen, stored] = [of("/packets/seen"), of("/packets/stored")];
-    let dropped = of("/packets/dropped_kernel") + of("/packets/dropped_oversize");
+    let dropped =
+        of("/packets/excluded") + of("/packets/dropped_kernel") + of("/packets/dropped_oversize");
     assert_eq!(seen, stored + dropped, "{status:#}");
     assert_eq!(stored, of("/packets/retained") + of("/packets/overwritten"), "{status:#}");
 }

@@ -117,7 +117,7 @@ fn a_second_alias_of_the_same_capture_is_a_link() {
 
 /// The type of each field in a capture's status: n whole number, s text, t time or null, z any of
 /// these or null.
-const STATUS: [(&str, char); 52] = [
+const STATUS: [(&str, char); 53] = [
     ("/alias", 's'),
     ("/source", 's'),
     ("/interface", 'z'),
@@ -133,6 +133,7 @@ const STATUS: [(&str, char); 52] = [
     ("/mode", 's'),
     ("/packets/seen", 'n'),
     ("/packets/stored", 'n'),
+    ("/packets/excluded", 'n'),
     ("/packets/dropped_kernel", 'n'),
     ("/packets/dropped_interface", 'n'),
     ("/packets/dropped_oversize", 'n'),
@@ -301,7 +302,10 @@ fn equations_hold(daemon: &Daemon) {
     };
     assert_eq!(
         of("/packets/seen"),
-        of("/packets/stored") + of("/packets/dropped_kernel") + of("/packets/dropped_oversize"),
+        of("/packets/stored")
+            + of("/packets/excluded")
+            + of("/packets/dropped_kernel")
+            + of("/packets/dropped_oversize"),
         "{status:#}"
     );
     assert_eq!(

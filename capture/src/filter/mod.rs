@@ -15,6 +15,7 @@
 //! unchanged. On a live interface the kernel removes the outermost tag before it runs the filter,
 //! so filters match through three tags there.
 
+pub(crate) mod marked;
 mod recent;
 mod shift;
 

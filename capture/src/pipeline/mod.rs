@@ -20,7 +20,8 @@ pub use rate::Rate;
 use crate::clock;
 use crate::filter::Filter;
 use crate::flow::{self, Flows};
-use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingOptions};
+use crate::own_transport::{OwnTransport, OwnTuple};
+use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingNumber, RingOptions};
 use crate::savefile::{Probe, Savefile, SavefileOpenError};
 use crate::source::{self, Rest, Source, SourceError, SourceName};
 use crate::store::{Interface, Store};
@@ -145,13 +146,17 @@ pub struct Condition {
 
 /// Numbers of packets of a capture, at one moment.
 ///
-/// `seen = stored + dropped_kernel + dropped_oversize + lost_remote` and `stored = retained + overwritten`.
+/// `seen = stored + excluded + dropped_kernel + dropped_oversize + lost_remote` and `stored =
+/// retained + overwritten`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PacketCounters {
     /// Packets that passed the filter.
     pub seen: u64,
     /// Packets that were put into the store.
     pub stored: u64,
+    /// Packets of our own transport ([`own_transport`](crate::own_transport)), which are not put
+    /// into the store.
+    pub excluded: u64,
     /// Packets dropped because the kernel's buffer was full.
     pub dropped_kernel: u64,
     /// Packets dropped by the interface or its driver before the kernel saw them; not part of
@@ -179,15 +184,16 @@ pub struct ByteCounters {
 /// Counters of a store at one moment.
 pub fn counters(store: &dyn Store) -> (PacketCounters, ByteCounters) {
     let losses = store.losses();
+    let excluded = store.excluded();
     let bounds = store.bounds();
     let stored = bounds.next.number.saturating_sub(1);
     let overwritten = bounds.oldest.number.saturating_sub(1);
     let packets = PacketCounters {
-        seen: stored
-            .saturating_add(losses.kernel)
-            .saturating_add(losses.oversize)
-            .saturating_add(losses.remote),
+        seen: [excluded, losses.kernel, losses.oversize, losses.remote]
+            .into_iter()
+            .fold(stored, u64::saturating_add),
         stored,
+        excluded,
         dropped_kernel: losses.kernel,
         dropped_interface: losses.interface,
         dropped_oversize: losses.oversize,
@@ -500,6 +506,27 @@ impl Capture {
     #[must_use]
     pub fn interruptions(&self) -> Vec<Interruption> {
         self.shared.interruptions.lock().iter().cloned().collect()
+    }
+
+    /// The connections of this process whose packets the capture leaves out: none unless it is one
+    /// of an interface.
+    #[must_use]
+    pub fn excluded(&self) -> Vec<OwnTuple> {
+        match (&self.kind, &self.spec.source) {
+            (CaptureKind::Ring(ring), SourceName::Interface(_)) => {
+                OwnTransport::of_process().tuples(Some(ring.number()))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The number of its ring; `None` for a savefile.
+    #[must_use]
+    pub fn ring_number(&self) -> Option<RingNumber> {
+        match &self.kind {
+            CaptureKind::Ring(ring) => Some(ring.number()),
+            CaptureKind::Savefile(_) => None,
+        }
     }
 
     /// Packets and bits per second, over about the last second.

@@ -13,6 +13,7 @@ pub(super) fn copy(from: &Ring, into: &mut Writer) {
     let losses = from.losses();
     into.add_loss(losses.kernel, losses.interface);
     into.ring().file_header().dropped_oversize.fetch_add(losses.oversize, Ordering::Relaxed);
+    into.add_excluded(from.excluded());
     let alive = from.file_header().last_alive.load(Ordering::Relaxed);
     into.ring().file_header().last_alive.store(alive, Ordering::Relaxed);
     if let Some(permissions) = from.permissions() {

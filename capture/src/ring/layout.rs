@@ -38,7 +38,7 @@ pub(super) const VERSION_WITH_NOTES: u32 = 2;
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
 
 /// Bytes of the file header for descriptions of interfaces: the rest of the page.
-pub(super) const DESCRIPTIONS: usize = 4096 - 112 - size_of::<LineageHeader>();
+pub(super) const DESCRIPTIONS: usize = 4096 - 120 - size_of::<LineageHeader>();
 
 /// The first page of a ring file.
 #[repr(C, align(4096))]
@@ -79,6 +79,9 @@ pub(super) struct RingHeader {
     pub(super) described: AtomicU64,
     /// Written and read by [`super::interfaces`].
     pub(super) descriptions: [AtomicU8; DESCRIPTIONS],
+    /// Packets of our own transport, which were not stored. Here and at the end of the page, a file
+    /// older than these fields has zeros unless its descriptions fill the page.
+    pub(super) excluded: AtomicU64,
     /// At the end of the page, so that the descriptions of an older file stay where they are.
     pub(super) lineage: LineageHeader,
 }
@@ -109,6 +112,7 @@ impl Default for RingHeader {
             last_alive: AtomicU64::default(),
             described: AtomicU64::default(),
             descriptions: std::array::from_fn(|_| AtomicU8::default()),
+            excluded: AtomicU64::default(),
             lineage: LineageHeader::default(),
         }
     }

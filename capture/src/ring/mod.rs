@@ -59,6 +59,19 @@ pub struct Permissions {
     pub mode: u32,
 }
 
+/// The number of an open ring, which no other ring of this process has or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RingNumber(u64);
+
+impl RingNumber {
+    /// The number of a ring that is being opened.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Only the difference between two numbers matters.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// A ring, whether it is still being filled or not; see the [module](self).
 #[derive(Debug)]
 pub struct Ring {
@@ -81,6 +94,7 @@ pub struct Ring {
     /// process ends.
     trailing: RwLock<Option<Arc<Trailing>>>,
     path: PathBuf,
+    number: RingNumber,
     /// Whether the file is in a tmpfs.
     is_in_memory: bool,
     /// Excludes other processes for as long as the ring is used.
@@ -108,6 +122,12 @@ impl Ring {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number of the ring in this process.
+    #[must_use]
+    pub fn number(&self) -> RingNumber {
+        self.number
     }
 
     /// The permissions kept with the ring; `None` if none have been set.
@@ -276,6 +296,10 @@ impl Store for Ring {
             oversize: header.dropped_oversize.load(Ordering::Relaxed),
             remote: self.lost_remote.load(Ordering::Relaxed),
         }
+    }
+
+    fn excluded(&self) -> u64 {
+        self.file_header().excluded.load(Ordering::Relaxed)
     }
 
     fn identity(&self) -> StoreIdentity {

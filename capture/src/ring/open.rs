@@ -17,15 +17,15 @@ use parking_lot::{Mutex, RwLock};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-use super::Ring;
 use super::copy;
 use super::geometry::{BadSize, Geometry, PAGE};
 use super::interfaces::{Interfaces, Section};
-use super::layout::{NO_LINK_TYPE, precision_number};
+use super::layout::{Committed, DESCRIPTIONS, NO_LINK_TYPE, precision_number};
 use super::map::{Resume, RingMap, SegmentOpening, Segments};
 use super::published::{Moment, Published};
 use super::recover::{Claims, MAX_FIELD, read_claims, recover};
 use super::writer::{Writer, WriterStart};
+use super::{Ring, RingNumber};
 use crate::bell::Bells;
 use crate::clock;
 use crate::hole::StoreHoles;
@@ -406,6 +406,7 @@ fn assemble(
         trailing: RwLock::default(),
         section,
         path: options.path.clone(),
+        number: RingNumber::next(),
         is_in_memory: fstatfs(&*file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC),
         _lock: file,
     });
@@ -483,11 +484,19 @@ impl Existing {
             header.link_type.store(sent.unwrap_or(claims.link_type), Ordering::Relaxed);
             header.checksum.store(header.compute_checksum(), Ordering::Release);
             header.snaplen.fetch_max(options.snaplen, Ordering::Relaxed);
+            // A file older than the counter may have descriptions in its place.
+            let described = Committed::unpack(header.described.load(Ordering::Relaxed)).len;
+            if described as usize > DESCRIPTIONS {
+                header.excluded.store(0, Ordering::Relaxed);
+            }
             // No checksum covers these counters, since they change all the time. Sums of them must
             // not overflow.
-            for count in
-                [&header.dropped_kernel, &header.dropped_interface, &header.dropped_oversize]
-            {
+            for count in [
+                &header.dropped_kernel,
+                &header.dropped_interface,
+                &header.dropped_oversize,
+                &header.excluded,
+            ] {
                 if count.load(Ordering::Relaxed) > MAX_FIELD {
                     count.store(0, Ordering::Relaxed);
                 }

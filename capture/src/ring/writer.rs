@@ -211,6 +211,11 @@ impl Writer {
         header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
     }
 
+    /// Counts packets of our own transport, which are not appended.
+    pub fn add_excluded(&self, packets: u64) {
+        self.ring.file_header().excluded.fetch_add(packets, Ordering::Relaxed);
+    }
+
     /// The place in the ring that this one follows, as set last, also by an earlier process; `None`
     /// if it follows no other.
     #[must_use]

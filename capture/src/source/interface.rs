@@ -17,8 +17,10 @@ use protocol::time::Timestamp;
 use super::control::is_readable;
 use super::{ANY, Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 use crate::clock;
+use crate::filter::marked::{self, CUT_LEN};
 use crate::filter::{Filter, FilterError, explain, sees_tags};
-use crate::libpcap;
+use crate::libpcap::{self, Instruction};
+use crate::own_transport::{self, HEADERS_LEN, OwnPackets};
 use crate::ring::{Append, Writer};
 
 /// Milliseconds after which the kernel hands over a block that is not full: half of the 20 that a
@@ -63,6 +65,10 @@ pub(super) struct Live {
     /// before, but none from the moment in which libpcap lets nothing through. So packets from
     /// before this time are left out; otherwise that moment would be a loss that nothing counts.
     begun: Option<(Timestamp, Instant)>,
+    own: OwnPackets,
+    /// The length of a packet that has our mark, with its cooked header; `None` if marked packets
+    /// come whole.
+    cut_len: Option<usize>,
     /// The interface's own count of drops at the last read.
     interface_drops: u64,
     statistics_read: Instant,
@@ -87,6 +93,8 @@ impl Live {
         let SourceOptions { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
         let real = real_name(name)?;
         let name = real.as_str();
+        // Enough to recognize our own packets; what is stored is cut to the snaplen.
+        let kernel_snaplen = snaplen.max(HEADERS_LEN);
         let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
             name: name.to_owned(),
             why: explain(error),
@@ -94,7 +102,7 @@ impl Live {
         let inactive = Capture::from_device(name)
             .map_err(|error| libpcap_error(&error))?
             .promisc(promiscuous && name != ANY)
-            .snaplen(i32::try_from(snaplen).unwrap_or(i32::MAX))
+            .snaplen(i32::try_from(kernel_snaplen).unwrap_or(i32::MAX))
             .timeout(BLOCK_TIMEOUT_MS)
             .buffer_size(i32::try_from(kernel_buffer).unwrap_or(i32::MAX))
             .precision(LibpcapPrecision::Nano);
@@ -127,7 +135,11 @@ impl Live {
         } else {
             Filter::compile_live(expression, link_type)?
         };
-        let begun = Some((set_filter(&capture, &compiled, snaplen, name)?, Instant::now()));
+        // A filter that is too long for the kernel runs here too, over whole packets.
+        let mark = own_transport::mark().filter(|_| !compiled.is_coarse() && !is_device(name));
+        let (begun, is_cut) = set_filter(&capture, &compiled, (kernel_snaplen, mark), name)?;
+        let begun = Some((begun, Instant::now()));
+        let cut_len = cooked_len(link_type) + CUT_LEN as usize;
         let capture = capture.setnonblock().map_err(|error| libpcap_error(&error))?;
         let mut live = Self {
             capture,
@@ -136,6 +148,8 @@ impl Live {
             snaplen,
             fine: compiled.is_coarse().then_some(compiled),
             begun,
+            own: OwnPackets::new(),
+            cut_len: is_cut.then_some(cut_len),
             interface_drops: interface_drops(name),
             statistics_read: Instant::now(),
             uncounted: true,
@@ -154,6 +168,8 @@ impl Live {
         let snaplen = self.snaplen as usize;
         self.begun = self.begun.filter(|(_, at)| at.elapsed() < STARTING);
         let begun = self.begun.map_or_else(Timestamp::default, |(time, _)| time);
+        let ring = writer.ring().number();
+        let mut excluded = 0;
         let taken = self.capture.dispatch(Some(BATCH), |packet| {
             let time = &packet.header.ts;
             // With nanosecond precision libpcap puts nanoseconds into tv_usec. Neither part is ever
@@ -164,15 +180,29 @@ impl Live {
                 .wrapping_mul(1_000_000_000)
                 .wrapping_add(time.tv_usec.unsigned_abs());
             let time = Timestamp::from_nanoseconds(nanoseconds);
-            let is_wanted =
-                self.fine.as_ref().is_none_or(|fine| fine.matches(packet.header.len, packet.data));
-            if time < begun || !is_wanted {
+            if time < begun {
+                return;
+            }
+            let (original_len, len) = (packet.header.len, packet.data.len());
+            // Other packets are only cut to the snaplen, which is longer.
+            if self.cut_len == Some(len) && original_len as usize > len {
+                excluded += 1;
+                return;
+            }
+            if self.fine.as_ref().is_some_and(|fine| !fine.matches(original_len, packet.data)) {
+                return;
+            }
+            if self.own.has(ring, (self.link_type, original_len), time, packet.data) {
+                excluded += 1;
                 return;
             }
             let data = packet.data.get(..snaplen).unwrap_or(packet.data);
             // The ring counts oversize packets.
-            let (Append::Stored | Append::Oversize) = writer.append(time, packet.header.len, data);
+            let (Append::Stored | Append::Oversize) = writer.append(time, original_len, data);
         });
+        if excluded > 0 {
+            writer.add_excluded(excluded);
+        }
         writer.publish();
         taken.map_err(|error| SourceError::Lost { name: self.name.clone(), why: explain(&error) })
     }
@@ -181,6 +211,7 @@ impl Live {
     fn account(&mut self, writer: &Writer) {
         self.statistics_read = Instant::now();
         self.uncounted = false;
+        self.own.tidy();
         let kernel = self.take_kernel_drops();
         let drops = interface_drops(&self.name);
         // The count starts again at 0 when the interface is created again.
@@ -247,21 +278,56 @@ impl Source for Live {
 }
 
 /// Sets the filter of a socket that has been open for a while. Returns the time from which all
-/// packets have passed the filter.
+/// packets have passed the filter, and whether packets with `mark` are [cut](marked).
 fn set_filter(
     capture: &Capture<Active>,
     filter: &Filter,
-    snaplen: u32,
+    (snaplen, mark): (u32, Option<u32>),
     name: &str,
-) -> Result<Timestamp, SourceError> {
+) -> Result<(Timestamp, bool), SourceError> {
     let program = filter.program(snaplen);
     let refused = |why: String| SourceError::Libpcap { name: name.to_owned(), why };
+    let in_kernel = |program: &[Instruction]| {
+        libpcap::set_kernel_filter(capture.as_fd(), program)
+            .map_err(|error| refused(format!("the kernel does not take the filter: {error}")))
+    };
+    let cut = |program: Vec<Instruction>| mark.and_then(|mark| marked::cut(program, mark));
     if filter.asks_the_kernel() {
-        return libpcap::set_kernel_filter(capture.as_fd(), &program)
-            .map_err(|error| refused(format!("the kernel does not take the filter: {error}")));
+        if let Some(begun) = cut(program.clone()).and_then(|program| in_kernel(&program).ok()) {
+            return Ok((begun, true));
+        }
+        return Ok((in_kernel(&program)?, false));
     }
     libpcap::set_filter(capture, &program).map_err(refused)?;
-    Ok(clock::now())
+    // As libpcap has changed it for the socket.
+    let attached = libpcap::attached(capture.as_fd()).ok();
+    if let Some(program) = attached.and_then(cut) {
+        if program.len() == marked::LEN + 1 {
+            // All packets match, before and after.
+            let is_cut = libpcap::attach(capture.as_fd(), &program).is_ok();
+            return Ok((clock::now(), is_cut));
+        }
+        // libpcap runs its program itself over packets that came before, and one byte would not
+        // pass.
+        let all = [Instruction::returning(snaplen)];
+        if libpcap::set_filter(capture, &all).is_ok()
+            && let Ok(begun) = in_kernel(&program)
+        {
+            return Ok((begun, true));
+        }
+        libpcap::set_filter(capture, &filter.program(snaplen)).map_err(refused)?;
+    }
+    Ok((clock::now(), false))
+}
+
+/// Bytes that libpcap puts before each packet of a link type, and that filters do not see
+/// (`SLL_HDR_LEN` and `SLL2_HDR_LEN` of `pcap/sll.h`).
+fn cooked_len(link_type: LinkType) -> usize {
+    match link_type {
+        LinkType::LINUX_SLL => 16,
+        LinkType::LINUX_SLL2 => 20,
+        _ => 0,
+    }
 }
 
 /// Prefixes of libpcap devices that are not network interfaces.

@@ -368,9 +368,10 @@ mod tests {
             "filter": "tcp port 80", "state": "running", "error": null, "linktype": "EN10MB",
             "snaplen": 262_144, "precision": "nano", "started": time, "owner": "root",
             "group": "pcapfs", "mode": "0750",
-            "packets": {"seen": number, "stored": number, "dropped_kernel": number,
-                "dropped_interface": number, "dropped_oversize": number, "lost_remote": number,
-                "retained": number, "overwritten": number},
+            "packets": {"seen": number, "stored": number, "excluded": number,
+                "dropped_kernel": number, "dropped_interface": number,
+                "dropped_oversize": number, "lost_remote": number, "retained": number,
+                "overwritten": number},
             "bytes": {"stored": number, "retained": number},
             "rate": {"packets_per_second": number, "bits_per_second": number},
             "ring": {"size": number, "size_bytes": number, "segments": 128, "used": 128,
@@ -378,6 +379,7 @@ mod tests {
             "readers": {"open": 3, "delivered": number, "lost": number,
                 "delivered_packets": number, "lost_packets": number},
             "flows": flows,
+            "excluded": [{"local": "[::]:2020", "remote": null, "state": "listening"}],
             "interruptions": [],
         });
         let text = paragraphs(&status);

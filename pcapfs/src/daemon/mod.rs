@@ -296,14 +296,19 @@ fn allow_descriptors() {
 fn say_counters(tree: &Tree) {
     for entry in tree.captures.all() {
         let packets = capture::pipeline::counters(&**entry.capture.store()).0;
+        let excluded = match packets.excluded {
+            0 => String::new(),
+            excluded => format!(", {excluded} excluded"),
+        };
         say(format_args!(
-            "{}: {} packets seen, {} stored, {} dropped by the kernel, {} too large, {} retained",
+            "{}: {} packets seen, {} stored, {} dropped by the kernel, {} too large, {} retained{}",
             entry.alias(),
             packets.seen,
             packets.stored,
             packets.dropped_kernel,
             packets.dropped_oversize,
             packets.retained,
+            excluded,
         ));
     }
 }

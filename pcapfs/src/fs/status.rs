@@ -4,6 +4,7 @@ use std::path::Path;
 
 use capture::clock;
 use capture::flow;
+use capture::own_transport::{OwnTransport, OwnTuple};
 use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
 use capture::source::SourceName;
 use protocol::json;
@@ -44,6 +45,8 @@ struct CaptureStatus<'a> {
     ring: RingStatus,
     readers: ReadersStatus,
     flows: flow::FlowCounters,
+    /// Connections of pcapfs whose packets this capture leaves out.
+    excluded: Vec<OwnTuple>,
     interruptions: Vec<InterruptionStatus>,
     /// The far side of a capture of another machine.
     remote: Option<serde_json::Value>,
@@ -92,6 +95,8 @@ struct DaemonStatus {
     memory_bytes: u64,
     /// The path of the control socket; null without one.
     socket: Option<String>,
+    /// Connections of pcapfs whose packets are left out of captures.
+    excluded: Vec<OwnTuple>,
     captures: Vec<CaptureSummary>,
 }
 
@@ -178,6 +183,7 @@ pub(crate) fn of_capture(
         },
         readers: totals,
         flows: capture.flows().counters(),
+        excluded: capture.excluded(),
         interruptions: capture
             .interruptions()
             .into_iter()
@@ -236,6 +242,7 @@ pub(crate) fn of_daemon(
         memory,
         memory_bytes: memory,
         socket: socket.map(|path| path.display().to_string()),
+        excluded: OwnTransport::of_process().tuples(None),
         captures: captures
             .iter()
             .map(|entry| CaptureSummary {

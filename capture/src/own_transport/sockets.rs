@@ -1,0 +1,142 @@
+//! Sockets that are in the table before their first packet, and the mark of what they send.
+//!
+//! The kernel gives the mark of a socket (`SO_MARK`, socket(7)) to each packet that it sends, also
+//! to a SYN-ACK and to what it sends for a connection that has ended, and a socket filter sees it.
+//! So the filter of a capture hands over one byte of our packets, which are then counted and cost
+//! next to nothing. Packets without the mark, such as those that we receive, are compared with the
+//! table. Without the right to set the mark (`CAP_NET_RAW`, before Linux 5.17 `CAP_NET_ADMIN`), the
+//! table alone decides, with the same result.
+//!
+//! Marks are seen by rules of routing and firewalls too. Ours has none of the bits that well-known
+//! programs test: 0xc000 of Kubernetes, 0x0f00 of Cilium, 0xffff0000 of Calico and Tailscale, 0x80
+//! of the VPC plugin of Amazon. Each process has a mark of its own, since what another daemon sends
+//! is not ours. It holds a name for the mark, an abstract UNIX socket: the network namespace in
+//! which such a name exists is the one in which marks are seen.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, getsockopt,
+    listen as start_listening, setsockopt, socket, sockopt,
+};
+
+use super::{Exclusion, ExclusionScope, OwnTransport};
+
+/// Number of marks: seven low bits, and the two above them that no well-known program tests.
+const MARKS: u32 = 1 << 9;
+
+/// Why packets of a socket have no mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unmarked {
+    /// Other processes hold all marks.
+    #[error("other programs hold the names of all {MARKS} marks of pcapfs")]
+    AllHeld,
+    /// The kernel refuses to set it.
+    #[error("SO_MARK: {0} (it needs CAP_NET_RAW, before Linux 5.17 CAP_NET_ADMIN)")]
+    Refused(Errno),
+}
+
+/// The mark of this process; `None` if other processes hold all marks.
+#[must_use]
+pub fn mark() -> Option<u32> {
+    static HELD: OnceLock<Option<(u32, OwnedFd)>> = OnceLock::new();
+    HELD.get_or_init(hold_mark).as_ref().map(|(mark, _)| *mark)
+}
+
+fn hold_mark() -> Option<(u32, OwnedFd)> {
+    // Two processes with neighbouring numbers try different marks first.
+    let first = std::process::id();
+    (0..MARKS).find_map(|step| {
+        let number = first.wrapping_add(step) % MARKS;
+        let mark = number & 0x7f | (number & 0x180) << 5;
+        // 0 is a packet without a mark.
+        let name = UnixAddr::new_abstract(format!("pcapfs/mark/{mark:#x}").as_bytes()).ok()?;
+        let name = (mark != 0).then_some(name)?;
+        let holder = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+        let holder = holder.ok()?;
+        bind(std::os::fd::AsRawFd::as_raw_fd(&holder), &name).ok()?;
+        Some((mark, holder))
+    })
+}
+
+/// Marks what a socket sends from now on.
+///
+/// # Errors
+/// [`Unmarked`]; captures then compare these packets with the table.
+fn set_mark(socket: &impl AsFd) -> Result<(), Unmarked> {
+    let mark = mark().ok_or(Unmarked::AllHeld)?;
+    setsockopt(socket, sockopt::Mark, &mark).map_err(Unmarked::Refused)
+}
+
+/// Checks that the packets of this process can have its mark.
+///
+/// # Errors
+/// [`Unmarked`].
+pub fn check_mark() -> Result<(), Unmarked> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    set_mark(&socket.map_err(Unmarked::Refused)?)
+}
+
+/// A socket for a connection to `remote`, which is in the table and not connected yet.
+///
+/// It has a port already, which is how its first packets are recognized. Keep the [`Exclusion`]
+/// until the stream is closed.
+///
+/// # Errors
+/// The errors of socket(2) and bind(2), and [`TooManySockets`](super::TooManySockets).
+pub fn outgoing(remote: SocketAddr) -> io::Result<(TcpStream, Exclusion)> {
+    let socket = stream_socket(remote)?;
+    let any = super::any_address(remote.is_ipv4(), 0);
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(any))?;
+    let stream = TcpStream::from(socket);
+    let transport = OwnTransport::of_process();
+    let scope = ExclusionScope::AllCaptures;
+    let exclusion = transport.enter_connection(stream.local_addr()?, remote, scope);
+    Ok((stream, exclusion.map_err(io::Error::other)?))
+}
+
+/// A socket that listens at `local`, and is in the table with all its connections. An unspecified
+/// IPv6 address accepts IPv4 too, unless the system is set otherwise.
+///
+/// # Errors
+/// The errors of socket(2), bind(2) and listen(2), and
+/// [`TooManySockets`](super::TooManySockets).
+pub fn listening(local: SocketAddr) -> io::Result<(TcpListener, Exclusion)> {
+    let socket = stream_socket(local)?;
+    // As the standard library does: a restart need not wait for connections that have ended.
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(local))?;
+    let both_families = local.is_ipv6() && !getsockopt(&socket, sockopt::Ipv6V6Only)?;
+    let listener = TcpListener::from(socket);
+    let transport = OwnTransport::of_process();
+    let scope = ExclusionScope::AllCaptures;
+    let exclusion = transport.enter_listening(listener.local_addr()?, both_families, scope);
+    let exclusion = exclusion.map_err(io::Error::other)?;
+    start_listening(&listener, Backlog::MAXALLOWABLE)?;
+    Ok((listener, exclusion))
+}
+
+/// Enters an accepted connection, so that the status shows it and it stays excluded when its
+/// listening socket is closed first.
+///
+/// # Errors
+/// The errors of getsockname(2), and [`TooManySockets`](super::TooManySockets).
+pub fn accepted(stream: &TcpStream, remote: SocketAddr) -> io::Result<Exclusion> {
+    let transport = OwnTransport::of_process();
+    let scope = ExclusionScope::AllCaptures;
+    let exclusion = transport.enter_connection(stream.local_addr()?, remote, scope);
+    exclusion.map_err(io::Error::other)
+}
+
+/// A TCP socket of the family of `address`, with our mark if we may set it.
+fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // Without it, the table alone decides.
+    let _ = set_mark(&socket);
+    Ok(socket)
+}
