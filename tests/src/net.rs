@@ -9,6 +9,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 
 use crate::frame;
+use crate::process::{python, run};
 use crate::traffic::Emit;
 
 /// A network namespace, deleted on drop.
@@ -165,6 +166,22 @@ impl Net {
             "nud",
             "permanent",
         ]);
+    }
+
+    /// Sends these frames from `b`, as they are.
+    pub fn send_frames(&self, frames: &[Vec<u8>]) {
+        const PROGRAM: &str = "
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind((sys.argv[1], 0))
+for frame in sys.argv[2:]:
+    s.send(bytes.fromhex(frame))
+";
+        let hex =
+            |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut command = python(PROGRAM);
+        command.arg(Self::PEER).args(frames.iter().map(hex));
+        let _ = self.b.run(|| run(&mut command, 10)).success();
     }
 
     /// A sender of numbered packets in `b`, with payloads of `payload_length` bytes.

@@ -15,7 +15,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
@@ -58,7 +58,7 @@ fn hold_mark() -> Option<(u32, OwnedFd)> {
         let name = (mark != 0).then_some(name)?;
         let holder = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
         let holder = holder.ok()?;
-        bind(std::os::fd::AsRawFd::as_raw_fd(&holder), &name).ok()?;
+        bind(holder.as_raw_fd(), &name).ok()?;
         Some((mark, holder))
     })
 }
@@ -91,7 +91,7 @@ pub fn check_mark() -> Result<(), Unmarked> {
 pub fn outgoing(remote: SocketAddr) -> io::Result<(TcpStream, Exclusion)> {
     let socket = stream_socket(remote)?;
     let any = super::any_address(remote.is_ipv4(), 0);
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(any))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(any))?;
     let stream = TcpStream::from(socket);
     let transport = OwnTransport::of_process();
     let scope = ExclusionScope::AllCaptures;
@@ -109,7 +109,7 @@ pub fn listening(local: SocketAddr) -> io::Result<(TcpListener, Exclusion)> {
     let socket = stream_socket(local)?;
     // As the standard library does: a restart need not wait for connections that have ended.
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(local))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
     let both_families = local.is_ipv6() && !getsockopt(&socket, sockopt::Ipv6V6Only)?;
     let listener = TcpListener::from(socket);
     let transport = OwnTransport::of_process();

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use mount_helper::arguments;
 
 use super::client::DaemonSocket;
+use super::exclude::Exclude;
 use super::extcap::{self, Extcap};
 use super::forget::Forget;
 use super::identity::IdentityArguments;
@@ -20,7 +21,7 @@ use super::order::{self, ChosenCaptures, Verb};
 use super::savefile::{self, Listen, Replay};
 use super::serve::{self, Serve};
 use super::umount::Umount;
-use super::{background, complete, forget, identity, init, interfaces, umount};
+use super::{background, complete, exclude, forget, identity, init, interfaces, umount};
 use crate::daemon;
 use crate::daemon::options::MountArguments;
 use crate::failure::Failure;
@@ -65,6 +66,8 @@ pub(super) enum Command {
     Listen(Listen),
     /// Serve the packets over TCP (PCAP-over-IP), to as many clients as connect
     Serve(Box<Serve>),
+    /// Have captures leave out the packets of a TCP socket of yours, until interrupted
+    Exclude(Exclude),
     /// Make and show the certificates with which machines know each other
     Identity(IdentityArguments),
     /// Show whether Wireshark lists captures as its interfaces, or have it list them
@@ -107,6 +110,7 @@ impl Command {
             Self::Replay(replay) => savefile::replay(&replay, &daemon),
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
             Self::Serve(serve) => serve::run(&serve, &daemon),
+            Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Identity(identity) => identity::run(&identity),
             Self::Extcap(extcap) => extcap::run(&extcap),
             Self::CheckConfig { file, config } => daemon::check_config(file.or(config)),

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod complete;
 mod descriptors;
+mod exclude;
 mod extcap;
 mod forget;
 mod identity;

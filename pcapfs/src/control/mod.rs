@@ -17,8 +17,10 @@
 
 pub(crate) mod chunks;
 mod connections;
+mod exclude;
 mod follow;
 mod outgoing;
+mod owner;
 mod peer;
 mod proto;
 mod service;

@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::chunks;
 use super::connections::{Busy, Peer};
+use super::exclude::{ExcludeStream, ExcludedSockets};
 use super::follow::FollowAnswers;
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
@@ -42,6 +43,7 @@ pub(super) struct Service {
     registry: Arc<Registry>,
     waiters: Arc<Waiters<Tasks>>,
     allowances: Allowances,
+    excluded: ExcludedSockets,
 }
 
 impl Service {
@@ -50,7 +52,12 @@ impl Service {
     /// # Errors
     /// Errors of making the sockets that wake its streams.
     pub(super) fn new(registry: Arc<Registry>) -> io::Result<Self> {
-        Ok(Self { registry, waiters: streams::waiters()?, allowances: Allowances::default() })
+        Ok(Self {
+            registry,
+            waiters: streams::waiters()?,
+            allowances: Allowances::default(),
+            excluded: ExcludedSockets::default(),
+        })
     }
 
     fn savefile<T>(
@@ -313,6 +320,17 @@ impl control_server::Control for Service {
         let mut response = Response::new(tokio_stream::empty());
         chunks::hand_over(response.extensions_mut(), Body::new(packets));
         Ok(response)
+    }
+
+    type ExcludeStream = ExcludeStream;
+
+    async fn exclude(
+        &self,
+        request: Request<message::ExcludeRequest>,
+    ) -> Result<Response<ExcludeStream>, Status> {
+        let peer = peer(&request)?;
+        let stream = ExcludeStream::open(&self.registry, &self.excluded, peer, request.get_ref())?;
+        Ok(Response::new(stream))
     }
 }
 

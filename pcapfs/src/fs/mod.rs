@@ -26,7 +26,7 @@ mod inodes;
 mod link;
 pub(crate) mod list;
 mod lookup;
-mod names;
+pub(crate) mod names;
 mod open;
 pub(crate) mod open_file;
 mod open_files;

@@ -396,7 +396,11 @@ impl Registry {
     }
 
     /// The capture of this alias or number, if the caller may start and stop it.
-    fn steerable(&self, caller: &Caller, word: &str) -> Result<Arc<CaptureEntry>, Refusal> {
+    pub(crate) fn steerable(
+        &self,
+        caller: &Caller,
+        word: &str,
+    ) -> Result<Arc<CaptureEntry>, Refusal> {
         self.reachable(caller, word, &[PermissionBit::Write, PermissionBit::Search])
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use ::frames::flags::SYN;
 use ::frames::{IPV4, TCP};
 use pcapfs_tests::savefile::{Format, check_prefix, numbered, timestamp};
-use pcapfs_tests::{ALIAS, Fifo, Mount, Net, frame, python, run, skip_unless};
+use pcapfs_tests::{ALIAS, Fifo, Mount, Net, frame, skip_unless};
 use tempfile::TempDir;
 
 use crate::support::{Filed, frames, packets_of};
@@ -91,21 +91,6 @@ fn tagged() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (all, wanted)
 }
 
-/// Sends frames unchanged from `b`.
-fn send_raw(net: &Net, frames: &[Vec<u8>]) {
-    const PROGRAM: &str = "
-import socket, sys
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-s.bind((sys.argv[1], 0))
-for frame in sys.argv[2:]:
-    s.send(bytes.fromhex(frame))
-";
-    let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let mut command = python(PROGRAM);
-    command.arg(Net::PEER).args(frames.iter().map(hex));
-    let _ = net.b.run(|| run(&mut command, 10)).success();
-}
-
 #[test]
 fn tagged_frames_match_on_an_interface() {
     skip_unless!(root, "python3");
@@ -125,7 +110,7 @@ fn tagged_frames_match_on_an_interface() {
         daemon.wait_state(alias, "running");
     }
     let (all, wanted) = tagged();
-    send_raw(&net, &all);
+    net.send_frames(&all);
     let stored = |alias: &str| {
         daemon.wait_stored(alias, all.len() as u64);
         frames(&fs::read(daemon.path(alias).join("replay.pcap")).unwrap())

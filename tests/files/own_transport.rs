@@ -1,0 +1,281 @@
+//! Packets with which pcapfs carries packets are not in captures, and those of others are.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::{fs, thread};
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, setfsuid};
+use pcapfs_tests::net::ip;
+use pcapfs_tests::{Daemon, Mount, Net, Running, run, skip_unless, tool, wait_until};
+
+/// An id that no account has.
+const USER: u32 = 54_321;
+
+/// Bytes that a connection carries.
+const LEN: usize = 2 << 20;
+
+/// Addresses of the two ends of the wire, also of IPv6.
+const ADDRESSES: [[&str; 2]; 2] = [["10.77.0.1", "10.77.0.2"], ["fd77::1", "fd77::2"]];
+
+/// A wire with IPv6.
+fn net() -> Net {
+    let net = Net::new();
+    for (end, namespace, device) in [(0, &net.a, Net::DEVICE), (1, &net.b, Net::PEER)] {
+        namespace.run(|| {
+            for which in ["all", "default", device] {
+                let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+                fs::write(path, "0").unwrap();
+            }
+        });
+        let address = format!("{}/64", ADDRESSES[1][end]);
+        ip(&["-n", namespace.name(), "address", "add", &address, "dev", device, "nodad"]);
+    }
+    net
+}
+
+/// Frames to TCP port `port` of the daemon's machine: in a VLAN, in two, and in two fragments.
+fn tagged_and_in_fragments(port: u16) -> Vec<Vec<u8>> {
+    let (from, to) = ([10, 77, 0, 2], [10, 77, 0, 1]);
+    let segment = frames::tcp((from, 40_000).into(), (to, port).into(), [1, 1], 0x10, &[7; 60]);
+    let packet = frames::ipv4((from, to), frames::TCP, &segment);
+    let (first, second) = segment.split_at(40);
+    let fragment = |place, payload| {
+        let packet = frames::ipv4_fragment((from, to), frames::TCP, place, port, payload);
+        frames::ethernet(&[], frames::IPV4, &packet)
+    };
+    vec![
+        frames::ethernet(&[(0x8100, 5)], frames::IPV4, &packet),
+        frames::ethernet(&[(0x88a8, 5), (0x8100, 6)], frames::IPV4, &packet),
+        fragment(0x2000, first),
+        fragment(5, second),
+    ]
+}
+
+/// Sends back what it receives, connection by connection, until one sends nothing.
+fn echo(listener: TcpListener) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        loop {
+            let mut stream = listener.accept().unwrap().0;
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            if bytes.is_empty() {
+                return;
+            }
+            stream.write_all(&bytes).unwrap();
+        }
+    })
+}
+
+fn exchange(mut stream: TcpStream, len: usize) {
+    let mut received = Vec::new();
+    let mut sender = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            sender.write_all(&vec![7; len]).unwrap();
+            sender.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        stream.read_to_end(&mut received).unwrap();
+    });
+    assert_eq!(received.len(), len);
+}
+
+/// Number of packets in a capture that match.
+#[track_caller]
+fn packets(daemon: &Daemon, alias: &str, filter: &str) -> usize {
+    let mut tcpdump = tool("tcpdump");
+    tcpdump.args(["-n", "-r"]).arg(daemon.path(&format!("{alias}/replay.pcap"))).arg(filter);
+    run(&mut tcpdump, 20).success().text().lines().count()
+}
+
+/// Waits until a packet sent now is in the capture, and with it all before it.
+fn settle(net: &Net, daemon: &Daemon, aliases: &[&str], mark: u16) {
+    net.sender_to(40, mark).send(1);
+    for alias in aliases {
+        wait_until("the last packet is stored", 5, || {
+            packets(daemon, alias, &format!("udp port {mark}")) > 0
+        });
+    }
+}
+
+fn port(listener: &TcpListener) -> u16 {
+    listener.local_addr().unwrap().port()
+}
+
+/// `pcapfs exclude`, when the daemon has agreed.
+fn excluding(daemon: &Daemon, local: &str) -> Running {
+    let running = Running::spawn(&mut daemon.command(["exclude", local]));
+    wait_until("the daemon agrees", 5, || running.stderr().contains("left out of"));
+    running
+}
+
+#[test]
+fn an_outlet_is_left_out_on_all_links_and_others_stay() {
+    skip_unless!(mount, root, "ip", "tcpdump", "python3");
+    let net = net();
+    let daemon = Mount::new()
+        .ring("64M")
+        .inside(&net.a)
+        .capture("any", "any")
+        .capture("wire", Net::DEVICE)
+        .start();
+    let outlet = net.a.run(|| TcpListener::bind("[::]:0").unwrap());
+    let ours = port(&outlet);
+    // Another program here and one there have the same port as the outlet's clients see.
+    let far = net.b.run(|| TcpListener::bind(("::", ours)).unwrap());
+    let (outlet, far) = (echo(outlet), echo(far));
+    let mut exclude = excluding(&daemon, &format!("[::]:{ours}"));
+    assert!(exclude.stderr().contains("left out of any, wire"), "{}", exclude.stderr());
+
+    for [near_address, far_address] in ADDRESSES {
+        let to = |address: &str| SocketAddr::new(address.parse().unwrap(), ours);
+        net.b.run(|| exchange(TcpStream::connect(to(near_address)).unwrap(), LEN));
+        net.a.run(|| exchange(TcpStream::connect(to(far_address)).unwrap(), 1000));
+    }
+    net.send_frames(&tagged_and_in_fragments(ours));
+    net.send_frames(&tagged_and_in_fragments(ours ^ 1));
+    settle(&net, &daemon, &["any", "wire"], 4001);
+    for alias in ["any", "wire"] {
+        for [near, far] in ADDRESSES {
+            let [from, to] =
+                ["src", "dst"].map(|way| format!("{way} host {near} and {way} port {ours}"));
+            let outlet = format!("({from}) or ({to})");
+            assert_eq!(packets(&daemon, alias, &outlet), 0, "{alias}: {outlet}");
+            let other = format!("host {far} and port {ours}");
+            assert!(packets(&daemon, alias, &other) >= 8, "{alias}: {other}");
+        }
+        // Four frames of each kind were sent.
+        let fragments = format!("ip[4:2] = {ours} and ip[6:2] & 0x3fff != 0");
+        assert_eq!(packets(&daemon, alias, &fragments), 0);
+        assert_eq!(
+            packets(&daemon, alias, &format!("ip[4:2] = {} and ip[6:2] & 0x3fff != 0", ours ^ 1)),
+            2
+        );
+        if alias == "wire" {
+            assert_eq!(packets(&daemon, alias, "vlan"), 2, "those of the other port");
+        }
+        let status = daemon.status(alias);
+        let of = |name: &str| status["packets"][name].as_u64().unwrap();
+        assert_eq!(of("dropped_kernel"), 0, "{status:#}");
+        assert_eq!(of("seen"), of("stored") + of("excluded"), "{status:#}");
+        assert!(of("excluded") > 100, "{status:#}");
+        let tuples = status["excluded"].as_array().unwrap();
+        assert_eq!(tuples.len(), 2, "{status:#}");
+        assert_eq!(tuples[0]["local"], format!("[::]:{ours}"));
+        assert_eq!(tuples[0]["state"], "listening");
+    }
+    let root = daemon.json(["status", "--json"]);
+    assert_eq!(root["excluded"], daemon.status("any")["excluded"]);
+
+    // With the call, the exclusion ends.
+    assert!(exclude.end_with(Signal::SIGINT).as_secs() < 5);
+    wait_until("the daemon knows", 5, || daemon.status("any")["excluded"][0]["state"] == "closed");
+    let to = |address: &str| SocketAddr::new(address.parse().unwrap(), ours);
+    net.b.run(|| exchange(TcpStream::connect(to(ADDRESSES[0][0])).unwrap(), 1000));
+    net.b.run(|| drop(TcpStream::connect(to(ADDRESSES[0][0])).unwrap()));
+    net.a.run(|| drop(TcpStream::connect(to(ADDRESSES[0][1])).unwrap()));
+    settle(&net, &daemon, &["any"], 4002);
+    assert!(packets(&daemon, "any", &format!("dst host 10.77.0.1 and dst port {ours}")) >= 5);
+    outlet.join().unwrap();
+    far.join().unwrap();
+}
+
+/// A listening socket of the user.
+fn of_user(net: &Net) -> TcpListener {
+    net.a.run(|| {
+        // Only of this thread, which ends.
+        setfsuid(Uid::from_raw(USER));
+        TcpListener::bind("10.77.0.1:0").unwrap()
+    })
+}
+
+/// A command as a user without rights.
+fn as_user(command: &Command) -> Command {
+    let mut user = tool("setpriv");
+    user.args(["--reuid", "54321", "--regid", "54321", "--clear-groups"]);
+    user.arg(command.get_program());
+    user.args(command.get_args())
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    user
+}
+
+fn chmod(daemon: &Daemon, alias: &str, mode: u32) {
+    fs::set_permissions(daemon.path(alias), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_user_excludes_sockets_of_the_user_where_w_allows_it() {
+    skip_unless!(mount, root, "ip", "setpriv");
+    let net = Net::new();
+    let daemon =
+        Mount::new().inside(&net.a).capture("any", "any").capture("wire", Net::DEVICE).start();
+    let listener = of_user(&net);
+    let port = port(&listener);
+    let of_root = net.a.run(|| TcpListener::bind("10.77.0.1:0").unwrap());
+    let local = format!("10.77.0.1:{port}");
+    let exclude = |words: &[&str]| {
+        let words: Vec<&str> = ["exclude"].iter().chain(words).copied().collect();
+        as_user(&daemon.command(words))
+    };
+    let refused = |words: &[&str], part: &str| {
+        let finished = run(&mut exclude(words), 10);
+        assert!(!finished.status.success() && finished.stderr.contains(part), "{finished:?}");
+    };
+    chmod(&daemon, "any", 0o755);
+    chmod(&daemon, "wire", 0o755);
+    refused(
+        &[&local],
+        "packets of your socket are stored: permission denied: the others' w on any is missing",
+    );
+    chmod(&daemon, "wire", 0o757);
+    refused(&[&local, "--capture", "any"], "the others' w on any is missing");
+    refused(&[&local, "--capture", "web"], "web: no such capture");
+    let foreign = format!("10.77.0.1:{}", of_root.local_addr().unwrap().port());
+    refused(&[&foreign], &format!("{foreign}: the socket belongs to root"));
+    refused(&["10.77.0.1:9"], "no TCP socket listens at 10.77.0.1:9");
+    refused(&[&local, "10.77.0.2:9"], &format!("no connection from {local} to 10.77.0.2:9"));
+    assert_eq!(daemon.status("any")["excluded"].as_array().unwrap().len(), 0);
+
+    let mut running = Running::spawn(&mut exclude(&[&local]));
+    wait_until("the daemon agrees", 5, || running.stderr().contains("still stored by any"));
+    assert!(running.stderr().contains(&format!("packets of {local} are left out of wire")));
+    let tuples = |alias| daemon.status(alias)["excluded"].as_array().unwrap().len();
+    assert_eq!((tuples("any"), tuples("wire")), (0, 1));
+    net.b.run(|| drop(TcpStream::connect(local.as_str()).unwrap()));
+    settle(&net, &daemon, &["any", "wire"], 4001);
+    let filter = format!("tcp port {port}");
+    assert!(packets(&daemon, "any", &filter) >= 3);
+    assert_eq!(packets(&daemon, "wire", &filter), 0);
+
+    // The right counts for as long as it is there.
+    chmod(&daemon, "wire", 0o755);
+    wait_until("the call has ended", 5, || running.try_wait().is_some());
+    assert!(running.stderr().contains("the others' w on any is missing"), "{}", running.stderr());
+    wait_until("so has the exclusion", 5, || {
+        daemon.status("wire")["excluded"][0]["state"] == "closed"
+    });
+}
+
+#[test]
+fn a_socket_that_is_closed_ends_the_call() {
+    skip_unless!(mount, root, "ip");
+    let net = Net::new();
+    let daemon = Mount::new().inside(&net.a).capture("wire", Net::DEVICE).start();
+    let listener = net.a.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let local = listener.local_addr().unwrap().to_string();
+    let mut exclude = excluding(&daemon, &local);
+    drop(listener);
+    assert!(!exclude.wait(5).success());
+    assert!(exclude.stderr().contains(&format!("no TCP socket listens at {local}")));
+    for (word, part) in [
+        ("127.0.0.1:0", "is no address with a port"),
+        ("localhost:80", "invalid value 'localhost:80'"),
+    ] {
+        let finished = run(&mut daemon.command(["exclude", word]), 10);
+        assert!(finished.stderr.contains(part), "{finished:?}");
+    }
+    assert!(Path::new(daemon.mountpoint()).exists());
+}
