@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capture::flow::FlowOptions;
-use capture::own_transport::{self, OwnTransport};
+use capture::own_transport::{self, Exclusion, OwnListener, OwnStream, OwnTransport};
 use capture::pipeline::{Capture, PacketCounters, Spec, counters};
 use capture::record::PacketRecord;
 use capture::source::SourceName;
@@ -141,10 +141,11 @@ fn exchange(mut stream: TcpStream, len: usize) -> SocketAddr {
 }
 
 /// Connects a socket of ours.
-fn connected(remote: SocketAddr) -> (TcpStream, own_transport::Exclusion) {
-    let (stream, exclusion) = own_transport::outgoing(remote).unwrap();
+fn connected(remote: SocketAddr) -> (TcpStream, Option<Exclusion>) {
+    let stream = OwnStream::unconnected(remote).unwrap();
     connect(stream.as_raw_fd(), &SockaddrStorage::from(remote)).unwrap();
-    (stream, exclusion)
+    stream.enter_local_address().unwrap();
+    stream.into_parts()
 }
 
 #[track_caller]
@@ -174,10 +175,10 @@ fn own_connections_are_left_out_and_others_to_the_same_port_stay() {
             }
             // A connection that nobody accepts: a SYN and a RST.
             let nobody = TcpListener::bind((address.ip(), 0)).unwrap().local_addr().unwrap();
-            let (refused, exclusion) = own_transport::outgoing(nobody).unwrap();
+            let refused = OwnStream::unconnected(nobody).unwrap();
             connect(refused.as_raw_fd(), &SockaddrStorage::from(nobody)).unwrap_err();
             own.insert(refused.local_addr().unwrap());
-            drop((refused, exclusion));
+            drop(refused);
 
             let (ends, packets) = stored(&capture);
             let of = |end: &SocketAddr| ends.iter().filter(|ends| ends.contains(end)).count();
@@ -228,7 +229,8 @@ fn packets_with_our_mark_are_counted_by_a_byte_and_others_are_not() {
 fn connections_of_a_listener_are_left_out_and_forgotten_ports_are_not() {
     in_a_namespace(|| {
         let directory = tempfile::tempdir().unwrap();
-        let (listener, exclusion) = own_transport::listening("[::]:0".parse().unwrap()).unwrap();
+        let (listener, exclusion) =
+            OwnListener::bind("[::]:0".parse().unwrap()).unwrap().into_parts();
         let port = listener.local_addr().unwrap().port();
         let far = echo(listener);
         // A filter, and a snaplen that ends inside the TCP header.

@@ -10,6 +10,7 @@ use std::{fs, thread};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, setfsuid};
 use pcapfs_tests::net::ip;
+use pcapfs_tests::savefile::{Format, numbered};
 use pcapfs_tests::{Daemon, Mount, Net, Running, run, skip_unless, tool, wait_until};
 
 /// An id that no account has.
@@ -257,6 +258,90 @@ fn a_user_excludes_sockets_of_the_user_where_w_allows_it() {
     wait_until("so has the exclusion", 5, || {
         daemon.status("wire")["excluded"][0]["state"] == "closed"
     });
+}
+
+/// The own end of a connection that a capture leaves out, when the status shows it.
+fn own_end(daemon: &Daemon, far: SocketAddr) -> String {
+    let mut end = None;
+    wait_until("the status shows the connection", 5, || {
+        let status = daemon.status("any");
+        let tuples = status["excluded"].as_array().unwrap();
+        let found = tuples
+            .iter()
+            .find(|tuple| tuple["remote"] == far.to_string() && tuple["state"] == "open");
+        end = found.map(|tuple| tuple["local"].as_str().unwrap().to_owned());
+        end.as_ref().is_some_and(|end| !end.starts_with("0.0.0.0"))
+    });
+    end.unwrap()
+}
+
+#[test]
+fn connections_of_pcap_over_ip_are_left_out_from_their_syn_on() {
+    const COUNT: u64 = 30_000;
+    skip_unless!(mount, root, "ip", "tcpdump");
+    let net = net();
+    let savefile = numbered(Format::default(), COUNT, 1000);
+    let far = net.b.run(|| TcpListener::bind("10.77.0.2:0").unwrap());
+    let address = far.local_addr().unwrap();
+    let mut mount = Mount::new().ring("64M").inside(&net.a);
+    let listening = net.a.run(|| TcpListener::bind("10.77.0.1:0").unwrap().local_addr().unwrap());
+    for (alias, source) in [
+        ("any", "any tcp or udp".to_owned()),
+        ("wire", "wire-a tcp or udp".to_owned()),
+        ("out", format!("tcp:{address}")),
+        ("in", format!("tcp-listen:{listening}")),
+    ] {
+        mount = mount.capture(alias, &source);
+    }
+    let daemon = mount.start();
+    // The capture connects, and so does another program.
+    let own = far.accept().unwrap().0;
+    let own_end = own_end(&daemon, address);
+    assert_eq!(own.peer_addr().unwrap().to_string(), own_end);
+    let mut other = net.a.run(|| TcpStream::connect(address).unwrap());
+    let others = other.local_addr().unwrap().port();
+    let foreign = far.accept().unwrap().0;
+    let sender = net.b.run(|| TcpStream::connect(listening).unwrap());
+    thread::scope(|scope| {
+        for mut stream in [own, foreign, sender] {
+            let savefile = &savefile;
+            scope.spawn(move || stream.write_all(savefile).unwrap());
+        }
+        let mut received = Vec::new();
+        other.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), savefile.len());
+    });
+    for alias in ["out", "in"] {
+        daemon.wait_stored(alias, COUNT);
+    }
+    settle(&net, &daemon, &["any", "wire"], 4001);
+    let own_port = own_end.rsplit_once(':').unwrap().1;
+    for alias in ["any", "wire"] {
+        for port in [own_port, &listening.port().to_string()] {
+            assert_eq!(packets(&daemon, alias, &format!("tcp port {port}")), 0, "{alias}");
+        }
+        let status = daemon.status(alias);
+        let of = |name: &str| status["packets"][name].as_u64().unwrap();
+        assert_eq!(of("seen"), of("stored") + of("excluded") + of("dropped_kernel"), "{status:#}");
+        // The kernel joins segments, up to 64 KiB.
+        assert!(of("excluded") >= 2 * savefile.len() as u64 / 65_536, "{status:#}");
+        let opening = format!("tcp port {others} and tcp[tcpflags] & tcp-syn != 0");
+        assert_eq!(packets(&daemon, alias, &opening), 2, "{alias}");
+        if of("dropped_kernel") == 0 {
+            let bytes = captured_payload(&daemon, alias, others);
+            assert!(bytes >= savefile.len(), "{alias}: {bytes} bytes of another program");
+        }
+    }
+}
+
+/// Bytes of payload to a port, in all captured segments.
+fn captured_payload(daemon: &Daemon, alias: &str, port: u16) -> usize {
+    let mut tcpdump = tool("tcpdump");
+    tcpdump.args(["-n", "-q", "-r"]).arg(daemon.path(&format!("{alias}/replay.pcap")));
+    let text = run(tcpdump.arg(format!("tcp dst port {port}")), 20).success();
+    let lens =
+        text.text().lines().filter_map(|line| line.rsplit_once("tcp ")?.1.parse::<usize>().ok());
+    lens.sum()
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use protocol::linktype::LinkType;
 use super::lookup::Lookup;
 use super::place::HostAndPort;
 use super::socket;
+use crate::own_transport::OwnStream;
 use crate::ring::Writer;
 use crate::source::arriving::Arriving;
 use crate::source::{
@@ -119,7 +120,7 @@ impl Connecting {
     fn connect(
         &self,
         context: &mut Context<'_>,
-    ) -> Result<Result<TcpStream, SourceError>, Stopped> {
+    ) -> Result<Result<OwnStream, SourceError>, Stopped> {
         let addresses = match self.addresses(context)? {
             Ok(addresses) => addresses,
             Err(why) => return Ok(Err(self.lost(why))),
@@ -171,7 +172,7 @@ impl Connecting {
     /// Stores what the far end sends until the connection ends. Returns why it has ended.
     fn receive(
         &mut self,
-        mut stream: TcpStream,
+        mut stream: OwnStream,
         context: &mut Context<'_>,
     ) -> Result<SourceError, Stopped> {
         let mut is_silent = true;
@@ -240,7 +241,7 @@ impl Connecting {
 fn connect_to(
     address: SocketAddr,
     context: &mut Context<'_>,
-) -> Result<io::Result<TcpStream>, Stopped> {
+) -> Result<io::Result<OwnStream>, Stopped> {
     let deadline = Instant::now() + ANSWER_WITHIN;
     let connecting = match socket::begin_connecting(address) {
         Ok(connecting) => connecting,

@@ -6,7 +6,7 @@
 //! another waits, it is closed unless its header comes within [`HEADER_WITHIN`].
 
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use protocol::linktype::LinkType;
 
 use super::place::ListenAddress;
 use super::socket;
+use crate::own_transport::{OwnListener, OwnStream};
 use crate::ring::Writer;
 use crate::source::arriving::{Arriving, Pause};
 use crate::source::beside::SharedInterfaces;
@@ -53,7 +54,7 @@ pub(in crate::source) struct Listening {
     /// The options of the source; the filter is apart.
     options: SourceOptions<'static>,
     filter: Option<String>,
-    listener: TcpListener,
+    listener: OwnListener,
     /// Reports the senders, and the listener while there is room for another sender.
     ready: Epoll,
     is_admitting: bool,
@@ -76,7 +77,7 @@ pub(in crate::source) struct Listening {
 #[derive(Debug)]
 struct Sender {
     number: u64,
-    stream: TcpStream,
+    stream: OwnStream,
     /// The source and the address of the sender, for messages.
     name: String,
     arriving: Arriving,
@@ -190,7 +191,7 @@ impl Listening {
         self.let_out(sender.number, error)
     }
 
-    fn let_in(&mut self, stream: TcpStream, peer: SocketAddr) -> Result<(), SourceError> {
+    fn let_in(&mut self, stream: OwnStream, peer: SocketAddr) -> Result<(), SourceError> {
         let number = self.next;
         self.next += 1;
         // An IPv4 sender of an IPv6 socket is still shown as what it is.

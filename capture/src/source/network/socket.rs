@@ -2,15 +2,14 @@
 //! nothing.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, setsockopt, socket,
-    sockopt,
-};
+use nix::sys::socket::{SockaddrStorage, connect, setsockopt, sockopt};
+
+use crate::own_transport::{OwnListener, OwnStream};
 
 /// Seconds without a byte from the peer before the kernel asks whether it is there.
 const KEEPALIVE_IDLE: u32 = 3;
@@ -29,13 +28,12 @@ pub(super) const NOTICED_WITHIN: Duration =
 const _: () = assert!(NOTICED_WITHIN.as_secs() < 10, "the promise of docs/semantics.md");
 
 /// A socket that has begun to connect; writable when that is decided.
-pub(super) fn begin_connecting(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let made = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
+pub(super) fn begin_connecting(address: SocketAddr) -> io::Result<OwnStream> {
+    let made = OwnStream::unconnected(address)?;
+    made.set_nonblocking(true)?;
     keep_alive(&made)?;
     match connect(made.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(made.into()),
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(made),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -44,20 +42,20 @@ pub(super) fn begin_connecting(address: SocketAddr) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// Why it has not connected.
-pub(super) fn connected(socket: &TcpStream) -> io::Result<bool> {
+pub(super) fn connected(socket: &OwnStream) -> io::Result<bool> {
     if let Some(error) = socket.take_error()? {
         return Err(error);
     }
     match socket.peer_addr() {
-        Ok(_) => Ok(true),
+        Ok(_) => socket.enter_local_address().map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 /// A socket at which senders can connect.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
+pub(super) fn listen(address: SocketAddr) -> io::Result<OwnListener> {
+    let listener = OwnListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -66,7 +64,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// Errors of accept(2) that are not about that one connection.
-pub(super) fn accept(listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+pub(super) fn accept(listener: &OwnListener) -> io::Result<Option<(OwnStream, SocketAddr)>> {
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
