@@ -44,7 +44,11 @@ pub(super) fn begin_connecting(address: SocketAddr) -> io::Result<OwnStream> {
 /// Why it has not connected.
 pub(super) fn connected(socket: &OwnStream) -> io::Result<bool> {
     if let Some(error) = socket.take_error()? {
-        return Err(error);
+        return Err(match error.kind() {
+            // It was connected in the meantime.
+            io::ErrorKind::ConnectionReset => io::Error::new(error.kind(), why(&error)),
+            _ => error,
+        });
     }
     match socket.peer_addr() {
         Ok(_) => socket.enter_local_address().map(|()| true),
