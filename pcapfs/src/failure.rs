@@ -3,10 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use tonic::Status;
+
 use crate::config::ConfigError;
 use crate::control::SocketError;
 use crate::fuse::MountError;
 use crate::registry::Refusal;
+use crate::remote::error::RemoteError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,12 @@ pub(crate) enum Failure {
     /// The daemon refused the request.
     #[error("{0}")]
     Answer(String),
+    /// What the daemon answered, before it is known what that means for this connection.
+    #[error("{}", .0.message())]
+    Status(Box<Status>),
+    /// Another machine cannot be used.
+    #[error("{0}")]
+    Remote(Box<RemoteError>),
     /// The process in the background has printed the reason, and ended with this code.
     #[error("not started in the background (exit code {0})")]
     Background(i32),

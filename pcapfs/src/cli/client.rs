@@ -1,4 +1,4 @@
-//! Connects to a daemon, and turns its refusals into messages.
+//! Connects to a daemon, here or on another machine, and turns its refusals into messages.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +19,9 @@ use crate::control::chunks::{self, MessageParts};
 use crate::control::messages::control_client::ControlClient;
 use crate::failure::Failure;
 use crate::memory;
+use crate::remote::connect;
+use crate::remote::error::RemoteError;
+use crate::remote::remotes::{self, Remote};
 
 /// The maximum bytes of an answer: the list of a thousand captures takes two million.
 const MAX_ANSWER: usize = 64 << 20;
@@ -28,15 +31,40 @@ const MAX_ANSWER: usize = 64 << 20;
 const WINDOW: u32 = 2 << 20;
 
 /// The daemon to talk to.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct DaemonSocket {
     /// Socket of the daemon [env: PCAPFS_SOCKET] [default: /run/pcapfs/control.sock, or
     /// $XDG_RUNTIME_DIR/pcapfs/control.sock of a user's own daemon]
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
+
+    /// The machine of the daemon, as named before a colon; then the socket does not count.
+    #[arg(skip)]
+    pub(super) remote: Option<Remote>,
 }
 
 impl DaemonSocket {
+    /// The daemon of a `[REMOTE:]NAME`, and the name there.
+    ///
+    /// # Errors
+    /// There is no such remote.
+    pub(super) fn of<'w>(&self, word: &'w str) -> Result<(Self, &'w str), Failure> {
+        match remote_of(word) {
+            Some((remote, name)) => {
+                let remote = connect::find(remote).map_err(remote_failure)?;
+                Ok((Self { socket: None, remote: Some(remote) }, name))
+            }
+            None => Ok((self.clone(), word)),
+        }
+    }
+
+    /// The name of a capture there, as it is written here.
+    pub(super) fn shown(&self, name: &str) -> String {
+        self.remote
+            .as_ref()
+            .map_or_else(|| name.to_owned(), |remote| format!("{}:{name}", remote.name))
+    }
+
     /// With the socket of the environment if none was typed. A variable that is set to nothing says
     /// nothing.
     pub(super) fn or_environment(mut self) -> Self {
@@ -81,9 +109,7 @@ pub(super) fn receiving<T, F: Future<Output = Result<T, Failure>>>(
 
 /// A client of its own connection, to receive a savefile in the current runtime.
 pub(super) async fn receiver(daemon: &DaemonSocket) -> Result<Receiver, Failure> {
-    let path = daemon.path();
-    let stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
-    connected(stream, path).await.map(receiver_on)
+    channel(daemon).await.map(receiver_on)
 }
 
 /// A client that takes answers past the codec.
@@ -105,19 +131,60 @@ fn on_channel<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &DaemonSocket,
     action: impl FnOnce(Channel) -> F,
 ) -> Result<T, Failure> {
-    let path = daemon.path();
+    run(async {
+        let result = action(channel(daemon).await?).await;
+        match result {
+            Ok(done) => Ok(done),
+            Err(failure) => Err(explained(daemon, failure).await),
+        }
+    })
+}
+
+/// Runs a task that talks to daemons.
+///
+/// # Errors
+/// Those of the task, and of starting it.
+pub(super) fn run<T>(task: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::System)?;
-    let result = runtime.block_on(async {
-        // Before gRPC would report only that the transport had an error.
-        let stream =
-            UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
-        action(connected(stream, path).await?).await
-    });
+    let result = runtime.block_on(task);
     runtime.shutdown_background();
     result
+}
+
+/// Connects to a daemon, inside [`run`].
+///
+/// # Errors
+/// Why it cannot be reached.
+pub(super) async fn open(daemon: &DaemonSocket) -> Result<Client, Failure> {
+    Ok(Client::new(channel(daemon).await?).max_decoding_message_size(MAX_ANSWER))
+}
+
+/// What a failure means for a connection to this daemon.
+pub(super) async fn explained(daemon: &DaemonSocket, failure: Failure) -> Failure {
+    match (failure, &daemon.remote) {
+        (Failure::Status(status), Some(remote)) => {
+            remote_failure(connect::explain(remote, &status).await)
+        }
+        (Failure::Status(status), None) => local_failure(&status),
+        (failure, _) => failure,
+    }
+}
+
+fn remote_failure(error: RemoteError) -> Failure {
+    Failure::Remote(Box::new(error))
+}
+
+async fn channel(daemon: &DaemonSocket) -> Result<Channel, Failure> {
+    if let Some(remote) = &daemon.remote {
+        return connect::connect(remote).await.map_err(remote_failure);
+    }
+    let path = daemon.path();
+    // Before gRPC would report only that the transport had an error.
+    let stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
+    connected(stream, path).await
 }
 
 async fn connected(stream: UnixStream, path: PathBuf) -> Result<Channel, Failure> {
@@ -160,9 +227,13 @@ fn unreachable(path: &std::path::Path, error: &io::Error) -> Failure {
     })
 }
 
-/// The failure for a status other than OK.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+/// The failure for a status other than OK; [`explained`] says what it means.
 pub(super) fn failure(status: Status) -> Failure {
+    Failure::Status(Box::new(status))
+}
+
+/// The failure for a status of the daemon here.
+fn local_failure(status: &Status) -> Failure {
     match status.code() {
         // The connection ended; the status is about the connection.
         Code::Unavailable | Code::Cancelled | Code::Unknown => {
@@ -179,15 +250,9 @@ pub(super) fn failure(status: Status) -> Failure {
     }
 }
 
-/// Refuses a capture of another machine.
-pub(super) fn check_local(word: &str) -> Result<(), Failure> {
-    let remote = word.split_once(':').map(|(remote, _)| remote);
-    // `nflog` is a device of libpcap.
-    let remote = remote.filter(|remote| *remote != "nflog");
-    match remote {
-        Some(remote) if !remote.is_empty() => Err(Failure::Argument(format!(
-            "{word}: there are no remotes yet; log in to {remote}, and use pcapfs there"
-        ))),
-        _ => Ok(()),
-    }
+/// The remote and the rest of a `REMOTE:NAME`; `None` for what is not on another machine.
+pub(super) fn remote_of(word: &str) -> Option<(&str, &str)> {
+    let (remote, name) = word.split_once(':')?;
+    // Other words before a colon begin a source, such as `nflog`.
+    (!remote.is_empty() && !remotes::is_reserved(remote)).then_some((remote, name))
 }

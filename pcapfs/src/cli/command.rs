@@ -18,6 +18,7 @@ use super::init::Init;
 use super::interfaces::Interfaces;
 use super::listing::{self, List, StatusRequested};
 use super::order::{self, ChosenCaptures, Verb};
+use super::remote::{self, RemoteArguments};
 use super::savefile::{self, Listen, Replay};
 use super::serve::{self, Serve};
 use super::umount::Umount;
@@ -68,6 +69,8 @@ pub(super) enum Command {
     Serve(Box<Serve>),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
     Exclude(Exclude),
+    /// Name other machines, whose captures all commands can use as REMOTE:ALIAS
+    Remote(RemoteArguments),
     /// Make and show the certificates with which machines know each other
     Identity(IdentityArguments),
     /// Show whether Wireshark lists captures as its interfaces, or have it list them
@@ -111,6 +114,7 @@ impl Command {
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
             Self::Serve(serve) => serve::run(&serve, &daemon),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
+            Self::Remote(remote) => remote::run(&remote),
             Self::Identity(identity) => identity::run(&identity),
             Self::Extcap(extcap) => extcap::run(&extcap),
             Self::CheckConfig { file, config } => daemon::check_config(file.or(config)),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::Command;
@@ -18,9 +18,34 @@ use crate::control::messages::ListRequest;
 use crate::failure::Failure;
 use crate::fuse::mounted_trees;
 use crate::output;
+use crate::remote::remotes;
 
 /// Set by the shell's script to the name of the shell.
 const VARIABLE: &str = "PCAPFS_COMPLETE";
+
+/// bash takes a colon for the end of a word. This joins such words for the function that the script
+/// has defined, and removes what is before the last colon from the answers.
+const WORDS_WITH_COLONS: &str = r#"
+_pcapfs_words() {
+    local joined=() word index before=
+    for ((index = 0; index <= COMP_CWORD; index++)); do
+        word=${COMP_WORDS[index]}
+        if [[ $index -gt 1 && ( $word == : || $before == *: ) ]]; then
+            joined[${#joined[@]}-1]+=$word
+        else
+            joined+=("$word")
+        fi
+        before=$word
+    done
+    local COMP_WORDS=("${joined[@]}") COMP_CWORD=$((${#joined[@]} - 1))
+    local whole=${COMP_WORDS[COMP_CWORD]}
+    _clap_complete_pcapfs "$1" "$whole" "$3"
+    if [[ $whole == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${whole%"${whole##*:}"}"}")
+    fi
+}
+complete -o nospace -o bashdefault -F _pcapfs_words pcapfs
+"#;
 
 /// True if this process was started to complete a word.
 pub(super) fn is_asked() -> bool {
@@ -53,6 +78,9 @@ pub(super) fn script(shell: Shell, command: &Command) -> Result<(), Failure> {
     completer
         .write_registration(VARIABLE, "pcapfs", "pcapfs", "pcapfs", &mut script)
         .map_err(Failure::System)?;
+    if shell == Shell::Bash {
+        script.extend_from_slice(WORDS_WITH_COLONS.as_bytes());
+    }
     // All four understand such a comment; the first line must stay the first.
     script.extend_from_slice(contents(command).as_bytes());
     output::write(&script).map_err(Failure::Output)
@@ -77,10 +105,45 @@ pub(super) fn trees() -> Vec<CompletionCandidate> {
     mounted_trees().into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// Names of the captures that the daemon shows to the user.
+/// Names of the captures that the daemon here shows to the user.
 pub(super) fn captures() -> Vec<CompletionCandidate> {
-    let daemon = DaemonSocket { socket: None }.or_environment();
-    let listed = client::with(&daemon, |mut client| async move {
+    listed(&DaemonSocket::default().or_environment())
+}
+
+/// Names of captures for a word: of the machine before its colon; without one those of this machine,
+/// and the machines.
+pub(super) fn captures_of(word: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(word) = word.to_str() else { return Vec::new() };
+    let candidates = if client::remote_of(word).is_some() {
+        let daemon = DaemonSocket::default().of(word);
+        daemon.map(|(daemon, _)| listed(&daemon)).unwrap_or_default()
+    } else {
+        captures().into_iter().chain(remotes_with_colon()).collect()
+    };
+    let begins =
+        |one: &CompletionCandidate| one.get_value().as_encoded_bytes().starts_with(word.as_bytes());
+    candidates.into_iter().filter(begins).collect()
+}
+
+/// Names of other machines.
+pub(super) fn remotes() -> Vec<CompletionCandidate> {
+    let known = remotes::load().unwrap_or_default();
+    let named = known.into_iter().map(|remote| {
+        CompletionCandidate::new(remote.name).help(Some(remote.address.to_string().into()))
+    });
+    named.collect()
+}
+
+fn remotes_with_colon() -> impl Iterator<Item = CompletionCandidate> {
+    let known = remotes::load().unwrap_or_default();
+    known.into_iter().map(|remote| {
+        let help = remote.address.to_string();
+        CompletionCandidate::new(format!("{}:", remote.name)).help(Some(help.into()))
+    })
+}
+
+fn listed(daemon: &DaemonSocket) -> Vec<CompletionCandidate> {
+    let listed = client::with(daemon, |mut client| async move {
         let request = ListRequest { capture: String::new() };
         client.list(request).await.map_err(client::failure)
     });
@@ -93,7 +156,9 @@ pub(super) fn captures() -> Vec<CompletionCandidate> {
                 filter => format!("{} {filter}", capture.source),
             };
             let names = std::iter::once(capture.alias).chain(capture.aliases);
-            names.map(move |name| CompletionCandidate::new(name).help(Some(source.clone().into())))
+            names.map(move |name| {
+                CompletionCandidate::new(daemon.shown(&name)).help(Some(source.clone().into()))
+            })
         })
         .collect()
 }

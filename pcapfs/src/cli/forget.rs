@@ -14,7 +14,7 @@ use crate::output;
 #[derive(Debug, Args)]
 pub(super) struct Forget {
     /// The name
-    #[arg(value_name = "ALIAS")]
+    #[arg(value_name = "[REMOTE:]ALIAS")]
     name: String,
 
     /// In this file, which no daemon may be using [default: ask the daemon; without one, all
@@ -26,11 +26,15 @@ pub(super) struct Forget {
 /// `pcapfs forget`: prints what was forgotten. Without a daemon, this process forgets it.
 pub(super) fn run(forget: &Forget, daemon: &DaemonSocket) -> Result<(), Failure> {
     let Forget { name, state } = forget;
-    client::check_local(name)?;
+    let (daemon, name) = &daemon.of(name)?;
     if let Some(path) = state {
+        if daemon.remote.is_some() {
+            let what = "--state is a file of this machine; log in to the other one";
+            return Err(Failure::Argument(what.to_owned()));
+        }
         return print_forgotten(&daemon::forget_in(path, name)?);
     }
-    let request = ForgetRequest { capture: name.clone() };
+    let request = ForgetRequest { capture: (*name).to_owned() };
     let asked = client::with(daemon, |mut client| async move {
         client.forget(request).await.map_err(client::failure)
     });

@@ -1,7 +1,6 @@
 //! `pcapfs init`: adds a capture to a tree that is mounted.
 
 use capture::pipeline::is_alias;
-use capture::source::SourceName;
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -22,7 +21,7 @@ Examples:
   pcapfs init any 'udp port 53' --alias dns")]
 pub(super) struct Init {
     /// The interface; "any" or "" for all of them
-    #[arg(add = ArgValueCandidates::new(candidates::interfaces))]
+    #[arg(value_name = "[REMOTE:]INTERFACE", add = ArgValueCandidates::new(candidates::interfaces))]
     pub(super) interface: String,
 
     /// A filter for packets: see pcap-filter(7)
@@ -69,9 +68,10 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
              configuration)"
         )));
     }
-    match sources::parse(interface).map_err(Failure::Argument)? {
-        SourceName::External(_) => {}
-        _ => client::check_local(interface)?,
+    let (daemon, interface) = &daemon.of(interface)?;
+    if daemon.remote.is_none() {
+        // What is wrong with a source of this program is said before the daemon is asked.
+        sources::parse(interface).map_err(Failure::Argument)?;
     }
     if let Some(alias) = alias.as_deref().filter(|alias| !is_alias(alias)) {
         return Err(Failure::Argument(format!(
@@ -79,7 +79,7 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
         )));
     }
     let request = InitRequest {
-        interface: interface.clone(),
+        interface: (*interface).to_owned(),
         filter: filter.join(" "),
         alias: alias.clone().unwrap_or_default(),
         ring: *ring,
@@ -96,11 +96,12 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
     if !made.alias_of.is_empty() {
         output::say(format_args!(
             "{} is another name for {}, which captures the same",
-            made.alias, made.alias_of
+            daemon.shown(&made.alias),
+            daemon.shown(&made.alias_of)
         ));
     }
     if !made.note.is_empty() {
-        output::say(format_args!("{}: {}", made.alias, made.note));
+        output::say(format_args!("{}: {}", daemon.shown(&made.alias), made.note));
     }
-    output::print(&format!("{} {}\n", made.id, made.alias)).map_err(Failure::Output)
+    output::print(&format!("{} {}\n", made.id, daemon.shown(&made.alias))).map_err(Failure::Output)
 }

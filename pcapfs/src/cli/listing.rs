@@ -4,11 +4,12 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use clap_complete::engine::ArgValueCandidates;
+use clap_complete::engine::ArgValueCompleter;
 use serde_json::Value;
 
 use super::client::{self, Client, DaemonSocket};
 use super::complete;
+use super::order;
 use crate::control::messages::{Capture, ListRequest, StatusRequest};
 use crate::failure::Failure;
 use crate::output;
@@ -23,7 +24,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Names or numbers of captures [default: all that you may read]
-    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    #[arg(value_name = "[REMOTE:][ALIAS]", add = ArgValueCompleter::new(complete::captures_of))]
     pub(super) captures: Vec<String>,
 
     #[command(flatten)]
@@ -34,7 +35,7 @@ pub(super) struct List {
 #[derive(Debug, Args)]
 pub(super) struct StatusRequested {
     /// Name or number of a capture [default: the daemon]
-    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    #[arg(value_name = "[REMOTE:][ALIAS]", add = ArgValueCompleter::new(complete::captures_of))]
     pub(super) capture: Option<String>,
 
     #[command(flatten)]
@@ -55,13 +56,32 @@ pub(super) struct ShowOptions {
 
 /// `pcapfs list`.
 pub(super) fn list(list: &List, daemon: &DaemonSocket) -> Result<(), Failure> {
-    list.captures.iter().try_for_each(|capture| client::check_local(capture))?;
     let shown = &list.shown;
-    client::with(daemon, |mut client| async move {
+    let mut wanted = order::by_daemon(&list.captures, daemon)?;
+    if wanted.is_empty() {
+        wanted.push((daemon.clone(), vec![String::new()]));
+    }
+    client::run(async {
+        let mut failed = None;
+        let mut clients = Vec::new();
+        for (daemon, names) in &wanted {
+            match client::open(daemon).await {
+                Ok(client) => clients.push((daemon, client, names)),
+                Err(failure) => report_last(&mut failed, failure),
+            }
+        }
         let mut page = ShownPage::new(shown);
         loop {
-            let ListedCaptures { captures, note, failed } =
-                captures(&mut client, &list.captures).await?;
+            let mut found = ListedCaptures { failed: failed.take(), ..Default::default() };
+            for (daemon, client, names) in &mut clients {
+                found.add(daemon, client, names).await;
+            }
+            let ListedCaptures { captures, note, failed } = found;
+            if captures.is_empty()
+                && let Some(failure) = failed
+            {
+                return Err(failure);
+            }
             let text = if shown.json { array(&captures) } else { table(&captures)? };
             if !page.show(&text)? || !shown.watch || failed.is_some() {
                 if captures.is_empty() && !note.is_empty() && !shown.json {
@@ -74,10 +94,17 @@ pub(super) fn list(list: &List, daemon: &DaemonSocket) -> Result<(), Failure> {
     })
 }
 
+/// Keeps a failure for the caller, who reports the last one, and prints the one before.
+fn report_last(failed: &mut Option<Failure>, failure: Failure) {
+    if let Some(before) = failed.replace(failure) {
+        output::say(before);
+    }
+}
+
 /// `pcapfs status`.
 pub(super) fn status(status: &StatusRequested, daemon: &DaemonSocket) -> Result<(), Failure> {
-    let capture = status.capture.clone().unwrap_or_default();
-    client::check_local(&capture)?;
+    let (daemon, capture) = &daemon.of(status.capture.as_deref().unwrap_or_default())?;
+    let capture = (*capture).to_owned();
     let shown = &status.shown;
     client::with(daemon, |mut client| async move {
         let mut page = ShownPage::new(shown);
@@ -112,31 +139,26 @@ struct ListedCaptures {
     failed: Option<Failure>,
 }
 
-/// These captures, or all that the caller may read.
-///
-/// # Errors
-/// If none of them can be listed.
-async fn captures(client: &mut Client, wanted: &[String]) -> Result<ListedCaptures, Failure> {
-    let mut found = ListedCaptures::default();
-    let all = [String::new()];
-    for capture in if wanted.is_empty() { &all } else { wanted } {
-        let request = ListRequest { capture: capture.clone() };
-        match client.list(request).await {
-            Ok(answer) => {
-                let answer = answer.into_inner();
-                found.captures.extend(answer.captures);
-                found.note = answer.note;
-            }
-            Err(status) => {
-                if let Some(before) = found.failed.replace(client::failure(status)) {
-                    output::say(before);
+impl ListedCaptures {
+    /// Adds these captures of a daemon; an empty name means all that the caller may read.
+    async fn add(&mut self, daemon: &DaemonSocket, client: &mut Client, names: &[String]) {
+        for name in names {
+            let request = ListRequest { capture: name.clone() };
+            match client.list(request).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    self.captures.extend(answer.captures.into_iter().map(|mut capture| {
+                        capture.alias = daemon.shown(&capture.alias);
+                        capture
+                    }));
+                    self.note = answer.note;
+                }
+                Err(status) => {
+                    let failure = client::explained(daemon, client::failure(status)).await;
+                    report_last(&mut self.failed, failure);
                 }
             }
         }
-    }
-    match found.failed {
-        Some(failure) if found.captures.is_empty() => Err(failure),
-        _ => Ok(found),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
 }
 
 /// Commands whose own help is worth reading.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "mount",
     "umount",
     "init",
@@ -37,6 +37,7 @@ const COMMANDS: [&str; 14] = [
     "listen",
     "identity",
     "extcap",
+    "remote",
     "completions",
 ];
 

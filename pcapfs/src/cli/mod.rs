@@ -16,6 +16,7 @@ mod interfaces;
 mod listing;
 mod mistakes;
 mod order;
+mod remote;
 mod savefile;
 mod serve;
 mod trees;

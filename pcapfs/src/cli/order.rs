@@ -1,7 +1,7 @@
 //! `pcapfs start`, `stop` and `remove`: orders for captures.
 
 use clap::Args;
-use clap_complete::engine::ArgValueCandidates;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::client::{self, Client, DaemonSocket};
 use super::complete;
@@ -13,8 +13,8 @@ use crate::output;
 #[derive(Debug, Args)]
 pub(super) struct ChosenCaptures {
     /// Names or numbers of captures
-    #[arg(value_name = "ALIAS", required_unless_present = "all", conflicts_with = "all",
-          add = ArgValueCandidates::new(complete::captures))]
+    #[arg(value_name = "[REMOTE:]ALIAS", required_unless_present = "all", conflicts_with = "all",
+          add = ArgValueCompleter::new(complete::captures_of))]
     pub(super) captures: Vec<String>,
 
     /// All captures that you may read
@@ -37,14 +37,56 @@ pub(super) fn run(
     verb: Verb,
     daemon: &DaemonSocket,
 ) -> Result<(), Failure> {
-    for capture in &chosen.captures {
-        client::check_local(capture)?;
+    if chosen.all {
+        return carry_out_all(daemon, verb, None);
     }
+    let mut failed = None;
+    for (daemon, captures) in by_daemon(&chosen.captures, daemon)? {
+        if let Err(failure) = carry_out_all(&daemon, verb, Some(captures))
+            // The caller reports the last one.
+            && let Some(before) = failed.replace(failure)
+        {
+            output::say(before);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Captures with the daemons that have them, in the order in which they were named; each daemon
+/// comes once.
+///
+/// # Errors
+/// There is no such remote.
+pub(super) fn by_daemon(
+    words: &[String],
+    daemon: &DaemonSocket,
+) -> Result<Vec<(DaemonSocket, Vec<String>)>, Failure> {
+    let mut groups: Vec<(DaemonSocket, Vec<String>)> = Vec::new();
+    for word in words {
+        let (daemon, name) = daemon.of(word)?;
+        match groups.iter_mut().find(|(known, _)| known.remote == daemon.remote) {
+            Some((_, names)) => names.push(name.to_owned()),
+            None => groups.push((daemon, vec![name.to_owned()])),
+        }
+    }
+    Ok(groups)
+}
+
+/// Carries out an order for captures of one daemon; without a list, for all of them.
+fn carry_out_all(
+    daemon: &DaemonSocket,
+    verb: Verb,
+    captures: Option<Vec<String>>,
+) -> Result<(), Failure> {
     client::with(daemon, |mut client| async move {
-        let captures = if chosen.all { all(&mut client).await? } else { chosen.captures.clone() };
+        let captures = match captures {
+            Some(captures) => captures,
+            None => all(&mut client).await?,
+        };
         let mut failed = None;
         for capture in captures {
             if let Err(failure) = carry_out(&mut client, verb, capture).await {
+                let failure = client::explained(daemon, failure).await;
                 // The caller reports the last one.
                 if let Some(before) = failed.replace(failure) {
                     output::say(before);

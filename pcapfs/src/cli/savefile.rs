@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use capture::savefile::FilteredSavefile;
 use clap::Args;
-use clap_complete::engine::ArgValueCandidates;
+use clap_complete::engine::ArgValueCompleter;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
@@ -38,7 +38,7 @@ const PARENT_INTERVAL: u16 = 500;
 #[derive(Debug, Args)]
 pub(super) struct Replay {
     /// Name or number of the capture
-    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    #[arg(value_name = "[REMOTE:]ALIAS", add = ArgValueCompleter::new(complete::captures_of))]
     pub(super) capture: String,
 
     /// Go on with new packets after those that are retained
@@ -69,7 +69,7 @@ pub(super) struct Output {
 #[derive(Debug, Args)]
 pub(super) struct Listen {
     /// Name or number of the capture
-    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    #[arg(value_name = "[REMOTE:]ALIAS", add = ArgValueCompleter::new(complete::captures_of))]
     pub(super) capture: String,
 
     #[command(flatten)]
@@ -100,15 +100,15 @@ fn format(output: &Output) -> Format {
 
 /// `pcapfs replay`.
 pub(super) fn replay(replay: &Replay, daemon: &DaemonSocket) -> Result<(), Failure> {
-    client::check_local(&replay.capture)?;
+    let (daemon, capture) = &daemon.of(&replay.capture)?;
     // A file that cannot be written is reported before any packet is transferred.
     let mut target = OutputTarget::open(&replay.output)?;
     let request = ReplayRequest {
-        capture: replay.capture.clone(),
+        capture: (*capture).to_owned(),
         format: format(&replay.output).into(),
         live: replay.live,
     };
-    target.set_mode(&replay.capture, daemon)?;
+    target.set_mode(capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
         let answer = client.replay(request).await.map_err(client::failure)?;
         let end = copy(client::parts(answer), &mut target, None).await?;
@@ -122,11 +122,11 @@ pub(super) fn replay(replay: &Replay, daemon: &DaemonSocket) -> Result<(), Failu
 
 /// `pcapfs listen`.
 pub(super) fn listen(listen: &Listen, daemon: &DaemonSocket) -> Result<(), Failure> {
-    client::check_local(&listen.capture)?;
+    let (daemon, capture) = &daemon.of(&listen.capture)?;
     let mut target = OutputTarget::open(&listen.output)?;
     let format = format(&listen.output).into();
-    let request = ListenRequest { capture: listen.capture.clone(), format };
-    target.set_mode(&listen.capture, daemon)?;
+    let request = ListenRequest { capture: (*capture).to_owned(), format };
+    target.set_mode(capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
         let answer = client.listen(request).await.map_err(client::failure)?;
         copy(client::parts(answer), &mut target, None).await?;

@@ -5,6 +5,7 @@
 //! it.
 
 mod raw;
+pub(crate) mod remote;
 mod values;
 
 use std::fs::{File, Metadata};
@@ -20,6 +21,7 @@ use capture::source::SourceName;
 use nix::unistd::geteuid;
 use toml::Spanned;
 
+use self::remote::RemoteSettings;
 use crate::fs::captures::RESERVED;
 use crate::fs::{group_id, user_id};
 use crate::mirror::MirrorWords;
@@ -58,6 +60,8 @@ pub(crate) struct Config {
     /// Defaults for captures made by `init`.
     pub(crate) settings: CaptureSettings,
     pub(crate) captures: Vec<Configured>,
+    /// The service for other machines; without it there is none.
+    pub(crate) remote: Option<RemoteSettings>,
 }
 
 /// One `[[capture]]`.
@@ -123,12 +127,8 @@ impl Config {
         let file: raw::ConfigurationFile =
             toml::from_str(text).map_err(|error| reader.syntax(&error))?;
         let (settings, _) = reader.settings(base, &file.defaults)?;
-        let folder = |value: Option<&Spanned<PathBuf>>| match value {
-            Some(value) if !value.get_ref().is_absolute() => Err(reader.wrong(
-                value,
-                format!("{}: write the whole path, from /", value.get_ref().display()),
-            )),
-            value => Ok(value.map(|value| value.get_ref().clone())),
+        let folder = |value: Option<&Spanned<PathBuf>>| {
+            value.map(|value| reader.whole_path(value)).transpose()
         };
         let own_ring_dir = folder(file.ring_dir.as_ref())?;
         let ring_dir = match ring_dir {
@@ -155,6 +155,7 @@ impl Config {
             state: folder(file.state.as_ref())?,
             settings,
             captures,
+            remote: file.remote.as_ref().map(|table| reader.remote(table)).transpose()?,
         })
     }
 
@@ -189,6 +190,15 @@ impl ConfigurationReader<'_> {
 
     fn wrong<T>(&self, value: &Spanned<T>, what: String) -> ConfigError {
         self.at(value.span().start, what)
+    }
+
+    /// A path that is valid in every directory.
+    fn whole_path(&self, value: &Spanned<PathBuf>) -> Result<PathBuf, ConfigError> {
+        let path = value.get_ref();
+        if path.is_absolute() {
+            return Ok(path.clone());
+        }
+        Err(self.wrong(value, format!("{}: write the whole path, from /", path.display())))
     }
 
     fn syntax(&self, error: &toml::de::Error) -> ConfigError {

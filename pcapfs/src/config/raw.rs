@@ -20,9 +20,34 @@ pub(super) struct ConfigurationFile {
     /// Values for captures that do not set their own.
     #[serde(default)]
     pub(super) defaults: DefaultsTable,
+    /// The service for other machines.
+    pub(super) remote: Option<Spanned<RemoteTable>>,
     /// The captures.
     #[serde(default)]
     pub(super) capture: Vec<Spanned<CaptureTable>>,
+}
+
+/// `[remote]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoteTable {
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) identity: Option<Spanned<PathBuf>>,
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) authority: Option<Spanned<PathBuf>>,
+    pub(super) revoked: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) client: Vec<Spanned<RemoteClientTable>>,
+}
+
+/// One `[[remote.client]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoteClientTable {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) sha256: Option<Spanned<String>>,
+    pub(super) user: Option<Spanned<UserOrGroup>>,
 }
 
 /// `[defaults]`.

@@ -24,6 +24,56 @@ fn read(text: &str) -> Result<Config, String> {
 }
 
 #[test]
+fn the_service_for_other_machines_is_read() {
+    use super::remote::{ClientChoice, IdentityFiles, IdentityPaths};
+    assert_eq!(read("").unwrap().remote, None);
+    let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let text = format!(
+        "[remote]\nlisten = \"192.0.2.1\"\n[[remote.client]]\nname = \"laptop-7\"\nuser = \"root\"\n\
+         [[remote.client]]\nsha256 = \"{sha256}\"\nuser = 0\n"
+    );
+    let remote = read(&text).unwrap().remote.unwrap();
+    assert_eq!(remote.listen.to_string(), "192.0.2.1:2020");
+    let directory = PathBuf::from("/etc/pcapfs/identity");
+    assert_eq!(remote.files, IdentityFiles { directory, paths: None });
+    let [named, pinned] = &remote.clients[..] else { panic!("{remote:#?}") };
+    assert_eq!(named.choice, ClientChoice::Name("laptop-7".to_owned()));
+    assert_eq!(pinned.choice, ClientChoice::Fingerprint(sha256.parse().unwrap()));
+    assert_eq!((named.user.as_str(), pinned.user.as_str()), ("root", "root"));
+    let paths = "listen = \"::\"\ncertificate = \"/c\"\nkey = \"/k\"\nauthority = \"/a\"\n";
+    let remote = read(&format!("[remote]\n{paths}")).unwrap().remote.unwrap();
+    let (certificate, key, authority) = ("/c".into(), "/k".into(), "/a".into());
+    let wanted = IdentityPaths { certificate, key, authority, revoked: None };
+    assert_eq!(remote.files.paths, Some(wanted));
+    for (text, said) in [
+        ("", "1: [remote] without an address (write listen = "),
+        ("listen = \"eth0\"", "2: listen: 'eth0' is no address of this machine"),
+        ("listen = \"::\"\nidentity = \"x\"", "3: x: write the whole path, from /"),
+        ("listen = \"::\"\nkey = \"/k\"", "1: certificate, key and authority belong together"),
+        ("listen = \"::\"\nrevoked = \"/r\"", "3: revoked: belongs to certificate, key and"),
+        ("listen = \"::\"\nport = 3", "3: unknown field `port`"),
+        (
+            "listen = \"::\"\n[[remote.client]]\nuser = \"root\"",
+            "3: a client has a name, or the sha256",
+        ),
+        ("listen = \"::\"\n[[remote.client]]\nname = \"x\"", "3: a client without a user"),
+        (
+            "listen = \"::\"\n[[remote.client]]\nname = \"x\"\nuser = \"no-such-user\"",
+            "5: no such user: 'no-such-user' (make it with: useradd no-such-user)",
+        ),
+        (
+            "listen = \"::\"\n[[remote.client]]\nsha256 = \"12\"\nuser = \"root\"",
+            "4: '12' is no SHA-256",
+        ),
+    ] {
+        let error = read(&format!("[remote]\n{text}\n")).unwrap_err();
+        assert!(error.contains(said), "{said:?} is not in {error:?}");
+    }
+    let both = format!("[remote]\n{paths}identity = \"/i\"\n");
+    assert!(read(&both).unwrap_err().contains("6: identity: either this, or certificate"));
+}
+
+#[test]
 fn every_setting_is_read() {
     let config = read(
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
@@ -128,11 +178,19 @@ fn known_keys(text: &str) -> Vec<String> {
 #[test]
 fn the_manual_page_has_every_key_and_no_other() {
     let page = include_str!("../../../man/pcapfs.toml.5");
-    let described: Vec<&str> =
-        page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
+    let described: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Ic "))
+        .flat_map(|keys| keys.split(" , "))
+        .collect();
     let settings = known_keys("[defaults]\nx = 1");
     let mut expected = known_keys("x = 1");
     expected.extend(known_keys("[[capture]]\nx = 1"));
+    expected.extend(known_keys("[remote]\nx = 1"));
+    // Its tables have a name of two parts.
+    expected.retain(|key| key != "client");
+    expected.push("remote.client".to_owned());
+    expected.extend(known_keys("[[remote.client]]\nx = 1"));
     for key in &settings {
         assert!(expected.contains(key), "{key} is for a capture too");
     }

@@ -8,15 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,23 +24,36 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::peer;
+use super::transport::{SharedSocket, Transport};
+use crate::fs::Asker;
 use crate::fs::access::Caller;
+use crate::fs::open_file::FileOpener;
+use crate::remote::certificate::CertificateFacts;
 
-/// The maximum number of connections: a quarter of the 1,024 descriptors that a process usually
-/// has.
-const CONNECTIONS: usize = 256;
+/// The maximum numbers of connections.
+#[derive(Clone, Copy, Debug)]
+struct ConnectionLimits {
+    /// Of all users together.
+    all: usize,
+    /// Of a user other than root.
+    of_user: usize,
+    /// Places that only root can use.
+    of_root: usize,
+}
 
-/// The maximum number of connections of a user other than root: four such users fit at once.
-const CONNECTIONS_OF_USER: usize = 64;
+/// For clients on this machine: a quarter of the 1,024 descriptors that a process usually has. Four
+/// users fit at once.
+const LOCAL: ConnectionLimits = ConnectionLimits { all: 256, of_user: 64, of_root: 32 };
 
-/// Places that only root can use.
-const PLACES_OF_ROOT: usize = 32;
+/// For clients on other machines: each of these has a connection for each capture that it follows,
+/// and all of them may have the same user here. Each takes about 100 KiB.
+const REMOTE: ConnectionLimits = ConnectionLimits { all: 1024, of_user: 512, of_root: 32 };
 
 /// Connections that have been accepted but not served yet.
-const QUEUE: usize = 8;
+pub(super) const QUEUE: usize = 8;
 
 /// How long to wait if no connection can be accepted, usually for lack of descriptors.
-const RESPITE: Duration = Duration::from_millis(50);
+pub(super) const RESPITE: Duration = Duration::from_millis(50);
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
@@ -53,6 +65,18 @@ pub(super) struct Peer {
     requests: AtomicU32,
     /// True if it got data of a capture, or an order of it was carried out.
     has_rights: AtomicBool,
+    /// Set for clients on other machines.
+    pub(super) remote: Option<RemotePeer>,
+}
+
+/// A client on another machine.
+#[derive(Debug)]
+pub(super) struct RemotePeer {
+    /// Its certificate.
+    pub(super) facts: CertificateFacts,
+    pub(super) address: SocketAddr,
+    /// The answer to all of its requests, if its certificate maps to no user.
+    pub(super) refusal: Option<String>,
 }
 
 /// A request under way, as long as this exists.
@@ -63,8 +87,30 @@ pub(super) struct Busy {
 
 impl Peer {
     fn new(caller: Caller, process: u32) -> Arc<Self> {
+        Self::made(caller, process, None)
+    }
+
+    /// A client on another machine, for whom `caller` stands.
+    pub(super) fn remote(caller: Caller, remote: RemotePeer) -> Arc<Self> {
+        Self::made(caller, 0, Some(remote))
+    }
+
+    fn made(caller: Caller, process: u32, remote: Option<RemotePeer>) -> Arc<Self> {
         let (requests, has_rights) = (AtomicU32::new(0), AtomicBool::new(false));
-        Arc::new(Self { caller, process, requests, has_rights })
+        Arc::new(Self { caller, process, requests, has_rights, remote })
+    }
+
+    /// The peer as the opener of a file. One on another machine has the name of its certificate.
+    pub(super) fn opener(&self) -> FileOpener {
+        let Caller { uid, gid, .. } = self.caller;
+        let asker = Asker { thread: self.process, uid, gid };
+        match &self.remote {
+            Some(remote) => {
+                let name = format!("{}@{}", remote.facts.name(), remote.address.ip());
+                FileOpener::elsewhere(asker, name)
+            }
+            None => FileOpener::new(asker),
+        }
     }
 
     /// Notes that its user had the right to something it asked for.
@@ -86,20 +132,53 @@ impl Drop for Busy {
 }
 
 /// The connections, in the order in which they came.
-#[derive(Debug, Default)]
-struct ConnectionTable {
+#[derive(Debug)]
+pub(super) struct ConnectionTable {
+    limits: ConnectionLimits,
     came: u64,
-    connections: BTreeMap<u64, (Arc<Peer>, Arc<UnixStream>)>,
+    connections: BTreeMap<u64, (Arc<Peer>, SharedSocket)>,
 }
 
 impl ConnectionTable {
+    /// Without connections, for clients on this machine.
+    fn local() -> Arc<Mutex<Self>> {
+        Self::with(LOCAL)
+    }
+
+    /// Without connections, for clients on other machines.
+    pub(super) fn remote() -> Arc<Mutex<Self>> {
+        Self::with(REMOTE)
+    }
+
+    fn with(limits: ConnectionLimits) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { limits, came: 0, connections: BTreeMap::new() }))
+    }
+
+    /// The number of connections.
+    pub(super) fn len(&self) -> u64 {
+        self.connections.len() as u64
+    }
+
+    /// Closes connections of these peers.
+    pub(super) fn close_where(&mut self, mut is_closed: impl FnMut(&Peer) -> bool) {
+        self.connections.retain(|_, (peer, socket)| {
+            let is_closed = is_closed(peer);
+            if is_closed {
+                // Its task sees the end, and releases it.
+                socket.close();
+            }
+            !is_closed
+        });
+    }
+
     /// Makes room for one more connection, if necessary and possible.
     fn make_room(&mut self, uid: u32) -> Result<(), ConnectionsFull> {
         let of_user = self.connections.values().filter(|(peer, _)| peer.caller.uid == uid).count();
         let of_others = self.connections.values().filter(|(peer, _)| peer.caller.uid != 0).count();
-        let user_is_full = uid != 0 && of_user >= CONNECTIONS_OF_USER;
-        let others_are_full = uid != 0 && of_others >= CONNECTIONS - PLACES_OF_ROOT;
-        if user_is_full || others_are_full || self.connections.len() >= CONNECTIONS {
+        let limits = self.limits;
+        let user_is_full = uid != 0 && of_user >= limits.of_user;
+        let others_are_full = uid != 0 && of_others >= limits.all - limits.of_root;
+        if user_is_full || others_are_full || self.connections.len() >= limits.all {
             let idle = |same_user: bool| {
                 self.connections.iter().find(|(_, (peer, _))| {
                     let is_idle = peer.requests.load(Ordering::Relaxed) == 0;
@@ -115,9 +194,9 @@ impl ConnectionTable {
                 found => found,
             };
             let number = number.ok_or(ConnectionsFull)?;
-            if let Some((_, stream)) = self.connections.remove(&number) {
+            if let Some((_, socket)) = self.connections.remove(&number) {
                 // Its task sees the end, and releases it.
-                let _ = shutdown(stream.as_raw_fd(), Shutdown::Both);
+                socket.close();
             }
         }
         Ok(())
@@ -147,15 +226,36 @@ impl ConnectionTable {
 
 /// The places are full, and every connection that could be closed has a request under way.
 #[derive(Debug)]
-struct ConnectionsFull;
+pub(super) struct ConnectionsFull;
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
-    stream: Arc<UnixStream>,
+    transport: Transport,
     peer: Arc<Peer>,
     number: u64,
     table: Arc<Mutex<ConnectionTable>>,
+}
+
+impl ClientConnection {
+    /// Takes a place in the table for a connection. Its bytes go through `transport`, and `socket`
+    /// is what is shut down if another takes its place.
+    ///
+    /// # Errors
+    /// There is no place.
+    pub(super) fn new(
+        table: &Arc<Mutex<ConnectionTable>>,
+        peer: Arc<Peer>,
+        socket: SharedSocket,
+        transport: Transport,
+    ) -> Result<Self, ConnectionsFull> {
+        let mut locked = table.lock();
+        locked.make_room(peer.caller.uid)?;
+        locked.came += 1;
+        let number = locked.came;
+        locked.connections.insert(number, (Arc::clone(&peer), socket));
+        Ok(Self { transport, peer, number, table: Arc::clone(table) })
+    }
 }
 
 impl Drop for ClientConnection {
@@ -180,7 +280,7 @@ pub(super) fn accept(
     listener: StdListener,
 ) -> io::Result<ReceiverStream<Result<ClientConnection, io::Error>>> {
     let listener = UnixListener::from_std(listener)?;
-    let table = Arc::new(Mutex::new(ConnectionTable::default()));
+    let table = ConnectionTable::local();
     let (sender, accepted) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         loop {
@@ -205,77 +305,48 @@ pub(super) fn accept(
 /// Accepts a connection, unless there are too many; then it is closed.
 fn admit(stream: UnixStream, table: &Arc<Mutex<ConnectionTable>>) -> Option<ClientConnection> {
     let (caller, process) = peer::credentials(&stream).ok()?;
-    let mut locked = table.lock();
-    locked.make_room(caller.uid).ok()?;
-    let stream = Arc::new(stream);
-    let peer = Peer::new(caller, process);
-    locked.came += 1;
-    let number = locked.came;
-    locked.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
-    Some(ClientConnection { stream, peer, number, table: Arc::clone(table) })
-}
-
-/// Tries again as long as the operation would have to wait although the socket was ready.
-fn attempt<T>(
-    mut ready: impl FnMut() -> Poll<io::Result<()>>,
-    mut operation: impl FnMut() -> io::Result<T>,
-) -> Poll<io::Result<T>> {
-    loop {
-        ready!(ready())?;
-        match operation() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(result),
-        }
-    }
+    let socket = SharedSocket::Unix(Arc::new(stream));
+    let transport = Transport::Plain(socket.clone());
+    ClientConnection::new(table, Peer::new(caller, process), socket, transport).ok()
 }
 
 impl AsyncRead for ClientConnection {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let stream = &self.stream;
-        let read = ready!(attempt(
-            || stream.poll_read_ready(context),
-            || stream.try_read(buffer.initialize_unfilled()),
-        ))?;
-        buffer.advance(read);
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.transport).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for ClientConnection {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.stream;
-        attempt(|| stream.poll_write_ready(context), || stream.try_write(bytes))
+        Pin::new(&mut self.transport).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.stream;
-        attempt(|| stream.poll_write_ready(context), || stream.try_write_vectored(slices))
+        Pin::new(&mut self.transport).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.transport.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A connection that is gone has no end to shut down.
-        let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(context)
     }
 }
 
@@ -292,20 +363,13 @@ mod tests {
         /// Connects one more client of this user.
         fn connect(&mut self, uid: u32) -> Option<Arc<Peer>> {
             let (stream, _) = UnixStream::pair().unwrap();
-            let mut table = self.table.lock();
-            table.make_room(uid).ok()?;
             let caller = Caller { uid, gid: uid, groups: Vec::new() };
             let peer = Peer::new(caller, 0);
-            table.came += 1;
-            let (number, stream) = (table.came, Arc::new(stream));
-            table.connections.insert(number, (Arc::clone(&peer), Arc::clone(&stream)));
-            let table = Arc::clone(&self.table);
-            self.connections.push(ClientConnection {
-                stream,
-                peer: Arc::clone(&peer),
-                number,
-                table,
-            });
+            let socket = SharedSocket::Unix(Arc::new(stream));
+            let transport = Transport::Plain(socket.clone());
+            let connection =
+                ClientConnection::new(&self.table, Arc::clone(&peer), socket, transport);
+            self.connections.push(connection.ok()?);
             Some(peer)
         }
 
@@ -317,50 +381,50 @@ mod tests {
 
     #[tokio::test]
     async fn the_idle_give_way() {
-        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut scene = Scene { table: ConnectionTable::local(), connections: Vec::new() };
         let first = scene.connect(7).unwrap();
         let _busy = first.busy();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..LOCAL.all {
             scene.connect(7).unwrap();
         }
-        assert_eq!(scene.of(7), CONNECTIONS_OF_USER, "one user has only so many");
+        assert_eq!(scene.of(7), LOCAL.of_user, "one user has only so many");
         assert!(scene.table.lock().connections.contains_key(&1), "the busy one stays");
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..2 * LOCAL.all {
             scene.connect(0).unwrap();
         }
-        assert_eq!((scene.of(0), scene.of(7)), (CONNECTIONS - CONNECTIONS_OF_USER, 64));
+        assert_eq!((scene.of(0), scene.of(7)), (LOCAL.all - LOCAL.of_user, 64));
     }
 
     #[tokio::test]
     async fn no_users_keep_others_out() {
-        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut scene = Scene { table: ConnectionTable::local(), connections: Vec::new() };
         let mut busy = Vec::new();
         for uid in 1..=4 {
-            for _ in 0..CONNECTIONS_OF_USER {
+            for _ in 0..LOCAL.of_user {
                 busy.extend(scene.connect(uid).map(|peer| peer.busy()));
             }
         }
-        assert_eq!((1..=4).map(|uid| scene.of(uid)).sum::<usize>(), CONNECTIONS - PLACES_OF_ROOT);
-        for _ in 0..PLACES_OF_ROOT {
+        assert_eq!((1..=4).map(|uid| scene.of(uid)).sum::<usize>(), LOCAL.all - LOCAL.of_root);
+        for _ in 0..LOCAL.of_root {
             busy.push(scene.connect(0).unwrap().busy());
         }
         // Another user takes places from the user, other than root, with the largest number, until
         // it has as many.
         let mut of_fifth = 0;
-        while let Some(peer) = scene.connect(5).filter(|_| of_fifth < CONNECTIONS) {
+        while let Some(peer) = scene.connect(5).filter(|_| of_fifth < LOCAL.all) {
             busy.push(peer.busy());
             of_fifth += 1;
         }
-        assert_eq!((scene.of(0), scene.of(5)), (PLACES_OF_ROOT, of_fifth));
+        assert_eq!((scene.of(0), scene.of(5)), (LOCAL.of_root, of_fifth));
         assert!((40..=46).contains(&of_fifth), "{of_fifth}: an even share of 224 is 44.8");
     }
 
     #[tokio::test]
     async fn who_has_rights_gives_way_last() {
-        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut scene = Scene { table: ConnectionTable::local(), connections: Vec::new() };
         let mut busy = Vec::new();
         for uid in 1..=4 {
-            for _ in 0..CONNECTIONS_OF_USER {
+            for _ in 0..LOCAL.of_user {
                 if let Some(peer) = scene.connect(uid) {
                     if uid <= 2 {
                         peer.shown_rights();
@@ -383,9 +447,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_busy_do_not() {
-        let mut scene = Scene { table: Arc::default(), connections: Vec::new() };
+        let mut scene = Scene { table: ConnectionTable::local(), connections: Vec::new() };
         let mut busy = Vec::new();
-        for _ in 0..CONNECTIONS_OF_USER {
+        for _ in 0..LOCAL.of_user {
             busy.push(scene.connect(7).unwrap().busy());
         }
         assert!(scene.connect(7).is_none(), "all are busy");

@@ -1,10 +1,10 @@
-//! The control service: gRPC on a UNIX socket.
+//! The control service: gRPC on a UNIX socket, and over TLS for other machines.
 //!
 //! ```text
-//!   client ── socket ──▶ connections ──▶ service ──▶ registry ──▶ the tree
-//!                        (how many)      (whether)   (what)
-//!                                           │
-//!                                        streams ◀── a byte ── bells of the captures
+//!   client ── socket ───────────────────▶ connections ──▶ service ──▶ registry ──▶ the tree
+//!   client ── TLS ──▶ remote_accept ────▶ (how many)      (whether)   (what)
+//!                     (remote_access: who)                   │
+//!                                                         streams ◀── a byte ── bells of the captures
 //! ```
 //!
 //! All asynchronous code of the daemon is here, on one thread. Packets do not pass through it: a
@@ -23,25 +23,32 @@ mod outgoing;
 mod owner;
 mod peer;
 mod proto;
+mod remote_accept;
+mod remote_access;
 mod service;
 mod socket;
 mod streams;
+mod transport;
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use http::HeaderValue;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tonic::body::Body;
 use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 
 pub(crate) use proto::pcapfs::control::v1 as messages;
+pub(crate) use remote_access::RemoteAccess;
 pub(crate) use socket::{Socket, SocketError, client_path, daemon_path};
 
 use crate::output::say;
@@ -61,6 +68,19 @@ const MAX_STREAMS: u32 = 16;
 
 /// Threads for blocking work: opening and stopping captures.
 const BLOCKING_THREADS: usize = 2;
+
+/// Bytes of one request, and of all requests of a connection, that a client on another machine may
+/// send before they are read.
+const REMOTE_WINDOW: u32 = 64 << 10;
+const REMOTE_CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// Interval at which a client on another machine is asked whether it is still there, and the time
+/// for its answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// The header of each answer with the version of the daemon.
+pub(crate) const VERSION_HEADER: &str = "pcapfs-version";
 
 /// Descriptors that are kept for the service until a client connects: eight for the runtime and the
 /// sockets that wake its streams, and a few for connections. Without them, the service would fail
@@ -86,22 +106,26 @@ pub(crate) struct Ending {
 }
 
 impl ControlService {
-    /// Serves `registry` at `socket` from a thread of its own.
+    /// Serves `registry` from a thread of its own: at `socket`, and for other machines at `remote`.
     ///
     /// # Errors
     /// Errors of starting a thread, and of reserving descriptors.
-    pub(crate) fn start(mut socket: Socket, registry: Arc<Registry>) -> io::Result<Self> {
-        let listener = socket.take_listener()?;
+    pub(crate) fn start(
+        mut socket: Socket,
+        remote: Option<RemoteListener>,
+        registry: Arc<Registry>,
+    ) -> io::Result<Self> {
+        let listeners = Listeners { local: socket.take_listener()?, remote };
         let (end, ended) = oneshot::channel();
         let (first, closed) = UnixStream::pair()?;
         let kept: Vec<_> =
             (0..DESCRIPTORS).map(|_| closed.try_clone()).collect::<Result<_, _>>()?;
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
-            if !is_wanted(&listener, &closed) {
+            if !listeners.is_wanted(&closed) {
                 return;
             }
             drop(kept);
-            if let Err(error) = serve(listener, registry, ended) {
+            if let Err(error) = serve(listeners, registry, ended) {
                 say(format_args!("the control service has ended: {error}"));
             }
         })?;
@@ -125,24 +149,55 @@ impl Ending {
     }
 }
 
-/// Waits until a client connects, and returns whether that came before the end. Until then there is
-/// no runtime, so a daemon without clients saves nearly a megabyte.
-fn is_wanted(listener: &UnixListener, closed: &UnixStream) -> bool {
-    loop {
-        let mut fds = [
-            PollFd::new(closed.as_fd(), PollFlags::POLLIN),
-            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => return !fds.iter().take(1).any(|fd| fd.any().unwrap_or(false)),
-            Err(Errno::EINTR) => {}
-            Err(_) => return true,
+/// Where other machines connect, and who may.
+#[derive(Debug)]
+pub(crate) struct RemoteListener {
+    listener: TcpListener,
+    access: Arc<RemoteAccess>,
+}
+
+impl RemoteListener {
+    /// Listens at the address of the configuration.
+    ///
+    /// # Errors
+    /// Errors of bind(2) and listen(2).
+    pub(crate) fn bind(access: Arc<RemoteAccess>) -> io::Result<Self> {
+        let listener = TcpListener::bind(access.listen())?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, access })
+    }
+}
+
+/// What the service listens to.
+struct Listeners {
+    local: UnixListener,
+    remote: Option<RemoteListener>,
+}
+
+impl Listeners {
+    /// Waits until a client connects, and returns whether that came before the end. Until then
+    /// there is no runtime, so a daemon without clients saves nearly a megabyte.
+    fn is_wanted(&self, closed: &UnixStream) -> bool {
+        let remote = self.remote.as_ref().map(|remote| remote.listener.as_fd());
+        let listeners = std::iter::once(self.local.as_fd()).chain(remote);
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(closed.as_fd())
+            .chain(listeners)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => return !fds.iter().take(1).any(|fd| fd.any().unwrap_or(false)),
+                Err(Errno::EINTR) => {}
+                Err(_) => return true,
+            }
         }
     }
 }
 
-/// An answer with the body that was handed over with it, if there is one.
+/// An answer with the body that was handed over with it, if there is one, and with the version.
 fn past_the_codec(mut answer: http::Response<Body>) -> http::Response<Body> {
+    let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+    answer.headers_mut().insert(VERSION_HEADER, version);
     if let Some(body) = chunks::handed(answer.extensions_mut()) {
         *answer.body_mut() = body;
     } else if let Some(outgoing) = answer.extensions_mut().remove::<Outgoing>() {
@@ -154,7 +209,7 @@ fn past_the_codec(mut answer: http::Response<Body>) -> http::Response<Body> {
 
 /// The service, from the first connection to the end.
 fn serve(
-    listener: UnixListener,
+    listeners: Listeners,
     registry: Arc<Registry>,
     ended: oneshot::Receiver<()>,
 ) -> io::Result<()> {
@@ -165,22 +220,51 @@ fn serve(
         .thread_name("control-work")
         .build()?;
     let result = runtime.block_on(async {
-        let incoming = connections::accept(listener)?;
+        let local = connections::accept(listeners.local)?;
         let service =
             ControlServer::new(Service::new(registry)?).max_decoding_message_size(MAX_REQUEST);
-        let result = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_max_header_list_size(MAX_HEADERS)
-            .max_frame_size(chunks::FRAME)
+        let (sender, stopped) = watch::channel(());
+        let local = server()
             .layer(MapResponseLayer::new(past_the_codec))
-            .add_service(service)
-            .serve_with_incoming_shutdown(incoming, async {
-                // An error is the end as well.
-                let _ = ended.await;
-            })
-            .await;
-        result.map_err(io::Error::other)
+            .add_service(service.clone())
+            .serve_with_incoming_shutdown(local, until_closed(stopped.clone()));
+        let remote = async {
+            let Some(RemoteListener { listener, access }) = listeners.remote else {
+                return Ok(());
+            };
+            let remote = remote_accept::accept(listener, access)?;
+            server()
+                .initial_stream_window_size(REMOTE_WINDOW)
+                .initial_connection_window_size(REMOTE_CONNECTION_WINDOW)
+                .http2_keepalive_interval(Some(KEEP_ALIVE))
+                .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
+                .layer(MapResponseLayer::new(past_the_codec))
+                .add_service(service)
+                .serve_with_incoming_shutdown(remote, until_closed(stopped))
+                .await
+                .map_err(io::Error::other)
+        };
+        let end = async {
+            // An error is the end as well.
+            let _ = ended.await;
+            drop(sender);
+        };
+        let (local, remote, ()) = tokio::join!(local, remote, end);
+        local.map_err(io::Error::other).and(remote)
     });
     runtime.shutdown_background();
     result
+}
+
+/// What is the same for local clients and those of other machines.
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .max_frame_size(chunks::FRAME)
+}
+
+/// Waits until the sender is dropped.
+async fn until_closed(mut stopped: watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
 }

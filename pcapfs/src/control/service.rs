@@ -22,9 +22,8 @@ use super::outgoing::Allowances;
 use super::streams::{self, SavefileStream, Tasks};
 use capture::source::SourceName;
 
+use crate::fs::SavefileKind;
 use crate::fs::captures::CaptureEntry;
-use crate::fs::open_file::FileOpener;
-use crate::fs::{Asker, SavefileKind};
 use crate::registry::{InitOrder, Refusal, Registry};
 use crate::waiters::Waiters;
 
@@ -74,8 +73,8 @@ impl Service {
             message::Format::Pcapng => SavefileFormat::Pcapng,
             message::Format::Pcap | message::Format::Unspecified => SavefileFormat::Pcap,
         };
-        let (uid, gid) = (peer.caller.uid, peer.caller.gid);
-        let opener = FileOpener::new(Asker { thread: peer.process, uid, gid });
+        let uid = peer.caller.uid;
+        let opener = peer.opener();
         let tree = &self.registry.tree;
         let what = (wanted, format);
         let outgoing = self.allowances.stream(uid);
@@ -96,7 +95,11 @@ impl Service {
 /// The sender of a request.
 fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let peer = request.extensions().get::<Arc<Peer>>();
-    peer.cloned().ok_or_else(|| Status::internal("nobody knows who is connected"))
+    let peer = peer.ok_or_else(|| Status::internal("nobody knows who is connected"))?;
+    match peer.remote.as_ref().and_then(|remote| remote.refusal.as_ref()) {
+        Some(refusal) => Err(Status::unauthenticated(refusal)),
+        None => Ok(Arc::clone(peer)),
+    }
 }
 
 /// A refusal as a status.
@@ -307,8 +310,8 @@ impl control_server::Control for Service {
         let asked = request.get_ref();
         let entry = self.registry.readable(&peer.caller, &asked.capture).map_err(refused)?;
         peer.shown_rights();
-        let (uid, gid) = (peer.caller.uid, peer.caller.gid);
-        let opener = FileOpener::new(Asker { thread: peer.process, uid, gid });
+        let uid = peer.caller.uid;
+        let opener = peer.opener();
         let packets = SavefileStream::packets(
             &self.registry.tree,
             &self.waiters,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use capture::source::{self, SourceName};
 
 use crate::config::{self, Config, RingDir};
+use crate::control::RemoteAccess;
 use crate::failure::Failure;
 use crate::output::{print, say};
 use crate::paths::default_ring_dir;
@@ -23,6 +24,9 @@ pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
         if let Some(missing) = missing(&configured.spec.source) {
             say(format_args!("{}:{}: now not there: {missing}", path.display(), configured.line));
         }
+    }
+    if let Some(Err(why)) = config.remote.as_ref().map(RemoteAccess::new) {
+        say(format_args!("{}: now not there: remote: {why}", path.display()));
     }
     let count = config.captures.len();
     let captures = if count == 1 { "capture" } else { "captures" };

@@ -27,7 +27,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 
 use crate::config::{self, Config, RingDir};
-use crate::control::ControlService;
+use crate::control::{ControlService, RemoteAccess};
 use crate::failure::Failure;
 use crate::fs::Tree;
 use crate::fuse::{self, By, DeviceHandoff, MountOptions, Mounted};
@@ -89,6 +89,8 @@ struct DaemonStart {
     /// True if neither the command line nor the configuration sets the directory of rings.
     is_default_ring_dir: bool,
     mountpoint: PathBuf,
+    /// Who may connect from other machines.
+    remote: Option<Arc<RemoteAccess>>,
 }
 
 impl DaemonStart {
@@ -112,7 +114,8 @@ impl DaemonStart {
         }
         let plan = plan::plan(options, &ring_dir, config.is_some()).map_err(Failure::Usage)?;
         let mountpoint = absolute(&options.mountpoint).map_err(Failure::System)?;
-        Ok(Self { plan, config, base, ring_dir, is_default_ring_dir, mountpoint })
+        let remote = steering::remote_access(config.as_ref().map(|(_, config)| config))?;
+        Ok(Self { plan, config, base, ring_dir, is_default_ring_dir, mountpoint, remote })
     }
 
     /// The registry, without captures yet.
@@ -197,6 +200,10 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     signals::watch(sender.clone(), Arc::clone(&mounting), start.config.is_some())
         .map_err(Failure::System)?;
     let tree = Arc::new(Tree::new(settings::root_permissions()));
+    if let Some(remote) = &start.remote {
+        remote.warn();
+        tree.set_remote(Arc::<RemoteAccess>::clone(remote));
+    }
     let registry = start.registry(options, &tree)?;
     let reload = start.config.as_ref().map(|(path, _)| (path.clone(), start.base.clone()));
     if options.fresh {
@@ -244,24 +251,27 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     };
     let read_again = || {
         if let Some((path, base)) = &reload {
-            read_again(&registry, path, base, ring_dir_for(options, &start.ring_dir));
+            let ring_dir = ring_dir_for(options, &start.ring_dir);
+            read_again(&registry, start.remote.as_deref(), (path, base, ring_dir));
         }
     };
     let reading = (!options.no_wait).then(|| SavefilesWait::new(options.detached));
-    let event = serve(&tree, &events, reading, &ready, &read_again);
+    let tidy = || start.remote.iter().for_each(|remote| remote.warn());
+    let event = serve(&tree, &events, reading, &ready, (&read_again, &tidy));
     let has_stopped = end_in_any_case(mounted.detacher());
     end(&registry, mounted, control, &event, &events);
     has_stopped.store(true, Ordering::Release);
     Ok(())
 }
 
-/// Runs until an event ends the daemon. Calls `ready` when `reading` is over.
+/// Runs until an event ends the daemon. Calls `ready` when `reading` is over, `read_again` for a new
+/// configuration, and `tidy` now and then.
 fn serve(
     tree: &Tree,
     events: &Receiver<DaemonEvent>,
     mut reading: Option<SavefilesWait>,
     ready: &dyn Fn(),
-    read_again: &dyn Fn(),
+    (read_again, tidy): (&dyn Fn(), &dyn Fn()),
 ) -> DaemonEvent {
     let mut is_ready = false;
     let mut freed = Freed::default();
@@ -275,7 +285,10 @@ fn serve(
             Ok(DaemonEvent::Reload) => read_again(),
             Ok(DaemonEvent::Counters) => say_counters(tree),
             Ok(event @ (DaemonEvent::Signal | DaemonEvent::Unmounted)) => return event,
-            Err(RecvTimeoutError::Timeout) if is_ready => freed.give_back(),
+            Err(RecvTimeoutError::Timeout) if is_ready => {
+                freed.give_back();
+                tidy();
+            }
             Err(RecvTimeoutError::Timeout) => {}
             // All senders end with the tree.
             Err(RecvTimeoutError::Disconnected) => return DaemonEvent::Unmounted,
@@ -314,11 +327,30 @@ fn say_counters(tree: &Tree) {
 }
 
 /// Reads the configuration again and applies the differences.
-fn read_again(registry: &Registry, path: &Path, base: &CaptureSettings, ring_dir: RingDir<'_>) {
-    let config = Config::load(path, base, ring_dir);
-    match config.and_then(|config| registry.reload(&config)) {
-        Ok(changes) => say(format_args!("{}: read again: {changes}", path.display())),
-        Err(error) => say(format_args!("{error}; nothing has changed")),
+fn read_again(
+    registry: &Registry,
+    remote: Option<&RemoteAccess>,
+    (path, base, ring_dir): (&Path, &CaptureSettings, RingDir<'_>),
+) {
+    let name = path.display();
+    let config = match Config::load(path, base, ring_dir) {
+        Ok(config) => config,
+        Err(error) => return say(format_args!("{error}; nothing has changed")),
+    };
+    match registry.reload(&config) {
+        Ok(changes) => say(format_args!("{name}: read again: {changes}")),
+        Err(error) => return say(format_args!("{error}; nothing has changed")),
+    }
+    let reloaded = match remote {
+        Some(remote) => remote.reload(config.remote.as_ref()),
+        None if config.remote.is_some() => {
+            Err("[remote] is new: other machines can connect when pcapfs is started again"
+                .to_owned())
+        }
+        None => Ok(()),
+    };
+    if let Err(why) = reloaded {
+        say(format_args!("{name}: remote: {why}"));
     }
 }
 

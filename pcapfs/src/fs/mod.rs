@@ -54,6 +54,7 @@ use rendered_text::RenderedRoom;
 
 pub(crate) use asker::Asker;
 pub(crate) use names::{group_id, user as user_name, user_id};
+pub(crate) use status::{CertificateStatus, RemoteReporter, RemoteStatus};
 
 /// The kind of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +177,8 @@ pub(crate) struct Tree {
     permissions: Mutex<Permissions>,
     /// The path of the control socket, unless the daemon has none.
     socket: OnceLock<PathBuf>,
+    /// The service for other machines.
+    remote: OnceLock<Arc<dyn RemoteReporter>>,
     /// Gets every change of permissions.
     keeper: OnceLock<Box<dyn PermissionKeeper>>,
 }
@@ -199,6 +202,7 @@ impl Tree {
             cached_until: AtomicU64::new(0),
             permissions: Mutex::new(permissions),
             socket: OnceLock::new(),
+            remote: OnceLock::new(),
             keeper: OnceLock::new(),
         }
     }
@@ -216,6 +220,11 @@ impl Tree {
     /// Sets the path of the control socket; only the first call counts.
     pub(crate) fn set_socket(&self, path: &Path) {
         let _ = self.socket.set(path.to_owned());
+    }
+
+    /// Sets what reports on the service for other machines; only the first call counts.
+    pub(crate) fn set_remote(&self, remote: Arc<dyn RemoteReporter>) {
+        let _ = self.remote.set(remote);
     }
 
     /// Sets the keeper of changed permissions; only the first call counts.
@@ -283,11 +292,13 @@ impl Tree {
 
     /// The current `status.json` of the root, with these captures.
     pub(crate) fn status_of_daemon(&self, captures: &[Arc<CaptureEntry>]) -> Vec<u8> {
+        let remote = self.remote.get().map(|remote| remote.status());
         status::of_daemon(
             &self.captures,
             captures,
             self.started,
             self.socket.get().map(PathBuf::as_path),
+            remote,
         )
     }
 

@@ -48,6 +48,11 @@ impl FileOpener {
         Self { asker, process: OnceLock::new() }
     }
 
+    /// An opener on another machine: a process that cannot be seen, under this name.
+    pub(crate) fn elsewhere(asker: Asker, name: String) -> Self {
+        Self { asker, process: OnceLock::from(OpenerProcess { pid: 0, comm: name }) }
+    }
+
     /// Its process. It is looked up on the first call only, since that costs more than opening a
     /// small file.
     pub(crate) fn process(&self) -> &OpenerProcess {

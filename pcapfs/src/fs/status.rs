@@ -97,7 +97,42 @@ struct DaemonStatus {
     socket: Option<String>,
     /// Connections of pcapfs whose packets are left out of captures.
     excluded: Vec<OwnTuple>,
+    /// The service for other machines; null without one.
+    remote: Option<RemoteStatus>,
     captures: Vec<CaptureSummary>,
+}
+
+/// The service for other machines.
+#[derive(Debug, Serialize)]
+pub(crate) struct RemoteStatus {
+    /// Address and port.
+    pub(crate) listen: String,
+    /// Of this machine.
+    pub(crate) certificate: CertificateStatus,
+    /// Connections now.
+    pub(crate) open: u64,
+    /// Connections since the start: let in; refused for their certificate or their bytes; closed
+    /// since there were too many.
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) too_many: u64,
+}
+
+/// A certificate.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertificateStatus {
+    pub(crate) names: Vec<String>,
+    pub(crate) sha256: String,
+    /// RFC 3339.
+    pub(crate) expires: String,
+    pub(crate) expires_days: u64,
+    /// Set if it expires soon, or has expired.
+    pub(crate) warning: Option<String>,
+}
+
+/// Reports on the service for other machines.
+pub(crate) trait RemoteReporter: Send + Sync + std::fmt::Debug {
+    fn status(&self) -> RemoteStatus;
 }
 
 #[derive(Debug, Serialize)]
@@ -230,6 +265,7 @@ pub(crate) fn of_daemon(
     captures: &[std::sync::Arc<CaptureEntry>],
     started: Timestamp,
     socket: Option<&Path>,
+    remote: Option<RemoteStatus>,
 ) -> Vec<u8> {
     let memory = resident_memory();
     let uptime = clock::now().nanoseconds().saturating_sub(started.nanoseconds());
@@ -243,6 +279,7 @@ pub(crate) fn of_daemon(
         memory_bytes: memory,
         socket: socket.map(|path| path.display().to_string()),
         excluded: OwnTransport::of_process().tuples(None),
+        remote,
         captures: captures
             .iter()
             .map(|entry| CaptureSummary {

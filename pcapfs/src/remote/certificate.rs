@@ -124,7 +124,6 @@ impl CertificateFacts {
         })
     }
 
-    #[allow(dead_code, reason = "the service comes next")]
     /// The first name, or else the fingerprint: for messages.
     pub(crate) fn name(&self) -> String {
         self.names.first().map_or_else(|| self.fingerprint.to_string(), |name| printable(name))
@@ -182,7 +181,6 @@ pub(crate) fn date(time: Timestamp) -> String {
     text
 }
 
-#[allow(dead_code, reason = "the service comes next")]
 /// A name of a certificate for a message: control characters, which terminals obey, are replaced.
 pub(crate) fn printable(name: &str) -> String {
     name.chars().take(128).map(|one| if one.is_control() { '?' } else { one }).collect()

@@ -3,10 +3,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
 use super::certificate::CertificateFacts;
 use super::identity::{AUTHORITY, MACHINE, MACHINE_KEY};
@@ -30,10 +33,9 @@ impl CredentialsError {
 /// A certificate, its key, and the authorities of the other side.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    /// The own certificate, then those between it and its authority.
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
-    pub(super) authorities: RootCertStore,
+    /// The own certificate, then those between it and its authority, and the key.
+    pub(super) own: Arc<CertifiedKey>,
+    pub(super) authorities: Arc<RootCertStore>,
     facts: CertificateFacts,
 }
 
@@ -68,6 +70,14 @@ impl Credentials {
             secret_file::read_secret(key).map_err(|error| CredentialsError::new(key, error))?;
         let authorities = certificates(authority, &read(authority)?)?;
         Self::new(certificate, chain, private_key(key, &secret)?, authorities)
+    }
+
+    /// From a directory or one file, whichever it is.
+    ///
+    /// # Errors
+    /// [`CredentialsError`].
+    pub(crate) fn of_path(path: &Path) -> Result<Self, CredentialsError> {
+        if path.is_dir() { Self::of_directory(path) } else { Self::of_file(path) }
     }
 
     /// From one file in PEM, as `pcapfs identity issue` makes it: certificate, key, and authority.
@@ -115,7 +125,9 @@ impl Credentials {
                 .add(authority)
                 .map_err(|error| failure(format!("its authority cannot be used: {error}")))?;
         }
-        Ok(Self { chain, key, authorities: roots, facts })
+        let own = CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .map_err(|error| failure(format!("certificate and key cannot be used: {error}")))?;
+        Ok(Self { own: Arc::new(own), authorities: Arc::new(roots), facts })
     }
 
     /// What the own certificate says.

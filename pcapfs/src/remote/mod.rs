@@ -1,24 +1,32 @@
 //! Other machines: who they are, and how connections to and from them are secured.
 //!
 //! ```text
-//!   identity ──▶ secret_file        tls ──▶ credentials ──▶ secret_file
-//!      └──────▶ certificate ◀────────┴────▶ revocation
+//!                        connect ──▶ remotes
+//!                           │ └────▶ error
+//!   identity ──▶ secret_file│        ▲
+//!      └──────▶ certificate ▼        │
+//!                     ▲    tls ──▶ credentials, revocation
+//!                     └─────┘
 //! ```
 //!
 //! [`identity`] makes a certificate authority, the certificate of this machine and those of its
 //! clients. [`credentials`] are a certificate and its key, from a directory of these, from one file
 //! or from another authority. [`tls`] makes of them what a connection needs, blocking or
-//! asynchronous. No connection is without a certificate on both sides, and none is resumed, so that
+//! asynchronous. [`remotes`] are the names that other machines have here, [`connect`] makes a
+//! connection to one, and [`error`] says why there is none. No connection is without a certificate on both sides, and none is resumed, so that
 //! each handshake asks the [`revocation`] list.
 
 pub(crate) mod certificate;
-#[allow(dead_code, reason = "the service and the connections to other machines come next")]
+pub(crate) mod connect;
 pub(crate) mod credentials;
+pub(crate) mod error;
 pub(crate) mod identity;
-#[allow(dead_code, reason = "the service and the connections to other machines come next")]
+pub(crate) mod remotes;
 pub(crate) mod revocation;
 mod secret_file;
-#[allow(dead_code, reason = "the service and the connections to other machines come next")]
 pub(crate) mod tls;
+
+/// The port of the control service over TLS.
+pub(crate) const DEFAULT_PORT: u16 = 2020;
 
 pub(crate) use secret_file::write_secret;

@@ -2,19 +2,19 @@
 //! connections, every second.
 //!
 //! Lines are `SHA-256 TIME NAME`. The file is replaced as a whole, so a reader sees the old list or
-//! the new one. A list that cannot be read lets nobody in.
+//! the new one. A list that cannot be read lets no client in.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use super::certificate::Fingerprint;
-use super::secret_file::{self, PUBLIC};
+use super::secret_file;
 
 /// One line of a list: a certificate, a time or a date as text, and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,19 +60,7 @@ pub(super) fn replace_list(
     for ListedCertificate { fingerprint, time, name } in list {
         let _ = writeln!(text, "{fingerprint} {time} {name}");
     }
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(PUBLIC))
-        .prefix(".pcapfs-")
-        .tempfile_in(folder)?;
-    // The umask must not decide whether a daemon of another user can read it.
-    file.as_file().set_permissions(fs::Permissions::from_mode(PUBLIC))?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    // The name is on the disk only then; directories that cannot be synced have no other way.
-    let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
+    secret_file::replace(path, text.as_bytes())
 }
 
 /// A list of revoked certificates in a file, which another process may replace at any time.
@@ -157,7 +145,7 @@ mod tests {
         replace_list(&path, "one", &[one.clone(), other.clone()]).unwrap();
         assert_eq!(list.revoked(&one.fingerprint), Ok(Some(one.time.clone())));
         assert_eq!(read_list(&path).unwrap(), [one.clone(), other]);
-        // A list that is damaged must let nobody in.
+        // A list that is damaged must let no client in.
         fs::write(&path, "not a list\n").unwrap();
         let error = list.revoked(&one.fingerprint).unwrap_err();
         assert!(error.contains("line 1: 'not' is no SHA-256"), "{error}");

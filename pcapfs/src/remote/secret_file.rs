@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use nix::unistd::geteuid;
@@ -48,6 +48,23 @@ pub(super) fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> 
 /// See [`write_new`].
 pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     write_new(path, PRIVATE, text.as_bytes())
+}
+
+/// Replaces a public file as a whole: its readers see the old contents or the new ones.
+///
+/// # Errors
+/// Errors of writing; the file is as before then.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".pcapfs-").tempfile_in(folder)?;
+    // The umask must not decide whether a daemon of another user can read it.
+    file.as_file().set_permissions(fs::Permissions::from_mode(PUBLIC))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    // The name is on the disk only then; directories that cannot be synced have no other way.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
 /// Lets the user of the service read a file, if this process may give it away and there is such a
@@ -124,7 +141,7 @@ fn contents(file: &File, checked: io::Result<()>) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

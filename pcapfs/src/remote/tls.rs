@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use capture::clock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,6 +17,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
@@ -29,9 +30,6 @@ use super::revocation::RevocationList;
 
 /// The application protocol of the control service: HTTP/2 (RFC 9113, 3.2).
 pub(crate) const HTTP2: &[u8] = b"h2";
-
-/// Bytes that wait in a connection until the socket takes them: some records of TLS.
-const BUFFERED: usize = 256 << 10;
 
 /// Which peers are let in, beside those with a certificate of the own authority.
 #[derive(Clone, Debug, Default)]
@@ -69,27 +67,31 @@ impl PeerTrust {
     }
 }
 
-/// The configuration of a side that accepts connections.
+/// The certificate that a client has shown in one handshake, whether it is let in or not.
+pub(crate) type SeenCertificate = OnceLock<CertificateFacts>;
+
+/// The configuration of a side that accepts connections. With `seen`, it is for one connection, and
+/// `seen` gets the certificate of its client.
 ///
 /// # Errors
-/// Certificate and key do not fit together, or cannot be used; the reason is for people.
+/// The authorities cannot be used; the reason is for people.
 pub(crate) fn server(
     credentials: &Credentials,
     trust: PeerTrust,
+    seen: Option<Arc<SeenCertificate>>,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(ring::default_provider());
-    let roots = Arc::new(credentials.authorities.clone());
+    let roots = Arc::clone(&credentials.authorities);
     let by_authority = verifier_of(roots, |roots| {
         WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()
     })?;
-    let verifier = TrustedClients { by_authority, trust, provider: Arc::clone(&provider) };
+    let verifier = TrustedClients { by_authority, trust, seen, provider: Arc::clone(&provider) };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(|error| error.to_string())?;
+        .with_cert_resolver(own(credentials));
     // A resumed session asks no verifier.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -102,14 +104,14 @@ pub(crate) fn server(
 /// that one, and its names do not matter.
 ///
 /// # Errors
-/// Certificate and key do not fit together, or there is nobody to believe; the reason is for people.
+/// There is no authority to believe, and no pinned certificate; the reason is for people.
 pub(crate) fn client(
     credentials: &Credentials,
     pinned: Option<Fingerprint>,
     protocols: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
-    let roots = Arc::new(credentials.authorities.clone());
+    let roots = Arc::clone(&credentials.authorities);
     let by_authority = verifier_of(roots, |roots| {
         WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()
     })?;
@@ -122,17 +124,16 @@ pub(crate) fn client(
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(|error| error.to_string())?;
+        .with_client_cert_resolver(own(credentials));
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
-/// Bounds what a connection keeps for a peer that does not read.
-pub(crate) fn limit_buffer<T>(connection: &mut rustls::ConnectionCommon<T>) {
-    connection.set_buffer_limit(Some(BUFFERED));
+/// Shows the own certificate to each peer.
+fn own(credentials: &Credentials) -> Arc<SingleCertAndKey> {
+    Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.own)))
 }
 
 /// A verifier of these roots; `None` without roots, as with pinned certificates only.
@@ -151,6 +152,7 @@ fn verifier_of<V: ?Sized>(
 struct TrustedClients {
     by_authority: Option<Arc<dyn ClientCertVerifier>>,
     trust: PeerTrust,
+    seen: Option<Arc<SeenCertificate>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -165,6 +167,17 @@ struct TrustedServer {
 fn facts_of(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, Error> {
     CertificateFacts::read(certificate)
         .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
+}
+
+/// A certificate that has signed itself is of no authority. It can also be refused for what it says
+/// about signing others, which tells nobody what is wrong.
+fn of_no_authority(error: Error, facts: &CertificateFacts) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(_)) if facts.is_self_issued => {
+            Error::InvalidCertificate(CertificateError::UnknownIssuer)
+        }
+        error => error,
+    }
 }
 
 /// The half of both verifiers that is the same: signatures are checked as rustls checks them.
@@ -211,11 +224,18 @@ impl ClientCertVerifier for TrustedClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.trust.check(&facts_of(certificate)?)? {
+        let facts = facts_of(certificate)?;
+        if let Some(seen) = &self.seen {
+            // A client shows one certificate.
+            let _ = seen.set(facts.clone());
+        }
+        if self.trust.check(&facts)? {
             return Ok(ClientCertVerified::assertion());
         }
         match &self.by_authority {
-            Some(verifier) => verifier.verify_client_cert(certificate, intermediates, now),
+            Some(verifier) => verifier
+                .verify_client_cert(certificate, intermediates, now)
+                .map_err(|error| of_no_authority(error, &facts)),
             None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         }
     }
@@ -232,8 +252,8 @@ impl ServerCertVerifier for TrustedServer {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let facts = facts_of(certificate)?;
         if let Some(pinned) = self.pinned {
-            let facts = facts_of(certificate)?;
             if facts.fingerprint != pinned {
                 return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
             }
@@ -242,7 +262,9 @@ impl ServerCertVerifier for TrustedServer {
         }
         match &self.by_authority {
             Some(verifier) => {
-                verifier.verify_server_cert(certificate, intermediates, name, ocsp, now)
+                let verified =
+                    verifier.verify_server_cert(certificate, intermediates, name, ocsp, now);
+                verified.map_err(|error| of_no_authority(error, &facts))
             }
             None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         }

@@ -1,3 +1,9 @@
 //! Other machines: certificates, the service over TLS, and remotes on the command line.
 
+mod access;
+mod confined;
+mod errors;
+mod hostile;
 mod identity;
+mod support;
+mod verbs;

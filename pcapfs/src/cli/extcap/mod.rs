@@ -51,7 +51,7 @@ pub(super) fn answer() -> ExitCode {
             Failure::Argument(text.lines().next().unwrap_or_default().to_owned())
         })
         .and_then(ExtcapCall::question)
-        .and_then(|question| reply(question, &DaemonSocket { socket: None }.or_environment()));
+        .and_then(|question| reply(question, &DaemonSocket::default().or_environment()));
     match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

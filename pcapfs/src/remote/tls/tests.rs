@@ -39,7 +39,7 @@ impl Place {
         let credentials = Credentials::of_directory(self.path()).unwrap();
         let revoked = Some(Arc::new(RevocationList::new(self.path().join(REVOKED))));
         let pinned = pinned.iter().copied().collect();
-        server(&credentials, PeerTrust { pinned, revoked }, &[HTTP2]).unwrap()
+        server(&credentials, PeerTrust { pinned, revoked }, None, &[HTTP2]).unwrap()
     }
 }
 
@@ -140,8 +140,7 @@ fn strangers_are_told_apart_on_both_sides() {
     let told = |credentials: &Credentials, authority: &Place| {
         // The client believes the server, so that the server decides.
         let mut believing = Credentials::of_directory(authority.path()).unwrap();
-        believing.chain.clone_from(&credentials.chain);
-        believing.key = credentials.key.clone_key();
+        believing.own = Arc::clone(&credentials.own);
         let credentials = believing;
         let config = client(&credentials, None, &[HTTP2]).unwrap();
         let (server, client) = handshake(&server, &config, "localhost");
@@ -199,7 +198,7 @@ fn a_list_that_cannot_be_read_lets_nobody_in() {
 fn a_client_of_the_authority_is_no_server() {
     let place = Place::new();
     let laptop = place.client("localhost");
-    let pretends = server(&laptop, PeerTrust::default(), &[HTTP2]).unwrap();
+    let pretends = server(&laptop, PeerTrust::default(), None, &[HTTP2]).unwrap();
     let config = client(&place.client("laptop-7"), None, &[HTTP2]).unwrap();
     let (_, seen) = handshake(&pretends, &config, "localhost");
     assert!(seen.is_err());
