@@ -146,7 +146,7 @@ fn mistakes_are_named() {
             status["state"] == "retrying" && status["error"].to_string().contains(part)
         });
     };
-    says("none", "no remote has this name");
+    says("none", "no such remote");
     let _far = site.far();
     says("missing", "refused there: missing: no such capture");
 }
