@@ -145,6 +145,7 @@ impl FollowAnswers {
             lost_remote: packets.lost_remote,
             retained: packets.retained,
             overwritten: packets.overwritten,
+            excluded: packets.excluded,
             time: clock::now().nanoseconds(),
         };
         let mut answer = FollowResponse { state: Some(state), ..FollowResponse::default() };

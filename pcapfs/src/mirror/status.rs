@@ -52,6 +52,7 @@ struct RemoteStatus {
 struct FarPackets {
     seen: u64,
     stored: u64,
+    excluded: u64,
     dropped_kernel: u64,
     dropped_interface: u64,
     dropped_oversize: u64,
@@ -129,6 +130,7 @@ impl MirrorStatus {
             packets: state.map(|state| FarPackets {
                 seen: state.seen,
                 stored: state.stored,
+                excluded: state.excluded,
                 dropped_kernel: state.dropped_kernel,
                 dropped_interface: state.dropped_interface,
                 dropped_oversize: state.dropped_oversize,
