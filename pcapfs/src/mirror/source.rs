@@ -20,7 +20,9 @@ use capture::store::{Interface, StoreIdentity};
 use protocol::linktype::LinkType;
 use protocol::time::Precision;
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::connect;
@@ -34,10 +36,18 @@ use crate::control::messages::{
 
 /// The longest silence of a far daemon, which reports its state every second. A connection that is
 /// broken without a sign is given up after this time.
-const SILENCE: Duration = Duration::from_secs(6);
+const SILENCE: Duration = Duration::from_secs(4);
 
-/// Time for connecting, and again for the first answer.
-const CONNECTING: Duration = Duration::from_secs(5);
+/// Time for connecting, and for the first answer.
+const CONNECTING: Duration = Duration::from_secs(10);
+
+/// Time after which another connection is tried beside one that gets no answer. The kernel sends
+/// the first packet of a connection again only after a second (RFC 6298, 2.1), so a wire that comes
+/// back would be noticed late.
+const BESIDE: Duration = Duration::from_millis(400);
+
+/// The maximum of connections that are tried at the same time.
+const ATTEMPTS: usize = 3;
 
 /// The maximum bytes of an answer: a chunk of records, or one packet, and what it has beside it.
 const MAX_ANSWER: usize = 8 << 20;
@@ -199,7 +209,7 @@ impl MirrorSource {
         self.has_begun = false;
         let request = self.request(near.writer);
         let remote = self.name.remote.clone();
-        let mut connecting = Box::pin(timeout(2 * CONNECTING, connected(&remote, request)));
+        let mut connecting = Box::pin(timeout(CONNECTING, connected(&remote, request)));
         let mut answers = loop {
             tokio::select! {
                 biased;
@@ -287,7 +297,8 @@ impl MirrorSource {
         }
         if let Some(state) = answer.state.take() {
             let now = state.state();
-            if matches!(now, State::Pending | State::Running | State::Retrying) {
+            // A state that this version does not know is one of a capture that goes on.
+            if !matches!(now, State::Stopped | State::Ended | State::Failed) {
                 near.back();
             }
             // The second report of a connection: it lasts.
@@ -368,11 +379,33 @@ async fn connected(
     remote: &str,
     request: FollowRequest,
 ) -> Result<Streaming<FollowResponse>, String> {
-    let channel = timeout(CONNECTING, connect::channel(remote)).await;
-    let channel = channel.map_err(|_| "no connection in time".to_owned())??;
-    let mut client = ControlClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+    let mut client =
+        ControlClient::new(channel(remote).await?).max_decoding_message_size(MAX_ANSWER);
     let answers = client.follow(request).await.map_err(|status| refusal(&status))?;
     Ok(answers.into_inner())
+}
+
+/// The first of some connections that is made.
+///
+/// # Errors
+/// Why the last one failed.
+async fn channel(remote: &str) -> Result<Channel, String> {
+    let mut attempts = JoinSet::new();
+    loop {
+        if attempts.len() < ATTEMPTS {
+            let remote = remote.to_owned();
+            attempts.spawn(async move { connect::channel(&remote).await });
+        }
+        tokio::select! {
+            Some(done) = attempts.join_next() => match done {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(why)) if attempts.is_empty() => return Err(why),
+                Err(error) if attempts.is_empty() => return Err(error.to_string()),
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(BESIDE).await,
+            },
+            () = tokio::time::sleep(BESIDE) => {}
+        }
+    }
 }
 
 /// A far daemon's status as text for people.
@@ -437,5 +470,56 @@ fn interface(described: &FollowInterface) -> Interface {
         filter: text(&described.filter),
         snaplen: described.snaplen,
         link_type: described.link_type.and_then(link_type),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    fn header() -> FollowHeader {
+        FollowHeader {
+            place: Some(FollowPlace { ring: 7, epoch: 1, next: 5 }),
+            link_type: 1,
+            precision: 9,
+            ..FollowHeader::default()
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_passed_over() {
+        let answer =
+            FollowResponse { first: 5, header: Some(header()), ..FollowResponse::default() };
+        let mut wire = answer.encode_to_vec();
+        // Field 100, a number, and field 101, bytes.
+        wire.extend([0xa0, 0x06, 0x2a, 0xaa, 0x06, 3, b'n', b'e', b'w']);
+        assert_eq!(FollowResponse::decode(&wire[..]).unwrap(), answer);
+        // A state that this version does not know.
+        let state = crate::control::messages::FollowState { state: 99, ..Default::default() };
+        assert_eq!(state.state(), State::Unspecified);
+    }
+
+    #[test]
+    fn an_older_version_is_told_from_a_missing_capture() {
+        let old = refusal(&Status::unimplemented(""));
+        assert!(old.contains("too old to be followed"), "{old}");
+        let missing = refusal(&Status::not_found("web: no such capture"));
+        assert_eq!(missing, "refused there: web: no such capture");
+    }
+
+    #[test]
+    fn a_header_is_checked() {
+        let good = header();
+        let begun = beginning(&good, &[]).unwrap();
+        assert_eq!((begun.first, begun.identity.store), (5, 7));
+        for wrong in [
+            FollowHeader { place: None, ..header() },
+            FollowHeader { precision: 12, ..header() },
+            FollowHeader { link_type: 1 << 20, ..header() },
+        ] {
+            assert!(beginning(&wrong, &[]).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! once, whatever happens on the way.
 
 mod faults;
+mod network;
 mod support;
 
 use pcapfs_tests::{run, skip_unless, wait_until};
