@@ -33,9 +33,23 @@ const PROTOCOLS: [&dyn ApplicationProtocol; 3] = [&http::messages::Http1, &dns::
 /// The protocols of UDP flows, in the same way.
 const DATAGRAM_PROTOCOLS: [&dyn DatagramProtocol; 1] = [&dns::Dns];
 
-/// An application protocol that flows are searched for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Application {
+/// Declares [`Application`] and the list of its variants together, so that the list is complete.
+macro_rules! applications {
+    ($($(#[$documentation:meta])* $variant:ident,)*) => {
+        /// An application protocol that flows are searched for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Application {
+            $($(#[$documentation])* $variant,)*
+        }
+
+        impl Application {
+            /// All of them. The discriminant of each is its place here.
+            pub const ALL: [Self; [$(Self::$variant),*].len()] = [$(Self::$variant),*];
+        }
+    };
+}
+
+applications! {
     /// HTTP/1.x
     Http,
     /// TLS
@@ -45,9 +59,6 @@ pub enum Application {
 }
 
 impl Application {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Http, Self::Tls, Self::Dns];
-
     /// The name in `meta.json`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -28,20 +28,25 @@ impl Logs<LogWriter> {
     }
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "an application's discriminant is its place in `Application::ALL`, and lines must not \
+              get into another log"
+)]
 impl<T> Logs<T> {
     /// The value for a log.
     pub(in crate::flow) fn get(&self, log: Log) -> &T {
-        let of_lines = |application: Application| self.lines.get(application as usize);
-        // Each application has one.
-        log.application().and_then(of_lines).unwrap_or(&self.flows)
+        match log {
+            Log::Flows => &self.flows,
+            Log::Lines(application) => &self.lines[application as usize],
+        }
     }
 
     /// The value for a log, to change.
     pub(in crate::flow) fn get_mut(&mut self, log: Log) -> &mut T {
-        let Self { flows, lines } = self;
-        match log.application().and_then(|application| lines.get_mut(application as usize)) {
-            Some(value) => value,
-            None => flows,
+        match log {
+            Log::Flows => &mut self.flows,
+            Log::Lines(application) => &mut self.lines[application as usize],
         }
     }
 
