@@ -9,7 +9,7 @@ use protocol::time::Timestamp;
 
 use super::dissector::Finished;
 use super::kept::FlowRecords;
-use super::{ALLOCATION, DATAGRAM_PROTOCOLS};
+use super::{ALLOCATION, Application, DATAGRAM_PROTOCOLS};
 
 /// A datagram, as far as it was captured.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,10 @@ pub(in crate::flow) struct Datagram<'a> {
 
 /// An application protocol over datagrams.
 pub(in crate::flow) trait DatagramProtocol: Debug + Sync {
+    /// Its name for the other parts of the engine. Its transactions must have the same, see
+    /// [`Finished::application`].
+    fn application(&self) -> Application;
+
     /// Returns true if the datagram is of this protocol. `ends` are the endpoint that sends forward
     /// and the one that sends backward.
     fn probe(&self, datagram: &Datagram<'_>, ends: [SocketAddr; 2]) -> bool;
@@ -35,7 +39,7 @@ pub(in crate::flow) trait DatagramProtocol: Debug + Sync {
     fn tries(&self, ends: [SocketAddr; 2]) -> usize;
 
     /// Begins to follow a flow between `ends`.
-    fn begin(&self, ends: [SocketAddr; 2], kept: &mut FlowRecords) -> Box<dyn DatagramDissector>;
+    fn begin(&self, ends: [SocketAddr; 2]) -> Box<dyn DatagramDissector>;
 }
 
 /// Follows the application protocol of one flow of datagrams.
@@ -110,7 +114,8 @@ impl DatagramApp {
                 probed.reserve_exact(1);
                 probed.push((direction, place));
                 if let Some(protocol) = found {
-                    let mut dissector = protocol.begin(ends, kept);
+                    let mut dissector = protocol.begin(ends);
+                    kept.begin_lines(protocol.application());
                     // Those before it are of the same protocol, however odd they are.
                     for (direction, place) in probed {
                         read(*direction, place, &mut |datagram| dissector.datagram(datagram));

@@ -70,13 +70,17 @@ pub(in crate::flow) enum StreamRun<'a> {
 
 /// An application protocol that flows are searched for.
 pub(in crate::flow) trait ApplicationProtocol: Debug + Sync {
+    /// Its name for the other parts of the engine. Its transactions must have the same, see
+    /// [`Finished::application`].
+    fn application(&self) -> Application;
+
     /// Looks at the bytes of one direction, and says whether they are of this protocol. Facts that
     /// are known without a dissector go into `kept`. After [`ProbeAnswer::NotYet`], it is asked again
     /// with more bytes, from the same place on.
     fn probe(&self, opening: &ProbedBytes<'_>, kept: &mut FlowRecords) -> ProbeAnswer;
 
     /// Begins to follow a flow; `None` if its further bytes have no use, or if `kept` has records
-    /// that new ones would contradict.
+    /// that new ones would contradict. The caller adds the file of lines to `kept`.
     fn begin(&self, start: DissectorStart, kept: &mut FlowRecords) -> Option<Box<dyn Dissector>>;
 }
 

@@ -25,6 +25,10 @@ use crate::flow::pair::of_mut;
 pub(in crate::flow) struct Dns;
 
 impl ApplicationProtocol for Dns {
+    fn application(&self) -> Application {
+        Application::Dns
+    }
+
     fn probe(&self, opening: &ProbedBytes<'_>, _kept: &mut FlowRecords) -> ProbeAnswer {
         let ProbedBytes { bytes, boundary, ends } = *opening;
         if boundary == Boundary::Piece || bytes.is_empty() {
@@ -39,7 +43,6 @@ impl ApplicationProtocol for Dns {
 
     fn begin(&self, start: DissectorStart, kept: &mut FlowRecords) -> Option<Box<dyn Dissector>> {
         kept.tls = None;
-        kept.begin_lines(Application::Dns);
         let DissectorStart { client, begins, marks, is_torn, ends, .. } = start;
         let framer = || if is_torn { Framer::joined() } else { Framer::new() };
         Some(Box::new(Streamed {
@@ -51,6 +54,10 @@ impl ApplicationProtocol for Dns {
 }
 
 impl DatagramProtocol for Dns {
+    fn application(&self) -> Application {
+        Application::Dns
+    }
+
     fn probe(&self, datagram: &Datagram<'_>, ends: [SocketAddr; 2]) -> bool {
         probe::datagram(datagram.bytes, datagram.wire_len, ports(ends))
     }
@@ -59,8 +66,7 @@ impl DatagramProtocol for Dns {
         probe::tries(ports(ends))
     }
 
-    fn begin(&self, ends: [SocketAddr; 2], kept: &mut FlowRecords) -> Box<dyn DatagramDissector> {
-        kept.begin_lines(Application::Dns);
+    fn begin(&self, ends: [SocketAddr; 2]) -> Box<dyn DatagramDissector> {
         Box::new(Single { pairing: Pairing::new(ends) })
     }
 }

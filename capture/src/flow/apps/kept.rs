@@ -43,9 +43,11 @@ impl FlowRecords {
         self.lines.iter().find(|lines| lines.application == application)
     }
 
-    /// Adds the lines of a protocol that was recognized, so that it has a file.
+    /// Adds the lines of a protocol that is followed from now on, so that the flow has their file.
+    /// HTTP keeps more than lines, and has added it already.
     pub(in crate::flow) fn begin_lines(&mut self, application: Application) {
-        if self.lines(application).is_none() {
+        let has_lines = application.lines().is_some() && application != Application::Http;
+        if has_lines && self.lines(application).is_none() {
             let mut lines = std::mem::take(&mut self.lines).into_vec();
             lines.push(FlowLines::new(application));
             self.lines = lines.into_boxed_slice();
@@ -53,7 +55,7 @@ impl FlowRecords {
     }
 
     /// Adds a line of `len` bytes of a protocol, which begins at `in_log` of the log of the
-    /// capture. The log begins at `log_begin`.
+    /// capture. The log begins at `log_begin`. [`begin_lines`](Self::begin_lines) was called.
     pub(in crate::flow) fn add_line(
         &mut self,
         application: Application,
@@ -62,7 +64,9 @@ impl FlowRecords {
         log_begin: u64,
     ) {
         let mut all = self.lines.iter_mut();
-        if let Some(lines) = all.find(|lines| lines.application == application) {
+        let lines = all.find(|lines| lines.application == application);
+        debug_assert!(lines.is_some(), "a line of {application:?}, which is not followed");
+        if let Some(lines) = lines {
             lines.push(in_log, len, log_begin);
         }
     }

@@ -39,6 +39,7 @@ impl Speaking<'_> {
                 ProbeResult::Nothing => return,
                 ProbeResult::Protocol(protocol, start) => match protocol.begin(start, self.kept) {
                     Some(mut dissector) => {
+                        self.kept.begin_lines(protocol.application());
                         dissector.settled(direction.other(), end, before, streams);
                         *self.app = App::Dissected(dissector);
                     }

@@ -3,6 +3,7 @@
 use protocol::http::probe::{self, ProxyLine};
 use protocol::tls::{self, HelloOutcome};
 
+use super::Application;
 use super::dissector::{
     ApplicationProtocol, Boundary, Dissector, DissectorStart, ProbeAnswer, ProbedBytes,
 };
@@ -13,6 +14,10 @@ use super::kept::{FlowRecords, TlsHellos};
 pub(in crate::flow) struct Tls;
 
 impl ApplicationProtocol for Tls {
+    fn application(&self) -> Application {
+        Application::Tls
+    }
+
     /// Collects hellos. They may follow another protocol, as with STARTTLS.
     fn probe(&self, opening: &ProbedBytes<'_>, kept: &mut FlowRecords) -> ProbeAnswer {
         if opening.boundary == Boundary::Segment {

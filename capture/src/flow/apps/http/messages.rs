@@ -16,6 +16,7 @@ use protocol::verdict::ProbeVerdict;
 use super::exchange::HttpExchanges;
 use super::recording::EndedExchange;
 use super::unconfirmed::Unconfirmed;
+use crate::flow::apps::Application;
 use crate::flow::apps::dissector::{
     ApplicationProtocol, Boundary, ByteStreams, Dissector, DissectorStart, Finished, ProbeAnswer,
     ProbedBytes, ProxyTunnel, StreamRun,
@@ -47,6 +48,10 @@ pub(in crate::flow) struct Messages {
 pub(in crate::flow) struct Http1;
 
 impl ApplicationProtocol for Http1 {
+    fn application(&self) -> Application {
+        Application::Http
+    }
+
     fn probe(&self, opening: &ProbedBytes<'_>, _kept: &mut FlowRecords) -> ProbeAnswer {
         let probe = match opening.boundary {
             _ if opening.bytes.is_empty() => return ProbeAnswer::No,
