@@ -67,7 +67,8 @@ fn connection(
     frames
 }
 
-fn scene() -> (Tree, TempDir) {
+/// The tree, and the directory of the savefile. It has a directory of each kind.
+pub(super) fn scene() -> (Tree, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("trace.pcap");
     let mut bytes = Format::default().header();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::fs::error::TreeError;
 use crate::fs::file::FileNode;
-use crate::fs::{A_MOMENT, NodeFacts, PermissionKeeper, Tree};
+use crate::fs::{A_MOMENT, InodeKind, NodeFacts, PermissionKeeper, Tree};
 
 /// Mark of the number of a capture's directory.
 const CAPTURE: u64 = 1 << 16;
@@ -25,7 +25,7 @@ type MakeFixed = fn(capture: u32) -> NodeItem;
 /// The entries other than lines of protocols.
 const OTHERS: [(&str, MakeFixed); 13] = [
     ("ctl", |capture| NodeItem::File(FileNode::control(capture))),
-    (FLOWS, |capture| NodeItem::Directory(DirectoryNode::flows(capture))),
+    ("flows", |capture| NodeItem::Directory(DirectoryNode::flows(capture))),
     ("flows.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Flows))),
     ("follow.pcap", |capture| stream(capture, Begin::Oldest, SavefileFormat::Pcap)),
     ("follow.pcapng", |capture| stream(capture, Begin::Oldest, SavefileFormat::Pcapng)),
@@ -51,8 +51,6 @@ static ENTRIES: LazyLock<Vec<(&str, MakeEntry)>> = LazyLock::new(|| {
     entries
 });
 
-const FLOWS: &str = "flows";
-
 fn stream(capture: u32, begin: Begin, format: SavefileFormat) -> NodeItem {
     NodeItem::File(FileNode::stream(capture, begin, format))
 }
@@ -77,9 +75,9 @@ pub(super) fn node_of(number: u64) -> Option<Node> {
     }
 }
 
-/// The number of the directory of all flows of a capture.
-pub(super) fn number_of_flows(capture: u32) -> Option<u64> {
-    let index = ENTRIES.iter().position(|(name, _)| *name == FLOWS)?;
+/// The number of an entry of a capture's directory, for directories in it.
+pub(super) fn number_of(capture: u32, item: &NodeItem) -> Option<u64> {
+    let index = ENTRIES.iter().position(|(_, make)| make(capture) == *item)?;
     CaptureDirectory { capture }.number_of(index)
 }
 
@@ -140,8 +138,9 @@ impl DirectoryProvider for CaptureDirectory {
     fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError> {
         // All users see the time, also those who may not know when packets come.
         let started = tree.entry(self.capture)?.capture.started();
-        // It contains `flows`.
-        Ok(NodeFacts { valid: A_MOMENT, ..NodeFacts::of_directory(Some(1), started) })
+        let directories = self.entries().filter(|(_, node)| node.kind() == InodeKind::Directory);
+        let directories = u32::try_from(directories.count()).ok();
+        Ok(NodeFacts { valid: A_MOMENT, ..NodeFacts::of_directory(directories, started) })
     }
 
     fn reveals_traffic(&self) -> bool {

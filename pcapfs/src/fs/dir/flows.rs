@@ -1,7 +1,8 @@
 //! `flows`: a directory for each flow of a capture.
 
 use super::{
-    DirectoryNode, DirectoryProvider, FIRST_COOKIE, Node, VisitEntry, capture, leading_number,
+    DirectoryNode, DirectoryProvider, FIRST_COOKIE, Node, NodeItem, VisitEntry, capture,
+    leading_number,
 };
 use crate::fs::error::TreeError;
 use crate::fs::{A_MOMENT, NodeFacts, Tree};
@@ -15,7 +16,8 @@ pub(in crate::fs) struct FlowsDirectory {
 
 impl DirectoryProvider for FlowsDirectory {
     fn number(&self) -> Option<u64> {
-        capture::number_of_flows(self.capture)
+        let item = NodeItem::Directory(DirectoryNode::flows(self.capture));
+        capture::number_of(self.capture, &item)
     }
 
     fn parent(&self) -> DirectoryNode {

@@ -14,7 +14,7 @@
 //!                              a flow's directory; plus 1 and the entry's index, what is in it;
 //!                              plus 16 and twice the index from 0 of a transaction, the body of
 //!                              its request, and plus 1 that of its response
-//!   1 << 63 | n                the n-th counted inode made so far
+//!   1 << 63 | hash             a counted inode
 //! ```
 
 mod bodies;
@@ -53,7 +53,8 @@ pub(super) const FIRST_COOKIE: u64 = 3;
 /// A directory is a small key, such as the id of a flow. It is made anew for each request, so it
 /// keeps no state. All methods may be called after the directory has left the tree.
 pub(super) trait DirectoryProvider {
-    /// The number of its inode; `None` if it gets a counted one. Always the same for one directory.
+    /// The number of its inode, which the directory it is in must list too; `None` if it gets a
+    /// counted one. Always the same for one directory.
     fn number(&self) -> Option<u64>;
 
     /// The directory it is in; the root is in itself.
@@ -73,8 +74,8 @@ pub(super) trait DirectoryProvider {
         None
     }
 
-    /// Visits the entries with a cookie greater than `after`, in the order of their cookies. An
-    /// entry keeps its cookie while other entries come and go.
+    /// Visits the entries with a cookie greater than `after`, in the order of their cookies. `after`
+    /// is that of `..` or of an entry. An entry keeps its cookie while other entries come and go.
     fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError>;
 
     /// Returns an error if it cannot be listed because it has left the tree.
@@ -234,9 +235,9 @@ pub(super) const fn is_counted(inode: u64) -> bool {
     inode & COUNTED != 0
 }
 
-/// The number of the `n`-th counted inode.
-pub(super) const fn counted(n: u64) -> u64 {
-    COUNTED | n
+/// The number of a counted inode, made of a value that no other one has.
+pub(super) const fn counted(value: u64) -> u64 {
+    COUNTED | value
 }
 
 /// Bits above which the index of a capture or link would reach the marks.

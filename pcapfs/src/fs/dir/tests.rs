@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use ::capture::flow::File;
 
 use super::*;
+use crate::fs::flow_tests::scene;
 
 const FLOW: u64 = 1 << 62;
 
@@ -50,19 +51,32 @@ fn numbers_and_nodes_are_one_to_one() {
     assert!(all.iter().all(|node| !node.number.is_some_and(is_counted)));
 }
 
+/// Walks through a tree with all kinds of directories.
 #[test]
-fn directories_have_the_number_that_their_parent_lists() {
-    for directory in [
-        DirectoryNode::root(),
-        DirectoryNode::capture(7),
-        DirectoryNode::flows(7),
-        DirectoryNode::flow(7, 42),
-        DirectoryNode::bodies(7, 42),
-    ] {
-        let node = Node::from(directory);
-        let found = node.number.and_then(Node::of).unwrap();
-        assert_eq!(found.item, node.item);
+fn directories_have_the_number_that_their_parent_lists_and_a_link_for_each_in_them() {
+    let (tree, _directory) = scene();
+    let mut directories = vec![Node::from(DirectoryNode::root())];
+    let mut kinds = HashSet::new();
+    while let Some(listed) = directories.pop() {
+        let directory = listed.directory().unwrap();
+        kinds.insert(std::mem::discriminant(&directory));
+        assert_eq!(Node::from(directory).number, listed.number, "{directory:?}");
+        let of_number = listed.number.and_then(Node::of).unwrap();
+        assert_eq!(of_number.item, listed.item);
+        let before = directories.len();
+        let mut visit = |node: &Node, name: &str, _| {
+            if let NodeItem::Directory(inside) = node.item {
+                assert_eq!(inside.provider().parent(), directory, "{name}");
+                directories.push(*node);
+            }
+            ControlFlow::Continue(())
+        };
+        directory.provider().list(&tree, FIRST_COOKIE - 1, &mut visit).unwrap();
+        let inside = u32::try_from(directories.len() - before).unwrap();
+        let links = directory.provider().facts(&tree).unwrap().links;
+        assert!(links == 1 || links == 2 + inside, "{directory:?}: {links} links, {inside} inside");
     }
+    assert_eq!(kinds.len(), 5, "the scene has no directory of some kind");
 }
 
 #[test]
