@@ -3,8 +3,8 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// clap's message, which is a paragraph, in one line like any other message. `words` are the
-/// arguments after the program's name.
-pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
+/// arguments after the program's name, and `program` is what they should be.
+pub(super) fn said(error: &clap::Error, words: &[String], program: &clap::Command) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no command (try: pcapfs --help)".to_owned();
     }
@@ -12,34 +12,16 @@ pub(super) fn said(error: &clap::Error, words: &[String]) -> String {
     let first = text.split("\n\n").next().unwrap_or_default();
     let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    let command = words.iter().find(|word| COMMANDS.contains(&word.as_str()));
+    let command = words.iter().find_map(|word| program.find_subcommand(word));
+    let command = command.map(clap::Command::get_name);
     let help = command.map_or_else(String::new, |command| format!("{command} "));
     let mut advice: Vec<String> = suggestion(error).into_iter().collect();
-    if advice.is_empty() && command.is_some_and(|command| command == "mount") {
+    if advice.is_empty() && command == Some("mount") {
         advice.extend(of_mount(error, words));
     }
     advice.push(format!("try: pcapfs {help}--help"));
     format!("{line} ({})", advice.join("; "))
 }
-
-/// Commands whose own help is worth reading.
-const COMMANDS: [&str; 15] = [
-    "mount",
-    "umount",
-    "init",
-    "start",
-    "stop",
-    "remove",
-    "forget",
-    "list",
-    "status",
-    "replay",
-    "listen",
-    "identity",
-    "extcap",
-    "remote",
-    "completions",
-];
 
 /// The word that was probably meant.
 fn suggestion(error: &clap::Error) -> Option<String> {
@@ -86,5 +68,25 @@ fn of_mount(error: &clap::Error, words: &[String]) -> Option<String> {
             "several are -c ALIAS=INTERFACE each: -c lan=eth0 -c wan='eth1 tcp port 80'".to_owned(),
         ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::super::command::Arguments;
+    use super::*;
+
+    #[test]
+    fn a_mistake_leads_to_the_help_of_its_command() {
+        let program = Arguments::command();
+        for command in program.get_subcommands().map(clap::Command::get_name) {
+            let words = [command, "--no-such-option"].map(str::to_owned);
+            let typed = ["pcapfs"].into_iter().chain(words.iter().map(String::as_str));
+            let error = Arguments::try_parse_from(typed).unwrap_err();
+            let message = said(&error, &words, &program);
+            assert!(message.ends_with(&format!("try: pcapfs {command} --help)")), "{message}");
+        }
     }
 }

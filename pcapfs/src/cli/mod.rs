@@ -50,7 +50,7 @@ pub fn run() -> ExitCode {
             return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Err(error) => {
-            output::say(mistakes::said(&error, &typed()));
+            output::say(mistakes::said(&error, &typed(), &Arguments::command()));
             return ExitCode::from(2);
         }
     };
