@@ -52,6 +52,8 @@ pub mod host;
 pub mod measure;
 pub mod net;
 pub mod process;
+#[cfg(test)]
+mod registered;
 pub mod require;
 pub mod savefile;
 pub mod schema;
