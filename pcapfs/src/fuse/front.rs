@@ -28,7 +28,6 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use capture::cursor::ReadOutcome;
-use capture::flow::ContentOperation;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,6 +39,7 @@ use nix::sys::uio::writev;
 use nix::unistd::read;
 use parking_lot::Mutex;
 
+use super::pace::Pace;
 use super::parked::{Parked, Polled, ReadsAndPolls};
 use super::pool::{self, Pool, PoolJob, RequestState};
 use super::structures::{PollIn, ReadIn};
@@ -102,20 +102,6 @@ struct SharedFront {
     closed: AtomicBool,
     /// Held by the thread that sleeps until there is a request.
     turn: Mutex<()>,
-}
-
-/// How long a request is expected to take, and whether another follows soon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
-    /// A step of a walk that takes no longer than waking another thread for the next one.
-    Quick,
-    /// A request that may take longer, such as copying a mebibyte.
-    Slow,
-    /// A request that takes so long that no other may wait for it: the pool handles it, in this
-    /// share.
-    Long(pool::Share),
-    /// No step of a walk: the program may not ask again for a long time.
-    Lone,
 }
 
 /// The thread to unpark when a bell rings. It has no lock, since bells ring on capturing threads.
@@ -210,7 +196,7 @@ impl SharedFront {
                     // The kernel never sends less than a header.
                     let Some(message) = wire::parse(message) else { continue };
                     let file = self.read_file(&message);
-                    let pace = self.pace(&message, file.as_deref());
+                    let pace = Pace::of(&message, file.as_deref(), &self.tree);
                     if pace != Pace::Quick {
                         turn = None;
                     }
@@ -269,38 +255,6 @@ impl SharedFront {
         match message.request {
             FuseRequest::Read(read) => self.tree.file(read.handle),
             _ => None,
-        }
-    }
-
-    /// The pace of a message; `file` is its [`read_file`](Self::read_file).
-    fn pace(&self, message: &FuseMessage<'_>, file: Option<&OpenFile>) -> Pace {
-        let long = |making: Option<u32>, otherwise| match making {
-            Some(capture) => Pace::Long(pool::Share { uid: message.asker.uid, capture }),
-            None => otherwise,
-        };
-        match message.request {
-            FuseRequest::Read(_) => match file {
-                Some(file) if file.waits_for().is_some() => Pace::Lone,
-                Some(file) if file.is_small_and_final() => Pace::Quick,
-                Some(_) => {
-                    long(self.tree.long_work(message.inode, ContentOperation::Read), Pace::Slow)
-                }
-                None => Pace::Quick,
-            },
-            FuseRequest::Open { .. } => {
-                long(self.tree.long_work(message.inode, ContentOperation::Open), Pace::Quick)
-            }
-            FuseRequest::Attributes { .. } | FuseRequest::Seek(_) => {
-                long(self.tree.long_work(message.inode, ContentOperation::Look), Pace::Quick)
-            }
-            FuseRequest::Lookup(name) => {
-                long(self.tree.long_lookup(message.inode, name), Pace::Quick)
-            }
-            FuseRequest::Poll(_)
-            | FuseRequest::Interrupt { .. }
-            | FuseRequest::Write
-            | FuseRequest::Other => Pace::Lone,
-            _ => Pace::Quick,
         }
     }
 

@@ -4,6 +4,7 @@ mod adapter;
 mod front;
 mod handoff;
 mod mount;
+mod pace;
 mod parked;
 mod pool;
 mod structures;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use super::view::{At, DatagramPiece, HeaderView, ViewState, narrow};
-use super::{DecodeOptions, Overlap, PacketTunnel, Reason, Transport, Vlans};
+use super::{DecodeOptions, PacketTunnel, Reason, Transport, Vlans, overlaps};
 use crate::linktype::LinkType;
 use crate::time::Timestamp;
 
@@ -482,10 +482,7 @@ impl FragmentedDatagram {
         let high = self.pieces.partition_point(|piece| piece.start < end);
         let old = self.pieces.get(low..high).unwrap_or_default();
         let overlaps = !old.is_empty();
-        let (merged, added) = match options.overlap {
-            Overlap::First => keep_old(old, &fresh, start, end),
-            Overlap::Last => keep_new(old, &fresh, start, end),
-        };
+        let (merged, added) = overlaps::merge(options.overlap, old, &fresh, start..end);
         let others = self.pieces.len().saturating_sub(old.len());
         if others.saturating_add(merged.len()) > options.max_fragments {
             return Err(Refused::TooMany);
@@ -553,51 +550,6 @@ impl FragmentedDatagram {
         self.packets.dedup();
         Self { pieces, ..self }
     }
-}
-
-/// The pieces in `start..end`, and whole old ones at its edges, if the earlier bytes are kept; and
-/// the new ones of these.
-fn keep_old(
-    old: &[DatagramPiece],
-    fresh: &[DatagramPiece],
-    start: u32,
-    end: u32,
-) -> (Vec<DatagramPiece>, Vec<DatagramPiece>) {
-    let (mut merged, mut added) = (Vec::with_capacity(fresh.len()), Vec::new());
-    let mut next = start;
-    // The new pieces are walked once, in step with the old ones.
-    let mut rest = fresh;
-    for piece in old.iter().map(Some).chain([None]) {
-        let hole_end = piece.map_or(end, |piece| piece.start.min(end));
-        while let Some((first, others)) = rest.split_first() {
-            if let Some(part) = first.clip(next, hole_end) {
-                merged.push(part);
-                added.push(part);
-            }
-            if first.end() > hole_end {
-                break;
-            }
-            rest = others;
-        }
-        if let Some(piece) = piece {
-            merged.push(*piece);
-            next = next.max(piece.end());
-        }
-    }
-    (merged, added)
-}
-
-/// Like [`keep_old`], if the later bytes are kept.
-fn keep_new(
-    old: &[DatagramPiece],
-    fresh: &[DatagramPiece],
-    start: u32,
-    end: u32,
-) -> (Vec<DatagramPiece>, Vec<DatagramPiece>) {
-    let before = old.first().and_then(|piece| piece.clip(0, start));
-    let behind = old.last().and_then(|piece| piece.clip(end, u32::MAX));
-    let merged = before.into_iter().chain(fresh.iter().copied()).chain(behind).collect();
-    (merged, fresh.to_vec())
 }
 
 const fn count(counter: &mut u64) {

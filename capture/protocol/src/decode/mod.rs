@@ -31,6 +31,7 @@
 mod fragments;
 mod ip;
 mod link;
+mod overlaps;
 mod transport;
 mod tunnel;
 mod view;
