@@ -35,7 +35,7 @@ use protocol::tls;
 
 /// The output of reading a stream.
 #[derive(Debug, Default, PartialEq)]
-struct Streamed {
+struct BodyStreams {
     link_type: Option<LinkType>,
     packets: Vec<Packet>,
     /// Number of packets before the header of a second writer.
@@ -408,9 +408,9 @@ fn in_pieces(piece: u8, bytes: &[u8]) {
     assert_eq!(stream(bytes, usize::from(piece).max(1)), stream(bytes, usize::MAX));
 }
 
-fn stream(bytes: &[u8], piece: usize) -> Streamed {
+fn stream(bytes: &[u8], piece: usize) -> BodyStreams {
     let mut reader = StreamReader::new();
-    let mut streamed = Streamed::default();
+    let mut streamed = BodyStreams::default();
     let mut precision = Precision::Nano;
     let mut rest = bytes;
     while !rest.is_empty() && streamed.malformed.is_none() {

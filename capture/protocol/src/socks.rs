@@ -37,7 +37,7 @@ enum IncompletePreamble {
     Foreign,
 }
 
-type Rest<'a> = Result<&'a [u8], IncompletePreamble>;
+type RemainingBytes<'a> = Result<&'a [u8], IncompletePreamble>;
 
 fn take(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), IncompletePreamble> {
     bytes.split_at_checked(len).ok_or(IncompletePreamble::Incomplete)
@@ -52,13 +52,13 @@ fn expect(is_so: bool) -> Result<(), IncompletePreamble> {
 }
 
 /// Skips a length byte and as many bytes as it says.
-fn counted(bytes: &[u8]) -> Rest<'_> {
+fn counted(bytes: &[u8]) -> RemainingBytes<'_> {
     let (len, rest) = byte(bytes)?;
     Ok(take(rest, len.into())?.1)
 }
 
 /// Skips a name that ends with a zero.
-fn name(bytes: &[u8]) -> Rest<'_> {
+fn name(bytes: &[u8]) -> RemainingBytes<'_> {
     match bytes.iter().take(MAX_NAME).position(|byte| *byte == 0) {
         Some(at) => Ok(bytes.get(at.saturating_add(1)..).unwrap_or_default()),
         None if bytes.len() < MAX_NAME => Err(IncompletePreamble::Incomplete),
@@ -67,7 +67,7 @@ fn name(bytes: &[u8]) -> Rest<'_> {
 }
 
 /// Skips a kind of address, the address, and a port.
-fn address(bytes: &[u8]) -> Rest<'_> {
+fn address(bytes: &[u8]) -> RemainingBytes<'_> {
     let (kind, rest) = byte(bytes)?;
     let rest = match kind {
         1 => take(rest, 4)?.1,
@@ -78,7 +78,7 @@ fn address(bytes: &[u8]) -> Rest<'_> {
     Ok(take(rest, 2)?.1)
 }
 
-fn client(bytes: &[u8]) -> Rest<'_> {
+fn client(bytes: &[u8]) -> RemainingBytes<'_> {
     let (version, rest) = byte(bytes)?;
     match version {
         4 => {
@@ -108,7 +108,7 @@ fn client(bytes: &[u8]) -> Rest<'_> {
     }
 }
 
-fn server(bytes: &[u8]) -> Rest<'_> {
+fn server(bytes: &[u8]) -> RemainingBytes<'_> {
     let (version, rest) = byte(bytes)?;
     match version {
         0 => {

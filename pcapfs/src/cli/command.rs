@@ -15,7 +15,7 @@ use super::extcap::{self, Extcap};
 use super::forget::Forget;
 use super::identity::IdentityArguments;
 use super::init::Init;
-use super::interfaces::Interfaces;
+use super::interfaces::InterfacesRequested;
 use super::listing::{self, List, StatusRequested};
 use super::order::{self, ChosenCaptures, Verb};
 use super::remote::{self, RemoteArguments};
@@ -46,7 +46,7 @@ pub(super) enum Command {
     #[command(visible_alias = "unmount")]
     Umount(Umount),
     /// List the network interfaces there are to capture from
-    Interfaces(Interfaces),
+    Interfaces(InterfacesRequested),
     /// Add a capture to a tree that is mounted
     Init(Init),
     /// Start captures that were stopped, ended or failed

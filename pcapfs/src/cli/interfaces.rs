@@ -7,14 +7,14 @@ use crate::output;
 
 /// How the interfaces are shown.
 #[derive(Debug, Args)]
-pub(super) struct Interfaces {
+pub(super) struct InterfacesRequested {
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 /// `pcapfs interfaces`.
-pub(super) fn run(interfaces: &Interfaces) -> Result<(), Failure> {
+pub(super) fn run(interfaces: &InterfacesRequested) -> Result<(), Failure> {
     let found = capture::source::interfaces().map_err(Failure::System)?;
     let text = if interfaces.json {
         serde_json::to_string_pretty(&found).map_err(|error| Failure::System(error.into()))? + "\n"

@@ -184,9 +184,9 @@ pub(super) fn not_kept(why: String) -> String {
 
 /// Keeps permissions that are changed through the tree.
 #[derive(Debug)]
-pub(super) struct Keep(pub(super) Weak<Registry>);
+pub(super) struct StatePermissionKeeper(pub(super) Weak<Registry>);
 
-impl PermissionKeeper for Keep {
+impl PermissionKeeper for StatePermissionKeeper {
     fn keep(&self, entry: Option<&CaptureEntry>) {
         let Some(registry) = self.0.upgrade() else { return };
         let failed = match entry {

@@ -33,7 +33,7 @@ use crate::mirror::Watch;
 use crate::output::say;
 use crate::paths::prepare_ring_dir;
 use crate::settings::{CaptureSettings, kernel_buffer};
-use kept::{Keep, not_kept};
+use kept::{StatePermissionKeeper, not_kept};
 use state::StateFile;
 
 /// The name of the root of the tree in messages.
@@ -170,7 +170,7 @@ impl Registry {
             watches: Mutex::default(),
             own: Weak::clone(own),
         });
-        registry.tree.set_keeper(Box::new(Keep(Arc::downgrade(&registry))));
+        registry.tree.set_keeper(Box::new(StatePermissionKeeper(Arc::downgrade(&registry))));
         registry
     }
 

@@ -15,7 +15,7 @@ const ANSWER: usize = 64;
 
 /// A record of the answer section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct DnsAnswer {
     /// Owner of the record.
     pub name: Box<str>,
     /// Number of its type.
@@ -30,7 +30,7 @@ pub struct Answer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answers {
     /// In order. If some are left out, they are the last ones.
-    pub(super) list: Vec<Answer>,
+    pub(super) list: Vec<DnsAnswer>,
     /// Number of answers that the response says it has.
     pub(super) total: u32,
     /// Bytes that the line has left for answers.
@@ -67,7 +67,7 @@ impl Answers {
         let data = rdata::write(record_type, data, &mut text).ok().map(|()| text.into_text());
         self.room = room.saturating_sub(data.as_ref().map_or(0, |data| json_len(data)));
         self.without_data = self.without_data.saturating_add(data.is_none().into());
-        self.list.push(Answer { name, record_type, ttl, data });
+        self.list.push(DnsAnswer { name, record_type, ttl, data });
     }
 
     /// Adds the reasons why the list is not complete.
@@ -83,10 +83,10 @@ impl Answers {
 
     /// Heap bytes; an estimate.
     pub(super) fn memory(&self) -> usize {
-        let text = |answer: &Answer| {
+        let text = |answer: &DnsAnswer| {
             answer.name.len().saturating_add(answer.data.as_ref().map_or(0, |data| data.len()))
         };
-        let list = self.list.capacity().saturating_mul(size_of::<Answer>());
+        let list = self.list.capacity().saturating_mul(size_of::<DnsAnswer>());
         self.list.iter().map(text).fold(list, usize::saturating_add)
     }
 }

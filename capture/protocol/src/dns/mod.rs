@@ -34,7 +34,7 @@ mod transaction;
 mod transfer;
 mod waiting;
 
-pub use answers::Answer;
+pub use answers::DnsAnswer;
 pub use framer::Framer;
 pub use message::DnsFlags;
 pub use pairing::{DnsCounts, Pairing};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::answers::Answer;
+use super::answers::DnsAnswer;
 use super::message::DnsFlags;
 use super::mnemonic;
 use super::transaction::DnsTransaction;
@@ -43,8 +43,8 @@ struct AnswerRecord<'a> {
     data: Option<&'a str>,
 }
 
-impl<'a> From<&'a Answer> for AnswerRecord<'a> {
-    fn from(answer: &'a Answer) -> Self {
+impl<'a> From<&'a DnsAnswer> for AnswerRecord<'a> {
+    fn from(answer: &'a DnsAnswer) -> Self {
         Self {
             name: &answer.name,
             record_type: mnemonic::record_type(answer.record_type),

@@ -1,6 +1,6 @@
 //! A query with its response, as [`Pairing`](super::Pairing) hands it out.
 
-use super::answers::{Answer, Answers};
+use super::answers::{Answers, DnsAnswer};
 use super::message::{DnsFlags, MessageHeader, Question};
 use super::notes::Why;
 use crate::tcp::Direction;
@@ -89,7 +89,7 @@ impl DnsTransaction {
 
     /// The answers that fit into the line, in order.
     #[must_use]
-    pub fn answers(&self) -> &[Answer] {
+    pub fn answers(&self) -> &[DnsAnswer] {
         &self.answers.list
     }
 

@@ -249,7 +249,7 @@ pub(in crate::flow) struct Desk<'a> {
 }
 
 /// Puts a transaction into what its flow keeps.
-pub(in crate::flow) type Keep = Box<dyn FnOnce(&mut FlowRecords) + Send>;
+pub(in crate::flow) type KeepTransaction = Box<dyn FnOnce(&mut FlowRecords) + Send>;
 
 /// A transaction that has been recorded.
 pub(in crate::flow) struct Recorded {
@@ -258,5 +258,5 @@ pub(in crate::flow) struct Recorded {
     /// Bytes that were decoded to make it.
     pub(in crate::flow) decoded: u64,
     /// Puts the transaction into what the flow keeps; `None` if the line is all there is to keep.
-    pub(in crate::flow) keep: Option<Keep>,
+    pub(in crate::flow) keep: Option<KeepTransaction>,
 }

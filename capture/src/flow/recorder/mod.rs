@@ -14,7 +14,7 @@ use std::time::Instant;
 use protocol::http::body::Workspace;
 use protocol::http::direction::MessageRole;
 
-use super::apps::dissector::{Desk, Finished, Keep, Recorded};
+use super::apps::dissector::{Desk, Finished, KeepTransaction, Recorded};
 use super::file::Log;
 use super::files::gather::FlowStreams;
 use super::key::FlowKey;
@@ -138,7 +138,7 @@ pub(in crate::flow) enum Spent {
 enum FinishedJob {
     Keep {
         id: u64,
-        keep: Keep,
+        keep: KeepTransaction,
     },
     Closed {
         id: u64,

@@ -29,12 +29,12 @@ impl Assembler {
     /// The stream between two offsets, in order and complete, up to [`Assembler::end`]. Costs O(log
     /// n) for the first chunk and O(1) for each other.
     #[must_use]
-    pub fn chunks(&self, range: Range<u64>) -> Chunks<'_> {
+    pub fn chunks(&self, range: Range<u64>) -> ChunksIter<'_> {
         let mut pieces = self.settled.behind(range.start);
         let piece = pieces.next();
         let missing = &self.missing_ranges();
         let gap = missing.map_or(0, |all| all.partition_point(|gap| gap.end <= range.start));
-        Chunks {
+        ChunksIter {
             assembler: self,
             at: range.start,
             end: range.end.min(self.end),
@@ -101,7 +101,7 @@ impl Assembler {
 
 /// The chunks of a range; see [`Assembler::chunks`].
 #[derive(Debug)]
-pub struct Chunks<'a> {
+pub struct ChunksIter<'a> {
     assembler: &'a Assembler,
     at: u64,
     end: u64,
@@ -112,7 +112,7 @@ pub struct Chunks<'a> {
     gap: usize,
 }
 
-impl Iterator for Chunks<'_> {
+impl Iterator for ChunksIter<'_> {
     type Item = StreamChunk;
 
     fn next(&mut self) -> Option<StreamChunk> {

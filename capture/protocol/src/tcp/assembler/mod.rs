@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 pub use bounds::{AssemblerLimits, Bites};
-pub use chunks::{Absence, Chunks, StreamChunk};
+pub use chunks::{Absence, ChunksIter, StreamChunk};
 pub use copies::{Bytes, Difference, Inserted, NoBytes};
 use disputed::Disputed;
 use pieces::Pieces;

@@ -52,7 +52,7 @@ use super::segment::{
     StreamCounters,
 };
 use super::seq::Sequence;
-use super::stream::{Announce, Receiver, SegmentPlace, Stream, passed};
+use super::stream::{Announce, ReceiverFacts, SegmentPlace, Stream, passed};
 use super::urgent::Taken;
 use crate::time::Timestamp;
 
@@ -434,7 +434,7 @@ impl Connection {
         settings: &ConnectionSettings,
         events: &mut Vec<ConnectionEvent>,
     ) {
-        let receiver = |stream: &Stream| Receiver {
+        let receiver = |stream: &Stream| ReceiverFacts {
             is_seen: stream.counters.packets > 0,
             has_ended: stream.fin().is_some(),
         };

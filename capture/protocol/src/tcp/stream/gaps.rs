@@ -16,7 +16,7 @@ pub(super) struct Suspicion {
 
 /// Facts about the receiver of a stream.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::tcp) struct Receiver {
+pub(in crate::tcp) struct ReceiverFacts {
     /// Any packet of it was seen.
     pub(in crate::tcp) is_seen: bool,
     /// Its own FIN was seen.
@@ -27,7 +27,7 @@ impl Stream {
     /// Announces data that is in order, and gives up holes that have waited long enough.
     pub(in crate::tcp) fn advance(
         &mut self,
-        receiver: Receiver,
+        receiver: ReceiverFacts,
         now: Timestamp,
         settings: &ConnectionSettings,
         announce: &mut Announce<'_>,
@@ -52,12 +52,12 @@ impl Stream {
 
     fn suspect(
         &mut self,
-        receiver: Receiver,
+        receiver: ReceiverFacts,
         now: Timestamp,
         settings: &ConnectionSettings,
         announce: &mut Announce<'_>,
     ) {
-        let Receiver { is_seen: is_receiver_seen, has_ended } = receiver;
+        let ReceiverFacts { is_seen: is_receiver_seen, has_ended } = receiver;
         loop {
             let target = if is_receiver_seen { self.proven(has_ended) } else { self.highest };
             if target <= self.assembler.end() {

@@ -46,7 +46,7 @@ use std::time::Duration;
 use beginning::StreamStart;
 use doubt::DoubtfulBytes;
 use far::Votes;
-pub(super) use gaps::Receiver;
+pub(super) use gaps::ReceiverFacts;
 use gaps::Suspicion;
 pub(super) use window::ReceiveWindow;
 

@@ -10,7 +10,7 @@ use super::*;
 
 /// A change of the list.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum HoleStep {
     /// A piece of `len` bytes, `gap` bytes after the last one. Says whether it is in the same
     /// packet; if not, the values are added to packet number and offset.
     Push { gap: u64, len: u32, packet: i64, offset: u32 },
@@ -22,18 +22,18 @@ enum Step {
     Expire(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = HoleStep> {
     let len = prop_oneof![4 => Just(1448), 1 => 1_u32..3, 1 => any::<u32>()];
     let gap = prop_oneof![9 => Just(0), 1 => 1_u64..200_000];
     let packet = prop_oneof![6 => 1_i64..40, 1 => -40_i64..40, 1 => any::<i64>()];
     let offset = prop_oneof![8 => Just(54), 1 => any::<u32>()];
     prop_oneof![
         40 => (gap, len, packet, offset)
-            .prop_map(|(gap, len, packet, offset)| Step::Push { gap, len, packet, offset }),
+            .prop_map(|(gap, len, packet, offset)| HoleStep::Push { gap, len, packet, offset }),
         3 => (0_u64..2, 1_u32..2000, 0_u32..2)
-            .prop_map(|(gap, len, shift)| Step::Extend { gap, len, shift }),
-        1 => (0_usize..200).prop_map(Step::Drop),
-        1 => any::<u64>().prop_map(Step::Expire),
+            .prop_map(|(gap, len, shift)| HoleStep::Extend { gap, len, shift }),
+        1 => (0_usize..200).prop_map(HoleStep::Drop),
+        1 => any::<u64>().prop_map(HoleStep::Expire),
     ]
 }
 
@@ -55,14 +55,14 @@ proptest! {
         let mut last = StreamPiece::default();
         for step in steps {
             match step {
-                Step::Push { gap, len, packet, offset } => {
+                HoleStep::Push { gap, len, packet, offset } => {
                     let packet = last.extent.packet.wrapping_add_signed(packet);
                     let start = last.end() + gap;
                     last = StreamPiece { start, extent: Extent { packet, offset, len } };
                     pieces.push(last);
                     plain.push_back(last);
                 }
-                Step::Extend { gap, len, shift } => {
+                HoleStep::Extend { gap, len, shift } => {
                     let start = last.end() + gap;
                     let Some(offset) = last.extent.offset.checked_add(last.extent.len) else {
                         continue;
@@ -78,7 +78,7 @@ proptest! {
                         last = *back;
                     }
                 }
-                Step::Drop(count) => {
+                HoleStep::Drop(count) => {
                     let counted = |left: usize| {
                         let mut left = left;
                         move |_: &StreamPiece| left.checked_sub(1).map(|less| left = less).is_some()
@@ -86,7 +86,7 @@ proptest! {
                     let expected = drop_plainly(&mut plain, counted(count));
                     prop_assert_eq!(pieces.drop_front(counted(count)), expected);
                 }
-                Step::Expire(number) => {
+                HoleStep::Expire(number) => {
                     let gone = |piece: &StreamPiece| piece.extent.packet < number;
                     prop_assert_eq!(pieces.drop_front(gone), drop_plainly(&mut plain, gone));
                 }
