@@ -9,7 +9,7 @@ const WELL: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(250);
 
 /// The maximum wait: long enough not to keep a machine busy with a daemon that cannot work, and
-/// short enough when it can again.
+/// short enough that a daemon which can work again is soon there.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Counts deaths in a row.

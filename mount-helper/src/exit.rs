@@ -1,4 +1,4 @@
-//! Failures other than wrong usage, and their exit statuses for mount(8).
+//! Why a tree was not mounted, and the exit statuses for mount(8).
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;

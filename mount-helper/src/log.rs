@@ -15,7 +15,7 @@ const PRIORITY: u32 = 3 << 3 | 5;
 /// The daemon's name in the log.
 const DAEMON: &str = "pcapfs";
 
-/// The maximum bytes of a line of the daemon.
+/// Maximum number of bytes of a line of the daemon.
 const LONGEST: usize = 1000;
 
 /// The destination of messages.

@@ -103,7 +103,7 @@ pub(crate) enum DaemonOptions {
     RingDir,
     /// Bytes of the kernel's buffer.
     KernelBuffer,
-    /// The maximum bytes kept of a packet.
+    /// Maximum number of bytes kept of a packet.
     Snaplen,
     /// User the daemon runs as.
     User,

@@ -1,5 +1,5 @@
-//! Turns the arguments from mount(8) into a plan. Besides them, it only checks whether the default
-//! configuration exists if none is named.
+//! Turns the arguments from mount(8) into a plan. It reads nothing but the arguments, except that
+//! it looks whether the default configuration exists if none is named.
 //!
 //! A [`MountPlan`] is consistent: the alias can be a directory's name, numbers are numbers, and
 //! every option was understood or may be ignored. Whether the interface, the savefile and the mount
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::options::{self, DaemonOptions, Meaning, MountOption, SyntaxError};
 
-/// The maximum bytes of an alias.
+/// Maximum number of bytes of an alias.
 const ALIAS_MAX: usize = 64;
 
 /// The configuration if there is no source and none is named; the daemon has the same.
@@ -43,7 +43,7 @@ pub(crate) struct MountPlan {
     kernel_buffer: Option<String>,
     /// Directory of the ring file.
     pub(crate) ring_dir: Option<PathBuf>,
-    /// The maximum bytes kept of a packet.
+    /// Maximum number of bytes kept of a packet.
     snaplen: Option<u32>,
     /// Group that may read the captures.
     group: Option<String>,

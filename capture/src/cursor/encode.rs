@@ -33,8 +33,8 @@ pub(super) struct Encoder {
     /// Packets were lost since statistics were last sent.
     due: bool,
     finished: bool,
-    /// Bytes of the blocks before the next packet that were sent already, when they were after the
-    /// last packet.
+    /// Bytes of blocks that were sent when no packet followed them. They belong to the next packet
+    /// and are not sent again.
     trailed: usize,
     /// The time at which the cursor began, for the statistics.
     started: Timestamp,

@@ -36,10 +36,9 @@ use encode::Encoder;
 /// of a default ring. A tiny ring gives short reads instead of more pins.
 const CHUNKS_PER_REPLY: usize = 3;
 
-/// Maximum number of turns of a loop that ends after a few turns on a whole store: it skips a
-/// chunk, or waits for a writer that retires one. Another process may have changed the headers of a
-/// ring, and that must not hold a thread for ever. With a pause in each turn this takes some
-/// milliseconds.
+/// Maximum number of turns of a loop that looks for the next chunk, or for the bounds after it.
+/// With a whole store it takes a few. A ring whose headers another process has overwritten must not
+/// hold a thread for ever. With a pause in each turn, all of them take some milliseconds.
 const TURNS: u32 = 10_000;
 
 /// The kind of savefile that a cursor hands out.
@@ -114,8 +113,9 @@ pub struct Cursor {
     /// Bytes to hand out before anything else; those before `carried` have been sent.
     carry: Vec<u8>,
     carried: usize,
-    /// From this place on, in the pcapng measure, a seek gives the same bytes as were handed out.
-    /// It is the place after the last packet with a comment.
+    /// The place after the last packet with a comment, in bytes of pcapng. A seek to an earlier
+    /// place would not give the comments that the reader got; from here on, it gives the same
+    /// bytes.
     plain: u64,
     encoder: Encoder,
 }

@@ -72,17 +72,16 @@ impl SnapshotExtent {
     }
 }
 
-/// One opener of an [`SnapshotExtent`].
+/// One opener of a [`SnapshotExtent`].
 #[derive(Debug)]
 pub struct Snapshot {
     extent: SnapshotExtent,
     cursor: Cursor,
     /// File offset of the next byte that the cursor will give.
     offset: u64,
-    /// The coordinate at which reads end, the end of the visible size. It is the end of the packets
-    /// stored at open, at the last [`extend_visible`](Self::extend_visible), or at the first read
-    /// after an end of file was reported. For a reader that was lapped, it may be the first record
-    /// boundary after that.
+    /// The coordinate at which reads end. It is set to the end of the stored packets at open, by
+    /// [`extend_visible`](Self::extend_visible), and by the first read after an end of file. If the
+    /// reader is overtaken, it moves on to a record boundary.
     visible_end: u64,
     /// Whether an end of file was reported: the next read extends the visible size.
     at_end: bool,
@@ -142,7 +141,8 @@ impl Snapshot {
     /// snapshot returns [`ReadOutcome::Empty`] at the end until the store has ended.
     ///
     /// # Errors
-    /// [`CursorReadError`]; [`CursorReadError::Expired`] only if `offset` is not where the last read ended.
+    /// [`CursorReadError`]; [`CursorReadError::Expired`] only if `offset` is not where the last
+    /// read ended.
     pub fn read(
         &mut self,
         store: &dyn Store,

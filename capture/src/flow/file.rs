@@ -196,7 +196,7 @@ pub struct Stat {
     pub size: u64,
     /// Bytes that are not in holes.
     pub present: u64,
-    /// Time of the last packet that changed it.
+    /// Time of the newest packet that may have changed it.
     pub modified: Timestamp,
     /// Where the file begins. Two files of the same name with different beginnings are different
     /// files, with different inodes. 0 for files that always begin at the same place.

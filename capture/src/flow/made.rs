@@ -1,6 +1,6 @@
-//! Contents that are made in memory when a reader opens a file. A content is made once, however
-//! many readers have it open. All together are limited, because every reader of a capture can open
-//! as many files as it likes.
+//! Contents that are made in memory when a program asks for the size of a file or opens it. A
+//! content is made once, however many readers have it open. All together are limited, because every
+//! reader of a capture can open as many files as it likes.
 
 use std::collections::HashMap;
 use std::hash::Hash;

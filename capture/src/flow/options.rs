@@ -11,8 +11,8 @@ pub struct FlowLimits {
     /// Maximum number of flows in the tree. Above it, the flows that have been silent for longest
     /// leave.
     pub flows: usize,
-    /// Maximum number of flows under way at a time. Above it, the oldest end as `evicted`, but stay
-    /// readable.
+    /// Maximum number of flows under way at a time. Above it, the flows that have been silent for
+    /// longest end as `evicted`, but stay readable.
     pub open: usize,
     /// Maximum bytes of memory for flows, logs, and the structures that find packets. Above it, the
     /// flows that have been silent for longest leave.

@@ -178,9 +178,10 @@ impl Interfaces {
         (DESCRIPTIONS + NAME_LEN).saturating_sub(self.len + reserved)
     }
 
-    /// Returns the index of an interface, and the length of its description if it is new. An
-    /// interface that was described earlier and is not in `taken` is used again; otherwise it is
-    /// described right before packet `before`.
+    /// Returns the index of an interface, and the length of its description if it is new. `taken`
+    /// has the indexes that the current section uses already. If the same interface was described
+    /// earlier and its index is not taken, that one is used again; otherwise it is described right
+    /// before packet `before`.
     ///
     /// # Errors
     /// The index of the last interface, if there is no room for another.

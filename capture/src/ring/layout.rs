@@ -26,8 +26,8 @@ use crate::store::Position;
 /// First eight bytes of a ring file.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"pcapfsR1");
 
-/// Incremented whenever older rings could be misread. A ring that never had notes or interfaces of
-/// a stream is of this version.
+/// Version of a ring that never had notes or interfaces of a stream. A change that makes older
+/// rings unreadable increments both versions.
 pub(super) const VERSION: u32 = 1;
 
 /// Version of a ring that has, or had, notes or interfaces of a stream. A program that does not

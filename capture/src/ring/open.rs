@@ -42,7 +42,7 @@ pub struct RingOptions {
     pub snaplen: u32,
     /// Resolution of the time stamps.
     pub precision: Precision,
-    /// Link type and precision of the source, if they are known already.
+    /// Link type of the source; `None` until the source has sent it.
     pub link_type: Option<LinkType>,
     /// The source of the packets, for pcapng readers.
     pub interface: Interface,

@@ -23,7 +23,7 @@ use crate::remote::connect;
 use crate::remote::error::RemoteError;
 use crate::remote::remotes::{self, Remote};
 
-/// The maximum bytes of an answer: the list of a thousand captures takes two million.
+/// Maximum number of bytes of an answer: the list of a thousand captures takes two million.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Bytes that may be on their way to this client: some chunks, so that the daemon need not wait for
@@ -65,8 +65,7 @@ impl DaemonSocket {
             .map_or_else(|| name.to_owned(), |remote| format!("{}:{name}", remote.name))
     }
 
-    /// With the socket of the environment if none was typed. A variable that is set to nothing says
-    /// nothing.
+    /// With the socket of the environment if none was typed. An empty variable counts as unset.
     pub(super) fn or_environment(mut self) -> Self {
         let set = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         self.socket = self.socket.or_else(|| set().map(PathBuf::from));

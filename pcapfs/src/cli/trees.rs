@@ -14,7 +14,7 @@ use crate::fuse::mounted_trees;
 /// How long to wait for trees to report their daemons' sockets: a tree that hangs does not answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The maximum bytes of `status.json` to read: ten thousand captures.
+/// Maximum number of bytes of `status.json` to read: ten thousand captures.
 const MAX_STATUS: u64 = 4 << 20;
 
 /// The mounted trees, with the sockets of their daemons; `None` without a tree.

@@ -35,7 +35,7 @@ pub(crate) const DEFAULT: &str = "/etc/pcapfs/pcapfs.toml";
 /// Bytes of the largest file that is read: some ten thousand captures.
 const MAX_FILE: u64 = 4 << 20;
 
-/// The maximum of bytes of one packet: libpcap's `MAXIMUM_SNAPLEN`.
+/// Maximum number of bytes of one packet: libpcap's `MAXIMUM_SNAPLEN`.
 const MAX_SNAPLEN: u64 = 262_144;
 
 /// A mistake in a configuration.

@@ -23,7 +23,7 @@ use prost::encoding::{decode_varint, encode_varint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-/// The maximum of savefile bytes in one message: as much as programs read at a time, and small
+/// Maximum number of savefile bytes in one message: as much as programs read at a time, and small
 /// enough for a hundred clients that stop reading.
 pub(super) const CHUNK: u32 = 128 << 10;
 

@@ -202,9 +202,10 @@ impl ConnectionTable {
         Ok(())
     }
 
-    /// A connection to close although a request is under way, for a user with `held` others: the
-    /// oldest of the user, other than root, who has the largest number. A connection with a right
-    /// to its requests is closed only for a user who has no connection at all.
+    /// A connection to close although a request is under way, for a new one of a user who has
+    /// `held`. Of the users other than root with more than `held`, the one with the largest number
+    /// loses its oldest. A connection with a right to its requests is closed only for a user who
+    /// has no connection at all.
     fn busy(&self, held: usize) -> Option<u64> {
         let mut counts = BTreeMap::<u32, usize>::new();
         for (peer, _) in self.connections.values().filter(|(peer, _)| peer.caller.uid != 0) {

@@ -12,8 +12,9 @@
 //! it, so that the threads that capture never touch the runtime.
 //!
 //! Everything that a client can make grow is bounded: connections ([`connections`]), the size of a
-//! request, streams per connection, and the bytes held for a client that does not read. These are a
-//! chunk, the window that HTTP/2 fills before it waits, and the socket's buffers, for each stream.
+//! request, streams per connection, and the bytes held for a client that does not read. For each
+//! stream, these bytes are: one chunk, the window that HTTP/2 fills before it waits, and the
+//! socket's buffers.
 
 pub(crate) mod chunks;
 mod connections;
@@ -63,7 +64,7 @@ const MAX_REQUEST: usize = 64 << 10;
 /// Bytes of the largest list of headers.
 const MAX_HEADERS: u32 = 16 << 10;
 
-/// The maximum of requests under way on one connection; a program hardly has two.
+/// Maximum number of requests under way on one connection; a program hardly has two.
 const MAX_STREAMS: u32 = 16;
 
 /// Threads for blocking work: opening and stopping captures.

@@ -1,5 +1,5 @@
-//! Messages on the way to clients: limited for each user, since a client that does not read costs
-//! as much memory as it is sent.
+//! Messages on the way to clients: limited for each user, since what is sent to a client that does
+//! not read stays in memory.
 //!
 //! HTTP/2 lets a client announce any window, and bytes sent into it wait here until the client's
 //! socket takes them. So each stream may always have one small message on the way, and more only

@@ -9,7 +9,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::fs::access::Caller;
 
-/// The maximum of groups of a process: `NGROUPS_MAX` of `linux/limits.h`.
+/// Maximum number of groups of a process: `NGROUPS_MAX` of `linux/limits.h`.
 const MOST_GROUPS: usize = 65_536;
 
 /// The number of groups to ask for first; few processes have more.

@@ -17,7 +17,7 @@ use crate::paths::check_socket_dir;
 /// Default path of the socket.
 const DEFAULT: &str = "/run/pcapfs/control.sock";
 
-/// The maximum bytes of a socket's path: `sun_path` of unix(7), without its final zero.
+/// Maximum number of bytes of a socket's path: `sun_path` of unix(7), without its final zero.
 const MAX_PATH: usize = 107;
 
 /// The default path of a daemon's socket; `None` if there is no place for it. `is_systems`: root
@@ -83,8 +83,8 @@ impl Socket {
         let directory = opened.try_clone().map_err(|error| failure(error.to_string()))?;
         // By descriptor: links in the path are not followed again.
         let inside = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-        // One daemon at a time looks whether a process listens there, and replaces the socket if not.
-        // On a file system without locks, two that start in one moment may both go on.
+        // One daemon at a time looks whether a process listens there, and replaces the socket if
+        // not. On a file system without locks, two that start in one moment may both go on.
         let _lock = Flock::lock(opened, FlockArg::LockExclusive);
         Self::replace_stale(&inside).map_err(failure)?;
         // Everyone may connect; the bits of the tree decide who gets an answer. A change of mode by
@@ -124,10 +124,10 @@ impl Socket {
         }
     }
 
-    /// The listener to accept connections with; once.
+    /// The listener to accept connections with.
     ///
-    /// An error on the second call.
-    /// The second time.
+    /// # Errors
+    /// On every call after the first.
     pub(super) fn take_listener(&mut self) -> io::Result<UnixListener> {
         self.listener.take().ok_or_else(|| io::Error::other("the socket is served already"))
     }

@@ -48,20 +48,20 @@ use steering::Steered;
 /// The line that reports that the tree answers begins with this.
 pub(crate) const READY: &str = "ready at ";
 
-/// How long readers may go on after the end, to read the stored packets. The process waits for
-/// everything else within the same time: pcapfs(1) promises that it takes no longer.
+/// How long readers may go on after the order to end, to read the stored packets. The process waits
+/// for everything else within the same time: pcapfs(1) promises that it takes no longer.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The maximum time for the end if some part does not stop.
+/// The maximum time from the order to end to the end of the process, if some part does not stop.
 const LAST: Duration = Duration::from_secs(5);
 
 /// How often freed memory is given back to the kernel.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// How long to wait until the kernel releases a tree without open files.
+/// The maximum wait for the kernel to release a tree that no program has open.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 
-/// How long programs connected to the control service may go on after the end.
+/// How long programs connected to the control service may go on after the order to end.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
 /// How often to check whether they have closed.

@@ -1,4 +1,5 @@
-//! Makes captures of the command line. It is pure, so that every mistake can be tested.
+//! Turns the command line into captures. It opens no source and no ring, so that every mistake can
+//! be tested.
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use capture::flow::Stat;
 pub(super) enum FileBeginning {
     /// At its only place, or the first of several: beginning 0 of [`Stat::beginning`].
     Always,
-    /// A `replay`, in its store.
+    /// Where a `replay` begins in its store.
     Extent(SnapshotExtent),
     /// Another [`Stat::beginning`].
     At(u64),

@@ -23,7 +23,7 @@ pub(crate) struct CaptureEntry {
     pub(crate) id: u32,
     pub(crate) capture: Arc<Capture>,
     permissions: Mutex<Permissions>,
-    /// Packets that readers which are closed now had delivered and lost.
+    /// Packets delivered to, and lost by, readers that have closed.
     closed: Mutex<ReaderTotals>,
 }
 

@@ -10,7 +10,7 @@ use capture::flow::Stat;
 use super::beginning::FileBeginning;
 use super::dir::{self, Node, NodeItem};
 
-/// How long a process that looked a file up gets the same inode again, although the file now begins
+/// How long a thread that looked a file up gets the same inode again, although the file now begins
 /// elsewhere. cp and other programs look a file up, then open it, and give up if it is another
 /// inode.
 pub(super) const SAME_FILE: Duration = Duration::from_millis(10);

@@ -79,7 +79,8 @@ pub(crate) struct Attributes {
     /// Bytes that are not in holes.
     pub(crate) present: u64,
     pub(crate) modified: Timestamp,
-    /// The time for which the kernel may cache all of this, and that the name belongs to this inode.
+    /// The time for which the kernel may cache all of this, and that the name belongs to this
+    /// inode.
     pub(crate) valid: Duration,
 }
 
@@ -121,7 +122,8 @@ impl NodeFacts {
 /// For directories that change a little with each packet: long enough to walk a path.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(200);
 
-/// For files that have ended, and change only with permissions or by leaving. Long enough for a
+/// For files and directories of flows that have ended, which change only with permissions or by
+/// leaving. Long enough for a
 /// program that lists many files before it opens them; a change of permissions waits no longer.
 pub(crate) const LASTING: Duration = Duration::from_secs(1);
 

@@ -1,12 +1,12 @@
-//! Texts that are rendered when they are opened: `status.json` and `readers.jsonl`.
+//! Texts that are rendered when they are opened: `README`, `status.json` and `readers.jsonl`.
 //!
-//! Each opener has a copy. A user who may read a capture can open as many copies as they like, of a
-//! list of readers that they can make as long as they like; so their memory is limited.
+//! Each opener has a copy. A user can open many copies, and each open file makes `readers.jsonl`
+//! longer. So the memory of all copies together is limited.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The maximum of bytes that may be open at a time: the list of ten thousand readers for thirty
+/// Maximum number of bytes that may be open at a time: the list of ten thousand readers for thirty
 /// openers.
 const MOST: usize = 64 << 20;
 

@@ -18,16 +18,16 @@ use nix::errno::Errno;
 use crate::fs::error::TreeError;
 use crate::fs::{Asker, AttributeChange, Attributes, InodeKind, Tree};
 
-/// The maximum bytes of a write, and of one read of the kernel, which derives the number of pages
-/// of a request from this.
+/// Maximum number of bytes of a write, and of one read of the kernel, which derives the number of
+/// pages of a request from this.
 pub(super) const MAX_WRITE: u32 = 1 << 20;
 
 /// How long the kernel may cache these answers: not at all. Sizes and times change with every
 /// packet, names with the packets that the ring retains.
 const NO_CACHE: Duration = Duration::ZERO;
 
-/// Time for replies that were made before a change and reach the kernel after it, and for its
-/// clock.
+/// Added to the time for which the kernel may cache. A reply that was made before a change may
+/// reach the kernel after it, and the kernel counts the time in ticks of up to 10 ms.
 pub(super) const MARGIN: Duration = Duration::from_millis(50);
 
 /// The tree as a file system of fuser.

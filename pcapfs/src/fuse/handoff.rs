@@ -1,8 +1,8 @@
 //! Asks mount.pcapfs to mount the tree, for a daemon that may not mount.
 //!
 //! The daemon is started with one end of a pair of sockets. When its captures run, it asks for the
-//! tree to be mounted, and gets the device. It reports when the tree answers, and at its end it
-//! asks for the tree to be unmounted. Messages have one byte, so that there is nothing to
+//! tree to be mounted, and gets the device. It reports when the tree answers, and before it ends,
+//! it asks for the tree to be unmounted. Messages have one byte, so that there is nothing to
 //! interpret. mount-helper/src/handoff.rs is the other end.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -15,10 +15,11 @@ use parking_lot::{Condvar, Mutex};
 /// Threads. More would not decode faster on typical machines, and each needs memory for two bodies.
 pub(super) const THREADS: usize = 4;
 
-/// The maximum of requests of one user that are carried out at a time.
+/// Maximum number of requests of one user that are carried out at a time.
 const PER_USER: usize = THREADS / 2;
 
-/// The maximum of waiting requests of one user. A program has at most one for each of its threads.
+/// Maximum number of waiting requests of one user. A program has at most one for each of its
+/// threads.
 const WAITING: usize = 4_096;
 
 /// The user and capture whose turn a request takes.

@@ -1,9 +1,9 @@
 //! The structures of the FUSE protocol that the front end reads and writes.
 //!
-//! Source: `include/uapi/linux/fuse.h` of Linux, protocol 7.38. A structure has had its layout since
-//! protocol 7.12, or since it was introduced; what later versions put into its padding is not used.
-//! All fields are in this machine's byte order. Fields that pcapfs neither reads nor sets begin with
-//! an underscore.
+//! Source: `include/uapi/linux/fuse.h` of Linux, protocol 7.38. A structure has had its layout
+//! since protocol 7.12, or since it was introduced; what later versions put into its padding is not
+//! used. All fields are in this machine's byte order. Fields that pcapfs neither reads nor sets
+//! begin with an underscore.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -100,7 +100,7 @@ structures! {
         handle: u64,
         /// Bytes; in a directory, the cookie of the last name that was listed.
         offset: u64,
-        /// The maximum bytes of the reply.
+        /// Maximum number of bytes of the reply.
         size: u32,
         _read_flags: u32,
         _lock_owner: u64,
@@ -203,7 +203,7 @@ structures! {
         counts: [u64; 5],
         /// Bytes of a block.
         block_size: u32,
-        /// The maximum bytes of a name.
+        /// Maximum number of bytes of a name.
         name_len: u32,
         /// Bytes of a fragment.
         fragment_size: u32,

@@ -1,4 +1,4 @@
-//! The few messages of the FUSE protocol that the front end answers itself.
+//! The messages of the FUSE protocol that the front end reads and writes.
 
 use zerocopy::{FromBytes, IntoBytes, transmute};
 
@@ -13,7 +13,7 @@ use crate::fs::{Asker, Attributes, InodeKind};
 /// Bytes of the header of a reply.
 pub(super) const OUT_HEADER_LEN: usize = size_of::<OutHeader>();
 
-/// The maximum bytes of a request that is not a write: a header, a structure and two names.
+/// Maximum bytes of a request that is not a write: a header, a structure and two names.
 pub(super) const MAX_OTHER: usize = 16 << 10;
 
 /// Bytes of a reply to `FUSE_LOOKUP`.

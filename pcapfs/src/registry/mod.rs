@@ -92,7 +92,7 @@ pub(crate) enum Refusal {
     NotForgotten(String),
 }
 
-/// How a capture was ordered.
+/// Where the order to make a capture came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The command line of `pcapfs mount`.

@@ -1,7 +1,7 @@
 //! Names: read from a message, and written as text.
 //!
 //! `domain` has a type for names, which refuses compression pointers that lead forwards. Resolvers
-//! follow them, and so do the tools that look at captures, so names are read here.
+//! and tshark follow such pointers, so names are read here.
 
 use std::fmt::{Result, Write};
 

@@ -173,8 +173,8 @@ impl Pairing {
         self.index
     }
 
-    /// A transaction for each question: who asks for two names wants two answers. Reasons that
-    /// concern the whole message are in the last one.
+    /// Begins a transaction for each question. A reason that concerns the whole message is in the
+    /// last of them.
     fn query(&mut self, direction: Direction, message: &DnsMessage<'_>, raw: &RawMessage<'_>) {
         let records = message.records(None);
         let mut questions = message.questions.iter().cloned().map(Some).collect::<Vec<_>>();

@@ -63,7 +63,7 @@ impl<'a> RawRecord<'a> {
         Rtype::from_int(self.record_type) == Rtype::OPT
     }
 
-    /// The upper bits of the response code, of such a record.
+    /// The upper eight bits of the response code, if this is the pseudo-record of EDNS.
     pub(super) fn extended_rcode(&self) -> u8 {
         let [rcode, ..] = self.ttl.to_be_bytes();
         rcode

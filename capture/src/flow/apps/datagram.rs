@@ -1,4 +1,5 @@
-//! The same seam for protocols over datagrams, where each message is a datagram.
+//! The seam between flows and protocols over UDP, where each message is a datagram; for TCP see
+//! [`dissector`](super::dissector).
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -44,8 +45,8 @@ pub(in crate::flow) trait DatagramProtocol: Debug + Sync {
 
 /// Follows the application protocol of one flow of datagrams.
 ///
-/// It is given each datagram once, in the order of its direction. It keeps values, not the bytes.
-/// Its memory is bounded, whatever is sent.
+/// It is given each datagram once. Datagrams of one direction come in their order. It keeps values,
+/// not the bytes. Its memory is bounded, whatever is sent.
 pub(in crate::flow) trait DatagramDissector: Debug + Send + Sync {
     /// Takes in a datagram.
     fn datagram(&mut self, datagram: &Datagram<'_>);

@@ -75,8 +75,8 @@ pub(in crate::flow) trait ApplicationProtocol: Debug + Sync {
     fn application(&self) -> Application;
 
     /// Looks at the bytes of one direction, and says whether they are of this protocol. Facts that
-    /// are known without a dissector go into `kept`. After [`ProbeAnswer::NotYet`], it is asked again
-    /// with more bytes, from the same place on.
+    /// are known without a dissector go into `kept`. After [`ProbeAnswer::NotYet`], it is asked
+    /// again with more bytes, from the same place on.
     fn probe(&self, opening: &ProbedBytes<'_>, kept: &mut FlowRecords) -> ProbeAnswer;
 
     /// Begins to follow a flow; `None` if its further bytes have no use, or if `kept` has records
@@ -95,16 +95,17 @@ pub(in crate::flow) struct ProbedBytes<'a> {
     pub(in crate::flow) ends: [SocketAddr; 2],
 }
 
-/// The place in a stream where the bytes of an [`ProbedBytes`] begin.
+/// The place in a stream where the bytes of a [`ProbedBytes`] begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::flow) enum Boundary {
     /// The beginning of the stream, or of a tunnel in it.
     Beginning,
-    /// Between two pieces of a stream that began with another protocol, which may have changed.
+    /// After a piece that no protocol recognized: another protocol may begin here, as with
+    /// STARTTLS.
     Piece,
-    /// Between two pieces of a stream, perhaps within a message: bytes are missing.
+    /// At a piece of a stream of which bytes are missing. It may be within a message.
     Torn,
-    /// Between two segments of such a piece.
+    /// Between two segments of a piece of such a stream.
     Segment,
 }
 
@@ -133,7 +134,7 @@ pub(in crate::flow) struct DissectorStart {
     pub(in crate::flow) marks: [Marks; 2],
     /// The streams may begin within a message.
     pub(in crate::flow) is_torn: bool,
-    /// Transactions of the flow before this protocol.
+    /// Number of transactions that the flow had before this protocol began.
     pub(in crate::flow) before: u64,
     /// The endpoint that sends forward, and the one that sends backward.
     pub(in crate::flow) ends: [SocketAddr; 2],
@@ -169,11 +170,11 @@ pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
     /// The flow has ended. A direction that has not ended before ends in the way `how`.
     fn close(&mut self, how: StreamEnd, streams: &dyn ByteStreams);
 
-    /// Returns true once both ends have been taken in, so that no more transactions can end.
+    /// Returns true once it has seen the end of both streams, so that no more transactions can end.
     fn is_closed(&self) -> bool;
 
-    /// The next transaction that has ended, in the order in which they ended. It is under way for
-    /// readers of `kept` until it is recorded.
+    /// The next transaction that has ended, in the order in which they ended. Until it is recorded,
+    /// `kept` must show it to readers as under way.
     fn finished(
         &mut self,
         streams: &dyn ByteStreams,

@@ -1,9 +1,9 @@
 //! Applications: the protocols spoken over flows, recognized by their bytes.
 //!
-//! [`PROTOCOLS`] lists them. [`dissector`] is what each of them is for the rest of the engine.
-//! [`probing`] looks at the first bytes of both streams until one of them recognizes its own. Then
-//! its dissector reads both streams, in the [`order`] in which the endpoints saw them. [`speaking`]
-//! takes a flow from one to the other. [`datagram`] does the same for UDP. [`kept`] is what a flow
+//! [`PROTOCOLS`] lists them. [`dissector`] has the traits that a protocol implements. [`probing`]
+//! looks at the first bytes of both streams until a protocol recognizes its own. Then its dissector
+//! reads both streams, in the [`order`] in which the endpoints saw them. [`speaking`] moves a flow
+//! from probing to its dissector. [`datagram`] has all of this for UDP. [`kept`] is what a flow
 //! keeps of its protocols.
 
 pub(in crate::flow) mod datagram;

@@ -12,7 +12,7 @@ use super::dissector::{ByteStreams, Finished};
 use super::kept::FlowRecords;
 use super::probing::{ProbeResult, Probing};
 
-/// The parts of a flow that depend on its application protocol.
+/// Borrowed for one packet: what it takes to pass bytes to the protocol of a flow.
 pub(in crate::flow) struct Speaking<'a> {
     pub(in crate::flow) app: &'a mut App,
     pub(in crate::flow) kept: &'a mut FlowRecords,

@@ -47,7 +47,7 @@ pub(in crate::flow) struct Datagrams {
 struct RareDatagramState {
     /// Datagrams that are not whole, in order of their places.
     open: VecDeque<OpenDatagram>,
-    /// Ends of datagrams that are not settled, or follow one that is not.
+    /// Ends of the datagrams that are not settled, or wait for one that is not, in order.
     ends: VecDeque<u64>,
     /// Bytes that had been captured before.
     repeated: u64,

@@ -106,8 +106,8 @@ impl Flow {
 
     /// Adds a packet to the list of the flow, and counts it.
     ///
-    /// The contents of `packets.pcap` do not move. So a fragment that came before the newest
-    /// packet, when its flow was not known yet, is left out.
+    /// `packets.pcap` only grows at its end. So a fragment that is older than the newest packet of
+    /// the flow is left out. This happens if its flow was not known when it came.
     ///
     /// Returns whether the packet was added.
     pub(in crate::flow) fn joined(&mut self, arrival: &Arrival) -> bool {

@@ -21,9 +21,9 @@ use crate::flow::window::EngineWindow;
 /// or memory is short. More than the number that can begin in that time.
 const TURN: usize = 4 * SLICE;
 
-/// The share of the memory for flows, one in so many, that is left for memory that cannot be
-/// counted: batches on their way to the recorder and back, as many as its queues hold, and free
-/// memory between allocated blocks that is too small for the next allocation.
+/// One part in this many of the memory for flows is left free, for memory that cannot be counted:
+/// batches on their way to the recorder and back, as many as its queues hold, and free memory
+/// between allocated blocks that is too small for the next allocation.
 const UNCOUNTED: usize = 5;
 
 impl Engine {

@@ -1,5 +1,5 @@
-//! `http.har` of a whole capture. It is made when it is opened, entry by entry, and kept
-//! compressed.
+//! `http.har` of a whole capture. It is made when a program asks for its size or opens it, entry by
+//! entry, and kept compressed.
 //!
 //! Its compressed bytes count against the room for the open contents of the capture. A reader holds
 //! one block of it in plain bytes. Packets that are overwritten after it was made are still in it.

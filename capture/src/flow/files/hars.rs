@@ -22,8 +22,10 @@ pub(in crate::flow) struct Hars {
 pub(in crate::flow) struct OfFlow {
     pub(in crate::flow) id: u64,
     pub(in crate::flow) count: usize,
+    /// The text, as long as the cache or a reader has it.
     pub(in crate::flow) text: Weak<MadeContent>,
-    /// Keeps the text for the next reader.
+    /// The text, in the cache: if it is short enough, or has not been opened since it was made.
+    /// Otherwise only its readers have it.
     pub(in crate::flow) kept: Option<Arc<MadeContent>>,
 }
 

@@ -6,12 +6,23 @@ use protocol::tcp::Direction;
 
 use crate::flow::shared::SharedFlows;
 
-/// The merged holes of a stream, or of a body made of pieces of it. `of` records the state of the
-/// stream for which they hold: its end, its number of gaps, and the oldest packet retained.
+/// The merged holes of a stream, or of a body made of pieces of it.
 #[derive(Debug, Default)]
 pub(in crate::flow) struct StreamHoles {
-    pub(in crate::flow) of: Option<[u64; 3]>,
+    /// The state of the stream in which it has these holes; `None` before the first look.
+    as_of: Option<HolesState>,
     pub(in crate::flow) ranges: Vec<Range<u64>>,
+}
+
+/// As long as nothing of this changes, a stream has the same holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HolesState {
+    /// The end of the stream.
+    end: u64,
+    /// Number of its gaps.
+    gaps: usize,
+    /// Number of the oldest packet retained.
+    oldest: u64,
 }
 
 impl SharedFlows {
@@ -38,11 +49,10 @@ impl SharedFlows {
         // A stream without any packet has no holes.
         let Some(stream) = flow.stream(direction) else { return true };
         let oldest = self.store.bounds().oldest.number;
-        let of = Some([stream.end(), stream.gaps() as u64, oldest]);
-        if known.of == of {
+        let state = HolesState { end: stream.end(), gaps: stream.gaps(), oldest };
+        if known.as_of.replace(state) == Some(state) {
             return true;
         }
-        known.of = of;
         let holes = merged(stream.holes().into_iter().map(|(hole, _)| hole));
         drop(table);
         known.ranges = match pieces {

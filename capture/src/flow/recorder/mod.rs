@@ -41,8 +41,8 @@ pub(in crate::flow) enum RecorderJob {
     Reached { number: u64, is_over: bool },
 }
 
-/// Bytes of lines that are added to a log at a time. Lines that are not in the log yet count
-/// against no limit.
+/// Bytes of lines that are added to a log at a time. No limit counts lines that wait, so few may
+/// wait.
 const PAGE: usize = 16 << 10;
 
 /// Bytes of decoded bodies after which finished jobs are put into the tree, before their batch is
@@ -150,7 +150,7 @@ enum FinishedJob {
     Told(Told),
 }
 
-/// The part of a job that is left when the table is no longer needed.
+/// What is done after the table is unlocked: a line is written, or progress is published.
 enum Told {
     /// A line of `flows.jsonl`.
     Flow(Box<Meta>),

@@ -33,8 +33,8 @@ use crate::store::{HeldRecords, NoteRef, Position, RecordInterface};
 
 pub(super) use tail::Tail;
 
-/// Bytes that get their pages at a time ahead of the writer. The address space of the process is
-/// locked for that long.
+/// Bytes of a segment's body that are populated in one system call, ahead of the writer. The
+/// address space of the process is locked for that long.
 const POPULATE_EVERY: usize = 128 << 10;
 
 /// A ring file in memory.
@@ -160,7 +160,7 @@ pub(super) struct Segments {
     ahead: Ahead,
 }
 
-/// The bodies that have all their pages.
+/// How far the bodies have been populated with pages.
 #[derive(Debug)]
 struct Ahead {
     /// For each slot.

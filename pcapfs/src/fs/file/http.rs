@@ -1,4 +1,5 @@
-//! `http-open.jsonl` and `http.har` of a capture: made when they are opened, from all of its flows.
+//! `http-open.jsonl` and `http.har` of a capture: made from all of its flows, when a program asks
+//! for their size or opens them.
 
 use capture::flow::{ContentOperation, FileReading, FlowOpenError, Flows};
 

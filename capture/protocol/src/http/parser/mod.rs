@@ -5,12 +5,13 @@
 //! [`ParserLimits`] bounds all of them. The result does not depend on how bytes are cut into calls.
 //!
 //! Responses answer requests in order. If the client pipelines, a gap that may have swallowed heads
-//! leaves requests and responses unpaired until their numbers are certain (`doubt`). If it does
-//! not, the parser compares after such a gap what each side had seen of the other when it sent. A
-//! response cannot answer a request that was sent after the response had begun to arrive. It cannot
-//! answer a request either if the client sent the next request after bytes from the gap had
-//! arrived, since those began the answer. The first rule also holds in a connection that was joined
-//! in the middle, where the first response may answer a request that was not captured.
+//! leaves requests and responses unpaired until their numbers are certain (`doubt`). If the client
+//! does not pipeline, the parser compares after such a gap what each side had seen of the other
+//! when it sent. A response cannot answer a request that was sent after the response had begun to
+//! arrive. It cannot answer a request either if the client sent the next request after bytes from
+//! the gap had arrived: those bytes began the answer. The first rule also holds in a connection
+//! that was joined in the middle, where the first response may answer a request that was not
+//! captured.
 //!
 //! `side` is the state of one direction, and `step` moves it on through a message. `starts` and
 //! `heads` decide what begins, and `body` notes where the bytes of a body are. `pairing` finds the

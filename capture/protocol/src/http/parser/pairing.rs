@@ -22,7 +22,7 @@ pub(super) struct OpenTransaction {
     pub(super) floor: u64,
     /// Requests that may be missing just before it, and had no answer when it was sent.
     pub(super) hidden: Hidden,
-    /// Its other half is not known yet, see [`Doubt`](super::doubt::PairingDoubt).
+    /// Its other half is not known yet, see [`PairingDoubt`](super::doubt::PairingDoubt).
     pub(super) is_in_doubt: bool,
     /// Until the client asks again, its response may turn out to belong to another request, see
     /// [`HttpParser::confirm`].

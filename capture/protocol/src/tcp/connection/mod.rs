@@ -24,13 +24,18 @@
 //! is `rejected` and the connection lives on. Once the connection is closed, new bytes of either
 //! side belong to another connection.
 //!
-//! **Reuse.** A SYN with another initial number begins a new connection if this one has two FINs,
-//! has a reset, or is closed; if this one is opening and has no answer; or after `reuse_after` of
-//! silence. Otherwise the SYN is remembered and `rejected`, and the new connection begins with the
-//! segment that goes on from it: the SYN-ACK, or the next one of its sender. A SYN-ACK outside of
-//! the window, whose SYN was not captured, is treated alike. It begins a new connection at once if
-//! this one has two FINs or a reset. Otherwise the new connection begins with the segment that has
-//! both of its numbers.
+//! **Reuse.** A SYN with another initial number begins a new connection
+//!
+//! * if this one has two FINs, has a reset, or is closed; or
+//! * if this one is opening and has no answer; or
+//! * after `reuse_after` of silence.
+//!
+//! Otherwise the SYN is remembered and `rejected`. The new connection begins with a segment that
+//! continues from it: the SYN-ACK, or the next segment of its sender.
+//!
+//! A SYN-ACK outside of the window, whose SYN was not captured, begins a new connection if this one
+//! has two FINs or a reset. Otherwise it is remembered and `rejected`, and the new connection
+//! begins with a segment that has both of its numbers.
 //!
 //! **Ending.** After a reset, or two FINs that are acknowledged or have all bytes before them, the
 //! connection waits for `linger` of silence and is closed. After the FIN of one side only, it

@@ -39,8 +39,8 @@ pub(super) struct Votes {
 }
 
 impl Stream {
-    /// Counts a segment or an acknowledgment at an unexpected place. Returns whether enough agree,
-    /// or both sides do.
+    /// Counts a segment or an acknowledgment at an unexpected place. Returns `true` if [`VOTES`] of
+    /// them agree, or one of each side.
     pub(super) fn agrees(&mut self, sequence: Sequence, len: u32, is_heard: bool) -> bool {
         let next = sequence.plus(len);
         match self.votes.as_deref_mut() {

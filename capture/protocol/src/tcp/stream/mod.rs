@@ -19,8 +19,9 @@
 //!   acknowledgment, or later bytes show that they were sent.
 //!
 //! An acknowledgment for exactly one more than was seen may be for a FIN, and proves no byte. If no
-//! packet of a sender is captured, the last number its receiver acknowledged proves no byte either,
-//! if it is one more than the number before, or if the receiver has sent its own FIN.
+//! packet of a sender is captured, the last number that its receiver acknowledged may be for a FIN
+//! too. It proves no byte if it is one more than the number before. It proves none either if the
+//! receiver has sent its own FIN.
 //!
 //! **End.** A FIN without acknowledgment is forgotten if its sender goes on after it. So a stream
 //! has ended once its FIN is acknowledged, or no packet of the receiver is captured, or the

@@ -15,9 +15,9 @@ impl Stream {
         self.counters.repeated_bytes = self.counters.repeated_bytes.saturating_add(bytes);
     }
 
-    /// Counts the bytes of a segment that were not offered to the assembler; `placed` captured
-    /// bytes were. The segment began `before` bytes before the stream. The other bytes lie after
-    /// the stream's end.
+    /// Counts the captured bytes of a segment that are not in the stream. The assembler got
+    /// `placed` of them. The first `before` bytes of the segment lie before the beginning of the
+    /// stream, and all others after its end.
     pub(super) fn count_unplaced(
         &mut self,
         segment: &Segment<'_>,
@@ -30,8 +30,8 @@ impl Stream {
         self.repeat(inserted.seen.saturating_sub(before));
         let captured = segment.captured();
         let early = Segment { wire_len: narrow(before), ..*segment }.captured();
-        let behind = captured.saturating_sub(early).saturating_sub(placed);
-        let mut rejected = behind;
+        let beyond = captured.saturating_sub(early).saturating_sub(placed);
+        let mut rejected = beyond;
         if self.is_exact() {
             rejected = rejected.saturating_add(early);
         } else {
