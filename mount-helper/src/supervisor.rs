@@ -169,7 +169,7 @@ impl Supervisor {
             }
             if !self.established {
                 if end.status.signal().is_some() {
-                    let how = How(end.status);
+                    let how = EndDescription(end.status);
                     self.log.say(format_args!("the daemon {how} before the tree answered"));
                 }
                 return Ok(match Exit::of_daemon(end.status) {
@@ -183,7 +183,11 @@ impl Supervisor {
                 return Ok(Exit::Done);
             }
             let wait = backoff.after(end.served);
-            self.log.say(format_args!("the daemon {}; {}", How(end.status), Soon(wait)));
+            self.log.say(format_args!(
+                "the daemon {}; {}",
+                EndDescription(end.status),
+                StartDelay(wait)
+            ));
             self.notifier.tell("STATUS=The daemon died and is started again");
             if !self.pause(wait) {
                 return Ok(Exit::Done);
@@ -475,9 +479,9 @@ fn leave_terminal() {
 }
 
 /// How a process ended, for people.
-struct How(ExitStatus);
+struct EndDescription(ExitStatus);
 
-impl fmt::Display for How {
+impl fmt::Display for EndDescription {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.code(), self.0.signal().map(Signal::try_from)) {
             (Some(code), _) => write!(formatter, "failed with exit code {code}"),
@@ -488,9 +492,9 @@ impl fmt::Display for How {
 }
 
 /// The time of the next start, for people.
-struct Soon(Duration);
+struct StartDelay(Duration);
 
-impl fmt::Display for Soon {
+impl fmt::Display for StartDelay {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_zero() {
             formatter.write_str("starting it again")

@@ -68,7 +68,7 @@ fn a_request_whose_first_line_is_malformed_was_captured() {
             "{line}"
         );
         assert_eq!((target(&found[1]), status(&found[1])), (Some("/2"), Some(200)), "{line}");
-        assert_eq!(found[1].told(), None, "{line}");
+        assert_eq!(found[1].why_or_remark(), None, "{line}");
     }
 }
 

@@ -428,7 +428,7 @@ fn tolerated_deviations_are_noted() {
             (TransactionState::Complete, &None),
             "{response}"
         );
-        assert_eq!((found[0].remark, found[0].told()), (remark, remark), "{response}");
+        assert_eq!((found[0].remark, found[0].why_or_remark()), (remark, remark), "{response}");
         let record = BodyRecord::default();
         let record = HttpRecord::new(&connection(1), &found[0], &record, &record);
         assert_eq!(serde_json::to_value(&record).unwrap()["why"].as_str(), remark, "{response}");

@@ -3,7 +3,7 @@
 use protocol::http::direction::MessageRole;
 use protocol::time::Timestamp;
 
-use super::apps::{Application, Applications};
+use super::apps::{Application, ApplicationSet};
 
 /// A file of a flow's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub enum File {
     Server,
     /// `http`
     Transcript,
-    /// The file of lines of a protocol, such as `http.jsonl`; see [`Application::lines`].
+    /// The file of lines of a protocol, such as `http.jsonl`; see [`Application::line_file_name`].
     Lines(Application),
     /// `http-open.jsonl`
     HttpOpen,
@@ -124,7 +124,7 @@ impl File {
 pub enum Log {
     /// `flows.jsonl`
     Flows,
-    /// The file of lines of a protocol, such as `http.jsonl`; see [`Application::lines`].
+    /// The file of lines of a protocol, such as `http.jsonl`; see [`Application::line_file_name`].
     Lines(Application),
 }
 
@@ -133,7 +133,7 @@ impl Log {
     pub const COUNT: usize = {
         let (mut count, mut rest) = (1, Application::ALL.as_slice());
         while let [application, others @ ..] = rest {
-            if application.lines().is_some() {
+            if application.line_file_name().is_some() {
                 count += 1;
             }
             rest = others;
@@ -162,7 +162,7 @@ pub struct FlowEntry {
     pub modified: Timestamp,
     /// The protocols that it has files of: `http`, `http.har` and `bodies` of HTTP, and the lines
     /// of each.
-    pub applications: Applications,
+    pub applications: ApplicationSet,
     /// Whether it has ended, and all of its transactions are recorded.
     pub is_over: bool,
 }

@@ -31,15 +31,15 @@ pub(super) fn all() -> u64 {
 
 /// How the memory that is left compares with all there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum MemoryLeft {
     Enough,
     Little,
     AlmostNothing,
 }
 
 /// The memory left now, or a moment ago.
-pub(super) fn left() -> Left {
-    static LAST: Mutex<Option<(Instant, Machine, Left)>> = Mutex::new(None);
+pub(super) fn left() -> MemoryLeft {
+    static LAST: Mutex<Option<(Instant, Machine, MemoryLeft)>> = Mutex::new(None);
     let mut last = LAST.lock();
     match &mut *last {
         Some((at, machine, left)) => {
@@ -76,12 +76,12 @@ impl MemoryBackoff {
         self.most.map_or(limit, |most| most.min(limit))
     }
 
-    fn look(&mut self, left: Left, used: usize) {
+    fn look(&mut self, left: MemoryLeft, used: usize) {
         let most = self.most.map_or(used, |most| most.min(used));
         self.most = match left {
-            Left::Enough => None,
-            Left::Little => Some(self.most.unwrap_or(used)),
-            Left::AlmostNothing => Some(most.saturating_sub(most / 64)),
+            MemoryLeft::Enough => None,
+            MemoryLeft::Little => Some(self.most.unwrap_or(used)),
+            MemoryLeft::AlmostNothing => Some(most.saturating_sub(most / 64)),
         };
     }
 }
@@ -135,15 +135,15 @@ impl Machine {
         }
     }
 
-    fn left(&self, root: &Path) -> Left {
+    fn left(&self, root: &Path) -> MemoryLeft {
         let (free, (little, nothing)) = match &self.group {
             Some(group) => (taken(group).map(|taken| self.all.saturating_sub(taken)), OF_GROUP),
             None => (meminfo(root, "MemAvailable:"), OF_MACHINE),
         };
         match free {
-            Some(free) if free < self.all / nothing => Left::AlmostNothing,
-            Some(free) if free < self.all / little => Left::Little,
-            _ => Left::Enough,
+            Some(free) if free < self.all / nothing => MemoryLeft::AlmostNothing,
+            Some(free) if free < self.all / little => MemoryLeft::Little,
+            _ => MemoryLeft::Enough,
         }
     }
 }
@@ -189,7 +189,7 @@ mod tests {
         root
     }
 
-    fn found(files: &[(&str, &str)]) -> (u64, Left) {
+    fn found(files: &[(&str, &str)]) -> (u64, MemoryLeft) {
         let root = machine(files);
         let machine = Machine::find(root.path());
         (machine.all >> 20, machine.left(root.path()))
@@ -197,15 +197,19 @@ mod tests {
 
     #[test]
     fn the_least_of_all_limits_counts() {
-        assert_eq!(found(&[]), (1_000, Left::Enough));
+        assert_eq!(found(&[]), (1_000, MemoryLeft::Enough));
         let groups = ("proc/self/cgroup", "0::/a.slice/b.service\n");
         let unlimited = ("sys/fs/cgroup/a.slice/b.service/memory.max", "max\n");
-        assert_eq!(found(&[groups, unlimited]), (1_000, Left::Enough));
+        assert_eq!(found(&[groups, unlimited]), (1_000, MemoryLeft::Enough));
         let outer = ("sys/fs/cgroup/a.slice/memory.max", "209715200\n");
-        assert_eq!(found(&[groups, unlimited, outer]), (200, Left::Enough), "no use is known");
+        assert_eq!(
+            found(&[groups, unlimited, outer]),
+            (200, MemoryLeft::Enough),
+            "no use is known"
+        );
         let stat = ("sys/fs/cgroup/a.slice/memory.stat", "anon 1\nactive_file 10485760\n");
         for (current, left) in
-            [(150, Left::Enough), (165, Left::Little), (190, Left::AlmostNothing)]
+            [(150, MemoryLeft::Enough), (165, MemoryLeft::Little), (190, MemoryLeft::AlmostNothing)]
         {
             let current = format!("{}\n", current << 20);
             let current = ("sys/fs/cgroup/a.slice/memory.current", current.as_str());
@@ -223,10 +227,10 @@ mod tests {
         let stat = "inactive_file 1\ntotal_inactive_file 10485760\ntotal_active_file 1048576\n";
         let stat = ("sys/fs/cgroup/memory/attack/memory.stat", stat);
         let usage = ("sys/fs/cgroup/memory/attack/memory.usage_in_bytes", "199229440\n");
-        assert_eq!(found(&[groups, limit, none, stat, usage]), (200, Left::AlmostNothing));
+        assert_eq!(found(&[groups, limit, none, stat, usage]), (200, MemoryLeft::AlmostNothing));
         // The path is the one outside of the container, whose group is mounted as the root.
         let inside = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n");
-        assert_eq!(found(&[groups, inside]), (100, Left::Enough));
+        assert_eq!(found(&[groups, inside]), (100, MemoryLeft::Enough));
     }
 
     #[test]
@@ -236,12 +240,12 @@ mod tests {
             backoff.look(left, used);
             backoff.most
         };
-        assert_eq!(look(Left::Enough, 1_000), None);
-        assert_eq!(look(Left::Little, 6_400), Some(6_400));
-        assert_eq!(look(Left::Little, 9_000), Some(6_400), "not by what it has taken since");
-        assert_eq!(look(Left::AlmostNothing, 6_400), Some(6_300));
-        assert_eq!(look(Left::AlmostNothing, 640), Some(630));
-        assert_eq!(look(Left::Little, 630), Some(630));
-        assert_eq!(look(Left::Enough, 630), None);
+        assert_eq!(look(MemoryLeft::Enough, 1_000), None);
+        assert_eq!(look(MemoryLeft::Little, 6_400), Some(6_400));
+        assert_eq!(look(MemoryLeft::Little, 9_000), Some(6_400), "not by what it has taken since");
+        assert_eq!(look(MemoryLeft::AlmostNothing, 6_400), Some(6_300));
+        assert_eq!(look(MemoryLeft::AlmostNothing, 640), Some(630));
+        assert_eq!(look(MemoryLeft::Little, 630), Some(630));
+        assert_eq!(look(MemoryLeft::Enough, 630), None);
     }
 }

@@ -125,7 +125,8 @@ struct Counted {
 impl Serialize for LinesMeta {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let all = Application::ALL.iter().zip(&self.0);
-        let others = all.filter(|(one, _)| one.lines().is_some() && **one != Application::Http);
+        let others =
+            all.filter(|(one, _)| one.line_file_name().is_some() && **one != Application::Http);
         serializer.collect_map(others.map(|(application, counted)| (application.name(), counted)))
     }
 }

@@ -69,7 +69,7 @@ use protocol::http::direction::MessageRole;
 use crate::priority::come_after_capture;
 use crate::store::Store;
 
-pub use apps::{Application, Applications};
+pub use apps::{Application, ApplicationSet};
 use conversation::Flow;
 use engine::Engine;
 pub use error::{FlowOpenError, FlowReadError};

@@ -49,7 +49,7 @@ struct FlowSlot {
     /// Whether it is found by its key.
     is_keyed: bool,
     /// Whether it is about to be removed, and no longer counts.
-    is_doomed: bool,
+    is_leaving: bool,
     /// Whether HTTP transactions of it are under way.
     has_open_http: bool,
     /// Bytes of it that `memory` includes.
@@ -81,7 +81,7 @@ pub(super) struct FlowTable {
     lists: [ListEnds; 2],
     active: usize,
     /// Flows that are about to be removed.
-    doomed: usize,
+    leaving: usize,
     next_id: u64,
     memory: usize,
 }
@@ -98,7 +98,7 @@ impl Default for FlowTable {
             open_http: BTreeSet::new(),
             lists: [empty; 2],
             active: 0,
-            doomed: 0,
+            leaving: 0,
             next_id: 1,
             memory: 0,
         }
@@ -108,7 +108,7 @@ impl Default for FlowTable {
 impl FlowTable {
     /// Flows in the tree, without those that are about to leave it.
     pub(super) fn len(&self) -> usize {
-        self.by_id.len().saturating_sub(self.doomed)
+        self.by_id.len().saturating_sub(self.leaving)
     }
 
     /// Number of flows under way.
@@ -191,7 +191,7 @@ impl FlowTable {
     }
 
     /// Makes the flow the last in order, because a packet of it was seen.
-    pub(super) fn heard(&mut self, place: FlowPlace) {
+    pub(super) fn move_to_newest(&mut self, place: FlowPlace) {
         let Some(is_active) = self.at(place).map(|slot| slot.is_active) else { return };
         self.move_back(ALL, place.slot);
         if is_active {
@@ -202,7 +202,7 @@ impl FlowTable {
     /// Updates the memory accounting of a flow.
     pub(super) fn touched(&mut self, place: FlowPlace) {
         let Some(slot) = slot_of_mut(&mut self.blocks, place.slot) else { return };
-        if slot.generation != place.generation || slot.is_doomed {
+        if slot.generation != place.generation || slot.is_leaving {
             return;
         }
         let now = slot.flow.as_ref().map_or(0, Flow::memory);
@@ -269,15 +269,15 @@ impl FlowTable {
     }
 
     /// Stops counting a flow, which stays in the table until [`FlowTable::remove`]. Returns its id.
-    pub(super) fn doom(&mut self, place: FlowPlace) -> Option<u64> {
-        self.at(place).filter(|slot| !slot.is_doomed)?;
+    pub(super) fn mark_leaving(&mut self, place: FlowPlace) -> Option<u64> {
+        self.at(place).filter(|slot| !slot.is_leaving)?;
         self.deactivate(place);
         self.unkey(place);
         self.unlink(ALL, place.slot);
-        self.doomed = self.doomed.saturating_add(1);
+        self.leaving = self.leaving.saturating_add(1);
         let slot = slot_of_mut(&mut self.blocks, place.slot)?;
         self.memory = self.memory.saturating_sub(std::mem::take(&mut slot.memory));
-        slot.is_doomed = true;
+        slot.is_leaving = true;
         slot.has_open_http = false;
         let id = slot.flow.as_ref().map(|flow| flow.id);
         if let Some(id) = id {
@@ -289,11 +289,11 @@ impl FlowTable {
     /// Removes a flow that was doomed.
     pub(super) fn remove(&mut self, id: u64) -> Option<Flow> {
         let number = self.by_id.remove(&id)?;
-        self.doomed = self.doomed.saturating_sub(1);
+        self.leaving = self.leaving.saturating_sub(1);
         let slot = self.slot_mut(number)?;
         let flow = slot.flow.take();
         slot.generation = slot.generation.wrapping_add(1);
-        slot.is_doomed = false;
+        slot.is_leaving = false;
         self.free.push(number);
         flow
     }

@@ -33,7 +33,7 @@ pub(super) fn run(umount: &Umount) -> Result<(), Failure> {
         .ok()
         .and_then(|status| serde_json::from_slice::<serde_json::Value>(&status).ok())
         .and_then(|status| status.get("pid")?.as_u64());
-    fuse::unmount(&mountpoint, fuse::Manner::Clean).map_err(Failure::Mount)?;
+    fuse::unmount(&mountpoint, fuse::UnmountManner::Clean).map_err(Failure::Mount)?;
     // So that the next mount finds the rings free.
     let begun = Instant::now();
     while let Some(pid) = daemon.filter(|pid| is_alive(*pid)) {

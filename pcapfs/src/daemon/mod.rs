@@ -30,7 +30,7 @@ use crate::config::{self, Config, RingDir};
 use crate::control::{ControlService, RemoteAccess};
 use crate::failure::Failure;
 use crate::fs::Tree;
-use crate::fuse::{self, By, DeviceHandoff, MountOptions, Mounted};
+use crate::fuse::{self, DeviceHandoff, MountOptions, Mounted, TreeMounter};
 use crate::memory::Freed;
 use crate::output::say;
 use crate::paths::{absolute, default_ring_dir};
@@ -166,17 +166,17 @@ fn mounter(
     handoff: Option<DeviceHandoff>,
     options: &MountArguments,
     mountpoint: &Path,
-) -> Result<By, Failure> {
+) -> Result<TreeMounter, Failure> {
     if let Some(helper) = handoff {
         confine::keep_memory().map_err(Failure::System)?;
         confine::start_no_programs().map_err(Failure::System)?;
-        return Ok(By::Helper(helper));
+        return Ok(TreeMounter::MountHelper(helper));
     }
     let words = options.options.iter().filter(|word| !word.is_empty()).cloned().collect();
     let mount_options = MountOptions { source: "pcapfs".to_owned(), words };
     // Errors that the mount would give come here, before anything is made.
     fuse::check(mountpoint, &mount_options).map_err(Failure::Mount)?;
-    Ok(By::Itself(mount_options))
+    Ok(TreeMounter::ThisProcess(mount_options))
 }
 
 /// `pcapfs mount`, from the options to the end.
@@ -241,8 +241,8 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
             let _ = set_pdeathsig(None);
         }
         match &by {
-            By::Itself(_) => say(format_args!("{READY}{}", mountpoint.display())),
-            By::Helper(helper) => helper.ready(),
+            TreeMounter::ThisProcess(_) => say(format_args!("{READY}{}", mountpoint.display())),
+            TreeMounter::MountHelper(helper) => helper.ready(),
         }
         if options.detached {
             // So that the daemon keeps no unrelated directory busy.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use fuser::{Session, SessionACL};
 
 pub(crate) use handoff::DeviceHandoff;
-pub(crate) use mount::{Manner, MountError, MountOptions, check, mounted_trees, unmount};
+pub(crate) use mount::{MountError, MountOptions, UnmountManner, check, mounted_trees, unmount};
 
 use crate::fs::Tree;
 use adapter::Adapter;
@@ -29,31 +29,32 @@ use front::Front;
 
 /// The process that mounts and unmounts.
 #[derive(Clone, Debug)]
-pub(crate) enum By {
+pub(crate) enum TreeMounter {
     /// This process, with these options.
-    Itself(MountOptions),
+    ThisProcess(MountOptions),
     /// The mount helper, which has the options.
-    Helper(DeviceHandoff),
+    MountHelper(DeviceHandoff),
 }
 
-impl By {
+impl TreeMounter {
     fn mount(&self, mountpoint: &Path) -> Result<OwnedFd, MountError> {
         match self {
-            Self::Itself(options) => mount::mount(mountpoint, options),
-            Self::Helper(helper) => helper.mount(),
+            Self::ThisProcess(options) => mount::mount(mountpoint, options),
+            Self::MountHelper(helper) => helper.mount(),
         }
     }
 
     /// Takes the tree out of the file system, unless it has been unmounted already.
     fn detach(&self, mountpoint: &Path) {
         match self {
-            Self::Itself(_) => {
-                let _ = unmount(mountpoint, Manner::Detach);
+            Self::ThisProcess(_) => {
+                let _ = unmount(mountpoint, UnmountManner::Detach);
             }
-            Self::Helper(helper) => helper.unmount(),
+            Self::MountHelper(helper) => helper.unmount(),
         }
     }
 }
+
 /// How long after a change of the tree the kernel may still have the old state cached.
 pub(crate) fn settling(tree: &Tree) -> Duration {
     tree.cached_for() + adapter::MARGIN
@@ -63,7 +64,7 @@ pub(crate) fn settling(tree: &Tree) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Mounted {
     mountpoint: PathBuf,
-    by: By,
+    mounter: TreeMounter,
     front: Front,
     fuser: JoinHandle<io::Result<()>>,
 }
@@ -77,10 +78,10 @@ impl Mounted {
     pub(crate) fn new(
         tree: Arc<Tree>,
         mountpoint: &Path,
-        by: &By,
+        mounter: &TreeMounter,
         over: impl FnOnce() + Send + 'static,
     ) -> Result<Self, MountError> {
-        let device = by.mount(mountpoint)?;
+        let device = mounter.mount(mountpoint)?;
         let serve = || -> io::Result<(Front, Session<Adapter>)> {
             let (front, socket) = Front::start(device, Arc::clone(&tree))?;
             // Waits for the kernel's first message, which the front end passes on.
@@ -97,12 +98,15 @@ impl Mounted {
             Ok((front, fuser))
         });
         match started {
-            Ok((front, fuser)) => {
-                Ok(Self { mountpoint: mountpoint.to_owned(), by: by.clone(), front, fuser })
-            }
+            Ok((front, fuser)) => Ok(Self {
+                mountpoint: mountpoint.to_owned(),
+                mounter: mounter.clone(),
+                front,
+                fuser,
+            }),
             Err(error) => {
                 // A tree that cannot be served must not stay mounted; the error is reported anyway.
-                by.detach(mountpoint);
+                mounter.detach(mountpoint);
                 Err(MountError::Serve(error))
             }
         }
@@ -110,7 +114,7 @@ impl Mounted {
 
     /// Takes the tree out of the file system; open files go on until they are closed.
     pub(crate) fn detach(&self) {
-        self.by.detach(&self.mountpoint);
+        self.mounter.detach(&self.mountpoint);
     }
 
     /// True if the kernel has released the tree: unmounted, and no file open.
@@ -127,7 +131,7 @@ impl Mounted {
 
     /// A function that takes the tree out of the file system, for another thread.
     pub(crate) fn detacher(&self) -> impl FnOnce() + Send + 'static {
-        let (by, mountpoint) = (self.by.clone(), self.mountpoint.clone());
-        move || by.detach(&mountpoint)
+        let (mounter, mountpoint) = (self.mounter.clone(), self.mountpoint.clone());
+        move || mounter.detach(&mountpoint)
     }
 }

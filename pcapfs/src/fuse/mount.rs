@@ -37,7 +37,7 @@ pub(crate) struct MountOptions {
 
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum UnmountManner {
     /// Only if no file is open.
     Clean,
     /// Leaves the tree now, and the kernel when the last file is closed.
@@ -177,7 +177,7 @@ pub(crate) fn check(mountpoint: &Path, options: &MountOptions) -> Result<(), Mou
     if mounted(mountpoint)?.is_some_and(|mount| mount.kind == TYPE.as_bytes()) {
         // Not stat(2): for a dead mount, the kernel answers that as long as attributes are cached.
         match statvfs(mountpoint) {
-            Err(Errno::ENOTCONN) => unmount(mountpoint, Manner::Detach)?,
+            Err(Errno::ENOTCONN) => unmount(mountpoint, UnmountManner::Detach)?,
             _ => return Err(MountError::Busy(mountpoint.to_owned())),
         }
     }
@@ -322,7 +322,7 @@ pub(super) fn own(descriptor: RawFd) -> OwnedFd {
 ///
 /// # Errors
 /// [`MountError`]; it stays mounted then.
-pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountError> {
+pub(crate) fn unmount(mountpoint: &Path, manner: UnmountManner) -> Result<(), MountError> {
     let mount =
         mounted(mountpoint)?.ok_or_else(|| MountError::NotMounted(mountpoint.to_owned()))?;
     if mount.kind != TYPE.as_bytes() {
@@ -331,8 +331,8 @@ pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountErro
     }
     if geteuid().is_root() {
         let flags = match manner {
-            Manner::Clean => MntFlags::empty(),
-            Manner::Detach => MntFlags::MNT_DETACH,
+            UnmountManner::Clean => MntFlags::empty(),
+            UnmountManner::Detach => MntFlags::MNT_DETACH,
         };
         return umount2(mountpoint, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(
             |errno| match errno {
@@ -347,8 +347,8 @@ pub(crate) fn unmount(mountpoint: &Path, manner: Manner) -> Result<(), MountErro
         return Err(MountError::NotYours { path, owner: user_name(owner) });
     }
     let manner = match manner {
-        Manner::Clean => "-u",
-        Manner::Detach => "-uz",
+        UnmountManner::Clean => "-u",
+        UnmountManner::Detach => "-uz",
     };
     let output = Command::new("fusermount3")
         .args([manner, "--"])

@@ -11,7 +11,7 @@ use crate::fs::access::{Caller, PermissionBit};
 use crate::fs::captures::CaptureEntry;
 use crate::fs::group_id;
 use crate::mirror::MirrorPattern;
-use crate::registry::state::Saved;
+use crate::registry::state::SavedCapture;
 use crate::settings::{CaptureSettings, KERNEL_BUFFERS};
 use crate::sources;
 
@@ -137,7 +137,7 @@ impl Registry {
         }
         // As with a directory, its maker owns it.
         let permissions = Permissions { uid: caller.uid, ..settings.permissions };
-        let saved = Saved {
+        let saved = SavedCapture {
             alias: alias.clone(),
             interface: spec.source.to_string(),
             filter: spec.filter.clone(),

@@ -14,7 +14,7 @@ use crate::fs::access::{Caller, PermissionBit};
 use crate::fs::captures::{CaptureEntry, RootName};
 use crate::output::say;
 use crate::registry::parallel;
-use crate::registry::state::{Changed, KeptState, StateFile};
+use crate::registry::state::{ChangedPermissions, KeptState, StateFile};
 use crate::settings::{CaptureSettings, root_permissions};
 use crate::sources;
 
@@ -202,7 +202,7 @@ impl PermissionKeeper for StatePermissionKeeper {
                     return;
                 }
                 let now = entry.permissions().into();
-                let changed = Changed { now, configured: record.configured.into() };
+                let changed = ChangedPermissions { now, configured: record.configured.into() };
                 let alias = entry.alias().to_owned();
                 registry.keep(|state| {
                     state.permissions.insert(alias, changed);

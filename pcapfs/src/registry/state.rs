@@ -42,13 +42,13 @@ const MAX_FILE: u64 = 16 << 20;
 pub(super) struct KeptState {
     version: u32,
     /// Permissions of the root of the tree, if they were changed.
-    pub(super) root: Option<Bits>,
+    pub(super) root: Option<SavedPermissions>,
     /// Captures made by `init`, in that order.
-    pub(super) captures: Vec<Saved>,
+    pub(super) captures: Vec<SavedCapture>,
     /// Other names made by `init`, each with the alias of its capture.
     pub(super) links: Vec<(String, String)>,
     /// Permissions that were changed, by alias.
-    pub(super) permissions: BTreeMap<String, Changed>,
+    pub(super) permissions: BTreeMap<String, ChangedPermissions>,
 }
 
 impl KeptState {
@@ -74,7 +74,7 @@ impl KeptState {
 
 /// A capture made by `init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Saved {
+pub(super) struct SavedCapture {
     pub(super) alias: String,
     pub(super) interface: String,
     pub(super) filter: Option<String>,
@@ -86,7 +86,7 @@ pub(super) struct Saved {
     /// Bytes; `None` for a share of the common buffer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kernel_buffer: Option<u64>,
-    pub(super) permissions: Bits,
+    pub(super) permissions: SavedPermissions,
 }
 
 /// The value in files from before the option existed.
@@ -123,27 +123,27 @@ impl From<SavedPrecision> for Precision {
 /// Permissions as they were changed, and as they were configured at that time. If the configuration
 /// differs now, it is newer than the change and takes precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Changed {
-    pub(super) now: Bits,
-    pub(super) configured: Bits,
+pub(super) struct ChangedPermissions {
+    pub(super) now: SavedPermissions,
+    pub(super) configured: SavedPermissions,
 }
 
 /// [`Permissions`], in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bits {
+pub(super) struct SavedPermissions {
     uid: u32,
     gid: u32,
     mode: u32,
 }
 
-impl From<Permissions> for Bits {
+impl From<Permissions> for SavedPermissions {
     fn from(Permissions { uid, gid, mode }: Permissions) -> Self {
         Self { uid, gid, mode }
     }
 }
 
-impl From<Bits> for Permissions {
-    fn from(Bits { uid, gid, mode }: Bits) -> Self {
+impl From<SavedPermissions> for Permissions {
+    fn from(SavedPermissions { uid, gid, mode }: SavedPermissions) -> Self {
         Self { uid, gid, mode: mode & 0o777 }
     }
 }
@@ -382,8 +382,8 @@ fn escaped(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    fn saved(alias: &str) -> Saved {
-        Saved {
+    fn saved(alias: &str) -> SavedCapture {
+        SavedCapture {
             alias: alias.to_owned(),
             interface: "eth0".to_owned(),
             filter: Some("tcp".to_owned()),

@@ -202,7 +202,7 @@ pub fn entry(
         server_address: server.address.clone(),
         connection: server.connection.clone(),
         state: transaction.state,
-        comment: transaction.told().map(str::to_owned),
+        comment: transaction.why_or_remark().map(str::to_owned),
     }
 }
 

@@ -123,7 +123,7 @@ impl BodyRecord {
             let decoded = body::read_with(streams, direction, body, limits, workspace);
             let len = decoded.bytes.len() as u64;
             workspace.give_back(decoded.bytes);
-            (len, decoded.notes.last().copied().filter(|note| note.is_told()))
+            (len, decoded.notes.last().copied().filter(|note| note.must_be_reported()))
         } else {
             let wire_bytes = body.wire_bytes();
             let is_encoded = wire_bytes > 0 && body::has_foreign(&body.codings);
@@ -155,7 +155,7 @@ impl<'a> HttpRecord<'a> {
         let noted = [("request", request_body.note), ("response", response_body.note)];
         let mut noted =
             noted.into_iter().filter_map(|(of, note)| Some(format!("{of} body: {}", note?.text())));
-        let why = transaction.told().map(Cow::Borrowed);
+        let why = transaction.why_or_remark().map(Cow::Borrowed);
         Self {
             capture: connection.capture,
             flow: connection.flow,

@@ -125,7 +125,7 @@ impl HttpTransaction {
 
     /// The reason or the remark, for people; `None` if there is nothing to report.
     #[must_use]
-    pub fn told(&self) -> Option<&str> {
+    pub fn why_or_remark(&self) -> Option<&str> {
         self.why.as_deref().or(self.remark)
     }
 

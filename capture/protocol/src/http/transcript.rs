@@ -156,7 +156,7 @@ pub fn text(
             }
         }
         TranscriptPart::End => {
-            if let Some(why) = transaction.told() {
+            if let Some(why) = transaction.why_or_remark() {
                 let _ = writeln!(out, "--- {number} {}: {why}", transaction.state.name());
             }
             out.push('\n');

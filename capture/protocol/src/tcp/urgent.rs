@@ -23,7 +23,7 @@ const REACH: u64 = 1 << 27;
 
 /// The urgent bytes of one direction.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct UrgentBytes {
     /// Urgent bytes before those in `at`.
     earlier: u32,
     /// Their sequence numbers, ascending, each with the stream offset of the byte after it.
@@ -32,7 +32,7 @@ pub(super) struct Taken {
     bytes: u64,
 }
 
-impl Taken {
+impl UrgentBytes {
     /// Without any urgent byte.
     pub(super) const fn new() -> Self {
         Self { earlier: 0, bytes: 0, at: VecDeque::new() }

@@ -72,7 +72,7 @@ pub(in crate::flow) trait DatagramDissector: Debug + Send + Sync {
 
 /// The application protocol of a flow of datagrams.
 #[derive(Debug)]
-pub(in crate::flow) enum DatagramApp {
+pub(in crate::flow) enum DatagramProtocolState {
     /// Not known yet. These datagrams were probed: direction, and place in the stream.
     Probing(Vec<(Direction, Range<u64>)>),
     /// Recognized, and followed.
@@ -81,7 +81,7 @@ pub(in crate::flow) enum DatagramApp {
     Done,
 }
 
-impl Default for DatagramApp {
+impl Default for DatagramProtocolState {
     fn default() -> Self {
         Self::Probing(Vec::new())
     }
@@ -91,7 +91,7 @@ impl Default for DatagramApp {
 pub(in crate::flow) type ReadDatagram<'a> =
     dyn Fn(Direction, &Range<u64>, &mut dyn FnMut(&Datagram<'_>)) + 'a;
 
-impl DatagramApp {
+impl DatagramProtocolState {
     /// Takes in the datagram at `place` of the stream sent in `direction`.
     pub(in crate::flow) fn datagram(
         &mut self,
@@ -136,7 +136,8 @@ impl DatagramApp {
         }
     }
 
-    /// The time at which [`DatagramApp::poll`] has something to do; `None` if it never has.
+    /// The time at which [`DatagramProtocolState::poll`] has something to do; `None` if it never
+    /// has.
     pub(in crate::flow) fn deadline(&self) -> Option<Timestamp> {
         match self {
             Self::Dissected(dissector) => dissector.deadline(),
@@ -152,8 +153,8 @@ impl DatagramApp {
         }
     }
 
-    /// The flow has ended. To be followed by calls of [`DatagramApp::finished`], as long as there
-    /// are transactions.
+    /// The flow has ended. To be followed by calls of [`DatagramProtocolState::finished`], as long
+    /// as there are transactions.
     pub(in crate::flow) fn close(&mut self) {
         match self {
             Self::Dissected(dissector) => dissector.close(),

@@ -1,6 +1,6 @@
 //! The seam between flows and application protocols.
 //!
-//! An [`ApplicationProtocol`] recognizes its messages by the first bytes of a stream, and begins a
+//! An [`StreamProtocol`] recognizes its messages by the first bytes of a stream, and begins a
 //! [`Dissector`]. The dissector reads the two [`ByteStreams`] of one flow and returns [`Finished`]
 //! transactions. It knows neither TCP nor the store: a byte stream may also be the plaintext of an
 //! encrypted connection, whose bytes are in no packet.
@@ -69,7 +69,7 @@ pub(in crate::flow) enum StreamRun<'a> {
 }
 
 /// An application protocol that flows are searched for.
-pub(in crate::flow) trait ApplicationProtocol: Debug + Sync {
+pub(in crate::flow) trait StreamProtocol: Debug + Sync {
     /// Its name for the other parts of the engine. Its transactions must have the same, see
     /// [`Finished::application`].
     fn application(&self) -> Application;
@@ -84,7 +84,7 @@ pub(in crate::flow) trait ApplicationProtocol: Debug + Sync {
     fn begin(&self, start: DissectorStart, kept: &mut FlowRecords) -> Option<Box<dyn Dissector>>;
 }
 
-/// Bytes that an [`ApplicationProtocol`] is asked about.
+/// Bytes that an [`StreamProtocol`] is asked about.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::flow) struct ProbedBytes<'a> {
     /// The bytes, up to the first hole.
@@ -109,7 +109,7 @@ pub(in crate::flow) enum Boundary {
     Segment,
 }
 
-/// The answer of an [`ApplicationProtocol`] about some bytes.
+/// The answer of an [`StreamProtocol`] about some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::flow) enum ProbeAnswer {
     /// The bytes are of this protocol.
@@ -236,11 +236,11 @@ pub(in crate::flow) trait Finished: Debug + Send + Sync {
     }
 
     /// Makes its line, and what the flow keeps of it.
-    fn record(&self, desk: &mut Desk<'_>) -> Recorded;
+    fn record(&self, desk: &mut RecordingContext<'_>) -> Recorded;
 }
 
 /// What is needed to record a transaction.
-pub(in crate::flow) struct Desk<'a> {
+pub(in crate::flow) struct RecordingContext<'a> {
     /// The flow, for fields that all lines have.
     pub(in crate::flow) connection: FlowContext<'a>,
     /// The streams of the flow.

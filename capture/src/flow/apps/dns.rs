@@ -13,18 +13,18 @@ use protocol::verdict::ProbeVerdict;
 use super::Application;
 use super::datagram::{Datagram, DatagramDissector, DatagramProtocol};
 use super::dissector::{
-    ApplicationProtocol, Boundary, ByteStreams, Desk, Dissector, DissectorStart, Finished,
-    ProbeAnswer, ProbedBytes, Recorded, StreamRun,
+    Boundary, ByteStreams, Dissector, DissectorStart, Finished, ProbeAnswer, ProbedBytes, Recorded,
+    RecordingContext, StreamProtocol, StreamRun,
 };
 use super::kept::FlowRecords;
-use super::order::{Order, Step};
+use super::order::{DissectorStep, StreamOrder};
 use crate::flow::pair::of_mut;
 
 /// DNS, mDNS and LLMNR.
 #[derive(Debug)]
 pub(in crate::flow) struct Dns;
 
-impl ApplicationProtocol for Dns {
+impl StreamProtocol for Dns {
     fn application(&self) -> Application {
         Application::Dns
     }
@@ -45,8 +45,8 @@ impl ApplicationProtocol for Dns {
         kept.tls = None;
         let DissectorStart { client, begins, marks, is_torn, ends, .. } = start;
         let framer = || if is_torn { Framer::joined() } else { Framer::new() };
-        Some(Box::new(Streamed {
-            order: Order::new(client, begins, marks),
+        Some(Box::new(DnsStreamDissector {
+            order: StreamOrder::new(client, begins, marks),
             framers: [framer(), framer()],
             pairing: Pairing::new(ends),
         }))
@@ -67,7 +67,7 @@ impl DatagramProtocol for Dns {
     }
 
     fn begin(&self, ends: [SocketAddr; 2]) -> Box<dyn DatagramDissector> {
-        Box::new(Single { pairing: Pairing::new(ends) })
+        Box::new(DnsDatagramDissector { pairing: Pairing::new(ends) })
     }
 }
 
@@ -83,26 +83,26 @@ fn is_query(bytes: &[u8]) -> bool {
 
 /// DNS over TCP.
 #[derive(Debug)]
-struct Streamed {
-    order: Order,
+struct DnsStreamDissector {
+    order: StreamOrder,
     /// Forward and backward.
     framers: [Framer; 2],
     pairing: Pairing,
 }
 
-impl Streamed {
+impl DnsStreamDissector {
     /// Takes in the next step of the order.
     fn step(
         framers: &mut [Framer; 2],
         pairing: &mut Pairing,
         streams: &dyn ByteStreams,
-        step: Step,
+        step: DissectorStep,
     ) {
-        let (Step::Piece { direction, .. } | Step::End { direction, .. }) = step;
+        let (DissectorStep::Piece { direction, .. } | DissectorStep::End { direction, .. }) = step;
         let framer = of_mut(framers, direction);
         let mut each = |message: RawMessage<'_>| pairing.push(direction, message);
         match step {
-            Step::Piece { range, .. } => streams.read(direction, range, &mut |run| {
+            DissectorStep::Piece { range, .. } => streams.read(direction, range, &mut |run| {
                 match run {
                     StreamRun::Bytes { at, bytes, time } => {
                         let end = at.saturating_add(bytes.len() as u64);
@@ -119,12 +119,12 @@ impl Streamed {
                 }
                 ControlFlow::Continue(())
             }),
-            Step::End { .. } => framer.close(&mut each),
+            DissectorStep::End { .. } => framer.close(&mut each),
         }
     }
 }
 
-impl Dissector for Streamed {
+impl Dissector for DnsStreamDissector {
     fn settled(
         &mut self,
         direction: Direction,
@@ -192,11 +192,11 @@ impl Dissector for Streamed {
 
 /// DNS over UDP: each datagram is a message.
 #[derive(Debug)]
-struct Single {
+struct DnsDatagramDissector {
     pairing: Pairing,
 }
 
-impl DatagramDissector for Single {
+impl DatagramDissector for DnsDatagramDissector {
     fn datagram(&mut self, datagram: &Datagram<'_>) {
         let message = RawMessage::datagram(datagram.bytes, datagram.wire_len, datagram.time);
         self.pairing.push(datagram.direction, message);
@@ -228,14 +228,14 @@ impl DatagramDissector for Single {
 }
 
 fn finished(pairing: &mut Pairing) -> Option<Box<dyn Finished>> {
-    Some(Box::new(Ended(pairing.finished()?)))
+    Some(Box::new(EndedDnsTransaction(pairing.finished()?)))
 }
 
 /// A transaction that has ended.
 #[derive(Debug)]
-struct Ended(DnsTransaction);
+struct EndedDnsTransaction(DnsTransaction);
 
-impl Finished for Ended {
+impl Finished for EndedDnsTransaction {
     fn application(&self) -> Application {
         Application::Dns
     }
@@ -244,7 +244,7 @@ impl Finished for Ended {
         self.0.asked
     }
 
-    fn record(&self, desk: &mut Desk<'_>) -> Recorded {
+    fn record(&self, desk: &mut RecordingContext<'_>) -> Recorded {
         let line = json::line(&DnsRecord::new(&desk.connection, &self.0));
         Recorded { line, decoded: 0, keep: None }
     }

@@ -4,7 +4,7 @@ use protocol::tls::{ClientHello, ServerHello};
 
 use super::http::exchange::HttpExchanges;
 use super::lines::FlowLines;
-use super::{Application, Applications};
+use super::{Application, ApplicationSet};
 
 /// The records of one flow.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl FlowRecords {
     }
 
     /// The protocols that the flow has files of.
-    pub(in crate::flow) fn applications(&self) -> Applications {
+    pub(in crate::flow) fn applications(&self) -> ApplicationSet {
         let of_lines = self.lines.iter().map(|lines| lines.application);
         of_lines.chain(self.http.is_some().then_some(Application::Http)).collect()
     }
@@ -46,7 +46,7 @@ impl FlowRecords {
     /// Adds the lines of a protocol that is followed from now on, so that the flow has their file.
     /// HTTP keeps more than lines, and has added it already.
     pub(in crate::flow) fn begin_lines(&mut self, application: Application) {
-        let has_lines = application.lines().is_some() && application != Application::Http;
+        let has_lines = application.line_file_name().is_some() && application != Application::Http;
         if has_lines && self.lines(application).is_none() {
             let mut lines = std::mem::take(&mut self.lines).into_vec();
             lines.push(FlowLines::new(application));

@@ -24,11 +24,11 @@ use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 
 use datagram::DatagramProtocol;
-use dissector::{ApplicationProtocol, Dissector};
+use dissector::{Dissector, StreamProtocol};
 use probing::Probing;
 
 /// The protocols of TCP flows, in the order in which they are asked about a flow.
-const PROTOCOLS: [&dyn ApplicationProtocol; 3] = [&http::messages::Http1, &dns::Dns, &tls::Tls];
+const PROTOCOLS: [&dyn StreamProtocol; 3] = [&http::messages::Http1, &dns::Dns, &tls::Tls];
 
 /// The protocols of UDP flows, in the same way.
 const DATAGRAM_PROTOCOLS: [&dyn DatagramProtocol; 1] = [&dns::Dns];
@@ -72,7 +72,7 @@ impl Application {
     /// The name of the file with a line for each transaction, in a capture and in a flow; `None` if
     /// the protocol has no transactions.
     #[must_use]
-    pub const fn lines(self) -> Option<&'static str> {
+    pub const fn line_file_name(self) -> Option<&'static str> {
         match self {
             Self::Http => Some("http.jsonl"),
             Self::Tls => None,
@@ -82,15 +82,17 @@ impl Application {
 
     /// The protocols that have such a file, and its name.
     pub fn with_lines() -> impl Iterator<Item = (Self, &'static str)> {
-        Self::ALL.into_iter().filter_map(|application| Some((application, application.lines()?)))
+        Self::ALL
+            .into_iter()
+            .filter_map(|application| Some((application, application.line_file_name()?)))
     }
 }
 
 /// A set of application protocols.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applications(u32);
+pub struct ApplicationSet(u32);
 
-impl Applications {
+impl ApplicationSet {
     /// Returns true if the protocol is in the set.
     #[must_use]
     pub const fn has(self, application: Application) -> bool {
@@ -98,7 +100,7 @@ impl Applications {
     }
 }
 
-impl FromIterator<Application> for Applications {
+impl FromIterator<Application> for ApplicationSet {
     fn from_iter<I: IntoIterator<Item = Application>>(all: I) -> Self {
         Self(all.into_iter().fold(0, |set, one| set | 1 << one as u32))
     }
@@ -106,7 +108,7 @@ impl FromIterator<Application> for Applications {
 
 /// The application protocol of a TCP flow.
 #[derive(Debug)]
-pub(in crate::flow) enum App {
+pub(in crate::flow) enum StreamProtocolState {
     /// Not known yet.
     Probing(Probing),
     /// Recognized, and followed.
@@ -115,13 +117,13 @@ pub(in crate::flow) enum App {
     Done,
 }
 
-impl Default for App {
+impl Default for StreamProtocolState {
     fn default() -> Self {
         Self::Probing(Probing::default())
     }
 }
 
-impl App {
+impl StreamProtocolState {
     /// Returns true if the application protocol is no longer looked at.
     pub(in crate::flow) const fn is_done(&self) -> bool {
         matches!(self, Self::Done)

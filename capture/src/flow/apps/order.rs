@@ -31,7 +31,7 @@ struct WaitingPiece {
 
 /// One direction.
 #[derive(Debug, Default)]
-struct Half {
+struct StreamHalf {
     /// The dissector has all bytes before this offset.
     fed: u64,
     waiting: VecDeque<WaitingPiece>,
@@ -40,7 +40,7 @@ struct Half {
     end: Option<(StreamEnd, bool)>,
 }
 
-impl Half {
+impl StreamHalf {
     /// The end of the settled bytes, whether they have been fed or not.
     fn settled(&self) -> u64 {
         self.waiting.back().map_or(self.fed, |last| last.end)
@@ -75,7 +75,7 @@ impl Half {
 
 /// The next event for the dissector.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::flow) enum Step {
+pub(in crate::flow) enum DissectorStep {
     /// A piece of a stream is to be read. Its sender had received the other stream up to `needs`.
     Piece { direction: Direction, range: Range<u64>, needs: u64 },
     /// Nothing will follow in a direction.
@@ -84,25 +84,25 @@ pub(in crate::flow) enum Step {
 
 /// The pieces of both streams on their way to the dissector.
 #[derive(Debug)]
-pub(in crate::flow) struct Order {
+pub(in crate::flow) struct StreamOrder {
     /// The direction that goes first if both may.
     client: Direction,
     /// Forward and backward.
-    halves: [Half; 2],
+    halves: [StreamHalf; 2],
 }
 
-impl Order {
+impl StreamOrder {
     /// The streams, forward and backward, are fed from the offsets `begins` on. `marks` are of
     /// segments whose bytes are not all settled.
     pub(in crate::flow) fn new(client: Direction, begins: [u64; 2], marks: [Marks; 2]) -> Self {
         let ([forward, backward], [of_forward, of_backward]) = (begins, marks);
-        let half = |fed, marks| Half { fed, marks, ..Half::default() };
+        let half = |fed, marks| StreamHalf { fed, marks, ..StreamHalf::default() };
         Self { client, halves: [half(forward, of_forward), half(backward, of_backward)] }
     }
 
     /// The ends of the settled bytes, forward and backward, whether they were fed or not.
     pub(in crate::flow) fn all_settled(&self) -> [u64; 2] {
-        self.halves.each_ref().map(Half::settled)
+        self.halves.each_ref().map(StreamHalf::settled)
     }
 
     /// Takes the stream sent in `direction` as settled up to `end`. The last settled segment
@@ -113,7 +113,7 @@ impl Order {
         end: u64,
         acknowledged: u64,
         streams: &dyn ByteStreams,
-        sink: &mut dyn FnMut(Step),
+        sink: &mut dyn FnMut(DissectorStep),
     ) {
         let half = of_mut(&mut self.halves, direction);
         if half.marks.is_empty() {
@@ -143,7 +143,7 @@ impl Order {
         direction: Direction,
         how: StreamEnd,
         streams: &dyn ByteStreams,
-        sink: &mut dyn FnMut(Step),
+        sink: &mut dyn FnMut(DissectorStep),
     ) {
         let half = of_mut(&mut self.halves, direction);
         if half.end.is_none() {
@@ -157,7 +157,7 @@ impl Order {
         &mut self,
         how: StreamEnd,
         streams: &dyn ByteStreams,
-        sink: &mut dyn FnMut(Step),
+        sink: &mut dyn FnMut(DissectorStep),
     ) {
         let (client, server) = (self.client, self.client.other());
         while self.halves.iter().any(|half| !half.waiting.is_empty()) {
@@ -180,7 +180,7 @@ impl Order {
 
     /// Bytes of memory on the heap; an estimate.
     pub(in crate::flow) fn memory(&self) -> usize {
-        let of_half = |half: &Half| {
+        let of_half = |half: &StreamHalf| {
             let waiting = half.waiting.capacity().saturating_mul(size_of::<WaitingPiece>());
             waiting.saturating_add(half.marks.memory())
         };
@@ -188,7 +188,7 @@ impl Order {
     }
 
     /// Passes on all pieces that need not wait.
-    fn feed(&mut self, streams: &dyn ByteStreams, sink: &mut dyn FnMut(Step)) {
+    fn feed(&mut self, streams: &dyn ByteStreams, sink: &mut dyn FnMut(DissectorStep)) {
         loop {
             let mut is_done = true;
             for direction in [self.client, self.client.other()] {
@@ -199,7 +199,7 @@ impl Order {
                 let half = of_mut(&mut self.halves, direction);
                 if let (true, Some((how, false))) = (half.waiting.is_empty(), half.end) {
                     half.end = Some((how, true));
-                    sink(Step::End { direction, how });
+                    sink(DissectorStep::End { direction, how });
                     is_done = false;
                 }
             }
@@ -220,11 +220,11 @@ impl Order {
                 && !streams.is_waiting(direction.other())
     }
 
-    fn feed_one(&mut self, direction: Direction, sink: &mut dyn FnMut(Step)) {
+    fn feed_one(&mut self, direction: Direction, sink: &mut dyn FnMut(DissectorStep)) {
         let half = of_mut(&mut self.halves, direction);
         let Some(piece) = half.waiting.pop_front() else { return };
         let range = half.fed..piece.end;
         half.fed = piece.end.max(half.fed);
-        sink(Step::Piece { direction, range, needs: piece.needs });
+        sink(DissectorStep::Piece { direction, range, needs: piece.needs });
     }
 }

@@ -8,8 +8,8 @@ use protocol::tcp::Direction;
 
 use super::PROTOCOLS;
 use super::dissector::{
-    ApplicationProtocol, Boundary, ByteStreams, DissectorStart, ProbeAnswer, ProbedBytes,
-    ProxyTunnel, StreamRun,
+    Boundary, ByteStreams, DissectorStart, ProbeAnswer, ProbedBytes, ProxyTunnel, StreamProtocol,
+    StreamRun,
 };
 use super::kept::FlowRecords;
 use super::marks::Marks;
@@ -64,7 +64,7 @@ pub(in crate::flow) enum ProbeResult {
     /// Nothing yet.
     Nothing,
     /// This protocol.
-    Protocol(&'static dyn ApplicationProtocol, DissectorStart),
+    Protocol(&'static dyn StreamProtocol, DissectorStart),
     /// No known protocol; the search is over.
     Unknown,
 }
@@ -287,7 +287,7 @@ impl Probing {
 
     fn found(
         &mut self,
-        protocol: &'static dyn ApplicationProtocol,
+        protocol: &'static dyn StreamProtocol,
         (direction, is_client): (Direction, bool),
         start: u64,
         ends: [SocketAddr; 2],
@@ -318,7 +318,7 @@ fn begins_within(
     range: &Range<u64>,
     streams: &dyn ByteStreams,
     kept: &mut FlowRecords,
-) -> Option<(&'static dyn ApplicationProtocol, bool)> {
+) -> Option<(&'static dyn StreamProtocol, bool)> {
     let (mut found, mut is_first) = (None, true);
     streams.read(direction, range.clone(), &mut |run| {
         let is_later = !std::mem::take(&mut is_first);

@@ -5,7 +5,7 @@ use protocol::tls::{self, HelloOutcome};
 
 use super::Application;
 use super::dissector::{
-    ApplicationProtocol, Boundary, Dissector, DissectorStart, ProbeAnswer, ProbedBytes,
+    Boundary, Dissector, DissectorStart, ProbeAnswer, ProbedBytes, StreamProtocol,
 };
 use super::kept::{FlowRecords, TlsHellos};
 
@@ -13,7 +13,7 @@ use super::kept::{FlowRecords, TlsHellos};
 #[derive(Debug)]
 pub(in crate::flow) struct Tls;
 
-impl ApplicationProtocol for Tls {
+impl StreamProtocol for Tls {
     fn application(&self) -> Application {
         Application::Tls
     }

@@ -22,7 +22,7 @@ const MAX_OPEN: usize = 64;
 
 /// Gaps and conflicts of one insertion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::flow) struct Trouble {
+pub(in crate::flow) struct InsertionProblems {
     /// Ranges of the stream that are newly missing.
     pub(in crate::flow) gaps: u64,
     /// Payloads with bytes that differ from an earlier copy.
@@ -87,7 +87,7 @@ impl Datagrams {
         now: Timestamp,
         limits: &AssemblerLimits,
         bytes: &dyn Bytes,
-    ) -> Trouble {
+    ) -> InsertionProblems {
         let conflicts = match portion {
             None => {
                 let start = self.next;
@@ -103,7 +103,7 @@ impl Datagrams {
             gaps = gaps.saturating_add(self.settle());
         }
         self.stream.trim(limits);
-        Trouble { gaps, conflicts: conflicts.into() }
+        InsertionProblems { gaps, conflicts: conflicts.into() }
     }
 
     /// Lets time pass. Returns how many ranges are newly missing.

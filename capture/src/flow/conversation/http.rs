@@ -7,22 +7,22 @@ use protocol::time::Timestamp;
 use super::Flow;
 use crate::flow::apps::dissector::Dissector;
 use crate::flow::apps::http::exchange::{Exchange, TransactionView};
-use crate::flow::apps::http::messages::Messages;
+use crate::flow::apps::http::messages::HttpDissector;
 
 impl Flow {
     /// The HTTP transactions under way.
     fn under_way(&self) -> impl Iterator<Item = (&HttpTransaction, TransactionProgress)> {
-        self.messages().into_iter().flat_map(Messages::under_way)
+        self.messages().into_iter().flat_map(HttpDissector::under_way)
     }
 
-    fn messages(&self) -> Option<&Messages> {
+    fn messages(&self) -> Option<&HttpDissector> {
         self.app()?.dissector()
     }
 
     /// Number of HTTP transactions that have begun and have no line in `http.jsonl` yet.
     pub(in crate::flow) fn open_transactions(&self) -> usize {
         let ended = self.kept.http.as_ref().map_or(0, |http| http.transit.len());
-        ended.saturating_add(self.messages().map_or(0, Messages::pending))
+        ended.saturating_add(self.messages().map_or(0, HttpDissector::pending))
     }
 
     /// All HTTP transactions from an index on, in the order in which they began.

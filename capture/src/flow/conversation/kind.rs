@@ -5,8 +5,8 @@ use protocol::tcp::{Assembler, Connection, Direction, Ports, Scale, Segment, Seg
 use protocol::time::Timestamp;
 
 use super::datagrams::Datagrams;
-use crate::flow::apps::App;
-use crate::flow::apps::datagram::DatagramApp;
+use crate::flow::apps::StreamProtocolState;
+use crate::flow::apps::datagram::DatagramProtocolState;
 use crate::flow::key::FlowKey;
 
 /// The state of a flow, which takes most of its memory.
@@ -38,7 +38,7 @@ pub(in crate::flow) struct Embryo {
 #[derive(Debug)]
 pub(in crate::flow) struct TcpFlow {
     pub(in crate::flow) connection: Connection,
-    pub(in crate::flow) app: App,
+    pub(in crate::flow) app: StreamProtocolState,
 }
 
 /// Datagrams between two endpoints, and their application protocol.
@@ -46,7 +46,7 @@ pub(in crate::flow) struct TcpFlow {
 pub(in crate::flow) struct Udp {
     /// Forward and backward.
     pub(in crate::flow) sides: [Datagrams; 2],
-    pub(in crate::flow) app: DatagramApp,
+    pub(in crate::flow) app: DatagramProtocolState,
 }
 
 /// The part of a connection that is kept after its end.
@@ -95,7 +95,7 @@ impl TcpFlow {
             forward: key.sender(Direction::Forward).1,
             backward: key.sender(Direction::Backward).1,
         };
-        Self { connection: Connection::new(ports), app: App::default() }
+        Self { connection: Connection::new(ports), app: StreamProtocolState::default() }
     }
 }
 

@@ -15,10 +15,10 @@ use protocol::tcp::{
 };
 use protocol::time::Timestamp;
 
-use super::apps::App;
-use super::apps::datagram::{DatagramApp, ReadDatagram};
+use super::apps::StreamProtocolState;
+use super::apps::datagram::{DatagramProtocolState, ReadDatagram};
 use super::apps::kept::FlowRecords;
-use super::apps::speaking::Speaking;
+use super::apps::speaking::ProtocolFeed;
 use super::arrival::Arrival;
 use super::key::{FlowKey, Network, TransportProtocol};
 use super::news::News;
@@ -274,7 +274,7 @@ impl Flow {
         }
         self.dissect(tools);
         if let FlowKind::Udp(udp) = &mut self.kind {
-            udp.app = DatagramApp::Done;
+            udp.app = DatagramProtocolState::Done;
         }
         self.ended = Some(state);
         tools.news.push(News::Closed);
@@ -350,7 +350,7 @@ impl Flow {
         let TcpFlow { connection, app } = &mut **tcp;
         let Tools { events, news, totals, window, .. } = tools;
         let mut sink = |finished| news.push(News::Finished(finished));
-        let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
+        let mut speaking = ProtocolFeed { app, kept: &mut self.kept, sink: &mut sink };
         let streams = &TcpStreams { connection, window, key: &self.key };
         for event in events.drain(..) {
             match event {
@@ -387,7 +387,7 @@ impl Flow {
         let TcpFlow { connection, app } = &mut **tcp;
         let Tools { news, window, .. } = tools;
         let mut sink = |finished| news.push(News::Finished(finished));
-        let mut speaking = Speaking { app, kept: &mut self.kept, sink: &mut sink };
+        let mut speaking = ProtocolFeed { app, kept: &mut self.kept, sink: &mut sink };
         speaking.poll(now);
         speaking.report(&TcpStreams { connection, window, key: &self.key });
     }
@@ -448,7 +448,7 @@ impl Flow {
     }
 
     /// The search for the application protocol of a TCP flow under way, or its dissector.
-    pub(in crate::flow) fn app(&self) -> Option<&App> {
+    pub(in crate::flow) fn app(&self) -> Option<&StreamProtocolState> {
         match &self.kind {
             FlowKind::Tcp(tcp) => Some(&tcp.app),
             FlowKind::Embryo(_) | FlowKind::Udp(_) | FlowKind::Ended(_) => None,

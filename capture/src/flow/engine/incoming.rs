@@ -225,7 +225,7 @@ impl Engine {
         }
         let deadline = flow.deadline(&self.settings);
         self.schedule(table, place, deadline);
-        table.heard(place);
+        table.move_to_newest(place);
         table.touched(place);
     }
 }

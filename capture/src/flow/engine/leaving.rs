@@ -109,14 +109,14 @@ impl Engine {
             && let Some(place) = table.oldest()
         {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            self.doom(table, place, window);
+            self.mark_leaving(table, place, window);
         }
     }
 
     /// Has a flow leave the tree after everything about it has been recorded.
-    fn doom(&mut self, table: &mut FlowTable, place: FlowPlace, window: &EngineWindow<'_>) {
+    fn mark_leaving(&mut self, table: &mut FlowTable, place: FlowPlace, window: &EngineWindow<'_>) {
         self.with(table, place, window, |flow, tools| flow.close(true, tools));
-        if let Some(id) = table.doom(place) {
+        if let Some(id) = table.mark_leaving(place) {
             self.outbox.push(RecorderJob::Gone { id });
         }
     }
@@ -138,7 +138,7 @@ impl Engine {
                     |flow: &mut Flow| flow.packets.last().is_none_or(|last| last < oldest);
                 match table.oldest() {
                     Some(place) if table.get(place).is_some_and(is_gone) => {
-                        self.doom(&mut table, place, &window);
+                        self.mark_leaving(&mut table, place, &window);
                     }
                     _ => return Ok(()),
                 }

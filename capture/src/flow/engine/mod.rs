@@ -94,7 +94,7 @@ pub(super) struct Engine {
     /// The oldest packet retained.
     oldest: u64,
     /// The progress that was last published.
-    told: (u64, bool),
+    reported: (u64, bool),
     /// Number of batches that were sent to the recorder.
     batches: u64,
     /// The limit on the memory of flows while memory is short.
@@ -142,7 +142,7 @@ impl Engine {
             clock: (Timestamp::default(), None),
             is_over: false,
             oldest: 0,
-            told: (0, false),
+            reported: (0, false),
             batches: 0,
             backoff: MemoryBackoff::default(),
         }
@@ -377,10 +377,10 @@ impl Engine {
         self.shared.position.store(number, Ordering::Relaxed);
         self.shared.gaps.store(self.totals.gaps, Ordering::Relaxed);
         self.shared.conflicts.store(self.totals.conflicts, Ordering::Relaxed);
-        if self.outbox.is_empty() && self.told == (number, is_over) {
+        if self.outbox.is_empty() && self.reported == (number, is_over) {
             return;
         }
-        self.told = (number, is_over);
+        self.reported = (number, is_over);
         if self.outbox.is_empty() && self.shared.batches.load(Ordering::Acquire) == self.batches {
             // The recorder has nothing to do: a job would cost more than it reports, for every few
             // packets.

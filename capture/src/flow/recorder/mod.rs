@@ -14,7 +14,7 @@ use std::time::Instant;
 use protocol::http::body::Workspace;
 use protocol::http::direction::MessageRole;
 
-use super::apps::dissector::{Desk, Finished, KeepTransaction, Recorded};
+use super::apps::dissector::{Finished, KeepTransaction, Recorded, RecordingContext};
 use super::file::Log;
 use super::files::gather::FlowStreams;
 use super::key::FlowKey;
@@ -84,7 +84,7 @@ pub(in crate::flow) fn run(
                     let streams = FlowStreams { shared, id, request, found: Some(&found) };
                     let connection = key.connection(&shared.capture, id, request);
                     let workspace = &mut workspace;
-                    let mut desk = Desk { connection, streams: &streams, workspace };
+                    let mut desk = RecordingContext { connection, streams: &streams, workspace };
                     let Recorded { line, decoded: more, keep } = finished.record(&mut desk);
                     let application = finished.application();
                     let log = logs.get_mut(Log::Lines(application));
@@ -98,11 +98,11 @@ pub(in crate::flow) fn run(
                     spent.push(Spent::Finished(finished));
                     FinishedJob::Keep { id, keep }
                 }
-                RecorderJob::Flow(meta) => FinishedJob::Told(Told::Flow(meta)),
+                RecorderJob::Flow(meta) => FinishedJob::AfterUnlock(AfterUnlock::Flow(meta)),
                 RecorderJob::Closed { id } => FinishedJob::Closed { id },
                 RecorderJob::Gone { id } => FinishedJob::Gone { id },
                 RecorderJob::Reached { number, is_over } => {
-                    FinishedJob::Told(Told::Reached { number, is_over })
+                    FinishedJob::AfterUnlock(AfterUnlock::Reached { number, is_over })
                 }
             });
             if decoded > PORTION {
@@ -147,11 +147,11 @@ enum FinishedJob {
         id: u64,
     },
     /// A job that needs no table.
-    Told(Told),
+    AfterUnlock(AfterUnlock),
 }
 
 /// What is done after the table is unlocked: a line is written, or progress is published.
-enum Told {
+enum AfterUnlock {
     /// A line of `flows.jsonl`.
     Flow(Box<Meta>),
     Reached {
@@ -170,14 +170,16 @@ fn tell(
 ) {
     // Freed after the table is released.
     let mut gone = Vec::new();
-    let mut told = Vec::new();
-    let needs_table = |one: &FinishedJob| !matches!(one, FinishedJob::Told(_));
+    let mut after_unlock = Vec::new();
+    let needs_table = |one: &FinishedJob| !matches!(one, FinishedJob::AfterUnlock(_));
     let mut table = done.iter().any(needs_table).then(|| shared.table.write());
     for one in done.drain(..) {
         match (one, &mut table) {
-            (FinishedJob::Told(one), _) => told.push(one),
+            (FinishedJob::AfterUnlock(one), _) => after_unlock.push(one),
             (FinishedJob::Keep { id, keep }, Some(table)) => table.keep(id, keep),
-            (FinishedJob::Closed { id }, Some(table)) => told.extend(closed(shared, table, id)),
+            (FinishedJob::Closed { id }, Some(table)) => {
+                after_unlock.extend(closed(shared, table, id))
+            }
             (FinishedJob::Gone { id }, Some(table)) => gone.push(table.remove(id)),
             // The table was locked if any job needs it.
             (_, None) => {}
@@ -185,13 +187,13 @@ fn tell(
     }
     drop(table);
     drop(gone);
-    for one in told {
+    for one in after_unlock {
         match one {
-            Told::Flow(meta) => {
+            AfterUnlock::Flow(meta) => {
                 lines.extend(meta.line());
                 spent.push(Spent::Flow(meta));
             }
-            Told::Reached { number, is_over } => {
+            AfterUnlock::Reached { number, is_over } => {
                 append(log, &std::mem::take(lines));
                 shared.reached(number, is_over);
             }
@@ -236,10 +238,10 @@ fn append(log: &mut LogWriter, lines: &[u8]) {
 }
 
 /// Ends a flow whose transactions have all been recorded.
-fn closed(shared: &SharedFlows, table: &mut FlowTable, id: u64) -> Option<Told> {
+fn closed(shared: &SharedFlows, table: &mut FlowTable, id: u64) -> Option<AfterUnlock> {
     let oldest = shared.oldest.load(Ordering::Relaxed);
     let flow = table.flow_mut(id)?;
     flow.is_sealed = true;
     flow.expire(oldest);
-    Some(Told::Flow(Box::new(Meta::of(flow, &shared.capture))))
+    Some(AfterUnlock::Flow(Box::new(Meta::of(flow, &shared.capture))))
 }

@@ -162,7 +162,7 @@ impl DecodingNote {
     /// Returns `true` if a record must report this note: the decoded bytes are, or may be, not all
     /// that was sent. Missing bytes are reported by the transaction itself.
     #[must_use]
-    pub const fn is_told(self) -> bool {
+    pub const fn must_be_reported(self) -> bool {
         !matches!(self, Self::Trailing | Self::Hole)
     }
 }

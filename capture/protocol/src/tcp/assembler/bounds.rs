@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Assembler;
 
-/// Limits of one direction. [`Bites`] counts how often each was reached.
+/// Limits of one direction. [`AssemblerLimitHits`] counts how often each was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssemblerLimits {
     /// Extents that wait after a hole. 16,384 full segments are 23 MB and cost 1 MiB. The largest
@@ -29,7 +29,7 @@ impl Default for AssemblerLimits {
 
 /// How often each limit of [`AssemblerLimits`] was reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bites {
+pub struct AssemblerLimitHits {
     /// Holes given up because too much data waited after them.
     pub holes: u64,
     /// Extents that expired although their packets were still there.
@@ -82,8 +82,8 @@ impl Assembler {
 
     /// How often limits were reached.
     #[must_use]
-    pub fn bites(&self) -> Bites {
-        self.rare.as_ref().map_or_else(Bites::default, |rare| rare.bites)
+    pub fn bites(&self) -> AssemblerLimitHits {
+        self.rare.as_ref().map_or_else(AssemblerLimitHits::default, |rare| rare.bites)
     }
 
     fn bite(&mut self, extents: usize) {

@@ -23,7 +23,7 @@ mod pieces;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-pub use bounds::{AssemblerLimits, Bites};
+pub use bounds::{AssemblerLimitHits, AssemblerLimits};
 pub use chunks::{Absence, ChunksIter, StreamChunk};
 pub use copies::{Bytes, Difference, Inserted, NoBytes};
 use disputed::Disputed;
@@ -86,7 +86,7 @@ struct RareStreamState {
     /// Sorted, neither touching nor overlapping.
     missing: VecDeque<Range<u64>>,
     disputed: Disputed,
-    bites: Bites,
+    bites: AssemblerLimitHits,
 }
 
 impl Default for Assembler {

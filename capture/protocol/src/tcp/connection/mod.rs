@@ -48,7 +48,7 @@ mod reset;
 mod urgent;
 
 pub use opening::Ports;
-use opening::{Challenger, Syn, client_by_port};
+use opening::{Syn, UnfitSyn, client_by_port};
 use reset::Reset;
 
 use super::assembler::{Assembler, Bytes};
@@ -58,7 +58,7 @@ use super::segment::{
 };
 use super::seq::Sequence;
 use super::stream::{Announce, ReceiverFacts, SegmentPlace, Stream, passed};
-use super::urgent::Taken;
+use super::urgent::UrgentBytes;
 use crate::time::Timestamp;
 
 /// One TCP connection. The module's text describes its rules.
@@ -75,7 +75,7 @@ pub struct Connection {
     is_open: bool,
     closed: Option<ConnectionState>,
     reset: Option<Box<Reset>>,
-    challenger: Option<Box<Challenger>>,
+    challenger: Option<Box<UnfitSyn>>,
     /// Number in the client's own SYN, if a SYN-ACK was believed that answers another SYN.
     own_syn: Option<Sequence>,
     first_fin: Option<Direction>,
@@ -83,7 +83,7 @@ pub struct Connection {
     handshake: Option<u32>,
     last: Timestamp,
     /// Urgent bytes that were taken out of the streams, forward and backward.
-    urgent: Option<Box<[Taken; 2]>>,
+    urgent: Option<Box<[UrgentBytes; 2]>>,
 }
 
 impl Connection {

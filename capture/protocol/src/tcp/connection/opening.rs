@@ -24,7 +24,7 @@ pub struct Ports {
 
 /// A SYN with a number that does not fit, remembered until a segment follows it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Challenger {
+pub(super) struct UnfitSyn {
     direction: Direction,
     first: Sequence,
     /// The number it acknowledges.
@@ -263,15 +263,14 @@ impl Connection {
         let (direction, first) = (segment.direction, segment.sequence.plus(1));
         let peer = segment.acknowledgment;
         if peer.is_none() || self.is_elsewhere(segment, settings) {
-            self.challenger = Some(Box::new(Challenger { direction, first, peer }));
+            self.challenger = Some(Box::new(UnfitSyn { direction, first, peer }));
         }
     }
 
     /// Returns `true` if a segment goes on from a SYN that did not fit. From a SYN-ACK, it must
     /// have both of its numbers; the SYN that belongs to it may come after it.
     fn follows_challenger(&self, segment: &Segment<'_>) -> bool {
-        let Some(Challenger { direction, first, peer }) = self.challenger.as_deref().copied()
-        else {
+        let Some(UnfitSyn { direction, first, peer }) = self.challenger.as_deref().copied() else {
             return false;
         };
         let Segment { sequence, acknowledgment, flags, .. } = *segment;

@@ -3,12 +3,12 @@
 use super::Connection;
 use crate::tcp::segment::{ConnectionSettings, Direction, Segment, Urgent};
 use crate::tcp::stream::SegmentPlace;
-use crate::tcp::urgent::Taken;
+use crate::tcp::urgent::UrgentBytes;
 
 /// Maximum distance of an urgent byte after the newest byte seen: the range of the pointer.
 const AHEAD: i64 = 65_536;
 
-static NOTHING: Taken = Taken::new();
+static NOTHING: UrgentBytes = UrgentBytes::new();
 
 impl Connection {
     /// Processes the urgent pointer of a segment. An urgent byte stays in the stream if later bytes
@@ -49,7 +49,7 @@ impl Connection {
     }
 
     /// The urgent bytes of the stream sent in `direction`.
-    pub(super) fn taken(&self, direction: Direction) -> &Taken {
+    pub(super) fn taken(&self, direction: Direction) -> &UrgentBytes {
         let Some([forward, backward]) = self.urgent.as_deref() else { return &NOTHING };
         match direction {
             Direction::Forward => forward,
@@ -66,10 +66,10 @@ impl Connection {
 
     pub(super) fn urgent_memory(&self) -> usize {
         let urgent = self.urgent.as_deref();
-        urgent.map_or(0, |urgent| urgent.iter().map(Taken::memory).sum())
+        urgent.map_or(0, |urgent| urgent.iter().map(UrgentBytes::memory).sum())
     }
 
-    pub(super) fn taken_mut(&mut self, direction: Direction) -> &mut Taken {
+    pub(super) fn taken_mut(&mut self, direction: Direction) -> &mut UrgentBytes {
         let [forward, backward] = &mut **self.urgent.get_or_insert_default();
         match direction {
             Direction::Forward => forward,

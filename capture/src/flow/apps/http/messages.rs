@@ -18,20 +18,20 @@ use super::recording::EndedExchange;
 use super::unconfirmed::Unconfirmed;
 use crate::flow::apps::Application;
 use crate::flow::apps::dissector::{
-    ApplicationProtocol, Boundary, ByteStreams, Dissector, DissectorStart, Finished, ProbeAnswer,
-    ProbedBytes, ProxyTunnel, StreamRun,
+    Boundary, ByteStreams, Dissector, DissectorStart, Finished, ProbeAnswer, ProbedBytes,
+    ProxyTunnel, StreamProtocol, StreamRun,
 };
 use crate::flow::apps::kept::FlowRecords;
-use crate::flow::apps::order::{Order, Step};
+use crate::flow::apps::order::{DissectorStep, StreamOrder};
 use crate::flow::pair::of;
 
 /// The parser of one flow, and the order in which it gets the streams.
 #[derive(Debug)]
-pub(in crate::flow) struct Messages {
+pub(in crate::flow) struct HttpDissector {
     parser: HttpParser,
     /// The direction of requests.
     request: Direction,
-    order: Order,
+    order: StreamOrder,
     /// The connection has ceased to be HTTP/1.
     switched: bool,
     /// The tunnel that a proxy opened, until it is taken.
@@ -47,7 +47,7 @@ pub(in crate::flow) struct Messages {
 #[derive(Debug)]
 pub(in crate::flow) struct Http1;
 
-impl ApplicationProtocol for Http1 {
+impl StreamProtocol for Http1 {
     fn application(&self) -> Application {
         Application::Http
     }
@@ -77,11 +77,11 @@ impl ApplicationProtocol for Http1 {
         let http = kept.http.get_or_insert_with(|| Box::new(HttpExchanges::new(start.client)));
         // A server that sends requests to its client inside a tunnel: the records of a flow have
         // one direction.
-        (http.request == start.client).then(|| Box::new(Messages::new(start)) as Box<_>)
+        (http.request == start.client).then(|| Box::new(HttpDissector::new(start)) as Box<_>)
     }
 }
 
-impl Messages {
+impl HttpDissector {
     /// Both streams are HTTP from the offsets of `start` on.
     pub(in crate::flow) fn new(start: DissectorStart) -> Self {
         let DissectorStart { client: request, begins, marks, is_torn, before, .. } = start;
@@ -91,7 +91,7 @@ impl Messages {
         Self {
             parser: parser.with_first_index(before.saturating_add(1)),
             request,
-            order: Order::new(request, begins, marks),
+            order: StreamOrder::new(request, begins, marks),
             switched: false,
             tunnel: None,
             transactions: before,
@@ -108,7 +108,7 @@ impl Messages {
     }
 }
 
-impl Dissector for Messages {
+impl Dissector for HttpDissector {
     fn settled(
         &mut self,
         direction: Direction,
@@ -195,7 +195,7 @@ impl Dissector for Messages {
     }
 }
 
-impl Messages {
+impl HttpDissector {
     /// The next transaction that ended.
     fn transaction(&mut self) -> Option<Box<HttpTransaction>> {
         while let Some(event) = self.parser.event() {
@@ -216,7 +216,7 @@ impl Messages {
                         let transactions = self.transactions;
                         self.tunnel = Some(ProxyTunnel { begins, settled, transactions });
                     }
-                    self.order = Order::new(self.request, [0, 0], Default::default());
+                    self.order = StreamOrder::new(self.request, [0, 0], Default::default());
                 }
             }
         }
@@ -242,9 +242,14 @@ impl Messages {
 }
 
 /// Feeds a step to the parser of a flow whose requests go in direction `request`.
-fn feed(parser: &mut HttpParser, request: Direction, streams: &dyn ByteStreams, step: Step) {
+fn feed(
+    parser: &mut HttpParser,
+    request: Direction,
+    streams: &dyn ByteStreams,
+    step: DissectorStep,
+) {
     match step {
-        Step::Piece { direction, range, needs } => {
+        DissectorStep::Piece { direction, range, needs } => {
             let side = side(direction, request);
             if side == MessageRole::Request {
                 parser.acknowledged(needs);
@@ -257,7 +262,7 @@ fn feed(parser: &mut HttpParser, request: Direction, streams: &dyn ByteStreams, 
                 ControlFlow::Continue(())
             });
         }
-        Step::End { direction, how } => parser.end(side(direction, request), how),
+        DissectorStep::End { direction, how } => parser.end(side(direction, request), how),
     }
 }
 

@@ -12,7 +12,7 @@ use protocol::tcp::Direction;
 
 use super::exchange::Exchange;
 use crate::flow::apps::Application;
-use crate::flow::apps::dissector::{Desk, Finished, Recorded};
+use crate::flow::apps::dissector::{Finished, Recorded, RecordingContext};
 use crate::flow::apps::kept::FlowRecords;
 
 /// A transaction that has ended.
@@ -54,9 +54,9 @@ impl Finished for EndedExchange {
         body.is_decoded().then_some(first.start..last.end)
     }
 
-    fn record(&self, desk: &mut Desk<'_>) -> Recorded {
+    fn record(&self, desk: &mut RecordingContext<'_>) -> Recorded {
         let (transaction, limits) = (&*self.transaction, DecodingLimits::default());
-        let Desk { connection, streams, workspace } = desk;
+        let RecordingContext { connection, streams, workspace } = desk;
         let mut measured =
             |side| BodyRecord::measured(transaction, side, *streams, &limits, workspace);
         let bodies = [measured(MessageRole::Request), measured(MessageRole::Response)];

@@ -12,11 +12,11 @@ use protocol::tcp::Direction;
 use protocol::time::Timestamp;
 use serde_json::Value;
 
-use super::messages::Messages;
-use crate::flow::apps::App;
-use crate::flow::apps::dissector::{ByteStreams, Desk, Finished, Recorded, StreamRun};
+use super::messages::HttpDissector;
+use crate::flow::apps::StreamProtocolState;
+use crate::flow::apps::dissector::{ByteStreams, Finished, Recorded, RecordingContext, StreamRun};
 use crate::flow::apps::kept::FlowRecords;
-use crate::flow::apps::speaking::Speaking;
+use crate::flow::apps::speaking::ProtocolFeed;
 use crate::flow::pair::of;
 
 /// Bytes of each run that is read: as many as a small packet has.
@@ -105,10 +105,14 @@ const ANSWERED: &[u8] =
 
 /// Brings both texts to the search for a protocol in pieces of `piece` bytes, and returns what the
 /// flow keeps, and the transactions that ended.
-fn spoken(texts: &Texts, piece: usize) -> (App, FlowRecords, Vec<Box<dyn Finished>>) {
-    let (mut app, mut kept, mut ended) = (App::default(), FlowRecords::default(), Vec::new());
+fn spoken(
+    texts: &Texts,
+    piece: usize,
+) -> (StreamProtocolState, FlowRecords, Vec<Box<dyn Finished>>) {
+    let (mut app, mut kept, mut ended) =
+        (StreamProtocolState::default(), FlowRecords::default(), Vec::new());
     let mut sink = |finished| ended.push(finished);
-    let mut speaking = Speaking { app: &mut app, kept: &mut kept, sink: &mut sink };
+    let mut speaking = ProtocolFeed { app: &mut app, kept: &mut kept, sink: &mut sink };
     let mut reached = [0_u64; 2];
     // Each request is followed by its response.
     let steps = [(0, ASKED.len() as u64), (1, ANSWERED.len() as u64)];
@@ -133,7 +137,7 @@ fn recorded(texts: &Texts, kept: &mut FlowRecords, ended: Vec<Box<dyn Finished>>
         assert_eq!(finished.client(), Direction::Forward);
         let (client, server) = (end(1), end(2));
         let connection = FlowContext { capture: "memory", flow: 1, client, server };
-        let mut desk = Desk { connection, streams: texts, workspace: &mut workspace };
+        let mut desk = RecordingContext { connection, streams: texts, workspace: &mut workspace };
         let Recorded { line, keep, .. } = finished.record(&mut desk);
         keep.unwrap()(kept);
         serde_json::from_slice(&line).unwrap()
@@ -146,7 +150,7 @@ fn http_is_read_from_streams_that_are_in_no_packet() {
     let texts = Texts { sent: [ASKED.to_vec(), ANSWERED.to_vec()], hole: 0..0 };
     for piece in [1, 5, 64, 4_096] {
         let (app, mut kept, ended) = spoken(&texts, piece);
-        assert!(app.dissector::<Messages>().is_some(), "found in pieces of {piece} bytes");
+        assert!(app.dissector::<HttpDissector>().is_some(), "found in pieces of {piece} bytes");
         let lines = recorded(&texts, &mut kept, ended);
         let what: Vec<_> = lines
             .iter()
@@ -190,6 +194,6 @@ fn a_hole_in_such_a_stream_is_a_gap_in_its_transaction() {
 fn other_protocols_are_not_taken_for_http() {
     let texts = Texts { sent: [vec![b'x'; ASKED.len()], vec![b'y'; ANSWERED.len()]], hole: 0..0 };
     let (app, kept, ended) = spoken(&texts, 64);
-    assert!(app.dissector::<Messages>().is_none() && ended.is_empty());
+    assert!(app.dissector::<HttpDissector>().is_none() && ended.is_empty());
     assert!(kept.http.is_none());
 }
