@@ -90,8 +90,8 @@ impl Guard {
         Ok(Some(Self { index }))
     }
 
-    /// Returns true if a page was missing. Call it after reading: the bytes read are valid only if
-    /// it returns false.
+    /// Returns `true` if a page was missing. Call it after reading: the bytes read are valid only
+    /// if it returns false.
     pub(crate) fn is_torn(&self) -> bool {
         // Acquire for the reads before: the handler sets the flag before it lets a read continue,
         // whether the read is on the same thread or, through the page table, on another.
@@ -117,7 +117,7 @@ impl Drop for Guard {
 }
 
 impl GuardedMapping {
-    /// Returns true if the address lies in the mapping. Safe to call in a signal handler.
+    /// Returns `true` if the address lies in the mapping. Safe to call in a signal handler.
     fn contains(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::Acquire);
         let end = self.end.load(Ordering::Relaxed);

@@ -124,7 +124,7 @@ fn datagram(port: u16) -> Vec<u8> {
     frames::ethernet(&[], frames::IPV4, &packet)
 }
 
-/// Returns true if an engine over the ring finds a flow of this port while its packets arrive.
+/// Returns `true` if an engine over the ring finds a flow of this port while its packets arrive.
 fn finds(flows: &Flows, writer: &mut Writer, number: &mut u64, port: u16) -> bool {
     let wanted = format!(".{port}-");
     for _ in 0..500 {

@@ -36,7 +36,7 @@ fn length(number: u64) -> usize {
     }
 }
 
-/// Returns true if the source is lost and found after this packet.
+/// Returns `true` if the source is lost and found after this packet.
 fn is_before_hole(number: u64) -> bool {
     number.wrapping_mul(0x9e37_79b9).is_multiple_of(499)
 }

@@ -84,13 +84,13 @@ pub(crate) fn check(place: &Path) -> Result<(), MountedTreeError> {
     }
 }
 
-/// True if the tree's daemon is gone. Not by stat(2): for a dead tree, the kernel answers that as
-/// long as attributes are cached. A request that was under way at the death is aborted.
+/// Returns `true` if the tree's daemon is gone. Not by stat(2): for a dead tree, the kernel answers
+/// that as long as attributes are cached. A request that was under way at the death is aborted.
 fn is_dead(place: &Path) -> bool {
     matches!(statvfs(place), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
-/// True if a tree answers. Waits for the answer, or until its daemon is gone.
+/// Returns `true` if a tree answers. Waits for the answer, or until its daemon is gone.
 pub(crate) fn answers(place: &Path) -> bool {
     statvfs(place).is_ok()
 }
@@ -138,13 +138,13 @@ impl MountedTree {
         }
     }
 
-    /// True if it is still mounted, dead or alive, and nothing is mounted over it.
+    /// Returns `true` if it is still mounted, dead or alive, and nothing is mounted over it.
     pub(crate) fn is_there(&self) -> bool {
         table::top(&self.place).is_ok_and(|top| top.as_ref() == Some(&self.entry))
     }
 
-    /// True if it is still mounted and its daemon is gone. Another tree that was mounted there
-    /// since may have got the same numbers, but it answers.
+    /// Returns `true` if it is still mounted and its daemon is gone. Another tree that was mounted
+    /// there since may have got the same numbers, but it answers.
     pub(crate) fn is_there_and_dead(&self) -> bool {
         self.is_there() && is_dead(&self.place)
     }

@@ -111,7 +111,7 @@ impl Watchdog {
         }
     }
 
-    /// True if the answer to the last check has come; answers to earlier checks are late.
+    /// Returns `true` if the answer to the last check has come; answers to earlier checks are late.
     fn take_answer(&mut self) -> bool {
         let mut fds = [PollFd::new(self.answers.as_fd(), PollFlags::POLLIN)];
         if !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {

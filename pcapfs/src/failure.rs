@@ -67,7 +67,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// True if another command line would help, whatever the state of the system.
+    /// Returns `true` if another command line would help, whatever the state of the system.
     pub(crate) const fn is_usage(&self) -> bool {
         matches!(self, Self::Usage(_) | Self::Argument(_) | Self::Mount(MountError::BadOption(_)))
     }

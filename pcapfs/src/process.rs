@@ -36,7 +36,7 @@ impl ProcessStatus {
         kibibytes.checked_mul(1024)
     }
 
-    /// True if a mask of signals has this one.
+    /// Returns `true` if a mask of signals has this one.
     pub(crate) fn has_signal(&self, mask: &str, signal: i32) -> bool {
         let mask = self.field(mask).and_then(|mask| u64::from_str_radix(mask, 16).ok());
         mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
@@ -51,9 +51,9 @@ pub(crate) fn of_thread(thread: u32) -> u32 {
         .unwrap_or(thread)
 }
 
-/// True if a thread has SIGKILL pending. The kernel sends it to every thread of a process that a
-/// signal is about to end, except for signals that write a core file. `false` for a thread that is
-/// not visible.
+/// Returns `true` if a thread has SIGKILL pending. The kernel sends it to every thread of a process
+/// that a signal is about to end, except for signals that write a core file. `false` for a thread
+/// that is not visible.
 pub(crate) fn is_being_killed(thread: u32) -> bool {
     ProcessStatus::of(thread).has_signal("SigPnd", libc::SIGKILL)
 }

@@ -109,13 +109,13 @@ impl Snapshot {
         self
     }
 
-    /// Returns true if a read at the end waits for more.
+    /// Returns `true` if a read at the end waits for more.
     #[must_use]
     pub const fn is_awaited(&self) -> bool {
         self.is_awaited
     }
 
-    /// Returns true if a read would not wait.
+    /// Returns `true` if a read would not wait.
     pub fn is_ready(&self, store: &dyn Store) -> bool {
         let bounds = store.bounds();
         let behind = self.extent.coordinate(self.cursor.position());

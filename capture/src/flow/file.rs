@@ -100,19 +100,19 @@ impl File {
         self.properties().application
     }
 
-    /// Returns true if there are flows that do not have it, see [`FlowEntry::has`].
+    /// Returns `true` if there are flows that do not have it, see [`FlowEntry::has`].
     #[must_use]
     pub const fn is_optional(self) -> bool {
         self.application().is_some()
     }
 
-    /// Returns true if it may later begin elsewhere, and is another file then.
+    /// Returns `true` if it may later begin elsewhere, and is another file then.
     #[must_use]
     pub const fn begins_anew(self) -> bool {
         self.properties().begins_anew
     }
 
-    /// Returns true if text must be made or a body decoded for this operation.
+    /// Returns `true` if text must be made or a body decoded for this operation.
     #[must_use]
     pub fn is_made_to(self, operation: ContentOperation) -> bool {
         self.properties().is_made_to.contains(&operation)
@@ -168,7 +168,7 @@ pub struct FlowEntry {
 }
 
 impl FlowEntry {
-    /// Returns true if its directory has files of this kind.
+    /// Returns `true` if its directory has files of this kind.
     #[must_use]
     pub const fn has(&self, file: File) -> bool {
         match file.application() {

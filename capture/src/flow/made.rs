@@ -121,7 +121,7 @@ impl<K: Copy + Eq + Hash> Contents<K> {
         self.take(len)
     }
 
-    /// Returns true if there is room for this many bytes.
+    /// Returns `true` if there is room for this many bytes.
     pub(super) fn has_room(&self, len: u64) -> bool {
         self.room.load(Ordering::Relaxed) >= len
     }

@@ -209,8 +209,8 @@ impl Flows {
         }
     }
 
-    /// Returns true if everything stored so far is in the tree and, once the store has ended, every
-    /// flow has ended too.
+    /// Returns `true` if everything stored so far is in the tree and, once the store has ended,
+    /// every flow has ended too.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
         let bounds = self.shared.store.bounds();
@@ -257,8 +257,8 @@ impl Flows {
         self.shared.stat(id, file)
     }
 
-    /// Returns true if this operation on a file may take longer than a moment, because bodies must
-    /// be decoded for it or because text is made for it.
+    /// Returns `true` if this operation on a file may take longer than a moment, because bodies
+    /// must be decoded for it or because text is made for it.
     #[must_use]
     pub fn takes_long(&self, id: u64, file: File, operation: ContentOperation) -> bool {
         file.is_made_to(operation) && self.shared.effort(id, file) > made::QUICK
@@ -310,7 +310,7 @@ impl Flows {
         Ok(FileReading::of_made(Arc::clone(&self.shared), lines))
     }
 
-    /// Returns true if making `http-open.jsonl` may take longer than a moment.
+    /// Returns `true` if making `http-open.jsonl` may take longer than a moment.
     #[must_use]
     pub fn open_http_takes_long(&self) -> bool {
         self.shared.table.read().has_much_open_http()

@@ -28,7 +28,7 @@ pub(super) enum FlowState {
 }
 
 impl FlowState {
-    /// Returns true if this state is final.
+    /// Returns `true` if this state is final.
     pub(super) const fn is_end(self) -> bool {
         match self {
             Self::Closed | Self::Reset | Self::TimedOut | Self::Evicted => true,

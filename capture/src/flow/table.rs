@@ -221,7 +221,7 @@ impl FlowTable {
         }
     }
 
-    /// Returns true if more flows have HTTP transactions under way than can be looked at in a
+    /// Returns `true` if more flows have HTTP transactions under way than can be looked at in a
     /// moment.
     pub(super) fn has_much_open_http(&self) -> bool {
         self.open_http.len() > MUCH_OPEN_HTTP

@@ -56,7 +56,7 @@ struct RingInterface {
 }
 
 impl RingInterface {
-    /// Returns true if `given` is this interface, whose texts may have been cut for want of room.
+    /// Returns `true` if `given` is this interface, whose texts may have been cut for want of room.
     fn is(&self, given: &Interface) -> bool {
         let Self { interface: kept, is_cut, .. } = self;
         if !is_cut {

@@ -358,7 +358,7 @@ impl Indexer {
         }
     }
 
-    /// Returns true if the filter leaves a packet out. The answer is kept for the chunk being
+    /// Returns `true` if the filter leaves a packet out. The answer is kept for the chunk being
     /// built.
     #[inline]
     fn is_left_out(&mut self, packet: &FilePacket<'_>) -> bool {
@@ -520,7 +520,7 @@ impl Indexer {
 }
 
 impl OpenChunk {
-    /// Returns true if a packet of `len` bytes that ends at `end` in the file belongs in the next
+    /// Returns `true` if a packet of `len` bytes that ends at `end` in the file belongs in the next
     /// chunk.
     #[inline]
     const fn is_full(&self, len: u32, end: usize) -> bool {

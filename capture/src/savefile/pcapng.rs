@@ -107,7 +107,7 @@ impl BlockHead {
         Ok(Some(Self { block_type, len, order }))
     }
 
-    /// Returns true if [`Block::parse`] ignores the contents, so that they need not be present.
+    /// Returns `true` if [`Block::parse`] ignores the contents, so that they need not be present.
     #[must_use]
     pub const fn is_skipped(&self) -> bool {
         !shortest(self.block_type).1

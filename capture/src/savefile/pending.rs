@@ -59,7 +59,7 @@ impl Pending {
         self.count = self.count.saturating_add(1);
     }
 
-    /// Returns true if they can belong to a packet at this place. If they are far before it, all
+    /// Returns `true` if they can belong to a packet at this place. If they are far before it, all
     /// bytes in between would be walked each time. Blocks that readers have seen stay in any case.
     pub(super) const fn is_near(&self, packet: WalkPlace) -> bool {
         self.is_shown || packet.offset.saturating_sub(self.place.offset) <= SPAN_LEN

@@ -266,7 +266,7 @@ impl StreamReader {
         }
     }
 
-    /// Returns true if it is known to be a pcapng stream.
+    /// Returns `true` if it is known to be a pcapng stream.
     #[must_use]
     pub const fn is_pcapng(&self) -> bool {
         matches!(self.format, StreamFormat::Pcapng(_))
@@ -385,7 +385,7 @@ impl StreamReader {
 }
 
 impl StreamFormat {
-    /// Returns true if the unread bytes begin where a record or block begins, and not the first
+    /// Returns `true` if the unread bytes begin where a record or block begins, and not the first
     /// one.
     const fn is_at_boundary(&self) -> bool {
         match self {
@@ -395,7 +395,7 @@ impl StreamFormat {
         }
     }
 
-    /// Returns true if bytes that could begin another file here are part of this one.
+    /// Returns `true` if bytes that could begin another file here are part of this one.
     fn goes_on_with(&self, unread: &[u8]) -> bool {
         let section = || {
             unread.first_chunk().is_some_and(|kind: &[u8; 4]| {

@@ -35,7 +35,7 @@ impl Verdicts {
     }
 }
 
-/// Returns true if the packet with this index in a chunk matched the filter.
+/// Returns `true` if the packet with this index in a chunk matched the filter.
 #[inline]
 pub(super) fn matched(words: Option<&[u64]>, packet: usize) -> bool {
     words.is_none_or(|words| {

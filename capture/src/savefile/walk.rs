@@ -28,7 +28,7 @@ impl FileFormat {
         }
     }
 
-    /// Returns true if its records are served exactly as they are in the file.
+    /// Returns `true` if its records are served exactly as they are in the file.
     pub(super) fn is_native(&self) -> bool {
         matches!(self, Self::Pcap(file)
             if file.order == ByteOrder::NATIVE && file.lengths == Lengths::Captured)

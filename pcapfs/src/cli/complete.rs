@@ -47,7 +47,7 @@ _pcapfs_words() {
 complete -o nospace -o bashdefault -F _pcapfs_words pcapfs
 "#;
 
-/// True if this process was started to complete a word.
+/// Returns `true` if this process was started to complete a word.
 pub(super) fn is_asked() -> bool {
     env::var_os(VARIABLE).is_some_and(|shell| !shell.is_empty())
 }

@@ -49,8 +49,8 @@ pub(super) fn run(umount: &Umount) -> Result<(), Failure> {
     Ok(())
 }
 
-/// True if a daemon exists and has not ended; a zombie has ended. The number of a daemon in another
-/// PID namespace may belong to another program here.
+/// Returns `true` if a daemon exists and has not ended; a zombie has ended. The number of a daemon
+/// in another PID namespace may belong to another program here.
 fn is_alive(pid: u64) -> bool {
     let status = ProcessStatus::of(pid);
     status.field("Name").is_some_and(|name| name.starts_with("pcapfs"))

@@ -30,8 +30,8 @@ impl SavefilesWait {
         Self { last_report: Instant::now(), is_shown: false, is_detached }
     }
 
-    /// True if every packet of every savefile is in its files and its flow, or cannot be. Reports
-    /// the progress each second.
+    /// Returns `true` if every packet of every savefile is in its files and its flow, or cannot be.
+    /// Reports the progress each second.
     pub(super) fn is_over(&mut self, tree: &Tree) -> bool {
         let mut packets = 0_u64;
         let mut is_over = true;

@@ -71,7 +71,7 @@ pub(super) fn watch(
     Ok(())
 }
 
-/// True if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
+/// Returns `true` if this process was started with a signal ignored (`SigIgn`, proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
     ProcessStatus::of("self").has_signal("SigIgn", signal)
 }

@@ -123,7 +123,7 @@ impl Caller {
         )
     }
 
-    /// True if these permissions let the caller do that.
+    /// Returns `true` if these permissions let the caller do that.
     pub(crate) fn may(&self, permissions: Permissions, bits: &[PermissionBit]) -> bool {
         self.missing(permissions, bits).is_none()
     }

@@ -89,7 +89,7 @@ impl Tree {
     }
 }
 
-/// True if there may be users who can search the directory but not read it.
+/// Returns `true` if there may be users who can search the directory but not read it.
 fn permits_search_only(permissions: Permissions) -> bool {
     [6, 3, 0].into_iter().any(|shift| permissions.mode >> shift & 0o5 == 0o1)
 }

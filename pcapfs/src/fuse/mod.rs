@@ -117,7 +117,7 @@ impl Mounted {
         self.mounter.detach(&self.mountpoint);
     }
 
-    /// True if the kernel has released the tree: unmounted, and no file open.
+    /// Returns `true` if the kernel has released the tree: unmounted, and no file open.
     pub(crate) fn is_over(&self) -> bool {
         self.fuser.is_finished()
     }

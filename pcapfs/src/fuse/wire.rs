@@ -86,7 +86,7 @@ pub(super) enum FuseRequest<'a> {
 }
 
 impl PollIn {
-    /// True if a program waits for a notification.
+    /// Returns `true` if a program waits for a notification.
     pub(super) const fn notifies(&self) -> bool {
         self.flags & POLL_SCHEDULE_NOTIFY != 0
     }
@@ -250,7 +250,7 @@ impl DirectoryPage {
         has_room
     }
 
-    /// True if a name fits, after `before` more bytes.
+    /// Returns `true` if a name fits, after `before` more bytes.
     fn has_room(&self, name: &str, before: usize) -> bool {
         let len = before + (DIRENT_LEN + name.len()).next_multiple_of(8);
         self.bytes.len() + len <= self.size

@@ -48,7 +48,7 @@ impl Configured {
         }
     }
 
-    /// True if both capture the same packets in the same way.
+    /// Returns `true` if both capture the same packets in the same way.
     fn is_same(&self, other: &Self) -> bool {
         self.spec == other.spec
     }

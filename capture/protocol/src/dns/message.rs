@@ -86,7 +86,8 @@ impl MessageHeader {
         })
     }
 
-    /// Whether a message of `len` bytes has room for as many questions and records as it says.
+    /// Returns `true` if a message of `len` bytes has room for as many questions and records as it
+    /// says.
     pub(super) fn fits(&self, len: usize) -> bool {
         let [questions, records @ ..] = self.counts.map(usize::from);
         let records: usize = records.iter().sum();

@@ -152,13 +152,13 @@ impl Pairing {
         self.ends.iter().any(|end| end.port() == MDNS)
     }
 
-    /// Whether a response with this identification is one of mDNS, where zero is the only one and
-    /// responses need no query: RFC 6762, section 18.1.
+    /// Returns `true` if a response with this identification is one of mDNS, where zero is the only
+    /// one and responses need no query: RFC 6762, section 18.1.
     fn is_by_mdns(&self, id: u16) -> bool {
         self.is_mdns() && id == 0
     }
 
-    /// Whether messages in this direction go to a group.
+    /// Returns `true` if messages in this direction go to a group.
     fn is_to_group(&self, direction: Direction) -> bool {
         let [forward, backward] = &self.ends;
         let to = match direction {

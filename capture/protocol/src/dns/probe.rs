@@ -44,8 +44,8 @@ pub fn datagram(bytes: &[u8], wire_len: usize, ports: [u16; 2]) -> bool {
     wire_len <= bytes.len() && is_strict(bytes)
 }
 
-/// The number of payloads between these UDP ports that are worth a look: 8 on the ports of DNS, where
-/// malformed messages may come first, and a query and a response elsewhere.
+/// The number of payloads between these UDP ports that are worth a look: 8 on the ports of DNS,
+/// where malformed messages may come first, and a query and a response elsewhere.
 #[must_use]
 pub fn tries(ports: [u16; 2]) -> usize {
     if ports.iter().any(|port| NETBIOS.contains(port)) {
@@ -116,7 +116,8 @@ fn has_known(ports: [u16; 2]) -> bool {
     ports.iter().any(|port| PORTS.contains(port))
 }
 
-/// Whether a message of `len` bytes may have this header, and says that there is something in it.
+/// Returns `true` if a message of `len` bytes may have this header, and says that there is
+/// something in it.
 fn is_plausible(bytes: &[u8], len: usize) -> bool {
     let Some(header) = MessageHeader::read(bytes) else { return false };
     let [questions, records @ ..] = header.counts;
@@ -127,7 +128,7 @@ fn is_plausible(bytes: &[u8], len: usize) -> bool {
     header.opcode <= MAX_OPCODE && (may_be || is_short)
 }
 
-/// Whether a message of `len` bytes may have this header, and it is an ordinary one.
+/// Returns `true` if a message of `len` bytes may have this header, and it is an ordinary one.
 fn is_ordinary(bytes: &[u8], len: usize) -> bool {
     let Some(header) = MessageHeader::read(bytes) else { return false };
     let [questions, answers, authority, _] = header.counts;
@@ -141,7 +142,7 @@ fn is_ordinary(bytes: &[u8], len: usize) -> bool {
     has_kind && questions == 1 && !header.z && opcodes.contains(&header.opcode) && header.fits(len)
 }
 
-/// Whether the bytes are an ordinary message from the first to the last.
+/// Returns `true` if the bytes are an ordinary message from the first to the last.
 fn is_strict(bytes: &[u8]) -> bool {
     if bytes.len() < HEADER || !is_ordinary(bytes, bytes.len()) {
         return false;

@@ -30,7 +30,7 @@ impl<'a> RawMessage<'a> {
         Self { bytes, wire_len, first: time, last: time, note: None }
     }
 
-    /// Whether bytes at its end were not captured.
+    /// Returns `true` if bytes at its end were not captured.
     pub(super) const fn is_cut(&self) -> bool {
         self.bytes.len() < self.wire_len
     }
@@ -58,7 +58,7 @@ impl<'a> RawRecord<'a> {
         Ok(Self { owner, record_type, ttl, data })
     }
 
-    /// Whether it is the pseudo-record of EDNS: RFC 6891, section 6.1.
+    /// Returns `true` if it is the pseudo-record of EDNS: RFC 6891, section 6.1.
     pub(super) fn is_options(&self) -> bool {
         Rtype::from_int(self.record_type) == Rtype::OPT
     }

@@ -23,7 +23,7 @@ pub(super) struct Transfer {
     is_at_soa: bool,
 }
 
-/// Whether a query asks for a transfer.
+/// Returns `true` if a query asks for a transfer.
 pub(super) fn is_transfer(record_type: u16) -> bool {
     [Rtype::AXFR, Rtype::IXFR].contains(&Rtype::from_int(record_type))
 }

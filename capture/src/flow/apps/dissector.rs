@@ -38,17 +38,17 @@ pub(in crate::flow) trait ByteStreams {
     /// The endpoint that sends forward, and the one that sends backward.
     fn ends(&self) -> [SocketAddr; 2];
 
-    /// Returns true if the beginning of both streams was captured, as far as they have bytes.
+    /// Returns `true` if the beginning of both streams was captured, as far as they have bytes.
     fn has_beginning(&self) -> bool;
 
-    /// Returns true if bytes of the stream were captured that follow bytes still to come.
+    /// Returns `true` if bytes of the stream were captured that follow bytes still to come.
     fn is_waiting(&self, direction: Direction) -> bool;
 
     /// The offset up to which the receiver of the stream sent in `direction` is known to have it;
     /// `None` if no packet of the receiver was captured, so that this is never known.
     fn received(&self, direction: Direction) -> Option<u64>;
 
-    /// Returns true if copies of bytes in `range` differed, so that nothing made of them is
+    /// Returns `true` if copies of bytes in `range` differed, so that nothing made of them is
     /// certain.
     fn is_disputed(&self, direction: Direction, range: &Range<u64>) -> bool;
 }
@@ -159,7 +159,7 @@ pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
     /// the other stream up to `acknowledged`.
     fn early(&mut self, _direction: Direction, _end: u64, _acknowledged: u64) {}
 
-    /// Returns true while there are segments that came too early in `direction`.
+    /// Returns `true` while there are segments that came too early in `direction`.
     fn has_early(&self, _direction: Direction) -> bool {
         false
     }
@@ -170,7 +170,8 @@ pub(in crate::flow) trait Dissector: Any + Debug + Send + Sync {
     /// The flow has ended. A direction that has not ended before ends in the way `how`.
     fn close(&mut self, how: StreamEnd, streams: &dyn ByteStreams);
 
-    /// Returns true once it has seen the end of both streams, so that no more transactions can end.
+    /// Returns `true` once it has seen the end of both streams, so that no more transactions can
+    /// end.
     fn is_closed(&self) -> bool;
 
     /// The next transaction that has ended, in the order in which they ended. Until it is recorded,
@@ -222,7 +223,7 @@ pub(in crate::flow) trait Finished: Debug + Send + Sync {
     /// The direction of the side that asked.
     fn client(&self) -> Direction;
 
-    /// Returns true if recording it takes longer than a moment.
+    /// Returns `true` if recording it takes longer than a moment.
     fn is_long(&self) -> bool {
         false
     }

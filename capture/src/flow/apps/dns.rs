@@ -75,8 +75,8 @@ fn ports(ends: [SocketAddr; 2]) -> [u16; 2] {
     ends.map(|end| end.port())
 }
 
-/// Returns true if the first message of a stream is a query: RFC 1035, section 4.1.1, after the two
-/// bytes of its length.
+/// Returns `true` if the first message of a stream is a query: RFC 1035, section 4.1.1, after the
+/// two bytes of its length.
 fn is_query(bytes: &[u8]) -> bool {
     bytes.get(4).is_none_or(|flags| flags & 0x80 == 0)
 }

@@ -18,7 +18,7 @@ pub(in crate::flow) struct FlowRecords {
 }
 
 impl FlowRecords {
-    /// Returns true if transactions of the flow are recorded.
+    /// Returns `true` if transactions of the flow are recorded.
     pub(in crate::flow) fn has_transactions(&self) -> bool {
         self.http.is_some() || !self.lines.is_empty()
     }

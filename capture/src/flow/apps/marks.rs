@@ -31,7 +31,7 @@ impl Marks {
         std::mem::replace(&mut self.0, behind).into_iter()
     }
 
-    /// Returns true if there are no marks.
+    /// Returns `true` if there are no marks.
     pub(in crate::flow) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -93,7 +93,7 @@ impl Application {
 pub struct ApplicationSet(u32);
 
 impl ApplicationSet {
-    /// Returns true if the protocol is in the set.
+    /// Returns `true` if the protocol is in the set.
     #[must_use]
     pub const fn has(self, application: Application) -> bool {
         self.0 & 1 << application as u32 != 0
@@ -124,12 +124,12 @@ impl Default for StreamProtocolState {
 }
 
 impl StreamProtocolState {
-    /// Returns true if the application protocol is no longer looked at.
+    /// Returns `true` if the application protocol is no longer looked at.
     pub(in crate::flow) const fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
-    /// Returns true while there are segments that came too early in `direction`.
+    /// Returns `true` while there are segments that came too early in `direction`.
     pub(in crate::flow) fn has_early(&self, direction: Direction) -> bool {
         match self {
             Self::Probing(probing) => probing.has_early(direction),

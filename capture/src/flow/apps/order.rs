@@ -132,7 +132,7 @@ impl StreamOrder {
         of_mut(&mut self.halves, direction).marks.set(end, acknowledged);
     }
 
-    /// Returns true while there are segments that came too early in `direction`.
+    /// Returns `true` while there are segments that came too early in `direction`.
     pub(in crate::flow) fn has_early(&self, direction: Direction) -> bool {
         !of(&self.halves, direction).marks.is_empty()
     }
@@ -173,7 +173,7 @@ impl StreamOrder {
         self.ended(server, how, streams, sink);
     }
 
-    /// Returns true if the dissector has been informed of both ends.
+    /// Returns `true` if the dissector has been informed of both ends.
     pub(in crate::flow) fn is_closed(&self) -> bool {
         self.halves.iter().all(|half| matches!(half.end, Some((_, true))))
     }
@@ -209,7 +209,7 @@ impl StreamOrder {
         }
     }
 
-    /// Returns true if the next piece of a direction need not wait.
+    /// Returns `true` if the next piece of a direction need not wait.
     fn may_feed(&self, direction: Direction, streams: &dyn ByteStreams) -> bool {
         let Some(next) = of(&self.halves, direction).waiting.front() else { return false };
         let other = of(&self.halves, direction.other());

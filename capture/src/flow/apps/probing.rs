@@ -112,7 +112,7 @@ impl Probing {
         of_mut(&mut self.marks, direction).set(end, acknowledged);
     }
 
-    /// Returns true if segments came too early in `direction`, and the bytes before them have not
+    /// Returns `true` if segments came too early in `direction`, and the bytes before them have not
     /// come yet.
     pub(in crate::flow) fn has_early(&self, direction: Direction) -> bool {
         !of(&self.marks, direction).is_empty()
@@ -278,8 +278,8 @@ impl Probing {
         }
     }
 
-    /// Returns true if bytes were sent in a direction, and the beginning of the protocol in them is
-    /// known.
+    /// Returns `true` if bytes were sent in a direction, and the beginning of the protocol in them
+    /// is known.
     fn has_begin(&self, direction: Direction) -> bool {
         of(&self.looked, direction) > of(&self.begins(), direction)
             && self.begin(direction).is_some()

@@ -109,7 +109,7 @@ impl Flow {
     /// `packets.pcap` only grows at its end. So a fragment that is older than the newest packet of
     /// the flow is left out. This happens if its flow was not known when it came.
     ///
-    /// Returns whether the packet was added.
+    /// Returns `true` if the packet was added.
     pub(in crate::flow) fn joined(&mut self, arrival: &Arrival) -> bool {
         if !self.packets.push(arrival.number, arrival.record_len) {
             return false;

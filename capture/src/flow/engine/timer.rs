@@ -104,7 +104,7 @@ impl<K: Copy> Timers<K> {
         self.len
     }
 
-    /// Returns true if nothing is scheduled.
+    /// Returns `true` if nothing is scheduled.
     #[must_use]
     pub(in crate::flow) const fn is_empty(&self) -> bool {
         self.len == 0

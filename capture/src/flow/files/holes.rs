@@ -14,6 +14,13 @@ pub(in crate::flow) struct StreamHoles {
     pub(in crate::flow) ranges: Vec<Range<u64>>,
 }
 
+impl StreamHoles {
+    /// These holes, which the next look replaces.
+    pub(in crate::flow) const fn until_next_look(ranges: Vec<Range<u64>>) -> Self {
+        Self { as_of: None, ranges }
+    }
+}
+
 /// As long as nothing of this changes, a stream has the same holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HolesState {

@@ -169,7 +169,7 @@ impl FileReading {
         }
     }
 
-    /// Returns true if this is a stream, or a body in a stream, with no bytes left: its flow has
+    /// Returns `true` if this is a stream, or a body in a stream, with no bytes left: its flow has
     /// left the tree together with its last packet.
     #[must_use]
     pub fn is_all_hole(&self) -> bool {
@@ -212,7 +212,7 @@ impl FileReading {
             // Only overwritten bytes are a hole. Reading other bytes reports that they are not
             // available.
             let all = self.shared.is_overwritten(self.newest).then_some(0..end);
-            self.holes = StreamHoles { of: None, ranges: all.into_iter().collect() };
+            self.holes = StreamHoles::until_next_look(all.into_iter().collect());
         }
         let holes = &self.holes.ranges;
         let next = holes.get(holes.partition_point(|hole| hole.end <= offset));
@@ -307,7 +307,7 @@ fn fill(bytes: &mut Vec<u8>, piece: BodyPiece<'_>) {
 }
 
 impl SharedFlows {
-    /// Returns true if the store has dropped all packets up to this one.
+    /// Returns `true` if the store has dropped all packets up to this one.
     fn is_overwritten(&self, newest: u64) -> bool {
         self.store.bounds().oldest.number > newest
     }
@@ -399,8 +399,8 @@ impl SharedFlows {
         if is_there || !bytes.is_empty() { Ok(()) } else { Err(FlowReadError::Expired) }
     }
 
-    /// Returns true if a flow is in the tree. If it is, a content made from its packets before this
-    /// call lacks nothing but what the tree lacked too.
+    /// Returns `true` if a flow is in the tree. If it is, a content made from its packets before
+    /// this call lacks nothing but what the tree lacked too.
     pub(in crate::flow) fn has(&self, id: u64) -> bool {
         self.table.read().flow(id).is_some()
     }

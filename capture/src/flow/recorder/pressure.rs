@@ -19,7 +19,8 @@ pub(in crate::flow) struct Pressure {
 }
 
 impl Pressure {
-    /// Returns true if the recorder must hurry. `now` is the time of any clock that does not go back.
+    /// Returns `true` if the recorder must hurry. `now` is the time of any clock that does not go
+    /// back.
     pub(in crate::flow) fn is_high(&mut self, now: Duration, oldest: u64, position: u64) -> bool {
         let Some((then, old_oldest, old_position)) = self.last else {
             self.last = Some((now, oldest, position));

@@ -65,7 +65,8 @@ impl RingMap {
         Ok(Self { guard, map, geometry })
     }
 
-    /// Returns true if someone has cut the file, so that the memory is no longer that of the file.
+    /// Returns `true` if someone has cut the file, so that the memory is no longer that of the
+    /// file.
     pub(super) fn is_torn(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::is_torn)
     }
@@ -200,7 +201,7 @@ impl Pin<'_> {
         }
     }
 
-    /// Returns true if no record will be added to the segment.
+    /// Returns `true` if no record will be added to the segment.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }

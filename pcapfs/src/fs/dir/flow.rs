@@ -34,7 +34,7 @@ enum FlowItem {
 }
 
 impl FlowItem {
-    /// True if there are flows that do not have it.
+    /// Returns `true` if there are flows that do not have it.
     const fn is_optional(self) -> bool {
         match self {
             Self::Bodies => true,

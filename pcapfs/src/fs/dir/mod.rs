@@ -67,8 +67,8 @@ pub(super) trait DirectoryProvider {
     /// that is removed in the meantime may be found too: its attributes are an error then.
     fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError>;
 
-    /// The file that always has this name, even if it does not exist now; `None` for a name that has
-    /// to be looked up, and for a directory.
+    /// The file that always has this name, even if it does not exist now; `None` for a name that
+    /// has to be looked up, and for a directory.
     fn file(&self, name: &str) -> Option<FileNode> {
         let _ = name;
         None
@@ -84,7 +84,8 @@ pub(super) trait DirectoryProvider {
         Ok(())
     }
 
-    /// True if a listing may give the attributes of this name too, because they cost little.
+    /// Returns `true` if a listing may give the attributes of this name too, because they cost
+    /// little.
     fn lists_attributes_of(&self, name: &str) -> bool {
         let _ = name;
         false
@@ -93,8 +94,8 @@ pub(super) trait DirectoryProvider {
     /// Its attributes; an error if it has left the tree.
     fn facts(&self, tree: &Tree) -> Result<NodeFacts, TreeError>;
 
-    /// True if its attributes reveal something about the traffic. Users who may search the capture's
-    /// directory but not read it do not get those.
+    /// Returns `true` if its attributes reveal something about the traffic. Users who may search
+    /// the capture's directory but not read it do not get those.
     fn reveals_traffic(&self) -> bool {
         true
     }
@@ -216,12 +217,12 @@ impl Node {
         }
     }
 
-    /// True if its counted inode number is remembered after the kernel has forgotten it.
+    /// Returns `true` if its counted inode number is remembered after the kernel has forgotten it.
     pub(super) fn keeps_number(&self) -> bool {
         matches!(&self.item, NodeItem::File(file) if file.provider().keeps_number())
     }
 
-    /// True if it may later begin elsewhere, and be another file then.
+    /// Returns `true` if it may later begin elsewhere, and be another file then.
     pub(super) fn begins_anew(&self) -> bool {
         matches!(&self.item, NodeItem::File(file) if file.provider().begins_anew())
     }
@@ -230,7 +231,7 @@ impl Node {
 /// Mark of the numbers of counted inodes.
 const COUNTED: u64 = 1 << 63;
 
-/// True if it is the number of a counted inode.
+/// Returns `true` if it is the number of a counted inode.
 pub(super) const fn is_counted(inode: u64) -> bool {
     inode & COUNTED != 0
 }

@@ -48,18 +48,19 @@ pub(super) trait FileProvider {
         directory & 0o666
     }
 
-    /// True if it is opened for writing only, and otherwise for reading only.
+    /// Returns `true` if it is opened for writing only, and otherwise for reading only.
     fn is_written(&self) -> bool {
         false
     }
 
-    /// True if it may later begin elsewhere, and be another file then, with another inode.
+    /// Returns `true` if it may later begin elsewhere, and be another file then, with another
+    /// inode.
     fn begins_anew(&self) -> bool {
         false
     }
 
-    /// True if its inode number is remembered after the kernel has forgotten it. This takes memory
-    /// for each file, so it is only for a kind that a capture has few files of.
+    /// Returns `true` if its inode number is remembered after the kernel has forgotten it. This
+    /// takes memory for each file, so it is only for a kind that a capture has few files of.
     fn keeps_number(&self) -> bool {
         false
     }
@@ -79,8 +80,8 @@ pub(super) trait FileProvider {
     /// capture, see [`OpenContent::is_reader`].
     fn open(&self, request: &FileRequest<'_>) -> Result<OpenContent, TreeError>;
 
-    /// True if the operation may take so long that no other request may wait for it. The pool then
-    /// does it.
+    /// Returns `true` if the operation may take so long that no other request may wait for it. The
+    /// pool then does it.
     fn takes_long(&self, tree: &Tree, operation: ContentOperation) -> bool {
         let _ = (tree, operation);
         false

@@ -271,7 +271,7 @@ fn side(direction: Direction, request: Direction) -> MessageRole {
     if direction == request { MessageRole::Request } else { MessageRole::Response }
 }
 
-/// Returns true if a request asks a proxy for a tunnel.
+/// Returns `true` if a request asks a proxy for a tunnel.
 fn is_connect(transaction: &HttpTransaction) -> bool {
     let head = transaction.request.as_ref().and_then(|request| request.head.as_ref());
     head.and_then(Head::method) == Some("CONNECT")

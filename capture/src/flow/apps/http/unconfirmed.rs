@@ -61,7 +61,7 @@ impl Unconfirmed {
         Some(left)
     }
 
-    /// Returns true if no transaction waits.
+    /// Returns `true` if no transaction waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -101,7 +101,7 @@ fn due(transaction: &HttpTransaction) -> Timestamp {
     messages.map(|message| message.last).max().unwrap_or_default().plus(PATIENCE)
 }
 
-/// Returns true if both receivers have acknowledged all of a transaction, or if no acknowledgment
+/// Returns `true` if both receivers have acknowledged all of a transaction, or if no acknowledgment
 /// could improve what is said of it.
 fn is_confirmed(
     transaction: &HttpTransaction,

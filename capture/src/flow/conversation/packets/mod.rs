@@ -76,7 +76,7 @@ impl Packets {
 
     /// Adds a packet whose pcap record has `record_len` bytes, header included. Numbers begin at 1.
     ///
-    /// Returns whether the packet was added: only if its number is above all earlier ones.
+    /// Returns `true` if the packet was added: only if its number is above all earlier ones.
     pub(in crate::flow) fn push(&mut self, number: u64, record_len: u32) -> bool {
         match &mut self.0 {
             KeptPackets::None { last, end } if number > *last => {
@@ -104,7 +104,7 @@ impl Packets {
     }
 
     #[cfg(test)]
-    /// Returns true if no packet is retained.
+    /// Returns `true` if no packet is retained.
     #[must_use]
     pub(in crate::flow) fn is_empty(&self) -> bool {
         self.len() == 0
