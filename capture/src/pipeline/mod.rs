@@ -338,28 +338,19 @@ impl Capture {
     }
 
     fn make(spec: Spec, patience: Patience) -> Result<NewCapture, CaptureError> {
-        match &spec.source {
-            SourceName::File(_) | SourceName::Growing(_) => Self::of_savefile(spec),
-            SourceName::Interface(_)
-            | SourceName::Stream(_)
-            | SourceName::Stdin
-            | SourceName::Tcp(_)
-            | SourceName::TcpListen(_)
-            | SourceName::External(_) => Self::of_ring(spec, patience),
+        match spec.source.savefile_path() {
+            Some(path) => Self::of_savefile(Probe::open(path)?, spec),
+            None => Self::of_ring(spec, patience),
         }
     }
 
-    fn of_savefile(spec: Spec) -> Result<NewCapture, CaptureError> {
-        let Some(path) = spec.source.savefile_path() else {
-            unreachable!("called for savefiles only")
-        };
-        let probe = Probe::open(path)?;
+    fn of_savefile(probe: Probe, spec: Spec) -> Result<NewCapture, CaptureError> {
         let filter = match spec.expression() {
             Some(expression) => Some(Filter::compile(expression, probe.link_type())?),
             None => None,
         };
         let snaplen = (spec.snaplen < DEFAULT_SNAPLEN).then_some(spec.snaplen);
-        let follow = matches!(spec.source, SourceName::Growing(_));
+        let follow = !spec.source.is_complete_savefile();
         let savefile = probe.into_savefile(crate::savefile::SavefileOptions {
             filter,
             snaplen,
@@ -394,10 +385,7 @@ impl Capture {
             precision: spec.precision,
             link_type,
             interface: Interface {
-                name: Some(match &spec.source {
-                    SourceName::Interface(name) => name.clone(),
-                    other => other.to_string(),
-                }),
+                name: Some(spec.source.interface_name()),
                 description: None,
                 filter: spec.expression().map(str::to_owned),
                 snaplen: spec.snaplen,

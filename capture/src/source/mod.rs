@@ -56,6 +56,9 @@ const FOLLOW: &str = ",follow";
 
 /// The source of a capture. It is written as an interface, `any` or nothing for all interfaces,
 /// `file:PATH`, `file:PATH,follow`, `stream:PATH`, `tcp:HOST:PORT`, `tcp-listen:ADDR:PORT`, or `-`.
+///
+/// Other code asks the methods what a source can, and does not match the variants. So a new kind is
+/// decided here, where the compiler asks for each answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SourceName {
     /// A network interface, or [`ANY`].
@@ -154,6 +157,103 @@ impl SourceName {
         }
     }
 
+    /// Returns `true` if packets come from an interface of this machine, through a socket with a
+    /// buffer in the kernel.
+    #[must_use]
+    pub const fn is_interface(&self) -> bool {
+        match self {
+            Self::Interface(_) => true,
+            Self::File(_)
+            | Self::Growing(_)
+            | Self::Stream(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_) => false,
+        }
+    }
+
+    /// Returns `true` for a savefile that is complete: its packets have an end that readers can
+    /// wait for.
+    #[must_use]
+    pub const fn is_complete_savefile(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Growing(_)
+            | Self::Interface(_)
+            | Self::Stream(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_) => false,
+        }
+    }
+
+    /// Returns `true` if only one capture of a process can have this source, and only from the
+    /// command line.
+    #[must_use]
+    pub const fn is_of_command_line(&self) -> bool {
+        match self {
+            Self::Stdin => true,
+            Self::Interface(_)
+            | Self::File(_)
+            | Self::Growing(_)
+            | Self::Stream(_)
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_) => false,
+        }
+    }
+
+    /// The path in a source that is written with one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Growing(path) | Self::Stream(path) => Some(path),
+            Self::Interface(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_) => None,
+        }
+    }
+
+    /// The same source with another path, if it is written with one.
+    #[must_use]
+    pub fn with_path(self, change: impl FnOnce(PathBuf) -> PathBuf) -> Self {
+        match self {
+            Self::File(path) => Self::File(change(path)),
+            Self::Growing(path) => Self::Growing(change(path)),
+            Self::Stream(path) => Self::Stream(change(path)),
+            same @ (Self::Interface(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::External(_)) => same,
+        }
+    }
+
+    /// The name of the interface in pcapng files: that of an interface, or the written form.
+    #[must_use]
+    pub fn interface_name(&self) -> String {
+        if let Self::Interface(name) = self { name.clone() } else { self.to_string() }
+    }
+
+    /// The source of a kind that the program brings.
+    #[must_use]
+    pub const fn external(&self) -> Option<&ExternalSource> {
+        match self {
+            Self::External(source) => Some(source),
+            Self::Interface(_)
+            | Self::File(_)
+            | Self::Growing(_)
+            | Self::Stream(_)
+            | Self::Stdin
+            | Self::Tcp(_)
+            | Self::TcpListen(_) => None,
+        }
+    }
+
     /// The path of a savefile.
     #[must_use]
     pub fn savefile_path(&self) -> Option<&Path> {
@@ -169,7 +269,8 @@ impl SourceName {
     }
 
     /// The alias that a capture of this source gets by default: the interface's name, the file's
-    /// name without its extension, or the host and port. Characters that an alias cannot have are replaced.
+    /// name without its extension, or the host and port. Characters that an alias cannot have are
+    /// replaced.
     #[must_use]
     pub fn default_alias(&self) -> String {
         let name = match self {
@@ -213,7 +314,9 @@ impl std::fmt::Display for SourceName {
 
 /// A source that fills a ring.
 ///
-/// A source may run again after it was stopped, unless it is [closed](Rest::Closed).
+/// It opens in its constructor, which must not wait for another machine. After a stop,
+/// [`run`](Self::run) may be called again, if [`rest`](Self::rest) says that the source is
+/// [open](Rest::is_open). Otherwise it is dropped and opened anew.
 pub trait Source: std::fmt::Debug + Send {
     /// The link type of its packets; `None` if it is known only with the first packet.
     fn link_type(&self) -> Option<LinkType>;
@@ -227,9 +330,18 @@ pub trait Source: std::fmt::Debug + Send {
         true
     }
 
-    /// Fills the ring until `control` orders a stop, or there are no more packets. Publishes each
-    /// batch, and calls [`Observer::tick`] after it. Carries out the other orders of `control`
-    /// between batches.
+    /// Fills the ring until `control` orders a stop, or there are no more packets.
+    ///
+    /// * It applies [`SourceOptions::filter`] and [`SourceOptions::snaplen`]: nobody else does.
+    /// * If [`link_type`](Self::link_type) is `None`, it calls [`Writer::declare`] before the first
+    ///   packet.
+    /// * After each batch it calls [`Writer::publish`], then [`Observer::tick`]. Without packets it
+    ///   calls `tick` at least every five seconds: the ring notes then that the source is there.
+    /// * It gives packets that it has lost to [`Writer::add_loss`].
+    /// * Between batches it looks for orders: [`SourceControl::must_stop`],
+    ///   [`SourceControl::clear_if_ordered`], and [`SourceControl::is_paused`] if it is
+    ///   [drained](Rest::Drained). While it waits, it polls [`SourceControl::wake_fd`] too.
+    /// * When it has to stop, it first stores what was received before.
     ///
     /// # Errors
     /// [`SourceError::Lost`] if the source may come back, another error if not. All packets that
@@ -267,7 +379,8 @@ impl Rest {
 
 /// Receives reports from a running source.
 pub trait Observer {
-    /// Called after a batch was published, or after a few seconds.
+    /// A source calls it after each batch, and at least every five seconds without packets. The
+    /// ring notes then that the source is there.
     fn tick(&mut self, writer: &Writer);
 
     /// Called for an error that does not end the source: an error of one of several writers, or

@@ -20,7 +20,6 @@ use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
 use super::outgoing::Allowances;
 use super::streams::{self, SavefileStream, Tasks};
-use capture::source::SourceName;
 
 use crate::fs::SavefileKind;
 use crate::fs::captures::CaptureEntry;
@@ -279,7 +278,7 @@ impl control_server::Control for Service {
         let is_being_read = || {
             let entry = self.registry.readable(&peer(&request)?.caller, &asked.capture);
             let capture = &entry.map_err(refused)?.capture;
-            let is_savefile = matches!(capture.spec().source, SourceName::File(_));
+            let is_savefile = capture.spec().source.is_complete_savefile();
             Ok::<_, Status>(is_savefile && !capture.store().bounds().ended)
         };
         let wanted = if asked.live || is_being_read()? {

@@ -14,7 +14,6 @@ use capture::cursor::{
     Begin, Cursor, CursorProgress, CursorReadError, ReadOutcome, SavefileFormat,
 };
 use capture::flow::{self, FileReading, Seek, Stat};
-use capture::source::SourceName;
 use capture::store::Store;
 use parking_lot::Mutex;
 use protocol::time::Timestamp;
@@ -101,10 +100,8 @@ impl OpenContent {
     /// reads wait until all of it has been indexed.
     pub(super) fn snapshot(entry: &CaptureEntry, extent: SnapshotExtent) -> Self {
         let snapshot = Snapshot::new(&**entry.capture.store(), extent);
-        Self::Snapshot(Mutex::new(match entry.capture.spec().source {
-            SourceName::File(_) => snapshot.awaited(),
-            _ => snapshot,
-        }))
+        let is_complete = entry.capture.spec().source.is_complete_savefile();
+        Self::Snapshot(Mutex::new(if is_complete { snapshot.awaited() } else { snapshot }))
     }
 
     /// True if it is a snapshot whose reads may wait.

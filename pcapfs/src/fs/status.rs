@@ -6,7 +6,6 @@ use capture::clock;
 use capture::flow;
 use capture::own_transport::{OwnTransport, OwnTuple};
 use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
-use capture::source::SourceName;
 use protocol::json;
 use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
@@ -184,8 +183,7 @@ pub(crate) fn of_capture(
     }
     let totals =
         ReadersStatus { open, delivered, lost, delivered_packets: delivered, lost_packets: lost };
-    let is_interface = matches!(spec.source, SourceName::Interface(_));
-    let is_interface = is_interface || spec.source.savefile_path().is_some();
+    let is_interface = spec.source.is_interface() || spec.source.savefile_path().is_some();
     let interface = store.interface(0).filter(|_| is_interface);
     let status = CaptureStatus {
         id: entry.id.saturating_add(1),
@@ -228,10 +226,7 @@ pub(crate) fn of_capture(
                 why: one.why,
             })
             .collect(),
-        remote: match &spec.source {
-            SourceName::External(source) => source.status(),
-            _ => None,
-        },
+        remote: spec.source.external().and_then(|source| source.status()),
     };
     json::line(&status)
 }

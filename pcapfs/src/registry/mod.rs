@@ -21,7 +21,6 @@ use std::thread;
 
 use capture::pipeline::{self, Capture, CaptureError, CaptureState, NewCapture, Spec, is_alias};
 use capture::ring::Permissions;
-use capture::source::SourceName;
 use parking_lot::Mutex;
 
 use crate::config::Configured;
@@ -254,7 +253,7 @@ impl Registry {
 
     /// Gives each of these captures a share of kernel buffer, unless its size is given.
     fn with_kernel_buffers(&self, mut planned: Vec<Planned>) -> Vec<Planned> {
-        let is_live = |spec: &Spec| matches!(spec.source, SourceName::Interface(_));
+        let is_live = |spec: &Spec| spec.source.is_interface();
         let entries = self.tree.captures.all();
         let held = entries.iter().map(|entry| entry.capture.spec()).filter(|spec| is_live(spec));
         let held = held.map(Spec::kernel_buffer).sum();
