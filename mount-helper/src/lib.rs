@@ -4,3 +4,4 @@ pub mod arguments;
 pub mod message;
 pub mod mountinfo;
 pub mod seccomp;
+pub mod source;

@@ -8,6 +8,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use mount_helper::source::PATH_KINDS;
+
 use crate::options::{self, DaemonOptions, Meaning, MountOption, SyntaxError};
 
 /// Maximum number of bytes of an alias.
@@ -72,8 +74,8 @@ pub(crate) struct MountPlan {
 /// The source and filter of a capture.
 #[derive(Debug, PartialEq, Eq)]
 struct CaptureRequest {
-    /// Its name: `[A-Za-z0-9._-]{1,64}`, no leading dot.
-    alias: String,
+    /// Its name: `[A-Za-z0-9._-]{1,64}`, no leading dot; `None` if the daemon chooses it.
+    alias: Option<String>,
     /// In the form of `pcapfs mount -c`; without blanks.
     source: String,
     /// BPF expression; `None` for everything.
@@ -343,11 +345,9 @@ impl ChosenOptions {
             }
             _ => spec,
         };
-        let alias = match alias {
-            Some(alias) if is_alias(&alias) => alias,
-            Some(alias) => return Err(UsageError::Alias(alias)),
-            None => default_alias(source),
-        };
+        if let Some(alias) = alias.as_ref().filter(|alias| !is_alias(alias)) {
+            return Err(UsageError::Alias(alias.clone()));
+        }
         let filter = filter.filter(|filter| !filter.trim().is_empty());
         Ok(Some(CaptureRequest { alias, source: source.to_owned(), filter }))
     }
@@ -368,7 +368,7 @@ impl MountPlan {
         }
         self.directory = base.join(&self.directory);
         let Some(CaptureRequest { source, .. }) = &mut self.capture else { return };
-        for kind in ["file:", "stream:"] {
+        for kind in PATH_KINDS {
             // A directory that is no text cannot be part of a source. Then the path stays relative,
             // and the daemon reports that there is no such file.
             let settled = source
@@ -383,7 +383,10 @@ impl MountPlan {
         let mut arguments: Vec<OsString> = vec!["mount".into(), self.directory.clone().into()];
         if let Some(CaptureRequest { alias, source, filter }) = &self.capture {
             let filter = filter.as_ref().map(|filter| format!(" {filter}")).unwrap_or_default();
-            arguments.extend(["-c".into(), format!("{alias}={source}{filter}").into()]);
+            arguments.push(match alias {
+                Some(alias) => format!("--capture={alias}={source}{filter}").into(),
+                None => format!("--unnamed={source}{filter}").into(),
+            });
         }
         let text = |value: &Option<String>| value.clone().map(OsString::from);
         let path = |value: &Option<PathBuf>| value.clone().map(OsString::from);
@@ -431,31 +434,6 @@ fn operand(path: OsString) -> PathBuf {
 
 fn text(argument: OsString) -> Result<String, UsageError> {
     argument.into_string().map_err(UsageError::Encoding)
-}
-
-/// The alias that `pcapfs` itself would choose: the interface's name, or the file's without its
-/// extension, or the host and port, with `_` in place of characters that an alias cannot have.
-fn default_alias(source: &str) -> String {
-    let path = source.strip_prefix("file:").or_else(|| source.strip_prefix("stream:"));
-    let place = source.strip_prefix("tcp:").or_else(|| source.strip_prefix("tcp-listen:"));
-    let place = place.map(|place| place.split(',').next().unwrap_or_default());
-    let place = place.map(|place| place.replace(['[', ']'], ""));
-    let name = path.map_or_else(
-        || place.as_deref().unwrap_or(source),
-        |path| {
-            let path = path.strip_suffix(",follow").unwrap_or(path);
-            Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default()
-        },
-    );
-    let mut alias: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
-        .take(ALIAS_MAX)
-        .collect();
-    if alias.starts_with('.') {
-        alias.replace_range(..1, "_");
-    }
-    if alias.is_empty() { "capture".to_owned() } else { alias }
 }
 
 fn is_alias(name: &str) -> bool {

@@ -44,6 +44,12 @@ mod tests {
     }
 
     #[test]
+    fn the_mount_helper_knows_the_forms_with_a_path() {
+        let forms = FORMS.split(", ").filter_map(|form| form.strip_suffix("PATH"));
+        assert!(forms.eq(mount_helper::source::PATH_KINDS), "{FORMS}");
+    }
+
+    #[test]
     fn other_sources_are_those_of_the_capture_crate() {
         for text in ["eth0", "any", "-", "file:/t.pcap", "stream:/fifo", "nflog:5"] {
             assert_eq!(parse(text), Ok(SourceName::parse(text)));

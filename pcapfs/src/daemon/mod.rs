@@ -150,8 +150,10 @@ impl DaemonStart {
 /// The configuration file of the command line. Without one, and without captures on the command
 /// line, the system's configuration file if it exists.
 fn config_path(options: &MountArguments) -> Option<PathBuf> {
-    let has_captures =
-        !options.captures.is_empty() || options.interface.is_some() || !options.read.is_empty();
+    let has_captures = !options.captures.is_empty()
+        || options.unnamed.is_some()
+        || options.interface.is_some()
+        || !options.read.is_empty();
     let default = || Some(PathBuf::from(config::DEFAULT)).filter(|path| path.exists());
     options.config.clone().or_else(|| if has_captures { None } else { default() })
 }

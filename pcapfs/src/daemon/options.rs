@@ -29,6 +29,10 @@ pub(crate) struct MountArguments {
     #[arg(short = 'c', long = "capture", value_name = "ALIAS=SOURCE [FILTER]")]
     pub(crate) captures: Vec<String>,
 
+    /// A capture that is named after its source, for mount.pcapfs, whose SPEC is any source
+    #[arg(long, hide = true, value_name = "SOURCE [FILTER]")]
+    pub(crate) unnamed: Option<String>,
+
     /// An interface to capture from
     #[arg(short, long, value_name = "IFACE",
           add = ArgValueCandidates::new(candidates::interfaces))]

@@ -1,7 +1,7 @@
 //! Turns the command line into captures. It opens no source and no ring, so that every mistake can
 //! be tested.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use capture::flow;
 use capture::pipeline::{Spec, is_alias};
@@ -44,14 +44,13 @@ pub(super) fn plan(
         let (alias, capture) = text
             .split_once('=')
             .ok_or_else(|| format!("-c {text}: write it as ALIAS='SOURCE [FILTER]'"))?;
-        let capture = capture.trim();
-        let (source, filter) = capture
-            .split_once(char::is_whitespace)
-            .map_or((capture, None), |(source, filter)| (source, Some(filter)));
-        // `web='"" port 80'`: an empty source that leaves room for a filter.
-        let source = if source == "\"\"" || source == "''" { "" } else { source };
-        let source = sources::parse(source).map_err(|wrong| format!("-c {text}: {wrong}"))?;
-        plan.add(spec(alias, absolute(source), filter), true)?;
+        let (source, filter) =
+            source_and_filter(capture).map_err(|wrong| format!("-c {text}: {wrong}"))?;
+        plan.add(spec(alias, source, filter), true)?;
+    }
+    if let Some(capture) = &options.unnamed {
+        let (source, filter) = source_and_filter(capture)?;
+        plan.add(spec(&source.default_alias(), source, filter), false)?;
     }
     let (interface_filter, file_filter) = match options.interface {
         Some(_) => (options.filter.as_deref(), None),
@@ -59,7 +58,7 @@ pub(super) fn plan(
     };
     if let Some(interface) = &options.interface {
         let source = sources::parse(interface).map_err(|wrong| format!("-i {wrong}"))?;
-        if !matches!(source, SourceName::Interface(_)) {
+        if !source.is_interface() {
             return Err(format!("-i {interface}: not an interface (use -c ALIAS={interface})"));
         }
         let alias = options.alias.clone().unwrap_or_else(|| source.default_alias());
@@ -78,7 +77,7 @@ pub(super) fn plan(
     if plan.captures.iter().any(|spec| spec.source.savefile_path().is_none()) {
         Geometry::new(options.ring, options.snaplen).map_err(|bad| format!("--ring: {bad}"))?;
     }
-    let of_stdin = |spec: &&Spec| spec.source == SourceName::Stdin;
+    let of_stdin = |spec: &&Spec| spec.source.is_of_command_line();
     if plan.captures.iter().filter(of_stdin).count() > 1 {
         return Err("standard input can be the source of one capture only".to_owned());
     }
@@ -178,19 +177,26 @@ impl CapturePlan {
     }
 }
 
+/// The source and the filter of a capture, which are one argument.
+fn source_and_filter(capture: &str) -> Result<(SourceName, Option<&str>), String> {
+    let capture = capture.trim();
+    let (source, filter) = capture
+        .split_once(char::is_whitespace)
+        .map_or((capture, None), |(source, filter)| (source, Some(filter)));
+    // `web='"" port 80'`: an empty source that leaves room for a filter.
+    let source = if source == "\"\"" || source == "''" { "" } else { source };
+    Ok((absolute(sources::parse(source)?), filter))
+}
+
 /// Paths that are valid in every directory: the daemon may change its own.
 fn absolute(source: SourceName) -> SourceName {
-    let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    match source {
-        SourceName::File(path) => SourceName::File(whole(path)),
-        SourceName::Growing(path) => SourceName::Growing(whole(path)),
-        SourceName::Stream(path) => SourceName::Stream(whole(path)),
-        other => other,
-    }
+    source.with_path(|path| std::path::absolute(&path).unwrap_or(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use protocol::tcp::{Policy, Urgent};
 
     use super::*;
@@ -199,6 +205,7 @@ mod tests {
         MountArguments {
             mountpoint: "/captures".into(),
             captures: Vec::new(),
+            unnamed: None,
             interface: None,
             filter: None,
             alias: None,
@@ -299,6 +306,13 @@ mod tests {
         let plan = made(&MountArguments { read, ..options() }).unwrap();
         let names: Vec<_> = plan.captures.iter().map(|spec| spec.alias.as_str()).collect();
         assert_eq!(names, ["t", "t-2", "t-3", "README-2"]);
+        for (source, name) in
+            [("file:/a/t.pcap port 80", "t"), ("tcp:sensor:57012", "sensor_57012")]
+        {
+            let unnamed = Some(source.to_owned());
+            let plan = made(&MountArguments { unnamed, ..options() }).unwrap();
+            assert_eq!(plan.captures[0].alias, name);
+        }
         let captures = vec!["web=eth0".to_owned(), "web=eth1".to_owned()];
         let error = made(&MountArguments { captures, ..options() }).unwrap_err();
         assert_eq!(error, "alias 'web' is taken (by eth0); choose another");
