@@ -127,6 +127,7 @@ impl Command {
 mod tests {
     use std::collections::BTreeSet;
 
+    use capture::source::FORMS;
     use clap::CommandFactory;
     use protocol::tcp::{Policy, Urgent};
 
@@ -209,12 +210,29 @@ mod tests {
         // Of the program itself.
         options.extend(["V", "version"].map(str::to_owned));
         assert_eq!(described(page), options);
-        let described: BTreeSet<&str> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix(".It Cm ")?.split(' ').next())
-            .filter(|word| !["any", "file", "stream", "tcp", "tcp-listen", "-"].contains(word))
-            .collect();
+        let (before, _, after) = parts_around_sources(page);
+        let described: BTreeSet<&str> = items(before).chain(items(after)).collect();
         assert_eq!(described, commands);
+    }
+
+    /// The manual page before, in and after its list of sources.
+    fn parts_around_sources(page: &str) -> (&str, &str, &str) {
+        let (before, rest) = page.split_once(".Ss Sources\n").unwrap();
+        let (sources, after) = rest.split_once(".Ss ").unwrap();
+        (before, sources, after)
+    }
+
+    /// The first words of the items of a manual page that are commands or keywords.
+    fn items(part: &str) -> impl Iterator<Item = &str> {
+        part.lines().filter_map(|line| line.strip_prefix(".It Cm ")?.split(' ').next())
+    }
+
+    #[test]
+    fn the_manual_page_has_every_kind_of_source_and_no_other() {
+        let (_, sources, _) = parts_around_sources(include_str!("../../../man/pcapfs.1"));
+        let kinds = FORMS.split(", ").map(|form| form.split(':').next().unwrap());
+        let kinds: BTreeSet<&str> = kinds.chain(["any", "-"]).collect();
+        assert_eq!(items(sources).collect::<BTreeSet<_>>(), kinds);
     }
 
     #[test]
