@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
@@ -77,19 +77,27 @@ pub(crate) fn prepare_ring_dir(path: &Path) -> Result<(), RingDirError> {
 /// # Errors
 /// The problem with the directory, for people. A directory that was made stays.
 pub(crate) fn prepare_identity_dir(path: &Path) -> Result<(), String> {
-    if let Some(parent) = path.parent() {
+    check_way(path)?;
+    let whole = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let missing: Vec<&Path> = whole.ancestors().take_while(|place| !place.exists()).collect();
+    for place in missing.into_iter().skip(1).rev() {
         // A failure shows up below.
-        let _ = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+        let _ = make_dir(place, 0o755);
     }
     prepare(path, 0o755, "choose another --dir")
+}
+
+/// Makes a directory with these permission bits, whatever the umask.
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Makes a directory with these permission bits, or checks that no other user can put a file into
 /// it. `advice` is part of the reason for a refusal.
 fn prepare(path: &Path, mode: u32, advice: &str) -> Result<(), String> {
     check_way(path)?;
-    let made = DirBuilder::new().mode(mode).create(path);
-    match made {
+    match make_dir(path, mode) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(format!("cannot be made: {error} ({advice})")),
@@ -187,7 +195,7 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+    use std::os::unix::fs::{chown, lchown, symlink};
 
     use super::*;
 

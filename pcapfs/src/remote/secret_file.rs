@@ -35,7 +35,9 @@ pub(super) fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> 
         .mode(mode)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    // The umask must not decide whether a daemon of another user can read it.
+    let readable = file.set_permissions(fs::Permissions::from_mode(mode));
+    let written = readable.and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = fs::remove_file(path);
     }

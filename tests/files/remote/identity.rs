@@ -55,6 +55,27 @@ fn two_commands_make_certificates_that_openssl_accepts() {
 }
 
 #[test]
+fn the_umask_does_not_keep_the_daemon_from_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tool("sh");
+    command.args(["-c", "umask 077; exec \"$1\" identity init --dir \"$2\"", "sh"]);
+    command.arg(binary("pcapfs")).arg(folder.path().join("deep/identity"));
+    let _ = run(&mut command, 10).success();
+    for (name, mode) in [
+        ("deep", 0o755),
+        ("deep/identity", 0o755),
+        ("deep/identity/ca.pem", 0o644),
+        ("deep/identity/machine.pem", 0o644),
+        ("deep/identity/revoked", 0o644),
+        ("deep/identity/ca.key", 0o600),
+        ("deep/identity/machine.key", 0o600),
+    ] {
+        let found = fs::metadata(folder.path().join(name)).unwrap();
+        assert_eq!(found.mode() & 0o7777, mode, "{name}");
+    }
+}
+
+#[test]
 fn nothing_is_overwritten_and_mistakes_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
