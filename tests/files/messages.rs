@@ -67,7 +67,7 @@ const MISTAKES: [(&str, i32, &[&str]); 43] = [
         &["-o alais=web", "no such mount option (have: ro"],
     ),
     ("init file:/x.pcap", 2, &["file:/x.pcap: not an interface", "pcapfs mount"]),
-    ("init far:eth0", 2, &["far:eth0", "no remotes yet"]),
+    ("init far:eth0", 1, &["far: no such remote (have: ", "pcapfs remote add"]),
     // Configurations.
     ("mount DIR --config /nonexist", 1, &["/nonexist: the configuration", "pcapfs.toml(5)"]),
     ("check-config /nonexist", 1, &["/nonexist: the config", "pcapfs.toml(5)"]),

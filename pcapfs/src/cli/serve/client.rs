@@ -165,7 +165,11 @@ async fn send<S: AsyncWrite>(
                 let closed = writer.shutdown().await;
                 return closed.map_or(ClientEnd::Left, |()| ClientEnd::Complete);
             }
-            Err(status) => return ClientEnd::Failed(daemon_client::failure(status).to_string()),
+            Err(status) => {
+                let failure = daemon_client::failure(status);
+                let failure = daemon_client::explained(&service.daemon, failure).await;
+                return ClientEnd::Failed(failure.to_string());
+            }
         };
         let converted = match converter.push(bytes, is_ordered) {
             Ok(converted) => converted,
@@ -201,5 +205,11 @@ async fn request(service: &Service) -> Result<MessageParts, Failure> {
             answer.map(daemon_client::parts)
         }
     };
-    answer.map_err(daemon_client::failure)
+    match answer {
+        Ok(parts) => Ok(parts),
+        Err(status) => {
+            let failure = daemon_client::failure(status);
+            Err(daemon_client::explained(&service.daemon, failure).await)
+        }
+    }
 }

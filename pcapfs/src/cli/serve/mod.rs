@@ -17,7 +17,7 @@ use std::time::Duration;
 use capture::filter::Filter;
 use capture::source::HostAndPort;
 use clap::Args;
-use clap_complete::engine::ArgValueCandidates;
+use clap_complete::engine::ArgValueCompleter;
 use nix::unistd::geteuid;
 use protocol::linktype::LinkType;
 use serde_json::Value;
@@ -51,7 +51,7 @@ const RESPITE: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// Name or number of the capture
-    #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
+    #[arg(value_name = "[REMOTE:]ALIAS", add = ArgValueCompleter::new(complete::captures_of))]
     capture: String,
 
     /// Address and port at which clients connect
@@ -170,7 +170,8 @@ fn service(serve: &Serve, daemon: &DaemonSocket) -> Result<Service, Failure> {
                    --format pcap";
         return Err(Failure::Argument(why.to_owned()));
     }
-    let request = ListRequest { capture: serve.capture.clone() };
+    let (daemon, capture) = &daemon.of(&serve.capture)?;
+    let request = ListRequest { capture: (*capture).to_owned() };
     let answer = daemon_client::with(daemon, |mut client| async move {
         client.list(request).await.map_err(daemon_client::failure)
     })?;
@@ -194,7 +195,7 @@ fn service(serve: &Serve, daemon: &DaemonSocket) -> Result<Service, Failure> {
         "replay" => From::Replay,
         _ => From::Live,
     };
-    let (capture, daemon) = (serve.capture.clone(), daemon.clone());
+    let (capture, daemon) = ((*capture).to_owned(), daemon.clone());
     Ok(Service { capture, from, format, conversion, daemon })
 }
 
