@@ -368,7 +368,9 @@ impl Capture {
         let opening = clock::now();
         let (source, lack) = match spec.open_source() {
             Ok(source) => (Some(source), None),
-            Err(lack @ SourceError::NoInterface { .. }) if patience == Patience::ForInterface => {
+            Err(lack @ (SourceError::NoInterface { .. } | SourceError::NoNamespace { .. }))
+                if patience == Patience::ForInterface =>
+            {
                 // As far as can be checked before the link type of the interface is known.
                 if let Some(expression) = spec.expression() {
                     Filter::check(expression, spec.source.filter_runner())?;
@@ -386,7 +388,7 @@ impl Capture {
             link_type,
             interface: Interface {
                 name: Some(spec.source.interface_name()),
-                description: None,
+                description: spec.source.interface_description(),
                 filter: spec.expression().map(str::to_owned),
                 snaplen: spec.snaplen,
                 link_type: None,

@@ -232,6 +232,15 @@ fn builder() -> thread::Builder {
     thread::Builder::new().name("capture".to_owned()).stack_size(STACK)
 }
 
+/// How the filling of a ring ended.
+struct FillEnd {
+    state: CaptureState,
+    error: Option<String>,
+    /// `None` if it was lost.
+    source: Option<Box<dyn Source>>,
+    rest: Rest,
+}
+
 /// The parameters of the thread that fills a ring.
 struct Filling {
     spec: Spec,
@@ -244,15 +253,16 @@ impl Filling {
     /// that is gone.
     fn run(self, mut writer: Box<Writer>, source: Option<Box<dyn Source>>) -> Filled {
         let found = source.or_else(|| self.look(&mut writer));
-        let (state, error, source) = match found {
-            Some(mut source) => {
-                let (state, error) = self.fill_all(&mut writer, &mut source);
-                (state, error, Some(source))
-            }
-            None => (CaptureState::Stopped, self.shared.error(), None),
+        let FillEnd { state, error, source, rest } = match found {
+            Some(source) => self.fill_all(&mut writer, source),
+            None => FillEnd {
+                state: CaptureState::Stopped,
+                error: self.shared.error(),
+                source: None,
+                rest: Rest::Closed,
+            },
         };
         writer.set_ended(true);
-        let rest = source.as_ref().map_or(Rest::Closed, |source| source.rest());
         // A source that is not read in the meantime, or is read without being stored, misses
         // nothing.
         if rest == Rest::Closed {
@@ -269,38 +279,40 @@ impl Filling {
     }
 
     /// Fills the ring from one source after the other. Returns how that ended.
-    fn fill_all(
-        &self,
-        writer: &mut Writer,
-        source: &mut Box<dyn Source>,
-    ) -> (CaptureState, Option<String>) {
+    fn fill_all(&self, writer: &mut Writer, mut source: Box<dyn Source>) -> FillEnd {
         loop {
             let pending = self.shared.condition.lock().state == CaptureState::Pending;
-            let resumes = source.rest() == Rest::Resumed;
+            let rest = source.rest();
+            let resumes = rest == Rest::Resumed;
             let mut report = Report { filling: self, pending, resumes, away: false };
             let ran = source.run(writer, &self.control, &mut report);
             if report.away {
                 self.shared.resumed(clock::now());
             }
-            match ran {
+            let (state, error) = match ran {
                 Ok(SourceEnd::Stopped) => match writer.ring().intact() {
                     // The report of left-out data is still valid.
-                    Ok(()) => return (CaptureState::Stopped, self.shared.error()),
-                    Err(error) => return (CaptureState::Failed, Some(error.to_string())),
+                    Ok(()) => (CaptureState::Stopped, self.shared.error()),
+                    Err(error) => (CaptureState::Failed, Some(error.to_string())),
                 },
-                Ok(SourceEnd::Exhausted) => return (CaptureState::Ended, self.shared.error()),
+                Ok(SourceEnd::Exhausted) => (CaptureState::Ended, self.shared.error()),
                 Err(error @ SourceError::Lost { .. }) => {
                     let now = clock::now();
                     self.shared.interrupted(now, &error);
                     writer.source_lost(now, &error.to_string());
                     self.shared.set(CaptureState::Retrying, Some(error.to_string()));
-                    match self.look(writer) {
-                        Some(found) => *source = found,
-                        None => return (CaptureState::Stopped, Some(error.to_string())),
-                    }
+                    // An open socket would keep the namespace of a container that has ended.
+                    drop(source);
+                    let Some(found) = self.look(writer) else {
+                        let (state, error) = (CaptureState::Stopped, Some(error.to_string()));
+                        return FillEnd { state, error, source: None, rest };
+                    };
+                    source = found;
+                    continue;
                 }
-                Err(error) => return (CaptureState::Failed, Some(error.to_string())),
-            }
+                Err(error) => (CaptureState::Failed, Some(error.to_string())),
+            };
+            return FillEnd { state, error, source: Some(source), rest };
         }
     }
 

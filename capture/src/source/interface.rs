@@ -4,7 +4,6 @@
 //! old, and each hand-over becomes one batch in the ring. libpcap's immediate mode is not used: it
 //! would fall back to `TPACKET_V2` and a wake-up for each packet.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,8 @@ use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
 use super::control::is_readable;
+use super::link_counters::LinkCounters;
+use super::namespace::{EnteredNamespace, NamespacedInterface};
 use super::{ANY, Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 use crate::clock;
 use crate::filter::marked::{self, CUT_LEN};
@@ -49,6 +50,10 @@ const LONG_IDLE: Duration = Duration::from_secs(5);
 /// Checks of an idle link after which it is checked less often. The rate is measured in these.
 const IDLE_LOOKS: u32 = 3;
 
+/// The time between two looks whether the namespace of an interface is still the same, while
+/// packets arrive; on an idle link it is the length of a sleep.
+const NAMESPACE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long packets captured before the filter was in place may arrive: the kernel hands them over
 /// with its first block. The check ends after this time, because clocks are set.
 const STARTING: Duration = Duration::from_secs(1);
@@ -56,7 +61,9 @@ const STARTING: Duration = Duration::from_secs(1);
 /// An open interface.
 pub(super) struct Live {
     capture: Capture<Active>,
+    /// The source, for messages.
     name: String,
+    is_device: bool,
     link_type: LinkType,
     snaplen: u32,
     /// A filter that is too long for the kernel, whose own filter accepts more packets.
@@ -65,15 +72,30 @@ pub(super) struct Live {
     /// before, but none from the moment in which libpcap lets nothing through. So packets from
     /// before this time are left out; otherwise that moment would be a loss that nothing counts.
     begun: Option<(Timestamp, Instant)>,
-    own: OwnPackets,
+    /// Packets of our own connections; `None` in another namespace, where they are not ours.
+    own: Option<OwnPackets>,
     /// The length of a packet that has our mark, with its cooked header; `None` if marked packets
     /// come whole.
     cut_len: Option<usize>,
+    /// `None` for all interfaces, and for what is no interface.
+    counters: Option<LinkCounters>,
     /// The interface's own count of drops at the last read.
     interface_drops: u64,
     statistics_read: Instant,
     /// Whether packets have arrived since the counters were read.
     uncounted: bool,
+    /// The namespace of the interface, if it is not that of this process.
+    namespace: Option<EnteredNamespace>,
+    namespace_seen: Instant,
+}
+
+/// An interface that is open, in the namespace of the thread that has opened it.
+struct OpenDevice {
+    capture: Capture<Active>,
+    /// Its real name.
+    name: String,
+    link_type: LinkType,
+    counters: Option<LinkCounters>,
 }
 
 impl std::fmt::Debug for Live {
@@ -90,38 +112,40 @@ impl Live {
     /// # Errors
     /// [`SourceError`]; nothing stays open.
     pub(super) fn open(name: &str, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
-        let SourceOptions { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
-        let real = real_name(name)?;
-        let name = real.as_str();
-        // Enough to recognize our own packets; what is stored is cut to the snaplen.
-        let kernel_snaplen = snaplen.max(HEADERS_LEN);
-        let libpcap_error = |error: &pcap::Error| SourceError::Libpcap {
-            name: name.to_owned(),
-            why: explain(error),
-        };
-        let inactive = Capture::from_device(name)
-            .map_err(|error| libpcap_error(&error))?
-            .promisc(promiscuous && name != ANY)
-            .snaplen(i32::try_from(kernel_snaplen).unwrap_or(i32::MAX))
-            .timeout(BLOCK_TIMEOUT_MS)
-            .buffer_size(i32::try_from(kernel_buffer).unwrap_or(i32::MAX))
-            .precision(LibpcapPrecision::Nano);
-        let mut capture = inactive.open().map_err(|error| {
-            let why = explain(&error);
-            if why.contains("ermi") && (why.contains("CAP_NET_RAW") || why.contains("permitted")) {
-                SourceError::NotPermitted { name: name.to_owned() }
-            } else {
-                SourceError::Libpcap { name: name.to_owned(), why }
-            }
-        })?;
-        if name == ANY {
-            // Version 2 has the interface of each packet. Where version 2 is not available, libpcap
-            // uses version 1 by default.
-            let _ = capture.set_datalink(Linktype(LinkType::LINUX_SLL2.to_dlt()));
-        }
-        let dlt = capture.get_datalink().0;
-        let link_type = LinkType::from_dlt(dlt)
-            .ok_or_else(|| SourceError::LinkType { name: name.to_owned(), dlt })?;
+        let device = OpenDevice::open(name, options)?;
+        let name = device.name.clone();
+        Self::of(device, name, options, None)
+    }
+
+    /// Opens an interface in another network namespace, see [`Live::open`].
+    ///
+    /// # Errors
+    /// [`SourceError`]; nothing stays open.
+    pub(super) fn open_inside(
+        place: &NamespacedInterface,
+        options: &SourceOptions<'_>,
+    ) -> Result<Self, SourceError> {
+        let name = place.to_string();
+        let (device, entered) =
+            place.inside(|| OpenDevice::open(place.interface(), options)).map_err(|error| {
+                // Which of the interfaces of this name it is.
+                error.of_source(&name)
+            })?;
+        Self::of(device, name, options, Some(entered))
+    }
+
+    /// Starts receiving from an open device. The name is for messages.
+    fn of(
+        device: OpenDevice,
+        name: String,
+        options: &SourceOptions<'_>,
+        namespace: Option<EnteredNamespace>,
+    ) -> Result<Self, SourceError> {
+        let OpenDevice { capture, name: device, link_type, counters } = device;
+        let SourceOptions { filter, snaplen, .. } = *options;
+        // Marks and addresses mean something else in another namespace.
+        let is_here = namespace.as_ref().is_none_or(EnteredNamespace::is_own);
+        let is_device = is_device(&device);
         let expression = filter.unwrap_or_default();
         let compiled = if sees_tags(expression) {
             // Compile it for this socket: on a live socket libpcap asks the kernel for the tag that
@@ -130,30 +154,38 @@ impl Live {
                 FilterError::Compile { expression: expression.to_owned(), why: explain(&error) }
             })?;
             Filter::checked(libpcap::instructions(&program), expression).ok_or_else(|| {
-                SourceError::Libpcap { name: name.to_owned(), why: "filter too long".to_owned() }
+                SourceError::Libpcap { name: name.clone(), why: "filter too long".to_owned() }
             })?
         } else {
             Filter::compile_live(expression, link_type)?
         };
         // A filter that is too long for the kernel runs here too, over whole packets.
-        let mark = own_transport::mark().filter(|_| !compiled.is_coarse() && !is_device(name));
-        let (begun, is_cut) = set_filter(&capture, &compiled, (kernel_snaplen, mark), name)?;
+        let mark = own_transport::mark().filter(|_| is_here && !compiled.is_coarse() && !is_device);
+        let lens = (kernel_snaplen(snaplen), mark);
+        let (begun, is_cut) = set_filter(&capture, &compiled, lens, &name)?;
         let begun = Some((begun, Instant::now()));
         let cut_len = cooked_len(link_type) + CUT_LEN as usize;
-        let capture = capture.setnonblock().map_err(|error| libpcap_error(&error))?;
+        let capture = capture
+            .setnonblock()
+            .map_err(|error| SourceError::Libpcap { name: name.clone(), why: explain(&error) })?;
         let mut live = Self {
             capture,
-            name: name.to_owned(),
+            name,
+            is_device,
             link_type,
             snaplen,
             fine: compiled.is_coarse().then_some(compiled),
             begun,
-            own: OwnPackets::new(),
+            own: is_here.then(OwnPackets::new),
             cut_len: is_cut.then_some(cut_len),
-            interface_drops: interface_drops(name),
+            interface_drops: 0,
+            counters,
             statistics_read: Instant::now(),
             uncounted: true,
+            namespace,
+            namespace_seen: Instant::now(),
         };
+        live.interface_drops = live.count_interface_drops();
         // Packets dropped before the filter was in place are no loss of this capture.
         let _ = live.take_kernel_drops();
         Ok(live)
@@ -162,7 +194,7 @@ impl Live {
     /// Takes the packets that the kernel has handed over, up to a batch, and publishes them.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
         // On its netlink sockets, libpcap 1.10 takes "no packet" for an error.
-        if is_device(&self.name) && !is_readable(self.capture.as_fd()) {
+        if self.is_device && !is_readable(self.capture.as_fd()) {
             return Ok(0);
         }
         let snaplen = self.snaplen as usize;
@@ -192,7 +224,8 @@ impl Live {
             if self.fine.as_ref().is_some_and(|fine| !fine.matches(original_len, packet.data)) {
                 return;
             }
-            if self.own.has(ring, (self.link_type, original_len), time, packet.data) {
+            let what = (self.link_type, original_len);
+            if self.own.as_mut().is_some_and(|own| own.has(ring, what, time, packet.data)) {
                 excluded += 1;
                 return;
             }
@@ -211,15 +244,35 @@ impl Live {
     fn account(&mut self, writer: &Writer) {
         self.statistics_read = Instant::now();
         self.uncounted = false;
-        self.own.tidy();
+        if let Some(own) = &mut self.own {
+            own.tidy();
+        }
         let kernel = self.take_kernel_drops();
-        let drops = interface_drops(&self.name);
+        let drops = self.count_interface_drops();
         // The count starts again at 0 when the interface is created again.
         let interface = drops.saturating_sub(self.interface_drops);
         self.interface_drops = drops;
         if kernel + interface > 0 {
             writer.add_loss(kernel, interface);
         }
+    }
+
+    /// Packets that the interface and its driver dropped before the kernel saw them, since the
+    /// interface was created. 0 where that is not known, as for [`ANY`].
+    fn count_interface_drops(&self) -> u64 {
+        self.counters.as_ref().and_then(LinkCounters::drops).unwrap_or(self.interface_drops)
+    }
+
+    /// Checks that the source still leads to the namespace that this socket is in. The socket keeps
+    /// that namespace, so a container that has ended would not be gone as long as it is open.
+    fn check_namespace(&mut self) -> Result<(), SourceError> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        if self.namespace_seen.elapsed() < NAMESPACE_INTERVAL {
+            return Ok(());
+        }
+        self.namespace_seen = Instant::now();
+        let lost = namespace.lost();
+        lost.map_or(Ok(()), |why| Err(SourceError::Lost { name: self.name.clone(), why }))
     }
 
     fn take_kernel_drops(&mut self) -> u64 {
@@ -231,6 +284,45 @@ impl Live {
     fn wait(&self, control: &SourceControl, time: Duration) {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         control.wait_for(self.capture.as_fd(), timeout);
+    }
+}
+
+impl OpenDevice {
+    /// Opens an interface, or [`ANY`], in the namespace of this thread.
+    fn open(name: &str, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
+        let SourceOptions { snaplen, promiscuous, kernel_buffer, .. } = *options;
+        let name = real_name(name)?;
+        let libpcap_error =
+            |error: &pcap::Error| SourceError::Libpcap { name: name.clone(), why: explain(error) };
+        let inactive = Capture::from_device(name.as_str())
+            .map_err(|error| libpcap_error(&error))?
+            .promisc(promiscuous && name != ANY)
+            .snaplen(i32::try_from(kernel_snaplen(snaplen)).unwrap_or(i32::MAX))
+            .timeout(BLOCK_TIMEOUT_MS)
+            .buffer_size(i32::try_from(kernel_buffer).unwrap_or(i32::MAX))
+            .precision(LibpcapPrecision::Nano);
+        let mut capture = inactive.open().map_err(|error| {
+            let why = explain(&error);
+            if why.contains("ermi") && (why.contains("CAP_NET_RAW") || why.contains("permitted")) {
+                SourceError::NotPermitted { name: name.clone() }
+            } else {
+                SourceError::Libpcap { name: name.clone(), why }
+            }
+        })?;
+        if name == ANY {
+            // Version 2 has the interface of each packet. Where version 2 is not available, libpcap
+            // uses version 1 by default.
+            let _ = capture.set_datalink(Linktype(LinkType::LINUX_SLL2.to_dlt()));
+        }
+        let dlt = capture.get_datalink().0;
+        let link_type = LinkType::from_dlt(dlt)
+            .ok_or_else(|| SourceError::LinkType { name: name.clone(), dlt })?;
+        let index = if_nametoindex(name.as_str()).ok();
+        let counters = index
+            .map(LinkCounters::open)
+            .transpose()
+            .map_err(|errno| SourceError::System { name: name.clone(), error: errno.into() })?;
+        Ok(Self { capture, name, link_type, counters })
     }
 }
 
@@ -259,6 +351,7 @@ impl Source for Live {
                 self.account(writer);
             }
             observer.tick(writer);
+            self.check_namespace()?;
             idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
             if idle {
                 let long = if idle_looks > IDLE_LOOKS { LONG_IDLE } else { IDLE };
@@ -330,6 +423,12 @@ fn cooked_len(link_type: LinkType) -> usize {
     }
 }
 
+/// Bytes that the kernel keeps of a packet: enough to recognize our own packets. What is stored is
+/// cut to the snaplen.
+fn kernel_snaplen(snaplen: u32) -> u32 {
+    snaplen.max(HEADERS_LEN)
+}
+
 /// Prefixes of libpcap devices that are not network interfaces.
 const DEVICES: [&str; 4] = ["nflog", "usbmon", "bluetooth", "dbus-"];
 
@@ -354,19 +453,6 @@ pub fn real_name(name: &str) -> Result<String, SourceError> {
         Ok(real) => Ok(real),
         Err(_) => Err(SourceError::no_interface(name, &names)),
     }
-}
-
-/// Packets that an interface and its driver dropped before the kernel saw them, since the interface
-/// was created. 0 where that is not known, as for [`ANY`]. In a network namespace other than that
-/// of the mounted sysfs it is also 0, unless an interface there has the same name.
-fn interface_drops(name: &str) -> u64 {
-    ["rx_missed_errors", "rx_fifo_errors"]
-        .iter()
-        .filter_map(|counter| {
-            let path = format!("/sys/class/net/{name}/statistics/{counter}");
-            fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
-        })
-        .sum()
 }
 
 /// One interface, for a list that people choose from.

@@ -11,6 +11,8 @@ mod external;
 mod fifo;
 mod following;
 mod interface;
+mod link_counters;
+mod namespace;
 mod network;
 mod patience;
 mod stdin;
@@ -26,6 +28,7 @@ pub use control::SourceControl;
 pub use external::{ExternalSource, SourceOpener};
 pub use following::{FollowBeginning, FollowedNote, FollowedPackets, Following};
 pub use interface::{InterfaceInfo, interfaces, real_name};
+pub use namespace::NamespacedInterface;
 pub use network::{HostAndPort, ListenAddress};
 pub use patience::ReconnectPatience;
 
@@ -33,6 +36,7 @@ use crate::filter::{FilterError, Runner};
 use crate::ring::Writer;
 use fifo::Fifo;
 use interface::Live;
+use namespace::PREFIX as NETNS;
 use network::{Connecting, Listening};
 use stdin::Stdin;
 
@@ -44,8 +48,8 @@ pub(crate) const STOPPED: &str = "stopped";
 
 /// The written forms of sources that begin with their kind, for messages: those of this crate, and
 /// those that the program brings.
-pub const FORMS: &str =
-    "file:PATH, stream:PATH, tcp:HOST:PORT, tcp-listen:ADDR:PORT, remote:NAME/CAPTURE";
+pub const FORMS: &str = "netns:NAME/IFACE, netns:PID/IFACE, file:PATH, stream:PATH, tcp:HOST:PORT, \
+     tcp-listen:ADDR:PORT, remote:NAME/CAPTURE";
 
 /// Prefixes of the two ends of PCAP-over-IP.
 const TCP: &str = "tcp:";
@@ -55,7 +59,8 @@ const TCP_LISTEN: &str = "tcp-listen:";
 const FOLLOW: &str = ",follow";
 
 /// The source of a capture. It is written as an interface, `any` or nothing for all interfaces,
-/// `file:PATH`, `file:PATH,follow`, `stream:PATH`, `tcp:HOST:PORT`, `tcp-listen:ADDR:PORT`, or `-`.
+/// `netns:NAME/IFACE`, `netns:PID/IFACE`, `file:PATH`, `file:PATH,follow`, `stream:PATH`,
+/// `tcp:HOST:PORT`, `tcp-listen:ADDR:PORT`, or `-`.
 ///
 /// Other code asks the methods what a source can, and does not match the variants. So a new kind is
 /// decided here, where the compiler asks for each answer.
@@ -63,6 +68,8 @@ const FOLLOW: &str = ",follow";
 pub enum SourceName {
     /// A network interface, or [`ANY`].
     Interface(String),
+    /// The same in another network namespace.
+    Namespaced(NamespacedInterface),
     /// A savefile.
     File(PathBuf),
     /// A savefile that another program is still writing; added packets are read as well.
@@ -86,7 +93,9 @@ impl SourceName {
     #[must_use]
     pub const fn filter_runner(&self) -> Runner {
         match self {
-            Self::Interface(_) | Self::File(_) | Self::Growing(_) => Runner::Kernel,
+            Self::Interface(_) | Self::Namespaced(_) | Self::File(_) | Self::Growing(_) => {
+                Runner::Kernel
+            }
             Self::Stream(_)
             | Self::Stdin
             | Self::Tcp(_)
@@ -105,6 +114,7 @@ impl SourceName {
     pub fn open(&self, options: &SourceOptions<'_>) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
             Self::Interface(name) => Box::new(Live::open(name, options)?),
+            Self::Namespaced(place) => Box::new(Live::open_inside(place, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
             Self::Stdin => Box::new(Stdin::open(options)?),
             Self::Tcp(text) => Box::new(Connecting::open(text, options)?),
@@ -130,6 +140,8 @@ impl SourceName {
                     Self::Tcp(place.to_owned())
                 } else if let Some(place) = text.strip_prefix(TCP_LISTEN) {
                     Self::TcpListen(place.to_owned())
+                } else if let Some(place) = text.strip_prefix(NETNS) {
+                    Self::Namespaced(NamespacedInterface::parse(place))
                 } else {
                     Self::Interface(text.to_owned())
                 }
@@ -162,7 +174,7 @@ impl SourceName {
     #[must_use]
     pub const fn is_interface(&self) -> bool {
         match self {
-            Self::Interface(_) => true,
+            Self::Interface(_) | Self::Namespaced(_) => true,
             Self::File(_)
             | Self::Growing(_)
             | Self::Stream(_)
@@ -181,6 +193,7 @@ impl SourceName {
             Self::File(_) => true,
             Self::Growing(_)
             | Self::Interface(_)
+            | Self::Namespaced(_)
             | Self::Stream(_)
             | Self::Stdin
             | Self::Tcp(_)
@@ -196,6 +209,7 @@ impl SourceName {
         match self {
             Self::Stdin => true,
             Self::Interface(_)
+            | Self::Namespaced(_)
             | Self::File(_)
             | Self::Growing(_)
             | Self::Stream(_)
@@ -211,6 +225,7 @@ impl SourceName {
         match self {
             Self::File(path) | Self::Growing(path) | Self::Stream(path) => Some(path),
             Self::Interface(_)
+            | Self::Namespaced(_)
             | Self::Stdin
             | Self::Tcp(_)
             | Self::TcpListen(_)
@@ -226,6 +241,7 @@ impl SourceName {
             Self::Growing(path) => Self::Growing(change(path)),
             Self::Stream(path) => Self::Stream(change(path)),
             same @ (Self::Interface(_)
+            | Self::Namespaced(_)
             | Self::Stdin
             | Self::Tcp(_)
             | Self::TcpListen(_)
@@ -236,7 +252,18 @@ impl SourceName {
     /// The name of the interface in pcapng files: that of an interface, or the written form.
     #[must_use]
     pub fn interface_name(&self) -> String {
-        if let Self::Interface(name) = self { name.clone() } else { self.to_string() }
+        match self {
+            Self::Interface(name) => name.clone(),
+            Self::Namespaced(place) => place.interface().to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The description of the interface in pcapng files: which one it is, if its name does not say
+    /// that.
+    #[must_use]
+    pub fn interface_description(&self) -> Option<String> {
+        matches!(self, Self::Namespaced(_)).then(|| self.to_string())
     }
 
     /// The source of a kind that the program brings.
@@ -245,6 +272,7 @@ impl SourceName {
         match self {
             Self::External(source) => Some(source),
             Self::Interface(_)
+            | Self::Namespaced(_)
             | Self::File(_)
             | Self::Growing(_)
             | Self::Stream(_)
@@ -260,6 +288,7 @@ impl SourceName {
         match self {
             Self::File(path) | Self::Growing(path) => Some(path),
             Self::Interface(_)
+            | Self::Namespaced(_)
             | Self::Stream(_)
             | Self::Stdin
             | Self::Tcp(_)
@@ -275,6 +304,7 @@ impl SourceName {
     pub fn default_alias(&self) -> String {
         let name = match self {
             Self::Interface(name) => name.clone(),
+            Self::Namespaced(place) => place.default_alias(),
             Self::File(path) | Self::Growing(path) | Self::Stream(path) => {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
@@ -301,6 +331,7 @@ impl std::fmt::Display for SourceName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Interface(name) => formatter.write_str(name),
+            Self::Namespaced(place) => place.fmt(formatter),
             Self::File(path) => write!(formatter, "file:{}", path.display()),
             Self::Growing(path) => write!(formatter, "file:{}{FOLLOW}", path.display()),
             Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
@@ -427,6 +458,22 @@ pub enum SourceError {
         /// The existing names, or what the name may have meant.
         advice: String,
     },
+    /// No network namespace is found in this way.
+    #[error("{name}: no such network namespace ({advice})")]
+    NoNamespace {
+        /// The source.
+        name: String,
+        /// The existing ones, or what is missing.
+        advice: String,
+    },
+    /// The process is not allowed to enter a network namespace.
+    #[error("{name}: no permission to capture there: {why}")]
+    NotEntered {
+        /// The source.
+        name: String,
+        /// The missing right, and who has it.
+        why: String,
+    },
     /// The process is not allowed to open a packet socket.
     #[error("{name}: no permission to capture (run as root, or give the program CAP_NET_RAW)")]
     NotPermitted {
@@ -523,6 +570,20 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// The same error of the source that is written like this, of which the error names only the
+    /// interface.
+    fn of_source(self, source: &str) -> Self {
+        let name = source.to_owned();
+        match self {
+            Self::NoInterface { advice, .. } => Self::NoInterface { name, advice },
+            Self::NotPermitted { .. } => Self::NotPermitted { name },
+            Self::Libpcap { why, .. } => Self::Libpcap { name, why },
+            Self::LinkType { dlt, .. } => Self::LinkType { name, dlt },
+            Self::System { error, .. } => Self::System { name, error },
+            other => other,
+        }
+    }
+
     /// The error for an unknown interface `name`; `have` are the existing ones.
     fn no_interface(name: &str, have: &[String]) -> Self {
         let have = have.join(", ");

@@ -104,7 +104,7 @@ fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
 /// A refusal as a status.
 pub(super) fn refused(refusal: Refusal) -> Status {
     let code = match &refusal {
-        Refusal::Denied(_) => Code::PermissionDenied,
+        Refusal::Denied(_) | Refusal::OnlyRoot(_) => Code::PermissionDenied,
         Refusal::NoSuchCapture(_) | Refusal::NothingKept(_) => Code::NotFound,
         Refusal::BadAlias(_)
         | Refusal::Reserved(_)

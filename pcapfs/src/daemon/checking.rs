@@ -37,6 +37,7 @@ pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
 fn missing(source: &SourceName) -> Option<String> {
     match source {
         SourceName::Interface(name) => source::real_name(name).err().map(|error| error.to_string()),
+        SourceName::Namespaced(place) => place.lack(),
         SourceName::File(path) | SourceName::Growing(path) => {
             let error = fs::File::open(path).err()?;
             Some(format!("{}: {error}", path.display()))

@@ -98,9 +98,18 @@ impl Registry {
     pub(crate) fn init(&self, caller: &Caller, order: &InitOrder) -> Result<Initialised, Refusal> {
         self.check_root(caller, &[PermissionBit::Write, PermissionBit::Search])?;
         let source = sources::parse(&order.interface).map_err(Refusal::Wrong)?;
-        // A path would be opened with the rights of the daemon.
-        if !matches!(source, SourceName::Interface(_) | SourceName::External(_)) {
-            return Err(Refusal::NotAnInterface(order.interface.clone()));
+        match source {
+            SourceName::Interface(_) | SourceName::External(_) => {}
+            // The daemon may enter namespaces that are closed to the caller.
+            SourceName::Namespaced(_) if caller.uid == 0 => {}
+            SourceName::Namespaced(_) => return Err(Refusal::OnlyRoot(order.interface.clone())),
+            // The daemon would open a path or connect with its own rights.
+            SourceName::File(_)
+            | SourceName::Growing(_)
+            | SourceName::Stream(_)
+            | SourceName::Tcp(_)
+            | SourceName::TcpListen(_)
+            | SourceName::Stdin => return Err(Refusal::NotAnInterface(order.interface.clone())),
         }
         if MirrorPattern::of(&source).is_some() {
             return Err(Refusal::Wrong(format!(

@@ -66,6 +66,11 @@ pub(crate) enum Refusal {
         "{0}: not an interface (savefiles and FIFOs are for pcapfs mount, or the configuration)"
     )]
     NotAnInterface(String),
+    /// Only root may choose this source while the daemon runs.
+    #[error(
+        "{0}: only root adds captures in other network namespaces (or the configuration has them)"
+    )]
+    OnlyRoot(String),
     /// Another part of the order is not valid for any capture.
     #[error("{0}")]
     Wrong(String),

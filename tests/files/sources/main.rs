@@ -2,6 +2,7 @@
 
 mod filters;
 mod interfaces;
+mod namespaces;
 mod savefiles;
 mod streams;
 mod support;
