@@ -71,6 +71,14 @@ deb: build $(TOOLS)/bin/cargo-deb
 deb-test: deb
 	sh packaging/try-deb.sh "$$(ls -t target/debian/pcapfs_*.deb | head -n 1)"
 
+# As root: builds the image around the program, and runs it as docs/containers.md says. With
+# PROGRAM=target/debug/pcapfs it needs no optimised build.
+PROGRAM ?= $(RELEASE)/pcapfs
+container-test:
+	sh .ci/packages container
+	@test -x "$(PROGRAM)" || { echo "run make first, or name a PROGRAM"; exit 1; }
+	sh packaging/container/try.sh "$(PROGRAM)"
+
 # Builds nothing, so that it can run as root after `make`.
 install:
 	@test -x "$(RELEASE)/pcapfs" || { echo "run make first"; exit 1; }
@@ -108,4 +116,4 @@ uninstall:
 clean:
 	$(CARGO) clean
 
-.PHONY: all build up test bench conformance deb deb-test install uninstall clean
+.PHONY: all build up test bench conformance deb deb-test container-test install uninstall clean
