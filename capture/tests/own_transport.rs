@@ -54,6 +54,7 @@ fn capture(directory: &Path, source: &str, filter: Option<&str>, snaplen: u32) -
         promiscuous: true,
         precision: Precision::Nano,
         ring_size: 16 << 20,
+        is_default_ring: false,
         ring_dir: directory.to_owned(),
         kernel_buffer: None,
         export_keys: false,

@@ -38,6 +38,7 @@ fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
         promiscuous: true,
         precision: protocol::time::Precision::Nano,
         ring_size: 32 << 20,
+        is_default_ring: false,
         kernel_buffer: None,
         export_keys,
         ring_dir: directory.to_owned(),

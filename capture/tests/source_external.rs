@@ -111,6 +111,7 @@ fn spec(directory: &std::path::Path, written: &str, peer: &Arc<Peer>, rest: Rest
         promiscuous: true,
         precision: protocol::time::Precision::Nano,
         ring_size: 4 << 20,
+        is_default_ring: false,
         kernel_buffer: None,
         export_keys: true,
         ring_dir: directory.to_owned(),

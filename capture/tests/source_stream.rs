@@ -30,6 +30,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         promiscuous: true,
         precision: protocol::time::Precision::Nano,
         ring_size: 4 << 20,
+        is_default_ring: false,
         kernel_buffer: None,
         export_keys: true,
         ring_dir: directory.to_owned(),

@@ -14,8 +14,9 @@ printf 'root:x:0:\npcapfs:x:999:\n' >"$root/etc/group"
 # Without systemd and without other name services: files, then the resolver.
 printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$root/etc/nsswitch.conf"
 # Mount points; engines mount /proc, /dev and /dev/shm themselves.
-mkdir -p "$root/captures" "$root/run/pcapfs" "$root/proc" "$root/dev" "$root/sys"
-install -d -m 1777 "$root/tmp"
+mkdir -p "$root/captures" "$root/proc" "$root/dev" "$root/sys"
+# The socket is here, whoever the daemon runs as.
+install -d -m 1777 "$root/tmp" "$root/run/pcapfs"
 
 # `name => /path (address)`, and `/path (address)` of the loader. What glibc opens later for names
 # of users and hosts is beside libc.

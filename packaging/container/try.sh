@@ -65,8 +65,9 @@ bundle() {
     shift 3
     mkdir -p "$work/$name.bundle"
     (cd "$work/$name.bundle" && runc spec)
-    jq --arg root "$root" --args "
-        .process.args = \$ARGS.positional | .process.terminal = false
+    arguments=$(printf '%s\n' "$@" | jq -R . | jq -s .)
+    jq --arg root "$root" --argjson arguments "$arguments" "
+        .process.args = \$arguments | .process.terminal = false
         | .process.env = [\"PATH=/usr/bin\", \"PCAPFS_SOCKET=/run/pcapfs/control.sock\"]
         | .root = {path: \$root, readonly: true}
         | .process.capabilities = {}
@@ -76,7 +77,7 @@ bundle() {
         def without(\$kind): .linux.namespaces |= map(select(.type != \$kind));
         def fuse: .linux.devices += [{path: \"/dev/fuse\", type: \"c\", major: 10, minor: 229, fileMode: 438}]
             | .linux.resources.devices += [{allow: true, type: \"c\", major: 10, minor: 229, access: \"rw\"}];
-        $filter" "$work/$name.bundle/config.json" -- "$@" >"$work/$name.json"
+        $filter" "$work/$name.bundle/config.json" >"$work/$name.json"
     mv "$work/$name.json" "$work/$name.bundle/config.json"
 }
 # start NAME: in the background; its messages are in NAME.log.
@@ -183,11 +184,11 @@ up tree
 send "$(pid_of tree)" 50
 stored tree web 50
 [ "$(jq .packets.stored "$work/host/captures/web/status.json")" -ge 50 ] || fail "the host sees another tree"
-bundle reader "$work/reader" 'bind("'"$work/host"'"; "/captures"; ["rbind", "rslave", "ro"])' \
-    /usr/bin/busybox cat /captures/captures/web/status.json
+bundle reader "$work/reader" 'bind("'"$work/host/captures"'"; "/captures"; ["bind", "ro"])' \
+    /usr/bin/busybox cat /captures/web/status.json
 run reader | jq -e '.packets.stored >= 50' >/dev/null || fail "the reader sees no tree"
-bundle writer "$work/reader" 'bind("'"$work/host"'"; "/captures"; ["rbind", "rslave", "ro"])' \
-    /usr/bin/busybox sh -c 'echo stop > /captures/captures/web/ctl'
+bundle writer "$work/reader" 'bind("'"$work/host/captures"'"; "/captures"; ["bind", "ro"])' \
+    /usr/bin/busybox sh -c 'echo stop > /captures/web/ctl'
 ! run writer >"$work/writer.log" 2>&1 || fail "the reader may write"
 jq -e '.state == "running"' "$work/host/captures/web/status.json" >/dev/null || fail "the reader has stopped it"
 

@@ -38,8 +38,8 @@ pub(crate) struct CaptureSettings {
     pub(crate) snaplen: u32,
     pub(crate) promiscuous: bool,
     pub(crate) precision: Precision,
-    /// Bytes.
-    pub(crate) ring: u64,
+    /// Bytes; `None` for [`DEFAULT_RING`], or less where there is no room for it.
+    pub(crate) ring: Option<u64>,
     /// Bytes; `None` for a share of [`ALL_KERNEL_BUFFERS`].
     pub(crate) kernel_buffer: Option<u64>,
     /// Serve the decryption secrets of pcapng sources.
@@ -75,7 +75,7 @@ impl Default for CaptureSettings {
             snaplen: capture::pipeline::DEFAULT_SNAPLEN,
             promiscuous: true,
             precision: Precision::Nano,
-            ring: DEFAULT_RING,
+            ring: None,
             kernel_buffer: None,
             export_keys: true,
             flows: flow::FlowOptions::default(),
@@ -85,6 +85,11 @@ impl Default for CaptureSettings {
 }
 
 impl CaptureSettings {
+    /// Bytes of a ring, where there is room for it.
+    pub(crate) fn ring_size(&self) -> u64 {
+        self.ring.unwrap_or(DEFAULT_RING)
+    }
+
     /// The specification of a capture of a source; ring files go to `ring_dir`.
     pub(crate) fn spec(
         &self,
@@ -100,7 +105,8 @@ impl CaptureSettings {
             snaplen: self.snaplen,
             promiscuous: self.promiscuous,
             precision: self.precision,
-            ring_size: self.ring,
+            ring_size: self.ring_size(),
+            is_default_ring: self.ring.is_none(),
             ring_dir: ring_dir.to_owned(),
             kernel_buffer: self.kernel_buffer,
             export_keys: self.export_keys,

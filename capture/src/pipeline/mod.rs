@@ -62,6 +62,8 @@ pub struct Spec {
     pub precision: Precision,
     /// Bytes of packets to retain; savefiles retain all packets.
     pub ring_size: u64,
+    /// Nobody has chosen that size, so it may be smaller where there is little room.
+    pub is_default_ring: bool,
     /// Directory of the ring file.
     pub ring_dir: PathBuf,
     /// Bytes in which the kernel keeps packets of an interface until they are fetched; `None` for

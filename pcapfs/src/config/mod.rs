@@ -236,10 +236,10 @@ impl ConfigurationReader<'_> {
             settings.promiscuous = *promiscuous.get_ref();
         }
         if let Some(ring) = &raw.ring {
-            settings.ring = ring.get_ref().0;
+            settings.ring = Some(ring.get_ref().0);
         }
         if let Some(ring) = raw.ring.as_ref().or(raw.snaplen.as_ref()) {
-            Geometry::new(settings.ring, settings.snaplen)
+            Geometry::new(settings.ring_size(), settings.snaplen)
                 .map_err(|bad| self.wrong(ring, format!("ring: {bad}")))?;
         }
         if let Some(buffer) = &raw.kernel_buffer {

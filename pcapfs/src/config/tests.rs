@@ -10,7 +10,7 @@ fn base() -> CaptureSettings {
         snaplen: 262_144,
         promiscuous: true,
         precision: Precision::Nano,
-        ring: 64 << 20,
+        ring: None,
         kernel_buffer: None,
         export_keys: true,
         flows: flow::FlowOptions::default(),

@@ -79,6 +79,9 @@ enum DaemonEvent {
     Unmounted,
 }
 
+/// The mount point of a daemon without a tree. A directory of this name is `./none`.
+const NO_TREE: &str = "none";
+
 /// The captures to start, and the paths of the daemon's files.
 struct DaemonStart {
     plan: CapturePlan,
@@ -113,7 +116,11 @@ impl DaemonStart {
             (ring_dir, is_default_ring_dir) = (configured, false);
         }
         let plan = plan::plan(options, &ring_dir, config.is_some()).map_err(Failure::Usage)?;
-        let mountpoint = absolute(&options.mountpoint).map_err(Failure::System)?;
+        let mountpoint = if has_tree(options) {
+            absolute(&options.mountpoint).map_err(Failure::System)?
+        } else {
+            options.mountpoint.clone()
+        };
         let remote = steering::remote_access(config.as_ref().map(|(_, config)| config))?;
         Ok(Self { plan, config, base, ring_dir, is_default_ring_dir, mountpoint, remote })
     }
@@ -158,6 +165,10 @@ fn config_path(options: &MountArguments) -> Option<PathBuf> {
     options.config.clone().or_else(|| if has_captures { None } else { default() })
 }
 
+fn has_tree(options: &MountArguments) -> bool {
+    options.mountpoint != Path::new(NO_TREE)
+}
+
 fn ring_dir_for<'a>(options: &MountArguments, ring_dir: &'a Path) -> RingDir<'a> {
     if options.ring_dir.is_some() { RingDir::Given(ring_dir) } else { RingDir::Default(ring_dir) }
 }
@@ -196,7 +207,7 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
         // this call, the daemon goes on.
         let _ = set_pdeathsig(Signal::SIGTERM);
     }
-    let by = mounter(handoff, options, &mountpoint)?;
+    let by = has_tree(options).then(|| mounter(handoff, options, &mountpoint)).transpose()?;
     let (sender, events) = mpsc::channel();
     let mounting = Arc::new(AtomicBool::new(false));
     signals::watch(sender.clone(), Arc::clone(&mounting), start.config.is_some())
@@ -219,8 +230,15 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
             let _ = sender.send(DaemonEvent::Unmounted);
         };
         mounting.store(true, Ordering::SeqCst);
-        Mounted::new(Arc::clone(&tree), &mountpoint, &by, over)
-            .map(|mounted| (mounted, control))
+        let Some(by) = &by else {
+            return match control {
+                Steered::By(_) => Ok((None, control)),
+                // Nothing would be left to reach the captures by.
+                Steered::No(why) => Err(Failure::Argument(format!("{NO_TREE}: {why}"))),
+            };
+        };
+        Mounted::new(Arc::clone(&tree), &mountpoint, by, over)
+            .map(|mounted| (Some(mounted), control))
             .map_err(Failure::Mount)
     });
     let (mounted, control) = match mounted {
@@ -243,8 +261,14 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
             let _ = set_pdeathsig(None);
         }
         match &by {
-            TreeMounter::ThisProcess(_) => say(format_args!("{READY}{}", mountpoint.display())),
-            TreeMounter::MountHelper(helper) => helper.ready(),
+            Some(TreeMounter::MountHelper(helper)) => helper.ready(),
+            Some(TreeMounter::ThisProcess(_)) => {
+                say(format_args!("{READY}{}", mountpoint.display()));
+            }
+            None => {
+                let socket = tree.socket().unwrap_or_default();
+                say(format_args!("{READY}{}, without a tree", socket.display()));
+            }
         }
         if options.detached {
             // So that the daemon keeps no unrelated directory busy.
@@ -260,7 +284,12 @@ pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
     let reading = (!options.no_wait).then(|| SavefilesWait::new(options.detached));
     let tidy = || start.remote.iter().for_each(|remote| remote.warn());
     let event = serve(&tree, &events, reading, &ready, (&read_again, &tidy));
-    let has_stopped = end_in_any_case(mounted.detacher());
+    let detacher = mounted.as_ref().map(Mounted::detacher);
+    let has_stopped = end_in_any_case(move || {
+        if let Some(detach) = detacher {
+            detach();
+        }
+    });
     end(&registry, mounted, control, &event, &events);
     has_stopped.store(true, Ordering::Release);
     Ok(())
@@ -380,7 +409,7 @@ fn start_all(registry: &Registry, start: &DaemonStart) -> Result<(), Failure> {
 /// Ends everything in order.
 fn end(
     registry: &Registry,
-    mounted: Mounted,
+    mounted: Option<Mounted>,
     control: Option<ControlService>,
     event: &DaemonEvent,
     events: &Receiver<DaemonEvent>,
@@ -389,16 +418,17 @@ fn end(
     let begun = Instant::now();
     registry.stop_all();
     let control = control.map(ControlService::end);
-    if matches!(event, DaemonEvent::Signal) {
+    if let (DaemonEvent::Signal, Some(mounted)) = (event, &mounted) {
         mounted.detach();
     }
+    let is_over = || mounted.as_ref().is_none_or(Mounted::is_over);
     let stopped = Instant::now();
     let is_waited_for = || {
         let clients = control.as_ref().is_some_and(|control| !control.is_over());
         let idle = if clients { CONTROL_GRACE } else { IDLE_GRACE };
-        let is_done = mounted.is_over() && !clients;
+        let is_done = is_over() && !clients;
         // Clients read files of the tree too.
-        let is_idle = mounted.is_over() || tree.open_files() == 0;
+        let is_idle = is_over() || tree.open_files() == 0;
         !is_done && begun.elapsed() < GRACE && !(is_idle && stopped.elapsed() >= idle)
     };
     while is_waited_for() {
@@ -411,13 +441,13 @@ fn end(
             Err(RecvTimeoutError::Disconnected) => thread::sleep(GRACE_STEP),
         }
     }
-    if !mounted.is_over() && tree.open_files() > 0 {
+    if !is_over() && tree.open_files() > 0 {
         say(format_args!("{} files were still open", tree.open_files()));
         return;
     }
     // When this process ends, the tree is gone for processes with a copy of the mount in a mount
     // namespace of their own, too.
-    if mounted.is_over() {
+    if let Some(mounted) = mounted.filter(Mounted::is_over) {
         mounted.join(GRACE.saturating_sub(begun.elapsed()).max(IDLE_GRACE));
     }
     for entry in tree.captures.all() {

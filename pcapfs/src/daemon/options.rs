@@ -23,7 +23,8 @@ Examples:
   pcapfs mount /captures -c web='eth0 tcp port 80' -c dns='any udp port 53' --ring 256M
   pcapfs mount ./captures -r trace.pcap")]
 pub(crate) struct MountArguments {
-    /// A directory to show the tree in; its own files are hidden until the end
+    /// A directory to show the tree in; its own files are hidden until the end. With none there is
+    /// no tree: commands reach the captures through the control socket
     pub(crate) mountpoint: PathBuf,
 
     /// A capture: its name, where packets come from, and which (can be repeated)
@@ -56,10 +57,11 @@ pub(crate) struct MountArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Bytes of packets each live capture keeps, with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = crate::size::parse,
+    /// Bytes of packets each live capture keeps, with K, M or G [default: 64M, or less if
+    /// --ring-dir has no room for that]
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse,
           allow_hyphen_values = true)]
-    pub(crate) ring: u64,
+    pub(crate) ring: Option<u64>,
 
     /// Directory of the ring files [default: /dev/shm/pcapfs, not as root /dev/shm/pcapfs-UID]
     #[arg(long, value_name = "DIR")]

@@ -75,7 +75,8 @@ pub(super) fn plan(
         plan.add(spec(&alias, source, file_filter), given.is_some())?;
     }
     if plan.captures.iter().any(|spec| spec.source.savefile_path().is_none()) {
-        Geometry::new(options.ring, options.snaplen).map_err(|bad| format!("--ring: {bad}"))?;
+        Geometry::new(settings.ring_size(), options.snaplen)
+            .map_err(|bad| format!("--ring: {bad}"))?;
     }
     let of_stdin = |spec: &&Spec| spec.source.is_of_command_line();
     if plan.captures.iter().filter(of_stdin).count() > 1 {
@@ -210,7 +211,7 @@ mod tests {
             filter: None,
             alias: None,
             read: Vec::new(),
-            ring: 64 << 20,
+            ring: None,
             ring_dir: None,
             kernel_buffer: None,
             socket: None,
@@ -343,7 +344,7 @@ mod tests {
                 "one capture only",
             ),
             (
-                MountArguments { interface: Some("lo".into()), ring: 1, ..options() },
+                MountArguments { interface: Some("lo".into()), ring: Some(1), ..options() },
                 "--ring: a ring of 1",
             ),
             (

@@ -88,6 +88,7 @@ pub(super) fn scene() -> (Tree, TempDir) {
         promiscuous: true,
         precision: Precision::Nano,
         ring_size: 0,
+        is_default_ring: false,
         kernel_buffer: None,
         export_keys: true,
         ring_dir: directory.path().to_owned(),

@@ -219,6 +219,11 @@ impl Tree {
         *self.permissions.lock() = permissions;
     }
 
+    /// The path of the control socket.
+    pub(crate) fn socket(&self) -> Option<PathBuf> {
+        self.socket.get().cloned()
+    }
+
     /// Sets the path of the control socket; only the first call counts.
     pub(crate) fn set_socket(&self, path: &Path) {
         let _ = self.socket.set(path.to_owned());

@@ -14,6 +14,7 @@ use super::captures::{CaptureEntry, Captures};
 use super::names;
 use super::open_file::OpenFile;
 use crate::process::ProcessStatus;
+use crate::settings::DEFAULT_RING;
 
 /// README of the root.
 pub(crate) const README: &str = include_str!("README.txt");
@@ -63,6 +64,8 @@ struct RingStatus {
     size: u64,
     /// The same, under a name with the unit.
     size_bytes: u64,
+    /// The size that was asked for, or the default. It is larger if there was no room for it.
+    wanted_bytes: u64,
     segments: u64,
     used: u64,
     oldest: Option<String>,
@@ -207,6 +210,11 @@ pub(crate) fn of_capture(
         ring: RingStatus {
             size: capacity.size,
             size_bytes: capacity.size,
+            wanted_bytes: match spec.source.savefile_path() {
+                Some(_) => capacity.size,
+                None if spec.is_default_ring => DEFAULT_RING,
+                None => spec.ring_size,
+            },
             segments: capacity.segments,
             used: capacity.used,
             oldest: store.oldest_time().map(Timestamp::to_rfc3339),

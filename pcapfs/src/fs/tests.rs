@@ -44,6 +44,7 @@ impl Scene {
             promiscuous: true,
             precision: Precision::Nano,
             ring_size: 512 << 10,
+            is_default_ring: false,
             kernel_buffer: None,
             export_keys: true,
             ring_dir: directory.path().to_owned(),

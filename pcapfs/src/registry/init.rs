@@ -42,7 +42,7 @@ impl InitOrder {
         base: &CaptureSettings,
     ) -> Result<CaptureSettings, Refusal> {
         let mut settings = base.clone();
-        settings.ring = self.ring.unwrap_or(settings.ring);
+        settings.ring = self.ring.or(settings.ring);
         settings.snaplen = self.snaplen.unwrap_or(settings.snaplen);
         settings.promiscuous = self.promiscuous.unwrap_or(settings.promiscuous);
         settings.kernel_buffer = self.kernel_buffer.or(settings.kernel_buffer);
@@ -55,7 +55,7 @@ impl InitOrder {
             let why = format!("--snaplen: {given} is no number from 1 to {DEFAULT_SNAPLEN}");
             return Err(Refusal::Wrong(why));
         }
-        Geometry::new(settings.ring, settings.snaplen)
+        Geometry::new(settings.ring_size(), settings.snaplen)
             .map_err(|bad| Refusal::Wrong(format!("--ring: {bad}")))?;
         if let Some(mode) = self.mode {
             if mode > 0o777 {
@@ -154,6 +154,7 @@ impl Registry {
             promiscuous: spec.promiscuous,
             precision: spec.precision.into(),
             ring: spec.ring_size,
+            is_default_ring: spec.is_default_ring,
             kernel_buffer: spec.kernel_buffer,
             permissions: permissions.into(),
         };

@@ -8,6 +8,7 @@ use capture::pipeline::is_alias;
 use capture::source::SourceName;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::rings::with_rings;
 use super::{Origin, Planned, Refusal, Registry};
 use crate::fs::PermissionKeeper;
 use crate::fs::access::{Caller, PermissionBit};
@@ -30,7 +31,7 @@ impl Registry {
                 snaplen: saved.snaplen,
                 promiscuous: saved.promiscuous,
                 precision: saved.precision.into(),
-                ring: saved.ring,
+                ring: (!saved.is_default_ring).then_some(saved.ring),
                 kernel_buffer: saved.kernel_buffer.or(settings.kernel_buffer),
                 ..settings.clone()
             };
@@ -59,7 +60,7 @@ impl Registry {
             wanted.push(planned);
         }
         let mut records = self.records.lock();
-        let wanted = self.with_kernel_buffers(wanted);
+        let wanted = self.with_kernel_buffers(with_rings(wanted));
         let opened = parallel::map(&wanted, |planned| {
             self.prepare(&planned.spec).and_then(|()| Self::open(planned.clone()))
         });

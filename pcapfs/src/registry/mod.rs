@@ -8,6 +8,7 @@ mod kept;
 mod mirrors;
 mod parallel;
 mod reload;
+mod rings;
 pub(crate) mod state;
 
 pub(crate) use init::InitOrder;
@@ -33,6 +34,7 @@ use crate::output::say;
 use crate::paths::prepare_ring_dir;
 use crate::settings::{CaptureSettings, kernel_buffer};
 use kept::{StatePermissionKeeper, not_kept};
+use rings::with_rings;
 use state::StateFile;
 
 /// The name of the root of the tree in messages.
@@ -199,7 +201,7 @@ impl Registry {
     pub(crate) fn add_all(&self, planned: Vec<Planned>) -> Result<(), (usize, Refusal)> {
         let mut records = self.records.lock();
         let (planned, indexes) = self.without_patterns(planned)?;
-        let planned = self.with_kernel_buffers(planned);
+        let planned = self.with_kernel_buffers(with_rings(planned));
         let mut failed = None;
         for (index, opened) in self.open_all(planned).into_iter().enumerate() {
             match opened {
@@ -251,7 +253,7 @@ impl Registry {
         planned: Planned,
     ) -> Result<Arc<CaptureEntry>, Refusal> {
         self.prepare(&planned.spec)?;
-        let mut planned = self.with_kernel_buffers(vec![planned]);
+        let mut planned = self.with_kernel_buffers(with_rings(vec![planned]));
         let Some(planned) = planned.pop() else { unreachable!("as many as there were") };
         Ok(self.enter(records, Self::open(planned)?))
     }

@@ -83,6 +83,9 @@ pub(super) struct SavedCapture {
     pub(super) promiscuous: bool,
     pub(super) precision: SavedPrecision,
     pub(super) ring: u64,
+    /// Nobody has chosen that size.
+    #[serde(default)]
+    pub(super) is_default_ring: bool,
     /// Bytes; `None` for a share of the common buffer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kernel_buffer: Option<u64>,
@@ -391,6 +394,7 @@ mod tests {
             promiscuous: true,
             precision: SavedPrecision::Nano,
             ring: 64 << 20,
+            is_default_ring: false,
             kernel_buffer: Some(4 << 20),
             permissions: Permissions { uid: 1, gid: 2, mode: 0o750 }.into(),
         }
