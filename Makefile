@@ -65,6 +65,10 @@ deb: build $(TOOLS)/bin/cargo-deb
 	"$(RELEASE)/pcapfs" completions bash > "$(RELEASE)/completions/pcapfs"
 	"$(RELEASE)/pcapfs" completions zsh > "$(RELEASE)/completions/_pcapfs"
 	"$(RELEASE)/pcapfs" completions fish > "$(RELEASE)/completions/pcapfs.fish"
+	# The folder of Debian's Wireshark has the name of the architecture in it.
+	rm -rf "$(RELEASE)/extcap"
+	mkdir -p "$(RELEASE)/extcap/$$(gcc -print-multiarch)/wireshark/extcap"
+	ln -s /usr/bin/pcapfs "$(RELEASE)/extcap/$$(gcc -print-multiarch)/wireshark/extcap/pcapfs"
 	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deb --locked --no-build --strip -p pcapfs -o "$(CURDIR)/target/debian/"
 
 # As root: installs the package on a Debian 12 made for the purpose, and removes it.

@@ -86,6 +86,7 @@ for file in bash-completion/completions/pcapfs zsh/vendor-completions/_pcapfs fi
     grep -q check-config "$root/usr/share/$file" || fail "$file completes nothing"
 done
 [ "$(readlink "$root/usr/sbin/mount.fuse.pcapfs")" = mount.pcapfs ] || fail "mount.fuse.pcapfs leads elsewhere"
+[ "$(readlink "$root"/usr/lib/*/wireshark/extcap/pcapfs)" = ../../../../bin/pcapfs ] || fail "Wireshark finds no pcapfs"
 inside test ! -u /usr/sbin/mount.pcapfs || fail "mount.pcapfs is setuid"
 say "systemd-analyze verify"
 inside systemd-analyze verify --man=no pcapfs.service
