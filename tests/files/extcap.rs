@@ -313,3 +313,31 @@ fn the_link_is_made_shown_and_never_made_over_a_file() {
     assert_eq!(nothing.status.code(), Some(1));
     assert!(nothing.stderr.contains("no tshark and no wireshark"), "{}", nothing.stderr);
 }
+
+#[test]
+fn captures_of_remotes_are_interfaces_too_while_they_answer() {
+    skip_unless!(root, "setpriv", "tshark");
+    let (near, mut near_feeds, _near_fifos) = captures(&["web"]);
+    let (mut far, mut feeds, _fifos) = captures(&["web", "dns"]);
+    let home = Home::new(MEMBER);
+    let far_socket = far.socket().to_owned();
+    for (name, path) in [("far", far_socket.to_str().unwrap()), ("gone", "/nonexistent/s")] {
+        let mut add = home.command(binary("pcapfs").to_str().unwrap());
+        let _ =
+            run(add.args(["remote", "add", name, &format!("pcap+unix://{path}")]), 10).success();
+    }
+    let all = ["pcapfs:far:dns", "pcapfs:far:web", "pcapfs:web"];
+    assert_eq!(home.interfaces(near.socket()), all);
+    near_feeds[0].send(3, 200);
+    feeds[0].send(7, 200);
+    for (daemon, count, interface) in [(&near, 3, "pcapfs:web"), (&far, 7, "pcapfs:far:web")] {
+        daemon.wait_stored("web", count);
+        let preference = format!("extcap.{}.from:replay", interface.replace(':', "_"));
+        let more = ["-o", &preference, "-f", "udp port 40001"];
+        let mut tshark = home.capture(near.socket(), interface, &more);
+        assert!(tshark.wait(20).success(), "{}", tshark.stderr());
+        assert_eq!(numbers(&tshark.stdout()).len() as u64, count, "{interface}");
+    }
+    assert!(far.terminate().success());
+    assert_eq!(home.interfaces(near.socket()), ["pcapfs:web"]);
+}

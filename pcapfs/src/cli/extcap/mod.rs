@@ -14,6 +14,7 @@ mod install;
 mod sentence;
 
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use capture::filter::{Filter, Runner};
@@ -27,12 +28,16 @@ use super::savefile::{self, OutputTarget};
 use crate::control::messages::{Capture, Format, ListRequest, ListenRequest, ReplayRequest, State};
 use crate::failure::Failure;
 use crate::output;
+use crate::remote::remotes;
 use call::{Beginning, CaptureFormat, ExtcapCall, ExtcapQuestion};
 pub(super) use install::{Extcap, run};
 use sentence::sentence;
 
 /// The time that the daemon has to answer: Wireshark's window waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Remotes that are asked for their captures: enough for a person's list, each with a thread.
+const MAX_REMOTES: usize = 64;
 
 /// An interface is this and the name of its capture.
 const PREFIX: &str = "pcapfs:";
@@ -72,27 +77,45 @@ fn reply(question: ExtcapQuestion, daemon: &DaemonSocket) -> Result<(), Failure>
         ExtcapQuestion::Check { capture, filter } => check(daemon, &capture, &filter),
         ExtcapQuestion::Capture { capture, fifo, filter, from, format } => {
             let target = OutputTarget::of_parent(&fifo)?;
-            return send(daemon, capture, target, filter.as_deref(), from, format);
+            return send(daemon, &capture, target, filter.as_deref(), from, format);
         }
     };
     output::print(&text).map_err(Failure::Output)
 }
 
-/// The captures of these names, or all that the user may read; none if the daemon does not answer
-/// in time.
+/// The capture of this name, or all that the user may read; none if the daemon does not answer in
+/// time.
 fn captures(daemon: &DaemonSocket, capture: &str) -> Vec<Capture> {
     let request = ListRequest { capture: capture.to_owned() };
-    let listed = client::with(daemon, |mut client| async move {
-        let answer = tokio::time::timeout(PATIENCE, client.list(request)).await;
+    let listed = client::run(async {
+        let asked = async {
+            let mut client = client::open(daemon).await?;
+            client.list(request).await.map_err(client::failure)
+        };
         let late = || Failure::Unreachable("no answer from the daemon in time".to_owned());
-        answer.map_err(|_| late())?.map_err(client::failure)
+        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| late())?
     });
     listed.map(|answer| answer.into_inner().captures).unwrap_or_default()
 }
 
-/// One line for the program, and one for each name of each capture.
+/// One line for the program, and one for each name of each capture: of this machine, and of those
+/// remotes of the user that answer in time.
 fn interfaces(daemon: &DaemonSocket) -> String {
-    let mut text = sentence("extcap", &[("version", env!("CARGO_PKG_VERSION"))]);
+    let remotes = remotes::load().unwrap_or_default().into_iter().take(MAX_REMOTES);
+    let remotes = remotes.map(|remote| DaemonSocket { socket: None, remote: Some(remote) });
+    let daemons: Vec<DaemonSocket> = std::iter::once(daemon.clone()).chain(remotes).collect();
+    // All at once, so that those that do not answer cost the time of one.
+    let texts = thread::scope(|scope| {
+        let asked: Vec<_> = daemons.iter().map(|one| scope.spawn(|| interfaces_of(one))).collect();
+        let texts = asked.into_iter().map(|thread| thread.join().unwrap_or_default());
+        texts.collect::<String>()
+    });
+    sentence("extcap", &[("version", env!("CARGO_PKG_VERSION"))]) + &texts
+}
+
+/// A line for each name of each capture of a daemon.
+fn interfaces_of(daemon: &DaemonSocket) -> String {
+    let mut text = String::new();
     for capture in captures(daemon, "") {
         let source = match capture.filter.as_str() {
             "" => capture.source.clone(),
@@ -106,6 +129,7 @@ fn interfaces(daemon: &DaemonSocket) -> String {
             State::Failed => ", failed",
         };
         for name in std::iter::once(&capture.alias).chain(&capture.aliases) {
+            let name = daemon.shown(name);
             let value = format!("{PREFIX}{name}");
             let display = format!("pcapfs capture {name}: {source}{state}");
             text.push_str(&sentence("interface", &[("value", &value), ("display", &display)]));
@@ -116,7 +140,8 @@ fn interfaces(daemon: &DaemonSocket) -> String {
 
 /// The link type of a capture, if it is known.
 fn link_type(daemon: &DaemonSocket, capture: &str) -> Option<LinkType> {
-    let capture = captures(daemon, capture).into_iter().next()?;
+    let (daemon, capture) = daemon.of(capture).ok()?;
+    let capture = captures(&daemon, capture).into_iter().next()?;
     let status: Value = serde_json::from_str(&capture.status).ok()?;
     LinkType::named(status.get("linktype")?.as_str()?)
 }
@@ -139,7 +164,7 @@ fn check(daemon: &DaemonSocket, capture: &str, filter: &str) -> String {
 /// Sends packets until Wireshark reads no more of them, or there are no more.
 fn send(
     daemon: &DaemonSocket,
-    capture: String,
+    capture: &str,
     mut target: OutputTarget,
     filter: Option<&str>,
     from: Beginning,
@@ -153,7 +178,9 @@ fn send(
         CaptureFormat::Pcapng => Format::Pcapng,
     };
     let format = format.into();
-    client::receiving(daemon, |mut client| async move {
+    let (daemon, capture) = daemon.of(capture)?;
+    let capture = capture.to_owned();
+    client::receiving(&daemon, |mut client| async move {
         let parts = match from {
             Beginning::Live => {
                 let answer = client.listen(ListenRequest { capture, format }).await;
