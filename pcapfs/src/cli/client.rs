@@ -106,9 +106,14 @@ pub(super) fn receiving<T, F: Future<Output = Result<T, Failure>>>(
     on_channel(daemon, |channel| action(receiver_on(channel)))
 }
 
-/// A client of its own connection, to receive a savefile in the current runtime.
+/// A client of its own connection in the current runtime, to receive a savefile.
 pub(super) async fn receiver(daemon: &DaemonSocket) -> Result<Receiver, Failure> {
     channel(daemon).await.map(receiver_on)
+}
+
+/// A client of its own connection in the current runtime.
+pub(super) async fn connect(daemon: &DaemonSocket) -> Result<Client, Failure> {
+    channel(daemon).await.map(Client::new)
 }
 
 /// A client that takes answers past the codec.

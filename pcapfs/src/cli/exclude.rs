@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
-use tokio::signal::unix::{SignalKind, signal};
-use tonic::Streaming;
+use tokio::task::JoinHandle;
+use tonic::{Code, Streaming};
 
-use super::client::{self, Client, DaemonSocket};
+use super::client::{self, DaemonSocket};
 use super::complete;
+use super::savefile::TransferSignals;
 use crate::control::messages::{ExcludeRequest, ExcludeResponse};
 use crate::failure::Failure;
 use crate::output;
@@ -40,49 +41,72 @@ pub(super) fn run(exclude: &Exclude, daemon: &DaemonSocket) -> Result<(), Failur
         remote: exclude.remote.map(|remote| remote.to_string()).unwrap_or_default(),
         capture,
     };
-    client::with(daemon, |client| async move {
-        let mut ends = [SignalKind::interrupt(), SignalKind::terminate()].map(signal).into_iter();
-        let (Some(Ok(mut interrupt)), Some(Ok(mut terminate))) = (ends.next(), ends.next()) else {
-            return Err(Failure::System(std::io::Error::last_os_error()));
-        };
-        let call = ExclusionCall::begin(client, request).await?;
+    client::with(daemon, |mut client| async move {
+        let mut signals = TransferSignals::new()?;
+        let answer = client.exclude(request).await.map_err(client::failure)?;
+        let call =
+            ExclusionCall { answers: answer.into_inner(), local: exclude.local, quiet: false };
         tokio::select! {
             end = call.follow() => end,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            () = signals.any() => Ok(()),
         }
     })
 }
 
+/// The socket of an outlet, left out until this is dropped.
+#[derive(Debug)]
+pub(super) struct ExcludedOutlet(Option<JoinHandle<()>>);
+
+impl Drop for ExcludedOutlet {
+    fn drop(&mut self) {
+        if let Some(call) = &self.0 {
+            call.abort();
+        }
+    }
+}
+
+/// Has captures leave out the packets of an outlet that listens at `local`, and warns if some do
+/// not. When this returns, the others do.
+pub(super) async fn keep_out(daemon: &DaemonSocket, local: SocketAddr) -> ExcludedOutlet {
+    let request = ExcludeRequest { local: local.to_string(), ..ExcludeRequest::default() };
+    let Ok(mut client) = client::connect(daemon).await else { return ExcludedOutlet(None) };
+    match client.exclude(request).await {
+        Ok(answer) => {
+            let mut call = ExclusionCall { answers: answer.into_inner(), local, quiet: true };
+            // The first answer comes at once.
+            let has_begun = call.report().await.is_ok();
+            ExcludedOutlet(has_begun.then(|| {
+                tokio::spawn(async move {
+                    if let Err(failure) = call.follow().await {
+                        output::say(format_args!("warning: {failure}"));
+                    }
+                })
+            }))
+        }
+        // A daemon in another network namespace does not see these packets.
+        Err(status) if status.code() == Code::FailedPrecondition => ExcludedOutlet(None),
+        Err(status) => {
+            output::say(format_args!("warning: {}", client::failure(status)));
+            ExcludedOutlet(None)
+        }
+    }
+}
+
 /// A call to the daemon, which lasts as long as the exclusion.
 #[derive(Debug)]
-pub(super) struct ExclusionCall {
+struct ExclusionCall {
     answers: Streaming<ExcludeResponse>,
-    local: String,
+    local: SocketAddr,
+    /// Report only captures that store the packets.
+    quiet: bool,
 }
 
 impl ExclusionCall {
-    /// Asks for the exclusion, and reports which captures leave the socket out. From then on they
-    /// do.
-    ///
-    /// # Errors
-    /// The refusal of the daemon.
-    pub(super) async fn begin(
-        mut client: Client,
-        request: ExcludeRequest,
-    ) -> Result<Self, Failure> {
-        let local = request.local.clone();
-        let answer = client.exclude(request).await.map_err(client::failure)?;
-        let mut call = Self { answers: answer.into_inner(), local };
-        call.report().await?;
-        Ok(call)
-    }
-
-    /// Reports changes until the daemon ends the exclusion.
+    /// Reports the captures, and changes of them, until the daemon ends the exclusion.
     ///
     /// # Errors
     /// Why it has ended.
-    pub(super) async fn follow(mut self) -> Result<(), Failure> {
+    async fn follow(mut self) -> Result<(), Failure> {
         while self.report().await? {}
         Ok(())
     }
@@ -96,7 +120,9 @@ impl ExclusionCall {
             [] => "no capture".to_owned(),
             names => names.join(", "),
         };
-        output::say(format_args!("packets of {local} are left out of {excluding}"));
+        if !self.quiet {
+            output::say(format_args!("packets of {local} are left out of {excluding}"));
+        }
         if !seeing.is_empty() {
             let seeing = seeing.join(", ");
             output::say(format_args!(

@@ -26,8 +26,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::client::{self as daemon_client, DaemonSocket};
-use super::complete;
 use super::savefile::TransferSignals;
+use super::{complete, exclude};
 use crate::control::messages::{Format, ListRequest};
 use crate::failure::Failure;
 use crate::{memory, output};
@@ -119,8 +119,11 @@ pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
             .await
             .map_err(|error| Failure::Answer(format!("{address}: {error}{}", advice(&error))))?;
         let bound = listener.local_addr().map_err(Failure::System)?;
+        // Captures would store what it sends, and it would send that too.
+        let excluded = exclude::keep_out(daemon, bound).await;
         output::say(format_args!("serving {} at {bound} ({})", serve.capture, serve.format));
         serve_all(&service, &listener, &mut signals).await;
+        drop(excluded);
         Ok(())
     });
     runtime.shutdown_background();
