@@ -12,7 +12,8 @@ use nix::unistd::{Uid, setfsuid};
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
 use pcapfs_tests::{
-    Daemon, Fifo, Mount, Net, Running, User, binary, run, skip_unless, tool, wait_for, wait_until,
+    Daemon, Fifo, Mount, Net, Running, User, binary, matching, run, skip_unless, tool, wait_for,
+    wait_until,
 };
 
 /// A user without rights.
@@ -86,20 +87,12 @@ fn exchange(mut stream: TcpStream, len: usize) {
     assert_eq!(received.len(), len);
 }
 
-/// Number of packets in a capture that match.
-#[track_caller]
-fn packets(daemon: &Daemon, alias: &str, filter: &str) -> usize {
-    let mut tcpdump = tool("tcpdump");
-    tcpdump.args(["-n", "-r"]).arg(daemon.path(&format!("{alias}/replay.pcap"))).arg(filter);
-    run(&mut tcpdump, 20).success().text().lines().count()
-}
-
 /// Waits until a packet sent now is in the capture, and with it all before it.
 fn settle(net: &Net, daemon: &Daemon, aliases: &[&str], mark: u16) {
     net.sender_to(40, mark).send(1);
     for alias in aliases {
         wait_until("the last packet is stored", 5, || {
-            packets(daemon, alias, &format!("udp port {mark}")) > 0
+            matching(daemon, alias, &format!("udp port {mark}")) > 0
         });
     }
 }
@@ -146,19 +139,19 @@ fn an_outlet_is_left_out_on_all_links_and_others_stay() {
             let [from, to] =
                 ["src", "dst"].map(|way| format!("{way} host {near} and {way} port {ours}"));
             let outlet = format!("({from}) or ({to})");
-            assert_eq!(packets(&daemon, alias, &outlet), 0, "{alias}: {outlet}");
+            assert_eq!(matching(&daemon, alias, &outlet), 0, "{alias}: {outlet}");
             let other = format!("host {far} and port {ours}");
-            assert!(packets(&daemon, alias, &other) >= 8, "{alias}: {other}");
+            assert!(matching(&daemon, alias, &other) >= 8, "{alias}: {other}");
         }
         // Four frames of each kind were sent.
         let fragments = format!("ip[4:2] = {ours} and ip[6:2] & 0x3fff != 0");
-        assert_eq!(packets(&daemon, alias, &fragments), 0);
+        assert_eq!(matching(&daemon, alias, &fragments), 0);
         assert_eq!(
-            packets(&daemon, alias, &format!("ip[4:2] = {} and ip[6:2] & 0x3fff != 0", ours ^ 1)),
+            matching(&daemon, alias, &format!("ip[4:2] = {} and ip[6:2] & 0x3fff != 0", ours ^ 1)),
             2
         );
         if alias == "wire" {
-            assert_eq!(packets(&daemon, alias, "vlan"), 2, "those of the other port");
+            assert_eq!(matching(&daemon, alias, "vlan"), 2, "those of the other port");
         }
         let status = daemon.status(alias);
         let of = |name: &str| status["packets"][name].as_u64().unwrap();
@@ -180,7 +173,7 @@ fn an_outlet_is_left_out_on_all_links_and_others_stay() {
     net.b.run(|| drop(TcpStream::connect(to(ADDRESSES[0][0])).unwrap()));
     net.a.run(|| drop(TcpStream::connect(to(ADDRESSES[0][1])).unwrap()));
     settle(&net, &daemon, &["any"], 4002);
-    assert!(packets(&daemon, "any", &format!("dst host 10.77.0.1 and dst port {ours}")) >= 5);
+    assert!(matching(&daemon, "any", &format!("dst host 10.77.0.1 and dst port {ours}")) >= 5);
     outlet.join().unwrap();
     far.join().unwrap();
 }
@@ -246,8 +239,8 @@ fn a_user_excludes_sockets_of_the_user_where_w_allows_it() {
     net.b.run(|| drop(TcpStream::connect(local.as_str()).unwrap()));
     settle(&net, &daemon, &["any", "wire"], 4001);
     let filter = format!("tcp port {port}");
-    assert!(packets(&daemon, "any", &filter) >= 3);
-    assert_eq!(packets(&daemon, "wire", &filter), 0);
+    assert!(matching(&daemon, "any", &filter) >= 3);
+    assert_eq!(matching(&daemon, "wire", &filter), 0);
 
     // The right counts for as long as it is there.
     chmod(&daemon, "wire", 0o755);
@@ -316,7 +309,7 @@ fn connections_of_pcap_over_ip_are_left_out_from_their_syn_on() {
     let own_port = own_end.rsplit_once(':').unwrap().1;
     for alias in ["any", "wire"] {
         for port in [own_port, &listening.port().to_string()] {
-            assert_eq!(packets(&daemon, alias, &format!("tcp port {port}")), 0, "{alias}");
+            assert_eq!(matching(&daemon, alias, &format!("tcp port {port}")), 0, "{alias}");
         }
         let status = daemon.status(alias);
         let of = |name: &str| status["packets"][name].as_u64().unwrap();
@@ -325,7 +318,7 @@ fn connections_of_pcap_over_ip_are_left_out_from_their_syn_on() {
         let own = of("excluded") + of("dropped_kernel");
         assert!(own >= 2 * savefile.len() as u64 / 65_536, "{status:#}");
         let opening = format!("tcp port {others} and tcp[tcpflags] & tcp-syn != 0");
-        assert_eq!(packets(&daemon, alias, &opening), 2, "{alias}");
+        assert_eq!(matching(&daemon, alias, &opening), 2, "{alias}");
         if of("dropped_kernel") == 0 {
             let bytes = captured_payload(&daemon, alias, others);
             assert!(bytes >= savefile.len(), "{alias}: {bytes} bytes of another program");
@@ -377,7 +370,7 @@ fn a_served_capture_is_left_out_at_full_speed() {
         settle(&net, &daemon, &["any", "wire"], address.port());
         for alias in ["any", "wire"] {
             let filter = format!("tcp port {}", address.port());
-            assert_eq!(packets(&daemon, alias, &filter), 0, "{alias} {near}");
+            assert_eq!(matching(&daemon, alias, &filter), 0, "{alias} {near}");
             assert!(daemon.count(alias, "/packets/excluded") > bytes.len() as u64 / 65_536);
         }
     }
@@ -389,7 +382,7 @@ fn a_served_capture_is_left_out_at_full_speed() {
     assert!(serving.stderr().contains(expected), "{}", serving.stderr());
     net.b.run(|| TcpStream::connect(address).unwrap()).read_to_end(&mut Vec::new()).unwrap();
     settle(&net, &daemon, &["any"], address.port());
-    assert!(packets(&daemon, "any", &format!("tcp port {}", address.port())) > 50);
+    assert!(matching(&daemon, "any", &format!("tcp port {}", address.port())) > 50);
 }
 
 #[test]

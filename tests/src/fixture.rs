@@ -4,6 +4,7 @@ use crate::daemon::{Daemon, Mount};
 use crate::feed::{Feed, Fifo};
 use crate::frame;
 use crate::net::{Net, Sender};
+use crate::process::{run, tool};
 use crate::savefile::{self, Format};
 
 /// Alias of the capture.
@@ -100,4 +101,13 @@ impl Wired {
         sender.send(count);
         self.daemon.wait_stored(ALIAS, stored + count);
     }
+}
+
+/// Number of retained packets of a capture that match a filter expression, as tcpdump counts them.
+#[must_use]
+#[track_caller]
+pub fn matching(daemon: &Daemon, alias: &str, filter: &str) -> usize {
+    let mut tcpdump = tool("tcpdump");
+    tcpdump.args(["-n", "-r"]).arg(daemon.path(&format!("{alias}/replay.pcap"))).arg(filter);
+    run(&mut tcpdump, 30).success().text().lines().count()
 }

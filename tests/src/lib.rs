@@ -66,7 +66,7 @@ pub mod wait;
 pub use conversation::{Client, Conversation, Server, Side};
 pub use daemon::{Daemon, Mount, Refused, binary, is_mounted};
 pub use feed::{Feed, Fifo};
-pub use fixture::{ALIAS, Fed, Wired};
+pub use fixture::{ALIAS, Fed, Wired, matching};
 pub use flows::Filed;
 pub use host::Host;
 pub use net::{Namespace, Net, Sender};

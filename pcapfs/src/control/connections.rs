@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use capture::own_transport::Exclusion;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -77,6 +78,8 @@ pub(super) struct RemotePeer {
     pub(super) address: SocketAddr,
     /// The answer to all of its requests, if its certificate maps to no user.
     pub(super) refusal: Option<String>,
+    /// Keeps the packets of its connection out of captures.
+    pub(super) _exclusion: Option<Exclusion>,
 }
 
 /// A request under way, as long as this exists.

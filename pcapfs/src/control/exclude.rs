@@ -166,6 +166,11 @@ impl ExcludeStream {
         request: &ExcludeRequest,
     ) -> Result<Self, Status> {
         let uid = peer.caller.uid;
+        if peer.remote.is_some() {
+            return Err(Status::permission_denied(
+                "only a socket of the daemon's own machine can be left out",
+            ));
+        }
         let socket = ExcludedSocket::parse(request)?;
         socket.check_owner(uid)?;
         let place = sockets.place(uid)?;

@@ -32,13 +32,13 @@ mod streams;
 mod transport;
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use capture::own_transport::OwnListener;
 use http::HeaderValue;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -153,7 +153,7 @@ impl Ending {
 /// Where other machines connect, and who may.
 #[derive(Debug)]
 pub(crate) struct RemoteListener {
-    listener: TcpListener,
+    listener: OwnListener,
     access: Arc<RemoteAccess>,
 }
 
@@ -163,7 +163,7 @@ impl RemoteListener {
     /// # Errors
     /// Errors of bind(2) and listen(2).
     pub(crate) fn bind(access: Arc<RemoteAccess>) -> io::Result<Self> {
-        let listener = TcpListener::bind(access.listen())?;
+        let listener = OwnListener::bind(access.listen())?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, access })
     }

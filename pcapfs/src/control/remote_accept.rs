@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use capture::own_transport::{self, OwnListener};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,9 +73,10 @@ struct RemoteAcceptor {
 /// # Errors
 /// Errors of registering the listener with the runtime; call it inside the runtime.
 pub(super) fn accept(
-    listener: StdListener,
+    listener: OwnListener,
     access: Arc<RemoteAccess>,
 ) -> io::Result<ReceiverStream<Result<ClientConnection, io::Error>>> {
+    let (listener, exclusion) = listener.into_parts();
     let listener = TcpListener::from_std(listener)?;
     let acceptor = Arc::new(RemoteAcceptor {
         access,
@@ -87,6 +89,7 @@ pub(super) fn accept(
     tokio::spawn(check_again(Arc::downgrade(&acceptor), Arc::clone(&acceptor.came)));
     let (sender, accepted) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
+        let _while_it_listens = exclusion;
         let mut came = 0_u64;
         loop {
             let stream = tokio::select! {
@@ -137,6 +140,7 @@ impl RemoteAcceptor {
 
     /// A connection, unless its client is refused.
     async fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<ClientConnection> {
+        let exclusion = own_transport::enter_accepted(&stream, address);
         // Small messages must not wait for the acknowledgment of others.
         let _ = stream.set_nodelay(true);
         let socket = SharedSocket::Tcp(Arc::new(stream));
@@ -174,7 +178,7 @@ impl RemoteAcceptor {
                 (Caller { uid: NOBODY, gid: NOBODY, groups: Vec::new() }, Some(why))
             }
         };
-        let remote = RemotePeer { facts, address, refusal };
+        let remote = RemotePeer { facts, address, refusal, _exclusion: exclusion };
         let peer = Peer::remote(caller, remote);
         let transport = Transport::Tls(Box::new(stream));
         let counters = self.access.counters();

@@ -6,17 +6,19 @@
 //! known whether this side is let in.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use capture::own_transport::{Exclusion, OwnStream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -135,8 +137,8 @@ async fn connect_inner(remote: &Remote) -> Result<Channel, RemoteReason> {
             let identity = remote.identity.as_deref();
             let (config, identity) = client_config(identity, remote)?;
             let place = place(host, *port);
-            let stream = tcp(host, *port, &place).await?;
-            let stream = secured(stream, host, config, (&place, &identity, remote)).await?;
+            let connection = tcp(host, *port, &place).await?;
+            let stream = secured(connection, host, config, (&place, &identity, remote)).await?;
             channel(stream).await
         }
     }
@@ -173,17 +175,36 @@ fn client_config(
     Ok((config, name))
 }
 
+/// A connection whose packets no capture of this process stores.
+struct OwnConnection {
+    stream: TcpStream,
+    exclusion: Option<Exclusion>,
+}
+
+impl OwnConnection {
+    async fn to(address: SocketAddr) -> io::Result<Self> {
+        let stream = OwnStream::unconnected(address)?;
+        stream.set_nonblocking(true)?;
+        let (stream, exclusion) = stream.into_parts();
+        let stream = TcpSocket::from_std_stream(stream).connect(address).await?;
+        if let Some(exclusion) = &exclusion {
+            exclusion.set_local(stream.local_addr()?);
+        }
+        Ok(Self { stream, exclusion })
+    }
+}
+
 /// Connects to the first address that answers.
-async fn tcp(host: &str, port: u16, place: &str) -> Result<TcpStream, RemoteReason> {
+async fn tcp(host: &str, port: u16, place: &str) -> Result<OwnConnection, RemoteReason> {
     let unresolved = |why: String| RemoteReason::NoAddress { host: host.to_owned(), why };
     let addresses = lookup_host((host, port)).await.map_err(|error| unresolved(plain(&error)))?;
     let mut last = None;
     for address in addresses {
-        let failure = match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
+        let failure = match tokio::time::timeout(CONNECT, OwnConnection::to(address)).await {
+            Ok(Ok(connection)) => {
                 // Small messages must not wait for the acknowledgment of others.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
+                let _ = connection.stream.set_nodelay(true);
+                return Ok(connection);
             }
             Ok(Err(error)) => RemoteReason::of(&error, place, "", false),
             Err(_) => no_answer(place),
@@ -206,7 +227,7 @@ fn no_answer(place: &str) -> RemoteReason {
 
 /// TLS over a connection, up to the first bytes of the other side.
 async fn secured(
-    stream: TcpStream,
+    connection: OwnConnection,
     host: &str,
     config: Arc<ClientConfig>,
     (place, identity, remote): (&str, &str, &Remote),
@@ -217,6 +238,7 @@ async fn secured(
         |why: &str| RemoteReason::NotPcapfs { place: place.to_owned(), why: why.to_owned() };
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| RemoteReason::Identity(error.to_string()))?;
+    let OwnConnection { stream, exclusion } = connection;
     let handshake = async {
         let mut stream = TlsConnector::from(config).connect(name, stream).await?;
         let mut first = vec![0; FIRST_BYTES];
@@ -229,7 +251,7 @@ async fn secured(
             }
         }
         first.truncate(length);
-        Ok(RewoundStream { first, given: 0, stream: Box::new(stream) })
+        Ok(RewoundStream { first, given: 0, stream: Box::new(stream), _exclusion: exclusion })
     };
     let handshake = tokio::time::timeout(CONNECT, handshake).await;
     let rewound = handshake.map_err(|_| no_answer(place))?.map_err(failure)?;
@@ -272,6 +294,8 @@ struct RewoundStream {
     /// How many of the first bytes have been read again.
     given: usize,
     stream: Box<TlsStream<TcpStream>>,
+    /// Keeps its packets out of captures until it is closed.
+    _exclusion: Option<Exclusion>,
 }
 
 impl RewoundStream {

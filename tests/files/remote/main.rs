@@ -5,5 +5,6 @@ mod confined;
 mod errors;
 mod hostile;
 mod identity;
+mod own;
 mod support;
 mod verbs;
