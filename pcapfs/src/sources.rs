@@ -3,6 +3,8 @@
 //!
 //! Every text of a user passes through [`parse`], and a source gives back the same text.
 
+pub(crate) mod tls;
+
 use capture::source::{ExternalSource, SourceName};
 
 use crate::mirror;
@@ -16,7 +18,11 @@ struct ExternalKind {
 }
 
 /// The kinds that this program brings. Their written forms are in [`capture::source::FORMS`].
-const KINDS: &[ExternalKind] = &[ExternalKind { kind: "remote", parse: mirror::parse }];
+const KINDS: &[ExternalKind] = &[
+    ExternalKind { kind: "remote", parse: mirror::parse },
+    ExternalKind { kind: "tls", parse: tls::parse_connecting },
+    ExternalKind { kind: "tls-listen", parse: tls::parse_listening },
+];
 
 /// Parses a source from its written form.
 ///

@@ -29,7 +29,7 @@ pub use external::{ExternalSource, SourceOpener};
 pub use following::{FollowBeginning, FollowedNote, FollowedPackets, Following};
 pub use interface::{InterfaceInfo, interfaces, real_name};
 pub use namespace::NamespacedInterface;
-pub use network::{HostAndPort, ListenAddress};
+pub use network::{Connecting, HostAndPort, Incoming, ListenAddress, Listening, Transport};
 pub use patience::ReconnectPatience;
 
 use crate::filter::{FilterError, Runner};
@@ -37,7 +37,6 @@ use crate::ring::Writer;
 use fifo::Fifo;
 use interface::Live;
 use namespace::PREFIX as NETNS;
-use network::{Connecting, Listening};
 use stdin::Stdin;
 
 /// The name under which all interfaces are captured at once.
@@ -49,11 +48,7 @@ pub(crate) const STOPPED: &str = "stopped";
 /// The written forms of sources that begin with their kind, for messages: those of this crate, and
 /// those that the program brings.
 pub const FORMS: &str = "netns:NAME/IFACE, netns:PID/IFACE, file:PATH, stream:PATH, tcp:HOST:PORT, \
-     tcp-listen:ADDR:PORT, remote:NAME/CAPTURE";
-
-/// Prefixes of the two ends of PCAP-over-IP.
-const TCP: &str = "tcp:";
-const TCP_LISTEN: &str = "tcp-listen:";
+     tcp-listen:ADDR:PORT, tls:HOST:PORT, tls-listen:ADDR:PORT, remote:NAME/CAPTURE";
 
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
@@ -117,8 +112,8 @@ impl SourceName {
             Self::Namespaced(place) => Box::new(Live::open_inside(place, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
             Self::Stdin => Box::new(Stdin::open(options)?),
-            Self::Tcp(text) => Box::new(Connecting::open(text, options)?),
-            Self::TcpListen(text) => Box::new(Listening::open(text, options)?),
+            Self::Tcp(text) => Box::new(network::connecting(text, options)?),
+            Self::TcpListen(text) => Box::new(network::listening(text, options)?),
             Self::External(source) => source.open(options)?,
             Self::File(_) | Self::Growing(_) => unreachable!("a savefile fills no ring"),
         })
@@ -136,9 +131,9 @@ impl SourceName {
                     Self::savefile(path.as_ref())
                 } else if let Some(path) = text.strip_prefix("stream:") {
                     Self::Stream(path.into())
-                } else if let Some(place) = text.strip_prefix(TCP) {
+                } else if let Some(place) = text.strip_prefix("tcp:") {
                     Self::Tcp(place.to_owned())
-                } else if let Some(place) = text.strip_prefix(TCP_LISTEN) {
+                } else if let Some(place) = text.strip_prefix("tcp-listen:") {
                     Self::TcpListen(place.to_owned())
                 } else if let Some(place) = text.strip_prefix(NETNS) {
                     Self::Namespaced(NamespacedInterface::parse(place))
@@ -153,8 +148,8 @@ impl SourceName {
     #[must_use]
     pub fn mistake(&self) -> Option<String> {
         let place = match self {
-            Self::Tcp(text) => Connecting::place(text).err(),
-            Self::TcpListen(text) => Listening::place(text).err(),
+            Self::Tcp(text) => network::far_end(text).err(),
+            Self::TcpListen(text) => network::listen_address(text).err(),
             _ => None,
         };
         place.map(|error| error.to_string())
@@ -336,8 +331,8 @@ impl std::fmt::Display for SourceName {
             Self::Growing(path) => write!(formatter, "file:{}{FOLLOW}", path.display()),
             Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
             Self::Stdin => formatter.write_str("-"),
-            Self::Tcp(place) => write!(formatter, "{TCP}{place}"),
-            Self::TcpListen(place) => write!(formatter, "{TCP_LISTEN}{place}"),
+            Self::Tcp(place) => write!(formatter, "tcp:{place}"),
+            Self::TcpListen(place) => write!(formatter, "tcp-listen:{place}"),
             Self::External(source) => formatter.write_str(source.written()),
         }
     }

@@ -5,3 +5,4 @@ mod faults;
 mod listening;
 mod serving;
 mod support;
+mod tls;

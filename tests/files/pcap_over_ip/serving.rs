@@ -14,15 +14,18 @@ use pcapfs_tests::{
 use crate::support::{check_sum, free_address};
 
 /// A `pcapfs serve` of a daemon's capture at a free port.
-struct Serving {
-    process: Running,
-    address: SocketAddr,
+pub(crate) struct Serving {
+    pub(crate) process: Running,
+    pub(crate) address: SocketAddr,
 }
 
 impl Serving {
     #[track_caller]
-    fn start(daemon: &Daemon, options: &[&str]) -> Self {
-        let mut command = daemon.command(["serve", ALIAS, "--listen", "127.0.0.1:0"]);
+    pub(crate) fn start(daemon: &Daemon, options: &[&str]) -> Self {
+        let mut command = daemon.command(["serve", ALIAS]);
+        if !options.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let process = Running::spawn(command.args(options));
         let address = wait_for("it serves", 10, || {
             let said = process.stderr();
@@ -40,7 +43,7 @@ impl Serving {
 
     /// Ends it with SIGINT, and returns what it said.
     #[track_caller]
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.process.signal(Signal::SIGINT);
         let status = self.process.wait(5);
         assert!(status.success(), "{status}: {}", self.process.stderr());

@@ -1,4 +1,5 @@
-//! A far end that this machine connects to, and that sends a savefile: `tcp:HOST:PORT`.
+//! A far end that this machine connects to, and that sends a savefile: `tcp:HOST:PORT`, or with
+//! another transport.
 //!
 //! The source itself connects again whenever the connection has ended, for whatever reason, until
 //! it is stopped. Each wait ends with an order, also that for a name server. What the far end would
@@ -7,7 +8,7 @@
 use std::convert::Infallible;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFlags, PollTimeout};
@@ -16,12 +17,12 @@ use protocol::linktype::LinkType;
 use super::lookup::Lookup;
 use super::place::HostAndPort;
 use super::socket;
+use super::transport::{Incoming, Transport};
 use crate::own_transport::OwnStream;
 use crate::ring::Writer;
 use crate::source::arriving::Arriving;
 use crate::source::{
-    Observer, ReconnectPatience, Rest, Source, SourceControl, SourceEnd, SourceError,
-    SourceOptions, TCP,
+    Observer, ReconnectPatience, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions,
 };
 
 /// The longest wait for one address of the far end: enough for two packets that get lost when a
@@ -43,9 +44,10 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// A far end, connected or not.
 #[derive(Debug)]
-pub(in crate::source) struct Connecting {
+pub struct Connecting {
     name: String,
     place: HostAndPort,
+    transport: Box<dyn Transport>,
     arriving: Arriving,
     /// Since the last connection that lasted.
     patience: Option<ReconnectPatience>,
@@ -74,42 +76,31 @@ impl Context<'_> {
     /// [`IDLE`].
     fn wait(
         &mut self,
-        source: &impl AsFd,
+        source: BorrowedFd<'_>,
         events: PollFlags,
         deadline: Instant,
     ) -> Result<(), Stopped> {
         let left = deadline.saturating_duration_since(Instant::now()).min(IDLE);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        self.control.wait_until_ready(source.as_fd(), events, timeout);
+        self.control.wait_until_ready(source, events, timeout);
         self.observer.tick(self.writer);
         self.obey()
     }
 }
 
 impl Connecting {
-    /// A far end. It need not be there.
+    /// A far end. It need not be there. `name` is for messages.
     ///
     /// # Errors
-    /// [`SourceError::Place`] and [`SourceError::Filter`].
-    pub(in crate::source) fn open(
-        text: &str,
+    /// [`SourceError::Filter`].
+    pub fn new(
+        name: String,
+        place: HostAndPort,
+        transport: Box<dyn Transport>,
         options: &SourceOptions<'_>,
     ) -> Result<Self, SourceError> {
-        let name = format!("{TCP}{text}");
-        let place = Self::place(text)?;
         let arriving = Arriving::new(name.clone(), options)?;
-        Ok(Self { name, place, arriving, patience: None, away: None })
-    }
-
-    /// Parses the place of a far end.
-    ///
-    /// # Errors
-    /// [`SourceError::Place`].
-    pub(in crate::source) fn place(text: &str) -> Result<HostAndPort, SourceError> {
-        HostAndPort::parse(text).map_err(|why| SourceError::Place {
-            name: format!("{TCP}{text}"),
-            why: format!("{why} (write {TCP}HOST:PORT, as in {TCP}sensor:57012)"),
-        })
+        Ok(Self { name, place, transport, arriving, patience: None, away: None })
     }
 
     fn lost(&self, why: String) -> SourceError {
@@ -120,7 +111,7 @@ impl Connecting {
     fn connect(
         &self,
         context: &mut Context<'_>,
-    ) -> Result<Result<OwnStream, SourceError>, Stopped> {
+    ) -> Result<Result<Box<dyn Incoming>, SourceError>, Stopped> {
         let addresses = match self.addresses(context)? {
             Ok(addresses) => addresses,
             Err(why) => return Ok(Err(self.lost(why))),
@@ -128,7 +119,10 @@ impl Connecting {
         let mut whys = Vec::new();
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
             match connect_to(address, context)? {
-                Ok(stream) => return Ok(Ok(stream)),
+                Ok(stream) => {
+                    let begun = self.transport.begin(stream);
+                    return Ok(begun.map_err(|error| self.lost(error.to_string())));
+                }
                 Err(error) if self.place.address().is_some() => whys.push(error.to_string()),
                 // The user wrote a name.
                 Err(error) => whys.push(format!("{address}: {error}")),
@@ -164,7 +158,7 @@ impl Connecting {
                     );
                     return Ok(Err(why));
                 }
-                None => context.wait(&lookup, PollFlags::POLLIN, deadline)?,
+                None => context.wait(lookup.as_fd(), PollFlags::POLLIN, deadline)?,
             }
         }
     }
@@ -172,7 +166,7 @@ impl Connecting {
     /// Stores what the far end sends until the connection ends. Returns why it has ended.
     fn receive(
         &mut self,
-        mut stream: OwnStream,
+        mut stream: Box<dyn Incoming>,
         context: &mut Context<'_>,
     ) -> Result<SourceError, Stopped> {
         let mut is_silent = true;
@@ -196,7 +190,7 @@ impl Connecting {
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
-                        context.wait(&stream, PollFlags::POLLIN, Instant::now() + IDLE)?;
+                        context.wait(stream.as_fd(), PollFlags::POLLIN, Instant::now() + IDLE)?;
                     }
                     io::ErrorKind::Interrupted => {}
                     _ => return Ok(self.lost(socket::why(&error))),
@@ -254,7 +248,7 @@ fn connect_to(
                 let why = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
                 return Ok(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
-            Ok(false) => context.wait(&connecting, PollFlags::POLLOUT, deadline)?,
+            Ok(false) => context.wait(connecting.as_fd(), PollFlags::POLLOUT, deadline)?,
             Err(error) => return Ok(Err(error)),
         }
     }

@@ -1,4 +1,5 @@
-//! An address at which senders connect, and send savefiles: `tcp-listen:ADDR:PORT`.
+//! An address at which senders connect, and send savefiles: `tcp-listen:ADDR:PORT`, or with another
+//! transport.
 //!
 //! It is treated like a FIFO: it listens at all times, and while the capture is stopped, what comes
 //! is read but not stored. One sender sends at a time, or as many as the source says; others wait
@@ -16,14 +17,13 @@ use protocol::linktype::LinkType;
 
 use super::place::ListenAddress;
 use super::socket;
+use super::transport::{Incoming, Transport};
 use crate::own_transport::{OwnListener, OwnStream};
 use crate::ring::Writer;
 use crate::source::arriving::{Arriving, Pause};
 use crate::source::beside::SharedInterfaces;
 use crate::source::control::is_readable;
-use crate::source::{
-    Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions, TCP_LISTEN,
-};
+use crate::source::{Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 
 /// The time for a header while another sender waits.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
@@ -49,8 +49,9 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// A listening socket with its senders.
 #[derive(Debug)]
-pub(in crate::source) struct Listening {
+pub struct Listening {
     name: String,
+    transport: Box<dyn Transport>,
     /// The options of the source; the filter is apart.
     options: SourceOptions<'static>,
     filter: Option<String>,
@@ -77,27 +78,29 @@ pub(in crate::source) struct Listening {
 #[derive(Debug)]
 struct Sender {
     number: u64,
-    stream: OwnStream,
+    stream: Box<dyn Incoming>,
     /// The source and the address of the sender, for messages.
     name: String,
     arriving: Arriving,
     since: Instant,
     /// Some of its bytes have come.
     is_heard: bool,
+    /// There may be more bytes, although its descriptor is not readable.
+    has_more: bool,
 }
 
 impl Listening {
-    /// Begins to listen.
+    /// Begins to listen. `name` is for messages.
     ///
     /// # Errors
     /// [`SourceError::Place`], [`SourceError::Filter`] and [`SourceError::System`].
-    pub(in crate::source) fn open(
-        text: &str,
+    pub fn new(
+        name: String,
+        place: &ListenAddress,
+        transport: Box<dyn Transport>,
         options: &SourceOptions<'_>,
     ) -> Result<Self, SourceError> {
-        let name = format!("{TCP_LISTEN}{text}");
         let misplaced = |why| SourceError::Place { name: name.clone(), why };
-        let place = Self::place(text)?;
         // A filter that does not compile is reported now.
         let _ = Arriving::new(name.clone(), options)?;
         let listener = socket::listen(place.address).map_err(|error| match error.kind() {
@@ -117,6 +120,7 @@ impl Listening {
             .map_err(|errno| SourceError::System { name: name.clone(), error: errno.into() })?;
         Ok(Self {
             name,
+            transport,
             options: SourceOptions { filter: None, ..*options },
             filter: options.filter.map(str::to_owned),
             listener,
@@ -133,17 +137,6 @@ impl Listening {
         })
     }
 
-    /// Parses the address to listen at.
-    ///
-    /// # Errors
-    /// [`SourceError::Place`].
-    pub(in crate::source) fn place(text: &str) -> Result<ListenAddress, SourceError> {
-        ListenAddress::parse(text).map_err(|why| SourceError::Place {
-            name: format!("{TCP_LISTEN}{text}"),
-            why: format!("{why} (write {TCP_LISTEN}ADDR:PORT, as in {TCP_LISTEN}127.0.0.1:57012)"),
-        })
-    }
-
     fn system(&self, error: impl Into<io::Error>) -> SourceError {
         SourceError::System { name: self.name.clone(), error: error.into() }
     }
@@ -154,7 +147,7 @@ impl Listening {
         self.close_silent(observer)?;
         while self.senders.len() < self.room && self.respite.is_none() {
             match socket::accept(&self.listener) {
-                Ok(Some((stream, peer))) => self.let_in(stream, peer)?,
+                Ok(Some((stream, peer))) => self.let_in(stream, peer, observer)?,
                 Ok(None) => break,
                 Err(error) => {
                     observer.trouble(Some(&self.system(error)));
@@ -191,7 +184,12 @@ impl Listening {
         self.let_out(sender.number, error)
     }
 
-    fn let_in(&mut self, stream: OwnStream, peer: SocketAddr) -> Result<(), SourceError> {
+    fn let_in(
+        &mut self,
+        stream: OwnStream,
+        peer: SocketAddr,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SourceError> {
         let number = self.next;
         self.next += 1;
         // An IPv4 sender of an IPv6 socket is still shown as what it is.
@@ -202,10 +200,24 @@ impl Listening {
         if self.room > 1 {
             arriving = arriving.among(address.to_string(), &self.interfaces);
         }
+        let stream = match self.transport.begin(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                observer.trouble(Some(&SourceError::Lost { name, why: error.to_string() }));
+                return Ok(());
+            }
+        };
         let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
-        self.ready.add(&stream, event).map_err(|errno| self.system(errno))?;
-        let (since, is_heard) = (Instant::now(), false);
-        self.senders.push(Sender { number, stream, name, arriving, since, is_heard });
+        self.ready.add(stream.as_fd(), event).map_err(|errno| self.system(errno))?;
+        self.senders.push(Sender {
+            number,
+            stream,
+            name,
+            arriving,
+            since: Instant::now(),
+            is_heard: false,
+            has_more: false,
+        });
         Ok(())
     }
 
@@ -215,7 +227,7 @@ impl Listening {
             return Ok(());
         };
         let sender = self.senders.remove(at);
-        self.ready.delete(&sender.stream).map_err(|errno| self.system(errno))?;
+        self.ready.delete(sender.stream.as_fd()).map_err(|errno| self.system(errno))?;
         if sender.is_heard {
             self.last = Some(how);
         }
@@ -232,6 +244,7 @@ impl Listening {
         for _ in 0..READS {
             let found = self.senders.iter_mut().find(|sender| sender.number == number);
             let Some(sender) = found else { return Ok(()) };
+            sender.has_more = true;
             let how = match sender.stream.read(sender.arriving.space()) {
                 Ok(0) => {
                     sender.arriving.left(observer);
@@ -251,7 +264,10 @@ impl Listening {
                     error
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::WouldBlock => {
+                        sender.has_more = false;
+                        return Ok(());
+                    }
                     io::ErrorKind::Interrupted => continue,
                     _ => {
                         let error = sender.lost(socket::why(&error));
@@ -291,14 +307,24 @@ impl Listening {
     /// Waits for senders and their bytes, for an order, or a while. Returns the numbers of the
     /// senders that have sent something.
     fn wait(&self, control: &SourceControl) -> Vec<u64> {
-        let longest = if self.respite.is_some() { RESPITE } else { IDLE };
+        let unread = self.senders.iter().filter(|sender| sender.has_more);
+        let mut numbers: Vec<u64> = unread.map(|sender| sender.number).collect();
+        let longest = match self.respite {
+            _ if !numbers.is_empty() => Duration::ZERO,
+            Some(_) => RESPITE,
+            None => IDLE,
+        };
         let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::ZERO);
         control.wait_for(self.ready.0.as_fd(), timeout);
         let mut events = [EpollEvent::empty(); EVENTS];
         // If interrupted, it is asked again soon.
         let count = self.ready.wait(&mut events, 0u16).unwrap_or(0);
-        let numbers = events.iter().take(count).map(EpollEvent::data);
-        numbers.filter(|number| *number != LISTENER).collect()
+        for number in events.iter().take(count).map(EpollEvent::data) {
+            if number != LISTENER && !numbers.contains(&number) {
+                numbers.push(number);
+            }
+        }
+        numbers
     }
 }
 

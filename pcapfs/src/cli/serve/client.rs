@@ -91,12 +91,13 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves a client until it leaves, the capture ends, or `stopping` is true.
+/// Serves a client until it leaves, the capture ends, it is `refused`, or `stopping` is true.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
     service: &Service,
     stream: S,
     peer: SocketAddr,
     mut stopping: watch::Receiver<bool>,
+    refused: impl Future<Output = String>,
 ) -> ClientReport {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let counters = Counters::default();
@@ -104,6 +105,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
     let end = tokio::select! {
         end = send(service, &mut writer, peer, &mut stopping, &counters) => end,
         () = gone(&mut reader) => ClientEnd::Left,
+        why = refused => ClientEnd::Failed(why),
         () = async {
             ordered(&mut late).await;
             sleep(LAST_PACKET).await;

@@ -8,9 +8,11 @@ mod client;
 mod convert;
 mod pcap;
 mod pcapng;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +82,14 @@ pub(super) struct Serve {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=262_144))]
     snaplen: Option<u32>,
 
+    /// Serve through TLS, to clients with a certificate that this machine has issued
+    #[arg(long)]
+    tls: bool,
+
+    /// Directory or file with the certificate to show [default: /etc/pcapfs/identity]
+    #[arg(long, value_name = "PATH", requires = "tls")]
+    identity: Option<PathBuf>,
+
     /// Serve at an address that other machines reach, although everybody there may read the packets
     #[arg(long)]
     insecure: bool,
@@ -93,6 +103,7 @@ struct Service {
     format: Format,
     conversion: Conversion,
     daemon: DaemonSocket,
+    tls: Option<tls::Acceptor>,
 }
 
 /// The packets that a client gets.
@@ -145,10 +156,10 @@ fn address(serve: &Serve) -> Result<SocketAddr, Failure> {
     if let Some(port) = port {
         address.set_port(port);
     }
-    if !address.ip().is_loopback() && !serve.insecure {
+    if !address.ip().is_loopback() && !serve.insecure && !serve.tls {
         return Err(wrong(
-            "everybody who can connect there could read the packets; use 127.0.0.1, or add \
-             --insecure if all of them may"
+            "everybody who can connect there could read the packets; use 127.0.0.1 or --tls, or \
+             add --insecure if all of them may"
                 .to_owned(),
         ));
     }
@@ -199,7 +210,8 @@ fn service(serve: &Serve, daemon: &DaemonSocket) -> Result<Service, Failure> {
         _ => From::Live,
     };
     let (capture, daemon) = ((*capture).to_owned(), daemon.clone());
-    Ok(Service { capture, from, format, conversion, daemon })
+    let tls = serve.tls.then(|| tls::Acceptor::new(serve.identity.as_deref())).transpose()?;
+    Ok(Service { capture, from, format, conversion, daemon, tls })
 }
 
 /// The sums over all clients.
@@ -286,5 +298,13 @@ async fn serve_one(
     if let Err(error) = client::prepare(&stream) {
         return ClientReport::of(peer, ClientEnd::Failed(error.to_string()));
     }
-    client::serve(&service, stream, peer, stopping).await
+    let Some(acceptor) = &service.tls else {
+        return client::serve(&service, stream, peer, stopping, std::future::pending()).await;
+    };
+    match acceptor.accept(stream).await {
+        Ok((stream, guest)) => {
+            client::serve(&service, stream, peer, stopping, guest.refused()).await
+        }
+        Err(why) => ClientReport::of(peer, ClientEnd::Failed(why)),
+    }
 }

@@ -1,0 +1,88 @@
+//! TLS for the clients of `pcapfs serve`: both sides show a certificate, and one that is revoked while
+//! its client is served ends that.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::failure::Failure;
+use crate::remote::identity;
+use crate::remote::tls::{self, PeerTrust};
+use crate::sources::tls::{credentials, failed, still_trusted, trust};
+
+/// The time for a handshake, which a client may use up without having to show anything.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The time between two looks at the list of revoked certificates.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// Accepts clients with a certificate of the authority of an identity.
+pub(super) struct Acceptor {
+    acceptor: TlsAcceptor,
+    trust: PeerTrust,
+}
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Acceptor").field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+/// A client that was let in.
+#[derive(Debug)]
+pub(super) struct Guest {
+    trust: PeerTrust,
+    certificate: Vec<u8>,
+}
+
+impl Acceptor {
+    /// For the identity at this path, or that of this machine.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub(super) fn new(path: Option<&Path>) -> Result<Self, Failure> {
+        let identity = identity::directory(path);
+        let wrong = |why: String| Failure::Answer(format!("--tls: {why}"));
+        let credentials = credentials(&identity).map_err(wrong)?;
+        let trust = trust(&identity);
+        let config = tls::server(&credentials, trust.clone(), None, &[]).map_err(wrong)?;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::clone(&config)), trust })
+    }
+
+    /// Accepts a client, after its handshake.
+    ///
+    /// # Errors
+    /// Why it is not let in, for people.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Guest), String> {
+        let accepted = timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
+        let seconds = HANDSHAKE.as_secs();
+        let accepted = accepted.map_err(|_| format!("no handshake of TLS within {seconds} s"))?;
+        let stream = accepted.map_err(|error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            inner.map_or_else(|| error.to_string(), |inner| failed(inner).to_string())
+        })?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = shown.map(|shown| shown.to_vec()).unwrap_or_default();
+        Ok((stream, Guest { trust: self.trust.clone(), certificate }))
+    }
+}
+
+impl Guest {
+    /// Waits until the client may not go on, and returns why.
+    pub(super) async fn refused(self) -> String {
+        loop {
+            sleep(RECHECK).await;
+            if let Err(error) = still_trusted(&self.trust, &self.certificate) {
+                return error.to_string();
+            }
+        }
+    }
+}
