@@ -17,7 +17,6 @@ use capture::filter::Filter;
 use capture::flow;
 use capture::pipeline::{Spec, is_alias};
 use capture::ring::{Geometry, Permissions};
-use capture::source::SourceName;
 use nix::unistd::geteuid;
 use toml::Spanned;
 
@@ -335,14 +334,11 @@ impl ConfigurationReader<'_> {
         let source = raw.source.as_ref().ok_or_else(|| self.at(start, lack.to_owned()))?;
         let written = self.with_mirror_words(source, raw)?;
         let named = sources::parse(&written).map_err(|what| self.wrong(source, what))?;
-        if let SourceName::File(path) | SourceName::Growing(path) | SourceName::Stream(path) =
-            &named
-            && !path.is_absolute()
-        {
+        if let Some(path) = named.path().filter(|path| !path.is_absolute()) {
             let what = format!("{}: write the whole path, from /", path.display());
             return Err(self.wrong(source, what));
         }
-        if named == SourceName::Stdin {
+        if named.is_of_command_line() {
             let what = "standard input is for pcapfs mount -c; write stream:PATH of a FIFO";
             return Err(self.wrong(source, what.to_owned()));
         }
