@@ -185,3 +185,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_empty_body_in_chunks_is_recorded_once_it_is_acknowledged() {
+    let turn = Turn { asks: 0, answers: 0, chunk: Some(1) };
+    let (turns, late, twice) = (vec![turn], Vec::new(), Vec::new());
+    let plan = Plan { turns, is_pipelined: false, segment: 20, is_closed: false, late, twice };
+    let mut scene = Scene::new(free());
+    for frame in plan.frames(&mut Talk::new(0, 2_000)) {
+        scene.send(&frame);
+    }
+    scene.settle();
+    assert_eq!(scene.log(Log::Lines(Application::Http)).len(), 1);
+}

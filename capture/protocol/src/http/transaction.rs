@@ -41,8 +41,11 @@ impl TransactionState {
     }
 }
 
-/// Bytes of the last chunk: `0` between two line ends, and an empty line.
-const LAST_CHUNK: u64 = 7;
+/// Bytes of the last chunk: `0` with a line end, and an empty line (RFC 9112, 7.1).
+const LAST_CHUNK: u64 = 5;
+
+/// Bytes of the line end after the data of a chunk.
+const LINE_END: u64 = 2;
 
 /// A request or a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +76,9 @@ impl HttpMessage {
         };
         let mut end = self.head_range.end.max(body.last().map_or(start, |range| range.end));
         if self.body.framing == Framing::Chunked && self.body.ended {
-            // The last chunk is in no range.
-            end = end.saturating_add(LAST_CHUNK);
+            // The last chunk is in no range, nor is the line end of the one before it.
+            let line_end = if body.is_empty() { 0 } else { LINE_END };
+            end = end.saturating_add(line_end).saturating_add(LAST_CHUNK);
         }
         start..end.max(self.trailer.as_ref().map_or(start, |trailer| trailer.end))
     }
