@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -106,6 +107,18 @@ impl SourceControl {
             self.acknowledge();
         }
         is_ordered
+    }
+
+    /// For the source's thread, between two attempts: waits this long, or until it must stop. Other
+    /// orders end the wait too. Returns false if it must stop.
+    pub fn sleep(&self, time: std::time::Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.must_stop() || left.is_zero() || self.wait(left) {
+                return !self.must_stop();
+            }
+        }
     }
 
     /// For the source's thread: waits until `source` is readable, an order has come, or `timeout`

@@ -36,16 +36,7 @@ impl ReconnectPatience {
     /// must stop.
     #[must_use]
     pub fn wait(&self, control: &SourceControl) -> bool {
-        let until = Instant::now() + wait_after(self.since.elapsed(), random());
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if control.must_stop() || left.is_zero() {
-                return !control.must_stop();
-            }
-            if control.wait(left) {
-                return !control.must_stop();
-            }
-        }
+        control.sleep(wait_after(self.since.elapsed(), random()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use capture::source::{ReconnectPatience, SourceControl, SourceName};
 use tonic::transport::Channel;
@@ -117,7 +117,7 @@ impl Looking {
             match runtime.block_on(self.list(&mut channel, control)) {
                 Ok(()) => {
                     (away, self.said) = (None, None);
-                    wait(INTERVAL, control);
+                    let _ = control.sleep(INTERVAL);
                 }
                 Err(why) => {
                     channel = None;
@@ -161,10 +161,4 @@ impl Looking {
         }
         Ok(())
     }
-}
-
-/// Waits for this time, or until the thread must end.
-fn wait(time: Duration, control: &SourceControl) {
-    let until = Instant::now() + time;
-    while !control.must_stop() && control.wait(until.saturating_duration_since(Instant::now())) {}
 }
