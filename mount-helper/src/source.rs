@@ -1,4 +1,4 @@
-//! What the helper has to know about the written forms of sources.
+//! The part of the written forms of sources that the helper has to know.
 //!
 //! The daemon parses them. The helper only makes paths valid in every directory, and a test of the
 //! daemon compares this list with the forms.

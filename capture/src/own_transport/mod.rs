@@ -163,7 +163,7 @@ pub struct Exclusion {
     id: EntryId,
 }
 
-/// What a capture learns from the table about a packet.
+/// The answer of the table about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     /// Its ends are in no entry.

@@ -2,7 +2,7 @@
 //!
 //! A program that passes a savefile on can filter it for its own reader, so that the process that
 //! captures never runs an expression of a reader. Everything that is not a packet stays, in its
-//! order. What is said about losses stays true: a comment of pcapfs on a packet that is left out
+//! order. The reports about losses stay true: a comment of pcapfs on a packet that is left out
 //! moves to the next packet, and the number of delivered packets in statistics is that of the
 //! packets that passed.
 

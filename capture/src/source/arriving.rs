@@ -27,7 +27,7 @@ pub(super) struct Arriving {
     pause: Pause,
     /// Name of the sender, if several send at the same time, each with interfaces of its own.
     sender: Option<String>,
-    /// Whether this writer has sent a header that fits the capture.
+    /// True once this writer has sent a header that fits the capture.
     has_begun: bool,
     /// After an error: ignore the rest of this writer's bytes, up to its end of file or to the
     /// beginning of another writer's file.
@@ -264,7 +264,7 @@ impl Arriving {
     }
 }
 
-/// Whether packets are read but not stored, because the capture is stopped.
+/// A pause: packets are read but not stored while the capture is stopped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pause {
     is_paused: bool,

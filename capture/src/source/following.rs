@@ -26,7 +26,7 @@ pub struct FollowBeginning<'a> {
     pub identity: StoreIdentity,
     /// Number of the first packet that the receiver should get.
     pub first: u64,
-    /// Whether the sender goes on at the place that it was given.
+    /// True if the sender goes on at the place that it was given.
     pub is_continued: bool,
     /// Byte order of records, options and blocks.
     pub order: ByteOrder,
@@ -49,11 +49,11 @@ pub struct FollowedPackets<'a> {
     pub first: u64,
     /// Records back to back.
     pub records: &'a [u8],
-    /// What some of the packets have beside them, in rising order.
+    /// The data that some of the packets have beside them, in rising order.
     pub notes: &'a [FollowedNote<'a>],
 }
 
-/// What a packet has beside it.
+/// The data that a packet has beside it.
 #[derive(Clone, Copy, Debug)]
 pub struct FollowedNote<'a> {
     /// Index of the packet among those it comes with.

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{ANY, SourceError, real_name};
 
-/// Where `ip netns` keeps the namespaces with names, ip-netns(8).
+/// The directory in which `ip netns` keeps the namespaces with names, ip-netns(8).
 const NAMED: &str = "/run/netns";
 
 /// A source in another network namespace begins with this.

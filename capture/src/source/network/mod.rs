@@ -22,8 +22,8 @@ pub use place::{HostAndPort, ListenAddress};
 pub use transport::{Incoming, Transport};
 
 /// The prefixes of the sources without TLS.
-const TCP: &str = "tcp:";
-const TCP_LISTEN: &str = "tcp-listen:";
+pub(super) const TCP: &str = "tcp:";
+pub(super) const TCP_LISTEN: &str = "tcp-listen:";
 
 /// The far end of a source that is written `tcp:` and this text.
 ///

@@ -26,7 +26,7 @@ impl HostAndPort {
     /// Parses `HOST:PORT`.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// The mistake, for people.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -95,7 +95,7 @@ impl ListenAddress {
     /// Parses `ADDR:PORT`, or `ADDR:PORT,senders=N`.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// The mistake, for people.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (place, senders) = match text.split_once(',') {
             None => (text, 1),
