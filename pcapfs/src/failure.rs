@@ -55,7 +55,7 @@ pub(crate) enum Failure {
     /// The daemon refused the request.
     #[error("{0}")]
     Answer(String),
-    /// What the daemon answered, before it is known what that means for this connection.
+    /// The daemon's answer, before its meaning for this connection is known.
     #[error("{}", .0.message())]
     Status(Box<Status>),
     /// Another machine cannot be used.

@@ -3,7 +3,7 @@
 //!
 //! Every text of a user passes through [`parse`], and a source gives back the same text.
 
-pub(crate) mod tls;
+mod tls;
 
 use capture::source::{ExternalSource, SourceName};
 
@@ -27,7 +27,7 @@ const KINDS: &[ExternalKind] = &[
 /// Parses a source from its written form.
 ///
 /// # Errors
-/// What is wrong with a source of one of the kinds that this program brings, for people.
+/// The mistake in a source of one of the kinds that this program brings, for people.
 pub(crate) fn parse(text: &str) -> Result<SourceName, String> {
     let kind = text.split_once(':').map(|(kind, _)| kind);
     match KINDS.iter().find(|known| Some(known.kind) == kind) {

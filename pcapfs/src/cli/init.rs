@@ -70,7 +70,7 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
     }
     let (daemon, interface) = &daemon.of(interface)?;
     if daemon.remote.is_none() {
-        // What is wrong with a source of this program is said before the daemon is asked.
+        // A mistake in a source of this program is reported before the daemon is asked.
         sources::parse(interface).map_err(Failure::Argument)?;
     }
     if let Some(alias) = alias.as_deref().filter(|alias| !is_alias(alias)) {

@@ -144,7 +144,7 @@ fn remove(name: &str, system: bool) -> Result<(), Failure> {
     })
 }
 
-/// What a remote has answered.
+/// The answer of a remote.
 struct RemoteAnswer {
     remote: Remote,
     /// The version there, and how long an answer takes.

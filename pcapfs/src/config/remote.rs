@@ -21,7 +21,7 @@ pub(crate) struct RemoteSettings {
     pub(crate) clients: Vec<RemoteClient>,
 }
 
-/// Where the certificates of this machine are.
+/// The place of the certificates of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdentityFiles {
     /// A directory of `pcapfs identity`.

@@ -60,7 +60,7 @@ pub(super) struct FollowAnswers {
     allowed: Instant,
     waiting: Option<Pin<Box<Sleep>>>,
     report: Pin<Box<Sleep>>,
-    /// Whether the last report was made.
+    /// True once the last report was made.
     has_ended: bool,
 }
 

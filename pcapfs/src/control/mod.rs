@@ -150,7 +150,7 @@ impl Ending {
     }
 }
 
-/// Where other machines connect, and who may.
+/// The address at which other machines connect, and the clients that may.
 #[derive(Debug)]
 pub(crate) struct RemoteListener {
     listener: OwnListener,
@@ -257,7 +257,7 @@ fn serve(
     result
 }
 
-/// What is the same for local clients and those of other machines.
+/// The parts that are the same for local clients and those of other machines.
 fn server() -> Server {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)

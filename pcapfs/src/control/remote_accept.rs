@@ -55,7 +55,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// to chown(2), so no user has it.
 const NOBODY: u32 = u32::MAX;
 
-/// What accepts connections from other machines.
+/// Accepts connections from other machines.
 #[derive(Debug)]
 struct RemoteAcceptor {
     access: Arc<RemoteAccess>,
@@ -116,7 +116,7 @@ pub(super) fn accept(
                 };
                 acceptor.under_way.lock().remove(&came);
                 if let Some(connection) = connection {
-                    // If the service has ended, there is nobody to serve it.
+                    // If the service has ended, nothing serves it.
                     let _ = sender.send(Ok(connection)).await;
                 }
             });

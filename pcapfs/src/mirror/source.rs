@@ -58,7 +58,7 @@ const MAX_RECORDS: usize = 512 << 10;
 /// Parses a source `remote:NAME/CAPTURE`.
 ///
 /// # Errors
-/// What is wrong with it, for people.
+/// The mistake in it, for people.
 pub(crate) fn parse(written: &str) -> Result<ExternalSource, String> {
     let name = MirrorName::parse(written)?;
     let written = written.to_owned();
@@ -111,7 +111,7 @@ struct MirrorSource {
     following: Following,
     status: Arc<MirrorStatus>,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
-    /// Whether the header of this connection has come.
+    /// True once the header of this connection has come.
     has_begun: bool,
 }
 
@@ -137,7 +137,7 @@ struct Near<'a> {
     observer: &'a mut dyn Observer,
     /// Since when the far side is away.
     patience: Option<ReconnectPatience>,
-    /// Whether the observer knows that the far side is there.
+    /// True if the observer knows that the far side is there.
     is_back: bool,
 }
 
@@ -255,7 +255,7 @@ impl MirrorSource {
         }
     }
 
-    /// What to ask the far daemon for.
+    /// The request to the far daemon.
     fn request(&self, writer: &Writer) -> FollowRequest {
         let place = writer.far_place().map(|far| FollowPlace {
             ring: far.place.identity.store,

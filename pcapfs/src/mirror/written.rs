@@ -56,7 +56,7 @@ impl MirrorName {
     /// Parses the whole written form.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// The mistake, for people.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("{text}: {what}"));
         let Some(rest) = text.strip_prefix(KIND) else { return wrong(FORM) };

@@ -1,4 +1,4 @@
-//! What a certificate says: its names, its dates and its fingerprint.
+//! The facts in a certificate: its names, its dates and its fingerprint.
 //!
 //! The bytes may be a stranger's: reading them gives an error at worst. Whether they are to be
 //! believed is decided in [`tls`](super::tls).
@@ -72,7 +72,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// What a certificate says of its owner.
+/// The facts that a certificate states about its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateFacts {
     /// The common name, then the alternative names: hosts, addresses, mail addresses and URIs. Each
@@ -183,7 +183,12 @@ pub(crate) fn date(time: Timestamp) -> String {
 
 /// A name of a certificate for a message: control characters, which terminals obey, are replaced.
 pub(crate) fn printable(name: &str) -> String {
-    name.chars().take(128).map(|one| if one.is_control() { '?' } else { one }).collect()
+    printable_up_to(128, name)
+}
+
+/// The same for a text of at most `most` characters; the rest is left out.
+pub(super) fn printable_up_to(most: usize, text: &str) -> String {
+    text.chars().take(most).map(|one| if one.is_control() { '?' } else { one }).collect()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use capture::own_transport::{Exclusion, OwnStream};
+use capture::source::HostAndPort;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -25,7 +26,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 use tower::service_fn;
 
-use super::certificate::printable;
+use super::certificate::{printable, printable_up_to};
 use super::credentials::Credentials;
 use super::error::{RemoteError, RemoteReason};
 use super::remotes::{self, Remote, RemoteAddress};
@@ -44,6 +45,9 @@ const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
 
 /// Bytes that may be on their way: with 100 ms to the far machine, enough for 80 MB/s.
 const WINDOW: u32 = 8 << 20;
+
+/// Characters of a message of the other side that are shown.
+const MESSAGE: usize = 4096;
 
 /// The first bytes of the other side that are read before the connection counts as made.
 const FIRST_BYTES: usize = 1024;
@@ -83,7 +87,7 @@ pub(crate) fn silent(remote: &Remote) -> RemoteError {
     RemoteError { remote: remote.name.clone(), reason: no_answer(&remote.address.to_string()) }
 }
 
-/// What a status of a request to this remote means. If the connection has ended, it is tried once
+/// The meaning of a status of a request to this remote. If the connection has ended, it is tried once
 /// more: the other side then says why.
 pub(crate) async fn explain(remote: &Remote, status: &Status) -> RemoteError {
     let reason = match status.code() {
@@ -91,7 +95,9 @@ pub(crate) async fn explain(remote: &Remote, status: &Status) -> RemoteError {
             Err(reason) => reason,
             Ok(()) => RemoteReason::Ended(printable(status.message())),
         },
-        Code::Unauthenticated => RemoteReason::NotAllowed(printable_long(status.message())),
+        Code::Unauthenticated => {
+            RemoteReason::NotAllowed(printable_up_to(MESSAGE, status.message()))
+        }
         Code::Unimplemented => {
             let version = status.metadata().get(VERSION_HEADER);
             let version = version.and_then(|version| version.to_str().ok()).unwrap_or("unknown");
@@ -102,7 +108,7 @@ pub(crate) async fn explain(remote: &Remote, status: &Status) -> RemoteError {
                 env!("CARGO_PKG_VERSION")
             ))
         }
-        _ => RemoteReason::Answer(printable_long(status.message())),
+        _ => RemoteReason::Answer(printable_up_to(MESSAGE, status.message())),
     };
     RemoteError { remote: remote.name.clone(), reason }
 }
@@ -113,15 +119,10 @@ async fn asked_again(remote: &Remote) -> Result<(), RemoteReason> {
     let request = StatusRequest { capture: String::new(), interval: 0 };
     match tokio::time::timeout(CONNECT, client.status(request)).await {
         Ok(Err(status)) if status.code() == Code::Unauthenticated => {
-            Err(RemoteReason::NotAllowed(printable_long(status.message())))
+            Err(RemoteReason::NotAllowed(printable_up_to(MESSAGE, status.message())))
         }
         _ => Ok(()),
     }
-}
-
-/// Text of the other side, without control characters.
-fn printable_long(text: &str) -> String {
-    text.chars().take(4096).map(|one| if one.is_control() { '?' } else { one }).collect()
 }
 
 async fn connect_inner(remote: &Remote) -> Result<Channel, RemoteReason> {
@@ -136,17 +137,12 @@ async fn connect_inner(remote: &Remote) -> Result<Channel, RemoteReason> {
         RemoteAddress::Tls { host, port } => {
             let identity = remote.identity.as_deref();
             let (config, identity) = client_config(identity, remote)?;
-            let place = place(host, *port);
+            let place = HostAndPort { host: host.clone(), port: *port }.to_string();
             let connection = tcp(host, *port, &place).await?;
             let stream = secured(connection, host, config, (&place, &identity, remote)).await?;
             channel(stream).await
         }
     }
-}
-
-/// Host and port for messages.
-fn place(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// The configuration of TLS with the certificate that a remote is to see, and its file for

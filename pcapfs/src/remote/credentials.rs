@@ -1,5 +1,5 @@
-//! What this side of a connection shows, and whom it believes: a certificate with its key, and
-//! certificate authorities.
+//! The credentials of this side of a connection: a certificate with its key, and the certificate
+//! authorities that it believes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -130,7 +130,7 @@ impl Credentials {
         Ok(Self { own: Arc::new(own), authorities: Arc::new(roots), facts })
     }
 
-    /// What the own certificate says.
+    /// The facts in the own certificate.
     pub(crate) const fn facts(&self) -> &CertificateFacts {
         &self.facts
     }

@@ -93,7 +93,7 @@ pub(crate) enum RemoteReason {
     NotPcapfs {
         /// Host and port.
         place: String,
-        /// What answers.
+        /// The program that answers.
         why: String,
     },
     /// The connection ended while it was used.

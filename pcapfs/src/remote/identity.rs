@@ -58,7 +58,7 @@ const AUTHORITY_DAYS: u32 = 3650;
 /// Days for which other certificates are valid by default.
 pub(crate) const DEFAULT_DAYS: u32 = 730;
 
-/// What to do before the certificate of a machine expires.
+/// Advice for the time before the certificate of a machine expires.
 pub(crate) const RENEWAL: &str = "move machine.pem and machine.key away, and make others with: pcapfs \
      identity init --name ...; then reload the daemon with SIGHUP";
 
@@ -90,7 +90,7 @@ pub(crate) struct IssuedCertificate {
     pub(crate) others: usize,
 }
 
-/// What an identity consists of.
+/// The certificates of an identity.
 #[derive(Debug)]
 pub(crate) struct IdentityContents {
     pub(crate) authority: CertificateFacts,
@@ -252,7 +252,7 @@ impl Identity {
         Ok(revoked.len().saturating_sub(before))
     }
 
-    /// What is in the directory.
+    /// The contents of the directory.
     ///
     /// # Errors
     /// If a file is missing or cannot be read.

@@ -13,14 +13,16 @@
 //! clients. [`credentials`] are a certificate and its key, from a directory of these, from one file
 //! or from another authority. [`tls`] makes of them what a connection needs, blocking or
 //! asynchronous. [`remotes`] are the names that other machines have here, [`connect`] makes a
-//! connection to one, and [`error`] says why there is none. No connection is without a certificate on both sides, and none is resumed, so that
-//! each handshake asks the [`revocation`] list.
+//! connection to one, and [`error`] says why there is none. [`over_ip`] is the same for connections
+//! that carry savefiles. No connection is without a certificate on both sides, and none is resumed,
+//! so that each handshake asks the [`revocation`] list.
 
 pub(crate) mod certificate;
 pub(crate) mod connect;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod identity;
+pub(crate) mod over_ip;
 pub(crate) mod remotes;
 pub(crate) mod revocation;
 mod secret_file;

@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use capture::source::HostAndPort;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 use serde_json::Value;
@@ -42,7 +43,7 @@ const RESERVED: [&str; 14] = [
     "usbmon",
 ];
 
-/// Where a remote is.
+/// The address of a remote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RemoteAddress {
     /// A service over TLS: `pcap://HOST[:PORT]`.
@@ -58,10 +59,10 @@ pub(crate) enum RemoteAddress {
 impl std::fmt::Display for RemoteAddress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tls { host, port } if host.contains(':') => {
-                write!(formatter, "pcap://[{host}]:{port}")
+            Self::Tls { host, port } => {
+                let place = HostAndPort { host: host.clone(), port: *port };
+                write!(formatter, "pcap://{place}")
             }
-            Self::Tls { host, port } => write!(formatter, "pcap://{host}:{port}"),
             Self::Unix(path) => write!(formatter, "pcap+unix://{}", path.display()),
         }
     }

@@ -31,7 +31,7 @@ use super::revocation::RevocationList;
 /// The application protocol of the control service: HTTP/2 (RFC 9113, 3.2).
 pub(crate) const HTTP2: &[u8] = b"h2";
 
-/// Which peers are let in, beside those with a certificate of the own authority.
+/// The peers that are let in, beside those with a certificate of the own authority.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerTrust {
     /// Certificates of any issuer.

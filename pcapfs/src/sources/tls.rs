@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use capture::own_transport::OwnStream;
 use capture::source::{
@@ -19,19 +19,14 @@ use capture::source::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
-use crate::remote::certificate::CertificateFacts;
-use crate::remote::credentials::Credentials;
 use crate::remote::identity;
-use crate::remote::revocation::RevocationList;
-use crate::remote::tls::{self, PeerTrust, TlsFailure};
+use crate::remote::over_ip::{RECHECK, credentials, failed, still_trusted, trust};
+use crate::remote::tls::{self, PeerTrust};
 
 /// Prefixes of both sources, and the suffix with another identity than that of this machine.
 const CONNECT: &str = "tls:";
 const LISTEN: &str = "tls-listen:";
 const IDENTITY: &str = ",identity=";
-
-/// The time between two looks at the list of revoked certificates.
-const RECHECK: Duration = Duration::from_secs(1);
 
 /// A source as it was written.
 #[derive(Debug)]
@@ -105,23 +100,6 @@ impl TlsOpener {
                 Ok(Box::new(ServerTransport { config, trust }))
             }
         }
-    }
-}
-
-/// The certificate and key at a path, which is a directory or a file.
-///
-/// # Errors
-/// Why they cannot be used, for people.
-pub(crate) fn credentials(identity: &Path) -> Result<Credentials, String> {
-    Credentials::of_path(identity).map_err(|error| error.to_string())
-}
-
-/// Which clients are let in: those of the authority of an identity, without the revoked ones.
-pub(crate) fn trust(identity: &Path) -> PeerTrust {
-    let list = identity.is_dir().then(|| identity.join(identity::REVOKED));
-    PeerTrust {
-        revoked: list.map(|list| Arc::new(RevocationList::new(list))),
-        ..PeerTrust::default()
     }
 }
 
@@ -225,18 +203,6 @@ impl TlsIncoming {
     }
 }
 
-/// Checks a certificate of an open connection again.
-///
-/// # Errors
-/// Why it may not go on, for people.
-pub(crate) fn still_trusted(trust: &PeerTrust, certificate: &[u8]) -> io::Result<()> {
-    let facts = CertificateFacts::read(&certificate.into()).map_err(io::Error::other)?;
-    match trust.check(&facts) {
-        Ok(_) => Ok(()),
-        Err(why) => Err(failed(&rustls::Error::InvalidCertificate(why))),
-    }
-}
-
 impl Read for TlsIncoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.recheck()?;
@@ -270,41 +236,6 @@ impl AsFd for TlsIncoming {
 }
 
 impl Incoming for TlsIncoming {}
-
-/// An error of TLS, with a text for people.
-pub(crate) fn failed(error: &rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, said(&TlsFailure::from(error)))
-}
-
-fn said(failure: &TlsFailure) -> String {
-    const ISSUE: &str = "pcapfs identity issue";
-    match failure {
-        TlsFailure::WrongAuthority => {
-            format!("the certificate of the peer is of another authority (one of ours: {ISSUE})")
-        }
-        TlsFailure::WrongName(names) => {
-            let names = names.join(", ");
-            format!("the certificate of the far end is not for this name (but for: {names})")
-        }
-        TlsFailure::Expired => "the certificate of the peer has expired".to_owned(),
-        TlsFailure::NotYetValid => {
-            "the certificate of the peer is not valid yet (is a clock wrong?)".to_owned()
-        }
-        TlsFailure::Revoked => "the certificate of the peer is revoked".to_owned(),
-        TlsFailure::NoCertificate => "the peer shows no certificate".to_owned(),
-        TlsFailure::OwnWrongAuthority => format!(
-            "the peer does not know the authority of our certificate (get one there: {ISSUE})"
-        ),
-        TlsFailure::OwnExpired => "our certificate has expired, says the peer".to_owned(),
-        TlsFailure::OwnRevoked => "our certificate is revoked, says the peer".to_owned(),
-        TlsFailure::OwnRefused(why) => format!("the peer refuses our certificate: {why}"),
-        TlsFailure::WrongVersion => "the peer does not speak TLS 1.3".to_owned(),
-        TlsFailure::NotTls => {
-            "the peer does not speak TLS (without TLS, a source is tcp: or tcp-listen:)".to_owned()
-        }
-        TlsFailure::Other(why) => format!("TLS failed: {why}"),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,6 @@
 //! its client is served ends that.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -12,14 +11,11 @@ use tokio_rustls::server::TlsStream;
 
 use crate::failure::Failure;
 use crate::remote::identity;
-use crate::remote::tls::{self, PeerTrust};
-use crate::sources::tls::{credentials, failed, still_trusted, trust};
+use crate::remote::over_ip::{RECHECK, credentials, said, still_trusted, trust};
+use crate::remote::tls::{self, PeerTrust, TlsFailure};
 
 /// The time for a handshake, which a client may use up without having to show anything.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// The time between two looks at the list of revoked certificates.
-const RECHECK: Duration = Duration::from_secs(1);
 
 /// Accepts clients with a certificate of the authority of an identity.
 pub(super) struct Acceptor {
@@ -51,7 +47,7 @@ impl Acceptor {
         let credentials = credentials(&identity).map_err(wrong)?;
         let trust = trust(&identity);
         let config = tls::server(&credentials, trust.clone(), None, &[]).map_err(wrong)?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::clone(&config)), trust })
+        Ok(Self { acceptor: TlsAcceptor::from(config), trust })
     }
 
     /// Accepts a client, after its handshake.
@@ -66,8 +62,8 @@ impl Acceptor {
         let seconds = HANDSHAKE.as_secs();
         let accepted = accepted.map_err(|_| format!("no handshake of TLS within {seconds} s"))?;
         let stream = accepted.map_err(|error| {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            inner.map_or_else(|| error.to_string(), |inner| failed(inner).to_string())
+            let failure = TlsFailure::of(&error);
+            failure.map_or_else(|| error.to_string(), |failure| said(&failure))
         })?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = shown.map(|shown| shown.to_vec()).unwrap_or_default();
