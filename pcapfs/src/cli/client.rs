@@ -94,7 +94,7 @@ pub(super) fn with<T, F: Future<Output = Result<T, Failure>>>(
     daemon: &DaemonSocket,
     action: impl FnOnce(Client) -> F,
 ) -> Result<T, Failure> {
-    on_channel(daemon, |channel| action(Client::new(channel).max_decoding_message_size(MAX_ANSWER)))
+    on_channel(daemon, |channel| action(client_on(channel)))
 }
 
 /// Like [`with`], to receive a savefile.
@@ -111,9 +111,9 @@ pub(super) async fn receiver(daemon: &DaemonSocket) -> Result<Receiver, Failure>
     channel(daemon).await.map(receiver_on)
 }
 
-/// A client of its own connection in the current runtime.
-pub(super) async fn connect(daemon: &DaemonSocket) -> Result<Client, Failure> {
-    channel(daemon).await.map(Client::new)
+/// A client that takes answers of any size that a daemon gives.
+fn client_on(channel: Channel) -> Client {
+    Client::new(channel).max_decoding_message_size(MAX_ANSWER)
 }
 
 /// A client that takes answers past the codec.
@@ -163,10 +163,10 @@ pub(super) fn run<T>(task: impl Future<Output = Result<T, Failure>>) -> Result<T
 /// # Errors
 /// Why it cannot be reached.
 pub(super) async fn open(daemon: &DaemonSocket) -> Result<Client, Failure> {
-    Ok(Client::new(channel(daemon).await?).max_decoding_message_size(MAX_ANSWER))
+    channel(daemon).await.map(client_on)
 }
 
-/// What a failure means for a connection to this daemon.
+/// The meaning of a failure for a connection to this daemon.
 pub(super) async fn explained(daemon: &DaemonSocket, failure: Failure) -> Failure {
     match (failure, &daemon.remote) {
         (Failure::Status(status), Some(remote)) => {

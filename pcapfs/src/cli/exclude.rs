@@ -69,7 +69,7 @@ impl Drop for ExcludedOutlet {
 /// not. When this returns, the others do.
 pub(super) async fn keep_out(daemon: &DaemonSocket, local: SocketAddr) -> ExcludedOutlet {
     let request = ExcludeRequest { local: local.to_string(), ..ExcludeRequest::default() };
-    let Ok(mut client) = client::connect(daemon).await else { return ExcludedOutlet(None) };
+    let Ok(mut client) = client::open(daemon).await else { return ExcludedOutlet(None) };
     match client.exclude(request).await {
         Ok(answer) => {
             let mut call = ExclusionCall { answers: answer.into_inner(), local, quiet: true };

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capture::savefile::FilteredSavefile;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::client::{self, DaemonSocket};
+use super::client::{self, DaemonSocket, Receiver};
 use super::complete;
 use super::listing::bytes;
 use crate::control::chunks::{MessagePart, MessageParts};
@@ -76,6 +76,44 @@ pub(super) struct Listen {
     pub(super) output: Output,
 }
 
+/// The packets of a capture that a savefile has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PacketRange {
+    /// From the next packet on.
+    Live,
+    /// From the oldest packet that is retained, and on with new ones.
+    Follow,
+    /// Those retained, without new ones.
+    Replay,
+}
+
+impl PacketRange {
+    /// Asks the daemon for a savefile of these packets.
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub(super) async fn request(
+        self,
+        client: &mut Receiver,
+        capture: String,
+        format: Format,
+    ) -> Result<MessageParts, Failure> {
+        let format = format.into();
+        let answer = match self {
+            Self::Live => {
+                let request = ListenRequest { capture, format };
+                client.listen(request).await.map(client::parts)
+            }
+            Self::Follow | Self::Replay => {
+                let live = self == Self::Follow;
+                let request = ReplayRequest { capture, format, live };
+                client.replay(request).await.map(client::parts)
+            }
+        };
+        answer.map_err(client::failure)
+    }
+}
+
 /// The format of the options, or else of the file name's extension.
 fn format(output: &Output) -> Format {
     let end = output.write.as_deref().and_then(Path::extension);
@@ -103,15 +141,12 @@ pub(super) fn replay(replay: &Replay, daemon: &DaemonSocket) -> Result<(), Failu
     let (daemon, capture) = &daemon.of(&replay.capture)?;
     // A file that cannot be written is reported before any packet is transferred.
     let mut target = OutputTarget::open(&replay.output)?;
-    let request = ReplayRequest {
-        capture: (*capture).to_owned(),
-        format: format(&replay.output).into(),
-        live: replay.live,
-    };
+    let range = if replay.live { PacketRange::Follow } else { PacketRange::Replay };
+    let format = format(&replay.output);
     target.set_mode(capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
-        let answer = client.replay(request).await.map_err(client::failure)?;
-        let end = copy(client::parts(answer), &mut target, None).await?;
+        let parts = range.request(&mut client, (*capture).to_owned(), format).await?;
+        let end = copy(parts, &mut target, None).await?;
         // After an interruption, a transfer is complete only if it has no end of its own.
         if end == CopyEnd::Interrupted && !replay.live {
             return Err(Failure::Answer("interrupted".to_owned()));
@@ -124,12 +159,11 @@ pub(super) fn replay(replay: &Replay, daemon: &DaemonSocket) -> Result<(), Failu
 pub(super) fn listen(listen: &Listen, daemon: &DaemonSocket) -> Result<(), Failure> {
     let (daemon, capture) = &daemon.of(&listen.capture)?;
     let mut target = OutputTarget::open(&listen.output)?;
-    let format = format(&listen.output).into();
-    let request = ListenRequest { capture: (*capture).to_owned(), format };
+    let format = format(&listen.output);
     target.set_mode(capture, daemon)?;
     client::receiving(daemon, |mut client| async move {
-        let answer = client.listen(request).await.map_err(client::failure)?;
-        copy(client::parts(answer), &mut target, None).await?;
+        let parts = PacketRange::Live.request(&mut client, (*capture).to_owned(), format).await?;
+        copy(parts, &mut target, None).await?;
         target.finish()
     })
 }

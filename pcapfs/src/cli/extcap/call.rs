@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use super::PREFIX;
+use crate::cli::savefile::PacketRange;
 use crate::failure::Failure;
 
 /// The options of one call, in any order. An option that is given twice counts as given last.
@@ -43,21 +44,10 @@ pub(super) struct ExtcapCall {
 
     /// Where to begin.
     #[arg(long, value_enum, default_value = "live")]
-    from: Beginning,
+    from: PacketRange,
 
     #[arg(long, value_enum, default_value = "pcapng")]
     format: CaptureFormat,
-}
-
-/// Where in a capture to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Beginning {
-    /// With the next packet.
-    Live,
-    /// With the oldest packet that is retained, and on with new ones.
-    Follow,
-    /// The same, without new ones.
-    Replay,
 }
 
 /// The format of the savefile.
@@ -83,13 +73,13 @@ pub(super) enum ExtcapQuestion {
         capture: String,
         fifo: PathBuf,
         filter: Option<String>,
-        from: Beginning,
+        from: PacketRange,
         format: CaptureFormat,
     },
 }
 
 impl ExtcapCall {
-    /// What the call asks for.
+    /// The question of the call.
     ///
     /// # Errors
     /// If it asks for nothing, or lacks something.
@@ -157,7 +147,7 @@ mod tests {
                     capture: web(),
                     fifo: "/tmp/p".into(),
                     filter: None,
-                    from: Beginning::Follow,
+                    from: PacketRange::Follow,
                     format: CaptureFormat::Pcapng,
                 },
             ),
@@ -168,7 +158,7 @@ mod tests {
                     capture: "far:web".to_owned(),
                     fifo: "/tmp/p".into(),
                     filter: Some("tcp port 80".to_owned()),
-                    from: Beginning::Live,
+                    from: PacketRange::Live,
                     format: CaptureFormat::Pcap,
                 },
             ),

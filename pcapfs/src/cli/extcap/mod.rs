@@ -24,12 +24,12 @@ use protocol::linktype::LinkType;
 use serde_json::Value;
 
 use super::client::{self, DaemonSocket};
-use super::savefile::{self, OutputTarget};
-use crate::control::messages::{Capture, Format, ListRequest, ListenRequest, ReplayRequest, State};
+use super::savefile::{self, OutputTarget, PacketRange};
+use crate::control::messages::{Capture, Format, ListRequest, State};
 use crate::failure::Failure;
 use crate::output;
 use crate::remote::remotes;
-use call::{Beginning, CaptureFormat, ExtcapCall, ExtcapQuestion};
+use call::{CaptureFormat, ExtcapCall, ExtcapQuestion};
 pub(super) use install::{Extcap, run};
 use sentence::sentence;
 
@@ -167,7 +167,7 @@ fn send(
     capture: &str,
     mut target: OutputTarget,
     filter: Option<&str>,
-    from: Beginning,
+    from: PacketRange,
     format: CaptureFormat,
 ) -> Result<(), Failure> {
     // tshark does not check filters before it captures.
@@ -177,21 +177,10 @@ fn send(
         CaptureFormat::Pcap => Format::Pcap,
         CaptureFormat::Pcapng => Format::Pcapng,
     };
-    let format = format.into();
     let (daemon, capture) = daemon.of(capture)?;
     let capture = capture.to_owned();
     client::receiving(&daemon, |mut client| async move {
-        let parts = match from {
-            Beginning::Live => {
-                let answer = client.listen(ListenRequest { capture, format }).await;
-                client::parts(answer.map_err(client::failure)?)
-            }
-            Beginning::Follow | Beginning::Replay => {
-                let live = from == Beginning::Follow;
-                let answer = client.replay(ReplayRequest { capture, format, live }).await;
-                client::parts(answer.map_err(client::failure)?)
-            }
-        };
+        let parts = from.request(&mut client, capture, format).await?;
         savefile::copy(parts, &mut target, filter).await.map(|_| ())
     })
 }

@@ -15,11 +15,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::Service;
 use super::convert::Converter;
-use super::{From, Service};
 use crate::cli::client as daemon_client;
 use crate::control::chunks::{MessagePart, MessageParts};
-use crate::control::messages::{ListenRequest, ReplayRequest};
 use crate::failure::Failure;
 use crate::output;
 
@@ -195,23 +194,9 @@ async fn send<S: AsyncWrite>(
 /// client that does not read would hold up all others on the same one.
 async fn request(service: &Service) -> Result<MessageParts, Failure> {
     let mut receiver = daemon_client::receiver(&service.daemon).await?;
-    let (capture, format) = (service.capture.clone(), service.format.into());
-    let answer = match service.from {
-        From::Live => {
-            let answer = receiver.listen(ListenRequest { capture, format }).await;
-            answer.map(daemon_client::parts)
-        }
-        From::Follow | From::Replay => {
-            let live = service.from == From::Follow;
-            let answer = receiver.replay(ReplayRequest { capture, format, live }).await;
-            answer.map(daemon_client::parts)
-        }
-    };
-    match answer {
+    let parts = service.from.request(&mut receiver, service.capture.clone(), service.format).await;
+    match parts {
         Ok(parts) => Ok(parts),
-        Err(status) => {
-            let failure = daemon_client::failure(status);
-            Err(daemon_client::explained(&service.daemon, failure).await)
-        }
+        Err(failure) => Err(daemon_client::explained(&service.daemon, failure).await),
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use capture::filter::Filter;
 use capture::source::HostAndPort;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use nix::unistd::geteuid;
 use protocol::linktype::LinkType;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::client::{self as daemon_client, DaemonSocket};
-use super::savefile::TransferSignals;
+use super::savefile::{PacketRange, TransferSignals};
 use super::{complete, exclude};
 use crate::control::messages::{Format, ListRequest};
 use crate::failure::Failure;
@@ -99,19 +99,11 @@ pub(super) struct Serve {
 #[derive(Debug)]
 struct Service {
     capture: String,
-    from: From,
+    from: PacketRange,
     format: Format,
     conversion: Conversion,
     daemon: DaemonSocket,
     tls: Option<tls::Acceptor>,
-}
-
-/// The packets that a client gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
-    Live,
-    Follow,
-    Replay,
 }
 
 /// `pcapfs serve`.
@@ -204,11 +196,7 @@ fn service(serve: &Serve, daemon: &DaemonSocket) -> Result<Service, Failure> {
         microseconds: serve.microseconds,
         snaplen: serve.snaplen,
     };
-    let from = match serve.from.as_str() {
-        "follow" => From::Follow,
-        "replay" => From::Replay,
-        _ => From::Live,
-    };
+    let from = PacketRange::from_str(&serve.from, false).map_err(Failure::Argument)?;
     let (capture, daemon) = ((*capture).to_owned(), daemon.clone());
     let tls = serve.tls.then(|| tls::Acceptor::new(serve.identity.as_deref())).transpose()?;
     Ok(Service { capture, from, format, conversion, daemon, tls })

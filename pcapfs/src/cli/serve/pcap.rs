@@ -7,7 +7,7 @@ use bytes::Bytes;
 use capture::record::HEADER_LEN;
 use capture::savefile::MAX_CAPTURED_LEN;
 
-use super::convert::Conversion;
+use super::convert::{Conversion, word};
 
 /// Bytes of the header of a pcap (draft-ietf-opsawg-pcap, 4).
 const FILE_HEADER_LEN: usize = 24;
@@ -15,12 +15,6 @@ const FILE_HEADER_LEN: usize = 24;
 /// The first four bytes of a pcap with microseconds, and with nanoseconds.
 const MICROSECONDS: u32 = 0xa1b2_c3d4;
 const NANOSECONDS: u32 = 0xa1b2_3c4d;
-
-/// A number of four bytes at this offset.
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    u32::from_ne_bytes(word.copied().unwrap_or_default())
-}
 
 /// Counts the packets of a pcap that is passed on as it is, and knows where they end.
 #[derive(Debug)]

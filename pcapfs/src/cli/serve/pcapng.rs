@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use capture::savefile::MAX_BLOCK_LEN;
 
-use super::convert::Conversion;
+use super::convert::{Conversion, word};
 
 /// Types of blocks (draft-ietf-opsawg-pcapng, 4): a packet, a description of an interface, and
 /// blocks of others, to be kept in copies or not.
@@ -26,12 +26,6 @@ pub(super) struct BlockConverter {
     /// The beginning of a block that has not come completely.
     held: Vec<u8>,
     packets: u64,
-}
-
-/// A number of four bytes at this offset.
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    u32::from_ne_bytes(word.copied().unwrap_or_default())
 }
 
 /// A length with what fills it up to a multiple of four.
