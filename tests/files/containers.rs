@@ -1,4 +1,4 @@
-//! What daemons in containers need: little shared memory, and no tree.
+//! The needs of daemons in containers: little shared memory, and no tree.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

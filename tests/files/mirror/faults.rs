@@ -1,4 +1,4 @@
-//! What goes wrong on the way: processes are killed, rings are overwritten or replaced.
+//! Faults on the way: processes are killed, rings are overwritten or replaced.
 
 use std::fs;
 use std::time::{Duration, Instant};

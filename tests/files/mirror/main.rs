@@ -135,7 +135,7 @@ fn mistakes_are_named() {
         let refused = site.near_mount().capture("web", source).try_start().unwrap_err();
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
-    // What is missing there may come.
+    // The missing part may still come.
     let near = site
         .near_mount()
         .capture("none", "remote:nobody/web")
