@@ -14,7 +14,6 @@ use clap_complete::engine::ArgValueCompleter;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::getppid;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,9 +29,6 @@ use crate::output;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Milliseconds between two checks that the process that started this one is still there.
-const PARENT_INTERVAL: u16 = 500;
 
 /// A savefile to be fetched.
 #[derive(Debug, Args)]
@@ -276,22 +272,15 @@ async fn gone(reader: &mut Option<oneshot::Receiver<()>>) {
 }
 
 /// Reports when no program has the other end of a pipe any more; never for a target without such an
-/// end. With `of_parent`, also reports the end of the process that started this one.
-fn watch_reader(writer: OwnedFd, of_parent: bool) -> oneshot::Receiver<()> {
+/// end.
+fn watch_reader(writer: OwnedFd) -> oneshot::Receiver<()> {
     let (sender, receiver) = oneshot::channel();
-    let parent = getppid();
-    let timeout = if of_parent { PollTimeout::from(PARENT_INTERVAL) } else { PollTimeout::NONE };
     // It ends with the process. It is a thread, since waiting for an error in another way needs
     // unsafe code.
     thread::spawn(move || {
         loop {
             let mut fds = [PollFd::new(writer.as_fd(), PollFlags::empty())];
-            match poll(&mut fds, timeout) {
-                // The children of a process that has ended get another parent.
-                Ok(_) if of_parent && getppid() != parent => {
-                    let _ = sender.send(());
-                    return;
-                }
+            match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) if fds.iter().any(|fd| fd.any().unwrap_or(false)) => {
                     let _ = sender.send(());
                     return;
@@ -310,20 +299,17 @@ pub(super) enum OutputTarget {
     Stdout,
     /// A file that is written to in place, such as a FIFO.
     Device(File, PathBuf),
-    /// A FIFO of the process that started this one.
-    OfParent(File, PathBuf),
     /// A file that gets its name when it is complete, and whether no file had that name before.
     File(NamedTempFile, PathBuf, bool),
 }
 
 impl OutputTarget {
-    /// A FIFO of the process that started this one: when that process has ended, nobody wants the
-    /// savefile, even if another process still reads the FIFO.
+    /// A FIFO that another program reads.
     ///
     /// # Blocking
-    /// Until a program has opened the FIFO to read it.
-    pub(super) fn of_parent(path: &Path) -> Result<Self, Failure> {
-        Ok(Self::OfParent(Self::device(path)?, path.to_owned()))
+    /// Until that program has opened it.
+    pub(super) fn fifo(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::Device(Self::device(path)?, path.to_owned()))
     }
 
     fn device(path: &Path) -> Result<File, Failure> {
@@ -404,12 +390,10 @@ impl OutputTarget {
     fn reader(&self) -> Option<oneshot::Receiver<()>> {
         let descriptor = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().ok(),
-            Self::Device(file, _) | Self::OfParent(file, _) => {
-                file.as_fd().try_clone_to_owned().ok()
-            }
+            Self::Device(file, _) => file.as_fd().try_clone_to_owned().ok(),
             Self::File(..) => None,
         };
-        descriptor.map(|writer| watch_reader(writer, matches!(self, Self::OfParent(..))))
+        descriptor.map(watch_reader)
     }
 
     const fn is_named_later(&self) -> bool {
@@ -420,7 +404,7 @@ impl OutputTarget {
     fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let (result, path) = match self {
             Self::Stdout => return output::print_on(bytes).map_err(Failure::Output),
-            Self::Device(file, path) | Self::OfParent(file, path) => (file.write_all(bytes), path),
+            Self::Device(file, path) => (file.write_all(bytes), path),
             Self::File(file, path, _) => (file.write_all(bytes), path),
         };
         match result {

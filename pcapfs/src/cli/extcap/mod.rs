@@ -20,6 +20,8 @@ use std::time::Duration;
 use capture::filter::{Filter, Runner};
 use capture::savefile::FilteredSavefile;
 use clap::Parser;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getppid};
 use protocol::linktype::LinkType;
 use serde_json::Value;
 
@@ -36,6 +38,9 @@ use sentence::sentence;
 /// The time that the daemon has to answer: Wireshark's window waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often this process looks whether the one that started it is still there.
+const PARENT_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Remotes that are asked for their captures: enough for a person's list, each with a thread.
 const MAX_REMOTES: usize = 64;
 
@@ -50,13 +55,18 @@ pub(super) fn is_asked() -> bool {
 
 /// Answers Wireshark.
 pub(super) fn answer() -> ExitCode {
+    end_with_parent();
+    // Closed last: at its end Wireshark stops reading, and would not see the reason for a failure.
+    let mut target = None;
     let answered = ExtcapCall::try_parse()
         .map_err(|error| {
             let text = error.render().to_string();
             Failure::Argument(text.lines().next().unwrap_or_default().to_owned())
         })
         .and_then(ExtcapCall::question)
-        .and_then(|question| reply(question, &DaemonSocket::default().or_environment()));
+        .and_then(|question| {
+            reply(question, &DaemonSocket::default().or_environment(), &mut target)
+        });
     match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -66,7 +76,25 @@ pub(super) fn answer() -> ExitCode {
     }
 }
 
-fn reply(question: ExtcapQuestion, daemon: &DaemonSocket) -> Result<(), Failure> {
+/// Ends this process soon after Wireshark has ended, whatever this one waits for. A FIFO does not
+/// show that end: when Wireshark is killed, its helper dumpcap may go on reading.
+fn end_with_parent() {
+    // Now: later it may have ended, and its children have another parent.
+    let parent = getppid();
+    thread::spawn(move || {
+        while getppid() == parent {
+            thread::sleep(PARENT_INTERVAL);
+        }
+        let _ = kill(Pid::this(), Signal::SIGTERM);
+    });
+}
+
+/// Replies to a question. Packets go to `target`, which is opened for them.
+fn reply(
+    question: ExtcapQuestion,
+    daemon: &DaemonSocket,
+    target: &mut Option<OutputTarget>,
+) -> Result<(), Failure> {
     let text = match question {
         ExtcapQuestion::Interfaces => interfaces(daemon),
         // Without the daemon: Wireshark asks for every interface, at its start.
@@ -76,7 +104,7 @@ fn reply(question: ExtcapQuestion, daemon: &DaemonSocket) -> Result<(), Failure>
         ExtcapQuestion::LinkTypes { capture } => link_types(daemon, &capture),
         ExtcapQuestion::Check { capture, filter } => check(daemon, &capture, &filter),
         ExtcapQuestion::Capture { capture, fifo, filter, from, format } => {
-            let target = OutputTarget::of_parent(&fifo)?;
+            let target = target.insert(OutputTarget::fifo(&fifo)?);
             return send(daemon, &capture, target, filter.as_deref(), from, format);
         }
     };
@@ -165,7 +193,7 @@ fn check(daemon: &DaemonSocket, capture: &str, filter: &str) -> String {
 fn send(
     daemon: &DaemonSocket,
     capture: &str,
-    mut target: OutputTarget,
+    target: &mut OutputTarget,
     filter: Option<&str>,
     from: PacketRange,
     format: CaptureFormat,
@@ -181,7 +209,7 @@ fn send(
     let capture = capture.to_owned();
     client::receiving(&daemon, |mut client| async move {
         let parts = from.request(&mut client, capture, format).await?;
-        savefile::copy(parts, &mut target, filter).await.map(|_| ())
+        savefile::copy(parts, target, filter).await.map(|_| ())
     })
 }
 
