@@ -36,7 +36,7 @@ use parking_lot::RwLock;
 use protocol::time::Timestamp;
 
 pub(crate) use packets::{HEADERS_LEN, OwnPackets};
-pub use sockets::{OwnListener, OwnStream, Unmarked, check_mark, enter_accepted, mark};
+pub use sockets::{OwnListener, OwnStream, enter_accepted, mark};
 
 use crate::clock;
 use crate::ring::RingNumber;

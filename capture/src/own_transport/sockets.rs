@@ -19,7 +19,6 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, getsockname,
     getsockopt, listen, setsockopt, socket, sockopt,
@@ -29,17 +28,6 @@ use super::{Exclusion, ExclusionScope, OwnTransport};
 
 /// Number of marks: seven low bits, and the two above them that no well-known program tests.
 const MARKS: u32 = 1 << 9;
-
-/// Why packets of a socket have no mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unmarked {
-    /// Other processes hold all marks.
-    #[error("other programs hold the names of all {MARKS} marks of pcapfs")]
-    AllHeld,
-    /// The kernel refuses to set it.
-    #[error("SO_MARK: {0} (it needs CAP_NET_RAW, before Linux 5.17 CAP_NET_ADMIN)")]
-    Refused(Errno),
-}
 
 /// The mark of this process; `None` if other processes hold all marks.
 #[must_use]
@@ -62,24 +50,6 @@ fn hold_mark() -> Option<(u32, OwnedFd)> {
         bind(holder.as_raw_fd(), &name).ok()?;
         Some((mark, holder))
     })
-}
-
-/// Marks what a socket sends from now on.
-///
-/// # Errors
-/// [`Unmarked`]; captures then compare these packets with the table.
-fn set_mark(socket: &impl AsFd) -> Result<(), Unmarked> {
-    let mark = mark().ok_or(Unmarked::AllHeld)?;
-    setsockopt(socket, sockopt::Mark, &mark).map_err(Unmarked::Refused)
-}
-
-/// Checks that the packets of this process can have its mark.
-///
-/// # Errors
-/// [`Unmarked`].
-pub fn check_mark() -> Result<(), Unmarked> {
-    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
-    set_mark(&socket.map_err(Unmarked::Refused)?)
 }
 
 /// A TCP connection whose packets no capture stores.
@@ -235,6 +205,6 @@ fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // Without it, the table alone decides.
-    let _ = set_mark(&socket);
+    let _ = mark().map(|mark| setsockopt(&socket, sockopt::Mark, &mark));
     Ok(socket)
 }
