@@ -12,8 +12,8 @@ use nix::unistd::{Uid, setfsuid};
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
 use pcapfs_tests::{
-    Daemon, Fifo, Mount, Net, Running, User, binary, matching, run, skip_unless, tool, wait_for,
-    wait_until,
+    Daemon, Fed, Fifo, Mount, Net, Running, User, binary, matching, run, skip_unless, tool,
+    wait_for, wait_until,
 };
 
 /// A user without rights.
@@ -323,6 +323,65 @@ fn connections_of_pcap_over_ip_are_left_out_from_their_syn_on() {
             let bytes = captured_payload(&daemon, alias, others);
             assert!(bytes >= savefile.len(), "{alias}: {bytes} bytes of another program");
         }
+    }
+}
+
+#[test]
+fn connections_over_tls_are_left_out_too() {
+    const COUNT: u64 = 10_000;
+    skip_unless!(mount, root, "ip", "tcpdump", "openssl");
+    let net = net();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let identity = |words: &[&str]| {
+        let mut command = tool(binary("pcapfs").to_str().unwrap());
+        command.arg("identity").args(words).args(["--dir", &path("identity")]);
+        let _ = run(&mut command, 10).success();
+    };
+    identity(&["init", "--name", "10.77.0.1,10.77.0.2"]);
+    identity(&["issue", "laptop", "-o", &path("laptop.pem")]);
+    let fed = Fed::with(Mount::new().ring("64M").inside(&net.b));
+    let mut serve = fed.daemon.command(["serve", "web", "--from", "follow", "--listen"]);
+    serve.args(["10.77.0.2:0", "--tls", "--identity", &path("identity")]);
+    let serving = net.b.run(|| Running::spawn(&mut serve));
+    let far: SocketAddr = wait_for("it serves", 10, || {
+        let said = serving.stderr();
+        said.split_once("serving web at ")?.1.split(' ').next()?.parse().ok()
+    });
+    let listening = net.a.run(|| TcpListener::bind("10.77.0.1:0").unwrap().local_addr().unwrap());
+    let mut mount = Mount::new().ring("64M").inside(&net.a);
+    for (alias, source) in [
+        ("any", "any tcp or udp".to_owned()),
+        ("wire", "wire-a tcp or udp".to_owned()),
+        ("out", format!("tls:{far},identity={}", path("laptop.pem"))),
+        ("in", format!("tls-listen:{listening},identity={}", path("identity"))),
+    ] {
+        mount = mount.capture(alias, &source);
+    }
+    let daemon = mount.start();
+    let mut fed = fed;
+    fed.feed.send(COUNT, 1000);
+    daemon.wait_stored("out", COUNT);
+    let savefile = folder.path().join("sent.pcap");
+    fs::write(&savefile, numbered(Format::default(), COUNT, 1000)).unwrap();
+    let mut send = tool("openssl");
+    send.args(["s_client", "-quiet", "-connect", &listening.to_string()]);
+    send.args(["-cert", &path("laptop.pem"), "-key", &path("laptop.pem")]);
+    send.stdin(fs::File::open(&savefile).unwrap());
+    let sending = net.b.run(|| Running::spawn(&mut send));
+    daemon.wait_stored("in", COUNT);
+    drop(sending);
+    settle(&net, &daemon, &["any", "wire"], 4003);
+    for alias in ["any", "wire"] {
+        for port in [far.port(), listening.port()] {
+            assert_eq!(matching(&daemon, alias, &format!("tcp port {port}")), 0, "{alias}");
+        }
+        // The kernel joins segments, up to 64 KiB.
+        let status = daemon.status(alias);
+        let of = |name: &str| status["packets"][name].as_u64().unwrap();
+        assert_eq!(of("seen"), of("stored") + of("excluded") + of("dropped_kernel"), "{status:#}");
+        let own = of("excluded") + of("dropped_kernel");
+        assert!(own >= 2 * COUNT * 1000 / 65_536, "{status:#}");
     }
 }
 

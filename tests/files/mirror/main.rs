@@ -5,6 +5,9 @@ mod faults;
 mod network;
 mod support;
 
+use std::time::{Duration, Instant};
+
+use pcapfs_tests::savefile::Format;
 use pcapfs_tests::{run, skip_unless, wait_until};
 use support::{Site, wait_same};
 
@@ -121,6 +124,46 @@ fn init_and_the_configuration_take_them() {
     let near = start();
     wait_same(&near, "far.web", 20);
     near.wait_stored("new", 10);
+}
+
+#[test]
+fn a_rate_bounds_the_bytes_of_a_second() {
+    const PACKETS: u64 = 2_000;
+    skip_unless!(mount);
+    let site = Site::new();
+    let far = site.far();
+    site.fifo.connect().send(PACKETS, 1_500);
+    far.wait_stored("web", PACKETS);
+    let begun = Instant::now();
+    let near = site.near_mount().capture("web", "remote:far/web,rate=1M").start();
+    wait_same(&near, "web", PACKETS);
+    // 3 MB; what an answer holds, 128 KiB, may come ahead.
+    let least = Duration::from_millis((PACKETS * 1_500 - (128 << 10)) * 1000 / (1 << 20));
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn times_of_a_far_clock_stay_as_they_are() {
+    skip_unless!(mount, "tshark");
+    let site = Site::new();
+    let _far = site.far();
+    // Of 1970, of today, and of 2105, one after the other.
+    let mut feed = site.fifo.connect();
+    let seconds = [1, 1_790_000_000, 4_260_000_000];
+    for seconds in seconds {
+        let frame = frames::ethernet(&[], frames::IPV4, &[7; 40]);
+        let mut record = Vec::new();
+        Format::default().append(&mut record, seconds * 1_000_000_000, &frame, frame.len());
+        feed.write(&record);
+    }
+    let near = site.near();
+    wait_until("all packets are here", 10, || near.count("web", "/packets/stored") == 3);
+    let mut tshark = pcapfs_tests::tool("tshark");
+    tshark.args(["-n", "-T", "fields", "-e", "frame.time_epoch", "-r"]);
+    let text = run(tshark.arg(near.path("web/replay.pcapng")), 20).success();
+    let second = |line: &str| line.split('.').next().unwrap().parse::<u64>().unwrap();
+    let found: Vec<u64> = text.text().lines().map(second).collect();
+    assert_eq!(found, seconds);
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod errors;
 mod hostile;
 mod identity;
 mod own;
+mod public_key;
 mod support;
 mod verbs;

@@ -34,15 +34,23 @@ impl Far {
     /// With further arguments of the daemon.
     #[track_caller]
     pub(crate) fn mounted(clients: &str, mount: Mount) -> Self {
+        Self::configured(mount, |folder| {
+            let names = format!("far.example,{}", Net::ADDRESS);
+            let identity = folder.join("identity");
+            let mut init = pcapfs();
+            init.args(["identity", "init", "--name", &names, "--dir"]).arg(&identity);
+            let _ = run(&mut init, 10).success();
+            Self::config(&identity, clients)
+        })
+    }
+
+    /// With the configuration that `configure` returns; it may make files in the folder of the test.
+    #[track_caller]
+    pub(crate) fn configured(mount: Mount, configure: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let net = Net::new();
-        let names = format!("far.example,{}", Net::ADDRESS);
-        let identity = folder.path().join("identity");
-        let mut init = pcapfs();
-        init.args(["identity", "init", "--name", &names, "--dir"]).arg(&identity);
-        let _ = run(&mut init, 10).success();
         let config = folder.path().join("pcapfs.toml");
-        fs::write(&config, Self::config(&identity, clients)).expect("our own folder");
+        fs::write(&config, configure(folder.path())).expect("our own folder");
         let mount = mount.inside(&net.a).arg("--config").arg(&config);
         let fed = Fed::with(mount);
         Self { fed, net, folder }

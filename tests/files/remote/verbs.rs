@@ -1,10 +1,12 @@
 //! Every command that takes `[REMOTE:]NAME`, from one machine to another.
 
-use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::{fs, thread};
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::savefile::check_prefix;
-use pcapfs_tests::{ALIAS, Fed, Mount, Net, skip_unless, wait_until};
+use pcapfs_tests::{ALIAS, Fed, Mount, Net, skip_unless, wait_for, wait_until};
 use serde_json::Value;
 
 use crate::support::{Far, says};
@@ -56,6 +58,38 @@ fn each_command_works_on_the_other_machine() {
     for running in [&mut listen, &mut live] {
         assert!(running.wait(10).success(), "the end of the capture: {}", running.stderr());
     }
+}
+
+#[test]
+fn a_capture_of_the_other_machine_is_served_from_here() {
+    skip_unless!(root, "ip");
+    let mut far = Far::with_root();
+    far.fed.send(30);
+    far.daemon().wait_stored(ALIAS, 30);
+    let words = ["serve", "far:web", "--listen", "127.0.0.1:0", "--from", "follow"];
+    let mut serve = far.spawn(&mut far.command(words));
+    let address: SocketAddr = wait_for("it serves", 10, || {
+        let said = serve.stderr();
+        let (_, rest) = said.split_once("pcapfs: serving far:web at ")?;
+        rest.split(' ').next()?.parse().ok()
+    });
+    let received = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            far.net.b.run(|| {
+                let mut bytes = Vec::new();
+                TcpStream::connect(address).unwrap().read_to_end(&mut bytes).unwrap();
+                bytes
+            })
+        });
+        wait_until("it is a reader there", 10, || far.daemon().readers(ALIAS).len() == 1);
+        far.fed.feed.send(20, 100);
+        far.daemon().wait_stored(ALIAS, 50);
+        far.daemon().signal(Signal::SIGTERM);
+        reader.join().unwrap()
+    });
+    assert_eq!(check_prefix(&received).unwrap().whole(), Vec::from_iter(1..=50));
+    serve.signal(Signal::SIGINT);
+    assert!(serve.wait(5).success(), "{}", serve.stderr());
 }
 
 #[test]
