@@ -205,7 +205,7 @@ fn packets_with_our_mark_are_counted_by_a_byte_and_others_are_not() {
         let lo = lo.map(|(filter, snaplen)| capture(directory.path(), "lo", filter, snaplen));
         let any = capture(directory.path(), "any", Some("udp or icmp"), 262_144);
         let mark = own_transport::mark().unwrap();
-        assert_eq!((mark & !0x307f, own_transport::check_mark()), (0, Ok(())));
+        assert_eq!(mark & !0x307f, 0);
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         for (mark, payload) in [(mark, 1000), (mark ^ 1, 1000), (mark, 1), (0, 0)] {
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
