@@ -35,6 +35,10 @@ up:
 test:
 	sh .ci/test
 
+# The page of `pcapfs web`; its built files are committed. Needs node and npm.
+web:
+	cd pcapfs/web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
 # As root; prints its tables, and compares with tcpdump, dumpcap, dd, tshark and tcpflow in the
 # same run.
 bench: build
@@ -120,4 +124,4 @@ uninstall:
 clean:
 	$(CARGO) clean
 
-.PHONY: all build up test bench conformance deb deb-test container-test install uninstall clean
+.PHONY: all build up test web bench conformance deb deb-test container-test install uninstall clean
