@@ -30,7 +30,7 @@ use crate::confine::Confinement;
 use crate::exit::{Exit, MountFailure};
 use crate::log::MessageLog;
 use crate::notify::Notifier;
-use crate::plan::{MountPlan, MountRequest, SUPERVISE, Stand};
+use crate::plan::{MountPlan, MountRequest, ProcessRole, SUPERVISE};
 use crate::supervisor::Supervisor;
 
 mod account;
@@ -104,13 +104,13 @@ fn carry_out(mut plan: MountPlan) -> Result<Exit, MountFailure> {
         return mount_unprivileged(&plan, &program);
     }
     let account = Account::of(plan.user())?;
-    if plan.verbose && plan.stand != Stand::Background {
+    if plan.verbose && plan.role != ProcessRole::Background {
         let (user, arguments) = (plan.user(), plan.daemon_arguments());
         eprintln!("mount.pcapfs: as {user}: {:?}", Command::new(&program).args(arguments));
     }
-    match plan.stand {
+    match plan.role {
         _ if plan.fake => look_at_directory(&mut plan).map(|()| Exit::Done),
-        Stand::Front => {
+        ProcessRole::Front => {
             // With another namespace, the supervisor checks it, since a process that starts
             // programs must not enter it.
             if plan.namespace.is_none() {
@@ -118,8 +118,8 @@ fn carry_out(mut plan: MountPlan) -> Result<Exit, MountFailure> {
             }
             wait_for_supervisor()
         }
-        Stand::Foreground => supervise(plan, program, account, None),
-        Stand::Background => {
+        ProcessRole::Foreground => supervise(plan, program, account, None),
+        ProcessRole::Background => {
             let report = io::stdout().as_fd().try_clone_to_owned().map_err(MountFailure::System)?;
             // Fails for a process that leads a group, which then has no terminal to lose.
             let _ = setsid();

@@ -68,7 +68,7 @@ pub(crate) struct MountPlan {
     /// Print the commands that are run.
     pub(crate) verbose: bool,
     /// The role of this process.
-    pub(crate) stand: Stand,
+    pub(crate) role: ProcessRole,
 }
 
 /// The source and filter of a capture.
@@ -85,14 +85,14 @@ struct CaptureRequest {
 /// The role of this process: mount(8) waits for one process that ends when the tree answers, while
 /// another supervises the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stand {
+pub(crate) enum ProcessRole {
     /// The process that mount(8) waits for.
     #[default]
     Front,
     /// Supervises in the foreground, for a program that watches it, such as systemd:
     /// `--foreground`.
     Foreground,
-    /// Supervises, and reports to a [`Stand::Front`] over standard output: `--supervise`.
+    /// Supervises, and reports to a [`ProcessRole::Front`] over standard output: `--supervise`.
     Background,
 }
 
@@ -138,7 +138,7 @@ pub(crate) enum UsageError {
     Blank(String),
 }
 
-/// The flag for [`Stand::Background`]; not for people.
+/// The flag for [`ProcessRole::Background`]; not for people.
 pub(crate) const SUPERVISE: &str = "--supervise";
 
 impl MountRequest {
@@ -159,8 +159,8 @@ impl MountRequest {
                 Some("--") if !only_operands => only_operands = true,
                 Some("--help") if !only_operands => return Ok(Self::Help),
                 Some("--version") if !only_operands => return Ok(Self::Version),
-                Some("--foreground") if !only_operands => line.stand = Stand::Foreground,
-                Some(SUPERVISE) if !only_operands => line.stand = Stand::Background,
+                Some("--foreground") if !only_operands => line.role = ProcessRole::Foreground,
+                Some(SUPERVISE) if !only_operands => line.role = ProcessRole::Background,
                 Some(flags) if !only_operands && flags.len() > 1 && flags.starts_with('-') => {
                     if let Some(answer) = line.flags(flags, &mut arguments)? {
                         return Ok(answer);
@@ -183,7 +183,7 @@ struct CommandLine {
     sloppy: bool,
     fake: bool,
     verbose: bool,
-    stand: Stand,
+    role: ProcessRole,
 }
 
 impl CommandLine {
@@ -265,7 +265,7 @@ impl CommandLine {
             namespace: self.namespace.as_deref().map(namespace),
             fake: self.fake,
             verbose: self.verbose,
-            stand: self.stand,
+            role: self.role,
         })
     }
 }

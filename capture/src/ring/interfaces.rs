@@ -75,7 +75,7 @@ impl RingInterface {
 
 /// The interfaces of a ring: at least one.
 #[derive(Debug)]
-pub(super) struct Interfaces {
+pub(super) struct RingInterfaces {
     /// In the order in which they were described.
     described: Vec<RingInterface>,
     /// Number of interfaces kept in the file.
@@ -85,7 +85,7 @@ pub(super) struct Interfaces {
     len: usize,
 }
 
-impl Interfaces {
+impl RingInterfaces {
     /// Only the source itself, as the capture described it.
     pub(super) fn of(source: Interface) -> Self {
         let described = vec![RingInterface { interface: source, before: 0, is_cut: false }];
@@ -326,8 +326,8 @@ mod tests {
     #[test]
     fn descriptions_are_there_for_the_next_process() {
         let page = RingHeader::default();
-        assert!(Interfaces::load(&page).is_none(), "of before this was kept");
-        let mut interfaces = Interfaces::of(named("source"));
+        assert!(RingInterfaces::load(&page).is_none(), "of before this was kept");
+        let mut interfaces = RingInterfaces::of(named("source"));
         interfaces.begin(b"some options", &page);
         let full = Interface {
             description: Some("a description".to_owned()),
@@ -343,11 +343,11 @@ mod tests {
         assert_eq!([0, 7, 8].map(|number| interfaces.before(number)), [1, 2, 3]);
         assert_eq!((interfaces.len_between(1, 7), interfaces.len_between(1, 8)), (0, len));
 
-        let (mut again, section) = Interfaces::load(&page).unwrap();
+        let (mut again, section) = RingInterfaces::load(&page).unwrap();
         assert_eq!((&again.described, &section[..]), (&interfaces.described, &b"some options"[..]));
         // No packet came after the last description.
         again.end_before(7, &page);
-        let (again, section) = Interfaces::load(&page).unwrap();
+        let (again, section) = RingInterfaces::load(&page).unwrap();
         assert_eq!((again.described.len(), &section[..]), (2, &b"some options"[..]));
     }
 
@@ -355,7 +355,7 @@ mod tests {
     #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
     fn as_much_is_kept_as_there_is_room_for() {
         let page = RingHeader::default();
-        let mut interfaces = Interfaces::of(named("source"));
+        let mut interfaces = RingInterfaces::of(named("source"));
         interfaces.begin(&[7; MAX_SECTION], &page);
         let wordy = |index: usize| Interface {
             description: Some("ß".repeat(400)),
@@ -369,25 +369,25 @@ mod tests {
         for index in [0, 1, 63] {
             assert_eq!(interfaces.describe(&wordy(index), &[], 9, &page), Ok((index as u32, 0)));
         }
-        let (again, section) = Interfaces::load(&page).unwrap();
+        let (again, section) = RingInterfaces::load(&page).unwrap();
         assert_eq!((again.described, section.len()), (interfaces.described, MAX_SECTION));
     }
 
     #[test]
     fn flipped_bits_are_found() {
         let page = RingHeader::default();
-        let mut interfaces = Interfaces::of(named("source"));
+        let mut interfaces = RingInterfaces::of(named("source"));
         interfaces.begin(b"", &page);
         interfaces.describe(&named("eth0"), &[], 0, &page).unwrap();
         for bit in 0..interfaces.len * 8 {
             let place = &page.descriptions[bit / 8];
             place.fetch_xor(1 << (bit % 8), Ordering::Relaxed);
-            assert!(Interfaces::load(&page).is_none());
+            assert!(RingInterfaces::load(&page).is_none());
             place.fetch_xor(1 << (bit % 8), Ordering::Relaxed);
         }
         for word in [u64::MAX, 1 << 32, 5 << 32 | 7] {
             page.described.store(word, Ordering::Relaxed);
-            assert!(Interfaces::load(&page).is_none());
+            assert!(RingInterfaces::load(&page).is_none());
         }
     }
 }

@@ -43,7 +43,7 @@ use crate::store::{
     Bounds, Capacity, Chunk, ChunkBytes, Interface, Losses, PinError, Position, SearchTarget,
     Store, StoreHeader, StoreIdentity, StorePlace, Trailing,
 };
-use interfaces::{Interfaces, Section};
+use interfaces::{RingInterfaces, Section};
 use layout::RingHeader;
 use map::{Pin, Segments};
 use published::Published;
@@ -88,7 +88,7 @@ pub struct Ring {
     link_type: OnceLock<LinkType>,
     /// The source itself, as the capture described it.
     own: Interface,
-    interfaces: Mutex<Interfaces>,
+    interfaces: Mutex<RingInterfaces>,
     section: Section,
     /// Blocks of a stream after its last packet. They are not in the file, and are lost when this
     /// process ends.

@@ -19,7 +19,7 @@ use protocol::time::{Precision, Timestamp};
 
 use super::copy;
 use super::geometry::{BadSize, Geometry, PAGE};
-use super::interfaces::{Interfaces, Section};
+use super::interfaces::{RingInterfaces, Section};
 use super::layout::{Committed, DESCRIPTIONS, NO_LINK_TYPE, precision_number};
 use super::map::{Resume, RingMap, SegmentOpening, Segments};
 use super::published::{Moment, Published};
@@ -338,7 +338,7 @@ fn form(
     map.header().lineage.begin(next.number);
     let (segments, tail) = Segments::new(map, &[], Resume::Open(opening));
     let start = WriterStart { sequence, next, oldest: next, count: 0, first_time: 0, last_time: 0 };
-    let known = (Interfaces::of(options.interface.clone()), Section::new());
+    let known = (RingInterfaces::of(options.interface.clone()), Section::new());
     Ok(assemble(options, file, (segments, tail), start, known))
 }
 
@@ -375,9 +375,9 @@ fn available(file: &File) -> Option<u64> {
 fn assemble(
     options: &RingOptions,
     file: Flock<File>,
-    (segments, tail): (Arc<Segments>, super::map::Tail),
+    (segments, tail): (Arc<Segments>, super::map::RingTail),
     start: WriterStart,
-    (interfaces, section): (Interfaces, Section),
+    (interfaces, section): (RingInterfaces, Section),
 ) -> OpenedRing {
     let used = tail.retained() as u64;
     let link_type = OnceLock::new();
@@ -582,11 +582,11 @@ impl Existing {
 /// section.
 ///
 /// The interfaces of a ring without a link type are described anew.
-fn known(map: &RingMap, claims: Claims, options: &RingOptions) -> (Interfaces, Section) {
+fn known(map: &RingMap, claims: Claims, options: &RingOptions) -> (RingInterfaces, Section) {
     let section = Section::new();
-    let loaded = Interfaces::load(map.header()).filter(|_| claims.link_type != NO_LINK_TYPE);
+    let loaded = RingInterfaces::load(map.header()).filter(|_| claims.link_type != NO_LINK_TYPE);
     let Some((interfaces, options_of_section)) = loaded else {
-        return (Interfaces::of(options.interface.clone()), section);
+        return (RingInterfaces::of(options.interface.clone()), section);
     };
     let _ = section.set(options_of_section.into());
     (interfaces, section)

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use protocol::time::{Precision, Timestamp};
 
 use super::geometry::Geometry;
-use super::interfaces::Interfaces;
+use super::interfaces::RingInterfaces;
 use super::layout::{
     Committed, MAGIC, NO_LINK_TYPE, RingHeader, VERSION, VERSION_WITH_NOTES, opening_checksum,
 };
@@ -110,7 +110,7 @@ pub(super) struct Recovered {
 }
 
 /// Finds the whole segments. Reads every retained byte once.
-pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &Interfaces) -> Recovered {
+pub(super) fn recover(map: &mut RingMap, claims: Claims, interfaces: &RingInterfaces) -> Recovered {
     let mut found: Vec<(u64, u32)> = (0..claims.geometry.slots())
         .map(|slot| (map.segment(slot).sequence.load(Ordering::Acquire), slot))
         .filter(|&(sequence, _)| sequence != 0)
@@ -206,7 +206,7 @@ fn check(
     sequence: u64,
     slot: u32,
     precision: Precision,
-    interfaces: &Interfaces,
+    interfaces: &RingInterfaces,
 ) -> Result<Whole, String> {
     let header = map.segment(slot);
     let fields = header.opening_fields();
@@ -275,7 +275,7 @@ fn check_notes(
     checksum: u32,
     first: u64,
     count: u64,
-    interfaces: &Interfaces,
+    interfaces: &RingInterfaces,
 ) -> Result<(Committed, u64), String> {
     let (mut hasher, mut end, mut len) = (crc32fast::Hasher::new(), notes.len(), 0);
     let mut found = (Committed::default(), 0);

@@ -8,7 +8,7 @@ use protocol::time::Timestamp;
 
 use super::Ring;
 use super::lineage::FarPlace;
-use super::map::{SegmentOpening, Tail};
+use super::map::{RingTail, SegmentOpening};
 use super::notes::{FIXED_LEN, NoteEntry};
 use super::published::Moment;
 use crate::clock;
@@ -35,7 +35,7 @@ pub enum Append {
 #[derive(Debug)]
 pub struct Writer {
     ring: Arc<Ring>,
-    tail: Tail,
+    tail: RingTail,
     sequence: u64,
     next: Position,
     /// Position of the first packet of the oldest retained segment.
@@ -82,7 +82,7 @@ pub(super) struct WriterStart {
 }
 
 impl Writer {
-    pub(super) fn new(ring: Arc<Ring>, tail: Tail, start: WriterStart) -> Self {
+    pub(super) fn new(ring: Arc<Ring>, tail: RingTail, start: WriterStart) -> Self {
         let WriterStart { sequence, next, oldest, count, first_time, last_time } = start;
         let ring_known = ring.interfaces.lock().count();
         let far = ring.file_header().lineage.far(next.number);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use protocol::linktype::LinkType;
 
-use super::beside;
 use super::index::IndexEntry;
+use super::metadata;
 use super::verdicts::matched;
 use super::walk::{FileFormat, FileInterface, FilePacket, WalkResult};
 use crate::record;
@@ -79,7 +79,7 @@ impl Conversion<'_> {
                     packets = packets.checked_add(1)?;
                 }
                 WalkResult::Interface(_) => place.describe(),
-                WalkResult::Kept(head, _) if self.without_keys && beside::is_keys(&head) => {}
+                WalkResult::Kept(head, _) if self.without_keys && metadata::is_keys(&head) => {}
                 WalkResult::Kept(head, bytes) => {
                     blocks.extend(place.kept(&head, bytes, interfaces).unwrap_or_default());
                 }

@@ -15,8 +15,8 @@ use parking_lot::RwLock;
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-use super::beside;
 use super::map::FileMap;
+use super::metadata;
 use super::pcapng_writer::{enhanced_packet_len, note_len};
 use super::pending::{Pending, SPAN_LEN};
 use super::verdicts::Verdicts;
@@ -345,7 +345,7 @@ impl Indexer {
                         return WalkEnd::Malformed(fault);
                     }
                 },
-                Ok(WalkResult::Kept(head, _)) if self.without_keys && beside::is_keys(&head) => {}
+                Ok(WalkResult::Kept(head, _)) if self.without_keys && metadata::is_keys(&head) => {}
                 Ok(WalkResult::Kept(head, bytes)) => {
                     let block = self.place.kept(&head, bytes, &self.interfaces);
                     self.keep(before, block);

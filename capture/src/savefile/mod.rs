@@ -23,7 +23,6 @@
     clippy::panic
 )]
 
-pub(crate) mod beside;
 mod clock;
 mod convert;
 mod fault;
@@ -31,6 +30,7 @@ mod filtered;
 mod index;
 mod map;
 mod mapped;
+pub(crate) mod metadata;
 mod order;
 pub mod pcap;
 pub mod pcapng;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-use super::beside::{self, Of};
+use super::metadata::{self, OptionsOwner};
 use super::order::ByteOrder;
 use super::pcap::{self, PcapHeader};
 use super::pcapng::{self, Block, BlockHead, Clock, InterfaceBlock, PacketBlock};
@@ -436,15 +436,15 @@ impl StreamSection {
         let Some(head) = BlockHead::parse(unread, self.order)? else {
             return Ok(StreamStep::Wait);
         };
-        let is_kept = beside::is_kept(head.block_type);
-        if head.is_skipped() && !(is_kept && head.len <= beside::MAX_BLOCK) {
+        let is_kept = metadata::is_kept(head.block_type);
+        if head.is_skipped() && !(is_kept && head.len <= metadata::MAX_BLOCK) {
             return self.skip(Skipping { head, dropped: 0 }, unread);
         }
         let len = head.len as usize;
         match Block::parse(&head, unread)? {
             None => Ok(StreamStep::Wait),
             Some(Block::Other) if is_kept => {
-                let block = beside::block(&head, unread, |id| {
+                let block = metadata::block(&head, unread, |id| {
                     let described = self.interfaces.get(usize::try_from(id).ok()?)?;
                     Some((id, described.clock))
                 });
@@ -454,7 +454,7 @@ impl StreamSection {
             Some(Block::Section) => {
                 self.order = Some(head.order);
                 self.interfaces.clear();
-                let options = beside::section(&head, unread).unwrap_or_default();
+                let options = metadata::section(&head, unread).unwrap_or_default();
                 Ok(StreamStep::Found { len, found: StreamResult::Section(options) })
             }
             Some(Block::Interface(block)) => {
@@ -473,7 +473,7 @@ impl StreamSection {
             head.check_trailer(*trailer)?;
             self.skipping = None;
             let len = before_trailer.saturating_add(4);
-            return Ok(if beside::is_kept(head.block_type) {
+            return Ok(if metadata::is_kept(head.block_type) {
                 StreamStep::Found { len, found: StreamResult::Kept(None) }
             } else {
                 StreamStep::Skip { len }
@@ -530,7 +530,7 @@ impl StreamSection {
             original_len: packet.original_len,
             data,
             interface: packet.interface,
-            options: beside::options(raw, order, Of::Packet),
+            options: metadata::options(raw, order, OptionsOwner::Packet),
         };
         Ok(StreamStep::Found { len, found })
     }

@@ -4,7 +4,7 @@ use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
 use super::SavefileFault;
-use super::beside::{self, Of};
+use super::metadata::{self, OptionsOwner};
 use super::order::ByteOrder;
 use super::pcap::{self, Lengths, PcapHeader};
 use super::pcapng::{self, Block, BlockHead, Clock, InterfaceBlock, PacketBlock};
@@ -118,7 +118,11 @@ impl FilePacket<'_> {
     /// The options that are kept.
     pub(super) fn kept_options(&self) -> Vec<u8> {
         let (raw, order) = self.options;
-        if raw.is_empty() { Vec::new() } else { beside::options(raw, order, Of::Packet) }
+        if raw.is_empty() {
+            Vec::new()
+        } else {
+            metadata::options(raw, order, OptionsOwner::Packet)
+        }
     }
 }
 
@@ -178,7 +182,7 @@ impl WalkPlace {
             }
             Block::Interface(block) => WalkResult::Interface(block),
             Block::Packet(block) => self.packet(&block, table)?,
-            Block::Other if beside::is_kept(head.block_type) => {
+            Block::Other if metadata::is_kept(head.block_type) => {
                 WalkResult::Kept(head, rest.get(..head.len as usize).unwrap_or_default())
             }
             Block::Other => WalkResult::Other,
@@ -194,7 +198,7 @@ impl WalkPlace {
         bytes: &[u8],
         table: &[FileInterface],
     ) -> Option<Vec<u8>> {
-        beside::block(head, bytes, |index| {
+        metadata::block(head, bytes, |index| {
             let id = self.section.checked_add(index).filter(|id| *id < self.described)?;
             Some((id, table.get(id as usize)?.clock))
         })
@@ -260,11 +264,11 @@ pub(super) fn snaplen(table: &[FileInterface], link_type: LinkType) -> u32 {
 
 /// The comments on a section, from its block.
 fn comments_on(head: &BlockHead, bytes: &[u8]) -> Vec<u8> {
-    beside::section(head, bytes).map(|options| beside::comments(&options)).unwrap_or_default()
+    metadata::section(head, bytes).map(|options| metadata::comments(&options)).unwrap_or_default()
 }
 
 /// The kept options of the file's first section.
 pub(super) fn section_options(bytes: &[u8]) -> Option<Vec<u8>> {
     let head = BlockHead::parse(bytes, None).ok()??;
-    beside::section(&head, bytes)
+    metadata::section(&head, bytes)
 }

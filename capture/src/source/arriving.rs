@@ -6,7 +6,7 @@
 
 use protocol::linktype::LinkType;
 
-use super::beside::{Beside, SharedInterfaces};
+use super::stream_metadata::{SharedInterfaces, StreamMetadata};
 use super::{LeftOut, Observer, STOPPED, SourceControl, SourceError, SourceOptions};
 use crate::clock;
 use crate::filter::Filter;
@@ -33,7 +33,7 @@ pub(super) struct Arriving {
     /// beginning of another writer's file.
     skipping: bool,
     /// The data that the stream has beside packets.
-    beside: Beside,
+    metadata: StreamMetadata,
     /// Packets of other link types than the capture's, which the capture cannot hold.
     foreign: u64,
     /// The counts of left-out data that were reported last.
@@ -54,8 +54,8 @@ impl Arriving {
             }
             None => None,
         };
-        let mut beside = Beside::default();
-        beside.without_keys(!options.export_keys);
+        let mut metadata = StreamMetadata::default();
+        metadata.without_keys(!options.export_keys);
         Ok(Self {
             name,
             filter: options.filter.map(str::to_owned),
@@ -66,7 +66,7 @@ impl Arriving {
             sender: None,
             has_begun: false,
             skipping: false,
-            beside,
+            metadata,
             foreign: 0,
             told: (0, 0, 0),
         })
@@ -75,7 +75,7 @@ impl Arriving {
     /// Gives the writer interfaces of its own among those of others that write at the same time:
     /// they have the name `sender`, before the writer's own names for them.
     pub(super) fn among(mut self, sender: String, interfaces: &SharedInterfaces) -> Self {
-        self.beside.among(sender.clone(), interfaces);
+        self.metadata.among(sender.clone(), interfaces);
         self.sender = Some(sender);
         self
     }
@@ -122,7 +122,7 @@ impl Arriving {
             if !self.reader.resume() {
                 return Ok(());
             }
-            self.beside.reset();
+            self.metadata.reset();
             self.skipping = false;
         }
         let taken = self.take(writer, observer);
@@ -143,14 +143,14 @@ impl Arriving {
     /// Drops what this writer has sent of a record; the next writer begins with a header.
     pub(super) fn next_writer(&mut self) {
         self.reader.reset();
-        self.beside.reset();
+        self.metadata.reset();
         self.skipping = false;
         self.has_begun = false;
     }
 
     /// Ends the stream: no other writer will come.
     pub(super) fn end(&mut self, writer: &mut Writer, observer: &mut dyn Observer) {
-        self.beside.end(writer);
+        self.metadata.end(writer);
         self.tell(writer, observer);
     }
 
@@ -178,16 +178,16 @@ impl Arriving {
         let malformed =
             |name: &str, why: String| SourceError::Malformed { name: name.to_owned(), why };
         // Another writer may have sent packets since.
-        self.beside.return_to_own_interface(writer);
+        self.metadata.return_to_own_interface(writer);
         let result = loop {
             match self.reader.event() {
                 Ok(None) => break Ok(()),
-                Ok(Some(StreamEvent::Section(options))) => self.beside.section(options, writer),
+                Ok(Some(StreamEvent::Section(options))) => self.metadata.section(options, writer),
                 Ok(Some(StreamEvent::Interface(interface))) => {
-                    self.beside.interface(interface, self.snaplen, writer);
+                    self.metadata.interface(interface, self.snaplen, writer);
                 }
-                Ok(Some(StreamEvent::Kept(block))) => self.beside.block(block, writer),
-                Ok(Some(StreamEvent::LeftOut)) => self.beside.leave_out(),
+                Ok(Some(StreamEvent::Kept(block))) => self.metadata.block(block, writer),
+                Ok(Some(StreamEvent::LeftOut)) => self.metadata.leave_out(),
                 Ok(Some(StreamEvent::Header(header))) => {
                     // The filter first: a header whose packets it cannot judge changes nothing.
                     let begun = self.compile(header.link_type);
@@ -205,7 +205,7 @@ impl Arriving {
                         .is_none_or(|(_, filter)| filter.matches(packet.original_len, packet.data));
                     // A paused stream is still parsed, to stay in step with it.
                     if matches && !self.pause.is_paused() {
-                        self.beside.store(&packet, data, writer);
+                        self.metadata.store(&packet, data, writer);
                     }
                 }
                 Ok(Some(StreamEvent::Foreign { .. })) => self.foreign += 1,
@@ -219,7 +219,7 @@ impl Arriving {
 
     /// Reports the counts of left-out data if they have increased.
     fn tell(&mut self, writer: &Writer, observer: &mut dyn Observer) {
-        let (notes, interfaces) = self.beside.left_out(writer);
+        let (notes, interfaces) = self.metadata.left_out(writer);
         if self.told != (self.foreign, notes, interfaces)
             && let Some(held) = writer.ring().header()
         {
@@ -249,12 +249,12 @@ impl Arriving {
             return Err(changed(held.link_type));
         }
         if self.reader.is_pcapng() {
-            self.beside.begin(self.snaplen, writer);
+            self.metadata.begin(self.snaplen, writer);
         } else {
-            self.beside.reset();
+            self.metadata.reset();
             writer.take_trailing();
             match &self.sender {
-                Some(_) => self.beside.describe_own(header.snaplen, self.snaplen, writer),
+                Some(_) => self.metadata.describe_own(header.snaplen, self.snaplen, writer),
                 None => writer.set_own_interface(),
             }
         }

@@ -8,14 +8,14 @@
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-use super::beside::Beside;
+use super::stream_metadata::StreamMetadata;
 use super::{SourceError, SourceOptions};
 use crate::clock;
 use crate::filter::Filter;
 use crate::record;
 use crate::ring::{FarPlace, Writer};
 use crate::savefile::ByteOrder;
-use crate::savefile::beside::{packet_options, section_options, whole_blocks};
+use crate::savefile::metadata::{packet_options, section_options, whole_blocks};
 use crate::savefile::stream::StreamPacket;
 use crate::store::{Interface, Store, StoreIdentity, StorePlace};
 
@@ -74,7 +74,7 @@ pub struct Following {
     /// The filter, compiled for this link type.
     compiled: Option<(LinkType, Filter)>,
     snaplen: u32,
-    beside: Beside,
+    metadata: StreamMetadata,
     order: ByteOrder,
     precision: Precision,
     place: FarPlace,
@@ -93,14 +93,14 @@ impl Following {
             }
             None => None,
         };
-        let mut beside = Beside::default();
-        beside.without_keys(!options.export_keys);
+        let mut metadata = StreamMetadata::default();
+        metadata.without_keys(!options.export_keys);
         Ok(Self {
             name: name.to_owned(),
             filter: options.filter.map(str::to_owned),
             compiled,
             snaplen: options.snaplen,
-            beside,
+            metadata,
             order: ByteOrder::NATIVE,
             precision: Precision::Nano,
             place: FarPlace::default(),
@@ -128,13 +128,13 @@ impl Following {
         }
         self.order = beginning.order;
         self.precision = beginning.precision;
-        self.beside.reset();
+        self.metadata.reset();
         let section = section_options(beginning.section, self.order);
-        self.beside.section(&section, writer);
+        self.metadata.section(&section, writer);
         for interface in beginning.interfaces {
-            self.beside.interface(interface, self.snaplen, writer);
+            self.metadata.interface(interface, self.snaplen, writer);
         }
-        self.beside.begin(self.snaplen, writer);
+        self.metadata.begin(self.snaplen, writer);
         writer.declare(sent, beginning.snaplen.min(self.snaplen)).map_err(changed)?;
         let before = writer.far_place();
         let place = StorePlace { identity: beginning.identity, next: beginning.first };
@@ -153,7 +153,7 @@ impl Following {
 
     /// Describes another interface, which the packets after it may have.
     pub fn interface(&mut self, interface: &Interface, writer: &mut Writer) {
-        self.beside.interface(interface, self.snaplen, writer);
+        self.metadata.interface(interface, self.snaplen, writer);
     }
 
     /// The place after the last packet received.
@@ -204,14 +204,14 @@ impl Following {
             };
             if let Some(note) = note {
                 for block in whole_blocks(note.blocks, self.order) {
-                    self.beside.block(&block, writer);
+                    self.metadata.block(&block, writer);
                 }
             }
             let interface = note.map_or(0, |note| note.interface);
             let packet = StreamPacket { interface, options: &options, ..packet };
             if self.is_wanted(&packet) {
                 let data = packet.data.get(..self.snaplen as usize).unwrap_or(packet.data);
-                self.beside.store(&packet, data, writer);
+                self.metadata.store(&packet, data, writer);
             }
             index = index.saturating_add(1);
             self.place.place.next = packets.first.saturating_add(index);

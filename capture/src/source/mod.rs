@@ -5,7 +5,6 @@
 //! itself.
 
 mod arriving;
-mod beside;
 mod control;
 mod external;
 mod fifo;
@@ -17,6 +16,7 @@ mod namespace;
 mod network;
 mod patience;
 mod stdin;
+mod stream_metadata;
 
 use std::io;
 use std::path::{Path, PathBuf};

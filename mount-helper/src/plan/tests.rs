@@ -124,10 +124,10 @@ fn paths_are_settled() {
 
 #[test]
 fn where_a_process_stands() {
-    let stand = |flag: &[&str]| plan(&[flag, &["eth0", "/captures"]].concat()).stand;
-    assert_eq!(stand(&[]), Stand::Front);
-    assert_eq!(stand(&["--foreground"]), Stand::Foreground);
-    assert_eq!(stand(&["--supervise"]), Stand::Background);
+    let role = |flag: &[&str]| plan(&[flag, &["eth0", "/captures"]].concat()).role;
+    assert_eq!(role(&[]), ProcessRole::Front);
+    assert_eq!(role(&["--foreground"]), ProcessRole::Foreground);
+    assert_eq!(role(&["--supervise"]), ProcessRole::Background);
     assert_eq!(plan(&["eth0", "--", "--supervise"]).directory, Path::new("./--supervise"));
 }
 

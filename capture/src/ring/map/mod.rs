@@ -4,7 +4,7 @@
 //! and without a copy of ours, in memory that a file backs. The argument for all of it:
 //!
 //! * A body byte at or beyond the committed length of a segment, and before its committed notes, is
-//!   touched only by the [`Tail`]; each mapping has one.
+//!   touched only by the [`RingTail`]; each mapping has one.
 //! * A body byte below the committed length, or in the committed notes, is not written while its
 //!   segment belongs to its sequence or is pinned. It became visible by a Release store of the
 //!   committed length, and a reader reaches it through an Acquire load of the same word ([`Pin`]).
@@ -31,7 +31,7 @@ use super::pins::{Attempt, Slots};
 use crate::sigbus::{Guard, Use};
 use crate::store::{HeldRecords, NoteRef, Position, RecordInterface};
 
-pub(super) use tail::Tail;
+pub(super) use tail::RingTail;
 
 /// Bytes of a segment's body that are populated in one system call, ahead of the writer. The
 /// address space of the process is locked for that long.
@@ -108,7 +108,7 @@ impl RingMap {
         if u64::from(len) > self.geometry.segment_size {
             return None;
         }
-        // SAFETY: inside the body; `&mut self` says that no Tail or Pin exists for the mapping,
+        // SAFETY: inside the body; `&mut self` says that no RingTail or Pin exists for the mapping,
         // and other processes are kept away by the lock on the file.
         Some(unsafe { std::slice::from_raw_parts(self.body(slot), len as usize) })
     }
@@ -263,7 +263,11 @@ impl Segments {
     /// their sequence numbers without holes. They are fewer than the geometry's segments if a new
     /// segment is to be opened, and at least one if the newest is to be continued. Everything else
     /// in the file is discarded.
-    pub(super) fn new(map: RingMap, retained: &[(u64, u32)], resume: Resume) -> (Arc<Self>, Tail) {
+    pub(super) fn new(
+        map: RingMap,
+        retained: &[(u64, u32)],
+        resume: Resume,
+    ) -> (Arc<Self>, RingTail) {
         let geometry = map.geometry();
         let slots = Slots::new(geometry.slots(), geometry.spares);
         let directory = (0..geometry.segments).map(|_| AtomicU32::new(0)).collect();
@@ -287,7 +291,7 @@ impl Segments {
         for &slot in &free {
             segments.map.segment(slot).sequence.store(0, Ordering::Release);
         }
-        let tail = Tail::new(&segments, retained, free, resume);
+        let tail = RingTail::new(&segments, retained, free, resume);
         (segments, tail)
     }
 

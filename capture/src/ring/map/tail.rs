@@ -39,7 +39,7 @@ fn fetch_for_writing(from: *mut u8, len: usize) {
 
 /// The writing end of a ring: the open segment, and the list of retained segments.
 #[derive(Debug)]
-pub(in crate::ring) struct Tail {
+pub(in crate::ring) struct RingTail {
     segments: Arc<Segments>,
     /// Sequence and slot, oldest first; the last segment is open.
     retained: VecDeque<(u64, u32)>,
@@ -58,7 +58,7 @@ pub(in crate::ring) struct Tail {
     notes_hasher: crc32fast::Hasher,
 }
 
-impl Tail {
+impl RingTail {
     /// The tail of a mapping that is taken over, see [`Segments::new`].
     pub(super) fn new(
         segments: &Arc<Segments>,
@@ -111,7 +111,7 @@ impl Tail {
     /// Adds the entry for the next record. It is not visible yet.
     ///
     /// # Panics
-    /// If the entry does not fit [`Tail::room`].
+    /// If the entry does not fit [`RingTail::room`].
     pub(in crate::ring) fn note(&mut self, entry: &NoteEntry<'_>) {
         assert!(entry.len() <= self.room(), "the caller looked");
         let fixed = entry.fixed();
@@ -134,11 +134,11 @@ impl Tail {
     /// Adds a record after the others. It is not visible yet.
     ///
     /// # Panics
-    /// If the record does not fit [`Tail::room`].
+    /// If the record does not fit [`RingTail::room`].
     pub(in crate::ring) fn append(&mut self, header: [u8; HEADER_LEN], data: &[u8]) {
         assert!(data.len() <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
         // SAFETY: header and data fit between `used` and the end of the open body. Bytes there are
-        // beyond the committed length, so no reader reads them; there is one Tail, and `&mut self`
+        // beyond the committed length, so no reader reads them; there is one RingTail, and `&mut self`
         // makes this its only access. `data` is not part of the mapping: no slice of it is handed
         // out beyond the committed length.
         unsafe {

@@ -21,8 +21,8 @@ use super::transport::{Incoming, Transport};
 use crate::own_transport::{OwnListener, OwnStream};
 use crate::ring::Writer;
 use crate::source::arriving::{Arriving, Pause};
-use crate::source::beside::SharedInterfaces;
 use crate::source::control::is_readable;
+use crate::source::stream_metadata::SharedInterfaces;
 use crate::source::{Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 
 /// The time for a header while another sender waits.

@@ -29,7 +29,7 @@ const MAX_OPTIONS: usize = 256 << 10;
 
 /// The owner of options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum OptionsOwner {
     Section,
     Packet,
     /// A kept block: only its comment has a known layout.
@@ -62,7 +62,7 @@ pub(crate) fn has_keys(block: &[u8]) -> bool {
 }
 
 /// Options in this machine's byte order, without their end.
-pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
+pub(super) fn options(raw: &[u8], order: ByteOrder, of: OptionsOwner) -> Vec<u8> {
     let mut out = Vec::new();
     let mut fields = Fields::new(raw, order);
     while let (Some(code), Some(len)) = (fields.u16(), fields.u16()) {
@@ -87,17 +87,17 @@ pub(super) fn options(raw: &[u8], order: ByteOrder, of: Of) -> Vec<u8> {
 pub(super) fn section(head: &BlockHead, bytes: &[u8]) -> Option<Vec<u8>> {
     let block = bytes.get(..usize::try_from(head.len).ok()?)?;
     let raw = block.get(24..block.len().checked_sub(4)?)?;
-    Some(options(raw, head.order, Of::Section))
+    Some(options(raw, head.order, OptionsOwner::Section))
 }
 
 /// Options of a packet from another machine, in this machine's byte order, without their end.
 pub(crate) fn packet_options(raw: &[u8], order: ByteOrder) -> Vec<u8> {
-    options(raw, order, Of::Packet)
+    options(raw, order, OptionsOwner::Packet)
 }
 
 /// Options of a section from another machine, in this machine's byte order, without their end.
 pub(crate) fn section_options(raw: &[u8], order: ByteOrder) -> Vec<u8> {
-    options(raw, order, Of::Section)
+    options(raw, order, OptionsOwner::Section)
 }
 
 /// The whole [kept](is_kept) blocks at the beginning of bytes from another machine, in this
@@ -133,12 +133,14 @@ pub(crate) fn comments(options: &[u8]) -> Vec<u8> {
     out
 }
 
-fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec<u8>> {
-    let is_ours = of == Of::Section && code == option::USER_APPLICATION;
+fn native_value(code: u16, value: &[u8], order: ByteOrder, of: OptionsOwner) -> Option<Vec<u8>> {
+    let is_ours = of == OptionsOwner::Section && code == option::USER_APPLICATION;
     if is_ours || CUSTOM_OPTIONS_NOT_TO_COPY.contains(&code) {
         return None;
     }
-    if let (Of::Statistics(clock), option::ISB_STARTTIME | option::ISB_ENDTIME) = (of, code) {
+    if let (OptionsOwner::Statistics(clock), option::ISB_STARTTIME | option::ISB_ENDTIME) =
+        (of, code)
+    {
         let mut halves = Fields::new(value, order);
         return Some(nanoseconds(&mut halves, clock)?.concat());
     }
@@ -151,15 +153,15 @@ fn native_value(code: u16, value: &[u8], order: ByteOrder, of: Of) -> Option<Vec
             return Some([&order.u32(*number).to_ne_bytes()[..], rest].concat());
         }
         // Texts.
-        (Of::Section, 2 | 3) => return Some(value.to_vec()),
+        (OptionsOwner::Section, 2 | 3) => return Some(value.to_vec()),
         // A hash and a verdict: a byte for the algorithm, then bytes.
-        (Of::Packet, 3 | 7) => return Some(value.to_vec()),
+        (OptionsOwner::Packet, 3 | 7) => return Some(value.to_vec()),
         // Flags and the number of a queue.
-        (Of::Packet, 2 | 6) => 4,
+        (OptionsOwner::Packet, 2 | 6) => 4,
         // Packets dropped, and a number of the packet.
-        (Of::Packet, 4 | 5) => 8,
+        (OptionsOwner::Packet, 4 | 5) => 8,
         // Counters of packets.
-        (Of::Statistics(_), option::ISB_IFRECV..=option::ISB_USRDELIV) => 8,
+        (OptionsOwner::Statistics(_), option::ISB_IFRECV..=option::ISB_USRDELIV) => 8,
         _ => return None,
     };
     (value.len() == numbers).then(|| value.iter().rev().copied().collect())
@@ -184,7 +186,7 @@ fn statistics(
     let mut fields = Fields::new(body, head.order);
     let (id, clock) = interface(fields.u32()?)?;
     let time = nanoseconds(&mut fields, clock)?;
-    let options = options(fields.rest(), head.order, Of::Statistics(clock));
+    let options = options(fields.rest(), head.order, OptionsOwner::Statistics(clock));
     // Block type, two lengths, interface, time, and the end of the options.
     let len = u32::try_from(options.len()).ok()?.checked_add(28)?;
     let fixed = [head.block_type.to_ne_bytes(), len.to_ne_bytes(), id.to_ne_bytes()];
@@ -258,7 +260,7 @@ fn append(out: &mut Vec<u8>, value: &[u8]) {
 
 /// Options of a block. The zeros after them end the list.
 fn append_options(out: &mut Vec<u8>, fields: &Fields<'_>, order: ByteOrder) {
-    out.extend(options(fields.rest(), order, Of::Block));
+    out.extend(options(fields.rest(), order, OptionsOwner::Block));
 }
 
 #[cfg(test)]
@@ -304,9 +306,9 @@ mod tests {
             raw.extend(one(order, 19_372, &[0; 8]));
             raw.extend(one(order, 0, b""));
             raw.extend(one(order, 1, b"behind"));
-            assert_eq!(options(&raw, order, Of::Packet), native, "{order:?}");
+            assert_eq!(options(&raw, order, OptionsOwner::Packet), native, "{order:?}");
             for cut in 0..raw.len() {
-                let kept = options(&raw[..cut], order, Of::Packet);
+                let kept = options(&raw[..cut], order, OptionsOwner::Packet);
                 assert!(native.starts_with(&kept) && kept.len().is_multiple_of(4));
             }
         }

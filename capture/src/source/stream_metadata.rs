@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use protocol::time::Precision;
 
 use crate::ring::{Append, MAX_INTERFACES, Writer};
-use crate::savefile::beside::{comments, has_keys, statistics_interface};
+use crate::savefile::metadata::{comments, has_keys, statistics_interface};
 use crate::savefile::stream::StreamPacket;
 use crate::store::{Interface, NoteRef, Store};
 
@@ -29,7 +29,7 @@ struct Sender {
 
 /// The data received since the last stored packet, and the interfaces of the stream.
 #[derive(Debug, Default)]
-pub(super) struct Beside {
+pub(super) struct StreamMetadata {
     /// Whether the stream's first packet has come, and the ring knows its interfaces.
     is_begun: bool,
     /// Options of the first section, until then.
@@ -57,7 +57,7 @@ pub(super) struct Beside {
     sender: Option<Sender>,
 }
 
-impl Beside {
+impl StreamMetadata {
     /// Resets the state of the stream, but keeps the data still to be stored.
     pub(super) fn reset(&mut self) {
         self.is_begun = false;
@@ -289,7 +289,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for StreamMetadata {
     /// Gives the interfaces back to senders to come.
     fn drop(&mut self) {
         self.forget_section();
