@@ -37,6 +37,9 @@ export const rate = (value: number, unit: string): string =>
 /** A count where there is little room: `1.23 M`. */
 export const shortCount = (value: number): string => scaled(value, 1000, ["", "k", "M", "G", "T"], "");
 
+/** Packets in a second. */
+export const packetRate = (value: number): string => `${shortCount(value)} packets/s`;
+
 /** A span of time given in microseconds. */
 export function duration(us: number | null): string {
   if (us === null) return "–";

@@ -7,6 +7,8 @@ import { applyTheme } from "./state/preferences.ts";
 import { startSession } from "./state/session.ts";
 import { forgetColors } from "./ui/canvas.ts";
 
+const page = document.getElementById("page") ?? document.body;
+page.textContent = "";
 applyTheme();
 render(() => {
   createEffect(() => {
@@ -15,4 +17,4 @@ render(() => {
   });
   startSession();
   return <App />;
-}, document.body);
+}, page);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytes, dateAndClock, duration, endpoint, microseconds, plural, rate } from "../src/format.ts";
+import { bytes, dateAndClock, duration, endpoint, microseconds, packetRate, plural, rate } from "../src/format.ts";
 
 test("times", () => {
   assert.equal(microseconds("1970-01-01T00:00:01.000001999Z"), 1_000_001);
@@ -15,6 +15,7 @@ test("numbers have three digits and a unit", () => {
     ["0 B", "999 B", "1023 B", "1.00 KiB", "1.50 KiB", "100 KiB", "1.00 GiB"]);
   assert.deepEqual([0, 999, 1000, 12_345, 999_999, 1e9].map((value) => rate(value, "b/s")),
     ["0 b/s", "999 b/s", "1.00 kb/s", "12.3 kb/s", "1.00 Mb/s", "1.00 Gb/s"]);
+  assert.deepEqual([7, 1430].map(packetRate), ["7 packets/s", "1.43 k packets/s"]);
   assert.equal(plural(1, "packet"), "1 packet");
   assert.equal(plural(1234, "query", "queries"), "1,234 queries");
 });

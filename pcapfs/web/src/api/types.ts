@@ -175,4 +175,5 @@ export interface Transaction {
 /** One answer of a list that comes in pages. */
 export interface FlowsPage { flows: Flow[]; next: string | number | null; dropped: number }
 export interface TransactionsPage { http: Transaction[]; next: string | number | null; dropped: number }
-export interface PacketsPage { packets: FlowPacket[]; next: string | number | null }
+/** `why`: why packets of the flow are missing in the list, for people; null if none are. */
+export interface PacketsPage { packets: FlowPacket[]; next: string | number | null; why?: string | null }

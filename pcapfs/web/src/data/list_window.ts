@@ -16,6 +16,16 @@ export function listWindow(scrollTop: number, height: number, rowHeight: number,
   return { first: Math.min(first, rows), end: Math.max(end, Math.min(first, rows)) };
 }
 
+/** Elements that are needed to draw any window of this height. */
+export const slotsOf = (height: number, rowHeight: number): number => Math.ceil(height / rowHeight) + 1 + 2 * MARGIN;
+
+/**
+ * The row that an element draws. Each row keeps its element while it is drawn, so that a scroll by a
+ * few rows changes a few elements.
+ */
+export const rowOfSlot = (slot: number, slots: number, first: number): number =>
+  first + ((((slot - first) % slots) + slots) % slots);
+
 /** Whether the end of the list is in view, to within half a row. */
 export const isAtEnd = (scrollTop: number, height: number, rowHeight: number, rows: number): boolean =>
   scrollTop + height >= rows * rowHeight - rowHeight / 2;

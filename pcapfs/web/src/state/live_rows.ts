@@ -35,6 +35,12 @@ export interface SortOrder {
 /** Milliseconds between two changes of the list. */
 const FLUSH_INTERVAL = 120;
 
+/** Attempts for a page of lines, and milliseconds between the first two. */
+const ATTEMPTS = 5;
+const RETRY_WAIT = 400;
+/** Statuses after which another attempt may do: no answer, too many requests, not available now. */
+const PASSING: ReadonlySet<number> = new Set([0, 429, 503]);
+
 export class LiveRows<Line, Row extends OrderedRow> {
   #rows: OrderedRows<Row>;
   /** Rows that wait to be put into the list. */
@@ -123,7 +129,7 @@ export class LiveRows<Line, Row extends OrderedRow> {
     try {
       let after: string | number | null = null;
       do {
-        const page: RowsPage<Line> = await this.source.page(after, stop.signal);
+        const page: RowsPage<Line> = await this.#page(after, stop.signal);
         this.#gone[1](page.dropped);
         for (const line of page.lines) this.#enqueue(line, null);
         after = page.next;
@@ -139,6 +145,19 @@ export class LiveRows<Line, Row extends OrderedRow> {
   close(): void {
     this.#stop?.abort();
     window.clearTimeout(this.#timer);
+  }
+
+  /** A page; a server that is busy or away for a moment is asked again. */
+  async #page(after: string | number | null, signal: AbortSignal): Promise<RowsPage<Line>> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.source.page(after, signal);
+      } catch (error) {
+        const passes = error instanceof RequestError && PASSING.has(error.status);
+        if (!passes || signal.aborted || attempt === ATTEMPTS) throw error;
+        await new Promise((resolve) => window.setTimeout(resolve, attempt * RETRY_WAIT));
+      }
+    }
   }
 
   #enqueue(line: Line, text: string | null): void {

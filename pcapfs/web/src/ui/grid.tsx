@@ -1,8 +1,10 @@
 // A table of any number of rows, of which those in view are drawn. It has one place in the order of
 // the tab key; the arrow keys choose a row, as in the lists of a browser's developer tools.
 
-import { createEffect, createMemo, createSignal, For, Index, on, onCleanup, onMount, Show, type JSX } from "solid-js";
-import { isAtEnd, listWindow, scrollTo } from "../data/list_window.ts";
+import {
+  createEffect, createMemo, createSignal, For, Index, on, onCleanup, onMount, Show, type Accessor, type JSX,
+} from "solid-js";
+import { isAtEnd, listWindow, rowOfSlot, scrollTo, slotsOf, type ListWindow } from "../data/list_window.ts";
 import type { SortOrder } from "../state/live_rows.ts";
 
 export interface GridColumn<Row> {
@@ -60,54 +62,23 @@ function fitting<Row>(columns: readonly GridColumn<Row>[], width: number): reado
 
 export function Grid<Row>(props: GridProps<Row>): JSX.Element {
   let scroller!: HTMLDivElement;
-  let body!: HTMLDivElement;
   const id = `grid${++grids}`;
-  const [top, setTop] = createSignal(0);
-  const [size, setSize] = createSignal({ width: 0, height: 400 });
+  const { size, view, onScroll, show } = createViewport(props, () => scroller);
   const columns = createMemo(() => fitting(props.columns, size().width), [], {
     equals: (a, b) => a.length === b.length && a.every((one, at) => one === b[at]),
   });
   const template = (): string => columns()
     .map(({ width, grow }) => (grow ? `minmax(${width}px, ${grow}fr)` : `${width}px`)).join(" ");
-  const view = createMemo(() => listWindow(top(), size().height, ROW_HEIGHT, props.rows.length), undefined, {
-    equals: (a, b) => a.first === b.first && a.end === b.end,
-  });
-  const drawn = createMemo(() => props.rows.slice(view().first, view().end));
+  // Elements are kept while rows come and go: to make them takes longer than to change them.
+  const slots = createMemo(() => Array.from({ length: slotsOf(size().height, ROW_HEIGHT) }, (_, slot) => slot));
   const selectedAt = createMemo(() =>
     props.selected === null ? -1 : props.rows.findIndex((row) => props.keyOf(row) === props.selected));
-  let atEnd = true;
-
-  const measure = (): void => {
-    setSize({ width: scroller.clientWidth, height: Math.max(0, scroller.clientHeight - ROW_HEIGHT) });
-    if (props.grows && atEnd && props.selected === null) scroller.scrollTop = scroller.scrollHeight;
-  };
-  onMount(() => {
-    const observer = new ResizeObserver(measure);
-    observer.observe(scroller);
-    onCleanup(() => observer.disconnect());
-  });
-  createEffect(on(() => props.rows, (rows) => {
-    // A row that one looks at stays where it is.
-    if (props.grows && atEnd && props.selected === null) {
-      scroller.scrollTop = rows.length * ROW_HEIGHT;
-      setTop(scroller.scrollTop);
-    }
-  }));
-  createEffect(() => {
-    const all = drawn();
-    const [first, end] = [Math.ceil(top() / ROW_HEIGHT), Math.floor((top() + size().height) / ROW_HEIGHT)];
-    props.onWindow?.(all.slice(Math.max(0, first - view().first), Math.max(1, end - view().first)));
-  });
-
-  const onScroll = (): void => {
-    setTop(scroller.scrollTop);
-    atEnd = isAtEnd(scroller.scrollTop, size().height, ROW_HEIGHT, props.rows.length);
-  };
-  const select = (at: number): void => {
-    const row = props.rows[Math.min(props.rows.length - 1, Math.max(0, at))];
+  const select = (wanted: number): void => {
+    const at = Math.min(props.rows.length - 1, Math.max(0, wanted));
+    const row = props.rows[at];
     if (!row) return;
     props.onSelect(row);
-    scroller.scrollTop = scrollTo(Math.min(props.rows.length - 1, Math.max(0, at)), scroller.scrollTop, size().height, ROW_HEIGHT);
+    show(at);
   };
   const onKeyDown = (event: KeyboardEvent): void => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
@@ -126,7 +97,6 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
     const same = props.order?.column === column.sort;
     props.onOrder?.({ column: column.sort, descending: same ? !props.order?.descending : column.largestFirst ?? false });
   };
-
   return (
     <div class="grid" role="grid" aria-label={props.label} aria-rowcount={props.rows.length + 1}
       aria-activedescendant={selectedAt() >= 0 ? `${id}-${selectedAt()}` : undefined}
@@ -137,24 +107,91 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
           <GridHead column={column} order={props.order} onTurn={() => turn(column)} />
         )}</For>
       </div>
-      <div class="grid-body" ref={body} style={{ height: `${props.rows.length * ROW_HEIGHT}px` }} role="rowgroup">
-        <Index each={drawn()}>{(row, slot) => {
-          const at = (): number => view().first + slot;
-          return (
-            <div role="row" id={`${id}-${at()}`} aria-rowindex={at() + 2}
-              aria-selected={props.keyOf(row()) === props.selected}
-              class={`grid-row ${props.rowClass?.(row()) ?? ""}`}
-              style={{ transform: `translateY(${at() * ROW_HEIGHT}px)` }}
-              onClick={() => props.onSelect(row())}>
-              <For each={columns()}>{(column) => (
-                <div role="gridcell" class="cell" classList={{ end: column.align === "end" }}>{column.cell(row)}</div>
-              )}</For>
-            </div>
-          );
-        }}</Index>
+      <div class="grid-body" style={{ height: `${props.rows.length * ROW_HEIGHT}px` }} role="rowgroup">
+        <Index each={slots()}>{(slot) => (
+          <GridRow grid={props} id={id} at={rowOfSlot(slot(), slots().length, view().first)} columns={columns()} />
+        )}</Index>
       </div>
       <Show when={props.rows.length === 0}><div class="grid-empty">{props.empty}</div></Show>
     </div>
+  );
+}
+
+interface Viewport {
+  /** Pixels of the part in which rows are. */
+  size: Accessor<{ width: number; height: number }>;
+  view: Accessor<ListWindow>;
+  onScroll: () => void;
+  /** Scrolls so that a row is in view. */
+  show: (row: number) => void;
+}
+
+/** The part of the list that is in view; it follows the end of a list that grows. */
+function createViewport<Row>(props: GridProps<Row>, scroller: () => HTMLDivElement): Viewport {
+  const [top, setTop] = createSignal(0);
+  const [size, setSize] = createSignal({ width: 0, height: 400 });
+  const view = createMemo(() => listWindow(top(), size().height, ROW_HEIGHT, props.rows.length), undefined, {
+    equals: (a, b) => a.first === b.first && a.end === b.end,
+  });
+  let atEnd = true;
+  // A row that one looks at stays where it is.
+  const follows = (): boolean => Boolean(props.grows) && atEnd && props.selected === null;
+  onMount(() => {
+    const observer = new ResizeObserver(() => {
+      const { clientWidth, clientHeight } = scroller();
+      setSize({ width: clientWidth, height: Math.max(0, clientHeight - ROW_HEIGHT) });
+      if (follows()) scroller().scrollTop = scroller().scrollHeight;
+    });
+    observer.observe(scroller());
+    onCleanup(() => observer.disconnect());
+  });
+  createEffect(on(() => props.rows, (rows) => {
+    if (!follows()) return;
+    scroller().scrollTop = rows.length * ROW_HEIGHT;
+    setTop(scroller().scrollTop);
+  }));
+  createEffect(() => {
+    const first = Math.ceil(top() / ROW_HEIGHT);
+    const end = Math.max(first + 1, Math.floor((top() + size().height) / ROW_HEIGHT));
+    props.onWindow?.(props.rows.slice(first, end));
+  });
+  return {
+    size,
+    view,
+    onScroll: () => {
+      setTop(scroller().scrollTop);
+      atEnd = isAtEnd(scroller().scrollTop, size().height, ROW_HEIGHT, props.rows.length);
+    },
+    show: (row) => {
+      scroller().scrollTop = scrollTo(row, scroller().scrollTop, size().height, ROW_HEIGHT);
+    },
+  };
+}
+
+interface GridRowProps<Row> {
+  grid: GridProps<Row>;
+  id: string;
+  at: number;
+  columns: readonly GridColumn<Row>[];
+}
+
+/** An element for a row; it is hidden, with the row it had, while there is no row for it. */
+function GridRow<Row>(props: GridRowProps<Row>): JSX.Element {
+  const row = createMemo<Row | undefined>((before) => props.grid.rows[props.at] ?? before);
+  const known = row as () => Row;
+  return (
+    <Show when={row() !== undefined}>
+      <div role="row" id={`${props.id}-${props.at}`} aria-rowindex={props.at + 2}
+        hidden={props.at >= props.grid.rows.length}
+        aria-selected={props.grid.keyOf(known()) === props.grid.selected}
+        class={`grid-row ${props.grid.rowClass?.(known()) ?? ""}`}
+        style={{ transform: `translateY(${props.at * ROW_HEIGHT}px)` }}
+        onClick={() => props.grid.onSelect(known())}>
+        <For each={props.columns}>{(column) => (
+          <div role="gridcell" class="cell" classList={{ end: column.align === "end" }}>{column.cell(known)}</div>
+        )}</For>
+      </div>
+    </Show>
   );
 }
 

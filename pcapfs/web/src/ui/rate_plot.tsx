@@ -84,8 +84,9 @@ function drawPlot({ context, width, height, color }: Drawing, props: RatePlotPro
   context.lineJoin = "round";
   context.stroke();
   context.fillStyle = color("--bad");
+  const tall = props.small ? 3 : 6;
   for (const sample of samples) {
-    if (sample.dropped > 0 && sample.at >= left) context.fillRect(Math.round(x(sample.at)) - 1, foot - 5, 3, 6);
+    if (sample.dropped > 0 && sample.at >= left) context.fillRect(Math.round(x(sample.at)) - 1, foot + 1 - tall, props.small ? 2 : 3, tall);
   }
   if (hover !== null) drawHover({ context, width, height, color }, props, { at: left + (hover / width) * SPAN, hover, foot, head });
 }

@@ -3,7 +3,7 @@
 import { createEffect, createSignal, For, Match, onCleanup, Show, Switch, type JSX } from "solid-js";
 import type { Capture } from "../api/types.ts";
 import { droppedPackets } from "../data/history.ts";
-import { count, plural, rate } from "../format.ts";
+import { count, packetRate, plural, rate } from "../format.ts";
 import { nextTheme, theme } from "../state/preferences.ts";
 import { go, refine, route, TABS, type CaptureTab, type Route } from "../state/route.ts";
 import { captures, daemonFailure, failure, isListed, lists, openCapture, retry, stream } from "../state/session.ts";
@@ -155,7 +155,7 @@ function CaptureView(props: { capture: Capture }): JSX.Element {
         <h1>{props.capture.name}</h1>
         <StateMark state={props.capture.state} />
         <span class="muted cut capture-source">{props.capture.source} <Show when={props.capture.filter}><span class="mono">{props.capture.filter}</span></Show></span>
-        <span class="number rate-now">{rate(props.capture.status.rate.packets_per_second, "packets/s")}</span>
+        <span class="number rate-now">{packetRate(props.capture.status.rate.packets_per_second)}</span>
         <span class="number rate-now">{rate(props.capture.status.rate.bits_per_second, "b/s")}</span>
         <Show when={droppedPackets(props.capture) > 0}>
           <a class="bad strong" href={`#/${encodeURIComponent(props.capture.name)}`}>{plural(droppedPackets(props.capture), "packet")} dropped</a>

@@ -23,6 +23,7 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
   const [packets, setPackets] = createSignal<readonly TimelinePacket[]>([]);
   const [cursor, setCursor] = createSignal<string | number | null>(null);
   const [state, setState] = createSignal<"loading" | "all" | "more" | { error: string }>("loading");
+  const [why, setWhy] = createSignal<string | null>(null);
   const [selected, setSelected] = createSignal<number | null>(null);
   const [view, setView] = createSignal<Span | null>(null);
   const whole = createMemo(() => wholeSpan(packets()));
@@ -38,6 +39,7 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
       const found = page.packets.map(timelinePacket);
       setPackets([...(again ? [] : packets()), ...found].sort((a, b) => a.at - b.at));
       setCursor(page.next);
+      setWhy(page.why ?? null);
       setState(page.next === null ? "all" : "more");
     } catch (error) {
       if (!own.signal.aborted) setState({ error: error instanceof Error ? error.message : String(error) });
@@ -49,6 +51,7 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
     setSelected(null);
     setView(null);
     setState("loading");
+    setWhy(null);
     const timer = window.setTimeout(() => void load(true), SETTLE);
     onCleanup(() => (window.clearTimeout(timer), stop.abort()));
   }));
@@ -71,6 +74,7 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
         <Legend />
         <span class="timeline-tools">
           <span class="muted">{plural(packets().length, "packet")}</span>
+          <Show when={why()}><span class="warn">{why()}</span></Show>
           <button type="button" class="button" disabled={view() === null} onClick={() => setView(null)}>Fit</button>
           <Show when={state() === "more" && packets().length < MAX_PACKETS}>
             <button type="button" class="button" onClick={() => void load(false)}>More packets</button>

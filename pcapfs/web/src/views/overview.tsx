@@ -4,7 +4,7 @@ import { createResource, createSignal, createEffect, For, on, onCleanup, Show, t
 import { listReaders } from "../api/request.ts";
 import type { Capture, Reader } from "../api/types.ts";
 import { dropCauses } from "../data/history.ts";
-import { bytes, count, dateAndClock, duration, microseconds, plural, rate } from "../format.ts";
+import { bytes, count, dateAndClock, duration, microseconds, packetRate, plural, rate } from "../format.ts";
 import { counted, historyOf, stream } from "../state/session.ts";
 import { Facts } from "../ui/parts.tsx";
 import { RatePlot } from "../ui/rate_plot.tsx";
@@ -19,7 +19,7 @@ export function Overview(props: { capture: Capture }): JSX.Element {
     <div class="page">
       <div class="plots">
         <RatePlot label="Packets per second" history={historyOf(props.capture.name)}
-          of={(sample) => sample.packetsPerSecond} text={(value) => rate(value, "packets/s")} />
+          of={(sample) => sample.packetsPerSecond} text={packetRate} />
         <RatePlot label="Bits per second" history={historyOf(props.capture.name)}
           of={(sample) => sample.bitsPerSecond} text={(value) => rate(value, "b/s")} />
       </div>
