@@ -16,14 +16,15 @@
 //! The single files are what several of these need: [`waiters`] for packets, the [`sources`] of users,
 //! [`settings`] of a capture, [`paths`] that other
 //! users could change, what the kernel says of a [`process`], the [`failure`] of a command, its [`output`], the [`size`]s and
-//! [`candidates`] of its options, the [`memory`] that the allocator keeps, and the
-//! [`priority`] of threads.
+//! [`candidates`] of its options, the [`memory`] that the allocator keeps, the
+//! [`descriptor_limit`], and the [`priority`] of threads.
 
 mod candidates;
 mod cli;
 mod config;
 mod control;
 mod daemon;
+mod descriptor_limit;
 mod failure;
 mod fs;
 mod fuse;

@@ -22,12 +22,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 
 use crate::config::{self, Config, RingDir};
 use crate::control::{ControlService, RemoteAccess};
+use crate::descriptor_limit;
 use crate::failure::Failure;
 use crate::fs::Tree;
 use crate::fuse::{self, DeviceHandoff, MountOptions, Mounted, TreeMounter};
@@ -194,7 +194,8 @@ fn mounter(
 
 /// `pcapfs mount`, from the options to the end.
 pub(crate) fn run(options: &MountArguments) -> Result<(), Failure> {
-    allow_descriptors();
+    // Three for each capture, and one for each connection.
+    descriptor_limit::raise();
     // Before this process opens a file, which might get the same number.
     let handoff =
         options.handoff.map(DeviceHandoff::inherited).transpose().map_err(Failure::Mount)?;
@@ -324,15 +325,6 @@ fn serve(
             // All senders end with the tree.
             Err(RecvTimeoutError::Disconnected) => return DaemonEvent::Unmounted,
         }
-    }
-}
-
-/// Raises the limit of descriptors to the maximum: three for each capture, and one for each
-/// connection. The usual limit is for programs that still use select(2), which pcapfs does not.
-fn allow_descriptors() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // If that is refused, the usual limit is enough for usual numbers of captures.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
