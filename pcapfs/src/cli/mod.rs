@@ -9,6 +9,7 @@ mod complete;
 mod descriptors;
 mod exclude;
 mod extcap;
+mod far_end;
 mod forget;
 mod identity;
 mod init;

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -17,17 +16,13 @@ use tokio::time::sleep;
 
 use super::Service;
 use super::convert::Converter;
-use crate::cli::client as daemon_client;
+use crate::cli::{client as daemon_client, far_end};
 use crate::control::chunks::{MessagePart, MessageParts};
 use crate::failure::Failure;
 use crate::output;
 
 /// The time in which a client gets the rest of a packet after the order to end.
 const LAST_PACKET: Duration = Duration::from_secs(1);
-
-/// Seconds without a byte from a client before the kernel asks whether it is there, seconds between
-/// two such questions, and questions without an answer after which it is gone.
-const KEEPALIVE: (u32, u32, u32) = (10, 5, 4);
 
 /// How the service to a client ended.
 #[derive(Debug)]
@@ -81,13 +76,8 @@ struct Counters {
 /// Sets the options of a connection: packets go out at once, and a client that is gone without a
 /// word is noticed.
 pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    let (idle, interval, count) = KEEPALIVE;
     stream.set_nodelay(true)?;
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &idle)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &interval)?;
-    setsockopt(stream, sockopt::TcpKeepCount, &count)?;
-    Ok(())
+    far_end::notice_when_gone(stream)
 }
 
 /// Serves a client until it leaves, the capture ends, it is `refused`, or `stopping` is true.
